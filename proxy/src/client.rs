@@ -31,6 +31,7 @@ use self::reader::Reader;
 use crate::net::socket::{AnswerSocket, RequestSocket, Socket, StallGuard};
 #[cfg(feature = "tls")]
 use crate::net::{socket::TlsSocket, tls::TlsStream};
+use crate::shard::moving::reconnect::keep_permit;
 use crate::shard::{ClientStream, PendingConnection, Shard, Sockets};
 use crate::transport::event_stream::EventEncoder;
 
@@ -49,7 +50,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, mut pending: Box<PendingConnection>)
         Some(reader) => {
             // The reader holds it too.
             drop(id);
-            let _permit = shard.step(|state| state.moves.keep_permit(&mut state.core, reader.place(), permit));
+            let _permit = shard.step(|state| keep_permit(state, reader.place(), permit));
             reader.run(&shard).await;
         }
         // No app server was told of it, so none has to be told of its end; its token is used up all the same.

@@ -9,9 +9,10 @@
 //! | `connection` | client connections, their sets, and their assignments to app servers |
 //! | `delivery` `watch` | frames for sockets; live copies of what passes |
 //! | `shard_core` | these together, as each part below is given them |
-//! | `assignments` `moving` `drain` | app servers of a client; other sockets and nodes for it; clients to be elsewhere |
 //! | `presence_feed` `task_feed` | app servers that follow users and groups, or run exclusive tasks |
-//! | `state` `apply` | all parts together; what a command does |
+//! | `shard_state` | all parts together; those of the folders below are in files of their own |
+//! | `assignments` `moving` `drain` | app servers of a client; other sockets and nodes for it; clients to be elsewhere |
+//! | `event` `apply` | what a tick, a link, or a command does |
 
 mod apply;
 mod assignments;
@@ -20,18 +21,19 @@ mod command;
 mod connection;
 mod content;
 mod delivery;
-mod drain;
+pub(crate) mod drain;
+mod event;
 pub(crate) mod firewall;
 mod inbox;
 mod inspection;
-mod moving;
+pub(crate) mod moving;
 mod presence_feed;
 mod shard_context;
 mod shard_core;
+mod shard_state;
 mod shared;
 mod slot;
 mod spare_room;
-mod state;
 mod task_feed;
 #[cfg(test)]
 mod testbed;
@@ -65,7 +67,7 @@ pub(crate) use connection::{Census, Client, ClientKind, MirrorOrder, PauseReason
 pub(crate) use content::{Content, DATA_TYPE_HANDSHAKE};
 pub(crate) use delivery::framed::{Framed, message_frame};
 pub(crate) use delivery::outbox::Outbox;
-pub(crate) use drain::levelling::{LevelCount, LevelOrder};
+pub(crate) use drain::level_order::{LevelCount, LevelOrder};
 pub(crate) use drain::straggler::Stragglers;
 pub(crate) use firewall::Ruling;
 pub(crate) use inbox::client_stream::{ClientStream, DirectUpgrade};
@@ -73,6 +75,7 @@ pub(crate) use inbox::{
     AppSocket, CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender,
 };
 pub(crate) use inspection::{ClientRow, ClientSelection, NameSearch};
+pub(crate) use shard_state::ShardState;
 pub(crate) use shared::client_result::{WaitingResult, no_such_connection, not_asked};
 pub(crate) use shared::history::{PastConnection, REMEMBERED_MS, short};
 pub(crate) use shared::other_nodes::{OtherNodes, Reachability, SoughtConnection, TakeOver, TakenOver, TargetVerdict};
@@ -81,7 +84,6 @@ pub(crate) use shared::route_table::{Location, ReserveError, RouteTable};
 pub(crate) use shared::user_group::{MEMBERSHIP_S, MembershipNews, MembershipRefused};
 pub(crate) use shared::{AnnouncedMove, Connectors, Shared, Sockets};
 pub(crate) use slot::{Serial, Slot};
-pub(crate) use state::ShardState;
 pub(crate) use unfinished_message::MessageRest;
 pub use watch::HubTimes;
 pub(crate) use watch::{
@@ -93,11 +95,13 @@ pub(crate) use watch::{
 use apply::apply_read;
 use drain::drain_schedule::{DrainSchedule, chance, longest_spread};
 use drain::leaving::{LOOK_INTERVAL, wait_within};
-use drain::levelling::LevelSearch;
+use drain::levelling::{LevelSearch, level_due};
 use drain::shed::{SHED_SPREAD, ShedSearch};
+use drain::{are_any_left, close_all_drained, close_leaving, leave_due, search_for_shed, shed_due};
+use moving::reconnect::{end_hold, end_socket, take_detached};
 use presence_feed::Told;
 use shard_context::ShardContext;
-use state::ShardTask;
+use shard_state::ShardTask;
 
 /// Interval at which the clients of a node that stops are sent elsewhere, until they are there.
 const TRY_ELSEWHERE: Duration = Duration::from_millis(500);
@@ -146,6 +150,12 @@ impl Shard {
         &self.context.counters
     }
 
+    /// Whether all clients were told to leave: so is each that comes now.
+    #[must_use]
+    pub(crate) fn is_drained(&self) -> bool {
+        self.state().is_drained
+    }
+
     /// Microseconds since the node started.
     #[must_use]
     pub(crate) fn now_us(&self) -> u64 {
@@ -191,11 +201,11 @@ impl Shard {
 
     /// Advances the shard by one second.
     pub(crate) fn advance(self: &Rc<Self>) {
-        let severed = self.step(|state| {
+        let detached = self.step(|state| {
             state.advance();
-            state.moves.take_severed(&mut state.core)
+            take_detached(state)
         });
-        drop(severed);
+        drop(detached);
     }
 
     /// Runs an inspection of another thread.
@@ -205,25 +215,24 @@ impl Shard {
 
     /// Closes a client connection; a second time is fine. Its slot is freed when its socket has ended.
     pub(crate) fn close(self: &Rc<Self>, slot: Slot, reason: &CloseReason) {
-        self.step(|state| state.assignments.close(&mut state.core, slot, reason));
+        self.step(|state| state.close(slot, reason));
     }
 
     /// Closes the route of an id that never became a connection.
     pub(crate) fn close_id(self: &Rc<Self>, id: &Rc<str>, is_negotiated: bool) {
-        self.step(|state| state.assignments.close_id(&mut state.core, id, is_negotiated));
+        self.step(|state| state.close_id(id, is_negotiated));
     }
 
     /// Frees the slot of a client connection whose socket has ended, for this cause unless it was closed before. One
     /// that may go on over another socket stays.
     pub(crate) fn free(self: &Rc<Self>, slot: Slot, serial: Serial, cause: Cause) {
-        let client =
-            self.step(|state| state.moves.end_socket(&mut state.core, &mut state.assignments, slot, serial, cause));
+        let client = self.step(|state| end_socket(state, slot, serial, cause));
         drop(client);
     }
 
     /// Reassigns a client connection whose home was lost while it opened.
     pub(crate) fn lose_home(self: &Rc<Self>, slot: Slot, cause: Cause) {
-        self.step(|state| state.assignments.lose_home(&mut state.core, slot, cause));
+        self.step(|state| state.lose_home(slot, cause));
     }
 
     /// Starts a task that a step has asked for.
@@ -247,8 +256,7 @@ impl Shard {
         let mut are_left = true;
         while are_left {
             sleep(LOOK_INTERVAL).await;
-            are_left = self
-                .step(|state| state.leaving.look_at_leaving(&mut state.core, &mut state.assignments, Instant::now()));
+            are_left = self.step(|state| close_leaving(state, Instant::now()));
         }
     }
 
@@ -263,7 +271,7 @@ impl Shard {
             } else {
                 sleep(PRESENCE_STEP).await;
             }
-            told = self.step(|state| state.presence.tell_changes(&mut state.core));
+            told = self.step(|state| state.presence.tell_changes(&mut state.core.connections, &state.core.context));
         }
     }
 
@@ -273,7 +281,7 @@ impl Shard {
         self.step(|state| {
             // Another serial is that of another socket.
             if state.core.connections.get_current(slot, serial).is_some() {
-                state.core.end_hold(slot);
+                end_hold(state, slot);
             }
         });
     }
@@ -301,48 +309,28 @@ impl Shard {
         let mut schedule: DrainSchedule<(Slot, Serial)> = DrainSchedule::new(everyone, spread, chance);
         while let Some(next_at) = schedule.next_at() {
             sleep_until(begun + next_at).await;
-            self.step(|state| {
-                state.drain.leave_due(
-                    &mut state.core,
-                    &mut state.assignments,
-                    &mut state.moves,
-                    &mut state.leaving,
-                    &mut schedule,
-                    (begun, wait),
-                )
-            });
+            self.step(|state| leave_due(state, &mut schedule, (begun, wait)));
         }
         // Who has come back here instead of elsewhere tries again: load balancers need a while to notice. The calls of
         // others come to their end meanwhile.
-        while self.step(|state| state.drain.are_any_left(&mut state.core, &mut state.moves, &mut state.leaving))
-            && Instant::now() < last
-        {
+        while self.step(are_any_left) && Instant::now() < last {
             sleep(TRY_ELSEWHERE).await;
         }
         // Clients that were on their way in when the others were told, too.
-        self.step(|state| state.drain.close_all_drained(&mut state.core, &mut state.assignments));
+        self.step(close_all_drained);
     }
 
     /// Sends some clients elsewhere for a rebalance, spread over most of a second.
     async fn shed(self: Rc<Self>, clients: usize) {
         let begun = Instant::now();
-        let mut search = ShedSearch::new(clients, self.state().shed.from);
-        while !self.step(|state| state.shed.search_for_shed(&mut state.core, &mut search)) {
+        let mut search = ShedSearch::new(clients, self.state().shed_from);
+        while !self.step(|state| search_for_shed(state, &mut search)) {
             yield_now().await;
         }
         let mut schedule: DrainSchedule<(Slot, Serial)> = DrainSchedule::new(search.chosen(), SHED_SPREAD, chance);
         while let Some(next_at) = schedule.next_at() {
             sleep_until(begun + next_at).await;
-            self.step(|state| {
-                state.shed.shed_due(
-                    &mut state.core,
-                    &mut state.assignments,
-                    &mut state.moves,
-                    &mut state.leaving,
-                    &mut schedule,
-                    begun.elapsed(),
-                )
-            });
+            self.step(|state| shed_due(state, &mut schedule, begun.elapsed()));
         }
     }
 
@@ -356,15 +344,7 @@ impl Shard {
         let mut schedule: DrainSchedule<(Slot, Serial)> = DrainSchedule::new(search.found(), SHED_SPREAD, chance);
         while let Some(next_at) = schedule.next_at() {
             sleep_until(begun + next_at).await;
-            self.step(|state| {
-                state.levelling.level_due(
-                    &mut state.core,
-                    &mut state.assignments,
-                    &order,
-                    &mut schedule,
-                    begun.elapsed(),
-                )
-            });
+            self.step(|state| level_due(state, &order, &mut schedule, begun.elapsed()));
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::clock::unix_ns;
 use crate::limits::{HeadWeight, Quota};
 use crate::metrics::RestoreOutcome;
 use crate::net::socket::Socket;
+use crate::shard::moving::reconnect::come_back;
 use crate::shard::{
     Client, Content, DATA_TYPE_HANDSHAKE, InterestHold, LostConnection, PastConnection, PendingConnection, Resumption,
     Serial, Shard, ShardState, Slot, Sockets, Status, opening_until, short,
@@ -54,9 +55,7 @@ pub(super) async fn accept(
         Err(_) => None,
     };
     let failure = match handshake {
-        Ok(handshake) if shard.state().drain.is_drained() => {
-            HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref()))
-        }
+        Ok(handshake) if shard.is_drained() => HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref())),
         Ok(handshake) => match find_home(shard, &pending, restoring, handshake.as_ref()).await {
             Some(_) if is_revoked(shard, &pending) => HandshakeFailure::Revoked(Handshake::content(handshake.as_ref())),
             Some(home) => {
@@ -70,7 +69,7 @@ pub(super) async fn accept(
     };
     record(shard, &pending, &failure);
     if let Some(span) = &mut span {
-        span.fail(failure.cause(shard.state().drain.is_drained()).label());
+        span.fail(failure.cause(shard.is_drained()).label());
     }
     drop(timeout(REFUSE_TIMEOUT, pending_socket.refuse(shard, &failure, &settings)).await);
     None
@@ -145,7 +144,7 @@ async fn handshake(
 
 /// Counts and logs a client that is not accepted, and puts it into the history.
 fn record(shard: &Shard, pending: &PendingConnection, failure: &HandshakeFailure) {
-    let (cause, detail) = (failure.cause(shard.state().drain.is_drained()), failure.detail());
+    let (cause, detail) = (failure.cause(shard.is_drained()), failure.detail());
     let (hub, id) = (&pending.hub, &*pending.open.connection_id);
     shard.counters().hub(hub.index().get()).refused.count(cause);
     debug!(hub = hub.name(), connection = short(id), %cause, detail, "client connection refused");
@@ -191,7 +190,7 @@ async fn find_home(
     if let Some(server) = &pending.terms.server {
         let own = find_home_at(shard, hub, server).await;
         if own.is_some() || server.is_required {
-            return own.filter(|_| !shard.state().drain.is_drained());
+            return own.filter(|_| !shard.is_drained());
         }
     }
     let home = hub.choose_home_in(group).or_else(|| waiting_room(shard, hub, handshake));
@@ -199,7 +198,7 @@ async fn find_home(
         return home;
     }
     shard.shared().wait_for_link(hub, group).await;
-    hub.choose_home_in(group).filter(|_| !shard.state().drain.is_drained())
+    hub.choose_home_in(group).filter(|_| !shard.is_drained())
 }
 
 /// Finds a home at one app server. One that is certainly not there is not waited for, nor one that is only preferred.
@@ -328,7 +327,7 @@ pub(super) fn resume(
     pending: &PendingConnection,
     (slot, claimed): (Slot, Serial),
 ) -> Option<Box<Reader>> {
-    let serial = shard.step(|state| state.moves.come_back(&mut state.core, slot, claimed, socket));
+    let serial = shard.step(|state| come_back(state, slot, claimed, socket));
     let serial = serial?;
     let (id, home, content, has_sides, is_traced) = {
         let mut state = shard.state();

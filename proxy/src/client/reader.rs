@@ -27,6 +27,7 @@ use super::raw_message::take_raw;
 use crate::limits::Quota;
 use crate::metrics::Limit;
 use crate::routing::HubRules;
+use crate::shard::moving::reconnect::{acknowledged, end_hold, owe_acknowledgement};
 use crate::shard::{
     CloseReason, Content, PauseReason, Resumption, Role, Ruling, Serial, Shard, ShardState, Slot, UpwardEnd,
 };
@@ -557,10 +558,10 @@ impl<'a> Upstream<'a> {
             resumption.ownership.received = received;
             let may_end_hold = used > 0 && resumption.ownership.is_on_hold();
             if received.is_owed() {
-                self.state.moves.owe_acknowledgement(&mut self.state.core, self.slot);
+                owe_acknowledgement(self.state, self.slot);
             }
             if may_end_hold {
-                self.state.core.end_hold(self.slot);
+                end_hold(self.state, self.slot);
             }
         }
         Ok(())
@@ -589,16 +590,8 @@ impl<'a> Upstream<'a> {
                 // Some app servers read more than is well-formed, and would find a method in it.
                 return Err(InboundError::Message(UNREADABLE.into()));
             }
-            let rule = |scan: &CallScan<'_>| {
-                crate::shard::firewall::rule(
-                    &mut self.state.core,
-                    &mut self.state.assignments,
-                    self.slot,
-                    rules,
-                    scan,
-                    place.len(),
-                )
-            };
+            let rule =
+                |scan: &CallScan<'_>| crate::shard::firewall::rule(self.state, self.slot, rules, scan, place.len());
             let ruling = scan.as_ref().map_or(Ruling::Home, rule);
             let call = scan.as_ref().filter(|scan| self.is_traced && scan.kind.is_call());
             match ruling {
@@ -696,7 +689,7 @@ impl<'a> Upstream<'a> {
             Upward::Call { id } => self.state.core.begin_call(self.slot, &id),
             Upward::Acknowledgement(sequence_id) => {
                 self.messages += 1;
-                self.state.core.acknowledged(self.slot, sequence_id);
+                acknowledged(self.state, self.slot, sequence_id);
             }
             Upward::Ping => {
                 self.messages += 1;

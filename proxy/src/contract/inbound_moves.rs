@@ -17,6 +17,7 @@ use super::speech::flow;
 use super::stage::run;
 use crate::net::connector::MemoryNetwork;
 use crate::shard::ShardCommand;
+use crate::shard::moving;
 
 /// Three nodes: the client is at the first one, and comes back at the second; its app server has a link to each.
 pub(super) struct DialInScene {
@@ -286,14 +287,8 @@ fn a_node_that_has_given_a_connection_away_ends_it_for_nobody() {
         let shared = scene.nodes[0].stage.shared.clone();
         let (shard, hub) = (&shared.shards()[0], shared.hubs.keyed(HUB).unwrap().index());
         let (looked, leaving, (answer, given)) = (id.clone(), id.clone(), oneshot::channel());
-        assert!(
-            shard
-                .inspect(move |state| state.moves.look(&mut state.core, &mut state.assignments, hub, &looked))
-                .await
-                .flatten()
-                .is_some()
-        );
-        shard.post(move |state| state.moves.move_out(&mut state.core, hub, &leaving, answer));
+        assert!(shard.inspect(move |state| moving::look(state, hub, &looked)).await.flatten().is_some());
+        shard.post(move |state| moving::move_out(state, hub, &leaving, answer));
         scene.flow(0, &id, FlowOperation::Pause).await;
         scene.homes[0].send(flow(&id, FlowOperation::PauseAck));
         assert!(given.await.unwrap().is_some());

@@ -14,6 +14,7 @@ use super::fleet_nodes::{FleetNode, nodes, until};
 use super::http::negotiate;
 use super::speech::flow;
 use super::stage::run;
+use crate::shard::moving;
 use crate::shard::{ShardCommand, ShardState};
 
 pub(super) const STATEFUL_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":2}\u{1e}";
@@ -186,25 +187,17 @@ fn a_client_is_back_before_its_old_node_hears_that_it_has_moved() {
         let [old, new] = [0, 1].map(|node| scene.nodes[node].stage.shared.clone());
         let [at_old, at_new] = [&old, &new].map(|shared| shared.hubs.keyed("shop").unwrap());
         let (hub, looked) = (at_old.index(), id.clone());
-        let moving = old.shards()[0]
-            .inspect(move |state| state.moves.look(&mut state.core, &mut state.assignments, hub, &looked))
-            .await
-            .flatten()
-            .unwrap();
+        let moving = old.shards()[0].inspect(move |state| moving::look(state, hub, &looked)).await.flatten().unwrap();
         let (hub, settings, known, arriving) = (at_new.index(), at_new.settings(), moving.clone(), id.clone());
-        let arrive = move |state: &mut ShardState| {
-            state.moves.arrive(&mut state.core, &mut state.assignments, hub, &settings, &arriving, &known)
-        };
+        let arrive = move |state: &mut ShardState| moving::arrive(state, hub, &settings, &arriving, &known);
         let place = new.shards()[0].inspect(arrive).await.flatten().unwrap();
         let ((answer, given), hub, leaving) = (oneshot::channel(), at_old.index(), id.clone());
-        old.shards()[0].post(move |state| state.moves.move_out(&mut state.core, hub, &leaving, answer));
+        old.shards()[0].post(move |state| moving::move_out(state, hub, &leaving, answer));
         scene.asked(&id).await;
         scene.answer(&id, 1).await;
         let state = MovedState::decode(&given.await.unwrap().unwrap()).unwrap();
         let hub = at_new.index();
-        let is_settled = new.shards()[0]
-            .inspect(move |to| to.moves.settle(&mut to.core, &mut to.assignments, place, hub, (&moving, state)))
-            .await;
+        let is_settled = new.shards()[0].inspect(move |to| moving::settle(to, place, hub, (&moving, state))).await;
         assert!(is_settled.flatten().is_some());
         assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
 

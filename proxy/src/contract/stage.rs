@@ -25,6 +25,7 @@ use crate::net::connector::{Connector, MemoryNetwork};
 use crate::net::resolver::Resolver;
 use crate::node::shard_thread;
 use crate::routing::Ruleset;
+use crate::shard::drain::reroute::reroute;
 use crate::shard::{Connectors, ShardSender, Shared};
 
 use super::app::{App, AppLink};
@@ -153,10 +154,7 @@ impl Stage {
             hubs.groups().set(&rule.name, self.shared.default_terms(), rules.is_mirror(&rule.name));
         }
         hubs.apply_rules(&rules);
-        self.shared
-            .shards()
-            .iter()
-            .for_each(|shard| shard.post(|state| state.rerouting.reroute(&mut state.core, &mut state.assignments)));
+        self.shared.shards().iter().for_each(|shard| shard.post(reroute));
     }
 
     /// Has the first shard answer a request as its listener hands it over: with the client's address.

@@ -148,7 +148,7 @@ impl<'a> NodeSink<'a> {
         for shard in self.fleet.shared().shards() {
             let user = user.clone();
             shard.post(move |state| {
-                state.assignments.close_revoked(&mut state.core, &user);
+                state.close_revoked(&user);
             });
         }
     }

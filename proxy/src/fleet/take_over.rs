@@ -19,6 +19,7 @@ use super::node_link::NodeLink;
 use super::node_question::ANSWER_TIMEOUT;
 use super::question::FirstAnswer;
 use super::relayed_message::relayed;
+use crate::shard::moving;
 use crate::shard::{AnnouncedMove, Reachability, ShardSender, Slot, SoughtConnection, TakeOver, TakenOver, short};
 use crate::upstream::{Hub, LinkHandle};
 
@@ -113,12 +114,8 @@ impl TakeOvers {
         };
         let Ok(moving) = MovingConnection::decode(&moving) else { return TakenOver::Failed };
         let (index, settings, own_id, known) = (hub.index(), hub.settings(), id.to_owned(), moving.clone());
-        let arrived = shard
-            .inspect(move |state| {
-                state.moves.arrive(&mut state.core, &mut state.assignments, index, &settings, &own_id, &known)
-            })
-            .await
-            .flatten();
+        let arrived =
+            shard.inspect(move |state| moving::arrive(state, index, &settings, &own_id, &known)).await.flatten();
         let Some(place) = arrived else {
             debug!(
                 hub = hub.name(),
@@ -130,7 +127,7 @@ impl TakeOvers {
         };
         if !hub.capabilities().sends_to_all_nodes && timeout(KNOWN_TIMEOUT, self.be_known()).await.is_err() {
             debug!(hub = hub.name(), connection = short(id), "other nodes don't know in time what is wanted here");
-            shard.post(move |state| state.moves.give_up_arrival(&mut state.core, &mut state.assignments, place));
+            shard.post(move |state| moving::give_up_arrival(state, place));
             return TakenOver::Failed;
         }
         let taken = self.ask_for(MoveStep::Take, hub, id, vec![owner.clone()], |_| ANSWER_TIMEOUT).await;
@@ -139,12 +136,9 @@ impl TakeOvers {
             FirstAnswer::Nobody | FirstAnswer::Unclear => None,
         };
         let settled = match state {
-            Some(moved) => shard
-                .inspect(move |state| {
-                    state.moves.settle(&mut state.core, &mut state.assignments, place, index, (&moving, moved))
-                })
-                .await
-                .flatten(),
+            Some(moved) => {
+                shard.inspect(move |state| moving::settle(state, place, index, (&moving, moved))).await.flatten()
+            }
             None => None,
         };
         if let Some(home) = settled {
@@ -158,7 +152,7 @@ impl TakeOvers {
             return TakenOver::Here(place.0, place.1);
         }
         debug!(hub = hub.name(), connection = short(id), peer = owner.name(), "a client connection has not arrived");
-        shard.post(move |state| state.moves.give_up_arrival(&mut state.core, &mut state.assignments, place));
+        shard.post(move |state| moving::give_up_arrival(state, place));
         TakenOver::Failed
     }
 
@@ -173,7 +167,7 @@ impl TakeOvers {
     ) {
         home.fence().await;
         let (rest, has_come) = oneshot::channel();
-        shard.post(move |state| state.moves.await_rest(&mut state.core, slot, rest));
+        shard.post(move |state| moving::await_rest(state, slot, rest));
         let order = ServiceMessage::MoveConnection(MoveConnection { connection_id: id.into() });
         self.0.passage().pass_to(owner, &relayed(hub.key(), &order, 0));
         drop(has_come.await);
@@ -199,7 +193,7 @@ impl TakeOvers {
         };
         let (these, id) = (self.clone(), connection_id.clone());
         drop(runtime.spawn(async move {
-            let home = shard.inspect(move |state| state.moves.home_of_given(&mut state.core, index, &id)).await;
+            let home = shard.inspect(move |state| moving::home_of_given(state, index, &id)).await;
             if let Some(home) = home.flatten() {
                 drop(timeout(REST_TIMEOUT, home.fence()).await);
             }
@@ -235,9 +229,7 @@ impl TakeOvers {
                     && let Some(hub) = shared.hubs.keyed(&hub).map(|hub| hub.index())
                 {
                     let own = shared.fleet.origin;
-                    shard.post(move |state| {
-                        state.moves.move_answered_for(&mut state.core, hub, &connection_id, own, epoch)
-                    });
+                    shard.post(move |state| moving::move_answered_for(state, hub, &connection_id, own, epoch));
                 }
             }
         }
@@ -279,23 +271,16 @@ impl TakeOvers {
         let shard = location.and_then(|location| shared.shards().get(usize::from(location.shard)));
         let state = match (index, shard, step) {
             (Some(hub), Some(shard), MoveStep::Look) => {
-                let looked = shard
-                    .inspect(move |state| {
-                        state.moves.look(&mut state.core, &mut state.assignments, hub, &connection_id)
-                    })
-                    .await
-                    .flatten();
+                let looked = shard.inspect(move |state| moving::look(state, hub, &connection_id)).await.flatten();
                 looked.map(|moving| moving.encode())
             }
             (Some(hub), Some(shard), MoveStep::Take) => {
                 let (answer, answered) = oneshot::channel();
-                shard.post(move |state| state.moves.move_out(&mut state.core, hub, &connection_id, answer));
+                shard.post(move |state| moving::move_out(state, hub, &connection_id, answer));
                 answered.await.ok().flatten()
             }
             (Some(hub), Some(shard), MoveStep::Arrived) => {
-                return shard.post(move |state| {
-                    state.moves.forget_moved(&mut state.core, &mut state.assignments, hub, &connection_id)
-                });
+                return shard.post(move |state| moving::forget_moved(state, hub, &connection_id));
             }
             _ => None,
         };

@@ -29,6 +29,7 @@ use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::forward_mark;
 use crate::net::http_client::HttpClient;
 use crate::shard::Shared;
+use crate::shard::drain::leave_carried;
 use crate::transport::http_transport::CarriedGet;
 
 /// Interval at which a node that stops looks at what it carries. A poll that comes meanwhile waits so long.
@@ -63,9 +64,7 @@ pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
         (Some(Transport::ServerSentEvents), Some(at)) => {
             if let Some(shard) = shared.shards().get(usize::from(at.shard)) {
                 let id = outer.id().clone();
-                shard.post(move |state| {
-                    state.leaving.leave_carried(&mut state.core, &mut state.assignments, &id, Instant::now())
-                });
+                shard.post(move |state| leave_carried(state, &id, Instant::now()));
             }
         }
         (Some(Transport::LongPolling), _) => outer.release_poll(),

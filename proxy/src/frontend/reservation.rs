@@ -65,7 +65,7 @@ pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
     match shared.routes.reserve(&id) {
         Ok(()) => {
             // As if its connection had begun and ended here.
-            endpoint.shard.post(move |state| state.assignments.close_id(&mut state.core, &Rc::from(id), true));
+            endpoint.shard.post(move |state| state.close_id(&Rc::from(id), true));
             plain(StatusCode::NO_CONTENT, "")
         }
         Err(ReserveError::Taken) => plain(StatusCode::CONFLICT, ""),

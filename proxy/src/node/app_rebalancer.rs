@@ -122,7 +122,12 @@ impl AppRebalancer {
 async fn gather(shared: &Shared) -> Vec<ShardCounts> {
     let mut counts = Vec::new();
     for shard in shared.shards() {
-        counts.push(shard.inspect(|state| state.levelling.level_counts(&state.core)).await.unwrap_or_default());
+        counts.push(
+            shard
+                .inspect(|state| state.levelling.level_counts(state.core.connections.census()))
+                .await
+                .unwrap_or_default(),
+        );
     }
     counts
 }

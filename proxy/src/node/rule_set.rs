@@ -16,6 +16,7 @@ use crate::net::connector::Connector;
 use crate::net::tls::{ClientTls, IdentityFiles};
 use crate::routing::{DEFAULT_GROUP, GroupRule, Ruleset};
 use crate::shard::Shared;
+use crate::shard::drain::reroute::reroute;
 use crate::upstream::{GroupTerms, ServerGroup};
 use trunkline_protocol::key::FarEnd;
 
@@ -63,7 +64,7 @@ impl RuleSet {
         hubs.apply_rules(rules);
         self.wanted.send_replace(wanted);
         for shard in self.shared.shards() {
-            shard.post(|state| state.rerouting.reroute(&mut state.core, &mut state.assignments));
+            shard.post(reroute);
         }
         Ok(())
     }

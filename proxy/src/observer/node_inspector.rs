@@ -133,17 +133,14 @@ impl NodeInspector {
     pub(crate) async fn close(&self, id: &str, reason: Option<String>) -> bool {
         let Some((shard, Location { slot, .. })) = self.find(id) else { return false };
         let id = id.to_owned();
-        shard
-            .inspect(move |state| state.assignments.close_by_operator(&mut state.core, slot, &id, reason.as_deref()))
-            .await
-            .unwrap_or_default()
+        shard.inspect(move |state| state.close_by_operator(slot, &id, reason.as_deref())).await.unwrap_or_default()
     }
 
     /// Closes the client connections of a user whose tokens were revoked; returns how many.
     pub(super) async fn close_revoked(&self, user: &str) -> u64 {
         let closing = self.shared.shards().iter().map(|shard| {
             let user = user.to_owned();
-            shard.inspect(move |state| state.assignments.close_revoked(&mut state.core, &user) as u64)
+            shard.inspect(move |state| state.close_revoked(&user) as u64)
         });
         join_all(closing).await.into_iter().flatten().sum()
     }

@@ -7,15 +7,22 @@ use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::FlowOperation;
 
+use super::assignments::auth_refresh::{refresh_auth, tell_claims};
+use super::assignments::hand_over::leave_link;
+use super::assignments::mirror::{compare, control_copy};
 use super::close_reason::CloseReason;
 use super::command::audience::SendOrigin;
-use super::command::{Audience, ConnectionCommand, Receivers, ShardCommand};
+use super::command::{Audience, ConnectionCommand, PendingAck, Receivers, ShardCommand};
 use super::connection::Role;
 use super::delivery::framed::Framed;
 use super::delivery::send_run::SendRun;
 use super::delivery::{BatchMode, Flush};
+use super::drain::close_all_drained;
+use super::drain::levelling::read_on;
+use super::drain::reroute::reroute_some;
+use super::moving::{move_answered, move_paused};
+use super::shard_state::{ShardState, ShardTask};
 use super::slot::Slot;
-use super::state::{ShardState, ShardTask};
 use crate::upstream::{AppServerId, HubIndex, LinkId};
 
 /// Capacity beyond which a list of commands is not kept.
@@ -78,7 +85,7 @@ fn apply_one(state: &mut ShardState, command: ShardCommand, batch: &mut AppliedB
                 && state.core.are_streams_of_back_ends(hub)
             {
                 let answers = run.messages().map(|(message, _)| message);
-                answers.for_each(|answer| state.assignments.note_answers(&mut state.core, hub, ids, answer));
+                answers.for_each(|answer| state.note_answers(hub, ids, answer));
             }
         }
         ShardCommand::One { hub, app, connection_id, slot, command } => {
@@ -114,23 +121,19 @@ fn apply_one(state: &mut ShardState, command: ShardCommand, batch: &mut AppliedB
             if !slots.is_empty() {
                 ack.found();
             }
-            state.assignments.close_many(&mut state.core, app, &slots, reason.as_deref());
+            state.close_many(app, &slots, reason.as_deref());
         }
         ShardCommand::LinkLost(loss) => state.lose_homes(&loss),
-        ShardCommand::HandedOver { hub, app, connection_id } => {
-            state.assignments.handed_over(&mut state.core, hub, app, &connection_id)
-        }
+        ShardCommand::HandedOver { hub, app, connection_id } => state.handed_over(hub, app, &connection_id),
         ShardCommand::LinkOpened(link) => state.link_opened(&link),
-        ShardCommand::LeaveLink(link) => state.hand_overs.leave_link(&mut state.core, &link),
+        ShardCommand::LeaveLink(link) => leave_link(state, &link),
         ShardCommand::AppShuttingDown { hub, app } => state.app_shutting_down(hub, app),
         // At once where an app ends: it does not wait for a task.
-        ShardCommand::Drain(spread) if spread.is_zero() => {
-            state.drain.close_all_drained(&mut state.core, &mut state.assignments)
-        }
+        ShardCommand::Drain(spread) if spread.is_zero() => close_all_drained(state),
         ShardCommand::Drain(spread) => state.start(ShardTask::Drain(spread)),
         ShardCommand::Expire { hub, over } => state.core.expire_user_group(hub, &over),
         ShardCommand::Reroute(slots) => {
-            state.rerouting.reroute_some(&mut state.core, &mut state.assignments, slots);
+            reroute_some(state, slots);
         }
     }
 }
@@ -145,24 +148,24 @@ pub(super) fn apply_to_connection(
 ) {
     let is_home = role == Some(Role::Home);
     match (command, role) {
-        (ConnectionCommand::Data { payload, kind }, Some(Role::Home)) => {
-            state.assignments.apply_data(&mut state.core, slot, &payload, kind, mode)
-        }
-        (ConnectionCommand::Data { payload, .. }, Some(role)) => {
-            state.assignments.apply_side_data(&mut state.core, slot, &role, &payload, mode)
-        }
+        (ConnectionCommand::Data { payload, kind }, Some(Role::Home)) => state.apply_data(slot, &payload, kind, mode),
+        (ConnectionCommand::Data { payload, .. }, Some(role)) => state.apply_side_data(slot, &role, &payload, mode),
         // Only an app server of its own may answer its calls, so that none is answered twice, or fail to.
         (ConnectionCommand::Data { .. } | ConnectionCommand::Skipped { .. }, None) => {
             state.core.context.counters.unknown_receivers.increment()
         }
         (ConnectionCommand::Mirrored { payload, kind }, Some(Role::Home)) => {
-            state.assignments.apply_data(&mut state.core, slot, &payload, kind, mode)
+            state.apply_data(slot, &payload, kind, mode)
         }
         (ConnectionCommand::Mirrored { payload, .. }, _) => {
-            state.assignments.mirrored.take_mirrored(&mut state.core, slot, app, &payload)
+            if let Some(client) = state.core.connections.get_mut(slot) {
+                compare(&state.core.context, client, &payload, Some(app));
+            }
         }
         (ConnectionCommand::Mirror(order), _) => {
-            state.assignments.mirrored.control_copy(&mut state.core, slot, app, order)
+            if let Some(client) = state.core.connections.get_mut(slot) {
+                control_copy(client, app, order);
+            }
         }
         (ConnectionCommand::Group { change, ack }, _) => {
             state.core.change_groups(slot, &change, ack.as_deref());
@@ -174,16 +177,14 @@ pub(super) fn apply_to_connection(
             apply_close(state, slot, (app, role), (error, cause, by))
         }
         (ConnectionCommand::Skipped { problem }, Some(_)) => {
-            state.assignments.close(&mut state.core, slot, &CloseReason::app_frame_skipped(&problem))
+            state.close(slot, &CloseReason::app_frame_skipped(&problem))
         }
-        (ConnectionCommand::Refresh { expires_s, ack }, _) => state.assignments.refresh(slot, expires_s, &ack),
-        (ConnectionCommand::RefreshAuth { refresh, ack }, _) => {
-            state.assignments.refresh_auth(&mut state.core, slot, *refresh, &ack)
-        }
-        (ConnectionCommand::GetClaims { ack }, _) => state.assignments.tell_claims(&state.core, slot, &ack),
+        (ConnectionCommand::Refresh { expires_s, ack }, _) => refresh(state, slot, expires_s, &ack),
+        (ConnectionCommand::RefreshAuth { refresh, ack }, _) => refresh_auth(state, slot, *refresh, &ack),
+        (ConnectionCommand::GetClaims { ack }, _) => tell_claims(&state.core, slot, &ack),
         (ConnectionCommand::HandOver { headers }, Some(role)) => state.hand_over(slot, &role, &headers),
         // From any other than its own it is an answer that comes too late.
-        (ConnectionCommand::HandOver { .. }, None) => state.assignments.late_hand_over(&mut state.core, slot, app),
+        (ConnectionCommand::HandOver { .. }, None) => late_hand_over(state, slot, app),
         (ConnectionCommand::Invoke { asker, request, origin }, role) => {
             if let Some(Role::Side(group)) = &role
                 && let Some(side) = state.core.side_mut(slot, group)
@@ -193,18 +194,34 @@ pub(super) fn apply_to_connection(
             // The answer goes to the one that asks, so the home need not know of a side home's question.
             state.core.apply_invoke(slot, role.is_some(), asker, request, (origin, mode));
         }
-        (ConnectionCommand::Moved { from, epoch }, _) => state.moves.move_answered(&mut state.core, slot, from, epoch),
+        (ConnectionCommand::Moved { from, epoch }, _) => move_answered(state, slot, from, epoch),
         (ConnectionCommand::Traced(report), _) => state.core.delivery.watches.reported(slot, &report),
         (ConnectionCommand::Flow { operation: FlowOperation::PauseAck, by }, Some(Role::Home)) => match by {
             Some(by) => state.pause_acknowledged(slot, by),
-            None => state.moves.move_paused(&mut state.core, slot),
+            None => move_paused(state, slot),
         },
         (ConnectionCommand::Flow { operation: FlowOperation::ReadOn, .. }, Some(Role::Home)) => {
-            state.levelling.read_on(&mut state.core, &mut state.assignments, &mut state.rerouting, slot);
+            read_on(state, slot);
         }
         (ConnectionCommand::Flow { operation, .. }, Some(role)) => state.core.control(slot, &role, operation),
         (ConnectionCommand::Flow { .. }, None) => {}
     }
+}
+
+/// Takes a hand-over of an app server that may have had a side home of a connection which has ended since.
+fn late_hand_over(state: &mut ShardState, slot: Slot, app: AppServerId) {
+    if let Some(client) = state.core.connections.get(slot).filter(|client| client.is_closing()) {
+        let (hub, id) = (client.home.hub(), client.id.clone());
+        state.handed_over(hub, app, &id);
+    }
+}
+
+/// Gives a client that closes with its token another time for that.
+fn refresh(state: &mut ShardState, slot: Slot, expires_s: u64, ack: &PendingAck) {
+    if state.assignments.token_expiries.of(slot).is_some() {
+        state.assignments.token_expiries.set(slot, expires_s);
+    }
+    ack.found();
 }
 
 /// Closes a connection on the order of an app server.
@@ -233,7 +250,7 @@ fn apply_close(
         None if state.core.connections.get(slot).is_some_and(|client| client.cold.left == Some(app)) => return,
         Some(Role::Home) | None => CloseReason::ordered(error),
     };
-    state.assignments.close(&mut state.core, slot, &reason);
+    state.close(slot, &reason);
 }
 
 #[cfg(test)]

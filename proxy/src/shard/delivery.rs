@@ -529,14 +529,9 @@ impl Delivery {
         self.effects.slow = slow;
     }
 
-    /// Clients whose outbox a task has to flush from now on.
-    pub(super) fn flush_tasks(&mut self) -> Drain<'_, (Slot, Serial)> {
-        self.effects.flush_tasks.drain(..)
-    }
-
-    /// Clients whose hold a task has to end.
-    pub(super) fn holds(&mut self) -> Drain<'_, (Slot, Serial)> {
-        self.effects.holds.drain(..)
+    /// Clients whose outbox a task has to flush from now on, and those whose hold a task has to end.
+    pub(super) fn take_tasks(&mut self) -> [Drain<'_, (Slot, Serial)>; 2] {
+        [self.effects.flush_tasks.drain(..), self.effects.holds.drain(..)]
     }
 
     /// Bytes by which the outboxes of blocked clients are over the budget of the shard; 0 within it.

@@ -1,9 +1,18 @@
-//! Drain: all clients are sent elsewhere, spread over a time; then none is accepted any more.
+//! Departures: clients that are sent elsewhere, one by one, by a drain or a shed.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `drain_schedule` | when each client goes |
+//! | `leaving` | which of them wait for the end of their calls |
+//! | `shed` `levelling` `reroute` | which clients go: for a rebalance, to another app server, by another route |
+//!
+//! A drain tells all clients, spread over a time; then no client is accepted any more.
 
 pub(super) mod drain_schedule;
 pub(super) mod leaving;
+pub(super) mod level_order;
 pub(super) mod levelling;
-pub(super) mod reroute;
+pub(crate) mod reroute;
 pub(super) mod shed;
 pub(super) mod straggler;
 
@@ -11,72 +20,93 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::assignments::Assignments;
 use super::close_reason::CloseReason;
-use super::moving::Moves;
-use super::shard_core::ShardCore;
+use super::moving::reconnect::send_elsewhere;
+use super::shard_state::ShardState;
 use super::slot::{Serial, Slot};
 use crate::metrics::MoveCause;
 use drain_schedule::{DrainSchedule, chance};
-use leaving::LeavingClients;
+use leaving::LEAVE_WAIT;
+use shed::ShedSearch;
 
-/// Drain of one shard.
-#[derive(Debug, Default)]
-pub(crate) struct Drain {
-    /// All clients were told to leave: so is each that comes now.
-    is_drained: bool,
+/// Tells the clients that are due in a drain since this moment to reconnect elsewhere; those with running calls after
+/// this wait at the latest.
+pub(super) fn leave_due(
+    state: &mut ShardState,
+    schedule: &mut DrainSchedule<(Slot, Serial)>,
+    (begun, wait): (Instant, Duration),
+) {
+    let now = Instant::now();
+    while let Some((slot, serial)) = schedule.next(now - begun, chance) {
+        let is_there = state.core.connections.get_current(slot, serial).is_some();
+        let may_move = || state.core.context.shared.other_nodes().are_ready();
+        if is_there && !(may_move() && send_elsewhere(state, slot, MoveCause::Drain)) {
+            leave(state, slot, MoveCause::Drain, (now, wait));
+        }
+    }
 }
 
-impl Drain {
-    /// Tells the clients that are due in a drain since this moment to reconnect elsewhere; those with running calls
-    /// after this wait at the latest.
-    pub(super) fn leave_due(
-        &mut self,
-        core: &mut ShardCore,
-        assignments: &mut Assignments,
-        moves: &mut Moves,
-        leaving: &mut LeavingClients,
-        schedule: &mut DrainSchedule<(Slot, Serial)>,
-        (begun, wait): (Instant, Duration),
-    ) {
-        let now = Instant::now();
-        while let Some((slot, serial)) = schedule.next(now - begun, chance) {
-            let is_there = core.connections.get_current(slot, serial).is_some();
-            let may_move = || core.context.shared.other_nodes().are_ready();
-            if is_there && !(may_move() && moves.send_elsewhere(core, slot, MoveCause::Drain)) {
-                leaving.leave(core, assignments, slot, MoveCause::Drain, (now, wait));
-            }
+/// Sends the clients elsewhere that are due in a shed. Those that can't move are told to connect again, between their
+/// calls.
+pub(super) fn shed_due(state: &mut ShardState, schedule: &mut DrainSchedule<(Slot, Serial)>, now: Duration) {
+    while let Some((slot, serial)) = schedule.next(now, chance) {
+        let client = state.core.connections.get_current(slot, serial);
+        let is_there = client.is_some_and(|client| !client.is_closing());
+        if is_there && !send_elsewhere(state, slot, MoveCause::Rebalance) {
+            leave(state, slot, MoveCause::Rebalance, (Instant::now(), LEAVE_WAIT));
         }
     }
+}
 
-    /// Whether all clients were told to leave: so is each that comes now.
-    #[must_use]
-    pub(crate) fn is_drained(&self) -> bool {
-        self.is_drained
+/// Takes a step of the search for clients to shed; `true` when it was the last one.
+pub(super) fn search_for_shed(state: &mut ShardState, search: &mut ShedSearch) -> bool {
+    let is_done = search.step(&state.core.connections);
+    if is_done {
+        state.shed_from = search.next_from();
     }
+    is_done
+}
 
-    /// Tells all clients to reconnect elsewhere, and each that comes from now on.
-    pub(super) fn close_all_drained(&mut self, core: &mut ShardCore, assignments: &mut Assignments) {
-        self.is_drained = true;
-        for (slot, _) in core.connections.everyone() {
-            assignments.close(core, slot, &CloseReason::drained());
-        }
+/// Tells a client to leave at a moment between its calls; after this wait in any case.
+fn leave(state: &mut ShardState, slot: Slot, cause: MoveCause, within: (Instant, Duration)) {
+    if state.leaving.add(&mut state.core, slot, cause, within) {
+        state.close(slot, &CloseReason::of_move(cause));
     }
+}
 
-    /// Has clients that have come back in a drain try once more. Returns whether any are left, or wait for the end of a
-    /// call.
-    pub(super) fn are_any_left(
-        &mut self,
-        core: &mut ShardCore,
-        moves: &mut Moves,
-        leaving: &mut LeavingClients,
-    ) -> bool {
-        let mut are_left = !leaving.are_none();
-        for (slot, _) in core.connections.everyone() {
-            are_left |= moves.send_elsewhere(core, slot, MoveCause::Drain);
-        }
-        are_left
+/// Tells a client to leave whose event stream another node carries that stops.
+pub(crate) fn leave_carried(state: &mut ShardState, id: &str, now: Instant) {
+    let context = &state.core.context;
+    let Some(at) = context.shared.routes.find(id).filter(|at| at.shard == context.index) else { return };
+    if state.core.connections.live(at.slot).is_some_and(|client| *client.id == *id) {
+        leave(state, at.slot, MoveCause::Drain, (now, LEAVE_WAIT));
     }
+}
+
+/// Tells clients to leave whose moment has come, or that have waited for too long. Returns whether others are left.
+pub(super) fn close_leaving(state: &mut ShardState, now: Instant) -> bool {
+    for (slot, cause) in state.leaving.take_due(&mut state.core, now) {
+        state.close(slot, &CloseReason::of_move(cause));
+    }
+    !state.leaving.is_empty()
+}
+
+/// Tells all clients to reconnect elsewhere, and each that comes from now on.
+pub(super) fn close_all_drained(state: &mut ShardState) {
+    state.is_drained = true;
+    for (slot, _) in state.core.connections.everyone() {
+        state.close(slot, &CloseReason::drained());
+    }
+}
+
+/// Has clients that have come back in a drain try once more. Returns whether any are left, or wait for the end of a
+/// call.
+pub(super) fn are_any_left(state: &mut ShardState) -> bool {
+    let mut are_left = !state.leaving.is_empty();
+    for (slot, _) in state.core.connections.everyone() {
+        are_left |= send_elsewhere(state, slot, MoveCause::Drain);
+    }
+    are_left
 }
 
 #[cfg(test)]

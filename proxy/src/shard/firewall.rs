@@ -13,11 +13,10 @@ use std::sync::Arc;
 use tracing::{debug, enabled};
 use trunkline_protocol::hub::CallScan;
 
-use super::assignments::Assignments;
 use super::assignments::side_assignment::SideChoice;
 use super::connection::{REFUSED_UPLOADS_MAX, SIDE_UPLOADS_MAX};
-use super::firewall;
 use super::shard_core::ShardCore;
+use super::shard_state::ShardState;
 use super::slot::Slot;
 use crate::limits::{RatedCall, RatedCaller};
 use crate::routing::{HubRules, MethodVerdict};
@@ -40,46 +39,47 @@ pub(crate) enum Ruling {
 
 /// Rules on a message of a client: answers a call that is refused, and takes note of one that goes up.
 pub(crate) fn rule(
-    core: &mut ShardCore,
-    assignments: &mut Assignments,
+    state: &mut ShardState,
     slot: Slot,
     rules: &HubRules,
     message: &CallScan<'_>,
     bytes: usize,
 ) -> Ruling {
     if !message.kind.is_call() {
-        return firewall::rule_on_rest(core, slot, message);
+        return rule_on_rest(&mut state.core, slot, message);
     }
     let Some(target) = message.target.as_deref() else { return Ruling::Home };
     let verdict = rules.judge(target, bytes);
     if let MethodVerdict::Refused { rule, text } = verdict {
-        return firewall::refuse_call(core, slot, rules, (message, &rule), &text);
+        return refuse_call(&mut state.core, slot, rules, (message, &rule), &text);
     }
     let mut side = None;
-    if let Some(group) = rules.group_of(target).filter(|group| core.is_beside_home(slot, group)) {
-        match assignments.sided.side_for(core, &mut assignments.reassignment, slot, group) {
+    if let Some(group) = rules.group_of(target).filter(|group| state.core.is_beside_home(slot, group)) {
+        match state.assignments.sided.side_for(&mut state.core, &mut state.assignments.reassignment, slot, group) {
             SideChoice::Ready(link) => side = Some((group, link)),
             // Before its rate: it comes again.
             SideChoice::Waits => return Ruling::Waits,
-            SideChoice::Fails(text) => return firewall::answer_refused(core, slot, message, &text),
+            SideChoice::Fails(text) => return answer_refused(&mut state.core, slot, message, &text),
         }
     }
     if let MethodVerdict::Limited { rule, method, per_second } = verdict
-        && !firewall::is_within_rate(core, slot, &rule, &method, per_second)
+        && !is_within_rate(&state.core, slot, &rule, &method, per_second)
     {
-        return firewall::refuse_call(core, slot, rules, (message, &rule), &over_rate(&method, per_second));
+        return refuse_call(&mut state.core, slot, rules, (message, &rule), &over_rate(&method, per_second));
     }
-    if let Some(client) = core.connections.get_mut(slot) {
+    if let Some(client) = state.core.connections.get_mut(slot) {
         client.cold.refused.allow(message);
     }
     match side {
-        Some((group, link)) if assignments.sided.begin_side_call(core, slot, group, message) => Ruling::Side(link),
+        Some((group, link)) if state.assignments.sided.begin_side_call(&mut state.core, slot, group, message) => {
+            Ruling::Side(link)
+        }
         Some(_) => Ruling::TooMany(format!(
             "The client still sends over {SIDE_UPLOADS_MAX} streams to calls of methods that one app server runs."
         )),
         None => {
             if let Some(id) = &message.invocation_id {
-                core.begin_call(slot, id);
+                state.core.begin_call(slot, id);
             }
             Ruling::Home
         }
@@ -119,7 +119,7 @@ fn refuse_call(
     if enabled!(tracing::Level::DEBUG) && core.context.may_log() {
         debug!(slot, rule = &**rule, text, "a call is refused");
     }
-    firewall::answer_refused(core, slot, call, text)
+    answer_refused(core, slot, call, text)
 }
 
 /// Answers a call that does not go up; what belongs to it is dropped.

@@ -22,8 +22,9 @@
 //! Until the state has left, the old owner has the connection, and gets it back when the move fails. From then on the
 //! new one has it, or nobody.
 
+pub(super) mod detached_socket;
 pub(super) mod keep_alive;
-pub(super) mod reconnect;
+pub(crate) mod reconnect;
 
 use std::rc::Rc;
 
@@ -36,379 +37,328 @@ use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::{HubManifest, SlowClients};
 use trunkline_protocol::service::{FlowOperation, MoveConnection, OpenConnection, ServiceMessage};
 
-use super::assignments::Assignments;
+use super::assignments::auth_refresh::keep_log_in;
 use super::connection::{Client, Opening, Resumption, SetName, Status, flow};
 use super::content::Content;
 use super::delivery::Flush;
 use super::shard_core::ShardCore;
-use super::slot::{Serial, Slot};
+use super::shard_state::ShardState;
+use super::slot::{Serial, Slot, TimedClient};
 use crate::clock::unix_ms;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
 use crate::upstream::{AppServerId, HomeLink, HubIndex};
-use keep_alive::KeepAlive;
+use reconnect::{may_return, sever};
 
-/// Clients of one shard that come back over other sockets, or at other nodes.
-#[derive(Debug, Default)]
-pub(crate) struct Moves {
-    pub(super) keep_alive: KeepAlive,
-    /// Sockets that clients have left which may come back.
-    pub(super) severed: SeveredSockets,
-    /// Client connections whose messages are acknowledged at the next tick.
-    pub(super) acknowledgements: Vec<Slot>,
-    /// Client connections that other nodes take over, with the tick at which that has failed.
-    moving_out: Vec<(Slot, Serial, u32)>,
+/// Says what a connection is that another node is about to take over, and cuts its socket; `None` where it can't
+/// move.
+pub(crate) fn look(state: &mut ShardState, hub: HubIndex, id: &str) -> Option<MovingConnection> {
+    let slot = state.core.connections.find(hub, id)?;
+    let client = state.core.connections.live(slot)?;
+    let resumption = client.cold.resumption.as_ref()?;
+    let cause = resumption.move_cause;
+    let home_moves = client.home.lets_clients_move() && client.home.is_open();
+    if !client.is_open()
+        || !resumption.ownership.is_owned()
+        || !client.can_move()
+        || client.cold.assignment.is_leaving
+        || client.cold.moving_to.is_some()
+        || client.is_sought(state.core.tick)
+        // Another node would know nothing of its side homes.
+        || client.cold.sides.is_some()
+        || !home_moves
+        || (!client.home.capabilities().sends_to_all_nodes
+            && !state.core.context.shared.other_nodes().let_move(client.home.hub()))
+    {
+        return None;
+    }
+    let opening = client.cold.opening.as_ref().and_then(Opening::read)?;
+    let moving = MovingConnection {
+        app_server: ByteString::from(&*state.core.context.shared.hubs.instance(client.home.app())),
+        opening: ServiceMessage::OpenConnection(opening).to_body(),
+        user: state.core.connections.user_of(client).map(ByteString::from),
+        groups: groups_of(&state.core, client),
+        opened_ms: state.core.context.opened_ms(client),
+        expires_s: state.assignments.token_expiries.of(slot),
+        is_bound: client.cold.is_bound,
+        cause: cause.label().into(),
+    };
+    let (is_away, app) = (client.is_away(), client.home.app());
+    state.core.context.shared.routes.begin_move(id);
+    if !is_away {
+        sever(state, slot, Cause::SocketEnded);
+    }
+    if let Some(resumption) = state.core.resumption_of(slot) {
+        resumption.looked_app = Some(app);
+        resumption.refreshed = None;
+    }
+    Some(moving)
 }
 
-impl Moves {
-    /// Says what a connection is that another node is about to take over, and cuts its socket; `None` where it can't
-    /// move.
-    pub(crate) fn look(
-        &mut self,
-        core: &mut ShardCore,
-        assignments: &mut Assignments,
-        hub: HubIndex,
-        id: &str,
-    ) -> Option<MovingConnection> {
-        let slot = core.connections.find(hub, id)?;
-        let client = core.connections.live(slot)?;
-        let resumption = client.cold.resumption.as_ref()?;
-        let cause = resumption.move_cause;
-        let home_moves = client.home.lets_clients_move() && client.home.is_open();
-        if !client.is_open()
-            || !resumption.ownership.is_owned()
-            || !client.can_move()
-            || client.cold.assignment.is_leaving
-            || client.cold.moving_to.is_some()
-            || client.is_sought(core.tick)
-            // Another node would know nothing of its side homes.
-            || client.cold.sides.is_some()
-            || !home_moves
-            || (!client.home.capabilities().sends_to_all_nodes
-                && !core.context.shared.other_nodes().let_move(client.home.hub()))
-        {
-            return None;
-        }
-        let opening = client.cold.opening.as_ref().and_then(Opening::read)?;
-        let moving = MovingConnection {
-            app_server: ByteString::from(&*core.context.shared.hubs.instance(client.home.app())),
-            opening: ServiceMessage::OpenConnection(opening).to_body(),
-            user: core.connections.user_of(client).map(ByteString::from),
-            groups: self.groups_of(core, client),
-            opened_ms: core.context.opened_ms(client),
-            expires_s: assignments.token_expiries.of(slot),
-            is_bound: client.cold.is_bound,
-            cause: cause.label().into(),
-        };
-        let (is_away, app) = (client.is_away(), client.home.app());
-        core.context.shared.routes.begin_move(id);
-        if !is_away {
-            self.sever(core, slot, Cause::SocketEnded);
-        }
-        if let Some(resumption) = core.resumption_of(slot) {
-            resumption.looked_app = Some(app);
-            resumption.refreshed = None;
-        }
-        Some(moving)
-    }
+fn groups_of(core: &ShardCore, client: &Client) -> Vec<ByteString> {
+    let groups = core.connections.sets().of(client).filter_map(|set| match set {
+        SetName::Group(name) => Some(ByteString::from(name)),
+        SetName::Hub | SetName::User(_) => None,
+    });
+    groups.collect()
+}
 
-    fn groups_of(&self, core: &ShardCore, client: &Client) -> Vec<ByteString> {
-        let groups = core.connections.sets().of(client).filter_map(|set| match set {
-            SetName::Group(name) => Some(ByteString::from(name)),
-            SetName::Hub | SetName::User(_) => None,
-        });
-        groups.collect()
+/// Begins to move a connection to another node; `answer` gets its state, or nothing when that fails.
+pub(crate) fn move_out(state: &mut ShardState, hub: HubIndex, id: &str, answer: oneshot::Sender<Option<Bytes>>) {
+    let Some(slot) = state.core.connections.find(hub, id) else { return };
+    let Some(client) = state.core.connections.live_mut(slot) else { return };
+    let (home, serial) = (client.home.clone(), client.serial);
+    let is_settled = home.is_open()
+        && client.cold.moving_to.is_none()
+        && client.cold.sides.is_none()
+        && !client.cold.assignment.is_leaving;
+    let Some(resumption) = client.cold.resumption.as_deref_mut().filter(|_| is_settled) else { return };
+    if resumption.looked_app != Some(home.app()) {
+        // The other node would resume it at the one that it was told of.
+        return;
     }
+    let Some(until) = resumption.ownership.depart(state.core.tick) else { return };
+    resumption.taker = Some(answer);
+    home.send(&flow(id, FlowOperation::Pause));
+    state.moves.moving_out.push(TimedClient { slot, serial, until });
+}
 
-    /// Begins to move a connection to another node; `answer` gets its state, or nothing when that fails.
-    pub(crate) fn move_out(
-        &mut self,
-        core: &mut ShardCore,
-        hub: HubIndex,
-        id: &str,
-        answer: oneshot::Sender<Option<Bytes>>,
-    ) {
-        let Some(slot) = core.connections.find(hub, id) else { return };
-        let Some(client) = core.connections.live_mut(slot) else { return };
-        let (home, serial) = (client.home.clone(), client.serial);
-        let is_settled = home.is_open()
-            && client.cold.moving_to.is_none()
-            && client.cold.sides.is_none()
-            && !client.cold.assignment.is_leaving;
-        let Some(resumption) = client.cold.resumption.as_deref_mut().filter(|_| is_settled) else { return };
-        if resumption.looked_app != Some(home.app()) {
-            // The other node would resume it at the one that it was told of.
-            return;
-        }
-        let Some(until) = resumption.ownership.depart(core.tick) else { return };
-        resumption.taker = Some(answer);
-        home.send(&flow(id, FlowOperation::Pause));
-        self.moving_out.push((slot, serial, until));
+/// Takes the answer of this node to its own move, as [`move_answered`].
+pub(crate) fn move_answered_for(state: &mut ShardState, hub: HubIndex, id: &str, from: AppServerId, epoch: i64) {
+    if let Some(slot) = state.core.connections.find(hub, id) {
+        move_answered(state, slot, from, epoch);
     }
+}
 
-    /// Takes the answer of this node to its own move, as [`move_answered`](Self::move_answered).
-    pub(crate) fn move_answered_for(
-        &mut self,
-        core: &mut ShardCore,
-        hub: HubIndex,
-        id: &str,
-        from: AppServerId,
-        epoch: i64,
-    ) {
-        if let Some(slot) = core.connections.find(hub, id) {
-            self.move_answered(core, slot, from, epoch);
+/// Takes the answer of an app server to a move, or by dial-in of a node: from which of its epochs on it sends
+/// elsewhere.
+pub(super) fn move_answered(state: &mut ShardState, slot: Slot, from: AppServerId, epoch: i64) {
+    if let Some(resumption) = state.core.resumption_of(slot) {
+        resumption.ownership.answered(from, epoch);
+        resumption.rest = None;
+    }
+    send_state_if_ready(state, slot);
+}
+
+/// Drops `rest` once the old node of a connection has passed on what still came for it there.
+pub(crate) fn await_rest(state: &mut ShardState, slot: Slot, rest: oneshot::Sender<()>) {
+    if let Some(resumption) = state.core.resumption_of(slot) {
+        resumption.rest = Some(rest);
+    }
+}
+
+/// Home of a connection that another node has by now: its app server may still send over it.
+pub(crate) fn home_of_given(state: &mut ShardState, hub: HubIndex, id: &str) -> Option<HomeLink> {
+    let slot = state.core.connections.find(hub, id)?;
+    state.core.ownership_of(slot).filter(|ownership| ownership.is_given())?;
+    Some(state.core.connections.live(slot)?.home.clone())
+}
+
+/// Takes note that the app server of a connection sends it alone nothing more here: now all are asked to send
+/// elsewhere what is for many.
+pub(super) fn move_paused(state: &mut ShardState, slot: Slot) {
+    if !state.core.ownership_of(slot).is_some_and(|ownership| ownership.pause_acknowledged()) {
+        return;
+    }
+    let Some(client) = state.core.connections.live(slot) else { return };
+    let (home, connection_id) = (client.home.clone(), ByteString::from(&*client.id));
+    let Some(pools) = state.core.context.shared.hubs.at(home.hub()).map(|hub| hub.pools()) else { return };
+    let mut asked = match home.capabilities().sends_to_all_nodes {
+        true => Vec::new(),
+        false => match state.core.context.shared.other_nodes().announce_move(home.hub(), &connection_id) {
+            Some(asked) => asked,
+            None => return state.core.stay_here(slot),
+        },
+    };
+    let order = ServiceMessage::MoveConnection(MoveConnection { connection_id });
+    for pool in pools.iter() {
+        let link = if pool.app().id == home.app() { Some(home.clone()) } else { pool.any_link() };
+        // One that knows no moves stamps nothing: its sends are of the epoch before all others.
+        if let Some(link) = link.filter(|link| link.knows_moves() && link.queue(&order)) {
+            asked.push(link.app());
         }
     }
-
-    /// Takes the answer of an app server to a move, or by dial-in of a node: from which of its epochs on it sends
-    /// elsewhere.
-    pub(super) fn move_answered(&mut self, core: &mut ShardCore, slot: Slot, from: AppServerId, epoch: i64) {
-        if let Some(resumption) = core.resumption_of(slot) {
-            resumption.ownership.answered(from, epoch);
-            resumption.rest = None;
-        }
-        self.send_state_if_ready(core, slot);
+    if let Some(ownership) = state.core.ownership_of(slot) {
+        ownership.asked(asked);
     }
+    send_state_if_ready(state, slot);
+}
 
-    /// Drops `rest` once the old node of a connection has passed on what still came for it there.
-    pub(crate) fn await_rest(&mut self, core: &mut ShardCore, slot: Slot, rest: oneshot::Sender<()>) {
-        if let Some(resumption) = core.resumption_of(slot) {
-            resumption.rest = Some(rest);
-        }
+/// Sends the state of a connection to its next node, when nothing more comes for it here.
+fn send_state_if_ready(state: &mut ShardState, slot: Slot) {
+    let now = state.core.tick;
+    let Some(resumption) = state.core.resumption_of(slot) else { return };
+    let before = resumption.ownership.bytes();
+    let Some((moved, epochs)) = resumption.ownership.let_go(now) else { return };
+    let (taker, after) = (resumption.taker.take(), resumption.ownership.bytes());
+    let refreshed = resumption.refreshed.take().map(|log_in| *log_in);
+    state.core.delivery.replay_changed(before, after);
+    let Some(client) = state.core.connections.live(slot) else { return };
+    let calls = client.cold.assignment.calls.pending().map(ByteString::from).collect();
+    let hubs = &state.core.context.shared.hubs;
+    let named = |(app, epoch): (AppServerId, i64)| (ByteString::from(&*hubs.instance(app)), epoch);
+    let epochs = epochs.into_iter().map(named).collect();
+    let moved = MovedState { calls, groups: groups_of(&state.core, client), epochs, refreshed, ..moved };
+    if let Some(taker) = taker {
+        // It fails when the other node waits no more: then nobody has the connection any more, and it ends.
+        drop(taker.send(Some(moved.encode())));
     }
+}
 
-    /// Home of a connection that another node has by now: its app server may still send over it.
-    pub(crate) fn home_of_given(&mut self, core: &mut ShardCore, hub: HubIndex, id: &str) -> Option<HomeLink> {
-        let slot = core.connections.find(hub, id)?;
-        core.ownership_of(slot).filter(|ownership| ownership.is_given())?;
-        Some(core.connections.live(slot)?.home.clone())
+/// Forgets a connection that another node has by now, or that has not arrived: nobody is told of it.
+pub(crate) fn forget_moved(state: &mut ShardState, hub: HubIndex, id: &str) {
+    let Some(slot) = state.core.connections.find(hub, id) else { return };
+    let Some(resumption) = state.core.connections.get(slot).and_then(|client| client.cold.resumption.as_ref()) else {
+        return;
+    };
+    if resumption.ownership.is_given() {
+        state.core.context.counters.moved_out.of(resumption.move_cause).increment();
+        state.forget_silently(slot);
     }
+}
 
-    /// Takes note that the app server of a connection sends it alone nothing more here: now all are asked to send
-    /// elsewhere what is for many.
-    pub(super) fn move_paused(&mut self, core: &mut ShardCore, slot: Slot) {
-        if !core.ownership_of(slot).is_some_and(|ownership| ownership.pause_acknowledged()) {
-            return;
-        }
-        let Some(client) = core.connections.live(slot) else { return };
-        let (home, connection_id) = (client.home.clone(), ByteString::from(&*client.id));
-        let Some(pools) = core.context.shared.hubs.at(home.hub()).map(|hub| hub.pools()) else { return };
-        let mut asked = match home.capabilities().sends_to_all_nodes {
-            true => Vec::new(),
-            false => match core.context.shared.other_nodes().announce_move(home.hub(), &connection_id) {
-                Some(asked) => asked,
-                None => return core.stay_here(slot),
-            },
-        };
-        let order = ServiceMessage::MoveConnection(MoveConnection { connection_id });
-        for pool in pools.iter() {
-            let link = if pool.app().id == home.app() { Some(home.clone()) } else { pool.any_link() };
-            // One that knows no moves stamps nothing: its sends are of the epoch before all others.
-            if let Some(link) = link.filter(|link| link.knows_moves() && link.queue(&order)) {
-                asked.push(link.app());
-            }
-        }
-        if let Some(ownership) = core.ownership_of(slot) {
-            ownership.asked(asked);
-        }
-        self.send_state_if_ready(core, slot);
+/// Claims a connection for a new socket of its client; an older one is cut. `None` where no client can come back to
+/// it. One that was moved is forgotten: the new owner has it, before this node hears of that.
+pub(crate) fn claim(state: &mut ShardState, hub: HubIndex, id: &str) -> Option<(Slot, Serial)> {
+    let slot = state.core.connections.find(hub, id)?;
+    let client = state.core.connections.live(slot)?;
+    if !may_return(client, Cause::SocketEnded) || client.is_in_transit() {
+        forget_moved(state, hub, id);
+        return None;
     }
+    sever(state, slot, Cause::SocketEnded);
+    let client = state.core.connections.get_mut(slot)?;
+    // The new socket brings its own.
+    client.cold.resumption.as_mut()?.permit = None;
+    Some((slot, client.serial))
+}
 
-    /// Sends the state of a connection to its next node, when nothing more comes for it here.
-    fn send_state_if_ready(&mut self, core: &mut ShardCore, slot: Slot) {
-        let now = core.tick;
-        let Some(resumption) = core.resumption_of(slot) else { return };
-        let before = resumption.ownership.bytes();
-        let Some((state, epochs)) = resumption.ownership.let_go(now) else { return };
-        let (taker, after) = (resumption.taker.take(), resumption.ownership.bytes());
-        let refreshed = resumption.refreshed.take().map(|log_in| *log_in);
-        core.delivery.replay_changed(before, after);
-        let Some(client) = core.connections.live(slot) else { return };
-        let calls = client.cold.assignment.calls.pending().map(ByteString::from).collect();
-        let hubs = &core.context.shared.hubs;
-        let named = |(app, epoch): (AppServerId, i64)| (ByteString::from(&*hubs.instance(app)), epoch);
-        let epochs = epochs.into_iter().map(named).collect();
-        let state = MovedState { calls, groups: self.groups_of(core, client), epochs, refreshed, ..state };
-        if let Some(taker) = taker {
-            // It fails when the other node waits no more: then nobody has the connection any more, and it ends.
-            drop(taker.send(Some(state.encode())));
-        }
-    }
-
-    /// Forgets a connection that another node has by now, or that has not arrived: nobody is told of it.
-    pub(crate) fn forget_moved(
-        &mut self,
-        core: &mut ShardCore,
-        assignments: &mut Assignments,
-        hub: HubIndex,
-        id: &str,
-    ) {
-        let Some(slot) = core.connections.find(hub, id) else { return };
-        let Some(resumption) = core.connections.get(slot).and_then(|client| client.cold.resumption.as_ref()) else {
-            return;
-        };
-        if resumption.ownership.is_given() {
-            core.context.counters.moved_out.of(resumption.move_cause).increment();
-            assignments.forget_silently(core, slot);
-        }
-    }
-
-    /// Ends the moves that have taken too long: their connections stay here.
-    pub(super) fn end_late_moves(&mut self, core: &mut ShardCore) {
-        let now = core.tick;
-        let late: Vec<_> = self.moving_out.extract_if(.., |(.., until)| *until <= now).collect();
-        for (slot, serial, _) in late {
-            let client = core.connections.get_current(slot, serial);
-            let resumption = client.and_then(|client| client.cold.resumption.as_ref());
-            if resumption.is_some_and(|resumption| resumption.ownership.is_late(now)) {
-                core.stay_here(slot);
-            }
-        }
-    }
-
-    /// Takes a connection in that is about to arrive from another node: sends find it from now on, and wait. `None`
-    /// where its app server can't be reached from here.
-    pub(crate) fn arrive(
-        &mut self,
-        core: &mut ShardCore,
-        assignments: &mut Assignments,
-        hub: HubIndex,
-        settings: &HubManifest,
-        id: &str,
-        moving: &MovingConnection,
-    ) -> Option<(Slot, Serial)> {
-        let shared = core.context.shared.clone();
-        if shared.routes.find(id).is_some() {
-            // For another socket of its client, which has given up since.
-            return None;
-        }
-        if shared.admission.revocations.have_closed(moving.user.as_deref(), moving.opened_ms) {
-            // Its node is about to hear that it has to close it.
-            return None;
-        }
-        let home = shared.hubs.at(hub)?.choose_home_at(shared.hubs.known_number(&moving.app_server)?)?;
-        let Ok(Some(ServiceMessage::OpenConnection(opening))) = ServiceMessage::decode(&moving.opening) else {
-            return None;
-        };
-        let limit_bytes = settings.stateful_reconnect_buffer_bytes?;
-        let now = core.tick;
-        let (ownership, until) = Ownership::arriving(limit_bytes, now);
-        let mut client = self.arriving(core, &home, &opening, id, (ownership, moving))?;
-        client.may_miss = settings.slow_clients == SlowClients::Drop;
-        let serial = client.serial;
-        core.context.counters.away.follow(0, 1);
-        let slot = core.connections.insert(client, moving.user.as_deref());
-        shared.routes.begin_move(id);
-        moving.groups.iter().for_each(|group| core.connections.join(slot, hub, SetName::Group(group)));
-        core.delivery.watches.arrived(&core.connections, slot);
-        if let Some(expires_s) = moving.expires_s {
-            assignments.token_expiries.set(slot, expires_s);
-        }
-        self.keep_alive.schedule(slot, serial, now, until);
-        assignments.mirrored.join_rules(core, slot);
-        Some((slot, serial))
-    }
-
-    fn arriving(
-        &mut self,
-        core: &mut ShardCore,
-        home: &HomeLink,
-        opening: &OpenConnection,
-        id: &str,
-        (ownership, moving): (Ownership<AppServerId>, &MovingConnection),
-    ) -> Option<Client> {
-        let protocol = HubProtocol::from_name(opening.protocol.as_deref()?)?;
-        let (serial, now) = (core.connections.next_serial(), core.tick);
-        let mut client = Client::new(id.into(), serial, home.clone(), Content::Hub(protocol), Socket::Away);
-        (client.status, client.is_negotiated, client.is_resumable) = (Status::Open, true, true);
-        (client.last_sent, client.last_heard) = (now, now);
-        let age_us = unix_ms().saturating_sub(moving.opened_ms).saturating_mul(1000);
-        client.cold.opened_us = core.context.now_us().saturating_sub(age_us);
-        client.cold.head = core.context.shared.limits.heads.weigh(moving.opening.len()).map(Rc::new);
-        client.cold.opening = Some(core.intern_opening(opening, client.cold.head.clone()));
-        client.cold.is_bound = moving.is_bound;
-        client.cold.resumption = Some(Box::new(Resumption::new(ownership)));
-        Some(client)
-    }
-
-    /// Gives an arriving connection its state: this node owns the connection from then on. Returns its home link;
-    /// `None` if the connection has ended.
-    pub(crate) fn settle(
-        &mut self,
-        core: &mut ShardCore,
-        assignments: &mut Assignments,
-        (slot, serial): (Slot, Serial),
-        hub: HubIndex,
-        (moving, mut state): (&MovingConnection, MovedState),
-    ) -> Option<HomeLink> {
-        let (shared, now) = (core.context.shared.clone(), core.tick);
-        let until = now.saturating_add(shared.settings.http_transports.disconnect_timeout_s).saturating_add(1);
-        let calls_max = shared.settings.rehoming.pending_calls_max;
-        let client = core.connections.get_current(slot, serial).filter(|client| client.is_open())?;
-        let (resumption, home) = (client.cold.resumption.as_deref_mut()?, client.home.clone());
-        let before = resumption.ownership.bytes();
-        let epochs = state.epochs.iter().map(|(name, epoch)| (shared.hubs.number(name), *epoch)).collect();
-        let (calls, groups) = (state.calls.clone(), state.groups.clone());
-        let refreshed = state.refreshed.take().filter(|_| resumption.refreshed.take().is_none());
-        if !resumption.ownership.settle(state, epochs, until) {
-            return None;
-        }
-        if !home.capabilities().sends_to_all_nodes {
-            resumption.ownership.keep_behind(shared.fleet.origin);
-        }
-        let arrival = resumption.arrival.take().map(|arrival| *arrival).unwrap_or_default();
-        core.delivery.replay_changed(before, resumption.ownership.bytes());
-        calls.iter().for_each(|call| client.begin_call(call, calls_max));
-        client.home.send(&flow(&client.id, FlowOperation::Resume));
-        shared.routes.end_move(&client.id);
-        core.context.record_arrival(client);
-        core.context.counters.moved_in.of(MoveCause::from_label(&moving.cause)).increment();
-        for group in moving.groups.iter().filter(|group| !groups.contains(group)) {
-            core.connections.leave(slot, hub, SetName::Group(group));
-        }
-        groups.iter().for_each(|group| core.connections.join(slot, hub, SetName::Group(group)));
-        // The other node may have sent the state before it heard of these.
-        arrival.group_changes.iter().for_each(|change| core.change_groups(slot, change, None));
-        if let Some(log_in) = refreshed {
-            assignments.keep_log_in(core, slot, log_in);
-        }
-        let mode = core.mode(Flush::Deferred);
-        for (asker, request, origin) in arrival.requests {
-            if core.ownership_of(slot).is_some_and(|ownership| ownership.is_of_new_owner(origin)) {
-                core.apply_invoke(slot, false, asker, request, (origin, mode));
-            }
-        }
-        Some(home)
-    }
-
-    /// Gives a connection up whose state has not come.
-    pub(crate) fn give_up_arrival(
-        &mut self,
-        core: &mut ShardCore,
-        assignments: &mut Assignments,
-        (slot, serial): (Slot, Serial),
-    ) {
-        if core.connections.get_current(slot, serial).is_some() {
-            assignments.withdraw(core, slot);
+/// Ends the moves that have taken too long: their connections stay here.
+pub(super) fn end_late_moves(state: &mut ShardState) {
+    let now = state.core.tick;
+    let late: Vec<_> = state.moves.moving_out.extract_if(.., |client| client.until <= now).collect();
+    for TimedClient { slot, serial, .. } in late {
+        let client = state.core.connections.get_current(slot, serial);
+        let resumption = client.and_then(|client| client.cold.resumption.as_ref());
+        if resumption.is_some_and(|resumption| resumption.ownership.is_late(now)) {
+            state.core.stay_here(slot);
         }
     }
 }
 
-/// Sockets that were left by their clients. Tasks wait for them, which only a socket that is still there wakes.
-#[derive(Debug, Default)]
-pub(super) struct SeveredSockets(Vec<(u32, Socket)>);
-
-/// Ticks for which a severed socket is kept.
-const SEVERED_KEPT_TICKS: u32 = 2;
-
-impl SeveredSockets {
-    pub(super) fn add(&mut self, socket: Socket, now: u32) {
-        socket.cut();
-        self.0.push((now.saturating_add(SEVERED_KEPT_TICKS), socket));
+/// Takes a connection in that is about to arrive from another node: sends find it from now on, and wait. `None`
+/// where its app server can't be reached from here.
+pub(crate) fn arrive(
+    state: &mut ShardState,
+    hub: HubIndex,
+    settings: &HubManifest,
+    id: &str,
+    moving: &MovingConnection,
+) -> Option<(Slot, Serial)> {
+    let shared = state.core.context.shared.clone();
+    if shared.routes.find(id).is_some() {
+        // For another socket of its client, which has given up since.
+        return None;
     }
+    if shared.admission.revocations.have_closed(moving.user.as_deref(), moving.opened_ms) {
+        // Its node is about to hear that it has to close it.
+        return None;
+    }
+    let home = shared.hubs.at(hub)?.choose_home_at(shared.hubs.known_number(&moving.app_server)?)?;
+    let Ok(Some(ServiceMessage::OpenConnection(opening))) = ServiceMessage::decode(&moving.opening) else {
+        return None;
+    };
+    let limit_bytes = settings.stateful_reconnect_buffer_bytes?;
+    let now = state.core.tick;
+    let (ownership, until) = Ownership::arriving(limit_bytes, now);
+    let mut client = arriving(state, &home, &opening, id, (ownership, moving))?;
+    client.may_miss = settings.slow_clients == SlowClients::Drop;
+    let serial = client.serial;
+    state.core.context.counters.away.follow(0, 1);
+    let slot = state.core.connections.insert(client, moving.user.as_deref());
+    shared.routes.begin_move(id);
+    moving.groups.iter().for_each(|group| state.core.connections.join(slot, hub, SetName::Group(group)));
+    state.core.delivery.watches.arrived(&state.core.connections, slot);
+    if let Some(expires_s) = moving.expires_s {
+        state.assignments.token_expiries.set(slot, expires_s);
+    }
+    state.moves.keep_alive.schedule(slot, serial, now, until);
+    state.assignments.mirrored.join_rules(&mut state.core, slot);
+    Some((slot, serial))
+}
 
-    /// Sockets whose tasks have ended by now.
-    pub(super) fn take_old(&mut self, now: u32) -> Vec<Socket> {
-        self.0.extract_if(.., |(until, _)| *until <= now).map(|(_, socket)| socket).collect()
+fn arriving(
+    state: &mut ShardState,
+    home: &HomeLink,
+    opening: &OpenConnection,
+    id: &str,
+    (ownership, moving): (Ownership<AppServerId>, &MovingConnection),
+) -> Option<Client> {
+    let protocol = HubProtocol::from_name(opening.protocol.as_deref()?)?;
+    let (serial, now) = (state.core.connections.next_serial(), state.core.tick);
+    let mut client = Client::new(id.into(), serial, home.clone(), Content::Hub(protocol), Socket::Away);
+    (client.status, client.is_negotiated, client.is_resumable) = (Status::Open, true, true);
+    (client.last_sent, client.last_heard) = (now, now);
+    let age_us = unix_ms().saturating_sub(moving.opened_ms).saturating_mul(1000);
+    client.cold.opened_us = state.core.context.now_us().saturating_sub(age_us);
+    client.cold.head = state.core.context.shared.limits.heads.weigh(moving.opening.len()).map(Rc::new);
+    client.cold.opening = Some(state.core.intern_opening(opening, client.cold.head.clone()));
+    client.cold.is_bound = moving.is_bound;
+    client.cold.resumption = Some(Box::new(Resumption::new(ownership)));
+    Some(client)
+}
+
+/// Gives an arriving connection its state: this node owns the connection from then on. Returns its home link;
+/// `None` if the connection has ended.
+pub(crate) fn settle(
+    state: &mut ShardState,
+    (slot, serial): (Slot, Serial),
+    hub: HubIndex,
+    (moving, mut moved): (&MovingConnection, MovedState),
+) -> Option<HomeLink> {
+    let (shared, now) = (state.core.context.shared.clone(), state.core.tick);
+    let until = now.saturating_add(shared.settings.http_transports.disconnect_timeout_s).saturating_add(1);
+    let calls_max = shared.settings.rehoming.pending_calls_max;
+    let client = state.core.connections.get_current(slot, serial).filter(|client| client.is_open())?;
+    let (resumption, home) = (client.cold.resumption.as_deref_mut()?, client.home.clone());
+    let before = resumption.ownership.bytes();
+    let epochs = moved.epochs.iter().map(|(name, epoch)| (shared.hubs.number(name), *epoch)).collect();
+    let (calls, groups) = (moved.calls.clone(), moved.groups.clone());
+    let refreshed = moved.refreshed.take().filter(|_| resumption.refreshed.take().is_none());
+    if !resumption.ownership.settle(moved, epochs, until) {
+        return None;
+    }
+    if !home.capabilities().sends_to_all_nodes {
+        resumption.ownership.keep_behind(shared.fleet.origin);
+    }
+    let arrival = resumption.arrival.take().map(|arrival| *arrival).unwrap_or_default();
+    state.core.delivery.replay_changed(before, resumption.ownership.bytes());
+    calls.iter().for_each(|call| client.begin_call(call, calls_max));
+    client.home.send(&flow(&client.id, FlowOperation::Resume));
+    shared.routes.end_move(&client.id);
+    state.core.context.record_arrival(client);
+    state.core.context.counters.moved_in.of(MoveCause::from_label(&moving.cause)).increment();
+    for group in moving.groups.iter().filter(|group| !groups.contains(group)) {
+        state.core.connections.leave(slot, hub, SetName::Group(group));
+    }
+    groups.iter().for_each(|group| state.core.connections.join(slot, hub, SetName::Group(group)));
+    // The other node may have sent the state before it heard of these.
+    arrival.group_changes.iter().for_each(|change| state.core.change_groups(slot, change, None));
+    if let Some(log_in) = refreshed {
+        keep_log_in(state, slot, log_in);
+    }
+    let mode = state.core.mode(Flush::Deferred);
+    for (asker, request, origin) in arrival.requests {
+        if state.core.ownership_of(slot).is_some_and(|ownership| ownership.is_of_new_owner(origin)) {
+            state.core.apply_invoke(slot, false, asker, request, (origin, mode));
+        }
+    }
+    Some(home)
+}
+
+/// Gives a connection up whose state has not come.
+pub(crate) fn give_up_arrival(state: &mut ShardState, (slot, serial): (Slot, Serial)) {
+    if state.core.connections.get_current(slot, serial).is_some() {
+        state.withdraw(slot);
     }
 }

@@ -26,7 +26,7 @@ use trunkline_protocol::service::{PresenceChanges, PresencePhase, ServiceMessage
 
 use super::command::LinkLoss;
 use super::connection::{Connections, Presence, SetChanges, SetName};
-use super::shard_core::ShardCore;
+use super::shard_context::ShardContext;
 use crate::metrics::Counters;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, Pool};
 use presence_batch::PresenceBatch;
@@ -247,13 +247,13 @@ impl Subscriber {
 
 impl PresenceFeeds {
     /// Begins to tell an app server what it wants to know, over its first link.
-    pub(super) fn link_opened(&mut self, core: &mut ShardCore, link: &HomeLink) {
-        let Some(pool) = core.context.shared.hubs.pool_of(link) else { return };
+    pub(super) fn link_opened(&mut self, connections: &mut Connections, context: &ShardContext, link: &HomeLink) {
+        let Some(pool) = context.shared.hubs.pool_of(link) else { return };
         let scope = pool.presence();
         if !scope.is_any() || pool.is_draining() {
             return;
         }
-        let (hub, app, now_us) = (link.hub(), link.app(), core.context.now_us());
+        let (hub, app, now_us) = (link.hub(), link.app(), context.now_us());
         if self.feed(hub).is_none() {
             self.feeds.push(HubFeed { hub, subscribers: Vec::new(), is_list_new: false, lost: Vec::new() });
         }
@@ -273,12 +273,12 @@ impl PresenceFeeds {
             backlog_bytes: 0,
             since_us: now_us.saturating_sub(NEW_WITHIN_US),
         });
-        self.note_presence(core, hub);
+        self.note_presence(connections, hub);
     }
 
     /// Tells what it told over a lost link anew over another one, or no more.
-    pub(super) fn link_lost(&mut self, core: &mut ShardCore, loss: &LinkLoss) {
-        let hubs = &core.context.shared.hubs;
+    pub(super) fn link_lost(&mut self, connections: &mut Connections, context: &ShardContext, loss: &LinkLoss) {
+        let hubs = &context.shared.hubs;
         let is_its = |subscriber: &Subscriber| subscriber.link.id() == loss.link;
         for feed in self.feeds.iter_mut().filter(|feed| feed.subscribers.iter().any(is_its)) {
             let Some(place) = feed.subscribers.iter().position(is_its) else { continue };
@@ -295,7 +295,7 @@ impl PresenceFeeds {
             }
         }
         let hubs: Vec<_> = self.feeds.iter().map(|feed| feed.hub).collect();
-        hubs.into_iter().for_each(|hub| self.note_presence(core, hub));
+        hubs.into_iter().for_each(|hub| self.note_presence(connections, hub));
     }
 
     /// Takes an app server that is about to stop off the list: others tell the app from now on. It still hears of
@@ -310,8 +310,7 @@ impl PresenceFeeds {
     }
 
     /// Notes the changes that the subscribers of a hub want, or none without any.
-    fn note_presence(&mut self, core: &mut ShardCore, hub: HubIndex) {
-        let connections = &mut core.connections;
+    fn note_presence(&mut self, connections: &mut Connections, hub: HubIndex) {
         let scope = self.feed(hub).map(|feed| feed.scope()).unwrap_or_default();
         match connections.changes_mut(hub) {
             Some(changes) if scope.is_any() => changes.set_scope(scope),
@@ -326,8 +325,7 @@ impl PresenceFeeds {
     }
 
     /// Tells what has changed since the last time.
-    pub(super) fn tell_changes(&mut self, core: &mut ShardCore) -> Told {
-        let ShardCore { connections, context, .. } = core;
+    pub(super) fn tell_changes(&mut self, connections: &mut Connections, context: &ShardContext) -> Told {
         let Self { feeds, last_stream, is_told, .. } = self;
         if feeds.is_empty() {
             *is_told = false;

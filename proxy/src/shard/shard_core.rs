@@ -167,22 +167,6 @@ impl ShardCore {
         }
     }
 
-    /// Ends the hold of a client, which has sent something since it was accepted, or nothing for a while.
-    pub(crate) fn end_hold(&mut self, slot: Slot) {
-        let mode = self.mode(Flush::Deferred);
-        if let Some(client) = self.connections.live_mut(slot) {
-            self.delivery.end_hold(slot, client, mode);
-        }
-    }
-
-    /// Takes an acknowledgement of a client: what was held back for it may leave.
-    pub(crate) fn acknowledged(&mut self, slot: Slot, sequence_id: u64) {
-        let mode = self.mode(Flush::Deferred);
-        if let Some(client) = self.connections.live_mut(slot) {
-            self.delivery.acknowledge(slot, client, sequence_id, mode);
-        }
-    }
-
     /// Takes the app server from a client connection in a role, and answers the calls that it has run with this error.
     pub(super) fn leave(&mut self, slot: Slot, role: &Role, error_of_calls: &str) {
         let Some(client) = self.connections.live_mut(slot) else { return };

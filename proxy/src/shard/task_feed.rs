@@ -12,7 +12,7 @@ use trunkline_protocol::service::{ServiceMessage, TaskCandidate, TaskCandidates}
 
 use super::command::LinkLoss;
 use super::presence_feed::other_link;
-use super::shard_core::ShardCore;
+use super::shard_context::ShardContext;
 use crate::upstream::{AppServerId, HomeLink, HubIndex};
 
 /// App servers that stand for exclusive tasks of any hub.
@@ -60,11 +60,11 @@ impl StandingApp {
 
 impl TaskFeeds {
     /// Lists an app server that stands for tasks, with its first link.
-    pub(super) fn link_opened(&mut self, core: &mut ShardCore, link: &HomeLink) {
-        if core.context.index != 0 {
+    pub(super) fn link_opened(&mut self, context: &ShardContext, link: &HomeLink) {
+        if context.index != 0 {
             return;
         }
-        let Some(pool) = core.context.shared.hubs.pool_of(link) else { return };
+        let Some(pool) = context.shared.hubs.pool_of(link) else { return };
         let Some(tasks) = pool.exclusive_tasks().filter(|_| !pool.is_draining()).cloned() else { return };
         let (hub, app) = (link.hub(), link.app());
         if self.standing.iter().any(|standing| (standing.hub, standing.app) == (hub, app)) {
@@ -76,13 +76,13 @@ impl TaskFeeds {
     }
 
     /// Tells what it told over a lost link over another one, or takes the app server off the list.
-    pub(super) fn link_lost(&mut self, core: &mut ShardCore, loss: &LinkLoss) {
+    pub(super) fn link_lost(&mut self, context: &ShardContext, loss: &LinkLoss) {
         let place = self.standing.iter().position(|standing| standing.link.id() == loss.link);
         let Some((place, standing)) = place.and_then(|place| Some((place, self.standing.get_mut(place)?))) else {
             return;
         };
         let hub = standing.hub;
-        let pool = core.context.shared.hubs.at(hub).and_then(|hub| hub.pool_of(standing.app));
+        let pool = context.shared.hubs.at(hub).and_then(|hub| hub.pool_of(standing.app));
         match pool.as_deref().and_then(|pool| other_link(pool, loss)) {
             Some(link) => standing.link = link,
             None => drop(self.standing.remove(place)),

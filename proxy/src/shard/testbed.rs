@@ -18,9 +18,9 @@ use super::content::Content;
 use super::inbox::ShardSender;
 use super::shard_context::ShardContext;
 use super::shard_core::ShardCore;
+use super::shard_state::{ShardState, ShardTask};
 use super::shared::{Connectors, Shared};
 use super::slot::Slot;
-use super::state::{ShardState, ShardTask};
 use crate::config::Settings;
 use crate::net::socket::Socket;
 use crate::transport::websocket::{Unframed, unframe};
@@ -181,7 +181,7 @@ impl Testbed {
     /// Does what the driver's flush tasks do.
     fn poll_flushes(&mut self, cx: &mut Context<'_>) {
         let ShardCore { connections, delivery, .. } = &mut self.state.core;
-        drop(delivery.flush_tasks());
+        drop(delivery.take_tasks());
         for (slot, _) in connections.everyone() {
             if let Some(client) = connections.get_mut(slot).filter(|client| client.is_flushing) {
                 let _: Poll<()> = delivery.poll_flush(client, cx);

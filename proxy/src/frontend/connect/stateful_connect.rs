@@ -32,6 +32,7 @@ use crate::frontend::reservation;
 use crate::frontend::visitor::ComesBack;
 use crate::limits::AddressPermit;
 use crate::metrics::ReservationOutcome;
+use crate::shard::moving::claim;
 use crate::shard::{Location, Reachability, RouteTable, Serial, ShardSender, Slot, SoughtConnection, TakenOver};
 use crate::upstream::Hub;
 
@@ -171,10 +172,7 @@ async fn claim_here(
 ) -> Option<(ShardSender, (Slot, Serial))> {
     let shard = endpoint.shared.shards().get(usize::from(location.shard))?.clone();
     let (hub, id) = (hub.index(), client.connection_id.clone());
-    let place = shard
-        .inspect(move |state| state.moves.claim(&mut state.core, &mut state.assignments, hub, &id))
-        .await
-        .flatten()?;
+    let place = shard.inspect(move |state| claim(state, hub, &id)).await.flatten()?;
     Some((shard, place))
 }
 

@@ -12,82 +12,74 @@ use trunkline_protocol::service::{
     AckStatus, ConnectionClaims, OpenConnection, RefreshAuth, ServiceMessage, claims_to_payload,
 };
 
-use super::Assignments;
 use crate::auth::{ClientTerms, user_in_claims};
 use crate::clock::unix_seconds;
 use crate::metrics::RefreshOutcome;
 use crate::shard::command::PendingAck;
 use crate::shard::connection::{Opening, Resumption};
 use crate::shard::shard_core::ShardCore;
+use crate::shard::shard_state::ShardState;
 use crate::shard::slot::Slot;
 
-impl Assignments {
-    /// Gives a client the claims and the end of a newer log-in, if that is of its user.
-    pub(in crate::shard) fn refresh_auth(
-        &mut self,
-        core: &mut ShardCore,
-        slot: Slot,
-        refresh: RefreshAuth,
-        ack: &PendingAck,
-    ) {
-        let Some(client) = core.connections.live(slot) else { return };
-        // Another node has it by now, and answers.
-        if client.cold.resumption.as_deref().is_some_and(|resumption| resumption.ownership.is_given()) {
-            return;
-        }
-        let Some(hub) = core.hub_of(client) else { return };
-        let (id, user) = (ByteString::from(&*client.id), core.connections.user_of(client));
-        let counters = &core.context.counters.refreshes;
-        if let Some((outcome, status, problem)) = refusal(core, user, &refresh.claims) {
-            counters.of(outcome).increment();
-            return ack.refused(status, problem);
-        }
-        counters.of(RefreshOutcome::Refreshed).increment();
-        let terms = ClientTerms::of(&refresh.claims);
-        let closes = self.token_expiries.of(slot).is_some()
-            || terms.closes_on_expiry && hub.capabilities().tokens_hold_terms
-            || hub.settings().close_on_token_expiry;
-        let is_end = closes && refresh.expires_s < RefreshAuth::NO_END_S;
-        let ends_s = u64::try_from(refresh.expires_s).ok().filter(|_| is_end);
-        ack.found_with(claims_to_payload(&refresh.claims));
-        let mut kept = refresh.claims.clone();
-        if hub.capabilities().takes_service_claims {
-            let long = long_claims(&refresh.claims).map(|(name, value)| (ByteString::from(name), value));
-            kept.extend(long.filter(|claim| !refresh.claims.contains(claim)));
-        }
-        let log_in = RefreshedLogIn { claims: kept, expires_s: ends_s };
-        let Some(client) = core.connections.live_mut(slot) else { return };
-        let is_moving = |it: &&mut Resumption| it.looked_app.is_some() || it.ownership.is_arriving();
-        if let Some(resumption) = client.cold.resumption.as_deref_mut().filter(is_moving) {
-            resumption.refreshed = Some(Box::new(log_in.clone()));
-        }
-        let update = ConnectionClaims { connection_id: id, claims: refresh.claims };
-        let update = ServiceMessage::UpdateConnectionClaims(update);
-        client.home.send(&update);
-        client.cold.sides.iter().flat_map(|sides| sides.iter()).for_each(|side| side.link.send(&update));
-        self.keep_log_in(core, slot, log_in);
+/// Gives a client the claims and the end of a newer log-in, if that is of its user.
+pub(crate) fn refresh_auth(state: &mut ShardState, slot: Slot, refresh: RefreshAuth, ack: &PendingAck) {
+    let Some(client) = state.core.connections.live(slot) else { return };
+    // Another node has it by now, and answers.
+    if client.cold.resumption.as_deref().is_some_and(|resumption| resumption.ownership.is_given()) {
+        return;
     }
+    let Some(hub) = state.core.hub_of(client) else { return };
+    let (id, user) = (ByteString::from(&*client.id), state.core.connections.user_of(client));
+    let counters = &state.core.context.counters.refreshes;
+    if let Some((outcome, status, problem)) = refusal(&state.core, user, &refresh.claims) {
+        counters.of(outcome).increment();
+        return ack.refused(status, problem);
+    }
+    counters.of(RefreshOutcome::Refreshed).increment();
+    let terms = ClientTerms::of(&refresh.claims);
+    let closes = state.assignments.token_expiries.of(slot).is_some()
+        || terms.closes_on_expiry && hub.capabilities().tokens_hold_terms
+        || hub.settings().close_on_token_expiry;
+    let is_end = closes && refresh.expires_s < RefreshAuth::NO_END_S;
+    let ends_s = u64::try_from(refresh.expires_s).ok().filter(|_| is_end);
+    ack.found_with(claims_to_payload(&refresh.claims));
+    let mut kept = refresh.claims.clone();
+    if hub.capabilities().takes_service_claims {
+        let long = long_claims(&refresh.claims).map(|(name, value)| (ByteString::from(name), value));
+        kept.extend(long.filter(|claim| !refresh.claims.contains(claim)));
+    }
+    let log_in = RefreshedLogIn { claims: kept, expires_s: ends_s };
+    let Some(client) = state.core.connections.live_mut(slot) else { return };
+    let is_moving = |it: &&mut Resumption| it.looked_app.is_some() || it.ownership.is_arriving();
+    if let Some(resumption) = client.cold.resumption.as_deref_mut().filter(is_moving) {
+        resumption.refreshed = Some(Box::new(log_in.clone()));
+    }
+    let update = ConnectionClaims { connection_id: id, claims: refresh.claims };
+    let update = ServiceMessage::UpdateConnectionClaims(update);
+    client.home.send(&update);
+    client.cold.sides.iter().flat_map(|sides| sides.iter()).for_each(|side| side.link.send(&update));
+    keep_log_in(state, slot, log_in);
+}
 
-    /// Keeps the claims of a log-in for the next app server, and its end, if it has one.
-    pub(in crate::shard) fn keep_log_in(&mut self, core: &mut ShardCore, slot: Slot, log_in: RefreshedLogIn) {
-        let RefreshedLogIn { claims, expires_s } = log_in;
-        if let Some(expires_s) = expires_s {
-            self.token_expiries.set(slot, expires_s);
-        }
-        let Some(client) = core.connections.live(slot) else { return };
-        let weight = client.cold.head.clone();
-        let Some(open) = client.cold.opening.as_ref().and_then(Opening::read) else { return };
-        let opening = core.intern_opening(&OpenConnection { claims, ..open }, weight);
-        if let Some(client) = core.connections.live_mut(slot) {
-            client.cold.opening = Some(opening);
-        }
+/// Keeps the claims of a log-in for the next app server, and its end, if it has one.
+pub(crate) fn keep_log_in(state: &mut ShardState, slot: Slot, log_in: RefreshedLogIn) {
+    let RefreshedLogIn { claims, expires_s } = log_in;
+    if let Some(expires_s) = expires_s {
+        state.assignments.token_expiries.set(slot, expires_s);
     }
+    let Some(client) = state.core.connections.live(slot) else { return };
+    let weight = client.cold.head.clone();
+    let Some(open) = client.cold.opening.as_ref().and_then(Opening::read) else { return };
+    let opening = state.core.intern_opening(&OpenConnection { claims, ..open }, weight);
+    if let Some(client) = state.core.connections.live_mut(slot) {
+        client.cold.opening = Some(opening);
+    }
+}
 
-    /// Answers with the claims of a client.
-    pub(in crate::shard) fn tell_claims(&self, core: &ShardCore, slot: Slot, ack: &PendingAck) {
-        let opening = core.connections.live(slot).and_then(|client| client.cold.opening.as_ref()?.read());
-        opening.iter().for_each(|opening| ack.found_with(claims_to_payload(&opening.claims)));
-    }
+/// Answers with the claims of a client.
+pub(crate) fn tell_claims(core: &ShardCore, slot: Slot, ack: &PendingAck) {
+    let opening = core.connections.live(slot).and_then(|client| client.cold.opening.as_ref()?.read());
+    opening.iter().for_each(|opening| ack.found_with(claims_to_payload(&opening.claims)));
 }
 
 /// Reason why a log-in is not for the connection of this user.

@@ -11,11 +11,13 @@ use std::sync::Arc;
 
 use trunkline_protocol::service::FlowOperation;
 
-use crate::shard::assignments::Assignments;
+use crate::shard::assignments::moved_client::MovedClient;
+use crate::shard::assignments::other_app;
 use crate::shard::command::LinkLoss;
 use crate::shard::connection::{Assignment, OldStay, Role, flow};
 use crate::shard::shard_core::ShardCore;
-use crate::shard::slot::{Serial, Slot};
+use crate::shard::shard_state::ShardState;
+use crate::shard::slot::{Serial, Slot, TimedClient};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, LinkId, Pool};
 
 /// Ticks that a hand-over may take: for the calls of a client to end, or its app server to answer.
@@ -31,196 +33,165 @@ const READ_ON_TICKS: u32 = 2;
 /// Maximum number of clients that one shard hands over at a time when a link opens.
 const LEVELLED_MAX: usize = 1000;
 
-/// Client connection that is being handed over.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct HandOver {
-    slot: Slot,
-    serial: Serial,
-    until: u32,
-}
-
-/// Client connection that has moved from this link to another one. Its app server may not have noticed until this tick.
-#[derive(Debug, Clone, Copy)]
-struct MovedClient {
-    slot: Slot,
-    serial: Serial,
-    from: LinkId,
-    until: u32,
-}
-
-/// Client connections of one shard that are being handed over.
-#[derive(Debug, Default)]
-pub(crate) struct HandOvers {
-    all: Vec<HandOver>,
-    moved: Vec<MovedClient>,
-}
-
-impl HandOvers {
-    /// Gives the clients of an app server that stops to others, each once its calls have ended. Where there is no
-    /// other, they stay.
-    pub(crate) fn reassign_all(
-        &mut self,
-        core: &mut ShardCore,
-        assignments: &mut Assignments,
-        hub: HubIndex,
-        app: AppServerId,
-    ) {
-        if assignments.other_app(core, hub, app).is_none() {
-            return;
-        }
-        for slot in core.connections.at_app(hub, app) {
-            let (now, until) = (core.tick, core.tick + HAND_OVER_TICKS);
-            let Some(client) = core.connections.live_mut(slot) else { continue };
-            if !client.can_move() || client.cold.is_bound || client.cold.assignment.is_leaving {
-                continue;
-            }
-            client.change_assignment(&Role::Home, now, Assignment::ask_to_hand_over);
-            if client.cold.moving_to.is_none()
-                && client.cold.assignment.calls.are_none()
-                && !core.context.shared.client_results.is_waiting_for(&client.id)
-            {
-                assignments.reassign_elsewhere(core, slot);
-            } else {
-                let serial = client.serial;
-                self.all.push(HandOver { slot, serial, until });
-            }
-        }
+/// Gives the clients of an app server that stops to others, each once its calls have ended. Where there is no
+/// other, they stay.
+pub(crate) fn reassign_all(state: &mut ShardState, hub: HubIndex, app: AppServerId) {
+    if other_app(&state.core, hub, app).is_none() {
+        return;
     }
-
-    /// Gives the clients of app servers that stop to another one, which has come.
-    pub(crate) fn reassign_all_to(&mut self, core: &mut ShardCore, assignments: &mut Assignments, link: &LinkHandle) {
-        if link.hub_identity().capabilities().confirms_hand_over {
-            return;
+    for slot in state.core.connections.at_app(hub, app) {
+        let (now, until) = (state.core.tick, state.core.tick + HAND_OVER_TICKS);
+        let Some(client) = state.core.connections.live_mut(slot) else { continue };
+        if !client.can_move() || client.cold.is_bound || client.cold.assignment.is_leaving {
+            continue;
         }
-        let Some(hub) = core.context.shared.hubs.at(link.hub()) else { return };
-        for pool in hub.pools().iter().filter(|pool| pool.is_reassigning() && pool.app().id != link.app()) {
-            self.reassign_all(core, assignments, link.hub(), pool.app().id);
-        }
-    }
-
-    /// Gives a link that has opened its share of the clients of its app server.
-    pub(crate) fn level_links(&mut self, core: &mut ShardCore, link: &HomeLink) {
-        let Some(pool) = self.pool_of(core, link) else { return };
-        let homes = pool.homes();
-        if !link.may_carry_clients() || homes.len() < 2 || pool.is_draining() {
-            return;
-        }
-        let mut by_home: Vec<Vec<Slot>> = homes.iter().map(|home| core.connections.at_home(home.id())).collect();
-        let share = by_home.iter().map(Vec::len).sum::<usize>() / homes.len();
-        for clients in &mut by_home {
-            let excess = clients.len().saturating_sub(share + 1).min(LEVELLED_MAX);
-            clients.truncate(excess);
-        }
-        by_home.into_iter().flatten().take(share.min(LEVELLED_MAX)).for_each(|slot| self.move_to(core, slot, link));
-    }
-
-    /// Moves the clients of a link that is about to be given up to others of its app server.
-    pub(crate) fn leave_link(&mut self, core: &mut ShardCore, link: &LinkHandle) {
-        let Some(pool) = self.pool_of(core, link) else { return };
-        let others: Vec<_> = pool.homes().into_iter().filter(|home| home.id() != link.id()).collect();
-        for (slot, to) in core.connections.at_home(link.id()).into_iter().zip(others.iter().cycle()) {
-            self.move_to(core, slot, to);
-        }
-    }
-
-    fn pool_of(&self, core: &ShardCore, link: &LinkHandle) -> Option<Arc<Pool>> {
-        core.context.shared.hubs.pool_of(link).filter(|_| link.capabilities().moves_between_links)
-    }
-
-    /// Begins to move a client to another link of its app server.
-    fn move_to(&mut self, core: &mut ShardCore, slot: Slot, link: &HomeLink) {
-        let (now, until) = (core.tick, core.tick + HAND_OVER_TICKS);
-        let Some(client) = core.connections.live_mut(slot).filter(|client| client.is_open()) else { return };
-        if client.cold.is_settled
-            || client.cold.moving_to.is_some()
-            || client.is_sought(now)
-            || client.cold.assignment.is_leaving
-            || client.home.id() == link.id()
-            || client.is_in_transit()
+        client.change_assignment(&Role::Home, now, Assignment::ask_to_hand_over);
+        if client.cold.moving_to.is_none()
+            && client.cold.assignment.calls.are_none()
+            && !state.core.context.shared.client_results.is_waiting_for(&client.id)
         {
-            return;
-        }
-        client.cold.moving_to = Some(link.clone());
-        client.change_assignment(&Role::Home, now, |home| home.holds_input = true);
-        client.home.send(&flow(&client.id, FlowOperation::Pause));
-        let serial = client.serial;
-        self.all.push(HandOver { slot, serial, until });
-    }
-
-    /// Takes note that a client has moved from this link to another one.
-    pub(crate) fn note_move(&mut self, slot: Slot, serial: Serial, from: LinkId, now: u32) {
-        self.moved.push(MovedClient { slot, serial, from, until: now.saturating_add(MOVED_TICKS) });
-    }
-
-    /// Has app servers asked for the clients that were about to move, or have moved, when a link was lost: the one that
-    /// they have left, and with it they have ended before they were resumed, or the one where that was not read.
-    pub(crate) fn link_lost(&mut self, core: &mut ShardCore, assignments: &mut Assignments, loss: &LinkLoss) {
-        let (now, at) = (core.tick, core.tick.saturating_add(loss.noticed_within_s));
-        for &HandOver { slot, serial, until } in &self.all {
-            if let Some(client) = core.connections.get_current(slot, serial)
-                && client.home.id() == loss.link
-                && client.cold.moving_to.is_some()
-                && !client.is_sought(now)
-            {
-                // It is not read since then.
-                client.cold.old_stay = OldStay::Unknown { since: until.saturating_sub(HAND_OVER_TICKS) };
-            }
-        }
-        for &MovedClient { slot, serial, from, .. } in &self.moved {
-            if let Some(client) = core.connections.get_current(slot, serial)
-                && (from == loss.link || client.home.id() == loss.link)
-                && !client.is_sought(now)
-            {
-                client.cold.old_stay = OldStay::Unknown { since: now };
-                assignments.reassignment.ask_at(at, slot, serial);
-            }
+            state.reassign_elsewhere(slot);
+        } else {
+            let serial = client.serial;
+            state.hand_overs.push(TimedClient { slot, serial, until });
         }
     }
+}
 
-    /// Reads a client on whose move has ended, unless it is to leave its app server by now.
-    pub(crate) fn end_move(&mut self, core: &mut ShardCore, assignments: &mut Assignments, slot: Slot) {
-        let now = core.tick;
-        let Some(client) = core.connections.live_mut(slot) else { return };
-        client.cold.moving_to = None;
-        match client.cold.assignment.is_leaving {
-            true => assignments.reassign_if_ready(core, slot),
-            false => client.change_assignment(&Role::Home, now, |home| home.holds_input = false),
+/// Gives the clients of app servers that stop to another one, which has come.
+pub(crate) fn reassign_all_to(state: &mut ShardState, link: &LinkHandle) {
+    if link.hub_identity().capabilities().confirms_hand_over {
+        return;
+    }
+    let Some(hub) = state.core.context.shared.hubs.at(link.hub()) else { return };
+    for pool in hub.pools().iter().filter(|pool| pool.is_reassigning() && pool.app().id != link.app()) {
+        reassign_all(state, link.hub(), pool.app().id);
+    }
+}
+
+/// Gives a link that has opened its share of the clients of its app server.
+pub(crate) fn level_links(state: &mut ShardState, link: &HomeLink) {
+    let Some(pool) = pool_of(&state.core, link) else { return };
+    let homes = pool.homes();
+    if !link.may_carry_clients() || homes.len() < 2 || pool.is_draining() {
+        return;
+    }
+    let mut by_home: Vec<Vec<Slot>> = homes.iter().map(|home| state.core.connections.at_home(home.id())).collect();
+    let share = by_home.iter().map(Vec::len).sum::<usize>() / homes.len();
+    for clients in &mut by_home {
+        let excess = clients.len().saturating_sub(share + 1).min(LEVELLED_MAX);
+        clients.truncate(excess);
+    }
+    by_home.into_iter().flatten().take(share.min(LEVELLED_MAX)).for_each(|slot| move_to(state, slot, link));
+}
+
+/// Moves the clients of a link that is about to be given up to others of its app server.
+pub(crate) fn leave_link(state: &mut ShardState, link: &LinkHandle) {
+    let Some(pool) = pool_of(&state.core, link) else { return };
+    let others: Vec<_> = pool.homes().into_iter().filter(|home| home.id() != link.id()).collect();
+    for (slot, to) in state.core.connections.at_home(link.id()).into_iter().zip(others.iter().cycle()) {
+        move_to(state, slot, to);
+    }
+}
+
+fn pool_of(core: &ShardCore, link: &LinkHandle) -> Option<Arc<Pool>> {
+    core.context.shared.hubs.pool_of(link).filter(|_| link.capabilities().moves_between_links)
+}
+
+/// Begins to move a client to another link of its app server.
+fn move_to(state: &mut ShardState, slot: Slot, link: &HomeLink) {
+    let (now, until) = (state.core.tick, state.core.tick + HAND_OVER_TICKS);
+    let Some(client) = state.core.connections.live_mut(slot).filter(|client| client.is_open()) else { return };
+    if client.cold.is_settled
+        || client.cold.moving_to.is_some()
+        || client.is_sought(now)
+        || client.cold.assignment.is_leaving
+        || client.home.id() == link.id()
+        || client.is_in_transit()
+    {
+        return;
+    }
+    client.cold.moving_to = Some(link.clone());
+    client.change_assignment(&Role::Home, now, |home| home.holds_input = true);
+    client.home.send(&flow(&client.id, FlowOperation::Pause));
+    let serial = client.serial;
+    state.hand_overs.push(TimedClient { slot, serial, until });
+}
+
+/// Takes note that a client has moved from this link to another one.
+pub(crate) fn note_move(state: &mut ShardState, slot: Slot, serial: Serial, from: LinkId) {
+    let until = state.core.tick.saturating_add(MOVED_TICKS);
+    state.moved.push(MovedClient { slot, serial, from, until });
+}
+
+/// Has app servers asked for the clients that were about to move, or have moved, when a link was lost: the one that
+/// they have left, and with it they have ended before they were resumed, or the one where that was not read.
+pub(crate) fn moving_link_lost(state: &mut ShardState, loss: &LinkLoss) {
+    let (now, at) = (state.core.tick, state.core.tick.saturating_add(loss.noticed_within_s));
+    for &TimedClient { slot, serial, until } in &state.hand_overs {
+        if let Some(client) = state.core.connections.get_current(slot, serial)
+            && client.home.id() == loss.link
+            && client.cold.moving_to.is_some()
+            && !client.is_sought(now)
+        {
+            // It is not read since then.
+            client.cold.old_stay = OldStay::Unknown { since: until.saturating_sub(HAND_OVER_TICKS) };
         }
     }
+    for &MovedClient { slot, serial, from, .. } in &state.moved {
+        if let Some(client) = state.core.connections.get_current(slot, serial)
+            && (from == loss.link || client.home.id() == loss.link)
+            && !client.is_sought(now)
+        {
+            client.cold.old_stay = OldStay::Unknown { since: now };
+            state.assignments.reassignment.ask_at(at, slot, serial);
+        }
+    }
+}
 
-    /// Reads clients on whose calls may wait for them, and ends hand-overs that have taken too long.
-    pub(crate) fn end_late_hand_overs(&mut self, core: &mut ShardCore, assignments: &mut Assignments) {
-        let now = core.tick;
-        self.moved.retain(|moved| moved.until > now);
-        for HandOver { slot, serial, until } in &self.all {
-            let client = core.connections.get_current(*slot, *serial);
-            if until.saturating_sub(HAND_OVER_TICKS - READ_ON_TICKS) <= now
-                && let Some(client) =
-                    client.filter(|client| client.cold.assignment.is_leaving && client.cold.moving_to.is_none())
-            {
-                client.change_assignment(&Role::Home, now, |home| home.holds_input = false);
-            }
+/// Reads a client on whose move has ended, unless it is to leave its app server by now.
+pub(crate) fn end_move(state: &mut ShardState, slot: Slot) {
+    let now = state.core.tick;
+    let Some(client) = state.core.connections.live_mut(slot) else { return };
+    client.cold.moving_to = None;
+    match client.cold.assignment.is_leaving {
+        true => state.reassign_if_ready(slot),
+        false => client.change_assignment(&Role::Home, now, |home| home.holds_input = false),
+    }
+}
+
+/// Reads clients on whose calls may wait for them, and ends hand-overs that have taken too long.
+pub(crate) fn end_late_hand_overs(state: &mut ShardState) {
+    let now = state.core.tick;
+    state.moved.retain(|moved| moved.until > now);
+    for TimedClient { slot, serial, until } in &state.hand_overs {
+        let client = state.core.connections.get_current(*slot, *serial);
+        if until.saturating_sub(HAND_OVER_TICKS - READ_ON_TICKS) <= now
+            && let Some(client) =
+                client.filter(|client| client.cold.assignment.is_leaving && client.cold.moving_to.is_none())
+        {
+            client.change_assignment(&Role::Home, now, |home| home.holds_input = false);
         }
-        // Results of clients come over other ways than the answers to their calls.
-        let waiting: Vec<_> = self.all.iter().map(|hand_over| (hand_over.slot, hand_over.serial)).collect();
-        for (slot, serial) in waiting {
-            if core.connections.get_current(slot, serial).is_some() {
-                assignments.reassign_if_ready(core, slot);
-            }
+    }
+    // Results of clients come over other ways than the answers to their calls.
+    let waiting: Vec<_> = state.hand_overs.iter().map(|hand_over| (hand_over.slot, hand_over.serial)).collect();
+    for (slot, serial) in waiting {
+        if state.core.connections.get_current(slot, serial).is_some() {
+            state.reassign_if_ready(slot);
         }
-        let late: Vec<_> = self.all.extract_if(.., |hand_over| hand_over.until <= now).collect();
-        for HandOver { slot, serial, .. } in late {
-            let Some(client) = core.connections.get_current(slot, serial) else { continue };
-            if matches!(client.cold.old_stay, OldStay::Asked { .. }) {
-                // Its move has ended, and its app server is asked for it.
-            } else if client.cold.moving_to.is_some() {
-                // Its late answer could be taken for that to the next pause.
-                client.cold.is_settled = true;
-                client.home.send(&flow(&client.id, FlowOperation::Resume));
-                self.end_move(core, assignments, slot);
-            } else if client.cold.assignment.is_leaving && !client.home.capabilities().confirms_hand_over {
-                assignments.reassign_elsewhere(core, slot);
-            }
+    }
+    let late: Vec<_> = state.hand_overs.extract_if(.., |hand_over| hand_over.until <= now).collect();
+    for TimedClient { slot, serial, .. } in late {
+        let Some(client) = state.core.connections.get_current(slot, serial) else { continue };
+        if matches!(client.cold.old_stay, OldStay::Asked { .. }) {
+            // Its move has ended, and its app server is asked for it.
+        } else if client.cold.moving_to.is_some() {
+            // Its late answer could be taken for that to the next pause.
+            client.cold.is_settled = true;
+            client.home.send(&flow(&client.id, FlowOperation::Resume));
+            end_move(state, slot);
+        } else if client.cold.assignment.is_leaving && !client.home.capabilities().confirms_hand_over {
+            state.reassign_elsewhere(slot);
         }
     }
 }

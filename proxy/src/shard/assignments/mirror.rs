@@ -12,6 +12,7 @@
 //! was lost begins again with the next message, at any app server of its group, as a connection that comes from
 //! elsewhere.
 
+use bytes::Bytes;
 use indexmap::IndexSet;
 use tracing::warn;
 use trunkline_protocol::cause::Cause;
@@ -19,13 +20,13 @@ use trunkline_protocol::cause::Cause;
 use crate::clock::unix_ms;
 use crate::routing::MirrorRule;
 use crate::shard::assignments::answer_diff::{AnswerDifference, Answerer, SeenDifference};
-use crate::shard::connection::{ColdState, MirrorCopies, MirrorCopy, MirrorOrder, Opening};
+use crate::shard::connection::{Client, ColdState, Connections, MirrorCopies, MirrorCopy, MirrorOrder, Opening};
 use crate::shard::content::Content;
 use crate::shard::shard_context::ShardContext;
 use crate::shard::shard_core::ShardCore;
 use crate::shard::shared::history::short;
 use crate::shard::slot::Slot;
-use crate::upstream::{AppServerId, Hub, HubIndex};
+use crate::upstream::{AppServerId, Hub, HubIndex, HubRegistry};
 
 /// Client connections of a shard that have copies.
 #[derive(Debug, Default)]
@@ -60,26 +61,7 @@ impl MirroredConnections {
         }
         client.cold.mirrors = Some(Box::new(copies));
         self.0.insert(slot);
-        self.open_copies(core, slot, hub, now);
-    }
-
-    /// Opens the copies of a connection that have no app server, where one can be reached.
-    fn open_copies(&mut self, core: &mut ShardCore, slot: Slot, hub: &Hub, now: u32) {
-        let Some(client) = core.connections.get_mut(slot) else { return };
-        let hubs = &core.context.shared.hubs;
-        let (id, content, is_open, primary) = (&client.id, client.content, client.is_open(), client.home.app());
-        let ColdState { mirrors, opening, .. } = &mut *client.cold;
-        for copy in mirrors.iter_mut().flat_map(|copies| copies.iter_mut()).filter(|copy| copy.is_lost()) {
-            // Looked for once a tick.
-            if !copy.try_again(now) {
-                continue;
-            }
-            let Some(open) = opening.as_ref().and_then(Opening::read) else { continue };
-            let Some(link) = hub.choose_home_in(copy.group()) else { continue };
-            // A client that is open has begun elsewhere: its copy is answered no handshake.
-            let from = is_open.then(|| hubs.instance(primary));
-            copy.open(link, (id, content), open, from.as_deref());
-        }
+        open_copies(&core.context.shared.hubs, client, hub, now);
     }
 
     /// Copies whole messages of a client that have gone up.
@@ -98,80 +80,38 @@ impl MirroredConnections {
         };
         let any_lost = client.cold.mirrors.iter().any(|copies| copies.iter().any(MirrorCopy::is_lost));
         if any_lost && let Some(hub) = core.context.shared.hubs.at(client.home.hub()) {
-            self.open_copies(core, slot, &hub, now);
+            open_copies(&core.context.shared.hubs, client, &hub, now);
         }
-        let Some(client) = core.connections.get_mut(slot) else { return };
         let content = client.content;
         for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
             copy.send((&client.id, content), (bytes, count), data_type, now);
         }
     }
 
-    /// Copies what was sent to clients in this batch, for the mirrors that want it.
-    #[cold]
-    pub(crate) fn copy_down(&mut self, core: &mut ShardCore) {
-        for (slot, messages) in core.delivery.watches.take_copies() {
-            let Some(client) = core.connections.get_mut(slot) else { continue };
-            let Content::Hub(protocol) = client.content else { continue };
-            for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
-                copy.send_down(&client.id, protocol, &messages);
-            }
-        }
-    }
-
-    /// Looks at what the primary app server of a client sends to it, where that is compared.
+    /// Compares what the primary app server of a client sends to it, where that is wanted.
     #[inline]
-    pub(crate) fn compare_down(&mut self, core: &mut ShardCore, slot: Slot, payload: &[u8]) {
+    pub(crate) fn compare_down(&self, context: &ShardContext, client: &mut Client, payload: &[u8]) {
         if self.are_any() {
-            self.compare(core, slot, payload, None);
-        }
-    }
-
-    /// Takes what a mirror sends to a client, which does not get it.
-    pub(crate) fn take_mirrored(&mut self, core: &mut ShardCore, slot: Slot, app: AppServerId, payload: &[u8]) {
-        self.compare(core, slot, payload, Some(app));
-    }
-
-    /// Compares messages of a mirror's app server, or else of the primary one.
-    #[cold]
-    fn compare(&mut self, core: &mut ShardCore, slot: Slot, payload: &[u8], mirror: Option<AppServerId>) {
-        let Some(client) = core.connections.get_mut(slot) else { return };
-        let Content::Hub(protocol) = client.content else { return };
-        for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
-            if mirror.is_some_and(|app| !copy.is_at(app)) {
-                continue;
-            }
-            let from = if mirror.is_some() { Answerer::Mirror } else { Answerer::Primary };
-            for difference in copy.compare(protocol, from, payload) {
-                report(&core.context, (&client.id, client.home.hub()), copy.rule(), difference);
-            }
+            compare(context, client, payload, None);
         }
     }
 
     /// Reports the calls that one of two app servers has not answered in time.
-    pub(crate) fn report_late_answers(&mut self, core: &mut ShardCore) {
-        let now = core.tick;
+    pub(crate) fn report_late_answers(&self, context: &ShardContext, connections: &mut Connections, now: u32) {
         for slot in &self.0 {
-            let Some(client) = core.connections.get_mut(*slot) else { continue };
+            let Some(client) = connections.get_mut(*slot) else { continue };
             for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
                 for difference in copy.take_late(now) {
-                    report(&core.context, (&client.id, client.home.hub()), copy.rule(), difference);
+                    report(context, (&client.id, client.home.hub()), copy.rule(), difference);
                 }
             }
         }
     }
 
-    /// Takes the order of a mirror's app server about a copy: a pause, or its end.
-    pub(crate) fn control_copy(&mut self, core: &mut ShardCore, slot: Slot, app: AppServerId, order: MirrorOrder) {
-        let Some(client) = core.connections.get_mut(slot) else { return };
-        let copies = client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut());
-        copies.filter(|copy| copy.is_at(app)).for_each(|copy| copy.obey(order));
-    }
-
     /// Ends the copies at a mirror's app server that is about to stop; they go on at another one.
-    pub(crate) fn leave_mirrors(&mut self, core: &mut ShardCore, hub: HubIndex, app: AppServerId) {
+    pub(crate) fn leave_mirrors(&self, connections: &mut Connections, hub: HubIndex, app: AppServerId) {
         for slot in &self.0 {
-            let Some(client) = core.connections.get_mut(*slot).filter(|client| client.home.hub() == hub) else {
+            let Some(client) = connections.get_mut(*slot).filter(|client| client.home.hub() == hub) else {
                 continue;
             };
             for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
@@ -213,6 +153,56 @@ impl MirroredConnections {
             self.set_mirrors(core, slot, &hub);
         }
     }
+}
+
+/// Opens the copies of a connection that have no app server, where one can be reached.
+fn open_copies(hubs: &HubRegistry, client: &mut Client, hub: &Hub, now: u32) {
+    let (id, content, is_open, primary) = (&client.id, client.content, client.is_open(), client.home.app());
+    let ColdState { mirrors, opening, .. } = &mut *client.cold;
+    for copy in mirrors.iter_mut().flat_map(|copies| copies.iter_mut()).filter(|copy| copy.is_lost()) {
+        // Looked for once a tick.
+        if !copy.try_again(now) {
+            continue;
+        }
+        let Some(open) = opening.as_ref().and_then(Opening::read) else { continue };
+        let Some(link) = hub.choose_home_in(copy.group()) else { continue };
+        // A client that is open has begun elsewhere: its copy is answered no handshake.
+        let from = is_open.then(|| hubs.instance(primary));
+        copy.open(link, (id, content), open, from.as_deref());
+    }
+}
+
+/// Copies what was sent to clients in a batch, for the mirrors that want it.
+#[cold]
+pub(crate) fn copy_down(connections: &mut Connections, copies: Vec<(Slot, Bytes)>) {
+    for (slot, messages) in copies {
+        let Some(client) = connections.get_mut(slot) else { continue };
+        let Content::Hub(protocol) = client.content else { continue };
+        for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
+            copy.send_down(&client.id, protocol, &messages);
+        }
+    }
+}
+
+/// Compares messages of a mirror's app server, which the client does not get, or else of the primary one.
+#[cold]
+pub(crate) fn compare(context: &ShardContext, client: &mut Client, payload: &[u8], mirror: Option<AppServerId>) {
+    let Content::Hub(protocol) = client.content else { return };
+    for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
+        if mirror.is_some_and(|app| !copy.is_at(app)) {
+            continue;
+        }
+        let from = if mirror.is_some() { Answerer::Mirror } else { Answerer::Primary };
+        for difference in copy.compare(protocol, from, payload) {
+            report(context, (&client.id, client.home.hub()), copy.rule(), difference);
+        }
+    }
+}
+
+/// Takes the order of a mirror's app server about a copy: a pause, or its end.
+pub(crate) fn control_copy(client: &mut Client, app: AppServerId, order: MirrorOrder) {
+    let copies = client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut());
+    copies.filter(|copy| copy.is_at(app)).for_each(|copy| copy.obey(order));
 }
 
 /// Counts, logs and remembers a difference. The log is bounded, and holds no content.

@@ -1,6 +1,7 @@
 //! Ends of client connections, keep-alives, and the budget of all outboxes.
 
 use super::*;
+use crate::clock::unix_seconds;
 use crate::shard::ReserveError;
 use crate::shard::connection::SetName;
 use crate::shard::testbed::{Testbed, whole_id};
@@ -9,8 +10,8 @@ use crate::shard::testbed::{Testbed, whole_id};
 fn a_close_happens_once_and_leaves_nothing_to_find() {
     let mut bed = Testbed::new();
     let (ann, hub) = (bed.client("ann"), bed.hub.index());
-    bed.state.assignments.close(&mut bed.state.core, ann, &CloseReason::drained());
-    bed.state.assignments.close(&mut bed.state.core, ann, &CloseReason::timed_out());
+    bed.state.close(ann, &CloseReason::drained());
+    bed.state.close(ann, &CloseReason::timed_out());
     assert_eq!(bed.received(ann), [r#"{"type":7,"allowReconnect":true};"#, "close"]);
     assert!(bed.state.core.connections.members(hub, SetName::Hub).is_empty());
     assert_eq!(bed.state.core.connections.find(hub, &whole_id("ann")), None);
@@ -21,11 +22,8 @@ fn a_close_happens_once_and_leaves_nothing_to_find() {
 fn a_slot_is_free_when_the_socket_has_ended() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
-    assert_eq!(
-        bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded).map(|client| client.id.len()),
-        Some(22)
-    );
-    assert!(bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded).is_none());
+    assert_eq!(bed.state.free(ann, Cause::SocketEnded).map(|client| client.id.len()), Some(22));
+    assert!(bed.state.free(ann, Cause::SocketEnded).is_none());
     assert_eq!(bed.client("ben"), ann, "the slot is used again");
 }
 
@@ -34,7 +32,7 @@ fn the_id_of_a_negotiated_connection_stays_closed() {
     let mut bed = Testbed::new();
     let (ann, routes) = (bed.client("ann"), bed.state.core.context.shared.routes.clone());
     bed.state.core.connections.get_mut(ann).unwrap().is_negotiated = true;
-    bed.state.assignments.close(&mut bed.state.core, ann, &CloseReason::drained());
+    bed.state.close(ann, &CloseReason::drained());
     assert_eq!(routes.reserve(&whole_id("ann")), Err(ReserveError::Unknown));
 }
 

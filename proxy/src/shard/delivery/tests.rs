@@ -51,7 +51,7 @@ fn a_send_reaches_its_receivers_but_the_excluded_ones() {
         (bed.received(ann), bed.received(ben), bed.received(eve)),
         (vec!["hi".into()], vec!["hi".into()], vec![])
     );
-    bed.state.assignments.close(&mut bed.state.core, ben, &CloseReason::by_app(None, None));
+    bed.state.close(ben, &CloseReason::by_app(None, None));
     send(&mut bed, &Audience::Users(vec!["ann".into()]).into(), "you", Flush::Deferred);
     bed.end_step();
     assert_eq!(
@@ -221,7 +221,7 @@ async fn the_task_that_flushes_a_client_ends_with_it() {
     let ShardCore { connections, delivery, .. } = &mut bed.state.core;
     let client = connections.get_mut(stalled).unwrap();
     assert!(delivery.poll_flush_by_task(stalled, client, &mut Context::from_waker(&woken.clone().into())).is_pending());
-    drop(bed.state.assignments.free(&mut bed.state.core, stalled, Cause::SocketEnded));
+    drop(bed.state.free(stalled, Cause::SocketEnded));
     assert!(woken.0.load(Ordering::Relaxed), "its socket is gone, and wakes nobody");
 }
 

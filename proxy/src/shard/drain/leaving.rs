@@ -21,8 +21,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::metrics::MoveCause;
-use crate::shard::assignments::Assignments;
-use crate::shard::close_reason::CloseReason;
 use crate::shard::connection::LeaveStage;
 use crate::shard::content::Content;
 use crate::shard::shard_core::ShardCore;
@@ -61,7 +59,7 @@ struct LeavingClient {
 impl LeavingClients {
     /// Whether no client waits for its moment.
     #[must_use]
-    pub(crate) fn are_none(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
@@ -84,21 +82,22 @@ pub(crate) fn wait_within(spread: Duration) -> Duration {
 }
 
 impl LeavingClients {
-    /// Tells a client to leave at a moment between its calls; after this wait in any case.
-    pub(crate) fn leave(
+    /// Has a client leave at a moment between its calls, and after this wait in any case. Returns whether it is to be
+    /// closed now.
+    #[must_use]
+    pub(crate) fn add(
         &mut self,
         core: &mut ShardCore,
-        assignments: &mut Assignments,
         slot: Slot,
         cause: MoveCause,
         (now, wait): (Instant, Duration),
-    ) {
-        let Some(client) = core.connections.live(slot) else { return };
+    ) -> bool {
+        let Some(client) = core.connections.live(slot) else { return false };
         if client.cold.leave != LeaveStage::Stays {
-            return;
+            return false;
         }
         if wait.is_zero() || matches!(client.content, Content::Raw) {
-            return assignments.close(core, slot, &CloseReason::of_move(cause));
+            return true;
         }
         let (serial, quiet_at, hurries_at, until) =
             (client.serial, now + wait / QUIET_PART, now + wait / 2, now + wait);
@@ -107,29 +106,13 @@ impl LeavingClients {
         if let Some(client) = core.connections.live_mut(slot) {
             client.cold.leave = stage;
         }
+        false
     }
 
-    /// Tells a client to leave whose event stream another node carries that stops.
-    pub(crate) fn leave_carried(
-        &mut self,
-        core: &mut ShardCore,
-        assignments: &mut Assignments,
-        id: &str,
-        now: Instant,
-    ) {
-        let Some(at) = core.context.shared.routes.find(id).filter(|at| at.shard == core.context.index) else { return };
-        if core.connections.live(at.slot).is_some_and(|client| *client.id == *id) {
-            self.leave(core, assignments, at.slot, MoveCause::Drain, (now, LEAVE_WAIT));
-        }
-    }
-
-    /// Tells those to leave whose moment has come, or who have waited for too long. Returns whether others are left.
-    pub(crate) fn look_at_leaving(
-        &mut self,
-        core: &mut ShardCore,
-        assignments: &mut Assignments,
-        now: Instant,
-    ) -> bool {
+    /// Clients whose moment has come, or that have waited for too long: they are to be closed for these causes.
+    #[must_use]
+    pub(crate) fn take_due(&mut self, core: &mut ShardCore, now: Instant) -> Vec<(Slot, MoveCause)> {
+        let mut due = Vec::new();
         for at in std::mem::take(&mut self.waiting) {
             if core.connections.get_current(at.slot, at.serial).is_none() {
                 continue;
@@ -137,7 +120,7 @@ impl LeavingClients {
             let Some(client) = core.connections.live(at.slot) else { continue };
             let (is_busy, stage) = (core.is_busy(client), client.cold.leave);
             if now >= at.until || !is_busy && (stage != LeaveStage::Waits || now >= at.quiet_at) {
-                assignments.close(core, at.slot, &CloseReason::of_move(at.cause));
+                due.push((at.slot, at.cause));
                 continue;
             }
             if let Some(client) = core.connections.live_mut(at.slot) {
@@ -149,8 +132,8 @@ impl LeavingClients {
             }
             self.waiting.push(at);
         }
-        self.is_watched = !self.are_none();
-        self.is_watched
+        self.is_watched = !self.is_empty();
+        due
     }
 }
 

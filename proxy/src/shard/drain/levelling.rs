@@ -10,7 +10,6 @@
 //! A client is idle that waits for no answer and is not on its way anywhere. By dial-in nobody says whether a message
 //! without an answer is still being worked on, so only who has been silent for a moment goes.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,51 +17,20 @@ use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::manifest::{IF_IDLE_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{CloseConnection, FlowOperation, ServiceMessage};
 
-use crate::shard::assignments::Assignments;
 use crate::shard::connection::{Assignment, Client, Role, moved_to};
 use crate::shard::drain::drain_schedule::{DrainSchedule, chance};
-use crate::shard::drain::reroute::Rerouting;
+use crate::shard::drain::level_order::LevelOrder;
+use crate::shard::drain::reroute::reroute_one;
 use crate::shard::shard_core::ShardCore;
+use crate::shard::shard_state::ShardState;
 use crate::shard::slot::{Serial, Slot};
-use crate::upstream::{AppServerId, HomeLink, HubIndex, Pool};
+use crate::upstream::{HomeLink, Pool};
 
 /// Slots that one step of a search visits: some tens of microseconds.
 const STEP: usize = 1024;
 
 /// Ticks for which nothing has come from a client of dial-in that goes.
 const SILENT_TICKS: u32 = 2;
-
-/// Order to give clients of one app server to another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LevelOrder {
-    pub hub: HubIndex,
-    pub from: AppServerId,
-    pub to: AppServerId,
-    pub clients: usize,
-}
-
-/// Clients of an app server at a hub of one shard.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct LevelCount {
-    pub present: u64,
-    /// Present clients that were asked for, and are about to go.
-    pub going: u64,
-    /// Clients of other app servers that are about to come.
-    pub coming: u64,
-}
-
-/// Client connections of one shard that go to app servers which have come.
-#[derive(Debug, Default)]
-pub(crate) struct Levelling {
-    /// Clients whose app servers were asked for them.
-    asked: HashMap<Slot, AskedClient>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct AskedClient {
-    serial: Serial,
-    order: LevelOrder,
-}
 
 /// Search for the clients of an order, in short steps.
 #[derive(Debug)]
@@ -103,110 +71,71 @@ impl LevelSearch {
     }
 }
 
-impl Levelling {
-    /// Numbers of the clients of app servers at hubs.
-    #[must_use]
-    pub(crate) fn level_counts(&self, core: &ShardCore) -> HashMap<(HubIndex, AppServerId), LevelCount> {
-        let mut counts: HashMap<_, LevelCount> = HashMap::new();
-        for (kind, clients) in core.connections.census().iter() {
-            counts.entry((kind.hub, kind.app)).or_default().present += clients;
-        }
-        for AskedClient { order, .. } in self.asked.values() {
-            counts.entry((order.hub, order.from)).or_default().going += 1;
-            counts.entry((order.hub, order.to)).or_default().coming += 1;
-        }
-        counts
-    }
-
-    /// Reassigns the clients of an order that are due.
-    pub(crate) fn level_due(
-        &mut self,
-        core: &mut ShardCore,
-        assignments: &mut Assignments,
-        order: &LevelOrder,
-        schedule: &mut DrainSchedule<(Slot, Serial)>,
-        now: Duration,
-    ) {
-        while let Some((slot, serial)) = schedule.next(now, chance) {
-            let client = core.connections.live(slot).filter(|client| client.serial == serial);
-            if client.is_some_and(|client| may_be_levelled(core, client, order)) {
-                self.level(core, assignments, slot, order);
-            }
+/// Reassigns the clients of an order that are due.
+pub(crate) fn level_due(
+    state: &mut ShardState,
+    order: &LevelOrder,
+    schedule: &mut DrainSchedule<(Slot, Serial)>,
+    now: Duration,
+) {
+    while let Some((slot, serial)) = schedule.next(now, chance) {
+        let client = state.core.connections.live(slot).filter(|client| client.serial == serial);
+        if client.is_some_and(|client| may_be_levelled(&state.core, client, order)) {
+            level(state, slot, order);
         }
     }
+}
 
-    /// Gives a client the newcomer, or asks its app server to hand it over.
-    fn level(&mut self, core: &mut ShardCore, assignments: &mut Assignments, slot: Slot, order: &LevelOrder) {
-        let Some(to) = newcomer(core, slot, order).and_then(|pool| pool.choose_home()) else { return };
-        let Some(client) = core.connections.live(slot) else { return };
-        if client.home.capabilities().confirms_hand_over {
-            let (asked, request) = (AskedClient { serial: client.serial, order: *order }, ask_if_idle(&client.id));
-            core.ask_to_hand_over(slot, &Role::Home, &request);
-            self.asked.insert(slot, asked);
-        } else if !core.context.shared.client_results.is_waiting_for(&client.id) {
-            let instance = core.context.shared.hubs.instance(to.app());
-            client.home.send(&moved_to(&client.id, &instance));
-            assignments.reassign_to(core, slot, &to);
-            core.context.counters.app_rebalanced.increment();
-        }
+/// Gives a client the newcomer, or asks its app server to hand it over.
+fn level(state: &mut ShardState, slot: Slot, order: &LevelOrder) {
+    let Some(to) = newcomer(&state.core, slot, order).and_then(|pool| pool.choose_home()) else { return };
+    let Some(client) = state.core.connections.live(slot) else { return };
+    if client.home.capabilities().confirms_hand_over {
+        let (serial, request) = (client.serial, ask_if_idle(&client.id));
+        state.core.ask_to_hand_over(slot, &Role::Home, &request);
+        state.levelling.ask(slot, serial, *order);
+    } else if !state.core.context.shared.client_results.is_waiting_for(&client.id) {
+        let instance = state.core.context.shared.hubs.instance(to.app());
+        client.home.send(&moved_to(&client.id, &instance));
+        state.reassign_to(slot, &to);
+        state.core.context.counters.app_rebalanced.increment();
     }
+}
 
-    /// Takes the link of a newcomer for a client that is handed over for it.
-    pub(crate) fn take_level_target(&mut self, core: &mut ShardCore, slot: Slot) -> Option<HomeLink> {
-        let asked = self.asked.remove(&slot)?;
-        core.connections.get_current(slot, asked.serial)?;
-        core.refresh_group(slot);
-        let home = newcomer(core, slot, &asked.order)?.choose_home()?;
-        core.context.counters.app_rebalanced.increment();
-        Some(home)
+/// Takes the link of a newcomer for a client that is handed over for it.
+pub(crate) fn take_level_target(state: &mut ShardState, slot: Slot) -> Option<HomeLink> {
+    let asked = state.levelling.take(slot)?;
+    state.core.connections.get_current(slot, asked.serial)?;
+    state.core.refresh_group(slot);
+    let home = newcomer(&state.core, slot, &asked.order)?.choose_home()?;
+    state.core.context.counters.app_rebalanced.increment();
+    Some(home)
+}
+
+/// Reads a client on that its app server does not hand over, because something of it runs there. `false` if it is
+/// to leave for another reason.
+pub(crate) fn stay_unlevelled(state: &mut ShardState, slot: Slot) -> bool {
+    let now = state.core.tick;
+    let Some(asked) = state.levelling.take(slot) else { return false };
+    let Some(client) = state.core.connections.live_mut(slot).filter(|client| client.serial == asked.serial) else {
+        return false;
+    };
+    client.change_assignment(&Role::Home, now, Assignment::stay);
+    let hubs = &state.core.context.shared.hubs;
+    let pool = hubs.pool_of(&client.home);
+    // Its app server has begun to stop meanwhile, or a route leads elsewhere: then it leaves, whatever runs.
+    if pool.is_some_and(|pool| pool.is_draining()) {
+        state.core.ask_for(slot, &Role::Home);
+    } else if hubs.has_routes() || hubs.groups().are_any() {
+        reroute_one(state, slot);
     }
+    true
+}
 
-    /// Reads a client on that its app server does not hand over, because something of it runs there. `false` if it is
-    /// to leave for another reason.
-    pub(crate) fn stay_unlevelled(
-        &mut self,
-        core: &mut ShardCore,
-        assignments: &mut Assignments,
-        rerouting: &mut Rerouting,
-        slot: Slot,
-    ) -> bool {
-        let now = core.tick;
-        let Some(asked) = self.asked.remove(&slot) else { return false };
-        let Some(client) = core.connections.live_mut(slot).filter(|client| client.serial == asked.serial) else {
-            return false;
-        };
-        client.change_assignment(&Role::Home, now, Assignment::stay);
-        let hubs = &core.context.shared.hubs;
-        let pool = hubs.pool_of(&client.home);
-        // Its app server has begun to stop meanwhile, or a route leads elsewhere: then it leaves, whatever runs.
-        if pool.is_some_and(|pool| pool.is_draining()) {
-            core.ask_for(slot, &Role::Home);
-        } else if hubs.has_routes() || hubs.groups().are_any() {
-            rerouting.reroute_one(core, assignments, slot);
-        }
-        true
-    }
-
-    /// Forgets clients that have left, or have lost the app server that was asked for them.
-    pub(crate) fn forget_gone(&mut self, core: &mut ShardCore) {
-        let connections = &mut core.connections;
-        self.asked.retain(|&slot, asked| {
-            let client = connections.get_current(slot, asked.serial);
-            client.is_some_and(|client| client.cold.assignment.is_leaving && client.home.app() == asked.order.from)
-        });
-    }
-
-    /// Reads a client on that is about to be handed over, because something of it is waited for.
-    pub(crate) fn read_on(
-        &mut self,
-        core: &mut ShardCore,
-        assignments: &mut Assignments,
-        rerouting: &mut Rerouting,
-        slot: Slot,
-    ) {
-        if !self.stay_unlevelled(core, assignments, rerouting, slot) {
-            core.control(slot, &Role::Home, FlowOperation::ReadOn);
-        }
+/// Reads a client on that is about to be handed over, because something of it is waited for.
+pub(crate) fn read_on(state: &mut ShardState, slot: Slot) {
+    if !stay_unlevelled(state, slot) {
+        state.core.control(slot, &Role::Home, FlowOperation::ReadOn);
     }
 }
 

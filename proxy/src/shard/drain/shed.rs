@@ -10,15 +10,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use crate::metrics::MoveCause;
-use crate::shard::assignments::Assignments;
 use crate::shard::connection::{Client, Connections, LeaveStage};
-use crate::shard::drain::drain_schedule::{DrainSchedule, chance};
-use crate::shard::drain::leaving::{LEAVE_WAIT, LeavingClients};
-use crate::shard::moving::Moves;
-use crate::shard::shard_core::ShardCore;
 use crate::shard::slot::{Serial, Slot};
 
 /// Time over which one shed is spread: it is over when the next numbers of clients are read, a second later.
@@ -48,7 +40,7 @@ impl ShedSearch {
     }
 
     /// Takes a step; `true` when it was the last one.
-    fn step(&mut self, connections: &Connections) -> bool {
+    pub(crate) fn step(&mut self, connections: &Connections) -> bool {
         let slots = connections.slot_count();
         if self.at >= slots {
             self.at = 0;
@@ -81,7 +73,7 @@ impl ShedSearch {
     }
 
     /// Slot at which the next search begins: behind the last client that was chosen.
-    fn next_from(&self) -> usize {
+    pub(crate) fn next_from(&self) -> usize {
         let missing = self.wanted.saturating_sub(self.stateful.len());
         let last_plain =
             missing.checked_sub(1).and_then(|last| self.plain.get(last.min(self.plain.len().saturating_sub(1))));
@@ -92,43 +84,6 @@ impl ShedSearch {
 /// Whether a client can come back at another node without anybody's notice.
 fn moves_unnoticed(client: &Client) -> bool {
     client.cold.resumption.is_some() && client.moves_unnoticed()
-}
-
-/// Shed of one shard for a rebalance.
-#[derive(Debug, Default)]
-pub(crate) struct Shed {
-    /// Slot at which the search for clients of the next shed begins, so that no client is chosen again and again.
-    pub(crate) from: usize,
-}
-
-impl Shed {
-    /// Takes a step of the search for clients to send elsewhere; `true` when it was the last one.
-    pub(crate) fn search_for_shed(&mut self, core: &mut ShardCore, search: &mut ShedSearch) -> bool {
-        let is_done = search.step(&core.connections);
-        if is_done {
-            self.from = search.next_from();
-        }
-        is_done
-    }
-
-    /// Sends the clients elsewhere that are due in a shed. Those that can't move are told to connect again, between
-    /// their calls.
-    pub(crate) fn shed_due(
-        &mut self,
-        core: &mut ShardCore,
-        assignments: &mut Assignments,
-        moves: &mut Moves,
-        leaving: &mut LeavingClients,
-        schedule: &mut DrainSchedule<(Slot, Serial)>,
-        now: Duration,
-    ) {
-        while let Some((slot, serial)) = schedule.next(now, chance) {
-            let is_there = core.connections.get_current(slot, serial).is_some_and(|client| !client.is_closing());
-            if is_there && !moves.send_elsewhere(core, slot, MoveCause::Rebalance) {
-                leaving.leave(core, assignments, slot, MoveCause::Rebalance, (Instant::now(), LEAVE_WAIT));
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Drains of one shard.
 
 use super::*;
-use crate::shard::ShardState;
 use crate::shard::testbed::Testbed;
 
 #[test]
@@ -10,10 +9,9 @@ fn a_drain_closes_the_clients_that_are_due_and_then_all() {
     let (ann, ben) = (bed.client("ann"), bed.client("ben"));
     let everyone = bed.state.core.connections.everyone();
     let mut schedule = DrainSchedule::new(everyone, Duration::from_secs(10), || 0.0);
-    let ShardState { core, assignments, moves, leaving, drain, .. } = &mut bed.state;
-    drain.leave_due(core, assignments, moves, leaving, &mut schedule, (Instant::now(), Duration::ZERO));
+    leave_due(&mut bed.state, &mut schedule, (Instant::now(), Duration::ZERO));
     assert!(bed.state.core.connections.live(ann).is_none() && bed.state.core.connections.live(ben).is_some());
-    assert!(!bed.state.drain.is_drained());
-    bed.state.drain.close_all_drained(&mut bed.state.core, &mut bed.state.assignments);
-    assert!(bed.state.core.connections.live(ben).is_none() && bed.state.drain.is_drained());
+    assert!(!bed.state.is_drained);
+    close_all_drained(&mut bed.state);
+    assert!(bed.state.core.connections.live(ben).is_none() && bed.state.is_drained);
 }

@@ -174,7 +174,7 @@ async fn members_of_a_group_are_followed_while_they_are() {
     join(&mut bed, "ann", ann, MembershipChange::LeaveAll);
     send(&mut bed, Audience::Groups(vec!["room".into()]).into(), SAID);
     bed.flush();
-    bed.state.assignments.close(&mut bed.state.core, ben, &CloseReason::by_client(Cause::ClientClosed));
+    bed.state.close(ben, &CloseReason::by_client(Cause::ClientClosed));
     let told = told(&mut bed, number);
     let of = |wanted: &str| told.iter().filter(|event| event.contains(wanted)).count();
     assert_eq!((of("ann down Said"), of("ben down Said"), of("written")), (1, 2, 3));
@@ -299,7 +299,7 @@ fn a_tap_ends_with_its_connection() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
     let number = tap(&mut bed, ann, "ann", false).unwrap();
-    bed.state.assignments.close(&mut bed.state.core, ann, &CloseReason::by_client(Cause::ClientClosed));
+    bed.state.close(ann, &CloseReason::by_client(Cause::ClientClosed));
     assert!(bed.state.core.delivery.watches.slots().is_empty());
     say(&mut bed, ann, SAY, false);
     assert_eq!(told(&mut bed, number), ["ann present", "ann client_closed"]);
@@ -340,7 +340,7 @@ fn those_who_open_while_it_runs_are_recorded_from_their_opening_to_their_close()
     bed.state.core.watch_up(ann, b"hello", 0, None);
     data(&mut bed, "ann", ann, "welcome");
     data(&mut bed, "ben", early, "not followed");
-    bed.state.assignments.close(&mut bed.state.core, ann, &CloseReason::by_client(Cause::ClientClosed));
+    bed.state.close(ann, &CloseReason::by_client(Cause::ClientClosed));
     bed.state.core.watch_up(ann, b"late", 0, None);
     let expected = ["ann opened", "ann up hello", "ann down welcome", "ann client_closed"];
     assert_eq!(events(&mut bed, number), expected);
@@ -417,7 +417,7 @@ fn what_finds_no_room_is_counted_and_the_close_is_told_all_the_same() {
     let ann = bed.client("ann");
     let large = vec![b'x'; WatchDetail::Bytes.bounds().unread_bytes / 2];
     (0..3).for_each(|_| drop(bed.state.core.watch_up(ann, &large, 0, None)));
-    bed.state.assignments.close(&mut bed.state.core, ann, &CloseReason::by_client(Cause::SocketEnded));
+    bed.state.close(ann, &CloseReason::by_client(Cause::SocketEnded));
     let batch = read_all(&mut bed, number);
     assert_eq!((batch.pieces.len(), batch.loss.messages, batch.loss.connections), (3, 2, 0));
     let closed = ConnectionChange::Closed(Cause::SocketEnded, None);

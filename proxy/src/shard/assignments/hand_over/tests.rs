@@ -24,7 +24,7 @@ fn an_idle_client_goes_to_another_app_server_at_once_and_one_with_a_call_when_th
     let (idle, busy) = (bed.client_at("ann", &old[0]), bed.client_at("ben", &old[0]));
     bed.state.core.begin_call(busy, "1");
     assert!(pool.begin_drain());
-    bed.state.hand_overs.reassign_all(&mut bed.state.core, &mut bed.state.assignments, old[0].hub(), old[0].app());
+    reassign_all(&mut bed.state, old[0].hub(), old[0].app());
     assert!(home(&bed, idle) == next[0].id() && is_read(&bed, idle));
     assert!(home(&bed, busy) == old[0].id() && !is_read(&bed, busy), "its call runs on");
     let answer = "{\"type\":3,\"invocationId\":\"1\",\"result\":2}\u{1e}";
@@ -45,7 +45,7 @@ fn a_call_without_end_is_answered_with_an_error_in_the_end() {
     let slot = bed.client_at("ann", &old[0]);
     bed.state.core.begin_call(slot, "1");
     assert!(pool.begin_drain());
-    bed.state.hand_overs.reassign_all(&mut bed.state.core, &mut bed.state.assignments, old[0].hub(), old[0].app());
+    reassign_all(&mut bed.state, old[0].hub(), old[0].app());
     (1..HAND_OVER_TICKS).for_each(|_| bed.advance());
     assert_eq!(home(&bed, slot), old[0].id());
     assert!(is_read(&bed, slot), "the call may wait for something of its client");
@@ -62,7 +62,7 @@ fn the_goodbye_of_an_app_server_that_stops_is_not_passed_on_and_what_it_says_lat
     let slot = bed.client_at("ann", &old[0]);
     bed.state.core.begin_call(slot, "1");
     assert!(pool.begin_drain());
-    bed.state.hand_overs.reassign_all(&mut bed.state.core, &mut bed.state.assignments, old[0].hub(), old[0].app());
+    reassign_all(&mut bed.state, old[0].hub(), old[0].app());
     bed.data("ann", slot, old[0].app(), "{\"type\":7,\"allowReconnect\":true}\u{1e}");
     assert_eq!(home(&bed, slot), next[0].id());
     bed.close("ann", slot, old[0].app());
@@ -78,7 +78,7 @@ fn without_another_app_server_clients_stay_where_they_are() {
     let (pool, old) = bed.dialled_in_server("old", 1);
     let slot = bed.client_at("ann", &old[0]);
     assert!(pool.begin_drain());
-    bed.state.hand_overs.reassign_all(&mut bed.state.core, &mut bed.state.assignments, old[0].hub(), old[0].app());
+    reassign_all(&mut bed.state, old[0].hub(), old[0].app());
     assert!(home(&bed, slot) == old[0].id() && is_read(&bed, slot));
 }
 
@@ -114,7 +114,7 @@ fn a_link_that_opens_gets_its_share_and_nothing_is_sent_between_pause_and_resume
     let (pool, links) = bed.dialled_in_server("app", 1);
     let slots: Vec<_> = (0..4).map(|number| bed.client_at(&format!("c{number}"), &links[0])).collect();
     let new = bed.dial_in_link(&pool, "app");
-    bed.state.hand_overs.level_links(&mut bed.state.core, &new);
+    level_links(&mut bed.state, &new);
     let moving: Vec<_> = slots.iter().copied().filter(|&slot| !is_read(&bed, slot)).collect();
     assert_eq!(moving.len(), 1, "a client more or less is no reason to move");
     assert_eq!(home(&bed, moving[0]), links[0].id());
@@ -132,12 +132,12 @@ fn a_move_that_is_not_acknowledged_is_given_up() {
     let (pool, links) = bed.dialled_in_server("app", 1);
     let slot = bed.client_at("ann", &links[0]);
     let _other = bed.dial_in_link(&pool, "app");
-    bed.state.hand_overs.leave_link(&mut bed.state.core, &links[0]);
+    leave_link(&mut bed.state, &links[0]);
     assert!(!is_read(&bed, slot));
     (0..HAND_OVER_TICKS).for_each(|_| bed.advance());
     assert!(is_read(&bed, slot) && home(&bed, slot) == links[0].id());
     bed.state.pause_acknowledged(slot, links[0].id());
     assert_eq!(home(&bed, slot), links[0].id(), "it comes too late");
-    bed.state.hand_overs.leave_link(&mut bed.state.core, &links[0]);
+    leave_link(&mut bed.state, &links[0]);
     assert!(is_read(&bed, slot), "nobody could tell two answers apart");
 }

@@ -8,6 +8,7 @@ use trunkline_protocol::wire::ITEMS_HEADER;
 use super::*;
 use crate::shard::connection::{LetGo, PauseReason, moved_to};
 use crate::shard::content::Content;
+use crate::shard::drain::levelling::read_on;
 use crate::shard::testbed::{Testbed, sent_over, whole_id};
 use crate::upstream::LinkHandle;
 
@@ -128,7 +129,7 @@ fn the_end_of_a_client_whose_app_server_is_gone_is_told_once_to_the_next() {
     bed.hub.remove_pool(&pool);
     old.outbox().close();
     bed.state.lose_homes(&loss(&old, Vec::new()));
-    bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
+    bed.state.free(ann, Cause::SocketEnded);
     bed.advance();
     let (_, next) = bed.app_server("next");
     bed.state.link_opened(&next);
@@ -146,7 +147,7 @@ fn an_app_server_that_may_live_is_told_itself_and_no_other_one() {
     pool.lost(0);
     old.outbox().close();
     bed.state.lose_homes(&loss(&old, Vec::new()));
-    bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
+    bed.state.free(ann, Cause::SocketEnded);
     let (_, other) = bed.app_server("other");
     bed.state.link_opened(&other);
     let again = Arc::new(LinkHandle::opened(bed.hub.identity(), old.app()));
@@ -162,8 +163,8 @@ fn a_notice_that_was_lost_with_its_link_is_told_again_and_one_that_arrived_is_no
     let mut bed = Testbed::new();
     let (pool, old) = bed.app_server("old");
     let (ann, ben) = (bed.client_at("ann", &old), bed.client_at("ben", &old));
-    bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
-    bed.state.assignments.free(&mut bed.state.core, ben, Cause::SocketEnded);
+    bed.state.free(ann, Cause::SocketEnded);
+    bed.state.free(ben, Cause::SocketEnded);
     bed.hub.remove_pool(&pool);
     bed.state.lose_homes(&loss(&old, vec![whole_id("ann").into()]));
     let (_, next) = bed.app_server("next");
@@ -177,10 +178,10 @@ fn who_gave_a_client_away_or_never_had_it_open_is_not_told() {
     let (_, old) = bed.app_server("old");
     let (ann, ben) = (bed.client_at("ann", &old), bed.client_at("ben", &old));
     bed.state.core.connections.get_mut(ben).unwrap().status = opening_until(0, 10_000);
-    bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
-    bed.state.assignments.free(&mut bed.state.core, ben, Cause::SocketEnded);
+    bed.state.free(ann, Cause::SocketEnded);
+    bed.state.free(ben, Cause::SocketEnded);
     // What hands ann over has crossed with the notice of its end.
-    bed.state.assignments.handed_over(&mut bed.state.core, old.hub(), old.app(), &whole_id("ann"));
+    bed.state.handed_over(old.hub(), old.app(), &whole_id("ann"));
     bed.state.lose_homes(&loss(&old, vec![whole_id("ben").into()]));
     // It is the only app server that is there now, so it is told of ann once more.
     assert_eq!(ends(&sent_over(&old)), [end("ann", false), end("ben", false), end("ann", true)]);
@@ -194,7 +195,7 @@ fn an_end_that_nobody_can_be_told_of_is_forgotten_and_counted() {
     bed.hub.remove_pool(&pool);
     old.outbox().close();
     bed.state.lose_homes(&loss(&old, Vec::new()));
-    bed.state.assignments.free(&mut bed.state.core, ann, Cause::SocketEnded);
+    bed.state.free(ann, Cause::SocketEnded);
     for _ in 0..moved_remembered_s(bed.state.core.context.shared.settings.links.resume_window_ms) + 3 {
         assert_eq!(bed.state.core.context.counters.ends_lost.get(), 0);
         bed.advance();
@@ -216,7 +217,7 @@ fn a_raw_client_that_was_handed_over_for_a_link_that_is_lost_by_then_waits_with_
     let lost = Arc::new(LinkHandle::opened(bed.hub.identity(), AppServerId::from(9)));
     lost.outbox().close();
     bed.hub.pools().iter().for_each(|pool| bed.hub.remove_pool(pool));
-    bed.state.assignments.reassign_to(&mut bed.state.core, ann, &lost);
+    bed.state.reassign_to(ann, &lost);
     assert!(is_unassigned(&bed, ann));
     // The end of the link it left costs it nothing, either.
     bed.state.lose_homes(&loss(&old, Vec::new()));
@@ -233,12 +234,12 @@ fn a_client_that_is_asked_for_something_is_read_on_while_it_leaves() {
     let (_, old) = bed.app_server("old");
     let ann = bed.client_at("ann", &old);
     let is_paused = |bed: &Testbed| !bed.state.core.connections.get(ann).unwrap().pause_reasons().are_none();
-    bed.state.levelling.read_on(&mut bed.state.core, &mut bed.state.assignments, &mut bed.state.rerouting, ann);
+    read_on(&mut bed.state, ann);
     bed.state.core.control(ann, &Role::Home, FlowOperation::EndInput);
     assert!(!is_paused(&bed), "it does not leave");
     bed.state.app_shutting_down(old.hub(), old.app());
     assert!(is_paused(&bed));
-    bed.state.levelling.read_on(&mut bed.state.core, &mut bed.state.assignments, &mut bed.state.rerouting, ann);
+    read_on(&mut bed.state, ann);
     assert!(!is_paused(&bed));
     bed.state.core.control(ann, &Role::Home, FlowOperation::EndInput);
     assert!(is_paused(&bed));

@@ -1,7 +1,8 @@
 //! Clients that are to leave.
 
 use super::*;
-use crate::shard::state::ShardTask;
+use crate::shard::drain::{self, close_leaving};
+use crate::shard::shard_state::ShardTask;
 use crate::shard::testbed::Testbed;
 use crate::upstream::AppServerId;
 
@@ -9,7 +10,7 @@ const TOLD: [&str; 2] = ["{\"type\":7,\"allowReconnect\":true};", "close"];
 const ANSWER: &str = "{\"type\":3,\"invocationId\":\"1\",\"result\":2}\u{1e}";
 
 fn leave(bed: &mut Testbed, slot: Slot, now: Instant) -> Vec<ShardTask> {
-    bed.state.leaving.leave(&mut bed.state.core, &mut bed.state.assignments, slot, MoveCause::Drain, (now, LEAVE_WAIT));
+    drain::leave(&mut bed.state, slot, MoveCause::Drain, (now, LEAVE_WAIT));
     bed.end_step()
 }
 
@@ -21,21 +22,13 @@ fn a_client_leaves_after_its_answer_and_one_that_does_not_call_after_a_moment() 
     let twice = |slot| [slot, slot];
     let tasks: Vec<_> = [quiet, busy].into_iter().flat_map(twice).flat_map(|slot| leave(&mut bed, slot, now)).collect();
     assert!(matches!(*tasks, [ShardTask::WatchLeaving]), "{tasks:?}");
-    assert!(bed.state.leaving.look_at_leaving(&mut bed.state.core, &mut bed.state.assignments, now + LOOK_INTERVAL));
+    assert!(close_leaving(&mut bed.state, now + LOOK_INTERVAL));
     assert!(bed.received(busy).is_empty() && bed.received(quiet).is_empty(), "its next call may be on its way");
     bed.data("busy", busy, AppServerId::from(7), ANSWER);
     assert_eq!(bed.received(busy), [ANSWER.replace('\u{1e}', ";")], "its next call may be on its way");
-    assert!(bed.state.leaving.look_at_leaving(
-        &mut bed.state.core,
-        &mut bed.state.assignments,
-        now + 2 * LOOK_INTERVAL
-    ));
+    assert!(close_leaving(&mut bed.state, now + 2 * LOOK_INTERVAL));
     assert_eq!(bed.received(busy), TOLD);
-    assert!(!bed.state.leaving.look_at_leaving(
-        &mut bed.state.core,
-        &mut bed.state.assignments,
-        now + LEAVE_WAIT / QUIET_PART
-    ));
+    assert!(!close_leaving(&mut bed.state, now + LEAVE_WAIT / QUIET_PART));
     assert_eq!(bed.received(quiet), TOLD);
 }
 
@@ -44,16 +37,12 @@ fn a_client_that_calls_when_its_turn_has_come_leaves_after_that_call() {
     let (mut bed, now) = (Testbed::new(), Instant::now());
     let ann = bed.client("ann");
     leave(&mut bed, ann, now);
-    assert!(bed.state.leaving.look_at_leaving(&mut bed.state.core, &mut bed.state.assignments, now + LOOK_INTERVAL));
+    assert!(close_leaving(&mut bed.state, now + LOOK_INTERVAL));
     // Faster than anybody looks.
     bed.state.core.begin_call(ann, "1");
     bed.data("ann", ann, AppServerId::from(7), ANSWER);
     bed.received(ann);
-    assert!(!bed.state.leaving.look_at_leaving(
-        &mut bed.state.core,
-        &mut bed.state.assignments,
-        now + 2 * LOOK_INTERVAL
-    ));
+    assert!(!close_leaving(&mut bed.state, now + 2 * LOOK_INTERVAL));
     assert_eq!(bed.received(ann), TOLD);
 }
 
@@ -65,14 +54,14 @@ fn a_client_that_is_never_quiet_leaves_behind_an_answer() {
         bed.state.core.begin_call(busy, id);
     }
     leave(&mut bed, busy, now);
-    assert!(bed.state.leaving.look_at_leaving(&mut bed.state.core, &mut bed.state.assignments, now + LEAVE_WAIT / 2));
+    assert!(close_leaving(&mut bed.state, now + LEAVE_WAIT / 2));
     bed.data("busy", busy, AppServerId::from(7), ANSWER);
     assert_eq!(bed.received(busy).len(), 1, "another call runs");
     let last = "{\"type\":3,\"invocationId\":\"2\",\"result\":2}\u{1e}";
     bed.data("busy", busy, AppServerId::from(7), last);
     let answer = last.replace('\u{1e}', ";");
     assert_eq!(bed.received(busy), [answer.as_str(), TOLD[0], TOLD[1]]);
-    assert!(!bed.state.leaving.look_at_leaving(&mut bed.state.core, &mut bed.state.assignments, now + LEAVE_WAIT));
+    assert!(!close_leaving(&mut bed.state, now + LEAVE_WAIT));
 }
 
 #[test]
@@ -82,11 +71,8 @@ fn a_call_that_does_not_end_holds_its_client_for_a_bounded_time() {
     bed.state.core.begin_call(busy, "1");
     leave(&mut bed, busy, now);
     let just_before = now + LEAVE_WAIT - Duration::from_millis(1);
-    assert!(
-        bed.state.leaving.look_at_leaving(&mut bed.state.core, &mut bed.state.assignments, just_before)
-            && bed.received(busy).is_empty()
-    );
-    assert!(!bed.state.leaving.look_at_leaving(&mut bed.state.core, &mut bed.state.assignments, now + LEAVE_WAIT));
+    assert!(close_leaving(&mut bed.state, just_before) && bed.received(busy).is_empty());
+    assert!(!close_leaving(&mut bed.state, now + LEAVE_WAIT));
     assert_eq!(bed.received(busy), TOLD);
 }
 

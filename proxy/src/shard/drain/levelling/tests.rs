@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::shard::connection::PauseReason;
+use crate::shard::drain::level_order::LevelCount;
 use crate::shard::testbed::{Testbed, sent_over, whole_id};
 use crate::upstream::LinkHandle;
 
@@ -20,17 +21,16 @@ fn level_all(bed: &mut Testbed, (from, to): (&HomeLink, &HomeLink)) {
     let mut search = LevelSearch::new(order);
     while !search.step(&bed.state.core) {}
     let mut schedule = DrainSchedule::new(search.found(), Duration::ZERO, || 0.0);
-    bed.state.levelling.level_due(
-        &mut bed.state.core,
-        &mut bed.state.assignments,
-        &order,
-        &mut schedule,
-        Duration::ZERO,
-    );
+    level_due(&mut bed.state, &order, &mut schedule, Duration::ZERO);
 }
 
 fn count(bed: &Testbed, link: &HomeLink) -> LevelCount {
-    bed.state.levelling.level_counts(&bed.state.core).get(&(link.hub(), link.app())).copied().unwrap_or_default()
+    bed.state
+        .levelling
+        .level_counts(bed.state.core.connections.census())
+        .get(&(link.hub(), link.app()))
+        .copied()
+        .unwrap_or_default()
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn who_was_asked_for_counts_as_going_until_it_is_there_or_stays() {
     level_all(&mut bed, (&old, &new));
     assert_eq!(count(&bed, &old), LevelCount { present: 2, going: 2, coming: 0 });
     assert_eq!(count(&bed, &new), LevelCount { present: 0, going: 0, coming: 2 });
-    bed.state.levelling.read_on(&mut bed.state.core, &mut bed.state.assignments, &mut bed.state.rerouting, ann);
+    read_on(&mut bed.state, ann);
     bed.state.hand_over(ben, &Role::Home, &[]);
     assert_eq!(count(&bed, &old), LevelCount { present: 1, going: 0, coming: 0 });
     assert_eq!(count(&bed, &new), LevelCount { present: 1, going: 0, coming: 0 });
@@ -85,7 +85,7 @@ fn who_loses_its_app_server_meanwhile_is_forgotten() {
     let ann = bed.client_at("ann", &old);
     level_all(&mut bed, (&old, &new));
     pool.lost(0);
-    bed.state.assignments.lose_home(&mut bed.state.core, ann, trunkline_protocol::cause::Cause::LinkLost);
+    bed.state.lose_home(ann, trunkline_protocol::cause::Cause::LinkLost);
     bed.advance();
     assert_eq!(count(&bed, &new), LevelCount { present: 1, going: 0, coming: 0 });
     assert_eq!(bed.state.core.context.counters.app_rebalanced.get(), 0, "it had to go anyway");

@@ -1,13 +1,18 @@
 //! Clients that are shed.
 
+use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 
 use super::*;
+use crate::shard::drain::drain_schedule::DrainSchedule;
+use crate::shard::drain::leaving::LEAVE_WAIT;
+use crate::shard::drain::{close_leaving, search_for_shed, shed_due};
+use crate::shard::moving::reconnect::sever;
 use crate::shard::testbed::Testbed;
 
 fn search(bed: &mut Testbed, wanted: usize) -> Vec<Slot> {
-    let mut search = ShedSearch::new(wanted, bed.state.shed.from);
-    while !bed.state.shed.search_for_shed(&mut bed.state.core, &mut search) {}
+    let mut search = ShedSearch::new(wanted, bed.state.shed_from);
+    while !search_for_shed(&mut bed.state, &mut search) {}
     search.chosen().into_iter().map(|(slot, _)| slot).collect()
 }
 
@@ -26,7 +31,7 @@ fn a_client_that_is_away_is_not_chosen() {
     let mut bed = Testbed::new();
     let (here, away) = (bed.client("here"), bed.client("away"));
     bed.make_resumable(away);
-    bed.state.moves.sever(&mut bed.state.core, away, Cause::SocketEnded);
+    sever(&mut bed.state, away, Cause::SocketEnded);
     assert_eq!(search(&mut bed, 2), [here]);
 }
 
@@ -37,14 +42,7 @@ fn a_client_whose_call_runs_is_shed_behind_it_and_no_other_in_its_place() {
     bed.state.core.begin_call(ann, "1");
     let serial = bed.state.core.connections.live(ann).unwrap().serial;
     let mut schedule = DrainSchedule::new(vec![(ann, serial)], SHED_SPREAD, || 0.0);
-    bed.state.shed.shed_due(
-        &mut bed.state.core,
-        &mut bed.state.assignments,
-        &mut bed.state.moves,
-        &mut bed.state.leaving,
-        &mut schedule,
-        SHED_SPREAD,
-    );
+    shed_due(&mut bed.state, &mut schedule, SHED_SPREAD);
     assert!(bed.received(ann).is_empty());
     assert_eq!((bed.state.shed(1), bed.state.shed(3)), (0, 2));
     assert_eq!(search(&mut bed, 2), [ben], "who is about to leave is not chosen again");
@@ -56,18 +54,7 @@ fn a_client_that_can_not_move_is_told_to_connect_again() {
     let ann = bed.client("ann");
     let serial = bed.state.core.connections.live(ann).unwrap().serial;
     let mut schedule = DrainSchedule::new(vec![(ann, serial)], SHED_SPREAD, || 0.0);
-    bed.state.shed.shed_due(
-        &mut bed.state.core,
-        &mut bed.state.assignments,
-        &mut bed.state.moves,
-        &mut bed.state.leaving,
-        &mut schedule,
-        SHED_SPREAD,
-    );
-    assert!(!bed.state.leaving.look_at_leaving(
-        &mut bed.state.core,
-        &mut bed.state.assignments,
-        Instant::now() + LEAVE_WAIT
-    ));
+    shed_due(&mut bed.state, &mut schedule, SHED_SPREAD);
+    assert!(!close_leaving(&mut bed.state, Instant::now() + LEAVE_WAIT));
     assert_eq!(bed.received(ann), ["{\"type\":7,\"allowReconnect\":true};", "close"]);
 }

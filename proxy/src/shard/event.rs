@@ -1,0 +1,259 @@
+//! Events of a shard: a client opens, a second passes, links open and end, app servers stop.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use bytestring::ByteString;
+use trunkline_protocol::manifest::ITEMS_HEADER;
+use trunkline_protocol::service::{FlowOperation, header};
+
+use super::assignments::hand_over::{
+    end_late_hand_overs, end_move, level_links, moving_link_lost, note_move, reassign_all, reassign_all_to,
+};
+use super::close_reason::CloseReason;
+use super::command::{LinkLoss, MembershipChange};
+use super::connection::{Client, LetGo, Role, flow, moved_to};
+use super::delivery::outbox_budget::largest;
+use super::drain::levelling::take_level_target;
+use super::drain::reroute::{owe, reroute, reroute_unassigned};
+use super::moving::reconnect::{check_keep_alives, send_acknowledgements};
+use super::moving::{end_late_moves, move_paused};
+use super::shard_core::{CALL_UNFINISHED, ShardCore};
+use super::shard_state::ShardState;
+use super::slot::Slot;
+use crate::clock::unix_seconds;
+use crate::metrics::Limit;
+use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
+
+impl ShardState {
+    /// Takes a client connection in: from now on sends find it. With its token it closes, where that is wanted.
+    pub(crate) fn open(&mut self, client: Client, user: Option<&str>, expires_s: Option<u64>) -> Slot {
+        let serial = client.serial;
+        self.core.context.record_open(&client);
+        let hub = client.home.hub();
+        let slot = self.core.connections.insert(client, user);
+        if let Some(user) = user.filter(|_| !self.core.context.shared.user_groups.is_empty()) {
+            for group in self.core.context.shared.kept_groups_of(hub, user) {
+                self.core.change_groups(slot, &MembershipChange::Join(group), None);
+            }
+        }
+        self.moves.keep_alive.schedule(slot, serial, self.core.tick, self.core.tick + 1);
+        if let Some(expires_s) = expires_s {
+            self.assignments.token_expiries.set(slot, expires_s);
+        }
+        slot
+    }
+
+    /// Advances the shard by one second.
+    pub(super) fn advance(&mut self) {
+        self.core.tick += 1;
+        self.core.context.counters.ticks.increment();
+        check_keep_alives(self);
+        cut_silent(self);
+        for slot in self.core.unfinished.advance(&self.core.connections, self.core.tick) {
+            self.core.context.counters.limit(Limit::MessageTime).increment();
+            self.close(slot, &CloseReason::message_timeout());
+        }
+        self.keep_unfinished_budget();
+        send_acknowledgements(self);
+        self.assignments.reassignment.forget_old_moves(self.core.tick);
+        end_late_hand_overs(self);
+        end_late_moves(self);
+        self.levelling.forget_gone(&mut self.core.connections);
+        if self.core.context.index == 0 {
+            self.core.context.shared.client_results.expire();
+            self.core.context.shared.expire_user_groups();
+        }
+        retry_unassigned(self);
+        self.assignments.sided.tick(&mut self.core, &mut self.assignments.reassignment);
+        if self.reroute_due {
+            reroute(self);
+        }
+        self.assignments.reassignment.tell_ends(&self.core.context.shared.hubs, self.core.tick);
+        close_absent(self);
+        close_expired(self);
+        self.assignments.closed_ids.forget_expired(self.core.tick);
+        self.core.connections.give_back_room();
+        self.core.context.shared.forget_old_closes(self.core.context.index);
+        self.core.delivery.watches.tick();
+        self.core.context.show_timed(self.core.delivery.watches.are_timed());
+        let ShardCore { context, connections, tick, .. } = &mut self.core;
+        self.assignments.mirrored.report_late_answers(context, connections, *tick);
+        let (groups, users) = self.core.connections.sets().counts();
+        self.core.context.counters.groups.set(groups);
+        self.core.context.counters.users.set(users);
+        self.core.context.counters.homeless.set(self.assignments.reassignment.unassigned().count());
+    }
+
+    /// Closes the clients with the largest unfinished messages while all together are over their budget.
+    pub(crate) fn keep_unfinished_budget(&mut self) {
+        let excess = self.core.unfinished.excess_bytes();
+        if excess == 0 {
+            return;
+        }
+        for slot in largest(self.core.unfinished.sizes(&self.core.connections), excess) {
+            match self.core.connections.get_mut(slot) {
+                // It was told, but has not ended: its memory goes with its socket.
+                Some(client) if client.is_closing() => client.socket.cut(),
+                _ => self.close(slot, &CloseReason::unfinished_total()),
+            }
+        }
+    }
+
+    /// Reassigns all clients of a link whose session is over.
+    pub(super) fn lose_homes(&mut self, loss: &LinkLoss) {
+        self.assignments.reassignment.link_lost(loss);
+        self.presence.link_lost(&mut self.core.connections, &self.core.context, loss);
+        self.tasks.link_lost(&self.core.context, loss);
+        self.assignments.sided.link_lost(&mut self.core, &mut self.assignments.reassignment, loss);
+        moving_link_lost(self, loss);
+        for slot in self.core.connections.at_home(loss.link) {
+            if let Some(client) = self.core.connections.live_mut(slot).filter(|_| loss.is_goodbye) {
+                client.lose_link(loss, self.core.tick);
+            }
+            self.lose_home(slot, loss.cause);
+        }
+        if loss.noticed_within_s > 0 {
+            // With its last link an app server is gone: its clients wait no longer for it.
+            self.assignments.reassignment.retry(&mut self.core);
+        }
+        self.assignments.reassignment.tell_ends(&self.core.context.shared.hubs, self.core.tick);
+    }
+
+    /// Gives a client connection that an app server hands over another one for its role, with the items that the app
+    /// gives along.
+    pub(super) fn hand_over(&mut self, slot: Slot, role: &Role, headers: &[(ByteString, Vec<ByteString>)]) {
+        let Some(client) = self.core.connections.get_mut(slot) else { return };
+        if client.is_closing() {
+            let (hub, app, id) = (client.home.hub(), client.home.app(), client.id.clone());
+            return self.assignments.reassignment.handed_over(hub, app, &id);
+        }
+        let Some(assignment) = client.assignment_mut(role).filter(|assignment| assignment.is_leaving) else { return };
+        assignment.let_go = Some(LetGo::HandedOver);
+        assignment.items = header(headers, ITEMS_HEADER).map(|items| Box::from(&**items));
+        match (*role == Role::Home).then(|| take_level_target(self, slot)).flatten() {
+            Some(home) => self.reassign_to(slot, &home),
+            None => self.reassign(slot, role, CALL_UNFINISHED),
+        }
+    }
+
+    /// Gives clients without a home the link that has opened, and tells its app server which ones live elsewhere by
+    /// now.
+    pub(super) fn link_opened(&mut self, link: &HomeLink) {
+        let hubs = &self.core.context.shared.hubs;
+        for (id, to) in self.assignments.reassignment.take_moved_away(link.hub(), link.app()) {
+            let client = self.core.connections.find(link.hub(), &id).and_then(|slot| self.core.connections.get(slot));
+            // It may have come back.
+            if client.is_none_or(|client| client.role_of(link.app()).is_none()) {
+                // Where it is, or was: an empty name would ask to hand it over.
+                let at = client.map_or(to, |client| client.home.app());
+                link.send(&moved_to(&id, &hubs.instance(at)));
+            }
+        }
+        self.assignments.reassignment.retry(&mut self.core);
+        self.assignments.reassignment.tell_ends(&self.core.context.shared.hubs, self.core.tick);
+        reassign_all_to(self, link);
+        level_links(self, link);
+        self.assignments.sided.link_opened(&mut self.core, &mut self.assignments.reassignment, link);
+        self.presence.link_opened(&mut self.core.connections, &self.core.context, link);
+        self.tasks.link_opened(&self.core.context, link);
+        owe(self);
+    }
+
+    /// Pauses the clients of an app server that shuts down, and asks it to hand each of them over once its calls have
+    /// ended.
+    pub(super) fn app_shutting_down(&mut self, hub: HubIndex, app: AppServerId) {
+        self.assignments.mirrored.leave_mirrors(&mut self.core.connections, hub, app);
+        self.presence.app_stopping(hub, app);
+        self.tasks.app_stopping(hub, app);
+        if self.core.context.shared.hubs.at(hub).is_some_and(|hub| !hub.capabilities().confirms_hand_over) {
+            return reassign_all(self, hub, app);
+        }
+        self.assignments.sided.app_stopping(&mut self.core, hub, app);
+        self.core.connections.at_app(hub, app).into_iter().for_each(|slot| self.core.ask_for(slot, &Role::Home));
+    }
+
+    /// Homes of all clients here, and those of these hubs of which the end of a client is still to be reported.
+    #[must_use]
+    pub(crate) fn used_entries(&self, hubs: &[HubIndex]) -> (HashSet<(HubIndex, AppServerId)>, Vec<HubIndex>) {
+        let has_ends = |hub: &HubIndex| self.assignments.reassignment.has_ends_of(*hub);
+        (self.core.homes_of_clients().collect(), hubs.iter().copied().filter(has_ends).collect())
+    }
+
+    /// Finishes a move to another link, or goes on with one to another node: the app server sends nothing more for the
+    /// client alone over its home link.
+    pub(super) fn pause_acknowledged(&mut self, slot: Slot, by: LinkId) {
+        let now = self.core.tick;
+        let Some(client) = self.core.connections.live_mut(slot) else { return };
+        if client.is_spoilt_by_answer(now) {
+            return self.close(slot, &CloseReason::had_twice());
+        }
+        if client.home.id() != by {
+            return;
+        }
+        if client.cold.moving_to.is_none() {
+            if !client.is_in_transit() {
+                // It answers the pause of a move that has ended, and would stay paused.
+                client.home.send(&flow(&client.id, FlowOperation::Resume));
+            }
+            return move_paused(self, slot);
+        }
+        client.end_probe();
+        let Some(to) = client.cold.moving_to.take() else { return };
+        let serial = client.serial;
+        // One that is lost by now is of no use: the old one has the client still.
+        let to = if to.is_open() { to } else { client.home.clone() };
+        to.send(&flow(&client.id, FlowOperation::Resume));
+        if to.id() != by {
+            note_move(self, slot, serial, by);
+        }
+        self.core.connections.set_home(slot, &to);
+        self.core.context.counters.dial_in.moved.increment();
+        end_move(self, slot);
+    }
+}
+
+/// Looks for homes again, which may have been full; closes clients that have waited for too long.
+fn retry_unassigned(state: &mut ShardState) {
+    reroute_unassigned(state);
+    state.assignments.reassignment.open_unanswered(&mut state.core);
+    state.assignments.reassignment.retry(&mut state.core);
+    let timeout_s = state.core.context.shared.settings.rehoming.hold_timeout_s;
+    for slot in state.assignments.reassignment.take_overdue(&mut state.core, timeout_s) {
+        state.close(slot, &CloseReason::no_app_server());
+    }
+}
+
+/// Closes connections over HTTP whose clients send no requests any more. One shard does it for the whole node.
+fn close_absent(state: &mut ShardState) {
+    if state.core.context.index != 0 {
+        return;
+    }
+    let shared = state.core.context.shared.clone();
+    for outer in shared.admission.http_transports.sweep(shared.settings.http_transports.disconnect_timeout_s) {
+        // The others end where they are, because their pipes do.
+        if outer.take_inner_half().is_some() {
+            state.close_id(&Rc::from(&**outer.id()), true);
+        }
+    }
+}
+
+/// Cuts the sockets of clients that do not answer our close.
+fn cut_silent(state: &mut ShardState) {
+    for (slot, serial) in state.assignments.closing.take_overdue(state.core.tick) {
+        if let Some(client) = state.core.connections.get_current(slot, serial) {
+            client.socket.cut();
+        }
+    }
+}
+
+/// Closes the clients whose tokens have expired.
+fn close_expired(state: &mut ShardState) {
+    if state.assignments.token_expiries.is_empty() {
+        return;
+    }
+    let now_s = unix_seconds();
+    while let Some(slot) = state.assignments.token_expiries.next_due(now_s) {
+        state.close(slot, &CloseReason::token_expired());
+    }
+}
