@@ -1,4 +1,4 @@
-//! Capabilities of links and hubs. The constructor of a link and the origin of a hub decide on them; all other code asks
+//! Capabilities of links and hubs, chosen by the constructor of a link and the origin of a hub. All other code asks
 //! for a capability.
 //!
 //! | link | dialled | dialled in | in memory |
