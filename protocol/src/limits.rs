@@ -50,10 +50,10 @@ pub const CLIENT_TIMEOUT_MS: u64 = 30_000;
 pub const CONNECT_TIMEOUT_S: u64 = 15;
 
 /// Pipes of one address that a POST has made and no GET has begun to read. Official clients begin with the GET.
-pub const PENDING_PIPES_PER_ADDRESS_MAX: u32 = 64;
+pub const PENDING_PIPES_PER_ADDRESS_MAX: usize = 64;
 
 /// All such pipes of a node: at 64 KiB each they hold 64 MiB.
-pub const PENDING_PIPES_MAX: u32 = 1024;
+pub const PENDING_PIPES_MAX: usize = 1024;
 
 /// How long such a pipe waits for its GET, which follows at once.
 pub const FIRST_GET_TIMEOUT_S: u32 = 5;

@@ -17,6 +17,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `clock` | the system's clock as Unix time |
+//! | `bounded` | permits, budgets and tables with limits, of general use |
 //! | `metrics` | counters and histograms of each shard |
 //! | `telemetry` | spans of this node: sampling, open spans, their queue |
 //! | `net` | addresses, outgoing connections, client sockets, TLS |
@@ -42,6 +43,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod auth;
+pub(crate) mod bounded;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod config;

@@ -3,40 +3,46 @@
 //! All of it is off the delivery path. Connecting touches an atomic or one of several small tables; a client's messages
 //! are counted only where a limit for them is set.
 
-mod address_limit;
+mod address_key;
 mod guess_brake;
 mod head_budget;
 mod hop_limit;
 mod method_rate;
 mod pending_negotiation;
-mod pending_pipe;
 mod relay_limit;
-mod rest_place;
+mod rest_permit;
 mod setup_fault;
-mod signer_place;
+mod signer_share;
 mod throttle;
 mod warning_brake;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-pub(crate) use address_limit::{AddressLimit, AddressPermit};
+use trunkline_protocol::limits::{PENDING_PIPES_MAX, PENDING_PIPES_PER_ADDRESS_MAX};
+
+pub(crate) use address_key::AddressKey;
 pub(crate) use guess_brake::GuessBrake;
-pub(crate) use head_budget::{HeadBudget, HeadWeight};
+pub(crate) use head_budget::HeadBudget;
 pub(crate) use hop_limit::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX, HopLimits, HopPermit};
 pub(crate) use method_rate::{MethodRates, RatedCall, RatedCaller};
 pub(crate) use pending_negotiation::PendingNegotiations;
-pub(crate) use pending_pipe::{PendingPipes, PipePermit};
 pub(crate) use relay_limit::{FullUpstream, RelayConnection, RelayLimit, RelayPermit, RelayProgress, RelayRefusal};
-pub(crate) use rest_place::{RestPlace, RestPlaces, RestShare};
+pub(crate) use rest_permit::{RestPermit, RestPermits, RestShare};
 pub(crate) use setup_fault::{SetupFault, SetupFaults};
-pub(crate) use signer_place::{IDLE_TIMEOUT, SignerPlace, SignerPlaces, SignerShare, TableFull};
+pub(crate) use signer_share::{IDLE_TIMEOUT, SignerShare, TableFull};
 pub(crate) use throttle::{Bucket, Quota, TooFast};
 pub(crate) use warning_brake::WarningBrake;
 
+use crate::bounded::{Budget, BudgetShare, Permit, Permits};
 use crate::config::{FrontendLimits, RelaySettings};
+
+/// Permit of an address; dropping it returns it.
+pub(crate) type AddressPermit = Permit<AddressKey>;
+
+/// Room that a large head takes for as long as it is kept.
+pub(crate) type HeadWeight = BudgetShare;
 
 /// Lines of the log that clients may bring about in a second. Whoever comes again and again would fill a disk; counters
 /// and the history of connections tell of all.
@@ -58,15 +64,15 @@ pub(crate) struct LimitCounters {
     /// Rate of new client connections.
     pub connects: Option<Bucket>,
     /// Sockets that are no client connection (yet), by address.
-    pub sockets: Option<Arc<AddressLimit>>,
+    pub sockets: Option<Permits<AddressKey>>,
     /// Client connections, by address.
-    pub clients: Option<Arc<AddressLimit>>,
+    pub clients: Option<Permits<AddressKey>>,
     /// Negotiates that led to no connection yet, by address.
     pub pending: Option<PendingNegotiations>,
     /// Pipes that a POST has made before the first GET.
-    pub pipes: Arc<PendingPipes>,
+    pub pipes: Permits<AddressKey>,
     /// Large heads that open connections keep.
-    pub heads: Arc<HeadBudget>,
+    pub heads: HeadBudget,
     /// Requests under way to app servers.
     pub relays: Arc<RelayLimit>,
     /// Rates of calls by method and user.
@@ -78,23 +84,24 @@ pub(crate) struct LimitCounters {
     pub setup_faults: SetupFaults,
     refused_returns: Bucket,
     /// Requests that are carried to other nodes, by their client's address.
-    pub hop_clients: Option<Arc<AddressLimit>>,
+    pub hop_clients: Option<Permits<AddressKey>>,
     /// Requests that are carried to other nodes, by owner and connection.
-    pub hops: Arc<HopLimits>,
-    open: AtomicU32,
+    pub hops: HopLimits,
+    /// Sockets on which requests are served; those of client connections are counted elsewhere.
+    pub open: Arc<Budget>,
 }
 
 impl LimitCounters {
     #[must_use]
     pub(crate) fn new(limits: &FrontendLimits, relay: &RelaySettings) -> Self {
-        let addresses = |most: Option<NonZeroU32>| most.map(|most| Arc::new(AddressLimit::new(most)));
+        let addresses = |most: Option<NonZeroU32>| most.map(|most| Permits::new(usize::MAX, most.get() as usize));
         let given = |most: Option<u32>| most.and_then(NonZeroU32::new);
         Self {
             connects: limits.connects_per_second.map(Bucket::new),
             sockets: addresses(limits.sockets_per_address),
             clients: addresses(given(limits.connections_per_address)),
             pending: given(limits.pending_per_address).map(PendingNegotiations::new),
-            pipes: PendingPipes::new(),
+            pipes: Permits::new(PENDING_PIPES_MAX, PENDING_PIPES_PER_ADDRESS_MAX),
             heads: HeadBudget::new(limits.heads_total_bytes),
             relays: RelayLimit::new(relay),
             methods: MethodRates::default(),
@@ -103,8 +110,8 @@ impl LimitCounters {
             setup_faults: SetupFaults::default(),
             refused_returns: Bucket::new(REFUSED_RETURNS_PER_SECOND),
             hop_clients: addresses(given(limits.connections_per_address)),
-            hops: Arc::default(),
-            open: AtomicU32::new(0),
+            hops: HopLimits::default(),
+            open: Arc::new(Budget::new(usize::MAX)),
         }
     }
 
@@ -124,21 +131,5 @@ impl LimitCounters {
     #[must_use]
     pub(crate) fn refused_return_wait(&self, now: Duration) -> Duration {
         self.refused_returns.take(now, REFUSED_RETURN_WAIT).unwrap_or(REFUSED_RETURN_WAIT)
-    }
-
-    /// Number of sockets on which requests are served; those of client connections are counted elsewhere.
-    #[must_use]
-    pub(crate) fn open(&self) -> u32 {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    /// Counts such a socket that begins.
-    pub(crate) fn opened(&self) {
-        self.open.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts one that has ended, or has become a client connection.
-    pub(crate) fn closed(&self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

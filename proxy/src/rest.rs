@@ -36,8 +36,9 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
 use crate::auth::{RestAudience, Signer, TokenError, TokenSigner};
+use crate::bounded::{Permit, Permits};
 use crate::fleet::{Fleet, FleetEntry, QUESTIONS_MAX};
-use crate::limits::{RestPlace, RestPlaces, RestShare, SignerPlace, SignerPlaces};
+use crate::limits::{RestPermit, RestPermits, RestShare};
 use crate::metrics::RestCounters;
 use crate::shard::Shared;
 use execution::Execution;
@@ -69,9 +70,9 @@ pub(crate) struct Rest(Arc<RestState>);
 struct RestState {
     shared: Arc<Shared>,
     fleet: FleetEntry,
-    places: RestPlaces,
+    permits: RestPermits,
     /// Calls at clients that wait for their answers.
-    calls: SignerPlaces,
+    calls: Permits<Signer>,
     hasher: RandomState,
 }
 
@@ -87,8 +88,8 @@ impl Rest {
     #[must_use]
     pub(crate) fn new(shared: Arc<Shared>, fleet: Fleet) -> Self {
         let most = shared.settings.rest.requests_max.get();
-        let (places, calls) = (RestPlaces::new(most), SignerPlaces::new(QUESTIONS_MAX, most));
-        Self(Arc::new(RestState { shared, fleet: FleetEntry::of(&fleet), places, calls, hasher: RandomState::new() }))
+        let (permits, calls) = (RestPermits::new(most), Permits::new(QUESTIONS_MAX, most));
+        Self(Arc::new(RestState { shared, fleet: FleetEntry::of(&fleet), permits, calls, hasher: RandomState::new() }))
     }
 
     /// Whether a path is one of the data plane's.
@@ -135,52 +136,52 @@ impl Rest {
             return Err(RestError::stopping());
         }
         let operation = HubOperation::read(&head.method, head.uri.path())?;
-        let place = self.place(&head, &operation, &signer.signer, address)?;
+        let permit = self.permit(&head, &operation, &signer.signer, address)?;
         let body = tokio::select! {
             biased;
             body = self.body(body) => body?,
-            () = place.displaced() => {
+            () = permit.revoked() => {
                 self.counters().displaced.increment();
                 return Err(RestError::displaced());
             }
         };
-        place.body_has_come();
-        // Its client may take half a minute: meanwhile others have the place.
-        let (place, call) = match operation.operation {
+        permit.body_has_come();
+        // Its client may take half a minute: meanwhile others have the permit.
+        let (permit, call) = match operation.operation {
             Operation::Invoke { .. } => {
-                drop(place);
+                drop(permit);
                 (None, Some(self.call(&signer.signer)?))
             }
-            _ => (Some(place), None),
+            _ => (Some(permit), None),
         };
         let caller = RestCaller { signer, origin: origin.to_owned() };
         let execution = Execution::new(shared.clone(), self.0.fleet.clone(), head, body, caller);
         // In a task of its own: a caller that goes away leaves nothing done by half.
         let executing = tokio::spawn(async move {
-            let _places = (place, call);
+            let _permits = (permit, call);
             execution.run(operation).await
         });
         executing.await.unwrap_or_else(|_| Err(RestError::stopping()))
     }
 
-    /// Takes a place for a request, which counts for its hub, its token, the signer of that, and its address.
-    fn place(
+    /// Takes a permit for a request, which counts for its hub, its token, the signer of that, and its address.
+    fn permit(
         &self,
         head: &Parts,
         operation: &HubOperation,
         signer: &Signer,
         address: Option<IpAddr>,
-    ) -> Result<RestPlace, RestError> {
+    ) -> Result<RestPermit, RestError> {
         let token = RestShare::Token(self.0.hasher.hash_one(head.headers.get(AUTHORIZATION)));
         let hub = RestShare::Hub(operation.hub.to_ascii_lowercase());
         let shares = [hub, token, RestShare::Signer(signer.clone())];
-        let shares = shares.into_iter().chain(address.map(RestShare::Address));
-        self.0.places.take(shares).ok_or_else(|| RestError::busy(self.0.shared.settings.rest.requests_max.get()))
+        let shares = shares.into_iter().chain(address.map(|ip| RestShare::Address(ip.into())));
+        self.0.permits.take(shares).ok_or_else(|| RestError::busy(self.0.shared.settings.rest.requests_max.get()))
     }
 
-    /// Takes a place for a call at a client.
-    fn call(&self, signer: &Signer) -> Result<SignerPlace, RestError> {
-        let taken = self.0.calls.take(&self.0.shared.admission.share_of(signer));
+    /// Takes a permit for a call at a client.
+    fn call(&self, signer: &Signer) -> Result<Permit<Signer>, RestError> {
+        let taken = self.0.shared.admission.share_of(signer).take(&self.0.calls);
         taken.map_err(|full| RestError::too_many_calls(&full))
     }
 

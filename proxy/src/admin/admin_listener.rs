@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 
 use super::admin_caller::AdminCaller;
 use super::admin_counters::AdminCounters;
-use super::connection_table::{ConnectionPlace, ConnectionTable, Phase};
+use super::connection_table::{ConnectionPermit, ConnectionTable, Phase};
 use crate::net::socket::{CurrentStallLimit, StallGuard, WriteStallLimit};
 
 /// Time for the head of a request, and for the silence before it. Probes and scrapers connect anew where it is over.
@@ -71,7 +71,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, counters: Arc<A
 async fn serve_connection(
     stream: TcpStream,
     peer: SocketAddr,
-    place: ConnectionPlace,
+    place: ConnectionPermit,
     router: Router,
     counters: Arc<AdminCounters>,
 ) {
@@ -107,7 +107,7 @@ async fn serve_connection(
             }
             debug!(%peer, %error, "a connection to the admin port has ended");
         },
-        () = place.displaced() => {
+        () = place.revoked() => {
             counters.displaced.increment();
             debug!(%peer, "a connection to the admin port is closed for a newer one");
         }
@@ -117,7 +117,7 @@ async fn serve_connection(
 /// Body of an answer. When it has been handed over, the connection waits for the next request.
 struct AnswerBody {
     body: Body,
-    place: Arc<ConnectionPlace>,
+    place: Arc<ConnectionPermit>,
 }
 
 impl HttpBody for AnswerBody {

@@ -8,11 +8,11 @@
 //! A probe asks as soon as it is connected. So when there is no room, the one that has waited longest makes it:
 //! half-sent heads cost their sender a connection each, and nobody else an answer.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
+
+use crate::bounded::{Lease, LeaseTable, Leases};
 
 /// Maximum number of connections to the admin port.
 pub(super) const CONNECTIONS_MAX: usize = 256;
@@ -31,90 +31,44 @@ pub(super) enum Phase {
     Answering,
 }
 
-/// Table of all connections to the admin port; its clones share one.
+/// Connections to the admin port; clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct ConnectionTable(Arc<Mutex<AdminConnections>>);
-
-#[derive(Debug, Default)]
-struct AdminConnections {
-    open: HashMap<u64, Connection>,
-    /// Counts connections and their phases, so that the lowest number is the oldest.
-    last: u64,
-}
+pub(super) struct ConnectionTable(Leases<AdminConnection>);
 
 #[derive(Debug)]
-struct Connection {
+pub(super) struct AdminConnection {
     address: IpAddr,
     phase: Phase,
-    /// Number of the change into this phase.
-    since: u64,
-    displaced: CancellationToken,
+    since: Instant,
 }
 
-/// Place of one connection in the table; dropping it frees it.
-#[derive(Debug)]
-pub(super) struct ConnectionPlace {
-    table: ConnectionTable,
-    number: u64,
-    displaced: CancellationToken,
-}
+/// Permit of one connection; dropping it returns it.
+pub(super) type ConnectionPermit = Lease<AdminConnection>;
 
 impl ConnectionTable {
-    /// Takes a place for a new connection; another one may be displaced for it. `None` if none can be.
-    pub(super) fn take(&self, address: IpAddr) -> Option<ConnectionPlace> {
+    /// Takes a permit for a new connection; another one may be displaced for it. `None` if none can be.
+    pub(super) fn take(&self, address: IpAddr) -> Option<ConnectionPermit> {
         let address = address.to_canonical();
-        let mut connections = self.connections();
-        let of_address = connections.open.values().filter(|open| open.address == address).count();
-        if of_address >= PER_ADDRESS_MAX {
-            connections.displace(|open| open.address == address)?;
-        } else if connections.open.len() >= CONNECTIONS_MAX {
-            connections.displace(|_| true)?;
+        let new = AdminConnection { address, phase: Phase::Waiting, since: Instant::now() };
+        let is_of_address = |open: &AdminConnection| open.address == address;
+        let of_address = self.0.lock().iter().filter(|(_, open)| is_of_address(open)).count();
+        match of_address >= PER_ADDRESS_MAX {
+            true => self.0.take_or_revoke(0, new, |connections, _| least_needed(connections, is_of_address)),
+            false => self.0.take_or_revoke(CONNECTIONS_MAX, new, |connections, _| least_needed(connections, |_| true)),
         }
-        let (number, displaced) = (connections.next(), CancellationToken::new());
-        let open = Connection { address, phase: Phase::Waiting, since: number, displaced: displaced.clone() };
-        connections.open.insert(number, open);
-        Some(ConnectionPlace { table: self.clone(), number, displaced })
-    }
-
-    fn connections(&self) -> MutexGuard<'_, AdminConnections> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl AdminConnections {
-    fn next(&mut self) -> u64 {
-        self.last += 1;
-        self.last
-    }
-
-    /// Displaces the connection of these that is needed least; `None` if all of them are being answered.
-    fn displace(&mut self, of: impl Fn(&Connection) -> bool) -> Option<()> {
-        let candidates = self.open.iter().filter(|(_, open)| open.phase != Phase::Answering && of(open));
-        let number = *candidates.min_by_key(|(_, open)| (open.phase, open.since))?.0;
-        self.open.remove(&number)?.displaced.cancel();
-        Some(())
-    }
+/// The connection of these that is needed least; `None` if all of them are being answered.
+fn least_needed(connections: &LeaseTable<AdminConnection>, of: impl Fn(&AdminConnection) -> bool) -> Option<u64> {
+    let candidates = connections.iter().filter(|(_, open)| open.phase != Phase::Answering && of(open));
+    candidates.min_by_key(|(_, open)| (open.phase, open.since)).map(|(number, _)| number)
 }
 
-impl ConnectionPlace {
+impl ConnectionPermit {
     /// Notes what the connection does now.
     pub(super) fn enter(&self, phase: Phase) {
-        let mut connections = self.table.connections();
-        let since = connections.next();
-        if let Some(open) = connections.open.get_mut(&self.number) {
-            (open.phase, open.since) = (phase, since);
-        }
-    }
-
-    /// Waits until the connection is displaced.
-    pub(super) async fn displaced(&self) {
-        self.displaced.cancelled().await;
-    }
-}
-
-impl Drop for ConnectionPlace {
-    fn drop(&mut self) {
-        self.table.connections().open.remove(&self.number);
+        self.update(|open| (open.phase, open.since) = (phase, Instant::now()));
     }
 }
 
@@ -126,8 +80,8 @@ mod tests {
         IpAddr::V4(number.into())
     }
 
-    fn is_displaced(place: &ConnectionPlace) -> bool {
-        place.displaced.is_cancelled()
+    fn is_displaced(place: &ConnectionPermit) -> bool {
+        place.token().is_cancelled()
     }
 
     #[test]
@@ -147,7 +101,7 @@ mod tests {
         let places: Vec<_> = (0..1_000).map(|number| table.take(ip(number)).unwrap()).collect();
         assert_eq!(places.iter().filter(|place| !is_displaced(place)).count(), CONNECTIONS_MAX);
         drop(places);
-        assert!(table.connections().open.is_empty());
+        assert!(table.0.lock().len() == 0);
     }
 
     #[test]

@@ -14,7 +14,9 @@ use super::fleet_member::FleetMember;
 use super::passage::Passage;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::question::{NoAnswer, OpenQuestion, QUESTIONS_MAX, Questions};
-use crate::limits::{SignerPlace, SignerPlaces, SignerShare};
+use crate::auth::Signer;
+use crate::bounded::{Permit, Permits};
+use crate::limits::SignerShare;
 
 /// Answers of members, by name; or why there is none.
 pub(crate) type Answers<T> = Vec<(Arc<FleetMember>, Result<T, NoAnswer>)>;
@@ -29,8 +31,8 @@ const ANSWERING_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct NodeQuestions {
     asks: Questions<Option<ServiceMessage>>,
-    /// Places of questions about connections, and whose they are.
-    asking: SignerPlaces,
+    /// Permits of questions about connections, by signer.
+    asking: Permits<Signer>,
     requests: Questions<PeerResponse>,
     /// Requests for client connections.
     moves: Questions<Option<Bytes>>,
@@ -46,7 +48,7 @@ impl Default for NodeQuestions {
     fn default() -> Self {
         Self {
             asks: Questions::default(),
-            asking: SignerPlaces::new(QUESTIONS_MAX, QUESTIONS_MAX),
+            asking: Permits::new(QUESTIONS_MAX, QUESTIONS_MAX),
             requests: Questions::default(),
             moves: Questions::default(),
             results: Questions::default(),
@@ -91,17 +93,17 @@ impl NodeQuestions {
         async move {
             let is_overdue = |member: &FleetMember| member.is_overdue(clock.now_ms());
             let answers = match question {
-                Some((_place, question)) => question.answers(sent, ANSWER_TIMEOUT, is_overdue).await,
+                Some((_permit, question)) => question.answers(sent, ANSWER_TIMEOUT, is_overdue).await,
                 None => Vec::new(),
             };
             with_missing(answers, unsent)
         }
     }
 
-    /// Opens a question about connections, in a place of this share; `None` when all that it may have are taken.
-    fn open(&self, share: &SignerShare) -> Option<(SignerPlace, OpenQuestion<Option<ServiceMessage>>)> {
-        let place = self.asking.take(share).ok()?;
-        Some((place, self.asks.open()?))
+    /// Opens a question about connections, with a permit of this share; `None` when all that it may have are taken.
+    fn open(&self, share: &SignerShare) -> Option<(Permit<Signer>, OpenQuestion<Option<ServiceMessage>>)> {
+        let permit = share.take(&self.asking).ok()?;
+        Some((permit, self.asks.open()?))
     }
 
     /// Asks some members for something of their API.
@@ -168,7 +170,6 @@ fn with_missing<T>(mut answers: Answers<T>, missing: Vec<Arc<FleetMember>>) -> A
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::Signer;
 
     #[test]
     fn questions_about_hubs_of_one_app_leave_a_half_of_the_places_to_others() {

@@ -1,14 +1,14 @@
 //! Questions to other nodes that wait for their answers.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::fleet_member::FleetMember;
+use crate::bounded::{Lease, Leases};
 
 /// Questions that may wait at a time; each is a message to every node. Where apps have keys, a half of them is for hubs
 /// of one.
@@ -37,8 +37,6 @@ pub(super) enum NodeAnswer<T> {
     Missing(NoAnswer),
 }
 
-type Waiting<T> = HashMap<u64, WaitingQuestion<T>>;
-
 /// Question that waits for answers.
 #[derive(Debug)]
 struct WaitingQuestion<T> {
@@ -49,22 +47,18 @@ struct WaitingQuestion<T> {
 
 /// Questions of one kind, by number.
 #[derive(Debug)]
-pub(super) struct Questions<T> {
-    waiting: Arc<Mutex<Waiting<T>>>,
-    next: AtomicU64,
-}
+pub(super) struct Questions<T>(Leases<WaitingQuestion<T>>);
 
-/// One question; dropped, it waits for nobody any more.
+/// One question; dropping it ends the wait for its answers.
 #[derive(Debug)]
 pub(super) struct OpenQuestion<T> {
-    number: u64,
-    waiting: Arc<Mutex<Waiting<T>>>,
+    lease: Lease<WaitingQuestion<T>>,
     answers: UnboundedReceiver<(String, NodeAnswer<T>)>,
 }
 
 impl<T> Default for Questions<T> {
     fn default() -> Self {
-        Self { waiting: Arc::default(), next: AtomicU64::new(1) }
+        Self(Leases::default())
     }
 }
 
@@ -72,25 +66,19 @@ impl<T> Questions<T> {
     /// Opens a question; `None` when too many wait.
     pub(super) fn open(&self) -> Option<OpenQuestion<T>> {
         let (sender, answers) = unbounded_channel();
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut waiting = lock(&self.waiting);
-        if waiting.len() >= QUESTIONS_MAX {
-            return None;
-        }
-        waiting.insert(number, WaitingQuestion { answers: sender, answered: HashSet::new() });
-        drop(waiting);
-        Some(OpenQuestion { number, waiting: self.waiting.clone(), answers })
+        let question = WaitingQuestion { answers: sender, answered: HashSet::new() };
+        Some(OpenQuestion { lease: self.0.take(QUESTIONS_MAX, question)?, answers })
     }
 
     /// Gives a node's answer to whoever waits for it; `false` when nobody does, or it has answered.
     pub(super) fn answer(&self, number: u64, boot: &str, answer: T) -> bool {
-        let mut waiting = lock(&self.waiting);
-        waiting.get_mut(&number).is_some_and(|question| question.take(boot, NodeAnswer::Given(answer)))
+        let mut waiting = self.0.lock();
+        waiting.get_mut(number).is_some_and(|question| question.take(boot, NodeAnswer::Given(answer)))
     }
 
     /// Tells all questions that a node will not answer any more.
     pub(super) fn lost(&self, boot: &str) {
-        for question in lock(&self.waiting).values_mut() {
+        for question in self.0.lock().iter_mut() {
             question.take(boot, NodeAnswer::Missing(NoAnswer::Lost));
         }
     }
@@ -104,7 +92,7 @@ impl<T> WaitingQuestion<T> {
 
 impl<T> OpenQuestion<T> {
     pub(super) fn number(&self) -> u64 {
-        self.number
+        self.lease.number()
     }
 
     /// Waits for one answer, whoever gives it.
@@ -189,16 +177,6 @@ impl<T> OpenQuestion<Option<T>> {
         }
         if are_missing { FirstAnswer::Unclear } else { FirstAnswer::Nobody }
     }
-}
-
-impl<T> Drop for OpenQuestion<T> {
-    fn drop(&mut self) {
-        lock(&self.waiting).remove(&self.number);
-    }
-}
-
-fn lock<T>(waiting: &Mutex<Waiting<T>>) -> MutexGuard<'_, Waiting<T>> {
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

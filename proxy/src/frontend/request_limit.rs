@@ -21,9 +21,7 @@ use crate::frontend::refusal::cause_of_limit;
 use crate::frontend::request_extension::peer_address;
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::timed_body::TimedBody;
-use crate::limits::{
-    AddressPermit, HeadBudget, HeadWeight, PipePermit, RelayConnection, RelayPermit, RelayRefusal, TooFast,
-};
+use crate::limits::{AddressPermit, HeadBudget, HeadWeight, RelayConnection, RelayPermit, RelayRefusal, TooFast};
 use crate::metrics::Limit;
 
 /// Retry-After where connections are the limit; nobody knows when others close.
@@ -99,7 +97,7 @@ fn take_permit_beside(
     own: u64,
 ) -> Result<Option<Box<AddressPermit>>, Response> {
     let shared = &endpoint.shared;
-    let taken = shared.sockets() + shared.clients_away() + u64::from(shared.limits.pipes.count());
+    let taken = shared.sockets() + shared.clients_away() + shared.limits.pipes.len() as u64;
     let taken = taken.saturating_sub(own);
     let is_full = shared.settings.limits.connections.is_some_and(|most| taken >= u64::from(most.get()));
     if is_full {
@@ -108,7 +106,7 @@ fn take_permit_beside(
     }
     let Some(ip) = counted_ip(endpoint, request) else { return Ok(None) };
     let permit = shared.limits.clients.as_ref().map(|clients| {
-        clients.take(ip).map(Box::new).ok_or_else(|| {
+        clients.take(Some(ip.into())).map(Box::new).map_err(|_full| {
             let text = "this address has as many connections as it may have: see --connections-per-address-max";
             refuse(endpoint, Limit::ConnectionsPerAddress, LimitOwner::Client, ROOM_RETRY_AFTER, text)
         })
@@ -154,8 +152,8 @@ pub(crate) fn count_connected(endpoint: &Endpoint, peer: Option<SocketAddr>) {
 ///
 /// # Errors
 /// The refusal.
-pub(crate) fn take_pipe_permit(endpoint: &Endpoint, request: &Request) -> Result<PipePermit, Response> {
-    endpoint.shared.limits.pipes.take(counted_ip(endpoint, request)).ok_or_else(|| {
+pub(crate) fn take_pipe_permit(endpoint: &Endpoint, request: &Request) -> Result<AddressPermit, Response> {
+    endpoint.shared.limits.pipes.take(counted_ip(endpoint, request).map(Into::into)).map_err(|_full| {
         let text = "too many connections wait for their first GET: begin with the GET";
         refuse(endpoint, Limit::PendingPipes, LimitOwner::Node, PIPE_RETRY_AFTER, text)
     })
@@ -219,7 +217,7 @@ pub(crate) fn take_hop_permit(endpoint: &Endpoint, request: &Request) -> Result<
     let (Some(clients), Some(ip)) = (&endpoint.shared.limits.hop_clients, counted_ip(endpoint, request)) else {
         return Ok(None);
     };
-    clients.take(ip).map(Some).ok_or_else(|| {
+    clients.take(Some(ip.into())).map(Some).map_err(|_full| {
         let text = "this address has as many requests carried to other nodes as it may have: see \
                     --connections-per-address-max";
         refuse(endpoint, Limit::ConnectionsPerAddress, LimitOwner::Client, ROOM_RETRY_AFTER, text)

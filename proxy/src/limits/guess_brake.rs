@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::address_limit::AddressKey;
+use super::address_key::AddressKey;
 
 /// Span in which wrong tokens are counted.
 const SPAN: Duration = Duration::from_secs(60);

@@ -6,74 +6,52 @@
 //! keeps once what many have in common saves memory here, and none there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::HeadWeight;
+use crate::bounded::Budget;
 
 /// Bytes of a head that count for nothing: a browser's, with a cookie and a token.
 const FREE_BYTES: usize = 4 * 1024;
 
 /// Large heads of open connections, and their limit.
 #[derive(Debug)]
-pub(crate) struct HeadBudget {
-    max_bytes: usize,
-    kept_bytes: AtomicUsize,
-}
+pub(crate) struct HeadBudget(Arc<Budget>);
 
-/// Weight of one large head, for as long as it is kept.
-#[derive(Debug)]
-pub(crate) struct HeadWeight {
-    budget: Arc<HeadBudget>,
-    bytes: usize,
-}
-
-/// Refusal of a large head: all together take what they may.
+/// Refusal of a large head: all together use their budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeadsFull;
 
 impl HeadBudget {
-    /// Budget of so many bytes; `usize::MAX` for no limit.
+    /// Budget of this many bytes; `usize::MAX` for no limit.
     #[must_use]
-    pub(crate) fn new(max_bytes: usize) -> Arc<Self> {
-        Arc::new(Self { max_bytes, kept_bytes: AtomicUsize::new(0) })
+    pub(crate) fn new(max_bytes: usize) -> Self {
+        Self(Arc::new(Budget::new(max_bytes)))
     }
 
-    /// Whether a head of so many bytes counts for nothing.
+    /// Whether a head of this size counts for nothing.
     #[must_use]
     pub(crate) fn is_free(bytes: usize) -> bool {
         bytes <= FREE_BYTES
     }
 
-    /// Weighs the head of a connection that is about to be opened, if there is room for it; no weight for a small one.
+    /// Takes room for the head of a connection that is about to be opened; `None` for a small one.
     ///
     /// # Errors
-    /// When there is none.
-    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Option<HeadWeight>, HeadsFull> {
-        if Self::is_free(bytes) {
-            return Ok(None);
-        }
-        let more = |kept: usize| kept.checked_add(bytes).filter(|all| *all <= self.max_bytes);
-        let taken = self.kept_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.map(|_| Some(HeadWeight { budget: self.clone(), bytes })).map_err(|_| HeadsFull)
+    /// When there is no room.
+    pub(crate) fn take(&self, bytes: usize) -> Result<Option<HeadWeight>, HeadsFull> {
+        if Self::is_free(bytes) { Ok(None) } else { self.0.take(bytes).map(Some).ok_or(HeadsFull) }
     }
 
-    /// Weighs the head of a connection that is open already, at another node; `None` for a small one.
+    /// Counts the head of a connection that is open already, at another node; `None` for a small one.
     #[must_use]
-    pub(crate) fn weigh(self: &Arc<Self>, bytes: usize) -> Option<HeadWeight> {
-        (!Self::is_free(bytes)).then(|| {
-            self.kept_bytes.fetch_add(bytes, Ordering::Relaxed);
-            HeadWeight { budget: self.clone(), bytes }
-        })
+    pub(crate) fn weigh(&self, bytes: usize) -> Option<HeadWeight> {
+        (!Self::is_free(bytes)).then(|| self.0.charge(bytes))
     }
 
     /// Bytes of large heads that are kept.
     #[must_use]
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.kept_bytes.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for HeadWeight {
-    fn drop(&mut self) {
-        self.budget.kept_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.0.used()
     }
 }
 

@@ -3,15 +3,11 @@
 //! A bucket that is full again says nothing, so it is forgotten. What is kept are the callers of the last second.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::throttle::{BURST, moment, nanos, pay};
-
-/// Parts of the table, so that shards seldom meet at a lock.
-const PARTS: usize = 16;
+use crate::bounded::Partitions;
 
 /// Maximum number of buckets in a part; 262 144 in all, some 8 MiB.
 const BUCKETS_PER_PART_MAX: usize = 16 * 1024;
@@ -34,11 +30,7 @@ pub(crate) enum RatedCaller<'a> {
 
 /// Rates of calls by method and user.
 #[derive(Debug, Default)]
-pub(crate) struct MethodRates {
-    /// Its keys are secret, so nobody can choose names that share a bucket.
-    hasher: RandomState,
-    parts: [Mutex<RatePart>; PARTS],
-}
+pub(crate) struct MethodRates(Partitions<RatePart>);
 
 #[derive(Debug, Default)]
 struct RatePart {
@@ -52,11 +44,8 @@ impl MethodRates {
     /// that have no bucket are refused: the app server is what a rule protects.
     #[must_use]
     pub(crate) fn take(&self, hub: &str, call: RatedCall<'_>, per_second: NonZeroU32, now: Duration) -> bool {
-        let hash = self.hasher.hash_one((hub, call));
-        let [first, rest @ ..] = &self.parts;
-        let place = usize::try_from(hash % PARTS as u64).unwrap_or_default();
-        let part = place.checked_sub(1).and_then(|place| rest.get(place)).unwrap_or(first);
-        part.lock().unwrap_or_else(PoisonError::into_inner).take(hash, per_second, moment(now))
+        let hash = self.0.hash(&(hub, call));
+        self.0.of_hash(hash).take(hash, per_second, moment(now))
     }
 }
 

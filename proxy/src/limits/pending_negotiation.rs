@@ -1,12 +1,14 @@
 //! Pending negotiates, by address: they led to no connection yet. Kept in two spans of time; older ones are forgotten.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use trunkline_protocol::limits::{CLOCK_SKEW_S, CONNECT_TIMEOUT_S};
 
-use super::address_limit::{AddressKey, AddressTable};
+use super::address_key::AddressKey;
+use crate::bounded::Partitions;
 
 /// Length of a span. A token is valid for no longer than both spans together at their shortest.
 const SPAN_S: u64 = CONNECT_TIMEOUT_S + CLOCK_SKEW_S;
@@ -19,7 +21,7 @@ const ADDRESSES_MAX: usize = 8 * 1024;
 #[derive(Debug)]
 pub(crate) struct PendingNegotiations {
     most: NonZeroU32,
-    counts: AddressTable<Count>,
+    counts: Partitions<HashMap<AddressKey, Count>>,
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +46,7 @@ impl PendingNegotiations {
     /// Limit of `most` pending negotiates per address.
     #[must_use]
     pub(crate) fn new(most: NonZeroU32) -> Self {
-        Self { most, counts: AddressTable::default() }
+        Self { most, counts: Partitions::default() }
     }
 
     /// Counts a negotiate.
@@ -53,7 +55,7 @@ impl PendingNegotiations {
     /// When the address is at its limit: the time after which some are forgotten.
     pub(crate) fn negotiated(&self, ip: IpAddr, now: Duration) -> Result<(), Duration> {
         let (key, span) = (AddressKey::from(ip), now.as_secs() / SPAN_S);
-        let mut part = self.counts.part(key);
+        let mut part = self.counts.of(&key);
         if part.len() >= ADDRESSES_MAX && !part.contains_key(&key) {
             part.retain(|_, count| count.span + 1 >= span);
             if part.len() >= ADDRESSES_MAX {
@@ -72,7 +74,7 @@ impl PendingNegotiations {
     /// Counts a connection: one of the negotiates of its address has led to it.
     pub(crate) fn connected(&self, ip: IpAddr, now: Duration) {
         let key = AddressKey::from(ip);
-        let mut part = self.counts.part(key);
+        let mut part = self.counts.of(&key);
         let Some(count) = part.get_mut(&key) else { return };
         count.advance(now.as_secs() / SPAN_S);
         let older = if count.before > 0 { &mut count.before } else { &mut count.now };
@@ -113,19 +115,19 @@ mod tests {
             assert_eq!(pending.negotiated(ANN, at(second)), Ok(()));
             pending.connected(ANN, at(second));
         }
-        assert!(pending.counts.part(AddressKey::from(ANN)).is_empty());
+        assert!(pending.counts.of(&AddressKey::from(ANN)).is_empty());
     }
 
     #[test]
     fn the_table_is_bounded_and_forgets_old_addresses() {
         let pending = PendingNegotiations::new(NonZeroU32::MIN);
         let total =
-            || (0..=u8::MAX).map(|last| pending.counts.part(AddressKey::V4(u32::from(last))).len()).max().unwrap();
+            || (0..=u8::MAX).map(|last| pending.counts.of(&AddressKey::V4(u32::from(last))).len()).max().unwrap();
         for number in 0..200_000_u32 {
             assert_eq!(pending.negotiated(IpAddr::V4(number.into()), at(0)), Ok(()));
         }
         assert_eq!(total(), ADDRESSES_MAX);
         assert_eq!(pending.negotiated(ANN, at(3 * SPAN_S)), Ok(()));
-        assert_eq!(pending.counts.part(AddressKey::from(ANN)).len(), 1);
+        assert_eq!(pending.counts.of(&AddressKey::from(ANN)).len(), 1);
     }
 }

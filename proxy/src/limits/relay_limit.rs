@@ -13,15 +13,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::address_limit::{AddressLimit, AddressPermit};
+use super::AddressPermit;
+use super::address_key::AddressKey;
+use crate::bounded::{Budget, BudgetShare, Lease, LeaseTable, Leases, Permit, Permits};
 use crate::config::RelaySettings;
 use crate::net::address::Address;
 
@@ -36,10 +37,10 @@ const SENDER_BYTES_PER_SECOND: u64 = 16 * 1024;
 const VAIN_LOOK: Duration = Duration::from_millis(50);
 
 /// Part of all places that the requests of one connection of a client may take.
-const CONNECTION_PART: u32 = 16;
+const CONNECTION_PART: usize = 16;
 
 /// Least share of a connection: a page makes some requests at once.
-const CONNECTION_SHARE_MIN: u32 = 8;
+const CONNECTION_SHARE_MIN: usize = 8;
 
 /// Value instead of a time while a request does not wait for its client.
 const NOT_WAITING: u64 = u64::MAX;
@@ -47,36 +48,21 @@ const NOT_WAITING: u64 = u64::MAX;
 /// Requests under way to app servers.
 #[derive(Debug)]
 pub(crate) struct RelayLimit {
-    node_max: Option<NonZeroU32>,
-    upstream_max: Option<NonZeroU32>,
-    connection_max: u32,
-    addresses: Option<Arc<AddressLimit>>,
+    node_max: usize,
+    connection_max: usize,
+    addresses: Permits<AddressKey>,
+    upstreams: Permits<Address>,
     /// Requests that newer ones have displaced.
     displaced: AtomicU64,
-    under_way: Mutex<RelayCounts>,
-}
-
-#[derive(Debug, Default)]
-struct RelayCounts {
-    requests: HashMap<u64, PlacedRelay>,
-    /// Number of the last request that came.
-    last: u64,
-    /// Requests of each app server that has any.
-    upstreams: HashMap<Address, UpstreamCounts>,
-    /// Nobody is looked for among all requests before this.
-    none_before: Option<Instant>,
-}
-
-#[derive(Debug, Default)]
-struct UpstreamCounts {
-    under_way: u32,
-    /// Nobody is looked for among them before this.
-    none_before: Option<Instant>,
+    under_way: Leases<RelayRequest>,
+    /// Times until which no request is searched for: at an app server, or among all.
+    none_before: Mutex<HashMap<Option<Address>, Instant>>,
 }
 
 #[derive(Debug)]
-struct PlacedRelay {
-    upstream: Option<Address>,
+struct RelayRequest {
+    /// Permit of its app server.
+    upstream: Option<Permit<Address>>,
     progress: Arc<RelayProgress>,
 }
 
@@ -89,20 +75,19 @@ pub(crate) struct RelayProgress {
     /// Wait for its bytes that none of them has paid for, in milliseconds, while it is not their turn.
     unpaid_ms: AtomicU64,
     reads_since_ms: AtomicU64,
-    displaced: CancellationToken,
 }
 
 /// Requests of one connection of a client that are under way; its clones count as one.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct RelayConnection(Arc<AtomicU32>);
+#[derive(Debug, Clone)]
+pub(crate) struct RelayConnection(Arc<Budget>);
 
-/// Permit of one request that is under way; dropping it frees it.
+/// Permit of one request that is under way; dropping it returns it.
 #[derive(Debug)]
 pub(crate) struct RelayPermit {
     limit: Arc<RelayLimit>,
-    number: u64,
+    request: Lease<RelayRequest>,
     progress: Arc<RelayProgress>,
-    connection: Option<RelayConnection>,
+    _connection: Option<BudgetShare>,
     _address: Option<AddressPermit>,
 }
 
@@ -127,17 +112,24 @@ pub(crate) enum FullUpstream {
 impl RelayLimit {
     #[must_use]
     pub(super) fn new(settings: &RelaySettings) -> Arc<Self> {
-        let limit = |most: Option<u32>| most.and_then(NonZeroU32::new);
+        let limit = |most: Option<u32>| most.filter(|most| *most > 0).map_or(usize::MAX, |most| most as usize);
         let (node_max, upstream_max) = (limit(settings.requests_max), limit(settings.requests_per_upstream_max));
-        let least = [node_max, upstream_max].into_iter().flatten().map(NonZeroU32::get).min();
+        let least = node_max.min(upstream_max);
         Arc::new(Self {
             node_max,
-            upstream_max,
-            connection_max: least.map_or(u32::MAX, |least| (least / CONNECTION_PART).max(CONNECTION_SHARE_MIN)),
-            addresses: limit(settings.requests_per_address_max).map(|most| Arc::new(AddressLimit::new(most))),
+            connection_max: (least / CONNECTION_PART).max(CONNECTION_SHARE_MIN),
+            addresses: Permits::new(usize::MAX, limit(settings.requests_per_address_max)),
+            upstreams: Permits::new(usize::MAX, upstream_max),
             displaced: AtomicU64::new(0),
-            under_way: Mutex::default(),
+            under_way: Leases::default(),
+            none_before: Mutex::default(),
         })
+    }
+
+    /// Counter of the requests of a new connection.
+    #[must_use]
+    pub(crate) fn connection(&self) -> RelayConnection {
+        RelayConnection(Arc::new(Budget::new(self.connection_max)))
     }
 
     /// Number of requests that newer ones have displaced.
@@ -156,35 +148,44 @@ impl RelayLimit {
         address: Option<IpAddr>,
         connection: Option<&RelayConnection>,
     ) -> Result<RelayPermit, RelayRefusal> {
-        let connection = connection.map(|connection| connection.begin(self.connection_max)).transpose()?;
-        let refused = |refusal| {
-            connection.iter().for_each(RelayConnection::end);
-            refusal
-        };
-        let address = match (&self.addresses, address) {
-            (Some(addresses), Some(ip)) => Some(addresses.take(ip).ok_or(RelayRefusal::Address).map_err(refused)?),
-            _ => None,
-        };
-        let mut counts = self.counts();
-        let is_full = self.node_max.is_some_and(|most| counts.requests.len() >= most.get() as usize);
-        if is_full && !self.displace(&mut counts, None) {
-            return Err(refused(RelayRefusal::Node));
+        let connection =
+            connection.map(|connection| connection.0.take(1).ok_or(RelayRefusal::Connection)).transpose()?;
+        let address = address.map(|ip| self.addresses.take(Some(ip.into())).map_err(|_| RelayRefusal::Address));
+        let address = address.transpose()?;
+        let progress = Arc::new(RelayProgress::new());
+        let request = RelayRequest { upstream: None, progress: progress.clone() };
+        let choose = |requests: &LeaseTable<_>, _: &_| self.choose_displaced(requests, None);
+        let request = self.under_way.take_or_revoke(self.node_max, request, choose);
+        let request = request.ok_or(RelayRefusal::Node)?;
+        Ok(RelayPermit { limit: self.clone(), request, progress, _connection: connection, _address: address })
+    }
+
+    /// Chooses the request to an app server, or of all, that has waited longest for its client, and counts it as
+    /// displaced; `None` if none has for long enough.
+    fn choose_displaced(&self, requests: &LeaseTable<RelayRequest>, upstream: Option<&Address>) -> Option<u64> {
+        let now = Instant::now();
+        // A vain search at one app server says nothing of the others.
+        let mut none_before = self.none_before.lock().unwrap_or_else(PoisonError::into_inner);
+        none_before.retain(|_, before| *before > now);
+        if none_before.contains_key(&upstream.cloned()) {
+            return None;
         }
-        counts.last += 1;
-        let (number, progress) = (counts.last, Arc::new(RelayProgress::new()));
-        counts.requests.insert(number, PlacedRelay { upstream: None, progress: progress.clone() });
-        Ok(RelayPermit { limit: self.clone(), number, progress, connection, _address: address })
+        let is_there = |request: &RelayRequest| upstream.is_none() || request.upstream() == upstream;
+        let waiting = requests.iter().filter(|(_, request)| is_there(request));
+        let waiting = waiting.filter_map(|(number, request)| Some((request.progress.waits_since()?, number)));
+        let longest = waiting.min().filter(|(since, _)| now.saturating_duration_since(*since) >= SAFE_WAIT);
+        if longest.is_none() {
+            none_before.insert(upstream.cloned(), now + VAIN_LOOK);
+        }
+        self.displaced.fetch_add(u64::from(longest.is_some()), Ordering::Relaxed);
+        longest.map(|(_, number)| number)
     }
+}
 
-    /// Displaces one of the requests to an app server, or of all, and counts it.
-    fn displace(&self, counts: &mut RelayCounts, upstream: Option<&Address>) -> bool {
-        let is_displaced = counts.displace(upstream);
-        self.displaced.fetch_add(u64::from(is_displaced), Ordering::Relaxed);
-        is_displaced
-    }
-
-    fn counts(&self) -> MutexGuard<'_, RelayCounts> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+impl RelayRequest {
+    /// App server that the request counts for.
+    fn upstream(&self) -> Option<&Address> {
+        self.upstream.as_ref()?.key()
     }
 }
 
@@ -193,18 +194,20 @@ impl RelayPermit {
     /// and no other request is displaced for this one.
     #[must_use]
     pub(crate) fn choose(&mut self, upstream: &Address, when_full: FullUpstream) -> bool {
-        let mut counts = self.limit.counts();
-        counts.leave_upstream(self.number);
-        let under_way = counts.upstreams.get(upstream).map_or(0, |counts| counts.under_way);
-        let is_full = self.limit.upstream_max.is_some_and(|most| under_way >= most.get());
-        if is_full && !(when_full == FullUpstream::Displace && self.limit.displace(&mut counts, Some(upstream))) {
-            return false;
+        self.request.update(|request| request.upstream = None);
+        let take = || self.limit.upstreams.take(Some(upstream.clone())).ok();
+        let mut requests = self.limit.under_way.lock();
+        let permit = take().or_else(|| {
+            let displaces = when_full == FullUpstream::Displace;
+            let chosen = displaces.then(|| self.limit.choose_displaced(&requests, Some(upstream)))??;
+            requests.revoke(chosen);
+            take()
+        });
+        let is_taken = permit.is_some();
+        if let Some(request) = requests.get_mut(self.request.number()) {
+            request.upstream = permit;
         }
-        if let Some(request) = counts.requests.get_mut(&self.number) {
-            request.upstream = Some(upstream.clone());
-            counts.upstreams.entry(upstream.clone()).or_default().under_way += 1;
-        }
-        true
+        is_taken
     }
 
     /// Progress of the request, which its bodies note.
@@ -216,15 +219,14 @@ impl RelayPermit {
     /// End of the request for a newer one.
     #[must_use]
     pub(crate) fn displacement(&self) -> CancellationToken {
-        self.progress.displaced.clone()
+        self.request.token().clone()
     }
 }
 
 impl RelayProgress {
     fn new() -> Self {
         let (sends_since_ms, reads_since_ms) = (AtomicU64::new(NOT_WAITING), AtomicU64::new(NOT_WAITING));
-        let (unpaid_ms, displaced) = (AtomicU64::new(0), CancellationToken::new());
-        Self { start: Instant::now(), sends_since_ms, unpaid_ms, reads_since_ms, displaced }
+        Self { start: Instant::now(), sends_since_ms, unpaid_ms: AtomicU64::new(0), reads_since_ms }
     }
 
     /// Notes that it is the client's turn to send.
@@ -273,70 +275,6 @@ impl RelayProgress {
     }
 }
 
-impl RelayConnection {
-    fn begin(&self, most: u32) -> Result<Self, RelayRefusal> {
-        let under_way = self.0.fetch_add(1, Ordering::Relaxed);
-        if under_way >= most {
-            self.end();
-            return Err(RelayRefusal::Connection);
-        }
-        Ok(self.clone())
-    }
-
-    fn end(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl RelayCounts {
-    /// Displaces the request to an app server, or of all, that has waited longest for its client; `false` if none has
-    /// for long enough.
-    fn displace(&mut self, upstream: Option<&Address>) -> bool {
-        let now = Instant::now();
-        // Where nobody was found says nothing of other app servers.
-        let none_before = match upstream {
-            None => Some(&mut self.none_before),
-            Some(upstream) => self.upstreams.get_mut(upstream).map(|counts| &mut counts.none_before),
-        };
-        if none_before.as_ref().is_some_and(|before| before.is_some_and(|before| now < before)) {
-            return false;
-        }
-        let is_there = |request: &PlacedRelay| upstream.is_none() || request.upstream.as_ref() == upstream;
-        let waiting = self.requests.iter().filter(|(_, request)| is_there(request));
-        let waiting = waiting.filter_map(|(number, request)| Some((request.progress.waits_since()?, *number)));
-        let longest = waiting.min().filter(|(since, _)| now.saturating_duration_since(*since) >= SAFE_WAIT);
-        let Some((_, number)) = longest else {
-            none_before.into_iter().for_each(|before| *before = Some(now + VAIN_LOOK));
-            return false;
-        };
-        self.leave_upstream(number);
-        if let Some(request) = self.requests.remove(&number) {
-            request.progress.displaced.cancel();
-        }
-        true
-    }
-
-    /// Counts a request for no app server.
-    fn leave_upstream(&mut self, number: u64) {
-        let Some(former) = self.requests.get_mut(&number).and_then(|request| request.upstream.take()) else { return };
-        if let Some(counts) = self.upstreams.get_mut(&former) {
-            counts.under_way -= 1;
-            if counts.under_way == 0 {
-                self.upstreams.remove(&former);
-            }
-        }
-    }
-}
-
-impl Drop for RelayPermit {
-    fn drop(&mut self) {
-        self.connection.iter().for_each(RelayConnection::end);
-        let mut counts = self.limit.counts();
-        counts.leave_upstream(self.number);
-        counts.requests.remove(&self.number);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,7 +311,7 @@ mod tests {
         assert!(limit.take(ip(2), None).is_ok());
         drop(permits);
         assert!(place(&limit).is_ok());
-        assert_eq!(limit.counts().requests.len(), 0);
+        assert_eq!(limit.under_way.lock().len(), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -387,8 +325,7 @@ mod tests {
         assert!(permits[2].choose(&two, FullUpstream::PassOver), "another one has room");
         assert!(permits[0].choose(&two, FullUpstream::PassOver) && permits[0].choose(&one, FullUpstream::PassOver));
         drop(permits);
-        let counts = limit.counts();
-        assert_eq!((counts.requests.len(), counts.upstreams.len()), (0, 0));
+        assert_eq!((limit.under_way.lock().len(), limit.upstreams.len()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -400,7 +337,7 @@ mod tests {
         step().await;
         permits[2].progress().wait_for_reader();
         assert!(place(&limit).is_ok(), "the first newcomer");
-        let displaced = || permits.iter().map(|permit| permit.progress.displaced.is_cancelled()).collect::<Vec<_>>();
+        let displaced = || permits.iter().map(|permit| permit.request.token().is_cancelled()).collect::<Vec<_>>();
         assert_eq!(displaced(), [false, true, false]);
         let (one, two) = (place(&limit).unwrap(), place(&limit));
         assert_eq!(two.err(), Some(RelayRefusal::Node), "whoever waits for a moment only keeps its place");
@@ -410,7 +347,7 @@ mod tests {
         step().await;
         assert_eq!(place(&limit).err(), Some(RelayRefusal::Node), "nobody waits for an app server in vain");
         drop((one, three, permits));
-        assert_eq!(limit.counts().requests.len(), 0);
+        assert_eq!(limit.under_way.lock().len(), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -428,7 +365,7 @@ mod tests {
             }
         }
         assert!(place(&limit).is_ok());
-        assert!(trickle.progress.displaced.is_cancelled() && !steady.progress.displaced.is_cancelled());
+        assert!(trickle.request.token().is_cancelled() && !steady.request.token().is_cancelled());
         assert_eq!(place(&limit).err(), None, "the newcomer has left");
         let (_third, none) = (place(&limit).unwrap(), place(&limit));
         assert_eq!(none.err(), Some(RelayRefusal::Node), "the steady one keeps its place");
@@ -446,19 +383,20 @@ mod tests {
         // A vain look at one app server keeps nobody from another one.
         assert!(!permits[2].choose(&app(2), FullUpstream::PassOver));
         assert!(permits[2].choose(&app(2), FullUpstream::Displace));
-        assert!(permits[1].progress.displaced.is_cancelled() && !permits[0].progress.displaced.is_cancelled());
+        assert!(permits[1].request.token().is_cancelled() && !permits[0].request.token().is_cancelled());
         drop(permits);
-        assert_eq!(limit.counts().upstreams.len(), 0);
+        assert_eq!(limit.upstreams.len(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_has_a_sixteenth_of_the_places() {
-        let (limit, connection) = (limit(4096, 1024, 0), RelayConnection::default());
+        let limit = limit(4096, 1024, 0);
+        let connection = limit.connection();
         let take = || limit.take(ip(1), Some(&connection));
         let permits: Vec<_> = (0..100).filter_map(|_| take().ok()).collect();
         assert_eq!((permits.len(), take().err()), (64, Some(RelayRefusal::Connection)));
-        assert!(limit.take(ip(1), Some(&RelayConnection::default())).is_ok());
+        assert!(limit.take(ip(1), Some(&limit.connection())).is_ok());
         drop(permits);
-        assert_eq!(connection.0.load(Ordering::Relaxed), 0);
+        assert_eq!(connection.0.used(), 0);
     }
 }

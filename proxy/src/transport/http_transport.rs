@@ -19,7 +19,7 @@ mod message_reader;
 mod outer_half;
 mod registry;
 
-pub(crate) use carried_get::{CarriedGet, CarriedGets, CarriedGuard, GetKind};
+pub(crate) use carried_get::{CarriedGet, CarriedGets, GetKind};
 pub(crate) use inner_half::InnerHalf;
 pub(crate) use outer_half::{ActiveGet, OuterHalf, PollOutcome, SendError, TransportPermits};
 pub(crate) use registry::HttpTransports;

@@ -68,7 +68,7 @@ impl AppServerRegister {
         }
         let own = self.entries.values().filter(|entry| entry.signer == *share.signer()).count();
         match share.check(APP_SERVERS_MAX, self.numbers.len(), own) {
-            Err(full) if self.evict_unused(full.signer()) => Ok(()),
+            Err(full) if self.evict_unused(full.key.as_ref()) => Ok(()),
             checked => checked,
         }
     }

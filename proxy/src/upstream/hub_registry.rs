@@ -338,7 +338,7 @@ impl HubRegistry {
         let named = || living.iter().filter(|hub| hub.origin() != HubOrigin::Manifest);
         let own = named().filter(|hub| hub.naming().is_by(share.signer())).count();
         if let Err(full) = share.check(DIAL_IN_HUBS_MAX, named().count(), own)
-            && !self.evict_idle(&living, full.signer())
+            && !self.evict_idle(&living, full.key.as_ref())
         {
             return Err(full);
         }

@@ -1,23 +1,28 @@
 //! New clients that wait for a lost link of their hub to return.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+
+use crate::bounded::Budget;
 
 /// Maximum number of clients that wait at one hub; each costs its request and a timer, and more would come at once when
 /// the link is back.
 const WAITERS_MAX: usize = 10_000;
 
 /// Waiters of one hub, woken whenever one of its links changes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct LinkWaiters {
     changed: Notify,
-    waiting: AtomicUsize,
+    waiting: Arc<Budget>,
 }
 
-/// Place of one waiter.
-struct Waiter<'a>(&'a AtomicUsize);
+impl Default for LinkWaiters {
+    fn default() -> Self {
+        Self { changed: Notify::new(), waiting: Arc::new(Budget::new(WAITERS_MAX)) }
+    }
+}
 
 impl LinkWaiters {
     /// Wakes all, to look again.
@@ -30,7 +35,7 @@ impl LinkWaiters {
         if until().is_none() {
             return;
         }
-        let Some(_place) = self.take_place() else { return };
+        let Some(_share) = self.waiting.take(1) else { return };
         loop {
             // Listens before it looks, so that no change comes between the two.
             let changed = self.changed.notified();
@@ -40,17 +45,6 @@ impl LinkWaiters {
                 () = sleep_until(until) => {}
             }
         }
-    }
-
-    fn take_place(&self) -> Option<Waiter<'_>> {
-        let place = Waiter(&self.waiting);
-        (self.waiting.fetch_add(1, Ordering::Relaxed) < WAITERS_MAX).then_some(place)
-    }
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -76,7 +70,7 @@ mod tests {
             waiters.wake();
         });
         assert_eq!(began.elapsed(), Duration::ZERO);
-        assert_eq!(waiters.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(waiters.waiting.used(), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -90,7 +84,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn beyond_the_maximum_nobody_waits() {
         let (waiters, soon) = (LinkWaiters::default(), Instant::now() + SECOND);
-        let places: Vec<_> = (0..WAITERS_MAX).map_while(|_| waiters.take_place()).collect();
+        let places: Vec<_> = (0..WAITERS_MAX).map_while(|_| waiters.waiting.take(1)).collect();
         assert_eq!(places.len(), WAITERS_MAX);
         assert!(waiters.wait(|| Some(soon)).now_or_never().is_some());
         drop(places);

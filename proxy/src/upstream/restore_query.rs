@@ -5,9 +5,6 @@
 //!                                                        └─ no, or nothing within a second ──► the usual choice
 //! ```
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -16,6 +13,7 @@ use tokio::time::timeout;
 use trunkline_protocol::service::{RestoreAnswer, RestoreQuery, ServiceMessage};
 
 use super::{AppServerId, Hub};
+use crate::bounded::{Lease, Leases};
 
 /// Time for the answers: a client waits for them, and begins with nothing when they are late.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -25,22 +23,13 @@ const WAITING_MAX: usize = 16_384;
 
 /// Queries of a node that have no answer yet.
 #[derive(Debug, Default)]
-pub(crate) struct RestoreQueries {
-    waiting: Mutex<HashMap<i64, WaitingQuery>>,
-    next: AtomicI64,
-}
+pub(crate) struct RestoreQueries(Leases<WaitingQuery>);
 
 #[derive(Debug)]
 struct WaitingQuery {
     /// App servers that have not answered.
     asked: Vec<AppServerId>,
     found: oneshot::Sender<AppServerId>,
-}
-
-/// Query that is forgotten with the client that waits for it.
-struct OpenQuery<'a> {
-    queries: &'a RestoreQueries,
-    id: i64,
 }
 
 impl RestoreQueries {
@@ -58,46 +47,31 @@ impl RestoreQueries {
         }
         let (found, answer) = oneshot::channel();
         let query = self.open(WaitingQuery { asked: links.iter().map(|link| link.app()).collect(), found })?;
+        let query_id = i64::try_from(query.number()).ok()?;
         for link in links {
             let (connection_id, user_id) = (connection_id.clone(), user.map(ByteString::from));
-            link.send(&ServiceMessage::RestoreQuery(RestoreQuery { connection_id, user_id, query_id: query.id }));
+            link.send(&ServiceMessage::RestoreQuery(RestoreQuery { connection_id, user_id, query_id }));
         }
         timeout(ANSWER_TIMEOUT, answer).await.ok()?.ok()
     }
 
-    fn open(&self, query: WaitingQuery) -> Option<OpenQuery<'_>> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut waiting = self.lock();
-        if waiting.len() >= WAITING_MAX {
-            return None;
-        }
-        waiting.insert(id, query);
-        Some(OpenQuery { queries: self, id })
+    fn open(&self, query: WaitingQuery) -> Option<Lease<WaitingQuery>> {
+        self.0.take(WAITING_MAX, query)
     }
 
     /// Takes the answer of an app server; one that was not asked, or has answered, is not listened to.
     pub(crate) fn answer(&self, app: AppServerId, answer: &RestoreAnswer) {
-        let mut waiting = self.lock();
-        let Some(query) = waiting.get_mut(&answer.query_id) else { return };
+        let (mut waiting, number) = (self.0.lock(), u64::try_from(answer.query_id).unwrap_or_default());
+        let Some(query) = waiting.get_mut(number) else { return };
         let Some(place) = query.asked.iter().position(|asked| *asked == app) else { return };
         query.asked.swap_remove(place);
         if (answer.is_kept || query.asked.is_empty())
-            && let Some(query) = waiting.remove(&answer.query_id)
+            && let Some(query) = waiting.revoke(number)
             && answer.is_kept
         {
             // It fails when the client has gone.
             let _ = query.found.send(app);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<i64, WaitingQuery>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for OpenQuery<'_> {
-    fn drop(&mut self) {
-        self.queries.lock().remove(&self.id);
     }
 }
 
@@ -107,13 +81,14 @@ mod tests {
 
     use super::*;
 
-    fn ask<'a>(queries: &'a RestoreQueries, apps: &[u32]) -> (OpenQuery<'a>, oneshot::Receiver<AppServerId>) {
+    fn ask(queries: &RestoreQueries, apps: &[u32]) -> (Lease<WaitingQuery>, oneshot::Receiver<AppServerId>) {
         let (found, answer) = oneshot::channel();
         let asked = apps.iter().map(|app| AppServerId::from(*app)).collect();
         (queries.open(WaitingQuery { asked, found }).unwrap(), answer)
     }
 
-    fn answer(queries: &RestoreQueries, app: u32, query_id: i64, is_kept: bool) {
+    fn answer(queries: &RestoreQueries, app: u32, query: u64, is_kept: bool) {
+        let query_id = i64::try_from(query).unwrap();
         queries.answer(AppServerId::from(app), &RestoreAnswer { query_id, is_kept });
     }
 
@@ -121,21 +96,21 @@ mod tests {
     fn the_first_yes_of_an_app_server_that_was_asked_counts() {
         let queries = RestoreQueries::default();
         let (query, mut found) = ask(&queries, &[1, 2]);
-        answer(&queries, 3, query.id, true);
-        answer(&queries, 1, query.id + 1, true);
-        answer(&queries, 1, query.id, false);
-        answer(&queries, 1, query.id, true);
+        answer(&queries, 3, query.number(), true);
+        answer(&queries, 1, query.number() + 1, true);
+        answer(&queries, 1, query.number(), false);
+        answer(&queries, 1, query.number(), true);
         assert_eq!(found.try_recv(), Err(TryRecvError::Empty));
-        answer(&queries, 2, query.id, true);
+        answer(&queries, 2, query.number(), true);
         assert_eq!(found.try_recv(), Ok(AppServerId::from(2)));
-        assert!(queries.lock().is_empty());
+        assert_eq!(queries.0.lock().len(), 0);
     }
 
     #[test]
     fn nobody_waits_any_more_when_all_have_said_no() {
         let queries = RestoreQueries::default();
         let (query, mut found) = ask(&queries, &[1]);
-        answer(&queries, 1, query.id, false);
+        answer(&queries, 1, query.number(), false);
         assert_eq!(found.try_recv(), Err(TryRecvError::Closed));
     }
 

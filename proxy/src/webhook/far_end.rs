@@ -299,7 +299,7 @@ impl FarEnd {
             client.drop_events();
             return;
         }
-        if backlog.is_full() || backlog.has_too_many_ended() {
+        if backlog.bytes.is_exceeded() || backlog.ended.is_exceeded() {
             let is_untold = client.is_untold();
             hub.counters().dropped.add(client.drop_events());
             if is_untold {
@@ -307,7 +307,7 @@ impl FarEnd {
                 return;
             }
         }
-        if backlog.has_too_many_ended() {
+        if backlog.ended.is_exceeded() {
             hub.counters().dropped.increment();
         } else {
             self.tell(id, EventKind::Disconnected, error);
@@ -324,7 +324,7 @@ impl FarEnd {
             self.line.insert(self.next_place, ByteString::from(&**id));
             self.next_place += 1;
         }
-        if let Some(operation) = client.flow(self.hub.backlog().is_full()) {
+        if let Some(operation) = client.flow(self.hub.backlog().bytes.is_exceeded()) {
             let flow = ConnectionFlowControl { connection_id: id.clone(), subject: FlowSubject::Client, operation };
             self.frames.push(ServiceMessage::ConnectionFlowControl(flow));
         }
@@ -449,7 +449,7 @@ mod tests {
         assert!(take(&mut end, close("c", Some(MIGRATE_TO_HEADER))).posts.is_empty(), "it goes on elsewhere");
         let late = answered(&mut end, &"c".into(), WebhookAnswer::Completion(Bytes::new()));
         assert!(late.frames.is_empty() && late.posts.is_empty());
-        assert_eq!((backlog.clients(), backlog.bytes()), (0, 0));
+        assert_eq!((backlog.clients.used(), backlog.bytes.used()), (0, 0));
     }
 
     #[test]
@@ -462,7 +462,7 @@ mod tests {
         drop(take(&mut end, close("b", None)));
         let late = answered(&mut end, &"b".into(), WebhookAnswer::Done);
         assert!(late.frames.is_empty() && late.posts.is_empty());
-        assert_eq!((backlog.clients(), backlog.bytes()), (0, 0));
+        assert_eq!((backlog.clients.used(), backlog.bytes.used()), (0, 0));
     }
 
     #[test]
@@ -476,11 +476,11 @@ mod tests {
                 drop(end.take(data_for(&id.as_str().into(), Bytes::from_static(HANDSHAKE))));
                 drop(end.take(close_of(&id.into(), "")));
             }
-            assert_eq!((backlog.clients(), end.line.len()), (most, most));
+            assert_eq!((backlog.clients.used(), end.line.len()), (most, most));
             while let Some(post) = end.next_post() {
                 drop(end.answered(&post.connection_id, WebhookAnswer::Done));
             }
-            assert_eq!((backlog.clients(), backlog.bytes()), (0, 0));
+            assert_eq!((backlog.clients.used(), backlog.bytes.used()), (0, 0));
         }
     }
 
@@ -492,7 +492,7 @@ mod tests {
         drop(end.take(open("untold", None)));
         drop(end.take(data("untold", HANDSHAKE)));
         drop(end.take(close("untold", None)));
-        assert_eq!((backlog.clients(), end.has_next_post()), (1, false));
+        assert_eq!((backlog.clients.used(), end.has_next_post()), (1, false));
         drop(end.take(close("told", None)));
         assert_eq!(names(&answered(&mut end, &"told".into(), WebhookAnswer::Done)), ["disconnected"]);
     }
@@ -507,9 +507,9 @@ mod tests {
             ..OpenConnection::default()
         })));
         drop(end.take(data("c", HANDSHAKE)));
-        assert!((200..500).contains(&backlog.bytes()), "{}", backlog.bytes());
+        assert!((200..500).contains(&backlog.bytes.used()), "{}", backlog.bytes.used());
         drop(end.take(close("c", None)));
-        assert!((1_400..2_000).contains(&backlog.bytes()), "{}", backlog.bytes());
+        assert!((1_400..2_000).contains(&backlog.bytes.used()), "{}", backlog.bytes.used());
     }
 
     #[test]
@@ -524,7 +524,7 @@ mod tests {
             answer.payload,
             "{\"error\":\"The server does not support version 9 of the 'json' protocol.\"}\u{1e}"
         );
-        assert_eq!((steps.posts.len(), backlog.clients()), (0, 0));
+        assert_eq!((steps.posts.len(), backlog.clients.used()), (0, 0));
     }
 
     fn question(number: usize) -> ServiceMessage {
@@ -597,7 +597,7 @@ mod tests {
                 under_way.remove(&id);
                 check(answered(&mut end, &id, WebhookAnswer::Done), &mut under_way, &mut paused);
             }
-            prop_assert_eq!((backlog.clients(), backlog.bytes()), (0, 0));
+            prop_assert_eq!((backlog.clients.used(), backlog.bytes.used()), (0, 0));
         }
     }
 

@@ -86,7 +86,7 @@ impl WebhookClient {
             next_number: 0,
             is_paused: false,
             questions: Vec::new(),
-            share: BacklogShare::new(backlog),
+            share: backlog.share(),
         }
     }
 
@@ -103,7 +103,7 @@ impl WebhookClient {
     pub(super) fn push(&mut self, event: WebhookEvent) {
         let event = WebhookEvent { number: self.next_number, ..event };
         self.next_number += 1;
-        self.share.add(event.bytes());
+        self.share.bytes.add(event.bytes());
         self.events.push_back(event);
     }
 
@@ -126,19 +126,19 @@ impl WebhookClient {
     /// Notes that the event under way is answered, or given up.
     pub(super) fn answered(&mut self) {
         if let Some(bytes) = self.under_way.take() {
-            self.share.remove(bytes);
+            self.share.bytes.remove(bytes);
         }
     }
 
     /// Keeps what a client has sent before it was let in.
     pub(super) fn keep_early(&mut self, bytes: &[u8]) {
         self.early.extend_from_slice(bytes);
-        self.share.add(bytes.len());
+        self.share.bytes.add(bytes.len());
     }
 
     /// Takes what was kept.
     pub(super) fn take_early(&mut self) -> Vec<u8> {
-        self.share.remove(self.early.len());
+        self.share.bytes.remove(self.early.len());
         std::mem::take(&mut self.early)
     }
 
@@ -148,11 +148,12 @@ impl WebhookClient {
         self.events.front().is_some_and(|event| event.kind == EventKind::Connected)
     }
 
-    /// Notes that it has gone; its events go on. What is known of it is kept for them alone from now on, so it counts.
+    /// Notes once that it has gone; its events go on. What is known of it is kept for them alone from now on, so it
+    /// counts.
     pub(super) fn end(&mut self) {
         self.stage = WebhookStage::Over;
-        self.share.end();
-        self.share.add(self.facts.bytes());
+        self.share.ended.add(1);
+        self.share.bytes.add(self.facts.bytes());
         self.questions = Vec::new();
         drop(self.take_early());
     }
@@ -160,7 +161,7 @@ impl WebhookClient {
     /// Drops the events that wait, and returns their number.
     pub(super) fn drop_events(&mut self) -> u64 {
         let count = self.events.len() as u64;
-        self.share.remove(self.events.iter().map(WebhookEvent::bytes).sum());
+        self.share.bytes.remove(self.events.iter().map(WebhookEvent::bytes).sum());
         self.events.clear();
         count
     }
@@ -177,7 +178,7 @@ impl WebhookClient {
         if self.stage == WebhookStage::Over {
             return None;
         }
-        let bytes = self.share.bytes();
+        let bytes = self.share.bytes.amount();
         let is_much_when_full = is_backlog_full && bytes > WAITING_WHEN_FULL_MAX_BYTES;
         let is_too_much = bytes > WAITING_MAX_BYTES || is_much_when_full;
         let is_little = bytes <= WAITING_MAX_BYTES / 2 && !is_much_when_full;
@@ -239,7 +240,7 @@ mod tests {
         client.answered();
         assert_eq!((client.take_next().unwrap().number, client.is_finished()), (2, false));
         client.answered();
-        assert_eq!((client.is_finished(), backlog.bytes()), (true, 0));
+        assert_eq!((client.is_finished(), backlog.bytes.used()), (true, 0));
     }
 
     #[test]

@@ -96,13 +96,13 @@ impl Webhooks {
     /// Bytes of events that wait, those under way included.
     #[must_use]
     pub(crate) fn waiting_bytes(&self) -> usize {
-        self.terms.backlog.bytes()
+        self.terms.backlog.bytes.used()
     }
 
     /// Clients whose end no back end has been told of.
     #[must_use]
     pub(crate) fn clients(&self) -> usize {
-        self.terms.backlog.clients()
+        self.terms.backlog.clients.used()
     }
 
     fn hubs(&self) -> MutexGuard<'_, HashMap<String, Weak<WebhookHub>>> {

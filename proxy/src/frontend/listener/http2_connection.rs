@@ -29,7 +29,6 @@ use super::open_stream::OpenStreams;
 use super::socket_context::SocketContext;
 use super::stream_progress::{StreamBody, StreamProgress};
 use crate::frontend::request_extension::PeerAddress;
-use crate::limits::RelayConnection;
 use crate::net::socket::{CurrentStallLimit, WriteStallLimit};
 
 /// Maximum of concurrent requests on one connection, the least that RFC 9113 recommends. Each event stream of a page is
@@ -132,7 +131,7 @@ where
 {
     let SocketContext { peer, gate, admitted: _admitted, patience, is_trusted } = context;
     // A load balancer's connection stands for many clients.
-    let relays = (!is_trusted).then(RelayConnection::default);
+    let relays = (!is_trusted).then(|| gate.relay_connection());
     let (streams, body_timeout) = (OpenStreams::new(), gate.body_timeout());
     // A client that reads nothing does not answer to pings either; but where they can't even leave, nobody counts that.
     patience.set(WriteStallLimit::Idle(2 * ALIVE_INTERVAL));

@@ -12,10 +12,11 @@ use tracing::debug;
 use trunkline_protocol::cause::Cause;
 
 use super::head_timer::HeadTimer;
+use crate::bounded::BudgetShare;
 use crate::frontend::refusal::count_refused_socket;
 #[cfg(feature = "tls")]
 use crate::frontend::request_head::HEADERS_MAX;
-use crate::limits::{AddressPermit, SetupFault};
+use crate::limits::{AddressPermit, RelayConnection, SetupFault};
 use crate::metrics::{Counters, Limit};
 use crate::net::socket::half_close;
 use crate::shard::Shared;
@@ -37,8 +38,8 @@ pub(crate) struct ListenerGate {
 /// Guard of an admitted socket, for as long as requests are served on it.
 #[derive(Debug)]
 pub(crate) struct AdmittedSocket {
-    shared: Arc<Shared>,
     permit: Option<AddressPermit>,
+    _open: BudgetShare,
 }
 
 /// Limit that refuses a socket.
@@ -60,15 +61,13 @@ impl ListenerGate {
     pub(crate) fn admit(&self, peer: SocketAddr) -> Result<AdmittedSocket, SocketRefusal> {
         self.counters.accepted.increment();
         let (limits, settings) = (&self.shared.limits, &self.shared.settings);
-        let open = self.shared.sockets() + u64::from(limits.open()) + u64::from(limits.pipes.count());
+        let open = self.shared.sockets() + (limits.open.used() + limits.pipes.len()) as u64;
         if settings.limits.connections.is_some_and(|most| open >= u64::from(most.get())) {
             self.counters.limit(Limit::Connections).increment();
             count_refused_socket(&self.counters, Cause::LimitConnections);
             return Err(SocketRefusal::Full);
         }
-        let permit = self.permit(peer)?;
-        limits.opened();
-        Ok(AdmittedSocket { shared: self.shared.clone(), permit })
+        Ok(AdmittedSocket { permit: self.permit(peer)?, _open: limits.open.charge(1) })
     }
 
     /// Counts an admitted socket for the client that its load balancer has named.
@@ -79,11 +78,17 @@ impl ListenerGate {
 
     fn permit(&self, peer: SocketAddr) -> Result<Option<AddressPermit>, SocketRefusal> {
         let addresses = self.shared.limits.sockets.as_ref().filter(|_| !self.trusts(peer));
-        let permit = addresses.map(|addresses| addresses.take(peer.ip()).ok_or(SocketRefusal::FullForAddress));
+        let permit = addresses
+            .map(|addresses| addresses.take(Some(peer.ip().into())).map_err(|_| SocketRefusal::FullForAddress));
         permit.transpose().inspect_err(|_| {
             self.counters.limit(Limit::ConnectionsPerAddress).increment();
             count_refused_socket(&self.counters, Cause::LimitAddress);
         })
+    }
+
+    /// Counter of the requests to app servers that a connection makes.
+    pub(super) fn relay_connection(&self) -> RelayConnection {
+        self.shared.limits.relays.connection()
     }
 
     /// Builder of an HTTP/1 connection within the limits, whose first head may take this long.
@@ -174,12 +179,6 @@ impl ListenerGate {
             self.counters.malformed.increment();
             count_refused_socket(&self.counters, Cause::RequestInvalid);
         }
-    }
-}
-
-impl Drop for AdmittedSocket {
-    fn drop(&mut self) {
-        self.shared.limits.closed();
     }
 }
 

@@ -17,6 +17,7 @@ use hyper::body::Body as _;
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::cause::Cause;
 
+use crate::bounded::Lease;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::in_flight::InFlight;
@@ -35,7 +36,7 @@ use crate::net::address::Address;
 use crate::net::http_client::Patience;
 use crate::net::socket::WriteStallLimit;
 use crate::shard::Reachability;
-use crate::transport::http_transport::{CarriedGuard, GetKind};
+use crate::transport::http_transport::{CarriedGet, GetKind};
 
 /// Time after which a client that reads nothing of its answer loses the rest. Only the owner knows whether the
 /// connection lives, and can't say so while nothing moves.
@@ -81,7 +82,7 @@ pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Reque
     let limit = settings.relay.hop_timeout + wait_at_owner(settings.http_transports.poll_timeout, &request);
     let reachability = client.token.as_ref().map(|token| endpoint.shared.other_nodes().reachability(&token.boot));
     let carried = begin_get(endpoint, (owner, &client), &request);
-    let lost = carried.as_ref().map(|get| get.lost().clone()).unwrap_or_default();
+    let lost = carried.as_ref().map(|get| get.token().clone()).unwrap_or_default();
     let is_stream = wants_event_stream(request.headers());
     let (mut parts, body) = request.into_parts();
     let user = owner_head::prepare_request(&mut parts, &client);
@@ -145,7 +146,7 @@ fn begin_get(
     endpoint: &Endpoint,
     (owner, client): (&Address, &ConnectingClient),
     request: &Request,
-) -> Option<CarriedGuard> {
+) -> Option<Lease<CarriedGet>> {
     let is_get = request.method() == Method::GET;
     let query = RequestQuery::of(request);
     let token = query.connection_token().filter(|_| is_get)?;

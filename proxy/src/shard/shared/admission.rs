@@ -27,7 +27,7 @@ pub(crate) struct Admission {
     /// Connections over HTTP transports.
     pub http_transports: HttpTransports,
     /// GETs that are carried to the owners of their connections.
-    pub carried_gets: Arc<CarriedGets>,
+    pub carried_gets: CarriedGets,
     /// Queries for what lost clients had.
     pub restore_queries: RestoreQueries,
 }
@@ -62,7 +62,7 @@ impl Admission {
             signing_keys: keys,
             has_warned_of_plain: AtomicBool::new(false),
             http_transports: HttpTransports::default(),
-            carried_gets: Arc::default(),
+            carried_gets: CarriedGets::default(),
             restore_queries: RestoreQueries::default(),
         }
     }

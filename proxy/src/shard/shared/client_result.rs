@@ -10,7 +10,9 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 use trunkline_protocol::service::{ClientInvocation, ErrorCompletion, ServiceMessage};
 
-use crate::limits::{SignerPlace, SignerPlaces, SignerShare, TableFull};
+use crate::auth::Signer;
+use crate::bounded::{Permit, Permits};
+use crate::limits::{SignerShare, TableFull};
 use crate::upstream::{AppServerId, Asker};
 
 /// Time that a client has to answer, as long as Azure's service gives it.
@@ -23,7 +25,7 @@ const WAITING_MAX: usize = 65_536;
 #[derive(Debug)]
 pub(crate) struct ClientResults {
     waiting: Mutex<HashMap<ByteString, WaitingResult>>,
-    places: SignerPlaces,
+    permits: Permits<Signer>,
 }
 
 /// Reason why a client is not asked.
@@ -47,12 +49,12 @@ pub(crate) struct WaitingResult {
     /// Boot id of the node that has the client, if it is another one.
     node: Option<Box<str>>,
     until: Instant,
-    _place: SignerPlace,
+    _permit: Permit<Signer>,
 }
 
 impl Default for ClientResults {
     fn default() -> Self {
-        Self { waiting: Mutex::default(), places: SignerPlaces::new(WAITING_MAX, WAITING_MAX) }
+        Self { waiting: Mutex::default(), permits: Permits::new(WAITING_MAX, WAITING_MAX) }
     }
 }
 
@@ -72,10 +74,10 @@ impl ClientResults {
         if waiting.contains_key(&request.invocation_id) {
             return Err(ResultRefused::InUse);
         }
-        let _place = self.places.take(share).map_err(ResultRefused::Full)?;
+        let _permit = share.take(&self.permits).map_err(ResultRefused::Full)?;
         let (connection_id, caller) = (request.connection_id.clone(), request.caller_server_id.clone());
         let (asker, until) = (asker.clone(), Instant::now() + RESULT_TIMEOUT);
-        let question = WaitingResult { asker, connection_id, caller, owner, node: None, until, _place };
+        let question = WaitingResult { asker, connection_id, caller, owner, node: None, until, _permit };
         waiting.insert(request.invocation_id.clone(), question);
         Ok(())
     }
@@ -187,7 +189,6 @@ fn error_completion(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::Signer;
     use crate::upstream::HubIndex;
 
     #[derive(Debug, Default)]

@@ -6,13 +6,12 @@
 //! bound.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use slab::Slab;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+use crate::bounded::{Lease, Leases};
 use crate::net::address::Address;
 
 /// Time that an event stream has to settle before it is ended: its client has shaken hands by then.
@@ -26,16 +25,14 @@ const FEW_STREAMS: usize = 5;
 
 /// Table of the GETs that are under way.
 #[derive(Debug, Default)]
-pub(crate) struct CarriedGets(Mutex<Slab<CarriedGet>>);
+pub(crate) struct CarriedGets(Leases<CarriedGet>);
 
-/// GET that is carried, and what ends it.
+/// GET that is carried. Its lease is revoked when the owner is lost.
 #[derive(Debug, Clone)]
 pub(crate) struct CarriedGet {
     pub(crate) owner: Address,
     /// Boot id of the owner.
     boot: Arc<str>,
-    /// Cancelled when the owner is lost.
-    lost: CancellationToken,
     /// Sealed token of its connection.
     pub(crate) token: Arc<str>,
     pub(crate) kind: GetKind,
@@ -51,62 +48,37 @@ pub(crate) enum GetKind {
     Poll,
 }
 
-/// Guard of a carried GET.
-#[derive(Debug)]
-pub(crate) struct CarriedGuard {
-    gets: Arc<CarriedGets>,
-    key: usize,
-    lost: CancellationToken,
-}
-
-impl CarriedGuard {
-    /// Token that is cancelled when the owner is lost.
-    #[must_use]
-    pub(crate) fn lost(&self) -> &CancellationToken {
-        &self.lost
-    }
-}
-
 impl CarriedGets {
-    /// Notes a GET that begins, until the guard is dropped.
-    pub(crate) fn begin(self: &Arc<Self>, (owner, boot): (&Address, &str), token: &str, kind: GetKind) -> CarriedGuard {
-        let lost = CancellationToken::new();
-        let get = CarriedGet {
-            owner: owner.clone(),
-            boot: boot.into(),
-            lost: lost.clone(),
-            token: token.into(),
-            kind,
-            since: Instant::now(),
-            is_asked: false,
-        };
-        let key = self.lock().insert(get);
-        CarriedGuard { gets: self.clone(), key, lost }
+    /// Notes a GET that begins, until the lease is dropped.
+    pub(crate) fn begin(&self, (owner, boot): (&Address, &str), token: &str, kind: GetKind) -> Lease<CarriedGet> {
+        let (owner, boot, token) = (owner.clone(), boot.into(), token.into());
+        self.0.add(CarriedGet { owner, boot, token, kind, since: Instant::now(), is_asked: false })
     }
 
     /// Owners of the GETs under way, each once: address and boot id.
     #[must_use]
     pub(crate) fn owners(&self) -> HashSet<(Address, Arc<str>)> {
-        self.lock().iter().map(|(_, get)| (get.owner.clone(), get.boot.clone())).collect()
+        self.0.lock().iter().map(|(_, get)| (get.owner.clone(), get.boot.clone())).collect()
     }
 
     /// Ends all GETs of an owner that is lost; returns how many.
     pub(crate) fn end_of_lost(&self, boot: &str) -> usize {
-        let gets = self.lock();
-        gets.iter().filter(|(_, get)| *get.boot == *boot).map(|(_, get)| get.lost.cancel()).count()
+        let mut gets = self.0.lock();
+        let lost: Vec<_> = gets.iter().filter(|(_, get)| *get.boot == *boot).map(|(number, _)| number).collect();
+        lost.into_iter().filter_map(|number| gets.revoke(number)).count()
     }
 
     /// Number of GETs under way.
     #[must_use]
     pub(crate) fn count(&self) -> usize {
-        self.lock().len()
+        self.0.lock().len()
     }
 
     /// GETs that are to end in this step: all polls, and as many event streams as have to, if all of them are to be
     /// told in so many steps.
     #[must_use]
     pub(crate) fn take_due(&self, now: Instant, steps: usize) -> Vec<CarriedGet> {
-        let mut gets = self.lock();
+        let mut gets = self.0.lock();
         let is_due = |get: &CarriedGet| {
             let after = if get.is_asked { ASK_AGAIN } else { SETTLING_TIME };
             get.kind == GetKind::EventStream && get.since + after <= now
@@ -115,25 +87,11 @@ impl CarriedGets {
         let most = streams.div_ceil(steps.max(1)).max(FEW_STREAMS);
         let mut due: Vec<_> =
             gets.iter().filter(|(_, get)| get.kind == GetKind::Poll).map(|(_, get)| get.clone()).collect();
-        for (_, get) in gets.iter_mut().filter(|(_, get)| is_due(get)).take(most) {
+        for get in gets.iter_mut().filter(|get| is_due(get)).take(most) {
             (get.since, get.is_asked) = (now, true);
             due.push(get.clone());
         }
         due
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Slab<CarriedGet>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for CarriedGuard {
-    fn drop(&mut self) {
-        let mut gets = self.gets.lock();
-        gets.try_remove(self.key);
-        if gets.is_empty() {
-            gets.shrink_to_fit();
-        }
     }
 }
 
@@ -143,7 +101,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn polls_end_at_once_and_event_streams_spread_out_each_once() {
-        let (gets, owner) = (Arc::new(CarriedGets::default()), "http://10.0.0.1:8080".parse().unwrap());
+        let (gets, owner) = (CarriedGets::default(), "http://10.0.0.1:8080".parse().unwrap());
         let poll = gets.begin((&owner, "b1"), "poll", GetKind::Poll);
         let streams: Vec<_> =
             (0..100).map(|n| gets.begin((&owner, "b1"), &n.to_string(), GetKind::EventStream)).collect();
@@ -162,7 +120,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_few_streams_end_soon() {
-        let (gets, owner) = (Arc::new(CarriedGets::default()), "http://10.0.0.1:8080".parse().unwrap());
+        let (gets, owner) = (CarriedGets::default(), "http://10.0.0.1:8080".parse().unwrap());
         let _streams: Vec<_> =
             (0..7).map(|n| gets.begin((&owner, "b1"), &n.to_string(), GetKind::EventStream)).collect();
         let now = Instant::now() + SETTLING_TIME;

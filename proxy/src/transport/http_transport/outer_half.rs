@@ -16,7 +16,7 @@ use trunkline_protocol::manifest::Transport;
 
 use super::inner_half::InnerHalf;
 use super::message_reader::MessageReader;
-use crate::limits::{AddressPermit, PipePermit};
+use crate::limits::AddressPermit;
 
 /// Bytes that a pipe holds in each direction before its writer waits; the official server's limit.
 pub(super) const PIPE_BYTES: usize = 64 * 1024;
@@ -27,7 +27,7 @@ pub(crate) struct OuterHalf {
     id: Arc<str>,
     transport: OnceLock<Transport>,
     /// The inner half, until the first GET hands it to the client module; a POST that came before it has a permit.
-    inner: StdMutex<Option<(InnerHalf, Option<PipePermit>)>>,
+    inner: StdMutex<Option<(InnerHalf, Option<AddressPermit>)>>,
     /// Why it has closed, for the inner half; the first cause counts.
     cause: Arc<OnceLock<Cause>>,
     upward: Mutex<WriteHalf<DuplexStream>>,
@@ -52,7 +52,7 @@ pub(crate) struct TransportPermits {
     /// Permit of its address, for as long as it lives.
     pub connection: Option<Box<AddressPermit>>,
     /// Permit of a pipe that a POST makes, until the first GET.
-    pub pipe: Option<PipePermit>,
+    pub pipe: Option<AddressPermit>,
 }
 
 /// Result of a poll.

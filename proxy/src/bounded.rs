@@ -1,0 +1,18 @@
+//! Bounded things of general use: permits, budgets and tables with a limit. They know nothing of what they bound.
+//!
+//! | file and folder | contents |
+//! |---|---|
+//! | `partition` | values with a lock each, one of them for each key |
+//! | `budget` | an amount in use, shared by threads, with a limit |
+//! | `permit` | permits with a limit for all and a share for each key |
+//! | `lease` | entries of a table, each as long as its lease lives |
+
+mod budget;
+mod lease;
+mod partition;
+mod permit;
+
+pub(crate) use budget::{Budget, BudgetShare};
+pub(crate) use lease::{Lease, LeaseTable, Leases};
+pub(crate) use partition::Partitions;
+pub(crate) use permit::{Full, Permit, Permits};

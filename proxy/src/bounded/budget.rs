@@ -1,0 +1,118 @@
+//! Budgets: an amount in use, such as bytes or requests, and its limit. A share of it returns when it is dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Amount in use and its limit, shared by threads.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+/// Share of a budget; dropping it returns the amount.
+#[derive(Debug)]
+pub(crate) struct BudgetShare {
+    budget: Arc<Budget>,
+    amount: usize,
+}
+
+impl Budget {
+    /// Budget with nothing in use; `usize::MAX` for no limit.
+    #[must_use]
+    pub(crate) const fn new(limit: usize) -> Self {
+        Self { limit, used: AtomicUsize::new(0) }
+    }
+
+    /// Amount in use.
+    #[must_use]
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether more is in use than the limit.
+    #[must_use]
+    pub(crate) fn is_exceeded(&self) -> bool {
+        self.used() > self.limit
+    }
+
+    /// Maximum amount that may be taken.
+    #[must_use]
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Takes an amount; `None` if less is left.
+    #[must_use]
+    pub(crate) fn take(self: &Arc<Self>, amount: usize) -> Option<BudgetShare> {
+        self.reserve(amount).then(|| BudgetShare { budget: self.clone(), amount })
+    }
+
+    /// Counts an amount that is in use in any case, beyond the limit too.
+    #[must_use]
+    pub(crate) fn charge(self: &Arc<Self>, amount: usize) -> BudgetShare {
+        self.used.fetch_add(amount, Ordering::Relaxed);
+        BudgetShare { budget: self.clone(), amount }
+    }
+
+    /// Takes an amount without a share of it, which has to be released; `false` if less is left.
+    pub(super) fn reserve(&self, amount: usize) -> bool {
+        let more = |used: usize| used.checked_add(amount).filter(|all| *all <= self.limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Returns an amount that was reserved.
+    pub(super) fn release(&self, amount: usize) {
+        self.used.fetch_sub(amount, Ordering::Relaxed);
+    }
+}
+
+impl BudgetShare {
+    /// Amount that this share holds.
+    #[must_use]
+    pub(crate) fn amount(&self) -> usize {
+        self.amount
+    }
+
+    /// Adds to the amount, beyond the limit too.
+    pub(crate) fn add(&mut self, amount: usize) {
+        self.budget.used.fetch_add(amount, Ordering::Relaxed);
+        self.amount += amount;
+    }
+
+    /// Returns a part of the amount, all of it at most.
+    pub(crate) fn remove(&mut self, amount: usize) {
+        let removed = amount.min(self.amount);
+        self.budget.release(removed);
+        self.amount -= removed;
+    }
+}
+
+impl Drop for BudgetShare {
+    fn drop(&mut self) {
+        self.budget.release(self.amount);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_refuses_what_exceeds_it_and_gets_back_what_is_dropped() {
+        let budget = Arc::new(Budget::new(10));
+        let mut share = budget.take(6).unwrap();
+        assert!(budget.take(5).is_none() && budget.take(usize::MAX).is_none() && budget.take(4).is_some());
+        share.add(3);
+        assert_eq!((share.amount(), budget.used(), budget.take(2).is_none()), (9, 9, true));
+        share.remove(8);
+        let charged = budget.charge(20);
+        assert_eq!(
+            (budget.used(), budget.is_exceeded(), budget.take(1).is_none()),
+            (21, true, true),
+            "in use already, whatever the limit"
+        );
+        drop((share, charged));
+        assert_eq!((budget.used(), budget.limit()), (0, 10));
+    }
+}

@@ -1,0 +1,58 @@
+//! Partitions by key: threads that use different keys rarely wait for the same lock.
+
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Number of partitions.
+const PARTITIONS: usize = 16;
+
+/// Values, one of which is responsible for a key. The hash is seeded, so clients can't choose keys that collide.
+#[derive(Debug)]
+pub(crate) struct Partitions<T> {
+    hasher: RandomState,
+    all: [Mutex<T>; PARTITIONS],
+}
+
+impl<T: Default> Default for Partitions<T> {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), all: std::array::from_fn(|_| Mutex::default()) }
+    }
+}
+
+impl<T> Partitions<T> {
+    /// Hash of a key.
+    #[must_use]
+    pub(crate) fn hash(&self, key: &impl Hash) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// Locks the partition of a key.
+    pub(crate) fn of(&self, key: &impl Hash) -> MutexGuard<'_, T> {
+        self.of_hash(self.hash(key))
+    }
+
+    /// Locks the partition of a key with this hash.
+    pub(crate) fn of_hash(&self, hash: u64) -> MutexGuard<'_, T> {
+        let [first, rest @ ..] = &self.all;
+        let place = usize::try_from(hash % PARTITIONS as u64).unwrap_or_default();
+        let partition = place.checked_sub(1).and_then(|place| rest.get(place)).unwrap_or(first);
+        partition.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_one_partition_and_all_are_used() {
+        let partitions = Partitions::<Vec<u32>>::default();
+        for key in 0..1_000_u32 {
+            partitions.of(&key).push(key);
+            assert!(partitions.of_hash(partitions.hash(&key)).contains(&key));
+        }
+        let sizes = partitions.all.iter().map(|partition| partition.lock().unwrap().len());
+        assert!(sizes.clone().all(|size| size > 0));
+        assert_eq!(sizes.sum::<usize>(), 1_000);
+    }
+}

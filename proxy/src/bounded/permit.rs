@@ -1,0 +1,151 @@
+//! Permits: a limit for all of them together, and a share for each key. A permit returns when it is dropped.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use super::budget::Budget;
+use super::partition::Partitions;
+
+/// Permits in use, by key; clones are the same permits. There is an entry for each key with a permit.
+#[derive(Debug)]
+pub(crate) struct Permits<K>(Arc<PermitTable<K>>);
+
+#[derive(Debug)]
+struct PermitTable<K> {
+    all: Budget,
+    share: usize,
+    by_key: Partitions<HashMap<K, usize>>,
+}
+
+/// Permit of a key, or of none; dropping it returns it.
+#[derive(Debug)]
+pub(crate) struct Permit<K: Eq + Hash> {
+    permits: Permits<K>,
+    key: Option<K>,
+}
+
+/// Refusal of a permit: the limit that is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Full<K> {
+    pub(crate) limit: usize,
+    /// Key whose share is in use; `None` if all permits are.
+    pub(crate) key: Option<K>,
+}
+
+impl<K> Clone for Permits<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K: Clone + Eq + Hash> Permits<K> {
+    /// Permits for `limit` holders, of which one key may have up to `share`; `usize::MAX` for no limit.
+    #[must_use]
+    pub(crate) fn new(limit: usize, share: usize) -> Self {
+        Self(Arc::new(PermitTable { all: Budget::new(limit), share, by_key: Partitions::default() }))
+    }
+
+    /// Number of permits in use.
+    #[must_use]
+    pub(crate) fn len(&self) -> usize {
+        self.0.all.used()
+    }
+
+    /// Maximum number of permits.
+    #[must_use]
+    pub(crate) fn limit(&self) -> usize {
+        self.0.all.limit()
+    }
+
+    /// Takes a permit for a key. One without a key counts for the whole only.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub(crate) fn take(&self, key: Option<K>) -> Result<Permit<K>, Full<K>> {
+        self.take_within(usize::MAX, key)
+    }
+
+    /// Takes a permit for a key that may have no more than this share.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub(crate) fn take_within(&self, share: usize, key: Option<K>) -> Result<Permit<K>, Full<K>> {
+        let PermitTable { all, by_key, .. } = &*self.0;
+        if !all.reserve(1) {
+            return Err(Full { limit: all.limit(), key: None });
+        }
+        if let Some(key) = &key {
+            let (limit, mut by_key) = (share.min(self.0.share), by_key.of(key));
+            if by_key.get(key).copied().unwrap_or_default() >= limit {
+                all.release(1);
+                return Err(Full { limit, key: Some(key.clone()) });
+            }
+            *by_key.entry(key.clone()).or_default() += 1;
+        }
+        Ok(Permit { permits: self.clone(), key })
+    }
+}
+
+impl<K: Eq + Hash> Permit<K> {
+    /// Key that the permit counts for.
+    #[must_use]
+    pub(crate) fn key(&self) -> Option<&K> {
+        self.key.as_ref()
+    }
+}
+
+impl<K: Eq + Hash> Drop for Permit<K> {
+    fn drop(&mut self) {
+        let PermitTable { all, by_key, .. } = &*self.permits.0;
+        all.release(1);
+        let Some(key) = &self.key else { return };
+        let mut by_key = by_key.of(key);
+        if let Some(count) = by_key.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                by_key.remove(key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(permits: &Permits<u32>, key: u32) -> Vec<Permit<u32>> {
+        std::iter::from_fn(|| permits.take(Some(key)).ok()).collect()
+    }
+
+    #[test]
+    fn each_key_has_a_share_and_all_together_a_limit() {
+        let permits = Permits::new(5, 3);
+        let (one, two) = (taken(&permits, 1), taken(&permits, 2));
+        assert_eq!((one.len(), two.len(), permits.len()), (3, 2, 5));
+        assert_eq!(permits.take(Some(3)).unwrap_err(), Full { limit: 5, key: None });
+        drop(two);
+        assert_eq!(permits.take(Some(1)).unwrap_err(), Full { limit: 3, key: Some(1) });
+        assert_eq!(permits.len(), 3, "a refusal takes nothing");
+        let without = [permits.take(None).unwrap(), permits.take(None).unwrap()];
+        assert!(permits.take(None).is_err() && without.iter().all(|permit| permit.key().is_none()));
+    }
+
+    #[test]
+    fn a_smaller_share_may_hold_for_a_key() {
+        let permits = Permits::new(usize::MAX, 3);
+        let _kept = permits.take_within(1, Some(7)).unwrap();
+        assert_eq!(permits.take_within(1, Some(7)).unwrap_err(), Full { limit: 1, key: Some(7) });
+        assert_eq!(permits.take_within(0, Some(8)).unwrap_err(), Full { limit: 0, key: Some(8) });
+        assert!(permits.take_within(9, Some(7)).is_ok());
+    }
+
+    #[test]
+    fn a_key_without_permits_takes_no_memory() {
+        let permits = Permits::new(usize::MAX, 2);
+        for key in 0..1_000 {
+            drop((permits.take(Some(key)), permits.take_within(0, Some(key))));
+        }
+        assert!((0..1_000).all(|key| permits.0.by_key.of(&key).is_empty()));
+    }
+}

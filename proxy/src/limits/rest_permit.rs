@@ -1,0 +1,140 @@
+//! Permits of requests to the REST data plane: all of them for any caller, until others want some.
+//!
+//! ```text
+//!  takes a permit ─► waits for the body ─► is executed ─► leaves
+//!                     ▲ displaced            ▲ never
+//! ```
+//!
+//! A hub, a token, its signer and an address each have a share. While there are free permits a share may be exceeded.
+//! When all are taken, a new request gets the permit of the request that has waited longest for its body among those of
+//! another caller beyond its share. So a token for one hub whose bodies never come costs the callers of other hubs
+//! nothing. A call that waits for a client has a permit of its [`SignerShare`](super::SignerShare) instead.
+
+use std::collections::HashMap;
+
+use super::address_key::AddressKey;
+use crate::auth::Signer;
+use crate::bounded::{Lease, LeaseTable, Leases};
+
+/// Callers that have a share when all places are taken.
+const SHARES: usize = 4;
+
+/// Caller of a request, as far as it counts for shares.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum RestShare {
+    Hub(String),
+    /// Hash of the token that the request has shown.
+    Token(u64),
+    /// Signer of that token.
+    Signer(Signer),
+    Address(AddressKey),
+}
+
+/// Permits of requests.
+#[derive(Debug)]
+pub(crate) struct RestPermits {
+    limit: usize,
+    requests: Leases<RestRequest>,
+}
+
+/// Request with a permit.
+#[derive(Debug)]
+pub(crate) struct RestRequest {
+    shares: Vec<RestShare>,
+    waits_for_body: bool,
+}
+
+/// Permit of one request; dropping it returns it.
+pub(crate) type RestPermit = Lease<RestRequest>;
+
+impl RestPermits {
+    #[must_use]
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, requests: Leases::default() }
+    }
+
+    /// Takes a permit for a request with these shares; another one may be displaced for it. `None` if none can be.
+    pub(crate) fn take(&self, shares: impl IntoIterator<Item = RestShare>) -> Option<RestPermit> {
+        let new = RestRequest { shares: shares.into_iter().collect(), waits_for_body: true };
+        self.requests.take_or_revoke(self.limit, new, |requests, new| victim(requests, new, self.limit / SHARES))
+    }
+}
+
+/// The oldest request that waits for its body and exceeds a share which the new request has no part in.
+fn victim(requests: &LeaseTable<RestRequest>, new: &RestRequest, share: usize) -> Option<u64> {
+    let mut counts: HashMap<&RestShare, usize> = HashMap::new();
+    for one in requests.iter().flat_map(|(_, request)| &request.shares) {
+        *counts.entry(one).or_default() += 1;
+    }
+    let is_exceeded = |one: &RestShare| !new.shares.contains(one) && counts.get(one).is_some_and(|n| *n > share);
+    let mut candidates = requests.iter().filter(|(_, request)| request.waits_for_body);
+    candidates.find(|(_, request)| request.shares.iter().any(is_exceeded)).map(|(number, _)| number)
+}
+
+impl RestPermit {
+    /// Notes that the body has arrived. From then on the request is not displaced.
+    pub(crate) fn body_has_come(&self) {
+        self.update(|request| request.waits_for_body = false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST: usize = 16;
+
+    fn hub(name: &str) -> RestShare {
+        RestShare::Hub(name.into())
+    }
+
+    fn ip(last: u8) -> RestShare {
+        RestShare::Address(AddressKey::V4(last.into()))
+    }
+
+    #[test]
+    fn one_caller_may_take_all_places_until_another_one_comes() {
+        let places = RestPermits::new(MOST);
+        let mut of_chat: Vec<_> = (0..MOST).map(|_| places.take([hub("chat"), ip(1)]).unwrap()).collect();
+        assert!(places.take([hub("chat"), ip(1)]).is_none(), "nobody is displaced by his own requests");
+        of_chat[0].body_has_come();
+        let other = places.take([hub("shop"), ip(1)]).unwrap();
+        let displaced: Vec<_> = of_chat.iter().map(|place| place.token().is_cancelled()).collect();
+        assert_eq!(displaced.iter().filter(|is| **is).count(), 1);
+        assert!(displaced[1], "the oldest one whose body has not come");
+        let elsewhere = places.take([hub("chat"), ip(2)]).unwrap();
+        assert!(of_chat[2].token().is_cancelled(), "an address has a share, too");
+        drop((other, elsewhere));
+        of_chat.clear();
+        assert!(places.requests.lock().len() == 0);
+    }
+
+    #[test]
+    fn a_token_for_everything_can_not_take_all_by_naming_many_hubs() {
+        let places = RestPermits::new(MOST);
+        let many: Vec<_> =
+            (0..MOST).map(|number| places.take([hub(&number.to_string()), RestShare::Token(1)]).unwrap()).collect();
+        let one = places.take([hub("0"), RestShare::Token(2)]).unwrap();
+        assert!(many[0].token().is_cancelled());
+        drop(one);
+    }
+
+    #[test]
+    fn the_key_of_an_app_can_not_take_all_by_signing_many_tokens() {
+        let places = RestPermits::new(MOST);
+        let caller = |app: &str, token| [RestShare::Token(token), RestShare::Signer(Signer::App(app.into()))];
+        let many: Vec<_> = (0..MOST as u64).map(|token| places.take(caller("shop", token)).unwrap()).collect();
+        assert!(places.take(caller("shop", 99)).is_none());
+        let other = places.take(caller("news", 100)).unwrap();
+        assert!(many[0].token().is_cancelled() && !other.token().is_cancelled());
+    }
+
+    #[test]
+    fn whoever_keeps_to_a_share_is_not_displaced() {
+        let places = RestPermits::new(MOST);
+        let kept: Vec<_> =
+            (0..MOST).map(|number| places.take([hub(&(number % SHARES).to_string())]).unwrap()).collect();
+        assert!(places.take([hub("late")]).is_none());
+        assert!(kept.iter().all(|place| !place.token().is_cancelled()));
+    }
+}

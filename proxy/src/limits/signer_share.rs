@@ -1,0 +1,120 @@
+//! Shares of signers of tokens in tables that all of them fill.
+//!
+//! Where apps have keys, one signer may take a half of a table and no more: whatever the app servers, clients and back
+//! ends of one app do, all others together have as much. A half, because one app is often much larger than the others,
+//! and a smaller part would refuse it what was free. With access keys alone there is one signer, who may take all.
+
+use std::time::Duration;
+
+use crate::auth::Signer;
+use crate::bounded::{Full, Permit, Permits};
+
+/// Time after which a full table of hubs or app servers evicts one without links and clients: what was about to use it
+/// has done so by then.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Signer that wants a place in a table, and how many it may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SignerShare {
+    signer: Signer,
+    /// Whether apps have keys.
+    has_others: bool,
+}
+
+/// Refusal of a place: all are taken, or those of the signer.
+pub(crate) type TableFull = Full<Signer>;
+
+impl SignerShare {
+    #[must_use]
+    pub(crate) const fn new(signer: Signer, has_others: bool) -> Self {
+        Self { signer, has_others }
+    }
+
+    #[must_use]
+    pub(crate) fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
+    /// Number of places that the signer may have in a table with so many.
+    #[must_use]
+    pub(crate) fn of(&self, places: usize) -> usize {
+        if self.has_others { places / 2 } else { places }
+    }
+
+    /// Checks that the signer may have one more of these places.
+    ///
+    /// # Errors
+    /// When its own, or all of them, are taken.
+    pub(crate) fn check(&self, places: usize, taken: usize, own: usize) -> Result<(), TableFull> {
+        if taken >= places {
+            return Err(Full { limit: places, key: None });
+        }
+        let limit = self.of(places);
+        if own >= limit { Err(Full { limit, key: Some(self.signer.clone()) }) } else { Ok(()) }
+    }
+
+    /// Takes a permit of the signer.
+    ///
+    /// # Errors
+    /// When its own, or all of them, are taken.
+    pub(crate) fn take(&self, permits: &Permits<Signer>) -> Result<Permit<Signer>, TableFull> {
+        permits.take_within(self.of(permits.limit()), Some(self.signer.clone()))
+    }
+}
+
+impl Full<Signer> {
+    /// Describes the places that are taken, as in `500 hubs by the key of app shop, which is the most for one key`.
+    #[must_use]
+    pub(crate) fn describe(&self, places: &str) -> String {
+        let limit = self.limit;
+        match &self.key {
+            None => format!("{limit} {places}, which is the most"),
+            Some(signer) => format!("{limit} {places} by {signer}, which is the most for one key"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(app: &str, has_others: bool) -> SignerShare {
+        let signer = if app.is_empty() { Signer::Fleet } else { Signer::App(app.into()) };
+        SignerShare::new(signer, has_others)
+    }
+
+    #[test]
+    fn a_signer_has_a_half_where_apps_have_keys_and_all_where_none_has() {
+        for (has_others, most, refusal) in [
+            (false, 8, "8 hubs, which is the most"),
+            (true, 4, "4 hubs by the access key, which is the most for one key"),
+        ] {
+            let table = Permits::new(8, 8);
+            let fleet = share("", has_others);
+            let taken: Vec<_> = (0..most).map(|_| fleet.take(&table).unwrap()).collect();
+            assert_eq!(fleet.take(&table).unwrap_err().describe("hubs"), refusal);
+            drop(taken);
+            assert!(fleet.take(&table).is_ok() && table.len() == 0);
+        }
+    }
+
+    #[test]
+    fn what_one_app_takes_leaves_a_half_to_others() {
+        let table = Permits::new(8, 8);
+        let take = |app: &str| share(app, true).take(&table);
+        let shop: Vec<_> = std::iter::from_fn(|| take("shop").ok()).collect();
+        let others: Vec<_> = ["news", "chat", "news", "chat"].map(|app| take(app).unwrap()).into();
+        assert_eq!(shop.len(), 4);
+        assert_eq!(take("news").unwrap_err().describe("places"), "8 places, which is the most");
+        drop((shop, others));
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn a_table_may_have_a_limit_for_each() {
+        let table = Permits::new(8, 2);
+        let _taken = [share("", false).take(&table).unwrap(), share("", false).take(&table).unwrap()];
+        let refusal = share("", false).take(&table).unwrap_err().describe("calls");
+        assert_eq!(refusal, "2 calls by the access key, which is the most for one key");
+    }
+}
