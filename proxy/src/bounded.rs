@@ -4,15 +4,18 @@
 //! |---|---|
 //! | `partition` | values with a lock each, one of them for each key |
 //! | `budget` | an amount in use, shared by threads, with a limit |
+//! | `byte_budget` | a limit of bytes beyond which the largest holders go |
 //! | `permit` | permits with a limit for all and a share for each key |
 //! | `lease` | entries of a table, each as long as its lease lives |
 
 mod budget;
+mod byte_budget;
 mod lease;
 mod partition;
 mod permit;
 
 pub(crate) use budget::{Budget, BudgetShare};
+pub(crate) use byte_budget::{ByteBudget, largest};
 pub(crate) use lease::{Lease, LeaseTable, Leases};
 pub(crate) use partition::Partitions;
 pub(crate) use permit::{Full, Permit, Permits};

@@ -13,7 +13,6 @@ use super::assignments::hand_over::{
 use super::close_reason::CloseReason;
 use super::command::{LinkLoss, MembershipChange};
 use super::connection::{Client, LetGo, Role, flow, moved_to};
-use super::delivery::outbox_budget::largest;
 use super::drain::levelling::take_level_target;
 use super::drain::reroute::{owe, reroute, reroute_unassigned};
 use super::moving::reconnect::{check_keep_alives, send_acknowledgements};
@@ -21,6 +20,7 @@ use super::moving::{end_late_moves, move_paused};
 use super::shard_core::{CALL_UNFINISHED, ShardCore};
 use super::shard_state::ShardState;
 use super::slot::Slot;
+use crate::bounded::largest;
 use crate::clock::unix_seconds;
 use crate::metrics::Limit;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use super::connection::Connections;
 use super::slot::{Serial, Slot};
+use crate::bounded::ByteBudget;
 use crate::metrics::Counters;
 
 /// Longest time for which a message may stand still, in seconds. By default a client that is silent for as long is
@@ -35,9 +36,6 @@ pub(super) const PRESSED_BYTES_PER_SECOND: usize = 16 * 1024;
 
 /// Fraction of the share beyond which the unfinished messages take much.
 const PRESSED_PART: usize = 2;
-
-/// Fraction of the share that is made free at once: finding the largest messages is a pass over all unfinished ones.
-const FREED_PART: usize = 8;
 
 /// State of the message that a client has begun, after a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +54,7 @@ pub(crate) struct MessageRest {
 /// client goes on over another socket has its memory until it ends.
 #[derive(Debug)]
 pub(crate) struct UnfinishedMessages {
-    share_bytes: usize,
+    budget: ByteBudget,
     counters: Arc<Counters>,
     of_readers: HashMap<Serial, Unfinished>,
 }
@@ -107,7 +105,7 @@ impl Unfinished {
 impl UnfinishedMessages {
     /// Share of one shard in the node's budget.
     pub(super) fn new(total_bytes: usize, shards: usize, counters: Arc<Counters>) -> Self {
-        Self { share_bytes: total_bytes / shards.max(1), counters, of_readers: HashMap::new() }
+        Self { budget: ByteBudget::share_of(total_bytes, shards), counters, of_readers: HashMap::new() }
     }
 
     /// Notes what a read has left of the client in this slot.
@@ -144,7 +142,7 @@ impl UnfinishedMessages {
         }
         slow.sort_unstable();
         for (_, slot, freed) in slow {
-            if bytes > self.share_bytes / PRESSED_PART {
+            if bytes > self.budget.limit() / PRESSED_PART {
                 late.push(slot);
                 bytes -= freed;
             }
@@ -157,8 +155,7 @@ impl UnfinishedMessages {
 
     /// Bytes that must go to get well below the share; 0 within it.
     pub(crate) fn excess_bytes(&self) -> usize {
-        let kept = usize::try_from(self.counters.unfinished_bytes.get()).unwrap_or(usize::MAX);
-        if kept > self.share_bytes { kept - (self.share_bytes - self.share_bytes / FREED_PART) } else { 0 }
+        self.budget.excess(self.counters.unfinished_bytes.get())
     }
 
     /// Sizes of all unfinished messages, with the slots of their clients. A reader whose client has gone on over
