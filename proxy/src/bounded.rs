@@ -6,6 +6,7 @@
 //! | `budget` | an amount in use, shared by threads, with a limit |
 //! | `byte_budget` | a limit of bytes beyond which the largest holders go |
 //! | `permit` | permits with a limit for all and a share for each key |
+//! | `recent` | the latest keys, each until a time |
 //! | `lease` | entries of a table, each as long as its lease lives |
 
 mod budget;
@@ -13,9 +14,11 @@ mod byte_budget;
 mod lease;
 mod partition;
 mod permit;
+mod recent;
 
 pub(crate) use budget::{Budget, BudgetShare};
 pub(crate) use byte_budget::{ByteBudget, largest};
 pub(crate) use lease::{Lease, LeaseTable, Leases};
 pub(crate) use partition::Partitions;
 pub(crate) use permit::{Full, Permit, Permits};
+pub(crate) use recent::Recent;

@@ -1,12 +1,11 @@
 //! Limits of the requests that are carried to the owners of their connections, and the owners that are gone for good.
 
-use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::bounded::{Permit, Permits};
+use crate::bounded::{Permit, Permits, Recent};
 use crate::metrics::HopRefusal;
 
 /// Maximum number of requests under way to one owner. An address has some 28 000 ports towards one other, so a node has
@@ -28,7 +27,7 @@ const GONE_MAX: usize = 1024;
 pub(crate) struct HopLimits {
     by_owner: Permits<Box<str>>,
     by_connection: Permits<u128>,
-    gone: Mutex<VecDeque<(Box<str>, Instant)>>,
+    gone: Mutex<Recent<Box<str>, (), Instant>>,
 }
 
 /// Permit of one hop; dropping it returns it.
@@ -43,7 +42,7 @@ impl Default for HopLimits {
         Self {
             by_owner: Permits::new(usize::MAX, HOPS_PER_OWNER_MAX),
             by_connection: Permits::new(usize::MAX, HOPS_PER_CONNECTION_MAX),
-            gone: Mutex::default(),
+            gone: Mutex::new(Recent::new(GONE_MAX)),
         }
     }
 }
@@ -54,7 +53,7 @@ impl HopLimits {
     /// # Errors
     /// When the owner is gone, or it or the connection has as many as it may have.
     pub(crate) fn begin(&self, boot: &str, connection: u128) -> Result<HopPermit, HopRefusal> {
-        if self.gone().iter().any(|(gone, _)| **gone == *boot) {
+        if self.gone().get(boot).is_some() {
             return Err(HopRefusal::OwnerGone);
         }
         Ok(HopPermit {
@@ -65,21 +64,16 @@ impl HopLimits {
 
     /// Remembers for a while that the owner with this boot id is gone.
     pub(crate) fn mark_gone(&self, boot: &str) {
-        let mut known = self.gone();
-        if known.iter().all(|(gone, _)| **gone != *boot) {
-            if known.len() >= GONE_MAX {
-                known.pop_front();
-            }
-            known.push_back((boot.into(), Instant::now()));
+        let mut gone = self.gone();
+        if gone.get(boot).is_none() {
+            gone.insert(boot.into(), (), Instant::now() + GONE_TIME);
         }
     }
 
     /// Owners that are gone.
-    fn gone(&self) -> MutexGuard<'_, VecDeque<(Box<str>, Instant)>> {
+    fn gone(&self) -> MutexGuard<'_, Recent<Box<str>, (), Instant>> {
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        while gone.front().is_some_and(|(_, since)| since.elapsed() > GONE_TIME) {
-            gone.pop_front();
-        }
+        gone.expire(Instant::now());
         gone
     }
 }
@@ -107,7 +101,7 @@ mod tests {
             limits.mark_gone(&number.to_string());
             limits.mark_gone(&number.to_string());
         }
-        assert_eq!(limits.gone().len(), GONE_MAX);
+        assert_eq!(limits.gone().keys().count(), GONE_MAX);
         assert_eq!(limits.begin(&(2 * GONE_MAX - 1).to_string(), 1).unwrap_err(), HopRefusal::OwnerGone);
         assert!(limits.begin("0", 1).is_ok());
     }

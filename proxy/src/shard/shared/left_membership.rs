@@ -1,8 +1,8 @@
 //! Memberships that users have left of late: what another node tells of the time before does not bring them back.
 
-use std::collections::{HashMap, VecDeque};
-
 use bytestring::ByteString;
+
+use crate::bounded::Recent;
 
 /// Memberships that are remembered at a time, the latest ones.
 const LEFT_MAX: usize = 10_000;
@@ -14,56 +14,41 @@ pub(crate) const LEFT_REMEMBERED_MS: i64 = 3_600_000;
 pub(crate) type UserKey = (ByteString, ByteString);
 
 /// Memberships that users have left, with the times at which they have.
-#[derive(Debug, Default)]
-pub(crate) struct LeftMemberships {
-    users: HashMap<UserKey, HashMap<ByteString, i64>>,
-    /// In the order in which they were noted. One that began anew since then stands here still.
-    order: VecDeque<LeftMembership>,
-}
-
 #[derive(Debug)]
-struct LeftMembership {
-    user: UserKey,
-    group: ByteString,
-    at_ms: i64,
+pub(crate) struct LeftMemberships(Recent<(UserKey, ByteString), i64, i64>);
+
+impl Default for LeftMemberships {
+    fn default() -> Self {
+        Self(Recent::new(LEFT_MAX))
+    }
 }
 
 impl LeftMemberships {
     /// Notes that a user has left a group at a time.
     pub(crate) fn note(&mut self, user: &UserKey, group: ByteString, at_ms: i64, now_ms: i64) {
-        self.users.entry(user.clone()).or_default().insert(group.clone(), at_ms);
-        self.order.push_back(LeftMembership { user: user.clone(), group, at_ms });
-        let is_due = |first: &LeftMembership| now_ms.saturating_sub(first.at_ms) > LEFT_REMEMBERED_MS;
-        while self.order.len() > LEFT_MAX || self.order.front().is_some_and(is_due) {
-            let Some(first) = self.order.pop_front() else { return };
-            if self.at_ms(&first.user, &first.group) == Some(first.at_ms) {
-                self.forget(&first.user, &first.group);
-            }
-        }
+        self.0.insert((user.clone(), group), at_ms, at_ms.saturating_add(LEFT_REMEMBERED_MS));
+        self.0.expire(now_ms);
     }
 
-    /// Forgets that a user has left a group.
-    pub(crate) fn forget(&mut self, user: &UserKey, group: &str) {
-        let Some(groups) = self.users.get_mut(user) else { return };
-        groups.remove(group);
-        if groups.is_empty() {
-            self.users.remove(user);
-        }
+    /// Removes the note that a user has left a group.
+    pub(crate) fn remove(&mut self, user: &UserKey, group: &str) {
+        self.0.remove(&(user.clone(), group.into()));
     }
 
     /// Time at which a user has left a group, if that is remembered.
     pub(crate) fn at_ms(&self, user: &UserKey, group: &str) -> Option<i64> {
-        self.users.get(user)?.get(group).copied()
+        self.0.get(&(user.clone(), group.into())).copied()
     }
 
     /// Groups that a user has left, with the times.
     pub(crate) fn of(&self, user: &UserKey) -> impl Iterator<Item = (&ByteString, i64)> {
-        self.users.get(user).into_iter().flatten().map(|(group, at_ms)| (group, *at_ms))
+        let left = self.0.range((user.clone(), ByteString::new())..).take_while(move |((other, _), _)| other == user);
+        left.map(|((_, group), at_ms)| (group, *at_ms))
     }
 
-    /// Users that have left any group.
+    /// Users that have left any group: each once for every group.
     pub(crate) fn users(&self) -> impl Iterator<Item = &UserKey> {
-        self.users.keys()
+        self.0.keys().map(|(user, _)| user)
     }
 }
 
@@ -85,8 +70,7 @@ mod tests {
         let later = LEFT_REMEMBERED_MS + 1;
         left.note(&ann, "red".into(), later, later);
         assert_eq!(left.of(&ann).collect::<Vec<_>>(), [(&"red".into(), later)]);
-        assert_eq!(left.order.len(), 1);
-        left.forget(&ann, "red");
+        left.remove(&ann, "red");
         assert_eq!(left.users().count(), 0);
     }
 

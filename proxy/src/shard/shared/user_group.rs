@@ -170,7 +170,7 @@ impl UserGroups {
         }
         let until = Instant::now() + time.min(Duration::from_secs(MEMBERSHIP_S.unsigned_abs()));
         kept.none_ends_before = Some(kept.none_ends_before.map_or(until, |least| least.min(until)));
-        kept.left.forget(&user, group);
+        kept.left.remove(&user, group);
         // A copy, as of the other names: they come as slices of the message that they stood in, which would live as
         // long.
         let group = former.map_or_else(|| group.into(), |former| former.group);
@@ -298,7 +298,8 @@ impl UserGroups {
     #[must_use]
     pub(crate) fn users(&self) -> Vec<UserKey> {
         let kept = self.kept();
-        let gone = kept.left.users().filter(|user| !kept.users.contains_key(*user));
+        let mut gone: Vec<_> = kept.left.users().filter(|user| !kept.users.contains_key(*user)).collect();
+        gone.dedup();
         kept.users.keys().chain(gone).cloned().collect()
     }
 
