@@ -4,9 +4,10 @@
 //! are counted only where a limit for them is set.
 
 mod address_key;
-mod guess_brake;
+mod auth_throttle;
 mod head_budget;
 mod hop_limit;
+mod log_throttle;
 mod method_rate;
 mod pending_negotiation;
 mod relay_limit;
@@ -14,7 +15,6 @@ mod rest_permit;
 mod setup_fault;
 mod signer_share;
 mod throttle;
-mod warning_brake;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -23,9 +23,10 @@ use std::time::Duration;
 use trunkline_protocol::limits::{PENDING_PIPES_MAX, PENDING_PIPES_PER_ADDRESS_MAX};
 
 pub(crate) use address_key::AddressKey;
-pub(crate) use guess_brake::GuessBrake;
+pub(crate) use auth_throttle::AuthThrottle;
 pub(crate) use head_budget::HeadBudget;
 pub(crate) use hop_limit::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX, HopLimits, HopPermit};
+pub(crate) use log_throttle::LogThrottle;
 pub(crate) use method_rate::{MethodRates, RatedCall, RatedCaller};
 pub(crate) use pending_negotiation::PendingNegotiations;
 pub(crate) use relay_limit::{FullUpstream, RelayConnection, RelayLimit, RelayPermit, RelayProgress, RelayRefusal};
@@ -33,7 +34,6 @@ pub(crate) use rest_permit::{RestPermit, RestPermits, RestShare};
 pub(crate) use setup_fault::{SetupFault, SetupFaults};
 pub(crate) use signer_share::{IDLE_TIMEOUT, SignerShare, TableFull};
 pub(crate) use throttle::{Bucket, Quota, TooFast};
-pub(crate) use warning_brake::WarningBrake;
 
 use crate::bounded::{Budget, BudgetShare, Permit, Permits};
 use crate::config::{FrontendLimits, RelaySettings};

@@ -13,8 +13,8 @@
 //! read through a name that it made resolve to this node: so a request without a token has to name a loopback host, for
 //! all but `/healthz`, and `/startupz` of a node that was ready, which tell nothing.
 //!
-//! Wrong tokens are counted, logged once a minute, and braked: beyond a limit each token of that address waits before
-//! it is compared. The right one is never refused.
+//! Wrong tokens are counted, logged once a minute, and throttled: beyond a limit each token of that address waits
+//! before it is compared. The right one is never refused.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ use super::session::{SessionEnd, Sessions};
 use crate::auth::{AdminToken, AdminTokenInForce};
 use crate::config::AdminSettings;
 use crate::fleet::FromNode;
-use crate::limits::GuessBrake;
+use crate::limits::AuthThrottle;
 use crate::net::address::is_loopback_host;
 
 /// Reachability of the admin port, as far as its address tells.
@@ -57,8 +57,8 @@ struct GuardRules {
     token: Option<AdminTokenInForce>,
     metrics_token: Option<AdminToken>,
     sessions: Sessions,
-    brake: GuessBrake,
-    /// Moment since which the brake counts.
+    throttle: AuthThrottle,
+    /// Moment since which the throttle counts.
     began: Instant,
     counters: Arc<AdminCounters>,
 }
@@ -75,8 +75,8 @@ impl Guard {
     #[must_use]
     pub(super) fn new(exposure: Exposure, settings: &AdminSettings, node: &str, counters: Arc<AdminCounters>) -> Self {
         let (token, metrics_token) = (settings.token.clone(), settings.metrics_token.clone());
-        let (sessions, brake, began) = (Sessions::new(node), GuessBrake::default(), Instant::now());
-        Self(Arc::new(GuardRules { exposure, token, metrics_token, sessions, brake, began, counters }))
+        let (sessions, throttle, began) = (Sessions::new(node), AuthThrottle::default(), Instant::now());
+        Self(Arc::new(GuardRules { exposure, token, metrics_token, sessions, throttle, began, counters }))
     }
 
     /// Whether there is an admin token, so that somebody can act.
@@ -131,15 +131,15 @@ impl Guard {
 
     /// Checks that a token is one of these. An address that has guessed waits before, whether it is right or wrong.
     async fn check_token(&self, given: &str, right: &[&AdminToken], caller: AdminCaller) -> Result<(), ApiError> {
-        let (GuardRules { brake, counters, began, .. }, AdminCaller(address)) = (&*self.0, caller);
-        let wait = brake.wait(address, began.elapsed());
+        let (GuardRules { throttle, counters, began, .. }, AdminCaller(address)) = (&*self.0, caller);
+        let wait = throttle.wait(address, began.elapsed());
         if !wait.is_zero() {
             sleep(wait).await;
         }
         if right.iter().any(|token| token.is(given)) {
             return Ok(());
         }
-        if let Some(count) = brake.note_wrong(address, given, began.elapsed()) {
+        if let Some(count) = throttle.note_wrong(address, given, began.elapsed()) {
             let from = address.map(|ip| ip.to_string()).unwrap_or_default();
             warn!(%from, count, "wrong tokens at the admin port; the next line about them comes in a minute at the earliest");
         }

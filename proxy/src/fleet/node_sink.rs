@@ -1,6 +1,5 @@
 //! Consumer of another node's messages: what it passes on goes to the shards, and what it asks is answered.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,7 +21,7 @@ use super::own_answer::SilentAsker;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::take_over::{MoveRequest, TakeOvers};
 use crate::clock::unix_seconds;
-use crate::limits::WarningBrake;
+use crate::limits::LogThrottle;
 use crate::link::{FrameSource, RoutedBatch, route, route_counted};
 use crate::shard::{Audience, MembershipChange, MembershipNews, SendOrigin, ShardCommand, no_such_connection};
 use crate::upstream::{AppServerId, Asker, HubIndex};
@@ -53,8 +52,8 @@ pub(super) struct NodeSink<'a> {
     link: &'a Arc<NodeLink>,
     dialled: LinkDirection,
     batch: RoutedBatch,
-    /// Brake on lines about frames that are skipped.
-    warnings: RefCell<WarningBrake>,
+    /// Throttle of log lines about skipped frames.
+    warnings: LogThrottle,
 }
 
 impl<'a> NodeSink<'a> {
@@ -64,7 +63,7 @@ impl<'a> NodeSink<'a> {
         link: &'a Arc<NodeLink>,
         dialled: LinkDirection,
     ) -> Self {
-        let warnings = RefCell::new(WarningBrake::every(SKIPPED_INTERVAL));
+        let warnings = LogThrottle::every(SKIPPED_INTERVAL);
         Self { fleet, member, link, dialled, batch: RoutedBatch::of(fleet.shared()), warnings }
     }
 
@@ -263,8 +262,7 @@ impl<'a> NodeSink<'a> {
 
     fn note_malformed(&self, problem: &str) -> bool {
         self.fleet.passage().counters().drop_messages(DropCause::Malformed, 1);
-        let mut warnings = self.warnings.borrow_mut();
-        if let Some(left_out) = warnings.pass(Instant::now()) {
+        if let Some(left_out) = self.warnings.pass(Instant::now()) {
             warn!(peer = self.member.name(), problem, left_out, "skipped a frame of a node");
         }
         false

@@ -39,7 +39,7 @@ use trunkline_protocol::cause::Cause;
 
 use crate::config::ProxyProtocolSettings;
 use crate::frontend::refusal::count_refused_socket;
-use crate::limits::WarningBrake;
+use crate::limits::LogThrottle;
 use crate::net::descriptor::DescriptorLimit;
 use socket_context::SocketContext;
 
@@ -90,7 +90,7 @@ impl Layers {
 /// Accepts sockets for ever, and serves each in its own task.
 pub(crate) async fn serve(listener: TcpListener, layers: Layers, service: ListenerService, gate: ListenerGate) {
     let (layers, service) = (Rc::new(layers), Rc::new(service));
-    let (descriptors, mut brake) = (DescriptorLimit::for_clients(), WarningBrake::default());
+    let (descriptors, warnings) = (DescriptorLimit::for_clients(), LogThrottle::default());
     if let Err(error) = prepare(&listener) {
         warn!(%error, "options of a listening socket can't be set");
     }
@@ -99,7 +99,7 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, service: Listen
             Ok((stream, peer)) if !descriptors.allows(&stream) => {
                 gate.count_without_descriptor();
                 drop(stream);
-                if let Some(others) = brake.pass(Instant::now()) {
+                if let Some(others) = warnings.pass(Instant::now()) {
                     let text =
                         "connections are refused: the last descriptors are kept back, raise the limit of open files";
                     warn!(%peer, others, "{text}");
@@ -128,7 +128,7 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, service: Listen
                 }
             }
             Err(error) => {
-                if let Some(others) = brake.pass(Instant::now()) {
+                if let Some(others) = warnings.pass(Instant::now()) {
                     warn!(%error, others, "a connection can't be accepted");
                 }
                 sleep(ACCEPT_PAUSE).await;

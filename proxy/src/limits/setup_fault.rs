@@ -1,12 +1,11 @@
 //! Faults of what stands in front of a node, such as a load balancer: each client meets them, and one line a minute
 //! names them.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::WarningBrake;
+use super::LogThrottle;
 
 /// Least time between two lines about one fault.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -22,26 +21,26 @@ pub(crate) enum SetupFault {
     PlainHttp2,
 }
 
-/// Brakes on the log lines about such faults.
+/// Throttles of the log lines about such faults.
 #[derive(Debug)]
-pub(crate) struct SetupFaults([Mutex<WarningBrake>; 3]);
+pub(crate) struct SetupFaults([LogThrottle; 3]);
 
 impl Default for SetupFaults {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| Mutex::new(WarningBrake::every(INTERVAL))))
+        Self(std::array::from_fn(|_| LogThrottle::every(INTERVAL)))
     }
 }
 
 impl SetupFaults {
-    /// Returns the number of lines that were left out before this one; `None` if it is left out too.
+    /// Returns the number of lines suppressed before this one; `None` if this one is suppressed too.
     pub(crate) fn pass(&self, fault: SetupFault) -> Option<u64> {
         let Self([host, upgrade, http2]) = self;
-        let brake = match fault {
+        let throttle = match fault {
             SetupFault::Host => host,
             SetupFault::Upgrade => upgrade,
             SetupFault::PlainHttp2 => http2,
         };
-        brake.lock().unwrap_or_else(PoisonError::into_inner).pass(Instant::now())
+        throttle.pass(Instant::now())
     }
 }
 

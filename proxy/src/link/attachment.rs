@@ -18,7 +18,7 @@ use super::route::{FrameSource, RoutedBatch, route};
 use super::session_over::{CarryEnd, SessionOver};
 use super::socket_carrier::{SocketCarrier, SocketMeter};
 use super::{SlotKeeper, give_to_all};
-use crate::limits::WarningBrake;
+use crate::limits::LogThrottle;
 use crate::metrics::{Direction, FrameKind};
 use crate::shard::{ConnectionCommand, SendOrigin, Shard, ShardCommand};
 use crate::upstream::{Asker, Dialled, LinkHandle, Pool, ServerGroup, UpstreamWebSocket};
@@ -128,12 +128,12 @@ pub(super) struct ShardSink<'a> {
     /// Group of its app server, if that is dialled.
     group: Option<Arc<ServerGroup>>,
     batch: RoutedBatch,
-    skipped: WarningBrake,
+    skipped: LogThrottle,
 }
 
 impl<'a> ShardSink<'a> {
     pub(super) fn new(shard: &'a Rc<Shard>, pool: &'a Pool, asker: Arc<dyn Asker>) -> Self {
-        let (batch, skipped) = (RoutedBatch::of(shard.shared()), WarningBrake::every(SKIPPED_INTERVAL));
+        let (batch, skipped) = (RoutedBatch::of(shard.shared()), LogThrottle::every(SKIPPED_INTERVAL));
         Self { shard, pool, asker, group: None, batch, skipped }
     }
 

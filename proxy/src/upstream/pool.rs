@@ -13,7 +13,7 @@ use trunkline_protocol::manifest::{ExclusiveTasks, PresenceScope};
 
 use super::asked_methods::AskedMethods;
 use super::{AppServer, AppTarget, HubIdentity, LinkHandle, LinkLook, home_choice};
-use crate::limits::WarningBrake;
+use crate::limits::LogThrottle;
 
 /// The links of one hub from this proxy to one app server instance.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ pub(crate) struct Pool {
     lost_at: Mutex<Option<Instant>>,
     /// Notified when a link opens, is lost, or meets another instance than its own.
     changed: Arc<Notify>,
-    /// Brake on warnings about its links: they are lost together.
-    warnings: Mutex<WarningBrake>,
+    /// Throttle of warnings about its links: they are lost together.
+    warnings: LogThrottle,
     /// Methods of clients that its app server has asked for results.
     pub(crate) asked: AskedMethods,
 }
@@ -72,7 +72,7 @@ impl Pool {
             left: watch::Sender::new(()),
             lost_at: Mutex::new(None),
             changed,
-            warnings: Mutex::default(),
+            warnings: LogThrottle::default(),
             asked: AskedMethods::default(),
         }
     }
@@ -339,7 +339,7 @@ impl Pool {
     /// to be left out.
     #[must_use]
     pub(crate) fn may_warn(&self) -> Option<u64> {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).pass(Instant::now())
+        self.warnings.pass(Instant::now())
     }
 
     /// Notes that another instance answers at the address.

@@ -1,7 +1,7 @@
 //! Webhook of one hub: where its events go, what is under way, and what became of it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -11,7 +11,7 @@ use trunkline_protocol::key::{AccessKey, AccessKeys};
 
 use super::backlog::Backlog;
 use crate::config::{UrlTemplate, WebhookConnecting, WebhookSecret, WebhookSettings};
-use crate::limits::WarningBrake;
+use crate::limits::LogThrottle;
 use crate::metrics::WebhookCounters;
 use crate::net::connector::Connector;
 use crate::net::http_client::HttpClient;
@@ -27,7 +27,7 @@ pub(crate) struct WebhookHub {
     /// Clients at all of its links whose end the back end has not been told of.
     clients: AtomicUsize,
     counters: Arc<WebhookCounters>,
-    warnings: Mutex<WarningBrake>,
+    warnings: LogThrottle,
 }
 
 /// Terms of all webhooks of a node.
@@ -67,7 +67,7 @@ impl WebhookHub {
             room,
             clients: AtomicUsize::new(0),
             counters,
-            warnings: Mutex::default(),
+            warnings: LogThrottle::default(),
         }
     }
 
@@ -154,7 +154,7 @@ impl WebhookHub {
 
     /// Logs a failure, one of many.
     pub(super) fn warn(&self, event: &str, problem: &str) {
-        let left_out = self.warnings.lock().unwrap_or_else(PoisonError::into_inner).pass(Instant::now());
+        let left_out = self.warnings.pass(Instant::now());
         if let Some(left_out) = left_out {
             let (hub, to) = (&self.name, &self.template);
             warn!(hub, %to, event, problem, left_out, "a webhook has not answered as it should");

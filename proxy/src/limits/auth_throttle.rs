@@ -1,4 +1,4 @@
-//! Brake on guesses of a secret, by address: beyond a limit every answer to that address is slow.
+//! Throttle of guesses of a secret, by address: beyond a limit every answer to that address is slow.
 //!
 //! A token is compared in any case, so nobody can lock the holder of the right one out. Right and wrong ones wait the
 //! same time, so a guesser gains nothing by not waiting. An address that shows one and the same wrong token again and
@@ -28,9 +28,9 @@ const SLOW_ANSWER: Duration = Duration::from_secs(3);
 /// Maximum number of addresses that are remembered. Beyond it new ones are slow while the overall limit is exceeded.
 const ADDRESSES_MAX: usize = 4 * 1024;
 
-/// Brake on guesses of a secret. Time comes in as an argument, since any fixed moment.
+/// Throttle of guesses of a secret. Time comes in as an argument, since any fixed moment.
 #[derive(Debug, Default)]
-pub(crate) struct GuessBrake {
+pub(crate) struct AuthThrottle {
     hasher: RandomState,
     guesses: Mutex<Guesses>,
 }
@@ -68,7 +68,7 @@ impl SpanCount {
     }
 }
 
-impl GuessBrake {
+impl AuthThrottle {
     /// Time for which a token of this address waits before it is compared; zero for those that have not guessed.
     #[must_use]
     pub(crate) fn wait(&self, ip: Option<IpAddr>, now: Duration) -> Duration {
@@ -139,12 +139,16 @@ mod tests {
     const BEN: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)));
 
     /// Shows tokens within a second; returns how many are answered at once, and how many lines are logged.
-    fn show(brake: &GuessBrake, from: impl Fn(u32) -> Option<IpAddr>, token: impl Fn(u32) -> String) -> (u32, u32) {
+    fn show(
+        throttle: &AuthThrottle,
+        from: impl Fn(u32) -> Option<IpAddr>,
+        token: impl Fn(u32) -> String,
+    ) -> (u32, u32) {
         let (mut fast, mut lines) = (0, 0);
         for number in 0..9_150 {
             let now = Duration::from_secs(7);
-            fast += u32::from(brake.wait(from(number), now).is_zero());
-            lines += u32::from(brake.note_wrong(from(number), &token(number), now).is_some());
+            fast += u32::from(throttle.wait(from(number), now).is_zero());
+            lines += u32::from(throttle.note_wrong(from(number), &token(number), now).is_some());
         }
         (fast, lines)
     }
@@ -152,35 +156,35 @@ mod tests {
     #[test]
     fn of_the_guesses_of_a_second_few_are_answered_at_once_and_one_line_is_logged() {
         let guess = |number: u32| format!("guess-{number}");
-        assert_eq!(show(&GuessBrake::default(), |_| ANN, guess), (GUESSES_PER_ADDRESS, 1), "from one address");
+        assert_eq!(show(&AuthThrottle::default(), |_| ANN, guess), (GUESSES_PER_ADDRESS, 1), "from one address");
         let twelve = |number: u32| Some(IpAddr::V4((0x0b00_0000 + number % 12).into()));
-        assert!(show(&GuessBrake::default(), twelve, guess).0 <= GUESSES_OVERALL + 12, "from twelve");
+        assert!(show(&AuthThrottle::default(), twelve, guess).0 <= GUESSES_OVERALL + 12, "from twelve");
         let many = |number: u32| Some(IpAddr::V4((number % 9_000).into()));
         let most = u32::try_from(ADDRESSES_MAX).unwrap();
-        assert_eq!(show(&GuessBrake::default(), many, guess), (most, 1), "each from its own");
-        assert_eq!(show(&GuessBrake::default(), |_| None, guess), (GUESSES_OVERALL, 1), "from nowhere");
-        assert_eq!(show(&GuessBrake::default(), |_| ANN, |_| "old".into()), (9_150, 1), "one and the same");
+        assert_eq!(show(&AuthThrottle::default(), many, guess), (most, 1), "each from its own");
+        assert_eq!(show(&AuthThrottle::default(), |_| None, guess), (GUESSES_OVERALL, 1), "from nowhere");
+        assert_eq!(show(&AuthThrottle::default(), |_| ANN, |_| "old".into()), (9_150, 1), "one and the same");
     }
 
     #[test]
     fn whoever_has_not_guessed_is_answered_at_once_while_others_guess_and_all_are_a_minute_later() {
-        let (brake, now) = (GuessBrake::default(), Duration::from_secs(7));
-        show(&brake, |number| Some(IpAddr::V4((0x0b00_0000 + number % 12).into())), |number| number.to_string());
-        show(&brake, |_| ANN, |number| number.to_string());
-        assert_eq!((brake.wait(BEN, now), brake.wait(ANN, now)), (Duration::ZERO, SLOW_ANSWER));
-        assert_eq!(brake.wait(ANN, Duration::from_secs(60)), Duration::ZERO);
-        assert_eq!(brake.note_wrong(ANN, "late", Duration::from_secs(60)), Some(2 * 9_150), "the line counts all");
+        let (throttle, now) = (AuthThrottle::default(), Duration::from_secs(7));
+        show(&throttle, |number| Some(IpAddr::V4((0x0b00_0000 + number % 12).into())), |number| number.to_string());
+        show(&throttle, |_| ANN, |number| number.to_string());
+        assert_eq!((throttle.wait(BEN, now), throttle.wait(ANN, now)), (Duration::ZERO, SLOW_ANSWER));
+        assert_eq!(throttle.wait(ANN, Duration::from_secs(60)), Duration::ZERO);
+        assert_eq!(throttle.note_wrong(ANN, "late", Duration::from_secs(60)), Some(2 * 9_150), "the line counts all");
     }
 
     #[test]
     fn the_table_is_bounded_and_forgets_old_addresses() {
-        let brake = GuessBrake::default();
+        let throttle = AuthThrottle::default();
         for number in 0..100_000_u32 {
-            brake.note_wrong(Some(IpAddr::V4(number.into())), "x", Duration::ZERO);
+            throttle.note_wrong(Some(IpAddr::V4(number.into())), "x", Duration::ZERO);
         }
-        assert_eq!(brake.guesses().by_address.len(), ADDRESSES_MAX);
-        assert_eq!(brake.wait(ANN, Duration::ZERO), SLOW_ANSWER, "there is no room to remember it");
-        brake.note_wrong(ANN, "x", SPAN);
-        assert_eq!(brake.guesses().by_address.len(), 1);
+        assert_eq!(throttle.guesses().by_address.len(), ADDRESSES_MAX);
+        assert_eq!(throttle.wait(ANN, Duration::ZERO), SLOW_ANSWER, "there is no room to remember it");
+        throttle.note_wrong(ANN, "x", SPAN);
+        assert_eq!(throttle.guesses().by_address.len(), 1);
     }
 }

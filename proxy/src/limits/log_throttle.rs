@@ -1,0 +1,55 @@
+//! Throttle of a log line that strangers can cause: one line in an interval, with the number of suppressed ones.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Least time between two lines.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Throttle of one log line.
+#[derive(Debug)]
+pub(crate) struct LogThrottle {
+    interval: Duration,
+    /// Time of the last line, and number of lines suppressed since then.
+    state: Mutex<(Option<Instant>, u64)>,
+}
+
+impl Default for LogThrottle {
+    fn default() -> Self {
+        Self::every(INTERVAL)
+    }
+}
+
+impl LogThrottle {
+    /// Throttle that lets one line pass in this time.
+    pub(crate) fn every(interval: Duration) -> Self {
+        Self { interval, state: Mutex::default() }
+    }
+
+    /// Returns the number of lines suppressed before this one; `None` if this one is suppressed too.
+    pub(crate) fn pass(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, suppressed) = &mut *state;
+        if last.is_some_and(|last| now - last < self.interval) {
+            *suppressed += 1;
+            return None;
+        }
+        *last = Some(now);
+        Some(std::mem::take(suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thousand_warnings_are_one_line_and_their_number() {
+        let (throttle, start) = (LogThrottle::default(), Instant::now());
+        let passed: Vec<_> = (0..1000).filter_map(|_| throttle.pass(start)).collect();
+        assert_eq!(passed, [0]);
+        assert_eq!(throttle.pass(start + INTERVAL), Some(999));
+    }
+}
