@@ -33,7 +33,6 @@ mod shard_core;
 mod shard_state;
 mod shared;
 mod slot;
-mod spare_room;
 mod task_feed;
 #[cfg(test)]
 mod testbed;

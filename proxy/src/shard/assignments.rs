@@ -14,7 +14,6 @@ pub(super) mod answer_diff;
 pub(super) mod auth_refresh;
 pub(super) mod client_probe;
 pub(super) mod closed_id;
-pub(super) mod closing_client;
 pub(super) mod hand_over;
 pub(super) mod mirror;
 pub(super) mod moved_client;
@@ -46,6 +45,9 @@ use crate::net::socket::Socket;
 use crate::transport::websocket::{Unframed, unframe_whole};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, RouteChoice};
 use mirror::copy_down;
+
+/// Ticks that a client may take to answer our close; as the official server has it.
+const CLOSE_TIMEOUT_TICKS: u32 = 5;
 
 impl ShardState {
     /// Closes a client for an operator; `false` when it is not here.
@@ -108,7 +110,8 @@ impl ShardState {
             self.core.connections.remove(slot);
             return;
         }
-        self.assignments.closing.push(slot, client.serial, self.core.tick);
+        let until = self.core.tick.saturating_add(CLOSE_TIMEOUT_TICKS);
+        self.assignments.closing.push((slot, client.serial), until);
         if reason.is_slow_client() {
             return self.core.delivery.cut(client);
         }

@@ -27,7 +27,7 @@ use super::command::audience::{Audience, MembershipChange, Receivers};
 use super::shared::own_interest::OwnInterest;
 use super::shared::route_table::{Location, RouteTable};
 use super::slot::{Serial, Slot};
-use super::spare_room::give_back_slab;
+use crate::bounded::shrink_slab;
 use crate::config::GroupLimits;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 
@@ -91,7 +91,7 @@ impl Connections {
 
     /// Gives back the room that clients who have left needed.
     pub(super) fn give_back_room(&mut self) {
-        give_back_slab(&mut self.clients);
+        shrink_slab(&mut self.clients);
     }
 
     /// Takes a new client connection in: makes it a member of its hub and of its user's connections, and routable.

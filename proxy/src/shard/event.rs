@@ -240,7 +240,7 @@ fn close_absent(state: &mut ShardState) {
 
 /// Cuts the sockets of clients that do not answer our close.
 fn cut_silent(state: &mut ShardState) {
-    for (slot, serial) in state.assignments.closing.take_overdue(state.core.tick) {
+    for (slot, serial) in state.assignments.closing.take_due(state.core.tick) {
         if let Some(client) = state.core.connections.get_current(slot, serial) {
             client.socket.cut();
         }

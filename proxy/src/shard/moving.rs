@@ -22,7 +22,6 @@
 //! Until the state has left, the old owner has the connection, and gets it back when the move fails. From then on the
 //! new one has it, or nobody.
 
-pub(super) mod detached_socket;
 pub(super) mod keep_alive;
 pub(crate) mod reconnect;
 
@@ -43,7 +42,7 @@ use super::content::Content;
 use super::delivery::Flush;
 use super::shard_core::ShardCore;
 use super::shard_state::ShardState;
-use super::slot::{Serial, Slot, TimedClient};
+use super::slot::{Serial, Slot};
 use crate::clock::unix_ms;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
@@ -120,7 +119,7 @@ pub(crate) fn move_out(state: &mut ShardState, hub: HubIndex, id: &str, answer: 
     let Some(until) = resumption.ownership.depart(state.core.tick) else { return };
     resumption.taker = Some(answer);
     home.send(&flow(id, FlowOperation::Pause));
-    state.moves.moving_out.push(TimedClient { slot, serial, until });
+    state.moves.moving_out.push((slot, serial), until);
 }
 
 /// Takes the answer of this node to its own move, as [`move_answered`].
@@ -236,8 +235,7 @@ pub(crate) fn claim(state: &mut ShardState, hub: HubIndex, id: &str) -> Option<(
 /// Ends the moves that have taken too long: their connections stay here.
 pub(super) fn end_late_moves(state: &mut ShardState) {
     let now = state.core.tick;
-    let late: Vec<_> = state.moves.moving_out.extract_if(.., |client| client.until <= now).collect();
-    for TimedClient { slot, serial, .. } in late {
+    for (slot, serial) in state.moves.moving_out.take_due(now) {
         let client = state.core.connections.get_current(slot, serial);
         let resumption = client.and_then(|client| client.cold.resumption.as_ref());
         if resumption.is_some_and(|resumption| resumption.ownership.is_late(now)) {

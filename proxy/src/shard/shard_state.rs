@@ -25,7 +25,6 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::assignments::closed_id::ClosedIds;
-use super::assignments::closing_client::ClosingClients;
 use super::assignments::mirror::MirroredConnections;
 use super::assignments::moved_client::MovedClient;
 use super::assignments::reassignment::Reassignment;
@@ -36,14 +35,15 @@ use super::drain::leaving::LeavingClients;
 use super::drain::level_order::{LevelOrder, Levelling};
 use super::inbox::{Inspection, ShardMessage, ShardSender};
 use super::inspection::{Inspector, WatchDesk};
-use super::moving::detached_socket::DetachedSockets;
 use super::moving::keep_alive::KeepAlive;
 use super::presence_feed::PresenceFeeds;
 use super::shard_context::ShardContext;
 use super::shard_core::ShardCore;
-use super::slot::{Serial, Slot, TimedClient};
+use super::slot::{Serial, Slot};
 use super::task_feed::TaskFeeds;
+use crate::bounded::Deadlines;
 use crate::metrics::MoveCause;
+use crate::net::socket::Socket;
 
 /// Task that a step asks the driver for.
 #[derive(Debug)]
@@ -79,9 +79,9 @@ pub(crate) struct ShardState {
     pub(super) reroute_due: bool,
     pub(crate) levelling: Levelling,
     /// Clients that are being handed over.
-    pub(super) hand_overs: Vec<TimedClient>,
-    /// Clients that have moved to another link.
-    pub(super) moved: Vec<MovedClient>,
+    pub(super) hand_overs: Deadlines<(Slot, Serial)>,
+    /// Clients that have moved to another link, until their app servers have noticed.
+    pub(super) moved: Deadlines<MovedClient>,
     /// App servers that are told who comes and goes.
     pub(super) presence: PresenceFeeds,
     pub(super) tasks: TaskFeeds,
@@ -100,7 +100,8 @@ pub(crate) struct Assignments {
     /// Client connections that have copies for mirrors.
     pub(crate) mirrored: MirroredConnections,
     pub(super) closed_ids: ClosedIds,
-    pub(super) closing: ClosingClients,
+    /// Clients whose sockets are cut unless they answer the close of this node.
+    pub(super) closing: Deadlines<(Slot, Serial)>,
     pub(super) token_expiries: TokenExpiries,
 }
 
@@ -113,7 +114,7 @@ impl Assignments {
             sided: SidedClients::default(),
             mirrored: MirroredConnections::default(),
             closed_ids: ClosedIds::new(context.shared.routes.clone()),
-            closing: ClosingClients::default(),
+            closing: Deadlines::default(),
             token_expiries: TokenExpiries::default(),
         }
     }
@@ -123,12 +124,13 @@ impl Assignments {
 #[derive(Debug, Default)]
 pub(super) struct Moves {
     pub(super) keep_alive: KeepAlive,
-    /// Sockets that clients have left which may come back.
-    pub(super) detached: DetachedSockets,
+    /// Sockets that clients have left which may come back. Their tasks still wait for them, and only a socket that is
+    /// there wakes them.
+    pub(super) detached: Deadlines<Socket>,
     /// Client connections whose messages are acknowledged at the next tick.
     pub(super) acknowledgements: Vec<Slot>,
     /// Client connections that other nodes take over, until the tick at which that has failed.
-    pub(super) moving_out: Vec<TimedClient>,
+    pub(super) moving_out: Deadlines<(Slot, Serial)>,
 }
 
 impl ShardState {
@@ -142,8 +144,8 @@ impl ShardState {
             shed_from: 0,
             reroute_due: false,
             levelling: Levelling::default(),
-            hand_overs: Vec::new(),
-            moved: Vec::new(),
+            hand_overs: Deadlines::default(),
+            moved: Deadlines::default(),
             presence: PresenceFeeds::default(),
             tasks: TaskFeeds::default(),
             spare_commands: Vec::new(),

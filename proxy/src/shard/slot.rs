@@ -5,11 +5,3 @@ pub(crate) type Slot = u32;
 
 /// Number of a client connection, unique in its shard: tells two users of the same slot apart.
 pub(crate) type Serial = u32;
-
-/// Client about which something is over at a tick.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct TimedClient {
-    pub slot: Slot,
-    pub serial: Serial,
-    pub until: u32,
-}

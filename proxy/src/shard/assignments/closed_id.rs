@@ -1,13 +1,12 @@
 //! Ids of closed connections that a token could still revive: they stay in the table of routes until it has expired.
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use trunkline_protocol::limits::{CLOCK_SKEW_S, CONNECT_TIMEOUT_S};
 
+use crate::bounded::Deadlines;
 use crate::shard::shared::route_table::RouteTable;
-use crate::shard::spare_room::give_back;
 
 /// Lifetime of the token that names a connection id, in seconds, for clocks that differ.
 const TOKEN_LIFETIME_S: u64 = CONNECT_TIMEOUT_S + 2 * CLOCK_SKEW_S;
@@ -16,12 +15,12 @@ const TOKEN_LIFETIME_S: u64 = CONNECT_TIMEOUT_S + 2 * CLOCK_SKEW_S;
 #[derive(Debug, Default)]
 pub(crate) struct ClosedIds {
     routes: Arc<RouteTable>,
-    until: VecDeque<(u32, Rc<str>)>,
+    until: Deadlines<Rc<str>>,
 }
 
 impl ClosedIds {
     pub(crate) fn new(routes: Arc<RouteTable>) -> Self {
-        Self { routes, until: VecDeque::new() }
+        Self { routes, until: Deadlines::default() }
     }
 
     /// Ends the route of an id. One that a token names is remembered for as long as the token could revive it.
@@ -31,7 +30,7 @@ impl ClosedIds {
         }
         self.routes.end(id);
         let seconds = u32::try_from(TOKEN_LIFETIME_S).unwrap_or(u32::MAX);
-        self.until.push_back((now.saturating_add(seconds), id.clone()));
+        self.until.push(id.clone(), now.saturating_add(seconds));
     }
 
     /// Ends the route of a connection that another node has by now, this many seconds after it was opened.
@@ -41,10 +40,7 @@ impl ClosedIds {
 
     /// Forgets ids whose tokens have expired.
     pub(crate) fn forget_expired(&mut self, now: u32) {
-        while let Some((_, id)) = self.until.pop_front_if(|(until, _)| *until <= now) {
-            self.routes.forget(&id);
-        }
-        give_back(&mut self.until);
+        self.until.take_due(now).iter().for_each(|id| self.routes.forget(id));
     }
 }
 
@@ -79,14 +75,14 @@ mod tests {
             let routes = Arc::new(RouteTable::default());
             let mut ids = ClosedIds::new(routes.clone());
             ids.move_away(&Rc::from(ID), age_s, 100);
-            assert_eq!((ids.until.len(), routes.reserve(ID).is_err()), (remembered, remembered == 1));
+            assert_eq!((ids.until.iter().count(), routes.reserve(ID).is_err()), (remembered, remembered == 1));
         }
     }
 
     #[test]
     fn an_id_that_no_token_names_is_forgotten_at_once() {
         let (routes, ids) = closed(false);
-        assert!(ids.until.is_empty());
+        assert_eq!(ids.until.iter().count(), 0);
         assert_eq!(routes.reserve(ID), Ok(()));
     }
 }

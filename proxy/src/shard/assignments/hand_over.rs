@@ -17,7 +17,7 @@ use crate::shard::command::LinkLoss;
 use crate::shard::connection::{Assignment, OldStay, Role, flow};
 use crate::shard::shard_core::ShardCore;
 use crate::shard::shard_state::ShardState;
-use crate::shard::slot::{Serial, Slot, TimedClient};
+use crate::shard::slot::{Serial, Slot};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, LinkId, Pool};
 
 /// Ticks that a hand-over may take: for the calls of a client to end, or its app server to answer.
@@ -53,7 +53,7 @@ pub(crate) fn reassign_all(state: &mut ShardState, hub: HubIndex, app: AppServer
             state.reassign_elsewhere(slot);
         } else {
             let serial = client.serial;
-            state.hand_overs.push(TimedClient { slot, serial, until });
+            state.hand_overs.push((slot, serial), until);
         }
     }
 }
@@ -115,20 +115,20 @@ fn move_to(state: &mut ShardState, slot: Slot, link: &HomeLink) {
     client.change_assignment(&Role::Home, now, |home| home.holds_input = true);
     client.home.send(&flow(&client.id, FlowOperation::Pause));
     let serial = client.serial;
-    state.hand_overs.push(TimedClient { slot, serial, until });
+    state.hand_overs.push((slot, serial), until);
 }
 
 /// Takes note that a client has moved from this link to another one.
 pub(crate) fn note_move(state: &mut ShardState, slot: Slot, serial: Serial, from: LinkId) {
     let until = state.core.tick.saturating_add(MOVED_TICKS);
-    state.moved.push(MovedClient { slot, serial, from, until });
+    state.moved.push(MovedClient { slot, serial, from }, until);
 }
 
 /// Has app servers asked for the clients that were about to move, or have moved, when a link was lost: the one that
 /// they have left, and with it they have ended before they were resumed, or the one where that was not read.
 pub(crate) fn moving_link_lost(state: &mut ShardState, loss: &LinkLoss) {
     let (now, at) = (state.core.tick, state.core.tick.saturating_add(loss.noticed_within_s));
-    for &TimedClient { slot, serial, until } in &state.hand_overs {
+    for (until, &(slot, serial)) in state.hand_overs.iter() {
         if let Some(client) = state.core.connections.get_current(slot, serial)
             && client.home.id() == loss.link
             && client.cold.moving_to.is_some()
@@ -138,7 +138,7 @@ pub(crate) fn moving_link_lost(state: &mut ShardState, loss: &LinkLoss) {
             client.cold.old_stay = OldStay::Unknown { since: until.saturating_sub(HAND_OVER_TICKS) };
         }
     }
-    for &MovedClient { slot, serial, from, .. } in &state.moved {
+    for (_, &MovedClient { slot, serial, from }) in state.moved.iter() {
         if let Some(client) = state.core.connections.get_current(slot, serial)
             && (from == loss.link || client.home.id() == loss.link)
             && !client.is_sought(now)
@@ -163,8 +163,8 @@ pub(crate) fn end_move(state: &mut ShardState, slot: Slot) {
 /// Reads clients on whose calls may wait for them, and ends hand-overs that have taken too long.
 pub(crate) fn end_late_hand_overs(state: &mut ShardState) {
     let now = state.core.tick;
-    state.moved.retain(|moved| moved.until > now);
-    for TimedClient { slot, serial, until } in &state.hand_overs {
+    drop(state.moved.take_due(now));
+    for (until, (slot, serial)) in state.hand_overs.iter() {
         let client = state.core.connections.get_current(*slot, *serial);
         if until.saturating_sub(HAND_OVER_TICKS - READ_ON_TICKS) <= now
             && let Some(client) =
@@ -174,14 +174,13 @@ pub(crate) fn end_late_hand_overs(state: &mut ShardState) {
         }
     }
     // Results of clients come over other ways than the answers to their calls.
-    let waiting: Vec<_> = state.hand_overs.iter().map(|hand_over| (hand_over.slot, hand_over.serial)).collect();
+    let waiting: Vec<_> = state.hand_overs.iter().map(|(_, client)| *client).collect();
     for (slot, serial) in waiting {
         if state.core.connections.get_current(slot, serial).is_some() {
             state.reassign_if_ready(slot);
         }
     }
-    let late: Vec<_> = state.hand_overs.extract_if(.., |hand_over| hand_over.until <= now).collect();
-    for TimedClient { slot, serial, .. } in late {
+    for (slot, serial) in state.hand_overs.take_due(now) {
         let Some(client) = state.core.connections.get_current(slot, serial) else { continue };
         if matches!(client.cold.old_stay, OldStay::Asked { .. }) {
             // Its move has ended, and its app server is asked for it.

@@ -3,11 +3,10 @@
 use crate::shard::slot::{Serial, Slot};
 use crate::upstream::LinkId;
 
-/// Client connection that has moved from this link to another one. Its app server may not have noticed until this tick.
+/// Client connection that has moved from this link to another one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MovedClient {
     pub slot: Slot,
     pub serial: Serial,
     pub from: LinkId,
-    pub until: u32,
 }

@@ -20,9 +20,9 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{CAUSE_HEADER, ENDED_ERROR_HEADER, ENDED_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::{CloseConnection, OpenConnection, ServiceMessage};
 
+use crate::bounded::shrink_queue;
 use crate::metrics::Counters;
 use crate::shard::connection::Opening;
-use crate::shard::spare_room::give_back;
 use crate::upstream::{AppServerId, HomeLink, Hub, HubIndex, HubRegistry, LinkId, RouteChoice, ServerGroup};
 
 /// Limit of the ends that a shard remembers; the oldest go first.
@@ -142,7 +142,7 @@ impl UnheardEnds {
                 }
             }
         });
-        give_back(&mut self.ends);
+        shrink_queue(&mut self.ends);
     }
 
     fn keep(&mut self, mut is_kept: impl FnMut(&mut UnheardEnd) -> bool) {

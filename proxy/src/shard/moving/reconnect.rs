@@ -33,6 +33,9 @@ use crate::shard::moving::keep_alive::{Overdue, keep_alive_frame};
 use crate::shard::shard_state::ShardState;
 use crate::shard::slot::{Serial, Slot};
 
+/// Ticks for which a detached socket is kept: its task has ended by then.
+const DETACHED_KEPT_TICKS: u32 = 2;
+
 /// Whether a client can come back after its socket has ended for this cause: not if it has said goodbye.
 pub(super) fn may_return(client: &Client, cause: Cause) -> bool {
     client.is_open()
@@ -64,7 +67,9 @@ pub(crate) fn sever(state: &mut ShardState, slot: Slot, cause: Cause) {
     (client.is_flushing, client.has_pinged) = (false, false);
     // Whoever was to tell it knew it by its serial.
     client.cold.leave = LeaveStage::Stays;
-    state.moves.detached.add(mem::replace(&mut client.socket, Socket::Away), now);
+    let socket = mem::replace(&mut client.socket, Socket::Away);
+    socket.cut();
+    state.moves.detached.push(socket, now.saturating_add(DETACHED_KEPT_TICKS));
     client.change_serial(serial);
     state.moves.keep_alive.schedule(slot, serial, now, until);
 }
@@ -187,7 +192,7 @@ pub(crate) fn end_socket(state: &mut ShardState, slot: Slot, serial: Serial, cau
 
 /// Sockets that were left some time ago.
 pub(crate) fn take_detached(state: &mut ShardState) -> Vec<Socket> {
-    state.moves.detached.take_old(state.core.tick)
+    state.moves.detached.take_due(state.core.tick)
 }
 
 /// Sends the keep-alives that are due, and closes clients that have been silent for too long.
