@@ -16,6 +16,7 @@ use bytes::BytesMut;
 use trunkline_protocol::hub::{CancelInvocation, HubMessage};
 use trunkline_protocol::service::{DataType, FlowOperation};
 
+use crate::bounded::Deadlines;
 use crate::shard::command::LinkLoss;
 use crate::shard::connection::{Client, LetGo, OldStay, Role, flow};
 use crate::shard::content::Content;
@@ -36,13 +37,13 @@ const LATE_TICKS: u32 = 10;
 /// Clients of one shard for which app servers are asked.
 #[derive(Debug, Default)]
 pub(crate) struct Probes {
-    asked: Vec<(Slot, Serial, u32)>,
+    asked: Deadlines<(Slot, Serial)>,
 }
 
 impl Probes {
     /// Has an app server asked at this tick for a client that it may have lost with a link which is not its home.
     pub(super) fn ask_at(&mut self, tick: u32, slot: Slot, serial: Serial) {
-        self.asked.push((slot, serial, tick));
+        self.asked.push((slot, serial), tick);
     }
 
     /// Asks the app server at the end of this link for a client that it may have; `false` if the link is lost. `None`
@@ -76,7 +77,7 @@ impl Probes {
             home.holds_input = true;
         });
         core.connections.set_home(slot, link);
-        self.asked.push((slot, serial, until));
+        self.asked.push((slot, serial), until);
         Some(true)
     }
 
@@ -85,12 +86,12 @@ impl Probes {
     pub(super) fn take_unanswered(&mut self, core: &mut ShardCore) -> Vec<Slot> {
         let now = core.tick;
         let (mut unanswered, mut due) = (Vec::new(), Vec::new());
-        for (slot, serial, until) in self.asked.extract_if(.., |(_, _, until)| *until <= now) {
+        for (slot, serial) in self.asked.take_due(now) {
             let client = core.connections.get_current(slot, serial).filter(|client| !client.is_closing());
             let Some(client) = client else { continue };
             let is_leaving = || client.cold.assignment.is_leaving || client.is_in_transit();
             match client.cold.old_stay {
-                OldStay::Asked { .. } if client.cold.held_until == until => {
+                OldStay::Asked { .. } if client.cold.held_until <= now => {
                     client.cold.old_stay = OldStay::Replaced { until: now };
                     client.cold.moving_to = None;
                     unanswered.push(slot);
