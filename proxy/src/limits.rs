@@ -22,9 +22,9 @@ use std::time::Duration;
 
 use trunkline_protocol::limits::{PENDING_PIPES_MAX, PENDING_PIPES_PER_ADDRESS_MAX};
 
-pub(crate) use address_key::AddressKey;
+pub(crate) use address_key::{AddressKey, AddressPermit};
 pub(crate) use auth_throttle::AuthThrottle;
-pub(crate) use head_budget::HeadBudget;
+pub(crate) use head_budget::{HeadBudget, HeadWeight};
 pub(crate) use hop_limit::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX, HopLimits, HopPermit};
 pub(crate) use log_throttle::LogThrottle;
 pub(crate) use method_rate::{MethodRates, RatedCall, RatedCaller};
@@ -35,14 +35,8 @@ pub(crate) use setup_fault::{SetupFault, SetupFaults};
 pub(crate) use signer_share::{IDLE_TIMEOUT, SignerShare, TableFull};
 pub(crate) use throttle::{Bucket, Quota, TooFast};
 
-use crate::bounded::{Budget, BudgetShare, Permit, Permits};
+use crate::bounded::{Budget, Permits};
 use crate::config::{FrontendLimits, RelaySettings};
-
-/// Permit of an address; dropping it returns it.
-pub(crate) type AddressPermit = Permit<AddressKey>;
-
-/// Room that a large head takes for as long as it is kept.
-pub(crate) type HeadWeight = BudgetShare;
 
 /// Lines of the log that clients may bring about in a second. Whoever comes again and again would fill a disk; counters
 /// and the history of connections tell of all.

@@ -24,7 +24,7 @@ impl Budget {
         Self { limit, used: AtomicUsize::new(0) }
     }
 
-    /// Amount in use.
+    /// Amount that is in use now.
     #[must_use]
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)

@@ -37,7 +37,7 @@ impl<T> Default for Leases<T> {
 }
 
 impl<T> Leases<T> {
-    /// Locks the table.
+    /// Locks the table of entries.
     pub(crate) fn lock(&self) -> MutexGuard<'_, LeaseTable<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,7 +76,7 @@ impl<T> Leases<T> {
 }
 
 impl<T> LeaseTable<T> {
-    /// Number of entries.
+    /// Number of entries that are leased.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Number of partitions.
+/// Number of partitions, a few for each thread.
 const PARTITIONS: usize = 16;
 
 /// Values, one of which is responsible for a key. The hash is seeded, so clients can't choose keys that collide.

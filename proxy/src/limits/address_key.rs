@@ -2,12 +2,17 @@
 
 use std::net::IpAddr;
 
+use crate::bounded::Permit;
+
 /// Address as limits count it: a /64 of IPv6 counts as one, for that is the least that anybody has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum AddressKey {
     V4(u32),
     V6(u64),
 }
+
+/// Permit of an address; dropping it returns it.
+pub(crate) type AddressPermit = Permit<AddressKey>;
 
 impl From<IpAddr> for AddressKey {
     fn from(ip: IpAddr) -> Self {

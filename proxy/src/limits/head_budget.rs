@@ -7,8 +7,7 @@
 
 use std::sync::Arc;
 
-use super::HeadWeight;
-use crate::bounded::Budget;
+use crate::bounded::{Budget, BudgetShare};
 
 /// Bytes of a head that count for nothing: a browser's, with a cookie and a token.
 const FREE_BYTES: usize = 4 * 1024;
@@ -16,6 +15,9 @@ const FREE_BYTES: usize = 4 * 1024;
 /// Large heads of open connections, and their limit.
 #[derive(Debug)]
 pub(crate) struct HeadBudget(Arc<Budget>);
+
+/// Room that a large head takes for as long as it is kept.
+pub(crate) type HeadWeight = BudgetShare;
 
 /// Refusal of a large head: all together use their budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

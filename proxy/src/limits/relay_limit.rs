@@ -20,8 +20,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::AddressPermit;
-use super::address_key::AddressKey;
+use super::address_key::{AddressKey, AddressPermit};
 use crate::bounded::{Budget, BudgetShare, Lease, LeaseTable, Leases, Permit, Permits};
 use crate::config::RelaySettings;
 use crate::net::address::Address;

@@ -30,7 +30,7 @@ pub(crate) enum RestShare {
     Address(AddressKey),
 }
 
-/// Permits of requests.
+/// Permits of requests to the data plane.
 #[derive(Debug)]
 pub(crate) struct RestPermits {
     limit: usize,
