@@ -66,7 +66,7 @@ struct RequestedMove {
 }
 
 /// Maximum bytes of a frame from here: a stamp still fits around it.
-const SEND_FRAME_MAX_BYTES: usize = LINK_FRAME_MAX_BYTES - 32;
+pub(crate) const SEND_FRAME_MAX_BYTES: usize = LINK_FRAME_MAX_BYTES - 32;
 
 impl Outbound {
     pub(crate) fn new(name: &str, metrics: HubMetrics) -> Self {

@@ -108,7 +108,8 @@ pub const RECEIVED_HEADER: &str = "x-trunkline-received";
 /// `members`, of a proxy, that it answers queries for the members of a group; `presence`, of a proxy, that it tells who
 /// comes and goes, and lists the connections of a user; `handovers` that a proxy reads a client on while its app server
 /// asks for it, and that an app server takes open frames with an [`ENDED_HEADER`]; `moves` that client connections may
-/// move to another node; `idle-handovers`, of an app server, that it knows an [`IF_IDLE_HEADER`].
+/// move to another node; `idle-handovers`, of an app server, that it knows an [`IF_IDLE_HEADER`]; `client-flow=BYTES`
+/// that messages to one client wait for that client, and the largest that this end takes or sends.
 pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";
 
 // Headers of load balancers.

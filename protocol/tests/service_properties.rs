@@ -12,18 +12,19 @@ use trunkline_protocol::limits::{ACKNOWLEDGE_DELAY_MS, LINK_FRAME_MAX_BYTES};
 use trunkline_protocol::service::{
     ACKNOWLEDGE_KEY, AccessKeyRequest, AccessKeyResponse, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup,
     ClientCompletion, ClientInvocation, CloseConnection, CloseWithAck, ConnectionClaims, ConnectionData,
-    ConnectionFlowControl, ConnectionMoved, ConnectionReconnect, Counters, ErrorCompletion, Filtered, FlowOperation,
-    FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery, LinkHandshakeRequest,
-    LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData, MultiGroupBroadcastData, MultiUserData,
-    OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RefreshAuth, RefreshConnection, RestoreAnswer,
-    RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidate, TaskCandidates,
-    TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange, encode_connection_data,
+    ConnectionFlowControl, ConnectionMoved, ConnectionReconnect, Counters, DownMark, ErrorCompletion, Filtered,
+    FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery,
+    LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData,
+    MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase,
+    RefreshAuth, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping,
+    ServiceMessage, Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData, UserConnectionQuery, UserData,
+    UserGroupChange, encode_connection_data,
 };
 
 /// Numbers of the messages that are known here.
-const KNOWN: [i64; 55] = [
+const KNOWN: [i64; 57] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
-    32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 60, 61, 62, 63, 64, 70, 71, 72, 73, 74, 75, 76,
+    32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 60, 61, 62, 63, 64, 70, 71, 72, 73, 74, 75, 76, 77, 78,
 ];
 
 /// Texts of all header lengths: most are short, some need two bytes of length, a few three.
@@ -254,6 +255,10 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
         trace_report(),
         vec((text(), text(), number()), 0..4).prop_map(task_candidates),
         (text(), number(), number()).prop_map(refresh_connection),
+        (text(), number(), any::<bool>()).prop_map(|(connection_id, number, is_report)| {
+            let it = DownMark { connection_id, number };
+            if is_report { ServiceMessage::DownDone(it) } else { ServiceMessage::DownMark(it) }
+        }),
         (text(), claims(), number(), number()).prop_map(refresh_auth),
         check().prop_map(ServiceMessage::GetConnectionClaims),
         (text(), claims()).prop_map(connection_claims),

@@ -8,11 +8,12 @@ use bytestring::ByteString;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
-    CloseWithAck, ConnectionClaims, ConnectionData, ConnectionFlowControl, ConnectionReconnect, ErrorCompletion,
-    Filtered, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupMember, GroupMemberQuery,
-    LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MemberPage, MultiConnectionData, MultiGroupBroadcastData,
-    MultiUserData, OpenConnection, Payloads, Ping, RefreshAuth, ServiceError, ServiceEvent, ServiceMapping,
-    ServiceMessage, ServiceMessageError, UserData, UserGroupChange, claims_from_payload, claims_to_payload,
+    CloseWithAck, ConnectionClaims, ConnectionData, ConnectionFlowControl, ConnectionReconnect, DownMark,
+    ErrorCompletion, Filtered, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupMember,
+    GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MemberPage, MultiConnectionData,
+    MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, RefreshAuth, ServiceError, ServiceEvent,
+    ServiceMapping, ServiceMessage, ServiceMessageError, UserData, UserGroupChange, claims_from_payload,
+    claims_to_payload,
 };
 
 fn bytes(hex: &str) -> Bytes {
@@ -301,6 +302,13 @@ fn layouts_of_questions_and_orders() {
         ServiceMessage::CloseUserConnectionsWithAck(close("u1", vec![text("c1")])),
     );
     body_both_ways("96 21 a26731 a172 05 90 80", ServiceMessage::CloseGroupConnectionsWithAck(close("g1", Vec::new())));
+}
+
+#[test]
+fn layouts_of_flow_to_one_client() {
+    let mark = |number| DownMark { connection_id: text("c1"), number };
+    body_both_ways("94 4d a26331 cd012c 80", ServiceMessage::DownMark(mark(300)));
+    body_both_ways("94 4e a26331 05 80", ServiceMessage::DownDone(mark(5)));
 }
 
 #[test]

@@ -21,6 +21,7 @@ use super::proxy_log::ProxyLog;
 use crate::connection::{Connection, ConnectionClose, DueQueue, LinkId};
 use crate::endpoint::Endpoint;
 use crate::node::{Node, NodeName};
+use crate::outbound::SEND_FRAME_MAX_BYTES;
 use crate::sync::lock;
 
 /// Longest window that proxies may ask for: a longer one would keep connections of a dead proxy for too long.
@@ -84,7 +85,9 @@ impl LinkSession {
         static LATEST: AtomicU64 = AtomicU64::new(0);
         let SlotKey { node, boot, slot, .. } = &terms.key;
         let window_ms = offer.capabilities.window_ms.unwrap_or(RESUME_WINDOW_MS).clamp(1, WINDOW_MAX_MS);
-        let settings = SessionSettings::new(terms.ring_max_bytes, window_ms);
+        let client_message_max_bytes = Some(SEND_FRAME_MAX_BYTES);
+        let settings =
+            SessionSettings { client_message_max_bytes, ..SessionSettings::new(terms.ring_max_bytes, window_ms) };
         let session = Session::new(offer.session, Role::AppServer, settings, 0);
         let outbox = Arc::new(LinkOutbox::new(OutboxPolicy::waiting(), Some(session)));
         let service = terms.service.as_ref().map(|service| &*service.name);

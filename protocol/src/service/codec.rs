@@ -124,6 +124,8 @@ impl ServiceMessage {
             Self::TraceReport(_) => 73,
             Self::TaskCandidates(_) => 74,
             Self::RefreshConnectionWithAck(_) => 75,
+            Self::DownMark(_) => 77,
+            Self::DownDone(_) => 78,
         }
     }
 }
@@ -260,6 +262,7 @@ mod tests {
         assert_eq!(name_of(20), "Ack");
         assert_eq!(name_of(73), "TraceReport");
         assert_eq!(name_of(75), "RefreshConnectionWithAck");
+        assert_eq!(name_of(78), "DownDone");
         assert_eq!(name_of(-1), "Unknown");
         assert_eq!(name_of(44), "Unknown");
     }

@@ -92,7 +92,9 @@ impl ServiceMessage {
             Self::ClientInvocation(_) | Self::ClientCompletion(_) | Self::ErrorCompletion(_) => {
                 MessageClass::ClientResult
             }
-            Self::Ping(_) | Self::ConnectionFlowControl(_) => MessageClass::Control,
+            Self::Ping(_) | Self::ConnectionFlowControl(_) | Self::DownMark(_) | Self::DownDone(_) => {
+                MessageClass::Control
+            }
             Self::ConnectionMoved(_)
             | Self::Stamped(_)
             | Self::Filtered(_)

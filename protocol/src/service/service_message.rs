@@ -125,6 +125,10 @@ pub enum ServiceMessage {
     TaskCandidates(TaskCandidates),
     /// Type 75, ours: a client connection that closes with its token gets more time.
     RefreshConnectionWithAck(RefreshConnection),
+    /// Type 77, ours: asks for a report when a client connection has taken what was sent to it alone so far.
+    DownMark(DownMark),
+    /// Type 78, ours: the report.
+    DownDone(DownMark),
 }
 
 /// Why a frame is no service message.
@@ -841,6 +845,19 @@ pub struct RefreshConnection {
     pub expires_s: i64,
     /// Number of the acknowledgement.
     pub ack_id: i64,
+}
+
+/// Body of type 77, `DownMark`, from an app server to the node of a connection, in line with the data for it; and of
+/// type 78, `DownDone`, back to the same app server. For ends alone that have announced `client-flow`.
+///
+/// A report confirms its mark and all lower ones: the client has taken most of the data before them. A mark may come
+/// again, at the same node or at the one to which the connection has moved, and is reported again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DownMark {
+    /// The connection that the data is for.
+    pub connection_id: ByteString,
+    /// Number of the mark; higher than all that the app server has sent before.
+    pub number: i64,
 }
 
 /// Body of type 74, `TaskCandidates`, from a node to each app server that has said in its manifest that it stands for

@@ -181,7 +181,9 @@ impl Session {
         let window_ms = is_proxy.then_some(self.settings.window_ms);
         let resume_ring_bytes = Some(self.settings.ring_max_bytes);
         let (lists_members, tells_presence) = (is_proxy, is_proxy);
-        Capabilities { resume_ring_bytes, window_ms, lists_members, tells_presence, ..Capabilities::plain() }
+        let client_message_max_bytes = self.settings.client_message_max_bytes;
+        let by_role = Capabilities { lists_members, tells_presence, ..Capabilities::plain() };
+        Capabilities { resume_ring_bytes, window_ms, client_message_max_bytes, ..by_role }
     }
 
     fn is_present(&self, attachment: Attachment) -> bool {

@@ -31,6 +31,7 @@ pub fn link_upgrade(data: &[u8]) {
             assert_eq!(again.knows_causes, capabilities.knows_causes);
             assert_eq!(again.lists_members, capabilities.lists_members);
             assert_eq!(again.tells_presence, capabilities.tells_presence);
+            assert_eq!(again.client_message_max_bytes, capabilities.client_message_max_bytes);
         }
         if let Ok(id) = line.parse::<SessionId>() {
             assert_eq!(id.to_string().parse(), Ok(id));

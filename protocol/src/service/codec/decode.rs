@@ -9,12 +9,12 @@ use bytestring::ByteString;
 use super::super::service_message::{
     AccessKeyRequest, AccessKeyResponse, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion,
     ClientInvocation, CloseConnection, CloseWithAck, ConnectionClaims, ConnectionData, ConnectionFlowControl,
-    ConnectionMoved, ConnectionReconnect, ErrorCompletion, Filtered, FlowOperation, FlowSubject, GroupBroadcastData,
-    GroupChange, GroupJoin, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection,
-    MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Ping, PresenceChanges, PresencePhase,
-    RefreshAuth, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping,
-    ServiceMessage, Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData, UserConnectionQuery, UserData,
-    UserGroupChange,
+    ConnectionMoved, ConnectionReconnect, DownMark, ErrorCompletion, Filtered, FlowOperation, FlowSubject,
+    GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse,
+    LinkKind, MoveConnection, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Ping,
+    PresenceChanges, PresencePhase, RefreshAuth, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError,
+    ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData,
+    UserConnectionQuery, UserData, UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields, extension};
 use super::{ServiceMessageError, name_of};
@@ -109,6 +109,8 @@ fn own_message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMe
         74 => M::TaskCandidates(task_candidates(fields)?),
         76 => M::Filtered(Filtered { filter: fields.text("filter")?, body: fields.binary("body")? }),
         75 => M::RefreshConnectionWithAck(refresh_connection(fields)?),
+        77 => M::DownMark(down_mark(fields)?),
+        78 => M::DownDone(down_mark(fields)?),
         62 => M::Stamped(Stamped { epoch: fields.integer("epoch")?, body: fields.binary("body")? }),
         _ => return Ok(None),
     }))
@@ -257,6 +259,10 @@ fn connection_data(fields: &mut Fields) -> FieldResult<ConnectionData> {
         }
     }
     Ok(it)
+}
+
+fn down_mark(fields: &mut Fields) -> FieldResult<DownMark> {
+    Ok(DownMark { connection_id: fields.text("connectionId")?, number: fields.integer("number")? })
 }
 
 fn trace_report(fields: &mut Fields) -> FieldResult<TraceReport> {

@@ -6,11 +6,11 @@ use bytestring::ByteString;
 use super::super::claim_list::write_claims;
 use super::super::service_message::{
     AccessKeyResponse, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation,
-    CloseConnection, CloseWithAck, ConnectionFlowControl, ConnectionMoved, ErrorCompletion, Filtered, FlowOperation,
-    FlowSubject, GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse,
-    LinkKind, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer,
-    RestoreQuery, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidates, TraceReport,
-    TracedData, UserConnectionQuery, UserGroupChange,
+    CloseConnection, CloseWithAck, ConnectionFlowControl, ErrorCompletion, Filtered, FlowOperation, FlowSubject,
+    GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind,
+    OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer, RestoreQuery,
+    ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidates, TraceReport, TracedData,
+    UserConnectionQuery, UserGroupChange,
 };
 use super::fields::extension;
 use crate::message_pack::Writer;
@@ -118,7 +118,8 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         M::GroupMemberQuery(it) => group_member_query(out, it),
         M::RefreshAuth(_) | M::UpdateConnectionClaims(_) => log_in(out, message),
         M::MoveConnection(it) => connection_alone(out, number, &it.connection_id),
-        M::ConnectionMoved(it) => connection_moved(out, it),
+        M::ConnectionMoved(it) => connection_number(out, number, &it.connection_id, it.epoch),
+        M::DownMark(it) | M::DownDone(it) => connection_number(out, number, &it.connection_id, it.number),
         M::Stamped(it) => stamped(out, it),
         M::Filtered(it) => filtered(out, it),
         M::RestoreQuery(it) => restore_query(out, it),
@@ -349,10 +350,10 @@ fn connection_alone(out: &mut Writer, number: u8, connection_id: &ByteString) {
     no_extension(out);
 }
 
-fn connection_moved(out: &mut Writer, it: &ConnectionMoved) {
-    begin(out, 4, 61);
-    out.text(&it.connection_id);
-    out.integer(it.epoch);
+fn connection_number(out: &mut Writer, kind: u8, connection_id: &ByteString, number: i64) {
+    begin(out, 4, kind);
+    out.text(connection_id);
+    out.integer(number);
     no_extension(out);
 }
 

@@ -63,6 +63,8 @@ pub(super) fn name_of(number: i64) -> &'static str {
         74 => "TaskCandidates",
         75 => "RefreshConnectionWithAck",
         76 => "Filtered",
+        77 => "DownMark",
+        78 => "DownDone",
         _ => usize::try_from(number).ok().and_then(|number| NAMES.get(number)).copied().unwrap_or("Unknown"),
     }
 }

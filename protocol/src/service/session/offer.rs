@@ -47,6 +47,9 @@ const TRACES: &str = "traces";
 /// Capability to give a connection away only if nothing of it runs.
 const IDLE_HANDOVERS: &str = "idle-handovers";
 
+/// Capability to have messages to one client wait for that client; its value is the largest message to one client.
+const CLIENT_FLOW: &str = "client-flow";
+
 /// Number of a session in its slot: from 1 on, ever higher, for as long as the node runs. So the boot id, the hub, the
 /// slot and this are one session, and of two it is plain which one is newer, whatever order the upgrades arrive in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +79,9 @@ pub struct Capabilities {
     /// Whether it gives a connection away only if nothing of it runs, where it is asked so: an app server has the
     /// client read on otherwise.
     pub knows_idle_handovers: bool,
+    /// Largest message to one client that it takes, or that an app server sends, if it has such messages wait for their
+    /// client: an app server sends a [`DownMark`](crate::service::DownMark) in line with them, and a proxy reports it.
+    pub client_message_max_bytes: Option<usize>,
 }
 
 /// Session headers of a proxy's upgrade request.
@@ -104,7 +110,7 @@ pub struct Answer {
 pub struct HeaderError(String);
 
 impl Capabilities {
-    /// Capabilities of this version, but for resuming.
+    /// Capabilities of this version, but for those that have a value.
     #[must_use]
     pub fn plain() -> Self {
         Self {
@@ -117,6 +123,7 @@ impl Capabilities {
             tells_presence: true,
             knows_traces: true,
             knows_idle_handovers: true,
+            client_message_max_bytes: None,
         }
     }
 
@@ -163,7 +170,8 @@ impl fmt::Display for Capabilities {
         let presence = self.tells_presence.then(|| PRESENCE.to_owned());
         let traces = self.knows_traces.then(|| TRACES.to_owned());
         let idle_handovers = self.knows_idle_handovers.then(|| IDLE_HANDOVERS.to_owned());
-        let all = [resume, window, causes, members, handovers, moves, presence, traces, idle_handovers];
+        let client_flow = self.client_message_max_bytes.map(|bytes| format!("{CLIENT_FLOW}={bytes}"));
+        let all = [resume, window, causes, members, handovers, moves, presence, traces, idle_handovers, client_flow];
         f.write_str(&all.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
@@ -182,13 +190,13 @@ impl FromStr for Capabilities {
             capabilities.tells_presence |= item == PRESENCE;
             capabilities.knows_traces |= item == TRACES;
             capabilities.knows_idle_handovers |= item == IDLE_HANDOVERS;
-            let Some((name @ (RESUME | WINDOW), value)) = item.split_once('=') else { continue };
+            let Some((name @ (RESUME | WINDOW | CLIENT_FLOW), value)) = item.split_once('=') else { continue };
             let value = number(value).map_err(|_| HeaderError(item.into()))?;
-            if name == RESUME {
-                let bytes = usize::try_from(value).map_err(|_| HeaderError(item.into()))?;
-                capabilities.resume_ring_bytes = Some(bytes);
-            } else {
-                capabilities.window_ms = Some(value);
+            let bytes = || usize::try_from(value).map_err(|_| HeaderError(item.into()));
+            match name {
+                RESUME => capabilities.resume_ring_bytes = Some(bytes()?),
+                WINDOW => capabilities.window_ms = Some(value),
+                _ => capabilities.client_message_max_bytes = Some(bytes()?),
             }
         }
         Ok(capabilities)

@@ -22,6 +22,9 @@ pub struct SessionSettings {
     pub ping_interval_ms: u64,
     /// A socket that brings nothing for this long is dead.
     pub dead_after_ms: u64,
+    /// Value of the capability [`client_message_max_bytes`](super::Capabilities::client_message_max_bytes) of this end;
+    /// `None` leaves it out.
+    pub client_message_max_bytes: Option<usize>,
 }
 
 /// Silence is counted in this share of the window.
@@ -43,12 +46,14 @@ impl SessionSettings {
             window_ms,
             ping_interval_ms: LINK_PING_INTERVAL_MS.min(window_ms / 4).max(1),
             dead_after_ms: LINK_TIMEOUT_MS.min(window_ms).max(1),
+            client_message_max_bytes: None,
         }
     }
 
     /// Returns the settings for a peer that can't resume: Azure's cadence, whatever the window.
     pub(super) fn without_resuming(self) -> Self {
-        Self::new(self.ring_max_bytes, LINK_TIMEOUT_MS)
+        let client_message_max_bytes = self.client_message_max_bytes;
+        Self { client_message_max_bytes, ..Self::new(self.ring_max_bytes, LINK_TIMEOUT_MS) }
     }
 
     pub(super) fn tick_ms(&self) -> u64 {

@@ -81,7 +81,9 @@ fn headers_are_read_as_they_are_written() {
         (proxy.to_string().as_str(), proxy.to_string().parse()),
         ("resume=1000, window=1000, causes, members, handovers, moves, presence, traces, idle-handovers", Ok(proxy))
     );
-    for none in ["", "resumes=1", "resume"] {
+    let flow = Capabilities { client_message_max_bytes: Some(70), ..Capabilities::default() };
+    assert_eq!((flow.to_string().as_str(), "client-flow=70".parse()), ("client-flow=70", Ok(flow)));
+    for none in ["", "resumes=1", "resume", "client-flow"] {
         assert_eq!(none.parse(), Ok(Capabilities::default()), "{none:?}");
     }
     assert_eq!(Capabilities::default().to_string(), "");
@@ -91,4 +93,5 @@ fn headers_are_read_as_they_are_written() {
     }
     assert!("0".parse::<SessionId>().is_err() && "resume=x".parse::<Capabilities>().is_err());
     assert!("resume=1, window=soon".parse::<Capabilities>().is_err());
+    assert!("client-flow=much".parse::<Capabilities>().is_err());
 }
