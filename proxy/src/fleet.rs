@@ -33,6 +33,7 @@ mod housekeeping;
 mod link_over;
 mod link_reach;
 mod link_wish;
+mod member_links;
 mod member_name;
 mod member_table;
 mod node_link;

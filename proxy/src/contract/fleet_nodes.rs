@@ -572,7 +572,7 @@ fn nodes_that_have_forgotten_each_other_find_each_other_again() {
         // Their links to the first live on, so none of them has a reason to greet it.
         let is_forgotten = |node: &FleetNode, other: &str| {
             let members = node.fleet.members().all();
-            members.iter().all(|member| member.name() != other || !member.is_linked())
+            members.iter().all(|member| member.name() != other || !member.links().are_complete())
         };
         until(Duration::from_secs(300), "they are strangers", || {
             is_forgotten(&nodes[1], "n3") && is_forgotten(&nodes[2], "n2")

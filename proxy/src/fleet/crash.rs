@@ -61,7 +61,7 @@ impl Refusals {
 /// Tells the app servers that a node has crashed; `false` if it is linked to this one, and so lives.
 #[must_use]
 fn tell_of_crash(shared: &Shared, member: &FleetMember) -> bool {
-    if member.incoming().is_some_and(|link| link.is_open()) {
+    if member.links().has_incoming_socket() {
         return false;
     }
     let ping = Ping { pairs: vec![(CRASHED_NODE_KEY.into(), member.boot().into())] };

@@ -37,7 +37,7 @@ impl OtherNodes for Fleet {
         } else {
             // An app server that dials in names itself, so only the node that waits knows that it does.
             let frame = relayed(hub, answer, 0);
-            for member in self.members().all().iter().filter(|member| member.is_linked()) {
+            for member in self.members().all().iter().filter(|member| member.links().are_complete()) {
                 self.passage().pass_to(member, &frame);
             }
         }
@@ -135,7 +135,7 @@ impl OtherNodes for Fleet {
     }
 
     fn are_any(&self) -> bool {
-        self.members().all().iter().any(|member| member.is_linked())
+        self.members().all().iter().any(|member| member.links().are_complete())
     }
 
     fn are_ready(&self) -> bool {
@@ -148,7 +148,7 @@ impl OtherNodes for Fleet {
         let order = ServiceMessage::MoveConnection(MoveConnection { connection_id: connection_id.clone() });
         let frame = relayed(hub.key(), &order, 0);
         let mut asked = vec![self.shared().fleet.origin];
-        for member in self.members().all().iter().filter(|member| member.is_linked()) {
+        for member in self.members().all().iter().filter(|member| member.links().are_complete()) {
             if !self.passage().pass_to(member, &frame) {
                 return None;
             }

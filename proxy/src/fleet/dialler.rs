@@ -216,7 +216,7 @@ impl Dialler {
             return Err(GreetError::Version(greeting.wire));
         }
         self.fleet.members().learn_addresses(&greeting);
-        if let Some(linked) = self.fleet.members().find(boot).filter(|member| member.outgoing().is_some()) {
+        if let Some(linked) = self.fleet.members().find(boot).filter(|member| member.links().outgoing().is_some()) {
             return Ok(Greeted::Linked(linked.address()));
         }
         self.fleet.meet(&greeting, Some(&self.address)).map(Greeted::Unlinked).ok_or(GreetError::TooMany)
@@ -306,7 +306,7 @@ impl Dialler {
                     if error.is_refused() {
                         member.set_refused();
                         // One that is linked to this node lives, whoever refuses at its address.
-                        if member.incoming().is_none_or(|link| !link.is_open()) {
+                        if !member.links().has_incoming_socket() {
                             self.fleet.members().note_gone(member);
                         }
                         if refusals.note(self.fleet.shared(), member) > REFUSED_MAX {

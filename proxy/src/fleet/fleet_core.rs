@@ -171,10 +171,10 @@ impl Fleet {
 
     /// A session to or from a member is over: nothing waits for its answers any more.
     pub(super) fn link_over(&self, member: &FleetMember) {
-        if member.outgoing().is_none() {
+        if member.links().outgoing().is_none() {
             self.0.questions.lost(member.boot());
             // Who can't be dialled and has no socket either is gone.
-            if let Some(incoming) = member.incoming().filter(|incoming| !incoming.is_open()) {
+            if let Some(incoming) = member.links().incoming().filter(|incoming| !incoming.is_open()) {
                 incoming.give_up();
             }
             self.shared().client_results.node_gone(member.boot());

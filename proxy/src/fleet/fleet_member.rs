@@ -6,14 +6,13 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use trunkline_link::TrySendError;
 use trunkline_protocol::fleet::{
     Awaited, Greeting, InterestUpdate, LATE_AFTER_MS, NodePhase, NodeState, PeerInterest, PeerPresence, PresenceUpdate,
     Wanted,
 };
-use trunkline_protocol::limits::{INTEREST_STALE_MS, LINK_FRAME_MAX_BYTES};
+use trunkline_protocol::limits::INTEREST_STALE_MS;
 
-use super::fleet_counters::DropCause;
+use super::member_links::MemberLinks;
 use super::node_link::NodeLink;
 use crate::net::address::Address;
 
@@ -74,10 +73,7 @@ pub(crate) struct FleetMember {
     version: String,
     /// Its admin port, where other nodes reach it.
     address: ArcSwapOption<Address>,
-    /// Link that this node has dialled: what it tells.
-    outgoing: ArcSwapOption<NodeLink>,
-    /// Link that it has dialled: what it tells this node.
-    incoming: ArcSwapOption<NodeLink>,
+    links: MemberLinks,
     interest: ArcSwap<PeerInterest>,
     presence: ArcSwap<PeerPresence>,
     /// Its port for clients, at which other nodes reach it, too.
@@ -111,8 +107,7 @@ impl FleetMember {
             boot: greeting.boot.as_str().into(),
             version: greeting.version.clone(),
             address: ArcSwapOption::from_pointee(address),
-            outgoing: ArcSwapOption::empty(),
-            incoming: ArcSwapOption::empty(),
+            links: MemberLinks::default(),
             interest: ArcSwap::default(),
             presence: ArcSwap::default(),
             client_port: greeting.advertised.as_ref().and_then(|url| url.parse().ok()),
@@ -152,21 +147,17 @@ impl FleetMember {
         self.address.store(Some(Arc::new(address.clone())));
     }
 
-    /// Link to it that this node has dialled, while its session lives.
-    pub(super) fn outgoing(&self) -> Option<Arc<NodeLink>> {
-        self.outgoing.load_full()
+    /// Links to it and from it.
+    #[must_use]
+    pub(crate) fn links(&self) -> &MemberLinks {
+        &self.links
     }
 
     pub(super) fn set_outgoing(&self, link: Option<Arc<NodeLink>>) {
         let mut status = self.status();
         (status.is_refused, status.has_left) = (false, status.has_left && link.is_none());
         drop(status);
-        self.outgoing.store(link);
-    }
-
-    /// Link from it, while its session lives.
-    pub(super) fn incoming(&self) -> Option<Arc<NodeLink>> {
-        self.incoming.load_full()
+        self.links.set_outgoing(link);
     }
 
     /// A new session begins without any knowledge of its interest and its app servers: it tells all again.
@@ -176,24 +167,7 @@ impl FleetMember {
         }
         self.interest.store(Arc::default());
         self.presence.store(Arc::default());
-        self.incoming.store(link);
-    }
-
-    /// Whether any link to it or from it lives.
-    pub(super) fn has_link(&self) -> bool {
-        self.outgoing.load().is_some() || self.incoming.load().is_some()
-    }
-
-    /// Whether both can tell each other something: then each counts the other as a member.
-    #[must_use]
-    pub(crate) fn is_linked(&self) -> bool {
-        self.outgoing.load().is_some() && self.incoming.load().is_some()
-    }
-
-    /// Whether both links to it and from it have a socket.
-    pub(super) fn is_open(&self) -> bool {
-        let is_open = |link: &ArcSwapOption<NodeLink>| link.load().as_ref().is_some_and(|link| link.is_open());
-        is_open(&self.outgoing) && is_open(&self.incoming)
+        self.links.set_incoming(link);
     }
 
     /// Whether somebody there may want a message.
@@ -253,7 +227,7 @@ impl FleetMember {
             return None;
         }
         drop(status);
-        let beat = self.outgoing().map_or(u64::MAX, |link| link.beat_behind());
+        let beat = self.links.outgoing().map_or(u64::MAX, |link| link.beat_behind());
         Some(Awaited { peer: self.boot.clone(), beat, until_ms })
     }
 
@@ -305,7 +279,7 @@ impl FleetMember {
 
     /// Whether it has had no link for so long that it is gone: a node that greets links a moment later.
     pub(super) fn is_gone(&self) -> bool {
-        if self.has_link() {
+        if self.links.living().next().is_some() {
             self.status().unlinked_since = None;
             return false;
         }
@@ -332,40 +306,14 @@ impl FleetMember {
         std::mem::take(&mut self.status().dropped)
     }
 
-    /// Milliseconds by which it is behind.
-    #[must_use]
-    pub(crate) fn lag_ms(&self, now_ms: u64) -> u64 {
-        let links = [self.outgoing.load(), self.incoming.load()];
-        links.iter().filter_map(|link| Some(link.as_ref()?.beats().lag_ms(now_ms))).max().unwrap_or_default()
-    }
-
-    /// Queues a frame for it. A question that is not queued has no answer, so its asker knows.
-    pub(super) fn send(&self, frame: &[u8]) -> Result<(), DropCause> {
-        // Its prefix says its length in five bytes at most.
-        if frame.len() > LINK_FRAME_MAX_BYTES + 5 {
-            return Err(DropCause::TooLarge);
-        }
-        let link = self.outgoing().ok_or(DropCause::Unlinked)?;
-        link.try_send(frame).map_err(|error| match error {
-            TrySendError::Full => DropCause::Full,
-            TrySendError::Closed => DropCause::Unlinked,
-        })
-    }
-
-    /// Whether nobody waits for its answers: it gives no sign of life.
-    #[must_use]
-    pub(super) fn is_overdue(&self, now_ms: u64) -> bool {
-        self.outgoing.load().as_ref().is_none_or(|link| link.is_overdue(now_ms))
-    }
-
     /// Its state, as this node sees it now.
     #[must_use]
     pub(crate) fn state(&self, now_ms: u64) -> MemberState {
-        let are_open = self.is_open();
+        let are_open = self.links.are_open();
         let status = self.status();
         match &status.told {
             _ if status.is_refused && !are_open => MemberState::Unreachable,
-            Some(told) if are_open && self.lag_ms(now_ms) < LATE_AFTER_MS => told.phase.into(),
+            Some(told) if are_open && self.links.lag_ms(now_ms) < LATE_AFTER_MS => told.phase.into(),
             _ => MemberState::Late,
         }
     }

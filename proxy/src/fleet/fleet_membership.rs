@@ -161,7 +161,7 @@ impl Membership {
     /// Sends a message to all members that are linked.
     pub(super) fn tell_all(&self, message: &NodeMessage) {
         for member in self.all().iter() {
-            if let Some(link) = member.outgoing() {
+            if let Some(link) = member.links().outgoing() {
                 link.tell(message);
             }
         }
@@ -174,7 +174,7 @@ impl Membership {
             return false;
         }
         let own = self.view();
-        let is_found = |member: &FleetMember| member.is_open() && member.view() == Some(own);
+        let is_found = |member: &FleetMember| member.links().are_open() && member.view() == Some(own);
         let has_found = self.addresses.are_tried() && self.all().iter().all(|member| is_found(member));
         let has_joined = has_found || self.started.elapsed() > JOIN_TIMEOUT;
         self.has_joined.store(has_joined, Ordering::Relaxed);
@@ -243,7 +243,7 @@ impl Membership {
     pub(super) fn greeting(&self) -> Greeting {
         let Self { shared, address, .. } = self;
         let members = self.all();
-        let known = members.iter().filter(|member| member.is_linked()).filter_map(|member| member.address());
+        let known = members.iter().filter(|member| member.links().are_complete()).filter_map(|member| member.address());
         Greeting {
             name: shared.settings.node.clone(),
             boot: shared.boot.clone(),
@@ -264,7 +264,8 @@ impl Membership {
             let is_own = Some(&address) == self.address.as_ref();
             let members = self.all();
             let is_linked = members.iter().any(|member| {
-                member.outgoing().is_some() && member.address().is_some_and(|known| url(&known) == address.to_string())
+                member.links().outgoing().is_some()
+                    && member.address().is_some_and(|known| url(&known) == address.to_string())
             });
             if !is_own && !is_linked && self.addresses.learn(&address) {
                 // It fails when the node stops.
@@ -296,7 +297,7 @@ impl Membership {
 
     /// State of this node as it is reported to the others.
     pub(super) fn state(&self) -> NodeState {
-        let linked = self.all().iter().filter(|member| member.is_linked()).count();
+        let linked = self.all().iter().filter(|member| member.links().are_complete()).count();
         let count = u32::try_from(linked + 1).unwrap_or(u32::MAX);
         NodeState { phase: own_phase(&self.shared), members: count, view: self.view() }
     }
@@ -330,8 +331,7 @@ impl Membership {
         self.tell_all(&NodeMessage::State(self.state()));
         self.left.cancel();
         self.shared.fleet.interest.iter().for_each(|interest| interest.end());
-        let links: Vec<_> =
-            self.all().iter().flat_map(|member| [member.outgoing(), member.incoming()]).flatten().collect();
+        let links: Vec<_> = self.all().iter().flat_map(|member| member.links().living()).collect();
         links.iter().for_each(|link| link.give_up());
         let all_gone = async {
             for link in &links {

@@ -81,7 +81,7 @@ impl Housekeeper<'_> {
         loop {
             beats.tick().await;
             for member in self.members.all().iter() {
-                [member.outgoing(), member.incoming()].iter().flatten().for_each(|link| link.beat());
+                member.links().living().for_each(|link| link.beat());
                 self.note_state(member);
             }
             for member in self.members.remove_gone() {
@@ -104,7 +104,8 @@ impl Housekeeper<'_> {
     }
 
     fn note_state(&self, member: &FleetMember) {
-        let (member_state, lag_ms) = (member.state(self.members.now_ms()), member.lag_ms(self.members.now_ms()));
+        let now_ms = self.members.now_ms();
+        let (member_state, lag_ms) = (member.state(now_ms), member.links().lag_ms(now_ms));
         let is_missed = matches!(member_state, MemberState::Late | MemberState::Unreachable);
         // One that has just come is not linked yet, and one that drains is about to go.
         if !(is_missed && member.may_be_away()) && member.has_changed(member_state) {
@@ -114,7 +115,7 @@ impl Housekeeper<'_> {
                 false => info!(peer, state, "a node of the fleet"),
             }
         }
-        if member.outgoing().is_some_and(|link| link.is_open() && !link.is_full()) {
+        if member.links().outgoing().is_some_and(|link| link.is_open() && !link.is_full()) {
             let dropped = member.take_dropped();
             if dropped > 0 {
                 warn!(peer = member.name(), dropped, "a node takes messages again, and has missed some");
@@ -140,7 +141,7 @@ impl Housekeeper<'_> {
         let (own, now_ms) = (self.members.view(), self.members.now_ms());
         let members = self.members.all();
         // Also of those that this node can't tell anything: they may count it in all the same.
-        let telling = members.iter().filter(|member| member.incoming().is_some_and(|link| link.is_open()));
+        let telling = members.iter().filter(|member| member.links().has_incoming_socket());
         agreement.update(own, telling.filter_map(|member| member.view()), now_ms);
         match notice.update(own, agreement.agrees(), now_ms) {
             Some(false) => info!("the nodes of the fleet see the same members again"),

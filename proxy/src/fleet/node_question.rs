@@ -91,7 +91,7 @@ impl NodeQuestions {
             None => (Vec::new(), asked),
         };
         async move {
-            let is_overdue = |member: &FleetMember| member.is_overdue(clock.now_ms());
+            let is_overdue = |member: &FleetMember| member.links().is_overdue(clock.now_ms());
             let answers = match question {
                 Some((_permit, question)) => question.answers(sent, ANSWER_TIMEOUT, is_overdue).await,
                 None => Vec::new(),
@@ -118,9 +118,9 @@ impl NodeQuestions {
         let PeerRequest { method, target, body } = request.clone();
         let message = NodeMessage::Request { question: question.number(), method, target, body };
         let frame = message.to_frame();
-        let (sent, unsent): (Vec<_>, _) = asked.into_iter().partition(|member| member.send(&frame).is_ok());
+        let (sent, unsent): (Vec<_>, _) = asked.into_iter().partition(|member| member.links().send(&frame).is_ok());
         watch(&sent);
-        let is_overdue = |member: &FleetMember| member.is_overdue(clock.now_ms());
+        let is_overdue = |member: &FleetMember| member.links().is_overdue(clock.now_ms());
         with_missing(question.answers(sent, within, is_overdue).await, unsent)
     }
 
@@ -159,7 +159,7 @@ impl NodeQuestions {
 
 /// Asks members for a sign of life that are asked for something else.
 fn watch(asked: &[Arc<FleetMember>]) {
-    asked.iter().filter_map(|member| member.outgoing()).for_each(|link| link.watch());
+    asked.iter().filter_map(|member| member.links().outgoing()).for_each(|link| link.watch());
 }
 
 fn with_missing<T>(mut answers: Answers<T>, missing: Vec<Arc<FleetMember>>) -> Answers<T> {

@@ -38,7 +38,7 @@ impl Passage {
 
     /// Queues a message to clients for a member, or counts that it is dropped; `false` then.
     pub(super) fn pass_to(&self, member: &FleetMember, frame: &[u8]) -> bool {
-        let sent = member.send(frame);
+        let sent = member.links().send(frame);
         if let Err(cause) = sent {
             self.counters.drop_messages(cause, 1);
             if member.note_dropped(1) {

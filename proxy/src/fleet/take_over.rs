@@ -74,7 +74,12 @@ impl TakeOvers {
 
     /// Says whether the node with this boot id can be asked something now.
     pub(super) fn reachability(&self, boot: &str) -> Reachability {
-        match self.0.members().find(boot).map(|member| (member.is_linked(), member.state(self.0.members().now_ms()))) {
+        match self
+            .0
+            .members()
+            .find(boot)
+            .map(|member| (member.links().are_complete(), member.state(self.0.members().now_ms())))
+        {
             None if self.0.members().is_alone() => Reachability::Alone,
             None => Reachability::Unknown,
             Some((_, MemberState::Unreachable)) => Reachability::Refused,
@@ -89,7 +94,9 @@ impl TakeOvers {
         let is_late = match member.state(now_ms) {
             MemberState::Unreachable => return Duration::ZERO,
             MemberState::Late => true,
-            MemberState::Starting | MemberState::Ready | MemberState::Draining => member.lag_ms(now_ms) > LOOK_LAG_MS,
+            MemberState::Starting | MemberState::Ready | MemberState::Draining => {
+                member.links().lag_ms(now_ms) > LOOK_LAG_MS
+            }
         };
         match (is_late, sought) {
             (true, SoughtConnection::New) => Duration::ZERO,
@@ -105,7 +112,8 @@ impl TakeOvers {
         shard: &ShardSender,
         sought: SoughtConnection,
     ) -> TakenOver {
-        let members: Vec<_> = self.0.members().all().iter().filter(|member| member.is_linked()).cloned().collect();
+        let members: Vec<_> =
+            self.0.members().all().iter().filter(|member| member.links().are_complete()).cloned().collect();
         let look_time = |member: &FleetMember| self.look_time(member, sought);
         let (owner, moving) = match self.ask_for(MoveStep::Look, hub, id, members, look_time).await {
             FirstAnswer::Found(owner, moving) => (owner, moving),
@@ -247,7 +255,7 @@ impl TakeOvers {
         let Some(question) = self.0.questions().moves().open() else { return FirstAnswer::Unclear };
         let frame = move_frame(question.number(), step, hub, id);
         let total = asked.len();
-        let is_asked = |member: &Arc<FleetMember>| !time(member).is_zero() && member.send(&frame).is_ok();
+        let is_asked = |member: &Arc<FleetMember>| !time(member).is_zero() && member.links().send(&frame).is_ok();
         let sent: Vec<_> = asked.into_iter().filter(is_asked).collect();
         let are_all_asked = sent.len() == total;
         match question.first_some(sent, time).await {
@@ -257,7 +265,7 @@ impl TakeOvers {
     }
 
     fn tell_of(&self, step: MoveStep, hub: &Hub, id: &str, member: &FleetMember) {
-        if let Some(link) = member.outgoing() {
+        if let Some(link) = member.links().outgoing() {
             link.tell(&NodeMessage::Move { question: 0, step, hub: hub.key().into(), connection_id: id.into() });
         }
     }
