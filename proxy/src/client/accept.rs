@@ -205,7 +205,7 @@ async fn find_home(
 async fn find_home_at(shard: &Shard, hub: &Hub, server: &StickyServer) -> Option<HomeLink> {
     let shared = shard.shared();
     let known_elsewhere = || shared.other_nodes().app_servers(hub.key()).contains(&server.instance);
-    let id = match shared.hubs.known_number(&server.instance) {
+    let id = match shared.hubs.app_servers().known(&server.instance) {
         Some(id) => id,
         None if known_elsewhere() => shared.hubs.number(&server.instance),
         // Tokens may name anybody, and a number is kept.

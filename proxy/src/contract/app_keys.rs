@@ -134,7 +134,7 @@ fn app_servers_of_which_tokens_only_speak_take_no_place() {
     run(async {
         let node = node_with(keys(&format!("bench={OLD}"))).await;
         let mut home = DialInLink::open_by(OLD, &node, "home_1").await;
-        let known = || node.stage.shared.hubs.unlinked_app_servers().len();
+        let known = || node.stage.shared.hubs.app_servers().ids().len();
         let (before, mut clients) = (known(), Vec::new());
         for ghost in 0..3 {
             let claims = [

@@ -228,7 +228,7 @@ fn idle_hubs_of_a_full_table_make_room_and_those_with_a_link_or_a_client_stay() 
             // sleep: time is paused, and passing it is what the test is about.
             sleep(Duration::from_millis(20)).await;
         }
-        assert!(!kept.is_forgotten() && hubs.living().len() <= DIAL_IN_HUBS_MAX + 1);
+        assert!(!kept.is_removed() && hubs.living().len() <= DIAL_IN_HUBS_MAX + 1);
         assert!(hubs.all().len() < 2 * DIAL_IN_HUBS_MAX, "places are used again");
         client.fence(&link).await;
     });
@@ -242,7 +242,7 @@ fn app_servers_that_are_gone_are_forgotten_and_those_with_a_link_or_a_client_are
         let mut client = Client::connect(&stage, &mut links[0], "/a").await;
         let hubs = &stage.shared.hubs;
         let number = hubs.number("kept");
-        let has_room = |instance: &str| hubs.check_room(instance, &ALONE).is_ok();
+        let has_room = |instance: &str| hubs.app_servers().check_room(instance, &ALONE).is_ok();
         for round in 0..3 {
             // Each start of an app server dials in under another id.
             let starts = (0..APP_SERVERS_MAX).map(|start| format!("{round}-{start}"));

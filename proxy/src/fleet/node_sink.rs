@@ -202,7 +202,7 @@ impl<'a> NodeSink<'a> {
             return false;
         }
         self.link.tell(&NodeMessage::Answer { question, frame: None });
-        let app = shared.hubs.known_number(&request.caller_server_id).unwrap_or(AppServerId::OTHER_NODE);
+        let app = shared.hubs.app_servers().known(&request.caller_server_id).unwrap_or(AppServerId::OTHER_NODE);
         // By this the result finds back to the other node, wherever it comes in.
         request.caller_server_id = self.member.boot().into();
         let (fleet, member) = (self.fleet.clone(), self.member.clone());

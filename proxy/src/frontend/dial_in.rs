@@ -185,7 +185,12 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
         ));
     }
     let share = endpoint.shared.admission.share_of(&signer.signer);
-    let room = endpoint.shared.hubs.check_room(&instance, &share).map_err(|refusal| full(&refusal, "app servers"));
+    let room = endpoint
+        .shared
+        .hubs
+        .app_servers()
+        .check_room(&instance, &share)
+        .map_err(|refusal| full(&refusal, "app servers"));
     room.inspect_err(|refusal| log_refused(endpoint, &request, refusal))?;
     let is_carried = request.extensions().get::<FromFleet>().is_some();
     let mut refusal = None;

@@ -89,7 +89,7 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
 
 /// Reason to refuse a link of an app server that has too many.
 fn too_many(shard: &Shard, hub: &Hub, (instance, signer): (&str, &Signer)) -> Option<String> {
-    let count = hub.pool_of(shard.shared().hubs.number_by(instance, signer)).map_or(0, |pool| pool.size());
+    let count = hub.pool_of(shard.shared().hubs.app_servers().number(instance, signer)).map_or(0, |pool| pool.size());
     (count >= LINKS_MAX).then(|| format!("this app server has {LINKS_MAX} connections to this node for the hub"))
 }
 

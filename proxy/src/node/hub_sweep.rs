@@ -1,12 +1,11 @@
-//! Sweep of hubs and app servers that nobody names any more: a release has renamed or dropped hubs, or app servers have
-//! started again and dial in under other ids.
+//! Removal of hubs and app servers that are no longer named: a release has renamed or dropped hubs, or app servers have
+//! restarted and dial in under other ids.
 //!
-//! Level-triggered: once a second it looks at what is linked. A hub is forgotten when no app server that is linked has
-//! named it for `--hold-timeout` and none of its clients is left; a restart or a lost link ends before that. A hub that
-//! clients have named, because a webhook serves any name, is forgotten when it has had none for that time. Its index is
-//! used again when nothing in any shard goes by it: each is asked behind all that it was told before. An app server is
-//! forgotten when it has had neither a pool of links nor a client for that time. What is idle sooner is noted: a full
-//! table evicts it.
+//! Level-triggered, once a second. A hub is removed when no linked app server has named it for `--hold-timeout` and it
+//! has no clients; a restart or a lost link ends before that. A hub that clients name, because a webhook serves any
+//! name, is removed when it had no clients for that time. Its index is reused when no shard uses it: each shard is
+//! asked after all earlier commands. An app server is removed when it had neither links nor clients for that time. Idle
+//! times are noted earlier: a full table evicts idle entries.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Sweeps as long as the node runs.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let hold = Duration::from_secs(shared.settings.rehoming.hold_timeout_s.into());
-    // A link that may be resumed is no end of an app server.
+    // The link of a living app server may be resumed within the window.
     let limit = hold.max(Duration::from_millis(shared.settings.links.resume_window_ms));
     loop {
         sleep(INTERVAL).await;
@@ -32,15 +31,15 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Asks each shard once for all that may be unused, and forgets or evicts what is.
+/// Queries each shard once, and removes the unused hubs and app servers.
 async fn sweep(shared: &Shared, limit: Duration) {
     let unnamed = shared.hubs.unnamed_for(limit, |hub| shared.webhooks.has_clients(hub));
     let unheld = shared.hubs.unheld();
     let Some(used) = UsedEntries::of(shared, &unheld).await else { return };
     for hub in unnamed {
-        if !used.hubs.contains(&hub.index()) && shared.hubs.forget(&hub, limit) {
+        if !used.hubs.contains(&hub.index()) && shared.hubs.remove(&hub, limit) {
             let seconds = limit.as_secs();
-            info!(hub = hub.name(), seconds, "a hub is forgotten: nobody has named it for this long");
+            info!(hub = hub.name(), seconds, "hub removed: unnamed for the hold time-out");
         }
     }
     shared.hubs.note_use(|hub| used.hubs.contains(&hub.index()) || shared.webhooks.has_clients(hub.name()));
@@ -50,9 +49,9 @@ async fn sweep(shared: &Shared, limit: Duration) {
             shared.hubs.release(index);
         }
     }
-    let count = shared.hubs.forget_app_servers(&used.apps, limit);
+    let count = shared.hubs.remove_unused_app_servers(&used.apps, limit);
     if count > 0 {
-        debug!(count, seconds = limit.as_secs(), "app servers are forgotten: none of them was linked for this long");
+        debug!(count, seconds = limit.as_secs(), "unused app servers removed");
     }
 }
 
@@ -61,14 +60,14 @@ async fn sweep(shared: &Shared, limit: Duration) {
 struct UsedEntries {
     /// Hubs that have clients.
     hubs: HashSet<HubIndex>,
-    /// App servers at which clients are at home.
+    /// App servers that clients are assigned to.
     apps: HashSet<AppServerId>,
-    /// Hubs with ends of clients that an app server is still to be notified of.
+    /// Hubs with client ends that an app server must still be notified of.
     ends: HashSet<HubIndex>,
 }
 
 impl UsedEntries {
-    /// Asks each shard once, behind all that it was given before; `None` if one does not answer, which may use any.
+    /// Queries each shard once, after all earlier commands; `None` if a shard does not answer, which may use any entry.
     async fn of(shared: &Shared, hubs: &[HubIndex]) -> Option<Self> {
         let mut used = Self::default();
         for shard in shared.shards() {

@@ -93,9 +93,10 @@ impl RuleSet {
     /// or count no more, in the middle of it.
     fn ensure_roles(&self, rules: &Ruleset) -> Result<(), GroupError> {
         let hubs = &self.shared.hubs;
+        let is_linked = |name| hubs.all().iter().any(|hub| !hub.pools_of(name).is_empty());
         let changed = rules.groups.iter().find(|rule| {
             let known = hubs.groups().find(&rule.name);
-            known.is_some_and(|group| group.is_mirror() != rules.is_mirror(&rule.name)) && hubs.is_linked(&rule.name)
+            known.is_some_and(|group| group.is_mirror() != rules.is_mirror(&rule.name)) && is_linked(&rule.name)
         });
         changed.map_or(Ok(()), |rule| {
             Err(GroupError::Role { group: rule.name.to_string(), was_mirror: !rules.is_mirror(&rule.name) })

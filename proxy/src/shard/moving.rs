@@ -262,7 +262,7 @@ pub(crate) fn arrive(
         // Its node is about to hear that it has to close it.
         return None;
     }
-    let home = shared.hubs.at(hub)?.choose_home_at(shared.hubs.known_number(&moving.app_server)?)?;
+    let home = shared.hubs.at(hub)?.choose_home_at(shared.hubs.app_servers().known(&moving.app_server)?)?;
     let Ok(Some(ServiceMessage::OpenConnection(opening))) = ServiceMessage::decode(&moving.opening) else {
         return None;
     };

@@ -399,7 +399,7 @@ impl Shared {
         self.begin_drain();
         self.life.clients_refused.cancel();
         for hub in self.hubs.all().iter() {
-            hub.wake_waiters();
+            hub.identity().wake_waiters();
         }
     }
 

@@ -1,4 +1,4 @@
-//! Identity of a hub, and what its pools report to it: links that open, and app servers that come or go.
+//! Identity of a hub, shared with its pools: index, names, naming, and the clients that wait for its links.
 
 use tokio::time::Instant;
 
@@ -8,29 +8,28 @@ use super::hub_naming::HubNaming;
 use super::link_waiter::LinkWaiters;
 use super::number::HubIndex;
 
-/// Names of a hub, and who waits for its app servers.
+/// Identity of a hub.
 #[derive(Debug)]
 pub(crate) struct HubIdentity {
     index: HubIndex,
     name: String,
     origin: HubOrigin,
-    /// Name in the fleet: hubs of one name and different origins are two.
+    /// Unique name in the fleet: hubs of different origins may share a name.
     key: String,
     naming: HubNaming,
     waiters: LinkWaiters,
 }
 
-/// How a hub comes to a node.
+/// Origin of a hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HubOrigin {
-    /// App servers that we dial name it, with its settings and its path.
+    /// Named by the manifests of app servers that this node dials, with settings and path.
     Manifest,
-    /// App servers that dial in name it; its clients come by the path of dial-in.
+    /// Named by app servers that dial in. Clients use the path of dial-in.
     DialIn,
-    /// The operator names it, with a webhook in place of app servers. Else it is a hub of dial-in, whose clients may
-    /// come by a path of its own, too.
+    /// Named by the operator, with a webhook in place of app servers. Clients use the path of dial-in or of the hub.
     Webhook,
-    /// A client names it, and a webhook of the operator serves all hubs of such names.
+    /// Named by a client, and served by a webhook for all matching names.
     WebhookPattern,
 }
 
@@ -45,13 +44,13 @@ impl HubIdentity {
         self.index
     }
 
-    /// Its name, as links, logs and metrics have it.
+    /// Name in links, logs and metrics.
     #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its name among all hubs of the fleet, whatever their origin.
+    /// Unique name in the fleet.
     #[must_use]
     pub(crate) fn key(&self) -> &str {
         &self.key
@@ -67,18 +66,18 @@ impl HubIdentity {
         }
     }
 
-    /// Way on which it has come to this node.
+    /// Origin of the hub.
     #[must_use]
     pub(super) fn origin(&self) -> HubOrigin {
         self.origin
     }
 
-    /// Naming of it by app servers.
+    /// Record of the app servers and tokens that name the hub.
     pub(super) fn naming(&self) -> &HubNaming {
         &self.naming
     }
 
-    /// Notes that a link is open: it is served, or named again by an app server that was away for long.
+    /// Notes that a link is open. An open link names a removed hub again.
     pub(super) fn note_link(&self, app: &AppServer) {
         self.naming.note_link();
         if app.group.is_default() && self.origin == HubOrigin::Manifest {
@@ -87,22 +86,22 @@ impl HubIdentity {
         self.wake_waiters();
     }
 
-    /// Waits until it is woken, and need not wait any more by `until`.
+    /// Waits until `until` returns `None` or its time has come.
     pub(super) async fn wait(&self, until: impl Fn() -> Option<Instant>) {
         self.waiters.wait(until).await;
     }
 
-    /// Wakes those that wait until the hub is served, to look again.
-    pub(super) fn wake_waiters(&self) {
+    /// Wakes all waiters, which check their conditions again.
+    pub(crate) fn wake_waiters(&self) {
         self.waiters.wake();
     }
 }
 
-/// Beginning of the key of a hub that is known by its name alone.
+/// Prefix of the keys of hubs that have only a name.
 const BY_NAME: &str = "?hub=";
 
 impl HubOrigin {
-    /// Name of a hub in the fleet. Names of manifests hold no question mark.
+    /// Key of a hub with this name. Names in manifests contain no question mark.
     #[must_use]
     pub(crate) fn key(self, name: &str) -> String {
         match self {

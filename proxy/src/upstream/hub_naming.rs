@@ -1,16 +1,16 @@
-//! Naming of a hub: whether anybody names it, whether the start of the node waits for it, and since when nobody names
-//! it.
+//! Naming of a hub: whether any app server or client names it, since when none does, and whether the start of the node
+//! waits for it.
 //!
 //! ```text
-//!  named ──(no app server that is linked names it)──► unnamed ──(--hold-timeout)──► forgotten ──(nobody holds it)──► free
-//!    ▲                                                   │                             │
-//!    └────────────────────── named again ────────────────┴─────────────────────────────┘
+//!  named ──(no linked app server names it)──► unnamed ──(--hold-timeout)──► removed ──(nothing holds it)──► free index
+//!    ▲                                           │                             │
+//!    └────────────────── named again ────────────┴─────────────────────────────┘
 //! ```
 //!
-//! A hub without links and clients is idle. A full table of hubs evicts idle hubs before their time.
+//! A hub without links and clients is idle. A full table of hubs evicts idle hubs before the hold time-out.
 //!
-//! A forgotten hub is found by nobody, but keeps its index: what still holds it may end in peace. A free one gives its
-//! index to the next hub that is learnt.
+//! No look-up by path or name finds a removed hub. The hub keeps its index while anything holds it. The next new hub
+//! takes a free index.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -20,8 +20,8 @@ use tokio::time::Instant;
 
 use crate::auth::Signer;
 
-/// Time in which a node that starts waits for the first links of each hub. A hub whose links never open would keep it
-/// out of its balancer for ever, although it serves others.
+/// Maximum time for which the start of a node waits for the first links of a hub. A hub whose links never open would
+/// otherwise keep the node out of its balancer, although the node serves other hubs.
 const FIRST_LINKS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Naming of one hub.
@@ -29,19 +29,19 @@ const FIRST_LINKS_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct HubNaming {
     /// An app server of the default group has named it.
     is_of_default: AtomicBool,
-    is_forgotten: AtomicBool,
-    /// The node served no hub when it was learnt, and it was not served since.
+    is_removed: AtomicBool,
+    /// The node served no hub when the hub was registered, and no link of the hub has opened since.
     is_awaited: AtomicBool,
-    /// Signer of the token with which it was named when it was learnt.
+    /// Signer of the token that registered the hub.
     named_by: Mutex<Signer>,
     times: Mutex<NamingTimes>,
 }
 
 #[derive(Debug)]
 struct NamingTimes {
-    learnt_at: Instant,
+    registered_at: Instant,
     unnamed_since: Option<Instant>,
-    /// Time since which it has neither links nor clients.
+    /// Time since which the hub has neither links nor clients.
     idle_since: Option<Instant>,
 }
 
@@ -49,10 +49,10 @@ impl HubNaming {
     pub(super) fn new() -> Self {
         Self {
             is_of_default: AtomicBool::new(false),
-            is_forgotten: AtomicBool::new(false),
+            is_removed: AtomicBool::new(false),
             is_awaited: AtomicBool::new(false),
             named_by: Mutex::default(),
-            times: Mutex::new(NamingTimes { learnt_at: Instant::now(), unnamed_since: None, idle_since: None }),
+            times: Mutex::new(NamingTimes { registered_at: Instant::now(), unnamed_since: None, idle_since: None }),
         }
     }
 
@@ -64,32 +64,32 @@ impl HubNaming {
         self.is_of_default.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was a token by this signer that has named it.
+    /// Whether a token of this signer registered the hub.
     pub(super) fn is_by(&self, signer: &Signer) -> bool {
         *self.named_by.lock().unwrap_or_else(PoisonError::into_inner) == *signer
     }
 
-    /// Notes who has signed the token that has named it.
+    /// Notes the signer of the token that registered the hub.
     pub(super) fn name_by(&self, signer: &Signer) {
         *self.named_by.lock().unwrap_or_else(PoisonError::into_inner) = signer.clone();
     }
 
-    pub(super) fn is_forgotten(&self) -> bool {
-        self.is_forgotten.load(Ordering::Relaxed)
+    pub(super) fn is_removed(&self) -> bool {
+        self.is_removed.load(Ordering::Relaxed)
     }
 
-    pub(super) fn learnt_at(&self) -> Instant {
-        self.with_times(|times| times.learnt_at)
+    pub(super) fn registered_at(&self) -> Instant {
+        self.with_times(|times| times.registered_at)
     }
 
-    /// Has the start of the node wait for its first links.
+    /// Makes the start of the node wait for the first links.
     pub(super) fn await_links(&self) {
         self.is_awaited.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the start of the node waits for its first links still.
+    /// Whether the start of the node still waits for the first links.
     pub(super) fn is_awaited(&self) -> bool {
-        self.is_awaited.load(Ordering::Relaxed) && self.learnt_at().elapsed() < FIRST_LINKS_TIMEOUT
+        self.is_awaited.load(Ordering::Relaxed) && self.registered_at().elapsed() < FIRST_LINKS_TIMEOUT
     }
 
     /// Notes that a link is open.
@@ -98,19 +98,19 @@ impl HubNaming {
         self.recall();
     }
 
-    /// Notes that it is named; `true` if it was forgotten.
+    /// Notes that the hub is named; `true` if the hub was removed.
     pub(super) fn recall(&self) -> bool {
-        let was_forgotten = self.is_forgotten.swap(false, Ordering::Relaxed);
+        let was_removed = self.is_removed.swap(false, Ordering::Relaxed);
         self.with_times(|times| {
             (times.unnamed_since, times.idle_since) = (None, None);
-            if was_forgotten {
-                times.learnt_at = Instant::now();
+            if was_removed {
+                times.registered_at = Instant::now();
             }
         });
-        was_forgotten
+        was_removed
     }
 
-    /// Notes whether anybody names it now. Returns how long nobody has; `None` while somebody does.
+    /// Notes whether the hub is named now. Returns the time for which it was unnamed; `None` while it is named.
     pub(super) fn note(&self, is_named: bool) -> Option<Duration> {
         self.with_times(|times| {
             times.unnamed_since = if is_named { None } else { times.unnamed_since.or_else(|| Some(Instant::now())) };
@@ -118,21 +118,21 @@ impl HubNaming {
         })
     }
 
-    /// Notes whether it has links or clients now.
+    /// Notes whether the hub has links or clients now.
     pub(super) fn note_use(&self, is_used: bool) {
         self.with_times(|times| {
             times.idle_since = if is_used { None } else { times.idle_since.or_else(|| Some(Instant::now())) };
         });
     }
 
-    /// Time since which it has neither links nor clients; `None` while it has some.
+    /// Time since which the hub is idle; `None` while it has links or clients.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         self.with_times(|times| times.idle_since)
     }
 
-    /// Forgets that anybody has named it.
-    pub(super) fn forget(&self) {
-        self.is_forgotten.store(true, Ordering::Relaxed);
+    /// Marks the hub as removed.
+    pub(super) fn remove(&self) {
+        self.is_removed.store(true, Ordering::Relaxed);
         self.is_of_default.store(false, Ordering::Relaxed);
         self.is_awaited.store(false, Ordering::Relaxed);
     }
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_without_a_name_begins_anew_whenever_somebody_names_it() {
+    async fn the_unnamed_time_starts_again_each_time_the_hub_is_named() {
         let naming = HubNaming::new();
         assert_eq!(naming.note(true), None);
         assert_eq!(naming.note(false), Some(Duration::ZERO));
@@ -158,14 +158,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_forgotten_hub_that_comes_back_is_as_a_new_one() {
+    async fn a_removed_hub_that_is_named_again_is_like_a_new_hub() {
         let naming = HubNaming::new();
         naming.name_by_default();
         tokio::time::advance(Duration::from_secs(5)).await;
-        naming.forget();
-        assert!(naming.is_forgotten() && !naming.is_of_default());
-        assert!(naming.recall() && !naming.is_forgotten());
-        assert_eq!(naming.learnt_at().elapsed(), Duration::ZERO);
+        naming.remove();
+        assert!(naming.is_removed() && !naming.is_of_default());
+        assert!(naming.recall() && !naming.is_removed());
+        assert_eq!(naming.registered_at().elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

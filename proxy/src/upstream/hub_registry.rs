@@ -1,4 +1,4 @@
-//! Registry of the hubs that this node serves, learnt from the manifests of app servers.
+//! Registry of the hubs of a node, from the manifests of app servers and by dial-in.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,64 +20,62 @@ use crate::limits::{IDLE_TIMEOUT, SignerShare, TableFull};
 use crate::metrics::RuleCounters;
 use crate::routing::Ruleset;
 
-/// Maximum number of hubs that app servers and clients may name by dial-in.
+/// Maximum number of hubs that app servers and clients may register by dial-in.
 pub(crate) const DIAL_IN_HUBS_MAX: usize = 1000;
 
-/// Registry of all hubs of a node. The index of each is its place; a free one has the place until another hub takes it.
+/// Registry of all hubs of a node. The index of a hub is its position, which a later hub may reuse.
 #[derive(Debug, Default)]
 pub(crate) struct HubRegistry {
     all: ArcSwap<Vec<Arc<Hub>>>,
     rules: ArcSwap<Ruleset>,
-    /// Counters of rules in force and former ones.
+    /// Counters of the present and former rules.
     rule_counters: RuleCounters,
     groups: ServerGroups,
-    // Held while the lists or the rules change.
-    changing: Mutex<()>,
-    /// Indices of forgotten hubs that nothing uses any more.
+    /// Indices of removed hubs that nothing uses. Locked while the hubs or the rules change.
     free: Mutex<BTreeSet<HubIndex>>,
-    app_servers: Mutex<AppServerRegister>,
+    app_servers: AppServerRegister,
 }
 
 impl HubRegistry {
-    /// Whether the app server of a home keeps what its lost clients had.
+    /// Whether the app server of a home link keeps the state of its lost clients.
     #[must_use]
     pub(crate) fn restores(&self, home: &HomeLink) -> bool {
         self.pool_of(home).is_some_and(|pool| pool.restores())
     }
 
-    /// Finds a hub by its index, a forgotten one too.
+    /// Finds a hub by index, including removed hubs.
     #[must_use]
     pub(crate) fn at(&self, index: HubIndex) -> Option<Arc<Hub>> {
         self.all.load().get(index.get()).cloned()
     }
 
-    /// Finds the pool of a link, unless its app server is gone.
+    /// Finds the pool of a link; `None` if its app server is gone.
     #[must_use]
     pub(crate) fn pool_of(&self, link: &LinkHandle) -> Option<Arc<Pool>> {
         self.at(link.hub())?.pool_of(link.app())
     }
 
-    /// Hub of a pool, unless it is forgotten.
+    /// Hub of a pool; `None` if another hub has its index.
     #[must_use]
     pub(crate) fn of_pool(&self, pool: &Pool) -> Option<Arc<Hub>> {
         self.all.load().get(pool.hub().index().get()).filter(|hub| Arc::ptr_eq(hub.identity(), pool.hub())).cloned()
     }
 
-    /// Rules of the operator that are in force.
+    /// Present rules of the operator.
     #[must_use]
     pub(crate) fn rules(&self) -> Arc<Ruleset> {
         self.rules.load_full()
     }
 
-    /// Counters of the rules, by label.
+    /// Counters of the rules by label.
     #[must_use]
     pub(crate) fn rule_counters(&self) -> &RuleCounters {
         &self.rule_counters
     }
 
-    /// Puts other rules in force, for all hubs and those that are learnt later.
+    /// Replaces the rules for all present and later hubs.
     pub(crate) fn apply_rules(&self, rules: &Ruleset) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.free();
         let rules = Arc::new(rules.counted(&self.rule_counters));
         for hub in self.all.load().iter() {
             hub.set_rules(rules.of_hub(&hub.rule_path()));
@@ -85,20 +83,14 @@ impl HubRegistry {
         self.rules.store(rules);
     }
 
-    /// Groups of app servers that were ever named.
+    /// Groups of app servers, present and former.
     #[must_use]
     pub(crate) fn groups(&self) -> &ServerGroups {
         &self.groups
     }
 
-    /// Whether there is a pool to any app server of a group.
-    #[must_use]
-    pub(crate) fn is_linked(&self, group: &str) -> bool {
-        self.all.load().iter().any(|hub| !hub.pools_of(group).is_empty())
-    }
-
-    /// Finds a pool to an app server instance that was dialled. An app server that dials in chooses its id itself, so
-    /// it must not keep another one out.
+    /// Finds a pool of an app server instance that this node dials. Instances that dial in are skipped: they choose
+    /// their ids, and must not block other app servers.
     #[must_use]
     pub(crate) fn pool_to(&self, instance: &str) -> Option<Arc<Pool>> {
         let all = self.all.load();
@@ -106,34 +98,34 @@ impl HubRegistry {
         pools.find(|pool| pool.app().instance == instance && !matches!(pool.app().target, AppTarget::DialsIn))
     }
 
-    /// All hubs by index, forgotten ones too.
+    /// All hubs by index, including removed hubs.
     #[must_use]
     pub(crate) fn all(&self) -> Arc<Vec<Arc<Hub>>> {
         self.all.load_full()
     }
 
-    /// All hubs that are not forgotten.
+    /// All hubs except removed hubs.
     #[must_use]
     pub(crate) fn living(&self) -> Vec<Arc<Hub>> {
-        self.all.load().iter().filter(|hub| !hub.is_forgotten()).cloned().collect()
+        self.all.load().iter().filter(|hub| !hub.is_removed()).cloned().collect()
     }
 
-    /// Finds the hub of a path, without regard to case. Of several, as while a release gives the path another hub, the
-    /// one that is served.
+    /// Finds the hub of a path, ignoring case. A release may give the path to a second hub. A served hub is preferred.
     #[must_use]
     pub(crate) fn find(&self, path: &str) -> Option<Arc<Hub>> {
-        let path = hub_path::decode(without_slash(path));
-        let all = self.all.load();
-        let with_paths = all.iter().filter(|hub| !hub.is_forgotten() && hub.origin() != HubOrigin::DialIn);
-        let mut found =
-            with_paths.filter(|hub| hub_path::decode(without_slash(&hub.settings().path)).eq_ignore_ascii_case(&path));
+        let (path, all) = (hub_path::decode(path.strip_suffix('/').unwrap_or(path)), self.all.load());
+        let with_paths = all.iter().filter(|hub| !hub.is_removed() && hub.origin() != HubOrigin::DialIn);
+        let mut found = with_paths.filter(|hub| {
+            let known = hub.settings();
+            hub_path::decode(known.path.strip_suffix('/').unwrap_or(&known.path)).eq_ignore_ascii_case(&path)
+        });
         let first = found.next()?;
         let better = found.find(|other| other.is_served() && !first.is_served());
         Some(better.unwrap_or(first).clone())
     }
 
-    /// Whether any hub of a manifest is served, and none is awaited; without one whether none `must_be`. Others without
-    /// app servers keep nobody from those that have some, and hubs of dial-in come and go as their app servers like.
+    /// Whether any hub of a manifest is served and the start of the node waits for no hub. Without such a hub, `true`
+    /// unless one `must_be` served. One served hub is enough, and hubs of dial-in are dynamic.
     #[must_use]
     pub(crate) fn are_served(&self, must_be: bool) -> bool {
         let expected = self.expected();
@@ -143,7 +135,7 @@ impl HubRegistry {
         }
     }
 
-    /// Hubs of manifests that should have app servers and have none that takes clients.
+    /// Expected hubs of manifests without an app server that takes clients.
     #[must_use]
     pub(crate) fn unserved(&self) -> Vec<Arc<Hub>> {
         self.expected().into_iter().filter(|hub| !hub.is_served()).collect()
@@ -153,27 +145,26 @@ impl HubRegistry {
         self.living().into_iter().filter(|hub| hub.origin() == HubOrigin::Manifest && hub.is_expected()).collect()
     }
 
-    /// Finds a hub by its name in the fleet.
+    /// Finds a present hub by its key.
     #[must_use]
     pub(crate) fn keyed(&self, key: &str) -> Option<Arc<Hub>> {
-        self.known(key).filter(|hub| !hub.is_forgotten())
+        self.known(key).filter(|hub| !hub.is_removed())
     }
 
-    /// Finds a hub by its name in the fleet, a forgotten one too.
+    /// Finds a hub by its key, including removed hubs.
     fn known(&self, key: &str) -> Option<Arc<Hub>> {
         self.all.load().iter().find(|hub| hub.key() == key).cloned()
     }
 
-    /// Hubs that nobody has named for this long. Calling it is what tells the time: it is due about once a second.
+    /// Hubs that were unnamed for this long. Each call updates the times, so call it about once a second.
     ///
-    /// Of a hub of manifests nothing is certain while no app server of the group that has named it is linked: it may be
-    /// a restart of them all. A hub whose webhook serves any name is named by its clients: `has_clients` says whether
-    /// the webhook of a hub has any.
+    /// A hub of manifests stays named while no app server of the groups that named it is linked: all of them may be
+    /// restarting. Clients name a hub whose webhook serves any name: `has_clients` returns whether its webhook has any.
     #[must_use]
     pub(crate) fn unnamed_for(&self, limit: Duration, has_clients: impl Fn(&str) -> bool) -> Vec<Arc<Hub>> {
-        for hub in self.all.load().iter().filter(|hub| hub.is_forgotten() && hub.is_linked()) {
-            // A link came while it was forgotten.
-            self.recall(hub);
+        for hub in self.all.load().iter().filter(|hub| hub.is_removed() && hub.is_linked()) {
+            // A link opened after the removal.
+            self.recall(hub, &mut self.free());
         }
         let living = self.living();
         let are_others_named = |of_default: bool| {
@@ -193,28 +184,27 @@ impl HubRegistry {
         living.iter().filter(|hub| is_due(hub)).cloned().collect()
     }
 
-    /// Forgets a hub that nobody has named for this long; `false` if somebody has meanwhile.
-    pub(crate) fn forget(&self, hub: &Hub, limit: Duration) -> bool {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Removes a hub that was unnamed for this long; `false` if it was named meanwhile.
+    pub(crate) fn remove(&self, hub: &Hub, limit: Duration) -> bool {
+        let _changing = self.free();
         let is_unnamed = hub.naming().note(hub.is_linked()).is_some_and(|time| time >= limit);
         if is_unnamed {
-            hub.forget();
+            hub.remove();
         }
         is_unnamed
     }
 
-    /// Notes which of the hubs that dial-in names have links or clients now.
+    /// Notes which hubs of dial-in have links or clients now.
     pub(crate) fn note_use(&self, has_clients: impl Fn(&Hub) -> bool) {
         for hub in self.living().iter().filter(|hub| hub.origin() != HubOrigin::Manifest) {
             hub.naming().note_use(hub.is_linked() || has_clients(hub));
         }
     }
 
-    /// Forgets the hub that has been idle for the longest time, of one signer if it has its share; `false` if there is
-    /// none, or more forgotten hubs than the table has places are still in use somewhere.
-    fn evict_idle(&self, living: &[Arc<Hub>], signer: Option<&Signer>) -> bool {
+    /// Removes the hub that was idle for the longest time, of one signer if its share is full. Returns `false` without
+    /// an idle hub, or if as many removed hubs as the table holds are still in use.
+    fn evict_idle(&self, living: &[Arc<Hub>], signer: Option<&Signer>, free: usize) -> bool {
         let all = self.all.load();
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).len();
         let is_evictable = |hub: &&Arc<Hub>| {
             matches!(hub.origin(), HubOrigin::DialIn | HubOrigin::WebhookPattern)
                 && signer.is_none_or(|signer| hub.naming().is_by(signer))
@@ -226,73 +216,62 @@ impl HubRegistry {
         if since.elapsed() < IDLE_TIMEOUT || unreleased >= DIAL_IN_HUBS_MAX {
             return false;
         }
-        hub.forget();
-        debug!(hub = hub.name(), "an idle hub is evicted: the table of hubs is full");
+        hub.remove();
+        debug!(hub = hub.name(), "idle hub evicted: the table of hubs is full");
         true
     }
 
-    /// Indices of forgotten hubs that nothing holds but this registry. No client can come to such a hub any more.
+    /// Indices of removed hubs that only this registry holds. No client can reach such a hub.
     #[must_use]
     pub(crate) fn unheld(&self) -> Vec<HubIndex> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = self.all.load();
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let (free, all) = (self.free(), self.all.load());
         let is_unheld =
-            |hub: &&Arc<Hub>| hub.is_forgotten() && Arc::strong_count(hub) == 1 && !free.contains(&hub.index());
+            |hub: &&Arc<Hub>| hub.is_removed() && Arc::strong_count(hub) == 1 && !free.contains(&hub.index());
         all.iter().filter(is_unheld).map(|hub| hub.index()).collect()
     }
 
-    /// Gives the index of a forgotten hub to the next one that is learnt. The caller has seen that nothing uses it
-    /// since it was [unheld](Self::unheld).
+    /// Frees the index of a removed hub for the next new hub. The caller has checked that nothing used the index since
+    /// it was [unheld](Self::unheld).
     pub(crate) fn release(&self, index: HubIndex) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.all.load().get(index.get()).is_some_and(|hub| hub.is_forgotten()) {
-            self.free.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
+        let mut free = self.free();
+        if self.all.load().get(index.get()).is_some_and(|hub| hub.is_removed()) {
+            free.insert(index);
         }
     }
 
-    /// Finds a hub by the name that people give it; of two the one of a manifest.
+    /// Finds a hub by name. A hub of a manifest is preferred to a hub of dial-in.
     #[must_use]
     pub(crate) fn named(&self, name: &str) -> Option<Arc<Hub>> {
         self.keyed(name).or_else(|| self.keyed(&HubOrigin::DialIn.key(name)))
     }
 
-    /// The remote app servers of a group to which any link is open, each once; draining ones only while there are no
+    /// Remote app servers of a group with an open link, each once. Draining app servers are included only without
     /// others.
     #[must_use]
     pub(crate) fn linked_app_servers(&self, group: &str) -> Vec<Arc<AppServer>> {
-        let (mut staying, mut all): (Vec<Arc<AppServer>>, Vec<Arc<AppServer>>) = Default::default();
-        for hub in self.all.load().iter() {
-            for pool in hub.pools_of(group).iter().filter(|pool| pool.open() > 0) {
-                let app = pool.app();
-                let is_new = |known: &[Arc<AppServer>]| known.iter().all(|known| known.id != app.id);
-                if !matches!(app.target, AppTarget::Network(_)) {
-                    continue;
-                }
-                if is_new(&all) {
-                    all.push(app.clone());
-                }
-                if !pool.is_draining() && is_new(&staying) {
-                    staying.push(app.clone());
-                }
-            }
+        let all = self.all.load();
+        let is_linked = |pool: &Arc<Pool>| pool.open() > 0 && matches!(pool.app().target, AppTarget::Network(_));
+        let mut linked: Vec<_> = all.iter().flat_map(|hub| hub.pools_of(group)).filter(is_linked).collect();
+        if linked.iter().any(|pool| !pool.is_draining()) {
+            linked.retain(|pool| !pool.is_draining());
         }
-        if staying.is_empty() { all } else { staying }
+        let mut seen = HashSet::new();
+        linked.iter().map(|pool| pool.app().clone()).filter(|app| seen.insert(app.id)).collect()
     }
 
-    /// Whether no manifest has been read yet.
+    /// Whether no manifest was read yet.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.all.load().iter().all(|hub| hub.origin() != HubOrigin::Manifest)
     }
 
-    /// Learns a hub of the manifest of an app server in a group, or newer settings of it. Those of the default group
-    /// count before those of others, which may be another version.
+    /// Registers a hub from a manifest of an app server, or updates its settings. Settings of the default group take
+    /// precedence: app servers of other groups may be another version.
     pub(crate) fn learn(&self, settings: HubManifest, group: &ServerGroup) -> Arc<Hub> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free();
         let hub = match self.known(&settings.name) {
             Some(hub) => {
-                self.recall(&hub);
+                self.recall(&hub, &mut free);
                 if group.is_default() || (!group.is_mirror() && !hub.naming().is_of_default()) {
                     hub.set_settings(settings);
                     hub.set_rules(self.rules.load().of_hub(&hub.rule_path()));
@@ -301,7 +280,7 @@ impl HubRegistry {
             }
             None => {
                 let is_first = !self.expected().iter().any(|hub| hub.is_served());
-                let hub = self.insert(HubOrigin::Manifest, settings);
+                let hub = self.insert(HubOrigin::Manifest, settings, &mut free);
                 if is_first {
                     hub.naming().await_links();
                 }
@@ -314,21 +293,21 @@ impl HubRegistry {
         hub
     }
 
-    /// Learns a hub that somebody with a token has named by dial-in, or one that a webhook serves.
+    /// Registers a hub that was named by dial-in with a token, or that a webhook serves.
     ///
     /// # Errors
-    /// When there are too many, in all or by the signer of the token.
+    /// When there are too many hubs in all, or of the signer of the token.
     pub(crate) fn learn_as(
         &self,
         origin: HubOrigin,
         settings: HubManifest,
         share: &SignerShare,
     ) -> Result<Arc<Hub>, TableFull> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free();
         let known = self.known(&origin.key(&settings.name));
-        if let Some(hub) = known.as_ref().filter(|hub| !hub.is_forgotten()) {
+        if let Some(hub) = known.as_ref().filter(|hub| !hub.is_removed()) {
             match hub.origin() {
-                // A client is about to come, and needs the links that are there.
+                // A client is about to connect, and needs the existing links.
                 HubOrigin::WebhookPattern => drop(hub.naming().recall()),
                 _ => hub.naming().note_use(true),
             }
@@ -338,15 +317,15 @@ impl HubRegistry {
         let named = || living.iter().filter(|hub| hub.origin() != HubOrigin::Manifest);
         let own = named().filter(|hub| hub.naming().is_by(share.signer())).count();
         if let Err(full) = share.check(DIAL_IN_HUBS_MAX, named().count(), own)
-            && !self.evict_idle(&living, full.key.as_ref())
+            && !self.evict_idle(&living, full.key.as_ref(), free.len())
         {
             return Err(full);
         }
         let hub = match known {
-            None => self.insert(origin, settings),
+            None => self.insert(origin, settings, &mut free),
             Some(hub) => {
                 hub.set_settings(settings);
-                self.recall(&hub);
+                self.recall(&hub, &mut free);
                 hub
             }
         };
@@ -354,19 +333,18 @@ impl HubRegistry {
         Ok(hub)
     }
 
-    /// Takes a hub back that was forgotten, or about to be.
-    fn recall(&self, hub: &Hub) {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).remove(&hub.index());
+    /// Restores a hub that was removed or unnamed.
+    fn recall(&self, hub: &Hub, free: &mut BTreeSet<HubIndex>) {
+        free.remove(&hub.index());
         if hub.naming().recall() {
             hub.set_rules(self.rules.load().of_hub(&hub.rule_path()));
-            info!(hub = hub.name(), "a hub that was forgotten is named again");
+            info!(hub = hub.name(), "removed hub is named again");
         }
     }
 
-    fn insert(&self, origin: HubOrigin, settings: HubManifest) -> Arc<Hub> {
+    fn insert(&self, origin: HubOrigin, settings: HubManifest, free: &mut BTreeSet<HubIndex>) -> Arc<Hub> {
         let mut all = self.all.load().to_vec();
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop_first();
-        let index = free.unwrap_or_else(|| HubIndex(u32::try_from(all.len()).unwrap_or(u32::MAX)));
+        let index = free.pop_first().unwrap_or_else(|| HubIndex(u32::try_from(all.len()).unwrap_or(u32::MAX)));
         let hub = Arc::new(Hub::new(index, origin, settings));
         hub.set_rules(self.rules.load().of_hub(&hub.rule_path()));
         match all.get_mut(index.get()) {
@@ -377,65 +355,34 @@ impl HubRegistry {
         hub
     }
 
-    /// The number of an app server instance; every hub and pool sees one number.
+    /// Register of the app server instances, one for all hubs.
+    #[must_use]
+    pub(crate) fn app_servers(&self) -> &AppServerRegister {
+        &self.app_servers
+    }
+
+    /// Number of an app server instance.
     #[must_use]
     pub(crate) fn number(&self, instance: &str) -> AppServerId {
-        self.number_by(instance, &Signer::Fleet)
+        self.app_servers.number(instance, &Signer::Fleet)
     }
 
-    /// The number of an app server instance that dials in with a token by this signer.
-    #[must_use]
-    pub(crate) fn number_by(&self, instance: &str, signer: &Signer) -> AppServerId {
-        self.register().number(instance, signer)
-    }
-
-    /// The number of an instance that somebody only speaks of; none is given to one that is not known.
-    #[must_use]
-    pub(crate) fn known_number(&self, instance: &str) -> Option<AppServerId> {
-        self.register().known(instance)
-    }
-
-    /// Checks that an app server that dials in is known, or another one of the signer of its token may be.
-    ///
-    /// # Errors
-    /// When there are too many.
-    pub(crate) fn check_room(&self, instance: &str, share: &SignerShare) -> Result<(), TableFull> {
-        self.register().check_room(instance, share)
-    }
-
-    /// The instance id behind a number; empty for one that is forgotten.
+    /// Instance id of a number; empty for a removed instance.
     #[must_use]
     pub(crate) fn instance(&self, app: AppServerId) -> Arc<str> {
-        self.register().instance(app).unwrap_or_default()
+        self.app_servers.instance(app)
     }
 
-    /// Numbers of the app servers that no hub has a pool of links to.
-    #[cfg(test)]
-    #[must_use]
-    pub(crate) fn unlinked_app_servers(&self) -> Vec<AppServerId> {
-        let linked = self.linked_numbers();
-        self.register().ids().into_iter().filter(|id| !linked.contains(id)).collect()
-    }
-
-    /// Forgets the app servers that are neither linked nor used by any client, and were not for this time; returns how
-    /// many.
-    pub(crate) fn forget_app_servers(&self, clients_of: &HashSet<AppServerId>, limit: Duration) -> usize {
-        let linked = self.linked_numbers();
-        self.register().sweep(|id| linked.contains(&id) || clients_of.contains(&id), limit)
-    }
-
-    fn linked_numbers(&self) -> HashSet<AppServerId> {
+    /// Removes app servers without links and clients for this time; returns their count.
+    pub(crate) fn remove_unused_app_servers(&self, clients_of: &HashSet<AppServerId>, limit: Duration) -> usize {
         let hubs = self.all.load();
-        hubs.iter().flat_map(|hub| hub.pools().to_vec()).map(|pool| pool.app().id).collect()
+        let linked: HashSet<_> = hubs.iter().flat_map(|hub| hub.pools().to_vec()).map(|pool| pool.app().id).collect();
+        self.app_servers.sweep(|id| linked.contains(&id) || clients_of.contains(&id), limit)
     }
 
-    fn register(&self) -> MutexGuard<'_, AppServerRegister> {
-        self.app_servers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn free(&self) -> MutexGuard<'_, BTreeSet<HubIndex>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn without_slash(path: &str) -> &str {
-    path.strip_suffix('/').unwrap_or(path)
 }
 
 #[cfg(test)]

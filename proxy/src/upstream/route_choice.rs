@@ -1,4 +1,4 @@
-//! Choice of the group of a client connection or a request by the routes in force.
+//! Choice of the group of a client connection or a request by the present routes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::routing::{DEFAULT_GROUP, Rejection, RouteAction, RouteFacts, RouteRul
 /// Outcome of the routes for a client connection or a request.
 #[derive(Debug, Clone)]
 pub(crate) enum RouteChoice {
-    /// App servers of this group take it; `None` stands for the default group.
+    /// Group of app servers; `None` stands for the default group.
     Group(Option<Arc<ServerGroup>>),
     Rejected(Rejection),
 }
@@ -26,16 +26,20 @@ impl RouteChoice {
 }
 
 impl HubRegistry {
-    /// Whether there is any route to ask.
+    /// Whether the rules have any route.
     #[must_use]
     pub(crate) fn has_routes(&self) -> bool {
         !self.rules().routes.is_empty()
     }
 
-    /// Asks the routes; `passed` sees each rule that holds.
+    /// Applies the routes. `passed` is called for each rule that matches.
     pub(crate) fn choose_route(&self, facts: &RouteFacts<'_>, passed: impl FnMut(&RouteRule)) -> RouteChoice {
         let rules = self.rules();
-        let is_up = |group: &str| self.is_up(facts, group);
+        // For a client connection, an app server of the hub is up; for a request, any app server.
+        let is_up = |group: &str| match facts.hub {
+            Some(path) => self.all().iter().any(|hub| hub.rule_path() == path && hub.is_served_by(group)),
+            None => !self.linked_app_servers(group).is_empty(),
+        };
         match rules.choose_route(facts, is_up, passed).map(|rule| &rule.action) {
             Some(RouteAction::Group(name)) => RouteChoice::Group(self.groups().find(name)),
             Some(RouteAction::Reject(rejection)) => RouteChoice::Rejected(rejection.clone()),
@@ -43,8 +47,8 @@ impl HubRegistry {
         }
     }
 
-    /// Asks the routes about a client connection that is open, by the frame that has opened it; `None` where they
-    /// refuse it by now, which is no reason to end it.
+    /// Applies the routes to an open client connection, by the frame that has opened the connection. `None` if the
+    /// routes would reject the connection now, which does not close the connection.
     #[must_use]
     pub(crate) fn route_of(
         &self,
@@ -56,14 +60,6 @@ impl HubRegistry {
         match self.choose_route(&facts_of(&path, open, user), |_| {}) {
             RouteChoice::Group(group) => Some(group),
             RouteChoice::Rejected(_) => None,
-        }
-    }
-
-    /// Whether any app server of a group can be reached: of a hub, or for a request any.
-    fn is_up(&self, facts: &RouteFacts<'_>, group: &str) -> bool {
-        match facts.hub {
-            Some(path) => self.all().iter().any(|hub| hub.rule_path() == path && hub.is_served_by(group)),
-            None => !self.linked_app_servers(group).is_empty(),
         }
     }
 }
