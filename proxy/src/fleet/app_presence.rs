@@ -98,7 +98,7 @@ impl AppPresence {
             let direct = servers.iter().filter(|server| server.carried == 0 || server.links > server.carried);
             self.remember(member.name(), direct.map(|server| &server.endpoint));
         }
-        member.learn_presence(update);
+        member.apply_presence(update);
         self.reaches.invalidate();
     }
 

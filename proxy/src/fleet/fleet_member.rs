@@ -1,4 +1,4 @@
-//! Member of the fleet: one start of another node, as this node sees it.
+//! Member of the fleet: one start of another node, as seen by this node.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,26 +16,26 @@ use super::member_links::MemberLinks;
 use super::node_link::NodeLink;
 use crate::net::address::Address;
 
-/// Time from the greeting of a node until both links to it are open, after which it is missed: names resolve late.
+/// Time from the greeting of a node until missing links are logged. DNS names may resolve late.
 const SETTLING_MAX: Duration = Duration::from_secs(10);
 
 /// Time from the greeting of a node to its first link, and from its last link until it is gone.
 const UNLINKED_MAX: Duration = Duration::from_secs(10);
 
-/// State of a node, as another one sees it.
+/// State of a node, as seen by another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MemberState {
-    /// It does not accept clients yet, or not at the moment.
+    /// The node does not accept clients at present.
     Starting,
-    /// It accepts clients now.
+    /// The node accepts clients.
     #[default]
     Ready,
-    /// It is about to stop.
+    /// The node is about to stop.
     Draining,
-    /// It owes an answer, or one of the two links to it is missing.
+    /// The node owes an answer, or one of its two links is missing.
     Late,
-    /// Nobody listens at its address.
+    /// No process listens at the address of the node.
     Unreachable,
 }
 
@@ -71,12 +71,12 @@ pub(crate) struct FleetMember {
     name: String,
     boot: Arc<str>,
     version: String,
-    /// Its admin port, where other nodes reach it.
+    /// Admin port for other nodes.
     address: ArcSwapOption<Address>,
     links: MemberLinks,
     interest: ArcSwap<PeerInterest>,
     presence: ArcSwap<PeerPresence>,
-    /// Its port for clients, at which other nodes reach it, too.
+    /// Port for clients, reachable by other nodes.
     client_port: Option<Address>,
     met_at: Instant,
     status: Mutex<MemberStatus>,
@@ -84,19 +84,19 @@ pub(crate) struct FleetMember {
 
 #[derive(Debug, Default)]
 struct MemberStatus {
-    /// State that it tells of itself; `None` until it has.
-    told: Option<NodeState>,
-    /// Nobody listened at the last dial.
+    /// State that the node has reported of itself.
+    reported: Option<NodeState>,
+    /// The last dial was refused.
     is_refused: bool,
-    /// It has said goodbye, or is gone with certainty.
+    /// The node has said goodbye, or is certainly gone.
     has_left: bool,
-    /// Messages that were dropped since it took any.
+    /// Number of messages dropped since the node took any.
     dropped: u64,
     /// State that was logged last.
     noted: Option<MemberState>,
-    /// Moment since which it has no link.
+    /// Time since which the node has no link.
     unlinked_since: Option<Instant>,
-    /// Time of the last answer to one of its beats over the link that tells it of interest.
+    /// Time of the last answer to a beat of the node over the outgoing link, which carries the interest.
     echoed_ms: Option<u64>,
 }
 
@@ -127,7 +127,7 @@ impl FleetMember {
         &self.boot
     }
 
-    /// Boot id in a form that may be kept.
+    /// Boot id as a shared text.
     pub(super) fn boot_id(&self) -> &Arc<str> {
         &self.boot
     }
@@ -137,7 +137,7 @@ impl FleetMember {
         &self.version
     }
 
-    /// Its admin port, where other nodes reach it; `None` as long as only it has reached this node.
+    /// Admin port for other nodes; `None` until this node has reached the port.
     #[must_use]
     pub(crate) fn address(&self) -> Option<Arc<Address>> {
         self.address.load_full()
@@ -147,7 +147,7 @@ impl FleetMember {
         self.address.store(Some(Arc::new(address.clone())));
     }
 
-    /// Links to it and from it.
+    /// Links to and from the node.
     #[must_use]
     pub(crate) fn links(&self) -> &MemberLinks {
         &self.links
@@ -160,7 +160,7 @@ impl FleetMember {
         self.links.set_outgoing(link);
     }
 
-    /// A new session begins without any knowledge of its interest and its app servers: it tells all again.
+    /// Replaces the incoming link. A new session starts without interest and presence, which the node sends again.
     pub(super) fn set_incoming(&self, link: Option<Arc<NodeLink>>) {
         if link.is_some() {
             self.status().has_left = false;
@@ -170,58 +170,58 @@ impl FleetMember {
         self.links.set_incoming(link);
     }
 
-    /// Whether somebody there may want a message.
+    /// Whether any client of the node may want a message.
     #[must_use]
     pub(super) fn may_want(&self, hub: &str, wanted: &[Wanted<'_>], now_ms: u64) -> bool {
         self.interest.load().may_want(hub, wanted, now_ms)
     }
 
-    /// Whether it has told of clients of a hub.
+    /// Whether the node has ever reported clients of a hub.
     #[must_use]
     pub(super) fn has_told(&self, hub: &str) -> bool {
         self.interest.load().has_told(hub)
     }
 
-    /// Takes what it tells of its interest. Called by the one reader of its link.
-    pub(super) fn learn(&self, update: InterestUpdate) {
+    /// Applies an update of the interest. Called by the one reader of the incoming link.
+    pub(super) fn apply_interest(&self, update: InterestUpdate) {
         let mut interest = PeerInterest::clone(&self.interest.load());
         interest.apply(update);
         self.interest.store(Arc::new(interest));
     }
 
-    /// App servers that have dialled in there, as far as it has told.
+    /// App servers that have dialled in at the node, as reported by the node.
     pub(super) fn presence(&self) -> Arc<PeerPresence> {
         self.presence.load_full()
     }
 
-    /// Takes what it tells of its app servers. Called by the one reader of its link.
-    pub(super) fn learn_presence(&self, update: PresenceUpdate) {
+    /// Applies an update of the app servers. Called by the one reader of the incoming link.
+    pub(super) fn apply_presence(&self, update: PresenceUpdate) {
         let mut presence = PeerPresence::clone(&self.presence.load());
         presence.apply(update);
         self.presence.store(Arc::new(presence));
     }
 
-    /// Its port for clients, if it has told it.
+    /// Port for clients, if the node has advertised one.
     pub(super) fn client_port(&self) -> Option<&Address> {
         self.client_port.as_ref()
     }
 
-    /// Notes that it has told all that it knew at this time.
+    /// Notes that the reported interest is complete as of this time.
     pub(super) fn confirm(&self, asked_ms: u64) {
         let mut interest = PeerInterest::clone(&self.interest.load());
         interest.confirm(asked_ms);
         self.interest.store(Arc::new(interest));
     }
 
-    /// Notes that one of its beats is answered at this time, over the link that tells it of interest.
+    /// Notes that a beat of the node was answered at this time over the outgoing link.
     pub(super) fn note_echo(&self, now_ms: u64) {
         self.status().echoed_ms = Some(now_ms);
     }
 
-    /// How to wait until it has heard what was told now; `None` if it goes by nothing that it was told before.
+    /// Wait until the node has received everything queued now; `None` if the node uses no earlier interest.
     pub(super) fn awaited(&self, now_ms: u64) -> Option<Awaited<Arc<str>>> {
         let status = self.status();
-        // It had asked before it was answered, and believes what it knows for that long from then on.
+        // The beat preceded its answer. From then on, the node uses its interest for this time.
         let until_ms = status.echoed_ms? + INTEREST_STALE_MS + 1;
         if status.has_left || until_ms <= now_ms {
             return None;
@@ -231,11 +231,11 @@ impl FleetMember {
         Some(Awaited { peer: self.boot.clone(), beat, until_ms })
     }
 
-    pub(super) fn set_told(&self, state: NodeState) {
-        self.status().told = Some(state);
+    pub(super) fn set_reported(&self, state: NodeState) {
+        self.status().reported = Some(state);
     }
 
-    /// Notes that it has said goodbye, or is gone with certainty.
+    /// Notes that the node has said goodbye, or is certainly gone.
     pub(super) fn set_left(&self) {
         self.status().has_left = true;
     }
@@ -244,40 +244,40 @@ impl FleetMember {
         self.status().is_refused = true;
     }
 
-    /// Whether nobody misses it: it has just come, or it is about to stop.
+    /// Whether missing links are expected: the node has just greeted, or is about to stop.
     pub(super) fn may_be_away(&self) -> bool {
-        let has_just_come = self.status().noted.is_none() && self.age() < SETTLING_MAX;
-        has_just_come || self.is_leaving()
+        let is_new = self.status().noted.is_none() && self.age() < SETTLING_MAX;
+        is_new || self.is_leaving()
     }
 
-    /// Time since it has greeted.
+    /// Time since the greeting.
     pub(super) fn age(&self) -> Duration {
         self.met_at.elapsed()
     }
 
-    /// Whether it is about to stop, or has said goodbye.
+    /// Whether the node is about to stop, or has said goodbye.
     pub(super) fn is_leaving(&self) -> bool {
         let status = self.status();
-        status.has_left || status.told.as_ref().is_some_and(|told| told.phase == NodePhase::Draining)
+        status.has_left || status.reported.as_ref().is_some_and(|reported| reported.phase == NodePhase::Draining)
     }
 
-    /// Whether it has told that it is about to stop.
+    /// Whether the node has reported that it is about to stop.
     #[must_use]
     pub(crate) fn is_draining(&self) -> bool {
-        self.status().told.as_ref().is_some_and(|told| told.phase == NodePhase::Draining)
+        self.status().reported.as_ref().is_some_and(|reported| reported.phase == NodePhase::Draining)
     }
 
-    /// Notes that it has taken a socket.
+    /// Notes that the node has accepted a socket.
     pub(super) fn set_reached(&self) {
         self.status().is_refused = false;
     }
 
-    /// Whether its state is another one than at the last call.
+    /// Whether the state differs from the last call.
     pub(super) fn has_changed(&self, state: MemberState) -> bool {
         self.status().noted.replace(state) != Some(state)
     }
 
-    /// Whether it has had no link for so long that it is gone: a node that greets links a moment later.
+    /// Whether the node is gone: it has left, or had no link for too long. A node links soon after its greeting.
     pub(super) fn is_gone(&self) -> bool {
         if self.links.living().next().is_some() {
             self.status().unlinked_since = None;
@@ -288,12 +288,12 @@ impl FleetMember {
         status.has_left || since.elapsed() > UNLINKED_MAX
     }
 
-    /// Hash of the members that it sees; `None` until it has said so.
+    /// Hash of the members that the node sees, once reported.
     pub(super) fn view(&self) -> Option<u64> {
-        self.status().told.as_ref().map(|told| told.view)
+        self.status().reported.as_ref().map(|reported| reported.view)
     }
 
-    /// Counts messages that are dropped for it; `true` for the first ones since it took any.
+    /// Counts messages dropped for the node; `true` for the first since the node took any.
     pub(super) fn note_dropped(&self, count: u64) -> bool {
         let mut status = self.status();
         let is_first = status.dropped == 0;
@@ -301,19 +301,19 @@ impl FleetMember {
         is_first
     }
 
-    /// Takes the number of messages that were dropped since the last call.
+    /// Takes the number of messages dropped since the last call.
     pub(super) fn take_dropped(&self) -> u64 {
         std::mem::take(&mut self.status().dropped)
     }
 
-    /// Its state, as this node sees it now.
+    /// Present state, as seen by this node.
     #[must_use]
     pub(crate) fn state(&self, now_ms: u64) -> MemberState {
         let are_open = self.links.are_open();
         let status = self.status();
-        match &status.told {
+        match &status.reported {
             _ if status.is_refused && !are_open => MemberState::Unreachable,
-            Some(told) if are_open && self.links.lag_ms(now_ms) < LATE_AFTER_MS => told.phase.into(),
+            Some(reported) if are_open && self.links.lag_ms(now_ms) < LATE_AFTER_MS => reported.phase.into(),
             _ => MemberState::Late,
         }
     }

@@ -94,8 +94,8 @@ impl<'a> NodeSink<'a> {
             (NodeMessage::Moved { question, state }, LinkDirection::ByUs) => {
                 self.fleet.questions().moves().answer(question, self.member.boot(), state);
             }
-            (NodeMessage::State(state), LinkDirection::ByIt) => self.member.set_told(state),
-            (NodeMessage::Interest(update), LinkDirection::ByIt) => self.member.learn(update),
+            (NodeMessage::State(state), LinkDirection::ByIt) => self.member.set_reported(state),
+            (NodeMessage::Interest(update), LinkDirection::ByIt) => self.member.apply_interest(update),
             (NodeMessage::Membership(told), LinkDirection::ByIt) => self.learn_membership(&told),
             (NodeMessage::Revocation(told), LinkDirection::ByIt) => self.learn_revocation(&told),
             (NodeMessage::Presence(update), LinkDirection::ByIt) => self.fleet.presence().learn(self.member, update),
