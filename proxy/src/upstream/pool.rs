@@ -1,5 +1,5 @@
-//! The links of one hub to one app server instance: slots, each open or not. Of an app server that we dial their number
-//! is fixed; of one that dials in it is what that one wants.
+//! Pool: the links of one hub to one app server instance, in slots that are open or not. The number of slots is fixed
+//! if this node dials the app server, and chosen by the app server if it dials in.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use super::asked_methods::AskedMethods;
 use super::{AppServer, AppTarget, HubIdentity, LinkHandle, LinkLook, home_choice};
 use crate::limits::LogThrottle;
 
-/// The links of one hub from this proxy to one app server instance.
+/// Links of one hub from this node to one app server instance.
 #[derive(Debug)]
 pub(crate) struct Pool {
     hub: Arc<HubIdentity>,
@@ -25,38 +25,38 @@ pub(crate) struct Pool {
     retired: CancellationToken,
     terms: PoolTerms,
     is_draining: AtomicBool,
-    /// Its clients are to go elsewhere, as soon as there is another app server.
+    /// Clients should move as soon as another app server is up.
     is_reassigning: AtomicBool,
-    /// It is about to stop, and has ended a link in order.
+    /// The app server is about to stop, and has closed a link gracefully.
     has_said_goodbye: AtomicBool,
-    /// Changes when its app server has left in order.
+    /// Changes when the app server has left gracefully.
     left: watch::Sender<()>,
-    /// Time at which a link was lost last.
+    /// Time of the last loss of a link.
     lost_at: Mutex<Option<Instant>>,
-    /// Notified when a link opens, is lost, or meets another instance than its own.
+    /// Notified when a link opens, is lost, or reaches another instance.
     changed: Arc<Notify>,
-    /// Throttle of warnings about its links: they are lost together.
+    /// Throttle of warnings: the links of a pool are usually lost together.
     warnings: LogThrottle,
-    /// Methods of clients that its app server has asked for results.
+    /// Client methods that the app server has invoked for a result.
     pub(crate) asked: AskedMethods,
 }
 
-/// Terms of an app server for a hub: what its manifest says of itself, and not of the hub.
+/// Terms of an app server for a hub, from the part of its manifest that describes the app server.
 #[derive(Debug, Default)]
 pub(crate) struct PoolTerms {
-    /// It restores lost clients.
+    /// The app server restores lost clients.
     pub restores: bool,
-    /// Changes of which it wants to be told.
+    /// Presence changes to report to the app server.
     pub presence: PresenceScope,
-    /// Exclusive tasks that it stands for.
+    /// Exclusive tasks for which the app server is a candidate.
     pub exclusive_tasks: Option<Arc<ExclusiveTasks>>,
 }
 
-/// The home link of a client connection: it carries everything that the client sends.
+/// Home link of a client connection, which carries all messages of the client.
 pub(crate) type HomeLink = Arc<LinkHandle>;
 
 impl Pool {
-    /// A pool without any open link yet.
+    /// A pool without open links.
     #[must_use]
     pub(crate) fn new(hub: Arc<HubIdentity>, app: Arc<AppServer>, size: usize, changed: Arc<Notify>) -> Self {
         Self {
@@ -83,19 +83,19 @@ impl Pool {
         Self { terms, ..self }
     }
 
-    /// Whether its app server keeps what a lost client had, and answers queries for it.
+    /// Whether the app server keeps the state of lost clients, and answers queries for the state.
     #[must_use]
     pub(crate) fn restores(&self) -> bool {
         self.terms.restores
     }
 
-    /// Changes of which its app server is told; none of a mirror's.
+    /// Presence changes to report to the app server; none for a mirror.
     #[must_use]
     pub(crate) fn presence(&self) -> PresenceScope {
         if self.app.group.is_mirror() { PresenceScope::default() } else { self.terms.presence }
     }
 
-    /// Exclusive tasks that its app server stands for; a mirror's runs none.
+    /// Exclusive tasks for which the app server is a candidate; none for a mirror.
     #[must_use]
     pub(crate) fn exclusive_tasks(&self) -> Option<&Arc<ExclusiveTasks>> {
         self.terms.exclusive_tasks.as_ref().filter(|_| !self.app.group.is_mirror())
@@ -123,7 +123,7 @@ impl Pool {
         self.count(|link| link.is_open() && link.may_carry_clients())
     }
 
-    /// Whether its app server can be reached, and is not about to stop.
+    /// Whether the app server has an open link that may carry clients, and is not about to stop.
     #[must_use]
     pub(crate) fn is_up(&self) -> bool {
         self.open() > 0 && !self.is_draining()
@@ -142,7 +142,7 @@ impl Pool {
         self.links.load().iter().flatten().cloned().collect()
     }
 
-    /// Whether it has no link at all.
+    /// Whether the pool has no link, open or not.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.links.load().iter().all(Option::is_none)
@@ -152,20 +152,20 @@ impl Pool {
         self.links.load().iter().flatten().filter(|link| is_counted(link)).count()
     }
 
-    /// Number of links that have lost their socket and wait for another one.
+    /// Number of links that have lost their socket and wait for a new one.
     #[must_use]
     pub(crate) fn resuming(&self) -> usize {
         self.count(|link| !link.is_open())
     }
 
-    /// Number of slots that should have a link and have none. One that dials in decides itself how many it wants.
+    /// Number of missing links. An app server that dials in chooses the number of links, so it misses none.
     #[must_use]
     pub(crate) fn down(&self) -> usize {
         let is_dialled = !matches!(self.app.target, AppTarget::DialsIn);
         self.links.load().iter().filter(|link| is_dialled && link.is_none()).count()
     }
 
-    /// Its links, as they are now.
+    /// Counts of the present links.
     #[must_use]
     pub(crate) fn look(&self) -> LinkLook {
         let is_dialled = !matches!(self.app.target, AppTarget::DialsIn);
@@ -177,19 +177,19 @@ impl Pool {
         }
     }
 
-    /// Bytes that its links keep until the app server has them.
+    /// Bytes that the links keep until the app server acknowledges them.
     #[must_use]
     pub(crate) fn ring_bytes(&self) -> usize {
         self.links.load().iter().flatten().map(|link| link.ring_bytes()).sum()
     }
 
-    /// A link for a message that may arrive late: an open one, else one that is to be resumed.
+    /// A link for a message that may arrive late: an open link if any, else a link to be resumed.
     #[must_use]
     pub(crate) fn any_link(&self) -> Option<Arc<LinkHandle>> {
         self.choose_home().or_else(|| self.links.load().iter().flatten().next().cloned())
     }
 
-    /// The link for a new client connection; `None` while all are down or full.
+    /// Home link for a new client connection; `None` while all links are down or full.
     #[must_use]
     pub(crate) fn choose_home(&self) -> Option<HomeLink> {
         if self.is_draining() {
@@ -203,15 +203,15 @@ impl Pool {
         links.get(home_choice::choose(&usable, client, turn)?)?.clone()
     }
 
-    /// Time at which a link was lost last, if its app server may be back soon: it neither stops nor was given up.
+    /// Time of the last loss of a link, if the app server may return soon: it is neither stopping nor retired.
     #[must_use]
     pub(crate) fn lost_at(&self) -> Option<Instant> {
         let is_expected = !self.is_draining() && !self.retired.is_cancelled();
         self.lost_at.lock().unwrap_or_else(PoisonError::into_inner).filter(|_| is_expected)
     }
 
-    /// Time for which its app server has sent nothing over any link, or has had none with a socket. Each end pings
-    /// every 2.5 s with the usual window. `None` before the first link, and while it is about to stop.
+    /// Time for which the app server was silent on all links, or had no socket. Each end pings every 2.5 s with the
+    /// default window. `None` before the first link, and while the app server is about to stop.
     #[must_use]
     pub(crate) fn silence(&self) -> Option<Duration> {
         let links = self.links.load();
@@ -222,18 +222,18 @@ impl Pool {
         }
     }
 
-    /// Notes that the link of a slot is open, perhaps again.
+    /// Notes that the link of a slot has opened, for the first time or again.
     pub(crate) fn opened(&self, slot: usize, link: HomeLink) {
         self.set(slot, Some(&link));
         self.changed.notify_one();
         self.hub.note_link(&self.app);
     }
 
-    /// Adds a link that the app server has dialled; returns its slot, a new one unless one is free.
+    /// Adds a link that the app server has dialled. Returns a free slot, or else a new slot.
     pub(crate) fn add(&self, link: &HomeLink) -> usize {
         let mut slot = 0;
         if self.is_empty() {
-            // It has come back, whatever it said before it went.
+            // The app server has returned, even if it said goodbye before.
             self.is_draining.store(false, Ordering::Relaxed);
             self.is_reassigning.store(false, Ordering::Relaxed);
         }
@@ -251,7 +251,7 @@ impl Pool {
         slot
     }
 
-    /// Removes a link that the app server had dialled, with the slots that nobody needs any more.
+    /// Removes a link that the app server had dialled, and the unused slots at the end.
     pub(crate) fn remove(&self, link: &HomeLink) {
         self.links.rcu(|links| {
             let is_other = |other: &HomeLink| !Arc::ptr_eq(other, link);
@@ -272,18 +272,18 @@ impl Pool {
         });
     }
 
-    /// Notes that an open link is about to be none: its socket has ended, its session perhaps too.
+    /// Notes that the socket of an open link has ended, and perhaps the session.
     pub(crate) fn socket_ended(&self) {
         *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Notes that a link has lost its socket; its session lives.
+    /// Notes that a link has lost its socket. The session lives on.
     pub(crate) fn interrupted(&self) {
         self.tell_if_left();
         self.changed.notify_one();
     }
 
-    /// Notes that the app server has ended a link in order, as it does with all that have a socket when it stops.
+    /// Notes that the app server has closed a link gracefully. An app server that stops closes all open links.
     pub(crate) fn said_goodbye(&self) {
         if self.is_draining() {
             self.has_said_goodbye.store(true, Ordering::Relaxed);
@@ -291,7 +291,7 @@ impl Pool {
         self.tell_if_left();
     }
 
-    /// Receiver that changes when the app server has left in order: a link without a socket does not come back then.
+    /// Receiver that changes when the app server has left gracefully. A link without a socket will not return then.
     #[must_use]
     pub(crate) fn left(&self) -> watch::Receiver<()> {
         self.left.subscribe()
@@ -309,7 +309,7 @@ impl Pool {
         self.changed.notify_one();
     }
 
-    /// Begins the drain of an app server that is about to stop: it gets no new clients. `false` if it had begun.
+    /// Begins to drain an app server that is about to stop: no new clients. `false` if the drain had begun.
     #[must_use]
     pub(crate) fn begin_drain(&self) -> bool {
         let has_begun = !self.is_draining.swap(true, Ordering::Relaxed);
@@ -317,26 +317,26 @@ impl Pool {
         has_begun
     }
 
-    /// Begins to give the clients of an app server that is about to stop to others. `false` if that had begun.
+    /// Begins to reassign the clients of an app server that is about to stop. `false` if this had begun.
     #[must_use]
     pub(crate) fn begin_reassigning(&self) -> bool {
         !self.is_reassigning.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether its clients are to go elsewhere.
+    /// Whether the clients are being reassigned.
     #[must_use]
     pub(crate) fn is_reassigning(&self) -> bool {
         self.is_reassigning.load(Ordering::Relaxed)
     }
 
-    /// Whether its app server is about to stop.
+    /// Whether the app server is about to stop.
     #[must_use]
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
     }
 
-    /// Permission for a warning about a link, with the number of those that were left out before it; `None` where it is
-    /// to be left out.
+    /// Permission for a warning about a link, with the number of suppressed warnings before it; `None` to suppress the
+    /// warning.
     #[must_use]
     pub(crate) fn may_warn(&self) -> Option<u64> {
         self.warnings.pass(Instant::now())
@@ -347,13 +347,13 @@ impl Pool {
         self.changed.notify_one();
     }
 
-    /// Ends all links: the instance is gone.
+    /// Ends all links, because the instance is gone.
     pub(crate) fn retire(&self) {
         self.retired.cancel();
         self.hub.wake_waiters();
     }
 
-    /// Token that fires when the pool is retired.
+    /// Cancelled when the pool is retired.
     #[must_use]
     pub(crate) fn retired(&self) -> &CancellationToken {
         &self.retired

@@ -1,4 +1,4 @@
-//! Groups of app servers with one duty, as this node dials them.
+//! Groups of app servers.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,35 +11,35 @@ use crate::net::address::Address;
 use crate::net::connector::Connector;
 use crate::routing::DEFAULT_GROUP;
 
-/// Group of app servers; one value for all of them, for as long as any is known.
+/// Group of app servers, shared by all its app servers.
 #[derive(Debug)]
 pub(crate) struct ServerGroup {
     name: Arc<str>,
-    /// Its app servers get copies, and nothing that they send counts.
+    /// The app servers receive copies, and their messages are dropped.
     is_mirror: AtomicBool,
     terms: ArcSwap<GroupTerms>,
 }
 
-/// Terms of a group, which may change while its app servers are linked.
+/// Terms of a group. They may change while the app servers are linked.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GroupTerms {
-    /// Number of links to each of its app servers for each hub.
+    /// Number of links per hub and app server.
     pub pool_size: usize,
-    /// Clients that get one of these links in a row.
+    /// Number of successive clients that get the same link.
     pub pool_turn: usize,
     /// Connector through channels, which proves the key of the group.
     pub channels: Connector,
-    /// Connector for what is passed through.
+    /// Connector for requests that are passed through.
     pub plain: Connector,
-    /// Weights of its app servers by their `host:port`; others have 1.
+    /// Weights of app servers by `host:port`; 1 for others.
     pub weights: HashMap<Box<str>, u32>,
 }
 
-/// Groups of app servers that were ever named.
+/// All groups of app servers, present and former.
 #[derive(Debug, Default)]
 pub(crate) struct ServerGroups {
     all: ArcSwap<Vec<Arc<ServerGroup>>>,
-    // Held while the list changes.
+    // Locked while the list changes.
     changing: Mutex<()>,
 }
 
@@ -60,13 +60,13 @@ impl ServerGroup {
         &self.name
     }
 
-    /// Whether it is the group that takes what no rule claims.
+    /// Whether this is the default group, which receives everything that no rule matches.
     #[must_use]
     pub(crate) fn is_default(&self) -> bool {
         *self.name == *DEFAULT_GROUP
     }
 
-    /// Whether its app servers get copies alone.
+    /// Whether the app servers receive only copies.
     #[must_use]
     pub(crate) fn is_mirror(&self) -> bool {
         self.is_mirror.load(Ordering::Relaxed)
@@ -77,7 +77,7 @@ impl ServerGroup {
         self.terms.load_full()
     }
 
-    /// Changes its terms, for what is dialled from now on, and its weights at once.
+    /// Changes the terms. Weights apply immediately, other terms to later dials.
     pub(crate) fn change(&self, terms: GroupTerms, is_mirror: bool) {
         self.is_mirror.store(is_mirror, Ordering::Relaxed);
         self.terms.store(Arc::new(terms));
@@ -99,25 +99,25 @@ impl GroupTerms {
 }
 
 impl ServerGroups {
-    /// Whether any group beside the default one was ever named.
+    /// Whether there is any group other than the default group, present or former.
     #[must_use]
     pub(crate) fn are_any(&self) -> bool {
         self.all.load().iter().any(|group| !group.is_default())
     }
 
-    /// The group of this name; `None` for the default one.
+    /// Group of this name; `None` for the default group.
     #[must_use]
     pub(crate) fn find(&self, name: &str) -> Option<Arc<ServerGroup>> {
         self.all.load().iter().find(|group| **group.name() == *name && !group.is_default()).cloned()
     }
 
-    /// The default group, which each node has.
+    /// The default group, which every node has.
     #[must_use]
     pub(crate) fn default_one(&self) -> Arc<ServerGroup> {
         self.all.load().iter().find(|group| group.is_default()).cloned().unwrap_or_default()
     }
 
-    /// Adds a group, or gives one that is known other terms.
+    /// Adds a group, or changes the terms of a known group.
     pub(crate) fn set(&self, name: &Arc<str>, terms: GroupTerms, is_mirror: bool) -> Arc<ServerGroup> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.all.load().iter().find(|group| group.name() == name).cloned();
