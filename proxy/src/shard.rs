@@ -62,7 +62,9 @@ pub(crate) use command::member_query::{ListQuery, MemberListing, MemberTally};
 pub(crate) use command::{
     Audience, ConnectionCommand, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand,
 };
-pub(crate) use connection::{Census, Client, ClientKind, MirrorOrder, PauseReason, Resumption, Role, Status};
+pub(crate) use connection::{
+    Census, Client, ClientKind, ClientOrigin, ClientTraits, Liveness, MirrorOrder, PauseReason, Resumption, Role,
+};
 pub(crate) use content::{Content, DATA_TYPE_HANDSHAKE};
 pub(crate) use delivery::framed::{Framed, message_frame};
 pub(crate) use delivery::outbox::Outbox;

@@ -26,8 +26,8 @@ use crate::metrics::RestoreOutcome;
 use crate::net::socket::Socket;
 use crate::shard::moving::reconnect::come_back;
 use crate::shard::{
-    Client, Content, DATA_TYPE_HANDSHAKE, InterestHold, LostConnection, PastConnection, PendingConnection, Resumption,
-    Serial, Shard, ShardState, Slot, Sockets, Status, opening_until, short,
+    Client, ClientOrigin, ClientTraits, Content, DATA_TYPE_HANDSHAKE, InterestHold, Liveness, LostConnection,
+    PastConnection, PendingConnection, Serial, Shard, ShardState, Slot, Sockets, opening_until, short,
 };
 use crate::telemetry::OpenSpan;
 use crate::upstream::{HomeLink, Hub, LinkHandle, RouteChoice};
@@ -247,17 +247,20 @@ fn open(
     let (slot, serial) = shard.step(|state| {
         let (serial, now) = (state.core.connections.next_serial(), state.core.tick());
         let mut client = Client::new(id.clone(), serial, home.clone(), content, socket);
-        (client.is_negotiated, client.transport) = (is_negotiated, transport);
-        client.cold.opened_us = shard.now_us();
-        (client.cold.group, client.cold.trace) = (group, trace);
-        client.cold.is_bound = terms.server.is_some_and(|server| server.is_required);
-        client.cold.is_movable = content == Content::Raw && settings.is_movable;
-        client.may_miss = settings.slow_clients == SlowClients::Drop;
+        client.cold_mut().begin(ClientOrigin {
+            opened_us: shard.now_us(),
+            trace,
+            is_bound: terms.server.is_some_and(|server| server.is_required),
+            is_movable: content == Content::Raw && settings.is_movable,
+        });
+        client.cold_mut().set_group(group);
+        let may_miss = settings.slow_clients == SlowClients::Drop;
+        let traits = ClientTraits { transport, is_negotiated, may_miss };
+        client.begin(traits, Liveness::new(now, has_inherent_keep_alive(content, transport)));
         if let Some(limit_bytes) = settings.stateful_reconnect_buffer_bytes.filter(|_| is_stateful) {
-            client.is_resumable = true;
-            client.cold.resumption = Some(Box::new(Resumption::new(Ownership::new(limit_bytes))));
+            client.make_resumable(Ownership::new(limit_bytes));
         }
-        set_times(&mut client, settings, now);
+        begin_handshake(&mut client, settings, now);
         keep_head(&mut client, state, &open, head);
         // Here first: the app server's answer may come back before this function ends, on another thread.
         let slot = state.open(client, user.as_deref(), expires_s);
@@ -299,24 +302,28 @@ fn open(
 /// Keeps what another app server, or an observer, wants to know of a client. A node inside an app has neither; its app
 /// keeps the head all the same, so that weighs there, too.
 fn keep_head(client: &mut Client, state: &mut ShardState, open: &OpenConnection, weight: Option<HeadWeight>) {
-    client.cold.head = weight.map(Rc::new);
-    if state.core.context.shared.whose_sockets() == Sockets::Own {
-        client.cold.opening = Some(state.core.intern_opening(open, client.cold.head.clone()));
+    let (head, is_own) = (weight.map(Rc::new), state.core.context.shared.whose_sockets() == Sockets::Own);
+    let opening = is_own.then(|| state.core.intern_opening(open, head.clone()));
+    client.cold_mut().keep_opening(opening, head);
+}
+
+/// Begins the wait for the answer to the hub handshake, if there is one.
+fn begin_handshake(client: &mut Client, settings: &HubManifest, now: u32) {
+    match client.content() {
+        Content::Hub(_) => client.life_mut().handshake_sent(opening_until(now, settings.handshake_timeout_ms)),
+        Content::Raw => {
+            client.life_mut().answered();
+        }
     }
 }
 
-/// Sets what the keep-alive of a client that opens now goes by.
-fn set_times(client: &mut Client, settings: &HubManifest, now: u32) {
+/// Whether the transport itself shows that a client lives: no pings, no time-out.
+fn has_inherent_keep_alive(content: Content, transport: Transport) -> bool {
     // A raw event stream has nothing to ask with.
-    client.has_inherent_keep_alive = match client.content {
-        Content::Hub(_) => client.transport == Transport::LongPolling,
-        Content::Raw => client.transport != Transport::WebSockets,
-    };
-    client.status = match client.content {
-        Content::Hub(_) => opening_until(now, settings.handshake_timeout_ms),
-        Content::Raw => Status::Open,
-    };
-    (client.last_sent, client.last_heard) = (now, now);
+    match content {
+        Content::Hub(_) => transport == Transport::LongPolling,
+        Content::Raw => transport != Transport::WebSockets,
+    }
 }
 
 /// Lets a client go on over a new socket, if its connection is still there for this one.
@@ -333,11 +340,11 @@ pub(super) fn resume(
         let mut state = shard.state();
         let client = state.core.connections.get_current(slot, serial)?;
         (
-            client.id.clone(),
-            client.home.clone(),
-            client.content,
-            client.cold.sides.is_some(),
-            client.cold.trace.is_some(),
+            client.id().clone(),
+            client.home().clone(),
+            client.content(),
+            client.assignments().sides().is_some(),
+            client.cold().origin().trace.is_some(),
         )
     };
     let limits = &shard.shared().settings.limits;

@@ -34,13 +34,13 @@ pub(super) fn trace_call(
     };
     let shown = invocation.headers.iter().find(|(name, _)| is_traceparent(name));
     let shown: Option<TraceContext> = shown.and_then(|(_, value)| value.parse().ok());
-    let hub = client.home.hub_identity().name();
+    let hub = client.home().hub_identity().name();
     let method = &*invocation.target;
-    let mut span = tracer.begin_call(&format!("{hub}/{method}"), client.cold.trace.as_deref(), shown)?;
+    let mut span = tracer.begin_call(&format!("{hub}/{method}"), client.cold().origin().trace.as_deref(), shown)?;
     span.set("rpc.system", "signalr");
     span.set("rpc.service", hub);
     span.set("rpc.method", method);
-    span.set("signalr.connection.id", short(&client.id));
+    span.set("signalr.connection.id", short(client.id()));
     let context = span.context()?.to_string();
     invocation.headers.retain(|(name, _)| !is_traceparent(name));
     invocation.headers.push((TRACEPARENT_HEADER.into(), context.into()));

@@ -215,9 +215,9 @@ impl Reader {
     /// pause early; `None` for a closing client, of which only the end is read.
     fn pause(&self, shard: &Shard, reason: PauseReason) -> Option<Rc<Notify>> {
         let mut state = shard.state();
-        let client = state.core.connections.get_current(self.slot, self.serial).filter(|it| !it.is_closing())?;
-        client.pause(reason);
-        client.resumed()
+        let client = state.core.connections.get_current(self.slot, self.serial).filter(|it| !it.life().is_closed())?;
+        client.pauses_mut().add(reason);
+        client.pauses_mut().resumed()
     }
 
     fn resume(&self, shard: &Shard, reason: PauseReason) {
@@ -237,17 +237,17 @@ impl Reader {
         let mut state = shard.state();
         let now = state.core.tick();
         let client = state.core.connections.get_current(self.slot, self.serial)?;
-        if !Arc::ptr_eq(&client.home, &self.home) {
-            self.home = Arc::clone(&client.home);
+        if !Arc::ptr_eq(client.home(), &self.home) {
+            self.home = Arc::clone(client.home());
         }
         // Its shard has not heard of it yet, but will.
-        if self.home.is_closed() && !client.is_closing() && !client.is_unassigned() {
+        if self.home.is_closed() && !client.life().is_closed() && !client.is_unassigned() {
             client.change_assignment(&Role::Home, now, |home| {
                 home.leave(self.home.app());
                 home.wait(now);
             });
         }
-        client.resumed()
+        client.pauses_mut().resumed()
     }
 
     /// Does not read for as long as the client owes.
@@ -260,13 +260,13 @@ impl Reader {
     }
 
     fn is_closing(&self, state: &mut ShardState) -> bool {
-        state.core.connections.get_current(self.slot, self.serial).is_none_or(|client| client.is_closing())
+        state.core.connections.get_current(self.slot, self.serial).is_none_or(|client| client.life().is_closed())
     }
 
     /// Whether only the end of its socket is read.
     fn is_ending(&self, state: &mut ShardState) -> bool {
         let client = state.core.connections.get_current(self.slot, self.serial);
-        client.is_none_or(|client| client.is_closing() || client.is_cut())
+        client.is_none_or(|client| client.life().is_closed() || client.pauses().is_cut())
     }
 
     /// Reads once, and takes what came.
@@ -311,14 +311,14 @@ impl Reader {
         let Some(client) = state.core.connections.get_current(self.slot, self.serial) else {
             return Poll::Ready(Some(Ok(0)));
         };
-        if client.is_cut() {
+        if client.pauses().is_cut() {
             return Poll::Ready(Some(Ok(0)));
         }
-        if client.is_paused() || !Arc::ptr_eq(&client.home, &self.home) {
+        if !client.pauses().is_empty() || !Arc::ptr_eq(client.home(), &self.home) {
             return Poll::Ready(None);
         }
         let limit = self.quota.as_ref().map_or(buffer.len(), |quota| quota.read_max_bytes().min(buffer.len()));
-        let read = ready!(client.socket.poll_read(cx, buffer.get_mut(..limit).unwrap_or_default()));
+        let read = ready!(client.wire().socket().poll_read(cx, buffer.get_mut(..limit).unwrap_or_default()));
         Poll::Ready(Some(read))
     }
 
@@ -449,7 +449,7 @@ impl Reader {
         let mut state = shard.state();
         let mut buffer = state.core.lend_read_buffer();
         let read = match state.core.connections.get_current(self.slot, self.serial) {
-            Some(client) => client.socket.poll_read(cx, &mut buffer),
+            Some(client) => client.wire().socket().poll_read(cx, &mut buffer),
             None => Poll::Ready(Ok(0)),
         };
         state.core.return_read_buffer(buffer);
@@ -532,7 +532,7 @@ impl<'a> Upstream<'a> {
         protocol: HubProtocol,
         limit_bytes: usize,
     ) -> Result<(), InboundError> {
-        let mut received = self.resumption().map(|resumption| resumption.ownership.received);
+        let mut received = self.resumption().map(|resumption| resumption.ownership().received);
         self.is_traced |= self.trusts_clients() && (partial.has_begun() || may_name_context(payload));
         let mut messages = partial.join(payload, protocol, limit_bytes);
         let mut held_from = None;
@@ -555,8 +555,8 @@ impl<'a> Upstream<'a> {
             None => partial.keep_rest(payload, used),
         }
         if let (Some(received), Some(resumption)) = (received, self.resumption()) {
-            resumption.ownership.received = received;
-            let may_end_hold = used > 0 && resumption.ownership.is_on_hold();
+            resumption.ownership_mut().received = received;
+            let may_end_hold = used > 0 && resumption.ownership().is_on_hold();
             if received.is_owed() {
                 owe_acknowledgement(self.state, self.slot);
             }
@@ -671,8 +671,8 @@ impl<'a> Upstream<'a> {
 
     /// Sequence state of a client that may come back.
     fn resumption(&mut self) -> Option<&mut Resumption> {
-        let client = self.state.core.connections.get_mut(self.slot).filter(|client| client.is_resumable)?;
-        client.cold.resumption.as_deref_mut()
+        let client = self.state.core.connections.get_mut(self.slot).filter(|client| client.is_resumable())?;
+        client.cold_mut().resumption_mut()
     }
 
     fn take(&mut self, message: Upward<'_>) {
@@ -695,8 +695,8 @@ impl<'a> Upstream<'a> {
                 self.messages += 1;
                 let Some(client) = self.state.core.connections.get_mut(self.slot) else { return };
                 // From now on its silence has an end.
-                client.has_pinged = true;
-                let content = client.content;
+                client.liveness_mut().pinged();
+                let content = client.content();
                 self.relay_ping(content);
             }
         }
@@ -706,8 +706,11 @@ impl<'a> Upstream<'a> {
     fn note_life(&mut self, has_begun: bool) {
         let now = self.state.core.tick();
         let Some(client) = self.state.core.connections.get_mut(self.slot) else { return };
-        let (before, content) = (mem::replace(&mut client.last_heard, now), client.content);
-        if has_begun && client.has_pinged && before / UPLOAD_PING_INTERVAL_S != now / UPLOAD_PING_INTERVAL_S {
+        let (before, content) = (client.liveness_mut().heard(now), client.content());
+        if has_begun
+            && client.liveness().has_pinged()
+            && before / UPLOAD_PING_INTERVAL_S != now / UPLOAD_PING_INTERVAL_S
+        {
             self.relay_ping(content);
         }
     }

@@ -210,8 +210,8 @@ pub(super) fn apply_to_connection(
 
 /// Takes a hand-over of an app server that may have had a side home of a connection which has ended since.
 fn late_hand_over(state: &mut ShardState, slot: Slot, app: AppServerId) {
-    if let Some(client) = state.core.connections.get(slot).filter(|client| client.is_closing()) {
-        let (hub, id) = (client.home.hub(), client.id.clone());
+    if let Some(client) = state.core.connections.get(slot).filter(|client| client.life().is_closed()) {
+        let (hub, id) = (client.home().hub(), client.id().clone());
         state.handed_over(hub, app, &id);
     }
 }
@@ -235,19 +235,21 @@ fn apply_close(
     let reason = match role {
         Some(Role::Side(group)) => {
             // It has ended it: only the others are told.
-            if let Some(sides) = state.core.connections.live_mut(slot).and_then(|client| client.cold.sides.as_mut()) {
+            if let Some(sides) =
+                state.core.connections.live_mut(slot).and_then(|client| client.assignments_mut().sides_mut())
+            {
                 drop(sides.remove(&group));
             }
             CloseReason::by_side_home(error, cause)
         }
         // By another link of its app server it comes from a part of that which does not have the connection.
         Some(Role::Home)
-            if by.is_none_or(|by| state.core.connections.get(slot).is_some_and(|it| it.home.id() == by)) =>
+            if by.is_none_or(|by| state.core.connections.get(slot).is_some_and(|it| it.home().id() == by)) =>
         {
             CloseReason::by_app(error, cause)
         }
         // Its own app server has sent a close message; for any other one we do.
-        None if state.core.connections.get(slot).is_some_and(|client| client.cold.left == Some(app)) => return,
+        None if state.core.connections.get(slot).is_some_and(|client| client.cold().stay().was_at(app)) => return,
         Some(Role::Home) | None => CloseReason::ordered(error),
     };
     state.close(slot, &reason);

@@ -33,7 +33,7 @@ use trunkline_protocol::service::RawKind;
 
 use super::close_reason::CloseReason;
 use super::command::{Audience, Receivers};
-use super::connection::{Client, LeaveStage, LetGo, PauseReason, Role, Status, moved_to};
+use super::connection::{Client, LeaveStage, PauseReason, ReleaseReason, Role, moved_to};
 use super::content::Content;
 use super::delivery::framed::{Framed, frame_for, is_goodbye, raw_frame};
 use super::delivery::{BatchMode, Flush};
@@ -41,9 +41,9 @@ use super::shard_core::{CALL_LOST, CALL_UNFINISHED, ShardCore};
 use super::shard_state::ShardState;
 use super::slot::Slot;
 use crate::bounded::largest;
-use crate::net::socket::Socket;
 use crate::transport::websocket::{Unframed, unframe_whole};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, RouteChoice};
+use client_probe::is_lost_for_too_long;
 use mirror::copy_down;
 
 /// Ticks that a client may take to answer our close; as the official server has it.
@@ -81,44 +81,46 @@ impl ShardState {
         // Before that no app server has run anything for it.
         self.assignments.mirrored.end_mirrors(&mut self.core, slot, reason.cause);
         let is_known =
-            self.core.connections.live(slot).is_some_and(|client| client.is_open() && client.has_successor());
-        if let Some(sides) = self.core.connections.live_mut(slot).and_then(|client| client.cold.sides.take()) {
+            self.core.connections.live(slot).is_some_and(|client| client.life().is_open() && has_successor(client));
+        if let Some(sides) =
+            self.core.connections.live_mut(slot).and_then(|client| client.assignments_mut().take_sides())
+        {
             self.assignments.sided.end_sides(&mut self.core, &mut self.assignments.reassignment, slot, &sides, reason);
         }
         let mode = self.core.mode(Flush::Deferred);
         let Some(client) = self.core.connections.close(slot) else { return };
         self.core.context.record_close(client, reason);
         self.core.delivery.watches.closed(slot, Some(reason.cause), reason.detail.as_deref());
-        if !client.home.capabilities().names_callers {
-            self.core.context.shared.client_results.connection_ended(&client.id);
+        if !client.home().capabilities().names_callers {
+            self.core.context.shared.client_results.connection_ended(client.id());
         }
-        self.assignments.closed_ids.close(&client.id, client.is_negotiated, self.core.tick);
+        self.assignments.closed_ids.close(client.id(), client.traits().is_negotiated, self.core.tick);
         self.core.delivery.end_hold(slot, client, mode);
         if let Some(notice) = reason.notice_to_app(client) {
-            let let_go = client.cold.assignment.let_go;
-            let is_told = let_go.is_none() && client.home.queue(&notice);
-            if is_known && let_go != Some(LetGo::Ended) {
-                let at = (&client.home, client.cold.group.clone(), let_go);
+            let let_go = client.assignments().home().released();
+            let is_told = let_go.is_none() && client.home().queue(&notice);
+            if is_known && let_go != Some(ReleaseReason::Ended) {
+                let at = (client.home(), client.cold().group().cloned(), let_go);
                 self.assignments.reassignment.ended(client, at, reason, is_told, self.core.tick);
             }
         }
         self.core.context.counters.away.follow(usize::from(client.is_away()), 0);
         self.core.delivery.forget_kept(client);
-        if matches!(client.socket, Socket::Away) {
+        if !client.wire().has_socket() {
             // No task serves it, whose end would free the slot.
             self.assignments.token_expiries.forget(slot);
             self.core.connections.remove(slot);
             return;
         }
         let until = self.core.tick.saturating_add(CLOSE_TIMEOUT_TICKS);
-        self.assignments.closing.push((slot, client.serial), until);
+        self.assignments.closing.push((slot, client.serial()), until);
         if reason.is_slow_client() {
             return self.core.delivery.cut(client);
         }
-        if client.transport == Transport::WebSockets && reason.is_end_of_socket() {
+        if client.traits().transport == Transport::WebSockets && reason.is_end_of_socket() {
             return;
         }
-        let frames = reason.frames(client.content, self.core.context.with_details(client));
+        let frames = reason.frames(client.content(), self.core.context.with_details(client));
         self.core.delivery.put_last(slot, client, frames);
     }
 
@@ -162,12 +164,14 @@ impl ShardState {
         }
         self.core.stay_here(slot);
         let Some(client) = self.core.connections.live(slot) else { return };
-        if client.is_lost_for_too_long() {
+        if is_lost_for_too_long(client) {
             return self.close(slot, &CloseReason::no_app_server());
         }
-        let pool = || self.core.context.shared.hubs.pool_of(&client.home);
+        let pool = || self.core.context.shared.hubs.pool_of(client.home());
         let keeps_app = || pool().is_some_and(|pool| pool.choose_home().is_some());
-        if !client.outlives_home() || (client.cold.is_bound && !keeps_app()) {
+        let is_handed_over = client.assignments().home().released() == Some(ReleaseReason::HandedOver);
+        let outlives_home = client.can_move() || (is_handed_over && client.can_be_handed_over());
+        if !outlives_home || (client.cold().origin().is_bound && !keeps_app()) {
             return self.close(slot, &CloseReason::home_lost(cause));
         }
         self.reassign(slot, &Role::Home, CALL_LOST);
@@ -199,7 +203,7 @@ impl ShardState {
     /// Tells a client to leave that was just answered, if that was its last call and it has waited for a while.
     pub(super) fn leave_behind_answer(&mut self, slot: Slot) {
         if let Some(client) = self.core.connections.live(slot)
-            && let LeaveStage::BehindAnswer(cause) = client.cold.leave
+            && let Some(LeaveStage::BehindAnswer(cause)) = client.life().leaving()
             && !self.core.is_busy(client)
         {
             self.close(slot, &CloseReason::of_move(cause));
@@ -231,8 +235,8 @@ impl ShardState {
         self.core.delivery.watches.closed(slot, None, None);
         self.core.delivery.forget_kept(client);
         // Its token must not begin another one here, or elsewhere by leave of this node.
-        let age_us = self.core.context.now_us().saturating_sub(client.cold.opened_us);
-        self.assignments.closed_ids.move_away(&client.id, age_us / 1_000_000, self.core.tick);
+        let age_us = self.core.context.now_us().saturating_sub(client.cold().origin().opened_us);
+        self.assignments.closed_ids.move_away(client.id(), age_us / 1_000_000, self.core.tick);
         self.assignments.token_expiries.forget(slot);
         self.core.connections.remove(slot);
     }
@@ -245,8 +249,8 @@ impl ShardState {
         let is_arriving = ownership.is_arriving();
         // When its time is over the node that took it has died: then its app server is told of the end.
         let is_given = ownership.is_given() && ownership.absence().is_some_and(|absence| absence.until > now);
-        let move_cause = match self.core.connections.live(slot).and_then(|client| client.cold.resumption.as_ref()) {
-            Some(resumption) if is_arriving || is_given => resumption.move_cause,
+        let move_cause = match self.core.connections.live(slot).and_then(|client| client.cold().resumption()) {
+            Some(resumption) if is_arriving || is_given => resumption.move_cause(),
             _ => return false,
         };
         if is_given {
@@ -263,11 +267,11 @@ impl ShardState {
         let Some(client) = self.core.connections.get(slot) else { return };
         let results = &self.core.context.shared.client_results;
         let is_idle = || {
-            client.cold.moving_to.is_none()
-                && client.cold.assignment.calls.are_none()
-                && !results.is_waiting_for(&client.id)
+            !client.cold().stay().is_moving()
+                && client.assignments().home().calls().are_none()
+                && !results.is_waiting_for(client.id())
         };
-        if client.cold.assignment.is_leaving && !client.home.capabilities().confirms_hand_over && is_idle() {
+        if client.assignments().home().is_leaving() && !client.home().capabilities().confirms_hand_over && is_idle() {
             self.reassign_elsewhere(slot);
         }
     }
@@ -275,12 +279,12 @@ impl ShardState {
     /// Gives a client to another app server, or lets it stay where there is no other.
     pub(super) fn reassign_elsewhere(&mut self, slot: Slot) {
         let Some(client) = self.core.connections.live(slot) else { return };
-        let (hub, app) = (client.home.hub(), client.home.app());
+        let (hub, app) = (client.home().hub(), client.home().app());
         let Some(to) = other_app(&self.core, hub, app) else {
             return self.core.change_assignment(slot, &Role::Home, |home, _| home.stay());
         };
         let instance = self.core.context.shared.hubs.instance(to.app());
-        client.home.send(&moved_to(&client.id, &instance));
+        client.home().send(&moved_to(client.id(), &instance));
         self.reassign_to(slot, &to);
     }
 
@@ -288,7 +292,7 @@ impl ShardState {
     pub(super) fn close_many(&mut self, app: AppServerId, slots: &[Slot], reason: Option<&str>) {
         let [own, other] = [Cause::AppClosed, Cause::Ordered].map(|cause| CloseReason::told_by_app(cause, reason));
         for &slot in slots {
-            let is_own = self.core.connections.get(slot).is_some_and(|client| client.home.app() == app);
+            let is_own = self.core.connections.get(slot).is_some_and(|client| client.home().app() == app);
             self.close(slot, if is_own { &own } else { &other });
         }
     }
@@ -297,12 +301,11 @@ impl ShardState {
     pub(super) fn apply_data(&mut self, slot: Slot, payload: &[u8], kind: RawKind, mode: BatchMode) {
         let calls_max = self.core.context.shared.settings.rehoming.pending_calls_max;
         let Some(client) = self.core.connections.live_mut(slot) else { return };
-        if client.cold.assignment.is_leaving && take_goodbye(self, slot, payload) {
+        if client.assignments().home().is_leaving() && take_goodbye(self, slot, payload) {
             return;
         }
         let Some(client) = self.core.connections.live_mut(slot) else { return };
-        let is_handshake = matches!(client.status, Status::Opening { .. });
-        client.status = Status::Open;
+        let is_handshake = client.life_mut().answered();
         self.assignments.mirrored.compare_down(&self.core.context, client, payload);
         let Some(frame) = client.frame_data(&Role::Home, payload, kind, calls_max, mode.now) else {
             return;
@@ -310,8 +313,8 @@ impl ShardState {
         if is_handshake {
             self.core.context.record_app_handshake(client);
             self.core.delivery.put(slot, client, &frame, mode);
-            if let Some(resumption) = client.cold.resumption.as_deref_mut() {
-                resumption.ownership.hold();
+            if let Some(resumption) = client.cold_mut().resumption_mut() {
+                resumption.ownership_mut().hold();
             }
             self.core.send_owed_errors(slot, mode);
             self.assignments.sided.open_sides(&mut self.core, &mut self.assignments.reassignment, slot, payload);
@@ -321,8 +324,8 @@ impl ShardState {
             return;
         }
         self.core.delivery.put_counted(slot, client, &frame, mode);
-        let leaves = client.cold.leave != LeaveStage::Stays;
-        if client.cold.assignment.is_leaving {
+        let leaves = client.life().leaving().is_some();
+        if client.assignments().home().is_leaving() {
             self.reassign_if_ready(slot);
         }
         if leaves {
@@ -336,17 +339,19 @@ impl ShardState {
         for id in ids {
             let Some(slot) = self.core.connections.find(hub, id) else { continue };
             let Some(client) = self.core.connections.live_mut(slot) else { continue };
-            let Content::Hub(protocol) = client.content else { continue };
-            if client.cold.assignment.calls.are_none() {
+            let Content::Hub(protocol) = client.content() else { continue };
+            if client.assignments().home().calls().are_none() {
                 continue;
             }
-            if let Some(Unframed::Payload(payload)) = message.get(client.content).and_then(unframe_whole) {
-                client.cold.assignment.calls.filter(protocol, &payload);
+            if let Some(Unframed::Payload(payload)) = message.get(client.content()).and_then(unframe_whole) {
+                client.assignments_mut().home_mut().calls_mut().filter(protocol, &payload);
             }
-            if client.pause_reasons().contains(PauseReason::PendingCalls) && !client.has_too_many_calls(calls_max) {
+            if client.pauses().contains(PauseReason::PendingCalls)
+                && !client.assignments().have_too_many_calls(calls_max)
+            {
                 client.resume(PauseReason::PendingCalls, now);
             }
-            let (is_leaving, leaves) = (client.cold.assignment.is_leaving, client.cold.leave != LeaveStage::Stays);
+            let (is_leaving, leaves) = (client.assignments().home().is_leaving(), client.life().leaving().is_some());
             if is_leaving {
                 self.reassign_if_ready(slot);
             }
@@ -357,12 +362,17 @@ impl ShardState {
     }
 }
 
+/// Whether another app server gets the end of a client that its own one does not get.
+fn has_successor(client: &Client) -> bool {
+    client.can_move() || (client.can_be_handed_over() && client.assignments().home().is_leaving())
+}
+
 /// Closes the clients with the largest outboxes, until the excess is gone.
 fn free_outboxes(state: &mut ShardState, excess: usize) {
     for slot in largest(state.core.connections.waiting(), excess) {
         match state.core.connections.get_mut(slot) {
             // It was told, but does not read that either.
-            Some(client) if client.is_closing() => state.core.delivery.cut(client),
+            Some(client) if client.life().is_closed() => state.core.delivery.cut(client),
             _ => state.close(slot, &CloseReason::outbox_total()),
         }
     }
@@ -371,8 +381,8 @@ fn free_outboxes(state: &mut ShardState, excess: usize) {
 /// Takes the goodbye of an app server that stops for the beginning of a hand-over: the client is not told of it.
 fn take_goodbye(state: &mut ShardState, slot: Slot, payload: &[u8]) -> bool {
     let Some(client) = state.core.connections.get(slot) else { return false };
-    let Content::Hub(protocol) = client.content else { return false };
-    let is_goodbye = client.home.capabilities().closes_clients_on_stop && is_goodbye(protocol, payload);
+    let Content::Hub(protocol) = client.content() else { return false };
+    let is_goodbye = client.home().capabilities().closes_clients_on_stop && is_goodbye(protocol, payload);
     if is_goodbye {
         state.reassign_elsewhere(slot);
     }
@@ -396,17 +406,17 @@ impl super::connection::Client {
         calls_max: usize,
         now: u32,
     ) -> Option<Bytes> {
-        let protocol = match self.content {
+        let protocol = match self.content() {
             Content::Raw => return Some(raw_frame(kind, payload)),
             Content::Hub(protocol) => protocol,
         };
-        let calls = &mut self.assignment_mut(role)?.calls;
+        let calls = self.assignments_mut().of_mut(role)?.calls_mut();
         if calls.are_none() {
             return Some(frame_for(protocol, payload));
         }
         let payload = calls.filter(protocol, payload);
         let frame = (!payload.is_empty()).then(|| frame_for(protocol, &payload));
-        if self.pause_reasons().contains(PauseReason::PendingCalls) && !self.has_too_many_calls(calls_max) {
+        if self.pauses().contains(PauseReason::PendingCalls) && !self.assignments().have_too_many_calls(calls_max) {
             self.resume(PauseReason::PendingCalls, now);
         }
         frame

@@ -269,7 +269,7 @@ impl CloseReason {
         if matches!(self.notice, AppNotice::None) {
             return None;
         }
-        Some(self.notice_for(&client.home, &client.id))
+        Some(self.notice_for(client.home(), client.id()))
     }
 
     /// Notice for an app server at the end of this link.

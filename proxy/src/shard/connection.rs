@@ -4,16 +4,21 @@
 
 mod assignment;
 mod census;
+mod client_assignments;
 mod cold_state;
 mod interner;
+mod life_cycle;
+mod liveness;
 mod membership;
 mod mirror_copy;
+mod pauses;
 mod pending_call;
 mod record;
 mod refused_call;
 mod resumption;
 mod set_changes;
 mod side_home;
+mod wire;
 
 use std::collections::BinaryHeap;
 use std::ops::Range;
@@ -31,18 +36,23 @@ use crate::bounded::shrink_slab;
 use crate::config::GroupLimits;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 
-pub(crate) use assignment::{Assignment, AssignmentStage, LetGo, Role, flow, moved_to, open_over};
+pub(crate) use assignment::{Assignment, AssignmentStage, ReleaseReason, Role, flow, moved_to, open_over};
 pub(crate) use census::{Census, ClientKind};
-pub(crate) use cold_state::{ColdState, LeaveStage, OldStay, PauseReason, PauseReasons};
+pub(crate) use client_assignments::ClientAssignments;
+pub(crate) use cold_state::{ClientOrigin, ColdState};
 pub(crate) use interner::{Opening, OpeningInterner};
+pub(crate) use life_cycle::{HomeStay, LeaveStage, LifeCycle, LifeStage};
+pub(crate) use liveness::Liveness;
 pub(crate) use membership::{GroupRefusal, Member, MembershipSets, SetName};
 pub(crate) use mirror_copy::{MirrorCopies, MirrorCopy, MirrorOrder};
+pub(crate) use pauses::{PauseReason, Pauses};
 pub(crate) use pending_call::PendingCalls;
-pub(crate) use record::{Client, Status};
+pub(crate) use record::{Client, ClientTraits};
 pub(crate) use refused_call::{REFUSED_UPLOADS_MAX, RefusedCalls};
-pub(crate) use resumption::Resumption;
+pub(crate) use resumption::{DepartingState, Resumption};
 pub(crate) use set_changes::{Presence, SetChanges};
 pub(crate) use side_home::{SIDE_UPLOADS_MAX, SideHome, SideHomes};
+pub(crate) use wire::Wire;
 
 /// Client connections of one shard, their sets, and their entries in the node's table of routes.
 #[derive(Debug, Default)]
@@ -68,11 +78,11 @@ impl FilterSubject for FilteredClient<'_> {
     }
 
     fn connection_id(&self) -> &str {
-        &self.client.id
+        self.client.id()
     }
 
     fn is_in_group(&self, group: &str) -> bool {
-        self.connections.sets.has(self.client, self.client.home.hub(), SetName::Group(group))
+        self.connections.sets.has(self.client, self.client.home().hub(), SetName::Group(group))
     }
 }
 
@@ -96,7 +106,7 @@ impl Connections {
 
     /// Takes a new client connection in: makes it a member of its hub and of its user's connections, and routable.
     pub(crate) fn insert(&mut self, client: Client, user: Option<&str>) -> Slot {
-        let (hub, id) = (client.home.hub(), client.id.clone());
+        let (hub, id) = (client.home().hub(), client.id().clone());
         self.census.add(ClientKind::of(&client));
         let slot = Slot::try_from(self.clients.insert(client)).unwrap_or(Slot::MAX);
         self.join(slot, hub, SetName::Hub);
@@ -111,8 +121,8 @@ impl Connections {
     /// send finds it any more.
     pub(crate) fn close(&mut self, slot: Slot) -> Option<&mut Client> {
         let client = self.live_mut(slot)?;
-        client.status = Status::Closing;
-        client.resume_all();
+        client.life_mut().close();
+        client.pauses_mut().clear();
         let kind = ClientKind::of(client);
         self.census.take(kind);
         self.sets.leave_all(&mut self.clients, slot);
@@ -129,7 +139,7 @@ impl Connections {
     pub(crate) fn set_home(&mut self, slot: Slot, home: &HomeLink) {
         let Some(client) = self.live_mut(slot) else { return };
         let before = ClientKind::of(client);
-        client.home = Arc::clone(home);
+        client.set_home(home);
         let after = ClientKind::of(client);
         self.census.take(before);
         self.census.add(after);
@@ -157,18 +167,18 @@ impl Connections {
 
     /// The client connection in this slot, unless another one has the slot by now.
     pub(crate) fn get_current(&mut self, slot: Slot, serial: Serial) -> Option<&mut Client> {
-        self.get_mut(slot).filter(|client| client.serial == serial)
+        self.get_mut(slot).filter(|client| client.serial() == serial)
     }
 
     /// The client connection in this slot, unless it is closing.
     #[must_use]
     pub(crate) fn live(&self, slot: Slot) -> Option<&Client> {
-        self.get(slot).filter(|client| !client.is_closing())
+        self.get(slot).filter(|client| !client.life().is_closed())
     }
 
     /// The client connection in this slot to be changed, unless it is closing.
     pub(crate) fn live_mut(&mut self, slot: Slot) -> Option<&mut Client> {
-        self.get_mut(slot).filter(|client| !client.is_closing())
+        self.get_mut(slot).filter(|client| !client.life().is_closed())
     }
 
     /// Slot of a connection of this hub, if this shard has it.
@@ -181,7 +191,7 @@ impl Connections {
     /// Whether this connection of this hub has this slot.
     #[must_use]
     pub(crate) fn is_in(&self, slot: Slot, hub: HubIndex, id: &str) -> bool {
-        self.get(slot).is_some_and(|client| *client.id == *id && client.home.hub() == hub)
+        self.get(slot).is_some_and(|client| **client.id() == *id && client.home().hub() == hub)
     }
 
     /// The live client connection in this slot, if its id begins with this one: people see only the first part of an
@@ -189,7 +199,7 @@ impl Connections {
     #[must_use]
     pub(crate) fn find_shown(&self, slot: Slot, shown_id: &str) -> Option<&Client> {
         let client = self.live(slot)?;
-        (shown_id.len() >= ID_CHARS && client.id.starts_with(shown_id)).then_some(client)
+        (shown_id.len() >= ID_CHARS && client.id().starts_with(shown_id)).then_some(client)
     }
 
     /// Slots of all receivers that are here.
@@ -234,7 +244,7 @@ impl Connections {
         limits: &GroupLimits,
     ) -> Result<(), GroupRefusal> {
         let Some(client) = self.live(slot) else { return Ok(()) };
-        let hub = client.home.hub();
+        let hub = client.home().hub();
         match change {
             MembershipChange::Join(group) => {
                 self.check_join(client, group, limits)?;
@@ -253,7 +263,7 @@ impl Connections {
         }
         let limit = limits.per_client;
         // Its hub and its user are among the memberships, too. They are told apart only by one that is near the limit.
-        if client.memberships.len() <= limit || self.sets.has(client, client.home.hub(), SetName::Group(group)) {
+        if client.memberships().len() <= limit || self.sets.has(client, client.home().hub(), SetName::Group(group)) {
             return Ok(());
         }
         let groups = self.sets.of(client).filter(|set| matches!(set, SetName::Group(_))).count();
@@ -381,13 +391,13 @@ impl Connections {
     /// Slots of all clients whose home is this link.
     #[must_use]
     pub(crate) fn at_home(&self, link: LinkId) -> Vec<Slot> {
-        self.slots(|client| client.home.id() == link)
+        self.slots(|client| client.home().id() == link)
     }
 
     /// Slots of all clients whose home is at this app server, at this hub.
     #[must_use]
     pub(crate) fn at_app(&self, hub: HubIndex, app: AppServerId) -> Vec<Slot> {
-        self.slots(|client| client.home.app() == app && client.home.hub() == hub)
+        self.slots(|client| client.home().app() == app && client.home().hub() == hub)
     }
 
     /// Number of clients that an app server has at a hub, as their home or beside it. Those that wait for another home
@@ -399,27 +409,33 @@ impl Connections {
             Some(Role::Side(_)) => true,
             None => false,
         };
-        self.slots(|client| client.home.hub() == hub && is_there(client)).len()
+        self.slots(|client| client.home().hub() == hub && is_there(client)).len()
     }
 
     /// Slots and serials of all client connections.
     #[must_use]
     pub(crate) fn everyone(&self) -> Vec<(Slot, Serial)> {
         let all = self.clients.iter();
-        all.map(|(slot, client)| (Slot::try_from(slot).unwrap_or(Slot::MAX), client.serial)).collect()
+        all.map(|(slot, client)| (Slot::try_from(slot).unwrap_or(Slot::MAX), client.serial())).collect()
     }
 
     /// Bytes that wait because sockets take no more, or clients acknowledge nothing, with the slots of these clients.
     #[must_use]
     pub(crate) fn waiting(&self) -> Vec<(usize, Slot)> {
-        let waiting = self.clients.iter().filter(|(_, client)| client.is_flushing || client.is_resumable);
-        waiting.map(|(slot, client)| (client.waiting_bytes(), Slot::try_from(slot).unwrap_or(Slot::MAX))).collect()
+        let waiting = self.clients.iter().filter(|(_, client)| client.wire().is_flushing() || client.is_resumable());
+        waiting.map(|(slot, client)| (waiting_bytes(client), Slot::try_from(slot).unwrap_or(Slot::MAX))).collect()
     }
 
     fn slots(&self, wanted: impl Fn(&Client) -> bool) -> Vec<Slot> {
         let chosen = self.clients.iter().filter(|(_, client)| wanted(client));
         chosen.map(|(slot, _)| Slot::try_from(slot).unwrap_or(Slot::MAX)).collect()
     }
+}
+
+/// Bytes that wait for a client because its socket takes no more, or because it does not acknowledge them.
+fn waiting_bytes(client: &Client) -> usize {
+    let unwritten = if client.wire().is_flushing() { client.wire().bytes() } else { 0 };
+    unwritten + client.cold().resumption().map_or(0, |resumption| resumption.ownership().bytes())
 }
 
 #[cfg(test)]

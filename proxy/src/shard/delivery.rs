@@ -36,7 +36,6 @@ use crate::upstream::HubIndex;
 use framed::Framed;
 use gathering::{Gathering, WINDOW};
 use message_counter::MessageCounter;
-use outbox::Outbox;
 use outbox_budget::OutboxBudget;
 use send_run::{ReceiverTally, SendRun};
 use vectored_sends::VectoredSends;
@@ -180,11 +179,11 @@ impl Delivery {
                 self.flush_dirty(clients);
             }
             if let Some(client) = clients.get_mut(member.slot as usize)
-                && client.is_open()
+                && client.life().is_open()
                 && !client.is_excluded(epoch)
-                && let Some(frames) = run.frames(client.content)
+                && let Some(frames) = run.frames(client.content())
             {
-                tally.add(client.content);
+                tally.add(client.content());
                 if run.is_single() || self.takes_joined(client, frames) {
                     self.put_droppable(member.slot, client, frames, mode);
                 } else {
@@ -197,8 +196,7 @@ impl Delivery {
     /// Whether a client gets the frames of a run as one: nothing waits for it that they would have to be counted with,
     /// and nobody counts its messages.
     fn takes_joined(&self, client: &Client, frames: &Bytes) -> bool {
-        let is_idle = client.outbox.is_empty() && !client.is_flushing && !client.is_resumable;
-        is_idle && frames.len() <= self.limit_bytes
+        client.wire().is_idle() && !client.is_resumable() && frames.len() <= self.limit_bytes
     }
 
     /// Puts the frames of a run one by one. They leave together at the end of the batch.
@@ -207,7 +205,7 @@ impl Delivery {
         let mode = BatchMode { flush: Flush::Deferred, ..mode };
         for (message, origin) in run.messages() {
             self.origin = Some(origin);
-            if let Some(frame) = message.get(client.content) {
+            if let Some(frame) = message.get(client.content()) {
                 self.put_droppable(slot, client, frame, mode);
             }
         }
@@ -222,8 +220,8 @@ impl Delivery {
     fn watch_message(&mut self, connections: &Connections, name: SetName<'_>, send: SetSend<'_>, message: &Framed) {
         let SetSend { hub, epoch, .. } = send;
         let frame_of = |client: &Client| {
-            let is_recipient = client.is_open() && !client.is_excluded(epoch);
-            if is_recipient { message.get(client.content) } else { None }
+            let is_recipient = client.life().is_open() && !client.is_excluded(epoch);
+            if is_recipient { message.get(client.content()) } else { None }
         };
         for slot in self.watches.slots() {
             if let Some(client) = connections.get(slot)
@@ -247,14 +245,14 @@ impl Delivery {
         let SetSend { hub, epoch, run, mode } = send;
         let Some(slot) = connections.find(hub, id) else { return };
         if let Some(client) = connections.get_mut(slot)
-            && client.is_open()
+            && client.life().is_open()
             && !client.is_excluded(epoch)
-            && run.frames(client.content).is_some()
+            && run.frames(client.content()).is_some()
         {
-            tally.add(client.content);
+            tally.add(client.content());
             for (message, origin) in run.messages() {
                 self.origin = Some(origin);
-                if let Some(frame) = message.get(client.content) {
+                if let Some(frame) = message.get(client.content()) {
                     self.put(slot, client, frame, mode);
                 }
             }
@@ -283,7 +281,7 @@ impl Delivery {
 
     /// Puts a frame that its app server sent to this client alone, and counts it.
     pub(super) fn put_counted(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
-        self.count(client.home.hub(), 1, websocket::payload_bytes(frame) as u64);
+        self.count(client.home().hub(), 1, websocket::payload_bytes(frame) as u64);
         self.put(slot, client, frame, mode);
     }
 
@@ -292,7 +290,7 @@ impl Delivery {
         if self.watches.are_any() {
             self.watches.down(slot, client, (frame, Reach::One), self.read_at);
         }
-        if client.is_resumable {
+        if client.is_resumable() {
             self.put_resumable(slot, client, frame, mode, false);
         } else {
             self.put_now(slot, client, frame, mode);
@@ -300,7 +298,7 @@ impl Delivery {
     }
 
     fn put_now(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
-        client.last_sent = mode.now;
+        client.liveness_mut().sent(mode.now);
         self.put_transport(slot, client, frame, mode);
     }
 
@@ -309,7 +307,7 @@ impl Delivery {
     pub(super) fn put_transport(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         if self.has_to_wait(slot, client, frame, mode) {
             if self.has_room(client, frame.len()) {
-                client.outbox.push(frame.clone());
+                client.wire_mut().queue(frame.clone());
                 self.queued(slot, client, frame.len());
             } else {
                 self.effects.slow.push(slot);
@@ -321,14 +319,14 @@ impl Delivery {
     /// written if there is a socket. Beyond the replay buffer it waits; beyond the outbox the client is too slow.
     #[inline(never)]
     fn put_resumable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode, is_for_many: bool) {
-        let messages = self.messages.count(client.content, frame);
+        let messages = self.messages.count(client.content(), frame);
         if messages == 0 {
             // It may be a goodbye, which comes last.
             self.end_hold(slot, client, mode);
         }
-        let waiting = client.outbox.bytes();
-        let Some(resumption) = client.cold.resumption.as_deref_mut() else { return };
-        let ownership = &mut resumption.ownership;
+        let (waiting, serial, may_miss) = (client.wire().bytes(), client.serial(), client.traits().may_miss);
+        let Some(resumption) = client.cold_mut().resumption_mut() else { return };
+        let ownership = resumption.ownership_mut();
         if messages > 0 {
             let before = ownership.bytes();
             let fits = |held: usize| self.fits(waiting + held, frame.len());
@@ -337,10 +335,10 @@ impl Delivery {
             match placement {
                 Placement::Kept => {}
                 Placement::Waits if ownership.has_begun_to_wait() => {
-                    return self.effects.holds.push((slot, client.serial));
+                    return self.effects.holds.push((slot, serial));
                 }
                 Placement::Waits | Placement::Elsewhere => return,
-                Placement::TooMuch if is_for_many && client.may_miss => return self.counters.dropped.increment(),
+                Placement::TooMuch if is_for_many && may_miss => return self.counters.dropped.increment(),
                 Placement::TooMuch => return self.effects.slow.push(slot),
             }
         }
@@ -351,25 +349,25 @@ impl Delivery {
 
     /// Takes an acknowledgement of a client; frames that were held back for it leave.
     pub(super) fn acknowledge(&mut self, slot: Slot, client: &mut Client, sequence_id: u64, mode: BatchMode) {
-        let Some(resumption) = client.cold.resumption.as_deref_mut() else { return };
-        let before = resumption.ownership.bytes();
-        resumption.ownership.acknowledge(sequence_id);
-        self.budget.replay_changed(before, resumption.ownership.bytes());
+        let Some(resumption) = client.cold_mut().resumption_mut() else { return };
+        let before = resumption.ownership().bytes();
+        resumption.ownership_mut().acknowledge(sequence_id);
+        self.budget.replay_changed(before, resumption.ownership().bytes());
         self.release(slot, client, mode);
     }
 
     /// Ends the hold of a client, if there is one: what was held back for it leaves.
     pub(super) fn end_hold(&mut self, slot: Slot, client: &mut Client, mode: BatchMode) {
-        let resumption = client.cold.resumption.as_deref_mut();
-        if resumption.is_some_and(|resumption| resumption.ownership.end_hold()) {
+        let resumption = client.cold_mut().resumption_mut();
+        if resumption.is_some_and(|resumption| resumption.ownership_mut().end_hold()) {
             self.release(slot, client, mode);
         }
     }
 
     /// Writes frames that were held back, as far as there is room in the replay buffer.
     fn release(&mut self, slot: Slot, client: &mut Client, mode: BatchMode) {
-        while let Some(resumption) = client.cold.resumption.as_deref_mut()
-            && let Some(frame) = resumption.ownership.release()
+        while let Some(resumption) = client.cold_mut().resumption_mut()
+            && let Some(frame) = resumption.ownership_mut().release()
         {
             self.put_now(slot, client, &frame, mode);
         }
@@ -383,22 +381,22 @@ impl Delivery {
 
     /// Forgets what was kept for a client.
     pub(super) fn forget_kept(&self, client: &mut Client) {
-        if let Some(resumption) = client.cold.resumption.take() {
-            self.budget.replay_changed(resumption.ownership.bytes(), 0);
+        if let Some(resumption) = client.cold_mut().take_resumption() {
+            self.budget.replay_changed(resumption.ownership().bytes(), 0);
         }
     }
 
     /// Puts a frame that many get. Where the hub wants that, a client that is too slow for it misses it.
     fn put_droppable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
-        if client.is_resumable {
+        if client.is_resumable() {
             return self.put_resumable(slot, client, frame, mode, true);
         }
-        client.last_sent = mode.now;
+        client.liveness_mut().sent(mode.now);
         if self.has_to_wait(slot, client, frame, mode) {
             if self.has_room(client, frame.len()) {
-                client.outbox.push_droppable(frame.clone());
+                client.wire_mut().queue_droppable(frame.clone());
                 self.queued(slot, client, frame.len());
-            } else if client.may_miss {
+            } else if client.traits().may_miss {
                 self.counters.dropped.increment();
             } else {
                 self.effects.slow.push(slot);
@@ -409,7 +407,7 @@ impl Delivery {
     /// Writes a frame at once where it may leave now and its outbox is empty; otherwise it has to wait.
     fn has_to_wait(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) -> bool {
         // What waits may be below the outbox: records of TLS.
-        let has_to_wait = mode.flush == Flush::Deferred || client.is_flushing || !client.outbox.is_empty();
+        let has_to_wait = mode.flush == Flush::Deferred || !client.wire().is_idle();
         if !has_to_wait {
             self.write(slot, client, frame);
         }
@@ -417,7 +415,7 @@ impl Delivery {
     }
 
     fn has_room(&self, client: &mut Client, bytes: usize) -> bool {
-        self.fits(client.outbox.bytes(), bytes) || self.make_room(client, bytes)
+        self.fits(client.wire().bytes(), bytes) || self.make_room(client, bytes)
     }
 
     /// Whether a frame fits. A frame of any size fits into an empty outbox: the limit is for clients that do not read,
@@ -429,38 +427,37 @@ impl Delivery {
     /// Drops droppable frames, some more than is needed, so that not every frame has to do it again.
     #[cold]
     fn make_room(&self, client: &mut Client, bytes: usize) -> bool {
-        let before = client.outbox.bytes();
-        if client.may_miss {
+        let before = client.wire().bytes();
+        if client.traits().may_miss {
             let missing = (before + bytes).saturating_sub(self.limit_bytes);
-            let dropped = client.outbox.drop_oldest(missing.max(self.limit_bytes / DROPPED_PART));
+            let dropped = client.wire_mut().drop_oldest(missing.max(self.limit_bytes / DROPPED_PART));
             self.counters.dropped.add(dropped.frames);
         }
         self.budget.outbox_changed(client, before);
-        self.fits(client.outbox.bytes(), bytes)
+        self.fits(client.wire().bytes(), bytes)
     }
 
     /// Notes a queued frame: it leaves at the end of the batch, or when the socket takes it.
     fn queued(&mut self, slot: Slot, client: &mut Client, bytes: usize) {
-        if client.is_flushing {
+        if client.wire().is_flushing() {
             self.budget.queued(bytes);
-        } else if !client.is_dirty {
-            client.is_dirty = true;
-            self.gathering.note(client.written_in);
+        } else if let Some(written_in) = client.wire_mut().defer() {
+            self.gathering.note(written_in);
             self.effects.dirty.push(slot);
         }
     }
 
     fn write(&mut self, slot: Slot, client: &mut Client, frame: &Bytes) {
-        let written = match client.socket.try_write(&[io::IoSlice::new(frame)]) {
+        let written = match client.wire().socket().try_write(&[io::IoSlice::new(frame)]) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             // Its reader sees the end and does the rest.
             Err(_) => return client.cut(),
         };
         if written < frame.len() {
-            client.outbox.push(frame.slice(written..));
+            client.wire_mut().queue(frame.slice(written..));
             self.effects.blocked.push(slot);
-        } else if client.socket.has_unsent() {
+        } else if client.wire().socket().has_unsent() {
             self.effects.blocked.push(slot);
         }
     }
@@ -485,7 +482,7 @@ impl Delivery {
             self.vectored.write(clients, window, &self.budget);
             for &slot in window {
                 if let Some(client) = clients.get_mut(slot as usize) {
-                    client.written_in = batch;
+                    client.wire_mut().note_batch(batch);
                     self.flush(slot, client);
                 }
             }
@@ -541,9 +538,8 @@ impl Delivery {
 
     /// Writes the outbox of one client as far as its socket takes it.
     fn flush(&mut self, slot: Slot, client: &mut Client) {
-        client.is_dirty = false;
-        let before = client.outbox.bytes();
-        let flushed = client.outbox.try_flush(&client.socket);
+        let before = client.wire().bytes();
+        let flushed = client.wire_mut().try_flush();
         self.budget.outbox_changed(client, before);
         match flushed {
             Ok(()) => {}
@@ -554,9 +550,9 @@ impl Delivery {
 
     /// Has a task write the outbox as the socket takes it; the task ends when the outbox is empty.
     fn flush_by_task(&mut self, slot: Slot, client: &mut Client) {
-        if !mem::replace(&mut client.is_flushing, true) {
-            self.budget.queued(client.outbox.bytes());
-            self.effects.flush_tasks.push((slot, client.serial));
+        if client.wire_mut().begin_flush() {
+            self.budget.queued(client.wire().bytes());
+            self.effects.flush_tasks.push((slot, client.serial()));
         }
     }
 
@@ -579,28 +575,28 @@ impl Delivery {
 
     /// Continues the flush of a client.
     pub(super) fn poll_flush(&self, client: &mut Client, cx: &mut Context<'_>) -> Poll<()> {
-        let before = client.outbox.bytes();
-        let flushed = client.outbox.poll_flush(cx, &client.socket);
+        let before = client.wire().bytes();
+        let flushed = client.wire_mut().poll_flush(cx);
         self.budget.outbox_changed(client, before);
         if ready!(flushed).is_err() {
             self.cut(client);
         }
-        client.is_flushing = false;
+        client.wire_mut().end_flush();
         Poll::Ready(())
     }
 
     /// Writes a client's last frames behind its outbox, whatever the limits.
     pub(super) fn put_last(&mut self, slot: Slot, client: &mut Client, frames: impl IntoIterator<Item = Bytes>) {
-        let before = client.outbox.bytes();
-        frames.into_iter().for_each(|frame| client.outbox.push(frame));
+        let before = client.wire().bytes();
+        frames.into_iter().for_each(|frame| client.wire_mut().queue(frame));
         self.budget.outbox_changed(client, before);
         self.flush(slot, client);
     }
 
     /// Discards the outbox of a client.
     pub(super) fn discard(&self, client: &mut Client) {
-        let before = client.outbox.bytes();
-        client.outbox = Outbox::Empty;
+        let before = client.wire().bytes();
+        client.wire_mut().discard();
         self.budget.outbox_changed(client, before);
     }
 

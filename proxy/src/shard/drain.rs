@@ -51,7 +51,7 @@ pub(super) fn leave_due(
 pub(super) fn shed_due(state: &mut ShardState, schedule: &mut DrainSchedule<(Slot, Serial)>, now: Duration) {
     while let Some((slot, serial)) = schedule.next(now, chance) {
         let client = state.core.connections.get_current(slot, serial);
-        let is_there = client.is_some_and(|client| !client.is_closing());
+        let is_there = client.is_some_and(|client| !client.life().is_closed());
         if is_there && !send_elsewhere(state, slot, MoveCause::Rebalance) {
             leave(state, slot, MoveCause::Rebalance, (Instant::now(), LEAVE_WAIT));
         }
@@ -78,7 +78,7 @@ fn leave(state: &mut ShardState, slot: Slot, cause: MoveCause, within: (Instant,
 pub(crate) fn leave_carried(state: &mut ShardState, id: &str, now: Instant) {
     let context = &state.core.context;
     let Some(at) = context.shared.routes.find(id).filter(|at| at.shard == context.index) else { return };
-    if state.core.connections.live(at.slot).is_some_and(|client| *client.id == *id) {
+    if state.core.connections.live(at.slot).is_some_and(|client| **client.id() == *id) {
         leave(state, at.slot, MoveCause::Drain, (now, LEAVE_WAIT));
     }
 }

@@ -7,12 +7,13 @@ use bytestring::ByteString;
 use trunkline_protocol::manifest::ITEMS_HEADER;
 use trunkline_protocol::service::{FlowOperation, header};
 
+use super::assignments::client_probe::{cancel_failed_calls, ends_by_answer, lose_home_link};
 use super::assignments::hand_over::{
     end_late_hand_overs, end_move, level_links, moving_link_lost, note_move, reassign_all, reassign_all_to,
 };
 use super::close_reason::CloseReason;
 use super::command::{LinkLoss, MembershipChange};
-use super::connection::{Client, LetGo, Role, flow, moved_to};
+use super::connection::{Client, Role, flow, moved_to};
 use super::drain::levelling::take_level_target;
 use super::drain::reroute::{owe, reroute, reroute_unassigned};
 use super::moving::reconnect::{check_keep_alives, send_acknowledgements};
@@ -28,9 +29,9 @@ use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 impl ShardState {
     /// Takes a client connection in: from now on sends find it. With its token it closes, where that is wanted.
     pub(crate) fn open(&mut self, client: Client, user: Option<&str>, expires_s: Option<u64>) -> Slot {
-        let serial = client.serial;
+        let serial = client.serial();
         self.core.context.record_open(&client);
-        let hub = client.home.hub();
+        let hub = client.home().hub();
         let slot = self.core.connections.insert(client, user);
         if let Some(user) = user.filter(|_| !self.core.context.shared.user_groups.is_empty()) {
             for group in self.core.context.shared.kept_groups_of(hub, user) {
@@ -94,7 +95,7 @@ impl ShardState {
         for slot in largest(self.core.unfinished.sizes(&self.core.connections), excess) {
             match self.core.connections.get_mut(slot) {
                 // It was told, but has not ended: its memory goes with its socket.
-                Some(client) if client.is_closing() => client.socket.cut(),
+                Some(client) if client.life().is_closed() => client.wire().socket().cut(),
                 _ => self.close(slot, &CloseReason::unfinished_total()),
             }
         }
@@ -109,7 +110,7 @@ impl ShardState {
         moving_link_lost(self, loss);
         for slot in self.core.connections.at_home(loss.link) {
             if let Some(client) = self.core.connections.live_mut(slot).filter(|_| loss.is_goodbye) {
-                client.lose_link(loss, self.core.tick);
+                lose_home_link(client, loss, self.core.tick);
             }
             self.lose_home(slot, loss.cause);
         }
@@ -124,13 +125,14 @@ impl ShardState {
     /// gives along.
     pub(super) fn hand_over(&mut self, slot: Slot, role: &Role, headers: &[(ByteString, Vec<ByteString>)]) {
         let Some(client) = self.core.connections.get_mut(slot) else { return };
-        if client.is_closing() {
-            let (hub, app, id) = (client.home.hub(), client.home.app(), client.id.clone());
+        if client.life().is_closed() {
+            let (hub, app, id) = (client.home().hub(), client.home().app(), client.id().clone());
             return self.assignments.reassignment.handed_over(hub, app, &id);
         }
-        let Some(assignment) = client.assignment_mut(role).filter(|assignment| assignment.is_leaving) else { return };
-        assignment.let_go = Some(LetGo::HandedOver);
-        assignment.items = header(headers, ITEMS_HEADER).map(|items| Box::from(&**items));
+        let items = header(headers, ITEMS_HEADER).map(|items| Box::from(&**items));
+        if !client.assignments_mut().of_mut(role).is_some_and(|assignment| assignment.hand_over(items)) {
+            return;
+        }
         match (*role == Role::Home).then(|| take_level_target(self, slot)).flatten() {
             Some(home) => self.reassign_to(slot, &home),
             None => self.reassign(slot, role, CALL_UNFINISHED),
@@ -146,7 +148,7 @@ impl ShardState {
             // It may have come back.
             if client.is_none_or(|client| client.role_of(link.app()).is_none()) {
                 // Where it is, or was: an empty name would ask to hand it over.
-                let at = client.map_or(to, |client| client.home.app());
+                let at = client.map_or(to, |client| client.home().app());
                 link.send(&moved_to(&id, &hubs.instance(at)));
             }
         }
@@ -185,25 +187,25 @@ impl ShardState {
     pub(super) fn pause_acknowledged(&mut self, slot: Slot, by: LinkId) {
         let now = self.core.tick;
         let Some(client) = self.core.connections.live_mut(slot) else { return };
-        if client.is_spoilt_by_answer(now) {
+        if ends_by_answer(client, now) {
             return self.close(slot, &CloseReason::had_twice());
         }
-        if client.home.id() != by {
+        if client.home().id() != by {
             return;
         }
-        if client.cold.moving_to.is_none() {
+        if !client.cold().stay().is_moving() {
             if !client.is_in_transit() {
                 // It answers the pause of a move that has ended, and would stay paused.
-                client.home.send(&flow(&client.id, FlowOperation::Resume));
+                client.home().send(&flow(client.id(), FlowOperation::Resume));
             }
             return move_paused(self, slot);
         }
-        client.end_probe();
-        let Some(to) = client.cold.moving_to.take() else { return };
-        let serial = client.serial;
+        cancel_failed_calls(client);
+        let Some(to) = client.cold_mut().stay_mut().acknowledged() else { return };
+        let serial = client.serial();
         // One that is lost by now is of no use: the old one has the client still.
-        let to = if to.is_open() { to } else { client.home.clone() };
-        to.send(&flow(&client.id, FlowOperation::Resume));
+        let to = if to.is_open() { to } else { client.home().clone() };
+        to.send(&flow(client.id(), FlowOperation::Resume));
         if to.id() != by {
             note_move(self, slot, serial, by);
         }
@@ -242,7 +244,7 @@ fn close_absent(state: &mut ShardState) {
 fn cut_silent(state: &mut ShardState) {
     for (slot, serial) in state.assignments.closing.take_due(state.core.tick) {
         if let Some(client) = state.core.connections.get_current(slot, serial) {
-            client.socket.cut();
+            client.wire().socket().cut();
         }
     }
 }

@@ -68,7 +68,7 @@ pub(crate) fn rule(
         return refuse_call(&mut state.core, slot, rules, (message, &rule), &over_rate(&method, per_second));
     }
     if let Some(client) = state.core.connections.get_mut(slot) {
-        client.cold.refused.allow(message);
+        client.cold_mut().refused_mut().allow(message);
     }
     match side {
         Some((group, link)) if state.assignments.sided.begin_side_call(&mut state.core, slot, group, message) => {
@@ -89,10 +89,10 @@ pub(crate) fn rule(
 /// Rules on a message that is no call: what belongs to a call goes where that went.
 fn rule_on_rest(core: &mut ShardCore, slot: Slot, message: &CallScan<'_>) -> Ruling {
     let Some(client) = core.connections.live_mut(slot) else { return Ruling::Home };
-    if client.cold.refused.take(message) {
+    if client.cold_mut().refused_mut().take(message) {
         return Ruling::Dropped;
     }
-    let owner = client.cold.sides.as_mut().and_then(|sides| sides.owner_of(message));
+    let owner = client.assignments_mut().sides_mut().and_then(|sides| sides.owner_of(message));
     owner.map_or(Ruling::Home, |side| Ruling::Side(side.link.clone()))
 }
 
@@ -102,9 +102,9 @@ fn is_within_rate(core: &ShardCore, slot: Slot, rule: &str, method: &str, per_se
         return false;
     };
     let user = core.connections.user_of(client);
-    let caller = user.map_or(RatedCaller::Connection(&client.id), RatedCaller::User);
+    let caller = user.map_or(RatedCaller::Connection(client.id()), RatedCaller::User);
     let shared = &core.context.shared;
-    let hub = client.home.hub_identity().key();
+    let hub = client.home().hub_identity().key();
     shared.limits.methods.take(hub, RatedCall { rule, method, caller }, per_second, shared.uptime())
 }
 
@@ -125,7 +125,7 @@ fn refuse_call(
 /// Answers a call that does not go up; what belongs to it is dropped.
 fn answer_refused(core: &mut ShardCore, slot: Slot, call: &CallScan<'_>, text: &str) -> Ruling {
     let Some(client) = core.connections.live_mut(slot) else { return Ruling::Dropped };
-    let has_room = client.cold.refused.add(call);
+    let has_room = client.cold_mut().refused_mut().add(call);
     if let Some(id) = &call.invocation_id {
         core.answer_with_error(slot, id, text);
     }

@@ -9,7 +9,7 @@ use trunkline_protocol::manifest::REMOTE_HEADER;
 use trunkline_protocol::service::{OpenConnection, header};
 
 use super::assignments::token_expiry::TokenExpiries;
-use super::connection::{Census, Client, ClientKind, Connections, SetName, Status};
+use super::connection::{Census, Client, ClientKind, Connections, LifeStage, SetName};
 use super::shard_context::ShardContext;
 use super::slot::Slot;
 use super::watch::{WatchBatch, WatchOrder, WatchRefused, WatchSubject, Watches};
@@ -159,7 +159,7 @@ impl Inspector<'_> {
         let most = most.min(ROWS_STEP);
         let (slots, next) = match which {
             ClientSelection::Everyone => stretch(connections, from, most, |_| true),
-            ClientSelection::Hub(hub) => stretch(connections, from, most, |client| client.home.hub() == *hub),
+            ClientSelection::Hub(hub) => stretch(connections, from, most, |client| client.home().hub() == *hub),
             ClientSelection::Group(hub, name) => {
                 first(members(connections, *hub, SetName::Group(name), from).collect(), most)
             }
@@ -169,7 +169,7 @@ impl Inspector<'_> {
             }
         };
         let rows = slots.into_iter().filter_map(|slot| {
-            let client = connections.get(slot).filter(|client| !client.is_closing())?;
+            let client = connections.get(slot).filter(|client| !client.life().is_closed())?;
             Some(self.row(client, opening(client).as_ref()))
         });
         (rows.collect(), next)
@@ -209,10 +209,10 @@ impl Inspector<'_> {
             user_agent: open.as_ref().and_then(|open| cut_header(open, "user-agent")),
             groups,
             group_count,
-            outbox_bytes: client.outbox.bytes(),
-            pending_calls: client.cold.assignment.calls.count(),
-            heard_s: ago(client.last_heard),
-            sent_s: ago(client.last_sent),
+            outbox_bytes: client.wire().bytes(),
+            pending_calls: client.assignments().home().calls().count(),
+            heard_s: ago(client.liveness().last_heard()),
+            sent_s: ago(client.liveness().last_sent()),
             token_ends_s: self.token_expiries.of(slot),
         })
     }
@@ -224,14 +224,14 @@ impl Inspector<'_> {
         });
         let ClientKind { hub, app, transport, protocol } = ClientKind::of(client);
         ClientRow {
-            id: client.id.get(..ID_CHARS).unwrap_or(&client.id).into(),
+            id: client.id().get(..ID_CHARS).unwrap_or(client.id()).into(),
             hub,
             app,
             user,
             transport,
             protocol,
             state: state(client),
-            age_s: u32::try_from(self.now_us.saturating_sub(client.cold.opened_us) / MICROS_PER_SECOND)
+            age_s: u32::try_from(self.now_us.saturating_sub(client.cold().origin().opened_us) / MICROS_PER_SECOND)
                 .unwrap_or(u32::MAX),
             address: open.and_then(|open| cut_header(open, REMOTE_HEADER)),
         }
@@ -261,7 +261,7 @@ impl WatchDesk<'_> {
         started: Instant,
     ) -> Result<u64, WatchRefused> {
         let client = self.connections.find_shown(slot, id).ok_or(WatchRefused::Unknown)?;
-        let subjects = vec![WatchSubject::Connection(client.id.to_string())];
+        let subjects = vec![WatchSubject::Connection(client.id().to_string())];
         let number = self.begin(WatchOrder { subjects, ..order }, started)?;
         self.watches.find(self.connections, number, &[slot]);
         Ok(number)
@@ -293,13 +293,15 @@ fn step(from: usize, slots: usize) -> (Range<usize>, bool) {
 }
 
 fn state(client: &Client) -> &'static str {
-    match client.status {
-        Status::Opening { .. } => "opening",
-        Status::Closing => "closing",
-        Status::Open if client.is_away() => "away",
-        Status::Open if client.is_unassigned() => "held",
-        Status::Open if client.is_paused() => "paused",
-        Status::Open => "open",
+    match client.life().stage() {
+        LifeStage::Opening { .. } => "opening",
+        LifeStage::Closed => "closing",
+        LifeStage::Open | LifeStage::Leaving(_) => match client.is_away() {
+            true => "away",
+            false if client.is_unassigned() => "held",
+            false if !client.pauses().is_empty() => "paused",
+            false => "open",
+        },
     }
 }
 
@@ -312,7 +314,7 @@ fn stretch(
 ) -> (Vec<Slot>, Option<Slot>) {
     let (range, is_last) = step(from as usize, connections.slot_count());
     let end = Slot::try_from(range.end).unwrap_or(Slot::MAX);
-    let wanted = connections.range(range).filter(|(_, client)| !client.is_closing() && is_wanted(client));
+    let wanted = connections.range(range).filter(|(_, client)| !client.life().is_closed() && is_wanted(client));
     let mut slots: Vec<_> = wanted.map(|(slot, _)| slot).take(most.saturating_add(1)).collect();
     if slots.len() > most {
         let next = slots.pop();
@@ -343,7 +345,7 @@ fn first(mut slots: Vec<Slot>, most: usize) -> (Vec<Slot>, Option<Slot>) {
 }
 
 fn opening(client: &Client) -> Option<OpenConnection> {
-    client.cold.opening.as_ref()?.read()
+    client.cold().read_opening()
 }
 
 fn cut_header(open: &OpenConnection, name: &str) -> Option<String> {

@@ -37,7 +37,7 @@ use trunkline_protocol::manifest::{HubManifest, SlowClients};
 use trunkline_protocol::service::{FlowOperation, MoveConnection, OpenConnection, ServiceMessage};
 
 use super::assignments::auth_refresh::keep_log_in;
-use super::connection::{Client, Opening, Resumption, SetName, Status, flow};
+use super::connection::{Client, ClientOrigin, ClientTraits, DepartingState, Liveness, SetName, flow};
 use super::content::Content;
 use super::delivery::Flush;
 use super::shard_core::ShardCore;
@@ -54,42 +54,38 @@ use reconnect::{may_return, sever};
 pub(crate) fn look(state: &mut ShardState, hub: HubIndex, id: &str) -> Option<MovingConnection> {
     let slot = state.core.connections.find(hub, id)?;
     let client = state.core.connections.live(slot)?;
-    let resumption = client.cold.resumption.as_ref()?;
-    let cause = resumption.move_cause;
-    let home_moves = client.home.lets_clients_move() && client.home.is_open();
-    if !client.is_open()
-        || !resumption.ownership.is_owned()
-        || !client.can_move()
-        || client.cold.assignment.is_leaving
-        || client.cold.moving_to.is_some()
-        || client.is_sought(state.core.tick)
-        // Another node would know nothing of its side homes.
-        || client.cold.sides.is_some()
-        || !home_moves
-        || (!client.home.capabilities().sends_to_all_nodes
-            && !state.core.context.shared.other_nodes().let_move(client.home.hub()))
+    let resumption = client.cold().resumption()?;
+    let cause = resumption.move_cause();
+    if !client.life().is_open()
+        || !resumption.ownership().is_owned()
+        || client.assignments().home().is_leaving()
+        || client.cold().stay().is_moving()
+        || client.cold().stay().is_uncertain(state.core.tick)
+        || !client.moves_unnoticed()
+        || !client.home().is_open()
+        || (!client.home().capabilities().sends_to_all_nodes
+            && !state.core.context.shared.other_nodes().let_move(client.home().hub()))
     {
         return None;
     }
-    let opening = client.cold.opening.as_ref().and_then(Opening::read)?;
+    let opening = client.cold().read_opening()?;
     let moving = MovingConnection {
-        app_server: ByteString::from(&*state.core.context.shared.hubs.instance(client.home.app())),
+        app_server: ByteString::from(&*state.core.context.shared.hubs.instance(client.home().app())),
         opening: ServiceMessage::OpenConnection(opening).to_body(),
         user: state.core.connections.user_of(client).map(ByteString::from),
         groups: groups_of(&state.core, client),
         opened_ms: state.core.context.opened_ms(client),
         expires_s: state.assignments.token_expiries.of(slot),
-        is_bound: client.cold.is_bound,
+        is_bound: client.cold().origin().is_bound,
         cause: cause.label().into(),
     };
-    let (is_away, app) = (client.is_away(), client.home.app());
+    let (is_away, app) = (client.is_away(), client.home().app());
     state.core.context.shared.routes.begin_move(id);
     if !is_away {
         sever(state, slot, Cause::SocketEnded);
     }
     if let Some(resumption) = state.core.resumption_of(slot) {
-        resumption.looked_app = Some(app);
-        resumption.refreshed = None;
+        resumption.report_to_node(app);
     }
     Some(moving)
 }
@@ -106,18 +102,13 @@ fn groups_of(core: &ShardCore, client: &Client) -> Vec<ByteString> {
 pub(crate) fn move_out(state: &mut ShardState, hub: HubIndex, id: &str, answer: oneshot::Sender<Option<Bytes>>) {
     let Some(slot) = state.core.connections.find(hub, id) else { return };
     let Some(client) = state.core.connections.live_mut(slot) else { return };
-    let (home, serial) = (client.home.clone(), client.serial);
+    let (home, serial) = (client.home().clone(), client.serial());
     let is_settled = home.is_open()
-        && client.cold.moving_to.is_none()
-        && client.cold.sides.is_none()
-        && !client.cold.assignment.is_leaving;
-    let Some(resumption) = client.cold.resumption.as_deref_mut().filter(|_| is_settled) else { return };
-    if resumption.looked_app != Some(home.app()) {
-        // The other node would resume it at the one that it was told of.
-        return;
-    }
-    let Some(until) = resumption.ownership.depart(state.core.tick) else { return };
-    resumption.taker = Some(answer);
+        && !client.cold().stay().is_moving()
+        && client.assignments().sides().is_none()
+        && !client.assignments().home().is_leaving();
+    let Some(resumption) = client.cold_mut().resumption_mut().filter(|_| is_settled) else { return };
+    let Some(until) = resumption.depart(home.app(), state.core.tick, answer) else { return };
     home.send(&flow(id, FlowOperation::Pause));
     state.moves.moving_out.push((slot, serial), until);
 }
@@ -133,8 +124,7 @@ pub(crate) fn move_answered_for(state: &mut ShardState, hub: HubIndex, id: &str,
 /// elsewhere.
 pub(super) fn move_answered(state: &mut ShardState, slot: Slot, from: AppServerId, epoch: i64) {
     if let Some(resumption) = state.core.resumption_of(slot) {
-        resumption.ownership.answered(from, epoch);
-        resumption.rest = None;
+        resumption.move_answered(from, epoch);
     }
     send_state_if_ready(state, slot);
 }
@@ -142,7 +132,7 @@ pub(super) fn move_answered(state: &mut ShardState, slot: Slot, from: AppServerI
 /// Drops `rest` once the old node of a connection has passed on what still came for it there.
 pub(crate) fn await_rest(state: &mut ShardState, slot: Slot, rest: oneshot::Sender<()>) {
     if let Some(resumption) = state.core.resumption_of(slot) {
-        resumption.rest = Some(rest);
+        resumption.await_rest(rest);
     }
 }
 
@@ -150,7 +140,7 @@ pub(crate) fn await_rest(state: &mut ShardState, slot: Slot, rest: oneshot::Send
 pub(crate) fn home_of_given(state: &mut ShardState, hub: HubIndex, id: &str) -> Option<HomeLink> {
     let slot = state.core.connections.find(hub, id)?;
     state.core.ownership_of(slot).filter(|ownership| ownership.is_given())?;
-    Some(state.core.connections.live(slot)?.home.clone())
+    Some(state.core.connections.live(slot)?.home().clone())
 }
 
 /// Takes note that the app server of a connection sends it alone nothing more here: now all are asked to send
@@ -160,7 +150,7 @@ pub(super) fn move_paused(state: &mut ShardState, slot: Slot) {
         return;
     }
     let Some(client) = state.core.connections.live(slot) else { return };
-    let (home, connection_id) = (client.home.clone(), ByteString::from(&*client.id));
+    let (home, connection_id) = (client.home().clone(), ByteString::from(&**client.id()));
     let Some(pools) = state.core.context.shared.hubs.at(home.hub()).map(|hub| hub.pools()) else { return };
     let mut asked = match home.capabilities().sends_to_all_nodes {
         true => Vec::new(),
@@ -187,17 +177,16 @@ pub(super) fn move_paused(state: &mut ShardState, slot: Slot) {
 fn send_state_if_ready(state: &mut ShardState, slot: Slot) {
     let now = state.core.tick;
     let Some(resumption) = state.core.resumption_of(slot) else { return };
-    let before = resumption.ownership.bytes();
-    let Some((moved, epochs)) = resumption.ownership.let_go(now) else { return };
-    let (taker, after) = (resumption.taker.take(), resumption.ownership.bytes());
-    let refreshed = resumption.refreshed.take().map(|log_in| *log_in);
+    let before = resumption.ownership().bytes();
+    let Some(DepartingState { state: moved, epochs, taker }) = resumption.let_go(now) else { return };
+    let after = resumption.ownership().bytes();
     state.core.delivery.replay_changed(before, after);
     let Some(client) = state.core.connections.live(slot) else { return };
-    let calls = client.cold.assignment.calls.pending().map(ByteString::from).collect();
+    let calls = client.assignments().home().calls().pending().map(ByteString::from).collect();
     let hubs = &state.core.context.shared.hubs;
     let named = |(app, epoch): (AppServerId, i64)| (ByteString::from(&*hubs.instance(app)), epoch);
     let epochs = epochs.into_iter().map(named).collect();
-    let moved = MovedState { calls, groups: groups_of(&state.core, client), epochs, refreshed, ..moved };
+    let moved = MovedState { calls, groups: groups_of(&state.core, client), epochs, ..moved };
     if let Some(taker) = taker {
         // It fails when the other node waits no more: then nobody has the connection any more, and it ends.
         drop(taker.send(Some(moved.encode())));
@@ -207,11 +196,11 @@ fn send_state_if_ready(state: &mut ShardState, slot: Slot) {
 /// Forgets a connection that another node has by now, or that has not arrived: nobody is told of it.
 pub(crate) fn forget_moved(state: &mut ShardState, hub: HubIndex, id: &str) {
     let Some(slot) = state.core.connections.find(hub, id) else { return };
-    let Some(resumption) = state.core.connections.get(slot).and_then(|client| client.cold.resumption.as_ref()) else {
+    let Some(resumption) = state.core.connections.get(slot).and_then(|client| client.cold().resumption()) else {
         return;
     };
-    if resumption.ownership.is_given() {
-        state.core.context.counters.moved_out.of(resumption.move_cause).increment();
+    if resumption.ownership().is_given() {
+        state.core.context.counters.moved_out.of(resumption.move_cause()).increment();
         state.forget_silently(slot);
     }
 }
@@ -228,8 +217,8 @@ pub(crate) fn claim(state: &mut ShardState, hub: HubIndex, id: &str) -> Option<(
     sever(state, slot, Cause::SocketEnded);
     let client = state.core.connections.get_mut(slot)?;
     // The new socket brings its own.
-    client.cold.resumption.as_mut()?.permit = None;
-    Some((slot, client.serial))
+    client.cold_mut().resumption_mut()?.set_permit(None);
+    Some((slot, client.serial()))
 }
 
 /// Ends the moves that have taken too long: their connections stay here.
@@ -237,8 +226,8 @@ pub(super) fn end_late_moves(state: &mut ShardState) {
     let now = state.core.tick;
     for (slot, serial) in state.moves.moving_out.take_due(now) {
         let client = state.core.connections.get_current(slot, serial);
-        let resumption = client.and_then(|client| client.cold.resumption.as_ref());
-        if resumption.is_some_and(|resumption| resumption.ownership.is_late(now)) {
+        let resumption = client.and_then(|client| client.cold().resumption());
+        if resumption.is_some_and(|resumption| resumption.ownership().is_late(now)) {
             state.core.stay_here(slot);
         }
     }
@@ -270,8 +259,9 @@ pub(crate) fn arrive(
     let now = state.core.tick;
     let (ownership, until) = Ownership::arriving(limit_bytes, now);
     let mut client = arriving(state, &home, &opening, id, (ownership, moving))?;
-    client.may_miss = settings.slow_clients == SlowClients::Drop;
-    let serial = client.serial;
+    let may_miss = settings.slow_clients == SlowClients::Drop;
+    client.begin(ClientTraits { is_negotiated: true, may_miss, ..ClientTraits::default() }, Liveness::new(now, false));
+    let serial = client.serial();
     state.core.context.counters.away.follow(0, 1);
     let slot = state.core.connections.insert(client, moving.user.as_deref());
     shared.routes.begin_move(id);
@@ -293,16 +283,15 @@ fn arriving(
     (ownership, moving): (Ownership<AppServerId>, &MovingConnection),
 ) -> Option<Client> {
     let protocol = HubProtocol::from_name(opening.protocol.as_deref()?)?;
-    let (serial, now) = (state.core.connections.next_serial(), state.core.tick);
+    let serial = state.core.connections.next_serial();
     let mut client = Client::new(id.into(), serial, home.clone(), Content::Hub(protocol), Socket::Away);
-    (client.status, client.is_negotiated, client.is_resumable) = (Status::Open, true, true);
-    (client.last_sent, client.last_heard) = (now, now);
+    client.life_mut().answered();
     let age_us = unix_ms().saturating_sub(moving.opened_ms).saturating_mul(1000);
-    client.cold.opened_us = state.core.context.now_us().saturating_sub(age_us);
-    client.cold.head = state.core.context.shared.limits.heads.weigh(moving.opening.len()).map(Rc::new);
-    client.cold.opening = Some(state.core.intern_opening(opening, client.cold.head.clone()));
-    client.cold.is_bound = moving.is_bound;
-    client.cold.resumption = Some(Box::new(Resumption::new(ownership)));
+    let opened_us = state.core.context.now_us().saturating_sub(age_us);
+    client.cold_mut().begin(ClientOrigin { opened_us, is_bound: moving.is_bound, ..ClientOrigin::default() });
+    let head = state.core.context.shared.limits.heads.weigh(moving.opening.len()).map(Rc::new);
+    client.cold_mut().keep_opening(Some(state.core.intern_opening(opening, head.clone())), head);
+    client.make_resumable(ownership);
     Some(client)
 }
 
@@ -312,28 +301,24 @@ pub(crate) fn settle(
     state: &mut ShardState,
     (slot, serial): (Slot, Serial),
     hub: HubIndex,
-    (moving, mut moved): (&MovingConnection, MovedState),
+    (moving, moved): (&MovingConnection, MovedState),
 ) -> Option<HomeLink> {
     let (shared, now) = (state.core.context.shared.clone(), state.core.tick);
     let until = now.saturating_add(shared.settings.http_transports.disconnect_timeout_s).saturating_add(1);
     let calls_max = shared.settings.rehoming.pending_calls_max;
-    let client = state.core.connections.get_current(slot, serial).filter(|client| client.is_open())?;
-    let (resumption, home) = (client.cold.resumption.as_deref_mut()?, client.home.clone());
-    let before = resumption.ownership.bytes();
+    let client = state.core.connections.get_current(slot, serial).filter(|client| client.life().is_open())?;
+    let (home, resumption) = (client.home().clone(), client.cold_mut().resumption_mut()?);
+    let before = resumption.ownership().bytes();
     let epochs = moved.epochs.iter().map(|(name, epoch)| (shared.hubs.number(name), *epoch)).collect();
     let (calls, groups) = (moved.calls.clone(), moved.groups.clone());
-    let refreshed = moved.refreshed.take().filter(|_| resumption.refreshed.take().is_none());
-    if !resumption.ownership.settle(moved, epochs, until) {
-        return None;
-    }
+    let (arrival, refreshed) = resumption.settle(moved, epochs, until)?;
     if !home.capabilities().sends_to_all_nodes {
-        resumption.ownership.keep_behind(shared.fleet.origin);
+        resumption.ownership_mut().keep_behind(shared.fleet.origin);
     }
-    let arrival = resumption.arrival.take().map(|arrival| *arrival).unwrap_or_default();
-    state.core.delivery.replay_changed(before, resumption.ownership.bytes());
+    state.core.delivery.replay_changed(before, resumption.ownership().bytes());
     calls.iter().for_each(|call| client.begin_call(call, calls_max));
-    client.home.send(&flow(&client.id, FlowOperation::Resume));
-    shared.routes.end_move(&client.id);
+    client.home().send(&flow(client.id(), FlowOperation::Resume));
+    shared.routes.end_move(client.id());
     state.core.context.record_arrival(client);
     state.core.context.counters.moved_in.of(MoveCause::from_label(&moving.cause)).increment();
     for group in moving.groups.iter().filter(|group| !groups.contains(group)) {

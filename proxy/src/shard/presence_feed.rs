@@ -185,14 +185,14 @@ impl Subscriber {
         }
         let mut end = next + SNAPSHOT_SLOTS;
         let (mut batch, mut news) = (PresenceBatch::default(), PresenceBatch::default());
-        for (slot, client) in connections.range(next..end).filter(|(_, client)| client.home.hub() == hub) {
-            let (user, is_new) = (connections.user_of(client), client.cold.opened_us >= self.since_us);
+        for (slot, client) in connections.range(next..end).filter(|(_, client)| client.home().hub() == hub) {
+            let (user, is_new) = (connections.user_of(client), client.cold().origin().opened_us >= self.since_us);
             for set in connections.sets().of(client).filter(|set| self.wants(set)) {
                 match set {
                     SetName::User(user) if is_new && self.is_new(connections, hub, user) => news.online(user),
                     SetName::User(user) => batch.online(user),
-                    SetName::Group(group) if is_new => news.joined(group, &client.id, user),
-                    SetName::Group(group) => batch.joined(group, &client.id, user),
+                    SetName::Group(group) if is_new => news.joined(group, client.id(), user),
+                    SetName::Group(group) => batch.joined(group, client.id(), user),
                     SetName::Hub => {}
                 }
             }
@@ -220,7 +220,7 @@ impl Subscriber {
     fn is_new(&self, connections: &Connections, hub: HubIndex, user: &str) -> bool {
         let members = connections.members(hub, SetName::User(user)).iter().take(CONNECTIONS_LOOKED_AT);
         let mut clients = members.filter_map(|member| connections.get(member.slot));
-        clients.all(|client| client.cold.opened_us >= self.since_us)
+        clients.all(|client| client.cold().origin().opened_us >= self.since_us)
     }
 
     fn send(&mut self, shard: u16, update: PresenceChanges) {
@@ -371,7 +371,7 @@ fn take_batch(feed: &mut HubFeed, connections: &mut Connections, counters: &Coun
     for ((group, id), (presence, slot)) in &changes.members {
         match presence {
             Presence::Here => {
-                let client = connections.get(*slot).filter(|client| *client.id == **id);
+                let client = connections.get(*slot).filter(|client| **client.id() == **id);
                 batch.joined(group, id, client.and_then(|client| connections.user_of(client)));
             }
             Presence::Gone => batch.left(group, id),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::{debug, info};
 
 use super::close_reason::CloseReason;
-use super::connection::{Client, Opening};
+use super::connection::Client;
 use super::shared::Shared;
 use super::shared::history::{PastConnection, short};
 use crate::clock::unix_ms;
@@ -39,18 +39,18 @@ impl ShardContext {
 
     /// Counters of the hub of a client.
     fn hub_counters(&self, client: &Client) -> &HubCounters {
-        self.counters.hub(client.home.hub().get())
+        self.counters.hub(client.home().hub().get())
     }
 
     fn connection_counters(&self, client: &Client) -> &ConnectionCounters {
-        self.hub_counters(client).connections(client.transport, client.content.speech())
+        self.hub_counters(client).connections(client.traits().transport, client.content().speech())
     }
 
     /// Whether this client may see the details of errors: by its hub's settings, or by its token.
     pub(super) fn with_details(&self, client: &Client) -> bool {
-        let Some(hub) = self.shared.hubs.at(client.home.hub()) else { return false };
+        let Some(hub) = self.shared.hubs.at(client.home().hub()) else { return false };
         let by_token = || {
-            let open = client.cold.opening.as_ref()?.read()?;
+            let open = client.cold().read_opening()?;
             let claim = open.claims.into_iter().find(|(name, _)| name == DETAILED_ERRORS_CLAIM)?;
             Some(claim.1.eq_ignore_ascii_case("true"))
         };
@@ -78,17 +78,17 @@ impl ShardContext {
     pub(super) fn record_close(&self, client: &Client, reason: &CloseReason) {
         self.connection_counters(client).open.follow(1, 0);
         self.hub_counters(client).closed.count(reason.cause);
-        let lived = Duration::from_micros(self.now_us().saturating_sub(client.cold.opened_us));
+        let lived = Duration::from_micros(self.now_us().saturating_sub(client.cold().origin().opened_us));
         self.counters.lifetimes.observe_duration(lived);
-        let hub = client.home.hub_identity().name();
-        self.log_close(hub, &client.id, reason);
-        let app_server = self.shared.hubs.instance(client.home.app());
-        let opening = client.cold.opening.as_ref().and_then(Opening::read).unwrap_or_default();
-        let past = PastConnection::new(&client.id, reason.cause, reason.detail.as_deref());
+        let hub = client.home().hub_identity().name();
+        self.log_close(hub, client.id(), reason);
+        let app_server = self.shared.hubs.instance(client.home().app());
+        let opening = client.cold().read_opening().unwrap_or_default();
+        let past = PastConnection::new(client.id(), reason.cause, reason.detail.as_deref());
         let past = PastConnection {
             hub: Some(hub.into()),
-            transport: Some(client.transport),
-            speech: Some(client.content.speech()),
+            transport: Some(client.traits().transport),
+            speech: Some(client.content().speech()),
             app_server: Some(&*app_server).filter(|instance| !instance.is_empty()).map(Into::into),
             opened_ms: Some(self.opened_ms(client)),
             ..past.of(&opening)
@@ -98,12 +98,12 @@ impl ShardContext {
 
     /// Millisecond since 1970 at which a client connection was opened, at whatever node.
     pub(super) fn opened_ms(&self, client: &Client) -> u64 {
-        unix_ms().saturating_sub(self.now_us().saturating_sub(client.cold.opened_us) / 1000)
+        unix_ms().saturating_sub(self.now_us().saturating_sub(client.cold().origin().opened_us) / 1000)
     }
 
     /// Counts how long the app server took for the hub handshake of a client.
     pub(super) fn record_app_handshake(&self, client: &Client) {
-        let took = Duration::from_micros(self.now_us().saturating_sub(client.cold.opened_us));
+        let took = Duration::from_micros(self.now_us().saturating_sub(client.cold().origin().opened_us));
         self.counters.handshakes_of_apps.observe_duration(took);
     }
 

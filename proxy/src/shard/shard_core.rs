@@ -17,7 +17,7 @@ use super::command::audience::SendOrigin;
 use super::command::member_query::MemberListing;
 use super::command::{Audience, ConnectionCommand, MembershipChange, PendingAck, Receivers, ShardCommand};
 use super::connection::{
-    Assignment, Client, Connections, Opening, OpeningInterner, PauseReason, Role, SideHome, Status, flow, moved_to,
+    Assignment, Client, Connections, Opening, OpeningInterner, PauseReason, Role, SideHome, flow, moved_to,
 };
 use super::content::Content;
 use super::delivery::framed::{frame_for, message_frame};
@@ -129,10 +129,10 @@ impl ShardCore {
     /// Keeps the span of a pending call until its home or side home answers. Without such a call it ends here.
     pub(crate) fn keep_call_span(&mut self, slot: Slot, invocation_id: &str, span: OpenSpan) {
         let Some(client) = self.connections.get_mut(slot) else { return };
-        let mut kept = client.cold.assignment.calls.keep_span(invocation_id, span);
-        let sides = client.cold.sides.iter_mut().flat_map(|sides| sides.iter_mut());
+        let mut kept = client.assignments_mut().home_mut().calls_mut().keep_span(invocation_id, span);
+        let sides = client.assignments_mut().sides_mut().into_iter().flat_map(|sides| sides.iter_mut());
         for side in sides {
-            kept = kept.and_then(|span| side.assignment.calls.keep_span(invocation_id, span));
+            kept = kept.and_then(|span| side.assignment.calls_mut().keep_span(invocation_id, span));
         }
     }
 
@@ -171,7 +171,7 @@ impl ShardCore {
     pub(super) fn leave(&mut self, slot: Slot, role: &Role, error_of_calls: &str) {
         let Some(client) = self.connections.live_mut(slot) else { return };
         let Some(app) = client.link_of(role).map(|link| link.app()) else { return };
-        if let Some(assignment) = client.assignment_mut(role) {
+        if let Some(assignment) = client.assignments_mut().of_mut(role) {
             assignment.leave(app);
         }
         self.fail_calls(slot, role, error_of_calls);
@@ -181,19 +181,20 @@ impl ShardCore {
     fn fail_calls(&mut self, slot: Slot, role: &Role, text: &str) {
         let (mode, calls_max) = (self.mode(Flush::Deferred), self.context.shared.settings.rehoming.pending_calls_max);
         let Some(client) = self.connections.live_mut(slot) else { return };
-        if *role == Role::Home && !client.home.capabilities().names_callers {
+        if *role == Role::Home && !client.home().capabilities().names_callers {
             // Nor will it pass on what the client answers to others.
-            self.context.shared.client_results.connection_ended(&client.id);
+            self.context.shared.client_results.connection_ended(client.id());
         }
-        let failed = client.assignment_mut(role).map(|assignment| assignment.calls.fail()).unwrap_or_default();
+        let failed =
+            client.assignments_mut().of_mut(role).map(|assignment| assignment.calls_mut().fail()).unwrap_or_default();
         self.context.counters.calls_failed.add(failed.len() as u64);
         let text = ByteString::from(text);
-        client.cold.owed_errors.extend(failed.into_iter().map(|id| (id, text.clone())));
-        if !client.has_too_many_calls(calls_max) {
+        client.cold_mut().owe_errors(failed.into_iter().map(|id| (id, text.clone())));
+        if !client.assignments().have_too_many_calls(calls_max) {
             client.resume(PauseReason::PendingCalls, self.tick);
         }
         // A client that has no answer to its hub handshake would take them for it.
-        if !matches!(client.status, Status::Opening { .. }) {
+        if !client.life().is_opening() {
             self.send_owed_errors(slot, mode);
         }
     }
@@ -201,13 +202,13 @@ impl ShardCore {
     /// Answers the calls of a client that have failed.
     pub(super) fn send_owed_errors(&mut self, slot: Slot, mode: BatchMode) {
         let Some(client) = self.connections.get_mut(slot) else { return };
-        let Content::Hub(protocol) = client.content else { return };
-        for (invocation_id, text) in mem::take(&mut client.cold.owed_errors) {
+        let Content::Hub(protocol) = client.content() else { return };
+        for (invocation_id, text) in client.cold_mut().take_owed_errors() {
             let outcome = Outcome::Error(text);
             let completion = HubMessage::Completion(Completion { headers: Vec::new(), invocation_id, outcome });
             self.delivery.put_counted(slot, client, &message_frame(protocol, &completion), mode);
         }
-        if !client.has_too_many_calls(self.context.shared.settings.rehoming.pending_calls_max) {
+        if !client.assignments().have_too_many_calls(self.context.shared.settings.rehoming.pending_calls_max) {
             client.resume(PauseReason::PendingCalls, self.tick);
         }
     }
@@ -217,12 +218,12 @@ impl ShardCore {
     pub(super) fn answer_with_error(&mut self, slot: Slot, invocation_id: &str, text: &str) {
         let (mode, calls_max) = (self.mode(Flush::Deferred), self.context.shared.settings.rehoming.pending_calls_max);
         let Some(client) = self.connections.live_mut(slot) else { return };
-        client.cold.owed_errors.push((invocation_id.into(), text.into()));
-        if !matches!(client.status, Status::Opening { .. }) {
+        let owed = client.cold_mut().owe_errors([(invocation_id.into(), text.into())]);
+        if !client.life().is_opening() {
             return self.send_owed_errors(slot, mode);
         }
-        if client.cold.owed_errors.len() >= calls_max {
-            client.pause(PauseReason::PendingCalls);
+        if owed >= calls_max {
+            client.pauses_mut().add(PauseReason::PendingCalls);
         }
     }
 
@@ -237,10 +238,10 @@ impl ShardCore {
     /// Asks an app server that shuts down to hand a client over once its calls have ended, unless that was done.
     pub(super) fn ask_for(&mut self, slot: Slot, role: &Role) {
         let Some(client) = self.connections.live(slot) else { return };
-        let is_leaving = client.assignment(role).is_none_or(|assignment| assignment.is_leaving);
+        let is_leaving = client.assignments().of(role).is_none_or(|assignment| assignment.is_leaving());
         // A side home is left to others as long as the client has its home.
         if !is_leaving && (*role != Role::Home || client.can_be_handed_over()) {
-            let order = moved_to(&client.id, "");
+            let order = moved_to(client.id(), "");
             self.ask_to_hand_over(slot, role, &order);
         }
     }
@@ -257,21 +258,22 @@ impl ShardCore {
     pub(super) fn control(&mut self, slot: Slot, role: &Role, operation: FlowOperation) {
         self.change_assignment(slot, role, |assignment, _| assignment.obey(operation));
         let Some(client) = self.connections.live(slot).filter(|_| operation == FlowOperation::EndInput) else { return };
-        if client.assignment(role).is_some_and(|assignment| assignment.is_leaving)
+        if client.assignments().of(role).is_some_and(|assignment| assignment.is_leaving())
             && let Some(link) = client.link_of(role)
         {
-            link.send(&moved_to(&client.id, ""));
+            link.send(&moved_to(client.id(), ""));
         }
     }
 
     /// Whether a client waits for something: the answer to its hub handshake or to a call; or somebody for its answer.
     pub(super) fn is_busy(&self, client: &Client) -> bool {
-        let sides = || client.cold.sides.iter().flat_map(|sides| sides.iter());
+        let sides = || client.assignments().sides().into_iter().flat_map(|sides| sides.iter());
         let asks_it = || {
-            !client.home.capabilities().names_callers && self.context.shared.client_results.is_waiting_for(&client.id)
+            !client.home().capabilities().names_callers
+                && self.context.shared.client_results.is_waiting_for(client.id())
         };
-        !client.is_open()
-            || client.cold.assignment.calls.count() > 0
+        !client.life().is_open()
+            || client.assignments().home().calls().count() > 0
             || sides().any(|side| !side.is_idle())
             || asks_it()
     }
@@ -280,34 +282,33 @@ impl ShardCore {
     pub(super) fn is_beside_home(&self, slot: Slot, group: &str) -> bool {
         let Some(client) = self.connections.live(slot) else { return false };
         // A node inside an app has no opening frames, and one app server.
-        client.cold.opening.is_some()
-            && self.hub_of(client).is_some_and(|hub| *hub.group_of(client.home.app()) != *group)
+        client.cold().opening().is_some()
+            && self.hub_of(client).is_some_and(|hub| *hub.group_of(client.home().app()) != *group)
     }
 
     pub(super) fn hub_of(&self, client: &Client) -> Option<Arc<Hub>> {
-        self.context.shared.hubs.at(client.home.hub())
+        self.context.shared.hubs.at(client.home().hub())
     }
 
     /// Ownership of a connection that may move.
     pub(super) fn ownership_of(&mut self, slot: Slot) -> Option<&mut Ownership<AppServerId>> {
-        Some(&mut self.resumption_of(slot)?.ownership)
+        Some(self.resumption_of(slot)?.ownership_mut())
     }
 
     pub(super) fn resumption_of(&mut self, slot: Slot) -> Option<&mut Resumption> {
-        let client = self.connections.live_mut(slot).filter(|client| client.is_resumable)?;
-        client.cold.resumption.as_deref_mut()
+        let client = self.connections.live_mut(slot).filter(|client| client.is_resumable())?;
+        client.cold_mut().resumption_mut()
     }
 
     /// Ends a move whose state has not left: the connection stays here, and waits for its client as before.
     pub(super) fn stay_here(&mut self, slot: Slot) {
         let Some(client) = self.connections.live_mut(slot) else { return };
-        let Some(resumption) = client.cold.resumption.as_deref_mut() else { return };
-        let before = resumption.ownership.bytes();
-        if resumption.ownership.stay() {
-            resumption.taker = None;
-            self.delivery.replay_changed(before, resumption.ownership.bytes());
-            self.context.shared.routes.end_move(&client.id);
-            client.home.send(&flow(&client.id, FlowOperation::Resume));
+        let Some(resumption) = client.cold_mut().resumption_mut() else { return };
+        let before = resumption.ownership().bytes();
+        if resumption.stay() {
+            self.delivery.replay_changed(before, resumption.ownership().bytes());
+            self.context.shared.routes.end_move(client.id());
+            client.home().send(&flow(client.id(), FlowOperation::Resume));
         }
     }
 
@@ -324,16 +325,16 @@ impl ShardCore {
         }
         let Some((_, group)) = self.route_of(slot) else { return };
         if let Some(client) = self.connections.live_mut(slot) {
-            client.cold.group = group;
+            client.cold_mut().set_group(group);
         }
     }
 
     /// The hub of a client, and its group by the routes in force; `None` where they don't count for it.
     pub(super) fn route_of(&self, slot: Slot) -> Option<(Arc<Hub>, Option<Arc<ServerGroup>>)> {
         let (client, hubs) = (self.connections.live(slot)?, &self.context.shared.hubs);
-        let hub = hubs.at(client.home.hub()).filter(|hub| hub.capabilities().has_server_groups)?;
-        let open = client.cold.opening.as_ref()?.read()?;
-        let kept = || client.cold.group.clone().filter(|group| hubs.rules().has_group(group.name()));
+        let hub = hubs.at(client.home().hub()).filter(|hub| hub.capabilities().has_server_groups)?;
+        let open = client.cold().read_opening()?;
+        let kept = || client.cold().group().cloned().filter(|group| hubs.rules().has_group(group.name()));
         let group = hubs.route_of(&hub, &open, self.connections.user_of(client)).unwrap_or_else(kept);
         Some((hub, group))
     }
@@ -366,7 +367,7 @@ impl ShardCore {
         let context = &self.context;
         let refusal = self.connections.change_groups(slot, change, &context.shared.settings.groups).err();
         self.delivery.watches.regrouped(&self.connections, slot);
-        if let Some(arrival) = self.resumption_of(slot).and_then(|resumption| resumption.arrival.as_deref_mut()) {
+        if let Some(arrival) = self.resumption_of(slot).and_then(|resumption| resumption.arrival_mut()) {
             arrival.group_changes.push(change.clone());
         }
         let context = &self.context;
@@ -385,8 +386,8 @@ impl ShardCore {
     /// is lost.
     pub(super) fn tell_home_of_group(&self, slot: Slot, change: &MembershipChange) {
         let hubs = &self.context.shared.hubs;
-        if let Some(client) = self.connections.get(slot).filter(|client| hubs.restores(&client.home)) {
-            client.home.send(&change.notice(&client.id));
+        if let Some(client) = self.connections.get(slot).filter(|client| hubs.restores(client.home())) {
+            client.home().send(&change.notice(client.id()));
         }
     }
 
@@ -400,7 +401,7 @@ impl ShardCore {
             }
             if let Some(client) = self.connections.get(slot) {
                 let user_id = self.connections.user_of(client).map(ByteString::from);
-                listing.add(slot, GroupMember { connection_id: ByteString::from(&*client.id), user_id });
+                listing.add(slot, GroupMember { connection_id: ByteString::from(&**client.id()), user_id });
             }
         }
         if listing.room() == 0 {
@@ -448,7 +449,7 @@ impl ShardCore {
         request: ClientInvocation,
         (origin, mode): (SendOrigin, BatchMode),
     ) {
-        if let Some(arrival) = self.resumption_of(slot).and_then(|resumption| resumption.arrival.as_deref_mut()) {
+        if let Some(arrival) = self.resumption_of(slot).and_then(|resumption| resumption.arrival_mut()) {
             return arrival.requests.push((asker, request, origin));
         }
         if self.ownership_of(slot).is_some_and(|ownership| ownership.is_given()) {
@@ -463,16 +464,16 @@ impl ShardCore {
             }
             _ => Ok(()),
         };
-        if let Some(client) = self.connections.get_mut(slot).filter(|client| client.is_open())
-            && let Content::Hub(protocol) = client.content
+        if let Some(client) = self.connections.get_mut(slot).filter(|client| client.life().is_open())
+            && let Content::Hub(protocol) = client.content()
             && let Some(payload) = request.payloads.get(protocol)
         {
-            if let Err(refused) = note(&client.home) {
+            if let Err(refused) = note(client.home()) {
                 return asker.answer(&not_asked(request, &refused));
             }
             let frame = frame_for(protocol, payload);
             if !is_own {
-                client.home.send(&ServiceMessage::ClientInvocation(request));
+                client.home().send(&ServiceMessage::ClientInvocation(request));
             }
             self.delivery.put_from(slot, client, &frame, (origin, mode));
         } else {
@@ -482,7 +483,7 @@ impl ShardCore {
 
     /// Side home of a client in a group.
     pub(super) fn side_mut(&mut self, slot: Slot, group: &str) -> Option<&mut SideHome> {
-        self.connections.live_mut(slot)?.cold.sides.as_mut()?.of_group(group)
+        self.connections.live_mut(slot)?.assignments_mut().sides_mut()?.of_group(group)
     }
 }
 

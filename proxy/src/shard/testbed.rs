@@ -13,7 +13,7 @@ use trunkline_protocol::service::{FrameBuffer, OpenConnection, RawKind, ServiceM
 
 use super::apply::apply;
 use super::command::{ConnectionCommand, ShardCommand};
-use super::connection::{Client, OpeningInterner, Resumption, Status};
+use super::connection::{Client, ClientTraits, Liveness, OpeningInterner};
 use super::content::Content;
 use super::inbox::ShardSender;
 use super::shard_context::ShardContext;
@@ -128,14 +128,18 @@ impl Testbed {
 
     /// Adds an open client with this home.
     pub(super) fn client_at(&mut self, id: &str, home: &HomeLink) -> Slot {
+        self.client_of(id, home, Content::Hub(HubProtocol::Json))
+    }
+
+    /// Adds an open client with this home, for a hub or a raw endpoint.
+    pub(super) fn client_of(&mut self, id: &str, home: &HomeLink, content: Content) -> Slot {
         let (socket, far_end) = duplex(SOCKET_BYTES);
         let serial = self.state.core.connections.next_serial();
-        let content = Content::Hub(HubProtocol::Json);
         let mut client = Client::new(whole_id(id).into(), serial, home.clone(), content, Socket::boxed(socket));
-        client.status = Status::Open;
+        client.life_mut().answered();
         let open = OpenConnection { connection_id: whole_id(id).into(), ..OpenConnection::default() };
-        client.cold.opening = Some(OpeningInterner::default().intern_opening(&open, None));
-        (client.last_sent, client.last_heard) = (self.state.core.tick(), self.state.core.tick());
+        client.cold_mut().keep_opening(Some(OpeningInterner::default().intern_opening(&open, None)), None);
+        client.begin(ClientTraits::default(), Liveness::new(self.state.core.tick(), false));
         let slot = self.state.open(client, Some("ann"), None);
         self.state.core.watch_opening(slot, &open, &[]);
         self.clients.push((slot, far_end));
@@ -145,8 +149,7 @@ impl Testbed {
     /// Lets a client come back to its connection over another socket.
     pub(super) fn make_resumable(&mut self, slot: Slot) {
         let client = self.state.core.connections.live_mut(slot).unwrap();
-        client.is_resumable = true;
-        client.cold.resumption = Some(Box::new(Resumption::new(Ownership::new(1000))));
+        client.make_resumable(Ownership::new(1000));
     }
 
     /// Payloads that a client has got by now, `close` for the end of its transport.
@@ -183,7 +186,7 @@ impl Testbed {
         let ShardCore { connections, delivery, .. } = &mut self.state.core;
         drop(delivery.take_tasks());
         for (slot, _) in connections.everyone() {
-            if let Some(client) = connections.get_mut(slot).filter(|client| client.is_flushing) {
+            if let Some(client) = connections.get_mut(slot).filter(|client| client.wire().is_flushing()) {
                 let _: Poll<()> = delivery.poll_flush(client, cx);
             }
         }

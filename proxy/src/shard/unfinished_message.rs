@@ -129,9 +129,11 @@ impl UnfinishedMessages {
     pub(super) fn advance(&mut self, connections: &Connections, now: u32) -> Vec<Slot> {
         let (mut late, mut slow, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
         for (serial, kept) in &mut self.of_readers {
-            let Some(client) = connections.live(kept.slot).filter(|client| client.serial == *serial) else { continue };
+            let Some(client) = connections.live(kept.slot).filter(|client| client.serial() == *serial) else {
+                continue;
+            };
             bytes += kept.rest.bytes;
-            if kept.rest.is_held || client.is_paused() {
+            if kept.rest.is_held || !client.pauses().is_empty() {
                 kept.since = kept.since.saturating_add(1);
             } else if !kept.go_on() {
                 late.push(kept.slot);
@@ -161,7 +163,7 @@ impl UnfinishedMessages {
     /// Sizes of all unfinished messages, with the slots of their clients. A reader whose client has gone on over
     /// another socket is about to end.
     pub(super) fn sizes(&self, connections: &Connections) -> Vec<(usize, Slot)> {
-        let is_there = |serial: &Serial, slot| connections.get(slot).is_some_and(|client| client.serial == *serial);
+        let is_there = |serial: &Serial, slot| connections.get(slot).is_some_and(|client| client.serial() == *serial);
         let kept = self.of_readers.iter().filter(|(serial, kept)| is_there(serial, kept.slot));
         kept.map(|(_, kept)| (kept.rest.bytes, kept.slot)).collect()
     }
@@ -177,7 +179,7 @@ mod tests {
 
     use super::*;
     use crate::net::socket::Socket;
-    use crate::shard::connection::{Client, PauseReason, Status};
+    use crate::shard::connection::{Client, PauseReason};
     use crate::shard::content::Content;
     use crate::upstream::{AppServerId, HubIdentity, LinkHandle};
 
@@ -201,7 +203,7 @@ mod tests {
                 let socket = Socket::boxed(tokio::io::empty());
                 let mut client =
                     Client::new(format!("{serial}").into(), serial, home, Content::Hub(HubProtocol::Json), socket);
-                client.status = Status::Open;
+                client.life_mut().answered();
                 assert_eq!(connections.insert(client, None), serial);
             }
             Self { connections, messages, now: 100 }
@@ -266,7 +268,7 @@ mod tests {
         let mut scene = Scene::new(usize::MAX, 1);
         scene.note(0, 1);
         assert_eq!(scene.calm(29), 29);
-        scene.connections.live_mut(0).unwrap().pause(PauseReason::AppServer);
+        scene.connections.live_mut(0).unwrap().pauses_mut().add(PauseReason::AppServer);
         assert_eq!(scene.calm(500), 500);
         scene.connections.live_mut(0).unwrap().resume(PauseReason::AppServer, scene.now);
         assert_eq!(scene.tick(), [0]);

@@ -303,7 +303,7 @@ impl Watches {
             return None;
         }
         self.next_mark = mark.wrapping_add(i64::try_from(summaries.len()).unwrap_or(i64::MAX));
-        let mark = matches!(client.content, Content::Hub(_)).then_some(mark);
+        let mark = matches!(client.content(), Content::Hub(_)).then_some(mark);
         Some(Box::new(UpwardTrace { mark, slot, read_at, taken }))
     }
 
@@ -320,7 +320,7 @@ impl Watches {
             .iter()
             .filter(|watch| watch.detail() != WatchDetail::Bytes && is_meant(watch) && watch.may_take(slot, client));
         match wanting.next() {
-            Some(_) => read(client.content, messages, self.show_payloads()),
+            Some(_) => read(client.content(), messages, self.show_payloads()),
             None => Vec::new(),
         }
     }
@@ -415,7 +415,7 @@ impl Watches {
             for summary in summaries {
                 let Some(connection) = watch.take(slot, (client, None), summary) else { continue };
                 let message = WatchedMessage {
-                    app: Some(client.home.app()),
+                    app: Some(client.home().app()),
                     is_open: true,
                     link_us,
                     answers: watch.answered(slot, summary, now),
@@ -428,7 +428,7 @@ impl Watches {
             }
         }
         if !awaited.is_empty() {
-            self.unwritten.push(slot, client.serial, bytes, (now, awaited));
+            self.unwritten.push(slot, client.serial(), bytes, (now, awaited));
         }
     }
 
@@ -446,7 +446,7 @@ impl Watches {
             let at = frame.as_ptr();
             if !known.iter().any(|(known, _)| *known == at) {
                 let Some(Unframed::Payload(messages)) = unframe_whole(frame) else { continue };
-                let mut summaries = read(client.content, &messages, self.show_payloads());
+                let mut summaries = read(client.content(), &messages, self.show_payloads());
                 summaries.retain(|summary| self.all.iter().any(|watch| watch.follows_method_of(summary)));
                 known.push((at, summaries));
             }
@@ -493,14 +493,14 @@ impl Watches {
 
 /// Bytes that wait for a client.
 fn wait_of(connections: &Connections, slot: Slot, serial: Serial) -> Wait {
-    let Some(client) = connections.get(slot).filter(|client| client.serial == serial) else { return Wait::Gone };
-    let held = client.cold.resumption.as_ref().map_or(0, |resumption| resumption.ownership.waiting_bytes());
-    if client.is_away() { Wait::Away } else { Wait::Bytes(client.outbox.bytes() + held) }
+    let Some(client) = connections.get(slot).filter(|client| client.serial() == serial) else { return Wait::Gone };
+    let held = client.cold().resumption().map_or(0, |resumption| resumption.ownership().waiting_bytes());
+    if client.is_away() { Wait::Away } else { Wait::Bytes(client.wire().bytes() + held) }
 }
 
 /// User of the connection of this id, if it is still there.
 fn user_at(connections: &Connections, slot: Slot, id: &str) -> Option<String> {
-    let client = connections.get(slot).filter(|client| client.id.starts_with(id))?;
+    let client = connections.get(slot).filter(|client| client.id().starts_with(id))?;
     connections.user_of(client).map(Into::into)
 }
 

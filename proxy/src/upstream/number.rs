@@ -36,6 +36,12 @@ impl From<u32> for HubIndex {
     }
 }
 
+impl Default for AppServerId {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 impl AppServerId {
     /// No app server: of a client without a home.
     pub(crate) const NONE: Self = Self(u32::MAX);

@@ -8,7 +8,7 @@ use super::*;
 use crate::shard::command::MembershipChange;
 use crate::shard::command::audience::SendOrigin;
 use crate::shard::connection::SetName;
-use crate::shard::connection::{PauseReason, Status};
+use crate::shard::connection::{LifeCycle, PauseReason};
 use crate::shard::delivery::framed::Framed;
 use crate::shard::testbed::{Testbed, whole_id};
 use crate::upstream::LinkHandle;
@@ -56,9 +56,9 @@ fn a_slot_that_another_connection_has_by_now_gets_nothing() {
 fn the_first_data_opens_a_connection() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
-    bed.state.core.connections.get_mut(ann).unwrap().status = Status::Opening { until: 99 };
+    *bed.state.core.connections.get_mut(ann).unwrap().life_mut() = LifeCycle::default();
     bed.apply(vec![one(&bed, "ann", ann, OWN, data("{};"))]);
-    assert!(bed.state.core.connections.get(ann).unwrap().is_open());
+    assert!(bed.state.core.connections.get(ann).unwrap().life().is_open());
 }
 
 #[test]
@@ -87,9 +87,9 @@ fn an_app_server_pauses_and_resumes_a_client() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
     bed.apply(vec![one(&bed, "ann", ann, OWN, ConnectionCommand::Flow { operation: FlowOperation::Pause, by: None })]);
-    assert!(bed.state.core.connections.get(ann).unwrap().pause_reasons().contains(PauseReason::AppServer));
+    assert!(bed.state.core.connections.get(ann).unwrap().pauses().contains(PauseReason::AppServer));
     bed.apply(vec![one(&bed, "ann", ann, OWN, ConnectionCommand::Flow { operation: FlowOperation::Resume, by: None })]);
-    assert!(bed.state.core.connections.get(ann).unwrap().pause_reasons().are_none());
+    assert!(bed.state.core.connections.get(ann).unwrap().pauses().is_empty());
 }
 
 #[test]
@@ -97,10 +97,10 @@ fn a_client_with_the_maximum_of_pending_calls_is_paused_until_one_is_answered() 
     let mut bed = Testbed::with(|settings| settings.rehoming.pending_calls_max = 1);
     let ann = bed.client("ann");
     bed.state.core.begin_call(ann, "1");
-    assert!(bed.state.core.connections.get(ann).unwrap().pause_reasons().contains(PauseReason::PendingCalls));
+    assert!(bed.state.core.connections.get(ann).unwrap().pauses().contains(PauseReason::PendingCalls));
     let answer = "{\"type\":3,\"invocationId\":\"1\",\"result\":2}\u{1e}";
     bed.apply(vec![one(&bed, "ann", ann, OWN, data(answer))]);
-    assert!(bed.state.core.connections.get(ann).unwrap().pause_reasons().are_none());
+    assert!(bed.state.core.connections.get(ann).unwrap().pauses().is_empty());
     assert_eq!(bed.received(ann).len(), 1);
 }
 

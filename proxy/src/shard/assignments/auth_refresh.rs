@@ -16,7 +16,6 @@ use crate::auth::{ClientTerms, user_in_claims};
 use crate::clock::unix_seconds;
 use crate::metrics::RefreshOutcome;
 use crate::shard::command::PendingAck;
-use crate::shard::connection::{Opening, Resumption};
 use crate::shard::shard_core::ShardCore;
 use crate::shard::shard_state::ShardState;
 use crate::shard::slot::Slot;
@@ -25,11 +24,11 @@ use crate::shard::slot::Slot;
 pub(crate) fn refresh_auth(state: &mut ShardState, slot: Slot, refresh: RefreshAuth, ack: &PendingAck) {
     let Some(client) = state.core.connections.live(slot) else { return };
     // Another node has it by now, and answers.
-    if client.cold.resumption.as_deref().is_some_and(|resumption| resumption.ownership.is_given()) {
+    if client.cold().resumption().is_some_and(|resumption| resumption.ownership().is_given()) {
         return;
     }
     let Some(hub) = state.core.hub_of(client) else { return };
-    let (id, user) = (ByteString::from(&*client.id), state.core.connections.user_of(client));
+    let (id, user) = (ByteString::from(&**client.id()), state.core.connections.user_of(client));
     let counters = &state.core.context.counters.refreshes;
     if let Some((outcome, status, problem)) = refusal(&state.core, user, &refresh.claims) {
         counters.of(outcome).increment();
@@ -50,14 +49,13 @@ pub(crate) fn refresh_auth(state: &mut ShardState, slot: Slot, refresh: RefreshA
     }
     let log_in = RefreshedLogIn { claims: kept, expires_s: ends_s };
     let Some(client) = state.core.connections.live_mut(slot) else { return };
-    let is_moving = |it: &&mut Resumption| it.looked_app.is_some() || it.ownership.is_arriving();
-    if let Some(resumption) = client.cold.resumption.as_deref_mut().filter(is_moving) {
-        resumption.refreshed = Some(Box::new(log_in.clone()));
+    if let Some(resumption) = client.cold_mut().resumption_mut() {
+        resumption.refresh(&log_in);
     }
     let update = ConnectionClaims { connection_id: id, claims: refresh.claims };
     let update = ServiceMessage::UpdateConnectionClaims(update);
-    client.home.send(&update);
-    client.cold.sides.iter().flat_map(|sides| sides.iter()).for_each(|side| side.link.send(&update));
+    client.home().send(&update);
+    client.assignments().sides().into_iter().flat_map(|sides| sides.iter()).for_each(|side| side.link.send(&update));
     keep_log_in(state, slot, log_in);
 }
 
@@ -68,17 +66,17 @@ pub(crate) fn keep_log_in(state: &mut ShardState, slot: Slot, log_in: RefreshedL
         state.assignments.token_expiries.set(slot, expires_s);
     }
     let Some(client) = state.core.connections.live(slot) else { return };
-    let weight = client.cold.head.clone();
-    let Some(open) = client.cold.opening.as_ref().and_then(Opening::read) else { return };
-    let opening = state.core.intern_opening(&OpenConnection { claims, ..open }, weight);
+    let weight = client.cold().head();
+    let Some(open) = client.cold().read_opening() else { return };
+    let opening = state.core.intern_opening(&OpenConnection { claims, ..open }, weight.clone());
     if let Some(client) = state.core.connections.live_mut(slot) {
-        client.cold.opening = Some(opening);
+        client.cold_mut().keep_opening(Some(opening), weight);
     }
 }
 
 /// Answers with the claims of a client.
 pub(crate) fn tell_claims(core: &ShardCore, slot: Slot, ack: &PendingAck) {
-    let opening = core.connections.live(slot).and_then(|client| client.cold.opening.as_ref()?.read());
+    let opening = core.connections.live(slot).and_then(|client| client.cold().read_opening());
     opening.iter().for_each(|opening| ack.found_with(claims_to_payload(&opening.claims)));
 }
 

@@ -18,7 +18,7 @@ use trunkline_protocol::service::{DataType, FlowOperation};
 
 use crate::bounded::Deadlines;
 use crate::shard::command::LinkLoss;
-use crate::shard::connection::{Client, LetGo, OldStay, Role, flow};
+use crate::shard::connection::{Client, Role, flow};
 use crate::shard::content::Content;
 use crate::shard::shard_core::ShardCore;
 use crate::shard::slot::{Serial, Slot};
@@ -51,30 +51,28 @@ impl Probes {
     pub(super) fn ask(&mut self, core: &mut ShardCore, slot: Slot, link: &HomeLink) -> Option<bool> {
         let until = core.tick.saturating_add(ANSWER_TICKS);
         let client = core.connections.live_mut(slot)?;
-        let since = match client.cold.old_stay {
-            _ if client.home.app() != link.app() => {
-                client.cold.old_stay = OldStay::Clear;
-                return None;
-            }
-            OldStay::Replaced { .. } => {
-                // One that is there and only slow, or that has not sent what it had before the pause, answers this.
-                link.send(&flow(&client.id, FlowOperation::Pause));
-                client.cold.old_stay = OldStay::Replaced { until: core.tick.saturating_add(LATE_TICKS) };
-                return None;
-            }
-            OldStay::Unknown { since } => since,
-            OldStay::Clear | OldStay::Asked { .. } => return None,
-        };
-        if !link.queue(&flow(&client.id, FlowOperation::Resume)) {
+        if client.home().app() != link.app() {
+            client.cold_mut().stay_mut().leave_app();
+            return None;
+        }
+        if client.cold().stay().is_reopened() {
+            // An app server that has it, and is only slow, answers this.
+            link.send(&flow(client.id(), FlowOperation::Pause));
+            client.cold_mut().stay_mut().reopen(core.tick.saturating_add(LATE_TICKS));
+            return None;
+        }
+        if !client.cold().stay().is_lost() {
+            return None;
+        }
+        if !link.queue(&flow(client.id(), FlowOperation::Resume)) {
             return Some(false);
         }
-        link.send(&flow(&client.id, FlowOperation::Pause));
-        (client.cold.old_stay, client.cold.held_until) = (OldStay::Asked { since }, until);
-        client.cold.moving_to = Some(link.clone());
-        let (now, serial) = (core.tick, client.serial);
+        link.send(&flow(client.id(), FlowOperation::Pause));
+        client.cold_mut().stay_mut().probe(link, until);
+        let (now, serial) = (core.tick, client.serial());
         client.change_assignment(&Role::Home, now, |home| {
             home.open(link.app(), Role::Home.stage_at_first(true));
-            home.holds_input = true;
+            home.hold_input();
         });
         core.connections.set_home(slot, link);
         self.asked.push((slot, serial), until);
@@ -87,19 +85,15 @@ impl Probes {
         let now = core.tick;
         let (mut unanswered, mut due) = (Vec::new(), Vec::new());
         for (slot, serial) in self.asked.take_due(now) {
-            let client = core.connections.get_current(slot, serial).filter(|client| !client.is_closing());
+            let client = core.connections.get_current(slot, serial).filter(|client| !client.life().is_closed());
             let Some(client) = client else { continue };
-            let is_leaving = || client.cold.assignment.is_leaving || client.is_in_transit();
-            match client.cold.old_stay {
-                OldStay::Asked { .. } if client.cold.held_until <= now => {
-                    client.cold.old_stay = OldStay::Replaced { until: now };
-                    client.cold.moving_to = None;
-                    unanswered.push(slot);
-                }
-                OldStay::Unknown { .. } if client.home.is_open() && !is_leaving() => {
-                    due.push((slot, client.home.clone()))
-                }
-                _ => {}
+            if client.cold_mut().stay_mut().unanswered(now) {
+                unanswered.push(slot);
+                continue;
+            }
+            let is_leaving = client.assignments().home().is_leaving() || client.is_in_transit();
+            if client.cold().stay().is_lost() && client.home().is_open() && !is_leaving {
+                due.push((slot, client.home().clone()));
             }
         }
         for (slot, home) in due {
@@ -110,64 +104,38 @@ impl Probes {
     }
 }
 
-impl Client {
-    /// Takes note that the link of its home is lost at this tick. What its app server has of it is known only if that
-    /// has noticed, and was known before.
-    pub(crate) fn lose_link(&mut self, loss: &LinkLoss, now: u32) {
-        let since = match self.cold.old_stay {
-            OldStay::Unknown { since } | OldStay::Asked { since } => since,
-            OldStay::Clear | OldStay::Replaced { .. } => now,
-        };
-        let is_unknown = loss.may_be_unnoticed || self.is_sought(now);
-        self.cold.old_stay = if is_unknown { OldStay::Unknown { since } } else { OldStay::Clear };
-        self.cold.held_until = now.saturating_add(loss.noticed_within_s);
-        self.cold.moving_to = None;
-        self.cold.assignment.let_go.get_or_insert(LetGo::Ended);
-    }
+/// Notes that the link of a client's home is lost at this tick.
+pub(crate) fn lose_home_link(client: &mut Client, loss: &LinkLoss, now: u32) {
+    client.cold_mut().stay_mut().link_lost(now, loss.noticed_within_s, loss.may_be_unnoticed);
+    client.assignments_mut().home_mut().end();
+}
 
-    /// Whether an answer of its app server would come too late.
-    pub(crate) fn is_lost_for_too_long(&self) -> bool {
-        let answered = self.cold.held_until.saturating_add(ANSWER_TICKS);
-        matches!(self.cold.old_stay, OldStay::Unknown { since } if answered > since.saturating_add(LOST_TIMEOUT_TICKS))
-    }
+/// Whether an answer of a client's app server would come too late.
+pub(super) fn is_lost_for_too_long(client: &Client) -> bool {
+    client.cold().stay().answers_after(ANSWER_TICKS, LOST_TIMEOUT_TICKS)
+}
 
-    /// Whether it is not certain what its app server has of it.
-    pub(crate) fn is_sought(&self, now: u32) -> bool {
-        match self.cold.old_stay {
-            OldStay::Clear => false,
-            OldStay::Unknown { .. } | OldStay::Asked { .. } => true,
-            OldStay::Replaced { until } => now < until,
-        }
+/// Whether an answer of its app server ends a client: the app server has two connections with its id, or has answered a
+/// hub handshake over the lost link.
+pub(crate) fn ends_by_answer(client: &Client, now: u32) -> bool {
+    let stay = client.cold().stay();
+    match stay.is_probing() {
+        true => !client.life().is_open(),
+        // An answer may be that to another pause.
+        false => stay.may_be_duplicated(now) && !client.is_in_transit(),
     }
+}
 
-    /// Whether its app server may have two connections under its id, and still answer for the old one.
-    fn may_be_had_twice(&self, now: u32) -> bool {
-        matches!(self.cold.old_stay, OldStay::Replaced { until } if now < until)
+/// Cancels the calls of a client that have failed here, if its app server answers a probe: it still streams to them.
+pub(crate) fn cancel_failed_calls(client: &Client) {
+    let Content::Hub(protocol) = client.content() else { return };
+    if !client.cold().stay().is_probing() {
+        return;
     }
-
-    /// Whether it can't go on now that its app server answers: that has two connections under its id, or has answered a
-    /// hub handshake over the lost link.
-    pub(crate) fn is_spoilt_by_answer(&self, now: u32) -> bool {
-        match self.cold.old_stay {
-            OldStay::Asked { .. } => !self.is_open(),
-            // An answer may be that to another pause.
-            _ => self.may_be_had_twice(now) && self.cold.moving_to.is_none() && !self.is_in_transit(),
-        }
-    }
-
-    /// Ends the search for it: its app server has it. What that still streams to calls that have failed here is
-    /// cancelled.
-    pub(crate) fn end_probe(&mut self) {
-        if !matches!(self.cold.old_stay, OldStay::Asked { .. }) {
-            return;
-        }
-        self.cold.old_stay = OldStay::Clear;
-        let Content::Hub(protocol) = self.content else { return };
-        for id in self.cold.assignment.calls.failed() {
-            let (cancel, mut encoded) =
-                (CancelInvocation { headers: Vec::new(), invocation_id: id.into() }, BytesMut::new());
-            protocol.encode(&HubMessage::CancelInvocation(cancel), &mut encoded);
-            self.home.send_data(&self.id, &encoded, DataType::Invocation.number());
-        }
+    for id in client.assignments().home().calls().failed() {
+        let cancel = CancelInvocation { headers: Vec::new(), invocation_id: id.into() };
+        let mut encoded = BytesMut::new();
+        protocol.encode(&HubMessage::CancelInvocation(cancel), &mut encoded);
+        client.home().send_data(client.id(), &encoded, DataType::Invocation.number());
     }
 }

@@ -14,7 +14,7 @@ use trunkline_protocol::service::FlowOperation;
 use crate::shard::assignments::moved_client::MovedClient;
 use crate::shard::assignments::other_app;
 use crate::shard::command::LinkLoss;
-use crate::shard::connection::{Assignment, OldStay, Role, flow};
+use crate::shard::connection::{Assignment, Role, flow};
 use crate::shard::shard_core::ShardCore;
 use crate::shard::shard_state::ShardState;
 use crate::shard::slot::{Serial, Slot};
@@ -42,17 +42,17 @@ pub(crate) fn reassign_all(state: &mut ShardState, hub: HubIndex, app: AppServer
     for slot in state.core.connections.at_app(hub, app) {
         let (now, until) = (state.core.tick, state.core.tick + HAND_OVER_TICKS);
         let Some(client) = state.core.connections.live_mut(slot) else { continue };
-        if !client.can_move() || client.cold.is_bound || client.cold.assignment.is_leaving {
+        if !client.can_move() || client.cold().origin().is_bound || client.assignments().home().is_leaving() {
             continue;
         }
         client.change_assignment(&Role::Home, now, Assignment::ask_to_hand_over);
-        if client.cold.moving_to.is_none()
-            && client.cold.assignment.calls.are_none()
-            && !state.core.context.shared.client_results.is_waiting_for(&client.id)
+        if !client.cold().stay().is_moving()
+            && client.assignments().home().calls().are_none()
+            && !state.core.context.shared.client_results.is_waiting_for(client.id())
         {
             state.reassign_elsewhere(slot);
         } else {
-            let serial = client.serial;
+            let serial = client.serial();
             state.hand_overs.push((slot, serial), until);
         }
     }
@@ -101,20 +101,14 @@ fn pool_of(core: &ShardCore, link: &LinkHandle) -> Option<Arc<Pool>> {
 /// Begins to move a client to another link of its app server.
 fn move_to(state: &mut ShardState, slot: Slot, link: &HomeLink) {
     let (now, until) = (state.core.tick, state.core.tick + HAND_OVER_TICKS);
-    let Some(client) = state.core.connections.live_mut(slot).filter(|client| client.is_open()) else { return };
-    if client.cold.is_settled
-        || client.cold.moving_to.is_some()
-        || client.is_sought(now)
-        || client.cold.assignment.is_leaving
-        || client.home.id() == link.id()
-        || client.is_in_transit()
-    {
+    let Some(client) = state.core.connections.live_mut(slot).filter(|client| client.life().is_open()) else { return };
+    let stays = client.assignments().home().is_leaving() || client.home().id() == link.id() || client.is_in_transit();
+    if stays || !client.cold_mut().stay_mut().begin_move(link, now) {
         return;
     }
-    client.cold.moving_to = Some(link.clone());
-    client.change_assignment(&Role::Home, now, |home| home.holds_input = true);
-    client.home.send(&flow(&client.id, FlowOperation::Pause));
-    let serial = client.serial;
+    client.change_assignment(&Role::Home, now, |home| home.hold_input());
+    client.home().send(&flow(client.id(), FlowOperation::Pause));
+    let serial = client.serial();
     state.hand_overs.push((slot, serial), until);
 }
 
@@ -130,20 +124,20 @@ pub(crate) fn moving_link_lost(state: &mut ShardState, loss: &LinkLoss) {
     let (now, at) = (state.core.tick, state.core.tick.saturating_add(loss.noticed_within_s));
     for (until, &(slot, serial)) in state.hand_overs.iter() {
         if let Some(client) = state.core.connections.get_current(slot, serial)
-            && client.home.id() == loss.link
-            && client.cold.moving_to.is_some()
-            && !client.is_sought(now)
+            && client.home().id() == loss.link
+            && client.cold().stay().is_moving()
+            && !client.cold().stay().is_uncertain(now)
         {
             // It is not read since then.
-            client.cold.old_stay = OldStay::Unknown { since: until.saturating_sub(HAND_OVER_TICKS) };
+            client.cold_mut().stay_mut().mark_lost(until.saturating_sub(HAND_OVER_TICKS));
         }
     }
     for (_, &MovedClient { slot, serial, from }) in state.moved.iter() {
         if let Some(client) = state.core.connections.get_current(slot, serial)
-            && (from == loss.link || client.home.id() == loss.link)
-            && !client.is_sought(now)
+            && (from == loss.link || client.home().id() == loss.link)
+            && !client.cold().stay().is_uncertain(now)
         {
-            client.cold.old_stay = OldStay::Unknown { since: now };
+            client.cold_mut().stay_mut().mark_lost(now);
             state.assignments.reassignment.ask_at(at, slot, serial);
         }
     }
@@ -153,10 +147,9 @@ pub(crate) fn moving_link_lost(state: &mut ShardState, loss: &LinkLoss) {
 pub(crate) fn end_move(state: &mut ShardState, slot: Slot) {
     let now = state.core.tick;
     let Some(client) = state.core.connections.live_mut(slot) else { return };
-    client.cold.moving_to = None;
-    match client.cold.assignment.is_leaving {
+    match client.assignments().home().is_leaving() {
         true => state.reassign_if_ready(slot),
-        false => client.change_assignment(&Role::Home, now, |home| home.holds_input = false),
+        false => client.change_assignment(&Role::Home, now, |home| home.read_on()),
     }
 }
 
@@ -168,9 +161,9 @@ pub(crate) fn end_late_hand_overs(state: &mut ShardState) {
         let client = state.core.connections.get_current(*slot, *serial);
         if until.saturating_sub(HAND_OVER_TICKS - READ_ON_TICKS) <= now
             && let Some(client) =
-                client.filter(|client| client.cold.assignment.is_leaving && client.cold.moving_to.is_none())
+                client.filter(|client| client.assignments().home().is_leaving() && !client.cold().stay().is_moving())
         {
-            client.change_assignment(&Role::Home, now, |home| home.holds_input = false);
+            client.change_assignment(&Role::Home, now, |home| home.read_on());
         }
     }
     // Results of clients come over other ways than the answers to their calls.
@@ -182,14 +175,13 @@ pub(crate) fn end_late_hand_overs(state: &mut ShardState) {
     }
     for (slot, serial) in state.hand_overs.take_due(now) {
         let Some(client) = state.core.connections.get_current(slot, serial) else { continue };
-        if matches!(client.cold.old_stay, OldStay::Asked { .. }) {
+        if client.cold().stay().is_probing() {
             // Its move has ended, and its app server is asked for it.
-        } else if client.cold.moving_to.is_some() {
-            // Its late answer could be taken for that to the next pause.
-            client.cold.is_settled = true;
-            client.home.send(&flow(&client.id, FlowOperation::Resume));
+        } else if client.cold_mut().stay_mut().give_up_move() {
+            // A late answer could be taken for that to the next pause.
+            client.home().send(&flow(client.id(), FlowOperation::Resume));
             end_move(state, slot);
-        } else if client.cold.assignment.is_leaving && !client.home.capabilities().confirms_hand_over {
+        } else if client.assignments().home().is_leaving() && !client.home().capabilities().confirms_hand_over {
             state.reassign_elsewhere(slot);
         }
     }

@@ -20,7 +20,7 @@ use trunkline_protocol::cause::Cause;
 use crate::clock::unix_ms;
 use crate::routing::MirrorRule;
 use crate::shard::assignments::answer_diff::{AnswerDifference, Answerer, SeenDifference};
-use crate::shard::connection::{Client, ColdState, Connections, MirrorCopies, MirrorCopy, MirrorOrder, Opening};
+use crate::shard::connection::{Client, Connections, MirrorCopies, MirrorCopy, MirrorOrder, Opening};
 use crate::shard::content::Content;
 use crate::shard::shard_context::ShardContext;
 use crate::shard::shard_core::ShardCore;
@@ -45,21 +45,21 @@ impl MirroredConnections {
         let rules = hub.rules();
         let now = core.tick;
         let Some(client) = core.connections.live_mut(slot) else { return };
-        let mut before = client.cold.mirrors.take().map(|copies| *copies).unwrap_or_default();
-        let wanted = rules.iter().flat_map(|rules| rules.mirrors_of(&client.id));
+        let mut before = client.cold_mut().replace_mirrors(MirrorCopies::new());
+        let wanted = rules.iter().flat_map(|rules| rules.mirrors_of(client.id()));
         let copies: MirrorCopies = wanted
             .map(|rule| {
                 let known = before.iter().position(|copy| copy.rule().is_same(rule));
                 known.map_or_else(|| MirrorCopy::new(rule.clone()), |place| before.swap_remove(place))
             })
             .collect();
-        before.iter().for_each(|copy| copy.end(&client.id, Cause::ClientClosed));
+        before.iter().for_each(|copy| copy.end(client.id(), Cause::ClientClosed));
         core.delivery.watches.set_copied(slot, copies.iter().any(|copy| copy.rule().copies_down));
         if copies.is_empty() {
             self.0.swap_remove(&slot);
             return;
         }
-        client.cold.mirrors = Some(Box::new(copies));
+        client.cold_mut().replace_mirrors(copies);
         self.0.insert(slot);
         open_copies(&core.context.shared.hubs, client, hub, now);
     }
@@ -75,16 +75,16 @@ impl MirroredConnections {
     #[cold]
     fn copy_up(&mut self, core: &mut ShardCore, slot: Slot, (bytes, count): (&[u8], u64), data_type: i64) {
         let now = core.tick;
-        let Some(client) = core.connections.get_mut(slot).filter(|client| client.cold.mirrors.is_some()) else {
+        let Some(client) = core.connections.get_mut(slot).filter(|client| client.cold().has_mirrors()) else {
             return;
         };
-        let any_lost = client.cold.mirrors.iter().any(|copies| copies.iter().any(MirrorCopy::is_lost));
-        if any_lost && let Some(hub) = core.context.shared.hubs.at(client.home.hub()) {
+        let any_lost = client.cold_mut().mirrors_mut().any(|copy| copy.is_lost());
+        if any_lost && let Some(hub) = core.context.shared.hubs.at(client.home().hub()) {
             open_copies(&core.context.shared.hubs, client, &hub, now);
         }
-        let content = client.content;
-        for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
-            copy.send((&client.id, content), (bytes, count), data_type, now);
+        let (id, content) = (client.id().clone(), client.content());
+        for copy in client.cold_mut().mirrors_mut() {
+            copy.send((&id, content), (bytes, count), data_type, now);
         }
     }
 
@@ -100,9 +100,10 @@ impl MirroredConnections {
     pub(crate) fn report_late_answers(&self, context: &ShardContext, connections: &mut Connections, now: u32) {
         for slot in &self.0 {
             let Some(client) = connections.get_mut(*slot) else { continue };
-            for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
+            let (id, hub) = (client.id().clone(), client.home().hub());
+            for copy in client.cold_mut().mirrors_mut() {
                 for difference in copy.take_late(now) {
-                    report(context, (&client.id, client.home.hub()), copy.rule(), difference);
+                    report(context, (&id, hub), copy.rule(), difference);
                 }
             }
         }
@@ -111,12 +112,13 @@ impl MirroredConnections {
     /// Ends the copies at a mirror's app server that is about to stop; they go on at another one.
     pub(crate) fn leave_mirrors(&self, connections: &mut Connections, hub: HubIndex, app: AppServerId) {
         for slot in &self.0 {
-            let Some(client) = connections.get_mut(*slot).filter(|client| client.home.hub() == hub) else {
+            let Some(client) = connections.get_mut(*slot).filter(|client| client.home().hub() == hub) else {
                 continue;
             };
-            for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
+            let id = client.id().clone();
+            for copy in client.cold_mut().mirrors_mut() {
                 if copy.is_at(app) {
-                    copy.end(&client.id, Cause::ClientClosed);
+                    copy.end(&id, Cause::ClientClosed);
                     copy.lose();
                 }
             }
@@ -130,18 +132,17 @@ impl MirroredConnections {
         }
         core.delivery.watches.set_copied(slot, false);
         let Some(client) = core.connections.get_mut(slot) else { return };
-        if let Some(copies) = client.cold.mirrors.take() {
-            copies.iter().for_each(|copy| copy.end(&client.id, cause));
-        }
+        let copies = client.cold_mut().replace_mirrors(MirrorCopies::new());
+        copies.iter().for_each(|copy| copy.end(client.id(), cause));
     }
 
     /// Gives a client that has come from another node the group that its app server is of, and its mirrors.
     pub(crate) fn join_rules(&mut self, core: &mut ShardCore, slot: Slot) {
         let Some(client) = core.connections.live(slot) else { return };
-        let (hubs, home) = (&core.context.shared.hubs, &client.home);
+        let (hubs, home) = (&core.context.shared.hubs, client.home());
         let group = hubs.at(home.hub()).and_then(|hub| hubs.groups().find(&hub.group_of(home.app())));
         if let Some(client) = core.connections.live_mut(slot) {
-            client.cold.group = group;
+            client.cold_mut().set_group(group);
         }
         self.refresh_mirrors(core, slot);
     }
@@ -157,18 +158,19 @@ impl MirroredConnections {
 
 /// Opens the copies of a connection that have no app server, where one can be reached.
 fn open_copies(hubs: &HubRegistry, client: &mut Client, hub: &Hub, now: u32) {
-    let (id, content, is_open, primary) = (&client.id, client.content, client.is_open(), client.home.app());
-    let ColdState { mirrors, opening, .. } = &mut *client.cold;
-    for copy in mirrors.iter_mut().flat_map(|copies| copies.iter_mut()).filter(|copy| copy.is_lost()) {
+    let (id, content, is_open) = (client.id().clone(), client.content(), client.life().is_open());
+    let primary = client.home().app();
+    let (copies, opening) = client.cold_mut().mirrors_with_opening();
+    for copy in copies.filter(|copy| copy.is_lost()) {
         // Looked for once a tick.
         if !copy.try_again(now) {
             continue;
         }
-        let Some(open) = opening.as_ref().and_then(Opening::read) else { continue };
+        let Some(open) = opening.and_then(Opening::read) else { continue };
         let Some(link) = hub.choose_home_in(copy.group()) else { continue };
         // A client that is open has begun elsewhere: its copy is answered no handshake.
         let from = is_open.then(|| hubs.instance(primary));
-        copy.open(link, (id, content), open, from.as_deref());
+        copy.open(link, (&id, content), open, from.as_deref());
     }
 }
 
@@ -177,9 +179,10 @@ fn open_copies(hubs: &HubRegistry, client: &mut Client, hub: &Hub, now: u32) {
 pub(crate) fn copy_down(connections: &mut Connections, copies: Vec<(Slot, Bytes)>) {
     for (slot, messages) in copies {
         let Some(client) = connections.get_mut(slot) else { continue };
-        let Content::Hub(protocol) = client.content else { continue };
-        for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
-            copy.send_down(&client.id, protocol, &messages);
+        let Content::Hub(protocol) = client.content() else { continue };
+        let id = client.id().clone();
+        for copy in client.cold_mut().mirrors_mut() {
+            copy.send_down(&id, protocol, &messages);
         }
     }
 }
@@ -187,21 +190,22 @@ pub(crate) fn copy_down(connections: &mut Connections, copies: Vec<(Slot, Bytes)
 /// Compares messages of a mirror's app server, which the client does not get, or else of the primary one.
 #[cold]
 pub(crate) fn compare(context: &ShardContext, client: &mut Client, payload: &[u8], mirror: Option<AppServerId>) {
-    let Content::Hub(protocol) = client.content else { return };
-    for copy in client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()) {
+    let Content::Hub(protocol) = client.content() else { return };
+    let (id, hub) = (client.id().clone(), client.home().hub());
+    for copy in client.cold_mut().mirrors_mut() {
         if mirror.is_some_and(|app| !copy.is_at(app)) {
             continue;
         }
         let from = if mirror.is_some() { Answerer::Mirror } else { Answerer::Primary };
         for difference in copy.compare(protocol, from, payload) {
-            report(context, (&client.id, client.home.hub()), copy.rule(), difference);
+            report(context, (&id, hub), copy.rule(), difference);
         }
     }
 }
 
 /// Takes the order of a mirror's app server about a copy: a pause, or its end.
 pub(crate) fn control_copy(client: &mut Client, app: AppServerId, order: MirrorOrder) {
-    let copies = client.cold.mirrors.iter_mut().flat_map(|copies| copies.iter_mut());
+    let copies = client.cold_mut().mirrors_mut();
     copies.filter(|copy| copy.is_at(app)).for_each(|copy| copy.obey(order));
 }
 

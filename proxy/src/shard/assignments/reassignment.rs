@@ -21,9 +21,7 @@ use crate::shard::assignments::client_probe::Probes;
 use crate::shard::assignments::unheard_end::{UnheardEnd, UnheardEnds};
 use crate::shard::close_reason::CloseReason;
 use crate::shard::command::{LinkLoss, MembershipChange};
-use crate::shard::connection::{
-    Assignment, AssignmentStage, Client, Connections, LetGo, Role, SetName, Status, open_over,
-};
+use crate::shard::connection::{Assignment, Client, Connections, ReleaseReason, Role, SetName, open_over};
 use crate::shard::shard_core::{CALL_LOST, ShardCore};
 use crate::shard::slot::{Serial, Slot};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, HubRegistry, ServerGroup};
@@ -72,17 +70,17 @@ impl Reassignment {
     pub(crate) fn ended(
         &mut self,
         client: &Client,
-        (link, group, let_go): (&HomeLink, Option<Arc<ServerGroup>>, Option<LetGo>),
+        (link, group, released): (&HomeLink, Option<Arc<ServerGroup>>, Option<ReleaseReason>),
         reason: &CloseReason,
         is_told: bool,
         now: u32,
     ) {
-        let Some(opening) = client.cold.opening.clone() else { return };
+        let Some(opening) = client.cold().opening().cloned() else { return };
         self.ends.add(UnheardEnd {
-            hub: client.home.hub(),
+            hub: client.home().hub(),
             from: link.app(),
-            is_handed_over: let_go.is_some(),
-            id: ByteString::from(&*client.id),
+            is_handed_over: released.is_some(),
+            id: ByteString::from(&**client.id()),
             opening,
             group,
             cause: reason.cause,
@@ -160,7 +158,7 @@ impl Reassignment {
         let (at_once, now) = (CLOSED_PER_TICK.max(self.unassigned().count() / CROWD_TICKS), core.tick);
         let (mut homes, mut sides) = (Vec::new(), Vec::new());
         self.waiting.retain(|(slot, role)| {
-            let assignment = core.connections.live(*slot).and_then(|client| client.assignment(role));
+            let assignment = core.connections.live(*slot).and_then(|client| client.assignments().of(role));
             let since = assignment.and_then(Assignment::waits_since);
             let is_overdue = since.is_some_and(|since| now.saturating_sub(since) >= timeout_s);
             match role {
@@ -175,7 +173,7 @@ impl Reassignment {
         });
         for (slot, group) in sides {
             debug!(slot, %group, "no app server of the group came in time");
-            let give_up = |side: &mut Assignment, _| side.stage = AssignmentStage::GivenUp;
+            let give_up = |side: &mut Assignment, _| side.give_up();
             core.change_assignment(slot, &Role::Side(group), give_up);
         }
         homes
@@ -205,7 +203,7 @@ impl Reassignment {
     fn assign(&mut self, core: &mut ShardCore, slot: Slot, role: &Role) -> bool {
         loop {
             let Some(client) = core.connections.live(slot) else { return true };
-            if !client.assignment(role).is_some_and(|assignment| assignment.wants_link()) {
+            if !client.assignments().of(role).is_some_and(|assignment| assignment.wants_link()) {
                 return true;
             }
             let Some(link) = choose(core, client, role) else { return false };
@@ -229,23 +227,23 @@ impl Reassignment {
         let timeout_ms = timeout_ms.map(|hub| hub.settings().handshake_timeout_ms);
         let hubs = &core.context.shared.hubs;
         let Some(client) = core.connections.live_mut(slot) else { return true };
-        let (id, content, is_open) = (client.id.clone(), client.content, client.is_open());
+        let (id, content, is_open) = (client.id().clone(), client.content(), client.life().is_open());
         let has_ended = client.link_of(role).is_some_and(|left| left.capabilities().ends_clients_with_link);
-        let Some(assignment) = client.assignment(role) else { return true };
-        let was_at = assignment.was_at;
+        let Some(assignment) = client.assignments().of(role) else { return true };
+        let was_at = assignment.was_at();
         // Where its client has no answer to its hub handshake, it begins anew.
         let from = was_at.filter(|_| is_open).map(|app| hubs.instance(app));
-        let items = assignment.items.as_deref().filter(|_| from.is_some());
-        let Some(mut open) = client.cold.opening_with(from.as_deref(), items) else { return true };
+        let items = assignment.items().filter(|_| from.is_some());
+        let Some(mut open) = client.cold().opening_with(from.as_deref(), items) else { return true };
         if !role.restores() {
             open.headers.retain(|(name, _)| *name != RESTORES_HEADER);
         }
         if !open_over(link, open, (&id, content)) {
             return false;
         }
-        if let Some(assignment) = client.assignment_mut(role) {
+        if let Some(assignment) = client.assignments_mut().of_mut(role) {
             if from.is_some() {
-                assignment.items = None;
+                assignment.clear_items();
             }
             // Where it was open before, no handshake is answered to it.
             assignment.open(link.app(), role.stage_at_first(was_at.is_some()));
@@ -259,19 +257,16 @@ impl Reassignment {
         }
         match role {
             Role::Home => {
-                if let (Status::Opening { .. }, Some(timeout_ms)) = (client.status, timeout_ms) {
-                    client.status = opening_until(now, timeout_ms);
+                if let Some(timeout_ms) = timeout_ms {
+                    client.life_mut().handshake_sent(opening_until(now, timeout_ms));
                 }
-                (client.cold.moving_to, client.cold.is_settled) = (None, false);
-                if has_ended && left.is_some() {
-                    client.cold.left = left;
-                }
+                client.cold_mut().stay_mut().opened(left.filter(|_| has_ended));
                 client.refresh_pauses(now);
                 tell_of_groups(&core.connections, hubs, slot, link);
                 core.connections.set_home(slot, link);
             }
             Role::Side(group) => {
-                if let Some(side) = client.cold.sides.as_mut().and_then(|sides| sides.of_group(group)) {
+                if let Some(side) = client.assignments_mut().sides_mut().and_then(|sides| sides.of_group(group)) {
                     side.link = link.clone();
                 }
                 client.refresh_pauses(now);
@@ -288,17 +283,17 @@ fn choose(core: &ShardCore, client: &Client, role: &Role) -> Option<HomeLink> {
         Role::Side(group) => hub.choose_home_near(left, group),
         // Behind what its app server was asked over this link.
         Role::Home
-            if client.cold.old_stay.is_replaced() && client.home.is_open() && client.home.may_carry_clients() =>
+            if client.cold().stay().is_reopened() && client.home().is_open() && client.home().may_carry_clients() =>
         {
-            Some(client.home.clone())
+            Some(client.home().clone())
         }
         Role::Home => {
-            let home = match client.cold.is_bound {
+            let home = match client.cold().origin().is_bound {
                 true => hub.choose_home_at(left),
-                false => hub.choose_home_near(left, client.cold.group_name()),
+                false => hub.choose_home_near(left, client.cold().group_name()),
             };
             // Too early, it would take it for the one that it has, and then end both.
-            home.filter(|home| home.app() != left || core.tick >= client.cold.held_until)
+            home.filter(|home| home.app() != left || client.cold().stay().is_accepted_again(core.tick))
         }
     }
 }
@@ -308,7 +303,7 @@ fn tell_of_groups(connections: &Connections, hubs: &HubRegistry, slot: Slot, hom
     let Some(client) = connections.get(slot).filter(|_| hubs.restores(home)) else { return };
     for set in connections.sets().of(client) {
         if let SetName::Group(group) = set {
-            home.send(&MembershipChange::Join(group.into()).notice(&client.id));
+            home.send(&MembershipChange::Join(group.into()).notice(client.id()));
         }
     }
 }
@@ -320,11 +315,11 @@ fn moved_remembered_s(resume_window_ms: u64) -> u32 {
     window_s.saturating_mul(2).saturating_add(5)
 }
 
-/// Status of a client connection that waits for the answer to its hub handshake from this tick on.
+/// Tick at which a client connection closes that waits for the answer to its hub handshake from this one on.
 #[must_use]
-pub(crate) fn opening_until(now: u32, handshake_timeout_ms: u64) -> Status {
+pub(crate) fn opening_until(now: u32, handshake_timeout_ms: u64) -> u32 {
     let timeout_s = u32::try_from(handshake_timeout_ms.div_ceil(1000)).unwrap_or(u32::MAX);
-    Status::Opening { until: now.saturating_add(timeout_s).saturating_add(1) }
+    now.saturating_add(timeout_s).saturating_add(1)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::shard::assignments::reassignment::Reassignment;
 use crate::shard::close_reason::CloseReason;
 use crate::shard::command::LinkLoss;
 use crate::shard::connection::{
-    Assignment, AssignmentStage, Client, LetGo, PauseReason, Role, SideHome, SideHomes, Status,
+    Assignment, AssignmentStage, Client, PauseReason, ReleaseReason, Role, SideHome, SideHomes,
 };
 use crate::shard::shard_core::{CALL_LOST, ShardCore};
 use crate::shard::shared::history::short;
@@ -58,9 +58,9 @@ impl SidedClients {
         group: &Arc<str>,
     ) -> SideChoice {
         let Some(client) = core.connections.live_mut(slot) else { return SideChoice::Waits };
-        if matches!(client.status, Status::Opening { .. }) {
+        if client.life().is_opening() {
             // Its home may still refuse it.
-            client.pause(PauseReason::Unassigned);
+            client.pauses_mut().add(PauseReason::Unassigned);
             return SideChoice::Waits;
         }
         self.add_side(core, slot, group);
@@ -72,7 +72,7 @@ impl SidedClients {
         }
         reassignment.assign_or_wait(core, slot, &role);
         let Some(side) = core.side_mut(slot, group) else { return SideChoice::Waits };
-        match side.assignment.stage {
+        match side.assignment.stage() {
             AssignmentStage::Opening | AssignmentStage::Open => SideChoice::Ready(side.link.clone()),
             AssignmentStage::Refused => SideChoice::Fails(refused(group)),
             AssignmentStage::GivenUp => SideChoice::Fails(given_up(group)),
@@ -109,8 +109,8 @@ impl SidedClients {
     /// Adds a side home without an app server, unless the client has one of the group.
     fn add_side(&mut self, core: &mut ShardCore, slot: Slot, group: &Arc<str>) {
         let Some(client) = core.connections.live_mut(slot) else { return };
-        let nowhere = LinkHandle::nowhere(client.home.hub_identity().clone());
-        let sides = client.cold.sides.get_or_insert_default();
+        let nowhere = LinkHandle::nowhere(client.home().hub_identity().clone());
+        let sides = client.assignments_mut().sides_to_fill();
         if sides.of_group(group).is_none() {
             sides.add(SideHome::new(group.clone(), Arc::new(nowhere)));
             self.all.insert(slot);
@@ -122,9 +122,9 @@ impl SidedClients {
         for (slot, role) in
             self.sides_where(core, |side| side.link.id() == loss.link && side.assignment.is_known_there())
         {
-            let assignment = core.connections.live_mut(slot).and_then(|client| client.assignment_mut(&role));
+            let assignment = core.connections.live_mut(slot).and_then(|client| client.assignments_mut().of_mut(&role));
             if let Some(assignment) = assignment.filter(|_| loss.is_goodbye) {
-                assignment.let_go = Some(LetGo::Ended);
+                assignment.end();
             }
             core.leave(slot, &role, CALL_LOST);
             reassignment.assign_or_wait(core, slot, &role);
@@ -135,7 +135,7 @@ impl SidedClients {
     fn sides_where(&self, core: &ShardCore, is_wanted: impl Fn(&SideHome) -> bool) -> Vec<(Slot, Role)> {
         let mut found = Vec::new();
         for &slot in &self.all {
-            let sides = core.connections.live(slot).and_then(|client| client.cold.sides.as_ref());
+            let sides = core.connections.live(slot).and_then(|client| client.assignments().sides());
             let sides = sides.into_iter().flat_map(|sides| sides.iter()).filter(|side| is_wanted(side));
             found.extend(sides.map(|side| (slot, Role::Side(side.group.clone()))));
         }
@@ -144,7 +144,7 @@ impl SidedClients {
 
     /// Gives side homes that an app server has refused another one, whose link has opened.
     pub(crate) fn link_opened(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment, link: &LinkHandle) {
-        let is_refused = |side: &SideHome| side.assignment.stage == AssignmentStage::Refused;
+        let is_refused = |side: &SideHome| side.assignment.stage() == AssignmentStage::Refused;
         for (slot, role) in self.sides_where(core, |side| is_refused(side) && side.link.app() != link.app()) {
             core.leave(slot, &role, CALL_LOST);
             reassignment.assign_or_wait(core, slot, &role);
@@ -190,10 +190,10 @@ impl SidedClients {
         reason: &CloseReason,
     ) {
         let Some(client) = core.connections.live_mut(slot) else { return };
-        let Some(sides) = &mut client.cold.sides else { return };
+        let Some(sides) = client.assignments_mut().sides_mut() else { return };
         let side = sides.remove(group);
         if sides.are_none() {
-            client.cold.sides = None;
+            client.assignments_mut().take_sides();
             self.forget(slot);
         }
         client.refresh_pauses(core.tick);
@@ -225,14 +225,13 @@ impl SidedClients {
         reason: &CloseReason,
     ) {
         // An app server that has become the home has the connection still.
-        let home_of = |client: &&Client| client.home.app() != side.link.app();
+        let home_of = |client: &&Client| client.home().app() != side.link.app();
         let Some(client) = core.connections.get(slot).filter(home_of) else { return };
-        let is_told = side.assignment.is_known_there() && side.link.queue(&reason.notice_for(&side.link, &client.id));
-        let Assignment { stage, was_at, let_go, .. } = side.assignment;
-        let was_open = stage == AssignmentStage::Open || was_at.is_some();
-        if was_open && let_go != Some(LetGo::Ended) {
+        let is_told = side.assignment.is_known_there() && side.link.queue(&reason.notice_for(&side.link, client.id()));
+        let released = side.assignment.released();
+        if side.assignment.was_open() && released != Some(ReleaseReason::Ended) {
             let group = core.context.shared.hubs.groups().find(&side.group);
-            reassignment.ended(client, (&side.link, group, let_go), reason, is_told, core.tick);
+            reassignment.ended(client, (&side.link, group, released), reason, is_told, core.tick);
         }
     }
 
@@ -247,13 +246,13 @@ impl SidedClients {
     /// Learns that the app server of a side home has refused the connection: its calls are errors.
     pub(crate) fn side_refused(&mut self, core: &mut ShardCore, slot: Slot, group: &Arc<str>, error: &str) {
         let Some(client) = core.connections.live_mut(slot) else { return };
-        let connection = short(&client.id).to_owned();
+        let connection = short(client.id()).to_owned();
         if core.context.may_log() {
             warn!(connection, group = &**group, error, "an app server has refused a connection that calls its methods");
         }
         let role = Role::Side(group.clone());
         core.leave(slot, &role, &refused(group));
-        core.change_assignment(slot, &role, |side, _| side.stage = AssignmentStage::Refused);
+        core.change_assignment(slot, &role, |side, _| side.refuse());
     }
 }
 
@@ -272,10 +271,12 @@ impl SidedClients {
     ) -> bool {
         let calls_max = core.context.shared.settings.rehoming.pending_calls_max;
         let Some(client) = core.connections.live_mut(slot) else { return true };
-        let Some(side) = client.cold.sides.as_mut().and_then(|sides| sides.of_group(group)) else { return true };
+        let Some(side) = client.assignments_mut().sides_mut().and_then(|sides| sides.of_group(group)) else {
+            return true;
+        };
         let has_room = side.begin(call);
-        if client.has_too_many_calls(calls_max) {
-            client.pause(PauseReason::PendingCalls);
+        if client.assignments().have_too_many_calls(calls_max) {
+            client.pauses_mut().add(PauseReason::PendingCalls);
         }
         has_room
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::unix_seconds;
 use crate::shard::ReserveError;
-use crate::shard::connection::SetName;
+use crate::shard::connection::{ClientTraits, Liveness, SetName};
 use crate::shard::testbed::{Testbed, whole_id};
 
 #[test]
@@ -22,7 +22,7 @@ fn a_close_happens_once_and_leaves_nothing_to_find() {
 fn a_slot_is_free_when_the_socket_has_ended() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
-    assert_eq!(bed.state.free(ann, Cause::SocketEnded).map(|client| client.id.len()), Some(22));
+    assert_eq!(bed.state.free(ann, Cause::SocketEnded).map(|client| client.id().len()), Some(22));
     assert!(bed.state.free(ann, Cause::SocketEnded).is_none());
     assert_eq!(bed.client("ben"), ann, "the slot is used again");
 }
@@ -31,7 +31,8 @@ fn a_slot_is_free_when_the_socket_has_ended() {
 fn the_id_of_a_negotiated_connection_stays_closed() {
     let mut bed = Testbed::new();
     let (ann, routes) = (bed.client("ann"), bed.state.core.context.shared.routes.clone());
-    bed.state.core.connections.get_mut(ann).unwrap().is_negotiated = true;
+    let traits = ClientTraits { is_negotiated: true, ..ClientTraits::default() };
+    bed.state.core.connections.get_mut(ann).unwrap().begin(traits, Liveness::default());
     bed.state.close(ann, &CloseReason::drained());
     assert_eq!(routes.reserve(&whole_id("ann")), Err(ReserveError::Unknown));
 }

@@ -48,33 +48,49 @@ pub(crate) enum AssignmentStage {
     Refused,
 }
 
-/// End of the stay of a connection that goes on at an app server which has let it go.
+/// Reason why an app server no longer has a connection that goes on elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LetGo {
-    /// It has handed it over: nobody there was told of an end.
+pub(crate) enum ReleaseReason {
+    /// It has handed the connection over, without an end for the app.
     HandedOver,
     /// It has ended all its connections when it stopped.
     Ended,
 }
 
+/// Departure of a connection from its app server. It may take a while, and the client is read in parts of it only.
+///
+/// ```text
+///  Staying ──ask──► Leaving ◄──end of input / read on──► LeavingReadOn      all of them ──stay, open──► Staying
+///     ▲                ▲
+///     └─ hold / read on ─► Held ──ask──┘
+/// ```
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Departure {
+    #[default]
+    Staying,
+    /// It stays; the client is not read while it moves to another link of the app server.
+    Held,
+    /// The app server was asked to hand it over; the client is not read until it has.
+    Leaving,
+    /// The app server was asked to hand it over, and waits for a message of the client.
+    LeavingReadOn,
+}
+
 /// Assignment of a client connection to an app server; its link is with its role.
 #[derive(Debug, Default)]
 pub(crate) struct Assignment {
-    pub stage: AssignmentStage,
+    stage: AssignmentStage,
     /// Calls that the app server runs.
-    pub calls: PendingCalls,
-    /// App server at which it was open before: the next one takes it over.
-    pub was_at: Option<AppServerId>,
+    calls: PendingCalls,
+    /// App server at which it was open before, which the next one takes it over from; or none.
+    was_at: AppServerId,
     /// `Items` that the previous app server handed over with it.
-    pub items: Option<Box<str>>,
+    items: Option<Box<str>>,
     /// The app server wants the client not to be read.
-    pub is_paused: bool,
-    /// The app server was asked to hand the connection over.
-    pub is_leaving: bool,
-    /// The client is not read until it is handed over.
-    pub holds_input: bool,
-    /// The app server knows nothing of it any more.
-    pub let_go: Option<LetGo>,
+    is_paused: bool,
+    departure: Departure,
+    /// Set when the app server no longer has the connection.
+    released: Option<ReleaseReason>,
 }
 
 impl Role {
@@ -112,7 +128,64 @@ impl Assignment {
     /// Whether its app server knows of the connection.
     #[must_use]
     pub(crate) fn is_known_there(&self) -> bool {
-        matches!(self.stage, AssignmentStage::Opening | AssignmentStage::Open) && self.let_go.is_none()
+        matches!(self.stage, AssignmentStage::Opening | AssignmentStage::Open) && self.released.is_none()
+    }
+
+    #[must_use]
+    pub(crate) fn stage(&self) -> AssignmentStage {
+        self.stage
+    }
+
+    /// Calls that the app server runs.
+    #[must_use]
+    pub(crate) fn calls(&self) -> &PendingCalls {
+        &self.calls
+    }
+
+    pub(crate) fn calls_mut(&mut self) -> &mut PendingCalls {
+        &mut self.calls
+    }
+
+    /// App server at which it was open before.
+    #[must_use]
+    pub(crate) fn was_at(&self) -> Option<AppServerId> {
+        Some(self.was_at).filter(|app| *app != AppServerId::NONE)
+    }
+
+    /// Whether any app server has run something for it.
+    #[must_use]
+    pub(crate) fn was_open(&self) -> bool {
+        self.stage == AssignmentStage::Open || self.was_at != AppServerId::NONE
+    }
+
+    /// `Items` that the previous app server handed over, for the next one.
+    #[must_use]
+    pub(crate) fn items(&self) -> Option<&str> {
+        self.items.as_deref()
+    }
+
+    /// Reason why the app server no longer has it.
+    #[must_use]
+    pub(crate) fn released(&self) -> Option<ReleaseReason> {
+        self.released
+    }
+
+    /// Whether the app server wants the client not to be read.
+    #[must_use]
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// Whether the app server was asked to hand it over.
+    #[must_use]
+    pub(crate) fn is_leaving(&self) -> bool {
+        matches!(self.departure, Departure::Leaving | Departure::LeavingReadOn)
+    }
+
+    /// Whether the client is not read until it is handed over, or has another link.
+    #[must_use]
+    pub(crate) fn holds_input(&self) -> bool {
+        matches!(self.departure, Departure::Held | Departure::Leaving)
     }
 
     /// Tick since which the client waits for an app server, if it does.
@@ -137,34 +210,87 @@ impl Assignment {
         }
     }
 
-    /// Takes note that this app server has the connection no more, whatever has become of that.
+    /// Notes that this app server no longer has the connection, for whatever reason.
     pub(crate) fn leave(&mut self, app: AppServerId) {
         if self.stage == AssignmentStage::Open && app != AppServerId::NONE {
-            self.was_at = Some(app);
+            self.was_at = app;
         }
         if !matches!(self.stage, AssignmentStage::Unassigned { .. }) {
             self.stage = AssignmentStage::Unassigned { waits_since: None };
         }
-        (self.is_paused, self.holds_input) = (false, false);
+        self.is_paused = false;
+        self.read_on();
     }
 
-    /// Takes note that it is opened at an app server. What has failed at another one is answered by that no more.
+    /// Notes that it is opened at an app server. Late answers of another one no longer matter.
     pub(crate) fn open(&mut self, app: AppServerId, stage: AssignmentStage) {
-        (self.stage, self.let_go, self.is_leaving) = (stage, None, false);
-        (self.is_paused, self.holds_input) = (false, false);
-        if self.was_at != Some(app) {
+        (self.stage, self.released, self.is_paused) = (stage, None, false);
+        self.departure = Departure::Staying;
+        if self.was_at != app {
             self.calls.forget_failed();
         }
     }
 
-    /// Takes note that the app server is asked to hand the connection over.
-    pub(crate) fn ask_to_hand_over(&mut self) {
-        (self.is_leaving, self.holds_input) = (true, true);
+    /// Notes that the app server has accepted the hub handshake of the node.
+    pub(crate) fn accept(&mut self) {
+        if self.stage == AssignmentStage::Opening {
+            self.stage = AssignmentStage::Open;
+        }
     }
 
-    /// Takes note that the connection stays with its app server after all.
+    /// Notes that the app server has refused the connection.
+    pub(crate) fn refuse(&mut self) {
+        self.stage = AssignmentStage::Refused;
+    }
+
+    /// Ends the wait for an app server.
+    pub(crate) fn give_up(&mut self) {
+        self.stage = AssignmentStage::GivenUp;
+    }
+
+    /// Notes that the app server has handed the connection over with these items; `false` if it was not asked to.
+    #[must_use]
+    pub(crate) fn hand_over(&mut self, items: Option<Box<str>>) -> bool {
+        if self.is_leaving() {
+            (self.released, self.items) = (Some(ReleaseReason::HandedOver), items);
+        }
+        self.is_leaving()
+    }
+
+    /// Notes that the app server has stopped and ended its connections.
+    pub(crate) fn end(&mut self) {
+        self.released.get_or_insert(ReleaseReason::Ended);
+    }
+
+    /// Drops the items: the next app server has them.
+    pub(crate) fn clear_items(&mut self) {
+        self.items = None;
+    }
+
+    /// Notes that the app server is asked to hand the connection over.
+    pub(crate) fn ask_to_hand_over(&mut self) {
+        self.departure = Departure::Leaving;
+    }
+
+    /// Notes that the connection stays with its app server after all.
     pub(crate) fn stay(&mut self) {
-        (self.is_leaving, self.holds_input) = (false, false);
+        self.departure = Departure::Staying;
+    }
+
+    /// Stops reading the client while it moves.
+    pub(crate) fn hold_input(&mut self) {
+        self.departure = match self.departure {
+            Departure::Staying | Departure::Held => Departure::Held,
+            Departure::Leaving | Departure::LeavingReadOn => Departure::Leaving,
+        };
+    }
+
+    /// Reads the client again, whether or not it leaves.
+    pub(crate) fn read_on(&mut self) {
+        self.departure = match self.departure {
+            Departure::Staying | Departure::Held => Departure::Staying,
+            Departure::Leaving | Departure::LeavingReadOn => Departure::LeavingReadOn,
+        };
     }
 
     /// Obeys an order of the app server about reading the client.
@@ -172,9 +298,9 @@ impl Assignment {
         match operation {
             FlowOperation::Pause => self.is_paused = true,
             FlowOperation::Resume => self.is_paused = false,
-            // Something of it is waited for, or that has come.
-            FlowOperation::ReadOn if self.is_leaving => self.holds_input = false,
-            FlowOperation::EndInput if self.is_leaving => self.holds_input = true,
+            // The app server waits for a message of the client, or no longer does.
+            FlowOperation::ReadOn if self.is_leaving() => self.read_on(),
+            FlowOperation::EndInput if self.is_leaving() => self.hold_input(),
             FlowOperation::ReadOn | FlowOperation::EndInput | FlowOperation::PauseAck | FlowOperation::Offline => {}
         }
     }
@@ -228,45 +354,62 @@ mod tests {
         let mut assignment = Assignment::unassigned();
         assignment.open(app(), AssignmentStage::Opening);
         assignment.leave(app());
-        assert_eq!(assignment.was_at, None);
+        assert_eq!(assignment.was_at(), None);
         assignment.open(app(), AssignmentStage::Open);
         assignment.leave(app());
-        assert_eq!(assignment.was_at, Some(app()));
+        assert_eq!(assignment.was_at(), Some(app()));
         assignment.open(app(), AssignmentStage::Open);
         assignment.leave(AppServerId::NONE);
-        assert_eq!(assignment.was_at, Some(app()), "nowhere is no app server");
+        assert_eq!(assignment.was_at(), Some(app()), "nowhere is no app server");
     }
 
     #[test]
     fn one_that_is_handed_over_is_not_known_there_any_more_until_it_is_opened_again() {
         let mut assignment = Assignment::default();
         assignment.ask_to_hand_over();
-        assert!(assignment.is_known_there() && assignment.is_leaving && assignment.holds_input);
-        assignment.let_go = Some(LetGo::HandedOver);
+        assert!(assignment.is_known_there() && assignment.is_leaving() && assignment.holds_input());
+        assert!(assignment.hand_over(None));
         assert!(!assignment.is_known_there());
         assignment.open(app(), AssignmentStage::Opening);
-        assert!(assignment.is_known_there() && !assignment.is_leaving && !assignment.holds_input);
+        assert!(assignment.is_known_there() && !assignment.is_leaving() && !assignment.holds_input());
+    }
+
+    #[test]
+    fn a_connection_that_was_not_asked_for_is_not_handed_over() {
+        let mut assignment = Assignment::default();
+        assignment.hold_input();
+        assert!(!assignment.hand_over(Some("mine".into())) && assignment.items().is_none());
+        assert!(assignment.is_known_there() && assignment.holds_input());
+    }
+
+    #[test]
+    fn the_end_of_an_app_server_does_not_undo_a_hand_over() {
+        let mut assignment = Assignment::default();
+        assignment.ask_to_hand_over();
+        assert!(assignment.hand_over(None));
+        assignment.end();
+        assert_eq!(assignment.released(), Some(ReleaseReason::HandedOver));
     }
 
     #[test]
     fn only_one_that_leaves_is_read_on_and_held_again() {
         let mut assignment = Assignment::default();
         assignment.obey(FlowOperation::EndInput);
-        assert!(!assignment.holds_input);
+        assert!(!assignment.holds_input());
         assignment.ask_to_hand_over();
         assignment.obey(FlowOperation::ReadOn);
-        assert!(!assignment.holds_input && assignment.is_leaving);
+        assert!(!assignment.holds_input() && assignment.is_leaving());
         assignment.obey(FlowOperation::EndInput);
-        assert!(assignment.holds_input);
+        assert!(assignment.holds_input());
     }
 
     #[test]
     fn the_orders_of_an_app_server_end_with_its_stay() {
         let mut assignment = Assignment::default();
         assignment.obey(FlowOperation::Pause);
-        assert!(assignment.is_paused);
+        assert!(assignment.is_paused());
         assignment.leave(app());
-        assert!(!assignment.is_paused && assignment.wants_link());
+        assert!(!assignment.is_paused() && assignment.wants_link());
     }
 
     #[test]

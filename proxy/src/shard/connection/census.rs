@@ -17,8 +17,8 @@ pub(crate) struct ClientKind {
 impl ClientKind {
     #[must_use]
     pub(crate) fn of(client: &Client) -> Self {
-        let (hub, app) = (client.home.hub(), client.home.app());
-        Self { hub, app, transport: client.transport.name(), protocol: client.content.speech().label() }
+        let (hub, app) = (client.home().hub(), client.home().app());
+        Self { hub, app, transport: client.traits().transport.name(), protocol: client.content().speech().label() }
     }
 }
 

@@ -150,7 +150,7 @@ impl MembershipSets {
 
     /// Sets that a client is a member of.
     pub(crate) fn of<'a>(&'a self, client: &'a Client) -> impl Iterator<Item = SetName<'a>> {
-        let sets = client.memberships.iter().filter_map(|membership| self.all.get(membership.set as usize));
+        let sets = client.memberships().iter().filter_map(|membership| self.all.get(membership.set as usize));
         sets.map(|set| set.key.name())
     }
 
@@ -158,34 +158,34 @@ impl MembershipSets {
     #[must_use]
     pub(crate) fn has(&self, client: &Client, hub: HubIndex, name: SetName<'_>) -> bool {
         let set = self.find(hub, name);
-        set.is_some_and(|set| client.memberships.iter().any(|membership| membership.set == set))
+        set.is_some_and(|set| client.memberships().iter().any(|membership| membership.set == set))
     }
 
     pub(super) fn join(&mut self, clients: &mut Slab<Client>, slot: Slot, hub: HubIndex, name: SetName<'_>) {
         let key = self.find_or_make(hub, name);
         let Some(client) = clients.get_mut(slot as usize) else { return };
         let Some(set) = self.all.get_mut(key as usize) else { return };
-        if client.memberships.iter().any(|membership| membership.set == key) {
+        if client.memberships().iter().any(|membership| membership.set == key) {
             return;
         }
-        set.members.push(Member { slot, membership: index(client.memberships.len()) });
-        client.memberships.push(MembershipEntry { set: key, place: index(set.members.len() - 1) });
+        set.members.push(Member { slot, membership: index(client.memberships().len()) });
+        client.memberships_mut().push(MembershipEntry { set: key, place: index(set.members.len() - 1) });
         if let Some(sets) = self.hubs.get_mut(hub.get()) {
-            sets.note_member(&set.key, &client.id, slot, Presence::Here);
+            sets.note_member(&set.key, client.id(), slot, Presence::Here);
         }
     }
 
     pub(super) fn leave(&mut self, clients: &mut Slab<Client>, slot: Slot, hub: HubIndex, name: SetName<'_>) {
         let Some(key) = self.find(hub, name) else { return };
         let Some(client) = clients.get(slot as usize) else { return };
-        if let Some(at) = client.memberships.iter().position(|membership| membership.set == key) {
+        if let Some(at) = client.memberships().iter().position(|membership| membership.set == key) {
             self.end(clients, slot, at);
         }
     }
 
     pub(super) fn leave_groups(&mut self, clients: &mut Slab<Client>, slot: Slot) {
         let mut at = 0;
-        while let Some(membership) = clients.get(slot as usize).and_then(|client| client.memberships.get(at)) {
+        while let Some(membership) = clients.get(slot as usize).and_then(|client| client.memberships().get(at)) {
             match self.all.get(membership.set as usize).map(|set| &set.key) {
                 Some(SetKey::Group(_)) => self.end(clients, slot, at),
                 _ => at += 1,
@@ -194,7 +194,7 @@ impl MembershipSets {
     }
 
     pub(super) fn leave_all(&mut self, clients: &mut Slab<Client>, slot: Slot) {
-        while clients.get(slot as usize).is_some_and(|client| !client.memberships.is_empty()) {
+        while clients.get(slot as usize).is_some_and(|client| !client.memberships().is_empty()) {
             self.end(clients, slot, 0);
         }
     }
@@ -202,8 +202,8 @@ impl MembershipSets {
     /// Ends the membership that stands at `at` in the client's list; both lists fill the gap with their last.
     fn end(&mut self, clients: &mut Slab<Client>, slot: Slot, at: usize) {
         let Some(client) = clients.get_mut(slot as usize) else { return };
-        let ended = client.memberships.swap_remove(at);
-        if let Some(moved) = client.memberships.get(at)
+        let ended = client.memberships_mut().swap_remove(at);
+        if let Some(moved) = client.memberships().get(at)
             && let Some(member) =
                 self.all.get_mut(moved.set as usize).and_then(|set| set.members.get_mut(moved.place as usize))
         {
@@ -211,13 +211,13 @@ impl MembershipSets {
         }
         let Some(set) = self.all.get_mut(ended.set as usize) else { return };
         if let (Some(sets), Some(client)) = (self.hubs.get_mut(set.hub.get()), clients.get(slot as usize)) {
-            sets.note_member(&set.key, &client.id, slot, Presence::Gone);
+            sets.note_member(&set.key, client.id(), slot, Presence::Gone);
         }
         set.members.swap_remove(ended.place as usize);
         if let Some(&moved) = set.members.get(ended.place as usize)
             && let Some(membership) = clients
                 .get_mut(moved.slot as usize)
-                .and_then(|client| client.memberships.get_mut(moved.membership as usize))
+                .and_then(|client| client.memberships_mut().get_mut(moved.membership as usize))
         {
             membership.place = ended.place;
         }

@@ -1,17 +1,15 @@
 //! Record of one client connection in its shard.
 
-use std::iter;
 use std::rc::Rc;
 
-use tokio::sync::Notify;
+use trunkline_protocol::fleet::Ownership;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::Transport;
 
-use super::assignment::{Assignment, LetGo, Role};
-use super::{ColdState, LeaveStage, PauseReason, PauseReasons};
+use super::assignment::Role;
+use super::{Assignment, ClientAssignments, ColdState, LifeCycle, Liveness, PauseReason, Pauses, Resumption, Wire};
 use crate::net::socket::Socket;
 use crate::shard::content::Content;
-use crate::shard::delivery::outbox::Outbox;
 use crate::shard::slot::Serial;
 use crate::upstream::{AppServerId, HomeLink};
 
@@ -21,42 +19,37 @@ use crate::upstream::{AppServerId, HomeLink};
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Client {
-    pub status: Status,
+    life: LifeCycle,
     exclusion_epoch: u64,
-    /// Tick at which a hub message was sent to it last; frames of the transport don't count.
-    pub last_sent: u32,
-    /// Batch in which deferred frames of it were written last.
-    pub written_in: u32,
-    pub content: Content,
-    /// It has deferred frames, which leave at the end of this batch.
-    pub is_dirty: bool,
-    /// A task waits until its socket takes more.
-    pub is_flushing: bool,
-    /// Its time-out counts from its first ping on.
-    pub has_pinged: bool,
-    /// It may go on over another socket: what is sent to it is numbered and kept.
-    pub is_resumable: bool,
-    pub outbox: Outbox,
-    /// Read by the connection's own task, written by each delivery.
-    pub socket: Socket,
-    /// Tick at which a hub message, or a part of one, came from it last; at a raw endpoint anything.
-    pub last_heard: u32,
-    /// Tells it from others that had its slot.
-    pub serial: Serial,
-    /// HomeLink link: carries all its upward frames, and names its hub and its app server.
-    pub home: HomeLink,
-    pub id: Rc<str>,
-    /// Fields that no delivery reads.
-    pub cold: Box<ColdState>,
-    pause_reasons: PauseReasons,
+    liveness: Liveness,
+    content: Content,
+    /// It may go on over another socket: frames for it are numbered and kept.
+    is_resumable: bool,
+    wire: Wire,
+    /// Distinguishes it from others that had its slot.
+    serial: Serial,
+    traits: ClientTraits,
+    /// Carries all its upward frames, and names its hub and its app server.
+    home: HomeLink,
+    id: Rc<str>,
+    cold: Box<ColdState>,
+    memberships: Vec<MembershipEntry>,
+}
+
+/// Properties of a client connection that never change.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClientTraits {
     pub transport: Transport,
-    /// A token names its id, so that the id has to be remembered after the close.
+    /// A token names its id, so the id has to be remembered after the close.
     pub is_negotiated: bool,
-    /// When it reads too slowly it misses sends to many, and is not closed.
+    /// A slow client misses sends to many instead of being closed.
     pub may_miss: bool,
-    /// Its transport shows by itself that it lives: no pings, no time-out.
-    pub has_inherent_keep_alive: bool,
-    pub(super) memberships: Vec<MembershipEntry>,
+}
+
+impl Default for ClientTraits {
+    fn default() -> Self {
+        Self { transport: Transport::WebSockets, is_negotiated: false, may_miss: false }
+    }
 }
 
 /// Back reference from a client to its place in a set.
@@ -64,26 +57,6 @@ pub(crate) struct Client {
 pub(super) struct MembershipEntry {
     pub(super) set: u32,
     pub(super) place: u32,
-}
-
-/// Stage in the life of a client connection.
-///
-/// ```text
-///  Opening ──app server answers the hub handshake──► Open ◄── at once, at a raw endpoint
-///     └───────────────a close───────────┬───────────┘
-///                                        ▼
-///                                     Closing ──socket ends, or it is time──► removed
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Status {
-    /// The app server has not answered the hub handshake: only its answer may go out.
-    Opening {
-        /// Tick at which the client is closed for it.
-        until: u32,
-    },
-    Open,
-    /// Closed by either side; what waits is still flushed, nothing new is sent.
-    Closing,
 }
 
 impl Client {
@@ -94,37 +67,110 @@ impl Client {
             serial,
             home,
             content,
-            socket,
-            outbox: Outbox::Empty,
-            status: Status::Opening { until: u32::MAX },
-            last_sent: 0,
-            written_in: 0,
-            last_heard: 0,
-            transport: Transport::WebSockets,
-            is_negotiated: false,
-            has_inherent_keep_alive: false,
-            has_pinged: false,
+            wire: Wire::new(socket),
+            liveness: Liveness::default(),
+            traits: ClientTraits::default(),
+            life: LifeCycle::default(),
             is_resumable: false,
-            may_miss: false,
-            is_dirty: false,
-            is_flushing: false,
             cold: Box::default(),
-            pause_reasons: PauseReasons::default(),
             exclusion_epoch: 0,
             memberships: Vec::new(),
         }
     }
 
-    /// Whether sends to many reach it.
-    #[must_use]
-    pub(crate) fn is_open(&self) -> bool {
-        self.status == Status::Open
+    /// Sets the properties that never change, and the liveness to begin with.
+    pub(crate) fn begin(&mut self, traits: ClientTraits, liveness: Liveness) {
+        (self.traits, self.liveness) = (traits, liveness);
     }
 
-    /// Whether it is closed, and only its socket is left.
     #[must_use]
-    pub(crate) fn is_closing(&self) -> bool {
-        self.status == Status::Closing
+    #[inline]
+    pub(crate) fn id(&self) -> &Rc<str> {
+        &self.id
+    }
+
+    /// Link that carries all its upward frames, and names its hub and its app server.
+    #[must_use]
+    #[inline]
+    pub(crate) fn home(&self) -> &HomeLink {
+        &self.home
+    }
+
+    pub(super) fn set_home(&mut self, home: &HomeLink) {
+        self.home = HomeLink::clone(home);
+    }
+
+    /// Its places in the sets that it belongs to.
+    #[must_use]
+    pub(super) fn memberships(&self) -> &[MembershipEntry] {
+        &self.memberships
+    }
+
+    pub(super) fn memberships_mut(&mut self) -> &mut Vec<MembershipEntry> {
+        &mut self.memberships
+    }
+
+    #[must_use]
+    #[inline]
+    pub(crate) fn content(&self) -> Content {
+        self.content
+    }
+
+    /// Number that distinguishes it from others that had its slot.
+    #[must_use]
+    #[inline]
+    pub(crate) fn serial(&self) -> Serial {
+        self.serial
+    }
+
+    #[must_use]
+    pub(crate) fn traits(&self) -> ClientTraits {
+        self.traits
+    }
+
+    /// Its socket, and the frames that wait for it.
+    #[must_use]
+    #[inline]
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
+    #[inline]
+    pub(crate) fn wire_mut(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
+
+    #[must_use]
+    #[inline]
+    pub(crate) fn liveness(&self) -> Liveness {
+        self.liveness
+    }
+
+    #[inline]
+    pub(crate) fn liveness_mut(&mut self) -> &mut Liveness {
+        &mut self.liveness
+    }
+
+    /// Fields that no delivery reads.
+    #[must_use]
+    pub(crate) fn cold(&self) -> &ColdState {
+        &self.cold
+    }
+
+    pub(crate) fn cold_mut(&mut self) -> &mut ColdState {
+        &mut self.cold
+    }
+
+    /// Stage in its life.
+    #[must_use]
+    #[inline]
+    pub(crate) fn life(&self) -> LifeCycle {
+        self.life
+    }
+
+    #[inline]
+    pub(crate) fn life_mut(&mut self) -> &mut LifeCycle {
+        &mut self.life
     }
 
     /// Whether it can be opened at another app server, whatever has become of its own. A raw endpoint's can't: nothing
@@ -133,52 +179,36 @@ impl Client {
     #[must_use]
     pub(crate) fn can_move(&self) -> bool {
         let is_mute = matches!(self.content, Content::Raw | Content::Hub(HubProtocol::BlazorPack));
-        !is_mute && self.cold.opening.is_some()
+        !is_mute && self.cold.opening().is_some()
     }
 
-    /// Whether another node may take it over. Not one with side homes, of which that would know nothing.
+    /// Whether its client can come back at another node without noticing it. Not one with side homes, which that node
+    /// does not know.
     #[must_use]
     pub(crate) fn moves_unnoticed(&self) -> bool {
-        self.can_move() && self.cold.sides.is_none() && self.home.lets_clients_move()
+        let comes_back = self.cold.resumption().is_some() && self.assignments().sides().is_none();
+        comes_back && self.can_move() && self.home.lets_clients_move()
     }
 
     /// Whether its app server can hand it over. A raw endpoint's app may let it: the handler that was there has read
     /// all that came before.
     #[must_use]
     pub(crate) fn can_be_handed_over(&self) -> bool {
-        let is_raw = self.content == Content::Raw && self.cold.is_movable && self.cold.opening.is_some();
+        let is_raw = self.content == Content::Raw && self.cold.origin().is_movable && self.cold.opening().is_some();
         is_raw || self.can_move()
-    }
-
-    /// Whether it goes on when its home is lost now.
-    #[must_use]
-    pub(crate) fn outlives_home(&self) -> bool {
-        self.can_move() || (self.can_be_handed_over() && self.cold.assignment.let_go == Some(LetGo::HandedOver))
-    }
-
-    /// Whether another app server hears of its end, if its own does not: one that it was handed over by does not.
-    #[must_use]
-    pub(crate) fn has_successor(&self) -> bool {
-        self.can_move() || (self.can_be_handed_over() && self.cold.assignment.is_leaving)
     }
 
     /// Notes a pending call, if another app server may have to answer it. A client with the maximum of them is paused.
     pub(crate) fn begin_call(&mut self, invocation_id: &str, calls_max: usize) {
         if self.can_move() {
-            self.cold.assignment.calls.begin(invocation_id);
-            if self.cold.leave == LeaveStage::Waits {
-                self.cold.leave = LeaveStage::Calls;
-            }
-            if self.cold.assignment.calls.is_full(calls_max) {
-                self.pause(PauseReason::PendingCalls);
+            let calls = self.assignments_mut().home_mut().calls_mut();
+            calls.begin(invocation_id);
+            let is_full = calls.is_full(calls_max);
+            self.life.called();
+            if is_full {
+                self.cold.pauses_mut().add(PauseReason::PendingCalls);
             }
         }
-    }
-
-    /// Whether it has the maximum of pending calls at any of its app servers.
-    #[must_use]
-    pub(crate) fn has_too_many_calls(&self, calls_max: usize) -> bool {
-        self.assignments().any(|assignment| assignment.calls.is_full(calls_max))
     }
 
     /// Role of an app server for it; `None` of one that does not have it.
@@ -187,7 +217,7 @@ impl Client {
         if self.home.app() == app {
             return Some(Role::Home);
         }
-        let side = self.cold.sides.as_ref()?.at_app(app)?;
+        let side = self.assignments().sides()?.at_app(app)?;
         Some(Role::Side(side.group.clone()))
     }
 
@@ -196,148 +226,99 @@ impl Client {
     pub(crate) fn link_of(&self, role: &Role) -> Option<&HomeLink> {
         match role {
             Role::Home => Some(&self.home),
-            Role::Side(group) => Some(&self.cold.sides.as_ref()?.find(group)?.link),
+            Role::Side(group) => Some(&self.assignments().sides()?.find(group)?.link),
         }
-    }
-
-    #[must_use]
-    pub(crate) fn assignment(&self, role: &Role) -> Option<&Assignment> {
-        match role {
-            Role::Home => Some(&self.cold.assignment),
-            Role::Side(group) => Some(&self.cold.sides.as_ref()?.find(group)?.assignment),
-        }
-    }
-
-    pub(crate) fn assignment_mut(&mut self, role: &Role) -> Option<&mut Assignment> {
-        match role {
-            Role::Home => Some(&mut self.cold.assignment),
-            Role::Side(group) => Some(&mut self.cold.sides.as_mut()?.of_group(group)?.assignment),
-        }
-    }
-
-    /// Assignments of its home and of its side homes.
-    pub(crate) fn assignments(&self) -> impl Iterator<Item = &Assignment> {
-        let sides = self.cold.sides.iter().flat_map(|sides| sides.iter());
-        iter::once(&self.cold.assignment).chain(sides.map(|side| &side.assignment))
     }
 
     /// Whether it has no home, and waits for one.
     #[must_use]
     pub(crate) fn is_unassigned(&self) -> bool {
-        !self.is_closing() && self.cold.assignment.waits_since().is_some()
+        !self.life.is_closed() && self.assignments().home().waits_since().is_some()
     }
 
     /// Changes one of its assignments, and pauses or resumes reading it as they all want it then.
     pub(crate) fn change_assignment(&mut self, role: &Role, now: u32, change: impl FnOnce(&mut Assignment)) {
-        if let Some(assignment) = self.assignment_mut(role) {
+        if let Some(assignment) = self.assignments_mut().of_mut(role) {
             change(assignment);
         }
         self.refresh_pauses(now);
     }
 
-    /// Pauses or resumes reading it as its assignments want it.
-    pub(crate) fn refresh_pauses(&mut self, now: u32) {
-        if self.is_closing() {
-            return;
-        }
-        let any = |wants: fn(&Assignment) -> bool| self.assignments().any(wants);
-        let wanted = [
-            (PauseReason::AppServer, any(|assignment| assignment.is_paused)),
-            (PauseReason::HandingOver, any(|assignment| assignment.holds_input)),
-            (PauseReason::Unassigned, any(|assignment| assignment.waits_since().is_some())),
-        ];
-        // One that goes from a reason to another is not read in between.
-        wanted.iter().filter(|(_, is_wanted)| *is_wanted).for_each(|(reason, _)| self.pause(*reason));
-        wanted.iter().filter(|(_, is_wanted)| !is_wanted).for_each(|(reason, _)| self.resume(*reason, now));
+    /// Reasons for which it is not read.
+    #[must_use]
+    #[inline]
+    pub(crate) fn pauses(&self) -> &Pauses {
+        self.cold.pauses()
     }
 
-    /// Pauses reading it, for this reason.
-    pub(crate) fn pause(&mut self, reason: PauseReason) {
-        self.pause_reasons.add(reason);
+    #[inline]
+    pub(crate) fn pauses_mut(&mut self) -> &mut Pauses {
+        self.cold.pauses_mut()
+    }
+
+    /// Its assignments to app servers.
+    #[must_use]
+    pub(crate) fn assignments(&self) -> &ClientAssignments {
+        self.cold.assignments()
+    }
+
+    pub(crate) fn assignments_mut(&mut self) -> &mut ClientAssignments {
+        self.cold.assignments_mut()
+    }
+
+    /// Pauses or resumes reading it as its assignments want it.
+    pub(crate) fn refresh_pauses(&mut self, now: u32) {
+        if self.life.is_closed() {
+            return;
+        }
+        let wanted = self.assignments().wanted_pauses();
+        // One that goes from a reason to another is not read in between.
+        wanted.iter().filter(|(_, is_wanted)| *is_wanted).for_each(|(reason, _)| self.cold.pauses_mut().add(*reason));
+        wanted.iter().filter(|(_, is_wanted)| !is_wanted).for_each(|(reason, _)| self.resume(*reason, now));
     }
 
     /// Removes a reason to pause. When none is left it is read again, from this tick on: its silence while it was not
     /// read is not held against it.
     pub(crate) fn resume(&mut self, reason: PauseReason, now: u32) {
-        if !self.pause_reasons.contains(reason) {
-            return;
-        }
-        self.pause_reasons.remove(reason);
-        if self.pause_reasons.are_none() {
-            self.last_heard = now;
-            self.wake_reader();
+        if self.cold.pauses_mut().remove(reason) {
+            self.liveness.heard(now);
         }
     }
 
-    /// Removes all reasons to pause: the connection is closing.
-    pub(crate) fn resume_all(&mut self) {
-        self.pause_reasons = PauseReasons::default();
-        self.wake_reader();
-    }
-
-    /// Whether it is not read for now.
-    #[must_use]
-    pub(crate) fn is_paused(&self) -> bool {
-        !self.pause_reasons.are_none()
-    }
-
-    #[must_use]
-    pub(crate) fn pause_reasons(&self) -> PauseReasons {
-        self.pause_reasons
-    }
-
-    /// Notification that its reader waits for; `None` unless it is paused.
-    pub(crate) fn resumed(&mut self) -> Option<Rc<Notify>> {
-        (self.is_paused() && !self.cold.is_cut).then(|| Rc::clone(self.cold.resumed.get_or_insert_default()))
-    }
-
-    /// Cuts its socket. A reader that waits because the client is paused reads nothing but the end.
     pub(crate) fn cut(&mut self) {
-        self.socket.cut();
-        self.cold.is_cut = self.is_paused();
-        if self.cold.is_cut {
-            self.wake_reader();
-        }
-    }
-
-    /// Whether its socket was cut while it was paused.
-    #[must_use]
-    pub(crate) fn is_cut(&self) -> bool {
-        self.cold.is_cut
+        self.wire.socket().cut();
+        self.cold.pauses_mut().cut();
     }
 
     /// Takes it from the tasks that serve its socket: those of this serial do from now on.
     pub(crate) fn change_serial(&mut self, serial: Serial) {
         self.serial = serial;
-        self.cold.is_cut = false;
-        // Reasons of its reader, which is another one from now on.
-        [PauseReason::FullLink, PauseReason::Throttled].into_iter().for_each(|it| self.pause_reasons.remove(it));
-        self.wake_reader();
+        self.cold.pauses_mut().change_reader();
+    }
+
+    /// Lets it go on over another socket: frames for it are numbered and kept from now on.
+    pub(crate) fn make_resumable(&mut self, ownership: Ownership<AppServerId>) {
+        self.is_resumable = true;
+        self.cold.set_resumption(Resumption::new(ownership));
+    }
+
+    /// Whether it may go on over another socket.
+    #[must_use]
+    #[inline]
+    pub(crate) fn is_resumable(&self) -> bool {
+        self.is_resumable
     }
 
     /// Whether it has no socket, and may come back.
     #[must_use]
     pub(crate) fn is_away(&self) -> bool {
-        self.is_resumable && self.cold.resumption.as_ref().is_some_and(|it| it.ownership.absence().is_some())
+        self.is_resumable && self.cold.resumption().is_some_and(Resumption::is_away)
     }
 
     /// Whether it is on its way to another node, or from one.
     #[must_use]
     pub(crate) fn is_in_transit(&self) -> bool {
-        self.is_resumable && self.cold.resumption.as_ref().is_some_and(|resumption| !resumption.ownership.is_owned())
-    }
-
-    /// Bytes that wait because its socket takes no more, or because it does not acknowledge them.
-    #[must_use]
-    pub(crate) fn waiting_bytes(&self) -> usize {
-        let unwritten = if self.is_flushing { self.outbox.bytes() } else { 0 };
-        unwritten + self.cold.resumption.as_ref().map_or(0, |resumption| resumption.ownership.bytes())
-    }
-
-    fn wake_reader(&mut self) {
-        if let Some(resumed) = self.cold.resumed.take() {
-            resumed.notify_waiters();
-        }
+        self.is_resumable && self.cold.resumption().is_some_and(|resumption| !resumption.ownership().is_owned())
     }
 
     /// Excludes it from the send of this epoch.
@@ -360,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_delivery_touches_two_cache_lines_of_a_client_and_all_of_it_is_small() {
-        assert!(offset_of!(Client, socket) + size_of::<Socket>() <= 128);
+        assert!(offset_of!(Client, wire) + size_of::<Wire>() <= 128);
         assert!(size_of::<Client>() <= 192, "{}", size_of::<Client>());
     }
 }

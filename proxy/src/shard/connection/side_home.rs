@@ -46,12 +46,12 @@ impl SideHome {
     /// # Errors
     /// When the app server refuses the connection, or answers nonsense.
     pub(crate) fn answer_handshake<'a>(&mut self, payload: &'a [u8]) -> Result<&'a [u8], String> {
-        if self.assignment.stage != AssignmentStage::Opening {
+        if self.assignment.stage() != AssignmentStage::Opening {
             return Ok(payload);
         }
         match HandshakeResponse::read(payload, HANDSHAKE_MAX_BYTES) {
             Ok(Some((HandshakeResponse { error: None }, used))) => {
-                self.assignment.stage = AssignmentStage::Open;
+                self.assignment.accept();
                 Ok(payload.get(used..).unwrap_or_default())
             }
             Ok(Some((HandshakeResponse { error: Some(error) }, _))) => Err(error),
@@ -75,14 +75,14 @@ impl SideHome {
     /// Whether neither a call runs there nor the client sends to one.
     #[must_use]
     pub(crate) fn is_idle(&self) -> bool {
-        self.assignment.calls.count() == 0 && self.uploads.is_empty() && self.assignment.waits_since().is_none()
+        self.assignment.calls().count() == 0 && self.uploads.is_empty() && self.assignment.waits_since().is_none()
     }
 
     /// Takes note of a call that goes there; `false` if the client has too many open uploads.
     #[must_use]
     pub(crate) fn begin(&mut self, call: &CallScan<'_>) -> bool {
         if let Some(id) = &call.invocation_id {
-            self.assignment.calls.begin(id);
+            self.assignment.calls_mut().begin(id);
         }
         for stream in &call.stream_ids {
             if self.uploads.insert((**stream).into()) {
@@ -110,7 +110,7 @@ impl SideHome {
                 true
             }
             MessageKind::Completion => self.asked.swap_remove(id),
-            MessageKind::CancelInvocation => self.assignment.calls.is_pending(id),
+            MessageKind::CancelInvocation => self.assignment.calls().is_pending(id),
             _ => false,
         }
     }

@@ -29,8 +29,8 @@ impl OutboxBudget {
 
     /// Counts a change of a client's outbox, if its socket takes no more.
     pub(crate) fn outbox_changed(&self, client: &Client, before: usize) {
-        if client.is_flushing {
-            self.counters.outbox_bytes.follow(before, client.outbox.bytes());
+        if client.wire().is_flushing() {
+            self.counters.outbox_bytes.follow(before, client.wire().bytes());
         }
     }
 

@@ -20,7 +20,7 @@ use crate::shard::command::ShardCommand;
 use crate::shard::delivery::framed::frame_for;
 use crate::shard::shard_core::ShardCore;
 use crate::shard::testbed::{Testbed, whole_id};
-use crate::shard::{CloseReason, Content};
+use crate::shard::{ClientTraits, CloseReason, Content, Liveness};
 use crate::upstream::AppServerId;
 
 #[cfg(feature = "tls")]
@@ -86,13 +86,13 @@ fn a_run_is_one_frame_for_whom_nothing_waits_and_several_for_whoever_counts_them
     let ShardCore { connections, delivery, .. } = &mut bed.state.core;
     let mode = BatchMode { flush: Flush::Deferred, now: 0 };
     delivery.send(connections, bed.hub.index(), &Audience::Everyone.into(), &run, mode);
-    let frames = [idle, waiting, stateful].map(|slot| connections.get(slot).unwrap().outbox.slices().count());
+    let frames = [idle, waiting, stateful].map(|slot| connections.get(slot).unwrap().wire().outbox().slices().count());
     assert_eq!(frames, [1, 4, 3]);
-    let resumption = connections.get(stateful).unwrap().cold.resumption.as_ref().unwrap();
-    assert_eq!(resumption.ownership.bytes(), run.frames(Content::Hub(HubProtocol::Json)).unwrap().len());
+    let resumption = connections.get(stateful).unwrap().cold().resumption().unwrap();
+    assert_eq!(resumption.ownership().bytes(), run.frames(Content::Hub(HubProtocol::Json)).unwrap().len());
     delivery.acknowledge(stateful, connections.get_mut(stateful).unwrap(), 2, mode);
-    let resumption = connections.get(stateful).unwrap().cold.resumption.as_ref().unwrap();
-    assert_eq!(resumption.ownership.bytes(), call(3).bytes(), "each message is acknowledged by itself");
+    let resumption = connections.get(stateful).unwrap().cold().resumption().unwrap();
+    assert_eq!(resumption.ownership().bytes(), call(3).bytes(), "each message is acknowledged by itself");
 }
 
 #[test]
@@ -111,7 +111,12 @@ fn a_client_over_its_limit_is_closed_and_counts_for_the_budget_no_more() {
 fn a_client_that_may_miss_loses_droppable_frames_and_stays() {
     let mut bed = Testbed::with(|settings| settings.outbox.client_bytes = 4000);
     let ann = bed.client("ann");
-    bed.state.core.connections.get_mut(ann).unwrap().may_miss = true;
+    bed.state
+        .core
+        .connections
+        .get_mut(ann)
+        .unwrap()
+        .begin(ClientTraits { may_miss: true, ..ClientTraits::default() }, Liveness::default());
     for _ in 0..9 {
         send(&mut bed, &Audience::Everyone.into(), &"x".repeat(1500), Flush::Now);
         bed.end_step();
@@ -145,7 +150,7 @@ async fn crowd(bed: &mut Testbed, count: usize) -> Vec<(Slot, std::net::TcpStrea
         let slot = bed.client(&format!("client-{number}"));
         let far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let near = listener.accept().await.unwrap().0;
-        bed.state.core.connections.get_mut(slot).unwrap().socket = Socket::Tcp(near);
+        bed.state.core.connections.get_mut(slot).unwrap().wire_mut().attach(Socket::Tcp(near));
         crowd.push((slot, far));
     }
     crowd
@@ -170,10 +175,10 @@ async fn what_many_get_is_the_same_by_one_system_call_and_by_one_for_each() {
         let mut crowd = crowd(&mut bed, WINDOW + 40).await;
         let (stalled, gone) = (crowd.pop().unwrap(), crowd.pop().unwrap());
         socket2::SockRef::from(&stalled.1).set_recv_buffer_size(1).unwrap();
-        if let Socket::Tcp(near) = &bed.state.core.connections.get_mut(stalled.0).unwrap().socket {
+        if let Socket::Tcp(near) = bed.state.core.connections.get_mut(stalled.0).unwrap().wire().socket() {
             socket2::SockRef::from(near).set_send_buffer_size(1).unwrap();
         }
-        bed.state.core.connections.get_mut(gone.0).unwrap().socket.cut();
+        bed.state.core.connections.get_mut(gone.0).unwrap().wire().socket().cut();
         let large = "x".repeat(3_000);
         let mut sent = Vec::new();
         // None of them is more than a socket takes at once, but for the one that is not read.
@@ -189,11 +194,11 @@ async fn what_many_get_is_the_same_by_one_system_call_and_by_one_for_each() {
             sent.extend(expected);
         }
         let client = bed.state.core.connections.get_mut(stalled.0).unwrap();
-        assert!(client.is_flushing && !client.outbox.is_empty(), "its socket has taken everything");
+        assert!(client.wire().is_flushing() && !client.wire().outbox().is_empty(), "its socket has taken everything");
         socket2::SockRef::from(&stalled.1).set_recv_buffer_size(1 << 20).unwrap();
-        let mut came = vec![0; sent.len() - client.outbox.bytes()];
+        let mut came = vec![0; sent.len() - client.wire().bytes()];
         (&stalled.1).read_exact(&mut came).unwrap();
-        let next: Vec<u8> = client.outbox.slices().flatten().copied().collect();
+        let next: Vec<u8> = client.wire().outbox().slices().flatten().copied().collect();
         assert!(sent.starts_with(&came) && sent[came.len()..].starts_with(&next));
     }
 }
@@ -214,7 +219,7 @@ async fn the_task_that_flushes_a_client_ends_with_it() {
     let (stalled, far) = crowd(&mut bed, 1).await.pop().unwrap();
     socket2::SockRef::from(&far).set_recv_buffer_size(1).unwrap();
     let large = "x".repeat(30_000);
-    while !bed.state.core.connections.get_mut(stalled).unwrap().is_flushing {
+    while !bed.state.core.connections.get_mut(stalled).unwrap().wire().is_flushing() {
         batch(&mut bed, &[&large]);
     }
     let woken = Arc::<Woken>::default();
@@ -243,7 +248,7 @@ async fn tls_client(bed: &mut Testbed, name: &str) -> (Slot, TlsFarEnd) {
     let (near, records) = near.into_parts();
     let slot = bed.client(name);
     let socket = Socket::Tls(Box::new(TlsSocket::new(near, records)));
-    bed.state.core.connections.get_mut(slot).unwrap().socket = socket;
+    bed.state.core.connections.get_mut(slot).unwrap().wire_mut().attach(socket);
     (slot, shaken.await.unwrap())
 }
 
@@ -259,7 +264,7 @@ async fn clients_with_tls_get_the_same_by_one_system_call_and_by_one_for_each() 
         }
         let (stalled, mut far) = sealed.pop().unwrap();
         socket2::SockRef::from(&far.sock).set_recv_buffer_size(1).unwrap();
-        let near = bed.state.core.connections.get_mut(stalled).unwrap().socket.descriptor().unwrap();
+        let near = bed.state.core.connections.get_mut(stalled).unwrap().wire().socket().descriptor().unwrap();
         socket2::SockRef::from(&near).set_send_buffer_size(1).unwrap();
         let large = "x".repeat(3_000);
         let long: [&str; 12] = [&large; 12];
@@ -278,13 +283,13 @@ async fn clients_with_tls_get_the_same_by_one_system_call_and_by_one_for_each() 
                 assert!(came == expected, "{texts:.20?}");
             }
             sent.extend(expected);
-            if bed.state.core.connections.get_mut(stalled).unwrap().is_flushing {
+            if bed.state.core.connections.get_mut(stalled).unwrap().wire().is_flushing() {
                 break;
             }
         }
         let client = bed.state.core.connections.get_mut(stalled).unwrap();
-        assert!(client.is_flushing && client.socket.has_unsent(), "its socket has taken everything");
-        assert!(client.outbox.is_empty(), "records wait, and no frame");
+        assert!(client.wire().is_flushing() && client.wire().socket().has_unsent(), "its socket has taken everything");
+        assert!(client.wire().outbox().is_empty(), "records wait, and no frame");
         for text in ["one more", "and another"] {
             let mode = bed.state.core.mode(Flush::Now);
             let frame = frame_for(HubProtocol::Json, text.as_bytes());
@@ -294,7 +299,7 @@ async fn clients_with_tls_get_the_same_by_one_system_call_and_by_one_for_each() 
         }
         let waiting = bed.state.core.context.counters.outbox_bytes.get();
         let client = bed.state.core.connections.get_mut(stalled).unwrap();
-        assert_eq!(waiting, client.outbox.bytes() as u64);
+        assert_eq!(waiting, client.wire().bytes() as u64);
         socket2::SockRef::from(&far.sock).set_recv_buffer_size(1 << 20).unwrap();
         let length = sent.len();
         let read = tokio::task::spawn_blocking(move || {

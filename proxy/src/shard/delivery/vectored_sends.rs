@@ -79,8 +79,7 @@ impl VectoredSends {
         for &slot in dirty {
             // No client twice: its frames would leave twice.
             if let Some(client) = clients.get_mut(slot as usize)
-                && std::mem::take(&mut client.is_dirty)
-                && !client.outbox.is_empty()
+                && client.wire_mut().take_deferred()
                 && let Some(send) = prepare(client, sealed, budget)
             {
                 sends.push((slot, send));
@@ -89,10 +88,10 @@ impl VectoredSends {
         let listed = sends.iter().filter_map(|(slot, send)| {
             let client = clients.get(*slot as usize)?;
             let (outbox, records) = match send {
-                OneSend::Outbox => (Some(&client.outbox), None),
+                OneSend::Outbox => (Some(client.wire().outbox()), None),
                 OneSend::Sealed(range) => (None, sealed.get(range.clone())),
             };
-            Some((client.socket.descriptor()?, outbox.into_iter().flat_map(Outbox::slices).chain(records)))
+            Some((client.wire().socket().descriptor()?, outbox.into_iter().flat_map(Outbox::slices).chain(records)))
         });
         let sent = ring.send_many(listed);
         for ((slot, send), sent) in sends.iter().zip(sent) {
@@ -108,17 +107,16 @@ impl VectoredSends {
 
 /// Makes the bytes of a client ready to be sent; `None` when it has to be served by itself.
 fn prepare(client: &mut Client, sealed: &mut Vec<u8>, budget: &OutboxBudget) -> Option<OneSend> {
-    client.socket.descriptor()?;
-    if !client.socket.is_sealed() {
+    client.wire().socket().descriptor()?;
+    if !client.wire().socket().is_sealed() {
         return Some(OneSend::Outbox);
     }
     let begin = sealed.len();
     if begin > SEALED_MAX_BYTES {
         return None;
     }
-    let before = client.outbox.bytes();
-    let Client { outbox, socket, .. } = client;
-    let taken = outbox.write_with(|slices| socket.seal(slices, sealed));
+    let before = client.wire().bytes();
+    let taken = client.wire_mut().seal(sealed);
     budget.outbox_changed(client, before);
     taken.ok()?;
     Some(OneSend::Sealed(begin..sealed.len()))
@@ -128,13 +126,13 @@ fn prepare(client: &mut Client, sealed: &mut Vec<u8>, budget: &OutboxBudget) -> 
 fn settle(client: &mut Client, send: &OneSend, sealed: &[u8], bytes: usize, budget: &OutboxBudget) {
     match send {
         OneSend::Outbox => {
-            let before = client.outbox.bytes();
-            client.outbox.advance(bytes);
+            let before = client.wire().bytes();
+            client.wire_mut().advance(bytes);
             budget.outbox_changed(client, before);
         }
         OneSend::Sealed(range) => {
             let records = sealed.get(range.clone()).unwrap_or_default();
-            client.socket.keep_unsent(records.get(bytes..).unwrap_or_default());
+            client.wire().socket().keep_unsent(records.get(bytes..).unwrap_or_default());
         }
     }
 }

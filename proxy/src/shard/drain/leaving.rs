@@ -93,18 +93,18 @@ impl LeavingClients {
         (now, wait): (Instant, Duration),
     ) -> bool {
         let Some(client) = core.connections.live(slot) else { return false };
-        if client.cold.leave != LeaveStage::Stays {
+        if client.life().leaving().is_some() {
             return false;
         }
-        if wait.is_zero() || matches!(client.content, Content::Raw) {
+        if wait.is_zero() || matches!(client.content(), Content::Raw) {
             return true;
         }
         let (serial, quiet_at, hurries_at, until) =
-            (client.serial, now + wait / QUIET_PART, now + wait / 2, now + wait);
+            (client.serial(), now + wait / QUIET_PART, now + wait / 2, now + wait);
         self.waiting.push(LeavingClient { slot, serial, cause, quiet_at, hurries_at, until });
-        let stage = if core.is_busy(client) { LeaveStage::Calls } else { LeaveStage::Waits };
+        let is_busy = core.is_busy(client);
         if let Some(client) = core.connections.live_mut(slot) {
-            client.cold.leave = stage;
+            client.life_mut().begin_to_leave(is_busy);
         }
         false
     }
@@ -118,17 +118,17 @@ impl LeavingClients {
                 continue;
             }
             let Some(client) = core.connections.live(at.slot) else { continue };
-            let (is_busy, stage) = (core.is_busy(client), client.cold.leave);
-            if now >= at.until || !is_busy && (stage != LeaveStage::Waits || now >= at.quiet_at) {
+            let (is_busy, stage) = (core.is_busy(client), client.life().leaving());
+            if now >= at.until || !is_busy && (stage != Some(LeaveStage::Quiet) || now >= at.quiet_at) {
                 due.push((at.slot, at.cause));
                 continue;
             }
             if let Some(client) = core.connections.live_mut(at.slot) {
-                client.cold.leave = match now >= at.hurries_at {
-                    true => LeaveStage::BehindAnswer(at.cause),
-                    false if is_busy => LeaveStage::Calls,
-                    false => stage,
-                };
+                match now >= at.hurries_at {
+                    true => client.life_mut().hurry(at.cause),
+                    false if is_busy => client.life_mut().called(),
+                    false => {}
+                }
             }
             self.waiting.push(at);
         }

@@ -68,7 +68,9 @@ impl Levelling {
     pub(crate) fn forget_gone(&mut self, connections: &mut Connections) {
         self.asked.retain(|&slot, asked| {
             let client = connections.get_current(slot, asked.serial);
-            client.is_some_and(|client| client.cold.assignment.is_leaving && client.home.app() == asked.order.from)
+            client.is_some_and(|client| {
+                client.assignments().home().is_leaving() && client.home().app() == asked.order.from
+            })
         });
     }
 }

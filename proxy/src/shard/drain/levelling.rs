@@ -58,7 +58,7 @@ impl LevelSearch {
         let end = at.saturating_add(STEP.min(slots.saturating_sub(self.visited))).min(slots);
         for (slot, client) in core.connections.range(at..end) {
             if self.found.len() < self.order.clients && may_be_levelled(core, client, &self.order) {
-                self.found.push((slot, client.serial));
+                self.found.push((slot, client.serial()));
             }
         }
         self.visited += end - at;
@@ -79,7 +79,7 @@ pub(crate) fn level_due(
     now: Duration,
 ) {
     while let Some((slot, serial)) = schedule.next(now, chance) {
-        let client = state.core.connections.live(slot).filter(|client| client.serial == serial);
+        let client = state.core.connections.live(slot).filter(|client| client.serial() == serial);
         if client.is_some_and(|client| may_be_levelled(&state.core, client, order)) {
             level(state, slot, order);
         }
@@ -90,13 +90,13 @@ pub(crate) fn level_due(
 fn level(state: &mut ShardState, slot: Slot, order: &LevelOrder) {
     let Some(to) = newcomer(&state.core, slot, order).and_then(|pool| pool.choose_home()) else { return };
     let Some(client) = state.core.connections.live(slot) else { return };
-    if client.home.capabilities().confirms_hand_over {
-        let (serial, request) = (client.serial, ask_if_idle(&client.id));
+    if client.home().capabilities().confirms_hand_over {
+        let (serial, request) = (client.serial(), ask_if_idle(client.id()));
         state.core.ask_to_hand_over(slot, &Role::Home, &request);
         state.levelling.ask(slot, serial, *order);
-    } else if !state.core.context.shared.client_results.is_waiting_for(&client.id) {
+    } else if !state.core.context.shared.client_results.is_waiting_for(client.id()) {
         let instance = state.core.context.shared.hubs.instance(to.app());
-        client.home.send(&moved_to(&client.id, &instance));
+        client.home().send(&moved_to(client.id(), &instance));
         state.reassign_to(slot, &to);
         state.core.context.counters.app_rebalanced.increment();
     }
@@ -117,12 +117,12 @@ pub(crate) fn take_level_target(state: &mut ShardState, slot: Slot) -> Option<Ho
 pub(crate) fn stay_unlevelled(state: &mut ShardState, slot: Slot) -> bool {
     let now = state.core.tick;
     let Some(asked) = state.levelling.take(slot) else { return false };
-    let Some(client) = state.core.connections.live_mut(slot).filter(|client| client.serial == asked.serial) else {
+    let Some(client) = state.core.connections.live_mut(slot).filter(|client| client.serial() == asked.serial) else {
         return false;
     };
     client.change_assignment(&Role::Home, now, Assignment::stay);
     let hubs = &state.core.context.shared.hubs;
-    let pool = hubs.pool_of(&client.home);
+    let pool = hubs.pool_of(client.home());
     // Its app server has begun to stop meanwhile, or a route leads elsewhere: then it leaves, whatever runs.
     if pool.is_some_and(|pool| pool.is_draining()) {
         state.core.ask_for(slot, &Role::Home);
@@ -148,16 +148,16 @@ fn ask_if_idle(id: &str) -> ServiceMessage {
 
 /// Whether a client may go to the app server of an order now, without anybody's notice.
 fn may_be_levelled(core: &ShardCore, client: &Client, order: &LevelOrder) -> bool {
-    let (home, cold) = (&client.home, &client.cold);
-    let is_there = home.app() == order.from && home.hub() == order.hub && client.is_open();
+    let (home, assignment) = (client.home(), client.assignments().home());
+    let is_there = home.app() == order.from && home.hub() == order.hub && client.life().is_open();
     let is_at_rest = || {
-        let stays = cold.is_bound || cold.assignment.is_leaving || cold.moving_to.is_some();
-        !stays && !client.is_paused() && cold.assignment.calls.are_none()
+        let stays = client.cold().origin().is_bound || assignment.is_leaving() || client.cold().stay().is_moving();
+        !stays && client.pauses().is_empty() && assignment.calls().are_none()
     };
     let is_here = || !client.is_in_transit() && !client.is_away();
     let can_go = || match home.capabilities().confirms_hand_over {
         true => client.can_be_handed_over() && home.knows_idle_handovers(),
-        false => client.can_move() && core.tick.saturating_sub(client.last_heard) >= SILENT_TICKS,
+        false => client.can_move() && core.tick.saturating_sub(client.liveness().last_heard()) >= SILENT_TICKS,
     };
     is_there && is_at_rest() && is_here() && can_go()
 }
@@ -166,7 +166,7 @@ fn may_be_levelled(core: &ShardCore, client: &Client, order: &LevelOrder) -> boo
 fn newcomer(core: &ShardCore, slot: Slot, order: &LevelOrder) -> Option<Arc<Pool>> {
     let client = core.connections.get(slot)?;
     let pool = core.context.shared.hubs.at(order.hub)?.pool_of(order.to)?;
-    (**pool.app().group.name() == *client.cold.group_name()).then_some(pool)
+    (**pool.app().group.name() == *client.cold().group_name()).then_some(pool)
 }
 
 #[cfg(test)]

@@ -56,27 +56,27 @@ pub(crate) fn reroute_one(state: &mut ShardState, slot: Slot) {
     let name = RouteChoice::group_name(group.as_ref()).to_owned();
     let rules = state.core.context.shared.hubs.rules();
     let Some(client) = state.core.connections.live_mut(slot) else { return };
-    let is_waiting = client.home.app() == AppServerId::NONE || client.is_unassigned();
+    let is_waiting = client.home().app() == AppServerId::NONE || client.is_unassigned();
     // Where its group is no more, it has to leave in any case.
-    if !hub.is_served_by(&name) && !is_waiting && rules.has_group(client.cold.group_name()) {
+    if !hub.is_served_by(&name) && !is_waiting && rules.has_group(client.cold().group_name()) {
         return;
     }
-    let is_there = *hub.group_of(client.home.app()) == *name;
+    let is_there = *hub.group_of(client.home().app()) == *name;
     if is_there || is_waiting {
-        client.cold.group = group;
+        client.cold_mut().set_group(group);
         return;
     }
-    if client.cold.assignment.is_leaving {
-        client.cold.group = group;
+    if client.assignments().home().is_leaving() {
+        client.cold_mut().set_group(group);
         return;
     }
-    if !client.can_be_handed_over() || client.cold.is_bound {
+    if !client.can_be_handed_over() || client.cold().origin().is_bound {
         return;
     }
     if !state.assignments.sided.leave_side_of(&mut state.core, &mut state.assignments.reassignment, slot, &name) {
         return owe(state);
     }
     let Some(client) = state.core.connections.live_mut(slot) else { return };
-    client.cold.group = group;
+    client.cold_mut().set_group(group);
     state.core.ask_for(slot, &Role::Home);
 }

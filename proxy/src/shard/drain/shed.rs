@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use crate::shard::connection::{Client, Connections, LeaveStage};
+use crate::shard::connection::Connections;
 use crate::shard::slot::{Serial, Slot};
 
 /// Time over which one shed is spread: it is over when the next numbers of clients are read, a second later.
@@ -48,14 +48,14 @@ impl ShedSearch {
         let end = self.at.saturating_add(STEP.min(slots.saturating_sub(self.visited))).min(slots);
         let mut next = end;
         for (slot, client) in connections.range(self.at..end) {
-            let is_leaving = client.cold.leave != LeaveStage::Stays;
-            if client.is_closing() || !client.is_open() || client.is_away() || is_leaving {
+            let is_leaving = client.life().leaving().is_some();
+            if client.life().is_closed() || !client.life().is_open() || client.is_away() || is_leaving {
                 continue;
             }
-            if moves_unnoticed(client) {
-                self.stateful.push((slot, client.serial));
+            if client.moves_unnoticed() {
+                self.stateful.push((slot, client.serial()));
             } else if self.plain.len() < self.wanted {
-                self.plain.push((slot, client.serial));
+                self.plain.push((slot, client.serial()));
             }
             if self.stateful.len() >= self.wanted {
                 next = slot as usize + 1;
@@ -79,11 +79,6 @@ impl ShedSearch {
             missing.checked_sub(1).and_then(|last| self.plain.get(last.min(self.plain.len().saturating_sub(1))));
         last_plain.map_or(self.at, |(slot, _)| *slot as usize + 1)
     }
-}
-
-/// Whether a client can come back at another node without anybody's notice.
-fn moves_unnoticed(client: &Client) -> bool {
-    client.cold.resumption.is_some() && client.moves_unnoticed()
 }
 
 #[cfg(test)]

@@ -25,10 +25,10 @@ impl Stragglers {
     pub(crate) fn of(core: &ShardCore) -> Self {
         let mut stragglers = Stragglers::default();
         for (_, client) in core.connections.range(0..core.connections.slot_count()) {
-            let hub = client.home.hub_identity().name().to_owned();
-            *stragglers.by_kind.entry((hub, client.transport.name())).or_default() += 1;
+            let hub = client.home().hub_identity().name().to_owned();
+            *stragglers.by_kind.entry((hub, client.traits().transport.name())).or_default() += 1;
             if stragglers.ids.len() < IDS_MAX {
-                stragglers.ids.push(short(&client.id).to_owned());
+                stragglers.ids.push(short(client.id()).to_owned());
             }
         }
         stragglers

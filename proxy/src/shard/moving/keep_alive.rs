@@ -12,7 +12,7 @@ use trunkline_protocol::fleet::Absence;
 use trunkline_protocol::hub::HubMessage;
 use trunkline_protocol::manifest::HubManifest;
 
-use crate::shard::connection::{Client, Connections, Status};
+use crate::shard::connection::{Client, Connections, LifeStage};
 use crate::shard::content::Content;
 use crate::shard::delivery::framed::message_frame;
 use crate::shard::slot::{Serial, Slot};
@@ -67,7 +67,7 @@ impl KeepAlive {
         let mut overdue = Vec::new();
         for (slot, serial) in self.take(now) {
             let Some(client) = connections.get_current(slot, serial) else { continue };
-            let Some(hub) = hubs.get(client.home.hub().get()) else { continue };
+            let Some(hub) = hubs.get(client.home().hub().get()) else { continue };
             let next = match due(client, &hub.settings(), now) {
                 Due::Wait(next) => next,
                 Due::Now(action) => {
@@ -93,55 +93,62 @@ pub(crate) fn keep_alive_frame(content: Content) -> Bytes {
     }
 }
 
-/// Next action for a client, by its status and its silence.
+/// Next action for a client, by its stage and its silence.
 fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
-    // What happened in a tick may have happened at its end, so one more has to go by: a client whose timers are slow
-    // answers a ping only when its own interval is over, and no client is given up early.
-    let passed = |since: u32, after: u32| now.saturating_sub(since) > after;
     let (keep_alive, timeout) = (ticks(settings.keep_alive_interval_ms), ticks(settings.client_timeout_ms));
-    match client.status {
+    match client.life().stage() {
         // It has its own time, and is not kept alive.
-        Status::Closing => Due::Wait(u32::MAX),
+        LifeStage::Closed => Due::Wait(u32::MAX),
         // It has no app server that could answer it.
-        Status::Opening { .. } if client.is_unassigned() => Due::Wait(now.saturating_add(keep_alive)),
-        Status::Opening { until } if now >= until => Due::Now(Overdue::NotOpened),
-        Status::Opening { until } => Due::Wait(until),
-        Status::Open if client.is_away() => match client.cold.resumption.as_ref().and_then(|it| it.ownership.absence())
-        {
-            Some(Absence { until, cause }) if now >= until => Due::Now(Overdue::Lost(cause)),
-            Some(Absence { until, .. }) => Due::Wait(until),
-            None => Due::Wait(now.saturating_add(keep_alive)),
-        },
-        // Its polls show that it lives; when they stop, its pipe ends, which of a paused one a write shows.
-        Status::Open if client.has_inherent_keep_alive => match passed(client.last_sent, keep_alive) {
-            true if client.is_paused() => Due::Now(Overdue::KeepAlive),
-            _ => Due::Wait(now.saturating_add(keep_alive)),
-        },
-        Status::Open if client.content == Content::Raw => due_raw(client, keep_alive, timeout, now),
-        // While we don't read it, its silence is ours.
-        Status::Open if client.has_pinged && !client.is_paused() && passed(client.last_heard, timeout) => {
-            Due::Now(Overdue::TimedOut)
-        }
-        Status::Open if passed(client.last_sent, keep_alive) => Due::Now(Overdue::KeepAlive),
-        Status::Open => {
-            let silent_at = if client.has_pinged { client.last_heard.saturating_add(timeout) } else { u32::MAX - 1 };
-            Due::Wait(client.last_sent.saturating_add(keep_alive).min(silent_at).saturating_add(1))
+        LifeStage::Opening { .. } if client.is_unassigned() => Due::Wait(now.saturating_add(keep_alive)),
+        LifeStage::Opening { until, .. } if now >= until => Due::Now(Overdue::NotOpened),
+        LifeStage::Opening { until, .. } => Due::Wait(until),
+        LifeStage::Open | LifeStage::Leaving(_) => {
+            match client.cold().resumption().and_then(|it| it.ownership().absence()) {
+                Some(Absence { until, cause }) if now >= until => Due::Now(Overdue::Lost(cause)),
+                Some(Absence { until, .. }) => Due::Wait(until),
+                None if client.content() == Content::Raw && !client.liveness().is_inherent() => {
+                    due_raw(client, keep_alive, timeout, now)
+                }
+                None => due_open(client, keep_alive, timeout, now),
+            }
         }
     }
+}
+
+/// Next action for an open client with a socket.
+fn due_open(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
+    // Events of a tick may have happened at its end, so one more has to go by: a client whose timers are slow answers a
+    // ping only when its own interval is over, and no client is given up early.
+    let (live, passed) = (client.liveness(), |since: u32, after: u32| now.saturating_sub(since) > after);
+    // Its polls show that it lives; when they stop, its pipe ends, which of a paused one a write shows.
+    if live.is_inherent() {
+        let is_due = passed(live.last_sent(), keep_alive) && !client.pauses().is_empty();
+        return if is_due { Due::Now(Overdue::KeepAlive) } else { Due::Wait(now.saturating_add(keep_alive)) };
+    }
+    // While we don't read it, its silence is ours.
+    if live.has_pinged() && client.pauses().is_empty() && passed(live.last_heard(), timeout) {
+        return Due::Now(Overdue::TimedOut);
+    }
+    if passed(live.last_sent(), keep_alive) {
+        return Due::Now(Overdue::KeepAlive);
+    }
+    let silent_at = if live.has_pinged() { live.last_heard().saturating_add(timeout) } else { u32::MAX - 1 };
+    Due::Wait(live.last_sent().saturating_add(keep_alive).min(silent_at).saturating_add(1))
 }
 
 /// Next action for a raw connection, which only the transport pings: as soon as it is silent, whatever is sent to it,
 /// because a client may have nothing to say. Every WebSocket answers a ping, so a silent one is gone.
 fn due_raw(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
-    let silent_for = now.saturating_sub(client.last_heard);
+    let silent_for = now.saturating_sub(client.liveness().last_heard());
     match silent_for {
         // Its answers stay unread, but a write shows that its socket has ended.
-        1.. if client.is_paused() && silent_for.is_multiple_of(keep_alive) => Due::Now(Overdue::KeepAlive),
-        _ if client.is_paused() => Due::Wait(now.saturating_add(keep_alive - silent_for % keep_alive)),
+        1.. if !client.pauses().is_empty() && silent_for.is_multiple_of(keep_alive) => Due::Now(Overdue::KeepAlive),
+        _ if !client.pauses().is_empty() => Due::Wait(now.saturating_add(keep_alive - silent_for % keep_alive)),
         // A client that is pinged late still gets an interval for its answer.
         _ if silent_for > timeout.max(keep_alive.saturating_mul(2)) => Due::Now(Overdue::TimedOut),
         _ if silent_for > keep_alive => Due::Now(Overdue::KeepAlive),
-        _ => Due::Wait(client.last_heard.saturating_add(keep_alive).saturating_add(1)),
+        _ => Due::Wait(client.liveness().last_heard().saturating_add(keep_alive).saturating_add(1)),
     }
 }
 
@@ -158,16 +165,30 @@ mod tests {
 
     use super::*;
     use crate::net::socket::Socket;
-    use crate::shard::connection::PauseReason;
+    use crate::shard::connection::{ClientTraits, Liveness, PauseReason};
     use crate::upstream::{AppServerId, HubIdentity, HubRegistry, LinkHandle, ServerGroup};
 
-    fn client(change: impl FnOnce(&mut Client)) -> Client {
+    fn client_of(serial: Serial, content: Content) -> Client {
         let home = Arc::new(LinkHandle::opened(&HubIdentity::detached(), AppServerId::from(0)));
-        let socket = Socket::boxed(tokio::io::empty());
-        let mut client = Client::new("id".into(), 0, home, Content::Hub(HubProtocol::Json), socket);
-        client.status = Status::Open;
+        let mut client = Client::new("id".into(), serial, home, content, Socket::boxed(tokio::io::empty()));
+        client.life_mut().answered();
+        client
+    }
+
+    fn client(change: impl FnOnce(&mut Client)) -> Client {
+        let mut client = client_of(0, Content::Hub(HubProtocol::Json));
         change(&mut client);
         client
+    }
+
+    fn live(client: &mut Client, heard: u32, sent: u32) {
+        client.liveness_mut().heard(heard);
+        client.liveness_mut().sent(sent);
+    }
+
+    fn pinging(client: &mut Client, heard: u32, sent: u32) {
+        live(client, heard, sent);
+        client.liveness_mut().pinged();
     }
 
     fn settings() -> HubManifest {
@@ -176,16 +197,16 @@ mod tests {
 
     #[test]
     fn a_client_that_was_sent_nothing_for_the_interval_is_pinged() {
-        let client = client(|client| client.last_sent = 100);
+        let client = client(|client| client.liveness_mut().sent(100));
         assert_eq!(due(&client, &settings(), 115), Due::Wait(116));
         assert_eq!(due(&client, &settings(), 116), Due::Now(Overdue::KeepAlive));
     }
 
     #[test]
     fn the_time_out_counts_only_from_the_first_ping_on() {
-        let silent = client(|client| (client.last_heard, client.last_sent) = (100, 130));
+        let silent = client(|client| live(client, 100, 130));
         assert_eq!(due(&silent, &settings(), 131), Due::Wait(146));
-        let pinged = client(|client| (client.has_pinged, client.last_heard, client.last_sent) = (true, 100, 130));
+        let pinged = client(|client| pinging(client, 100, 130));
         assert_eq!(due(&pinged, &settings(), 130), Due::Wait(131));
         assert_eq!(due(&pinged, &settings(), 131), Due::Now(Overdue::TimedOut));
     }
@@ -193,8 +214,8 @@ mod tests {
     #[test]
     fn a_paused_client_may_be_silent() {
         let client = client(|client| {
-            (client.has_pinged, client.last_heard, client.last_sent) = (true, 1, 199);
-            client.pause(PauseReason::AppServer);
+            pinging(client, 1, 199);
+            client.pauses_mut().add(PauseReason::AppServer);
         });
         assert_eq!(due(&client, &settings(), 200), Due::Wait(32));
     }
@@ -202,23 +223,23 @@ mod tests {
     #[test]
     fn long_polling_gets_pings_while_it_is_paused_alone_and_no_time_out() {
         let mut client = client(|client| {
-            (client.has_pinged, client.last_heard, client.last_sent) = (true, 1, 1);
-            client.has_inherent_keep_alive = true;
+            client.begin(ClientTraits::default(), Liveness::new(1, true));
+            client.liveness_mut().pinged();
         });
         assert_eq!(due(&client, &settings(), 200), Due::Wait(215));
-        client.pause(PauseReason::AppServer);
+        client.pauses_mut().add(PauseReason::AppServer);
         assert_eq!(due(&client, &settings(), 200), Due::Now(Overdue::KeepAlive), "its end shows");
     }
 
     #[test]
     fn a_silent_raw_connection_is_pinged_and_then_times_out() {
-        let mut client =
-            client(|client| (client.content, client.last_heard, client.last_sent) = (Content::Raw, 100, 129));
+        let mut client = client_of(0, Content::Raw);
+        live(&mut client, 100, 129);
         assert_eq!(due(&client, &settings(), 115), Due::Wait(116));
         assert_eq!(due(&client, &settings(), 116), Due::Now(Overdue::KeepAlive));
         assert_eq!(due(&client, &settings(), 130), Due::Now(Overdue::KeepAlive));
         assert_eq!(due(&client, &settings(), 131), Due::Now(Overdue::TimedOut));
-        client.pause(PauseReason::AppServer);
+        client.pauses_mut().add(PauseReason::AppServer);
         assert_eq!(due(&client, &settings(), 200), Due::Wait(205));
         assert_eq!(due(&client, &settings(), 205), Due::Now(Overdue::KeepAlive), "its end shows");
         assert_eq!(due(&client, &settings(), 206), Due::Wait(220));
@@ -241,8 +262,10 @@ mod tests {
         let hubs = HubRegistry::default();
         hubs.learn(settings(), &ServerGroup::default());
         let (mut connections, mut wheel) = (Connections::default(), KeepAlive::default());
-        let silent = connections.insert(client(|client| client.last_sent = 100), None);
-        let fresh = connections.insert(client(|client| (client.last_sent, client.serial) = (114, 1)), None);
+        let silent = connections.insert(client(|client| client.liveness_mut().sent(100)), None);
+        let mut fresh = client_of(1, Content::Hub(HubProtocol::Json));
+        fresh.liveness_mut().sent(114);
+        let fresh = connections.insert(fresh, None);
         wheel.schedule(silent, 0, 115, 116);
         wheel.schedule(fresh, 1, 115, 116);
         wheel.schedule(fresh, 99, 115, 116);

@@ -25,7 +25,7 @@ use crate::limits::AddressPermit;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
 use crate::shard::close_reason::CloseReason;
-use crate::shard::connection::{Client, LeaveStage};
+use crate::shard::connection::Client;
 use crate::shard::content::Content;
 use crate::shard::delivery::Flush;
 use crate::shard::delivery::framed::message_frame;
@@ -38,8 +38,8 @@ const DETACHED_KEPT_TICKS: u32 = 2;
 
 /// Whether a client can come back after its socket has ended for this cause: not if it has said goodbye.
 pub(super) fn may_return(client: &Client, cause: Cause) -> bool {
-    client.is_open()
-        && client.is_resumable
+    client.life().is_open()
+        && client.is_resumable()
         && matches!(cause, Cause::SocketEnded | Cause::SocketReset | Cause::TlsFailed)
 }
 
@@ -58,16 +58,16 @@ pub(crate) fn sever(state: &mut ShardState, slot: Slot, cause: Cause) {
     let until =
         now.saturating_add(state.core.context.shared.settings.http_transports.disconnect_timeout_s).saturating_add(1);
     let Some(client) = state.core.connections.live_mut(slot) else { return };
-    let Some(resumption) = &mut client.cold.resumption else { return };
-    if resumption.ownership.leave(until, cause) {
+    let Some(resumption) = client.cold_mut().resumption_mut() else { return };
+    if resumption.ownership_mut().leave(until, cause) {
         state.core.context.counters.away.follow(0, 1);
     }
     state.core.delivery.discard(client);
     state.core.delivery.end_flush(slot);
-    (client.is_flushing, client.has_pinged) = (false, false);
+    client.liveness_mut().lose_socket();
     // Whoever was to tell it knew it by its serial.
-    client.cold.leave = LeaveStage::Stays;
-    let socket = mem::replace(&mut client.socket, Socket::Away);
+    client.life_mut().socket_lost();
+    let socket = client.wire_mut().detach();
     socket.cut();
     state.moves.detached.push(socket, now.saturating_add(DETACHED_KEPT_TICKS));
     client.change_serial(serial);
@@ -76,13 +76,12 @@ pub(crate) fn sever(state: &mut ShardState, slot: Slot, cause: Cause) {
 
 /// Has a client come back at another node, for this cause: its socket is cut. `false` where it can't.
 pub(crate) fn send_elsewhere(state: &mut ShardState, slot: Slot, cause: MoveCause) -> bool {
-    let Some(client) = state.core.connections.live_mut(slot).filter(|client| client.is_open()) else { return false };
-    let can_move = client.moves_unnoticed();
-    let (is_away, Some(resumption)) = (client.is_away(), &mut client.cold.resumption) else { return false };
-    if !can_move {
+    let Some(client) = state.core.connections.live_mut(slot).filter(|client| client.life().is_open()) else {
         return false;
-    }
-    resumption.move_cause = cause;
+    };
+    let (is_away, moves) = (client.is_away(), client.moves_unnoticed());
+    let Some(resumption) = client.cold_mut().resumption_mut().filter(|_| moves) else { return false };
+    resumption.send_elsewhere(cause);
     if !is_away {
         let end = if cause == MoveCause::Rebalance { Cause::Rebalanced } else { Cause::Drained };
         sever(state, slot, end);
@@ -98,9 +97,9 @@ pub(crate) fn keep_permit(
     permit: Option<Box<AddressPermit>>,
 ) -> Option<Box<AddressPermit>> {
     let client = state.core.connections.get_current(slot, serial);
-    match client.and_then(|client| client.cold.resumption.as_mut()) {
+    match client.and_then(|client| client.cold_mut().resumption_mut()) {
         Some(resumption) => {
-            resumption.permit = permit;
+            resumption.set_permit(permit);
             None
         }
         None => permit,
@@ -112,29 +111,27 @@ pub(crate) fn keep_permit(
 /// connection over, or it has ended.
 pub(crate) fn come_back(state: &mut ShardState, slot: Slot, claimed: Serial, socket: Socket) -> Option<Serial> {
     let (serial, now, mode) = (state.core.connections.next_serial(), state.core.tick, state.core.mode(Flush::Deferred));
-    let client = state.core.connections.get_current(slot, claimed).filter(|client| client.is_open())?;
-    let (Content::Hub(protocol), Some(resumption)) = (client.content, &mut client.cold.resumption) else {
+    let client = state.core.connections.get_current(slot, claimed).filter(|client| client.life().is_open())?;
+    let (Content::Hub(protocol), Some(resumption)) = (client.content(), client.cold_mut().resumption_mut()) else {
         return None;
     };
-    if !resumption.ownership.come_back() {
+    if !resumption.come_back() {
         return None;
     }
-    // A node that has asked for it did not take it.
-    state.core.context.shared.routes.end_move(&client.id);
-    state.core.context.counters.away.follow(1, 0);
-    // Its node has it again: a later move has another cause.
-    resumption.move_cause = MoveCause::default();
-    let (sequence_id, kept) = resumption.ownership.replay();
+    let (sequence_id, kept) = resumption.ownership().replay();
     let sequence = message_frame(protocol, &HubMessage::Sequence { sequence_id });
     let frames: Vec<_> = [sequence].into_iter().chain(kept.cloned()).collect();
-    client.socket = socket;
+    // A node that has asked for it did not take it.
+    state.core.context.shared.routes.end_move(client.id());
+    state.core.context.counters.away.follow(1, 0);
+    client.wire_mut().attach(socket);
     client.change_serial(serial);
-    (client.last_heard, client.last_sent) = (now, now);
+    client.liveness_mut().come_back(now);
     state.core.delivery.replay(slot, client, frames, mode);
-    if client.home.capabilities().takes_reconnects {
+    if client.home().capabilities().takes_reconnects {
         // It may keep a part of a message, which does not come any more.
-        let connection_id = ByteString::from(&*client.id);
-        client.home.send(&ServiceMessage::ConnectionReconnect(ConnectionReconnect { connection_id }));
+        let connection_id = ByteString::from(&**client.id());
+        client.home().send(&ServiceMessage::ConnectionReconnect(ConnectionReconnect { connection_id }));
     }
     state.moves.keep_alive.schedule(slot, serial, now, now + 1);
     state.core.context.counters.resumed.increment();
@@ -160,8 +157,8 @@ pub(crate) fn acknowledged(state: &mut ShardState, slot: Slot, sequence_id: u64)
 
 /// Has the messages that a client has sent acknowledged at the next tick.
 pub(crate) fn owe_acknowledgement(state: &mut ShardState, slot: Slot) {
-    let resumption = state.core.connections.get_mut(slot).and_then(|client| client.cold.resumption.as_deref_mut());
-    if resumption.is_some_and(|resumption| !mem::replace(&mut resumption.owes_acknowledgement, true)) {
+    let resumption = state.core.connections.get_mut(slot).and_then(|client| client.cold_mut().resumption_mut());
+    if resumption.is_some_and(|resumption| resumption.owe_acknowledgement()) {
         state.moves.acknowledgements.push(slot);
     }
 }
@@ -171,13 +168,10 @@ pub(crate) fn send_acknowledgements(state: &mut ShardState) {
     let mode = state.core.mode(Flush::Deferred);
     for slot in mem::take(&mut state.moves.acknowledgements) {
         let Some(client) = state.core.connections.live_mut(slot) else { continue };
-        let (Content::Hub(protocol), Some(resumption)) = (client.content, &mut client.cold.resumption) else {
+        let (Content::Hub(protocol), Some(resumption)) = (client.content(), client.cold_mut().resumption_mut()) else {
             continue;
         };
-        resumption.owes_acknowledgement = false;
-        if resumption.ownership.absence().is_none()
-            && let Some(sequence_id) = resumption.ownership.received.acknowledgement()
-        {
+        if let Some(sequence_id) = resumption.take_acknowledgement() {
             let frame = message_frame(protocol, &HubMessage::Ack { sequence_id });
             state.core.delivery.put(slot, client, &frame, mode);
         }
@@ -206,8 +200,8 @@ pub(crate) fn check_keep_alives(state: &mut ShardState) {
             Overdue::KeepAlive => {
                 if let Some(client) = state.core.connections.live_mut(slot) {
                     state.core.context.counters.keep_alives.increment();
-                    let frame = keep_alive_frame(client.content);
-                    match client.content {
+                    let frame = keep_alive_frame(client.content());
+                    match client.content() {
                         Content::Hub(_) => state.core.delivery.put(slot, client, &frame, mode),
                         Content::Raw => state.core.delivery.put_transport(slot, client, &frame, mode),
                     }

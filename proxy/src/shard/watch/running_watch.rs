@@ -18,7 +18,7 @@ use super::watch_piece::{
     ConnectionChange, TraceHop, WatchBatch, WatchEvent, WatchPiece, WatchedBytes, WatchedConnection, WatchedMessage,
     WatchedOpening, micros,
 };
-use crate::shard::connection::{Client, Connections, Opening, SetName};
+use crate::shard::connection::{Client, Connections, SetName};
 use crate::shard::content::Content;
 use crate::shard::slot::Slot;
 
@@ -122,7 +122,7 @@ impl RunningWatch {
     /// Whether it may take a message of this client: only then that is read.
     pub(super) fn may_take(&self, slot: Slot, client: &Client) -> bool {
         match self.follows_a_method() {
-            true => self.order.is_at(client.home.hub()),
+            true => self.order.is_at(client.home().hub()),
             false => self.followed.contains_key(&slot),
         }
     }
@@ -137,19 +137,19 @@ impl RunningWatch {
         opening: Option<&OpenConnection>,
     ) {
         let Some(client) = connections.get(slot) else { return };
-        let (hub, user) = (client.home.hub(), connections.user_of(client));
+        let (hub, user) = (client.home().hub(), connections.user_of(client));
         let is_member = |group: &str| connections.sets().has(client, hub, SetName::Group(group));
-        let is_wanted = self.order.is_at(hub) && self.order.follows(&client.id, user, is_member);
+        let is_wanted = self.order.is_at(hub) && self.order.follows(client.id(), user, is_member);
         if !is_wanted || self.followed.contains_key(&slot) {
             return;
         }
         let mut bytes = 0;
         let mut opened = None;
         if self.order.detail == WatchDetail::Bytes {
-            let kept = || client.cold.opening.as_ref().and_then(Opening::read);
+            let kept = || client.cold().read_opening();
             let Some(open) = opening.cloned().or_else(kept) else { return };
             let was_open = change != ConnectionChange::Opened;
-            let opening = WatchedOpening { open, transport: client.transport, was_open };
+            let opening = WatchedOpening { open, transport: client.traits().transport, was_open };
             bytes = opening.bytes();
             opened = Some(Box::new(opening));
         }
@@ -158,7 +158,7 @@ impl RunningWatch {
             return;
         }
         let connection = Arc::new(WatchedConnection::of(slot, client, user));
-        let awaits_handshake = matches!(client.content, Content::Hub(_)) && !client.is_open();
+        let awaits_handshake = matches!(client.content(), Content::Hub(_)) && !client.life().is_open();
         self.followed.insert(slot, FollowedClient { connection: connection.clone(), awaits_handshake });
         let event = match opened {
             Some(opened) => WatchEvent::Opening(connection, opened),
@@ -171,7 +171,7 @@ impl RunningWatch {
     pub(super) fn regroup(&mut self, connections: &Connections, slot: Slot) {
         let Some(group) = self.order.group() else { return };
         let Some(client) = connections.live(slot) else { return };
-        if connections.sets().has(client, client.home.hub(), SetName::Group(group)) {
+        if connections.sets().has(client, client.home().hub(), SetName::Group(group)) {
             self.follow(connections, slot, ConnectionChange::Joined, None);
         } else {
             self.lose(slot, ConnectionChange::Left);

@@ -8,9 +8,10 @@ use super::*;
 use crate::shard::CloseReason;
 use crate::shard::command::audience::SendOrigin;
 use crate::shard::command::{Audience, ConnectionCommand, MembershipChange, Receivers, ShardCommand};
+use crate::shard::connection::LifeCycle;
 use crate::shard::delivery::framed::Framed;
 use crate::shard::testbed::{Testbed, whole_id};
-use crate::upstream::HubIndex;
+use crate::upstream::{HubIndex, LinkHandle};
 
 const OWN: u32 = 7;
 const SAY: &str = "{\"type\":1,\"target\":\"Say\",\"invocationId\":\"5\",\"arguments\":[{\"token\":\"x\"}]}\u{1e}";
@@ -245,7 +246,10 @@ async fn without_a_trace_nothing_is_marked_and_a_report_is_for_nobody() {
     find(&mut bed, number);
     report(&mut bed, "ann", ann, TraceReport { mark: 99, ..TraceReport::default() });
     assert_eq!(told(&mut bed, number), ["ann present"]);
-    assert_eq!(bed.state.core.connections.get(ann).map(|client| client.content), Some(Content::Hub(HubProtocol::Json)));
+    assert_eq!(
+        bed.state.core.connections.get(ann).map(|client| client.content()),
+        Some(Content::Hub(HubProtocol::Json))
+    );
 }
 
 fn messages(batch: &WatchBatch) -> Vec<&WatchedMessage> {
@@ -400,7 +404,7 @@ fn the_answer_to_a_hub_handshake_is_told_from_messages() {
     let number = recording(&mut bed);
     let ann = bed.client("ann");
     // As if its handshake were not answered yet.
-    bed.state.core.connections.get_mut(ann).unwrap().status = crate::shard::Status::Opening { until: 99 };
+    *bed.state.core.connections.get_mut(ann).unwrap().life_mut() = LifeCycle::default();
     bed.state.watch_desk().end(number);
     let number = recording(&mut bed);
     find(&mut bed, number);
@@ -441,8 +445,8 @@ fn recordings_are_bounded_in_clients() {
 #[test]
 fn messages_of_raw_endpoints_keep_their_kind() {
     let mut bed = Testbed::new();
-    let ann = bed.client("ann");
-    bed.state.core.connections.get_mut(ann).unwrap().content = Content::Raw;
+    let home = Arc::new(LinkHandle::opened(bed.hub.identity(), AppServerId::from(OWN)));
+    let ann = bed.client_of("ann", &home, Content::Raw);
     let number = recording(&mut bed);
     find(&mut bed, number);
     for kind in [RawKind::Text, RawKind::Binary] {

@@ -178,10 +178,10 @@ impl WatchedConnection {
 
     pub(super) fn of(slot: Slot, client: &Client, user: Option<&str>) -> Self {
         Self {
-            id: client.id.get(..ID_CHARS).unwrap_or(&client.id).into(),
-            hub: client.home.hub(),
+            id: client.id().get(..ID_CHARS).unwrap_or(client.id()).into(),
+            hub: client.home().hub(),
             user: user.map(Into::into),
-            content: client.content,
+            content: client.content(),
             slot,
         }
     }

@@ -9,11 +9,11 @@ use crate::shard::command::LinkLoss;
 use crate::shard::testbed::{Testbed, sent_over};
 
 fn is_read(bed: &Testbed, slot: Slot) -> bool {
-    bed.state.core.connections.get(slot).unwrap().pause_reasons().are_none()
+    bed.state.core.connections.get(slot).unwrap().pauses().is_empty()
 }
 
 fn home(bed: &Testbed, slot: Slot) -> crate::upstream::LinkId {
-    bed.state.core.connections.get(slot).unwrap().home.id()
+    bed.state.core.connections.get(slot).unwrap().home().id()
 }
 
 #[test]
@@ -66,10 +66,10 @@ fn the_goodbye_of_an_app_server_that_stops_is_not_passed_on_and_what_it_says_lat
     bed.data("ann", slot, old[0].app(), "{\"type\":7,\"allowReconnect\":true}\u{1e}");
     assert_eq!(home(&bed, slot), next[0].id());
     bed.close("ann", slot, old[0].app());
-    assert!(bed.state.core.connections.get(slot).unwrap().is_open());
+    assert!(bed.state.core.connections.get(slot).unwrap().life().is_open());
     assert!(bed.received(slot).iter().all(|message| message.contains("the call had ended")));
     bed.close("ann", slot, next[0].app());
-    assert!(bed.state.core.connections.get(slot).unwrap().is_closing());
+    assert!(bed.state.core.connections.get(slot).unwrap().life().is_closed());
 }
 
 #[test]

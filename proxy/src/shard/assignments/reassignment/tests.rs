@@ -6,7 +6,7 @@ use trunkline_protocol::service::{FlowOperation, ServiceMessage};
 use trunkline_protocol::wire::ITEMS_HEADER;
 
 use super::*;
-use crate::shard::connection::{LetGo, PauseReason, moved_to};
+use crate::shard::connection::{ClientOrigin, LifeCycle, PauseReason, moved_to};
 use crate::shard::content::Content;
 use crate::shard::drain::levelling::read_on;
 use crate::shard::testbed::{Testbed, sent_over, whole_id};
@@ -36,7 +36,7 @@ fn unassigned_client(bed: &mut Testbed) -> Slot {
 
 fn is_unassigned(bed: &Testbed, slot: Slot) -> bool {
     let client = bed.state.core.connections.get(slot).unwrap();
-    assert_eq!(client.is_unassigned(), client.pause_reasons().contains(PauseReason::Unassigned));
+    assert_eq!(client.is_unassigned(), client.pauses().contains(PauseReason::Unassigned));
     client.is_unassigned()
 }
 
@@ -56,7 +56,7 @@ fn the_next_link_that_opens_takes_those_that_wait() {
     let (_, home) = bed.app_server("new");
     bed.state.link_opened(&home);
     assert!(!is_unassigned(&bed, slot));
-    assert_eq!(bed.state.core.connections.get(slot).unwrap().home.id(), home.id());
+    assert_eq!(bed.state.core.connections.get(slot).unwrap().home().id(), home.id());
     assert_eq!(bed.state.core.context.counters.rehomed.get(), 1);
 }
 
@@ -89,7 +89,7 @@ fn an_app_server_that_returns_is_told_once_of_clients_that_moved_away() {
     let mut bed = Testbed::new();
     let slot = unassigned_client(&mut bed);
     let (_, home) = bed.app_server("new");
-    let was_at = bed.state.core.connections.get(slot).unwrap().home.app();
+    let was_at = bed.state.core.connections.get(slot).unwrap().home().app();
     let mut moves = Reassignment::new(10_000, 30, Arc::default());
     bed.state.core.tick = 100;
     moves.assign_or_wait(&mut bed.state.core, slot, &Role::Home);
@@ -177,7 +177,7 @@ fn who_gave_a_client_away_or_never_had_it_open_is_not_told() {
     let mut bed = Testbed::new();
     let (_, old) = bed.app_server("old");
     let (ann, ben) = (bed.client_at("ann", &old), bed.client_at("ben", &old));
-    bed.state.core.connections.get_mut(ben).unwrap().status = opening_until(0, 10_000);
+    *bed.state.core.connections.get_mut(ben).unwrap().life_mut() = LifeCycle::default();
     bed.state.free(ann, Cause::SocketEnded);
     bed.state.free(ben, Cause::SocketEnded);
     // What hands ann over has crossed with the notice of its end.
@@ -207,13 +207,11 @@ fn an_end_that_nobody_can_be_told_of_is_forgotten_and_counted() {
 fn a_raw_client_that_was_handed_over_for_a_link_that_is_lost_by_then_waits_with_its_items() {
     let mut bed = Testbed::new();
     let (_, old) = bed.app_server("old");
-    let ann = bed.client_at("ann", &old);
+    let ann = bed.client_of("ann", &old, Content::Raw);
     let client = bed.state.core.connections.get_mut(ann).unwrap();
-    client.content = Content::Raw;
-    client.cold.is_movable = true;
-    client.cold.assignment.ask_to_hand_over();
-    client.cold.assignment.let_go = Some(LetGo::HandedOver);
-    client.cold.assignment.items = Some("mine".into());
+    client.cold_mut().begin(ClientOrigin { is_movable: true, ..ClientOrigin::default() });
+    client.assignments_mut().home_mut().ask_to_hand_over();
+    assert!(client.assignments_mut().home_mut().hand_over(Some("mine".into())));
     let lost = Arc::new(LinkHandle::opened(bed.hub.identity(), AppServerId::from(9)));
     lost.outbox().close();
     bed.hub.pools().iter().for_each(|pool| bed.hub.remove_pool(pool));
@@ -233,7 +231,7 @@ fn a_client_that_is_asked_for_something_is_read_on_while_it_leaves() {
     let mut bed = Testbed::new();
     let (_, old) = bed.app_server("old");
     let ann = bed.client_at("ann", &old);
-    let is_paused = |bed: &Testbed| !bed.state.core.connections.get(ann).unwrap().pause_reasons().are_none();
+    let is_paused = |bed: &Testbed| !bed.state.core.connections.get(ann).unwrap().pauses().is_empty();
     read_on(&mut bed.state, ann);
     bed.state.core.control(ann, &Role::Home, FlowOperation::EndInput);
     assert!(!is_paused(&bed), "it does not leave");

@@ -1,7 +1,7 @@
 //! Levelling of app servers.
 
 use super::*;
-use crate::shard::connection::PauseReason;
+use crate::shard::connection::{ClientOrigin, PauseReason};
 use crate::shard::drain::level_order::LevelCount;
 use crate::shard::testbed::{Testbed, sent_over, whole_id};
 use crate::upstream::LinkHandle;
@@ -41,9 +41,10 @@ fn only_who_is_open_there_idle_and_free_to_go_is_chosen() {
         ["idle", "busy", "bound", "leaving", "paused"].map(|id| bed.client_at(id, &old));
     bed.client_at("elsewhere", &new);
     bed.state.core.begin_call(busy, "1");
-    bed.state.core.connections.live_mut(bound).unwrap().cold.is_bound = true;
-    bed.state.core.connections.live_mut(leaving).unwrap().cold.assignment.is_leaving = true;
-    bed.state.core.connections.live_mut(paused).unwrap().pause(PauseReason::AppServer);
+    let origin = ClientOrigin { is_bound: true, ..ClientOrigin::default() };
+    bed.state.core.connections.live_mut(bound).unwrap().cold_mut().begin(origin);
+    bed.state.core.connections.live_mut(leaving).unwrap().assignments_mut().home_mut().ask_to_hand_over();
+    bed.state.core.connections.live_mut(paused).unwrap().pauses_mut().add(PauseReason::AppServer);
     assert_eq!(found(&bed, (&old, &new)), [idle]);
 }
 
@@ -70,7 +71,7 @@ fn who_was_asked_for_counts_as_going_until_it_is_there_or_stays() {
     bed.state.hand_over(ben, &Role::Home, &[]);
     assert_eq!(count(&bed, &old), LevelCount { present: 1, going: 0, coming: 0 });
     assert_eq!(count(&bed, &new), LevelCount { present: 1, going: 0, coming: 0 });
-    let is_read = |slot| bed.state.core.connections.get(slot).unwrap().pause_reasons().are_none();
+    let is_read = |slot| bed.state.core.connections.get(slot).unwrap().pauses().is_empty();
     assert!(is_read(ann) && is_read(ben));
     assert_eq!(bed.state.core.context.counters.app_rebalanced.get(), 1);
     let asked = sent_over(&old);
@@ -100,7 +101,7 @@ fn at_the_door_a_client_that_has_been_silent_goes_at_once() {
     (0..SILENT_TICKS).for_each(|_| bed.advance());
     bed.state.core.begin_call(ben, "1");
     level_all(&mut bed, (&old[0], &new[0]));
-    let home = |slot| bed.state.core.connections.get(slot).unwrap().home.id();
+    let home = |slot| bed.state.core.connections.get(slot).unwrap().home().id();
     assert!(home(ann) == new[0].id() && home(ben) == old[0].id());
     assert_eq!(sent_over(&old[0]), [moved_to(&whole_id("ann"), "new")]);
     let opened: Vec<_> = sent_over(&new[0]).iter().map(ServiceMessage::name).collect();

@@ -40,7 +40,7 @@ fn a_client_whose_call_runs_is_shed_behind_it_and_no_other_in_its_place() {
     let mut bed = Testbed::new();
     let (ann, ben) = (bed.client("ann"), bed.client("ben"));
     bed.state.core.begin_call(ann, "1");
-    let serial = bed.state.core.connections.live(ann).unwrap().serial;
+    let serial = bed.state.core.connections.live(ann).unwrap().serial();
     let mut schedule = DrainSchedule::new(vec![(ann, serial)], SHED_SPREAD, || 0.0);
     shed_due(&mut bed.state, &mut schedule, SHED_SPREAD);
     assert!(bed.received(ann).is_empty());
@@ -52,7 +52,7 @@ fn a_client_whose_call_runs_is_shed_behind_it_and_no_other_in_its_place() {
 fn a_client_that_can_not_move_is_told_to_connect_again() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
-    let serial = bed.state.core.connections.live(ann).unwrap().serial;
+    let serial = bed.state.core.connections.live(ann).unwrap().serial();
     let mut schedule = DrainSchedule::new(vec![(ann, serial)], SHED_SPREAD, || 0.0);
     shed_due(&mut bed.state, &mut schedule, SHED_SPREAD);
     assert!(!close_leaving(&mut bed.state, Instant::now() + LEAVE_WAIT));

@@ -1,0 +1,81 @@
+//! All assignments of a client connection: that of its home, and those of its side homes.
+
+use std::iter;
+
+use super::assignment::{Assignment, Role};
+use super::{PauseReason, SideHomes};
+
+/// Assignments of a client connection, each to one app server.
+#[derive(Debug, Default)]
+pub(crate) struct ClientAssignments {
+    home: Assignment,
+    /// App servers that take some of its methods; `None` for a client without any.
+    sides: Option<Box<SideHomes>>,
+}
+
+impl ClientAssignments {
+    #[must_use]
+    pub(crate) fn home(&self) -> &Assignment {
+        &self.home
+    }
+
+    pub(crate) fn home_mut(&mut self) -> &mut Assignment {
+        &mut self.home
+    }
+
+    /// App servers that take some of its methods; `None` for a client without any.
+    #[must_use]
+    pub(crate) fn sides(&self) -> Option<&SideHomes> {
+        self.sides.as_deref()
+    }
+
+    pub(crate) fn sides_mut(&mut self) -> Option<&mut SideHomes> {
+        self.sides.as_deref_mut()
+    }
+
+    /// App servers that take some of its methods, to be added to.
+    pub(crate) fn sides_to_fill(&mut self) -> &mut SideHomes {
+        self.sides.get_or_insert_default()
+    }
+
+    /// Takes all app servers away that take some of its methods.
+    pub(crate) fn take_sides(&mut self) -> Option<Box<SideHomes>> {
+        self.sides.take()
+    }
+
+    #[must_use]
+    pub(crate) fn of(&self, role: &Role) -> Option<&Assignment> {
+        match role {
+            Role::Home => Some(&self.home),
+            Role::Side(group) => Some(&self.sides()?.find(group)?.assignment),
+        }
+    }
+
+    pub(crate) fn of_mut(&mut self, role: &Role) -> Option<&mut Assignment> {
+        match role {
+            Role::Home => Some(&mut self.home),
+            Role::Side(group) => Some(&mut self.sides_mut()?.of_group(group)?.assignment),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Assignment> {
+        let sides = self.sides().into_iter().flat_map(|sides| sides.iter());
+        iter::once(&self.home).chain(sides.map(|side| &side.assignment))
+    }
+
+    /// Whether the client has the maximum of pending calls at any of its app servers.
+    #[must_use]
+    pub(crate) fn have_too_many_calls(&self, calls_max: usize) -> bool {
+        self.all().any(|assignment| assignment.calls().is_full(calls_max))
+    }
+
+    /// Whether each reason of an assignment to pause reading the client holds now.
+    pub(super) fn wanted_pauses(&self) -> [(PauseReason, bool); 3] {
+        let any = |wants: fn(&Assignment) -> bool| self.all().any(wants);
+        [
+            (PauseReason::AppServer, any(|assignment| assignment.is_paused())),
+            (PauseReason::HandingOver, any(|assignment| assignment.holds_input())),
+            (PauseReason::Unassigned, any(|assignment| assignment.waits_since().is_some())),
+        ]
+    }
+}

@@ -1,0 +1,525 @@
+//! Life cycle of a client connection: all its stages and transitions.
+//!
+//! ```text
+//!                app server answers             chosen to leave
+//!  Opening ─────────────────────────► Open ◄────────────────────► Leaving ──── between two calls, or late ────┐
+//!     │   └── chosen to leave: noted ───┼──────────────────────────► ▲   socket lost: it stays                 │
+//!     │                                 │                            │                                        ▼
+//!     └──────────── a close ────────────┴──────────── a close ───────┴───────────────────────────────────► Closed
+//!
+//!  Leaving:  Quiet ──a call──► Busy ──half of the time──► BehindAnswer: closed behind the answer to its last call
+//! ```
+//!
+//! An open client also has a stay at its home app server, over one of the links of that app server:
+//!
+//! ```text
+//!  Settled ──another link──► Moving ──acknowledged, late, opened──► Settled
+//!     │                         └─ a link lost: MovingLost ──acknowledged──► Lost
+//!     └─ a link lost: Lost ──asked──► Probing ──acknowledged──► Settled
+//!          └─ opened elsewhere: Settled  └─ no answer: Reopened
+//! ```
+//!
+//! [`Ownership`](trunkline_protocol::fleet::Ownership) says whether this node has the client, an
+//! [`Assignment`](super::Assignment) which app server has it. An event that does not fit the stage changes nothing, and
+//! returns `false` where callers need to know. Without I/O.
+
+use std::mem;
+
+use crate::metrics::MoveCause;
+use crate::upstream::{AppServerId, HomeLink};
+
+/// Stage in the life of a client connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LifeStage {
+    /// The app server has not answered the hub handshake: only its answer may go out.
+    Opening {
+        /// Tick at which the client is closed without an answer.
+        until: u32,
+        /// Set when the client was chosen to leave.
+        leaving: Option<LeaveStage>,
+    },
+    Open,
+    /// Open, and chosen to leave: to be closed for a drain or a rebalance.
+    Leaving(LeaveStage),
+    /// Closed by either side: the outbox is flushed, nothing new is sent.
+    Closed,
+}
+
+/// Stage of the departure of a client that was chosen to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeaveStage {
+    /// The client has made no call since it was chosen.
+    Quiet,
+    /// The client has called. It is closed when none of its calls runs.
+    Busy,
+    /// The client is closed right behind the answer to its last call.
+    BehindAnswer(MoveCause),
+}
+
+/// Life cycle of a client connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LifeCycle(LifeStage);
+
+impl Default for LifeCycle {
+    fn default() -> Self {
+        Self(LifeStage::Opening { until: u32::MAX, leaving: None })
+    }
+}
+
+impl LifeCycle {
+    #[must_use]
+    pub(crate) fn stage(self) -> LifeStage {
+        self.0
+    }
+
+    /// Whether sends to many reach it.
+    #[must_use]
+    #[inline]
+    pub(crate) fn is_open(self) -> bool {
+        matches!(self.0, LifeStage::Open | LifeStage::Leaving(_))
+    }
+
+    /// Whether the app server has not answered the hub handshake yet.
+    #[must_use]
+    #[inline]
+    pub(crate) fn is_opening(self) -> bool {
+        matches!(self.0, LifeStage::Opening { .. })
+    }
+
+    /// Whether only its socket is left.
+    #[must_use]
+    #[inline]
+    pub(crate) fn is_closed(self) -> bool {
+        matches!(self.0, LifeStage::Closed)
+    }
+
+    /// Stage of its departure; `None` for a client that stays.
+    #[must_use]
+    pub(crate) fn leaving(self) -> Option<LeaveStage> {
+        match self.0 {
+            LifeStage::Opening { leaving, .. } => leaving,
+            LifeStage::Leaving(stage) => Some(stage),
+            LifeStage::Open | LifeStage::Closed => None,
+        }
+    }
+
+    /// An app server has got the hub handshake, and has until this tick to answer it.
+    pub(crate) fn handshake_sent(&mut self, deadline: u32) {
+        if let LifeStage::Opening { until, .. } = &mut self.0 {
+            *until = deadline;
+        }
+    }
+
+    /// The app server has answered the hub handshake, or there is none; `false` if it had before.
+    pub(crate) fn answered(&mut self) -> bool {
+        let LifeStage::Opening { leaving, .. } = self.0 else { return false };
+        self.0 = leaving.map_or(LifeStage::Open, LifeStage::Leaving);
+        true
+    }
+
+    /// Chooses the client to leave, while a call of it runs or not; `false` if it was chosen before, or is closed.
+    pub(crate) fn begin_to_leave(&mut self, is_busy: bool) -> bool {
+        if self.leaving().is_some() || self.is_closed() {
+            return false;
+        }
+        self.set_leaving(if is_busy { LeaveStage::Busy } else { LeaveStage::Quiet });
+        true
+    }
+
+    /// The client has called.
+    #[inline]
+    pub(crate) fn called(&mut self) {
+        if self.leaving() == Some(LeaveStage::Quiet) {
+            self.set_leaving(LeaveStage::Busy);
+        }
+    }
+
+    /// Half of the time for its calls is over.
+    pub(crate) fn hurry(&mut self, cause: MoveCause) {
+        if self.leaving().is_some() {
+            self.set_leaving(LeaveStage::BehindAnswer(cause));
+        }
+    }
+
+    /// The socket is lost, which ends the search for a moment to leave.
+    pub(crate) fn socket_lost(&mut self) {
+        match &mut self.0 {
+            LifeStage::Opening { leaving, .. } => *leaving = None,
+            LifeStage::Leaving(_) => self.0 = LifeStage::Open,
+            LifeStage::Open | LifeStage::Closed => {}
+        }
+    }
+
+    /// Either side closes it; `false` if it was closed before.
+    pub(crate) fn close(&mut self) -> bool {
+        !matches!(mem::replace(&mut self.0, LifeStage::Closed), LifeStage::Closed)
+    }
+
+    fn set_leaving(&mut self, stage: LeaveStage) {
+        match &mut self.0 {
+            LifeStage::Opening { leaving, .. } => *leaving = Some(stage),
+            LifeStage::Open | LifeStage::Leaving(_) => self.0 = LifeStage::Leaving(stage),
+            LifeStage::Closed => {}
+        }
+    }
+}
+
+/// Stage of a client's stay at its home app server.
+#[derive(Debug, Default, Clone)]
+enum StayStage {
+    #[default]
+    Settled,
+    /// Moves to another link, and is not read until the app server has paused it.
+    Moving { to: HomeLink },
+    /// Moves to another link, and one of both is lost since this tick.
+    MovingLost { to: HomeLink, since: u32 },
+    /// A link is lost since this tick, and the app server (dial-in) may have the connection as before.
+    Lost { since: u32 },
+    /// The app server is asked whether it has the connection, which may be lost since this tick.
+    Probing { over: HomeLink, since: u32 },
+    /// The app server has not answered, and opens the connection again. An answer before this tick means that it had
+    /// the connection after all.
+    Reopened { until: u32 },
+}
+
+/// Stay of a client connection at its home app server.
+#[derive(Debug, Default)]
+pub(crate) struct HomeStay {
+    stage: StayStage,
+    /// Tick from which the app server accepts the client again after a lost link; while probing, the tick by which it
+    /// has to answer.
+    held_until: u32,
+    /// Previous home of the client, if that app server dials in.
+    previous: Option<AppServerId>,
+    /// The app server did not answer a move in time, so the client stays on its link.
+    is_fixed: bool,
+}
+
+impl HomeStay {
+    /// Whether it waits for an answer of its app server to go on over another link.
+    #[must_use]
+    pub(crate) fn is_moving(&self) -> bool {
+        matches!(self.stage, StayStage::Moving { .. } | StayStage::MovingLost { .. } | StayStage::Probing { .. })
+    }
+
+    /// Whether its app server is asked for it.
+    #[must_use]
+    pub(crate) fn is_probing(&self) -> bool {
+        matches!(self.stage, StayStage::Probing { .. })
+    }
+
+    /// Whether the app server may still have the connection over a lost link, and has not been asked.
+    #[must_use]
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self.stage, StayStage::Lost { .. } | StayStage::MovingLost { .. })
+    }
+
+    /// Whether it is unknown if the app server has the connection.
+    #[must_use]
+    pub(crate) fn is_uncertain(&self, now: u32) -> bool {
+        self.is_lost() || self.is_probing() || self.may_be_duplicated(now)
+    }
+
+    /// Whether the answer to a probe, which takes `answer_ticks`, would come later than `timeout_ticks` after the loss.
+    #[must_use]
+    pub(crate) fn answers_after(&self, answer_ticks: u32, timeout_ticks: u32) -> bool {
+        let StayStage::Lost { since } = self.stage else { return false };
+        self.held_until.saturating_add(answer_ticks) > since.saturating_add(timeout_ticks)
+    }
+
+    /// Whether the app server opens the connection again because it did not answer.
+    #[must_use]
+    pub(crate) fn is_reopened(&self) -> bool {
+        matches!(self.stage, StayStage::Reopened { .. })
+    }
+
+    /// Whether the app server may have two connections with this id, and still answer for the old one.
+    #[must_use]
+    pub(crate) fn may_be_duplicated(&self, now: u32) -> bool {
+        matches!(self.stage, StayStage::Reopened { until } if now < until)
+    }
+
+    /// Whether the app server accepts the client again at this tick.
+    #[must_use]
+    pub(crate) fn is_accepted_again(&self, now: u32) -> bool {
+        now >= self.held_until
+    }
+
+    /// Whether this app server, which dials in, was the previous home.
+    #[must_use]
+    pub(crate) fn was_at(&self, app: AppServerId) -> bool {
+        self.previous == Some(app)
+    }
+
+    /// Begins to move to another link of the app server; `false` where that is not possible now.
+    #[must_use]
+    pub(crate) fn begin_move(&mut self, to: &HomeLink, now: u32) -> bool {
+        if self.is_fixed || self.is_moving() || self.is_uncertain(now) {
+            return false;
+        }
+        self.stage = StayStage::Moving { to: HomeLink::clone(to) };
+        true
+    }
+
+    /// The app server has paused the client. Returns the link over which the client goes on, if it moves.
+    pub(crate) fn acknowledged(&mut self) -> Option<HomeLink> {
+        match mem::take(&mut self.stage) {
+            StayStage::Moving { to } => Some(to),
+            StayStage::MovingLost { to, since } => {
+                self.stage = StayStage::Lost { since };
+                Some(to)
+            }
+            StayStage::Probing { over, .. } => Some(over),
+            other => {
+                self.stage = other;
+                None
+            }
+        }
+    }
+
+    /// The move took too long: the client stays on its link for good; `false` if there is no move.
+    #[must_use]
+    pub(crate) fn give_up_move(&mut self) -> bool {
+        let is_given_up = !self.is_probing() && self.acknowledged().is_some();
+        self.is_fixed |= is_given_up;
+        is_given_up
+    }
+
+    /// A link is lost over which the app server may have the connection: this is unknown since `tick`.
+    pub(crate) fn mark_lost(&mut self, tick: u32) {
+        self.stage = match mem::take(&mut self.stage) {
+            StayStage::Moving { to } | StayStage::MovingLost { to, .. } => StayStage::MovingLost { to, since: tick },
+            StayStage::Settled | StayStage::Reopened { .. } => StayStage::Lost { since: tick },
+            uncertain => uncertain,
+        };
+    }
+
+    /// The link of the home is lost now. The app server accepts the client again when it has noticed the loss. Whether
+    /// it has the connection is unknown if it may not have noticed, or if that was unknown before.
+    pub(crate) fn link_lost(&mut self, now: u32, noticed_within: u32, may_be_unnoticed: bool) {
+        let since = match self.stage {
+            StayStage::Lost { since } | StayStage::Probing { since, .. } | StayStage::MovingLost { since, .. } => since,
+            StayStage::Moving { .. } | StayStage::Settled | StayStage::Reopened { .. } => now,
+        };
+        let is_unknown = may_be_unnoticed || self.is_uncertain(now);
+        self.stage = if is_unknown { StayStage::Lost { since } } else { StayStage::Settled };
+        self.held_until = now.saturating_add(noticed_within);
+    }
+
+    /// Asks the app server over this link whether it has a lost client, with an answer until this tick; `false` if the
+    /// client is not lost.
+    pub(crate) fn probe(&mut self, over: &HomeLink, until: u32) -> bool {
+        let since = match self.stage {
+            StayStage::Lost { since } | StayStage::MovingLost { since, .. } => since,
+            _ => return false,
+        };
+        (self.stage, self.held_until) = (StayStage::Probing { over: over.clone(), since }, until);
+        true
+    }
+
+    /// The app server has not answered the probe that ends at this tick; `false` if no such probe runs.
+    #[must_use]
+    pub(crate) fn unanswered(&mut self, until: u32) -> bool {
+        let is_unanswered = self.is_probing() && self.held_until == until;
+        if is_unanswered {
+            self.stage = StayStage::Reopened { until };
+        }
+        is_unanswered
+    }
+
+    /// The app server opens the connection again, and may answer for the old one until this tick.
+    pub(crate) fn reopen(&mut self, late: u32) {
+        if let StayStage::Reopened { until } = &mut self.stage {
+            *until = late;
+        }
+    }
+
+    /// Another app server is chosen, so it no longer matters whether this one has the connection.
+    pub(crate) fn leave_app(&mut self) {
+        self.stage = match mem::take(&mut self.stage) {
+            StayStage::Moving { to } | StayStage::MovingLost { to, .. } => StayStage::Moving { to },
+            _ => StayStage::Settled,
+        };
+    }
+
+    /// An app server has opened the connection; `left` is the previous home, if that app server dials in.
+    pub(crate) fn opened(&mut self, left: Option<AppServerId>) {
+        if !self.is_reopened() {
+            self.stage = StayStage::Settled;
+        }
+        self.is_fixed = false;
+        self.previous = left.or(self.previous);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::upstream::{HubIdentity, LinkHandle};
+
+    /// Step in the life of a client connection.
+    #[derive(Debug, Clone, Copy)]
+    enum LifeEvent {
+        HandshakeSent(u32),
+        Answered,
+        BeginToLeave { is_busy: bool },
+        Called,
+        Hurry,
+        SocketLost,
+        Close,
+    }
+
+    fn life_event() -> impl Strategy<Value = LifeEvent> {
+        prop_oneof![
+            4 => any::<u32>().prop_map(LifeEvent::HandshakeSent),
+            4 => Just(LifeEvent::Answered),
+            4 => any::<bool>().prop_map(|is_busy| LifeEvent::BeginToLeave { is_busy }),
+            4 => Just(LifeEvent::Called),
+            4 => Just(LifeEvent::Hurry),
+            4 => Just(LifeEvent::SocketLost),
+            1 => Just(LifeEvent::Close),
+        ]
+    }
+
+    /// Takes a step; returns whether it was accepted, where that is reported.
+    fn live(life: &mut LifeCycle, event: LifeEvent) -> Option<bool> {
+        match event {
+            LifeEvent::HandshakeSent(until) => life.handshake_sent(until),
+            LifeEvent::Answered => return Some(life.answered()),
+            LifeEvent::BeginToLeave { is_busy } => return Some(life.begin_to_leave(is_busy)),
+            LifeEvent::Called => life.called(),
+            LifeEvent::Hurry => life.hurry(MoveCause::Drain),
+            LifeEvent::SocketLost => life.socket_lost(),
+            LifeEvent::Close => return Some(life.close()),
+        }
+        None
+    }
+
+    /// Rank of a stage: a client opens once, and closes once.
+    fn rank(life: LifeCycle) -> u8 {
+        match life.stage() {
+            LifeStage::Opening { .. } => 0,
+            LifeStage::Open | LifeStage::Leaving(_) => 1,
+            LifeStage::Closed => 2,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_life_goes_one_way_and_leaves_only_between_its_ends(
+            events in prop::collection::vec(life_event(), 0..40)
+        ) {
+            let mut life = LifeCycle::default();
+            for event in events {
+                let before = life;
+                let accepted = live(&mut life, event);
+                prop_assert!(rank(life) >= rank(before), "{before:?} {event:?} {life:?}");
+                let kinds = [life.is_opening(), life.is_open(), life.is_closed()];
+                prop_assert_eq!(kinds.iter().filter(|is_so| **is_so).count(), 1);
+                if before.is_closed() {
+                    prop_assert_eq!(life, before, "a closed client stays closed");
+                    prop_assert!(accepted != Some(true), "{:?}", event);
+                }
+                match event {
+                    LifeEvent::Answered => prop_assert_eq!(accepted, Some(before.is_opening())),
+                    LifeEvent::Close => prop_assert!(life.is_closed() && life.leaving().is_none()),
+                    LifeEvent::SocketLost => prop_assert!(life.leaving().is_none()),
+                    LifeEvent::BeginToLeave { .. } => {
+                        let may_begin = before.leaving().is_none() && !before.is_closed();
+                        prop_assert_eq!(accepted, Some(may_begin));
+                    }
+                    LifeEvent::Called => prop_assert_eq!(life.leaving().is_some(), before.leaving().is_some()),
+                    LifeEvent::Hurry | LifeEvent::HandshakeSent(_) => {}
+                }
+                // A departure begins and ends by its own steps only, whatever becomes of the handshake.
+                if matches!(event, LifeEvent::Answered | LifeEvent::HandshakeSent(_)) {
+                    prop_assert_eq!(life.leaving(), before.leaving());
+                }
+            }
+        }
+
+        #[test]
+        fn a_stay_waits_for_one_answer_at_a_time(steps in prop::collection::vec((0_u8..9, 0_u32..6), 0..40)) {
+            let link = Arc::new(LinkHandle::nowhere(HubIdentity::detached()));
+            let (mut stay, mut is_fixed) = (HomeStay::default(), false);
+            for (step, now) in steps {
+                let (was_moving, was_lost, was_probing) = (stay.is_moving(), stay.is_lost(), stay.is_probing());
+                let was_uncertain = stay.is_uncertain(now);
+                match step {
+                    0 => {
+                        let begins = stay.begin_move(&link, now);
+                        prop_assert_eq!(begins, !was_moving && !was_uncertain && !is_fixed);
+                        prop_assert_eq!(stay.is_moving(), begins || was_moving);
+                    }
+                    1 => {
+                        prop_assert_eq!(stay.acknowledged().is_some(), was_moving);
+                        prop_assert!(!stay.is_moving() && stay.is_lost() == was_lost);
+                    }
+                    2 => {
+                        let gives_up = stay.give_up_move();
+                        prop_assert_eq!(gives_up, was_moving && !was_probing, "a probe has its own end");
+                        is_fixed |= gives_up;
+                    }
+                    3 => {
+                        stay.link_lost(now, 2, now % 2 == 0);
+                        prop_assert_eq!(stay.is_lost(), now % 2 == 0 || was_uncertain);
+                        prop_assert!(!stay.is_moving() && !stay.is_accepted_again(now));
+                    }
+                    4 => {
+                        prop_assert_eq!(stay.probe(&link, now), was_lost);
+                        prop_assert_eq!(stay.is_probing(), was_lost || was_probing);
+                    }
+                    5 => {
+                        let is_over = stay.unanswered(now);
+                        prop_assert!(!is_over || (was_probing && stay.is_reopened()));
+                    }
+                    6 => stay.reopen(now + 3),
+                    7 => {
+                        stay.mark_lost(now);
+                        prop_assert!(stay.is_uncertain(now) && stay.is_moving() == was_moving);
+                    }
+                    _ => {
+                        stay.opened(None);
+                        is_fixed = false;
+                        prop_assert!(!stay.is_moving() && !stay.is_lost());
+                    }
+                }
+                let kinds = [stay.is_probing(), stay.is_lost(), stay.is_reopened()];
+                prop_assert!(kinds.iter().filter(|is_so| **is_so).count() <= 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_that_calls_leaves_behind_its_answer_when_half_of_its_time_is_over() {
+        let mut life = LifeCycle::default();
+        assert!(life.answered() && life.begin_to_leave(false));
+        assert_eq!(life.stage(), LifeStage::Leaving(LeaveStage::Quiet));
+        life.called();
+        assert_eq!(life.leaving(), Some(LeaveStage::Busy));
+        life.hurry(MoveCause::Drain);
+        life.called();
+        assert_eq!(life.leaving(), Some(LeaveStage::BehindAnswer(MoveCause::Drain)));
+        assert!(life.is_open() && life.close() && !life.close());
+    }
+
+    #[test]
+    fn the_turn_to_leave_outlasts_the_hub_handshake() {
+        let mut life = LifeCycle::default();
+        assert!(life.begin_to_leave(true) && life.is_opening());
+        assert!(life.answered());
+        assert_eq!(life.stage(), LifeStage::Leaving(LeaveStage::Busy));
+    }
+
+    #[test]
+    fn a_client_that_dials_in_is_known_by_the_app_server_before() {
+        let mut stay = HomeStay::default();
+        stay.opened(Some(AppServerId::from(7)));
+        stay.opened(None);
+        assert!(stay.was_at(AppServerId::from(7)) && !stay.was_at(AppServerId::from(8)));
+    }
+}

@@ -1,0 +1,131 @@
+//! Reasons to pause reading a client, and the wake-up of its reader.
+
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+
+/// Reason to pause reading a client. Bytes that it sends meanwhile wait in its socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum PauseReason {
+    /// An app server of it asked for that.
+    AppServer = 1,
+    /// It has no home, or a message waits for an app server of its group.
+    Unassigned = 2,
+    /// Too many of its calls are not answered.
+    PendingCalls = 4,
+    /// An app server is about to hand it over.
+    HandingOver = 8,
+    /// A link to an app server of it has no room.
+    FullLink = 16,
+    /// It has sent more than its quota.
+    Throttled = 32,
+}
+
+/// Reasons of the reader itself: another reader has its own.
+const READER_REASONS: u8 = PauseReason::FullLink as u8 | PauseReason::Throttled as u8;
+
+/// Set of reasons to pause reading a client, with the notification that ends its reader's wait.
+#[derive(Debug, Default)]
+pub(crate) struct Pauses {
+    reasons: u8,
+    /// The socket was cut while the client was paused: its reader reads the end only.
+    is_cut: bool,
+    /// Wakes the reader, which waits while the client is paused.
+    resumed: Option<Rc<Notify>>,
+}
+
+impl Pauses {
+    #[must_use]
+    pub(crate) fn contains(&self, reason: PauseReason) -> bool {
+        self.reasons & reason as u8 != 0
+    }
+
+    /// Whether the client is read.
+    #[must_use]
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.reasons == 0
+    }
+
+    /// Whether the socket was cut while the client was paused.
+    #[must_use]
+    #[inline]
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    pub(crate) fn add(&mut self, reason: PauseReason) {
+        self.reasons |= reason as u8;
+    }
+
+    /// Removes a reason; `true` if it was the last one, and the client is read again.
+    pub(super) fn remove(&mut self, reason: PauseReason) -> bool {
+        let had = self.contains(reason);
+        self.reasons &= !(reason as u8);
+        let is_read_again = had && self.is_empty();
+        if is_read_again {
+            self.wake_reader();
+        }
+        is_read_again
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.reasons = 0;
+        self.wake_reader();
+    }
+
+    /// Notification that the reader waits for; `None` unless the client is paused, or once its socket is cut.
+    pub(crate) fn resumed(&mut self) -> Option<Rc<Notify>> {
+        let waits = !self.is_empty() && !self.is_cut;
+        waits.then(|| Rc::clone(self.resumed.get_or_insert_default()))
+    }
+
+    /// Notes that the socket is cut. A reader that waits reads nothing but the end.
+    pub(super) fn cut(&mut self) {
+        self.is_cut = !self.is_empty();
+        if self.is_cut {
+            self.wake_reader();
+        }
+    }
+
+    /// Notes that another reader serves the client from now on.
+    pub(super) fn change_reader(&mut self) {
+        self.is_cut = false;
+        self.reasons &= !READER_REASONS;
+        self.wake_reader();
+    }
+
+    fn wake_reader(&mut self) {
+        if let Some(resumed) = self.resumed.take() {
+            resumed.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_resumes_when_no_reason_is_left() {
+        let mut pauses = Pauses::default();
+        pauses.add(PauseReason::AppServer);
+        pauses.add(PauseReason::PendingCalls);
+        assert!(!pauses.remove(PauseReason::AppServer) && !pauses.remove(PauseReason::AppServer));
+        assert!(pauses.contains(PauseReason::PendingCalls) && !pauses.contains(PauseReason::AppServer));
+        assert!(pauses.remove(PauseReason::PendingCalls) && pauses.is_empty());
+    }
+
+    #[test]
+    fn a_reader_waits_while_its_client_is_paused_and_its_socket_is_there() {
+        let mut pauses = Pauses::default();
+        assert!(pauses.resumed().is_none());
+        pauses.add(PauseReason::Throttled);
+        assert!(pauses.resumed().is_some());
+        pauses.cut();
+        assert!(pauses.is_cut() && pauses.resumed().is_none());
+        pauses.change_reader();
+        assert!(!pauses.is_cut() && pauses.is_empty(), "its reasons went with the reader");
+    }
+}
