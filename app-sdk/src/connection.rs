@@ -6,6 +6,8 @@
 mod belongings;
 mod call_state;
 mod call_table;
+mod client_gate;
+mod client_window;
 mod connect_request;
 mod connection_close;
 mod due_queue;
@@ -33,6 +35,8 @@ pub(crate) use belongings::RestoredFrom;
 use call_state::CallState;
 pub(crate) use call_state::{CallKind, Concurrency};
 pub(crate) use call_table::{Admission, IncomingCall, ReplyKind};
+pub(crate) use client_gate::{NoRoom, WAITING_SENDS_MAX, WindowRoom, WindowedClient, repeat_mark, room, try_room};
+pub(crate) use client_window::ClientWindow;
 #[cfg(test)]
 pub(crate) use connect_request::tests::connect_request_of;
 pub(crate) use connect_request::{ConnectRequest, forwarded_for};

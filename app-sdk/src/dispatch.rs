@@ -12,6 +12,8 @@
 //! for a call: what that call needs may stand behind it.
 
 mod app_code;
+#[cfg(test)]
+mod client_flow;
 mod connection_ends;
 mod hook_runner;
 mod invocation;
@@ -37,13 +39,13 @@ use trunkline_protocol::hub::{
 };
 use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionClaims, ConnectionData, ConnectionFlowControl,
-    ErrorCompletion, FlowOperation, FlowSubject, GroupChange, MoveConnection, OpenConnection, PresenceChanges,
-    RestoreQuery, TaskCandidates,
+    DownMark, ErrorCompletion, FlowOperation, FlowSubject, GroupChange, MoveConnection, OpenConnection,
+    PresenceChanges, RestoreQuery, TaskCandidates,
 };
 
 use crate::connection::{
     CallKind, CallScope, ConnectRequest, Connection, ConnectionClose, DueQueue, Home, HomeEnd, LinkId, MessageTrace,
-    ReplyKind, StartWorker, short,
+    ReplyKind, StartWorker, repeat_mark, short,
 };
 use crate::context::Context;
 use crate::endpoint::Endpoint;
@@ -311,6 +313,8 @@ impl Endpoint for Arc<Dispatcher> {
                 HomeEnd::Elsewhere => {}
             }
         }
+        // Marks may be lost with it.
+        self.core.connections.all().iter().for_each(|connection| repeat_mark(&self.core.to(connection)));
     }
 
     fn count_clients(&self, link: LinkId) -> (usize, usize) {
@@ -343,6 +347,12 @@ impl Endpoint for Arc<Dispatcher> {
             FlowOperation::Pause => self.moves.pause(node, connection_id),
             FlowOperation::Resume => self.moves.resume(link, node, connection_id),
             _ => {}
+        }
+    }
+
+    fn handle_down_done(&self, report: &DownMark) {
+        if let Some(connection) = self.core.connections.get(&report.connection_id) {
+            connection.inbox().window.confirm(report.number);
         }
     }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionClaims, ConnectionData, ConnectionFlowControl,
-    ErrorCompletion, GroupChange, MoveConnection, OpenConnection, PresenceChanges, RestoreQuery, TaskCandidates,
+    DownMark, ErrorCompletion, GroupChange, MoveConnection, OpenConnection, PresenceChanges, RestoreQuery,
+    TaskCandidates,
 };
 
 use crate::connection::{Connection, ConnectionClose, DueQueue, LinkId};
@@ -46,6 +47,9 @@ pub(crate) trait Endpoint: Send + Sync {
 
     /// Pauses what goes to a client, or resumes it over this link.
     fn handle_flow_control(&self, _link: LinkId, _node: &Arc<Node>, _control: ConnectionFlowControl) {}
+
+    /// Takes the report that a client has taken what was sent to it before a mark.
+    fn handle_down_done(&self, _report: &DownMark) {}
 
     /// Answers a node that is about to give a client connection to another one, behind all that was sent before.
     fn handle_move(&self, _node: &Arc<Node>, _request: MoveConnection) {}

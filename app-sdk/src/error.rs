@@ -251,14 +251,18 @@ pub enum SendError {
     /// A group without a name; nothing was sent.
     #[error("Cannot send to an empty group name.")]
     EmptyGroupName,
-    /// The message with its list of receivers is larger than a frame of a link may be; nothing was sent.
+    /// The message with its list of receivers is larger than a frame of a link may be, or than its one client may get;
+    /// nothing was sent.
     #[error("message of {length} bytes is over the limit of {limit} for one frame")]
     TooLarge {
         /// Length of the message.
         length: usize,
-        /// Limit of one frame.
+        /// Limit of one frame, or of the client's proxy.
         limit: usize,
     },
+    /// Too many sends to this client wait already; nothing was sent.
+    #[error("{0} sends wait for this client already: await each before the next")]
+    TooManyWaiting(usize),
 }
 
 /// Error of a message to a raw connection that was not sent.
@@ -268,14 +272,17 @@ pub enum RawSendError {
     /// The connection has ended.
     #[error("the connection has ended")]
     Closed,
-    /// The message is larger than a frame of a link may be; nothing was sent.
+    /// The message is larger than a frame of a link may be, or than its client may get; nothing was sent.
     #[error("message of {length} bytes is over the limit of {limit} for one frame")]
     TooLarge {
         /// Length of the message.
         length: usize,
-        /// Limit of one frame.
+        /// Limit of one frame, or of the client's proxy.
         limit: usize,
     },
+    /// Too many sends to this client wait already; nothing was sent.
+    #[error("{0} sends wait for this client already: await each before the next")]
+    TooManyWaiting(usize),
 }
 
 /// Error of a request for a client result.

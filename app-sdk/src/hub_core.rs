@@ -119,7 +119,7 @@ impl HubCore {
 
     /// The way of frames to this connection.
     pub(crate) fn to<'a>(&'a self, connection: &'a Connection) -> ClientSends<'a> {
-        ClientSends::new(&self.outbound, connection)
+        ClientSends::new(&self.outbound, connection, &self.limits)
     }
 
     /// Fails what is awaited from a proxy that has no links any more.
@@ -232,9 +232,7 @@ impl HubCore {
     /// Asks the proxy to pause or resume the client, if that is due; never waits. Called with the inbox under its lock,
     /// or a later request could overtake an earlier one.
     pub(crate) fn apply_flow_control(&self, connection: &Connection, inbox: &mut Inbox<CallScope>) {
-        if let Some(operation) = inbox.poll_flow(&self.limits) {
-            self.outbound.control_flow(&connection.node(), connection.shared_id(), operation);
-        }
+        self.to(connection).apply_flow_control(inbox);
         if inbox.reassignment.has_begun()
             && connection.node().reads_on()
             && let Some(operation) = inbox.poll_reassignment(self.client_results.is_asked(connection.id()))

@@ -83,10 +83,10 @@
 //!
 //! # Streams
 //!
-//! A method that returns a [`Stream`](futures_util::Stream) is streamed to its client, item by item, as fast as the
-//! link takes them; an item may be a `Result`, whose error ends the stream. A parameter of the type [`UploadStream`]
-//! takes a stream of the client, which is paused when the method is slower. Calls with streams run beside the other
-//! calls of their client. When the client cancels or leaves, a stream to it is dropped where it stands.
+//! A method that returns a [`Stream`](futures_util::Stream) is streamed to its client, item by item, as fast as that
+//! client and the link take them; an item may be a `Result`, whose error ends the stream. A parameter of the type
+//! [`UploadStream`] takes a stream of the client, which is paused when the method is slower. Calls with streams run
+//! beside the other calls of their client. When the client cancels or leaves, a stream to it is dropped where it is.
 //!
 //! ```
 //! use futures_util::{Stream, StreamExt, stream};

@@ -190,6 +190,11 @@ impl Node {
         self.capabilities.knows_moves
     }
 
+    /// Largest message to one client that the proxy takes, where it reports marks in line with such messages.
+    pub(crate) fn client_message_max_bytes(&self) -> Option<usize> {
+        self.capabilities.client_message_max_bytes
+    }
+
     /// Whether the other one is the same process, or leads to the same service.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.is(&other.name, &other.boot) || self.shares_service(other)

@@ -185,14 +185,11 @@ async fn request_local(
     let id = connection.shared_id();
     let registered = ExpectedResult::register(core, &id, Vec::new());
     let mut expected = registered.map_err(|error| too_many(core, error))?;
+    let payloads = encode::invocation(method, arguments, core.naming, &[connection.protocol()], Some(expected.id()))?;
     // Looked up after the result is expected: the close either fails the request or is seen here.
-    if !core.connections.contains(connection) {
+    if !core.connections.contains(connection) || core.to(connection).call(payloads).await?.is_none() {
         let is_elsewhere = connection.inbox().reassignment.is_elsewhere();
         return Ok(if is_elsewhere { ClientResult::Leaving } else { ClientResult::Disconnected });
-    }
-    let payloads = encode::invocation(method, arguments, core.naming, &[connection.protocol()], Some(expected.id()))?;
-    if core.to(connection).call(payloads).await?.is_none() {
-        return Ok(ClientResult::Disconnected);
     }
     Ok(expected.received().await)
 }

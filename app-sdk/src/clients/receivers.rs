@@ -49,9 +49,16 @@ impl Receivers {
     /// none left it is done there. A send without receivers is no error. [`Sent::acknowledged`] waits until the proxies
     /// have it.
     ///
+    /// A send to **one** client of this app server, the caller or one connection id, also waits for that client, as
+    /// results and stream items do: while it has not taken some 256 KiB of what was sent to it alone. So a method can
+    /// send to its caller in a loop, at the speed of that caller. Other clients and sends to them don't wait; a send to
+    /// several connections, groups, users or all never waits for a client, and one that is too slow for it is closed.
+    /// The wait ends when the client closes, or moves to another app server, as if the send had begun then. Clients at
+    /// proxies of earlier versions, at services that are dialled and at other app servers are not waited for.
+    ///
     /// # Errors
-    /// When an argument can't be encoded, a group has no name, or the message is too large for a link. Nothing
-    /// was sent then.
+    /// When an argument can't be encoded, a group has no name, the message is too large for a link or for its one
+    /// client, or 1 024 sends wait for that client already. Nothing was sent then.
     pub async fn send(&self, method: &str, arguments: impl Arguments) -> Result<Sent, SendError> {
         self.check()?;
         let since = LossMark::now();
@@ -80,15 +87,14 @@ impl Receivers {
         self.core.to(caller).call(payloads).await
     }
 
-    /// Sends to a connection that is here and may move. Returns `None` if it is elsewhere, or is by now.
-    async fn send_to_movable(
+    /// Sends to a connection that is here. Returns `None` if it is elsewhere, or is by now.
+    async fn send_to_local(
         &self,
         id: &ByteString,
         method: &str,
         arguments: &impl Arguments,
     ) -> Result<Option<(usize, Carriers)>, SendError> {
-        let known = self.core.connections.get(id).filter(|known| known.home().moves_between_nodes());
-        let Some(connection) = known else { return Ok(None) };
+        let Some(connection) = self.core.connections.get(id) else { return Ok(None) };
         let payloads = encode::invocation(method, arguments, self.core.naming, &[connection.protocol()], None)?;
         let taken = self.core.to(&connection).call(payloads).await?;
         let has_left = taken.is_none()
@@ -104,7 +110,7 @@ impl Receivers {
         arguments: &impl Arguments,
     ) -> Result<(usize, Carriers), SendError> {
         if let [id] = ids
-            && let Some(outcome) = self.send_to_movable(id, method, arguments).await?
+            && let Some(outcome) = self.send_to_local(id, method, arguments).await?
         {
             return Ok(outcome);
         }

@@ -17,22 +17,23 @@ use super::limits::Limits;
 /// Flow control of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct FlowControl {
-    waiting_bytes: usize,
+    /// Never near 4 GiB: the client is paused long before.
+    waiting_bytes: u32,
     /// Number of methods that wait for the client: for a result or for an item.
     waits: u32,
     /// Number of uploads over their limit of items.
-    full_uploads: u32,
+    full_uploads: u16,
     is_paused: bool,
 }
 
 impl FlowControl {
     pub(crate) fn add_bytes(&mut self, bytes: usize) {
-        self.waiting_bytes += bytes;
+        self.waiting_bytes = self.waiting_bytes.saturating_add(narrow(bytes));
     }
 
     pub(crate) fn remove_bytes(&mut self, bytes: usize) {
-        debug_assert!(bytes <= self.waiting_bytes, "only what was added is removed");
-        self.waiting_bytes = self.waiting_bytes.saturating_sub(bytes);
+        debug_assert!(narrow(bytes) <= self.waiting_bytes, "only what was added is removed");
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(narrow(bytes));
     }
 
     pub(crate) fn begin_wait(&mut self) {
@@ -45,7 +46,7 @@ impl FlowControl {
     }
 
     pub(crate) fn upload_filled(&mut self) {
-        self.full_uploads += 1;
+        self.full_uploads = self.full_uploads.saturating_add(1);
     }
 
     pub(crate) fn upload_drained(&mut self) {
@@ -55,7 +56,7 @@ impl FlowControl {
 
     /// Whether waiting for the client is hopeless: too much stands before its answer.
     pub(crate) fn is_overfull(&self, limits: &Limits) -> bool {
-        self.waiting_bytes > limits.waiting_inbox_max_bytes.max(limits.inbox_max_bytes)
+        self.waiting_bytes as usize > limits.waiting_inbox_max_bytes.max(limits.inbox_max_bytes)
     }
 
     /// The next request to the proxy, if one is due.
@@ -77,7 +78,7 @@ impl FlowControl {
     }
 
     #[cfg(test)]
-    pub(crate) fn waiting_bytes(&self) -> usize {
+    pub(crate) fn waiting_bytes(&self) -> u32 {
         self.waiting_bytes
     }
 
@@ -90,15 +91,19 @@ impl FlowControl {
         if self.waits > 0 {
             return self.is_overfull(limits);
         }
-        self.waiting_bytes > limits.inbox_max_bytes || self.full_uploads > 0
+        self.waiting_bytes as usize > limits.inbox_max_bytes || self.full_uploads > 0
     }
 
     fn may_resume(&self, limits: &Limits) -> bool {
         if self.waits > 0 {
             return !self.is_overfull(limits);
         }
-        self.waiting_bytes <= limits.inbox_max_bytes / 2 && self.full_uploads == 0
+        self.waiting_bytes as usize <= limits.inbox_max_bytes / 2 && self.full_uploads == 0
     }
+}
+
+fn narrow(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -82,6 +82,14 @@ impl Home {
         }
     }
 
+    /// Largest message that the client's node takes for it, where that node reports marks.
+    pub(crate) fn client_message_max_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Fixed { node, .. } => node.client_message_max_bytes(),
+            Self::Movable(home) => lock(home).state.node().client_message_max_bytes(),
+        }
+    }
+
     pub(crate) fn is_paused(&self) -> bool {
         matches!(self, Self::Movable(home) if lock(home).state.is_paused())
     }

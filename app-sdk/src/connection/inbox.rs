@@ -21,6 +21,7 @@ use trunkline_protocol::service::FlowOperation;
 
 use super::call_state::CallState;
 use super::call_table::{Admission, CallTable, IncomingCall, OverfullWaits};
+use super::client_window::ClientWindow;
 use super::connection_close::ConnectionClose;
 use super::flow_control::FlowControl;
 use super::input::{Input, detached};
@@ -35,9 +36,11 @@ pub(crate) struct Inbox<C> {
     input: Input,
     /// Length of the message that the worker handles; it counts as waiting until the worker asks for the next one, or
     /// the call is queued.
-    handled_bytes: usize,
+    handled_bytes: u32,
     flow: FlowControl,
     calls: CallTable<C>,
+    /// Window of what is sent to the client alone.
+    pub(crate) window: ClientWindow,
     /// Parts that are seldom there; boxed, so that a connection without them is small.
     rare: Option<Box<RareParts>>,
     stage: ReadStage,
@@ -333,7 +336,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
         };
         self.note_taken(length);
         // It counts as waiting until it is handled.
-        self.handled_bytes = length;
+        self.handled_bytes = u32::try_from(length).unwrap_or(u32::MAX);
         self.flow.add_bytes(length);
         // Beside a call, a message may have to wait: another call for its turn, an item for its method.
         let body = if self.calls.is_idle() { body } else { detached(body) };
@@ -379,7 +382,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
     }
 
     fn finish_handled(&mut self) {
-        self.flow.remove_bytes(std::mem::take(&mut self.handled_bytes));
+        self.flow.remove_bytes(std::mem::take(&mut self.handled_bytes) as usize);
     }
 
     fn note_taken(&mut self, length: usize) {
@@ -397,6 +400,7 @@ impl<C> Default for Inbox<C> {
             handled_bytes: 0,
             flow: FlowControl::default(),
             calls: CallTable::default(),
+            window: ClientWindow::default(),
             rare: None,
             stage: ReadStage::default(),
             is_closing: false,

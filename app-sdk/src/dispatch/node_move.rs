@@ -21,7 +21,7 @@ use trunkline_protocol::limits::{MOVE_PAUSE_MAX_S, STATEFUL_RECONNECT_TIMEOUT_S}
 use trunkline_protocol::service::{ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage};
 
 use super::connection_ends::ConnectionEnds;
-use crate::connection::{Connection, ConnectionClose, LinkId};
+use crate::connection::{Connection, ConnectionClose, LinkId, repeat_mark};
 use crate::hub_core::HubCore;
 use crate::node::Node;
 use crate::outbound::ID_IN_USE;
@@ -102,6 +102,8 @@ impl NodeMoves {
             }
             ResumeOutcome::Moved | ResumeOutcome::Stayed | ResumeOutcome::NotPaused => {}
         }
+        drop(inbox);
+        repeat_mark(&self.core.to(&connection));
     }
 
     /// Waits for the node to which a connection moves, whose old home link has ended. Without it the connection ends.

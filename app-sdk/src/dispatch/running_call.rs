@@ -199,8 +199,14 @@ impl RunningCall {
         let queued = match self.scope.invocation_id().filter(|_| core.connections.contains(connection)) {
             Some(id) => {
                 let headers = telemetry::headers_of(&self.span);
-                let completion = encode::completion(connection.protocol(), headers, id.clone(), outcome);
-                core.to(connection).try_complete(completion)
+                let completion =
+                    |headers, outcome| encode::completion(connection.protocol(), headers, id.clone(), outcome);
+                let mut encoded = completion(headers, outcome);
+                if let Err(error) = check_limit(core, connection, encoded.len()) {
+                    let text = text::call_failed(&self.target, &error, self.setup.is_detailed);
+                    encoded = completion(Vec::new(), Outcome::Error(text.into()));
+                }
+                core.to(connection).try_complete(encoded)
             }
             None => Ok(()),
         };
@@ -243,7 +249,9 @@ impl RunningCall {
         while let Some(item) = items.next().await {
             let item = item?;
             check_size(&item)?;
-            if !core.to(connection).item(encode::item(connection.protocol(), id.clone(), item)).await {
+            let item = encode::item(connection.protocol(), id.clone(), item);
+            check_limit(core, connection, item.len())?;
+            if !core.to(connection).item(item).await {
                 break;
             }
             core.metrics().items_down.inc();
@@ -338,6 +346,14 @@ impl RunningStream {
                 OptionFuture::from(call.complete(Outcome::Error(text.into()))).await;
             }
         }
+    }
+}
+
+/// Checks the length of a message by what the node of the client takes for it.
+fn check_limit(core: &HubCore, connection: &Connection, length: usize) -> Result<(), HubError> {
+    match core.to(connection).limit_under(length) {
+        Some(limit) => Err(HubError::invalid_data(format!("The result is too large: a client takes {limit} bytes."))),
+        None => Ok(()),
     }
 }
 

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 use trunkline_protocol::hub::HubMessage;
 use trunkline_protocol::service::{
-    ConnectionData, DataType, MultiConnectionData, Payloads, ServiceMessage, TraceReport,
+    ConnectionData, DataType, DownMark, MultiConnectionData, Payloads, ServiceMessage, TraceReport,
 };
 
-use crate::connection::Connection;
+use crate::connection::{
+    CallScope, ClientWindow, Connection, Inbox, Limits, NoRoom, WAITING_SENDS_MAX, WindowRoom, WindowedClient, room,
+    try_room,
+};
 use crate::encode;
 use crate::error::SendError;
 use crate::node::Node;
@@ -19,11 +23,12 @@ use crate::outbound::{Outbound, checked_frame};
 pub(crate) struct ClientSends<'a> {
     outbound: &'a Outbound,
     connection: &'a Connection,
+    limits: &'a Limits,
 }
 
 impl<'a> ClientSends<'a> {
-    pub(super) fn new(outbound: &'a Outbound, connection: &'a Connection) -> Self {
-        Self { outbound, connection }
+    pub(super) fn new(outbound: &'a Outbound, connection: &'a Connection, limits: &'a Limits) -> Self {
+        Self { outbound, connection, limits }
     }
 
     /// Queues the answer to the connection's handshake; never waits.
@@ -38,51 +43,133 @@ impl<'a> ClientSends<'a> {
         self.outbound.control_client(self.connection, &connection_data(self.connection, payload, DataType::Other));
     }
 
-    /// Queues a call of a client method for this connection alone; waits while its send link is full, or while it
-    /// moves. Returns its proxy, if that took it.
+    /// Queues a call of a client method for this connection alone; waits for the client, while its send link is full,
+    /// and while it moves. Returns its proxy, if that took it.
     pub(crate) async fn call(&self, payloads: Payloads) -> Result<Option<Arc<Node>>, SendError> {
-        let Self { outbound, connection } = *self;
-        let payload = payloads.get(connection.protocol()).filter(|_| connection.home().moves_between_nodes());
-        let Some(payload) = payload.cloned() else {
+        let Self { outbound, connection, .. } = *self;
+        let payload = payloads.get(connection.protocol()).cloned();
+        let length = payload.as_ref().map_or(0, Bytes::len);
+        if let Some(limit) = self.limit_under(length) {
+            return Err(SendError::TooLarge { length, limit });
+        }
+        let Some(payload) = payload.filter(|_| connection.home().moves_between_nodes()) else {
             let message = MultiConnectionData { connection_ids: vec![connection.shared_id()], payloads };
             let frame = checked_frame(&ServiceMessage::MultiConnectionData(message))?;
+            let Some(room) = self.room_of_send(&frame).await? else { return Ok(None) };
             let node = connection.node();
-            return Ok(outbound.send(&node, &frame).await.then_some(node));
+            let is_taken = outbound.send(&node, &frame).await;
+            room.note_queued();
+            return Ok(is_taken.then_some(node));
         };
         // Not as one of many: those belong to an epoch, and this goes where the client is, whatever the epoch.
         let frame = checked_frame(&connection_data(connection, payload, DataType::Invocation))?;
+        let Some(room) = self.room_of_send(&frame).await? else { return Ok(None) };
         let passage = connection.home().pass().await;
         let is_taken = outbound.send(passage.node(), &frame).await;
+        room.note_queued();
         Ok(is_taken.then(|| Arc::clone(passage.node())))
+    }
+
+    /// Waits for room for a send; `None` if the connection closes meanwhile.
+    async fn room_of_send(&self, frame: &Bytes) -> Result<Option<WindowRoom<'_, Self>>, SendError> {
+        match room(self, frame.len(), WAITING_SENDS_MAX).await {
+            Ok(room) => Ok(Some(room)),
+            Err(NoRoom::Closed) => Ok(None),
+            Err(NoRoom::TooManyWaiting) => Err(SendError::TooManyWaiting(WAITING_SENDS_MAX)),
+        }
+    }
+
+    /// Limit of one message to the client at its node, if a message of this length is over it.
+    pub(crate) fn limit_under(&self, length: usize) -> Option<usize> {
+        self.connection.home().client_message_max_bytes().filter(|limit| length > *limit)
     }
 
     /// Queues a completion for the connection. Returns its frame if that would wait: then it is for
     /// [`complete`](Self::complete).
     pub(crate) fn try_complete(&self, payload: Bytes) -> Result<(), Bytes> {
         let frame = connection_data(self.connection, payload, DataType::Invocation).to_frame();
+        let Some(room) = try_room(self, frame.len()) else { return Err(frame) };
         match self.connection.home().try_pass() {
-            Some(passage) if self.outbound.try_complete(passage.node(), &frame) => Ok(()),
+            Some(passage) if self.outbound.try_complete(passage.node(), &frame) => {
+                room.note_queued();
+                Ok(())
+            }
             _ => Err(frame),
         }
     }
 
-    /// Queues the frame of a completion; waits only when sends and results have filled everything, or while its client
-    /// moves.
+    /// Queues the frame of a completion; waits for the client, while it moves, and when sends and results have filled
+    /// everything.
     pub(crate) async fn complete(&self, frame: &Bytes) {
+        let Ok(room) = room(self, frame.len(), usize::MAX).await else { return };
         let passage = self.connection.home().pass().await;
         self.outbound.complete(passage.node(), frame).await;
+        room.note_queued();
     }
 
-    /// Queues a stream item for the connection; waits while its send link is full. Returns `false` if there is no link.
+    /// Queues a stream item for the connection; waits for the client, and while its send link is full. Returns `false`
+    /// if there is no link.
     pub(crate) async fn item(&self, payload: Bytes) -> bool {
         let frame = connection_data(self.connection, payload, DataType::Invocation).to_frame();
+        let Ok(room) = room(self, frame.len(), usize::MAX).await else { return false };
         let passage = self.connection.home().pass().await;
-        self.outbound.send(passage.node(), &frame).await
+        let is_taken = self.outbound.send(passage.node(), &frame).await;
+        room.note_queued();
+        is_taken
+    }
+
+    /// Asks the proxy to pause or resume the client, if that is due; never waits. Called with the inbox under its lock,
+    /// or a later request could overtake an earlier one.
+    pub(crate) fn apply_flow_control(&self, inbox: &mut Inbox<CallScope>) {
+        if let Some(operation) = inbox.poll_flow(self.limits) {
+            self.outbound.control_flow(&self.connection.node(), self.connection.shared_id(), operation);
+        }
     }
 
     /// Tells the proxy of a client how long a message took that a live trace follows; never waits.
     pub(crate) fn report_trace(&self, report: TraceReport) {
         self.outbound.control(&self.connection.node(), &ServiceMessage::TraceReport(report));
+    }
+}
+
+impl WindowedClient for ClientSends<'_> {
+    fn with_window<R>(&self, step: impl FnOnce(&mut ClientWindow) -> R) -> R {
+        step(&mut self.connection.inbox().window)
+    }
+
+    fn has_reports(&self) -> bool {
+        self.connection.home().client_message_max_bytes().is_some()
+    }
+
+    /// While the client moves, the mark is left to the end of the move, when the last one is repeated.
+    fn send_mark(&self, number: i64) -> bool {
+        let Some(passage) = self.connection.home().try_pass() else { return true };
+        let has_reports = passage.node().client_message_max_bytes().is_some();
+        if has_reports {
+            let mark = DownMark { connection_id: self.connection.shared_id(), number };
+            self.outbound.control(passage.node(), &ServiceMessage::DownMark(mark));
+        }
+        has_reports
+    }
+
+    fn closed(&self) -> &CancellationToken {
+        self.connection.cancellation()
+    }
+
+    /// Has a client that acknowledges messages read on: the acknowledgements that its node waits for may stand behind
+    /// what is not read.
+    fn note_wait(&self, begins: bool) {
+        if !self.connection.home().moves_between_nodes() {
+            return;
+        }
+        let mut inbox = self.connection.inbox();
+        let (_, flow) = inbox.calls();
+        if begins {
+            flow.begin_wait()
+        } else {
+            flow.end_wait()
+        }
+        self.apply_flow_control(&mut inbox);
     }
 }
 

@@ -136,6 +136,7 @@ fn handle(session: &LinkSession, body: &Bytes, message: ServiceMessage) -> Optio
         ServiceMessage::TracedData(traced) => return handle_traced(session, &traced),
         ServiceMessage::CloseConnection(close) => endpoint.handle_close(node, close),
         ServiceMessage::ConnectionFlowControl(control) => endpoint.handle_flow_control(*id, node, control),
+        ServiceMessage::DownDone(report) => endpoint.handle_down_done(&report),
         ServiceMessage::MoveConnection(request) => endpoint.handle_move(node, request),
         ServiceMessage::PresenceChanges(update) => endpoint.handle_presence(node, update),
         ServiceMessage::TaskCandidates(told) => endpoint.handle_task_candidates(node, told),

@@ -15,10 +15,11 @@ use serde::Serialize;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{MultiConnectionData, Payloads, ServiceMessage, encode_connection_data};
 
-use super::raw_core::{RawClient, RawCore};
+use super::raw_core::{RawClient, RawCore, RawSends};
 use super::raw_message::RawMessage;
 use super::raw_reassignment::ITEMS_ENCODING;
 use crate::call::rehomed::Rehomed;
+use crate::connection::{NoRoom, WAITING_SENDS_MAX, room};
 use crate::context::Cancellation;
 use crate::context::request::{self, Claims, Query};
 use crate::error::{HubError, RawSendError};
@@ -59,10 +60,12 @@ impl RawConnection {
     }
 
     /// Sends a message: a text (`&str`, `String`), bytes (`Bytes`, `Vec<u8>`) or what was received. It waits while the
-    /// link to the client's proxy is full; messages that are sent one after the other arrive in that order.
+    /// client has not taken some 256 KiB that were sent before, and while the link to its proxy is full; messages that
+    /// are sent one after the other arrive in that order.
     ///
     /// # Errors
-    /// When the connection has ended, or the message is too large for a link.
+    /// When the connection has ended, the message is too large for a link or for the client, or 1 024 sends wait for
+    /// the client already.
     pub async fn send(&self, message: impl Into<RawMessage>) -> Result<(), RawSendError> {
         self.sender.send(message).await
     }
@@ -182,19 +185,30 @@ impl RawSender {
     /// Sends a message, as [`RawConnection::send`] does.
     ///
     /// # Errors
-    /// When the connection has ended, or the message is too large for a link.
+    /// As those of [`RawConnection::send`].
     pub async fn send(&self, message: impl Into<RawMessage>) -> Result<(), RawSendError> {
-        let message = message.into();
+        let (message, RawSender { client, core }) = (message.into(), self);
+        check(message.as_bytes().len(), client.node.client_message_max_bytes().unwrap_or(LINK_FRAME_MAX_BYTES))?;
         let mut frame = BytesMut::new();
         encode_connection_data(self.connection_id(), message.as_bytes(), message.kind().data_type(), &mut frame);
-        let frame = checked(frame.freeze())?;
-        let _way = match &self.client.reassignment {
+        check(frame.len(), LINK_FRAME_MAX_BYTES)?;
+        let frame = frame.freeze();
+        let raw_sends = RawSends { outbound: &core.outbound, client };
+        // Before anything else: a reassignment waits for no client.
+        let room = room(&raw_sends, frame.len(), WAITING_SENDS_MAX).await.map_err(|reason| match reason {
+            NoRoom::Closed => RawSendError::Closed,
+            NoRoom::TooManyWaiting => RawSendError::TooManyWaiting(WAITING_SENDS_MAX),
+        })?;
+        let _way = match &client.reassignment {
             Some(reassignment) => Some(reassignment.send().await),
             None => None,
         };
-        let is_open = !self.client.cancellation.is_cancelled();
-        let is_sent = is_open && self.core.outbound.send(&self.client.node, &frame).await;
-        if is_sent { Ok(()) } else { Err(RawSendError::Closed) }
+        let is_open = !client.cancellation.is_cancelled();
+        if !is_open || !core.outbound.send(&client.node, &frame).await {
+            return Err(RawSendError::Closed);
+        }
+        room.note_queued();
+        Ok(())
     }
 
     /// Closes the connection, as [`RawConnection::close`] does; the handler goes on until it returns.
@@ -214,7 +228,8 @@ impl RawHandle {
         Self { outbound: Arc::clone(outbound) }
     }
 
-    /// Sends a message to the connection of this id, whichever app server serves it. That there is none is no error.
+    /// Sends a message to the connection of this id, whichever app server serves it, without waiting for its client.
+    /// That there is none is no error.
     ///
     /// # Errors
     /// When the message is too large for a link.
@@ -222,7 +237,8 @@ impl RawHandle {
         let message = message.into();
         let payloads = Payloads::raw(message.kind(), Bytes::copy_from_slice(message.as_bytes()));
         let data = MultiConnectionData { connection_ids: vec![ByteString::from(connection_id)], payloads };
-        let frame = checked(ServiceMessage::MultiConnectionData(data).to_frame())?;
+        let frame = ServiceMessage::MultiConnectionData(data).to_frame();
+        check(frame.len(), LINK_FRAME_MAX_BYTES)?;
         self.outbound.send_to_all(&frame).await;
         Ok(())
     }
@@ -234,11 +250,8 @@ impl RawHandle {
     }
 }
 
-fn checked(frame: Bytes) -> Result<Bytes, RawSendError> {
-    match frame.len() {
-        length if length > LINK_FRAME_MAX_BYTES => Err(RawSendError::TooLarge { length, limit: LINK_FRAME_MAX_BYTES }),
-        _ => Ok(frame),
-    }
+fn check(length: usize, limit: usize) -> Result<(), RawSendError> {
+    if length > limit { Err(RawSendError::TooLarge { length, limit }) } else { Ok(()) }
 }
 
 impl fmt::Debug for RawConnection {

@@ -8,13 +8,13 @@ use std::task::{Context, Poll, Waker};
 use bytestring::ByteString;
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::service::{Ack, CloseConnection, ServiceMessage, header_of};
+use trunkline_protocol::service::{Ack, CloseConnection, DownMark, ServiceMessage, header_of};
 use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_TO_HEADER};
 
 use super::raw_inbox::RawInbox;
 use super::raw_message::RawMessage;
 use super::raw_reassignment::RawReassignment;
-use crate::connection::{ConnectRequest, ConnectionClose, Limits, LinkId};
+use crate::connection::{ClientWindow, ConnectRequest, ConnectionClose, Limits, LinkId, WindowedClient, repeat_mark};
 use crate::hub_core::{Acks, announce_shutdown, fence};
 use crate::node::Node;
 use crate::outbound::Outbound;
@@ -157,6 +157,19 @@ impl RawCore {
         }
     }
 
+    /// Takes the report of a mark.
+    pub(super) fn handle_down_done(&self, report: &DownMark) {
+        if let Some(client) = self.get(&report.connection_id) {
+            lock(&client.inbox).window.confirm(report.number);
+        }
+    }
+
+    /// Sends marks again that may be lost with a link.
+    pub(super) fn repeat_marks(&self) {
+        let clients: Vec<_> = lock(&self.clients).values().map(Arc::clone).collect();
+        clients.iter().for_each(|client| repeat_mark(&RawSends { outbound: &self.outbound, client }));
+    }
+
     pub(super) fn handle_ack(&self, ack: Ack) {
         self.acks.acknowledge(ack);
     }
@@ -210,6 +223,32 @@ impl RawCore {
 
     pub(super) fn at_home(&self, link: LinkId) -> Vec<Arc<RawClient>> {
         lock(&self.clients).values().filter(|client| client.home == link).map(Arc::clone).collect()
+    }
+}
+
+/// Way of messages to one raw connection.
+pub(super) struct RawSends<'a> {
+    pub(super) outbound: &'a Outbound,
+    pub(super) client: &'a RawClient,
+}
+
+impl WindowedClient for RawSends<'_> {
+    fn with_window<R>(&self, step: impl FnOnce(&mut ClientWindow) -> R) -> R {
+        step(&mut lock(&self.client.inbox).window)
+    }
+
+    fn has_reports(&self) -> bool {
+        self.client.node.client_message_max_bytes().is_some()
+    }
+
+    fn send_mark(&self, number: i64) -> bool {
+        let mark = DownMark { connection_id: self.client.request.shared_id(), number };
+        self.outbound.control(&self.client.node, &ServiceMessage::DownMark(mark));
+        true
+    }
+
+    fn closed(&self) -> &CancellationToken {
+        &self.client.cancellation
     }
 }
 

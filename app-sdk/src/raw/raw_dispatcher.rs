@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use tokio_util::task::TaskTracker;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::HubManifest;
-use trunkline_protocol::service::{Ack, CloseConnection, ConnectionData, OpenConnection, RawKind};
+use trunkline_protocol::service::{Ack, CloseConnection, ConnectionData, DownMark, OpenConnection, RawKind};
 
 use super::raw_connection::RawConnection;
 use super::raw_core::{RawClient, RawCore};
@@ -141,6 +141,11 @@ impl Endpoint for Arc<RawDispatcher> {
 
     fn handle_link_ended(&self, link: LinkId, close: &ConnectionClose) {
         self.core.at_home(link).iter().for_each(|client| self.core.handle_closed(client, close));
+        self.core.repeat_marks();
+    }
+
+    fn handle_down_done(&self, report: &DownMark) {
+        self.core.handle_down_done(report);
     }
 
     fn handle_node_lost(&self, node: &Arc<Node>) {
@@ -149,5 +154,65 @@ impl Endpoint for Arc<RawDispatcher> {
 
     fn handle_ack(&self, ack: Ack) {
         self.core.handle_ack(ack);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::sync::mpsc;
+    use trunkline_protocol::service::{Capabilities, FrameBuffer, ServiceMessage};
+
+    use super::*;
+    use crate::error::RawSendError;
+    use crate::metrics::Metrics;
+    use crate::node::{NodeName, next_piece, open_outbox};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_raw_message_waits_for_its_client_and_a_reassignment_does_not() {
+        let (senders, mut opened) = mpsc::unbounded_channel();
+        let serve: Arc<RawServe> = Arc::new(move |mut client| {
+            senders.send(client.sender()).unwrap();
+            Box::pin(async move {
+                while client.recv().await.is_some() {}
+                Ok(())
+            })
+        });
+        let manifest = HubManifest { is_movable: true, ..HubManifest::raw("raw", "/raw") };
+        let endpoint = BuiltRaw { manifest, limits: Limits::default(), serve };
+        let outbound = Outbound::new("raw", Metrics::new().hub("raw"));
+        let hub = RawDispatcher::new(outbound, endpoint, TaskTracker::new());
+        let (outbox, socket) = open_outbox(10_000_000);
+        let outbox = Arc::new(outbox);
+        let capabilities = Capabilities { client_message_max_bytes: Some(1_000_000), ..Capabilities::plain() };
+        let node = hub.outbound().begin_session(NodeName::proxy("a", "boot"), capabilities, 0, Arc::clone(&outbox));
+        let open = OpenConnection { connection_id: "c1".into(), ..OpenConnection::default() };
+        let body = ServiceMessage::OpenConnection(open).to_body();
+        let Ok(Some(ServiceMessage::OpenConnection(open))) = ServiceMessage::decode(&body) else { panic!("{body:?}") };
+        hub.handle_open(LinkId(1), &node, &body, open);
+        let sender = opened.recv().await.unwrap();
+        let received = || {
+            let mut frames = FrameBuffer::default();
+            std::iter::from_fn(|| next_piece(&outbox, socket)).for_each(|piece| frames.push(piece.bytes));
+            let bodies = std::iter::from_fn(|| frames.next_body().unwrap());
+            bodies.map(|body| ServiceMessage::decode(&body).unwrap().unwrap()).collect::<Vec<_>>()
+        };
+        let sent = (0..100).take_while(|_| sender.send(vec![0; 50_000]).now_or_never().is_some()).count();
+        let frames = received();
+        assert_eq!((sent, frames.len()), (5, 7), "five messages, and a mark behind each second");
+        let refused = sender.send(vec![0; 1_000_001]).await;
+        assert_eq!(refused, Err(RawSendError::TooLarge { length: 1_000_001, limit: 1_000_000 }));
+        let mut sending = Box::pin(sender.send(vec![0; 50_000]));
+        assert!((&mut sending).now_or_never().is_none());
+        let [.., ServiceMessage::DownMark(mark), _] = &frames[..] else { panic!("{frames:?}") };
+        hub.handle_down_done(mark);
+        sending.await.unwrap();
+        assert!(matches!(&received()[..], [ServiceMessage::ConnectionData(_), ServiceMessage::DownMark(_)]));
+        let mut sending = Box::pin(sender.send(vec![0; 900_000]));
+        assert!((&mut sending).now_or_never().is_none());
+        let headers = vec![("Asrs-Migrate-To".into(), vec!["".into()])];
+        hub.handle_close(&node, CloseConnection { connection_id: "c1".into(), error: None, headers });
+        assert_eq!(sending.await, Err(RawSendError::Closed));
+        assert!(matches!(&received()[..], [ServiceMessage::CloseConnection(_)]));
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use trunkline_protocol::service::FlowOperation;
 
 use super::raw_message::RawMessage;
-use crate::connection::{FlowControl, Limits};
+use crate::connection::{ClientWindow, FlowControl, Limits};
 
 /// Cost of a message beside its bytes: empty ones must not be free.
 const MESSAGE_BYTES: usize = size_of::<RawMessage>();
@@ -17,6 +17,8 @@ const MESSAGE_BYTES: usize = size_of::<RawMessage>();
 pub(super) struct RawInbox {
     waiting: VecDeque<RawMessage>,
     flow: FlowControl,
+    /// Window of what is sent to the client.
+    pub(super) window: ClientWindow,
     reader: Option<Waker>,
     is_closed: bool,
     reassignment: ReaderNotice,

@@ -23,6 +23,7 @@ mod resume;
 mod streams;
 mod traces;
 mod uploads;
+mod windows;
 
 use trunkline::HubProtocol::{Json, MessagePack};
 use trunkline_protocol::manifest::Manifest;

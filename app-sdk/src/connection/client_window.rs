@@ -1,0 +1,371 @@
+//! Window of one client: bytes that were sent to that client alone, and are not confirmed. A pure value.
+//!
+//! ```text
+//!  send ──room, and no sender waits──► reserved ──queued──► unmarked ──64 KiB──► marked ──confirmed──► free
+//!    │                                   ▲   └─given up──► free    └─the first in line does not fit──▲
+//!    └─else──► in line ──first, and room─┘
+//! ```
+//!
+//! A mark is a number in line with the data; its confirmation frees all bytes before it. A single message of any size
+//! has room when nothing is unconfirmed. Marks may be sent again: to the next send link after a link is lost, and to
+//! the new node of a client that has moved. Numbers are unique in the process, so that a late confirmation of an older
+//! mark confirms nothing newer, and nothing is kept for a client that owes no mark.
+//!
+//! **Invariant: waiting has no circle.** A sender waits for the window of its client first, then for the end of a move,
+//! then for room on the link. While a sender waits for the window it holds no lock, no permission to queue a frame (so
+//! no move waits for it), no place in the line of a link, and no worker of another connection. Whoever frees a window
+//! waits for nothing: the reader of a link, the end of a connection, a sender that is dropped.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tokio::sync::Notify;
+
+/// Maximum bytes to one client that are not confirmed; a single message may be larger.
+const CLIENT_WINDOW_MAX_BYTES: u32 = 256 * 1024;
+
+/// Bytes to one client behind which a mark follows: the client takes three times as many while the mark is confirmed.
+const MARK_INTERVAL_BYTES: u32 = 64 * 1024;
+
+/// Window of one client.
+#[derive(Debug, Default)]
+pub(crate) struct ClientWindow {
+    /// Bytes of messages that have room and are not queued for a link yet.
+    reserved: u32,
+    /// Bytes that were queued behind the last mark.
+    unmarked: u32,
+    /// Marks and waiting senders; `None` without any.
+    open: Option<Box<OpenWindow>>,
+}
+
+#[derive(Debug, Default)]
+struct OpenWindow {
+    marks: VecDeque<OpenMark>,
+    waiting: usize,
+    line: Arc<WindowLine>,
+}
+
+/// Mark that is not confirmed, with the bytes since the mark before.
+#[derive(Debug)]
+struct OpenMark {
+    number: i64,
+    bytes: u32,
+}
+
+/// Line of the senders that wait for one window: the first waits to be notified, the others for their turn.
+#[derive(Debug, Default)]
+pub(super) struct WindowLine {
+    pub(super) turn: tokio::sync::Mutex<()>,
+    pub(super) freed: Notify,
+}
+
+impl ClientWindow {
+    /// Reserves room for a message if there is room and no sender waits.
+    pub(super) fn reserve(&mut self, bytes: u32) -> bool {
+        self.open.as_ref().is_none_or(|open| open.waiting == 0) && self.reserve_first(bytes)
+    }
+
+    /// Reserves room for the message of the first sender in line, if there is room.
+    pub(super) fn reserve_first(&mut self, bytes: u32) -> bool {
+        let unconfirmed = self.unconfirmed();
+        let has_room = unconfirmed == 0 || unconfirmed.saturating_add(bytes) <= CLIENT_WINDOW_MAX_BYTES;
+        if has_room {
+            self.reserved = self.reserved.saturating_add(bytes);
+        }
+        has_room
+    }
+
+    /// Adds a sender to the line; `None` if so many wait already.
+    pub(super) fn begin_wait(&mut self, waiting_max: usize) -> Option<Arc<WindowLine>> {
+        let open = self.open.get_or_insert_default();
+        let has_place = open.waiting < waiting_max;
+        open.waiting += usize::from(has_place);
+        let line = has_place.then(|| Arc::clone(&open.line));
+        self.shrink();
+        line
+    }
+
+    /// Takes a sender out of the line.
+    pub(super) fn end_wait(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.waiting = open.waiting.saturating_sub(1);
+        }
+        self.shrink();
+    }
+
+    /// Notes that a message was queued which had room. Returns the number of the mark that follows, if one is due.
+    pub(super) fn note_queued(&mut self, bytes: u32) -> Option<i64> {
+        self.reserved = self.reserved.saturating_sub(bytes);
+        self.unmarked = self.unmarked.saturating_add(bytes);
+        if self.unmarked >= MARK_INTERVAL_BYTES {
+            return Some(self.mark());
+        }
+        if self.last_mark().is_none() {
+            // The first in line may have waited for nothing else than this message.
+            self.wake();
+        }
+        None
+    }
+
+    /// Frees the room of a message that is not sent.
+    pub(super) fn give_up(&mut self, bytes: u32) {
+        self.reserved = self.reserved.saturating_sub(bytes);
+        self.wake();
+    }
+
+    /// Marks what stands before the first sender in line, if no mark does. Returns the number of the mark.
+    pub(super) fn mark_rest(&mut self) -> Option<i64> {
+        (self.unmarked > 0 && self.last_mark().is_none()).then(|| self.mark())
+    }
+
+    /// Takes the confirmation of a mark, and so of all before it.
+    pub(crate) fn confirm(&mut self, number: i64) {
+        let Some(open) = &mut self.open else { return };
+        while open.marks.pop_front_if(|mark| mark.number <= number).is_some() {}
+        self.wake();
+        self.shrink();
+    }
+
+    /// Number of the last mark that is not confirmed; its confirmation frees all marks.
+    pub(crate) fn last_mark(&self) -> Option<i64> {
+        self.open.as_ref()?.marks.back().map(|mark| mark.number)
+    }
+
+    /// Frees all that was queued, because nobody will confirm it.
+    pub(super) fn release(&mut self) {
+        self.unmarked = 0;
+        self.confirm(i64::MAX);
+    }
+
+    /// Marks all that was queued.
+    fn mark(&mut self) -> i64 {
+        static LATEST: AtomicI64 = AtomicI64::new(0);
+        let number = LATEST.fetch_add(1, Ordering::Relaxed) + 1;
+        let bytes = std::mem::take(&mut self.unmarked);
+        self.open.get_or_insert_default().marks.push_back(OpenMark { number, bytes });
+        number
+    }
+
+    fn unconfirmed(&self) -> u32 {
+        let marks = self.open.iter().flat_map(|open| &open.marks);
+        marks.map(|mark| mark.bytes).fold(self.reserved.saturating_add(self.unmarked), u32::saturating_add)
+    }
+
+    fn wake(&self) {
+        if let Some(open) = self.open.as_ref().filter(|open| open.waiting > 0) {
+            open.line.freed.notify_one();
+        }
+    }
+
+    /// Drops the state of a client that owes no mark.
+    fn shrink(&mut self) {
+        if self.open.as_ref().is_some_and(|open| open.marks.is_empty() && open.waiting == 0) {
+            self.open = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HALF: u32 = CLIENT_WINDOW_MAX_BYTES / 2;
+
+    #[test]
+    fn a_small_sender_owes_no_mark_and_costs_nothing() {
+        let mut window = ClientWindow::default();
+        for _ in 0..3 {
+            assert!(window.reserve(20_000));
+            assert_eq!(window.note_queued(20_000), None);
+        }
+        assert!(window.open.is_none());
+        assert!(window.reserve(6_000));
+        let number = window.note_queued(6_000).unwrap();
+        window.confirm(number - 1);
+        assert_eq!(window.last_mark(), Some(number));
+        window.confirm(number);
+        assert!(window.open.is_none() && window.unconfirmed() == 0);
+    }
+
+    #[test]
+    fn a_confirmation_frees_everything_up_to_its_mark() {
+        let mut window = ClientWindow::default();
+        let send = |window: &mut ClientWindow| {
+            assert!(window.reserve(MARK_INTERVAL_BYTES));
+            window.note_queued(MARK_INTERVAL_BYTES).unwrap()
+        };
+        let marks = [(); 4].map(|()| send(&mut window));
+        assert!(!window.reserve(1));
+        window.confirm(marks[2]);
+        assert_eq!(window.unconfirmed(), MARK_INTERVAL_BYTES);
+        window.confirm(marks[0]);
+        assert_eq!(window.unconfirmed(), MARK_INTERVAL_BYTES, "a late confirmation frees nothing");
+        window.release();
+        assert!(send(&mut window) > marks[3], "no number is used again");
+    }
+
+    #[test]
+    fn a_message_of_any_size_has_room_when_nothing_is_unconfirmed() {
+        let mut window = ClientWindow::default();
+        assert!(window.reserve(u32::MAX));
+        assert!(!window.reserve(1));
+        let number = window.note_queued(u32::MAX).unwrap();
+        assert!(!window.reserve(0) || window.unconfirmed() == u32::MAX);
+        window.confirm(number);
+        assert!(window.reserve(100) && window.note_queued(100).is_none());
+        assert!(!window.reserve(CLIENT_WINDOW_MAX_BYTES));
+        window.begin_wait(1).unwrap();
+        assert!(!window.reserve(1), "nobody overtakes who waits");
+        let rest = window.mark_rest().unwrap();
+        window.confirm(rest);
+        assert!(window.reserve_first(CLIENT_WINDOW_MAX_BYTES));
+    }
+
+    #[test]
+    fn as_many_wait_as_may() {
+        let mut window = ClientWindow::default();
+        assert!(window.reserve(CLIENT_WINDOW_MAX_BYTES));
+        assert!(window.begin_wait(2).is_some() && window.begin_wait(2).is_some());
+        assert!(window.begin_wait(2).is_none());
+        window.end_wait();
+        assert!(window.begin_wait(2).is_some());
+        window.end_wait();
+        window.end_wait();
+        assert!(window.open.is_none());
+    }
+
+    #[derive(Debug, Clone)]
+    enum Event {
+        Send(u32),
+        /// One of the messages that have room is queued, or dropped.
+        Queue(usize),
+        GiveUp(usize),
+        /// One of those that wait is dropped.
+        Leave(usize),
+        Confirm(usize),
+        Release,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let bytes = prop_oneof![4 => 1..200_u32, 4 => 10_000..70_000_u32, 1 => HALF..3 * HALF];
+        prop_oneof![
+            6 => bytes.prop_map(Event::Send),
+            5 => any::<usize>().prop_map(Event::Queue),
+            1 => any::<usize>().prop_map(Event::GiveUp),
+            1 => any::<usize>().prop_map(Event::Leave),
+            2 => any::<usize>().prop_map(Event::Confirm),
+            1 => Just(Event::Release),
+        ]
+    }
+
+    /// Senders and the node of one client, with all that is on the way between them.
+    #[derive(Debug, Default)]
+    struct Peers {
+        window: ClientWindow,
+        sent: usize,
+        waiting: Vec<(usize, u32)>,
+        reserved: Vec<(usize, u32)>,
+        /// Messages and marks that the node has.
+        line: Vec<Result<u32, i64>>,
+        admitted: Vec<usize>,
+    }
+
+    impl Peers {
+        fn step(&mut self, event: Event) {
+            match event {
+                Event::Send(bytes) => {
+                    self.sent += 1;
+                    if self.window.reserve(bytes) {
+                        self.admit(self.sent, bytes);
+                    } else {
+                        self.window.begin_wait(usize::MAX).unwrap();
+                        self.waiting.push((self.sent, bytes));
+                    }
+                }
+                Event::Queue(at) if !self.reserved.is_empty() => {
+                    let (_, bytes) = self.reserved.remove(at % self.reserved.len());
+                    self.line.push(Ok(bytes));
+                    let mark = self.window.note_queued(bytes);
+                    self.line.extend(mark.map(Err));
+                }
+                Event::GiveUp(at) if !self.reserved.is_empty() => {
+                    let (_, bytes) = self.reserved.remove(at % self.reserved.len());
+                    self.window.give_up(bytes);
+                }
+                Event::Leave(at) if !self.waiting.is_empty() => {
+                    self.waiting.remove(at % self.waiting.len());
+                    self.window.end_wait();
+                }
+                Event::Confirm(at) if !self.line.is_empty() => {
+                    let rest = self.line.split_off(at % self.line.len() + 1);
+                    if let Some(Err(number)) = self.line.iter().rev().find(|frame| frame.is_err()) {
+                        self.window.confirm(*number);
+                        let behind = self.line.iter().rposition(Result::is_err).unwrap();
+                        self.line.drain(..=behind);
+                    }
+                    self.line.extend(rest);
+                }
+                Event::Release => {
+                    self.window.release();
+                    self.line.clear();
+                }
+                _ => {}
+            }
+            self.run_line();
+            self.check();
+        }
+
+        fn admit(&mut self, number: usize, bytes: u32) {
+            self.reserved.push((number, bytes));
+            self.admitted.push(number);
+        }
+
+        /// The first in line looks again, as it does when it is woken.
+        fn run_line(&mut self) {
+            while let Some(&(number, bytes)) = self.waiting.first() {
+                if !self.window.reserve_first(bytes) {
+                    let mark = self.window.mark_rest();
+                    self.line.extend(mark.map(Err));
+                    return;
+                }
+                self.waiting.remove(0);
+                self.window.end_wait();
+                self.admit(number, bytes);
+            }
+        }
+
+        fn check(&self) {
+            let reserved = self.reserved.iter().map(|(_, bytes)| bytes);
+            let messages: Vec<_> = reserved.chain(self.line.iter().flatten()).collect();
+            let unconfirmed: u32 = messages.iter().copied().sum();
+            assert_eq!(self.window.unconfirmed(), unconfirmed);
+            assert!(unconfirmed <= CLIENT_WINDOW_MAX_BYTES || messages.len() == 1, "{self:?}");
+            let marks: Vec<_> = self.line.iter().filter_map(|frame| frame.err()).collect();
+            assert!(marks.is_sorted());
+            assert_eq!(self.window.last_mark(), marks.last().copied());
+            assert!(self.window.open.is_none() == (marks.is_empty() && self.waiting.is_empty()));
+            assert!(self.admitted.is_sorted(), "the order of the senders is kept");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_window_is_kept_and_nobody_waits_for_ever(events in vec(event(), 0..80)) {
+            let mut peers = Peers::default();
+            events.into_iter().for_each(|event| peers.step(event));
+            for _ in 0..=2 * peers.sent {
+                while !peers.reserved.is_empty() {
+                    peers.step(Event::Queue(0));
+                }
+                peers.step(Event::Confirm(peers.line.len().saturating_sub(1)));
+            }
+            prop_assert!(peers.waiting.is_empty() && peers.reserved.is_empty(), "{:?}", peers);
+        }
+    }
+}
