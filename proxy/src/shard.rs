@@ -33,6 +33,7 @@ mod shard_core;
 mod shard_state;
 mod shared;
 mod slot;
+mod slot_walk;
 mod task_feed;
 #[cfg(test)]
 mod testbed;
@@ -94,11 +95,12 @@ pub(crate) use watch::{
 };
 
 use apply::apply_read;
-use drain::drain_schedule::{DrainSchedule, chance, longest_spread};
+use drain::departure_search::DepartureSearch;
+use drain::drain_schedule::longest_spread;
 use drain::leaving::{LOOK_INTERVAL, wait_within};
-use drain::levelling::{LevelSearch, level_due};
-use drain::shed::{SHED_SPREAD, ShedSearch};
-use drain::{are_any_left, close_all_drained, close_leaving, leave_due, search_for_shed, shed_due};
+use drain::levelling::{level_due, level_search, search_for_level};
+use drain::shed::SHED_SPREAD;
+use drain::{Departures, are_any_left, close_all_drained, close_leaving, leave_drained, leave_shed, search_for_shed};
 use moving::reconnect::{end_hold, end_socket, take_detached};
 use presence_feed::Told;
 use shard_context::ShardContext;
@@ -307,11 +309,8 @@ impl Shard {
         let everyone = self.state().core.connections.everyone();
         let wait = wait_within(spread);
         let spread = (spread - wait).min(longest_spread(everyone.len(), self.shared().shards().len()));
-        let mut schedule: DrainSchedule<(Slot, Serial)> = DrainSchedule::new(everyone, spread, chance);
-        while let Some(next_at) = schedule.next_at() {
-            sleep_until(begun + next_at).await;
-            self.step(|state| leave_due(state, &mut schedule, (begun, wait)));
-        }
+        let departures = Departures::new(everyone, begun, spread);
+        self.depart(departures, |state, slot| leave_drained(state, slot, wait)).await;
         // Who has come back here instead of elsewhere tries again: load balancers need a while to notice. The calls of
         // others come to their end meanwhile.
         while self.step(are_any_left) && Instant::now() < last {
@@ -324,28 +323,29 @@ impl Shard {
     /// Sends some clients elsewhere for a rebalance, spread over most of a second.
     async fn shed(self: Rc<Self>, clients: usize) {
         let begun = Instant::now();
-        let mut search = ShedSearch::new(clients, self.state().shed_from);
+        let mut search = DepartureSearch::new(clients, self.state().shed_from);
         while !self.step(|state| search_for_shed(state, &mut search)) {
             yield_now().await;
         }
-        let mut schedule: DrainSchedule<(Slot, Serial)> = DrainSchedule::new(search.chosen(), SHED_SPREAD, chance);
-        while let Some(next_at) = schedule.next_at() {
-            sleep_until(begun + next_at).await;
-            self.step(|state| shed_due(state, &mut schedule, begun.elapsed()));
-        }
+        self.depart(Departures::new(search.chosen(), begun, SHED_SPREAD), leave_shed).await;
     }
 
     /// Gives some clients of one app server to another one, spread over most of a second.
     async fn level(self: Rc<Self>, order: LevelOrder) {
         let begun = Instant::now();
-        let mut search = LevelSearch::new(order);
-        while !search.step(&self.state().core) {
+        let mut search = level_search(&order);
+        while !search_for_level(&self.state().core, &order, &mut search) {
             yield_now().await;
         }
-        let mut schedule: DrainSchedule<(Slot, Serial)> = DrainSchedule::new(search.found(), SHED_SPREAD, chance);
-        while let Some(next_at) = schedule.next_at() {
-            sleep_until(begun + next_at).await;
-            self.step(|state| level_due(state, &order, &mut schedule, begun.elapsed()));
+        let departures = Departures::new(search.chosen(), begun, SHED_SPREAD);
+        self.depart(departures, |state, slot| level_due(state, slot, &order)).await;
+    }
+
+    /// Lets clients go one by one, as they become due.
+    async fn depart(self: &Rc<Self>, mut departures: Departures, go: impl Fn(&mut ShardState, Slot)) {
+        while let Some(next_at) = departures.next_at() {
+            sleep_until(next_at).await;
+            self.step(|state| departures.depart_due(state, &go));
         }
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `drain_schedule` | when each client goes |
+//! | `departure_search` `drain_schedule` | which clients go, and when |
 //! | `leaving` | which of them wait for the end of their calls |
-//! | `shed` `levelling` `reroute` | which clients go: for a rebalance, to another app server, by another route |
+//! | `shed` `levelling` `reroute` | policies: to other nodes, to another app server, by another route |
 //!
 //! A drain tells all clients, spread over a time; then no client is accepted any more.
 
+pub(super) mod departure_search;
 pub(super) mod drain_schedule;
 pub(super) mod leaving;
 pub(super) mod level_order;
@@ -25,42 +26,59 @@ use super::moving::reconnect::send_elsewhere;
 use super::shard_state::ShardState;
 use super::slot::{Serial, Slot};
 use crate::metrics::MoveCause;
+use departure_search::DepartureSearch;
 use drain_schedule::{DrainSchedule, chance};
 use leaving::LEAVE_WAIT;
-use shed::ShedSearch;
 
-/// Tells the clients that are due in a drain since this moment to reconnect elsewhere; those with running calls after
-/// this wait at the latest.
-pub(super) fn leave_due(
-    state: &mut ShardState,
-    schedule: &mut DrainSchedule<(Slot, Serial)>,
-    (begun, wait): (Instant, Duration),
-) {
-    let now = Instant::now();
-    while let Some((slot, serial)) = schedule.next(now - begun, chance) {
-        let is_there = state.core.connections.get_current(slot, serial).is_some();
-        let may_move = || state.core.context.shared.other_nodes().are_ready();
-        if is_there && !(may_move() && send_elsewhere(state, slot, MoveCause::Drain)) {
-            leave(state, slot, MoveCause::Drain, (now, wait));
+/// Departures that are spread over a time, in one loop of the driver.
+#[derive(Debug)]
+pub(super) struct Departures {
+    schedule: DrainSchedule<(Slot, Serial)>,
+    begun: Instant,
+}
+
+impl Departures {
+    /// Spreads the departures of these clients over a time.
+    pub(super) fn new(clients: Vec<(Slot, Serial)>, begun: Instant, spread: Duration) -> Self {
+        Self { schedule: DrainSchedule::new(clients, spread, chance), begun }
+    }
+
+    /// Time at which the next client goes; `None` when all have gone.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        Some(self.begun + self.schedule.next_at()?)
+    }
+
+    /// Lets the clients go that are due and still there.
+    pub(super) fn depart_due(&mut self, state: &mut ShardState, go: impl Fn(&mut ShardState, Slot)) {
+        let now = self.begun.elapsed();
+        while let Some((slot, serial)) = self.schedule.next(now, chance) {
+            if state.core.connections.get_current(slot, serial).is_some_and(|client| !client.life().is_closed()) {
+                go(state, slot);
+            }
         }
     }
 }
 
-/// Sends the clients elsewhere that are due in a shed. Those that can't move are told to connect again, between their
+/// Tells a client whose turn in a drain has come to reconnect elsewhere; one with running calls after this wait at the
+/// latest.
+pub(super) fn leave_drained(state: &mut ShardState, slot: Slot, wait: Duration) {
+    let may_move = state.core.context.shared.other_nodes().are_ready();
+    if !(may_move && send_elsewhere(state, slot, MoveCause::Drain)) {
+        leave(state, slot, MoveCause::Drain, (Instant::now(), wait));
+    }
+}
+
+/// Sends a client elsewhere whose turn in a shed has come. One that can't move is told to connect again, between its
 /// calls.
-pub(super) fn shed_due(state: &mut ShardState, schedule: &mut DrainSchedule<(Slot, Serial)>, now: Duration) {
-    while let Some((slot, serial)) = schedule.next(now, chance) {
-        let client = state.core.connections.get_current(slot, serial);
-        let is_there = client.is_some_and(|client| !client.life().is_closed());
-        if is_there && !send_elsewhere(state, slot, MoveCause::Rebalance) {
-            leave(state, slot, MoveCause::Rebalance, (Instant::now(), LEAVE_WAIT));
-        }
+pub(super) fn leave_shed(state: &mut ShardState, slot: Slot) {
+    if !send_elsewhere(state, slot, MoveCause::Rebalance) {
+        leave(state, slot, MoveCause::Rebalance, (Instant::now(), LEAVE_WAIT));
     }
 }
 
 /// Takes a step of the search for clients to shed; `true` when it was the last one.
-pub(super) fn search_for_shed(state: &mut ShardState, search: &mut ShedSearch) -> bool {
-    let is_done = search.step(&state.core.connections);
+pub(super) fn search_for_shed(state: &mut ShardState, search: &mut DepartureSearch) -> bool {
+    let is_done = search.step(&state.core.connections, shed::fit);
     if is_done {
         state.shed_from = search.next_from();
     }

@@ -11,78 +11,38 @@
 //! without an answer is still being worked on, so only who has been silent for a moment goes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::manifest::{IF_IDLE_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{CloseConnection, FlowOperation, ServiceMessage};
 
 use crate::shard::connection::{Assignment, Client, Role, moved_to};
-use crate::shard::drain::drain_schedule::{DrainSchedule, chance};
+use crate::shard::drain::departure_search::{DepartureSearch, Fit};
 use crate::shard::drain::level_order::LevelOrder;
 use crate::shard::drain::reroute::reroute_one;
 use crate::shard::shard_core::ShardCore;
 use crate::shard::shard_state::ShardState;
-use crate::shard::slot::{Serial, Slot};
+use crate::shard::slot::Slot;
 use crate::upstream::{HomeLink, Pool};
-
-/// Slots that one step of a search visits: some tens of microseconds.
-const STEP: usize = 1024;
 
 /// Ticks for which nothing has come from a client of dial-in that goes.
 const SILENT_TICKS: u32 = 2;
 
-/// Search for the clients of an order, in short steps.
-#[derive(Debug)]
-pub(crate) struct LevelSearch {
-    order: LevelOrder,
-    /// Random number that makes the slot at which it begins, so that not the same clients go with each release.
-    start: usize,
-    visited: usize,
-    found: Vec<(Slot, Serial)>,
+/// Begins the search for the clients of an order, at a random slot, so that not the same clients go with each release.
+pub(crate) fn level_search(order: &LevelOrder) -> DepartureSearch {
+    DepartureSearch::new(order.clients, usize::from_ne_bytes(random_bytes()) / 2)
 }
 
-impl LevelSearch {
-    pub(crate) fn new(order: LevelOrder) -> Self {
-        let start = usize::from_ne_bytes(random_bytes()) / 2;
-        Self { order, start, visited: 0, found: Vec::new() }
-    }
-
-    /// Takes a step; `true` when it was the last one.
-    pub(crate) fn step(&mut self, core: &ShardCore) -> bool {
-        let slots = core.connections.slot_count();
-        if slots == 0 {
-            return true;
-        }
-        let at = self.start.wrapping_add(self.visited) % slots;
-        let end = at.saturating_add(STEP.min(slots.saturating_sub(self.visited))).min(slots);
-        for (slot, client) in core.connections.range(at..end) {
-            if self.found.len() < self.order.clients && may_be_levelled(core, client, &self.order) {
-                self.found.push((slot, client.serial()));
-            }
-        }
-        self.visited += end - at;
-        self.found.len() >= self.order.clients || self.visited >= slots
-    }
-
-    /// Clients that were found.
-    pub(crate) fn found(self) -> Vec<(Slot, Serial)> {
-        self.found
-    }
+/// Takes a step of that search; `true` when it was the last one.
+pub(crate) fn search_for_level(core: &ShardCore, order: &LevelOrder, search: &mut DepartureSearch) -> bool {
+    search.step(&core.connections, |client| may_be_levelled(core, client, order).then_some(Fit::Preferred))
 }
 
-/// Reassigns the clients of an order that are due.
-pub(crate) fn level_due(
-    state: &mut ShardState,
-    order: &LevelOrder,
-    schedule: &mut DrainSchedule<(Slot, Serial)>,
-    now: Duration,
-) {
-    while let Some((slot, serial)) = schedule.next(now, chance) {
-        let client = state.core.connections.live(slot).filter(|client| client.serial() == serial);
-        if client.is_some_and(|client| may_be_levelled(&state.core, client, order)) {
-            level(state, slot, order);
-        }
+/// Reassigns a client of an order whose turn has come.
+pub(crate) fn level_due(state: &mut ShardState, slot: Slot, order: &LevelOrder) {
+    let client = state.core.connections.live(slot);
+    if client.is_some_and(|client| may_be_levelled(&state.core, client, order)) {
+        level(state, slot, order);
     }
 }
 

@@ -9,19 +9,16 @@ use crate::upstream::LinkHandle;
 /// Clients that are found for an order from one app server to another.
 fn found(bed: &Testbed, (from, to): (&HomeLink, &HomeLink)) -> Vec<Slot> {
     let order = LevelOrder { hub: from.hub(), from: from.app(), to: to.app(), clients: 9 };
-    let mut search = LevelSearch::new(order);
-    while !search.step(&bed.state.core) {}
-    let mut slots: Vec<_> = search.found().into_iter().map(|(slot, _)| slot).collect();
+    let mut search = level_search(&order);
+    while !search_for_level(&bed.state.core, &order, &mut search) {}
+    let mut slots: Vec<_> = search.chosen().into_iter().map(|(slot, _)| slot).collect();
     slots.sort_unstable();
     slots
 }
 
 fn level_all(bed: &mut Testbed, (from, to): (&HomeLink, &HomeLink)) {
     let order = LevelOrder { hub: from.hub(), from: from.app(), to: to.app(), clients: 9 };
-    let mut search = LevelSearch::new(order);
-    while !search.step(&bed.state.core) {}
-    let mut schedule = DrainSchedule::new(search.found(), Duration::ZERO, || 0.0);
-    level_due(&mut bed.state, &order, &mut schedule, Duration::ZERO);
+    found(bed, (from, to)).into_iter().for_each(|slot| level_due(&mut bed.state, slot, &order));
 }
 
 fn count(bed: &Testbed, link: &HomeLink) -> LevelCount {

@@ -3,15 +3,15 @@
 use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 
-use super::*;
-use crate::shard::drain::drain_schedule::DrainSchedule;
+use crate::shard::drain::departure_search::DepartureSearch;
 use crate::shard::drain::leaving::LEAVE_WAIT;
-use crate::shard::drain::{close_leaving, search_for_shed, shed_due};
+use crate::shard::drain::{close_leaving, leave_shed, search_for_shed};
 use crate::shard::moving::reconnect::sever;
+use crate::shard::slot::Slot;
 use crate::shard::testbed::Testbed;
 
 fn search(bed: &mut Testbed, wanted: usize) -> Vec<Slot> {
-    let mut search = ShedSearch::new(wanted, bed.state.shed_from);
+    let mut search = DepartureSearch::new(wanted, bed.state.shed_from);
     while !search_for_shed(&mut bed.state, &mut search) {}
     search.chosen().into_iter().map(|(slot, _)| slot).collect()
 }
@@ -40,9 +40,7 @@ fn a_client_whose_call_runs_is_shed_behind_it_and_no_other_in_its_place() {
     let mut bed = Testbed::new();
     let (ann, ben) = (bed.client("ann"), bed.client("ben"));
     bed.state.core.begin_call(ann, "1");
-    let serial = bed.state.core.connections.live(ann).unwrap().serial();
-    let mut schedule = DrainSchedule::new(vec![(ann, serial)], SHED_SPREAD, || 0.0);
-    shed_due(&mut bed.state, &mut schedule, SHED_SPREAD);
+    leave_shed(&mut bed.state, ann);
     assert!(bed.received(ann).is_empty());
     assert_eq!((bed.state.shed(1), bed.state.shed(3)), (0, 2));
     assert_eq!(search(&mut bed, 2), [ben], "who is about to leave is not chosen again");
@@ -52,9 +50,7 @@ fn a_client_whose_call_runs_is_shed_behind_it_and_no_other_in_its_place() {
 fn a_client_that_can_not_move_is_told_to_connect_again() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
-    let serial = bed.state.core.connections.live(ann).unwrap().serial();
-    let mut schedule = DrainSchedule::new(vec![(ann, serial)], SHED_SPREAD, || 0.0);
-    shed_due(&mut bed.state, &mut schedule, SHED_SPREAD);
+    leave_shed(&mut bed.state, ann);
     assert!(!close_leaving(&mut bed.state, Instant::now() + LEAVE_WAIT));
     assert_eq!(bed.received(ann), ["{\"type\":7,\"allowReconnect\":true};", "close"]);
 }

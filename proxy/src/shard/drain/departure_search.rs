@@ -1,0 +1,62 @@
+//! Search for clients to send elsewhere, in short steps.
+
+use crate::shard::connection::{Client, Connections};
+use crate::shard::slot::{Serial, Slot};
+use crate::shard::slot_walk::SlotWalk;
+
+/// How well a client fits that may be sent elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// Chosen first; when there are enough of them, the search is over.
+    Preferred,
+    /// Chosen if too few clients are preferred.
+    Fair,
+}
+
+/// Search for a number of clients.
+#[derive(Debug)]
+pub(crate) struct DepartureSearch {
+    wanted: usize,
+    walk: SlotWalk,
+    preferred: Vec<(Slot, Serial)>,
+    fair: Vec<(Slot, Serial)>,
+}
+
+impl DepartureSearch {
+    /// Searches for some clients from this slot on.
+    pub(crate) fn new(wanted: usize, from: usize) -> Self {
+        Self { wanted, walk: SlotWalk::around(from), preferred: Vec::new(), fair: Vec::new() }
+    }
+
+    /// Takes a step; `true` when it was the last one.
+    pub(crate) fn step(&mut self, connections: &Connections, fit: impl Fn(&Client) -> Option<Fit>) -> bool {
+        let slots = connections.slot_count();
+        for (slot, client) in connections.range(self.walk.step(slots)) {
+            if self.preferred.len() >= self.wanted {
+                break;
+            }
+            match fit(client) {
+                Some(Fit::Preferred) => self.preferred.push((slot, client.serial())),
+                Some(Fit::Fair) if self.fair.len() < self.wanted => self.fair.push((slot, client.serial())),
+                Some(Fit::Fair) | None => {}
+            }
+        }
+        self.preferred.len() >= self.wanted || self.walk.is_over(slots)
+    }
+
+    /// Clients that were found, preferred ones first.
+    pub(crate) fn chosen(self) -> Vec<(Slot, Serial)> {
+        self.preferred.into_iter().chain(self.fair).take(self.wanted).collect()
+    }
+
+    /// Slot at which the next search begins: behind the last client that was chosen.
+    pub(crate) fn next_from(&self) -> usize {
+        let missing = self.wanted.saturating_sub(self.preferred.len());
+        let last = match missing.min(self.fair.len()).checked_sub(1) {
+            Some(last_fair) => self.fair.get(last_fair),
+            None if missing == 0 => self.preferred.last(),
+            None => None,
+        };
+        last.map_or(self.walk.at(), |(slot, _)| *slot as usize + 1)
+    }
+}
