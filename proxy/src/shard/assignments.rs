@@ -136,7 +136,7 @@ impl ShardState {
         let mut client = self.core.connections.remove(slot)?;
         // What only a task would have written leaves now or never: our answer to a close, for one.
         let _: Poll<()> = self.core.delivery.poll_flush(&mut client, &mut Context::from_waker(Waker::noop()));
-        self.core.delivery.discard(&mut client);
+        self.core.delivery.budget().discard(&mut client);
         self.core.delivery.end_flush(slot);
         Some(client)
     }
@@ -151,7 +151,7 @@ impl ShardState {
         let slow = self.core.delivery.take_slow();
         slow.iter().for_each(|&slot| self.close(slot, &CloseReason::slow_client()));
         self.core.delivery.reuse(slow);
-        let excess = self.core.delivery.excess_bytes();
+        let excess = self.core.delivery.budget().excess_bytes();
         if excess > 0 {
             free_outboxes(self, excess);
         }

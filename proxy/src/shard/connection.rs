@@ -215,7 +215,7 @@ impl Connections {
         let excluded: Vec<Slot> = to.excluded.iter().filter_map(|id| self.find(hub, id)).collect();
         slots.retain(|slot| !excluded.contains(slot));
         if let Some(filter) = &to.filter {
-            slots.retain(|slot| self.matches(*slot, filter));
+            slots.retain(|slot| matches(self, *slot, filter));
         }
         slots
     }
@@ -291,14 +291,8 @@ impl Connections {
         &self.sets
     }
 
-    /// Notes changes of a hub's users and groups from now on, or no more.
-    pub(crate) fn note_changes(&mut self, hub: HubIndex, changes: Option<SetChanges>) {
-        self.sets.note_changes(hub, changes);
-    }
-
-    /// Changes of a hub's users and groups, if they are noted.
-    pub(crate) fn changes_mut(&mut self, hub: HubIndex) -> Option<&mut SetChanges> {
-        self.sets.changes_mut(hub)
+    pub(crate) fn sets_mut(&mut self) -> &mut MembershipSets {
+        &mut self.sets
     }
 
     /// Members of a set; empty for a set that doesn't exist.
@@ -364,16 +358,12 @@ impl Connections {
     #[cold]
     fn exclude_unmatched(&mut self, hub: HubIndex, filter: &ClientFilter, epoch: u64) {
         let members = self.members(hub, SetName::Hub).iter().map(|member| member.slot);
-        let unmatched: Vec<Slot> = members.filter(|slot| !self.matches(*slot, filter)).collect();
+        let unmatched: Vec<Slot> = members.filter(|slot| !matches(self, *slot, filter)).collect();
         for slot in unmatched {
             if let Some(client) = self.get_mut(slot) {
                 client.exclude(epoch);
             }
         }
-    }
-
-    fn matches(&self, slot: Slot, filter: &ClientFilter) -> bool {
-        self.live(slot).is_some_and(|client| filter.matches(&FilteredClient { connections: self, client }))
     }
 
     /// Number of slots, empty ones included.
@@ -430,6 +420,11 @@ impl Connections {
         let chosen = self.clients.iter().filter(|(_, client)| wanted(client));
         chosen.map(|(slot, _)| Slot::try_from(slot).unwrap_or(Slot::MAX)).collect()
     }
+}
+
+/// Whether a filter includes a client.
+fn matches(connections: &Connections, slot: Slot, filter: &ClientFilter) -> bool {
+    connections.live(slot).is_some_and(|client| filter.matches(&FilteredClient { connections, client }))
 }
 
 /// Bytes that wait for a client because its socket takes no more, or because it does not acknowledge them.

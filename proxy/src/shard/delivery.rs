@@ -40,9 +40,6 @@ use outbox_budget::OutboxBudget;
 use send_run::{ReceiverTally, SendRun};
 use vectored_sends::VectoredSends;
 
-/// Fraction of a slow client's budget that is made free at once.
-const DROPPED_PART: usize = 8;
-
 /// When the frames of a batch are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flush {
@@ -88,8 +85,6 @@ struct SetSend<'a> {
 /// Writer of frames to the clients of one shard.
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    /// Limit of one client's outbox.
-    limit_bytes: usize,
     counters: Arc<Counters>,
     budget: OutboxBudget,
     messages: MessageCounter,
@@ -109,7 +104,6 @@ pub(crate) struct Delivery {
 impl Delivery {
     pub(super) fn new(limits: &OutboxLimits, budget: OutboxBudget, counters: Arc<Counters>) -> Self {
         Self {
-            limit_bytes: limits.client_bytes,
             counters,
             budget,
             messages: MessageCounter::default(),
@@ -121,6 +115,12 @@ impl Delivery {
             read_at: None,
             watches: Watches::default(),
         }
+    }
+
+    /// Budget of the outboxes of all clients.
+    #[must_use]
+    pub(super) fn budget(&self) -> &OutboxBudget {
+        &self.budget
     }
 
     /// Sends messages to all receivers that are here.
@@ -149,11 +149,6 @@ impl Delivery {
         let receivers = tally.receivers();
         run.messages().for_each(|_| self.counters.send_receivers.observe(receivers));
         self.count(hub, receivers * run.len() as u64, tally.bytes(run));
-    }
-
-    /// Counts a change of what is kept for a client until it acknowledges it.
-    pub(super) fn replay_changed(&self, before: usize, after: usize) {
-        self.budget.replay_changed(before, after);
     }
 
     fn send_to_set(
@@ -196,7 +191,7 @@ impl Delivery {
     /// Whether a client gets the frames of a run as one: nothing waits for it that they would have to be counted with,
     /// and nobody counts its messages.
     fn takes_joined(&self, client: &Client, frames: &Bytes) -> bool {
-        client.wire().is_idle() && !client.is_resumable() && frames.len() <= self.limit_bytes
+        client.wire().is_idle() && !client.is_resumable() && frames.len() <= self.budget.limit_bytes()
     }
 
     /// Puts the frames of a run one by one. They leave together at the end of the batch.
@@ -306,7 +301,7 @@ impl Delivery {
     /// hold, is not kept for another socket, and watches don't see it.
     pub(super) fn put_transport(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         if self.has_to_wait(slot, client, frame, mode) {
-            if self.has_room(client, frame.len()) {
+            if self.budget.has_room(client, frame.len()) {
                 client.wire_mut().queue(frame.clone());
                 self.queued(slot, client, frame.len());
             } else {
@@ -329,7 +324,7 @@ impl Delivery {
         let ownership = resumption.ownership_mut();
         if messages > 0 {
             let before = ownership.bytes();
-            let fits = |held: usize| self.fits(waiting + held, frame.len());
+            let fits = |held: usize| self.budget.fits(waiting + held, frame.len());
             let placement = ownership.place(frame.clone(), messages, self.origin, fits);
             self.budget.replay_changed(before, ownership.bytes());
             match placement {
@@ -393,7 +388,7 @@ impl Delivery {
         }
         client.liveness_mut().sent(mode.now);
         if self.has_to_wait(slot, client, frame, mode) {
-            if self.has_room(client, frame.len()) {
+            if self.budget.has_room(client, frame.len()) {
                 client.wire_mut().queue_droppable(frame.clone());
                 self.queued(slot, client, frame.len());
             } else if client.traits().may_miss {
@@ -412,29 +407,6 @@ impl Delivery {
             self.write(slot, client, frame);
         }
         has_to_wait
-    }
-
-    fn has_room(&self, client: &mut Client, bytes: usize) -> bool {
-        self.fits(client.wire().bytes(), bytes) || self.make_room(client, bytes)
-    }
-
-    /// Whether a frame fits. A frame of any size fits into an empty outbox: the limit is for clients that do not read,
-    /// and none of it was offered yet.
-    fn fits(&self, waiting: usize, bytes: usize) -> bool {
-        waiting == 0 || waiting + bytes <= self.limit_bytes
-    }
-
-    /// Drops droppable frames, some more than is needed, so that not every frame has to do it again.
-    #[cold]
-    fn make_room(&self, client: &mut Client, bytes: usize) -> bool {
-        let before = client.wire().bytes();
-        if client.traits().may_miss {
-            let missing = (before + bytes).saturating_sub(self.limit_bytes);
-            let dropped = client.wire_mut().drop_oldest(missing.max(self.limit_bytes / DROPPED_PART));
-            self.counters.dropped.add(dropped.frames);
-        }
-        self.budget.outbox_changed(client, before);
-        self.fits(client.wire().bytes(), bytes)
     }
 
     /// Notes a queued frame: it leaves at the end of the batch, or when the socket takes it.
@@ -512,7 +484,7 @@ impl Delivery {
         let Effects { dirty, blocked, slow, flush_tasks, holds } = &self.effects;
         let are_empty = dirty.is_empty() && blocked.is_empty() && slow.is_empty() && flush_tasks.is_empty();
         let has_batch = self.gathering.has_begun() || self.messages.has_frame() || self.watches.has_unsettled();
-        are_empty && holds.is_empty() && !has_batch && self.excess_bytes() == 0
+        are_empty && holds.is_empty() && !has_batch && self.budget.excess_bytes() == 0
     }
 
     /// Clients that went over their budget: to be closed. The list comes back by [`reuse`](Self::reuse).
@@ -529,11 +501,6 @@ impl Delivery {
     /// Clients whose outbox a task has to flush from now on, and those whose hold a task has to end.
     pub(super) fn take_tasks(&mut self) -> [Drain<'_, (Slot, Serial)>; 2] {
         [self.effects.flush_tasks.drain(..), self.effects.holds.drain(..)]
-    }
-
-    /// Bytes by which the outboxes of blocked clients are over the budget of the shard; 0 within it.
-    pub(super) fn excess_bytes(&self) -> usize {
-        self.budget.excess_bytes()
     }
 
     /// Writes the outbox of one client as far as its socket takes it.
@@ -593,16 +560,9 @@ impl Delivery {
         self.flush(slot, client);
     }
 
-    /// Discards the outbox of a client.
-    pub(super) fn discard(&self, client: &mut Client) {
-        let before = client.wire().bytes();
-        client.wire_mut().discard();
-        self.budget.outbox_changed(client, before);
-    }
-
     /// Cuts the socket of a client and discards its outbox.
     pub(super) fn cut(&self, client: &mut Client) {
-        self.discard(client);
+        self.budget.discard(client);
         client.cut();
     }
 }

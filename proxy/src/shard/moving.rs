@@ -180,7 +180,7 @@ fn send_state_if_ready(state: &mut ShardState, slot: Slot) {
     let before = resumption.ownership().bytes();
     let Some(DepartingState { state: moved, epochs, taker }) = resumption.let_go(now) else { return };
     let after = resumption.ownership().bytes();
-    state.core.delivery.replay_changed(before, after);
+    state.core.delivery.budget().replay_changed(before, after);
     let Some(client) = state.core.connections.live(slot) else { return };
     let calls = client.assignments().home().calls().pending().map(ByteString::from).collect();
     let hubs = &state.core.context.shared.hubs;
@@ -315,7 +315,7 @@ pub(crate) fn settle(
     if !home.capabilities().sends_to_all_nodes {
         resumption.ownership_mut().keep_behind(shared.fleet.origin);
     }
-    state.core.delivery.replay_changed(before, resumption.ownership().bytes());
+    state.core.delivery.budget().replay_changed(before, resumption.ownership().bytes());
     calls.iter().for_each(|call| client.begin_call(call, calls_max));
     client.home().send(&flow(client.id(), FlowOperation::Resume));
     shared.routes.end_move(client.id());

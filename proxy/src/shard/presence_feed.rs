@@ -312,11 +312,11 @@ impl PresenceFeeds {
     /// Notes the changes that the subscribers of a hub want, or none without any.
     fn note_presence(&mut self, connections: &mut Connections, hub: HubIndex) {
         let scope = self.feed(hub).map(|feed| feed.scope()).unwrap_or_default();
-        match connections.changes_mut(hub) {
+        match connections.sets_mut().changes_mut(hub) {
             Some(changes) if scope.is_any() => changes.set_scope(scope),
-            Some(_) => connections.note_changes(hub, None),
+            Some(_) => connections.sets_mut().note_changes(hub, None),
             None if scope.is_any() => {
-                connections.note_changes(hub, Some(SetChanges::new(scope, self.has_changed())));
+                connections.sets_mut().note_changes(hub, Some(SetChanges::new(scope, self.has_changed())));
             }
             None => {}
         }
@@ -354,7 +354,7 @@ impl PresenceFeeds {
 /// Takes what has changed at a hub. When too much has, everyone is told anew what is there.
 fn take_batch(feed: &mut HubFeed, connections: &mut Connections, counters: &Counters) -> PresenceBatch {
     let mut batch = PresenceBatch::default();
-    let Some(changes) = connections.changes_mut(feed.hub).map(SetChanges::take) else { return batch };
+    let Some(changes) = connections.sets_mut().changes_mut(feed.hub).map(SetChanges::take) else { return batch };
     if changes.are_lost {
         for subscriber in &mut feed.subscribers {
             subscriber.state = FeedState::Due;

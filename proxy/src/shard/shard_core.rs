@@ -63,7 +63,7 @@ impl ShardCore {
     pub(super) fn new(context: ShardContext) -> Self {
         let (shared, counters) = (&context.shared, &context.counters);
         let settings = &shared.settings;
-        let budget = OutboxBudget::new(settings.outbox.total_bytes, shared.shards().len(), counters.clone());
+        let budget = OutboxBudget::new(&settings.outbox, shared.shards().len(), counters.clone());
         Self {
             tick: 1,
             connections: Connections::new(context.index, shared.routes.clone(), shared.fleet.interest.clone()),
@@ -306,7 +306,7 @@ impl ShardCore {
         let Some(resumption) = client.cold_mut().resumption_mut() else { return };
         let before = resumption.ownership().bytes();
         if resumption.stay() {
-            self.delivery.replay_changed(before, resumption.ownership().bytes());
+            self.delivery.budget().replay_changed(before, resumption.ownership().bytes());
             self.context.shared.routes.end_move(client.id());
             client.home().send(&flow(client.id(), FlowOperation::Resume));
         }

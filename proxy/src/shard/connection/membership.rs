@@ -116,7 +116,7 @@ impl MembershipSets {
     }
 
     /// Notes changes of a hub's sets from now on, or no more.
-    pub(super) fn note_changes(&mut self, hub: HubIndex, changes: Option<SetChanges>) {
+    pub(crate) fn note_changes(&mut self, hub: HubIndex, changes: Option<SetChanges>) {
         while self.hubs.len() <= hub.get() {
             self.hubs.push(HubSets::default());
         }
@@ -125,7 +125,7 @@ impl MembershipSets {
         }
     }
 
-    pub(super) fn changes_mut(&mut self, hub: HubIndex) -> Option<&mut SetChanges> {
+    pub(crate) fn changes_mut(&mut self, hub: HubIndex) -> Option<&mut SetChanges> {
         self.hubs.get_mut(hub.get())?.changes.as_deref_mut()
     }
 

@@ -62,7 +62,7 @@ pub(crate) fn sever(state: &mut ShardState, slot: Slot, cause: Cause) {
     if resumption.ownership_mut().leave(until, cause) {
         state.core.context.counters.away.follow(0, 1);
     }
-    state.core.delivery.discard(client);
+    state.core.delivery.budget().discard(client);
     state.core.delivery.end_flush(slot);
     client.liveness_mut().lose_socket();
     // Whoever was to tell it knew it by its serial.
