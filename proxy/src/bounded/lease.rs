@@ -62,7 +62,7 @@ impl<T> Leases<T> {
         Some(self.add_to(&mut table, entry))
     }
 
-    /// Adds an entry, of which something else bounds the number.
+    /// Adds an entry. The caller bounds the number of entries.
     pub(crate) fn add(&self, entry: T) -> Lease<T> {
         self.add_to(&mut self.lock(), entry)
     }

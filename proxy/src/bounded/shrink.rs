@@ -7,14 +7,14 @@ use slab::Slab;
 /// Number of entries for which a table keeps memory, however few it has.
 const KEPT_ENTRIES: usize = 1024;
 
-/// Shrinks a queue of which less than a quarter is in use.
+/// Shrinks a queue when less than a quarter of its capacity is in use.
 pub(crate) fn shrink_queue<T>(queue: &mut VecDeque<T>) {
     if is_spare(queue.len(), queue.capacity()) {
         queue.shrink_to(2 * queue.len());
     }
 }
 
-/// Shrinks a slab of which less than a quarter is in use, down to its last entry.
+/// Shrinks a slab, down to its last entry, when less than a quarter of its capacity is in use.
 pub(crate) fn shrink_slab<T>(slab: &mut Slab<T>) {
     if is_spare(slab.len(), slab.capacity()) {
         slab.shrink_to_fit();

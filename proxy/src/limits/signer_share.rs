@@ -1,8 +1,8 @@
-//! Shares of signers of tokens in tables that all of them fill.
+//! Shares of token signers in tables that all signers fill.
 //!
-//! Where apps have keys, one signer may take a half of a table and no more: whatever the app servers, clients and back
-//! ends of one app do, all others together have as much. A half, because one app is often much larger than the others,
-//! and a smaller part would refuse it what was free. With access keys alone there is one signer, who may take all.
+//! Where apps have keys, one signer may fill at most half of a table, so one app can't crowd out all others. A smaller
+//! share would refuse entries to a large app while most of the table is free. With access keys alone there is one
+//! signer, who may fill the whole table.
 
 use std::time::Duration;
 

@@ -200,7 +200,7 @@ impl ShardState {
         self.assignments.reassignment.tell_ends(&self.core.context.shared.hubs, self.core.tick);
     }
 
-    /// Tells a client to leave that was just answered, if that was its last call and it has waited for a while.
+    /// Closes a leaving client behind the answer to its last call, if half of its time is over.
     pub(super) fn leave_behind_answer(&mut self, slot: Slot) {
         if let Some(client) = self.core.connections.live(slot)
             && let Some(LeaveStage::BehindAnswer(cause)) = client.life().leaving()
@@ -378,7 +378,7 @@ fn free_outboxes(state: &mut ShardState, excess: usize) {
     }
 }
 
-/// Takes the goodbye of an app server that stops for the beginning of a hand-over: the client is not told of it.
+/// Treats the close message of an app server that stops as the beginning of a hand-over, and keeps it from the client.
 fn take_goodbye(state: &mut ShardState, slot: Slot, payload: &[u8]) -> bool {
     let Some(client) = state.core.connections.get(slot) else { return false };
     let Content::Hub(protocol) = client.content() else { return false };

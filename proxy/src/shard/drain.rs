@@ -1,4 +1,4 @@
-//! Departures: clients that are sent elsewhere, one by one, by a drain or a shed.
+//! Departures: clients that a drain, a shed or a rebalance sends elsewhere, one by one.
 //!
 //! | file | contents |
 //! |---|---|
@@ -6,7 +6,7 @@
 //! | `leaving` | which of them wait for the end of their calls |
 //! | `shed` `levelling` `reroute` | policies: to other nodes, to another app server, by another route |
 //!
-//! A drain tells all clients, spread over a time; then no client is accepted any more.
+//! A drain asks all clients to reconnect, spread over a time, and then accepts no client.
 
 pub(super) mod departure_search;
 pub(super) mod drain_schedule;
@@ -59,8 +59,7 @@ impl Departures {
     }
 }
 
-/// Tells a client whose turn in a drain has come to reconnect elsewhere; one with running calls after this wait at the
-/// latest.
+/// Sends a client elsewhere that is due in a drain. A client with running calls goes after this wait at the latest.
 pub(super) fn leave_drained(state: &mut ShardState, slot: Slot, wait: Duration) {
     let may_move = state.core.context.shared.other_nodes().are_ready();
     if !(may_move && send_elsewhere(state, slot, MoveCause::Drain)) {
@@ -68,8 +67,7 @@ pub(super) fn leave_drained(state: &mut ShardState, slot: Slot, wait: Duration) 
     }
 }
 
-/// Sends a client elsewhere whose turn in a shed has come. One that can't move is told to connect again, between its
-/// calls.
+/// Sends a client elsewhere that is due in a shed. A client that can't move is asked to reconnect between two calls.
 pub(super) fn leave_shed(state: &mut ShardState, slot: Slot) {
     if !send_elsewhere(state, slot, MoveCause::Rebalance) {
         leave(state, slot, MoveCause::Rebalance, (Instant::now(), LEAVE_WAIT));
@@ -85,14 +83,14 @@ pub(super) fn search_for_shed(state: &mut ShardState, search: &mut DepartureSear
     is_done
 }
 
-/// Tells a client to leave at a moment between its calls; after this wait in any case.
+/// Closes a client between two of its calls, and after this wait in any case.
 fn leave(state: &mut ShardState, slot: Slot, cause: MoveCause, within: (Instant, Duration)) {
     if state.leaving.add(&mut state.core, slot, cause, within) {
         state.close(slot, &CloseReason::of_move(cause));
     }
 }
 
-/// Tells a client to leave whose event stream another node carries that stops.
+/// Closes a client whose event stream is carried by another node, which stops.
 pub(crate) fn leave_carried(state: &mut ShardState, id: &str, now: Instant) {
     let context = &state.core.context;
     let Some(at) = context.shared.routes.find(id).filter(|at| at.shard == context.index) else { return };
@@ -101,7 +99,7 @@ pub(crate) fn leave_carried(state: &mut ShardState, id: &str, now: Instant) {
     }
 }
 
-/// Tells clients to leave whose moment has come, or that have waited for too long. Returns whether others are left.
+/// Closes leaving clients that are between two calls, or have waited for too long. Returns whether others are left.
 pub(super) fn close_leaving(state: &mut ShardState, now: Instant) -> bool {
     for (slot, cause) in state.leaving.take_due(&mut state.core, now) {
         state.close(slot, &CloseReason::of_move(cause));
@@ -109,7 +107,7 @@ pub(super) fn close_leaving(state: &mut ShardState, now: Instant) -> bool {
     !state.leaving.is_empty()
 }
 
-/// Tells all clients to reconnect elsewhere, and each that comes from now on.
+/// Closes all clients so that they reconnect elsewhere, and each new client from now on.
 pub(super) fn close_all_drained(state: &mut ShardState) {
     state.is_drained = true;
     for (slot, _) in state.core.connections.everyone() {

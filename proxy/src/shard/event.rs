@@ -226,7 +226,7 @@ fn retry_unassigned(state: &mut ShardState) {
     }
 }
 
-/// Closes connections over HTTP whose clients send no requests any more. One shard does it for the whole node.
+/// Closes connections over HTTP whose clients have stopped sending requests. One shard does it for the whole node.
 fn close_absent(state: &mut ShardState) {
     if state.core.context.index != 0 {
         return;

@@ -1,5 +1,4 @@
-//! Moves of client connections between nodes: a client has come back at another node than the one that has its
-//! connection.
+//! Moves of client connections between nodes: a client has come back at a node that does not have its connection.
 //!
 //! ```text
 //!  new owner                                old owner                       app servers of the hub
@@ -19,8 +18,8 @@
 //!     ── Arrived ─────────────────────────────► forget it
 //! ```
 //!
-//! Until the state has left, the old owner has the connection, and gets it back when the move fails. From then on the
-//! new one has it, or nobody.
+//! Until it sends the state, the old owner has the connection, and keeps it when the move fails. From then on the new
+//! owner has the connection, or no node.
 
 pub(super) mod keep_alive;
 pub(crate) mod reconnect;
@@ -188,7 +187,7 @@ fn send_state_if_ready(state: &mut ShardState, slot: Slot) {
     let epochs = epochs.into_iter().map(named).collect();
     let moved = MovedState { calls, groups: groups_of(&state.core, client), epochs, ..moved };
     if let Some(taker) = taker {
-        // It fails when the other node waits no more: then nobody has the connection any more, and it ends.
+        // This fails when the other node has stopped waiting. Then no node has the connection, and it ends.
         drop(taker.send(Some(moved.encode())));
     }
 }

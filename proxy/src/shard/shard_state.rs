@@ -52,7 +52,7 @@ pub(super) enum ShardTask {
     Flush(Slot, Serial),
     /// Ends the hold of a client after a while.
     EndHold(Slot, Serial),
-    /// Tells all clients to leave, spread over this time.
+    /// Closes all clients, spread over this time.
     Drain(Duration),
     /// Sends this number of clients to other nodes.
     Shed(usize),

@@ -1,4 +1,4 @@
-//! Copies of client connections for mirrors: app servers that see real traffic, and of which nothing counts.
+//! Copies of client connections for mirrors: app servers that receive real traffic, and whose messages are dropped.
 //!
 //! ```text
 //!  up:    client ──► home link ──► primary app server
@@ -8,9 +8,8 @@
 //!         mirror ───► nowhere, but its answers' digests                           differences
 //! ```
 //!
-//! A copy never waits and never holds anything back: what a mirror can't take at the moment it does not get. One that
-//! was lost begins again with the next message, at any app server of its group, as a connection that comes from
-//! elsewhere.
+//! A copy never waits and delays no other traffic: messages that a mirror can't accept immediately are dropped. A lost
+//! copy begins again with the client's next message, at any app server of its group, as a reassigned connection.
 
 use bytes::Bytes;
 use indexmap::IndexSet;

@@ -1,20 +1,19 @@
-//! Clients that are told to leave: each between two of its calls, within a bound.
+//! Clients that are about to leave: each is closed between two of its calls, within a bound.
 //!
 //! ```text
-//!  its turn ──► one of its calls ends, or it makes none for a second ─────► told
+//!  chosen ────► one of its calls ends, or it makes none for a second ─────► closed
 //!      │ its next call ran by the next look, 100 ms later                     ▲
-//!      ├─ half of the wait is over: told right behind the last answer ───────┤
-//!      └─ the wait is over: told amid its calls ─────────────────────────────┘
+//!      ├─ half of the wait is over: closed right behind the last answer ─────┤
+//!      └─ the wait is over: closed amid its calls ───────────────────────────┘
 //! ```
 //!
-//! A call that crosses the goodbye on its way is not begun, and its client learns that with the end of its connection.
-//! Most who call again and again pause after an answer: then there is the most time for the goodbye to arrive. Behind
-//! the answer itself, which its next call may follow at once, a client is told only if it never pauses.
+//! A call that crosses the close message is not begun; its client sees that its connection has ended. Most clients
+//! that call again and again pause after an answer, which leaves the close message the most time to arrive. A client is
+//! closed right behind an answer, which its next call may follow immediately, only if it never pauses.
 //!
-//! A call is what its client waits for: an invocation with an id, a stream, one of them with uploads. It is known of
-//! each hub and by each transport but those of a node inside an app and of raw endpoints and Blazor circuits, where
-//! calls are not noted. Client results count where app servers dial in; those of our SDK are asked within calls, or
-//! fail as when a client leaves.
+//! A call is a message that its client awaits: an invocation with an id or a stream, with uploads or without. Calls are
+//! tracked for all hubs and transports, except at a node inside an app, a raw endpoint or a Blazor circuit. Client
+//! results count where app servers dial in; our SDK requests them within calls, or they fail as when a client leaves.
 
 use std::time::Duration;
 
