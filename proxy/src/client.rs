@@ -1,10 +1,10 @@
-//! Life of one client connection: hub handshake, reading, close.
+//! Service of one client socket: hub handshake, reading, close.
 //!
 //! ```text
 //!  PendingConnection ──socket──► hub handshake ──► open at the app server ──► read until the socket ends
 //! ```
 //!
-//! One task per connection. While it is idle the task holds no buffer and waits for one thing: the socket.
+//! One task per connection. While the socket is idle the task holds no buffer and waits for the socket alone.
 
 mod accept;
 mod call_trace;

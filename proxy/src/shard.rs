@@ -165,7 +165,7 @@ impl Shard {
         self.context.now_us()
     }
 
-    /// State, borrowed to read it, or to change what no client and no task is concerned by.
+    /// State, borrowed for reads, and for changes that leave nothing to be written or started.
     pub(crate) fn state(&self) -> RefMut<'_, ShardState> {
         self.state.borrow_mut()
     }
@@ -226,8 +226,8 @@ impl Shard {
         self.step(|state| state.close_id(id, is_negotiated));
     }
 
-    /// Frees the slot of a client connection whose socket has ended, for this cause unless it was closed before. One
-    /// that may go on over another socket stays.
+    /// Ends a client connection whose socket has ended, for this cause unless it was closed before. A connection that
+    /// may go on over another socket stays.
     pub(crate) fn free(self: &Rc<Self>, slot: Slot, serial: Serial, cause: Cause) {
         let client = self.step(|state| end_socket(state, slot, serial, cause));
         drop(client);

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!             depart                        all have answered
-//!  Owned ─────────────────► Departing ────────────────────────► Given ── the new owner has it, or time is over ──► gone
+//!  Owned ─────────────────► Departing ────────────────────────► Given ── the new owner has it ──► gone; time is over ──► closed
 //!    ▲ ◄─ fails, or late ────────┘                                │
 //!    │                                                         its state
 //!    └──────────── settle ────────── Arriving ◄───────────────────┘ at the other node; without it ──► gone

@@ -127,7 +127,7 @@ impl Step {
 }
 
 impl Reader {
-    /// Reads until the socket ends, then frees the connection's slot.
+    /// Reads until the socket ends, then ends the connection, unless it may go on over another socket.
     ///
     /// The reader is boxed: a future keeps what is moved into it several times over. The rare waits are boxed, too.
     pub(super) async fn run(mut self: Box<Self>, shard: &Rc<Shard>) {
@@ -438,7 +438,7 @@ impl Reader {
         }
     }
 
-    /// Reads and discards, until the client has closed or the keep-alive wheel cuts the socket.
+    /// Reads and discards, until the client has closed or its time to answer the close is over.
     async fn discard_rest(&self, shard: &Shard) {
         while let Ok(1..) = poll_fn(|cx| self.poll_discard(shard, cx)).await {
             yield_now().await;

@@ -8,7 +8,8 @@
 //!               └─ closed ids, token expiries   its end
 //! ```
 //!
-//! A connection ends here, whoever ends it: what it has at app servers goes with it.
+//! The end of a connection is here as well (`close`, `free`), because its
+//! assignments end with it.
 
 pub(super) mod answer_diff;
 pub(super) mod auth_refresh;
@@ -72,14 +73,14 @@ impl ShardState {
 
     /// Closes a client connection; a second time is fine.
     ///
-    /// It leaves its sets and its route first, so that nothing more is sent to it; then its app server and its client
-    /// are told. Its slot is freed when its socket has ended.
+    /// Copies and side homes end first; then the client leaves its sets and its route, so that nothing more is sent to
+    /// it; then its app server and the client are notified. Its slot is freed when its socket has ended.
     pub(super) fn close(&mut self, slot: Slot, reason: &CloseReason) {
         if self.withdraw(slot) {
             return;
         }
-        // Before that no app server has run anything for it.
         self.assignments.mirrored.end_mirrors(&mut self.core, slot, reason.cause);
+        // A client that was never open has run nothing anywhere, so no other app server needs a notice of its end.
         let is_known =
             self.core.connections.live(slot).is_some_and(|client| client.life().is_open() && has_successor(client));
         if let Some(sides) =

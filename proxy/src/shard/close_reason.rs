@@ -199,7 +199,7 @@ impl CloseReason {
         Self::reconnect(Cause::Drained, AppNotice::Clean)
     }
 
-    /// Reason of a client that is to move for this cause.
+    /// Reason to close a client that has to reconnect for this cause.
     pub(super) fn of_move(cause: MoveCause) -> Self {
         match cause {
             MoveCause::Rebalance => Self::rebalanced(),

@@ -57,12 +57,12 @@ pub(crate) enum ReleaseReason {
     Ended,
 }
 
-/// Departure of a connection from its app server. It may take a while, and the client is read in parts of it only.
+/// Departure of a connection from its app server, which was asked to hand it over (not that of a drained client from
+/// the node). It may take a while, and the client is read in parts of it only.
 ///
 /// ```text
-///  Staying ──ask──► Leaving ◄──end of input / read on──► LeavingReadOn      all of them ──stay, open──► Staying
-///     ▲                ▲
-///     └─ hold / read on ─► Held ──ask──┘
+///  Staying ──hold──► Held ──read on──► Staying              Staying, Held ──ask──► Leaving
+///  Leaving ──read on, lost──► LeavingReadOn ──hold──► Leaving    any ──stay, open──► Staying
 /// ```
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Departure {
@@ -72,7 +72,7 @@ enum Departure {
     Held,
     /// The app server was asked to hand it over; the client is not read until it has.
     Leaving,
-    /// The app server was asked to hand it over, and waits for a message of the client.
+    /// The app server was asked to hand it over, and waits for a message of the client, or is lost by now.
     LeavingReadOn,
 }
 

@@ -1,23 +1,26 @@
 //! Life cycle of a client connection: all its stages and transitions.
 //!
 //! ```text
-//!                app server answers             chosen to leave
-//!  Opening ─────────────────────────► Open ◄────────────────────► Leaving ──── between two calls, or late ────┐
-//!     │   └── chosen to leave: noted ───┼──────────────────────────► ▲   socket lost: it stays                 │
-//!     │                                 │                            │                                        ▼
-//!     └──────────── a close ────────────┴──────────── a close ───────┴───────────────────────────────────► Closed
+//!           app server answers        chosen to leave            between two calls, or late
+//!  Opening ────────────────────► Open ───────────────► Leaving ────────────────────────────► Closed
+//!  (chosen to leave: noted)        ▲     socket lost       │
+//!                                  └───────────────────────┘
+//!  Opening, Open, Leaving ──a close of either side──► Closed
 //!
-//!  Leaving:  Quiet ──a call──► Busy ──half of the time──► BehindAnswer: closed behind the answer to its last call
+//!  Leaving:  no call runs ► Quiet ──a call──► Busy ◄ a call runs
+//!            Quiet, Busy ──half of the time──► BehindAnswer: closed behind the answer to its last call
 //! ```
 //!
 //! An open client also has a stay at its home app server, over one of the links of that app server:
 //!
 //! ```text
 //!  Settled ──another link──► Moving ──acknowledged, late, opened──► Settled
-//!     │                         └─ a link lost: MovingLost ──acknowledged──► Lost
-//!     └─ a link lost: Lost ──asked──► Probing ──acknowledged──► Settled
-//!          └─ opened elsewhere: Settled  └─ no answer: Reopened
+//!     │                         └─ a link lost: MovingLost ──acknowledged──► Lost; asked ──► Probing
+//!     └─ a link lost that the app server may not notice (dial-in): Lost ──asked──► Probing ──acknowledged──► Settled
+//!          └─ opened elsewhere: Settled        no answer: Reopened ◄──┤ ──link lost──► Lost
 //! ```
+//!
+//! A reopened client stays so while late answers may come; the loss of its link makes it lost again.
 //!
 //! [`Ownership`](trunkline_protocol::fleet::Ownership) says whether this node has the client, an
 //! [`Assignment`](super::Assignment) which app server has it. An event that does not fit the stage changes nothing, and
