@@ -313,8 +313,10 @@ impl Endpoint for Arc<Dispatcher> {
                 HomeEnd::Elsewhere => {}
             }
         }
-        // Marks may be lost with it.
-        self.core.connections.all().iter().for_each(|connection| repeat_mark(&self.core.to(connection)));
+        if self.core.outbound.has_sent_marks() {
+            // Some may be lost with the link.
+            self.core.connections.all().iter().for_each(|connection| repeat_mark(&self.core.to(connection)));
+        }
     }
 
     fn count_clients(&self, link: LinkId) -> (usize, usize) {

@@ -185,8 +185,10 @@ impl HubCore {
     /// Cancels the calls of a connection that was taken over. Returns whether a worker must start.
     #[must_use = "a worker must start"]
     pub(crate) fn abandon_calls(&self, connection: &Arc<Connection>) -> bool {
+        // First: a send that the end wakes goes on to the next app server.
+        let is_due = connection.inbox().close_reassigned();
         connection.cancel();
-        connection.inbox().close_reassigned()
+        is_due
     }
 
     /// Ends a connection here; what waited for the end of a pause leaves before what is told.

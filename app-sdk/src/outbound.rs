@@ -12,6 +12,7 @@ mod proxies;
 mod replay_buffer;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
@@ -21,8 +22,8 @@ use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{
-    Capabilities, CloseConnection, ConnectionFlowControl, ConnectionMoved, FlowOperation, FlowSubject, ServiceMessage,
-    header_of,
+    Capabilities, CloseConnection, ConnectionFlowControl, ConnectionMoved, DownMark, FlowOperation, FlowSubject,
+    ServiceMessage, header_of,
 };
 use trunkline_protocol::wire::CAUSE_HEADER;
 
@@ -56,6 +57,8 @@ pub(crate) struct Outbound {
     /// Changes when a proxy is linked, or is not any more.
     linked: watch::Sender<()>,
     moves: MoveQueue<RequestedMove>,
+    /// Set with the first mark: before, no lost link has to have marks repeated.
+    has_sent_marks: AtomicBool,
 }
 
 /// Move of a client connection away from a node.
@@ -79,6 +82,7 @@ impl Outbound {
             proxies: RwLock::default(),
             linked: watch::Sender::new(()),
             moves: MoveQueue::default(),
+            has_sent_marks: AtomicBool::new(false),
         }
     }
 
@@ -232,6 +236,18 @@ impl Outbound {
         if node.control(&frame) {
             self.count_queued(1, &frame);
         }
+    }
+
+    /// Sends a mark to the proxy of one client; never waits.
+    pub(crate) fn mark(&self, node: &Node, mark: DownMark) {
+        self.has_sent_marks.store(true, Ordering::Relaxed);
+        self.control(node, &ServiceMessage::DownMark(mark));
+    }
+
+    /// Whether any mark was sent, which may be lost with a link.
+    #[must_use]
+    pub(crate) fn has_sent_marks(&self) -> bool {
+        self.has_sent_marks.load(Ordering::Relaxed)
     }
 
     /// Asks a proxy to pause or resume a client; never waits. To be called under the lock of the flow control that

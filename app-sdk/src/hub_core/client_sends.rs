@@ -147,7 +147,7 @@ impl WindowedClient for ClientSends<'_> {
         let has_reports = passage.node().client_message_max_bytes().is_some();
         if has_reports {
             let mark = DownMark { connection_id: self.connection.shared_id(), number };
-            self.outbound.control(passage.node(), &ServiceMessage::DownMark(mark));
+            self.outbound.mark(passage.node(), mark);
         }
         has_reports
     }

@@ -166,6 +166,9 @@ impl RawCore {
 
     /// Sends marks again that may be lost with a link.
     pub(super) fn repeat_marks(&self) {
+        if !self.outbound.has_sent_marks() {
+            return;
+        }
         let clients: Vec<_> = lock(&self.clients).values().map(Arc::clone).collect();
         clients.iter().for_each(|client| repeat_mark(&RawSends { outbound: &self.outbound, client }));
     }
@@ -243,7 +246,7 @@ impl WindowedClient for RawSends<'_> {
 
     fn send_mark(&self, number: i64) -> bool {
         let mark = DownMark { connection_id: self.client.request.shared_id(), number };
-        self.outbound.control(&self.client.node, &ServiceMessage::DownMark(mark));
+        self.outbound.mark(&self.client.node, mark);
         true
     }
 
