@@ -1,14 +1,14 @@
-//! The fleet: the other nodes, and what nodes tell, pass on to and ask each other.
+//! The fleet: communication with the other nodes.
 //!
 //! ```text
-//!  --peers, members ──► address book ──► dialler per address ──► greeting ──► member ──► link to it ═══► its admin port
-//!  relay, ask, request ──► members that may want it ──► outbox of their links        its link to us ═══► our admin port
-//!  what comes ──► node sink ──► route ──► shards
+//!  --peers, members ──► address book ──► dialler per address ──► greeting ──► member ──► outgoing link ═══► its admin port
+//!  relay, query, request ──► members that may want it ──► outboxes of their links         incoming link ═══► our admin port
+//!  received messages ──► node sink ──► route ──► shards
 //! ```
 //!
-//! There is no leader and no store: each node believes what it sees. A node link is the link session of
-//! [`trunkline_link`], dialled by the node that sends. What is passed on never waits: a node for which too much waits
-//! misses it, and that is counted. A node without `--peers` has a fleet of one, and nothing here runs.
+//! There is no leader and no store: each node acts on its own view. A node link is a link session of
+//! [`trunkline_link`], dialled by the sending node. Relaying never waits: if a node's queue is full, the message is
+//! dropped for that node and counted. A node without `--peers` runs none of this.
 
 mod accepted_link;
 mod accepted_socket;

@@ -1,4 +1,4 @@
-//! Links that other nodes have dialled: one session for each start of a node, and one socket at a time for that.
+//! Incoming node links: one session per process start of a node, with one socket at a time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,10 +13,10 @@ use trunkline_protocol::service::{
 use super::fleet_member::FleetMember;
 use super::node_link::NodeLink;
 
-/// How long the newest session of a node is remembered after it was over: no upgrade is under way for longer.
+/// Retention of an ended session id. No upgrade stays in flight for longer.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
-/// Sessions that other nodes have begun, by their boot ids.
+/// Incoming sessions by the boot id of the dialling node.
 #[derive(Debug, Default)]
 pub(super) struct AcceptedLinks(Mutex<HashMap<String, AcceptedSlot>>);
 
@@ -27,7 +27,7 @@ struct AcceptedSlot {
     empty_since: Option<Instant>,
 }
 
-/// Session that an upgrade has got, with its socket to come.
+/// Session assigned to an upgrade, before its socket exists.
 pub(super) struct AcceptedSession {
     pub(super) link: Arc<NodeLink>,
     pub(super) attachment: Attachment,
@@ -35,18 +35,17 @@ pub(super) struct AcceptedSession {
     pub(super) stop: SocketStop,
 }
 
-/// Outcome of an upgrade.
 pub(super) enum TakenSession {
     Attached(AcceptedSession, Answer),
-    /// The session has a socket, which is to be ended first.
+    /// The session still has a socket, which must be closed first.
     Occupied(Arc<NodeLink>),
 }
 
 impl AcceptedLinks {
-    /// Gives a member's upgrade its session. `begun` is called with a new one.
+    /// Assigns a session to a member's upgrade. `begun` is called for each new session.
     ///
     /// # Errors
-    /// When the session is not known any more, or the offer makes no sense.
+    /// If the session is unknown or the offer is invalid.
     pub(super) fn take(
         &self,
         (member, clock): (&FleetMember, LinkClock),
@@ -78,7 +77,7 @@ impl AcceptedLinks {
         Ok(TakenSession::Attached(AcceptedSession { link, attachment, incoming, stop }, answer))
     }
 
-    /// Ends a session unless it has a socket again; `false` then.
+    /// Ends a session that has no socket; returns `false` if it is connected again.
     pub(super) fn end_detached(&self, member: &FleetMember, link: &Arc<NodeLink>) -> bool {
         let mut slots = self.slots();
         if link.is_open() {
@@ -90,8 +89,7 @@ impl AcceptedLinks {
         true
     }
 
-    /// Takes the socket from a session, which is over with it if its verdict or `is_over` says so; returns whether it
-    /// is.
+    /// Detaches the socket. Ends the session if its verdict or `is_over` says so, and returns whether it ended.
     pub(super) fn detach(
         &self,
         member: &FleetMember,
@@ -112,7 +110,7 @@ impl AcceptedLinks {
     }
 }
 
-/// Begins a session; another one of the same start of the node is over.
+/// Begins a session, replacing any earlier session of the same process start.
 fn begin((member, clock): (&FleetMember, LinkClock), slot: &mut AcceptedSlot, offer: &Offer) -> Arc<NodeLink> {
     if let Some(former) = slot.live.take() {
         former.stop_socket(StopReason::Replaced);

@@ -1,4 +1,4 @@
-//! Sockets of the links that other nodes have dialled.
+//! Sockets of incoming node links.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::node_link::NodeLink;
 use super::node_sink::{LinkDirection, NodeSink};
 use crate::upstream::into_websocket;
 
-/// Right to be the socket of a session; dropped, the session has none.
+/// Guard of a session's current socket. Dropping it detaches the socket.
 pub(super) struct AcceptedSocket {
     fleet: Fleet,
     member: Arc<FleetMember>,
@@ -27,15 +27,15 @@ pub(super) struct AcceptedSocket {
     attachment: Attachment,
     incoming: Incoming,
     stop: SocketStop,
-    /// The session ends with this socket, for this reason.
+    /// Set if the session ends together with this socket.
     over: Option<LinkOver>,
 }
 
 impl AcceptedSocket {
-    /// Gives a member's upgrade its session, new or not.
+    /// Assigns a new or existing session to a member's upgrade.
     ///
     /// # Errors
-    /// When the session is not known any more, or the offer makes no sense.
+    /// If the session is unknown or the offer is invalid.
     pub(super) async fn attach(
         fleet: &Fleet,
         member: &Arc<FleetMember>,
@@ -59,7 +59,6 @@ impl AcceptedSocket {
         }
     }
 
-    /// Runs the socket until it ends.
     pub(super) async fn run(mut self, upgrade: OnUpgrade) {
         let upgraded = match upgrade.await {
             Ok(upgraded) => upgraded,
@@ -105,7 +104,7 @@ impl Drop for AcceptedSocket {
     }
 }
 
-/// Counts the silence of the other node, and ends the session when that has lasted too long.
+/// Watches for silence of the other node and ends the session after too long a silence.
 async fn keep(fleet: Fleet, member: Arc<FleetMember>, link: Arc<NodeLink>) {
     loop {
         let reason = tokio::select! {

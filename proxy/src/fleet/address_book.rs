@@ -1,8 +1,8 @@
-//! Book of the addresses at which other nodes may be: those that `--peers` names, and those that members tell.
+//! Address book: addresses of other nodes, from `--peers` and from the greetings of members.
 //!
-//! A name with several addresses may be as many nodes, and is resolved again and again; of addresses of one node the
-//! first is linked, and the others are its alternatives. What members tell is dialled as long as
-//! it leads to somebody; so one address of a fleet is enough to find all of it, and old ones are forgotten.
+//! A name with several addresses may stand for several nodes, and is resolved periodically. If several addresses lead
+//! to one node, the first is linked and the others are alternatives. Addresses reported by members are dialled while a
+//! node answers there. So one address is enough to discover the whole fleet, and stale addresses expire.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,52 +15,51 @@ use tracing::warn;
 use crate::net::address::Address;
 use crate::net::resolver::{AddressFamilies, Resolver};
 
-/// Interval at which names are resolved again.
+/// Interval between DNS lookups.
 pub(super) const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Time that a resolver has.
+/// Timeout of one DNS lookup.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time for which a name may be unresolved before a warning. In Kubernetes a name of nodes exists once one is ready.
+/// Time for which a name may fail to resolve before a warning. In Kubernetes, the name of a headless service exists
+/// once a pod is ready.
 const UNRESOLVED_MAX: Duration = Duration::from_secs(30);
 
-/// Addresses that are dialled at a time. Beyond it new ones wait until others are gone.
+/// Maximum number of addresses dialled concurrently. Further addresses wait.
 const ADDRESSES_MAX: usize = 1_024;
 
-/// Outcome of the last try to reach the node at an address.
+/// Result of the last attempt to reach a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum AddressState {
-    /// Nobody has answered so far.
+    /// No answer so far.
     Trying,
-    /// A node answers there.
     Node,
-    /// No node that can be linked answers there, for this reason.
+    /// No node to link with, and why.
     Problem(String),
 }
 
-/// An address in the book.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct AddressEntry {
-    /// `--peers` names it, or a name of `--peers` resolves to it.
+    /// Comes from `--peers`, directly or through DNS.
     is_given: bool,
-    /// Whether somebody has answered there, or certainly not.
+    /// Whether the first attempt has finished.
     is_tried: bool,
     state: AddressState,
 }
 
-/// Addresses of other nodes. Each has one dialler.
+/// Addresses of other nodes. Each has its own dialler.
 #[derive(Debug, Default)]
 pub(super) struct AddressBook {
     entries: Mutex<BTreeMap<String, AddressEntry>>,
-    /// Names that can't be resolved, with the reason, and since when if no warning was logged yet.
+    /// Names that fail to resolve, with the reason, and the time of the first failure until a warning is logged.
     unresolved: Mutex<BTreeMap<String, (String, Option<Instant>)>>,
-    /// Families at which nodes answer, by the `host:port` of a name of `--peers`.
+    /// Address families that answer, by `host:port` of a `--peers` name.
     families: Mutex<BTreeMap<String, AddressFamilies>>,
     is_resolved: AtomicBool,
 }
 
 impl AddressBook {
-    /// Resolves the names of `--peers` once; returns addresses that are new, each of which needs a dialler.
+    /// Resolves the names of `--peers` once. Returns new addresses; each needs a dialler.
     pub(super) async fn resolve(&self, names: &[Address], resolver: &Resolver) -> Vec<Address> {
         let mut found = Vec::new();
         for name in names {
@@ -83,7 +82,7 @@ impl AddressBook {
         new
     }
 
-    /// Stores why a name was not resolved, if it was not, and warns once if that lasts; returns whether it has warned.
+    /// Records the result of a DNS lookup. Warns once if failures last, and returns whether it did.
     fn note_resolution(&self, name: &Address, problem: Option<String>, now: Instant) -> bool {
         let (mut unresolved, name) = (self.unresolved(), name.to_string());
         let Some(problem) = problem else {
@@ -99,7 +98,7 @@ impl AddressBook {
         is_overdue
     }
 
-    /// Takes what the names of `--peers` resolve to now. A name that resolves to nothing changes nothing.
+    /// Replaces the addresses of the `--peers` names. An empty lookup changes nothing.
     fn set_given(&self, found: &[Address]) -> Vec<Address> {
         if found.is_empty() {
             return Vec::new();
@@ -111,13 +110,13 @@ impl AddressBook {
         found.iter().filter(|address| add(&mut entries, address, true)).cloned().collect()
     }
 
-    /// Takes an address that a member tells; `true` if it is new and needs a dialler.
+    /// Adds an address reported by a member. Returns `true` if it is new and needs a dialler.
     pub(super) fn learn(&self, address: &Address) -> bool {
         add(&mut self.entries(), address, false)
     }
 
-    /// Notes what came of the last try; `true` if that is the first problem since there was none. Garbage may have many
-    /// forms, and each would be a line of the log.
+    /// Records the result of an attempt. Returns `true` for the first problem after a success only, because garbage
+    /// answers vary and would each be logged.
     pub(super) fn set(&self, address: &Address, state: AddressState) -> bool {
         if let Some(at) = address.resolved().filter(|_| state == AddressState::Node && !address.is_one_server()) {
             self.families().entry(address.authority().to_owned()).or_default().note_answer(at);
@@ -129,35 +128,34 @@ impl AddressBook {
         !was_problem && matches!(entry.state, AddressState::Problem(_))
     }
 
-    /// Whether no node has ever answered at the family of an address, and one has at the other family of its name.
+    /// Whether no node has ever answered at this address family, while one has at the other family of the same name.
     pub(super) fn is_spare(&self, address: &Address) -> bool {
         let (families, at) = (self.families(), address.resolved());
         at.is_some_and(|at| families.get(address.authority()).is_some_and(|families| families.only_other_answers(at)))
     }
 
-    /// Notes that a first try has come to its end.
+    /// Marks the first attempt as finished.
     pub(super) fn set_tried(&self, address: &Address) {
         if let Some(entry) = self.entries().get_mut(&address.to_string()) {
             entry.is_tried = true;
         }
     }
 
-    /// Whether the names were resolved, and every address has been tried.
+    /// Whether the names are resolved and every address has been tried.
     pub(super) fn are_tried(&self) -> bool {
         self.is_resolved.load(Ordering::Relaxed) && self.entries().values().all(|entry| entry.is_tried)
     }
 
-    /// Whether an address is dialled on though nobody answers there.
+    /// Whether the address is dialled even while no node answers.
     pub(super) fn is_given(&self, address: &Address) -> bool {
         self.entries().get(&address.to_string()).is_some_and(|entry| entry.is_given)
     }
 
-    /// Removes an address whose dialler has ended.
     pub(super) fn forget(&self, address: &Address) {
         self.entries().remove(&address.to_string());
     }
 
-    /// Addresses and names that lead to no node, with the reason.
+    /// Addresses and names without a node, with the reason.
     #[must_use]
     pub(super) fn problems(&self) -> Vec<(String, String)> {
         let mut problems: Vec<_> =

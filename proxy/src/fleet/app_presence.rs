@@ -1,4 +1,4 @@
-//! App servers that dial in, at this node and at others: what nodes tell each other of them, and which links they miss.
+//! App servers that dial in, at this and at other nodes: exchange of their presence, and requests for missing links.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,51 +22,50 @@ use crate::net::address::Address;
 use crate::shard::{ShardCommand, TargetVerdict};
 use crate::upstream::{Hub, LinkHandle};
 
-/// Time in which changes are gathered: app servers open several links at once.
+/// Delay for coalescing changes. App servers open several links together.
 const NEWS_DELAY: Duration = Duration::from_millis(5);
 
-/// Interval at which missing links are looked for.
+/// Interval between checks for missing links.
 const WISH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Endpoints that are remembered of one node.
+/// Maximum number of endpoints stored per node.
 const ENDPOINTS_MAX: usize = 64;
 
-/// Time that the clients of a link have to go to others before it ends.
+/// Time for the clients of a link to be reassigned before it ends.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// App servers that dial in, as this node sees them.
+/// App servers that dial in, as seen by this node.
 #[derive(Debug, Default)]
 pub(super) struct AppPresence {
-    /// App servers of this node, as the others were told last.
+    /// App servers of this node, as last reported to the others.
     own: ArcSwap<PeerPresence>,
     reaches: LinkReaches,
     changed: Notify,
-    /// Endpoints under which app servers have reached each node, by its name: they outlive its restarts.
+    /// Endpoints through which app servers have reached each node, by node name. They survive restarts of the node.
     endpoints: Mutex<HashMap<String, BTreeSet<ByteString>>>,
     wishes: Mutex<LinkWishes<LinkWish>>,
 }
 
-/// Link of an app server that a node misses.
+/// Link from an app server that a node is missing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct LinkWish {
     hub: ByteString,
     instance: ByteString,
-    /// Endpoint over which the app server is asked, and by which it may reach the node.
+    /// Endpoint used for the request, through which the app server may reach the node.
     endpoint: ByteString,
-    /// Boot id of the node.
     boot: String,
 }
 
-/// Links that nodes miss at this moment.
+/// Links that nodes are currently missing.
 #[derive(Debug, Default)]
 struct MissingLinks {
     wished: HashMap<LinkWish, Urgency>,
-    /// Wishes for which it is this node's turn to ask.
+    /// Requests that this node should send.
     ours: HashSet<LinkWish>,
 }
 
 impl AppPresence {
-    /// Tells the other nodes which app servers have dialled in here, and asks these for links that others miss.
+    /// Reports app servers that dial in here to the other nodes, and requests links that other nodes are missing.
     pub(super) async fn keep(&self, fleet: &Membership) {
         if !fleet.shared().settings.accepts_dial_in {
             return;
@@ -86,13 +85,13 @@ impl AppPresence {
         }
     }
 
-    /// Notes that links of app servers have changed, here or elsewhere.
+    /// Called when links of app servers change, here or at another node.
     pub(super) fn note_change(&self) {
         self.reaches.invalidate();
         self.changed.notify_one();
     }
 
-    /// Takes what a member tells of its app servers.
+    /// Applies a member's report of its app servers.
     pub(super) fn learn(&self, member: &FleetMember, update: PresenceUpdate) {
         if let PresenceUpdate::Whole { servers, .. } = &update {
             let direct = servers.iter().filter(|server| server.carried == 0 || server.links > server.carried);
@@ -102,12 +101,12 @@ impl AppPresence {
         self.reaches.invalidate();
     }
 
-    /// Tells a new member all app servers that are here.
+    /// Reports all app servers of this node to a new member.
     pub(super) fn introduce(&self, fleet: &Membership, link: &NodeLink) {
         if !fleet.shared().settings.accepts_dial_in {
             return;
         }
-        // What is told here is what all were told last, or a change back to that would be told to nobody.
+        // All members need the same baseline. Otherwise a change back to it would be reported to none of them.
         self.tell(fleet);
         for (hub, servers) in self.own.load().hubs() {
             let update = PresenceUpdate::Whole { hub: hub.clone(), servers: servers.to_vec() };
@@ -116,7 +115,7 @@ impl AppPresence {
         link.tell(&NodeMessage::Presence(PresenceUpdate::Complete));
     }
 
-    /// Ids of the app servers that may get clients at other nodes.
+    /// Ids of the app servers available at other nodes.
     pub(super) fn elsewhere(&self, fleet: &Membership, hub: &str) -> Vec<String> {
         let mut ids = Vec::new();
         for member in fleet.all().iter() {
@@ -134,7 +133,7 @@ impl AppPresence {
         self.reaches.find(fleet.shared(), || fleet.all(), link)
     }
 
-    /// Judges a link that an app server opens for another node, by its name.
+    /// Checks a link that an app server opens for another node, given by name.
     pub(super) fn judge(&self, fleet: &Membership, hub: &Hub, instance: &str, target: &str) -> TargetVerdict {
         let members = fleet.all();
         let mut named = members.iter().filter(|member| is_named(member, target) && fleet.is_alive(member));
@@ -142,7 +141,7 @@ impl AppPresence {
         carrier.map_or(TargetVerdict::Refused, TargetVerdict::CarriedTo)
     }
 
-    /// Port of a node to which a link is to be carried: it has asked for one for long, and has none.
+    /// Address of a node to which a link should be carried because the node has lacked one for too long.
     fn carrier(&self, hub: &Hub, instance: &str, member: &FleetMember) -> Option<Address> {
         let presence = member.presence();
         let has_link = presence.servers(hub.key()).iter().any(|server| server.instance == instance && server.links > 0);
@@ -152,8 +151,7 @@ impl AppPresence {
         member.client_port().filter(|_| is_old).cloned()
     }
 
-    /// Target of a link to a node: its name, or its boot id where others have that name, too. Nodes of earlier versions
-    /// know only names.
+    /// Target name of a node, or its boot id if several nodes share the name. Older nodes understand only names.
     fn target_of(&self, fleet: &Membership, member: &FleetMember) -> String {
         let is_shared = fleet.shared_names().contains(member.name());
         if is_shared { member.boot() } else { member.name() }.to_owned()
@@ -182,7 +180,7 @@ impl AppPresence {
         }
     }
 
-    /// Gives carried links up where the app server has reached this node itself: first their clients go to the others.
+    /// Gives up carried links once the app server has reached this node directly. Their clients are reassigned first.
     async fn leave_carried(&self, fleet: &Membership, leaving: &mut Vec<(Instant, Arc<LinkHandle>)>) {
         leaving.extract_if(.., |(until, _)| *until <= Instant::now()).for_each(|(_, link)| link.give_up());
         for hub in dial_in_hubs(fleet) {
@@ -263,8 +261,8 @@ impl AppPresence {
     }
 }
 
-/// Whether a node can be reached under an endpoint, as far as anybody knows. One that was reached under another
-/// endpoint of the app server is behind that; one that no app server has reached yet may be behind any.
+/// Whether a node may be reachable through an endpoint. A node reached through another endpoint of the app server
+/// belongs to that one; a node not yet reached by any app server may be behind any endpoint.
 fn is_behind(
     endpoint: &ByteString,
     endpoints: &BTreeMap<ByteString, String>,
@@ -272,11 +270,11 @@ fn is_behind(
     knows_hub: bool,
 ) -> bool {
     let is_elsewhere = || endpoints.keys().any(|other| known.contains(other));
-    // An address may have another name than before; then clients or app servers come by the new one.
+    // An address may have been renamed; clients or app servers then arrive by the new name.
     known.contains(endpoint) || (!is_elsewhere() && (known.is_empty() || knows_hub))
 }
 
-/// Endpoints that app servers of a hub have dialled, and the first node, by its boot id, that has links under each.
+/// Endpoints dialled by the app servers of a hub, each with the boot id of the first node that has links through it.
 struct DialledEndpoints(BTreeMap<ByteString, BTreeMap<ByteString, String>>);
 
 impl DialledEndpoints {
@@ -299,7 +297,7 @@ impl AppPresence {
     fn remember<'a>(&self, node: &str, endpoints: impl Iterator<Item = &'a ByteString>) {
         let mut all = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= GREETING_MEMBERS_MAX && !all.contains_key(node) {
-            // Names that change at each start; what is known is a hint.
+            // Names that change at each start. The entries are only hints.
             all.clear();
         }
         let known = all.entry(node.to_owned()).or_default();
@@ -321,7 +319,6 @@ impl AppPresence {
     }
 }
 
-/// Whether a member is what a target names.
 fn is_named(member: &FleetMember, target: &str) -> bool {
     member.name() == target || member.boot() == target
 }
@@ -332,7 +329,7 @@ fn dial_in_hubs(fleet: &Membership) -> impl Iterator<Item = Arc<Hub>> + use<> {
     hubs.into_iter()
 }
 
-/// App servers that have dialled in here for a hub, one for each endpoint of each.
+/// App servers that have dialled in here for a hub, one entry per endpoint.
 fn servers_of(hub: &Hub) -> Vec<PresentAppServer> {
     let mut servers: BTreeMap<(ByteString, ByteString), PresentAppServer> = BTreeMap::new();
     for pool in hub.pools().iter() {
@@ -366,7 +363,7 @@ mod tests {
             |known: &[&'static str], knows_hub| is_behind(&"one".into(), &dialled, &names(known), knows_hub);
         assert!(is_behind(&[], false) && is_behind(&["one"], false) && is_behind(&["one", "two"], false));
         assert!(!is_behind(&["two"], false) && !is_behind(&["two"], true));
-        // Only under a name that the app server does not use: then those who come for the hub show the way.
+        // Known only under a name that the app server doesn't use: the hub's clients then decide.
         assert!(!is_behind(&["old"], false) && is_behind(&["old"], true));
     }
 

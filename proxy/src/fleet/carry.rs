@@ -1,4 +1,4 @@
-//! Carry node messages over one socket of a node link, at either end.
+//! Carries node messages over one socket of a node link, at either end.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::fleet_counters::FleetCounters;
 use super::node_link::NodeLink;
 use crate::link::{SocketCarrier, SocketMeter};
 
-/// Makes the carrier of one socket of a node link.
+/// Creates the carrier for one socket of a node link.
 pub(super) fn node_carrier<'a>(
     link: &'a NodeLink,
     counters: &'a FleetCounters,

@@ -1,4 +1,4 @@
-//! Host of channels that other nodes open, and app servers that dial in.
+//! Accepts channels opened by other nodes and by app servers that dial in.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -22,30 +22,30 @@ use crate::config::HostRules;
 use crate::net::address::Address;
 use crate::net::socket::WriteStallLimit;
 
-/// Time that the other node may be silent between two requests, and take for a request's head.
+/// Maximum idle time between two requests, and time limit for a request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Time after which a node that takes no byte of an answer loses the channel.
+/// Time after which the channel is closed if the peer reads nothing of a response.
 const STALLED_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Reason why no channel is opened.
+/// Reason for refusing a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ChannelRefused {
-    /// Too many wait for their first request.
+    /// Too many channels wait for their first request.
     Busy,
-    /// Its hello was not made in the last minutes.
+    /// The hello is more than a few minutes old.
     NotFresh,
-    /// It is no upgrade, or not one of somebody with our key.
+    /// Not an upgrade, or not from a holder of our key.
     Stranger,
-    /// Somebody with our key has dialled another name than ours, and was led here.
+    /// The key matches, but the peer dialled a name that is not ours.
     Misdirected {
-        /// Option that names what this port answers for.
+        /// Option that sets the names of this port.
         option: &'static str,
     },
 }
 
 impl ChannelRefused {
-    /// Status and text of the answer. Whoever has none of the keys learns that there is nothing.
+    /// Status and text of the response. Peers without a key get a plain 404.
     pub(crate) fn answer(self) -> (StatusCode, String) {
         match self {
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, HandshakeError::Busy.to_string()),
@@ -59,19 +59,19 @@ impl ChannelRefused {
     }
 }
 
-/// Names by which a port is dialled, as far as this node knows them.
+/// Names by which a port may be dialled.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum OwnNames<'a> {
-    /// Any name: nodes are found by names of many nodes, and know each other by their boot ids.
+    /// Any name. Nodes are found under many names and identify each other by boot id.
     Any,
-    /// The address that this node advertises: others have it from nowhere else.
+    /// The advertised address, which peers get only from this node.
     Advertised(&'a Address),
-    /// Hosts that the operator has named, if any.
+    /// Host names configured by the operator, if any.
     Hosts(&'a HostRules),
 }
 
 impl<'a> OwnNames<'a> {
-    /// Names of the client port of a node that advertises this.
+    /// Names of the client port of a node with this advertised address.
     pub(crate) fn advertised(address: Option<&'a Address>) -> Self {
         address.map_or(Self::Any, Self::Advertised)
     }
@@ -86,20 +86,20 @@ impl<'a> OwnNames<'a> {
     }
 }
 
-/// Keys that open the channels of a port, its names, and the hellos that it has taken.
+/// Access check of a port's channels: keys, names and hellos already seen.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChannelLock<'a> {
     pub keys: &'a AccessKeys,
-    /// Kind of far end that this one is to those who open them.
+    /// Kind of peer that this port is to its callers.
     pub far_end: FarEnd,
     pub names: OwnNames<'a>,
     pub hellos: &'a HelloTable,
 }
 
-/// Opens the channel that a request asks for. Requests inside it get these extensions.
+/// Opens the requested channel. Requests inside carry these extensions.
 ///
 /// # Errors
-/// When it is not opened.
+/// If the channel is refused.
 pub(crate) fn open_channel(
     request: &mut Request,
     lock: ChannelLock<'_>,
@@ -118,7 +118,7 @@ pub(crate) fn open_channel(
     }
     let (response, stream) = accepted.into_parts();
     tokio::spawn(async move {
-        // It fails when the other node is gone, or when who sent the hello had only recorded it.
+        // Fails if the peer is gone, or if its hello was a replay.
         if let Ok(stream) = stream.await {
             serve(stream, inside, extensions).await;
         }
@@ -128,7 +128,7 @@ pub(crate) fn open_channel(
     Ok(response)
 }
 
-/// Serves the requests inside a channel, until it ends or becomes a node link.
+/// Serves requests inside a channel until it closes or becomes a node link.
 async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, inside: Router, extensions: Extensions) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);

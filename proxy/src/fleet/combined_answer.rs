@@ -1,20 +1,20 @@
-//! One answer of many nodes to a question: one yes is certain of most, a no needs all.
+//! Combination of the answers of several nodes to one query.
 
 use bytestring::ByteString;
 use trunkline_protocol::service::{Ack, AckStatus, MemberPage, ServiceMessage};
 
 use super::question::NoAnswer;
 
-/// Rule by which answers of nodes become one.
+/// Rule for combining answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AnswerRule {
-    /// One yes is certain: who is asked about is at one node.
+    /// One positive answer is final: the subject is at one node only.
     AnyYes,
-    /// Every node has to do it, so that one refusal is the answer.
+    /// Every node must do it, so one refusal is final.
     NoRefusal,
 }
 
-/// Terms of the one answer to a question.
+/// Parameters of the combined answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AnswerTerms {
     pub(super) ack_id: i64,
@@ -23,7 +23,7 @@ pub(super) struct AnswerTerms {
 
 impl AnswerTerms {
     pub(super) fn of(question: &ServiceMessage) -> Self {
-        // All nodes keep the membership for connections to come.
+        // All nodes store the membership for future connections.
         let rule = match question {
             ServiceMessage::UserJoinGroupWithAck(_) => AnswerRule::NoRefusal,
             _ => AnswerRule::AnyYes,
@@ -31,7 +31,7 @@ impl AnswerTerms {
         Self { ack_id: question.ack_id().unwrap_or_default(), rule }
     }
 
-    /// Puts the answers of nodes together.
+    /// Combines the answers of nodes.
     pub(super) fn combine(self, answers: Vec<Result<Option<ServiceMessage>, NoAnswer>>) -> Ack {
         let (mut problem, mut missing, mut is_ok, mut count, mut content) = (None, None, false, None, None);
         for answer in answers {
@@ -59,7 +59,7 @@ impl AnswerTerms {
             (false, None, Some(cause)) => (AckStatus::Timeout, text(&format!("a node gives no answer: {cause}"))),
             (false, None, None) => (AckStatus::NotFound, text("")),
         };
-        // What is no number is of the one node with the connection.
+        // A non-numeric payload comes from the one node that has the connection.
         let payload = count.map(|count| MemberPage::counted(count).to_payload()).or(content);
         Ack { ack_id: self.ack_id, status, message, payload }
     }

@@ -1,12 +1,12 @@
-//! Crashes of other nodes, as app servers are told of them: they give up at once what they would keep for a node that
-//! is only cut off.
+//! Crash notices: app servers learn that a node has crashed, and drop state they would keep for a node that is only
+//! unreachable.
 //!
 //! ```text
-//!  its address refuses for 2 s, or another start answers there ──► and it has no link to this node ──► a ping to each app server
+//!  connection refused for 2 s, or another start answers ──► and the node has no link to this one ──► ping to each app server
 //! ```
 //!
-//! A process that is frozen, or cut off, or slow, refuses nothing: its system accepts for it, or nobody answers. An app
-//! server that has a socket of that node still believes the socket.
+//! A process that is frozen, disconnected or slow refuses no connection: its kernel accepts, or the dial times out. An
+//! app server with an open socket from the node ignores the notice.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use trunkline_protocol::service::{CRASHED_NODE_KEY, Ping};
 use super::fleet_member::FleetMember;
 use crate::shard::Shared;
 
-/// Time for which nobody listens at the address of a node that has crashed: as long as app servers have.
+/// Time for which connections must be refused until a node counts as crashed. App servers use the same value.
 const CRASHED_AFTER: Duration = Duration::from_secs(2);
 
-/// Longest time between two dials of an address that refuses, until its node counts as crashed.
+/// Maximum time between two dials of a refusing address until the node counts as crashed.
 const REFUSED_LOOK: Duration = Duration::from_millis(500);
 
-/// Dials of a member that were refused, one after the other.
+/// Consecutive refused dials of a member.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     since: Option<Instant>,
@@ -32,7 +32,7 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// Takes note of one. Returns how long nobody has listened there.
+    /// Records a refused dial. Returns how long dials have been refused.
     pub(super) fn note(&mut self, shared: &Shared, member: &FleetMember) -> Duration {
         let lasted = self.since.get_or_insert_with(Instant::now).elapsed();
         if lasted >= CRASHED_AFTER {
@@ -41,24 +41,24 @@ impl Refusals {
         lasted
     }
 
-    /// Tells of the crash, if that was not done.
+    /// Reports the crash once.
     pub(super) fn tell(&mut self, shared: &Shared, member: &FleetMember) {
         self.is_told = self.is_told || tell_of_crash(shared, member);
     }
 
-    /// Takes note of a dial that was not refused.
+    /// Records a dial that was not refused.
     pub(super) fn end(&mut self) {
         *self = Self::default();
     }
 
-    /// Longest time until the next dial.
+    /// Maximum time until the next dial.
     #[must_use]
     pub(super) fn longest_wait(&self) -> Duration {
         if self.since.is_some() && !self.is_told { REFUSED_LOOK } else { Duration::MAX }
     }
 }
 
-/// Tells the app servers that a node has crashed; `false` if it is linked to this one, and so lives.
+/// Notifies app servers that a node has crashed. Returns `false` if the node has a link to this one and so is alive.
 #[must_use]
 fn tell_of_crash(shared: &Shared, member: &FleetMember) -> bool {
     if member.links().has_incoming_socket() {
@@ -67,7 +67,7 @@ fn tell_of_crash(shared: &Shared, member: &FleetMember) -> bool {
     let ping = Ping { pairs: vec![(CRASHED_NODE_KEY.into(), member.boot().into())] };
     let mut told = HashSet::new();
     let hubs = shared.hubs.all();
-    // Azure's SDK would end all clients of that node, wherever they are by now.
+    // Azure's SDK would end all clients of that node, even those already at another node.
     let pools = hubs.iter().filter(|hub| hub.capabilities().takes_crash_notices).flat_map(|hub| hub.pools().to_vec());
     for pool in pools {
         let links = pool.links();

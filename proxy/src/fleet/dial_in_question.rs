@@ -1,8 +1,8 @@
-//! Questions of app servers that dial in: what this node and others answer becomes one answer.
+//! Queries from app servers that dial in: answers of this and other nodes are combined into one.
 //!
 //! ```text
-//!  question ─┬─► this node ───────────────┐
-//!            └─► nodes that its link reaches ─┴─► one Ok is certain of most, a NotFound needs all ─► one ack, over the same link
+//!  query ─┬─► this node ──────────────────┐
+//!         └─► nodes that its link reaches ─┴─► one Ok decides, NotFound needs all ─► one ack over the link of the query
 //! ```
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::node_question::Answers;
 use super::own_answer::OwnAnswer;
 use crate::upstream::{Asker, LinkHandle};
 
-/// Answer to one question, as it is gathered.
+/// Answer being gathered for one query.
 pub(super) struct GatheredAnswer {
     link: Arc<LinkHandle>,
     terms: AnswerTerms,
@@ -27,13 +27,13 @@ pub(super) struct GatheredAnswer {
 }
 
 impl GatheredAnswer {
-    /// Begins to gather; with it, the asker for this node.
+    /// Starts gathering. Returns the reply handle for this node too.
     pub(super) fn begin(link: Arc<LinkHandle>, question: &ServiceMessage) -> (Arc<dyn Asker>, Self) {
         let (asker, own) = OwnAnswer::of(link.hub(), link.app());
         (asker, Self { link, terms: AnswerTerms::of(question), own })
     }
 
-    /// Gives the app server its answer, once this node has answered, too.
+    /// Sends the combined answer to the app server, once this node has answered.
     pub(super) async fn give(self, others: Answers<Option<ServiceMessage>>) {
         let Self { link, terms, own } = self;
         let mut answers = vec![Ok(own.await.ok())];
@@ -42,7 +42,7 @@ impl GatheredAnswer {
     }
 }
 
-/// Gives an app server a page of the members of a group at this node and at others.
+/// Sends a page of a group's members, from this and other nodes, to an app server.
 pub(super) async fn list_members(
     fleet: &Fleet,
     link: &Arc<LinkHandle>,

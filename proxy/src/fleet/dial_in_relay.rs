@@ -1,4 +1,4 @@
-//! Messages and questions of app servers that dial in, for the clients of other nodes.
+//! Messages and queries from app servers that dial in, for clients of other nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::shard::{
 };
 use crate::upstream::{AppServerId, Asker, Hub, HubIndex, LinkHandle};
 
-/// Looks for the end of a move before a client is asked for a result, and the time between two.
+/// Maximum number of polls for the end of a move before a client is invoked, and their interval.
 const MOVE_LOOKS: u32 = 500;
 const MOVE_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -35,7 +35,7 @@ impl OtherNodes for Fleet {
         } else if let Some(member) = self.members().find(caller) {
             self.passage().pass_to(&member, &relayed(hub, answer, 0));
         } else {
-            // An app server that dials in names itself, so only the node that waits knows that it does.
+            // An app server that dials in uses its own ids, so only the waiting node can match the answer.
             let frame = relayed(hub, answer, 0);
             for member in self.members().all().iter().filter(|member| member.links().are_complete()) {
                 self.passage().pass_to(member, &frame);
@@ -107,7 +107,7 @@ impl OtherNodes for Fleet {
         drop(runtime.spawn(async move {
             let answers = answers.await;
             let results = &fleet.shared().client_results;
-            // A node that has the client says nothing; all others say that they have not.
+            // The node with the client sends an empty answer; all others report it missing.
             match answers.iter().find(|(_, answer)| matches!(answer, Ok(None))) {
                 Some((member, _)) => {
                     results.set_node(&id, member.boot());
@@ -186,11 +186,11 @@ impl OtherNodes for Fleet {
     }
 }
 
-/// Asks a client for a result once its move is over.
+/// Invokes a client method once the client's move has finished.
 async fn invoke_when_moved(fleet: &Fleet, link: &Arc<LinkHandle>, request: ClientInvocation) {
     let shared = fleet.shared();
     let is_moving = |id: &str| shared.routes.find(id).is_some() && !shared.routes.is_here_alone(id);
-    // A move takes milliseconds, and hardly anybody asks in one: nothing that tells of its end is worth its upkeep.
+    // A move takes milliseconds and rarely coincides with an invocation, so polling is enough.
     for _ in 0..MOVE_LOOKS {
         if !is_moving(&request.connection_id) {
             break;
@@ -210,8 +210,8 @@ async fn invoke_when_moved(fleet: &Fleet, link: &Arc<LinkHandle>, request: Clien
     }
 }
 
-/// Whether all app servers of a hub dial the fleet under one address. Under several each sends a copy to each, and
-/// nobody could tell which of two copies is for a connection in between.
+/// Whether all app servers of a hub dial the fleet through one address. With several addresses, each server sends one
+/// copy per address, and copies for a moving connection would be indistinguishable.
 fn has_one_endpoint(members: &Membership, hub: &Hub) -> bool {
     let pools = hub.pools();
     let links: Vec<_> = pools.iter().flat_map(|pool| pool.links()).collect();
@@ -221,7 +221,7 @@ fn has_one_endpoint(members: &Membership, hub: &Hub) -> bool {
     endpoints.windows(2).all(|two| matches!(two, [one, other] if one == other))
 }
 
-/// Members that a link reaches, and where somebody may want a message.
+/// Reachable members that may want a message.
 fn wanting_of(fleet: &Fleet, link: &LinkHandle, message: &ServiceMessage) -> Vec<Arc<FleetMember>> {
     let reach = fleet.presence().reach(fleet.members(), link);
     if reach.members.is_empty() {
@@ -237,7 +237,7 @@ fn wanting_of(fleet: &Fleet, link: &LinkHandle, message: &ServiceMessage) -> Vec
     })
 }
 
-/// Invocation that a client's result answers.
+/// Invocation id that a client result answers.
 fn invocation(answer: &ServiceMessage) -> Option<&str> {
     match answer {
         ServiceMessage::ClientCompletion(answer) => Some(&answer.invocation_id),

@@ -1,10 +1,10 @@
-//! Dialler of one address: greets the node that is there, and keeps the link to it.
+//! Dialler of one address: greets the node there and maintains the link to it.
 //!
 //! ```text
-//!  greet ─┬─ this node itself ───────────────────────────────────────────► looks again now and then
-//!         ├─ a node that is linked by another address ──► is its alternative, and looks again now and then
-//!         ├─ nobody, a stranger, another fleet, no common version ────────► says so once, tries again
-//!         └─ a node of the fleet ──► link, resumed over as many sockets as it takes ──► over: greet again
+//!  greet ─┬─ this node itself ─────────────────────────────────────────────► checks again periodically
+//!         ├─ a node that is linked by another address ──► becomes alternative, checks again periodically
+//!         ├─ no answer, a stranger, another fleet, no common version ──► logs once, retries
+//!         └─ a node of the fleet ──► link, resumed over any number of sockets ──► ended: greet again
 //! ```
 
 use std::io::ErrorKind;
@@ -40,25 +40,25 @@ use crate::net::connector::root_cause;
 use crate::net::http_client::{HttpClient, HttpError};
 use crate::upstream::{UpstreamWebSocket, into_websocket};
 
-/// Time for a greeting, and for the upgrade of a link.
+/// Timeout of a greeting and of a link upgrade.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Interval at which an address that leads to this node, or to one that is linked already, is looked at again.
+/// Check interval of an address that leads to this node or to a linked node.
 const ALIAS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Time for which nobody listens at the address of a node that is gone with certainty.
+/// Time of refused connections after which a node is considered gone.
 const REFUSED_MAX: Duration = Duration::from_secs(5);
 
-/// Tries after which it is said what is wrong at an address: they take about a second.
+/// Failed attempts before a problem is logged, about one second.
 const NOTED_TRIES: u32 = 5;
 
-/// Tries after which it is said that nobody listens, as while a node is restarted: they take some five seconds.
+/// Refused attempts before a warning, about five seconds: a node may be restarting.
 const NOTED_REFUSED_TRIES: u32 = 8;
 
-/// Tries after which an address that only members have told is forgotten: half a minute.
+/// Failed attempts, about half a minute, after which an address reported only by members is removed.
 const LEARNT_TRIES_MAX: u32 = 20;
 
-/// Why the node at an address can't be linked.
+/// Reason why a node can't be linked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GreetError {
     #[error("{}", words(.0))]
@@ -76,7 +76,7 @@ pub(super) enum GreetError {
     TooMany,
 }
 
-/// Why a link has no socket.
+/// Reason why a link has no socket.
 #[derive(Debug, thiserror::Error)]
 enum LinkError {
     #[error(transparent)]
@@ -96,13 +96,13 @@ enum LinkError {
 }
 
 impl LinkError {
-    /// Whether nobody listens there.
+    /// Whether the connection was refused.
     fn is_refused(&self) -> bool {
         matches!(self, Self::Http(error) if is_refused(error))
     }
 }
 
-/// Tries after which an error is said.
+/// Attempts before an error is logged.
 fn noted_tries(error: &GreetError) -> u32 {
     match error {
         GreetError::Http(error) if is_refused(error) => NOTED_REFUSED_TRIES,
@@ -114,24 +114,24 @@ fn is_refused(error: &HttpError) -> bool {
     matches!(error, HttpError::Connect(source) if source.kind() == ErrorKind::ConnectionRefused)
 }
 
-/// Whether there is no connection, or no answer over it.
+/// Whether there was no connection or no response.
 fn is_silence(error: &GreetError) -> bool {
     match error {
-        // Without a cause within it comes from the operating system.
+        // Errors of the operating system have no inner cause.
         GreetError::Http(HttpError::Connect(source)) => source.get_ref().is_none(),
         error => matches!(error, GreetError::Http(HttpError::Timeout(_))),
     }
 }
 
-/// Words for an operator: what is wrong at that address, and what to look at.
+/// Message for the operator: the problem at the address, and what to check.
 fn words(error: &HttpError) -> String {
     let HttpError::Connect(source) = error else { return error.to_string() };
     match source.get_ref().and_then(|inner| inner.downcast_ref::<OpenChannelError>()) {
         Some(OpenChannelError::Unproven) => "it does not have this fleet's access key".into(),
-        // Before its headers: the admin port of a node whose clock differs names the node, too.
+        // Checked before the headers: the admin port of a node with clock skew also sends the node header.
         Some(OpenChannelError::Refused(refused)) if refused.status == NOT_FRESH => refused.reason.clone(),
         Some(OpenChannelError::Refused(refused)) if refused.headers.contains_key(NODE_HEADER) => {
-            // Its admin port answers so as well, to a node of another fleet.
+            // The admin port of a node of another fleet gives the same answer.
             "it is a node that opens no channel here: that is its port for clients, where --peers names its admin port \
              (its --admin), or it has another access key or no --peers"
                 .into()
@@ -145,22 +145,21 @@ fn words(error: &HttpError) -> String {
     }
 }
 
-/// Node that has greeted.
+/// Node that answered a greeting.
 enum Greeted {
     Itself,
-    /// It is linked by this address.
+    /// Already linked through this address.
     Linked(Option<Arc<Address>>),
     Unlinked(Arc<FleetMember>),
 }
 
-/// Dialler of one address.
 pub(super) struct Dialler {
     pub(super) fleet: Fleet,
     pub(super) address: Address,
 }
 
 impl Dialler {
-    /// Dials until the address is neither given any more nor leads to anybody.
+    /// Dials until the address is neither configured nor answered.
     pub(super) async fn run(self) {
         let (mut backoff, mut tries, mut alternative) = (Backoff::default(), 0, None);
         while !self.fleet.members().has_left() {
@@ -194,7 +193,6 @@ impl Dialler {
         }
     }
 
-    /// Greets the node that is there.
     async fn greet(&self) -> Result<Greeted, GreetError> {
         let request = Request::post(FLEET_GREET_PATH)
             .header(CONTENT_TYPE, "application/json")
@@ -222,14 +220,14 @@ impl Dialler {
         self.fleet.meet(&greeting, Some(&self.address)).map(Greeted::Unlinked).ok_or(GreetError::TooMany)
     }
 
-    /// Greets a node that is linked, to hear of others.
+    /// Greets a linked node to discover further members.
     pub(super) async fn greet_again(&self) {
         if let Err(error) = self.greet().await {
             debug!(peer = %self.address, %error, "a member can't be greeted again");
         }
     }
 
-    /// Says what is wrong, once; not at the first tries, because nodes start together.
+    /// Logs a problem once. The first attempts are not logged, because nodes start together.
     fn note(&self, error: &GreetError, tries: u32) {
         let (problem, book) = (error.to_string(), self.fleet.members().addresses());
         if is_silence(error) && book.is_spare(&self.address) {
@@ -242,7 +240,7 @@ impl Dialler {
         }
     }
 
-    /// Keeps the link to a member until its session is over.
+    /// Maintains the link to a member until its session ends.
     async fn keep_link(&self, member: &Arc<FleetMember>) {
         let link =
             Arc::new(NodeLink::new(self.fleet.members().next_session(), Role::Proxy, self.fleet.members().clock()));
@@ -259,7 +257,7 @@ impl Dialler {
             .drop_messages(DropCause::Lost, undelivered.uncertain.count + undelivered.unsent.count);
         member.set_outgoing(None);
         self.fleet.link_over(member);
-        // Of a node that leaves its state tells.
+        // For a draining node, the state change is logged instead.
         match is_gone || self.fleet.members().has_left() {
             true => debug!(peer = member.name(), reason, "the link to a node is over"),
             false => info!(peer = member.name(), reason, "the link to a node is over"),
@@ -305,7 +303,7 @@ impl Dialler {
                 Err(error) => {
                     if error.is_refused() {
                         member.set_refused();
-                        // One that is linked to this node lives, whoever refuses at its address.
+                        // A member with a link to this node is alive, even if its address refuses connections.
                         if !member.links().has_incoming_socket() {
                             self.fleet.members().note_gone(member);
                         }
@@ -380,7 +378,7 @@ impl Dialler {
     }
 }
 
-/// Waits until a link without a socket is over; says why.
+/// Waits until a disconnected link ends; returns the reason.
 async fn over(link: &NodeLink) -> LinkOver {
     tokio::select! {
         () = link.given_up() => LinkOver::from(&LinkEnd::Shutdown),

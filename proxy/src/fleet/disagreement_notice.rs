@@ -1,25 +1,23 @@
-//! Notice that the nodes of the fleet see different members: told once it has lasted while no member came or went.
+//! Notice that nodes disagree about the members of the fleet, logged if it lasts while membership is stable.
 //!
-//! Each member that comes or goes is seen by some nodes first, so a disagreement then is a part of every roll-out.
-//! Pure: time comes in as an argument.
+//! Nodes discover membership changes at different times, so every roll-out causes short disagreements. Pure: time is an
+//! argument.
 
-/// Time without a change of members after which a disagreement is told: a node without links is gone after 10 s, and
-/// the last one has heard of it some seconds later.
+/// Time without a membership change after which a disagreement is logged. An unlinked node is removed after 10 s, and
+/// the last node notices some seconds later.
 const PATIENCE_MS: u64 = 20_000;
 
-/// State of the notice.
 #[derive(Debug, Default)]
 pub(super) struct DisagreementNotice {
-    /// View of this node.
+    /// Membership hash of this node.
     own: Option<u64>,
-    /// Time since which the others have seen something else, and this node the same.
+    /// Start of the disagreement, with this node's view unchanged since.
     since_ms: u64,
     is_told: bool,
 }
 
 impl DisagreementNotice {
-    /// Takes the view of this node, and whether the others have the same; returns that a disagreement is to be told
-    /// (`Some(true)`), or its end.
+    /// Updates the state. Returns `Some(true)` to log a disagreement, and `Some(false)` to log its end.
     pub(super) fn update(&mut self, own: u64, agrees: bool, now_ms: u64) -> Option<bool> {
         if agrees || self.own != Some(own) {
             (self.own, self.since_ms) = (Some(own), now_ms);
@@ -37,7 +35,7 @@ impl DisagreementNotice {
 mod tests {
     use super::*;
 
-    /// Updates once a second, from `seconds.start` on; returns the second and the notice of each that is told.
+    /// Runs one update per second from `seconds.start`; returns the logged notices with their seconds.
     fn told(
         notice: &mut DisagreementNotice,
         own: u64,

@@ -1,13 +1,11 @@
-//! Messages and questions that enter the fleet at this node by a request: an operator's, and those of the REST data
-//! plane.
+//! Messages and queries that enter the fleet by HTTP: operator announcements and the REST data plane.
 //!
 //! ```text
-//!  request ─► hub by its name ─┬─► shards of this node ───────────┐
-//!                              └─► nodes that may be concerned ───┴─► one answer, and the nodes that gave none
+//!  request ─► hub by name ─┬─► shards of this node ──────┐
+//!                          └─► nodes that may be concerned ┴─► one answer, and the nodes without an answer
 //! ```
 //!
-//! What app servers send is epoch by epoch; what enters here is, too, at hubs of dial-in, where nodes number what
-//! enters.
+//! Sends from app servers are ordered by epoch. For hubs with dial-in, nodes number sends that enter here too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,45 +30,45 @@ use super::user_group_copy::keep_first;
 use crate::shard::{SendOrigin, Shared, not_asked};
 use crate::upstream::{AppServerId, Asker, Hub, HubIndex, HubOrigin};
 
-/// Hub that a request names, whether this node knows it or not.
+/// Hub named by a request, known to this node or not.
 #[derive(Debug, Clone)]
 pub(crate) struct NamedHub {
-    /// Name in the fleet.
+    /// Fleet-wide key of the hub.
     key: String,
     here: Option<Arc<Hub>>,
 }
 
-/// Outcome of a message to clients.
+/// Result of sending a message to clients.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct FleetDelivery {
-    /// Nodes that have given it to their receivers, this one included; a node without receivers counts, too.
+    /// Nodes that delivered it, including this one and nodes without receivers.
     pub(crate) nodes: u64,
-    /// Names of the nodes that did not answer.
+    /// Nodes without an answer.
     pub(crate) missing: Vec<String>,
-    /// Clients that it was given to.
+    /// Number of receiving clients.
     pub(crate) clients: u64,
-    /// Whether any node that has answered has the hub.
+    /// Whether any answering node has the hub.
     pub(crate) is_known: bool,
 }
 
-/// Answer of the fleet to a question.
+/// Combined answer of the fleet to a query.
 #[derive(Debug)]
 pub(crate) struct FleetAnswer {
     pub(crate) ack: Ack,
-    /// Names of the nodes that did not answer. A yes is certain all the same.
+    /// Nodes without an answer. A positive answer is final without them.
     pub(crate) missing: Vec<String>,
 }
 
-/// Outcome of the invocation of a client.
+/// Result of invoking a client method.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum InvocationOutcome {
-    /// Its completion, framed, in the hub protocol of this name.
+    /// Framed completion, encoded in the named hub protocol.
     Completed { protocol: ByteString, completion: Bytes },
-    /// Reason why there is none.
+    /// Reason of the failure.
     Failed(String),
-    /// No node that answers has such a client.
+    /// No answering node has the client.
     NotFound { missing: Vec<String> },
-    /// The client has not answered in time.
+    /// The client result timed out.
     Late,
 }
 
@@ -88,13 +86,13 @@ impl InvocationOutcome {
 }
 
 impl NamedHub {
-    /// The hub as this node knows it.
+    /// The hub, if this node has it.
     #[must_use]
     pub(crate) fn here(&self) -> Option<&Arc<Hub>> {
         self.here.as_ref()
     }
 
-    /// Origin of what is sent to many in this epoch of this node.
+    /// Origin of a broadcast in this epoch of this node.
     fn origin(&self, shared: &Shared, epoch: i64) -> SendOrigin {
         match self.here.as_ref().is_none_or(|hub| hub.capabilities().sends_to_all_nodes) {
             true => SendOrigin::OtherNode,
@@ -108,7 +106,7 @@ impl NamedHub {
     }
 }
 
-/// Entry of the fleet at this node.
+/// Entry point to the fleet at this node.
 #[derive(Debug, Clone)]
 pub(crate) struct FleetEntry(Fleet);
 
@@ -118,13 +116,13 @@ impl FleetEntry {
         Self(fleet.clone())
     }
 
-    /// Whether this node sees another one.
+    /// Whether this node sees other members.
     #[must_use]
     pub(crate) fn has_others(&self) -> bool {
         !self.0.members().all().is_empty()
     }
 
-    /// Passes a message on to the members where clients may want it. Never waits; nothing is answered.
+    /// Relays a message to members that may want it. Never waits and has no answer.
     #[cfg(test)]
     pub(crate) fn relay(&self, hub: &str, wanted: &[Wanted<'_>], message: &ServiceMessage) {
         let frame = relayed(hub, message, 0);
@@ -133,8 +131,8 @@ impl FleetEntry {
         }
     }
 
-    /// Asks the members where clients may be concerned: at once, so that questions keep their order. The future waits
-    /// for the answers.
+    /// Queries the members that may be concerned. Queries are queued immediately to preserve order; the future resolves
+    /// with the answers.
     #[cfg(test)]
     pub(crate) fn ask(
         &self,
@@ -145,7 +143,7 @@ impl FleetEntry {
         self.0.ask(self.0.members().wanting(hub, wanted), hub, &message.to_body())
     }
 
-    /// Finds the hub of a name: by the one that its app gives it, or by its path without the slash.
+    /// Finds a hub by its configured name, or by its path without the slash.
     #[must_use]
     pub(crate) fn hub_named(&self, name: &str) -> NamedHub {
         let hubs = &self.0.shared().hubs;
@@ -155,7 +153,7 @@ impl FleetEntry {
         }
     }
 
-    /// Finds the hub of a name by that alone: a path says nothing of whose hub it is.
+    /// Finds a hub by name only. Paths are not unique to one owner.
     #[must_use]
     pub(crate) fn hub_of_name(&self, name: &str) -> NamedHub {
         let (hubs, lower) = (&self.0.shared().hubs, name.to_ascii_lowercase());
@@ -166,15 +164,14 @@ impl FleetEntry {
         let is_told = |key: &str| self.0.members().all().iter().any(|member| member.has_told(key));
         let is_elsewhere = match () {
             () if is_told(name) => true,
-            // A node that is late may want anything, and so says nothing of what the hub is.
+            // A late node may want anything, so it doesn't show the kind of the hub.
             () if self.0.shared().settings.accepts_dial_in || is_told(&dial_in_key) => false,
             () => !self.0.members().wanting(name, &[Wanted::Everyone]).is_empty(),
         };
         NamedHub { key: if is_elsewhere { name.to_owned() } else { dial_in_key }, here: None }
     }
 
-    /// Gives a message to its receivers at all nodes, in the order in which this is called. The future waits for the
-    /// nodes.
+    /// Delivers a message at all nodes, in call order. The future waits for the nodes.
     pub(crate) async fn begin_delivery(
         &self,
         hub: &NamedHub,
@@ -182,7 +179,7 @@ impl FleetEntry {
     ) -> impl Future<Output = FleetDelivery> + use<> {
         let send = self.0.shared().fleet.moves.begin_send();
         let epoch = send.epoch();
-        // Counted before they are asked: one that ends meanwhile is missing, and no member any more.
+        // Counted first: a node that ends in the meantime is missing but no longer a member.
         let members = self.0.members().all().len() as u64;
         let asked = match is_for_this_node_alone(self.0.shared(), &message) {
             true => Vec::new(),
@@ -193,7 +190,7 @@ impl FleetEntry {
         let own = match &hub.here {
             Some(here) => {
                 let (asker, counted) = OwnAnswer::of(here.index(), AppServerId::OTHER_NODE);
-                // It fails for none of the messages that have receivers.
+                // Can't fail for messages with receivers.
                 drop(
                     self.0
                         .passage()
@@ -223,7 +220,7 @@ impl FleetEntry {
         }
     }
 
-    /// Asks this node, and all others that may be concerned: one yes is certain, a no needs all.
+    /// Queries this node and all others concerned. One positive answer decides; a negative one needs all nodes.
     pub(crate) async fn ask_fleet(&self, hub: &NamedHub, question: ServiceMessage) -> FleetAnswer {
         let asked = match &question {
             question if is_about_own(self.0.shared(), question) => Vec::new(),
@@ -243,10 +240,10 @@ impl FleetEntry {
         FleetAnswer { ack: terms.combine(answers.collect()), missing }
     }
 
-    /// Lists a page of the members of a group.
+    /// Lists one page of a group's members.
     ///
     /// # Errors
-    /// The status and its reason, when a node gives no answer, or the token is of none.
+    /// Status and reason, if a node does not answer or the page token is invalid.
     pub(crate) async fn list_group(
         &self,
         hub: &NamedHub,
@@ -256,7 +253,8 @@ impl FleetEntry {
         page_of(&self.0, &hub.questioned(), query, others).await
     }
 
-    /// Invokes a method of a client, wherever it is, and waits for what it returns. The invocation is made of its id.
+    /// Invokes a client method at any node and waits for the result. `invocation` builds the message from the
+    /// invocation id.
     pub(crate) async fn invoke_client(
         &self,
         hub: &NamedHub,
@@ -289,7 +287,7 @@ impl FleetEntry {
         let own = async {
             match own.await {
                 Ok(answer) => Some(answer),
-                // The answer comes to the open question.
+                // The open query receives the answer.
                 Err(_) => std::future::pending().await,
             }
         };
@@ -303,7 +301,7 @@ impl FleetEntry {
         InvocationOutcome::of(answer)
     }
 
-    /// Asks a client of this node.
+    /// Invokes a client of this node.
     async fn invoke_here(
         &self,
         hub: &NamedHub,
@@ -319,10 +317,10 @@ impl FleetEntry {
             .map_err(|_| Vec::new())
     }
 
-    /// Asks the other nodes for a client, and has the one that has it ask it.
+    /// Queries the other nodes for a client; the owner invokes it.
     ///
     /// # Errors
-    /// The nodes that did not answer, when none of the others has it.
+    /// Nodes without an answer, if no other node has the client.
     async fn invoke_elsewhere(
         &self,
         hub: &NamedHub,
@@ -330,7 +328,7 @@ impl FleetEntry {
         request: ClientInvocation,
     ) -> Result<(), Vec<String>> {
         let (results, id) = (&self.0.shared().client_results, request.invocation_id.clone());
-        // Of a hub that is not known here, too: the result says nothing of where it came from.
+        // Also for unknown hubs: the result doesn't name its origin.
         let is_awaited = hub.here.as_ref().is_none_or(|hub| !hub.capabilities().names_callers);
         if is_awaited {
             let name = hub.here.as_ref().map_or("", |hub| hub.name());
@@ -347,7 +345,7 @@ impl FleetEntry {
             self.0.ask(asked, &hub.key, &stamped(&message, send.epoch()))
         };
         let answers = answers.await;
-        // A node that has the client says nothing; all others say that they have not.
+        // The node with the client sends an empty answer; all others report it missing.
         match answers.iter().find(|(_, answer)| matches!(answer, Ok(None))) {
             Some((member, _)) => {
                 results.set_node(&id, member.boot());
@@ -361,7 +359,7 @@ impl FleetEntry {
     }
 }
 
-/// Answer of this node about a hub that it does not know yet: there may be users who are in groups all the same.
+/// Answer for a hub unknown here. Users may be in its groups anyway.
 pub(super) fn answer_for_unknown(shared: &Shared, hub: &str, question: &ServiceMessage) -> Option<ServiceMessage> {
     let (groups, AnswerTerms { ack_id, .. }) = (&shared.user_groups, AnswerTerms::of(question));
     let (status, message) = match (shared.note_user_groups(hub, question), question) {
@@ -376,7 +374,7 @@ pub(super) fn answer_for_unknown(shared: &Shared, hub: &str, question: &ServiceM
     Some(ServiceMessage::Ack(Ack { ack_id, status, message: Some(message.into()), payload: None }))
 }
 
-/// Gives the result of a client to whoever waits for it, whether the hub of the client is known here or not.
+/// Passes a client result to the waiting caller. The client's hub may be unknown here.
 pub(super) fn take_result(shared: &Shared, answer: &ServiceMessage) {
     let (id, connection_id) = match answer {
         ServiceMessage::ClientCompletion(answer) => (&answer.invocation_id, &answer.connection_id),
@@ -387,7 +385,7 @@ pub(super) fn take_result(shared: &Shared, answer: &ServiceMessage) {
     waiting.iter().for_each(|waiting| waiting.asker().answer(answer));
 }
 
-/// Whether a message is for one connection that is at this node and at no other.
+/// Whether a message addresses only connections owned by this node alone.
 fn is_for_this_node_alone(shared: &Shared, message: &ServiceMessage) -> bool {
     let routes = &shared.routes;
     let is_here_alone = |id: &ByteString| routes.find(id).is_some() && routes.is_here_alone(id);
@@ -398,7 +396,7 @@ fn names_of_missing<T>(answers: &[(Arc<FleetMember>, Result<T, NoAnswer>)]) -> V
     answers.iter().filter(|(_, answer)| answer.is_err()).map(|(member, _)| member.name().to_owned()).collect()
 }
 
-/// Number of receivers that an ack tells.
+/// Number of receivers reported in an ack.
 fn receivers_counted(message: &ServiceMessage) -> u64 {
     let ServiceMessage::Ack(Ack { payload: Some(payload), .. }) = message else { return 0 };
     MemberPage::from_payload(payload).ok().and_then(|page| page.count).unwrap_or_default()

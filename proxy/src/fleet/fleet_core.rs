@@ -1,4 +1,4 @@
-//! Core of the fleet: its parts, each with its own state, and the few steps that concern several of them.
+//! Core of the fleet: owns the parts, and runs the steps that involve several of them.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -25,7 +25,7 @@ use crate::net::address::Address;
 use crate::shard::Shared;
 use crate::upstream::HubOrigin;
 
-/// This node's part in the fleet; its clones are one.
+/// This node's view of the fleet; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Fleet(Arc<FleetParts>);
 
@@ -37,12 +37,12 @@ struct FleetParts {
     /// App servers that have dialled in.
     presence: AppPresence,
     accepted: AcceptedLinks,
-    /// Runtime of the thread on which the fleet runs.
+    /// Runtime of the fleet's thread.
     runtime: OnceLock<Handle>,
 }
 
 impl Fleet {
-    /// Part of a node whose admin port has this address.
+    /// Creates the fleet of a node with this admin address.
     #[must_use]
     pub(crate) fn new(shared: Arc<Shared>, admin: SocketAddr) -> Self {
         let fleet = Self(Arc::new(FleetParts {
@@ -59,35 +59,35 @@ impl Fleet {
         fleet
     }
 
-    /// Members that this node sees, and how they see this one.
+    /// Members, and this node's state as reported to them.
     #[must_use]
     pub(crate) fn members(&self) -> &Membership {
         &self.0.members
     }
 
-    /// Messages that this node passes on, and their counters.
+    /// Relaying to members and shards, with counters.
     #[must_use]
     pub(crate) fn passage(&self) -> &Passage {
         &self.0.passage
     }
 
-    /// Questions between nodes, and the API by which this one answers.
+    /// Queries between nodes, and the API that answers them.
     #[must_use]
     pub(crate) fn questions(&self) -> &NodeQuestions {
         &self.0.questions
     }
 
-    /// App servers that dial in, here and elsewhere.
+    /// App servers that dial in, at any node.
     pub(super) fn presence(&self) -> &AppPresence {
         &self.0.presence
     }
 
-    /// Sessions that other nodes have begun.
+    /// Sessions begun by other nodes.
     pub(super) fn accepted(&self) -> &AcceptedLinks {
         &self.0.accepted
     }
 
-    /// Runtime of the thread on which the fleet runs, once it does.
+    /// Runtime of the fleet's thread, once running.
     pub(super) fn runtime(&self) -> &OnceLock<Handle> {
         &self.0.runtime
     }
@@ -96,8 +96,7 @@ impl Fleet {
         self.0.members.shared()
     }
 
-    /// Asks these members by the body of a message: at once, so that questions keep their order. The future waits for
-    /// the answers.
+    /// Sends a query to these members. Queued immediately to preserve order; the future resolves with the answers.
     pub(super) fn ask(
         &self,
         asked: Vec<Arc<FleetMember>>,
@@ -108,18 +107,18 @@ impl Fleet {
         self.0.questions.ask((&self.0.passage, self.0.members.clock()), asked, (hub, &share), body)
     }
 
-    /// Share of those who ask about connections of the hub with this key.
+    /// Permit share for queries about connections of this hub.
     fn share_of_hub(&self, key: &str) -> SignerShare {
         let admission = &self.shared().admission;
         admission.share_of(&admission.signing_keys.owner_of(HubOrigin::name_in(key)))
     }
 
-    /// Asks all members for something of their API.
+    /// Sends an API request to all members.
     pub(crate) async fn request_all(&self, request: &PeerRequest, within: Duration) -> Answers<PeerResponse> {
         self.request(self.0.members.all().to_vec(), request, within).await
     }
 
-    /// Asks some members for something of their API.
+    /// Sends an API request to some members.
     pub(crate) async fn request(
         &self,
         asked: Vec<Arc<FleetMember>>,
@@ -129,7 +128,7 @@ impl Fleet {
         self.0.questions.request(self.0.members.clock(), asked, request, within).await
     }
 
-    /// Takes a node that greets; `None` when there are too many.
+    /// Adds a greeting node. `None` at the member limit.
     pub(super) fn meet(&self, greeting: &Greeting, address: Option<&Address>) -> Option<Arc<FleetMember>> {
         let (member, is_new) = self.0.members.meet(greeting, address)?;
         if is_new {
@@ -138,8 +137,8 @@ impl Fleet {
         Some(member)
     }
 
-    /// Notes the link that this node dials to a member. All further news go there, too, behind the revocations of
-    /// tokens: a node that starts is ready once it has the state of all others, and so their revocations.
+    /// Sets the outgoing link of a member. Token revocations are sent first: a starting node is ready once it has the
+    /// state of all others, and so their revocations.
     pub(super) fn begin_outgoing(&self, member: &FleetMember, link: &Arc<NodeLink>) {
         for told in self.shared().admission.revocations.all(unix_seconds()) {
             link.tell(&NodeMessage::Revocation(told));
@@ -149,7 +148,7 @@ impl Fleet {
         self.0.members.state_changed();
     }
 
-    /// Sends a member all that it has to know first: the state of this node, and its interest.
+    /// Sends a new member this node's state and interest.
     pub(super) fn introduce(&self, member: &FleetMember, link: &Arc<NodeLink>) {
         let members = &self.0.members;
         self.0.presence.introduce(members, link);
@@ -164,16 +163,16 @@ impl Fleet {
         members.state_changed();
     }
 
-    /// Sends a revocation to all members; those that join later are sent it first of all.
+    /// Sends a revocation to all members. Later members receive it first of all.
     pub(crate) fn spread_revocation(&self, told: &ToldRevocation) {
         self.0.members.tell_all(&NodeMessage::Revocation(told.clone()));
     }
 
-    /// A session to or from a member is over: nothing waits for its answers any more.
+    /// Handles the end of a session: pending answers fail.
     pub(super) fn link_over(&self, member: &FleetMember) {
         if member.links().outgoing().is_none() {
             self.0.questions.lost(member.boot());
-            // Who can't be dialled and has no socket either is gone.
+            // A node that can't be dialled and has no socket is gone.
             if let Some(incoming) = member.links().incoming().filter(|incoming| !incoming.is_open()) {
                 incoming.give_up();
             }

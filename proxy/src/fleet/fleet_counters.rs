@@ -3,23 +3,22 @@
 use crate::metrics::{Counter, label, metered};
 
 label! {
-    /// Cause for which a message does not reach another node.
+    /// Cause of dropping a message for a node.
     pub(crate) enum DropCause as "cause", in DropCounters {
-        /// Too much waits for that node.
+        /// The queue of the node is full.
         Full = "full",
-        /// There is no link to that node, though it is of the fleet.
+        /// The member has no link.
         Unlinked = "unlinked",
-        /// The link was lost for longer than its window, with what was under way.
+        /// The link was lost for longer than its window, including messages in flight.
         Lost = "lost",
-        /// It is larger than a link carries.
+        /// Larger than the frame limit of a link.
         TooLarge = "too_large",
-        /// It came, and could not be read.
+        /// Received, but not readable.
         Malformed = "malformed",
     }
 }
 
 metered! {
-    /// Counters of node links.
     pub(crate) struct FleetCounters {
         #[metric("trunkline_fleet_frames_total", "Messages between nodes.", direction = "sent")]
         pub(crate) sent: Counter,
@@ -39,7 +38,7 @@ impl FleetCounters {
         self.dropped.of(cause).add(count);
     }
 
-    /// Number of messages that were dropped for this cause.
+    /// Number of messages dropped for this cause.
     #[cfg(test)]
     #[must_use]
     pub(crate) fn dropped(&self, cause: DropCause) -> u64 {

@@ -1,4 +1,4 @@
-//! Member of the fleet: one start of another node, as seen by this node.
+//! Member of the fleet: one process start of another node.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -127,7 +127,6 @@ impl FleetMember {
         &self.boot
     }
 
-    /// Boot id as a shared text.
     pub(super) fn boot_id(&self) -> &Arc<str> {
         &self.boot
     }
@@ -218,7 +217,7 @@ impl FleetMember {
         self.status().echoed_ms = Some(now_ms);
     }
 
-    /// Wait until the node has received everything queued now; `None` if the node uses no earlier interest.
+    /// Time until the node has received everything queued now. `None` if it has no interest from this node.
     pub(super) fn awaited(&self, now_ms: u64) -> Option<Awaited<Arc<str>>> {
         let status = self.status();
         // The beat preceded its answer. From then on, the node uses its interest for this time.
@@ -277,7 +276,7 @@ impl FleetMember {
         self.status().noted.replace(state) != Some(state)
     }
 
-    /// Whether the node is gone: it has left, or had no link for too long. A node links soon after its greeting.
+    /// Whether the node has left, or had no link for too long. A node links soon after its greeting.
     pub(super) fn is_gone(&self) -> bool {
         if self.links.living().next().is_some() {
             self.status().unlinked_since = None;
@@ -293,7 +292,7 @@ impl FleetMember {
         self.status().reported.as_ref().map(|reported| reported.view)
     }
 
-    /// Counts messages dropped for the node; `true` for the first since the node took any.
+    /// Counts dropped messages. Returns `true` for the first since a message was accepted.
     pub(super) fn note_dropped(&self, count: u64) -> bool {
         let mut status = self.status();
         let is_first = status.dropped == 0;
@@ -301,12 +300,12 @@ impl FleetMember {
         is_first
     }
 
-    /// Takes the number of messages dropped since the last call.
+    /// Returns the number of messages dropped since the last call.
     pub(super) fn take_dropped(&self) -> u64 {
         std::mem::take(&mut self.status().dropped)
     }
 
-    /// Present state, as seen by this node.
+    /// Current state, as seen by this node.
     #[must_use]
     pub(crate) fn state(&self, now_ms: u64) -> MemberState {
         let are_open = self.links.are_open();

@@ -1,5 +1,4 @@
-//! Membership of this node in the fleet: the members that it sees, the addresses at which others may be, and its own
-//! state as the others are told it.
+//! Membership in the fleet: known members, their addresses, and this node's own reported state.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -27,33 +26,33 @@ use crate::net::connector::Connector;
 use crate::shard::Shared;
 use crate::upstream::Hub;
 
-/// Time after which a node that starts is ready though it is not linked with all nodes that it has been told of.
+/// Time after which a starting node becomes ready without links to all discovered nodes.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time that whoever asks all nodes gives those that have just come: a node dials again within 2 s.
+/// Time that a query to all nodes allows new nodes to link. Nodes redial within 2 s.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Interval at which it is looked whether they are linked.
+/// Poll interval while waiting for those links.
 const SETTLE_LOOK: Duration = Duration::from_millis(20);
 
-/// Time that other nodes have to take a goodbye.
+/// Time for other nodes to receive a goodbye.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Members that this node sees, and how they see this one.
+/// Known members, and this node's state as reported to them.
 #[derive(Debug)]
 pub(crate) struct Membership {
     shared: Arc<Shared>,
-    /// Admin port at which other nodes reach this one; `None` if they can't.
+    /// Admin address of this node for other nodes; `None` if unreachable.
     address: Option<Address>,
     clock: LinkClock,
     table: MemberTable,
     addresses: AddressBook,
     sessions: Mutex<SessionId>,
     agrees: AtomicBool,
-    /// Whether it has found the others once, or has waited long enough for them.
+    /// Whether all others were found once, or the wait for them timed out.
     has_joined: AtomicBool,
     started: Instant,
-    /// State of this node that the others were told last.
+    /// State last reported to the others.
     told: Mutex<Option<NodeState>>,
     changed: Notify,
     new_addresses: UnboundedSender<Address>,
@@ -62,7 +61,7 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
-    /// Membership of a node whose admin port has this address.
+    /// Membership of a node with this admin address.
     pub(super) fn new(shared: Arc<Shared>, admin: SocketAddr) -> Self {
         let (new_addresses, learnt) = unbounded_channel();
         Self {
@@ -87,44 +86,43 @@ impl Membership {
         &self.shared
     }
 
-    /// Keys of which a node of the fleet has one.
+    /// Access keys of the fleet.
     #[must_use]
     pub(crate) fn keys(&self) -> &AccessKeys {
         &self.shared.settings.keys
     }
 
-    /// Connector to other nodes, for answers that don't end.
+    /// Connector for unbounded responses from other nodes.
     #[must_use]
     pub(crate) fn channels(&self) -> Connector {
         self.shared.ways.node_channels.clone()
     }
 
-    /// Whether this node knows of no other.
+    /// Whether no peers are configured.
     #[must_use]
     pub(crate) fn is_alone(&self) -> bool {
         !self.shared.settings.fleet.has_peers()
     }
 
-    /// Members that this node sees, itself not among them, by name.
+    /// Other members, by name.
     #[must_use]
     pub(crate) fn all(&self) -> Arc<Vec<Arc<FleetMember>>> {
         self.table.all()
     }
 
-    /// Finds the member with this boot id.
     #[must_use]
     pub(crate) fn find(&self, boot: &str) -> Option<Arc<FleetMember>> {
         self.table.find(boot)
     }
 
-    /// Members where clients may want a message.
+    /// Members whose clients may want a message.
     pub(super) fn wanting(&self, hub: &str, wanted: &[Wanted<'_>]) -> Vec<Arc<FleetMember>> {
         let now_ms = self.now_ms();
         let members = self.all();
         members.iter().filter(|member| member.may_want(hub, wanted, now_ms)).cloned().collect()
     }
 
-    /// Takes a node that greets, and says whether it is new; `None` when there are too many.
+    /// Adds a greeting node, and returns whether it is new. `None` at the member limit.
     pub(super) fn meet(&self, greeting: &Greeting, address: Option<&Address>) -> Option<(Arc<FleetMember>, bool)> {
         let is_new = self.find(&greeting.boot).is_none();
         let member = self.table.meet(greeting, address)?;
@@ -139,17 +137,17 @@ impl Membership {
         Some((member, is_new))
     }
 
-    /// Removes members that are gone; returns them.
+    /// Removes and returns departed members.
     pub(super) fn remove_gone(&self) -> Vec<Arc<FleetMember>> {
         self.table.remove_gone()
     }
 
-    /// Whether a member takes links of app servers at this moment.
+    /// Whether a member currently accepts links from app servers.
     pub(super) fn is_alive(&self, member: &FleetMember) -> bool {
         matches!(member.state(self.now_ms()), MemberState::Ready | MemberState::Starting)
     }
 
-    /// Names that several nodes have which live, this one among them.
+    /// Names shared by several live nodes, including this one.
     pub(crate) fn shared_names(&self) -> BTreeSet<String> {
         let members = self.all();
         let alive = members
@@ -158,7 +156,7 @@ impl Membership {
         shared_name::shared(alive.map(|member| member.name()).chain([self.shared.settings.node.as_str()]))
     }
 
-    /// Sends a message to all members that are linked.
+    /// Sends a message to all linked members.
     pub(super) fn tell_all(&self, message: &NodeMessage) {
         for member in self.all().iter() {
             if let Some(link) = member.links().outgoing() {
@@ -167,8 +165,7 @@ impl Membership {
         }
     }
 
-    /// Whether this node has just started, and is not linked with all others yet: what enters here would miss their
-    /// clients.
+    /// Whether this starting node is not yet linked to all others. Messages entering here would miss their clients.
     pub(super) fn is_finding_others(&self) -> bool {
         if self.is_alone() || self.has_joined.load(Ordering::Relaxed) {
             return false;
@@ -181,8 +178,8 @@ impl Membership {
         !has_joined
     }
 
-    /// Waits until this node and those that have just come are linked and take clients, 3 s at most: until then it
-    /// can't ask them.
+    /// Waits, 3 s at most, until this node and new members are linked and accept clients. Queries would miss them
+    /// earlier.
     pub(crate) async fn settled(&self) {
         let until = Instant::now() + SETTLE_TIMEOUT;
         while self.is_settling() && Instant::now() < until {
@@ -197,13 +194,13 @@ impl Membership {
         self.is_finding_others() || self.all().iter().any(|member| is_new(member) && is_on_its_way(member))
     }
 
-    /// Addresses of `--peers` that lead to no node, each with the reason.
+    /// `--peers` addresses without a node, with the reason.
     #[must_use]
     pub(crate) fn unreachable(&self) -> Vec<(String, String)> {
         self.addresses.problems()
     }
 
-    /// Whether all nodes see the same members, as far as this one knows.
+    /// Whether all nodes see the same members, according to this node.
     #[must_use]
     pub(crate) fn agrees(&self) -> bool {
         self.agrees.load(Ordering::Relaxed)
@@ -213,7 +210,7 @@ impl Membership {
         self.agrees.store(agrees, Ordering::Relaxed);
     }
 
-    /// Hash of the members that this node is linked with, itself included.
+    /// Hash of this node and the linked members.
     pub(super) fn view(&self) -> u64 {
         self.table.view(&self.shared.boot)
     }
@@ -239,7 +236,7 @@ impl Membership {
         &self.addresses
     }
 
-    /// Greeting of this node, which it says to another one first.
+    /// Greeting of this node, sent first on contact.
     pub(super) fn greeting(&self) -> Greeting {
         let Self { shared, address, .. } = self;
         let members = self.all();
@@ -255,9 +252,9 @@ impl Membership {
         }
     }
 
-    /// Has the addresses dialled that another node names: its own, and those of its members.
+    /// Dials the addresses in a greeting: the sender's address and its members' addresses.
     pub(super) fn learn_addresses(&self, greeting: &Greeting) {
-        // An address of that machine is none of this one.
+        // A loopback address refers to the other machine.
         let is_local = self.address.as_ref().is_some_and(Address::is_loopback);
         let told = greeting.address.iter().chain(&greeting.known).filter_map(|url| url.parse::<Address>().ok());
         for address in told.filter(|address| is_local || !address.is_loopback()) {
@@ -268,46 +265,46 @@ impl Membership {
                     && member.address().is_some_and(|known| url(&known) == address.to_string())
             });
             if !is_own && !is_linked && self.addresses.learn(&address) {
-                // It fails when the node stops.
+                // Fails when the node stops.
                 drop(self.new_addresses.send(address));
             }
         }
     }
 
-    /// Takes the queue of addresses that are learnt, once.
+    /// Returns the queue of discovered addresses, once.
     pub(super) fn take_learnt(&self) -> Option<UnboundedReceiver<Address>> {
         self.learnt.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Update with all that is wanted at a hub here.
+    /// Full interest update of a hub.
     pub(super) fn interest_in(&self, hub: &Hub) -> InterestUpdate {
         let map = self.shared.fleet.interest.as_ref().map(|interest| interest.map(hub.index())).unwrap_or_default();
         InterestUpdate::Whole { hub: hub.key().into(), map }
     }
 
-    /// Notes that a member has heard all that was sent before a beat.
+    /// Records that a member has received everything sent before a beat.
     pub(super) fn note_heard(&self, member: &FleetMember, beat: u64) {
         self.shared.fleet.interest.iter().for_each(|interest| interest.answered(member.boot_id(), beat, self.now_ms()));
     }
 
-    /// Notes that a member is gone with certainty: nothing waits for it any more.
+    /// Records that a member is gone. Waits for it end.
     pub(super) fn note_gone(&self, member: &FleetMember) {
         self.shared.fleet.interest.iter().for_each(|interest| interest.gone(member.boot_id(), self.now_ms()));
     }
 
-    /// State of this node as it is reported to the others.
+    /// State of this node as reported to the others.
     pub(super) fn state(&self) -> NodeState {
         let linked = self.all().iter().filter(|member| member.links().are_complete()).count();
         let count = u32::try_from(linked + 1).unwrap_or(u32::MAX);
         NodeState { phase: own_phase(&self.shared), members: count, view: self.view() }
     }
 
-    /// Notes that the state of this node may have changed.
+    /// Signals a possible change of this node's state.
     pub(super) fn state_changed(&self) {
         self.changed.notify_one();
     }
 
-    /// Waits until the state of this node may have changed; returns it if the others don't know it.
+    /// Waits for a possible change; returns the state if it is not yet reported.
     pub(super) async fn next_state(&self) -> Option<NodeState> {
         self.changed.notified().await;
         let state = self.state();
@@ -315,7 +312,7 @@ impl Membership {
         (before != Some(state)).then_some(state)
     }
 
-    /// Whether this node has left, so that it greets no other any more.
+    /// Whether this node has left and greets no other node.
     pub(super) fn has_left(&self) -> bool {
         self.left.is_cancelled()
     }
@@ -325,9 +322,9 @@ impl Membership {
         self.left.cancelled().await;
     }
 
-    /// Leaves the fleet: says goodbye to the other nodes, and links none any more.
+    /// Leaves the fleet: says goodbye and closes all links.
     pub(crate) async fn leave(&self) {
-        // A node without clients stops between two beats: without this word the others would take it for lost.
+        // A node without clients stops between two beats. Without a goodbye, the others would consider it lost.
         self.tell_all(&NodeMessage::State(self.state()));
         self.left.cancel();
         self.shared.fleet.interest.iter().for_each(|interest| interest.end());
@@ -342,7 +339,7 @@ impl Membership {
     }
 }
 
-/// Phase of the life of this node.
+/// Current phase of this node.
 #[must_use]
 pub(crate) fn own_phase(shared: &Shared) -> NodePhase {
     match () {
@@ -352,7 +349,7 @@ pub(crate) fn own_phase(shared: &Shared) -> NodePhase {
     }
 }
 
-/// Address at which other nodes reach this admin port: a loopback address is reached from this machine alone.
+/// Admin address for other nodes. A loopback address works only from this machine.
 fn own_address(admin: SocketAddr, advertise: Option<&Address>) -> Option<Address> {
     let host = match advertise {
         _ if !admin.ip().is_unspecified() => return format!("http://{admin}").parse().ok(),
@@ -363,7 +360,7 @@ fn own_address(admin: SocketAddr, advertise: Option<&Address>) -> Option<Address
     format!("http://{host}:{}", admin.port()).parse().ok()
 }
 
-/// URL of an address as another node can use it.
+/// URL of an address for use by another node.
 pub(super) fn url(address: &Address) -> String {
     match address.resolved() {
         Some(at) if !address.is_tls() => format!("http://{at}"),

@@ -1,4 +1,4 @@
-//! Routes that other nodes reach inside channels: a greeting, and the upgrade to a node link.
+//! Routes for other nodes inside channels: greeting and node-link upgrade.
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -18,7 +18,7 @@ use trunkline_protocol::wire::{BOOT_HEADER, FLEET_GREET_PATH, FLEET_LINK_PATH, I
 use super::accepted_socket::AcceptedSocket;
 use super::fleet_core::Fleet;
 
-/// Routes for holders of the fleet's key alone.
+/// Routes for holders of the fleet's key.
 pub(crate) fn routes(fleet: Fleet) -> Router {
     Router::new()
         .route(FLEET_GREET_PATH, post(greet))
@@ -27,7 +27,7 @@ pub(crate) fn routes(fleet: Fleet) -> Router {
         .with_state(fleet)
 }
 
-/// Takes a greeting, and greets back. A node of another version is greeted, too: it says what is wrong.
+/// Answers a greeting. Nodes of other versions get a greeting too, which states the problem.
 async fn greet(State(fleet): State<Fleet>, body: Bytes) -> Response {
     if fleet.members().has_left() {
         return (StatusCode::SERVICE_UNAVAILABLE, "this node is about to stop").into_response();
@@ -37,7 +37,7 @@ async fn greet(State(fleet): State<Fleet>, body: Bytes) -> Response {
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
     if greeting.boot != fleet.shared().boot && WireVersions::CURRENT.common(greeting.wire).is_some() {
-        // It opens its link next.
+        // The other node opens its link next.
         fleet.meet(&greeting, None);
         fleet.members().learn_addresses(&greeting);
     }

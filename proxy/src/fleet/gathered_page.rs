@@ -1,4 +1,4 @@
-//! Pages of a group's members, filled by one node after the other.
+//! Pages of a group's members, filled node by node.
 
 use std::sync::Arc;
 
@@ -10,22 +10,22 @@ use super::fleet_core::Fleet;
 use super::fleet_member::FleetMember;
 use crate::upstream::{AppServerId, HubIndex};
 
-/// Hub that a question is about, as this node and the others know it.
+/// Hub of a query, as this and other nodes identify it.
 #[derive(Debug)]
 pub(super) struct QuestionedHub {
-    /// Name in the fleet.
+    /// Fleet-wide key of the hub.
     pub(super) key: String,
-    /// Index at this node, if it is to answer, too.
+    /// Local index, if this node should answer too.
     pub(super) here: Option<HubIndex>,
-    /// App server that asks.
+    /// App server that sent the query.
     pub(super) app: AppServerId,
 }
 
-/// Page of a group's members, filled by one node after the other in the order of their boot ids.
+/// Page of a group's members, filled node by node in the order of boot ids.
 struct GatheredPage {
     members: Vec<GroupMember>,
     max: usize,
-    /// The app server wants no more than this page.
+    /// The app server wants no further page.
     is_last: bool,
 }
 
@@ -42,8 +42,7 @@ impl GatheredPage {
     }
 }
 
-/// Lists the members of a group at this node, if it is asked, and at others; a token of a page names the node that has
-/// the next one.
+/// Lists a group's members at this node, if queried, and at others. The page token names the next node.
 pub(super) async fn page_of(
     fleet: &Fleet,
     hub: &QuestionedHub,
@@ -105,7 +104,7 @@ async fn part_of(
             MemberPage::from_payload(&payload).map_err(|error| failed(&error.to_string()))
         }
         Ok(Some(ServiceMessage::Ack(ack))) => Err((ack.status, ack.message.unwrap_or_default().to_string())),
-        // The hub is not known there.
+        // The hub is unknown there.
         Ok(_) => Ok(MemberPage::default()),
         Err(cause) => Err((AckStatus::Timeout, format!("a node gives no answer: {cause}"))),
     }

@@ -1,4 +1,4 @@
-//! Housekeeping of the fleet: diallers, beats, what the other nodes are told, and who is gone.
+//! Housekeeping of the fleet: diallers, beats, reports to other nodes, and removal of members.
 
 use std::time::Duration;
 
@@ -21,19 +21,19 @@ use crate::net::address::Address;
 use crate::net::resolver::Resolver;
 use crate::shard::OwnInterest;
 
-/// Shortest time between two tellings of new interest: in a storm of clients each would be a message to each node.
+/// Minimum interval between interest updates. In a connection storm, each would be a message to every node.
 const NEWS_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Interval at which interest that has ended is taken back.
+/// Interval between removals of ended interest.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Keeps this node's part in the fleet, until the node stops.
+/// Runs the fleet tasks until the node stops.
 pub(crate) async fn keep_fleet(fleet: Fleet, resolver: Resolver) {
     let members = fleet.members();
     if members.is_alone() {
         return;
     }
-    // It is run once.
+    // Runs once.
     drop(fleet.runtime().set(Handle::current()));
     let keeper = Housekeeper { fleet: &fleet, members };
     tokio::join!(
@@ -46,14 +46,13 @@ pub(crate) async fn keep_fleet(fleet: Fleet, resolver: Resolver) {
     );
 }
 
-/// Housekeeper of the fleet.
 struct Housekeeper<'a> {
     fleet: &'a Fleet,
     members: &'a Membership,
 }
 
 impl Housekeeper<'_> {
-    /// Starts a dialler for each address that is new, as long as the node does not leave.
+    /// Starts a dialler for each new address, until the node leaves.
     async fn keep_diallers(&self, resolver: &Resolver) {
         let Some(mut learnt) = self.members.take_learnt() else { return };
         let (mut diallers, mut resolving) = (JoinSet::new(), interval(RESOLVE_INTERVAL));
@@ -63,7 +62,7 @@ impl Housekeeper<'_> {
                 () = self.members.left() => return diallers.detach_all(),
                 Some(address) = learnt.recv() => vec![address],
                 _ = resolving.tick() => self.members.addresses().resolve(&self.members.shared().settings.fleet.peers, resolver).await,
-                // Diallers of addresses that are forgotten.
+                // Diallers of removed addresses.
                 Some(_) = diallers.join_next() => Vec::new(),
             };
             for address in new {
@@ -72,7 +71,7 @@ impl Housekeeper<'_> {
         }
     }
 
-    /// Asks each node for a sign of life, and notes who is gone and whether all agree.
+    /// Sends a beat to each node, removes departed members and checks agreement.
     async fn keep_beats(&self) {
         let mut beats = interval(Duration::from_millis(BEAT_INTERVAL_MS));
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -98,7 +97,7 @@ impl Housekeeper<'_> {
             if !agreement.agrees() {
                 self.greet_again();
             }
-            // A phase changes without a word.
+            // Phase changes are not signalled.
             self.members.state_changed();
         }
     }
@@ -107,7 +106,7 @@ impl Housekeeper<'_> {
         let now_ms = self.members.now_ms();
         let (member_state, lag_ms) = (member.state(now_ms), member.links().lag_ms(now_ms));
         let is_missed = matches!(member_state, MemberState::Late | MemberState::Unreachable);
-        // One that has just come is not linked yet, and one that drains is about to go.
+        // A new member is not linked yet, and a draining member is about to leave.
         if !(is_missed && member.may_be_away()) && member.has_changed(member_state) {
             let (peer, state) = (member.name(), member_state.label());
             match is_missed {
@@ -123,8 +122,8 @@ impl Housekeeper<'_> {
         }
     }
 
-    /// Greets a member that sees others than this node: it tells whom. Nodes that have met a third one at the same
-    /// moment were told nothing of each other.
+    /// Greets a member with a different view to discover its members. Nodes that greeted a third one simultaneously
+    /// know nothing of each other.
     fn greet_again(&self) {
         let own = self.members.view();
         let members = self.members.all();
@@ -140,7 +139,7 @@ impl Housekeeper<'_> {
     fn note_agreement(&self, agreement: &mut Agreement, notice: &mut DisagreementNotice) {
         let (own, now_ms) = (self.members.view(), self.members.now_ms());
         let members = self.members.all();
-        // Also of those that this node can't tell anything: they may count it in all the same.
+        // Includes members that this node can't send to; they may still count it.
         let telling = members.iter().filter(|member| member.links().has_incoming_socket());
         agreement.update(own, telling.filter_map(|member| member.view()), now_ms);
         match notice.update(own, agreement.agrees(), now_ms) {
@@ -158,7 +157,7 @@ impl Housekeeper<'_> {
         self.members.set_agrees(agreement.agrees());
     }
 
-    /// Tells the other nodes what changes about this one.
+    /// Reports state changes to the other nodes.
     async fn keep_told(&self) {
         loop {
             if let Some(state) = self.members.next_state().await {
@@ -167,7 +166,7 @@ impl Housekeeper<'_> {
         }
     }
 
-    /// Tells the other nodes what is wanted here: what is new at once, what has ended now and then.
+    /// Publishes this node's subscriptions: additions immediately, removals in batches.
     async fn keep_interest(&self) {
         let Some(interest) = self.members.shared().fleet.interest.clone() else { return };
         let mut sweeps = interval(SWEEP_INTERVAL);
@@ -185,7 +184,7 @@ impl Housekeeper<'_> {
         }
     }
 
-    /// Waits until a time on the clock of node links; for ever without one.
+    /// Waits until a time on the clock of node links; forever if `None`.
     async fn until_ms(&self, at_ms: Option<u64>) {
         match at_ms {
             Some(at_ms) => sleep(Duration::from_millis(at_ms.saturating_sub(self.members.now_ms()))).await,
@@ -193,7 +192,7 @@ impl Housekeeper<'_> {
         }
     }
 
-    /// Tells what is new, if anything is. On the thread of the fleet alone: what leaves from others could overtake it.
+    /// Publishes new interest. Runs only on the fleet's thread, because messages from other threads could overtake it.
     fn tell_news(&self, interest: &OwnInterest) {
         let Some((round, mut news)) = interest.take_news() else { return };
         news.sort_by_key(|(hub, _)| hub.get());
@@ -208,7 +207,7 @@ impl Housekeeper<'_> {
     }
 
     fn tell_sweep(&self, interest: &OwnInterest) {
-        // Told after the sweep it would outlive what it takes back.
+        // Sent after the sweep, it would outlive the interest that the sweep removes.
         self.tell_news(interest);
         for index in interest.sweep() {
             if let Some(hub) = self.members.shared().hubs.at(index) {

@@ -1,23 +1,23 @@
-//! End of a node link, in words for people.
+//! End of a node link, as text for people.
 
 use trunkline_link::LinkEnd;
 use trunkline_protocol::service::Role;
 
-/// End of the session of a node link.
+/// End of a node link session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LinkOver {
     pub(super) reason: String,
-    /// The node at its far end is gone with certainty: it has said so, or another start of it answers.
+    /// The peer node is certainly gone: it said goodbye, or another start answers.
     pub(super) is_gone: bool,
 }
 
 impl LinkOver {
-    /// An end behind which the node may still be there.
+    /// End of a link; the node may still be alive.
     pub(super) fn because(reason: impl ToString) -> Self {
         Self { reason: reason.to_string(), is_gone: false }
     }
 
-    /// An end with which the node is gone.
+    /// End of a link because the node is gone.
     pub(super) fn gone(reason: impl ToString) -> Self {
         Self { reason: reason.to_string(), is_gone: true }
     }
@@ -33,7 +33,7 @@ impl From<&LinkEnd> for LinkOver {
             LinkEnd::Stuck => Self::because("the node does not read"),
             LinkEnd::Replaced => Self::because("another socket has taken it"),
             LinkEnd::Text => Self::because("the node has sent text where messages belong"),
-            // What is left names neither end.
+            // The remaining reasons name neither end.
             other => Self::because(other.reason(Role::Proxy)),
         }
     }

@@ -1,15 +1,15 @@
-//! Reach of a link that an app server has dialled: the nodes for whose clients it carries a message.
+//! Reach of an app server's dial-in link: the nodes whose clients get its messages.
 //!
-//! Such an app server dials addresses, its *endpoints*. A broadcast goes over one link of each endpoint, and reaches
-//! the clients of all nodes if each node gets it by exactly one of them:
+//! An app server dials one or more addresses (*endpoints*). A broadcast uses one link per endpoint, and each node must
+//! receive it through exactly one endpoint:
 //!
 //! ```text
-//!  it has links to the node     ─► the first endpoint, by name, of these links
-//!  it has none                  ─► the first of all its endpoints, wherever its links are
+//!  the server has links to the node ─► the first endpoint, by name, of these links
+//!  it has none                      ─► the first of all its endpoints
 //! ```
 //!
-//! So several proxies under several endpoints are told by the app server alone, and a fleet behind one endpoint passes
-//! each message on to all other nodes.
+//! With several endpoints, the app server itself sends to each; behind one endpoint, the receiving node relays to all
+//! others.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,15 +23,15 @@ use super::fleet_member::FleetMember;
 use crate::shard::Shared;
 use crate::upstream::{LinkHandle, LinkId};
 
-/// Nodes for whose clients a link carries messages.
+/// Nodes whose clients get the messages of a link.
 #[derive(Debug, Default)]
 pub(super) struct LinkReach {
-    /// Whether this node is one of them.
+    /// Whether this node is included.
     pub(super) is_for_us: bool,
     pub(super) members: Vec<Arc<FleetMember>>,
 }
 
-/// Cache of the reaches of links, valid until any link of an app server opens or is lost at any node.
+/// Cache of link reaches, invalidated when a dial-in link opens or closes at any node.
 #[derive(Debug, Default)]
 pub(super) struct LinkReaches {
     generation: AtomicU64,
@@ -45,19 +45,19 @@ struct CachedReaches {
 }
 
 impl LinkReaches {
-    /// Forgets all reaches. To be called behind each change.
+    /// Clears the cache. Call after each change.
     pub(super) fn invalidate(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Returns the reach of a link that an app server has dialled.
+    /// Returns the reach of an app server's link.
     pub(super) fn find(
         &self,
         shared: &Shared,
         members: impl Fn() -> Arc<Vec<Arc<FleetMember>>>,
         link: &LinkHandle,
     ) -> Arc<LinkReach> {
-        // Before anything is looked at: what changes meanwhile makes the outcome stale.
+        // Read first, so that a concurrent change makes the result stale.
         let generation = self.generation.load(Ordering::Acquire);
         let cached = self.cached.load();
         let known = cached.links.get(&link.id()).filter(|_| cached.generation == generation);
@@ -91,15 +91,15 @@ fn reach_of(shared: &Shared, members: &[Arc<FleetMember>], link: &LinkHandle) ->
     LinkReach { is_for_us, members: members.map(|(member, _)| member.clone()).collect() }
 }
 
-/// First endpoint, by name, under which an app server has links to a node.
+/// First endpoint, by name, through which an app server has links to a node.
 fn first_endpoint(servers: &[PresentAppServer], instance: &str) -> Option<ByteString> {
     servers.iter().filter(|server| server.instance == instance).map(|server| &server.endpoint).min().cloned()
 }
 
-/// Nodes that get what comes over a link of this endpoint: whether this one does, and which others do. Given are the
-/// first endpoints of the links to each.
+/// Nodes reached through an endpoint: this one, and each of the others. Arguments are the first endpoints of the links
+/// to each node.
 fn nodes_reached(endpoint: &str, own: Option<&str>, others: &[Option<&str>]) -> (bool, Vec<bool>) {
-    // Its pool may not know the link yet.
+    // The pool may not have the link yet.
     let own = own.map_or(endpoint, |own| own.min(endpoint));
     let first = others.iter().flatten().fold(own, |first, other| first.min(other));
     let reached = others.iter().map(|other| other.unwrap_or(first) == endpoint).collect();
@@ -110,7 +110,7 @@ fn nodes_reached(endpoint: &str, own: Option<&str>, others: &[Option<&str>]) -> 
 mod tests {
     use super::*;
 
-    /// Endpoints of which each bit set is one.
+    /// Endpoints in a bit set.
     fn endpoints(set: usize) -> impl Iterator<Item = &'static str> {
         ["a", "b", "c"].into_iter().enumerate().filter(move |(bit, _)| set & (1 << bit) != 0).map(|(_, name)| name)
     }
@@ -121,7 +121,7 @@ mod tests {
             let first = sets.map(|set| endpoints(set).min());
             let used = sets.into_iter().fold(0, |all, set| all | set);
             let mut received = [0; 3];
-            // Over one link of each endpoint, whichever: here that of the last node which has any.
+            // Any link of each endpoint will do; here it ends at the last node that has one.
             for endpoint in endpoints(used) {
                 let at = sets.iter().rposition(|set| endpoints(*set).any(|name| name == endpoint)).unwrap();
                 let others: Vec<_> = (0..3).filter(|node| *node != at).collect();

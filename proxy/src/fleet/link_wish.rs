@@ -1,8 +1,8 @@
-//! Wishes for links: nodes that an app server has not reached, and when it is asked for a link to one. Pure.
+//! Requests for links: when to request a link from an app server that has not reached a node. Pure.
 //!
 //! ```text
-//!  missed ── 1 s ──► asked ── 1 s ──► asked ── … ── ever more rarely ──► asked        until there is a link
-//!         └──────── 4 s ────────► from now on another node that its links reach carries one on
+//!  missing ── 1 s ──► request ── 1 s ──► request ── … ── growing intervals ──► request        until the link opens
+//!          └──────── 4 s ────────► from now on, another node with links of the app server carries one
 //! ```
 
 use std::collections::{HashMap, HashSet};
@@ -11,31 +11,30 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time from the moment that a link is missed until it is asked for: as a rule it is on its way.
+/// Delay before the first request; the link is usually being opened already.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// How often it is asked for at short intervals.
+/// Number of requests at short intervals.
 const QUICK_TRIES: u32 = 5;
 
-/// Longest interval at which it is asked for.
+/// Maximum interval between requests.
 const INTERVAL_MAX: Duration = Duration::from_secs(10);
 
-/// Interval for what is better, and not needed.
+/// Interval for links that are preferable but not required.
 const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Time for which a link is left to the load balancer alone: the next try may come to the right node.
+/// Time before a node carries the link. Until then, the load balancer may route a retry to the right node.
 const CARRIED_AFTER: Duration = Duration::from_secs(4);
 
-/// Urgency of a wish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Urgency {
-    /// The node has no link of the app server.
+    /// The node has no link from the app server.
     Missing,
-    /// It has one that another node carries.
+    /// Another node carries the existing link.
     Carried,
 }
 
-/// Times of the wishes for links.
+/// Request times of missing links.
 #[derive(Debug)]
 pub(super) struct LinkWishes<K>(HashMap<K, WishTimes>);
 
@@ -53,7 +52,7 @@ impl<K> Default for LinkWishes<K> {
 }
 
 impl<K: Clone + Eq + Hash> LinkWishes<K> {
-    /// Takes all that is wished for at this moment; returns what is to be asked for now.
+    /// Replaces the set of missing links; returns those to request now.
     pub(super) fn update(&mut self, wished: &HashMap<K, Urgency>, now: Instant) -> HashSet<K> {
         self.0.retain(|key, _| wished.contains_key(key));
         let mut due = HashSet::new();
@@ -69,7 +68,7 @@ impl<K: Clone + Eq + Hash> LinkWishes<K> {
         due
     }
 
-    /// Whether any of some wishes is so old that a node in between carries the link.
+    /// Whether any matching request is old enough for a carried link.
     pub(super) fn is_any_old(&self, is_meant: impl Fn(&K) -> bool, now: Instant) -> bool {
         let mut meant = self.0.iter().filter(|(key, _)| is_meant(key));
         meant.any(|(_, times)| now.duration_since(times.since) >= CARRIED_AFTER)

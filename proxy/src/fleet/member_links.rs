@@ -1,4 +1,4 @@
-//! Links between this node and one other: each node sends over the link that it has dialled.
+//! Links between this node and another: each node sends over the link it dialled.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use super::fleet_counters::DropCause;
 use super::node_link::NodeLink;
 
-/// Links to and from one member of the fleet, each while its session lives.
+/// Links to and from one member, while their sessions live.
 #[derive(Debug, Default)]
 pub(crate) struct MemberLinks {
     outgoing: ArcSwapOption<NodeLink>,
@@ -17,17 +17,17 @@ pub(crate) struct MemberLinks {
 }
 
 impl MemberLinks {
-    /// Link that this node has dialled.
+    /// Link dialled by this node.
     pub(super) fn outgoing(&self) -> Option<Arc<NodeLink>> {
         self.outgoing.load_full()
     }
 
-    /// Link that the member has dialled.
+    /// Link dialled by the member.
     pub(super) fn incoming(&self) -> Option<Arc<NodeLink>> {
         self.incoming.load_full()
     }
 
-    /// The living links, two at most.
+    /// Live links, at most two.
     pub(super) fn living(&self) -> impl Iterator<Item = Arc<NodeLink>> {
         [self.outgoing(), self.incoming()].into_iter().flatten()
     }

@@ -1,5 +1,5 @@
-//! Names by which members are reached for requests about connections that they have: noted while they resolve, because
-//! some orchestrators take the name of a node away as soon as they ask it to stop.
+//! Names of members, for requests about their connections. Addresses are stored while the names resolve, because some
+//! orchestrators remove a node's name as soon as they stop it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -12,13 +12,13 @@ use super::fleet_membership::Membership;
 use crate::net::address::Address;
 use crate::shard::Shared;
 
-/// Interval at which names are tried that have not resolved yet: that of a new node may come only when it is healthy.
+/// Retry interval for unresolved names. The name of a new node may appear only once it is healthy.
 const LEARN_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Maximum number of names that are resolved at once.
+/// Maximum number of concurrent DNS lookups.
 const RESOLVED_AT_ONCE: usize = 16;
 
-/// Notes that a member may be at the machine to which the link to it leads.
+/// Records the machine of a member's link as a possible address of its name.
 pub(super) fn note_address(shared: &Shared, member: &FleetMember) {
     let (Some(name), Some(link)) = (name_of(member), member.address()) else { return };
     let ip = link.resolved().map(|at| at.ip()).or_else(|| link.host().parse::<IpAddr>().ok());
@@ -27,7 +27,7 @@ pub(super) fn note_address(shared: &Shared, member: &FleetMember) {
     }
 }
 
-/// Learns the addresses of members by their names, each once.
+/// Resolves the names of members, once each.
 pub(super) async fn keep_names(members: &Membership) {
     let mut learning = interval(LEARN_INTERVAL);
     learning.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -39,7 +39,7 @@ pub(super) async fn keep_names(members: &Membership) {
     }
 }
 
-/// Name of a member for requests, as its connection tokens have it.
+/// Name of a member for requests, as in its connection tokens.
 fn name_of(member: &FleetMember) -> Option<Address> {
     Some(member.client_port()?.of_start(member.boot()))
 }

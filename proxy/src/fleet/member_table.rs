@@ -1,4 +1,4 @@
-//! Table of the members that this node sees. Whoever passes messages on reads it without a lock.
+//! Table of known members, readable without a lock.
 
 use std::sync::Arc;
 
@@ -9,15 +9,14 @@ use trunkline_protocol::fleet::{Greeting, view_of};
 use super::fleet_member::FleetMember;
 use crate::net::address::Address;
 
-/// Members that a node has at a time. A fleet has as many nodes as people run; this bounds what a mistake costs.
+/// Maximum number of members. Real fleets are far smaller; the limit bounds the cost of a mistake.
 const MEMBERS_MAX: usize = 1_024;
 
-/// Members that this node sees, itself not among them.
+/// Other members seen by this node.
 #[derive(Debug, Default)]
 pub(super) struct MemberTable(ArcSwap<Vec<Arc<FleetMember>>>);
 
 impl MemberTable {
-    /// All members, by name.
     pub(super) fn all(&self) -> Arc<Vec<Arc<FleetMember>>> {
         self.0.load_full()
     }
@@ -26,8 +25,8 @@ impl MemberTable {
         self.0.load().iter().find(|member| member.boot() == boot).cloned()
     }
 
-    /// Returns the member that greets, a new one or not; `None` when there are too many. Another start with the same
-    /// name and address is gone.
+    /// Returns the member for a greeting, new or known; `None` at the limit. Removes an earlier start with the same
+    /// name and address.
     pub(super) fn meet(&self, greeting: &Greeting, address: Option<&Address>) -> Option<Arc<FleetMember>> {
         if let Some(known) = self.find(&greeting.boot) {
             if let Some(address) = address {
@@ -50,7 +49,7 @@ impl MemberTable {
         Some(member)
     }
 
-    /// Removes members that are gone.
+    /// Removes and returns departed members.
     pub(super) fn remove_gone(&self) -> Vec<Arc<FleetMember>> {
         let all = self.all();
         let (staying, gone): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|member| !member.is_gone());
@@ -60,7 +59,7 @@ impl MemberTable {
         gone
     }
 
-    /// Hash of the members that can tell this node something and be told, itself included.
+    /// Hash of this node and the members linked in both directions.
     pub(super) fn view(&self, own_boot: &str) -> u64 {
         let all = self.0.load();
         let linked = all.iter().filter(|member| member.links().are_complete()).map(|member| member.boot());

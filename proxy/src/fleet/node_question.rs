@@ -1,4 +1,4 @@
-//! Questions between nodes: those of this node that wait for answers, and how it answers those of others.
+//! Queries between nodes: pending queries of this node, and answers to queries from others.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,29 +18,29 @@ use crate::auth::Signer;
 use crate::bounded::{Permit, Permits};
 use crate::limits::SignerShare;
 
-/// Answers of members, by name; or why there is none.
+/// Answers of members, or the reason for a missing one.
 pub(crate) type Answers<T> = Vec<(Arc<FleetMember>, Result<T, NoAnswer>)>;
 
-/// Time in which a node has to answer.
+/// Timeout for a node's answer.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Requests of other nodes that a node answers at a time; for more it has no time.
+/// Maximum number of concurrent requests answered for other nodes. Further ones fail as busy.
 const ANSWERING_MAX: usize = 256;
 
-/// Questions of this node, and its answers to others.
+/// Pending queries and answers to other nodes.
 #[derive(Debug)]
 pub(crate) struct NodeQuestions {
     asks: Questions<Option<ServiceMessage>>,
-    /// Permits of questions about connections, by signer.
+    /// Permits for queries about connections, by signer.
     asking: Permits<Signer>,
     requests: Questions<PeerResponse>,
-    /// Requests for client connections.
+    /// Requests to take over client connections.
     moves: Questions<Option<Bytes>>,
-    /// Results of clients at other nodes, which come some time after the question.
+    /// Results of clients at other nodes, which arrive after the first answer.
     results: Questions<ServiceMessage>,
-    /// Admin API of this node, once it is served.
+    /// Admin API of this node, once served.
     api: OnceLock<Router>,
-    /// Requests of other nodes that are answered at a time.
+    /// Concurrent requests from other nodes.
     answering: Semaphore,
 }
 
@@ -59,19 +59,19 @@ impl Default for NodeQuestions {
 }
 
 impl NodeQuestions {
-    /// Sets the API that other nodes ask, once.
+    /// Sets the API for other nodes, once.
     pub(crate) fn serve_api(&self, api: Router) {
         drop(self.api.set(api));
     }
 
-    /// API that other nodes ask, once it is set.
+    /// API for other nodes, once set.
     #[must_use]
     pub(crate) fn api(&self) -> Option<Router> {
         self.api.get().cloned()
     }
 
-    /// Asks these members by the body of a message, in the share of whoever has the hub: at once, so that questions
-    /// keep their order. The future waits for the answers.
+    /// Sends a query to these members, using a permit of the hub's owner. Queued immediately to preserve order; the
+    /// future resolves with the answers.
     pub(super) fn ask(
         &self,
         (passage, clock): (&Passage, LinkClock),
@@ -100,13 +100,13 @@ impl NodeQuestions {
         }
     }
 
-    /// Opens a question about connections, with a permit of this share; `None` when all that it may have are taken.
+    /// Opens a query about connections with a permit of this share; `None` if the share is used up.
     fn open(&self, share: &SignerShare) -> Option<(Permit<Signer>, OpenQuestion<Option<ServiceMessage>>)> {
         let permit = share.take(&self.asking).ok()?;
         Some((permit, self.asks.open()?))
     }
 
-    /// Asks some members for something of their API.
+    /// Sends an API request to some members.
     pub(super) async fn request(
         &self,
         clock: LinkClock,
@@ -133,7 +133,7 @@ impl NodeQuestions {
         }
     }
 
-    /// Gives up the answers of a node that can't be asked any more.
+    /// Fails pending answers of an unreachable node.
     pub(super) fn lost(&self, boot: &str) {
         self.asks.lost(boot);
         self.requests.lost(boot);
@@ -157,7 +157,7 @@ impl NodeQuestions {
     }
 }
 
-/// Asks members for a sign of life that are asked for something else.
+/// Sends beats to the queried members.
 fn watch(asked: &[Arc<FleetMember>]) {
     asked.iter().filter_map(|member| member.links().outgoing()).for_each(|link| link.watch());
 }

@@ -1,4 +1,4 @@
-//! Consumer of another node's messages: what it passes on goes to the shards, and what it asks is answered.
+//! Consumer of another node's messages: relays go to shards, and queries are answered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,33 +26,33 @@ use crate::link::{FrameSource, RoutedBatch, route, route_counted};
 use crate::shard::{Audience, MembershipChange, MembershipNews, SendOrigin, ShardCommand, no_such_connection};
 use crate::upstream::{AppServerId, Asker, HubIndex};
 
-/// Least time between two lines about skipped frames of a link.
+/// Minimum interval between log lines about skipped frames of a link.
 const SKIPPED_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Direction of the link that messages come by.
+/// Dialling direction of the link that a message arrived on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LinkDirection {
-    /// The other node has dialled: it passes on, asks, and tells of itself.
+    /// Dialled by the other node: relays, queries and reports.
     ByIt,
-    /// This node has dialled: it answers.
+    /// Dialled by this node: answers.
     ByUs,
 }
 
-/// Whether the asker wants to know how many receivers a message has.
+/// Whether to count the receivers of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Counting {
     No,
     Receivers,
 }
 
-/// Gives the messages of one link to those that they concern.
+/// Dispatches the messages of one link.
 pub(super) struct NodeSink<'a> {
     fleet: &'a Fleet,
     member: &'a Arc<FleetMember>,
     link: &'a Arc<NodeLink>,
     dialled: LinkDirection,
     batch: RoutedBatch,
-    /// Throttle of log lines about skipped frames.
+    /// Throttle for log lines about skipped frames.
     warnings: LogThrottle,
 }
 
@@ -110,7 +110,7 @@ impl<'a> NodeSink<'a> {
         }
     }
 
-    /// Learns a membership of a user, whose connections here join or leave.
+    /// Stores a membership of a user, and adds or removes the user's connections here.
     fn learn_membership(&mut self, told: &ToldMembership) {
         let shared = self.fleet.shared();
         let change = match shared.learn_user_group(told) {
@@ -124,7 +124,7 @@ impl<'a> NodeSink<'a> {
         }
     }
 
-    /// Learns which tokens are void.
+    /// Stores a token revocation.
     fn learn_revocation(&self, told: &ToldRevocation) {
         let shared = self.fleet.shared();
         let revocations = &shared.admission.revocations;
@@ -141,8 +141,8 @@ impl<'a> NodeSink<'a> {
         }
     }
 
-    /// Closes the connections of a user, as the other nodes did while this one was away: also those that have come
-    /// since, because until now it could not know which tokens are void.
+    /// Closes the connections of a user, as the other nodes did in this node's absence. Newer connections too: this
+    /// node could not check which tokens are revoked.
     fn close_all_of(&self, user: &ByteString) {
         for shard in self.fleet.shared().shards() {
             let user = user.clone();
@@ -152,7 +152,7 @@ impl<'a> NodeSink<'a> {
         }
     }
 
-    /// Answers a question about connections that may be here: there are none where the hub is not known.
+    /// Answers a query about connections here. An unknown hub has none.
     fn ask(&mut self, question: u64, hub: &str, frame: &Bytes) {
         let (fleet, link) = (self.fleet.clone(), self.link.clone());
         let Some(known) = fleet.shared().hubs.keyed(hub) else {
@@ -177,7 +177,7 @@ impl<'a> NodeSink<'a> {
         }
     }
 
-    /// Answer to a question about a hub that is not known here.
+    /// Answer to a query about an unknown hub.
     fn answer_for_unknown(
         &self,
         hub: &str,
@@ -194,8 +194,7 @@ impl<'a> NodeSink<'a> {
         }
     }
 
-    /// Asks a client of dial-in for a result, which comes some time after the answer that the client is here; `false`
-    /// if it is not.
+    /// Invokes a client of a dial-in hub; the result follows the answer. Returns `false` if the client is not here.
     fn invoke(&mut self, question: u64, hub: &str, mut request: ClientInvocation, epoch: i64) -> bool {
         let shared = self.fleet.shared().clone();
         if shared.routes.find(&request.connection_id).is_none() {
@@ -203,7 +202,7 @@ impl<'a> NodeSink<'a> {
         }
         self.link.tell(&NodeMessage::Answer { question, frame: None });
         let app = shared.hubs.app_servers().known(&request.caller_server_id).unwrap_or(AppServerId::OTHER_NODE);
-        // By this the result finds back to the other node, wherever it comes in.
+        // Routes the result back to the other node, whichever way it arrives.
         request.caller_server_id = self.member.boot().into();
         let (fleet, member) = (self.fleet.clone(), self.member.clone());
         let key = ByteString::from(hub);
@@ -211,7 +210,7 @@ impl<'a> NodeSink<'a> {
         self.apply_message(hub, (ServiceMessage::ClientInvocation(request), epoch), Counting::No, asker)
     }
 
-    /// Applies a service message as an app server's would be; `false` if it can't be.
+    /// Applies a service message as if from an app server. Returns `false` on failure.
     fn apply(
         &mut self,
         hub: &str,
@@ -221,7 +220,7 @@ impl<'a> NodeSink<'a> {
     ) -> bool {
         match read {
             Ok(Some(message)) => self.apply_message(hub, message, counting, asker),
-            // A kind of a later version.
+            // Message kind of a later version.
             Ok(None) => false,
             Err(error) => self.note_malformed(&error.to_string()),
         }
@@ -236,13 +235,12 @@ impl<'a> NodeSink<'a> {
     ) -> bool {
         let (shared, counters) = (self.fleet.shared(), self.fleet.passage().relayed());
         let Some(hub) = shared.hubs.keyed(hub) else {
-            // The hub may be known later, and its clients come then. A refusal has been counted, and nobody waits for
-            // it.
+            // The hub may appear later, with clients. Refusals are counted, and there is no waiting caller.
             drop(shared.note_user_groups(hub, &message));
             take_result(shared, &message);
             return false;
         };
-        // Elsewhere each app server sends to all nodes, and numbers its epochs itself.
+        // In other hubs, each app server sends to all nodes and numbers its own epochs.
         let origin = match hub.capabilities().sends_to_all_nodes {
             true => SendOrigin::OtherNode,
             false => SendOrigin::Sender(shared.hubs.number(self.member.boot()), epoch),
@@ -289,9 +287,9 @@ impl FrameSink for NodeSink<'_> {
             BeatPing::Answered(number) => {
                 let asked_ms = self.link.take_answer(number);
                 match (self.dialled, asked_ms) {
-                    // Over its own link it has told all that it knew by then.
+                    // By now it has sent all its interest over its own link.
                     (LinkDirection::ByIt, Some(asked_ms)) => self.member.confirm(asked_ms),
-                    // And over this one it has heard what was told before.
+                    // And over this link it has received everything sent earlier.
                     (LinkDirection::ByUs, _) => self.fleet.members().note_heard(self.member, number),
                     (LinkDirection::ByIt, None) => {}
                 }
@@ -301,7 +299,7 @@ impl FrameSink for NodeSink<'_> {
     }
 
     fn handle_frame(&mut self, body: &Bytes, message: Option<ServiceMessage>) -> Result<(), String> {
-        // Node messages have numbers that the service protocol does not know.
+        // Node messages use numbers outside the service protocol.
         if let Some(message) = message {
             return Err(format!("a node must not send {} outside of a relay", message.name()));
         }
@@ -325,7 +323,7 @@ impl FrameSink for NodeSink<'_> {
     }
 }
 
-/// Reads a message that is passed on, with the epoch of its node in which it entered the fleet.
+/// Decodes a relayed message and the epoch in which it entered the fleet.
 fn read_stamped(frame: &Bytes) -> Result<Option<(ServiceMessage, i64)>, ServiceMessageError> {
     Ok(match ServiceMessage::decode(frame)? {
         Some(ServiceMessage::Stamped(Stamped { epoch, body })) => {
@@ -335,7 +333,7 @@ fn read_stamped(frame: &Bytes) -> Result<Option<(ServiceMessage, i64)>, ServiceM
     })
 }
 
-/// Asker of a question of another node. It gets one answer: the first, or that there is none.
+/// Reply handle for a query of another node. Sends one reply: the first answer, or that there is none.
 #[derive(Debug)]
 struct NodeAsker {
     hub: HubIndex,
@@ -371,12 +369,12 @@ impl Asker for NodeAsker {
     }
 }
 
-/// Asker of a client of dial-in, for an app server that is linked to another node: the result goes back to that node.
+/// Reply handle for a client invocation from an app server linked to another node. The result goes to that node.
 #[derive(Debug)]
 struct ResultAsker {
     fleet: Fleet,
     member: Arc<FleetMember>,
-    /// Name of the hub in the fleet.
+    /// Fleet-wide key of the hub.
     key: ByteString,
     hub: HubIndex,
     app: AppServerId,
@@ -387,7 +385,7 @@ impl Asker for ResultAsker {
         self.hub
     }
 
-    /// The app server itself: if the client is its own, no other one has to be told.
+    /// The querying app server. If it owns the client, no other server is notified.
     fn app(&self) -> AppServerId {
         self.app
     }

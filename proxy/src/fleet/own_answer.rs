@@ -1,4 +1,4 @@
-//! Answers of this node's own shards, for whoever puts them together with those of others.
+//! Answers of this node's shards, to be combined with answers of other nodes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,7 +7,7 @@ use trunkline_protocol::service::ServiceMessage;
 
 use crate::upstream::{AppServerId, Asker, HubIndex};
 
-/// Asker that takes this node's answer for another one.
+/// Reply handle that passes this node's answer to a receiver.
 #[derive(Debug)]
 pub(super) struct OwnAnswer {
     hub: HubIndex,
@@ -33,12 +33,12 @@ impl Asker for OwnAnswer {
 
     fn answer(&self, message: &ServiceMessage) {
         let sender = self.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // It fails when nobody waits any more.
+        // Fails when the receiver is gone.
         sender.into_iter().for_each(|sender| drop(sender.send(message.clone())));
     }
 }
 
-/// Asker of a message that is passed on: it gets no answer.
+/// Reply handle of a relayed message, which has no answer.
 #[derive(Debug)]
 pub(super) struct SilentAsker(pub(super) HubIndex);
 

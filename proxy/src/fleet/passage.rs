@@ -1,4 +1,4 @@
-//! Passage of messages from this node: to members of the fleet, and to its own shards.
+//! Relays messages from this node to members of the fleet and to its own shards.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::metrics::Counters;
 use crate::shard::{SendOrigin, Shared};
 use crate::upstream::{AppServerId, Asker, HubIndex};
 
-/// Messages that this node passes on, and their counters.
+/// Relay to members and shards, with counters.
 #[derive(Debug)]
 pub(crate) struct Passage {
     shared: Arc<Shared>,
     counters: FleetCounters,
-    /// Counters of what is passed on to shards, which nobody reads: where threads meet, one may miss a message.
+    /// Counters of messages to shards. Never displayed, so a race may lose a count.
     relayed: Arc<Counters>,
 }
 
@@ -36,7 +36,7 @@ impl Passage {
         &self.relayed
     }
 
-    /// Queues a message to clients for a member, or counts that it is dropped; `false` then.
+    /// Queues a message for a member. If it is dropped, counts it and returns `false`.
     pub(super) fn pass_to(&self, member: &FleetMember, frame: &[u8]) -> bool {
         let sent = member.links().send(frame);
         if let Err(cause) = sent {
@@ -49,7 +49,7 @@ impl Passage {
         sent.is_ok()
     }
 
-    /// Asks the shards of this node; `None` when they stop.
+    /// Queries the shards of this node; `None` during shutdown.
     pub(super) async fn ask_here(
         &self,
         (hub, app): (HubIndex, AppServerId),
@@ -61,7 +61,7 @@ impl Passage {
         answer.await.ok()
     }
 
-    /// Routes a message to the shards of this node.
+    /// Routes a message to this node's shards.
     pub(super) async fn route_here(
         &self,
         asker: &Arc<dyn Asker>,
@@ -71,7 +71,7 @@ impl Passage {
         self.give_routed((asker, origin), message, 0, route).await
     }
 
-    /// Routes a message of so many bytes to the shards of this node, whose receivers they count for the asker.
+    /// Routes a message of the given size to this node's shards, which report the number of receivers.
     pub(super) async fn route_counted_here(
         &self,
         asker: &Arc<dyn Asker>,

@@ -1,4 +1,4 @@
-//! Requests to the admin API of other nodes, inside node links.
+//! Requests to the admin API of other nodes, over node links.
 
 use axum::Router;
 use axum::body::Body;
@@ -11,14 +11,13 @@ use serde::de::DeserializeOwned;
 use tower::ServiceExt;
 use trunkline_protocol::fleet::RequestMethod;
 
-/// Largest body of an answer. Lists have pages, so none of them comes near it.
+/// Maximum response body. Lists are paged and stay far below it.
 const ANSWER_MAX_BYTES: usize = 1024 * 1024;
 
-/// Mark of a request that came from another node of the fleet, which has proved itself.
+/// Marks a request from an authenticated node of the fleet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FromNode;
 
-/// Request to the admin API of another node.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerRequest {
     pub(super) method: RequestMethod,
@@ -26,7 +25,7 @@ pub(crate) struct PeerRequest {
     pub(super) body: Bytes,
 }
 
-/// Answer of another node's admin API.
+/// Response of another node's admin API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PeerResponse {
     pub(crate) status: StatusCode,
@@ -34,19 +33,19 @@ pub(crate) struct PeerResponse {
 }
 
 impl PeerRequest {
-    /// Reads something; `target` is a path with its query.
+    /// Creates a read request; `target` is a path with query.
     #[must_use]
     pub(crate) fn get(target: impl Into<ByteString>) -> Self {
         Self { method: RequestMethod::Get, target: target.into(), body: Bytes::new() }
     }
 
-    /// Does something; the body is JSON.
+    /// Creates a write request; the body is JSON.
     #[must_use]
     pub(crate) fn post(target: impl Into<ByteString>, body: Bytes) -> Self {
         Self { method: RequestMethod::Post, target: target.into(), body }
     }
 
-    /// Has the API of this node answer.
+    /// Runs the request against this node's API.
     pub(super) async fn answer(self, api: Router) -> PeerResponse {
         let method = match self.method {
             RequestMethod::Get => Method::GET,
@@ -74,20 +73,20 @@ impl PeerResponse {
         Self { status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY), body }
     }
 
-    /// Answer of a node whose API is not served yet.
+    /// Response while the API is not served yet.
     pub(super) fn starting() -> Self {
         Self::new(503, Bytes::from_static(b"the node is starting"))
     }
 
-    /// Answer of a node that answers too much already.
+    /// Response at the request limit.
     pub(super) fn busy() -> Self {
         Self::new(503, Bytes::from_static(b"the node answers too many requests of other nodes"))
     }
 
-    /// Parses the body of a successful answer.
+    /// Parses the body of a successful response.
     ///
     /// # Errors
-    /// When the node refused, or its body is no such JSON; a text for people.
+    /// If the node refused or its JSON is invalid; text for people.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
         if !self.status.is_success() {
             return Err(format!("it answers {}", self.status));

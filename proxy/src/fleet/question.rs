@@ -1,4 +1,4 @@
-//! Questions to other nodes that wait for their answers.
+//! Queries to other nodes that wait for answers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,14 +10,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::fleet_member::FleetMember;
 use crate::bounded::{Lease, Leases};
 
-/// Questions that may wait at a time; each is a message to every node. Where apps have keys, a half of them is for hubs
-/// of one.
+/// Maximum number of pending queries, each a message to every node. If apps have keys, half is for the hubs of one app.
 pub(crate) const QUESTIONS_MAX: usize = 1_024;
 
-/// Interval in which the time that members have is looked at anew.
+/// Interval for re-evaluating the timeouts of members.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Reason why a node gave no answer.
+/// Reason for a missing answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoAnswer {
     #[error("it did not answer in time")]
@@ -30,26 +29,25 @@ pub(crate) enum NoAnswer {
     Lost,
 }
 
-/// Answer of another node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NodeAnswer<T> {
     Given(T),
     Missing(NoAnswer),
 }
 
-/// Question that waits for answers.
+/// Query waiting for answers.
 #[derive(Debug)]
 struct WaitingQuestion<T> {
     answers: UnboundedSender<(String, NodeAnswer<T>)>,
-    /// Boot ids of the nodes that have answered: each does once.
+    /// Boot ids of nodes that have answered; each may answer once.
     answered: HashSet<String>,
 }
 
-/// Questions of one kind, by number.
+/// Pending queries of one kind, by number.
 #[derive(Debug)]
 pub(super) struct Questions<T>(Leases<WaitingQuestion<T>>);
 
-/// One question; dropping it ends the wait for its answers.
+/// Pending query. Dropping it cancels the wait.
 #[derive(Debug)]
 pub(super) struct OpenQuestion<T> {
     lease: Lease<WaitingQuestion<T>>,
@@ -63,20 +61,20 @@ impl<T> Default for Questions<T> {
 }
 
 impl<T> Questions<T> {
-    /// Opens a question; `None` when too many wait.
+    /// Opens a query; `None` at the limit.
     pub(super) fn open(&self) -> Option<OpenQuestion<T>> {
         let (sender, answers) = unbounded_channel();
         let question = WaitingQuestion { answers: sender, answered: HashSet::new() };
         Some(OpenQuestion { lease: self.0.take(QUESTIONS_MAX, question)?, answers })
     }
 
-    /// Gives a node's answer to whoever waits for it; `false` when nobody does, or it has answered.
+    /// Passes a node's answer to its query. Returns `false` if the query is gone or the node has already answered.
     pub(super) fn answer(&self, number: u64, boot: &str, answer: T) -> bool {
         let mut waiting = self.0.lock();
         waiting.get_mut(number).is_some_and(|question| question.take(boot, NodeAnswer::Given(answer)))
     }
 
-    /// Tells all questions that a node will not answer any more.
+    /// Fails a node's answer in all pending queries.
     pub(super) fn lost(&self, boot: &str) {
         for question in self.0.lock().iter_mut() {
             question.take(boot, NodeAnswer::Missing(NoAnswer::Lost));
@@ -95,7 +93,7 @@ impl<T> OpenQuestion<T> {
         self.lease.number()
     }
 
-    /// Waits for one answer, whoever gives it.
+    /// Waits for the first answer of any node.
     pub(super) async fn first(mut self, within: Duration) -> Option<T> {
         match timeout(within, self.answers.recv()).await {
             Ok(Some((_, NodeAnswer::Given(answer)))) => Some(answer),
@@ -103,7 +101,7 @@ impl<T> OpenQuestion<T> {
         }
     }
 
-    /// Waits until each of these members has answered, or will not. Those that are overdue are not waited for.
+    /// Waits until each member has answered or failed. Overdue members are skipped.
     pub(super) async fn answers(
         mut self,
         asked: Vec<Arc<FleetMember>>,
@@ -126,7 +124,7 @@ impl<T> OpenQuestion<T> {
                 Ok(None) => break,
                 Err(_) => continue,
             };
-            // A second answer, or one of a node that was not asked, counts for nothing.
+            // A duplicate answer, or one from an unqueried node, is ignored.
             if let Some(member) = open.remove(&boot) {
                 let answer = match answer {
                     NodeAnswer::Given(answer) => Ok(answer),
@@ -141,19 +139,19 @@ impl<T> OpenQuestion<T> {
     }
 }
 
-/// First answer of several members to a question that one of them may have an answer to.
+/// First useful answer of several members.
 #[derive(Debug)]
 pub(super) enum FirstAnswer<T> {
     Found(Arc<FleetMember>, T),
-    /// All have answered without any.
+    /// All have answered, without a result.
     Nobody,
-    /// Not all have answered, and those that did have none.
+    /// No result, but some answers are missing.
     Unclear,
 }
 
 impl<T> OpenQuestion<Option<T>> {
-    /// Waits until one of these members answers with something, or all without. Each has the time that is told for it,
-    /// which may get shorter while it is waited for.
+    /// Waits for the first result, or for an empty answer from all. `time` is each member's timeout and may shrink
+    /// during the wait.
     pub(super) async fn first_some(
         mut self,
         mut asked: Vec<Arc<FleetMember>>,

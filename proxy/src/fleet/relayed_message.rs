@@ -1,4 +1,4 @@
-//! Messages as they are passed on: their frames, with the epoch, and whom they may concern.
+//! Relayed messages: frames, epochs and possible recipients.
 
 use bytes::{Bytes, BytesMut};
 use trunkline_protocol::fleet::{Wanted, encode_relay};
@@ -6,20 +6,20 @@ use trunkline_protocol::service::{Audience, ServiceMessage, Stamped};
 
 use crate::shard::Shared;
 
-/// Frame of a message that entered the fleet in this epoch of this node, or of one that no epoch concerns.
+/// Relay frame of a message that entered the fleet in this epoch; 0 if epochs don't matter.
 pub(super) fn relayed(hub: &str, message: &ServiceMessage, epoch: i64) -> BytesMut {
     let mut frame = BytesMut::new();
     encode_relay(hub, &stamped(message, epoch), &mut frame);
     frame
 }
 
-/// Body of a message, with its epoch around it from the first move on.
+/// Message body, wrapped with its epoch after the first move.
 pub(super) fn stamped(message: &ServiceMessage, epoch: i64) -> Bytes {
     let body = message.to_body();
     if epoch > 0 { ServiceMessage::Stamped(Stamped { epoch, body }).to_body() } else { body }
 }
 
-/// Does something with the recipients of a message.
+/// Calls `act` with the recipients of a message.
 pub(super) fn with_wanted<R>(message: &ServiceMessage, act: impl FnOnce(&[Wanted<'_>]) -> R) -> R {
     match message.audience() {
         Some(Audience::Groups([group])) => act(&[Wanted::Group(group)]),
@@ -30,11 +30,11 @@ pub(super) fn with_wanted<R>(message: &ServiceMessage, act: impl FnOnce(&[Wanted
     }
 }
 
-/// Whether a question is about a single connection that is at this node.
+/// Whether a query concerns one connection, held by this node.
 pub(super) fn is_about_own(shared: &Shared, message: &ServiceMessage) -> bool {
     let Some(Audience::Connections([id])) = message.audience() else { return false };
     match message {
-        // Of two nodes between which a connection moves, the one that has it in the end keeps its log-in.
+        // If a connection moves between two nodes, the final owner keeps the sign-in.
         ServiceMessage::RefreshAuth(_) => shared.routes.is_here_alone(id),
         _ => shared.routes.find(id).is_some(),
     }

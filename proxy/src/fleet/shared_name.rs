@@ -1,19 +1,19 @@
-//! Names that several nodes of the fleet have: they do no harm, but people can't tell these nodes apart.
+//! Names shared by several nodes: harmless, but confusing for operators.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_protocol::fleet::{BEAT_INTERVAL_MS, LATE_AFTER_MS};
 
-/// Beats for which a name is shared before people are told. A node that has started again under its name after a power
-/// cut may seem to live until it is late.
+/// Number of beats before a shared name is reported. After a power failure, the previous start of a node may appear
+/// alive until it is late.
 const BEATS: u64 = LATE_AFTER_MS / BEAT_INTERVAL_MS + 2;
 
-/// Names that several nodes have, each with the beats since when.
+/// Shared names, with the number of beats each has been shared.
 #[derive(Debug, Default)]
 pub(super) struct SharedNames(BTreeMap<String, u64>);
 
 impl SharedNames {
-    /// Notes at a beat which names are shared; returns those of which people are to be told now.
+    /// Updates the shared names at a beat; returns those to report now.
     pub(super) fn update(&mut self, shared: BTreeSet<String>) -> Vec<String> {
         let before = std::mem::take(&mut self.0);
         let beats = |name: &String| before.get(name).map_or(1, |beats| beats.saturating_add(1));
@@ -22,7 +22,7 @@ impl SharedNames {
     }
 }
 
-/// Returns the names that are there more than once.
+/// Returns names that occur more than once.
 pub(super) fn shared<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     names.into_iter().filter(|name| !seen.insert(*name)).map(str::to_owned).collect()

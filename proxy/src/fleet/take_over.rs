@@ -1,5 +1,4 @@
-//! Take-overs of client connections: what a node asks the others when a client comes back that is not its own, and what
-//! it answers itself.
+//! Take-over of client connections: queries to other nodes when a client reconnects here, and answers to their queries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,23 +22,23 @@ use crate::shard::moving;
 use crate::shard::{AnnouncedMove, Reachability, ShardSender, Slot, SoughtConnection, TakeOver, TakenOver, short};
 use crate::upstream::{Hub, LinkHandle};
 
-/// Time in which the other nodes say whether they have a connection. One that is frozen has others wait for no longer.
+/// Timeout for finding a connection at other nodes. A frozen node delays the client no longer than this.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time in which a late node says so, once all others have answered. It has been silent for seconds, so its client is
-/// better off with a new connection.
+/// Timeout for a late node once all others have answered. The node has been silent for seconds, so a new connection
+/// serves its client better.
 const LATE_LOOK_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Time by which a node is behind that is waited for like a late one, before it counts as one.
+/// Lag from which a node gets the timeout of a late one, before it counts as late.
 const LOOK_LAG_MS: u64 = 1_500;
 
-/// Time in which the other nodes know what is wanted here, or count as late: then nobody waits for them.
+/// Time until other nodes have this node's interest or count as late; the wait then ends.
 const KNOWN_TIMEOUT: Duration = Duration::from_millis(INTEREST_STALE_MS + 500);
 
-/// Limit of the wait for late messages of the old node. The old node keeps the connection for longer.
+/// Limit of the wait for late messages from the old node, which keeps the connection for longer.
 const REST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Request for a connection, of one step.
+/// One step of a take-over request.
 #[derive(Debug, Clone)]
 pub(super) struct MoveRequest {
     pub(super) question: u64,
@@ -48,7 +47,7 @@ pub(super) struct MoveRequest {
     pub(super) connection_id: ByteString,
 }
 
-/// Take-overs of this node's fleet.
+/// Take-overs of the fleet.
 #[derive(Debug, Clone)]
 pub(super) struct TakeOvers(Fleet);
 
@@ -57,7 +56,7 @@ impl TakeOvers {
         Self(fleet.clone())
     }
 
-    /// Takes a connection over from the node that has it; it is at this shard then, without a socket.
+    /// Takes over a connection from its owner. Afterwards it is at this shard, without a socket.
     pub(super) fn begin(
         &self,
         hub: Arc<Hub>,
@@ -67,12 +66,12 @@ impl TakeOvers {
     ) -> TakeOver {
         let these = self.clone();
         let Some(runtime) = self.0.runtime().get() else { return Box::pin(async { TakenOver::Nowhere }) };
-        // Once begun it is finished, whether or not the client still waits.
+        // Runs to completion, even if the client leaves.
         let task = runtime.spawn(async move { these.take_over_now(&hub, &connection_id, &shard, sought).await });
         Box::pin(async move { task.await.unwrap_or(TakenOver::Failed) })
     }
 
-    /// Says whether the node with this boot id can be asked something now.
+    /// Whether the node with this boot id is reachable now.
     pub(super) fn reachability(&self, boot: &str) -> Reachability {
         match self
             .0
@@ -88,7 +87,7 @@ impl TakeOvers {
         }
     }
 
-    /// Time for which a member is waited for that is asked for a connection.
+    /// Timeout for a member in the search for a connection.
     fn look_time(&self, member: &FleetMember, sought: SoughtConnection) -> Duration {
         let now_ms = self.0.members().now_ms();
         let is_late = match member.state(now_ms) {
@@ -164,7 +163,7 @@ impl TakeOvers {
         TakenOver::Failed
     }
 
-    /// Waits until the old node has passed on what the app server has sent there before it read the resume: by dial-in
+    /// Waits until the old node has relayed the sends that precede the app server's receipt of the resume. By dial-in,
     /// the app server pauses only answers to calls.
     async fn await_rest(
         &self,
@@ -181,17 +180,17 @@ impl TakeOvers {
         drop(has_come.await);
     }
 
-    /// Waits until the other nodes know what is wanted here: by dial-in they pass it on.
+    /// Waits until the other nodes have this node's interest. By dial-in, they relay messages.
     async fn be_known(&self) {
         let (known, is_known) = oneshot::channel();
-        // It fails when the client waits no more.
+        // Fails when the client stops waiting.
         let Some(interest) = &self.0.shared().fleet.interest else { return };
         interest.when_all_heard(move || known.send(()).unwrap_or_default());
         drop(is_known.await);
     }
 
-    /// Answers the announcement of a node that has a connection, and lets it go or has just taken it from this node.
-    /// Then the answer comes behind all that its app server has sent here.
+    /// Answers an announced take-over, by the current owner or by a node that has just taken the connection from this
+    /// one. In the second case, the answer follows all earlier sends of the app server.
     pub(super) fn take_announced(&self, owner: ByteString, hub: ByteString, connection_id: ByteString) {
         let shared = self.0.shared();
         let index = shared.hubs.keyed(&hub).map(|hub| hub.index());
@@ -209,8 +208,8 @@ impl TakeOvers {
         }));
     }
 
-    /// Begins a new epoch of this node for a connection that is about to leave another one, or this one, and tells that
-    /// node behind all sends that have entered the fleet here before.
+    /// Begins an epoch of this node for a connection about to leave its owner, and notifies the owner after all earlier
+    /// sends.
     pub(super) fn begin_epoch(&self, owner: ByteString, hub: ByteString, connection_id: ByteString) {
         let announced = AnnouncedMove { owner, hub, connection_id };
         match (self.0.shared().fleet.moves.push(announced), self.0.runtime().get()) {
@@ -243,7 +242,7 @@ impl TakeOvers {
         }
     }
 
-    /// Asks members for a connection: the first that has it, and what it says. Each has the time that is told for it.
+    /// Queries members for a connection; returns the first owner and its answer. `time` is each member's timeout.
     async fn ask_for(
         &self,
         step: MoveStep,
@@ -270,7 +269,7 @@ impl TakeOvers {
         }
     }
 
-    /// Answers another node that asks for a connection.
+    /// Answers a take-over request of another node.
     pub(super) async fn answer_move(&self, request: MoveRequest, link: Arc<NodeLink>) {
         let MoveRequest { question, step, hub, connection_id } = request;
         let shared = self.0.shared();

@@ -1,12 +1,12 @@
-//! Memberships of users that hold for connections to come, as a new member of the fleet is told them.
+//! Users' memberships for future connections, copied to new members of the fleet.
 //!
 //! ```text
-//!  link opens ─► names of the users ─► one user after the other, as there is room ──┐
-//!                      changes meanwhile: kept here first, then told ───────────────┴─► the new member keeps the later one
+//!  link opens ─► names of the users ─► one user at a time, as room permits ──┐
+//!                concurrent changes: stored here first, then sent ───────────┴─► new member keeps the later one
 //! ```
 //!
-//! The copy may be far larger than what may wait for a node, and what clients wait for goes over the same link. So it
-//! has but a part of the room, and takes its time.
+//! The copy may be much larger than a node's queue, and shares the link with client traffic. It therefore uses only
+//! part of the queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use trunkline_protocol::service::ServiceMessage;
 use super::node_link::NodeLink;
 use crate::shard::Shared;
 
-/// Bytes that may wait for a node, or for its acknowledgement, when more of the copy is queued: twice of what is sent
-/// before an acknowledgement comes.
+/// Maximum queued and unacknowledged bytes at which more of the copy is queued: twice the bytes sent per
+/// acknowledgement.
 const COPY_RING_BYTES: usize = LINK_RING_MAX_BYTES / 2;
 
-/// Interval at which the room of a link is looked at, where there is none for the copy.
+/// Interval between checks for room on the link.
 const ROOM_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Tells a new member all memberships of users that are kept here: its clients are to have them, too.
+/// Sends all memberships stored here to a new member, whose clients need them too.
 pub(super) fn introduce_user_groups(shared: &Arc<Shared>, link: &Arc<NodeLink>) {
     let users = shared.user_groups.users();
     if users.is_empty() {
@@ -46,8 +46,8 @@ pub(super) fn introduce_user_groups(shared: &Arc<Shared>, link: &Arc<NodeLink>) 
     });
 }
 
-/// Keeps a change of a user's memberships before other nodes are told. A copy for a new member then has the change, or
-/// goes before it; nobody minds that it is kept a second time where it is applied, which also says why it can't be.
+/// Stores a membership change before other nodes receive it, so a concurrent copy contains or precedes it. The later
+/// apply stores it again, harmlessly, and reports failures.
 pub(super) fn keep_first(shared: &Shared, hub: &str, message: &ServiceMessage) {
     if message.outlasts_connections() {
         drop(shared.user_groups.note(hub, message));
