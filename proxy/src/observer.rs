@@ -1,11 +1,11 @@
-//! The observer: snapshots of this node and of the fleet, lists of clients, taps. The admin port shows them.
+//! The observer: snapshots of this node and the fleet, client lists and taps, served on the admin port.
 //!
 //! ```text
 //!  page, top, curl ──► fleet ─┬─► this node: counters, and shards in short steps
 //!                             └─► other nodes, over node links: the request with scope=node
 //! ```
 //!
-//! But for the samples of the timeline nothing is gathered while nobody asks. Concurrent callers share one snapshot.
+//! Apart from timeline samples, data is gathered only on request. Concurrent callers share one snapshot.
 
 mod announcement;
 mod client_filter;
@@ -100,13 +100,13 @@ pub use trace_line::{
     TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine, TraceNodeLine, TraceNodeState,
 };
 
-/// Event streams that a node keeps open at a time.
+/// Maximum number of event streams open on a node.
 pub(crate) const STREAMS_MAX: usize = 32;
 
-/// Target of a request for a peer's own timeline.
+/// Request target of a peer's own timeline.
 const TIMELINE_OF_NODE: &str = "/api/timeline?scope=node";
 
-/// Inspects this node and, over the links between nodes, the others.
+/// Inspects this node and, over node links, the others.
 #[derive(Debug, Clone)]
 pub(crate) struct Observer {
     node: Arc<NodeInspector>,
@@ -138,24 +138,23 @@ impl Observer {
         Self { node, peers, announcer, rebalancer, revoker, fleet, timeline, streams }
     }
 
-    /// Returns the inspector of this node alone.
+    /// Returns the inspector of this node.
     #[must_use]
     pub(crate) fn node(&self) -> &NodeInspector {
         &self.node
     }
 
-    /// Returns a snapshot of this node and its peers; `None` when the node is stopping.
+    /// Returns a snapshot of this node and its peers; `None` during shutdown.
     pub(crate) async fn fleet(&self) -> Option<Arc<FleetSnapshot>> {
         self.fleet.get(Freshness::Recent).await
     }
 
-    /// Asks all nodes for numbers that are counted now; takes some seconds where nodes have just come or give no
-    /// answer.
+    /// Queries current numbers from all nodes. Takes some seconds if nodes are new or do not answer.
     pub(crate) async fn fresh_fleet(&self) -> FleetSnapshot {
         fleet_snapshot::gather(&self.node, &self.peers, Freshness::Asked).await
     }
 
-    /// Returns the timelines of all nodes, from a time in milliseconds since 1970 on.
+    /// Returns the timelines of all nodes since a time in milliseconds since 1970.
     pub(crate) async fn timeline(&self, since_ms: u64) -> FleetTimeline {
         let answers = self.peers.ask_all(&PeerRequest::get(format!("{TIMELINE_OF_NODE}&since={since_ms}"))).await;
         let mut all = self.own_timeline(since_ms);
@@ -169,20 +168,20 @@ impl Observer {
         all
     }
 
-    /// Returns the timeline of this node, from a time in milliseconds since 1970 on.
+    /// Returns the timeline of this node since a time in milliseconds since 1970.
     #[must_use]
     pub(crate) fn own_timeline(&self, since_ms: u64) -> FleetTimeline {
         let nodes = vec![self.timeline.since(since_ms)];
         FleetTimeline { at_ms: unix_ms(), step_ms: SAMPLE_INTERVAL_MS, nodes, missing: Vec::new() }
     }
 
-    /// Returns the permit for one event stream; `None` when too many are open.
+    /// Returns a permit for an event stream; `None` at the limit.
     #[must_use]
     pub(crate) fn stream(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.streams).try_acquire_owned().ok()
     }
 
-    /// Lists some of the client connections of all nodes, node by node; `None` when no node knows the hub.
+    /// Lists client connections of all nodes, node by node; `None` if no node has the hub.
     pub(crate) async fn clients(&self, filter: &ClientFilter) -> Option<ListPage<ClientSummary>> {
         let (fleet, after) = (self.fleet().await?, filter.after.clone().unwrap_or_default());
         let (mut page, mut is_known) = (ListPage::default(), false);
@@ -225,7 +224,7 @@ impl Observer {
         self.peers.ask(instance, &request).await?.read().ok()
     }
 
-    /// Lists some of the groups of a hub, or of its users, over all nodes; `None` when no node knows the hub.
+    /// Lists groups or users of a hub across all nodes; `None` if no node has the hub.
     pub(crate) async fn names(
         &self,
         kind: NameKind,
@@ -233,7 +232,7 @@ impl Observer {
         after: Option<String>,
         limit: usize,
     ) -> Option<NamePage> {
-        // One more than is shown tells whether there is more.
+        // One extra row shows whether there is another page.
         let target = list_target(kind.path(), limit + 1, &[("hub", Some(hub)), ("after", after.as_deref())]);
         let request = PeerRequest::get(target);
         let others = self.peers.ask_all(&request);
@@ -248,7 +247,7 @@ impl Observer {
         Some(sum.into_page(limit))
     }
 
-    /// Returns the details of a client connection of any node.
+    /// Returns the details of a client connection at any node.
     pub(crate) async fn client(&self, id: &str) -> Option<ClientDetails> {
         if let Some(details) = self.node.client(id).await {
             return Some(details);
@@ -256,7 +255,7 @@ impl Observer {
         self.first_answer(&format!("/api/clients/{}?scope=node", quoted(id))).await
     }
 
-    /// Closes a client connection of any node; `false` when no node has it.
+    /// Closes a client connection at any node; `false` if not found.
     pub(crate) async fn close(&self, id: &str, reason: Option<String>) -> bool {
         if self.node.close(id, reason.clone()).await {
             return true;
@@ -268,49 +267,50 @@ impl Observer {
         answers.iter().flat_map(|(_, answer)| answer).any(|answer| answer.status == StatusCode::OK)
     }
 
-    /// Gives an announcement to its receivers at all nodes.
+    /// Sends an announcement to its receivers at all nodes.
     ///
     /// # Errors
-    /// When nobody has received it.
+    /// If it was not delivered at all.
     pub(crate) async fn announce(&self, announcement: Announcement) -> Result<AnnouncementReport, AnnouncementError> {
         self.announcer.announce(announcement).await
     }
 
-    /// Begins a rebalance, or only plans it; returns its plan.
+    /// Starts or, for a dry run, only plans a rebalance; returns its plan.
     ///
     /// # Errors
-    /// When another one runs in the fleet, or the goal can't be reached.
+    /// If another rebalance is running in the fleet, or the goal is unreachable.
     pub(crate) async fn rebalance(&self, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
         self.rebalancer.begin(request).await
     }
 
-    /// Returns the progress of the fleet's rebalance, or of the last one.
+    /// Returns the progress of the fleet's current or last rebalance.
     pub(crate) async fn rebalance_progress(&self) -> RebalanceReport {
         self.rebalancer.report().await
     }
 
-    /// Returns the progress of this node's rebalance, or of its last one.
+    /// Returns the progress of this node's current or last rebalance.
     #[must_use]
     pub(crate) fn own_rebalance(&self) -> RebalanceReport {
         self.rebalancer.own()
     }
 
-    /// Stops the fleet's rebalance; `None` if none runs.
+    /// Stops the fleet's rebalance; `None` if none is running.
     pub(crate) async fn stop_rebalance(&self) -> Option<RebalanceReport> {
         self.rebalancer.stop().await
     }
 
-    /// Stops this node's rebalance; `None` if none runs.
+    /// Stops this node's rebalance; `None` if none is running.
     pub(crate) fn stop_own_rebalance(&self) -> Option<RebalanceReport> {
         self.rebalancer.stop_own()
     }
 
-    /// Sends some clients of this node elsewhere within a second, for the rebalance of another node.
+    /// Makes some clients of this node reconnect elsewhere within a second, for a rebalance coordinated by another
+    /// node.
     pub(crate) async fn shed(&self, clients: u64) -> ShedAnswer {
         self.rebalancer.shed(clients).await
     }
 
-    /// Returns what any node remembers of a connection: that it is open, or how it ended.
+    /// Returns any node's record of a connection: open, or how it ended.
     pub(crate) async fn past(&self, id: &str) -> Option<Value> {
         if let Some(past) = self.node.past(id) {
             return Some(past);
@@ -318,10 +318,10 @@ impl Observer {
         self.first_answer(&format!("/api/why/{}?scope=node", quoted(id))).await
     }
 
-    /// Opens a tap on a client connection of this node, with the permit for its stream.
+    /// Opens a tap on a client connection of this node, with a stream permit.
     ///
     /// # Errors
-    /// When the connection is not here, or no more can be tapped.
+    /// If the connection is not here, or a limit is reached.
     pub(crate) async fn tap(
         &self,
         id: &str,
@@ -333,7 +333,7 @@ impl Observer {
         self.with_permit(self.node.tap(id, payloads)).await
     }
 
-    /// Returns the event stream of the peer that taps one of its clients.
+    /// Returns the event stream of the peer that taps the client.
     pub(crate) async fn tap_of_peer(&self, id: &str, payloads: PayloadView) -> Option<Response<Incoming>> {
         let target = format!("/api/clients/{}/watch?scope=node&payloads={}", quoted(id), payloads.label());
         self.peers.find(&target).await
@@ -342,29 +342,29 @@ impl Observer {
     /// Revokes access tokens at all nodes.
     ///
     /// # Errors
-    /// When they are revoked nowhere.
+    /// If no node has revoked them.
     pub(crate) async fn revoke(&self, order: RevocationOrder) -> Result<RevocationReport, RevocationError> {
         self.revoker.revoke(order).await
     }
 
-    /// Revokes access tokens at this node, for another one.
+    /// Revokes access tokens at this node, for another node.
     ///
     /// # Errors
-    /// When they are not.
+    /// If the revocation fails.
     pub(crate) async fn revoke_own(&self, order: &RevocationOrder) -> Result<RevokedAnswer, RevocationError> {
         self.revoker.revoke_own(order).await
     }
 
-    /// Lists the newest revocations that this node keeps, of a user if one is named.
+    /// Lists the newest revocations of this node, optionally of one user.
     #[must_use]
     pub(crate) fn revocations(&self, user: Option<&str>, limit: usize) -> RevocationList {
         self.revoker.list(user, limit)
     }
 
-    /// Begins to record clients of a hub on this node, with the permit for its stream.
+    /// Starts recording the clients of a hub on this node, with a stream permit.
     ///
     /// # Errors
-    /// When the hub is not known here, or no more can be recorded.
+    /// If the hub is unknown here, or a limit is reached.
     pub(crate) async fn record(
         &self,
         choice: &WatchChoice,
@@ -372,10 +372,10 @@ impl Observer {
         self.with_permit(HubRecording::open(self.node.shared(), choice)).await
     }
 
-    /// Begins a live trace of this node alone, with the permit for its stream.
+    /// Starts a live trace of this node, with a stream permit.
     ///
     /// # Errors
-    /// When the hub is not known here, or no more can be traced.
+    /// If the hub is unknown here, or a limit is reached.
     pub(crate) async fn trace_node(
         &self,
         choice: &WatchChoice,
@@ -383,16 +383,16 @@ impl Observer {
         self.with_permit(NodeTrace::open(self.node.shared(), choice)).await
     }
 
-    /// Begins a live trace of all nodes, with the permit for its stream.
+    /// Starts a live trace of all nodes, with a stream permit.
     ///
     /// # Errors
-    /// As those of [`trace_node`](Self::trace_node), for this node.
+    /// Errors of [`trace_node`](Self::trace_node) at this node.
     pub(crate) async fn trace(&self, choice: WatchChoice) -> Result<(FleetTrace, OwnedSemaphorePermit), WatchError> {
         let (own, permit) = self.trace_node(&choice).await?;
         Ok((FleetTrace::new(self.peers.clone(), own, choice), permit))
     }
 
-    /// Opens a watch with the permit for its stream.
+    /// Opens a watch with a stream permit.
     async fn with_permit<T>(
         &self,
         open: impl Future<Output = Result<T, WatchError>>,
@@ -408,7 +408,7 @@ impl Observer {
     }
 }
 
-/// Builds the request target for a peer's own part of a list.
+/// Builds the target of a peer's own part of a list.
 fn list_target(list: &str, limit: usize, given: &[(&str, Option<&str>)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("scope", "node").append_pair("limit", &limit.to_string());
@@ -416,7 +416,7 @@ fn list_target(list: &str, limit: usize, given: &[(&str, Option<&str>)]) -> Stri
     format!("/api/{list}?{}", query.finish())
 }
 
-/// Percent-encodes an id for a path.
+/// Percent-encodes an id for use in a path.
 fn quoted(id: &str) -> String {
     utf8_percent_encode(id, NON_ALPHANUMERIC).to_string()
 }

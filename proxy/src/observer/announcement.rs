@@ -1,11 +1,11 @@
-//! Announcements: an operator's message to the clients of a hub, at all nodes of the fleet.
+//! Announcements: messages from an operator to the clients of a hub, at all nodes of the fleet.
 //!
 //! ```text
 //!  announcement ──► one invocation, in both hub protocols ─┬─► shards of this node ──────────────► number of receivers
 //!                                                          └─► nodes that may have receivers ────► ack of each
 //! ```
 //!
-//! The receivers of a node are counted by its shards when they deliver: both are commands of one batch.
+//! Shards count the receivers as they deliver; both commands belong to one batch.
 
 use std::sync::Arc;
 
@@ -19,15 +19,15 @@ use trunkline_protocol::service::{BroadcastData, GroupBroadcastData, Payloads, S
 
 use crate::fleet::{Fleet, FleetDelivery, FleetEntry};
 
-/// Announcements under way at a time. One that waits for a silent node takes some seconds.
+/// Maximum number of concurrent announcements. A silent node delays one by some seconds.
 const UNDER_WAY_MAX: usize = 32;
 
-/// Message of an operator to clients of one hub.
+/// Message from an operator to clients of one hub.
 #[derive(Debug)]
 pub(crate) struct Announcement {
     pub(crate) hub: String,
     pub(crate) to: Announcees,
-    /// Method that is invoked at the clients.
+    /// Client method to invoke.
     pub(crate) target: String,
     pub(crate) arguments: Vec<JsonText>,
 }
@@ -40,19 +40,19 @@ pub(crate) enum Announcees {
     User(String),
 }
 
-/// Outcome of an announcement.
+/// Result of an announcement.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AnnouncementReport {
-    /// Nodes that have given it to their receivers, this one included; a node without receivers counts, too.
+    /// Nodes that delivered it, including this one and nodes without receivers.
     pub nodes: u64,
-    /// Names of the nodes that did not answer.
+    /// Names of nodes without an answer.
     pub missing: Vec<String>,
-    /// Clients that it was given to.
+    /// Number of receiving clients.
     pub clients: u64,
 }
 
-/// Reason why nothing was announced.
+/// Reason for a failed announcement.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AnnouncementError {
     #[error("no node that answers has this hub")]
@@ -67,7 +67,7 @@ pub(crate) enum AnnouncementError {
     Stopping,
 }
 
-/// Announcer of this node; its clones are one. Announcements arrive in the order in which they begin.
+/// Announcer of this node; clones share it. Announcements are delivered in starting order.
 #[derive(Debug, Clone)]
 pub(super) struct Announcer(Arc<AnnouncerState>);
 
@@ -75,7 +75,7 @@ pub(super) struct Announcer(Arc<AnnouncerState>);
 struct AnnouncerState {
     fleet: FleetEntry,
     under_way: Arc<Semaphore>,
-    /// Turn of the announcement that is given to shards and nodes; the next one follows it everywhere.
+    /// Lock held while an announcement is queued to shards and nodes, so that the order is the same everywhere.
     turn: AsyncMutex<()>,
 }
 
@@ -85,14 +85,14 @@ impl Announcer {
         Self(Arc::new(AnnouncerState { fleet: FleetEntry::of(&fleet), under_way, turn: AsyncMutex::default() }))
     }
 
-    /// Gives an announcement to its receivers at all nodes.
+    /// Sends an announcement to its receivers at all nodes.
     ///
     /// # Errors
-    /// When nobody has received it.
+    /// If it was not delivered at all.
     pub(super) async fn announce(&self, announcement: Announcement) -> Result<AnnouncementReport, AnnouncementError> {
         let permit = self.0.under_way.clone().try_acquire_owned().map_err(|_| AnnouncementError::TooMany)?;
         let announcer = self.0.clone();
-        // In a task of its own: a caller that goes away leaves nothing announced by half.
+        // Runs in its own task, so a disconnecting caller can't interrupt it halfway.
         let announcing = tokio::spawn(async move {
             let _permit = permit;
             announcer.announce(&announcement).await
@@ -112,7 +112,7 @@ impl AnnouncerState {
         let delivery = self.fleet.begin_delivery(&hub, message).await;
         drop(turn);
         let FleetDelivery { nodes, missing, clients, is_known } = delivery.await;
-        // A node that has not answered may have it.
+        // A node without an answer may have the hub.
         if !is_known && missing.is_empty() {
             return Err(AnnouncementError::UnknownHub);
         }
@@ -124,7 +124,7 @@ impl AnnouncerState {
 }
 
 impl Announcement {
-    /// Builds the service message, as an app server would send it.
+    /// Builds the service message in the form sent by app servers.
     fn message(&self) -> Result<ServiceMessage, PayloadError> {
         let payloads = Payloads::invocation(None, &self.target, &self.arguments)?;
         Ok(match &self.to {

@@ -1,15 +1,15 @@
-//! Selection of client connections: filters, and cursors into the list of all connections of all nodes.
+//! Selection of client connections: filters, and cursors into the list across all nodes.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::shard::Slot;
 
-/// Conditions on listed client connections, and the part of the list that is asked for.
+/// Filter of listed client connections, and the requested page.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ClientFilter {
     pub hub: Option<String>,
-    /// A group of `hub`.
+    /// Group within the `hub`.
     pub group: Option<String>,
     pub user: Option<String>,
     pub node: Option<String>,
@@ -17,7 +17,7 @@ pub(crate) struct ClientFilter {
     pub limit: usize,
 }
 
-/// Position in the list of all client connections, which is ordered by node, instance, shard and slot.
+/// Position in the list of all client connections, ordered by node, instance, shard and slot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ClientCursor {
     pub(super) node: String,
@@ -27,12 +27,12 @@ pub(crate) struct ClientCursor {
 }
 
 impl ClientCursor {
-    /// Returns the position of the first connection of a node.
+    /// Position of the first connection of a node.
     pub(super) fn start_of(node: &str, instance: &str) -> Self {
         Self { node: node.into(), instance: instance.into(), shard: 0, slot: 0 }
     }
 
-    /// Returns the position of a slot of the same node.
+    /// Position of a slot at the same node.
     pub(super) fn at(&self, shard: u16, slot: Slot) -> Self {
         Self { shard, slot, ..self.clone() }
     }

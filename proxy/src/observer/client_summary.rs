@@ -1,10 +1,10 @@
-//! Summary of one client connection for lists.
+//! Summary of one client connection, for lists.
 
 use super::snapshot::ClientSummary;
 use crate::shard::{ClientRow, Shared};
 use crate::upstream::{AppServerId, HubIndex};
 
-/// Builds the summary from what its shard tells.
+/// Builds the summary from a row of the client's shard.
 pub(super) fn summary(shared: &Shared, row: &ClientRow) -> ClientSummary {
     let hub = shared.hubs.at(row.hub);
     ClientSummary {
@@ -22,7 +22,7 @@ pub(super) fn summary(shared: &Shared, row: &ClientRow) -> ClientSummary {
     }
 }
 
-/// Returns the name of an app server of a hub, as long as it has links.
+/// Name of an app server of a hub, while it has links.
 pub(super) fn app_name(shared: &Shared, hub: HubIndex, app: AppServerId) -> Option<String> {
     Some(shared.hubs.at(hub)?.pool_of(app)?.app().name.clone())
 }

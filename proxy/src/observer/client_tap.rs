@@ -1,4 +1,4 @@
-//! Taps: the newest messages of one client connection, read from its shard until their reader goes.
+//! Taps: the latest messages of one client connection, read from its shard while the stream is open.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,42 +12,41 @@ use crate::shard::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TappedMessage {
-    /// Its number in the tap, from 1.
+    /// Sequence number in the tap, from 1.
     pub number: u64,
-    /// Time, in milliseconds since 1970.
+    /// Time in milliseconds since 1970.
     pub at_ms: u64,
     pub way: MessageWay,
-    /// Kind of hub message, or of a raw endpoint's.
+    /// Kind of hub message, or of raw message.
     pub kind: String,
-    /// Method, where it names one.
+    /// Method name, if the message has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Id of its invocation or stream.
+    /// Id of the invocation or stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invocation_id: Option<String>,
     pub bytes: u64,
-    /// Payload as text, where that was asked for.
+    /// Payload as text, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
 }
 
-/// Report of a tap: the messages since it was read last.
+/// Messages of a tap since the last report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TapReport {
-    /// Sent by the client since the tap began.
+    /// Messages from the client since the tap began.
     pub up: WatchVolume,
-    /// Sent to the client.
+    /// Messages to the client since the tap began.
     pub down: WatchVolume,
-    /// Newest messages, oldest first.
+    /// Latest messages, oldest first.
     pub messages: Vec<TappedMessage>,
-    /// Messages before these that were not kept.
+    /// Number of earlier messages that were dropped.
     pub missed: u64,
-    /// The client connection is closed.
     pub is_over: bool,
 }
 
-/// Open tap of a shard; dropping it closes it.
+/// Open tap at a shard. Dropping it closes the tap.
 #[derive(Debug)]
 pub(crate) struct ClientTap {
     watch: NodeWatch,
@@ -55,7 +54,7 @@ pub(crate) struct ClientTap {
 }
 
 impl ClientTap {
-    /// Begins to tap a client connection of this shard.
+    /// Opens a tap on a client connection of this shard.
     pub(super) async fn open(
         shard: &ShardSender,
         client: (Slot, &str),
@@ -88,7 +87,7 @@ impl ClientTap {
 impl WatchLines for ClientTap {
     type Line = TapReport;
 
-    /// The report that the connection is closed is the last one.
+    /// Ends after the report that the connection is closed.
     async fn next(&mut self) -> Option<Vec<TapReport>> {
         if self.is_over {
             return None;

@@ -1,4 +1,4 @@
-//! Snapshot of all nodes: this one, and those of `--peers` that answer.
+//! Snapshot of all nodes: this one and the answering peers.
 
 use super::node_inspector::NodeInspector;
 use super::peer::{PeerSnapshots, Peers};
@@ -9,11 +9,11 @@ use crate::clock::unix_ms;
 /// Gathers the snapshots of all nodes.
 pub(super) async fn gather(own: &NodeInspector, peers: &Peers, freshness: Freshness) -> FleetSnapshot {
     let others = peers.snapshots(freshness).await;
-    // Last, so that its numbers are not older than theirs.
+    // Last, so that its numbers are at least as recent as the others'.
     merge(own.snapshot(freshness).await, others, peers.agree())
 }
 
-/// Puts them in order. An instance is shown once.
+/// Sorts the snapshots and removes duplicates of an instance.
 fn merge(own: Option<NodeSnapshot>, others: PeerSnapshots, agree: bool) -> FleetSnapshot {
     let PeerSnapshots { nodes: others, missing, unreachable } = others;
     let mut nodes: Vec<NodeSnapshot> = own.into_iter().collect();

@@ -1,13 +1,13 @@
-//! Live trace of the fleet: this node's own, and those of the other nodes, each read over a channel of its own.
+//! Live trace of the fleet: the local trace plus one channel to each other node.
 //!
 //! ```text
-//!  own NodeTrace ─────────────┐
-//!  n2: asked ─► its lines ────┼─► lines as they come, with news of who takes part
-//!  n3: asked ─► refused ──────┘
+//!  own NodeTrace ────────────────┐
+//!  n2: request ─► trace lines ───┼─► merged lines, with notices of nodes that take part
+//!  n3: request ─► refused ───────┘
 //! ```
 //!
-//! A node that joins while it runs is asked, too; one whose lines break off is told as missing, and asked again. What
-//! each node tells is bounded there, and nothing is kept here: a slow reader is waited for by all of them.
+//! A node that joins later is added. A node with a broken stream is reported as missing, then retried. Each node limits
+//! its own output, and nothing is buffered here: a slow reader blocks all sources.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -29,49 +29,49 @@ use crate::fleet::{ANSWER_TIMEOUT, FleetMember};
 use crate::net::line_stream::LineStream;
 use crate::shard::WatchSubject;
 
-/// Interval at which the members of the fleet are looked at.
+/// Interval between checks for new members.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time after which a node that could not be read is asked again.
+/// Delay before a failed node is queried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// Time that the nodes have for their last lines, once the trace is over.
+/// Time allowed for the nodes' last lines after the trace ends.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// Largest body of a refusal.
+/// Maximum body of a refusal.
 const REFUSAL_MAX_BYTES: usize = 64 * 1024;
 
-/// Lines of one source.
+/// Events from one source.
 #[derive(Debug)]
 enum SourceNews {
     Lines(Vec<TraceLine>),
-    /// The other node of this boot id has begun.
+    /// The stream of the node with this boot id has begun.
     Following(String),
-    /// The other node of this boot id takes no part, for this reason.
+    /// The node with this boot id does not take part, and why.
     Missing(String, MissingCause),
-    /// The own trace is over.
+    /// Last lines of the local trace.
     OwnEnd(Vec<TraceLine>),
 }
 
-/// Reason why a node takes no part.
+/// Reason why a node does not take part.
 #[derive(Debug)]
 enum MissingCause {
-    /// It has answered no; asking again is no use.
+    /// Refused; not queried again.
     Refused(String),
-    /// Its answer or its lines broke off.
+    /// The response or stream broke off.
     Broken(String),
 }
 
-/// Other node, as the trace knows it.
+/// State of another node in the trace.
 #[derive(Debug)]
 struct AskedNode {
     name: String,
-    /// Time at which it may be asked again; `None` while it is asked or followed, or has refused.
+    /// Next retry. `None` while a request or stream is active, or after a refusal.
     again_at: Option<Instant>,
     told: Option<TraceNodeState>,
 }
 
-/// Running trace of the fleet; dropping it ends it at all nodes.
+/// Running trace of the fleet. Dropping it stops the trace at all nodes.
 pub(crate) struct FleetTrace {
     peers: Arc<Peers>,
     choice: WatchChoice,
@@ -81,16 +81,16 @@ pub(crate) struct FleetTrace {
     ends_at: Instant,
     sources: SelectAll<BoxStream<'static, SourceNews>>,
     nodes: HashMap<String, AskedNode>,
-    /// Addresses of the configuration that lead to no node, and were told.
+    /// Configured addresses already reported as leading to no node.
     unreachable: HashSet<String>,
     look: Interval,
-    /// Last line, once the own trace is over.
+    /// Final line, once the local trace is over.
     last: Option<TraceLine>,
     is_over: bool,
 }
 
 impl FleetTrace {
-    /// Adds the traces of the other nodes to the one of this node.
+    /// Adds the traces of the other nodes to the local one.
     pub(super) fn new(peers: Arc<Peers>, mut own: NodeTrace, choice: WatchChoice) -> Self {
         let seconds = choice.seconds.unwrap_or(TRACE_SECONDS_DEFAULT);
         let (name, header) = (own.node().to_owned(), own.take_header());
@@ -112,7 +112,7 @@ impl FleetTrace {
         }
     }
 
-    /// Takes what the other nodes tell behind the end; the last line at last.
+    /// Collects remaining lines of other nodes, then the final line.
     async fn last_lines(&mut self) -> Option<Vec<TraceLine>> {
         match timeout_at(self.ends_at + LAST_LINES, self.sources.next()).await {
             Ok(Some(news)) => Some(self.take(news)),
@@ -145,14 +145,14 @@ impl FleetTrace {
         }
     }
 
-    /// Tells the state of another node if that is news.
+    /// Reports the state of another node if it has changed.
     fn tell(&mut self, boot: &str, state: TraceNodeState, problem: Option<String>) -> Vec<TraceLine> {
         let Some(node) = self.nodes.get_mut(boot).filter(|node| node.told != Some(state)) else { return Vec::new() };
         node.told = Some(state);
         vec![TraceLine::Node(TraceNodeLine { node: node.name.clone(), state, problem })]
     }
 
-    /// Asks the nodes that were not asked yet, and those whose lines broke off; tells addresses that lead to no node.
+    /// Queries new nodes and nodes due for a retry; reports addresses without a node.
     fn look_at_members(&mut self) -> Vec<TraceLine> {
         let now = Instant::now();
         for member in self.peers.members().iter() {
@@ -162,7 +162,7 @@ impl FleetTrace {
                 told: None,
             });
             if node.again_at.take_if(|at| *at <= now).is_some() {
-                // Whole ones, so that it does not end before this node's own.
+                // Rounded up, so that it lasts as long as the local trace.
                 let seconds = (self.ends_at.saturating_duration_since(now)).as_millis().div_ceil(1_000);
                 let seconds = u64::try_from(seconds).unwrap_or(u64::MAX).clamp(1, self.seconds);
                 let target = target(&self.choice, seconds);
@@ -207,7 +207,7 @@ impl fmt::Debug for FleetTrace {
     }
 }
 
-/// Lines of the own trace, the last of them marked.
+/// Lines of the local trace; the last ones are marked.
 fn own_lines(own: NodeTrace) -> impl Stream<Item = SourceNews> {
     stream::unfold(own, |mut own| async move {
         let lines = own.next().await?;
@@ -216,7 +216,7 @@ fn own_lines(own: NodeTrace) -> impl Stream<Item = SourceNews> {
     })
 }
 
-/// Lines of another node, from the request on.
+/// Lines of another node, starting with the request.
 fn lines_of(peers: Arc<Peers>, member: Arc<FleetMember>, target: String) -> impl Stream<Item = SourceNews> {
     enum Stage {
         Asking(Arc<Peers>, Arc<FleetMember>, String),
@@ -238,10 +238,10 @@ fn lines_of(peers: Arc<Peers>, member: Arc<FleetMember>, target: String) -> impl
                     Ok(TraceLine::Header(_)) => {
                         Some((SourceNews::Following(boot.clone()), Stage::Reading(boot, lines)))
                     }
-                    // The own end says that.
+                    // The local trace reports its end.
                     Ok(TraceLine::End(end)) if end.reason == "time" => None,
                     Ok(line) => Some((SourceNews::Lines(vec![line]), Stage::Reading(boot, lines))),
-                    // An empty line, or what a newer node has learnt to tell.
+                    // An empty line, or a line of a newer version.
                     Err(_) => Some((SourceNews::Lines(Vec::new()), Stage::Reading(boot, lines))),
                 },
                 Ok(None) => {
@@ -276,7 +276,7 @@ async fn ask(peers: &Peers, member: &FleetMember, target: &str) -> Result<LineSt
     Err(MissingCause::Refused(problem))
 }
 
-/// Builds the request target for another node's own trace.
+/// Builds the target of another node's own trace.
 fn target(choice: &WatchChoice, seconds: u64) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("scope", "node").append_pair("seconds", &seconds.to_string());

@@ -1,29 +1,29 @@
-//! Parts of what a client's transport carries: single messages, with what names them. Pure.
+//! Splits a client's transport data into single messages with their names. Pure.
 
 use bytes::Bytes;
 use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, next_frame};
 
 use crate::shard::kind_name;
 
-/// Larger messages are not read.
+/// Maximum size of a message that is parsed.
 const READ_MAX_BYTES: usize = 1024 * 1024;
 
-/// One hub message, with its bytes.
+/// One hub message and its bytes.
 #[derive(Debug)]
 pub struct HubPart {
-    /// All its bytes, framing included.
+    /// All bytes, framing included.
     pub whole: Bytes,
-    /// Name of its kind; `large` for one that was not read, `other` for one that can't be.
+    /// Kind of message; `large` if not parsed, `other` if unreadable.
     pub kind: &'static str,
-    /// Method, where it names one.
+    /// Method name, if the message has one.
     pub target: Option<String>,
-    /// Id of its invocation or stream.
+    /// Id of the invocation or stream.
     pub invocation_id: Option<String>,
     pub(super) message: Option<HubMessage>,
 }
 
-/// Takes the whole messages off the front of `bytes`. Keep-alives, acknowledgements and close messages are left out:
-/// each side sends them for itself.
+/// Splits complete messages off the front of `bytes`. Skips pings, acknowledgements and close messages, which each side
+/// generates itself.
 #[must_use]
 pub fn take_parts(protocol: HubProtocol, bytes: &mut Bytes) -> Vec<HubPart> {
     let mut parts = Vec::new();

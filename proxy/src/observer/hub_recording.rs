@@ -1,4 +1,4 @@
-//! Recording of a hub's clients on this node, as lines of JSON.
+//! Recording of a hub's clients on this node, as JSON lines.
 
 use std::collections::VecDeque;
 
@@ -7,22 +7,22 @@ use super::recorded_message::lines;
 use super::recording_line::{FORMAT, LossLine, RecordingHeader, RecordingLine, VERSION};
 use crate::shard::{Shared, WatchDetail, WatchLoss, WatchPiece};
 
-/// Maximum number of pieces that are decoded at a time: other tasks of the thread have their turn after them.
+/// Maximum number of pieces decoded before yielding to other tasks.
 const PIECES_MAX: usize = 256;
 
-/// Running recording; dropping it ends it.
+/// Running recording. Dropping it stops the recording.
 #[derive(Debug)]
 pub(crate) struct HubRecording {
     watch: NodeWatch,
     /// First line, until it is taken.
     header: Option<RecordingHeader>,
     payloads: PayloadView,
-    /// Pieces in order whose lines come next.
+    /// Ordered pieces still to be written as lines.
     ready: VecDeque<WatchPiece>,
 }
 
 impl HubRecording {
-    /// Begins to record the clients that are here, and those that open from now on.
+    /// Starts recording existing and new clients.
     pub(crate) async fn open(shared: &Shared, choice: &WatchChoice) -> Result<Self, WatchError> {
         let watch = NodeWatch::open(shared, choice, WatchDetail::Bytes).await?;
         let header = RecordingHeader {

@@ -1,11 +1,11 @@
-//! Lines of JSON, as recordings and traces are written.
+//! JSON lines of recordings and traces.
 
 use serde::Serialize;
 
-/// Writes a line, with its end.
+/// Serializes a value as one line.
 #[must_use]
 pub fn json_line(line: &impl Serialize) -> String {
-    // Texts, numbers and lists can always be written.
+    // Strings, numbers and lists always serialize.
     let mut text = serde_json::to_string(line).unwrap_or_default();
     text.push('\n');
     text

@@ -1,11 +1,11 @@
-//! Lenient reading of any encoded value as JSON, to look for secrets in it: bytes and extension types become texts.
+//! Lenient conversion of any encoded value to JSON, for finding secrets. Bytes and extension types become text.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Value whose names and texts are kept, and whose bytes are not.
+/// Value with all names and text, but without binary data.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct LenientValue(pub(super) Value);
 
@@ -45,7 +45,7 @@ impl<'de> Visitor<'de> for LenientVisitor {
     }
 
     fn visit_bytes<E>(self, value: &[u8]) -> Result<Value, E> {
-        // A text may be sent as bytes.
+        // Text may be encoded as bytes.
         Ok(std::str::from_utf8(value).map_or_else(|_| format!("({} bytes)", value.len()), Into::into).into())
     }
 
@@ -62,7 +62,7 @@ impl<'de> Visitor<'de> for LenientVisitor {
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        // An extension type: its number and its bytes.
+        // Extension type: its number and bytes.
         deserializer.deserialize_any(self)
     }
 
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn values_that_json_does_not_know_are_read_around() {
-        // {"a": bytes 01 ff, "at": a timestamp of 32 bits, 5: [nil, 1.5, -1]}
+        // {"a": bytes 01 ff, "at": a 32-bit timestamp, 5: [nil, 1.5, -1]}
         let map = b"\x83\xa1a\xc4\x02\x01\xff\xa2at\xd6\xff\x00\x00\x00\x01\x05\x93\xc0\xcb\x3f\xf8\0\0\0\0\0\0\xff";
         let value = read(map).unwrap();
         assert_eq!((&value["a"], &value["5"]), (&json!("(2 bytes)"), &json!([null, 1.5, -1])));

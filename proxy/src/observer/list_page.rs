@@ -1,22 +1,22 @@
-//! Pages of lists. A page of names is exact over all shards and nodes: whoever has one of the first names has it among
-//! its own first ones.
+//! Pages of lists. Pages of names are exact across shards and nodes: any holder of one of the first names returns it
+//! among its own first names.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Part of a list, and the position at which it continues.
+/// Page of a list, and the position of the next page.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ListPage<T> {
     pub items: Vec<T>,
-    /// The `after` of the next page; `None` on the last one.
+    /// `after` value of the next page; `None` on the last one.
     pub next: Option<String>,
-    /// Length of the whole list, where it is known without counting.
+    /// Length of the whole list, if available without counting.
     pub total: Option<u64>,
 }
 
-/// Page of names with the numbers of their client connections.
+/// Page of names with their numbers of client connections.
 pub(crate) type NamePage = ListPage<(String, u64)>;
 
 /// Kind of a listed name.
@@ -27,7 +27,7 @@ pub(crate) enum NameKind {
 }
 
 impl NameKind {
-    /// Returns the last part of the path of its list in the API.
+    /// Last path segment of the list in the API.
     #[must_use]
     pub(crate) fn path(self) -> &'static str {
         match self {
@@ -37,7 +37,7 @@ impl NameKind {
     }
 }
 
-/// Sum of names over several shards or nodes.
+/// Merged names of several shards or nodes.
 #[derive(Debug, Default)]
 pub(super) struct NameSum(BTreeMap<String, u64>);
 
@@ -46,7 +46,7 @@ impl NameSum {
         names.into_iter().for_each(|(name, clients)| *self.0.entry(name).or_default() += clients);
     }
 
-    /// Returns the first names.
+    /// Returns the first `limit` names.
     pub(super) fn into_page(self, limit: usize) -> NamePage {
         let is_more = self.0.len() > limit;
         let items: Vec<_> = self.0.into_iter().take(limit).collect();

@@ -1,6 +1,6 @@
-//! Inspection of this node: its snapshot, its client connections, groups and users, and what became of connections.
+//! Inspection of this node: snapshot, client connections, groups, users, and records of ended connections.
 //!
-//! Shards are inspected in short steps, because they serve nobody meanwhile.
+//! Shards are inspected in short steps, because inspection blocks them.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::clock::unix_ms;
 use crate::shard::{ClientSelection, Location, NameSearch, ShardSender, Shared};
 use crate::upstream::HubIndex;
 
-/// Lists that are read at a time; more wait.
+/// Maximum number of lists read concurrently; further requests wait.
 const LISTS_MAX: usize = 8;
 
 /// Reads this node's shards and counters.
@@ -35,7 +35,7 @@ pub(crate) struct NodeInspector {
 }
 
 impl NodeInspector {
-    /// Starts the snapshot cache of this node. Needs a runtime.
+    /// Starts the snapshot cache. Needs a runtime.
     pub(super) fn new(readiness: Readiness, rebalance: RebalanceBoard) -> Self {
         let shared = readiness.shared().clone();
         let snapshots =
@@ -43,20 +43,20 @@ impl NodeInspector {
         Self { shared, snapshots, lists: Semaphore::new(LISTS_MAX) }
     }
 
-    /// Returns the id of this start of the node.
+    /// Boot id of this node.
     #[must_use]
     pub(crate) fn instance(&self) -> &str {
         &self.shared.boot
     }
 
-    /// Returns a snapshot of this node with its age; `None` when it is stopping.
+    /// Returns a snapshot with its age; `None` during shutdown.
     pub(crate) async fn snapshot(&self, freshness: Freshness) -> Option<NodeSnapshot> {
         let snapshot = self.snapshots.get(freshness).await?;
         let age_ms = Some(unix_ms().saturating_sub(snapshot.at_ms));
         Some(NodeSnapshot { age_ms, ..NodeSnapshot::clone(&snapshot) })
     }
 
-    /// Lists some of this node's client connections; `None` when it does not know the hub.
+    /// Lists client connections of this node; `None` if the hub is unknown.
     pub(crate) async fn clients(&self, filter: &ClientFilter) -> Option<ListPage<ClientSummary>> {
         let _permit = self.lists.acquire().await.ok()?;
         let which = self.which(filter)?;
@@ -81,7 +81,7 @@ impl NodeInspector {
         Some(page)
     }
 
-    /// Lists some of this node's groups of a hub, or of its users; `None` when it does not know the hub.
+    /// Lists groups or users of a hub at this node; `None` if the hub is unknown.
     pub(crate) async fn names(
         &self,
         kind: NameKind,
@@ -93,7 +93,7 @@ impl NodeInspector {
         let hub = self.hub(hub)?;
         let mut sum = NameSum::default();
         for shard in self.shared.shards() {
-            // One more than is shown tells whether there is more.
+            // One extra row shows whether there is another page.
             let mut names = match kind {
                 NameKind::Users => NameSearch::users(hub, after.clone(), limit + 1),
                 NameKind::Groups => NameSearch::groups(hub, after.clone(), limit + 1),
@@ -111,7 +111,7 @@ impl NodeInspector {
         Some(sum.into_page(limit))
     }
 
-    /// Returns the details of one client connection; `None` when it is not here.
+    /// Returns the details of a client connection; `None` if it is not here.
     pub(crate) async fn client(&self, id: &str) -> Option<ClientDetails> {
         let (shard, Location { slot, .. }) = self.find(id)?;
         let wanted = id.to_owned();
@@ -129,14 +129,14 @@ impl NodeInspector {
         })
     }
 
-    /// Closes a client connection; `false` when it is not here.
+    /// Closes a client connection; `false` if it is not here.
     pub(crate) async fn close(&self, id: &str, reason: Option<String>) -> bool {
         let Some((shard, Location { slot, .. })) = self.find(id) else { return false };
         let id = id.to_owned();
         shard.inspect(move |state| state.close_by_operator(slot, &id, reason.as_deref())).await.unwrap_or_default()
     }
 
-    /// Closes the client connections of a user whose tokens were revoked; returns how many.
+    /// Closes the connections of a user with revoked tokens; returns their number.
     pub(super) async fn close_revoked(&self, user: &str) -> u64 {
         let closing = self.shared.shards().iter().map(|shard| {
             let user = user.to_owned();
@@ -148,18 +148,18 @@ impl NodeInspector {
     /// Opens a tap on a client connection of this node.
     ///
     /// # Errors
-    /// When the connection is not here, or its shard has too many taps.
+    /// If the connection is not here, or its shard has too many taps.
     pub(super) async fn tap(&self, id: &str, payloads: PayloadView) -> Result<ClientTap, WatchError> {
         let (shard, Location { slot, .. }) = self.find(id).ok_or(WatchError::UnknownClient)?;
         ClientTap::open(shard, (slot, id), payloads).await
     }
 
-    /// Returns the state that all shards share.
+    /// State shared by all shards.
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// Returns what this node remembers of a connection: that it is open, or how it ended.
+    /// Returns this node's record of a connection: open, or how it ended.
     pub(crate) fn past(&self, id: &str) -> Option<Value> {
         let node = self.shared.settings.node.as_str();
         if self.shared.routes.find(id).is_some() {
@@ -168,7 +168,7 @@ impl NodeInspector {
         self.shared.past(id).map(|past| past_record::ended(&past, node))
     }
 
-    /// Whether the client connection is here.
+    /// Whether the client connection is at this node.
     pub(super) fn has(&self, id: &str) -> bool {
         self.find(id).is_some()
     }

@@ -1,4 +1,4 @@
-//! Snapshot of this node: counters that are kept anyway, and the census of each shard.
+//! Snapshot of this node: existing counters plus a census of each shard.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -22,19 +22,19 @@ use crate::shard::{Census, ClientKind};
 use crate::shard::{ClientSelection, ShardSender, Shared};
 use crate::upstream::{AppServerId, Hub, HubIndex};
 
-/// Nodes with more client connections than this show only their numbers.
+/// Maximum number of clients for which a snapshot lists each one.
 const INDIVIDUALS_MAX: u64 = 64;
 
-/// Rates compare with the previous sample, unless it is older than this.
+/// Maximum age of the previous sample for computing rates.
 const COMPARED_AGE_MAX: Duration = Duration::from_secs(10);
 
-/// Pools in a snapshot.
+/// Maximum number of pools in a snapshot.
 const POOLS_MAX: usize = 500;
 
-/// Hubs in a snapshot.
+/// Maximum number of hubs in a snapshot.
 const HUBS_MAX: usize = 200;
 
-/// Takes snapshots of this node, and compares each with the one before.
+/// Takes snapshots of this node and computes rates from consecutive ones.
 #[derive(Debug)]
 pub(super) struct NodeSampler {
     readiness: Readiness,
@@ -42,7 +42,7 @@ pub(super) struct NodeSampler {
     before: Option<PreviousSample>,
 }
 
-/// Numbers of the previous snapshot that rates need.
+/// Values of the previous snapshot needed for rates.
 #[derive(Debug)]
 struct PreviousSample {
     at: Instant,
@@ -56,7 +56,6 @@ impl NodeSampler {
         Self { readiness, rebalance, before: None }
     }
 
-    /// Takes a snapshot now.
     pub(super) async fn sample(&mut self) -> NodeSnapshot {
         let shared = self.readiness.shared().clone();
         let kinds = census(shared.shards()).await;
@@ -93,7 +92,7 @@ impl NodeSampler {
         node
     }
 
-    /// Adds what changed since the previous snapshot.
+    /// Adds rates since the previous snapshot.
     fn compare(&mut self, node: &mut NodeSnapshot) {
         let (at, totals, stats) = (Instant::now(), totals(self.readiness.shared()), ProcessStats::read());
         let before = self.before.take().filter(|before| at - before.at <= COMPARED_AGE_MAX);

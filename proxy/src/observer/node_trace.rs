@@ -1,4 +1,4 @@
-//! Live trace of this node alone, as lines of JSON, ended by its time.
+//! Live trace of this node as JSON lines, limited in time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::shard::{
     MessageSummary, Shared, TraceHop, WatchDetail, WatchEvent, WatchLoss, WatchPiece, WatchedConnection, WatchedMessage,
 };
 
-/// Longest trace, in seconds.
+/// Maximum duration of a trace, in seconds.
 pub const TRACE_SECONDS_MAX: u64 = 600;
 
-/// Length of a trace, unless told otherwise, in seconds.
+/// Default duration of a trace, in seconds.
 pub const TRACE_SECONDS_DEFAULT: u64 = 30;
 
-/// Running trace of this node; dropping it ends it.
+/// Running trace of this node. Dropping it stops the trace.
 #[derive(Debug)]
 pub(crate) struct NodeTrace {
     shared: Arc<Shared>,
@@ -33,7 +33,7 @@ pub(crate) struct NodeTrace {
 }
 
 impl NodeTrace {
-    /// Begins to follow the clients that are here, and those that come.
+    /// Starts following existing and new clients.
     pub(super) async fn open(shared: &Arc<Shared>, choice: &WatchChoice) -> Result<Self, WatchError> {
         let watch = NodeWatch::open(shared, choice, WatchDetail::Times).await?;
         let (node, seconds) = (shared.settings.node.clone(), choice.seconds.unwrap_or(TRACE_SECONDS_DEFAULT));
@@ -43,7 +43,6 @@ impl NodeTrace {
         Ok(Self { shared: shared.clone(), watch, node, header: Some(header), ends_at, is_over: false })
     }
 
-    /// Name of the node.
     #[must_use]
     pub(super) fn node(&self) -> &str {
         &self.node
@@ -116,7 +115,7 @@ impl NodeTrace {
         }
     }
 
-    /// Number of a message of a shard among those of the node.
+    /// Node-wide number of a shard's message.
     fn number(&self, shard: usize, number: u64) -> u64 {
         number.saturating_mul(self.watch.shard_count() as u64).saturating_add(shard as u64)
     }

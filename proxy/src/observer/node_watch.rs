@@ -1,13 +1,13 @@
-//! Watch of this node's clients: begun at its shards, read in the order of time, ended when it is dropped.
+//! Watch of this node's clients: started at the shards, read in time order, stopped on drop.
 //!
 //! ```text
 //!  shard 0 ─ pieces ─┐
-//!  shard 1 ─ pieces ─┼─► held until every shard has given all of that time ─► pieces, oldest first ─► lines
+//!  shard 1 ─ pieces ─┼─► held until every shard has reported up to that time ─► pieces, oldest first ─► lines
 //! ```
 //!
-//! A client's pieces come from one shard, in order. Those of different shards are put in order by their times: a piece
-//! that is younger than the beginning of a round of questions waits for the next round. The lines made of pieces are
-//! the business of [taps](super::client_tap), [recordings](super::hub_recording) and [traces](super::node_trace).
+//! One client's pieces come from one shard, in order. Pieces of different shards are merged by time: a piece younger
+//! than the start of a polling round waits for the next round. [Taps](super::client_tap),
+//! [recordings](super::hub_recording) and [traces](super::node_trace) turn pieces into lines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,40 +24,38 @@ use crate::shard::{
 };
 use crate::upstream::Hub;
 
-/// Interval at which shards are read: often enough that their buffers last at hundreds of megabits.
+/// Poll interval of shards, short enough for their buffers to absorb hundreds of megabits per second.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Interval at which the shard of a tap is read.
+/// Poll interval of a tapped shard.
 const TAP_INTERVAL: Duration = Duration::from_millis(300);
 
-/// Whether a watch shows the payloads of messages.
+/// Whether a watch shows message payloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PayloadView {
     Hidden,
     Shown,
 }
 
-/// Choice of the clients and messages of a watch.
+/// Selection of clients and messages for a watch.
 #[derive(Debug, Clone)]
 pub(crate) struct WatchChoice {
     /// Name or path of the hub; `None` for all hubs.
     pub hub: Option<String>,
-    /// Conditions on the clients: all hold.
+    /// Conditions on the clients; all must match.
     pub subjects: Vec<WatchSubject>,
     pub payloads: PayloadView,
-    /// Seconds after which it ends; `None` for one that goes on until it is dropped.
+    /// Duration in seconds; `None` runs until dropped.
     pub seconds: Option<u64>,
 }
 
-/// Error of a watch that does not begin.
+/// Reason why a watch can't start.
 #[derive(Debug)]
 pub(crate) enum WatchError {
     UnknownHub,
-    /// The connection is not on this node.
     UnknownClient,
-    /// Too many watches run, or too many streams are open; the text says which.
+    /// Limit of watches or streams reached; the text states which.
     TooMany(String),
-    /// The node is stopping.
     Stopping,
 }
 
@@ -65,48 +63,48 @@ pub(crate) enum WatchError {
 pub(crate) trait WatchLines: Send + 'static {
     type Line: Serialize + Send;
 
-    /// Returns the next lines, perhaps none, after some time; `None` behind the last one.
+    /// Waits for the next lines, possibly an empty batch; `None` after the last one.
     fn next(&mut self) -> impl Future<Output = Option<Vec<Self::Line>>> + Send;
 }
 
 /// Pieces of all shards since the last round.
 #[derive(Debug, Default)]
 pub(super) struct WatchNews {
-    /// Pieces in the order of time, each with the index of its shard in the watch.
+    /// Pieces in time order, each with the index of its shard in the watch.
     pub(super) pieces: Vec<(usize, WatchPiece)>,
     pub(super) loss: WatchLoss,
-    /// Messages of clients since the watch began.
+    /// Messages from clients since the watch began.
     pub(super) up: WatchVolume,
-    /// Messages for clients since then.
+    /// Messages to clients since the watch began.
     pub(super) down: WatchVolume,
-    /// Reason why these are the last ones.
+    /// Set if these are the last pieces.
     pub(super) end: Option<WatchEnd>,
 }
 
-/// Reason of the end of a watch.
+/// Reason for the end of a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WatchEnd {
     Time,
-    /// A shard is gone, or was not read for too long.
+    /// A shard has stopped, or was not polled for too long.
     Stopping,
 }
 
 /// Running watch of this node.
 #[derive(Debug)]
 pub(super) struct NodeWatch {
-    /// Held so that its index means no other hub while shards follow by it.
+    /// Keeps the hub index from being reused while shards follow it.
     hub: Option<Arc<Hub>>,
     shards: Vec<(ShardSender, u64)>,
     started: Instant,
     started_ms: u64,
     interval: Duration,
     read_at: Instant,
-    /// Pieces that may be younger than some that no shard has given.
+    /// Buffers pieces until every shard has reported a later time.
     held: TimeOrder<(usize, WatchPiece)>,
 }
 
 impl PayloadView {
-    /// Returns its value in the query of a request.
+    /// Value of the query parameter.
     #[must_use]
     pub(crate) fn label(self) -> &'static str {
         match self {
@@ -117,7 +115,7 @@ impl PayloadView {
 }
 
 impl NodeWatch {
-    /// Begins to follow the clients that are here, and those that come.
+    /// Starts following existing and new clients.
     pub(super) async fn open(shared: &Shared, choice: &WatchChoice, detail: WatchDetail) -> Result<Self, WatchError> {
         let hubs = &shared.hubs;
         let named = |name: &String| hubs.named(name).or_else(|| hubs.find(name)).ok_or(WatchError::UnknownHub);
@@ -139,7 +137,7 @@ impl NodeWatch {
         Ok(watch)
     }
 
-    /// Begins to follow one client at its shard.
+    /// Starts following one client at its shard.
     pub(super) async fn open_at(
         shard: &ShardSender,
         (slot, id): (Slot, &str),
@@ -159,12 +157,12 @@ impl NodeWatch {
         Self { hub, shards: Vec::new(), started, started_ms, interval, read_at: started, held }
     }
 
-    /// Hub that it is confined to.
+    /// Hub that the watch is limited to.
     pub(super) fn hub(&self) -> Option<&Hub> {
         self.hub.as_deref()
     }
 
-    /// Time of the beginning, in milliseconds since 1970.
+    /// Start time in milliseconds since 1970.
     pub(super) fn started_ms(&self) -> u64 {
         self.started_ms
     }
@@ -177,11 +175,11 @@ impl NodeWatch {
         self.shards.len()
     }
 
-    /// Reads all shards when it is time, or at its end.
+    /// Waits for the next poll or the end time, then reads all shards.
     pub(super) async fn next(&mut self, ends_at: Option<Instant>) -> WatchNews {
         sleep_until(ends_at.map_or(self.read_at, |ends_at| self.read_at.min(ends_at))).await;
         let is_last = ends_at.is_some_and(|ends_at| Instant::now() >= ends_at);
-        // One shard gives its pieces in order.
+        // The pieces of a single shard are already in order.
         let is_whole = is_last || self.shards.len() == 1;
         let given_until = if is_whole { Duration::MAX } else { self.started.elapsed() };
         let mut news = self.read_shards().await;
@@ -216,7 +214,7 @@ impl Drop for NodeWatch {
     }
 }
 
-/// Follows the clients of a shard that are there.
+/// Follows the existing clients of a shard.
 async fn find_present(shard: &ShardSender, number: u64) -> Result<(), WatchError> {
     let mut next = Some(0);
     while let Some(from) = next {
@@ -235,12 +233,12 @@ impl From<WatchRefused> for WatchError {
     }
 }
 
-/// Whole microseconds of a time since the beginning.
+/// Whole microseconds of a duration.
 pub(super) fn micros(at: Duration) -> u64 {
     u64::try_from(at.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Word for a change of a connection, with the cause of a close and its detail without secrets.
+/// Label of a connection change, with the cause and redacted detail of a close.
 pub(super) fn change_words(change: &ConnectionChange) -> (&'static str, Option<String>, Option<String>) {
     let word = match change {
         ConnectionChange::Present => "present",

@@ -1,16 +1,16 @@
-//! Record of a client connection for "why did it end": that it is open, how it closed, or why it was refused.
+//! Record of a client connection for diagnosis: open, closed and why, or refused and why.
 
 use serde_json::{Value, json};
 
 use crate::metrics::ClientProtocol;
 use crate::shard::{PastConnection, short};
 
-/// Record of a connection that is open.
+/// Record of an open connection.
 pub(super) fn open(id: &str, node: &str) -> Value {
     json!({ "connectionId": short(id), "state": "open", "node": node })
 }
 
-/// Record of a connection that has closed or was refused.
+/// Record of a closed or refused connection.
 pub(super) fn ended(past: &PastConnection<'_>, node: &str) -> Value {
     json!({
         "connectionId": past.id,

@@ -1,7 +1,7 @@
-//! Peers: the other nodes of the fleet, asked over the links between nodes.
+//! Peers: the other nodes of the fleet, queried over node links.
 //!
-//! Each is asked for itself alone (`scope=node`), so that requests don't go in circles. A node that is late is shown as
-//! it was, with its state.
+//! Each is queried for its own data (`scope=node`), so requests don't loop. A late node is shown with its last data and
+//! its state.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,28 +21,29 @@ use super::snapshot_cache::Freshness;
 use crate::fleet::{ANSWER_TIMEOUT, Answers, Fleet, FleetMember, MemberState, PeerRequest, PeerResponse};
 use crate::net::http_client::HttpClient;
 
-/// Time in which a node has to answer with its snapshot: the page is at most a second behind.
+/// Timeout for a node's snapshot. It keeps the page at most a second behind.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Time in which a node has to answer with fresh numbers, by which somebody acts.
+/// Timeout for current numbers, used for decisions.
 pub(super) const FRESH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Questions to all peers under way at a time; more wait. On a loopback address anybody of the machine may ask.
+/// Maximum number of concurrent queries to all peers; further ones wait. On a loopback address, any local user may send
+/// them.
 const QUESTIONS_MAX: usize = 8;
 
-/// The other nodes, as the observer asks them.
+/// The other nodes, as seen by the observer.
 #[derive(Debug)]
 pub(super) struct Peers {
     fleet: Fleet,
-    /// Client for answers that don't end.
+    /// Client for unbounded responses.
     client: HttpClient,
-    /// Questions to all peers that may be under way at a time: each is a request to every peer.
+    /// Limits concurrent queries, each a request to every peer.
     questions: Semaphore,
-    /// Last snapshot of each node that is a member still, by boot id.
+    /// Last snapshot of each current member, by boot id.
     last: Mutex<HashMap<String, ToldSnapshot>>,
 }
 
-/// Snapshot as a peer has told it, and when.
+/// Snapshot received from a peer, with its arrival time.
 #[derive(Debug, Clone)]
 struct ToldSnapshot {
     node: NodeSnapshot,
@@ -50,20 +51,20 @@ struct ToldSnapshot {
 }
 
 impl ToldSnapshot {
-    /// Age of its numbers now: a node of an earlier version does not tell how old they were when it told them.
+    /// Current age of the numbers. Nodes of earlier versions don't report the age at the time of sending.
     fn age_ms(&self) -> u64 {
         let since = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.node.age_ms.unwrap_or_default().saturating_add(since)
     }
 }
 
-/// Snapshots of the peers.
+/// Snapshots of all peers.
 #[derive(Debug, Default)]
 pub(super) struct PeerSnapshots {
     pub(super) nodes: Vec<NodeSnapshot>,
-    /// Names of those that gave no answer, and are shown as they were.
+    /// Names of nodes without an answer, shown with their last data.
     pub(super) missing: Vec<String>,
-    /// Addresses that lead to no node.
+    /// Addresses without a node.
     pub(super) unreachable: Vec<UnreachablePeer>,
 }
 
@@ -73,7 +74,7 @@ impl Peers {
         Self { fleet, client, questions: Semaphore::new(QUESTIONS_MAX), last: Mutex::default() }
     }
 
-    /// Asks all peers for their snapshots.
+    /// Queries the snapshots of all peers.
     pub(super) async fn snapshots(&self, freshness: Freshness) -> PeerSnapshots {
         let answers = match freshness {
             Freshness::Recent => self.fleet.request_all(&own_part(), SNAPSHOT_TIMEOUT).await,
@@ -94,14 +95,14 @@ impl Peers {
         PeerSnapshots { nodes, missing, unreachable }
     }
 
-    /// Asks all peers for numbers that are counted now, those that have just come included.
+    /// Queries current numbers from all peers, including new ones.
     async fn fresh_answers(&self) -> Answers<PeerResponse> {
-        // It is closed never.
+        // Never closed.
         let _turn = self.questions.acquire().await;
         self.fleet.members().settled().await;
         let fresh = PeerRequest::get("/api/fleet?scope=node&fresh=1");
         let answers = self.fleet.request_all(&fresh, FRESH_TIMEOUT).await;
-        // Nodes of an earlier version refuse the parameter.
+        // Nodes of an earlier version reject the parameter.
         let is_refused = |answer: &PeerResponse| answer.status == StatusCode::BAD_REQUEST;
         let (refusals, mut answers): (Vec<_>, Vec<_>) =
             answers.into_iter().partition(|(_, answer)| answer.as_ref().is_ok_and(is_refused));
@@ -117,7 +118,7 @@ impl Peers {
         self.fleet.members().agrees()
     }
 
-    /// Snapshot of a member as this node sees it.
+    /// Snapshot of a member as seen by this node.
     fn shown(&self, member: &Arc<FleetMember>, last: Option<&ToldSnapshot>) -> NodeSnapshot {
         let now_ms = self.fleet.members().now_ms();
         let age_ms = last.map(ToldSnapshot::age_ms);
@@ -127,7 +128,7 @@ impl Peers {
             version: member.version().into(),
             state: match (member.state(now_ms), last) {
                 (state @ (MemberState::Late | MemberState::Unreachable), _) => state,
-                // What it has just said of itself is newer than what it has told all.
+                // The node's own recent snapshot is newer than its last broadcast state.
                 (_, Some(told)) if told.at.elapsed() < SNAPSHOT_TIMEOUT => told.node.state,
                 (state, _) => state,
             },
@@ -137,7 +138,7 @@ impl Peers {
         }
     }
 
-    /// Asks the peer of this boot id; `None` when it is none, or does not answer.
+    /// Queries the peer with this boot id; `None` if it is unknown or does not answer.
     pub(super) async fn ask(&self, boot: &str, request: &PeerRequest) -> Option<PeerResponse> {
         let _turn = self.questions.acquire().await;
         let asked = vec![self.fleet.members().find(boot)?];
@@ -145,40 +146,40 @@ impl Peers {
         answer.ok()
     }
 
-    /// Asks all peers at once.
+    /// Queries all peers concurrently.
     pub(super) async fn ask_all(&self, request: &PeerRequest) -> Answers<PeerResponse> {
-        // It is closed never.
+        // Never closed.
         let _turn = self.questions.acquire().await;
         self.fleet.request_all(request, ANSWER_TIMEOUT).await
     }
 
-    /// Sends a revocation to all peers, those that link later included.
+    /// Sends a revocation to all peers, including peers that link later.
     pub(super) fn spread_revocation(&self, told: &ToldRevocation) {
         self.fleet.spread_revocation(told);
     }
 
-    /// Returns the other members of the fleet.
+    /// The other members of the fleet.
     pub(super) fn members(&self) -> Arc<Vec<Arc<FleetMember>>> {
         self.fleet.members().all()
     }
 
-    /// Returns the addresses of the configuration that lead to no node, each with the reason.
+    /// Configured addresses without a node, with the reason.
     pub(super) fn unreachable(&self) -> Vec<(String, String)> {
         self.fleet.members().unreachable()
     }
 
-    /// Asks one peer over a channel of its own; returns its answer, with its body still to come.
+    /// Sends a request to one peer over its own channel; returns the response with a streaming body.
     ///
     /// # Errors
-    /// When no answer begins; the text says why.
+    /// If there is no response; the text states why.
     pub(super) async fn open(&self, member: &FleetMember, target: &str) -> Result<Response<Incoming>, String> {
         let address = member.address().ok_or("no address of it is known")?;
         let request = Request::get(target).body(Body::empty()).map_err(|error| error.to_string())?;
         self.client.send(&address, request).await.map_err(|error| error.to_string())
     }
 
-    /// Asks all peers at once, each over a channel of its own; returns the answer, with its body still to come, of the
-    /// one that has what is asked for.
+    /// Sends a request to all peers concurrently, each over its own channel; returns the streaming response of the peer
+    /// that has the resource.
     pub(super) async fn find(&self, target: &str) -> Option<Response<Incoming>> {
         let _turn = self.questions.acquire().await;
         let members = self.fleet.members().all();

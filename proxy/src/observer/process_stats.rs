@@ -1,8 +1,8 @@
-//! CPU time and memory of process and machine, from `/proc`. On systems without it they are unknown.
+//! CPU time and memory of process and machine, from `/proc`. Not available on other systems.
 
 use super::snapshot::{HostUsage, ProcessUsage};
 
-/// CPU time spent so far.
+/// CPU time used so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct CpuTimes {
     process_s: f64,
@@ -13,7 +13,7 @@ pub(super) struct CpuTimes {
 /// CPU time and memory of process and machine at one moment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ProcessStats {
-    /// CPU times, for the comparison with the next reading.
+    /// CPU times, for comparison with the next reading.
     pub(super) cpu: Option<CpuTimes>,
     memory_bytes: Option<u64>,
     host_memory: Option<HostMemory>,
@@ -32,19 +32,19 @@ impl ProcessStats {
         linux::read()
     }
 
-    /// Knows nothing on this system.
+    /// Returns no values on this system.
     #[cfg(not(target_os = "linux"))]
     pub(super) fn read() -> Self {
         Self::default()
     }
 
-    /// Returns the usage of the process; its share of a core is that since `before`, `seconds` ago.
+    /// Usage of the process; the CPU share covers the `seconds` since `before`.
     pub(super) fn process(&self, before: Option<CpuTimes>, seconds: f64) -> ProcessUsage {
         let spent = self.cpu.zip(before).map(|(now, before)| now.process_s - before.process_s);
         ProcessUsage { cpu_percent: spent.map(|spent| percent(spent, seconds)), memory_bytes: self.memory_bytes }
     }
 
-    /// Returns the usage of the machine; the share of its cores is that since `before`.
+    /// Usage of the machine; the CPU share covers the time since `before`.
     pub(super) fn host(&self, before: Option<CpuTimes>) -> HostUsage {
         let times = self.cpu.zip(before);
         let share = |(now, before): (CpuTimes, CpuTimes)| {
@@ -95,7 +95,7 @@ mod linux {
         })
     }
 
-    /// Total and used memory. The reader of `procfs` refuses a text that lacks fields which sandboxes leave out.
+    /// Total and used memory. The parser of `procfs` rejects text without certain fields that sandboxes omit.
     pub(super) fn host_memory(text: &str) -> Option<HostMemory> {
         let field_bytes = |name| {
             let line = text.lines().find_map(|line| line.strip_prefix(name))?;

@@ -1,16 +1,16 @@
-//! Readiness: whether this node takes clients, and why not.
+//! Readiness: whether this node accepts clients, and if not, why.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::shard::Shared;
 
-/// Why each upstream is not linked; upstreams without a problem are not in it.
+/// Problems of upstreams without a link, by address.
 #[derive(Debug, Default)]
 pub(crate) struct UpstreamProblems(Mutex<BTreeMap<String, String>>);
 
 impl UpstreamProblems {
-    /// Sets the problem of an upstream; `None` when there is none any more.
+    /// Sets or clears the problem of an upstream.
     pub(crate) fn set(&self, address: &str, problem: Option<String>) {
         let mut problems = self.lock();
         match problem {
@@ -19,7 +19,7 @@ impl UpstreamProblems {
         };
     }
 
-    /// Lists upstreams with their problems, by address.
+    /// Lists upstreams with problems, by address.
     #[must_use]
     pub(crate) fn list(&self) -> Vec<(String, String)> {
         self.lock().iter().map(|(address, problem)| (address.clone(), problem.clone())).collect()
@@ -30,7 +30,7 @@ impl UpstreamProblems {
     }
 }
 
-/// Readiness of this node, from its hubs and the problems of its upstreams. It is ready while it serves a hub.
+/// Readiness of this node, from its hubs and upstream problems. A node is ready while it serves a hub.
 #[derive(Debug, Clone)]
 pub(crate) struct Readiness {
     shared: Arc<Shared>,
@@ -42,13 +42,13 @@ impl Readiness {
         Self { shared, problems }
     }
 
-    /// Returns the state that all shards share.
+    /// State shared by all shards.
     #[must_use]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// Returns the reasons why no clients are accepted; none when the node is ready.
+    /// Reasons for refusing clients; empty if the node is ready.
     #[must_use]
     pub(crate) fn reasons_not_ready(&self) -> Vec<String> {
         if self.shared.has_begun_drain() {
@@ -67,7 +67,7 @@ impl Readiness {
         problems.iter().map(|(address, problem)| format!("waiting for app server {address}: {problem}")).collect()
     }
 
-    /// Returns what people should know of a node that is ready: hubs that have no app server, while others have some.
+    /// Warnings of a ready node: hubs without an app server, while other hubs have one.
     #[must_use]
     pub(crate) fn warnings(&self) -> Vec<String> {
         let unserved = self.unserved();

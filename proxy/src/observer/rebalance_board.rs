@@ -1,4 +1,4 @@
-//! Board of a node's own rebalance: one at a time, its progress, and the way to stop it.
+//! Registry of a node's own rebalance: at most one, its progress and a handle to stop it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{RebalanceReport, RebalanceState};
 
-/// Time for which snapshots show a rebalance after its end.
+/// Time for which snapshots show a finished rebalance.
 const SHOWN_AFTER_END: Duration = Duration::from_secs(60);
 
-/// Rebalance that this node coordinates, or has coordinated last; its clones are one.
+/// Current or last rebalance coordinated by this node; clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RebalanceBoard(Arc<Mutex<Option<RebalanceEntry>>>);
 
@@ -23,10 +23,10 @@ struct RebalanceEntry {
 }
 
 impl RebalanceBoard {
-    /// Puts a rebalance on the board; its token is cancelled when it is stopped.
+    /// Registers a rebalance; returns a token that is cancelled on stop.
     ///
     /// # Errors
-    /// When another one runs; its progress.
+    /// If another rebalance is running; returns its progress.
     pub(super) fn claim(&self, report: RebalanceReport) -> Result<CancellationToken, Box<RebalanceReport>> {
         let mut entry = self.entry();
         if let Some(running) = entry.as_ref().filter(|entry| entry.ended.is_none()) {
@@ -37,12 +37,12 @@ impl RebalanceBoard {
         Ok(stop)
     }
 
-    /// Takes a rebalance off the board that has not begun.
+    /// Removes a rebalance that has not started.
     pub(super) fn withdraw(&self) {
         *self.entry() = None;
     }
 
-    /// Changes the progress of the rebalance of this id while it runs, and returns it.
+    /// Updates and returns the progress of the rebalance with this id while it runs.
     pub(super) fn update(&self, id: &str, change: impl FnOnce(&mut RebalanceReport)) -> Option<RebalanceReport> {
         let mut entry = self.entry();
         let entry = entry.as_mut().filter(|entry| entry.report.id == id && entry.ended.is_none())?;
@@ -53,7 +53,7 @@ impl RebalanceBoard {
         Some(entry.report.clone())
     }
 
-    /// Stops the rebalance that runs, for this reason, and returns how far it has come; `None` if none runs.
+    /// Stops the running rebalance for the given reason and returns its progress; `None` if none is running.
     pub(super) fn stop(&self, reason: &str) -> Option<RebalanceReport> {
         let mut entry = self.entry();
         let entry = entry.as_mut().filter(|entry| entry.ended.is_none())?;
@@ -64,13 +64,13 @@ impl RebalanceBoard {
         Some(entry.report.clone())
     }
 
-    /// Progress of the rebalance that runs, or ran last.
+    /// Progress of the current or last rebalance.
     #[must_use]
     pub(super) fn report(&self) -> Option<RebalanceReport> {
         self.entry().as_ref().map(|entry| entry.report.clone())
     }
 
-    /// Progress of the rebalance that runs, or has ended a short while ago.
+    /// Progress of a running or recently finished rebalance.
     #[must_use]
     pub(super) fn shown(&self) -> Option<RebalanceReport> {
         let entry = self.entry();

@@ -1,41 +1,40 @@
-//! Plan of a rebalance: how many clients each node sheds in each round, and when it ends. Pure: the loads come in.
+//! Plan of a rebalance: how many clients each node sheds per round, and when to stop. Pure: loads are arguments.
 //!
 //! ```text
-//!  clients   A ████████│████████      A keeps the mean, and sheds the rest, at most its share of what the fleet may
-//!            B ████    │              shed in a round. The load balancer decides where a client goes; one that comes
-//!            C ██      │              back to A is above the mean again, and so in a later round.
+//!  clients   A ████████│████████      A keeps the mean and sheds the rest, limited by its share of the fleet's maximum
+//!            B ████    │              per round. The load balancer places the clients; one that returns to A is above
+//!            C ██      │              the mean again and part of a later round.
 //!                      └─ mean, rounded up
 //! ```
 //!
-//! Clients that have left and are not back yet would lower the mean, and nodes would shed too many. So the mean is that
-//! of the largest number of clients in the last rounds.
+//! Clients still reconnecting would lower the mean and cause nodes to shed too many. The mean therefore uses the
+//! highest total of recent rounds.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::snapshot::RebalanceState;
 
-/// Rounds whose largest number of clients counts: clients that have left come back within these.
+/// Number of rounds for the highest total; shed clients reconnect within these.
 const WINDOW_ROUNDS: usize = 5;
 
-/// Rounds without progress after which a rebalance ends. Official clients try again after 10 s at the latest, but once.
+/// Rounds without progress before a rebalance ends. Official clients make their last attempt to reconnect after 10 s.
 const IDLE_ROUNDS_MAX: u32 = 15;
 
-/// Share of the mean, or of a percentage, that may be left at the end: while clients come and go there is always some.
+/// Divisor for the tolerance of a mean or percent goal (5 %): client numbers always fluctuate.
 const TOLERANCE_DIVISOR: u64 = 20;
 
-/// Goal of a rebalance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RebalanceGoal {
     /// No node has more than the mean.
     Mean,
-    /// Each node above the mean sheds this share of its clients, and keeps the mean at least.
+    /// Each node above the mean sheds this share of its clients, but not below the mean.
     Percent(u64),
-    /// The node of this name has no clients.
+    /// The named node has no clients.
     Node(String),
 }
 
 impl RebalanceGoal {
-    /// Its name in requests and reports.
+    /// Name in requests and reports.
     #[must_use]
     pub(crate) fn label(&self) -> &'static str {
         match self {
@@ -46,21 +45,21 @@ impl RebalanceGoal {
     }
 }
 
-/// Clients of a node that takes clients.
+/// Load of a node that accepts clients.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct RebalanceLoad {
     pub name: String,
-    /// Id of this start of the node.
+    /// Boot id of the node.
     pub instance: String,
-    /// Clients that have a socket there.
+    /// Clients with a socket.
     pub present: u64,
-    /// Clients whose sockets have ended and that may come back to any node.
+    /// Disconnected clients that may resume at any node.
     pub away: u64,
-    /// Time at which the node told that: one that is late is shown with older numbers.
+    /// Time of these numbers; those of a late node are older.
     pub at_ms: u64,
 }
 
-/// Clients that one node is to shed in a round.
+/// Number of clients for one node to shed in a round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ShedOrder {
     pub name: String,
@@ -68,12 +67,12 @@ pub(super) struct ShedOrder {
     pub clients: u64,
 }
 
-/// Outcome of a round.
+/// Result of planning a round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Round {
-    /// Nodes shed these clients; none while those on their way are waited for.
+    /// Clients to shed; empty while earlier ones are still reconnecting.
     Shed(Vec<ShedOrder>),
-    /// The rebalance is over, for this reason if it has not reached its goal.
+    /// The rebalance is over; the reason is set if the goal was missed.
     End(RebalanceState, Option<String>),
 }
 
@@ -81,30 +80,29 @@ pub(super) enum Round {
 #[derive(Debug)]
 pub(super) struct RebalancePlan {
     goal: RebalanceGoal,
-    /// Clients that the fleet sheds in a round at most.
+    /// Maximum number of clients shed by the fleet per round.
     per_round: u64,
-    /// Clients that nodes keep, by instance, where the goal is no mean.
+    /// Clients that nodes keep, by instance, unless the goal is the mean.
     keeps: Vec<(String, u64)>,
     planned: u64,
     moved: u64,
-    /// Clients that were shed in the last rounds, the latest at the end.
+    /// Clients shed in recent rounds, latest last.
     recent_sheds: VecDeque<u64>,
-    /// Clients that were shed before these.
+    /// Clients shed before these rounds.
     earlier_sheds: u64,
     recent_totals: VecDeque<u64>,
     idle_rounds: u32,
-    /// Last refusal of a node, for people.
+    /// Last refusal by a node, as text for people.
     refusal: Option<String>,
-    /// Time of the numbers by which each node got its last order, by instance.
+    /// Timestamp of the load behind each node's last order, by instance.
     ordered_at: HashMap<String, u64>,
 }
 
 impl RebalancePlan {
-    /// Plans for these loads.
+    /// Creates a plan for these loads.
     ///
     /// # Errors
-    /// When the goal names a node that is not there, or clients have nowhere to go; the text continues the name of the
-    /// field.
+    /// If the goal names an unknown node, or clients have no other node to go to. The text continues the field's name.
     pub(super) fn new(goal: RebalanceGoal, per_round: u64, loads: &[RebalanceLoad]) -> Result<Self, String> {
         let mut plan = Self {
             goal,
@@ -144,18 +142,18 @@ impl RebalancePlan {
         Ok(plan)
     }
 
-    /// Number of clients that have to leave their nodes.
+    /// Number of clients that should leave their nodes.
     pub(super) fn planned(&self) -> u64 {
         self.planned
     }
 
-    /// Number of those that have left, by the numbers of clients: one that has come back to its node has not.
+    /// Net number of clients that have left, from the loads: a client that returns to its node is not counted.
     pub(super) fn moved(&self) -> u64 {
         self.moved
     }
 
-    /// Clients that were shed and have brought the goal no nearer: they are back, at a node that has enough, or
-    /// nowhere. Those of the last rounds may be on their way.
+    /// Clients shed without progress: they returned, went to a node with enough clients, or did not reconnect. Those of
+    /// recent rounds count only at the end, because they may still reconnect.
     pub(super) fn failed(&self, is_over: bool) -> u64 {
         let recent = if is_over { self.recent_sheds.iter().sum() } else { 0 };
         (self.earlier_sheds + recent).saturating_sub(self.moved)
@@ -186,7 +184,7 @@ impl RebalancePlan {
         Round::Shed(orders)
     }
 
-    /// Leaves the nodes out that have told nothing since their last order: they may have shed these clients already.
+    /// Omits nodes with no new load since their last order; they may already have shed these clients.
     fn orderable(&mut self, mut excesses: Vec<ShedOrder>, loads: &[RebalanceLoad]) -> Vec<ShedOrder> {
         excesses.retain(|order| {
             let load = loads.iter().find(|load| load.instance == order.instance);
@@ -196,19 +194,19 @@ impl RebalancePlan {
         excesses
     }
 
-    /// Takes note of what became of the orders of a round.
+    /// Records the result of a round's orders.
     pub(super) fn handle_sheds(&mut self, clients: u64, refusal: Option<String>) {
         self.earlier_sheds += keep_last(&mut self.recent_sheds, clients);
         self.refusal = refusal;
     }
 
-    /// Mean of the clients of nodes, rounded up.
+    /// Mean number of clients per node, rounded up.
     fn mean(&self, loads: &[RebalanceLoad]) -> u64 {
         let clients = self.recent_totals.iter().max().copied().unwrap_or_default();
         clients.div_ceil(loads.len().max(1) as u64)
     }
 
-    /// Clients that each node has beyond those that it keeps.
+    /// Number of clients each node has in excess.
     fn excesses(&self, loads: &[RebalanceLoad]) -> Vec<ShedOrder> {
         let mean = self.mean(loads);
         let kept = |load: &RebalanceLoad| match self.goal {
@@ -227,7 +225,7 @@ impl RebalancePlan {
         self.keeps.iter().find(|(instance, _)| *instance == load.instance).map(|(_, keeps)| *keeps)
     }
 
-    /// Whether the goal is reached, nearly where it is not an empty node.
+    /// Whether the goal is reached, within the tolerance unless the goal is an empty node.
     fn is_even(&self, loads: &[RebalanceLoad]) -> bool {
         match self.goal {
             RebalanceGoal::Mean => {
@@ -266,18 +264,18 @@ fn total(loads: &[RebalanceLoad]) -> u64 {
     loads.iter().map(|load| load.present + load.away).sum()
 }
 
-/// Returns this percentage of a number, rounded up.
+/// Percentage of a number, rounded up.
 fn share(number: u64, percent: u64) -> u64 {
     number.saturating_mul(percent.min(100)).div_ceil(100)
 }
 
-/// Adds a number to those of the last rounds; returns the one that is too old.
+/// Appends to the recent rounds; returns the value that drops out.
 fn keep_last(recent: &mut VecDeque<u64>, number: u64) -> u64 {
     recent.push_back(number);
     if recent.len() > WINDOW_ROUNDS { recent.pop_front().unwrap_or_default() } else { 0 }
 }
 
-/// Cuts orders down to a number of clients that all nodes together may shed, in proportion.
+/// Limits orders to a fleet-wide total, in proportion.
 pub(super) fn within(most: u64, mut orders: Vec<ShedOrder>) -> Vec<ShedOrder> {
     let wanted: Vec<u64> = orders.iter().map(|order| order.clients).collect();
     for (order, clients) in orders.iter_mut().zip(portions(most, &wanted)) {
@@ -287,7 +285,7 @@ pub(super) fn within(most: u64, mut orders: Vec<ShedOrder>) -> Vec<ShedOrder> {
     orders
 }
 
-/// Shares a number out in proportion to what is wanted, the rest one by one.
+/// Divides a total in proportion to the requested numbers; the remainder is assigned one by one.
 pub(super) fn portions(most: u64, wanted: &[u64]) -> Vec<u64> {
     let sum: u64 = wanted.iter().sum();
     if sum <= most {
@@ -313,7 +311,7 @@ mod tests {
 
     use super::*;
 
-    /// Loads of nodes, each told at another moment.
+    /// Loads of nodes, with increasing timestamps.
     fn loads(present: &[u64]) -> Vec<RebalanceLoad> {
         static NOW_MS: AtomicU64 = AtomicU64::new(1);
         let load = |(number, present): (usize, &u64)| {
@@ -332,8 +330,7 @@ mod tests {
         orders.into_iter().map(|order| (order.name, order.clients)).collect()
     }
 
-    /// Runs a plan with a load balancer that sends clients to the nodes in turn. Returns end, numbers of clients and
-    /// rounds.
+    /// Runs a plan with a round-robin load balancer. Returns the end state, client numbers and rounds.
     fn run(plan: &mut RebalancePlan, present: &[u64]) -> (RebalanceState, Vec<u64>, u32) {
         let (mut present, mut turn) = (present.to_vec(), 0);
         for rounds in 0..10_000 {

@@ -1,12 +1,12 @@
-//! Rebalance: an operator has clients leave the nodes that have more than others.
+//! Rebalance: an operator moves clients away from nodes that have more than others.
 //!
 //! ```text
-//!  each second: numbers of clients of all nodes ──► plan ──► orders ─┬─► shards of this node ──► clients go elsewhere
-//!                                                                    └─► other nodes: the same
+//!  each second: client numbers of all nodes ──► plan ──► orders ─┬─► shards of this node ──► clients reconnect elsewhere
+//!                                                                └─► other nodes: likewise
 //! ```
 //!
-//! The node that is asked coordinates it, alone: when it stops, the rebalance ends, and no node sheds on. An order is
-//! good for one second.
+//! The node that receives the request coordinates alone. If it stops, the rebalance ends and no node sheds further
+//! clients, because an order covers one second only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,27 +31,27 @@ use crate::clock::unix_ms;
 use crate::fleet::{MemberState, PeerRequest};
 use crate::shard::Shared;
 
-/// Time from one round to the next; sheds of a round are over before.
+/// Interval between rounds. A round's sheds finish earlier.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// Most clients that all nodes together may shed in a second.
+/// Maximum number of clients shed per second by all nodes together.
 pub(crate) const SHED_PER_SECOND_MAX: u64 = 10_000;
 
-/// Paths at which nodes ask each other.
+/// Path of requests between nodes.
 pub(crate) const SHED_PATH: &str = "/api/rebalance/shed";
 pub(crate) const STOP_PATH: &str = "/api/rebalance/stop";
 
-/// Rebalance that an operator asks for.
+/// Rebalance requested by an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RebalanceRequest {
     pub(crate) goal: RebalanceGoal,
-    /// Most clients that all nodes together shed in a second.
+    /// Maximum number of clients shed per second by all nodes together.
     pub(crate) per_second: u64,
-    /// Whether it is only planned.
+    /// Whether to plan only.
     pub(crate) is_dry_run: bool,
 }
 
-/// Reason why no rebalance begins.
+/// Reason why a rebalance does not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RebalanceError {
     #[error("a rebalance runs already, at {}: DELETE /api/rebalance, or Ctrl-C where it was started, stops it", .0.node)]
@@ -62,14 +62,14 @@ pub(crate) enum RebalanceError {
     Stopping,
 }
 
-/// Order of the coordinator to a node.
+/// Answer of a node to a shed order.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ShedAnswer {
-    /// Clients that will be sent elsewhere within a second.
+    /// Clients that will reconnect elsewhere within a second.
     pub(crate) clients: u64,
 }
 
-/// Coordinator of this node's rebalances; its clones are one.
+/// Coordinator of this node's rebalances; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Rebalancer(Arc<RebalancerParts>);
 
@@ -92,23 +92,23 @@ impl Rebalancer {
         Self(Arc::new(RebalancerParts { shared, node, peers, fleet, board }))
     }
 
-    /// Begins a rebalance, or only plans it; returns its plan.
+    /// Starts or, for a dry run, only plans a rebalance; returns its plan.
     ///
     /// # Errors
-    /// When another one runs in the fleet, or the goal can't be reached.
+    /// If another rebalance is running in the fleet, or the goal is unreachable.
     pub(super) async fn begin(&self, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
         let parts = self.0.clone();
-        // In a task of its own: a caller that goes away leaves nothing on the board that never runs.
+        // Runs in its own task, so a disconnecting caller can't leave a registered rebalance that never runs.
         let beginning = tokio::spawn(async move { parts.begin(request).await });
         beginning.await.unwrap_or(Err(RebalanceError::Stopping))
     }
 
-    /// Progress of this node's rebalance; an idle one if there was none.
+    /// Progress of this node's rebalance; idle if there was none.
     pub(super) fn own(&self) -> RebalanceReport {
         self.0.board.report().unwrap_or_default()
     }
 
-    /// Progress of the fleet's rebalance, or of the last one that any node remembers.
+    /// Progress of the fleet's current or last rebalance, as recorded by any node.
     pub(super) async fn report(&self) -> RebalanceReport {
         let own = self.own();
         if own.state == RebalanceState::Running {
@@ -118,14 +118,14 @@ impl Rebalancer {
         all.max_by_key(|report| (report.state == RebalanceState::Running, report.begun_ms)).unwrap_or_default()
     }
 
-    /// Stops this node's rebalance; `None` if none runs.
+    /// Stops this node's rebalance; `None` if none is running.
     pub(super) fn stop_own(&self) -> Option<RebalanceReport> {
         let stopped = self.0.board.stop("an operator has stopped it")?;
         told("stopped", &stopped);
         Some(stopped)
     }
 
-    /// Stops the fleet's rebalance; `None` if none runs.
+    /// Stops the fleet's rebalance; `None` if none is running.
     pub(super) async fn stop(&self) -> Option<RebalanceReport> {
         if let Some(stopped) = self.stop_own() {
             return Some(stopped);
@@ -135,7 +135,7 @@ impl Rebalancer {
         answers.iter().find_map(|(_, answer)| answer.as_ref().ok()?.read().ok())
     }
 
-    /// Sends some clients of this node elsewhere, within a second.
+    /// Makes some clients of this node reconnect elsewhere within a second.
     pub(super) async fn shed(&self, clients: u64) -> ShedAnswer {
         ShedAnswer { clients: shed(&self.0.shared, clients).await }
     }
@@ -160,7 +160,8 @@ impl RebalancerParts {
         if request.is_dry_run {
             return Ok(report);
         }
-        // First on the board, then asked: of two that begin at once both see the other one, and none runs.
+        // Registers before querying other nodes: if two rebalances start together, both see each other and neither
+        // runs.
         let stop = self.board.claim(report.clone()).map_err(RebalanceError::Running)?;
         let others = self.of_others().await;
         if let Some(other) = others.into_iter().find(|report| report.state == RebalanceState::Running) {
@@ -178,7 +179,7 @@ impl RebalancerParts {
         Ok(report)
     }
 
-    /// Runs round after round until the end.
+    /// Runs rounds until the end.
     async fn run(&self, id: &str, mut plan: RebalancePlan, stop: &CancellationToken) {
         loop {
             let round = async {
@@ -196,7 +197,7 @@ impl RebalancerParts {
         }
     }
 
-    /// Runs one round; `true` when it was the last one.
+    /// Runs one round; returns `true` after the last one.
     async fn round(&self, id: &str, plan: &mut RebalancePlan) -> bool {
         let loads = match self.loads().await {
             Some(loads) if !self.shared.has_begun_drain() => loads,
@@ -227,7 +228,7 @@ impl RebalancerParts {
         }
     }
 
-    /// Gives nodes their orders; returns how many clients they send elsewhere, and what a node says that doesn't.
+    /// Sends orders to nodes; returns the number of clients they shed, and the last refusal.
     async fn order(&self, orders: &[ShedOrder]) -> (u64, Option<String>) {
         let answers = join_all(orders.iter().map(|order| self.give(order))).await;
         let mut sum = (0, None);
@@ -250,29 +251,29 @@ impl RebalancerParts {
         Ok(answer.clients.min(order.clients))
     }
 
-    /// Clients of all nodes that take clients; `None` when this node stops.
+    /// Loads of all nodes that accept clients; `None` during shutdown.
     async fn loads(&self) -> Option<Vec<RebalanceLoad>> {
         Some(loads(&*self.fleet.get(Freshness::Recent).await?))
     }
 
-    /// Rebalances that other nodes coordinate, or have coordinated last.
+    /// Current or last rebalances coordinated by other nodes.
     async fn of_others(&self) -> Vec<RebalanceReport> {
         let answers = self.peers.ask_all(&PeerRequest::get("/api/rebalance?scope=node")).await;
         answers.into_iter().filter_map(|(_, answer)| answer.ok()?.read().ok()).collect()
     }
 }
 
-/// Clients of the nodes that take clients, as far as these have told.
+/// Loads of the nodes that accept clients and have reported numbers.
 fn loads(fleet: &FleetSnapshot) -> Vec<RebalanceLoad> {
     fleet.nodes.iter().filter(|node| is_load(node)).map(load).collect()
 }
 
-/// Whether a node takes clients and has told how many it has: one that has not answered yet is shown without a time.
+/// Whether a node accepts clients and has reported its load. A node that has never answered has no time.
 fn is_load(node: &NodeSnapshot) -> bool {
     node.state == MemberState::Ready && node.at_ms > 0
 }
 
-/// Nodes that have not told how many clients they have now, or take none though they do not stop.
+/// Nodes without current numbers, or not accepting clients without draining.
 fn missing_nodes(fleet: &FleetSnapshot) -> Vec<MissingCount> {
     let problem = |node: &NodeSnapshot| match node.state {
         MemberState::Draining => None,
@@ -290,7 +291,7 @@ fn missing_nodes(fleet: &FleetSnapshot) -> Vec<MissingCount> {
     fleet.nodes.iter().filter_map(missing).collect()
 }
 
-/// Addresses of `--peers` that lead to no node: there may be one that only other nodes reach.
+/// `--peers` addresses without a node; another node may still reach one there.
 fn missing_addresses(fleet: &FleetSnapshot) -> impl Iterator<Item = MissingCount> {
     fleet.unreachable.iter().map(|peer| {
         let problem = format!("leads to no node: {}", peer.problem);
@@ -298,7 +299,7 @@ fn missing_addresses(fleet: &FleetSnapshot) -> impl Iterator<Item = MissingCount
     })
 }
 
-/// Reason why a plan that moves nobody is no success; `None` when all numbers are known.
+/// Reason why a plan without moves is not a success; `None` if all numbers are known.
 fn unknown(missing: &[MissingCount]) -> Option<String> {
     let all: Vec<_> = missing.iter().map(|count| format!("{} {}", count.node, count.problem)).collect();
     (!all.is_empty())
@@ -315,7 +316,7 @@ fn load(node: &NodeSnapshot) -> RebalanceLoad {
     }
 }
 
-/// Has the shards of this node send clients elsewhere, each in proportion to those it has; returns how many.
+/// Makes the shards of this node shed clients in proportion to their numbers; returns the total.
 async fn shed(shared: &Shared, clients: u64) -> u64 {
     let shards = shared.shards();
     let counts = shards.iter().map(|shard| shard.inspect(|state| state.inspector().census().total()));

@@ -1,8 +1,8 @@
-//! Lines of a recording, made from the pieces that shards have kept. Pure.
+//! Converts watched pieces to lines of a recording. Pure.
 //!
-//! Decoding and redaction are done here, on the observer's thread. A message without secrets keeps its bytes; one with
-//! secrets is written anew without them and marked, because a replay can't compare it; one in which secrets can't be
-//! looked for is told without its payload.
+//! Decoding and redaction run here, on the observer's thread. A message without secrets keeps its bytes. One with
+//! secrets is re-encoded without them and marked, because a replay can't compare it. If secrets can't be searched for,
+//! the payload is omitted.
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
@@ -18,29 +18,29 @@ use crate::shard::{
     redaction,
 };
 
-/// Larger messages are told by their size alone: looking for secrets in one would hold the observer up.
+/// Larger messages are recorded by size only: searching them for secrets would block the observer.
 const REDACTED_MAX_BYTES: usize = 1024 * 1024;
 
-/// Outcome of the redaction of a payload.
+/// Result of redacting a payload.
 #[derive(Debug, PartialEq, Eq)]
 enum Redacted {
-    /// All of it: it holds no secret.
+    /// No secrets found; the payload is kept.
     Nothing,
-    /// A payload in which secrets were replaced.
+    /// Payload with secrets replaced.
     Secrets(RecordedPayload),
-    /// None of it: it could not be read.
+    /// Unreadable; the payload is omitted.
     Everything,
 }
 
-/// Context of the lines of one piece.
+/// Context for the lines of one piece.
 struct Lines<'a> {
     at_us: u64,
     connection: &'a WatchedConnection,
     payloads: PayloadView,
 }
 
-/// Returns the lines of a piece. Keep-alives, acknowledgements and close messages, which each side sends for itself,
-/// have none.
+/// Returns the lines of a piece. Pings, acknowledgements and close messages are skipped, because each side generates
+/// them itself.
 #[must_use]
 pub(super) fn lines(piece: &WatchPiece, payloads: PayloadView) -> Vec<RecordingLine> {
     let at_us = micros(piece.at);
@@ -56,7 +56,7 @@ pub(super) fn lines(piece: &WatchPiece, payloads: PayloadView) -> Vec<RecordingL
             lines.into_iter().map(line).collect()
         }
         WatchEvent::Connection(connection, change @ (ConnectionChange::Closed(..) | ConnectionChange::Moved)) => {
-            // No cause: another node has the connection.
+            // No cause: the connection is now at another node.
             let (word, cause, detail) = change_words(change);
             let (connection, cause) = (connection.id.to_string(), cause.unwrap_or_else(|| word.into()));
             vec![RecordingLine::Close(CloseLine { at_us, connection, cause, detail })]
@@ -66,7 +66,7 @@ pub(super) fn lines(piece: &WatchPiece, payloads: PayloadView) -> Vec<RecordingL
 }
 
 impl Lines<'_> {
-    /// Line of an opening. What the client has sent with it is a payload, too.
+    /// Line for an opened connection. The client's headers, claims and query count as payload.
     fn open(&self, opening: &WatchedOpening) -> OpenLine {
         let WatchedOpening { open, transport, was_open } = opening;
         let plain = OpenLine {
@@ -136,7 +136,7 @@ impl Lines<'_> {
         MessageLine { at_us, connection, kind: kind.into(), bytes: bytes as u64, ..MessageLine::default() }
     }
 
-    /// Adds the payload where it is wanted, without its secrets.
+    /// Adds the redacted payload, if requested.
     fn with_payload(
         &self,
         line: MessageLine,
@@ -161,12 +161,12 @@ impl Lines<'_> {
     }
 }
 
-/// Redacts a JSON message, with its separator: whole, because fields that no hub message has may hold secrets, too.
+/// Redacts a complete JSON message and its separator. Fields unknown to the hub protocol may contain secrets, too.
 fn redact_json(whole: &Bytes) -> Redacted {
     let body = whole.strip_suffix(&[RECORD_SEPARATOR]).unwrap_or(whole);
     match std::str::from_utf8(body) {
         Ok(text) if serde_json::from_str::<Value>(text).is_ok() => redact_text(text, "\u{1e}"),
-        // Nested deeper than is looked into, or no JSON at all: names of secrets can't be found.
+        // Nested too deeply or not JSON: names of secrets can't be found.
         _ => Redacted::Everything,
     }
 }
@@ -174,12 +174,12 @@ fn redact_json(whole: &Bytes) -> Redacted {
 fn redact_raw(message: &Bytes) -> Redacted {
     match std::str::from_utf8(message) {
         Ok(text) => redact_text(text, ""),
-        // Bytes have no names and no words.
+        // Binary data has no names or words.
         Err(_) => Redacted::Nothing,
     }
 }
 
-/// Redacts a text and puts `end` behind what is left of it.
+/// Redacts a text and appends `end`.
 fn redact_text(text: &str, end: &str) -> Redacted {
     let clean = match serde_json::from_str::<Value>(text) {
         Ok(value) => {
@@ -197,7 +197,7 @@ fn redact_text(text: &str, end: &str) -> Redacted {
     }
 }
 
-/// Redacts a message in MessagePack.
+/// Redacts a MessagePack message.
 fn redact_message(protocol: HubProtocol, mut message: HubMessage) -> Redacted {
     let mut has_secrets = false;
     if redact_fields(protocol, &mut message, &mut has_secrets).is_none() {
@@ -211,7 +211,7 @@ fn redact_message(protocol: HubProtocol, mut message: HubMessage) -> Redacted {
     Redacted::Secrets(RecordedPayload::Binary(out.freeze()))
 }
 
-/// Replaces the secrets of a message; `None` when a part of it can't be read.
+/// Replaces the secrets of a message; `None` if a part is unreadable.
 fn redact_fields(protocol: HubProtocol, message: &mut HubMessage, has_secrets: &mut bool) -> Option<()> {
     let headers = match message {
         HubMessage::Invocation(call) | HubMessage::StreamInvocation(call) => {
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn messages_without_secrets_keep_every_byte_in_both_protocols() {
-        // Spaces, an unusual order and a number of its own spelling.
+        // Spaces, an unusual order and an unusual number format.
         let odd = "{ \"arguments\":[1.50, \"\\u00e4\", \"{ \\\"a\\\": 2.50 }\"],\"target\":\"Say\",\"type\":1}\u{1e}";
         let told = down(JSON, odd);
         assert_eq!((told[0].text.as_deref(), told[0].redacted), (Some(odd), false));

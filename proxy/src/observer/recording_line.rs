@@ -1,4 +1,4 @@
-//! Lines of a recording: the format of the file that `trunkline record` writes and `trunkline replay` reads.
+//! Lines of a recording: the file format of `trunkline record` and `trunkline replay`.
 //!
 //! ```text
 //!  {"event":"header","format":"trunkline-recording","version":1,"node":…,"hub":…,"startedMs":…,"payloads":true}
@@ -8,7 +8,7 @@
 //!  {"event":"close","atUs":2200,"connection":ID,"cause":"client_closed"}
 //! ```
 //!
-//! One JSON object in a line, in the order of time. Fields are only added within a version.
+//! One JSON object per line, ordered by time. Within a version, fields are only added.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 /// Name of the format, in the header.
 pub const FORMAT: &str = "trunkline-recording";
 
-/// Version of the format that this node writes and reads.
+/// Version of the format that this node reads and writes.
 pub const VERSION: u32 = 1;
 
 /// One line of a recording.
@@ -29,17 +29,17 @@ pub enum RecordingLine {
     Header(RecordingHeader),
     /// A connection has opened.
     Open(Box<OpenLine>),
-    /// Message of a client.
+    /// Message from a client.
     Up(MessageLine),
-    /// Message for a client.
+    /// Message to a client.
     Down(MessageLine),
     /// A connection has closed.
     Close(CloseLine),
-    /// Something could not be recorded.
+    /// Some data was not recorded.
     Lost(LossLine),
 }
 
-/// First line: what was recorded, where and when.
+/// First line: source, hub and start time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecordingHeader {
@@ -51,9 +51,9 @@ pub struct RecordingHeader {
     pub node: String,
     /// Name of the hub.
     pub hub: String,
-    /// Time of the beginning, in milliseconds since 1970; other times count from it.
+    /// Start time in milliseconds since 1970, to which other times are relative.
     pub started_ms: u64,
-    /// Whether messages have their payloads.
+    /// Whether messages include payloads.
     pub payloads: bool,
 }
 
@@ -61,7 +61,7 @@ pub struct RecordingHeader {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OpenLine {
-    /// Time since the beginning, in microseconds.
+    /// Time since the start, in microseconds.
     pub at_us: u64,
     /// Id of the client connection.
     pub connection: String,
@@ -70,10 +70,10 @@ pub struct OpenLine {
     pub protocol: Option<String>,
     /// Transport of the client.
     pub transport: String,
-    /// User of the connection, where it has one.
+    /// User of the connection, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Claims as the app server has got them.
+    /// Claims as sent to the app server.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<(String, String)>,
     /// Headers of the first request.
@@ -82,10 +82,10 @@ pub struct OpenLine {
     /// Query of the first request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
-    /// It was open before the recording, or before this file of it.
+    /// Already open when the recording, or this file of it, began.
     #[serde(default, skip_serializing_if = "is_false")]
     pub was_open: bool,
-    /// Secrets were taken out of it.
+    /// Secrets were removed from this line.
     #[serde(default, skip_serializing_if = "is_false")]
     pub redacted: bool,
 }
@@ -94,27 +94,27 @@ pub struct OpenLine {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageLine {
-    /// Time since the beginning, in microseconds.
+    /// Time since the start, in microseconds.
     pub at_us: u64,
     /// Id of the client connection.
     pub connection: String,
     /// Kind of hub message; `handshake`, or `raw` at a raw endpoint.
     pub kind: String,
-    /// Method, where it names one.
+    /// Method name, if the message has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Id of its invocation or stream.
+    /// Id of the invocation or stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invocation_id: Option<String>,
-    /// Length with its framing, before secrets were taken out.
+    /// Length with framing, before redaction.
     pub bytes: u64,
-    /// All its bytes, framing included, if they are text.
+    /// All bytes with framing, if valid text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// All its bytes, if they are none.
+    /// All bytes in base64, if not valid text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base64: Option<String>,
-    /// Secrets were taken out of it, or all of it because they could not be looked for.
+    /// Secrets were removed, or the payload was omitted because it could not be searched.
     #[serde(default, skip_serializing_if = "is_false")]
     pub redacted: bool,
 }
@@ -123,38 +123,38 @@ pub struct MessageLine {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CloseLine {
-    /// Time since the beginning, in microseconds.
+    /// Time since the start, in microseconds.
     pub at_us: u64,
     /// Id of the client connection.
     pub connection: String,
-    /// Cause, by the label that metrics and logs have.
+    /// Cause, labelled as in metrics and logs.
     pub cause: String,
-    /// More about the cause, where there is more.
+    /// Details of the cause, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 
-/// Loss of a recording since the line before it.
+/// Data lost since the previous line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LossLine {
-    /// Messages that found no room.
+    /// Messages dropped because a buffer was full.
     pub messages: u64,
     /// Connections that are not recorded.
     pub connections: u64,
 }
 
-/// Payload of a message, as its transport carried it.
+/// Payload of a message, as sent over the transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordedPayload {
-    /// Payload that is text.
+    /// Payload with valid text.
     Text(String),
-    /// Payload that is no text.
+    /// Payload with binary data.
     Binary(Bytes),
 }
 
 impl RecordedPayload {
-    /// Returns its bytes, whatever they are.
+    /// Returns the bytes of the payload.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         match self {
@@ -165,7 +165,7 @@ impl RecordedPayload {
 }
 
 impl MessageLine {
-    /// Sets its payload, as text or base64.
+    /// Sets the payload, as text or base64.
     #[must_use]
     pub fn with_payload(self, payload: RecordedPayload) -> Self {
         match payload {
@@ -174,10 +174,10 @@ impl MessageLine {
         }
     }
 
-    /// Returns its payload, if it has one.
+    /// Returns the payload, if present.
     ///
     /// # Errors
-    /// When it is no base64.
+    /// If the base64 is invalid.
     pub fn payload(&self) -> Result<Option<RecordedPayload>, base64::DecodeError> {
         match (&self.text, &self.base64) {
             (Some(text), _) => Ok(Some(RecordedPayload::Text(text.clone()))),
@@ -188,7 +188,7 @@ impl MessageLine {
 }
 
 impl RecordingHeader {
-    /// Whether it is of the format and version that this node reads.
+    /// Whether this node can read the format and version.
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.format == FORMAT && self.version == VERSION

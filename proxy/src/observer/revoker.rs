@@ -1,12 +1,12 @@
-//! Revoker: an operator voids access tokens before their end, at all nodes of the fleet.
+//! Revoker: invalidates access tokens before they expire, at all nodes of the fleet.
 //!
 //! ```text
-//!  order ─► kept here ─► message to each node ─► question to each node ─► connections of the user close there
-//!                              │                          └─► ack: it is kept there
-//!                              └─ waits in the link of a node that is away; one that links later is sent all
+//!  order ─► stored here ─► message to each node ─► query to each node ─► connections of the user close there
+//!                                │                          └─► ack: it is stored there
+//!                                └─ waits in the link of a disconnected node; a node that links later gets all
 //! ```
 //!
-//! The message and the question go over the same link, so a node that answers refuses the tokens.
+//! The message and the query share a link, so a node that answers already rejects the tokens.
 
 use std::sync::Arc;
 
@@ -23,25 +23,25 @@ use crate::clock::{unix_ms, unix_seconds};
 use crate::fleet::PeerRequest;
 use crate::shard::Shared;
 
-/// Path at which nodes ask each other.
+/// Path of requests between nodes.
 pub(crate) const REVOKE_OWN_PATH: &str = "/api/revocations/own";
 
-/// Revocations under way at a time. One that waits for a silent node takes some seconds.
+/// Maximum number of concurrent revocations. A silent node delays one by some seconds.
 const UNDER_WAY_MAX: usize = 32;
 
 /// Revocation of access tokens, in the API.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RevokedTokens {
-    /// Id of the user whose tokens they are; `None` for those of everybody.
+    /// User id of the tokens; `None` for all users.
     pub user: Option<String>,
-    /// Audience that they name; `None` for any.
+    /// Audience of the tokens; `None` for any.
     pub audience: Option<String>,
-    /// Name of the app whose key has signed them; `None` for any key.
+    /// Name of the app with the signing key; `None` for any key.
     pub app: Option<String>,
-    /// Second since 1970 up to which they were issued.
+    /// Latest issue time of revoked tokens, in seconds since 1970.
     pub issued_before: u64,
-    /// Second since 1970 after which the revocation is forgotten.
+    /// Time at which the revocation expires, in seconds since 1970.
     pub kept_until: u64,
 }
 
@@ -51,39 +51,39 @@ pub struct RevokedTokens {
 pub(crate) struct RevocationOrder {
     #[serde(flatten)]
     pub(crate) tokens: RevokedTokens,
-    /// Whether the open connections of the user are closed, too.
+    /// Whether to close the user's open connections, too.
     pub(crate) close: bool,
-    /// Moment of that, in milliseconds since 1970, by the node that was asked: all note the same one, so that none does
-    /// it twice. 0 from a node of an older version.
+    /// Time of the close in milliseconds since 1970, set by the receiving node. All nodes record this time, so none
+    /// closes twice. 0 from older versions.
     pub(crate) closed_ms: u64,
 }
 
-/// Outcome of a revocation.
+/// Result of a revocation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RevocationReport {
-    /// Tokens that are void from now on.
+    /// Tokens that are now rejected.
     #[serde(flatten)]
     pub tokens: RevokedTokens,
-    /// Nodes that refuse them, this one included.
+    /// Nodes that reject them, including this one.
     pub nodes: u64,
-    /// Names of the nodes that did not answer.
+    /// Names of nodes without an answer.
     pub missing: Vec<String>,
-    /// Client connections that were closed.
+    /// Number of closed client connections.
     pub clients: u64,
 }
 
-/// Revocations that a node keeps, the newest first.
+/// Revocations stored by a node, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RevocationList {
-    /// As many as were asked for.
+    /// Revocations, up to the requested number.
     pub revocations: Vec<RevokedTokens>,
-    /// Number of all that the node keeps.
+    /// Total number stored by the node.
     pub total: u64,
 }
 
-/// Reason why nothing was revoked.
+/// Reason for a failed revocation.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RevocationError {
     #[error(transparent)]
@@ -94,10 +94,10 @@ pub(crate) enum RevocationError {
     Stopping,
 }
 
-/// Answer of a node that keeps a revocation.
+/// Answer of a node that has stored a revocation.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct RevokedAnswer {
-    /// Client connections that it has closed.
+    /// Client connections closed by the node.
     pub(crate) clients: u64,
 }
 
@@ -110,7 +110,7 @@ impl RevokedTokens {
             app: name(&self.app),
             issued_before_s: self.issued_before,
             kept_until_s: self.kept_until,
-            // Nodes that are there are asked to close them, and answer how many.
+            // Existing nodes are queried to close them and report the number.
             closed_ms: 0,
         }
     }
@@ -124,7 +124,7 @@ impl From<ToldRevocation> for RevokedTokens {
     }
 }
 
-/// Revoker of this node; its clones are one.
+/// Revoker of this node; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Revoker(Arc<RevokerState>);
 
@@ -145,11 +145,11 @@ impl Revoker {
     /// Revokes tokens at all nodes.
     ///
     /// # Errors
-    /// When they are revoked nowhere.
+    /// If no node has revoked them.
     pub(super) async fn revoke(&self, order: RevocationOrder) -> Result<RevocationReport, RevocationError> {
         let permit = self.0.under_way.clone().try_acquire_owned().map_err(|_| RevocationError::TooMany)?;
         let revoker = self.0.clone();
-        // In a task of its own: a caller that goes away leaves nothing revoked by half.
+        // Runs in its own task, so a disconnecting caller can't interrupt it halfway.
         let revoking = tokio::spawn(async move {
             let _permit = permit;
             revoker.revoke(order).await
@@ -157,15 +157,15 @@ impl Revoker {
         revoking.await.unwrap_or(Err(RevocationError::Stopping))
     }
 
-    /// Revokes tokens at this node alone.
+    /// Revokes tokens at this node.
     ///
     /// # Errors
-    /// When they are not.
+    /// If the revocation fails.
     pub(super) async fn revoke_own(&self, order: &RevocationOrder) -> Result<RevokedAnswer, RevocationError> {
         self.0.revoke_own(order).await
     }
 
-    /// Lists the newest revocations, of a user if one is named.
+    /// Lists the newest revocations, optionally of one user.
     pub(super) fn list(&self, user: Option<&str>, limit: usize) -> RevocationList {
         let mut kept = self.0.shared.admission.revocations.all(unix_seconds());
         let total = kept.len() as u64;
@@ -212,11 +212,11 @@ impl RevokerState {
         Ok(RevokedAnswer { clients: self.close(order).await })
     }
 
-    /// Closes the connections of the user here, if the order says so.
+    /// Closes the user's connections here if the order requests it.
     async fn close(&self, order: &RevocationOrder) -> u64 {
         match order.tokens.user.as_deref().filter(|_| order.close) {
             Some(user) => {
-                // First: what arrives behind those that are closed now has to find it.
+                // Recorded before closing, so that connections that arrive in the meantime find it.
                 let at_ms = if order.closed_ms > 0 { order.closed_ms } else { unix_ms() };
                 self.shared.admission.revocations.note_close(&order.tokens.told(), at_ms);
                 self.node.close_revoked(user).await

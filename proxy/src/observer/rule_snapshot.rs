@@ -1,4 +1,4 @@
-//! Snapshots of the rules in force, with what they have counted and how fast.
+//! Snapshots of the active rules, with counts and rates.
 
 use std::collections::HashMap;
 
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::routing::Ruleset;
 use crate::shard::{SeenDifference, Shared};
 
-/// Rules in a snapshot.
+/// Maximum number of rules in a snapshot.
 const RULES_MAX: usize = 200;
 
-/// Differences in a snapshot, the newest ones.
+/// Maximum number of latest differences in a snapshot.
 const DIFFERENCES_MAX: usize = 20;
 
 /// Snapshot of one rule at one node.
@@ -19,30 +19,29 @@ const DIFFERENCES_MAX: usize = 20;
 pub struct RuleSnapshot {
     /// Kind: `route`, `messages`, `mirror` or `methods`.
     pub kind: String,
-    /// Its name in metrics and logs.
+    /// Name in metrics and logs.
     pub label: String,
-    /// Its conditions and what it does, for people.
+    /// Conditions and effect, as text for people.
     pub text: String,
-    /// Connections that a route has held for, messages that a mirror got, or calls that were refused; `None` where
-    /// nothing is counted.
+    /// Connections matched by a route, messages sent to a mirror, or calls refused; `None` if not counted.
     pub count: Option<u64>,
-    /// Rate of that count per second; `None` without a recent snapshot to compare with.
+    /// Change of the count per second; `None` without a recent snapshot.
     pub per_second: Option<f64>,
-    /// Messages that a mirror has missed.
+    /// Messages dropped for a mirror.
     pub dropped: u64,
-    /// Answers of a mirror that differ from those of the primary app server.
+    /// Mirror answers that differ from the primary app server's.
     pub differences: u64,
 }
 
-/// Snapshot of an answer of a mirror that differs. It holds no content.
+/// Differing answer of a mirror, without its content.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DifferenceSnapshot {
-    /// Time, in milliseconds since 1970.
+    /// Time in milliseconds since 1970.
     pub at_ms: u64,
     pub mirror: String,
     pub hub: String,
-    /// Connection id, or the first 22 characters of one that is a token.
+    /// Connection id, or its first 22 characters if it is a token.
     pub connection: String,
     pub target: String,
     pub invocation_id: String,
@@ -55,7 +54,7 @@ pub struct DifferenceSnapshot {
 /// Counts of the previous snapshot, by kind and label of the rule.
 pub(super) type RuleCounts = HashMap<(String, String), u64>;
 
-/// Takes snapshots of the rules in force.
+/// Takes snapshots of the active rules.
 #[must_use]
 pub(super) fn rules(rules: &Ruleset) -> Vec<RuleSnapshot> {
     let row = |kind: &str, label: &str, text: String, count: Option<u64>| RuleSnapshot {
@@ -77,7 +76,7 @@ pub(super) fn rules(rules: &Ruleset) -> Vec<RuleSnapshot> {
     routes.chain(messages).chain(mirrors).chain(methods).take(RULES_MAX).collect()
 }
 
-/// Newest differences of a node.
+/// Latest differences at a node.
 #[must_use]
 pub(super) fn differences(shared: &Shared) -> Vec<DifferenceSnapshot> {
     let snapshot = |seen: SeenDifference| DifferenceSnapshot {
@@ -93,7 +92,7 @@ pub(super) fn differences(shared: &Shared) -> Vec<DifferenceSnapshot> {
     shared.reports.differences.newest().into_iter().take(DIFFERENCES_MAX).map(snapshot).collect()
 }
 
-/// Adds rates since the previous counts, if there are any; returns those of this snapshot.
+/// Adds rates from the previous counts, if any; returns the current counts.
 pub(super) fn compare(rules: &mut [RuleSnapshot], before: Option<(&RuleCounts, f64)>) -> RuleCounts {
     let mut counts = RuleCounts::new();
     for rule in rules {

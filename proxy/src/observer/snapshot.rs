@@ -1,6 +1,6 @@
-//! Snapshots in the JSON form that pages, terminals and other nodes read.
+//! Snapshots in JSON, for pages, terminals and other nodes.
 //!
-//! Nodes of a fleet may run different versions for a while: fields that are missing take their defaults.
+//! Nodes may run different versions for a while, so missing fields take their defaults.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,30 +13,30 @@ use crate::fleet::MemberState;
 pub struct FleetSnapshot {
     /// Time of the snapshot, in milliseconds since 1970.
     pub at_ms: u64,
-    /// All nodes that answered, sorted by name.
+    /// All answering nodes, sorted by name.
     pub nodes: Vec<NodeSnapshot>,
     /// Whether all nodes see the same members.
     pub agree: bool,
-    /// Addresses that lead to no node.
+    /// Addresses without a node.
     pub unreachable: Vec<UnreachablePeer>,
-    /// Names of nodes that gave no answer in time: they are shown as they were when they last told.
+    /// Nodes without a timely answer, shown with their last data.
     pub missing: Vec<String>,
 }
 
 impl Default for FleetSnapshot {
-    /// No nodes, which agree: those of earlier versions don't say that they do.
+    /// No nodes, in agreement: nodes of earlier versions omit the field.
     fn default() -> Self {
         Self { at_ms: 0, nodes: Vec::new(), agree: true, unreachable: Vec::new(), missing: Vec::new() }
     }
 }
 
-/// Address of `--peers` that leads to no node.
+/// `--peers` address without a node.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct UnreachablePeer {
-    /// Address of its admin port.
+    /// Address of the admin port.
     pub url: String,
-    /// Reason why it does not answer.
+    /// Reason for the missing answer.
     pub problem: String,
 }
 
@@ -46,59 +46,59 @@ pub struct UnreachablePeer {
 pub struct NodeSnapshot {
     /// Name of the node.
     pub name: String,
-    /// Id of this start of the node.
+    /// Boot id of the node.
     pub instance: String,
-    /// Version of its program.
+    /// Version of the program.
     pub version: String,
-    /// State as the node sees it that answers.
+    /// State as seen by the answering node.
     pub state: MemberState,
-    /// Time by which it is behind: a round trip, or how long it owes an answer.
+    /// Delay of the data: a round trip, or the time an answer is overdue.
     pub lag_ms: u64,
-    /// Address that other nodes reach it at.
+    /// Address for other nodes.
     pub address: String,
-    /// Time since its start, in seconds.
+    /// Time since the start, in seconds.
     pub uptime_s: u64,
     /// Time of the snapshot, in milliseconds since 1970.
     pub at_ms: u64,
-    /// Age of these numbers at the time of the fleet's snapshot; `None` while the node has told none.
+    /// Age of these numbers at the time of the fleet's snapshot; `None` if the node has reported none.
     pub age_ms: Option<u64>,
     /// Number of threads that serve clients.
     pub shards: u64,
-    /// Reasons why it accepts no clients; empty when it does.
+    /// Reasons for refusing clients; empty if ready.
     pub not_ready: Vec<String>,
-    /// Warnings for people of a node that accepts clients.
+    /// Warnings of a ready node, for people.
     pub warnings: Vec<String>,
-    /// Client connections that are open.
+    /// Number of open client connections.
     pub clients: u64,
-    /// Sockets of clients, opening and closing ones included.
+    /// Client sockets, including opening and closing ones.
     pub sockets: u64,
     /// Groups with members, summed over the shards.
     pub groups: u64,
     /// Users with connections, summed over the shards.
     pub users: u64,
-    /// Clients whose sockets have ended and that may come back, to any node.
+    /// Disconnected clients that may resume at any node.
     pub away: u64,
-    /// Rebalance that the node coordinates, or has ended a short while ago.
+    /// Running or recently finished rebalance coordinated by the node.
     pub rebalance: Option<RebalanceReport>,
     /// Bytes in the outboxes of clients.
     pub outbox_bytes: u64,
-    /// CPU and memory of its process.
+    /// CPU and memory of the process.
     pub process: ProcessUsage,
-    /// CPU and memory of its machine.
+    /// CPU and memory of the machine.
     pub host: HostUsage,
     /// `None` without a recent snapshot to compare with.
     pub rates: Option<Rates>,
-    /// Hubs that it serves.
+    /// Hubs served by the node.
     pub hubs: Vec<HubSnapshot>,
-    /// Its pools of links, by hub and app server.
+    /// Pools of links, by hub and app server.
     pub links: Vec<PoolSnapshot>,
-    /// Rules of the operator that are in force.
+    /// Active rules of the operator.
     pub rules: Vec<RuleSnapshot>,
-    /// Newest answers of mirrors that differ.
+    /// Latest differing answers of mirrors.
     pub differences: Vec<DifferenceSnapshot>,
-    /// Reason why the rules of the file are not in force; `None` if they are.
+    /// Reason why the rules file is not active; `None` if it is.
     pub rules_problem: Option<String>,
-    /// Its client connections one by one, where they are few.
+    /// Individual client connections, if there are few.
     pub individuals: Option<Vec<ClientSummary>>,
 }
 
@@ -106,37 +106,37 @@ pub struct NodeSnapshot {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RebalanceReport {
-    /// Random name; empty where there was none.
+    /// Random id; empty if there was no rebalance.
     pub id: String,
-    /// Node that coordinates it.
+    /// Node that coordinates the rebalance.
     pub node: String,
     /// Goal: `mean`, `percent` or `node`.
     pub to: String,
-    /// Number of clients that have to leave their nodes.
+    /// Number of clients that should leave their nodes.
     pub planned: u64,
-    /// Number of those that have left, by the numbers of clients: one that has come back to its node has not.
+    /// Net number of clients that have left; a client that returns to its node is not counted.
     pub moved: u64,
-    /// Clients that were sent elsewhere and have brought the goal no nearer.
+    /// Clients shed without progress towards the goal.
     pub failed: u64,
-    /// How far it has come.
+    /// State of the rebalance.
     pub state: RebalanceState,
-    /// Reason for an end without the goal.
+    /// Reason for missing the goal.
     pub reason: Option<String>,
-    /// Time of its begin, in milliseconds since 1970.
+    /// Start time in milliseconds since 1970.
     pub begun_ms: u64,
-    /// Nodes without fresh numbers when it was planned.
+    /// Nodes without current numbers at planning time.
     pub missing: Vec<MissingCount>,
 }
 
-/// Node whose number of clients was not known afresh when a rebalance was planned.
+/// Node without a current client number when a rebalance was planned.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MissingCount {
-    /// Name of the node, or address of `--peers` that leads to none.
+    /// Name of the node, or `--peers` address without a node.
     pub node: String,
-    /// Reason, which continues the name.
+    /// Reason, worded to follow the name.
     pub problem: String,
-    /// Age of the number that was taken instead, in milliseconds; `None` where the node was left out.
+    /// Age of the number used instead, in milliseconds; `None` if the node was omitted.
     pub age_ms: Option<u64>,
 }
 
@@ -144,18 +144,18 @@ pub struct MissingCount {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RebalanceState {
-    /// None has run at the node.
+    /// No rebalance has run at the node.
     #[default]
     Idle,
-    /// Only planned, by a dry run.
+    /// Planned only, by a dry run.
     Planned,
-    /// Clients are on their way.
+    /// Clients are being moved.
     Running,
-    /// It has reached its goal.
+    /// The goal has been reached.
     Done,
-    /// It makes no progress any more.
+    /// Ended for lack of progress.
     Stalled,
-    /// An operator has ended it, or its node stops.
+    /// Stopped by an operator or by the end of its node.
     Stopped,
 }
 
@@ -178,7 +178,7 @@ impl RebalanceState {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProcessUsage {
-    /// Share of one core, in percent; `None` without a recent snapshot to compare with.
+    /// Percentage of one core; `None` without a recent snapshot.
     pub cpu_percent: Option<f64>,
     /// Resident memory of the process.
     pub memory_bytes: Option<u64>,
@@ -188,7 +188,7 @@ pub struct ProcessUsage {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HostUsage {
-    /// Share of all its cores, in percent.
+    /// Percentage of all cores.
     pub cpu_percent: Option<f64>,
     pub cores: u64,
     pub memory_bytes: Option<u64>,
@@ -207,9 +207,9 @@ pub struct Rates {
     pub bytes_up: f64,
     /// Bytes received from app servers.
     pub bytes_down: f64,
-    /// Client connections that have opened.
+    /// Client connections that opened.
     pub opened: f64,
-    /// Client connections that have closed.
+    /// Client connections that closed.
     pub closed: f64,
 }
 
@@ -221,9 +221,9 @@ pub struct HubSnapshot {
     pub name: String,
     /// Path of the hub.
     pub path: String,
-    /// Its open client connections.
+    /// Open client connections of the hub.
     pub clients: u64,
-    /// Clients that wait for an app server.
+    /// Clients waiting for an app server.
     pub homeless: u64,
     /// Number of clients by transport.
     pub transports: Vec<(String, u64)>,
@@ -231,43 +231,43 @@ pub struct HubSnapshot {
     pub protocols: Vec<(String, u64)>,
 }
 
-/// Snapshot of a pool: the links of one node for one hub to one app server.
+/// Snapshot of a pool: the links from one node to one app server for one hub.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PoolSnapshot {
     /// Name of the hub.
     pub hub: String,
-    /// Id of this start of the app server.
+    /// Instance id of the app server.
     pub app: String,
     /// Name of the app server.
     pub app_name: String,
     /// Address of the app server.
     pub address: String,
-    /// Name of its group.
+    /// Name of the group.
     pub group: String,
-    /// Whether it gets copies alone.
+    /// Whether the app server is a mirror, which gets copies only.
     pub is_mirror: bool,
     /// Whether the app server is shutting down.
     pub is_leaving: bool,
-    /// Links that are open.
+    /// Number of open links.
     pub open: u64,
-    /// Links that wait to be resumed.
+    /// Links waiting to be resumed.
     pub resuming: u64,
-    /// Links that have to be dialled.
+    /// Links that need to be dialled.
     pub down: u64,
-    /// Clients whose home link is one of them.
+    /// Clients with their home link in this pool.
     pub clients: u64,
 }
 
-/// Client connection as lists show it.
+/// Client connection in a list.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ClientSummary {
-    /// Its id, or the first 22 characters of one that is a token.
+    /// Connection id, or its first 22 characters if it is a token.
     pub id: String,
     pub node: String,
     pub hub: String,
-    /// Id of the start of its app server; empty while it has none.
+    /// Instance id of the app server; empty while unassigned.
     pub app: String,
     pub app_name: String,
     pub user: Option<String>,
@@ -275,8 +275,8 @@ pub struct ClientSummary {
     pub transport: String,
     /// Hub protocol, or `raw`.
     pub protocol: String,
-    /// `opening`, `open`, `paused` (not read for now), `held` (without an app server) or `away` (without a socket, and
-    /// may come back).
+    /// `opening`, `open`, `paused` (not being read), `held` (without an app server) or `away` (disconnected, may
+    /// resume).
     pub state: String,
     /// Time since it was accepted, in seconds.
     pub age_s: u32,
@@ -288,20 +288,20 @@ pub struct ClientSummary {
 pub(crate) struct ClientDetails {
     #[serde(flatten)]
     pub client: ClientSummary,
-    /// The `User-Agent` of its first request.
+    /// `User-Agent` of the first request.
     pub user_agent: Option<String>,
-    /// Names of its groups, at most 200.
+    /// Names of groups, at most 200.
     pub groups: Vec<String>,
-    /// Number of all its groups.
+    /// Total number of groups.
     pub group_count: u64,
-    /// Size of its outbox.
+    /// Bytes in the outbox.
     pub outbox_bytes: u64,
-    /// Calls without an answer so far.
+    /// Calls still without an answer.
     pub pending_calls: u64,
-    /// Time since it was last heard of, in seconds.
+    /// Time since the last data from the client, in seconds.
     pub heard_s: u32,
-    /// Time since something was last sent to it, in seconds.
+    /// Time since the last data sent to the client, in seconds.
     pub sent_s: u32,
-    /// Time at which it closes with its access token, in seconds since 1970; `None` if it does not.
+    /// Time at which the connection closes with its access token, in seconds since 1970; `None` if never.
     pub token_ends_s: Option<u64>,
 }

@@ -7,20 +7,20 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-/// Age up to which a snapshot is handed out again.
+/// Maximum age of a reused snapshot.
 const FRESH: Duration = Duration::from_millis(200);
 
-/// Age that a snapshot may have when it is handed out.
+/// Required freshness of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freshness {
-    /// At most 200 ms.
+    /// At most 200 ms old.
     Recent,
-    /// Gathered after the caller has asked: somebody acts by it.
+    /// Gathered after the request, as a basis for decisions.
     Asked,
 }
 
 impl Freshness {
-    /// Largest age of a snapshot at the time of the question.
+    /// Maximum age at the time of the request.
     fn age_max(self) -> Duration {
         match self {
             Self::Recent => FRESH,
@@ -29,7 +29,7 @@ impl Freshness {
     }
 }
 
-/// Question of a caller.
+/// Waiting request of a caller.
 #[derive(Debug)]
 struct SnapshotCaller<T> {
     asked: Instant,
@@ -38,16 +38,16 @@ struct SnapshotCaller<T> {
 }
 
 impl<T> SnapshotCaller<T> {
-    /// Whether a snapshot that was begun at this time is one for the caller.
+    /// Whether a snapshot begun at this time is fresh enough for the caller.
     fn takes(&self, begun: Instant) -> bool {
         begun > self.asked || self.asked - begun < self.freshness.age_max()
     }
 }
 
-/// Maximum number of queued callers; more wait.
+/// Maximum number of queued callers; further ones wait.
 const CALLERS_MAX: usize = 64;
 
-/// Handle of the cache; its clones share one cache.
+/// Handle of the cache; clones share the cache.
 #[derive(Debug)]
 pub(super) struct SnapshotCache<T>(mpsc::Sender<SnapshotCaller<T>>);
 
@@ -58,8 +58,8 @@ impl<T> Clone for SnapshotCache<T> {
 }
 
 impl<T: Send + Sync + 'static> SnapshotCache<T> {
-    /// Starts the task behind the cache: it calls `gather` when a caller comes and the last snapshot is not fresh. It
-    /// ends with the last handle. Needs a runtime.
+    /// Starts the cache's task, which calls `gather` on request if the last snapshot is stale, and ends with the last
+    /// handle. Needs a runtime.
     pub(super) fn new<S: Send + 'static>(
         mut source: S,
         gather: impl for<'a> Fn(&'a mut S) -> BoxFuture<'a, T> + Send + 'static,
@@ -73,7 +73,7 @@ impl<T: Send + Sync + 'static> SnapshotCache<T> {
                     Some(fresh) => fresh,
                     None => (Instant::now(), Arc::new(gather(&mut source).await)),
                 };
-                // It fails where the caller has gone in the meantime.
+                // Fails if the caller is gone.
                 drop(caller.answer.send(snapshot.clone()));
                 last = Some((at, snapshot));
             }
@@ -81,7 +81,7 @@ impl<T: Send + Sync + 'static> SnapshotCache<T> {
         Self(callers)
     }
 
-    /// Returns a snapshot; `None` when the node is stopping.
+    /// Returns a snapshot; `None` during shutdown.
     pub(super) async fn get(&self, freshness: Freshness) -> Option<Arc<T>> {
         let (answer, snapshot) = oneshot::channel();
         self.0.send(SnapshotCaller { asked: Instant::now(), freshness, answer }).await.ok()?;

@@ -1,20 +1,20 @@
-//! Order of the pieces of several shards: each is held until every shard has told all of its time. Pure.
+//! Merges the pieces of several shards by time. Each piece is held until all shards have reported up to its time. Pure.
 
 use std::time::Duration;
 
-/// Pieces that may be younger than some that no shard has told.
+/// Buffers pieces until every shard has reported a later time.
 #[derive(Debug)]
 pub(super) struct TimeOrder<T>(Vec<(Duration, T)>);
 
 impl<T> TimeOrder<T> {
-    /// Adds pieces of one shard, in their order.
+    /// Adds pieces of one shard, in order.
     pub(super) fn add(&mut self, pieces: impl IntoIterator<Item = (Duration, T)>) {
         self.0.extend(pieces);
     }
 
-    /// Takes the pieces up to the time of which all shards have told everything, oldest first.
+    /// Takes pieces up to the time that all shards have reported completely, oldest first.
     pub(super) fn settle(&mut self, told_until: Duration) -> impl Iterator<Item = T> {
-        // Stable: the pieces of a shard stay in their order.
+        // Stable sort keeps the order within a shard.
         self.0.sort_by_key(|(at, _)| *at);
         let settled = self.0.partition_point(|(at, _)| *at <= told_until);
         self.0.drain(..settled).map(|(_, piece)| piece)

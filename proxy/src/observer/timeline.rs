@@ -1,6 +1,6 @@
-//! Timeline of a node: its figures of the last hour, and when nodes and app servers came and went.
+//! Timeline of a node: figures of the last hour, and arrivals and departures of nodes and app servers.
 //!
-//! Pure and bounded: a sampler feeds it, and pages and terminals read it.
+//! Pure and bounded: written by a sampler, read by pages and terminals.
 
 use std::collections::VecDeque;
 
@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use super::timeline_mark::TimelineMark;
 
-/// Milliseconds between two samples.
+/// Sampling interval in milliseconds.
 pub(super) const SAMPLE_INTERVAL_MS: u64 = 10_000;
 
-/// Samples of its figures that a node keeps: those of an hour.
+/// Maximum number of samples on a node: one hour.
 const SAMPLES_MAX: usize = 360;
 
-/// Marks of nodes and app servers that came or went which a node keeps.
+/// Maximum number of marks on a node, for arrivals and departures of nodes and app servers.
 const MARKS_MAX: usize = 256;
 
-/// Figures of a node at one moment. Rates are those since the sample before.
+/// Figures of a node at one moment. Rates cover the time since the previous sample.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct TimelineSample {
     pub(super) at_ms: u64,
@@ -30,68 +30,67 @@ pub(super) struct TimelineSample {
     pub(super) outbox_bytes: u64,
 }
 
-/// Samples and marks of a node, the oldest first.
+/// Samples and marks of a node, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Timeline {
     samples: VecDeque<TimelineSample>,
     marks: VecDeque<TimelineMark>,
 }
 
-/// Timeline of a node in the form that pages, terminals and other nodes read: a list for each figure, in which values
-/// of the same index are of the same moment.
+/// Timeline of a node for pages, terminals and other nodes: one list per figure, with matching indexes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeTimeline {
     /// Name of the node.
     pub name: String,
-    /// Id of this start of the node.
+    /// Boot id of the node.
     pub instance: String,
     /// Times of the samples, in milliseconds since 1970.
     pub at_ms: Vec<u64>,
-    /// Client connections that are open.
+    /// Numbers of open client connections.
     pub clients: Vec<u64>,
-    /// Messages of clients, per second.
+    /// Messages from clients, per second.
     pub messages_up: Vec<f64>,
-    /// Messages given to clients, per second.
+    /// Messages to clients, per second.
     pub deliveries: Vec<f64>,
-    /// Links to app servers that are open.
+    /// Numbers of open links to app servers.
     pub links: Vec<u64>,
-    /// Share of one core, in percent, where the system tells it.
+    /// Percentage of one core, if the system provides it.
     pub cpu_percent: Vec<Option<f64>>,
-    /// Resident memory of the process, where the system tells it.
+    /// Resident memory, if the system provides it.
     pub memory_bytes: Vec<Option<u64>>,
     /// Bytes in the outboxes of clients.
     pub outbox_bytes: Vec<u64>,
-    /// Nodes and app servers that came and went, as this node saw it.
+    /// Arrivals and departures of nodes and app servers, as seen by this node.
     pub marks: Vec<TimelineMark>,
 }
 
-/// Timelines of all nodes that answered.
+/// Timelines of all answering nodes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct FleetTimeline {
     /// Time of the answer, in milliseconds since 1970.
     pub at_ms: u64,
-    /// Time between two samples of a node, in milliseconds.
+    /// Sampling interval in milliseconds.
     pub step_ms: u64,
-    /// All nodes that answered, sorted by name.
+    /// All answering nodes, sorted by name.
     pub nodes: Vec<NodeTimeline>,
-    /// Names of nodes that gave no answer, or keep no timeline.
+    /// Nodes without an answer or a timeline.
     pub missing: Vec<String>,
 }
 
 impl Timeline {
-    /// Adds a sample; the oldest one goes when there are too many.
+    /// Adds a sample; drops the oldest at the limit.
     pub(super) fn add(&mut self, sample: TimelineSample) {
         push(&mut self.samples, sample, SAMPLES_MAX);
     }
 
-    /// Adds a mark; the oldest one goes when there are too many.
+    /// Adds a mark; drops the oldest at the limit.
     pub(super) fn mark(&mut self, mark: TimelineMark) {
         push(&mut self.marks, mark, MARKS_MAX);
     }
 
-    /// Returns what is newer than a time, for the node of this name and start.
+    /// Returns entries after a time, for the node with this name and boot id.
     pub(super) fn since(&self, ms: u64, (name, instance): (&str, &str)) -> NodeTimeline {
         let mut part = NodeTimeline { name: name.into(), instance: instance.into(), ..NodeTimeline::default() };
         for sample in self.samples.iter().filter(|sample| sample.at_ms > ms) {
@@ -109,7 +108,7 @@ impl Timeline {
     }
 }
 
-/// Appends to a queue that has a bound.
+/// Appends to a bounded queue.
 fn push<T>(queue: &mut VecDeque<T>, item: T, max: usize) {
     while queue.len() >= max {
         queue.pop_front();

@@ -1,4 +1,4 @@
-//! Marks of a timeline: a node or an app server came, drains, left, or was lost.
+//! Marks of a timeline: a node or app server arrived, drained, left or was lost.
 //!
 //! ```text
 //!            came                drains               left
@@ -8,85 +8,83 @@
 //!                    away ───────────────────────────────────┘
 //! ```
 //!
-//! Pure: whoever looks says how each of them stands now.
+//! Pure: the observed state of each party is an argument.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Node or app server that came or went, and when.
+/// Arrival or departure of a node or app server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TimelineMark {
-    /// Time at which it was seen, in milliseconds since 1970.
+    /// Time of the observation, in milliseconds since 1970.
     pub at_ms: u64,
-    /// Node or app server.
+    /// Kind of party: node or app server.
     pub party: TimelineParty,
-    /// Id of its start.
+    /// Boot id or instance id.
     pub id: String,
     /// Name of the node or app server.
     pub name: String,
-    /// Change of its standing.
+    /// Observed change of its standing.
     pub change: PartyChange,
 }
 
-/// Kind of a party that comes and goes.
+/// Kind of a party in the timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TimelineParty {
-    /// Node of the fleet, itself included.
+    /// Node of the fleet, this one included.
     Node,
     /// App server of any hub.
     App,
 }
 
-/// Change of the standing of a node or app server.
+/// Change of a party's standing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PartyChange {
-    /// It is there for the first time.
+    /// Seen for the first time.
     Came,
-    /// It is about to stop.
+    /// Preparing to stop, still connected.
     Drains,
-    /// It has stopped in order.
+    /// Stopped after a drain or goodbye.
     Left,
-    /// Nothing is heard of it.
+    /// No longer reachable, may return.
     Missed,
-    /// It is there again.
+    /// Reachable again after an absence.
     Back,
-    /// It is gone without a word.
+    /// Gone without a goodbye.
     Lost,
 }
 
-/// Standing of a node or app server at one look.
+/// Standing of a node or app server when last checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     Here,
     Leaving,
-    /// It gives no sign of life, and may come back.
     Away,
-    /// It is gone, and had said so.
+    /// Gone after a goodbye.
     Left,
-    /// It is gone, and had not said so.
     Lost,
 }
 
-/// Nodes and app servers that are known, each with its standing at the last look.
+/// Known parties with their last standing.
 #[derive(Debug, Default)]
 pub(super) struct Attendance {
     known: HashMap<(TimelineParty, String), Standing>,
 }
 
 impl Attendance {
-    /// Notes how one of them stands now; returns what has changed.
+    /// Records a party's current standing; returns the change, if any.
     pub(super) fn note(&mut self, party: TimelineParty, id: &str, now: Standing) -> Option<PartyChange> {
         let key = (party, id.to_owned());
         let before = self.known.get(&key).copied();
         match now {
             Standing::Left | Standing::Lost => drop(self.known.remove(&key)),
-            // One that was never there is not missed.
+            // A party that was never present is not missed.
             Standing::Away if before.is_none() => {}
-            // One that is about to stop need not be heard of.
+            // A party about to stop may be silent.
             Standing::Away if before == Some(Standing::Leaving) => {}
             _ => drop(self.known.insert(key, now)),
         }
@@ -94,7 +92,7 @@ impl Attendance {
     }
 }
 
-/// Change between two standings, as a mark shows it.
+/// Change between two standings, as shown by a mark.
 fn change(before: Option<Standing>, now: Standing) -> Option<PartyChange> {
     match (before, now) {
         (Some(before), now) if before == now => None,
@@ -113,7 +111,7 @@ mod tests {
     use super::*;
     use Standing::{Away, Here, Leaving, Left, Lost};
 
-    /// Changes of an app server that stands so, look after look.
+    /// Changes of an app server for consecutive standings.
     fn changes(standings: &[Standing]) -> Vec<PartyChange> {
         let mut attendance = Attendance::default();
         standings.iter().filter_map(|now| attendance.note(TimelineParty::App, "a", *now)).collect()

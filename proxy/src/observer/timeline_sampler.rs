@@ -1,11 +1,11 @@
-//! Sampler of a node's timeline: one task of the main thread, which reads counters that are kept anyway.
+//! Sampler of a node's timeline: one task on the main thread that reads existing counters.
 //!
 //! ```text
-//!  each second ──────► how do nodes and app servers stand? ──► marks
-//!  each ten seconds ─► counters, links, /proc ───────────────► sample
+//!  each second ──────► standing of nodes and app servers ──► marks
+//!  each ten seconds ─► counters, links, /proc ─────────────► sample
 //! ```
 //!
-//! No shard is asked, and nothing on the way of a message waits for it.
+//! No shard is queried, and message delivery never waits for it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -24,33 +24,33 @@ use crate::metrics::Counters;
 use crate::shard::Shared;
 use crate::upstream::Pool;
 
-/// Milliseconds between two looks at nodes and app servers.
+/// Interval between checks of nodes and app servers, in milliseconds.
 const LOOK_INTERVAL_MS: u64 = 1_000;
 
-/// Uptime below which those that are met are no news: the node is the one that has come.
+/// Uptime below which discovered parties are not marked: this node is the one that has arrived.
 const SETTLING: Duration = Duration::from_secs(20);
 
-/// Timeline of this node. Its task ends with it.
+/// Timeline of this node. Dropping it ends the task.
 #[derive(Debug)]
 pub(super) struct TimelineKeeper {
     shared: Arc<Shared>,
     timeline: Arc<Mutex<Timeline>>,
 }
 
-/// Sampler, with what it compares the next reading to.
+/// Sampler, with the previous reading for comparison.
 #[derive(Debug)]
 struct TimelineSampler {
     shared: Arc<Shared>,
     fleet: Fleet,
     attendance: Attendance,
-    /// Other nodes as they were seen last: how one has gone is asked when it is gone.
+    /// Other nodes when last checked, used to determine how a removed node has left.
     members: Vec<Arc<FleetMember>>,
-    /// Pools of each app server as they were seen last, by instance id.
+    /// Pools of each app server when last checked, by instance id.
     apps: BTreeMap<String, Vec<Arc<Pool>>>,
     before: CounterReading,
 }
 
-/// Reading of counters that only grow.
+/// Reading of monotonic counters.
 #[derive(Debug)]
 struct CounterReading {
     at: Instant,
@@ -66,13 +66,13 @@ impl TimelineKeeper {
         Self { shared, timeline }
     }
 
-    /// Returns what is newer than a time, in milliseconds since 1970.
+    /// Returns entries after a time in milliseconds since 1970.
     pub(super) fn since(&self, ms: u64) -> NodeTimeline {
         lock(&self.timeline).since(ms, (&self.shared.settings.node, &self.shared.boot))
     }
 }
 
-/// Looks and samples until the timeline is gone. Samples of all nodes are taken at about the same times.
+/// Checks and samples until the timeline is dropped. All nodes sample at about the same times.
 async fn keep(timeline: Weak<Mutex<Timeline>>, mut sampler: TimelineSampler) {
     let to_next_ms = SAMPLE_INTERVAL_MS - unix_ms() % SAMPLE_INTERVAL_MS;
     let mut next_sample = Instant::now() + Duration::from_millis(to_next_ms);
@@ -128,7 +128,7 @@ impl TimelineSampler {
         }
     }
 
-    /// Looks how nodes and app servers stand, and returns what has changed.
+    /// Checks the standing of nodes and app servers; returns the changes.
     fn look(&mut self, at_ms: u64) -> Vec<TimelineMark> {
         let mut marks = Vec::new();
         self.look_at_itself(at_ms, &mut marks);
@@ -195,7 +195,7 @@ impl CounterReading {
     }
 }
 
-/// Pools of each app server, whatever their hubs, by instance id.
+/// Pools of each app server in all hubs, by instance id.
 fn pools_by_app(shared: &Shared) -> BTreeMap<String, Vec<Arc<Pool>>> {
     let mut apps = BTreeMap::<_, Vec<_>>::new();
     for pool in shared.hubs.living().iter().flat_map(|hub| hub.pools().to_vec()) {
@@ -204,7 +204,7 @@ fn pools_by_app(shared: &Shared) -> BTreeMap<String, Vec<Arc<Pool>>> {
     apps
 }
 
-/// Standing of one that is gone.
+/// Standing of a removed party.
 fn end(has_said_so: bool) -> Standing {
     if has_said_so { Standing::Left } else { Standing::Lost }
 }
@@ -217,7 +217,7 @@ fn standing_of_node(member: &FleetMember, now_ms: u64) -> Standing {
     }
 }
 
-/// Standing of an app server: it is there as long as the session of any link lives.
+/// Standing of an app server: present while any link session lives.
 fn standing_of_app(pools: &[Arc<Pool>]) -> Standing {
     match () {
         () if pools.iter().any(|pool| pool.is_draining()) => Standing::Leaving,

@@ -1,4 +1,4 @@
-//! Lines of a live trace: what nodes tell each other, `trunkline trace` and the page.
+//! Lines of a live trace, for other nodes, `trunkline trace` and the page.
 //!
 //! ```text
 //!  {"event":"header","node":"n1","startedMs":…,"seconds":30,"payloads":false}
@@ -9,9 +9,9 @@
 //!  {"event":"end","node":"n1","reason":"time"}
 //! ```
 //!
-//! A message is told when it has passed the proxy on its way in; what is known of it later follows by node and number.
-//! Times of day are those of the node that tells them, in microseconds since 1970; all else are durations, each by one
-//! clock.
+//! A message is reported once it has passed the proxy. Later details follow, identified by node and number. Times of
+//! day are on the clock of the reporting node, in microseconds since 1970. All other times are durations, each measured
+//! with one clock.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,15 +23,15 @@ use crate::shard::{HubTimes, MessageWay};
 pub enum TraceLine {
     /// First line of a node.
     Header(TraceHeader),
-    /// Another node takes part, or does not.
+    /// Another node takes part or is missing.
     Node(TraceNodeLine),
-    /// News of a connection that is followed.
+    /// Change of a followed connection.
     Connection(TraceConnectionLine),
     /// A message has passed the proxy.
     Message(Box<TraceMessageLine>),
-    /// A later hop of a message is known.
+    /// Later hop of a message.
     Hop(TraceHopLine),
-    /// Something was left out.
+    /// Some data was dropped.
     Lost(TraceLossLine),
     /// Last line of a node.
     End(TraceEndLine),
@@ -43,58 +43,58 @@ pub enum TraceLine {
 pub struct TraceHeader {
     /// Name of the node.
     pub node: String,
-    /// Time of the beginning, in milliseconds since 1970.
+    /// Start time in milliseconds since 1970.
     pub started_ms: u64,
-    /// Seconds after which it ends.
+    /// Duration of the trace in seconds.
     pub seconds: u64,
-    /// Whether messages have their payloads.
+    /// Whether messages include payloads.
     pub payloads: bool,
 }
 
-/// Whether another node takes part.
+/// Participation of another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum TraceNodeState {
-    /// It takes part in the trace.
+    /// The node takes part.
     Following,
-    /// Of what passes there nothing is told.
+    /// The node's messages are not traced.
     Missing,
 }
 
-/// News of another node.
+/// Participation of another node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TraceNodeLine {
-    /// Name of the node, or the address at which there is none.
+    /// Name of the node, or an address without a node.
     pub node: String,
-    /// Whether it takes part.
+    /// Whether the node takes part.
     pub state: TraceNodeState,
-    /// Reason why it is missing.
+    /// Reason why the node is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-/// News of a connection that is followed.
+/// Change of a followed connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TraceConnectionLine {
     /// Name of the node.
     pub node: String,
-    /// Time, in microseconds since 1970.
+    /// Time in microseconds since 1970.
     pub at_us: u64,
     /// Id of the client connection.
     pub connection: String,
-    /// User of the connection, where it has one.
+    /// User of the connection, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Name of the hub.
     pub hub: String,
     /// `present`, `opened`, `arrived`, `joined`, `left`, `moved` or `closed`.
     pub change: String,
-    /// Cause of a close, by the label that metrics and logs have.
+    /// Cause of a close, labelled as in metrics and logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// More about the cause, where there is more.
+    /// Details of the cause, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
@@ -107,11 +107,11 @@ pub struct TraceMessageLine {
     pub node: String,
     /// Number of the message at its node.
     pub number: u64,
-    /// Time at which the proxy has read it, from the client or from the link.
+    /// Time at which the proxy read it from the client or link.
     pub at_us: u64,
     /// Id of the client connection.
     pub connection: String,
-    /// User of the connection, where it has one.
+    /// User of the connection, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Name of the hub.
@@ -119,34 +119,34 @@ pub struct TraceMessageLine {
     /// Name of the app server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<String>,
-    /// Direction in which it passes.
+    /// Direction of the message.
     pub way: MessageWay,
-    /// Kind of hub message, or of a raw endpoint's.
+    /// Kind of hub message, or of raw message.
     pub kind: String,
-    /// Method, where it names one.
+    /// Method name, if the message has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Id of its invocation or stream.
+    /// Id of the invocation or stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invocation_id: Option<String>,
-    /// Length with its framing.
+    /// Length in bytes, framing included.
     pub bytes: u64,
-    /// Payload as text, where that was asked for.
+    /// Payload as text, if requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
-    /// Microseconds at the proxy: up until it was put into the link, down since it was read from it.
+    /// Microseconds at the proxy: upward until queued on the link, downward since read from the link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_us: Option<u64>,
-    /// Rules about methods have refused it.
+    /// Refused by a rule about methods.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refused: bool,
-    /// Hops of it are still to come.
+    /// Further hops will be reported.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub open: bool,
-    /// The app server tells how long it takes there.
+    /// The app server will report its processing times.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub marked: bool,
-    /// Number of the call that it answers.
+    /// Number of the answered call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<u64>,
 }
@@ -159,44 +159,44 @@ pub struct TraceHopLine {
     pub node: String,
     /// Number of the message at its node.
     pub number: u64,
-    /// Times in the app server, by its clock.
+    /// Times in the app server, on its clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hub: Option<HubTimes>,
-    /// Microseconds from the reading of a call to the arrival of its answer, by the proxy's clock.
+    /// Microseconds from reading a call to receiving its answer, on the proxy's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_us: Option<u64>,
-    /// Microseconds from the outbox of the client to its socket.
+    /// Microseconds from the client's outbox to its socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written_us: Option<u64>,
-    /// It was not written: the client is gone.
+    /// Not written because the client is gone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
 }
 
-/// Loss of a node's trace since the line before it.
+/// Data dropped from a node's trace since the previous line.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TraceLossLine {
     pub node: String,
-    /// Messages that were not told: more came than a trace tells in a second.
+    /// Messages dropped at the rate limit of a trace.
     pub messages: u64,
-    /// Hops that were not told.
+    /// Hops dropped at the rate limit.
     pub hops: u64,
-    /// Connections that are not followed: there are too many.
+    /// Connections not followed because of the limit.
     pub connections: u64,
 }
 
-/// Last line, with the reason of the end.
+/// Last line, with the reason for the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TraceEndLine {
     pub node: String,
-    /// `time`, or `stopping` for a node that stops.
+    /// `time`, or `stopping` if the node stops.
     pub reason: String,
 }
 
 impl TraceMessageLine {
-    /// Whether it comes from the client.
+    /// Whether the message is from the client.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.way == MessageWay::Up

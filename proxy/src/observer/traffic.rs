@@ -1,10 +1,10 @@
-//! Traffic of this node: totals of its counters, and the rates between two readings of them.
+//! Traffic of this node: counter totals, and rates between two readings.
 
 use super::snapshot::Rates;
 use crate::metrics::{Counters, Direction, FrameKind, HubCounters};
 use crate::shard::Shared;
 
-/// Totals since the node started, in the form of rates.
+/// Totals since the node started, stored in the fields for rates.
 #[expect(clippy::cast_precision_loss, reason = "rates need no more than 52 bits")]
 pub(super) fn totals(shared: &Shared) -> Rates {
     let sum = |of: &dyn Fn(&Counters) -> u64| shared.counters().iter().map(|counters| of(counters)).sum::<u64>() as f64;
@@ -20,7 +20,7 @@ pub(super) fn totals(shared: &Shared) -> Rates {
     }
 }
 
-/// Rates per second between two readings of the totals, rounded to a tenth.
+/// Rates per second between two readings, rounded to a tenth.
 pub(super) fn rates(now: &Rates, before: &Rates, seconds: f64) -> Rates {
     let per_second =
         |of: fn(&Rates) -> f64| ((of(now) - of(before)).max(0.0) / seconds.max(0.001) * 10.0).round() / 10.0;
