@@ -1,4 +1,4 @@
-//! Addresses of HTTP servers: app servers, other nodes, issuers.
+//! Addresses of HTTP servers: app servers, other nodes, token issuers.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,14 +12,13 @@ use super::endpoints::{AlternativeEndpoint, Endpoints};
 
 const EXAMPLE: &str = "is no URL like http://127.0.0.1:5000 or https://app.example";
 
-/// Security of the connection to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Security {
     Plain,
     Tls,
 }
 
-/// Host and port of a server, and whether it speaks TLS.
+/// Host and port of a server, and whether to use TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
     security: Security,
@@ -29,50 +28,49 @@ pub struct Address {
 }
 
 impl Address {
-    /// Whether the server speaks TLS.
+    /// Whether the server uses TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.security == Security::Tls
     }
 
-    /// Fixes the socket address, one of those that the name resolves to. Requests still name the host.
+    /// Pins the socket address, one that the name resolves to. Requests still carry the host name.
     #[must_use]
     pub fn at(&self, address: SocketAddr) -> Self {
         Self { at: Some(Endpoints::new(address)), ..self.clone() }
     }
 
-    /// Names the start of the node that is expected there: connections that are kept to another start, and failures of
-    /// that, are none of it.
+    /// Sets the boot id of the expected node. Pooled connections and failures of another start are then not shared.
     #[must_use]
     pub(crate) fn of_start(&self, boot: &str) -> Self {
         Self { start: Some(boot.into()), ..self.clone() }
     }
 
-    /// Returns the socket address, where it is fixed.
+    /// Returns the pinned socket address, if any.
     #[must_use]
     pub fn resolved(&self) -> Option<SocketAddr> {
         self.at.as_ref().map(Endpoints::found_at)
     }
 
-    /// Returns the socket addresses to dial, where they are fixed. One that accepts is enough.
+    /// Returns the pinned socket addresses to dial, if any. One that accepts is enough.
     #[must_use]
     pub(crate) fn endpoints(&self) -> Option<Vec<SocketAddr>> {
         self.at.as_ref().map(Endpoints::dialled)
     }
 
-    /// Whether another socket address leads to the server, too.
+    /// Whether another socket address also leads to the server.
     #[must_use]
     pub(crate) fn has_alternative(&self) -> bool {
         self.at.as_ref().is_some_and(Endpoints::has_alternative)
     }
 
-    /// Has the server dialled at the socket address of another value, too, until the returned value is dropped.
+    /// Adds another socket address of the same server, until the returned guard is dropped.
     #[must_use]
     pub(crate) fn also_at(&self, other: &Self) -> Option<AlternativeEndpoint> {
         self.at.as_ref()?.add(other.resolved()?)
     }
 
-    /// Sets whether the socket address is still one of the server's. Without it the alternatives are dialled alone.
+    /// Sets whether the pinned address is still listed for the server. If not, only alternatives are dialled.
     pub(crate) fn set_listed(&self, is_listed: bool) {
         if let Some(endpoints) = &self.at {
             endpoints.set_listed(is_listed);
@@ -85,14 +83,14 @@ impl Address {
         &self.authority
     }
 
-    /// Returns the host without brackets, which a certificate has to name.
+    /// Returns the host without brackets, as certificates name it.
     #[must_use]
     pub fn host(&self) -> &str {
         let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
         host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// Returns the port, which every address has.
+    /// Returns the port; always present.
     #[must_use]
     pub(crate) fn port(&self) -> Option<u16> {
         self.authority.rsplit_once(':')?.1.parse().ok()
@@ -105,7 +103,7 @@ impl Address {
         }
     }
 
-    /// Whether it is one server, whatever a resolver says: a number, or on this machine.
+    /// Whether the address denotes a single server regardless of DNS: an IP address, or this machine.
     #[must_use]
     pub fn is_one_server(&self) -> bool {
         self.is_loopback() || self.host().parse::<std::net::IpAddr>().is_ok()
@@ -121,7 +119,7 @@ impl Address {
 impl FromStr for Address {
     type Err = &'static str;
 
-    /// Parses `http://host:port` or `https://host:port`; the error ends a sentence that begins with the text.
+    /// Parses `http://host:port` or `https://host:port`. The error text is worded to follow the input.
     fn from_str(url: &str) -> Result<Self, &'static str> {
         let uri: Uri = url.parse().map_err(|_| EXAMPLE)?;
         if security_of(&uri).is_none() {
@@ -137,7 +135,7 @@ impl FromStr for Address {
 impl TryFrom<&Uri> for Address {
     type Error = &'static str;
 
-    /// Reads the server that a URI names; the error ends a sentence that begins with the URI.
+    /// Extracts the server from a URI. The error text is worded to follow the URI.
     fn try_from(uri: &Uri) -> Result<Self, &'static str> {
         let (security, usual_port) = security_of(uri).ok_or(EXAMPLE)?;
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
@@ -169,7 +167,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Whether a `host`, `host:port` or `[host]:port` is this machine, without asking a resolver.
+/// Whether a `host`, `host:port` or `[host]:port` is this machine, without a DNS lookup.
 #[must_use]
 pub fn is_loopback_host(authority: &str) -> bool {
     let host = match authority.rsplit_once(':') {
@@ -181,7 +179,7 @@ pub fn is_loopback_host(authority: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Reads a network like `10.0.0.0/8`, or a single address.
+/// Parses a network such as `10.0.0.0/8`, or a single address.
 #[must_use]
 pub(crate) fn parse_network(text: &str) -> Option<IpNet> {
     let alone = || text.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical()));

@@ -1,5 +1,5 @@
-//! Connections to app servers, other nodes and issuers of keys: plain or with TLS, and through a channel where the far
-//! end has to prove that it is of this fleet.
+//! Connections to app servers, other nodes and key issuers: plain or TLS, with a channel on top if the peer must prove
+//! membership in the fleet.
 
 #[cfg(test)]
 mod memory_network;
@@ -30,25 +30,25 @@ use crate::net::tls::{ClientTls, TlsError, client_config, refusal_words};
 pub(crate) use memory_network::MemoryNetwork;
 pub(crate) use outgoing_stream::OutgoingStream;
 
-/// Interval of TCP keep-alives: a host that vanished is noticed after some of these, even during a silent answer.
+/// Interval of TCP keep-alives. A vanished host is detected after a few of these, even while a response is awaited.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// Opens connections; its clones share their TLS files.
+/// Opens connections; clones share the TLS files.
 #[derive(Debug, Clone, Default)]
 pub struct Connector {
     #[cfg(feature = "tls")]
     tls: Arc<ConnectorTls>,
-    /// Servers in memory, in place of those of the network.
+    /// In-memory servers, used instead of the network.
     #[cfg(test)]
     memory: Option<MemoryNetwork>,
-    /// Descriptors that its connections may use; `None` for what the node itself needs.
+    /// Limit of file descriptors; `None` for connections of the node itself.
     descriptors: Option<DescriptorLimit>,
     channel: Option<Arc<FleetChannel>>,
-    /// Names of nodes; `None` has the system resolve them.
+    /// Names of nodes; `None` uses the system's resolver.
     names: Option<Arc<NodeNames>>,
 }
 
-/// Keys that open channels, and the kind of far end that has to have one of them.
+/// Keys for channels, and the kind of peer that must hold one of them.
 #[derive(Debug)]
 struct FleetChannel {
     keys: AccessKeys,
@@ -59,32 +59,32 @@ struct FleetChannel {
 #[derive(Debug, Default)]
 struct ConnectorTls {
     settings: ClientTls,
-    /// `None` while no server with TLS is known: then no file was read either.
+    /// `None` while no TLS server is known; the files have then not been read.
     config: ArcSwapOption<ClientConfig>,
 }
 
 #[cfg(feature = "tls")]
 impl Connector {
-    /// Reads the files of TLS.
+    /// Reads the TLS files.
     ///
     /// # Errors
-    /// When a file is missing or unusable.
+    /// If a file is missing or unusable.
     pub fn with_tls(settings: ClientTls) -> Result<Self, TlsError> {
         let config = ArcSwapOption::from_pointee(client_config(&settings)?);
         let tls = Arc::new(ConnectorTls { settings, config });
         Ok(Self { tls, ..Self::default() })
     }
 
-    /// Whether it can connect to servers with TLS.
+    /// Whether TLS is available.
     #[must_use]
     pub(crate) fn can_tls(&self) -> bool {
         self.tls.config.load().is_some()
     }
 
-    /// Reads all files again, for new connections.
+    /// Reloads all files, for new connections.
     ///
     /// # Errors
-    /// When a file is missing or unusable; then the old ones stay in use.
+    /// If a file is missing or unusable; the old ones stay in use.
     pub(crate) fn read_again(&self) -> Result<(), TlsError> {
         if self.tls.config.load().is_some() {
             self.tls.config.store(Some(Arc::new(client_config(&self.tls.settings)?)));
@@ -92,7 +92,7 @@ impl Connector {
         Ok(())
     }
 
-    /// Returns the paths of all files.
+    /// Paths of all files.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         let ClientTls { roots, identity } = &self.tls.settings;
         let own = identity.iter().flat_map(|files| [files.certificate.as_path(), &files.key]);
@@ -108,7 +108,7 @@ impl Connector {
     }
 }
 
-/// Names the remedy where the far end answers a TLS handshake in plain text, or shows a certificate of no use.
+/// Adds a remedy to the error if the peer answers a TLS handshake in plain text or has an unusable certificate.
 #[cfg(feature = "tls")]
 fn in_words(error: io::Error) -> io::Error {
     let words = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
@@ -134,20 +134,20 @@ impl Connector {
 
 #[cfg(test)]
 impl Connector {
-    /// Connects to servers in memory.
+    /// Connects to in-memory servers.
     pub(crate) fn in_memory(network: MemoryNetwork) -> Self {
         Self { memory: Some(network), ..Self::default() }
     }
 }
 
 impl Connector {
-    /// Connector to holders of one of the keys alone: each connection is a channel.
+    /// Connector to holders of one of the keys; each connection is a channel.
     #[must_use]
     pub(crate) fn through_channels(&self, keys: &AccessKeys, far_end: FarEnd) -> Self {
         Self { channel: Some(Arc::new(FleetChannel { keys: keys.clone(), far_end })), ..self.clone() }
     }
 
-    /// Connector for connections that clients cause: they don't get the last descriptors of the process.
+    /// Connector for connections caused by clients, which can't use the process's last file descriptors.
     #[must_use]
     pub(crate) fn for_clients(&self) -> Self {
         let mut connector = self.clone();
@@ -155,7 +155,7 @@ impl Connector {
         connector
     }
 
-    /// Connector that reaches nodes whose names are gone.
+    /// Connector that can reach nodes whose DNS names are gone.
     #[must_use]
     pub(crate) fn by_names(&self, names: Arc<NodeNames>) -> Self {
         Self { names: Some(names), ..self.clone() }
@@ -164,8 +164,8 @@ impl Connector {
     /// Connects to an address.
     ///
     /// # Errors
-    /// When nothing listens there, or its certificate does not fit, or it does not have the fleet's key though it must;
-    /// that is an [`OpenChannelError`] within.
+    /// If the connection fails, the certificate is invalid, or the peer lacks the required fleet key; the last is an
+    /// inner [`OpenChannelError`].
     pub(crate) async fn connect(&self, address: &Address) -> io::Result<OutgoingStream> {
         let Some(channel) = &self.channel else { return self.connect_socket(address).await };
         let names = self.names.as_ref().filter(|_| address.resolved().is_none() && !address.is_one_server());
@@ -191,7 +191,7 @@ impl Connector {
         }
     }
 
-    /// Whether the system at an address accepts connections, whatever its process does.
+    /// Whether the kernel at an address accepts connections, regardless of the process.
     pub(crate) async fn reaches(&self, address: &Address) -> bool {
         #[cfg(test)]
         if let Some(network) = &self.memory {
@@ -224,7 +224,7 @@ async fn connect_tcp(address: &Address) -> io::Result<TcpStream> {
     Ok(dial_staggered(endpoints, TcpStream::connect).await?.0)
 }
 
-/// Returns the innermost cause of an error: a refused certificate, below layers that only say where it came up.
+/// Returns the innermost cause of an error, such as a rejected certificate, without its wrappers.
 #[must_use]
 pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).last().map(ToString::to_string).unwrap_or_default()

@@ -1,57 +1,57 @@
-//! File descriptors that are kept back: strangers may use all but the last ones, so that the admin port still answers.
+//! Reserved file descriptors: clients can't use the last ones, so the admin port stays available.
 //!
-//! Nothing is counted. POSIX gives a new descriptor the lowest number that is free, so one with a high number says that
-//! all below it are in use at this moment.
+//! Descriptors are not counted. POSIX assigns the lowest free number to a new descriptor, so a high number means that
+//! all lower ones are in use.
 
 use std::sync::OnceLock;
 
 use trunkline_process::open_files;
 
-/// Descriptors that no client and no request for an app server gets. The admin port, links and files need them.
+/// Descriptors not available to clients and passed-through requests. The admin port, links and files need them.
 const RESERVED: u64 = 128;
 
-/// Limit of the numbers of descriptors.
+/// Limit of descriptor numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DescriptorLimit {
-    /// The first number that is refused; `None` where the system tells no limit.
+    /// First refused number; `None` if the system has no limit.
     first_refused: Option<u64>,
 }
 
 impl DescriptorLimit {
-    /// Limit of what clients can have opened in this process: the system's, less what is kept back.
+    /// Limit for clients: the system's limit minus the reserve.
     #[must_use]
     pub(crate) fn for_clients() -> Self {
-        // Asked of the system once: connectors are made for single requests, too.
+        // Queried once, because connectors are also created for single requests.
         static LIMIT: OnceLock<DescriptorLimit> = OnceLock::new();
         *LIMIT.get_or_init(|| Self::below(open_files().soft))
     }
 
-    /// Number of files that clients can have open; `None` for no limit.
+    /// Number of files available to clients; `None` for no limit.
     #[must_use]
     pub(crate) fn most(self) -> Option<u64> {
         self.first_refused
     }
 
     fn below(open_files_max: Option<u64>) -> Self {
-        // A small process keeps back a quarter.
+        // With a low system limit, a quarter is reserved.
         Self { first_refused: open_files_max.map(|most| most - RESERVED.min(most / 4)) }
     }
 
-    /// Whether a socket that was just opened may be kept.
+    /// Whether a newly opened socket may be kept.
     #[cfg(unix)]
     pub(crate) fn allows(self, socket: &impl std::os::fd::AsRawFd) -> bool {
         let number = u64::try_from(socket.as_raw_fd()).unwrap_or(u64::MAX);
         self.first_refused.is_none_or(|first| number < first)
     }
 
-    /// Whether a socket may be kept; this system has no small limit.
+    /// Whether a socket may be kept. This system has no small limit.
     #[cfg(not(unix))]
     pub(crate) fn allows<S>(self, _socket: &S) -> bool {
         self.first_refused.is_none()
     }
 }
 
-/// Number of files that clients can have open in this process; `None` where the system tells no limit.
+/// Number of files available to clients in this process; `None` if the system has no limit.
 #[must_use]
 pub fn client_files_max() -> Option<u64> {
     DescriptorLimit::for_clients().most()

@@ -1,7 +1,7 @@
-//! Gate in front of dials to servers that tokens name: few at once to one address, and a rest after one has failed.
+//! Limits dials to servers named by tokens: few concurrent dials per address, and a pause after a failure.
 //!
-//! A token outlives the node whose address it holds. Without the gate each request with such a token would be one more
-//! dial to whatever lives there now; with it there is one a second, whatever clients ask for. Kept connections pass by.
+//! A token outlives the node in it. Without this gate, each request with such a token would dial the address's current
+//! owner; with it, at most one dial per second does. Pooled connections bypass the gate.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,16 +13,16 @@ use tokio::time::Instant;
 
 use crate::net::address::Address;
 
-/// Maximum number of dials to one address at once; more wait for their outcome.
+/// Maximum number of concurrent dials to one address. Further requests wait for the result.
 const DIALS_MAX: usize = 8;
 
-/// Time after a failed dial in which an address is not dialled; then one dial shows whether somebody is there.
+/// Pause after a failed dial, followed by a single probing dial.
 const REST: Duration = Duration::from_secs(1);
 
-/// Maximum number of addresses that are dialled, or rest, at once; many more than a fleet has nodes.
+/// Maximum number of addresses being dialled or paused, far more than the nodes of a fleet.
 const ADDRESSES_MAX: usize = 1024;
 
-/// Gate of the dials of a node, shared by its shards.
+/// Dial gate of a node, shared by its shards.
 #[derive(Debug, Default)]
 pub(crate) struct DialGate(Mutex<HashMap<Address, Arc<AddressGate>>>);
 
@@ -33,19 +33,19 @@ struct AddressGate {
     outcome: Mutex<DialOutcome>,
 }
 
-/// Outcome of the dials to an address so far.
+/// Result of the dials to an address so far.
 #[derive(Debug, Default, Clone, Copy)]
 struct DialOutcome {
-    /// Time of the last failure, if nothing has answered since.
+    /// Time of the last failure, if no dial has succeeded since.
     failed_at: Option<Instant>,
     answered_at: Option<Instant>,
 }
 
 impl DialGate {
-    /// Dials an address, as soon as few others do.
+    /// Dials an address once the concurrency limit permits.
     ///
     /// # Errors
-    /// That of the dial, or without one that a dial has failed a moment ago.
+    /// The error of the dial, or of a recent failed dial during the pause.
     pub(crate) async fn pass<T>(&self, address: &Address, dial: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let gate = self.gate(address)?;
         let dialled = gate.dial(dial).await;
@@ -53,7 +53,7 @@ impl DialGate {
         dialled
     }
 
-    /// Time for which an address rests still; `None` if it does not.
+    /// Remaining pause of an address; `None` if it may be dialled.
     #[must_use]
     pub(crate) fn rest_left(&self, address: &Address) -> Option<Duration> {
         let failed_at = self.lock().get(address)?.last_failure()?;
@@ -71,7 +71,7 @@ impl DialGate {
         Ok(gates.entry(address.clone()).or_default().clone())
     }
 
-    /// Forgets an address that nobody dials and that does not rest.
+    /// Removes an address that is neither being dialled nor paused.
     fn forget(&self, address: &Address, gate: Arc<AddressGate>) {
         let mut gates = self.lock();
         drop(gate);
@@ -85,7 +85,7 @@ impl DialGate {
     }
 }
 
-/// Dial that shows whether somebody is there again; given up by its client, it counts as failed.
+/// Probing dial after a failure. If its client cancels it, it counts as failed.
 struct Probe<'a> {
     gate: &'a AddressGate,
     began: Instant,
@@ -108,7 +108,7 @@ impl Default for AddressGate {
 
 impl AddressGate {
     async fn dial<T>(&self, dial: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-        // Whoever waits for the lock has to find how the dial has ended, so it is given back last.
+        // Dropped last, so that the next waiter sees the result of this dial.
         let (_permit, lock) = self.enter().await?;
         let began = Instant::now();
         let mut probe = lock.is_some().then(|| Probe { gate: self, began, is_over: false });
@@ -120,8 +120,7 @@ impl AddressGate {
         dialled
     }
 
-    /// Waits for a place. After a failure one dial alone shows whether somebody is there again, and the others wait for
-    /// what it shows: it holds the lock.
+    /// Waits for a permit. After a failure, one probing dial holds the lock and the others wait for its result.
     async fn enter(&self) -> io::Result<(SemaphorePermit<'_>, Option<tokio::sync::MutexGuard<'_, ()>>)> {
         if self.is_resting() {
             return Err(resting());
@@ -133,7 +132,7 @@ impl AddressGate {
         Ok((permit, probe))
     }
 
-    /// Records how a dial has ended that began then.
+    /// Records the result of a dial that started at `began`.
     fn record(&self, has_answered: bool, began: Instant) {
         let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         if has_answered {
@@ -169,7 +168,7 @@ mod tests {
         format!("http://10.0.0.1:{}", number + 1).parse().unwrap()
     }
 
-    /// Dials that take two seconds each and fail, by this many requests at once; returns how many were made.
+    /// Runs this many concurrent dials that fail after two seconds; returns the number made.
     async fn failing(gate: &DialGate, requests: usize) -> usize {
         let dials = Cell::new(0);
         let dial = || async {

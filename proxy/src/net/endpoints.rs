@@ -1,10 +1,10 @@
-//! Socket addresses of one server: that at which it was found, and others that turn out to lead to it.
+//! Socket addresses of one server: the one it was discovered at, and known alternatives.
 
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Socket addresses of a server, shared by all clones. Equal to those of a server that was found at the same address.
+/// Socket addresses of a server, shared by all clones. Compared by the address of discovery only.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoints {
     found_at: SocketAddr,
@@ -13,12 +13,12 @@ pub(super) struct Endpoints {
 
 #[derive(Debug)]
 struct Known {
-    /// Whether the server is still at the address at which it was found.
+    /// Whether the address of discovery is still valid.
     is_listed: bool,
     alternatives: Vec<SocketAddr>,
 }
 
-/// Alternative address of a server, dialled until this value is dropped.
+/// Alternative address of a server, dialled until this guard is dropped.
 #[derive(Debug)]
 pub(crate) struct AlternativeEndpoint {
     of: Endpoints,
@@ -35,7 +35,7 @@ impl Endpoints {
         self.found_at
     }
 
-    /// Addresses to dial, the best first.
+    /// Addresses to dial, best first.
     pub(super) fn dialled(&self) -> Vec<SocketAddr> {
         let known = self.lock();
         let own = (known.is_listed || known.alternatives.is_empty()).then_some(self.found_at);
@@ -50,7 +50,7 @@ impl Endpoints {
         self.lock().is_listed = is_listed;
     }
 
-    /// Adds an alternative; `None` if the address is known.
+    /// Adds an alternative; `None` if the address is already known.
     pub(super) fn add(&self, at: SocketAddr) -> Option<AlternativeEndpoint> {
         let mut known = self.lock();
         if at == self.found_at || known.alternatives.contains(&at) {

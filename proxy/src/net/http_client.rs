@@ -1,7 +1,8 @@
-//! HTTP/1.1 client: plain or TLS by the address, over kept or fresh connections, with bounded answers and deadlines.
+//! HTTP/1.1 client: plain or TLS depending on the address, with pooled or new connections, bounded responses and
+//! deadlines.
 //!
-//! hyper speaks HTTP; the [pool](connection_pool) is ours, because hyper-util's tells connections apart by URIs alone,
-//! which can't hold the [`Address`] that one is connected to.
+//! Uses hyper with our own [pool](connection_pool), because hyper-util's pool identifies connections by URI, which
+//! can't express an [`Address`].
 
 mod connection_pool;
 
@@ -27,31 +28,31 @@ use crate::net::connector::{Connector, root_cause};
 use crate::net::dial_gate::DialGate;
 use connection_pool::{ConnectionPool, PooledConnection};
 
-/// Bounds what one exchange keeps in memory of a body that is read slowly; also the largest head of an answer.
+/// Maximum buffer for a slowly read body, and maximum size of a response head.
 const BUFFER_MAX_BYTES: usize = 64 * 1024;
 
-/// Why there is no answer, and by that whose fault it is and whether another server may be asked.
+/// Reason for a missing response. It shows whose fault it is, and whether another server may be tried.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// The request can't be written: the caller's fault, and nothing was sent.
+    /// The request can't be encoded: the caller's fault; nothing was sent.
     #[error("the request can't be written: {0}")]
     Request(#[from] http::Error),
-    /// No connection, or none in time: nothing was sent.
+    /// No connection, or not in time; nothing was sent.
     #[error("{}", root_cause(.0))]
     Connect(#[source] io::Error),
-    /// A connection that broke before the answer, or that speaks no HTTP: the server may have acted.
+    /// The connection broke before the response, or the server does not speak HTTP. The server may have acted.
     #[error("{}", root_cause(.0))]
     Broken(#[source] hyper::Error),
-    /// An answer that breaks off or is too large: the server has acted.
+    /// The response breaks off or is too large. The server has acted.
     #[error("{0}")]
     Body(Box<dyn Error + Send + Sync>),
-    /// No whole answer before the deadline: the server may have acted.
+    /// No complete response before the deadline. The server may have acted.
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
 }
 
 impl HttpError {
-    /// Whether nothing was sent: then another server may be asked.
+    /// Whether nothing was sent, so that another server may be tried.
     #[must_use]
     pub(crate) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Request(_) | Self::Connect(_))
@@ -63,80 +64,81 @@ impl HttpError {
     }
 }
 
-/// Time between two tries to reach a server that is known to live.
+/// Retry interval for a server known to be alive.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Patience of a request with a server that can't be reached.
+/// How long a request waits for an unreachable server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
-    /// It fails at once.
+    /// Fails without another dial.
     None,
-    /// It fails by a dial of its own or of another request, not because one has failed before: it waits out the rest.
+    /// Waits out one pause, then fails only by its own or a concurrent dial.
     OneRest,
-    /// The server lives as far as is known, and is dialled again for this long.
+    /// The server is believed to be alive; dials are repeated for this long.
     For(Duration),
 }
 
-/// HTTP client; its copies share their connections. Those live on the thread that sends, so each shard has its own.
+/// HTTP client; clones share connections. Connections are bound to the sending thread, so each shard has its own
+/// client.
 #[derive(Debug, Clone)]
 pub struct HttpClient {
     connector: Connector,
     connect_timeout: Duration,
-    /// Gate that dials pass, for servers that clients can make this node dial.
+    /// Limits dials to servers chosen by clients.
     gate: Option<Arc<DialGate>>,
-    /// Idle connections; `None` opens a connection for each request.
+    /// Idle connections; `None` opens a connection per request.
     pool: Option<ConnectionPool>,
-    /// `User-Agent` of requests without one.
+    /// `User-Agent` for requests without one.
     agent: Option<HeaderValue>,
 }
 
 impl HttpClient {
-    /// Client that keeps its connections for the next requests, and gives up connecting after `connect_timeout`.
+    /// Client with pooled connections and a timeout for connecting.
     #[must_use]
     pub fn new(connector: Connector, connect_timeout: Duration) -> Self {
         Self { connect_timeout, pool: Some(ConnectionPool::default()), ..Self::without_pool(connector) }
     }
 
-    /// Lets its dials pass a gate.
+    /// Sends dials through a gate.
     #[must_use]
     pub(crate) fn behind(self, gate: Arc<DialGate>) -> Self {
         Self { gate: Some(gate), ..self }
     }
 
-    /// This client, with its kept connections, by another connector.
+    /// Copy of this client, with its pool, using another connector.
     #[must_use]
     pub(crate) fn through(&self, connector: Connector) -> Self {
         Self { connector, ..self.clone() }
     }
 
-    /// Passes requests of others on, and so adds no `User-Agent`.
+    /// For forwarded requests: does not add a `User-Agent`.
     #[must_use]
     pub(crate) fn for_others(self) -> Self {
         Self { agent: None, ..self }
     }
 
-    /// Client that opens a connection for each request. Only the deadline of a request bounds its connecting.
+    /// Client that opens a connection per request. Connecting is bounded only by the request's deadline.
     #[must_use]
     pub fn without_pool(connector: Connector) -> Self {
         let agent = Some(HeaderValue::from_static(AGENT));
         Self { connector, connect_timeout: Duration::MAX, gate: None, pool: None, agent }
     }
 
-    /// Sends a request, whose path and query count, to the server at `address`, and waits for the head of its answer.
-    /// Without a `Host` it gets that of the address, and without a `User-Agent` that of Trunkline.
+    /// Sends a request to `address`, using the path and query of its URI, and waits for the response head. Adds a
+    /// missing `Host` and `User-Agent`.
     ///
-    /// A request that meets a kept connection which has just ended, before anything of it was sent, is sent again.
+    /// If a pooled connection closes before anything was sent, the request is sent again.
     ///
     /// # Errors
-    /// When no answer comes.
+    /// If there is no response.
     pub async fn send(&self, address: &Address, request: Request<Body>) -> Result<Response<Incoming>, HttpError> {
         self.send_patiently(address, request, Patience::None).await
     }
 
-    /// Sends a request as [`send`](Self::send) does, with this patience for a connection.
+    /// Like [`send`](Self::send), with the given patience for connecting.
     ///
     /// # Errors
-    /// When no answer comes.
+    /// If there is no response.
     pub(crate) async fn send_patiently(
         &self,
         address: &Address,
@@ -170,10 +172,10 @@ impl HttpClient {
         }
     }
 
-    /// Sends a request as [`send`](Self::send) does, and reads its whole answer.
+    /// Like [`send`](Self::send), and reads the whole response.
     ///
     /// # Errors
-    /// When no answer of at most `max_bytes` comes before the deadline.
+    /// Without a complete response of at most `max_bytes` before the deadline.
     pub async fn fetch(
         &self,
         address: &Address,
@@ -191,7 +193,7 @@ impl HttpClient {
             sleep(left).await;
         }
         loop {
-            // Boxed: it is large, and a part of everything that may ask another server, which most requests do not.
+            // Boxed, because this large future is part of many callers that rarely need it.
             let failed = match Box::pin(self.connect(address)).await {
                 Err(error) if !error.is_connect_timeout() => error,
                 connected => return connected,
@@ -216,17 +218,17 @@ impl HttpClient {
         let stream = stream.map_err(HttpError::Connect)?;
         let opened = http1::Builder::new().max_buf_size(BUFFER_MAX_BYTES).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = opened.map_err(HttpError::Broken)?;
-        // It ends by itself: when it is no longer kept, with the answer's body, or with the socket that an upgrade
-        // hands over. What goes wrong with it, the answer tells.
+        // Ends when the connection leaves the pool, or with the response body or the upgraded socket. Errors surface in
+        // the response.
         tokio::spawn(connection.with_upgrades());
         Ok(sender)
     }
 }
 
-/// Reads an answer's body of at most `max_bytes`.
+/// Reads a response body of at most `max_bytes`.
 ///
 /// # Errors
-/// When it breaks off or is larger.
+/// If the body breaks off or is larger.
 pub async fn read_whole<B>(answer: Response<B>, max_bytes: usize) -> Result<Response<Bytes>, HttpError>
 where
     B: HttpBody,
@@ -237,10 +239,10 @@ where
     Ok(Response::from_parts(head, body.to_bytes()))
 }
 
-/// Gives an exchange a deadline.
+/// Applies a deadline to an exchange.
 ///
 /// # Errors
-/// Those of the exchange; [`HttpError::Timeout`] when it is late.
+/// Errors of the exchange, or [`HttpError::Timeout`].
 pub async fn within<T>(
     deadline: Duration,
     exchange: impl Future<Output = Result<T, HttpError>>,
@@ -248,7 +250,7 @@ pub async fn within<T>(
     timeout(deadline, exchange).await.unwrap_or(Err(HttpError::Timeout(deadline)))
 }
 
-/// Leaves only path and query in a request's target, and names the host in its `Host` instead.
+/// Reduces the request target to path and query, and adds the host as `Host`.
 fn to_origin_form(address: &Address, request: &mut Request<Body>) -> Result<(), HttpError> {
     let target = request.uri().path_and_query().cloned();
     *request.uri_mut() = target.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
@@ -272,7 +274,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers with its number, the host that was asked for, and where the question came from.
+    /// Server that answers with its number, the requested host and the caller's address.
     async fn server(number: usize) -> SocketAddr {
         let answer = async move |from: axum::extract::ConnectInfo<SocketAddr>, headers: HeaderMap| {
             format!("{number} {} {}", headers[HOST].to_str().unwrap(), from.port())
@@ -287,7 +289,7 @@ mod tests {
     #[tokio::test]
     async fn each_address_of_a_name_is_reached_over_its_own_connection_and_under_the_name() {
         let client = HttpClient::new(Connector::default(), Duration::from_secs(5));
-        // Nobody resolves this name.
+        // Does not resolve.
         let name: Address = "http://apps.invalid:5000".parse().unwrap();
         let servers = [name.at(server(0).await), name.at(server(1).await)];
         let mut ports = Vec::new();
@@ -337,7 +339,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         tokio::spawn(async move {
-            // One answer on each connection, which is then closed without a word.
+            // One response per connection, then an abrupt close.
             while let Ok((mut stream, _)) = listener.accept().await {
                 let _ = stream.read(&mut [0; 1024]).await;
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;

@@ -1,4 +1,4 @@
-//! Stream of lines that a node sends for as long as somebody reads it.
+//! Stream of lines sent by a node while the response is read.
 
 use std::time::Duration;
 
@@ -7,31 +7,31 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-/// Largest line: a message of a megabyte, escaped.
+/// Maximum line: an escaped message of one megabyte.
 const LINE_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Time without anything after which the node is given up. It sends an empty line each second.
+/// Maximum silence of a node, which sends an empty line each second.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Lines of one answer.
+/// Lines of one response.
 #[derive(Debug)]
 pub struct LineStream {
     body: Incoming,
     read: BytesMut,
-    /// Bytes in which no line ends.
+    /// Bytes already searched for a line end.
     searched: usize,
 }
 
-/// Error for a stream that breaks off.
+/// Error of an interrupted stream.
 #[derive(Debug, thiserror::Error)]
 pub enum LineStreamError {
-    /// Nothing came for this time.
+    /// Nothing received for this time.
     #[error("nothing within {} s", .0.as_secs())]
     Silent(Duration),
     /// A line exceeds the limit.
     #[error("a line is longer than {LINE_MAX_BYTES} bytes")]
     TooLong,
-    /// The connection has ended early.
+    /// The connection closed early.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
 }
@@ -42,10 +42,10 @@ impl LineStream {
         Self { body, read: BytesMut::new(), searched: 0 }
     }
 
-    /// Returns the next line without its end, `None` at the end of the stream. Cancelled, nothing is lost.
+    /// Returns the next line without its terminator; `None` at the end of the stream. Cancel-safe.
     ///
     /// # Errors
-    /// When the stream breaks off, or nothing comes for too long.
+    /// If the stream breaks off or is silent for too long.
     pub async fn next(&mut self) -> Result<Option<Bytes>, LineStreamError> {
         loop {
             let unsearched = self.read.get(self.searched..).unwrap_or_default();

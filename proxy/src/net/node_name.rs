@@ -1,13 +1,12 @@
-//! Names of other nodes, as they are resolved for requests: the address at which a node was reached last stays known
-//! when its name goes. Docker Swarm takes the name of a task away as soon as it asks it to stop, and the others need it
-//! until it has.
+//! Name resolution of other nodes for requests. The last working address of a node is kept after its name disappears.
+//! Docker Swarm removes a task's name as soon as it asks the task to stop, while other nodes still need it.
 //!
 //! ```text
-//!  where this start of the node was reached last ──► its name, resolved now ──► its name before, or what its links tell
+//!  last reached address of this start ──► name, resolved now ──► name's earlier address, or address reported by links
 //! ```
 //!
-//! Addresses are tried in that order. A wrong one does no harm: through a channel both ends prove that they are of this
-//! fleet, and each answer names the start that gives it.
+//! Addresses are tried in this order. A wrong one is harmless: through a channel, both ends prove membership of the
+//! fleet, and each response names the answering start.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,28 +20,28 @@ use trunkline_channel::dial_staggered;
 use super::address::Address;
 use super::resolver::Resolver;
 
-/// Maximum number of nodes whose addresses are known, many more than a fleet has; beyond it the oldest are forgotten.
+/// Maximum number of nodes with known addresses, far more than a fleet has. Beyond it, the oldest are dropped.
 const NODES_MAX: usize = 1024;
 
-/// Time for a step where there is something else to try: a resolver that asks others in vain takes seconds, and so does
-/// a dial to a machine that is gone.
+/// Timeout of a step while alternatives remain. An unanswered DNS lookup, or a dial to a machine that is gone, would
+/// take seconds.
 const STEP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Known addresses of nodes by their names, each for one start of its node.
+/// Known addresses of nodes by name, each for one start.
 #[derive(Debug, Default)]
 pub(crate) struct NodeNames {
     resolver: Resolver,
     known: Mutex<IndexMap<Address, KnownAddress>>,
 }
 
-/// Address of a node, and how it is known.
+/// Address of a node, and its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KnownAddress {
-    /// It was reached there.
+    /// A connection succeeded there.
     Reached(SocketAddr),
-    /// Its name has led there.
+    /// The name resolved to it.
     Resolved(SocketAddr),
-    /// A link to it has told.
+    /// Reported by a link.
     Told(SocketAddr),
 }
 
@@ -51,10 +50,10 @@ impl NodeNames {
         Self { resolver, known: Mutex::default() }
     }
 
-    /// Dials a node by its name, at one address after the other until there is a connection; returns at which it is.
+    /// Dials a node by name, trying its addresses in turn; returns the address that worked.
     ///
     /// # Errors
-    /// When no address accepts, or the name can't be resolved.
+    /// If no address accepts, or the name can't be resolved.
     pub(crate) async fn dial<T, F>(&self, name: &Address, dial: impl Fn(SocketAddr) -> F) -> io::Result<(T, SocketAddr)>
     where
         F: Future<Output = io::Result<T>>,
@@ -83,24 +82,24 @@ impl NodeNames {
         dial_staggered(resolved.into_iter().chain(others), dial).await
     }
 
-    /// Notes that a node was reached at this address.
+    /// Records that a node was reached at this address.
     pub(crate) fn note_reached(&self, name: &Address, at: SocketAddr) {
         self.insert(name, KnownAddress::Reached(at));
     }
 
-    /// Forgets the address of a node: somebody else is there, or nobody.
+    /// Removes the address of a node after it failed or led to another node.
     pub(crate) fn forget(&self, name: &Address) {
         self.lock().shift_remove(name);
     }
 
-    /// Notes what a link tells of the address of a node, unless more is known.
+    /// Records an address reported by a link, unless a better one is known.
     pub(crate) fn note_told(&self, name: &Address, at: SocketAddr) {
         if !self.is_learnt(name) {
             self.insert(name, KnownAddress::Told(at));
         }
     }
 
-    /// Learns the address of a node by its name, once, while that resolves.
+    /// Resolves the address of a node once, while its name exists.
     pub(crate) async fn learn(&self, name: &Address) {
         if self.is_learnt(name) {
             return;
@@ -116,7 +115,7 @@ impl NodeNames {
         }
     }
 
-    /// Whether the address of a node is known by more than a link, or needs not be.
+    /// Whether the address is resolved or reached, or needs no lookup.
     fn is_learnt(&self, name: &Address) -> bool {
         let known = self.lock().get(name).copied();
         name.is_one_server() || matches!(known, Some(KnownAddress::Reached(_) | KnownAddress::Resolved(_)))
@@ -157,7 +156,7 @@ mod tests {
         ([10, 0, 0, last], 8080).into()
     }
 
-    /// Dials where only some of the addresses have somebody; returns where it got through, and what it has tried.
+    /// Dials with only some addresses alive; returns the address that worked, and all attempts.
     async fn dial(names: &NodeNames, name: &Address, alive: &[u8]) -> (Option<SocketAddr>, Vec<SocketAddr>) {
         let tried = RefCell::new(Vec::new());
         let dialled = names.dial(name, |to| {
@@ -169,7 +168,7 @@ mod tests {
         (reached, tried.into_inner())
     }
 
-    /// A resolver that knows every name by this address, until it knows none.
+    /// Resolver that returns this address for every name, until switched off.
     fn resolver(last: u8) -> (Resolver, Arc<AtomicBool>) {
         let is_gone = Arc::new(AtomicBool::new(false));
         let asked = is_gone.clone();
@@ -189,7 +188,7 @@ mod tests {
         is_gone.store(true, Ordering::Relaxed);
         assert_eq!(dial(&names, &node, &[1]).await.0, Some(at(1)));
         assert_eq!(dial(&names, &name(2), &[1]).await.0, None, "another name is not known");
-        // When nobody is there any more it is forgotten.
+        // A failed address is removed.
         assert_eq!(dial(&names, &node, &[]).await, (None, vec![at(1)]));
         assert_eq!(dial(&names, &node, &[1]).await, (None, vec![]));
     }

@@ -1,4 +1,4 @@
-//! Resolution of host names: by the system, or by fixed addresses.
+//! Resolution of host names, by the system or with fixed addresses.
 
 use std::fmt;
 use std::io;
@@ -14,24 +14,23 @@ use super::address::Address;
 
 type Resolve = dyn Fn(&Address) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync;
 
-/// Resolver of host names.
 #[derive(Clone)]
 pub struct Resolver(Arc<Resolve>);
 
 impl Resolver {
-    /// Creates a resolver that answers every name with these addresses.
+    /// Resolver that returns these addresses for every name.
     #[must_use]
     pub fn knowing(addresses: Vec<SocketAddr>) -> Self {
         Self(Arc::new(move |_| std::future::ready(Ok(addresses.clone())).boxed()))
     }
 
-    /// Creates a resolver that asks this function, which must not wait.
+    /// Resolver that calls a non-blocking function.
     #[must_use]
     pub fn asking(ask: impl Fn(&Address) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
         Self(Arc::new(move |name| std::future::ready(ask(name)).boxed()))
     }
 
-    /// Creates a resolver that asks this function, which may wait.
+    /// Resolver that calls an async function.
     #[cfg(test)]
     pub(crate) fn asking_slowly(
         ask: impl Fn(&Address) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync + 'static,
@@ -42,14 +41,14 @@ impl Resolver {
     /// Returns the addresses of a name.
     ///
     /// # Errors
-    /// When the name can't be resolved.
+    /// If the name can't be resolved.
     pub async fn resolve(&self, name: &Address) -> io::Result<Vec<SocketAddr>> {
         (self.0)(name).await
     }
 }
 
 impl Default for Resolver {
-    /// Creates a resolver that asks the system.
+    /// Creates a resolver that uses the system.
     fn default() -> Self {
         Self(Arc::new(|name| {
             let name = name.authority().to_owned();
@@ -64,9 +63,9 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// Families of the addresses of one name: whether it has both, and at which a server has ever answered.
+/// Address families of one name: whether both are listed, and which have ever answered.
 ///
-/// An app server or node that listens on one family only is no problem of the other family.
+/// A server that listens on one family only is not reported as a problem of the other.
 #[derive(Debug, Default)]
 pub(crate) struct AddressFamilies {
     are_both_listed: AtomicBool,
@@ -75,13 +74,13 @@ pub(crate) struct AddressFamilies {
 }
 
 impl AddressFamilies {
-    /// Notes the addresses that the name has now.
+    /// Records the currently listed addresses.
     pub(crate) fn note_listed(&self, all: &[SocketAddr]) {
         let are_both = all.iter().any(SocketAddr::is_ipv4) && all.iter().any(SocketAddr::is_ipv6);
         self.are_both_listed.store(are_both, Ordering::Relaxed);
     }
 
-    /// Notes that a server answers at an address of the name.
+    /// Records that a server answers at an address of the name.
     pub(crate) fn note_answer(&self, at: SocketAddr) {
         if at.is_ipv4() { &self.v4_answers } else { &self.v6_answers }.store(true, Ordering::Relaxed);
     }
@@ -91,7 +90,7 @@ impl AddressFamilies {
         self.are_both_listed.load(Ordering::Relaxed)
     }
 
-    /// Whether no server has ever answered at the family of this address, and one has at the other family.
+    /// Whether this address's family has never answered, while the other one has.
     pub(crate) fn only_other_answers(&self, at: SocketAddr) -> bool {
         let answers = (self.v4_answers.load(Ordering::Relaxed), self.v6_answers.load(Ordering::Relaxed));
         answers == (at.is_ipv6(), at.is_ipv4())

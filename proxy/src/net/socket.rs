@@ -1,11 +1,10 @@
-//! Client sockets, shared by the task that reads and by the deliveries that write.
+//! Client sockets, shared by the reading task and by deliveries that write.
 //!
-//! TCP takes the fast path, plain, below TLS and below an answer without an end: it is written to directly, without a
-//! task. Everything else (a pipe in memory, a socket of another runtime) is boxed: its writes are queued and flushed by
-//! a task.
+//! TCP has a fast path, whether plain, below TLS or below an endless response: writes are direct, without a task. All
+//! other sockets (in-memory pipes, sockets of another runtime) are boxed; a task writes and flushes their queue.
 //!
-//! While a socket carries HTTP, a [`StallGuard`] closes it when an answer is not read for too long, and a
-//! [`RequestSocket`] tells whether a request has begun.
+//! While a socket carries HTTP, a [`StallGuard`] closes it if a response is not read for too long, and a
+//! [`RequestSocket`] tracks whether a request has begun.
 
 mod answer_socket;
 mod boxed_socket;
@@ -43,23 +42,23 @@ pub(crate) enum Socket {
     Tls(Box<TlsSocket>),
     Answer(Box<AnswerSocket>),
     Boxed(Box<RefCell<BoxedSocket>>),
-    /// None: its client is away.
+    /// No socket: the client is disconnected.
     Away,
 }
 
 impl Socket {
-    /// Boxes a stream that is not TCP.
+    /// Boxes a stream other than TCP.
     #[must_use]
     pub(crate) fn boxed(stream: impl SocketStream + 'static) -> Self {
         Socket::Boxed(Box::new(RefCell::new(BoxedSocket::new(stream))))
     }
 
-    /// Reads into `buffer` when there is something to read; 0 is the end. Cancel-safe.
+    /// Reads available data into `buffer`; 0 is the end. Cancel-safe.
     ///
-    /// The buffer is borrowed only while bytes are there, so that a thousand waiting sockets share one.
+    /// The buffer is borrowed only while data is available, so any number of waiting sockets share one.
     ///
     /// # Errors
-    /// When the socket failed.
+    /// If the socket failed.
     pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Socket::Tcp(stream) => loop {
@@ -77,14 +76,14 @@ impl Socket {
         }
     }
 
-    /// Writes what the socket takes right now.
+    /// Writes without blocking.
     ///
     /// # Errors
-    /// `WouldBlock` when it takes nothing, or has no fast path; else the socket failed.
+    /// `WouldBlock` if it accepts nothing or has no fast path; otherwise the socket failed.
     pub(crate) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match (self, slices) {
-            // This bypasses the readiness that the runtime keeps elsewhere in memory: the system knows best. A task
-            // that then waits for room asks the runtime, which finds out by itself.
+            // Bypasses the runtime's cached readiness, which is elsewhere in memory. A task that waits for room
+            // afterwards goes through the runtime, which updates its readiness.
             (Socket::Tcp(stream), [only]) => SockRef::from(stream).send(only),
             (Socket::Tcp(stream), several) => stream.try_write_vectored(several),
             #[cfg(feature = "tls")]
@@ -95,8 +94,7 @@ impl Socket {
         }
     }
 
-    /// Whether bytes that were taken by [`try_write`](Self::try_write) still wait for the system, encrypted or
-    /// translated.
+    /// Whether bytes accepted by [`try_write`](Self::try_write), encrypted or translated, are still pending.
     #[must_use]
     pub(crate) fn has_unsent(&self) -> bool {
         match self {
@@ -107,7 +105,7 @@ impl Socket {
         }
     }
 
-    /// Descriptor of a socket of the system that is written to directly.
+    /// Descriptor of a socket with direct writes.
     #[must_use]
     pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {
@@ -119,7 +117,7 @@ impl Socket {
         }
     }
 
-    /// Whether its descriptor takes bytes only as [`seal`](Self::seal) makes them.
+    /// Whether the descriptor accepts only output of [`seal`](Self::seal).
     #[must_use]
     pub(crate) fn is_sealed(&self) -> bool {
         match self {
@@ -130,11 +128,11 @@ impl Socket {
         }
     }
 
-    /// Encrypts or translates bytes behind those in `sealed`, for a caller who writes them to the descriptor and leaves
-    /// the rest to [`keep_unsent`](Self::keep_unsent). Returns how many were taken.
+    /// Appends encrypted or translated bytes to `sealed`, for the caller to write to the descriptor. The caller passes
+    /// the rest to [`keep_unsent`](Self::keep_unsent). Returns the number of bytes taken.
     ///
     /// # Errors
-    /// `WouldBlock` when earlier bytes wait, or bytes leave this socket as they are; else it was cut.
+    /// `WouldBlock` while earlier output is pending or if this socket needs no sealing; otherwise it was cut.
     pub(crate) fn seal(&self, slices: &[IoSlice<'_>], sealed: &mut Vec<u8>) -> io::Result<usize> {
         match self {
             #[cfg(feature = "tls")]
@@ -144,7 +142,7 @@ impl Socket {
         }
     }
 
-    /// Keeps sealed bytes that the descriptor did not take.
+    /// Keeps sealed bytes that the descriptor did not accept.
     pub(crate) fn keep_unsent(&self, sealed: &[u8]) {
         match self {
             #[cfg(feature = "tls")]
@@ -154,10 +152,10 @@ impl Socket {
         }
     }
 
-    /// Writes when the socket takes something.
+    /// Writes once the socket accepts data.
     ///
     /// # Errors
-    /// When the socket failed.
+    /// If the socket failed.
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Socket::Tcp(stream) => loop {
@@ -175,10 +173,10 @@ impl Socket {
         }
     }
 
-    /// Flushes what was written: a TLS stream may keep bytes that the socket below did not take.
+    /// Flushes earlier writes; a TLS stream may hold bytes that the socket below did not accept.
     ///
     /// # Errors
-    /// When the socket failed.
+    /// If the socket failed.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Socket::Tcp(_) | Socket::Away => Poll::Ready(Ok(())),
@@ -189,10 +187,10 @@ impl Socket {
         }
     }
 
-    /// Shuts both directions down: the reading task sees the end.
+    /// Shuts down both directions; the reading task sees the end.
     pub(crate) fn cut(&self) {
         match self {
-            // It fails only where the peer was faster, and then the reader sees the end too.
+            // Fails only if the peer has already closed; the reader then sees the end, too.
             Socket::Tcp(stream) => drop(SockRef::from(stream).shutdown(std::net::Shutdown::Both)),
             #[cfg(feature = "tls")]
             Socket::Tls(tls) => tls.cut(),

@@ -1,6 +1,6 @@
-//! TLS by rustls: certificates of the listener, identity and trusted roots towards servers.
+//! TLS with rustls: listener certificates, and identity and trusted roots for outgoing connections.
 //!
-//! Files are read again when they change; open connections live on.
+//! Files are reloaded when they change; open connections are kept.
 
 mod certificate_probe;
 mod certificate_refusal;
@@ -27,25 +27,25 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-/// PEM files of a certificate chain and of its private key.
+/// PEM files of a certificate chain and its private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityFiles {
-    /// File of the chain.
+    /// File of the certificate chain.
     pub certificate: PathBuf,
-    /// File of the key.
+    /// File of the private key.
     pub key: PathBuf,
 }
 
-/// Settings of TLS towards servers.
+/// TLS settings for outgoing connections.
 #[derive(Debug, Clone, Default)]
 pub struct ClientTls {
-    /// Files of the certificates that may have signed a server's; empty: those that the system trusts.
+    /// Files of trusted root certificates; empty for the system's roots.
     pub roots: Vec<PathBuf>,
-    /// Certificate that this node shows to servers.
+    /// Client certificate of this node.
     pub identity: Option<IdentityFiles>,
 }
 
-/// Cryptographic provider of TLS, which also verifies access tokens.
+/// Cryptographic provider for TLS and for verifying access tokens.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

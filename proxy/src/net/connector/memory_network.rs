@@ -1,4 +1,4 @@
-//! Network in memory, for tests: servers by address, and the dials to them.
+//! In-memory network for tests: servers by address, and the dials made.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -11,31 +11,31 @@ use trunkline_channel::dial_staggered;
 
 use crate::net::address::Address;
 
-/// Bytes that a connection holds in each direction.
+/// Buffer of a connection in each direction, in bytes.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// Network in memory; its clones are the same network.
+/// In-memory network; clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MemoryNetwork(Arc<Mutex<Servers>>);
 
 #[derive(Debug, Default)]
 struct Servers {
     listening: HashMap<String, UnboundedSender<DuplexStream>>,
-    /// Addresses that nobody reaches, though somebody listens.
+    /// Unreachable addresses, even with a listener.
     cut: HashSet<String>,
-    /// Addresses that were dialled, in their order.
+    /// Dialled addresses, in order.
     dials: Vec<String>,
 }
 
 impl MemoryNetwork {
-    /// Listens at an address, in place of who did before.
+    /// Listens at an address, replacing an earlier listener.
     pub(crate) fn listen(&self, address: &Address) -> UnboundedReceiver<DuplexStream> {
         let (sender, accepted) = unbounded_channel();
         self.0.lock().unwrap().listening.insert(address.authority().to_owned(), sender);
         accepted
     }
 
-    /// Has nobody reach an address any more, or everybody again. Connections that are open stay so.
+    /// Makes an address unreachable, or reachable again. Open connections are kept.
     pub(crate) fn set_cut(&self, address: &Address, is_cut: bool) {
         let mut servers = self.0.lock().unwrap();
         match is_cut {
@@ -44,7 +44,6 @@ impl MemoryNetwork {
         };
     }
 
-    /// Number of dials to an address.
     pub(crate) fn dials(&self, address: &Address) -> usize {
         self.0.lock().unwrap().dials.iter().filter(|dialled| *dialled == address.authority()).count()
     }

@@ -1,4 +1,4 @@
-//! Open connection to a server: plain, in TLS, or through a channel over either.
+//! Open connection to a server: plain, TLS, or a channel over either.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -21,7 +21,7 @@ pub(crate) enum OutgoingStream {
     Memory(tokio::io::DuplexStream),
 }
 
-/// Runs an expression on any kind of stream.
+/// Evaluates an expression for any kind of stream.
 macro_rules! with_stream {
     ($either:expr, $stream:ident => $act:expr) => {
         match $either {

@@ -1,6 +1,6 @@
-//! Pool of idle HTTP connections, keyed by the address that each one is connected to.
+//! Pool of idle HTTP connections, keyed by the connected address.
 //!
-//! The key is the whole [`Address`]: a name may have many addresses, and each is another server.
+//! The key is the whole [`Address`], because one name may stand for several servers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,43 +12,42 @@ use tokio::time::{Instant, sleep};
 
 use crate::net::address::Address;
 
-/// Time after which an idle connection is closed: sooner than servers close it (Node's after 5 s), so that no request
-/// meets a connection that is just going away.
+/// Idle timeout, shorter than that of servers (Node.js: 5 s), so that requests don't race a close.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Age at which a connection is closed when its answer has come: its name may stand for other addresses by then.
+/// Age at which a connection is closed after its response, because its name may resolve to other addresses by then.
 const AGE_MAX: Duration = Duration::from_secs(60);
 
-/// Connections to one address that are kept at once; a burst that needs more opens its own.
+/// Maximum number of idle connections per address. A larger burst opens its own.
 const IDLE_MAX: usize = 64;
 
 /// Connection and the time of its dial.
 #[derive(Debug)]
 pub(super) struct PooledConnection {
-    /// Sender of its requests.
+    /// Request sender of the connection.
     pub sender: SendRequest<Body>,
     dialled: Instant,
 }
 
 impl PooledConnection {
-    /// Takes a connection that was dialled now.
+    /// Wraps a newly dialled connection.
     pub(super) fn new(sender: SendRequest<Body>) -> Self {
         Self { sender, dialled: Instant::now() }
     }
 }
 
-/// Idle connections, shared by all copies of a client.
+/// Idle connections, shared by all clones of a client.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ConnectionPool(Arc<Mutex<IdleConnections<PooledConnection>>>);
 
 impl ConnectionPool {
-    /// Takes the connection to `address` that was used last, if one is still open.
+    /// Takes the most recently used open connection to `address`.
     pub(super) fn take(&self, address: &Address) -> Option<PooledConnection> {
         let (mut idle, now) = (self.lock(), Instant::now());
         std::iter::from_fn(|| idle.take(address, now)).find(|kept| kept.sender.is_ready())
     }
 
-    /// Keeps a connection as soon as its answer has been read whole; not if it ends before.
+    /// Returns a connection to the pool once its response has been read completely.
     pub(super) fn put(&self, address: &Address, mut connection: PooledConnection) {
         if connection.sender.is_ready() {
             return self.put_idle(address, connection);
@@ -72,7 +71,7 @@ impl ConnectionPool {
         }
     }
 
-    /// Closes what has expired, until nothing is idle or all clients are gone.
+    /// Closes expired connections until none is idle or all clients are dropped.
     fn sweep(&self) {
         let pool = Arc::downgrade(&self.0);
         tokio::spawn(async move {
@@ -96,9 +95,9 @@ impl ConnectionPool {
 
 #[derive(Debug)]
 struct IdleConnections<C> {
-    /// The connections of each address with the time since which they are idle, oldest first; never an empty list.
+    /// Idle connections by address, each with the time it became idle, oldest first. Lists are never empty.
     by_address: HashMap<Address, Vec<(Instant, C)>>,
-    /// Whether a task closes what expires.
+    /// Whether a task closes expired connections.
     is_swept: bool,
 }
 
@@ -112,7 +111,7 @@ impl<C> IdleConnections<C> {
     fn take(&mut self, address: &Address, now: Instant) -> Option<C> {
         let list = self.by_address.get_mut(address)?;
         let newest = list.pop().filter(|(since, _)| now - *since < IDLE_TIMEOUT);
-        // What lies below an expired one is older.
+        // Connections below an expired one are older.
         if list.is_empty() || newest.is_none() {
             self.by_address.remove(address);
         }
@@ -170,7 +169,7 @@ mod tests {
         let (pool, address) = (ConnectionPool::default(), "http://apps.invalid:5000".parse().unwrap());
         let mut kept = Some(PooledConnection::new(sender));
         let begun = Instant::now();
-        // It is used all the time.
+        // In constant use.
         while let Some(connection) = kept {
             tokio::time::advance(IDLE_TIMEOUT / 2).await;
             pool.put(&address, connection);

@@ -1,13 +1,13 @@
-//! Client socket below an answer that has no end, such as an event stream: its head was sent by an HTTP server, which
-//! then let the socket go.
+//! Client socket below an endless response, such as an event stream. An HTTP server has sent the head and released the
+//! socket.
 //!
 //! ```text
 //!  deliveries ─► frames ─► translation ─► TCP ──► client
-//!  reading task ◄─ pipe ◄─ requests of their own ─┘
+//!  reading task ◄─ pipe ◄─ the client's requests ─┘
 //! ```
 //!
-//! So its messages are written as those of a WebSocket are, without a task. The translation works on any part of a
-//! frame; what the socket does not take of it waits here, no more than [`PIECE_BYTES`] of frames make.
+//! Messages are written directly, as to a WebSocket, without a task. Translation works on any part of a frame; output
+//! not accepted by the socket is kept here, at most that of [`PIECE_BYTES`] of frames.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
@@ -24,45 +24,45 @@ use trunkline_protocol::cause::Cause;
 use super::boxed_socket::{BoxedSocket, SocketStream};
 use super::drained::read_now;
 
-/// Bytes of frames that are translated at once.
+/// Maximum bytes of frames translated per step.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// Bytes that a client may send behind its request, whose answer ends the connection: nobody reads them. Beyond them it
-/// is closed.
+/// Bytes a client may send after its request. They are ignored, because the response ends the connection. Beyond this,
+/// the socket is closed.
 const UNREAD_MAX_BYTES: usize = 512;
 
 thread_local! {
-    /// Room for one translation, so that a delivery needs none of its own.
+    /// Buffer for one translation, shared by all deliveries of the thread.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Translation of frames into the bytes of an answer. It goes on where the last call has ended.
+/// Translates frames to response bytes. Each call continues the previous one.
 pub(crate) trait Translate {
     /// Appends the translation of these bytes, which may be any part of frames.
     fn translate(&mut self, frames: &[u8], out: &mut Vec<u8>);
 
-    /// Whether the answer is complete.
+    /// Whether the response is complete.
     fn is_ended(&self) -> bool;
 }
 
-/// TCP below an answer. All methods take `&self`, because a shard is one thread.
+/// TCP socket below a response. All methods take `&self`, because a shard is one thread.
 pub(crate) struct AnswerSocket {
     stream: TcpStream,
-    /// Bytes that have come behind the request.
+    /// Bytes received after the request.
     unread: Cell<usize>,
-    /// Pipe that carries what the client sends, by requests of their own.
+    /// Pipe for data that the client sends in separate requests.
     requests: RefCell<BoxedSocket>,
     answer: RefCell<Answer>,
 }
 
 struct Answer {
     translation: Box<dyn Translate>,
-    /// Translated bytes that the socket did not take.
+    /// Translated bytes not accepted by the socket.
     unsent: BytesMut,
 }
 
 impl AnswerSocket {
-    /// Goes on behind the head of an answer. `requests` carries what the client sends.
+    /// Continues after the head of a response. `requests` carries the client's data.
     pub(crate) fn new(
         stream: TcpStream,
         requests: impl SocketStream + 'static,
@@ -73,8 +73,8 @@ impl AnswerSocket {
         Self { stream, unread: Cell::new(0), requests, answer: RefCell::new(answer) }
     }
 
-    /// Reads what the client sends by requests; the end of either is the end of both. Behind a complete answer only the
-    /// client's own end counts: it may have to read some of it.
+    /// Reads the client's data from its requests. The end of either side ends both. After a complete response only a
+    /// close by the client counts, because it may still be reading.
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         if !self.answer.borrow().translation.is_ended()
             && let Poll::Ready(read) = self.requests.borrow_mut().poll_read(cx, buffer)
@@ -96,10 +96,10 @@ impl AnswerSocket {
         }
     }
 
-    /// Translates bytes, and writes what the socket takes right now. Returns how many were translated.
+    /// Translates bytes and writes them without blocking. Returns the number of bytes translated.
     ///
     /// # Errors
-    /// `WouldBlock` when translated ones wait already; else the socket failed.
+    /// `WouldBlock` while earlier output is pending; otherwise the socket failed.
     pub(super) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.clear();
@@ -114,13 +114,13 @@ impl AnswerSocket {
         })
     }
 
-    /// Translates bytes when none wait.
+    /// Translates bytes once no output is pending.
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         ready!(self.poll_flush(cx))?;
         Poll::Ready(self.try_write(slices))
     }
 
-    /// Writes translated bytes that wait.
+    /// Writes pending translated bytes.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut answer = self.answer.borrow_mut();
         while !answer.unsent.is_empty() {
@@ -141,17 +141,17 @@ impl AnswerSocket {
         !self.answer.borrow().unsent.is_empty()
     }
 
-    /// Descriptor that takes translated bytes.
+    /// Descriptor for writing translated bytes.
     #[must_use]
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
 
-    /// Translates bytes behind those in `sealed`, for a caller who writes them to the descriptor. Returns how many were
+    /// Appends translated bytes to `sealed`, for the caller to write to the descriptor. Returns the number of bytes
     /// translated.
     ///
     /// # Errors
-    /// `WouldBlock` when translated ones wait already.
+    /// `WouldBlock` while earlier output is pending.
     pub(super) fn seal(&self, slices: &[IoSlice<'_>], sealed: &mut Vec<u8>) -> io::Result<usize> {
         let mut answer = self.answer.borrow_mut();
         if !answer.unsent.is_empty() {
@@ -167,13 +167,13 @@ impl AnswerSocket {
             }
         }
         if answer.translation.is_ended() {
-            // Before the end leaves: a client that has seen it sends to a connection that is gone.
+            // Cut before the end is sent: a client that has seen the end would otherwise send to a closed connection.
             self.requests.borrow_mut().cut();
         }
         Ok(taken)
     }
 
-    /// Keeps what the caller of [`seal`](Self::seal) could not write.
+    /// Keeps bytes that the caller of [`seal`](Self::seal) could not write.
     pub(super) fn keep_unsent(&self, sealed: &[u8]) {
         if sealed.is_empty() {
             self.end_if_complete();
@@ -182,23 +182,23 @@ impl AnswerSocket {
         }
     }
 
-    /// Shuts both directions down: the reading task sees the end. A socket that is full by then is reset, because the
-    /// system would otherwise go on offering what the client did not read.
+    /// Shuts down both directions; the reading task sees the end. A full socket is reset, because the kernel would
+    /// otherwise keep offering unread data.
     pub(super) fn cut(&self) {
         if self.has_unsent() {
-            // It fails only where the client was faster.
+            // Fails only if the client has already closed.
             drop(SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)));
         }
-        // It fails only where the peer was faster, and then the reader sees the end too.
+        // Fails only if the peer has already closed; the reader then sees the end, too.
         drop(SockRef::from(&self.stream).shutdown(Shutdown::Both));
         self.requests.borrow_mut().cut();
     }
 
-    /// Ends the writing direction behind a complete answer: the connection has no further request.
+    /// Closes the write direction after a complete response: the connection has no further request.
     fn end_if_complete(&self) {
         let answer = self.answer.borrow();
         if answer.translation.is_ended() && answer.unsent.is_empty() {
-            // The same.
+            // Fails only if the client has already closed.
             drop(SockRef::from(&self.stream).shutdown(Shutdown::Write));
         }
     }
@@ -214,7 +214,7 @@ mod tests {
 
     use super::*;
 
-    /// Doubles each byte, and ends the answer behind a zero.
+    /// Doubles each byte, and ends the response after a zero.
     #[derive(Default)]
     struct Twice(bool);
 
@@ -229,7 +229,7 @@ mod tests {
         }
     }
 
-    /// The socket, the client's end, and the end of its requests.
+    /// The socket, the client's end, and the end of its request pipe.
     async fn ends() -> (AnswerSocket, TcpStream, DuplexStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Client socket that is not TCP: it is read and written by tasks alone.
+//! Client socket other than TCP, read and written by tasks.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -18,17 +18,17 @@ impl SocketStream for tokio::io::DuplexStream {}
 #[cfg(test)]
 impl SocketStream for tokio::io::Empty {}
 
-/// Ends the writing direction as far as that is possible at once.
+/// Closes the write direction as far as possible without blocking.
 fn shut_down<S: AsyncWrite + Unpin + ?Sized>(mut stream: &mut S) {
     let mut cx = Context::from_waker(Waker::noop());
     let _ = Pin::new(&mut stream).poll_shutdown(&mut cx);
 }
 
-/// Client socket that is not TCP.
+/// Client socket other than TCP.
 pub(crate) struct BoxedSocket {
-    /// `None` once it was cut.
+    /// `None` after a cut.
     stream: Option<Box<dyn SocketStream>>,
-    /// Waker of the task that waits for bytes: it has to learn of a cut, which the stream itself would not tell.
+    /// Waker of the reading task. The stream itself does not report a cut.
     reader: Option<Waker>,
 }
 
@@ -68,7 +68,7 @@ impl BoxedSocket {
 }
 
 impl Drop for BoxedSocket {
-    /// Sends the end, so that the peer knows that nothing was cut off.
+    /// Closes cleanly, so that the peer can rule out truncation.
     fn drop(&mut self) {
         if let Some(stream) = &mut self.stream {
             shut_down(stream);

@@ -1,11 +1,11 @@
-//! Reads that spare the one behind them.
+//! Reads that avoid a second read to detect an empty socket.
 
 use std::io;
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// Reads what is there. When less came than there was room for, the runtime learns that nothing is left.
+/// Reads available data. A short read marks the socket as drained in the runtime.
 pub(super) fn read_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let count = stream.try_read(buffer)?;
     if count > 0 && count < buffer.len() {
@@ -14,12 +14,12 @@ pub(super) fn read_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usiz
     Ok(count)
 }
 
-/// Tells the runtime that a read left nothing behind, because less came than there was room for. That spares the read
-/// that would find it out, one in two of a client that sends single messages. An end that was seen stays known.
+/// Marks the socket as drained after a short read. This saves the read that would return nothing, half of all reads for
+/// clients that send single messages. A detected end of stream is kept.
 ///
-/// The runtime of a shard polls for events on the shard's own thread, so none can come between the read and this, and
-/// be lost.
+/// The runtime polls for events on the shard's own thread, so no event can occur between the read and this call and be
+/// lost.
 fn note_drained(stream: &TcpStream) {
-    // It returns the error that it was given.
+    // Always returns the given error.
     drop(stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into())));
 }

@@ -1,4 +1,4 @@
-//! Orderly close of a socket on which the peer may just be sending something.
+//! Graceful close of a socket while the peer may be sending.
 
 use std::io;
 use std::time::Duration;
@@ -6,18 +6,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// Time for the peer to see our end, and to close its own.
+/// Time for the peer to see the end and close its side.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bytes that are read meanwhile; a peer that sends more does not listen.
+/// Bytes ignored in the meantime. A peer that sends more is cut off.
 const IGNORED_MAX_BYTES: usize = 64 * 1024;
 
-/// Ends our direction, reads what is under way until the peer ends its own, and drops the socket.
+/// Closes the write direction, reads until the peer closes, and drops the socket.
 ///
-/// Dropping it at once would answer bytes that are under way by a reset, which discards what the peer has not read yet.
+/// Dropping it immediately would answer data in flight with a reset, which discards what the peer has not yet read.
 ///
 /// # Errors
-/// When the socket fails, or the peer does not close in time. Nobody listens then.
+/// If the socket fails or the peer does not close in time.
 pub(crate) async fn half_close<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
     let closed = timeout(CLOSE_TIMEOUT, async {
         stream.shutdown().await?;
@@ -54,7 +54,7 @@ mod tests {
         let mut rest = Vec::new();
         let (closed, read) = tokio::join!(half_close(near), async {
             let read = far.read_to_end(&mut rest).await;
-            // It arrives where nobody would read it any more.
+            // Arrives when it is no longer read.
             far.write_all(b"POST / HTTP/1.1\r\n\r\n").await?;
             far.shutdown().await?;
             read

@@ -1,6 +1,6 @@
-//! Client socket below HTTP/1.1 that records what the server needs to know between two requests: whether a byte of the
-//! next head has come, and whether an answer waits to be read. And of an answer without an end, when its beginning has
-//! left: then the server may let the socket go.
+//! Client socket below HTTP/1.1 that tracks state between requests: whether a byte of the next head has arrived, and
+//! whether a response is waiting to be read. For an endless response, it also tracks when the beginning has been sent
+//! and the server may release the socket.
 
 use std::io::{self, IoSlice};
 #[cfg(unix)]
@@ -18,62 +18,62 @@ use tokio::sync::oneshot;
 /// Progress of the requests on one socket.
 #[derive(Debug, Default)]
 pub(crate) struct RequestProgress {
-    /// A request was handed to the service, so the socket is a kept-alive one.
+    /// A request was passed to the service, so this is a kept-alive socket.
     has_served: AtomicBool,
-    /// A byte was read since the server began to wait for a head.
+    /// A byte was read since the server began waiting for a head.
     has_read: AtomicBool,
-    /// The client does not read what was written.
+    /// The client does not read pending output.
     is_stuck: AtomicBool,
-    /// The body of an answer waits until what was written before it has left.
+    /// The response body is waiting for earlier output to be sent.
     waits_for_flush: AtomicBool,
-    /// Taker of the socket then.
+    /// Receiver of the socket after that.
     taker: Mutex<Option<oneshot::Sender<TcpStream>>>,
 }
 
-/// Handover of a plain TCP socket by the server that has sent the beginning of an answer on it; in the extensions of
-/// the request.
+/// Handover of a plain TCP socket after the server has sent the beginning of a response. Stored in the request's
+/// extensions.
 #[derive(Debug, Clone)]
 pub(crate) struct SocketHandover(Arc<RequestProgress>);
 
-/// Client socket on which hyper serves HTTP/1.1.
+/// Client socket for HTTP/1.1 with hyper.
 #[derive(Debug)]
 pub struct RequestSocket<S> {
     stream: S,
-    /// Bytes of a head that were read before hyper took the socket over.
+    /// Bytes of a head read before hyper took over.
     early: Bytes,
     progress: Arc<RequestProgress>,
 }
 
 impl RequestProgress {
-    /// Whether a request was served, so that the next head may be waited for.
+    /// Whether a request was served and the next head is awaited.
     #[must_use]
     pub(crate) fn has_served(&self) -> bool {
         self.has_served.load(Ordering::Relaxed)
     }
 
-    /// Notes that a request is served.
+    /// Records that a request is served.
     pub(crate) fn note_request(&self) {
         self.has_served.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a byte has come since the wait for a head began.
+    /// Whether a byte has arrived since the wait for a head began.
     #[must_use]
     pub(crate) fn has_read(&self) -> bool {
         self.has_read.load(Ordering::Relaxed)
     }
 
-    /// Notes that the wait for a head begins.
+    /// Records that the wait for a head begins.
     pub(crate) fn begin_head(&self) {
         self.has_read.store(false, Ordering::Relaxed);
     }
 
-    /// Whether an answer waits for its client to read.
+    /// Whether a response is waiting for the client to read.
     #[must_use]
     pub(crate) fn is_stuck(&self) -> bool {
         self.is_stuck.load(Ordering::Relaxed)
     }
 
-    /// Takes the taker of the socket, if there is one and everything has left.
+    /// Takes the receiver of the socket once all output has been sent.
     #[must_use]
     pub(crate) fn take_taker(&self) -> Option<oneshot::Sender<TcpStream>> {
         if self.waits_for_flush.load(Ordering::Relaxed) { None } else { self.taker().take() }
@@ -95,14 +95,14 @@ impl SocketHandover {
         Self(Arc::clone(progress))
     }
 
-    /// Asks for the socket as soon as the server has written what it has by now. The body of the answer calls it, and
-    /// is polled again then.
+    /// Requests the socket once the server has written its current output. Called by the response body, which is then
+    /// polled again.
     pub(crate) fn begin(&self, taker: oneshot::Sender<TcpStream>) {
         *self.0.taker() = Some(taker);
         self.0.waits_for_flush.store(true, Ordering::Relaxed);
     }
 
-    /// Whether everything has left since it began.
+    /// Whether all output since `begin` has been sent.
     #[must_use]
     pub(crate) fn is_due(&self) -> bool {
         !self.0.waits_for_flush.load(Ordering::Relaxed)
@@ -110,14 +110,14 @@ impl SocketHandover {
 }
 
 impl<S> RequestSocket<S> {
-    /// Wraps a stream of which nothing was read.
+    /// Wraps an unread stream.
     #[must_use]
     #[cfg(test)]
     pub(crate) fn new(stream: S) -> Self {
         Self::continued(stream, Bytes::new())
     }
 
-    /// Wraps a stream whose next head has begun with these bytes.
+    /// Wraps a stream after these bytes of the next head were read.
     #[must_use]
     pub(crate) fn continued(stream: S, early: Bytes) -> Self {
         Self { stream, early, progress: Arc::default() }
@@ -128,7 +128,7 @@ impl<S> RequestSocket<S> {
         &self.progress
     }
 
-    /// Returns the stream; a whole head leaves no early bytes behind.
+    /// Returns the stream. After a complete head no early bytes remain.
     #[must_use]
     pub(crate) fn into_inner(self) -> S {
         self.stream
@@ -183,7 +183,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for RequestSocket<S> {
         let waits_for_flush = &self.progress.waits_for_flush;
         if waits_for_flush.load(Ordering::Relaxed) && matches!(flushed, Poll::Ready(Ok(()))) {
             waits_for_flush.store(false, Ordering::Relaxed);
-            // The body is polled by the task that flushes.
+            // The flushing task also polls the body.
             cx.waker().wake_by_ref();
         }
         self.progress.note_write(flushed)

@@ -1,4 +1,4 @@
-//! Client socket below HTTP that fails and resets when a write stalls for too long.
+//! Client socket below HTTP that fails and resets if a write stalls for too long.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,16 +13,16 @@ use tokio::net::TcpStream;
 
 use super::CurrentStallLimit;
 
-/// TCP socket with a limit of write stalls. It stands below TLS, so that only what the system takes counts as read.
+/// TCP socket with a limit on write stalls. Placed below TLS, so that only progress of the kernel counts.
 pub(crate) struct StallGuard {
     stream: TcpStream,
     limit: CurrentStallLimit,
-    /// Deadline of the stall, while the system takes nothing.
+    /// Deadline of the current stall.
     deadline: Option<BoxFuture<'static, ()>>,
 }
 
 impl StallGuard {
-    /// Guards a socket by the limit that is current when a stall begins.
+    /// Applies the limit that is current when a stall begins.
     #[must_use]
     pub(crate) fn new(stream: TcpStream, limit: CurrentStallLimit) -> Self {
         Self { stream, limit, deadline: None }
@@ -40,7 +40,7 @@ impl StallGuard {
         self.stream
     }
 
-    /// Passes on the result of a write, unless its stall has reached the limit.
+    /// Returns the result of a write, or an error once the stall reaches the limit.
     fn check_stall(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.deadline = None;
@@ -48,8 +48,8 @@ impl StallGuard {
         }
         let deadline = self.deadline.get_or_insert_with(|| self.limit.get().reached().boxed());
         ready!(deadline.poll_unpin(cx));
-        // A reset, because the system would otherwise go on offering what the client did not read. It fails only where
-        // the client was faster.
+        // A reset, because the kernel would otherwise keep offering unread data. Fails only if the client has already
+        // closed.
         drop(SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
     }
@@ -116,7 +116,7 @@ mod tests {
         (StallGuard::new(listener.accept().await.unwrap().0, current), far)
     }
 
-    /// Writes for as long as that is possible at once.
+    /// Writes until the socket is full.
     fn fill(near: &mut StallGuard) -> io::Result<()> {
         while let Some(written) = unconstrained(near.write(&[0; 64 * 1024])).now_or_never() {
             written?;
@@ -124,13 +124,13 @@ mod tests {
         Ok(())
     }
 
-    /// Reads all that is there.
+    /// Reads all available data.
     fn drain(far: &mut TcpStream) {
         while let Some(Ok(1..)) = unconstrained(far.read(&mut [0; 64 * 1024])).now_or_never() {}
     }
 
-    /// Reads until the other end can write again: the system may take its time to move what waits there, and the clock
-    /// stands still meanwhile.
+    /// Reads until the other end is writable again. The kernel moves data with a delay, during which the test clock
+    /// stands still.
     async fn make_room(near: &StallGuard, far: &mut TcpStream) {
         while unconstrained(near.get_ref().writable()).now_or_never().is_none() {
             drain(far);
@@ -138,7 +138,7 @@ mod tests {
         }
     }
 
-    /// Writes until that fails.
+    /// Writes until an error occurs.
     async fn failure(near: &mut StallGuard) -> io::ErrorKind {
         loop {
             if let Err(error) = near.write_all(&[0; 64 * 1024]).await {
@@ -147,7 +147,7 @@ mod tests {
         }
     }
 
-    // The clock of these tests stands still, and jumps whenever every task is idle.
+    // These tests use a paused clock, which advances whenever every task is idle.
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_reads_nothing_is_reset_a_while_after_its_connection_has_closed() {

@@ -1,4 +1,4 @@
-//! Client socket of TLS over TCP: records go to the system directly, as frames of a plain client do.
+//! Client socket with TLS over TCP. Records are written directly, like frames of a plain client.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice};
@@ -20,20 +20,20 @@ pub(crate) struct TlsSocket {
 }
 
 impl TlsSocket {
-    /// Goes on where a handshake, and a request, have ended.
+    /// Continues after a handshake and a request.
     #[must_use]
     pub(crate) fn new(stream: TcpStream, records: Records) -> Self {
         Self { stream, records: RefCell::new(records) }
     }
 
-    /// Reads into `buffer` when there is something to read; 0 is the end. Cancel-safe.
+    /// Reads available data into `buffer`; 0 is the end. Cancel-safe.
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut into = ReadBuf::new(buffer);
         loop {
             let mut records = self.records.borrow_mut();
             records.take_received(&mut into);
             let count = into.filled().len();
-            // Nobody reads on after a cut.
+            // After a cut, the data has no reader.
             if count > 0 || records.is_ended() || records.is_closing() {
                 return Poll::Ready(Ok(count));
             }
@@ -43,7 +43,7 @@ impl TlsSocket {
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    // The alert that says why, as far as the socket takes it now.
+                    // Sends as much of the explaining alert as possible.
                     let _ = records.send_with(|bytes| self.send(bytes));
                     return Poll::Ready(Err(error));
                 }
@@ -51,22 +51,22 @@ impl TlsSocket {
         }
     }
 
-    /// Encrypts bytes, and writes what the socket takes right now; the rest waits, up to a record. Returns how many
-    /// were encrypted.
+    /// Encrypts bytes and writes them without blocking; up to one record is kept. Returns the number of bytes
+    /// encrypted.
     ///
     /// # Errors
-    /// `WouldBlock` when records wait already; else the socket failed.
+    /// `WouldBlock` while earlier records are pending; otherwise the socket failed.
     pub(super) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         self.records.borrow_mut().write_with(slices, RECORD_BYTES, |bytes| self.send(bytes))
     }
 
-    /// Encrypts bytes when none wait.
+    /// Encrypts bytes once no record is pending.
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let mut records = self.records.borrow_mut();
         self.poll_with(cx, || records.write_with(slices, RECORD_BYTES, |bytes| self.stream.try_write(bytes)))
     }
 
-    /// Writes records that wait.
+    /// Writes pending encrypted records.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut records = self.records.borrow_mut();
         if !records.has_unsent() {
@@ -79,46 +79,45 @@ impl TlsSocket {
         self.records.borrow().has_unsent()
     }
 
-    /// Descriptor that takes records.
+    /// Descriptor for writing records.
     #[must_use]
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
 
-    /// Encrypts bytes behind those in `sealed`, for a caller who writes them to the descriptor. Returns how many were
-    /// encrypted.
+    /// Appends records to `sealed`, for the caller to write to the descriptor. Returns the number of bytes encrypted.
     ///
     /// # Errors
-    /// `WouldBlock` when records wait already; or the socket was cut.
+    /// `WouldBlock` while earlier records are pending; otherwise the socket was cut.
     pub(super) fn seal(&self, slices: &[IoSlice<'_>], sealed: &mut Vec<u8>) -> io::Result<usize> {
         self.records.borrow_mut().seal(slices, RECORD_BYTES, sealed)
     }
 
-    /// Keeps what the caller of [`seal`](Self::seal) could not write.
+    /// Keeps bytes that the caller of [`seal`](Self::seal) could not write.
     pub(super) fn keep_unsent(&self, sealed: &[u8]) {
         self.records.borrow_mut().keep_unsent(sealed);
     }
 
-    /// Shuts both directions down, with the end of TLS if there is room for it: the reading task sees the end.
+    /// Shuts down both directions, with a TLS close if there is room; the reading task sees the end.
     pub(super) fn cut(&self) {
         self.say_end();
-        // It fails only where the peer was faster, and then the reader sees the end too.
+        // Fails only if the peer has already closed; the reader then sees the end, too.
         drop(SockRef::from(&self.stream).shutdown(Shutdown::Both));
     }
 
     fn say_end(&self) {
         let mut records = self.records.borrow_mut();
         records.close();
-        // A peer that reads no more has to do without.
+        // Best effort: a peer that has stopped reading does not get the close.
         let _ = records.send_with(|bytes| self.send(bytes));
     }
 
-    /// Writes past the readiness that the runtime keeps: the system knows best.
+    /// Writes directly, without the runtime's cached readiness.
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         SockRef::from(&self.stream).send(bytes)
     }
 
-    /// Tries until the socket takes something.
+    /// Retries until the socket accepts data.
     fn poll_with<T>(&self, cx: &mut Context<'_>, mut act: impl FnMut() -> io::Result<T>) -> Poll<io::Result<T>> {
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
@@ -131,7 +130,7 @@ impl TlsSocket {
 }
 
 impl Drop for TlsSocket {
-    /// Sends the end of TLS, so that the peer knows that nothing was cut off.
+    /// Closes TLS cleanly, so that the peer can rule out truncation.
     fn drop(&mut self) {
         self.say_end();
     }

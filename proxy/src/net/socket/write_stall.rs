@@ -1,8 +1,8 @@
-//! Write stalls: how long an answer may stand still because its client does not read it.
+//! Write stalls: how long a response may wait for the client to read.
 //!
-//! hyper asks an answer for more only when the socket has taken what was there. An answer whose client has stopped
-//! reading neither moves on nor learns that nobody needs it any more. So the handler of a request sets the limit
-//! beforehand, and the owner of the socket enforces it.
+//! hyper polls a response body only after the socket has accepted earlier output. A stalled response therefore can't
+//! detect that its client connection has closed. The request handler sets the limit in advance, and the owner of the
+//! socket enforces it.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,20 +11,20 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Time for a client to read the rest when its connection has closed: as long as a WebSocket may take to close.
+/// Time for a client to read the rest after its connection has closed, equal to a WebSocket's close timeout.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
 /// Limit of a write stall.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum WriteStallLimit {
-    /// None: how fast the client reads is its own affair.
+    /// No limit; the client may read at any speed.
     #[default]
     Unlimited,
-    /// While the client connection that the answer belongs to is open, and a little longer.
+    /// Unlimited while the client connection is open, then limited by a grace period.
     UntilClosed(ConnectionClose),
-    /// This long without a byte that moves.
+    /// Maximum time without progress.
     Idle(Duration),
-    /// As `Idle`, and not at all when this token is cancelled: another answer needs the place.
+    /// Like `Idle`, but ends immediately on cancellation, when another response needs the permit.
     IdleUnless(Duration, CancellationToken),
 }
 
@@ -32,19 +32,18 @@ pub(crate) enum WriteStallLimit {
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionClose {
     connection: CancellationToken,
-    /// Time at which a stall was first seen after the close: a client that reads a byte now and then gains no time by
-    /// it.
+    /// First stall seen after the close. A client that reads a byte occasionally gains no time.
     first_stall: Arc<OnceLock<Instant>>,
 }
 
 impl WriteStallLimit {
-    /// Limits the answers of a client connection, whose close cancels this token.
+    /// Limits the responses of a client connection; closing it cancels this token.
     #[must_use]
     pub(crate) fn until_closed(connection: CancellationToken) -> Self {
         Self::UntilClosed(ConnectionClose { connection, first_stall: Arc::default() })
     }
 
-    /// Waits until a stall that begins now has reached the limit.
+    /// Waits until a stall that starts now reaches the limit.
     pub(crate) async fn reached(self) {
         match self {
             Self::Unlimited => pending().await,
@@ -58,7 +57,7 @@ impl WriteStallLimit {
     }
 }
 
-/// Limit of the answer that is being written; its clones share one limit.
+/// Limit of the current response; clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CurrentStallLimit(Arc<Mutex<WriteStallLimit>>);
 

@@ -1,4 +1,4 @@
-//! TLS handshake that ends well whatever the certificate, to tell all that is wrong with it. Nothing is sent over it.
+//! TLS handshake that accepts any certificate, to report all its problems. No data is sent over it.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -14,63 +14,63 @@ use tokio_rustls::TlsConnector;
 use super::certificate_refusal::is_authority;
 use super::{ClientTls, TlsError, client_config, provider};
 
-/// Time in the year 9999: a certificate that is not valid then says when it ends.
+/// Time in the year 9999. An invalid certificate's error then contains its end.
 const FAR_FUTURE_S: u64 = 253_402_300_000;
 
-/// Facts about TLS at a server.
+/// Observed TLS properties of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsSeen {
-    /// Protocol version, as people write it.
+    /// Protocol version, as text for people.
     pub version: &'static str,
-    /// Number of certificates that were sent.
+    /// Number of certificates sent.
     pub certificates: usize,
-    /// Fault for which clients end the handshake.
+    /// Fault for which clients abort the handshake.
     pub fault: Option<CertificateFault>,
-    /// End of the certificate, in seconds since 1970.
+    /// Expiry of the certificate, in seconds since 1970.
     pub expires_s: Option<u64>,
 }
 
 /// Fault of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CertificateFault {
-    /// No trusted root has signed it, or an intermediate certificate is missing.
+    /// Not signed by a trusted root, or an intermediate certificate is missing.
     UnknownIssuer,
-    /// It is for other names.
+    /// Issued for other names.
     OtherNames(Vec<String>),
-    /// Its validity has ended already.
+    /// The certificate has expired.
     Expired,
-    /// It is not valid yet.
+    /// The certificate is not yet valid.
     NotYetValid,
-    /// It is an authority's, which can't be a server's.
+    /// A CA certificate, which can't be used by a server.
     Authority,
-    /// Another fault, in words.
+    /// Another fault, as text.
     Other(String),
 }
 
-/// Error for a look that shows no certificate.
+/// Reason why no certificate could be examined.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsLookError {
-    /// The files of TLS can't be used.
+    /// The TLS files are unusable.
     #[error(transparent)]
     Setup(#[from] TlsError),
-    /// The trusted roots can't be used.
+    /// The trusted roots are unusable.
     #[error("{0}")]
     Roots(#[from] VerifierBuilderError),
-    /// The host is no name of a server.
+    /// The host is not a valid server name.
     #[error("{0}")]
     Name(#[from] rustls::pki_types::InvalidDnsNameError),
-    /// The handshake has failed.
+    /// The TLS handshake failed.
     #[error("{0}")]
     Handshake(#[from] io::Error),
-    /// The server has shown none.
+    /// The server sent no certificate.
     #[error("the server has shown no certificate")]
     NoCertificate,
 }
 
-/// Shakes hands over `stream` as with `host`, and ends the connection.
+/// Performs a handshake over `stream` for `host`, then closes the connection.
 ///
 /// # Errors
-/// When there is no handshake at all.
+/// If the handshake does not take place.
 pub async fn look_at_tls(stream: TcpStream, host: &str, settings: &ClientTls) -> Result<TlsSeen, TlsLookError> {
     let roots = Arc::new(super::client_config::roots(settings)?);
     let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider()).build()?;
@@ -93,7 +93,7 @@ pub async fn look_at_tls(stream: TcpStream, host: &str, settings: &ClientTls) ->
     })
 }
 
-/// Verifier that lets each certificate pass, and keeps it.
+/// Verifier that accepts and keeps any certificate.
 #[derive(Debug)]
 struct CertificateWitness {
     verifier: Arc<WebPkiServerVerifier>,
@@ -123,7 +123,7 @@ impl CertificateWitness {
         })
     }
 
-    /// Returns the end of the certificate: its own validity is judged before who has signed it.
+    /// Returns the expiry of the certificate. The verifier checks the validity period before the issuer.
     fn expires_s(&self, name: &ServerName<'_>) -> Option<u64> {
         let then = UnixTime::since_unix_epoch(Duration::from_secs(FAR_FUTURE_S));
         match self.verify(name, then).err()? {
@@ -133,7 +133,7 @@ impl CertificateWitness {
     }
 }
 
-/// Takes a name out of the library's form, `DnsName("chat.example")`.
+/// Strips the library's format, `DnsName("chat.example")`.
 fn bare(name: &str) -> String {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.unwrap_or(name).trim_matches('"').to_owned()
@@ -192,7 +192,7 @@ mod tests {
         CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
     }
 
-    /// Judges a certificate for `chat.example` as one of `host`, by a root that is its issuer's or another one.
+    /// Checks a certificate for `chat.example` against `host`, trusting its own issuer or another one.
     fn judged(host: &str, years: (i32, i32), is_known: bool) -> (Option<CertificateFault>, Option<u64>) {
         let (issuer, other) = (issuer("root"), issuer("other root"));
         let mut roots = RootCertStore::empty();

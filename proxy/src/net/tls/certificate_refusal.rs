@@ -1,14 +1,14 @@
-//! Words for refused server certificates: the texts of the library hold the current time, or name no remedy.
+//! Error texts for rejected server certificates: the library's texts contain the current time, or lack a remedy.
 
 use rustls::pki_types::UnixTime;
 use rustls::{CertificateError, Error};
 use x509_parser::time::ASN1Time;
 
-/// Remedy for a self-signed certificate that is made by `openssl req -x509` alone.
+/// Remedy for a self-signed certificate made with plain `openssl req -x509`.
 const AUTHORITY: &str = "its certificate is an authority's (CA:TRUE), which can't be a server's: make it with \
      `-addext basicConstraints=critical,CA:FALSE`";
 
-/// Returns what is wrong with a certificate, always in the same words; `None` where those of the library will do.
+/// Returns a constant text for a certificate error; `None` if the library's text is good enough.
 #[must_use]
 pub(crate) fn refusal_words(error: &Error) -> Option<String> {
     match error {
@@ -23,7 +23,7 @@ pub(crate) fn refusal_words(error: &Error) -> Option<String> {
     }
 }
 
-/// Whether the certificate of an authority is shown as a server's. The library has no variant for it.
+/// Whether a CA certificate was sent as a server's. The library has no variant for this.
 pub(super) fn is_authority(error: &Error) -> bool {
     matches!(error, Error::InvalidCertificate(CertificateError::Other(cause)) if cause.to_string() == "CaUsedAsEndEntity")
 }
@@ -46,7 +46,7 @@ mod tests {
     use super::super::provider;
     use super::*;
 
-    /// Words for a self-signed certificate that is trusted, at this time.
+    /// Error text for a trusted self-signed certificate at the given time.
     fn words(years: (i32, i32), is_ca: IsCa, now_s: u64) -> Option<String> {
         let mut params = CertificateParams::new(["chat.example".to_owned()]).unwrap();
         (params.not_before, params.not_after) = (date_time_ymd(years.0, 1, 1), date_time_ymd(years.1, 1, 1));

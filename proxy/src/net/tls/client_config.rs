@@ -1,4 +1,4 @@
-//! TLS towards app servers, other nodes and issuers.
+//! TLS client configuration for app servers, other nodes and issuers.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use rustls::sign::SingleCertAndKey;
 
 use super::{ClientTls, TlsError, identity, pem, provider, validity};
 
-/// Builds the configuration of TLS clients from the files.
+/// Builds the TLS client configuration from the files.
 ///
 /// # Errors
-/// When a file is missing or unusable, or there is no root certificate.
+/// If a file is missing or unusable, or there is no root certificate.
 pub(crate) fn client_config(settings: &ClientTls) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = builder.with_root_certificates(roots(settings)?);
@@ -22,12 +22,12 @@ pub(crate) fn client_config(settings: &ClientTls) -> Result<ClientConfig, TlsErr
             builder.with_client_cert_resolver(Arc::new(identity))
         }
     };
-    // Links are WebSockets, which speak HTTP/1.1.
+    // Links are WebSockets over HTTP/1.1.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
-/// Returns the certificates that may have signed a server's.
+/// Returns the trusted root certificates.
 pub(super) fn roots(settings: &ClientTls) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for path in &settings.roots {
@@ -38,7 +38,7 @@ pub(super) fn roots(settings: &ClientTls) -> Result<RootCertStore, TlsError> {
         }
     }
     if settings.roots.is_empty() {
-        // Some certificates of a system are often too odd for the library; the rest will do.
+        // Systems often have some certificates that the library can't parse; the rest suffice.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots) }

@@ -1,4 +1,4 @@
-//! Identities: certificate chains with their private keys.
+//! Identities: certificate chains with private keys.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use rustls::sign::CertifiedKey;
 
 use super::{IdentityFiles, TlsError, pem, provider, validity};
 
-/// Reads both files, and checks that they belong together.
+/// Reads both files and checks that key and certificate match.
 pub(super) fn read(files: &IdentityFiles) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = pem::certificates(&files.certificate)?;
     validity::warn_of_each(&files.certificate, &chain);

@@ -1,4 +1,4 @@
-//! Identity of a server that tests make, and clients that trust it.
+//! Server identity generated for tests, and clients that trust it.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion
 
 use super::provider;
 
-/// Name of the server.
+/// Host name of the server.
 pub(crate) const HOST: &str = "chat.example";
 
 /// Configurations of the server and of a client.

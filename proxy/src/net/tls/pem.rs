@@ -10,39 +10,39 @@ use trunkline_protocol::key::without_mark;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file can't be read, or is not PEM.
+    /// A file is unreadable or not PEM.
     #[error("{path} can't be read: {problem}")]
     File {
-        /// The file with the fault.
+        /// Path of the faulty file.
         path: PathBuf,
-        /// Why it is of no use.
+        /// Description of the problem.
         problem: String,
     },
-    /// A file holds no certificate.
+    /// A file contains no certificate.
     #[error("{0} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)")]
     NoCertificate(PathBuf),
-    /// A private key needs a passphrase.
+    /// A private key requires a passphrase.
     #[error(
         "the key in {0} is encrypted, and a node asks for no passphrase: write the key without one by `openssl pkey -in {0} -out \
          NEW-FILE`, into a file that only the node's user can read"
     )]
     EncryptedKey(PathBuf),
-    /// A certificate and a key don't belong together, or are unusable.
+    /// A certificate and key don't match, or are unusable.
     #[error("{certificate} with the key {key}: {source}")]
     Identity {
         /// File of the certificate chain.
         certificate: PathBuf,
         /// File of the private key.
         key: PathBuf,
-        /// Reason of the TLS library.
+        /// Error of the TLS library.
         source: rustls::Error,
     },
-    /// A certificate can't be a root.
+    /// A certificate is unusable as a root.
     #[error("a certificate of {path} can't be trusted: {source}")]
     Root {
-        /// The file with the fault.
+        /// Path of the faulty file.
         path: PathBuf,
-        /// Reason of the TLS library.
+        /// Error of the TLS library.
         source: rustls::Error,
     },
     /// The system has no root certificates.
@@ -55,10 +55,10 @@ pub enum TlsError {
     Library(#[from] rustls::Error),
 }
 
-/// Marks of encrypted keys, of PKCS #8 and of the older form of OpenSSL.
+/// Markers of encrypted keys: PKCS #8, and the older OpenSSL format.
 const ENCRYPTED: [&str; 2] = ["BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED"];
 
-/// Line at which a certificate begins.
+/// First line of a certificate.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
 /// Reads all certificates of a file. One that the library would skip is an error.
@@ -86,8 +86,8 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsErro
     })
 }
 
-/// Reads a PEM file without its byte order mark. Markers that `cat` has joined, because a file had no newline at its
-/// end, get a line each: the library skips what does not begin a line.
+/// Reads a PEM file and removes its byte order mark. Markers joined by `cat`, because a file lacked a final newline,
+/// are split, as the library ignores markers within a line.
 fn read(path: &Path) -> Result<String, TlsError> {
     let bytes = std::fs::read(path).map_err(|error| unreadable(path, pem::Error::Io(error)))?;
     let text = String::from_utf8_lossy(&bytes);
@@ -107,7 +107,7 @@ fn unreadable(path: &Path, error: pem::Error) -> TlsError {
 mod tests {
     use super::*;
 
-    /// Reads a file with this text as certificates, and gives back how many it holds.
+    /// Parses this text as certificates; returns their number.
     fn count(test: &str, text: &str) -> Result<usize, String> {
         let file = std::env::temp_dir().join(format!("trunkline-{test}-{}.pem", std::process::id()));
         std::fs::write(&file, text).unwrap();

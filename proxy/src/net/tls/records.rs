@@ -1,17 +1,17 @@
-//! State of TLS without its socket: records in and out.
+//! TLS state without a socket: records in and out.
 //!
-//! rustls reads from, and writes to, buffers that belong to this file, so that a client that is idle owns none: what a
-//! read brings is decrypted where the thread keeps it, and what the socket takes at once was never anybody else's. With
-//! the buffers that rustls keeps by itself an idle client costs 4 KiB more.
+//! rustls uses buffers owned by this file, so that an idle client has none: incoming data is decrypted in the thread's
+//! scratch buffer, and output accepted by the socket needs no buffer of the client. With rustls's own buffers, an idle
+//! client would use 4 KiB more.
 //!
 //! ```text
-//!  socket ──► scratch ──records──► rustls ──► reader's buffer          scratch: one for each thread
-//!                └─ a record that is not whole waits here      └─ what it does not take waits here
+//!  socket ──► scratch ──records──► rustls ──► reader's buffer          scratch: one per thread
+//!                └─ incomplete records are kept here           └─ decrypted data not taken is kept here
 //!  socket ◄── scratch ◄──records── rustls ◄── writer's bytes
-//!                └─ what the socket does not take waits here
+//!                └─ output not accepted is kept here
 //! ```
 //!
-//! Reading and writing are closures that say `WouldBlock` where the socket has nothing, or takes nothing.
+//! Reading and writing are closures that return `WouldBlock` if the socket has or accepts nothing.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice};
@@ -25,55 +25,53 @@ use rustls::unbuffered::{
 use rustls::{Error, InvalidMessage, ServerConfig};
 use tokio::io::ReadBuf;
 
-/// Bytes that are read at once: a whole record of the largest size.
+/// Bytes per read: one whole record of maximum size.
 const READ_BYTES: usize = 16 * 1024 + 256 + 5;
 
-/// Bytes of an answer that are encrypted at once, and so may wait for the socket: four records. More is taken when they
-/// are gone.
+/// Maximum bytes of a response encrypted per write, and so pending for the socket: four records.
 pub(super) const WRITE_MAX_BYTES: usize = 64 * 1024;
 
-/// Bytes that may wait for the rest of a record, or of a message of the handshake in several: what rustls itself grants
-/// where it keeps them.
+/// Maximum bytes of an incomplete record or fragmented handshake message, the same as in rustls itself.
 pub(super) const PARTIAL_MAX_BYTES: usize = 64 * 1024;
 
-/// Room at least for the next piece of what is not whole.
+/// Minimum room for the next part of incomplete data.
 pub(super) const PIECE_BYTES: usize = 512;
 
-/// Content of a record at most.
+/// Maximum content of a record, in bytes.
 pub(crate) const RECORD_BYTES: usize = 16 * 1024;
 
-/// Room for the header, number, type and tag of a record.
+/// Room for header, sequence number, type and tag of a record.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 
 thread_local! {
-    /// Bytes that were read, or are to be written, while a call lasts.
+    /// Buffer for data read or written during one call.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    /// Slices that become one record.
+    /// Buffer for joining slices into one record.
     static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// State of the server's end of TLS.
+/// TLS state of the server's end.
 pub(crate) struct Records {
     tls: UnbufferedServerConnection,
-    /// The beginning of a record, or of a message in several, whose rest has not come.
+    /// Beginning of an incomplete record or fragmented handshake message.
     pub(super) partial: BytesMut,
-    /// Decrypted bytes that nobody has taken.
+    /// Decrypted bytes not yet taken.
     pub(super) received: BytesMut,
-    /// Records that the socket has not taken.
+    /// Records not yet accepted by the socket.
     pub(super) outgoing: BytesMut,
-    /// The peer has said that nothing follows.
+    /// The peer has closed its direction.
     is_ended: bool,
     /// The close of this end is queued.
     is_closing: bool,
-    /// The peer has broken the protocol.
+    /// The peer has violated the protocol.
     failure: Option<Error>,
 }
 
 impl Records {
-    /// State before the handshake.
+    /// Creates the state before the handshake.
     ///
     /// # Errors
-    /// When rustls can't use the configuration.
+    /// If rustls can't use the configuration.
     pub(super) fn new(config: Arc<ServerConfig>) -> io::Result<Self> {
         let tls = UnbufferedServerConnection::new(config).map_err(broken)?;
         let (partial, received, outgoing) = (BytesMut::new(), BytesMut::new(), BytesMut::new());
@@ -84,27 +82,27 @@ impl Records {
         self.tls.is_handshaking()
     }
 
-    /// The protocol that client and server have agreed on.
+    /// Protocol negotiated with the client.
     pub(super) fn alpn_protocol(&self) -> Option<&[u8]> {
         self.tls.alpn_protocol()
     }
 
-    /// Whether the peer has said that nothing follows.
+    /// Whether the peer has closed its direction.
     pub(crate) fn is_ended(&self) -> bool {
         self.is_ended
     }
 
-    /// Whether this end has said so, and writes nothing any more.
+    /// Whether this end has closed its direction and writes no further data.
     pub(crate) fn is_closing(&self) -> bool {
         self.is_closing
     }
 
-    /// Whether records wait for the socket.
+    /// Whether records are pending.
     pub(crate) fn has_unsent(&self) -> bool {
         !self.outgoing.is_empty()
     }
 
-    /// Takes decrypted bytes that wait.
+    /// Takes pending decrypted bytes.
     pub(crate) fn take_received(&mut self, into: &mut ReadBuf<'_>) {
         if self.received.is_empty() {
             return;
@@ -117,11 +115,10 @@ impl Records {
         }
     }
 
-    /// Reads once by `read`, and decrypts the records that are whole. Returns the number of bytes read; 0 is the end of
-    /// the socket.
+    /// Calls `read` once and decrypts complete records. Returns the number of bytes read; 0 is the end of the socket.
     ///
     /// # Errors
-    /// That of `read`; or the peer has broken the protocol, and the alert that says how waits for the socket.
+    /// The error of `read`, or a protocol violation by the peer; an explaining alert is then pending.
     pub(crate) fn read_with(
         &mut self,
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
@@ -134,8 +131,8 @@ impl Records {
                 io::Result::Ok((count, self.decrypt(room.get_mut(..count).unwrap_or_default(), into)))
             })?
         } else {
-            // Behind what has come, which is not moved for each piece. It grows with what comes, whatever was
-            // announced.
+            // Appends to earlier data, so that it is not moved for each part. The buffer grows with received data, not
+            // with announced lengths.
             let begin = self.partial.len();
             self.partial.resize(begin + begin.clamp(PIECE_BYTES, READ_BYTES), 0);
             let count = read(self.partial.get_mut(begin..).unwrap_or_default());
@@ -146,10 +143,10 @@ impl Records {
         Ok(count)
     }
 
-    /// Writes records that wait.
+    /// Writes pending records.
     ///
     /// # Errors
-    /// That of `write`: what it has not taken goes on waiting.
+    /// The error of `write`; unaccepted records stay pending.
     pub(crate) fn send_with(&mut self, mut write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<()> {
         while !self.outgoing.is_empty() {
             match write(&self.outgoing)? {
@@ -161,12 +158,12 @@ impl Records {
         Ok(())
     }
 
-    /// Encrypts so many bytes at most, in as few records as there can be, and writes by `write` as much as it takes;
-    /// the rest waits. Returns how many bytes were encrypted.
+    /// Encrypts up to `most` bytes in as few records as possible and passes them to `write`; the rest stays pending.
+    /// Returns the number of bytes encrypted.
     ///
     /// # Errors
-    /// `WouldBlock` when others wait, and so nothing was encrypted; else this end has said that nothing follows, or
-    /// `write` has failed.
+    /// `WouldBlock` while records are pending, so that no bytes were encrypted; otherwise this end is closed or
+    /// `write` failed.
     pub(crate) fn write_with(
         &mut self,
         slices: &[IoSlice<'_>],
@@ -193,11 +190,11 @@ impl Records {
         })
     }
 
-    /// Encrypts so many bytes at most behind those in `sealed`, for a caller who writes them. Returns how many bytes
-    /// were encrypted.
+    /// Appends up to `most` encrypted bytes to `sealed`, for the caller to write. Returns the number of bytes
+    /// encrypted.
     ///
     /// # Errors
-    /// As of [`write_with`](Self::write_with).
+    /// As for [`write_with`](Self::write_with).
     pub(crate) fn seal(&mut self, slices: &[IoSlice<'_>], most: usize, sealed: &mut Vec<u8>) -> io::Result<usize> {
         if self.has_unsent() {
             return Err(ErrorKind::WouldBlock.into());
@@ -211,35 +208,35 @@ impl Records {
         })
     }
 
-    /// Keeps what the caller of [`seal`](Self::seal) could not write.
+    /// Keeps bytes that the caller of [`seal`](Self::seal) could not write.
     pub(crate) fn keep_unsent(&mut self, sealed: &[u8]) {
         self.outgoing.extend_from_slice(sealed);
     }
 
-    /// Queues the word that nothing follows, where the handshake is over.
+    /// Queues a close notification if the handshake is complete.
     pub(crate) fn close(&mut self) {
         if std::mem::replace(&mut self.is_closing, true) {
             return;
         }
         let mut room = [0; RECORD_OVERHEAD_BYTES];
-        // Without the word the socket ends all the same.
+        // Without the notification, the socket is closed anyway.
         if let Ok(Some(Ok(length))) = self.write(|open| open.queue_close_notify(&mut room)) {
             self.outgoing.extend_from_slice(room.get(..length).unwrap_or_default());
         }
     }
 
-    /// Decrypts the records that are whole; what there is no room for waits, and so does the rest.
+    /// Decrypts complete records. Data without room and incomplete records are kept.
     fn decrypt(&mut self, bytes: &mut [u8], into: &mut ReadBuf<'_>) -> Result<(), Error> {
         let (used, processed) = self.process(bytes, into, |_| ());
-        // An idle client keeps no memory for what may come.
+        // Allocates exactly, so that an idle client holds no spare memory.
         self.partial = BytesMut::from(bytes.get(used..).unwrap_or_default());
         processed.map(drop)
     }
 
-    /// Decrypts what has become whole of the bytes that wait.
+    /// Decrypts kept records that are now complete.
     fn decrypt_partial(&mut self, into: &mut ReadBuf<'_>) -> Result<(), Error> {
         self.process_partial(into, |_| ())?;
-        // rustls asks for more until a message is whole, and leaves it to us how long that may go on.
+        // rustls waits for complete messages without a limit of its own.
         if self.partial.len() > PARTIAL_MAX_BYTES {
             return Err(self.failure.insert(InvalidMessage::HandshakePayloadTooLarge.into()).clone());
         }
@@ -259,7 +256,7 @@ impl Records {
         encrypted?.unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into()))
     }
 
-    /// Does something with the writing direction; `None` while it is not open.
+    /// Runs `act` with the writing direction; `None` if it is not open.
     fn write<T>(
         &mut self,
         act: impl FnOnce(&mut WriteTraffic<'_, ServerConnectionData>) -> T,
@@ -267,7 +264,7 @@ impl Records {
         self.process_partial(&mut ReadBuf::new(&mut []), act).map_err(broken)
     }
 
-    /// Processes the bytes that wait, as [`process`](Self::process) does.
+    /// Processes kept bytes, like [`process`](Self::process).
     fn process_partial<T>(
         &mut self,
         into: &mut ReadBuf<'_>,
@@ -282,8 +279,8 @@ impl Records {
         processed
     }
 
-    /// Processes records, and then does something with the writing direction, if that is open. Returns how many bytes
-    /// are done with.
+    /// Processes records, then runs `act` with the writing direction if it is open. Returns the number of bytes
+    /// consumed.
     fn process<T>(
         &mut self,
         bytes: &mut [u8],
@@ -292,7 +289,7 @@ impl Records {
     ) -> (usize, Result<Option<T>, Error>) {
         let Self { tls, received, outgoing, is_ended, failure, .. } = self;
         let mut used = 0;
-        // What follows a failure is the alert that tells of it, and nothing else.
+        // After a failure, only the explaining alert is written.
         while failure.is_none() || tls.wants_write() {
             let UnbufferedStatus { discard, state } =
                 tls.process_tls_records(bytes.get_mut(used..).unwrap_or_default());
@@ -318,7 +315,7 @@ impl Records {
     }
 }
 
-/// Does something with slices as one, so many bytes of them at most: each record has a header and a tag.
+/// Calls `act` with up to `most` bytes of the slices joined, because each record has a header and a tag.
 fn with_joined<T>(slices: &[IoSlice<'_>], most: usize, act: impl FnOnce(&[u8]) -> T) -> T {
     if let [only] = slices {
         return act(only.get(..most).unwrap_or(only));
@@ -333,12 +330,12 @@ fn with_joined<T>(slices: &[IoSlice<'_>], most: usize, act: impl FnOnce(&[u8]) -
     })
 }
 
-/// Room that the records of so many bytes need.
+/// Room needed for the records of this many bytes.
 fn room_for(bytes: usize) -> usize {
     bytes + (bytes / RECORD_BYTES + 1) * RECORD_OVERHEAD_BYTES
 }
 
-/// A buffer of this length at least, cut to it. What was there before stays in it.
+/// Slice of this length from a growing buffer. Old contents remain in it.
 fn sized(scratch: &mut Vec<u8>, length: usize) -> &mut [u8] {
     if scratch.len() < length {
         scratch.resize(length, 0);
@@ -346,7 +343,7 @@ fn sized(scratch: &mut Vec<u8>, length: usize) -> &mut [u8] {
     scratch.get_mut(..length).unwrap_or_default()
 }
 
-/// Queues what TLS says by itself.
+/// Queues TLS's own messages.
 fn encode(data: &mut EncodeTlsData<'_, ServerConnectionData>, outgoing: &mut BytesMut) {
     if let Err(EncodeError::InsufficientSize(room)) = data.encode(&mut []) {
         let begin = outgoing.len();

@@ -1,4 +1,4 @@
-//! TLS of the listener: certificates by name, read again while clients stay connected.
+//! TLS configuration of the listener: certificates by name, reloaded while clients stay connected.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use rustls::sign::CertifiedKey;
 
 use super::{IdentityFiles, TlsError, identity, provider};
 
-/// ALPN protocols, the preferred one first.
+/// ALPN protocols, preferred first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// Certificates of the listener, chosen by the host that a client asks for.
+/// Certificates of the listener, chosen by the client's requested host.
 #[derive(Debug)]
 pub(crate) struct Certificates {
     files: Vec<IdentityFiles>,
@@ -26,27 +26,27 @@ impl Certificates {
     /// Reads the files for the first time.
     ///
     /// # Errors
-    /// When a file is missing or unusable.
+    /// If a file is missing or unusable.
     pub(crate) fn read(files: Vec<IdentityFiles>) -> Result<Arc<Self>, TlsError> {
         let identities = ArcSwap::from_pointee(read_all(&files)?);
         Ok(Arc::new(Self { files, identities }))
     }
 
-    /// Reads the files again, for the handshakes to come.
+    /// Reloads the files, for future handshakes.
     ///
     /// # Errors
-    /// When a file is missing or unusable; then all old certificates stay in use.
+    /// If a file is missing or unusable; all old certificates stay in use.
     pub(crate) fn read_again(&self) -> Result<(), TlsError> {
         self.identities.store(Arc::new(read_all(&self.files)?));
         Ok(())
     }
 
-    /// Returns the paths of all files.
+    /// Paths of all files.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().flat_map(|files| [files.certificate.as_path(), &files.key])
     }
 
-    /// Returns the first certificate that names the host; else the first.
+    /// Returns the first certificate that names the host, or else the first one.
     fn find(&self, host: Option<&str>) -> Option<Arc<CertifiedKey>> {
         let identities = self.identities.load();
         let named = match (host.map(ServerName::try_from), identities.len()) {
@@ -67,15 +67,15 @@ fn read_all(files: &[IdentityFiles]) -> Result<Vec<Arc<CertifiedKey>>, TlsError>
     files.iter().map(identity::read).collect()
 }
 
-/// Builds the configuration of the listener: TLS 1.2 and 1.3, with sessions that clients can resume at any shard.
+/// Builds the listener's configuration: TLS 1.2 and 1.3, with sessions resumable at any shard.
 ///
 /// # Errors
-/// When the library refuses.
+/// If the library rejects it.
 pub(crate) fn server_config(certificates: Arc<Certificates>) -> Result<ServerConfig, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let mut config = builder.with_no_client_auth().with_cert_resolver(certificates);
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
-    // Sealed tickets instead of a table: a resumed session costs this node no memory while its client is away.
+    // Sealed tickets instead of a table: sessions of disconnected clients use no memory.
     config.ticketer = Ticketer::new()?;
     Ok(config)
 }
@@ -146,7 +146,7 @@ mod tests {
         let b = folder.identity("b.example");
         certificates.read_again().unwrap();
         assert_ne!(certificates.find(None).unwrap().cert, old[0].cert);
-        // A key that belongs to another certificate.
+        // Key of another certificate.
         fs::copy(&b.key, &files[0].key).unwrap();
         assert!(matches!(certificates.read_again(), Err(TlsError::Identity { .. })));
     }

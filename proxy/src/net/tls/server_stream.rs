@@ -1,4 +1,4 @@
-//! TLS of one client while it speaks HTTP: records in and out, over any byte stream.
+//! TLS of one client while it uses HTTP: records over any byte stream.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -11,29 +11,29 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::records::{Records, WRITE_MAX_BYTES};
 
-/// The server's end of TLS.
+/// Server end of a TLS connection.
 pub(crate) struct TlsStream<S> {
     socket: S,
     records: Records,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
-    /// Shakes hands with a client.
+    /// Performs the handshake with a client.
     ///
     /// # Errors
-    /// When the socket fails, or the client breaks the protocol; the source of the error is then one of rustls.
+    /// If the socket fails or the client violates the protocol; the latter has a rustls error as its source.
     pub(crate) async fn accept(config: Arc<ServerConfig>, socket: S) -> io::Result<Self> {
         let mut stream = Self { socket, records: Records::new(config)? };
         poll_fn(|cx| stream.poll_shake(cx)).await?;
         Ok(stream)
     }
 
-    /// The stream below, and the state of TLS on it.
+    /// Returns the stream below and its TLS state.
     pub(crate) fn into_parts(self) -> (S, Records) {
         (self.socket, self.records)
     }
 
-    /// The protocol that client and server have agreed on.
+    /// Protocol negotiated with the client.
     pub(crate) fn alpn_protocol(&self) -> Option<&[u8]> {
         self.records.alpn_protocol()
     }
@@ -50,8 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         }
     }
 
-    /// Reads once, and decrypts the records that are whole. Returns the number of bytes read; 0 is the end of the
-    /// socket.
+    /// Reads once and decrypts complete records. Returns the number of bytes read; 0 is the end of the socket.
     fn poll_fill(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
         let Self { socket, records } = self;
         let read = records.read_with(
@@ -63,13 +62,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             into,
         );
         if read.is_err() && self.records.has_unsent() {
-            // The alert that says why, as far as the socket takes it now.
+            // Sends as much of the explaining alert as possible.
             drop(self.poll_send(&mut Context::from_waker(Waker::noop())));
         }
         in_time(read)
     }
 
-    /// Writes records that wait for the socket.
+    /// Writes pending encrypted records.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { socket, records } = self;
         in_time(records.send_with(|bytes| at_once(Pin::new(&mut *socket).poll_write(cx, bytes))))
@@ -131,7 +130,7 @@ impl<S: std::fmt::Debug> std::fmt::Debug for TlsStream<S> {
     }
 }
 
-/// Result of a socket that is asked now: waiting is `WouldBlock`, and the waker is kept there.
+/// Converts `Pending` to `WouldBlock`; the waker stays registered.
 fn at_once<T>(result: Poll<io::Result<T>>) -> io::Result<T> {
     match result {
         Poll::Ready(result) => result,
@@ -139,7 +138,7 @@ fn at_once<T>(result: Poll<io::Result<T>>) -> io::Result<T> {
     }
 }
 
-/// Result whose `WouldBlock` means waiting.
+/// Converts `WouldBlock` to `Pending`.
 fn in_time<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
@@ -162,7 +161,7 @@ mod tests {
 
     const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
 
-    /// Pipe that reads and writes so many bytes at once.
+    /// Pipe that reads and writes at most this many bytes per call.
     struct Cut(DuplexStream, usize);
 
     impl AsyncRead for Cut {
@@ -191,7 +190,7 @@ mod tests {
         }
     }
 
-    /// Client and server that have shaken hands; the server reads and writes so many bytes at once.
+    /// Client and server after the handshake; the server reads and writes at most this many bytes per call.
     async fn ends(
         version: &'static SupportedProtocolVersion,
         bytes: usize,
@@ -314,7 +313,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_that_never_becomes_whole_is_kept_up_to_a_limit() {
-        // Record by record one byte of a ClientHello that is to have 65 535, with and without others on the way.
+        // Sends a ClientHello of 65 535 bytes with one byte per record, with and without other data in between.
         let record = |byte: u8| [22, 3, 1, 0, 1, byte];
         let head = [1, 0, 255, 255].map(record).concat();
         for pieces in [1, 500] {
@@ -338,7 +337,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_whole_takes_the_memory_of_what_has_come() {
         let (mut client, mut server) = ends(&version::TLS13, 4096).await;
-        // The head of a record of 16 KiB, and a few bytes of it.
+        // Head of a 16 KiB record, and a few of its bytes.
         for bytes in [&[23, 3, 3, 64, 17][..], &[0; 20], &[0; 20]] {
             client.get_mut().0.write_all(bytes).await.unwrap();
             let cx = &mut Context::from_waker(Waker::noop());

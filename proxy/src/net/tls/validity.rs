@@ -1,4 +1,4 @@
-//! Validity of certificates: warnings about those that clients or servers refuse now, or will soon.
+//! Validity of certificates: warns of certificates that clients or servers reject now or soon.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,20 +8,20 @@ use tracing::warn;
 use x509_parser::certificate::Validity;
 use x509_parser::parse_x509_certificate;
 
-/// Longest time before its end from which a certificate is reported; short-lived ones are in their last fifth.
+/// Maximum time before expiry for a warning. For short-lived certificates it is the last fifth of their lifetime.
 const SOON_MAX_S: i64 = 14 * 24 * 3600;
 
-/// Part of the life of a certificate that is its last one.
+/// Divisor for the last part of a certificate's lifetime.
 const LAST_PART: i64 = 5;
 
-/// Logs the certificates of a chain that are not valid, or not for long.
+/// Logs certificates of a chain that are invalid or expire soon.
 pub(super) fn warn_of_each(file: &Path, chain: &[CertificateDer<'_>]) {
     for certificate in chain {
         warn_of(file, certificate);
     }
 }
 
-/// Logs trusted certificates if none of the file is valid for long: one that has ended among others does no harm.
+/// Logs trusted certificates only if all in the file are invalid or expire soon; a single expired one is harmless.
 pub(super) fn warn_of_all(file: &Path, roots: &[CertificateDer<'_>]) {
     if roots.iter().all(|root| read(root).is_some_and(|validity| problem(&validity, now_s()).is_some())) {
         warn_of_each(file, roots);
@@ -36,7 +36,7 @@ fn warn_of(file: &Path, certificate: &CertificateDer<'_>) {
     }
 }
 
-/// Validity of a certificate; `None` if it can't be read.
+/// Validity period of a certificate; `None` if unreadable.
 fn read(certificate: &CertificateDer<'_>) -> Option<Validity> {
     Some(parse_x509_certificate(certificate).ok()?.1.validity().clone())
 }
@@ -67,7 +67,7 @@ mod tests {
 
     const NOW_S: i64 = 1_800_000_000;
 
-    /// Problem of a certificate that is valid between these days from now on.
+    /// Problem of a certificate valid between these days from now.
     fn problem_of(from_days: i64, to_days: i64) -> Option<&'static str> {
         let day = |days: i64| ASN1Time::from_timestamp(NOW_S + days * 24 * 3600).unwrap();
         problem(&Validity { not_before: day(from_days), not_after: day(to_days) }, NOW_S)
