@@ -1,7 +1,7 @@
-//! Rules of the operator: which group of app servers gets a connection, a message or a copy, and which methods are
-//! refused.
+//! Rules of the operator: routing of connections and messages to groups of app servers, mirroring, and refusal of
+//! methods.
 //!
-//! Pure: a rule sees facts and gives a verdict. Dialling groups, moving clients and sending copies is done above.
+//! Pure: rules map facts to verdicts. Callers dial groups, move clients and send copies.
 //!
 //! ```text
 //!  trunkline.toml ──► Ruleset ──┬─ facts of a connection ──► RouteRule ──► group, or rejection

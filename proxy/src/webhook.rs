@@ -1,13 +1,12 @@
-//! Webhooks: hubs without app servers, whose events are POSTed to URLs in the form of Azure SignalR's upstream.
+//! Webhooks: hubs without app servers. Their events are POSTed to URLs in the format of Azure SignalR's upstream.
 //!
 //! ```text
-//!  shards ══ link in memory ══ FarEnd ─► one request at a time for each client ─► Courier ─► back end
-//!         ◄═══ completions, closes, pauses ═══ FarEnd ◄─────── answer ───────────────┘
+//!  shards ══ in-memory link ══ FarEnd ─► one request at a time per client ─► Courier ─► back end
+//!         ◄═══ completions, closes, pauses ═══ FarEnd ◄─────── response ─────────────┘
 //! ```
 //!
-//! For the node a webhook is an app server at the far end of links in memory, so homes, ends and client results are
-//! what they are for any other. [`FarEnd`](far_end::FarEnd) does no I/O: frames and answers in, frames and requests
-//! out.
+//! To the node, a webhook is an app server at the other end of in-memory links, so homes, closes and client results
+//! work as for any other. [`FarEnd`](far_end::FarEnd) does no I/O: frames and responses in, frames and requests out.
 
 mod answer;
 mod backlog;

@@ -1,12 +1,12 @@
-//! Case folding of names that are compared without regard to case: methods and paths.
+//! Case folding of names compared without regard to case: methods and paths.
 
 use std::borrow::Cow;
 
-/// Folds a name so that names that differ in case alone become one.
+/// Folds a name so that names differing only in case become equal.
 ///
-/// App servers find a method without regard to case: the SDK by the lower-case forms, ASP.NET Core by the upper-case
-/// forms of characters. What either of them takes for one name has to be one here, or a method that is denied could be
-/// called by another spelling, such as the Kelvin sign for a `k`. So this goes to lower, upper and lower case again.
+/// App servers match methods case-insensitively: the SDK by lower case, ASP.NET Core by upper case. Names equal under
+/// either must be equal here, or a denied method could be called by another spelling, such as with the Kelvin sign for
+/// `k`. Therefore the name is converted to lower, upper and lower case again.
 #[must_use]
 pub(crate) fn fold(name: &str) -> Cow<'_, str> {
     if !name.is_ascii() {

@@ -1,4 +1,4 @@
-//! Conditions of routes: each looks at one fact of a connection or request. A fact that is not known meets none.
+//! Conditions of routes. Each tests one fact of a connection or request; an unknown fact never matches.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,45 +13,45 @@ use super::path_reading::{Doubt, PathReadings};
 use super::pattern::{Pattern, PatternError};
 use super::share::Share;
 
-/// Facts about a client connection, or a request, that routes judge it by.
+/// Facts about a client connection or request, for routes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RouteFacts<'a> {
-    /// Path of the hub, with its leading slash; `None` for a request that is passed through.
+    /// Path of the hub with a leading slash; `None` for a passed-through request.
     pub hub: Option<&'a str>,
-    /// Path of the request; of a connection that of its hub.
+    /// Path of the request; for a connection, path of its hub.
     pub path: &'a str,
-    /// Query of the request, with or without its question mark.
+    /// Query of the request, with or without the question mark.
     pub query: Option<&'a str>,
     pub headers: &'a [(ByteString, Vec<ByteString>)],
     pub claims: &'a [(ByteString, ByteString)],
     pub user: Option<&'a str>,
     pub address: Option<IpAddr>,
-    /// `None` before there is a connection.
+    /// `None` before a connection exists.
     pub connection_id: Option<&'a str>,
 }
 
-/// Pattern of paths; neither case nor a slash at the end counts.
+/// Pattern of paths. Case and a trailing slash are ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PathPattern(Pattern);
 
 impl PathPattern {
-    /// Checks a pattern; a leading slash may be left out.
+    /// Parses a pattern; a leading slash is optional.
     ///
     /// # Errors
-    /// When it is empty, too long, or has a control character.
+    /// If the pattern is empty, too long or contains a control character.
     pub(crate) fn new(text: &str) -> Result<Self, PatternError> {
         let text = Pattern::new(text)?.text().clone();
         let slash = if text.starts_with('/') { "" } else { "/" };
         Pattern::new(&format!("{slash}{}", fold(without_last_slash(&text)))).map(Self)
     }
 
-    /// Whether a path is as the pattern says.
+    /// Whether a path matches the pattern.
     #[must_use]
     pub(crate) fn matches(&self, path: &str) -> bool {
         self.0.matches(&fold(without_last_slash(path)))
     }
 
-    /// Whether each path that matches the other pattern matches this one, too.
+    /// Whether this pattern matches every path that the other matches.
     #[must_use]
     pub(crate) fn covers(&self, other: &Self) -> bool {
         self.0.covers(&other.0)
@@ -71,16 +71,16 @@ fn without_last_slash(path: &str) -> &str {
     }
 }
 
-/// Test of the values that one name has.
+/// Test of the values of one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ValueTest {
-    /// One of the values is this text.
+    /// A value equals this text.
     Equals(Box<str>),
-    /// One of the values begins with this text.
+    /// A value starts with this text.
     Prefix(Box<str>),
-    /// The name is there, whatever its values.
+    /// The name exists, with any value.
     Present,
-    /// The name is not there.
+    /// The name does not exist.
     Absent,
 }
 
@@ -94,7 +94,7 @@ impl ValueTest {
         }
     }
 
-    /// Whether values that pass the other test pass this one, too.
+    /// Whether all values that pass the other test pass this one.
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Present, Self::Equals(_) | Self::Prefix(_)) => true,
@@ -104,7 +104,7 @@ impl ValueTest {
     }
 }
 
-/// Place of named values in a request.
+/// Source of named values in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ValueSource {
     Query,
@@ -125,25 +125,24 @@ impl ValueSource {
     }
 }
 
-/// Condition of a route.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Condition {
-    /// The path of the hub is as one of the patterns says.
+    /// The path of the hub matches a pattern.
     Hub(Box<[PathPattern]>),
-    /// The path of the request is, as app servers may read it.
+    /// The path of the request matches, in any way app servers may read it.
     Path(Box<[PathPattern]>),
     /// The values of this name pass the test.
     Value { source: ValueSource, name: Box<str>, test: ValueTest },
-    /// The user is as one of the patterns says.
+    /// The user matches a pattern.
     User(Box<[Pattern]>),
-    /// The address of the client is in one of the networks.
+    /// The client address is in a listed network.
     Address(Box<[IpNet]>),
-    /// The user, or a connection without user, is in this part of all.
+    /// The user, or the connection if it has no user, is in this share.
     Percent { percent: f64, salt: Arc<str> },
 }
 
 impl Condition {
-    /// Whether the facts meet the condition, where a path that can be read in two ways counts as this.
+    /// Whether the facts meet the condition. `doubt` decides for ambiguous paths.
     #[must_use]
     pub(super) fn holds(&self, facts: &RouteFacts<'_>, doubt: Doubt) -> bool {
         match self {
@@ -155,7 +154,7 @@ impl Condition {
             Self::Value { source, name, test } => value_holds(facts, *source, name, test),
             Self::User(patterns) => facts.user.is_some_and(|user| patterns.iter().any(|pattern| pattern.matches(user))),
             Self::Address(networks) => {
-                // On a listener for both families IPv4 addresses come as `::ffff:a.b.c.d`.
+                // Dual-stack listeners report IPv4 addresses as `::ffff:a.b.c.d`.
                 let address = facts.address.map(|address| address.to_canonical());
                 address.is_some_and(|address| networks.iter().any(|network| network.contains(&address)))
             }
@@ -166,7 +165,7 @@ impl Condition {
         }
     }
 
-    /// Whether all facts that meet the other condition meet this one, as far as can be told.
+    /// Whether all facts that meet the other condition also meet this one, as far as can be determined.
     #[must_use]
     pub(crate) fn covers(&self, other: &Self) -> bool {
         match (self, other) {
@@ -199,7 +198,7 @@ fn value_holds(facts: &RouteFacts<'_>, source: ValueSource, name: &str, test: &V
         }
         ValueSource::Header => test.holds(header_values(facts, name)),
         ValueSource::Cookie => test.holds(cookies(facts).filter(|(key, _)| *key == name).map(|(_, value)| value)),
-        // Nobody has verified the claims of a request that is passed through.
+        // The claims of a passed-through request are not verified.
         ValueSource::Claim => {
             let claims = facts.claims.iter().filter(|(key, _)| *key == name);
             facts.hub.is_some() && test.holds(claims.map(|(_, value)| value))

@@ -1,11 +1,11 @@
-//! Texts of rules for people, as `trunkline check` prints them.
+//! Texts of rules for people, as printed by `trunkline check`.
 
 use std::fmt::{self, Display};
 
 use super::condition::{Condition, ValueTest};
 use super::rule::{GroupRule, MessageRule, MethodRule, MirrorRule, OnDown, RouteAction, RouteRule};
 
-/// Joins texts, each in quotes, as alternatives.
+/// Joins quoted texts as alternatives.
 pub(super) fn any_of<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<_> = items.into_iter().map(|item| format!("\"{item}\"")).collect();
     items.join(" or ")

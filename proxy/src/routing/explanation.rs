@@ -1,4 +1,4 @@
-//! Explanation of what the rules do with a sample: which of them it hits, and why not those before.
+//! Explains how the rules treat a sample: which rules match, and why earlier ones do not.
 
 use std::fmt::{self, Display};
 
@@ -10,7 +10,7 @@ use super::ruleset::Ruleset;
 use super::sample::RuleSample;
 use super::share::Share;
 
-/// Explanation of what the rules do with a sample, line by line.
+/// Explanation of the rules' effect on a sample, line by line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation(Vec<String>);
 
@@ -21,7 +21,7 @@ impl Display for Explanation {
 }
 
 impl Ruleset {
-    /// Explains what becomes of a sample while all app servers are up.
+    /// Explains the effect on a sample if all app servers are up.
     #[must_use]
     pub fn explain(&self, sample: &RuleSample) -> Explanation {
         let mut lines = vec![sample.text.clone()];
@@ -35,7 +35,7 @@ impl Ruleset {
         Explanation(lines)
     }
 
-    /// Explains the routes; tells whether the connection or request is let in.
+    /// Explains the routes; returns whether the connection or request is accepted.
     fn explain_routes(&self, facts: &RouteFacts<'_>, lines: &mut Vec<String>) -> bool {
         let kind = if facts.hub.is_some() { "connection" } else { "request" };
         for rule in &self.routes {
@@ -124,7 +124,7 @@ fn copies(mirror: &MirrorRule, connection_id: Option<&str>) -> String {
     }
 }
 
-/// Reason why a condition does not hold, where it is not plain.
+/// Reason why a condition fails, unless it is obvious.
 fn reason(failing: &Condition, facts: &RouteFacts<'_>) -> String {
     let is_unknown = match failing {
         Condition::Hub(_) => facts.hub.is_none(),
@@ -141,7 +141,7 @@ fn reason(failing: &Condition, facts: &RouteFacts<'_>) -> String {
     }
 }
 
-/// Place of a user or connection among all, which `whole` stands for.
+/// Position of a user or connection, scaled to `whole`.
 fn place(salt: &str, kind: &str, key: &str, whole: f64) -> String {
     format!(" ({kind} {key} is at {:.3})", Share::of(salt, key).of_whole(whole))
 }

@@ -1,4 +1,4 @@
-//! Rules of one hub, as its clients' readers ask them: compiled once, so that a message costs few look-ups.
+//! Rules of one hub for its client readers, compiled so that a message needs few lookups.
 
 use std::sync::Arc;
 
@@ -7,20 +7,19 @@ use super::rule::{MessageRule, MethodRule, MirrorRule};
 use super::target_table::TargetTable;
 use crate::metrics::Counter;
 
-/// Maximum number of characters of a method's name in the text of a refusal: it may be anything that a client sends.
+/// Maximum number of characters of a method name in a refusal. Clients may send any name.
 const SHOWN_TARGET_CHARS: usize = 64;
 
-/// Verdict about an invocation of a client.
+/// Verdict on a client's invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MethodVerdict {
     Allowed,
-    /// Refused by the rule of this label; the client is told this text.
+    /// Refused by the rule with this label; the text is sent to the client.
     Refused {
         rule: Arc<str>,
         text: String,
     },
-    /// Allowed at this rate per second and user, counted under this key: the rule, and the method or pattern that it
-    /// names.
+    /// Allowed at this rate per second and user, counted per rule and method or pattern.
     Limited {
         rule: Arc<str>,
         method: Arc<str>,
@@ -28,15 +27,16 @@ pub(crate) enum MethodVerdict {
     },
 }
 
-/// Rate of the calls of one user.
+/// Rate limit for calls of one user.
 #[derive(Debug, Clone)]
 struct MethodRate {
-    /// Method or pattern of the rule. All methods of a pattern share one budget: a client could make up any number.
+    /// Method or pattern of the rule. All methods of a pattern share one budget, because clients could invent any
+    /// number of names.
     method: Arc<str>,
     per_second: u32,
 }
 
-/// Method rule in the form in which it is asked.
+/// Method rule in compiled form.
 #[derive(Debug, Clone)]
 struct MethodGate {
     label: Arc<str>,
@@ -62,7 +62,7 @@ impl From<&MethodRule> for MethodGate {
 }
 
 impl MethodGate {
-    /// Text for the client if the rule refuses this method or this size of a message.
+    /// Text for the client if the rule refuses this method or message size.
     fn refusal(&self, target: &str, folded: &str, bytes: usize) -> Option<String> {
         let is_allowed = || self.allow.as_ref().is_none_or(|allow| allow.find(folded).is_some());
         if self.deny.find(folded).is_some() || !is_allowed() {
@@ -77,10 +77,10 @@ fn shown(target: &str) -> String {
     target.chars().filter(|letter| !letter.is_control()).take(SHOWN_TARGET_CHARS).collect()
 }
 
-/// Longest name of a method that rules look at, in bytes; a pattern is no longer either.
+/// Maximum length of a method name examined by rules, in bytes; equal to the maximum length of a pattern.
 const TARGET_MAX_BYTES: usize = 256;
 
-/// Mirrors, of each group the first one: an app server can have one copy of a connection.
+/// The first mirror of each group: an app server can get only one copy of a connection.
 fn first_of_each_group<'a>(mirrors: impl IntoIterator<Item = &'a MirrorRule>) -> Vec<MirrorRule> {
     let mut kept: Vec<MirrorRule> = Vec::new();
     for mirror in mirrors {
@@ -91,7 +91,7 @@ fn first_of_each_group<'a>(mirrors: impl IntoIterator<Item = &'a MirrorRule>) ->
     kept
 }
 
-/// Rules of one hub for the messages of its connections.
+/// Rules of one hub for messages of its connections.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HubRules {
     groups: TargetTable<Arc<str>>,
@@ -101,7 +101,7 @@ pub(crate) struct HubRules {
 }
 
 impl HubRules {
-    /// Rules of a hub, from those that name it, in their order.
+    /// Compiles the rules that name the hub, in order.
     pub(super) fn new<'a>(
         messages: impl IntoIterator<Item = &'a MessageRule>,
         methods: impl IntoIterator<Item = &'a MethodRule>,
@@ -120,45 +120,45 @@ impl HubRules {
         }
     }
 
-    /// Whether there is no rule at all.
+    /// Whether there are no rules.
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         self.groups.is_empty() && self.gates.is_empty() && self.mirrors.is_empty()
     }
 
-    /// Whether any rule has to see single messages; else they go up in runs, unread.
+    /// Whether any rule needs individual messages. Otherwise they are forwarded unread, in runs.
     #[must_use]
     pub(crate) fn read_messages(&self) -> bool {
         !self.groups.is_empty() || !self.gates.is_empty()
     }
 
-    /// Whether any rule allows and refuses methods.
+    /// Whether any rule allows or refuses methods.
     #[must_use]
     pub(crate) fn judge_methods(&self) -> bool {
         !self.gates.is_empty()
     }
 
-    /// Group that takes an invocation of this method; `None` for the connection's home.
+    /// Group for invocations of this method; `None` for the connection's home.
     #[must_use]
     pub(crate) fn group_of(&self, target: &str) -> Option<&Arc<str>> {
         let is_asked = !self.groups.is_empty() && target.len() <= TARGET_MAX_BYTES;
         if is_asked { self.groups.find(&fold(target)) } else { None }
     }
 
-    /// Groups that take methods of this hub, each once.
+    /// Groups for methods of this hub, without duplicates.
     pub(crate) fn message_groups(&self) -> impl Iterator<Item = &Arc<str>> {
         self.message_groups.iter()
     }
 
-    /// Judges an invocation of this method with a message of this size, in bytes. One rule is enough to refuse it; of
-    /// several rates the lowest counts.
+    /// Checks an invocation of this method with a message of this size in bytes. One refusing rule is enough; the
+    /// lowest rate applies.
     #[must_use]
     pub(crate) fn judge(&self, target: &str, bytes: usize) -> MethodVerdict {
         if self.gates.is_empty() {
             return MethodVerdict::Allowed;
         }
         if target.len() > TARGET_MAX_BYTES {
-            // The work that rules do for a call is bounded.
+            // Bounds the work per call.
             let text = format!(
                 "A method name of {} bytes can't be called: the server's rules allow {TARGET_MAX_BYTES}.",
                 target.len()
@@ -180,7 +180,7 @@ impl HubRules {
         })
     }
 
-    /// Counts a call that was refused, by the rule of a verdict of [`judge`](Self::judge) of these rules.
+    /// Counts a refused call, for the rule in a verdict of [`judge`](Self::judge).
     pub(crate) fn count_refusal(&self, rule: &Arc<str>) {
         if let Some(gate) = self.gates.iter().find(|gate| Arc::ptr_eq(&gate.label, rule)) {
             gate.refused.increment();

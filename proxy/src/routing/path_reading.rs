@@ -1,20 +1,20 @@
-//! Readings of a request's path: what the app servers behind this node may take it for.
+//! Possible readings of a request path by app servers behind this node.
 //!
-//! Some servers look at the path as it was sent, others resolve dots and empty segments, take a backslash for a slash,
-//! or decode escapes once more. A route can't know which, so it knows all readings, and decides what a doubt counts as.
+//! Servers may use the path unchanged, resolve dots and empty segments, treat a backslash as a slash, or decode escapes
+//! again. A route can't know which, so it considers all readings and decides how to treat ambiguity.
 
 use percent_encoding::percent_decode_str;
 
-/// Verdict of a route about a path that its readings differ about.
+/// Treatment of a path with conflicting readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubt {
-    /// The route holds if any reading matches, as for rejections.
+    /// The route matches if any reading matches, as for rejections.
     Holds,
-    /// The route holds if all readings match.
+    /// The route matches only if all readings match.
     Fails,
 }
 
-/// Readings of one path, none twice; usually it has one.
+/// Distinct readings of a path, usually one.
 #[derive(Debug)]
 pub(super) struct PathReadings(Vec<String>);
 
@@ -35,7 +35,7 @@ impl PathReadings {
         Self(readings)
     }
 
-    /// Whether they match, by what a doubt counts as.
+    /// Whether the readings match, with this treatment of ambiguity.
     pub(super) fn match_by(&self, doubt: Doubt, matches: impl Fn(&str) -> bool) -> bool {
         match doubt {
             Doubt::Holds => self.0.iter().any(|reading| matches(reading)),
@@ -48,7 +48,7 @@ fn decoded(path: &str) -> String {
     percent_decode_str(path).decode_utf8_lossy().into_owned()
 }
 
-/// Path without empty and dotted segments, and with slashes for backslashes.
+/// Path without empty and dot segments, with slashes instead of backslashes.
 fn resolved(path: &str) -> String {
     let path = path.replace('\\', "/");
     let mut segments = Vec::new();

@@ -1,18 +1,18 @@
-//! Patterns of texts, in which `*` stands for any characters.
+//! Text patterns with `*` as a wildcard.
 //!
-//! A text is compared in one pass, however many stars there are: the pieces between them are found from left to right,
-//! and the first place where a piece stands is never worse than a later one.
+//! Matching needs one pass regardless of the number of wildcards: the pieces between them are searched from left to
+//! right, and the leftmost occurrence of a piece is always the best.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Maximum length of a pattern. Paths and names of methods are far shorter.
+/// Maximum length of a pattern, far longer than paths and method names.
 pub(crate) const PATTERN_MAX_BYTES: usize = 256;
 
-/// Character that stands for any characters, also none.
+/// Wildcard for any number of characters, including none.
 const STAR: char = '*';
 
-/// Error for a text that is no pattern; it ends a sentence that begins with the text.
+/// Error of an invalid pattern, worded to follow the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PatternError {
     #[error("is empty; `*` stands for any text")]
@@ -23,19 +23,19 @@ pub(crate) enum PatternError {
     Control,
 }
 
-/// Pattern of texts; case counts.
+/// Text pattern. Case-sensitive, with wildcards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pattern {
     text: Arc<str>,
-    /// Pieces between the stars; one if there is no star.
+    /// Pieces between wildcards; a single piece without wildcards.
     pieces: Box<[Box<str>]>,
 }
 
 impl Pattern {
-    /// Checks a pattern.
+    /// Parses and checks a pattern.
     ///
     /// # Errors
-    /// When it is empty, too long, or has a control character.
+    /// If the pattern is empty, too long or contains a control character.
     pub(crate) fn new(text: &str) -> Result<Self, PatternError> {
         match text.len() {
             0 => Err(PatternError::Empty),
@@ -45,13 +45,13 @@ impl Pattern {
         }
     }
 
-    /// The pattern as it was written.
+    /// The pattern as written.
     #[must_use]
     pub(crate) fn text(&self) -> &Arc<str> {
         &self.text
     }
 
-    /// The only text that matches; `None` if there is a star.
+    /// The only matching text; `None` if there is a wildcard.
     #[must_use]
     pub(crate) fn exact(&self) -> Option<&str> {
         match &*self.pieces {
@@ -60,7 +60,7 @@ impl Pattern {
         }
     }
 
-    /// Whether the whole text is as the pattern says.
+    /// Whether the whole text matches the pattern.
     #[must_use]
     pub(crate) fn matches(&self, text: &str) -> bool {
         let (first, middle, last) = match &*self.pieces {
@@ -76,8 +76,8 @@ impl Pattern {
         })
     }
 
-    /// Whether each text that matches the other pattern matches this one, too: a star of the other can only be met by
-    /// one of this.
+    /// Whether this pattern matches every text that the other matches: a wildcard of the other can match only one of
+    /// this pattern.
     #[must_use]
     pub(crate) fn covers(&self, other: &Self) -> bool {
         self.matches(&other.text)
@@ -100,7 +100,7 @@ mod tests {
         Pattern::new(pattern).unwrap().matches(text)
     }
 
-    /// Matcher that tries all ways, for comparison.
+    /// Brute-force matcher, for comparison.
     fn tried(pattern: &[char], text: &[char]) -> bool {
         match pattern {
             [] => text.is_empty(),

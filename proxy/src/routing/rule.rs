@@ -1,5 +1,4 @@
-//! Rules of the operator, as plain values: groups of app servers; routes of connections, requests and messages;
-//! mirrors; and the method firewall.
+//! Rules of the operator as plain values: groups of app servers, routes, mirrors and the method firewall.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,64 +13,64 @@ use super::target_table::TargetPattern;
 use crate::metrics::{Counter, MirrorCounters};
 use crate::net::address::Address;
 
-/// Name of the group of `upstream`, which takes what no rule claims.
+/// Name of the group configured by `upstream`, used without a matching rule.
 pub(crate) const DEFAULT_GROUP: &str = "default";
 
 /// App server of a group, or several behind a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WeightedUpstream {
     pub address: Address,
-    /// Share of new connections in proportion to the others', 1 by default.
+    /// Relative share of new connections, 1 by default.
     pub weight: u32,
 }
 
-/// Group of app servers with one duty.
+/// Group of app servers with a common purpose.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupRule {
     pub name: Arc<str>,
     pub upstreams: Vec<WeightedUpstream>,
-    /// Links to each app server for each hub; `None` for the node's own number.
+    /// Links to each app server per hub; `None` for the node's default.
     pub pool_size: Option<usize>,
-    /// Access keys of its app servers; `None` for the node's own.
+    /// Access keys of its app servers; `None` for the node's keys.
     pub keys: Option<AccessKeys>,
-    /// PEM files of the authorities that may have signed its certificates; empty for the node's own.
+    /// PEM files of trusted root certificates; empty for the node's.
     pub roots: Vec<PathBuf>,
-    /// PEM files of the client certificate and its key; `None` for the node's own.
+    /// PEM files of the client certificate and key; `None` for the node's.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// Settings of the default group that differ from the node's own. Its addresses are those of `upstream`.
+/// Default group's settings that override the node's. Its addresses come from `upstream`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct DefaultGroup {
-    /// Weights of some of its upstreams, 1 for all others.
+    /// Weights of some upstreams; 1 for the others.
     pub weights: Vec<WeightedUpstream>,
-    /// Links to each app server for each hub; `None` for the node's own number.
+    /// Links to each app server per hub; `None` for the node's default.
     pub pool_size: Option<usize>,
 }
 
-/// Refusal of a connection or request by a route.
+/// Rejection of a connection or request by a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rejection {
     pub status: StatusCode,
-    /// Text of the answer, and its content type.
+    /// Body of the response, and its content type.
     pub body: Arc<str>,
     pub content_type: &'static str,
 }
 
-/// Action of a route whose conditions hold.
+/// Action of a matching route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RouteAction {
-    /// The app servers of this group take it.
+    /// Routes to the app servers of this group.
     Group(Arc<str>),
     Reject(Rejection),
-    /// It is counted, and the next rules are tried.
+    /// Counts the match and tries the next rules.
     Next,
 }
 
-/// Choice for connections whose group has no app server that can be reached.
+/// Behaviour while the group has no reachable app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum OnDown {
-    /// They wait for one, as without routes.
+    /// Connections wait for one, as without routes.
     #[default]
     Wait,
     /// The next rules are tried.
@@ -83,11 +82,11 @@ pub(crate) enum OnDown {
 pub(crate) struct RouteRule {
     /// Name in metrics, logs and on the observer page.
     pub label: Arc<str>,
-    /// Conditions that all have to hold; without any the route takes everything.
+    /// Conditions that must all hold. Without conditions, the route always matches.
     pub conditions: Vec<Condition>,
     pub action: RouteAction,
     pub on_down: OnDown,
-    /// How often its conditions held.
+    /// Number of times the conditions held.
     pub matches: Arc<Counter>,
 }
 
@@ -98,10 +97,10 @@ impl RouteRule {
         self.first_failing(facts).is_none()
     }
 
-    /// First condition that does not hold; `None` if all do.
+    /// First condition that fails; `None` if all hold.
     #[must_use]
     pub(crate) fn first_failing(&self, facts: &RouteFacts<'_>) -> Option<&Condition> {
-        // Else an odd spelling of a path would lead around a rejection, or to what another route lets through.
+        // Otherwise an odd spelling of a path could bypass a rejection, or match another route.
         let doubt = match &self.action {
             RouteAction::Reject(_) => Doubt::Holds,
             RouteAction::Group(_) | RouteAction::Next => Doubt::Fails,
@@ -109,8 +108,7 @@ impl RouteRule {
         self.conditions.iter().find(|condition| !condition.holds(facts, doubt))
     }
 
-    /// Whether it ends the search for a route once its conditions hold; `is_up` tells whether any app server of a group
-    /// can be reached.
+    /// Whether the search ends if its conditions hold. `is_up` returns whether a group has a reachable app server.
     #[must_use]
     pub(crate) fn decides(&self, is_up: impl Fn(&str) -> bool) -> bool {
         match (&self.action, self.on_down) {
@@ -121,7 +119,7 @@ impl RouteRule {
     }
 }
 
-/// Route of the invocations of some methods of a hub, which go to another group than the rest of their connection.
+/// Route for invocations of some methods of a hub, overriding the connection's group.
 #[derive(Debug, Clone)]
 pub(crate) struct MessageRule {
     /// Name in the output of `trunkline check` and on the observer page.
@@ -138,31 +136,31 @@ pub(crate) struct MirrorRule {
     pub label: Arc<str>,
     pub hub: PathPattern,
     pub group: Arc<str>,
-    /// Share of the hub's connections that are copied, from 0 to 1.
+    /// Fraction of the hub's connections to copy, from 0 to 1.
     pub sample: f64,
-    /// Whether its answers are compared with those of the primary app server.
+    /// Whether to compare answers with the primary app server's.
     pub is_diff: bool,
-    /// Whether messages to the clients are copied, too.
+    /// Whether to copy messages to the clients, too.
     pub copies_down: bool,
     pub counters: Arc<MirrorCounters>,
 }
 
 impl MirrorRule {
-    /// Whether it is another reading of the same rule, so that its copies can go on.
+    /// Whether both are readings of one rule, so that copies can continue.
     #[must_use]
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let is_same = |one: &Self| (one.label.clone(), one.group.clone(), one.is_diff, one.copies_down);
         is_same(self) == is_same(other)
     }
 
-    /// Whether the messages of this connection are copied. The same ones are at each node and after a restart.
+    /// Whether to copy the messages of this connection. The same at every node and after restarts.
     #[must_use]
     pub(crate) fn samples(&self, connection_id: &str) -> bool {
         Share::of(&self.group, connection_id).is_in_first(self.sample)
     }
 }
 
-/// Methods that are refused or limited.
+/// Refused or limited methods of a hub.
 #[derive(Debug, Clone)]
 pub(crate) struct MethodRule {
     /// Name in metrics, logs and on the observer page.
@@ -170,12 +168,12 @@ pub(crate) struct MethodRule {
     pub hub: PathPattern,
     /// Methods that are refused.
     pub deny: Vec<TargetPattern>,
-    /// Methods beside which all others are refused; `None` refuses none.
+    /// The only methods to allow; `None` allows all.
     pub allow: Option<Vec<TargetPattern>>,
-    /// Calls per second of one user; all methods of one pattern count together.
+    /// Calls per second of one user; all methods of a pattern are counted together.
     pub per_second: Vec<(TargetPattern, u32)>,
-    /// Largest messages, in bytes.
+    /// Maximum message sizes, in bytes.
     pub max_bytes: Vec<(TargetPattern, usize)>,
-    /// Calls that were refused.
+    /// Number of refused calls.
     pub refused: Arc<Counter>,
 }

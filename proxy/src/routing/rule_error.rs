@@ -1,4 +1,4 @@
-//! Errors of the rules in a configuration file: what is wrong, what is allowed, where it stands, and the nearest name.
+//! Errors of rules in a configuration file: the problem, the allowed values, the position and a similar name.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use trunkline_protocol::key::AccessKeyError;
 use super::pattern::PatternError;
 use crate::auth::AppKeyError;
 
-/// Error for rules that can't be used.
+/// Error in a rule, with its position.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}: {problem}")]
 pub struct RuleError {
@@ -17,14 +17,14 @@ pub struct RuleError {
 }
 
 impl RuleError {
-    /// Places a fault in the text of the file.
+    /// Locates a fault in the text of the file.
     pub(super) fn new(text: &str, fault: Fault) -> Self {
         Self { place: TextPlace::new(text, fault.at), problem: fault.problem }
     }
 }
 
-/// Error for a file whose rules can't be used. Its text has the cause, so that is none of its sources: a chain of them
-/// would tell it twice.
+/// Error of an unusable rules file. Its text includes the cause, which is therefore not a source; error chains would
+/// repeat it.
 #[derive(Debug, thiserror::Error)]
 pub enum RuleFileError {
     #[error("{path} can't be read ({cause})")]
@@ -33,14 +33,14 @@ pub enum RuleFileError {
     Rules { path: PathBuf, cause: RuleError },
 }
 
-/// Problem at a place of the file, in bytes from its beginning.
+/// Problem at a byte offset of the file.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub at: usize,
     pub problem: RuleProblem,
 }
 
-/// Problem with a rule; the text says what is allowed.
+/// Problem with a rule; the text states what is allowed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RuleProblem {
     #[error("{0}")]
@@ -105,7 +105,7 @@ pub(crate) enum RuleProblem {
 }
 
 impl RuleProblem {
-    /// Places the problem at a byte of the file.
+    /// Attaches a byte offset to the problem.
     pub(super) fn at(self, at: usize) -> Fault {
         Fault { at, problem: self }
     }
@@ -115,17 +115,17 @@ fn suggestion(nearest: Option<&str>) -> String {
     nearest.map(|nearest| format!("; is {nearest:?} meant?")).unwrap_or_default()
 }
 
-/// Place in a text file.
+/// Position in a text file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextPlace {
     /// Line of the file, from 1.
     pub line: usize,
-    /// Character of that line, from 1.
+    /// Character of the line, from 1.
     pub column: usize,
 }
 
 impl TextPlace {
-    /// Place of a byte of the text.
+    /// Position of a byte of the text.
     #[must_use]
     pub fn new(text: &str, at: usize) -> Self {
         let before = text.get(..at).unwrap_or(text);
@@ -141,10 +141,10 @@ impl fmt::Display for TextPlace {
     }
 }
 
-/// Least likeness (Jaro-Winkler) at which an unknown name is taken for a misspelt one.
+/// Minimum similarity (Jaro-Winkler) for suggesting a known name.
 const LIKENESS: f64 = 0.7;
 
-/// Returns the known name that is most like an unknown one, if one is like it at all.
+/// Returns the known name most similar to an unknown one, if any is similar.
 #[must_use]
 pub fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let likeness = |name: &str| strsim::jaro_winkler(name, unknown);

@@ -1,7 +1,7 @@
-//! Rules in a configuration file: its tables `groups`, `routes`, `messages`, `mirrors` and `methods`, and the keys of
-//! apps in `app-keys`.
+//! Rules in a configuration file: tables `groups`, `routes`, `messages`, `mirrors` and `methods`, and app keys in
+//! `app-keys`.
 //!
-//! All other keys are flags, which the command line's own reader checks.
+//! All other keys are flags, checked by the command-line parser.
 
 mod app_key_entry;
 mod condition_entry;
@@ -23,22 +23,22 @@ use named_file::FILE_MAX_BYTES;
 pub use named_file::{NamedFiles, RULE_TABLES};
 use toml_value::{TomlValue, read_beyond};
 
-/// Maximum number of rules of a kind. They are tried one after the other.
+/// Maximum number of rules per kind. They are tried one by one.
 const RULES_MAX: usize = 1000;
 
 impl Ruleset {
-    /// Reads the rules of a configuration file, and the files that they name.
+    /// Reads the rules of a configuration file, and the files they reference.
     ///
     /// # Errors
-    /// When the text is no TOML, or a rule makes no sense; the error says where and what is allowed.
+    /// If the text is not TOML or a rule is invalid. The error has the position and the allowed values.
     pub fn parse(text: &str) -> Result<Self, RuleError> {
         ruleset(text).map_err(|fault| RuleError::new(text, fault))
     }
 
-    /// Reads the rules of a configuration file at a path.
+    /// Reads the rules of the configuration file at a path.
     ///
     /// # Errors
-    /// When the file can't be read, or its rules make no sense; the error names the file.
+    /// If the file is unreadable or its rules are invalid. The error names the file.
     pub fn read(path: &Path) -> Result<Self, RuleFileError> {
         let text = read_beyond(path, FILE_MAX_BYTES);
         let text = text.map_err(|cause| RuleFileError::Read { path: path.into(), cause })?;
@@ -62,7 +62,7 @@ fn ruleset(text: &str) -> Result<Ruleset, Fault> {
     };
     let groups = group_entry::groups(value("groups"))?;
     let mut known = groups.known;
-    // Mirrors come last of those that name groups: theirs must be of no other use.
+    // Mirrors are read after the other rules, because their groups must not serve clients.
     Ok(Ruleset {
         groups: groups.groups,
         default_group: groups.default_group,
@@ -74,8 +74,7 @@ fn ruleset(text: &str) -> Result<Ruleset, Fault> {
     })
 }
 
-/// Refuses tables that hold no rules: no flag is a table, so one with another name is misspelt, and a reload would take
-/// its rules out of force.
+/// Rejects unknown tables. Flags are never tables, so such a name is a typo, and a reload would disable its rules.
 fn refuse_unknown_tables(document: &DeTable<'_>) -> Result<(), Fault> {
     let is_table = |value: &DeValue<'_>| match value {
         DeValue::Array(items) => items.iter().any(|item| item.get_ref().is_table()),
@@ -112,7 +111,7 @@ mod tests {
         Ruleset::parse(&format!("{GROUPS}{text}")).unwrap()
     }
 
-    /// Problem of a text that stands behind the groups; lines are counted from it.
+    /// Error text for rules appended after the groups; lines are counted from there.
     fn problem(text: &str) -> String {
         let error = Ruleset::parse(&format!("{GROUPS}{text}")).unwrap_err();
         format!("{}:{}: {}", error.place.line - GROUPS.matches('\n').count(), error.place.column, error.problem)
@@ -315,7 +314,7 @@ mod tests {
         assert!(problem.starts_with("1:"), "{problem}");
     }
 
-    /// Lines that make a file of rules more often than random characters do.
+    /// Lines that form valid rules more often than random text does.
     fn line() -> impl Strategy<Value = String> {
         let keys = "name hub path query header user address percent group reject next on-down target sample deny allow \
                     per-second max-bytes upstream weights pool-size";

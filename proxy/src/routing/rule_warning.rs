@@ -1,4 +1,4 @@
-//! Warnings about rules that are sound, but hardly meant: such as those that nothing reaches.
+//! Warnings about valid rules that are probably mistakes, such as unreachable ones.
 
 use super::condition::Condition;
 use super::rule::{DEFAULT_GROUP, MessageRule, MethodRule, OnDown, RouteAction, RouteRule};
@@ -7,7 +7,7 @@ use super::target_table::TargetPattern;
 use crate::net::address::Address;
 
 impl Ruleset {
-    /// Warnings about the rules, for a node with these upstreams.
+    /// Returns warnings about the rules, for a node with these upstreams.
     #[must_use]
     pub fn warnings(&self, upstreams: &[Address]) -> Vec<String> {
         let mut warnings = self.group_warnings(upstreams);
@@ -99,12 +99,12 @@ fn same_salt(one: &RouteRule, other: &RouteRule) -> bool {
     salt(one) == salt(other)
 }
 
-/// Whether nothing is left for the later route, as far as can be told.
+/// Whether the earlier route provably takes everything from the later one.
 fn takes_all_of(earlier: &RouteRule, later: &RouteRule) -> bool {
     takes(earlier) && earlier.conditions.iter().all(|condition| is_met(condition, later))
 }
 
-/// Whether only its percentage leaves anything for the later route.
+/// Whether only the earlier route's percentage leaves anything to the later one.
 fn takes_all_but_percent(earlier: &RouteRule, later: &RouteRule) -> bool {
     let mut others = earlier.conditions.iter().filter(|condition| !matches!(condition, Condition::Percent { .. }));
     takes(earlier) && others.all(|condition| is_met(condition, later))
@@ -114,9 +114,9 @@ fn takes(rule: &RouteRule) -> bool {
     rule.action != RouteAction::Next && rule.on_down == OnDown::Wait
 }
 
-/// Whether all that a route could take meets a condition.
+/// Whether everything the later route could take meets the condition.
 fn is_met(condition: &Condition, later: &RouteRule) -> bool {
-    // Connections always have an id, so all of them are in.
+    // Connections always have an id, so all are included.
     let is_of_hub = || later.conditions.iter().any(|of_later| matches!(of_later, Condition::Hub(_)));
     let is_whole = matches!(condition, Condition::Percent { percent, .. } if *percent >= 100.0);
     (is_whole && is_of_hub()) || later.conditions.iter().any(|of_later| condition.covers(of_later))

@@ -9,29 +9,29 @@ use crate::auth::AppKey;
 use crate::metrics::RuleCounters;
 use crate::net::address::Address;
 
-/// Rules of a node; none by default.
+/// Rules of a node; empty by default.
 #[derive(Debug, Clone, Default)]
 pub struct Ruleset {
-    /// Groups beside the default one.
+    /// Groups other than the default group.
     pub(crate) groups: Vec<GroupRule>,
-    /// Settings of the default group that differ from the node's own.
+    /// Default group's settings that override the node's.
     pub(crate) default_group: DefaultGroup,
     pub(crate) routes: Vec<RouteRule>,
     pub(crate) messages: Vec<MessageRule>,
     pub(crate) methods: Vec<MethodRule>,
     pub(crate) mirrors: Vec<MirrorRule>,
-    /// Keys of apps, each good for its hubs alone.
+    /// App keys, each valid for its own hubs only.
     pub(crate) app_keys: Vec<AppKey>,
 }
 
 impl Ruleset {
-    /// Whether there is a group of this name.
+    /// Whether a group of this name exists.
     #[must_use]
     pub(crate) fn has_group(&self, name: &str) -> bool {
         name == DEFAULT_GROUP || self.groups.iter().any(|group| *group.name == *name)
     }
 
-    /// Returns a line for each rule, for people.
+    /// Returns one line per rule, for people.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         let groups = self.groups.iter().map(ToString::to_string);
         let routes = self.routes.iter().map(ToString::to_string);
@@ -42,32 +42,32 @@ impl Ruleset {
         groups.chain(routes).chain(messages).chain(mirrors).chain(methods).chain(app_keys)
     }
 
-    /// Whether there are app servers to dial that may serve clients.
+    /// Whether there are upstreams that may serve clients.
     #[must_use]
     pub fn has_upstreams(&self) -> bool {
         self.groups.iter().any(|group| !self.is_mirror(&group.name))
     }
 
-    /// Returns the addresses of groups without access keys of their own, each with the name of its group.
+    /// Addresses of groups without their own access keys, with the group names.
     pub fn keyless_upstreams(&self) -> impl Iterator<Item = (&str, &Address)> {
         let keyless = self.groups.iter().filter(|group| group.keys.is_none());
         keyless.flat_map(|group| group.upstreams.iter().map(|upstream| (&*group.name, &upstream.address)))
     }
 
-    /// Keys of apps that the file gives.
+    /// App keys in the file.
     #[must_use]
     pub fn app_keys(&self) -> &[AppKey] {
         &self.app_keys
     }
 
-    /// Whether a group gets copies alone.
+    /// Whether a group gets copies only.
     #[must_use]
     pub(crate) fn is_mirror(&self, group: &str) -> bool {
         self.mirrors.iter().any(|rule| *rule.group == *group)
     }
 
-    /// First route whose conditions hold, of those that decide; `None` for the default group. `is_up` tells whether any
-    /// app server of a group can be reached. `passed` sees each rule that holds, with those that only count.
+    /// First deciding route with matching conditions; `None` for the default group. `is_up` returns whether a group has
+    /// a reachable app server. `passed` is called for each match, including counting-only rules.
     #[must_use]
     pub(crate) fn choose_route(
         &self,
@@ -79,7 +79,7 @@ impl Ruleset {
         holding.inspect(|rule| passed(rule)).find(|rule| rule.decides(&is_up))
     }
 
-    /// Copy of the rules with handles of the counters of their labels.
+    /// Copy of the rules with counters for their labels.
     #[must_use]
     pub(crate) fn counted(&self, counters: &RuleCounters) -> Self {
         let mut rules = self.clone();
@@ -89,7 +89,7 @@ impl Ruleset {
         rules
     }
 
-    /// Rules of a hub for the messages of its connections; `None` if there are none.
+    /// Rules of a hub for messages of its connections, if any.
     #[must_use]
     pub(crate) fn of_hub(&self, path: &str) -> Option<Arc<HubRules>> {
         let rules = HubRules::new(

@@ -1,4 +1,4 @@
-//! Sample of a connection, a request or a message, of which `trunkline check` says what the rules do with it.
+//! Sample connection, request or message for `trunkline check`, which explains the rules' effect on it.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -13,10 +13,10 @@ use super::rule_error::nearest;
 const KEYS: [&str; 11] =
     ["hub", "path", "query", "user", "address", "target", "bytes", "connection", "header", "cookie", "claim"];
 
-/// Keys whose values have names, behind a colon.
+/// Keys with a name after a colon.
 const NAMED_KEYS: [&str; 3] = ["header", "cookie", "claim"];
 
-/// Error for a text that is no sample.
+/// Error of an invalid sample.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SampleError {
     #[error("{word:?} is no pair such as user=ann")]
@@ -44,7 +44,7 @@ fn suggestion(nearest: Option<&str>) -> String {
 /// Sample of a connection, a request or a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuleSample {
-    /// The text that it was made of.
+    /// Text that was parsed.
     pub text: String,
     hub: Option<String>,
     path: Option<String>,
@@ -120,7 +120,7 @@ fn once<T>(field: &mut Option<T>, key: &str, value: T) -> Result<(), SampleError
     }
 }
 
-/// Adds the leading slash of a path, which may be left out.
+/// Adds a missing leading slash to a path.
 fn rooted(path: &str) -> String {
     let slash = if path.starts_with('/') { "" } else { "/" };
     format!("{slash}{path}")
@@ -129,7 +129,7 @@ fn rooted(path: &str) -> String {
 impl FromStr for RuleSample {
     type Err = SampleError;
 
-    /// Reads pairs such as `hub=chat user=ann header:x-tenant=acme`, with blanks between them.
+    /// Parses space-separated pairs such as `hub=chat user=ann header:x-tenant=acme`.
     fn from_str(text: &str) -> Result<Self, SampleError> {
         let mut sample = Self { text: text.trim().to_owned(), ..Self::default() };
         for word in text.split_whitespace() {

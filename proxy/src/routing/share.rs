@@ -1,20 +1,20 @@
-//! Share of users or connections: the same ones at all nodes, after each restart and in each version.
+//! Share of users or connections: stable across nodes, restarts and versions.
 
 use sha2::{Digest, Sha256};
 
-/// Number of places that a hash can have: all of 32 bits.
+/// Number of possible 32-bit hash values.
 const PLACES: f64 = 4_294_967_296.0;
 
-/// Place of a user or connection between 0 and 1, spread evenly over all.
+/// Position of a user or connection between 0 and 1, evenly distributed.
 ///
-/// It is made of the first four bytes, most significant first, of SHA-256 over the salt, a line feed and the key. Nodes
-/// need not tell each other who is in; and it must never change, or canaries would get other users with an update.
-/// With another salt, all have other places: so two canaries are independent of each other.
+/// Computed from the first four bytes, big-endian, of SHA-256 over the salt, a line feed and the key. Nodes thus agree
+/// without communication. The algorithm must never change, or an update would give canaries other users. Another salt
+/// gives independent positions, so canaries are independent of each other.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub(crate) struct Share(f64);
 
 impl Share {
-    /// Place of a key among all with this salt.
+    /// Position of a key with this salt.
     #[must_use]
     pub(crate) fn of(salt: &str, key: &str) -> Self {
         let hash = Sha256::new().chain_update(salt).chain_update(b"\n").chain_update(key).finalize();
@@ -22,13 +22,14 @@ impl Share {
         Self(f64::from(place) / PLACES)
     }
 
-    /// The place, where `whole` stands for all.
+    /// Position scaled to `whole`.
     #[must_use]
     pub(crate) fn of_whole(self, whole: f64) -> f64 {
         self.0 * whole
     }
 
-    /// Whether it is in the first part of all, from 0 for nobody to 1 for all. Who is in a part is in all larger ones.
+    /// Whether the position is in the first `part`, from 0 for none to 1 for all. Every larger part includes the
+    /// smaller ones.
     #[must_use]
     pub(crate) fn is_in_first(self, part: f64) -> bool {
         self.0 < part

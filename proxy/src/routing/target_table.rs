@@ -1,4 +1,4 @@
-//! Table of method names and patterns of them, with a value for each.
+//! Table of values by method names and patterns.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,38 +7,38 @@ use std::sync::Arc;
 use super::case_folding::fold;
 use super::pattern::{Pattern, PatternError};
 
-/// Pattern of method names; case does not count, as app servers find methods without regard to it.
+/// Pattern of method names, case-insensitive, as app servers match methods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TargetPattern {
-    /// The pattern as it was written.
+    /// The pattern as written.
     pub text: Arc<str>,
     folded: Pattern,
 }
 
 impl TargetPattern {
-    /// Checks a pattern.
+    /// Parses and checks a pattern.
     ///
     /// # Errors
-    /// When it is empty, too long, or has a control character.
+    /// If the pattern is empty, too long or contains a control character.
     pub(crate) fn new(text: &str) -> Result<Self, PatternError> {
         let text = Pattern::new(text)?.text().clone();
         let folded = Pattern::new(&fold(&text))?;
         Ok(Self { text, folded })
     }
 
-    /// Whether a method is as the pattern says.
+    /// Whether a method matches the pattern.
     #[must_use]
     pub(crate) fn matches(&self, target: &str) -> bool {
         self.folded.matches(&fold(target))
     }
 
-    /// Whether each method that matches the other pattern matches this one, too.
+    /// Whether this pattern matches every method that the other matches.
     #[must_use]
     pub(crate) fn covers(&self, other: &Self) -> bool {
         self.folded.covers(&other.folded)
     }
 
-    /// Whether it is one name, without a star.
+    /// Whether it is a single name, without wildcards.
     #[must_use]
     pub(crate) fn is_exact(&self) -> bool {
         self.folded.exact().is_some()
@@ -51,12 +51,12 @@ impl fmt::Display for TargetPattern {
     }
 }
 
-/// Values by pattern; of several that match, the first one that was added is found.
+/// Values by pattern. The first added match wins.
 #[derive(Debug, Clone)]
 pub(crate) struct TargetTable<T> {
-    /// Places of the patterns without a star: most are, and need no search.
+    /// Indexes of patterns without wildcards, the common case, found without a search.
     exact: HashMap<Box<str>, usize>,
-    /// Patterns with stars, each with its place.
+    /// Patterns with wildcards, each with its index.
     patterns: Vec<(usize, Pattern)>,
     values: Vec<T>,
 }
@@ -68,7 +68,7 @@ impl<T> Default for TargetTable<T> {
 }
 
 impl<T> TargetTable<T> {
-    /// Whether there is no pattern at all.
+    /// Whether there are no patterns.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.values.is_empty()
@@ -83,7 +83,7 @@ impl<T> TargetTable<T> {
         self.values.get(place.or(exact)?)
     }
 
-    /// All values in their order.
+    /// All values, in order.
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         self.values.iter()
     }

@@ -1,4 +1,4 @@
-//! Reading of a back end's answer: what it means for the client, and how it counts.
+//! Interpretation of a back end's response: its effect on the client, and its metrics outcome.
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
@@ -8,13 +8,13 @@ use trunkline_protocol::hub::{Completion, HubMessage, HubProtocol, Outcome, next
 use super::webhook_event::EventKind;
 use crate::metrics::WebhookOutcome;
 
-/// Reply of a back end, or why there is none.
+/// Reply of a back end, or the reason for a missing one.
 pub(super) type Reply = Result<(StatusCode, Bytes), ReplyError>;
 
-/// Error of a request that has no whole answer.
+/// Error of a request without a complete response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ReplyError {
-    /// No connection, or none in time: nothing was sent.
+    /// No connection, or not in time; nothing was sent.
     #[error("the server can't be reached: {0}")]
     Unreachable(String),
     #[error("the connection to the server broke: {0}")]
@@ -25,23 +25,23 @@ pub(super) enum ReplyError {
     TooLarge(usize),
 }
 
-/// Meaning of an answer for the client.
+/// Effect of a response on the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WebhookAnswer {
-    /// Nothing is sent to the client, and nothing refused.
+    /// Nothing is sent to the client; the event is accepted.
     Done,
-    /// Completion of its call, framed.
+    /// Framed completion of the call.
     Completion(Bytes),
-    /// It may not connect, for this reason.
+    /// The client is refused, and why.
     Refused(String),
 }
 
-/// Reads a reply: its meaning, how it counts, and what is wrong with it, for the log.
+/// Interprets a reply: its effect, its outcome and a problem to log.
 #[must_use]
 pub(super) fn read(kind: &EventKind, reply: &Reply) -> (WebhookAnswer, WebhookOutcome, Option<String>) {
     match kind {
         EventKind::Message { protocol, invocation_id: Some(id) } => read_result(*protocol, id, reply),
-        // The back end sends items and end itself.
+        // The back end sends items and the end itself.
         EventKind::Stream { .. } if matches!(reply, Ok((StatusCode::ACCEPTED, _))) => {
             (WebhookAnswer::Done, WebhookOutcome::Done, None)
         }
@@ -57,7 +57,7 @@ pub(super) fn read(kind: &EventKind, reply: &Reply) -> (WebhookAnswer, WebhookOu
     }
 }
 
-/// Text for a client that is not let in. Only the back end's own refusals are told from failures of it.
+/// Text for a refused client. Refusals by the back end are distinguished from failures.
 fn refusal_text(reply: &Reply) -> String {
     match reply {
         Ok((status, _)) if status.is_client_error() => format!("Connection refused, status code {}.", status.as_u16()),
@@ -65,12 +65,12 @@ fn refusal_text(reply: &Reply) -> String {
     }
 }
 
-/// Whether a status is that of an answer. Others are failures, as Azure's service counts them.
+/// Whether the status is a valid answer. Azure's service counts all others as failures.
 fn is_answer(status: &StatusCode) -> bool {
     matches!(*status, StatusCode::OK | StatusCode::NO_CONTENT)
 }
 
-/// Says how a reply counts whose body is of no interest, and what is wrong with it.
+/// Outcome of a reply regardless of its body, and its problem, if any.
 fn judge(reply: &Reply, is_good: impl Fn(&StatusCode) -> bool) -> (WebhookOutcome, Option<String>) {
     match reply {
         Ok((status, _)) if is_good(status) => (WebhookOutcome::Done, None),
@@ -90,7 +90,7 @@ fn judge(reply: &Reply, is_good: impl Fn(&StatusCode) -> bool) -> (WebhookOutcom
     }
 }
 
-/// Reads the reply to a call whose client waits for a result.
+/// Interprets the reply to a call with a waiting client.
 fn read_result(
     protocol: HubProtocol,
     id: &ByteString,
@@ -120,7 +120,7 @@ fn read_result(
 }
 
 impl ReplyError {
-    /// Text for a client: without what only an operator is to know, such as addresses.
+    /// Text for the client, without operator details such as addresses.
     fn for_client(&self) -> String {
         match self {
             Self::Unreachable(_) => "the server can't be reached".into(),
@@ -131,7 +131,7 @@ impl ReplyError {
     }
 }
 
-/// Reads a completion of this call, with its framing or without.
+/// Parses a completion of this call, with or without framing.
 fn read_completion(protocol: HubProtocol, id: &ByteString, body: &Bytes) -> Option<Outcome> {
     let body = match protocol {
         HubProtocol::Json => body.slice(..body.trim_ascii_end().len()),
@@ -146,7 +146,7 @@ fn read_completion(protocol: HubProtocol, id: &ByteString, body: &Bytes) -> Opti
     }
 }
 
-/// Encodes a completion, framed.
+/// Encodes a framed completion.
 pub(super) fn completion(protocol: HubProtocol, id: &ByteString, outcome: Outcome) -> Bytes {
     let mut out = BytesMut::new();
     let completion = Completion { headers: Vec::new(), invocation_id: id.clone(), outcome };

@@ -1,24 +1,24 @@
-//! Backlog of a node's webhooks: what waits for back ends, in bytes and in clients, and its bounds.
+//! Backlog of a node's webhooks: data waiting for back ends, limited in bytes and clients.
 
 use std::sync::Arc;
 
 use crate::bounded::{Budget, BudgetShare};
 
-/// Maximum number of clients that have gone and whose last events wait; what further ones leave behind is dropped.
+/// Maximum number of disconnected clients with undelivered events. Events of further ones are dropped.
 const ENDED_MAX: usize = 16_384;
 
 /// Backlog of all webhooks of a node.
 #[derive(Debug)]
 pub(super) struct Backlog {
-    /// Bytes of waiting events, in flight included, and of what is known of clients that have gone.
+    /// Bytes of waiting and in-flight events, and of data about disconnected clients.
     pub(super) bytes: Arc<Budget>,
-    /// Clients whose end was not delivered yet.
+    /// Clients with an undelivered end.
     pub(super) clients: Arc<Budget>,
-    /// Clients among them that have gone.
+    /// Disconnected clients among them.
     pub(super) ended: Arc<Budget>,
 }
 
-/// Part of one client in the backlog; dropping it returns it.
+/// One client's share of the backlog, returned on drop.
 #[derive(Debug)]
 pub(super) struct BacklogShare {
     pub(super) bytes: BudgetShare,

@@ -1,4 +1,4 @@
-//! Facts of a client that each of its events tells a back end: user, claims and query, as header values.
+//! Facts about a client sent with each of its events as header values: user, claims and query.
 
 use bytestring::ByteString;
 use http::HeaderValue;
@@ -6,11 +6,11 @@ use percent_encoding::{CONTROLS, utf8_percent_encode};
 use trunkline_protocol::service::OpenConnection;
 use trunkline_protocol::wire::{PRIVATE_CLAIM_PREFIX, USER_ID_CLAIM};
 
-/// Facts of a client connection, copied out of the frame that has opened it.
+/// Facts about a client connection, copied from its open frame.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ClientFacts {
     pub(super) user: Option<HeaderValue>,
-    /// Claims of the user, as `type: value, type: value`: servers limit the number of headers.
+    /// Claims of the user as `type: value, type: value` in one header, because servers limit the number of headers.
     pub(super) claims: Option<HeaderValue>,
     pub(super) query: Option<HeaderValue>,
 }
@@ -26,13 +26,13 @@ impl ClientFacts {
         }
     }
 
-    /// Copies it with the claims of a newer log-in.
+    /// Copy with the claims of a refreshed sign-in.
     #[must_use]
     pub(super) fn refreshed(&self, claims: &[(ByteString, ByteString)]) -> Self {
         Self { user: self.user.clone(), claims: claims_line(claims), query: self.query.clone() }
     }
 
-    /// Bytes that it takes in memory.
+    /// Memory used, in bytes.
     #[must_use]
     pub(super) fn bytes(&self) -> usize {
         let texts = [&self.user, &self.claims, &self.query].into_iter().flatten();
@@ -40,7 +40,7 @@ impl ClientFacts {
     }
 }
 
-/// Claims in one line. The service keeps its own claims to itself.
+/// Claims in one line, without the service's private claims.
 fn claims_line(claims: &[(ByteString, ByteString)]) -> Option<HeaderValue> {
     let is_users = |(name, _): &&(ByteString, ByteString)| !name.starts_with(PRIVATE_CLAIM_PREFIX);
     let claims = claims.iter().filter(is_users).map(|(name, value)| header_text(&claim_text(name, value)));
@@ -49,15 +49,15 @@ fn claims_line(claims: &[(ByteString, ByteString)]) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&line).ok().filter(|line| !line.is_empty())
 }
 
-/// Writes a claim as Azure's service does, but a comma escaped where what follows would read as another claim.
+/// Formats a claim like Azure's service, but escapes a comma if the rest could be read as another claim.
 fn claim_text(name: &str, value: &str) -> String {
     let text = format!("{name}: {value}");
     let is_forged = text.split_once(',').is_some_and(|(_, rest)| rest.contains(": "));
     if is_forged { text.replace(',', "%2C") } else { text }
 }
 
-/// Makes a header's value of a text of a client: UTF-8 as it is; where it holds control characters they are escaped, so
-/// that no text begins another header.
+/// Converts a client's text to a header value. Control characters are escaped, so that a text can't start another
+/// header; otherwise UTF-8 is unchanged.
 #[must_use]
 pub(super) fn header_text(text: &str) -> HeaderValue {
     let plain = HeaderValue::from_bytes(text.as_bytes());

@@ -1,5 +1,4 @@
-//! Courier of a link's events: one request each, with signature and deadline, and further attempts where they do no
-//! harm.
+//! Sender of a link's events: one signed request per event with a deadline, retried if harmless.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +19,10 @@ use super::webhook_hub::{RequestPermit, WebhookHub};
 use crate::clock::unix_seconds;
 use crate::net::http_client::{HttpClient, HttpError};
 
-/// Pauses before further attempts of a request. All of them are within the time of one.
+/// Pauses between attempts. All attempts share one deadline.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(1000)];
 
-/// Longest time for the question whether a client may connect: official clients wait 15 s for their handshake.
+/// Timeout for asking whether a client may connect. Official clients wait 15 s for the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const CONNECTION_ID: HeaderName = HeaderName::from_static("x-asrs-connection-id");
@@ -35,16 +34,16 @@ const USER_CLAIMS: HeaderName = HeaderName::from_static("x-asrs-user-claims");
 const CLIENT_QUERY: HeaderName = HeaderName::from_static("x-asrs-client-query");
 const SIGNATURE: HeaderName = HeaderName::from_static("x-asrs-signature");
 
-/// Number of an event among those of its connection: an attempt that is made once more has the same.
+/// Sequence number of an event within its connection, equal in all attempts.
 const EVENT_NUMBER: HeaderName = HeaderName::from_static("x-trunkline-event-number");
 
-/// Signature of the whole request, beside Azure's.
+/// Signature of the whole request, in addition to Azure's.
 const SIGNED_REQUEST: HeaderName = HeaderName::from_static("x-trunkline-signature");
 
-/// Headers whose values are signed, in this order. The query is the client's own word.
+/// Signed headers, in this order. The query is unverified client input.
 const SIGNED: [HeaderName; 7] = [CONNECTION_ID, HUB, CATEGORY, EVENT, EVENT_NUMBER, USER_ID, USER_CLAIMS];
 
-/// Courier of the events of one link.
+/// Sends the events of one link.
 #[derive(Debug, Clone)]
 pub(super) struct Courier {
     client: HttpClient,
@@ -57,7 +56,7 @@ impl Courier {
         Self { client: hub.http_client(), hub }
     }
 
-    /// Sends an event for which there is room, and reads the answer; with it, the id of the connection.
+    /// Sends an event with a permit and interprets the response; also returns the connection id.
     pub(super) async fn deliver(&self, permit: RequestPermit<'_>, post: Post) -> (ByteString, WebhookAnswer) {
         let event = &post.event;
         let mut pauses = PAUSES.iter();
@@ -79,7 +78,7 @@ impl Courier {
         }
     }
 
-    /// Makes one attempt, which has its room until it is over. The first one begins the time of all.
+    /// Makes one attempt, holding its permit to the end. The first attempt starts the common deadline.
     async fn attempt(
         &self,
         _permit: RequestPermit<'_>,
@@ -127,8 +126,8 @@ fn signature_value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// Whether a further attempt does no harm. A call is made once at most, so only if nothing of it was sent; what a
-/// connection has come to may be told once more.
+/// Whether a retry is harmless. A call is sent at most once, so it is retried only if nothing was sent; connection
+/// events may be repeated.
 fn may_repeat(kind: &EventKind, reply: &Reply) -> bool {
     match reply {
         Err(ReplyError::Unreachable(_)) => true,

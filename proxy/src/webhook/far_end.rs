@@ -1,7 +1,7 @@
-//! The far end of a link to a webhook: an app server without I/O. Frames and answers in, frames and requests out.
+//! App server's end of a link to a webhook, without I/O: frames and responses in, frames and requests out.
 //!
-//! A request is taken out when there is room for it. Until then it is an event of its client, so that what a client
-//! leaves behind can be dropped.
+//! A request is taken only with a permit. Until then it is an event of its client, so that events of a disconnected
+//! client can be dropped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
@@ -27,19 +27,19 @@ use super::webhook_event::{EventKind, WebhookEvent};
 use super::webhook_hub::WebhookHub;
 use crate::config::WebhookConnecting;
 
-/// State of the far end of one link.
+/// App server's end of one link.
 #[derive(Debug)]
 pub(super) struct FarEnd {
     hub: Arc<WebhookHub>,
     clients: HashMap<ByteString, WebhookClient>,
-    /// Clients with an event that is to be sent next, by their places, first come, first served.
+    /// Clients with an event to send next, in order of arrival.
     line: BTreeMap<u64, ByteString>,
     next_place: u64,
-    /// Frames that a step asks for.
+    /// Frames produced by the current step.
     frames: Vec<ServiceMessage>,
 }
 
-/// Request that is to be sent to the back end.
+/// Request to send to the back end.
 #[derive(Debug)]
 pub(super) struct Post {
     pub(super) connection_id: ByteString,
@@ -53,7 +53,7 @@ impl FarEnd {
         Self { hub, clients: HashMap::new(), line: BTreeMap::new(), next_place: 0, frames: Vec::new() }
     }
 
-    /// Takes a frame of the node, and returns the frames that it asks for.
+    /// Handles a frame from the node; returns the resulting frames.
     #[must_use]
     pub(super) fn take(&mut self, message: ServiceMessage) -> Vec<ServiceMessage> {
         match message {
@@ -67,21 +67,21 @@ impl FarEnd {
                     client.facts = Arc::new(client.facts.refreshed(&update.claims));
                 }
             }
-            // Answered as it came, which is what `echo` asks for.
+            // Echoed unchanged, as `echo` requires.
             ServiceMessage::Ping(ping) => self.frames.push(ServiceMessage::Ping(ping)),
-            // News that a webhook has no use for.
+            // Frames without relevance for webhooks.
             _ => {}
         }
         std::mem::take(&mut self.frames)
     }
 
-    /// Whether a request waits for room.
+    /// Whether a request is waiting for a permit.
     #[must_use]
     pub(super) fn has_next_post(&self) -> bool {
         !self.line.is_empty()
     }
 
-    /// Takes the request that has waited longest, to be sent now.
+    /// Takes the longest waiting request, to be sent now.
     #[must_use]
     pub(super) fn next_post(&mut self) -> Option<Post> {
         let (_, connection_id) = self.line.pop_first()?;
@@ -91,7 +91,7 @@ impl FarEnd {
         Some(Post { connection_id, facts: client.facts.clone(), event })
     }
 
-    /// Takes the answer to the request of a client that was under way, and returns the frames that it asks for.
+    /// Handles the response to a client's request; returns the resulting frames.
     #[must_use]
     pub(super) fn answered(&mut self, id: &ByteString, answer: WebhookAnswer) -> Vec<ServiceMessage> {
         if let Some(client) = self.clients.get_mut(id) {
@@ -112,7 +112,7 @@ impl FarEnd {
     }
 
     fn opened(&mut self, open: &OpenConnection) {
-        // A connection that has lost another link is open, and nobody is told of it once more.
+        // A connection that lost another link is already open, and the back end is not notified again.
         let comes_from = open.origin().previous_home.is_some();
         let protocol = open.protocol.as_deref().and_then(HubProtocol::from_name);
         let stage = match protocol.filter(|_| comes_from) {
@@ -120,7 +120,7 @@ impl FarEnd {
             None => WebhookStage::Handshaking,
         };
         let client = WebhookClient::new(ClientFacts::of(open), stage, self.hub.backlog());
-        // A copy: what came is a part of all that came together.
+        // Copied, because a slice would keep the whole received buffer alive.
         if self.clients.insert(ByteString::from(&*open.connection_id), client).is_none() {
             self.hub.client_came();
         }
@@ -141,7 +141,7 @@ impl FarEnd {
         let read = HandshakeRequest::read(payload, HANDSHAKE_MAX_BYTES);
         let (request, rest) = match read {
             Ok(Some((request, used))) => (request, payload.slice(used..)),
-            // The node hands the handshake over whole.
+            // The node forwards complete handshakes only.
             Ok(None) => return self.refuse(id, "Handshake was canceled."),
             Err(error) => return self.refuse(id, &error.to_string()),
         };
@@ -166,7 +166,7 @@ impl FarEnd {
         }
     }
 
-    /// Lets a client in, and tells the back end of it.
+    /// Accepts a client and notifies the back end.
     fn welcome(&mut self, id: &ByteString, protocol: HubProtocol) {
         self.frames.push(data_for(id, HandshakeResponse::default().encode()));
         if let Some(client) = self.clients.get_mut(id) {
@@ -175,7 +175,7 @@ impl FarEnd {
         self.tell(id, EventKind::Connected, None);
     }
 
-    /// Does not let a client in; nobody is told of its end.
+    /// Refuses a client. The back end gets no end event.
     fn refuse(&mut self, id: &ByteString, text: &str) {
         let response = HandshakeResponse { error: Some(text.to_owned()) };
         self.frames.push(data_for(id, response.encode()));
@@ -183,7 +183,7 @@ impl FarEnd {
         self.forget(id);
     }
 
-    /// Adds an event about a connection.
+    /// Queues an event about a connection.
     fn tell(&mut self, id: &ByteString, kind: EventKind, error: Option<&str>) {
         match (WebhookEvent::of_connection(self.hub.place(), kind, error), self.clients.get_mut(id)) {
             (Ok(event), Some(client)) => client.push(event),
@@ -194,7 +194,7 @@ impl FarEnd {
     fn take_messages(&mut self, id: &ByteString, protocol: HubProtocol, payload: &Bytes) {
         let mut rest = payload.clone();
         while !rest.is_empty() {
-            // The node passes whole messages on.
+            // The node forwards complete messages only.
             let Ok(Some(frame)) = next_frame(protocol, &rest, LINK_FRAME_MAX_BYTES) else {
                 return self.break_off(id, protocol, "the message is malformed");
             };
@@ -216,7 +216,7 @@ impl FarEnd {
         match message {
             HubMessage::Invocation(_) | HubMessage::StreamInvocation(_) => self.call(id, protocol, message),
             HubMessage::Completion(result) => self.pass_result(id, protocol, result),
-            // Streams of the client are refused at their call; the node does all else.
+            // Client streams are refused when called; the node handles the rest.
             _ => {}
         }
     }
@@ -241,7 +241,7 @@ impl FarEnd {
         }
     }
 
-    /// Passes the result of a client on to whoever has asked for it.
+    /// Forwards a client result to the waiting caller.
     fn pass_result(&mut self, id: &ByteString, protocol: HubProtocol, result: Completion) {
         let question = self.clients.get_mut(id).and_then(|client| client.take_question(&result.invocation_id));
         let Some((invocation_id, caller_server_id)) = question else { return };
@@ -254,7 +254,7 @@ impl FarEnd {
         }));
     }
 
-    /// Learns that somebody waits for a result of a client, which the node asks for it.
+    /// Records a caller waiting for a client result; the node sends the invocation.
     fn asked(&mut self, request: ClientInvocation) {
         let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
         let Some(client) = self.clients.get_mut(&connection_id) else { return };
@@ -266,7 +266,7 @@ impl FarEnd {
         }
     }
 
-    /// Closes a client that has broken the hub protocol.
+    /// Closes a client after a protocol violation.
     fn break_off(&mut self, id: &ByteString, protocol: HubProtocol, problem: &str) {
         let mut bytes = BytesMut::new();
         let close = Close { error: Some(CLOSED_WITH_ERROR.into()), allow_reconnect: false };
@@ -285,7 +285,7 @@ impl FarEnd {
         self.go_on(id);
     }
 
-    /// Notes the end of a client, and tells the back end if it has been told of the beginning.
+    /// Records the end of a client. The back end is notified if it was notified of the start.
     fn end(&mut self, id: &ByteString, error: Option<&str>) {
         let Some(client) = self.clients.get_mut(id) else { return };
         let was_open = client.protocol().is_some();
@@ -295,7 +295,7 @@ impl FarEnd {
         client.end();
         let (hub, backlog) = (&self.hub, self.hub.backlog());
         if !was_open {
-            // Its question is of no interest any more, and nobody knows of it.
+            // The pending connect request is obsolete; the back end has no state for the client.
             client.drop_events();
             return;
         }
@@ -303,7 +303,7 @@ impl FarEnd {
             let is_untold = client.is_untold();
             hub.counters().dropped.add(client.drop_events());
             if is_untold {
-                // Nobody will ever know of it, so its end is no news.
+                // The back end will never see the client, so its end is not reported.
                 return;
             }
         }
@@ -314,13 +314,12 @@ impl FarEnd {
         }
     }
 
-    /// Has the next event of a client wait for room, stops or resumes reading it, and forgets it when nothing is left
-    /// to do.
+    /// Queues a client's next event for a permit, pauses or resumes reading, and removes a finished client.
     fn go_on(&mut self, id: &ByteString) {
         let Some(client) = self.clients.get_mut(id) else { return };
         if client.has_next() && client.place.is_none() {
             client.place = Some(self.next_place);
-            // A copy: what came is a part of all that came together.
+            // Copied, because a slice would keep the whole received buffer alive.
             self.line.insert(self.next_place, ByteString::from(&**id));
             self.next_place += 1;
         }
@@ -413,7 +412,7 @@ mod tests {
         ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
     }
 
-    /// Frames of a step, and the requests that wait, for which there is room.
+    /// Frames of a step, and the waiting requests, with permits.
     #[derive(Debug, Default)]
     struct Steps {
         frames: Vec<ServiceMessage>,
@@ -436,7 +435,7 @@ mod tests {
         posts
     }
 
-    /// Names of the events that are to be sent.
+    /// Names of the events to send.
     fn names(steps: &Steps) -> Vec<&str> {
         steps.posts.iter().map(|post| &*post.event.name).collect()
     }
@@ -562,7 +561,7 @@ mod tests {
     }
 
     proptest! {
-        /// Holds for any order of frames and answers: a client has one event under way, and nothing is left behind.
+        /// For any order of frames and responses, a client has one event in flight and leaves no state behind.
         #[test]
         fn any_order_of_frames_and_answers_leaves_nothing_behind(
             steps in proptest::collection::vec((0usize..3, 0usize..7), 0..120), asked in any::<bool>(),
@@ -575,7 +574,7 @@ mod tests {
             for (client, action) in steps {
                 let id = ["a", "b", "c"][client];
                 let done = match action {
-                    // Ids never come again.
+                    // Ids are never reused.
                     0 if !last.contains_key(id) => { last.insert(id.into(), 0); take(&mut end, open(id, None)) }
                     0 => Steps::default(),
                     1 => take(&mut end, data(id, HANDSHAKE)),

@@ -1,7 +1,7 @@
-//! Signatures of a request: proof for a back end that it comes from a holder of its secret.
+//! Request signatures, which prove to a back end that a request comes from a holder of its secret.
 //!
-//! Azure's signature is of the connection id alone, so whoever has seen one could post any event of that connection.
-//! Ours is of the time, of what the headers say and of the body.
+//! Azure's signature covers only the connection id, so any observer could forge further events of that connection. Ours
+//! covers the time, headers and body.
 
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
@@ -9,14 +9,14 @@ use http::header::HeaderName;
 use sha2::Sha256;
 use trunkline_protocol::key::AccessKey;
 
-/// Signs a text with each key: a back end that has any of them finds its own among these.
+/// Signs a text with each key, so that a back end with any of them can verify it.
 #[must_use]
 pub(super) fn signatures(keys: &[AccessKey], text: &[u8]) -> String {
     let all: Vec<_> = keys.iter().map(|key| signature(key, text)).collect();
     all.join(",")
 }
 
-/// Signs a request at a time: the time, the values of these headers and the body, with a line end between each two.
+/// Signs a request at a time: the time, these headers' values and the body, separated by line feeds.
 #[must_use]
 pub(super) fn signed_request(
     keys: &[AccessKey],
@@ -28,7 +28,7 @@ pub(super) fn signed_request(
     for name in names {
         let values: Vec<_> = head.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
         text.push(b'\n');
-        // As recipients join the lines of a header.
+        // Joined the way recipients join repeated headers.
         text.extend(values.join(b", ".as_slice()));
     }
     text.push(b'\n');
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn each_key_signs_as_other_tools_do() {
-        // By `printf connection-1 | openssl dgst -sha256 -hmac KEY`.
+        // From `printf connection-1 | openssl dgst -sha256 -hmac KEY`.
         let expected = "sha256=e5a08efedc68c522be1d3271fe2f8475fcd4e4d0ca14527c548fb1442f9dd9cb,\
                         sha256=0c4574f4bfcd173823033972e74eb4df4afe9a8f876533e653800a4423f2ffb4";
         assert_eq!(signatures(&keys(), b"connection-1"), expected);

@@ -1,8 +1,8 @@
-//! State of one client of a hub with a webhook: events that wait, in order, one of them under way. A pure value.
+//! State of one client of a webhook hub: waiting events in order, at most one in flight. A pure value.
 //!
 //! ```text
 //!  Handshaking ─► Admitting ─► Open ─► Over
-//!        └─────────────────────┘         └─► gone, once its last event is answered
+//!        └─────────────────────┘         └─► removed, once its last event is answered
 //! ```
 
 use std::collections::VecDeque;
@@ -19,18 +19,17 @@ use super::backlog::{Backlog, BacklogShare};
 use super::client_fact::ClientFacts;
 use super::webhook_event::{EventKind, WebhookEvent};
 
-/// Bytes of one client that wait, beyond which it is read no further; half of it reads it on.
+/// Waiting bytes of a client at which reading is paused. It resumes at half.
 const WAITING_MAX_BYTES: usize = 64 * 1024;
 
-/// Bytes of one client that wait while the node's backlog is full, beyond which it is read no further. More than the
-/// news that it is there: a client that is not read may leave unnoticed.
+/// Waiting bytes of a client at which reading is paused while the node's backlog is full. Larger than the connected
+/// event, because a paused client could leave unnoticed.
 const WAITING_WHEN_FULL_MAX_BYTES: usize = 1024;
 
-/// Maximum number of questions of others to one client whose answers are passed on.
+/// Maximum number of pending client results forwarded from one client.
 const QUESTIONS_MAX: usize = 100;
 
-/// Time for which a question has its place for certain; whoever waits longer gets the answer while no other needs the
-/// place.
+/// Time for which a pending result is guaranteed. Afterwards it is kept until another needs the room.
 const QUESTION_KEPT_FOR: Duration = Duration::from_millis(CLIENT_RESULT_TIMEOUT_MS);
 
 /// Client of a hub with a webhook.
@@ -38,38 +37,38 @@ const QUESTION_KEPT_FOR: Duration = Duration::from_millis(CLIENT_RESULT_TIMEOUT_
 pub(super) struct WebhookClient {
     pub(super) facts: Arc<ClientFacts>,
     pub(super) stage: WebhookStage,
-    /// Bytes that the client has sent before it was let in.
+    /// Bytes received before the client was accepted.
     early: Vec<u8>,
     events: VecDeque<WebhookEvent>,
-    /// Place in the line of the link's clients with an event that is to be sent next.
+    /// Position in the link's queue of clients with an event to send.
     pub(super) place: Option<u64>,
-    /// Bytes of the event under way.
+    /// Bytes of the event in flight.
     under_way: Option<usize>,
     next_number: u64,
     is_paused: bool,
-    /// Client results that others wait for.
+    /// Client results with waiting callers.
     questions: Vec<Question>,
     share: BacklogShare,
 }
 
-/// Client result that somebody waits for.
+/// Client result with a waiting caller.
 #[derive(Debug)]
 struct Question {
     invocation_id: ByteString,
-    /// App server that asks.
+    /// App server of the caller.
     caller: ByteString,
     asked_at: Instant,
 }
 
-/// Where a client is in its life.
+/// Life cycle of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WebhookStage {
-    /// Its hub handshake has not come.
+    /// Waiting for the hub handshake.
     Handshaking,
-    /// The back end is asked whether it may connect.
+    /// Waiting for the back end's decision.
     Admitting(HubProtocol),
     Open(HubProtocol),
-    /// It has gone, or was closed.
+    /// The client disconnected or was closed.
     Over,
 }
 
@@ -99,7 +98,7 @@ impl WebhookClient {
         }
     }
 
-    /// Adds an event behind those that wait.
+    /// Queues an event behind the waiting ones.
     pub(super) fn push(&mut self, event: WebhookEvent) {
         let event = WebhookEvent { number: self.next_number, ..event };
         self.next_number += 1;
@@ -107,13 +106,13 @@ impl WebhookClient {
         self.events.push_back(event);
     }
 
-    /// Whether an event is to be sent next: none is while one is under way.
+    /// Whether an event can be sent now; not while another is in flight.
     #[must_use]
     pub(super) fn has_next(&self) -> bool {
         self.under_way.is_none() && !self.events.is_empty()
     }
 
-    /// Takes the event that is to be sent next, now that there is room for it.
+    /// Takes the next event, now that there is a permit.
     pub(super) fn take_next(&mut self) -> Option<WebhookEvent> {
         if !self.has_next() {
             return None;
@@ -123,33 +122,33 @@ impl WebhookClient {
         Some(event)
     }
 
-    /// Notes that the event under way is answered, or given up.
+    /// Records that the event in flight was answered or abandoned.
     pub(super) fn answered(&mut self) {
         if let Some(bytes) = self.under_way.take() {
             self.share.bytes.remove(bytes);
         }
     }
 
-    /// Keeps what a client has sent before it was let in.
+    /// Stores bytes received before acceptance.
     pub(super) fn keep_early(&mut self, bytes: &[u8]) {
         self.early.extend_from_slice(bytes);
         self.share.bytes.add(bytes.len());
     }
 
-    /// Takes what was kept.
+    /// Takes the stored bytes.
     pub(super) fn take_early(&mut self) -> Vec<u8> {
         self.share.bytes.remove(self.early.len());
         std::mem::take(&mut self.early)
     }
 
-    /// Whether the back end has not been told that it is there: that event waits.
+    /// Whether the connected event is still waiting.
     #[must_use]
     pub(super) fn is_untold(&self) -> bool {
         self.events.front().is_some_and(|event| event.kind == EventKind::Connected)
     }
 
-    /// Notes once that it has gone; its events go on. What is known of it is kept for them alone from now on, so it
-    /// counts.
+    /// Records the end once; remaining events are still sent. The client's facts now count towards the backlog, because
+    /// they are kept only for these events.
     pub(super) fn end(&mut self) {
         self.stage = WebhookStage::Over;
         self.share.ended.add(1);
@@ -158,7 +157,7 @@ impl WebhookClient {
         drop(self.take_early());
     }
 
-    /// Drops the events that wait, and returns their number.
+    /// Drops waiting events and returns their number.
     pub(super) fn drop_events(&mut self) -> u64 {
         let count = self.events.len() as u64;
         self.share.bytes.remove(self.events.iter().map(WebhookEvent::bytes).sum());
@@ -166,14 +165,13 @@ impl WebhookClient {
         count
     }
 
-    /// Whether nothing more is to be done for it.
+    /// Whether the client has ended and all events are answered.
     #[must_use]
     pub(super) fn is_finished(&self) -> bool {
         self.stage == WebhookStage::Over && self.events.is_empty() && self.under_way.is_none()
     }
 
-    /// Says whether to stop reading it, or to read it on. Where the node's backlog is full, a little that waits stops
-    /// it.
+    /// Returns whether to pause or resume reading. A full node backlog lowers the threshold.
     pub(super) fn flow(&mut self, is_backlog_full: bool) -> Option<FlowOperation> {
         if self.stage == WebhookStage::Over {
             return None;
@@ -191,8 +189,8 @@ impl WebhookClient {
         Some(operation)
     }
 
-    /// Notes that somebody waits for a result of it; `false` if too many do. A client may never answer, so questions
-    /// that are old make room.
+    /// Records a caller waiting for a client result; `false` at the limit. Since a client may never answer, old entries
+    /// make room.
     #[must_use]
     pub(super) fn ask(&mut self, invocation_id: ByteString, caller: ByteString, now: Instant) -> bool {
         if self.questions.len() >= QUESTIONS_MAX {
@@ -205,7 +203,7 @@ impl WebhookClient {
         may_ask
     }
 
-    /// Takes the app server that waits for a result of it.
+    /// Takes the app server waiting for a result.
     pub(super) fn take_question(&mut self, invocation_id: &str) -> Option<(ByteString, ByteString)> {
         let place = self.questions.iter().position(|question| question.invocation_id == invocation_id)?;
         let Question { invocation_id, caller, .. } = self.questions.swap_remove(place);

@@ -1,4 +1,4 @@
-//! Dialler of a webhook: the task of the far end of each link in memory.
+//! Dialler of a webhook: runs the app server's end of each in-memory link.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use super::far_end::FarEnd;
 use super::webhook_hub::WebhookHub;
 use crate::upstream::{MemoryDialler, MemoryLink, UpstreamWebSocket};
 
-/// Interval of keep-alives: the node takes a link for dead that is silent for 30 s.
+/// Interval of keep-alives. The node drops a link after 30 s of silence.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Dialler of the webhook of one hub.
+/// Dialler of one hub's webhook.
 #[derive(Debug)]
 pub(super) struct WebhookDialler(pub(super) Arc<WebhookHub>);
 
 impl MemoryDialler for WebhookDialler {
     fn dial(&self, hub: &str, _node: &str, _boot: &str, slot: usize, link: MemoryLink) {
         let (hub, of_hub) = (hub.to_owned(), self.0.clone());
-        // On the thread of the shard that has dialled.
+        // Runs on the dialling shard's thread.
         tokio::spawn(async move {
             let end = serve(of_hub, link).await;
             debug!(hub, slot, reason = end.reason(Role::AppServer), "a link to a webhook has ended");
@@ -53,13 +53,13 @@ async fn serve(hub: Arc<WebhookHub>, link: MemoryLink) -> LinkEnd {
     }
     let LinkSocket { mut reader, mut writer } = socket;
     let (mut far_end, courier) = (FarEnd::new(hub.clone()), Courier::new(hub.clone()));
-    // At most one permit is waited for, so what waits is a value of the far end, and no future.
+    // At most one permit is awaited, so waiting requests are plain values instead of futures.
     let (mut permits, mut requests) = (FuturesUnordered::new(), FuturesUnordered::new());
     let mut pings = interval(PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         if !far_end.has_next_post() {
-            // It would keep the room that it is given.
+            // Otherwise it would hold an unused permit.
             permits.clear();
         } else if permits.is_empty() {
             permits.push(hub.request_permit());
@@ -77,7 +77,7 @@ async fn serve(hub: Arc<WebhookHub>, link: MemoryLink) -> LinkEnd {
             Some((id, answer)) = requests.next() => far_end.answered(&id, answer),
             _ = pings.tick() => vec![ServiceMessage::Ping(Ping::default())],
         };
-        // Reading a link waits for no app server, so this does not wait for long.
+        // Reading a link never waits for an app server, so this wait is short.
         if !frames.is_empty()
             && let Err(end) = writer.send_messages(&frames).await
         {

@@ -8,45 +8,45 @@ use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
 
 use crate::config::{ExpandError, TemplateValues, UrlTemplate};
 
-/// Bytes that an event counts for besides its own: many small ones cost memory, too.
+/// Fixed memory charge per event, so that many small events count.
 const OVERHEAD_BYTES: usize = 256;
 
-/// Longest name of a method: it stands in the URL and in a header.
+/// Maximum length of a method name, which is part of the URL and a header.
 const TARGET_MAX_BYTES: usize = 512;
 
 /// Event of a client connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct WebhookEvent {
     pub(super) kind: EventKind,
-    /// Its name in the header: that of the method, or what happened.
+    /// Name in the header: the method or the connection event.
     pub(super) name: ByteString,
     /// Path and query of the request.
     pub(super) target: PathAndQuery,
     pub(super) body: Bytes,
-    /// Its place among the events of its connection, the same in each attempt.
+    /// Sequence number within the connection, equal in all attempts.
     pub(super) number: u64,
 }
 
-/// Kind of an event, and with it what its answer means.
+/// Kind of event, which determines the meaning of the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum EventKind {
-    /// Question whether the client may connect.
+    /// Asks whether the client may connect.
     Connect,
     Connected,
     Disconnected,
     Message {
         protocol: HubProtocol,
-        /// Id of the call; without one its answer is ignored.
+        /// Invocation id; without one, the response is ignored.
         invocation_id: Option<ByteString>,
     },
-    /// Call of a stream, whose items the back end may send by the REST data plane.
+    /// Stream invocation, to which the back end may send items through the REST data plane.
     Stream {
         protocol: HubProtocol,
         invocation_id: ByteString,
     },
 }
 
-/// Error of a call that can't be sent to a webhook; the text is for the client.
+/// Error of a call that a webhook can't handle; the text is for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum EventError {
     #[error("Streams of the client are not supported: the methods of this hub are served by a webhook.")]
@@ -57,7 +57,7 @@ pub(super) enum EventError {
     Target(#[from] ExpandError),
 }
 
-/// Body of an event that is no message, as Azure's service writes it.
+/// Body of a connection event, in the format of Azure's service.
 #[derive(Serialize)]
 struct ConnectionEventBody<'a> {
     #[serde(rename = "type")]
@@ -84,7 +84,7 @@ impl EventKind {
         matches!(self, Self::Message { .. } | Self::Stream { .. })
     }
 
-    /// Media type of its body.
+    /// Media type of the body.
     #[must_use]
     pub(super) fn content_type(&self) -> &'static str {
         match self {
@@ -100,7 +100,7 @@ impl WebhookEvent {
     /// Event about the connection itself.
     ///
     /// # Errors
-    /// When the URL can't be made, because of the name of the hub.
+    /// If the URL can't be built from the hub's name.
     pub(super) fn of_connection(
         (hub, template): (&str, &UrlTemplate),
         kind: EventKind,
@@ -118,10 +118,10 @@ impl WebhookEvent {
         Ok(Self { kind, name: ByteString::from_static(name), target, body, number: 0 })
     }
 
-    /// Call of a method, in the hub protocol of its client.
+    /// Method call, in the hub protocol of its client.
     ///
     /// # Errors
-    /// When it is none that a webhook can serve.
+    /// If webhooks don't support the call.
     pub(super) fn of_call(
         (hub, template): (&str, &UrlTemplate),
         protocol: HubProtocol,
@@ -136,7 +136,7 @@ impl WebhookEvent {
         if call.target.len() > TARGET_MAX_BYTES {
             return Err(EventError::LongTarget(call.target.len()));
         }
-        // Copies: what came is a part of all that came together.
+        // Copied, because slices would keep the whole received buffer alive.
         let name = ByteString::from(&*call.target);
         let invocation_id = call.invocation_id.as_deref().map(ByteString::from);
         let kind = match (&message, invocation_id) {
@@ -148,14 +148,14 @@ impl WebhookEvent {
         Ok(Self { kind, name, target, body, number: 0 })
     }
 
-    /// Bytes that it counts for while it waits.
+    /// Bytes charged while the event waits.
     #[must_use]
     pub(super) fn bytes(&self) -> usize {
         OVERHEAD_BYTES + self.body.len() + self.name.len() + self.target.as_str().len()
     }
 }
 
-/// Encodes a hub message without its framing.
+/// Encodes a hub message without framing.
 fn unframed(protocol: HubProtocol, message: &HubMessage) -> Bytes {
     let mut framed = BytesMut::new();
     protocol.encode(message, &mut framed);

@@ -1,4 +1,4 @@
-//! Webhook of one hub: where its events go, what is under way, and what became of it.
+//! Webhook of one hub: target URL, requests in flight and their outcomes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,29 +22,29 @@ pub(crate) struct WebhookHub {
     name: String,
     template: UrlTemplate,
     terms: Arc<WebhookTerms>,
-    /// Requests that may begin for this hub.
+    /// Permits for requests of this hub.
     room: Semaphore,
-    /// Clients at all of its links whose end the back end has not been told of.
+    /// Clients at all links with an end not yet reported to the back end.
     clients: AtomicUsize,
     counters: Arc<WebhookCounters>,
     warnings: LogThrottle,
 }
 
-/// Terms of all webhooks of a node.
+/// Common settings of a node's webhooks.
 #[derive(Debug)]
 pub(super) struct WebhookTerms {
     pub(super) settings: WebhookSettings,
-    /// Secrets in force; a reload replaces them.
+    /// Current secrets, replaced on reload.
     pub(super) secrets: ArcSwap<Vec<WebhookSecret>>,
-    /// Keys that sign requests of hubs without secrets of their own.
+    /// Signing keys for hubs without their own secrets.
     pub(super) keys: AccessKeys,
     pub(super) connector: Connector,
-    /// Requests that may begin at this node.
+    /// Permits for requests of this node.
     pub(super) room: Semaphore,
     pub(super) backlog: Arc<Backlog>,
 }
 
-/// Room for one request, of its hub and of the node.
+/// Permit for one request, from the hub and the node.
 #[derive(Debug)]
 pub(super) struct RequestPermit<'a> {
     _of_hub: Option<SemaphorePermit<'a>>,
@@ -81,24 +81,24 @@ impl WebhookHub {
         &self.template
     }
 
-    /// Number of its requests that are under way.
+    /// Number of requests in flight.
     #[must_use]
     pub(crate) fn in_flight(&self) -> usize {
         self.settings().in_flight_max.get().saturating_sub(self.room.available_permits())
     }
 
-    /// Whether it has any client, or has still to tell the back end of the end of one.
+    /// Whether it has clients, or ends still to be reported.
     #[must_use]
     pub(super) fn has_clients(&self) -> bool {
         self.clients.load(Ordering::Relaxed) > 0
     }
 
-    /// Counts a client that has come to one of its links.
+    /// Counts a new client at one of the links.
     pub(super) fn client_came(&self) {
         self.clients.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts clients that have left one of its links.
+    /// Counts clients that left one of the links.
     pub(super) fn clients_left(&self, count: usize) {
         self.clients.fetch_sub(count, Ordering::Relaxed);
     }
@@ -123,19 +123,19 @@ impl WebhookHub {
         &self.terms.backlog
     }
 
-    /// Name and template, of which URLs are made.
+    /// Name and URL template.
     #[must_use]
     pub(super) fn place(&self) -> (&str, &UrlTemplate) {
         (&self.name, &self.template)
     }
 
-    /// Client for requests of one link: its connections are kept on the thread of that.
+    /// HTTP client for one link; its connections are bound to the link's thread.
     #[must_use]
     pub(super) fn http_client(&self) -> HttpClient {
         HttpClient::new(self.terms.connector.for_clients(), self.settings().connect_timeout)
     }
 
-    /// Secrets that sign its requests at this moment: those of its own, or the access keys if it has none.
+    /// Current signing secrets: the hub's own, or the access keys.
     #[must_use]
     pub(super) fn secrets(&self) -> Vec<AccessKey> {
         let in_force = self.terms.secrets.load();
@@ -143,8 +143,8 @@ impl WebhookHub {
         if own.is_empty() { self.terms.keys.iter().collect() } else { own }
     }
 
-    /// Waits until a request may begin: the links of a hub in turn, and each hub in its own room first, so that one
-    /// whose back end hangs leaves room for others.
+    /// Waits for a permit to send a request. Links of a hub take turns, and the hub's limit comes first, so that a
+    /// hanging back end leaves permits for other hubs.
     pub(super) async fn request_permit(&self) -> RequestPermit<'_> {
         // Neither is ever closed.
         let of_hub = self.room.acquire().await.ok();
@@ -152,7 +152,7 @@ impl WebhookHub {
         RequestPermit { _of_hub: of_hub, _of_node: of_node }
     }
 
-    /// Logs a failure, one of many.
+    /// Logs a failure, throttled.
     pub(super) fn warn(&self, event: &str, problem: &str) {
         let left_out = self.warnings.pass(Instant::now());
         if let Some(left_out) = left_out {

@@ -1,4 +1,4 @@
-//! Webhooks of a node: by their rules, one for each hub that has one.
+//! Webhooks of a node, one per hub with a matching rule.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,7 +19,7 @@ use crate::upstream::MemoryDialler;
 #[derive(Debug)]
 pub(crate) struct Webhooks {
     terms: Arc<WebhookTerms>,
-    /// Webhooks in use: the pool of a hub and its links keep each alive, so it leaves with a hub that is forgotten.
+    /// Webhooks in use. They are kept alive by the hub's pool and links, and so end with the hub.
     hubs: Mutex<HashMap<String, Weak<WebhookHub>>>,
     counters: LabelledCounters<WebhookCounters>,
 }
@@ -38,23 +38,23 @@ impl Webhooks {
         Self { terms: Arc::new(terms), hubs: Mutex::default(), counters: LabelledCounters::default() }
     }
 
-    /// Replaces the secrets that sign requests, from the next request on.
+    /// Replaces the signing secrets, from the next request on.
     pub(crate) fn set_secrets(&self, secrets: Vec<WebhookSecret>) {
         self.terms.secrets.store(Arc::new(secrets));
     }
 
-    /// Whether a hub, named in small letters, has a webhook.
+    /// Whether a hub, given in lower case, has a webhook.
     #[must_use]
     pub(crate) fn serve(&self, hub: &str) -> bool {
         self.terms.settings.rule_for(hub).is_some()
     }
 
-    /// Names of hubs that are served from the start, at a path of their own.
+    /// Names of hubs served from the start under their own path.
     pub(crate) fn named_hubs(&self) -> impl Iterator<Item = &str> {
         self.terms.settings.named_hubs()
     }
 
-    /// Finds the webhook of a hub that the node has learnt, and the app server that it is for the node.
+    /// Finds the webhook of a discovered hub, and its dialler for the node.
     #[must_use]
     pub(crate) fn of(&self, hub: &str) -> Option<(Arc<WebhookHub>, Arc<dyn MemoryDialler>)> {
         let rule = self.terms.settings.rule_for(hub)?;
@@ -69,37 +69,37 @@ impl Webhooks {
         Some((known.clone(), Arc::new(WebhookDialler(known))))
     }
 
-    /// Whether a webhook has any client, or has still to tell its back end of the end of one.
+    /// Whether a webhook has clients, or ends still to be reported.
     #[must_use]
     pub(crate) fn has_clients(&self, hub: &str) -> bool {
         self.hubs().get(hub).and_then(Weak::upgrade).is_some_and(|hub| hub.has_clients())
     }
 
-    /// Number of webhooks that the node keeps.
+    /// Number of existing webhooks.
     #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.hubs().len()
     }
 
-    /// Counters of each hub that has come.
+    /// Counters of each hub seen so far.
     #[must_use]
     pub(crate) fn counters(&self) -> Vec<(Arc<str>, Arc<WebhookCounters>)> {
         self.counters.all()
     }
 
-    /// Requests under way for all hubs.
+    /// Requests in flight for all hubs.
     #[must_use]
     pub(crate) fn in_flight(&self) -> usize {
         self.hubs().values().filter_map(Weak::upgrade).map(|hub| hub.in_flight()).sum()
     }
 
-    /// Bytes of events that wait, those under way included.
+    /// Bytes of waiting and in-flight events.
     #[must_use]
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.terms.backlog.bytes.used()
     }
 
-    /// Clients whose end no back end has been told of.
+    /// Clients with an end not yet reported to a back end.
     #[must_use]
     pub(crate) fn clients(&self) -> usize {
         self.terms.backlog.clients.used()

@@ -1,11 +1,11 @@
-//! Tables `[app-keys.NAME]`: keys of apps, and the hubs that they open.
+//! Tables `[app-keys.NAME]`: app keys and their hubs.
 
 use super::secret_entry::secrets;
 use super::toml_value::{TomlTable, TomlValue};
 use crate::auth::{APPS_MAX, AppKey};
 use crate::routing::rule_error::{Fault, RuleProblem};
 
-/// Maximum number of hubs of a key. A `*` at the end of a name stands for any number.
+/// Maximum number of hubs of a key. A trailing `*` stands for any number.
 const HUBS_MAX: usize = 100;
 
 /// Reads the table `app-keys`.

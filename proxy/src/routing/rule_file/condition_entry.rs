@@ -8,14 +8,14 @@ use crate::routing::condition::{Condition, PathPattern, ValueSource, ValueTest};
 use crate::routing::pattern::Pattern;
 use crate::routing::rule_error::{Fault, RuleProblem};
 
-/// Maximum number of conditions of a route, and of patterns or networks of one condition. All may be tried for each
+/// Maximum number of conditions of a route, and of patterns or networks of a condition. All may be tested for each
 /// connection and request.
 const CONDITIONS_MAX: usize = 64;
 
-/// Maximum length of the names and values that are compared.
+/// Maximum length of compared names and values.
 const VALUE_MAX_BYTES: usize = 1024;
 
-/// Reads the conditions of a route. `salt` spreads the users of `percent`.
+/// Reads the conditions of a route. `salt` distributes the users of `percent`.
 pub(super) fn conditions(table: &mut TomlTable<'_>, salt: &str) -> Result<Vec<Condition>, Fault> {
     let mut conditions = Vec::new();
     if let Some(value) = table.take("hub") {

@@ -1,4 +1,4 @@
-//! Tables `[groups.NAME]`: app servers with one duty.
+//! Tables `[groups.NAME]`: app servers with a common purpose.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::net::address::Address;
 use crate::routing::rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, WeightedUpstream};
 use crate::routing::rule_error::{Fault, RuleProblem, nearest};
 
-/// Maximum number of groups. Each has a watcher and a pool per hub for each of its app servers.
+/// Maximum number of groups. Each of their app servers has a watcher and a pool per hub.
 const GROUPS_MAX: usize = 100;
 
 /// Maximum number of upstreams of a group, and of weights. A name stands for any number of app servers.
@@ -21,16 +21,16 @@ const UPSTREAMS_MAX: usize = 1000;
 /// Maximum number of CA files of a group.
 const ROOTS_MAX: usize = 16;
 
-/// Maximum length of the names of groups and rules, which are labels of metrics.
+/// Maximum length of names of groups and rules, which are metric labels.
 pub(super) const NAME_MAX_BYTES: usize = 64;
 
 const TABLE: &str = "a group";
 
-/// Groups that rules may name.
+/// Groups that rules may reference.
 #[derive(Debug, Default)]
 pub(super) struct KnownGroups {
     names: Vec<Arc<str>>,
-    /// Groups whose answers reach clients.
+    /// Groups with answers that reach clients.
     serving: BTreeSet<Arc<str>>,
 }
 
@@ -44,14 +44,14 @@ impl KnownGroups {
         })
     }
 
-    /// Reads the name of a group whose answers reach clients.
+    /// Reads the name of a group with answers that reach clients.
     pub(super) fn serving(&mut self, value: &TomlValue<'_>) -> Result<Arc<str>, Fault> {
         let name = self.known(value)?;
         self.serving.insert(name.clone());
         Ok(name)
     }
 
-    /// Reads the name of a group whose answers are discarded.
+    /// Reads the name of a mirror group, with discarded answers.
     pub(super) fn mirroring(&self, value: &TomlValue<'_>) -> Result<Arc<str>, Fault> {
         let name = self.known(value)?;
         match self.serving.contains(&name) || *name == *DEFAULT_GROUP {
@@ -145,12 +145,12 @@ fn address(text: &str) -> Result<Address, RuleProblem> {
     text.parse().map_err(|problem| RuleProblem::Address { key: "upstream", text: text.into(), problem })
 }
 
-/// Reads weights, each with the fault that it is if the group has no such upstream.
+/// Reads weights, each with the fault to report if the group has no such upstream.
 fn weights(value: &TomlValue<'_>) -> Result<Vec<(Fault, WeightedUpstream)>, Fault> {
     let read = |(url, at, weight): (&str, usize, TomlValue<'_>)| {
         let address = address(url).map_err(|problem| problem.at(at))?;
         let strange = RuleProblem::StrangeWeight { key: "weights", text: url.into() }.at(at);
-        // To take an app server out of the group, leave it out of `upstream`.
+        // Zero is not allowed: to remove an app server, omit it from `upstream`.
         Ok((strange, WeightedUpstream { address, weight: weight.number(1..=1000)? }))
     };
     value.entries(UPSTREAMS_MAX)?.into_iter().map(read).collect()
@@ -186,7 +186,7 @@ fn identity(table: &mut TomlTable<'_>) -> Result<Option<(PathBuf, PathBuf)>, Fau
     }
 }
 
-/// Labels of the rules of one kind, in their order.
+/// Labels of the rules of one kind, in order.
 #[derive(Debug, Default)]
 pub(super) struct Labels {
     count: usize,
@@ -194,7 +194,7 @@ pub(super) struct Labels {
 }
 
 impl Labels {
-    /// Takes the label of the next rule.
+    /// Returns the label of the next rule.
     pub(super) fn take(&mut self, table: &mut TomlTable<'_>) -> Result<Arc<str>, Fault> {
         self.count += 1;
         let (label, at) = match table.take("name") {

@@ -1,4 +1,4 @@
-//! Entries of `[[messages]]`, `[[mirrors]]` and `[[methods]]`: rules about the messages of a hub's connections.
+//! Entries of `[[messages]]`, `[[mirrors]]` and `[[methods]]`: rules for messages of a hub's connections.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use crate::routing::rule::{MessageRule, MethodRule, MirrorRule};
 use crate::routing::rule_error::{Fault, RuleProblem};
 use crate::routing::target_table::TargetPattern;
 
-/// Maximum number of methods and patterns of one rule. Patterns with stars are tried one after the other for each call.
+/// Maximum number of methods and patterns of a rule. Patterns with wildcards are tried one by one for each call.
 const TARGETS_MAX: usize = 256;
 
-/// Maximum rate of calls. Beyond it a limit has no meaning.
+/// Maximum rate limit for calls; a higher one would be meaningless.
 const PER_SECOND_MAX: u32 = 1_000_000;
 
-/// Maximum limit of the size of a message, that of the largest one which any node takes.
+/// Maximum message size in a rule, equal to the largest message of any node.
 const MESSAGE_MAX_BYTES: u32 = 1024 * 1024 * 1024;
 
 const HUB_ADVICE: &str = "name the hub, such as \"/chat\", or \"*\" for all";
@@ -81,7 +81,7 @@ fn hub(table: &mut TomlTable<'_>) -> Result<PathPattern, Fault> {
     table.require("hub", HUB_ADVICE)?.pattern(PathPattern::new)
 }
 
-/// Reads a table of numbers by method. Names come before patterns, and patterns are in the order of the file.
+/// Reads a table of numbers by method: names first, then patterns in file order.
 fn by_target<T>(
     value: Option<TomlValue<'_>>,
     read: impl Fn(&TomlValue<'_>) -> Result<T, Fault>,

@@ -1,5 +1,5 @@
-//! Files that a rule file names, and whether it holds secrets itself. Rules that make no sense have them, too: the text
-//! only has to be TOML.
+//! Files referenced by a rules file, and whether it contains secrets. Works for invalid rules, too, as long as the text
+//! is TOML.
 
 use std::path::{Path, PathBuf};
 
@@ -7,27 +7,27 @@ use toml::de::{DeTable, DeValue};
 
 use super::toml_value::read_beyond;
 
-/// Keys of the file that hold rules.
+/// Keys of the file that contain rules.
 pub const RULE_TABLES: [&str; 6] = ["groups", "routes", "messages", "mirrors", "methods", "app-keys"];
 
-/// Maximum size of the file: a hundred times what people write.
+/// Maximum size of the file, a hundred times the usual size.
 pub(super) const FILE_MAX_BYTES: usize = 1024 * 1024;
 
-/// Files that the rules of a configuration file name.
+/// Files referenced by the rules of a configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NamedFiles {
-    /// Whether a rule has a secret in its text.
+    /// Whether a rule contains a secret.
     pub has_secrets: bool,
-    /// Files with access keys and keys of apps.
+    /// Files with access keys and app keys.
     pub secrets: Vec<PathBuf>,
-    /// Files with private keys of TLS.
+    /// Files with private TLS keys.
     pub private_keys: Vec<PathBuf>,
-    /// Files with pages of rejections.
+    /// Files with rejection pages.
     pub pages: Vec<PathBuf>,
 }
 
 impl NamedFiles {
-    /// Reads the files that a rule file names; `None` if it can't be read, or is no TOML.
+    /// Reads the references of a rules file; `None` if it is unreadable or not TOML.
     #[must_use]
     pub fn of(path: &Path) -> Option<Self> {
         read_beyond(path, FILE_MAX_BYTES).ok().and_then(|text| Self::parse(&text))

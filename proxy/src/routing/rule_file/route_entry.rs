@@ -11,7 +11,7 @@ use super::toml_value::{TomlTable, TomlValue, read_beyond};
 use crate::routing::rule::{OnDown, Rejection, RouteAction, RouteRule};
 use crate::routing::rule_error::{Fault, RuleProblem};
 
-/// Maximum size of a page that is shown instead of a hub. It is kept in memory, and sent to whoever asks.
+/// Maximum size of a page shown in place of a hub. It is kept in memory and sent to any client.
 const PAGE_MAX_BYTES: usize = 64 * 1024;
 
 /// Actions of a route in the file.
@@ -23,7 +23,7 @@ pub(super) fn route(value: &TomlValue<'_>, labels: &mut Labels, groups: &mut Kno
     let label = labels.take(&mut table)?;
     let action = action(&mut table, groups)?;
     let on_down = on_down(&mut table, &action)?;
-    // Two canaries are independent, and neither moves when rules are added before it.
+    // Makes canaries independent of each other, and of rules added before them.
     let salt = match &action {
         RouteAction::Group(group) => group,
         RouteAction::Reject(_) => "reject",

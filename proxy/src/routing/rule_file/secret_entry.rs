@@ -1,17 +1,17 @@
-//! Secrets in a table: as texts, and in files that it names.
+//! Secrets in a table: inline, and in referenced files.
 
 use std::path::PathBuf;
 
 use super::toml_value::{TomlTable, TomlValue, read_beyond};
 use crate::routing::rule_error::{Fault, RuleProblem};
 
-/// Maximum number of secrets of a kind in a table. A change of keys needs two.
+/// Maximum number of secrets per kind and table. A key rotation needs two.
 const SECRETS_MAX: usize = 16;
 
-/// Maximum size of a file with a secret.
+/// Maximum size of a secret file.
 const FILE_MAX_BYTES: usize = 4096;
 
-/// Takes the secrets of a key and those in the files of another, each with the value that gives it.
+/// Takes inline secrets and those in referenced files, each with its value for error positions.
 pub(super) fn secrets<'t>(
     table: &mut TomlTable<'t>,
     key: &'static str,

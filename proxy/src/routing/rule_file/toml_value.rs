@@ -1,4 +1,4 @@
-//! Tables and values of a TOML document, with their places in it, as the readers of rules ask for them.
+//! TOML tables and values with their positions, for the rule readers.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -12,10 +12,10 @@ use toml::de::{DeTable, DeValue};
 use crate::routing::pattern::PatternError;
 use crate::routing::rule_error::{Fault, RuleProblem, nearest};
 
-/// Maximum length of a text. Of longer ones (pages) only the file's name stands in a rule.
+/// Maximum length of a text. Longer ones (pages) are in files of their own.
 const TEXT_MAX_BYTES: usize = 4096;
 
-/// Value of a key.
+/// Value of a TOML key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TomlValue<'t> {
     pub key: &'static str,
@@ -41,7 +41,7 @@ impl<'t> TomlValue<'t> {
         self.fault(RuleProblem::Kind { key: self.key, found, wanted })
     }
 
-    /// Places a problem at this value.
+    /// Attaches this value's position to a problem.
     pub(super) fn fault(&self, problem: RuleProblem) -> Fault {
         problem.at(self.at)
     }
@@ -60,14 +60,14 @@ impl<'t> TomlValue<'t> {
         self.value.as_bool().ok_or_else(|| self.kind("true or false"))
     }
 
-    /// Reads a whole number in a range.
+    /// Reads an integer within a range.
     pub(super) fn number(&self, range: RangeInclusive<u32>) -> Result<u32, Fault> {
         let integer = self.value.as_integer().ok_or_else(|| self.kind("a whole number"))?;
         let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
         number.filter(|number| range.contains(number)).ok_or_else(|| self.out_of(&range, integer))
     }
 
-    /// Reads a number in a range, with or without a point.
+    /// Reads a number within a range, with or without a decimal point.
     pub(super) fn fraction(&self, range: RangeInclusive<f64>) -> Result<f64, Fault> {
         let (number, text) = match self.value {
             DeValue::Float(float) => (float.as_str().parse().ok(), float.to_string()),
@@ -89,7 +89,7 @@ impl<'t> TomlValue<'t> {
         self.value.is_str()
     }
 
-    /// Returns the items of a list, or the value itself where a list is not needed.
+    /// Returns the items of a list, or a single value as one item.
     pub(super) fn items(&self, most: usize) -> Result<Vec<Self>, Fault> {
         let Some(list) = self.value.as_array() else { return Ok(vec![*self]) };
         let (key, count) = (self.key, list.iter().count());
@@ -100,13 +100,13 @@ impl<'t> TomlValue<'t> {
         }
     }
 
-    /// Reads a pattern with the function that makes it.
+    /// Reads a pattern with the given constructor.
     pub(super) fn pattern<P>(&self, make: impl Fn(&str) -> Result<P, PatternError>) -> Result<P, Fault> {
         let (key, text) = (self.key, self.text()?);
         make(text).map_err(|source| self.fault(RuleProblem::Pattern { key, text: text.into(), source }))
     }
 
-    /// Reads a pattern or a list of them.
+    /// Reads a pattern or a list of patterns.
     pub(super) fn patterns<P, C: FromIterator<P>>(
         &self,
         most: usize,
@@ -115,7 +115,7 @@ impl<'t> TomlValue<'t> {
         self.items(most)?.iter().map(|item| item.pattern(&make)).collect()
     }
 
-    /// Returns the entries of a table whose keys are not fixed, in the order of the file.
+    /// Returns the entries of a table with arbitrary keys, in file order.
     pub(super) fn entries(&self, most: usize) -> Result<Vec<(&'t str, usize, Self)>, Fault> {
         let table = self.value.as_table().ok_or_else(|| self.kind("a table"))?;
         let count = table.len();
@@ -130,14 +130,14 @@ impl<'t> TomlValue<'t> {
     }
 }
 
-/// Table with fixed keys: each is taken once, and what is left is unknown.
+/// Table with fixed keys. Each is taken once; remaining keys are unknown.
 #[derive(Debug)]
 pub(super) struct TomlTable<'t> {
     /// Kind of the table, for people.
     pub what: &'static str,
     pub at: usize,
     table: &'t DeTable<'t>,
-    /// Keys that were asked for.
+    /// Keys taken so far.
     known: Vec<&'static str>,
 }
 
@@ -147,25 +147,25 @@ impl<'t> TomlTable<'t> {
         Ok(Self { what, at: value.at, table, known: Vec::new() })
     }
 
-    /// Takes the value of a key, which may be written with underscores, too.
+    /// Takes the value of a key. Underscores are accepted for hyphens.
     pub(super) fn take(&mut self, key: &'static str) -> Option<TomlValue<'t>> {
         self.known.push(key);
         let mut entries = self.table.iter();
         entries.find(|(name, _)| name.get_ref().replace('_', "-") == key).map(|(_, value)| TomlValue::new(key, value))
     }
 
-    /// Takes the value of a key that must be there.
+    /// Takes the value of a required key.
     pub(super) fn require(&mut self, key: &'static str, advice: &'static str) -> Result<TomlValue<'t>, Fault> {
         let (table, at) = (self.what, self.at);
         self.take(key).ok_or_else(|| RuleProblem::Missing { table, key, advice }.at(at))
     }
 
-    /// Places a problem at this table.
+    /// Attaches this table's position to a problem.
     pub(super) fn fault(&self, problem: RuleProblem) -> Fault {
         problem.at(self.at)
     }
 
-    /// Checks that all keys of the table were asked for.
+    /// Reports keys that were not taken.
     pub(super) fn finish(self) -> Result<(), Fault> {
         let names = self.table.iter().map(|(name, _)| name);
         let mut unknown: Vec<_> =
@@ -178,7 +178,7 @@ impl<'t> TomlTable<'t> {
     }
 }
 
-/// Reads a text file, but not more than a byte beyond `most`, by which the caller knows that it is too large.
+/// Reads a text file up to one byte more than `most`, so that the caller can detect a larger file.
 pub(super) fn read_beyond(path: &Path, most: usize) -> io::Result<String> {
     let mut text = String::new();
     let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
