@@ -1,14 +1,13 @@
-//! Export of spans and metrics to an OpenTelemetry collector: OTLP over HTTP, as protobuf, from the main thread.
+//! Export of spans and metrics to an OpenTelemetry collector: OTLP over HTTP with protobuf, on the main thread.
 //!
 //! ```text
 //!  shards ─► SpanQueue ─► batches ─► span_request ──┐
-//!                                                   ├─► Collector: POST, deadline, few retries ─► counted
-//!  exposition, every interval ─► metric_request ────┘
+//!                                                   ├─► Collector: POST, deadline, few retries ─► counters
+//!  exposition, periodically ─► metric_request ──────┘
 //! ```
 //!
-//! The messages are those of the crate `opentelemetry-proto`. Sending them is ours, because one sender serves both
-//! signals by the node's own HTTP client: the SDK's exporter takes no metrics but its own, and does not tell what it
-//! drops.
+//! Messages come from the crate `opentelemetry-proto`. Sending is implemented here, because one sender handles both
+//! signals with the node's own HTTP client; the SDK's exporter accepts only its own metrics and does not report drops.
 
 mod attribute;
 mod collector;

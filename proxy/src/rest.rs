@@ -1,14 +1,13 @@
-//! REST data plane: back ends in any language send to clients, ask who is there, and change groups, by one request
-//! each.
+//! REST data plane: back ends in any language send to clients, query presence and change groups by single requests.
 //!
 //! ```text
-//!  request ─► token ─► permit ─► operation of the path ─► body, query ─┬─► clients of this node and of all others ─► 202
-//!                                                                      ├─► questions to all nodes ─► 200, or 404
-//!                                                                      └─► a call at a client, without the permit
+//!  request ─► token ─► permit ─► operation of the path ─► body, query ─┬─► clients of all nodes ─► 202
+//!                                                                      ├─► queries to all nodes ─► 200 or 404
+//!                                                                      └─► client invocation, without the permit
 //! ```
 //!
-//! It speaks the API of Azure's service. In a fleet any node may be asked: it asks the others, each once, and says
-//! which of them gave no answer.
+//! Implements the API of Azure SignalR Service. Any node of a fleet accepts requests: it queries each other node once,
+//! and lists the nodes without an answer.
 
 mod client_token;
 mod command_batch;
@@ -47,22 +46,22 @@ use query::RestQuery;
 use rest_caller::RestCaller;
 use rest_error::RestError;
 
-/// Path at which load balancers and SDKs see whether the data plane is served.
+/// Path where load balancers and SDKs check the data plane.
 const HEALTH_PATH: &str = "/api/health";
 
-/// Path of the description of all operations.
+/// Path of the OpenAPI description.
 const OPENAPI_PATH: &str = "/api/openapi.json";
 
-/// Description of all operations, for people and for tools.
+/// OpenAPI description of all operations.
 const OPENAPI: &str = include_str!("rest/openapi.json");
 
-/// Byte order mark of UTF-8.
+/// UTF-8 byte order mark.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Time for the body of a request. It is as small as a message.
+/// Timeout for a request body, which is as small as a message.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// REST data plane of a node; its clones are one.
+/// REST data plane of a node; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Rest(Arc<RestState>);
 
@@ -71,12 +70,12 @@ struct RestState {
     shared: Arc<Shared>,
     fleet: FleetEntry,
     permits: RestPermits,
-    /// Calls at clients that wait for their answers.
+    /// Client invocations waiting for results.
     calls: Permits<Signer>,
     hasher: RandomState,
 }
 
-/// Bytes of a body without a byte order mark, which some back ends write before JSON.
+/// Body without a byte order mark, which some back ends write before JSON.
 fn without_mark(mut body: Bytes) -> Bytes {
     if body.starts_with(BYTE_ORDER_MARK) {
         body.advance(BYTE_ORDER_MARK.len());
@@ -92,13 +91,13 @@ impl Rest {
         Self(Arc::new(RestState { shared, fleet: FleetEntry::of(&fleet), permits, calls, hasher: RandomState::new() }))
     }
 
-    /// Whether a path is one of the data plane's.
+    /// Whether a path belongs to the data plane.
     #[must_use]
     pub(crate) fn takes(path: &str) -> bool {
         is_of_data_plane(path) || path == HEALTH_PATH || path == OPENAPI_PATH
     }
 
-    /// Answers a request of this address. Clients of the node reach it at this origin, such as `https://node.example`.
+    /// Handles a request from this address. `origin` is the node's URL for its clients, such as `https://node.example`.
     pub(crate) async fn answer(&self, request: Request<Body>, address: Option<IpAddr>, origin: &str) -> Response {
         let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
         let answer = match request.uri().path() {
@@ -146,7 +145,7 @@ impl Rest {
             }
         };
         permit.body_has_come();
-        // Its client may take half a minute: meanwhile others have the permit.
+        // The client may take half a minute, so the permit is returned meanwhile.
         let (permit, call) = match operation.operation {
             Operation::Invoke { .. } => {
                 drop(permit);
@@ -156,7 +155,7 @@ impl Rest {
         };
         let caller = RestCaller { signer, origin: origin.to_owned() };
         let execution = Execution::new(shared.clone(), self.0.fleet.clone(), head, body, caller);
-        // In a task of its own: a caller that goes away leaves nothing done by half.
+        // Runs in its own task, so a disconnecting caller can't interrupt it halfway.
         let executing = tokio::spawn(async move {
             let _permits = (permit, call);
             execution.run(operation).await
@@ -164,7 +163,7 @@ impl Rest {
         executing.await.unwrap_or_else(|_| Err(RestError::stopping()))
     }
 
-    /// Takes a permit for a request, which counts for its hub, its token, the signer of that, and its address.
+    /// Takes a permit for a request, counted by hub, token, signer and address.
     fn permit(
         &self,
         head: &Parts,
@@ -179,13 +178,13 @@ impl Rest {
         self.0.permits.take(shares).ok_or_else(|| RestError::busy(self.0.shared.settings.rest.requests_max.get()))
     }
 
-    /// Takes a permit for a call at a client.
+    /// Takes a permit for a client invocation.
     fn call(&self, signer: &Signer) -> Result<Permit<Signer>, RestError> {
         let taken = self.0.shared.admission.share_of(signer).take(&self.0.calls);
         taken.map_err(|full| RestError::too_many_calls(&full))
     }
 
-    /// Returns the key that has signed the token of a request.
+    /// Returns the key that signed the request's token.
     fn authorize(&self, head: &Parts) -> Result<TokenSigner, RestError> {
         let value = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (scheme, token) = value.split_once(' ').unwrap_or_default();
@@ -216,7 +215,7 @@ impl Rest {
             let text = format!("the body is larger than {max} bytes: see --rest-body-max-bytes");
             RestError::new(StatusCode::PAYLOAD_TOO_LARGE, "Error.Request.TooLarge", text)
         };
-        // `size_hint` is what a head announces, so nothing of what is too large is read.
+        // `size_hint` is the announced length, so an oversized body is not read at all.
         if usize::try_from(body.size_hint().lower()).is_ok_and(|announced| announced > max) {
             return Err(too_large());
         }

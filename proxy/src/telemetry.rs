@@ -1,12 +1,11 @@
-//! Spans of this node: which calls and connections are traced, their spans while these are open, the queue to the
-//! exporter.
+//! Spans of this node: sampling of calls and connections, open spans, and the queue to the exporter.
 //!
 //! ```text
 //!  request, call ─► SpanTracer: sampled? within the rate? ─► OpenSpan ─ ended ─► SpanQueue ─► exporter (`otlp`, main thread)
 //!                      └─ no: nothing                                           └─ full: dropped, counted
 //! ```
 //!
-//! A shard makes spans and never waits for them. Without `--otlp` there is no tracer.
+//! Shards create spans without ever waiting. Without `--otlp` there is no tracer.
 
 mod connection_trace;
 mod export_counters;

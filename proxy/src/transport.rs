@@ -1,4 +1,4 @@
-//! Client transports: WebSocket frames, event streams, and the HTTP transports. None of them reads hub messages.
+//! Client transports: WebSocket frames, event streams and HTTP transports. They don't parse hub messages.
 
 pub(crate) mod event_stream;
 pub(crate) mod http_transport;

@@ -1,19 +1,19 @@
-//! Attributes of OTLP messages, and the resource that this node is.
+//! Attributes of OTLP messages, and the resource of this node.
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
-/// Name of the service that nodes are, in what they export.
+/// Service name of exported data.
 const SERVICE: &str = "trunkline";
 
-/// Attribute with a text.
+/// Creates a text attribute.
 pub(super) fn text(key: &str, value: &str) -> KeyValue {
     let value = AnyValue { value: Some(Value::StringValue(value.to_owned())) };
     KeyValue { key: key.to_owned(), value: Some(value), ..KeyValue::default() }
 }
 
-/// This node as the source of what it exports.
+/// This node as an OTLP resource.
 pub(super) fn resource(node: &str) -> Resource {
     let attributes = vec![
         text("service.name", SERVICE),
@@ -23,7 +23,7 @@ pub(super) fn resource(node: &str) -> Resource {
     Resource { attributes, ..Resource::default() }
 }
 
-/// Scope of what this crate exports.
+/// Instrumentation scope of this crate.
 pub(super) fn scope() -> InstrumentationScope {
     let (name, version) = ("trunkline-proxy".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     InstrumentationScope { name, version, ..InstrumentationScope::default() }

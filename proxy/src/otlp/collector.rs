@@ -1,4 +1,4 @@
-//! Collector of OTLP over HTTP: one request at a time for each signal, with a deadline.
+//! OTLP collector over HTTP: one request at a time per signal, with a deadline.
 
 use std::io;
 use std::time::Duration;
@@ -13,13 +13,12 @@ use crate::net::connector::Connector;
 use crate::net::http_client::{HttpClient, HttpError};
 use crate::telemetry::ExportedSignal;
 
-/// Time for one request, connecting included.
+/// Timeout of a request, including connecting.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Largest answer that is read. Most are empty.
+/// Maximum response body; usually empty.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
-/// Error of a request to the collector.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CollectorError {
     #[error("{0}")]
@@ -29,7 +28,7 @@ pub(super) enum CollectorError {
 }
 
 impl CollectorError {
-    /// Whether the same request may succeed a little later: the statuses are those that the standard names.
+    /// Whether a retry may succeed; the statuses are defined by the standard.
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Http(error) => !matches!(error, HttpError::Request(_)),
@@ -38,7 +37,7 @@ impl CollectorError {
     }
 }
 
-/// Collector that takes the spans and metrics of this node.
+/// Collector of this node's spans and metrics.
 #[derive(Debug)]
 pub(super) struct Collector {
     client: HttpClient,
@@ -46,18 +45,18 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    /// Collector of these settings. Files for TLS are read only if it speaks TLS.
+    /// Creates a collector. TLS files are read only for an https URL.
     ///
     /// # Errors
-    /// When these can't be used.
+    /// If the TLS files are unusable.
     pub(super) fn new(settings: OtlpSettings) -> io::Result<Self> {
         Ok(Self { client: HttpClient::new(connector(&settings)?, DEADLINE), settings })
     }
 
-    /// Sends one message, and returns the answer to it.
+    /// Sends one message and returns the response.
     ///
     /// # Errors
-    /// When the collector did not take it in time.
+    /// If the collector did not accept it in time.
     pub(super) async fn post(&self, signal: ExportedSignal, message: Vec<u8>) -> Result<Bytes, CollectorError> {
         let place = match signal {
             ExportedSignal::Traces => "/v1/traces",
@@ -86,10 +85,10 @@ fn connector(settings: &OtlpSettings) -> io::Result<Connector> {
 fn connector(_settings: &OtlpSettings) -> io::Result<Connector> {
     Ok(Connector::default())
 }
-/// Checks that the settings of a collector can be used.
+/// Checks that collector settings are usable.
 ///
 /// # Errors
-/// When these can't be used.
+/// If the TLS files are unusable.
 pub(crate) fn check(settings: OtlpSettings) -> io::Result<()> {
     Collector::new(settings).map(drop)
 }

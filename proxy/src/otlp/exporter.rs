@@ -1,4 +1,4 @@
-//! Exporter: batches of spans as they end, metrics at an interval, until the node stops.
+//! Exporter: sends batches of ended spans, and metrics periodically, until the node stops.
 
 use std::io;
 use std::mem;
@@ -22,22 +22,21 @@ use crate::config::OtlpSettings;
 use crate::shard::Shared;
 use crate::telemetry::{ExportedSignal, SpanQueue, SpanRecord};
 
-/// Maximum number of spans in one request.
+/// Maximum number of spans per request.
 const BATCH_MAX: usize = 512;
 
-/// Time that spans wait for others, so that not each makes a request.
+/// Wait for further spans, so that not each one causes a request.
 const BATCH_WAIT: Duration = Duration::from_secs(1);
 
-/// Times that a batch is sent before it is dropped.
+/// Maximum number of attempts for a batch.
 const TRIES: u32 = 3;
 
-/// Wait before the second try; it doubles with each.
+/// Wait before the second attempt; doubled for each further one.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
-/// Source of the metrics that are exported.
+/// Source of the exported metrics.
 pub(crate) type MetricSource = Box<dyn Fn() -> Vec<MetricFamily> + Send + Sync>;
 
-/// Batch of ended spans.
 type Batch = Vec<Box<SpanRecord>>;
 
 /// Exporter of a node's spans and metrics.
@@ -52,10 +51,10 @@ pub(crate) struct Exporter {
 }
 
 impl Exporter {
-    /// Makes the exporter of a node; `None` if it traces nothing. It runs until `stop` is cancelled.
+    /// Creates the exporter of a node; `None` without tracing. Runs until `stop` is cancelled.
     ///
     /// # Errors
-    /// When the files for TLS can't be used.
+    /// If the TLS files are unusable.
     pub(crate) fn new(
         settings: OtlpSettings,
         shared: Arc<Shared>,
@@ -68,7 +67,7 @@ impl Exporter {
         Ok(Some(Self { collector, metrics_interval, metrics, shared, queue, stop, begun_ns }))
     }
 
-    /// Exports until the node stops; the last spans are sent then.
+    /// Exports until the node stops, then sends the last spans.
     pub(crate) async fn run(self) {
         let Some(receiver) = self.queue.take_receiver() else { return };
         let metrics = async {
@@ -88,7 +87,7 @@ impl Exporter {
             self.queue.counters.exported.add(taken);
             self.queue.counters.undelivered.add(count.saturating_sub(taken));
         }
-        // What is there now, and once: the node waits for it.
+        // Sends the remaining spans once, because the shutdown waits for this.
         while !health.fails {
             while batch.len() < BATCH_MAX
                 && let Ok(span) = receiver.try_recv()
@@ -107,7 +106,7 @@ impl Exporter {
         span_request(&self.shared.settings.node, batch).encode_to_vec()
     }
 
-    /// Sends a batch, several times if need be. Returns how many spans the collector has taken.
+    /// Sends a batch, with retries. Returns the number of accepted spans.
     async fn send_spans(&self, message: &[u8], count: u64, health: &mut CollectorHealth) -> u64 {
         let (signal, mut wait) = (ExportedSignal::Traces, RETRY_WAIT);
         for attempt in 1..=TRIES {
@@ -135,7 +134,7 @@ impl Exporter {
             ticks.tick().await;
             let period = MetricPeriod { begun_ns: self.begun_ns, now_ns: unix_ns() };
             let message = metric_request(&self.shared.settings.node, period, &(self.metrics)()).encode_to_vec();
-            // The next ones say it all again, so nothing is sent twice.
+            // Not retried: later exports include all values.
             let posted = self.collector.post(ExportedSignal::Metrics, message).await;
             self.count(ExportedSignal::Metrics, posted.is_ok());
             health.note("metrics", posted.as_ref().err());
@@ -148,7 +147,7 @@ impl Exporter {
     }
 }
 
-/// Whether the collector takes what is sent, for one line in the log at each change.
+/// Whether exports succeed; logs one line per change.
 #[derive(Debug, Default)]
 struct CollectorHealth {
     fails: bool,
@@ -165,7 +164,7 @@ impl CollectorHealth {
     }
 }
 
-/// Waits for the next spans, and a moment for others.
+/// Waits for spans, then briefly for more.
 async fn fill(batch: &mut Batch, receiver: &mut Receiver<Box<SpanRecord>>) {
     receiver.recv_many(batch, BATCH_MAX).await;
     let more = async {
@@ -177,7 +176,7 @@ async fn fill(batch: &mut Batch, receiver: &mut Receiver<Box<SpanRecord>>) {
     drop(timeout(BATCH_WAIT, more).await);
 }
 
-/// Number of spans that a collector did not take out of a batch that it took.
+/// Number of spans rejected in an accepted batch.
 fn rejected(answer: &[u8]) -> u64 {
     let answer = ExportTraceServiceResponse::decode(answer).unwrap_or_default();
     answer.partial_success.and_then(|partial| u64::try_from(partial.rejected_spans).ok()).unwrap_or(0)

@@ -1,4 +1,4 @@
-//! Metrics of the admin port as an OTLP message: cumulative sums, gauges, and histograms with explicit bounds.
+//! Converts metrics to an OTLP message: cumulative sums, gauges, and histograms with explicit bounds.
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
@@ -12,14 +12,14 @@ use prometheus::proto::{self, MetricFamily, MetricType};
 
 use super::attribute::{resource, scope, text};
 
-/// Time over which metrics were summed up, in nanoseconds since 1970.
+/// Period covered by cumulative metrics, in nanoseconds since 1970.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MetricPeriod {
     pub(super) begun_ns: u64,
     pub(super) now_ns: u64,
 }
 
-/// Makes the message that exports these metrics of a node.
+/// Builds the export message for these metrics of a node.
 pub(super) fn metric_request(
     node: &str,
     period: MetricPeriod,
@@ -31,7 +31,7 @@ pub(super) fn metric_request(
     ExportMetricsServiceRequest { resource_metrics: vec![of_node] }
 }
 
-/// Metric of a family; `None` for kinds that a node has none of.
+/// Metric of a family; `None` for unused kinds.
 fn metric(period: MetricPeriod, family: &MetricFamily) -> Option<Metric> {
     let (all, cumulative) = (family.get_metric(), AggregationTemporality::Cumulative.into());
     let data = match family.get_field_type() {
@@ -63,7 +63,8 @@ fn number(period: MetricPeriod, metric: &proto::Metric, value: f64) -> NumberDat
     }
 }
 
-/// Data point of a histogram. Prometheus counts what is below a bound, OTLP what is between two, and above the last.
+/// Data point of a histogram. Prometheus counts values up to each bound; OTLP counts between bounds, and above the
+/// last.
 fn distribution(period: MetricPeriod, metric: &proto::Metric) -> HistogramDataPoint {
     let histogram = metric.get_histogram();
     let finite = histogram.get_bucket().iter().filter(|bucket| bucket.upper_bound().is_finite());

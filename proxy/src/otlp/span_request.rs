@@ -1,4 +1,4 @@
-//! Spans as an OTLP message.
+//! Converts spans to an OTLP message.
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind as OtlpSpanKind};
@@ -9,7 +9,7 @@ use trunkline_protocol::trace_context::TraceContext;
 use super::attribute::{resource, scope, text};
 use crate::telemetry::{SpanKind, SpanRecord};
 
-/// Makes the message that exports these spans of a node.
+/// Builds the export message for these spans of a node.
 pub(super) fn span_request(node: &str, spans: impl IntoIterator<Item = Box<SpanRecord>>) -> ExportTraceServiceRequest {
     let spans = spans.into_iter().map(|span| span_of(*span)).collect();
     let scope_spans = vec![ScopeSpans { scope: Some(scope()), spans, ..ScopeSpans::default() }];

@@ -1,5 +1,4 @@
-//! Tokens for clients, so that a back end without an SDK can lead them here. A token is good for one hub, and signed
-//! with the key of the back end's own.
+//! Client tokens, for back ends without an SDK. A token is valid for one hub and signed with the back end's own key.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -16,7 +15,7 @@ use crate::clock::unix_seconds;
 use crate::fleet::NamedHub;
 use crate::shard::Shared;
 
-/// Answers with a token for a client, and the URL that it is for.
+/// Responds with a client token and its URL.
 pub(super) fn answer(
     shared: &Shared,
     (query, caller): (&RestQuery, &RestCaller),
@@ -55,7 +54,7 @@ pub(super) fn answer(
     Ok(Json(json!({ "token": token, "url": url })).into_response())
 }
 
-/// URL of a hub's clients at dial-in, which is the audience of their tokens wherever they connect.
+/// Client URL of a hub in dial-in mode, which is the audience of its tokens regardless of where clients connect.
 fn client_url(origin: &str, hub: &str) -> String {
     format!("{origin}{CLIENT_PATH}?hub={}", escaped(&hub.to_ascii_lowercase()))
 }

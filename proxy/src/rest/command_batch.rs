@@ -1,7 +1,7 @@
-//! Batch of commands (`:execute`): which clients it is for, and what becomes of them, one command after the other.
+//! Command batch (`:execute`): addressed clients, and sequential execution of the commands.
 //!
-//! Azure's reference names the four types and says that the filter is OData. A filter that is one comparison with a
-//! name goes only to the nodes that have such clients; any other one is evaluated for each client, where the client is.
+//! Azure's reference lists four command types and states that the filter is OData. A filter with a single comparison to
+//! a name is sent only to nodes with such clients; others are evaluated per client, at its node.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use super::operation::{Addressee, connection, group, user};
 use super::query::REASON_MAX_CHARS;
 use super::rest_error::RestError;
 
-/// Commands of one request.
+/// Maximum number of commands per request.
 const COMMANDS_MAX: usize = 100;
 
-/// Command for the clients that a filter names.
+/// Command for the clients matched by a filter.
 #[derive(Debug, PartialEq)]
 pub(super) enum Command {
     SendMessage(ClientCall),
@@ -26,10 +26,10 @@ pub(super) enum Command {
     CloseConnection { reason: Option<String> },
 }
 
-/// Reads the commands of a body; none of them is executed if any can't be read.
+/// Parses the commands of a body. If one is invalid, none is executed.
 ///
 /// # Errors
-/// When one is malformed; the text says which one it is.
+/// If a command is malformed; the text identifies it.
 pub(super) fn read_commands(body: &[u8]) -> Result<Vec<Command>, RestError> {
     let items: Vec<BTreeMap<String, JsonText>> = serde_json::from_slice(body).map_err(|error| {
         RestError::bad_value(
@@ -74,10 +74,10 @@ impl Command {
     }
 }
 
-/// Reads the clients that a filter names.
+/// Parses a filter.
 ///
 /// # Errors
-/// When the filter, or a name in it, is malformed.
+/// If the filter, or a name in it, is malformed.
 pub(super) fn read_filter(filter: Option<&str>) -> Result<Addressee, RestError> {
     let Some(text) = filter.map(str::trim).filter(|filter| !filter.is_empty()) else {
         return Ok(Addressee::Everyone);

@@ -1,4 +1,4 @@
-//! Execution of one operation: what the fleet is told and asked for it, and how the outcome is answered.
+//! Execution of one operation: messages and queries to the fleet, and the response.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -34,14 +34,13 @@ use super::rest_error::RestError;
 use crate::fleet::{FleetAnswer, FleetDelivery, FleetEntry, InvocationOutcome, NamedHub};
 use crate::shard::Shared;
 
-/// Header that names the nodes which gave no answer.
+/// Header listing the nodes without an answer.
 const MISSING_NODES: HeaderName = HeaderName::from_static("x-trunkline-missing-nodes");
 
-/// Code of a connection that is no target of a change, and of one that is not there when asked about.
+/// Error code for a missing connection, as the target of a change or of a query.
 const NO_TARGET: &str = "Error.Connection.NotExisted";
 const NO_CONNECTION: &str = "Warning.Connection.NotExisted";
 
-/// Execution of one request.
 pub(super) struct Execution {
     shared: Arc<Shared>,
     fleet: FleetEntry,
@@ -57,7 +56,6 @@ impl Execution {
         Self { shared, fleet, head, query, body, caller }
     }
 
-    /// Path of the request.
     fn path(&self) -> &str {
         self.head.uri.path()
     }
@@ -137,7 +135,7 @@ impl Execution {
         }
     }
 
-    /// Checks that a hub may be there. Where app servers dial in, any name may be one's; elsewhere it is a slip.
+    /// Checks that a hub may exist. With dial-in, any name may be a hub; otherwise an unknown name is an error.
     fn check_known(&self, hub: &NamedHub, name: &str) -> Result<(), RestError> {
         let may_be = hub.here().is_some() || self.shared.settings.accepts_dial_in || self.fleet.has_others();
         if may_be {
@@ -158,7 +156,7 @@ impl Execution {
         Ok(())
     }
 
-    /// Checks that clients of a hub have methods.
+    /// Checks that the hub's clients have methods.
     fn check_methods(&self, hub: &NamedHub) -> Result<(), RestError> {
         if hub.here().is_some_and(|hub| hub.settings().kind == EndpointKind::Raw) {
             let text = "this is a raw endpoint: its clients speak no hub protocol, so there is nothing to invoke";
@@ -184,19 +182,19 @@ impl Execution {
         let item = read_item(&self.head.headers, &self.body, stream)?;
         let to = || Addressee::Connection(connection.to_owned());
         let sent = self.deliver(hub, to(), item).await;
-        // A client that missed the item is not told that the stream has ended well.
+        // A client that missed the item must not see a successful end of the stream.
         if is_last && sent.missing.is_empty() {
             return Ok(delivered(self.deliver(hub, to(), end_of_stream(stream, None)?).await));
         }
         Ok(delivered(sent))
     }
 
-    /// Executes commands one after the other, up to the first that fails.
+    /// Executes commands in order, up to the first failure.
     async fn execute(&self, hub: &NamedHub) -> Result<Response, RestError> {
         is_json(&self.head.headers)?;
         let whom = read_filter(self.query.filter())?;
         let commands = read_commands(&self.body)?;
-        // All is tried first: behind the first command nothing of the request may be wrong.
+        // Validated first: errors in the request must be found before the first command runs.
         for command in &commands {
             match command {
                 Command::SendMessage(call) => {
@@ -223,7 +221,7 @@ impl Execution {
             missing.extend(answer.missing.iter().cloned());
             match whom {
                 Addressee::Connection(_) => outcome(answer, NO_TARGET, StatusCode::ACCEPTED)?,
-                // That there was nobody is no error.
+                // Having no recipients is not an error.
                 _ => done(answer, StatusCode::ACCEPTED)?,
             };
         }
@@ -237,7 +235,7 @@ impl Execution {
         let answer = self.fleet.ask_fleet(hub, close_order(&whom, self.query.reason()?, excluded)).await;
         match whom {
             Addressee::Connection(_) => outcome(answer, NO_CONNECTION, StatusCode::OK),
-            // That there was nobody is no error.
+            // Having no recipients is not an error.
             _ => done(answer, StatusCode::NO_CONTENT),
         }
     }
@@ -250,7 +248,7 @@ impl Execution {
         outcome(answer, NO_CONNECTION, StatusCode::NO_CONTENT)
     }
 
-    /// Gives a connection the claims and the end of a newer log-in of its user.
+    /// Applies the claims and expiry of a refreshed sign-in to a connection.
     async fn refresh_auth(&self, hub: &NamedHub) -> Result<Response, RestError> {
         is_json(&self.head.headers)?;
         let named = read_log_in(&self.body)?;
@@ -270,7 +268,7 @@ impl Execution {
         claims_in(self.fleet.ask_fleet(hub, question).await)
     }
 
-    /// Id of the connection whose token a request names.
+    /// Id of the connection identified by a token in the request.
     fn connection_of(&self, hub: &NamedHub, named: &NamedLogIn) -> Result<ByteString, RestError> {
         let id = hub.here().and_then(|hub| self.shared.connection_of_token(hub, &named.connection_token));
         id.ok_or_else(no_such_connection)
@@ -297,7 +295,7 @@ impl Execution {
         outcome(self.fleet.ask_fleet(hub, change).await, NO_TARGET, StatusCode::OK)
     }
 
-    /// Changes the memberships of a user, who need not have a connection now.
+    /// Changes the memberships of a user, who may have no connection at present.
     async fn change_user(
         &self,
         hub: &NamedHub,
@@ -309,9 +307,9 @@ impl Execution {
 
     async fn invoke(mut self, hub: &NamedHub, connection: &str) -> Result<Response, RestError> {
         is_json(&self.head.headers)?;
-        // Nothing of it is kept while the client is waited for.
+        // Freed while waiting for the client.
         let call = ClientCall::read(&std::mem::take(&mut self.body))?;
-        // The arguments are tried first: behind the question nobody could be told of them.
+        // Arguments are validated before the invocation, because later errors could not be reported.
         call.payloads(None)?;
         let payloads = move |id: &str| call.payloads(Some(id)).unwrap_or_default();
         let within = Duration::from_millis(CLIENT_RESULT_TIMEOUT_MS);
@@ -338,7 +336,7 @@ impl Execution {
 
 type ClaimList = Vec<(ByteString, ByteString)>;
 
-/// Claims in the answer to a request about a log-in.
+/// Claims in the answer to a sign-in query.
 fn claims_in(FleetAnswer { ack, missing }: FleetAnswer) -> Result<ClaimList, RestError> {
     let problem = ack.message.unwrap_or_default();
     match ack.status {
@@ -360,7 +358,7 @@ fn no_such_connection() -> RestError {
     RestError::new(StatusCode::NOT_FOUND, "ConnectionNotFound", text)
 }
 
-/// Message to clients, as an app server would send it.
+/// Message to clients in the form sent by app servers.
 fn to_clients(to: Addressee, payloads: Payloads, excluded: Vec<ByteString>) -> ServiceMessage {
     match to {
         Addressee::Everyone => ServiceMessage::BroadcastData(BroadcastData { excluded, payloads }),
@@ -391,12 +389,12 @@ fn close_order(whom: &Addressee, reason: Option<String>, excluded: Vec<ByteStrin
     }
 }
 
-/// Message for the clients that a filter includes.
+/// Message for the clients matched by a filter.
 fn filtered(filter: &str, message: &ServiceMessage) -> ServiceMessage {
     ServiceMessage::Filtered(Filtered { filter: filter.into(), body: message.to_body() })
 }
 
-/// Filter that includes the clients of an operation.
+/// Filter that matches the clients of an operation.
 fn filter_of(whom: &Addressee) -> Cow<'_, str> {
     let quoted = |name: &str| name.replace('\'', "''");
     match whom {
@@ -408,7 +406,7 @@ fn filter_of(whom: &Addressee) -> Cow<'_, str> {
     }
 }
 
-/// Order that clients join a group: a connection, all connections that a user has now, or those of a filter.
+/// Order to add clients to a group: a connection, a user's current connections, or those matched by a filter.
 fn join_order(whom: &Addressee, group: String) -> ServiceMessage {
     match whom {
         Addressee::User(user) => ServiceMessage::UserJoinGroupWithAck(UserGroupChange {
@@ -428,7 +426,7 @@ fn leave_order(whom: &Addressee, group: String) -> ServiceMessage {
     }
 }
 
-/// Answer to a message that was given to clients.
+/// Response to a delivered message.
 fn delivered(delivery: FleetDelivery) -> Response {
     let FleetDelivery { nodes, missing, clients, .. } = delivery;
     let body = json!({ "nodes": nodes, "clients": clients, "missing": missing });
@@ -443,7 +441,7 @@ fn user_change(user: String, group: Option<String>) -> UserGroupChange {
     UserGroupChange { user_id: user.into(), group: group.map(Into::into), ack_id: 0, ttl_s: None }
 }
 
-/// Answer to what needs somebody who is there; `code` says that there was nobody.
+/// Response to an operation that needs a target; `code` is used if there is none.
 fn outcome(answer: FleetAnswer, code: &'static str, status: StatusCode) -> Result<Response, RestError> {
     match answer.ack.status {
         AckStatus::NotFound => {
@@ -454,7 +452,7 @@ fn outcome(answer: FleetAnswer, code: &'static str, status: StatusCode) -> Resul
     }
 }
 
-/// Answer to what is done whether anybody is there or not.
+/// Response to an operation that succeeds without a target, too.
 fn done(answer: FleetAnswer, status: StatusCode) -> Result<Response, RestError> {
     match answer.ack.status {
         AckStatus::Ok | AckStatus::NotFound => Ok(with_missing(status.into_response(), &answer.missing)),
@@ -466,7 +464,7 @@ fn done(answer: FleetAnswer, status: StatusCode) -> Result<Response, RestError> 
     }
 }
 
-/// Names the nodes that gave no answer: there something may be undone, or may be done.
+/// Adds the nodes without an answer, where the operation may or may not have been done.
 fn with_missing(mut answer: Response, missing: &[String]) -> Response {
     if let (false, Ok(names)) = (missing.is_empty(), HeaderValue::from_str(&missing.join(","))) {
         answer.headers_mut().insert(MISSING_NODES, names);
@@ -474,15 +472,15 @@ fn with_missing(mut answer: Response, missing: &[String]) -> Response {
     answer
 }
 
-/// Answer to a caller of `:invoke`.
+/// Response to a caller of `:invoke`.
 #[derive(Serialize)]
 struct InvokeAnswer<'a> {
     protocol: &'a str,
-    /// `None` of a method without a result.
+    /// `None` for methods without a result.
     result: Option<JsonText>,
 }
 
-/// Result in the completion of a client.
+/// Result in the client's completion.
 fn result_of(protocol: &str, completion: &Bytes) -> Result<Option<JsonText>, RestError> {
     let failed = |problem: &str| RestError::new(StatusCode::BAD_GATEWAY, "Error.Invocation.Failed", problem);
     let unreadable = || failed("the client's completion can't be read");

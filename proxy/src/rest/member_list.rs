@@ -1,4 +1,4 @@
-//! Lists of a group's members, a page at a time.
+//! Paged lists of a group's members.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -10,10 +10,10 @@ use super::query::RestQuery;
 use super::rest_error::RestError;
 use crate::fleet::{FleetEntry, NamedHub};
 
-/// Members of a page by default, as at Azure's service.
+/// Default page size, as in Azure's service.
 const PAGE_SIZE: i64 = 100;
 
-/// Answers with a page of the members of a group, and where the next one is: at the URL that was asked.
+/// Responds with a page of a group's members and the URL of the next page, based on the request's URL.
 pub(super) async fn answer(
     fleet: &FleetEntry,
     (query, url): (&RestQuery, &str),

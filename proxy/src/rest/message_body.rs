@@ -1,4 +1,4 @@
-//! Body of a message to clients: a target and arguments in JSON, or what is already encoded for each hub protocol.
+//! Body of a message to clients: target and arguments in JSON, or pre-encoded for each hub protocol.
 
 use std::collections::BTreeMap;
 
@@ -12,16 +12,16 @@ use trunkline_protocol::service::Payloads;
 
 use super::rest_error::RestError;
 
-/// Longest name of a method that is invoked at clients, in characters.
+/// Maximum length of a client method name, in characters.
 const TARGET_MAX_CHARS: usize = 1024;
 
-/// Hub protocols for which a body may be encoded.
+/// Maximum number of hub protocols in a body.
 const PROTOCOLS_MAX: usize = 8;
 
-/// Media type of a body that is encoded for each hub protocol.
+/// Media type of a pre-encoded body.
 const ENCODED: &str = "application/octet-stream";
 
-/// Method that is invoked at clients, with its arguments.
+/// Client method with its arguments.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ClientCall {
     target: String,
@@ -29,10 +29,10 @@ pub(crate) struct ClientCall {
 }
 
 impl ClientCall {
-    /// Reads `{"target": "Say", "arguments": [1]}`. Case does not count in the names, as with Azure's SDK.
+    /// Parses `{"target": "Say", "arguments": [1]}`. Member names are case-insensitive, as in Azure's SDK.
     ///
     /// # Errors
-    /// When the body is something else; the text names the member.
+    /// If the body has another form; the text names the member.
     pub(crate) fn read(body: &[u8]) -> Result<Self, RestError> {
         let members: BTreeMap<String, JsonText> = serde_json::from_slice(body).map_err(|error| {
             RestError::bad_value(
@@ -43,17 +43,17 @@ impl ClientCall {
         Self::of(members)
     }
 
-    /// Reads the members of such an object.
+    /// Parses the members of such an object.
     ///
     /// # Errors
-    /// When one of them is something else; the text names it.
+    /// If a member has another form; the text names it.
     pub(crate) fn of(members: BTreeMap<String, JsonText>) -> Result<Self, RestError> {
         let (mut target, mut arguments) = (None, None);
         for (name, value) in members {
             match name.to_ascii_lowercase().as_str() {
                 "target" => target = Some(value),
                 "arguments" => arguments = Some(value),
-                // What a later version adds is none of ours.
+                // Members of later versions are ignored.
                 _ => {}
             }
         }
@@ -71,20 +71,20 @@ impl ClientCall {
         Ok(Self { target, arguments })
     }
 
-    /// Encodes the call once per hub protocol; with an id clients are to answer.
+    /// Encodes the call once per hub protocol; with an id, clients must answer.
     ///
     /// # Errors
-    /// When an argument can't be written in one of them.
+    /// If a protocol can't encode an argument.
     pub(crate) fn payloads(&self, invocation_id: Option<&str>) -> Result<Payloads, RestError> {
         let payloads = Payloads::invocation(invocation_id, &self.target, &self.arguments);
         payloads.map_err(|error| RestError::bad_value("arguments", &format!("can't be written: {error}")))
     }
 }
 
-/// Reads the item of a stream, and encodes it once per hub protocol.
+/// Parses a stream item and encodes it once per hub protocol.
 ///
 /// # Errors
-/// When the body is no JSON.
+/// If the body is not JSON.
 pub(crate) fn read_item(headers: &HeaderMap, body: &[u8], stream: &str) -> Result<Payloads, RestError> {
     is_json(headers)?;
     let item: JsonText = serde_json::from_slice(body)
@@ -101,7 +101,7 @@ pub(crate) fn read_item(headers: &HeaderMap, body: &[u8], stream: &str) -> Resul
 /// Encodes the end of a stream once per hub protocol.
 ///
 /// # Errors
-/// When it can't be written, which no text brings about.
+/// If encoding fails, which no text can cause.
 pub(crate) fn end_of_stream(stream: &str, error: Option<String>) -> Result<Payloads, RestError> {
     let outcome = error.map_or(Outcome::Void, |error| Outcome::Error(error.into()));
     let completion = Completion { headers: Vec::new(), invocation_id: stream.into(), outcome };
@@ -112,7 +112,7 @@ pub(crate) fn end_of_stream(stream: &str, error: Option<String>) -> Result<Paylo
 /// Reads the body of a send.
 ///
 /// # Errors
-/// When it can't be given to clients.
+/// If it can't be sent to clients.
 pub(crate) fn read_message(headers: &HeaderMap, body: &Bytes) -> Result<Payloads, RestError> {
     if media_type(headers).eq_ignore_ascii_case(ENCODED) {
         return read_encoded(body);
@@ -121,10 +121,10 @@ pub(crate) fn read_message(headers: &HeaderMap, body: &Bytes) -> Result<Payloads
     ClientCall::read(body)?.payloads(None)
 }
 
-/// Checks that a body is announced as JSON, or as nothing.
+/// Checks that a body is declared as JSON, or not declared.
 ///
 /// # Errors
-/// When it is announced as something else.
+/// If it is declared as another type.
 pub(crate) fn is_json(headers: &HeaderMap) -> Result<(), RestError> {
     let media_type = media_type(headers);
     if media_type.is_empty() || media_type.eq_ignore_ascii_case("application/json") {
@@ -143,7 +143,7 @@ fn read_encoded(body: &Bytes) -> Result<Payloads, RestError> {
     let payloads = Payloads::from_message_pack(body, PROTOCOLS_MAX)
         .map_err(|error| RestError::bad_value("body", &format!("is {error}")))?;
     for (name, message) in &payloads.0 {
-        // A message without its end would take the next one of each client with it.
+        // An unterminated message would merge with each client's next one.
         let is_whole = HubProtocol::from_name(name).is_none_or(|protocol| is_one_message(protocol, message));
         if !is_whole {
             return Err(RestError::bad_value(

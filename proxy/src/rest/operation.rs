@@ -1,4 +1,4 @@
-//! Operations of the REST data plane: what a method and a path ask for.
+//! Operations of the REST data plane, by method and path.
 //!
 //! ```text
 //!  /api/hubs/{hub}                       POST :send, :closeConnections, :generateToken, :execute
@@ -12,46 +12,45 @@
 //!                                                                                   …/groups/{group} HEAD · PUT · DELETE
 //! ```
 //!
-//! `/api/v1/hubs/…` is the same; where a `POST` has no verb there, it sends, changes are answered by 202, and
-//! `connections/{id}/groups/{group}` is an alias. `GET` stands for `HEAD`, as Azure's SDK has it.
+//! `/api/v1/hubs/…` is equivalent, except that a `POST` without a verb sends, changes return 202, and
+//! `connections/{id}/groups/{group}` is an alias. `GET` is accepted for `HEAD`, as in Azure's SDK.
 
 use http::Method;
 use percent_encoding::percent_decode_str;
 
 use super::rest_error::RestError;
 
-/// Beginnings of the paths, the newer one first.
+/// Path prefixes, newer version first.
 const PREFIXES: [(&str, Shape); 2] = [("/api/hubs/", Shape::Verbs), ("/api/v1/hubs/", Shape::First)];
 
-/// Longest name of a hub and of a connection, in characters, as Azure's service takes them.
+/// Maximum length of hub names and connection ids in characters, as in Azure's service.
 const HUB_MAX_CHARS: usize = 128;
 const CONNECTION_MAX_CHARS: usize = 256;
 
-/// Longest id of a stream, in characters: clients count theirs.
+/// Maximum length of a stream id in characters; clients use counters.
 const STREAM_MAX_CHARS: usize = 256;
 
-/// Longest id of a user, in characters.
+/// Maximum length of a user id in characters.
 pub(super) const USER_MAX_CHARS: usize = 1024;
 
-/// Shape of the paths of a version.
+/// Path format of an API version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Verbs,
     First,
 }
 
-/// Clients that an operation is for.
+/// Clients addressed by an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Addressee {
     Everyone,
     Group(String),
     User(String),
     Connection(String),
-    /// Clients that a filter of `:execute` includes, by its text.
+    /// Clients matched by this `:execute` filter.
     Matching(String),
 }
 
-/// Operation on a hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Operation {
     Send(Addressee),
@@ -76,7 +75,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// Group that it names, whose name has the limit of joins.
+    /// Group of the operation. The length limit of joins applies to its name.
     pub(super) fn group(&self) -> Option<&str> {
         match self {
             Self::Send(Addressee::Group(group))
@@ -93,35 +92,35 @@ impl Operation {
     }
 }
 
-/// Operation, with the hub that its path names.
+/// Operation with the hub in its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HubOperation {
-    /// Set for changes of the first version, which are answered by 202 alone.
+    /// Set for changes in the first API version, which always return 202.
     pub(crate) is_only_accepted: bool,
     pub(crate) hub: String,
     pub(crate) operation: Operation,
 }
 
-/// Whether a path is one of the data plane's operations.
+/// Whether a path is an operation of the data plane.
 #[must_use]
 pub(crate) fn is_of_data_plane(path: &str) -> bool {
     PREFIXES.iter().any(|(prefix, _)| path.starts_with(prefix))
 }
 
-/// Path without its prefix, so that both versions are one; `None` for any other path.
+/// Path without its version prefix; `None` for other paths.
 fn split_path(path: &str) -> Option<(Shape, &str)> {
     PREFIXES.iter().find_map(|(prefix, shape)| Some((*shape, path.strip_prefix(prefix)?)))
 }
 
 impl HubOperation {
-    /// Reads the operation of a request.
+    /// Parses the operation of a request.
     ///
     /// # Errors
-    /// When there is none at this path, when it takes another method, or a name can't be read.
+    /// If the path is unknown, requires another method or contains an invalid name.
     pub(crate) fn read(method: &Method, path: &str) -> Result<Self, RestError> {
         let (shape, rest) = split_path(path).ok_or_else(RestError::no_such_path)?;
         let mut raw: Vec<&str> = rest.split('/').collect();
-        // A slash at the end of a whole path; behind the kind of a name it is an empty name.
+        // Allows a trailing slash after a complete path; after a path keyword it means an empty name.
         let is_whole = raw.len().is_multiple_of(2);
         raw.pop_if(|last| is_whole && last.is_empty());
         let verb = raw.pop_if(|last| last.starts_with(':') && rest.contains('/')).map(|verb| &verb[1..]);
@@ -318,7 +317,7 @@ mod tests {
             description["paths"].as_object().unwrap().iter().filter(|(path, _)| is_of_data_plane(path))
         {
             for method in ["get", "head", "put", "post", "delete", "patch"] {
-                // Of other methods it is the connection of that id.
+                // For other methods, it is the connection with that id.
                 if path.ends_with("/connections/claims") && method != "post" {
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! Parameters in the query of a request to the data plane.
+//! Query parameters of a data plane request.
 
 use form_urlencoded::parse;
 use http::Uri;
@@ -8,13 +8,13 @@ use super::operation::USER_MAX_CHARS;
 use super::rest_error::RestError;
 use crate::shard::MEMBERSHIP_S;
 
-/// Longest reason of a close, in characters.
+/// Maximum length of a close reason, in characters.
 pub(super) const REASON_MAX_CHARS: usize = 1024;
 
-/// Longest lifetime of a client's token, in minutes: a day.
+/// Maximum lifetime of a client token in minutes: one day.
 const TOKEN_MAX_MINUTES: u64 = 24 * 60;
 
-/// Lifetime of a client's token by default, in minutes.
+/// Default lifetime of a client token, in minutes.
 const TOKEN_MINUTES: u64 = 60;
 
 /// Parameters of a request.
@@ -38,22 +38,22 @@ impl RestQuery {
         number.ok_or_else(problem).map(Some)
     }
 
-    /// Ids of the connections that are left out of a send.
+    /// Connection ids excluded from a send.
     pub(crate) fn excluded(&self) -> impl Iterator<Item = &str> {
         let named = self.0.iter().filter(|(name, _)| name.eq_ignore_ascii_case("excluded"));
         named.map(|(_, id)| id.as_str())
     }
 
-    /// Name of the app whose hub it is; hubs of apps with a name are theirs alone.
+    /// App that owns the hub. Hubs of named apps are private to them.
     #[must_use]
     pub(crate) fn application(&self) -> Option<&str> {
         self.text("application").filter(|name| !name.is_empty())
     }
 
-    /// Reason that closed clients are told.
+    /// Reason sent to closed clients.
     ///
     /// # Errors
-    /// When it is too long.
+    /// If the reason is too long.
     pub(crate) fn reason(&self) -> Result<Option<String>, RestError> {
         let reason = self.text("reason").filter(|reason| !reason.is_empty());
         if reason.is_some_and(|reason| reason.chars().count() > REASON_MAX_CHARS) {
@@ -62,16 +62,16 @@ impl RestQuery {
         Ok(reason.map(str::to_owned))
     }
 
-    /// Clients that commands are for.
+    /// Filter for the clients of commands.
     #[must_use]
     pub(crate) fn filter(&self) -> Option<&str> {
         self.text("filter")
     }
 
-    /// Whether an item is the last one of its stream.
+    /// Whether an item is the last of its stream.
     ///
     /// # Errors
-    /// When it is neither `true` nor `false`.
+    /// If it is neither `true` nor `false`.
     pub(crate) fn is_completed(&self) -> Result<bool, RestError> {
         match self.text("completed").unwrap_or_default().to_ascii_lowercase().as_str() {
             "" | "false" => Ok(false),
@@ -80,19 +80,19 @@ impl RestQuery {
         }
     }
 
-    /// Time that a user's membership holds, in seconds; zero for connections that are there now alone.
+    /// Lifetime of a user's membership in seconds; 0 applies to current connections only.
     ///
     /// # Errors
-    /// When it is no number.
+    /// If it is not a number.
     pub(crate) fn membership_s(&self) -> Result<i64, RestError> {
         let given = self.number("ttl", 0, MEMBERSHIP_S.unsigned_abs())?;
         Ok(given.and_then(|seconds| seconds.try_into().ok()).unwrap_or(MEMBERSHIP_S))
     }
 
-    /// User of a client's token.
+    /// User of a client token.
     ///
     /// # Errors
-    /// When the id is too long.
+    /// If the id is too long.
     pub(crate) fn user(&self) -> Result<Option<&str>, RestError> {
         let user = self.text("userId").filter(|user| !user.is_empty());
         if user.is_some_and(|user| user.chars().count() > USER_MAX_CHARS) {
@@ -101,38 +101,38 @@ impl RestQuery {
         Ok(user)
     }
 
-    /// Lifetime of a client's token, in minutes.
+    /// Lifetime of a client token, in minutes.
     ///
     /// # Errors
-    /// When it is out of range.
+    /// If it is out of range.
     pub(crate) fn token_minutes(&self) -> Result<u64, RestError> {
         Ok(self.number("minutesToExpire", 1, TOKEN_MAX_MINUTES)?.unwrap_or(TOKEN_MINUTES))
     }
 
-    /// Largest number of members of one page.
+    /// Maximum number of members per page.
     ///
     /// # Errors
-    /// When it is out of range.
+    /// If it is out of range.
     pub(crate) fn page_size(&self) -> Result<Option<i64>, RestError> {
         let most = u64::try_from(MEMBERS_PER_PAGE_MAX).unwrap_or(u64::MAX);
         Ok(self.number("maxpagesize", 1, most)?.and_then(|size| size.try_into().ok()))
     }
 
-    /// Largest number of members of all pages.
+    /// Maximum number of members in total.
     ///
     /// # Errors
-    /// When it is out of range.
+    /// If it is out of range.
     pub(crate) fn top(&self) -> Result<Option<u64>, RestError> {
         self.number("top", 1, u32::MAX.into())
     }
 
-    /// Token of the page that is wanted.
+    /// Token of the requested page.
     #[must_use]
     pub(crate) fn continuation_token(&self) -> Option<&str> {
         self.text("continuationToken").filter(|token| !token.is_empty())
     }
 
-    /// The query of the next page: the same with another token, and with what is left of the whole.
+    /// Query of the next page: this one with a new token and the remaining total.
     #[must_use]
     pub(crate) fn of_next_page(&self, token: &str, top: Option<u64>) -> String {
         let mut next = form_urlencoded::Serializer::new(String::new());

@@ -1,4 +1,4 @@
-//! Bodies of `:refresh`, `:refreshAuth` and `claims`: the connection, the time at which it closes, its claims.
+//! Bodies of `:refresh`, `:refreshAuth` and `claims`: connection, expiry and claims.
 
 use bytestring::ByteString;
 use chrono::DateTime;
@@ -7,14 +7,14 @@ use serde_json::{Map, Value};
 
 use super::rest_error::RestError;
 
-/// Newer log-in of a connection, as the body of a request names it.
+/// Refreshed sign-in of a connection, from a request body.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NamedLogIn {
-    /// Connection token, by which only its client and its app know the connection.
+    /// Connection token, known only to the connection's client and app.
     pub(super) connection_token: String,
-    /// In seconds since 1970; `None` in the body of a question.
+    /// In seconds since 1970; `None` in a query.
     pub(super) expires_s: Option<i64>,
-    /// `None` where the claims stay as they are.
+    /// `None` keeps the claims unchanged.
     pub(super) claims: Option<Vec<(ByteString, ByteString)>>,
 }
 
@@ -27,10 +27,10 @@ struct NamedClaim {
     value: String,
 }
 
-/// Reads `{"expireTime": "2027-01-31T12:00:00Z"}`, or a number of seconds since 1970. Case does not count in the name.
+/// Parses `{"expireTime": "2027-01-31T12:00:00Z"}`, or a number of seconds since 1970. The name is case-insensitive.
 ///
 /// # Errors
-/// When the body is something else.
+/// If the body has another form.
 pub(super) fn read_expire_time(body: &[u8]) -> Result<i64, RestError> {
     let bad = || {
         let problem =
@@ -41,11 +41,11 @@ pub(super) fn read_expire_time(body: &[u8]) -> Result<i64, RestError> {
     take(&mut members, "expireTime").and_then(seconds_of).ok_or_else(bad)
 }
 
-/// Reads `{"connectionToken": "…", "expireTime": "2027-01-31T12:00:00Z", "claims": [{"type": "role", "value": "x"}]}`;
-/// claims and time may be missing. Case does not count in the names.
+/// Parses `{"connectionToken": "…", "expireTime": "2027-01-31T12:00:00Z", "claims": [{"type": "role", "value": "x"}]}`;
+/// claims and time are optional. Names are case-insensitive.
 ///
 /// # Errors
-/// When the body is something else.
+/// If the body has another form.
 pub(super) fn read_log_in(body: &[u8]) -> Result<NamedLogIn, RestError> {
     let bad = || {
         let problem = "is no JSON like {\"connectionToken\": \"the token of the negotiate answer\", \"expireTime\": \

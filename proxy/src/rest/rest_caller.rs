@@ -1,11 +1,11 @@
-//! Caller of the data plane, as its request and its token show it.
+//! Caller of the data plane, from its request and token.
 
 use crate::auth::TokenSigner;
 
 /// Caller of the data plane.
 pub(super) struct RestCaller {
-    /// Signer of its token.
+    /// Signer of the token.
     pub(super) signer: TokenSigner,
-    /// Origin at which it reaches this node, such as `https://node.example`.
+    /// Origin used to reach this node, such as `https://node.example`.
     pub(super) origin: String,
 }

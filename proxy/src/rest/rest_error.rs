@@ -1,4 +1,4 @@
-//! Error answers of the data plane: a status, a code in the form of Azure's service, and a text that says what to do.
+//! Error responses of the data plane: status, a code in the format of Azure's service, and an actionable text.
 
 use std::fmt;
 
@@ -10,19 +10,19 @@ use serde_json::json;
 
 use crate::limits::TableFull;
 
-/// Header with the code of an error: by it an SDK tells what is not there from a wrong URL.
+/// Header with an error code, by which an SDK distinguishes a missing resource from a wrong URL.
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
-/// Seconds after which a node that was too busy may be asked again.
+/// Seconds until a busy node should be retried.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// Error answer of the data plane.
+/// Error response of the data plane.
 #[derive(Debug)]
 pub(crate) struct RestError {
     status: StatusCode,
     code: &'static str,
     message: String,
-    /// Part of the request that it is about.
+    /// Part of the request with the error.
     target: Option<&'static str>,
     headers: HeaderMap,
 }
@@ -34,7 +34,7 @@ impl RestError {
         Self { status, code, message: message.into(), target: None, headers: HeaderMap::new() }
     }
 
-    /// Creates the error of one value; the text continues its name.
+    /// Creates the error of one value; the text is worded to follow its name.
     #[must_use]
     pub(crate) fn bad_value(name: &'static str, problem: &str) -> Self {
         let error = Self::new(StatusCode::BAD_REQUEST, "Error.Request.Invalid", format!("the {name} {problem}"));
@@ -47,7 +47,7 @@ impl RestError {
         Self::new(StatusCode::NOT_FOUND, "Error.Path.NotExisted", text)
     }
 
-    /// Creates the error of a path that takes other methods.
+    /// Creates the error for an unsupported method.
     #[must_use]
     pub(super) fn not_allowed(allowed: &'static str) -> Self {
         let text = format!("this path takes {allowed}");
@@ -57,7 +57,7 @@ impl RestError {
         error.with_header(ALLOW, HeaderValue::from_str(&methods.join(", ")).ok())
     }
 
-    /// Creates the refusal of a caller without a good token.
+    /// Creates the error for a missing or invalid token.
     #[must_use]
     pub(super) fn unauthorized(problem: &str) -> Self {
         let text = format!(
@@ -68,7 +68,7 @@ impl RestError {
         error.with_header(WWW_AUTHENTICATE, Some(HeaderValue::from_static("Bearer")))
     }
 
-    /// Creates the refusal of a request that is one too many.
+    /// Creates the error for reaching the request limit.
     #[must_use]
     pub(super) fn busy(max: usize) -> Self {
         let text = format!("this node answers {max} requests at a time, and no more: see --rest-requests-max");
@@ -76,7 +76,7 @@ impl RestError {
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
-    /// Creates the refusal of a call at a client that is one too many.
+    /// Creates the error for reaching the limit of client invocations.
     #[must_use]
     pub(super) fn too_many_calls(full: &TableFull) -> Self {
         let waiting = full.describe("calls at clients that wait for answers");
@@ -85,7 +85,7 @@ impl RestError {
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
-    /// Creates the refusal of a request whose body had not come when another caller needed its place.
+    /// Creates the error for a request displaced by another caller while its body was missing.
     #[must_use]
     pub(super) fn displaced() -> Self {
         let text = "the body had not come when all places were taken and this caller held more than its share, a \
@@ -100,7 +100,7 @@ impl RestError {
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
-    /// Creates the error of a question that only nodes can answer which gave no answer.
+    /// Creates the error for a query without a result while nodes are missing.
     #[must_use]
     pub(super) fn incomplete(missing: &[String]) -> Self {
         let text = format!("nobody that answers has it, and these nodes gave no answer: {}", missing.join(", "));

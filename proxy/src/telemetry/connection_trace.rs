@@ -1,4 +1,4 @@
-//! Trace of a client connection: what its calls belong to.
+//! Trace of a client connection, the parent of its calls.
 
 use trunkline_protocol::trace_context::TraceContext;
 
@@ -7,7 +7,7 @@ use trunkline_protocol::trace_context::TraceContext;
 pub(crate) struct ConnectionTrace {
     /// Span of the negotiation or of the connect request.
     pub context: TraceContext,
-    /// The client has begun the trace: its calls belong to it, too. In a trace that this node began they would make it
-    /// endless, so each has one of its own, with a link.
+    /// Set if the client began the trace, which then includes its calls. In a trace begun by this node they would never
+    /// end, so each call gets its own trace with a link.
     pub is_of_client: bool,
 }

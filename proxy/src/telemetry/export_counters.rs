@@ -1,9 +1,9 @@
-//! Counters of what was exported to a collector, and of what was dropped.
+//! Counters of data exported to a collector, and of dropped data.
 
 use crate::metrics::{Counter, label, metered};
 
 label! {
-    /// Kind of what is exported.
+    /// Signal exported to the collector.
     pub(crate) enum ExportedSignal as "signal", in SignalCounters {
         Traces = "traces",
         Metrics = "metrics",
@@ -11,32 +11,32 @@ label! {
 }
 
 metered! {
-    /// Counters of the export of one node.
+    /// Export counters of one node.
     pub(crate) struct ExportCounters {
-        /// Spans that the collector has taken.
+        /// Spans accepted by the collector.
         #[metric(
             "trunkline_otlp_spans_total",
             "Spans of sampled calls and connections, by what became of them.",
             outcome = "exported"
         )]
         pub exported: Counter,
-        /// Spans that were not begun, because the node had begun its maximum in that second.
+        /// Spans not begun because of the rate limit.
         #[metric("trunkline_otlp_spans_total", outcome = "over_rate")]
         pub over_rate: Counter,
-        /// Spans that were dropped, because the queue to the exporter was full.
+        /// Spans dropped because the export queue was full.
         #[metric("trunkline_otlp_spans_total", outcome = "queue_full")]
         pub queue_full: Counter,
-        /// Spans that the collector refused or did not take in time.
+        /// Spans that the collector rejected or did not accept in time.
         #[metric("trunkline_otlp_spans_total", outcome = "undelivered")]
         pub undelivered: Counter,
-        /// Requests that the collector has taken.
+        /// Requests accepted by the collector.
         #[metric(
             "trunkline_otlp_requests_total",
             "Requests to the OpenTelemetry collector, by what they carried.",
             outcome = "ok"
         )]
         pub taken: SignalCounters,
-        /// Requests that failed, retries included.
+        /// Failed requests, including retries.
         #[metric("trunkline_otlp_requests_total", outcome = "failed")]
         pub failed: SignalCounters,
     }

@@ -9,10 +9,10 @@ use super::span_queue::SpanQueue;
 use super::span_record::SpanRecord;
 use crate::clock::unix_ns;
 
-/// Span that has begun. It ends when it is dropped, whatever the reason, so none is forgotten.
+/// Open span. It ends on drop, so every span ends.
 #[derive(Debug)]
 pub(crate) struct OpenSpan {
-    /// `None` once it has ended.
+    /// `None` after the end.
     span: Option<Box<SpanRecord>>,
     queue: Arc<SpanQueue>,
 }
@@ -22,27 +22,27 @@ impl OpenSpan {
         Self { span: Some(Box::new(span)), queue }
     }
 
-    /// Its place in its trace, for its children.
+    /// Context for child spans.
     #[must_use]
     pub(crate) fn context(&self) -> Option<TraceContext> {
         self.span.as_ref().map(|span| span.context)
     }
 
-    /// Adds an attribute, cut if it is long.
+    /// Adds an attribute, truncating a long text.
     pub(crate) fn set(&mut self, name: &'static str, text: &str) {
         if let Some(span) = &mut self.span {
             span.set(name, text);
         }
     }
 
-    /// Takes back that it has failed.
+    /// Clears the error status.
     pub(crate) fn succeed(&mut self) {
         if let Some(span) = &mut self.span {
             span.error = None;
         }
     }
 
-    /// Marks it as failed, with a text for people.
+    /// Marks the span as failed, with a text for people.
     pub(crate) fn fail(&mut self, error: impl Into<Cow<'static, str>>) {
         if let Some(span) = &mut self.span {
             span.error = Some(error.into());

@@ -7,15 +7,15 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use super::export_counters::ExportCounters;
 use super::span_record::SpanRecord;
 
-/// Maximum number of ended spans that wait for the exporter; about 2 MiB. With a collector that is gone they are
-/// dropped.
+/// Maximum number of ended spans waiting for the exporter, about 2 MiB. Further spans are dropped while the collector
+/// is unreachable.
 pub(crate) const SPAN_QUEUE_MAX: usize = 4096;
 
-/// Queue of ended spans. Whoever ends one never waits.
+/// Queue of ended spans. Adding never waits.
 #[derive(Debug)]
 pub(crate) struct SpanQueue {
     sender: Sender<Box<SpanRecord>>,
-    /// Until the exporter has taken it.
+    /// `None` once the exporter has taken it.
     receiver: Mutex<Option<Receiver<Box<SpanRecord>>>>,
     pub(crate) counters: ExportCounters,
 }
@@ -28,14 +28,14 @@ impl Default for SpanQueue {
 }
 
 impl SpanQueue {
-    /// Puts an ended span in; drops it if there is no room.
+    /// Queues an ended span, or drops it if the queue is full.
     pub(crate) fn put(&self, span: Box<SpanRecord>) {
         if self.sender.try_send(span).is_err() {
             self.counters.queue_full.increment();
         }
     }
 
-    /// Takes the other end, once.
+    /// Takes the receiver, once.
     pub(crate) fn take_receiver(&self) -> Option<Receiver<Box<SpanRecord>>> {
         self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

@@ -4,43 +4,43 @@ use std::borrow::Cow;
 
 use trunkline_protocol::trace_context::TraceContext;
 
-/// Limit of the length of a text that a client has chosen, such as the name of a method.
+/// Maximum length of a text from a client, such as a method name.
 const TEXT_MAX_BYTES: usize = 128;
 
-/// Side of an exchange that a span is about.
+/// Role of this node in the traced exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SpanKind {
-    /// A request of a client is answered.
+    /// This node handles a client's request.
     Server,
-    /// A call is passed on to an app server.
+    /// This node forwards a call to an app server.
     Client,
 }
 
-/// Span with its times in nanoseconds since 1970.
+/// Span, with times in nanoseconds since 1970.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SpanRecord {
-    /// Its own place in its trace.
+    /// Context of the span itself.
     pub context: TraceContext,
     pub parent: Option<[u8; 8]>,
-    /// Span of another trace that it has to do with.
+    /// Related span of another trace.
     pub link: Option<TraceContext>,
     pub name: String,
     pub kind: SpanKind,
     pub begun_ns: u64,
     pub ended_ns: u64,
     pub attributes: Vec<(&'static str, String)>,
-    /// Text of its error, if it failed.
+    /// Error text, if the span failed.
     pub error: Option<Cow<'static, str>>,
 }
 
 impl SpanRecord {
-    /// Adds an attribute. A text that is too long is cut: most come from clients.
+    /// Adds an attribute. Long texts, mostly from clients, are truncated.
     pub(crate) fn set(&mut self, name: &'static str, text: &str) {
         self.attributes.push((name, clipped(text).to_owned()));
     }
 }
 
-/// Beginning of a text, as much as a span may hold.
+/// Text truncated to the limit of a span.
 pub(crate) fn clipped(text: &str) -> &str {
     text.get(..text.floor_char_boundary(TEXT_MAX_BYTES)).unwrap_or_default()
 }

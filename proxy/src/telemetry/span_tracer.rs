@@ -1,4 +1,4 @@
-//! SpanTracer of a node: decides what is traced, within a rate, and begins spans.
+//! SpanTracer of a node: decides about sampling within a rate limit, and begins spans.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,32 +12,32 @@ use super::span_queue::SpanQueue;
 use super::span_record::{SpanKind, SpanRecord, clipped};
 use crate::clock::unix_ns;
 
-/// Nanoseconds of a second.
+/// Number of nanoseconds per second.
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Bits of the span count in the number of a second and of what it has begun.
+/// Bits of the span count in the combined second and count.
 const COUNT_BITS: u32 = 24;
 
-/// Terms of what a node traces.
+/// Sampling settings of a node.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SamplingTerms {
-    /// Share of the connections that are traced, from 0 to 1.
+    /// Fraction of connections to trace, from 0 to 1.
     pub ratio: f64,
-    /// Whether a client's own word counts, that it is traced or not.
+    /// Whether the client's sampling decision is respected.
     pub trusts_clients: bool,
-    /// Maximum number of spans that begin in one second, whoever asks for them.
+    /// Maximum number of spans begun per second, from all sources.
     pub spans_per_second: u32,
 }
 
-/// Maker of a node's spans, which go into its queue.
+/// Creates a node's spans and puts them into its queue.
 #[derive(Debug)]
 pub(crate) struct SpanTracer {
     terms: SamplingTerms,
-    /// Share of all 64-bit numbers that are sampled.
+    /// Threshold for sampling among all 64-bit numbers.
     sampled_below: u64,
-    /// State of a generator of numbers that need to be spread, and no more.
+    /// State of a non-cryptographic random generator.
     random: AtomicU64,
-    /// The second in its upper bits, and how many spans have begun in it.
+    /// Current second in the upper bits, and the number of spans begun in it.
     begun: AtomicU64,
     queue: Arc<SpanQueue>,
 }
@@ -50,19 +50,19 @@ impl SpanTracer {
         Self { terms, sampled_below, random, begun: AtomicU64::new(0), queue: Arc::default() }
     }
 
-    /// Queue of the spans that have ended.
+    /// Queue of ended spans.
     #[must_use]
     pub(crate) fn queue(&self) -> &Arc<SpanQueue> {
         &self.queue
     }
 
-    /// Whether single messages of clients are looked at, because their word counts.
+    /// Whether messages are checked for sampling decisions by clients.
     #[must_use]
     pub(crate) fn trusts_clients(&self) -> bool {
         self.terms.trusts_clients
     }
 
-    /// Whether a connection is traced: as its client says, if that counts, else by chance.
+    /// Whether a connection is traced: the client's decision if it is respected, or else random.
     #[must_use]
     pub(crate) fn samples(&self, client: Option<&TraceContext>) -> bool {
         match client {
@@ -71,13 +71,13 @@ impl SpanTracer {
         }
     }
 
-    /// Begins a span of a sampled connection; `None` if too many have begun in this second.
+    /// Begins a span of a sampled connection; `None` at the rate limit.
     #[must_use]
     pub(crate) fn begin(&self, name: &str, parent: Option<TraceContext>, begun_ns: u64) -> Option<OpenSpan> {
         self.begin_linked(name, SpanKind::Server, (parent, None), begun_ns)
     }
 
-    /// Begins the span of a call, if its connection is sampled, or its client says that it is and that counts.
+    /// Begins the span of a call, if its connection is sampled, or its client requests it and is trusted.
     #[must_use]
     pub(crate) fn begin_call(
         &self,
@@ -121,7 +121,7 @@ impl SpanTracer {
         Some(OpenSpan::new(span, Arc::clone(&self.queue)))
     }
 
-    /// Counts one more span in this second; `false` if it has its maximum.
+    /// Counts a span in this second; `false` at the limit.
     fn takes_one(&self, second: u64) -> bool {
         let most = u64::from(self.terms.spans_per_second);
         let step = |begun: u64| {
@@ -131,7 +131,7 @@ impl SpanTracer {
         self.begun.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).is_ok()
     }
 
-    /// Next number of a SplitMix64 generator that all shards share.
+    /// Next number of a SplitMix64 generator shared by all shards.
     fn next_random(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mixed = self.random.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
@@ -141,7 +141,7 @@ impl SpanTracer {
     }
 }
 
-/// Highest of all 64-bit numbers that a ratio takes.
+/// Largest 64-bit number within a ratio.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -196,7 +196,7 @@ mod tests {
         let tracer = tracer(1.0, false, 5_000);
         let begun = (0..6_000).filter(|_| tracer.begin("x", None, 0).is_some()).count();
         let counters = &tracer.queue().counters;
-        // Another second may have begun meanwhile.
+        // The next second may have begun.
         assert!(begun >= 5_000 && counters.over_rate.get() == 6_000 - begun as u64);
         assert_eq!(counters.queue_full.get(), begun as u64 - 4_096);
     }

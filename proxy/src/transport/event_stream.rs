@@ -1,4 +1,4 @@
-//! Server-sent events: messages as `text/event-stream`, for the body of an answer or, from frames, as its very bytes.
+//! Server-sent events: messages as `text/event-stream`, for a response body or, from frames, as raw response bytes.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use memchr::memchr2;
@@ -6,20 +6,20 @@ use memchr::memchr2;
 use super::websocket::{FrameContent, FrameHead};
 use crate::net::socket::Translate;
 
-/// First bytes of an event stream: a comment, because some browsers call a stream open only at its first byte.
+/// Start of an event stream: a comment, because some browsers report the stream as open only after its first byte.
 pub(crate) const PREAMBLE: &[u8] = b":\r\n";
 
 const FIELD: &[u8] = b"data: ";
 const NEXT_LINE: &[u8] = b"\r\ndata: ";
 const EVENT_END: &[u8] = b"\r\n\r\n";
 
-/// Head of a chunk whose length is not known yet: six digits, for less than 16 MiB.
+/// Head of a chunk with a placeholder for its length: six digits, for less than 16 MiB.
 const CHUNK_HEAD: &[u8] = b"000000\r\n";
 const CHUNK_END: &[u8] = b"\r\n";
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// Encodes one event; each line of the payload becomes a `data` line, and comes out ending in `\n` alone. To who reads
-/// it a line ends with `\r\n`, `\n` or `\r`: one that did not end here could hold fields of the payload's own.
+/// Encodes one event. Each line of the payload becomes a `data` line and is received with `\n` as its end. Receivers
+/// split lines at `\r\n`, `\n` or `\r`; a line end left unescaped would let the payload inject fields.
 #[must_use]
 pub(crate) fn encode_event(payload: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(payload.len() + FIELD.len() + EVENT_END.len());
@@ -29,10 +29,10 @@ pub(crate) fn encode_event(payload: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// Text of one event, part by part.
+/// Text of one event, encoded in parts.
 #[derive(Debug, Default)]
 struct EventText {
-    /// The last part has ended with `\r`: a `\n` behind it ends the same line.
+    /// The last part ended with `\r`; a following `\n` belongs to the same line end.
     is_behind_return: bool,
 }
 
@@ -52,21 +52,21 @@ impl EventText {
     }
 }
 
-/// Encoder of our frames as what follows the head of an event stream's answer: each message an event, the events of one
-/// call a chunk of HTTP/1.1, and a close frame the end of the answer. It takes frames in any parts.
+/// Encodes our frames as the rest of an event stream response: each message becomes an event, the events of one call an
+/// HTTP/1.1 chunk, and a close frame the end of the response. Frames may be split arbitrarily.
 #[derive(Debug, Default)]
 pub(crate) struct EventEncoder {
-    /// Bytes of a head that has not come whole.
+    /// Bytes of an incomplete frame head.
     head: [u8; FrameHead::BYTES_MAX],
     head_bytes: u8,
-    /// Content of the frame whose payload is being read, with the bytes that it has left.
+    /// Content of the current frame, and the number of payload bytes left.
     within: Option<(FrameContent, usize)>,
     text: EventText,
     is_ended: bool,
 }
 
 impl EventEncoder {
-    /// Reads a byte of a head.
+    /// Reads a byte of a frame head.
     fn read_head(&mut self, byte: u8, out: &mut Vec<u8>) {
         if let Some(place) = self.head.get_mut(usize::from(self.head_bytes)) {
             *place = byte;
@@ -84,7 +84,7 @@ impl EventEncoder {
         self.read_payload(&[], out);
     }
 
-    /// Reads bytes of the payload, and returns those behind it.
+    /// Reads payload bytes and returns the rest.
     fn read_payload<'a>(&mut self, bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
         let Some((content, left)) = self.within else { return bytes };
         let (payload, rest) = bytes.split_at_checked(left).unwrap_or((bytes, &[]));
@@ -135,7 +135,7 @@ impl Translate for EventEncoder {
     }
 }
 
-/// Writes a length as the hexadecimal digits that a chunk begins with.
+/// Writes a length as the hexadecimal digits of a chunk head.
 fn put_length(length: usize, chunk: &mut [u8]) {
     let digits = CHUNK_HEAD.len() - CHUNK_END.len();
     for (place, digit) in chunk.iter_mut().take(digits).rev().enumerate() {
@@ -150,7 +150,7 @@ mod tests {
     use super::super::websocket::{CLOSE_NORMAL, Opcode, close, frame, ping};
     use super::*;
 
-    /// Data of the events of a stream, as the HTML standard has them read.
+    /// Data of the events in a stream, parsed according to the HTML standard.
     fn events(stream: &str) -> Vec<String> {
         let (mut events, mut data) = (Vec::new(), Vec::new());
         for line in stream.replace("\r\n", "\n").split(['\n', '\r']) {
@@ -172,7 +172,7 @@ mod tests {
         }
     }
 
-    /// Payloads of the chunks of an answer, and whether it is whole; as HTTP/1.1 has them read.
+    /// Payloads of the chunks of an HTTP/1.1 response, and whether it is complete.
     fn unchunked(mut bytes: &[u8]) -> (Vec<u8>, bool) {
         let mut text = Vec::new();
         while !bytes.is_empty() {

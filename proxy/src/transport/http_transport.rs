@@ -1,15 +1,14 @@
-//! HTTP transports: client connections that consist of requests, by Server-Sent Events or long polling.
+//! HTTP transports: client connections made of requests, with Server-Sent Events or long polling.
 //!
 //! ```text
 //!  POST ──► send ──────────┐
-//!                 OuterHalf ══ pipe ══ InnerHalf ── the client module, on the shard that owns the connection
+//!                 OuterHalf ══ pipe ══ InnerHalf ── the client module, on the owning shard
 //!  GET  ◄── next_messages ─┘
 //! ```
 //!
-//! The client module reads and writes the inner half as it does any socket. The outer half lies in the
-//! [registry](HttpTransports), where a request finds it on whatever thread it is served. Upward go the bytes of hub
-//! messages as they are; downward come the frames of the WebSocket transport, because they mark where messages end, and
-//! are unframed for the request that waits.
+//! The client module uses the inner half like any socket. The outer half is in the [registry](HttpTransports), where
+//! requests on any thread find it. Upward, the pipe carries hub messages unchanged. Downward, it carries WebSocket
+//! frames, because they mark message boundaries; they are unframed for the waiting request.
 
 mod carried_get;
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! WebSocket frames, server side: RFC 6455 without extensions, as pure steps over byte slices.
+//! WebSocket frames, server side: RFC 6455 without extensions, as pure functions on byte slices.
 //!
-//! A client's frames are decoded in place and handed on piece by piece, because one frame may hold any number
-//! of hub messages (the JavaScript client sends all that waited in one). Ours are never masked, so a frame is
-//! made once and shared by all recipients.
+//! Client frames are decoded in place and forwarded in parts, because one frame may contain any number of hub messages
+//! (the JavaScript client sends all queued messages in one). Server frames are unmasked, so one encoded frame is shared
+//! by all recipients.
 
 mod frame_decoder;
 mod frame_encoder;

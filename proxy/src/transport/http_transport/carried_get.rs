@@ -1,9 +1,8 @@
-//! GETs that a node carries to the owners of their connections: event streams and polls, for as long as they are under
-//! way.
+//! GETs forwarded to the owners of their connections: event streams and polls in flight.
 //!
-//! They last, so a node that stops has their owners end them: a poll at once, an event stream between two calls of its
-//! client. Some at a time, because the clients of event streams connect anew. How many there are the limits of hops
-//! bound.
+//! These requests are long, so a draining node asks the owners to end them: polls immediately, event streams between
+//! two calls of their clients. Event streams end in batches, because their clients reconnect. Hop limits bound the
+//! number of GETs.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,34 +13,34 @@ use tokio::time::Instant;
 use crate::bounded::{Lease, Leases};
 use crate::net::address::Address;
 
-/// Time that an event stream has to settle before it is ended: its client has shaken hands by then.
+/// Minimum age of an event stream before it is ended, enough for the client's handshake.
 const SETTLING_TIME: Duration = Duration::from_secs(2);
 
-/// Time after which an owner is asked once more to end an event stream.
+/// Interval for repeating the request to end an event stream.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
-/// Number of event streams that may end in one step though more steps are left: so few are no storm.
+/// Number of event streams that may end in one step even if more steps are left. So few can't cause a reconnect storm.
 const FEW_STREAMS: usize = 5;
 
-/// Table of the GETs that are under way.
+/// Table of GETs in flight.
 #[derive(Debug, Default)]
 pub(crate) struct CarriedGets(Leases<CarriedGet>);
 
-/// GET that is carried. Its lease is revoked when the owner is lost.
+/// Forwarded GET. Its lease is revoked when the owner is lost.
 #[derive(Debug, Clone)]
 pub(crate) struct CarriedGet {
     pub(crate) owner: Address,
     /// Boot id of the owner.
     boot: Arc<str>,
-    /// Sealed token of its connection.
+    /// Sealed token of the connection.
     pub(crate) token: Arc<str>,
     pub(crate) kind: GetKind,
-    /// Time at which it began, or its owner was asked to end it.
+    /// Start time, or time of the last request to end it.
     since: Instant,
     is_asked: bool,
 }
 
-/// Kind of a GET.
+/// Kind of forwarded GET.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GetKind {
     EventStream,
@@ -49,33 +48,32 @@ pub(crate) enum GetKind {
 }
 
 impl CarriedGets {
-    /// Notes a GET that begins, until the lease is dropped.
+    /// Registers a GET until the lease is dropped.
     pub(crate) fn begin(&self, (owner, boot): (&Address, &str), token: &str, kind: GetKind) -> Lease<CarriedGet> {
         let (owner, boot, token) = (owner.clone(), boot.into(), token.into());
         self.0.add(CarriedGet { owner, boot, token, kind, since: Instant::now(), is_asked: false })
     }
 
-    /// Owners of the GETs under way, each once: address and boot id.
+    /// Distinct owners of the GETs in flight: address and boot id.
     #[must_use]
     pub(crate) fn owners(&self) -> HashSet<(Address, Arc<str>)> {
         self.0.lock().iter().map(|(_, get)| (get.owner.clone(), get.boot.clone())).collect()
     }
 
-    /// Ends all GETs of an owner that is lost; returns how many.
+    /// Ends all GETs of a lost owner; returns their number.
     pub(crate) fn end_of_lost(&self, boot: &str) -> usize {
         let mut gets = self.0.lock();
         let lost: Vec<_> = gets.iter().filter(|(_, get)| *get.boot == *boot).map(|(number, _)| number).collect();
         lost.into_iter().filter_map(|number| gets.revoke(number)).count()
     }
 
-    /// Number of GETs under way.
+    /// Number of GETs in flight.
     #[must_use]
     pub(crate) fn count(&self) -> usize {
         self.0.lock().len()
     }
 
-    /// GETs that are to end in this step: all polls, and as many event streams as have to, if all of them are to be
-    /// told in so many steps.
+    /// GETs to end in this step: all polls, and the event streams needed to end all in the given number of steps.
     #[must_use]
     pub(crate) fn take_due(&self, now: Instant, steps: usize) -> Vec<CarriedGet> {
         let mut gets = self.0.lock();

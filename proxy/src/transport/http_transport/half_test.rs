@@ -1,4 +1,4 @@
-//! Both halves of an HTTP transport without a proxy around them.
+//! Both halves of an HTTP transport, without a proxy.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ async fn a_poll_that_is_released_is_empty_unless_something_is_there() {
     let (_registry, outer, mut inner) = halves();
     let (released, ()) = tokio::join!(outer.poll(LONG), async { outer.release_poll() });
     assert_eq!(released, PollOutcome::Empty);
-    // Nobody waits: the next poll does all the same.
+    // Without a waiting poll, the next one is not affected.
     outer.release_poll();
     let (polled, ()) = tokio::join!(outer.poll(LONG), async {
         inner.write_all(&text("once")).await.unwrap();

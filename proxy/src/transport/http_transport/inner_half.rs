@@ -1,7 +1,6 @@
-//! Inner half of an HTTP transport: the socket of the client module.
+//! Inner half of an HTTP transport: the socket used by the client module.
 //!
-//! When it is dropped the connection is closed, and the tasks that serve its requests learn that at once: they may be
-//! far from reading the end.
+//! Dropping it closes the connection and immediately notifies the tasks serving its requests, which may not be reading.
 
 use std::any::Any;
 use std::io;
@@ -16,7 +15,7 @@ use trunkline_protocol::cause::Cause;
 use crate::limits::AddressPermit;
 use crate::net::socket::SocketStream;
 
-/// Client socket whose bytes travel in requests.
+/// Client socket with bytes transported in requests.
 #[derive(Debug)]
 pub(crate) struct InnerHalf {
     pipe: DuplexStream,
@@ -27,8 +26,8 @@ pub(crate) struct InnerHalf {
 }
 
 impl InnerHalf {
-    /// Wraps one end of a pipe. Dropping it cancels `closed`, and frees the connection's permit; `cause` says why the
-    /// outer half was closed.
+    /// Wraps one end of a pipe. Dropping it cancels `closed` and returns the connection's permit; `cause` is the reason
+    /// if the outer half was closed.
     pub(super) fn new(
         pipe: DuplexStream,
         closed: CancellationToken,
@@ -38,7 +37,7 @@ impl InnerHalf {
         Self { pipe, cause, _closed: closed.drop_guard(), _permit: permit, kept: None }
     }
 
-    /// Keeps a guard of the connection for as long as this lives.
+    /// Keeps a guard for the lifetime of the connection.
     pub(crate) fn keep(&mut self, guard: impl Any + Send) {
         self.kept = Some(Box::new(guard));
     }

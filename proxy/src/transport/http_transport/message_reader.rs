@@ -1,4 +1,4 @@
-//! Reader of the messages for a client: frames from the pipe in, whole hub messages for the answer to a GET out.
+//! Reads messages for a client: frames from the pipe in, complete hub messages for GET responses out.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,16 +9,16 @@ use tokio_util::io::poll_read_buf;
 
 use crate::transport::websocket::{Unframed, unframe};
 
-/// Bytes of messages that one answer holds, or little more. The rest waits in the pipe, and so does its writer.
+/// Approximate maximum of message bytes per response. The rest waits in the pipe and blocks its writer.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Reading half of the pipe's outer end, and what was read from it.
+/// Reading half of the pipe's outer end, and data read from it.
 #[derive(Debug)]
 pub(super) struct MessageReader {
     pipe: ReadHalf<DuplexStream>,
-    /// The beginning of a frame whose rest has not come.
+    /// Beginning of an incomplete frame.
     partial: BytesMut,
-    /// Whole messages that no answer has taken.
+    /// Complete messages not yet taken.
     ready: BytesMut,
     is_closed: bool,
 }
@@ -28,12 +28,12 @@ impl MessageReader {
         Self { pipe, partial: BytesMut::new(), ready: BytesMut::new(), is_closed: false }
     }
 
-    /// Whether nothing follows the ready messages.
+    /// Whether no messages follow the ready ones.
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed
     }
 
-    /// Reads until a message is ready or the pipe is closed, and then everything that is there.
+    /// Waits for a message or the end of the pipe, then reads all available data.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.is_closed && self.ready.len() < BATCH_BYTES {
             match poll_read_buf(Pin::new(&mut self.pipe), cx, &mut self.partial) {
@@ -46,7 +46,7 @@ impl MessageReader {
         Poll::Ready(())
     }
 
-    /// Takes the ready messages; `None` if there is none.
+    /// Takes the ready messages, if any.
     pub(super) fn take(&mut self) -> Option<Bytes> {
         (!self.ready.is_empty()).then(|| std::mem::take(&mut self.ready).freeze())
     }
@@ -60,7 +60,7 @@ impl MessageReader {
             }
         }
         if self.partial.is_empty() {
-            // The memory goes too: an idle connection holds no buffer.
+            // Frees the memory, so that an idle connection has no buffer.
             self.partial = BytesMut::new();
         }
     }

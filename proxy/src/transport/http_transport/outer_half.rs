@@ -1,4 +1,4 @@
-//! Outer half of an HTTP transport: what the requests of one client connection share.
+//! Outer half of an HTTP transport, shared by the requests of one client connection.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,7 +18,7 @@ use super::inner_half::InnerHalf;
 use super::message_reader::MessageReader;
 use crate::limits::AddressPermit;
 
-/// Bytes that a pipe holds in each direction before its writer waits; the official server's limit.
+/// Capacity of a pipe per direction in bytes; the official server's limit.
 pub(super) const PIPE_BYTES: usize = 64 * 1024;
 
 /// Outer half of a client connection, used by all of its requests.
@@ -26,48 +26,47 @@ pub(super) const PIPE_BYTES: usize = 64 * 1024;
 pub(crate) struct OuterHalf {
     id: Arc<str>,
     transport: OnceLock<Transport>,
-    /// The inner half, until the first GET hands it to the client module; a POST that came before it has a permit.
+    /// Inner half until the first GET passes it to the client module, with a permit if a POST came first.
     inner: StdMutex<Option<(InnerHalf, Option<AddressPermit>)>>,
-    /// Why it has closed, for the inner half; the first cause counts.
+    /// Close cause for the inner half; the first one is kept.
     cause: Arc<OnceLock<Cause>>,
     upward: Mutex<WriteHalf<DuplexStream>>,
     downward: Mutex<MessageReader>,
-    /// Ends the waiting poll when another one comes.
+    /// Cancels the waiting poll when another arrives.
     current_poll: StdMutex<CancellationToken>,
-    /// Has the waiting poll answered without a message.
+    /// Makes the waiting poll return without a message.
     released: Notify,
-    /// The inner half is closed: nothing more comes from it, and nobody reads what a POST brings.
+    /// Cancelled when the inner half closes: no more messages arrive, and POST bodies have no reader.
     inner_closed: CancellationToken,
-    /// It is out of the registry: requests that still wait here end.
+    /// Cancelled on removal from the registry; ends waiting requests.
     removed: CancellationToken,
-    /// GETs that are being served.
+    /// Number of GETs being served.
     active_gets: AtomicU32,
-    /// Ticks since the last of them.
+    /// Ticks since the last GET.
     idle_ticks: AtomicU32,
 }
 
-/// Permits of a connection that begins.
+/// Permits of a new connection.
 #[derive(Debug, Default)]
 pub(crate) struct TransportPermits {
-    /// Permit of its address, for as long as it lives.
+    /// Per-address permit, held for the connection's lifetime.
     pub connection: Option<Box<AddressPermit>>,
-    /// Permit of a pipe that a POST makes, until the first GET.
+    /// Permit of a pipe opened by a POST, held until the first GET.
     pub pipe: Option<AddressPermit>,
 }
 
-/// Result of a poll.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PollOutcome {
     Messages(Bytes),
-    /// No message within the poll time-out, or it is to end before: the client polls again.
+    /// The poll timed out or was ended early; the client polls again.
     Empty,
-    /// Another poll took its place.
+    /// Replaced by a newer poll.
     Replaced,
     /// The connection is closed.
     Closed,
 }
 
-/// Why a POST's body was not taken.
+/// Reason why a POST body was not delivered.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SendError<E> {
     #[error("the connection is over")]
@@ -105,7 +104,7 @@ impl OuterHalf {
         &self.id
     }
 
-    /// Ends the requests that wait here, because it is out of the registry.
+    /// Ends waiting requests after removal from the registry.
     pub(super) fn mark_removed(&self) {
         self.removed.cancel();
     }
@@ -116,7 +115,7 @@ impl OuterHalf {
         self.transport.get().copied()
     }
 
-    /// Whether the connection has this transport; the first call decides.
+    /// Whether the connection uses this transport. The first call sets the transport.
     #[must_use]
     pub(crate) fn bind(&self, transport: Transport) -> bool {
         *self.transport.get_or_init(|| transport) == transport
@@ -134,28 +133,28 @@ impl OuterHalf {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
-    /// Token of the closing of the inner half; the client may still have to read what came before.
+    /// Cancelled when the inner half closes. Earlier messages may still be unread by the client.
     #[must_use]
     pub(crate) fn inner_closed(&self) -> CancellationToken {
         self.inner_closed.clone()
     }
 
-    /// Sets why the connection closes, unless that is set: the inner half learns it with the end of its pipe.
+    /// Sets the close cause unless already set. The inner half gets it with the end of its pipe.
     pub(crate) fn set_close_cause(&self, cause: Cause) {
         self.cause.get_or_init(|| cause);
     }
 
-    /// Counts a GET for the lifetime of the result.
+    /// Counts a GET for the lifetime of the guard.
     #[must_use]
     pub(crate) fn begin_get(self: &Arc<Self>) -> ActiveGet {
         self.active_gets.fetch_add(1, Ordering::Relaxed);
         ActiveGet(self.clone())
     }
 
-    /// Writes the body of a POST to the inner half, after the POSTs before it and as fast as it is read there.
+    /// Writes a POST body to the inner half, after earlier POSTs and at the speed of its reader.
     ///
     /// # Errors
-    /// When the connection closes before, or the body breaks off.
+    /// If the connection closes first, or the body breaks off.
     pub(crate) async fn send<E>(
         &self,
         mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
@@ -171,29 +170,29 @@ impl OuterHalf {
         sent.await.unwrap_or(Err(SendError::Closed))
     }
 
-    /// Waits for messages and returns all that are there, each whole; `None` after the last ones. Cancel-safe.
+    /// Waits for messages and returns all complete ones; `None` after the last. Cancel-safe.
     pub(crate) async fn next_messages(&self) -> Option<Bytes> {
         let mut downward = self.downward.lock().await;
         poll_fn(|cx| downward.poll_fill(cx)).await;
         if downward.is_closed() {
             self.inner_closed.cancel();
-            // The client module waits for the end of its pipe before it forgets the connection.
+            // The client module keeps the connection until the end of its pipe.
             drop(self.upward.lock().await.shutdown().await);
         }
         downward.take()
     }
 
-    /// Answers the poll that waits, as if its time were over: the client polls again, by another node.
+    /// Ends the waiting poll as if it timed out; the client polls again, through another node.
     pub(crate) fn release_poll(&self) {
         self.released.notify_waiters();
     }
 
-    /// Answers one poll, and ends the one that waits.
+    /// Serves one poll, replacing the waiting one.
     pub(crate) async fn poll(&self, poll_timeout: Duration) -> PollOutcome {
         let own = CancellationToken::new();
         std::mem::replace(&mut *self.current_poll.lock().unwrap_or_else(PoisonError::into_inner), own.clone()).cancel();
         tokio::select! {
-            // First of all, so that what could still be taken is left to the poll that waits for its answer.
+            // Checked first, so that remaining messages are left to the newer poll.
             biased;
             () = own.cancelled() => PollOutcome::Replaced,
             next = timeout(poll_timeout, self.next_messages()) => match next {
@@ -206,7 +205,7 @@ impl OuterHalf {
         }
     }
 
-    /// Counts a tick, and returns the ticks since the last GET.
+    /// Counts a tick; returns the number of ticks since the last GET.
     pub(super) fn tick(&self) -> u32 {
         if self.active_gets.load(Ordering::Relaxed) > 0 {
             return 0;
@@ -215,7 +214,7 @@ impl OuterHalf {
     }
 }
 
-/// Guard of a GET that is being served.
+/// Guard of a GET being served.
 #[derive(Debug)]
 pub(crate) struct ActiveGet(Arc<OuterHalf>);
 

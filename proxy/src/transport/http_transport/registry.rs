@@ -1,4 +1,4 @@
-//! Registry of the HTTP transports of a node: requests find their connection in it on whatever thread they are served.
+//! Registry of a node's HTTP transports, through which requests find their connection from any thread.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,7 +10,7 @@ use trunkline_protocol::limits::FIRST_GET_TIMEOUT_S;
 
 use super::outer_half::{OuterHalf, TransportPermits};
 
-/// Number of locks: enough that threads seldom meet, and that a sweep delays nobody.
+/// Number of locks: enough to make contention rare and sweeps short.
 const PARTS: usize = 64;
 
 type Part = HashMap<Arc<str>, Arc<OuterHalf>>;
@@ -34,16 +34,16 @@ impl HttpTransports {
         self.part(id)?.get(id).cloned()
     }
 
-    /// Finds the connection of an id, or inserts a new one if `may_begin` allows it.
+    /// Finds a connection, or inserts a new one if `may_begin` permits.
     ///
     /// # Errors
-    /// The error of `may_begin`.
+    /// The error returned by `may_begin`.
     pub(crate) fn find_or_insert<E>(
         &self,
         id: &str,
         may_begin: impl FnOnce() -> Result<TransportPermits, E>,
     ) -> Result<Arc<OuterHalf>, E> {
-        // Under the lock, so that of two first requests the slower one finds what the faster one inserted.
+        // Called under the lock, so that of two first requests the second finds the first one's entry.
         let mut part = self.part(id);
         if let Some(found) = part.as_ref().and_then(|part| part.get(id)) {
             return Ok(found.clone());
@@ -60,7 +60,7 @@ impl HttpTransports {
         self.parts.iter().all(|part| part.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
     }
 
-    /// Removes a connection and ends the requests that wait for it; with the last of them the pipe is closed.
+    /// Removes a connection and ends its waiting requests. The pipe closes with the last of them.
     pub(crate) fn remove(&self, outer: &Arc<OuterHalf>) {
         if let Some(mut part) = self.part(outer.id())
             && let Entry::Occupied(entry) = part.entry(outer.id().clone())
@@ -71,8 +71,8 @@ impl HttpTransports {
         outer.mark_removed();
     }
 
-    /// Counts a tick, and removes the connections that had no GET for more than `idle_ticks_max` ticks; those that
-    /// never had one sooner.
+    /// Counts a tick and removes connections without a GET for more than `idle_ticks_max` ticks; earlier, if there was
+    /// never a GET.
     pub(crate) fn sweep(&self, idle_ticks_max: u32) -> Vec<Arc<OuterHalf>> {
         let mut idle = Vec::new();
         for part in &self.parts {

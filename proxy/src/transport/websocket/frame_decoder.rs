@@ -1,24 +1,24 @@
-//! Decoder of the frames that a client sends: checked, unmasked in place, and handed on as they come.
+//! Decoder of client frames: validates, unmasks in place, and returns data as it arrives.
 //!
 //! ```text
 //!  Header ──complete──► Payload ──all of it──► Header …
-//!     └───────────── broken rule ─────────────► ProtocolError (the socket is to be closed with 1002)
+//!     └───────────── broken rule ─────────────► ProtocolError (close the socket with 1002)
 //! ```
 
 use super::protocol_error::{ProtocolError, check_close_payload};
 
-/// Event that a piece of input leads to. Ranges are of that input.
+/// Event decoded from input. Ranges refer to this input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Unmasked payload of a text or binary frame: a piece of a message, wherever it ends.
+    /// Unmasked payload of a text or binary frame: any part of a message.
     Data(std::ops::Range<usize>),
     /// A ping, to be answered with the same payload.
     Ping(Vec<u8>),
-    /// A pong: nobody waits for it, but the client lives.
+    /// A pong, which only shows that the client is alive.
     Pong,
     /// The client closes, or answers our close.
     Close,
-    /// The input is used up within a frame.
+    /// The input ends within a frame.
     NeedMore,
 }
 
@@ -36,25 +36,25 @@ pub struct PiecePosition {
 pub enum MessageForm {
     /// UTF-8 text, opcode 1.
     Text,
-    /// Plain bytes, opcode 2.
+    /// Binary data, opcode 2.
     Binary,
-    /// Not known, because the transport does not say.
+    /// Not specified by the transport.
     Unknown,
 }
 
 impl PiecePosition {
-    /// Position for transports that carry bytes and say no more about them.
+    /// Position for transports without message boundaries.
     pub const UNKNOWN: Self = Self { form: MessageForm::Unknown, is_last: true };
 }
 
 const HEADER_MAX_BYTES: usize = 14;
 const CONTROL_MAX_BYTES: u64 = 125;
 
-/// Maximum number of empty fragments in a row. Libraries send one at most, at the end of a message, and each costs its
-/// sender nothing but a header; fragments that are not empty are bounded by the size of the message.
+/// Maximum number of consecutive empty fragments. Libraries send at most one, at the end of a message, and each costs
+/// the sender only a header. Non-empty fragments are limited by the message size.
 const EMPTY_FRAGMENTS_MAX: u16 = 1000;
 
-/// Decoder of one client's frames; 64 bytes of state while nothing is under way.
+/// Decoder for one client; 64 bytes of state between frames.
 #[derive(Debug, Default)]
 pub struct Decoder {
     header: [u8; HEADER_MAX_BYTES],
@@ -82,12 +82,12 @@ enum FrameType {
 }
 
 impl Decoder {
-    /// Decodes bytes at the front of `input`, and returns their number and what they were.
+    /// Decodes bytes at the front of `input`; returns their number and the event.
     ///
-    /// Call again with the rest until it says [`Event::NeedMore`].
+    /// Call again with the rest until [`Event::NeedMore`].
     ///
     /// # Errors
-    /// When the client broke a rule; nothing more can be decoded.
+    /// If the client violated the protocol; decoding can't continue.
     pub fn decode(&mut self, input: &mut [u8]) -> Result<(usize, Event), ProtocolError> {
         let mut used = 0;
         if self.payload.is_none() {
@@ -101,14 +101,14 @@ impl Decoder {
         Ok((used + taken, event.shifted(used)))
     }
 
-    /// Position of the data that [`decode`](Self::decode) gave last.
+    /// Position of the data last returned by [`decode`](Self::decode).
     #[must_use]
     pub fn position(&self) -> PiecePosition {
         let form = if self.is_text { MessageForm::Text } else { MessageForm::Binary };
         PiecePosition { form, is_last: !self.in_message && self.payload.is_none() }
     }
 
-    /// Whether what [`decode`](Self::decode) gave last has ended its frame.
+    /// Whether the last result of [`decode`](Self::decode) ended its frame.
     #[must_use]
     pub fn is_between_frames(&self) -> bool {
         self.payload.is_none()
@@ -169,7 +169,7 @@ impl Decoder {
     }
 
     fn read_control(&mut self, kind: FrameType, piece: &[u8], done: bool) -> Result<Event, ProtocolError> {
-        // Nobody reads what is in a pong.
+        // The content of a pong is ignored.
         if kind != FrameType::Pong {
             self.control.extend_from_slice(piece);
         }
@@ -202,7 +202,7 @@ fn header_byte(header: &[u8; HEADER_MAX_BYTES]) -> u8 {
     first
 }
 
-/// Reads a header once all of it is there; rules are checked as soon as their bytes are.
+/// Parses a complete header; validates its bytes as soon as they are available.
 fn parse_header(header: &[u8], in_message: bool) -> Result<Option<FramePayload>, ProtocolError> {
     let &[first, second, ref rest @ ..] = header else { return Ok(None) };
     if first & 0x70 != 0 {
@@ -243,7 +243,7 @@ fn kind(first: u8, in_message: bool) -> Result<FrameType, ProtocolError> {
     }
 }
 
-/// Eight bytes at a time: the compiler makes vector instructions of it.
+/// Eight bytes at a time, which the compiler vectorizes.
 fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
@@ -279,7 +279,7 @@ mod tests {
         out
     }
 
-    /// Feeds `bytes` in pieces of `chunk`; data pieces are joined.
+    /// Feeds `bytes` in pieces of `chunk`; joins the decoded data.
     fn decode_all(bytes: &[u8], chunk: usize) -> Result<(Vec<u8>, Vec<Event>), ProtocolError> {
         let (mut decoder, mut data, mut others) = (Decoder::default(), vec![], vec![]);
         for piece in bytes.chunks(chunk) {
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(decode_all(&ended, 100).unwrap().0, b"xy");
         let endless = [begin, empty(0x00)].concat();
         assert_eq!(decode_all(&endless, 100), Err(ProtocolError::EmptyFragments));
-        // Whole empty messages are messages, which others count.
+        // Complete empty messages are limited elsewhere.
         assert!(decode_all(&empty(0x81).repeat(most + 1), 100).is_ok());
     }
 

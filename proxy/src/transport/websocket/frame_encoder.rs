@@ -1,36 +1,36 @@
-//! Encoder of the frames that a server sends: unmasked, each one whole.
+//! Encoder of server frames: unmasked and unfragmented.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Opcode of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opcode {
-    /// A whole text message.
+    /// A complete text message.
     Text,
-    /// A whole binary message.
+    /// A complete binary message.
     Binary,
-    /// The closing of the connection, with a code.
+    /// Close of the connection, with a code.
     Close,
     /// The answer to a ping.
     Pong,
 }
 
-/// Close code of a normal closing, with an empty reason. Clients take everything else for an error.
+/// Close code of a normal close, with an empty reason. Clients treat all others as errors.
 pub const CLOSE_NORMAL: u16 = 1000;
 
-/// Close code when the server or the way to the app goes away: clients connect again.
+/// Close code if the server or the path to the app goes away; clients reconnect.
 pub const CLOSE_GOING_AWAY: u16 = 1001;
 
-/// Close code for a client that broke a rule of RFC 6455.
+/// Close code for a violation of RFC 6455.
 pub const CLOSE_PROTOCOL_ERROR: u16 = 1002;
 
 /// Close code for a text message that is not UTF-8.
 pub const CLOSE_NOT_UTF8: u16 = 1007;
 
-/// Close code for a message that is too large.
+/// Close code for a message over the size limit.
 pub const CLOSE_TOO_LARGE: u16 = 1009;
 
-/// Close code when the app server failed while it handled the connection.
+/// Close code if the app server failed while handling the connection.
 pub const CLOSE_APP_FAILED: u16 = 1011;
 
 pub(super) const FIN: u8 = 0x80;
@@ -38,7 +38,7 @@ pub(super) const LENGTH_16: u8 = 126;
 pub(super) const LENGTH_64: u8 = 127;
 const HEADER_MAX_BYTES: usize = 10;
 
-/// Length of the payload of a frame made by [`frame`].
+/// Payload length of a frame made by [`frame`].
 #[must_use]
 pub fn payload_bytes(frame: &[u8]) -> usize {
     let header = match frame.get(1) {
@@ -49,7 +49,7 @@ pub fn payload_bytes(frame: &[u8]) -> usize {
     frame.len().saturating_sub(header)
 }
 
-/// Encodes a whole frame around `payload`.
+/// Encodes a complete frame around `payload`.
 #[must_use]
 pub fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER_MAX_BYTES + payload.len());
@@ -73,19 +73,19 @@ fn put_frame(opcode: Opcode, payload: &[u8], out: &mut BytesMut) {
     out.put_slice(payload);
 }
 
-/// Encodes a close frame with this code and no reason.
+/// Encodes a close frame with a code and no reason.
 #[must_use]
 pub fn close(code: u16) -> Bytes {
     frame(Opcode::Close, &code.to_be_bytes())
 }
 
-/// Ping frame without payload, which every WebSocket answers.
+/// Ping frame without payload, which every WebSocket peer answers.
 #[must_use]
 pub fn ping() -> Bytes {
     Bytes::from_static(b"\x89\x00")
 }
 
-/// Appends the answer to a ping with this payload, at most 125 bytes: all that one read asks for leave in one write.
+/// Appends the answer to a ping with a payload of at most 125 bytes. All pongs of one read are sent in one write.
 pub fn put_pong(payload: &[u8], out: &mut BytesMut) {
     put_frame(Opcode::Pong, payload, out);
 }

@@ -1,46 +1,45 @@
-//! Broken rules of the WebSocket protocol, and the check of the payload of a close frame: empty, or a code that may be
-//! sent and a reason in UTF-8.
+//! WebSocket protocol violations, and validation of close payloads: empty, or a permitted code with a UTF-8 reason.
 
-/// A broken rule of RFC 6455.
+/// Violation of RFC 6455.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// A client must mask its frames.
+    /// Client frames must be masked.
     #[error("frame is not masked")]
     Unmasked,
-    /// No extension was agreed upon.
+    /// No extension was negotiated.
     #[error("a reserved bit is set")]
     Reserved,
-    /// No such kind of frame.
+    /// Unknown kind of frame.
     #[error("unknown opcode {0}")]
     Opcode(u8),
-    /// Control frames are short and whole.
+    /// Control frames must be short and unfragmented.
     #[error("control frame is fragmented or longer than 125 bytes")]
     Control,
-    /// A continuation without a beginning, or a beginning within a message.
+    /// Continuation without a beginning, or a beginning within a message.
     #[error("fragments are out of order")]
     Fragment,
-    /// A message that never gets longer.
+    /// Too many empty fragments in a row.
     #[error("too many empty fragments in a row")]
     EmptyFragments,
-    /// Lengths have 63 bits.
+    /// Lengths are limited to 63 bits.
     #[error("length is out of range")]
     Length,
-    /// A code has two bytes.
+    /// A close code has two bytes.
     #[error("close frame has one byte")]
     CloseLength,
-    /// Not a code that may be sent.
+    /// Code that must not be sent.
     #[error("close code {0} may not be sent")]
     CloseCode(u16),
-    /// A reason is text.
+    /// A close reason must be text.
     #[error("the reason in a close frame is no UTF-8")]
     CloseReason,
 }
 
-/// Checks the payload of a close frame.
+/// Validates the payload of a close frame.
 ///
 /// # Errors
-/// When it breaks a rule of RFC 6455, 5.5.1 and 7.4.
+/// If it violates RFC 6455, 5.5.1 or 7.4.
 pub(super) fn check_close_payload(payload: &[u8]) -> Result<(), ProtocolError> {
     let (code, reason) = match payload {
         [] => return Ok(()),
@@ -56,7 +55,7 @@ pub(super) fn check_close_payload(payload: &[u8]) -> Result<(), ProtocolError> {
     Ok(())
 }
 
-/// Codes of the registry, of libraries and of applications. 1004 to 1006 and 1015 only name what happened here.
+/// Codes of the registry, libraries and applications. 1004 to 1006 and 1015 are for local use only.
 fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

@@ -1,4 +1,4 @@
-//! Unframing of our own frames, for transports that carry their payload in another way.
+//! Unframing of our own frames, for transports with another encoding.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -11,15 +11,15 @@ pub enum Unframed {
     Payload(Bytes),
     /// A close frame, which ends the connection.
     Close,
-    /// A ping or pong, which only the transport needs.
+    /// A ping or pong, relevant only to the transport.
     Other,
 }
 
-/// Takes the first frame off the buffer, and unframes it; `None` while it is not whole.
+/// Removes the first frame from the buffer and unframes it; `None` if incomplete.
 pub fn unframe(buffer: &mut BytesMut) -> Option<Unframed> {
     let FrameHead { content, bytes, payload_bytes } = FrameHead::parse(buffer)?;
     if buffer.len() < bytes.checked_add(payload_bytes)? {
-        // So that the rest is read in one piece.
+        // Lets the rest arrive in one read.
         buffer.reserve((bytes + payload_bytes).saturating_sub(buffer.len()));
         return None;
     }
@@ -28,14 +28,14 @@ pub fn unframe(buffer: &mut BytesMut) -> Option<Unframed> {
     Some(unframed(content, payload))
 }
 
-/// Unframes one of our frames; `None` for a part of one.
+/// Unframes a frame of ours; `None` if incomplete.
 pub fn unframe_whole(frame: &Bytes) -> Option<Unframed> {
     let FrameHead { content, bytes, payload_bytes } = FrameHead::parse(frame)?;
     let end = bytes.checked_add(payload_bytes).filter(|end| *end <= frame.len())?;
     Some(unframed(content, frame.slice(bytes..end)))
 }
 
-/// Whether one of our frames carries a text.
+/// Whether a frame of ours carries text.
 #[must_use]
 pub(crate) fn is_text(frame: &[u8]) -> bool {
     frame.first().is_some_and(|first| first & !FIN == Opcode::Text.number())
@@ -49,32 +49,31 @@ fn unframed(content: FrameContent, payload: Bytes) -> Unframed {
     }
 }
 
-/// Content of one of our frames, by its head.
+/// Content of a frame of ours, according to its head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FrameContent {
-    /// A payload for the client.
+    /// Payload for the client.
     Message,
-    /// The end of the connection.
+    /// End of the connection.
     Close,
-    /// A ping or pong.
     Other,
 }
 
-/// Head of one of our frames.
+/// Head of a frame of ours.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FrameHead {
     pub(crate) content: FrameContent,
-    /// Length of the head itself.
+    /// Length of the head.
     pub(crate) bytes: usize,
-    /// Length of the payload behind it.
+    /// Length of the payload that follows.
     pub(crate) payload_bytes: usize,
 }
 
 impl FrameHead {
-    /// Length of the longest head.
+    /// Maximum length of a head.
     pub(crate) const BYTES_MAX: usize = 10;
 
-    /// Reads the head that these bytes begin with; `None` while it is not whole.
+    /// Parses the head at the start of these bytes; `None` if incomplete.
     #[must_use]
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let (&[first, second], rest) = bytes.split_first_chunk()?;
