@@ -1,4 +1,4 @@
-//! The admin port: health, readiness, metrics for Prometheus, the observer page and its API.
+//! The admin port: health, readiness, Prometheus metrics, the observer page and its API.
 
 mod access;
 mod admin_caller;
@@ -47,7 +47,7 @@ use context::AdminContext;
 use guard::{Exposure, Guard};
 use page_path::PAGE_PATH;
 
-/// Serves the admin port for ever, on a listener that is bound to this address.
+/// Serves the admin port forever, on a listener bound to this address.
 pub(crate) async fn serve(
     listener: TcpListener,
     address: SocketAddr,
@@ -65,7 +65,7 @@ pub(crate) async fn serve(
     admin_listener::serve(listener, router, counters).await;
 }
 
-/// Middleware that answers requests to the data plane, where it shares the admin port.
+/// Middleware for data plane requests, if the data plane shares the admin port.
 async fn data_plane(State(rest): State<Rest>, request: Request, next: Next) -> Response {
     if !Rest::takes(request.uri().path()) {
         return next.run(request).await;
@@ -96,7 +96,7 @@ fn router(
     if !fleet.members().is_alone() {
         fleet.questions().serve_api(api.clone().with_state(context.clone()));
     }
-    // The page uses the API below its own path, where the cookie of its session goes.
+    // The page uses the API below its own path, which the session cookie is limited to.
     let observer = api.clone().merge(page::router()).nest(PAGE_PATH, api).with_state(context);
     let port = probe::router(readiness, fleet.clone(), guard, counters.clone()).merge(observer);
     let port = match fleet.questions().api() {
@@ -111,7 +111,7 @@ fn router(
         .layer(middleware::from_fn_with_state(node, name_node))
 }
 
-/// API of a node for contract tests, as other nodes of the fleet ask it.
+/// API of a node for contract tests, as seen by other nodes.
 #[cfg(test)]
 pub(crate) fn api_for_nodes(observer: Observer) -> Router {
     let settings = AdminSettings::default();
@@ -120,7 +120,7 @@ pub(crate) fn api_for_nodes(observer: Observer) -> Router {
     guarded.with_state(AdminContext { observer, guard, log: None })
 }
 
-/// Middleware that adds the name of this node to each answer.
+/// Middleware that adds this node's name to each response.
 async fn name_node(State(node): State<Option<HeaderValue>>, request: Request, next: Next) -> Response {
     let mut answer = next.run(request).await;
     if let Some(node) = node {
@@ -145,7 +145,7 @@ mod tests {
     use crate::observer::{FleetSnapshot, UpstreamProblems};
     use crate::shard::{Connectors, ShardSender, Shared};
 
-    /// Router of a node whose shards have stopped.
+    /// Router of a node with stopped shards.
     fn node(problem: &str) -> Router {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let settings = Settings { node: "proxy-a".into(), ..Settings::embedded(keys, Vec::new(), true) };
@@ -193,7 +193,7 @@ mod tests {
             assert!(typed.iter().any(|typed| typed == name), "{name}");
         }
         assert!(text.contains("trunkline_ready 0\n") && text.contains("trunkline_vectored_sends 0\n"), "{text}");
-        // A node without others is a fleet of one.
+        // A node without peers is a fleet of one.
         let of_fleet = text.lines().filter(|line| line.starts_with("trunkline_fleet_nodes{"));
         let states = ["draining", "late", "ready", "starting", "unreachable"];
         let counts =

@@ -1,7 +1,7 @@
-//! Counters and histograms: one set per shard, written by that shard alone, summed when metrics are read.
+//! Counters and histograms: one set per shard, written only by that shard and summed on reading.
 //!
-//! Name, help and labels of a metric stand at the field that counts it (`metered!`); those of numbers that are looked
-//! up stand in `admin::exposition` (`metric_rows!`). The page of the book is made of both.
+//! Name, help and labels of a metric are declared at the counting field (`metered!`), or in `admin::exposition` for
+//! values that are looked up (`metric_rows!`). The book's metrics page is generated from both.
 
 mod back_end_counters;
 mod counter;

@@ -1,11 +1,11 @@
-//! Access to the admin port: what a request may do there.
+//! Access to the admin port: permissions of a request.
 
 use axum::http::StatusCode;
 use serde::Serialize;
 
 use super::api_error::ApiError;
 
-/// Access of a request to the admin port.
+/// Permissions of a request to the admin port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Access {
@@ -15,10 +15,10 @@ pub(super) enum Access {
 }
 
 impl Access {
-    /// Requires the access to act.
+    /// Requires permission for operator actions.
     ///
     /// # Errors
-    /// When the request may only read.
+    /// If the request has read-only access.
     pub(super) fn to_act(self) -> Result<(), ApiError> {
         match self {
             Self::Act => Ok(()),

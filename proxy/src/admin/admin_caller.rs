@@ -1,4 +1,4 @@
-//! Caller of a request to the admin port: its address, as the listener has noted it.
+//! Caller of an admin port request: its address, set by the listener.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -7,12 +7,12 @@ use axum::extract::FromRequestParts;
 use axum::http::Extensions;
 use axum::http::request::Parts;
 
-/// Address of a request; `None` where no socket is behind it.
+/// Address of a request; `None` without a socket.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct AdminCaller(pub(super) Option<IpAddr>);
 
 impl AdminCaller {
-    /// Returns the caller that the listener has noted.
+    /// Returns the caller set by the listener.
     pub(super) fn of(extensions: &Extensions) -> Self {
         extensions.get().copied().unwrap_or_default()
     }

@@ -6,7 +6,6 @@ use super::audit::AuditCounters;
 use crate::metrics::{Counter, metered};
 
 metered! {
-    /// Counters of the admin port.
     pub(crate) struct AdminCounters {
         /// Requests with a wrong token.
         #[metric(
@@ -15,28 +14,28 @@ metered! {
             reason = "token"
         )]
         pub(super) wrong_token: Counter,
-        /// Requests with a wrong token that were answered late, because many from there were wrong.
+        /// Requests with a wrong token that were delayed by the throttle.
         #[metric("trunkline_admin_requests_refused_total", reason = "too_many_wrong_tokens")]
         pub(super) braked: Counter,
-        /// Requests for a host that is none of this machine's.
+        /// Requests for a host name of another machine.
         #[metric("trunkline_admin_requests_refused_total", reason = "host")]
         pub(super) foreign_host: Counter,
-        /// Requests for a channel that come from no node with our key.
+        /// Channel requests from peers without our key.
         #[metric("trunkline_admin_requests_refused_total", reason = "stranger")]
         pub(super) strangers: Counter,
-        /// Acts of operators, by the audit log.
+        /// Operator actions, counted by the audit log.
         pub(super) audit: Arc<AuditCounters>,
-        /// Connections that were closed for newer ones while they waited for a request.
+        /// Idle connections closed in favour of newer ones.
         #[metric(
             "trunkline_admin_connections_closed_total",
             "Connections to the admin port that the node has closed, by reason.",
             reason = "displaced"
         )]
         pub(super) displaced: Counter,
-        /// Connections that were turned away, because none could be closed for them.
+        /// Connections refused because no other could be closed for them.
         #[metric("trunkline_admin_connections_closed_total", reason = "turned_away")]
         pub(super) turned_away: Counter,
-        /// Connections whose request did not come in time.
+        /// Connections closed because no request arrived in time.
         #[metric("trunkline_admin_connections_closed_total", reason = "overdue")]
         pub(super) overdue: Counter,
     }

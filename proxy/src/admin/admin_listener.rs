@@ -1,7 +1,7 @@
-//! Listener of the admin port: each connection has its time for a head, a body, an answer and the silence in between.
+//! Listener of the admin port: limits the time for a head, a body, a response and idle periods.
 //!
-//! axum's own server has no such limits. A thousand heads that were never finished took every descriptor, and the
-//! probes of a supervisor got no answer.
+//! axum's server has no such limits. A thousand unfinished heads would use up all descriptors, and the probes of a
+//! supervisor would fail.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -29,24 +29,24 @@ use super::admin_counters::AdminCounters;
 use super::connection_table::{ConnectionPermit, ConnectionTable, Phase};
 use crate::net::socket::{CurrentStallLimit, StallGuard, WriteStallLimit};
 
-/// Time for the head of a request, and for the silence before it. Probes and scrapers connect anew where it is over.
+/// Timeout for the head of a request and the preceding idle time. Probes and scrapers then reconnect.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Time for a request until its answer begins: other nodes are asked within 5 s.
+/// Timeout until the response begins. Queries to other nodes take up to 5 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Time for which an answer may stand still because nobody reads it.
+/// Maximum stall of a response that is not being read.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Largest head of a request: the longest id that may be asked for, and a browser's headers.
+/// Maximum size of a request head: the longest id, plus a browser's headers.
 const HEAD_MAX_BYTES: usize = 64 * 1024;
 
 const LATE: &str = "the request did not come whole, or its answer took too long\n";
 
-/// Pause after a failed accept: when the process has no descriptors left, accepting again at once only burns a core.
+/// Pause after a failed accept. Without free descriptors, retrying immediately would only use CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts connections for ever, and serves each in its own task.
+/// Accepts connections forever and serves each in its own task.
 pub(super) async fn serve(listener: TcpListener, router: Router, counters: Arc<AdminCounters>) {
     let table = ConnectionTable::default();
     loop {
@@ -54,8 +54,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, counters: Arc<A
             Ok((stream, peer)) => match table.take(peer.ip()) {
                 Some(place) => {
                     tokio::spawn(serve_connection(stream, peer, place, router.clone(), counters.clone()));
-                    // The task runs before the next accept: what a probe has sent is answered before it could be
-                    // displaced.
+                    // Runs the new task before the next accept, so that a probe's request is answered before it could
+                    // be displaced.
                     tokio::task::yield_now().await;
                 }
                 None => counters.turned_away.increment(),
@@ -75,8 +75,8 @@ async fn serve_connection(
     router: Router,
     counters: Arc<AdminCounters>,
 ) {
-    // Answers of this node leave over links that others have dialled, and each is waited for. Without it they are only
-    // slower.
+    // Responses may be sent over links dialled by other nodes, and each is waited for. Without this option they are
+    // only slower.
     let _ = stream.set_nodelay(true);
     let limit = CurrentStallLimit::default();
     limit.set(WriteStallLimit::Idle(STALL_TIMEOUT));
@@ -96,10 +96,10 @@ async fn serve_connection(
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX_BYTES);
-    // A channel of another node leaves here: it has proved itself, and is not displaced.
+    // A channel of another node is authenticated and leaves this table, so it can't be displaced.
     let connection = http.serve_connection(TokioIo::new(StallGuard::new(stream, guarded)), service).with_upgrades();
     tokio::select! {
-        // A request that has come counts, however many connections have come since.
+        // A request that has arrived is served, however many connections follow.
         biased;
         served = connection => if let Err(error) = served {
             if error.is_timeout() {
@@ -114,7 +114,7 @@ async fn serve_connection(
     }
 }
 
-/// Body of an answer. When it has been handed over, the connection waits for the next request.
+/// Response body. Once it is sent, the connection waits for the next request.
 struct AnswerBody {
     body: Body,
     place: Arc<ConnectionPermit>,
@@ -143,7 +143,7 @@ impl Drop for AnswerBody {
     }
 }
 
-/// Answers a request within its time.
+/// Handles a request within the timeout.
 async fn answer(router: Router, request: Request<Incoming>) -> Response {
     match timeout(REQUEST_TIMEOUT, router.oneshot(request.map(Body::new))).await {
         Ok(Ok(answer)) => answer,

@@ -1,6 +1,6 @@
-//! Routes of the API behind the observer page: JSON, lists in pages, event streams.
+//! Routes of the API behind the observer page: JSON, paged lists, event streams.
 //!
-//! An error names the field that is wrong, and what it may be.
+//! Errors name the wrong field and its allowed values.
 
 mod announcement_api;
 mod client_api;
@@ -24,7 +24,7 @@ use super::api_error::ApiError;
 use super::context::AdminContext;
 use super::parameter::BODY_MAX_BYTES;
 
-/// Routes that need the access of the guard.
+/// Routes protected by the guard.
 pub(super) fn guarded() -> Router<AdminContext> {
     Router::new()
         .route("/api/session", get(session_api::session))
@@ -47,14 +47,14 @@ pub(super) fn guarded() -> Router<AdminContext> {
         .merge(log_level_api::routes())
 }
 
-/// Routes that need no access: to log in and out.
+/// Unprotected routes: log-in and log-out.
 pub(super) fn open() -> Router<AdminContext> {
     let router =
         Router::new().route("/api/login", post(session_api::log_in)).route("/api/logout", post(session_api::log_out));
     router.layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
 }
 
-/// Answers requests for paths that do not exist.
+/// Handles requests for unknown paths.
 pub(super) async fn unknown(uri: Uri) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, format!("there is no {}", uri.path()))
 }

@@ -1,4 +1,4 @@
-//! Error answers: JSON with a text for people, and the field that it is about.
+//! Error responses: JSON with a text for people and the affected field.
 
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
@@ -7,10 +7,10 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use trunkline_protocol::id::ID_CHARS;
 
-/// Characters of an unknown hub's name that are shown.
+/// Maximum characters of an unknown hub's name in an error.
 const HUB_MAX_CHARS: usize = 100;
 
-/// Error answer of the admin port.
+/// Error response of the admin port.
 #[derive(Debug)]
 pub(super) struct ApiError {
     status: StatusCode,
@@ -26,14 +26,14 @@ impl ApiError {
         Self { status, text: text.into(), field: None, header: None }
     }
 
-    /// Error of one field; the text continues its name.
+    /// Error of one field; the text is worded to follow its name.
     #[must_use]
     pub(super) fn field(field: &str, problem: &str) -> Self {
         let text = format!("{field} {problem}");
         Self { field: Some(field.into()), ..Self::new(StatusCode::BAD_REQUEST, text) }
     }
 
-    /// Error of a body that is larger than this, or broke off.
+    /// Error of a body that is too large or incomplete.
     #[must_use]
     pub(super) fn unread_body(rejection: &BytesRejection, max_bytes: usize) -> Self {
         match rejection.status() {
@@ -45,33 +45,33 @@ impl ApiError {
         }
     }
 
-    /// Error of a request that comes while the node stops.
+    /// Error of a request during shutdown.
     #[must_use]
     pub(super) fn stopping() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "this node is stopping")
     }
 
-    /// Error of a request for a client connection that no node has.
+    /// Error for a client connection not found at any node.
     #[must_use]
     pub(super) fn unknown_client(id: &str) -> Self {
         let shown: String = id.chars().take(ID_CHARS).collect();
         Self::new(StatusCode::NOT_FOUND, format!("no node that answers has a client connection {shown:?}"))
     }
 
-    /// Error of a request for a hub that no node has.
+    /// Error for a hub not found at any node.
     #[must_use]
     pub(super) fn unknown_hub(hub: Option<&str>) -> Self {
         let shown: String = hub.unwrap_or_default().chars().take(HUB_MAX_CHARS).collect();
         Self::new(StatusCode::NOT_FOUND, format!("no node that answers has a hub {shown:?}"))
     }
 
-    /// Replaces the status of the answer.
+    /// Replaces the status of the response.
     #[must_use]
     pub(super) fn with_status(self, status: StatusCode) -> Self {
         Self { status, ..self }
     }
 
-    /// Adds a header to the answer.
+    /// Adds a header to the response.
     #[must_use]
     pub(super) fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
         Self { header: Some((name, value)), ..self }

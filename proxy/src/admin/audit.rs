@@ -1,13 +1,13 @@
-//! Audit log: what operators do by the admin port, who they are, and what was refused.
+//! Audit log: actions of operators through the admin port, their identity, and refusals.
 //!
 //! ```text
-//!  request ─► act of its method and path ─► guard ─► handler ─► line: act, outcome, by, from, path, detail
-//!                 └─ a change without a name: refused
+//!  request ─► action by method and path ─► guard ─► handler ─► line: act, outcome, by, from, path, detail
+//!                 └─ a change that is not listed: refused
 //! ```
 //!
-//! Every request of the API passes here, so no route can forget it: one that changes something and is not in [`ACTS`]
-//! is not served. Lines have a target of their own, [`AUDIT_TARGET`], by which a program leads them to a file. Refusals
-//! are limited in rate; acts are not, because whoever acts has shown the token.
+//! All API requests pass through here, so every route is covered: a modifying request not listed in [`ACTS`] is
+//! refused. Lines use their own target, [`AUDIT_TARGET`], so that programs can write them to a file. Refusals are
+//! rate-limited. Actions are not, because their callers have the token.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -35,19 +35,19 @@ use crate::limits::Bucket;
 use crate::metrics::Counter;
 use crate::observer::{REVOKE_OWN_PATH, SHED_PATH, STOP_PATH};
 
-/// Target of the lines of the audit log.
+/// Target of audit log lines.
 pub const AUDIT_TARGET: &str = "audit";
 
-/// Lines about refusals in a second.
+/// Maximum number of refusal lines per second.
 const REFUSALS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
-/// Bytes of a body that are looked at for details: the largest that any act takes.
+/// Bytes of a body examined for details: the maximum body of any action.
 const BODY_SEEN_BYTES: usize = 64 * 1024;
 
-/// Longest path with a query, and longest value of a detail, that a line shows, in characters.
+/// Maximum length, in characters, of a path with query and of a detail value in a line.
 const SHOWN_CHARS: usize = 300;
 
-/// Fields of bodies that are details of an act. What is announced, and tokens, are none.
+/// Body fields logged as details of an action. Announced content and tokens are excluded.
 const DETAILS: [&str; 19] = [
     "hub",
     "target",
@@ -70,7 +70,7 @@ const DETAILS: [&str; 19] = [
     "clients",
 ];
 
-/// Act of an operator.
+/// Action of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OperatorAct {
     LogIn,
@@ -79,24 +79,24 @@ pub(super) enum OperatorAct {
     Announce,
     Rebalance,
     StopRebalance,
-    /// The end of a rebalance that this node runs, for which another node asks.
+    /// Stop of this node's rebalance, requested by another node.
     StopOwnRebalance,
-    /// A part of a rebalance that another node of the fleet runs.
+    /// Step of a rebalance coordinated by another node.
     Shed,
     RevokeTokens,
-    /// A revocation for which another node asks.
+    /// Revocation requested by another node.
     RevokeTokensHere,
     ChangeLogLevels,
-    /// Follows the messages of one client, with payloads or without.
+    /// Following the messages of one client, with or without payloads.
     WatchClient,
     Record,
     Trace,
 }
 
-/// Number of routes that are acts.
+/// Number of routes with actions.
 const ROUTES: usize = 14;
 
-/// Every act, with the method and the path of its route.
+/// Every action with its method and route.
 static ACTS: [(Method, &str, OperatorAct); ROUTES] = [
     (Method::POST, "/api/login", OperatorAct::LogIn),
     (Method::POST, "/api/logout", OperatorAct::LogOut),
@@ -114,14 +114,14 @@ static ACTS: [(Method, &str, OperatorAct); ROUTES] = [
     (Method::GET, "/api/trace", OperatorAct::Trace),
 ];
 
-/// Method and path of every act.
+/// Method and path of every action.
 #[cfg(test)]
 pub(super) fn routes() -> impl Iterator<Item = (&'static Method, &'static str)> {
     ACTS.iter().map(|(method, path, _)| (method, *path))
 }
 
 impl OperatorAct {
-    /// Act of a request by its method and path.
+    /// Action of a request, by method and path.
     fn of(method: &Method, path: &str) -> Option<Self> {
         let method = if *method == Method::HEAD { &Method::GET } else { method };
         let path = path.strip_prefix(PAGE_PATH).unwrap_or(path);
@@ -129,7 +129,7 @@ impl OperatorAct {
         found.map(|(_, _, act)| *act)
     }
 
-    /// Name in lines and metrics.
+    /// Name in log lines and metrics.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::LogIn => "log_in",
@@ -149,14 +149,14 @@ impl OperatorAct {
         }
     }
 
-    /// Whether it has a line where it succeeds. A rebalance has one where an operator begins it, and its steps, one a
-    /// second, have none.
+    /// Whether a success is logged. A rebalance is logged when an operator starts it; its steps, one per second, are
+    /// not.
     fn is_told(self) -> bool {
         self != Self::Shed
     }
 }
 
-/// Whether a path is one of a route, whose segments in braces stand for any.
+/// Whether a path matches a route; segments in braces match anything.
 fn is_of_route(path: &str, route: &str) -> bool {
     let (mut segments, mut wanted) = (path.split('/'), route.split('/'));
     let are_same = wanted.by_ref().all(|wanted| {
@@ -166,17 +166,17 @@ fn is_of_route(path: &str, route: &str) -> bool {
     are_same && segments.next().is_none()
 }
 
-/// Someone who acts, as far as a request has shown it.
+/// Identity of a caller, as far as authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Actor {
-    /// A caller without a good credential.
+    /// Caller without a valid credential.
     #[default]
     Nobody,
-    /// A holder of the admin token.
+    /// Holder of the admin token.
     Token,
-    /// A log-in on the page, by its number since the node began.
+    /// Session of the page, by its number since the node started.
     Session(u64),
-    /// Another node of the fleet, which has shown the access key and asks for its operator.
+    /// Another node, authenticated by the access key and acting for its operator.
     Node,
 }
 
@@ -191,7 +191,7 @@ impl fmt::Display for Actor {
     }
 }
 
-/// Audit log of an admin port; its clones are one.
+/// Audit log of an admin port; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct AuditLog(Arc<AuditState>);
 
@@ -199,10 +199,10 @@ pub(super) struct AuditLog(Arc<AuditState>);
 struct AuditState {
     began: Instant,
     refusals: Bucket,
-    /// Refusals without a line since the last one that has one.
+    /// Refusals not logged since the last logged one.
     left_out: AtomicU64,
     counters: Arc<AuditCounters>,
-    /// Log in which acts have to be recorded before they begin.
+    /// Log that must record actions before they begin.
     required: Option<&'static dyn LogLevels>,
 }
 
@@ -214,12 +214,12 @@ pub(crate) struct AuditCounters {
 }
 
 impl AuditCounters {
-    /// Acts that were done, by name.
+    /// Successful actions, by name.
     pub(super) fn done(&self) -> impl Iterator<Item = (&'static str, u64)> {
         ACTS.iter().zip(&self.done).map(|((_, _, act), counter)| (act.name(), counter.get()))
     }
 
-    /// Requests of the API that were refused.
+    /// Number of refused API requests.
     pub(super) fn refused(&self) -> u64 {
         self.refused.get()
     }
@@ -243,7 +243,7 @@ impl AuditLog {
         let status = answer.status();
         let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         let (name, from, path) = (act.map_or("read", OperatorAct::name), seen.address(), &seen.path);
-        // Whoever has shown nothing could fill the disk.
+        // Unauthenticated callers could otherwise fill the disk.
         let may_be_said = || state.has_room();
         if is_refused && (act.is_some() || seen.has_token) {
             state.counters.refused.increment();
@@ -267,7 +267,7 @@ impl AuditLog {
 }
 
 impl AuditState {
-    /// Whether there may be a line about a caller that has shown nothing.
+    /// Whether the rate limit permits a line about an unauthenticated caller.
     fn has_room(&self) -> bool {
         let is_within = self.refusals.take(self.began.elapsed(), Duration::ZERO).is_ok();
         if !is_within {
@@ -277,8 +277,8 @@ impl AuditState {
     }
 }
 
-/// Middleware behind the guard that records an act before it begins, if acts have to be recorded, and refuses one that
-/// can't be. Log-ins come before the guard: they change nothing, and what follows them is recorded.
+/// Middleware after the guard. If actions must be recorded, it records each before it begins, and refuses it if
+/// recording fails. Log-ins precede the guard: they change nothing, and later actions are recorded.
 pub(super) async fn record_first(State(log): State<AuditLog>, request: Request, next: Next) -> Response {
     let act = OperatorAct::of(request.method(), request.uri().path()).filter(|act| act.is_told());
     let actor = request.extensions().get::<Actor>().copied().unwrap_or_default();
@@ -301,7 +301,7 @@ pub(super) async fn record_first(State(log): State<AuditLog>, request: Request, 
     next.run(request).await
 }
 
-/// Part of a request that the line shows.
+/// Part of a request shown in the log line.
 struct SeenRequest {
     caller: AdminCaller,
     has_token: bool,
@@ -310,7 +310,7 @@ struct SeenRequest {
 }
 
 impl SeenRequest {
-    /// The part of a request without its body.
+    /// Captures a request without its body.
     fn of(request: &Request) -> Self {
         let path = request.uri().path_and_query().map(|path| path.as_str().chars().take(SHOWN_CHARS).collect());
         Self {
@@ -325,7 +325,7 @@ impl SeenRequest {
         self.caller.0.map(|ip| ip.to_string()).unwrap_or_default()
     }
 
-    /// Details of the body, as JSON; empty if there are none.
+    /// Details of the body as JSON; empty if there are none.
     fn detail(&self) -> String {
         let body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(Value::Object(fields)) = serde_json::from_slice(&body) else { return String::new() };
@@ -335,7 +335,7 @@ impl SeenRequest {
     }
 }
 
-/// A value of a detail, which a long text or anything nested does not make long.
+/// Limits the length of a detail value.
 fn short_value(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(text.chars().take(SHOWN_CHARS).collect()),
@@ -344,11 +344,11 @@ fn short_value(value: Value) -> Value {
     }
 }
 
-/// Whether the caller of an act has gone. What comes before the act ends then, as the wait before its token is judged.
+/// Set when the caller disconnects. Queued work is then cancelled, such as the wait before a token check.
 #[derive(Debug, Clone, Default)]
 pub(super) struct CallerGone(pub(super) CancellationToken);
 
-/// Middleware that notes what becomes of each request of the API, and refuses changes without a name.
+/// Middleware that logs each API request and refuses unlisted changes.
 pub(super) async fn record(State(log): State<AuditLog>, request: Request, next: Next) -> Response {
     let act = OperatorAct::of(request.method(), request.uri().path());
     if act.is_none() && !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
@@ -359,7 +359,7 @@ pub(super) async fn record(State(log): State<AuditLog>, request: Request, next: 
     let mut request = if act.is_some() { request.map(|body| seen_by(body, seen.body.clone())) } else { request };
     let gone = CallerGone::default();
     request.extensions_mut().insert(gone.clone());
-    // It outlives the caller's wait only by what the act itself takes.
+    // After a disconnect, only the action itself continues.
     let _waits = gone.0.drop_guard();
     let noted = async move {
         let answer = next.run(request).await;
@@ -369,12 +369,12 @@ pub(super) async fn record(State(log): State<AuditLog>, request: Request, next: 
     if act.is_none() {
         return noted.await;
     }
-    // In a task of its own: an act is noted though its caller does not wait for the answer.
+    // Runs in its own task, so the action is logged even if the caller disconnects.
     let failed = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the act has broken off").into_response();
     tokio::spawn(noted).await.unwrap_or_else(failed)
 }
 
-/// Keeps a copy of the beginning of a body while its handler reads it.
+/// Copies the beginning of a body while its handler reads it.
 fn seen_by(body: Body, seen: Arc<Mutex<Vec<u8>>>) -> Body {
     Body::new(body.map_frame(move |frame| {
         if let Some(data) = frame.data_ref() {
@@ -521,7 +521,7 @@ mod tests {
         assert_eq!(OperatorAct::of(&Method::DELETE, "/api/announce"), None);
     }
 
-    /// Audit log that takes lines, or takes none.
+    /// Audit log that either accepts or rejects lines.
     #[derive(Debug)]
     struct RequiredLog {
         is_full: bool,

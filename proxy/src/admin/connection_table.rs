@@ -1,12 +1,12 @@
-//! Connections of the admin port: bounded, overall and by address, and new ones are served first.
+//! Connections of the admin port: limited in total and per address, with priority for new ones.
 //!
 //! ```text
-//!  accepted ─► waits for a request ─► request under way ─► answer leaves ─► waits …
-//!                 ▲ displaced first        ▲ then this          ▲ never
+//!  accepted ─► waits for a request ─► request in flight ─► response being sent ─► waits …
+//!                 ▲ displaced first       ▲ second             ▲ never
 //! ```
 //!
-//! A probe asks as soon as it is connected. So when there is no room, the one that has waited longest makes it:
-//! half-sent heads cost their sender a connection each, and nobody else an answer.
+//! A probe sends its request immediately after connecting. If the table is full, the longest waiting connection is
+//! therefore closed: incomplete heads cost their senders connections, but don't affect others.
 
 use std::net::IpAddr;
 
@@ -17,17 +17,18 @@ use crate::bounded::{Lease, LeaseTable, Leases};
 /// Maximum number of connections to the admin port.
 pub(super) const CONNECTIONS_MAX: usize = 256;
 
-/// Maximum number of those of one address: others keep room, and a browser with a few pages needs no more.
+/// Maximum number of connections per address. This leaves room for other addresses, and suffices for a browser with
+/// several pages.
 pub(super) const PER_ADDRESS_MAX: usize = 64;
 
-/// Phase of a connection, in the order in which connections are displaced.
+/// Phase of a connection, in order of displacement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
-    /// It waits for a request, its first or another one.
+    /// Waiting for the first or next request.
     Waiting,
-    /// A request is under way; its body may be missing.
+    /// A request is in flight, possibly without its body.
     Asking,
-    /// The answer has begun, and may be an event stream.
+    /// The response has begun, possibly an event stream.
     Answering,
 }
 
@@ -42,11 +43,11 @@ pub(super) struct AdminConnection {
     since: Instant,
 }
 
-/// Permit of one connection; dropping it returns it.
+/// Permit of one connection, returned on drop.
 pub(super) type ConnectionPermit = Lease<AdminConnection>;
 
 impl ConnectionTable {
-    /// Takes a permit for a new connection; another one may be displaced for it. `None` if none can be.
+    /// Takes a permit for a new connection, displacing another if needed. `None` if none can be displaced.
     pub(super) fn take(&self, address: IpAddr) -> Option<ConnectionPermit> {
         let address = address.to_canonical();
         let new = AdminConnection { address, phase: Phase::Waiting, since: Instant::now() };
@@ -59,14 +60,14 @@ impl ConnectionTable {
     }
 }
 
-/// The connection of these that is needed least; `None` if all of them are being answered.
+/// The connection to displace first; `None` if all are sending responses.
 fn least_needed(connections: &LeaseTable<AdminConnection>, of: impl Fn(&AdminConnection) -> bool) -> Option<u64> {
     let candidates = connections.iter().filter(|(_, open)| open.phase != Phase::Answering && of(open));
     candidates.min_by_key(|(_, open)| (open.phase, open.since)).map(|(number, _)| number)
 }
 
 impl ConnectionPermit {
-    /// Notes what the connection does now.
+    /// Sets the current phase of the connection.
     pub(super) fn enter(&self, phase: Phase) {
         self.update(|open| (open.phase, open.since) = (phase, Instant::now()));
     }

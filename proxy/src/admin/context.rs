@@ -1,4 +1,4 @@
-//! State that the handlers of page and API share.
+//! State shared by the handlers of page and API.
 
 use super::guard::Guard;
 use crate::config::LogLevels;

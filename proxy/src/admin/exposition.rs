@@ -1,6 +1,6 @@
-//! Metrics in the text format of Prometheus, summed over the shards when they are read.
+//! Metrics in the Prometheus text format, summed over the shards on reading.
 //!
-//! Most are declared where they are counted (`metrics`). Here stand those whose numbers are looked up.
+//! Most metrics are declared where they are counted (`metrics`). Those declared here are looked up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +27,7 @@ use crate::shard::Shared;
 use crate::telemetry::ExportCounters;
 use crate::upstream::Hub;
 
-/// Label of hubs that share one set of counters. No hub has this name.
+/// Label of hubs with shared counters. Not a valid hub name.
 const OTHER_HUBS: &str = "(others)";
 
 metric_rows! {
@@ -131,16 +131,16 @@ metric_rows! {
 pub struct MetricEntry {
     /// Name of the family.
     pub name: &'static str,
-    /// Help text, as `/metrics` has it.
+    /// Help text, as in `/metrics`.
     pub help: &'static str,
-    /// Labels with their values, as far as these are known beforehand.
+    /// Labels with their values, as far as known in advance.
     pub labels: BTreeMap<&'static str, BTreeSet<String>>,
 }
 
-/// Writes all metrics of a node.
+/// Renders all metrics of a node.
 ///
 /// # Errors
-/// When a family has no name, which a test rules out.
+/// If a family has no name, which a test excludes.
 pub(super) fn render(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounters) -> prometheus::Result<String> {
     TextEncoder::new().encode_to_string(&families(readiness, fleet, admin))
 }
@@ -173,12 +173,12 @@ pub(crate) fn families(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounte
     all
 }
 
-/// Returns all metrics of nodes, those included that come only where a feature is in use.
+/// Returns all metrics of a node, including those of unused features.
 #[must_use]
 pub fn metric_entries() -> Vec<MetricEntry> {
     let mut families = Families::default();
     let (counters, hub) = (Counters::default(), HubCounters::default());
-    // Only causes that came are shown.
+    // Only causes that occurred are shown.
     for causes in [&counters.requests_refused, &counters.sockets_refused, &hub.refused] {
         causes.count(Cause::Unnamed);
     }
@@ -220,7 +220,7 @@ fn node(shared: &Shared, is_ready: bool, families: &mut Families) {
     families.add(&RELAYS_DISPLACED, &[], shared.limits.relays.displaced());
 }
 
-/// Clients of each hub; hubs that share one set of counters are one row.
+/// Clients of each hub; hubs with shared counters form one row.
 fn clients(shared: &Shared, families: &mut Families) {
     let living = shared.hubs.living();
     let (counted, others): (Vec<_>, Vec<_>) =
@@ -231,7 +231,7 @@ fn clients(shared: &Shared, families: &mut Families) {
     clients_of(&others, OTHER_HUBS, shared, families);
 }
 
-/// Clients of hubs of one set: their number by transport and protocol, causes of their close, messages.
+/// Clients of hubs with shared counters: number by transport and protocol, close causes, messages.
 fn clients_of(hubs: &[&Hub], name: &str, shared: &Shared, families: &mut Families) {
     let Some(first) = hubs.first() else { return };
     let counters: Vec<_> = shared.counters().iter().map(|counters| counters.hub(first.index().get())).collect();
@@ -247,7 +247,7 @@ fn clients_of(hubs: &[&Hub], name: &str, shared: &Shared, families: &mut Familie
     }
 }
 
-/// Combinations of transport and protocol that clients of one of the hubs can have.
+/// Combinations of transport and protocol possible for any of the hubs.
 fn combinations(hubs: &[&Hub]) -> impl Iterator<Item = (Transport, ClientProtocol)> {
     let protocols = ClientProtocol::ALL.into_iter().map(|(protocol, _)| protocol);
     let all = protocols.flat_map(|protocol| Transport::ALL.map(|transport| (transport, protocol)));
@@ -256,7 +256,7 @@ fn combinations(hubs: &[&Hub]) -> impl Iterator<Item = (Transport, ClientProtoco
 
 fn can_have(hub: &Hub, transport: Transport, protocol: ClientProtocol) -> bool {
     let is_raw = hub.settings().kind == EndpointKind::Raw;
-    // Server-sent events are text, and only dial-in leads to circuits of Blazor.
+    // Server-sent events are text only, and Blazor circuits require dial-in.
     is_raw == (protocol == ClientProtocol::Raw)
         && match protocol {
             ClientProtocol::BlazorPack => {
@@ -272,7 +272,7 @@ fn links(shared: &Shared, families: &mut Families) {
     let most = shared.settings.links.ring_max_bytes;
     let mut served: BTreeMap<String, bool> = BTreeMap::new();
     for hub in shared.hubs.living().iter() {
-        // Of two hubs of one name, one is of dial-in.
+        // Of two hubs with this name, one uses dial-in.
         *served.entry(hub.name().to_owned()).or_default() |= hub.is_served();
         for pool in hub.pools().iter() {
             let labels = [hub.name(), pool.app().name.as_str()];
@@ -288,7 +288,7 @@ fn links(shared: &Shared, families: &mut Families) {
     }
 }
 
-/// Nodes of the fleet as this one sees them, itself included.
+/// Nodes of the fleet as seen by this one, including itself.
 fn nodes(own: MemberState, fleet: &Fleet, families: &mut Families) {
     let members = fleet.members();
     let now_ms = members.now_ms();
@@ -302,7 +302,7 @@ fn nodes(own: MemberState, fleet: &Fleet, families: &mut Families) {
     families.add(&FLEET_SHARED_NAMES, &[], members.shared_names().len() as u64);
 }
 
-/// Rules of the operator, by their labels.
+/// Rules of the operator, by label.
 fn rules(shared: &Shared, families: &mut Families) {
     let counters = shared.hubs.rule_counters();
     by_rule(&ROUTE_MATCHES, &counters.routes, families);
@@ -318,7 +318,7 @@ fn by_rule(row: &MetricRow, counters: &LabelledCounters<Counter>, families: &mut
     }
 }
 
-/// Webhooks, by hub; nothing on a node without any.
+/// Webhooks by hub, if any are configured.
 fn webhooks(shared: &Shared, families: &mut Families) {
     if shared.settings.webhooks.rules.is_empty() {
         return;
@@ -332,7 +332,7 @@ fn webhooks(shared: &Shared, families: &mut Families) {
     families.add(&WEBHOOK_CLIENTS, &[], webhooks.clients() as u64);
 }
 
-/// CPU, memory and descriptors of this process, where the system reports them.
+/// CPU, memory and descriptors of this process, if the system reports them.
 fn process() -> Vec<MetricFamily> {
     #[cfg(target_os = "linux")]
     let mut families = ProcessCollector::for_self().collect();

@@ -1,20 +1,20 @@
-//! Guard of the admin port: which requests may read, and which may act.
+//! Guard of the admin port: read and write permissions of requests.
 //!
 //! ```text
-//!                         no token                      the admin token, or the cookie of a session
+//!                         no token                      admin token, or session cookie
 //!  /healthz               yes                           yes
 //!  /readyz, /startupz     yes                           yes
-//!  /metrics               unless it has a token         yes
+//!  /metrics               unless a token is set         yes
 //!  page and /api, read    only on a loopback address    yes
 //!  /api, act              no                            yes
 //! ```
 //!
-//! Beyond this machine page and API are not served at all without an admin token. On it a page of another site must not
-//! read through a name that it made resolve to this node: so a request without a token has to name a loopback host, for
-//! all but `/healthz`, and `/startupz` of a node that was ready, which tell nothing.
+//! On a non-loopback address, page and API are not served without an admin token. On a loopback address, a page of
+//! another site must not gain access through DNS rebinding: a request without a token must name a loopback host.
+//! Exceptions are `/healthz`, and `/startupz` once ready, which reveal nothing.
 //!
-//! Wrong tokens are counted, logged once a minute, and throttled: beyond a limit each token of that address waits
-//! before it is compared. The right one is never refused.
+//! Wrong tokens are counted, logged once a minute and throttled: above a limit, every token from that address is
+//! delayed before the comparison. A correct token is never refused.
 
 use std::sync::Arc;
 
@@ -39,15 +39,15 @@ use crate::fleet::FromNode;
 use crate::limits::AuthThrottle;
 use crate::net::address::is_loopback_host;
 
-/// Reachability of the admin port, as far as its address tells.
+/// Reachability of the admin port, judged by its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exposure {
-    /// From this machine alone.
+    /// Only from this machine.
     Loopback,
     Network,
 }
 
-/// Guard of the admin port; its clones are one.
+/// Guard of the admin port; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Guard(Arc<GuardRules>);
 
@@ -58,7 +58,7 @@ struct GuardRules {
     metrics_token: Option<AdminToken>,
     sessions: Sessions,
     throttle: AuthThrottle,
-    /// Moment since which the throttle counts.
+    /// Start of the throttle's clock.
     began: Instant,
     counters: Arc<AdminCounters>,
 }
@@ -71,7 +71,7 @@ enum Credential<'a> {
 }
 
 impl Guard {
-    /// Takes its rules from the settings of this node.
+    /// Creates the guard from the node's settings.
     #[must_use]
     pub(super) fn new(exposure: Exposure, settings: &AdminSettings, node: &str, counters: Arc<AdminCounters>) -> Self {
         let (token, metrics_token) = (settings.token.clone(), settings.metrics_token.clone());
@@ -79,7 +79,7 @@ impl Guard {
         Self(Arc::new(GuardRules { exposure, token, metrics_token, sessions, throttle, began, counters }))
     }
 
-    /// Whether there is an admin token, so that somebody can act.
+    /// Whether an admin token is set, which permits actions.
     #[must_use]
     pub(super) fn has_token(&self) -> bool {
         self.0.token.is_some()
@@ -88,7 +88,7 @@ impl Guard {
     /// Checks that page and API are served.
     ///
     /// # Errors
-    /// When they are not, because the port is exposed and has no token.
+    /// If the port is not loopback and has no token.
     pub(super) fn check_served(&self) -> Result<(), ApiError> {
         match (self.0.exposure, &self.0.token) {
             (Exposure::Network, None) => Err(ApiError::new(
@@ -99,15 +99,15 @@ impl Guard {
         }
     }
 
-    /// Returns the access of a request with these headers.
+    /// Returns the permissions of a request with these headers.
     ///
     /// # Errors
-    /// When it may not even read.
+    /// If it has no read permission.
     pub(super) async fn access(&self, headers: &HeaderMap, caller: AdminCaller) -> Result<Access, ApiError> {
         self.access_and_end(headers, caller).await.map(|(access, _)| access)
     }
 
-    /// Returns the access of a request, and the end of the session that gives it.
+    /// Returns the permissions of a request, and the end of its session, if any.
     async fn access_and_end(
         &self,
         headers: &HeaderMap,
@@ -129,7 +129,7 @@ impl Guard {
         }
     }
 
-    /// Checks that a token is one of these. An address that has guessed waits before, whether it is right or wrong.
+    /// Checks a token against the valid ones. An address that has guessed is delayed first, for correct tokens too.
     async fn check_token(&self, given: &str, right: &[&AdminToken], caller: AdminCaller) -> Result<(), ApiError> {
         let (GuardRules { throttle, counters, began, .. }, AdminCaller(address)) = (&*self.0, caller);
         let wait = throttle.wait(address, began.elapsed());
@@ -153,11 +153,10 @@ impl Guard {
         Err(unauthorized(text))
     }
 
-    /// Checks that a request for readiness or metrics does not come by a name that leads here by a trick. A request
-    /// without `Host` is no browser's.
+    /// Protects readiness and metrics against DNS rebinding. Requests without `Host` don't come from browsers.
     ///
     /// # Errors
-    /// When the port is this machine's alone, and the host is not.
+    /// If the port is loopback and the host is not.
     pub(super) fn check_host(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let is_local = self.0.exposure == Exposure::Loopback;
         if is_local && headers.contains_key(HOST) && !names_this_machine(headers) {
@@ -166,7 +165,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Counts a request for a host of another machine, and returns its refusal.
+    /// Counts a request for another machine's host and returns its refusal.
     fn foreign_host(&self) -> ApiError {
         self.0.counters.foreign_host.increment();
         let text = "Host names no loopback address: without --admin-token this is for this machine alone";
@@ -176,7 +175,7 @@ impl Guard {
     /// Checks that a request may read metrics.
     ///
     /// # Errors
-    /// When it has neither token.
+    /// If it has neither of the two tokens.
     pub(super) async fn check_metrics(&self, headers: &HeaderMap, caller: AdminCaller) -> Result<(), ApiError> {
         let GuardRules { token, metrics_token: wanted, .. } = &*self.0;
         let of_admins = token.as_ref().map(AdminTokenInForce::load);
@@ -186,7 +185,7 @@ impl Guard {
                 self.check_token(given, &right, caller).await.map_err(|_| metrics_unauthorized())
             }
             None if wanted.is_some() => Err(metrics_unauthorized()),
-            // The right token opens them by any name; a page that was led here has none.
+            // A correct token permits any host name; a DNS rebinding page has no token.
             Some(given) if token.is_some() && self.check_host(headers).is_err() => {
                 self.check_token(given, &right, caller).await
             }
@@ -209,15 +208,15 @@ impl Guard {
             return Err(ApiError::new(StatusCode::FORBIDDEN, text));
         }
         access.to_act()?;
-        // The cookie goes along with whatever a page of the same site sends, and all ports of a host are one site.
+        // Browsers send the cookie with any request from the same site, which includes all ports of the host.
         check_page(headers)?;
         Ok((access, end))
     }
 
-    /// Exchanges the admin token for the cookie of a session.
+    /// Exchanges the admin token for a session cookie.
     ///
     /// # Errors
-    /// When the token is wrong, the node has none, or another page asks.
+    /// If the token is wrong or not configured, or the request comes from another page.
     pub(super) async fn log_in(
         &self,
         headers: &HeaderMap,
@@ -237,7 +236,7 @@ impl Guard {
     /// Ends the session of a request.
     ///
     /// # Errors
-    /// When another page asks.
+    /// If the request comes from another page.
     pub(super) fn log_out(&self, headers: &HeaderMap) -> Result<Response, ApiError> {
         self.check_served()?;
         check_page(headers)?;
@@ -252,13 +251,12 @@ impl Guard {
     }
 }
 
-/// Middleware that refuses requests without access; behind it a request carries its [`Access`], and the [`SessionEnd`]
-/// if it has that from a session.
+/// Middleware that refuses unauthorized requests and attaches [`Access`], and [`SessionEnd`] for sessions.
 pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let caller = AdminCaller::of(request.extensions());
     let is_node = request.extensions().get::<FromNode>().is_some();
     let access = match request.extensions().get::<FromNode>() {
-        // The other node has checked who asks it.
+        // The other node has authenticated its caller.
         Some(FromNode) => Ok((Access::Act, None)),
         None => {
             let CallerGone(gone) = request.extensions().get().cloned().unwrap_or_default();
@@ -293,7 +291,7 @@ fn metrics_unauthorized() -> ApiError {
     unauthorized("this needs the token of --metrics-token, as Authorization: Bearer")
 }
 
-/// Checks that a request comes from a page of this node, or from no page.
+/// Checks that a request comes from this node's page, or not from a page.
 fn check_page(headers: &HeaderMap) -> Result<(), ApiError> {
     match is_own_page(headers) {
         true => Ok(()),
@@ -309,7 +307,7 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
     headers.get(HOST).and_then(|host| host.to_str().ok()).is_some_and(is_loopback_host)
 }
 
-/// Whether a request comes from a page of this node. Browsers name the page that sends it; other clients name none.
+/// Whether a request comes from this node's page. Browsers send the origin; other clients send none.
 fn is_own_page(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(ORIGIN) else { return true };
     let origin = origin.to_str().ok().and_then(|text| text.parse::<Uri>().ok());

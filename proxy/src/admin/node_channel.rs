@@ -1,4 +1,4 @@
-//! Channels of other nodes at the admin port: greetings, node links and the API, for holders of the fleet's key alone.
+//! Channels of other nodes at the admin port: greetings, node links and the API, for holders of the fleet's key.
 
 use std::sync::Arc;
 
@@ -23,13 +23,13 @@ struct NodeChannelRoute {
     counters: Arc<AdminCounters>,
 }
 
-/// Route at which channels are opened, to these routes.
+/// Route that opens channels to these inner routes.
 pub(super) fn router(keys: AccessKeys, inside: Router, counters: Arc<AdminCounters>) -> Router {
     let route = NodeChannelRoute { keys, hellos: HelloTable::default(), inside, counters };
     Router::new().route(CHANNEL_PATH, get(open)).with_state(route)
 }
 
-/// Opens a channel to a node that has one of our keys. Others learn that there is nothing.
+/// Opens a channel for a node that has a matching key. Others get a 404.
 async fn open(State(route): State<NodeChannelRoute>, mut request: Request) -> Response {
     let NodeChannelRoute { keys, hellos, inside, counters } = route;
     let mut extensions = Extensions::new();

@@ -1,4 +1,4 @@
-//! The observer page: plain HTML, CSS and JavaScript inside the binary. It uses the API as any other client does.
+//! The observer page: static HTML, CSS and JavaScript in the binary. It uses the public API.
 
 use axum::Router;
 use axum::extract::State;
@@ -14,7 +14,7 @@ use super::api_error::ApiError;
 use super::context::AdminContext;
 use super::page_path::PAGE_PATH;
 
-/// Content security policy: everything comes from this node, and nothing else is loaded, framed or sent anywhere.
+/// Content security policy: allows only content of this node, and no framing or requests elsewhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -22,7 +22,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Files that the page loads: path, content type, text.
+/// Files loaded by the page: path, content type, text.
 const ASSETS: [(&str, &str, &str); 14] = [
     ("/page/style.css", CSS, include_str!("page/style.css")),
     ("/page/login.js", SCRIPT, include_str!("page/login.js")),
@@ -40,17 +40,17 @@ const ASSETS: [(&str, &str, &str); 14] = [
     ("/page/trace.js", SCRIPT, include_str!("page/trace.js")),
 ];
 
-/// Routes of the page and of the files that it loads.
+/// Routes of the page and its files.
 pub(super) fn router() -> Router<AdminContext> {
     let page = Router::new().route("/", get(page)).route(&format!("{PAGE_PATH}/"), get(page));
-    // URLs are relative to the page, which is at both places.
+    // URLs are relative, because the page has two paths.
     ASSETS.into_iter().fold(page, |router, (path, kind, text)| {
         let file = || get(async move |State(context): State<AdminContext>| asset(&context, kind, text));
         router.route(path, file()).route(&format!("{PAGE_PATH}{path}"), file())
     })
 }
 
-/// Serves the page; a request that needs the token first gets a form for it.
+/// Serves the page, or a log-in form if a token is needed first.
 async fn page(State(context): State<AdminContext>, caller: AdminCaller, headers: HeaderMap) -> Response {
     match context.guard.access(&headers, caller).await {
         Ok(_) => text(HTML, include_str!("page/index.html")).into_response(),
@@ -67,12 +67,11 @@ fn asset(context: &AdminContext, kind: &'static str, content: &'static str) -> R
 }
 
 fn text(kind: &'static str, content: &'static str) -> impl IntoResponse {
-    // So the page of an old version never shows a node that was updated.
+    // Prevents the browser from showing an old version's page after an update.
     ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], content)
 }
 
-/// Adds the headers that keep a browser from doing more with an answer than showing it: to answers of the API as well,
-/// because they hold texts that clients have chosen.
+/// Adds security headers. API responses get them too, because they contain text chosen by clients.
 pub(super) async fn secure(response: Response) -> impl IntoResponse {
     let headers = [
         (CONTENT_SECURITY_POLICY, POLICY),

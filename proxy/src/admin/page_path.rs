@@ -1,4 +1,4 @@
-//! Path of the observer page and of the API that it uses.
+//! Path of the observer page and its API.
 
-/// Path of the page: below the prefix that no app server gets a client's request for.
+/// Path of the page, below the prefix never passed through to app servers.
 pub(super) const PAGE_PATH: &str = "/.trunkline/observer";

@@ -1,5 +1,4 @@
-//! Parameters of requests, from query and body. What is unknown, twice, too long or out of range is refused by its
-//! name.
+//! Request parameters from query and body. Unknown, duplicate, oversized and out-of-range ones are rejected by name.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -11,13 +10,13 @@ use trunkline_protocol::json_text::JsonText;
 
 use super::api_error::ApiError;
 
-/// Largest body of a request.
+/// Maximum body of a request.
 pub(super) const BODY_MAX_BYTES: usize = 4 * 1024;
 
-/// Longest name of a hub, group, user or node.
+/// Maximum length of the name of a hub, group, user or node.
 pub(super) const NAME_MAX_CHARS: usize = 1_000;
 
-/// Nodes that a request is about.
+/// Nodes covered by a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
     /// This node and its peers.
@@ -30,7 +29,7 @@ pub(super) enum Scope {
 pub(super) struct QueryParameters(BTreeMap<String, String>);
 
 impl QueryParameters {
-    /// Reads the query of a request.
+    /// Parses the query of a request.
     pub(super) fn read(uri: &Uri) -> Result<Self, ApiError> {
         let mut all = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
@@ -53,7 +52,7 @@ impl QueryParameters {
         number.map(Some).ok_or_else(|| ApiError::field(name, &format!("must be a number from {least} to {most}")))
     }
 
-    /// Takes a value that parses itself; its error continues the name of the parameter.
+    /// Takes a value with its own parser; the error text is worded to follow the parameter's name.
     pub(super) fn parsed<T: FromStr<Err = &'static str>>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
         let Some(text) = self.0.remove(name) else { return Ok(None) };
         text.parse().map(Some).map_err(|problem| ApiError::field(name, problem))
@@ -67,12 +66,12 @@ impl QueryParameters {
         known.ok_or_else(|| ApiError::field(name, &format!("must be {first} or {second}")))
     }
 
-    /// Takes the nodes that the request is about: the fleet, unless told otherwise.
+    /// Takes the scope; the fleet by default.
     pub(super) fn scope(&mut self) -> Result<Scope, ApiError> {
         Ok(if self.word("scope", ["fleet", "node"])? == "node" { Scope::Node } else { Scope::Fleet })
     }
 
-    /// Requires that nothing is left.
+    /// Rejects parameters that were not taken.
     pub(super) fn end(self) -> Result<(), ApiError> {
         match self.0.into_keys().next() {
             Some(name) => Err(ApiError::field(&name, "is no parameter here")),
@@ -86,7 +85,7 @@ impl QueryParameters {
 pub(super) struct BodyFields(BTreeMap<String, JsonText>);
 
 impl BodyFields {
-    /// Reads a body; an empty one has no fields.
+    /// Parses a body; an empty body has no fields.
     pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
         if !is_json(headers) {
             let text = "the body must be JSON, with Content-Type: application/json";
@@ -111,13 +110,13 @@ impl BodyFields {
         }
     }
 
-    /// Takes a text of limited length that has to be there.
+    /// Takes a required text of limited length.
     pub(super) fn required_text(&mut self, name: &str, most_chars: usize) -> Result<String, ApiError> {
         let text = self.text(name, most_chars)?.filter(|text| !text.is_empty());
         text.ok_or_else(|| ApiError::field(name, "is missing"))
     }
 
-    /// Takes a name of limited length, which is not empty if it is there.
+    /// Takes an optional non-empty name of limited length.
     pub(super) fn name(&mut self, name: &str, most_chars: usize) -> Result<Option<String>, ApiError> {
         match self.text(name, most_chars)? {
             Some(text) if text.is_empty() => Err(ApiError::field(name, "must not be empty")),
@@ -125,14 +124,14 @@ impl BodyFields {
         }
     }
 
-    /// Takes a whole number within bounds.
+    /// Takes an integer within bounds.
     pub(super) fn number(&mut self, name: &str, least: u64, most: u64) -> Result<Option<u64>, ApiError> {
         let Some(value) = self.value(name).filter(|value| !value.is_null()) else { return Ok(None) };
         let number = value.as_u64().filter(|number| (least..=most).contains(number));
         number.map(Some).ok_or_else(|| ApiError::field(name, &format!("must be a number from {least} to {most}")))
     }
 
-    /// Takes `true` or `false`; the latter where it is missing.
+    /// Takes a boolean; `false` if missing.
     pub(super) fn flag(&mut self, name: &str) -> Result<bool, ApiError> {
         match self.value(name) {
             None | Some(Value::Null) => Ok(false),
@@ -158,7 +157,7 @@ impl BodyFields {
         self.0.remove(name).map(JsonText::into_value)
     }
 
-    /// Requires that nothing is left.
+    /// Rejects fields that were not taken.
     pub(super) fn end(self) -> Result<(), ApiError> {
         match self.0.into_iter().next() {
             Some((name, _)) => Err(ApiError::field(&name, "is no field here")),
@@ -175,7 +174,7 @@ fn checked(name: &str, text: String, most_chars: usize) -> Result<String, ApiErr
     Ok(text)
 }
 
-/// Whether a body is declared as JSON; a form of another site can't declare that.
+/// Whether a body is declared as JSON, which a cross-site form can't do.
 fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))

@@ -1,4 +1,4 @@
-//! Probes of load balancers and of Prometheus: health, readiness, metrics.
+//! Probes of load balancers and Prometheus: health, readiness, metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,14 +24,14 @@ struct ProbeState {
     fleet: Fleet,
     guard: Guard,
     counters: Arc<AdminCounters>,
-    /// Set when the node was found ready for the first time.
+    /// Set when the node first became ready.
     was_ready: Arc<AtomicBool>,
 }
 
 /// Routes of the probes.
 pub(super) fn router(readiness: Readiness, fleet: Fleet, guard: Guard, counters: Arc<AdminCounters>) -> Router {
     Router::new()
-        // Load balancers ask by OPTIONS, too: HAProxy does unless it is given a method.
+        // Some load balancers use OPTIONS, such as HAProxy by default.
         .route("/healthz", get(|| async { "ok\n" }).options(|| async { "ok\n" }))
         .route("/readyz", get(ready).options(ready))
         .route("/startupz", get(started))
@@ -51,7 +51,7 @@ async fn ready(State(probes): State<ProbeState>, headers: HeaderMap) -> Result<R
     Ok((StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", reasons.join("\n"))).into_response())
 }
 
-/// Answers as `/readyz` until the node is ready for the first time, then always 200.
+/// Responds like `/readyz` until the node is first ready, then always 200.
 async fn started(probes: State<ProbeState>, headers: HeaderMap) -> Result<Response, ApiError> {
     match probes.was_ready.load(Ordering::Relaxed) {
         true => Ok("ok\n".into_response()),

@@ -1,10 +1,9 @@
-//! Sessions of the observer page: random ids in exchange for the admin token, which this node remembers.
+//! Sessions of the observer page: random ids, stored by this node, in exchange for the admin token.
 //!
-//! A session is an entry in the list of the node that made it, and nothing is signed. So it is good at no other node,
-//! tells nothing of the token, and ends with log-out, with its time, with the token that began it, or with the node.
+//! A session is an unsigned entry in its node's list. It is therefore invalid at other nodes, reveals nothing about the
+//! token, and ends with log-out, expiry, replacement of the token, or the node.
 //!
-//! Its cookie goes to the paths of the page alone: cookies know no port, and an app on the same host has paths of its
-//! own.
+//! The cookie is limited to the page's paths: cookies ignore ports, and an app on the same host has its own paths.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,25 +27,25 @@ use crate::auth::ADMIN_COOKIE;
 /// Lifetime of a session: a working day.
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
-/// Maximum number of open sessions; one more ends the oldest.
+/// Maximum number of open sessions. A further one ends the oldest.
 const SESSIONS_MAX: usize = 64;
 
-/// Header by which browsers tell whether a page of the same origin asks.
+/// Header by which browsers indicate the requesting site.
 const FETCH_SITE: &str = "sec-fetch-site";
 
-/// Header with the path below which a proxy serves the page.
+/// Header with the path prefix at which a proxy serves the page.
 const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
 
-/// Limit of that path.
+/// Maximum length of the path prefix.
 const PREFIX_MAX_BYTES: usize = 256;
 
-/// Open sessions of this node; its clones share one list.
+/// Open sessions of this node; clones share the list.
 #[derive(Debug, Clone)]
 pub(super) struct Sessions {
     cookie_name: Arc<str>,
-    /// Sessions, the oldest first.
+    /// Open sessions, oldest first.
     open: Arc<Mutex<Vec<Session>>>,
-    /// Sessions that have begun so far.
+    /// Number of sessions started so far.
     begun: Arc<AtomicU64>,
 }
 
@@ -56,7 +55,7 @@ struct Session {
     end: SessionEnd,
 }
 
-/// End of a session, for streams that it has opened.
+/// End of a session, for its open streams.
 #[derive(Debug, Clone)]
 pub(super) struct SessionEnd {
     revoked: CancellationToken,
@@ -65,7 +64,7 @@ pub(super) struct SessionEnd {
 }
 
 impl SessionEnd {
-    /// Number of the session since the node began, for people.
+    /// Number of the session since the node started, for people.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
@@ -84,12 +83,12 @@ impl SessionEnd {
 }
 
 impl Sessions {
-    /// Returns the empty list of a node. Its name is a part of the cookie's, because nodes on one host share cookies.
+    /// Creates an empty list. The cookie name includes the node's name, because nodes on one host share cookies.
     pub(super) fn new(node: &str) -> Self {
         Self { cookie_name: format!("{ADMIN_COOKIE}_{node}").into(), open: Arc::default(), begun: Arc::default() }
     }
 
-    /// Answers a log-in with the cookie of a new session, which ends with its token at the latest.
+    /// Responds to a log-in with the cookie of a new session, which ends when its token is replaced.
     pub(super) fn begin(&self, token_replaced: &CancellationToken, headers: &HeaderMap) -> Response {
         let (id, revoked) = (random_id(), token_replaced.child_token());
         let mut open = self.open();
@@ -105,7 +104,7 @@ impl Sessions {
         answer
     }
 
-    /// Answers a log-out: ends the sessions of a request, and removes the cookie.
+    /// Responds to a log-out: ends the sessions of the request and removes the cookie.
     pub(super) fn end(&self, headers: &HeaderMap) -> Response {
         let mut actor = Actor::Nobody;
         self.open().retain(|session| {
@@ -121,10 +120,9 @@ impl Sessions {
         answer
     }
 
-    /// Returns the end of the session that a request belongs to, if it carries the cookie of an open one.
+    /// Returns the end of the session of a request, if its cookie belongs to an open one.
     ///
-    /// An old cookie counts as none: then the page asks to log in. So does one that a page of another origin sends
-    /// along.
+    /// Stale cookies are ignored, so the page shows the log-in form. Cookies in cross-origin requests are ignored, too.
     pub(super) fn find(&self, headers: &HeaderMap) -> Option<SessionEnd> {
         let is_other_page = |site: &HeaderValue| !matches!(site.as_bytes(), b"same-origin" | b"none");
         if headers.get_all(FETCH_SITE).iter().any(is_other_page) {
@@ -135,7 +133,7 @@ impl Sessions {
         found.find(|session| !session.end.has_come()).map(|session| session.end.clone())
     }
 
-    /// Returns the values of the session cookies of a request.
+    /// Returns the session cookies of a request.
     fn ids<'a>(&self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a str> {
         let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
         let pairs = cookies.flat_map(|all| all.split(';')).filter_map(|one| one.trim().split_once('='));
@@ -146,7 +144,7 @@ impl Sessions {
         let (name, prefix, seconds) = (&self.cookie_name, prefix(headers), lifetime.as_secs());
         let cookie = format!("{name}={value}; Path={prefix}{PAGE_PATH}/; HttpOnly; SameSite=Strict; Max-Age={seconds}");
         let mut response = Json(json!({ "access": access })).into_response();
-        // Neither ids nor names of nodes have a character that a header can't carry.
+        // Session ids and node names contain only valid header characters.
         if let Ok(cookie) = HeaderValue::from_str(&cookie) {
             response.headers_mut().insert(SET_COOKIE, cookie);
         }
@@ -159,8 +157,8 @@ impl Sessions {
     }
 }
 
-/// Path below which the page is served, as it says itself, or a proxy in front. A caller can only keep
-/// its own cookie from coming back.
+/// Path prefix of the page, as stated by the page itself or a proxy. A forged value only breaks the caller's own
+/// cookie.
 fn prefix(headers: &HeaderMap) -> &str {
     let is_path = |text: &&str| {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%".contains(&byte);
@@ -182,7 +180,7 @@ mod tests {
         texts.iter().map(|text| (COOKIE, text.parse().unwrap())).collect()
     }
 
-    /// Begins a session; returns name and value of its cookie.
+    /// Starts a session; returns name and value of its cookie.
     fn begun(sessions: &Sessions) -> String {
         let cookie = sessions.begin(&CancellationToken::new(), &HeaderMap::new()).headers()[SET_COOKIE]
             .to_str()

@@ -19,7 +19,7 @@ metered! {
 }
 
 metered! {
-    /// Counters of the requests to the REST data plane, by how they were answered.
+    /// Counters of REST data plane requests, by response.
     pub(crate) struct RestCounters {
         #[metric("trunkline_rest_requests_total", "Requests to the REST data plane, by outcome.")]
         requests: RestRequestCounters,
@@ -32,7 +32,7 @@ metered! {
 }
 
 impl RestCounters {
-    /// Counts a request that was answered with this status.
+    /// Counts a request by the status of its response.
     pub(crate) fn answered(&self, status: StatusCode) {
         let outcome = match status {
             StatusCode::NOT_FOUND => RestOutcome::Absent,

@@ -1,10 +1,10 @@
-//! Counters and gauges: relaxed atomics.
+//! Counters and gauges, implemented as relaxed atomics.
 //!
-//! A relaxed atomic that only one thread writes costs about as much as a plain number.
+//! A relaxed atomic with a single writing thread costs about as much as a plain number.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Number that only grows.
+/// Number that never decreases.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -17,8 +17,8 @@ impl Counter {
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
-    /// Adds `amount` on the only thread that writes this counter. It costs as much as adding to a plain number, where
-    /// [`add`](Self::add) would lock its memory: for what is counted with each message.
+    /// Adds `amount`. Only for the single thread that writes this counter: it costs as much as a plain addition,
+    /// whereas [`add`](Self::add) is a locked instruction. Used for per-message counts.
     pub(crate) fn add_alone(&self, amount: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
     }
@@ -29,18 +29,18 @@ impl Counter {
     }
 }
 
-/// Number that goes up and down.
+/// Number that can go up and down.
 #[derive(Debug, Default)]
 pub(crate) struct Gauge(AtomicU64);
 
 impl Gauge {
-    /// Replaces one part of the sum, which changed.
+    /// Replaces one addend of the sum.
     pub(crate) fn follow(&self, before: usize, after: usize) {
-        // Two's complement: adding the wrapped difference subtracts.
+        // Adding the wrapped difference subtracts, in two's complement.
         self.0.fetch_add((after as u64).wrapping_sub(before as u64), Ordering::Relaxed);
     }
 
-    /// Replaces the whole number.
+    /// Replaces the current value.
     pub(crate) fn set(&self, now: usize) {
         self.0.store(now as u64, Ordering::Relaxed);
     }

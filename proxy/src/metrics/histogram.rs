@@ -1,15 +1,15 @@
-//! Histograms of sizes and durations, for rare events such as handshakes, and for one number per send.
+//! Histograms of sizes and durations, for rare events such as handshakes, and for one value per send.
 
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::Counter;
 
-/// Buckets of a histogram, and the unit of its numbers.
+/// Buckets of a histogram, and the unit of its values.
 pub(crate) trait Buckets {
-    /// Upper bound of each bucket but the last, which has none; in whole steps.
+    /// Upper bounds of all buckets except the last, which is unbounded; in steps.
     const BOUNDS: &'static [u64];
-    /// Size of a step in the unit that is shown.
+    /// Size of a step in the displayed unit.
     const STEP: f64;
 }
 
@@ -25,7 +25,7 @@ impl Buckets for DurationBuckets {
     const STEP: f64 = 1e-6;
 }
 
-/// Buckets of the lifetimes of connections: a second to a day, in milliseconds.
+/// Buckets of connection lifetimes: 1 s to 1 day, in milliseconds.
 #[derive(Debug)]
 pub(crate) struct LifetimeBuckets;
 
@@ -34,7 +34,7 @@ impl Buckets for LifetimeBuckets {
     const STEP: f64 = 1e-3;
 }
 
-/// Buckets of the receivers of a send.
+/// Buckets of the number of receivers of a send.
 #[derive(Debug)]
 pub(crate) struct FanOutBuckets;
 
@@ -44,7 +44,7 @@ impl Buckets for FanOutBuckets {
     const STEP: f64 = 1.0;
 }
 
-/// Histogram that one shard writes.
+/// Histogram written by one shard.
 #[derive(Debug)]
 pub(crate) struct Histogram<B> {
     counts: Vec<Counter>,
@@ -55,7 +55,7 @@ pub(crate) struct Histogram<B> {
 /// Sum of the histograms of several shards.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Distribution {
-    /// Upper bound of each bucket but the last, and the number of values up to it.
+    /// Upper bound of each bucket except the last, and the cumulative count.
     pub buckets: Vec<(f64, u64)>,
     /// Number of all values.
     pub count: u64,
@@ -71,7 +71,7 @@ impl<B: Buckets> Default for Histogram<B> {
 }
 
 impl<B: Buckets> Histogram<B> {
-    /// Counts one value, in whole steps.
+    /// Counts one value, in steps.
     pub(crate) fn observe(&self, steps: u64) {
         let bucket = B::BOUNDS.partition_point(|bound| *bound < steps);
         if let Some(count) = self.counts.get(bucket) {
@@ -80,7 +80,7 @@ impl<B: Buckets> Histogram<B> {
         }
     }
 
-    /// Sums up several histograms.
+    /// Sums the histograms of several shards.
     pub(crate) fn sum_up<'a>(all: impl Iterator<Item = &'a Self>) -> Distribution
     where
         B: 'a,

@@ -6,25 +6,25 @@ use trunkline_protocol::manifest::Transport;
 
 use super::{Counter, Gauge, LabelledSample, Measure, Sample, metered};
 
-/// One counter for each cause of a close or a refusal.
+/// Counters by cause of a close or refusal.
 #[derive(Debug)]
 pub(crate) struct CauseCounters([Counter; Cause::COUNT]);
 
 impl CauseCounters {
-    /// Counts one more of this cause.
+    /// Increments the counter of a cause.
     pub(crate) fn count(&self, cause: Cause) {
         if let Some(counter) = self.0.get(cause.index()) {
             counter.increment();
         }
     }
 
-    /// Returns how often this cause came.
+    /// Returns the count of a cause.
     #[must_use]
     pub(crate) fn of(&self, cause: Cause) -> u64 {
         self.0.get(cause.index()).map_or(0, Counter::get)
     }
 
-    /// Returns how often any cause came.
+    /// Returns the sum over all causes.
     #[must_use]
     pub(crate) fn total(&self) -> u64 {
         self.0.iter().map(Counter::get).sum()
@@ -37,7 +37,7 @@ impl Default for CauseCounters {
     }
 }
 
-/// Shows only the causes that came: most of them can't where it is counted.
+/// Shows only causes that occurred, because most are impossible for a given counter.
 impl Measure for CauseCounters {
     fn samples<'a>(all: impl Iterator<Item = &'a Self>) -> Vec<LabelledSample> {
         let all: Vec<_> = all.collect();
@@ -47,14 +47,14 @@ impl Measure for CauseCounters {
     }
 }
 
-/// Protocol of a client connection, as metrics name it.
+/// Protocol of a client connection, as a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ClientProtocol {
     /// The JSON hub protocol.
     Json,
     /// The MessagePack hub protocol.
     MessagePack,
-    /// The protocol of Blazor's circuits.
+    /// The protocol of Blazor circuits.
     BlazorPack,
     /// No hub protocol: a raw endpoint.
     Raw,
@@ -69,7 +69,7 @@ impl ClientProtocol {
         (Self::Raw, "raw"),
     ];
 
-    /// Returns the label in metrics.
+    /// Label used in metrics.
     #[must_use]
     pub(crate) fn label(self) -> &'static str {
         Self::ALL.iter().find(|(protocol, _)| *protocol == self).map_or("unknown", |(_, label)| label)
@@ -77,7 +77,7 @@ impl ClientProtocol {
 }
 
 metered! {
-    /// Counters of the client connections of one transport and protocol.
+    /// Counters of client connections by transport and protocol.
     pub(crate) struct ConnectionCounters {
         #[metric("trunkline_client_connections_opened_total", "Client connections opened.")]
         pub opened: Counter,
@@ -87,9 +87,9 @@ metered! {
 }
 
 metered! {
-    /// Counters of one hub, written by the shard alone.
+    /// Counters of one hub, written by one shard.
     pub(crate) struct HubCounters {
-        /// Client connections that were open and closed, by cause.
+        /// Open client connections that closed, by cause.
         pub closed: CauseCounters,
         #[metric(
             "trunkline_client_connections_refused_total",
@@ -114,19 +114,19 @@ metered! {
 }
 
 impl HubCounters {
-    /// Returns the number of client connections opened so far.
+    /// Number of client connections opened so far.
     #[must_use]
     pub(crate) fn opened(&self) -> u64 {
         self.connections.as_flattened().iter().map(|connections| connections.opened.get()).sum()
     }
 
-    /// Returns the number of client connections that are open.
+    /// Number of open client connections.
     #[must_use]
     pub(crate) fn open(&self) -> u64 {
         self.connections.as_flattened().iter().map(|connections| connections.open.get()).sum()
     }
 
-    /// Returns the counters of the client connections of one transport and protocol.
+    /// Counters of client connections with this transport and protocol.
     #[must_use]
     pub(crate) fn connections(&self, transport: Transport, protocol: ClientProtocol) -> &ConnectionCounters {
         let [web_sockets, events, polling] = &self.connections;

@@ -1,12 +1,12 @@
-//! Families of metrics: what is declared of each, and its samples while an answer is made.
+//! Metric families: their declarations, and their samples for one response.
 //!
 //! ```text
 //!  metered! { #[metric("trunkline_…_total", "Help.")] pub field: Counter }      counted: at the field
 //!  metric_rows! { LINKS: Gauge("trunkline_links", "Help.", "hub", …) }          looked up: in `admin::exposition`
 //! ```
 //!
-//! Name, help and labels of a metric stand there and nowhere else; `/metrics`, the export and the page of the book are
-//! made of them.
+//! This is the only place for name, help and labels of a metric; `/metrics`, the export and the book's page are
+//! generated from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use prometheus::proto::{self, Bucket, LabelPair, Metric, MetricFamily, MetricTyp
 
 use super::{Buckets, Counter, Distribution, Gauge, Histogram};
 
-/// Metric whose numbers are looked up when an answer is made.
+/// Metric with values looked up for each response.
 #[derive(Debug)]
 pub(crate) struct MetricRow {
     pub name: &'static str,
@@ -23,16 +23,16 @@ pub(crate) struct MetricRow {
     pub labels: &'static [&'static str],
 }
 
-/// Kind of such a metric.
+/// Kind of a looked-up metric.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum MetricKind {
-    /// Number that only grows.
+    /// Number that never decreases.
     Counter,
-    /// Number that goes up and down.
+    /// Number that can go up and down.
     Gauge,
 }
 
-/// Number or histogram of a metric, for one set of values of its labels.
+/// Number or histogram of a metric, for one set of label values.
 #[derive(Debug, Clone)]
 pub(crate) enum Sample {
     Counter(u64),
@@ -43,13 +43,13 @@ pub(crate) enum Sample {
 /// Labels of a family with their values.
 pub(crate) type LabelValues = BTreeMap<&'static str, BTreeSet<String>>;
 
-/// Sample with a label of its own and its value.
+/// Sample with an optional label of its own.
 pub(crate) type LabelledSample = (Option<(&'static str, &'static str)>, Sample);
 
 /// Labels of a sample with their values, sorted by name.
 type LabelPairs = Vec<(&'static str, String)>;
 
-/// Metrics of one answer, by name.
+/// Metrics of one response, by name.
 #[derive(Debug, Default)]
 pub(crate) struct Families(BTreeMap<&'static str, Family>);
 
@@ -60,7 +60,7 @@ struct Family {
 }
 
 impl Families {
-    /// Adds a number to the sample with these values of the labels.
+    /// Adds a number to the sample with these label values.
     pub(crate) fn add(&mut self, row: &MetricRow, values: &[&str], number: u64) {
         let labels = row.labels.iter().copied().zip(values.iter().map(|value| (*value).to_owned())).collect();
         let sample = match row.kind {
@@ -70,8 +70,7 @@ impl Families {
         self.add_sample(row.name, row.help, labels, sample);
     }
 
-    /// Adds a sample to the family of this name, whose parts may be counted in several fields; the help is that of the
-    /// first.
+    /// Adds a sample to the named family. Several fields may contribute to it; the help is taken from the first.
     pub(super) fn add_sample(
         &mut self,
         name: &'static str,
@@ -94,7 +93,7 @@ impl Families {
         }
     }
 
-    /// Returns name, help, and labels with all their values of each family.
+    /// Returns name, help and label values of each family.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&'static str, &'static str, LabelValues)> {
         self.0.iter().map(|(name, family)| {
             let mut labels = LabelValues::new();
@@ -105,7 +104,7 @@ impl Families {
         })
     }
 
-    /// Returns the families in the form of the encoders.
+    /// Converts the families for the encoders.
     pub(crate) fn into_proto(self) -> Vec<MetricFamily> {
         self.0.into_iter().map(|(name, family)| family.into_proto(name)).collect()
     }
@@ -166,15 +165,15 @@ fn histogram(distribution: &Distribution) -> proto::Histogram {
     histogram
 }
 
-/// Set of counters whose fields are metrics.
+/// Set of counters with metric fields.
 pub(crate) trait Metered {
-    /// Adds what several shards have counted, with these labels beside those of the fields.
+    /// Adds the sums of several shards, with these labels added to the fields' own.
     fn show(all: &[&Self], labels: &[(&'static str, &str)], families: &mut Families);
 }
 
 /// Field that is a metric, or part of one.
 pub(crate) trait Measure {
-    /// Sums up what several shards have counted: a sample, or one for each value of a label.
+    /// Sums the values of several shards: one sample, or one per label value.
     fn samples<'a>(all: impl Iterator<Item = &'a Self>) -> Vec<LabelledSample>
     where
         Self: 'a;
@@ -213,9 +212,9 @@ impl<B: Buckets + 'static> Measure for Histogram<B> {
     }
 }
 
-/// Declares a set of counters. A field with `#[metric("name", "help", label = "value")]` is a metric; of a family with
-/// several fields the first has the help, and all have a label to tell them apart. One with `#[metric(..)]` is a set of
-/// its own, to which labels are added.
+/// Declares a set of counters. A field with `#[metric("name", "help", label = "value")]` is a metric. Of several fields
+/// of a family, the first has the help, and all have a distinguishing label. A field with `#[metric(..)]` is a nested
+/// set with additional labels.
 macro_rules! metered {
     (
         $(#[$attribute:meta])*
@@ -256,7 +255,7 @@ macro_rules! metered {
     };
 }
 
-/// Declares a label: an enum whose values have a text in metrics, and a set of counters, one for each value.
+/// Declares a label: an enum with metric texts, and a set of counters with one per value.
 macro_rules! label {
     (
         $(#[$attribute:meta])*
@@ -271,10 +270,10 @@ macro_rules! label {
         }
 
         impl $name {
-            /// All values in their order.
+            /// All values in declaration order.
             pub(crate) const ALL: [Self; [$($text),*].len()] = [$(Self::$value),*];
 
-            /// Its text in metrics.
+            /// Text used in metrics.
             #[must_use]
             pub(crate) fn label(self) -> &'static str {
                 match self {
@@ -315,7 +314,7 @@ macro_rules! label {
     };
 }
 
-/// Declares metrics whose numbers are looked up, and a table of all of them.
+/// Declares looked-up metrics, and a table of all of them.
 macro_rules! metric_rows {
     ($table:ident { $($row:ident: $kind:ident($name:literal, $help:literal $(, $label:literal)*);)* }) => {
         $(
@@ -327,7 +326,7 @@ macro_rules! metric_rows {
             };
         )*
 
-        /// All metrics that are declared here.
+        /// All metrics declared here.
         pub(super) const $table: &[$crate::metrics::MetricRow] = &[$($row),*];
     };
 }
@@ -341,7 +340,7 @@ mod tests {
     use super::*;
 
     label! {
-        /// Fruit as a label.
+        /// Fruit as a metric label.
         pub(crate) enum Fruit as "fruit", in FruitCounters {
             Apple = "apple",
             Pear = "pear",
@@ -362,7 +361,7 @@ mod tests {
     }
 
     metered! {
-        /// Counters of leaves, inside a basket.
+        /// Counters of leaves, nested in a basket.
         pub(crate) struct LeafCounters {
             #[metric("leaves", "Leaves that are left.")]
             pub leaves: Gauge,

@@ -1,29 +1,29 @@
-//! Labels of metrics, each with a counter for each of its values.
+//! Metric labels, with one counter per value.
 
 use super::label;
 
 label! {
-    /// Limit of the client port, as metrics name it.
+    /// Limit of the client port, as a metric label.
     pub(crate) enum Limit as "limit", in LimitCounts {
         /// Sockets of the node.
         Connections = "connections",
-        /// Sockets of one address.
+        /// Sockets per client address.
         ConnectionsPerAddress = "connections_per_address",
         /// New connections per second, delayed or refused.
         Connects = "connects",
-        /// Negotiations of one address without a connection so far.
+        /// Negotiations per address that have not led to a connection.
         PendingPerAddress = "pending_per_address",
-        /// Connections over HTTP that wait for their first GET.
+        /// Connections of HTTP transports waiting for their first GET.
         PendingPipes = "pending_pipes",
-        /// Requests under way to app servers.
+        /// Requests in flight to app servers.
         PassThrough = "pass_through",
-        /// Requests under way to app servers of one address.
+        /// Requests in flight to app servers, per client address.
         PassThroughPerAddress = "pass_through_per_address",
-        /// Requests under way to app servers of one connection of a client.
+        /// Requests in flight to app servers, per client connection.
         PassThroughPerConnection = "pass_through_per_connection",
-        /// Requests under way to one app server.
+        /// Requests in flight to one app server.
         PassThroughPerUpstream = "pass_through_per_upstream",
-        /// HTTP/2 requests of one connection that were taken back.
+        /// Cancelled HTTP/2 requests per connection.
         StreamResets = "stream_resets",
         /// Time without a byte of a body.
         BodyTime = "body_time",
@@ -33,48 +33,47 @@ label! {
         HeadTime = "head_time",
         /// Size of the head of a request.
         HeadSize = "head_size",
-        /// Size of all large heads that open connections keep.
+        /// Total size of large request heads kept by open connections.
         HeadTotal = "head_total",
         /// Size of the body of a request.
         BodySize = "body_size",
         /// Size of a message.
         MessageSize = "message_size",
-        /// Time for a message to end.
+        /// Time for a message to be completed.
         MessageTime = "message_time",
-        /// Messages per second of one client, which is paused then.
+        /// Messages per second of one client; exceeding it pauses reading.
         Messages = "messages",
-        /// Bytes per second of one client, which is paused then.
+        /// Bytes per second of one client; exceeding it pauses reading.
         Bytes = "bytes",
-        /// Groups of one client.
+        /// Groups per client connection.
         Groups = "groups",
         /// Size of the name of a group.
         GroupName = "group_name",
-        /// Lines of the log that clients bring about, in a second; the others are at the level `debug`.
+        /// Log lines per second caused by clients; further ones are logged at level `debug`.
         LogLines = "log_lines",
     }
 }
 
 label! {
-    /// Outcome of a step that precedes HTTP, as a TLS handshake or a PROXY protocol header, and of reading
-    /// certificates.
+    /// Result of a step before HTTP, such as a TLS handshake or a PROXY protocol header, and of loading certificates.
     pub(crate) enum Outcome as "outcome", in OutcomeCounters {
         Done = "ok",
         Timeout = "timeout",
         /// The peer closed the socket.
         Closed = "closed",
-        /// The peer broke the protocol, or offered nothing that this node speaks.
+        /// The peer violated the protocol, or supports nothing that this node does.
         Invalid = "invalid",
-        /// The peer sent a TLS alert: it may not know who signed the certificate.
+        /// The peer sent a TLS alert, for instance because it does not trust the certificate.
         Alert = "alert",
     }
 }
 
 label! {
-    /// Kind of receivers of a frame that carries a message to clients.
+    /// Addressing of a message to clients.
     pub(crate) enum SendKind as "kind", in SendCounters {
-        /// A single connection, in a frame of its own: results, stream items, messages to the caller.
+        /// A single connection in its own frame: results, stream items, messages to the caller.
         Connection = "connection",
-        /// Connections by their ids.
+        /// Connections listed by id.
         Connections = "connections",
         /// All connections of the hub.
         All = "all",
@@ -88,37 +87,37 @@ label! {
 label! {
     /// Reason for the end of a link session.
     pub(crate) enum SessionCloseReason as "cause", in SessionEndCounters {
-        /// Nobody resumed the session within the window.
+        /// The session was not resumed within the window.
         WindowPassed = "window_passed",
-        /// The app server no longer knows it.
+        /// The app server does not recognize the session.
         Unknown = "unknown",
-        /// Its pool was retired: another instance answers there, or this node stops.
+        /// The pool was retired: another instance answers, or this node stops.
         Retired = "retired",
-        /// The app server closed it.
+        /// The app server closed the session.
         Farewell = "farewell",
-        /// Its socket was lost, and the app server does not resume sessions.
+        /// The socket was lost, and the app server does not support resuming.
         NotResumable = "not_resumable",
-        /// The app server broke the protocol.
+        /// The app server violated the protocol.
         Broken = "broken",
     }
 }
 
 label! {
-    /// Cause for which a client connection moves to another node.
+    /// Reason for moving a client connection to another node.
     #[derive(Default)]
     pub(crate) enum MoveCause as "cause", in MoveCounters {
-        /// Its socket broke, and the next one is at another node.
+        /// The socket broke, and the client reconnected to another node.
         #[default]
         Reconnect = "reconnect",
-        /// Its node is about to stop.
+        /// The node is draining.
         Drain = "drain",
-        /// Its node has more clients than others.
+        /// The node has more clients than others.
         Rebalance = "rebalance",
     }
 }
 
 impl MoveCause {
-    /// The cause of this name, which nodes give each other; one of a later version counts as a reconnect.
+    /// Parses the cause sent by another node. Unknown causes of later versions count as a reconnect.
     #[must_use]
     pub(crate) fn from_label(label: &str) -> Self {
         Self::ALL.into_iter().find(|cause| cause.label() == label).unwrap_or_default()
@@ -126,32 +125,32 @@ impl MoveCause {
 }
 
 label! {
-    /// Outcome of the request of a client that begins anew and asks for what its lost connection had.
+    /// Result of a new client's request to restore the state of its lost connection.
     pub(crate) enum RestoreOutcome as "outcome", in RestoreCounters {
-        /// An app server keeps it, and has got the client.
+        /// An app server had the state and has received the client.
         Found = "found",
-        /// No app server keeps anything.
+        /// No app server has the state.
         Nothing = "nothing",
-        /// The proof is not good.
+        /// The proof is invalid.
         Refused = "refused",
     }
 }
 
 label! {
-    /// Outcome of a newer log-in for an open client connection.
+    /// Result of a refreshed sign-in for an open connection.
     pub(crate) enum RefreshOutcome as "outcome", in RefreshCounters {
         Refreshed = "refreshed",
-        /// It is of another user than the connection.
+        /// Signed in as another user than the connection's.
         OtherUser = "other_user",
-        /// Its token, or all of its user, are revoked.
+        /// The token, or all tokens of the user, are revoked.
         Revoked = "revoked",
-        /// Its claims are too large.
+        /// The claims are too large.
         TooLarge = "too_large",
     }
 }
 
 label! {
-    /// Error of a forwarded request that got no answer.
+    /// Error of a forwarded request without a response.
     #[derive(thiserror::Error)]
     pub(crate) enum RelayFailure as "cause", in RelayFailureCounters {
         /// No connection was made, so nothing was sent.
@@ -159,52 +158,52 @@ label! {
         Unreachable = "unreachable",
         #[error("it did not answer in time")]
         Timeout = "timeout",
-        /// The connection broke off, or the answer is not HTTP.
+        /// The connection broke, or the response is not HTTP.
         #[error("it broke off")]
         Broken = "broken",
-        /// The client let its body stand still.
+        /// The client stalled while sending the body.
         #[error("the client's body stood still")]
         ClientLate = "client_late",
     }
 }
 
 label! {
-    /// Reason why a request is not carried to the owner of its connection.
+    /// Reason for not forwarding a request to the connection's owner.
     pub(crate) enum HopRefusal as "cause", in HopRefusalCounters {
-        /// Another start of a node has the owner's address.
+        /// Another process start uses the owner's address.
         OwnerGone = "owner_gone",
-        /// The connection token is older than any connection whose requests are carried.
+        /// The connection token is too old for a forwarded request.
         TooOld = "too_old",
-        /// As many requests are being carried to the owner as may be.
+        /// The limit of requests forwarded to the owner is reached.
         OwnerFull = "owner_full",
-        /// As many requests of the connection are being carried as may be.
+        /// The limit of forwarded requests of the connection is reached.
         ConnectionFull = "connection_full",
     }
 }
 
 label! {
-    /// Outcome of asking the owner of a connection token for its id.
+    /// Result of reserving a connection id at the owner of a token.
     pub(crate) enum ReservationOutcome as "outcome", in ReservationCounters {
         Granted = "granted",
         /// The connection is at its owner, or about to be.
         Taken = "taken",
-        /// The token was used before, or is too old.
+        /// The token was already used, or is too old.
         Unknown = "unknown",
-        /// The owner gave no answer, or can't be asked: the app is, where it has named the user.
+        /// The owner did not answer or is unreachable. If the app named the user, the app is asked instead.
         Unanswered = "unanswered",
     }
 }
 
 label! {
-    /// Outcome of a request for the app server.
+    /// Result of a request passed through to an app server.
     pub(crate) enum PassThroughOutcome as "outcome", in PassThroughCounters {
-        /// The app server answered, with any status.
+        /// The app server responded, with any status.
         Answered = "answered",
-        /// A route of the configuration file rejects it.
+        /// Rejected by a route in the configuration file.
         Rejected = "rejected",
         /// No app server was linked.
         NoAppServer = "no_app_server",
-        /// A limit of requests under way was reached.
+        /// A limit of requests in flight was reached.
         Limited = "limited",
         Unreachable = "unreachable",
         Timeout = "timeout",
@@ -225,35 +224,35 @@ impl From<RelayFailure> for PassThroughOutcome {
 }
 
 label! {
-    /// Outcome of a request to a webhook.
+    /// Result of a request to a webhook.
     pub(crate) enum WebhookOutcome as "outcome", in WebhookRequestCounters {
-        /// Answered as it should be.
+        /// Answered with a valid response.
         Done = "ok",
-        /// Answered with another status than 200 or 204.
+        /// Answered with a status other than 200 or 204.
         Status = "status",
         /// Answered with a redirect, which is not followed.
         Redirect = "redirect",
-        /// Not sent: nobody listens there, or nobody accepts in time.
+        /// Not sent: connecting failed or timed out.
         Unreachable = "unreachable",
-        /// Cut off before the answer was whole.
+        /// Cut off before the response was complete.
         Broken = "broken",
         Timeout = "timeout",
-        /// Answered with more bytes than are allowed.
+        /// The response exceeds the size limit.
         TooLarge = "too_large",
-        /// Answered with something that is no completion of the call.
+        /// The response is not a completion of the call.
         Malformed = "malformed",
     }
 }
 
 label! {
-    /// Outcome of a request to the REST data plane.
+    /// Result of a REST data plane request.
     pub(crate) enum RestOutcome as "outcome", in RestRequestCounters {
         Done = "done",
-        /// Nothing of that name is there.
+        /// The requested resource does not exist.
         Absent = "absent",
-        /// Refused for what the caller did.
+        /// Refused because of a client error.
         Refused = "refused",
-        /// Refused for what this node or another one did.
+        /// Failed because of this or another node.
         Failed = "failed",
     }
 }

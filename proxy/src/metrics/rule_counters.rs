@@ -1,16 +1,16 @@
-//! Counters of the operator's rules, by label. They go on when rules are read anew.
+//! Counters of the operator's rules, by label. They persist when the rules are reloaded.
 //!
-//! A rule gets the handle of its counters when it is put in force, so that counting needs neither lock nor look-up.
+//! A rule gets its counters when it is activated, so that counting needs no lock or lookup.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Counter, metered};
 
-/// Maximum number of labels of a kind, those of former rules included: each is a line in every answer to Prometheus.
+/// Maximum number of labels per kind, including former rules. Each is a line in every scrape.
 const LABELS_MAX: usize = 200;
 
-/// Label of all rules beyond.
+/// Label for all further rules.
 const OTHER: &str = "other";
 
 /// Counters by label, bounded in number.
@@ -18,7 +18,7 @@ const OTHER: &str = "other";
 pub(crate) struct LabelledCounters<C>(Mutex<BTreeMap<Arc<str>, Arc<C>>>);
 
 impl<C: Default> LabelledCounters<C> {
-    /// Returns the counters of a label, which begin at zero when it comes for the first time.
+    /// Returns the counters of a label, creating them if necessary.
     #[must_use]
     pub(crate) fn of(&self, label: &Arc<str>) -> Arc<C> {
         let mut by_label = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,7 +38,7 @@ impl<C: Default> LabelledCounters<C> {
 }
 
 metered! {
-    /// Counters of the copies of a mirror, and of what they were compared with.
+    /// Counters of a mirror's copies, and of compared answers.
     pub(crate) struct MirrorCounters {
         #[metric(
             "trunkline_mirror_messages_total",
@@ -60,10 +60,10 @@ metered! {
 /// Counters of all rules of a node.
 #[derive(Debug, Default)]
 pub(crate) struct RuleCounters {
-    /// Connections and requests for which the conditions of a route held.
+    /// Connections and requests matching a route.
     pub routes: LabelledCounters<Counter>,
     pub mirrors: LabelledCounters<MirrorCounters>,
-    /// Calls that method rules have refused.
+    /// Calls refused by method rules.
     pub methods: LabelledCounters<Counter>,
 }
 

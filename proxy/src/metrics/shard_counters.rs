@@ -6,10 +6,9 @@ use super::{
     RelayFailureCounters, ReservationCounters, RestoreCounters, SendCounters, SessionEndCounters, metered,
 };
 
-/// Hubs with counters of their own; all others share one set.
+/// Number of hubs with separate counters. All others share one set.
 pub(crate) const HUBS_MAX: usize = 64;
 
-/// Counters of all hubs.
 #[derive(Debug)]
 struct HubTable {
     counted: Box<[HubCounters]>,
@@ -25,7 +24,7 @@ impl Default for HubTable {
 metered! {
     /// Counters of one shard.
     pub(crate) struct Counters {
-        /// Seconds that the shard has run, for the heartbeat.
+        /// Seconds the shard has been running, as a heartbeat.
         pub ticks: Counter,
         #[metric("trunkline_connections_accepted_total", "Sockets accepted.")]
         pub accepted: Counter,
@@ -43,15 +42,15 @@ metered! {
         pub let_in_by_app: Counter,
         #[metric("trunkline_app_decisions_total", outcome = "refused")]
         pub refused_by_app: Counter,
-        /// Clients refused because the app gave no answer.
+        /// Clients refused because the app did not answer.
         #[metric("trunkline_app_decisions_total", outcome = "failed")]
         pub app_not_asked: Counter,
         #[metric("trunkline_unknown_receivers_total", "Downward frames for a connection that is not here.")]
         pub unknown_receivers: Counter,
-        /// As of the last tick. Each shard counts its own: a group with members at several is counted at each.
+        /// As of the last tick. Shards count separately, so a group with members on several shards is counted on each.
         #[metric("trunkline_groups", "Groups with members, by shard and summed.")]
         pub groups: Gauge,
-        /// As of the last tick.
+        /// Value as of the last tick.
         #[metric("trunkline_users", "Users with connections, by shard and summed.")]
         pub users: Gauge,
         #[metric("trunkline_outbox_bytes", "Bytes that wait because their clients read no faster.")]
@@ -63,7 +62,7 @@ metered! {
         pub unfinished_bytes: Gauge,
         #[metric("trunkline_replay_bytes", "Bytes kept for clients that may come back, until they acknowledge them.")]
         pub replay_bytes: Gauge,
-        /// Client connections that have no socket, and wait for their clients.
+        /// Disconnected client connections that may be resumed.
         pub away: Gauge,
         #[metric("trunkline_connections_resumed_total", "Client connections that went on over another socket.")]
         pub resumed: Counter,
@@ -85,7 +84,7 @@ metered! {
             "Newer log-ins for open client connections, by outcome."
         )]
         pub refreshes: RefreshCounters,
-        /// Frames to many receivers, dropped for those that read too slowly.
+        /// Frames to many receivers that were dropped for slow readers.
         #[metric("trunkline_frames_dropped_total", "Frames not given to clients.", reason = "slow_client")]
         pub dropped: Counter,
         #[metric("trunkline_keep_alives_total", "Keep-alives sent to clients.")]
@@ -113,7 +112,7 @@ metered! {
             "How long client connections lasted that have ended."
         )]
         pub lifetimes: Histogram<LifetimeBuckets>,
-        /// As of the last tick.
+        /// Value as of the last tick.
         #[metric("trunkline_client_connections_homeless", "Client connections that wait for an app server.")]
         pub homeless: Gauge,
         #[metric(
@@ -185,7 +184,7 @@ metered! {
         pub resumed: Counter,
         #[metric("trunkline_frames_replayed_total", "Frames sent again over resumed links.")]
         pub replayed: Counter,
-        /// The app server may have some of them. One that says goodbye has ended what it had.
+        /// The app server may have received some of them. After a goodbye, it has handled all received ones.
         #[metric(
             "trunkline_frames_lost_total",
             "Upward frames that ended with the session of their link, without a goodbye of the app server, not acknowledged or not sent."
@@ -197,18 +196,18 @@ metered! {
 }
 
 metered! {
-    /// Counters of the frames of one kind in one direction.
+    /// Counters of frames of one kind and direction.
     pub(crate) struct LinkTraffic {
         #[metric("trunkline_link_frames_total", "Frames on links.")]
         pub frames: Counter,
-        /// The length prefixes of frames are included.
+        /// Includes the length prefixes of frames.
         #[metric("trunkline_link_bytes_total", "Bytes of frames on links.")]
         pub bytes: Counter,
     }
 }
 
 metered! {
-    /// Counters of forwarded requests: passed through to app servers, or carried to the owner of their connection.
+    /// Counters of forwarded requests: passed through to app servers, or forwarded to the connection's owner.
     pub(crate) struct RelayCounters {
         #[metric("trunkline_pass_through_requests_total", "Requests for the app server, by what became of them.")]
         pub passed: PassThroughCounters,
@@ -293,7 +292,7 @@ pub(crate) enum FrameKind {
 }
 
 impl LinkTraffic {
-    /// Counts frames with their bytes, on the thread of its shard.
+    /// Counts frames and bytes, on the shard's thread.
     pub(crate) fn count(&self, frames: u64, bytes: usize) {
         self.frames.add_alone(frames);
         self.bytes.add_alone(bytes as u64);
@@ -314,13 +313,13 @@ impl Counters {
         counted.iter().chain(std::iter::once(&**others))
     }
 
-    /// Returns how often a limit was reached.
+    /// Returns the counter of a limit.
     #[must_use]
     pub(crate) fn limit(&self, limit: Limit) -> &Counter {
         self.limits.of(limit)
     }
 
-    /// Returns the traffic on links of one direction and kind.
+    /// Returns the link traffic of one direction and kind.
     #[must_use]
     pub(crate) fn traffic(&self, direction: Direction, kind: FrameKind) -> &LinkTraffic {
         match (direction, kind) {

@@ -15,22 +15,22 @@ use crate::admin::context::AdminContext;
 use crate::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters};
 use crate::observer::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
 
-/// Largest body: the arguments with JSON around them. Each client of the fleet gets as much.
+/// Maximum body: the arguments in JSON. Each client of the fleet gets this much.
 const BODY_MAX_BYTES: usize = 64 * 1024;
 
-/// Longest name of the method that is invoked.
+/// Maximum length of the invoked method's name.
 const TARGET_MAX_CHARS: usize = 200;
 
-/// Arguments that a method has at most.
+/// Maximum number of arguments.
 const ARGUMENTS_MAX: usize = 32;
 
-/// Depth to which arguments may be nested. Parsers of clients stop at 64, with the message around it.
+/// Maximum nesting of arguments. Parsers of clients stop at 64, including the message itself.
 const DEPTH_MAX: usize = 32;
 
-/// Time after which another announcement may be taken, in seconds.
+/// Suggested wait before the next announcement, in seconds.
 const RETRY_S: u16 = 1;
 
-/// Routes that announce to clients.
+/// Routes for announcements to clients.
 pub(super) fn routes() -> Router<AdminContext> {
     Router::new().route("/api/announce", post(announce)).layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
 }
@@ -49,7 +49,7 @@ async fn announce(
     report.map(Json).map_err(|error| refusal(&hub, &error))
 }
 
-/// Reads an announcement from the body of its request.
+/// Parses an announcement from a request body.
 fn announcement(headers: &HeaderMap, body: &[u8]) -> Result<Announcement, ApiError> {
     let mut fields = BodyFields::read(headers, body)?;
     if body.is_empty() {
@@ -74,7 +74,7 @@ fn announcement(headers: &HeaderMap, body: &[u8]) -> Result<Announcement, ApiErr
     Ok(Announcement { hub, to, target, arguments })
 }
 
-/// Whether a value is nested no deeper than this.
+/// Whether a value is nested at most this deep.
 fn is_within(value: &Value, depth: usize) -> bool {
     let Some(inner) = depth.checked_sub(1) else { return false };
     match value {

@@ -13,16 +13,16 @@ use crate::admin::context::AdminContext;
 use crate::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters, Scope};
 use crate::observer::{ClientFilter, ClientSummary, ListPage, NameKind, NamePage};
 
-/// Longest reason for closing a client.
+/// Maximum length of a close reason.
 const REASON_MAX_CHARS: usize = 200;
 
-/// Rows of a page, unless told otherwise.
+/// Default number of rows per page.
 const LIMIT_DEFAULT: usize = 50;
 
-/// Rows of the largest page.
+/// Maximum number of rows per page.
 const LIMIT_MAX: usize = 500;
 
-/// Lists client connections, of all nodes or of this one.
+/// Lists client connections of all nodes or of this one.
 pub(super) async fn clients(
     State(context): State<AdminContext>,
     uri: Uri,
@@ -68,7 +68,7 @@ async fn names(context: &AdminContext, kind: NameKind, uri: &Uri) -> Result<Json
     let scope = parameters.scope()?;
     let hub = parameters.text("hub", NAME_MAX_CHARS)?.ok_or_else(|| ApiError::field("hub", "is missing"))?;
     let after = parameters.text("after", NAME_MAX_CHARS)?;
-    // A peer asks for one more than it shows, to know whether there is more.
+    // A peer requests one extra row to detect another page.
     let most = if scope == Scope::Node { LIMIT_MAX + 1 } else { LIMIT_MAX };
     let limit = parameters.number("limit", 1, most)?.unwrap_or(LIMIT_DEFAULT);
     parameters.end()?;
@@ -119,7 +119,7 @@ pub(super) async fn close(
     if is_closed { Ok(Json(json!({ "closed": id }))) } else { Err(ApiError::unknown_client(&id)) }
 }
 
-/// Checks that a text is long enough for an id; no node is asked for a shorter one.
+/// Checks the minimum length of an id, before nodes are queried.
 pub(super) fn check_id(id: &str) -> Result<(), ApiError> {
     if id.len() < ID_CHARS {
         return Err(ApiError::unknown_client(id));

@@ -1,6 +1,6 @@
-//! Event stream of snapshots of the fleet, for pages.
+//! Event stream of fleet snapshots, for pages.
 //!
-//! A stream makes its next event when its reader has taken the last one, so a slow reader costs nothing.
+//! Each event is produced after the previous one was read, so a slow reader costs nothing.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -22,7 +22,7 @@ use crate::admin::parameter::QueryParameters;
 use crate::admin::session::SessionEnd;
 use crate::observer::STREAMS_MAX;
 
-/// Interval of snapshots: with the time to gather one, a page is less than a second behind.
+/// Interval between snapshots. Including the time to gather one, a page lags less than a second.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(700);
 
 /// Streams snapshots of the fleet.
@@ -43,7 +43,7 @@ pub(super) async fn fleet(
     Ok(Sse::new(events.take_until(over(end))).into_response())
 }
 
-/// Waits for the end of the session that has opened a stream, if it was one.
+/// Waits for the end of the session that opened a stream, if any.
 pub(super) async fn over(end: Option<SessionEnd>) {
     match end {
         Some(end) => end.wait().await,
@@ -51,7 +51,7 @@ pub(super) async fn over(end: Option<SessionEnd>) {
     }
 }
 
-/// Writes an event; `None` for data that JSON can't hold.
+/// Creates an event; `None` for data that JSON can't represent.
 pub(super) fn event(name: &str, data: &impl Serialize) -> Option<Event> {
     Event::default().event(name).json_data(data).ok()
 }

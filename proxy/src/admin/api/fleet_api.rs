@@ -12,7 +12,7 @@ use crate::admin::context::AdminContext;
 use crate::admin::parameter::{QueryParameters, Scope};
 use crate::observer::{FleetSnapshot, Freshness};
 
-/// Returns a snapshot of the fleet, or of this node alone.
+/// Returns a snapshot of the fleet, or of this node.
 pub(super) async fn fleet(State(context): State<AdminContext>, uri: Uri) -> Result<Response, ApiError> {
     let mut parameters = QueryParameters::read(&uri)?;
     let scope = parameters.scope()?;
@@ -26,7 +26,7 @@ pub(super) async fn fleet(State(context): State<AdminContext>, uri: Uri) -> Resu
     Ok(Json(&*snapshot).into_response())
 }
 
-/// Gets a snapshot; that of one node is a fleet of one.
+/// Returns a snapshot; for a single node, a fleet of one.
 pub(super) async fn snapshot(context: &AdminContext, scope: Scope) -> Result<Arc<FleetSnapshot>, ApiError> {
     match scope {
         Scope::Fleet => context.observer.fleet().await.ok_or_else(ApiError::stopping),

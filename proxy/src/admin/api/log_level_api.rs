@@ -1,4 +1,4 @@
-//! Log levels: `GET /api/log` returns them, `PUT /api/log` changes them until the node is started again.
+//! Log levels: `GET /api/log` returns them; `PUT /api/log` changes them until the node restarts.
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
@@ -13,10 +13,10 @@ use tracing::info;
 use crate::admin::context::AdminContext;
 use crate::config::{LEVELS_MAX_BYTES, LogLevels};
 
-/// Largest body: the levels with JSON around them.
+/// Maximum body: the levels in JSON.
 const BODY_MAX_BYTES: usize = 2 * LEVELS_MAX_BYTES + 256;
 
-/// Body of a request for other levels.
+/// Body of a request to change levels.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LogLevelChange {
@@ -55,7 +55,7 @@ fn refused(problem: &str) -> Response {
     (StatusCode::BAD_REQUEST, Json(body)).into_response()
 }
 
-/// Answers for a node that is embedded in an app, whose log is the app's.
+/// Response of a node embedded in an app, which owns the log.
 fn not_ours() -> Response {
     let body = json!({ "error": "the log is the app's, which this node is a part of", "field": null });
     (StatusCode::NOT_FOUND, Json(body)).into_response()

@@ -1,4 +1,4 @@
-//! Paths that nodes use, and operators do not.
+//! Paths used by nodes, not by operators.
 
 use axum::Extension;
 use http::StatusCode;
@@ -6,7 +6,7 @@ use http::StatusCode;
 use crate::admin::api_error::ApiError;
 use crate::fleet::FromNode;
 
-/// Checks that another node of the fleet asks, and no operator, who uses this path.
+/// Checks that the caller is a node of the fleet; operators are referred to the given path.
 pub(super) fn check_node(from: Option<&Extension<FromNode>>, path: &str) -> Result<(), ApiError> {
     let refusal = || {
         let text = format!("only nodes of the fleet ask this of each other: operators use {path}");

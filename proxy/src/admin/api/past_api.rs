@@ -1,4 +1,4 @@
-//! Past connections, `GET /api/why/{connectionId}`: why one closed or was refused in the last minutes.
+//! Past connections, `GET /api/why/{connectionId}`: why a connection closed or was refused in the last minutes.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -10,7 +10,7 @@ use crate::admin::context::AdminContext;
 use crate::admin::parameter::{QueryParameters, Scope};
 use crate::shard::REMEMBERED_MS;
 
-/// Longest id that is looked up: in negotiate version 0 it is the sealed token.
+/// Maximum length of a requested id; in negotiate version 0, it is the sealed token.
 const ID_MAX_BYTES: usize = 16 * 1024;
 
 const FIELD: &str = "connectionId";

@@ -1,4 +1,4 @@
-//! Rebalances in the API: `POST /api/rebalance` begins one, `GET` shows its progress, `DELETE` stops it.
+//! Rebalances in the API: `POST /api/rebalance` starts one, `GET` shows its progress, `DELETE` stops it.
 
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
@@ -17,16 +17,16 @@ use crate::observer::{
     RebalanceError, RebalanceGoal, RebalanceReport, RebalanceRequest, SHED_PATH, SHED_PER_SECOND_MAX, STOP_PATH,
 };
 
-/// Largest body: a goal and a few numbers.
+/// Maximum body: a goal and a few numbers.
 const BODY_MAX_BYTES: usize = 4 * 1024;
 
-/// Most clients that all nodes together shed in a second, unless told otherwise.
+/// Default maximum number of clients shed per second by all nodes together.
 const PER_SECOND_DEFAULT: u64 = 100;
 
-/// Path that operators use, in place of those of nodes.
+/// Path for operators, instead of the node paths.
 const PATH: &str = "/api/rebalance";
 
-/// Routes that begin, show and stop a rebalance.
+/// Routes to start, show and stop a rebalance.
 pub(super) fn routes() -> Router<AdminContext> {
     Router::new()
         .route(PATH, get(progress).post(begin).delete(stop))
@@ -61,7 +61,7 @@ async fn stop(State(context): State<AdminContext>, uri: Uri) -> Result<Json<Reba
     context.observer.stop_rebalance().await.map(Json).ok_or_else(none_runs)
 }
 
-/// Stops the rebalance of this node for another one, which an operator has asked.
+/// Stops this node's rebalance, for another node.
 async fn stop_own(
     State(context): State<AdminContext>,
     from: Option<Extension<FromNode>>,
@@ -70,7 +70,7 @@ async fn stop_own(
     context.observer.stop_own_rebalance().map(Json).ok_or_else(none_runs)
 }
 
-/// Sends some clients elsewhere for a rebalance of another node.
+/// Makes some clients reconnect elsewhere, for a rebalance coordinated by another node.
 async fn shed(
     State(context): State<AdminContext>,
     from: Option<Extension<FromNode>>,
@@ -84,7 +84,7 @@ async fn shed(
     Ok(Json(context.observer.shed(clients).await).into_response())
 }
 
-/// Reads a rebalance from the body of its request.
+/// Parses a rebalance from a request body.
 fn request(headers: &HeaderMap, body: &[u8]) -> Result<RebalanceRequest, ApiError> {
     let mut fields = BodyFields::read(headers, body)?;
     let to = fields.required_text("to", NAME_MAX_CHARS).map_err(|_| unknown_goal())?;

@@ -1,4 +1,5 @@
-//! Revocations in the API: `POST /api/revocations` voids access tokens before their end, `GET` lists what is void.
+//! Revocations in the API: `POST /api/revocations` invalidates access tokens before they expire, `GET` lists
+//! revocations.
 
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
@@ -20,31 +21,31 @@ use crate::observer::{
     REVOKE_OWN_PATH, RevocationError, RevocationList, RevocationOrder, RevocationReport, RevokedTokens,
 };
 
-/// Path that operators use, in place of that of nodes.
+/// Path for operators, instead of the node path.
 const PATH: &str = "/api/revocations";
 
-/// Largest body: three names, each character of which may be an escape.
+/// Maximum body: three names, possibly fully escaped.
 const BODY_MAX_BYTES: usize = 20 * 1024;
 
-/// Shortest time for which a revocation is kept, in seconds.
+/// Minimum retention of a revocation, in seconds.
 const KEEP_MIN_S: u64 = 60;
 
-/// Time for which a revocation is kept, unless told otherwise, in seconds: thirty days.
+/// Default retention of a revocation, in seconds: thirty days.
 const KEEP_DEFAULT_S: u64 = 30 * 24 * 3600;
 
-/// Time by which clocks of issuers may be ahead, in seconds. A later time is one in milliseconds, or a mistake.
+/// Tolerated clock skew of issuers, in seconds. A later time is in milliseconds or a mistake.
 const AHEAD_MAX_S: u64 = 3600;
 
-/// Revocations of a list, unless told otherwise.
+/// Default number of listed revocations.
 const LIMIT_DEFAULT: usize = 100;
 
-/// Revocations of the longest list.
+/// Maximum number of listed revocations.
 const LIMIT_MAX: usize = 1000;
 
-/// Time after which another revocation may be taken, in seconds.
+/// Suggested wait before the next revocation, in seconds.
 const RETRY_S: u16 = 1;
 
-/// Routes that revoke tokens, and list what is revoked.
+/// Routes to revoke tokens and list revocations.
 pub(super) fn routes() -> Router<AdminContext> {
     Router::new()
         .route(PATH, get(list).post(revoke))
@@ -72,21 +73,21 @@ async fn revoke(
     context.observer.revoke(order).await.map(Json).map_err(|error| refusal(&error))
 }
 
-/// Revokes tokens at this node for another one, which an operator has asked.
+/// Revokes tokens at this node, for another node.
 async fn revoke_own(
     State(context): State<AdminContext>,
     from: Option<Extension<FromNode>>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
     check_node(from.as_ref(), PATH)?;
-    // Of a later version it may have more fields.
+    // Later versions may send additional fields.
     let order: RevocationOrder =
         serde_json::from_slice(&body).map_err(|error| ApiError::field("body", &format!("is no order: {error}")))?;
     let answer = context.observer.revoke_own(&order).await.map_err(|error| refusal(&error))?;
     Ok(Json(answer).into_response())
 }
 
-/// Reads a revocation from the body of its request.
+/// Parses a revocation from a request body.
 fn order(headers: &HeaderMap, body: &[u8], now_s: u64) -> Result<RevocationOrder, ApiError> {
     let mut fields = BodyFields::read(headers, body)?;
     let user = fields.name("user", NAME_MAX_CHARS)?;

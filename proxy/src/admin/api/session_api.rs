@@ -13,12 +13,12 @@ use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::admin::parameter::{BODY_MAX_BYTES, BodyFields};
 
-/// Returns the access of the request.
+/// Returns the permissions of the request.
 pub(super) async fn session(State(context): State<AdminContext>, Extension(access): Extension<Access>) -> Json<Value> {
     Json(json!({ "access": access, "canLogIn": context.guard.has_token() }))
 }
 
-/// Begins a session for a client that shows the admin token.
+/// Starts a session for a client with the admin token.
 pub(super) async fn log_in(
     State(context): State<AdminContext>,
     caller: AdminCaller,

@@ -9,7 +9,7 @@ use crate::admin::context::AdminContext;
 use crate::admin::parameter::{QueryParameters, Scope};
 use crate::observer::FleetTimeline;
 
-/// Returns the last hour of the fleet, or of this node alone; with `since` what is newer than that time.
+/// Returns the last hour of the fleet, or of this node; with `since`, only newer entries.
 pub(super) async fn timeline(State(context): State<AdminContext>, uri: Uri) -> Result<Json<FleetTimeline>, ApiError> {
     let mut parameters = QueryParameters::read(&uri)?;
     let scope = parameters.scope()?;

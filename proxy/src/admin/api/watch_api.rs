@@ -1,7 +1,7 @@
-//! Watches of clients as streams: taps and traces as server-sent events for pages, recordings and traces as JSON lines
+//! Watches of clients as streams: taps and traces as server-sent events for pages; recordings and traces as JSON lines
 //! for commands and other nodes.
 //!
-//! A stream makes its next lines when its reader has taken the last ones. A slow reader's loss is counted in it.
+//! Lines are produced as they are read. Data lost to a slow reader is counted in the stream.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -34,7 +34,7 @@ use crate::observer::{
 };
 use crate::shard::WatchSubject;
 
-/// Interval of empty lines while there are none: by them both ends notice that the other one is gone.
+/// Interval of empty lines in a silent stream, by which both ends detect a lost peer.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Media type of server-sent events.
@@ -43,10 +43,10 @@ const EVENT_STREAM: &str = "text/event-stream";
 /// Media type of JSON lines.
 const JSON_LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
-/// Lines of a watch, as they come.
+/// Lines of a watch, in batches.
 type WatchStream<L> = BoxStream<'static, Vec<L>>;
 
-/// Streams the messages of a client connection, as long as its reader stays.
+/// Streams the messages of a client connection while the response is read.
 pub(super) async fn tap(
     State(context): State<AdminContext>,
     Extension(access): Extension<Access>,
@@ -78,7 +78,7 @@ async fn tap_of_peer(
     let answer = context.observer.tap_of_peer(id, payloads).await.ok_or_else(|| ApiError::unknown_client(id))?;
     let status = answer.status();
     let kind = answer.headers().get(CONTENT_TYPE).cloned();
-    // The permit is held as long as the stream is read.
+    // The permit is held while the stream is read.
     let body = answer.into_body().into_data_stream().inspect(move |_| _ = &permit).take_until(over(end));
     let mut response = (status, Body::from_stream(body)).into_response();
     let headers = response.headers_mut();
@@ -87,7 +87,7 @@ async fn tap_of_peer(
     Ok(response)
 }
 
-/// Streams all bytes of the clients of a hub on this node, from now on.
+/// Streams all data of a hub's clients on this node, starting now.
 pub(super) async fn record(
     State(context): State<AdminContext>,
     Extension(access): Extension<Access>,
@@ -100,7 +100,7 @@ pub(super) async fn record(
     Ok(json_lines(lines(recording), end))
 }
 
-/// Streams the messages of a connection, a user, a group or a method, with the time at each hop.
+/// Streams the messages of a connection, user, group or method, with times at each hop.
 pub(super) async fn trace(
     State(context): State<AdminContext>,
     Extension(access): Extension<Access>,
@@ -120,22 +120,22 @@ pub(super) async fn trace(
     if !accept.contains(EVENT_STREAM) {
         return Ok(json_lines(lines, end));
     }
-    // The last event makes the browser stay away.
+    // The last event keeps the browser from reconnecting.
     let events = events("trace", with_idle(lines));
     Ok(Sse::new(events.take_until(over(end))).keep_alive(KeepAlive::default()).into_response())
 }
 
-/// Lines of a watch. Its permit is held as long as they are read.
+/// Lines of a watch. The permit is held while they are read.
 fn lines<W: WatchLines>((watch, permit): (W, OwnedSemaphorePermit)) -> WatchStream<W::Line> {
     stream::unfold((watch, permit), |(mut watch, permit)| async move {
-        // Decoding is work: other tasks of the thread have their turn.
+        // Yields to other tasks, because decoding takes CPU time.
         yield_now().await;
         Some((watch.next().await?, (watch, permit)))
     })
     .boxed()
 }
 
-/// Writes each line as an event.
+/// Converts each line to an event.
 fn events<L: Serialize + Send>(
     name: &'static str,
     lines: impl Stream<Item = Vec<L>> + Send + 'static,
@@ -146,7 +146,7 @@ fn events<L: Serialize + Send>(
     })
 }
 
-/// Answers with a line of JSON per line.
+/// Responds with JSON lines.
 fn json_lines<L: Serialize + Send + 'static>(lines: WatchStream<L>, end: Option<SessionEnd>) -> Response {
     let texts = with_idle(lines).map(|lines| match lines.is_empty() {
         true => Bytes::from_static(b"\n"),
@@ -156,7 +156,7 @@ fn json_lines<L: Serialize + Send + 'static>(lines: WatchStream<L>, end: Option<
     (headers, Body::from_stream(texts.map(Ok::<_, Infallible>).take_until(over(end)))).into_response()
 }
 
-/// Leaves out empty lists of lines, but for one after some time without any.
+/// Omits empty batches, except for one after each idle interval.
 fn with_idle<L: Send + 'static>(lines: WatchStream<L>) -> impl Stream<Item = Vec<L>> + Send + 'static {
     stream::unfold(lines, |mut lines| async move {
         let next = async {
@@ -167,7 +167,7 @@ fn with_idle<L: Send + 'static>(lines: WatchStream<L>) -> impl Stream<Item = Vec
             }
             None
         };
-        // What is cancelled here is a wait: streams lose nothing by that.
+        // Cancelling only a wait, so no lines are lost.
         let next = timeout(IDLE_INTERVAL, next).await.unwrap_or_else(|_| Some(Vec::new()))?;
         Some((next, lines))
     })
@@ -217,7 +217,7 @@ fn payload_view(parameters: &mut QueryParameters) -> Result<PayloadView, ApiErro
     Ok(if word == "shown" { PayloadView::Shown } else { PayloadView::Hidden })
 }
 
-/// Requires the access that payloads need.
+/// Requires the permission needed for payloads.
 fn check_access(access: &Access, payloads: PayloadView) -> Result<(), ApiError> {
     if payloads == PayloadView::Shown { access.to_act() } else { Ok(()) }
 }
