@@ -1,10 +1,10 @@
-//! App servers and the links to them: where they are, how they are dialled, which link is a client connection's home.
+//! App servers and the links to them: addresses, dialling, and the choice of home links for client connections.
 //!
 //! ```text
-//!  app server ──manifest──► hubs ──► pool per hub and app server ──► slots ──► LinkHandle: what shards write to
+//!  app server ──manifest──► hubs ──► pool per hub and app server ──► slots ──► LinkHandle, to which shards write
 //! ```
 //!
-//! The task that keeps a slot's link open, and routes the frames that it brings down, is [`link`](crate::link)'s.
+//! The task that keeps a slot's link open and routes its incoming frames is in [`link`](crate::link).
 
 mod app_server;
 mod app_server_register;

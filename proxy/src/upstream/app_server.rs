@@ -1,4 +1,4 @@
-//! App servers, and where they are.
+//! App servers and their locations.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use crate::net::address::Address;
 #[derive(Debug)]
 pub(crate) struct AppServer {
     pub id: AppServerId,
-    /// Its random instance id.
+    /// Random id of the instance.
     pub instance: String,
-    /// Its name, for people.
+    /// Name for logs and pages.
     pub name: String,
     pub target: AppTarget,
     pub group: Arc<ServerGroup>,
 }
 
 impl AppServer {
-    /// Weight of its turns among those of its group.
+    /// Weight within its group, for taking turns.
     #[must_use]
     pub(crate) fn weight(&self) -> u32 {
         match &self.target {
@@ -33,29 +33,29 @@ impl AppServer {
     }
 }
 
-/// Where an app server is: behind an address, or in this process.
+/// Location of an app server: a network address, or this process.
 #[derive(Debug, Clone)]
 pub(crate) enum AppTarget {
     Network(Address),
     Memory(Arc<dyn MemoryDialler>),
-    /// It dials in, and nobody dials it.
+    /// Dials in; this node never dials it.
     DialsIn,
 }
 
-/// Connector to the app that this node is embedded in.
+/// Connector to the app that embeds this node.
 pub trait MemoryDialler: std::fmt::Debug + Send + Sync {
-    /// Gives the app the far end of a link, with the values that headers have over the network.
+    /// Passes the app its end of a link, with the values of the headers used over the network.
     fn dial(&self, hub: &str, node: &str, boot: &str, slot: usize, link: MemoryLink);
 
-    /// Has the app answer a request to one of the paths that it serves for proxies.
+    /// Passes the app a request for a path that it serves to proxies.
     fn ask(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
-    /// Says for people where the app is.
+    /// Location of the app, for people.
     fn place(&self) -> String {
         "this process".into()
     }
 
-    /// Whether the far ends of its links report on messages that a live trace follows.
+    /// Whether the app's ends of links report on traced messages.
     fn knows_traces(&self) -> bool {
         false
     }

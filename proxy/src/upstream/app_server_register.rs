@@ -1,4 +1,4 @@
-//! Register of app server instances: the number of each, and the time since which it is unused.
+//! Register of app server instances: the number of each, and when it became unused.
 //!
 //! ```text
 //!  registered ──(no pool of links, no client)──► unused ──(--hold-timeout)──► removed
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Each start of an app server has its own instance id, so a node that runs for months registers any number of
-//! instances. A number is never reused: the number of a removed instance finds no app server.
+//! instances. Numbers are never reused, so the number of a removed instance finds no app server.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,10 +19,10 @@ use super::number::AppServerId;
 use crate::auth::Signer;
 use crate::limits::{IDLE_TIMEOUT, SignerShare, TableFull};
 
-/// Maximum number of instances that app servers may register by dial-in. A fleet has some hundreds.
+/// Maximum number of instances registered by dial-in. A fleet has hundreds at most.
 pub(crate) const APP_SERVERS_MAX: usize = 16_384;
 
-/// Register of the app server instances that a node knows.
+/// Register of known app server instances.
 #[derive(Debug, Default)]
 pub(crate) struct AppServerRegister(Mutex<RegisterTable>);
 
@@ -36,13 +36,13 @@ struct RegisterTable {
 #[derive(Debug)]
 struct RegisterEntry {
     instance: Arc<str>,
-    /// Signer of the token that named the instance first.
+    /// Signer of the token that first named the instance.
     signer: Signer,
     unused_since: Option<Instant>,
 }
 
 impl AppServerRegister {
-    /// Returns the number of an instance. A new instance gets the next number, and counts for this signer.
+    /// Returns the number of an instance. A new instance gets the next number and counts towards this signer.
     pub(crate) fn number(&self, instance: &str, signer: &Signer) -> AppServerId {
         let table = &mut *self.table();
         if let Some(known) = table.numbers.get(instance).copied() {
@@ -65,11 +65,11 @@ impl AppServerRegister {
         self.table().numbers.get(instance).copied()
     }
 
-    /// Checks that an instance is known, or has room in the share of a signer. A full register evicts the instance
-    /// that was unused for the longest time.
+    /// Checks that an instance is known or fits into the share of a signer. A full register evicts the instance that
+    /// has been unused for longest.
     ///
     /// # Errors
-    /// When there are too many instances.
+    /// If there are too many instances.
     pub(crate) fn check_room(&self, instance: &str, share: &SignerShare) -> Result<(), TableFull> {
         let mut table = self.table();
         if table.numbers.contains_key(instance) {
@@ -82,19 +82,18 @@ impl AppServerRegister {
         }
     }
 
-    /// Instance id of a number; empty for a removed instance and for a number that was never given.
+    /// Instance id of a number; empty for removed instances and unassigned numbers.
     #[must_use]
     pub(crate) fn instance(&self, app: AppServerId) -> Arc<str> {
         self.table().entries.get(&app).map(|entry| entry.instance.clone()).unwrap_or_default()
     }
 
-    /// Numbers of all instances.
     #[cfg(test)]
     pub(crate) fn ids(&self) -> Vec<AppServerId> {
         self.table().entries.keys().copied().collect()
     }
 
-    /// Notes which instances are in use, and removes the instances that were unused for this time; returns their count.
+    /// Records which instances are in use, and removes those unused for this time; returns their number.
     pub(super) fn sweep(&self, is_used: impl Fn(AppServerId) -> bool, limit: Duration) -> usize {
         let (table, now) = (&mut *self.table(), Instant::now());
         let unused: Vec<_> = table.entries.extract_if(.., |id, entry| entry.is_due(is_used(*id), now, limit)).collect();

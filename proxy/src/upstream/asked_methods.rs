@@ -1,10 +1,10 @@
-//! Methods of clients that an app server has asked for results, which decides how long a question is held.
+//! Client methods that an app server has invoked for a result, which determine how long an invocation is delayed.
 //!
-//! Microsoft's SDK sends a question before it notes that it waits for the answer. Between the two it may lose its
-//! processor, and it compiles what notes it, once for each type of result, which takes tens of milliseconds. An answer
-//! within that time finds nobody: the call fails with a `NullReferenceException` that closes its client, or it is never
-//! answered. Azure's service is never that fast, this node is. So each question is held for a moment, and for a longer
-//! one while the SDK may have to compile for it, which the name of the method tells.
+//! Microsoft's SDK sends an invocation before it registers the pending result. In between, its thread may be preempted,
+//! and the registration code is JIT-compiled once per result type, which takes tens of milliseconds. A result within
+//! that time finds no pending entry: the call fails with a `NullReferenceException` that closes its client, or never
+//! completes. Azure's service is never that fast; this node is. Each invocation is therefore delayed briefly, and
+//! longer if the SDK may have to compile code, judged by the method name.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,21 +15,21 @@ use tokio::time::Instant;
 use trunkline_protocol::hub::{HubProtocol, next_frame};
 use trunkline_protocol::service::Payloads;
 
-/// Time in which the SDK is ready for answers to a method that it has not asked for before, also on a busy machine.
+/// Delay for the first invocation of a method, enough for the SDK on a busy machine.
 pub(crate) const FIRST_QUESTION_HOLD: Duration = Duration::from_millis(500);
 
-/// Time in which it is ready for all others.
+/// Delay for all later invocations.
 pub(crate) const QUESTION_HOLD: Duration = Duration::from_millis(25);
 
-/// Maximum number of methods that are remembered; questions for others are held for the shorter time.
+/// Maximum number of remembered methods. Others get the short delay.
 const METHODS_MAX: usize = 256;
 
-/// Methods that one app server has asked clients of one hub for.
+/// Methods that one app server has invoked at clients of one hub.
 #[derive(Debug, Default)]
 pub(crate) struct AskedMethods(Mutex<HashMap<ByteString, Instant>>);
 
 impl AskedMethods {
-    /// Time for which a question is held.
+    /// Delay for an invocation.
     #[must_use]
     pub(crate) fn hold(&self, question: &Payloads, now: Instant) -> Duration {
         let Some(method) = method_of(question) else { return QUESTION_HOLD };
@@ -43,7 +43,7 @@ impl AskedMethods {
     }
 }
 
-/// Name of the method that a question invokes, as the first of its encodings has it that can be read.
+/// Name of the invoked method, from the first readable encoding.
 fn method_of(question: &Payloads) -> Option<ByteString> {
     question.0.iter().find_map(|(name, framed)| {
         let protocol = HubProtocol::from_name(name)?;

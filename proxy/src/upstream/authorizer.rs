@@ -1,4 +1,4 @@
-//! Authorize a client: call app servers on its behalf, one after the other until one can be reached.
+//! Authorizes clients by calling app servers, in turn until one is reachable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,40 +15,40 @@ use tracing::debug;
 use super::{AppServer, AppTarget};
 use crate::net::http_client::{HttpClient, HttpError};
 
-/// Maximum size of an answer: a decision is small, and a refusal is a page at most.
+/// Maximum response body. A decision is small, and a refusal is at most a page.
 const ANSWER_MAX_BYTES: usize = 256 * 1024;
 
-/// Calls that one shard has under way, each of which is a connection to an app server; more wait their turn.
+/// Maximum number of concurrent calls per shard, each a connection to an app server; further calls wait.
 const CALLS_MAX: usize = 256;
 
-/// Part of the time-out of a call, as a divisor, for which it may wait for others to end.
+/// Divisor of the timeout for the time a call may wait for a permit.
 const WAIT_SHARE: u32 = 4;
 
-/// Why an app server's decision could not be had.
+/// Reason for a missing decision.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum AuthorizeError {
     #[error("no app server is linked")]
     Nobody,
-    /// The calls under way did not end in time.
+    /// No permit became available in time.
     #[error("{CALLS_MAX} calls are under way, and none ended in time")]
     Full,
     #[error("no answer within {} s (--negotiate-timeout)", .0.as_secs())]
     Timeout(Duration),
     #[error("no answer from {target}: {source}")]
     Exchange {
-        /// The app server that was called last.
+        /// The app server called last.
         target: AppTarget,
         source: HttpError,
     },
-    /// The answer broke off, or is too large.
+    /// The response broke off or is too large.
     #[error("the answer can't be read: {0}")]
     Body(String),
     #[error("the question can't be written: {0}")]
     Request(#[from] http::Error),
 }
 
-/// Client of the handlers by which apps authorize clients.
+/// Client of the apps' authorization handlers.
 #[derive(Debug, Clone)]
 pub(crate) struct Authorizer {
     client: HttpClient,
@@ -57,25 +57,25 @@ pub(crate) struct Authorizer {
 }
 
 impl Authorizer {
-    /// Calls by this HTTP client, and gives up after `timeout`.
+    /// Uses this HTTP client, with a timeout per call.
     #[must_use]
     pub(crate) fn new(client: HttpClient, timeout: Duration) -> Self {
         Self { client, timeout, room: Arc::new(Semaphore::new(CALLS_MAX)) }
     }
 
-    /// Calls the first app server that can be reached. The request has a path and no body; over the network it is
-    /// signed, so that the app knows a node of the fleet.
+    /// Calls the first reachable app server. The request has a path and no body. Over the network it is signed, so that
+    /// the app can recognize a node of the fleet.
     ///
     /// # Errors
-    /// When no whole answer comes in time.
+    /// Without a complete response in time.
     pub(crate) async fn authorize(
         &self,
         apps: &[Arc<AppServer>],
         node: &str,
         request: Parts,
     ) -> Result<Response<Bytes>, AuthorizeError> {
-        // A call that has waited for long still gets the whole time: one that is given up has cost the app as much. So
-        // it does not wait for longer than it may take to be of use.
+        // A call gets its full timeout even after a long wait, because an abandoned call costs the app as much. The
+        // wait is therefore limited to what may still be useful to the client.
         let room = timeout(self.timeout / WAIT_SHARE, self.room.acquire()).await;
         let _permit = room.map_err(|_| AuthorizeError::Full)?;
         let authorized = self.authorize_in_turn(apps, node, request);
@@ -137,7 +137,7 @@ mod tests {
     use crate::net::connector::Connector;
     use crate::upstream::{AppServerId, MemoryDialler, MemoryLink};
 
-    /// An app that decides nothing.
+    /// App that never decides.
     #[derive(Debug, Default)]
     struct MuteApp {
         calls: AtomicUsize,
@@ -172,7 +172,7 @@ mod tests {
         let count = |is: fn(&AuthorizeError) -> bool| {
             outcomes.iter().filter_map(|one| one.as_ref().err()).filter(|e| is(e)).count()
         };
-        // Who has begun has the whole time, and the others know after a quarter of it.
+        // Started calls get the full timeout; the others fail after a quarter of it.
         assert_eq!(count(|error| matches!(error, AuthorizeError::Timeout(_))), CALLS_MAX);
         assert_eq!(count(|error| matches!(error, AuthorizeError::Full)), 9 * CALLS_MAX);
     }

@@ -1,4 +1,4 @@
-//! Requests to an app server through a channel, each on a fresh connection: the first step of a manifest and of a link.
+//! Requests to an app server through a channel, each on a new connection: the first step of a manifest and of a link.
 
 use std::io;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::net::address::Address;
 use crate::net::connector::Connector;
 use crate::net::http_client::{HttpClient, HttpError, within};
 
-/// An app server that accepts a connection but doesn't answer is given up after this.
+/// Timeout for a response after the connection was accepted.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why an app server gave no answer.
+/// Reason for a missing response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
     #[error("can't connect to {authority}: {source}")]
@@ -41,7 +41,7 @@ impl RequestError {
         }
     }
 
-    /// Answer of the far end that opens no channel, if that is the reason.
+    /// Response of a peer that refused the channel, if that is the cause.
     pub(super) fn refused_channel(&self) -> Option<&RefusedUpgrade> {
         let Self::Connect { source, .. } = self else { return None };
         match source.get_ref()?.downcast_ref()? {
@@ -50,27 +50,27 @@ impl RequestError {
         }
     }
 
-    /// Whether nobody listens there.
+    /// Whether the connection was refused.
     #[must_use]
     pub(crate) fn is_refused(&self) -> bool {
         matches!(self, Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
     }
 }
 
-/// This node as app servers see it: its name, and how it connects.
+/// This node as seen by app servers: its name and connector.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller<'a> {
-    /// The name of this node.
+    /// Name of this node.
     pub node: &'a str,
-    /// Connector through channels to app servers of this fleet.
+    /// Connector with channels to app servers of this fleet.
     pub connector: &'a Connector,
 }
 
 impl Caller<'_> {
-    /// Sends a request over a fresh connection, with the header that says who we are.
+    /// Sends a request over a new connection, with a header naming this node.
     ///
     /// # Errors
-    /// When the app server can't be reached, is none of this fleet, or doesn't answer.
+    /// If the app server is unreachable, does not belong to this fleet, or does not respond.
     pub(super) async fn send(
         self,
         address: &Address,
@@ -85,7 +85,7 @@ impl Caller<'_> {
         answer.map_err(|error| RequestError::new(authority, error))
     }
 
-    /// Writes the header that names this node.
+    /// Adds the header that names this node.
     pub(super) fn introduce(self, headers: &mut HeaderMap) -> Result<(), http::Error> {
         headers.insert(NODE_HEADER, HeaderValue::from_str(self.node)?);
         Ok(())

@@ -12,7 +12,7 @@
 //! | `moves_between_links` | | yes | |
 //! | `takes_reconnects` | | yes | |
 //!
-//! A link in memory leads to the app that the node is embedded in, or to a webhook.
+//! An in-memory link leads to the app that embeds this node, or to a webhook.
 //!
 //! | hub | of a manifest | of dial-in | with a webhook |
 //! |---|---|---|---|
@@ -29,10 +29,9 @@
 //! | `tokens_hold_terms` | | yes | yes |
 //! | `takes_service_claims` | | yes | |
 //!
-//! What both ends of a link agree on when it opens, such as moves and traces, is known by the link alone:
-//! [`LinkHandle`](super::LinkHandle).
+//! Capabilities negotiated when a link opens, such as moves and traces, are in its [`LinkHandle`](super::LinkHandle).
 
-/// Capabilities of the app server at the peer end of a link.
+/// Capabilities of the app server at the other end of a link.
 #[derive(Debug)]
 pub(crate) struct LinkCapabilities {
     /// Answers a request to hand a client over. Otherwise the node watches the client's calls.
@@ -79,7 +78,7 @@ impl LinkCapabilities {
     };
 }
 
-/// Capabilities of a hub, whose app servers are of one kind.
+/// Capabilities of a hub. Its app servers are all of one kind.
 #[derive(Debug)]
 pub(crate) struct HubCapabilities {
     /// A stopping app server is asked to hand its clients over, and answers for each.
@@ -96,7 +95,7 @@ pub(crate) struct HubCapabilities {
     pub takes_crash_notices: bool,
     /// App servers receive the headers of Trunkline.
     pub takes_private_headers: bool,
-    /// Clients show access tokens of the app. Otherwise they show tokens for the service.
+    /// Clients use access tokens of the app. Otherwise they use tokens for the service.
     pub takes_user_tokens: bool,
     /// Nodes announce the links of its app servers to each other.
     pub announces_links: bool,
@@ -125,7 +124,7 @@ impl HubCapabilities {
         takes_service_claims: false,
     };
 
-    /// Hub whose app servers dial in.
+    /// Hub with app servers that dial in.
     pub(super) const DIAL_IN: Self = Self { takes_service_claims: true, ..Self::WEBHOOK };
 
     /// Hub with a webhook in place of app servers.

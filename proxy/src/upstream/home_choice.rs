@@ -1,12 +1,11 @@
-//! Choose the home link of a new client connection.
+//! Choice of the home link for a new client connection.
 //!
-//! Pure: given which links are open and not full, return one. Round robin: a pool is small, so a scan is cheap,
-//! and always taking the emptiest would flood a link that just came back.
+//! Pure: takes the usability of links and returns one. Round robin, because scanning a small pool is cheap, and always
+//! choosing the emptiest link would flood one that has just reopened.
 
-/// The first usable slot, around the end, from that whose turn it is when this client of a pool comes; `None` when
-/// there is none. A turn is some clients long: messages that come close together share a write, a read and a wake-up
-/// only if they share a link, and the fewer clients there are the less their messages do. Many are spread evenly all
-/// the same.
+/// First usable slot, cyclically from the slot whose turn it is; `None` if all are unusable. A turn covers several
+/// consecutive clients: messages share a write, a read and a wake-up only on the same link, which matters most with few
+/// clients. Many clients are distributed evenly anyway.
 pub(super) fn choose(usable: &[bool], client: usize, turn: usize) -> Option<usize> {
     let (count, start) = (usable.len(), client / turn.max(1));
     (0..count).map(|step| (start + step) % count).find(|&slot| usable.get(slot).copied().unwrap_or(false))

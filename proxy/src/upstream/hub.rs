@@ -28,8 +28,8 @@ pub struct Hub {
     reads_messages: AtomicBool,
     pools: ArcSwap<Vec<Arc<Pool>>>,
     next: AtomicUsize,
-    /// Separate turn of authorizations: each client needs an authorization and a home link, so with one shared turn one
-    /// of two app servers would get all authorizations.
+    /// Separate turn counter for authorizations. Each client needs an authorization and a home link, so a shared
+    /// counter would send all authorizations to the same one of two app servers.
     next_authorizing: AtomicUsize,
     /// Locked while a pool of an app server that dials in is added or removed.
     changing: Mutex<()>,
@@ -50,7 +50,6 @@ impl Hub {
         }
     }
 
-    /// Identity of the hub, shared with its pools.
     #[must_use]
     pub(crate) fn identity(&self) -> &Arc<HubIdentity> {
         &self.identity
@@ -118,7 +117,6 @@ impl Hub {
         }
     }
 
-    /// Origin of the hub.
     #[must_use]
     pub(super) fn origin(&self) -> HubOrigin {
         self.identity.origin()
@@ -134,14 +132,14 @@ impl Hub {
         self.identity.naming()
     }
 
-    /// Whether the hub was removed. No look-up by path or name finds it.
+    /// Whether the hub was removed. Lookups by path or name then fail.
     #[must_use]
     pub(crate) fn is_removed(&self) -> bool {
         self.naming().is_removed()
     }
 
-    /// Whether any app server that names the hub has a link, even one that waits for a new socket. A webhook does not
-    /// count: it serves hubs that others name.
+    /// Whether any app server that names the hub has a link, even if disconnected. A webhook does not count: it serves
+    /// hubs named by others.
     #[must_use]
     pub(super) fn is_linked(&self) -> bool {
         let is_webhook = |pool: &Pool| self.has_webhook() && matches!(pool.app().target, AppTarget::Memory(_));
@@ -265,13 +263,11 @@ impl Hub {
         self.pool_of(app).map_or_else(|| DEFAULT_GROUP.into(), |pool| pool.app().group.name().clone())
     }
 
-    /// Home link at one app server.
     #[must_use]
     pub(crate) fn choose_home_at(&self, app: AppServerId) -> Option<HomeLink> {
         self.pool_of(app)?.choose_home()
     }
 
-    /// Pool of an app server.
     #[must_use]
     pub(crate) fn pool_of(&self, app: AppServerId) -> Option<Arc<Pool>> {
         self.pools.load().iter().find(|pool| pool.app().id == app).cloned()
@@ -311,7 +307,6 @@ impl Hub {
         self.pools.rcu(|pools| pools.iter().chain([&pool]).cloned().collect::<Vec<_>>());
     }
 
-    /// Removes a retired pool.
     pub(crate) fn remove_pool(&self, pool: &Arc<Pool>) {
         self.pools.rcu(|pools| pools.iter().filter(|known| !Arc::ptr_eq(known, pool)).cloned().collect::<Vec<_>>());
         self.identity.wake_waiters();

@@ -8,7 +8,6 @@ use super::hub_naming::HubNaming;
 use super::link_waiter::LinkWaiters;
 use super::number::HubIndex;
 
-/// Identity of a hub.
 #[derive(Debug)]
 pub(crate) struct HubIdentity {
     index: HubIndex,
@@ -66,7 +65,6 @@ impl HubIdentity {
         }
     }
 
-    /// Origin of the hub.
     #[must_use]
     pub(super) fn origin(&self) -> HubOrigin {
         self.origin

@@ -20,11 +20,10 @@ use tokio::time::Instant;
 
 use crate::auth::Signer;
 
-/// Maximum time for which the start of a node waits for the first links of a hub. A hub whose links never open would
-/// otherwise keep the node out of its balancer, although the node serves other hubs.
+/// Maximum time for which a starting node waits for the first links of a hub. A hub without working app servers would
+/// otherwise keep the node out of its load balancer, although the node serves other hubs.
 const FIRST_LINKS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Naming of one hub.
 #[derive(Debug)]
 pub(super) struct HubNaming {
     /// An app server of the default group has named it.
@@ -92,7 +91,6 @@ impl HubNaming {
         self.is_awaited.load(Ordering::Relaxed) && self.registered_at().elapsed() < FIRST_LINKS_TIMEOUT
     }
 
-    /// Notes that a link is open.
     pub(super) fn note_link(&self) {
         self.is_awaited.store(false, Ordering::Relaxed);
         self.recall();
@@ -130,7 +128,6 @@ impl HubNaming {
         self.with_times(|times| times.idle_since)
     }
 
-    /// Marks the hub as removed.
     pub(super) fn remove(&self) {
         self.is_removed.store(true, Ordering::Relaxed);
         self.is_of_default.store(false, Ordering::Relaxed);

@@ -1,10 +1,10 @@
-//! Path of a hub in a request: its escapes are decoded once, as ASP.NET Core and the rules of routes do.
+//! Path of a hub in a request. Escapes are decoded once, as in ASP.NET Core and in route rules.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// Decodes the escapes of a path, except those of slashes. A path with bytes that are no UTF-8 stays unchanged.
+/// Decodes the escapes of a path, except escaped slashes. A path with invalid UTF-8 stays unchanged.
 pub(crate) fn decode(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);

@@ -67,7 +67,6 @@ impl HubRegistry {
         self.rules.load_full()
     }
 
-    /// Counters of the rules by label.
     #[must_use]
     pub(crate) fn rule_counters(&self) -> &RuleCounters {
         &self.rule_counters
@@ -159,7 +158,8 @@ impl HubRegistry {
     /// Hubs that were unnamed for this long. Each call updates the times, so call it about once a second.
     ///
     /// A hub of manifests stays named while no app server of the groups that named it is linked: all of them may be
-    /// restarting. Clients name a hub whose webhook serves any name: `has_clients` returns whether its webhook has any.
+    /// restarting. A hub of a pattern webhook is named by its clients; `has_clients` returns whether its webhook has
+    /// any.
     #[must_use]
     pub(crate) fn unnamed_for(&self, limit: Duration, has_clients: impl Fn(&str) -> bool) -> Vec<Arc<Hub>> {
         for hub in self.all.load().iter().filter(|hub| hub.is_removed() && hub.is_linked()) {
@@ -184,7 +184,7 @@ impl HubRegistry {
         living.iter().filter(|hub| is_due(hub)).cloned().collect()
     }
 
-    /// Removes a hub that was unnamed for this long; `false` if it was named meanwhile.
+    /// Removes a hub that was unnamed for this long; `false` if it was named in the meantime.
     pub(crate) fn remove(&self, hub: &Hub, limit: Duration) -> bool {
         let _changing = self.free();
         let is_unnamed = hub.naming().note(hub.is_linked()).is_some_and(|time| time >= limit);
@@ -361,7 +361,6 @@ impl HubRegistry {
         &self.app_servers
     }
 
-    /// Number of an app server instance.
     #[must_use]
     pub(crate) fn number(&self, instance: &str) -> AppServerId {
         self.app_servers.number(instance, &Signer::Fleet)

@@ -1,4 +1,4 @@
-//! Link that an app server has asked for by dial-in, before its handshake.
+//! Link requested by an app server through dial-in, before its handshake.
 
 use std::sync::Arc;
 
@@ -7,19 +7,19 @@ use hyper::upgrade::OnUpgrade;
 use super::Hub;
 use crate::auth::TokenSigner;
 
-/// Link that an app server has asked for: the upgrade is on its way.
+/// Requested link with a pending upgrade.
 #[derive(Debug)]
 pub(crate) struct IncomingLink {
     pub upgrade: OnUpgrade,
     pub hub: Arc<Hub>,
-    /// Id of the app server, the same for all its links.
+    /// Id of the app server, shared by all its links.
     pub instance: String,
-    /// Host that it has dialled.
+    /// Host that the app server dialled.
     pub endpoint: String,
-    /// Signer of its token.
+    /// Signer of the token.
     pub signer: TokenSigner,
-    /// Whether another node has carried it here.
+    /// Whether another node carries the link.
     pub is_carried: bool,
-    /// Reason to refuse the handshake, known before it.
+    /// Reason to refuse the handshake, if already known.
     pub refusal: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Dial one link: a WebSocket upgrade, then the handshake in which the app server speaks first.
+//! Dialling of one link: a WebSocket upgrade, then a handshake begun by the app server.
 
 use axum::body::Body;
 use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
@@ -17,41 +17,41 @@ use super::caller::{Caller, RequestError};
 use super::{AppTarget, Pool};
 use crate::net::address::Address;
 
-/// A WebSocket to an app server.
+/// WebSocket to an app server.
 pub(crate) type UpstreamWebSocket = WebSocketStream<TokioIo<Upgraded>>;
 
 type LinkSocket = trunkline_link::LinkSocket<UpstreamWebSocket>;
 
-/// Bytes that the WebSocket layer may read ahead. The buffer is filled with zeros before each read: larger costs more
-/// than it spares.
+/// Read buffer of the WebSocket layer in bytes. It is zeroed before each read, so a larger one costs more than it
+/// saves.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
-/// Longest WebSocket message that an app server may send: frames over the limit are skipped, a message is read whole.
+/// Maximum WebSocket message from an app server. Frames over the limit are skipped; a message is read whole.
 const MESSAGE_MAX_BYTES: usize = 8 * LINK_FRAME_MAX_BYTES;
 
-/// Why a link could not be opened.
+/// Reason why a link was not opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum DialError {
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// Another instance answers there than the one we want; the manifest is to be read anew.
+    /// Another instance answers; the manifest must be read again.
     #[error("another app server instance answers")]
     OtherInstance,
     /// The app server has ended the session, or never had it.
     #[error("the app server does not know the session any more")]
     UnknownSession,
-    /// A header about the session can't be read.
+    /// A session header is unreadable.
     #[error("the app server's answer makes no sense: {0}")]
     Answer(#[from] MalformedHeader),
     #[error("the app server answers {0} instead of an upgrade")]
     Status(StatusCode),
     #[error("the upgrade broke off: {0}")]
     Upgrade(String),
-    /// The first frame is no handshake that we know.
+    /// The first frame is not a supported handshake.
     #[error("the app server's handshake is wrong: {0}")]
     Handshake(String),
-    /// The handshake did not come in time.
+    /// The handshake timed out.
     #[error("the app server sent no handshake within {} s", LINK_HANDSHAKE_TIMEOUT_MS / 1000)]
     Timeout,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Dialled {
 /// Opens the link of one slot.
 ///
 /// # Errors
-/// When it can't be opened; worth another try after a while.
+/// If it can't be opened; the caller may retry later.
 pub(crate) async fn dial(
     pool: &Pool,
     slot: usize,
@@ -83,7 +83,7 @@ pub(crate) async fn dial(
         AppTarget::Memory(dialler) => {
             let (near, far) = LinkSocket::memory();
             dialler.dial(pool.hub().name(), caller.node, boot, slot, far);
-            // Nothing is lost between two ends of one process, so nothing is kept for it.
+            // Both ends share a process, so no frame can be lost and none is kept.
             let capabilities = Capabilities { knows_traces: dialler.knows_traces(), ..Capabilities::plain() };
             (near, Answer { received: 0, capabilities })
         }
@@ -124,14 +124,14 @@ async fn upgrade(
     Ok((into_websocket(upgraded, Role::Client).await, told))
 }
 
-/// Makes the WebSocket of a link, of an app server or another node.
+/// Creates the WebSocket of a link to an app server or node.
 pub(crate) async fn into_websocket(upgraded: Upgraded, side: Role) -> UpstreamWebSocket {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(Some(MESSAGE_MAX_BYTES))
         .max_frame_size(Some(MESSAGE_MAX_BYTES));
-    // What was read along with the answer is left to hyper. Given to from_partially_read instead, those few bytes would
-    // make a buffer that stays that small each time it is made anew, and then each message takes two reads.
+    // Bytes read along with the response stay in hyper. With from_partially_read they would size the buffer at every
+    // reallocation, and each message would take two reads.
     WebSocketStream::from_raw_socket(TokioIo::new(upgraded), side, Some(config)).await
 }
 

@@ -1,4 +1,4 @@
-//! A link as the rest of the proxy sees it: any shard may write to it, for as long as its session lives.
+//! Link as seen by the rest of the proxy: any shard may write to it while its session lives.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,10 +13,10 @@ use super::capability::LinkCapabilities;
 use super::{AppServerId, Asker, HubIdentity, HubIndex, LinkId};
 use crate::auth::{Signer, TokenSigner};
 
-/// Value of the echo that [`LinkHandle::fence`] waits for.
+/// Echo value used by [`LinkHandle::fence`].
 const FENCE: &str = "fence";
 
-/// The near end of a slot's session; it lives across the sockets of a link.
+/// Local end of a slot's session, across all sockets of the link.
 #[derive(Debug)]
 pub(crate) struct LinkHandle {
     id: LinkId,
@@ -29,46 +29,46 @@ pub(crate) struct LinkHandle {
     knows_moves: AtomicBool,
     knows_traces: AtomicBool,
     knows_idle_handovers: AtomicBool,
-    /// Words of the app server about a link that it dialled itself.
+    /// Details sent by an app server that dialled in.
     dialled_in: Option<Box<DialledIn>>,
-    /// Whether its clients are on their way to other links.
+    /// Whether its clients are moving to other links.
     is_leaving: AtomicBool,
-    /// Fires when it is to end.
+    /// Cancelled when the link should close.
     given_up: CancellationToken,
     fences: Mutex<Fences>,
 }
 
-/// Callers that wait for an echo; one echo is under way at a time.
+/// Callers waiting for an echo; at most one echo is in flight.
 #[derive(Debug, Default)]
 struct Fences {
     asked: Vec<oneshot::Sender<()>>,
     next: Vec<oneshot::Sender<()>>,
 }
 
-/// A link that an app server has dialled, as Azure's SDK does.
+/// Link dialled by an app server, as by Azure's SDK.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DialledIn {
-    /// Kind of link that it wants.
+    /// Requested kind of link.
     pub kind: LinkKind,
-    /// Host that it has dialled: of several proxies under different names it sends each message to all.
+    /// Host that the app server dialled. With several proxies under different names, it sends each message to all.
     pub endpoint: Box<str>,
-    /// Signer of the token that has let it in.
+    /// Signer of the token that admitted the link.
     pub signer: TokenSigner,
-    /// Whether another node has carried it here: the host is not one of this node.
+    /// Whether another node carries the link; the host then belongs to that node.
     pub is_carried: bool,
-    /// Whether its clients may come back to their connection.
+    /// Whether its clients may resume their connections.
     pub allows_reconnect: bool,
 }
 
 impl LinkHandle {
-    /// A link whose session begins. At most `unsent_max_bytes` wait for the socket before its clients are paused; what
-    /// the session keeps in all is bounded by its ring.
+    /// Link with a new session. Its clients are paused while more than `unsent_max_bytes` wait for the socket; the ring
+    /// bounds the total.
     #[must_use]
     pub(crate) fn new(hub: Arc<HubIdentity>, app: AppServerId, unsent_max_bytes: usize, session: Session) -> Self {
         Self::beginning(hub, app, unsent_max_bytes, Some(session))
     }
 
-    /// A link that an app server has dialled. Its session ends with its socket, and with the pool that is retired.
+    /// Link dialled by an app server. Its session ends with its socket, or when the pool is retired.
     #[must_use]
     pub(crate) fn dialled_in(
         hub: Arc<HubIdentity>,
@@ -102,7 +102,7 @@ impl LinkHandle {
         }
     }
 
-    /// No link at all: the home of a client connection that waits for its first one.
+    /// Placeholder home of a client connection that waits for its first link.
     #[must_use]
     pub(crate) fn nowhere(hub: Arc<HubIdentity>) -> Self {
         Self::beginning(hub, AppServerId::NONE, 0, None)
@@ -118,140 +118,139 @@ impl LinkHandle {
         self.hub.index()
     }
 
-    /// Identity of its hub.
     #[must_use]
     pub(crate) fn hub_identity(&self) -> &Arc<HubIdentity> {
         &self.hub
     }
 
-    /// The app server at its far end.
+    /// App server at the other end.
     #[must_use]
     pub(crate) fn app(&self) -> AppServerId {
         self.app
     }
 
-    /// The send queue, for the task that keeps the link.
+    /// Send queue, for the task of the link.
     #[must_use]
     pub(crate) fn outbox(&self) -> &LinkOutbox {
         &self.outbox
     }
 
-    /// Whether its clients are to be paused, because too much waits for the socket or to be acknowledged.
+    /// Whether its clients must be paused, because too much is queued or unacknowledged.
     #[must_use]
     pub(crate) fn is_full(&self) -> bool {
         self.outbox.is_full()
     }
 
-    /// Whether it has a socket.
+    /// Whether a socket is attached.
     #[must_use]
     pub(crate) fn is_open(&self) -> bool {
         self.outbox.is_open()
     }
 
-    /// Whether its session is over.
+    /// Whether its session has ended.
     #[must_use]
     pub(crate) fn is_closed(&self) -> bool {
         self.outbox.is_closed()
     }
 
-    /// Whether the app server reads the causes of closes.
+    /// Whether the app server supports close causes.
     #[must_use]
     pub(crate) fn knows_causes(&self) -> bool {
         self.knows_causes.load(Ordering::Relaxed)
     }
 
-    /// Whether the app server takes the ends of connections that another one had.
+    /// Whether the app server accepts the ends of connections handed over from another one.
     #[must_use]
     pub(crate) fn knows_handovers(&self) -> bool {
         self.knows_handovers.load(Ordering::Relaxed)
     }
 
-    /// Whether the app server hands a connection over only if nothing of it runs, where it is asked so.
+    /// Whether the app server can hand over a connection only if it is idle.
     #[must_use]
     pub(crate) fn knows_idle_handovers(&self) -> bool {
         self.knows_idle_handovers.load(Ordering::Relaxed)
     }
 
-    /// Whether the app server lets client connections move to other nodes.
+    /// Whether the app server supports moving client connections between nodes.
     #[must_use]
     pub(crate) fn knows_moves(&self) -> bool {
         self.knows_moves.load(Ordering::Relaxed)
     }
 
-    /// Capabilities of the app server at its peer end.
+    /// Capabilities of the app server at the other end.
     #[must_use]
     pub(crate) fn capabilities(&self) -> &'static LinkCapabilities {
         self.capabilities
     }
 
-    /// Whether clients whose home it is may move to another node: by dial-in those that may come back at all, since a
-    /// pause and a resume by another node's link are known to each app server there.
+    /// Whether its clients may move to another node. By dial-in these are resumable clients, because app servers
+    /// support a pause and a resume over another node's link.
     #[must_use]
     pub(crate) fn lets_clients_move(&self) -> bool {
         self.dialled_in.as_ref().map_or_else(|| self.knows_moves(), |dialled_in| dialled_in.allows_reconnect)
     }
 
-    /// Host that the app server has dialled; `None` for a link that the node has dialled.
+    /// Host dialled by the app server; `None` for a link dialled by this node.
     #[must_use]
     pub(crate) fn endpoint(&self) -> Option<&str> {
         self.dialled_in.as_ref().map(|dialled_in| &*dialled_in.endpoint)
     }
 
-    /// Signer of the token that admitted the link; `None` for a link that the node has dialled.
+    /// Signer of the token that admitted the link; `None` for a link dialled by this node.
     #[must_use]
     pub(crate) fn token_signer(&self) -> Option<&TokenSigner> {
         self.dialled_in.as_ref().map(|dialled_in| &dialled_in.signer)
     }
 
-    /// Whether it came in by way of another node, with which it ends.
+    /// Whether another node carries the link, which ends with the link to that node.
     #[must_use]
     pub(crate) fn is_carried(&self) -> bool {
         self.dialled_in.as_ref().is_some_and(|dialled_in| dialled_in.is_carried)
     }
 
-    /// Whether it may be a home of clients.
+    /// Whether the link may be a client's home.
     #[must_use]
     pub(crate) fn may_carry_clients(&self) -> bool {
         let is_weak = self.dialled_in.as_ref().is_some_and(|dialled_in| dialled_in.kind == LinkKind::Weak);
         !is_weak && !self.is_leaving.load(Ordering::Relaxed)
     }
 
-    /// Lets no more clients have it as their home. `false` if that was so already.
+    /// Stops assigning clients to this link. Returns `false` if this was already so.
     pub(crate) fn begin_leave(&self) -> bool {
         !self.is_leaving.swap(true, Ordering::Relaxed)
     }
 
-    /// Ends it, if an app server has dialled it.
+    /// Closes the link, if an app server has dialled it.
     pub(crate) fn give_up(&self) {
         self.given_up.cancel();
     }
 
-    /// Token that fires when it is to end.
+    /// Cancelled when the link should close.
     #[must_use]
     pub(crate) fn given_up(&self) -> &CancellationToken {
         &self.given_up
     }
 
-    /// Whether the app server has acknowledged all that it was ever sent here.
+    /// Whether the app server has acknowledged everything sent.
     #[must_use]
     pub(crate) fn has_delivered_all(&self) -> bool {
-        // In this order: a session that ends empties the ring last.
+        // In this order, because an ending session empties the ring last.
         self.outbox.ring_bytes() == 0 && !self.is_closed()
     }
 
-    /// Bytes that are kept until the app server has them, what waits included.
+    /// Bytes queued or not yet acknowledged.
     #[must_use]
     pub(crate) fn ring_bytes(&self) -> usize {
         self.outbox.ring_bytes()
     }
 
-    /// Waits until there is room again, or the session is over. Cancel-safe.
+    /// Waits for room or the end of the session. Cancel-safe.
     pub(crate) async fn room(&self) {
         self.outbox.room().await;
     }
 
-    /// Waits for an echo of an app server that dials in: it has read all earlier messages of this node then, and this
-    /// node has read all of its messages before the echo.
+    /// Waits for an echo from an app server that dials in. By then it has read all earlier messages of this node, and
+    /// this node has read all messages it sent before the echo.
     pub(crate) async fn fence(&self) {
         let (passed, has_passed) = oneshot::channel();
         {
@@ -265,7 +264,7 @@ impl LinkHandle {
         drop(has_passed.await);
     }
 
-    /// Takes a ping of the app server, which may be the echo that [`fence`](Self::fence) waits for.
+    /// Handles a ping, which may be the echo awaited by [`fence`](Self::fence).
     pub(crate) fn take_echo(&self, ping: &Ping) {
         if ping.get(ECHO_KEY).is_some_and(|value| value == FENCE) {
             self.ask_echo(&mut self.fences.lock().unwrap_or_else(PoisonError::into_inner));
@@ -280,24 +279,24 @@ impl LinkHandle {
         }
     }
 
-    /// Queues a message. Never refused: who fills a link is stopped by [`room`](Self::room) instead.
+    /// Queues a message. Never refused: [`room`](Self::room) stops the sources instead.
     pub(crate) fn send(&self, message: &ServiceMessage) {
         self.append(Class::Reserved, |buffer| message.encode(buffer));
     }
 
-    /// Queues a message, as [`send`](Self::send) does; `false` if the session is over.
+    /// Like [`send`](Self::send); returns `false` if the session has ended.
     #[must_use]
     pub(crate) fn queue(&self, message: &ServiceMessage) -> bool {
         self.outbox.push(Class::Reserved, |buffer| message.encode(buffer)).is_ok()
     }
 
-    /// Queues bytes of a client connection.
+    /// Queues data of a client connection.
     pub(crate) fn send_data(&self, connection_id: &str, payload: &[u8], data_type: i64) {
         self.append(Class::Ordinary, |buffer| encode_connection_data(connection_id, payload, data_type, buffer));
     }
 
-    /// Queues bytes of a client connection that a trace follows, under the mark of the first message, if they have one.
-    /// Returns whether the app server reports on them: others get them as ever.
+    /// Queues data of a traced client connection, marked for the first message if possible. Returns whether the app
+    /// server will report on it; otherwise the data is sent unmarked.
     pub(crate) fn send_traced(&self, mark: Option<i64>, (id, payload): (&str, &[u8]), data_type: i64) -> bool {
         let mark = mark.filter(|_| self.knows_traces.load(Ordering::Relaxed));
         match mark {
@@ -308,14 +307,14 @@ impl LinkHandle {
     }
 
     fn append(&self, class: Class, encode: impl FnOnce(&mut bytes::BytesMut)) {
-        // A link that is over has no clients any more; what it is told has no receiver.
+        // Ignored after the end of the session: there is no receiver.
         let _ = self.outbox.push(class, encode);
     }
 
-    /// Attaches the socket of a dial that succeeded; with it, how many frames it gets again.
+    /// Attaches the socket of a successful dial; also returns the number of frames to repeat.
     ///
     /// # Errors
-    /// When the answer makes no sense.
+    /// If the answer is invalid.
     pub(crate) fn attach(
         &self,
         offer: &Offer,
@@ -363,7 +362,7 @@ mod tests {
     const RING_BYTES: usize = 1000;
 
     impl LinkHandle {
-        /// A link that an app server has dialled, and that is open.
+        /// Open link dialled by an app server.
         pub(crate) fn opened_by_dial_in(hub: &Arc<HubIdentity>, app: AppServerId) -> Self {
             let (kind, endpoint) = (LinkKind::Default, "here".into());
             let signer = TokenSigner { key: AccessKey::random(), signer: Signer::Fleet };
@@ -375,12 +374,12 @@ mod tests {
             link
         }
 
-        /// A link that is open, for tests of what writes to it.
+        /// Open link for tests of its writers.
         pub(crate) fn opened(hub: &Arc<HubIdentity>, app: AppServerId) -> Self {
             Self::opened_with(hub, app, Capabilities::plain())
         }
 
-        /// A link that is open to an app server of an older version.
+        /// Open link to an app server of an older version.
         pub(crate) fn opened_by_older(hub: &Arc<HubIdentity>, app: AppServerId) -> Self {
             Self::opened_with(hub, app, Capabilities { knows_idle_handovers: false, ..Capabilities::plain() })
         }

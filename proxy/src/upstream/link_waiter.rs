@@ -1,4 +1,4 @@
-//! New clients that wait for a lost link of their hub to return.
+//! New clients waiting for a lost link of their hub to return.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::bounded::Budget;
 
-/// Maximum number of clients that wait at one hub; each costs its request and a timer, and more would come at once when
-/// the link is back.
+/// Maximum number of clients waiting at one hub. Each costs a request and a timer, and all proceed together when the
+/// link returns.
 const WAITERS_MAX: usize = 10_000;
 
-/// Waiters of one hub, woken whenever one of its links changes.
+/// Waiters of one hub, woken whenever a link changes.
 #[derive(Debug)]
 pub(super) struct LinkWaiters {
     changed: Notify,
@@ -25,19 +25,19 @@ impl Default for LinkWaiters {
 }
 
 impl LinkWaiters {
-    /// Wakes all, to look again.
+    /// Wakes all waiters to check their conditions again.
     pub(super) fn wake(&self) {
         self.changed.notify_waiters();
     }
 
-    /// Waits while `until` gives a time that has not come yet; at once over where too many wait already.
+    /// Waits while `until` returns a future time. Returns immediately at the limit of waiters.
     pub(super) async fn wait(&self, until: impl Fn() -> Option<Instant>) {
         if until().is_none() {
             return;
         }
         let Some(_share) = self.waiting.take(1) else { return };
         loop {
-            // Listens before it looks, so that no change comes between the two.
+            // Subscribes before the check, so that no change in between is missed.
             let changed = self.changed.notified();
             let Some(until) = until().filter(|until| *until > Instant::now()) else { return };
             tokio::select! {

@@ -1,4 +1,4 @@
-//! Read the manifest of an app server.
+//! Reads the manifest of an app server.
 
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
@@ -11,13 +11,13 @@ use super::refusal_source::{MIDDLEWARE_HINT, RefusalSource};
 use crate::net::address::Address;
 use crate::net::http_client::read_whole;
 
-/// Maximum size of a manifest: it has some 300 bytes per hub, and anything larger comes from something else.
+/// Maximum size of a manifest. It has some 300 bytes per hub; anything larger is something else.
 const MANIFEST_MAX_BYTES: usize = 1024 * 1024;
 
-/// Maximum size of the SDK's reason to refuse: it is one line.
+/// Maximum size of the SDK's refusal reason, which is one line.
 const REFUSAL_MAX_BYTES: usize = 1024;
 
-/// Why a manifest could not be read.
+/// Reason why a manifest could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ReadManifestError {
@@ -26,32 +26,32 @@ pub(crate) enum ReadManifestError {
     /// The two ends have different keys.
     #[error("{0} refuses our access key: give both ends the same --access-key or TRUNKLINE_ACCESS_KEY")]
     Key(String),
-    /// The app server has no key but that of its machine.
+    /// The app server has only its machine's development key.
     #[error(
         "{0} has only the development key of its machine, and takes it for a proxy on another one: give both ends an access key (TRUNKLINE_ACCESS_KEY; `trunkline token key` makes one)"
     )]
     DevelopmentKey(String),
-    /// The SDK has another reason to refuse, such as a stop.
+    /// The SDK refuses for another reason, such as a shutdown.
     #[error("{authority} answers {status}: {reason}")]
     Refused { authority: String, status: StatusCode, reason: String },
-    /// Something before the SDK wants a login.
+    /// A component in front of the SDK requires a login.
     #[error("{authority} answers {status}, {MIDDLEWARE_HINT}")]
     Middleware { authority: String, status: StatusCode },
-    /// A node answers there, at its port for clients.
+    /// The client port of a node answers there.
     #[error("{0} is a Trunkline node itself: --upstream names the address on which an app server listens")]
     Node(String),
-    /// Something else answers there.
+    /// Another program answers there.
     #[error(
         "{authority} answers {status} to {CHANNEL_PATH}: no app server with the Trunkline SDK, or one whose `Server::into_router` is not merged into the app's router, or nested below a path?"
     )]
     Status { authority: String, status: StatusCode },
-    /// The answer is not a manifest.
+    /// The response is not a manifest.
     #[error("{authority} gives a manifest that can't be read: {problem}")]
     Body { authority: String, problem: String },
 }
 
 impl ReadManifestError {
-    /// Whether the SDK answers that it can't be linked now: it is about to stop.
+    /// Whether the SDK can't accept links because it is about to stop.
     #[must_use]
     pub(crate) fn is_stopping(&self) -> bool {
         matches!(self, Self::Refused { status: StatusCode::SERVICE_UNAVAILABLE, .. })
@@ -67,7 +67,7 @@ impl ReadManifestError {
 /// Reads the manifest of the app server at an address.
 ///
 /// # Errors
-/// When it can't be had; worth another try after a while.
+/// If the manifest is unavailable; the caller may retry later.
 pub(crate) async fn read_manifest(address: &Address, caller: Caller<'_>) -> Result<Manifest, ReadManifestError> {
     let authority = address.authority();
     let request = Request::get(MANIFEST_PATH).body(Body::empty()).map_err(RequestError::from)?;
@@ -84,7 +84,7 @@ pub(crate) async fn read_manifest(address: &Address, caller: Caller<'_>) -> Resu
     }
 }
 
-/// Says who refuses to open a channel, and what helps.
+/// Determines which component refused the channel, and the remedy.
 fn refused_channel(error: RequestError) -> ReadManifestError {
     let (RequestError::Connect { authority, .. }, Some(refused)) = (&error, error.refused_channel()) else {
         return error.into();
@@ -100,7 +100,7 @@ fn refused_channel(error: RequestError) -> ReadManifestError {
     }
 }
 
-/// Says why a proven app server gives no manifest.
+/// Determines why an authenticated app server sends no manifest.
 async fn refusal(authority: String, answer: Response<Incoming>) -> ReadManifestError {
     let status = answer.status();
     let body = read_whole(answer, REFUSAL_MAX_BYTES).await;
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::net::connector::Connector;
 
-    /// The problem with an app server that gives this answer to everything, without its address.
+    /// The problem with an app server that always sends this response, without its address.
     async fn problem(answer: impl IntoResponse + Clone + Send + Sync + 'static) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();

@@ -1,35 +1,36 @@
-//! Newcomer: an app server that has come to a hub, until it has its share of the clients. Pure: one look a second comes
-//! in.
+//! Newcomer: an app server that has joined a hub, until it has its share of clients. Pure: driven by one observation
+//! per second.
 //!
 //! ```text
-//!  no link ──► Linking ── all links, for 5 s ──► Short ── it has its share, or nobody could go there for 60 s ──► Settled
-//!     ▲                                                                                                              │
-//!     └────────────────────────────────── its last session is over ──────────────────────────────────────────────────┘
+//!  no link ──► Linking ── all links, for 5 s ──► Short ── share reached, or no progress for 60 s ──► Settled
+//!     ▲                                                                                                 │
+//!     └────────────────────────────────── its last session has ended ───────────────────────────────────┘
 //! ```
 //!
-//! A link that is away for a moment takes no client with it: its session lives, and nothing begins anew.
+//! A briefly disconnected link does not matter: its session lives, and the state is kept.
 
-/// Looks at a row with all links after which it has settled: one that has just started may go again, and is warming up.
+/// Consecutive observations with all links after which an app server has settled. A new one may fail soon, and is
+/// warming up.
 const SETTLED_LOOKS: u32 = 5;
 
-/// Rounds without progress after which it stays as it is: the rest are in the middle of calls, or kept to their app
-/// servers.
+/// Rounds without progress after which rebalancing stops: the remaining clients are in the middle of calls, or bound to
+/// their app servers.
 const IDLE_ROUNDS_MAX: u32 = 60;
 
-/// Links of an app server at a hub, as one look finds them.
+/// Links of an app server at a hub, as observed once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkLook {
-    /// It has any session, with a socket or without.
+    /// Whether any session exists, connected or not.
     pub is_known: bool,
-    /// Links that may carry clients now.
+    /// Number of links that may carry clients now.
     pub open: usize,
-    /// Links that it is to have; `None` if it decides that itself.
+    /// Required number of links; `None` if the app server chooses it.
     pub wanted: Option<usize>,
-    /// It is about to stop.
+    /// Whether the app server is about to stop.
     pub is_draining: bool,
 }
 
-/// An app server at one hub.
+/// State of an app server at one hub.
 #[derive(Debug, Default)]
 pub(crate) struct Newcomer {
     stage: NewcomerStage,
@@ -49,18 +50,18 @@ impl Default for NewcomerStage {
     }
 }
 
-/// Outcome of a round for a newcomer.
+/// Result of a round for a newcomer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NewcomerRound {
-    /// It begins to get clients.
+    /// The newcomer starts receiving clients.
     Begun,
     GoesOn,
-    /// It has its share, or will not get it.
+    /// The share is reached, or can't be reached.
     Over,
 }
 
 impl Newcomer {
-    /// Takes the look of this second.
+    /// Applies the observation of this second.
     pub(crate) fn look(&mut self, look: LinkLook) {
         let before = std::mem::replace(&mut self.last_open, look.open);
         if !look.is_known || look.is_draining {
@@ -76,14 +77,14 @@ impl Newcomer {
         }
     }
 
-    /// Whether it may have fewer clients than its share.
+    /// Whether the newcomer may have fewer clients than its share.
     #[must_use]
     pub(crate) fn is_short(&self) -> bool {
         matches!(self.stage, NewcomerStage::Short { .. })
     }
 
-    /// Takes the clients that it misses in this round, of which some may be on their way. `is_tolerable` if these are
-    /// too few to begin.
+    /// Applies the number of clients missing in this round, and of those already moving. `is_tolerable` if too few are
+    /// missing to start.
     pub(crate) fn begin_round(&mut self, missing: u64, on_their_way: u64, is_tolerable: bool) -> NewcomerRound {
         let NewcomerStage::Short { missing: last, idle } = &mut self.stage else { return NewcomerRound::Over };
         let left = missing + on_their_way;

@@ -1,23 +1,23 @@
-//! Numbers of hubs, app servers and links, by which tables find them.
+//! Numbers of hubs, app servers and links, used as table keys.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Index of a hub in tables; used again long after nobody has named the hub any more.
+/// Index of a hub in tables, reused long after the hub was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct HubIndex(pub(super) u32);
 
-/// Number of an app server instance, never used again in this process.
+/// Number of an app server instance, never reused in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AppServerId(pub(super) u32);
 
-/// Number of a link, for as long as its session lives; never used again in this process.
+/// Number of a link for the lifetime of its session, never reused in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct LinkId(u64);
 
 static NEXT_LINK: AtomicU64 = AtomicU64::new(1);
 
 impl LinkId {
-    /// Number of a new link.
+    /// Number for a new link.
     pub(super) fn next() -> Self {
         Self(NEXT_LINK.fetch_add(1, Ordering::Relaxed))
     }
@@ -43,9 +43,9 @@ impl Default for AppServerId {
 }
 
 impl AppServerId {
-    /// No app server: of a client without a home.
+    /// No app server: for a client without a home.
     pub(crate) const NONE: Self = Self(u32::MAX);
-    /// No app server either: of what other nodes send. No client is at home there.
+    /// Another node as the sender. Never a client's home.
     pub(crate) const OTHER_NODE: Self = Self(u32::MAX - 1);
 }
 

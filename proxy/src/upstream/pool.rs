@@ -1,5 +1,5 @@
-//! Pool: the links of one hub to one app server instance, in slots that are open or not. The number of slots is fixed
-//! if this node dials the app server, and chosen by the app server if it dials in.
+//! Pool: the links of one hub to one app server instance, in slots. The number of slots is fixed if this node dials the
+//! app server, and chosen by the app server if it dials in.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -111,7 +111,6 @@ impl Pool {
         &self.app
     }
 
-    /// Number of slots, open or not.
     #[must_use]
     pub(crate) fn size(&self) -> usize {
         self.links.load().len()
@@ -323,20 +322,17 @@ impl Pool {
         !self.is_reassigning.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether the clients are being reassigned.
     #[must_use]
     pub(crate) fn is_reassigning(&self) -> bool {
         self.is_reassigning.load(Ordering::Relaxed)
     }
 
-    /// Whether the app server is about to stop.
     #[must_use]
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
     }
 
-    /// Permission for a warning about a link, with the number of suppressed warnings before it; `None` to suppress the
-    /// warning.
+    /// Permission to log a warning about a link, with the number of suppressed ones; `None` to suppress it.
     #[must_use]
     pub(crate) fn may_warn(&self) -> Option<u64> {
         self.warnings.pass(Instant::now())

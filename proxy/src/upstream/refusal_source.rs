@@ -1,29 +1,30 @@
-//! Source of a refusal: the SDK, which marks its own, or something before it, such as a middleware of the app.
+//! Source of a refusal: the SDK, which marks its refusals, or a component in front of it, such as middleware of the
+//! app.
 
 use http::{HeaderMap, StatusCode};
 use trunkline_protocol::wire::{REFUSAL_HEADER, REFUSED_DEVELOPMENT_KEY, REFUSED_KEY};
 
-/// Remedy for a refusal of an app's middleware; it follows the status.
+/// Remedy for a refusal by an app's middleware; follows the status.
 pub(crate) const MIDDLEWARE_HINT: &str =
     "but not as Trunkline's SDK: is a middleware around `Server::into_router`? Merge that router after `.layer(...)`";
 
-/// Source of an answer that is no success.
+/// Source of an unsuccessful response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RefusalSource {
-    /// The SDK: it does not know the key of this node.
+    /// The SDK: this node's key is unknown to it.
     AccessKey,
     /// The SDK: it has only the development key, and this node is on another machine.
     DevelopmentKey,
-    /// The SDK, for another reason, which its body tells.
+    /// The SDK, for a reason given in the body.
     Sdk,
-    /// Something before the SDK that wants a login: the app's own middleware, or a gateway.
+    /// A component in front of the SDK requires a login: the app's middleware or a gateway.
     Middleware,
-    /// Something that is no SDK, as far as one can see.
+    /// Apparently not the SDK.
     Stranger,
 }
 
 impl RefusalSource {
-    /// Tells who refuses by the mark that the SDK puts on its refusals, else by the status.
+    /// Determines the source by the SDK's mark, or else by the status.
     pub(crate) fn of(status: StatusCode, headers: &HeaderMap) -> Self {
         match headers.get(REFUSAL_HEADER).map(|mark| mark.to_str().unwrap_or_default()) {
             Some(REFUSED_KEY) => Self::AccessKey,

@@ -1,8 +1,8 @@
-//! Queries for lost clients: which app server of a hub keeps what the client of a lost connection had?
+//! Queries for lost clients: which app server of a hub has the state of a lost connection?
 //!
 //! ```text
-//!  a client begins anew ──► each app server that restores, once ──► the first yes is its home
-//!                                                        └─ no, or nothing within a second ──► the usual choice
+//!  new client with proof ──► each app server that restores, once ──► the first yes becomes its home
+//!                                                              └─ no, or no answer within a second ──► the usual choice
 //! ```
 
 use std::time::Duration;
@@ -15,26 +15,26 @@ use trunkline_protocol::service::{RestoreAnswer, RestoreQuery, ServiceMessage};
 use super::{AppServerId, Hub};
 use crate::bounded::{Lease, Leases};
 
-/// Time for the answers: a client waits for them, and begins with nothing when they are late.
+/// Timeout for answers. The client waits for them, and starts without state if they are late.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Maximum number of clients that wait for answers at a time; more begin with nothing.
+/// Maximum number of clients waiting for answers. Further clients start without state.
 const WAITING_MAX: usize = 16_384;
 
-/// Queries of a node that have no answer yet.
+/// Pending queries of a node.
 #[derive(Debug, Default)]
 pub(crate) struct RestoreQueries(Leases<WaitingQuery>);
 
 #[derive(Debug)]
 struct WaitingQuery {
-    /// App servers that have not answered.
+    /// App servers without an answer.
     asked: Vec<AppServerId>,
     found: oneshot::Sender<AppServerId>,
 }
 
 impl RestoreQueries {
-    /// Finds the app server that keeps what the client of a lost connection had, for a client with this user. Asks each
-    /// one once.
+    /// Finds the app server with the state of a lost connection, for a client with this user. Queries each app server
+    /// once.
     pub(crate) async fn find(&self, hub: &Hub, connection_id: &ByteString, user: Option<&str>) -> Option<AppServerId> {
         let pools = hub.pools();
         let links: Vec<_> = pools
@@ -59,7 +59,7 @@ impl RestoreQueries {
         self.0.take(WAITING_MAX, query)
     }
 
-    /// Takes the answer of an app server; one that was not asked, or has answered, is not listened to.
+    /// Handles an app server's answer. Unsolicited and repeated answers are ignored.
     pub(crate) fn answer(&self, app: AppServerId, answer: &RestoreAnswer) {
         let (mut waiting, number) = (self.0.lock(), u64::try_from(answer.query_id).unwrap_or_default());
         let Some(query) = waiting.get_mut(number) else { return };
@@ -69,7 +69,7 @@ impl RestoreQueries {
             && let Some(query) = waiting.revoke(number)
             && answer.is_kept
         {
-            // It fails when the client has gone.
+            // Fails if the client is gone.
             let _ = query.found.send(app);
         }
     }

@@ -26,7 +26,7 @@ impl RouteChoice {
 }
 
 impl HubRegistry {
-    /// Whether the rules have any route.
+    /// Whether the rules contain routes.
     #[must_use]
     pub(crate) fn has_routes(&self) -> bool {
         !self.rules().routes.is_empty()

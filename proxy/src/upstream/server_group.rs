@@ -83,7 +83,6 @@ impl ServerGroup {
         self.terms.store(Arc::new(terms));
     }
 
-    /// Weight of the app server at an address.
     #[must_use]
     pub(crate) fn weight_of(&self, address: &Address) -> u32 {
         self.terms.load().weights.get(address.authority()).copied().unwrap_or(1)

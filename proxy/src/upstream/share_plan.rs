@@ -1,16 +1,16 @@
-//! Plan of shares: how many clients go from which app server to which, so that newcomers have as many as others of
-//! their weight. Pure: the loads come in.
+//! Plan of shares: how many clients move between which app servers, so that newcomers reach the share of their weight.
+//! Pure: loads are arguments.
 //!
 //! ```text
-//!  clients   A ████████│████      each app server is to have the share of its weight. What does not divide evenly stays
-//!            B ████████│██        where it is. Only newcomers get any: who has fewer for another reason takes turns with
-//!            C         │ ◄─       the rest, as ever.
+//!  clients   A ████████│████      The target of each app server is the share of its weight. An indivisible remainder is
+//!            B ████████│██        not moved. Only newcomers receive clients; app servers that have fewer for other reasons
+//!            C         │ ◄─       catch up through the usual turns.
 //!                      └─ share
 //! ```
 
 use super::AppServerId;
 
-/// Part of its share that a newcomer may miss without getting any: while clients come and go there is always some.
+/// Divisor of the share for the deficit that a newcomer may keep (5 %): client numbers always fluctuate.
 const TOLERANCE_DIVISOR: u64 = 20;
 
 /// Clients of one app server of a group, at one hub.
@@ -18,13 +18,13 @@ const TOLERANCE_DIVISOR: u64 = 20;
 pub(crate) struct ShareLoad {
     pub app: AppServerId,
     pub weight: u64,
-    /// Clients that are there, with those that are about to come and without those that are about to go.
+    /// Current clients, including those arriving and excluding those leaving.
     pub clients: u64,
-    /// It has come, and may have too few.
+    /// New, and possibly below its share.
     pub is_newcomer: bool,
 }
 
-/// Clients that go from one app server to another.
+/// Clients moving from one app server to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ShareMove {
     pub from: AppServerId,
@@ -35,14 +35,14 @@ pub(crate) struct ShareMove {
 /// Plan of one group at one hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SharePlan {
-    /// Clients that each newcomer misses.
+    /// Clients missing at each newcomer.
     missing: Vec<(AppServerId, u64, u64)>,
-    /// Clients that each app server has beyond its share, most first.
+    /// Excess of each app server over its share, largest first.
     excess: Vec<(AppServerId, u64)>,
 }
 
 impl SharePlan {
-    /// Plans for these loads.
+    /// Creates a plan for these loads.
     #[must_use]
     pub(crate) fn new(loads: &[ShareLoad]) -> Self {
         let shares = shares(loads);
@@ -55,20 +55,20 @@ impl SharePlan {
         Self { missing, excess }
     }
 
-    /// Number of clients that a newcomer misses.
+    /// Number of clients missing at a newcomer.
     #[must_use]
     pub(crate) fn missing(&self, app: AppServerId) -> u64 {
         self.missing.iter().find(|(newcomer, ..)| *newcomer == app).map_or(0, |(_, missing, _)| *missing)
     }
 
-    /// Whether a newcomer misses so few that it need not get any.
+    /// Whether a newcomer's deficit is within the tolerance.
     #[must_use]
     pub(crate) fn is_tolerable(&self, app: AppServerId) -> bool {
         let found = self.missing.iter().find(|(newcomer, ..)| *newcomer == app);
         found.is_none_or(|(_, missing, share)| *missing <= share / TOLERANCE_DIVISOR)
     }
 
-    /// Moves that bring the newcomers nearer to their shares, of at most so many clients.
+    /// Moves towards the newcomers' shares, limited to a number of clients.
     #[must_use]
     pub(crate) fn moves(&self, most: u64) -> Vec<ShareMove> {
         let (mut left, mut excess, mut moves) = (most, self.excess.iter().copied(), Vec::new());
@@ -86,7 +86,7 @@ impl SharePlan {
     }
 }
 
-/// Shares of app servers by weight. What is left over is with those that have more than the rest already.
+/// Shares of app servers by weight. The remainder goes to app servers that already exceed theirs.
 fn shares(loads: &[ShareLoad]) -> Vec<u64> {
     let total: u64 = loads.iter().map(|load| load.clients).sum();
     let weights: u64 = loads.iter().map(|load| load.weight).sum();
@@ -118,7 +118,7 @@ mod tests {
         AppServerId::from(number)
     }
 
-    /// Loads of app servers with these weights and clients; those of odd weight beyond 100 are newcomers.
+    /// Loads of app servers with these weights and clients.
     fn loads(of: &[(u64, u64, bool)]) -> Vec<ShareLoad> {
         let load = |(number, &(weight, clients, is_newcomer)): (u32, &(u64, u64, bool))| ShareLoad {
             app: app(number),
