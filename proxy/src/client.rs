@@ -4,7 +4,7 @@
 //!  PendingConnection ──socket──► hub handshake ──► open at the app server ──► read until the socket ends
 //! ```
 //!
-//! One task per connection. While the socket is idle the task holds no buffer and waits for the socket alone.
+//! One task per connection. While the socket is idle, the task holds no buffer and waits for the socket only.
 
 mod accept;
 mod call_trace;
@@ -35,7 +35,7 @@ use crate::shard::moving::reconnect::keep_permit;
 use crate::shard::{ClientStream, PendingConnection, Shard, Sockets};
 use crate::transport::event_stream::EventEncoder;
 
-/// Time for the head of an event stream to leave: what official servers give a client for its handshake.
+/// Time for sending the head of an event stream; official servers' handshake timeout.
 const STREAM_HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Serves a client from its connect request to the end of its socket.
@@ -44,24 +44,24 @@ pub(crate) async fn serve(shard: Rc<Shard>, mut pending: Box<PendingConnection>)
     let id: Rc<str> = Rc::from(&*pending.open.connection_id);
     let (is_negotiated, is_new) = (pending.is_negotiated, pending.claimed.is_none());
     shard.shared().socket_began();
-    // The handshake needs buffers and timers that an idle connection must not pay for: they go with this future.
+    // Boxed, so that an idle connection does not hold the handshake's buffers and timers.
     let accepted = Box::pin(connect(&shard, pending)).await;
     match accepted {
         Some(reader) => {
-            // The reader holds it too.
+            // The reader holds a copy.
             drop(id);
             let _permit = shard.step(|state| keep_permit(state, reader.place(), permit));
             reader.run(&shard).await;
         }
-        // No app server was told of it, so none has to be told of its end; its token is used up all the same.
+        // No app server was notified, so the end is not reported either; the token is used up anyway.
         None if is_new => shard.close_id(&id, is_negotiated),
-        // It may come again for as long as its connection waits.
+        // The client may return while its connection waits.
         None => {}
     }
     shard.shared().socket_ended();
 }
 
-/// Gets the socket, does the hub handshake, and opens the connection; `None` when one of them failed.
+/// Gets the socket, does the hub handshake, and opens the connection; `None` if a step failed.
 async fn connect(shard: &Rc<Shard>, mut pending: Box<PendingConnection>) -> Option<Box<Reader>> {
     let claimed = pending.claimed.take();
     let (socket, early) = match pending.stream.take()? {
@@ -77,7 +77,7 @@ async fn connect(shard: &Rc<Shard>, mut pending: Box<PendingConnection>) -> Opti
         ClientStream::Upgrade(upgrade) => upgraded(shard, upgrade, claimed.is_some()).await?,
         ClientStream::Direct(socket) => {
             let (stream, early) = socket.await.ok()?;
-            // Accepted by a listener of this node, so by that of a shard.
+            // Accepted by a listener of this node, and therefore of some shard.
             let stream = if claimed.is_some() { moved(stream).ok()? } else { stream };
             (Socket::Tcp(stream), early)
         }
@@ -88,13 +88,12 @@ async fn connect(shard: &Rc<Shard>, mut pending: Box<PendingConnection>) -> Opti
     accept::accept(shard, socket, early, *pending).await
 }
 
-/// Socket of an event stream whose head has left; `None` when it does not: its client is gone, or reads nothing of what
-/// was to come before.
+/// Socket of an event stream after its head was sent; `None` if the client is gone or does not read.
 async fn handed_over(socket: oneshot::Receiver<TcpStream>) -> Option<TcpStream> {
     timeout(STREAM_HEAD_TIMEOUT, socket).await.ok()?.ok()
 }
 
-/// Socket of a WebSocket, and the bytes that were read of it already.
+/// Socket of a WebSocket, and bytes already read from it.
 async fn upgraded(shard: &Shard, upgrade: OnUpgrade, may_be_of_other_shard: bool) -> Option<(Socket, Bytes)> {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
@@ -119,8 +118,8 @@ async fn upgraded(shard: &Shard, upgrade: OnUpgrade, may_be_of_other_shard: bool
     })
 }
 
-/// TCP socket below an upgrade, with the bytes that were read of it already: of our own server, or of an app's, which
-/// is `trunkline::serve` or `axum::serve` (that reads ahead), by a listener of its own or by this node's.
+/// TCP socket below an upgrade, with bytes already read. The server is our own or an app's: `trunkline::serve` or
+/// `axum::serve` (which reads ahead), on its own listener or this node's.
 fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
     type Own = TokioIo<RequestSocket<StallGuard>>;
     type OfNode = TokioIo<RequestSocket<TcpStream>>;
@@ -144,7 +143,7 @@ fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
     auto::upgrade::downcast::<Plain>(upgraded).map(|parts| (parts.io.into_inner(), parts.read_buf))
 }
 
-/// Moves a socket to this shard's runtime: a wake-up across threads costs more than a read.
+/// Moves a socket to this shard's runtime, because a wake-up across threads costs more than a read.
 fn adopt(shard: &Shard, stream: TcpStream, may_be_of_other_shard: bool) -> io::Result<TcpStream> {
     match shard.shared().whose_sockets() {
         Sockets::Own if !may_be_of_other_shard => Ok(stream),
@@ -175,7 +174,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether the TCP socket is found below an upgrade at a server that wraps it so.
+    /// Whether the TCP socket is found below an upgrade of a server with this wrapper.
     async fn is_found<I: Read + Write + Unpin + Send + 'static>(wrap: fn(TcpStream) -> I, reads_ahead: bool) -> bool {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Composition of a node: listeners, connectors, shards, upstream discovery, the admin port, and the graceful stop.
+//! Composition of a node: listeners, connectors, shards, upstream discovery, the admin port, and graceful shutdown.
 //!
 //! ```text
 //!  main thread: admin port, upstream discovery, certificate reload, signals
@@ -93,19 +93,18 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a node: when this returns, both ports are served.
+    /// Starts a node. On return, both ports are served.
     ///
     /// # Errors
-    /// When an address is taken, or the system refuses a thread.
+    /// If an address is in use, or a thread can't be created.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         Self::start_on(InheritedSockets::default(), config).await
     }
 
-    /// Starts a node on sockets that a supervisor has opened; it opens those that are missing.
+    /// Starts a node on sockets inherited from a supervisor; opens the missing ones.
     ///
     /// # Errors
-    /// When an address is taken, a socket has none of the addresses that are configured, or the system refuses a
-    /// thread.
+    /// If an address is in use, a socket has no configured address, or a thread can't be created.
     pub async fn start_on(mut sockets: InheritedSockets, config: Config) -> Result<Self, StartError> {
         log_open_files();
         let (listeners, listen) = ListenerSet::open(&config, &mut sockets)?;
@@ -172,10 +171,10 @@ impl Node {
         })
     }
 
-    /// Checks what [`Self::start`] would refuse, ports aside: files of TLS, groups and keys. Needs a runtime.
+    /// Checks everything that [`Self::start`] checks except ports: TLS files, groups and keys. Needs a runtime.
     ///
     /// # Errors
-    /// As those of a start.
+    /// As for a start.
     pub fn check(config: Config) -> Result<(), StartError> {
         let connectors = connectors(&config)?;
         #[cfg(feature = "tls")]
@@ -195,38 +194,37 @@ impl Node {
         Ok(rules.apply(&shared.settings.rules)?)
     }
 
-    /// Returns the address of the plain client listener.
+    /// Address of the plain client listener.
     #[must_use]
     pub fn listen(&self) -> SocketAddr {
         self.listen.plain
     }
 
-    /// Returns the address of the client listener with TLS.
+    /// Address of the TLS client listener.
     #[must_use]
     pub fn tls_listen(&self) -> Option<SocketAddr> {
         self.listen.tls
     }
 
-    /// Returns the address of the data plane's own port.
+    /// Address of the data plane's own port.
     #[must_use]
     pub fn rest_listen(&self) -> Option<SocketAddr> {
         self.listen.rest
     }
 
-    /// Returns the address of the admin port.
+    /// Address of the admin port.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
 
-    /// Returns the heartbeat of all shards, for a watchdog.
+    /// Heartbeat of all shards, for a watchdog.
     #[must_use]
     pub fn heartbeat(&self) -> Heartbeat {
         Heartbeat(self.shared.clone())
     }
 
-    /// Stops the node: load balancers turn away, clients are told to connect again, app servers learn that they left,
-    /// links are closed.
+    /// Stops the node: fails readiness, asks clients to reconnect, notifies app servers and closes links.
     pub async fn stop(mut self) {
         self.shared.begin_drain();
         let DrainSettings { grace, timeout: drain_timeout } = self.drain;
@@ -254,7 +252,7 @@ impl Node {
             }
         }
         let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
-        // What comes over these may be for clients of other nodes.
+        // Links that may carry messages for clients of other nodes.
         let relayed = pools.iter().filter(|pool| !pool.hub().capabilities().sends_to_all_nodes);
         let relayed: Vec<_> = relayed.cloned().collect();
         close_links(&relayed).await;
@@ -270,8 +268,8 @@ impl Node {
         info!("stopped");
     }
 
-    /// Closes all clients, spread over the drain time-out, and ends what is carried for other nodes. A client on long
-    /// polling has disconnected once an answer has told it so.
+    /// Closes all clients, spread over the drain timeout, and ends requests forwarded to other nodes. A long polling
+    /// client has disconnected once a response asks it to reconnect.
     async fn drain_clients(&self) {
         let spread = self.drain.spread();
         for shard in self.shared.shards() {
@@ -279,20 +277,20 @@ impl Node {
         }
         tokio::select! {
             () = poll_until(|| self.clients() == 0 && self.shared.admission.http_transports.is_empty()) => {}
-            // The rest is for the calls of the last ones.
+            // Leaves the last quarter for calls of the remaining clients.
             () = release_carried(&self.shared, spread - spread / 4) => {}
         }
-        // Back ends of webhooks learn of these ends, too.
+        // Back ends of webhooks are notified of these ends, too.
         poll_until(|| self.shared.webhooks.clients() == 0).await;
     }
 
-    /// Returns the number of open client sockets, those of closing clients included, and of clients that may come back.
+    /// Number of open client sockets, including closing ones, and of disconnected clients that may resume.
     fn clients(&self) -> u64 {
         self.shared.sockets() + self.shared.clients_away()
     }
 }
 
-/// Starts what keeps a node's own state true: its keys, hubs that nobody serves, and who has how many clients.
+/// Starts the background tasks for local state: keys, unserved hubs, and distribution of clients.
 fn keep_own_state(shared: &Arc<Shared>, key_sources: SecretSources) -> JoinSet<()> {
     let mut background = JoinSet::new();
     let for_keys = shared.clone();
@@ -304,7 +302,7 @@ fn keep_own_state(shared: &Arc<Shared>, key_sources: SecretSources) -> JoinSet<(
     background
 }
 
-/// Logs how clients are reached, where that is not as everywhere, and notes it for metrics.
+/// Logs non-default ways of reaching clients, and records them for metrics.
 fn note_ways_out(shared: &Shared) {
     if !shared.settings.relay.forward {
         info!("--no-forward: clients are offered WebSockets only, and no request is carried to another node");
@@ -320,7 +318,7 @@ fn note_ways_out(shared: &Shared) {
     }
 }
 
-/// Makes the outgoing connectors. Files for TLS are read only if a configured address speaks TLS.
+/// Creates the outgoing connectors. TLS files are read only if a configured address uses TLS.
 #[cfg(feature = "tls")]
 fn connectors(config: &Config) -> Result<Connectors, StartError> {
     let connector = |is_tls: bool, settings: &ClientTls| match is_tls {
@@ -343,7 +341,7 @@ fn connectors(config: &Config) -> Result<Connectors, StartError> {
     Ok(Connectors { resolver: config.resolver.clone(), ..Connectors::default() })
 }
 
-/// Binds the admin port, or takes the socket that a supervisor has opened for it.
+/// Binds the admin port, or takes its inherited socket.
 fn admin_listener(
     address: SocketAddr,
     sockets: &mut InheritedSockets,
@@ -358,7 +356,7 @@ fn admin_listener(
     Ok((listener, bound))
 }
 
-/// Starts a thread for each shard, with its listeners and its inbox.
+/// Starts a thread for each shard, with its listeners and inbox.
 fn start_shards(
     (shared, fleet, rest): (&Arc<Shared>, &Fleet, Option<&Rest>),
     listeners: Vec<Vec<ShardListener>>,

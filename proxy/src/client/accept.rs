@@ -1,4 +1,4 @@
-//! Acceptance of a client: bad handshakes are answered here, good ones open the connection at the app server.
+//! Acceptance of a client: invalid handshakes are answered here, valid ones open the connection at the app server.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,10 +32,10 @@ use crate::shard::{
 use crate::telemetry::OpenSpan;
 use crate::upstream::{HomeLink, Hub, LinkHandle, RouteChoice};
 
-/// Time for the last frames to a client that is not accepted.
+/// Time for sending the last frames to a refused client.
 const REFUSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads the hub handshake, if there is to be one, and opens the connection; `None` when the client was not accepted.
+/// Reads the hub handshake, if any, and opens the connection; `None` if the client was refused.
 pub(super) async fn accept(
     shard: &Rc<Shard>,
     socket: Socket,
@@ -75,9 +75,9 @@ pub(super) async fn accept(
     None
 }
 
-/// Has the other nodes know that a client is here before its app server and itself are told so: what either does then
-/// may be followed by a send at any node. Nobody waits but the first client of a hub, of a user or of one of the user's
-/// groups.
+/// Publishes the client's subscriptions to other nodes before the app server and client are notified, because either
+/// may then cause sends from any node. Only the first client of a hub, a user or one of the user's groups waits for
+/// this.
 async fn announce(shard: &Shard, pending: &PendingConnection) -> Option<InterestHold> {
     let shared = shard.shared();
     let (interest, hub) = (shared.fleet.interest.as_ref()?, pending.hub.index());
@@ -92,8 +92,8 @@ async fn announce(shard: &Shard, pending: &PendingConnection) -> Option<Interest
     Some(hold)
 }
 
-/// Whether tokens of a client's user were revoked since its own was verified: whoever closes the connections of that
-/// user does not see this one yet. So it has to show its token again.
+/// Whether tokens of the user were revoked after this client's token was verified. The revocation's close does not
+/// cover this connection yet, so the client must present a token again.
 fn is_revoked(shard: &Shard, pending: &PendingConnection) -> bool {
     let revocations = &shard.shared().admission.revocations;
     pending.verified_at.is_some_and(|mark| revocations.have_come_since(mark, pending.user.as_deref()))
@@ -108,7 +108,7 @@ fn handshake_span(shard: &Shard, pending: &PendingConnection) -> Option<OpenSpan
     Some(span)
 }
 
-/// Reads and checks the hub handshake in the time that the hub allows; a raw endpoint has none.
+/// Reads and checks the hub handshake within the hub's timeout; a raw endpoint has none.
 async fn handshake(
     shard: &Shard,
     socket: &mut PendingSocket,
@@ -125,8 +125,8 @@ async fn handshake(
     let limit = pending.terms.handshake_timeout.unwrap_or(limit);
     let read = timeout(limit, socket.read_handshake(shard, early)).await;
     let Ok(read) = read else {
-        // An `EventSource` that could not connect tries again by itself, when the client that has given it up may have
-        // a newer connection. Each message and the end of the old stream would end the newer one, so there is none.
+        // An `EventSource` that failed to connect retries automatically, possibly after its client has opened a newer
+        // connection. Messages on the old stream, or its end, would close the newer one, so none are sent.
         if pending.transport == Transport::ServerSentEvents {
             let shared = shard.shared().clone();
             tokio::select! {
@@ -142,7 +142,7 @@ async fn handshake(
     Ok(Some(handshake))
 }
 
-/// Counts and logs a client that is not accepted, and puts it into the history.
+/// Counts, logs and records a refused client.
 fn record(shard: &Shard, pending: &PendingConnection, failure: &HandshakeFailure) {
     let (cause, detail) = (failure.cause(shard.is_drained()), failure.detail());
     let (hub, id) = (&pending.hub, &*pending.open.connection_id);
@@ -153,7 +153,7 @@ fn record(shard: &Shard, pending: &PendingConnection, failure: &HandshakeFailure
     shard.shared().remember(shard.index(), &PastConnection { hub: name, transport, ..past });
 }
 
-/// Finds the app server that keeps what the lost connection of a client had, and opens the client as one that gets it.
+/// Finds the app server with the state of a client's lost connection, and marks the open frame for restoring.
 async fn find_restoring_home(
     shard: &Shard,
     pending: &mut PendingConnection,
@@ -176,7 +176,7 @@ async fn find_restoring_home(
     Some(home)
 }
 
-/// Finds a home for a client, unless it has one. While there is none it waits for a link that was lost a moment ago.
+/// Finds a home for a client, unless it has one. Waits for a recently lost link if necessary.
 async fn find_home(
     shard: &Shard,
     pending: &PendingConnection,
@@ -201,14 +201,14 @@ async fn find_home(
     hub.choose_home_in(group).filter(|_| !shard.is_drained())
 }
 
-/// Finds a home at one app server. One that is certainly not there is not waited for, nor one that is only preferred.
+/// Finds a home at one app server. Does not wait for an app server that is certainly gone or only preferred.
 async fn find_home_at(shard: &Shard, hub: &Hub, server: &StickyServer) -> Option<HomeLink> {
     let shared = shard.shared();
     let known_elsewhere = || shared.other_nodes().app_servers(hub.key()).contains(&server.instance);
     let id = match shared.hubs.app_servers().known(&server.instance) {
         Some(id) => id,
         None if known_elsewhere() => shared.hubs.number(&server.instance),
-        // Tokens may name anybody, and a number is kept.
+        // Tokens may contain any id, and numbers are permanent.
         None => return None,
     };
     if server.is_required && (hub.pool_of(id).is_some() || known_elsewhere()) {
@@ -217,7 +217,7 @@ async fn find_home_at(shard: &Shard, hub: &Hub, server: &StickyServer) -> Option
     hub.choose_home_at(id)
 }
 
-/// A link that leads nowhere, where a client waits for one; `None` where none may wait.
+/// Placeholder link for a client waiting for a home; `None` if it may not wait.
 fn waiting_room(shard: &Shard, hub: &Hub, handshake: Option<&Handshake>) -> Option<HomeLink> {
     let may_wait = shard.shared().settings.rehoming.holds_new && handshake.is_some();
     may_wait.then(|| Arc::new(LinkHandle::nowhere(hub.identity().clone())))
@@ -262,7 +262,7 @@ fn open(
         }
         begin_handshake(&mut client, settings, now);
         keep_head(&mut client, state, &open, head);
-        // Here first: the app server's answer may come back before this function ends, on another thread.
+        // Opened here first, because the app server's answer may arrive before this function ends, on another thread.
         let slot = state.open(client, user.as_deref(), expires_s);
         let handshake = handshake.as_ref().map_or(&[][..], |handshake| &handshake.bytes);
         state.core.watch_opening(slot, &open, handshake);
@@ -276,7 +276,7 @@ fn open(
         shard.step(|state| state.assignments.mirrored.set_mirrors(&mut state.core, slot, &hub));
     }
     if home.is_closed() {
-        // Lost while it was chosen: its clients of then have another one, this one has not.
+        // Lost during the choice, and its other clients were already reassigned.
         shard.lose_home(slot, Cause::LinkLost);
     }
     let limits = &shard.shared().settings.limits;
@@ -299,15 +299,15 @@ fn open(
     })
 }
 
-/// Keeps what another app server, or an observer, wants to know of a client. A node inside an app has neither; its app
-/// keeps the head all the same, so that weighs there, too.
+/// Keeps the client's head for another app server or an observer. An embedded node needs neither. Its app keeps the
+/// head anyway, so it counts there, too.
 fn keep_head(client: &mut Client, state: &mut ShardState, open: &OpenConnection, weight: Option<HeadWeight>) {
     let (head, is_own) = (weight.map(Rc::new), state.core.context.shared.whose_sockets() == Sockets::Own);
     let opening = is_own.then(|| state.core.intern_opening(open, head.clone()));
     client.cold_mut().keep_opening(opening, head);
 }
 
-/// Begins the wait for the answer to the hub handshake, if there is one.
+/// Starts the wait for the answer to the hub handshake, if any.
 fn begin_handshake(client: &mut Client, settings: &HubManifest, now: u32) {
     match client.content() {
         Content::Hub(_) => client.life_mut().handshake_sent(opening_until(now, settings.handshake_timeout_ms)),
@@ -317,16 +317,16 @@ fn begin_handshake(client: &mut Client, settings: &HubManifest, now: u32) {
     }
 }
 
-/// Whether the transport itself shows that a client lives: no pings, no time-out.
+/// Whether the transport itself proves liveness, so that no pings or timeout are needed.
 fn has_inherent_keep_alive(content: Content, transport: Transport) -> bool {
-    // A raw event stream has nothing to ask with.
+    // A raw event stream can't request a sign of life.
     match content {
         Content::Hub(_) => transport == Transport::LongPolling,
         Content::Raw => transport != Transport::WebSockets,
     }
 }
 
-/// Lets a client go on over a new socket, if its connection is still there for this one.
+/// Resumes a client over a new socket, if its connection still exists and belongs to it.
 pub(super) fn resume(
     shard: &Rc<Shard>,
     socket: Socket,

@@ -1,7 +1,7 @@
-//! Trace of single calls: a sampled one gets a span, which its message names to the app server.
+//! Traces of single calls: a sampled call gets a span, and its message carries the span's context to the app server.
 //!
-//! It is the one message that a node writes anew. Its headers are where the standard, official servers and the SDK look
-//! for the parent of their own spans.
+//! Only these messages are re-encoded by a node. The context is stored in headers, where official servers and the SDK
+//! look for the parent of their spans.
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
@@ -10,13 +10,13 @@ use trunkline_protocol::trace_context::{TRACEPARENT_HEADER, TraceContext};
 
 use crate::shard::{ShardState, Slot, short};
 
-/// Whether a payload may hold a message with a trace context.
+/// Whether a payload may contain a message with a trace context.
 pub(super) fn may_name_context(payload: &[u8]) -> bool {
     memmem::find(payload, TRACEPARENT_HEADER.as_bytes()).is_some()
 }
 
-/// Begins the span of a call that is about to go up, and returns the message that names it; `None` if it is not
-/// sampled. The span ends with the answer; of a call that wants none, at once.
+/// Begins the span of a call, and returns the message with its context; `None` if not sampled. The span ends with the
+/// answer, or immediately for a call without one.
 pub(super) fn trace_call(
     state: &mut ShardState,
     slot: Slot,
@@ -27,7 +27,7 @@ pub(super) fn trace_call(
     let client = state.core.connections.get(slot)?;
     let tracer = state.core.context.shared.tracer.as_ref()?;
     let frame = next_frame(protocol, message, usize::MAX).ok()??;
-    // What can't be read goes up as it is.
+    // Unreadable messages are forwarded unchanged.
     let mut decoded = protocol.decode(&Bytes::copy_from_slice(message.get(frame.body)?)).ok()??;
     let (HubMessage::Invocation(invocation) | HubMessage::StreamInvocation(invocation)) = &mut decoded else {
         return None;

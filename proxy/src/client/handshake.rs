@@ -1,4 +1,4 @@
-//! Hub handshake: reads the client's request before its connection is opened. At a raw endpoint there is none.
+//! Hub handshake: reads the client's request before its connection is opened. Raw endpoints have none.
 
 use std::future::poll_fn;
 use std::io::IoSlice;
@@ -18,22 +18,22 @@ use crate::net::socket::Socket;
 use crate::shard::{Content, Shard};
 use crate::transport::websocket;
 
-/// Maximum number of bytes of the transport before the hub handshake is whole: some two full reads, whatever else than
-/// the handshake is in them. Pings and empty frames are not in the handshake's own limit.
+/// Maximum transport bytes before the handshake is complete, about two full reads. Includes pings and empty frames,
+/// which the handshake's own limit does not cover.
 const TRANSPORT_MAX_BYTES: usize = 4 * HANDSHAKE_MAX_BYTES;
 
 /// Hub handshake of a client.
 #[derive(Debug)]
 pub(super) struct Handshake {
     pub(super) request: HandshakeRequest,
-    /// Its bytes, for the app server.
+    /// Encoded request, for the app server.
     pub(super) bytes: Vec<u8>,
 }
 
 impl Handshake {
-    /// Checks that the hub speaks this protocol, and that the transport can carry it.
+    /// Checks that the hub supports this protocol, and that the transport can carry it.
     ///
-    /// Of the version the app server judges if `any_version` reaches it.
+    /// With `any_version`, the app server checks the version.
     pub(super) fn check(
         self,
         settings: &HubManifest,
@@ -53,24 +53,23 @@ impl Handshake {
         Ok(self)
     }
 
-    /// Content that the transport carries after this handshake; raw without one.
+    /// Content of the transport after this handshake; raw without one.
     pub(super) fn content(handshake: Option<&Self>) -> Content {
         handshake.map_or(Content::Raw, |handshake| Content::Hub(handshake.request.protocol))
     }
 }
 
-/// Socket of a client whose connection is not open yet.
+/// Socket of a client before its connection is opened.
 #[derive(Debug)]
 pub(super) struct PendingSocket {
     pub(super) socket: Socket,
     pub(super) inbound: Inbound,
-    /// Its token is for stateful reconnect: it may be that of a client which comes back to a connection that nobody
-    /// has.
+    /// The token allows stateful reconnect, so the client may be returning to a connection that no longer exists.
     pub(super) may_return: bool,
 }
 
 impl PendingSocket {
-    /// Reads the hub handshake, which begins with these early bytes.
+    /// Reads the hub handshake, which starts with these early bytes.
     pub(super) async fn read_handshake(&mut self, shard: &Shard, early: Bytes) -> Result<Handshake, HandshakeFailure> {
         let (mut payload, mut searched, mut received) = (Vec::new(), 0, early.len());
         self.take(&mut early.to_vec(), &mut payload)?;
@@ -95,7 +94,7 @@ impl PendingSocket {
         }
     }
 
-    /// Tells the client why it is not accepted, and waits for its close: dropping the socket before could cost it the
+    /// Sends the client the reason for the refusal, and waits for its close. Dropping the socket earlier could lose the
     /// last frames.
     pub(super) async fn refuse(mut self, shard: &Shard, failure: &HandshakeFailure, settings: &HubManifest) {
         let mut frames = failure.frames(settings);
@@ -105,7 +104,7 @@ impl PendingSocket {
         self.left(shard).await;
     }
 
-    /// Waits until the client has left. What it sends is ignored.
+    /// Waits until the client has left, ignoring its data.
     pub(super) async fn left(&mut self, shard: &Shard) {
         let mut ignored = Vec::new();
         while self.read(shard, &mut ignored).await.is_ok() {
@@ -113,10 +112,10 @@ impl PendingSocket {
         }
     }
 
-    /// Reads once, appends the hub protocol's part to the payload, and returns the number of bytes that were read.
+    /// Reads once, appends the hub protocol's data to the payload, and returns the number of bytes read.
     async fn read(&mut self, shard: &Shard, payload: &mut Vec<u8>) -> Result<usize, HandshakeFailure> {
         let count = poll_fn(|cx| self.poll_read(shard, cx, payload)).await?;
-        // Few reads are more than one of these; a flood must not hold the others up.
+        // Handshakes rarely need several reads; a flood must not block other tasks.
         yield_now().await;
         Ok(count)
     }
@@ -149,14 +148,14 @@ impl PendingSocket {
             }
         }
         if !pongs.is_empty() {
-            // Nothing was sent to it yet, so there is room; a socket that takes nothing now is gone soon.
+            // No data was sent yet, so there is room. A socket that accepts none is about to fail.
             drop(socket.try_write(&[IoSlice::new(&pongs)]));
         }
         if is_closed { Err(HandshakeFailure::ClientClosed) } else { Ok(()) }
     }
 }
 
-/// Hub protocol of a client that begins with a message in place of a handshake; `None` for anything else.
+/// Hub protocol of a client that starts with a message instead of a handshake; `None` for other data.
 fn protocol_of_message(payload: &[u8]) -> Option<HubProtocol> {
     [HubProtocol::Json, HubProtocol::MessagePack].into_iter().find(|protocol| {
         let frame = next_frame(*protocol, payload, HANDSHAKE_MAX_BYTES).ok().flatten();

@@ -1,4 +1,4 @@
-//! Failed handshakes: why a client is not accepted, and what it is told.
+//! Failed handshakes: reasons, and the resulting frames for the client.
 
 use bytes::Bytes;
 use trunkline_protocol::cause::Cause;
@@ -8,30 +8,30 @@ use trunkline_protocol::manifest::HubManifest;
 use crate::shard::{Content, Outbox, message_frame};
 use crate::transport::websocket::{self, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, Opcode};
 
-/// Reason why a client is not accepted.
+/// Reason for refusing a client.
 #[derive(Debug)]
 pub(super) enum HandshakeFailure {
     /// The hub handshake is answered with this error.
     Refused(HandshakeError),
-    /// The handshake is fine, but its app servers have just gone, or this node drains: the client may try again.
+    /// The handshake is valid, but the app servers are gone or this node is draining. The client may retry.
     TryAgain(Content),
-    /// Tokens of its user were revoked while it connected: with a good one it may try again.
+    /// Tokens of the user were revoked during the connect. The client may retry with a valid one.
     Revoked(Content),
-    /// A client has come back to a connection that nobody has any more: it sends messages of this protocol, and no
+    /// The client returned to a connection that no longer exists: it sends messages of this protocol without a
     /// handshake.
     Returned(HubProtocol),
-    /// No hub handshake came in time.
+    /// The hub handshake timed out.
     TimedOut,
-    /// The client broke this rule of its transport.
+    /// The client violated the transport protocol.
     Transport(String),
     /// The client closed its transport.
     ClientClosed,
-    /// The socket has ended, for this cause.
+    /// The socket ended for this cause.
     SocketEnded(Cause),
 }
 
 impl HandshakeFailure {
-    /// Cause in the taxonomy; `is_drained` if this node drains.
+    /// Standard cause; `is_drained` if this node is draining.
     pub(super) fn cause(&self, is_drained: bool) -> Cause {
         match self {
             Self::Refused(HandshakeError::Canceled) => Cause::HandshakeTooLarge,
@@ -48,7 +48,7 @@ impl HandshakeFailure {
         }
     }
 
-    /// Detail for logs and the history, where the cause does not say all.
+    /// Detail for logs and history, if the cause is not sufficient.
     pub(super) fn detail(&self) -> Option<String> {
         match self {
             Self::Refused(HandshakeError::Malformed { detail }) => Some(detail.clone()),
@@ -58,12 +58,12 @@ impl HandshakeFailure {
         }
     }
 
-    /// Whether the client closes nothing more: its transport is closed, or its socket has ended.
+    /// Whether the transport is closed or the socket has ended, so no close can be awaited.
     pub(super) fn is_closed(&self) -> bool {
         matches!(self, Self::ClientClosed | Self::SocketEnded(_))
     }
 
-    /// Last frames for the client: the answer to its handshake, if that was read, and the transport's close.
+    /// Last frames for the client: the handshake answer, if a request was read, and the transport's close.
     pub(super) fn frames(&self, settings: &HubManifest) -> Outbox {
         let mut frames = Outbox::Empty;
         match self {
@@ -92,7 +92,7 @@ impl HandshakeFailure {
                 frames.push(reconnect(*protocol));
             }
             Self::Returned(protocol) => {
-                // It reads nothing before a sequence number. With any that is no more than its own it begins anew.
+                // The client ignores messages before a sequence number. With one not above its own, it starts over.
                 frames.push(message_frame(*protocol, &HubMessage::Sequence { sequence_id: 1 }));
                 frames.push(reconnect(*protocol));
             }
@@ -108,7 +108,7 @@ impl From<HandshakeError> for HandshakeFailure {
     }
 }
 
-/// Close message for a client that may connect again.
+/// Close message that allows the client to reconnect.
 fn reconnect(protocol: HubProtocol) -> Bytes {
     message_frame(protocol, &HubMessage::Close(Close { error: None, allow_reconnect: true }))
 }

@@ -1,7 +1,7 @@
-//! Inbound bytes of a client: transport frames where there are any, then hub messages, of which only the kind is read.
+//! Inbound data of a client: transport frames, if any, and hub messages, parsed only for their kind.
 //!
-//! Pure: bytes in, [`Piece`]s and [`Upward`]s out. Pings are swallowed, a close ends the connection, all else goes up
-//! unread, so that new kinds of messages need no new proxy. Adjacent whole messages go up together.
+//! Pure: bytes in, [`Piece`]s and [`Upward`]s out. Pings are consumed, a close ends the connection, and other messages
+//! are forwarded unparsed, so that new kinds need no new proxy. Adjacent complete messages are forwarded together.
 
 use std::borrow::Cow;
 use std::mem;
@@ -21,31 +21,31 @@ use crate::transport::websocket::{
     CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Decoder, Event, PiecePosition, ProtocolError,
 };
 
-/// Message of a client, or several that go up together.
+/// One or more messages of a client to forward.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Upward<'a> {
-    /// Whole hub messages for the app server, framing included.
+    /// Complete hub messages for the app server, framing included.
     Messages { bytes: &'a [u8], count: u64 },
-    /// A whole hub message that rules judge before it goes up, at this place in the bytes; `None` if it can't be read.
+    /// A complete hub message at this position, to be checked by rules; `scan` is `None` if unreadable.
     Single { place: Range<usize>, scan: Option<CallScan<'a>> },
-    /// Invocation id of a call that is to be answered, among the messages that follow.
+    /// Invocation id of a call with an answer, among the messages that follow.
     Call { id: Cow<'a, str> },
     /// A message of a raw connection.
     Raw { bytes: Cow<'a, [u8]>, kind: RawKind },
-    /// A hub ping: the client lives, and its time-out counts from now on.
+    /// A hub ping, which shows that the client is alive and starts its timeout.
     Ping,
     /// A hub close of the client.
     Close,
-    /// Acknowledgement of messages that were sent to the client.
+    /// Acknowledgement of messages sent to the client.
     Acknowledgement(u64),
 }
 
-/// Reason why a client can't be read any further.
+/// Reason to stop reading a client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum InboundError {
     #[error("WebSocket: {0}")]
     Transport(#[from] ProtocolError),
-    /// Text of the official server, with the names of the settings here.
+    /// Text of the official server, with the names of Trunkline's settings.
     #[error(
         "The maximum message size of {0}B was exceeded. The message size can be configured by Hub::message_max_bytes, and --message-max-bytes of proxies (of apps that dial in: --dial-in-message-max-bytes)."
     )]
@@ -65,7 +65,7 @@ pub(super) enum InboundError {
 }
 
 impl InboundError {
-    /// Cause in the taxonomy.
+    /// Standard cause of the error.
     pub(super) fn cause(&self) -> Cause {
         match self {
             Self::Transport(_) => Cause::WebsocketProtocol,
@@ -85,26 +85,26 @@ impl InboundError {
     }
 }
 
-/// Bytes of one client between its socket and its messages: little, unless a frame or a message is under way.
+/// Data of one client between socket and messages; small, except within a frame or message.
 #[derive(Debug)]
 pub(super) struct Inbound {
     pub(super) transport: InboundTransport,
     pub(super) partial: PartialMessage,
 }
 
-/// Transport of a client: `None` where bytes come without frames.
+/// Transport of a client: `None` without frames.
 #[derive(Debug)]
 pub(super) struct InboundTransport(Option<Decoder>);
 
-/// Beginning of a message whose rest has not come.
+/// Beginning of an incomplete message.
 #[derive(Debug, Default)]
 pub(super) struct PartialMessage {
     bytes: Vec<u8>,
-    /// Bytes in which no hub message ends: they are not searched again.
+    /// Number of bytes already searched for the end of a message.
     searched: usize,
-    /// Whether whole messages are among them, which wait for an app server.
+    /// Whether it includes complete messages waiting for an app server.
     is_held: bool,
-    /// Number of messages that have ended behind a kept beginning.
+    /// Number of messages completed from a stored beginning.
     ended: u32,
 }
 
@@ -114,25 +114,23 @@ impl Inbound {
         Self { transport: InboundTransport(decoder), partial: PartialMessage::default() }
     }
 
-    /// Keeps payload that was read along with the hub handshake; at a raw endpoint, bytes that came with the connect
-    /// request.
+    /// Stores payload read along with the hub handshake, or, at a raw endpoint, along with the connect request.
     pub(super) fn keep(&mut self, rest: &[u8]) {
         self.partial.bytes.extend_from_slice(rest);
     }
 
-    /// Takes the kept bytes of a raw endpoint, which no transport has decoded yet.
+    /// Takes the stored bytes of a raw endpoint, which are not yet decoded.
     pub(super) fn take_kept(&mut self) -> Vec<u8> {
         mem::take(&mut self.partial.bytes)
     }
 
-    /// Pieces of the transport's stream in these bytes.
     pub(super) fn pieces<'a>(&'a mut self, bytes: &'a mut [u8]) -> Pieces<'a> {
         self.transport.pieces(bytes)
     }
 }
 
 impl InboundTransport {
-    /// Pieces of the transport's stream in these bytes.
+    /// Splits these bytes into pieces of the transport's stream.
     pub(super) fn pieces<'a>(&'a mut self, bytes: &'a mut [u8]) -> Pieces<'a> {
         Pieces { decoder: self.0.as_mut(), bytes, at: 0, frames: 0 }
     }
@@ -141,14 +139,14 @@ impl InboundTransport {
 /// Piece of the transport's stream.
 #[derive(Debug)]
 pub(super) enum Piece<'a> {
-    /// Payload, and its place in a transport message.
+    /// Payload, and its position in a transport message.
     Payload(&'a [u8], PiecePosition),
     /// Ping, to be answered with the same bytes.
     Ping(Vec<u8>),
     Close,
 }
 
-/// Decoder of the pieces in one read's worth of bytes.
+/// Decoder for the bytes of one read.
 #[derive(Debug)]
 pub(super) struct Pieces<'a> {
     decoder: Option<&'a mut Decoder>,
@@ -158,7 +156,7 @@ pub(super) struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
-    /// Number of frames that have ended so far, those without payload included. Bytes without frames count as one.
+    /// Number of completed frames, including empty ones. Data without frames counts as one.
     pub(super) fn frames(&self) -> u64 {
         self.frames
     }
@@ -166,7 +164,7 @@ impl Pieces<'_> {
     /// Next piece; `None` at the end of the bytes.
     ///
     /// # Errors
-    /// When the client broke a rule of the transport; nothing more can be decoded.
+    /// If the client violated the transport protocol; decoding can't continue.
     pub(super) fn next(&mut self) -> Result<Option<Piece<'_>>, ProtocolError> {
         let Some(decoder) = &mut self.decoder else {
             let is_new = mem::replace(&mut self.at, self.bytes.len()) < self.bytes.len();
@@ -187,7 +185,7 @@ impl Pieces<'_> {
                 Event::Close => return Ok(Some(Piece::Close)),
                 Event::Pong => {}
                 Event::NeedMore => {
-                    // Past the end: whoever asks again gets nothing.
+                    // Past the end, so that later calls return `None`.
                     self.at = usize::MAX;
                 }
             }
@@ -197,7 +195,7 @@ impl Pieces<'_> {
 }
 
 impl PartialMessage {
-    /// Hub messages that are whole with this payload, behind what was kept of earlier ones.
+    /// Hub messages completed by this payload, after stored data.
     pub(super) fn join<'a>(
         &'a mut self,
         payload: &'a [u8],
@@ -213,25 +211,25 @@ impl PartialMessage {
         HubMessages::new(bytes, self.searched, protocol, limit_bytes)
     }
 
-    /// Keeps the joined bytes behind the used ones, in which no message ends.
+    /// Stores the joined bytes after `used`, which contain no complete message.
     pub(super) fn keep_rest(&mut self, payload: &[u8], used: usize) {
         if self.bytes.is_empty() {
             self.bytes.extend_from_slice(payload.get(used..).unwrap_or_default());
         } else if used > 0 {
-            // The memory goes too: an idle connection holds no buffer, and a short rest not that of a long message.
+            // Frees the memory: an idle connection holds no buffer, and a short rest not that of a long message.
             self.bytes = self.bytes.get(used..).unwrap_or_default().to_vec();
             self.note_end();
         }
         self.searched = self.bytes.len();
     }
 
-    /// Keeps the joined bytes from here on, whole messages among them, to be read again.
+    /// Stores the joined bytes from here on, including complete messages, to be read again.
     pub(super) fn hold(&mut self, payload: &[u8], from: usize) {
         self.keep_rest(payload, from);
         (self.searched, self.is_held) = (0, true);
     }
 
-    /// Keeps payload behind messages that wait; `false` if none do.
+    /// Stores payload after waiting messages; `false` without any.
     pub(super) fn hold_too(&mut self, payload: &[u8]) -> bool {
         if self.is_held {
             self.bytes.extend_from_slice(payload);
@@ -239,29 +237,29 @@ impl PartialMessage {
         self.is_held
     }
 
-    /// Notes that the message which had begun is whole.
+    /// Records that the stored message is complete.
     pub(super) fn note_end(&mut self) {
         self.ended = self.ended.wrapping_add(1);
     }
 
-    /// Memory of the message that has begun, and its number.
+    /// Memory and number of the incomplete message.
     pub(super) fn rest(&self) -> MessageRest {
         let length = self.bytes.len();
         let bytes = if length == 0 { 0 } else { self.bytes.capacity() };
         MessageRest { bytes, length, number: self.ended, is_held: self.is_held }
     }
 
-    /// Whether a message has begun.
+    /// Whether a message is incomplete.
     pub(super) fn has_begun(&self) -> bool {
         !self.bytes.is_empty()
     }
 
-    /// Whether whole messages wait for an app server.
+    /// Whether complete messages wait for an app server.
     pub(super) fn is_held(&self) -> bool {
         self.is_held
     }
 
-    /// Takes the mark that messages wait, because they are about to be read again; `false` if none do.
+    /// Clears the waiting mark before messages are read again; `false` if it was not set.
     pub(super) fn release(&mut self) -> bool {
         mem::take(&mut self.is_held)
     }
@@ -271,22 +269,22 @@ impl PartialMessage {
     }
 }
 
-/// Reader of the whole hub messages in a piece of payload.
+/// Reader of the complete hub messages in a piece of payload.
 #[derive(Debug)]
 pub(super) struct HubMessages<'a> {
     bytes: &'a [u8],
     protocol: HubProtocol,
     limit_bytes: usize,
-    /// Begin and number of the messages that go up together next.
+    /// Start and number of the messages in the current run.
     run_start: usize,
     run_count: u64,
     at: usize,
-    /// Bytes behind `at` in which no message ends.
+    /// Number of bytes after `at` already searched for the end of a message.
     searched: usize,
-    /// Rest behind the run that was returned last.
+    /// Result to return after the last run.
     queued: Option<Result<Upward<'a>, InboundError>>,
     is_done: bool,
-    /// Whether messages come one by one, to be judged by rules.
+    /// Whether messages are returned singly, to be checked by rules.
     are_judged: bool,
 }
 
@@ -297,27 +295,27 @@ impl<'a> HubMessages<'a> {
         Self { bytes, protocol, limit_bytes, run_start, run_count, at, searched, queued, is_done, are_judged }
     }
 
-    /// Hands the messages out one by one, to be judged by rules.
+    /// Returns messages singly, to be checked by rules.
     pub(super) fn one_by_one(self) -> Self {
         Self { are_judged: true, ..self }
     }
 
-    /// Bytes of messages that stand together at this place.
+    /// Bytes of adjacent messages at this position.
     pub(super) fn slice(&self, place: Range<usize>) -> &'a [u8] {
         self.bytes.get(place).unwrap_or_default()
     }
 
-    /// Number of bytes that the messages took.
+    /// Number of bytes consumed by messages.
     pub(super) fn used(&self) -> usize {
         self.at
     }
 
-    /// Next run of messages, or a single one that does not go up; `None` when no whole one is left.
+    /// Next run of messages, or a single one that is not forwarded; `None` without another complete one.
     ///
     /// # Errors
-    /// When no message can be made of the bytes, or one is too large.
+    /// If the bytes are invalid or a message is too large.
     ///
-    /// `received` counts the messages of a client that may come back; what it repeats is left out.
+    /// `received` counts the messages of a resumable client; repeated ones are skipped.
     pub(super) fn next(
         &mut self,
         mut received: Option<&mut ReceivedSequence>,
@@ -340,7 +338,7 @@ impl<'a> HubMessages<'a> {
                 }
             };
             let after = self.at + frame.length;
-            // What can't be told goes up: the app server answers it in its own words.
+            // Unknown messages are forwarded; the app server answers with its own error.
             let body = rest.get(frame.body).unwrap_or_default();
             let scan = self.scan(body);
             let then = match scan {
@@ -392,7 +390,7 @@ impl<'a> HubMessages<'a> {
         Ok(None)
     }
 
-    /// Scans a message: for rules, or for what a proxy reads of all messages.
+    /// Scans a message as needed for rules, or for other messages.
     fn scan(&self, body: &'a [u8]) -> Result<CallScan<'a>, ScanError> {
         if self.are_judged {
             return self.protocol.scan_call(body);
@@ -401,21 +399,21 @@ impl<'a> HubMessages<'a> {
         Ok(CallScan { kind, invocation_id, target: None, stream_ids: Vec::new() })
     }
 
-    /// Leaves a message out that ends here. Returns the run before it, if there is one.
+    /// Skips a message that ends here. Returns the preceding run, if any.
     fn leave_out(&mut self, after: usize) -> Option<Upward<'a>> {
         let run = self.take_run();
         (self.run_start, self.at) = (after, after);
         run
     }
 
-    /// Messages that go up together, up to here.
+    /// Takes the run of messages up to here.
     fn take_run(&mut self) -> Option<Upward<'a>> {
         let bytes = self.bytes.get(self.run_start..self.at).unwrap_or_default();
         let count = mem::take(&mut self.run_count);
         (count > 0).then_some(Upward::Messages { bytes, count })
     }
 
-    /// The run up to here if there is one, and then this.
+    /// Returns the run up to here, if any, followed by this result.
     fn after_run(&mut self, then: Result<Upward<'a>, InboundError>) -> Result<Option<Upward<'a>>, InboundError> {
         match self.take_run() {
             Some(run) => {
@@ -427,7 +425,7 @@ impl<'a> HubMessages<'a> {
     }
 }
 
-/// Takes a message of stateful reconnect; an acknowledgement is for whoever keeps what was sent.
+/// Handles a message of stateful reconnect. An acknowledgement is returned for the buffer of sent messages.
 fn take_sequence(
     protocol: HubProtocol,
     body: &[u8],
@@ -465,7 +463,7 @@ mod tests {
         out
     }
 
-    /// Everything that one read's worth of bytes brings, in order.
+    /// Results of one read, in order.
     fn take(inbound: &mut Inbound, bytes: &mut [u8], protocol: HubProtocol) -> Result<Vec<String>, InboundError> {
         let (mut seen, Inbound { transport, partial }) = (Vec::new(), inbound);
         let mut pieces = transport.pieces(bytes);
@@ -501,7 +499,7 @@ mod tests {
         Ok(joined)
     }
 
-    /// Number of bytes that are searched for ends of messages when these pieces come, and of messages that are found.
+    /// Number of bytes searched for message ends when these pieces arrive, and of messages found.
     fn searched<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, protocol: HubProtocol, limit: usize) -> (usize, u64) {
         let (mut partial, mut bytes, mut count) = (PartialMessage::default(), 0, 0);
         for piece in pieces {
@@ -534,8 +532,8 @@ mod tests {
         for (protocol, stream) in [(HubProtocol::Json, json.as_bytes()), (HubProtocol::MessagePack, &packed.repeat(20))]
         {
             for size in [1, 2, 7, 999, 1033, 5000, stream.len()] {
-                // Behind the last whole message of a piece its rest is searched once more, as the begin of the next
-                // one.
+                // The rest after the last complete message of a piece is searched once more, as the beginning of the
+                // next.
                 let (bytes, count) = searched(stream.chunks(size), protocol, 64 * 1024);
                 assert_eq!(count, 20, "{protocol:?} in pieces of {size}");
                 assert!(

@@ -1,7 +1,7 @@
-//! Messages of a client of a raw endpoint: whole messages of its transport, text or bytes, unread.
+//! Messages of a raw endpoint's client: complete transport messages, text or binary, not parsed.
 //!
-//! Pure, as the reading of hub messages is. A message that is cut into frames or reads is kept until it is whole; a
-//! whole one goes up from the buffer that it was read into.
+//! Pure, like the reader of hub messages. A message split into frames or reads is stored until it is complete; an
+//! unsplit one is forwarded from the read buffer.
 
 use std::borrow::Cow;
 use std::mem;
@@ -11,7 +11,7 @@ use trunkline_protocol::service::RawKind;
 use super::inbound::{InboundError, PartialMessage, Upward};
 use crate::transport::websocket::{MessageForm, PiecePosition};
 
-/// Takes a piece of a message, and returns the message if it is whole with it.
+/// Takes a piece of a message; returns the message once complete.
 pub(super) fn take_raw<'a>(
     partial: &mut PartialMessage,
     piece: &'a [u8],
@@ -29,7 +29,7 @@ pub(super) fn take_raw<'a>(
         return message(Cow::Borrowed(piece), place).map(Some);
     }
     partial.extend_from_slice(piece);
-    // The memory goes too: an idle connection holds no buffer.
+    // Frees the memory, so that an idle connection has no buffer.
     if place.is_last { message(Cow::Owned(mem::take(partial)), place).map(Some) } else { Ok(None) }
 }
 

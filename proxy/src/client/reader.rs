@@ -35,20 +35,20 @@ use crate::telemetry::SpanTracer;
 use crate::transport::websocket;
 use crate::upstream::{HomeLink, Hub};
 
-/// Size from which a read is part of a flood.
+/// Size from which a read counts as part of a flood.
 const LARGE_READ_BYTES: usize = 16 * 1024;
 
-/// Bytes that pay for a frame in which no message ends; a smaller one counts as a message. The .NET client cuts long
-/// messages into frames of 4 KiB.
+/// Bytes that pay for a frame without the end of a message; a smaller frame counts as a message. The .NET client splits
+/// long messages into frames of 4 KiB.
 const FRAME_WORTH_BYTES: usize = 512;
 
-/// Interval of the hub pings that an app server which dials in gets while a client's message is still arriving.
+/// Interval of hub pings to an app server that dials in while a long client message is arriving.
 const UPLOAD_PING_INTERVAL_S: u32 = 10;
 
-/// Text for a client of a hub with rules about methods whose message can't be judged.
+/// Error for a client if rules about methods can't be applied to a message.
 const UNREADABLE: &str = "A message is malformed, and the server's rules about methods can't be applied to it.";
 
-/// Open connection, as the task that reads it holds it.
+/// Open connection, as held by its reading task.
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) id: Rc<str>,
@@ -59,31 +59,31 @@ pub(super) struct Reader {
     pub(super) content: Content,
     pub(super) limit_bytes: usize,
     pub(super) inbound: Inbound,
-    /// The connection was open before: what came early is not decoded.
+    /// The connection is resumed: its early bytes are not decoded.
     pub(super) is_resumed: bool,
-    /// Its calls are traced.
+    /// Whether its calls are traced.
     pub(super) is_traced: bool,
-    /// Rate limit, if there is one.
+    /// Rate limit, if any.
     pub(super) quota: Option<Box<Quota>>,
-    /// State of a client that has several app servers.
+    /// State for a client with several app servers.
     pub(super) sides: SideReading,
-    /// A message of it has begun and not ended, and its shard knows.
+    /// A message is incomplete, and the shard has recorded it.
     pub(super) is_unfinished: bool,
 }
 
-/// State of a reader whose client has several app servers.
+/// State of a reader for a client with several app servers.
 #[derive(Debug, Default)]
 pub(super) struct SideReading {
-    /// Messages were judged for it: they are from now on, whatever the rules.
+    /// Messages were checked individually; this continues regardless of the rules.
     has_any: bool,
-    /// Link of a side home that was full when a message was sent there.
+    /// Link of a side home that was full after a send.
     full: Option<HomeLink>,
-    /// The client has closed its transport behind messages that wait.
+    /// The client has closed its transport after messages that are still waiting.
     is_closed_behind: bool,
 }
 
 impl SideReading {
-    /// For a client that has side homes, or may get some.
+    /// For a client that has, or may get, side homes.
     pub(super) fn new(has_any: bool) -> Self {
         Self { has_any, ..Self::default() }
     }
@@ -92,7 +92,7 @@ impl SideReading {
         self.full.as_ref().is_some_and(|link| link.is_full())
     }
 
-    /// Takes note of what a read has brought for side homes.
+    /// Records the side homes used by a read.
     fn note(&mut self, upward: &mut Upstream<'_>) {
         if let Some(link) = upward.side.take() {
             self.has_any = true;
@@ -105,31 +105,31 @@ impl SideReading {
 #[derive(Debug)]
 enum Step {
     Continue,
-    /// Read on after this time: the client has sent more than its quota.
+    /// Read again after this time: the client has exceeded its quota.
     Throttle(Duration),
-    /// Read on after other tasks had their turn: there is more.
+    /// Read again after yielding: there is more data.
     Yield,
     /// Close: the client has sent a hub close; the end of its transport follows.
     HubClose,
-    /// End: the client has closed its transport, or answered our close. Nothing follows.
+    /// End: the client has closed its transport, or answered our close. No data follows.
     TransportClosed,
-    /// Close: the client broke a rule of the hub protocol or of its transport, or one of our limits.
+    /// Close: the client violated the protocol or a limit.
     Broken(InboundError),
-    /// End: the socket has ended, for this cause, or nothing more can be made of what it brings.
+    /// End: the socket ended for this cause, or its data is unusable.
     Ended(Cause),
 }
 
 impl Step {
-    /// Next step after a read of so many bytes, where nothing is owed.
+    /// Next step after a read of this many bytes within the quota.
     fn after(bytes: usize) -> Self {
         if bytes >= LARGE_READ_BYTES { Self::Yield } else { Self::Continue }
     }
 }
 
 impl Reader {
-    /// Reads until the socket ends, then ends the connection, unless it may go on over another socket.
+    /// Reads until the socket ends, then ends the connection, unless it can be resumed.
     ///
-    /// The reader is boxed: a future keeps what is moved into it several times over. The rare waits are boxed, too.
+    /// Boxed, because a future stores moved values several times; so are the rare waits.
     pub(super) async fn run(mut self: Box<Self>, shard: &Rc<Shard>) {
         if self.is_paused(shard) {
             Box::pin(self.wait_while_paused(shard)).await;
@@ -138,11 +138,11 @@ impl Reader {
         let cause = loop {
             match step {
                 Step::Continue => {}
-                // A flood would otherwise be read for as long as the runtime lets one task go on: megabytes, while its
-                // link's writer, and the frame that pauses it, wait.
+                // Otherwise a flood would be read for a whole task budget, megabytes, while the link's writer and the
+                // pausing frame wait.
                 Step::Yield => yield_now().await,
                 Step::Throttle(owed) => Box::pin(self.throttle(shard, owed)).await,
-                // A socket that is dropped with bytes unread resets, and its last frames are lost: so read on.
+                // Dropping a socket with unread data resets it and loses the last frames, so reading continues.
                 Step::HubClose => self.close(shard, &CloseReason::by_client(Cause::ClientClosed)),
                 Step::Broken(error) => {
                     self.close_broken(shard, &error);
@@ -168,7 +168,6 @@ impl Reader {
         shard.free(self.slot, self.serial, cause);
     }
 
-    /// Slot and serial of its connection.
     pub(super) fn place(&self) -> (Slot, Serial) {
         (self.slot, self.serial)
     }
@@ -180,14 +179,14 @@ impl Reader {
         self.close(shard, &CloseReason::broken_rule(error.cause(), &error.to_string(), error.raw_code()));
     }
 
-    /// Closes the connection, with what has begun of a message.
+    /// Closes the connection and drops an incomplete message.
     fn close(&mut self, shard: &Rc<Shard>, reason: &CloseReason) {
         self.inbound.partial = PartialMessage::default();
         shard.step(|state| self.note_rest(state));
         shard.close(self.slot, reason);
     }
 
-    /// Waits while this connection is paused, has no home, or its home is full. It may have another home then.
+    /// Waits while this connection is paused, has no home or its home is full. The home may change meanwhile.
     async fn wait_while_paused(&mut self, shard: &Shard) {
         loop {
             if let Some(resumed) = self.resumed(shard) {
@@ -205,14 +204,14 @@ impl Reader {
         }
     }
 
-    /// Link that has no room for what the client sends.
+    /// Full link that the client's messages need.
     fn full_link(&self) -> Option<HomeLink> {
         let links = [Some(&self.home), self.sides.full.as_ref()];
         links.into_iter().flatten().find(|link| link.is_full()).cloned()
     }
 
-    /// Notes for which reason the client is not read, so that its silence is not held against it. Returns what ends the
-    /// pause early; `None` for a closing client, of which only the end is read.
+    /// Records why the client is not being read, so that it does not time out. Returns what ends the pause early;
+    /// `None` for a closing client, of which only the end is read.
     fn pause(&self, shard: &Shard, reason: PauseReason) -> Option<Rc<Notify>> {
         let mut state = shard.state();
         let client = state.core.connections.get_current(self.slot, self.serial).filter(|it| !it.life().is_closed())?;
@@ -232,7 +231,7 @@ impl Reader {
         self.resumed(shard).is_some() || self.home.is_full() || self.sides.is_full()
     }
 
-    /// Notification of the end of a pause, if the connection is paused; learns what its home is now.
+    /// Notification of the end of a pause, if paused; also updates the home.
     fn resumed(&mut self, shard: &Shard) -> Option<Rc<Notify>> {
         let mut state = shard.state();
         let now = state.core.tick();
@@ -240,7 +239,7 @@ impl Reader {
         if !Arc::ptr_eq(client.home(), &self.home) {
             self.home = Arc::clone(client.home());
         }
-        // Its shard has not heard of it yet, but will.
+        // Its shard will be notified soon.
         if self.home.is_closed() && !client.life().is_closed() && !client.is_unassigned() {
             client.change_assignment(&Role::Home, now, |home| {
                 home.leave(self.home.app());
@@ -250,10 +249,10 @@ impl Reader {
         client.pauses_mut().resumed()
     }
 
-    /// Does not read for as long as the client owes.
+    /// Stops reading until the client's debt is paid.
     async fn throttle(&self, shard: &Shard, owed: Duration) {
         if let Some(closed) = self.pause(shard, PauseReason::Throttled) {
-            // It has paid, or is closing.
+            // The debt is paid, or the client is closing.
             drop(timeout(owed, closed.notified()).await);
             self.resume(shard, PauseReason::Throttled);
         }
@@ -263,15 +262,16 @@ impl Reader {
         state.core.connections.get_current(self.slot, self.serial).is_none_or(|client| client.life().is_closed())
     }
 
-    /// Whether only the end of its socket is read.
+    /// Whether only the end of the socket is awaited.
     fn is_ending(&self, state: &mut ShardState) -> bool {
         let client = state.core.connections.get_current(self.slot, self.serial);
         client.is_none_or(|client| client.life().is_closed() || client.pauses().is_cut())
     }
 
-    /// Reads once, and takes what came.
+    /// Reads once and handles the data.
     fn poll_step(&mut self, state: &mut ShardState, cx: &mut Context<'_>) -> Poll<Step> {
-        // Its link may have filled while it was idle: many that begin at once would go far over the bound.
+        // The link may have filled while the client was idle. Many clients starting together would exceed the limit by
+        // far.
         if self.home.is_full() && !self.is_ending(state) {
             return Poll::Ready(Step::Continue);
         }
@@ -287,7 +287,7 @@ impl Reader {
         step
     }
 
-    /// Notes what this read has left of a message. Most leave nothing, as the one before did.
+    /// Records an incomplete message after this read. Usually no message is incomplete.
     fn note_rest(&mut self, state: &mut ShardState) {
         let rest = self.inbound.partial.rest();
         if rest.bytes == 0 && !self.is_unfinished {
@@ -299,9 +299,9 @@ impl Reader {
         state.keep_unfinished_budget();
     }
 
-    /// Reads the socket; `None` if the connection was paused or reassigned since the reader looked.
+    /// Reads the socket; `None` if the connection was paused or reassigned in the meantime.
     ///
-    /// The socket lies in the shard's state, beside the fields that deliveries read: one place less to fetch for each.
+    /// The socket is stored in the shard's state, next to the fields used by deliveries, to save a cache miss.
     fn poll_read(
         &self,
         state: &mut ShardState,
@@ -322,12 +322,12 @@ impl Reader {
         Poll::Ready(Some(read))
     }
 
-    /// Takes what was read.
+    /// Handles the data of a read.
     fn take(&mut self, state: &mut ShardState, bytes: &mut [u8]) -> Step {
         if self.is_closing(state) {
             return self.take_last(bytes);
         }
-        // Hub messages and parts of them show that a hub's client lives, frames of the transport don't.
+        // Hub messages and parts of them show that a hub's client is alive; transport frames don't.
         let (count, mut is_alive) = (bytes.len(), self.content == Content::Raw);
         let mut upward = Upstream::new(state, (&self.home, rules_of(&self.hub, &self.sides)), &self.id, self.slot);
         upward.is_traced = self.is_traced;
@@ -340,7 +340,7 @@ impl Reader {
                 Ok(None) => break problem,
                 Ok(Some(Piece::Payload(payload, place))) => {
                     is_alive |= !payload.is_empty();
-                    // Behind a broken message only the transport's own frames count.
+                    // After an invalid message, only transport frames are handled.
                     if problem.is_err() || partial.hold_too(payload) {
                         continue;
                     }
@@ -366,7 +366,7 @@ impl Reader {
         }
     }
 
-    /// Takes payload that came along with the handshake, or with the connect request of a raw endpoint.
+    /// Handles payload that came with the handshake, or with the connect request of a raw endpoint.
     fn take_kept(&mut self, state: &mut ShardState) -> Step {
         let step = match self.content {
             Content::Hub(protocol) if !self.is_resumed => {
@@ -382,10 +382,10 @@ impl Reader {
         step
     }
 
-    /// Takes messages that have waited for an app server.
+    /// Handles messages that waited for an app server.
     fn take_held(&mut self, state: &mut ShardState) -> Step {
         let step = match self.content {
-            // Their bytes were paid for when they were read.
+            // Their bytes were charged when they were read.
             Content::Hub(protocol) if !self.is_closing(state) => self.take_partial(state, protocol, 0),
             Content::Hub(_) | Content::Raw => Step::Continue,
         };
@@ -396,7 +396,7 @@ impl Reader {
         }
     }
 
-    /// Takes the whole messages among the bytes that are kept.
+    /// Handles complete messages among the stored bytes.
     fn take_partial(&mut self, state: &mut ShardState, protocol: HubProtocol, bytes: usize) -> Step {
         let mut upward = Upstream::new(state, (&self.home, rules_of(&self.hub, &self.sides)), &self.id, self.slot);
         upward.is_traced = self.is_traced;
@@ -409,7 +409,7 @@ impl Reader {
         }
     }
 
-    /// Next step after a read of so much.
+    /// Next step after a read of this size.
     fn pay(&mut self, state: &ShardState, messages: u64, bytes: usize) -> Step {
         let owed = self.quota.as_mut().map(|quota| quota.charge(state.core.context.shared.uptime(), messages, bytes));
         match owed.map(|debt| (debt, debt.messages.max(debt.bytes))) {
@@ -422,9 +422,9 @@ impl Reader {
         }
     }
 
-    /// Takes what a closing client sends: only the end of its transport counts.
+    /// Handles the data of a closing client: only the end of its transport matters.
     fn take_last(&mut self, bytes: &mut [u8]) -> Step {
-        // What had begun goes nowhere any more.
+        // An incomplete message is dropped.
         self.inbound.partial = PartialMessage::default();
         let step = Step::after(bytes.len());
         let (mut pieces, mut step) = (self.inbound.pieces(bytes), step);
@@ -438,7 +438,7 @@ impl Reader {
         }
     }
 
-    /// Reads and discards, until the client has closed or its time to answer the close is over.
+    /// Reads and discards until the client has closed or the close times out.
     async fn discard_rest(&self, shard: &Shard) {
         while let Ok(1..) = poll_fn(|cx| self.poll_discard(shard, cx)).await {
             yield_now().await;
@@ -457,20 +457,19 @@ impl Reader {
     }
 }
 
-/// Cause in the taxonomy of a failed socket.
+/// Standard cause of a failed socket.
 pub(super) fn cause_of(error: &io::Error) -> Cause {
     match (error.get_ref().and_then(|inner| inner.downcast_ref()), error.kind()) {
         (Some(cause), _) => *cause,
-        // TLS was cut off, which its peer does that just ends.
+        // TLS ended without a close, which some peers do on exit.
         (None, io::ErrorKind::UnexpectedEof) => Cause::SocketEnded,
-        // So rustls calls what is no TLS, and what it can't decrypt.
+        // rustls reports non-TLS data and decryption failures this way.
         (None, io::ErrorKind::InvalidData) => Cause::TlsFailed,
         (None, _) => Cause::SocketReset,
     }
 }
 
-/// Rules that judge single messages, if there are any. A client with side homes has its messages judged as long as it
-/// has.
+/// Rules for single messages, if any. The messages of a client with side homes are always checked individually.
 fn rules_of(hub: &Hub, sides: &SideReading) -> Option<Arc<HubRules>> {
     hub.message_rules().or_else(|| sides.has_any.then(Arc::default))
 }
@@ -490,20 +489,20 @@ struct Upstream<'a> {
     messages: u64,
     /// Answers to the pings of this read.
     pongs: BytesMut,
-    /// Rules that judge each message of this read, if there are any.
+    /// Rules for each message of this read, if any.
     rules: Option<Arc<HubRules>>,
-    /// Calls of it are traced.
+    /// Whether its calls are traced.
     is_traced: bool,
-    /// Messages that were allowed and go up together.
+    /// Allowed messages to be forwarded together.
     allowed: Run,
-    /// Link of a side home to which something was sent; a full one, if any was.
+    /// Link of a side home used by this read, preferably a full one.
     side: Option<HomeLink>,
-    /// Time of this read, if anybody looks at its messages.
+    /// Time of this read, if its messages are watched.
     read_at: Option<Instant>,
     step: Step,
 }
 
-/// Run of messages that stand together, and go up over one link.
+/// Run of adjacent messages for one link.
 #[derive(Debug, Default)]
 struct Run {
     place: Range<usize>,
@@ -524,7 +523,7 @@ impl<'a> Upstream<'a> {
         Self { state, home, id, slot, messages: 0, pongs, rules, is_traced: false, allowed, side: None, read_at, step }
     }
 
-    /// Takes all whole messages of a piece of payload, and keeps the rest.
+    /// Handles all complete messages of a piece of payload, and stores the rest.
     fn take_messages(
         &mut self,
         partial: &mut PartialMessage,
@@ -567,8 +566,8 @@ impl<'a> Upstream<'a> {
         Ok(())
     }
 
-    /// Takes messages that rules judge first. What is allowed and stands together goes up together. Returns the place
-    /// of the first one that waits for an app server, if one does.
+    /// Handles messages that rules must check first. Adjacent allowed ones are forwarded together. Returns the position
+    /// of the first message that must wait for an app server.
     fn take_judged(
         &mut self,
         (rules, protocol): (&HubRules, HubProtocol),
@@ -587,7 +586,7 @@ impl<'a> Upstream<'a> {
                 return Ok(None);
             }
             if scan.is_none() && rules.judge_methods() {
-                // Some app servers read more than is well-formed, and would find a method in it.
+                // Some app servers accept malformed messages, and would find a method in this one.
                 return Err(InboundError::Message(UNREADABLE.into()));
             }
             let rule =
@@ -600,7 +599,7 @@ impl<'a> Upstream<'a> {
                 Ruling::Dropped => self.drop_refused(messages.slice(place)),
                 Ruling::TooMany(problem) => return Err(InboundError::Message(problem)),
                 Ruling::Waits => {
-                    // It is counted when it is read again.
+                    // Counted when it is read again.
                     if let (Some(received), Some(before)) = (received, before) {
                         *received = before;
                     }
@@ -610,12 +609,12 @@ impl<'a> Upstream<'a> {
         }
     }
 
-    /// Whether what clients say of their traces counts.
+    /// Whether sampling decisions of clients are respected.
     fn trusts_clients(&self) -> bool {
         self.state.core.context.shared.tracer.as_ref().is_some_and(SpanTracer::trusts_clients)
     }
 
-    /// Adds an allowed message to those that go up together; a call that is sampled goes up alone, with its span.
+    /// Adds an allowed message to the run. A sampled call is forwarded alone, with its span.
     fn allow_traced(
         &mut self,
         (call, protocol): (Option<&CallScan<'_>>, HubProtocol),
@@ -633,7 +632,7 @@ impl<'a> Upstream<'a> {
         }
     }
 
-    /// Adds an allowed message to those that go up together.
+    /// Adds an allowed message to the run.
     fn allow(&mut self, place: Range<usize>, side: Option<HomeLink>, messages: &HubMessages<'_>) {
         let goes_along = self.allowed.side.as_ref().map(|link| link.id()) == side.as_ref().map(|link| link.id());
         if self.allowed.place.end != place.start || !goes_along {
@@ -644,7 +643,7 @@ impl<'a> Upstream<'a> {
         self.allowed.count += 1;
     }
 
-    /// Sends the messages that were allowed since the last time.
+    /// Sends the current run of allowed messages.
     fn send_allowed(&mut self, messages: &HubMessages<'_>) {
         let Run { place, count, side } = mem::take(&mut self.allowed);
         if count == 0 {
@@ -653,7 +652,7 @@ impl<'a> Upstream<'a> {
         self.send_run(side, messages.slice(place), count);
     }
 
-    /// Sends messages that stand together, and takes note of a side home that is full.
+    /// Sends adjacent messages, and records a full side home.
     fn send_run(&mut self, side: Option<HomeLink>, bytes: &[u8], count: u64) {
         self.send(side.as_ref(), bytes, count, 0);
         if side.is_some() && self.side.as_ref().is_none_or(|known| !known.is_full()) {
@@ -661,7 +660,7 @@ impl<'a> Upstream<'a> {
         }
     }
 
-    /// Drops a message that rules refuse: it counts for the client's quota, and its watches see it.
+    /// Drops a refused message. It counts towards the quota and is shown by watches.
     fn drop_refused(&mut self, message: &[u8]) {
         self.messages += 1;
         if let Some(traced) = self.state.core.watch_up(self.slot, message, 0, self.read_at) {
@@ -669,21 +668,21 @@ impl<'a> Upstream<'a> {
         }
     }
 
-    /// Sequence state of a client that may come back.
+    /// Sequence state of a resumable client.
     fn resumption(&mut self) -> Option<&mut Resumption> {
         let client = self.state.core.connections.get_mut(self.slot).filter(|client| client.is_resumable())?;
         client.cold_mut().resumption_mut()
     }
 
     fn take(&mut self, message: Upward<'_>) {
-        // What follows the client's own close does not count.
+        // Data after the client's own close is ignored.
         if !matches!(self.step, Step::Continue) {
             return;
         }
         match message {
             Upward::Close => self.step = Step::HubClose,
             Upward::Messages { bytes, count } => self.send(None, bytes, count, 0),
-            // Rules judge it; without any there is none.
+            // Produced only with rules.
             Upward::Single { .. } => {}
             Upward::Raw { bytes, kind } => self.send(None, &bytes, 1, kind.data_type()),
             Upward::Call { id } => self.state.core.begin_call(self.slot, &id),
@@ -694,7 +693,7 @@ impl<'a> Upstream<'a> {
             Upward::Ping => {
                 self.messages += 1;
                 let Some(client) = self.state.core.connections.get_mut(self.slot) else { return };
-                // From now on its silence has an end.
+                // From now on, silence leads to a timeout.
                 client.liveness_mut().pinged();
                 let content = client.content();
                 self.relay_ping(content);
@@ -702,7 +701,7 @@ impl<'a> Upstream<'a> {
         }
     }
 
-    /// Notes that the client lives: it has sent a message, or a part of the one that has begun.
+    /// Records that the client is alive, from a message or a part of one.
     fn note_life(&mut self, has_begun: bool) {
         let now = self.state.core.tick();
         let Some(client) = self.state.core.connections.get_mut(self.slot) else { return };
@@ -715,14 +714,14 @@ impl<'a> Upstream<'a> {
         }
     }
 
-    /// Sends a sign of life to an app server that measures the silence of its clients.
+    /// Sends a sign of life to an app server that measures the silence of clients.
     fn relay_ping(&self, content: Content) {
         if let (Content::Hub(protocol), true) = (content, self.home.capabilities().measures_silence) {
             self.home.send_data(self.id, ping_of(protocol), DataType::Other.number());
         }
     }
 
-    /// Sends messages to an app server: that of a side home, or of the home.
+    /// Sends messages to an app server: a side home's or the home's.
     fn send(&mut self, side: Option<&HomeLink>, bytes: &[u8], count: u64, data_type: i64) {
         self.messages += count;
         let counters = self.state.core.context.counters.hub(self.home.hub().get());
@@ -748,7 +747,7 @@ impl<'a> Upstream<'a> {
     }
 
     fn finish(self, taken: Result<(), InboundError>) -> Step {
-        // In one write, however many pings one read has brought.
+        // One write for all pings of a read.
         if !self.pongs.is_empty() {
             self.state.core.send_transport(self.slot, &self.pongs.freeze());
         }

@@ -1,36 +1,36 @@
-//! Doubt about an app server that does not answer: what else has to say so before it counts as gone. Pure.
+//! Doubt about an unresponsive app server: evidence required before it counts as gone. Pure.
 //!
 //! ```text
-//!  answers ──silent for 1 s──► its name is resolved again ──silent for 3 s──► doubted ──second sign──► gone
-//!     ▲                                                                         │
-//!     └──────────────────────────── anything comes ─────────────────────────────┘
+//!  answers ──silent for 1 s──► DNS is queried again ──silent for 3 s──► doubted ──second sign──► gone
+//!     ▲                                                                    │
+//!     └──────────────────────────── any frame ─────────────────────────────┘
 //! ```
 //!
-//! Second signs: its name no longer resolves to the address, the address refuses connections, or another start answers
-//! there. Without one it may be frozen or cut off for a moment, and the resume window decides.
+//! Second signs: DNS no longer lists the address, the address refuses connections, or another start answers there.
+//! Without one, the app server may be frozen or briefly disconnected, and the resume window decides.
 
 use std::time::Duration;
 
 /// Silence after which the name of an app server is resolved again.
 const SUSPICION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Silence after which a second sign makes it certain that an app server is gone.
+/// Silence after which a second sign proves that an app server is gone.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Meaning of the silence of an app server.
+/// Interpretation of an app server's silence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum AppDoubt {
     Answers,
-    /// Its name is to be resolved.
+    /// Its name should be resolved.
     Suspected,
-    /// A second sign is enough.
+    /// A second sign is sufficient.
     Doubted,
 }
 
 impl AppDoubt {
-    /// Judges by how long each of its pools has been silent; `None` for one that can't be, as while it stops.
+    /// Judges by the silence of each pool; `None` for a pool that can't be judged, such as a stopping one.
     pub(super) fn of(silences: impl Iterator<Item = Option<Duration>>) -> Self {
-        // No pool, or one that answers, is no silence.
+        // No pool, or a pool that can't be judged, counts as answering.
         match silences.min().flatten() {
             Some(silence) if silence >= SILENCE_TIMEOUT => Self::Doubted,
             Some(silence) if silence >= SUSPICION_TIMEOUT => Self::Suspected,

@@ -1,14 +1,14 @@
-//! Registry of the app server instances behind one address. Pure.
+//! Registry of the app server instances at one address. Pure.
 //!
 //! Most addresses have one instance at a time, so a new instance means that the former one is gone. If an instance
-//! answers that was given up for this reason, the address has several, and a new one no longer replaces the others.
+//! answers that was given up for this reason, the address has several, and new ones no longer replace others.
 
 use std::mem;
 
-/// Limit of remembered instances that were given up; earlier ones are too long ago to matter.
+/// Maximum number of remembered instances that were given up. Older ones are irrelevant.
 const GIVEN_UP_KEPT: usize = 16;
 
-/// Instances at one address, each with its value.
+/// Instances at one address, each with a value.
 #[derive(Debug)]
 pub(super) struct AppInstances<T> {
     known: Vec<(String, T)>,
@@ -16,15 +16,15 @@ pub(super) struct AppInstances<T> {
     are_several: bool,
 }
 
-/// Meaning of an answer from an instance.
+/// Result of an answer from an instance.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Sighting<T> {
     Known,
-    /// New instance that replaces the former ones, whose values these are.
+    /// New instance that replaces the former ones; contains their values.
     Successor(Vec<T>),
-    /// Former instance that shows that the address has several.
+    /// Former instance, which proves that the address has several.
     FirstOfSeveral,
-    /// New instance at an address that has several.
+    /// New instance at an address with several.
     OneOfSeveral,
 }
 
@@ -59,8 +59,8 @@ impl<T> AppInstances<T> {
         self.known.push((instance, value));
     }
 
-    /// Removes instances that are not `alive`, except the last added, and returns their values. An address with several
-    /// would keep instances that are gone otherwise.
+    /// Removes instances that are not `alive`, except the last added, and returns their values. Otherwise an address
+    /// with several instances would accumulate dead ones.
     pub(super) fn remove_dead(&mut self, alive: impl Fn(&T) -> bool) -> Vec<T> {
         let last = self.known.pop();
         let (kept, gone) = mem::take(&mut self.known).into_iter().partition(|(_, value)| alive(value));

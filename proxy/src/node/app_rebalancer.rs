@@ -1,13 +1,12 @@
-//! Rebalancer of app servers: one that has come gets its share of the clients that this node has, some each second.
+//! Rebalancer of app servers: a new one receives its share of this node's clients, some each second.
 //!
 //! ```text
 //!  pools, each second ─► newcomer? ── no ─► nothing
 //!                           └─ yes ─► clients by app server, of all shards ─► plan ─► orders to shards
 //! ```
 //!
-//! Each node does it for its own clients and asks nobody: what is even at each node is even in the fleet, and nodes
-//! that do it at once can't give too many. Nothing runs for clients, and the shards are asked only while there is a
-//! newcomer.
+//! Each node balances only its own clients, without communication: balance at each node implies balance in the fleet,
+//! and concurrent nodes can't move too many. Shards are queried only while there is a newcomer.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,13 +19,13 @@ use trunkline_protocol::id::random_bytes;
 use crate::shard::{LevelCount, LevelOrder, Shared};
 use crate::upstream::{AppServerId, Hub, HubIndex, Newcomer, NewcomerRound, Pool, ShareLoad, ShareMove, SharePlan};
 
-/// Interval of looks and rounds.
+/// Interval of observations and rounds.
 const ROUND: Duration = Duration::from_secs(1);
 
 /// Clients of a shard, by hub and app server.
 type ShardCounts = HashMap<(HubIndex, AppServerId), LevelCount>;
 
-/// Looks after newcomers for as long as the node runs, if it gives them clients at all.
+/// Runs for the lifetime of the node, unless rebalancing is disabled.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let per_second = u64::from(shared.settings.rehoming.app_rebalance_per_s);
     if per_second == 0 {
@@ -34,18 +33,18 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
     let mut rebalancer = AppRebalancer::default();
     let mut rounds = interval(ROUND);
-    // A late look counts once: who was frozen has seen nothing of the time in between.
+    // A late tick counts once, because a frozen process has not observed the time in between.
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         rounds.tick().await;
-        // The clients of a node that stops are on their way to others.
+        // The clients of a draining node are already leaving.
         if !shared.has_begun_drain() {
             rebalancer.round(&shared, per_second).await;
         }
     }
 }
 
-/// App servers that have come, at each hub.
+/// New app servers of each hub.
 #[derive(Debug, Default)]
 struct AppRebalancer {
     newcomers: HashMap<(HubIndex, AppServerId), (Arc<Pool>, Newcomer)>,
@@ -69,7 +68,7 @@ impl AppRebalancer {
         }
     }
 
-    /// Takes the look of this second at all pools.
+    /// Observes all pools, once per second.
     fn look(&mut self, shared: &Shared) {
         let mut before = std::mem::take(&mut self.newcomers);
         for hub in shared.hubs.all().iter().filter(|hub| !hub.has_webhook()) {
@@ -83,7 +82,7 @@ impl AppRebalancer {
         }
     }
 
-    /// Plans the moves of one group at a hub, of at most so many clients with those on their way.
+    /// Plans the moves of one group at a hub. `most` limits them together with moves in progress.
     fn plan(&mut self, hub: &Hub, group: &str, counts: &[ShardCounts], most: u64) -> Vec<ShareMove> {
         let mut loads = Vec::new();
         let mut on_their_way = 0;
@@ -118,7 +117,7 @@ impl AppRebalancer {
     }
 }
 
-/// Clients by hub and app server, of each shard.
+/// Clients by hub and app server, for each shard.
 async fn gather(shared: &Shared) -> Vec<ShardCounts> {
     let mut counts = Vec::new();
     for shard in shared.shards() {
@@ -142,7 +141,7 @@ fn total(counts: &[ShardCounts], place: (HubIndex, AppServerId)) -> LevelCount {
     total
 }
 
-/// Orders each shard to give its part, in proportion to what it has.
+/// Orders each shard to move clients in proportion to its number.
 fn order(shared: &Shared, hub: &Hub, one: &ShareMove, counts: &[ShardCounts]) {
     let &ShareMove { from, to, clients } = one;
     let hub = hub.index();
@@ -157,8 +156,8 @@ fn order(shared: &Shared, hub: &Hub, one: &ShareMove, counts: &[ShardCounts]) {
     }
 }
 
-/// Parts of a number in proportion to these, none larger than its own. What is left over goes around from a random one
-/// on: where all clients are in the middle of calls, the next round asks another shard.
+/// Splits a number in proportion to these, none exceeding its own. The remainder is assigned from a random position on:
+/// if all clients of a shard are in the middle of calls, the next round uses another shard.
 fn parts(number: u64, of: &[u64], start: usize) -> Vec<u64> {
     let sum: u64 = of.iter().sum();
     let part = |one: &u64| {

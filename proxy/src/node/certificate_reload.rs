@@ -12,15 +12,14 @@ use crate::net::connector::Connector;
 use crate::net::tls::{Certificates, TlsError};
 use crate::shard::{Connectors, Shared};
 
-/// Interval at which files are checked: symbolic links that a deployment tool swaps can't be watched reliably, and
-/// checking is cheap.
+/// Interval of file checks. Symbolic links swapped by deployment tools can't be watched reliably, and checks are cheap.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Users of certificate files.
 struct CertificateUsers {
-    /// Certificates of the listener with TLS.
+    /// Certificates of the TLS listener.
     certificates: Option<Arc<Certificates>>,
-    /// Connectors with client certificates and trusted authorities.
+    /// Connectors with client certificates and trusted root certificates.
     connectors: Connectors,
     /// Groups of app servers, which may have their own.
     shared: Arc<Shared>,
@@ -40,14 +39,14 @@ impl CertificateUsers {
     }
 
     fn reload(&self) -> Result<(), TlsError> {
-        // One that can't be read keeps the others from nothing.
+        // An unreadable file does not keep the others from being reloaded.
         let own = self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.read_again());
         let of_node = [own, self.connectors.fleet.read_again(), self.connectors.issuers.read_again()];
         let of_groups: Vec<_> = self.groups().iter().map(Connector::read_again).collect();
         of_node.into_iter().chain(of_groups).collect()
     }
 
-    /// Connectors to the app servers of groups. Those that differ in nothing share the files of the node.
+    /// Connectors to the app servers of groups. Groups without their own settings share the node's files.
     fn groups(&self) -> Vec<Connector> {
         let hubs = &self.shared.hubs;
         let rules = hubs.rules();
@@ -55,7 +54,7 @@ impl CertificateUsers {
     }
 }
 
-/// Checks the files for ever, if there are any, or could be any.
+/// Checks the files forever, if there are or could be any.
 pub(super) async fn run(
     shared: Arc<Shared>,
     connectors: Connectors,
@@ -75,7 +74,7 @@ pub(super) async fn run(
     loop {
         let is_requested = checks.next().await == FileCheck::Hangup;
         let now = stamps().await;
-        // On SIGHUP rules are read anew, too, and there may be no certificate at all.
+        // On SIGHUP, rules are reloaded too, and there may be no certificates.
         if now.is_empty() || (!is_requested && now == seen) {
             continue;
         }

@@ -1,8 +1,8 @@
-//! Embedded node: shard, transports and delivery inside an app, without a listener or flags; with an admin port if the
-//! app wants one.
+//! Embedded node: shard, transports and delivery inside an app, without a listener or flags; with an optional admin
+//! port.
 //!
-//! It serves its own app only: several such apps don't see each other's clients. For that put proxies in front; the
-//! hubs stay as they are.
+//! It serves only its own app: several such apps don't see each other's clients. For that, deploy proxies in front; the
+//! hubs stay unchanged.
 
 use std::future::pending;
 use std::io;
@@ -36,16 +36,16 @@ use crate::observer::Readiness;
 use crate::shard::{AppSocket, ShardCommand, ShardMessage, ShardSender, Shared};
 use crate::upstream::{AppTarget, MemoryDialler, Pool};
 
-/// Time that clients have to disconnect when the app stops.
+/// Time for clients to disconnect when the app stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time that the first requests wait for the first links, which are opened while the app starts.
+/// Time for which the first requests wait for the first links, which open while the app starts.
 const START_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Interval at which a request checks whether the links are open.
+/// Poll interval of a request that waits for links.
 const START_POLL: Duration = Duration::from_millis(2);
 
-/// Most sockets that wait for the app to take them; more wait for their turn.
+/// Maximum number of sockets queued for the app; further ones wait.
 const WAITING_SOCKETS_MAX: usize = 64;
 
 /// A running embedded node.
@@ -58,18 +58,19 @@ pub struct Embedded {
     admin: OnceLock<AdminServer>,
 }
 
-/// Listener of an app that its node shares: `axum::serve` gets what brings no WebSocket connect to a hub.
+/// Listener shared by an app and its node: `axum::serve` gets all sockets except those with a WebSocket connect to a
+/// hub.
 #[derive(Debug)]
 pub struct AppListener {
     shared: Arc<Shared>,
     inbox: ShardSender,
-    /// Message that begins it.
+    /// Message that starts the listener.
     unserved: Option<ShardMessage>,
     sockets: mpsc::Receiver<AppSocket>,
     address: SocketAddr,
 }
 
-/// Admin port that is served.
+/// Admin port being served.
 #[derive(Debug)]
 struct AdminServer {
     address: SocketAddr,
@@ -80,24 +81,24 @@ impl Embedded {
     /// Starts the node's thread and its links to the app.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// If a thread can't be created.
     pub fn start(settings: Settings, manifest: Manifest, dialler: Arc<dyn MemoryDialler>) -> io::Result<Self> {
         let (sender, inbox) = ShardSender::new();
         let shared = Shared::embedded(settings, sender.clone());
         let stop = CancellationToken::new();
         drop(shard_thread::start(0, (shared.clone(), None), Vec::new(), inbox, stop.clone())?);
-        // A link in memory can't reach another instance, so nothing waits for changes.
+        // An in-memory link can't reach another instance, so changes need not be awaited.
         let changed = Arc::new(Notify::new());
         let pools =
             open_pools(&shared, (AppTarget::Memory(dialler), &shared.hubs.groups().default_one()), manifest, &changed);
         Ok(Self { shared, pools, inbox: sender, stop, admin: OnceLock::new() })
     }
 
-    /// Serves the admin port on a listener, once: health, metrics, the observer page and its API, guarded as those of a
-    /// node of its own. Needs a runtime, which is to serve it.
+    /// Serves the admin port on a listener, once: health, metrics, the observer page and its API, guarded like a
+    /// standalone node's. Needs a runtime, which serves the port.
     ///
     /// # Errors
-    /// When the listener can't be used.
+    /// If the listener is unusable.
     pub fn serve_admin(&self, listener: std::net::TcpListener, token: Option<AdminToken>) -> io::Result<SocketAddr> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
@@ -114,35 +115,35 @@ impl Embedded {
         Ok(address)
     }
 
-    /// Returns the address of the admin port, if there is one.
+    /// Address of the admin port, if served.
     #[must_use]
     pub fn admin(&self) -> Option<SocketAddr> {
         Some(self.admin.get()?.address)
     }
 
-    /// Shares a listener with the app: from the first `accept` on, the node takes sockets that bring a WebSocket
-    /// connect to a hub, and the app gets the others.
+    /// Shares a listener with the app. From the first `accept` on, the node takes sockets with a WebSocket connect to a
+    /// hub, and the app gets the others.
     ///
     /// # Errors
-    /// When the listener can't be used.
+    /// If the listener is unusable.
     pub fn listen(&self, listener: TcpListener) -> io::Result<AppListener> {
         let (address, (sender, sockets)) = (listener.local_addr()?, mpsc::channel(WAITING_SOCKETS_MAX));
         let unserved = Some(ShardMessage::Listen(listener.into_std()?, sender));
         Ok(AppListener { shared: self.shared.clone(), inbox: self.inbox.clone(), unserved, sockets, address })
     }
 
-    /// Returns the negotiate and connect routes of all hubs, for the app's router. Case counts in their paths, as in
-    /// all of the router's.
+    /// Negotiate and connect routes of all hubs, for the app's router. Paths are case-sensitive, like all paths of the
+    /// router.
     pub fn router(&self) -> Router {
         let endpoint = Endpoint::new(self.shared.clone(), self.shared.counters_of(0), self.inbox.clone());
-        // A node inside an app is a fleet of its own, which needs no address.
+        // An embedded node is a fleet of one and needs no address.
         let endpoint = Arc::new(endpoint.with_fleet(&Fleet::new(self.shared.clone(), ([127, 0, 0, 1], 0).into())));
         let hubs = self.shared.hubs.all();
         let routes = endpoint.into_routes(hubs.iter().map(|hub| hub.settings().path.clone()));
         routes.layer(middleware::from_fn_with_state(self.shared.clone(), await_links))
     }
 
-    /// Stops the node within this time: clients are told to connect again, and the app learns that they left.
+    /// Stops the node within this time: asks clients to reconnect and notifies the app.
     pub async fn stop(&self, within: Duration) {
         self.shared.refuse_clients();
         let stopping = async {
@@ -154,7 +155,7 @@ impl Embedded {
         self.end();
     }
 
-    /// Ends its thread and its admin port.
+    /// Ends the thread and the admin port.
     fn end(&self) {
         if let Some(admin) = self.admin.get() {
             admin.serving.abort();
@@ -163,14 +164,14 @@ impl Embedded {
     }
 }
 
-/// Middleware that lets requests wait for the first links, as the node's listener does: code that starts an app in one
-/// line and connects in the next expects to be served.
+/// Middleware that makes requests wait for the first links, like a node's listener: code that starts an app and
+/// immediately connects expects to be served.
 async fn await_links(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     links_open(&shared).await;
     next.run(request).await
 }
 
-/// Waits for the first links, for as long as a start takes.
+/// Waits for the first links, limited by the start timeout.
 async fn links_open(shared: &Shared) {
     let are_open = || shared.refuses_clients() || shared.hubs.living().iter().all(|hub| hub.is_served());
     if !are_open() {
@@ -193,7 +194,7 @@ impl Listener for AppListener {
             self.unserved.take().into_iter().for_each(|listen| self.inbox.put(listen));
         }
         loop {
-            // Without its node there is nobody who accepts, but those who are here are served.
+            // After the end of the node, no sockets are accepted; queued ones are still served.
             let Some(AppSocket { stream, peer, early }) = self.sockets.recv().await else { return pending().await };
             match TcpStream::from_std(stream) {
                 Ok(stream) => return (RequestSocket::continued(stream, early), peer),

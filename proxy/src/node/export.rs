@@ -1,4 +1,4 @@
-//! Export task of a node, and its end.
+//! Export task of a node, and its shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::fleet::Fleet;
 use crate::observer::Readiness;
 use crate::otlp::{Exporter, MetricSource};
 
-/// Time that a node which stops gives the collector for the last spans.
+/// Time for the collector to accept the last spans of a stopping node.
 const LAST_SPANS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Export task of a node; none where nothing is exported.
+/// Export task of a node, if data is exported.
 #[derive(Debug)]
 pub(crate) struct Export {
     task: Option<JoinHandle<()>>,
@@ -25,10 +25,10 @@ pub(crate) struct Export {
 }
 
 impl Export {
-    /// Starts the export on this thread's runtime, if there is a collector.
+    /// Starts the export on this thread's runtime, if a collector is configured.
     ///
     /// # Errors
-    /// When the files for TLS can't be used.
+    /// If the TLS files are unusable.
     pub(super) fn start(
         settings: Option<OtlpSettings>,
         readiness: &Readiness,
@@ -44,7 +44,7 @@ impl Export {
         Ok(Self { task: exporter.map(|exporter| tokio::spawn(exporter.run())), stop })
     }
 
-    /// Sends the last spans, if the collector takes them in time.
+    /// Sends the last spans, within a time limit.
     pub(super) async fn stop(&mut self) {
         self.stop.cancel();
         if let Some(mut task) = self.task.take()

@@ -1,4 +1,4 @@
-//! Moments at which files may have to be read anew: at an interval, and on SIGHUP.
+//! Triggers for checking files: an interval, and SIGHUP.
 
 use std::fs::Metadata;
 use std::path::PathBuf;
@@ -6,25 +6,25 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// Runs work that may wait for a file system, on a thread of its own: a mount that hangs must hold nothing else.
+/// Runs blocking file system work on its own thread, so that a hanging mount affects no other work.
 pub(super) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(failed) => match failed.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends.
+            // The runtime is shutting down.
             Err(_) => std::future::pending().await,
         },
     }
 }
 
-/// Checks of files, each begun by the clock or by an operator.
+/// File checks, triggered by the clock or an operator.
 pub(super) struct FileChecks {
     ticks: Interval,
     hangups: HangupSignals,
 }
 
-/// Cause of a check of files.
+/// Trigger of a file check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileCheck {
     Tick,
@@ -32,7 +32,7 @@ pub(super) enum FileCheck {
 }
 
 impl FileChecks {
-    /// Symbolic links that a deployment tool swaps can't be watched reliably, and checking is cheap.
+    /// Polling, because symbolic links swapped by deployment tools can't be watched reliably, and checks are cheap.
     pub(super) fn every(period: Duration) -> Self {
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -47,31 +47,31 @@ impl FileChecks {
     }
 }
 
-/// Version of a file: its path, time of change, size and identity. Copies often have the time of their original, and
-/// keys are all of one size.
+/// Version of a file: path, modification time, size and identity. Copies often preserve the modification time, and keys
+/// all have the same size.
 pub(super) type FileVersion = (PathBuf, Option<(SystemTime, u64, FileIdentity)>);
 
-/// Device, number, and time of change of the entry, which no program can set.
+/// Device, inode and change time, which programs can't set.
 type FileIdentity = [i128; 4];
 
-/// Watch of files that are read anew when they change.
+/// Watch of files that are reloaded when they change.
 pub(super) struct FileWatch {
     checks: FileChecks,
-    /// Versions that were read last.
+    /// Versions of the files last loaded.
     read: Vec<FileVersion>,
     /// Versions at the last check.
     latest: Vec<FileVersion>,
 }
 
 impl FileWatch {
-    /// Watches files that were read a moment ago.
+    /// Watches files that were just read.
     pub(super) async fn new(period: Duration, files: Vec<PathBuf>) -> Self {
         let read = versions(files).await;
         Self { checks: FileChecks::every(period), latest: read.clone(), read }
     }
 
-    /// Waits until the files are to be read anew: an operator asks for it, or one of them has changed and none has
-    /// changed since the last check. A file that changes still may be half written, and a half of it can be sound.
+    /// Waits until the files should be reloaded: on an operator's request, or if a file has changed and all are
+    /// unchanged since the last check. A file still changing may be half written, and the half may be valid.
     pub(super) async fn changed(&mut self) {
         loop {
             let is_requested = self.checks.next().await == FileCheck::Hangup;
@@ -84,7 +84,7 @@ impl FileWatch {
         }
     }
 
-    /// Watches these files from now on. The caller reads them after this, so that no change is missed.
+    /// Watches these files from now on. The caller reads them afterwards, so that no change is missed.
     pub(super) async fn follow(&mut self, files: Vec<PathBuf>) {
         let known = |now: FileVersion| self.read.iter().find(|(known, _)| *known == now.0).cloned().unwrap_or(now);
         self.read = versions(files).await.into_iter().map(known).collect();
@@ -96,7 +96,7 @@ async fn versions(files: Vec<PathBuf>) -> Vec<FileVersion> {
     off_thread(move || files.into_iter().map(version).collect()).await
 }
 
-/// Returns the version of a file that is there now.
+/// Returns the current version of a file.
 pub(super) fn version(path: PathBuf) -> FileVersion {
     let seen = std::fs::metadata(&path).and_then(|data| Ok((data.modified()?, data.len(), identity(&data))));
     (path, seen.ok())
@@ -114,7 +114,7 @@ fn identity(_: &Metadata) -> FileIdentity {
     FileIdentity::default()
 }
 
-/// Stream of SIGHUP signals; on other systems than Unix it never yields.
+/// Stream of SIGHUP signals; empty on systems other than Unix.
 struct HangupSignals {
     #[cfg(unix)]
     signals: Option<tokio::signal::unix::Signal>,
@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether files are to be read anew within this many seconds.
+    /// Whether files should be reloaded within this many seconds.
     async fn is_due(watch: &mut FileWatch, seconds: u64) -> bool {
         timeout(Duration::from_secs(seconds), watch.changed()).await.is_ok()
     }
@@ -181,7 +181,7 @@ mod tests {
         let write = |path: &PathBuf, text: &str| std::fs::write(path, text).unwrap();
         write(&one, "1");
         let mut watch = FileWatch::new(Duration::from_secs(1), vec![one.clone()]).await;
-        // From here on checks are half-way between two steps.
+        // From here on, checks fall half-way between two steps.
         assert!(timeout(Duration::from_millis(500), watch.changed()).await.is_err());
         assert!(!is_due(&mut watch, 10).await, "nothing has changed");
         for text in ["12", "123", "1234"] {

@@ -1,4 +1,4 @@
-//! Steps of a graceful stop that nodes and embedded nodes share.
+//! Steps of a graceful shutdown shared by standalone and embedded nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use tokio::time::{sleep, timeout};
 use crate::shard::{Shared, Stragglers};
 use crate::upstream::Pool;
 
-/// Time that links have to send what is queued when the node stops.
+/// Time for links to send queued frames during shutdown.
 const LINKS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time that a shard has to tell of its clients that have not left.
+/// Time for a shard to report its remaining clients.
 const STRAGGLERS_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Interval at which a stopping node checks whether all clients have disconnected.
+/// Poll interval of a stopping node.
 const STOP_POLL: Duration = Duration::from_millis(20);
 
 /// Waits until a condition of a stopping node holds.
@@ -24,7 +24,7 @@ pub(super) async fn poll_until(is_done: impl Fn() -> bool) {
     }
 }
 
-/// Collects the clients that have not left; a shard that hangs tells of none.
+/// Collects the remaining clients; a hanging shard reports none.
 pub(super) async fn stragglers(shared: &Shared) -> Stragglers {
     let mut all = Stragglers::default();
     for shard in shared.shards() {
@@ -35,7 +35,7 @@ pub(super) async fn stragglers(shared: &Shared) -> Stragglers {
     all
 }
 
-/// Closes the links of all pools, once they have sent what is queued.
+/// Closes the links of all pools after sending queued frames.
 pub(super) async fn close_links(pools: &[Arc<Pool>]) {
     pools.iter().for_each(|pool| pool.retire());
     drop(timeout(LINKS_TIMEOUT, poll_until(|| pools.iter().all(|pool| pool.open() == 0))).await);

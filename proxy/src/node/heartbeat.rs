@@ -9,7 +9,7 @@ use crate::shard::Shared;
 pub struct Heartbeat(pub(super) Arc<Shared>);
 
 impl Heartbeat {
-    /// Returns the seconds that the slowest shard has counted.
+    /// Seconds counted by the slowest shard.
     #[must_use]
     pub fn ticks(&self) -> u64 {
         self.0.counters().iter().map(|counters| counters.ticks.get()).min().unwrap_or_default()

@@ -2,10 +2,10 @@
 //! restarted and dial in under other ids.
 //!
 //! Level-triggered, once a second. A hub is removed when no linked app server has named it for `--hold-timeout` and it
-//! has no clients; a restart or a lost link ends before that. A hub that clients name, because a webhook serves any
-//! name, is removed when it had no clients for that time. Its index is reused when no shard uses it: each shard is
-//! asked after all earlier commands. An app server is removed when it had neither links nor clients for that time. Idle
-//! times are noted earlier: a full table evicts idle entries.
+//! has no clients; restarts and lost links are shorter. A hub of a pattern webhook is removed when it had no clients
+//! for that time. Its index is reused once no shard uses it: each shard is queried after all earlier commands. An app
+//! server is removed when it had neither links nor clients for that time. Idle times are recorded earlier, because a
+//! full table evicts idle entries.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::upstream::{AppServerId, HubIndex};
 /// Interval of the sweep.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sweeps as long as the node runs.
+/// Sweeps for the lifetime of the node.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let hold = Duration::from_secs(shared.settings.rehoming.hold_timeout_s.into());
-    // The link of a living app server may be resumed within the window.
+    // The link of a live app server may be resumed within the window.
     let limit = hold.max(Duration::from_millis(shared.settings.links.resume_window_ms));
     loop {
         sleep(INTERVAL).await;
@@ -31,7 +31,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Queries each shard once, and removes the unused hubs and app servers.
+/// Queries each shard once, and removes unused hubs and app servers.
 async fn sweep(shared: &Shared, limit: Duration) {
     let unnamed = shared.hubs.unnamed_for(limit, |hub| shared.webhooks.has_clients(hub));
     let unheld = shared.hubs.unheld();
@@ -55,19 +55,20 @@ async fn sweep(shared: &Shared, limit: Duration) {
     }
 }
 
-/// Hubs and app servers that are in use at any shard.
+/// Hubs and app servers in use at any shard.
 #[derive(Debug, Default)]
 struct UsedEntries {
     /// Hubs that have clients.
     hubs: HashSet<HubIndex>,
     /// App servers that clients are assigned to.
     apps: HashSet<AppServerId>,
-    /// Hubs with client ends that an app server must still be notified of.
+    /// Hubs with client ends not yet reported to an app server.
     ends: HashSet<HubIndex>,
 }
 
 impl UsedEntries {
-    /// Queries each shard once, after all earlier commands; `None` if a shard does not answer, which may use any entry.
+    /// Queries each shard once, after all earlier commands. `None` if a shard does not answer, because it may use any
+    /// entry.
     async fn of(shared: &Shared, hubs: &[HubIndex]) -> Option<Self> {
         let mut used = Self::default();
         for shard in shared.shards() {

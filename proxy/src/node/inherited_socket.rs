@@ -1,13 +1,13 @@
-//! Inherited sockets: listening sockets that a supervisor opened before it started the node (socket activation).
+//! Inherited sockets: listening sockets opened by a supervisor before it started the node (socket activation).
 //!
-//! A socket stands in for the flag whose address it has. So all rules about flags, such as who may connect without a
-//! key, still hold; and a socket that no flag names is an error instead of a port that nobody watches.
+//! A socket replaces the flag with its address. Rules about flags, such as the requirement of a key, therefore still
+//! apply, and a socket without a flag is an error instead of an unnoticed open port.
 
 use std::net::{SocketAddr, TcpListener};
 
 use super::start_error::StartError;
 
-/// Listening sockets from the supervisor that no listener has taken yet.
+/// Inherited sockets not yet taken by a listener.
 #[derive(Debug, Default)]
 pub struct InheritedSockets(Vec<(SocketAddr, TcpListener)>);
 
@@ -15,7 +15,7 @@ impl InheritedSockets {
     /// Takes over listening sockets.
     ///
     /// # Errors
-    /// When one has no address.
+    /// If a socket has no address.
     pub fn new(listeners: impl IntoIterator<Item = TcpListener>) -> std::io::Result<Self> {
         let with_address = |listener: TcpListener| {
             // The supervisor may have made it blocking.
@@ -25,15 +25,15 @@ impl InheritedSockets {
         listeners.into_iter().map(with_address).collect::<std::io::Result<_>>().map(Self)
     }
 
-    /// Takes all sockets at this address, of which there may be several.
+    /// Takes all sockets at this address; there may be several.
     pub(super) fn take(&mut self, address: SocketAddr) -> Vec<TcpListener> {
         self.0.extract_if(.., |entry| entry.0 == address).map(|(_, listener)| listener).collect()
     }
 
-    /// Checks that no socket is left over.
+    /// Checks that no socket is left.
     ///
     /// # Errors
-    /// When one is left, which no flag names.
+    /// If a socket is left that matches no flag.
     pub(super) fn ensure_all_taken(&self) -> Result<(), StartError> {
         self.0.first().map_or(Ok(()), |(address, _)| Err(StartError::Stray(*address)))
     }

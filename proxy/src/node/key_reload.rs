@@ -1,6 +1,6 @@
-//! Reload of the files with keys, secrets of webhooks and the admin token when they change, or on SIGHUP. Open
-//! connections are kept, and so are links, but for those that an app's key has opened which is gone; sessions of the
-//! observer page end with the token that began them.
+//! Reload of files with keys, webhook secrets and the admin token when they change, or on SIGHUP. Open connections are
+//! kept. Links are kept too, except those opened with a removed app key. Sessions of the observer page end with their
+//! token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::auth::AppKey;
 use crate::config::{AdminTokenSource, SecretFileError, SecretSources};
 use crate::shard::Shared;
 
-/// Interval at which the files are checked.
+/// Interval of file checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Checks the files for ever, if there are any.
+/// Checks the files forever, if there are any.
 pub(crate) async fn run(shared: Arc<Shared>, sources: SecretSources) {
     let files: Vec<_> = sources.files().cloned().collect();
     if files.is_empty() {
@@ -33,10 +33,10 @@ pub(crate) async fn run(shared: Arc<Shared>, sources: SecretSources) {
     }
 }
 
-/// Puts the keys and secrets of all files in force, or none of them.
+/// Applies the keys and secrets of all files, or none of them.
 ///
 /// # Errors
-/// The text of the problem, with its flag.
+/// Text of the problem, with its flag.
 pub(crate) fn reload(shared: &Shared, sources: &SecretSources) -> Result<(), String> {
     let keys = sources.access.read().map_err(|error| error.to_string())?;
     let of_apps = sources.apps.read_lines().map_err(|error| error.to_string())?;
@@ -44,10 +44,10 @@ pub(crate) fn reload(shared: &Shared, sources: &SecretSources) -> Result<(), Str
     let of_tokens = sources.tokens.read().map_err(|error| error.to_string())?;
     let of_admin = sources.admin.as_ref().map(|admin| Ok((admin, AdminTokenSource::read(&admin.file)?))).transpose();
     let of_admin = of_admin.map_err(|error: SecretFileError| error.to_string())?;
-    // All or nothing, so what could fail comes first.
+    // All or nothing, so the checks come first.
     let rules = shared.hubs.rules();
     AppKey::check_all(of_apps.iter().chain(&rules.app_keys), &keys).map_err(|error| error.to_string())?;
-    // Without sources the node has a key of its own making, which stays.
+    // Without sources, the node keeps its generated key.
     if !sources.access.is_empty() {
         shared.settings.keys.replace(keys).map_err(|error| error.to_string())?;
     }

@@ -1,20 +1,20 @@
-//! Notices about the links to one upstream: one when all are open, one when some stay away, one when they are back.
+//! Notices about the links to one upstream: all open, some missing for long, all open again.
 //!
 //! ```text
-//!  Nothing ──all open──► Linked ──some away for a while──► Impaired ──all open──► Linked
-//!     └────────────────some away for a while────────────────▲
+//!  Nothing ──all open──► Linked ──some missing for long──► Impaired ──all open──► Linked
+//!     └─────────────────some missing for long─────────────────▲
 //! ```
 //!
-//! Pure: time comes in as an argument. A link that is lost and soon back is no news; the level `debug` has each.
+//! Pure: time is an argument. Briefly lost links are logged only at level `debug`.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time for which links may be away before that is told: a start, a lost socket and its resumption take less.
+/// Time without all links before a notice; starts and resumed sockets take less.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// State of the links as it was told last.
+/// State of the links as last logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum LinkTold {
     #[default]
@@ -23,14 +23,14 @@ enum LinkTold {
     Impaired,
 }
 
-/// News about the links.
+/// Change in the links worth a notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LinkNews {
-    /// All are open for the first time.
+    /// All links are open for the first time.
     Linked,
-    /// Some have been away for too long.
+    /// Some links have been missing for too long.
     Impaired,
-    /// All are open again.
+    /// All links are open again.
     LinkedAgain,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct LinkNotice {
 }
 
 impl LinkNotice {
-    /// Compares the number of open links with that of all; returns what is to be told.
+    /// Compares the number of open links with the total; returns the notice to log, if any.
     pub(super) fn update(&mut self, (open, all): (usize, usize), now: Instant) -> Option<LinkNews> {
         if open < all {
             let since = *self.away_since.get_or_insert(now);
@@ -60,7 +60,7 @@ impl LinkNotice {
         }
     }
 
-    /// Notes that there are no links to look at: the next ones are news.
+    /// Resets the state; the next links are reported as new.
     pub(super) fn reset(&mut self) {
         *self = Self::default();
     }

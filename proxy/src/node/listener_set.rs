@@ -1,4 +1,4 @@
-//! All listeners of a node, for clients plain and with TLS, and for the data plane: one of each per shard.
+//! All listeners of a node, plain and TLS for clients, and for the data plane: one of each per shard.
 
 use std::net::{SocketAddr, TcpListener};
 #[cfg(feature = "tls")]
@@ -18,11 +18,11 @@ use crate::net::tls::{Certificates, server_config};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListenerPurpose {
     Clients,
-    /// The REST data plane, and nothing else.
+    /// The REST data plane only.
     Rest,
 }
 
-/// Listener of one shard, with the layers below HTTP that its connections pass.
+/// Listener of one shard, with the layers below HTTP.
 #[derive(Debug)]
 pub(super) struct ShardListener {
     pub(super) listener: TcpListener,
@@ -39,17 +39,17 @@ pub(super) struct ListenerSet {
     pub(super) certificates: Option<Arc<Certificates>>,
 }
 
-/// Addresses that the client listeners are bound to.
+/// Bound addresses of the client listeners.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BoundAddresses {
     pub(super) plain: SocketAddr,
     pub(super) tls: Option<SocketAddr>,
-    /// Port of the data plane; `None` where it has none of its own.
+    /// Port of the data plane; `None` if it has none of its own.
     pub(super) rest: Option<SocketAddr>,
 }
 
 impl ListenerSet {
-    /// Opens the listeners that are configured, on inherited sockets where there are some.
+    /// Opens the configured listeners, using inherited sockets where available.
     pub(super) fn open(config: &Config, sockets: &mut InheritedSockets) -> Result<(Self, BoundAddresses), StartError> {
         let mut set = Self {
             of_shards: (0..config.shards).map(|_| Vec::new()).collect(),

@@ -1,7 +1,7 @@
-//! Budgets of memory that fit the memory limit of the container, where the operator has set none.
+//! Memory budgets that fit the container's memory limit, unless set by the operator.
 //!
-//! Without them a few slow clients bring the whole process to the kernel's out-of-memory killer, long before the limits
-//! for a machine are reached.
+//! Without these, a few slow clients would trigger the kernel's out-of-memory killer long before the default limits are
+//! reached.
 
 use std::path::{Path, PathBuf};
 
@@ -9,13 +9,13 @@ use tracing::{info, warn};
 
 use crate::config::{FrontendLimits, OutboxLimits, Settings};
 
-/// Share of the memory that may wait for clients: the rest is for clients themselves and for the sockets' own buffers.
+/// Divisor of the memory for client outboxes; the rest is for clients and socket buffers.
 const OUTBOX_SHARE: usize = 4;
 
-/// Share of the memory that unfinished messages may take, and heads of requests.
+/// Divisor of the memory for unfinished messages, and for request heads.
 const INBOUND_SHARE: usize = 8;
 
-/// Lowers the budgets that have their defaults to the memory limit of this process.
+/// Lowers default budgets to the memory limit of this process.
 pub(super) fn fit_budgets(settings: &mut Settings) {
     let read = |path: &Path| std::fs::read_to_string(path).ok();
     let limit = read(Path::new("/proc/self/cgroup")).and_then(|cgroups| memory_limit(&cgroups, read));
@@ -35,7 +35,7 @@ pub(super) fn fit_budgets(settings: &mut Settings) {
     }
 }
 
-/// Lowers budgets; `false` if all stay.
+/// Lowers budgets; returns `false` if none changes.
 fn lower(outbox: &mut OutboxLimits, limits: &mut FrontendLimits, limit: usize) -> bool {
     let defaults = FrontendLimits::DEFAULT;
     let mut is_lower = false;
@@ -56,7 +56,7 @@ fn total(outbox: &OutboxLimits, limits: &FrontendLimits) -> usize {
     outbox.total_bytes.saturating_add(limits.unfinished_total_bytes).saturating_add(limits.heads_total_bytes)
 }
 
-/// Smallest memory limit of the cgroups in `/proc/self/cgroup` and their parents; `None` if they have no limit.
+/// Smallest memory limit of the cgroups in `/proc/self/cgroup` and their parents; `None` without a limit.
 fn memory_limit(cgroups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<usize> {
     let files = cgroups.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -74,7 +74,7 @@ fn memory_limit(cgroups: &str, read: impl Fn(&Path) -> Option<String>) -> Option
             let folder = |folder: &Path| Some(PathBuf::from(root).join(folder.strip_prefix("/").ok()?).join(file));
             Path::new(path).ancestors().filter_map(folder).collect::<Vec<_>>()
         })
-        // "max", and the largest number of pages in the first version, stand for no limit.
+        // "max", and in cgroup v1 the largest number of pages, mean no limit.
         .filter_map(|file| read(&file)?.trim().parse().ok())
         .filter(|&bytes: &usize| bytes < 1 << 60)
         .min()

@@ -1,7 +1,7 @@
-//! Node of a replay: no listener and no admin port, one link per hub, and clients that are pipes in this process.
+//! Node of a replay: without a listener or admin port, with one link per hub, and clients that are in-process pipes.
 //!
-//! Its clients come with the opening frame that the app server is to get, so nothing of it has to be proved again: no
-//! token, no user. One link makes the order of what an app server sends as definite as the app itself.
+//! Its clients start with a ready open frame, so no token or user is verified again. With a single link, the order of
+//! messages from the app server is as deterministic as the app.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,10 +28,10 @@ use crate::observer::UpstreamProblems;
 use crate::shard::{ClientStream, Connectors, PendingConnection, ShardMessage, ShardSender, Shared};
 use crate::upstream::Hub;
 
-/// Bytes that a client's pipe holds in each direction.
+/// Buffer of a client's pipe in each direction, in bytes.
 const PIPE_BYTES: usize = 256 * 1024;
 
-/// Interval at which a hub that is not served is looked for.
+/// Poll interval while waiting for a hub to be served.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Running node without listeners, for one upstream.
@@ -45,40 +45,40 @@ pub struct ReplayNode {
     stop: CancellationToken,
 }
 
-/// Opening of a client, as its app server gets it.
+/// Opening of a client, as sent to its app server.
 #[derive(Debug)]
 pub struct ReplayedOpening {
     /// Id of the connection.
     pub connection: String,
     /// User of the connection.
     pub user: Option<String>,
-    /// Claims of its user.
+    /// Claims of the user.
     pub claims: Vec<(String, String)>,
-    /// Headers of its first request.
+    /// Headers of the first request.
     pub headers: Vec<(String, Vec<String>)>,
-    /// Query of its first request.
+    /// Query of the first request.
     pub query: Option<String>,
 }
 
-/// Error of a hub that no client can connect to.
+/// Reason why no client can connect to a hub.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayHubError {
-    /// No link opens in time.
+    /// No link opened in time.
     #[error("no app server at {upstream} in {} s: {problem}", .limit.as_secs())]
     Unreachable {
         /// Address of the app server.
         upstream: Address,
-        /// Time that it had for a link.
+        /// Time limit for the link.
         limit: Duration,
-        /// Fault of the last attempt.
+        /// Error of the last attempt.
         problem: String,
     },
-    /// It serves other hubs only.
+    /// The app server has only other hubs.
     #[error("the app server has no hub {hub:?}, only {known}")]
     Unknown {
-        /// Name that was asked for.
+        /// Requested name of the hub.
         hub: String,
-        /// Names that it has, separated by commas.
+        /// Existing names, separated by commas.
         known: String,
     },
 }
@@ -87,7 +87,7 @@ impl ReplayNode {
     /// Starts a node that dials this upstream.
     ///
     /// # Errors
-    /// When TLS can't be set up, or the system refuses a thread.
+    /// If TLS can't be set up, or a thread can't be created.
     pub fn start(settings: Settings, upstream: Address) -> Result<Self, StartError> {
         let fleet = match upstream.is_tls() {
             true => Connector::with_tls(ClientTls::default())?,
@@ -114,10 +114,10 @@ impl ReplayNode {
         Ok(Self { shared, shard, upstream, problems, background, stop })
     }
 
-    /// Finds a hub by its name, once its app server is linked.
+    /// Finds a hub by name, once its app server is linked.
     ///
     /// # Errors
-    /// When the app server can't be reached within `limit`, or has no such hub.
+    /// If the app server is unreachable within `limit` or has no such hub.
     pub async fn hub(&self, name: &str, limit: Duration) -> Result<Arc<Hub>, ReplayHubError> {
         let until = Instant::now() + limit;
         loop {
@@ -138,7 +138,7 @@ impl ReplayNode {
         }
     }
 
-    /// Connects a client to a hub; returns its end of a WebSocket. `None` when its id was used before.
+    /// Connects a client to a hub; returns the client's end of a WebSocket. `None` if the id was used before.
     #[must_use]
     pub fn connect(&self, hub: &Arc<Hub>, opening: ReplayedOpening) -> Option<DuplexStream> {
         self.shared.routes.reserve(&opening.connection).ok()?;
@@ -155,7 +155,7 @@ impl ReplayNode {
         };
         let pending = PendingConnection {
             stream: Some(ClientStream::Memory(near)),
-            // Whatever it was: the app server reads it in the headers.
+            // The original transport is irrelevant; the app server reads it from the headers.
             transport: Transport::WebSockets,
             hub: hub.clone(),
             open,
@@ -176,7 +176,7 @@ impl ReplayNode {
         Some(far)
     }
 
-    /// Stops the node: the app server learns that its clients left.
+    /// Stops the node and notifies the app server of the clients' ends.
     pub async fn stop(mut self) {
         self.background.abort_all();
         let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();

@@ -1,5 +1,5 @@
-//! Reload of the rules when their file or one that it names changes, or on SIGHUP. A bad file keeps those in force, and
-//! is logged with line and column; nobody is disconnected.
+//! Reload of the rules when their file or a referenced file changes, or on SIGHUP. An invalid file is logged with line
+//! and column, and the current rules stay active. No client is disconnected.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::metrics::Outcome;
 use crate::routing::{NamedFiles, Ruleset};
 use crate::shard::Shared;
 
-/// Interval at which the file is checked: a symbolic link that a deployment tool swaps can't be watched reliably.
+/// Interval of file checks. Symbolic links swapped by deployment tools can't be watched reliably.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Checks the files for ever.
+/// Checks the files forever.
 pub(crate) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
     let rules = Arc::new(rules);
     let mut watch = FileWatch::new(CHECK_INTERVAL, files(&path).await.unwrap_or_else(|| vec![path.clone()])).await;
@@ -52,8 +52,8 @@ pub(crate) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
     }
 }
 
-/// The rule file, and those that it names: a key that somebody has replaced counts immediately. `None` if it can't be
-/// read.
+/// The rules file and the files it references; a replaced key applies immediately. `None` if the rules file is
+/// unreadable.
 async fn files(path: &Path) -> Option<Vec<PathBuf>> {
     let path = path.to_owned();
     off_thread(move || {

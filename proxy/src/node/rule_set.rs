@@ -1,7 +1,7 @@
-//! Rules in force at a node, and the groups that they name: set at the start, and again whenever their file changes.
+//! Active rules of a node and their groups: applied at the start, and whenever their file changes.
 //!
-//! Groups come before routes, so that no client is routed to a group that is not known; clients move when an app server
-//! of their new group can be reached.
+//! Groups are applied before routes, so that no client is routed to an unknown group. Clients move once their new group
+//! has a reachable app server.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use crate::shard::drain::reroute::reroute;
 use crate::upstream::{GroupTerms, ServerGroup};
 use trunkline_protocol::key::FarEnd;
 
-/// Rules of a node, and what follows from them.
+/// Rules of a node, and their effects.
 #[derive(Debug)]
 pub(crate) struct RuleSet {
     shared: Arc<Shared>,
     /// Addresses of the default group.
     upstreams: Vec<Address>,
-    /// TLS towards app servers of groups that don't have their own.
+    /// TLS settings for groups without their own.
     #[cfg(feature = "tls")]
     tls: ClientTls,
-    /// Upstreams of the groups in force, for the task that watches them.
+    /// Upstreams of the active groups, for the task that watches them.
     wanted: watch::Sender<Vec<(Arc<ServerGroup>, Address)>>,
 }
 
@@ -45,10 +45,10 @@ impl RuleSet {
         }
     }
 
-    /// Puts rules in force: groups, upstreams, then routes. Nothing changes if a group's files can't be read.
+    /// Applies rules: groups, upstreams, then routes. Changes nothing if a group's files are unreadable.
     ///
     /// # Errors
-    /// When a file of TLS is missing or unusable, two groups have one address, or an app gets the hubs of another one.
+    /// If a TLS file is missing or unusable, two groups share an address, or an app would get another app's hubs.
     pub(crate) fn apply(&self, rules: &Arc<Ruleset>) -> Result<(), GroupError> {
         self.ensure_apart(rules)?;
         self.ensure_roles(rules)?;
@@ -69,7 +69,7 @@ impl RuleSet {
         Ok(())
     }
 
-    /// Watches the upstreams of the groups in force, for ever.
+    /// Watches the upstreams of the active groups, forever.
     pub(super) fn watch(&self, mut upstreams: UpstreamSet) -> impl Future<Output = ()> + use<> {
         let mut wanted = self.wanted.subscribe();
         async move {
@@ -89,8 +89,8 @@ impl RuleSet {
         }
     }
 
-    /// Checks that no group begins or ends to be a mirror while its app servers are linked: what they send would count,
-    /// or count no more, in the middle of it.
+    /// Checks that no group starts or stops being a mirror while its app servers are linked, because the effect of
+    /// their messages would change midway.
     fn ensure_roles(&self, rules: &Ruleset) -> Result<(), GroupError> {
         let hubs = &self.shared.hubs;
         let is_linked = |name| hubs.all().iter().any(|hub| !hub.pools_of(name).is_empty());
@@ -103,7 +103,7 @@ impl RuleSet {
         })
     }
 
-    /// Checks that no address is of two groups, and that the development key stays on this machine.
+    /// Checks that groups share no address, and that the development key stays on this machine.
     fn ensure_apart(&self, rules: &Ruleset) -> Result<(), GroupError> {
         let mut seen: HashMap<&Address, &str> = self.upstreams.iter().map(|address| (address, DEFAULT_GROUP)).collect();
         for rule in &rules.groups {
@@ -142,7 +142,7 @@ impl RuleSet {
         })
     }
 
-    /// Connector to the app servers of a group, with its own files of TLS where it has any.
+    /// Connector to the app servers of a group, with the group's TLS files if any.
     #[cfg(feature = "tls")]
     fn connector(&self, rule: &GroupRule, of_node: &Connector) -> Result<Connector, GroupError> {
         let speaks_tls = rule.upstreams.iter().any(|upstream| upstream.address.is_tls());

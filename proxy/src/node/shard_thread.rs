@@ -1,4 +1,4 @@
-//! Thread of a shard: its runtime, accept loops, inbox, and a tick per second.
+//! Thread of a shard: runtime, accept loops, inbox, and one tick per second.
 
 use std::io;
 use std::rc::Rc;
@@ -41,7 +41,7 @@ pub(super) fn start(
         let tasks = LocalSet::new();
         tasks.block_on(&runtime, stop.run_until_cancelled(run(index, (shared, fleet), listeners, inbox)));
         drop(tasks);
-        // A name server that hangs must not keep the node.
+        // A hanging DNS server must not delay the shutdown.
         runtime.shutdown_background();
     })
 }
@@ -76,8 +76,8 @@ pub(crate) async fn run(
     take_parcels(shard, inbox).await;
 }
 
-/// Runs the accept loop of a listener. On a port that nodes share, it ends when new clients are refused: others have
-/// them from then on. Until the last moment it takes those that wait.
+/// Runs the accept loop of a listener. On a port shared with other nodes, the loop ends when new clients are refused,
+/// because other nodes accept them from then on. Connections already queued are accepted first.
 async fn accept(shared: Arc<Shared>, accept_loop: impl Future<Output = ()>) {
     match shared.settings.port_sharing {
         PortSharing::Alone => accept_loop.await,
@@ -91,7 +91,7 @@ async fn accept(shared: Arc<Shared>, accept_loop: impl Future<Output = ()>) {
 
 async fn tick(shard: Rc<Shard>) {
     let mut seconds = interval(Duration::from_secs(1));
-    // A late tick counts once: a process that was frozen must not find all its clients silent when it wakes up.
+    // A late tick counts once, so that a frozen process does not consider all its clients silent afterwards.
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         seconds.tick().await;
@@ -112,8 +112,7 @@ async fn take_parcels(shard: Rc<Shard>, mut inbox: Inbox) {
     }
 }
 
-/// Serves the clients that come by a listener of the app around this node, until the app takes no more of the other
-/// sockets.
+/// Serves clients from a listener of the embedding app, until the app stops taking the other sockets.
 async fn listen(shard: Rc<Shard>, listener: std::net::TcpListener, app: mpsc::Sender<AppSocket>) {
     let (shared, index) = (shard.shared().clone(), shard.index());
     let (Ok(listener), Some(inbox)) = (TcpListener::from_std(listener), shared.shards().get(usize::from(index))) else {

@@ -1,4 +1,4 @@
-//! One port shared by all shards: a listener for each, over which the kernel spreads connections.
+//! One port shared by all shards: a listener per shard, over which the kernel distributes connections.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -9,29 +9,29 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::PortSharing;
 
-/// Limit of connections that wait to be accepted; sized for a storm of reconnects.
+/// Maximum number of connections waiting to be accepted, sized for a reconnect storm.
 const BACKLOG: i32 = 4096;
 
-/// Binds `count` listeners to `address`; returns the address that they are bound to.
+/// Binds `count` listeners to `address`; returns the bound address.
 ///
 /// ```text
-///  first:  bind ─► listen, the port is its own ─► share the port     another node: bind ─► refused
-///  others:                                                └─► bind ─► listen
+///  first:  bind ─► listen, exclusively ─► share the port     another node: bind ─► refused
+///  others:                                     └─► bind ─► listen
 /// ```
 ///
-/// With nodes of its user it shares the port from the beginning. Each has to be told: another one binds it alone first,
-/// and is refused. One that was told gets a part of the connections also of a node that was not told and has several
-/// shards, because the system sees no difference between that node's sockets and its own.
+/// With [`PortSharing::WithNodes`], the port is shared from the start with nodes of the same user. All must be
+/// configured for this: an exclusive node binds first, and others are refused. A sharing node also gets some
+/// connections of an exclusive node with several shards, because the kernel can't distinguish their sockets.
 ///
 /// # Errors
-/// When the address can't be bound, in particular when it is taken.
+/// If the address can't be bound, usually because it is in use.
 pub(super) fn bind_shared(
     address: SocketAddr,
     count: u16,
     sharing: PortSharing,
 ) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-    // Shared from the beginning, a second node on a taken port would start and get half of the clients. Of two that
-    // start at the same moment the system lets one listen.
+    // If it were shared from the start, a second node on a used port would start and get half of the clients. If two
+    // start simultaneously, the kernel lets one listen.
     let first_use = match sharing {
         PortSharing::Alone => PortUse::Exclusive,
         PortSharing::WithNodes => PortUse::Shared,
@@ -43,22 +43,22 @@ pub(super) fn bind_shared(
     }
     let another = || match cfg!(unix) {
         true => listening(bind(address, PortUse::Shared)?),
-        // Where ports can't be shared, shards share one listener instead, and any idle shard accepts.
+        // Where ports can't be shared, shards share one listener, and any idle shard accepts.
         false => first.try_clone(),
     };
     let more = (1..count).map(|_| another()).collect::<io::Result<Vec<_>>>()?;
     Ok((address, [first].into_iter().chain(more).collect()))
 }
 
-/// Binds one listener, with a port of its own.
+/// Binds one listener with an exclusive port.
 ///
 /// # Errors
-/// When the address can't be bound.
+/// If the address can't be bound.
 pub(super) fn bind_alone(address: SocketAddr) -> io::Result<TcpListener> {
     listening(bind(address, PortUse::Exclusive)?)
 }
 
-/// Lets other sockets of this node have the port of a listener.
+/// Permits other sockets of this node on a listener's port.
 #[cfg(unix)]
 fn share(listener: &TcpListener) -> io::Result<()> {
     SockRef::from(listener).set_reuse_port(true)
@@ -70,13 +70,14 @@ fn share(_: &TcpListener) -> io::Result<()> {
     Ok(())
 }
 
-/// Distributes inherited listeners over `count` shards, so that each shard has a listener and each listener a shard. If
-/// there are too few, shards share them, and any idle shard accepts.
+/// Distributes inherited listeners over `count` shards, so that each shard has a listener and each listener a shard.
+/// With too few listeners, shards share them, and any idle shard accepts.
 ///
-/// More can't be opened: the system shares a port only between sockets of one user, and a supervisor is another user.
+/// Further listeners can't be opened: the kernel shares a port only among sockets of one user, and the supervisor is
+/// another.
 ///
 /// # Errors
-/// When the system has no descriptor left.
+/// If no file descriptor is left.
 pub(super) fn distribute(listeners: &[TcpListener], count: u16) -> io::Result<Vec<Vec<TcpListener>>> {
     let count = usize::from(count);
     let mut shares: Vec<Vec<TcpListener>> = (0..count).map(|_| Vec::new()).collect();
@@ -110,7 +111,7 @@ fn bind(address: SocketAddr, port_use: PortUse) -> io::Result<Socket> {
     let _ = port_use;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
-        // Every address is of both families, whatever the system's default is.
+        // Always dual-stack, regardless of the system's default.
         socket.set_only_v6(false)?;
     }
     socket.bind(&address.into())?;
@@ -189,7 +190,7 @@ mod tests {
             assert_eq!(shared, address);
             let refused = bind_shared(address, count, PortSharing::Alone).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
-            // Each has its part of many connections.
+            // Each gets a share of many connections.
             let _clients = [(); 200].map(|()| std::net::TcpStream::connect(address).unwrap());
             for listeners in [one, other] {
                 assert!(listeners.iter().any(|listener| listener.accept().is_ok()));

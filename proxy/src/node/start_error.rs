@@ -3,21 +3,21 @@
 use std::io;
 use std::net::SocketAddr;
 
-/// Error for a node that can't start.
+/// Reason why a node can't start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// An address can't be listened on.
     #[error("{flag} {address}: {source}{}", advice(flag, source))]
     Listen {
-        /// Flag that names the address.
+        /// Flag with the address.
         flag: &'static str,
-        /// Address that was asked for.
+        /// Address in the configuration.
         address: SocketAddr,
-        /// Reason of the system.
+        /// Error of the system.
         source: io::Error,
     },
-    /// Inherited socket whose address no flag names.
+    /// Inherited socket without a matching flag.
     #[error(
         "a socket at {0} was handed over, but none of --listen, --tls-listen and --admin is {0}: name it by one of these, \
          or have it not handed over (`ListenStream=` of systemd's socket unit)"
@@ -27,19 +27,19 @@ pub enum StartError {
     #[cfg(feature = "tls")]
     #[error(transparent)]
     Tls(#[from] crate::net::tls::TlsError),
-    /// A group of app servers can't be kept.
+    /// A group of app servers is invalid.
     #[error(transparent)]
     Group(#[from] GroupError),
     /// Spans and metrics can't be exported.
     #[cfg(feature = "otlp")]
     #[error("--otlp can't be used: {0}")]
     Otlp(#[source] io::Error),
-    /// The system refuses a thread.
+    /// A thread can't be created.
     #[error("a thread can't be started: {0}")]
     Thread(#[source] io::Error),
 }
 
-/// Error for a group of app servers that can't be kept.
+/// Reason why a group of app servers is invalid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GroupError {

@@ -1,9 +1,8 @@
-//! Discovery of one upstream by DNS: each address that its name resolves to has a watcher. Addresses of one app server,
-//! as of both families, are found by its instance id, and then count as one.
+//! Discovery of one upstream by DNS, with a watcher for each address of the name. Several addresses of one app server,
+//! such as IPv4 and IPv6, are recognized by its instance id and count as one.
 //!
-//! A new address gets a watcher. An address that is no longer listed keeps it while links are open, so that an app
-//! server that is about to stop can hand its clients over; then it is not dialled any more. A name that can't be
-//! resolved for a while changes nothing.
+//! A new address gets a watcher. An address that is no longer listed keeps its watcher while links are open, so that a
+//! stopping app server can hand over its clients; it is not dialled again. A temporary DNS failure changes nothing.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,10 +21,10 @@ use crate::observer::UpstreamProblems;
 use crate::shard::Shared;
 use crate::upstream::ServerGroup;
 
-/// Interval at which the name is resolved while one of its app servers does not answer.
+/// DNS query interval while an app server does not answer.
 const DOUBTED_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Addresses of a name, each with a channel that tells its watcher whether it is still listed.
+/// Addresses of a name, each with a channel that informs its watcher whether it is still listed.
 #[derive(Debug, Default)]
 struct ListedAddresses(HashMap<SocketAddr, watch::Sender<Listing>>);
 
@@ -33,18 +32,18 @@ struct ListedAddresses(HashMap<SocketAddr, watch::Sender<Listing>>);
 pub(super) struct UpstreamDiscovery {
     pub(super) shared: Arc<Shared>,
     pub(super) problems: Arc<UpstreamProblems>,
-    /// Group that its app servers are of.
+    /// Group of its app servers.
     pub(super) group: Arc<ServerGroup>,
     pub(super) address: Address,
     pub(super) resolver: Resolver,
-    /// Interval at which the name is resolved again; zero for never.
+    /// DNS query interval; zero for never.
     pub(super) interval: Duration,
-    /// Whether the upstream is in the configuration still.
+    /// Whether the upstream is still configured.
     pub(super) listing: watch::Receiver<Listing>,
 }
 
 impl UpstreamDiscovery {
-    /// Watches the upstream until it is removed, and its app servers have no client left.
+    /// Watches the upstream until it is removed and its app servers have no clients.
     pub(super) async fn run(self) {
         if self.is_one_server() {
             let (listing, resolve, families) = (self.listing.clone(), Arc::default(), Arc::default());
@@ -91,7 +90,7 @@ impl UpstreamDiscovery {
         }
     }
 
-    /// Tells whether the upstream is one app server, whatever it resolves to: always for a number, and on this machine.
+    /// Whether the upstream is a single app server regardless of DNS: an IP address, or this machine.
     fn is_one_server(&self) -> bool {
         self.interval.is_zero() || self.address.is_one_server()
     }
@@ -103,7 +102,7 @@ impl UpstreamDiscovery {
 }
 
 impl ListedAddresses {
-    /// Removes all addresses: the upstream is in the configuration no more.
+    /// Removes all addresses: the upstream is no longer configured.
     fn remove_all(&self) {
         for listing in self.0.values() {
             listing.send_replace(Listing::Removed);
@@ -112,7 +111,7 @@ impl ListedAddresses {
 
     /// Updates the list; returns new addresses, which need a watcher. An empty list changes nothing.
     fn update(&mut self, found: &[SocketAddr]) -> Vec<(SocketAddr, watch::Receiver<Listing>)> {
-        // Drops addresses whose watcher has ended.
+        // Removes addresses of ended watchers.
         self.0.retain(|_, is_listed| !is_listed.is_closed());
         if found.is_empty() {
             return Vec::new();
@@ -162,7 +161,7 @@ mod tests {
     const V4: &str = "10.0.0.1:5000";
     const V6: &str = "[2001:db8::1]:5000";
 
-    /// A node that watches one name, whose app servers give manifests and no links.
+    /// Node that watches one name with app servers that have manifests but no links.
     struct Scene {
         network: MemoryNetwork,
         keys: AccessKeys,
@@ -196,7 +195,7 @@ mod tests {
             Self { network, keys, shared, problems, addresses, _listing: listed }
         }
 
-        /// Has an app server listen at an address.
+        /// Makes an app server listen at an address.
         fn listen(&self, address: &str, instance: &str) -> AbortHandle {
             let hubs = vec![HubManifest::new("chat", "/chat")];
             let manifest = Manifest { instance: instance.into(), name: "app".into(), version: "1".into(), hubs };
@@ -223,7 +222,7 @@ mod tests {
             *self.addresses.lock().unwrap() = addresses.iter().map(|address| at(address)).collect();
         }
 
-        /// Waits until nothing is left to find; returns the pools by instance.
+        /// Waits until discovery has settled; returns the pools by instance.
         async fn pools(&self) -> Vec<Arc<Pool>> {
             // sleep: virtual time, longer than every interval and delay
             sleep(Duration::from_secs(40)).await;
@@ -243,7 +242,7 @@ mod tests {
         address.endpoints().unwrap()
     }
 
-    /// Runs a test with local tasks in virtual time.
+    /// Runs a test with local tasks and a paused clock.
     fn run(test: impl Future<Output = ()>) {
         let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         LocalSet::new().block_on(&runtime, test);

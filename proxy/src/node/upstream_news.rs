@@ -1,7 +1,6 @@
-//! News of one upstream for the log and for the operators' lists: its problem, its links, its stop. Each is told once.
+//! Log messages and problem list of one upstream: its problem, its links and its shutdown, each reported once.
 //!
-//! A stop in order, and an address at which nobody listens for a while, are parts of each roll-out, so they are no
-//! warnings; one that lasts becomes one.
+//! Graceful shutdowns and brief absences are part of every roll-out, so they are logged as warnings only if they last.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,34 +15,34 @@ use crate::observer::UpstreamProblems;
 use crate::shard::Shared;
 use crate::upstream::{Pool, ReadManifestError};
 
-/// Time after which an app server that everybody expects back is missed: longer than a restart with a new image takes.
+/// Absence after which an app server is reported as missing; longer than a restart with a new image.
 const ABSENCE_MAX: Duration = Duration::from_secs(30);
 
-/// News about a problem of an upstream.
+/// Change of an upstream's problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProblemNews {
     Unexpected,
-    /// It is part of a roll-out.
+    /// Normal during a roll-out.
     Expected,
-    /// It was expected, and takes too long.
+    /// Expected, but lasting too long.
     Lasting,
 }
 
-/// Kind of a problem: its text without numbers, which may be times.
+/// Kind of a problem: its text without digits, which may be times.
 fn kind(problem: &str) -> String {
     problem.replace(|c: char| c.is_ascii_digit(), "")
 }
 
-/// News of one upstream.
+/// Reporting state of one upstream.
 #[derive(Debug)]
 pub(super) struct UpstreamNews {
     address: Address,
     problems: Arc<UpstreamProblems>,
-    /// Kind of its problem.
+    /// Kind of the current problem.
     problem: Option<String>,
-    /// Time since which it has been away in a way that is no warning yet.
+    /// Start of an absence that is not yet a warning.
     away_since: Option<Instant>,
-    /// Its app server has said that it is about to stop.
+    /// The app server has announced its shutdown.
     is_stopping: bool,
     links: LinkNotice,
 }
@@ -53,18 +52,18 @@ impl UpstreamNews {
         Self { address, problems, problem: None, away_since: None, is_stopping: false, links: LinkNotice::default() }
     }
 
-    /// Reports that its manifest can't be read. That is `expected` where a name has addresses of both families.
+    /// Reports that the manifest is unreadable. This is `expected` if the name has addresses of both families.
     pub(super) fn tell_unreadable(&mut self, error: &ReadManifestError, expected: bool) {
         let is_expected = expected || error.is_refused() || error.is_stopping() || self.is_stopping;
         self.tell_problem(error.to_string(), is_expected, Instant::now());
     }
 
-    /// Tells that it answers, but can't be used.
+    /// Reports that the upstream answers but is unusable.
     pub(super) fn tell_unusable(&mut self, problem: String) {
         self.tell_problem(problem, false, Instant::now());
     }
 
-    /// Forgets its problem: it can be used, or is not watched any more.
+    /// Clears the problem: the upstream is usable, or no longer watched.
     pub(super) fn tell_usable(&mut self) {
         (self.problem, self.away_since) = (None, None);
         self.problems.set(&self.address.to_string(), None);
@@ -82,7 +81,7 @@ impl UpstreamNews {
         }
     }
 
-    /// Stores a problem, and returns the news about it, if any.
+    /// Stores a problem; returns a change to report, if any.
     fn problem_news(&mut self, problem: &str, is_expected: bool, now: Instant) -> Option<ProblemNews> {
         let kind = kind(problem);
         let is_new = self.problem.as_ref() != Some(&kind);
@@ -99,7 +98,7 @@ impl UpstreamNews {
         Some(ProblemNews::Lasting)
     }
 
-    /// Looks at the links of its app server, and tells what has changed for all of them.
+    /// Checks the links of the app server and reports changes.
     pub(super) fn look_at<'a>(&mut self, pools: impl Iterator<Item = &'a Arc<Pool>>) {
         let pools: Vec<_> = pools.cloned().collect();
         let Some(first) = pools.first() else { return };
@@ -125,14 +124,14 @@ impl UpstreamNews {
         }
     }
 
-    /// Tells that an app server was found, in place of the former one if there was one.
+    /// Reports a discovered app server, which replaces the former one.
     pub(super) fn tell_found(&mut self, instance: &str) {
         debug!(upstream = %self.address, instance, "app server found");
         self.is_stopping = false;
         self.links.reset();
     }
 
-    /// Tells that its app server, which has these pools still, is given up for this reason.
+    /// Reports that the app server with these pools is given up, and why.
     pub(super) async fn tell_gone(&mut self, shared: &Shared, pools: &[Arc<Pool>], reason: &str) {
         match self.is_stopping {
             true => info!(upstream = %self.address, "the app server has stopped"),

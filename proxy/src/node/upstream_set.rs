@@ -1,7 +1,7 @@
-//! Upstreams that a node has to watch: those of its flags, and those of the groups in force.
+//! Upstreams to watch: those of the node's flags and of the active groups.
 //!
-//! Level-triggered: what is watched follows what is wanted. An upstream that is removed gives its clients away first;
-//! one that is wanted again meanwhile begins anew behind that.
+//! Level-triggered: watchers are reconciled with the wanted upstreams. The clients of a removed upstream are reassigned
+//! first. If it is wanted again meanwhile, watching restarts afterwards.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use crate::observer::UpstreamProblems;
 use crate::shard::Shared;
 use crate::upstream::ServerGroup;
 
-/// Upstream of a group, as the set tells them apart.
+/// Key of a group's upstream in the set.
 type UpstreamKey = (Arc<str>, Address);
 
-/// Upstreams that a node watches.
+/// Upstreams watched by a node.
 #[derive(Debug)]
 pub(super) struct UpstreamSet {
     pub(super) shared: Arc<Shared>,
     pub(super) problems: Arc<UpstreamProblems>,
     pub(super) resolver: Resolver,
-    /// Interval at which names are resolved again; zero for never.
+    /// DNS query interval; zero for never.
     pub(super) interval: Duration,
     watched: HashMap<UpstreamKey, watch::Sender<Listing>>,
     wanted: Vec<(Arc<ServerGroup>, Address)>,
@@ -46,13 +46,13 @@ impl UpstreamSet {
         Self { shared, problems, resolver, interval, watched, wanted, watchers }
     }
 
-    /// Changes what is wanted: new upstreams are watched from now on, others are left.
+    /// Sets the wanted upstreams: starts watching new ones and leaves removed ones.
     pub(super) fn want(&mut self, wanted: Vec<(Arc<ServerGroup>, Address)>) {
         self.wanted = wanted;
         self.reconcile();
     }
 
-    /// Waits until an upstream that was left has nobody any more.
+    /// Waits until a removed upstream has no clients left.
     pub(super) async fn next_end(&mut self) {
         match self.watchers.join_next().await {
             Some(Ok(key)) => drop(self.watched.remove(&key)),

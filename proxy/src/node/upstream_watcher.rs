@@ -1,12 +1,12 @@
-//! Watcher of one upstream: reads its manifest, and keeps a pool per hub to each app server instance that answers
-//! there.
+//! Watcher of one upstream: reads its manifest, and keeps a pool per hub to each app server instance there.
 //!
-//! An instance is given up, and its clients get another home link, as soon as its crash is certain: another
-//! instance answers where there never were two at once, or nothing listens there for a while and none of its
-//! links is left, or it is silent and a [second sign](super::app_doubt) says so.
+//! An instance is given up, and its clients are reassigned, as soon as its crash is certain: another instance answers
+//! at an address that never had two at a time, connections are refused for a while and no link is left, or it is silent
+//! and there is a [second sign](super::app_doubt).
 //!
-//! An instance that another watcher has found by another address, as of the other family, has links by that watcher.
-//! This one stands by: its address is an alternative for these links, and is taken over once the pools are retired.
+//! An instance already found by another watcher through another address, such as one of the other family, is linked by
+//! that watcher. This watcher stands by: its address is an alternative for those links, and takes over once the pools
+//! are retired.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,32 +27,32 @@ use crate::observer::UpstreamProblems;
 use crate::shard::{ShardCommand, Shared};
 use crate::upstream::{AppServer, AppTarget, Pool, PoolTerms, ReadManifestError, ServerGroup, read_manifest};
 
-/// Interval at which a manifest is read again while the app server doesn't answer, or some of its links are not open.
+/// Retry interval of the manifest while the app server does not answer or links are missing.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Time in which the clients of an upstream that is removed have to go elsewhere; calls that last longer fail.
+/// Time for the clients of a removed upstream to be reassigned; longer calls fail.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time after which an app server that refuses connections and has no links is given up.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Interval at which an address that leads to the app server of another watcher is tried again.
+/// Retry interval of an address that leads to another watcher's app server.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(10);
 
 type PoolsByInstance = AppInstances<Vec<Arc<Pool>>>;
 
-/// Whether an upstream is to be watched still.
+/// Whether an upstream should still be watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Listing {
     Listed,
-    /// Its name resolves to it no more: it is about to stop by itself.
+    /// No longer in DNS. It is expected to shut down on its own.
     Vanished,
-    /// It is in the configuration no more: its clients are to go elsewhere.
+    /// No longer configured. Its clients should be reassigned.
     Removed,
 }
 
 impl Listing {
-    /// Waits until an upstream is removed from the configuration.
+    /// Waits until an upstream is no longer configured.
     pub(super) async fn removed(listing: &mut watch::Receiver<Self>) {
         Self::until(listing, |listing| listing == Self::Removed).await;
     }
@@ -60,36 +60,36 @@ impl Listing {
     async fn until(listing: &mut watch::Receiver<Self>, is_met: impl Fn(Self) -> bool) {
         let is_met = listing.wait_for(|listing| is_met(*listing)).await.is_ok();
         if !is_met {
-            // Nobody tells any more: the node is about to end.
+            // The sender is gone, because the node is stopping.
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// Address to watch, with what its watcher shares with the discovery of its name.
+/// Address to watch, with state shared with the discovery of its name.
 pub(super) struct WatchedAddress {
     pub(super) address: Address,
     pub(super) listing: watch::Receiver<Listing>,
-    /// Has the name resolved again.
+    /// Requests another DNS query.
     pub(super) resolve: Arc<Notify>,
     pub(super) families: Arc<AddressFamilies>,
 }
 
-/// Standby of an address that leads to the app server of another watcher.
+/// Standby at an address that leads to another watcher's app server.
 struct Standby {
-    /// One of the pools of that watcher.
+    /// A pool of that watcher.
     pool: Arc<Pool>,
     _alternative: Option<AlternativeEndpoint>,
 }
 
-/// Why an app server that answers gets no links by an address.
+/// Reason why an answering app server gets no links through an address.
 enum Unusable {
     Problem(String),
     /// Another watcher has this pool to it.
     LinkedBy(Arc<Pool>),
 }
 
-/// Watches an upstream of a group until it is no longer listed and has no link left, or no client; else for ever.
+/// Watches an upstream of a group until it is no longer listed and has no link or no client left; otherwise forever.
 pub(super) async fn watch(
     shared: Arc<Shared>,
     upstreams: Arc<UpstreamProblems>,
@@ -111,13 +111,13 @@ pub(super) async fn watch(
                 news.tell_usable();
                 return give_up(&shared, (&mut known, &mut news), "it is silent, and its address has left DNS").await;
             }
-            // The links of another watcher must not wait for an address that is gone.
+            // The other watcher's links must not depend on an address that is gone.
             () = Listing::until(&mut listing, |listing| listing != Listing::Listed), if standby.is_some() => {
                 standby = None;
                 continue;
             }
         };
-        // Before its problem is told: one that stops is expected to be gone.
+        // Checked before reporting the problem: a stopping app server is expected to disappear.
         news.look_at(known.values().flatten());
         match read {
             Ok(manifest) => {
@@ -151,7 +151,7 @@ pub(super) async fn watch(
         }
         let is_vanished = listed == Listing::Vanished && !address.has_alternative();
         vanished_since = is_vanished.then(|| vanished_since.unwrap_or_else(Instant::now));
-        // A new address of the name may lead to it.
+        // A new address of the name may lead to the same app server.
         let is_gone = vanished_since.is_some_and(|since| since.elapsed() >= RETRY_INTERVAL);
         if is_gone && known.values().flatten().all(|pool| pool.open() == 0) {
             info!(upstream = %address, "the address has vanished, and nobody is linked there any more");
@@ -162,12 +162,12 @@ pub(super) async fn watch(
             Some(standby) => standby.wait(&mut watched.listing).await,
             None => changes(&known, &changed, &mut watched).await,
         }
-        // Several links are lost at once: one request is enough.
+        // Several links are lost together; one request is enough.
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Waits until the manifest is worth another look.
+/// Waits until the manifest should be read again.
 async fn changes(known: &PoolsByInstance, changed: &Notify, watched: &mut WatchedAddress) {
     let WatchedAddress { listing, resolve, .. } = watched;
     let is_whole = |pools: &Vec<Arc<Pool>>| !pools.is_empty() && pools.iter().all(|pool| pool.open() == pool.size());
@@ -175,7 +175,7 @@ async fn changes(known: &PoolsByInstance, changed: &Notify, watched: &mut Watche
         tokio::select! {
             () = changed.notified() => {}
             Ok(()) = listing.changed() => {}
-            // It is read again: that may find a second sign.
+            // Reading it again may provide a second sign.
             () = doubted(known, resolve) => {}
         }
     } else {
@@ -195,7 +195,7 @@ impl Standby {
         Self { pool, _alternative: alternative }
     }
 
-    /// Waits until the address is worth another try.
+    /// Waits until the address should be tried again.
     async fn wait(&self, listing: &mut watch::Receiver<Listing>) {
         tokio::select! {
             () = self.pool.retired().cancelled() => {}
@@ -205,8 +205,8 @@ impl Standby {
     }
 }
 
-/// Whether an address that leads nowhere is no problem: its app server is linked by another address, or no app server
-/// has ever answered at its family.
+/// Whether a failing address is not a problem: its app server is linked through another address, or its family has
+/// never answered.
 fn is_spare(
     error: &ReadManifestError,
     (known, standby): (&PoolsByInstance, Option<&Standby>),
@@ -217,7 +217,7 @@ fn is_spare(
     is_silence(error) && (is_linked || at.is_some_and(|at| watched.families.only_other_answers(at)))
 }
 
-/// Whether there is no connection, or no answer over it.
+/// Whether there was no connection or no response.
 fn is_silence(error: &ReadManifestError) -> bool {
     matches!(error, ReadManifestError::Request(_))
 }
@@ -226,7 +226,7 @@ fn doubt(known: &PoolsByInstance) -> AppDoubt {
     AppDoubt::of(known.values().flatten().map(|pool| pool.silence()))
 }
 
-/// Waits until all that is known at the address is silent; has its name resolved before.
+/// Waits until all instances at the address are silent; requests a DNS query first.
 async fn doubted(known: &PoolsByInstance, resolve: &Notify) {
     loop {
         sleep(RETRY_INTERVAL).await;
@@ -238,13 +238,13 @@ async fn doubted(known: &PoolsByInstance, resolve: &Notify) {
     }
 }
 
-/// Waits until all that is known at the address is silent, and the name no longer resolves to it.
+/// Waits until all instances at the address are silent and DNS no longer lists it.
 async fn vanished(known: &PoolsByInstance, watched: &WatchedAddress) {
     let is_gone = || *watched.listing.borrow() == Listing::Vanished && !watched.address.has_alternative();
     loop {
         doubted(known, &watched.resolve).await;
         if is_gone() {
-            // As above.
+            // A new address of the name may lead to the same app server.
             sleep(RETRY_INTERVAL).await;
             if is_gone() && doubt(known) == AppDoubt::Doubted {
                 return;
@@ -280,11 +280,11 @@ async fn record_answer(
     if let Some(pool) = shared.hubs.pool_to(&instance) {
         let other = pool.app().group.name();
         if other != group.name() {
-            // Told once, like each problem of an upstream: it is looked at again and again.
+            // Reported once, like every problem of an upstream, although it is checked repeatedly.
             let problem = format!("it is an app server of the group {other:?} already, and can't be of two");
             return Err(Unusable::Problem(problem));
         }
-        // Of an address with several, the others stay.
+        // At an address with several, the others are kept.
         return if known.is_empty() { Err(Unusable::LinkedBy(pool)) } else { Ok(()) };
     }
     news.tell_found(&instance);
@@ -295,7 +295,7 @@ async fn record_answer(
     Ok(())
 }
 
-/// Says which hubs of an app server get no clients, because the operator has given their paths to webhooks.
+/// Logs hubs of an app server that get no clients because the operator assigned their paths to webhooks.
 fn warn_of_webhooks(shared: &Shared, address: &Address, manifest: &Manifest) {
     for hub in &manifest.hubs {
         if let Some(other) = shared.hubs.find(&hub.path).filter(|known| known.has_webhook()) {
@@ -310,7 +310,7 @@ fn warn_of_webhooks(shared: &Shared, address: &Address, manifest: &Manifest) {
     }
 }
 
-/// Gives all instances up once connections were refused for a while and no link is left.
+/// Gives up all instances once connections were refused for a while and no link is left.
 async fn give_up_if_certain(
     shared: &Shared,
     (known, news): (&mut PoolsByInstance, &mut UpstreamNews),
@@ -322,7 +322,7 @@ async fn give_up_if_certain(
         return;
     }
     let since = *refused_since.get_or_insert_with(Instant::now);
-    // An app server that has stopped listening may still be handing its clients over.
+    // An app server that has stopped listening may still be handing over its clients.
     let is_linked = known.values().flatten().any(|pool| pool.open() > 0);
     let is_certain = !is_linked && since.elapsed() >= REFUSED_TIMEOUT;
     if known.is_empty() || !(is_certain || doubt(known) == AppDoubt::Doubted) {
@@ -331,7 +331,7 @@ async fn give_up_if_certain(
     give_up(shared, (known, news), "nothing listens at its address").await;
 }
 
-/// Gives all instances up.
+/// Gives up all instances.
 async fn give_up(shared: &Shared, (known, news): (&mut PoolsByInstance, &mut UpstreamNews), reason: &str) {
     for pools in known.clear() {
         news.tell_gone(shared, &pools, reason).await;
@@ -351,23 +351,23 @@ pub(crate) fn open_pools(
     let app = Arc::new(AppServer { id, instance, name, target, group: group.clone() });
     let pool_size = group.terms().pool_size;
     let pools = manifest.hubs.into_iter().enumerate().map(|(index, mut settings)| {
-        // The proxy's flags are upper bounds of what a hub asks for.
+        // The proxy's flags are upper bounds for the hub's settings.
         settings.message_max_bytes = settings.message_max_bytes.min(shared.settings.message_max_bytes);
         let (restores, presence) = (settings.restores_clients, settings.presence);
-        // They are no setting of the hub: each app server has its own.
+        // Not a setting of the hub: each app server has its own.
         let exclusive_tasks = settings.exclusive_tasks.take().map(Arc::new);
         let hub = shared.hubs.learn(settings, group);
         let pool = Pool::new(hub.identity().clone(), app.clone(), pool_size, changed.clone());
         let pool = Arc::new(pool.with_terms(PoolTerms { restores, presence, exclusive_tasks }));
         hub.add_pool(pool.clone());
-        // Each hub begins with another shard.
+        // Each hub starts at a different shard.
         shared.keep_links(&pool, index);
         pool
     });
     pools.collect()
 }
 
-/// Has the clients of an upstream that is removed go to other app servers, and waits until none is left.
+/// Reassigns the clients of a removed upstream, and waits until none is left.
 async fn leave(shared: &Arc<Shared>, known: &PoolsByInstance) {
     let pools: Vec<_> = known.values().flatten().filter(|pool| pool.begin_drain()).cloned().collect();
     for pool in &pools {
