@@ -1,9 +1,9 @@
-//! Access tokens of the fleet: JWTs with HS256 that name a user, signed with the text of an access key.
+//! Access tokens of the fleet: HS256 JWTs for a user, signed with an access key.
 //!
-//! The one writer of such tokens, for the command line and for apps, and the reader that apps verify them with. A proxy
-//! reads tokens of other issuers too, by its own verifier; which user the claims name is decided here for both.
+//! The command line and apps sign tokens here, and apps verify them. A proxy also accepts tokens of other issuers
+//! through its own verifier, but finds the user in the claims with the code here.
 //!
-//! The key alone decides the algorithm: a token that names another one is refused, `none` among them.
+//! The key determines the algorithm: tokens that name another one, including `none`, are rejected.
 
 use std::collections::BTreeMap;
 
@@ -20,45 +20,45 @@ use crate::limits::{ACCESS_TOKEN_MAX_BYTES, CLOCK_SKEW_S};
 use crate::token::Claim;
 pub use crate::token::User;
 
-/// Default claims of the user id: short names first, then the one that .NET writes.
+/// Claims that may hold the user id, in order of preference: short names, then .NET's.
 pub const USER_CLAIMS: [&str; 3] =
     ["nameid", "sub", "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier"];
 
-/// Part of the audience of tokens that open links in Azure's way; a user's token never has it, whoever signs it.
+/// Part of the audience of Azure-style link tokens. User tokens never contain it.
 const SERVER_AUDIENCE: &str = "/server/";
 
-/// Algorithm of tokens that are signed with a secret.
+/// Signature algorithm of the tokens.
 const ALGORITHM: &str = "HS256";
 
-/// Claims of a token; numbers among them keep their digits.
+/// Claims of a token. Numbers keep their original digits.
 pub type Claims = BTreeMap<String, JsonText>;
 
-/// Reason why an access token is refused. The texts are for its bearer.
+/// Reason for rejecting an access token. The texts are shown to its bearer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AccessTokenError {
-    /// The text is no JWT with HS256.
+    /// Not a JWT signed with HS256.
     #[error("the access token is no JWT that is signed with HS256")]
     Malformed,
-    /// It is signed with no key of the fleet.
+    /// Not signed with an access key of the fleet.
     #[error("the access token is not signed with a key of this fleet")]
     Signature,
-    /// It has no expiry, or one that is no number.
+    /// The expiry is missing or not a number.
     #[error("the access token has no expiry")]
     NoExpiry,
-    /// Its time is over.
+    /// The token has expired.
     #[error("the access token has expired")]
     Expired,
-    /// Its time has not come.
+    /// The token is not valid yet.
     #[error("the access token is not good yet")]
     Immature,
-    /// It is for a link, for clients of a hub or for the REST data plane, and for no app's own users.
+    /// The token is for a link, a hub's clients or the REST data plane, not for users of an app.
     #[error("the access token is for another audience")]
     Audience,
 }
 
 impl User {
-    /// Builds the user of verified claims; its id is the first of `user_claims` that names somebody.
+    /// Creates a user from verified claims. The id is the first non-empty claim of `user_claims`.
     #[must_use]
     pub fn from_claims<N: AsRef<str>>(claims: &Claims, user_claims: &[N]) -> Self {
         let id = user_claims.iter().find_map(|name| user_id(claims.get(name.as_ref())?));
@@ -67,20 +67,20 @@ impl User {
         Self { id, claims, expires_s }
     }
 
-    /// Whether somebody is named: an empty id is nobody's, wherever it comes from.
+    /// Whether the user has a non-empty id.
     #[must_use]
     pub fn is_named(&self) -> bool {
         self.id.as_ref().is_some_and(|id| !id.is_empty())
     }
 
-    /// Whether the token is for a link in Azure's way, and so for no user.
+    /// Whether this is an Azure-style link token, which identifies no user.
     #[must_use]
     pub fn is_server(&self) -> bool {
         self.claims.iter().any(|(name, value)| name == "aud" && value.contains(SERVER_AUDIENCE))
     }
 
-    /// Whether each audience that names a part of the service is the clients of this hub, or one of those that are
-    /// `accepted` in so many words. A token that names no part of it is good everywhere.
+    /// Whether every audience that names a part of the service is either the clients of `hub` or listed verbatim in
+    /// `accepted`. Tokens without such an audience are valid everywhere.
     #[must_use]
     pub fn is_for_hub(&self, hub: Option<&str>, accepted: &[String]) -> bool {
         let audiences = self.claims.iter().filter(|(name, _)| name == "aud").map(|(_, audience)| audience);
@@ -97,30 +97,30 @@ impl User {
         URL_SAFE_NO_PAD.encode(json!(self).to_string())
     }
 
-    /// Decodes what [`to_header`](Self::to_header) made.
+    /// Decodes a header written by [`to_header`](Self::to_header).
     #[must_use]
     pub fn from_header(text: &str) -> Option<Self> {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
     }
 }
 
-/// Times of a token, in seconds since 1970. A number alone is its end, and leaves open when it was issued.
+/// Issue and expiry time of a token. Converting from a number sets only the expiry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenTimes {
-    /// When it was issued (`iat`). A token that does not say so is as old as any to whoever revokes tokens by age.
+    /// Issue time (`iat`), in seconds since 1970. Revocation by age treats tokens without one as infinitely old.
     pub issued_s: Option<u64>,
-    /// When it ends (`exp`).
+    /// Expiry (`exp`), in seconds since 1970.
     pub expires_s: u64,
 }
 
 impl TokenTimes {
-    /// Times of a token that is issued now and good for so many seconds.
+    /// Times of a token that is issued now and valid for `lifetime_s` seconds.
     #[must_use]
     pub fn from_now(now_s: u64, lifetime_s: u64) -> Self {
         Self { issued_s: Some(now_s), expires_s: now_s.saturating_add(lifetime_s) }
     }
 
-    /// Writes them into the body of a token.
+    /// Adds the times to the body of a token.
     pub(crate) fn add_to(self, body: &mut Map<String, Value>) {
         body.extend(self.issued_s.map(|issued_s| ("iat".to_owned(), json!(issued_s))));
         body.insert("exp".to_owned(), json!(self.expires_s));
@@ -133,7 +133,7 @@ impl From<u64> for TokenTimes {
     }
 }
 
-/// Signs a token for a user. Claims of one name become a list.
+/// Signs a token for a user. Repeated claims become a list.
 #[must_use]
 pub fn sign(key: &AccessKey, user: &str, claims: &[Claim], times: impl Into<TokenTimes>) -> String {
     let mut body = Map::from_iter([("nameid".to_owned(), json!(user))]);
@@ -142,7 +142,7 @@ pub fn sign(key: &AccessKey, user: &str, claims: &[Claim], times: impl Into<Toke
     sign_claims(key, body)
 }
 
-/// Adds a claim to the body of a token. Claims of one name become a list.
+/// Adds a claim to the body of a token. Repeated claims become a list.
 pub(crate) fn add_claim(body: &mut Map<String, Value>, name: &str, value: &str) {
     match body.get_mut(name) {
         None => drop(body.insert(name.to_owned(), json!(value))),
@@ -159,18 +159,18 @@ pub(crate) fn sign_claims(key: &AccessKey, body: Map<String, Value>) -> String {
     format!("{signed}.{signature}")
 }
 
-/// Verifies a token by any key of the fleet, and returns its user.
+/// Verifies a token with the access keys of the fleet and returns its user.
 ///
 /// # Errors
-/// The reason, when it is refused: a token for a part of the service, such as the clients of a hub, is no log-in at an
-/// app.
+/// Returns why the token is rejected. Tokens for a part of the service, such as a hub's clients, are not accepted as an
+/// app's log-in.
 pub fn verify(token: &str, keys: &AccessKeys, now_s: u64) -> Result<User, AccessTokenError> {
     let claims = open(token, keys)?;
     let expires_s = claims.get("exp").and_then(|end| numeric_date(end.value())).ok_or(AccessTokenError::NoExpiry)?;
     if expires_s.saturating_add(CLOCK_SKEW_S) < now_s {
         return Err(AccessTokenError::Expired);
     }
-    // A start that can't be read has not come.
+    // An unreadable start time lies in the future.
     let start_s = claims.get("nbf").map_or(0, |start| numeric_date(start.value()).unwrap_or(u64::MAX));
     if start_s > now_s.saturating_add(CLOCK_SKEW_S) {
         return Err(AccessTokenError::Immature);
@@ -182,7 +182,7 @@ pub fn verify(token: &str, keys: &AccessKeys, now_s: u64) -> Result<User, Access
     }
 }
 
-/// Returns the claims of a token whose signature is right.
+/// Checks the signature and returns the claims.
 fn open(token: &str, keys: &AccessKeys) -> Result<Claims, AccessTokenError> {
     let malformed = AccessTokenError::Malformed;
     if token.len() > ACCESS_TOKEN_MAX_BYTES {
@@ -192,7 +192,7 @@ fn open(token: &str, keys: &AccessKeys) -> Result<Claims, AccessTokenError> {
     let (header, body) = signed.split_once('.').ok_or(malformed)?;
     let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed);
     let header: Map<String, Value> = serde_json::from_slice(&decode(header)?).map_err(|_| malformed)?;
-    // `crit` names parts of the header that a reader must understand, and none is known here.
+    // `crit` lists header fields that a reader must support; none are supported here.
     if header.get("alg").and_then(Value::as_str) != Some(ALGORITHM) || header.contains_key("crit") {
         return Err(malformed);
     }
@@ -210,14 +210,14 @@ fn mac(key: &AccessKey, signed: &str) -> Hmac<Sha256> {
     mac
 }
 
-/// Reads a time of a token in whole seconds since 1970; some issuers write fractions.
+/// Reads a token time in whole seconds since 1970. Some issuers write fractions.
 #[must_use]
 pub fn numeric_date(value: &Value) -> Option<u64> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "such a cast saturates")]
     value.as_u64().or_else(|| value.as_f64().map(|seconds| seconds as u64))
 }
 
-/// Reads the id of a user: a text or a number, the first of a list. Nothing, `null` and other kinds name nobody.
+/// Reads a user id: a string, a number, or the first item of a list. Empty values, `null` and other types yield `None`.
 fn user_id(claim: &JsonText) -> Option<String> {
     match claim.value() {
         Value::Array(_) => claim.items()?.first().filter(|first| !first.value().is_array()).and_then(user_id),
@@ -227,7 +227,7 @@ fn user_id(claim: &JsonText) -> Option<String> {
     }
 }
 
-/// Makes one claim for each value of a list; `null` is no value.
+/// Returns one claim per item of a list, ignoring `null`.
 fn flat(name: &str, claim: &JsonText) -> Vec<Claim> {
     let values = claim.items().unwrap_or_else(|| vec![claim.clone()]);
     let values = values.iter().filter(|value| !value.value().is_null());

@@ -1,32 +1,31 @@
-//! Audiences of access tokens that name a part of the service, as Azure SignalR writes them:
-//! `http://HOST/client/?hub=H`.
+//! Audiences of access tokens that name a part of the service, in Azure SignalR's form `http://HOST/client/?hub=H`.
 //!
-//! Host, port and what stands before the part do not count: a node behind a load balancer knows none of them.
+//! Host, port and path prefix are ignored, because a node behind a load balancer can't verify them.
 
 use percent_encoding::percent_decode_str;
 
-/// Path of the audience of links.
+/// Path of link audiences.
 const SERVER: &str = "/server";
 
-/// Path of the audience of a hub's clients.
+/// Path of a hub's client audience.
 const CLIENT: &str = "/client";
 
-/// Beginning of the paths of the REST data plane.
+/// Path prefix of the REST data plane.
 const DATA_PLANE: &str = "/api";
 
-/// Part of the service that an audience names.
+/// Part of the service named by an audience.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServicePart {
     /// Links of app servers.
     Server,
-    /// Clients of a hub; empty where the audience names no hub, or several.
+    /// Clients of a hub. The name is empty if the audience names no hub or several.
     Client(String),
-    /// REST data plane, or a part of it.
+    /// The REST data plane, or a part of it.
     DataPlane,
 }
 
 impl ServicePart {
-    /// Reads an audience; `None` if it is a text of an app's own.
+    /// Parses an audience. Returns `None` for an app's own audience.
     #[must_use]
     pub fn of(audience: &str) -> Option<Self> {
         let (_, rest) = audience.split_once("://")?;
@@ -44,10 +43,10 @@ impl ServicePart {
     }
 }
 
-/// Returns the hub that a query names, if it names one.
+/// Returns the hub in a query, if it is unambiguous.
 fn hub(query: &str) -> Option<String> {
     let mut hubs = query.split('&').filter_map(|pair| pair.strip_prefix("hub="));
-    // One of several could be a part of a name that nobody has escaped.
+    // With several `hub=`, one may be part of an unescaped name.
     let (Some(hub), None) = (hubs.next(), hubs.next()) else { return None };
     let plain = hub.replace('+', " ");
     percent_decode_str(&plain).decode_utf8().ok().map(Into::into)

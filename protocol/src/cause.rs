@@ -1,10 +1,10 @@
-//! Causes of ended and refused client connections: one list for metrics, logs, hooks and the admin port, at both ends.
+//! Causes of ended and refused client connections, shared by metrics, logs, hooks and the admin port at both ends.
 //!
-//! A label is for ever; its text is for people and may change.
+//! Labels are stable. Texts are for people and may change.
 
 use std::fmt;
 
-/// Whether a cause ends connections, keeps them from beginning, or both.
+/// Whether a cause ends connections, refuses new ones, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Closes,
@@ -90,52 +90,52 @@ causes! {
 }
 
 impl Cause {
-    /// Number of causes: an upper bound of [`index`](Self::index).
+    /// Number of causes, an upper bound of [`index`](Self::index).
     pub const COUNT: usize = TABLE.len();
 
-    /// All of them, in an order that is kept within a build.
+    /// All causes. The order is stable within a build.
     pub fn all() -> impl Iterator<Item = Self> {
         TABLE.iter().map(|(cause, ..)| *cause)
     }
 
-    /// Returns its index among all causes.
+    /// Index among all causes.
     #[must_use]
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// Returns its name in metrics, logs and answers.
+    /// Name in metrics, logs and answers.
     #[must_use]
     pub fn label(self) -> &'static str {
         self.row().map_or("unknown", |(_, label, ..)| label)
     }
 
-    /// Returns its meaning, for people.
+    /// Human-readable meaning of the cause.
     #[must_use]
     pub fn text(self) -> &'static str {
         self.row().map_or("", |(.., text)| text)
     }
 
-    /// Returns the cause of a label; `None` for one that only a newer peer knows.
+    /// Looks up a cause by label. Returns `None` for labels of newer versions.
     #[must_use]
     pub fn from_label(label: &str) -> Option<Self> {
         TABLE.iter().find(|(_, known, ..)| *known == label).map(|(cause, ..)| *cause)
     }
 
-    /// Whether it ends connections that were open.
+    /// Whether the cause ends open connections.
     #[must_use]
     pub fn closes(self) -> bool {
         self.row().is_some_and(|(_, _, stage, _)| *stage != Stage::Refuses)
     }
 
-    /// Whether it keeps connections from being opened.
+    /// Whether the cause prevents connections from opening.
     #[must_use]
     pub fn refuses(self) -> bool {
         self.row().is_some_and(|(_, _, stage, _)| *stage != Stage::Closes)
     }
 
-    /// Whether the default log shows it, because it is news of the fleet or its app. A client that came, went or broke
-    /// a rule is none: strangers could fill the log.
+    /// Whether the default log shows the cause because it concerns the fleet or an app. Routine connects, disconnects
+    /// and rule violations are excluded: outsiders could flood the log with them.
     #[must_use]
     pub fn is_notable(self) -> bool {
         use Cause as C;
@@ -152,8 +152,8 @@ impl Cause {
         )
     }
 
-    /// Whether the default log shows some of them, within a budget of their own: mistakes that the developer of a
-    /// client looks for, and any stranger can make.
+    /// Whether the default log shows some occurrences, within a separate budget: mistakes that client developers look
+    /// for but that outsiders can also trigger.
     #[must_use]
     pub fn is_mistake(self) -> bool {
         matches!(self, Self::MessageTooLarge)
@@ -170,7 +170,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// So that a socket can say why it has ended.
+/// Lets a socket report why it ended.
 impl std::error::Error for Cause {}
 
 #[cfg(test)]

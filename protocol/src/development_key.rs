@@ -1,8 +1,8 @@
-//! The access key of this machine, so that everything on loopback works without any configuration.
+//! The access key of this machine, so that everything on loopback works without configuration.
 //!
-//! Whichever end starts first makes it: 32 random bytes in a file that only this user can read. A file that others can
-//! read or have put there is refused, because what it holds may be known to them. This is the one module of the crate
-//! that touches the disk, because two crates need exactly the same file.
+//! The first process to start creates the key: 32 random bytes in a file that only the current user can read. A file
+//! that others can read or have created is rejected, because they may know the key. Only this module of the crate
+//! accesses the disk, because two crates need exactly the same file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -10,30 +10,30 @@ use std::path::{Path, PathBuf};
 
 use crate::key::{AccessKey, AccessKeyError};
 
-/// Largest file that is read for a key.
+/// Maximum size of a key file.
 const FILE_MAX_BYTES: u64 = 4 * 1024;
 
-/// Error of a development key that can't be read or made.
+/// Error reading or creating the development key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DevelopmentKeyError {
-    /// No state folder is known.
+    /// No state folder is configured.
     #[error(
         "no state folder is known: set XDG_STATE_HOME or HOME, or give an access key (`trunkline token key` makes one)"
     )]
     NoFolder,
-    /// The file can't be read or made.
+    /// The file can't be read or created.
     #[error(
         "the development key {path} can't be read or made: give an access key instead (`trunkline token key` makes one)"
     )]
     File {
         /// Path of the key file.
         path: PathBuf,
-        /// Error of the system.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// Others may know the key, or have made it.
+    /// Others may know or have created the key.
     #[error(
         "the development key {path} {problem}: remove the file, and it will be made anew, or give an access key \
          (`trunkline token key` makes one)"
@@ -44,21 +44,21 @@ pub enum DevelopmentKeyError {
         /// Problem with the file, as the middle of a sentence.
         problem: &'static str,
     },
-    /// The file holds something else.
+    /// The file holds no valid key.
     #[error("the development key {path} is no key: remove the file, and it will be made anew")]
     Damaged {
         /// Path of the key file.
         path: PathBuf,
-        /// Reason why its text is no key.
+        /// Reason why its content is invalid.
         #[source]
         source: AccessKeyError,
     },
 }
 
-/// Returns the path of the key: `trunkline/development.key` in the user's state folder.
+/// Path of the key file: `trunkline/development.key` in the user's state folder.
 ///
 /// # Errors
-/// When the environment names no such folder.
+/// If the environment names no state folder.
 pub fn path() -> Result<PathBuf, DevelopmentKeyError> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("XDG_STATE_HOME")
@@ -68,10 +68,11 @@ pub fn path() -> Result<PathBuf, DevelopmentKeyError> {
         .ok_or(DevelopmentKeyError::NoFolder)
 }
 
-/// Reads the key at `path`, or makes it if there is none. Two processes that start together get the same key.
+/// Reads the key at `path`, or creates it if the file doesn't exist. Processes that start simultaneously get the same
+/// key.
 ///
 /// # Errors
-/// When the file can neither be read nor made, or holds no key.
+/// If the file can't be read or created, or holds no valid key.
 pub fn read_or_make(path: &Path) -> Result<AccessKey, DevelopmentKeyError> {
     let failed = |source| DevelopmentKeyError::File { path: path.into(), source };
     let text = match read(path) {
@@ -88,10 +89,10 @@ pub fn read_or_make(path: &Path) -> Result<AccessKey, DevelopmentKeyError> {
     AccessKey::new(&text).map_err(|source| DevelopmentKeyError::Damaged { path: path.into(), source })
 }
 
-/// Error of reading the key file.
+/// Error reading the key file.
 enum KeyFileError {
     File(io::Error),
-    /// Others may know the key, or have made it.
+    /// Others may know or have created the key.
     Exposed(&'static str),
 }
 
@@ -101,9 +102,9 @@ impl From<io::Error> for KeyFileError {
     }
 }
 
-/// Reads the file if it is this user's alone.
+/// Reads the file if only this user can access it.
 fn read(path: &Path) -> Result<String, KeyFileError> {
-    // Looked at before it is opened, because opening a pipe would wait for its other end.
+    // Checked before opening, because opening a pipe would block.
     let entry = fs::symlink_metadata(path)?;
     if !entry.is_file() {
         return Err(KeyFileError::Exposed("is no plain file but a link or something else"));
@@ -115,7 +116,7 @@ fn read(path: &Path) -> Result<String, KeyFileError> {
     Ok(text)
 }
 
-/// Checks that the opened file is the one that was looked at, this user's, and readable by nobody else.
+/// Checks that the opened file is the inspected one, belongs to this user and is unreadable for others.
 #[cfg(unix)]
 fn check_private(entry: &fs::Metadata, opened: &fs::Metadata) -> Result<(), &'static str> {
     use std::os::unix::fs::MetadataExt;
@@ -137,7 +138,7 @@ fn check_private(_entry: &fs::Metadata, _opened: &fs::Metadata) -> Result<(), &'
     Ok(())
 }
 
-/// Writes a fresh key beside `path` and links it there, so that nobody ever reads half a key and the first one wins.
+/// Writes a new key to a draft and links it to `path`: readers never see a partial key, and the first writer wins.
 fn make(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;

@@ -1,14 +1,14 @@
-//! Language of the nodes of a fleet: greetings, node messages, interest and views.
+//! Protocol between the nodes of a fleet: greetings, node messages, interest and views.
 //!
 //! ```text
-//!  node A ── greeting: who I am, whom I see ──────────────────► node B      once, before the link
-//!         ◄── greeting ────────────────────────────────────────
-//!         ── node link: state, interest, presence, relays … ─►              a link session, as between proxy and app server
-//!         ◄── answers, responses ──────────────────────────────
+//!  node A ── greeting: identity, visible members ────► node B      once, before the link
+//!         ◄── greeting ───────────────────────────────
+//!         ── node link: state, interest, relays … ───►             a link session, as between proxy and app server
+//!         ◄── answers, responses ─────────────────────
 //! ```
 //!
-//! Each node dials each other one, so two node links join a pair: each carries what its dialler begins, and the answers
-//! to it. A node sends a message only to those that may have members of what it is for; [`PeerInterest`] knows.
+//! Each node dials every other one, so two node links connect a pair. Each link carries its dialler's requests and the
+//! replies to them. Messages are sent only to nodes that may have recipients, according to [`PeerInterest`].
 
 mod beat;
 mod client_home;

@@ -1,16 +1,16 @@
-//! Patterns of hosts, as operators name those that a node or an app server answers for.
+//! Host patterns with which operators configure the hosts of a node or app server.
 
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// Host, or `*.` and a domain for all hosts below it.
+/// Host, or `*.` and a domain, which matches all hosts below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPattern(String);
 
 impl FromStr for HostPattern {
     type Err = &'static str;
 
-    /// Parses a host without a port; the error ends a sentence that begins with the text.
+    /// Parses a host without a port. The error text continues a sentence that begins with the input.
     fn from_str(text: &str) -> Result<Self, &'static str> {
         let name = text.strip_prefix("*.").unwrap_or(text);
         let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
@@ -23,7 +23,7 @@ impl FromStr for HostPattern {
 }
 
 impl HostPattern {
-    /// Whether the pattern names the host of a `host` or `host:port`. Case does not count.
+    /// Whether the pattern matches a `host` or `host:port`. Case-insensitive.
     #[must_use]
     pub fn names(&self, authority: &str) -> bool {
         let host = host_of(authority);
@@ -34,7 +34,7 @@ impl HostPattern {
     }
 }
 
-/// Returns the host of a `host:port`, without brackets and without the dot of the root.
+/// Host of a `host:port`, without brackets and trailing dot.
 #[must_use]
 pub fn host_of(authority: &str) -> &str {
     let host = match authority.rsplit_once(':') {

@@ -1,4 +1,4 @@
-//! The hub protocol between a SignalR client and a hub, in JSON or in MessagePack.
+//! Hub protocol between a SignalR client and a hub, in JSON or MessagePack.
 //!
 //! ```text
 //!  bytes ──framing::next_frame──► frame ──scan──► kind, invocation id        (all that a proxy reads)

@@ -1,21 +1,21 @@
-//! Connection ids and other random names: 128 random bits in base64url, which say nothing about place.
+//! Connection ids and other random names: 128 random bits in base64url, which reveal no location.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Characters of a fresh id: 16 bytes in base64url without padding.
+/// Length of an id: 16 bytes in base64url without padding.
 pub const ID_CHARS: usize = 22;
 
-/// Shortens a connection id for people to read: in negotiate version 0 the whole of it is a secret.
+/// Shortens a connection id for display: in negotiate version 0 the full id is a secret.
 #[must_use]
 pub fn short(connection_id: &str) -> &str {
     connection_id.get(..ID_CHARS).unwrap_or(connection_id)
 }
 
-/// Returns a fresh id of 128 random bits, 22 URL-safe characters.
+/// Returns a new id of 128 random bits, 22 URL-safe characters.
 ///
 /// # Panics
-/// When the operating system has no randomness to give, because then no id or key can be trusted.
+/// If the operating system provides no randomness, because no id or key would be secure.
 #[must_use]
 pub fn random_id() -> String {
     URL_SAFE_NO_PAD.encode(random_bytes::<16>())
@@ -24,7 +24,7 @@ pub fn random_id() -> String {
 /// Returns `N` random bytes from the operating system.
 ///
 /// # Panics
-/// When the operating system has no randomness to give, because then no id or key can be trusted.
+/// If the operating system provides no randomness, because no id or key would be secure.
 #[must_use]
 #[expect(clippy::expect_used, reason = "without randomness nothing may go on, and no socket can cause it")]
 pub fn random_bytes<const N: usize>() -> [u8; N] {
@@ -33,10 +33,10 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// The first 128 bits of a connection id, by which tables find it; `None` for what no node ever handed out.
+/// The first 128 bits of a connection id, used as a table key. `None` for ids that no node issued.
 ///
-/// Fresh ids are these bits and nothing more; a connection token, which is the id in negotiate version 0,
-/// starts with its random nonce. So both are spread evenly, and both must still be compared whole when found.
+/// New ids consist of exactly these bits. A connection token, which is the id in negotiate version 0, starts with a
+/// random nonce. So keys are evenly distributed, but the whole id must still be compared.
 #[must_use]
 pub fn routing_key(connection_id: &str) -> Option<u128> {
     let mut bits: u128 = 0;
@@ -49,7 +49,7 @@ pub fn routing_key(connection_id: &str) -> Option<u128> {
             b'_' => 63,
             _ => return None,
         };
-        // 22 characters hold 132 bits: the first 4 wrap around onto those that are 0 in a fresh id.
+        // 22 characters hold 132 bits: the first 4 wrap around onto bits that are 0 in a new id.
         bits = bits.rotate_left(6) ^ u128::from(six);
     }
     Some(bits)

@@ -1,15 +1,15 @@
-//! JSON values that only pass through: read, but written again as they came.
+//! JSON values that pass through unchanged.
 //!
-//! A number that goes through a float loses digits (`79228162514264337593543950335`) or its form (`1e5`). A
-//! [`JsonText`] keeps its text beside the value, and writes that where JSON is written. Other formats get
-//! the value: integers of 64 bits are exact there, and other numbers become the nearest float.
+//! Converting a number to a float loses digits (`79228162514264337593543950335`) or its notation (`1e5`). A
+//! [`JsonText`] keeps the original text beside the value and writes it to JSON. Other formats get the value, in which
+//! 64-bit integers are exact and other numbers become the nearest float.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-/// JSON value with its text.
+/// JSON value with its original text.
 #[derive(Debug, Clone)]
 pub struct JsonText {
     text: Box<RawValue>,
@@ -17,25 +17,25 @@ pub struct JsonText {
 }
 
 impl JsonText {
-    /// The value, with numbers rounded.
+    /// The value, with rounded numbers.
     #[must_use]
     pub fn value(&self) -> &Value {
         &self.value
     }
 
-    /// Takes the value, with numbers rounded.
+    /// Returns the value, with rounded numbers.
     #[must_use]
     pub fn into_value(self) -> Value {
         self.value
     }
 
-    /// The text as it came.
+    /// The original JSON text.
     #[must_use]
     pub fn get(&self) -> &str {
         self.text.get()
     }
 
-    /// Items of a list; `None` of any other value.
+    /// Items of a list; `None` for other values.
     #[must_use]
     pub fn items(&self) -> Option<Vec<Self>> {
         if self.value.is_array() { serde_json::from_str(self.get()).ok() } else { None }

@@ -1,7 +1,7 @@
-//! Access keys: what a fleet shares, and the subkeys made of it.
+//! Access keys, shared by a fleet, and the subkeys derived from them.
 //!
-//! Each purpose has its own subkey (HKDF-SHA-256 of the key, the purpose as info), so that a value sealed
-//! for one is garbage to another. The raw key signs only JWTs, which people make with other tools.
+//! Each purpose has its own subkey (HKDF-SHA-256 of the key, with the purpose as info), so a value sealed for one
+//! purpose can't be opened for another. The raw key signs only JWTs, which are also created with other tools.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,33 +16,33 @@ use sha2::Sha256;
 use crate::id::random_bytes;
 use crate::limits::{ACCESS_KEY_MIN_BYTES, MARK_MAX_CHARS, TOKEN_MAX_CHARS};
 
-/// Environment variable with the access keys, separated by commas.
+/// Environment variable with comma-separated access keys.
 pub const ACCESS_KEY_VARIABLE: &str = "TRUNKLINE_ACCESS_KEY";
 
-/// Environment variable with the names of files that hold one access key each, as supervisors hand secrets over.
+/// Environment variable with names of files containing one access key each, as supervisors pass secrets.
 pub const ACCESS_KEY_FILE_VARIABLE: &str = "TRUNKLINE_ACCESS_KEY_FILE";
 
 const NONCE_BYTES: usize = 24;
 
-/// Character U+FEFF, by which Windows marks a file as Unicode.
+/// Byte order mark U+FEFF, with which Windows marks Unicode files.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// Keys with fewer bits, by their own characters, look typed. 16 random bytes in hexadecimal digits have some 115.
+/// Keys with less estimated entropy look typed. 16 random bytes in hexadecimal have about 115 bits.
 const TYPED_BELOW_BITS: f64 = 80.0;
 
-/// Error of a text that is no access key.
+/// Error in an access key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AccessKeyError {
-    /// The key could be guessed.
+    /// The key is short enough to be guessed.
     #[error(
         "access key has {length} bytes, at least {ACCESS_KEY_MIN_BYTES} are needed: `trunkline token key` makes one"
     )]
     TooShort {
-        /// Bytes of the key that was given.
+        /// Length of the given key in bytes.
         length: usize,
     },
-    /// The text is more than a key: its file may have a comment, or several lines.
+    /// The text contains more than a key, such as a comment or several lines.
     #[error(
         "access key has a line break, a comment or an invisible character inside: give one key in a file, without comments"
     )]
@@ -52,17 +52,17 @@ pub enum AccessKeyError {
     None,
 }
 
-/// Error of a sealed text that could not be opened. Peers are told no more than this.
+/// Error opening a sealed text. Peers receive no further details.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("sealed by another key, for another purpose, or damaged")]
 pub struct OpenError;
 
-/// Purpose of a sealed value. Values of one purpose can't be opened as another.
+/// Purpose of a sealed value. Values can't be opened for another purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Connection tokens of clients.
     ConnectionToken,
-    /// Marks of requests that one node forwards to another.
+    /// Marks of requests forwarded between nodes.
     ForwardMark,
 }
 
@@ -84,22 +84,22 @@ impl Purpose {
     }
 }
 
-/// Far end of a channel: a holder of the key proves itself as one kind, and can't be taken for another. So what is said
-/// to one kind can't be led to another: a client's request that is carried on never reaches an admin port.
+/// Kind of a channel's peer. A key holder authenticates as one kind, so traffic for one kind can't be redirected to
+/// another: a forwarded client request never reaches an admin port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FarEnd {
-    /// An app server, which a proxy dials.
+    /// App server dialled by a proxy.
     AppServer,
-    /// The admin port of a node, which another one dials: node links, questions, orders.
+    /// Admin port of a node, dialled by another node for node links, queries and commands.
     NodeAdmin,
-    /// The port of a node for clients, to which another one carries requests of clients.
+    /// Client port of a node, to which another node forwards client requests.
     NodeClients,
-    /// A node at which an app server dials in, with the key of the fleet or of its app.
+    /// Node at which an app server dials in, with the key of the fleet or of its app.
     DialIn,
 }
 
 impl FarEnd {
-    /// Name of the kind, as both ends bind it into their handshake.
+    /// Name of the kind, which both ends bind into the handshake.
     #[must_use]
     pub fn name(self) -> &'static [u8] {
         match self {
@@ -111,15 +111,15 @@ impl FarEnd {
     }
 }
 
-/// One access key: a secret text of at least 16 bytes, used as it is (not base64-decoded), as Azure does.
+/// Access key: a secret text of at least 16 bytes, used literally (not base64-decoded), as in Azure.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessKey(Box<str>);
 
 impl AccessKey {
-    /// Takes the text as a key; white space around it and a byte order mark before it are dropped.
+    /// Parses a key. Surrounding white space and a leading byte order mark are removed.
     ///
     /// # Errors
-    /// When it is shorter than 16 bytes, or holds more than a key.
+    /// If it is shorter than 16 bytes or contains more than a key.
     pub fn new(text: &str) -> Result<Self, AccessKeyError> {
         let text = without_mark(text).trim();
         if !is_one_key(text) {
@@ -131,20 +131,19 @@ impl AccessKey {
         Ok(Self(text.into()))
     }
 
-    /// Makes a key of 32 random bytes, 43 URL-safe characters.
+    /// Generates a key of 32 random bytes, 43 URL-safe characters.
     #[must_use]
     pub fn random() -> Self {
         Self(URL_SAFE_NO_PAD.encode(random_bytes::<32>()).into())
     }
 
-    /// Whether somebody seems to have typed it, rather than a generator: it is short for its letters, or made of words.
-    /// A guess, for warnings alone.
+    /// Whether the key looks typed rather than generated: low entropy, or made of words. A heuristic for warnings only.
     #[must_use]
     pub fn looks_typed(&self) -> bool {
         entropy_bits(&self.0) < TYPED_BELOW_BITS || is_wordy(&self.0)
     }
 
-    /// The secret itself, to store it or to sign JWTs with it.
+    /// The secret itself, for storing it or signing JWTs.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -157,54 +156,54 @@ impl fmt::Debug for AccessKey {
     }
 }
 
-/// Drops the byte order mark that editors and shells of Windows write before a text.
+/// Removes the byte order mark that Windows editors and shells write.
 #[must_use]
 pub fn without_mark(text: &str) -> &str {
     text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
 }
 
-/// Whether a text is one key. A typed one may have blanks, but no other white space, and no comment.
+/// Whether a text is a single key. Typed keys may contain spaces, but no other white space or comments.
 fn is_one_key(text: &str) -> bool {
     let is_foreign = |c: char| c == BYTE_ORDER_MARK || c.is_control() || (c.is_whitespace() && c != ' ');
     !text.contains(is_foreign) && !text.starts_with("# ") && !text.contains(" #")
 }
 
-/// The keys of a fleet: the first seals, all open. Two of them make a rotation without a gap. Clones are one: keys that
-/// are [replaced](Self::replace) are so wherever they are used.
+/// Access keys of a fleet: the first one seals, all of them open. Two keys allow a rotation without interruption.
+/// Clones share their keys, so [replacing](Self::replace) affects all of them.
 #[derive(Clone)]
 pub struct AccessKeys(Arc<RwLock<Arc<KeyRing>>>);
 
-/// Keys at one time, with the subkeys made of them.
+/// Keys at one time, with their derived subkeys.
 struct KeyRing {
     keys: Vec<AccessKey>,
     ciphers: Vec<[XChaCha20Poly1305; Purpose::ALL.len()]>,
 }
 
 impl AccessKeys {
-    /// Makes the subkeys of each key.
+    /// Derives the subkeys of each key.
     ///
     /// # Errors
-    /// When there is no key.
+    /// If the list is empty.
     pub fn new(keys: Vec<AccessKey>) -> Result<Self, AccessKeyError> {
         Ok(Self(Arc::new(RwLock::new(Arc::new(KeyRing::new(keys)?)))))
     }
 
-    /// Puts other keys in the place of these, here and in all clones. Channels that are open stay so.
+    /// Replaces the keys here and in all clones. Open channels are unaffected.
     ///
     /// # Errors
-    /// When there is no key; then the old ones stay.
+    /// If the list is empty; the old keys then stay.
     pub fn replace(&self, keys: Vec<AccessKey>) -> Result<(), AccessKeyError> {
         let ring = Arc::new(KeyRing::new(keys)?);
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = ring;
         Ok(())
     }
 
-    /// The keys in their order, to verify JWTs with.
+    /// The keys in order, for verifying JWTs.
     pub fn iter(&self) -> impl Iterator<Item = AccessKey> + use<> {
         self.ring().keys.clone().into_iter()
     }
 
-    /// Secrets of the handshake of a channel to this kind of far end, in the order of the keys.
+    /// Handshake secrets for channels to this kind of peer, in the order of the keys.
     pub fn channel_secrets(&self, far_end: FarEnd) -> impl Iterator<Item = [u8; 32]> + use<> {
         self.iter().map(move |key| subkey(&key, far_end.name()))
     }
@@ -213,7 +212,7 @@ impl AccessKeys {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Seals `plain` with the first key: URL-safe text that starts with its random nonce.
+    /// Seals `plain` with the first key. Returns URL-safe text that starts with a random nonce.
     #[must_use]
     #[expect(
         clippy::expect_used,
@@ -228,10 +227,10 @@ impl AccessKeys {
         URL_SAFE_NO_PAD.encode([nonce.as_slice(), &sealed].concat())
     }
 
-    /// Opens what [`seal`](Self::seal) made with any of the keys.
+    /// Opens the output of [`seal`](Self::seal) with any of the keys.
     ///
     /// # Errors
-    /// When no key opens it, or it is longer than any token of ours.
+    /// If no key opens it, or it exceeds the maximum size of a token.
     pub fn open(&self, purpose: Purpose, sealed: &str) -> Result<Vec<u8>, OpenError> {
         if sealed.len() > purpose.max_chars() {
             return Err(OpenError);
@@ -263,7 +262,7 @@ impl fmt::Debug for AccessKeys {
     }
 }
 
-/// Bits that a text has by the frequencies of its own characters: an upper bound of what it takes to guess it.
+/// Estimated entropy from the text's character frequencies, an upper bound of the effort to guess it.
 fn entropy_bits(text: &str) -> f64 {
     let mut counts = [0u32; 256];
     text.bytes().for_each(|byte| {
@@ -275,7 +274,7 @@ fn entropy_bits(text: &str) -> f64 {
     counts.iter().filter(|&&count| count > 0).map(|&count| f64::from(count) * (total / f64::from(count)).log2()).sum()
 }
 
-/// Whether letters and digits keep to themselves as in words and years; in random text they alternate.
+/// Whether letters and digits form runs as in words and years; in random text they alternate.
 fn is_wordy(text: &str) -> bool {
     let class = |byte: u8| (byte.is_ascii_lowercase(), byte.is_ascii_uppercase(), byte.is_ascii_digit());
     let classes: Vec<_> = text.bytes().filter(u8::is_ascii_alphanumeric).map(class).collect();

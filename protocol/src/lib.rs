@@ -1,38 +1,38 @@
 #![forbid(unsafe_code)]
-//! The protocols of a SignalR proxy tier, as plain values and pure steps.
+//! The protocols of a SignalR proxy tier, as plain values and pure state machines.
 //!
 //! ```text
 //!  client ── hub protocol (`hub`) ──► proxy ── service protocol (`service`) ──► app server
 //!                                     proxy ── node messages (`fleet`) ──────► proxy
 //! ```
 //!
-//! Nothing here opens a socket, reads a clock or starts a task: bytes and the time come in, bytes and
-//! events go out. The one exception is [`development_key`], which both ends need and which reads a file.
+//! No module opens a socket, reads a clock or starts a task: bytes and time are inputs, bytes and events are outputs.
+//! The only exception is [`development_key`], which both ends need and which reads a file.
 //!
 //! Modules, lowest first; a module never imports a higher one:
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`limits`] | every bound, with its reason |
-//! | [`unix_time`] | moments as seconds or milliseconds since 1970 |
+//! | [`limits`] | all limits, with reasons |
+//! | [`unix_time`] | timestamps in seconds or milliseconds since 1970 |
 //! | [`cause`] | causes of ended and refused client connections |
 //! | [`wire`] | names on the wire: paths, headers, claims, close codes |
 //! | [`id`] | connection ids and other random names |
-//! | [`host_pattern`] | hosts that an end answers for, as operators name them |
+//! | [`host_pattern`] | host patterns of operators |
 //! | [`json_text`] | JSON values that pass through without loss |
-//! | [`trace_context`] | W3C trace context: the place of a request or message in a trace |
-//! | [`key`] | access keys and the subkeys made of them |
-//! | [`development_key`] | the key of this machine, for use without any configuration |
+//! | [`trace_context`] | W3C trace context of a request or message |
+//! | [`key`] | access keys and the subkeys derived from them |
+//! | [`development_key`] | the key of this machine, for use without configuration |
 //! | [`token`] | contents of sealed tokens: connection tokens, credentials of links, forward marks |
-//! | [`audience`] | audiences of tokens that name a part of the service |
-//! | [`access_token`] | access tokens of the fleet's users: one writer, and a reader |
-//! | `message_pack` | bounded reading and shortest writing of MessagePack values |
-//! | [`hub`] | hub messages, their JSON and MessagePack forms, framing, handshake, the structural scan |
+//! | [`audience`] | token audiences that name a part of the service |
+//! | [`access_token`] | signing and verifying access tokens of the fleet's users |
+//! | `message_pack` | bounded reading and compact writing of MessagePack values |
+//! | [`hub`] | hub messages, their JSON and MessagePack encodings, framing, handshake, structural scan |
 //! | [`manifest`] | an app server's hubs and their settings |
-//! | [`negotiate`] | the bodies of a negotiate request and answer, versions 0 and 1 |
+//! | [`negotiate`] | bodies of negotiate requests and responses, versions 0 and 1 |
 //! | [`dial_in`] | connection strings and tokens of app servers that dial a service |
 //! | [`service`] | service messages and their codec, frames of a link, link sessions |
-//! | [`fleet`] | what nodes tell each other: greetings, node messages, interest, views |
+//! | [`fleet`] | messages between nodes: greetings, node messages, interest, views |
 
 pub mod access_token;
 pub mod audience;

@@ -1,8 +1,8 @@
 //! Manifest of an app server: its hubs and their settings.
 //!
-//! The proxy asks `GET /.trunkline/manifest`, then opens links at `GET /.trunkline/link?hub=NAME`; both
-//! inside a channel, in which each end has proved the fleet's key to the other. Everything that a
-//! session needs travels in headers of the upgrade, because Azure's SDK stumbles over unknown frame parts.
+//! The proxy requests `GET /.trunkline/manifest`, then opens links at `GET /.trunkline/link?hub=NAME`, both inside a
+//! channel that authenticates each end with the fleet's key. Session data travels in headers of the upgrade, because
+//! Azure's SDK can't handle unknown frame fields.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,10 +28,10 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// All of them, in the order in which the official server offers them.
+    /// All transports in the official server's order.
     pub const ALL: [Self; 3] = [Self::WebSockets, Self::ServerSentEvents, Self::LongPolling];
 
-    /// Its name, as negotiate spells it.
+    /// Name in negotiate responses.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -41,7 +41,7 @@ impl Transport {
         }
     }
 
-    /// The transport of this name.
+    /// Looks up a transport by name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|transport| transport.name() == name)
@@ -52,125 +52,124 @@ impl Transport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// Random id of this process: a restarted app server is another instance.
+    /// Random id of this process. A restarted app server is a new instance.
     pub instance: String,
-    /// Name for people: logs, metrics, the observer page.
+    /// Display name in logs, metrics and the observer page.
     pub name: String,
     /// Version of the SDK.
     pub version: String,
-    /// The hubs and raw endpoints, each with its own pool of links.
+    /// Hubs and raw endpoints, each with its own pool of links.
     pub hubs: Vec<HubManifest>,
 }
 
-/// Hub or raw endpoint: its path and its settings. A proxy's own flags are upper bounds to them.
+/// Hub or raw endpoint: its path and settings. The proxy's flags are upper bounds of the settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HubManifest {
-    /// Name of the hub in links, logs and metrics.
+    /// Hub name in links, logs and metrics.
     pub name: String,
-    /// Path at which clients find it, matched without regard to case; begins with `/`.
+    /// Path for clients, matched case-insensitively; begins with `/`.
     pub path: String,
-    /// Protocol of its clients; a hub where it is not said.
+    /// Protocol of its clients; a hub by default.
     #[serde(default)]
     pub kind: EndpointKind,
-    /// Names of the hub protocols it speaks; none for a raw endpoint.
+    /// Names of the supported hub protocols; empty for a raw endpoint.
     pub protocols: Vec<String>,
-    /// Transports it allows, in the order in which clients shall try them.
+    /// Allowed transports in order of preference.
     pub transports: Vec<Transport>,
-    /// WebSocket sub-protocols (`Sec-WebSocket-Protocol`) that it has: the first one that a client asks for is chosen.
+    /// Supported WebSocket sub-protocols (`Sec-WebSocket-Protocol`). The client's first match is chosen.
     #[serde(default)]
     pub sub_protocols: Vec<String>,
-    /// Largest message of a client, framing included, in bytes; of a raw endpoint the largest WebSocket message.
+    /// Maximum size of a client message including framing, in bytes; for a raw endpoint, of a WebSocket message.
     pub message_max_bytes: usize,
-    /// The proxy pings a client when it has sent it nothing for this long.
+    /// The proxy pings a client after sending nothing for this long.
     pub keep_alive_interval_ms: u64,
-    /// A client that has pinged once is closed when it is silent for this long.
+    /// A client that has pinged once is closed after being silent for this long.
     pub client_timeout_ms: u64,
-    /// How long a client may take for its hub handshake.
+    /// Time limit for a client's hub handshake.
     pub handshake_timeout_ms: u64,
-    /// Whether clients are told the details of errors.
+    /// Whether clients receive error details.
     pub detailed_errors: bool,
-    /// Whether a client must show a valid token.
+    /// Whether clients need a valid token.
     pub authentication: Authentication,
-    /// Treatment of a client that reads too slowly.
+    /// Handling of clients that read too slowly.
     #[serde(default)]
     pub slow_clients: SlowClients,
-    /// Whether a client is closed, to connect again, when the token ends with which it came.
+    /// Whether a client is closed, to reconnect, when its token expires.
     #[serde(default)]
     pub close_on_token_expiry: bool,
-    /// Whether a client may show a newer token for its open connection.
+    /// Whether a client may present a newer token for its open connection.
     #[serde(default)]
     pub refreshes_authentication: bool,
-    /// Whether the app is asked about each client that negotiates, or connects without.
+    /// Whether the app decides about each client that negotiates, or connects without negotiating.
     #[serde(default)]
     pub asks_app: bool,
-    /// Bytes that are kept for each client that may come back to its connection after its socket has ended, until it
-    /// has acknowledged them; `None` where no client may.
+    /// Bytes kept per client for stateful reconnect until it acknowledges them; `None` if the hub does not support it.
     #[serde(default)]
     pub stateful_reconnect_buffer_bytes: Option<usize>,
-    /// Whether clients of a raw endpoint go on at another app server when theirs stops; those of a hub always do.
+    /// Whether clients of a raw endpoint continue at another app server when theirs stops. Hub clients always do.
     #[serde(default)]
     pub is_movable: bool,
-    /// Whether the app server gives a client that begins anew what its lost connection had: it answers queries for such
-    /// connections, and is told of the groups that others have them join.
+    /// Whether the app server restores the state of lost connections for new ones: it answers queries for such
+    /// connections, and is notified of groups that others add them to.
     #[serde(default)]
     pub restores_clients: bool,
-    /// Changes of which proxies tell the app server.
+    /// Presence changes that proxies report to the app server.
     #[serde(default)]
     pub presence: PresenceScope,
-    /// Exclusive tasks that the app server stands for; `None` where it has none.
+    /// Exclusive tasks that the app server is a candidate for; `None` if it has none.
     #[serde(default)]
     pub exclusive_tasks: Option<ExclusiveTasks>,
 }
 
-/// Tasks of which one app server runs each: those that stand for one choose by their age, so it stays where it is.
+/// Tasks that run on only one app server each. The oldest candidate is chosen, so tasks rarely move.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExclusiveTasks {
-    /// Milliseconds since 1970 at which the app server began, by its own clock.
+    /// Start time of the app server in milliseconds since 1970, by its own clock.
     pub since_ms: i64,
     /// Names of the tasks.
     pub names: Vec<String>,
 }
 
-/// Changes of which an app server wants to be told.
+/// Presence changes reported to an app server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PresenceScope {
-    /// Users who come and go.
+    /// Users who connect and disconnect.
     pub users: bool,
-    /// Connections that join groups and leave them.
+    /// Connections that join and leave groups.
     pub groups: bool,
 }
 
 impl PresenceScope {
-    /// Whether anything is wanted.
+    /// Whether any changes are reported.
     #[must_use]
     pub fn is_any(self) -> bool {
         self.users || self.groups
     }
 }
 
-/// Treatment of a client whose outbox is full.
+/// Handling of a client with a full outbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SlowClients {
     /// The client connection is closed.
     #[default]
     Close,
-    /// Sends to many (all, groups, users) are dropped, whole and oldest first, until there is room. Results and sends
-    /// to single connections never are: a client is still closed when there is no room for those.
+    /// Sends to many clients (all, groups, users) are dropped whole, oldest first, until there is room. Results and
+    /// sends to single connections are never dropped: if they don't fit, the client is closed.
     Drop,
 }
 
-/// Protocol that clients of an endpoint speak.
+/// Protocol of an endpoint's clients.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum EndpointKind {
     /// A hub protocol, after its handshake.
     #[default]
     Hub,
-    /// No protocol: texts and bytes both ways, open at once.
+    /// No hub protocol: text and binary messages, open immediately.
     Raw,
 }
 
@@ -178,15 +177,15 @@ pub enum EndpointKind {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Authentication {
-    /// A token is checked where there is one.
+    /// Tokens are checked if present.
     #[default]
     Optional,
-    /// 401 without a valid token.
+    /// Requests without a valid token get 401.
     Required,
 }
 
 impl HubManifest {
-    /// A hub with the official server's defaults.
+    /// Creates a hub with the official server's defaults.
     #[must_use]
     pub fn new(name: &str, path: &str) -> Self {
         Self {
@@ -214,7 +213,7 @@ impl HubManifest {
         }
     }
 
-    /// A raw endpoint: no hub protocol, and nothing else that is not for it.
+    /// Creates a raw endpoint, without hub protocols and other hub features.
     #[must_use]
     pub fn raw(name: &str, path: &str) -> Self {
         Self {
@@ -225,7 +224,7 @@ impl HubManifest {
         }
     }
 
-    /// Whether the hub speaks this protocol.
+    /// Whether the hub supports this protocol.
     #[must_use]
     pub fn speaks(&self, protocol: HubProtocol) -> bool {
         self.protocols.iter().any(|name| name.eq_ignore_ascii_case(protocol.name()))

@@ -1,7 +1,7 @@
-//! Reading MessagePack out of `Bytes` without copying, with bounds; both protocols stand on it.
+//! Reading MessagePack from `Bytes` without copying and with limits, for both protocols.
 //!
-//! [`Reader`] walks over one slice of memory that a peer filled: a claimed length is checked against the bytes
-//! left before anything is made of it, and nesting is bounded, so garbage costs no more than its own length.
+//! [`Reader`] walks over memory filled by a peer: announced lengths are checked against the remaining bytes before
+//! allocating, and nesting is bounded, so the cost of invalid input is bounded by its length.
 //! [`Writer`] appends each value in its shortest form, as the official implementations do.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -10,25 +10,25 @@ use rmp::Marker;
 
 use crate::limits::NESTING_MAX;
 
-/// Number of the extension type for timestamps.
+/// Extension type of timestamps.
 const TIMESTAMP: i8 = -1;
 
-/// Error of bytes that are not the expected value.
+/// Error reading an unexpected value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ReadError {
-    /// The value is longer than the bytes.
+    /// The value exceeds the remaining bytes.
     #[error("the bytes end too early")]
     End,
-    /// Another kind of value stands here.
+    /// The value has another type.
     #[error("{wanted} was expected, not {found}")]
     Kind { wanted: &'static str, found: &'static str },
-    /// A list or map claims more items than bytes are left.
+    /// A list or map announces more items than there are bytes left.
     #[error("{claimed} items are claimed, but only {left} bytes are left")]
     Count { claimed: usize, left: usize },
-    /// A number does not fit 64 bits with a sign.
+    /// A number exceeds the range of `i64`.
     #[error("a number is too large")]
     Integer,
-    /// A text is not UTF-8.
+    /// A string is not UTF-8.
     #[error("a text is not UTF-8")]
     Utf8,
     /// Lists and maps are nested too deeply.
@@ -36,17 +36,17 @@ pub(crate) enum ReadError {
     Nesting,
 }
 
-/// Reads one value after the other; what it hands out shares the memory of `bytes`.
+/// Reads values in sequence. Returned values share the memory of `bytes`.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader<'a> {
     bytes: &'a Bytes,
     rest: &'a [u8],
 }
 
-/// Skips the value at the front, and returns what is behind it.
+/// Skips the first value and returns the rest.
 pub(crate) fn skip_value(bytes: &[u8]) -> Result<&[u8], ReadError> {
     static NONE: Bytes = Bytes::new();
-    // Nothing is handed out, so there is no memory to share.
+    // Skipping returns no slices, so there is no memory to share.
     let mut reader = Reader { bytes: &NONE, rest: bytes };
     reader.skip()?;
     Ok(reader.rest)
@@ -58,12 +58,12 @@ impl<'a> Reader<'a> {
         Self { bytes, rest: bytes }
     }
 
-    /// Whether all has been read.
+    /// Whether everything has been read.
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// The number of items of the list that follows; each of them needs at least one byte.
+    /// Reads the length of a list, which has at least one byte per item.
     pub(crate) fn array_len(&mut self) -> Result<usize, ReadError> {
         let claimed = match self.marker()? {
             Marker::FixArray(length) => usize::from(length),
@@ -74,7 +74,7 @@ impl<'a> Reader<'a> {
         self.check_count(claimed, claimed)
     }
 
-    /// The number of entries of the map that follows; each of them needs at least two bytes.
+    /// Reads the length of a map, which has at least two bytes per entry.
     pub(crate) fn map_len(&mut self) -> Result<usize, ReadError> {
         let claimed = match self.marker()? {
             Marker::FixMap(length) => usize::from(length),
@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
         }
         Ok(match form {
             Marker::FixExt4 => i64::from(u32::from_be_bytes(self.chunk()?)),
-            // 30 bits of nanoseconds come first.
+            // The nanoseconds come first, with 30 bits.
             Marker::FixExt8 => (u64::from_be_bytes(self.chunk()?) & ((1 << 34) - 1)).cast_signed(),
             _ => {
                 self.take(4)?;
@@ -137,18 +137,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A text that shares the memory that is read from.
+    /// Reads a string that shares the buffer's memory.
     pub(crate) fn shared_text(&mut self) -> Result<ByteString, ReadError> {
         let text = self.text_bytes()?;
         ByteString::try_from(self.bytes.slice_ref(text)).map_err(|_| ReadError::Utf8)
     }
 
-    /// A text that shares the memory that is read from, or nil.
+    /// Reads a string that shares the buffer's memory, or nil.
     pub(crate) fn optional_text(&mut self) -> Result<Option<ByteString>, ReadError> {
         if self.take_nil() { Ok(None) } else { self.shared_text().map(Some) }
     }
 
-    /// Binary that shares the memory that is read from; nil is empty.
+    /// Reads a binary that shares the buffer's memory; nil is empty.
     pub(crate) fn binary(&mut self) -> Result<Bytes, ReadError> {
         let length = match self.marker()? {
             Marker::Null => 0,
@@ -160,7 +160,7 @@ impl<'a> Reader<'a> {
         Ok(self.bytes.slice_ref(self.take(length)?))
     }
 
-    /// Whether a nil was next; if so, it is behind us now.
+    /// Skips a nil. Returns whether there was one.
     pub(crate) fn take_nil(&mut self) -> bool {
         match self.rest.split_first() {
             Some((&first, rest)) if Marker::from_u8(first) == Marker::Null => {
@@ -171,12 +171,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Passes over one value, whatever it is.
+    /// Skips a value of any type.
     pub(crate) fn skip(&mut self) -> Result<(), ReadError> {
         self.skip_nested(0)
     }
 
-    /// The bytes of one whole value, whatever it is.
+    /// Returns the bytes of a value of any type.
     pub(crate) fn value(&mut self) -> Result<Bytes, ReadError> {
         let before = self.rest;
         self.skip()?;
@@ -185,7 +185,7 @@ impl<'a> Reader<'a> {
         Ok(self.bytes.slice_ref(value))
     }
 
-    /// Recursive, but no deeper than the limit.
+    /// Recurses at most to the nesting limit.
     fn skip_nested(&mut self, depth: usize) -> Result<(), ReadError> {
         let items = match self.peek()? {
             Marker::FixArray(_) | Marker::Array16 | Marker::Array32 => self.array_len()?,
@@ -213,7 +213,7 @@ impl<'a> Reader<'a> {
             Marker::Str8 | Marker::Bin8 => self.length_8()?,
             Marker::Str16 | Marker::Bin16 => self.length_16()?,
             Marker::Str32 | Marker::Bin32 => self.length_32()?,
-            // An extension has a byte for its type between its length and its bytes.
+            // The type byte of an extension is between its length and its bytes.
             Marker::Ext8 => self.length_8()?.saturating_add(1),
             Marker::Ext16 => self.length_16()?.saturating_add(1),
             Marker::Ext32 => self.length_32()?.saturating_add(1),
@@ -274,13 +274,13 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends values, each in its shortest form. Appending to a `BytesMut` can't fail, so unlike `rmp::encode`
-/// no method has an error that everybody would have to swallow.
+/// Appends values, each in its shortest form. Unlike `rmp::encode` it returns no errors, because appending to a
+/// `BytesMut` can't fail.
 #[derive(Debug)]
 pub(crate) struct Writer<'a>(pub(crate) &'a mut BytesMut);
 
 impl Writer<'_> {
-    /// Begins a list of `items` items.
+    /// Starts a list of `items` items.
     pub(crate) fn array_len(&mut self, items: usize) {
         match u8::try_from(items) {
             Ok(items @ 0..=15) => self.marker(Marker::FixArray(items)),
@@ -288,7 +288,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Begins a map of `entries` entries.
+    /// Starts a map of `entries` entries.
     pub(crate) fn map_len(&mut self, entries: usize) {
         match u8::try_from(entries) {
             Ok(entries @ 0..=15) => self.marker(Marker::FixMap(entries)),
@@ -296,7 +296,7 @@ impl Writer<'_> {
         }
     }
 
-    /// An integer: unsigned forms from 0 on, signed ones below.
+    /// Writes an integer: unsigned forms from 0, signed ones below.
     pub(crate) fn integer(&mut self, value: i64) {
         match u64::try_from(value) {
             Ok(value) => self.unsigned(value),
@@ -319,7 +319,7 @@ impl Writer<'_> {
         }
     }
 
-    /// An integer in the five bytes of an int32.
+    /// Writes an integer as a five-byte int32.
     pub(crate) fn int32(&mut self, value: i32) {
         self.marker(Marker::I32);
         self.0.put_i32(value);

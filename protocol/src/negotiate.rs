@@ -1,29 +1,30 @@
-//! Negotiate: which version a client asks for, and the body that answers it.
+//! Negotiate: the requested version and the response body.
 //!
-//! Source: the SignalR transport protocol, *POST endpoint-base/negotiate*; texts as the official server sends them.
+//! Source: the SignalR transport protocol, *POST endpoint-base/negotiate*. Texts match the official server.
 
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::Transport;
 use crate::token::Claim;
 
-/// The highest negotiate version that is spoken here.
+/// Highest supported negotiate version.
 pub const VERSION_MAX: u32 = 1;
 
-/// The version of the answer: in 0 the connection id is also the secret of the connection.
+/// Negotiate version of a response. In version 0 the connection id is also its secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NegotiateVersion {
-    /// `connectionId` alone, used as `id` later.
+    /// Only a `connectionId`, later used as `id`.
     Zero,
     /// A public `connectionId` and a secret `connectionToken`.
     One,
 }
 
 impl NegotiateVersion {
-    /// Reads the `negotiateVersion` query parameter; a missing one is 0, a higher one than ours is ours.
+    /// Parses the `negotiateVersion` query parameter. The default is 0, and higher versions are reduced to the
+    /// supported one.
     ///
     /// # Errors
-    /// The text for [`NegotiateAnswer::error`], when it is not an integer or below zero.
+    /// The text for [`NegotiateAnswer::error`], if it is not an integer or is negative.
     pub fn from_query(value: Option<&str>) -> Result<Self, String> {
         let Some(text) = value else { return Ok(Self::Zero) };
         match text.trim().parse::<i32>() {
@@ -37,53 +38,53 @@ impl NegotiateVersion {
     }
 }
 
-/// The JSON body of a negotiate answer; its status is 200 in every case.
+/// JSON body of a negotiate response. The status is always 200.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", untagged)]
 pub enum NegotiateAnswer {
     /// Ids and transports to connect with.
     Connect(Connect),
-    /// Redirects the client, which negotiates again at another URL.
+    /// Redirects the client to negotiate at another URL.
     #[serde(rename_all = "camelCase")]
     Redirect {
         /// URL of a hub, without `/negotiate`.
         url: String,
-        /// Access token to show there.
+        /// Access token to present there.
         #[serde(skip_serializing_if = "Option::is_none")]
         access_token: Option<String>,
     },
     /// Makes the client's start fail with this text.
     Error {
-        /// Text that the client shows.
+        /// Error text shown by the client.
         error: String,
     },
 }
 
-/// Header of an app's answer about a client that negotiates: of which kind it is. An answer without it is not its
-/// handler's.
+/// Header with the kind of an app's answer about a negotiating client. Without it, the answer is not from the app's
+/// handler.
 pub const ANSWER_HEADER: &str = "x-trunkline-answer";
-/// The kind whose body is a [`Decision`].
+/// Kind of an answer that contains a [`Decision`].
 pub const DECISION: &str = "decision";
-/// The kind that the client gets as it is.
+/// Kind of an answer that is passed to the client unchanged.
 pub const REFUSAL: &str = "refusal";
 
-/// Decision of an app about a client that negotiates.
+/// Decision of an app about a negotiating client.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Decision {
-    /// The user; without one, the user of the access token.
+    /// User id; by default the user of the access token.
     pub user: Option<String>,
-    /// Claims, beside those of the token unless a user is named.
+    /// Claims, added to the token's claims unless `user` is set.
     pub claims: Vec<Claim>,
-    /// When the authorization ends, in seconds since 1970.
+    /// Expiry of the authorization, in seconds since 1970.
     pub expires_s: Option<u64>,
-    /// URL where the client negotiates instead.
+    /// URL at which the client should negotiate instead.
     pub url: Option<String>,
-    /// Access token that it shows there.
+    /// Access token to present there.
     pub access_token: Option<String>,
 }
 
-/// Ids and transports of a connection to come.
+/// Ids and transports of a future connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Connect {
@@ -106,7 +107,7 @@ struct AvailableTransport {
 }
 
 impl NegotiateAnswer {
-    /// The answer that lets a client connect. In version 0 the token takes the id's place.
+    /// Creates a response that lets a client connect. In version 0 the token replaces the id.
     #[must_use]
     pub fn connect(version: NegotiateVersion, id: String, token: String, transports: &[Transport]) -> Self {
         let available_transports = transports.iter().copied().map(AvailableTransport::from).collect();
@@ -125,7 +126,7 @@ impl NegotiateAnswer {
         })
     }
 
-    /// Names the seconds that the access token is still good for, so that the client shows a newer one in time.
+    /// Adds the access token's remaining seconds, so that the client presents a newer one in time.
     #[must_use]
     pub fn with_token_lifetime(mut self, seconds: Option<u64>) -> Self {
         if let Self::Connect(connect) = &mut self {
@@ -134,7 +135,7 @@ impl NegotiateAnswer {
         self
     }
 
-    /// Offers stateful reconnect, if that is `wanted`.
+    /// Offers stateful reconnect if `wanted`.
     #[must_use]
     pub fn with_stateful_reconnect(mut self, wanted: bool) -> Self {
         if let Self::Connect(connect) = &mut self {
@@ -143,7 +144,7 @@ impl NegotiateAnswer {
         self
     }
 
-    /// The answer that makes the client's start fail with this text.
+    /// Creates a response that makes the client's start fail with this text.
     #[must_use]
     pub fn error(text: impl Into<String>) -> Self {
         Self::Error { error: text.into() }
@@ -154,7 +155,7 @@ impl From<Transport> for AvailableTransport {
     fn from(transport: Transport) -> Self {
         let transfer_formats: &[&str] = match transport {
             Transport::WebSockets | Transport::LongPolling => &["Text", "Binary"],
-            // Event streams are text: a MessagePack client never gets as far as trying them.
+            // Event streams are text, so a MessagePack client never tries them.
             Transport::ServerSentEvents => &["Text"],
         };
         Self { transport, transfer_formats }

@@ -1,11 +1,11 @@
-//! The service protocol, which a link carries between a proxy and an app server.
+//! Service protocol of the links between proxies and app servers.
 //!
 //! ```text
 //!  WebSocket message ──FrameBuffer──► body ──decode──► ServiceMessage ──► Session numbers and acknowledges it
-//!  ServiceMessage ──encode──► Session keeps it until it is acknowledged ──► WebSocket message of one or many frames
+//!  ServiceMessage ──encode──► Session keeps it until it is acknowledged ──► WebSocket message of one or more frames
 //! ```
 //!
-//! Source: the public Azure SignalR service protocol, version 1, as its open-source SDK speaks it.
+//! Source: the public Azure SignalR service protocol, version 1, as implemented by its open-source SDK.
 
 mod claim_list;
 mod client_filter;
@@ -37,5 +37,5 @@ pub use session::{
     parse_received,
 };
 
-/// Version of the service protocol, which both ends name in their handshake; there is no other.
+/// Version of the service protocol in handshakes. There is only one.
 pub const SERVICE_PROTOCOL_VERSION: i64 = 1;

@@ -1,7 +1,7 @@
-//! Contents of sealed tokens. Sealing them is [`key`](crate::key)'s work.
+//! Contents of sealed tokens. [`key`](crate::key) seals them.
 //!
-//! A token leaves no state behind where it was made: whoever holds the fleet's key can read it.
-//! The current time comes in as seconds since 1970.
+//! Tokens leave no state where they were created: any holder of the fleet's key can read them. The current time is an
+//! input, in seconds since 1970.
 
 use std::net::SocketAddr;
 
@@ -12,154 +12,154 @@ use crate::key::{AccessKeys, Purpose};
 use crate::limits::{CARRIED_CONNECTION_MAX_AGE_S, CLOCK_SKEW_S, CONNECT_TIMEOUT_S, TOKEN_CLAIMS_MAX_BYTES};
 use crate::wire::TRACE_CLAIM;
 
-/// A claim of a user: its name and its value. Names may repeat.
+/// Name and value of a user's claim. Names may repeat.
 pub type Claim = (String, String);
 
-/// Reason why a token is refused.
+/// Reason for rejecting a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// Not sealed by this fleet, or damaged.
+    /// Not sealed by this fleet, or corrupted.
     #[error("the token was not made by this fleet")]
     Forged,
-    /// Its lifetime has passed.
+    /// The token has expired.
     #[error("the token has expired")]
     Expired,
 }
 
-/// User of a request, as the claims of a verified token name it, or as the app decided.
+/// User of a request, from the claims of a verified token or from the app's decision.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct User {
-    /// The user id; `None` for an anonymous one.
+    /// User id; `None` for an anonymous user.
     pub id: Option<String>,
-    /// All claims of the token; names may repeat.
+    /// All claims of the token. Names may repeat.
     pub claims: Vec<Claim>,
     /// Expiry of the token, in seconds since 1970.
     pub expires_s: Option<u64>,
 }
 
-/// Binding of a connection to its user: what each later request shows beside the connection token.
+/// Binding of a connection to its user: what later requests present in addition to the connection token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum UserBinding {
-    /// Nothing else: there is no user, or the app named one by means that only it can read.
+    /// Nothing: there is no user, or the app identified the user by other means.
     #[default]
     ConnectionToken,
-    /// A valid access token of the same user, because an access token named the user at negotiate.
+    /// A valid access token of the user, because negotiate was authenticated by an access token.
     AccessToken,
 }
 
-/// Proof of a client that it had a connection which was lost, taken from that connection's token.
+/// Proof that a client owned a lost connection, taken from that connection's token.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreClaim {
     /// Id of the lost connection.
     pub connection_id: String,
-    /// The user of the lost connection, where the client shows none: it is given back with the rest.
+    /// User of the lost connection, restored if the client presents no user itself.
     pub user: Option<User>,
 }
 
 /// Connection token: the user that may connect, and the node that owns the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionToken {
-    /// The connection id, as the client, the proxy and the hub know it; `None` in negotiate version 0,
-    /// where the sealed token itself is the connection id.
+    /// Connection id, as known to client, proxy and hub; `None` in negotiate version 0, where the sealed token itself
+    /// is the id.
     pub connection_id: Option<String>,
-    /// Boot id of the node that made the token and owns the connection.
+    /// Boot id of the node that issued the token and owns the connection.
     pub boot: String,
-    /// The URL at which other nodes reach that one; empty where they can't.
+    /// URL at which other nodes reach the owner; empty if they can't.
     pub address: String,
-    /// The hub's path in lower case.
+    /// Path of the hub in lower case.
     pub hub: String,
-    /// The user, where negotiate was authenticated.
+    /// User id, if negotiate was authenticated.
     pub user: Option<String>,
-    /// Claims decided at negotiate, 2 KiB at most, without those that each later request shows again.
+    /// Claims decided at negotiate, at most 2 KiB, without claims that later requests present again.
     pub claims: Vec<Claim>,
-    /// When the access token ends that was shown at negotiate, in seconds since 1970.
+    /// Expiry of the access token presented at negotiate, in seconds since 1970.
     pub expires_s: Option<u64>,
-    /// Until when the first connect request may come, in seconds since 1970.
+    /// Deadline of the first connect request, in seconds since 1970.
     pub connect_before: u64,
-    /// Proof that requests have to show beside this token. Tokens of before had no such field.
+    /// Proof that requests must present with this token. Missing in tokens of older versions.
     #[serde(default)]
     pub binding: UserBinding,
-    /// Whether the client asked for stateful reconnect, and its hub allows that.
+    /// Whether the client requested stateful reconnect and its hub allows it.
     #[serde(default)]
     pub is_stateful: bool,
-    /// The lost connection that this one is to restore; left out for all others.
+    /// Lost connection to restore; absent otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restores: Option<Box<RestoreClaim>>,
 }
 
 impl ConnectionToken {
-    /// Seals the token. Claims beyond the limit are the caller's to refuse: see [`claims_fit`].
+    /// Seals the token. The caller rejects claims over the limit: see [`claims_fit`].
     #[must_use]
     pub fn seal(&self, keys: &AccessKeys) -> String {
         seal(self, keys, Purpose::ConnectionToken)
     }
 
-    /// Opens a token, whatever its age: `connect before` bounds only the first attach.
+    /// Opens a token of any age: `connect_before` limits only the first attach.
     ///
     /// # Errors
-    /// When it is not of this fleet.
+    /// If it was not sealed by this fleet.
     pub fn open(sealed: &str, keys: &AccessKeys) -> Result<Self, TokenError> {
         open(sealed, keys, Purpose::ConnectionToken)
     }
 
-    /// Claims of the user, without those that only nodes read.
+    /// Claims of the user, without those for nodes only.
     #[must_use]
     pub fn user_claims(&self) -> Vec<Claim> {
         self.claims.iter().filter(|(name, _)| name != TRACE_CLAIM).cloned().collect()
     }
 
-    /// When it was made, in seconds since 1970.
+    /// Creation time, in seconds since 1970.
     #[must_use]
     pub fn made_s(&self) -> u64 {
         self.connect_before.saturating_sub(CONNECT_TIMEOUT_S)
     }
 
-    /// Whether its requests are not carried to its owner any more.
+    /// Whether the token is too old for its requests to be forwarded to the owner.
     #[must_use]
     pub fn is_too_old_to_carry(&self, now_s: u64) -> bool {
         now_s > self.connect_before.saturating_add(CARRIED_CONNECTION_MAX_AGE_S)
     }
 
-    /// Whether the first connect request comes too late.
+    /// Whether the first connect request is too late.
     #[must_use]
     pub fn is_expired(&self, now_s: u64) -> bool {
         now_s > self.connect_before.saturating_add(CLOCK_SKEW_S)
     }
 }
 
-/// Whether these claims are small enough for a connection token.
+/// Whether these claims fit into a connection token.
 #[must_use]
 pub fn claims_fit(claims: &[Claim]) -> bool {
     claims.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() <= TOKEN_CLAIMS_MAX_BYTES
 }
 
-/// Mark on a request that one node forwards to the node that owns the request's connection.
+/// Mark on a request that a node forwards to the owner of its connection.
 ///
-/// It stands for the client, whose own socket the owner does not see, and is good for that one request only.
+/// It carries information about the client, because the owner does not see its socket. Valid only for this request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForwardMark {
-    /// The name of the node that forwards the request.
+    /// Name of the forwarding node.
     pub node: String,
-    /// The client's address and port, where they are known.
+    /// Client address and port, if known.
     pub client: Option<SocketAddr>,
-    /// Scheme of the client's request, as far as a load balancer told it: `http` or `https`.
+    /// Scheme of the client's request, `http` or `https`, if a load balancer reported it.
     pub scheme: Option<String>,
-    /// Until when the request may arrive, in seconds since 1970.
+    /// Latest arrival of the request, in seconds since 1970.
     pub expires: u64,
     /// Digest of the request.
     request: RequestDigest,
-    /// The user that the request has shown to that node, where the connection demands it: the owner takes its word.
+    /// User authenticated by the forwarding node, if the connection requires one. The owner trusts it.
     #[serde(default)]
     pub user: Option<User>,
 }
 
-/// A digest of a request's method, path and query.
+/// Digest of a request's method, path and query.
 type RequestDigest = [u8; 32];
 
 impl ForwardMark {
-    /// A mark for one request: `target` is its path and query as they are sent.
+    /// Creates a mark for one request. `target` is the path and query as sent.
     #[must_use]
     pub fn new(
         node: &str,
@@ -179,10 +179,10 @@ impl ForwardMark {
         seal(self, keys, Purpose::ForwardMark)
     }
 
-    /// Opens the mark of a request, and checks that it was made for this one and not long ago.
+    /// Opens the mark of a request and checks that it was made for this request recently.
     ///
     /// # Errors
-    /// When it is not of this fleet, for another request, or too old.
+    /// If it was not sealed by this fleet, is for another request, or is too old.
     pub fn open(sealed: &str, keys: &AccessKeys, method: &str, target: &str, now_s: u64) -> Result<Self, TokenError> {
         let mark: Self = open(sealed, keys, Purpose::ForwardMark)?;
         if mark.request != digest(method, target) {
@@ -195,7 +195,7 @@ impl ForwardMark {
     }
 }
 
-/// No method holds a line feed, so that no two requests have the same text.
+/// Methods contain no line feed, so the digest input is unambiguous.
 fn digest(method: &str, target: &str) -> RequestDigest {
     Sha256::new().chain_update(method).chain_update("\n").chain_update(target).finalize().into()
 }

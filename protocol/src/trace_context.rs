@@ -1,46 +1,46 @@
-//! W3C trace context of a request or message: `traceparent` as a value, and the names of the headers that carry it.
+//! W3C trace context of a request or message: the parsed `traceparent` and the header names.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::id::random_bytes;
 
-/// Name of the header with trace id, parent id and flags.
+/// Header with trace id, parent id and flags.
 pub const TRACEPARENT_HEADER: &str = "traceparent";
 
-/// Name of the header with what tracing systems add of their own. It is passed on unread.
+/// Header with vendor-specific data of tracing systems, passed on unread.
 pub const TRACESTATE_HEADER: &str = "tracestate";
 
-/// Characters of a `traceparent` of version 0; later versions may be longer.
+/// Length of a version 0 `traceparent`. Later versions may be longer.
 const LENGTH: usize = 55;
 
-/// Flag of a trace that is recorded.
+/// Flag of a recorded trace.
 const SAMPLED: u8 = 1;
 
-/// Place in a trace: what a new span is a child of.
+/// Position in a trace: the parent of a new span.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
-    /// Id of the trace, never all zeros.
+    /// Trace id, never all zeros.
     pub trace_id: [u8; 16],
-    /// Id of the span that is the parent, never all zeros.
+    /// Id of the parent span, never all zeros.
     pub span_id: [u8; 8],
-    /// Whether the sender has recorded that span.
+    /// Whether the sender recorded the parent span.
     pub is_sampled: bool,
 }
 
-/// Error of a text that is no `traceparent`.
+/// Error parsing a `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the text is no traceparent, such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]
 pub struct TraceContextError;
 
 impl TraceContext {
-    /// Begins a trace that is recorded.
+    /// Starts a recorded trace.
     #[must_use]
     pub fn root() -> Self {
         Self { trace_id: nonzero(random_bytes()), span_id: nonzero(random_bytes()), is_sampled: true }
     }
 
-    /// Adds a span to this trace that is recorded.
+    /// Creates a recorded child span in this trace.
     #[must_use]
     pub fn child(&self) -> Self {
         Self { trace_id: self.trace_id, span_id: nonzero(random_bytes()), is_sampled: true }
@@ -50,7 +50,7 @@ impl TraceContext {
 impl FromStr for TraceContext {
     type Err = TraceContextError;
 
-    /// Parses a `traceparent`. What a later version has behind the flags is left out, as the standard demands.
+    /// Parses a `traceparent`. Fields that later versions append after the flags are ignored, as the standard requires.
     fn from_str(text: &str) -> Result<Self, TraceContextError> {
         let parse = || {
             let bytes = text.as_bytes();
@@ -72,7 +72,7 @@ impl FromStr for TraceContext {
 }
 
 impl fmt::Display for TraceContext {
-    /// Writes the `traceparent` of version 0.
+    /// Formats a version 0 `traceparent`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("00-")?;
         self.trace_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
@@ -88,7 +88,7 @@ impl fmt::Debug for TraceContext {
     }
 }
 
-/// Reads lower-case hexadecimal digits, the only ones that the standard allows.
+/// Parses lower-case hexadecimal digits, as the standard requires.
 fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let value = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -103,7 +103,7 @@ fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Replaces the one id that is forbidden.
+/// Replaces the forbidden all-zero id.
 fn nonzero<const N: usize>(mut id: [u8; N]) -> [u8; N] {
     if id == [0; N]
         && let Some(last) = id.last_mut()

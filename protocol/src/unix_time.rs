@@ -1,17 +1,17 @@
-//! Unix time: a moment as whole seconds or milliseconds since 1970.
+//! Unix time in whole seconds or milliseconds since 1970.
 //!
-//! The moment comes in, because nothing in this crate reads a clock: `unix_ms(SystemTime::now())`. A moment before
-//! 1970, which only a clock that was never set shows, is 0.
+//! The time is an argument, because no module here reads a clock: `unix_ms(SystemTime::now())`. Times before 1970, as
+//! from a clock that was never set, become 0.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Returns the whole seconds since 1970, for tokens that other machines read.
+/// Whole seconds since 1970, for tokens that other machines read.
 #[must_use]
 pub fn unix_seconds(time: SystemTime) -> u64 {
     since_epoch(time).as_secs()
 }
 
-/// Returns the whole milliseconds since 1970.
+/// Whole milliseconds since 1970.
 #[must_use]
 pub fn unix_ms(time: SystemTime) -> u64 {
     u64::try_from(since_epoch(time).as_millis()).unwrap_or(u64::MAX)

@@ -1,148 +1,152 @@
 //! Names on the wire: paths, query parameters, headers, claims and close codes that both ends use.
 //!
-//! Each has its one definition here. Everything that a link's session needs travels in headers of the upgrade,
-//! because Azure's SDK stumbles over unknown frame parts.
+//! Each is defined only here. Session data of a link travels in headers of the upgrade, because Azure's SDK can't
+//! handle unknown frame fields.
 
 // Paths and query parameters.
 
-/// Path prefix of an app server's own routes for the fleet; a proxy never passes requests below it through.
+/// Path prefix of an app server's internal routes. A proxy never forwards client requests below it.
 pub const PRIVATE_PREFIX: &str = "/.trunkline/";
-/// Path at which a peer of the fleet opens a channel; the paths below are reached inside one alone.
+/// Path for opening a channel. The paths below are reachable only inside a channel.
 pub const CHANNEL_PATH: &str = "/.trunkline/channel";
 /// Path of the manifest.
 pub const MANIFEST_PATH: &str = "/.trunkline/manifest";
-/// Path at which links are opened.
+/// Path for opening links.
 pub const LINK_PATH: &str = "/.trunkline/link";
-/// Path of the authorization request: a proxy asks an app server about a client that negotiates.
+/// Path of authorization requests: a proxy asks an app server to decide about a negotiating client.
 pub const NEGOTIATE_PATH: &str = "/.trunkline/negotiate";
-/// Path at which a node asks the owner of a connection token for its id, once; the token stands in the query.
+/// Path at which a node requests the id of a connection token from its owner, once. The token is in the query.
 pub const RESERVE_PATH: &str = "/.trunkline/reserve";
-/// Path at which a node that stops asks the owner of a connection to end the GET that it carries; the token stands in
-/// the query. An owner that does not know the path answers 404, and the GET goes on.
+/// Path at which a stopping node asks a connection's owner to end the GET that it forwards. The token is in the query.
+/// Older owners answer 404, and the GET continues.
 pub const RELEASE_PATH: &str = "/.trunkline/release";
-/// Path at which two nodes of a fleet greet each other, at the admin port.
+/// Admin port path at which two nodes exchange greetings.
 pub const FLEET_GREET_PATH: &str = "/.trunkline/fleet/greet";
-/// Path at which a node opens a node link to another one, at the admin port.
+/// Admin port path at which a node opens a node link.
 pub const FLEET_LINK_PATH: &str = "/.trunkline/fleet/link";
-/// Query parameter of [`LINK_PATH`] and [`NEGOTIATE_PATH`]: the name of the hub.
+/// Query parameter of [`LINK_PATH`] and [`NEGOTIATE_PATH`] with the name of the hub.
 pub const HUB_PARAMETER: &str = "hub";
-/// Suffix of a hub's path at which clients negotiate.
+/// Suffix of a hub's path for negotiate requests.
 pub const NEGOTIATE_SUFFIX: &str = "/negotiate";
-/// Query parameter of a client's negotiate request: the highest version that it speaks.
+/// Query parameter with the highest version that a negotiating client supports.
 pub const NEGOTIATE_VERSION_PARAMETER: &str = "negotiateVersion";
-/// Query parameter of a client's later requests: its connection token.
+/// Query parameter of a client's later requests with its connection token.
 pub const CONNECTION_TOKEN_PARAMETER: &str = "id";
-/// Query parameter with an access token, for browsers, which can't set headers on WebSockets and event streams.
+/// Query parameter with an access token, because browsers can't set headers for WebSockets and event streams.
 pub const ACCESS_TOKEN_PARAMETER: &str = "access_token";
-/// Query parameter of a request that begins a connection: the connection token of a lost one that is to be restored.
+/// Query parameter of a new connection with the connection token of a lost one to restore.
 pub const RESTORE_PARAMETER: &str = "restore";
 
-/// `User-Agent` of all requests of nodes, apps and commands: some firewalls refuse requests without one.
+/// `User-Agent` of all requests from nodes, apps and commands. Some firewalls reject requests without one.
 pub const AGENT: &str = concat!("trunkline/", env!("CARGO_PKG_VERSION"));
 
-// Headers that only the fleet may set.
+// Headers reserved for the fleet.
 
-/// Prefix of the fleet's own headers, in lower case; a proxy drops them from requests of clients.
+/// Prefix of the fleet's internal headers, in lower case. A proxy removes them from client requests.
 pub const PRIVATE_HEADER_PREFIX: &str = "x-trunkline-";
-/// Prefix of the headers of the Azure SignalR service, in lower case; a proxy drops them from requests of clients.
+/// Prefix of Azure SignalR service headers, in lower case. A proxy removes them from client requests.
 pub const SERVICE_HEADER_PREFIX: &str = "asrs-";
-/// Prefix of the headers of webhook events and of app servers that dial in, in lower case; a proxy drops them from
-/// requests of clients.
+/// Prefix of headers of webhook events and dial-in app servers, in lower case. A proxy removes them from client
+/// requests.
 pub const SERVICE_EVENT_HEADER_PREFIX: &str = "x-asrs-";
-/// Header of a channel's upgrade and of its answer: a message of the handshake.
+/// Header of a channel's upgrade and its response with a handshake message.
 pub const HELLO_HEADER: &str = "x-trunkline-hello";
-/// Header of an authorization request: path and query of the client's request.
+/// Header of an authorization request with path and query of the client's request.
 pub const CLIENT_URI_HEADER: &str = "x-trunkline-uri";
-/// Header of an authorization request: the client's `Authorization`.
+/// Header of an authorization request with the client's `Authorization`.
 pub const CLIENT_AUTHORIZATION_HEADER: &str = "x-trunkline-authorization";
-/// Header of an authorization request: the user that the proxy has verified, encoded by
+/// Header of an authorization request with the user verified by the proxy, encoded by
 /// [`User::to_header`](crate::access_token::User::to_header).
 pub const USER_HEADER: &str = "x-trunkline-user";
-/// Header of an app server's refusals: that it is the SDK that refuses, and why, in a word such as [`REFUSED_KEY`]. A
-/// refusal without it comes from something before the SDK.
+/// Header of an app server's refusals with the reason as a word such as [`REFUSED_KEY`]. A refusal without it does not
+/// come from the SDK, but from something in front of it.
 pub const REFUSAL_HEADER: &str = "x-trunkline-refusal";
-/// Refusal of a peer that has no key of this fleet.
+/// Refusal of a peer without a key of this fleet.
 pub const REFUSED_KEY: &str = "access-key";
-/// Refusal of a peer on another machine, by an app server that has only the development key.
+/// Refusal of a peer on another machine by an app server that has only the development key.
 pub const REFUSED_DEVELOPMENT_KEY: &str = "development-key";
-/// Header of an authorization request and of an open frame: the client's address and port.
+/// Header of an authorization request and of an open frame with the client's address and port.
 pub const REMOTE_HEADER: &str = "x-trunkline-remote";
-/// Header of every answer of a node: its name.
+/// Header of every response of a node with its name.
 pub const NODE_HEADER: &str = "x-trunkline-node";
-/// Header of an open frame: the client's transport.
+/// Header of an open frame with the client's transport.
 pub const TRANSPORT_HEADER: &str = "x-trunkline-transport";
-/// Header of an open frame that reassigns a connection: the instance of the app server that had it.
+/// Header of an open frame that reassigns a connection, with the previous app server's instance.
 pub const MIGRATE_FROM_HEADER: &str = "Asrs-Migrate-From";
-/// Header of a close frame: the connection is reassigned to another app server, so it has not ended.
+/// Header of a close frame: the connection is reassigned to another app server and has not ended.
 pub const MIGRATE_TO_HEADER: &str = "Asrs-Migrate-To";
-/// Header of a close frame with an empty [`MIGRATE_TO_HEADER`]: the connection is to be handed over only if nothing of
-/// it runs; otherwise its client is to be read on, and stays.
+/// Header of a close frame with an empty [`MIGRATE_TO_HEADER`]: hand the connection over only if it is idle; otherwise
+/// it stays and its client is read again.
 pub const IF_IDLE_HEADER: &str = "x-trunkline-if-idle";
-/// Header of a close frame and of an open frame: the items that the app hands over with a connection, as a text.
+/// Header of open and close frames with the items that the app hands over with a connection, as text.
 pub const ITEMS_HEADER: &str = "x-trunkline-items";
-/// Header of a close frame: its [`Cause`](crate::cause::Cause), for peers that know causes.
+/// Header of a close frame with its [`Cause`](crate::cause::Cause), for peers with this capability.
 pub const CAUSE_HEADER: &str = "x-trunkline-cause";
-/// Header of an open frame that tells of an end: the connection was another app server's, and has ended since, for this
+/// Header of an open frame that reports an end: another app server's connection has ended for this
 /// [`Cause`](crate::cause::Cause). No close frame follows.
 pub const ENDED_HEADER: &str = "x-trunkline-ended";
-/// Header of an open frame: the lost connection whose groups and items the new one gets. Only the app server that has
-/// said that it keeps them sees it.
+/// Header of an open frame with the lost connection to restore groups and items from. Sent only to the app server that
+/// reported to keep them.
 pub const RESTORES_HEADER: &str = "x-trunkline-restores";
-/// Header beside [`ENDED_HEADER`]: the error of the end, if it was one.
+/// Header beside [`ENDED_HEADER`] with the error of the end, if any.
 pub const ENDED_ERROR_HEADER: &str = "x-trunkline-ended-error";
-/// Header of a request that one node forwards to another: a sealed [`ForwardMark`](crate::token::ForwardMark).
+/// Header of a request forwarded between nodes with a sealed [`ForwardMark`](crate::token::ForwardMark).
 pub const FORWARD_HEADER: &str = "x-trunkline-forward";
-/// Header of a link's upgrade: the boot id of the node, so that a restarted one is known as new.
+/// Header of a link's upgrade with the node's boot id, which changes on restart.
 pub const BOOT_HEADER: &str = "x-trunkline-boot";
-/// Header of a link's upgrade: the app server instance that is wanted; another one answers 409.
+/// Header of a link's upgrade with the wanted app server instance; another one answers 409.
 pub const INSTANCE_HEADER: &str = "x-trunkline-instance";
-/// Header of a link's upgrade: the link's slot in its pool, from 0.
+/// Header of a link's upgrade with its slot in the pool, from 0.
 pub const SLOT_HEADER: &str = "x-trunkline-slot";
-/// Header of a link's upgrade: the session that the link carries, a number that counts up in its slot.
+/// Header of a link's upgrade with its session, a number that increases in its slot.
 pub const SESSION_HEADER: &str = "x-trunkline-session";
-/// Header of a link's upgrade and of its answer: the last frame taken in that session; the upgrade of a session that
-/// was never attached has none.
+/// Header of a link's upgrade and its response with the last frame taken in the session; absent if the session was
+/// never attached.
 pub const RECEIVED_HEADER: &str = "x-trunkline-received";
-/// Header of a link's upgrade and of its answer: the capabilities of this end, separated by commas. `resume=BYTES` says
-/// that it resumes sessions, and the size of its ring; `causes` that close frames may carry a [`CAUSE_HEADER`];
-/// `members`, of a proxy, that it answers queries for the members of a group; `presence`, of a proxy, that it tells who
-/// comes and goes, and lists the connections of a user; `handovers` that a proxy reads a client on while its app server
-/// asks for it, and that an app server takes open frames with an [`ENDED_HEADER`]; `moves` that client connections may
-/// move to another node; `idle-handovers`, of an app server, that it knows an [`IF_IDLE_HEADER`]; `client-flow=BYTES`
-/// that messages to one client wait for that client, and the largest that this end takes or sends.
+/// Header of a link's upgrade and its response with comma-separated capabilities of this end:
+/// - `resume=BYTES`: resumes sessions, with this ring size.
+/// - `causes`: close frames may carry a [`CAUSE_HEADER`].
+/// - `members` (proxy): answers group member queries.
+/// - `presence` (proxy): reports presence, and lists a user's connections.
+/// - `handovers`: a proxy keeps reading from a client on its app server's request; an app server accepts open frames
+///   with an [`ENDED_HEADER`].
+/// - `moves`: client connections may move to another node.
+/// - `idle-handovers` (app server): supports [`IF_IDLE_HEADER`].
+/// - `client-flow=BYTES`: flow control for messages to one client, with the maximum size that this end accepts or
+///   sends.
 pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";
 
 // Headers of load balancers.
 
-/// Header of load balancers: the addresses that a request came through, the client's first.
+/// Load balancer header with the addresses that a request passed through, the client's first.
 pub const FORWARDED_FOR_HEADER: &str = "x-forwarded-for";
-/// Header of load balancers: `http` or `https`, as the client has it.
+/// Load balancer header with the client's scheme, `http` or `https`.
 pub const FORWARDED_PROTO_HEADER: &str = "x-forwarded-proto";
-/// Header of load balancers: the host that the client asked for.
+/// Load balancer header with the host requested by the client.
 pub const FORWARDED_HOST_HEADER: &str = "x-forwarded-host";
-/// Header of load balancers: the port that the client asked for.
+/// Load balancer header with the port requested by the client.
 pub const FORWARDED_PORT_HEADER: &str = "x-forwarded-port";
-/// Header of load balancers: the path prefix that they removed.
+/// Load balancer header with the path prefix that was removed.
 pub const FORWARDED_PREFIX_HEADER: &str = "x-forwarded-prefix";
 
 // Claims of an open frame.
 
-/// Claim of an open frame that holds the user id, as Azure's service has it.
+/// Claim of an open frame with the user id, as in Azure's service.
 pub const USER_ID_CLAIM: &str = "asrs.s.uid";
-/// Prefix of the claims that only the service sets, as Azure's service has it; an app never sees them as claims.
+/// Prefix of claims that only the service sets, as in Azure's service. Hidden from apps.
 pub const PRIVATE_CLAIM_PREFIX: &str = "asrs.s.";
-/// Claim of a connection token: the trace that the connection belongs to. Its prefix hides it from apps, at older
-/// nodes, too.
+/// Claim of a connection token with the connection's trace. The prefix hides it from apps, even at older nodes.
 pub const TRACE_CLAIM: &str = "asrs.s.trace";
 
 // Close codes of a link.
 
-/// WebSocket close code (RFC 6455, going away) of a link whose session is over; after any other the session is resumed.
+/// WebSocket close code (RFC 6455, going away) of a link after the end of its session. After any other code the session
+/// is resumed.
 pub const SESSION_OVER_CODE: u16 = 1001;
-/// Reason in the close frame of a link whose session is over.
+/// Reason in the close frame of a link after the end of its session.
 pub const SESSION_OVER_REASON: &str = "the session is over";
 
-/// Extracts the token from the value of an `Authorization` header with the scheme `Bearer`.
+/// Extracts the token from an `Authorization` header with the `Bearer` scheme.
 #[must_use]
 pub fn bearer(authorization: &str) -> Option<&str> {
     let (scheme, token) = authorization.split_once(' ')?;

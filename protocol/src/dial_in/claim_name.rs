@@ -1,26 +1,24 @@
-//! Names of claims on their way through a service: which ones tokens reserve, and which ones a service writes out in
-//! full.
+//! Translation of claim names through a service: names reserved by tokens, and the long forms that a service adds.
 //!
-//! A service passes each claim of a client's token on under its own name, and again under the URI that .NET knows it
-//! by. An app whose claim was `role` is to find `role` once, so the way back is here.
+//! A service forwards each claim of a client's token under its own name and under .NET's URI. The reverse translation
+//! makes sure that an app finds its claim `role` only once.
 
 use crate::wire::PRIVATE_CLAIM_PREFIX;
 
-/// Prefix of an app's claim whose own name a token reserves.
+/// Prefix of app claims with a reserved name.
 const APP_PREFIX: &str = "asrs.u.";
 
-/// Claims that a token needs for itself, or that a reader of tokens may act on.
+/// Claims that tokens use themselves, or that readers of tokens may act on.
 const RESERVED: [&str; 11] = ["aud", "exp", "iat", "nbf", "iss", "actort", "acr", "azp", "c_hash", "jti", "nonce"];
 
-/// Schemas of claims, by which the table below is written short.
+/// Claim schemas, abbreviated for the table below.
 const SOAP: &str = "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/";
 const WINDOWS: &str = "http://schemas.microsoft.com/ws/2008/06/identity/claims/";
 const IDENTITY: &str = "http://schemas.microsoft.com/identity/claims/";
 const CLAIMS: &str = "http://schemas.microsoft.com/claims/";
 const ADFS: &str = "http://schemas.xmlsoap.org/claims/";
 
-/// Short names, each with the schema of its URI and the name in that. Source: the inbound claim types of
-/// System.IdentityModel.
+/// Short names, each with the schema and name of its URI. Source: the inbound claim types of System.IdentityModel.
 const LONG_NAMES: [(&str, &str, &str); 37] = [
     ("acr", CLAIMS, "authnclassreference"),
     ("actort", "http://schemas.xmlsoap.org/ws/2009/09/identity/claims/", "actor"),
@@ -61,18 +59,18 @@ const LONG_NAMES: [(&str, &str, &str); 37] = [
     ("windowssubauthority", WINDOWS, "windowssubauthority"),
 ];
 
-/// Whether a token has a claim of this name for itself, so that an app's claim needs another one.
+/// Whether tokens reserve this claim name, so that an app's claim must be renamed.
 #[must_use]
 pub fn is_reserved_claim(name: &str) -> bool {
     RESERVED.contains(&name)
 }
 
-/// Name that an app's claim of this name gets in a token.
+/// Name of an app's claim in a token.
 pub(super) fn token_claim(name: &str) -> String {
     if is_reserved_claim(name) { format!("{APP_PREFIX}{name}") } else { name.to_owned() }
 }
 
-/// Name under which an app knows a claim that a service has passed on; `None` for the service's and the token's own.
+/// App's name of a claim that a service forwarded. `None` for claims of the service and of the token itself.
 #[must_use]
 pub fn app_claim(name: &str) -> Option<&str> {
     if let Some(own) = name.strip_prefix(APP_PREFIX) {
@@ -85,15 +83,15 @@ pub fn app_claim(name: &str) -> Option<&str> {
     Some(short.map_or(name, |(short, ..)| short))
 }
 
-/// URI by which .NET knows a token's claim of this name. App servers look for roles and names by these or by the short
-/// names, as their options say, and their SDK does not translate.
+/// .NET's URI of a claim name. App servers look up roles and names by URI or short name, depending on their options;
+/// their SDK does not translate.
 #[must_use]
 pub fn long_claim(name: &str) -> Option<String> {
     let (_, schema, long) = LONG_NAMES.iter().find(|(short, ..)| *short == name)?;
     Some(format!("{schema}{long}"))
 }
 
-/// The claims that have a long name, by that: a service passes them on beside the claims themselves.
+/// Claims with a long name, under that name. A service forwards them in addition to the originals.
 pub fn long_claims<N: AsRef<str>, V: Clone>(claims: &[(N, V)]) -> impl Iterator<Item = (String, V)> {
     claims.iter().filter_map(|(name, value)| Some((long_claim(name.as_ref())?, value.clone())))
 }

@@ -1,4 +1,4 @@
-//! Connection string of an app server that dials, as Azure SignalR writes it:
+//! Connection string of a dialling app server, as in Azure SignalR:
 //! `Endpoint=https://proxy;Port=8443;AccessKey=…;Version=1.0;`.
 
 use std::fmt;
@@ -14,13 +14,13 @@ const VERSION: &str = "Version";
 const CLIENT_ENDPOINT: &str = "ClientEndpoint";
 const SERVER_ENDPOINT: &str = "ServerEndpoint";
 
-/// Keys that a connection string may have; a longer list than this nobody can keep in mind.
+/// Keys allowed in a connection string. Error texts list them, so the list stays short.
 const KEYS: [&str; 6] = [ENDPOINT, PORT, ACCESS_KEY, VERSION, CLIENT_ENDPOINT, SERVER_ENDPOINT];
 
-/// Keys of logins by Entra ID, which only Azure's own service has.
+/// Keys for Entra ID, supported only by Azure's service.
 const LOGIN_KEYS: [&str; 5] = ["AuthType", "ClientId", "ClientSecret", "ClientCert", "TenantId"];
 
-/// Connection string of a service: where it is, and the key that it shares with the app server.
+/// Connection string of a service: its address and the key shared with the app server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionString {
     endpoint: ServiceUrl,
@@ -29,52 +29,52 @@ pub struct ConnectionString {
     access_key: AccessKey,
 }
 
-/// Error of a connection string: its key, the problem, and what is allowed. The access key is in none.
+/// Error in a connection string: key, problem and allowed values. Never contains the access key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionStringError {
-    /// A part is no pair of key and value.
+    /// A part is not a `key=value` pair.
     #[error(
         "part {0} of the connection string is no `key=value`: it reads `Endpoint=https://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`"
     )]
     NoPair(usize),
-    /// A key that means nothing.
+    /// Unknown key in the string.
     #[error("'{0}' is no key of a connection string: {keys} are", keys = KEYS.join(", "))]
     UnknownKey(String),
-    /// A key that stands there twice.
+    /// Key that occurs twice.
     #[error("'{0}' stands twice in the connection string: leave one")]
     Duplicate(&'static str),
-    /// A key that must be there.
+    /// A required key is missing.
     #[error(
         "'{0}' is missing in the connection string: it reads `Endpoint=https://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`"
     )]
     Missing(&'static str),
-    /// A login by Entra ID.
+    /// Authentication with Entra ID.
     #[error("'{0}' is a login by Entra ID, which is not known here: give the AccessKey of the service")]
     Login(&'static str),
-    /// A value that is no URL of a service.
+    /// Invalid URL of a service.
     #[error("'{key}' of the connection string is '{value}', no URL such as https://proxy.example: {problem}")]
     Url {
         /// Key of the URL.
         key: &'static str,
-        /// Value as it was given.
+        /// The value as given.
         value: String,
         /// Problem with the value.
         problem: ServiceUrlError,
     },
-    /// A port that is none.
+    /// Invalid port number given.
     #[error("'Port' of the connection string is '{0}': a number from 1 to 65535 is allowed")]
     Port(String),
-    /// A version that is not spoken here.
+    /// Version that is not supported.
     #[error("'Version' of the connection string is '{0}': 1.0 is allowed, and any 1.x")]
     Version(String),
-    /// An access key that can't be used.
+    /// Invalid access key given.
     #[error("'AccessKey' of the connection string can't be used: {0}")]
     AccessKey(AccessKeyError),
 }
 
 impl ConnectionString {
-    /// URL of the service, which tokens name.
+    /// URL of the service that tokens name.
     #[must_use]
     pub fn endpoint(&self) -> &ServiceUrl {
         &self.endpoint
@@ -86,13 +86,13 @@ impl ConnectionString {
         self.server_endpoint.as_ref().unwrap_or(&self.endpoint)
     }
 
-    /// URL that clients are led to.
+    /// URL to which clients are redirected.
     #[must_use]
     pub fn client_endpoint(&self) -> &ServiceUrl {
         self.client_endpoint.as_ref().unwrap_or(&self.endpoint)
     }
 
-    /// Key that signs the tokens.
+    /// Key that signs tokens.
     #[must_use]
     pub fn access_key(&self) -> &AccessKey {
         &self.access_key
@@ -131,7 +131,7 @@ impl FromStr for ConnectionString {
 }
 
 impl fmt::Display for ConnectionString {
-    /// Writes all of it but the key.
+    /// Formats everything except the access key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{ENDPOINT}={}", self.endpoint)?;
         for (key, url) in [(SERVER_ENDPOINT, &self.server_endpoint), (CLIENT_ENDPOINT, &self.client_endpoint)] {
@@ -143,7 +143,7 @@ impl fmt::Display for ConnectionString {
     }
 }
 
-/// Finds the place of a key's value; case does not count.
+/// Finds the slot for a key's value. Keys are case-insensitive.
 fn place_of<'a, 'b>(
     key: &str,
     values: &'a mut [Option<&'b str>; KEYS.len()],
@@ -159,7 +159,7 @@ fn url(key: &'static str, value: &str) -> Result<ServiceUrl, ConnectionStringErr
     value.parse().map_err(|problem| ConnectionStringError::Url { key, value: value.to_owned(), problem })
 }
 
-/// Whether the version is 1.x: the only one there is.
+/// Whether the version is 1.x, the only supported one.
 fn is_known_version(version: &str) -> bool {
     let minor = version.strip_prefix("1.");
     minor.is_some_and(|minor| !minor.is_empty() && minor.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))

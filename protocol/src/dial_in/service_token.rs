@@ -1,5 +1,4 @@
-//! Tokens that an app server signs for a service: one for each of its server connections, one for each client that it
-//! leads there.
+//! Tokens that an app server signs for a service: one per server connection and one per redirected client.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
@@ -13,55 +12,55 @@ use crate::manifest::Transport;
 use crate::token::Claim;
 use crate::wire::{PRIVATE_CLAIM_PREFIX, USER_ID_CLAIM};
 
-/// Longest client token that a service takes, in characters.
+/// Maximum length of a client token, in characters.
 pub const CLIENT_TOKEN_MAX_CHARS: usize = 4096;
 
-/// Bytes of a name that stand for nothing but themselves in a path and in a query.
+/// Bytes that need no escaping in paths and queries.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Issuer of the tokens, as Azure's SDK names it.
+/// Issuer of the tokens, as in Azure's SDK.
 const ISSUER: &str = "azure-signalr";
 
-/// Shortest and longest time for a client's hub handshake that a service takes, in seconds; and the usual one.
+/// Minimum and maximum hub handshake timeout that a service accepts, in seconds, and the default.
 const HANDSHAKE_TIMEOUT_S: (u64, u64) = (1, 30);
 const HANDSHAKE_TIMEOUT_DEFAULT_S: u64 = 15;
 
-/// Content of a client's token: who the client is, and how the service is to treat it.
+/// Content of a client token: the client's identity and settings for the service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientTicket {
-    /// Id of the user, if the client is authenticated.
+    /// User id, if the client is authenticated.
     pub user: Option<String>,
-    /// Claims of the user; names may repeat.
+    /// Claims of the user. Names may repeat.
     pub claims: Vec<Claim>,
-    /// Whether the client may read the text of errors.
+    /// Whether the client may see error details.
     pub detailed_errors: bool,
-    /// Time for the hub handshake in seconds; `None` for the service's own.
+    /// Hub handshake timeout in seconds; `None` for the service's default.
     pub handshake_timeout_s: Option<u64>,
-    /// Transports that the client may use; all of them where the list is empty.
+    /// Transports that the client may use; empty allows all.
     pub transports: Vec<Transport>,
-    /// When the client is closed, in seconds since 1970.
+    /// Time at which the client is closed, in seconds since 1970.
     pub closes_at_s: Option<u64>,
 }
 
-/// Audience of a token for server connections of a hub.
+/// Audience of a server connection token for a hub.
 #[must_use]
 pub fn server_audience(endpoint: &ServiceUrl, hub: &str) -> String {
     format!("{}{SERVER_PATH}?hub={hub}", endpoint.audience_base())
 }
 
-/// Audience of a token for a client of a hub.
+/// Audience of a client token for a hub.
 #[must_use]
 pub fn client_audience(endpoint: &ServiceUrl, hub: &str) -> String {
     format!("{}{CLIENT_PATH}?hub={hub}", endpoint.audience_base())
 }
 
-/// Percent-encodes a name for a segment of a path, or a value in a query.
+/// Percent-encodes a path segment or query value.
 #[must_use]
 pub fn escaped(name: &str) -> String {
     utf8_percent_encode(name, PLAIN).to_string()
 }
 
-/// Signs a token for a server connection of the app server with this id, good from `now_s` to `expires_s`.
+/// Signs a server connection token for an app server, valid from `now_s` to `expires_s`.
 #[must_use]
 pub fn sign_server_token(key: &AccessKey, audience: &str, server_id: &str, now_s: u64, expires_s: u64) -> String {
     let mut body = frame(audience, now_s, expires_s);
@@ -69,14 +68,14 @@ pub fn sign_server_token(key: &AccessKey, audience: &str, server_id: &str, now_s
     sign_claims(key, body)
 }
 
-/// Signs a token for the whole REST data plane, or for that of one hub.
+/// Signs a token for the REST data plane, or for one hub's part.
 #[must_use]
 pub fn sign_rest_token(key: &AccessKey, hub: Option<&str>, times: impl Into<TokenTimes>) -> String {
-    // Of an audience the host does not count, unless nodes demand one.
+    // The audience's host is ignored, unless nodes require one.
     sign_rest_token_for(key, "trunkline", hub, times)
 }
 
-/// Signs a token for the REST data plane whose audience names this host, which nodes may demand.
+/// Signs a REST data plane token for this host in the audience, which nodes may require.
 #[must_use]
 pub fn sign_rest_token_for(key: &AccessKey, host: &str, hub: Option<&str>, times: impl Into<TokenTimes>) -> String {
     let audience = match hub {
@@ -88,13 +87,13 @@ pub fn sign_rest_token_for(key: &AccessKey, host: &str, hub: Option<&str>, times
     sign_claims(key, body)
 }
 
-/// Signs a token for a client, good from `now_s` to `expires_s`.
+/// Signs a client token, valid from `now_s` to `expires_s`.
 #[must_use]
 pub fn sign_client_token(key: &AccessKey, audience: &str, ticket: &ClientTicket, now_s: u64, expires_s: u64) -> String {
     let mut body = frame(audience, now_s, expires_s);
     let mut has_subject = false;
     for (name, value) in ticket.claims.iter().filter(|(name, _)| !name.starts_with(PRIVATE_CLAIM_PREFIX)) {
-        // A token has one subject; those behind it go as an app's own claims.
+        // A token has one subject. Further ones become app claims.
         let is_second_subject = name == "sub" && std::mem::replace(&mut has_subject, true);
         let name = if is_second_subject { "asrs.u.sub".to_owned() } else { token_claim(name) };
         add_claim(&mut body, &name, value);
@@ -116,7 +115,7 @@ pub fn sign_client_token(key: &AccessKey, audience: &str, ticket: &ClientTicket,
     sign_claims(key, body)
 }
 
-/// Claims of the token itself.
+/// Standard claims of a token.
 fn frame(audience: &str, now_s: u64, expires_s: u64) -> Map<String, Value> {
     let claims = [
         ("nbf", json!(now_s)),
@@ -128,7 +127,7 @@ fn frame(audience: &str, now_s: u64, expires_s: u64) -> Map<String, Value> {
     claims.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// Number of a transport in a token.
+/// Number of a transport in tokens.
 fn flag(transport: Transport) -> u8 {
     match transport {
         Transport::WebSockets => 1,

@@ -1,4 +1,4 @@
-//! URL of a service: scheme, host, port and perhaps a path before all others.
+//! URL of a service: scheme, host, port and an optional path prefix.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,11 +8,11 @@ use std::str::FromStr;
 pub enum ServiceScheme {
     /// HTTP without any encryption.
     Http,
-    /// HTTP encrypted by TLS.
+    /// HTTP over TLS (`https`).
     Https,
 }
 
-/// URL of a service, as a connection string has it. It is kept as it was written, but for a slash at its end.
+/// URL of a service, as in a connection string. Kept as written, without a trailing slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceUrl {
     scheme: ServiceScheme,
@@ -21,25 +21,25 @@ pub struct ServiceUrl {
     path: String,
 }
 
-/// Reason why a text is no URL of a service.
+/// Reason why a text is not a valid service URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceUrlError {
-    /// It begins with no scheme that a service has.
+    /// The scheme is missing or unsupported.
     #[error("it must begin with http:// or https://")]
     Scheme,
-    /// There is no host, or one that can't be.
+    /// The host is missing or invalid.
     #[error("its host is missing, or has a character that no host has")]
     Host,
-    /// The port is no number of one.
+    /// The port is invalid.
     #[error("its port is no number from 1 to 65535")]
     Port,
-    /// There is a query, a fragment, a user, or a character that no path has.
+    /// Contains a query, fragment, user, or invalid path character.
     #[error("only a host, a port and a path may stand in it")]
     Rest,
 }
 
 impl ServiceScheme {
-    /// Name of the scheme in URLs.
+    /// Scheme name in URLs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -48,7 +48,7 @@ impl ServiceScheme {
         }
     }
 
-    /// Port where a URL names none.
+    /// Default port of the scheme.
     #[must_use]
     pub fn default_port(self) -> u16 {
         match self {
@@ -65,13 +65,13 @@ impl ServiceUrl {
         self.scheme
     }
 
-    /// Host of the URL, an IPv6 address in its brackets.
+    /// Host of the URL, with brackets around IPv6 addresses.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Host to connect to: without the brackets of an IPv6 address.
+    /// Host to connect to, without brackets around IPv6 addresses.
     #[must_use]
     pub fn bare_host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
@@ -83,13 +83,13 @@ impl ServiceUrl {
         self.port.unwrap_or(self.scheme.default_port())
     }
 
-    /// Host and, where one is named, port: what a `Host` header says.
+    /// Host and explicit port, as in a `Host` header.
     #[must_use]
     pub fn authority(&self) -> String {
         self.port.map_or_else(|| self.host.clone(), |port| format!("{}:{port}", self.host))
     }
 
-    /// Path before all others, without a slash at its end; most often empty.
+    /// Path prefix without a trailing slash, usually empty.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
@@ -101,7 +101,7 @@ impl ServiceUrl {
         Self { port: Some(port), ..self }
     }
 
-    /// Base of the audiences of tokens: no port and no path, however the URL has them.
+    /// Base of token audiences, without port and path.
     pub(super) fn audience_base(&self) -> String {
         format!("{}://{}", self.scheme.name(), self.host)
     }
@@ -141,7 +141,7 @@ impl fmt::Display for ServiceUrl {
     }
 }
 
-/// Reads a port: digits, and not 0.
+/// Parses a port: digits only, not 0.
 pub(super) fn parse_port(text: &str) -> Option<u16> {
     let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|&port| is_digits && port != 0)

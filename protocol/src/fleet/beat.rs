@@ -1,42 +1,41 @@
-//! Beats: questions that a node link asks again and again, by which each end knows how far behind the other one is.
+//! Beats: periodic pings on a node link that measure how far behind the peer is.
 //!
-//! A beat is a ping that comes back behind all that the other end had queued. So it tells two things: how long the way
-//! there and back takes, and that all that was said before the question was asked has been heard.
+//! The reply to a beat is queued behind everything the peer had already queued. It measures the round trip and confirms
+//! that everything sent before the beat was received.
 
 use std::collections::VecDeque;
 
 use crate::service::Ping;
 
-/// Interval at which each end of a node link asks.
+/// Interval between beats of each end.
 pub const BEAT_INTERVAL_MS: u64 = 1_000;
 
-/// A node whose oldest beat is unanswered for this long is late.
+/// A node is late if its oldest beat is unanswered for this long.
 pub const LATE_AFTER_MS: u64 = 3_000;
 
-/// A node whose oldest beat is unanswered for this long is not waited for: whoever asks it something goes on without
-/// it.
+/// A node is overdue if its oldest beat is unanswered for this long. Requests no longer wait for overdue nodes.
 pub const OVERDUE_AFTER_MS: u64 = 1_000;
 
-/// Beats that are remembered. With more unanswered ones the oldest stays, for it tells how late the node is, and the
-/// newest, for those between may have been lost with a socket.
+/// Maximum number of unanswered beats to keep. Beyond it, the oldest (which measures the delay) and the newest stay;
+/// those in between may have been lost with a socket.
 const WAITING_MAX: usize = 16;
 
 const BEAT_KEY: &str = "beat";
 const HEARD_KEY: &str = "heard";
 
-/// Ping of a node link, by its meaning.
+/// Meaning of a ping on a node link.
 #[derive(Debug, PartialEq, Eq)]
 pub enum BeatPing {
-    /// The far end asks; this is to go back, behind all that is queued.
+    /// Beat of the peer, with the reply to queue behind all pending data.
     Asked(Ping),
-    /// The far end answers the beat of this number.
+    /// Reply of the peer to the beat with this number.
     Answered(u64),
-    /// The ping is no beat.
+    /// Not a beat or its reply.
     Other,
 }
 
 impl BeatPing {
-    /// Reads a ping that came from the far end.
+    /// Interprets a ping from the peer.
     #[must_use]
     pub fn read(ping: &Ping) -> Self {
         if let Some(number) = ping.get(BEAT_KEY) {
@@ -47,17 +46,17 @@ impl BeatPing {
     }
 }
 
-/// Beats of one end of a node link.
+/// Beats sent by one end of a node link.
 #[derive(Debug, Default)]
 pub struct Beats {
     next: u64,
-    /// Numbers without an answer, with the times at which they were asked.
+    /// Unanswered beats with the times they were sent.
     waiting: VecDeque<(u64, u64)>,
     round_trip_ms: u64,
 }
 
 impl Beats {
-    /// Begins another beat, and returns the ping that asks.
+    /// Starts a beat and returns its ping.
     pub fn ask(&mut self, now_ms: u64) -> Ping {
         let number = self.next;
         self.next += 1;
@@ -68,39 +67,39 @@ impl Beats {
         Ping { pairs: vec![(BEAT_KEY.into(), number.to_string().into())] }
     }
 
-    /// Number of beats so far, which is the number of the next one.
+    /// Number of beats sent, which is also the number of the next one.
     #[must_use]
     pub fn asked(&self) -> u64 {
         self.next
     }
 
-    /// Takes an answer; returns the time at which that beat was asked.
+    /// Handles a reply. Returns the time at which the beat was sent.
     pub fn answered(&mut self, number: u64, now_ms: u64) -> Option<u64> {
         let at = self.waiting.iter().position(|&(waiting, _)| waiting == number)?;
         let (_, asked_ms) = *self.waiting.get(at)?;
-        // Pings keep their order: those before it were lost with a socket.
+        // Pings are ordered: earlier unanswered ones were lost with a socket.
         self.waiting.drain(..=at);
         self.round_trip_ms = now_ms.saturating_sub(asked_ms);
         Some(asked_ms)
     }
 
-    /// Time for which the far end has owed its oldest answer; 0 if it owes none.
+    /// Age of the oldest unanswered beat, or 0.
     #[must_use]
     pub fn owed_ms(&self, now_ms: u64) -> u64 {
         self.waiting.front().map_or(0, |&(_, asked_ms)| now_ms.saturating_sub(asked_ms))
     }
 
-    /// Whether the far end owes an answer.
+    /// Whether a beat is unanswered.
     #[must_use]
     pub fn is_owed(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// Time by which the far end is behind: the last round trip, or how long it owes an answer.
+    /// Estimated lag of the peer: the last round trip, or the age of an overdue beat.
     #[must_use]
     pub fn lag_ms(&self, now_ms: u64) -> u64 {
         let owed = self.owed_ms(now_ms);
-        // An answer that is on its way is no lag.
+        // A reply within the interval is still in flight.
         if owed > BEAT_INTERVAL_MS { owed.max(self.round_trip_ms) } else { self.round_trip_ms }
     }
 }

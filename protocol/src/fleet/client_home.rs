@@ -1,30 +1,30 @@
-//! Home of a client connection in its app server: the link that brings what the client sends, and the way of frames to
-//! the client alone.
+//! Home of a client connection in its app server: the link that brings the client's messages, and the route for frames
+//! to this client alone.
 //!
-//! The home changes where a client comes back at another node, and where a service gives a server connection up in
-//! order: the far end pauses the client at the old home, and resumes it over the new one. Nothing that is for the
-//! client alone leaves in between, so that nothing is lost and the order stays.
+//! The home changes when a client reconnects to another node, or when a service gracefully drains a server connection:
+//! the peer pauses the client at the old home and resumes it over the new one. Client-only frames wait in between, so
+//! none are lost or reordered.
 //!
 //! ```text
-//!  flowing ──pause──► paused ──what was on its way has been queued──► acknowledged ──resume──► flowing, over the new link
-//!                       └── frames wait here ──────────────────────────────────────────────────► leave first
+//!  flowing ──pause──► paused ──in-flight frames are queued──► acknowledged ──resume──► flowing, over the new link
+//!                       └── frames wait here ───────────────────────────────────────► leave first
 //! ```
 //!
-//! Pure: links are named by an `L`, nodes by an `N`; what is to be sent is returned.
+//! Pure: `L` identifies links and `N` nodes. Frames to send are returned.
 
 use bytes::Bytes;
 
-/// Home of a connection that may get another one.
+/// Home of a connection, which may change.
 #[derive(Debug, Clone)]
 pub struct ClientHome<L, N> {
     link: L,
     node: N,
-    /// Whether it is at a proxy, and may go to another one; otherwise it is at a service.
+    /// At a proxy, another proxy may take the connection over. Otherwise the home is at a service.
     is_at_proxy: bool,
-    /// Number of frames that have the way and are not queued yet, because their link is full.
+    /// Number of frames with a route that are not queued yet because their link is full.
     passing: u32,
     pause: Option<Pause>,
-    /// Number of its pauses, the present one included.
+    /// Number of pauses, including the current one.
     pauses: u32,
     /// The link has ended, and the connection with it.
     is_over: bool,
@@ -33,61 +33,61 @@ pub struct ClientHome<L, N> {
 /// Pause of a connection.
 #[derive(Debug, Clone, Default)]
 struct Pause {
-    /// Frames that wait for the end of the pause.
+    /// Frames held until the pause ends.
     frames: Vec<Bytes>,
-    /// Acknowledgement that is owed when nothing passes any more.
+    /// Acknowledgement to send when no frame is in flight.
     acknowledgement: Option<Bytes>,
-    /// The last frame waits, too: whatever comes after it goes nowhere.
+    /// The last frame is held; later ones are discarded.
     is_last: bool,
 }
 
-/// Permission to queue a frame for the client.
+/// Route of a frame for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way<N> {
-    /// At this node; once it is queued, it has [passed](ClientHome::passed).
+    /// Send to this node, then call [`passed`](ClientHome::passed) once the frame is queued.
     To(N),
-    /// At the end of the pause.
+    /// Wait until the pause ends.
     Paused,
     /// The connection is closed.
     Nowhere,
 }
 
-/// Outcome of a resume.
+/// Result of a resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResumeOutcome {
-    /// The connection goes on where it was.
+    /// The home is unchanged.
     Stayed,
-    /// The connection goes on over this link, at another node.
+    /// The home is now this link, at another node.
     Moved,
-    /// It was not paused, and stays where it is.
+    /// The connection was not paused; its home is unchanged.
     NotPaused,
 }
 
-/// Outcome of the end of a link for a connection.
+/// Effect of a link's end on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HomeLoss {
-    /// The link was not its home, or is no more.
+    /// The link is not the connection's home.
     Elsewhere,
     /// The connection ends with the link.
     Over,
-    /// It may be at another node by now, which is about to say so.
+    /// The connection may already be at another node, which will announce it.
     Moving,
 }
 
 impl<L: Copy + PartialEq, N: Clone + PartialEq> ClientHome<L, N> {
-    /// Home at a proxy, or at a service, which may always move it.
+    /// Creates a home at a proxy, or at a service, which may always move it.
     #[must_use]
     pub fn new(link: L, node: N, is_at_proxy: bool) -> Self {
         Self { link, node, is_at_proxy, passing: 0, pause: None, pauses: 0, is_over: false }
     }
 
-    /// Link that brings what the client sends.
+    /// Link that brings the client's messages.
     #[must_use]
     pub fn link(&self) -> L {
         self.link
     }
 
-    /// Node that takes frames for the client.
+    /// Node that receives frames for the client.
     #[must_use]
     pub fn node(&self) -> &N {
         &self.node
@@ -99,19 +99,19 @@ impl<L: Copy + PartialEq, N: Clone + PartialEq> ClientHome<L, N> {
         self.is_at_proxy
     }
 
-    /// Whether frames for the client wait.
+    /// Whether frames for the client are held.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.pause.is_some()
     }
 
-    /// Number of the present pause by a proxy, which some node has to end.
+    /// Number of the current pause by a proxy, if any. Some node has to end it.
     #[must_use]
     pub fn present_pause(&self) -> Option<u32> {
         self.pause.as_ref().filter(|_| self.is_at_proxy).map(|_| self.pauses)
     }
 
-    /// Finds the way for a frame to the client alone.
+    /// Routes a frame to the client alone.
     pub fn pass(&mut self) -> Way<N> {
         match &self.pause {
             None => {
@@ -123,7 +123,7 @@ impl<L: Copy + PartialEq, N: Clone + PartialEq> ClientHome<L, N> {
         }
     }
 
-    /// Notes that a frame is queued which had the way. Returns the acknowledgement of a pause that has waited for it.
+    /// Records that a routed frame is queued. Returns the acknowledgement of a pause that waited for it.
     pub fn passed(&mut self) -> Option<Bytes> {
         self.passing = self.passing.saturating_sub(1);
         if self.passing > 0 {
@@ -132,7 +132,7 @@ impl<L: Copy + PartialEq, N: Clone + PartialEq> ClientHome<L, N> {
         self.pause.as_mut()?.acknowledgement.take()
     }
 
-    /// Takes a control frame for the client. Returns it if it leaves at once, and keeps it while the client is paused.
+    /// Returns a control frame to send immediately, or holds it while the client is paused.
     pub fn control(&mut self, frame: Bytes) -> Option<Bytes> {
         match &mut self.pause {
             None => return Some(frame),
@@ -142,10 +142,9 @@ impl<L: Copy + PartialEq, N: Clone + PartialEq> ClientHome<L, N> {
         None
     }
 
-    /// Pauses the client as this node asks, which must be its own. Returns the acknowledgement once nothing else
-    /// leaves.
+    /// Pauses the client on request of its node. Returns the acknowledgement if no frame is in flight.
     pub fn pause(&mut self, node: &N, acknowledgement: Bytes) -> Option<Bytes> {
-        // A node has no say in what has left it.
+        // Only the current node may pause.
         if self.is_at_proxy && *node != self.node {
             return None;
         }
@@ -159,8 +158,8 @@ impl<L: Copy + PartialEq, N: Clone + PartialEq> ClientHome<L, N> {
         None
     }
 
-    /// Resumes a client over this link: a paused client, or any client of a service that may have lost the other link.
-    /// Returns what leaves first.
+    /// Resumes a paused client over this link, or any client of a service that may have lost the other link. Returns
+    /// the frames to send first.
     pub fn resume(&mut self, link: L, node: &N) -> (ResumeOutcome, Vec<Bytes>) {
         let moves = *node != self.node;
         if self.is_over && moves {
@@ -178,7 +177,7 @@ impl<L: Copy + PartialEq, N: Clone + PartialEq> ClientHome<L, N> {
         (ResumeOutcome::Moved, frames)
     }
 
-    /// Keeps the last frames for a client that moves. Returns `false` if it does not, and they may leave.
+    /// Holds the last frames of a client that is moving. Returns `false` if it isn't, so that they can be sent.
     pub fn keep_last(&mut self, frames: &[Bytes]) -> bool {
         let Some(pause) = self.pause.as_mut().filter(|_| self.is_at_proxy) else { return false };
         pause.frames.extend_from_slice(frames);
@@ -200,15 +199,15 @@ impl<L: Copy + PartialEq, N: Clone + PartialEq> ClientHome<L, N> {
         }
     }
 
-    /// Gives up a connection that no node has resumed since this pause began: the new owner is gone, and the old one
-    /// has forgotten it. Returns `false` if one has.
+    /// Gives up a connection that no node has resumed since this pause began: its new owner is gone, and the old one
+    /// has released it. Returns `false` if a node has resumed it.
     pub fn give_up_pause(&mut self, pause: u32) -> bool {
         let is_left = self.present_pause() == Some(pause);
         self.is_over |= is_left;
         is_left
     }
 
-    /// Gives up a connection that no other node has resumed. Returns `false` if its home is not this link any more.
+    /// Gives up a connection that no other node has resumed. Returns `false` if this link is not its home.
     pub fn give_up(&mut self, link: L) -> bool {
         self.is_over |= self.link == link;
         self.is_over

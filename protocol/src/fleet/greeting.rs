@@ -1,28 +1,28 @@
-//! Greeting of two nodes, before one opens a node link to the other.
+//! Greeting exchanged by two nodes before one opens a node link to the other.
 
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{GREETING_ADDRESS_MAX_BYTES, GREETING_MAX_BYTES, GREETING_MEMBERS_MAX, GREETING_TEXT_MAX_BYTES};
 
-/// Greeting of a node: who it is, where it is reached, and which members it sees.
+/// Greeting of a node: its identity, addresses and the members it sees.
 ///
-/// Later versions may add fields, and leave out what this one does not need to know.
+/// Later versions may add fields and omit optional ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Greeting {
-    /// Name for people: logs, metrics, the observer page.
+    /// Display name in logs, metrics and the observer page.
     pub name: String,
-    /// Random id of this process: a restarted node is another one, a node under two addresses is one.
+    /// Random id of this process. A restarted node has a new one; a node with two addresses has one.
     pub boot: String,
-    /// Version of the program.
+    /// Program version of the node.
     pub version: String,
-    /// Versions of the node messages that it speaks; none if it doesn't say.
+    /// Supported versions of the node messages; empty if not given.
     pub wire: WireVersions,
-    /// URL of its admin port, as it advertises it.
+    /// Advertised URL of the admin port.
     pub address: Option<String>,
-    /// URL of its port for clients, as it advertises it.
+    /// Advertised URL of the client port.
     pub advertised: Option<String>,
-    /// URLs of the admin ports of the members that it sees.
+    /// Admin port URLs of the visible members.
     pub known: Vec<String>,
 }
 
@@ -30,44 +30,44 @@ pub struct Greeting {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WireVersions {
-    /// Oldest version that is still spoken.
+    /// Oldest version still supported.
     pub oldest: u32,
-    /// Newest version that is spoken.
+    /// Newest version still supported.
     pub newest: u32,
 }
 
-/// Bytes that are no greeting.
+/// Error decoding a greeting.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GreetingError {
-    /// The greeting is longer than any node writes it.
+    /// Longer than the limit.
     #[error("a greeting of {0} bytes is over the limit of {GREETING_MAX_BYTES}")]
     Size(usize),
-    /// The greeting is not JSON, or a field has another type.
+    /// Not JSON, or a field has the wrong type.
     #[error("not a greeting: {0}")]
     Json(String),
-    /// The greeting does not say which node it comes from.
+    /// The boot id is missing.
     #[error("a greeting has no boot id")]
     Boot,
     /// A text is too long, or a list has too many items.
     #[error("a greeting's {field} has {found} {unit}, over {limit}")]
     Bound {
-        /// Field that was rejected.
+        /// Name of the rejected field.
         field: &'static str,
-        /// Size of that field.
+        /// Size of the field.
         found: usize,
         /// Unit of both sizes.
         unit: &'static str,
-        /// The largest that is taken.
+        /// Largest size that is allowed.
         limit: usize,
     },
 }
 
 impl WireVersions {
-    /// Versions that this program speaks.
+    /// Versions supported by this build.
     pub const CURRENT: Self = Self { oldest: 1, newest: 1 };
 
-    /// Returns the newest version that both speak.
+    /// Returns the newest version that both support.
     #[must_use]
     pub fn common(self, other: Self) -> Option<u32> {
         let newest = self.newest.min(other.newest);
@@ -76,7 +76,7 @@ impl WireVersions {
 }
 
 impl Greeting {
-    /// Writes the greeting, with no more members than a peer would take.
+    /// Encodes the greeting, with at most as many members as a peer accepts.
     #[must_use]
     #[expect(clippy::expect_used, reason = "texts, numbers and lists of texts always have a JSON form")]
     pub fn to_json(&self) -> Vec<u8> {
@@ -85,10 +85,10 @@ impl Greeting {
         serde_json::to_vec(&greeting).expect("a greeting can be written")
     }
 
-    /// Reads a greeting of any version.
+    /// Decodes a greeting of any version.
     ///
     /// # Errors
-    /// When it is too long, not JSON, without a boot id, or one of its fields exceeds its limit.
+    /// If it is too long, not JSON, has no boot id, or a field exceeds its limit.
     pub fn read(json: &[u8]) -> Result<Self, GreetingError> {
         if json.len() > GREETING_MAX_BYTES {
             return Err(GreetingError::Size(json.len()));

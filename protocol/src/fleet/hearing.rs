@@ -1,28 +1,28 @@
-//! Hearing: which news of a node all its peers have heard, so that what it has said is so everywhere. Pure.
+//! Tracks which updates of a node all its peers have acknowledged, and so apply everywhere. Pure.
 //!
 //! ```text
-//!  news ──► round: told to all peers, a beat behind it ──► each peer answers, or goes by nothing old any more ──► heard
+//!  updates ──► round: sent to all peers, then a beat ──► each peer answers, or its old state expires ──► acknowledged
 //! ```
 //!
-//! A peer goes by what it was told before for as long as its last question that this node has answered is younger than
-//! [`INTEREST_STALE_MS`](crate::limits::INTEREST_STALE_MS). So a peer that does not hear is waited for that long and no
-//! longer: from then on it takes this node to want everything.
+//! A peer relies on its old state for as long as the last beat answered by this node is younger than
+//! [`INTEREST_STALE_MS`](crate::limits::INTEREST_STALE_MS). An unresponsive peer is therefore waited for only that
+//! long: after that it assumes that this node wants everything.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
-/// Peer that goes by what it was told before a round, until it has heard the round.
+/// Peer that relies on its state from before a round until it acknowledges the round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Awaited<P> {
-    /// Peer that is waited for.
+    /// Peer to wait for.
     pub peer: P,
-    /// Number of the first beat behind the round.
+    /// Number of the first beat after the round.
     pub beat: u64,
-    /// Time from which on it goes by nothing that it was told before.
+    /// Time at which the peer's old state expires.
     pub until_ms: u64,
 }
 
-/// News that was told at one moment.
+/// Updates sent at one moment.
 #[derive(Debug)]
 struct Round<K, P> {
     number: u64,
@@ -30,15 +30,15 @@ struct Round<K, P> {
     awaited: Vec<Awaited<P>>,
 }
 
-/// News of a node by key, and which of it all peers have heard.
+/// Updates of a node by key, and whether all peers have acknowledged them.
 #[derive(Debug)]
 pub struct Hearing<K, P> {
-    /// News that is still to be told, in the round `next`.
+    /// Updates to be sent in the round `next`.
     news: Vec<K>,
     next: u64,
-    /// Rounds that some peer may not have heard, oldest first.
+    /// Sent rounds that some peer may not have acknowledged, oldest first.
     told: VecDeque<Round<K, P>>,
-    /// News that some peer may not have heard, with its newest round.
+    /// Newest round of each update that some peer may not have acknowledged.
     unheard: HashMap<K, u64>,
 }
 
@@ -49,54 +49,54 @@ impl<K, P> Default for Hearing<K, P> {
 }
 
 impl<K: Copy + Eq + Hash, P: PartialEq> Hearing<K, P> {
-    /// Notes news, to be told in the next round.
+    /// Queues an update for the next round.
     pub fn note(&mut self, key: K) {
         self.news.push(key);
         self.unheard.insert(key, self.next);
     }
 
-    /// Whether there is news that was not told.
+    /// Whether updates are waiting to be sent.
     #[must_use]
     pub fn has_news(&self) -> bool {
         !self.news.is_empty()
     }
 
-    /// Takes the news, to be told now, as a round; [`told`](Self::told) is to follow.
+    /// Takes the queued updates as a round to send now. The caller then calls [`told`](Self::told).
     pub fn take_news(&mut self) -> (u64, Vec<K>) {
         let number = self.next;
         self.next += 1;
         (number, std::mem::take(&mut self.news))
     }
 
-    /// Notes that a round was told, and who goes by older knowledge until it is heard. Rounds are told in their order.
+    /// Records that a round was sent, and which peers still rely on older state. Rounds must be sent in order.
     pub fn told(&mut self, number: u64, keys: Vec<K>, awaited: Vec<Awaited<P>>) {
         self.told.push_back(Round { number, keys, awaited });
     }
 
-    /// Round that has to be heard for this news; `None` when all peers know it.
+    /// Round that has to be acknowledged for this update; `None` if all peers have acknowledged it.
     #[must_use]
     pub fn round_of(&self, key: &K) -> Option<u64> {
         self.unheard.get(key).copied()
     }
 
-    /// Newest round with news that some peer may not have heard, told or still to be told.
+    /// Newest unacknowledged round, sent or queued.
     #[must_use]
     pub fn newest(&self) -> Option<u64> {
         if self.has_news() { Some(self.next) } else { self.told.back().map(|round| round.number) }
     }
 
-    /// Number of keys that some peer may not have heard.
+    /// Number of unacknowledged keys.
     #[must_use]
     pub fn unheard(&self) -> usize {
         self.unheard.len()
     }
 
-    /// Takes the answer of a peer to a beat: it has heard all that was told before.
+    /// Handles a peer's answer to a beat, which acknowledges everything sent before it.
     pub fn answered(&mut self, peer: &P, beat: u64) {
         self.forgive(|awaited| awaited.peer == *peer && awaited.beat <= beat);
     }
 
-    /// Waits for a peer no more: it is gone with certainty.
+    /// Stops waiting for a peer that is certainly gone.
     pub fn gone(&mut self, peer: &P) {
         self.forgive(|awaited| awaited.peer == *peer);
     }
@@ -107,8 +107,7 @@ impl<K: Copy + Eq + Hash, P: PartialEq> Hearing<K, P> {
         }
     }
 
-    /// Forgets what all have heard by now; returns the number of the oldest round that is still open: all before it are
-    /// heard.
+    /// Removes fully acknowledged updates. Returns the oldest open round; all earlier ones are acknowledged.
     pub fn settle(&mut self, now_ms: u64) -> u64 {
         while let Some(first) = self.told.front_mut() {
             first.awaited.retain(|awaited| awaited.until_ms > now_ms);
@@ -117,7 +116,7 @@ impl<K: Copy + Eq + Hash, P: PartialEq> Hearing<K, P> {
             }
             let Some(heard) = self.told.pop_front() else { break };
             for key in heard.keys {
-                // It may have been told again since.
+                // The key may have been sent again since.
                 if self.unheard.get(&key).is_some_and(|round| *round == heard.number) {
                     self.unheard.remove(&key);
                 }
@@ -126,7 +125,7 @@ impl<K: Copy + Eq + Hash, P: PartialEq> Hearing<K, P> {
         self.next
     }
 
-    /// Time at which the oldest open round is heard at the latest.
+    /// Latest time at which the oldest open round is acknowledged or expires.
     #[must_use]
     pub fn heard_at_ms(&self) -> Option<u64> {
         self.told.front()?.awaited.iter().map(|awaited| awaited.until_ms).max()

@@ -1,13 +1,13 @@
-//! Interest of this node in one hub: which messages of other nodes somebody here can want.
+//! Interest of this node in one hub: which messages of other nodes may have recipients here.
 //!
 //! ```text
-//!  first member ──► count 0 → 1 ──► told? ─ no ──► news ──► other nodes, at once
-//!  last member  ──► count 1 → 0                 ┌─────────► other nodes, with the next sweep
-//!                        sweep: told, count 0 ──┘
+//!  first member ──► count 0 → 1 ──► announced? ─ no ──► other nodes, immediately
+//!  last member  ──► count 1 → 0                 ┌─────► other nodes, with the next sweep
+//!                   sweep: announced, count 0 ──┘
 //! ```
 //!
-//! A bucket that is told stays told until a sweep, so a group that comes and goes makes no traffic. All threads count
-//! here without a lock, and nothing is done for a member but the first and the last.
+//! An announced bucket stays announced until a sweep, so short-lived groups cause no traffic. All threads count without
+//! a lock, and only the first and last member of a group cause work.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -15,13 +15,13 @@ use super::interest::{INTEREST_BUCKETS, InterestMap};
 
 /// Interest of this node in one hub.
 ///
-/// All orders are sequential: whoever enters counts, then looks whether the bucket is told; a sweep takes it back, then
-/// looks at the count. So one of them sees the other.
+/// All atomics are sequentially consistent: `enter` counts, then checks the announced bit; a sweep clears the bit, then
+/// checks the count. So one of the two sees the other.
 #[derive(Debug)]
 pub struct HubInterest {
-    /// Groups, users and so on with members here, by bucket.
+    /// Number of groups, users and so on with members here, by bucket.
     counts: Box<[AtomicU32]>,
-    /// Buckets that other nodes have been told, a bit each.
+    /// Bitmap of the buckets announced to other nodes.
     told: Box<[AtomicU64]>,
 }
 
@@ -35,20 +35,21 @@ impl Default for HubInterest {
 }
 
 impl HubInterest {
-    /// Counts a first member; returns whether the bucket is now to be told.
+    /// Counts a first member. Returns whether to announce the bucket now.
     pub fn enter(&self, bucket: u16) -> bool {
         let was = self.counts.get(usize::from(bucket)).map(|count| count.fetch_add(1, Ordering::SeqCst));
         was == Some(0) && self.tell(bucket)
     }
 
-    /// Counts that a last member has left.
+    /// Counts the departure of a last member.
     pub fn leave(&self, bucket: u16) {
         if let Some(count) = self.counts.get(usize::from(bucket)) {
             count.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
-    /// Takes back what has no member any more; returns whether there was something, so that all is to be told again.
+    /// Withdraws announced buckets without members. Returns whether any changed, so that the whole map has to be sent
+    /// again.
     pub fn sweep(&self) -> bool {
         let mut has_changed = false;
         for bucket in self.told_buckets().filter(|&bucket| self.is_unused(bucket)) {
@@ -58,20 +59,20 @@ impl HubInterest {
             if self.is_unused(bucket) {
                 has_changed = true;
             } else {
-                // Somebody has entered meanwhile, and may have seen that it was told.
+                // A member has entered meanwhile, and may have seen the bit set.
                 told.fetch_or(bit, Ordering::SeqCst);
             }
         }
         has_changed
     }
 
-    /// Returns all that is told.
+    /// Returns all announced buckets.
     #[must_use]
     pub fn map(&self) -> InterestMap {
         self.told_buckets().collect()
     }
 
-    /// Marks a bucket as told; `false` if it was.
+    /// Marks a bucket as announced. Returns `false` if it already was.
     fn tell(&self, bucket: u16) -> bool {
         let (word, bit) = place(bucket);
         self.told.get(word).is_some_and(|told| told.fetch_or(bit, Ordering::SeqCst) & bit == 0)
@@ -81,7 +82,7 @@ impl HubInterest {
         self.counts.get(usize::from(bucket)).is_none_or(|count| count.load(Ordering::SeqCst) == 0)
     }
 
-    /// Passes over 64 buckets at a time where none is told.
+    /// Skips 64 buckets at a time if none is announced.
     fn told_buckets(&self) -> impl Iterator<Item = u16> {
         let words = (0..=u16::MAX).step_by(64).zip(&self.told);
         words.flat_map(|(first, told)| {

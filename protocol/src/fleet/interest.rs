@@ -1,13 +1,14 @@
-//! Interest: what the clients of a node can want, as the other nodes know it.
+//! Interest: which messages may have recipients at a node, as known to the other nodes.
 //!
 //! ```text
 //!  everyone of a hub ─┐
-//!  a group of it ─────┼── hash ──► one of 65 536 buckets per hub ──► a bit: somebody here may want this
+//!  a group of it ─────┼── hash ──► one of 65 536 buckets per hub ──► a bit: this node may have recipients
 //!  a user of it ──────┘
 //! ```
 //!
-//! A bit too many costs a frame that nobody wants; a bit too few loses a message. So bits are added at once and removed
-//! later, by a sweep, and a node is sent everything until it has told all of its interest and while that is old.
+//! A superfluous bit costs an unneeded frame, but a missing bit loses a message. So bits are added immediately and
+//! removed later, by a sweep. A node receives everything until it has reported its full interest, and again when that
+//! report is stale.
 
 use std::collections::HashMap;
 use std::hash::Hasher;
@@ -19,19 +20,19 @@ use fnv::FnvHasher;
 
 use crate::limits::{INTEREST_HUBS_MAX, INTEREST_STALE_MS};
 
-/// Number of buckets that the names of a hub are hashed to.
+/// Number of hash buckets per hub.
 pub const INTEREST_BUCKETS: u32 = 65_536;
 
-/// Size of a bitmap of all buckets.
+/// Size of the bitmap of all buckets.
 const BITMAP_BYTES: usize = 8_192;
 
-/// Most buckets of a map that is kept and sent as a list; a list of as many is as large as the bitmap.
+/// Maximum number of buckets stored and sent as a list. A longer list would be as large as the bitmap.
 const LISTED_MAX: usize = BITMAP_BYTES / 2 - 1;
 
 /// Recipients of a message, within a hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Wanted<'a> {
-    /// All clients of the hub, or any single one that can't be told from outside.
+    /// All clients of the hub, or a single client of unknown user and groups.
     Everyone,
     /// Members of a group.
     Group(&'a str),
@@ -40,7 +41,7 @@ pub enum Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// Returns the bucket of these recipients.
+    /// Bucket of these recipients.
     #[must_use]
     pub fn bucket(&self) -> u16 {
         let (kind, name) = match self {
@@ -56,25 +57,25 @@ impl Wanted<'_> {
     }
 }
 
-/// Set of the buckets of a hub: a sorted list while they are few, a bitmap else.
+/// Set of a hub's buckets: a short sorted list, or a bitmap.
 #[derive(Clone, PartialEq, Eq)]
 pub struct InterestMap(Buckets);
 
 #[derive(Clone, PartialEq, Eq)]
 enum Buckets {
-    /// No more than [`LISTED_MAX`], in ascending order.
+    /// At most [`LISTED_MAX`] buckets in ascending order.
     Listed(Vec<u16>),
-    /// More than that, lowest bit first.
+    /// More buckets, lowest bit first.
     Bitmap(Box<[u8; BITMAP_BYTES]>),
 }
 
-/// Bytes that are no map: neither a bitmap nor a shorter list.
+/// Bytes that are neither a bitmap nor a shorter list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} bytes are neither a list of buckets nor a bitmap")]
 pub struct InterestMapError(usize);
 
 impl InterestMap {
-    /// Adds a bucket; returns whether it is new.
+    /// Adds a bucket. Returns whether it is new.
     pub fn with(&mut self, bucket: u16) -> bool {
         match &mut self.0 {
             Buckets::Listed(buckets) => {
@@ -92,7 +93,7 @@ impl InterestMap {
         }
     }
 
-    /// Whether the bucket is in the set.
+    /// Whether the set contains the bucket.
     #[must_use]
     pub fn contains(&self, bucket: u16) -> bool {
         match &self.0 {
@@ -107,11 +108,11 @@ impl InterestMap {
     /// Whether the set has no bucket.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        // A bitmap has more buckets than a list may have.
+        // A bitmap always has more buckets than a list.
         matches!(&self.0, Buckets::Listed(buckets) if buckets.is_empty())
     }
 
-    /// Writes the set: two bytes per bucket while that is less than the bitmap, highest byte first, else the bitmap.
+    /// Encodes the set: two big-endian bytes per bucket if that is shorter than the bitmap, else the bitmap.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         match &self.0 {
@@ -120,15 +121,15 @@ impl InterestMap {
         }
     }
 
-    /// Reads a set. The buckets of a list may come in any order.
+    /// Decodes a set. Lists may be in any order.
     ///
     /// # Errors
-    /// When the bytes are of no length that is written.
+    /// If the length is invalid.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InterestMapError> {
         if let Ok(bitmap) = <[u8; BITMAP_BYTES]>::try_from(bytes) {
             let bits: u32 = bitmap.iter().map(|byte| byte.count_ones()).sum();
             let is_short = usize::try_from(bits).is_ok_and(|bits| bits <= LISTED_MAX);
-            // One set has one form, so that equal sets are equal.
+            // A canonical form, so that equal sets compare equal.
             return Ok(if is_short { buckets_of(&bitmap).collect() } else { Self(Buckets::Bitmap(Box::new(bitmap))) });
         }
         match bytes.as_chunks() {
@@ -139,7 +140,7 @@ impl InterestMap {
         }
     }
 
-    /// Returns the number of buckets.
+    /// Number of buckets in the set.
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.0 {
@@ -206,7 +207,7 @@ fn buckets_of(bitmap: &[u8; BITMAP_BYTES]) -> impl Iterator<Item = u16> {
 /// Update of a node's interest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InterestUpdate {
-    /// All buckets of a hub, in place of what was told of it; none when the hub has no clients any more.
+    /// All buckets of a hub, replacing earlier updates; empty if the hub has no clients.
     Whole {
         /// Name of the hub.
         hub: ByteString,
@@ -220,22 +221,22 @@ pub enum InterestUpdate {
         /// Buckets that are new.
         buckets: Vec<u16>,
     },
-    /// All hubs of the node have been told.
+    /// All hubs of the node have been sent.
     Complete,
 }
 
-/// Interest of a peer, as it has told it in one session of its node link. A value that is cheap to clone.
+/// Interest of a peer, as reported in one session of its node link. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct PeerInterest {
     hubs: Arc<HashMap<ByteString, Arc<InterestMap>>>,
     is_complete: bool,
-    /// There were more hubs than are kept, so that a hub that is not known may have clients.
+    /// Some hubs were dropped because of the limit, so unknown hubs may have clients.
     is_overfull: bool,
     confirmed_ms: Option<u64>,
 }
 
 impl PeerInterest {
-    /// Takes what the peer tells.
+    /// Applies an update from the peer.
     pub fn apply(&mut self, update: InterestUpdate) {
         match update {
             InterestUpdate::Whole { hub, map } if map.is_empty() => {
@@ -256,12 +257,12 @@ impl PeerInterest {
         }
     }
 
-    /// Notes that a question of this node was answered behind all updates until then; it was asked at that time.
+    /// Records that the peer answered a beat sent at `asked_ms`, after all earlier updates.
     pub fn confirm(&mut self, asked_ms: u64) {
         self.confirmed_ms = self.confirmed_ms.max(Some(asked_ms));
     }
 
-    /// Whether the peer may have clients of the hub that one of these reaches; yes, if that is not certain.
+    /// Whether the peer may have clients of the hub among these recipients. True if unknown.
     #[must_use]
     pub fn may_want(&self, hub: &str, wanted: &[Wanted<'_>], now_ms: u64) -> bool {
         if !self.is_known(now_ms) {
@@ -273,26 +274,26 @@ impl PeerInterest {
         }
     }
 
-    /// Whether the peer has told of clients of the hub, be it long ago.
+    /// Whether the peer has ever reported clients of the hub.
     #[must_use]
     pub fn has_told(&self, hub: &str) -> bool {
         self.hubs.contains_key(hub)
     }
 
-    /// Whether the peer has told everything, and that not too long ago.
+    /// Whether the peer's report is complete and recent.
     #[must_use]
     pub fn is_known(&self, now_ms: u64) -> bool {
         self.is_complete
             && self.confirmed_ms.is_some_and(|confirmed_ms| now_ms.saturating_sub(confirmed_ms) <= INTEREST_STALE_MS)
     }
 
-    /// The map of a hub, made if there is none; `None` beyond the bound.
+    /// Returns the map of a hub, creating it if needed; `None` beyond the limit.
     fn hub(&mut self, hub: ByteString) -> Option<&mut Arc<InterestMap>> {
         if self.hubs.len() >= INTEREST_HUBS_MAX && !self.hubs.contains_key(&hub) {
             self.is_overfull = true;
             return None;
         }
-        // Names come as slices of the frame that they stood in, which would live as long.
+        // Names are slices of a frame, which would otherwise stay in memory.
         let hub = ByteString::from(String::from(&*hub));
         Some(Arc::make_mut(&mut self.hubs).entry(hub).or_default())
     }
@@ -331,7 +332,7 @@ mod tests {
     fn names_spread_over_all_buckets() {
         let names: Vec<String> = (0..10_000).map(|number| format!("room {number}")).collect();
         let buckets: InterestMap = names.iter().map(|name| Wanted::Group(name).bucket()).collect();
-        // 65 536 × (1 − e^(−10 000 / 65 536)) are hit by chance.
+        // 65 536 × (1 − e^(−10 000 / 65 536)) buckets are hit on average.
         assert!((9_200..=9_350).contains(&buckets.len()), "{}", buckets.len());
     }
 

@@ -1,68 +1,68 @@
-//! State of a client connection that moves from one node to another.
+//! State of a client connection that moves to another node.
 //!
-//! The node where the client has come back first learns what the connection is ([`MovingConnection`]), so that sends
-//! find it there, and then takes its state ([`MovedState`]).
+//! The node where the client reconnected first receives the connection's description ([`MovingConnection`]), so that
+//! sends reach it there, and then takes its state ([`MovedState`]).
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
 use crate::message_pack::{ReadError, Reader, Writer};
 
-/// Connection that another node is about to take over.
+/// Description of a connection that another node is about to take over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MovingConnection {
-    /// Instance of its app server.
+    /// Instance id of its app server.
     pub app_server: ByteString,
-    /// Body of the frame that opened it there.
+    /// Body of the frame that opened it at the app server.
     pub opening: Bytes,
-    /// User id, if it is authenticated.
+    /// User id, if authenticated.
     pub user: Option<ByteString>,
-    /// Groups that it is a member of.
+    /// Groups of the connection.
     pub groups: Vec<ByteString>,
-    /// Time at which it was opened, in milliseconds since 1970.
+    /// Opening time, in milliseconds since 1970.
     pub opened_ms: u64,
-    /// Time at which it closes with its token, in seconds since 1970.
+    /// Time at which its token expires and it closes, in seconds since 1970.
     pub expires_s: Option<u64>,
-    /// Whether it has to stay at its app server.
+    /// Whether it must stay at its app server.
     pub is_bound: bool,
     /// Cause of the move, for metrics: `reconnect`, `drain` or `rebalance`.
     pub cause: ByteString,
 }
 
-/// Transport frame, and the number of messages in it that stateful reconnect counts.
+/// Transport frame, and its number of messages counted by stateful reconnect.
 pub type CountedFrame = (Bytes, u32);
 
-/// State of a connection that its owner has let go.
+/// State of a connection released by its owner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MovedState {
-    /// Number of the first message that the client has not acknowledged.
+    /// Sequence number of the first message not acknowledged by the client.
     pub sequence: u64,
-    /// Frames from that message on, which were written or wait for a socket.
+    /// Frames from that message on, written or waiting for a socket.
     pub sent: Vec<CountedFrame>,
-    /// Frames behind them that have no number yet.
+    /// Frames after them, not numbered yet.
     pub held: Vec<CountedFrame>,
-    /// Number of messages that have come from the client.
+    /// Number of messages received from the client.
     pub received: u64,
     /// Invocation ids of its pending calls.
     pub calls: Vec<ByteString>,
-    /// App servers that have answered, each with the epoch from which on the new owner delivers what they send.
+    /// App servers that have answered, each with the first epoch that the new owner delivers.
     pub epochs: Vec<(ByteString, i64)>,
-    /// Groups that it is a member of by now.
+    /// Current groups of the connection.
     pub groups: Vec<ByteString>,
-    /// Newer log-in that it has got since it was [said what it is](MovingConnection).
+    /// Log-in refreshed since its [description](MovingConnection) was sent.
     pub refreshed: Option<RefreshedLogIn>,
 }
 
-/// Newer log-in of a connection.
+/// Refreshed log-in of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RefreshedLogIn {
-    /// Claims for its app servers; names may repeat.
+    /// Claims for its app servers. Names may repeat.
     pub claims: Vec<(ByteString, ByteString)>,
-    /// Time at which it closes with its token, in seconds since 1970.
+    /// Time at which its token expires and it closes, in seconds since 1970.
     pub expires_s: Option<u64>,
 }
 
-/// Bytes that are no state of a connection.
+/// Error decoding a connection's state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the state of a connection can't be read: {0}")]
 pub struct MovingError(String);
@@ -74,7 +74,7 @@ impl From<ReadError> for MovingError {
 }
 
 impl MovingConnection {
-    /// Encodes it as an array.
+    /// Encodes the description as an array.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         encode(8, |writer| {
@@ -92,10 +92,10 @@ impl MovingConnection {
         })
     }
 
-    /// Reads what [`encode`](Self::encode) has made. Longer arrays are fine.
+    /// Decodes the output of [`encode`](Self::encode). Longer arrays are accepted.
     ///
     /// # Errors
-    /// When a field is missing or of another type.
+    /// If a field is missing or has the wrong type.
     pub fn decode(bytes: &Bytes) -> Result<Self, MovingError> {
         let mut reader = Reader::new(bytes);
         fields(&mut reader, 8)?;
@@ -113,7 +113,7 @@ impl MovingConnection {
 }
 
 impl MovedState {
-    /// Encodes it as an array.
+    /// Encodes the state as an array.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         encode(if self.refreshed.is_some() { 9 } else { 7 }, |writer| {
@@ -138,10 +138,10 @@ impl MovedState {
         })
     }
 
-    /// Reads what [`encode`](Self::encode) has made. Longer arrays are fine.
+    /// Decodes the output of [`encode`](Self::encode). Longer arrays are accepted.
     ///
     /// # Errors
-    /// When a field is missing or of another type.
+    /// If a field is missing or has the wrong type.
     pub fn decode(bytes: &Bytes) -> Result<Self, MovingError> {
         let mut reader = Reader::new(bytes);
         let items = fields(&mut reader, 7)?;

@@ -1,10 +1,10 @@
-//! Node messages as bytes: arrays behind their lengths, as the frames of a link are.
+//! Encoding of node messages: length-prefixed arrays, like the frames of a link.
 //!
 //! ```text
-//!  length │ [ number, field, field, … ]      numbers from 100 on: the service protocol has those below
+//!  length │ [ number, field, field, … ]      numbers start at 100: the service protocol uses lower ones
 //! ```
 //!
-//! Later versions may add fields behind those that are known, and numbers.
+//! Later versions may append fields and add numbers.
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
@@ -15,10 +15,10 @@ use crate::limits::{PRESENCE_SERVERS_MAX, PRESENCE_TEXT_MAX_BYTES};
 use crate::message_pack::{ReadError, Reader, Writer};
 use crate::service::write_frame;
 
-/// Bytes that everything but texts and binaries takes at most.
+/// Maximum encoded size apart from texts and binaries.
 const ENVELOPE_BYTES: usize = 40;
 
-/// Bytes that an app server takes at most beside its texts.
+/// Maximum encoded size of an app server apart from its texts.
 const SERVER_BYTES: usize = 20;
 
 const STATE: i64 = 100;
@@ -40,32 +40,32 @@ const REVOCATION: i64 = 114;
 /// Message between two nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeMessage {
-    /// Service message to apply at the other node, without an answer.
+    /// Service message to apply at the other node, without a reply.
     Relay {
-        /// Hub that it belongs to.
+        /// Hub of the message.
         hub: ByteString,
-        /// Body of its frame, without the length.
+        /// Frame body without the length prefix.
         frame: Bytes,
     },
-    /// Service message to apply at the other node, which answers.
+    /// Service message to apply at the other node, which replies.
     Ask {
-        /// Number that the answer names.
+        /// Request number for the answer.
         question: u64,
-        /// Hub that it belongs to.
+        /// Hub of the message.
         hub: ByteString,
-        /// Body of its frame, without the length.
+        /// Frame body without the length prefix.
         frame: Bytes,
     },
     /// Answer to an [`Ask`](Self::Ask).
     Answer {
-        /// Number of the question.
+        /// Number of the request.
         question: u64,
-        /// Body of a service message's frame; `None` if there is nothing to say.
+        /// Frame body of a service message; `None` if the answer is empty.
         frame: Option<Bytes>,
     },
-    /// Request to the admin API of the other node.
+    /// Admin API request to the other node.
     Request {
-        /// Number that the response names.
+        /// Request number for the response.
         question: u64,
         /// HTTP method of the request.
         method: RequestMethod,
@@ -76,126 +76,126 @@ pub enum NodeMessage {
     },
     /// Response to a [`Request`](Self::Request).
     Response {
-        /// Number of the question.
+        /// Number of the request.
         question: u64,
         /// HTTP status code of the response.
         status: u16,
         /// Body of the response.
         body: Bytes,
     },
-    /// State of the node that sends it.
+    /// State of the sending node.
     State(NodeState),
     /// Update of the sender's interest.
     Interest(InterestUpdate),
-    /// Update of the app servers that have dialled in at the sender.
+    /// Update of the app servers that dialled in at the sender.
     Presence(PresenceUpdate),
-    /// Request of a node to which a client has come back, for the connection of the client.
+    /// Request to move a connection to the node where its client reconnected.
     Move {
-        /// Number that the answer names.
+        /// Request number for the answer.
         question: u64,
         /// Step of the move.
         step: MoveStep,
-        /// Hub that the connection belongs to.
+        /// Hub of the connection.
         hub: ByteString,
         /// Id of the connection.
         connection_id: ByteString,
     },
     /// Answer to a [`Move`](Self::Move).
     Moved {
-        /// Number of the question.
+        /// Number of the request.
         question: u64,
-        /// Answer of the step; `None` where the connection is not there, or can't move.
+        /// Result of the step; `None` if the connection is not there or can't move.
         state: Option<Bytes>,
     },
-    /// Membership of a user, as the sender knows it, for a node that has just been linked.
+    /// Membership of a user, sent to a newly linked node.
     Membership(ToldMembership),
-    /// Revocation of access tokens: one that has just been made, or that a node which has just been linked has missed.
+    /// Revocation of access tokens: new, or missed by a newly linked node.
     Revocation(ToldRevocation),
 }
 
-/// Revocation of access tokens by what they say. Of two about the same tokens the later times count, so it does not
-/// matter in which order, how often and from whom a node learns them.
+/// Revocation of access tokens by their claims. Of two for equal tokens the later times win, so nodes may receive them
+/// in any order, repeatedly and from any node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToldRevocation {
-    /// Id of the user whose tokens they are; `None` for those of everybody.
+    /// User id of the tokens; `None` for all users.
     pub user: Option<ByteString>,
-    /// Audience that they name; `None` for any.
+    /// Audience of the tokens; `None` for any.
     pub audience: Option<ByteString>,
-    /// Name of the app whose key has signed them; `None` for any key.
+    /// App with the signing key of the tokens; `None` for any key.
     pub app: Option<ByteString>,
-    /// Second since 1970 up to which they were issued.
+    /// Tokens issued up to this second since 1970 are revoked.
     pub issued_before_s: u64,
-    /// Second since 1970 after which the revocation is forgotten.
+    /// Second since 1970 after which the revocation is deleted.
     pub kept_until_s: u64,
-    /// Millisecond since 1970 at which the open connections of the user were closed last, for a node that was away
-    /// then; 0 if they never were, or if the node hears of it otherwise.
+    /// Millisecond since 1970 at which the user's connections were last closed, for nodes that were offline then; 0 if
+    /// never, or if the node is notified otherwise.
     pub closed_ms: u64,
 }
 
-/// Membership of a user in a group, for connections to come. Of two that differ the one that has changed last is true.
+/// Membership of a user in a group, applied to future connections. The most recently changed one wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToldMembership {
-    /// Hub that the group belongs to.
+    /// Hub of the group.
     pub hub: ByteString,
     /// Id of the user.
     pub user: ByteString,
     /// Name of the group.
     pub group: ByteString,
-    /// Time for which it still holds, in milliseconds; zero when the user has left the group.
+    /// Remaining validity in milliseconds; zero if the user has left the group.
     pub left_ms: u64,
     /// Time since it began, was renewed or ended, in milliseconds.
     pub age_ms: u64,
 }
 
-/// Step of a connection's move to another node.
+/// Step of moving a connection to another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MoveStep {
-    /// Says what the connection is: a [`MovingConnection`](super::MovingConnection).
+    /// Returns the connection's description, a [`MovingConnection`](super::MovingConnection).
     Look,
-    /// Lets it go: a [`MovedState`](super::MovedState).
+    /// Releases the connection and returns its [`MovedState`](super::MovedState).
     Take,
-    /// Says that it has arrived. There is no answer.
+    /// Confirms the arrival. There is no answer.
     Arrived,
 }
 
 /// HTTP method of a request between nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RequestMethod {
-    /// GET, which changes nothing.
+    /// GET, without side effects.
     Get,
-    /// POST, which does something.
+    /// POST, with side effects.
     Post,
 }
 
-/// State of a node, as it tells it itself.
+/// State reported by a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeState {
-    /// Phase of its life.
+    /// Phase of the node.
     pub phase: NodePhase,
-    /// Number of members that it sees, itself included.
+    /// Number of visible members, including itself.
     pub members: u32,
-    /// Hash of these members, from [`view_of`](super::view_of).
+    /// Hash of these members by [`view_of`](super::view_of).
     pub view: u64,
 }
 
-/// Phase of a node's life.
+/// Phase of a node's life cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NodePhase {
-    /// The node is not ready for clients yet.
+    /// Not ready for clients yet.
     Starting,
-    /// The node serves clients. Phases of later versions read as this one.
+    /// Serving clients. Phases of later versions are read as this one.
     Ready,
-    /// The node refuses new clients and closes those that it has.
+    /// Refusing new clients and closing existing ones.
     Draining,
 }
 
-/// Bytes that are no node message.
+/// Error decoding a node message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a malformed node message ({kind}): {problem}")]
 pub struct NodeMessageError {
-    /// Name of the message, as far as it is known.
+    /// Name of the message, as far as known.
     pub kind: &'static str,
-    /// Fault of its fields.
+    /// Problem with its fields.
     pub problem: String,
 }
 
@@ -203,7 +203,7 @@ impl NodeMessage {
     /// Appends the message with its length prefix.
     ///
     /// # Panics
-    /// When the message is over 2 GiB: no length prefix can say so.
+    /// If the message exceeds 2 GiB, the limit of the length prefix.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Relay { hub, frame } => encode_relay(hub, frame, out),
@@ -285,11 +285,11 @@ impl NodeMessage {
         out.freeze()
     }
 
-    /// Reads a frame's body, without its length prefix; `None` for a message that is not known here and is skipped.
-    /// Longer arrays are fine. Shares the memory of `body`.
+    /// Decodes a frame body without its length prefix, sharing its memory. Returns `None` for unknown messages, which
+    /// are skipped. Longer arrays are accepted.
     ///
     /// # Errors
-    /// When a field is missing, of another type or out of its range.
+    /// If a field is missing, out of range, or has the wrong type.
     pub fn decode(body: &Bytes) -> Result<Option<Self>, NodeMessageError> {
         let mut reader = Reader::new(body);
         let (items, number) = head(&mut reader).map_err(|error| FieldProblem::Read(error).of("of no type"))?;
@@ -297,7 +297,7 @@ impl NodeMessage {
         message(number, &mut fields).map_err(|problem| problem.of(name_of(number)))
     }
 
-    /// The name of this kind of message, for logs and metrics.
+    /// Name of this kind of message in logs and metrics.
     #[must_use]
     pub fn name(&self) -> &'static str {
         name_of(match self {
@@ -320,7 +320,7 @@ impl NodeMessage {
     }
 }
 
-/// Appends what [`NodeMessage::Relay`] encodes to, straight from the body of a frame.
+/// Appends an encoded [`NodeMessage::Relay`] directly from a frame body.
 ///
 /// # Panics
 /// As [`NodeMessage::encode`].
@@ -331,7 +331,7 @@ pub fn encode_relay(hub: &str, frame: &[u8], out: &mut BytesMut) {
     });
 }
 
-/// Appends what [`NodeMessage::Ask`] encodes to, straight from the body of a frame.
+/// Appends an encoded [`NodeMessage::Ask`] directly from a frame body.
 ///
 /// # Panics
 /// As [`NodeMessage::encode`].
@@ -388,7 +388,7 @@ fn write(number: i64, items: usize, variable_bytes: usize, out: &mut BytesMut, f
     });
 }
 
-/// Writes a number of 64 bits as the signed one of the same bits: readers know no other.
+/// Writes a `u64` as the `i64` with equal bits, because readers only support signed numbers.
 fn unsigned(writer: &mut Writer, number: u64) {
     writer.integer(number.cast_signed());
 }
@@ -555,7 +555,7 @@ impl FieldProblem {
     }
 }
 
-/// Fields of a message behind its number. Each method takes the next one, under a name for the error.
+/// Fields of a message after its number. Each method reads the next one; the name is for errors.
 struct MessageFields<'a> {
     reader: Reader<'a>,
     left: usize,
@@ -595,7 +595,7 @@ impl<'a> MessageFields<'a> {
         self.integer(field).map(i64::cast_unsigned)
     }
 
-    /// Number that messages of earlier versions don't have.
+    /// Number missing in messages of earlier versions.
     fn unsigned_or_zero(&mut self, field: &'static str) -> Result<u64, FieldProblem> {
         if self.left == 0 { Ok(0) } else { self.unsigned(field) }
     }
@@ -647,7 +647,7 @@ mod tests {
 
     fn body(message: &NodeMessage) -> Bytes {
         let frame = message.to_frame();
-        // Short messages have one byte of length.
+        // The length prefix of short messages is one byte.
         assert_eq!(bytes_of_frame(frame.len() - 1), frame.len());
         frame.slice(1..)
     }
@@ -733,7 +733,7 @@ mod tests {
     fn a_service_message_goes_through_as_it_is() {
         let payloads = Payloads::single(crate::hub::HubProtocol::Json, Bytes::from(vec![b'x'; 100_000]));
         let service = ServiceMessage::BroadcastData(BroadcastData { excluded: vec![], payloads });
-        // Lengths of 100 000 have three bytes.
+        // The length prefix for 100 000 bytes is three bytes.
         let frame = service.to_frame().slice(3..);
         let mut out = BytesMut::new();
         encode_relay("chat", &frame, &mut out);

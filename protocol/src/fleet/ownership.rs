@@ -1,18 +1,17 @@
-//! Ownership of a client connection with stateful reconnect, as one node sees it: whether it has the connection, and
-//! what becomes of frames for it.
+//! Ownership of a client connection with stateful reconnect at one node, and the handling of frames for it.
 //!
 //! ```text
 //!             depart                        all have answered
-//!  Owned ─────────────────► Departing ────────────────────────► Given ── the new owner has it ──► gone; time is over ──► closed
+//!  Owned ─────────────────► Departing ────────────────────────► Given ── new owner has it ──► gone; timed out ──► closed
 //!    ▲ ◄─ fails, or late ────────┘                                │
 //!    │                                                         its state
-//!    └──────────── settle ────────── Arriving ◄───────────────────┘ at the other node; without it ──► gone
+//!    └──────────── settle ────────── Arriving ◄───────────────────┘ at the other node; without state ──► gone
 //! ```
 //!
-//! Both nodes get what app servers send to many. Each app server says with which of its epochs the new owner begins,
-//! and each such send says the epoch in which it began: so it is delivered once, by the old owner or by the new one.
+//! Both nodes receive the app servers' sends to many clients. Each app server names the first epoch for the new owner,
+//! and each such send carries its starting epoch. So exactly one of the two owners delivers it.
 //!
-//! Pure: time comes in as ticks, one a second; app servers are named by an `A`.
+//! Pure: time is given in ticks of one second. `A` identifies app servers.
 
 use bytes::Bytes;
 
@@ -20,44 +19,44 @@ use super::{CountedFrame, MovedState};
 use crate::cause::Cause;
 use crate::hub::{ReceivedSequence, ReplayQueue};
 
-/// Ticks in which app servers have to answer before a move fails, and the new owner to say that the connection has
-/// arrived.
+/// Ticks until a move fails because app servers have not answered, or because the new owner has not confirmed the
+/// arrival.
 const MOVE_TICKS: u32 = 4;
 
-/// Ticks for which answers to a move that has failed are waited for: their link is lost by then.
+/// Ticks to wait for answers to a failed move. After that, their link is lost.
 const OWED_TICKS: u32 = 120;
 
-/// Ticks in which a connection has to arrive.
+/// Ticks until a connection has to arrive.
 const ARRIVAL_TICKS: u32 = 8;
 
-/// Origin of a send to many: two nodes that get copies of it tell by this which of them delivers it.
+/// Origin of a send to many clients. Determines which of two nodes with a copy delivers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendOrigin<A> {
-    /// A sender that numbers its sends by epochs: an app server or, by dial-in, a node. With its epoch.
+    /// Sender that numbers its sends by epoch: an app server or, for dial-in, a node. With its epoch.
     Sender(A, i64),
-    /// Another node has passed it on: to both, and the old owner has it.
+    /// Relayed by another node to both nodes; the old owner delivers it.
     OtherNode,
 }
 
-/// Absence of a client whose socket has ended.
+/// Absence of a client after the end of its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Absence {
     /// Tick at which its connection is given up.
     pub until: u32,
-    /// Cause of the end of its socket.
+    /// Reason why its socket ended.
     pub cause: Cause,
 }
 
-/// Place of a frame for the client.
+/// Where a frame for the client was placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
-    /// It is numbered and kept, and leaves now if there is a socket.
+    /// Numbered and kept, and sent now if there is a socket.
     Kept,
-    /// It waits: for acknowledgements, or for the end of the move.
+    /// Waiting for acknowledgements, or for the end of the move.
     Waits,
     /// Another owner delivers it.
     Elsewhere,
-    /// There is no room for it.
+    /// There is not enough room.
     TooMuch,
 }
 
@@ -65,58 +64,59 @@ pub enum Placement {
 #[derive(Debug, Clone)]
 pub struct Ownership<A> {
     queue: ReplayQueue<Bytes>,
-    /// Messages that have come from the client.
+    /// Messages received from the client.
     pub received: ReceivedSequence,
     /// `None` while the client has a socket.
     absence: Option<Absence>,
     phase: Phase<A>,
-    /// Epochs of app servers from which on this node delivers what they send.
+    /// First epoch of each app server that this node delivers.
     epochs: Vec<(A, i64)>,
-    /// Answers to a move that has failed, which are still to come.
+    /// Outstanding answers to a failed move.
     owed: Option<Box<OwedAnswers<A>>>,
-    /// Frames of this origin, queued behind the late frames of the old owner.
+    /// Frames of this origin, queued after the late frames of the old owner.
     behind: Option<(A, TransitFrames<A>)>,
 }
 
-/// Answers to a move that has failed. Taken for those to another move they would let the connection go too early.
+/// Outstanding answers to a failed move. Mistaken for answers to another move, they would release the connection too
+/// early.
 #[derive(Debug, Clone)]
 struct OwedAnswers<A> {
     has_pause: bool,
     apps: Vec<A>,
-    /// Tick from which on they are not waited for.
+    /// Tick at which waiting for them ends.
     until: u32,
 }
 
 #[derive(Debug, Clone)]
 enum Phase<A> {
-    /// This node has the connection.
+    /// This node owns the connection.
     Owned,
-    /// It still has, and another node waits for it.
+    /// This node still owns it, and another node waits for it.
     Departing(Box<Departure<A>>),
-    /// Its state has left: another node has it, or nobody.
+    /// The state has left: another node owns the connection, or it is gone.
     Given,
-    /// Another node is about to give it.
+    /// Another node is about to hand the connection over.
     Arriving(TransitFrames<A>),
 }
 
-/// Departure of a connection: answers that it waits for.
+/// Outgoing move of a connection, with the outstanding answers.
 #[derive(Debug, Clone)]
 struct Departure<A> {
     frames: TransitFrames<A>,
-    /// Its own app server has not acknowledged that it pauses.
+    /// Its own app server has not acknowledged the pause.
     waits_for_pause: bool,
     /// App servers that have not answered.
     waits_for: Vec<A>,
     /// Epochs of the app servers that have answered.
     epochs: Vec<(A, i64)>,
-    /// Tick at which the move has failed.
+    /// Tick at which the move fails.
     until: u32,
 }
 
-/// Frames that are sent to a connection while it moves, in order.
+/// Frames sent to a connection during its move, in order.
 #[derive(Debug, Clone)]
 struct TransitFrames<A> {
-    /// Each with its origin; `None` for what is for this connection alone.
+    /// Frames with their origin; `None` for frames to this connection alone.
     frames: Vec<(Option<SendOrigin<A>>, CountedFrame)>,
     bytes: usize,
 }
@@ -133,7 +133,7 @@ impl<A: Copy> TransitFrames<A> {
         self.frames.push((origin, frame));
     }
 
-    /// Frames for this connection alone, and those of such an origin.
+    /// Frames for this connection alone, and those from matching origins.
     fn of(self, is_wanted: impl Fn(SendOrigin<A>) -> bool) -> Vec<CountedFrame> {
         let frames = self.frames.into_iter();
         frames.filter(|(origin, _)| origin.is_none_or(&is_wanted)).map(|(_, frame)| frame).collect()
@@ -148,7 +148,7 @@ impl<A: Copy + PartialEq> SendOrigin<A> {
         }
     }
 
-    /// App servers that the old owner does not know of send to the new one alone.
+    /// App servers unknown to the old owner send only to the new one.
     fn is_for_new_owner(self, epochs: &[(A, i64)]) -> bool {
         match self {
             Self::Sender(app, epoch) => epoch_of(epochs, app).is_none_or(|begins| epoch >= begins),
@@ -162,7 +162,7 @@ fn epoch_of<A: PartialEq>(epochs: &[(A, i64)], app: A) -> Option<i64> {
 }
 
 impl<A: Copy + PartialEq> Ownership<A> {
-    /// A connection that begins here, with this limit of unacknowledged bytes.
+    /// Creates a new connection with this limit of unacknowledged bytes.
     #[must_use]
     pub fn new(limit_bytes: usize) -> Self {
         Self {
@@ -176,7 +176,7 @@ impl<A: Copy + PartialEq> Ownership<A> {
         }
     }
 
-    /// A connection that is about to arrive from another node. Returns the tick at which that has failed, too.
+    /// Creates a connection that is arriving from another node. Returns also the tick at which the arrival fails.
     #[must_use]
     pub fn arriving(limit_bytes: usize, now: u32) -> (Self, u32) {
         let until = now.saturating_add(ARRIVAL_TICKS);
@@ -184,19 +184,19 @@ impl<A: Copy + PartialEq> Ownership<A> {
         (Self { absence, phase: Phase::Arriving(TransitFrames::default()), ..Self::new(limit_bytes) }, until)
     }
 
-    /// Whether this node has it, and no other node waits for it.
+    /// Whether this node owns the connection and no other node waits for it.
     #[must_use]
     pub fn is_owned(&self) -> bool {
         matches!(self.phase, Phase::Owned)
     }
 
-    /// Whether its state has left: another node has it, or nobody.
+    /// Whether the state has left: another node owns the connection, or it is gone.
     #[must_use]
     pub fn is_given(&self) -> bool {
         matches!(self.phase, Phase::Given)
     }
 
-    /// Whether its state has not come yet.
+    /// Whether the state has not arrived yet.
     #[must_use]
     pub fn is_arriving(&self) -> bool {
         matches!(self.phase, Phase::Arriving(_))
@@ -208,45 +208,45 @@ impl<A: Copy + PartialEq> Ownership<A> {
         self.absence
     }
 
-    /// Notes that the socket of the client has ended: it may come back until then. Returns whether it had one.
+    /// Records the end of the client's socket; the client may reconnect until then. Returns whether it had a socket.
     pub fn leave(&mut self, until: u32, cause: Cause) -> bool {
         self.absence.replace(Absence { until, cause }).is_none()
     }
 
-    /// Notes that the client has a socket again. Returns `false` if it has one already, or another node has begun to
-    /// take the connection over since this one was claimed.
+    /// Records that the client has a socket again. Returns `false` if it already has one, or if another node has begun
+    /// to take the connection over since this one was claimed.
     #[must_use]
     pub fn come_back(&mut self) -> bool {
-        // It would not come back without a count of what it has got.
+        // A reconnecting client always reports its received count.
         self.queue.end_hold();
         self.add_behind();
         self.is_owned() && self.absence.take().is_some()
     }
 
-    /// Holds back what is sent from now on: the client has just been accepted, and may not count messages yet.
+    /// Holds frames from now on: the client was just accepted and may not count messages yet.
     pub fn hold(&mut self) {
         self.queue.hold();
     }
 
-    /// Whether frames are held back until the client counts them.
+    /// Whether frames are held until the client counts them.
     #[must_use]
     pub fn is_on_hold(&self) -> bool {
         self.queue.is_on_hold()
     }
 
-    /// Whether the frame that was placed last is the first one that the hold keeps back.
+    /// Whether the frame placed last is the first held one.
     #[must_use]
     pub fn has_begun_to_wait(&self) -> bool {
         self.queue.is_on_hold() && self.queue.held().len() == 1
     }
 
-    /// Ends the hold. Returns whether there was one: then frames may be [released](Self::release).
+    /// Ends the hold. Returns whether there was one; frames may then be [released](Self::release).
     pub fn end_hold(&mut self) -> bool {
         self.queue.end_hold()
     }
 
-    /// Places a frame of so many messages. `fits` tells whether it may wait behind so many bytes; `origin` is `None`
-    /// for what is for this connection alone.
+    /// Places a frame of `messages` messages. `fits` decides whether it may wait behind that number of bytes; `origin`
+    /// is `None` for frames to this connection alone.
     pub fn place(
         &mut self,
         frame: Bytes,
@@ -275,40 +275,40 @@ impl<A: Copy + PartialEq> Ownership<A> {
         if is_written { Placement::Kept } else { Placement::Waits }
     }
 
-    /// Whether a send is delivered by the owner that the connection had before.
+    /// Whether the previous owner delivers a send.
     #[must_use]
     pub fn is_of_old_owner(&self, origin: SendOrigin<A>) -> bool {
         matches!(origin, SendOrigin::Sender(app, epoch) if epoch_of(&self.epochs, app).is_some_and(|begins| epoch < begins))
     }
 
-    /// Whether a send that has waited for the arrival is delivered here.
+    /// Whether a send that waited for the arrival is delivered here.
     #[must_use]
     pub fn is_of_new_owner(&self, origin: SendOrigin<A>) -> bool {
         origin.is_for_new_owner(&self.epochs)
     }
 
-    /// Next frame that has waited for acknowledgements, if there is room and a socket.
+    /// Next frame that waited for acknowledgements, if there is room and a socket.
     pub fn release(&mut self) -> Option<Bytes> {
         if self.absence.is_some() { None } else { self.queue.release() }
     }
 
-    /// Forgets what the client has taken.
+    /// Removes frames acknowledged by the client.
     pub fn acknowledge(&mut self, sequence_id: u64) {
         self.queue.acknowledge(sequence_id);
     }
 
-    /// Number of the first message that a new socket brings, and the frames.
+    /// Sequence number of the first message for a new socket, and the frames to replay.
     pub fn replay(&self) -> (u64, impl ExactSizeIterator<Item = &Bytes>) {
         (self.queue.sequence(), self.queue.unacknowledged().map(|(frame, _)| frame))
     }
 
-    /// Bytes that are kept for the client.
+    /// Bytes kept for the client.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.queue.sent_bytes() + self.waiting_bytes()
     }
 
-    /// Bytes that count like those of an outbox.
+    /// Bytes that count as an outbox's.
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
         let in_transit = match &self.phase {
@@ -322,9 +322,9 @@ impl<A: Copy + PartialEq> Ownership<A> {
 
 /// Steps of the old owner.
 impl<A: Copy + PartialEq> Ownership<A> {
-    /// Begins to let the connection go to another node: its app server is to be paused. Returns the tick at which that
-    /// has failed; `None` while the client has a socket, another node waits already, or answers to an earlier move are
-    /// to come.
+    /// Starts moving the connection to another node: its app server has to pause. Returns the tick at which the move
+    /// fails, or `None` while the client has a socket, another node already waits, or answers to an earlier move are
+    /// outstanding.
     pub fn depart(&mut self, now: u32) -> Option<u32> {
         self.owed.take_if(|owed| owed.until <= now || (!owed.has_pause && owed.apps.is_empty()));
         if self.owed.is_some() {
@@ -344,9 +344,9 @@ impl<A: Copy + PartialEq> Ownership<A> {
         Some(until)
     }
 
-    /// Takes the acknowledgement of the connection's app server that it sends it alone nothing more here. Returns
-    /// whether all app servers are to be asked now to send elsewhere what is for many. Asked before, such a send could
-    /// overtake an earlier one to the client alone.
+    /// Handles the app server's acknowledgement that it sends no further client-only frames here. Returns whether to
+    /// request the epoch switch from all app servers now. Requested earlier, a send to many could overtake an earlier
+    /// one to the client alone.
     pub fn pause_acknowledged(&mut self) -> bool {
         if let Some(owed) = &mut self.owed {
             owed.has_pause = false;
@@ -354,14 +354,14 @@ impl<A: Copy + PartialEq> Ownership<A> {
         matches!(&self.phase, Phase::Departing(departure) if departure.waits_for_pause)
     }
 
-    /// Notes the app servers that were asked.
+    /// Records the app servers that were asked.
     pub fn asked(&mut self, asked: Vec<A>) {
         if let Phase::Departing(departure) = &mut self.phase {
             (departure.waits_for_pause, departure.waits_for) = (false, asked);
         }
     }
 
-    /// Takes the answer of an app server: the new owner delivers what it sends from this epoch on.
+    /// Records an app server's answer: the new owner delivers its sends from this epoch on.
     pub fn answered(&mut self, app: A, epoch: i64) {
         if let Some(owed) = &mut self.owed {
             owed.apps.retain(|owing| *owing != app);
@@ -374,8 +374,8 @@ impl<A: Copy + PartialEq> Ownership<A> {
         }
     }
 
-    /// Gives the state away once all have answered, with the epochs of the app servers. From then on the connection is
-    /// the other node's.
+    /// Releases the state and the app servers' epochs once all have answered. From then on the other node owns the
+    /// connection.
     pub fn let_go(&mut self, now: u32) -> Option<(MovedState, Vec<(A, i64)>)> {
         let Phase::Departing(departure) = &mut self.phase else { return None };
         if departure.waits_for_pause || !departure.waits_for.is_empty() {
@@ -404,8 +404,8 @@ impl<A: Copy + PartialEq> Ownership<A> {
         matches!(&self.phase, Phase::Departing(departure) if departure.until <= now)
     }
 
-    /// Ends a move whose state has not left: the connection stays here. Returns whether there was one, whose app server
-    /// is to be resumed.
+    /// Cancels a move before its state has left: the connection stays here. Returns whether there was a move, so that
+    /// its app server has to be resumed.
     pub fn stay(&mut self) -> bool {
         let Phase::Departing(departure) = &mut self.phase else { return false };
         let (frames, apps) = (std::mem::take(&mut departure.frames), std::mem::take(&mut departure.waits_for));
@@ -421,8 +421,8 @@ impl<A: Copy + PartialEq> Ownership<A> {
 
 /// Steps of the new owner.
 impl<A: Copy + PartialEq> Ownership<A> {
-    /// Takes the state that the old owner has given away, with the epochs of app servers: from now on this node has the
-    /// connection, and its client until then to come. Returns whether it was waited for.
+    /// Takes the state released by the old owner, with the app servers' epochs. This node now owns the connection, and
+    /// its client may reconnect until `until`. Returns whether the state was expected.
     pub fn settle(&mut self, state: MovedState, epochs: Vec<(A, i64)>, until: u32) -> bool {
         let Phase::Arriving(frames) = &mut self.phase else { return false };
         let frames = std::mem::take(frames);
@@ -439,8 +439,8 @@ impl<A: Copy + PartialEq> Ownership<A> {
         true
     }
 
-    /// Queues frames of this origin, the node itself, behind the late frames of the old owner, until the client comes
-    /// back or the connection departs.
+    /// Queues frames that this node itself sends after the late frames of the old owner, until the client reconnects or
+    /// the connection departs.
     pub fn keep_behind(&mut self, own: A) {
         self.behind = Some((own, TransitFrames::default()));
     }
@@ -605,14 +605,14 @@ mod tests {
         ownership.let_go(1).unwrap();
         assert_eq!(place(&mut ownership, 100), Placement::Elsewhere);
     }
-    /// Frame of an app server on its way to one of two nodes.
+    /// Frame of an app server in flight to a node.
     #[derive(Debug, Clone, Copy)]
     enum OnItsWay {
         Send { epoch: i64, number: u8 },
         Answer(i64),
     }
 
-    /// Two app servers that send to both nodes, each of which reads them at its own pace.
+    /// Two app servers that send to both nodes, which read at their own pace.
     #[derive(Debug, Default)]
     struct TwoNodes {
         lanes: [[VecDeque<OnItsWay>; 2]; 2],
@@ -628,7 +628,7 @@ mod tests {
             self.lanes[app].iter_mut().for_each(|lane| lane.push_back(send));
         }
 
-        /// The app servers are asked, and answer behind what they have sent.
+        /// App servers answer after everything they have sent.
         fn ask(&mut self, old: &mut Ownership<u8>) {
             if !std::mem::replace(&mut self.is_asked, true) && old.pause_acknowledged() {
                 old.asked(vec![0, 1]);
@@ -652,7 +652,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the two nodes and the app servers take turns, one of the nodes has all in the end, in order.
+        /// For any interleaving of nodes and app servers, one node ends up with all frames in order.
         #[test]
         fn each_send_is_delivered_once_and_in_order_whether_or_not_the_move_succeeds(
             acts in prop::collection::vec(0u8..13, 1..200),
@@ -683,7 +683,7 @@ mod tests {
     }
 
     impl Ownership<u8> {
-        /// Numbers of the frames of an app server that are kept or wait for room.
+        /// Numbers of an app server's frames that are kept or waiting for room.
         fn sent_by(&self, app: u8) -> Vec<u8> {
             let kept = self.queue.unacknowledged().map(|(frame, _)| frame);
             let all = kept.chain(self.queue.held().map(|(frame, _)| frame));

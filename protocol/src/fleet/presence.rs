@@ -1,6 +1,6 @@
-//! Presence: the app servers that have dialled in at a node, as the other nodes know it.
+//! Presence: the app servers dialled in at a node, as known to the other nodes.
 //!
-//! A node tells whole lists, one for each hub: they are short, and change when an app server comes or goes.
+//! A node sends complete lists, one per hub: they are short and change only when an app server starts or stops.
 
 use std::collections::HashMap;
 
@@ -8,34 +8,34 @@ use bytestring::ByteString;
 
 use crate::limits::INTEREST_HUBS_MAX;
 
-/// App server that has dialled in at a node under one endpoint.
+/// App server dialled in at a node under one endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PresentAppServer {
-    /// Its random instance id.
+    /// Random instance id of the app server.
     pub instance: ByteString,
-    /// Host that it has dialled.
+    /// Host that the app server dialled.
     pub endpoint: ByteString,
-    /// Number of its links that may carry clients; there may be others, by which it only sends.
+    /// Number of its links that may carry clients. Further links may be send-only.
     pub links: u32,
-    /// How many of these another node has carried here: the address that was dialled is not this node's.
+    /// Number of these links forwarded by another node, because the dialled address is not this node's.
     pub carried: u32,
 }
 
-/// Update of the presence that a node tells.
+/// Presence update from a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PresenceUpdate {
-    /// All app servers of one hub, in place of those that were told before.
+    /// All app servers of one hub, replacing the previous list.
     Whole {
-        /// Hub that they serve.
+        /// Hub of the app servers.
         hub: ByteString,
-        /// Its app servers, one for each endpoint of each; none if it has only been asked for.
+        /// Its app servers, one per endpoint of each; empty if the hub was only requested.
         servers: Vec<PresentAppServer>,
     },
-    /// Everything that was known when the link began has been told. A node that takes in no app servers never says so.
+    /// Everything known when the link began has been sent. Never sent by nodes without dial-in.
     Complete,
 }
 
-/// Presence of another node, as far as it has told it.
+/// Presence of another node, as far as reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PeerPresence {
     hubs: HashMap<ByteString, Vec<PresentAppServer>>,
@@ -43,7 +43,7 @@ pub struct PeerPresence {
 }
 
 impl PeerPresence {
-    /// Takes an update. Hubs beyond the limit are not kept.
+    /// Applies an update. Hubs beyond the limit are dropped.
     pub fn apply(&mut self, update: PresenceUpdate) {
         match update {
             PresenceUpdate::Complete => self.is_complete = true,
@@ -55,25 +55,25 @@ impl PeerPresence {
         }
     }
 
-    /// Whether it has told all that it knew when the link began.
+    /// Whether the node has reported everything it knew when the link began.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.is_complete
     }
 
-    /// Whether it knows a hub: clients or app servers have asked for it there.
+    /// Whether the hub is known: clients or app servers have requested it there.
     #[must_use]
     pub fn knows(&self, hub: &str) -> bool {
         self.hubs.contains_key(hub)
     }
 
-    /// Returns the app servers of a hub, one for each endpoint of each.
+    /// App servers of a hub, one per endpoint of each.
     #[must_use]
     pub fn servers(&self, hub: &str) -> &[PresentAppServer] {
         self.hubs.get(hub).map_or(&[], Vec::as_slice)
     }
 
-    /// Returns all hubs with their app servers.
+    /// All hubs with their app servers.
     pub fn hubs(&self) -> impl Iterator<Item = (&ByteString, &[PresentAppServer])> {
         self.hubs.iter().map(|(hub, servers)| (hub, servers.as_slice()))
     }

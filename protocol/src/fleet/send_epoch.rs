@@ -1,7 +1,7 @@
-//! Epochs of one sender's sends to many, and the counts that tell when all sends of an earlier epoch are queued.
+//! Epochs of one sender's sends to many clients, with counters that show when all sends of earlier epochs are queued.
 //!
-//! A client connection that moves is served by its old node up to an epoch, and by its new one from there on. So all
-//! copies of a send carry one epoch, and an epoch is over when each of its sends is queued at all of its nodes.
+//! A moving client is served by its old node up to an epoch and by its new node afterwards. So all copies of a send
+//! carry one epoch, and an epoch ends when each of its sends is queued for all nodes.
 //!
 //! ```text
 //!  send:  read the epoch ─► count under its parity ─► still that epoch? ─ yes ─► queue all copies ─► uncount
@@ -10,14 +10,14 @@
 //!  move:  advance to e + 1 ─► wait until nothing counts under the parity of e ─► all sends up to e are queued
 //! ```
 //!
-//! Two counts are enough, because an epoch begins only when the one before the last is over.
+//! Two counters suffice, because an epoch begins only after the one before the previous has ended.
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
-/// Order of every step: a send that is counted too late must see the new epoch.
+/// Ordering of every step: a send that is counted too late must see the new epoch.
 const ORDER: Ordering = Ordering::SeqCst;
 
-/// The current epoch, and the number of sends under way in it and in the one before. No step waits.
+/// Current epoch, and the number of sends in flight in the current and previous one. Never blocks.
 #[derive(Debug, Default)]
 pub struct SendEpoch {
     current: AtomicI64,
@@ -26,31 +26,31 @@ pub struct SendEpoch {
 }
 
 impl SendEpoch {
-    /// The epoch in which sends begin now; zero before the first advance.
+    /// Epoch of new sends; zero before the first advance.
     #[must_use]
     pub fn current(&self) -> i64 {
         self.current.load(ORDER)
     }
 
-    /// Counts a send under this epoch. It has begun if the epoch is still the current one afterwards.
+    /// Counts a send under this epoch. The send has begun if the epoch is still current afterwards.
     pub fn enter(&self, epoch: i64) {
         self.count_of(epoch).fetch_add(1, ORDER);
     }
 
-    /// Ends what has entered. Returns whether an advance may wait for just that.
+    /// Ends a counted send. Returns whether it may complete an epoch that an advance waits for.
     pub fn leave(&self, epoch: i64) -> bool {
         let before = self.count_of(epoch).fetch_sub(1, ORDER);
         debug_assert!(before > 0, "only what has entered leaves");
         before == 1 && self.current() != epoch
     }
 
-    /// Begins the next epoch and returns it. Its caller is alone, and waits for the last epoch before it advances
-    /// again.
+    /// Begins the next epoch and returns it. Only one caller at a time, which waits for the previous epoch before
+    /// advancing again.
     pub fn advance(&self) -> i64 {
         self.current.fetch_add(1, ORDER) + 1
     }
 
-    /// Whether all sends of the last epoch, the one before the current, are queued.
+    /// Whether all sends of the previous epoch are queued.
     #[must_use]
     pub fn is_last_over(&self) -> bool {
         self.count_of(self.current() + 1).load(ORDER) == 0
@@ -67,27 +67,27 @@ mod tests {
 
     use super::*;
 
-    /// Step that a send takes next.
+    /// Next step of a send.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     enum SendStep {
         Read,
         Enter(i64),
         Check(i64),
-        /// It has this epoch for good, and queues its copies.
+        /// The epoch is final; the send queues its copies.
         Queue(i64),
         LeaveToRetry(i64),
         Leave(i64),
         Over,
     }
 
-    /// Everything at one moment: the counters, two senders that send again and again, and a mover.
+    /// State of the model: the counters, senders in a loop, and a mover.
     #[derive(Debug, Clone, PartialEq, Eq, Hash)]
     struct Moment {
         counters: (i64, usize, usize),
         sends: [SendStep; 3],
-        /// Sends that each sender has still to do.
+        /// Remaining sends of each sender.
         left: [u8; 3],
-        /// Whether the mover waits for the last epoch, and advances that it has still to do.
+        /// Whether the mover waits for the previous epoch, and its remaining advances.
         is_waiting: bool,
         is_woken: bool,
         advances: u8,
@@ -131,13 +131,13 @@ mod tests {
             Some(next.with(&counters))
         }
 
-        /// Lets the mover take its next step: advance, or look whether the last epoch is over.
+        /// Executes the mover's next step: advance, or check whether the previous epoch has ended.
         fn step_of_mover(&self) -> Option<Self> {
             let (counters, mut next) = (self.counters(), self.clone());
             if !self.is_waiting {
                 next.advances = self.advances.checked_sub(1)?;
                 counters.advance();
-                // It looks once by itself.
+                // The mover checks once unprompted.
                 (next.is_waiting, next.is_woken) = (true, true);
                 return Some(next.with(&counters));
             }
@@ -154,7 +154,7 @@ mod tests {
         }
     }
 
-    /// Every order of the steps of three senders and of a mover that advances three times.
+    /// Explores all interleavings of three senders and a mover that advances three times.
     #[test]
     fn no_send_of_an_earlier_epoch_is_unqueued_when_a_move_has_waited_whatever_the_order_of_steps() {
         let begin = Moment {

@@ -1,4 +1,4 @@
-//! Views: which members each node of a fleet sees, and whether all see the same.
+//! Views: the members seen by each node of a fleet, and whether all nodes agree.
 
 use std::hash::Hasher;
 
@@ -6,7 +6,7 @@ use fnv::FnvHasher;
 
 use crate::limits::AGREEMENT_GRACE_MS;
 
-/// Hashes a set of boot ids, in whatever order they come and however often each does.
+/// Hashes a set of boot ids, ignoring order and duplicates.
 pub fn view_of<'a>(boots: impl Iterator<Item = &'a str>) -> u64 {
     let mut boots: Vec<&str> = boots.collect();
     boots.sort_unstable();
@@ -14,18 +14,18 @@ pub fn view_of<'a>(boots: impl Iterator<Item = &'a str>) -> u64 {
     let mut hasher = FnvHasher::default();
     for boot in boots {
         hasher.write(boot.as_bytes());
-        // No id holds it, so that two ids are not one longer id.
+        // Ids never contain this byte, so it separates them.
         hasher.write(&[0]);
     }
     hasher.finish()
 }
 
-/// Agreement of the views of a fleet. A change is told once it has lasted: a node that
-/// comes or goes is no split.
+/// Agreement of the views in a fleet. Changes are reported only after a grace period: a node that starts or stops is
+/// not a split.
 #[derive(Debug, Clone)]
 pub struct Agreement {
     agrees: bool,
-    /// Since when the views have said something else than what was told.
+    /// Time since which the views differ from the reported state.
     differs_since_ms: Option<u64>,
 }
 
@@ -36,7 +36,7 @@ impl Default for Agreement {
 }
 
 impl Agreement {
-    /// Compares the view of this node with those of the others; returns a change once it has lasted.
+    /// Compares this node's view with the others. Returns a change once it has lasted.
     pub fn update(&mut self, own: u64, mut others: impl Iterator<Item = u64>, now_ms: u64) -> Option<bool> {
         let agree_now = others.all(|view| view == own);
         if agree_now == self.agrees {
@@ -51,7 +51,7 @@ impl Agreement {
         Some(agree_now)
     }
 
-    /// Whether all see the same members, as far as it was told.
+    /// Whether all nodes see the same members, as last reported.
     #[must_use]
     pub fn agrees(&self) -> bool {
         self.agrees

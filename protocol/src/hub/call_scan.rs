@@ -1,6 +1,6 @@
-//! Scan of a call: what the rules of an operator read beside kind and invocation id, without reading arguments.
+//! Scan of a call for the operator's rules: kind, invocation id, method and streams, without arguments.
 //!
-//! It takes at least what any app server takes: whatever one of them might run, this names.
+//! Accepts at least everything that any app server accepts, so every method that might run is found.
 
 use std::borrow::Cow;
 
@@ -11,19 +11,19 @@ use super::scan::{NIL, json_text, pack_kind, skip_headers};
 use super::{MessageKind, ScanError};
 use crate::message_pack::skip_value;
 
-/// Items of a MessagePack invocation before those that name its streams.
+/// Items of a MessagePack invocation before its stream ids.
 const ITEMS_BEFORE_STREAM_IDS: u32 = 5;
 
-/// Part of a message that rules about calls read.
+/// Part of a message that call rules inspect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallScan<'a> {
     /// Kind of the message.
     pub kind: MessageKind,
-    /// The invocation id, if it has one that is not empty.
+    /// Invocation id, unless missing or empty.
     pub invocation_id: Option<Cow<'a, str>>,
-    /// Name of the method, if it is a call and names one.
+    /// Method name, if the message is a call with one.
     pub target: Option<Cow<'a, str>>,
-    /// Ids of the streams that the client sends to the call; none if they can't be read.
+    /// Ids of the client's streams for the call; empty if unreadable.
     pub stream_ids: Vec<Cow<'a, str>>,
 }
 
@@ -41,7 +41,7 @@ impl MessageKind {
     }
 }
 
-// It goes on to the end even when all are found: the last of two equal keys is the one that counts.
+// Scans to the end even if everything is found: the last of two equal keys counts.
 pub(super) fn json(body: &[u8]) -> Result<CallScan<'_>, ScanError> {
     let (mut kind, mut invocation_id, mut target, mut stream_ids) = (None, None, None, None);
     for member in Members::of_any_depth(body)? {
@@ -84,7 +84,7 @@ pub(super) fn message_pack(body: &[u8]) -> Result<CallScan<'_>, ScanError> {
     Ok(scan)
 }
 
-/// Takes a text or nil off the front; an empty text is none. What is no UTF-8 is read as .NET reads it.
+/// Reads a string or nil; an empty string yields `None`. Invalid UTF-8 is decoded as in .NET.
 fn take_text<'a>(rest: &mut &'a [u8]) -> Option<Option<Cow<'a, str>>> {
     if let [NIL, after @ ..] = *rest {
         *rest = after;
@@ -97,7 +97,7 @@ fn take_text<'a>(rest: &mut &'a [u8]) -> Option<Option<Cow<'a, str>>> {
     Some(Some(String::from_utf8_lossy(text)).filter(|text| !text.is_empty()))
 }
 
-/// Reads the ids of streams, which stand behind the arguments. The list grows with the ids that are really there.
+/// Reads the stream ids after the arguments. Allocates only for ids that are present.
 fn stream_ids(arguments: &[u8]) -> Option<Vec<Cow<'_, str>>> {
     let mut rest = skip_value(arguments).ok()?;
     if let [NIL, ..] = rest {
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(json(br#"{"type":1,"target":"De\u0062ug"}"#), expected);
         assert_eq!(json(br#"{"type":1,"target":"Say","t\u0061rget":"Debug"}"#), expected);
         assert_eq!(json(br#"{"type":1,"target":"Debug","streamIds":[7]}"#), expected, "its streams can't be read");
-        // .NET takes a header without a value, and an id that is no UTF-8.
+        // .NET accepts a header without a value, and an invocation id in invalid UTF-8.
         assert_eq!(message_pack(b"\x95\x01\x81\xa1x\xc0\xc0\xa5Debug\x90"), expected);
         assert_eq!(message_pack(b"\x95\x01\x80\xa1\xff\xa5Debug\x90").unwrap().target.unwrap(), "Debug");
     }

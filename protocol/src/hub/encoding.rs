@@ -1,4 +1,4 @@
-//! Encoding and decoding of hub messages and payloads, in the hub protocol that a client chose.
+//! Encoding and decoding of hub messages and payloads in the client's hub protocol.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use super::{
 };
 
 impl HubProtocol {
-    /// Appends the message with its framing: exactly what the official server would send.
+    /// Appends the framed message, exactly as the official server would send it.
     pub fn encode(self, message: &HubMessage, out: &mut BytesMut) {
         match self {
             HubProtocol::Json => json_encoding::encode(message, out),
@@ -21,11 +21,11 @@ impl HubProtocol {
         }
     }
 
-    /// Reads the body of one frame (see [`next_frame`](super::next_frame)); `None` for a type that is not
-    /// known here and shall be skipped. Payloads and texts share the memory of `body`.
+    /// Decodes the body of one frame (see [`next_frame`](super::next_frame)). Returns `None` for unknown types, which
+    /// are skipped. Payloads and texts share the memory of `body`.
     ///
     /// # Errors
-    /// When the body is no hub message; the text is fit for a log line and for detailed errors.
+    /// If the body is not a hub message. The text is suitable for logs and detailed errors.
     pub fn decode(self, body: &Bytes) -> Result<Option<HubMessage>, HubMessageError> {
         let decoded = match self {
             HubProtocol::Json => json_encoding::decode(body),
@@ -34,7 +34,7 @@ impl HubProtocol {
         decoded.map_err(|error| self.with_head(error, body))
     }
 
-    /// Adds what can be read of a message that can't be decoded.
+    /// Adds the readable parts of an undecodable message.
     #[cold]
     fn with_head(self, error: HubMessageError, body: &[u8]) -> HubMessageError {
         let Ok(Scan { kind, invocation_id }) = self.scan(body) else { return error };
@@ -48,10 +48,10 @@ impl HubProtocol {
         }
     }
 
-    /// Scans a frame's body for the two facts that a proxy needs: kind and invocation id.
+    /// Scans a frame body for the kind and invocation id, all that a proxy needs.
     ///
     /// # Errors
-    /// When these can't be found because the body is malformed.
+    /// If the body is malformed.
     pub fn scan(self, body: &[u8]) -> Result<Scan<'_>, ScanError> {
         match self {
             HubProtocol::Json => scan::json(body),
@@ -59,10 +59,10 @@ impl HubProtocol {
         }
     }
 
-    /// Scans a frame's body for what rules about calls need: method and streams, too.
+    /// Scans a frame body for call rules, including method and streams.
     ///
     /// # Errors
-    /// When these can't be found because the body is malformed. Some app servers may find a method in it still.
+    /// If the body is malformed. Some app servers may still find a method in it.
     pub fn scan_call(self, body: &[u8]) -> Result<CallScan<'_>, ScanError> {
         match self {
             HubProtocol::Json => call_scan::json(body),
@@ -70,10 +70,10 @@ impl HubProtocol {
         }
     }
 
-    /// Encodes a value: structs become maps with their fields' names.
+    /// Encodes a value. Structs become maps of their fields.
     ///
     /// # Errors
-    /// When the value can't be represented, such as a map whose keys are no texts in JSON.
+    /// If the value can't be represented, such as a map with non-string keys in JSON.
     pub fn payload<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload, PayloadError> {
         match self {
             HubProtocol::Json => json_encoding::payload(value),
@@ -81,10 +81,10 @@ impl HubProtocol {
         }
     }
 
-    /// Reads an encoded value.
+    /// Decodes an encoded value.
     ///
     /// # Errors
-    /// When it is of another type.
+    /// If it has another type.
     pub fn value<T: DeserializeOwned>(self, payload: &Payload) -> Result<T, PayloadError> {
         match self {
             HubProtocol::Json => json_encoding::value(payload),

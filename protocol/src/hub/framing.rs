@@ -1,4 +1,4 @@
-//! Framing of hub messages, for any split of the bytes.
+//! Framing of hub messages, independent of how the bytes are split.
 
 use std::ops::Range;
 
@@ -7,21 +7,21 @@ use memchr::memchr;
 
 use super::HubProtocol;
 
-/// Separator behind a handshake and behind each JSON message.
+/// Separator after a handshake and after each JSON message.
 pub const RECORD_SEPARATOR: u8 = 0x1e;
 
-/// Most bytes of a MessagePack length prefix: five times seven bits hold the longest length.
+/// Maximum size of a MessagePack length prefix: five times seven bits hold the largest length.
 const PREFIX_MAX_BYTES: usize = 5;
 
-/// The longest length that a prefix may announce, as the official implementations have it.
+/// Largest length allowed in a prefix, as in the official implementations.
 const LENGTH_MAX: u64 = 0x7fff_ffff;
 
-/// Whole message at the front of a buffer.
+/// Complete message at the start of a buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// The message without its framing.
+    /// The message without framing.
     pub body: Range<usize>,
-    /// Bytes of the whole frame; the next one begins here.
+    /// Size of the whole frame, which is the offset of the next one.
     pub length: usize,
 }
 
@@ -32,7 +32,7 @@ pub enum FramingError {
     /// A message is longer than allowed.
     #[error("the message is larger than {limit} bytes")]
     TooLarge {
-        /// The limit, framing included.
+        /// The limit, including framing.
         limit: usize,
     },
     /// A length prefix has more than five bytes or exceeds 2 GiB.
@@ -40,23 +40,22 @@ pub enum FramingError {
     Prefix,
 }
 
-/// Finds the first message in `buffer`; `None` when more bytes are needed.
+/// Finds the first message in `buffer`. Returns `None` if more bytes are needed.
 ///
-/// `limit` is the largest message in bytes, its separator or length prefix included.
+/// `limit` is the maximum message size, including the separator or length prefix.
 ///
 /// # Errors
-/// As soon as it is certain that the message is over the limit or its prefix is malformed.
+/// As soon as the message must exceed the limit or its prefix is malformed.
 pub fn next_frame(protocol: HubProtocol, buffer: &[u8], limit: usize) -> Result<Option<Frame>, FramingError> {
     next_frame_behind(protocol, buffer, 0, limit)
 }
 
-/// As [`next_frame`], for a buffer that has grown since no message was found in its first `searched` bytes.
+/// Like [`next_frame`], for a buffer that has grown since no message was found in its first `searched` bytes.
 ///
-/// Each byte is searched once, however small the pieces are that a message comes in: without it a message of `n` pieces
-/// costs `n` times its bytes.
+/// Each byte is searched only once. Otherwise a message that arrives in `n` pieces would be searched `n` times.
 ///
 /// # Errors
-/// As those of [`next_frame`].
+/// As [`next_frame`].
 pub fn next_frame_behind(
     protocol: HubProtocol,
     buffer: &[u8],
@@ -69,7 +68,7 @@ pub fn next_frame_behind(
     }
 }
 
-/// Appends the length prefix of a MessagePack message whose body has `length` bytes.
+/// Appends the length prefix of a MessagePack message with a body of `length` bytes.
 pub(super) fn put_length(mut length: usize, out: &mut BytesMut) {
     while let Some(more) = Some(length >> 7).filter(|&more| more > 0) {
         out.put_u8(seven_bits(length) | 0x80);
@@ -79,7 +78,7 @@ pub(super) fn put_length(mut length: usize, out: &mut BytesMut) {
 }
 
 fn next_json(buffer: &[u8], searched: usize, limit: usize) -> Result<Option<Frame>, FramingError> {
-    // What lies beyond the limit can't save the message, so it is not searched either.
+    // Bytes beyond the limit can't make the message valid, so they aren't searched.
     let searchable = buffer.get(..limit).unwrap_or(buffer);
     let found = searchable.get(searched..).and_then(|new| memchr(RECORD_SEPARATOR, new));
     match found.map(|at| searched + at) {
@@ -91,7 +90,7 @@ fn next_json(buffer: &[u8], searched: usize, limit: usize) -> Result<Option<Fram
 
 fn next_message_pack(buffer: &[u8], limit: usize) -> Result<Option<Frame>, FramingError> {
     let prefix = read_prefix(buffer)?;
-    // Of a prefix that is not whole at least one byte is to come, and its length can only grow.
+    // An incomplete prefix misses at least one byte, and its length can only grow.
     let prefix_bytes = if prefix.is_whole { prefix.bytes } else { prefix.bytes + 1 };
     let length = usize::try_from(prefix.length).map_err(|_| FramingError::Prefix)?.saturating_add(prefix_bytes);
     if length > limit {
@@ -101,7 +100,7 @@ fn next_message_pack(buffer: &[u8], limit: usize) -> Result<Option<Frame>, Frami
     Ok(is_here.then_some(Frame { body: prefix_bytes..length, length }))
 }
 
-/// Length prefix of a MessagePack message, as far as it has arrived.
+/// Length prefix of a MessagePack message, as far as received.
 struct LengthPrefix {
     length: u64,
     bytes: usize,

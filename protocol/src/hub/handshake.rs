@@ -1,60 +1,60 @@
-//! The hub handshake: a client's choice of hub protocol, and the answer.
+//! Hub handshake: a client chooses the hub protocol, and the server answers.
 //!
-//! Always JSON and the record separator, whatever the protocol. Texts as the official server sends them.
+//! Always JSON with a record separator, for any protocol. Texts match the official server.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::members::{self, Members};
 use super::{HubProtocol, RECORD_SEPARATOR, json_encoding, next_frame_behind};
 
-/// Version of either hub protocol without stateful reconnect.
+/// Version of both hub protocols without stateful reconnect.
 pub const HUB_PROTOCOL_VERSION: u32 = 1;
 
-/// Version of either hub protocol with stateful reconnect.
+/// Version of both hub protocols with stateful reconnect.
 pub const HUB_PROTOCOL_VERSION_STATEFUL: u32 = 2;
 
-/// Base of the text in a close message after an error, as the official server has it; details may follow.
+/// Start of the text in a close message after an error, as in the official server. Details may follow.
 pub const CLOSED_WITH_ERROR: &str = "Connection closed with an error.";
 
-/// The highest version of either protocol that we speak; lower ones are the same but for stateful reconnect.
+/// Highest supported version of both protocols. Versions differ only in stateful reconnect.
 const VERSION_MAX: u32 = HUB_PROTOCOL_VERSION_STATEFUL;
 
 /// Handshake request of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandshakeRequest {
-    /// The encoding for all that follows.
+    /// Encoding of all further messages.
     pub protocol: HubProtocol,
     /// 1, or 2 for stateful reconnect.
     pub version: u32,
 }
 
-/// Reason why a handshake is refused; its text is sent to the client.
+/// Reason for refusing a handshake. The text is sent to the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    /// The protocol is not known here.
+    /// The protocol is not supported.
     #[error("The protocol '{0}' is not supported.")]
     Protocol(String),
-    /// The version is higher than ours.
+    /// The version is not supported.
     #[error("The server does not support version {version} of the '{protocol}' protocol.")]
     Version {
-        /// The version that was asked for.
+        /// Version requested by the client.
         version: i64,
-        /// The protocol, as the client wrote it.
+        /// Protocol name, as sent by the client.
         protocol: String,
     },
-    /// The protocol is binary, and the transport carries only text.
+    /// The protocol is binary, but the transport carries only text.
     #[error(
         "Cannot use the '{0}' protocol on the current transport. The transport does not support 'Binary' transfer format."
     )]
     TransferFormat(String),
-    /// It came too late, or is too long.
+    /// The handshake came too late or is too long.
     #[error("Handshake was canceled.")]
     Canceled,
-    /// It is no handshake; the detail is for logs and detailed errors.
+    /// Not a valid handshake. The detail is for logs and detailed errors.
     #[error("An unexpected error occurred during connection handshake.")]
     Malformed {
-        /// Problem of the handshake, for logs.
+        /// Problem with the handshake, for logs.
         detail: String,
     },
 }
@@ -62,31 +62,31 @@ pub enum HandshakeError {
 /// Handshake response of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HandshakeResponse {
-    /// Error text; `None` accepts.
+    /// Error text; `None` if accepted.
     pub error: Option<String>,
 }
 
 impl HandshakeRequest {
-    /// Reads the handshake at the front of `buffer`: the request and the bytes it takes, separator included;
-    /// `None` when more bytes are needed.
+    /// Reads the handshake at the start of `buffer`. Returns the request and its size including the separator, or
+    /// `None` if more bytes are needed.
     ///
     /// # Errors
-    /// When it is refused, [`Canceled`](HandshakeError::Canceled) if it is longer than `limit`.
+    /// If it is refused; [`Canceled`](HandshakeError::Canceled) if it exceeds `limit`.
     pub fn read(buffer: &[u8], limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
         let read = Self::read_behind(buffer, 0, limit)?;
         read.map(|(request, used)| request.check_version().map(|()| (request, used))).transpose()
     }
 
-    /// As [`read`](Self::read), for a buffer that has grown since no handshake ended in its first `searched` bytes, and
-    /// for any version.
+    /// Like [`read`](Self::read), but accepts any version, and `buffer` has grown since no handshake ended in its first
+    /// `searched` bytes.
     ///
     /// # Errors
-    /// As those of [`read`](Self::read).
+    /// As [`read`](Self::read).
     pub fn read_behind(buffer: &[u8], searched: usize, limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
         read_with(buffer, searched, limit, Self::parse)
     }
 
-    /// The bytes of a request, as the official client sends them.
+    /// Encodes the request as the official client does.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let name = self.protocol.name();
@@ -114,15 +114,15 @@ impl HandshakeRequest {
 
     fn choose(name: &str, version: i64) -> Result<Self, HandshakeError> {
         let protocol = HubProtocol::from_name(name).ok_or_else(|| HandshakeError::Protocol(name.to_owned()))?;
-        // The official server takes any version up to its own, even those that never were.
+        // The official server accepts any version up to its own, even nonexistent ones.
         let version = u32::try_from(version).unwrap_or(if version < 0 { 0 } else { u32::MAX });
         Ok(Self { protocol, version })
     }
 
-    /// Checks that the version is one that we speak.
+    /// Checks that the version is supported.
     ///
     /// # Errors
-    /// When it is a higher one.
+    /// If it is too high.
     pub fn check_version(&self) -> Result<(), HandshakeError> {
         let (version, protocol) = (i64::from(self.version), self.protocol.name().to_owned());
         if self.version > VERSION_MAX { Err(HandshakeError::Version { version, protocol }) } else { Ok(()) }
@@ -130,7 +130,7 @@ impl HandshakeRequest {
 }
 
 impl HandshakeResponse {
-    /// The bytes of the answer, separator included: `{}` for a welcome.
+    /// Encodes the response, including the separator: `{}` if accepted.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let Some(error) = &self.error else {
@@ -143,10 +143,10 @@ impl HandshakeResponse {
         text.freeze()
     }
 
-    /// Reads the answer at the front of `buffer` and the bytes it takes; `None` when more bytes are needed.
+    /// Reads the response at the start of `buffer`, with its size. Returns `None` if more bytes are needed.
     ///
     /// # Errors
-    /// When it is no handshake answer.
+    /// If it is not a handshake response.
     pub fn read(buffer: &[u8], limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
         read_with(buffer, 0, limit, Self::parse)
     }
@@ -157,7 +157,7 @@ impl HandshakeResponse {
             let member = member.map_err(malformed)?;
             match &*member.key {
                 "error" => error = Some(member.value).filter(|value| *value != b"null"),
-                // Only hub messages have a type: the other end left out its answer.
+                // Only hub messages have a type: the server skipped the handshake response.
                 "type" => return Err(malformed("Expected a handshake response from the server.")),
                 _ => {}
             }
@@ -174,7 +174,7 @@ fn read_with<T>(
     limit: usize,
     parse: impl FnOnce(&[u8]) -> Result<T, HandshakeError>,
 ) -> Result<Option<(T, usize)>, HandshakeError> {
-    // A handshake is framed like a JSON message, whatever comes after it.
+    // A handshake is framed like a JSON message in any protocol.
     let frame = next_frame_behind(HubProtocol::Json, buffer, searched, limit).map_err(|_| HandshakeError::Canceled)?;
     let Some(frame) = frame else { return Ok(None) };
     let text = buffer.get(frame.body).unwrap_or_default();

@@ -1,59 +1,59 @@
-//! Hub messages as values: the nine kinds that the hub protocol knows.
+//! Hub messages as values: the nine kinds of the hub protocol.
 //!
-//! Arguments, items and results stay encoded ([`Payload`]) until somebody knows their type.
+//! Arguments, items and results stay encoded ([`Payload`]) until their type is known.
 
 use bytestring::ByteString;
 
 use super::{MessageKind, Payload};
 
-/// Headers of a message, in their order; the hub protocol gives them no meaning.
+/// Headers of a message in order. The hub protocol assigns them no meaning.
 pub type Headers = Vec<(ByteString, ByteString)>;
 
-/// Room for all of a typical message but its payloads.
+/// Typical size of a message without its payloads.
 const ENVELOPE_BYTES: usize = 64;
 
 /// Message of the hub protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HubMessage {
-    /// Type 1: call a method; without an id, nobody waits for the outcome.
+    /// Type 1: calls a method. Without an id, no result is expected.
     Invocation(Invocation),
-    /// Type 2: one item of a stream.
+    /// Type 2: an item of a stream.
     StreamItem(StreamItem),
-    /// Type 3: the end of an invocation or of a stream.
+    /// Type 3: the end of an invocation or stream.
     Completion(Completion),
-    /// Type 4: call a method that returns a stream; always with an id.
+    /// Type 4: calls a method that returns a stream. Always has an id.
     StreamInvocation(Invocation),
-    /// Type 5: stop a stream.
+    /// Type 5: stops a stream.
     CancelInvocation(CancelInvocation),
-    /// Type 6: the other end lives.
+    /// Type 6: keep-alive from the peer.
     Ping,
-    /// Type 7: the connection ends.
+    /// Type 7: ends the connection.
     Close(Close),
-    /// Type 8: the sequence number up to which messages have arrived (stateful reconnect).
+    /// Type 8: acknowledges messages up to a sequence number (stateful reconnect).
     Ack {
-        /// The last sequence number that arrived.
+        /// Sequence number of the last received message.
         sequence_id: u64,
     },
-    /// Type 9: the sequence number of the next message (stateful reconnect).
+    /// Type 9: sequence number of the next message (stateful reconnect).
     Sequence {
-        /// The number of the message that follows.
+        /// Sequence number of the following message.
         sequence_id: u64,
     },
 }
 
-/// Error of a frame that can't be decoded, with what is known of its message.
+/// Error decoding a frame, with the readable parts of its message.
 ///
-/// A message about one call, upload or result fails alone if its id is known. After any other one the connection can't
-/// go on.
+/// If the message belongs to a call, upload or result with a known id, only that fails. Otherwise the connection has to
+/// be closed.
 #[derive(Debug, thiserror::Error)]
 #[error("{problem}")]
 pub struct HubMessageError {
     pub(super) problem: String,
     /// Kind of the message.
     pub kind: Option<MessageKind>,
-    /// Id of the invocation or stream that the message is about.
+    /// Id of the invocation or stream.
     pub invocation_id: Option<ByteString>,
-    /// Method, if the message is a call.
+    /// Method name of a call.
     pub target: Option<ByteString>,
 }
 
@@ -68,7 +68,7 @@ impl HubMessageError {
         self.invocation_id.as_ref().filter(|_| self.kind.is_some_and(MessageKind::is_call))
     }
 
-    /// Failed end of the upload or result that the message belongs to.
+    /// Failed completion for the upload or result that the message belongs to.
     #[must_use]
     pub fn failed_end(&self) -> Option<Completion> {
         let is_end = matches!(self.kind, Some(MessageKind::Completion | MessageKind::StreamItem));
@@ -79,7 +79,7 @@ impl HubMessageError {
 }
 
 impl HubMessage {
-    /// Bytes to make room for before it is encoded: what people sent, and a typical envelope.
+    /// Estimated encoded size: contents plus a typical envelope.
     pub(super) fn expected_bytes(&self) -> usize {
         ENVELOPE_BYTES
             + match self {
@@ -93,7 +93,7 @@ impl HubMessage {
             }
     }
 
-    /// The kind of this message.
+    /// Kind of this message.
     #[must_use]
     pub fn kind(&self) -> MessageKind {
         match self {
@@ -109,7 +109,7 @@ impl HubMessage {
         }
     }
 
-    /// The id of the invocation or stream that this message is about.
+    /// Id of the invocation or stream, if any.
     #[must_use]
     pub fn invocation_id(&self) -> Option<&ByteString> {
         match self {
@@ -122,38 +122,38 @@ impl HubMessage {
     }
 }
 
-/// A call, of either kind.
+/// A call of either kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Invocation {
-    /// Headers, most often none.
+    /// Headers, which are usually empty.
     pub headers: Headers,
-    /// Invocation id, unique per direction and connection; never an empty text.
+    /// Invocation id, unique per direction and connection, and never empty.
     pub invocation_id: Option<ByteString>,
-    /// The method, as the caller wrote it.
+    /// Method name as given by the caller.
     pub target: ByteString,
-    /// The arguments, still encoded.
+    /// Encoded arguments of the call.
     pub arguments: Vec<Payload>,
-    /// Ids of the streams that the caller uploads.
+    /// Ids of streams uploaded by the caller.
     pub stream_ids: Vec<ByteString>,
 }
 
-/// An item of a stream in either direction.
+/// Item of a stream in either direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamItem {
-    /// Headers, most often none.
+    /// Headers, which are usually empty.
     pub headers: Headers,
-    /// The invocation's id, or that of an uploaded stream.
+    /// Id of the invocation or uploaded stream.
     pub invocation_id: ByteString,
-    /// The item, still encoded.
+    /// Encoded item of the stream.
     pub item: Payload,
 }
 
-/// Completion of an invocation or of a stream.
+/// Completion of an invocation or stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completion {
-    /// Headers, most often none.
+    /// Headers, which are usually empty.
     pub headers: Headers,
-    /// The invocation's id, or that of an uploaded stream.
+    /// Id of the invocation or uploaded stream.
     pub invocation_id: ByteString,
     /// Result, error or neither.
     pub outcome: Outcome,
@@ -162,28 +162,28 @@ pub struct Completion {
 /// Outcome of an invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// No result; also the end of a stream.
+    /// No result, or the end of a stream.
     Void,
-    /// Its result, still encoded; a method without a result gives null.
+    /// Encoded result. A method without a result returns null.
     Value(Payload),
-    /// The text of its error.
+    /// Text of the error.
     Error(ByteString),
 }
 
 /// Request to stop a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CancelInvocation {
-    /// Headers, most often none.
+    /// Headers, which are usually empty.
     pub headers: Headers,
-    /// The stream's invocation id.
+    /// Invocation id of the stream.
     pub invocation_id: ByteString,
 }
 
 /// End of a connection, and whether the client may reconnect.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Close {
-    /// Error text for people; `None` for a normal close.
+    /// Human-readable error; `None` for a normal close.
     pub error: Option<ByteString>,
-    /// Whether the client may connect anew by itself.
+    /// Whether the client may reconnect automatically.
     pub allow_reconnect: bool,
 }

@@ -1,7 +1,7 @@
-//! The JSON form of hub messages: one object each, written in the order of the official server, read in any.
+//! JSON encoding of hub messages: an object each, written in the official server's member order and read in any order.
 //!
-//! Reading finds the members first and looks only at those that the message's type has; arguments, items and
-//! results are checked and cut out of the body, not parsed.
+//! Decoding first locates the members and reads only the ones for the message's type. Arguments, items and results are
+//! validated and sliced from the body, not parsed.
 
 use std::borrow::Cow;
 
@@ -41,7 +41,7 @@ pub(super) fn encode(message: &HubMessage, out: &mut BytesMut) {
 }
 
 pub(super) fn decode(body: &Bytes) -> Result<Option<HubMessage>, HubMessageError> {
-    // Checked once, so that texts can be cut out of it without being checked again.
+    // Validated once, so that texts can be sliced without checking again.
     let body = ByteString::try_from(body.clone()).map_err(|_| ObjectError::Syntax)?;
     let envelope = Envelope::read(&body)?;
     Ok(Some(match envelope.kind()? {
@@ -69,7 +69,7 @@ pub(super) fn value<T: DeserializeOwned>(payload: &Payload) -> Result<T, Payload
     serde_json::from_slice(&payload.0).map_err(|error| PayloadError(error.to_string()))
 }
 
-/// Appends a text or a number.
+/// Appends a string or number.
 #[expect(clippy::expect_used, reason = "texts and numbers always have a JSON form, and a buffer refuses no bytes")]
 pub(super) fn put<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) {
     serde_json::to_writer(out.writer(), value).expect("texts and numbers can be written to a buffer");
@@ -155,14 +155,14 @@ fn put_member<T: Serialize + ?Sized>(key: &str, value: &T, out: &mut BytesMut) {
     put(value, out);
 }
 
-/// Appends the key of a member that is not the first of its object, and that needs no escapes.
+/// Appends a key that needs no escaping and is not the first in its object.
 fn put_key(key: &str, out: &mut BytesMut) {
     out.put_slice(b",\"");
     out.put_slice(key.as_bytes());
     out.put_slice(b"\":");
 }
 
-/// The members that any type of message may have, not yet looked at. Of two equal keys the last counts.
+/// Unparsed members of any message type. The last of equal keys counts.
 struct Envelope<'a> {
     body: &'a ByteString,
     kind: Option<&'a [u8]>,
@@ -266,7 +266,7 @@ impl<'a> Envelope<'a> {
         Ok(Completion { headers: self.headers()?, invocation_id: self.required_id()?, outcome })
     }
 
-    /// Never refused: who sends it wants to go, and some clients send other things than a text as the error.
+    /// Never fails: the client wants to disconnect, and some clients send errors that are not strings.
     fn close(&self) -> Close {
         Close {
             error: self.error.and_then(members::text).map(|text| self.share(text)),
@@ -354,7 +354,7 @@ impl From<ObjectError> for HubMessageError {
     }
 }
 
-/// A null counts as absent where a member may be left out.
+/// Treats null as absent for optional members.
 fn present(value: Option<&[u8]>) -> Option<&[u8]> {
     value.filter(|value| *value != b"null")
 }

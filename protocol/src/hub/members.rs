@@ -1,11 +1,10 @@
-//! The members of a JSON object: where each key and each value stands, without reading the values.
+//! Members of a JSON object: locates keys and values without parsing the values.
 //!
-//! The scan and the decoder both walk with it. So a proxy and an app server never see two different messages
-//! in the same bytes, and what the decoder hands to `serde_json` is bounded in its nesting. The scans read no value
-//! that is nested, and bound nothing: they find the id of a call that is nested too deeply, which fails alone then.
+//! Scan and decoder share it, so proxy and app server never interpret the same bytes differently, and the nesting of
+//! values passed to `serde_json` is bounded. Scans skip nested values and limit no depth: they find the id of a call
+//! that is nested too deeply, so that only the call fails.
 //!
-//! It is stricter than it must be about the object itself, and reads no more of a value than its end needs:
-//! whether a value is well-formed is found out by who reads it.
+//! Strict about the object itself, but reads values only to find their end. Parsers validate the values.
 
 use std::borrow::Cow;
 
@@ -14,16 +13,16 @@ use serde::Deserialize;
 
 use crate::limits::NESTING_MAX;
 
-/// Error of a text that is no well-formed object.
+/// Error in an object's syntax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ObjectError {
-    /// It does not begin with a brace.
+    /// The text does not start with a brace.
     #[error("Expected a JSON Object.")]
     NotObject,
-    /// It is not well-formed.
+    /// The syntax is invalid.
     #[error("Error reading JSON.")]
     Syntax,
-    /// It is nested too deeply.
+    /// The nesting is too deep.
     #[error("The JSON is nested over {NESTING_MAX} deep.")]
     Nesting,
 }
@@ -31,13 +30,13 @@ pub(super) enum ObjectError {
 /// One member of an object.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Member<'a> {
-    /// The key; owned only if it holds escapes.
+    /// Key, owned only if it contains escapes.
     pub(super) key: Cow<'a, str>,
-    /// The text of the value, without white space around it.
+    /// Text of the value without surrounding white space.
     pub(super) value: &'a [u8],
 }
 
-/// Walks over the members of one object, in their order.
+/// Iterator over the members of an object, in order.
 #[derive(Debug)]
 pub(super) struct Members<'a> {
     rest: &'a [u8],
@@ -57,12 +56,12 @@ enum Place {
 }
 
 impl<'a> Members<'a> {
-    /// Enters the object that is the whole of `text`.
+    /// Starts reading the object that makes up all of `text`.
     pub(super) fn of(text: &'a [u8]) -> Result<Self, ObjectError> {
         Self::nested(text, NESTING_MAX)
     }
 
-    /// Enters the object, with values of any depth.
+    /// Starts reading the object, with values of any depth.
     pub(super) fn of_any_depth(text: &'a [u8]) -> Result<Self, ObjectError> {
         Self::nested(text, usize::MAX)
     }
@@ -118,27 +117,27 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// JSON string; borrowed unless it holds escapes.
+/// JSON string, borrowed unless it contains escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Reads a JSON string, quotes included; borrowed unless it holds escapes. `None` for any other value.
+/// Parses a JSON string with its quotes; borrowed unless it contains escapes. Returns `None` for other values.
 pub(super) fn text(value: &[u8]) -> Option<Cow<'_, str>> {
     serde_json::from_slice::<Text<'_>>(value).ok().map(|text| text.0)
 }
 
-/// Reads a JSON array of strings. `None` for any other value.
+/// Parses a JSON array of strings. Returns `None` for other values.
 pub(super) fn texts(value: &[u8]) -> Option<Vec<Cow<'_, str>>> {
     let texts: Vec<Text<'_>> = serde_json::from_slice(value).ok()?;
     Some(texts.into_iter().map(|text| text.0).collect())
 }
 
-/// Reads a JSON number without fraction or exponent. `None` for any other value.
+/// Parses a JSON integer. Returns `None` for other values.
 pub(super) fn integer(value: &[u8]) -> Option<i64> {
     serde_json::from_slice(value).ok()
 }
 
-/// The text of a key. Most have no escapes, and need no parser then.
+/// Text of a key. Most keys contain no escapes and need no parser.
 fn text_of(key: &[u8]) -> Result<Cow<'_, str>, ObjectError> {
     let read = match key {
         [b'"', inner @ .., b'"'] if memchr(b'\\', inner).is_none() => {
@@ -163,7 +162,7 @@ fn take_value<'a>(rest: &mut &'a [u8], nesting_max: usize) -> Result<&'a [u8], O
     }
 }
 
-/// Takes a string, its quotes included.
+/// Takes a string with its quotes.
 fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], ObjectError> {
     let whole = *rest;
     let mut tail = whole.strip_prefix(b"\"").ok_or(ObjectError::Syntax)?;
@@ -177,10 +176,10 @@ fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], ObjectError> {
     }
 }
 
-/// Takes an array or object. Whether its brackets match in kind is left to who reads it.
+/// Takes an array or object. Matching bracket kinds is left to the parser.
 fn take_nested<'a>(rest: &mut &'a [u8], nesting_max: usize) -> Result<&'a [u8], ObjectError> {
     let mut tail = *rest;
-    // The object that is walked over is the first level.
+    // The enclosing object is the first level.
     let mut depth = 1;
     loop {
         match tail {
@@ -206,7 +205,7 @@ fn take_nested<'a>(rest: &mut &'a [u8], nesting_max: usize) -> Result<&'a [u8], 
     }
 }
 
-/// Takes a number or a word, up to what can't belong to it.
+/// Takes a number or literal up to the next delimiter.
 fn take_scalar<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], ObjectError> {
     let ends = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',' | b'}' | b']');
     match rest.iter().position(ends).and_then(|end| rest.split_at_checked(end)) {
@@ -218,7 +217,7 @@ fn take_scalar<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], ObjectError> {
     }
 }
 
-/// Takes all before `after`, which is the tail of `rest`.
+/// Takes everything before `after`, the tail of `rest`.
 fn take_until<'a>(rest: &mut &'a [u8], after: &'a [u8]) -> Result<&'a [u8], ObjectError> {
     let length = rest.len().saturating_sub(after.len());
     let taken = rest.get(..length).ok_or(ObjectError::Syntax)?;

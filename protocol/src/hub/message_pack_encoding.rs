@@ -1,7 +1,7 @@
-//! The MessagePack form of hub messages: one array each, whose first item is the type.
+//! MessagePack encoding of hub messages: an array each, starting with the type.
 //!
-//! Longer arrays than we know are read, since newer versions may append items, and the shorter ones of older
-//! clients. Written is what the official server writes.
+//! Accepts longer arrays, because newer versions may append items, and the shorter ones of older clients. Writes
+//! exactly as the official server.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
@@ -15,17 +15,17 @@ use super::{
 };
 use crate::message_pack::{ReadError, Reader, Writer};
 
-/// The kinds of a completion.
+/// Result kinds of a completion.
 const KIND_ERROR: i64 = 1;
 const KIND_VOID: i64 = 2;
 const KIND_VALUE: i64 = 3;
 
-/// The byte of a MessagePack true.
+/// MessagePack encoding of true.
 const TRUE: u8 = 0xc3;
 
 pub(super) fn encode(message: &HubMessage, out: &mut BytesMut) {
-    // The prefix needs the length first. A second buffer is dearer than counting, by one copy of a few hundred
-    // bytes, and can't be wrong.
+    // The prefix needs the length first. Copying a second buffer of a few hundred bytes is slower than computing the
+    // length, but can't be wrong.
     let mut body = BytesMut::with_capacity(message.expected_bytes());
     put_message(message, &mut Writer(&mut body));
     put_length(body.len(), out);
@@ -61,7 +61,7 @@ pub(super) fn payload<T: Serialize + ?Sized>(value: &T) -> Result<Payload, Paylo
 }
 
 pub(super) fn value<T: DeserializeOwned>(payload: &Payload) -> Result<T, PayloadError> {
-    // rmp_serde stops behind the value it wants and knows no bound for nesting that a small stack would bear.
+    // rmp_serde ignores trailing bytes and has no nesting limit suitable for a small stack.
     let mut reader = Reader::new(&payload.0);
     reader.skip().map_err(|error| PayloadError(error.to_string()))?;
     if !reader.is_empty() {
@@ -93,7 +93,7 @@ fn put_message(message: &HubMessage, out: &mut Writer<'_>) {
             out.boolean(close.allow_reconnect);
         }
         HubMessage::Ack { sequence_id } | HubMessage::Sequence { sequence_id } => {
-            // A number of messages: it never gets near the 63 bits that all implementations can read.
+            // A message count, far below the 63 bits that all implementations can read.
             out.integer(i64::try_from(*sequence_id).unwrap_or(i64::MAX));
         }
     }
@@ -159,7 +159,7 @@ fn put_payload(payload: &Payload, out: &mut Writer<'_>) {
     out.0.put_slice(&payload.0);
 }
 
-/// The items of a message that are not read yet.
+/// Unread items of a message.
 struct Items<'a> {
     reader: Reader<'a>,
     left: usize,
@@ -183,7 +183,7 @@ impl<'a> Items<'a> {
         read(&mut self.reader).map_err(|error| HubMessageError::new(format!("Reading '{name}' failed: {error}.")))
     }
 
-    /// Passes over the items that a newer version may have appended.
+    /// Skips items appended by newer versions.
     fn end(mut self) -> Result<(), HubMessageError> {
         while self.left > 0 {
             self.next("item", Reader::skip)?;
@@ -226,8 +226,8 @@ impl<'a> Items<'a> {
         Ok(Completion { headers, invocation_id, outcome })
     }
 
-    /// Refused only if it is no MessagePack: who sends it wants to go, and some clients send other things than
-    /// a text as the error, or leave items out.
+    /// Fails only if it is not MessagePack: the client wants to disconnect, and some clients omit items or send errors
+    /// that are not strings.
     fn close(&mut self) -> Result<Close, HubMessageError> {
         let mut close = Close::default();
         if self.left > 0 {
@@ -267,7 +267,7 @@ impl<'a> Items<'a> {
         if target.is_empty() { Err(empty("target")) } else { Ok(target) }
     }
 
-    /// The JavaScript client leaves them out when there are none.
+    /// The JavaScript client omits the item if there are no streams.
     fn stream_ids(&mut self) -> Result<Vec<ByteString>, HubMessageError> {
         if self.left == 0 {
             return Ok(Vec::new());
@@ -281,7 +281,7 @@ impl<'a> Items<'a> {
     }
 }
 
-/// Reads a list. It grows with the items that are really there, not with the length that is announced.
+/// Reads a list. Allocates per item read, not for the announced length.
 fn list<'a, T>(
     reader: &mut Reader<'a>,
     mut read: impl FnMut(&mut Reader<'a>) -> Result<T, ReadError>,
@@ -412,7 +412,7 @@ mod tests {
         let encoded = payload(&point).unwrap();
         assert_eq!(encoded.0, b"\x82\xa1x\xff\xa5label\xc0".as_slice());
         assert_eq!(value::<Point>(&encoded).unwrap(), point);
-        // Compact forms are for machines: it must not be taken for human-readable.
+        // MessagePack counts as machine-readable, so compact forms are used.
         assert_eq!(payload(&std::net::Ipv4Addr::LOCALHOST).unwrap().0[0], 0x94);
     }
 

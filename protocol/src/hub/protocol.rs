@@ -2,22 +2,22 @@
 
 use bytes::Bytes;
 
-/// An encoding of the hub protocol.
+/// Encoding of the hub protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HubProtocol {
-    /// JSON texts, each ended by the record separator.
+    /// JSON texts, each terminated by the record separator.
     Json,
-    /// MessagePack arrays, each behind its length.
+    /// MessagePack arrays, each with a length prefix.
     MessagePack,
-    /// MessagePack as circuits of Blazor speak it: framed alike, and under a name of its own.
+    /// MessagePack of Blazor circuits, with equal framing but its own name.
     BlazorPack,
 }
 
 impl HubProtocol {
-    /// Protocols that any hub may speak, the text one first. Blazor's is for its own hub alone.
+    /// Protocols available to any hub, text first. Blazor's is only for its own hub.
     pub const ALL: [HubProtocol; 2] = [HubProtocol::Json, HubProtocol::MessagePack];
 
-    /// Returns the name in handshakes and in the payloads of service messages.
+    /// Name in handshakes and in the payloads of service messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -27,13 +27,13 @@ impl HubProtocol {
         }
     }
 
-    /// Whether its messages are bytes, and no text.
+    /// Whether messages are binary rather than text.
     #[must_use]
     pub fn is_binary(self) -> bool {
         self != HubProtocol::Json
     }
 
-    /// Finds the protocol of a name, without regard to case.
+    /// Looks up a protocol by name, ignoring case.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         let all = Self::ALL.into_iter().chain([Self::BlazorPack]);
@@ -41,26 +41,26 @@ impl HubProtocol {
     }
 }
 
-/// An encoded value: a JSON text, or the bytes of one MessagePack value. Cheap to clone.
+/// Encoded value: a JSON text or one MessagePack value. Cheap to clone.
 ///
-/// Made and read by [`HubProtocol::payload`](super::HubProtocol::payload) and
+/// Created by [`HubProtocol::payload`](super::HubProtocol::payload) and read by
 /// [`HubProtocol::value`](super::HubProtocol::value).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload(pub(super) Bytes);
 
-/// Error of a value that could not be read or written.
+/// Error encoding or decoding a value.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PayloadError(pub(super) String);
 
 impl Payload {
-    /// Wraps a value that was encoded elsewhere; whether it is well-formed shows when it is read.
+    /// Wraps an encoded value, which is validated only when read.
     #[must_use]
     pub fn new(encoded: Bytes) -> Self {
         Self(encoded)
     }
 
-    /// Returns the encoded bytes.
+    /// The encoded bytes, with shared memory.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {
         &self.0

@@ -1,39 +1,40 @@
-//! Sequence state of one end of a connection with stateful reconnect: what a socket that breaks loses is sent again,
-//! and nothing is taken twice.
+//! Sequence state at one end of a connection with stateful reconnect: messages lost with a socket are sent again, and
+//! none is processed twice.
 //!
-//! Pure: each end counts the messages that it sends and those that it gets, without a number on the wire. A new socket
-//! begins with a `Sequence` in each direction, which says what the first message after it is.
+//! Pure: each end counts sent and received messages without numbers on the wire. A new socket starts with a `Sequence`
+//! in each direction, which gives the number of the first message after it.
 //!
 //! ```text
-//!  sent ──► ReplayBuffer ──► socket          Ack(n): all up to n have arrived, and are forgotten
+//!  sent ──► ReplayBuffer ──► socket          Ack(n): messages up to n have arrived and are dropped
 //!                └─ Sequence(k), k, k+1, … ──► new socket
-//!  socket ──► ReceivedSequence ──► taken once, those that were taken before are dropped
+//!  socket ──► ReceivedSequence ──► accepted once, duplicates are dropped
 //! ```
 //!
-//! Source: the hub protocol, *stateful reconnect*; where specification and shipped clients differ, as the clients do.
+//! Source: the hub protocol, *stateful reconnect*. Where shipped clients deviate from the specification, they take
+//! precedence.
 
 use std::collections::VecDeque;
 
 use super::MessageKind;
 
 impl MessageKind {
-    /// Whether messages of this kind are counted.
+    /// Whether messages of this kind are numbered.
     #[must_use]
     pub fn is_sequenced(self) -> bool {
         self.has_invocation_id()
     }
 }
 
-/// Messages that were sent and are not acknowledged, in frames of type `F`.
+/// Unacknowledged messages, in frames of type `F`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplayBuffer<F> {
     frames: VecDeque<ReplayFrame<F>>,
     bytes: usize,
-    /// Number of the message that is sent next.
+    /// Number of the next message to send.
     next: u64,
 }
 
-/// Frame of one or several messages, which stand together on the wire.
+/// Frame of one or more contiguous messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ReplayFrame<F> {
     frame: F,
@@ -49,7 +50,7 @@ impl<F> Default for ReplayBuffer<F> {
 }
 
 impl<F: AsRef<[u8]>> ReplayBuffer<F> {
-    /// Keeps a frame that holds so many counted messages; one without any is not kept.
+    /// Keeps a frame with this number of counted messages, unless it is zero.
     pub fn push(&mut self, frame: F, messages: u32) {
         if messages > 0 {
             self.next += u64::from(messages);
@@ -58,65 +59,65 @@ impl<F: AsRef<[u8]>> ReplayBuffer<F> {
         }
     }
 
-    /// Forgets what the other end has taken. A number that was never sent acknowledges all.
+    /// Drops acknowledged messages. A number that was never sent acknowledges all.
     pub fn acknowledge(&mut self, sequence_id: u64) {
         while let Some(arrived) = self.frames.pop_front_if(|kept| kept.last <= sequence_id) {
             self.bytes -= arrived.frame.as_ref().len();
         }
     }
 
-    /// Number of the first message behind a `Sequence` that is sent now.
+    /// Number of the first message after a `Sequence` sent now.
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.frames.front().map_or(self.next, |kept| kept.last + 1 - u64::from(kept.messages))
     }
 
-    /// Frames that were not acknowledged, in their order.
+    /// Unacknowledged frames in order.
     pub fn frames(&self) -> impl ExactSizeIterator<Item = &F> {
         self.frames.iter().map(|kept| &kept.frame)
     }
 
-    /// Frames that were not acknowledged, each with the number of its messages.
+    /// Unacknowledged frames, each with its number of messages.
     pub fn counted_frames(&self) -> impl ExactSizeIterator<Item = (&F, u32)> {
         self.frames.iter().map(|kept| (&kept.frame, kept.messages))
     }
 
-    /// Bytes of the frames that were not acknowledged.
+    /// Total bytes of unacknowledged frames.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether all that was sent is acknowledged.
+    /// Whether all messages are acknowledged.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
-    /// An empty buffer whose next message has this number, to take over what another one had.
+    /// Creates an empty buffer that continues at this number, to take over another buffer's state.
     #[must_use]
     pub fn starting_at(next: u64) -> Self {
         Self { next, ..Self::default() }
     }
 }
 
-/// Count of the messages that have come from the other end.
+/// Count of the messages received from the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReceivedSequence {
     /// Number of the next message on this socket.
     next: u64,
-    /// Highest number that was taken.
+    /// Highest number that was accepted.
     latest: u64,
     acknowledged: u64,
 }
 
-/// Reason to refuse a `Sequence`: the connection can't go on.
+/// Reason for rejecting a `Sequence`. The connection has to be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SequenceError {
-    /// Messages before it have never come.
+    /// Earlier messages never arrived.
     #[error("Sequence ID greater than amount of messages we've received.")]
     Gap,
-    /// Messages are numbered from 1.
+    /// Numbers start at 1.
     #[error("Sequence ID 0 is not allowed: the first message is number 1.")]
     Zero,
 }
@@ -128,13 +129,13 @@ impl Default for ReceivedSequence {
 }
 
 impl ReceivedSequence {
-    /// The count behind this message.
+    /// Creates the count after this message.
     #[must_use]
     pub fn after(latest: u64) -> Self {
         Self { next: latest + 1, latest, acknowledged: latest }
     }
 
-    /// Counts a message. Returns whether it is new; one that was taken before is to be dropped.
+    /// Counts a message. Returns whether it is new; duplicates have to be dropped.
     pub fn take(&mut self) -> bool {
         let number = self.next;
         self.next = self.next.saturating_add(1);
@@ -145,26 +146,26 @@ impl ReceivedSequence {
         is_new
     }
 
-    /// Takes the number of the next message on this socket.
+    /// Sets the number of the next message on this socket.
     ///
     /// # Errors
-    /// When no message has this number, or messages before it have never come.
+    /// If the number is 0, or earlier messages never arrived.
     pub fn begin_at(&mut self, sequence_id: u64) -> Result<(), SequenceError> {
         if sequence_id == 0 {
             return Err(SequenceError::Zero);
         }
-        // The official server compares with the next number on the old socket, and fails where that one broke in the
-        // middle of a repetition that was acknowledged before.
+        // The official server compares with the next number on the old socket, and fails if that socket broke during a
+        // replay of messages that were already acknowledged.
         if sequence_id > self.latest.saturating_add(1) {
             return Err(SequenceError::Gap);
         }
         self.next = sequence_id;
-        // The other end repeats what it has not seen acknowledged, and may send nothing new before it does.
+        // The peer replays unacknowledged messages, and may send no new ones before.
         self.acknowledged = self.acknowledged.min(sequence_id - 1);
         Ok(())
     }
 
-    /// Highest number that was taken.
+    /// Highest number that was accepted.
     #[must_use]
     pub fn latest(&self) -> u64 {
         self.latest
@@ -176,7 +177,7 @@ impl ReceivedSequence {
         self.latest > self.acknowledged
     }
 
-    /// Number to acknowledge, if any was taken since the last acknowledgement, or the other end has not seen that.
+    /// Number to acknowledge, if any message arrived since the last acknowledgement, or the peer has not received that.
     pub fn acknowledgement(&mut self) -> Option<u64> {
         let is_owed = self.is_owed();
         self.acknowledged = self.latest;
@@ -247,7 +248,7 @@ mod tests {
     }
 
     proptest! {
-        /// A sender and a receiver whose sockets break at any moment: each message arrives once, in order.
+        /// Sender and receiver with sockets that break at any moment: each message arrives once, in order.
         #[test]
         fn nothing_is_lost_or_taken_twice_however_often_sockets_break(acts in prop::collection::vec(0u8..8, 1..400)) {
             let (mut sent, mut received) = (ReplayBuffer::default(), ReceivedSequence::default());

@@ -1,26 +1,26 @@
-//! Way of messages to one end of a connection with stateful reconnect: numbered and kept while there is room, and held
-//! back beyond that.
+//! Send queue for one end of a connection with stateful reconnect: frames are numbered and kept while there is room,
+//! and held beyond that.
 //!
 //! ```text
-//!  frame ──► room in the replay buffer? ─ yes ──► numbered, kept, written ──► acknowledged ──► forgotten
+//!  frame ──► room in the replay buffer? ─ yes ──► numbered, kept, written ──► acknowledged ──► dropped
 //!                   └─ no ──► held, not written ─────────────────── room ────────┘
 //! ```
 //!
-//! There is no room either while the queue is on hold: the other end does not count messages yet.
+//! While the queue is on hold, there is no room, because the peer does not count messages yet.
 
 use std::collections::VecDeque;
 use std::mem;
 
 use super::ReplayBuffer;
 
-/// Frames for a client: those that it has not acknowledged, and those behind them that wait for room.
+/// Frames for a client: unacknowledged ones, followed by those waiting for room.
 #[derive(Debug, Clone)]
 pub struct ReplayQueue<F> {
-    /// Frames that were written, or wait for a socket, and are not acknowledged.
+    /// Unacknowledged frames, written or waiting for a socket.
     sent: ReplayBuffer<F>,
-    /// Limit of those in bytes: while they are over it nothing more is written.
+    /// Limit of their bytes; beyond it nothing is written.
     limit_bytes: usize,
-    /// Frames that wait for acknowledgements, with the number of their messages.
+    /// Frames waiting for acknowledgements, with their number of messages.
     held: VecDeque<(F, u32)>,
     held_bytes: usize,
     /// Nothing is numbered or written.
@@ -28,7 +28,7 @@ pub struct ReplayQueue<F> {
 }
 
 impl<F: AsRef<[u8]> + Clone> ReplayQueue<F> {
-    /// An empty queue with this limit of unacknowledged bytes.
+    /// Creates an empty queue with this limit of unacknowledged bytes.
     #[must_use]
     pub fn new(limit_bytes: usize) -> Self {
         Self { sent: ReplayBuffer::default(), limit_bytes, held: VecDeque::new(), held_bytes: 0, is_on_hold: false }
@@ -40,7 +40,7 @@ impl<F: AsRef<[u8]> + Clone> ReplayQueue<F> {
         self.held.is_empty() && !self.is_on_hold && self.is_below_limit()
     }
 
-    /// Puts the queue on hold: whatever is added from now on is held back.
+    /// Puts the queue on hold: new frames are held.
     pub fn hold(&mut self) {
         self.is_on_hold = true;
     }
@@ -51,7 +51,7 @@ impl<F: AsRef<[u8]> + Clone> ReplayQueue<F> {
         self.is_on_hold
     }
 
-    /// Ends the hold. Returns whether there was one: then held frames may be released.
+    /// Ends the hold. Returns whether there was one; held frames may then be released.
     pub fn end_hold(&mut self) -> bool {
         mem::take(&mut self.is_on_hold)
     }
@@ -60,7 +60,7 @@ impl<F: AsRef<[u8]> + Clone> ReplayQueue<F> {
         self.sent.bytes() < self.limit_bytes.max(1)
     }
 
-    /// Keeps a frame of so many messages, or holds it back where there is no room.
+    /// Keeps a frame with this number of messages, or holds it if there is no room.
     pub fn add(&mut self, frame: F, messages: u32) {
         if self.has_room() {
             self.sent.push(frame, messages);
@@ -70,7 +70,7 @@ impl<F: AsRef<[u8]> + Clone> ReplayQueue<F> {
         }
     }
 
-    /// Next held frame for which there is room; it is kept from now on.
+    /// Next held frame with room, which is kept from now on.
     pub fn release(&mut self) -> Option<F> {
         if self.is_on_hold || !self.is_below_limit() {
             return None;
@@ -81,40 +81,40 @@ impl<F: AsRef<[u8]> + Clone> ReplayQueue<F> {
         Some(frame)
     }
 
-    /// Forgets what the client has taken.
+    /// Drops frames acknowledged by the client.
     pub fn acknowledge(&mut self, sequence_id: u64) {
         self.sent.acknowledge(sequence_id);
     }
 
-    /// Number of the first message that a new socket brings.
+    /// Number of the first message on a new socket.
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.sent.sequence()
     }
 
-    /// Frames that a new socket brings first.
+    /// Frames to replay on a new socket.
     pub fn unacknowledged(&self) -> impl ExactSizeIterator<Item = (&F, u32)> {
         self.sent.counted_frames()
     }
 
-    /// Frames that wait for room, with the number of their messages.
+    /// Frames waiting for room, with their number of messages.
     pub fn held(&self) -> impl ExactSizeIterator<Item = &(F, u32)> {
         self.held.iter()
     }
 
-    /// Bytes of the frames that are not acknowledged.
+    /// Total bytes of unacknowledged frames.
     #[must_use]
     pub fn sent_bytes(&self) -> usize {
         self.sent.bytes()
     }
 
-    /// Bytes of the frames that wait for room.
+    /// Total bytes of frames waiting for room.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
     }
 
-    /// Begins with what another queue had: the number of its first message, and its frames.
+    /// Takes over another queue's state: the number of its first message, and its frames.
     pub fn restore(&mut self, sequence: u64, sent: Vec<(F, u32)>, held: Vec<(F, u32)>) {
         self.sent = ReplayBuffer::starting_at(sequence);
         sent.into_iter().for_each(|(frame, messages)| self.sent.push(frame, messages));

@@ -1,7 +1,7 @@
-//! The structural scan: a message's kind and invocation id, without reading the rest and without allocation.
+//! Structural scan: finds a message's kind and invocation id without parsing the rest and without allocating.
 //!
-//! For JSON it walks the top-level keys in any order (the JavaScript client writes `type` last) and skips
-//! strings and nested values; for MessagePack both stand in front.
+//! For JSON it walks the top-level keys in any order (the JavaScript client writes `type` last) and skips strings and
+//! nested values. In MessagePack both come first.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use rmp::decode::{read_array_len, read_int, read_map_len, read_str_from_slice};
 use super::members::{self, Members, ObjectError};
 use crate::message_pack::skip_value;
 
-/// The byte of a MessagePack nil.
+/// MessagePack encoding of nil.
 pub(super) const NIL: u8 = 0xc0;
 
 /// The kind of a hub message.
@@ -20,13 +20,13 @@ pub enum MessageKind {
     Invocation,
     /// Type 2: item of a stream.
     StreamItem,
-    /// Type 3: end of an invocation or a stream.
+    /// Type 3: end of an invocation or stream.
     Completion,
-    /// Type 4: call of a method that streams.
+    /// Type 4: call of a streaming method.
     StreamInvocation,
     /// Type 5: request to stop a stream.
     CancelInvocation,
-    /// Type 6: sign of life.
+    /// Type 6: keep-alive of a peer.
     Ping,
     /// Type 7: end of the connection.
     Close,
@@ -34,7 +34,7 @@ pub enum MessageKind {
     Ack,
     /// Type 9: sequence number for stateful reconnect.
     Sequence,
-    /// Any other number: newer than us, to be passed on.
+    /// Any other number, of a newer version. Passed on.
     Unknown(i64),
 }
 
@@ -43,18 +43,18 @@ pub enum MessageKind {
 pub struct Scan<'a> {
     /// Kind of the message.
     pub kind: MessageKind,
-    /// The invocation id, if it has one that is not empty. Owned only if it holds escapes.
+    /// Invocation id, unless missing or empty. Owned only if it contains escapes.
     pub invocation_id: Option<Cow<'a, str>>,
 }
 
-/// Error of a message whose kind can't be found.
+/// Error finding the kind of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScanError {
-    /// No `type` among the top-level keys.
+    /// The top-level keys include no `type`.
     #[error("Missing required property 'type'.")]
     NoKind,
-    /// The body is not well-formed as far as it was read.
+    /// The body is malformed.
     #[error("the message is malformed")]
     Malformed,
 }
@@ -77,7 +77,7 @@ impl From<i64> for MessageKind {
 }
 
 impl MessageKind {
-    /// Returns the number of this kind.
+    /// Number of this kind.
     #[must_use]
     pub fn number(self) -> i64 {
         match self {
@@ -94,7 +94,7 @@ impl MessageKind {
         }
     }
 
-    /// Whether messages of this kind are about an invocation, so that an id may stand in them.
+    /// Whether messages of this kind may have an invocation id.
     #[must_use]
     pub fn has_invocation_id(self) -> bool {
         matches!(
@@ -110,7 +110,7 @@ impl From<ObjectError> for ScanError {
     }
 }
 
-// It goes on to the end even when both are found: the last of two equal keys is the one that counts.
+// Scans to the end even if both are found: the last of two equal keys counts.
 pub(super) fn json(body: &[u8]) -> Result<Scan<'_>, ScanError> {
     let (mut kind, mut invocation_id) = (None, None);
     for member in Members::of_any_depth(body)? {
@@ -126,7 +126,7 @@ pub(super) fn json(body: &[u8]) -> Result<Scan<'_>, ScanError> {
     Ok(Scan { kind, invocation_id: json_text(invocation_id.filter(|_| kind.has_invocation_id()))? })
 }
 
-/// Reads a text that may be missing or null; `None` if it is empty.
+/// Parses an optional or null string. Returns `None` if it is empty.
 pub(super) fn json_text(value: Option<&[u8]>) -> Result<Option<Cow<'_, str>>, ScanError> {
     match value {
         None | Some(b"null") => Ok(None),
@@ -147,7 +147,7 @@ pub(super) fn message_pack(body: &[u8]) -> Result<Scan<'_>, ScanError> {
     Ok(Scan { kind, invocation_id: invocation_id.filter(|id| !id.is_empty()).map(Cow::Borrowed) })
 }
 
-/// Reads the kind of a MessagePack message, and the number of its items. Returns also what follows the kind.
+/// Reads the kind and number of items of a MessagePack message. Also returns the bytes after the kind.
 pub(super) fn pack_kind(body: &[u8]) -> Result<(MessageKind, u32, &[u8]), ScanError> {
     let mut rest = body;
     let items = read_array_len(&mut rest).map_err(|_| ScanError::Malformed)?;
@@ -158,7 +158,7 @@ pub(super) fn pack_kind(body: &[u8]) -> Result<(MessageKind, u32, &[u8]), ScanEr
     Ok((MessageKind::from(number), items, rest))
 }
 
-/// Skips a map, or the nil that may stand for an empty one. Its values may be anything: some app servers read them so.
+/// Skips a map, or nil in place of an empty one. Values may have any type, as in some app servers.
 pub(super) fn skip_headers(mut rest: &[u8]) -> Option<&[u8]> {
     if let [NIL, rest @ ..] = rest {
         return Some(rest);

@@ -1,4 +1,4 @@
-//! Claims as a map, in which names may repeat: a field of messages, and the payload of acks about claims.
+//! Claims as a map with repeatable names: a field of messages, and the payload of acks about claims.
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
@@ -22,7 +22,7 @@ pub fn claims_to_payload(claims: &[(ByteString, ByteString)]) -> Bytes {
     out.freeze()
 }
 
-/// Reads the payload of an ack about claims; `None` from any other payload.
+/// Decodes the payload of an ack about claims. Returns `None` for other payloads.
 #[must_use]
 pub fn claims_from_payload(payload: &Bytes) -> Option<Vec<(ByteString, ByteString)>> {
     let mut reader = Reader::new(payload);

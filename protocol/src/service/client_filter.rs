@@ -1,4 +1,4 @@
-//! Filter of clients in OData syntax, as Azure's services take it: `startswith(userId, 'a') and not ('red' in groups)`.
+//! Client filters in OData syntax, as in Azure's services: `startswith(userId, 'a') and not ('red' in groups)`.
 //!
 //! ```text
 //!  filter     = and-terms *( "or" and-terms )
@@ -9,7 +9,7 @@
 //!  operand    = "userId" | "connectionId" | "null" | text | ( "tolower" | "toupper" | "trim" ) "(" operand ")"
 //! ```
 //!
-//! The user id of an anonymous client is `null`, which equals only `null`, and no order or function holds for it.
+//! The user id of an anonymous client is `null`, which equals only `null`. Orderings and functions of `null` are false.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -24,42 +24,42 @@ const FILTER_DEPTH_MAX: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientFilter(Condition);
 
-/// Client that a filter is evaluated for.
+/// Client for which a filter is evaluated.
 pub trait FilterSubject {
     /// User id; `None` for an anonymous client.
     fn user_id(&self) -> Option<&str>;
     /// Id of the connection.
     fn connection_id(&self) -> &str;
-    /// Whether the client is a member of this group.
+    /// Whether the client is in this group.
     fn is_in_group(&self, group: &str) -> bool;
 }
 
-/// Clients of a filter that a name finds without evaluating it for each client.
+/// Clients that a filter selects by name, without evaluating it per client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FilterTarget<'a> {
     /// All connections of a user.
     User(&'a str),
-    /// The connection of an id.
+    /// Connection with this id.
     Connection(&'a str),
     /// Members of a group.
     Group(&'a str),
 }
 
-/// Reason why a text is no filter.
+/// Reason why a filter is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
-    /// The text is longer than a filter may be.
+    /// The text exceeds [`FILTER_MAX_BYTES`].
     #[error("has more than {FILTER_MAX_BYTES} bytes")]
     TooLong,
     /// Parentheses, functions or `not` are nested too deeply.
     #[error("is nested deeper than {FILTER_DEPTH_MAX} levels")]
     TooDeep,
-    /// Something else was expected at this byte.
+    /// A syntax error at this byte.
     #[error("is wrong at byte {at}: expected {expected}")]
     Unexpected {
         /// Offset in the text, in bytes.
         at: usize,
-        /// Words and marks that the syntax allows there.
+        /// Tokens allowed at this position.
         expected: &'static str,
     },
 }
@@ -112,7 +112,7 @@ impl ClientFilter {
     /// Parses a filter.
     ///
     /// # Errors
-    /// When the text is no filter, or one over the limits.
+    /// If the syntax is invalid or a limit is exceeded.
     pub fn parse(text: &str) -> Result<Self, FilterError> {
         if text.len() > FILTER_MAX_BYTES {
             return Err(FilterError::TooLong);
@@ -122,13 +122,13 @@ impl ClientFilter {
         if parser.rest().is_empty() { Ok(Self(condition)) } else { Err(parser.expected("and, or, or the end")) }
     }
 
-    /// Whether the filter includes a client.
+    /// Whether a client matches the filter.
     #[must_use]
     pub fn matches(&self, client: &impl FilterSubject) -> bool {
         self.0.holds(client)
     }
 
-    /// Returns the clients of a filter that is a single comparison with a name.
+    /// Returns the target of a filter that is a single comparison with a name.
     #[must_use]
     pub fn target(&self) -> Option<FilterTarget<'_>> {
         match &self.0 {
@@ -211,7 +211,7 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    /// Text from the next character on that is no blank.
+    /// Text from the next non-space character.
     fn rest(&mut self) -> &'a str {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let trimmed = rest.trim_start();
@@ -223,7 +223,7 @@ impl<'a> Parser<'a> {
         FilterError::Unexpected { at: self.at, expected }
     }
 
-    /// Takes a punctuation mark.
+    /// Consumes a punctuation mark if it is next.
     fn takes(&mut self, mark: char) -> bool {
         let is_next = self.rest().starts_with(mark);
         self.at += if is_next { mark.len_utf8() } else { 0 };
@@ -234,14 +234,14 @@ impl<'a> Parser<'a> {
         if self.takes(mark) { Ok(()) } else { Err(self.expected(name)) }
     }
 
-    /// Next word, which stays there; empty where none begins.
+    /// Returns the next word without consuming it; empty at any other character.
     fn word(&mut self) -> &'a str {
         let rest = self.rest();
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
         rest.get(..end).unwrap_or_default()
     }
 
-    /// Takes the first of these words that comes next, in upper or lower case.
+    /// Consumes the next word if it is in the list, ignoring case.
     fn takes_word<T: Copy>(&mut self, words: &[(&str, T)]) -> Option<T> {
         let word = self.word();
         let found = words.iter().find(|(name, _)| name.eq_ignore_ascii_case(word))?;
@@ -253,7 +253,7 @@ impl<'a> Parser<'a> {
         self.takes_word(&[(keyword, ())]).is_some()
     }
 
-    /// Parses something inside of parentheses, a function or a `not`.
+    /// Parses the content of parentheses, a function or a `not`.
     fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T, FilterError>) -> Result<T, FilterError> {
         if self.depth == FILTER_DEPTH_MAX {
             return Err(FilterError::TooDeep);
@@ -355,7 +355,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Text in single quotes, in which two stand for one.
+    /// Parses a text in single quotes; a doubled quote is an escape.
     fn quoted(&mut self) -> Result<String, FilterError> {
         let mut text = String::new();
         self.at += 1;
@@ -394,7 +394,7 @@ mod tests {
     const CLIENTS: [Client; 3] =
         [Client(Some("Ann"), "c1", &["red", "it's"]), Client(Some("ben"), "c2", &["red"]), Client(None, "c3", &[])];
 
-    /// Ids of the clients that a filter includes.
+    /// Ids of the clients that match a filter.
     fn included(filter: &str) -> Vec<&'static str> {
         let filter = ClientFilter::parse(filter).unwrap();
         CLIENTS.iter().filter(|client| filter.matches(*client)).map(|client| client.1).collect()

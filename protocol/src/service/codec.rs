@@ -1,12 +1,12 @@
-//! Service messages as bytes: one MessagePack array behind its length.
+//! Encoding of service messages: a length-prefixed MessagePack array.
 //!
 //! ```text
 //!  length (1–5 bytes, 7 bits each, lowest first) │ [ number, field, field, …, extension map ]
 //! ```
 //!
-//! `encode` and `decode` have one short function per layout. Messages are written as long as Azure's SDK of
-//! 2025 writes them. They are read as short as its oldest ones are, and as long as any future one may be: what
-//! comes behind the known fields is never looked at, which is safe because each frame is bounded by its length.
+//! `encode` and `decode` have one short function per layout. Messages are written in the layout of Azure's SDK of 2025.
+//! Shorter arrays of the oldest SDKs and longer ones of future SDKs are accepted: trailing fields are ignored, which is
+//! safe because the length prefix bounds each frame.
 
 mod decode;
 mod encode;
@@ -23,10 +23,10 @@ use super::{ServiceMessage, ServiceMessageError, TracedData};
 use crate::message_pack::Writer;
 
 impl ServiceMessage {
-    /// Appends the message with its length prefix, byte for byte as Azure's SDK of 2025 writes it.
+    /// Appends the message with its length prefix, byte for byte like Azure's SDK of 2025.
     ///
     /// # Panics
-    /// When the message is over 2 GiB: no length prefix can say so. Links carry less by far
+    /// If the message exceeds 2 GiB, the limit of the length prefix. Links allow much less
     /// ([`LINK_FRAME_MAX_BYTES`](crate::limits::LINK_FRAME_MAX_BYTES)).
     pub fn encode(&self, out: &mut BytesMut) {
         write_frame(encode::expected_bytes(self), out, |writer| {
@@ -42,7 +42,7 @@ impl ServiceMessage {
         out.freeze()
     }
 
-    /// Returns the message without its length prefix, as [`decode`](Self::decode) reads it.
+    /// Returns the message without its length prefix, as read by [`decode`](Self::decode).
     #[must_use]
     pub fn to_body(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(encode::expected_bytes(self));
@@ -50,22 +50,22 @@ impl ServiceMessage {
         out.freeze()
     }
 
-    /// Reads a frame's body (without its length prefix); `None` for a type that is not known here and shall be
-    /// skipped. Longer arrays are fine, as are the short ones of older SDKs. Shares the memory of `body`.
+    /// Decodes a frame body without its length prefix, sharing its memory. Returns `None` for unknown types, which are
+    /// skipped. Longer arrays, and the shorter ones of older SDKs, are accepted.
     ///
     /// # Errors
-    /// When a field is missing or of another type, naming message and field.
+    /// If a field is missing or has another type; names the message and field.
     pub fn decode(body: &Bytes) -> Result<Option<Self>, ServiceMessageError> {
         decode::body(body)
     }
 
-    /// The name of this kind of message in the service protocol, for logs and metrics.
+    /// Name of this kind of message in the service protocol, for logs and metrics.
     #[must_use]
     pub fn name(&self) -> &'static str {
         name_of(i64::from(self.number()))
     }
 
-    /// The number of this kind of message in the service protocol.
+    /// Number of this kind of message in the service protocol.
     #[must_use]
     pub fn number(&self) -> u8 {
         match self {
@@ -130,8 +130,8 @@ impl ServiceMessage {
     }
 }
 
-/// Appends what [`ServiceMessage::ConnectionData`] would encode to, straight from borrowed bytes: a client's
-/// bytes go from its read buffer into its link's without being held in between.
+/// Appends an encoded [`ServiceMessage::ConnectionData`] directly from borrowed bytes, so that a client's bytes are
+/// copied only once, from its read buffer to the link's buffer.
 ///
 /// # Panics
 /// As [`ServiceMessage::encode`].
@@ -142,7 +142,7 @@ pub fn encode_connection_data(connection_id: &str, payload: &[u8], data_type: i6
     });
 }
 
-/// Appends a [`ServiceMessage::TracedData`] around what [`encode_connection_data`] would append.
+/// Appends a [`ServiceMessage::TracedData`] that wraps the output of [`encode_connection_data`].
 ///
 /// # Panics
 /// As [`ServiceMessage::encode`].
@@ -152,10 +152,10 @@ pub fn encode_traced_data(mark: i64, connection_id: &str, payload: &[u8], data_t
     ServiceMessage::TracedData(TracedData { mark, body: body.freeze() }).encode(out);
 }
 
-/// Appends what `write_body` writes behind its length, without a second buffer.
+/// Appends the output of `write_body` with a length prefix, without a second buffer.
 ///
-/// `expected_bytes` says about how long the body will be: so many bytes are reserved at once, and room for the
-/// prefix of such a length is left before the body. Where that was wrong the body is moved, which is rare.
+/// `expected_bytes` is the estimated body length, for which capacity and prefix are reserved. If the prefix has another
+/// length, the body is moved, which is rare.
 pub(crate) fn write_frame(expected_bytes: usize, out: &mut BytesMut, write_body: impl FnOnce(&mut Writer)) {
     let start = out.len();
     let room = prefix_bytes(expected_bytes);

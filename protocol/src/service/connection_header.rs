@@ -1,4 +1,4 @@
-//! Headers that both ends add to the frames which open and close a client connection.
+//! Headers that both ends add to frames that open and close a client connection.
 
 use bytestring::ByteString;
 
@@ -9,53 +9,53 @@ use crate::wire::{
     MIGRATE_TO_HEADER, REMOTE_HEADER, RESTORES_HEADER,
 };
 
-/// Headers of a frame in their order, each name with all its values.
+/// Headers of a frame in order, each name with all its values.
 pub type HeaderList = Vec<(ByteString, Vec<ByteString>)>;
 
-/// Returns the first value of a header, whatever the case of its name.
+/// Returns the first value of a header, ignoring case.
 #[must_use]
 pub fn header<'a>(headers: &'a [(ByteString, Vec<ByteString>)], wanted: &str) -> Option<&'a ByteString> {
     values(headers, wanted)?.first()
 }
 
-/// Makes a header with one value.
+/// Creates a header with one value.
 #[must_use]
 pub fn header_of(name: &'static str, value: impl Into<ByteString>) -> (ByteString, Vec<ByteString>) {
     (ByteString::from_static(name), vec![value.into()])
 }
 
-/// Headers of an [`OpenConnection`] that say where its connection comes from.
+/// Headers of an [`OpenConnection`] that describe the origin of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenHeaders<'a> {
-    /// App server that had the connection, which so is open already.
+    /// Previous app server of the connection, which is therefore already open.
     pub previous_home: Option<&'a str>,
-    /// Items that were handed over with the connection.
+    /// Items handed over with the connection.
     pub items: Option<&'a ByteString>,
-    /// End of the connection, which was another app server's: the frame only reports it.
+    /// Cause of the connection's end at its previous app server, which the frame only reports.
     pub ended: Option<Cause>,
-    /// Error of that end, if it was one.
+    /// Error of that end, if any.
     pub ended_error: Option<&'a ByteString>,
-    /// Lost connection whose groups and items this one gets.
+    /// Lost connection from which groups and items are restored.
     pub restores: Option<&'a str>,
-    /// Address and port of the client.
+    /// Client address and port.
     pub remote: Option<&'a ByteString>,
 }
 
-/// Headers of a [`CloseConnection`] that say why it is sent.
+/// Headers of a [`CloseConnection`] that give its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CloseHeaders<'a> {
-    /// App server at which the connection goes on; an empty name asks to hand it over, or does.
+    /// App server at which the connection continues. An empty name requests or performs a handover.
     pub next_home: Option<&'a str>,
-    /// Whether the connection is wanted only if nothing of it runs.
+    /// Whether the connection is wanted only if no call is running.
     pub is_if_idle: bool,
-    /// Items that are handed over with the connection.
+    /// Items handed over with the connection.
     pub items: Option<&'a ByteString>,
-    /// Cause of the end, if it is named and known here.
+    /// Cause of the end, if given and known.
     pub cause: Option<Cause>,
 }
 
 impl OpenConnection {
-    /// Reads the headers that say where the connection comes from.
+    /// Reads the headers about the connection's origin.
     #[must_use]
     pub fn origin(&self) -> OpenHeaders<'_> {
         let headers = &*self.headers;
@@ -72,7 +72,7 @@ impl OpenConnection {
 }
 
 impl CloseConnection {
-    /// Reads the headers that say why the frame is sent.
+    /// Reads the headers about the reason.
     #[must_use]
     pub fn reason(&self) -> CloseHeaders<'_> {
         let headers = &*self.headers;
@@ -84,7 +84,7 @@ impl CloseConnection {
         }
     }
 
-    /// Whether the connection goes on at another app server, and so has not ended.
+    /// Whether the connection continues at another app server, so that it has not ended.
     #[must_use]
     pub fn is_reassignment(&self) -> bool {
         values(&self.headers, MIGRATE_TO_HEADER).is_some()
@@ -95,7 +95,7 @@ fn values<'a>(headers: &'a [(ByteString, Vec<ByteString>)], wanted: &str) -> Opt
     headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, values)| values)
 }
 
-/// First value of a header that is there; empty if it has none.
+/// First value of a header; empty if the header has no values.
 fn text<'a>(headers: &'a [(ByteString, Vec<ByteString>)], wanted: &str) -> Option<&'a str> {
     values(headers, wanted).map(|values| values.first().map_or("", |value| value))
 }

@@ -1,31 +1,31 @@
-//! Data types: what the payload of a connection's data frame holds.
+//! Data types: content of the payload in a connection's data frame.
 
 use super::RawKind;
 
-/// Kind of payload of a [`ConnectionData`](super::ConnectionData).
+/// Payload kind of a [`ConnectionData`](super::ConnectionData).
 ///
-/// The numbers up to 4 are those of the public service protocol. The kinds of raw messages are between our two ends
-/// only, because Azure's service has no raw endpoints.
+/// Numbers up to 4 come from the public service protocol. Raw messages are a Trunkline extension, because Azure's
+/// service has no raw endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DataType {
-    /// Number 0, and the meaning of no number at all: hub messages of any kind.
+    /// Number 0 or missing: hub messages of any kind.
     Unknown,
-    /// Number 1: a hub handshake, request or response.
+    /// Number 1: hub handshake request or response.
     Handshake,
-    /// Number 2: a hub message that belongs to a call.
+    /// Number 2: hub message that belongs to a call.
     Invocation,
-    /// Number 3: any other hub message.
+    /// Number 3: other hub message.
     Other,
-    /// Number 4: the close message, after which nothing comes.
+    /// Number 4: close message, the last message of a connection.
     Close,
-    /// Numbers 16 and 17: one message of a raw connection.
+    /// Numbers 16 and 17: a message of a raw connection.
     Raw(RawKind),
-    /// A number that this version does not know.
+    /// Number of an unknown type.
     Unnamed(i64),
 }
 
 impl DataType {
-    /// Returns the number of the service protocol.
+    /// Number in the service protocol.
     #[must_use]
     pub const fn number(self) -> i64 {
         match self {
@@ -40,7 +40,7 @@ impl DataType {
         }
     }
 
-    /// Returns the data type of a number.
+    /// Returns the data type with this number.
     #[must_use]
     pub const fn from_number(number: i64) -> Self {
         match number {

@@ -1,79 +1,79 @@
-//! Frames of a link: bodies behind their lengths, however WebSocket messages cut them.
+//! Frames of a link: length-prefixed bodies, independent of WebSocket message boundaries.
 //!
 //! ```text
 //!  WebSocket messages   │ 2 a b 3 c │ d e 1 f │
 //!  bodies                   a b  ─────c d e─  f
-//!                         a slice  put together  a slice
+//!                         a slice     joined    a slice
 //! ```
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::limits::LINK_FRAME_MAX_BYTES;
 
-/// Longest prefix: five times seven bits hold the 31 bits of a length.
+/// Longest prefix: five times seven bits hold a 31-bit length.
 const PREFIX_MAX_BYTES: usize = 5;
 
-/// Bytes that are kept of a frame over the limit: they hold its type and the connection that it is for.
+/// Bytes kept of an oversized frame, enough for its type and target connection.
 const HEAD_MAX_BYTES: usize = 1024;
 
-/// Error of bytes that are no frame, or of a frame over the limit.
+/// Error for invalid bytes or an oversized frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// A frame is longer than allowed and was skipped; the next one can be read.
+    /// A frame exceeds the limit and was skipped. The next one can be read.
     #[error(transparent)]
     TooLarge(OversizedFrame),
-    /// A length prefix has more than five bytes or exceeds 2 GiB: nothing behind it can be read.
+    /// A length prefix has more than five bytes or exceeds 2 GiB. Reading can't continue.
     #[error("a length prefix is malformed")]
     Prefix,
 }
 
-/// Frame over the limit (`limits::LINK_FRAME_MAX_BYTES`), of which only the beginning was kept.
+/// Oversized frame (`limits::LINK_FRAME_MAX_BYTES`), with only its beginning.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a frame of {length} bytes is over the limit of {LINK_FRAME_MAX_BYTES}")]
 pub struct OversizedFrame {
-    /// Bytes of its body.
+    /// Length of its body in bytes.
     pub length: usize,
     /// Beginning of its body, at most 1 KiB.
     pub head: Bytes,
 }
 
-/// Assembles frames from the bytes of WebSocket messages. A message of whole frames is not copied.
+/// Assembles frames from WebSocket messages. A message of whole frames is not copied.
 ///
-/// As long as each message is followed by [`next_body`](Self::next_body) until that returns `None`, it holds no
-/// more than one frame and one WebSocket message.
+/// If [`next_body`](Self::next_body) is called after each message until it returns `None`, the buffer holds at most one
+/// frame and one WebSocket message.
 #[derive(Debug, Default)]
 pub struct FrameBuffer {
-    /// The beginning of a frame that the messages before `pending` left incomplete, with its prefix.
+    /// Beginning of an incomplete frame from messages before `pending`, with its prefix.
     partial: BytesMut,
     /// Rest of the last message.
     pending: Bytes,
-    /// The frame over the limit that is being skipped.
+    /// Oversized frame that is being skipped.
     skipping: Option<Skipping>,
 }
 
-/// Frame over the limit whose end has not arrived.
+/// Oversized frame that has not fully arrived.
 #[derive(Debug)]
 struct Skipping {
     length: usize,
-    /// Bytes that have still to arrive.
+    /// Bytes that are still missing.
     missing: usize,
     head: BytesMut,
 }
 
 impl FrameBuffer {
-    /// Takes the next WebSocket message.
+    /// Adds the next WebSocket message.
     pub fn push(&mut self, message: Bytes) {
-        // What is left is copied no sooner than now: there is nothing left if the last message held whole frames.
+        // The rest is copied only now, and is empty if the last message held whole frames.
         self.partial.extend_from_slice(&self.pending);
         self.pending = message;
     }
 
-    /// Returns the body of the next whole frame, without its length prefix; `None` when more bytes are needed.
+    /// Returns the body of the next complete frame without its length prefix, or `None` if more bytes are needed.
     ///
     /// # Errors
-    /// When a frame over the limit (`limits::LINK_FRAME_MAX_BYTES`) has been skipped, once for that frame; and when a
-    /// prefix is malformed, from then on at each call.
+    /// Once for each skipped frame over the limit (`limits::LINK_FRAME_MAX_BYTES`). After a malformed prefix, each call
+    /// fails.
     pub fn next_body(&mut self) -> Result<Option<Bytes>, FrameError> {
         if self.skipping.is_some() {
             return self.skip();
@@ -81,7 +81,7 @@ impl FrameBuffer {
         if self.partial.is_empty() { self.next_slice() } else { self.next_joined() }
     }
 
-    /// A body that lies whole within the last message.
+    /// Returns a body that lies entirely within the last message.
     fn next_slice(&mut self) -> Result<Option<Bytes>, FrameError> {
         match prefix(&self.pending)? {
             Some(FramePrefix { width, length }) if length > LINK_FRAME_MAX_BYTES => {
@@ -96,18 +96,18 @@ impl FrameBuffer {
         }
     }
 
-    /// A body that began in an earlier message: takes no more of the last one than that frame needs.
+    /// Completes a body from an earlier message, consuming only that frame's bytes of the last message.
     fn next_joined(&mut self) -> Result<Option<Bytes>, FrameError> {
         loop {
             let found = prefix(&self.partial)?;
             if let Some(FramePrefix { length, .. }) = found
                 && length > LINK_FRAME_MAX_BYTES
             {
-                // It holds the prefix alone, since a whole prefix in one message is read there.
+                // The buffer holds only the prefix, because a prefix within one message is handled there.
                 self.partial = BytesMut::new();
                 return self.begin_skip(length);
             }
-            // Byte by byte until the length is known, which is at most five times.
+            // Byte by byte until the length is known, at most five times.
             let needed = found.as_ref().map_or(self.partial.len() + 1, |prefix| prefix.width + prefix.length);
             let missing = needed.saturating_sub(self.partial.len());
             if let (Some(FramePrefix { width, .. }), 0) = (found, missing) {
@@ -126,7 +126,7 @@ impl FrameBuffer {
         self.skip()
     }
 
-    /// Drops what has arrived of the frame over the limit, except for its beginning.
+    /// Drops the received part of an oversized frame, except for its beginning.
     fn skip(&mut self) -> Result<Option<Bytes>, FrameError> {
         let Some(mut frame) = self.skipping.take() else { return Ok(None) };
         let part = self.pending.split_to(frame.missing.min(self.pending.len()));
@@ -143,7 +143,7 @@ impl FrameBuffer {
     fn take_joined(&mut self, width: usize, needed: usize) -> Bytes {
         let mut frame = self.partial.split_to(needed);
         if self.partial.is_empty() {
-            // Else an idle link would keep the memory of its largest frame.
+            // Otherwise an idle link would keep the memory of its largest frame.
             self.partial = BytesMut::new();
         }
         frame.advance(width);
@@ -153,17 +153,17 @@ impl FrameBuffer {
 
 /// The prefix of a frame.
 struct FramePrefix {
-    /// Bytes that it takes itself.
+    /// Size of the prefix itself.
     width: usize,
-    /// Bytes of the body.
+    /// Size of the body.
     length: usize,
 }
 
-/// Reads the prefix that `bytes` begin with; `None` when they end within it.
+/// Reads the prefix at the start of `bytes`. Returns `None` if it is incomplete.
 fn prefix(bytes: &[u8]) -> Result<Option<FramePrefix>, FrameError> {
     let mut length: usize = 0;
     for (at, &byte) in bytes.iter().take(PREFIX_MAX_BYTES).enumerate() {
-        // The fifth byte has room for the last three of 31 bits, and must be the last.
+        // The fifth byte holds the last three of 31 bits, and must be the last.
         if at + 1 == PREFIX_MAX_BYTES && byte > 0x07 {
             return Err(FrameError::Prefix);
         }
@@ -175,7 +175,7 @@ fn prefix(bytes: &[u8]) -> Result<Option<FramePrefix>, FrameError> {
     Ok(None)
 }
 
-/// Bytes of the whole frame that `bytes` begin with, its prefix included; all of them when they hold no whole one.
+/// Size of the frame at the start of `bytes`, including its prefix; their full length if the frame is incomplete.
 pub(super) fn frame_bytes(bytes: &[u8]) -> usize {
     match prefix(bytes) {
         Ok(Some(FramePrefix { width, length })) => (width + length).min(bytes.len()),
@@ -183,7 +183,7 @@ pub(super) fn frame_bytes(bytes: &[u8]) -> usize {
     }
 }
 
-/// Bytes of a frame on the wire, given those of its body: a length prefix takes a byte for every seven bits.
+/// Wire size of a frame with this body size: the length prefix takes a byte per seven bits.
 #[must_use]
 pub fn bytes_of_frame(body: usize) -> usize {
     body + (usize::BITS - body.leading_zeros()).div_ceil(7).max(1) as usize
@@ -272,7 +272,7 @@ mod tests {
         let length = LINK_FRAME_MAX_BYTES + 1;
         let mut message = frame(length);
         message.extend(b"\x01a");
-        // The prefix in one piece, and cut.
+        // The prefix in one piece, and split.
         for cuts in [&[5_000, length / 2][..], &[2, 3, 4, 5, length], &[0]] {
             let (mut rest, mut last) = (&message[..], 0);
             for cut in cuts {

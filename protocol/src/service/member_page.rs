@@ -1,8 +1,8 @@
-//! Pages of a group's members: the payload of the acks that answer group member queries.
+//! Pages of a group's members: the payload of acks to group member queries.
 //!
 //! ```text
-//!  [ [ [connectionId, userId/nil], … ], continuationToken/nil ]            a page, as Azure's SDK reads it
-//!  [ [], nil, number ]                                                     a number alone, between our ends
+//!  [ [ [connectionId, userId/nil], … ], continuationToken/nil ]            a page, as read by Azure's SDK
+//!  [ [], nil, number ]                                                     only a number, between Trunkline's ends
 //! ```
 
 use bytes::{Bytes, BytesMut};
@@ -10,42 +10,42 @@ use bytestring::ByteString;
 
 use crate::message_pack::{ReadError, Reader, Writer};
 
-/// Maximum number of members of one page. Azure's SDK asks for fewer.
+/// Maximum number of members per page. Azure's SDK requests fewer.
 pub const MEMBERS_PER_PAGE_MAX: usize = 1000;
 
 /// Member of a group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupMember {
-    /// The public connection id.
+    /// Public connection id of the member.
     pub connection_id: ByteString,
-    /// User of the connection, if it is authenticated.
+    /// User of the connection, if authenticated.
     pub user_id: Option<ByteString>,
 }
 
-/// Page of the members of a group.
+/// Page of a group's members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemberPage {
-    /// The members; a page may have none, and still not be the last.
+    /// Members of the page. May be empty before the last page, too.
     pub members: Vec<GroupMember>,
-    /// Asks for the next page; `None` on the last one.
+    /// Token for the next page; `None` on the last one.
     pub continuation_token: Option<ByteString>,
-    /// Number of members of the group, where only that was asked for.
+    /// Number of members of the group, if only that was requested.
     pub count: Option<u64>,
 }
 
-/// Payload that is no page of members.
+/// Error decoding a page of members.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a page of members: {0}")]
 pub struct MemberPageError(String);
 
 impl MemberPage {
-    /// Creates the answer to who asked for the number alone.
+    /// Creates the answer to a query for only the number.
     #[must_use]
     pub fn counted(count: u64) -> Self {
         Self { count: Some(count), ..Self::default() }
     }
 
-    /// Returns the payload of an ack.
+    /// Encodes the payload of an ack.
     #[must_use]
     pub fn to_payload(&self) -> Bytes {
         let mut out = BytesMut::new();
@@ -64,10 +64,10 @@ impl MemberPage {
         out.freeze()
     }
 
-    /// Reads the payload of an ack. Shares its memory; longer lists are fine.
+    /// Decodes the payload of an ack, sharing its memory. Longer lists are accepted.
     ///
     /// # Errors
-    /// When a field is missing or of another type.
+    /// If a field is missing or has another type.
     pub fn from_payload(payload: &Bytes) -> Result<Self, MemberPageError> {
         let mut reader = Reader::new(payload);
         let items = reader.array_len().map_err(unreadable)?;

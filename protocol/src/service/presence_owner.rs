@@ -1,13 +1,13 @@
-//! Choice of the app server that tells its app about a change, of all that hear of it.
+//! Choice of the app server that reports a presence change to its app.
 
 use std::hash::Hasher;
 
 use fnv::FnvHasher;
 
-/// Chooses one of these instances for a user or a group, by the highest hash of both: whoever else comes or goes, those
-/// that stay keep what they have.
+/// Chooses an instance for a user or group by the highest hash of both (rendezvous hashing): when other instances start
+/// or stop, the remaining ones keep their assignments.
 ///
-/// App servers of different versions choose together, so this never changes.
+/// App servers of different versions must agree, so this never changes.
 #[must_use]
 pub fn presence_owner<T: AsRef<str>>(instances: &[T], name: &str) -> Option<usize> {
     let weights = instances.iter().map(|instance| (weight_of(instance.as_ref(), name), instance.as_ref()));
@@ -19,7 +19,7 @@ fn weight_of(instance: &str, name: &str) -> u64 {
     hasher.write(instance.as_bytes());
     hasher.write(&[0xff]);
     hasher.write(name.as_bytes());
-    // The last bytes hardly reach the highest bits, which decide: MurmurHash3's finalizer spreads them.
+    // The last bytes hardly affect the highest bits, which decide. MurmurHash3's finalizer spreads them.
     let mut hash = hasher.finish();
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
@@ -54,7 +54,7 @@ mod tests {
         }
     }
 
-    /// A change of the choice would have two versions of an app tell things twice, or never.
+    /// If the choice changed, two versions of an app would report changes twice or never.
     #[test]
     fn the_choice_never_changes() {
         let owners: Vec<_> =

@@ -1,6 +1,6 @@
-//! Purpose of a service message: its class, the clients that it is about, and the acknowledgement that it asks for.
+//! Purpose of a service message: its class, audience and acknowledgement.
 //!
-//! Both ends decide by these, so that a new message is described once, here beside the codec.
+//! Both ends rely on these properties, so a new message is described once, beside the codec.
 
 use std::slice::from_ref;
 
@@ -8,37 +8,37 @@ use bytestring::ByteString;
 
 use super::service_message::{Payloads, ServiceMessage};
 
-/// Class of a service message: who sends it, and what its receiver owes.
+/// Class of a service message: its sender, and the receiver's obligations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MessageClass {
-    /// Bytes of one client connection, over its own link.
+    /// Bytes of one client connection over its own link.
     Data,
-    /// Hub message for clients, wherever they are.
+    /// Hub message for clients at any node.
     Send,
-    /// Change that is carried out without an ack.
+    /// Change without an ack.
     Change,
-    /// Change that is carried out and acked.
+    /// Change with an ack.
     Order,
-    /// Question that changes nothing; the ack is the answer.
+    /// Query without side effects, answered by the ack.
     Question,
-    /// Client result request, or one of its answers.
+    /// Client result request, or an answer to it.
     ClientResult,
-    /// Keep-alive and flow control, of either end.
+    /// Keep-alive and flow control of either end.
     Control,
-    /// News of an app server for the node of a connection.
+    /// Notification from an app server to a connection's node.
     Report,
-    /// News of a node for its app servers.
+    /// Notification from a node to its app servers.
     Notice,
-    /// Handshake of a link, or news that only a service has for an app server.
+    /// Link handshake, or a notification that only a service sends to an app server.
     Service,
 }
 
-/// Clients that a service message is about, before exclusions.
+/// Target clients of a service message, before exclusions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience<'a> {
     /// All connections of the hub.
     Everyone,
-    /// Connections, by their ids.
+    /// Connections with these ids.
     Connections(&'a [ByteString]),
     /// Members of groups, once per group.
     Groups(&'a [ByteString]),
@@ -46,17 +46,17 @@ pub enum Audience<'a> {
     Users(&'a [ByteString]),
 }
 
-/// Clients of an [`Audience`] that are left out.
+/// Clients excluded from an [`Audience`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Exclusions<'a> {
-    /// Connections that are left out.
+    /// Excluded connections, by id.
     pub connections: &'a [ByteString],
-    /// Users whose connections are left out.
+    /// Users excluded with all their connections.
     pub users: &'a [ByteString],
 }
 
 impl ServiceMessage {
-    /// Returns the class of the message.
+    /// Class of the message.
     #[must_use]
     pub fn class(&self) -> MessageClass {
         match self {
@@ -119,7 +119,7 @@ impl ServiceMessage {
         }
     }
 
-    /// Returns the clients that the message is about; `None` for one that is about none, or that only its parties know.
+    /// Target clients of the message; `None` if it has none, or if only its parties know them.
     #[must_use]
     pub fn audience(&self) -> Option<Audience<'_>> {
         Some(match self {
@@ -155,7 +155,7 @@ impl ServiceMessage {
         })
     }
 
-    /// Returns the clients of the audience that are left out.
+    /// Clients excluded from the audience.
     #[must_use]
     pub fn exclusions(&self) -> Exclusions<'_> {
         match self {
@@ -169,7 +169,7 @@ impl ServiceMessage {
         }
     }
 
-    /// Returns the hub message that a [send](MessageClass::Send) carries, once per hub protocol.
+    /// Hub message of a [send](MessageClass::Send), once per hub protocol.
     #[must_use]
     pub fn payloads(&self) -> Option<&Payloads> {
         match self {
@@ -183,7 +183,7 @@ impl ServiceMessage {
         }
     }
 
-    /// Returns the id of the ack that an [order](MessageClass::Order) or a [question](MessageClass::Question) asks for.
+    /// Id of the ack requested by an [order](MessageClass::Order) or [question](MessageClass::Question).
     #[must_use]
     pub fn ack_id(&self) -> Option<i64> {
         Some(match self {
@@ -206,7 +206,7 @@ impl ServiceMessage {
         })
     }
 
-    /// Whether the message concerns clients that are yet to connect, too, at whatever node.
+    /// Whether the message also affects clients that connect later, at any node.
     #[must_use]
     pub fn outlasts_connections(&self) -> bool {
         match self {

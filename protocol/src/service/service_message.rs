@@ -1,9 +1,8 @@
 //! Service messages as values, in the order of their numbers.
 //!
-//! Names and layouts are those of the public service protocol. A list of `payloads` holds the same hub
-//! message once per hub protocol; the receiver picks by what each client speaks. A send with a filter is read as
-//! [`ServiceMessage::Filtered`]. Tracing ids and other extension members that we have no use for are skipped when read
-//! and never written.
+//! Names and layouts follow the public service protocol. `payloads` holds a hub message once per hub protocol, and the
+//! receiver picks the client's. Sends with a filter are decoded as [`ServiceMessage::Filtered`]. Tracing ids and other
+//! unused extension members are skipped on reading and never written.
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
@@ -12,146 +11,146 @@ use serde::Serialize;
 use crate::hub::{HubMessage, HubProtocol, Invocation, PayloadError};
 use crate::message_pack::{ReadError, Reader};
 
-/// A message of a link.
+/// Message of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServiceMessage {
-    /// Type 1: the app server speaks first.
+    /// Type 1: first message of the app server.
     HandshakeRequest(LinkHandshakeRequest),
-    /// Type 2: the proxy answers.
+    /// Type 2: answer of the proxy.
     HandshakeResponse(LinkHandshakeResponse),
-    /// Type 3: keep-alive, and pairs of texts such as acknowledgements.
+    /// Type 3: keep-alive, or key-value pairs such as acknowledgements.
     Ping(Ping),
-    /// Type 4: a client connection begins.
+    /// Type 4: opens a client connection.
     OpenConnection(OpenConnection),
-    /// Type 5: a client connection ends.
+    /// Type 5: closes a client connection.
     CloseConnection(CloseConnection),
     /// Type 6: bytes of one client connection.
     ConnectionData(ConnectionData),
-    /// Type 7: to several connections.
+    /// Type 7: sends to several connections.
     MultiConnectionData(MultiConnectionData),
-    /// Type 8: to a user's connections.
+    /// Type 8: sends to a user's connections.
     UserData(UserData),
-    /// Type 9: to several users' connections.
+    /// Type 9: sends to several users' connections.
     MultiUserData(MultiUserData),
-    /// Type 10: to all connections of the hub but some.
+    /// Type 10: sends to all connections of the hub, with exclusions.
     BroadcastData(BroadcastData),
-    /// Type 11: join a group, without an ack.
+    /// Type 11: joins a group, without an ack.
     JoinGroup(GroupChange),
-    /// Type 12: leave a group, without an ack.
+    /// Type 12: leaves a group, without an ack.
     LeaveGroup(GroupChange),
-    /// Type 13: to the members of a group but some.
+    /// Type 13: sends to a group, with exclusions.
     GroupBroadcastData(GroupBroadcastData),
-    /// Type 14: to the members of several groups, once per group.
+    /// Type 14: sends to several groups, once per group.
     MultiGroupBroadcastData(MultiGroupBroadcastData),
-    /// Type 15: something is wrong with this link.
+    /// Type 15: error of this link.
     ServiceError(ServiceError),
-    /// Type 16: all connections of a user join a group.
+    /// Type 16: adds all connections of a user to a group.
     UserJoinGroup(UserGroupChange),
-    /// Type 17: all connections of a user leave a group, or all groups.
+    /// Type 17: removes all connections of a user from a group, or from all groups.
     UserLeaveGroup(UserGroupChange),
-    /// Type 18: join a group, acked.
+    /// Type 18: joins a group, with an ack.
     JoinGroupWithAck(GroupChange),
-    /// Type 19: leave a group, or all groups, acked.
+    /// Type 19: leaves a group, or all groups, with an ack.
     LeaveGroupWithAck(GroupChange),
-    /// Type 20: the answer to a message that asks for an ack.
+    /// Type 20: acknowledges a request.
     Ack(Ack),
-    /// Type 21: is a user in a group?
+    /// Type 21: checks whether a user is in a group.
     CheckUserInGroupWithAck(CheckUserInGroup),
-    /// Type 22: news about an instance, connection, user or group.
+    /// Type 22: event of an instance, connection, user or group.
     ServiceEvent(ServiceEvent),
-    /// Type 23: has a group members?
+    /// Type 23: checks whether a group has members.
     CheckGroupExistenceWithAck(Check),
-    /// Type 24: is a connection there?
+    /// Type 24: checks whether a connection exists.
     CheckConnectionExistenceWithAck(Check),
-    /// Type 25: has a user connections?
+    /// Type 25: checks whether a user has connections.
     CheckUserExistenceWithAck(Check),
-    /// Type 26: as 16, acked.
+    /// Type 26: like 16, with an ack.
     UserJoinGroupWithAck(UserGroupChange),
-    /// Type 27: as 17, acked.
+    /// Type 27: like 17, with an ack.
     UserLeaveGroupWithAck(UserGroupChange),
-    /// Type 28: an app server that logs in with Entra ID asks for a key.
+    /// Type 28: an app server with Entra ID requests a key.
     AccessKeyRequest(AccessKeyRequest),
-    /// Type 29: the answer.
+    /// Type 29: answer with the key.
     AccessKeyResponse(AccessKeyResponse),
-    /// Type 30: close one connection.
+    /// Type 30: closes one connection.
     CloseConnectionWithAck(CloseWithAck),
-    /// Type 31: close all connections of the hub but some.
+    /// Type 31: closes all connections of the hub, with exclusions.
     CloseConnectionsWithAck(CloseWithAck),
-    /// Type 32: close a user's connections.
+    /// Type 32: closes a user's connections.
     CloseUserConnectionsWithAck(CloseWithAck),
-    /// Type 33: close a group's connections.
+    /// Type 33: closes a group's connections.
     CloseGroupConnectionsWithAck(CloseWithAck),
-    /// Type 34: a client result request of an app server.
+    /// Type 34: client result request of an app server.
     ClientInvocation(ClientInvocation),
-    /// Type 35: a client's answer to a client result request.
+    /// Type 35: client's answer to a client result request.
     ClientCompletion(ClientCompletion),
-    /// Type 36: the error of a client result request that no client will answer.
+    /// Type 36: error of a client result request that no client will answer.
     ErrorCompletion(ErrorCompletion),
-    /// Type 37: the node that holds the client of a client result request.
+    /// Type 37: node that holds the client of a client result request.
     ServiceMapping(ServiceMapping),
-    /// Type 38: a client came back (stateful reconnect).
+    /// Type 38: a client has reconnected (stateful reconnect).
     ConnectionReconnect(ConnectionReconnect),
-    /// Type 39: pause or resume reading of one connection.
+    /// Type 39: pauses or resumes reading of a connection.
     ConnectionFlowControl(ConnectionFlowControl),
-    /// Type 40: who are the members of a group? A page at a time.
+    /// Type 40: lists the members of a group, page by page.
     GroupMemberQuery(GroupMemberQuery),
-    /// Type 41: a client connection gets the claims and the end of a newer log-in.
+    /// Type 41: gives a client connection the claims and expiry of a newer log-in.
     RefreshAuth(RefreshAuth),
-    /// Type 42: what are the claims of a client connection?
+    /// Type 42: queries the claims of a client connection.
     GetConnectionClaims(Check),
-    /// Type 43: the claims of a client connection have changed.
+    /// Type 43: replaces the claims of a client connection.
     UpdateConnectionClaims(ConnectionClaims),
-    /// Type 60, ours: a client connection is about to be served by another node.
+    /// Type 60, ours: a client connection is about to move to another node.
     MoveConnection(MoveConnection),
-    /// Type 61, ours: whatever follows for it goes to the other node.
+    /// Type 61, ours: further messages for the connection go to the other node.
     ConnectionMoved(ConnectionMoved),
-    /// Type 62, ours: a send, with the epoch in which it began.
+    /// Type 62, ours: a send with the epoch of its start.
     Stamped(Stamped),
-    /// Type 76: a message for the clients that a filter includes.
+    /// Type 76: message for the clients that match a filter.
     Filtered(Filtered),
-    /// Type 63, ours: does an app server keep what a lost client had?
+    /// Type 63, ours: asks an app server for the state of a lost client.
     RestoreQuery(RestoreQuery),
-    /// Type 64, ours: the answer.
+    /// Type 64, ours: answer to a `RestoreQuery`.
     RestoreAnswer(RestoreAnswer),
-    /// Type 70, ours: users and members of groups that have come to a shard of a node, or have left it.
+    /// Type 70, ours: users and group members that have come to or left a shard.
     PresenceChanges(PresenceChanges),
-    /// Type 71, ours: what are the connections of a user? A page at a time.
+    /// Type 71, ours: lists the connections of a user, page by page.
     UserConnectionQuery(UserConnectionQuery),
-    /// Type 72, ours: data of a client connection that a live trace follows.
+    /// Type 72, ours: data of a client connection in a live trace.
     TracedData(TracedData),
-    /// Type 73, ours: how long a traced message took in the app server.
+    /// Type 73, ours: durations of a traced message in the app server.
     TraceReport(TraceReport),
-    /// Type 74, ours: which app servers stand for the exclusive tasks of a hub?
+    /// Type 74, ours: app servers that are candidates for the exclusive tasks of a hub.
     TaskCandidates(TaskCandidates),
-    /// Type 75, ours: a client connection that closes with its token gets more time.
+    /// Type 75, ours: extends a client connection that closes with its token.
     RefreshConnectionWithAck(RefreshConnection),
-    /// Type 77, ours: asks for a report when a client connection has taken what was sent to it alone so far.
+    /// Type 77, ours: requests a report when a client has received everything sent to it alone so far.
     DownMark(DownMark),
-    /// Type 78, ours: the report.
+    /// Type 78, ours: report of a `DownMark`.
     DownDone(DownMark),
 }
 
-/// Why a frame is no service message.
+/// Error decoding a service message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("service message {kind}: {problem}")]
 pub struct ServiceMessageError {
-    /// The message, by number and name as far as they are known.
+    /// Number and name of the message, as far as known.
     pub kind: String,
-    /// The field and its problem.
+    /// Field and its problem.
     pub problem: String,
 }
 
-/// Kind of a raw connection's message. Between our two ends only: Azure's service has no raw endpoints.
+/// Message kind of a raw connection. A Trunkline extension: Azure's service has no raw endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RawKind {
-    /// A text in UTF-8.
+    /// Text encoded in UTF-8.
     Text,
-    /// Bytes without any meaning here.
+    /// Bytes without any interpretation.
     Binary,
 }
 
 impl RawKind {
-    /// Its name in [`Payloads`].
+    /// Name of the kind in [`Payloads`].
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -160,7 +159,7 @@ impl RawKind {
         }
     }
 
-    /// The number in [`ConnectionData::data_type`], beyond those of hub messages.
+    /// Number in [`ConnectionData::data_type`], above the numbers of hub messages.
     #[must_use]
     pub fn data_type(self) -> i64 {
         match self {
@@ -169,20 +168,20 @@ impl RawKind {
         }
     }
 
-    /// The kind of a number; without the mark of a text it is bytes.
+    /// Returns the kind with this number. Anything other than text is binary.
     #[must_use]
     pub fn from_data_type(data_type: i64) -> Self {
         if data_type == RawKind::Text.data_type() { RawKind::Text } else { RawKind::Binary }
     }
 }
 
-/// Bytes that are no list of payloads.
+/// Error decoding a list of payloads.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no MessagePack map of names of hub protocols to bytes: {0}")]
 pub struct PayloadsError(String);
 
-/// Encodings of one hub message, one per hub protocol: pairs of the protocol's name and the framed bytes. Of a raw
-/// endpoint one message, under the name of its [`RawKind`].
+/// Encodings of one hub message: pairs of hub protocol name and framed bytes. For a raw endpoint, one message under the
+/// name of its [`RawKind`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Payloads(pub Vec<(ByteString, Bytes)>);
 
@@ -193,10 +192,10 @@ impl Payloads {
         Self(vec![(ByteString::from_static(protocol.name()), bytes)])
     }
 
-    /// Creates an invocation of clients, once per hub protocol; with an id they are to answer.
+    /// Creates an invocation of clients, once per hub protocol. With an id, clients return a result.
     ///
     /// # Errors
-    /// When an argument can't be written in one of them.
+    /// If an argument can't be encoded in a protocol.
     pub fn invocation<T: Serialize>(id: Option<&str>, target: &str, arguments: &[T]) -> Result<Self, PayloadError> {
         Self::encode(|protocol| {
             let arguments = arguments.iter().map(|argument| protocol.payload(argument));
@@ -209,10 +208,10 @@ impl Payloads {
         })
     }
 
-    /// Encodes a message once per hub protocol, as it is made for each.
+    /// Encodes a message once per hub protocol.
     ///
     /// # Errors
-    /// Those of making it.
+    /// Any error of `message`.
     pub fn encode(message: impl Fn(HubProtocol) -> Result<HubMessage, PayloadError>) -> Result<Self, PayloadError> {
         let mut payloads = Self::default();
         for protocol in HubProtocol::ALL {
@@ -223,10 +222,10 @@ impl Payloads {
         Ok(payloads)
     }
 
-    /// Reads a MessagePack map of the names of at most `max` hub protocols to framed messages, whose memory is shared.
+    /// Decodes a MessagePack map from at most `max` hub protocol names to framed messages, sharing its memory.
     ///
     /// # Errors
-    /// When the bytes are something else.
+    /// If the bytes are invalid.
     pub fn from_message_pack(body: &Bytes, max: usize) -> Result<Self, PayloadsError> {
         let (mut reader, unreadable) = (Reader::new(body), |error: ReadError| PayloadsError(error.to_string()));
         let count = reader.map_len().map_err(unreadable)?;
@@ -244,13 +243,13 @@ impl Payloads {
         Self(vec![(ByteString::from_static(kind.name()), bytes)])
     }
 
-    /// Returns the bytes for clients of this protocol; `None` leaves them out.
+    /// Bytes for clients with this protocol; `None` skips them.
     #[must_use]
     pub fn get(&self, protocol: HubProtocol) -> Option<&Bytes> {
         self.named(protocol.name())
     }
 
-    /// Returns the bytes for connections of a raw endpoint, if they are of this kind.
+    /// Bytes for connections of a raw endpoint, if of this kind.
     #[must_use]
     pub fn get_raw(&self, kind: RawKind) -> Option<&Bytes> {
         self.named(kind.name())
@@ -261,17 +260,17 @@ impl Payloads {
     }
 }
 
-/// Kind of link that an app server asks for.
+/// Kind of link requested by an app server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LinkKind {
     /// 0: may carry clients.
     #[default]
     Default,
-    /// 1: opened because the service asked for it.
+    /// 1: opened on request of the service.
     OnDemand,
-    /// 2: sends messages, must not be given clients.
+    /// 2: send-only, must not carry clients.
     Weak,
-    /// A number without a meaning here.
+    /// Number of an unknown kind.
     Unknown(i64),
 }
 
@@ -282,7 +281,7 @@ pub struct LinkHandshakeRequest {
     pub version: i64,
     /// Whether the link may carry clients.
     pub kind: LinkKind,
-    /// The instance that asked for an on-demand link, else empty.
+    /// Instance that requested an on-demand link, otherwise empty.
     pub target: ByteString,
     /// 0 no migration, 1 on graceful shutdown, 2 also on loss.
     pub migration_level: i64,
@@ -293,21 +292,21 @@ pub struct LinkHandshakeRequest {
 /// Body of type 2, `HandshakeResponse`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinkHandshakeResponse {
-    /// Reason of a refusal; `None` (on the wire nil or an empty text) accepts.
+    /// Reason for refusing; `None` (nil or an empty text on the wire) accepts.
     pub error: Option<ByteString>,
-    /// The service's id of this link.
+    /// Id of this link at the service.
     pub connection_id: Option<ByteString>,
 }
 
-/// Body of type 3, `Ping`: pairs of key and value; none is a bare keep-alive.
+/// Body of type 3, `Ping`: key-value pairs, or none for a simple keep-alive.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ping {
-    /// The pairs in their order.
+    /// The pairs in order.
     pub pairs: Vec<(ByteString, ByteString)>,
 }
 
 impl Ping {
-    /// Returns the value of a key.
+    /// Value of a key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&ByteString> {
         self.pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value)
@@ -317,22 +316,22 @@ impl Ping {
 /// Body of type 4, `OpenConnection`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenConnection {
-    /// The public connection id.
+    /// Public connection id of the client.
     pub connection_id: ByteString,
-    /// Claims of the user in their order; names may repeat.
+    /// Claims of the user in order. Names may repeat.
     pub claims: Vec<(ByteString, ByteString)>,
     /// Headers of the connect request, each name with all its values.
     pub headers: Vec<(ByteString, Vec<ByteString>)>,
-    /// Raw query of the connect request, with its `?`.
+    /// Raw query of the connect request, including `?`.
     pub query: Option<ByteString>,
-    /// Name of the hub protocol that the client chose; `None` at a raw endpoint.
+    /// Name of the client's hub protocol; `None` at a raw endpoint.
     pub protocol: Option<ByteString>,
 }
 
 /// Body of type 5, `CloseConnection`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CloseConnection {
-    /// The connection that is closed.
+    /// Id of the closed connection.
     pub connection_id: ByteString,
     /// Error text; `None` or empty for a normal close.
     pub error: Option<ByteString>,
@@ -343,9 +342,9 @@ pub struct CloseConnection {
 /// Body of type 6, `ConnectionData`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectionData {
-    /// The connection that the bytes are of.
+    /// Id of the connection.
     pub connection_id: ByteString,
-    /// Hub messages, framed; one message of a raw connection.
+    /// Framed hub messages, or one message of a raw connection.
     pub payload: Bytes,
     /// Number of a [`DataType`](super::DataType).
     pub data_type: i64,
@@ -358,131 +357,131 @@ pub struct ConnectionData {
 pub struct MultiConnectionData {
     /// Receivers; unknown ones are skipped.
     pub connection_ids: Vec<ByteString>,
-    /// The message, once per hub protocol.
+    /// Message, once per hub protocol.
     pub payloads: Payloads,
 }
 
 /// Body of type 8, `UserData`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserData {
-    /// Users whose connections receive it.
+    /// Id of the receiving user.
     pub user_id: ByteString,
-    /// The message, once per hub protocol.
+    /// Message, once per hub protocol.
     pub payloads: Payloads,
 }
 
 /// Body of type 9, `MultiUserData`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MultiUserData {
-    /// Users whose connections receive it.
+    /// Ids of the receiving users.
     pub user_ids: Vec<ByteString>,
-    /// The message, once per hub protocol.
+    /// Message, once per hub protocol.
     pub payloads: Payloads,
 }
 
 /// Body of type 10, `BroadcastData`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BroadcastData {
-    /// Connections that are left out.
+    /// Excluded connections, by id.
     pub excluded: Vec<ByteString>,
-    /// The message, once per hub protocol.
+    /// Message, once per hub protocol.
     pub payloads: Payloads,
 }
 
 /// Body of types 11, 12, 18 and 19.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupChange {
-    /// The connection that joins or leaves.
+    /// Id of the connection that joins or leaves.
     pub connection_id: ByteString,
-    /// The group; `None` to leave all.
+    /// Group name; `None` to leave all groups.
     pub group: Option<ByteString>,
-    /// To be answered with this id; 0 for 11 and 12, which ask for no answer.
+    /// Id for the ack; 0 for 11 and 12, which have none.
     pub ack_id: i64,
 }
 
 /// Body of type 13, `GroupBroadcastData`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupBroadcastData {
-    /// The group whose members receive it.
+    /// Name of the receiving group.
     pub group: ByteString,
-    /// Connections that are left out.
+    /// Excluded connections, by id.
     pub excluded: Vec<ByteString>,
-    /// The message, once per hub protocol.
+    /// Message, once per hub protocol.
     pub payloads: Payloads,
-    /// Users whose connections are left out.
+    /// Users excluded with all their connections.
     pub excluded_users: Vec<ByteString>,
-    /// The user who sends it.
+    /// User who sends the message.
     pub caller_user: Option<ByteString>,
 }
 
 /// Body of type 14, `MultiGroupBroadcastData`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MultiGroupBroadcastData {
-    /// Groups whose members receive it, once per group.
+    /// Names of the receiving groups.
     pub groups: Vec<ByteString>,
-    /// The message, once per hub protocol.
+    /// Message, once per hub protocol.
     pub payloads: Payloads,
 }
 
 /// Body of type 15, `ServiceError`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServiceError {
-    /// The error text, for logs.
+    /// Error text for logs.
     pub error: ByteString,
 }
 
 /// Body of types 16, 17, 26 and 27.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserGroupChange {
-    /// The user whose connections join or leave.
+    /// Id of the user that joins or leaves.
     pub user_id: ByteString,
-    /// The group; `None` to leave all.
+    /// Group name; `None` to leave all groups.
     pub group: Option<ByteString>,
-    /// To be answered with this id; 0 for 16 and 17, which ask for no answer.
+    /// Id for the ack; 0 for 16 and 17, which have none.
     pub ack_id: i64,
-    /// How long the membership holds for connections to come, in seconds.
+    /// How long the membership applies to future connections, in seconds.
     pub ttl_s: Option<i64>,
 }
 
-/// Status of an acked request.
+/// Status of an acknowledged request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AckStatus {
     /// 1: done, or yes.
     #[default]
     Ok,
-    /// 2: its subject is not here, or no.
+    /// 2: the subject doesn't exist, or no.
     NotFound,
-    /// 3: it took too long.
+    /// 3: the request timed out.
     Timeout,
     /// 4: the request failed at its receiver.
     InternalServerError,
     /// 5: the request is not allowed.
     Forbidden,
-    /// A number without a meaning here.
+    /// Number of an unknown status.
     Unknown(i64),
 }
 
 /// Body of type 20, `Ack`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ack {
-    /// The id of the request.
+    /// Id of the request.
     pub ack_id: i64,
     /// Status of the request.
     pub status: AckStatus,
-    /// Text for people to read.
+    /// Text for human readers.
     pub message: Option<ByteString>,
-    /// Content that was asked for, such as a [`MemberPage`](super::MemberPage).
+    /// Requested content, such as a [`MemberPage`](super::MemberPage).
     pub payload: Option<Bytes>,
 }
 
 /// Body of type 21, `CheckUserInGroupWithAck`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CheckUserInGroup {
-    /// The user that is checked.
+    /// User to check for.
     pub user_id: ByteString,
-    /// The group that is checked.
+    /// Group to check in.
     pub group: ByteString,
-    /// To be answered with this id.
+    /// Id for the ack.
     pub ack_id: i64,
 }
 
@@ -491,29 +490,29 @@ pub struct CheckUserInGroup {
 pub struct ServiceEvent {
     /// 0 service instance, 1 connection, 2 user, 3 group, 4 link.
     pub object: i64,
-    /// Its id or name.
+    /// Id or name of the object.
     pub id: Option<ByteString>,
     /// 0 reloading, 1 invalid, 2 not existing, 3 buffer full.
     pub kind: i64,
-    /// Text for people to read.
+    /// Text for human readers.
     pub message: Option<ByteString>,
 }
 
-/// Body of types 23, 24 and 25: is there a group, connection or user of this name?
+/// Body of types 23, 24 and 25: checks whether a group, connection or user exists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Check {
-    /// The group, connection id or user.
+    /// Name of the group, connection or user.
     pub subject: ByteString,
-    /// To be answered with this id.
+    /// Id for the ack.
     pub ack_id: i64,
 }
 
 /// Body of type 28, `AccessKeyRequest`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AccessKeyRequest {
-    /// Token of Entra ID.
+    /// Token from Entra ID.
     pub token: Option<ByteString>,
-    /// Id of the key that the app server has.
+    /// Id of the app server's current key.
     pub key_id: Option<ByteString>,
 }
 
@@ -522,24 +521,24 @@ pub struct AccessKeyRequest {
 pub struct AccessKeyResponse {
     /// Id of the key.
     pub key_id: Option<ByteString>,
-    /// The key itself; `None` with an error.
+    /// Key; `None` with an error.
     pub access_key: Option<ByteString>,
-    /// Kind of the error, for programs.
+    /// Machine-readable kind of the error.
     pub error_type: Option<ByteString>,
-    /// Text for the log of the app server.
+    /// Text for the app server's log.
     pub error: Option<ByteString>,
 }
 
 /// Body of types 30 to 33.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CloseWithAck {
-    /// The connection, user or group; empty for type 31, which is about all.
+    /// Connection, user or group; empty for type 31, which affects all.
     pub subject: ByteString,
-    /// The reason that the clients are told.
+    /// Reason sent to the clients.
     pub reason: Option<ByteString>,
-    /// To be answered with this id.
+    /// Id for the ack.
     pub ack_id: i64,
-    /// Connections that are spared; type 30 has none.
+    /// Excluded connections; none for type 30.
     pub excluded: Vec<ByteString>,
 }
 
@@ -548,57 +547,57 @@ pub struct CloseWithAck {
 pub struct ClientInvocation {
     /// Unique in the fleet.
     pub invocation_id: ByteString,
-    /// The client connection that is asked.
+    /// Client connection that has to answer.
     pub connection_id: ByteString,
-    /// The app server that asks.
+    /// App server that sent the request.
     pub caller_server_id: ByteString,
-    /// The invocation, once per hub protocol.
+    /// Invocation, once per hub protocol.
     pub payloads: Payloads,
 }
 
 /// Body of type 35, `ClientCompletion`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientCompletion {
-    /// The id of the client result request.
+    /// Id of the client result request.
     pub invocation_id: ByteString,
-    /// The client connection that was asked.
+    /// Client connection that had to answer.
     pub connection_id: ByteString,
-    /// The app server that asked.
+    /// App server that sent the request.
     pub caller_server_id: ByteString,
-    /// The client's hub protocol.
+    /// Hub protocol of the client.
     pub protocol: ByteString,
-    /// The completion message with its framing.
+    /// Completion message with its framing.
     pub payload: Bytes,
 }
 
 /// Body of type 36, `ErrorCompletion`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ErrorCompletion {
-    /// The id of the client result request.
+    /// Id of the client result request.
     pub invocation_id: ByteString,
-    /// The client connection that was asked.
+    /// Client connection that had to answer.
     pub connection_id: ByteString,
-    /// The app server that asked.
+    /// App server that sent the request.
     pub caller_server_id: ByteString,
-    /// Why there is no answer.
+    /// Reason for the missing answer.
     pub error: ByteString,
 }
 
 /// Body of type 37, `ServiceMapping`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServiceMapping {
-    /// The id of the client result request.
+    /// Id of the client result request.
     pub invocation_id: ByteString,
-    /// The client connection that was asked.
+    /// Client connection that has to answer.
     pub connection_id: ByteString,
-    /// The node that holds it.
+    /// Node that holds the client.
     pub instance_id: ByteString,
 }
 
 /// Body of type 38, `ConnectionReconnect`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectionReconnect {
-    /// The client connection that came back.
+    /// Client connection that has reconnected.
     pub connection_id: ByteString,
 }
 
@@ -618,78 +617,78 @@ pub enum FlowOperation {
     /// 1: stop reading from the connection.
     #[default]
     Pause,
-    /// 2: reading has stopped, as asked.
+    /// 2: reading has stopped, as requested.
     PauseAck,
     /// 3: resume reading from the connection.
     Resume,
     /// 4: stop writing on this link.
     Offline,
-    /// 5, ours: read a client on that is about to be reassigned, because something of it is waited for.
+    /// 5, ours: keep reading from a client that is about to be reassigned, because its app server waits for its data.
     ReadOn,
-    /// 6, ours: stop reading it again, and say so by another request to hand it over.
+    /// 6, ours: stop reading again, and confirm with another handover request.
     EndInput,
 }
 
 /// Body of type 39, `ConnectionFlowControl`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectionFlowControl {
-    /// The connection id, or the link's id.
+    /// Connection id or link id.
     pub connection_id: ByteString,
-    /// Whether it is about a client or a link.
+    /// Whether the message concerns a client or a link.
     pub subject: FlowSubject,
-    /// Operation that is asked for or acknowledged.
+    /// Requested or acknowledged operation.
     pub operation: FlowOperation,
 }
 
-/// Body of type 40, `GroupMemberQuery`. It is answered by an [`Ack`] whose payload is a
-/// [`MemberPage`](super::MemberPage).
+/// Body of type 40, `GroupMemberQuery`. The answer is an [`Ack`] with a
+/// [`MemberPage`](super::MemberPage) as its payload.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupMemberQuery {
-    /// The group whose members are listed.
+    /// Group to list members of.
     pub group: ByteString,
-    /// To be answered with this id.
+    /// Id for the ack.
     pub ack_id: i64,
-    /// Maximum number of members in the answer; 0 asks for their number alone, which only our ends know.
+    /// Maximum number of members in the answer; 0, supported only by Trunkline, requests just the number.
     pub page_size: Option<i64>,
-    /// Maximum number of members that the asker wants in all; `None` for no maximum.
+    /// Maximum total number of members; `None` for no maximum.
     pub top: Option<i64>,
-    /// Token of the page before; `None` for the first page.
+    /// Token from the previous page; `None` for the first page.
     pub continuation_token: Option<ByteString>,
 }
 
-/// Body of type 60, `MoveConnection`, from the node that has the connection to each app server of its hub.
+/// Body of type 60, `MoveConnection`, from a connection's node to each app server of its hub.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MoveConnection {
-    /// The connection that moves.
+    /// Id of the moving connection.
     pub connection_id: ByteString,
 }
 
-/// Body of type 61, `ConnectionMoved`: the answer, behind every send that began in an earlier epoch.
+/// Body of type 61, `ConnectionMoved`: the answer, queued after all sends of earlier epochs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectionMoved {
-    /// The connection that moves.
+    /// Id of the moving connection.
     pub connection_id: ByteString,
-    /// Epoch from which on the other node delivers what the app server sends to the connection.
+    /// First epoch of the app server's sends that the other node delivers.
     pub epoch: i64,
 }
 
-/// Body of type 62, `Stamped`. A send that is not stamped is of the epoch 0.
+/// Body of type 62, `Stamped`. Sends without a stamp belong to epoch 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stamped {
-    /// Epoch of the app server in which the send began, the same in all its copies.
+    /// Epoch of the send's start, equal in all its copies.
     pub epoch: i64,
-    /// The send, as [`ServiceMessage::to_body`] writes it.
+    /// The send, encoded by [`ServiceMessage::to_body`].
     pub body: Bytes,
 }
 
-/// Body of type 76, `Filtered`, from a node to another one; and what a send with a filter is read as.
+/// Body of type 76, `Filtered`, from node to node; also the decoded form of a send with a filter.
 ///
-/// The message inside is a send, a close for all clients, or a change of groups without a connection id.
+/// The inner message is a send, a close for all clients, or a group change without a connection id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filtered {
-    /// Filter in the syntax of [`ClientFilter`](super::ClientFilter).
+    /// Filter in [`ClientFilter`](super::ClientFilter) syntax.
     pub filter: ByteString,
-    /// The message, as [`ServiceMessage::to_body`] writes it.
+    /// Message encoded by [`ServiceMessage::to_body`].
     pub body: Bytes,
 }
 
@@ -698,52 +697,52 @@ pub struct Filtered {
 pub struct RestoreQuery {
     /// Id of the lost connection.
     pub connection_id: ByteString,
-    /// User of the client that asks for it; nobody else's is kept for it.
+    /// User of the requesting client. Only state of the same user is returned.
     pub user_id: Option<ByteString>,
-    /// To be answered with this id.
+    /// Id for the answer.
     pub query_id: i64,
 }
 
 /// Body of type 64, `RestoreAnswer`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RestoreAnswer {
-    /// The id of the query.
+    /// Id of the query.
     pub query_id: i64,
-    /// Whether the app server keeps what the client had, or still holds its connection for open.
+    /// Whether the app server keeps the client's state, or still considers its connection open.
     pub is_kept: bool,
 }
 
-/// Part of a presence stream that an update is of.
+/// Phase of a presence stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PresencePhase {
-    /// 0: changes since the update before.
+    /// 0: changes since the previous update.
     #[default]
     Changes,
-    /// 1: also a part of what is there, because the stream has begun; more follows.
+    /// 1: also a part of the snapshot at the start of the stream; more follows.
     Snapshot,
-    /// 2: also the last part of that. What was not in it is not there.
+    /// 2: also the last part of the snapshot. Entries missing from it do not exist.
     SnapshotEnd,
 }
 
-/// Body of type 70, `PresenceChanges`, from a node to each app server of a hub that wants presence.
+/// Body of type 70, `PresenceChanges`, from a node to each app server of a hub that uses presence.
 ///
-/// Each shard has streams of its own. Within one, updates come in order and none is lost; a stream with a higher number
-/// takes the place of the one before, and begins with all that is there.
+/// Each shard has its own streams. Within a stream, updates are ordered and complete. A stream with a higher number
+/// replaces the previous one and starts with a snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PresenceChanges {
     /// Index of the shard in its node.
     pub shard: i64,
     /// Number of the stream in its shard.
     pub stream: i64,
-    /// Whether a snapshot is under way.
+    /// Whether a snapshot is in progress.
     pub phase: PresencePhase,
-    /// Instances that hear of the changes that follow this update, if that has changed: one of them tells the app.
+    /// Instances that receive the changes after this update, if the set has changed. A single one reports to the app.
     pub app_servers: Option<Vec<ByteString>>,
-    /// Instances that were lost and have not told the app, it may be, what they had heard.
+    /// Lost instances that may not have reported all received changes to the app.
     pub lost: Vec<ByteString>,
-    /// Users who have their first connection here.
+    /// Users with their first connection here.
     pub online: Vec<ByteString>,
-    /// Users who have no connection here any more.
+    /// Users without any remaining connection here.
     pub offline: Vec<ByteString>,
     /// Connections that have joined a group.
     pub joined: Vec<GroupJoin>,
@@ -754,55 +753,54 @@ pub struct PresenceChanges {
 /// Member of a group in a [`PresenceChanges`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupJoin {
-    /// The group that was joined.
+    /// Name of the group.
     pub group: ByteString,
-    /// The public connection id.
+    /// Public connection id of the member.
     pub connection_id: ByteString,
-    /// User of the connection, if it is authenticated.
+    /// User of the connection, if authenticated.
     pub user_id: Option<ByteString>,
 }
 
-/// Body of type 71, `UserConnectionQuery`. It is answered by an [`Ack`] whose payload is a
-/// [`MemberPage`](super::MemberPage).
+/// Body of type 71, `UserConnectionQuery`. The answer is an [`Ack`] with a
+/// [`MemberPage`](super::MemberPage) as its payload.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserConnectionQuery {
-    /// The user whose connections are listed.
+    /// User to list the connections of.
     pub user_id: ByteString,
-    /// To be answered with this id.
+    /// Id for the ack.
     pub ack_id: i64,
-    /// Maximum number of connections in the answer; 0 asks for their number alone.
+    /// Maximum number of connections in the answer; 0 requests just the number.
     pub page_size: Option<i64>,
-    /// Token of the page before; `None` for the first page.
+    /// Token from the previous page; `None` for the first page.
     pub continuation_token: Option<ByteString>,
 }
 
-/// Body of type 72, `TracedData`: a frame of type 6 in a cover, so that the frames that nobody follows stay as they
-/// are. For app servers alone that have said that they know it.
+/// Body of type 72, `TracedData`: a wrapper around type 6, which leaves untraced frames unchanged. Only for app servers
+/// that announce support.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TracedData {
-    /// Mark of the first hub message in the data; that of each other one is higher by one.
+    /// Mark of the first hub message in the data. Each further message increments it by one.
     pub mark: i64,
     /// A [`ConnectionData`] without its length prefix.
     pub body: Bytes,
 }
 
-/// Body of type 73, `TraceReport`: durations by the clock of the app server alone, because its time of day is another
-/// one.
+/// Body of type 73, `TraceReport`: durations only, because the app server's clock may differ.
 ///
-/// A call that waits for something is reported twice: when it has begun, and when it has been answered.
+/// A call that waits is reported twice: when it has started and when it has been answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TraceReport {
-    /// The connection that the message is of.
+    /// Connection of the message.
     pub connection_id: ByteString,
     /// Mark of the message.
     pub mark: i64,
     /// Microseconds from the link's reader to the connection's worker.
     pub waited_us: i64,
-    /// Microseconds until the method began; `None` for a message that calls none.
+    /// Microseconds until the method started; `None` if the message calls none.
     pub queued_us: Option<i64>,
-    /// Microseconds that the method ran; `None` while it does.
+    /// Run time of the method in microseconds; `None` while it runs.
     pub ran_us: Option<i64>,
-    /// Microseconds until its answer was queued for the link; `None` where there is none.
+    /// Microseconds until the answer was queued for the link; `None` without an answer.
     pub answered_us: Option<i64>,
     /// Whether the call was answered with an error.
     pub has_failed: bool,
@@ -813,16 +811,16 @@ pub struct TraceReport {
 pub struct RefreshAuth {
     /// Connection token from an app server; connection id between nodes.
     pub connection: ByteString,
-    /// All claims of the newer log-in; names may repeat.
+    /// All claims of the newer log-in. Names may repeat.
     pub claims: Vec<(ByteString, ByteString)>,
-    /// End of the newer log-in, in seconds since 1970; from the year 9999 on the connection keeps its end.
+    /// Expiry of the newer log-in, in seconds since 1970. From the year 9999 on the connection keeps its expiry.
     pub expires_s: i64,
-    /// Number of the acknowledgement.
+    /// Id for the ack.
     pub ack_id: i64,
 }
 
 impl RefreshAuth {
-    /// End by which a connection keeps its own: the beginning of the year 9999.
+    /// Expiry that leaves a connection's expiry unchanged: the beginning of the year 9999.
     pub const NO_END_S: i64 = 253_370_764_800;
 }
 
@@ -831,50 +829,50 @@ impl RefreshAuth {
 pub struct ConnectionClaims {
     /// Id of the client connection.
     pub connection_id: ByteString,
-    /// All its claims from now on; names may repeat.
+    /// All its claims from now on. Names may repeat.
     pub claims: Vec<(ByteString, ByteString)>,
 }
 
-/// Body of type 75, `RefreshConnectionWithAck`, from one node to another. The answer says whether the connection is
+/// Body of type 75, `RefreshConnectionWithAck`, from node to node. The answer states whether the connection exists
 /// there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RefreshConnection {
     /// Id of the client connection.
     pub connection_id: ByteString,
-    /// Seconds since 1970 at which it closes from now on, if it closes with its token.
+    /// New expiry in seconds since 1970, if the connection closes with its token.
     pub expires_s: i64,
-    /// Number of the acknowledgement.
+    /// Id for the ack.
     pub ack_id: i64,
 }
 
-/// Body of type 77, `DownMark`, from an app server to the node of a connection, in line with the data for it; and of
-/// type 78, `DownDone`, back to the same app server. For ends alone that have announced `client-flow`.
+/// Body of type 77, `DownMark`, from an app server to a connection's node, in order with the connection's data; and of
+/// type 78, `DownDone`, back to that app server. Only for ends that announce `client-flow`.
 ///
-/// A report confirms its mark and all lower ones: the client has taken most of the data before them. A mark may come
-/// again, at the same node or at the one to which the connection has moved, and is reported again.
+/// A report confirms its mark and all lower ones: the client has received most of the data before them. A mark may be
+/// sent again, to the same node or to the one to which the connection has moved, and is reported again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DownMark {
-    /// The connection that the data is for.
+    /// Connection that the data is for.
     pub connection_id: ByteString,
-    /// Number of the mark; higher than all that the app server has sent before.
+    /// Number of the mark, higher than all previous ones from the app server.
     pub number: i64,
 }
 
-/// Body of type 74, `TaskCandidates`, from a node to each app server that has said in its manifest that it stands for
-/// exclusive tasks. It takes the place of the one before.
+/// Body of type 74, `TaskCandidates`, from a node to each app server with exclusive tasks in its manifest. Replaces the
+/// previous list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TaskCandidates {
-    /// The app servers that are linked with the node and not about to stop, once for each of their tasks.
+    /// Linked app servers that are not about to stop, once for each of their tasks.
     pub candidates: Vec<TaskCandidate>,
 }
 
-/// App server that stands for one exclusive task.
+/// App server that is a candidate for one exclusive task.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TaskCandidate {
     /// Name of the task.
     pub task: ByteString,
-    /// Instance of the app server.
+    /// Instance id of the app server.
     pub instance: ByteString,
-    /// Milliseconds since 1970 at which the app server began, by its own clock.
+    /// Start time of the app server in milliseconds since 1970, by its own clock.
     pub since_ms: i64,
 }

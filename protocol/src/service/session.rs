@@ -1,7 +1,7 @@
-//! Link session: a link that is cut loses nothing, repeats nothing and keeps its order.
+//! Link session: survives broken sockets without losing, repeating or reordering frames.
 //!
-//! One machine serves both ends. No socket, no clock: frames and milliseconds come in; bytes, deadlines and events
-//! come out. A session outlives its sockets; each slot of a pool has one at a time.
+//! One state machine for both ends, without sockets or clocks: frames and milliseconds are inputs; bytes, deadlines and
+//! events are outputs. A session outlives its sockets; each slot of a pool has one session at a time.
 //!
 //! ```text
 //!            push ──► Ring ──poll_transmit──► socket ──► FrameBuffer ──► Incoming::next ──► consumer
@@ -14,10 +14,9 @@
 //!                                                               └ silent for two (app server): Over
 //! ```
 //!
-//! The driver writes what [`poll_transmit`](Session::poll_transmit) gives until it gives nothing, arms one timer for
-//! [`poll_timeout`](Session::poll_timeout), calls [`handle_timeout`](Session::handle_timeout) when it fires, and does
-//! what the [`SessionEvent`] says. What was in the ring of a session that is over comes back from
-//! [`end`](Session::end).
+//! The driver writes the output of [`poll_transmit`](Session::poll_transmit) until there is none, arms one timer for
+//! [`poll_timeout`](Session::poll_timeout), calls [`handle_timeout`](Session::handle_timeout) when it fires, and acts
+//! on the [`SessionEvent`]. [`end`](Session::end) returns the frames left in the ring.
 
 mod backoff;
 mod counters;
@@ -60,14 +59,14 @@ pub struct Session {
     link: Link,
     /// Number of attachments so far.
     attachments: u64,
-    /// The peer's ring; `None` while it is not known to resume.
+    /// Size of the peer's ring; `None` while it is not known to resume.
     peer_ring_bytes: Option<usize>,
     last_sent_ms: u64,
-    /// Pings that the peer wants back, each behind the frame that was the last when it came.
+    /// Replies to pings of the peer, each with the last frame queued before it.
     echoes: VecDeque<(u64, Bytes)>,
 }
 
-/// Socket of a session. Calls for an older one than the present are ignored.
+/// Socket of a session. Calls for an older socket are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attachment(u64);
 
@@ -79,7 +78,7 @@ enum Link {
 }
 
 impl Session {
-    /// Creates a session that has no socket yet.
+    /// Creates a session without a socket.
     #[must_use]
     pub fn new(id: SessionId, role: Role, settings: SessionSettings, now_ms: u64) -> Self {
         Self {
@@ -97,25 +96,25 @@ impl Session {
         }
     }
 
-    /// Returns the offer of the proxy when it dials. Behind it the old socket must bring nothing more to the counters
-    /// of the peer: close it first.
+    /// Returns the proxy's offer for dialling. The old socket must be closed first, because it must not add to the
+    /// peer's counters afterwards.
     #[must_use]
     pub fn offer(&self) -> Offer {
         let received = (self.link != Link::New).then_some(self.counters.received());
         Offer { session: self.id, received, capabilities: self.capabilities() }
     }
 
-    /// Returns the answer of the app server when it takes an upgrade; it attaches with an equal `received`.
+    /// Returns the app server's answer to an upgrade; the session attaches with an equal `received`.
     #[must_use]
     pub fn answer(&self) -> Answer {
         Answer { received: self.counters.received(), capabilities: self.capabilities() }
     }
 
-    /// Attaches the socket of a proxy's dial that succeeded. `None`: the session of the offer has ended, close the
-    /// socket.
+    /// Attaches the socket of a proxy's successful dial. `None` means that the session of the offer has ended: close
+    /// the socket.
     ///
     /// # Errors
-    /// When the answer makes no sense; the driver has to end the session.
+    /// If the answer is inconsistent; the driver has to end the session.
     pub fn handle_answer(
         &mut self,
         offer: &Offer,
@@ -129,10 +128,10 @@ impl Session {
         self.attach(told, answer.received, answer.capabilities, now_ms).map(Some)
     }
 
-    /// Attaches the socket of an upgrade that begins or resumes this session at the app server.
+    /// Attaches the socket of an upgrade that starts or resumes this session at the app server.
     ///
     /// # Errors
-    /// When the offer makes no sense; the driver has to end the session.
+    /// If the offer is inconsistent; the driver has to end the session.
     pub fn handle_offer(&mut self, offer: &Offer, now_ms: u64) -> Result<(Attachment, Answer), SessionError> {
         let answer = self.answer();
         let received = offer.received.unwrap_or_default();
@@ -159,7 +158,7 @@ impl Session {
         Ok(Attachment(self.attachments))
     }
 
-    /// Detaches a socket that has ended; nothing happens if it is not the present one.
+    /// Detaches an ended socket, unless a newer one is attached.
     pub fn detach(&mut self, attachment: Attachment, now_ms: u64) -> Option<SessionEvent> {
         if !self.is_present(attachment) {
             return None;
@@ -169,7 +168,7 @@ impl Session {
         self.peer_ring_bytes.is_none().then_some(SessionEvent::End(SessionEndReason::NotResumable))
     }
 
-    /// Ends the session, and returns the frames of its ring.
+    /// Ends the session and returns the frames of its ring.
     pub fn end(mut self) -> UndeliveredFrames {
         self.ring.rewind(self.counters.acknowledged());
         let (uncertain, unsent) = self.ring.drain(self.counters.sent());
@@ -190,13 +189,13 @@ impl Session {
         self.is_attached() && attachment.0 == self.attachments
     }
 
-    /// Returns the id of this session.
+    /// Id of this session.
     #[must_use]
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// Whether it has a socket.
+    /// Whether the session has a socket.
     #[must_use]
     pub fn is_attached(&self) -> bool {
         self.link == Link::Attached
@@ -208,44 +207,44 @@ impl Session {
         self.ring.has_place(class)
     }
 
-    /// Returns the bytes that wait to be sent or acknowledged.
+    /// Bytes waiting to be sent or acknowledged.
     #[must_use]
     pub fn load(&self) -> Load {
         self.ring.load()
     }
 
-    /// Returns the part of the load that the present socket has not got yet.
+    /// Part of the load not yet sent over the current socket.
     #[must_use]
     pub fn unsent(&self) -> Load {
         self.ring.unsent()
     }
 
-    /// Returns the limit of the load.
+    /// Limit of the load.
     #[must_use]
     pub fn limit(&self) -> Load {
         self.ring.limit()
     }
 
-    /// Returns the number of the last frame that was queued.
+    /// Number of the last queued frame.
     #[must_use]
     pub fn queued(&self) -> u64 {
         self.ring.last()
     }
 
-    /// Returns the number of the last frame that the peer has, as far as can be known: of one that can't resume, and so
-    /// acknowledges nothing, the last frame that the socket has got.
+    /// Number of the last frame that the peer is known to have. A peer that can't resume acknowledges nothing, so for
+    /// it this is the last frame written to the socket.
     #[must_use]
     pub fn delivered(&self) -> u64 {
         if self.peer_ring_bytes.is_some() { self.counters.acknowledged() } else { self.counters.sent() }
     }
 
-    /// Returns the counters of frames sent, taken in, and acknowledged.
+    /// Counters of frames sent, received and acknowledged.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Whether a peer that has everything up to `received` can go on; a new one must not have carried anything.
+    /// Whether a peer that has everything up to `received` can resume. A new peer requires an unused session.
     fn can_resume_behind(&self, received: Option<u64>) -> bool {
         match received {
             Some(received) => (self.counters.acknowledged()..=self.counters.sent()).contains(&received),

@@ -1,7 +1,7 @@
-//! The bodies of service messages as they are read: one function per layout, fields in wire order.
+//! Decoding of service message bodies: one function per layout, fields in wire order.
 //!
-//! Names and payloads share the memory of the frame. What a frame makes us allocate is bounded by its own
-//! length: each item of a list takes at least a byte of it and at most some 64 bytes of ours.
+//! Names and payloads share the memory of the frame. Allocations are bounded by the frame's length: each list item has
+//! at least a byte there and takes at most about 64 bytes of memory.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -85,7 +85,7 @@ fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessag
     }))
 }
 
-/// Messages that only our nodes and SDKs send.
+/// Messages sent only by Trunkline's nodes and SDKs.
 fn own_message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessage>> {
     use ServiceMessage as M;
     Ok(Some(match number {
@@ -140,7 +140,7 @@ fn handshake_request(fields: &mut Fields) -> FieldResult<LinkHandshakeRequest> {
 }
 
 fn handshake_response(fields: &mut Fields) -> FieldResult<LinkHandshakeResponse> {
-    // Nil and an empty text mean the same: welcome.
+    // Nil and an empty text both accept.
     let error = fields.optional_text("errorMessage")?.filter(|error| !error.is_empty());
     let mut connection_id = None;
     if fields.has(4) {
@@ -213,7 +213,7 @@ fn connection_flow_control(fields: &mut Fields) -> FieldResult<ConnectionFlowCon
     })
 }
 
-// The life of one client connection.
+// Life cycle of a client connection.
 
 fn open_connection(fields: &mut Fields) -> FieldResult<OpenConnection> {
     let mut it = OpenConnection {
@@ -221,7 +221,7 @@ fn open_connection(fields: &mut Fields) -> FieldResult<OpenConnection> {
         claims: fields.claims("claims")?,
         ..OpenConnection::default()
     };
-    // Azure's SDK looks for headers and query together or not at all: a fourth item alone is left unread.
+    // Azure's SDK reads headers and query together or not at all: a fourth item alone is ignored.
     if !fields.has(5) {
         return Ok(it);
     }
@@ -277,9 +277,9 @@ fn trace_report(fields: &mut Fields) -> FieldResult<TraceReport> {
     })
 }
 
-// Data to many.
+// Sends to many clients.
 
-/// Wraps a send with a filter: whoever does not know filters can't take it for one to all.
+/// Wraps a send that has a filter, so that code without filter support can't mistake it for an unfiltered one.
 fn send(message: ServiceMessage, filter: Option<ByteString>) -> ServiceMessage {
     match filter {
         None => message,
@@ -322,7 +322,7 @@ fn multi_group_broadcast_data(fields: &mut Fields) -> FieldResult<MultiGroupBroa
     Ok(MultiGroupBroadcastData { groups: fields.texts("groups")?, payloads: fields.payloads("payloads")? })
 }
 
-// Groups. Who joins must name a group; who leaves may mean all of them.
+// Groups. Joining requires a group name; leaving may refer to all groups.
 
 fn join_group(fields: &mut Fields) -> FieldResult<GroupChange> {
     let connection_id = fields.text("connectionId")?;
@@ -378,7 +378,7 @@ fn ttl_s(fields: &mut Fields) -> FieldResult<Option<i64>> {
     Ok(ttl_s)
 }
 
-// Questions and orders that are acked.
+// Acknowledged queries and commands.
 
 fn check_user_in_group(fields: &mut Fields) -> FieldResult<CheckUserInGroup> {
     Ok(CheckUserInGroup {
@@ -409,13 +409,13 @@ fn check(subject: &'static str, fields: &mut Fields) -> FieldResult<Check> {
     Ok(Check { subject: fields.text(subject)?, ack_id: fields.integer("ackId")? })
 }
 
-/// Its extension map comes first. There are three layouts behind the ack id:
+/// Starts with the extension map. After the ack id there are three layouts:
 ///
 /// | items | fields | written by |
 /// |---|---|---|
 /// | 7 | `top`, `continuationToken`, `maxPageSize` | Azure's SDK, and ours with `top` |
 /// | 6 | `maxPageSize`, `continuationToken` | ours without `top`; Azure's first revision, which calls the size `max` |
-/// | 7 | `maxPageSize`, `top`, `continuationToken` | our earlier ends; `top` is always a number |
+/// | 7 | `maxPageSize`, `top`, `continuationToken` | our earlier versions; `top` is always a number |
 fn group_member_query(fields: &mut Fields) -> FieldResult<GroupMemberQuery> {
     fields.skip_extension()?;
     let mut it = GroupMemberQuery {

@@ -1,4 +1,4 @@
-//! The bodies of service messages as they are written: one function per layout, fields in wire order.
+//! Encoding of service message bodies: one function per layout, fields in wire order.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -15,17 +15,17 @@ use super::super::service_message::{
 use super::fields::extension;
 use crate::message_pack::Writer;
 
-/// Bytes of a message beside its names and payloads, roughly: headers, numbers, extension map.
+/// Typical size of a message without names and payloads: headers, numbers, extension map.
 pub(super) const ENVELOPE_BYTES: usize = 16;
 
-/// Whether a payload stops where a hub message stops.
+/// Whether a payload ends at a hub message boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ends {
     WithMessage,
     WithinMessage,
 }
 
-/// About how long the body will be; close for what may be long, just the envelope for the rest.
+/// Estimated body length: exact for potentially large parts, otherwise just the envelope.
 pub(super) fn expected_bytes(message: &ServiceMessage) -> usize {
     use ServiceMessage as M;
     let content = match message {
@@ -216,7 +216,7 @@ fn connection_flow_control(out: &mut Writer, it: &ConnectionFlowControl) {
     no_extension(out);
 }
 
-// The life of one client connection.
+// Life cycle of a client connection.
 
 fn open_connection(out: &mut Writer, it: &OpenConnection) {
     begin(out, 6, 4);
@@ -258,9 +258,9 @@ pub(super) fn connection_data(out: &mut Writer, connection_id: &str, payload: &[
     }
 }
 
-// Data to many.
+// Sends to many clients.
 
-/// Receivers, or for a broadcast those who are left out, and what is sent.
+/// Recipients, or the exclusions of a broadcast, and the payloads.
 fn data_to_many(out: &mut Writer, number: u8, names: &[ByteString], what: &Payloads) {
     begin(out, 4, number);
     texts(out, names);
@@ -308,7 +308,7 @@ fn user_group_change(out: &mut Writer, items: usize, number: u8, it: &UserGroupC
     optional_text(out, it.group.as_ref());
 }
 
-/// Only who joins has a time to live: a reader takes the key on no other message.
+/// Only joins have a time to live. Readers reject the key in other messages.
 fn user_group_extension(out: &mut Writer, message: &ServiceMessage, it: &UserGroupChange) {
     let joins = matches!(message, ServiceMessage::UserJoinGroup(_) | ServiceMessage::UserJoinGroupWithAck(_));
     match it.ttl_s {
@@ -321,7 +321,7 @@ fn user_group_extension(out: &mut Writer, message: &ServiceMessage, it: &UserGro
     }
 }
 
-// Questions and orders that are acked.
+// Acknowledged queries and commands.
 
 fn check_user_in_group(out: &mut Writer, it: &CheckUserInGroup) {
     begin(out, 5, 21);
@@ -332,7 +332,7 @@ fn check_user_in_group(out: &mut Writer, it: &CheckUserInGroup) {
 }
 
 fn group_member_query(out: &mut Writer, it: &GroupMemberQuery) {
-    // The shorter layout is the one that earlier ends read, too.
+    // Earlier versions also read the shorter layout.
     begin(out, if it.top.is_some() { 7 } else { 6 }, 40);
     no_extension(out);
     out.text(&it.group);
@@ -469,7 +469,7 @@ fn refresh_connection(out: &mut Writer, it: &RefreshConnection) {
     no_extension(out);
 }
 
-/// Newer log-in of a client connection, or its claims alone.
+/// Refreshed log-in of a client connection, or only its claims.
 fn log_in(out: &mut Writer, message: &ServiceMessage) {
     match message {
         ServiceMessage::RefreshAuth(it) => {
@@ -539,7 +539,7 @@ fn client_completion(out: &mut Writer, it: &ClientCompletion) {
     out.text(&it.caller_server_id);
     out.text(&it.protocol);
     out.binary(&it.payload);
-    // Azure's SDK says the protocol twice.
+    // Azure's SDK writes the protocol twice.
     out.map_len(1);
     out.integer(extension::PROTOCOL);
     out.text(&it.protocol);
@@ -566,14 +566,14 @@ fn access_key_response(out: &mut Writer, it: &AccessKeyResponse) {
     optional_texts(out, 29, &[&it.key_id, &it.access_key, &it.error_type, &it.error]);
 }
 
-/// Message of texts alone.
+/// Writes a message of optional texts.
 fn optional_texts(out: &mut Writer, number: u8, texts: &[&Option<ByteString>]) {
     begin(out, texts.len() + 2, number);
     texts.iter().for_each(|text| optional_text(out, text.as_ref()));
     no_extension(out);
 }
 
-// Parts.
+// Helpers.
 
 fn begin(out: &mut Writer, items: usize, number: u8) {
     out.array_len(items);
@@ -619,7 +619,7 @@ fn payloads(out: &mut Writer, payloads: &Payloads) {
     }
 }
 
-/// With two bytes of header each, which is what ids and names of usual length take.
+/// Assumes two bytes of header per text, as for ids and names of usual length.
 fn texts_bytes(texts: &[ByteString]) -> usize {
     texts.iter().map(|text| text.len() + 2).sum()
 }

@@ -1,4 +1,4 @@
-//! The items of a message on the wire, one after the other, with errors that name them.
+//! Sequential reading of a message's fields, with errors that name the field.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -7,9 +7,9 @@ use super::super::service_message::Payloads;
 use crate::limits::LIST_MAX_ITEMS;
 use crate::message_pack::{ReadError, Reader};
 
-/// Keys of the extension map. Tracing ids (1) are passed over when read and never written.
+/// Keys of the extension map. Tracing ids (1) are skipped on reading and never written.
 ///
-/// To invent a key is no option: older SDKs lose their place in the frame behind one that they don't know.
+/// New keys can't be added: older SDKs misread the rest of the frame after an unknown key.
 pub(super) mod extension {
     pub(crate) const TTL: i64 = 2;
     pub(crate) const PROTOCOL: i64 = 3;
@@ -18,10 +18,10 @@ pub(super) mod extension {
     pub(crate) const IS_PARTIAL: i64 = 6;
 }
 
-/// Most items that a list gets room for before the first one was read.
+/// Maximum list capacity allocated before the first item is read.
 const LIST_ROOM_ITEMS: usize = 1024;
 
-/// Problem of one field.
+/// Problem with one field.
 #[derive(Debug, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub(super) struct FieldError {
@@ -30,7 +30,7 @@ pub(super) struct FieldError {
 }
 
 impl FieldError {
-    /// Creates the error of a number that has no meaning in this field.
+    /// Creates the error for an undefined number.
     pub(super) fn value(field: &'static str, value: i64) -> Self {
         Self { field, problem: Problem::Value(value) }
     }
@@ -50,16 +50,16 @@ enum Problem {
 
 pub(super) type FieldResult<T> = Result<T, FieldError>;
 
-/// The items of a message behind its number. Each method takes the next one, under a name for the error.
+/// Fields of a message after its number. Each method reads the next one; the name is for errors.
 pub(super) struct Fields<'a> {
     reader: Reader<'a>,
-    /// How long the whole array is: the layouts of older SDKs are told by it.
+    /// Length of the whole array, which distinguishes the layouts of older SDKs.
     items: usize,
     left: usize,
 }
 
 impl<'a> Fields<'a> {
-    /// Reads how long the message is, and its number.
+    /// Reads the length and the number of a message.
     pub(super) fn new(body: &'a Bytes) -> Result<(i64, Self), ReadError> {
         let mut reader = Reader::new(body);
         let items = reader.array_len()?;
@@ -67,12 +67,12 @@ impl<'a> Fields<'a> {
         Ok((number, Self { reader, items, left: items.saturating_sub(1) }))
     }
 
-    /// Whether the whole message, its number included, has at least this many items.
+    /// Whether the message has at least this many items, including its number.
     pub(super) fn has(&self, items: usize) -> bool {
         self.items >= items
     }
 
-    /// Whether the next item is an integer, which tells layouts of one length apart.
+    /// Whether the next item is an integer, which distinguishes layouts of equal length.
     pub(super) fn is_integer_next(&self) -> bool {
         self.reader.is_integer_next()
     }
@@ -125,7 +125,7 @@ impl<'a> Fields<'a> {
         if self.reader.take_nil() { Ok(None) } else { self.text_list(field).map(Some) }
     }
 
-    /// Reads a list of lists, each of at least `items` items; what a later version adds to them is passed over.
+    /// Reads a list of lists with at least `items` items each; additional ones are skipped.
     pub(super) fn lists<T>(
         &mut self,
         field: &'static str,
@@ -138,7 +138,7 @@ impl<'a> Fields<'a> {
         collect(count, || {
             let given = self.read(field, Reader::array_len)?;
             let value = read(self)?;
-            // One that has too few has taken what follows, which can't be read as it should then.
+            // If items are missing, `read` has consumed later data, so reading can't continue.
             for _ in items..given {
                 self.read(field, Reader::skip)?;
             }
@@ -161,19 +161,19 @@ impl<'a> Fields<'a> {
         collect(count, || Ok((self.read(field, Reader::shared_text)?, self.read(field, Reader::binary)?))).map(Payloads)
     }
 
-    /// Reads all items that are left, two by two; a last key without its value says nothing.
+    /// Reads the remaining items as pairs. A trailing key without a value is ignored.
     pub(super) fn pairs(&mut self) -> FieldResult<Vec<(ByteString, ByteString)>> {
         let count = check_count("pairs", self.left / 2)?;
         collect(count, || Ok((self.text("key")?, self.text("value")?)))
     }
 
-    /// Skips an extension map that has nothing for us but fields behind it.
+    /// Skips an extension map in the middle of a message.
     pub(super) fn skip_extension(&mut self) -> FieldResult<()> {
         self.next("extension")?;
         self.read("extension", Reader::skip)
     }
 
-    /// Reads the filter of a send in the extension map that comes next, if both are there.
+    /// Reads the filter of a send from the following extension map, if present.
     pub(super) fn filter(&mut self) -> FieldResult<Option<ByteString>> {
         let mut filter = None;
         for _ in 0..self.extension_len()? {
@@ -186,7 +186,7 @@ impl<'a> Fields<'a> {
         Ok(filter)
     }
 
-    /// Returns the number of members of the extension map; it may be missing or nil, which is none.
+    /// Returns the number of members of the extension map; 0 if it is missing or nil.
     pub(super) fn extension_len(&mut self) -> FieldResult<usize> {
         if self.left == 0 || self.reader.take_nil() {
             return Ok(0);
@@ -202,7 +202,7 @@ impl<'a> Fields<'a> {
         self.read("extension", Reader::skip)
     }
 
-    /// Reads the rest of a field that has begun; an extension map has several parts.
+    /// Reads another part of the current field, for extension maps.
     pub(super) fn read<T>(
         &mut self,
         field: &'static str,
@@ -245,7 +245,7 @@ fn check_count(field: &'static str, count: usize) -> FieldResult<usize> {
     Ok(count)
 }
 
-/// Room is made as items arrive: their number is only what the peer says.
+/// Limits the initial capacity, because the peer's item count can't be trusted.
 fn collect<T>(count: usize, mut next: impl FnMut() -> FieldResult<T>) -> FieldResult<Vec<T>> {
     let mut items = Vec::with_capacity(count.min(LIST_ROOM_ITEMS));
     for _ in 0..count {
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_claimed_count_makes_no_room() {
-        // Would panic if room were made for all of them.
+        // Would panic if all capacity were allocated up front.
         let items: FieldResult<Vec<u64>> = collect(usize::MAX, || Err(FieldError::value("x", 1)));
         assert_eq!(items.unwrap_err().to_string(), "x: is 1, which stands for nothing");
     }

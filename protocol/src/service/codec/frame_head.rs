@@ -1,4 +1,4 @@
-//! The beginning of a frame that can't be used: its type, and the connections that it is for.
+//! Beginning of an unusable frame: its type and its target connections.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -8,20 +8,20 @@ use crate::message_pack::{ReadError, Reader};
 
 const PING: i64 = 3;
 
-/// Type and connections of a frame that is malformed, or of which only the beginning is known.
+/// Type and connections of a frame that is malformed or only partly available.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FrameHead {
     number: i64,
-    /// Ids of the connections that wait for the frame; empty for a frame to many, and for one that can't be read.
+    /// Ids of the connections addressed by the frame; empty for sends to many and unreadable frames.
     pub connections: Vec<ByteString>,
 }
 
 impl FrameHead {
-    /// Reads as much as makes sense.
+    /// Reads as much as possible.
     #[must_use]
     pub fn read(body: &Bytes) -> Self {
         let (mut head, mut reader) = (Self::default(), Reader::new(body));
-        // Fields that were read before an error are kept.
+        // Keeps the fields read before an error.
         head.read_fields(&mut reader).unwrap_or_default();
         head
     }
@@ -38,7 +38,7 @@ impl FrameHead {
                     self.connections.push(reader.shared_text()?);
                 }
             }
-            // ClientInvocation: behind the id of the invocation.
+            // ClientInvocation: after the invocation id.
             34 => {
                 reader.skip()?;
                 self.connections.push(reader.shared_text()?);
@@ -48,13 +48,13 @@ impl FrameHead {
         Ok(())
     }
 
-    /// Name of the frame's type, for logs.
+    /// Name of the frame type, for logs.
     #[must_use]
     pub fn name(&self) -> &'static str {
         name_of(self.number)
     }
 
-    /// Whether the frame is a ping, which has no number in its session.
+    /// Whether the frame is a ping, which the session doesn't number.
     #[must_use]
     pub fn is_ping(&self) -> bool {
         self.number == PING

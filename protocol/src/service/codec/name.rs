@@ -1,6 +1,6 @@
 //! Names of the messages, for logs, metrics and errors.
 
-/// Names of the messages by number. 28 and 29 are about Entra ID, which is refused.
+/// Names by message number. 28 and 29 are for Entra ID, which is refused.
 const NAMES: [&str; 44] = [
     "Unknown",
     "HandshakeRequest",
@@ -48,7 +48,7 @@ const NAMES: [&str; 44] = [
     "UpdateConnectionClaims",
 ];
 
-/// Returns the name of a number.
+/// Name of a message number.
 pub(super) fn name_of(number: i64) -> &'static str {
     match number {
         60 => "MoveConnection",

@@ -1,8 +1,8 @@
-//! Backoff between attempts to dial a link: doubles up to a bound, never gives up, never in step with others.
+//! Backoff between dial attempts of a link: doubles up to a limit, never gives up, and is randomized.
 
 use crate::limits::LINK_BACKOFF_MS;
 
-/// Waits between attempts to dial.
+/// Waits between dial attempts.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     next_ms: u64,
@@ -24,8 +24,8 @@ impl Backoff {
         Self { next_ms: first_ms, first_ms, last_ms }
     }
 
-    /// Returns the next wait. Half of it is certain, half is `chance` (any random number), so that links that were lost
-    /// together don't come back together.
+    /// Returns the next wait: half fixed, half scaled by `chance` (any random number), so that links lost together
+    /// don't reconnect simultaneously.
     pub fn next_wait_ms(&mut self, chance: u16) -> u64 {
         let whole = self.next_ms;
         self.next_ms = whole.saturating_mul(2).min(self.last_ms);
@@ -33,7 +33,7 @@ impl Backoff {
         half + half.saturating_mul(u64::from(chance)) / u64::from(u16::MAX)
     }
 
-    /// The link is open: the next loss begins anew.
+    /// Resets the backoff after the link has opened.
     pub fn reset(&mut self) {
         self.next_ms = self.first_ms;
     }

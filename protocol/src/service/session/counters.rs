@@ -1,20 +1,20 @@
 //! Frame counters of a session in both directions, and the acknowledgements between its ends.
 //!
 //! ```text
-//!  what we send                                what we receive
+//!  sent                                        received
 //!
-//!   1 ──────── acknowledged ──────── sent       1 ──────── told ──────── received
-//!   └── the peer has ──┘└─ on the way ─┘        └ the peer knows ┘└─ owed ─┘
+//!   1 ──────── acknowledged ──────── sent       1 ────── acknowledged ────── received
+//!   └─ received by peer ┘└ in flight ┘          └─ known to peer ─┘└─ owed ─┘
 //!      ▲ handle_ping        ▲ handle_sent          ▲ poll_ping,     ▲ handle_received
 //!                                                    keep_alive
 //!
 //!                   handle_received                        handle_received
-//!   Nothing owed ─────────────────────► Due 100 ms after ──┐ (due as before, or at once
+//!   Nothing owed ─────────────────────► Due 100 ms after ──┐ (due as before, or immediately
 //!        ▲                              the first frame ◄──┘  when many bytes are owed)
 //!        └─── poll_ping once due, keep_alive ────┘
 //! ```
 //!
-//! Handshake frames and pings are not counted: whoever drives the link just doesn't hand them in.
+//! Handshake frames and pings are not counted: the driver of the link does not pass them in.
 
 use bytestring::ByteString;
 
@@ -22,33 +22,33 @@ use super::SessionError;
 use crate::limits::ACKNOWLEDGE_DELAY_MS;
 use crate::service::Ping;
 
-/// The key of the pair in which an acknowledgement rides on a service ping; the value is the decimal number of
-/// the last frame received. Azure's SDK ignores pairs that it doesn't know.
+/// Key of the acknowledgement pair in a service ping. The value is the decimal number of the last received frame.
+/// Azure's SDK ignores unknown pairs.
 pub const ACKNOWLEDGE_KEY: &str = "trunkline-ack";
 
-/// The key of the pair in a ping that its receiver sends straight back, as Azure's service and SDK have it.
+/// Key of the pair in a ping that its receiver sends back, as in Azure's service and SDK.
 pub const ECHO_KEY: &str = "echo";
 
-/// The key of the pair in a ping by which a proxy tells app servers that another one has crashed; the value is the boot
-/// id of that. Older app servers ignore it.
+/// Key of the pair in a ping with which a proxy reports a crashed proxy to app servers. The value is that proxy's boot
+/// id. Older app servers ignore it.
 pub const CRASHED_NODE_KEY: &str = "trunkline-crashed";
 
-/// The counters of one session, or of a link without one.
+/// Counters of one session, or of a link without one.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Frames sent, which is the number of the last one.
+    /// Number of frames sent, which is the number of the last one.
     sent: u64,
-    /// The last of them that the peer has.
+    /// Last sent frame that the peer has received.
     acknowledged: u64,
-    /// Frames received, which is the number of the last one.
+    /// Number of frames received, which is the number of the last one.
     received: u64,
-    /// Whether the peer knows of all of them.
+    /// Pending acknowledgement to the peer.
     owed: Owed,
-    /// Bytes of the frames that the peer doesn't know of.
+    /// Bytes of the unacknowledged frames.
     owed_bytes: usize,
 }
 
-/// Acknowledgement that we owe the peer.
+/// Acknowledgement owed to the peer.
 #[derive(Debug, Default)]
 enum Owed {
     #[default]
@@ -65,13 +65,13 @@ impl Counters {
         Self::default()
     }
 
-    /// Counts a frame that goes out, and returns its number, from 1.
+    /// Counts a sent frame and returns its number, from 1.
     pub fn handle_sent(&mut self) -> u64 {
         self.sent += 1;
         self.sent
     }
 
-    /// Counts a frame that came in and stands in its connection's queue: it will be acknowledged.
+    /// Counts a frame that was received and queued at its connection, to be acknowledged.
     pub fn handle_received(&mut self, now_ms: u64) {
         self.received += 1;
         if let Owed::Nothing = self.owed {
@@ -79,13 +79,13 @@ impl Counters {
         }
     }
 
-    /// Notes that frames up to `number` have gone out, perhaps again.
+    /// Records that frames up to `number` were sent, perhaps again.
     pub(super) fn sent_up_to(&mut self, number: u64) {
         self.sent = self.sent.max(number);
     }
 
-    /// Notes that frames up to `number` are taken, `bytes` of them new; from `prompt_bytes` on the acknowledgement is
-    /// due at once.
+    /// Records that frames up to `number` are taken, with `bytes` new bytes. From `prompt_bytes` on, the
+    /// acknowledgement is due immediately.
     pub(super) fn received_up_to(&mut self, number: u64, bytes: usize, prompt_bytes: usize, now_ms: u64) {
         if number <= self.received {
             return;
@@ -100,17 +100,17 @@ impl Counters {
         self.owed = Owed::Due { at_ms };
     }
 
-    /// Notes that the upgrade told the peer the number of received frames.
+    /// Records that the upgrade sent the number of received frames to the peer.
     pub(super) fn told(&mut self, number: u64) {
         if number >= self.received {
             (self.owed, self.owed_bytes) = (Owed::Nothing, 0);
         }
     }
 
-    /// Takes the acknowledgement of all frames up to this one.
+    /// Acknowledges all frames up to this one.
     ///
     /// # Errors
-    /// When the peer can't have them, or takes an acknowledgement back.
+    /// If the peer can't have them, or withdraws an acknowledgement.
     pub(super) fn acknowledge(&mut self, acknowledged: u64) -> Result<(), SessionError> {
         let (sent, before) = (self.sent, self.acknowledged);
         if acknowledged > sent {
@@ -123,10 +123,10 @@ impl Counters {
         Ok(())
     }
 
-    /// Takes the acknowledgement that may ride on a ping.
+    /// Handles an acknowledgement in a ping, if any.
     ///
     /// # Errors
-    /// When the acknowledgement makes no sense; the driver has to drop the link.
+    /// If the acknowledgement is inconsistent; the driver has to drop the link.
     pub fn handle_ping(&mut self, ping: &Ping) -> Result<(), SessionError> {
         let Some(value) = ping.get(ACKNOWLEDGE_KEY) else {
             return Ok(());
@@ -134,7 +134,7 @@ impl Counters {
         self.acknowledge(number(value)?)
     }
 
-    /// Returns when [`poll_ping`](Self::poll_ping) will have an acknowledgement to send; `None` when nothing is owed.
+    /// Time at which [`poll_ping`](Self::poll_ping) will return an acknowledgement; `None` if nothing is owed.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         match self.owed {
@@ -143,7 +143,7 @@ impl Counters {
         }
     }
 
-    /// Returns the ping with the acknowledgement that is due by now.
+    /// Returns the ping with the acknowledgement if it is due.
     pub fn poll_ping(&mut self, now_ms: u64) -> Option<Ping> {
         match self.owed {
             Owed::Due { at_ms } if at_ms <= now_ms => Some(self.keep_alive()),
@@ -151,7 +151,7 @@ impl Counters {
         }
     }
 
-    /// Returns a keep-alive, with the acknowledgement that is owed, due or not.
+    /// Returns a keep-alive with the owed acknowledgement, due or not.
     pub fn keep_alive(&mut self) -> Ping {
         self.owed_bytes = 0;
         match std::mem::take(&mut self.owed) {
@@ -162,26 +162,26 @@ impl Counters {
         }
     }
 
-    /// Returns the number of frames sent.
+    /// Number of frames sent.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Returns the number of frames received.
+    /// Number of frames received.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received
     }
 
-    /// Returns the number of frames that the peer has acknowledged.
+    /// Number of frames acknowledged by the peer.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 }
 
-/// Parses digits and nothing else: `u64::from_str` takes a plus sign, too.
+/// Parses digits only: `u64::from_str` also accepts a plus sign.
 pub(super) fn number(value: &str) -> Result<u64, SessionError> {
     if !value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(SessionError::NoNumber);

@@ -5,28 +5,28 @@ use super::{Offer, Session, SessionId};
 /// Decision of the app server about an upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpgradeDecision {
-    /// The session has a socket, or an older one of the slot has: end that first, detach it, and decide again.
+    /// The slot still has a socket, of this session or an older one: end and detach it, then decide again.
     EndSocketFirst,
-    /// Begins this session; another one of the slot ends.
+    /// Starts this session and ends the slot's previous session.
     Begin,
     /// Resumes the session of the slot.
     Resume,
-    /// Refuses the upgrade, for this reason.
+    /// Refuses the upgrade for this reason.
     Refuse(UpgradeRefusal),
 }
 
-/// Reason why an upgrade is refused.
+/// Reason for refusing an upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UpgradeRefusal {
-    /// The session has ended, or never began: the proxy ends it, too, and dials with the next one.
+    /// The session has ended or never started: the proxy also ends it and dials with the next one.
     #[error("the session is not known here")]
     Unknown,
-    /// The upgrade is older than what is known of its session: the proxy has given it up long ago.
+    /// The upgrade is outdated: the proxy has given it up long ago.
     #[error("the upgrade comes too late")]
     Stale,
 }
 
-/// Decides about an upgrade, given the slot's live session and the newest that it ever had.
+/// Decides about an upgrade, given the slot's live session and the newest id it ever had.
 #[must_use]
 pub fn decide_upgrade(offer: &Offer, live: Option<&Session>, newest: Option<SessionId>) -> UpgradeDecision {
     let known = live.filter(|session| session.id() == offer.session);

@@ -1,38 +1,38 @@
-//! Results of a session: pieces for its socket, events and errors for its driver, undelivered frames.
+//! Results of a session: data for its socket, events and errors for its driver, undelivered frames.
 
 use bytes::Bytes;
 
 use super::Frames;
 
-/// Piece to write to the socket.
+/// Data to write to the socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
     /// Bytes of whole frames.
     pub bytes: Bytes,
-    /// Number of frames that count; 0 for a ping.
+    /// Number of counted frames; 0 for a ping.
     pub frames: u64,
 }
 
-/// Event that the driver of a session has to act on.
+/// Event for the driver of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionEvent {
-    /// The peer is silent and the socket dead: close it and detach.
+    /// The peer is silent and the socket dead: close and detach it.
     PeerSilent,
-    /// The session is to be ended.
+    /// The session has to be ended.
     End(SessionEndReason),
 }
 
-/// Reason why one end alone ends a session. The driver has other reasons: the instance is gone,
-/// a newer session took the slot, the peer does not know it, the peer made no sense.
+/// Reason why one end alone ends a session. The driver has further reasons: the instance is gone, a newer session took
+/// the slot, the peer does not know the session, or the peer is inconsistent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SessionEndReason {
-    /// The proxy could not resume it in time.
+    /// The proxy could not resume the session in time.
     #[error("it could not be resumed within the window")]
     WindowPassed,
-    /// The app server's ring was full and nothing was heard.
+    /// The app server's ring was full and the peer silent.
     #[error("its ring was full, and the proxy was silent for the window")]
     GivenUp,
-    /// The app server heard nothing for so long that the proxy must have ended it.
+    /// The peer was silent for so long that the proxy must have ended the session.
     #[error("the proxy was silent for twice the window")]
     Forgotten,
     /// The peer can't resume: the session ends with its socket.
@@ -40,40 +40,39 @@ pub enum SessionEndReason {
     NotResumable,
 }
 
-/// Frames that were in the ring of a session when it ended.
+/// Frames left in the ring of an ended session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UndeliveredFrames {
-    /// Sent and not acknowledged: the peer may have them or not.
+    /// Sent but unacknowledged: the peer may or may not have them.
     pub uncertain: Frames,
-    /// Never given to a socket: another session may carry them.
+    /// Never written to a socket: another session may send them.
     pub unsent: Frames,
 }
 
-/// Error of a peer that contradicts the state of its session. The driver ends the session: its numbers can't be
-/// trusted.
+/// Peer contradicts the state of its session. The driver ends the session, because its numbers can't be trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// It acknowledges frames that were never sent.
+    /// The peer acknowledges frames that were never sent.
     #[error("frame {acknowledged} was acknowledged, but only {sent} were sent")]
     AheadOfUs {
-        /// The last frame that the peer claims to have.
+        /// Last frame that the peer claims to have.
         acknowledged: u64,
-        /// The last frame that was sent.
+        /// Last frame that was sent.
         sent: u64,
     },
-    /// It takes back an acknowledgement.
+    /// The peer withdraws an acknowledgement.
     #[error("frame {acknowledged} was acknowledged after frame {before}")]
     Backwards {
-        /// The last frame that the peer claims to have.
+        /// Last frame that the peer claims to have.
         acknowledged: u64,
-        /// The last frame that it had claimed before.
+        /// Last frame that it previously claimed.
         before: u64,
     },
-    /// The value of the acknowledgement is no number.
+    /// The acknowledgement is not a number.
     #[error("an acknowledgement is no number")]
     NoNumber,
-    /// It could resume the session, and can't any longer.
+    /// The peer can no longer resume the session.
     #[error("the peer no longer resumes sessions")]
     CapabilityLost,
 }

@@ -1,35 +1,35 @@
 //! Numbering of incoming frames, which drops duplicates.
 //!
-//! Frames carry no number: both ends count. It belongs to whoever reads the link, needs no lock, and lives as long as
-//! the session; [`attach`](Incoming::attach) tells it from where the peer replays on a new socket.
+//! Frames carry no number; both ends count. The numbering belongs to the link's reader, needs no lock, and lives as
+//! long as the session. [`attach`](Incoming::attach) sets the point from which the peer replays on a new socket.
 //!
 //! ```text
-//!  told at the upgrade: 7          the new socket brings   8  9  10  11
+//!  sent in the upgrade: 7          the new socket brings   8  9  10  11
 //!  handed out so far:   9                                  ─duplicates─  new
 //! ```
 
 /// Numbering of incoming frames.
 #[derive(Debug, Clone, Default)]
 pub struct Incoming {
-    /// Number of the last frame of the present socket.
+    /// Number of the last frame on the current socket.
     at: u64,
-    /// Number of the last frame that was no duplicate.
+    /// Number of the last frame that was not a duplicate.
     handed_out: u64,
 }
 
 impl Incoming {
-    /// Creates the numbering of a session of which frames up to `received` are taken.
+    /// Creates the numbering of a session with all frames up to `received` taken.
     #[must_use]
     pub fn after(received: u64) -> Self {
         Self { at: received, handed_out: received }
     }
 
-    /// Starts with a new socket: the peer begins behind the frame that it was told.
+    /// Starts with a new socket: the peer continues after this frame.
     pub fn attach(&mut self, told: u64) {
         self.at = told;
     }
 
-    /// Numbers a frame that counts; `None` for a duplicate, which the caller drops.
+    /// Numbers a counted frame. Returns `None` for a duplicate, which the caller drops.
     #[expect(clippy::should_implement_trait, reason = "it never ends, and `None` is no end")]
     pub fn next(&mut self) -> Option<u64> {
         self.at += 1;
@@ -39,7 +39,7 @@ impl Incoming {
         })
     }
 
-    /// Number of the last frame that was no duplicate.
+    /// Number of the last frame that was not a duplicate.
     #[must_use]
     pub fn handed_out(&self) -> u64 {
         self.handed_out

@@ -1,95 +1,94 @@
 //! Negotiation of a session in a link's upgrade, and the app server's decision.
 //!
 //! ```text
-//!  proxy dials                                            app server judges
-//!  ───────────                                            ─────────────────
-//!  session 7                  a new one, or one that      not known, newer than all ──► Begin
-//!                             was never attached          known, nothing carried yet ─► Resume from 0
-//!  session 7, received 120    a lost one                  known ──────────────────────► Resume behind 120
-//!                                                         not known ──────────────────► refused: Unknown
-//!  any of these, from an attempt that was given up        contradicts what is known ──► refused: Stale
+//!  proxy dials                                            app server decides
+//!  ───────────                                            ──────────────────
+//!  session 7                  a new session, or one that  unknown, newer than all ─► Begin
+//!                             was never attached          known, still unused ─────► Resume from 0
+//!  session 7, received 120    a lost session              known ───────────────────► Resume after 120
+//!                                                         unknown ─────────────────► refused: Unknown
+//!  any of these, from an attempt that was given up        contradicts known state ─► refused: Stale
 //! ```
 //!
-//! A session that is asked for by its received frames is never begun: its peer would replay into it what an older one
-//! of the same id may have taken. The number of received frames is of those that were *taken*, so it acknowledges, too.
-//! Everything travels as text in the headers that [`wire`](crate::wire) names, and not in frames.
+//! A session requested with received frames is never newly started: its peer would replay frames that an older session
+//! of equal id may have taken. Only *taken* frames count as received, so the number also acknowledges them. All values
+//! are texts in the headers of [`wire`](crate::wire), not in frames.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::counters::number;
 
-/// Capability to resume; its value is the ring of the end that names it.
+/// Capability to resume. The value is the ring size of the announcing end.
 const RESUME: &str = "resume";
 
-/// Window of the proxy, beside the capability to resume.
+/// Resume window of the proxy, sent with the capability to resume.
 const WINDOW: &str = "window";
 
-/// Capability to read the cause of a close.
+/// Capability to read causes of closes.
 const CAUSES: &str = "causes";
 
-/// Capability to answer queries for the members of a group.
+/// Capability to answer group member queries.
 const MEMBERS: &str = "members";
-/// Capability to read a client on during its reassignment, and to take the end of a connection that another app server
-/// had.
+/// Capability to keep reading from a client during its reassignment, and to accept the end of another app server's
+/// connection.
 const HANDOVERS: &str = "handovers";
 
-/// Capability to have client connections move to other nodes.
+/// Capability to move client connections to other nodes.
 const MOVES: &str = "moves";
 
-/// Capability to tell app servers of users and members of groups that come and go, and to list the connections of a
-/// user.
+/// Capability to report presence of users and group members, and to list a user's connections.
 const PRESENCE: &str = "presence";
 
-/// Capability to report on messages that a live trace follows.
+/// Capability to report on messages in a live trace.
 const TRACES: &str = "traces";
 
-/// Capability to give a connection away only if nothing of it runs.
+/// Capability to hand over a connection only if it is idle.
 const IDLE_HANDOVERS: &str = "idle-handovers";
 
-/// Capability to have messages to one client wait for that client; its value is the largest message to one client.
+/// Capability of flow control for messages to single clients. The value is the maximum size of such a message.
 const CLIENT_FLOW: &str = "client-flow";
 
-/// Number of a session in its slot: from 1 on, ever higher, for as long as the node runs. So the boot id, the hub, the
-/// slot and this are one session, and of two it is plain which one is newer, whatever order the upgrades arrive in.
+/// Number of a session in its slot, increasing from 1 while the node runs. Boot id, hub, slot and this number identify
+/// a session, and of two sessions the newer one is evident, in whatever order upgrades arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(u64);
 
 /// Capabilities of one end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Bytes that it keeps to resume sessions; `None` if it can't resume.
+    /// Bytes kept to resume sessions; `None` if it can't resume.
     pub resume_ring_bytes: Option<usize>,
-    /// Milliseconds that a session outlives its socket; the proxy decides it.
+    /// Milliseconds that a session outlives its socket. The proxy decides.
     pub window_ms: Option<u64>,
-    /// Whether it reads the causes of closes.
+    /// Whether it reads causes of closes.
     pub knows_causes: bool,
-    /// Whether it answers queries for the members of a group: a proxy does. An older one drops a link that carries one.
+    /// Whether it answers group member queries, as proxies do. Older proxies drop a link with such a query.
     pub lists_members: bool,
-    /// Whether it knows what reassignments have learnt: a proxy reads a client on during one, while it is asked to; an
-    /// app server takes the end of a connection that another one had.
+    /// Whether it supports extended reassignments: a proxy keeps reading from a client on request, and an app server
+    /// accepts the end of another app server's connection.
     pub knows_handovers: bool,
-    /// Whether it tells who comes and goes, and lists the connections of a user: a proxy does.
+    /// Whether it reports presence and lists a user's connections, as proxies do.
     pub tells_presence: bool,
-    /// Whether it lets client connections move to other nodes: an app server answers when one is to, and stamps its
+    /// Whether it supports moving client connections to other nodes: an app server answers move requests and stamps its
     /// sends.
     pub knows_moves: bool,
-    /// Whether it knows live traces: an app server reports how long a marked message took there.
+    /// Whether it supports live traces: an app server reports durations of marked messages.
     pub knows_traces: bool,
-    /// Whether it gives a connection away only if nothing of it runs, where it is asked so: an app server has the
-    /// client read on otherwise.
+    /// Whether it can hand over a connection only if idle: if it is busy, an app server has its client read instead.
     pub knows_idle_handovers: bool,
-    /// Largest message to one client that it takes, or that an app server sends, if it has such messages wait for their
-    /// client: an app server sends a [`DownMark`](crate::service::DownMark) in line with them, and a proxy reports it.
+    /// Maximum size of a message to a single client that it accepts, or that an app server sends, if it supports flow
+    /// control for such messages: an app server sends a [`DownMark`](crate::service::DownMark) in order with them, and
+    /// a proxy reports it.
     pub client_message_max_bytes: Option<usize>,
 }
 
 /// Session headers of a proxy's upgrade request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// The session that the link carries.
+    /// Session that the link carries.
     pub session: SessionId,
-    /// The last frame taken in it; `None` while it was never attached.
+    /// Last frame taken in the session; `None` if it was never attached.
     pub received: Option<u64>,
     /// Capabilities of the proxy.
     pub capabilities: Capabilities,
@@ -98,19 +97,19 @@ pub struct Offer {
 /// Session headers of an app server's 101 response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The last frame taken in the session.
+    /// Last frame taken in the session.
     pub received: u64,
     /// Capabilities of the app server.
     pub capabilities: Capabilities,
 }
 
-/// Header whose value can't be read.
+/// Error parsing a header value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not what this header holds")]
 pub struct HeaderError(String);
 
 impl Capabilities {
-    /// Capabilities of this version, but for those that have a value.
+    /// Capabilities of this version, except those with a value.
     #[must_use]
     pub fn plain() -> Self {
         Self {
@@ -127,7 +126,7 @@ impl Capabilities {
         }
     }
 
-    /// Takes away what concerns resuming.
+    /// Removes the capabilities for resuming.
     #[must_use]
     pub fn without_resuming(self) -> Self {
         Self { resume_ring_bytes: None, window_ms: None, ..self }
@@ -138,7 +137,7 @@ impl SessionId {
     /// First session of a slot.
     pub const FIRST: Self = Self(1);
 
-    /// Returns the session after this one.
+    /// Returns the session id after this one.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -179,7 +178,7 @@ impl fmt::Display for Capabilities {
 impl FromStr for Capabilities {
     type Err = HeaderError;
 
-    /// Capabilities that we don't know are passed over.
+    /// Parses the capabilities, ignoring unknown ones.
     fn from_str(text: &str) -> Result<Self, HeaderError> {
         let mut capabilities = Self::default();
         for item in text.split(',').map(str::trim) {
@@ -206,7 +205,7 @@ impl FromStr for Capabilities {
 /// Parses the header with the number of the last frame taken.
 ///
 /// # Errors
-/// When it is no number.
+/// If it is not a number.
 pub fn parse_received(text: &str) -> Result<u64, HeaderError> {
     number(text).map_err(|_| HeaderError(text.into()))
 }

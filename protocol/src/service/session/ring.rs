@@ -1,17 +1,16 @@
-//! Replay ring: frames that were queued for the peer and are not yet acknowledged.
+//! Replay ring: queued frames that the peer has not acknowledged.
 //!
 //! ```text
 //!            ┌───────── chunks of whole frames, each frozen ─────────┐┌─ open ─┐
 //!            │ 1…40 │ 41…57 │ 58…90 │ 91…200 │ 201…233 │ 234…300    ││ 301…   │◄── push: appends bytes
 //!            └───────────────────────┴────────────────────────────────┘└────────┘
-//!      acknowledge trims ──►          ▲ next: what the present socket gets
+//!      acknowledge trims ──►          ▲ next: sent next over the current socket
 //!      from here, whole chunks        rewind moves it back to the front
 //! ```
 //!
-//! Frames are appended to one buffer and leave as slices of it, so that they coalesce by themselves and the chunk that
-//! is kept for replay is the very memory that was written to the socket: a frame costs what it cost without a ring,
-//! and a chunk costs some 60 bytes until it is acknowledged. Frames delimit themselves, so a replay may begin
-//! within a chunk without an index of frames.
+//! Frames are appended to one buffer and leave as slices of it. So they coalesce, and the chunks kept for replay are
+//! the written memory itself: a frame costs nothing extra, and a chunk about 60 bytes until it is acknowledged. Frames
+//! delimit themselves, so a replay can start within a chunk without an index.
 
 use std::collections::VecDeque;
 use std::ops::{Add, AddAssign, SubAssign};
@@ -21,7 +20,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::limits::LINK_CHUNK_BYTES;
 use crate::service::frame::frame_bytes;
 
-/// Size of the reserve, as a share of the room.
+/// Size of the reserve, as a fraction of the room.
 const RESERVE_SHARE: usize = 4;
 
 /// Class of a queued frame.
@@ -29,39 +28,39 @@ const RESERVE_SHARE: usize = 4;
 pub enum Class {
     /// Data and sends, which wait for room.
     Ordinary,
-    /// Opens, closes, acks and completions, which have a reserve when there is no room.
+    /// Opens, closes, acks and completions, which may use a reserve.
     Reserved,
 }
 
-/// The ring has no place for a frame of this class.
+/// The ring has no room for a frame of this class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the ring is full")]
 pub struct RingFull;
 
-/// Bytes of the ring, by the account that they belong to.
+/// Bytes in the ring, by account.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Bytes that all frames may take.
+    /// Bytes available to all frames.
     pub room: usize,
-    /// Bytes that only reserved frames may take.
+    /// Bytes available only to reserved frames.
     pub reserve: usize,
 }
 
-/// Whole frames that follow each other.
+/// Sequence of whole frames.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frames {
-    /// The frames with their length prefixes.
+    /// Frames with their length prefixes.
     pub chunks: Vec<Bytes>,
     /// Number of these frames.
     pub count: u64,
 }
 
-/// The next frames for the present socket.
+/// Next frames for the current socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sent {
     pub(super) bytes: Bytes,
     pub(super) frames: u64,
-    /// The number of the last of them.
+    /// Number of its last frame.
     pub(super) last: u64,
 }
 
@@ -69,16 +68,16 @@ pub(super) struct Sent {
 #[derive(Debug)]
 pub(super) struct Ring {
     chunks: VecDeque<Chunk>,
-    /// Index of the chunk that the present socket gets next.
+    /// Index of the next chunk for the current socket.
     next: usize,
     open: BytesMut,
     open_load: Load,
-    /// The number of the last frame that was trimmed.
+    /// Number of the last trimmed frame.
     trimmed: u64,
-    /// The number of the last frame.
+    /// Number of the last frame.
     last: u64,
     load: Load,
-    /// Part of the load that the present socket has got.
+    /// Part of the load already written to the current socket.
     sent: Load,
     limit: Load,
     chunk_bytes: usize,
@@ -103,12 +102,12 @@ impl Ring {
             load: Load::default(),
             sent: Load::default(),
             limit: Load { room: limit_bytes, reserve: (limit_bytes / RESERVE_SHARE).max(1) },
-            // A ring is trimmed by chunks: several of them must fit, or it would stand still until all is acknowledged.
+            // The ring is trimmed by chunks: several must fit, or it would stall until everything is acknowledged.
             chunk_bytes: LINK_CHUNK_BYTES.min(limit_bytes / 8),
         }
     }
 
-    /// Whether the ring has room. The last frame may exceed the limit: otherwise one larger than it could never pass.
+    /// Whether the ring has room. The last frame may exceed the limit, or a larger frame could never pass.
     pub(super) fn has_place(&self, class: Class) -> bool {
         match class {
             Class::Ordinary => self.load.room < self.limit.room,
@@ -116,7 +115,7 @@ impl Ring {
         }
     }
 
-    /// Appends a frame even if the ring is full; returns its number.
+    /// Appends a frame even if the ring is full. Returns its number.
     pub(super) fn push(&mut self, class: Class, encode: impl FnOnce(&mut BytesMut)) -> u64 {
         let before = self.open.len();
         encode(&mut self.open);
@@ -145,7 +144,7 @@ impl Ring {
         }
     }
 
-    /// The next frames for the present socket.
+    /// Next frames for the current socket.
     pub(super) fn next(&mut self) -> Option<Sent> {
         if self.next == self.chunks.len() {
             self.seal();
@@ -157,8 +156,8 @@ impl Ring {
         Some(Sent { bytes: chunk.bytes.clone(), frames: chunk.last - before, last: chunk.last })
     }
 
-    /// Drops the chunks that the peer has, but not those that the present socket is still to get, though the peer may
-    /// have them from an earlier one: it numbers what comes by counting, so there must be no gap.
+    /// Drops acknowledged chunks, but keeps those not yet sent over the current socket, even if the peer has them from
+    /// an earlier one: it numbers frames by counting, so there must be no gap.
     pub(super) fn trim(&mut self, acknowledged: u64) -> Load {
         let mut freed = Load::default();
         while self.next > 0
@@ -173,7 +172,7 @@ impl Ring {
         freed
     }
 
-    /// Rewinds for another socket, which gets everything behind `received`; frames before it are dropped.
+    /// Rewinds for a new socket, which gets all frames after `received`; earlier ones are dropped.
     pub(super) fn rewind(&mut self, received: u64) -> Load {
         self.next = self.chunks.len();
         self.sent = self.load;
@@ -189,7 +188,7 @@ impl Ring {
         freed
     }
 
-    /// Empties the ring: returns the frames that were sent and not trimmed, and those that were never sent.
+    /// Empties the ring. Returns the frames that were sent but not trimmed, and the unsent frames.
     pub(super) fn drain(&mut self, sent: u64) -> (Frames, Frames) {
         self.seal();
         let (mut before, mut after) = (Frames::default(), Frames::default());
@@ -205,7 +204,7 @@ impl Ring {
         (before, after)
     }
 
-    /// Returns the number of the last frame that the present socket has got, or its peer had before.
+    /// Number of the last frame written to the current socket or already acknowledged.
     pub(super) fn given(&self) -> u64 {
         let chunk = self.next.checked_sub(1).and_then(|index| self.chunks.get(index));
         chunk.map_or(self.trimmed, |chunk| chunk.last)
@@ -219,7 +218,7 @@ impl Ring {
         self.load
     }
 
-    /// Returns the part of the load that the present socket has not got yet.
+    /// Part of the load not yet written to the current socket.
     pub(super) fn unsent(&self) -> Load {
         let mut unsent = self.load;
         unsent -= self.sent;
@@ -243,7 +242,7 @@ impl Ring {
 }
 
 impl Frames {
-    /// Whether there are none.
+    /// Whether it has no frames.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
@@ -251,7 +250,7 @@ impl Frames {
 }
 
 impl Load {
-    /// Returns room and reserve together.
+    /// Room and reserve together.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.room + self.reserve

@@ -2,32 +2,32 @@
 
 use crate::limits::{LINK_PING_INTERVAL_MS, LINK_RING_MAX_BYTES, LINK_TIMEOUT_MS, RESUME_WINDOW_MS};
 
-/// End that holds a session. The proxy decides when it ends; the app server only gives it up.
+/// End that holds a session. The proxy decides when it ends; the app server can only give it up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Dials, and ends a session that could not be resumed within the window.
+    /// Dials, and ends a session that was not resumed within the window.
     Proxy,
-    /// Is dialled, and keeps the session for the proxy.
+    /// Accepts upgrades, and keeps the session for the proxy.
     AppServer,
 }
 
 /// Limits and timers of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionSettings {
-    /// Bytes of frames that may wait to be sent or acknowledged; reserved frames have a quarter more.
+    /// Maximum bytes of frames waiting to be sent or acknowledged; reserved frames get an additional quarter.
     pub ring_max_bytes: usize,
     /// How long a session outlives its socket.
     pub window_ms: u64,
-    /// A ping goes out when nothing was sent for this long.
+    /// A ping is sent after nothing was sent for this long.
     pub ping_interval_ms: u64,
-    /// A socket that brings nothing for this long is dead.
+    /// A socket that receives nothing for this long is dead.
     pub dead_after_ms: u64,
-    /// Value of the capability [`client_message_max_bytes`](super::Capabilities::client_message_max_bytes) of this end;
-    /// `None` leaves it out.
+    /// Value of this end's capability [`client_message_max_bytes`](super::Capabilities::client_message_max_bytes);
+    /// `None` omits it.
     pub client_message_max_bytes: Option<usize>,
 }
 
-/// Silence is counted in this share of the window.
+/// Number of ticks per window for counting silence.
 const TICKS_PER_WINDOW: u64 = 20;
 
 impl Default for SessionSettings {
@@ -37,8 +37,8 @@ impl Default for SessionSettings {
 }
 
 impl SessionSettings {
-    /// Derives the cadence from the window: a dead socket is noticed within one, so that both ends, which may notice it
-    /// a window apart, agree within two.
+    /// Derives the intervals from the window: a dead socket is detected within one window, so both ends, which may
+    /// detect it a window apart, agree within two.
     #[must_use]
     pub fn new(ring_max_bytes: usize, window_ms: u64) -> Self {
         Self {
@@ -50,7 +50,7 @@ impl SessionSettings {
         }
     }
 
-    /// Returns the settings for a peer that can't resume: Azure's cadence, whatever the window.
+    /// Settings for a peer that can't resume: Azure's intervals, regardless of the window.
     pub(super) fn without_resuming(self) -> Self {
         let client_message_max_bytes = self.client_message_max_bytes;
         Self { client_message_max_bytes, ..Self::new(self.ring_max_bytes, LINK_TIMEOUT_MS) }

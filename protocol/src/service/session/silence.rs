@@ -1,7 +1,7 @@
-//! Silence of the peer, counted in our own ticks.
+//! Silence of the peer, counted in ticks.
 //!
-//! A late tick counts as one: a process that was frozen for a minute finds a minute of silence on its clock and
-//! the peer's bytes in its sockets. It is to read those before it calls the peer dead.
+//! A late tick counts as one: after a process was frozen for a minute, its clock shows a minute of silence, but its
+//! sockets contain the peer's bytes. Those must be read before the peer is declared dead.
 
 /// Counter of a peer's silence.
 #[derive(Debug, Clone)]
@@ -12,12 +12,12 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    /// Starts the count: the peer has just been heard.
+    /// Starts counting when the peer has just sent bytes.
     pub(super) fn new(tick_ms: u64, now_ms: u64) -> Self {
         Self { tick_ms, ticks: 0, next_ms: now_ms.saturating_add(tick_ms) }
     }
 
-    /// Restarts the count, because bytes came from the peer.
+    /// Restarts after bytes from the peer.
     pub(super) fn heard(&mut self, now_ms: u64) {
         *self = Self::new(self.tick_ms, now_ms);
     }
@@ -30,12 +30,12 @@ impl Silence {
         }
     }
 
-    /// Returns when the next tick is due.
+    /// Time at which the next tick is due.
     pub(super) fn poll_timeout(&self) -> u64 {
         self.next_ms
     }
 
-    /// Returns for how long it has lasted, at least.
+    /// Minimum duration of the silence.
     pub(super) fn lasted_ms(&self) -> u64 {
         self.ticks.saturating_mul(self.tick_ms)
     }

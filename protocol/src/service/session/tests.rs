@@ -1,4 +1,4 @@
-//! A session's rules one by one; that they hold together is shown by the simulation in `tests/simulation`.
+//! Individual rules of a session. `tests/simulation` tests their interaction.
 
 mod upgrades;
 
@@ -28,7 +28,7 @@ fn capable() -> Capabilities {
     }
 }
 
-/// Attached at the time 0, to a peer that has nothing.
+/// Attached at time 0, to a peer that has nothing.
 fn attached(role: Role) -> (Session, Attachment) {
     let mut session = session(role);
     let attachment = session.attach(0, 0, capable(), 0).unwrap();
@@ -59,7 +59,7 @@ fn texts(bytes: &[Bytes]) -> Vec<String> {
     messages(bytes).into_iter().map(text).collect()
 }
 
-/// All that the socket gets now.
+/// Everything that is written to the socket now.
 fn written(session: &mut Session, attachment: Attachment, now_ms: u64) -> Vec<Bytes> {
     std::iter::from_fn(|| session.poll_transmit(attachment, now_ms)).map(|piece| piece.bytes).collect()
 }
@@ -112,7 +112,7 @@ fn what_the_peer_took_before_the_cut_is_still_replayed_so_that_it_counts_on() {
     written(&mut session, attachment, 0);
     session.detach(attachment, 0);
     let again = session.attach(0, 0, capable(), 0).unwrap();
-    // Its consumer took the frame of the old socket only now.
+    // The consumer took the old socket's frame only now.
     acknowledge(&mut session, 1).unwrap();
     push(&mut session, "b");
     let pieces = written(&mut session, again, 0);
@@ -211,7 +211,7 @@ fn the_proxy_ends_what_was_not_resumed_within_the_window() {
     assert_eq!(session.handle_timeout(300 + WINDOW_MS), Some(SessionEvent::End(SessionEndReason::WindowPassed)));
 }
 
-/// Lets the session's own timer run until it says something.
+/// Advances the session's own timer until an event occurs.
 fn event(session: &mut Session) -> (u64, SessionEvent) {
     loop {
         let now_ms = session.poll_timeout().unwrap();

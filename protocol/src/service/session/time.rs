@@ -1,9 +1,9 @@
-//! Timers of a session: pings fall due, sockets die, sessions end.
+//! Timers of a session: pings, dead sockets and session ends.
 
 use super::{Class, Link, Role, Session, SessionEndReason, SessionEvent};
 
 impl Session {
-    /// Returns when to call [`handle_timeout`](Self::handle_timeout) and [`poll_transmit`](Self::poll_transmit) again.
+    /// Time to call [`handle_timeout`](Self::handle_timeout) and [`poll_transmit`](Self::poll_transmit) again.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         match (self.link, self.role) {
@@ -14,8 +14,8 @@ impl Session {
         }
     }
 
-    /// Returns when [`poll_transmit`](Self::poll_transmit) will have a ping to give; `None` without a socket. For a
-    /// writer that leaves [`handle_timeout`](Self::handle_timeout) to somebody else.
+    /// Time at which [`poll_transmit`](Self::poll_transmit) will return a ping; `None` without a socket. For a writer
+    /// that does not call [`handle_timeout`](Self::handle_timeout).
     #[must_use]
     pub fn poll_ping_timeout(&self) -> Option<u64> {
         let ping_ms = self.last_sent_ms.saturating_add(self.settings.ping_interval_ms);
@@ -23,19 +23,19 @@ impl Session {
         self.is_attached().then_some(due_ms)
     }
 
-    /// Returns how often [`handle_timeout`](Self::handle_timeout) has something to count.
+    /// Interval at which [`handle_timeout`](Self::handle_timeout) has work.
     #[must_use]
     pub fn tick_ms(&self) -> u64 {
         self.settings.tick_ms()
     }
 
-    /// Returns for how long nothing has come from the peer, at least.
+    /// Minimum duration of the peer's silence.
     #[must_use]
     pub fn silent_ms(&self) -> u64 {
         self.silence.lasted_ms()
     }
 
-    /// Advances the clock, and returns what the driver has to do.
+    /// Advances the clock and returns the driver's next action.
     pub fn handle_timeout(&mut self, now_ms: u64) -> Option<SessionEvent> {
         self.silence.handle_timeout(now_ms);
         let (silent_ms, window_ms) = (self.silence.lasted_ms(), self.settings.window_ms);

@@ -1,4 +1,4 @@
-//! Traffic of a session: frames in and out, and pings with the acknowledgements that ride on them.
+//! Traffic of a session: frames in and out, and pings with acknowledgements.
 
 use bytes::BytesMut;
 
@@ -6,7 +6,7 @@ use super::{Attachment, Class, Frames, Load, RingFull, Session, SessionError, Tr
 use crate::limits::LINK_ECHOES_MAX;
 use crate::service::{Ping, ServiceMessage};
 
-/// An acknowledgement is due at once when this share of the peer's ring waits for it.
+/// An acknowledgement is due immediately when this fraction of the peer's ring waits for it.
 const PROMPT_SHARE: usize = 4;
 
 impl Session {
@@ -15,27 +15,27 @@ impl Session {
         self.ring.push(class, encode)
     }
 
-    /// Queues a frame if there is place.
+    /// Queues a frame if there is room.
     ///
     /// # Errors
-    /// When there is none.
+    /// If there is no room.
     pub fn try_push(&mut self, class: Class, encode: impl FnOnce(&mut BytesMut)) -> Result<u64, RingFull> {
         if self.ring.has_place(class) { Ok(self.ring.push(class, encode)) } else { Err(RingFull) }
     }
 
-    /// Queues the frames that another session never sent.
+    /// Queues the unsent frames of another session.
     pub fn inherit(&mut self, unsent: Frames) {
         self.ring.inherit(unsent);
     }
 
-    /// Queues a ping that the peer wants back, behind what is queued.
+    /// Queues the reply to a peer's ping after all queued frames.
     pub fn push_echo(&mut self, ping: &Ping) {
         if self.is_attached() && self.echoes.len() < LINK_ECHOES_MAX {
             self.echoes.push_back((self.ring.last(), ServiceMessage::Ping(ping.clone()).to_frame()));
         }
     }
 
-    /// Returns the next piece for this socket.
+    /// Returns the next data for this socket.
     pub fn poll_transmit(&mut self, attachment: Attachment, now_ms: u64) -> Option<Transmit> {
         if !self.is_present(attachment) {
             return None;
@@ -47,23 +47,23 @@ impl Session {
         piece
     }
 
-    /// Notes that bytes came from the peer.
+    /// Records that bytes came from the peer.
     pub fn handle_heard(&mut self, now_ms: u64) {
         self.silence.heard(now_ms);
     }
 
-    /// Takes the acknowledgement that may ride on a ping, and returns the room that it made.
+    /// Handles an acknowledgement in a ping, if any, and returns the freed room.
     ///
     /// # Errors
-    /// When the acknowledgement makes no sense; the driver has to end the session.
+    /// If the acknowledgement is inconsistent; the driver has to end the session.
     pub fn handle_ping(&mut self, ping: &Ping) -> Result<Load, SessionError> {
         self.counters.handle_ping(ping)?;
         Ok(self.ring.trim(self.counters.acknowledged()))
     }
 
-    /// Notes that the consumer has taken all frames up to `number`, of which `bytes` bytes are new.
+    /// Records that the consumer has taken all frames up to `number`, with `bytes` new bytes.
     pub fn handle_taken(&mut self, number: u64, bytes: usize, now_ms: u64) {
-        // Who can't resume keeps nothing, and is told nothing.
+        // A peer that can't resume keeps nothing, so it needs no acknowledgement.
         if let Some(ring_bytes) = self.peer_ring_bytes {
             self.counters.received_up_to(number, bytes, ring_bytes / PROMPT_SHARE, now_ms);
         }
@@ -76,7 +76,7 @@ impl Session {
     }
 
     fn due_echo(&mut self) -> Option<Transmit> {
-        // What was sent over an older socket may be sent again.
+        // Frames sent over an older socket may be sent again.
         let (_, bytes) = self.echoes.pop_front_if(|(behind, _)| *behind <= self.ring.given())?;
         Some(Transmit { bytes, frames: 0 })
     }
@@ -84,7 +84,7 @@ impl Session {
     fn next_chunk(&mut self) -> Option<Transmit> {
         let sent = self.ring.next()?;
         self.counters.sent_up_to(sent.last);
-        // Whoever can't resume never acknowledges.
+        // A peer that can't resume never acknowledges.
         let kept_behind = if self.peer_ring_bytes.is_some() { self.counters.acknowledged() } else { sent.last };
         self.ring.trim(kept_behind);
         Some(Transmit { bytes: sent.bytes, frames: sent.frames })
