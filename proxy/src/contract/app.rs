@@ -292,6 +292,15 @@ pub(super) fn to_user(user: &str, text: &str) -> ServiceMessage {
     ServiceMessage::UserData(UserData { user_id: user.into(), payloads: json(text) })
 }
 
+/// A message for one connection, as Microsoft's SDK sends to a caller.
+pub(super) fn to_connection(id: &str, text: &str) -> ServiceMessage {
+    ServiceMessage::MultiConnectionData(MultiConnectionData {
+        connection_ids: vec![id.into()],
+        payloads: json(text),
+        ..MultiConnectionData::default()
+    })
+}
+
 /// A payload for clients that speak JSON; the end of the hub message is added.
 pub(super) fn json(text: &str) -> Payloads {
     Payloads::single(HubProtocol::Json, format!("{text}\u{1e}").into())

@@ -20,7 +20,7 @@ use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::manifest::MIGRATE_FROM_HEADER;
 use trunkline_protocol::service::*;
 
-use super::app::{broadcast, json, membership, to_group, to_user};
+use super::app::{broadcast, json, membership, to_connection, to_group, to_user};
 use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::fleet_nodes::{FleetNode, linked, peers, until};
 use super::speech::header;
@@ -714,5 +714,32 @@ fn app_servers_of_all_nodes_are_told() {
         assert!(known(&nodes[0]).is_empty());
         let status = super::http::exchange(&nodes[0].stage, "GET", "/server/?hub=bench", "").await.0;
         assert_eq!(status, StatusCode::BAD_REQUEST);
+    });
+}
+
+#[test]
+fn sends_that_overtake_the_answer_to_the_hub_handshake_arrive_once_behind_it() {
+    run(async {
+        let (_network, nodes) = dial_in_nodes(1).await;
+        let mut link = DialInLink::open(&nodes[0], "silent_1", ONE).await;
+        let target = format!("/client/{HUB}&access_token={}", token("client", "ann"));
+        let mut client = Client::upgrade(&nodes[0].stage, &target).await.unwrap();
+        client.send(JSON_HANDSHAKE).await;
+        let ServiceMessage::OpenConnection(open) = link.next().await else { panic!("no opening") };
+        client.id = open.connection_id.to_string();
+        let ServiceMessage::ConnectionData(handshake) = link.next().await else { panic!("no handshake") };
+        // `OnConnectedAsync` runs beside the answer.
+        link.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "red", 7)));
+        link.send(to_group("red", "red"));
+        link.send(to_user("ann", "ann"));
+        link.send(broadcast("all"));
+        link.send(to_connection(&client.id, "own"));
+        assert_eq!(link.ack().await.status, AckStatus::Ok);
+        let answer = ConnectionData { payload: Bytes::from_static(b"{}\x1e"), ..handshake };
+        link.send(ServiceMessage::ConnectionData(answer));
+        for text in ["{}", "red", "ann", "all", "own"] {
+            assert_eq!(client.text().await, text);
+        }
+        link.fence(&mut client).await;
     });
 }

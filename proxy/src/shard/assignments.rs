@@ -317,7 +317,7 @@ impl ShardState {
             if let Some(resumption) = client.cold_mut().resumption_mut() {
                 resumption.ownership_mut().hold();
             }
-            self.core.send_owed_errors(slot, mode);
+            self.core.send_backlog(slot, mode);
             self.assignments.sided.open_sides(&mut self.core, &mut self.assignments.reassignment, slot, payload);
             if let Some(client) = self.core.connections.live_mut(slot) {
                 client.refresh_pauses(self.core.tick);

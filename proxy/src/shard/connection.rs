@@ -6,6 +6,7 @@ mod assignment;
 mod census;
 mod client_assignments;
 mod cold_state;
+mod handshake_backlog;
 mod interner;
 mod life_cycle;
 mod liveness;
@@ -40,6 +41,7 @@ pub(crate) use assignment::{Assignment, AssignmentStage, ReleaseReason, Role, fl
 pub(crate) use census::{Census, ClientKind};
 pub(crate) use client_assignments::ClientAssignments;
 pub(crate) use cold_state::{ClientOrigin, ColdState};
+pub(crate) use handshake_backlog::HandshakeBacklog;
 pub(crate) use interner::{Opening, OpeningInterner};
 pub(crate) use life_cycle::{HomeStay, LeaveStage, LifeCycle, LifeStage};
 pub(crate) use liveness::Liveness;

@@ -72,6 +72,28 @@ struct Effects {
     holds: Vec<(Slot, Serial)>,
 }
 
+impl Effects {
+    /// Keeps messages behind the answer to the hub handshake, which they have overtaken.
+    #[cold]
+    fn send_early(&mut self, slot: Slot, client: &mut Client, run: &SendRun, limit_bytes: usize) {
+        let content = client.content();
+        let frames = run.messages().filter_map(|(message, _)| message.get(content));
+        frames.for_each(|frame| self.keep_early(slot, client, frame, limit_bytes));
+    }
+
+    fn keep_early(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, limit_bytes: usize) {
+        if !client.cold_mut().backlog_mut().add_frame(frame, limit_bytes) {
+            self.slow.push(slot);
+        }
+    }
+}
+
+/// Whether sends reach a client: it is open, or its app server may send before it answers the hub handshake.
+#[inline]
+pub(super) fn may_receive(client: &Client) -> bool {
+    client.life().is_open() || (client.life().is_opening() && client.home().capabilities().may_send_early)
+}
+
 /// One run of sends to sets of clients.
 #[derive(Debug, Clone, Copy)]
 struct SetSend<'a> {
@@ -174,12 +196,14 @@ impl Delivery {
                 self.flush_dirty(clients);
             }
             if let Some(client) = clients.get_mut(member.slot as usize)
-                && client.life().is_open()
+                && may_receive(client)
                 && !client.is_excluded(epoch)
                 && let Some(frames) = run.frames(client.content())
             {
                 tally.add(client.content());
-                if run.is_single() || self.takes_joined(client, frames) {
+                if client.life().is_opening() {
+                    self.effects.send_early(member.slot, client, run, self.budget.limit_bytes());
+                } else if run.is_single() || self.takes_joined(client, frames) {
                     self.put_droppable(member.slot, client, frames, mode);
                 } else {
                     self.put_each(member.slot, client, run, mode);
@@ -240,11 +264,14 @@ impl Delivery {
         let SetSend { hub, epoch, run, mode } = send;
         let Some(slot) = connections.find(hub, id) else { return };
         if let Some(client) = connections.get_mut(slot)
-            && client.life().is_open()
+            && may_receive(client)
             && !client.is_excluded(epoch)
             && run.frames(client.content()).is_some()
         {
             tally.add(client.content());
+            if client.life().is_opening() {
+                return self.effects.send_early(slot, client, run, self.budget.limit_bytes());
+            }
             for (message, origin) in run.messages() {
                 self.origin = Some(origin);
                 if let Some(frame) = message.get(client.content()) {
@@ -269,6 +296,9 @@ impl Delivery {
         frame: &Bytes,
         (origin, mode): (SendOrigin, BatchMode),
     ) {
+        if client.life().is_opening() {
+            return self.effects.keep_early(slot, client, frame, self.budget.limit_bytes());
+        }
         self.origin = Some(origin);
         self.put_counted(slot, client, frame, mode);
         self.origin = None;

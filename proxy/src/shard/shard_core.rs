@@ -22,7 +22,7 @@ use super::connection::{
 use super::content::Content;
 use super::delivery::framed::{frame_for, message_frame};
 use super::delivery::outbox_budget::OutboxBudget;
-use super::delivery::{BatchMode, Delivery, Flush};
+use super::delivery::{BatchMode, Delivery, Flush, may_receive};
 use super::shard_context::ShardContext;
 use super::shared::client_result::{no_such_connection, not_asked};
 use super::shared::user_group::ExpiredMembership;
@@ -189,24 +189,30 @@ impl ShardCore {
             client.assignments_mut().of_mut(role).map(|assignment| assignment.calls_mut().fail()).unwrap_or_default();
         self.context.counters.calls_failed.add(failed.len() as u64);
         let text = ByteString::from(text);
-        client.cold_mut().owe_errors(failed.into_iter().map(|id| (id, text.clone())));
+        if !failed.is_empty() {
+            client.cold_mut().backlog_mut().add_errors(failed.into_iter().map(|id| (id, text.clone())));
+        }
         if !client.assignments().have_too_many_calls(calls_max) {
             client.resume(PauseReason::PendingCalls, self.tick);
         }
         // A client that has no answer to its hub handshake would take them for it.
         if !client.life().is_opening() {
-            self.send_owed_errors(slot, mode);
+            self.send_backlog(slot, mode);
         }
     }
 
-    /// Answers the calls of a client that have failed.
-    pub(super) fn send_owed_errors(&mut self, slot: Slot, mode: BatchMode) {
+    /// Sends what waited for the answer to the hub handshake: errors of failed calls, then early messages.
+    pub(super) fn send_backlog(&mut self, slot: Slot, mode: BatchMode) {
         let Some(client) = self.connections.get_mut(slot) else { return };
         let Content::Hub(protocol) = client.content() else { return };
-        for (invocation_id, text) in client.cold_mut().take_owed_errors() {
+        let mut backlog = client.cold_mut().take_backlog().unwrap_or_default();
+        for (invocation_id, text) in backlog.take_errors() {
             let outcome = Outcome::Error(text);
             let completion = HubMessage::Completion(Completion { headers: Vec::new(), invocation_id, outcome });
             self.delivery.put_counted(slot, client, &message_frame(protocol, &completion), mode);
+        }
+        for frame in backlog.into_frames() {
+            self.delivery.put(slot, client, &frame, mode);
         }
         if !client.assignments().have_too_many_calls(self.context.shared.settings.rehoming.pending_calls_max) {
             client.resume(PauseReason::PendingCalls, self.tick);
@@ -218,11 +224,11 @@ impl ShardCore {
     pub(super) fn answer_with_error(&mut self, slot: Slot, invocation_id: &str, text: &str) {
         let (mode, calls_max) = (self.mode(Flush::Deferred), self.context.shared.settings.rehoming.pending_calls_max);
         let Some(client) = self.connections.live_mut(slot) else { return };
-        let owed = client.cold_mut().owe_errors([(invocation_id.into(), text.into())]);
+        let failed = client.cold_mut().backlog_mut().add_errors([(invocation_id.into(), text.into())]);
         if !client.life().is_opening() {
-            return self.send_owed_errors(slot, mode);
+            return self.send_backlog(slot, mode);
         }
-        if owed >= calls_max {
+        if failed >= calls_max {
             client.pauses_mut().add(PauseReason::PendingCalls);
         }
     }
@@ -464,7 +470,7 @@ impl ShardCore {
             }
             _ => Ok(()),
         };
-        if let Some(client) = self.connections.get_mut(slot).filter(|client| client.life().is_open())
+        if let Some(client) = self.connections.get_mut(slot).filter(|client| may_receive(client))
             && let Content::Hub(protocol) = client.content()
             && let Some(payload) = request.payloads.get(protocol)
         {

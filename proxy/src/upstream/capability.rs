@@ -8,6 +8,7 @@
 //! | `sends_to_all_nodes` | yes | | yes |
 //! | `closes_clients_on_stop` | | yes | |
 //! | `ends_clients_with_link` | | yes | |
+//! | `may_send_early` | | yes | |
 //! | `measures_silence` | | yes | |
 //! | `moves_between_links` | | yes | |
 //! | `takes_reconnects` | | yes | |
@@ -44,6 +45,8 @@ pub(crate) struct LinkCapabilities {
     pub closes_clients_on_stop: bool,
     /// Ends the clients of a link that it has lost.
     pub ends_clients_with_link: bool,
+    /// Its sends to a client may arrive before its answer to the client's hub handshake.
+    pub may_send_early: bool,
     /// Measures the silence of clients, and needs their signs of life.
     pub measures_silence: bool,
     /// Clients may go on over another link of the same app server, after a pause and a resume.
@@ -60,6 +63,7 @@ impl LinkCapabilities {
         sends_to_all_nodes: true,
         closes_clients_on_stop: false,
         ends_clients_with_link: false,
+        may_send_early: false,
         measures_silence: false,
         moves_between_links: false,
         takes_reconnects: false,
@@ -72,6 +76,7 @@ impl LinkCapabilities {
         sends_to_all_nodes: false,
         closes_clients_on_stop: true,
         ends_clients_with_link: true,
+        may_send_early: true,
         measures_silence: true,
         moves_between_links: true,
         takes_reconnects: true,

@@ -4,11 +4,11 @@ use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytestring::ByteString;
 use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::OpenConnection;
 
-use super::{ClientAssignments, HomeStay, MirrorCopies, MirrorCopy, Opening, Pauses, RefusedCalls, Resumption};
+use super::{ClientAssignments, HandshakeBacklog, HomeStay, MirrorCopies, MirrorCopy, Opening};
+use super::{Pauses, RefusedCalls, Resumption};
 use crate::limits::HeadWeight;
 use crate::telemetry::ConnectionTrace;
 use crate::upstream::{RouteChoice, ServerGroup};
@@ -41,8 +41,8 @@ pub(crate) struct ColdState {
     mirrors: Option<Box<MirrorCopies>>,
     /// Group of app servers that it is routed to; `None` for the default one.
     group: Option<Arc<ServerGroup>>,
-    /// Calls that have failed before the client had the answer to its hub handshake, with the text of each error.
-    owed_errors: Vec<(ByteString, ByteString)>,
+    /// What waits for the answer to the hub handshake; `None` without any.
+    backlog: Option<Box<HandshakeBacklog>>,
     /// Calls that the operator's rules have refused.
     refused: RefusedCalls,
     /// State for another socket over which the client goes on; `None` where it can't.
@@ -152,15 +152,13 @@ impl ColdState {
         RouteChoice::group_name(self.group.as_ref())
     }
 
-    /// Notes failed calls that are still to be answered, and returns how many there are.
-    pub(crate) fn owe_errors(&mut self, errors: impl IntoIterator<Item = (ByteString, ByteString)>) -> usize {
-        self.owed_errors.extend(errors);
-        self.owed_errors.len()
+    /// What waits for the answer to the hub handshake.
+    pub(crate) fn backlog_mut(&mut self) -> &mut HandshakeBacklog {
+        self.backlog.get_or_insert_default()
     }
 
-    /// Takes the failed calls that are still to be answered.
-    pub(crate) fn take_owed_errors(&mut self) -> Vec<(ByteString, ByteString)> {
-        mem::take(&mut self.owed_errors)
+    pub(crate) fn take_backlog(&mut self) -> Option<Box<HandshakeBacklog>> {
+        self.backlog.take()
     }
 
     /// Calls that the operator's rules have refused.

@@ -1,0 +1,65 @@
+//! What waits for the answer to a client's hub handshake: errors of calls that the client sent early, then messages
+//! that its app server sent early.
+//!
+//! A client takes the first message for that answer. Microsoft's SDK (dial-in) runs `OnConnectedAsync` beside the
+//! answer, so a send from there may arrive first. On Kestrel the same send arrives behind the answer.
+
+use std::mem;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+/// Maximum number of early messages. The answer is in flight by then, so more than some are a runaway loop.
+const FRAMES_MAX: usize = 256;
+
+/// Errors and messages that are sent behind the answer to the hub handshake.
+#[derive(Debug, Default)]
+pub(crate) struct HandshakeBacklog {
+    /// Invocation ids of failed calls, with the text of each error.
+    errors: Vec<(ByteString, ByteString)>,
+    frames: Vec<Bytes>,
+    frame_bytes: usize,
+}
+
+impl HandshakeBacklog {
+    /// Adds failed calls, and returns the number of failed calls.
+    pub(crate) fn add_errors(&mut self, errors: impl IntoIterator<Item = (ByteString, ByteString)>) -> usize {
+        self.errors.extend(errors);
+        self.errors.len()
+    }
+
+    /// Adds an early message; `false` if the client has too many of them. One of any size fits, as in an outbox.
+    pub(crate) fn add_frame(&mut self, frame: &Bytes, limit_bytes: usize) -> bool {
+        let bytes = self.frame_bytes + frame.len();
+        let fits = self.frames.is_empty() || (bytes <= limit_bytes && self.frames.len() < FRAMES_MAX);
+        if fits {
+            self.frame_bytes = bytes;
+            self.frames.push(frame.clone());
+        }
+        fits
+    }
+
+    pub(crate) fn take_errors(&mut self) -> Vec<(ByteString, ByteString)> {
+        mem::take(&mut self.errors)
+    }
+
+    pub(crate) fn into_frames(self) -> Vec<Bytes> {
+        self.frames
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn early_messages_are_bounded_by_number_and_bytes_but_a_first_one_fits() {
+        let mut backlog = HandshakeBacklog::default();
+        assert!(backlog.add_frame(&Bytes::from(vec![0; 11]), 10), "a first message of any size");
+        assert!(!backlog.add_frame(&Bytes::from_static(b"x"), 10));
+        assert_eq!(backlog.into_frames().len(), 1);
+        let mut backlog = HandshakeBacklog::default();
+        let kept = (0..=FRAMES_MAX).filter(|_| backlog.add_frame(&Bytes::from_static(b"x"), usize::MAX)).count();
+        assert_eq!(kept, FRAMES_MAX);
+    }
+}
