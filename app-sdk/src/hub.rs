@@ -669,8 +669,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Sets the policy for clients that read too slowly: close them, or drop some of what was sent to many. What may
-    /// wait for a client is set at the proxies, by `--outbox-max-bytes`.
+    /// Sets the policy for clients that read too slowly: close them, or drop some of what was sent to many. The limits
+    /// are set at the proxies, by `--outbox-max-bytes` and `--slow-client-timeout`.
     pub fn slow_clients(mut self, slow_clients: SlowClients) -> Self {
         self.settings.slow_clients = slow_clients;
         self

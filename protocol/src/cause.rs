@@ -38,7 +38,7 @@ causes! {
     UnfinishedTotal "unfinished_total" Closes "the messages of all clients that had not ended took too much memory, and its own was among the largest: see --unfinished-total-max-bytes"
     TextInvalid "text_invalid" Closes "the client sent a text that is not UTF-8"
     KeepAliveTimeout "keep_alive_timeout" Closes "the client was silent for longer than its hub allows"
-    SlowClient "slow_client" Closes "the client read too slowly: see --outbox-max-bytes"
+    SlowClient "slow_client" Closes "the client read too slowly: see --outbox-max-bytes and --slow-client-timeout"
     OutboxTotal "outbox_total" Closes "the client read slowly, and too much waited for all together: see --outbox-total-max-bytes"
     TokenExpired "token_expired" Closes "the access token of the client has expired"
     AppClosed "app_closed" Closes "the app closed it"

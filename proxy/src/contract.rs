@@ -59,6 +59,7 @@ mod rest_data_plane;
 mod restored_connections;
 mod revocations;
 mod secret_files;
+mod slow_clients;
 mod slow_uplinks;
 mod stateful_reconnect;
 mod take_overs;

@@ -156,7 +156,7 @@ fn clients_that_an_app_server_ends() {
 fn clients_that_read_too_slowly() {
     play_heavy(async |stage| {
         for (flag, cause) in [("--outbox-max-bytes", "slow_client"), ("--outbox-total-max-bytes", "outbox_total")] {
-            let mut scene = CloseScene::start(stage, &[flag, "262144"]).await?;
+            let mut scene = CloseScene::start(stage, &[flag, "262144", "--slow-client-timeout", "1"]).await?;
             let (_slow, id) = scene.join("/ends").await?;
             let (mut sender, _) = scene.join("/ends").await?;
             while scene.counted("trunkline_client_connections_closed_total", cause).await? == 0.0 {

@@ -11,8 +11,8 @@ use trunkline_tests::harness::sockets::established_at;
 
 use crate::http_transports::call;
 
-/// Outbox of a client that reads nothing, beside the system's buffers.
-const OUTBOX_MAX_BYTES: &str = "262144";
+/// Limit of an outbox beside the system's buffers, and how long a client over the limit may take nothing.
+const SLOW_CLIENTS: [&str; 4] = ["--outbox-max-bytes", "262144", "--slow-client-timeout", "1"];
 /// Bytes far beyond both together.
 const MESSAGES: usize = 2_000;
 const MESSAGE_BYTES: usize = 16_000;
@@ -27,11 +27,33 @@ const LARGE_BYTES: usize = 12_000_000;
 const BEGINNING_BYTES: f64 = 50_000.0;
 
 #[test]
+fn a_client_over_its_limit_may_read_late_and_gets_everything() {
+    play_heavy(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Sends).await?;
+        let proxy = fleet.proxy_with(&[&app], &["--outbox-max-bytes", "262144"]).await?;
+        let mut late = RawClient::join(proxy.address(), "/sends").await?;
+        let mut sender = RawClient::join(proxy.address(), "/sends").await?;
+        let padding = "x".repeat(MESSAGE_BYTES);
+        for number in 0..MESSAGES {
+            sender.call("ToAll", json!([format!("{number} {padding}")])).await?;
+        }
+        assert!(proxy.metrics().await?.sum("trunkline_outbox_bytes", &[]) > 262_144.0);
+        for number in 0..MESSAGES {
+            assert_eq!(number_of(&late.next_record().await?), Some(number));
+        }
+        assert_eq!(closed(&proxy, "slow_client").await?, 0.0);
+        assert_eq!(proxy.metrics().await?.sum("trunkline_outbox_bytes", &[]), 0.0);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_client_that_does_not_read_is_closed_and_the_others_get_everything_in_order() {
     play_heavy(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;
-        let proxy = fleet.proxy_with(&[&app], &["--outbox-max-bytes", OUTBOX_MAX_BYTES]).await?;
+        let proxy = fleet.proxy_with(&[&app], &SLOW_CLIENTS).await?;
         let slow = RawClient::join(proxy.address(), "/bench").await?;
         let mut sender = RawClient::join(proxy.address(), "/bench").await?;
         let padding = "x".repeat(MESSAGE_BYTES);
@@ -83,7 +105,7 @@ fn who_reads_nothing_loses_its_socket_too_when_its_connection_is_over() {
     play_heavy(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;
-        let proxy = fleet.proxy_with(&[&app], &["--outbox-max-bytes", OUTBOX_MAX_BYTES]).await?;
+        let proxy = fleet.proxy_with(&[&app], &SLOW_CLIENTS).await?;
         let _web_socket = RawClient::join(proxy.address(), "/bench").await?;
         // A node that only carries the stream does not know that it is over, and is patient for a minute.
         let carrying = if is_full() { Some(fleet.proxy(&app).await?) } else { None };
@@ -155,7 +177,7 @@ fn where_the_hub_wants_it_a_slow_client_misses_what_many_get_and_nothing_else() 
     play_heavy(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Sends).await?;
-        let proxy = fleet.proxy_with(&[&app], &["--outbox-max-bytes", OUTBOX_MAX_BYTES]).await?;
+        let proxy = fleet.proxy_with(&[&app], &SLOW_CLIENTS).await?;
         let mut slow = RawClient::join(proxy.address(), "/lossy").await?;
         let id = slow.call("ConnectionId", json!([])).await?["result"].clone();
         let mut sender = RawClient::join(proxy.address(), "/lossy").await?;

@@ -49,12 +49,13 @@ impl Receivers {
     /// none left it is done there. A send without receivers is no error. [`Sent::acknowledged`] waits until the proxies
     /// have it.
     ///
-    /// A send to **one** client of this app server, the caller or one connection id, also waits for that client, as
-    /// results and stream items do: while it has not taken some 256 KiB of what was sent to it alone. So a method can
-    /// send to its caller in a loop, at the speed of that caller. Other clients and sends to them don't wait; a send to
-    /// several connections, groups, users or all never waits for a client, and one that is too slow for it is closed.
-    /// The wait ends when the client closes, or moves to another app server, as if the send had begun then. Clients at
-    /// proxies of earlier versions, at services that are dialled and at other app servers are not waited for.
+    /// A send to **one** client of this app server, the caller or one connection id, also waits while more than 256 KiB
+    /// that were sent to this client alone are unconfirmed. Results and stream items wait in the same way. So a method
+    /// can send to its caller in a loop, at the speed of the caller. Other clients don't wait. A send to several
+    /// connections, groups, users or all never waits for a client. The wait ends when the client closes or moves to
+    /// another app server, as if the send had begun then. A client that takes nothing for `--slow-client-timeout` is
+    /// closed. Sends to clients at proxies of earlier versions, at dialled services and at other app servers don't wait
+    /// for the client.
     ///
     /// # Errors
     /// When an argument can't be encoded, a group has no name, the message is too large for a link or for its one

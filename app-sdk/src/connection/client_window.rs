@@ -13,8 +13,8 @@
 //!
 //! **Invariant: waiting has no circle.** A sender waits for the window of its client first, then for the end of a move,
 //! then for room on the link. While a sender waits for the window it holds no lock, no permission to queue a frame (so
-//! no move waits for it), no place in the line of a link, and no worker of another connection. Whoever frees a window
-//! waits for nothing: the reader of a link, the end of a connection, a sender that is dropped.
+//! no move waits for it), no place in the line of a link, and no worker of another connection. A window is freed by the
+//! reader of a link, by the end of a connection, and by a dropped sender, none of which waits.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -244,9 +244,11 @@ mod tests {
         /// One of the messages that have room is queued, or dropped.
         Queue(usize),
         GiveUp(usize),
-        /// One of those that wait is dropped.
+        /// A waiting sender is dropped.
         Leave(usize),
         Confirm(usize),
+        /// The link is lost, or the client moves: its marks are lost, and the last one is sent again.
+        LoseMarks,
         Release,
     }
 
@@ -258,6 +260,7 @@ mod tests {
             1 => any::<usize>().prop_map(Event::GiveUp),
             1 => any::<usize>().prop_map(Event::Leave),
             2 => any::<usize>().prop_map(Event::Confirm),
+            1 => Just(Event::LoseMarks),
             1 => Just(Event::Release),
         ]
     }
@@ -272,6 +275,8 @@ mod tests {
         /// Messages and marks that the node has.
         line: Vec<Result<u32, i64>>,
         admitted: Vec<usize>,
+        /// Mutant: lost marks are not sent again.
+        forgets_marks: bool,
     }
 
     impl Peers {
@@ -308,6 +313,10 @@ mod tests {
                         self.line.drain(..=behind);
                     }
                     self.line.extend(rest);
+                }
+                Event::LoseMarks => {
+                    let repeated = self.window.last_mark().filter(|_| !self.forgets_marks);
+                    self.line.retain(|frame| frame.is_ok() || frame.err() == repeated);
                 }
                 Event::Release => {
                     self.window.release();
@@ -346,10 +355,31 @@ mod tests {
             assert!(unconfirmed <= CLIENT_WINDOW_MAX_BYTES || messages.len() == 1, "{self:?}");
             let marks: Vec<_> = self.line.iter().filter_map(|frame| frame.err()).collect();
             assert!(marks.is_sorted());
-            assert_eq!(self.window.last_mark(), marks.last().copied());
-            assert!(self.window.open.is_none() == (marks.is_empty() && self.waiting.is_empty()));
+            if !self.forgets_marks {
+                assert_eq!(self.window.last_mark(), marks.last().copied());
+                assert!(self.window.open.is_none() == (marks.is_empty() && self.waiting.is_empty()));
+            }
             assert!(self.admitted.is_sorted(), "the order of the senders is kept");
         }
+    }
+
+    /// Runs the events, then queues and confirms everything. Returns the number of senders that still wait.
+    fn senders_left(mut peers: Peers, events: Vec<Event>) -> usize {
+        events.into_iter().for_each(|event| peers.step(event));
+        for _ in 0..=2 * peers.sent {
+            while !peers.reserved.is_empty() {
+                peers.step(Event::Queue(0));
+            }
+            peers.step(Event::Confirm(peers.line.len().saturating_sub(1)));
+        }
+        peers.waiting.len() + peers.reserved.len()
+    }
+
+    #[test]
+    fn where_lost_marks_are_not_sent_again_a_sender_waits_for_ever() {
+        let full = || [Event::Send(CLIENT_WINDOW_MAX_BYTES), Event::Queue(0), Event::Send(1), Event::LoseMarks].into();
+        assert_eq!(senders_left(Peers { forgets_marks: true, ..Peers::default() }, full()), 1);
+        assert_eq!(senders_left(Peers::default(), full()), 0);
     }
 
     proptest! {
@@ -357,15 +387,7 @@ mod tests {
 
         #[test]
         fn the_window_is_kept_and_nobody_waits_for_ever(events in vec(event(), 0..80)) {
-            let mut peers = Peers::default();
-            events.into_iter().for_each(|event| peers.step(event));
-            for _ in 0..=2 * peers.sent {
-                while !peers.reserved.is_empty() {
-                    peers.step(Event::Queue(0));
-                }
-                peers.step(Event::Confirm(peers.line.len().saturating_sub(1)));
-            }
-            prop_assert!(peers.waiting.is_empty() && peers.reserved.is_empty(), "{:?}", peers);
+            prop_assert_eq!(senders_left(Peers::default(), events), 0);
         }
     }
 }

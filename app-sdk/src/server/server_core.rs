@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::routing::MethodRouter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::manifest::Manifest;
 use trunkline_protocol::service::Capabilities;
 
@@ -100,7 +101,8 @@ impl ServerCore {
         let endpoint = hub.or_else(|| Some(Arc::new(self.raw(&key.hub)?) as Arc<dyn Endpoint>))?;
         let (slots, tasks) = (Arc::clone(&self.slots), self.tasks.clone());
         // In one process both ends have one version; over the network a proxy names its capabilities.
-        let capabilities = Capabilities::plain();
+        let client_message_max_bytes = Some(LINK_FRAME_MAX_BYTES);
+        let capabilities = Capabilities { client_message_max_bytes, ..Capabilities::plain() };
         let ring_max_bytes = outbox_max_bytes;
         let terms = SessionTerms { endpoint, key, service: None, ring_max_bytes, capabilities, shutdown, tasks };
         Some(Link { terms, slots })

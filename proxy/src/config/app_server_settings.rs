@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use trunkline_protocol::limits::{LINK_RING_MAX_BYTES, RESUME_WINDOW_MS};
+use trunkline_protocol::limits::{LINK_FRAME_MAX_BYTES, LINK_RING_MAX_BYTES, RESUME_WINDOW_MS};
 use trunkline_protocol::service::SessionSettings;
 
 use super::option_group::{ANY_U32, settings};
@@ -156,7 +156,8 @@ impl LinkSettings {
     /// Returns the settings of each session.
     #[must_use]
     pub fn session(&self) -> SessionSettings {
-        SessionSettings::new(self.ring_max_bytes, self.resume_window_ms)
+        let client_message_max_bytes = Some(LINK_FRAME_MAX_BYTES);
+        SessionSettings { client_message_max_bytes, ..SessionSettings::new(self.ring_max_bytes, self.resume_window_ms) }
     }
 }
 

@@ -115,11 +115,17 @@ settings! {
         #[flag(
             "outbox-max-bytes",
             Bytes(4096..=u64::MAX),
-            "What may wait for one client before it is closed as too slow. A hub may have sends to many dropped \
-             instead"
+            "What may wait for one client before it counts as slow: it is closed when it takes nothing for \
+             --slow-client-timeout. A hub may have sends to many dropped instead"
         )]
         // Some seconds of a busy hub, and little enough for thousands of slow ones.
         pub client_bytes: usize = 4 * 1024 * 1024,
+
+        /// How long a slow client may take nothing before it is closed: a client over `--outbox-max-bytes`, or one for
+        /// which a method of its app server waits.
+        #[flag("slow-client-timeout", WholeSeconds(1..=3600))]
+        // A phone changes its network in some seconds.
+        pub slow_client_timeout_s: u32 = 30,
 
         /// Bytes that may wait for all clients; `usize::MAX` for no limit.
         #[flag(

@@ -258,6 +258,11 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
             batch.for_owner(source, refresh.connection_id, ConnectionCommand::Refresh { expires_s, ack });
         }
         M::RefreshAuth(refresh) => refresh_auth(source, refresh, batch),
+        // A client that is gone is one that nobody waits for.
+        M::DownMark(mark) if source.shared.routes.find(&mark.connection_id).is_some() => {
+            let (number, asker) = (mark.number, Arc::clone(source.asker));
+            batch.for_owner(source, mark.connection_id, ConnectionCommand::Mark { number, asker });
+        }
         M::GetConnectionClaims(question) => {
             let ack = PendingAck::new(source.asker.clone(), question.ack_id);
             batch.for_owner(source, question.subject, ConnectionCommand::GetClaims { ack });

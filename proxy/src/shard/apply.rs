@@ -21,6 +21,7 @@ use super::drain::close_all_drained;
 use super::drain::levelling::read_on;
 use super::drain::reroute::reroute_some;
 use super::moving::{move_answered, move_paused};
+use super::shard_core::ShardCore;
 use super::shard_state::{ShardState, ShardTask};
 use super::slot::Slot;
 use crate::upstream::{AppServerId, HubIndex, LinkId};
@@ -179,6 +180,14 @@ pub(super) fn apply_to_connection(
         (ConnectionCommand::Skipped { problem }, Some(_)) => {
             state.close(slot, &CloseReason::app_frame_skipped(&problem))
         }
+        (ConnectionCommand::Mark { number, asker }, Some(_)) => {
+            let ShardCore { delivery, connections, .. } = &mut state.core;
+            if let Some(client) = connections.live_mut(slot) {
+                delivery.slow.mark(slot, client, (asker, number), mode.now);
+            }
+        }
+        // Of a previous app server, which waits for the client no more.
+        (ConnectionCommand::Mark { .. }, None) => {}
         (ConnectionCommand::Refresh { expires_s, ack }, _) => refresh(state, slot, expires_s, &ack),
         (ConnectionCommand::RefreshAuth { refresh, ack }, _) => refresh_auth(state, slot, *refresh, &ack),
         (ConnectionCommand::GetClaims { ack }, _) => tell_claims(&state.core, slot, &ack),

@@ -128,12 +128,19 @@ impl CloseReason {
         Self { message, ..Self::error(Cause::AppFrameSkipped, text.clone(), &text) }
     }
 
-    /// The client read too slowly.
+    /// The client read too slowly: without a socket, or before it was open.
     #[must_use]
     pub(crate) fn slow_client() -> Self {
         // No close message: it would stand behind everything that the client doesn't read.
         let notice = AppNotice::Error("the client reads too slowly: its queue is over --outbox-max-bytes".into());
         Self { cause: Cause::SlowClient, detail: None, message: None, notice, raw_code: CLOSE_GOING_AWAY }
+    }
+
+    /// The client took nothing for too long while something waited for it.
+    #[must_use]
+    pub(crate) fn stalled_client() -> Self {
+        let text = "the client reads too slowly: it took nothing for --slow-client-timeout while messages waited";
+        Self { notice: AppNotice::Error(text.into()), ..Self::slow_client() }
     }
 
     /// The client read slowly, and all outboxes of the node together were over their budget.

@@ -141,6 +141,8 @@ pub(crate) enum ConnectionCommand {
     },
     /// Closes it, if the app server is one of its own: a frame for it was skipped.
     Skipped { problem: String },
+    /// Mark of an app server behind its data for the client, to be confirmed when the client has taken the data.
+    Mark { number: i64, asker: Arc<dyn Asker> },
     /// It closes at this time, in seconds since 1970, if it closes with its token.
     Refresh { expires_s: u64, ack: Arc<PendingAck> },
     /// It has a newer log-in of its user.

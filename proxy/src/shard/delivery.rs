@@ -10,6 +10,7 @@ pub(super) mod message_counter;
 pub(super) mod outbox;
 pub(super) mod outbox_budget;
 pub(super) mod send_run;
+pub(super) mod slow_client;
 pub(super) mod vectored_sends;
 
 use std::collections::HashMap;
@@ -38,6 +39,7 @@ use gathering::{Gathering, WINDOW};
 use message_counter::MessageCounter;
 use outbox_budget::OutboxBudget;
 use send_run::{ReceiverTally, SendRun};
+use slow_client::SlowClients;
 use vectored_sends::VectoredSends;
 
 /// When the frames of a batch are written.
@@ -64,7 +66,7 @@ struct Effects {
     dirty: Vec<Slot>,
     /// Clients whose sockets take no more for now.
     blocked: Vec<Slot>,
-    /// Clients over their budget: to be closed.
+    /// Clients with more early messages than allowed, or without a socket and over the limit: to be closed.
     slow: Vec<Slot>,
     /// Clients whose outbox a task has to flush from now on.
     flush_tasks: Vec<(Slot, Serial)>,
@@ -115,6 +117,7 @@ pub(crate) struct Delivery {
     /// Origin of the send to many that is being delivered.
     origin: Option<SendOrigin>,
     effects: Effects,
+    pub(super) slow: SlowClients,
     /// Tasks that wait until the sockets of their clients take something.
     flushing: HashMap<Slot, Waker>,
     /// Time at which the batch was read that is being applied, if anybody wants to know.
@@ -133,6 +136,7 @@ impl Delivery {
             vectored: VectoredSends::new(limits.vectored_sends),
             origin: None,
             effects: Effects::default(),
+            slow: SlowClients::default(),
             flushing: HashMap::new(),
             read_at: None,
             watches: Watches::default(),
@@ -331,17 +335,17 @@ impl Delivery {
     /// hold, is not kept for another socket, and watches don't see it.
     pub(super) fn put_transport(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         if self.has_to_wait(slot, client, frame, mode) {
-            if self.budget.has_room(client, frame.len()) {
-                client.wire_mut().queue(frame.clone());
-                self.queued(slot, client, frame.len());
-            } else {
-                self.effects.slow.push(slot);
+            if !self.budget.has_room(client, frame.len()) {
+                self.slow.exceed(slot, client, mode.now);
             }
+            client.wire_mut().queue(frame.clone());
+            self.queued(slot, client, frame.len());
         }
     }
 
     /// Puts a frame for a client that may go on over another socket: it is kept until the client acknowledges it, and
-    /// written if there is a socket. Beyond the replay buffer it waits; beyond the outbox the client is too slow.
+    /// written if there is a socket. Beyond the replay buffer it waits. Beyond the limit of an outbox the client is
+    /// slow; without a socket it is too slow.
     #[inline(never)]
     fn put_resumable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode, is_for_many: bool) {
         let messages = self.messages.count(client.content(), frame);
@@ -350,24 +354,35 @@ impl Delivery {
             self.end_hold(slot, client, mode);
         }
         let (waiting, serial, may_miss) = (client.wire().bytes(), client.serial(), client.traits().may_miss);
+        let mut is_over = false;
         let Some(resumption) = client.cold_mut().resumption_mut() else { return };
         let ownership = resumption.ownership_mut();
+        let is_here = ownership.absence().is_none();
         if messages > 0 {
             let before = ownership.bytes();
-            let fits = |held: usize| self.budget.fits(waiting + held, frame.len());
+            let fits = |held: usize| {
+                is_over = !self.budget.fits(waiting + held, frame.len());
+                !is_over || (is_here && !(is_for_many && may_miss))
+            };
             let placement = ownership.place(frame.clone(), messages, self.origin, fits);
             self.budget.replay_changed(before, ownership.bytes());
             match placement {
                 Placement::Kept => {}
-                Placement::Waits if ownership.has_begun_to_wait() => {
-                    return self.effects.holds.push((slot, serial));
+                Placement::Waits => {
+                    if ownership.has_begun_to_wait() {
+                        self.effects.holds.push((slot, serial));
+                    }
+                    if is_over {
+                        self.slow.exceed(slot, client, mode.now);
+                    }
+                    return;
                 }
-                Placement::Waits | Placement::Elsewhere => return,
+                Placement::Elsewhere => return,
                 Placement::TooMuch if is_for_many && may_miss => return self.counters.dropped.increment(),
                 Placement::TooMuch => return self.effects.slow.push(slot),
             }
         }
-        if ownership.absence().is_none() {
+        if is_here {
             self.put_now(slot, client, frame, mode);
         }
     }
@@ -379,6 +394,9 @@ impl Delivery {
         resumption.ownership_mut().acknowledge(sequence_id);
         self.budget.replay_changed(before, resumption.ownership().bytes());
         self.release(slot, client, mode);
+        if client.wire().is_slow() {
+            self.slow.progressed(slot, client, self.budget.limit_bytes());
+        }
     }
 
     /// Ends the hold of a client, if there is one: what was held back for it leaves.
@@ -418,14 +436,14 @@ impl Delivery {
         }
         client.liveness_mut().sent(mode.now);
         if self.has_to_wait(slot, client, frame, mode) {
-            if self.budget.has_room(client, frame.len()) {
-                client.wire_mut().queue_droppable(frame.clone());
-                self.queued(slot, client, frame.len());
-            } else if client.traits().may_miss {
-                self.counters.dropped.increment();
-            } else {
-                self.effects.slow.push(slot);
+            if !self.budget.has_room(client, frame.len()) {
+                if client.traits().may_miss {
+                    return self.counters.dropped.increment();
+                }
+                self.slow.exceed(slot, client, mode.now);
             }
+            client.wire_mut().queue_droppable(frame.clone());
+            self.queued(slot, client, frame.len());
         }
     }
 
@@ -506,6 +524,9 @@ impl Delivery {
             }
         }
         self.effects.blocked = blocked;
+        if self.slow.has_marked() {
+            self.slow.settle_marked(connections, self.budget.limit_bytes());
+        }
     }
 
     /// Whether nothing is left for the end of a step.
@@ -514,7 +535,7 @@ impl Delivery {
         let Effects { dirty, blocked, slow, flush_tasks, holds } = &self.effects;
         let are_empty = dirty.is_empty() && blocked.is_empty() && slow.is_empty() && flush_tasks.is_empty();
         let has_batch = self.gathering.has_begun() || self.messages.has_frame() || self.watches.has_unsettled();
-        are_empty && holds.is_empty() && !has_batch && self.budget.excess_bytes() == 0
+        are_empty && holds.is_empty() && !has_batch && !self.slow.has_marked() && self.budget.excess_bytes() == 0
     }
 
     /// Clients that went over their budget: to be closed. The list comes back by [`reuse`](Self::reuse).
@@ -555,7 +576,11 @@ impl Delivery {
 
     /// Continues the flush of a client in its task, which ends when the client does.
     pub(super) fn poll_flush_by_task(&mut self, slot: Slot, client: &mut Client, cx: &mut Context<'_>) -> Poll<()> {
+        let before = client.wire().bytes();
         let flushed = self.poll_flush(client, cx);
+        if client.wire().is_slow() && client.wire().bytes() < before {
+            self.slow.progressed(slot, client, self.budget.limit_bytes());
+        }
         match flushed {
             Poll::Pending => drop(self.flushing.insert(slot, cx.waker().clone())),
             Poll::Ready(()) => drop(self.flushing.remove(&slot)),

@@ -51,6 +51,7 @@ impl ShardState {
         self.core.context.counters.ticks.increment();
         check_keep_alives(self);
         cut_silent(self);
+        close_stalled(self);
         for slot in self.core.unfinished.advance(&self.core.connections, self.core.tick) {
             self.core.context.counters.limit(Limit::MessageTime).increment();
             self.close(slot, &CloseReason::message_timeout());
@@ -246,6 +247,15 @@ fn cut_silent(state: &mut ShardState) {
         if let Some(client) = state.core.connections.get_current(slot, serial) {
             client.wire().socket().cut();
         }
+    }
+}
+
+/// Closes the slow clients that have taken nothing for too long.
+fn close_stalled(state: &mut ShardState) {
+    let timeout = state.core.context.shared.settings.outbox.slow_client_timeout_s;
+    let ShardCore { connections, delivery, tick, .. } = &mut state.core;
+    for slot in delivery.slow.stalled(connections, delivery.budget().limit_bytes(), (*tick, timeout)) {
+        state.close(slot, &CloseReason::stalled_client());
     }
 }
 

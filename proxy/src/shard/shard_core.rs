@@ -428,6 +428,7 @@ impl ShardCore {
             ConnectionCommand::Group { .. } | ConnectionCommand::Refresh { .. } => {}
             ConnectionCommand::RefreshAuth { .. } | ConnectionCommand::GetClaims { .. } => {}
             ConnectionCommand::HandOver { .. } | ConnectionCommand::Moved { .. } | ConnectionCommand::Traced(_) => {}
+            ConnectionCommand::Mark { .. } => {}
             ConnectionCommand::Mirrored { .. } | ConnectionCommand::Mirror(_) => {}
             ConnectionCommand::Data { .. }
             | ConnectionCommand::Close { .. }

@@ -27,12 +27,14 @@ pub(crate) struct Wire {
     is_dirty: bool,
     /// A task waits until the socket takes more.
     is_flushing: bool,
+    /// The client is one of the [slow clients](crate::shard::delivery::slow_client).
+    is_slow: bool,
 }
 
 impl Wire {
     #[must_use]
     pub(crate) fn new(socket: Socket) -> Self {
-        Self { outbox: Outbox::Empty, socket, written_in: 0, is_dirty: false, is_flushing: false }
+        Self { outbox: Outbox::Empty, socket, written_in: 0, is_dirty: false, is_flushing: false, is_slow: false }
     }
 
     #[must_use]
@@ -72,6 +74,17 @@ impl Wire {
     #[inline]
     pub(crate) fn is_flushing(&self) -> bool {
         self.is_flushing
+    }
+
+    /// Whether the client is one of the slow clients, for which each byte that it takes is noted.
+    #[must_use]
+    #[inline]
+    pub(crate) fn is_slow(&self) -> bool {
+        self.is_slow
+    }
+
+    pub(crate) fn set_slow(&mut self, is_slow: bool) {
+        self.is_slow = is_slow;
     }
 
     /// Queues a frame that the client must get.

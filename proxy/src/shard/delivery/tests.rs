@@ -96,13 +96,19 @@ fn a_run_is_one_frame_for_whom_nothing_waits_and_several_for_whoever_counts_them
 }
 
 #[test]
-fn a_client_over_its_limit_is_closed_and_counts_for_the_budget_no_more() {
+fn a_client_over_its_limit_that_takes_nothing_is_closed_and_its_outbox_does_not_count_then() {
     let mut bed = Testbed::with(|settings| settings.outbox.client_bytes = 4000);
     let ann = bed.client("ann");
     for _ in 0..4 {
         send(&mut bed, &Audience::Everyone.into(), &"x".repeat(1500), Flush::Now);
         bed.end_step();
     }
+    for _ in 1..bed.state.core.context.shared.settings.outbox.slow_client_timeout_s {
+        bed.advance();
+    }
+    assert!(bed.state.core.connections.live(ann).is_some());
+    assert!(bed.state.core.context.counters.outbox_bytes.get() > 4000);
+    bed.advance();
     assert!(bed.state.core.connections.live(ann).is_none());
     assert_eq!(bed.state.core.context.counters.outbox_bytes.get(), 0);
 }

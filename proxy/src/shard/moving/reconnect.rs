@@ -198,7 +198,9 @@ pub(crate) fn check_keep_alives(state: &mut ShardState) {
             Overdue::TimedOut => state.close(slot, &CloseReason::timed_out()),
             Overdue::NotOpened => state.close(slot, &CloseReason::not_opened()),
             Overdue::KeepAlive => {
-                if let Some(client) = state.core.connections.live_mut(slot) {
+                // Behind an outbox it would only wait: what is there shows as much, and its write shows a dead socket.
+                let is_idle = |client: &&mut Client| client.wire().is_idle();
+                if let Some(client) = state.core.connections.live_mut(slot).filter(is_idle) {
                     state.core.context.counters.keep_alives.increment();
                     let frame = keep_alive_frame(client.content());
                     match client.content() {

@@ -1,0 +1,131 @@
+//! Clients that take less than is sent to them: who waits for them, and which of them are closed.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use trunkline_protocol::service::{DownMark, ServiceMessage};
+
+use super::app::{AppLink, broadcast, data_for};
+use super::client::{Client, Received};
+use super::stage::{Stage, run, settings};
+use crate::config::{OutboxLimits, Settings};
+
+/// Size of the pipe to a client.
+const PIPE_BYTES: usize = 1024;
+
+/// Messages of 1 KiB, as many as a window of the SDK holds.
+const WINDOW: usize = 256;
+
+fn message(number: usize) -> String {
+    format!("\"{number:05}{}\"", "x".repeat(1000))
+}
+
+fn mark(client: &Client, number: i64) -> DownMark {
+    DownMark { connection_id: client.id.as_str().into(), number }
+}
+
+/// Sends messages to one client, with a mark behind them.
+async fn send_marked(link: &AppLink, client: &Client, messages: std::ops::Range<usize>, number: i64) {
+    for at in messages {
+        link.send(data_for(&client.id, message(at) + "\u{1e}")).await;
+    }
+    link.send(ServiceMessage::DownMark(mark(client, number))).await;
+}
+
+async fn read(client: &mut Client, messages: std::ops::Range<usize>) {
+    for at in messages {
+        assert_eq!(client.text().await, message(at));
+    }
+}
+
+#[test]
+fn a_mark_is_confirmed_when_its_client_has_taken_most_of_the_data_before_it() {
+    run(async {
+        let (stage, _app, mut link) = Stage::with(settings(), 1).with_chat().await;
+        let mut client = Client::connect_over(stage.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+        let other = Client::connect(&stage, &mut link, "/chat").await;
+        send_marked(&link, &client, 0..WINDOW / 2, 1).await;
+        send_marked(&link, &client, WINDOW / 2..WINDOW, 2).await;
+        // A client that keeps up is confirmed while the first one is not.
+        send_marked(&link, &other, 0..1, 3).await;
+        assert_eq!(link.next().await, ServiceMessage::DownDone(mark(&other, 3)));
+        link.fence().await;
+        read(&mut client, 0..WINDOW / 2 - 10).await;
+        link.fence().await;
+        read(&mut client, WINDOW / 2 - 10..WINDOW).await;
+        // The last mark confirms all before it.
+        assert_eq!(link.next().await, ServiceMessage::DownDone(mark(&client, 2)));
+        // A mark that is repeated is confirmed again.
+        link.send(ServiceMessage::DownMark(mark(&client, 2))).await;
+        assert_eq!(link.next().await, ServiceMessage::DownDone(mark(&client, 2)));
+        link.send(ServiceMessage::DownMark(DownMark { connection_id: "gone".into(), number: 4 })).await;
+        client.fence(&link).await;
+    });
+}
+
+#[test]
+fn a_client_that_takes_nothing_while_an_app_server_waits_is_closed() {
+    run(async {
+        let (stage, _app, mut link) = Stage::with(settings(), 1).with_chat().await;
+        let mut steady = Client::connect_over(stage.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+        let deaf = Client::connect_over(stage.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+        send_marked(&link, &steady, 0..WINDOW, 1).await;
+        send_marked(&link, &deaf, 0..WINDOW, 2).await;
+        let (begun, mut at) = (Instant::now(), 0);
+        // One takes a message now and then.
+        let close = loop {
+            match tokio::time::timeout(Duration::from_secs(12), link.next()).await {
+                Err(_) => read(&mut steady, at..at + 1).await,
+                Ok(ServiceMessage::CloseConnection(close)) => break close,
+                Ok(other) => panic!("{other:?} instead of a close"),
+            }
+            at += 1;
+        };
+        assert_eq!(close.connection_id, deaf.id);
+        assert!(close.error.unwrap().contains("--slow-client-timeout"));
+        assert!((30..33).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+        read(&mut steady, at..WINDOW).await;
+        assert_eq!(link.next().await, ServiceMessage::DownDone(mark(&steady, 1)));
+    });
+}
+
+#[test]
+fn a_client_that_reads_may_exceed_the_limit_of_its_outbox() {
+    run(async {
+        let outbox = OutboxLimits { client_bytes: 10_000, ..OutboxLimits::default() };
+        let (stage, _app, mut link) = Stage::with(Settings { outbox, ..settings() }, 1).with_chat().await;
+        let mut client = Client::connect_over(stage.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+        for at in 0..WINDOW {
+            let text = message(at);
+            let send = if at % 2 == 0 { broadcast(&text) } else { data_for(&client.id, text + "\u{1e}") };
+            link.send(send).await;
+        }
+        for at in 0..WINDOW {
+            // sleep: time is paused; so slow a client takes something every second, for minutes.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            read(&mut client, at..at + 1).await;
+        }
+        client.fence(&link).await;
+    });
+}
+
+#[test]
+fn the_budget_of_all_outboxes_closes_the_largest_before_its_time() {
+    run(async {
+        let outbox = OutboxLimits { client_bytes: 10_000, total_bytes: 100_000, ..OutboxLimits::default() };
+        let (stage, _app, mut link) = Stage::with(Settings { outbox, ..settings() }, 1).with_chat().await;
+        let mut small = Client::connect_over(stage.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+        let mut large = Client::connect_over(stage.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+        for at in 0..30 {
+            link.send(data_for(&small.id, message(at) + "\u{1e}")).await;
+        }
+        for at in 0..100 {
+            link.send(data_for(&large.id, message(at) + "\u{1e}")).await;
+        }
+        let close = link.close().await;
+        assert_eq!(close.connection_id, large.id);
+        assert!(close.error.unwrap().contains("--outbox-total-max-bytes"));
+        read(&mut small, 0..30).await;
+        while !matches!(large.next().await, Received::End(_)) {}
+    });
+}

@@ -1,0 +1,148 @@
+//! Slow clients: clients whose outbox is over its limit, and clients for which an app server waits.
+//!
+//! ```text
+//!  frame ──over --outbox-max-bytes──► listed ──takes enough──► not listed
+//!  mark  ──more than a little waits──►   │
+//!                                        └──takes nothing for --slow-client-timeout──► closed
+//! ```
+//!
+//! A client that reads may exceed the limit of its outbox as long as the budget of all outboxes holds, so that a large
+//! answer or a burst does not end a connection that is in good health.
+//!
+//! An app server follows its data for one client with marks ([`DownMark`]) and waits for their confirmation. The node
+//! confirms a mark when little waits for that client. A client that is not listed costs nothing here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use trunkline_protocol::service::{DownMark, ServiceMessage};
+
+use crate::shard::connection::{Client, Connections};
+use crate::shard::slot::{Serial, Slot};
+use crate::upstream::Asker;
+
+/// Bytes below which marks are confirmed. An SDK sends up to 256 KiB beyond its confirmed bytes, so the client has data
+/// to take while the confirmation and the next data travel.
+const CONFIRMED_BELOW_BYTES: usize = 128 * 1024;
+
+/// Slow clients of one shard.
+#[derive(Debug, Default)]
+pub(crate) struct SlowClients {
+    clients: HashMap<Slot, SlowClient>,
+    /// Clients that were marked since the last [`settle_marked`](Self::settle_marked).
+    marked: Vec<Slot>,
+}
+
+#[derive(Debug)]
+struct SlowClient {
+    serial: Serial,
+    /// Tick of the last sign that the client takes something.
+    since: u32,
+    has_taken: bool,
+    /// Last mark of each app server of the client.
+    marks: Vec<(Arc<dyn Asker>, i64)>,
+}
+
+impl SlowClients {
+    /// Whether marks wait for the end of the batch.
+    #[inline]
+    pub(crate) fn has_marked(&self) -> bool {
+        !self.marked.is_empty()
+    }
+
+    /// Lists a client whose outbox exceeds its limit.
+    pub(crate) fn exceed(&mut self, slot: Slot, client: &mut Client, now: u32) {
+        if !client.wire().is_slow() {
+            self.list(slot, client, now);
+        }
+    }
+
+    /// Adds a mark of an app server.
+    pub(crate) fn mark(&mut self, slot: Slot, client: &mut Client, (asker, number): (Arc<dyn Asker>, i64), now: u32) {
+        let marks = &mut self.list(slot, client, now).marks;
+        match marks.iter_mut().find(|(other, _)| other.app() == asker.app()) {
+            Some(mark) => *mark = (asker, number.max(mark.1)),
+            None => marks.push((asker, number)),
+        }
+        self.marked.push(slot);
+    }
+
+    fn list(&mut self, slot: Slot, client: &mut Client, now: u32) -> &mut SlowClient {
+        client.wire_mut().set_slow(true);
+        let serial = client.serial();
+        let listed = || SlowClient { serial, since: now, has_taken: false, marks: Vec::new() };
+        let entry = self.clients.entry(slot).or_insert_with(listed);
+        if entry.serial != serial {
+            *entry = listed();
+        }
+        entry
+    }
+
+    /// Confirms the marks of a batch, whose data is written as far as sockets take it.
+    pub(crate) fn settle_marked(&mut self, connections: &mut Connections, limit_bytes: usize) {
+        for slot in std::mem::take(&mut self.marked) {
+            if let Some(client) = connections.get_mut(slot) {
+                self.settle(slot, client, limit_bytes);
+            }
+        }
+    }
+
+    /// Notes that a slow client has taken something.
+    pub(crate) fn progressed(&mut self, slot: Slot, client: &mut Client, limit_bytes: usize) {
+        if let Some(entry) = self.clients.get_mut(&slot) {
+            entry.has_taken = true;
+        }
+        self.settle(slot, client, limit_bytes);
+    }
+
+    /// Confirms the marks of a client if little waits for it. A client that is slow no more leaves the list.
+    fn settle(&mut self, slot: Slot, client: &mut Client, limit_bytes: usize) {
+        let Some(entry) = self.clients.get_mut(&slot).filter(|entry| entry.serial == client.serial()) else { return };
+        let waiting = waiting_bytes(client);
+        if waiting < CONFIRMED_BELOW_BYTES {
+            for (asker, number) in entry.marks.drain(..) {
+                let connection_id = (&**client.id()).into();
+                asker.answer(&ServiceMessage::DownDone(DownMark { connection_id, number }));
+            }
+        }
+        if entry.marks.is_empty() && waiting <= limit_bytes {
+            self.clients.remove(&slot);
+            client.wire_mut().set_slow(false);
+        }
+    }
+
+    /// Takes clients off the list that are slow no more. Returns those that have taken nothing for so many ticks.
+    pub(crate) fn stalled(
+        &mut self,
+        connections: &mut Connections,
+        limit_bytes: usize,
+        (now, timeout): (u32, u32),
+    ) -> Vec<Slot> {
+        let listed: Vec<_> = self.clients.iter().map(|(slot, entry)| (*slot, entry.serial)).collect();
+        let mut stalled = Vec::new();
+        for (slot, serial) in listed {
+            let Some(client) = connections.get_current(slot, serial).filter(|client| !client.life().is_closed()) else {
+                self.clients.remove(&slot);
+                continue;
+            };
+            let is_away = client.is_away();
+            self.settle(slot, client, limit_bytes);
+            let Some(entry) = self.clients.get_mut(&slot) else { continue };
+            // A client without a socket has a deadline of its own.
+            if std::mem::take(&mut entry.has_taken) || is_away {
+                entry.since = now;
+            } else if now.saturating_sub(entry.since) >= timeout {
+                stalled.push(slot);
+            }
+        }
+        stalled
+    }
+}
+
+/// Bytes that wait for a client. What the client has to acknowledge counts only while it is read: its acknowledgement
+/// may stand behind messages that its app server does not take, because it waits for this client.
+fn waiting_bytes(client: &Client) -> usize {
+    let is_read = client.pauses().is_empty() || client.is_away();
+    let resumption = client.cold().resumption().filter(|_| is_read);
+    client.wire().bytes() + resumption.map_or(0, |resumption| resumption.ownership().bytes())
+}
