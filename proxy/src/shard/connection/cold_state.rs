@@ -41,7 +41,7 @@ pub(crate) struct ColdState {
     mirrors: Option<Box<MirrorCopies>>,
     /// Group of app servers that it is routed to; `None` for the default one.
     group: Option<Arc<ServerGroup>>,
-    /// What waits for the answer to the hub handshake; `None` without any.
+    /// Errors and messages behind the answer to the hub handshake; `None` without any.
     backlog: Option<Box<HandshakeBacklog>>,
     /// Calls that the operator's rules have refused.
     refused: RefusedCalls,
@@ -152,7 +152,7 @@ impl ColdState {
         RouteChoice::group_name(self.group.as_ref())
     }
 
-    /// What waits for the answer to the hub handshake.
+    /// Errors and messages behind the answer to the hub handshake.
     pub(crate) fn backlog_mut(&mut self) -> &mut HandshakeBacklog {
         self.backlog.get_or_insert_default()
     }

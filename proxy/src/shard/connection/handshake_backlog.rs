@@ -1,4 +1,4 @@
-//! What waits for the answer to a client's hub handshake: errors of calls that the client sent early, then messages
+//! Backlog behind the answer to a client's hub handshake: errors of calls that the client sent early, then messages
 //! that its app server sent early.
 //!
 //! A client takes the first message for that answer. Microsoft's SDK (dial-in) runs `OnConnectedAsync` beside the
