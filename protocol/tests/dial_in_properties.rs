@@ -1,4 +1,4 @@
-//! Properties of connection strings: no text panics, and each good one is read back as it was written.
+//! Properties of connection strings: no text panics, and valid ones survive a round trip.
 
 use proptest::prelude::*;
 use trunkline_protocol::dial_in::{ConnectionString, ServiceUrl};

@@ -1,4 +1,4 @@
-//! Properties of what nodes tell each other: all of it comes back, garbage is refused, and what was added is wanted.
+//! Properties of messages between nodes: round trips are lossless, garbage is rejected, and added interest is found.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test may panic")]
 
@@ -31,7 +31,7 @@ fn binary() -> impl Strategy<Value = Bytes> {
     (lengths, any::<u8>()).prop_map(|(length, byte)| vec![byte; length].into())
 }
 
-/// Sets of all sizes: both forms on the wire, and the border between them.
+/// Sets of all sizes, including the boundary between both encodings.
 fn buckets() -> impl Strategy<Value = BTreeSet<u16>> {
     prop_oneof![
         8 => btree_set(any::<u16>(), 0..50),
@@ -130,7 +130,7 @@ proptest! {
 
     #[test]
     fn garbage_never_panics(bytes in vec(any::<u8>(), 0..200)) {
-        // Whatever it is taken for.
+        // Any result is fine, except a panic.
         drop(Greeting::read(&bytes));
         drop(InterestMap::from_bytes(&bytes));
         drop(NodeMessage::decode(&Bytes::from(bytes)));
@@ -224,7 +224,7 @@ proptest! {
     }
 }
 
-/// The update, as a peer reads it.
+/// Decodes the update like a peer.
 fn body_and_back(update: InterestUpdate) -> InterestUpdate {
     let body = body_of(NodeMessage::Interest(update).to_frame());
     match NodeMessage::decode(&body) {

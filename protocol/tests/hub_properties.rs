@@ -1,4 +1,4 @@
-//! Properties of every hub message and of any bytes at all.
+//! Properties of all hub messages and of arbitrary bytes.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -29,7 +29,7 @@ fn text() -> impl Strategy<Value = ByteString> {
     ]
 }
 
-/// Targets and the ids of most kinds are never empty.
+/// Targets and most ids are never empty.
 fn name() -> impl Strategy<Value = ByteString> {
     text().prop_filter("not empty", |text| !text.is_empty())
 }
@@ -40,7 +40,7 @@ fn value() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
-        // Fractions with few digits: serde_json may miss the last bit of others unless told to be exact.
+        // Fractions with few digits: by default, serde_json may be off by the last bit for others.
         any::<i32>().prop_map(|eighths| Value::from(f64::from(eighths) / 8.0)),
         text().prop_map(|text| Value::from(&*text)),
     ];
@@ -79,7 +79,7 @@ fn outcome(protocol: HubProtocol) -> impl Strategy<Value = Outcome> {
 }
 
 fn message(protocol: HubProtocol) -> impl Strategy<Value = HubMessage> {
-    // What other implementations can count.
+    // Range supported by other implementations.
     let number = 0..=u64::try_from(i64::MAX).unwrap();
     prop_oneof![
         4 => call(protocol, prop::option::of(name()).boxed()).prop_map(HubMessage::Invocation),
@@ -113,14 +113,14 @@ fn encode(protocol: HubProtocol, messages: &[HubMessage]) -> BytesMut {
     out
 }
 
-/// The one message of a whole frame.
+/// The only message of a complete frame.
 fn body_of(protocol: HubProtocol, frame: &Bytes) -> Bytes {
     let found = next_frame(protocol, frame, LIMIT).unwrap().expect("a whole frame");
     assert_eq!(found.length, frame.len());
     frame.slice(found.body)
 }
 
-/// Takes all whole messages off the front.
+/// Removes all complete messages from the front.
 fn drain(protocol: HubProtocol, buffer: &mut BytesMut) -> Vec<HubMessage> {
     let mut messages = Vec::new();
     while let Some(frame) = next_frame(protocol, buffer, LIMIT).unwrap() {
@@ -130,7 +130,7 @@ fn drain(protocol: HubProtocol, buffer: &mut BytesMut) -> Vec<HubMessage> {
     messages
 }
 
-/// The scan for rules tells of a message what the decoder does.
+/// The call scan agrees with the decoder.
 fn assert_same_call(protocol: HubProtocol, body: &Bytes, message: &HubMessage) {
     let scan = protocol.scan_call(body).expect("what can be decoded can be scanned for rules");
     assert_eq!(scan.kind, message.kind());
@@ -145,7 +145,7 @@ fn assert_same_call(protocol: HubProtocol, body: &Bytes, message: &HubMessage) {
     assert!(scan.stream_ids.iter().eq(stream_ids.iter().map(|id| &**id)), "{scan:?}");
 }
 
-/// Reads bytes of unknown worth in every way there is; whatever is a message, the scan must tell the same of.
+/// Reads arbitrary bytes in every way. If they decode, the scan must agree.
 fn read_anyhow(protocol: HubProtocol, body: &Bytes) {
     let scan = protocol.scan(body);
     if let Ok(Some(message)) = protocol.decode(body) {
@@ -161,7 +161,7 @@ fn read_anyhow(protocol: HubProtocol, body: &Bytes) {
     let _ = next_frame(protocol, body, LIMIT);
 }
 
-/// Some changes that keep much of a message intact.
+/// Random changes that keep much of a message intact.
 fn mutate(bytes: &mut Vec<u8>, changes: &[(prop::sample::Index, u8, u8)]) {
     for (at, byte, act) in changes {
         if bytes.is_empty() {

@@ -1,6 +1,6 @@
-//! The golden vectors: bytes of the official packages and of two other clients, read and written.
+//! Golden vectors: bytes of the official packages and of two other clients, decoded and encoded.
 //!
-//! Each vector is covered in every direction that it has; the count at the end keeps any from being forgotten.
+//! Each vector is tested in every direction it supports. A final count ensures that none is omitted.
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "clippy knows tests, but not their helpers")]
 
 use std::collections::BTreeSet;
@@ -36,7 +36,7 @@ struct Vector {
 }
 
 impl Vector {
-    /// The bytes of all its sends, one after the other; `None` when it has no such form.
+    /// Bytes of all its sends, concatenated; `None` if it has no such form.
     fn bytes(&self, protocol: HubProtocol) -> Option<Bytes> {
         let field = match protocol {
             HubProtocol::Json => self.json_hex.as_ref(),
@@ -65,7 +65,7 @@ fn unhex(hex: &str) -> Bytes {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
-/// Reads all messages, leaving out unknown ones; the scan must tell the same of each.
+/// Decodes all known messages. The scan must agree with each.
 fn decode_all(protocol: HubProtocol, bytes: &Bytes) -> Vec<HubMessage> {
     let (mut rest, mut messages) = (bytes.clone(), Vec::new());
     while !rest.is_empty() {
@@ -91,7 +91,7 @@ fn encode_all(protocol: HubProtocol, messages: &[HubMessage]) -> Bytes {
     out.freeze()
 }
 
-/// The messages of a vector, in words of the protocol that carries them.
+/// Builder of a vector's messages in one protocol.
 struct Words(HubProtocol);
 
 impl Words {
@@ -136,7 +136,7 @@ impl Words {
         completion(id, Outcome::Value(self.payload(result)))
     }
 
-    /// Messages that client packages sent and that servers send, by vector.
+    /// Messages sent by client packages and servers, by vector.
     fn of_vector(&self, id: &str) -> Vec<HubMessage> {
         match id {
             "V06" => vec![self.invoke("0", "Add", &[json!(40), json!(2)])],
@@ -211,23 +211,23 @@ fn close(error: Option<&'static str>, allow_reconnect: bool) -> HubMessage {
     HubMessage::Close(Close { error: error.map(Into::into), allow_reconnect })
 }
 
-/// Handshake requests: V53 and V54 are of another client, V53 with spaces.
+/// Handshake requests: V53 and V54 come from another client, V53 with spaces.
 const REQUESTS: [&str; 5] = ["V01", "V02", "V03", "V53", "V54"];
 const RESPONSES: [&str; 2] = ["V04", "V05"];
-/// Messages of clients, which differ from ours in order, spaces and left out items.
+/// Messages of clients, which differ from ours in order, spaces and omitted items.
 const CLIENT_FORMS: [&str; 24] = [
     "V06", "V07", "V08", "V10", "V11", "V12", "V13", "V14", "V15", "V16", "V17", "V18", "V19", "V20", "V21", "V22",
     "V23", "V24", "V55", "V56", "V57", "V58", "V59", "V60",
 ];
-/// An object as argument: its keys are in the order of the client, which a `serde_json::Value` does not keep.
+/// An object as argument: its keys are in the client's order, which a `serde_json::Value` does not keep.
 const OBJECT_ARGUMENT: &str = "V09";
-/// Messages that we write byte for byte so; V49 and V50 are two messages in one frame.
+/// Messages that are encoded byte for byte like this; V49 and V50 are two messages in one frame.
 const SERVER_FORMS: [&str; 21] = [
     "V25", "V26", "V27", "V28", "V29", "V30", "V31", "V32", "V33", "V34", "V35", "V36", "V37", "V38", "V39", "V40",
     "V46", "V47", "V48", "V49", "V50",
 ];
 const UNKNOWN_TYPE: &str = "V41";
-/// Binary and time stamps, which have no JSON to compare with: bytes, and their bytes as one MessagePack value.
+/// Binary values and timestamps, which have no JSON form: bytes, and their MessagePack value.
 const RAW_RESULTS: [(&str, &str); 4] = [
     ("V42", "c403010203"),
     ("V43", "d6ff386d4380"),
@@ -235,7 +235,7 @@ const RAW_RESULTS: [(&str, &str); 4] = [
     ("V45", "c70cff00000000fffffff1886e0900"),
 ];
 const PREFIXES: &str = "V51";
-/// Server-sent events are framed by the proxy.
+/// The proxy frames server-sent events.
 const NOT_OURS: [&str; 1] = ["V52"];
 
 #[test]
@@ -292,7 +292,7 @@ fn client_forms_are_read_and_come_back_in_ours() {
 
 #[test]
 fn client_forms_that_the_official_server_shares_are_written_byte_for_byte() {
-    // JSON written by `writeMessage` has the server's order; MessagePack with six items, or without payload, too.
+    // JSON from `writeMessage` has the server's order; also MessagePack with six items or without payload.
     for vector in vectors(&["V18", "V19", "V20", "V21", "V22", "V24"]) {
         for protocol in HubProtocol::ALL {
             let bytes = vector.bytes(protocol).unwrap();
@@ -373,7 +373,7 @@ fn length_prefixes_of_all_sizes_are_read() {
     for (length, hex) in lengths.into_iter().zip(&vector.hex) {
         let prefix = unhex(hex);
         let whole = prefix.len() + length;
-        // The limit tells the announced length without a body of 2 GiB.
+        // The limit reveals the announced length without a body of 2 GiB.
         assert!(next_frame(HubProtocol::MessagePack, &prefix, whole).is_ok(), "{length}");
         assert!(next_frame(HubProtocol::MessagePack, &prefix, whole - 1).is_err(), "{length}");
         if length < LIMIT {

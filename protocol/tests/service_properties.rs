@@ -1,4 +1,4 @@
-//! Properties of every service message, every way to cut frames and every order of frames and pings.
+//! Properties of all service messages, all splits of frames, and all orders of frames and pings.
 
 #![expect(clippy::expect_used, clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 
@@ -21,13 +21,13 @@ use trunkline_protocol::service::{
     UserGroupChange, encode_connection_data,
 };
 
-/// Numbers of the messages that are known here.
+/// Numbers of the supported messages.
 const KNOWN: [i64; 57] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
     32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 60, 61, 62, 63, 64, 70, 71, 72, 73, 74, 75, 76, 77, 78,
 ];
 
-/// Texts of all header lengths: most are short, some need two bytes of length, a few three.
+/// Texts of all header lengths: most are short, some need two length bytes, a few need three.
 fn text() -> impl Strategy<Value = ByteString> {
     let lengths = prop_oneof![20 => 0..12_usize, 2 => 28..40_usize, 1 => 250..260_usize];
     (lengths, any::<char>()).prop_map(|(length, letter)| {
@@ -41,7 +41,7 @@ fn optional() -> impl Strategy<Value = Option<ByteString>> {
     option::of(text())
 }
 
-/// As Azure writes them: what is not empty.
+/// Azure omits empty values.
 fn present() -> impl Strategy<Value = Option<ByteString>> {
     optional().prop_map(|text| text.filter(|text| !text.is_empty()))
 }
@@ -199,7 +199,7 @@ fn data_message() -> BoxedStrategy<ServiceMessage> {
     .boxed()
 }
 
-/// Leaves fields at their default that a message has no place for on the wire.
+/// Fields without a place on the wire keep their default.
 fn group_message() -> BoxedStrategy<ServiceMessage> {
     let without_ack = |it: GroupChange| GroupChange { ack_id: 0, ..it };
     let user_without_ack = |it: UserGroupChange| UserGroupChange { ack_id: 0, ..it };
@@ -342,7 +342,7 @@ fn message() -> impl Strategy<Value = ServiceMessage> {
     ]
 }
 
-/// Any MessagePack value, encoded.
+/// Arbitrary encoded MessagePack value.
 fn value() -> impl Strategy<Value = Vec<u8>> {
     let write = |write: &dyn Fn(&mut Vec<u8>)| {
         let mut out = Vec::new();
@@ -385,7 +385,7 @@ fn body_of(frame: Bytes) -> Bytes {
     body
 }
 
-/// Takes all bodies that are there; at most `limit`, which is more than there can be.
+/// Returns all complete bodies, up to `limit`, which is never reached.
 fn drain(buffer: &mut FrameBuffer, limit: usize) -> Vec<Bytes> {
     let mut bodies = Vec::new();
     while let Ok(Some(body)) = buffer.next_body() {
@@ -395,7 +395,7 @@ fn drain(buffer: &mut FrameBuffer, limit: usize) -> Vec<Bytes> {
     bodies
 }
 
-/// The body with values behind its last item, and a count that includes them.
+/// Appends values to a body and adjusts its item count.
 fn lengthened(body: &Bytes, more: &[Vec<u8>]) -> Bytes {
     let &first = body.first().unwrap();
     assert_eq!(first & 0xf0, 0x90, "messages but pings have fewer than 16 items");
@@ -461,7 +461,7 @@ proptest! {
 
     #[test]
     fn a_longer_array_is_the_same_message(message in message(), more in vec(value(), 1..4)) {
-        // A ping is all pairs, so there more items mean more; the layouts of a query are told by their length.
+        // Additional items of a ping are pairs, and query layouts depend on the length.
         let is_short_query = matches!(&message, ServiceMessage::GroupMemberQuery(query) if query.top.is_none());
         prop_assume!(!is_short_query && !matches!(message, ServiceMessage::Ping(_)));
         let body = lengthened(&body_of(message.to_frame()), &more);
@@ -521,7 +521,7 @@ proptest! {
 
     #[test]
     fn a_claimed_count_makes_no_room(number in 1..40_i64, marker in 0..2_usize, claimed in any::<u32>()) {
-        // Where a list or map may stand comes a huge one; a text in front of it, then none.
+        // A huge list or map in every possible position; also without a preceding text.
         for texts in 0..4 {
             let mut body = Vec::new();
             rmp::encode::write_array_len(&mut body, 7).unwrap();
@@ -549,7 +549,7 @@ proptest! {
             prop_assert_eq!(buffer.next_body(), Ok(None));
             buffer.push(vec![byte].into());
         }
-        // The frame is all zeros; its end would be followed by the next frame.
+        // The frame is all zeros, and another frame would follow it.
         let part = Bytes::from(vec![0; 64 * 1024]);
         for _ in 0..4 {
             prop_assert_eq!(buffer.next_body(), Ok(None));
@@ -559,10 +559,10 @@ proptest! {
     }
 }
 
-/// Decoding may fail, but what comes out of it is never more than what went in.
+/// Decoding may fail, but its output never exceeds its input.
 fn check_bounded(body: &Bytes) -> Result<(), TestCaseError> {
     if let Ok(Some(message)) = ServiceMessage::decode(body) {
-        // Written anew it takes what was read and the few items that short forms lack.
+        // Encoding again yields the same data plus the few items that short forms omit.
         let frame = message.to_frame();
         prop_assert!(frame.len() <= 2 * body.len() + 32, "{} bytes of {}", frame.len(), body.len());
         let again = ServiceMessage::decode(&body_of(frame));
@@ -576,11 +576,11 @@ fn check_bounded(body: &Bytes) -> Result<(), TestCaseError> {
 enum Step {
     /// An end sends a frame.
     Send,
-    /// The oldest thing on the way to this end arrives.
+    /// The oldest item in flight to this end arrives.
     Arrive,
-    /// Time passes, and this end looks whether a ping is due.
+    /// Time passes, and this end checks whether a ping is due.
     Wait(u64),
-    /// This end has sent nothing for long.
+    /// This end has been idle for long.
     KeepAlive,
 }
 
@@ -593,22 +593,22 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Frames that are under way from one end to the other.
+/// Frames in flight between the ends.
 #[derive(Debug)]
 enum Carried {
     Frame(u64),
     Ping(Ping),
 }
 
-/// Two sessions, and what is on the way to each.
+/// Two sessions, and the items in flight to each.
 #[derive(Debug, Default)]
 struct Link {
     now_ms: u64,
     ends: [Counters; 2],
     to: [std::collections::VecDeque<Carried>; 2],
-    /// The last number that arrived at each end.
+    /// Last number that arrived at each end.
     arrived: [u64; 2],
-    /// When the oldest frame that is not acknowledged came to each end.
+    /// Arrival time of the oldest unacknowledged frame at each end.
     waiting_since_ms: [Option<u64>; 2],
 }
 
@@ -710,7 +710,7 @@ proptest! {
     }
 }
 
-/// All that is on the way arrives, and what is owed then is paid.
+/// Delivers everything in flight, then sends the owed acknowledgements.
 fn settle(link: &mut Link) -> Result<(), TestCaseError> {
     for _ in 0..2 {
         for end in [0, 1] {

@@ -1,5 +1,5 @@
-//! Real bytes of the service protocol: the golden frames of the reference, layouts that it has no frame for,
-//! and the forms that older or newer SDKs send.
+//! Real bytes of the service protocol: golden frames of the reference, layouts without a golden frame, and the forms of
+//! older and newer SDKs.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -25,7 +25,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The one message of a whole frame.
+/// The only message of a complete frame.
 fn decode_frame(frame: &str) -> Result<Option<ServiceMessage>, ServiceMessageError> {
     let mut buffer = FrameBuffer::default();
     buffer.push(bytes(frame));
@@ -56,7 +56,7 @@ fn both_ways(frame: &str, message: ServiceMessage) {
     assert_eq!(decode_frame(frame), Ok(Some(message)));
 }
 
-/// Checks both ways, for a body below 128 bytes without its length.
+/// Checks both directions for a body below 128 bytes, given without its length.
 #[track_caller]
 fn body_both_ways(body: &str, message: ServiceMessage) {
     let body = hex(&bytes(body));
@@ -250,7 +250,7 @@ fn golden_client_completion() {
 
 #[test]
 fn types_without_a_use_here_are_none() {
-    // What nobody has thought of yet.
+    // Undefined types.
     for body in ["922cc0", "91cd1000", "9100", "91ff"] {
         assert_eq!(decode_body(body), Ok(None), "{body}");
     }
@@ -313,7 +313,7 @@ fn layouts_of_flow_to_one_client() {
 
 #[test]
 fn golden_refreshes_of_authentication() {
-    // Its nanoseconds are not kept, so it is only read.
+    // Nanoseconds are dropped, so it can only be decoded.
     let golden = "1f9629a5544f4b454e82a161a131a161a132d7ff1d53530070dbd880cd012c80";
     let expected = |expires_s| {
         let claims = vec![(text("a"), text("1")), (text("a"), text("2"))];
@@ -406,7 +406,7 @@ fn a_user_who_leaves_is_written_without_a_time_to_live() {
     assert_eq!(hex(&ServiceMessage::UserLeaveGroup(change).to_frame()), "099411a27531a2673180");
 }
 
-/// Each message in the shortest form that Azure's SDK accepts, and what the missing fields become.
+/// Each message in the shortest form accepted by Azure's SDK, and the resulting defaults.
 #[track_caller]
 fn reads_as(cases: &[(&str, ServiceMessage)]) {
     for (body, message) in cases {
@@ -495,7 +495,7 @@ fn the_extension_map_may_be_nil_and_may_have_members_that_are_not_known() {
         ConnectionData { connection_id: text("c1"), payload: Bytes::from_static(b"a"), ..Default::default() };
     let plain = "94 06 a26331 c40161 c0";
     assert_eq!(decode_body(plain), Ok(Some(ServiceMessage::ConnectionData(expected.clone()))));
-    // 9: a list, 1: a tracing id, 5: what we look for, 77: a map.
+    // 9: a list, 1: a tracing id, 5: the expected field, 77: a map.
     let odd = "94 06 a26331 c40161 84 09 9301a16192c0c2 01 cfffffffffffffffff 05 02 4d 81a16bc0";
     let expected = ConnectionData { data_type: 2, ..expected };
     assert_eq!(decode_body(odd), Ok(Some(ServiceMessage::ConnectionData(expected))));

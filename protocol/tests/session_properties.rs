@@ -1,5 +1,5 @@
-//! Properties of a session: the peer gets every frame once and in order, however frames are queued, written,
-//! acknowledged and cut.
+//! Properties of a session: the peer gets every frame once and in order, for any sequence of queueing, writing,
+//! acknowledging and cutting.
 
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 
@@ -15,15 +15,15 @@ const RING_BYTES: usize = 2_000;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A frame of this size is queued, if there is place.
+    /// A frame of this size is queued, if there is room.
     Push(usize),
-    /// A piece is written.
+    /// A chunk is written.
     Write,
-    /// The peer reads so many bytes.
+    /// The peer reads this many bytes.
     Read(usize),
-    /// The peer takes what it read, and says so.
+    /// The peer takes and acknowledges what it read.
     Acknowledge,
-    /// The socket is lost with all that is on the way, and the next one is there.
+    /// The socket is lost with everything in flight and replaced.
     Cut,
 }
 
@@ -37,7 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A session, the socket, and a peer that keeps numbers.
+/// A session, its socket, and a peer that records numbers.
 struct Link {
     session: Session,
     attachment: Attachment,
@@ -93,7 +93,7 @@ impl Link {
         let number = self.queued + 1;
         let pushed = self.session.try_push(Class::Ordinary, |out| {
             let length = 8 + padding;
-            // A length of two bytes, whatever it is.
+            // A fixed length prefix of two bytes.
             out.put_slice(&[u8::try_from(length & 0x7f).unwrap() | 0x80, u8::try_from(length >> 7).unwrap()]);
             out.put_u64(number);
             out.put_bytes(b'x', padding);

@@ -1,8 +1,8 @@
-//! The example apps that have a page.
+//! Example apps with a page.
 
 use clap::ValueEnum;
 
-/// An example app of the SDK.
+/// Example app of the SDK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum App {
     /// A chat with rooms
@@ -18,7 +18,7 @@ pub(crate) enum App {
 }
 
 impl App {
-    /// Returns the name on the command line, of the example and of its process.
+    /// Name on the command line, of the example and of its process.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Chat => "chat",
@@ -29,7 +29,7 @@ impl App {
         }
     }
 
-    /// Returns what to do with its page.
+    /// Instructions for its page.
     pub(crate) const fn invitation(self) -> &'static str {
         match self {
             Self::Chat => "Chat: open one tab for each proxy, and they see each other's messages.",
@@ -40,7 +40,7 @@ impl App {
         }
     }
 
-    /// Returns what simulated clients do.
+    /// Activity of simulated clients.
     pub(crate) const fn traffic(self) -> &'static str {
         match self {
             Self::Chat => "chat",
@@ -51,7 +51,7 @@ impl App {
         }
     }
 
-    /// Returns the flags that its app server is given beside its address.
+    /// Additional flags of its app server.
     pub(crate) const fn flags(self) -> &'static [&'static str] {
         match self {
             Self::Canvas => &["--supervised"],

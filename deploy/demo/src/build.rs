@@ -1,4 +1,4 @@
-//! Build of the programs, and their paths.
+//! Builds and locates the programs.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::process::{Group, note};
 use crate::signals::StopSignals;
 
-/// The programs that the demo runs.
+/// Programs that the demo runs.
 #[derive(Debug)]
 pub(crate) struct Programs {
     /// Path of the app server.
@@ -20,10 +20,11 @@ pub(crate) struct Programs {
     pub(crate) proxy: PathBuf,
 }
 
-/// Profile of the demo, and the name of its folder.
+/// Build profile of the demo, and the name of its folder.
 const PROFILE: &str = "demo";
 
-/// Builds both in the demo's profile, with cargo's progress on stderr; returns `None` if a signal stops the build.
+/// Builds both programs in the demo's profile, with cargo's progress on stderr. Returns `None` if a signal stops the
+/// build.
 pub(crate) async fn build(app: App, stop: &mut StopSignals) -> anyhow::Result<Option<Programs>> {
     let folder = profile_folder()?.with_file_name(PROFILE);
     let started = Instant::now();
@@ -34,11 +35,11 @@ pub(crate) async fn build(app: App, stop: &mut StopSignals) -> anyhow::Result<Op
         .args(["build", "--profile", PROFILE, "--package", "trunkline-proxy", "--bin", "trunkline"])
         .args(["--package", "trunkline-demo-apps", "--bin", &format!("demo-{}", app.name())])
         .stdin(Stdio::null());
-    // Where `cargo run` found this crate, not where it was compiled: a checkout may move, or be copied.
+    // Where `cargo run` found this crate, not where it was compiled: a checkout may be moved or copied.
     if let Some(folder) = std::env::var_os("CARGO_MANIFEST_DIR") {
         command.current_dir(folder);
     }
-    // Variables that `cargo run` sets for this crate don't concern the others, but could cause them to be built again.
+    // Variables that `cargo run` sets for this crate could make cargo rebuild the others.
     let is_of_cargo_run =
         |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|prefix| name.starts_with(prefix));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_of_cargo_run)) {
@@ -59,13 +60,13 @@ pub(crate) async fn build(app: App, stop: &mut StopSignals) -> anyhow::Result<Op
     Programs::built(&folder, app).map(Some)
 }
 
-/// Finds the programs in the profile of this one.
+/// Finds the programs built in the same profile as this one.
 pub(crate) fn beside_this_program(app: App) -> anyhow::Result<Programs> {
     let folder = profile_folder()?;
     Programs::find(&folder.join("examples"), app.name(), &folder)
 }
 
-/// Returns the line that is shown before a build.
+/// Line printed before a build.
 fn plan_of_work(app: App, has_proxy: bool) -> String {
     let time = if has_proxy {
         "what is new since the last time"
@@ -75,19 +76,19 @@ fn plan_of_work(app: App, has_proxy: bool) -> String {
     format!("building the proxy and the app “{}”: {time}", app.name())
 }
 
-/// Returns the folder of this program: `target/<profile>`, wherever that is.
+/// Folder of this program, usually `target/<profile>`.
 fn profile_folder() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe().context("the folder of this program is not known")?;
     program.parent().map(Path::to_owned).context("this program is in no folder")
 }
 
-/// Returns the path of a program in a folder.
+/// Path of a program in a folder.
 fn program(folder: &Path, name: &str) -> PathBuf {
     folder.join(name).with_extension(std::env::consts::EXE_EXTENSION)
 }
 
 impl Programs {
-    /// Finds what the demo has built.
+    /// Finds the programs that the demo has built.
     fn built(folder: &Path, app: App) -> anyhow::Result<Self> {
         Self::find(folder, &format!("demo-{}", app.name()), folder)
     }

@@ -1,4 +1,4 @@
-//! All processes of the demo: started in order, watched together, stopped in reverse order.
+//! All processes of the demo: started in order, watched, and stopped in reverse order.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -17,8 +17,8 @@ use crate::traffic;
 pub(crate) struct Fleet(Vec<Process>);
 
 impl Fleet {
-    /// Starts all processes, prints what to open, and returns once something fails. If it is cancelled, processes that
-    /// were started go on and have to be stopped.
+    /// Starts all processes, prints what to open, and returns when something fails. If cancelled, started processes
+    /// keep running and have to be stopped.
     pub(crate) async fn run(&mut self, plan: &Plan, programs: &Programs) -> anyhow::Error {
         if let Err(error) = self.start(plan, programs).await {
             return error;
@@ -33,7 +33,7 @@ impl Fleet {
         }
     }
 
-    /// Stops all processes, gently unless a second signal comes. None is left when this returns.
+    /// Stops all processes, gracefully unless a second signal arrives. No process remains afterwards.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         let outcome = tokio::select! {
             outcome = self.end() => outcome,
@@ -45,7 +45,7 @@ impl Fleet {
         outcome
     }
 
-    /// Ends the proxies first, so that they close their clients, then their app server.
+    /// Stops the proxies first, so that they close their clients, then the app server.
     async fn end(&mut self) -> anyhow::Result<()> {
         let apps = self.0.len().min(1);
         let (app, proxies) = self.0.split_at_mut(apps);
@@ -60,7 +60,7 @@ impl Fleet {
     }
 
     async fn start(&mut self, plan: &Plan, programs: &Programs) -> anyhow::Result<()> {
-        // Any order works, but this one starts without a word about waiting.
+        // Any order works, but this one avoids log lines about waiting.
         self.add("app", &programs.app, &plan.app_arguments())?;
         self.unless_one_ends(until_ready("the app server", plan.listen, "/readyz")).await?;
         for proxy in &plan.proxies {
@@ -80,15 +80,14 @@ impl Fleet {
 
     async fn unless_one_ends(&mut self, step: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
         tokio::select! {
-            // Another program may answer in place of a process that has ended.
+            // Another program may answer in place of an ended process.
             biased;
             error = self.first_end() => Err(error),
             outcome = step => outcome,
         }
     }
 
-    /// Waits until a process ends, and returns the error to report. Cancel-safe: an end that was not reported is found
-    /// again.
+    /// Waits until a process ends, and returns the error to report. Cancel-safe: an unreported end is found again.
     async fn first_end(&mut self) -> anyhow::Error {
         let index = poll_fn(|cx| {
             let ended = self.0.iter_mut().position(|process| process.poll_end(cx).is_ready());

@@ -1,4 +1,4 @@
-//! HTTP request with one small answer, without a library.
+//! HTTP request with a small response, without a library.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,20 +7,20 @@ use anyhow::bail;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Limit of what is read of an answer; what is shown to people is shorter.
+/// Maximum number of bytes read from a response; displayed texts are shorter.
 const ANSWER_MAX_BYTES: u64 = 16 * 1024;
 
-/// Answer to a request, as it came.
+/// Raw response to a request.
 #[derive(Debug)]
 pub(crate) struct Answer(String);
 
 impl Answer {
-    /// Tells whether the status is 200.
+    /// Whether the status is 200.
     pub(crate) fn is_ok(&self) -> bool {
         self.status() == Some(200)
     }
 
-    /// Returns what follows the head.
+    /// Returns the body of the response.
     pub(crate) fn body(&self) -> &str {
         self.0.split_once("\r\n\r\n").map_or(&self.0, |(_, body)| body)
     }
@@ -32,12 +32,12 @@ impl Answer {
     }
 }
 
-/// Asks for a page.
+/// Requests a page with GET.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
     exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await
 }
 
-/// Posts JSON, and returns the body of a good answer.
+/// Posts JSON and returns the body of a successful response.
 pub(crate) async fn post(address: SocketAddr, path: &str, json: &str) -> anyhow::Result<String> {
     let answer = exchange(
         address,

@@ -1,4 +1,4 @@
-//! Client of a hub: JSON over one WebSocket, without negotiation, as far as simulated clients need it.
+//! Minimal hub client for simulated clients: JSON over one WebSocket, without negotiation.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -17,12 +17,12 @@ const END: char = '\u{1e}';
 #[derive(Debug)]
 pub(crate) struct HubClient {
     socket: WebSocketStream<TcpStream>,
-    /// Messages that came together with others.
+    /// Further messages received in the same frame.
     received: VecDeque<Value>,
 }
 
 impl HubClient {
-    /// Connects through a proxy; `target` is the path of the hub and a query.
+    /// Connects through a proxy. `target` is the hub's path with a query.
     pub(crate) async fn connect(proxy: SocketAddr, target: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(proxy).await?;
         let (socket, _) = client_async(format!("ws://{proxy}{target}"), stream).await?;
@@ -34,17 +34,17 @@ impl HubClient {
         }
     }
 
-    /// Calls a method without asking for an answer.
+    /// Calls a method without requesting a result.
     pub(crate) async fn call(&mut self, method: &str, arguments: Value) -> anyhow::Result<()> {
         self.send(&json!({"type": 1, "target": method, "arguments": arguments})).await
     }
 
-    /// Sends any message of the protocol.
+    /// Sends any hub message.
     pub(crate) async fn send(&mut self, message: &Value) -> anyhow::Result<()> {
         Ok(self.socket.send(Message::text(format!("{message}{END}"))).await?)
     }
 
-    /// Returns the next message, of whatever type. Cancel-safe.
+    /// Returns the next message of any type. Cancel-safe.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Value> {
         loop {
             if let Some(message) = self.received.pop_front() {

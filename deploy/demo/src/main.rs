@@ -10,16 +10,16 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | `app` | the example apps that have a page |
-//! | `http_request` | one request, one small answer |
-//! | `readiness` | requests until a process is ready |
-//! | `signals` | signals, sent and received |
+//! | `app` | the example apps with a page |
+//! | `http_request` | a request with a small response |
+//! | `readiness` | polling until a process is ready |
+//! | `signals` | sending and receiving signals |
 //! | `process` | one process: start, log, end |
 //! | `hub_client` | client of a hub |
-//! | `plan` | flags, checked |
-//! | `build` | the build of the programs, and their paths |
+//! | `plan` | checked flags |
+//! | `build` | building and locating the programs |
 //! | `traffic` | simulated clients |
-//! | `fleet` | all processes: started, watched, stopped |
+//! | `fleet` | all processes: start, watch, stop |
 
 mod app;
 mod build;
@@ -69,7 +69,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         error = fleet.run(&plan, &programs) => Err(error),
         () = stop.received() => Ok(()),
     };
-    // Whatever happened, no process stays behind; the first error is reported.
+    // Stop all processes in any case, and report the first error.
     let stopped = fleet.stop().await;
     outcome.and(stopped)
 }

@@ -1,4 +1,4 @@
-//! Plan of the demo: the flags, checked.
+//! Plan of the demo: the checked flags.
 
 use std::fmt::Write;
 use std::io::ErrorKind;
@@ -65,7 +65,7 @@ pub(crate) struct ProxyPlan {
 }
 
 impl Plan {
-    /// Checks the flags; the error names the flag.
+    /// Checks the flags. Errors name the flag.
     pub(crate) fn new(Args { app, listen, proxies, admins, traffic, .. }: Args) -> anyhow::Result<Self> {
         if proxies.len() != admins.len() {
             bail!("{} times --proxy but {} times --admin: each proxy needs one of both", proxies.len(), admins.len());
@@ -87,9 +87,9 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Checks that all addresses are free. The processes would notice too, but name their own flags.
+    /// Checks that all addresses are free. The processes would also fail, but name their own flags.
     pub(crate) fn check_ports(&self) -> anyhow::Result<()> {
-        // All stay bound until the last one is, so that an address that was given twice is found as well.
+        // Keep all of them bound to also find duplicate addresses.
         let mut held = Vec::new();
         for (flag, address) in self.addresses() {
             match TcpListener::bind(address) {
@@ -106,24 +106,24 @@ impl Plan {
         Ok(())
     }
 
-    /// Returns the arguments of the app server.
+    /// Arguments of the app server.
     pub(crate) fn app_arguments(&self) -> Vec<String> {
         let own = words(["--listen", &self.listen.to_string(), "--name", self.app.name()]);
         own.into_iter().chain(self.app.flags().iter().map(ToString::to_string)).collect()
     }
 
-    /// Returns the arguments of a proxy.
+    /// Arguments of a proxy.
     pub(crate) fn proxy_arguments(&self, proxy: &ProxyPlan) -> Vec<String> {
         let (listen, admin) = (proxy.listen.to_string(), proxy.admin.to_string());
         let upstream = format!("http://{}", self.listen);
         let own =
             ["serve", "--listen", &listen, "--admin", &admin, "--upstream", &upstream, "--node-name", &proxy.name];
-        // Each is given all of them: it passes itself over.
+        // Every proxy gets the full list and skips itself.
         let peers = self.proxies.iter().flat_map(|peer| ["--peers".to_owned(), format!("http://{}", peer.admin)]);
         words(own).into_iter().chain(peers).collect()
     }
 
-    /// Returns the text that says what to open.
+    /// Text that explains what to open.
     pub(crate) fn invitation(&self) -> String {
         let mut text = format!("\n{}\n", self.app.invitation());
         for proxy in &self.proxies {
@@ -141,7 +141,7 @@ impl Plan {
         text
     }
 
-    /// Returns the flags to type so that only this address changes.
+    /// Flags to type in order to change only this address.
     fn with_another(&self, flag: &str, address: SocketAddr) -> String {
         let mut words = Vec::new();
         for (_, one) in self.addresses().filter(|(named, _)| *named == flag) {
@@ -150,7 +150,7 @@ impl Plan {
         words.join(" ")
     }
 
-    /// Returns all addresses, each with the flag that changes it.
+    /// All addresses, each with its flag.
     fn addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
         let of_proxies = self.proxies.iter().flat_map(|proxy| [("--proxy", proxy.listen), ("--admin", proxy.admin)]);
         [("--app-listen", self.listen)].into_iter().chain(of_proxies)

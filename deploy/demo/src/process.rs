@@ -1,7 +1,7 @@
 //! One process: start, log, end.
 //!
-//! Processes of the fleet stay in the demo's own process group: a signal to the group, such as Ctrl-C, ends them too.
-//! All are killed when they are dropped, so that no way out of the demo leaves one behind.
+//! Processes of the fleet stay in the demo's process group, so a signal to the group, such as Ctrl-C, also ends them.
+//! All are killed when dropped, so no exit path leaves a process behind.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
@@ -18,16 +18,16 @@ use tokio::time::{sleep, timeout};
 
 use crate::signals;
 
-/// Number of log lines that are shown again when a process ends unexpectedly.
+/// Number of log lines repeated when a process ends unexpectedly.
 const LAST_LINES: usize = 10;
 
-/// Time that a process has to end. A proxy gives clients 5 s to answer its close.
+/// Time limit for stopping a process. A proxy gives clients 5 s to answer its close.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Interval of checks whether a process group is gone.
+/// Interval for checking whether a process group is gone.
 const GROUP_POLL: Duration = Duration::from_millis(10);
 
-/// Time that a process group has to end: its members end at once, or hang in the system.
+/// Time limit for ending a process group: members end immediately or hang in the kernel.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Colours of the names before log lines, in the order of start.
@@ -38,16 +38,16 @@ const COLOURS: [u8; 5] = [36, 33, 35, 32, 34];
 pub(crate) struct Process {
     name: String,
     child: Child,
-    /// Task that returns the last lines of stderr at its end; `None` once it was awaited.
+    /// Task that returns the last stderr lines; `None` once awaited.
     log: Option<JoinHandle<VecDeque<String>>>,
 }
 
 impl Process {
-    /// Starts a program; `index` picks its colour.
+    /// Starts a program. `index` selects its colour.
     pub(crate) fn start(name: &str, index: usize, program: &Path, arguments: &[String]) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        // The demo is the same everywhere: only the log level is taken from the environment.
+        // For reproducibility, only the log level is taken from the environment.
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("TRUNKLINE_") && name != "TRUNKLINE_LOG") {
                 command.env_remove(name);
@@ -70,7 +70,7 @@ impl Process {
         std::pin::pin!(self.child.wait()).poll(cx)
     }
 
-    /// Returns the error to report for a process that has ended unasked.
+    /// Error for a process that has ended unexpectedly.
     pub(crate) async fn unexpected_end(&mut self) -> anyhow::Error {
         let last: String = self.last_lines().await.iter().map(|line| format!("\n  {line}")).collect();
         match self.child.wait().await {
@@ -79,12 +79,12 @@ impl Process {
         }
     }
 
-    /// Asks the process to end, if it has not ended already.
+    /// Requests the end of the process, unless it has already ended.
     pub(crate) fn ask_to_end(&mut self) {
         signals::terminate(&mut self.child);
     }
 
-    /// Waits until the process has ended; kills it if that takes too long.
+    /// Waits until the process has ended, and kills it if that takes too long.
     pub(crate) async fn end(&mut self) -> anyhow::Result<()> {
         if timeout(STOP_TIMEOUT, self.child.wait()).await.is_err() {
             self.kill().await;
@@ -94,7 +94,7 @@ impl Process {
         Ok(())
     }
 
-    /// Waits until the whole log is passed on; returns its last lines.
+    /// Waits until the whole log is forwarded, and returns its last lines.
     async fn last_lines(&mut self) -> VecDeque<String> {
         match self.log.take() {
             Some(log) => log.await.unwrap_or_default(),
@@ -102,14 +102,14 @@ impl Process {
         }
     }
 
-    /// Kills the process, if it has not ended already.
+    /// Kills the process, unless it has already ended.
     pub(crate) async fn kill(&mut self) {
         let _ = self.child.start_kill();
         let _ = self.child.wait().await;
     }
 }
 
-/// Process group of a process that starts others, such as a build, so that all of them can be ended.
+/// Process group of a process with children, such as a build, so that all of them can be ended.
 #[derive(Debug)]
 pub(crate) struct Group(Child);
 
@@ -126,11 +126,11 @@ impl Group {
         self.0.wait().await
     }
 
-    /// Ends all processes of the group, and waits until none is left.
+    /// Ends all processes of the group and waits until they are gone.
     pub(crate) async fn end(mut self) {
         let Some(left) = signals::interrupt_group(&mut self.0) else { return };
         let _ = self.0.wait().await;
-        // The others have no parent left that could wait for them, so they are polled.
+        // The remaining processes have no parent to wait for them, so they are polled.
         let gone = async {
             while left.is_alive() {
                 sleep(GROUP_POLL).await;
@@ -146,17 +146,17 @@ impl Drop for Group {
     }
 }
 
-/// Prints a note for people on stderr. A closed terminal is no reason to stop halfway.
+/// Prints a note on stderr. A closed terminal is not an error.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Prints on stdout what a person or a script waits for.
+/// Prints output for a person or script on stdout.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
-/// Passes lines on with a prefix; returns the last ones at the end.
+/// Forwards lines with a prefix. Returns the last ones at the end.
 async fn pass_on(output: impl AsyncRead + Unpin, prefix: String) -> VecDeque<String> {
     let (mut reader, mut line, mut last) = (BufReader::new(output), Vec::new(), VecDeque::new());
     while let Ok(1..) = reader.read_until(b'\n', &mut line).await {

@@ -1,4 +1,4 @@
-//! Readiness of a process, asked again and again.
+//! Polls the readiness of a process.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::http_request::get;
 
-/// Time between two requests.
+/// Interval between two requests.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Time that one answer may take.
+/// Time limit for one response.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time after which a process counts as stuck. Nothing here takes long, but on a busy machine everything does.
+/// Time after which a process counts as stuck. Startup is fast, except on a busy machine.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits until `path` at `address` is answered with 200.
+/// Waits until `path` at `address` returns 200.
 pub(crate) async fn until_ready(name: &str, address: SocketAddr, path: &str) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY_TIMEOUT;
     loop {

@@ -1,4 +1,4 @@
-//! Signals, sent and received. On systems without Unix signals, Ctrl-C is received and processes are killed.
+//! Sending and receiving signals. Without Unix signals, Ctrl-C is received and processes are killed.
 
 use std::io;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use {
     tokio::signal::unix::{Signal as SignalStream, SignalKind, signal},
 };
 
-/// Time within which a second signal counts as the first one again: some senders signal a process and also its group.
+/// Interval for treating a second signal as a duplicate: some senders signal a process and its group.
 const ECHO: Duration = Duration::from_secs(1);
 
-/// The signals that ask to stop: Ctrl-C, `kill`, a terminal that is closed.
+/// Signals that request a stop: Ctrl-C, `kill`, closing the terminal.
 #[derive(Debug)]
 pub(crate) struct StopSignals {
     #[cfg(unix)]
@@ -24,7 +24,7 @@ pub(crate) struct StopSignals {
 }
 
 impl StopSignals {
-    /// Installs the handlers of both signals.
+    /// Installs the signal handlers.
     pub(crate) fn new() -> io::Result<Self> {
         #[cfg(unix)]
         let [interrupt, terminate, hangup] =
@@ -52,7 +52,7 @@ impl StopSignals {
     }
 }
 
-/// Waits until a second signal asks to stop.
+/// Waits until a second signal requests a stop.
 pub(crate) async fn received_again() {
     sleep(ECHO).await;
     match StopSignals::new() {
@@ -61,22 +61,22 @@ pub(crate) async fn received_again() {
     }
 }
 
-/// Asks a process to end.
+/// Requests the end of a process.
 #[cfg(unix)]
 pub(crate) fn terminate(child: &mut Child) {
     if let Some(pid) = pid(child) {
-        // It fails only for a process that is gone.
+        // Fails only if the process is gone.
         let _ = kill_process(pid, Signal::TERM);
     }
 }
 
-/// Kills a process: there is no gentler way.
+/// Kills a process, because there is no graceful way.
 #[cfg(not(unix))]
 pub(crate) fn terminate(child: &mut Child) {
     let _ = child.start_kill();
 }
 
-/// Process group that was asked to end.
+/// Process group that is ending.
 #[derive(Debug)]
 pub(crate) struct EndingGroup {
     #[cfg(unix)]
@@ -84,20 +84,20 @@ pub(crate) struct EndingGroup {
 }
 
 impl EndingGroup {
-    /// Tells whether any process of the group is left.
+    /// Whether any process of the group remains.
     #[cfg(unix)]
     pub(crate) fn is_alive(&self) -> bool {
         test_kill_process_group(self.leader).is_ok()
     }
 
-    /// Returns false, as there is no way to know; the processes end by themselves.
+    /// Always `false`, because it can't be determined. The processes end on their own.
     #[cfg(not(unix))]
     pub(crate) fn is_alive(&self) -> bool {
         false
     }
 }
 
-/// Ends all processes of the group that this one leads; returns `None` if the leader has ended.
+/// Ends all processes in this leader's group. Returns `None` if the leader has ended.
 #[cfg(unix)]
 pub(crate) fn interrupt_group(leader: &mut Child) -> Option<EndingGroup> {
     let leader = pid(leader)?;
@@ -105,13 +105,13 @@ pub(crate) fn interrupt_group(leader: &mut Child) -> Option<EndingGroup> {
     Some(EndingGroup { leader })
 }
 
-/// Kills a process; those that it started notice that it is gone.
+/// Kills a process. Its children notice its absence.
 #[cfg(not(unix))]
 pub(crate) fn interrupt_group(leader: &mut Child) -> Option<EndingGroup> {
     leader.start_kill().ok().map(|()| EndingGroup {})
 }
 
-/// Returns the id of a process, or `None` once its end was seen: the number may be another's by then.
+/// Id of a process, or `None` once its end was observed: the id may have been reused.
 #[cfg(unix)]
 fn pid(child: &Child) -> Option<Pid> {
     Pid::from_raw(i32::try_from(child.id()?).ok()?)

@@ -1,5 +1,4 @@
-//! Traffic of a few simulated clients at each proxy: they use the app as people do, and come back when they are cut
-//! off.
+//! A few simulated clients per proxy, which use the app like people and reconnect after a loss.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -18,10 +17,10 @@ use crate::hub_client::HubClient;
 use crate::plan::{CLIENTS_PER_PROXY, Plan};
 use crate::process::note;
 
-/// Names of the clients, in turn.
+/// Names of the clients, in rotation.
 const NAMES: [&str; 6] = ["Ada", "Grace", "Alan", "Edsger", "Barbara", "Tony"];
 
-/// Lines of the chat and the notes, in turn.
+/// Texts of chat messages and notes, in rotation.
 const LINES: [&str; 8] = [
     "good morning",
     "has anybody seen the new board?",
@@ -33,25 +32,25 @@ const LINES: [&str; 8] = [
     "who is still there?",
 ];
 
-/// Room of the page when it is opened, and of the clients.
+/// Initial room of the page, also used by the clients.
 const ROOM: &str = "kitchen";
 
-/// Room that the canvas opens in.
+/// Initial room of the canvas.
 const CANVAS_ROOM: &str = "lobby";
 
-/// Time that connecting and logging in may take.
+/// Time limit for connecting and logging in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time between the ends of a connection and the next one.
+/// Time between two connections.
 const ABSENCE: Duration = Duration::from_secs(3);
 
-/// Steps of a client before it leaves for a moment.
+/// Steps of a client before it disconnects for a moment.
 const STEPS: usize = 12;
 
-/// Notes of one client on the board; it deletes its oldest one then.
+/// Maximum notes of one client on the board; beyond it the client deletes its oldest note.
 const NOTES_MAX: usize = 3;
 
-/// Runs all clients, without an end.
+/// Runs all clients forever.
 pub(crate) async fn run(plan: &Plan) -> Infallible {
     let proxies = plan.proxies.iter().map(|proxy| proxy.listen);
     let places = proxies.flat_map(|proxy| [proxy; CLIENTS_PER_PROXY]).enumerate();
@@ -59,7 +58,7 @@ pub(crate) async fn run(plan: &Plan) -> Infallible {
     pending().await
 }
 
-/// Simulated client of one proxy.
+/// Simulated client at one proxy.
 #[derive(Debug)]
 struct Robot {
     index: usize,
@@ -68,16 +67,16 @@ struct Robot {
     proxy: SocketAddr,
 }
 
-/// Notes that a client has pinned, oldest first.
+/// Notes pinned by a client, oldest first.
 type Notes = VecDeque<Value>;
 
 impl Robot {
     async fn run(self) {
-        // Not all at the same moment.
+        // Staggers the clients.
         sleep(Duration::from_millis(300) * u32::try_from(self.index).unwrap_or_default()).await;
         let mut is_told = false;
         loop {
-            // A cut is no news: proxies and app servers of a demo are stopped for fun.
+            // A lost connection is expected: users of the demo stop proxies and app servers.
             match timeout(CONNECT_TIMEOUT, self.connect()).await {
                 Ok(Ok(client)) => drop(self.visit(client).await),
                 Ok(Err(error)) if !is_told => {
@@ -119,11 +118,11 @@ impl Robot {
         HubClient::connect(self.proxy, &target).await
     }
 
-    /// Uses one connection, until it is time to go or the connection is lost.
+    /// Uses one connection until the visit ends or the connection is lost.
     async fn visit(&self, mut client: HubClient) -> anyhow::Result<()> {
         match self.app {
             App::Chat => client.call("JoinRoom", json!([ROOM])).await?,
-            // Its notes of last time are still there.
+            // Earlier notes still exist.
             App::Board => {
                 client
                     .send(&json!({"type": 4, "invocationId": "history", "target": "History", "arguments": []}))
@@ -146,8 +145,8 @@ impl Robot {
         Ok(())
     }
 
-    /// Returns the time until the next step: another one for each client and step, less than the 15 s after which a
-    /// silent client has to say that it lives.
+    /// Time until the next step. Differs per client and step, and stays below the 15 s after which a silent client has
+    /// to ping.
     fn pause(&self, step: usize) -> Duration {
         let spread = (self.index * 7 + step * 5) % 6;
         Duration::from_secs(3) + Duration::from_millis(700) * u32::try_from(spread).unwrap_or_default()
@@ -175,7 +174,7 @@ impl Robot {
         }
     }
 
-    /// Returns a wave, at another place of the canvas for each client and step.
+    /// A wave, placed differently for each client and step.
     fn new_stroke(&self, step: usize) -> Value {
         let (x, y) = ((self.index * 190 + step * 70) % 1000, (self.index * 130 + step * 240) % 900);
         let rises = [40, 0, 25, 70, 90, 60, 20, 10, 45];
@@ -195,7 +194,7 @@ impl Robot {
         let kind = message.get("type").and_then(Value::as_u64);
         match (kind, word("target"), word("invocationId")) {
             (Some(1), Some("who"), _) => client.call("SendPing", json!([self.name()])).await,
-            // A question about a note of its own, or a poll: some are against it.
+            // A question about its own note, or a poll: some answer no.
             (Some(1), Some(question), Some(id)) => {
                 let answer = question == "Confirm" || !self.index.is_multiple_of(3);
                 client.send(&json!({"type": 3, "invocationId": id, "result": answer})).await
@@ -214,7 +213,7 @@ impl Robot {
     }
 }
 
-/// Streams some numbers to the app server, which answers with their average.
+/// Streams a few numbers to the app server, which returns their average.
 async fn upload(client: &mut HubClient) -> anyhow::Result<()> {
     let call = json!({"type": 1, "invocationId": "average", "target": "Average", "arguments": [], "streamIds": ["up"]});
     client.send(&call).await?;

@@ -1,4 +1,4 @@
-//! Why a socket of a link, or its session, ended; and what each end makes of that.
+//! Reasons why a link's socket or session ended, and how each end reacts.
 
 use std::error::Error;
 
@@ -9,43 +9,43 @@ const CLOSE_NORMAL: u16 = 1000;
 const CLOSE_PROTOCOL: u16 = 1002;
 const CLOSE_UNSUPPORTED: u16 = 1003;
 
-/// Why a socket of a link, or its session, ended.
+/// Reason why a link's socket or session ended.
 #[derive(Debug)]
 pub enum LinkEnd {
-    /// The far end closed the socket; it may come back to the session.
+    /// The peer closed the socket and may resume the session.
     Closed,
-    /// The far end closed the socket and gives the session up; its words.
+    /// The peer closed the socket and ended the session, with this text.
     Goodbye(String),
-    /// The socket failed below the WebSocket.
+    /// The connection below the WebSocket failed.
     Socket(Box<dyn Error + Send + Sync>),
-    /// Nothing came for too long.
+    /// The peer was silent for too long.
     Silent,
-    /// The far end did not read for too long.
+    /// The peer did not read for too long.
     Stuck,
-    /// Another socket takes the session, or another session the slot.
+    /// Another socket took the session, or another session the slot.
     Replaced,
-    /// This end of the link stops in order.
+    /// This end of the link shuts down gracefully.
     Shutdown,
-    /// The session decided that it is over.
+    /// The session ended itself.
     Over(SessionEndReason),
-    /// The handshake did not come in time.
+    /// The handshake timed out.
     HandshakeTimeout,
-    /// The handshake was refused, with this text.
+    /// The handshake was refused with this text.
     HandshakeRefused(String),
-    /// Another frame came where the handshake belongs: its name, if it has one.
+    /// A different frame arrived instead of the handshake; its name, if any.
     HandshakeMissing(Option<&'static str>),
-    /// Bytes that are no frame.
+    /// Invalid bytes instead of a frame.
     Frame(FrameError),
-    /// A frame that is no message.
+    /// Frame with an invalid message.
     Message(ServiceMessageError),
-    /// The far end contradicts the session.
+    /// The peer contradicts the session.
     Session(SessionError),
-    /// Text came where frames belong.
+    /// Text message instead of frames.
     Text,
 }
 
 impl LinkEnd {
-    /// Whether the session may go on over another socket. What breaks the protocol would only be replayed.
+    /// Whether the session may continue over another socket. Protocol violations would only be replayed.
     #[must_use]
     pub fn is_resumable(&self) -> bool {
         match self {
@@ -64,7 +64,7 @@ impl LinkEnd {
         }
     }
 
-    /// The reason as a log line of this end has it.
+    /// Reason for log lines of this end.
     #[must_use]
     pub fn reason(&self, role: Role) -> String {
         match role {
@@ -116,7 +116,7 @@ impl LinkEnd {
         }
     }
 
-    /// The error below it, for a log line of its own field.
+    /// Underlying error, for a separate log field.
     #[must_use]
     pub fn source(&self) -> Option<String> {
         match self {
@@ -126,11 +126,11 @@ impl LinkEnd {
         }
     }
 
-    /// Code and text of the close frame with which this end answers; `None` when the far end does not listen any more.
+    /// Code and text of this end's close frame; `None` if the peer no longer reads.
     #[must_use]
     pub fn close_frame(&self, role: Role) -> Option<(u16, String)> {
         if role == Role::Proxy {
-            // A socket that is only lost is dropped: the app server is to keep the session.
+            // A lost socket is simply dropped, so that the app server keeps the session.
             return (!self.is_resumable()).then(Self::goodbye);
         }
         match self {
@@ -142,7 +142,7 @@ impl LinkEnd {
         }
     }
 
-    /// Code and text of the close frame that gives a session up.
+    /// Code and text of the close frame that ends a session.
     #[must_use]
     pub fn goodbye() -> (u16, String) {
         (SESSION_OVER_CODE, SESSION_OVER_REASON.to_owned())

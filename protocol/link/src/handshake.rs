@@ -1,4 +1,4 @@
-//! The first two frames of a link: the app server asks, the proxy answers.
+//! The first two frames of a link: a request by the app server and the proxy's answer.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use super::{LinkEnd, LinkSocket, LinkWebSocket};
 /// The only version of the service protocol.
 const SERVICE_PROTOCOL_VERSION: i64 = 1;
 
-/// When a service gives the clients of a server connection to another one.
+/// When a service moves clients of a server connection to another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MigrationLevel {
-    /// It never moves them.
+    /// Clients are never moved.
     Off,
-    /// When the app server stops in order.
+    /// When the app server shuts down gracefully.
     OnShutdown,
 }
 
@@ -30,27 +30,27 @@ impl MigrationLevel {
     }
 }
 
-/// Whether a service may let clients of a server connection come back to their connections.
+/// Whether clients of a server connection may use stateful reconnect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatefulReconnects {
-    /// The end of its socket is the end of a client connection.
+    /// The client connection ends with its socket.
     Refused,
-    /// A client whose socket has ended may go on over another one.
+    /// A client may continue over another socket.
     Allowed,
 }
 
-/// The app server's part: asks, and waits for the answer.
+/// Performs the app server's part: sends the request and waits for the answer.
 ///
 /// # Errors
-/// When the proxy refuses, or does not answer in time.
+/// If the proxy refuses or does not answer in time.
 pub async fn request_handshake<S: LinkWebSocket>(socket: &mut LinkSocket<S>) -> Result<(), LinkEnd> {
     request_handshake_for(socket, LinkKind::Default, MigrationLevel::Off, StatefulReconnects::Refused).await
 }
 
-/// The part of an app server that has dialled a service: asks for a server connection of this kind.
+/// Performs the part of an app server that dialled a service: requests a server connection of this kind.
 ///
 /// # Errors
-/// As those of [`request_handshake`].
+/// As [`request_handshake`].
 pub async fn request_handshake_for<S: LinkWebSocket>(
     socket: &mut LinkSocket<S>,
     kind: LinkKind,
@@ -79,18 +79,18 @@ pub async fn request_handshake_for<S: LinkWebSocket>(
     .await
 }
 
-/// The proxy's part: waits until it is asked, and answers.
+/// Performs the proxy's part: waits for the request and answers it.
 ///
 /// # Errors
-/// When the request is not one that a proxy can accept, or does not come in time.
+/// If the request is unacceptable or does not arrive in time.
 pub async fn answer_handshake<S: LinkWebSocket>(socket: &mut LinkSocket<S>) -> Result<(), LinkEnd> {
     answer_handshake_if(socket, |_| None).await.map(|_| ())
 }
 
-/// As [`answer_handshake`], with a further reason to refuse what is asked for; returns the request.
+/// Like [`answer_handshake`], with an additional check of the request, which it returns.
 ///
 /// # Errors
-/// As those of [`answer_handshake`].
+/// As [`answer_handshake`].
 pub async fn answer_handshake_if<S: LinkWebSocket>(
     socket: &mut LinkSocket<S>,
     further_refusal: impl FnOnce(&LinkHandshakeRequest) -> Option<String>,

@@ -4,17 +4,17 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use trunkline_protocol::service::{Answer, Capabilities, HeaderError, Offer, parse_received};
 use trunkline_protocol::wire::{CAPABILITIES_HEADER, RECEIVED_HEADER, SESSION_HEADER};
 
-/// A header that can't be read, or is missing.
+/// Missing or malformed header of an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct MalformedHeader {
     /// Name of the header.
     pub name: &'static str,
-    /// The problem with its value.
+    /// Problem with its value.
     error: HeaderError,
 }
 
-/// Writes what the proxy offers.
+/// Writes the proxy's offer.
 pub fn write_offer(offer: &Offer, headers: &mut HeaderMap) {
     insert(headers, SESSION_HEADER, &offer.session.to_string());
     insert(headers, CAPABILITIES_HEADER, &offer.capabilities.to_string());
@@ -23,30 +23,30 @@ pub fn write_offer(offer: &Offer, headers: &mut HeaderMap) {
     }
 }
 
-/// Reads what the proxy offers; `None` from one that does not resume sessions.
+/// Reads the proxy's offer; `None` if the proxy does not resume sessions.
 ///
 /// # Errors
-/// When a header is missing or malformed.
+/// If a header is missing or malformed.
 pub fn read_offer(headers: &HeaderMap) -> Result<Option<Offer>, MalformedHeader> {
     let capabilities = read_capabilities(headers)?;
     if capabilities.resume_ring_bytes.is_none() {
         return Ok(None);
     }
-    // No header is an empty one: no number either.
+    // A missing header is treated as empty, which is not a number either.
     let session = text(headers, SESSION_HEADER).unwrap_or_default().parse().map_err(malformed(SESSION_HEADER))?;
     Ok(Some(Offer { session, received: read_received(headers)?, capabilities }))
 }
 
-/// Writes what the app server answers.
+/// Writes the app server's answer.
 pub fn write_answer(answer: &Answer, headers: &mut HeaderMap) {
     headers.insert(HeaderName::from_static(RECEIVED_HEADER), HeaderValue::from(answer.received));
     insert(headers, CAPABILITIES_HEADER, &answer.capabilities.to_string());
 }
 
-/// Reads what the app server answers to an offer. Both ends resume, or none does.
+/// Reads the app server's answer to an offer. Resuming requires support at both ends.
 ///
 /// # Errors
-/// When a header is malformed.
+/// If a header is malformed.
 pub fn read_answer(headers: &HeaderMap, offer: &Offer) -> Result<Answer, MalformedHeader> {
     let received = read_received(headers)?.unwrap_or_default();
     let capabilities = read_capabilities(headers)?;
@@ -57,10 +57,10 @@ pub fn read_answer(headers: &HeaderMap, offer: &Offer) -> Result<Answer, Malform
     Ok(Answer { received, capabilities })
 }
 
-/// Reads the capabilities of the far end; none without the header.
+/// Reads the peer's capabilities; empty without the header.
 ///
 /// # Errors
-/// When the header is malformed.
+/// If the header is malformed.
 pub fn read_capabilities(headers: &HeaderMap) -> Result<Capabilities, MalformedHeader> {
     let capabilities = text(headers, CAPABILITIES_HEADER).map(str::parse).transpose();
     capabilities.map(Option::unwrap_or_default).map_err(malformed(CAPABILITIES_HEADER))
@@ -79,7 +79,7 @@ fn malformed(name: &'static str) -> impl FnOnce(HeaderError) -> MalformedHeader 
 }
 
 fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    // Digits, letters and an equals sign are good in any header.
+    // Digits, letters and equals signs are valid in any header.
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(HeaderName::from_static(name), value);
     }

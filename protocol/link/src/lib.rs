@@ -1,32 +1,32 @@
 #![forbid(unsafe_code)]
-//! The driver of a link session, for both ends: what stands between [`Session`] and a socket.
+//! Driver of a link session for both ends: the layer between [`Session`] and a socket.
 //!
 //! ```text
 //!              ┌──────────────────────────── one end of a link ───────────────────────────┐
 //!  senders ──► │ LinkOutbox (Session behind a lock) ──► LinkWriteLoop ──► LinkWriter ─┐    │
-//!              │      ▲ acknowledgements, silence                                     socket ══ far end
+//!              │      ▲ acknowledgements, silence                                     socket ══ peer
 //!  FrameSink ◄─│ LinkReadLoop (numbers, batches) ◄────────────────────── LinkReader ◄─┘    │
 //!              └──────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! The ends keep their policy: the proxy dials and routes frames to shards; the app server judges upgrades, keeps the
-//! live session of each slot, and gives frames to its endpoints.
+//! Policy stays with the ends: the proxy dials and routes frames to shards; the app server decides about upgrades,
+//! keeps the live session of each slot, and passes frames to its endpoints.
 //!
 //! Modules, lowest first:
 //!
 //! | module | contents |
 //! |---|---|
-//! | `clock` | milliseconds of a session as instants |
-//! | `end` | why a socket or a session ended |
+//! | `clock` | session milliseconds as instants |
+//! | `end` | reasons for the end of a socket or session |
 //! | `header` | offer and answer of an upgrade as HTTP headers |
-//! | `websocket` | WebSocket libraries as a link sees them |
+//! | `websocket` | abstraction of WebSocket libraries |
 //! | `socket` | the two halves of a link, over a WebSocket or in memory |
 //! | `handshake` | the first two frames |
-//! | `outbox` | the send queue of a session, and who waits for room in it |
-//! | `stop` | how a socket is ended from outside; ticks, and what the session decides by them |
+//! | `outbox` | send queue of a session, and its waiting senders |
+//! | `stop` | stopping a socket from outside; ticks and time-outs of the session |
 //! | `reader` | frames in batches, numbered and counted as taken |
 //! | `writer` | chunks, pings and acknowledgements |
-//! | `move_queue` | moves of client connections, behind the sends that began before them |
+//! | `move_queue` | moves of client connections, queued after earlier sends |
 //!
 //! [`Session`]: trunkline_protocol::service::Session
 

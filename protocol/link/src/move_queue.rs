@@ -1,19 +1,20 @@
-//! Moves of client connections between nodes, as a sender to many sees them: each waits until all sends that began
-//! before it are queued, and no send waits for a move.
+//! Moves of client connections between nodes, at a sender to many clients: each move waits until all earlier sends are
+//! queued, and no send waits for a move.
 
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 use trunkline_protocol::fleet::SendEpoch;
 
-/// Maximum number of moves that wait. A node whose request is dropped gives the move up after a while.
+/// Maximum number of waiting moves. Beyond it requests are dropped, and the requesting node gives the move up after a
+/// while.
 const WAITING_MAX: usize = 64 * 1024;
 
-/// Queue of the moves (each an `M`) that wait for earlier sends, and the epochs of sends.
+/// Queue of moves (`M`) that wait for earlier sends, with the epochs of sends.
 #[derive(Debug)]
 pub struct MoveQueue<M> {
     epoch: SendEpoch,
-    /// Wakes the one that answers moves when an epoch may be over.
+    /// Wakes the task that answers moves when an epoch may have ended.
     epoch_ended: Notify,
     state: Mutex<QueueState<M>>,
 }
@@ -21,18 +22,18 @@ pub struct MoveQueue<M> {
 #[derive(Debug)]
 struct QueueState<M> {
     waiting: Vec<M>,
-    /// Somebody answers the moves that wait.
+    /// A task is answering the waiting moves.
     is_answered: bool,
 }
 
-/// A send to many that is under way; over when dropped.
+/// Send to many clients in progress. Ends when dropped.
 #[derive(Debug)]
 pub struct ManySend<'a> {
     epochs: (&'a SendEpoch, &'a Notify),
     epoch: i64,
 }
 
-/// Reason why a move is not queued: too many wait.
+/// Error for a move that exceeds the queue limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{WAITING_MAX} connections are on their way to other nodes, and no more can be")]
 pub struct TooManyMoves;
@@ -45,7 +46,7 @@ impl<M> Default for MoveQueue<M> {
 }
 
 impl<M> MoveQueue<M> {
-    /// Begins a send to many, before its nodes are looked up.
+    /// Begins a send to many clients, before its nodes are looked up.
     #[must_use]
     pub fn begin_send(&self) -> ManySend<'_> {
         loop {
@@ -58,10 +59,10 @@ impl<M> MoveQueue<M> {
         }
     }
 
-    /// Adds a move. Returns whether its caller must [answer](Self::next_moves) it and those that follow.
+    /// Adds a move. Returns whether the caller must [answer](Self::next_moves) it and later ones.
     ///
     /// # Errors
-    /// When too many wait.
+    /// If too many moves wait.
     pub fn push(&self, requested: M) -> Result<bool, TooManyMoves> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.waiting.len() >= WAITING_MAX {
@@ -71,8 +72,8 @@ impl<M> MoveQueue<M> {
         Ok(!std::mem::replace(&mut state.is_answered, true))
     }
 
-    /// Waits until all sends are queued that began before the moves that wait now. Returns these with the epoch of the
-    /// sends that have begun since; `None` when no move waits any more. For one caller alone, until the `None`.
+    /// Waits until all sends are queued that began before the currently waiting moves. Returns these moves and the
+    /// epoch of later sends, or `None` if no moves wait. Only one caller at a time, until `None`.
     pub async fn next_moves(&self) -> Option<(i64, Vec<M>)> {
         let moves = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +92,7 @@ impl<M> MoveQueue<M> {
 }
 
 impl ManySend<'_> {
-    /// The epoch in which the send began; zero before the first move.
+    /// Epoch of the send's start; zero before the first move.
     #[must_use]
     pub fn epoch(&self) -> i64 {
         self.epoch

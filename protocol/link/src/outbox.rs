@@ -1,17 +1,17 @@
-//! The send queue of a link: the ring of its session behind a short lock, and what happens when it is full.
+//! Send queue of a link: the ring of its session behind a short lock, and the behaviour when it is full.
 //!
 //! ```text
 //!  push ──────────── never waits ────────────┐
 //!  try_send, send ── wait for room, in turn ─┼──► Session's ring ──poll──► one WebSocket message per chunk
-//!  complete ──────── room, else reserve ─────┘      ▲ kept until the far end acknowledges it
+//!  complete ──────── room, else reserve ─────┘      ▲ kept until the peer acknowledges it
 //! ```
 //!
-//! Frames are encoded straight into the ring, so that whatever was queued since the last write leaves in one message.
-//! The lock is held for an append, never across an await. The two ends fill it differently ([`OutboxPolicy`]): a proxy
-//! queues whatever its clients sent and then reads those clients no more ([`is_full`](LinkOutbox::is_full),
-//! [`room`](LinkOutbox::room)); an app server has its senders wait. Completions have a reserve of their own, because a
-//! connection whose sends are stuck must still answer; control frames (closes, flow control, handshakes) are a few
-//! small ones per connection and never wait.
+//! Frames are encoded directly into the ring, so everything queued since the last write leaves in one message. The lock
+//! is held for an append, never across an await. The two ends apply different policies ([`OutboxPolicy`]): a proxy
+//! queues all data of its clients and then pauses reading them ([`is_full`](LinkOutbox::is_full),
+//! [`room`](LinkOutbox::room)); an app server makes its senders wait. Completions have their own reserve, because a
+//! connection with stuck sends must still answer. Control frames (closes, flow control, handshakes) are few and small,
+//! and never wait.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -24,14 +24,14 @@ use trunkline_protocol::service::{
     UndeliveredFrames, UpgradeDecision, decide_upgrade,
 };
 
-/// Bounds of an outbox beside its ring.
+/// Limits of an outbox in addition to its ring.
 #[derive(Debug, Clone, Copy)]
 pub struct OutboxPolicy {
     unsent_max_bytes: usize,
 }
 
 impl OutboxPolicy {
-    /// Full as soon as this much waits for the socket, or the ring has no room: for senders that are paused.
+    /// Full when this many bytes wait for the socket, or the ring has no room: for senders that are paused.
     #[must_use]
     pub fn pausing(unsent_max_bytes: usize) -> Self {
         Self { unsent_max_bytes }
@@ -44,41 +44,41 @@ impl OutboxPolicy {
     }
 }
 
-/// The session is over: nothing more is queued.
+/// Error for a frame after the end of the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxClosed;
 
-/// Why a frame was not queued at once.
+/// Reason why a frame was not queued immediately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrySendError {
-    /// There is no room, or others wait for it.
+    /// There is no room, or other senders are waiting.
     Full,
-    /// The session is over.
+    /// The session has ended.
     Closed,
 }
 
 /// Next step of a socket's writer.
 #[derive(Debug)]
 pub enum Outgoing {
-    /// A piece to be written now.
+    /// Data to write now.
     Piece(Transmit),
     /// Wait, at most until this time.
     Idle(u64),
-    /// Nothing more goes to this socket.
+    /// Nothing more to write to this socket.
     Over,
 }
 
-/// The send queue of a link. It lives as long as the session, over all its sockets.
+/// Send queue of a link. Lives as long as the session, across all its sockets.
 #[derive(Debug)]
 pub struct LinkOutbox {
     policy: OutboxPolicy,
-    /// `None` once it is over.
+    /// `None` once the session has ended.
     session: Mutex<Option<Session>>,
     is_full: AtomicBool,
     is_open: AtomicBool,
-    /// As the session tells too; but a proxy asks this at each read of a client.
+    /// Also known to the session, but a proxy checks this on each read of a client, without the lock.
     is_closed: AtomicBool,
-    /// Bytes in the ring, as of the last change: whoever measures takes no lock.
+    /// Bytes in the ring as of the last change, for measuring without the lock.
     ring_bytes: AtomicUsize,
     filled: Notify,
     emptied: Notify,
@@ -87,19 +87,19 @@ pub struct LinkOutbox {
     completions: WaitLine,
 }
 
-/// Callers that wait until the far end has a frame. Without any it costs an atomic load for each acknowledgement.
+/// Callers waiting until the peer has a frame. Without any, an acknowledgement costs an atomic load.
 #[derive(Debug, Default)]
 struct DeliveryWatch {
     waiting: AtomicUsize,
     advanced: Notify,
-    /// Last frame that the far end had when the session ended.
+    /// Last frame that the peer had when the session ended.
     last: AtomicU64,
 }
 
-/// Place of a caller in a [`DeliveryWatch`], until it is dropped.
+/// Registration of a caller in a [`DeliveryWatch`], until dropped.
 struct DeliveryWait<'a>(&'a DeliveryWatch);
 
-/// Senders that wait for room, first come, first served: the first one waits to be notified, the others for their turn.
+/// Senders waiting for room, first come, first served: the first waits for a notification, the others for their turn.
 #[derive(Debug, Default)]
 struct WaitLine {
     turn: tokio::sync::Mutex<()>,
@@ -107,7 +107,7 @@ struct WaitLine {
 }
 
 impl LinkOutbox {
-    /// The queue of a session that begins; closed from the start without one.
+    /// Creates the queue of a new session; closed from the start without a session.
     #[must_use]
     pub fn new(policy: OutboxPolicy, session: Option<Session>) -> Self {
         Self {
@@ -125,7 +125,7 @@ impl LinkOutbox {
         }
     }
 
-    /// Whether too much waits for the socket, or to be acknowledged.
+    /// Whether too much data waits for the socket or for acknowledgements.
     #[must_use]
     #[inline]
     pub fn is_full(&self) -> bool {
@@ -139,20 +139,20 @@ impl LinkOutbox {
         self.is_open.load(Ordering::Acquire)
     }
 
-    /// Whether its session is over.
+    /// Whether its session has ended.
     #[must_use]
     #[inline]
     pub fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Acquire)
     }
 
-    /// Bytes that are kept until the far end has them, what waits included.
+    /// Bytes kept until the peer has them, including unsent ones.
     #[must_use]
     pub fn ring_bytes(&self) -> usize {
         self.ring_bytes.load(Ordering::Relaxed)
     }
 
-    /// Waits until it is not full, or the session is over. Cancel-safe.
+    /// Waits until the queue is not full or the session has ended. Cancel-safe.
     pub async fn room(&self) {
         loop {
             let emptied = self.emptied.notified();
@@ -163,10 +163,10 @@ impl LinkOutbox {
         }
     }
 
-    /// Queues a frame, room or no room.
+    /// Queues a frame even if there is no room.
     ///
     /// # Errors
-    /// When the session is over.
+    /// If the session has ended.
     pub fn push(&self, class: Class, encode: impl FnOnce(&mut BytesMut)) -> Result<(), OutboxClosed> {
         self.with(|session| session.push(class, encode)).ok_or(OutboxClosed)?;
         self.filled.notify_one();
@@ -176,25 +176,25 @@ impl LinkOutbox {
     /// Queues a small frame that must not wait.
     ///
     /// # Errors
-    /// When the session is over.
+    /// If the session has ended.
     pub fn control(&self, frame: &[u8]) -> Result<(), OutboxClosed> {
         self.push(Class::Reserved, |out| out.extend_from_slice(frame))
     }
 
-    /// Queues a send if there is room and nobody waits for it.
+    /// Queues a send if there is room and no sender is waiting.
     ///
     /// # Errors
-    /// When it is not queued.
+    /// If it is not queued.
     pub fn try_send(&self, frame: &[u8]) -> Result<(), TrySendError> {
         let Ok(_turn) = self.sends.turn.try_lock() else { return Err(TrySendError::Full) };
         self.push_if_room(Class::Ordinary, frame)
     }
 
-    /// Queues a frame if there is room, whoever waits: for links of which nobody waits, so that threads which send at
-    /// one moment are not in each other's way.
+    /// Queues a frame if there is room, ignoring waiting senders: for links without waiting senders, so that threads
+    /// sending simultaneously don't block each other.
     ///
     /// # Errors
-    /// When it is not queued.
+    /// If it is not queued.
     pub fn push_if_room(&self, class: Class, frame: &[u8]) -> Result<(), TrySendError> {
         let pushed = self.with(|session| session.try_push(class, |out| out.extend_from_slice(frame)));
         pushed.ok_or(TrySendError::Closed)?.map_err(|_| TrySendError::Full)?;
@@ -202,18 +202,18 @@ impl LinkOutbox {
         Ok(())
     }
 
-    /// Queues a send; waits for room.
+    /// Queues a send, waiting for room.
     ///
     /// # Errors
-    /// When the session is over.
+    /// If the session has ended.
     pub async fn send(&self, frame: &[u8]) -> Result<(), OutboxClosed> {
         self.push_in_line(&self.sends, Class::Ordinary, frame).await
     }
 
-    /// Queues a completion; waits only when the reserve is used up too.
+    /// Queues a completion. Waits only if the reserve is used up, too.
     ///
     /// # Errors
-    /// When the session is over.
+    /// If the session has ended.
     pub async fn complete(&self, frame: &[u8]) -> Result<(), OutboxClosed> {
         match self.try_send(frame) {
             Ok(()) => Ok(()),
@@ -222,35 +222,35 @@ impl LinkOutbox {
         }
     }
 
-    /// Queues a ping that the far end sends back, or that goes back to it: behind what is queued.
+    /// Queues a ping that the peer returns, or a reply to its ping, after all queued frames.
     pub fn echo(&self, ping: &Ping) {
         if self.with(|session| session.push_echo(ping)).is_some() {
             self.filled.notify_one();
         }
     }
 
-    /// Takes over what another link never wrote, room or no room: it had been paid for there.
+    /// Takes over another link's unsent frames, even if there is no room: they were already accounted for there.
     pub fn inherit(&self, unsent: Frames) {
         self.with(|session| session.inherit(unsent));
         self.filled.notify_one();
     }
 
-    /// Returns the number of the last frame that was queued; `None` when the session is over.
+    /// Number of the last queued frame; `None` if the session has ended.
     #[must_use]
     pub fn queued(&self) -> Option<u64> {
         self.session().as_ref().map(Session::queued)
     }
 
-    /// Waits until the far end has all frames up to this one; a far end that can't resume has what its socket has got.
-    /// Cancel-safe.
+    /// Waits until the peer has all frames up to this one. For a peer that can't resume, frames written to its socket
+    /// count. Cancel-safe.
     ///
     /// # Errors
-    /// When the session is over, and the far end may not have the frame.
+    /// If the session has ended and the peer may not have the frame.
     pub async fn delivered(&self, number: u64) -> Result<(), OutboxClosed> {
         let _wait = DeliveryWait::begin(&self.deliveries);
         loop {
             let mut advanced = pin!(self.deliveries.advanced.notified());
-            // Before the look at the session, or an acknowledgement in between would wake nobody.
+            // Registered before checking the session. Otherwise an acknowledgement in between would be missed.
             advanced.as_mut().enable();
             let delivered = self.session().as_ref().map(Session::delivered);
             match delivered {
@@ -269,31 +269,31 @@ impl LinkOutbox {
             Some(piece) => Outgoing::Piece(piece),
             None => session.poll_ping_timeout().map_or(Outgoing::Over, Outgoing::Idle),
         });
-        // It may be all that is known of this far end.
+        // May be the only progress signal for this peer.
         self.deliveries.note();
         outgoing.unwrap_or(Outgoing::Over)
     }
 
-    /// Waits until something was queued, or [`wake`](Self::wake) was called, since the last wait. Cancel-safe.
+    /// Waits until a frame was queued or [`wake`](Self::wake) was called since the last wait. Cancel-safe.
     pub async fn filled(&self) {
         self.filled.notified().await;
     }
 
-    /// Ends a wait of the writer, who has to look at something else.
+    /// Wakes the writer so that it checks for changes.
     pub fn wake(&self) {
         self.filled.notify_one();
     }
 
-    /// Returns the offer that the proxy dials with; `None` when the session is over.
+    /// Returns the proxy's offer for dialling; `None` if the session has ended.
     #[must_use]
     pub fn offer(&self) -> Option<Offer> {
         self.with(|session| session.offer())
     }
 
-    /// Attaches the socket of a dial that succeeded; with it, how many frames it gets again.
+    /// Attaches the socket of a successful dial. Also returns how many frames are replayed.
     ///
     /// # Errors
-    /// When the answer makes no sense; the session is to be ended.
+    /// If the answer is inconsistent; the session has to be ended.
     pub fn attach_answer(
         &self,
         offer: &Offer,
@@ -310,14 +310,14 @@ impl LinkOutbox {
         Ok(attached.transpose()?.flatten())
     }
 
-    /// Judges an upgrade for the slot of this session, given the newest one that the slot ever had.
+    /// Decides about an upgrade for this session's slot, given the newest session id that the slot ever had.
     #[must_use]
     pub fn decide_upgrade(&self, offer: &Offer, newest: Option<SessionId>) -> UpgradeDecision {
         let judged = self.with(|session| decide_upgrade(offer, Some(session), newest));
         judged.unwrap_or_else(|| decide_upgrade(offer, None, newest))
     }
 
-    /// Attaches the socket of an upgrade that was judged good; `None` when the session is over.
+    /// Attaches the socket of an accepted upgrade; `None` if the session has ended.
     pub fn attach_offer(&self, offer: &Offer, now_ms: u64) -> Option<Result<(Attachment, Answer), SessionError>> {
         let attached = self.with(|session| {
             let attached = session.handle_offer(offer, now_ms);
@@ -328,7 +328,7 @@ impl LinkOutbox {
         attached
     }
 
-    /// The socket has ended; what that means for the session.
+    /// Detaches an ended socket, and returns the consequence for the session.
     pub fn detach(&self, attachment: Attachment, now_ms: u64) -> Option<SessionEvent> {
         let verdict = self.with(|session| {
             let verdict = session.detach(attachment, now_ms);
@@ -338,7 +338,7 @@ impl LinkOutbox {
         verdict.flatten()
     }
 
-    /// A batch was read: something was heard, and all frames up to `taken` are taken, of which `bytes` bytes are new.
+    /// Records a read batch: the peer was active, and all frames up to `taken` are taken, with `bytes` new bytes.
     pub fn handle_batch(&self, taken: Option<u64>, bytes: usize, now_ms: u64) {
         let is_due_earlier = self.with(|session| {
             session.handle_heard(now_ms);
@@ -348,50 +348,50 @@ impl LinkOutbox {
             }
             session.poll_ping_timeout() != before
         });
-        // The writer sleeps until its next ping is due, which may now be earlier.
+        // The writer sleeps until its next ping, which may now be due earlier.
         if is_due_earlier == Some(true) {
             self.filled.notify_one();
         }
     }
 
-    /// Takes the acknowledgement that may ride on a ping.
+    /// Handles an acknowledgement in a ping, if any.
     ///
     /// # Errors
-    /// When it makes no sense; the session is to be ended.
+    /// If it is inconsistent; the session has to be ended.
     pub fn handle_ping(&self, ping: &Ping) -> Result<(), SessionError> {
         let handled = self.with(|session| session.handle_ping(ping).map(drop)).unwrap_or(Ok(()));
         self.deliveries.note();
         handled
     }
 
-    /// Counts the silence of the far end; to be called every [`tick_ms`](Self::tick_ms).
+    /// Counts the silence of the peer. Called every [`tick_ms`](Self::tick_ms).
     pub fn handle_timeout(&self, now_ms: u64) -> Option<SessionEvent> {
         self.with(|session| session.handle_timeout(now_ms)).flatten()
     }
 
-    /// For how long nothing has come from the far end, at least; counted while there is a socket.
+    /// Minimum duration of the peer's silence, counted while there is a socket.
     #[must_use]
     pub fn silent_ms(&self) -> u64 {
         self.with(|session| session.silent_ms()).unwrap_or_default()
     }
 
-    /// When a session without a socket is to be looked at again.
+    /// When to check a session without a socket again.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         self.with(|session| session.poll_timeout()).flatten()
     }
 
-    /// How often silence is counted; `None` when the session is over.
+    /// Interval for counting silence; `None` if the session has ended.
     #[must_use]
     pub fn tick_ms(&self) -> Option<u64> {
         self.with(|session| session.tick_ms())
     }
 
-    /// Ends the session: nothing is queued any more, and nobody waits any more. Returns what was in its ring.
+    /// Ends the session and wakes all waiting callers. Returns the frames in its ring.
     pub fn close(&self) -> UndeliveredFrames {
         let session = {
             let mut session = self.session();
-            // Under the lock: who finds no session finds this, too.
+            // Set under the lock, so that callers without a session also see this.
             self.is_closed.store(true, Ordering::Release);
             self.is_open.store(false, Ordering::Release);
             let delivered = session.as_ref().map_or_else(|| self.deliveries.last(), Session::delivered);
@@ -419,7 +419,7 @@ impl LinkOutbox {
         }
     }
 
-    /// Does something with the session, if it lives, and notifies whoever waited for the room that this made.
+    /// Accesses the session, if it exists, and notifies callers waiting for freed room.
     fn with<T>(&self, act: impl FnOnce(&mut Session) -> T) -> Option<T> {
         let mut guard = self.session();
         let session = guard.as_mut()?;
@@ -445,14 +445,14 @@ impl LinkOutbox {
         Some(done)
     }
 
-    // No code panics while it holds the lock; should it ever, what is queued is still whole frames.
+    // No code panics while holding the lock. Even then, the queue would still hold whole frames.
     fn session(&self) -> MutexGuard<'_, Option<Session>> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl DeliveryWatch {
-    /// Wakes those who wait, because the far end may have more than before, or the session is over.
+    /// Wakes waiting callers, because the peer may have received more, or the session has ended.
     fn note(&self) {
         if self.waiting.load(Ordering::Acquire) > 0 {
             self.advanced.notify_waiters();

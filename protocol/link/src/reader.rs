@@ -1,7 +1,7 @@
-//! The reading side of a socket: frames in batches, numbered, and counted as taken once their consumer has them.
+//! Reading side of a socket: frames in batches, numbered, and counted as taken once their consumer has them.
 //!
-//! A batch is all frames that are there at once, up to a bound: what they cause leaves together. A batch that has begun
-//! is finished whatever happens to the socket: a frame that was handed out is counted as taken, or it would come twice.
+//! A batch consists of all available frames up to a limit, so that their effects leave together. A started batch is
+//! completed even if the socket fails: delivered frames must be counted as taken, or they would be delivered again.
 
 use std::convert::Infallible;
 
@@ -10,66 +10,65 @@ use trunkline_protocol::service::{FrameError, FrameHead, Incoming, Ping, Service
 
 use super::{LinkClock, LinkEnd, LinkOutbox, LinkReader, LinkWebSocket, SocketStop};
 
-/// A batch ends when it has this much: other tasks of the thread are to be served too.
+/// Maximum size of a batch, so that other tasks of the thread can run.
 const BATCH_MAX_BYTES: usize = 256 * 1024;
 
-/// The consumer of a link's frames. It is called for each frame, so it is called directly and never waited for within a
-/// batch.
+/// Consumer of a link's frames. Called synchronously for each frame, and awaited only between batches.
 pub trait FrameSink {
-    /// Counts a frame of `bytes` bytes that was read, new or not; `None` is a message of an unknown type.
+    /// Counts a frame of `bytes` bytes, new or duplicate. `None` is a message of unknown type.
     fn count(&mut self, _message: Option<&ServiceMessage>, _bytes: usize) {}
 
-    /// Takes a ping, behind the acknowledgement that may ride on it.
+    /// Handles a ping, after the acknowledgement it may contain.
     fn handle_ping(&mut self, ping: &Ping);
 
-    /// Takes a new frame. Newer than this end, or not: it is counted, so that both ends agree.
+    /// Handles a new frame. Unknown types are also counted, so that both ends agree.
     ///
     /// # Errors
-    /// When the far end must not send it; the text says why.
+    /// If the peer must not send it; the text gives the reason.
     fn handle_frame(&mut self, body: &Bytes, message: Option<ServiceMessage>) -> Result<(), String>;
 
-    /// Notes a frame that was skipped because it is over the limit, malformed or not allowed. It is counted, and only
-    /// the connections that it was for are affected: all others share the link.
+    /// Handles a frame skipped because it is too large, malformed or not allowed. The frame is counted, and only its
+    /// target connections are affected, because all others share the link.
     fn handle_skipped(&mut self, head: &FrameHead, problem: &str);
 
-    /// Finishes a batch, whose new frames have `bytes` bytes. They count as taken once this returns.
+    /// Completes a batch with `bytes` bytes of new frames. They count as taken when this returns.
     fn end_batch(&mut self, bytes: usize) -> impl Future<Output = ()>;
 
-    /// Does what has its time while no frame comes. It is dropped when one does, and may last for ever.
+    /// Does low-priority work while no frame arrives. Dropped on the next frame; may run forever.
     fn idle(&mut self) -> impl Future<Output = Infallible> {
         std::future::pending()
     }
 
-    /// Lets other tasks run between two batches, where the thread has no other rule for that.
+    /// Lets other tasks run between batches, unless the thread has its own rule.
     fn yield_after_batch(&mut self) -> impl Future<Output = ()> {
         std::future::ready(())
     }
 }
 
-/// Reads what one socket brings to a session.
+/// Reader of one socket of a session.
 #[derive(Debug)]
 pub struct LinkReadLoop<'a, S: LinkWebSocket> {
-    /// The session's queue, which counts what is taken.
+    /// Queue of the session, which counts taken frames.
     pub outbox: &'a LinkOutbox,
-    /// Clock that the session's milliseconds count by.
+    /// Clock of the session's milliseconds.
     pub clock: LinkClock,
     /// Numbering of the session's received frames.
     pub incoming: &'a mut Incoming,
-    /// Reading half of the present socket.
+    /// Reading half of the current socket.
     pub reader: LinkReader<S>,
 }
 
 /// Number and bytes of the frames read since the last batch.
 #[derive(Debug, Default)]
 struct Batch {
-    /// The number of the last new frame.
+    /// Number of the last new frame.
     taken: Option<u64>,
-    /// The bytes of all new frames.
+    /// Total bytes of new frames.
     bytes: usize,
 }
 
 impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
-    /// Reads batch after batch, and says why it ends. It stops only between two batches.
+    /// Reads batches until the socket ends, and returns the reason. Stops only between batches.
     pub async fn run(&mut self, sink: &mut impl FrameSink, stop: &SocketStop) -> LinkEnd {
         loop {
             let mut batch = Batch::default();
@@ -86,14 +85,14 @@ impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
                 }
                 taken = self.take_frames(sink, &mut batch);
             }
-            // More of the same batch, if it is there already.
+            // Adds data that is already available to the batch.
             while taken.is_ok()
                 && batch.bytes < BATCH_MAX_BYTES
                 && let Some(filled) = self.reader.fill_now()
             {
                 taken = filled.and_then(|()| self.take_frames(sink, &mut batch));
             }
-            // What came before the end still counts.
+            // Frames received before the end still count.
             sink.end_batch(batch.bytes).await;
             self.outbox.handle_batch(batch.taken, batch.bytes, self.clock.now_ms());
             if let Err(end) = taken {
@@ -103,7 +102,7 @@ impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
         }
     }
 
-    /// Hands out all whole frames that have been read.
+    /// Delivers all complete frames that have been read.
     fn take_frames(&mut self, sink: &mut impl FrameSink, batch: &mut Batch) -> Result<(), LinkEnd> {
         loop {
             let body = match self.reader.next_body() {
@@ -128,7 +127,7 @@ impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
                 sink.handle_ping(ping);
                 continue;
             }
-            // What was handed out before comes again where the far end could not know.
+            // The peer repeats frames for which it had no acknowledgement.
             let Some(number) = self.incoming.next() else { continue };
             batch.taken = Some(number);
             batch.bytes += body.len();
@@ -138,7 +137,7 @@ impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
         }
     }
 
-    /// Counts a frame that can't be read, as its sender has.
+    /// Counts an unreadable frame, as its sender did.
     fn skip_frame(&mut self, sink: &mut impl FrameSink, batch: &mut Batch, head: &Bytes, problem: &str) {
         sink.count(None, bytes_of_frame(head.len()));
         let frame = FrameHead::read(head);

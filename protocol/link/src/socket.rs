@@ -1,7 +1,7 @@
-//! The two halves of a link: whole pieces of frames in, whole pieces of frames out.
+//! The two halves of a link, which receive and send chunks of frames.
 //!
-//! Over the network they are WebSocket messages; between a node and the app that it is embedded in, and in tests, they
-//! are handed over in memory. Nothing above this file knows the difference.
+//! Over the network, chunks are WebSocket messages. Between an app and its embedded node, and in tests, they are passed
+//! in memory. Higher layers don't notice the difference.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{SplitSink, SplitStream};
@@ -12,15 +12,15 @@ use trunkline_protocol::wire::SESSION_OVER_CODE;
 
 use super::{LinkEnd, LinkMessage, LinkWebSocket, ReceivedMessage};
 
-/// Pieces that may wait in memory; each is what one end gathered in a batch.
+/// Maximum number of chunks waiting in memory, each collected in one batch.
 const PIECES_MAX: usize = 16;
 
 /// Both halves of a link.
 #[derive(Debug)]
 pub struct LinkSocket<S: LinkWebSocket> {
-    /// Pieces that the far end sends.
+    /// Chunks from the peer.
     pub reader: LinkReader<S>,
-    /// Pieces that the far end gets.
+    /// Chunks to the peer.
     pub writer: LinkWriter<S>,
 }
 
@@ -28,7 +28,7 @@ pub struct LinkSocket<S: LinkWebSocket> {
 #[derive(Debug)]
 pub struct LinkReader<S: LinkWebSocket> {
     pieces: PieceSource<S>,
-    /// Bytes that were read and not handed out: behind the handshake frames may wait already.
+    /// Bytes that were read but not delivered: frames may follow the handshake immediately.
     frames: FrameBuffer,
 }
 
@@ -50,24 +50,24 @@ enum PieceTarget<S: LinkWebSocket> {
     Memory(mpsc::Sender<Bytes>),
 }
 
-/// The far end of a link in memory.
+/// Peer of a link in memory.
 #[derive(Debug)]
 pub struct MemoryLink {
-    /// Pieces that the near end sends.
+    /// Chunks from the local end.
     pub reader: mpsc::Receiver<Bytes>,
-    /// Pieces that the near end gets.
+    /// Chunks to the local end.
     pub writer: mpsc::Sender<Bytes>,
 }
 
 impl<S: LinkWebSocket> LinkSocket<S> {
-    /// A link over a WebSocket.
+    /// Creates a link over a WebSocket.
     #[must_use]
     pub fn network(socket: S) -> Self {
         let (sink, stream) = socket.split();
         Self::new(PieceSource::Network(stream), PieceTarget::Network(sink))
     }
 
-    /// A link in memory, and its far end.
+    /// Creates a link in memory, with its peer.
     #[must_use]
     pub fn memory() -> (Self, MemoryLink) {
         let ((up, far_reader), (far_writer, down)) = (mpsc::channel(PIECES_MAX), mpsc::channel(PIECES_MAX));
@@ -88,10 +88,10 @@ impl<S: LinkWebSocket> From<MemoryLink> for LinkSocket<S> {
 }
 
 impl<S: LinkWebSocket> LinkReader<S> {
-    /// Waits until more has been read. Cancel-safe.
+    /// Waits for more data. Cancel-safe.
     ///
     /// # Errors
-    /// When nothing more comes.
+    /// If the socket has ended.
     pub async fn fill(&mut self) -> Result<(), LinkEnd> {
         let piece = match &mut self.pieces {
             PieceSource::Memory(pieces) => pieces.recv().await.ok_or(LinkEnd::Closed)?,
@@ -108,24 +108,24 @@ impl<S: LinkWebSocket> LinkReader<S> {
         Ok(())
     }
 
-    /// Reads more if it is there already.
+    /// Reads more data if available.
     pub fn fill_now(&mut self) -> Option<Result<(), LinkEnd>> {
         self.fill().now_or_never()
     }
 
-    /// The body of the next whole frame that has been read.
+    /// Body of the next complete frame, if any.
     ///
     /// # Errors
-    /// When what was read is no frame.
+    /// If the data is invalid.
     #[inline]
     pub fn next_body(&mut self) -> Result<Option<Bytes>, FrameError> {
         self.frames.next_body()
     }
 
-    /// Waits for the next message; `None` for one of a type that is not known. Cancel-safe.
+    /// Waits for the next message; `None` if its type is unknown. Cancel-safe.
     ///
     /// # Errors
-    /// When nothing more comes, or no message.
+    /// If the socket has ended or the data is invalid.
     pub async fn next_message(&mut self) -> Result<Option<ServiceMessage>, LinkEnd> {
         loop {
             if let Some(body) = self.next_body()? {
@@ -146,10 +146,10 @@ fn piece_of(message: impl LinkMessage) -> Result<Bytes, LinkEnd> {
 }
 
 impl<S: LinkWebSocket> LinkWriter<S> {
-    /// Sends a piece.
+    /// Sends a chunk.
     ///
     /// # Errors
-    /// When the far end is gone.
+    /// If the peer is gone.
     pub async fn send(&mut self, piece: Bytes) -> Result<(), LinkEnd> {
         match &mut self.pieces {
             PieceTarget::Memory(pieces) => pieces.send(piece).await.map_err(|_| LinkEnd::Closed),
@@ -159,20 +159,20 @@ impl<S: LinkWebSocket> LinkWriter<S> {
         }
     }
 
-    /// Sends messages in one piece.
+    /// Sends messages in one chunk.
     ///
     /// # Errors
-    /// When the far end is gone.
+    /// If the peer is gone.
     pub async fn send_messages(&mut self, messages: &[ServiceMessage]) -> Result<(), LinkEnd> {
         let mut piece = BytesMut::new();
         messages.iter().for_each(|message| message.encode(&mut piece));
         self.send(piece.freeze()).await
     }
 
-    /// Sends a close frame, if the far end still listens. In memory, dropping the link is what tells.
+    /// Sends a close frame if the peer still reads. In memory, dropping the link is enough.
     pub async fn close(&mut self, (code, reason): (u16, String)) {
         if let PieceTarget::Network(sink) = &mut self.pieces {
-            // It fails where the far end was faster.
+            // Fails if the peer has already closed.
             drop(sink.send(S::Message::close(code, reason)).await);
         }
     }

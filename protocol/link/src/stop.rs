@@ -1,5 +1,5 @@
-//! How a socket of a session is ended from outside, by whoever finds that it has to go; and time-outs of a session:
-//! ticks of silence while it has a socket, and the window while it has none.
+//! Stopping a session's socket from outside, and time-outs of a session: ticks of silence while it has a socket, and
+//! the resume window while it has none.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use trunkline_protocol::service::{SessionEndReason, SessionEvent};
 
 use super::{LinkClock, LinkEnd, LinkOutbox};
 
-/// Ends one socket of a session; its clones end the same one.
+/// Handle for stopping one socket of a session. Clones stop the same socket.
 #[derive(Debug, Clone, Default)]
 pub struct SocketStop {
     state: Arc<StopState>,
@@ -23,36 +23,36 @@ struct StopState {
     reason: OnceLock<StopReason>,
 }
 
-/// Why a socket is ended from outside.
+/// Reason for stopping a socket from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// Another socket takes the session, or another session the slot.
+    /// Another socket took the session, or another session the slot.
     Replaced,
-    /// Nothing came for too long.
+    /// The peer was silent for too long.
     Silent,
-    /// This end stops. What is queued still leaves.
+    /// This end shuts down. Queued frames are still sent.
     Shutdown,
-    /// The session decided that it is over.
+    /// The session ended itself.
     Over(SessionEndReason),
-    /// A half of the socket has failed.
+    /// One half of the socket has failed.
     Failed,
 }
 
 impl SocketStop {
-    /// Ends the socket, and lets the writer of this session notice.
+    /// Stops the socket and wakes the session's writer.
     pub fn stop(&self, reason: StopReason, outbox: &LinkOutbox) {
-        // Before it is seen as stopped, the reason is there.
+        // The reason must be set before the stop is visible.
         self.state.reason.get_or_init(|| reason);
         self.state.stopped.cancel();
         outbox.wake();
     }
 
-    /// Waits until the socket is to end. Cancel-safe.
+    /// Waits until the socket has to stop. Cancel-safe.
     pub async fn stopped(&self) {
         self.state.stopped.cancelled().await;
     }
 
-    /// Why the socket is to end; `None` while it is not.
+    /// Reason for the stop; `None` if not stopped.
     #[must_use]
     pub fn reason(&self) -> Option<StopReason> {
         self.state.reason.get().copied()
@@ -76,8 +76,8 @@ impl From<StopReason> for LinkEnd {
     }
 }
 
-/// Counts the silence of the far end until the session has a verdict; `None` when the session is over already.
-/// `each_tick` gets the time before each tick.
+/// Counts the silence of the peer until the session reaches a verdict; `None` if the session has already ended.
+/// `each_tick` receives the time before each tick.
 pub async fn wait_for_verdict(
     outbox: &LinkOutbox,
     clock: LinkClock,
@@ -92,7 +92,7 @@ pub async fn wait_for_verdict(
     }
 }
 
-/// Waits until a session that has lost its socket is over. One that never had a socket may take as long as it takes.
+/// Waits until a session without a socket ends. A session that never had a socket does not time out.
 pub async fn window_passed(outbox: &LinkOutbox, clock: LinkClock) -> SessionEndReason {
     while let Some(at_ms) = outbox.poll_timeout() {
         sleep_until(clock.instant(at_ms)).await;

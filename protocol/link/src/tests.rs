@@ -1,4 +1,4 @@
-//! The two ends of a link against each other, in memory and with time paused.
+//! Both ends of a link against each other, in memory and with paused time.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,20 +23,20 @@ use super::*;
 
 type TestSocket = LinkSocket<WebSocketStream<DuplexStream>>;
 
-/// An end whose socket has ended, and why.
+/// End after its socket has ended, with the reason.
 type EndedEnd = (TestEnd, LinkEnd);
 type RunningEnd = JoinHandle<EndedEnd>;
 
 const WINDOW_MS: u64 = 10_000;
 const RING_BYTES: usize = 64 * 1024;
 
-/// One end of a session, over all its sockets.
+/// One end of a session, across all its sockets.
 struct TestEnd {
     role: Role,
     outbox: Arc<LinkOutbox>,
     clock: LinkClock,
     incoming: Incoming,
-    /// Texts that came, batch by batch.
+    /// Received texts by batch.
     batches: Vec<Vec<String>>,
 }
 
@@ -59,7 +59,7 @@ impl TestEnd {
         self.batches.concat()
     }
 
-    /// Runs one socket until it ends, as each end does.
+    /// Runs one socket until it ends, like a real end.
     async fn carry(mut self, attachment: Attachment, socket: TestSocket, stop: SocketStop) -> (Self, LinkEnd) {
         let LinkSocket { reader, mut writer } = socket;
         let outbox = Arc::clone(&self.outbox);
@@ -132,7 +132,7 @@ impl FrameSink for BatchRecorder<'_> {
 /// Both halves of a WebSocket in memory: the proxy's, then the app server's.
 async fn sockets() -> (TestSocket, TestSocket) {
     let (client, server) = duplex(1024 * 1024);
-    // A node and an app server read messages that are longer than a frame may be.
+    // Real ends accept messages larger than a frame.
     let config = Some(WebSocketConfig::default().max_frame_size(None).max_message_size(None));
     let client = WebSocketStream::from_raw_socket(client, SocketRole::Client, config).await;
     let server = WebSocketStream::from_raw_socket(server, SocketRole::Server, config).await;
@@ -143,7 +143,7 @@ fn new_ends() -> (TestEnd, TestEnd) {
     (TestEnd::new(Role::Proxy, RING_BYTES), TestEnd::new(Role::AppServer, RING_BYTES))
 }
 
-/// Offer and answer in headers, then the handshake; returns each end's attachment and socket.
+/// Exchanges offer and answer in headers, then the handshake. Returns each end's attachment and socket.
 async fn connect(proxy: &mut TestEnd, app: &mut TestEnd) -> [(Attachment, TestSocket); 2] {
     let (mut offered, mut answered) = (HeaderMap::new(), HeaderMap::new());
     let offer = proxy.outbox.offer().unwrap();
@@ -163,7 +163,7 @@ async fn connect(proxy: &mut TestEnd, app: &mut TestEnd) -> [(Attachment, TestSo
     [(of_proxy, near), (of_app, far)]
 }
 
-/// Both ends at work on a new socket; each is stopped by its [`SocketStop`].
+/// Runs both ends on a new socket. A [`SocketStop`] stops each.
 async fn carry(mut proxy: TestEnd, mut app: TestEnd) -> Running {
     let [(of_proxy, near), (of_app, far)] = connect(&mut proxy, &mut app).await;
     let (proxy_stop, app_stop) = (SocketStop::default(), SocketStop::default());
@@ -179,7 +179,7 @@ struct Running {
 }
 
 impl Running {
-    /// Ends the socket at the end with this index, and waits for both.
+    /// Stops the socket at the end with this index, and waits for both ends.
     async fn stop(self, index: usize, reason: StopReason) -> (EndedEnd, EndedEnd) {
         self.stops[index].stop(reason, &self.outboxes[index]);
         self.ended().await
@@ -190,13 +190,13 @@ impl Running {
     }
 }
 
-/// All that is under way arrives before this time has passed.
+/// Everything in flight arrives within this time.
 async fn settle() {
-    // sleep: time is paused, and passing it is what the test is about.
+    // sleep: time is paused, and the test is about its passing.
     sleep(Duration::from_millis(1)).await;
 }
 
-/// Ticks and timers are coarser than a millisecond.
+/// Timers are coarser than a millisecond.
 fn assert_lasted(since: Instant, expected: Duration) {
     let (lasted, slack) = (since.elapsed(), Duration::from_millis(10));
     assert!((expected - slack..expected + slack).contains(&lasted), "{lasted:?} instead of {expected:?}");
@@ -252,7 +252,7 @@ async fn frames_that_are_there_at_once_are_one_batch_up_to_its_bound() {
     let [(of_proxy, mut near), (of_app, far)] = connect(&mut proxy, &mut app).await;
     (0..2).for_each(|_| numbered(10).iter().for_each(|text| proxy.send(text)));
     (0..5).for_each(|_| proxy.send(&large));
-    // All of it is in the socket before the first frame is read.
+    // All frames are in the socket before the first is read.
     let mut pieces = 0;
     while let Outgoing::Piece(piece) = proxy.outbox.poll(of_proxy, 0) {
         near.writer.send(piece.bytes).await.unwrap();
@@ -274,7 +274,7 @@ async fn a_session_goes_on_after_a_cut_without_loss_or_repeats() {
     numbered(2).iter().for_each(|text| proxy.send(text));
     let running = carry(proxy, app).await;
     settle().await;
-    // Nothing was acknowledged yet: what came is told at the next upgrade.
+    // Nothing was acknowledged yet: the next upgrade reports the received frames.
     let ((proxy, _), (app, _)) = running.stop(1, StopReason::Failed).await;
     assert!(!proxy.outbox.is_open() && !app.outbox.is_open());
     proxy.send("2");
@@ -292,7 +292,7 @@ async fn frames_that_were_lost_with_a_socket_come_again() {
     let [(of_proxy, mut near), (of_app, far)] = connect(&mut proxy, &mut app).await;
     let Outgoing::Piece(piece) = proxy.outbox.poll(of_proxy, 0) else { panic!("a frame waits") };
     near.writer.send(piece.bytes).await.unwrap();
-    // It was written, and nobody read it.
+    // Written but never read.
     drop((near, far));
     proxy.outbox.detach(of_proxy, 0);
     app.outbox.detach(of_app, 0);
@@ -320,7 +320,7 @@ async fn a_silent_far_end_loses_its_socket_and_with_the_window_its_session() {
 async fn an_idle_link_lives_by_its_pings() {
     let (proxy, app) = new_ends();
     let running = carry(proxy, app).await;
-    // sleep: time is paused, and passing it is what the test is about.
+    // sleep: time is paused, and the test is about its passing.
     sleep(Duration::from_secs(600)).await;
     assert!(running.outboxes.iter().all(|outbox| outbox.is_open()));
 }
@@ -353,7 +353,7 @@ async fn a_frame_that_cannot_be_used_is_skipped_and_counted() {
     let (proxy, app) = (TestEnd::new(Role::Proxy, 2 * LINK_FRAME_MAX_BYTES), TestEnd::new(Role::AppServer, RING_BYTES));
     proxy.send("0");
     proxy.outbox.push(Class::Ordinary, |out| ServiceMessage::Ack(Default::default()).encode(out)).unwrap();
-    // ConnectionData without a payload, and one over the limit.
+    // ConnectionData without a payload, and an oversized one.
     proxy.outbox.push(Class::Ordinary, |out| out.extend_from_slice(b"\x05\x92\x06\xa2c1")).unwrap();
     let payload = Bytes::from(vec![0; LINK_FRAME_MAX_BYTES]);
     proxy.outbox.push(Class::Ordinary, |out| encode_connection_data("c2", &payload, 0, out)).unwrap();
@@ -362,7 +362,7 @@ async fn a_frame_that_cannot_be_used_is_skipped_and_counted() {
     settle().await;
     let ((proxy, _), (app, _)) = running.stop(1, StopReason::Failed).await;
     proxy.send("2");
-    // Both ends agree on the numbers, so nothing comes twice.
+    // Both ends agree on the numbers, so nothing is repeated.
     let running = carry(proxy, app).await;
     settle().await;
     let (_, (app, _)) = running.stop(0, StopReason::Failed).await;
@@ -391,7 +391,7 @@ async fn a_full_ring_pauses_its_senders_until_a_late_acknowledgement() {
     let started = Instant::now();
     let [of_proxy, of_app] = &running.outboxes;
     tokio::join!(of_proxy.room(), async { of_app.send(&filling).await.unwrap() });
-    // So much of the ring is acknowledged at once; a few bytes only after the delay.
+    // A large part of the ring is acknowledged immediately; a few bytes only after the delay.
     assert!(started.elapsed() <= Duration::from_millis(ACKNOWLEDGE_DELAY_MS));
     let ((proxy, _), _) = running.stop(0, StopReason::Shutdown).await;
     assert!(!proxy.texts().is_empty());
@@ -402,10 +402,10 @@ async fn a_small_frame_is_acknowledged_after_the_delay() {
     let (proxy, app) = new_ends();
     proxy.send("0");
     let running = carry(proxy, app).await;
-    // sleep: time is paused, and passing it is what the test is about.
+    // sleep: time is paused, and the test is about its passing.
     sleep(Duration::from_millis(ACKNOWLEDGE_DELAY_MS / 2)).await;
     assert_ne!(running.outboxes[0].ring_bytes(), 0, "read, and not acknowledged");
-    // sleep: time is paused, and passing it is what the test is about.
+    // sleep: time is paused, and the test is about its passing.
     sleep(Duration::from_millis(ACKNOWLEDGE_DELAY_MS)).await;
     assert_eq!(running.outboxes[0].ring_bytes(), 0);
 }
@@ -415,7 +415,7 @@ async fn a_writer_that_hangs_is_given_up() {
     let (mut near, far) = LinkSocket::<WebSocketStream<DuplexStream>>::memory();
     let (mut proxy, mut app) = new_ends();
     let [(of_proxy, _near), _far] = connect(&mut proxy, &mut app).await;
-    // In memory, so many pieces fit and no more.
+    // Memory links hold a limited number of chunks.
     while let Ok(sent) = timeout(Duration::ZERO, near.writer.send(Bytes::from_static(b"x"))).await {
         sent.unwrap();
     }
@@ -426,7 +426,7 @@ async fn a_writer_that_hangs_is_given_up() {
     drop(far);
 }
 
-/// A whole frame with this text.
+/// Complete frame with this text.
 struct ConnectionDataFrame<'a>(&'a str);
 
 impl ConnectionDataFrame<'_> {

@@ -1,4 +1,4 @@
-//! WebSocket libraries as a link sees them: messages that hold pieces of frames, and close frames.
+//! Abstraction of WebSocket libraries for links: messages with chunks of frames, and close frames.
 
 use std::error::Error;
 
@@ -29,24 +29,24 @@ where
 
 /// A WebSocket message of any library.
 pub trait LinkMessage: std::fmt::Debug + Sized {
-    /// A binary message, which carries frames.
+    /// Creates a binary message, which carries frames.
     fn binary(piece: Bytes) -> Self;
 
-    /// A close frame with its code.
+    /// Creates a close frame with a code.
     fn close(code: u16, reason: String) -> Self;
 
-    /// Meaning of the message for a link.
+    /// Interprets the message for a link.
     fn into_received(self) -> ReceivedMessage;
 }
 
 /// Meaning of a WebSocket message for a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReceivedMessage {
-    /// Whole frames or parts of them; empty for a ping, which the library answers: the far end was heard.
+    /// Frames or parts of them. Empty for a ping, which the library answers and which shows that the peer is alive.
     Piece(Bytes),
-    /// The far end closes, with this code and reason.
+    /// The peer closes with this code and reason.
     Close(Option<(u16, String)>),
-    /// Text, which no link carries.
+    /// Text, which is not allowed on a link.
     Text,
 }
 

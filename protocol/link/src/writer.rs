@@ -1,5 +1,4 @@
-//! The writing side of a socket: what the session has for it becomes pieces on the wire, pings and acknowledgements
-//! too.
+//! Writing side of a socket: sends the session's data, pings and acknowledgements.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -10,29 +9,29 @@ use trunkline_protocol::service::{Attachment, Transmit};
 
 use super::{LinkClock, LinkEnd, LinkOutbox, LinkWebSocket, LinkWriter, Outgoing, SocketStop, StopReason};
 
-/// A link that carried this many frames in its last write lets other tasks run before the next one: calls of a crowd
-/// come close together, and each write wakes the far end. The frame of a lone caller leaves at once.
+/// After writing at least this many frames, a link lets other tasks run before the next write: calls of many clients
+/// arrive close together, and each write wakes the peer. A single caller's frame leaves immediately.
 const CROWD_FRAMES: u64 = 2;
 
-/// Writes what a session has for one socket.
+/// Writer of a session's data to one socket.
 #[derive(Debug)]
 pub struct LinkWriteLoop<'a> {
     /// Send queue of the session.
     pub outbox: &'a LinkOutbox,
-    /// Clock that the session's milliseconds count by.
+    /// Clock of the session's milliseconds.
     pub clock: LinkClock,
-    /// The socket as the session knows it.
+    /// Id of the socket in the session.
     pub attachment: Attachment,
-    /// How long one piece may take; `None` where silence alone decides that the far end is gone.
+    /// Time limit for writing one chunk; `None` if only silence determines that the peer is gone.
     pub piece_timeout: Option<Duration>,
 }
 
 impl LinkWriteLoop<'_> {
-    /// Writes until the socket is to stop; before a shutdown, what still waits, too. Each piece is shown to `count`
-    /// first.
+    /// Writes until the socket has to stop; before a shutdown, sends all waiting data. Each chunk is first passed to
+    /// `count`.
     ///
     /// # Errors
-    /// When the socket fails or hangs.
+    /// If the socket fails or hangs.
     pub async fn run<S: LinkWebSocket>(
         &self,
         socket: &mut LinkWriter<S>,

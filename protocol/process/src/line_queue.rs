@@ -1,4 +1,4 @@
-//! Bounded queue of lines in front of a thread that writes them: whoever pushes a line never waits for its place.
+//! Bounded queue of lines in front of a writer thread: pushing a line never blocks.
 //!
 //! ```text
 //!  push ─► urgent ─┐
@@ -12,45 +12,45 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Bytes of lines that wait to be written. Further lines are dropped.
+/// Maximum bytes of waiting lines. Further lines are dropped.
 const QUEUE_MAX_BYTES: usize = 1024 * 1024;
 
-/// Further bytes for lines of the audit log and of panics.
+/// Additional bytes for lines of the audit log and of panics.
 const RESERVE_MAX_BYTES: usize = 256 * 1024;
 
-/// Rank of a line.
+/// Priority of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinePriority {
-    /// Dropped where the queue is full.
+    /// Dropped if the queue is full.
     Normal,
     /// Uses the reserve of a full queue.
     Kept,
-    /// Uses the reserve, and is written before all that wait.
+    /// Uses the reserve, and is written before all waiting lines.
     Urgent,
 }
 
-/// Place where lines are written. Its methods run on the queue's own thread, and may block.
+/// Destination of lines. Its methods run on the queue's own thread and may block.
 pub trait LineSink: Send + 'static {
     /// Writes a line, which ends with a line break.
     ///
     /// # Errors
-    /// When the line was not written, or not whole.
+    /// If the line was not written completely.
     fn write_line(&mut self, line: &[u8]) -> io::Result<()>;
 
-    /// Opens the place again, after a signal.
+    /// Reopens the destination, after a signal.
     fn reopen(&mut self) {}
 }
 
-/// Receiver of reports about lost lines. Its methods run on the writer thread and on threads that push lines.
+/// Receiver of reports about lost lines. Its methods run on the writer thread and on pushing threads.
 pub trait LineLosses: Send + Sync + 'static {
-    /// Takes a line that was dropped or not written.
+    /// Handles a line that was dropped or not written.
     fn lost(&self, line: &[u8], priority: LinePriority, error: &io::Error);
 
-    /// Returns a line that reports this many losses since the last such line.
+    /// Returns a line that reports the losses since the last such line.
     fn notice(&self, lost: u64) -> Option<String>;
 }
 
-/// Bounded queue of lines; its clones are one.
+/// Bounded queue of lines. Clones share it.
 #[derive(Clone)]
 pub struct LineQueue(Arc<Shared>);
 
@@ -65,16 +65,16 @@ struct Shared {
 struct State {
     urgent: VecDeque<Entry>,
     lines: VecDeque<Entry>,
-    /// Bytes of both queues.
+    /// Total bytes of both queues.
     bytes: usize,
-    /// Priority of the line that is being written.
+    /// Priority of the line being written.
     current: Option<LinePriority>,
-    /// Lines lost so far, and the reason of the last one.
+    /// Lines lost so far, and the reason of the last loss.
     lost: u64,
     last_error: String,
-    /// Lost lines that no notice has reported.
+    /// Lost lines not yet reported by a notice.
     unreported: u64,
-    /// Whether the last line was not written.
+    /// Whether writing the last line failed.
     is_failing: bool,
     must_reopen: bool,
 }
@@ -82,7 +82,7 @@ struct State {
 struct Entry {
     text: Vec<u8>,
     priority: LinePriority,
-    /// Losses that this line reports; zero of all but notices.
+    /// Losses reported by this line; zero except for notices.
     reports: u64,
 }
 
@@ -96,7 +96,7 @@ impl LineQueue {
     /// Starts a thread of this name that writes to the sink.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// If the system can't start a thread.
     pub fn start(name: &str, mut sink: impl LineSink, losses: impl LineLosses) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -119,7 +119,7 @@ impl LineQueue {
         Ok(queue)
     }
 
-    /// Queues a line, which ends with a line break. Returns whether it was taken; it never waits.
+    /// Queues a line, which ends with a line break, without blocking. Returns whether it was accepted.
     pub fn push(&self, text: impl Into<Vec<u8>>, priority: LinePriority) -> bool {
         let (shared, text) = (&*self.0, text.into());
         let room = if priority == LinePriority::Normal { QUEUE_MAX_BYTES } else { QUEUE_MAX_BYTES + RESERVE_MAX_BYTES };
@@ -136,32 +136,32 @@ impl LineQueue {
         let error = io::Error::other("the queue of lines to be written is full");
         state.note_loss(&error);
         drop(state);
-        // The losses may push a line elsewhere.
+        // The receiver may push a line to another queue.
         shared.losses.lost(&text, priority, &error);
         false
     }
 
-    /// Has the sink opened again, before the next line is written.
+    /// Reopens the sink before the next line is written.
     pub fn reopen(&self) {
         self.0.lock().must_reopen = true;
         self.0.filled.notify_one();
     }
 
-    /// Waits until all lines are written, at most this long. Returns whether they are.
+    /// Waits until all lines are written, up to a time limit. Returns whether they are.
     pub fn flush(&self, timeout: Duration) -> bool {
         self.0.wait_until(timeout, |state| state.is_idle()).is_some()
     }
 
-    /// Waits until urgent lines are written, at most this long.
+    /// Waits until urgent lines are written, up to a time limit.
     pub fn flush_urgent(&self, timeout: Duration) {
         let is_done = |state: &State| state.urgent.is_empty() && state.current != Some(LinePriority::Urgent);
         self.0.wait_until(timeout, is_done);
     }
 
-    /// Runs `push`, which pushes lines, and waits until they are written, at most this long.
+    /// Runs `push`, which pushes lines, and waits until they are written, up to a time limit.
     ///
     /// # Errors
-    /// When a line was lost meanwhile, or the time is up; with the reason.
+    /// If a line was lost meanwhile or the time limit has passed, with the reason.
     pub fn confirm(&self, timeout: Duration, push: &mut dyn FnMut()) -> Result<(), String> {
         let lost_before = self.0.lock().lost;
         push();
@@ -184,7 +184,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for something to do.
+    /// Waits for the next step.
     fn next_step(&self) -> Step {
         let mut state = self.lock();
         loop {
@@ -208,7 +208,7 @@ impl Shared {
         state.current = None;
         state.is_failing = outcome.is_err();
         match &outcome {
-            // What a notice reports is still to be reported.
+            // The losses reported by a lost notice are still unreported.
             Err(_) if entry.reports > 0 => state.unreported += entry.reports,
             Err(error) => state.note_loss(error),
             Ok(()) => {}
@@ -220,7 +220,7 @@ impl Shared {
         self.written.notify_all();
     }
 
-    /// Waits for a state; `None` if it does not come in time.
+    /// Waits for a state; `None` on timeout.
     fn wait_until(&self, timeout: Duration, is_wanted: impl Fn(&State) -> bool) -> Option<MutexGuard<'_, State>> {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
@@ -251,7 +251,7 @@ impl State {
         self.last_error = error.to_string();
     }
 
-    /// Queues a notice of the losses that none has reported.
+    /// Queues a notice of unreported losses.
     fn report(&mut self, losses: &dyn LineLosses) {
         let reports = std::mem::take(&mut self.unreported);
         if reports > 0
@@ -268,10 +268,10 @@ mod tests {
 
     use super::*;
 
-    /// Longer than any test takes.
+    /// Longer than any test runs.
     const LONG: Duration = Duration::from_secs(60);
 
-    /// A place that takes a line each time that it is let to: with this outcome.
+    /// Sink that writes a line each time it receives an outcome.
     struct Gate {
         outcomes: Receiver<io::Result<()>>,
         written: Sender<String>,
@@ -311,14 +311,14 @@ mod tests {
     }
 
     impl Scene {
-        /// A queue with a place that takes nothing so far.
+        /// Creates a queue with a blocked sink.
         fn new() -> Self {
             let ((outcomes, waiting), (write, written), (lose, lost)) = (channel(), channel(), channel());
             let gate = Gate { outcomes: waiting, written: write };
             Self { queue: LineQueue::start("gate", gate, Lost(lose)).unwrap(), outcomes, written, lost }
         }
 
-        /// Writes all that waits, and returns it.
+        /// Writes and returns all waiting lines.
         fn release(self) -> Vec<String> {
             drop(self.outcomes);
             assert!(self.queue.flush(LONG));
@@ -366,7 +366,7 @@ mod tests {
         scene.queue.push("one\n", LinePriority::Kept);
         let lost = scene.lost.recv_timeout(LONG).unwrap();
         assert!(lost.starts_with("Kept one: "), "{lost}");
-        // A notice that is not written leaves its count to the next one.
+        // A lost notice adds its count to the next one.
         scene.outcomes.send(full()).unwrap();
         scene.outcomes.send(full()).unwrap();
         scene.queue.push("two\n", LinePriority::Normal);
@@ -387,7 +387,7 @@ mod tests {
         assert_eq!(confirm(LONG), Ok(()));
         scene.outcomes.send(full()).unwrap();
         assert!(confirm(LONG).unwrap_err().contains("storage"));
-        // The notice, and the act.
+        // The notice and the line.
         scene.outcomes.send(Ok(())).unwrap();
         scene.outcomes.send(Ok(())).unwrap();
         assert_eq!(confirm(LONG), Ok(()), "there is room again");

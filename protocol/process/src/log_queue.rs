@@ -1,5 +1,5 @@
-//! Log of the process: lines go through a bounded queue to a standard stream. A reader of the stream that hangs delays
-//! neither the threads that log, nor a panic, nor the end of the process.
+//! Log of the process: lines go through a bounded queue to a standard stream. If the stream's reader hangs, it delays
+//! neither logging threads nor panics nor process exit.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
@@ -10,29 +10,29 @@ use std::time::Duration;
 
 use crate::line_queue::{LineLosses, LinePriority, LineQueue, LineSink};
 
-/// Time for the lines that are left when the process ends.
+/// Time limit for writing remaining lines at process exit.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time that a panic waits for its message to be written.
 const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Pause after a stream that is set to be non-blocking has refused bytes.
+/// Pause after a non-blocking stream has refused bytes.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
 static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
 static AUDIT_LINES_LOST: AtomicU64 = AtomicU64::new(0);
 
-/// Returns the number of lines of the log that were dropped because their reader was too slow, or has gone.
+/// Number of log lines dropped because their reader was too slow or gone.
 pub fn log_lines_dropped() -> u64 {
     LOG_LINES_DROPPED.load(Ordering::Relaxed)
 }
 
-/// Returns the number of lines of the audit log that are not where they belong.
+/// Number of audit log lines that were lost.
 pub fn audit_lines_lost() -> u64 {
     AUDIT_LINES_LOST.load(Ordering::Relaxed)
 }
 
-/// Counts a line of the audit log that is not where it belongs.
+/// Counts a lost line of the audit log.
 pub fn count_lost_audit_line() {
     AUDIT_LINES_LOST.fetch_add(1, Ordering::Relaxed);
 }
@@ -46,8 +46,8 @@ pub enum LogStream {
     Stderr,
 }
 
-/// Log of a process. Its lines go through a bounded queue to a standard stream, and are dropped where the queue is
-/// full; a notice in the log says how many were. When this is dropped, the rest is written within a second.
+/// Log of a process. Lines go through a bounded queue to a standard stream and are dropped if the queue is full; a
+/// notice in the log reports the number. Dropping it writes the remaining lines within a second.
 ///
 /// ```no_run
 /// # use trunkline_process::LogQueue;
@@ -62,18 +62,18 @@ pub struct LogQueue {
 }
 
 impl LogQueue {
-    /// Starts a log on standard error, where the messages of panics go too.
+    /// Starts a log on standard error that also receives panic messages.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// If the system can't start a thread.
     pub fn stderr() -> io::Result<Self> {
         Self::with_panics(LogStream::Stderr)
     }
 
-    /// Starts a log on standard output, where the messages of panics go too.
+    /// Starts a log on standard output that also receives panic messages.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// If the system can't start a thread.
     pub fn stdout() -> io::Result<Self> {
         Self::with_panics(LogStream::Stdout)
     }
@@ -86,16 +86,16 @@ impl LogQueue {
         Ok(log)
     }
 
-    /// Starts a log, with the text of the line that says how many lines were dropped.
+    /// Starts a log. `notice` returns the line that reports dropped lines.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// If the system can't start a thread.
     pub fn start(stream: LogStream, notice: impl Fn(u64) -> String + Send + Sync + 'static) -> io::Result<Self> {
         let name = if stream == LogStream::Stdout { "log-stdout" } else { "log-stderr" };
         Ok(Self { stream, queue: LineQueue::start(name, stream, LogLosses(notice))? })
     }
 
-    /// Writes messages of panics to this log, before all lines that wait, in place of the standard hook.
+    /// Replaces the standard panic hook: messages go to this log before all waiting lines.
     pub fn take_panics(&self, text: impl Fn(&PanicHookInfo<'_>) -> String + Send + Sync + 'static) {
         let queue = self.queue.clone();
         std::panic::set_hook(Box::new(move |panic| {
@@ -104,19 +104,19 @@ impl LogQueue {
         }));
     }
 
-    /// Returns a maker of writers, as `tracing_subscriber` takes it.
+    /// Returns a factory of writers for `tracing_subscriber`.
     pub fn writer(&self) -> impl Fn() -> LogWriter + Clone + Send + Sync + 'static {
         let queue = self.queue.clone();
         move || LogWriter::new(queue.clone(), LinePriority::Normal)
     }
 
-    /// Returns the queue of lines.
+    /// The queue of lines.
     #[must_use]
     pub fn lines(&self) -> &LineQueue {
         &self.queue
     }
 
-    /// Whether lines may have colours: the stream is a terminal, and the environment has no `NO_COLOR`.
+    /// Whether lines may be coloured: the stream is a terminal and `NO_COLOR` is not set.
     #[must_use]
     pub fn has_colours(&self) -> bool {
         let is_terminal = match self.stream {
@@ -126,7 +126,7 @@ impl LogQueue {
         is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
     }
 
-    /// Waits until all lines are written, a second at most.
+    /// Waits up to a second until all lines are written.
     pub fn flush(&self) {
         self.queue.flush(FLUSH_TIMEOUT);
     }
@@ -138,7 +138,7 @@ impl Drop for LogQueue {
     }
 }
 
-/// Writer of the lines of a log. Each write is one line, and never waits.
+/// Writer of log lines. Each write is one line and never blocks.
 #[derive(Debug, Clone)]
 pub struct LogWriter {
     queue: LineQueue,
@@ -146,7 +146,7 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    /// Creates a writer of lines of this priority.
+    /// Creates a writer for lines of this priority.
     #[must_use]
     pub fn new(queue: LineQueue, priority: LinePriority) -> Self {
         Self { queue, priority }
@@ -173,7 +173,7 @@ impl LineSink for LogStream {
     }
 }
 
-/// Writes a line, also to a stream that another process has set to be non-blocking.
+/// Writes a line, also to a stream made non-blocking by another process.
 fn write_all(stream: &mut impl Write, mut rest: &[u8]) -> io::Result<()> {
     loop {
         let outcome = if rest.is_empty() { stream.flush().map(|()| 0) } else { stream.write(rest) };
@@ -188,13 +188,13 @@ fn write_all(stream: &mut impl Write, mut rest: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Losses of a log: they are counted, and reported by a line.
+/// Losses of a log, which are counted and reported by a line.
 struct LogLosses<N>(N);
 
 impl<N: Fn(u64) -> String + Send + Sync + 'static> LineLosses for LogLosses<N> {
     fn lost(&self, _line: &[u8], priority: LinePriority, _error: &io::Error) {
         LOG_LINES_DROPPED.fetch_add(1, Ordering::Relaxed);
-        // Those that are kept are lines of the audit log.
+        // Lines of this priority belong to the audit log.
         if priority == LinePriority::Kept {
             count_lost_audit_line();
         }
@@ -205,7 +205,7 @@ impl<N: Fn(u64) -> String + Send + Sync + 'static> LineLosses for LogLosses<N> {
     }
 }
 
-/// Returns the message of a panic as the standard hook writes it, with a backtrace if `RUST_BACKTRACE` asks for one.
+/// Panic message in the format of the standard hook, with a backtrace if `RUST_BACKTRACE` requests it.
 pub fn panic_text(panic: &PanicHookInfo<'_>) -> String {
     let thread = std::thread::current();
     let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();

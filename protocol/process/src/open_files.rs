@@ -1,12 +1,12 @@
-//! Limit of open files of this process: the soft limit is raised to the hard one, as Go programs do.
+//! Limit of open files: raises the soft limit to the hard one, as Go programs do.
 //!
-//! Engines start containers with a soft limit of 1024 below a hard one of half a million: the soft one is for programs
-//! that use `select`.
+//! Container engines set a soft limit of 1024 below a hard limit of half a million. The low soft limit protects only
+//! programs that use `select`.
 
 use std::io;
 use std::sync::{Once, OnceLock};
 
-/// Limits of open files of this process; `None` is no limit.
+/// Limits of open files of this process; `None` means unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenFiles {
     /// Soft limit at the start.
@@ -21,12 +21,12 @@ static OPEN_FILES: OnceLock<OpenFiles> = OnceLock::new();
 
 /// Returns the limits of open files. The first call raises the soft limit to the hard one.
 ///
-/// A process that the app starts inherits the raised limit: [`restore_open_files`] takes it back.
+/// Child processes inherit the raised limit; [`restore_open_files`] reverts it.
 pub fn open_files() -> OpenFiles {
     *OPEN_FILES.get_or_init(raise)
 }
 
-/// Logs the limits of open files once, when the log has begun.
+/// Logs the limits of open files once, after logging has started.
 pub fn log_open_files() {
     static LOGGED: Once = Once::new();
     LOGGED.call_once(|| {
@@ -55,11 +55,11 @@ fn raise() -> OpenFiles {
     OpenFiles { soft_at_start: None, soft: None, hard: None }
 }
 
-/// Gives a child process, by its id, the soft limit of open files that this process was started with. On systems other
-/// than Linux the child keeps the raised one.
+/// Sets a child's soft limit of open files back to the one at this process's start. On systems other than Linux the
+/// child keeps the raised limit.
 ///
 /// # Errors
-/// When there is no such process, or it is another user's.
+/// If the process does not exist or belongs to another user.
 pub fn restore_open_files(child: u32) -> io::Result<()> {
     restore(child, open_files().soft_at_start)
 }
@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    /// Program that names the test below to itself: limits are those of a whole process.
+    /// Marks the child run of the test below: limits apply to a whole process.
     const AS_CHILD: &str = "TRUNKLINE_TEST_OPEN_FILES";
 
     #[test]
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!((open_files(), open_files()), (files, files));
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let pid = Pid::from_raw(child.id().try_into().unwrap());
-        // Setting what is there is how a limit of another process is read.
+        // Setting an unchanged value reads another process's limit.
         let limit = |soft| prlimit(pid, Resource::Nofile, Rlimit { current: Some(soft), maximum: Some(2000) }).unwrap();
         assert_eq!(limit(2000).current, Some(2000), "it is inherited");
         restore_open_files(child.id()).unwrap();

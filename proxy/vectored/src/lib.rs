@@ -1,20 +1,20 @@
-//! Sends to many sockets by one system call.
+//! Sends to many sockets with one system call.
 //!
-//! A broadcast is one short frame for each of thousands of sockets, and most of its cost is the way into the kernel
-//! and back, once per socket. [`SendRing::send_many`] hands the kernel all sends at once, by an `io_uring`: in and out
-//! once per some hundred sockets. It is no second runtime: a call is over when each of its sends is, none of them
-//! waits, and buffers are borrowed for the call alone.
+//! A broadcast is one short frame for each of thousands of sockets, and most of its cost is entering and leaving the
+//! kernel once per socket. [`SendRing::send_many`] passes all sends to the kernel through an `io_uring`: one system
+//! call for several hundred sockets. It is not a second runtime: a call returns when all its sends have completed, no
+//! send waits, and buffers are borrowed only for the call.
 //!
 //! ```text
-//!  (socket, slices)   ┐                                    ┌ bytes that it took
-//!  (socket, slices)   ├─► entries ─► io_uring_enter, once ─┤ or why not: full, closed …
+//!  (socket, slices)   ┐                                    ┌ bytes sent
+//!  (socket, slices)   ├─► entries ─► io_uring_enter, once ─┤ or an error: full, closed …
 //!  (socket, slices) … ┘                                    └ in the order of the sends
 //! ```
 //!
 //! | module | contents |
 //! |---|---|
 //! | `ring` | the sends, on Linux: the only unsafe code of the workspace |
-//! | `unsupported` | the same face elsewhere, where no ring can be made |
+//! | `unsupported` | an equivalent API elsewhere, where no ring can be created |
 
 #[cfg(target_os = "linux")]
 #[expect(

@@ -1,11 +1,11 @@
 //! The ring of one thread.
 //!
-//! **Why no buffer can outlive its borrow.** The kernel reads a buffer while it carries out its send. All sends of a
-//! call are carried out inside it: `MSG_DONTWAIT` forbids a socket that is full to be waited for, so each ends, well or
-//! not, where it is submitted. And the call does not lean on that: it returns only when each send that the kernel has
-//! taken has come back as a completion. Between the first entry and the last completion only code of this file runs, so
-//! that nothing can unwind or leak in between. Sends that the kernel has not taken (it lacked memory) stand in the ring
-//! still: such a ring is closed, and they are never carried out.
+//! **Why no buffer can outlive its borrow.** The kernel reads a buffer while executing its send. All sends of a call
+//! are executed inside it: `MSG_DONTWAIT` prevents waiting for a full socket, so each send completes or fails on
+//! submission. The call does not rely on this: it returns only when each send accepted by the kernel has produced a
+//! completion. Between the first entry and the last completion only code of this file runs, so nothing can unwind or
+//! leak in between. Sends that the kernel has not accepted (for lack of memory) remain in the ring; such a ring is
+//! closed, and they are never executed.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -13,13 +13,13 @@ use std::os::unix::net::UnixStream;
 
 use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
 
-/// Sends of one system call. More gain nothing, and less of them stays in the processor's caches.
+/// Maximum number of sends per system call. More bring no gain and use more of the processor's caches.
 const SENDS_MAX: usize = 256;
 
-/// Refuse rather than wait, and fail rather than kill the process where the peer is gone.
+/// Fail instead of waiting, and return an error instead of a signal if the peer is gone.
 const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
-/// Sender to many sockets, of the thread that has made it.
+/// Sender to many sockets, for the thread that created it.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -27,7 +27,7 @@ const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 /// use std::os::fd::AsFd;
 /// use std::os::unix::net::UnixStream;
 ///
-/// // A container or an old kernel may refuse it: then one sends to each socket by itself.
+/// // A container or an old kernel may refuse it: then send to each socket separately.
 /// let Ok(mut ring) = trunkline_vectored::SendRing::new() else { return Ok(()) };
 /// let (ann, mut at_ann) = UnixStream::pair()?;
 /// let (ben, mut at_ben) = UnixStream::pair()?;
@@ -53,7 +53,7 @@ pub struct SendRing {
     results: Vec<i32>,
 }
 
-/// One send, by the place of its slices.
+/// One send, identified by the position of its slices.
 #[derive(Debug, Clone, Copy)]
 struct Send {
     socket: RawFd,
@@ -66,12 +66,12 @@ struct Send {
 pub struct Sent<'a>(std::slice::Iter<'a, i32>);
 
 impl SendRing {
-    /// Makes a ring, and tries it.
+    /// Creates and tests a ring.
     ///
     /// # Errors
-    /// When the kernel is too old (before Linux 6.1), or a sandbox forbids it.
+    /// If the kernel is too old (before Linux 6.1) or a sandbox forbids it.
     pub fn new() -> io::Result<Self> {
-        // One thread submits, and completions are left until it asks: nothing interrupts it between its calls.
+        // Only one thread submits, and completions are processed only in its calls, without interrupting it.
         let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(SENDS_MAX as u32)?;
         let mut ring = Self {
             ring: Some(ring),
@@ -85,8 +85,8 @@ impl SendRing {
         Ok(ring)
     }
 
-    /// Sends slices to sockets, as much of them as each takes right now. The results come in the order of the sends:
-    /// the number of bytes, or why none of them left; `WouldBlock` is a socket that is full.
+    /// Sends as many bytes as each socket accepts without waiting. Results are in the order of the sends: the number of
+    /// bytes, or the error if none were sent; `WouldBlock` means that the socket is full.
     pub fn send_many<'a, S>(&mut self, sends: impl IntoIterator<Item = (BorrowedFd<'a>, S)>) -> Sent<'_>
     where
         S: IntoIterator<Item = &'a [u8]>,
@@ -110,7 +110,7 @@ impl SendRing {
         Sent(self.results.iter())
     }
 
-    /// Demands that a send leaves, and that a socket which is closed is told apart.
+    /// Verifies that a send works and that a closed socket returns an error.
     fn try_out(&mut self) -> io::Result<()> {
         let (near, far) = UnixStream::pair()?;
         let (shut, _) = UnixStream::pair()?;
@@ -122,10 +122,10 @@ impl SendRing {
         }
     }
 
-    /// Carries out all sends that are listed, and adds their results.
+    /// Executes all listed sends and adds their results.
     fn submit(&mut self) {
         let begin = self.results.len();
-        // Refused, as far as nothing else is known: the caller tries those by itself.
+        // Failed by default, so that the caller retries individually.
         self.results.resize(begin + self.sends.len(), -libc::EAGAIN);
         let Some(ring) = &mut self.ring else { return };
         list(&self.sends, &self.slices, &mut self.heads, &mut self.entries);
@@ -140,10 +140,10 @@ fn io_slice(slice: &[u8]) -> libc::iovec {
     libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() }
 }
 
-/// Lists an entry for each send: a plain one for one slice, a message of slices for several.
+/// Creates an entry per send: a plain one for one slice, a message for several.
 fn list(sends: &[Send], slices: &[libc::iovec], heads: &mut Vec<libc::msghdr>, entries: &mut Vec<squeue::Entry>) {
     heads.clear();
-    // No head may change its place once an entry points to it.
+    // Heads must not move once an entry points to them.
     heads.reserve(sends.len());
     entries.clear();
     for (number, send) in sends.iter().enumerate() {
@@ -163,19 +163,19 @@ fn list(sends: &[Send], slices: &[libc::iovec], heads: &mut Vec<libc::msghdr>, e
     }
 }
 
-/// Head of a message of slices.
+/// Header of a message with several slices.
 fn head(slices: *const libc::iovec, count: usize) -> libc::msghdr {
-    // SAFETY: all of its fields are integers and pointers, for which zero is a value.
+    // SAFETY: all its fields are integers and pointers, for which zero is valid.
     let mut head: libc::msghdr = unsafe { std::mem::zeroed() };
     head.msg_iov = slices.cast_mut();
     head.msg_iovlen = count as _;
     head
 }
 
-/// Has the kernel carry out these entries, and notes their results. Returns whether the ring is good for more.
+/// Has the kernel execute these entries and records their results. Returns whether the ring is still usable.
 fn carry_out(ring: &mut IoUring, entries: &[squeue::Entry], results: &mut [i32]) -> bool {
-    // SAFETY: the buffers, slices and heads that entries point to are borrowed by the caller until this returns, and no
-    // entry is in the kernel's hands then: see the head of this file.
+    // SAFETY: the caller borrows the buffers, slices and heads that entries point to until this returns, and the kernel
+    // then no longer has any entry: see the head of this file.
     if unsafe { ring.submission().push_multiple(entries) }.is_err() {
         return false;
     }
@@ -194,25 +194,25 @@ fn carry_out(ring: &mut IoUring, entries: &[squeue::Entry], results: &mut [i32])
     }
 }
 
-/// Waits for the sends that the kernel has taken, behind an error; the others are left in a ring that is closed.
+/// After an error, waits for the sends that the kernel has accepted; the others stay in a ring that is closed.
 #[cold]
 fn wait_for_taken(ring: &mut IoUring, mut open: usize, results: &mut [i32]) -> bool {
     while open > ring.submission().len() {
-        // SAFETY: it submits nothing, and passes no argument.
+        // SAFETY: submits nothing and passes no argument.
         let entered = unsafe { ring.submitter().enter::<()>(0, 1, EnterFlags::GETEVENTS.bits(), None) };
         open -= take_completions(ring, results);
         let may_pass = |error: &io::Error| {
             matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM))
         };
         if entered.is_err_and(|error| !may_pass(&error)) {
-            // The kernel may read buffers that are about to be freed, and nobody can find out.
+            // The kernel may still read buffers that are about to be freed, and there is no way to find out.
             std::process::abort();
         }
     }
     false
 }
 
-/// Notes the results that are there, and returns their number.
+/// Records available results and returns their number.
 fn take_completions(ring: &mut IoUring, results: &mut [i32]) -> usize {
     let mut count = 0;
     for completion in ring.completion() {
@@ -253,7 +253,7 @@ mod tests {
 
     use super::*;
 
-    /// A ring; none where a sandbox forbids it, and then there is nothing to test.
+    /// Creates a ring; `None` if a sandbox forbids it, which leaves nothing to test.
     fn new_ring() -> Option<SendRing> {
         let ring = SendRing::new();
         if let Err(error) = &ring {
@@ -262,7 +262,7 @@ mod tests {
         ring.ok()
     }
 
-    /// Both ends of a TCP connection, of which one never waits.
+    /// Both ends of a TCP connection, with the near end non-blocking.
     fn connection(listener: &TcpListener) -> (TcpStream, TcpStream) {
         let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let near = listener.accept().unwrap().0;
@@ -281,7 +281,7 @@ mod tests {
         String::from_utf8(text).unwrap()
     }
 
-    /// Writes until a socket takes no more, and returns how much it took.
+    /// Writes until a socket accepts no further bytes, and returns the total.
     fn fill(mut near: &TcpStream) -> usize {
         let mut taken = 0;
         while let Ok(bytes) = near.write(&[b'x'; 100_000]) {
@@ -319,7 +319,7 @@ mod tests {
         let [full, shut, reset, good] = <[_; 4]>::try_from(connections(4)).unwrap();
         fill(&full.0);
         shut.0.shutdown(Shutdown::Write).unwrap();
-        // What is unread at its end makes a close a reset.
+        // Unread data at an end turns its close into a reset.
         (&reset.0).write_all(b"unread").unwrap();
         assert_eq!(reset.1.peek(&mut [0]).unwrap(), 1);
         drop(reset.1);
@@ -376,7 +376,7 @@ mod tests {
     #[test]
     fn a_ring_that_has_failed_refuses_so_that_its_caller_sends_by_itself() {
         let Some(mut ring) = new_ring() else { return };
-        // As good as failed: the kernel takes none of its sends any more.
+        // Simulates a failed ring.
         ring.ring = None;
         let [(near, _far)] = <[_; 1]>::try_from(connections(1)).unwrap();
         assert_eq!(bytes(&mut ring, &[(&near, &["a"])]), [Err(io::ErrorKind::WouldBlock)]);

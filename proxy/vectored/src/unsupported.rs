@@ -1,23 +1,23 @@
-//! Other systems than Linux have no such call.
+//! Replacement for systems without such a call.
 
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// Ring that can't be made on this system.
+/// Ring that can't be created on this system.
 #[derive(Debug)]
 pub struct NoRing(Infallible);
 
 impl NoRing {
-    /// Fails: the caller sends to each socket by itself.
+    /// Always fails, so that the caller sends to each socket separately.
     ///
     /// # Errors
-    /// Always.
+    /// On every call.
     pub fn new() -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Sends to each socket.
+    /// Would send to each socket.
     pub fn send_many<'a, S>(&mut self, _sends: impl IntoIterator<Item = (BorrowedFd<'a>, S)>) -> NothingSent
     where
         S: IntoIterator<Item = &'a [u8]>,
@@ -26,5 +26,5 @@ impl NoRing {
     }
 }
 
-/// Results of no call.
+/// Results of a call that never happens.
 pub type NothingSent = std::iter::Empty<io::Result<usize>>;

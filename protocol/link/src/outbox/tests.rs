@@ -1,4 +1,4 @@
-//! Promises that senders, shards and writers rely on.
+//! Guarantees for senders, shards and writers.
 
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
@@ -12,7 +12,7 @@ use super::*;
 
 const RING_BYTES: usize = 1000;
 
-/// The proxy's outbox, whose socket may keep this much waiting.
+/// Proxy outbox that allows this many unsent bytes.
 fn proxy_outbox(unsent_max_bytes: usize) -> LinkOutbox {
     let session = Session::new(SessionId::FIRST, Role::Proxy, SessionSettings::new(RING_BYTES, 1000), 0);
     LinkOutbox::new(OutboxPolicy::pausing(unsent_max_bytes), Some(session))
@@ -43,7 +43,7 @@ fn acknowledge(link: &LinkOutbox, number: u64) {
     link.handle_ping(&Ping { pairs: vec![(ACKNOWLEDGE_KEY.into(), number.to_string().into())] }).unwrap();
 }
 
-/// The app server's outbox with a ring of this size, and its socket to a proxy that does not resume.
+/// App server outbox with this ring size, and its socket to a proxy that does not resume.
 fn app_outbox(ring_max_bytes: usize) -> (LinkOutbox, Attachment) {
     let settings = SessionSettings::new(ring_max_bytes, 1_000);
     let session = Session::new(SessionId::FIRST, Role::AppServer, settings, 0);
@@ -53,7 +53,7 @@ fn app_outbox(ring_max_bytes: usize) -> (LinkOutbox, Attachment) {
     (outbox, attachment)
 }
 
-/// The next piece that is written.
+/// Next data to write.
 fn take(outbox: &LinkOutbox, attachment: Attachment) -> Option<Transmit> {
     match outbox.poll(attachment, 0) {
         Outgoing::Piece(piece) => Some(piece),
@@ -61,7 +61,7 @@ fn take(outbox: &LinkOutbox, attachment: Attachment) -> Option<Transmit> {
     }
 }
 
-/// A frame whose body has this many bytes.
+/// Frame with a body of this length.
 fn frame(length: u8, fill: u8) -> Vec<u8> {
     let mut frame = vec![fill; usize::from(length) + 1];
     frame[0] = length;
