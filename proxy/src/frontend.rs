@@ -1,10 +1,10 @@
-//! HTTP for clients: the only module that knows paths and statuses.
+//! HTTP for clients: the only module that knows paths and status codes.
 //!
 //! ```text
 //!  socket ──► listener ──► PROXY header ──► TLS ──► HTTP/1.1 or HTTP/2
 //!                                                          │ request
 //!         ┌────────────────────────────────────────────────┘
-//!         └► normalise ──► router ─┬─ not a hub's path ──────► pass-through ─► an app server, in turn
+//!         └► normalise ──► router ─┬─ not a hub's path ──────► pass-through ─► an app server, round robin
 //!                                  ├─ another node's client ─► owner hop ────► that node, marked, once
 //!                                  └─ ours ─► origin check ─► authenticate (and authorize) ─► limits ─┐
 //!         ┌───────────────────────────────────────────────────────────────────────────────────────────┘
@@ -12,7 +12,7 @@
 //!         └► connect: WebSocket upgrade, or the requests of an HTTP transport
 //! ```
 //!
-//! Each shard serves the sockets that it accepts; what it shares with the other shards stands behind an `Arc`.
+//! Each shard serves the sockets that it accepts; state shared between shards is behind an `Arc`.
 
 mod admin_cookie;
 mod authenticate;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  accepted ─► waits for a request ─► request in flight ─► response being sent ─► waits …
-//!                 ▲ displaced first       ▲ second             ▲ never
+//!                 ▲ displaced first       ▲ second              ▲ never
 //! ```
 //!
 //! A probe sends its request immediately after connecting. If the table is full, the longest waiting connection is

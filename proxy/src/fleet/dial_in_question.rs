@@ -1,7 +1,7 @@
 //! Queries from app servers that dial in: answers of this and other nodes are combined into one.
 //!
 //! ```text
-//!  query ─┬─► this node ──────────────────┐
+//!  query ─┬─► this node ───────────────────┐
 //!         └─► nodes that its link reaches ─┴─► one Ok decides, NotFound needs all ─► one ack over the link of the query
 //! ```
 

@@ -1,8 +1,8 @@
 //! Messages and queries that enter the fleet by HTTP: operator announcements and the REST data plane.
 //!
 //! ```text
-//!  request ─► hub by name ─┬─► shards of this node ──────┐
-//!                          └─► nodes that may be concerned ┴─► one answer, and the nodes without an answer
+//!  request ─► hub by name ─┬─► shards of this node ─────────┐
+//!                          └─► nodes that may be concerned ─┴─► one answer, and the nodes without an answer
 //! ```
 //!
 //! Sends from app servers are ordered by epoch. For hubs with dial-in, nodes number sends that enter here too.

@@ -1,14 +1,14 @@
 //! Removal of the observer page's cookies from clients' requests.
 //!
-//! Cookies know no port: a browser that has logged in at a node's admin port shows its cookie at the client port of the
-//! same host, too. It is nobody's business there, and no app server's.
+//! Cookies ignore ports: a browser logged in at a node's admin port also sends the cookie to the client port of the
+//! same host, where neither the node nor an app server should see it.
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
 use crate::auth::ADMIN_COOKIE;
 
-/// Removes the cookies of admin sessions, and leaves all others as they are.
+/// Removes the cookies of admin sessions and keeps all others.
 pub(crate) fn remove(headers: &mut HeaderMap) {
     if !headers.get_all(COOKIE).iter().any(holds_one) {
         return;
@@ -24,13 +24,13 @@ fn holds_one(cookies: &HeaderValue) -> bool {
     pairs(cookies).any(is_of_admin)
 }
 
-/// Returns the other cookies of a header; `None` if there are none.
+/// Returns the other cookies of a header, if any.
 fn without(cookies: &HeaderValue) -> Option<HeaderValue> {
     if !holds_one(cookies) {
         return Some(cookies.clone());
     }
     let others: Vec<&[u8]> = pairs(cookies).filter(|pair| !pair.is_empty() && !is_of_admin(pair)).collect();
-    // A part of a good value is good.
+    // Part of a valid value, so also valid.
     HeaderValue::from_bytes(&others.join(&b"; "[..])).ok().filter(|left| !left.is_empty())
 }
 

@@ -1,7 +1,7 @@
-//! Authentication: the user of a request, by an access token in its header or query, verified before anything else.
+//! Authentication: verifies the access token in a request's header or query, before anything else.
 //!
-//! Without a token there is no user; a bad token is refused, because its bearer expects to be a user. This is for
-//! requests that negotiate, or connect without negotiation; the others are [identified](super::identify).
+//! Without a token there is no user. An invalid token is refused, because its bearer expects to be authenticated. This
+//! covers requests that negotiate, or connect without negotiation; others are [identified](super::identify).
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -16,11 +16,11 @@ use crate::frontend::plain_response::plain;
 use crate::frontend::request_route::route_question;
 use crate::upstream::{Hub, RouteChoice};
 
-/// Authenticates a request without a connection token, and stores its [`User`], what binds it, and the app's [`Grant`]
-/// in its extensions.
+/// Authenticates a request without a connection token. Stores its [`User`], the user's binding and the app's [`Grant`]
+/// in the extensions.
 ///
 /// # Errors
-/// The refusal of a client that may not connect.
+/// The response for a client that may not connect.
 pub(crate) async fn authenticate(
     endpoint: &Endpoint,
     hub: &Hub,
@@ -31,7 +31,7 @@ pub(crate) async fn authenticate(
     mark_revocations(endpoint, request);
     let verified = verify_token(endpoint, hub, token(request)).await;
     if let Err(revoked @ TokenError::Revoked) = &verified {
-        // Also where the app decides: it may know the token, and not that it is void.
+        // Even if the app decides: it may accept the token without knowing about the revocation.
         return Err(refuse_token(endpoint, revoked));
     }
     let granted = if settings.asks_app {
@@ -48,7 +48,7 @@ pub(crate) async fn authenticate(
         let is_needed =
             endpoint.shared.admission.verifier.is_required() || settings.authentication == Authentication::Required;
         if is_needed && !user.is_named() {
-            // Without a body, like the official server: its clients show the reason phrase.
+            // No body, like the official server: its clients show the reason phrase.
             return Err(plain(StatusCode::UNAUTHORIZED, ""));
         }
         request.extensions_mut().insert(user);

@@ -1,8 +1,8 @@
 //! Authorization by the app's negotiate handler, for a client that negotiates or connects without a token.
 //!
-//! The handler sees the client's headers, cookies among them, and its path and query. Its answer is a decision (the
-//! user and headers, or a redirect), or a refusal that the client gets as it is. Without an answer the client is
-//! refused. With the question goes the user whose access token the proxy has verified.
+//! The handler gets the client's headers including cookies, the path and query, and the user of a verified access
+//! token. It returns a decision (user and headers, or a redirect), or a refusal that is forwarded unchanged. Without a
+//! response, the client is refused.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -36,10 +36,10 @@ pub(crate) struct Grant {
     pub(super) headers: HeaderMap,
 }
 
-/// Asks the app about a client, whose access token names this user, at the app servers of a group.
+/// Queries app servers of a group about a client; `user` is from the client's access token.
 ///
 /// # Errors
-/// The app's refusal, or ours when it can't be asked.
+/// The app's refusal, or ours if the app is unreachable.
 pub(crate) fn authorize<'a>(
     endpoint: &'a Endpoint,
     (hub, group): (&Hub, &str),
@@ -79,7 +79,7 @@ pub(crate) fn authorize<'a>(
 /// Reads the app's decision.
 ///
 /// # Errors
-/// When the answer is not one of its handler: says of whom it is.
+/// If the response is not from the handler; the text identifies its source.
 fn read_decision(answer: http::Response<Bytes>) -> Result<Result<Grant, Response>, String> {
     let (mut parts, body) = answer.into_parts();
     let Some(mark) = parts.headers.remove(ANSWER_HEADER) else {
@@ -91,7 +91,7 @@ fn read_decision(answer: http::Response<Bytes>) -> Result<Result<Grant, Response
             RefusalSource::Stranger => format!("it answers {} without asking a negotiate handler", parts.status),
         });
     };
-    // hyper writes the final length, and its own date.
+    // hyper sets the final length and its own date.
     for name in [CONTENT_LENGTH, TRANSFER_ENCODING, DATE, HeaderName::from_static(NODE_HEADER)] {
         parts.headers.remove(name);
     }
@@ -122,7 +122,7 @@ fn authorize_request(hub: &str, request: &Request, user: Option<&User>) -> Resul
             }
         };
     }
-    // The handler judges a client by what it shows of its own; the token of a lost connection is for nodes alone.
+    // The handler judges the client by its own data; the token of a lost connection is for nodes only.
     let query = RequestQuery::of(request).without(request.uri(), &[RESTORE_PARAMETER]).unwrap_or_default();
     let uri = format!("{}{query}", request.uri().path());
     headers.insert(HeaderName::from_static(CLIENT_URI_HEADER), HeaderValue::from_str(&uri)?);

@@ -1,4 +1,4 @@
-//! Bearer of a request: its access token, the user that it names, and what app servers get to know of that.
+//! Bearer of a request: its access token, the token's user, and the data sent to app servers.
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -19,7 +19,7 @@ use crate::frontend::request_extension::ForwardedByNode;
 use crate::frontend::request_query::RequestQuery;
 use crate::upstream::Hub;
 
-/// Verifies the access token of a request to a hub, if it has one.
+/// Verifies the access token of a request to a hub, if present.
 pub(crate) async fn verify_token(
     endpoint: &Endpoint,
     hub: &Hub,
@@ -31,7 +31,7 @@ pub(crate) async fn verify_token(
     }
 }
 
-/// Returns the user that the app has named, or the one of the access token; and what binds its connection to it.
+/// Returns the user chosen by the app, or the access token's, and how the connection is bound to it.
 pub(crate) fn find_user(
     endpoint: &Endpoint,
     verified: Result<Option<User>, TokenError>,
@@ -39,7 +39,7 @@ pub(crate) fn find_user(
 ) -> Result<(User, UserBinding), Response> {
     let Decision { user, claims, expires_s, .. } = decision.clone();
     if user.as_ref().is_some_and(|id| !id.is_empty()) {
-        // A token that only the app understands is no fault of its bearer.
+        // A token that only the app understands is acceptable.
         return Ok((User { id: user, claims, expires_s }, UserBinding::ConnectionToken));
     }
     let verified = verified.map_err(|error| refuse_token(endpoint, &error))?;
@@ -50,18 +50,18 @@ pub(crate) fn find_user(
     Ok((user, binding))
 }
 
-/// Makes and counts the refusal of a bad access token.
+/// Creates and counts the refusal of an invalid access token.
 pub(crate) fn refuse_token(endpoint: &Endpoint, error: &TokenError) -> Response {
     endpoint.shared.admission.verifier.count_refused(error);
     let answer = plain(StatusCode::UNAUTHORIZED, error.to_string());
     if *error == TokenError::Revoked { because(Cause::TokenRevoked, answer) } else { answer }
 }
 
-/// Notes that the token of a request is about to be verified: what is revoked from now on may be missed by that.
+/// Records that a token is about to be verified. The verification may miss later revocations.
 pub(crate) fn mark_revocations(endpoint: &Endpoint, request: &mut Request) {
     let revocations = &endpoint.shared.admission.revocations;
     let mark = match request.extensions().get::<ForwardedByNode>() {
-        // Another node has verified it: it has dialled since then, and waits for an answer.
+        // Already verified by another node, which has since dialled and waits for the response.
         Some(ForwardedByNode { user: Some(_) }) => {
             let on_its_way_s = 2 * endpoint.shared.settings.relay.hop_timeout.as_secs().max(1);
             revocations.mark_of_carried(on_its_way_s, unix_seconds())
@@ -71,12 +71,12 @@ pub(crate) fn mark_revocations(endpoint: &Endpoint, request: &mut Request) {
     request.extensions_mut().get_or_insert_with(|| mark);
 }
 
-/// Returns the user of an authenticated request.
+/// User of an authenticated request.
 pub(crate) fn user_of(request: &Request) -> User {
     request.extensions().get().cloned().unwrap_or_default()
 }
 
-/// Returns the access token that a request shows.
+/// Access token of a request.
 pub(crate) fn token<B>(request: &http::Request<B>) -> Option<String> {
     let bearer = bearer(request.headers()).map(str::to_owned);
     let shown = bearer.or_else(|| RequestQuery::of(request).value(ACCESS_TOKEN_PARAMETER).map(str::to_owned));
@@ -86,7 +86,7 @@ pub(crate) fn token<B>(request: &http::Request<B>) -> Option<String> {
 /// Claims of a client for its app server.
 pub(crate) fn claims(user: &User) -> Vec<(ByteString, ByteString)> {
     let system = user.id.iter().map(|id| (USER_ID_CLAIM, id.as_str()));
-    // Clients can't claim what only this proxy may.
+    // Clients can't set claims reserved for proxies.
     let own = user.claims.iter().filter(|(name, _)| !name.starts_with(PRIVATE_CLAIM_PREFIX));
     let own = own.map(|(name, value): &Claim| (name.as_str(), value.as_str()));
     system.chain(own).map(|(name, value)| (name.into(), value.into())).collect()

@@ -30,7 +30,7 @@ use crate::limits::{AddressPermit, HeadWeight};
 use crate::shard::{ClientStream, LostConnection, LostUser, PendingConnection, ShardMessage};
 use crate::upstream::Hub;
 
-/// Header with the node that holds a client, for app servers that dial in.
+/// Header naming the client's node, for app servers that dial in.
 const INSTANCE_ID_HEADER: &str = "Asrs-Instance-Id";
 
 type Headers = Vec<(ByteString, Vec<ByteString>)>;
@@ -42,7 +42,7 @@ pub(crate) struct NewConnection {
     pub(super) client: ConnectingClient,
     pub(super) is_negotiated: bool,
     pub(super) permit: Option<Box<AddressPermit>>,
-    /// Weight of its head, if that is large.
+    /// Weight of its request head, if large.
     pub(super) head: Option<HeadWeight>,
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: New
     endpoint.shard.put(ShardMessage::Accept(Box::new(pending)));
 }
 
-/// Opening frame of a new client connection; its hub protocol is not known yet.
+/// Open frame of a new client connection, without its hub protocol.
 fn opening(
     endpoint: &Endpoint,
     hub: &Hub,
@@ -96,7 +96,7 @@ fn opening(
     }
 }
 
-/// Lost connection of a client that has proved that it was its own.
+/// Lost connection of a client with proof of ownership.
 fn lost_connection(hub: &Hub, claim: RestoreClaim) -> LostConnection {
     let closes_on_expiry = hub.settings().close_on_token_expiry;
     let user = claim.user.map(|user| LostUser {
@@ -107,17 +107,17 @@ fn lost_connection(hub: &Hub, claim: RestoreClaim) -> LostConnection {
     LostConnection { id: claim.connection_id.into(), user }
 }
 
-/// Terms of a client in its token.
+/// Terms in a client's token.
 pub(crate) fn terms(hub: &Hub, user: &User) -> ClientTerms {
     if hub.capabilities().tokens_hold_terms { ClientTerms::of(&user.claims) } else { ClientTerms::default() }
 }
 
-/// Whether a client may use a transport: its hub offers it, and its token allows it.
+/// Whether a client may use a transport: the hub must offer it, and the token allow it.
 pub(crate) fn may_use(hub: &Hub, user: &User, transport: Transport) -> bool {
     hub.settings().transports.contains(&transport) && terms(hub, user).allow(transport)
 }
 
-/// Headers for the app server of a hub, without private ones for an app server that does not know them.
+/// Headers for the hub's app server, without private ones if it does not support them.
 fn headers_for(endpoint: &Endpoint, hub: &Hub, parts: &Parts, transport: Transport) -> Headers {
     let mut headers = headers(parts, transport);
     if !hub.capabilities().takes_private_headers {
@@ -128,18 +128,18 @@ fn headers_for(endpoint: &Endpoint, hub: &Hub, parts: &Parts, transport: Transpo
     headers
 }
 
-/// All claims of a token, those of the service among them: the app server's SDK reads and removes them.
+/// All claims of a token including the service's; the app server's SDK reads and removes those.
 fn all_claims(user: &User) -> Vec<(ByteString, ByteString)> {
     user.claims.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect()
 }
 
-/// Makes the refusal of a request by another transport than the connection's.
+/// Creates the refusal of a request with a different transport from the connection's.
 pub(crate) fn changed_transport() -> Response {
     let answer = plain(StatusCode::BAD_REQUEST, "Cannot change transports mid-connection");
     because(Cause::TransportRefused, answer)
 }
 
-/// Makes the refusal of a transport that the hub does not offer.
+/// Creates the refusal of a transport that the hub does not offer.
 pub(crate) fn not_supported(transport: Transport) -> Response {
     let text = format!("{} transport not supported by this end point type", transport.name());
     because(Cause::TransportRefused, plain(StatusCode::NOT_FOUND, text))

@@ -1,13 +1,13 @@
-//! Dial-in: paths at which app servers dial in, and to which they send their clients, as Azure's SDK has it.
+//! Dial-in: paths for app servers that dial in, and for their clients, compatible with Azure's SDK.
 //!
 //! ```text
 //!  GET  /server/?hub=H            upgrade, token of an app server ─► a link, for this shard
-//!  POST /client/negotiate?hub=H   token of a client ─► as at any hub, but that the hub is named in the query
-//!  any  /client/?hub=H            the same
+//!  POST /client/negotiate?hub=H   token of a client ─► as for any hub, with the hub named in the query
+//!  any  /client/?hub=H            likewise
 //! ```
 //!
-//! The token of a client comes with each of its requests, so pages of any origin may send them. Cookies of a page that
-//! may not connect elsewhere go no further.
+//! Every client request carries its token, so pages of any origin may send them. Cookies from pages not allowed to
+//! connect elsewhere are dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,26 +41,26 @@ use crate::upstream::{Hub, HubOrigin, IncomingLink};
 /// Header with the id of an app server.
 const SERVER_ID: HeaderName = HeaderName::from_static(SERVER_ID_HEADER);
 
-/// Longest name of a hub, and of an app server.
+/// Maximum length of the name of a hub or app server.
 const NAME_MAX_BYTES: usize = 256;
 
-/// Beginning of ids that the node gives itself, as to webhooks; no app server that dials in has such an id.
+/// Prefix of ids assigned by the node, such as for webhooks. App servers that dial in can't have such ids.
 const RESERVED_ID_START: char = '?';
 
-/// App servers send keep-alives of their own; this node's come where those don't.
+/// App servers send their own keep-alives; those of this node are a fallback.
 const KEEP_ALIVE_INTERVAL_MS: u64 = 20_000;
 
-/// The app server knows how long a client may be silent, and closes it; this is for clients that have none.
+/// App servers time out their clients themselves; this is for clients without an app server.
 const CLIENT_TIMEOUT_MS: u64 = 120_000;
 
 fn parameter(request: &Request, name: &str) -> Option<String> {
     RequestQuery::of(request).values_of_exactly(name).next().map(str::to_owned)
 }
 
-/// Returns the name of the hub that a request is for.
+/// Returns the hub name of a request.
 ///
 /// # Errors
-/// The refusal, if it has several or none.
+/// The refusal, unless there is exactly one.
 fn hub_name(query: &RequestQuery) -> Result<String, Response> {
     let mut names = query.values_of_exactly(HUB_PARAMETER);
     match (names.next(), names.next()) {
@@ -70,10 +70,10 @@ fn hub_name(query: &RequestQuery) -> Result<String, Response> {
     }
 }
 
-/// Verifies the token of a visitor, and finds its hub and who has signed the token.
+/// Verifies the token of a visitor; returns its hub, user and signer.
 ///
 /// # Errors
-/// The refusal.
+/// The refusal of the request.
 pub(crate) fn enter(
     endpoint: &Endpoint,
     request: &mut Request,
@@ -81,7 +81,7 @@ pub(crate) fn enter(
 ) -> Result<(Arc<Hub>, User, TokenSigner), Response> {
     let name = hub_name(&RequestQuery::of(request))?;
     let (user, signer) = verify(endpoint, request, audience, &name)?;
-    // Only now: without a key nobody makes this node keep anything.
+    // Checked after the token: without a key, visitors can't make this node store anything.
     let (shared, share) = (&endpoint.shared, endpoint.shared.admission.share_of(&signer.signer));
     let hub = match shared.webhooks.serve(&name) {
         true => shared.serve_by_webhook((&name, &client_path(&name)), HubOrigin::WebhookPattern, &share),
@@ -91,7 +91,7 @@ pub(crate) fn enter(
     Ok((hub, user, signer))
 }
 
-/// Refuses a hub or an app server that would be one too many.
+/// Refuses a hub or an app server above the limit.
 fn full(refusal: &TableFull, of: &str) -> Response {
     let known = refusal.describe(of);
     let text = format!("this node knows {known}, and all of them have links or clients, or had some a moment ago");
@@ -110,7 +110,7 @@ fn verify(
     mark_revocations(endpoint, request);
     let verifier = &endpoint.shared.admission.service_verifier;
     let verified = match verifier.verify(&token, audience, hub) {
-        // It comes from the negotiation: nobody gets another one for a connection that is open.
+        // The token is from the negotiation, and clients of open connections can't get another.
         Err(TokenError::Expired) if may_come_back(endpoint, request, hub) => {
             request.extensions_mut().insert(ComesBack);
             verifier.verify_old(&token, audience, hub)
@@ -126,8 +126,8 @@ fn verify(
     })
 }
 
-/// Whether a request may be one that comes back to an open connection of this hub. One that closes with its token is
-/// closed by then.
+/// Whether a request may resume an open connection of this hub. Connections that close with their token are closed by
+/// then.
 fn may_come_back(endpoint: &Endpoint, request: &Request, hub: &str) -> bool {
     let is_connect = split_negotiate(request.uri().path()).is_none() && is_upgrade_of(request);
     let query = RequestQuery::of(request);
@@ -138,12 +138,12 @@ fn may_come_back(endpoint: &Endpoint, request: &Request, hub: &str) -> bool {
     opened.is_ok_and(|token| token.is_stateful && token.hub.eq_ignore_ascii_case(&client_path(hub)))
 }
 
-/// Path of a hub's clients, by which its connection tokens name it.
+/// Path of a hub's clients, as used in connection tokens.
 fn client_path(hub: &str) -> String {
     format!("{CLIENT_PATH}?{HUB_PARAMETER}={hub}")
 }
 
-/// Settings of a hub that no manifest has: its app servers keep theirs for themselves.
+/// Settings of a hub without a manifest: its app servers keep theirs private.
 fn manifest(endpoint: &Endpoint, name: &str) -> HubManifest {
     let mut manifest = HubManifest::new(name, &client_path(name));
     manifest.protocols.push("blazorpack".into());
@@ -154,7 +154,7 @@ fn manifest(endpoint: &Endpoint, name: &str) -> HubManifest {
     manifest
 }
 
-/// Answers an app server that dials in; the error is a refusal.
+/// Handles an app server that dials in; the error is a refusal.
 pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Result<Response, Response> {
     if !is_upgrade_of(&request) {
         return Err(plain(StatusCode::BAD_REQUEST, "app servers dial in by a WebSocket upgrade"));
@@ -194,7 +194,7 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
     room.inspect_err(|refusal| log_refused(endpoint, &request, refusal))?;
     let is_carried = request.extensions().get::<FromFleet>().is_some();
     let mut refusal = None;
-    // What another node has carried here goes no further.
+    // A link carried by another node is not carried on.
     let target = parameter(&request, TARGET_PARAMETER).filter(|_| !is_carried);
     let is_own = |target: &String| *target == endpoint.shared.settings.node || *target == endpoint.shared.boot;
     if let Some(target) = target.filter(|target| !is_own(target)) {
@@ -218,8 +218,7 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
     Ok(switching_protocols(&accept))
 }
 
-/// Whether somebody on the way could read and change a link: in plain text from another machine, as far as this node
-/// can know.
+/// Whether a link could be read and changed in transit: plain text from another machine, as far as detectable here.
 fn is_open_to_others(request: &Request) -> bool {
     let extensions = request.extensions();
     let is_inside = extensions.get::<InChannel>().is_some() || extensions.get::<FromFleet>().is_some();
@@ -227,7 +226,8 @@ fn is_open_to_others(request: &Request) -> bool {
     !is_inside && !is_local && x_forwarded::scheme(extensions) != ForwardedScheme::Https.name()
 }
 
-/// Warns of plain text, once. The caller has checked the token: nobody else uses the warning up, or chooses its words.
+/// Logs a warning about plain text, once. The caller has checked the token, so strangers can't trigger it or choose its
+/// text.
 fn warn_of_plain(endpoint: &Endpoint, request: &Request) {
     if !endpoint.shared.admission.has_warned_of_plain.swap(true, Ordering::Relaxed) {
         warn!(
@@ -247,7 +247,7 @@ fn log_refused(endpoint: &Endpoint, request: &Request, refusal: &Response) {
     }
 }
 
-/// Advice to whoever reads the log of a refusal; an app server shows its user the status only.
+/// Advice for the log of a refusal; an app server shows its user only the status.
 fn hint(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => {
@@ -264,7 +264,7 @@ fn hint(status: StatusCode) -> &'static str {
     }
 }
 
-/// Id of an app server for the log, no longer than one that is accepted.
+/// Id of an app server for the log, limited to the maximum length.
 fn shown_id(headers: &HeaderMap) -> &str {
     let id = text(headers, &SERVER_ID).unwrap_or_default();
     id.get(..NAME_MAX_BYTES).unwrap_or(id)

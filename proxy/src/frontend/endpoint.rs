@@ -1,4 +1,4 @@
-//! Endpoint of one shard: what requests are answered from, and whether a hub takes new clients.
+//! Endpoint of one shard: state for handling requests, and acceptance of new clients by hub.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::upstream::{Authorizer, Hub, RouteChoice, ServerGroup};
 
 pub(super) const STOPPING: &str = "this node is stopping: connect again, to another one";
 
-/// State of one shard that requests are answered from.
+/// State of one shard for handling requests.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(super) shared: Arc<Shared>,
@@ -29,9 +29,9 @@ pub(crate) struct Endpoint {
     pub(super) shard: ShardSender,
     pub(super) authorizer: Authorizer,
     pub(super) proxy_client: ProxyClient,
-    /// REST data plane, if this endpoint answers it.
+    /// REST data plane, if served by this endpoint.
     pub(super) rest: Option<Rest>,
-    /// Way to connections wherever they are; `None` if this endpoint only opens connections.
+    /// Access to connections at any node; `None` if this endpoint only opens connections.
     pub(super) fleet: Option<FleetEntry>,
 }
 
@@ -46,19 +46,19 @@ impl Endpoint {
         Self { shared, counters, shard, authorizer, proxy_client, rest: None, fleet: None }
     }
 
-    /// Reaches the connections of this fleet.
+    /// Adds access to the fleet's connections.
     #[must_use]
     pub(crate) fn with_fleet(self, fleet: &Fleet) -> Self {
         Self { fleet: Some(FleetEntry::of(fleet)), ..self }
     }
 
-    /// Answers requests to the REST data plane, too, if there is one.
+    /// Adds the REST data plane, if there is one.
     #[must_use]
     pub(crate) fn with_rest(self, rest: Option<Rest>) -> Self {
         Self { rest, ..self }
     }
 
-    /// Returns the refusal for the client of a routed request, if a route rejects it, or its group takes none now.
+    /// Returns the refusal of a routed request, if a route rejects it or its group accepts no clients now.
     pub(super) fn refuse_new_client(&self, hub: &Hub, routed: &Extensions) -> Option<Response> {
         if self.shared.refuses_clients() {
             return Some(unavailable(Cause::Drained, STOPPING));
@@ -72,15 +72,14 @@ impl Endpoint {
         (!may_come).then(|| unavailable(Cause::NoAppServer, "no app server serves this hub at the moment"))
     }
 
-    /// Waits for a link of the request's group that was lost a moment ago, unless clients without an app server are
-    /// taken anyway.
+    /// Waits for a recently lost link of the request's group, unless clients are accepted without an app server.
     pub(super) async fn wait_for_link(&self, hub: &Hub, group: Option<Arc<ServerGroup>>) {
         if !self.shared.settings.rehoming.holds_new {
             self.shared.wait_for_link(hub, RouteChoice::group_name(group.as_ref())).await;
         }
     }
 
-    /// Names the node on an answer, unless another node answered and has done so.
+    /// Adds this node's name to a response, unless another node has added its own.
     pub(super) fn name_on(&self, answer: &mut Response) {
         if let Ok(name) = HeaderValue::from_str(&self.shared.settings.node) {
             answer.headers_mut().entry(HeaderName::from_static(NODE_HEADER)).or_insert(name);
@@ -90,7 +89,7 @@ impl Endpoint {
     /// Finds the hub of a path.
     ///
     /// # Errors
-    /// The refusal, if there is none.
+    /// The refusal, if there is no such hub.
     pub(super) fn find_hub(&self, path: &str) -> Result<Arc<Hub>, Response> {
         if is_private(path) {
             self.counters.relay.private_paths.increment();

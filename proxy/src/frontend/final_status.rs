@@ -1,13 +1,13 @@
-//! Final statuses: refusals of a hub's requests that no client library repeats without its caller.
+//! Final status codes: refusals that client libraries don't retry automatically.
 //!
-//! | client library | repeats |
+//! | client library | retries |
 //! |---|---|
-//! | `eventsource` (official client in Node) | the GET of an event stream after 500, 502, 503 and 504, also when the SignalR client has given up |
-//! | Chrome, Firefox, OkHttp (official Java client) | any request after 408, on a kept connection |
-//! | OkHttp | any request after 503 with `Retry-After: 0`, which no node sends |
+//! | `eventsource` (official client in Node) | the GET of an event stream after 500, 502, 503 and 504, even if the SignalR client has given up |
+//! | Chrome, Firefox, OkHttp (official Java client) | any request after 408, on a kept-alive connection |
+//! | OkHttp | any request after 503 with `Retry-After: 0`, which nodes never send |
 //!
-//! A repeated GET feeds its messages into the next connection of the client, and a repeated upload delivers messages
-//! twice. All other statuses end the request in the client libraries that are known.
+//! A retried GET feeds its messages into the client's next connection, and a retried upload delivers messages twice.
+//! All other status codes end the request in known client libraries.
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -18,7 +18,7 @@ use crate::frontend::identify::names_connection;
 use crate::frontend::refusal::cause_of;
 use crate::frontend::request::wants_event_stream;
 
-/// Kind of a hub's request, by the statuses after which a client library repeats it.
+/// Kind of a hub request, by the status codes after which client libraries retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RepeatKind {
     /// The GET of an event stream.
@@ -34,10 +34,10 @@ impl RepeatKind {
     }
 }
 
-/// Replaces a status after which a client library repeats a request of this kind. Text and cause stay.
+/// Replaces a status that would cause a retry. Text and cause are kept.
 pub(crate) fn settle(kind: RepeatKind, mut answer: Response) -> Response {
     let status = match (kind, answer.status()) {
-        // The status of ASP.NET Core for a connection that is not there.
+        // Status of ASP.NET Core for a missing connection.
         (RepeatKind::EventStream, status) if status.is_server_error() => StatusCode::NOT_FOUND,
         (_, StatusCode::REQUEST_TIMEOUT) => StatusCode::BAD_REQUEST,
         _ => return answer,
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
     use crate::frontend::plain_response::{because, plain, unavailable};
 
-    /// Status after which nothing is repeated, for each status of a refusal.
+    /// Final status for each refusal status.
     fn settled(kind: RepeatKind) -> Vec<(u16, u16)> {
         let statuses = [400, 401, 403, 404, 405, 408, 409, 413, 426, 429, 431, 500, 501, 502, 503, 504];
         let answer = |status| plain(StatusCode::from_u16(status).unwrap(), "");

@@ -1,5 +1,5 @@
-//! Channels at the client listeners: of other nodes, inside which requests are those of the fleet, and of app servers
-//! that dial in, inside which requests are what they would be outside, but can't be read or changed on the way.
+//! Channels at the client listeners: for other nodes, carrying the fleet's requests, and for app servers that dial in,
+//! protecting otherwise ordinary requests against reading and changes in transit.
 
 use std::sync::Arc;
 
@@ -24,8 +24,8 @@ pub(crate) struct FleetChannelRoute {
     pub(crate) inside: Router,
 }
 
-/// Opens a channel to a node that has one of our keys, or to an app server that has one of them or of its app. Others
-/// learn that there is nothing, and by the node's name, as in all its answers, that this port is one for clients.
+/// Opens a channel for a node with a matching key, or for an app server with a node's or its app's key. Others get a
+/// 404; the node's name in it, as in all responses, shows that this is a client port.
 pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Request) -> Response {
     let FleetChannelRoute { endpoint, inside } = route;
     let mut extensions = Extensions::new();
@@ -57,7 +57,7 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
     })
 }
 
-/// Opens a channel to an app server that dials in, by the keys of one holder after the other.
+/// Opens a channel for an app server that dials in, trying the keys of each owner.
 fn open_for_app(
     shared: &Shared,
     request: &mut Request,

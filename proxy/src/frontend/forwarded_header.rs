@@ -1,15 +1,15 @@
-//! Forwarding headers: what trusted load balancers claim about the client, scheme, host and prefix of a request.
+//! Forwarding headers: claims of trusted load balancers about client, scheme, host and prefix of a request.
 //!
 //! ```text
 //!  X-Forwarded-For: 6.6.6.6, 203.0.113.9, 10.0.0.2      peer 10.0.0.1, trusted: 10.0.0.0/8
 //!                   ▲        ▲            ▲
-//!                   │        │            └ trusted: go on to the left
+//!                   │        │            └ trusted: continue to the left
 //!                   │        └ not trusted: the client
-//!                   └ written by the client: worth nothing
+//!                   └ written by the client: ignored
 //! ```
 //!
-//! Pure. Only the headers of `--trust-headers` count: a balancer passes all others on unread, and a client can write
-//! anything there. An unreadable element ends the walk at the last good address.
+//! Pure. Only the headers of `--trust-headers` are used: load balancers pass on others unread, and clients can write
+//! anything there. An unreadable element ends the walk at the last valid address.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -22,15 +22,15 @@ use trunkline_protocol::wire::{
 use crate::config::{TrustedHeader, TrustedHeaders, TrustedNetworks};
 use crate::frontend::request_head::is_host;
 
-/// Header with the client's address, as Azure's service gives it.
+/// Header with the client's address, as in Azure's service.
 pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static(FORWARDED_FOR_HEADER);
 pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static(FORWARDED_PROTO_HEADER);
 pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static(FORWARDED_HOST_HEADER);
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static(FORWARDED_PREFIX_HEADER);
 const FORWARDED: HeaderName = http::header::FORWARDED;
 
-/// All forwarding headers, other spellings of the scheme included, which apps believe too. Normalisation removes them,
-/// and writes trusted claims back.
+/// All forwarding headers, including alternative scheme headers that apps also trust. Normalisation removes them and
+/// adds the trusted claims.
 pub(crate) const FORWARDED_HEADERS: [HeaderName; 8] = [
     FORWARDED_FOR,
     FORWARDED_PROTO,
@@ -42,10 +42,10 @@ pub(crate) const FORWARDED_HEADERS: [HeaderName; 8] = [
     FORWARDED,
 ];
 
-/// Header in which apps look for the client's address. Normalisation puts the address there that it has found.
+/// Header in which apps look for the client's address. Normalisation sets it to the detected address.
 pub(crate) const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// Scheme by which a client reached the first load balancer.
+/// Scheme used between client and first load balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ForwardedScheme {
     Http,
@@ -61,7 +61,7 @@ impl ForwardedScheme {
         }
     }
 
-    /// Reads the name of a scheme, also one of the WebSocket schemes.
+    /// Parses a scheme; accepts the WebSocket schemes, too.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let is = |schemes: [&str; 2]| schemes.iter().any(|scheme| text.eq_ignore_ascii_case(scheme));
         match () {
@@ -75,15 +75,15 @@ impl ForwardedScheme {
 /// Claims of trusted load balancers about a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ForwardedClaims {
-    /// Address of the client; port 0 where none is claimed.
+    /// Address of the client, with port 0 if not claimed.
     pub(crate) client: SocketAddr,
     pub(crate) scheme: Option<ForwardedScheme>,
     pub(crate) host: Option<String>,
-    /// Path prefix that the load balancer puts in front of our paths.
+    /// Path prefix that the load balancer adds to our paths.
     pub(crate) prefix: Option<String>,
 }
 
-/// Reads the trusted claims about a request that came from `peer`.
+/// Reads the trusted claims about a request received from `peer`.
 pub(crate) fn trusted_claims(
     headers: &HeaderMap,
     peer: SocketAddr,
@@ -117,7 +117,7 @@ pub(crate) fn trusted_claims(
     claims
 }
 
-/// Walks from right to left while the speakers are trusted; returns the client's address and the number of elements.
+/// Walks from right to left through trusted addresses; returns the client's address and the number of elements.
 fn walk(
     peer: SocketAddr,
     nodes: impl DoubleEndedIterator<Item = Option<SocketAddr>>,
@@ -134,14 +134,16 @@ fn walk(
     (client, hops)
 }
 
-/// Picks the value of the hop where the client was found: some balancers add to a list, some set one value.
+/// Selects the value for the hop where the client was found. Some load balancers append to a list, others set a single
+/// value.
 fn of_hop(mut values: Vec<String>, hops: usize) -> Option<String> {
     let from_right = hops.clamp(1, values.len().max(1));
     let at = values.len().checked_sub(from_right)?;
     Some(values.swap_remove(at))
 }
 
-/// Collects the elements of all headers of a name, which know no quotes: a client's quote hides nothing behind it.
+/// Collects the elements of all headers with this name. Quotes have no meaning in them, so a client can't hide elements
+/// with one.
 fn list(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     let elements = |text: Cow<'_, str>| text.split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>();
     texts(headers, name).flat_map(elements).filter(|one| !one.is_empty()).collect()
@@ -151,7 +153,7 @@ fn texts<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
     headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()))
 }
 
-/// Splits outside of quotes, and trims.
+/// Splits outside of quotes and trims.
 fn split(text: &str, at: char) -> Vec<String> {
     let (mut parts, mut is_quoted, mut is_escaped) = (vec![String::new()], false, false);
     for c in text.chars() {
@@ -194,7 +196,7 @@ impl ForwardedElement {
     }
 }
 
-/// Reads an address with or without a port; `None` for `unknown`, obfuscated names, and garbage.
+/// Parses an address with an optional port; `None` for `unknown`, obfuscated names and garbage.
 fn node(text: &str) -> Option<SocketAddr> {
     let text = text.trim().trim_matches('"');
     if let Ok(address) = text.parse::<SocketAddr>() {
@@ -202,7 +204,7 @@ fn node(text: &str) -> Option<SocketAddr> {
     }
     let ip = match text.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']').or_else(|| Some(rest.split_once("]:")?.0))?,
-        // A port may hide itself too: `192.0.2.43:_gazonk`.
+        // A port may be obfuscated, too: `192.0.2.43:_gazonk`.
         None => text.split_once(":_").map_or(text, |(ip, _)| ip),
     };
     Some(SocketAddr::new(ip.parse::<IpAddr>().ok()?.to_canonical(), 0))
@@ -232,7 +234,7 @@ mod tests {
         trusted_claims(headers, peer.parse().unwrap(), &trusted(), &TrustedHeaders::new(believed).unwrap())
     }
 
-    /// Headers as many balancers pass them on: only address and scheme are their own.
+    /// Headers as many load balancers forward them: only address and scheme are their own.
     fn passed_on() -> HeaderMap {
         let all = [
             ("x-forwarded-for", "203.0.113.9"),
@@ -276,7 +278,7 @@ mod tests {
         assert_eq!(client("2001:db8::7"), "[2001:db8::7]:0");
         assert_eq!(client("[2001:db8::7]"), "[2001:db8::7]:0");
         assert_eq!(client("::ffff:203.0.113.9"), "203.0.113.9:0");
-        // All of them trusted: whoever is farthest.
+        // If all are trusted, the farthest one.
         assert_eq!(client("10.0.0.3, 10.0.0.2"), "10.0.0.3:0");
         let several = claims(BALANCER, &[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "203.0.113.9")]);
         assert_eq!(several.client.to_string(), "203.0.113.9:0");

@@ -1,11 +1,11 @@
-//! Body of an answer whose server only begins it: behind its first part the socket is someone else's.
+//! Response body that only starts the response; the socket is then handed over.
 //!
 //! ```text
-//!  hyper: head, first part ─► written ─► body fails ─► connection given up ─► socket ─► taker
+//!  hyper: head, first part ─► written ─► body fails ─► connection given up ─► socket ─► receiver
 //! ```
 //!
-//! hyper has no other way to part with a socket in the middle of an answer, and tells nobody when it has written
-//! something; the [socket itself](crate::net::socket::RequestSocket) does.
+//! hyper has no other way to release a socket during a response, and does not report completed writes; the
+//! [socket](crate::net::socket::RequestSocket) does.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -17,14 +17,14 @@ use tokio::sync::oneshot;
 
 use crate::net::socket::SocketHandover;
 
-/// Body that fails when the server has written its only part.
+/// Body that fails after the server has written its only part.
 pub(crate) struct HandoverBody {
     first: Option<Bytes>,
     handover: SocketHandover,
     taker: Option<oneshot::Sender<TcpStream>>,
 }
 
-/// Error that has the server give its connection up.
+/// Error that makes the server give up its connection.
 #[derive(Debug, thiserror::Error)]
 #[error("the rest of the answer is written on the socket itself")]
 pub(crate) struct HandsOver;
@@ -49,7 +49,7 @@ impl Body for HandoverBody {
             None if self.handover.is_due() => return Poll::Ready(Some(Err(HandsOver))),
             None => {}
         }
-        // The socket wakes the task when all has left.
+        // The socket wakes the task once everything is sent.
         Poll::Pending
     }
 }

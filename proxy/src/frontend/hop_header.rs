@@ -1,4 +1,4 @@
-//! Rules for headers: which go on to the next hop or to the app, and which end here.
+//! Rules for headers: forwarding to the next hop or the app, and removal.
 
 use http::HeaderMap;
 use http::header::{
@@ -10,11 +10,12 @@ use trunkline_protocol::wire::{PRIVATE_HEADER_PREFIX, SERVICE_EVENT_HEADER_PREFI
 
 use crate::frontend::forwarded_header::REAL_IP;
 
-/// Most words of `Connection`, Envoy's limit: nobody needs more than a few, and each is compared with many names.
+/// Maximum number of names in `Connection`, Envoy's limit. Legitimate requests have few, and each is compared with many
+/// names.
 const NOMINATIONS_MAX: usize = 10;
 
-/// Headers for one connection only, beside the ones that `Connection` names. `Trailer` is not among them: it is for the
-/// reader of the trailers, which go on.
+/// Headers for one connection only, in addition to those named by `Connection`. `Trailer` is excluded, because trailers
+/// are forwarded.
 pub(crate) const HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -27,7 +28,7 @@ pub(crate) const HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
-/// Headers from one end to the other: `Connection` may not name them, and no other name may be taken for theirs.
+/// End-to-end headers, which `Connection` may not name and look-alikes may not imitate.
 const END_TO_END: [HeaderName; 14] = [
     AUTHORIZATION,
     CACHE_CONTROL,
@@ -45,7 +46,7 @@ const END_TO_END: [HeaderName; 14] = [
     REAL_IP,
 ];
 
-/// Beginnings of the names of more such headers.
+/// Prefixes of further end-to-end headers.
 const END_TO_END_PREFIXES: [&str; 9] = [
     "accept",
     "access-control-",
@@ -58,21 +59,21 @@ const END_TO_END_PREFIXES: [&str; 9] = [
     SERVICE_EVENT_HEADER_PREFIX,
 ];
 
-/// Trailers of these names are meant for whoever checks a body, unlike others that begin alike.
+/// Permitted trailers that match a prefix above; they are for checking a body.
 const DIGESTS: [&str; 2] = ["content-digest", "content-md5"];
 
-/// Returns a header from one end to the other that `Connection` names, as if it were for one connection only.
+/// Returns an end-to-end header that `Connection` names.
 pub(crate) fn misnamed(headers: &HeaderMap) -> Option<HeaderName> {
     nominated(headers).find(|name| is_end_to_end(name.as_str()))
 }
 
-/// Whether `Connection` names more than anybody needs.
+/// Whether `Connection` names more headers than the limit.
 pub(crate) fn has_too_many_nominations(headers: &HeaderMap) -> bool {
     words(headers, &CONNECTION).nth(NOMINATIONS_MAX).is_some()
 }
 
-/// Forgets which headers `Connection` names beside the known ones. Behind a load balancer that passes a client's word
-/// on, as HAProxy does, the client could remove what the balancer has added.
+/// Reduces `Connection` to known names. Otherwise, behind a load balancer that forwards it, such as HAProxy, clients
+/// could remove headers added by the load balancer.
 pub(crate) fn keep_known_nominations(headers: &mut HeaderMap) {
     let known = |name: &HeaderName| name == "close" || HOP_BY_HOP.contains(name);
     let kept: Vec<_> = nominated(headers).filter(known).map(|name| name.to_string()).collect();
@@ -82,8 +83,7 @@ pub(crate) fn keep_known_nominations(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes headers whose names an app may take for others: CGI and its heirs read `X_Forwarded_For` and
-/// `X-Forwarded-For` as one variable.
+/// Removes headers with ambiguous names: CGI-like systems read `X_Forwarded_For` and `X-Forwarded-For` as one variable.
 pub(crate) fn drop_look_alikes(headers: &mut HeaderMap) {
     remove_if(headers, |name| {
         if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
@@ -94,7 +94,7 @@ pub(crate) fn drop_look_alikes(headers: &mut HeaderMap) {
     });
 }
 
-/// Removes trailers that would be taken for headers which only stand in a head, or which only a proxy may set.
+/// Removes trailers that could be mistaken for headers allowed only in a head or set only by a proxy.
 pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     drop_look_alikes(trailers);
     remove_if(trailers, |name| is_reserved(name) && !DIGESTS.contains(&name));
@@ -119,7 +119,7 @@ fn remove_if(headers: &mut HeaderMap, is_unwanted: impl Fn(&str) -> bool) {
     }
 }
 
-/// Removes the headers for this connection only, and returns the upgrade that was asked for or granted.
+/// Removes headers for this connection only; returns the requested or granted upgrade.
 pub(crate) fn end_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let named: Vec<HeaderName> = nominated(headers).collect();
     let upgrade = headers.get(UPGRADE).filter(|value| named.contains(&UPGRADE) && may_tunnel(value)).cloned();
@@ -133,23 +133,23 @@ pub(crate) fn end_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     upgrade
 }
 
-/// Asks for an upgrade, or grants it.
+/// Adds headers to request or grant an upgrade.
 pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, protocol);
 }
 
-/// Removes the headers that only the fleet may set.
+/// Removes headers reserved for the fleet.
 pub(crate) fn drop_private(headers: &mut HeaderMap) {
     remove_if(headers, |name| name.starts_with(PRIVATE_HEADER_PREFIX));
 }
 
-/// Removes the headers by which an app server knows nodes and webhook events.
+/// Removes headers by which app servers recognize nodes and webhook events.
 pub(crate) fn drop_service(headers: &mut HeaderMap) {
     remove_if(headers, |name| name.starts_with(SERVICE_HEADER_PREFIX) || name.starts_with(SERVICE_EVENT_HEADER_PREFIX));
 }
 
-/// Whether an upgrade may go on: HTTP/2 in a tunnel carries requests past every check here.
+/// Whether an upgrade may be forwarded. HTTP/2 in a tunnel would bypass all checks of requests.
 fn may_tunnel(protocol: &HeaderValue) -> bool {
     protocol.to_str().is_ok_and(|text| text.split(',').all(|one| !one.trim().to_ascii_lowercase().starts_with("h2")))
 }

@@ -1,10 +1,9 @@
-//! Identification: the connection that a request names by its token, and the user that it shows beside it.
+//! Identification: the connection named by a request's token, and the user authenticated with it.
 //!
-//! Each request of a connection is identified, whatever its transport, before anything else is done for it. Where an
-//! access token named the user at negotiate, a valid one of the same user comes with each request: the connection token
-//! alone is a name of the connection and no proof of its user. What only the app can read (a cookie) was judged by the
-//! app at negotiate, and is bound by the connection token. Another node that carries the request here has done all
-//! this.
+//! Every request of a connection is identified first, whatever its transport. If an access token named the user at
+//! negotiation, every request must carry a valid token of the same user, because the connection token only names the
+//! connection. Credentials that only the app can read (a cookie) were judged by the app at negotiation, and are bound
+//! by the connection token. For a request forwarded by another node, that node has done all this.
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -28,18 +27,18 @@ const OTHER_USER: &str = "the access token is not of the user that was negotiate
 const TOKEN_NEEDED: &str = "this connection belongs to the user of an access token: send a valid one with each request, \
                             as 'Authorization: Bearer' or as access_token in the query";
 
-/// Client and connection that a request is for.
+/// Client and connection of a request.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectingClient {
     pub(super) connection_id: String,
     pub(super) user: User,
-    /// Its token is not too old to begin the connection.
+    /// The token is recent enough to start the connection.
     pub(super) is_fresh: bool,
-    /// Its token is of this node.
+    /// The token was issued by this node.
     pub(super) is_ours: bool,
-    /// The opened connection token; `None` for a connection without negotiation.
+    /// The decrypted connection token; `None` without negotiation.
     pub(super) token: Option<Box<ConnectionToken>>,
-    /// The lost connection that it is to restore.
+    /// Lost connection to restore.
     pub(super) restores: Option<Box<RestoreClaim>>,
 }
 
@@ -55,11 +54,11 @@ pub(crate) fn names_connection(request: &Request) -> bool {
     RequestQuery::of(request).connection_token().is_some()
 }
 
-/// Opens the connection token of a request, checks that it shows the connection's user, and stores its
-/// [`ConnectingClient`] in the request's extensions.
+/// Decrypts the connection token of a request, checks the connection's user, and stores a [`ConnectingClient`] in the
+/// extensions.
 ///
 /// # Errors
-/// The refusal.
+/// The refusal of the request.
 pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Request) -> Result<(), Response> {
     mark_revocations(endpoint, request);
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
@@ -90,22 +89,21 @@ pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Reque
     Ok(())
 }
 
-/// Whether the user that a connection token names, or that its client is to get back, was named by the app and is
-/// revoked since: that is as good as an access token, and nothing is shown for it again.
+/// Whether the token's user, or the user to restore, was named by the app and has been revoked since. The token then
+/// acts like an access token, and no other is presented.
 fn is_void(endpoint: &Endpoint, opened: &ConnectionToken) -> bool {
     let restored = opened.restores.as_ref().and_then(|claim| claim.user.as_ref()?.id.as_deref());
     let named = opened.user.as_deref().or(restored).filter(|_| opened.binding != UserBinding::AccessToken);
     endpoint.shared.admission.revocations.void_log_in(named, opened.made_s(), unix_seconds())
 }
 
-/// Returns the user that a request has shown by dial-in, where each of them has to show it.
+/// Returns the user of a dial-in request, which each request must prove.
 fn shown_by_dial_in(opened: &ConnectionToken, request: &Request) -> Result<User, Response> {
     let shown = user_of(request);
     if shown.id == opened.user { Ok(shown) } else { Err(plain(StatusCode::UNAUTHORIZED, OTHER_USER)) }
 }
 
-/// Returns the user that the access token of a request shows, where it counts: it may say more than the one at
-/// negotiate.
+/// Returns the user of the request's access token where it applies; its claims may be newer than at negotiation.
 async fn shown_user(
     endpoint: &Endpoint,
     hub: &Hub,
@@ -115,7 +113,7 @@ async fn shown_user(
     let settings = hub.settings();
     let is_bound = opened.binding == UserBinding::AccessToken;
     if settings.asks_app && !is_bound {
-        // The app has decided at negotiate, and may understand tokens that this node doesn't.
+        // The app decided at negotiation, and may accept tokens that this node can't verify.
         return Ok(None);
     }
     let shown = verify_token(endpoint, hub, access_token).await.map_err(|error| refuse_token(endpoint, &error))?;
@@ -135,7 +133,7 @@ async fn shown_user(
     Ok(if settings.asks_app { shown.map(|shown| with_added(shown, opened)) } else { shown })
 }
 
-/// User of an access token, with the claims and the end that the app has added at negotiate.
+/// User of an access token, with the claims and expiry added by the app at negotiation.
 fn with_added(mut shown: User, opened: &ConnectionToken) -> User {
     let added = opened.user_claims();
     let added: Vec<_> = added.into_iter().filter(|claim| !shown.claims.contains(claim)).collect();

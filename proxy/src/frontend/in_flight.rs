@@ -1,10 +1,10 @@
-//! Count of the answers that are still being sent.
+//! Count of responses being sent.
 
 use std::sync::Arc;
 
 use crate::shard::Shared;
 
-/// Guard of an answer that is being sent: a stopping node waits for it, as it does for the sockets of clients.
+/// Guard of a response being sent. A stopping node waits for it, as for client sockets.
 #[derive(Debug)]
 pub(crate) struct InFlight(Arc<Shared>);
 

@@ -1,8 +1,9 @@
-//! Listener: accepts sockets and serves HTTP on them, by hyper, because it shows the socket, its time-outs and its end.
+//! Listener: accepts sockets and serves HTTP on them with hyper, which gives access to the socket, its timeouts and its
+//! end.
 //!
 //! ```text
-//!  accept ─► gate ─┬─► PROXY header, where load balancers send one ─► TLS, at that listener ─► HTTP/1.1, or HTTP/2 in TLS
-//!                  └─► first request, where nothing is in between ─► a WebSocket, or HTTP/1.1, or the app around this node
+//!  accept ─► gate ─┬─► PROXY header, from configured load balancers ─► TLS, at the TLS listener ─► HTTP/1.1, or HTTP/2 in TLS
+//!                  └─► first request, without these layers ─► a WebSocket, HTTP/1.1, or the embedding app
 //! ```
 
 mod first_request;
@@ -50,19 +51,19 @@ pub(crate) use proxy_header::{HeaderStart, header_start};
 #[cfg(feature = "tls")]
 pub(crate) use tls_layer::TlsLayer;
 
-/// Pause after a failed accept: when the process has no descriptors left, accepting again at once only burns a core.
+/// Pause after a failed accept. Without free descriptors, retrying immediately would only use CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Silence after which the system asks whether a client is still there; more than a hub's keep-alives leave.
+/// Idle time before TCP keep-alive probes; longer than hub keep-alives.
 const KEEP_ALIVE: Duration = Duration::from_secs(120);
 
-/// Whether accepted sockets have the options of the listening one, which spares four system calls for each.
+/// Whether accepted sockets inherit the listener's options, which saves four system calls each.
 const IS_INHERITED: bool = cfg!(target_os = "linux");
 
 /// Layers between a listener's sockets and HTTP.
 #[derive(Debug, Clone)]
 pub(crate) struct Layers {
-    /// The load balancers that send a PROXY header.
+    /// Load balancers that send a PROXY header.
     pub proxy_protocol: Option<ProxyProtocolSettings>,
     #[cfg(feature = "tls")]
     pub tls: Option<TlsLayer>,
@@ -87,7 +88,7 @@ impl Layers {
     }
 }
 
-/// Accepts sockets for ever, and serves each in its own task.
+/// Accepts sockets forever and serves each in its own task.
 pub(crate) async fn serve(listener: TcpListener, layers: Layers, service: ListenerService, gate: ListenerGate) {
     let (layers, service) = (Rc::new(layers), Rc::new(service));
     let (descriptors, warnings) = (DescriptorLimit::for_clients(), LogThrottle::default());
@@ -106,12 +107,12 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, service: Listen
                 }
             }
             Ok((stream, peer)) => {
-                // On a listener for both families IPv4 addresses come as `::ffff:a.b.c.d`.
+                // Dual-stack listeners report IPv4 addresses as `::ffff:a.b.c.d`.
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 let admitted = match gate.admit(peer) {
                     Ok(admitted) => admitted,
                     Err(refusal) => {
-                        // Behind a layer nobody would understand why.
+                        // Below a layer, the client could not read the reason.
                         if layers.is_empty() {
                             spawn_local(refusal.send(stream));
                         }
@@ -137,8 +138,8 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, service: Listen
     }
 }
 
-/// Has what is written leave at once, and a client that vanished without a word be noticed, while nothing else would:
-/// by a request that waits for an app server, or a tunnel of the app's.
+/// Disables Nagle's algorithm, and detects vanished clients where nothing else would: a request waiting for an app
+/// server, or an app's tunnel.
 fn prepare<'a>(socket: impl Into<SockRef<'a>>) -> io::Result<()> {
     let socket = socket.into();
     socket.set_tcp_nodelay(true)?;
@@ -153,7 +154,7 @@ pub(crate) async fn serve_pipe(pipe: tokio::io::DuplexStream, peer: SocketAddr, 
     }
 }
 
-/// Takes a socket through the layers. HTTP gets its own task, which holds none of their memory.
+/// Passes a socket through the layers. HTTP runs in its own task, which holds none of their memory.
 async fn serve_layered(stream: TcpStream, mut context: SocketContext, layers: Rc<Layers>, router: Router) {
     let (peer, counters) = (context.peer, context.gate.counters().clone());
     if let Some(rules) = layers.proxy_protocol.as_ref().filter(|rules| rules.from.contains(peer.ip())) {

@@ -1,11 +1,11 @@
-//! Owners of carried GETs that are lost without a word, as when their machine fails: nothing ends the sockets to them,
-//! and a poll or an event stream would wait for its time-out.
+//! Lost owners of forwarded GETs, for instance after a machine failure: their sockets stay open, and a poll or event
+//! stream would wait for its timeout.
 //!
 //! ```text
-//!  owner alive ──its node links are late or closed──► its port for clients is dialled ──no system answers──► its GETs end
+//!  owner alive ──its node links are late or closed──► its client port is dialled ──connecting times out──► its GETs end
 //! ```
 //!
-//! A process that is frozen is not lost: its system accepts connections.
+//! A frozen process is not lost: its kernel accepts connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,16 +17,16 @@ use tracing::info;
 use crate::net::address::Address;
 use crate::shard::{Reachability, Shared};
 
-/// Interval at which owners are checked.
+/// Interval of checks of owners.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Time in which the system of an owner has to accept a connection: enough for one lost packet.
+/// Timeout for connecting to an owner, enough for one lost packet.
 const REACH_TIMEOUT: Duration = Duration::from_millis(1_300);
 
-/// Maximum number of owners that are dialled at a time.
+/// Maximum number of owners dialled concurrently.
 const DIALLED_AT_ONCE: usize = 32;
 
-/// Ends the GETs of lost owners as long as the node runs.
+/// Ends the GETs of lost owners, for the lifetime of the node.
 pub(crate) async fn end_gets_of_lost_owners(shared: Arc<Shared>) {
     loop {
         sleep(CHECK_INTERVAL).await;

@@ -1,4 +1,4 @@
-//! Negotiate: hands out a connection id and a sealed token, and keeps nothing.
+//! Negotiate: issues a connection id and a sealed token, and stores nothing.
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -18,10 +18,10 @@ use crate::frontend::request_query::RequestQuery;
 use crate::frontend::{request_trace, restore};
 use crate::upstream::Hub;
 
-/// Query parameter by which a client asks for stateful reconnect.
+/// Query parameter that requests stateful reconnect.
 const STATEFUL_PARAMETER: &str = "useStatefulReconnect";
 
-/// Answers a negotiate request.
+/// Handles a negotiate request.
 pub(crate) fn answer(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
     if let Some(refusal) = endpoint.refuse_new_client(hub, request.extensions()) {
         return refusal;
@@ -31,7 +31,7 @@ pub(crate) fn answer(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respo
         Some(url) => json(&NegotiateAnswer::Redirect { url, access_token: decision.access_token }),
         None => offer_connection(endpoint, hub, request),
     };
-    // With the app's own headers, cookies among them.
+    // Includes the app's own headers and cookies.
     (headers, answer).into_response()
 }
 
@@ -43,8 +43,8 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
     };
     let settings = hub.settings();
     let binding = request.extensions().get::<UserBinding>().copied().unwrap_or_default();
-    // Each later request shows the claims of its access token again, so only those that the app has added are kept. A
-    // hub that asks its app has all of them where there is room, for nodes of a version that does not merge them.
+    // Later requests carry the claims of the access token again, so only claims added by the app are stored. For a hub
+    // with a negotiate handler, all are stored if they fit, for older nodes that don't merge them.
     let is_shown = binding == UserBinding::AccessToken && !(settings.asks_app && claims_fit(&user.claims));
     let added = request.extensions().get().map(|grant: &Grant| grant.decision.claims.clone());
     let mut claims = if is_shown { added.unwrap_or_default() } else { user.claims.clone() };
@@ -53,7 +53,7 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
             format!("The claims that the app names for the user are larger than {TOKEN_CLAIMS_MAX_BYTES} bytes.");
         return json(&NegotiateAnswer::error(text));
     }
-    // Its span ends with the answer.
+    // The span ends with the response.
     let _span = request_trace::negotiate(endpoint, hub, request, &mut claims);
     let is_wanted = query.value(STATEFUL_PARAMETER).is_some_and(|wanted| wanted.trim().eq_ignore_ascii_case("true"));
     let is_stateful = is_wanted && settings.stateful_reconnect_buffer_bytes.is_some();
@@ -80,12 +80,12 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
     json(&answer.with_stateful_reconnect(is_stateful).with_token_lifetime(lifetime_s))
 }
 
-/// Seconds until an access token ends.
+/// Remaining lifetime of an access token, in seconds.
 pub(super) fn lifetime_s(expires_s: u64) -> u64 {
     expires_s.saturating_sub(unix_seconds())
 }
 
-/// Returns the transports to offer. Without owner hops only WebSockets work, which are served by the node they reach.
+/// Returns the transports to offer. Without owner hops only WebSockets work, served by the node they reach.
 fn offered_transports(endpoint: &Endpoint, transports: &[Transport]) -> Vec<Transport> {
     let can_hop = endpoint.shared.settings.relay.forward;
     transports.iter().copied().filter(|transport| can_hop || *transport == Transport::WebSockets).collect()

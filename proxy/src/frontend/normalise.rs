@@ -1,8 +1,7 @@
-//! Normalisation, the first step of each request: brings it into the one form that all later steps expect.
+//! Normalisation, the first step of each request: converts it to the form that all later steps expect.
 //!
-//! After it `PeerAddress` is the client's address, `Host` is the host that the client asked for, the path has no
-//! prefix, and of the headers of load balancers only trusted ones are left. A request that another node has forwarded
-//! here was normalised there.
+//! Afterwards, `PeerAddress` is the client's address, `Host` is the host requested by the client, the path has no
+//! prefix, and only trusted load balancer headers remain. A request forwarded by another node was normalised there.
 
 use std::net::IpAddr;
 
@@ -28,14 +27,14 @@ use crate::frontend::reverse_proxy::forward_mark;
 use crate::frontend::upgrade_answer::is_upgrade;
 use crate::metrics::Limit;
 
-/// Answer to a request for a host that is none of this node's.
+/// Response to a request for a foreign host.
 const FOREIGN_HOST: &str = "Host is none that this node answers for: see --allow-host (without an access key a node answers \
                             for names of this machine only)";
 
 /// Normalises a request.
 ///
 /// # Errors
-/// The refusal of one that can't be.
+/// The refusal of an invalid request.
 pub(crate) fn normalise(endpoint: &Endpoint, request: &mut Request) -> Result<(), Response> {
     check(request).map_err(|problem| refuse(endpoint, &problem))?;
     request_head::settle(request);
@@ -75,7 +74,7 @@ fn check(request: &Request) -> Result<(), HeadProblem> {
 fn refuse(endpoint: &Endpoint, problem: &HeadProblem) -> Response {
     endpoint.counters.malformed.increment();
     let mut answer = plain(problem.status(), problem.to_string());
-    // A client that is ambiguous in this may be so about what follows, too.
+    // An ambiguous client may continue to be so.
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     if *problem == HeadProblem::Method {
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(request_head::METHODS));
@@ -83,7 +82,7 @@ fn refuse(endpoint: &Endpoint, problem: &HeadProblem) -> Response {
     answer
 }
 
-/// Refuses a head that is too large for this node, or with what a node adds for an app server.
+/// Refuses a head that exceeds the limit of this node, or of an app server including added headers.
 fn refuse_large(endpoint: &Endpoint, request: &Request) -> Option<Response> {
     let most = endpoint.shared.settings.limits.head_max_bytes;
     let text = if head_bytes(request) > most {
@@ -97,18 +96,18 @@ fn refuse_large(endpoint: &Endpoint, request: &Request) -> Option<Response> {
     Some(plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text))
 }
 
-/// Whether the host is one that this node answers for. Only browsers can be led astray, and they name a host.
+/// Whether the host belongs to this node. Only browsers can be misdirected, and they send a host.
 fn asks_for_own_host(hosts: &HostRules, request: &Request) -> bool {
     request.headers().get(HOST).is_none_or(|host| host.to_str().is_ok_and(|host| hosts.allow(host)))
 }
 
-/// Least size of a request's head. The server reads in large steps, and checks its bound only between them.
+/// Lower bound of a request's head. The server reads in large steps, and checks its limit only in between.
 fn head_bytes(request: &Request) -> usize {
     let uri = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     request.headers().iter().fold(uri, |bytes, (name, value)| bytes + name.as_str().len() + value.len())
 }
 
-/// Replaces forwarding headers by their trusted claims, and removes path prefixes.
+/// Replaces forwarding headers with their trusted claims, and removes path prefixes.
 fn rewrite(request: &mut Request, claims: Option<ForwardedClaims>, own_prefix: &PathPrefix) {
     for name in FORWARDED_HEADERS {
         request.headers_mut().remove(name);
@@ -121,7 +120,7 @@ fn rewrite(request: &mut Request, claims: Option<ForwardedClaims>, own_prefix: &
     if let Some(claims) = &claims {
         settle_real_ip(request, claims.client.ip());
     }
-    // What a listener with TLS receives has come by https, unless a load balancer says more.
+    // Requests on a TLS listener use https, unless a load balancer reports otherwise.
     if request.extensions().get() == Some(&Scheme::HTTPS) {
         request.extensions_mut().insert(ClientScheme(ForwardedScheme::Https));
     }
@@ -130,8 +129,8 @@ fn rewrite(request: &mut Request, claims: Option<ForwardedClaims>, own_prefix: &
     }
 }
 
-/// Puts the client's address where a request has one: apps believe that header too, and anybody can write it. Inside an
-/// app it stays, because the app knows its load balancers.
+/// Replaces an existing header with the client's address, because apps trust it and any client can write it. In an
+/// embedded node it is kept, because the app knows its load balancers.
 fn settle_real_ip(request: &mut Request, client: IpAddr) {
     let is_own_listener = request.extensions().get::<PeerAddress>().is_some();
     if is_own_listener

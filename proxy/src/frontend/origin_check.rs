@@ -1,8 +1,8 @@
 //! Origin check of pages: CORS for requests, and the `Origin` header for upgrades, which CORS does not cover.
 //!
-//! A browser sends cookies with an upgrade that any page asks for. So a page that may connect only because all pages
-//! may does so without cookies: they are removed before any later step. At dial-in any page may connect, by the access
-//! token that it has; with cookies only those that may do so elsewhere, too.
+//! Browsers send cookies with an upgrade requested by any page. A page that may connect only because all pages may
+//! therefore does so without cookies, which are removed before any later step. With dial-in, any page may connect using
+//! its access token; cookies are kept only for pages allowed elsewhere, too.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -27,22 +27,22 @@ use crate::frontend::visitor::is_for_clients;
 use crate::limits::SetupFault;
 use crate::net::address::is_loopback_host;
 
-/// Longest part of a header in a refusal.
+/// Maximum length of a header shown in a refusal.
 const SHOWN_MAX_BYTES: usize = 256;
 
-/// Settings that decide about origins.
+/// Settings for checking origins.
 #[derive(Debug, Clone)]
 struct OriginRules {
     allowed: Arc<[OriginPattern]>,
     trusts_loopback: bool,
 }
 
-/// Verdict about the page of an origin.
+/// Verdict on the origin of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OriginVerdict {
-    /// It may connect with its cookies.
+    /// May connect with cookies.
     WithCookies,
-    /// It may connect, without cookies.
+    /// May connect without cookies.
     WithoutCredentials,
     Refused,
 }
@@ -74,7 +74,7 @@ impl OriginRules {
     }
 }
 
-/// CORS layer: answers preflights, and marks answers for pages that may connect.
+/// CORS layer: answers preflights, and marks responses for pages that may connect.
 pub(crate) fn cors(settings: &Settings) -> CorsLayer {
     let (origins, accepts_dial_in) = (OriginRules::new(settings), settings.accepts_dial_in);
     let trusted = origins.clone();
@@ -88,12 +88,12 @@ pub(crate) fn cors(settings: &Settings) -> CorsLayer {
                 || trusted.judge(origin, &parts.headers, &parts.extensions) == OriginVerdict::WithCookies
         }))
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
-        // Apps may set headers of their own; what they may do with them is the app's concern.
+        // Apps may use headers of their own, and check them themselves.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static(NODE_HEADER)])
 }
 
-/// Puts the headers of CORS on a refusal that is made before a request reaches its hub.
+/// Adds CORS headers to a refusal that precedes the hub.
 pub(crate) async fn with_cors(settings: &Settings, request: Request, refusal: Response) -> Response {
     if request.method() == Method::OPTIONS {
         return refusal;
@@ -103,8 +103,8 @@ pub(crate) async fn with_cors(settings: &Settings, request: Request, refusal: Re
     cors(settings).layer(refuse).oneshot(request).await.unwrap_or_default()
 }
 
-/// Whether a request without an origin, or of a page that may connect, goes on. Without an origin comes what no browser
-/// sends, what a page sends to its own origin, and what any page can have a browser open: a link, an image.
+/// Whether a request without an origin, or from a permitted page, may continue. Requests without an origin come from
+/// other clients than browsers, from the same origin, or from links and images on any page.
 pub(crate) fn may_connect(settings: &Settings, request: &mut Request) -> bool {
     let Some(origin) = request.headers().get(ORIGIN) else {
         drop_credentials_of_links(request.headers_mut());
@@ -120,7 +120,7 @@ pub(crate) fn may_connect(settings: &Settings, request: &mut Request) -> bool {
     }
 }
 
-/// Removes what a browser adds to the requests of any page, unless the page may connect with it.
+/// Removes credentials added by the browser, unless the page may use them.
 pub(crate) fn drop_foreign_credentials(settings: &Settings, request: &mut Request) {
     let Some(origin) = request.headers().get(ORIGIN) else {
         return drop_credentials_of_links(request.headers_mut());
@@ -131,8 +131,8 @@ pub(crate) fn drop_foreign_credentials(settings: &Settings, request: &mut Reques
     }
 }
 
-/// Removes what a browser adds to a request that is none of a page of this origin's own, where it names no origin: it
-/// says so (`Sec-Fetch-Site`), or asks for a page, which a hub is not.
+/// Removes credentials added by the browser to a cross-site request without an origin. Such a request has
+/// `Sec-Fetch-Site`, or navigates to a page, which a hub is not.
 fn drop_credentials_of_links(headers: &mut HeaderMap) {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let is_of_elsewhere = text("sec-fetch-site").is_some_and(|site| !site.eq_ignore_ascii_case("same-origin"));
@@ -143,7 +143,7 @@ fn drop_credentials_of_links(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes cookies and log-ins that a browser keeps. An access token is not one of them: the page has to know it.
+/// Removes cookies and stored log-ins. An access token is kept, because the page must have provided it.
 fn drop_credentials(headers: &mut HeaderMap) {
     headers.remove(COOKIE);
     if bearer(headers).is_none() {
@@ -151,7 +151,7 @@ fn drop_credentials(headers: &mut HeaderMap) {
     }
 }
 
-/// Refuses a page that may not connect, by what was compared: a load balancer may have changed `Host`.
+/// Refuses a page, stating the compared values: a load balancer may have changed `Host`.
 pub(crate) fn refuse(endpoint: &Endpoint, request: &Request) -> Response {
     let shown = |name: HeaderName| {
         let text = request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -174,8 +174,8 @@ pub(crate) fn refuse(endpoint: &Endpoint, request: &Request) -> Response {
     plain(StatusCode::FORBIDDEN, text)
 }
 
-/// Returns the origin of the node itself, as the request has reached it. Where nobody knows by which scheme that was,
-/// it is the page's: something in front of a plain listener may speak TLS.
+/// Origin of this node as seen by the client. If the scheme is unknown, the page's is assumed, because something in
+/// front of a plain listener may use TLS.
 fn own_origin(headers: &HeaderMap, extensions: &Extensions, scheme_of_page: &str) -> Option<Origin> {
     let host = headers.get(HOST)?.to_str().ok()?;
     let scheme = extensions.get().map_or(scheme_of_page, |ClientScheme(scheme)| scheme.name());
@@ -193,7 +193,7 @@ mod tests {
         OriginRules { allowed, trusts_loopback }.judge(&origin.parse().unwrap(), &headers, &Extensions::new())
     }
 
-    /// The verdict about a page, where the client is known to use this scheme.
+    /// Verdict on a page if the client is known to use this scheme.
     fn verdict_by(scheme: ForwardedScheme, origin: &str, host: &str) -> OriginVerdict {
         let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
         let mut extensions = Extensions::new();

@@ -1,4 +1,4 @@
-//! Rules about paths: which negotiate, and which are the fleet's own.
+//! Rules for paths: negotiate paths, and private paths of the fleet.
 
 use percent_encoding::percent_decode_str;
 use trunkline_protocol::manifest::PRIVATE_PREFIX;
@@ -8,15 +8,15 @@ use crate::upstream::hub_path;
 pub(crate) const NEGOTIATE_SUFFIX: &str = "/negotiate";
 pub(crate) const REFRESH_SUFFIX: &str = "/refresh";
 
-/// Times that a path is decoded: once by an app server, and once more by something before it.
+/// Number of times a path is decoded: once for an app server, and once for an intermediary.
 const DECODED_TIMES: usize = 2;
 
-/// Returns the hub's path of a negotiate path, whose last segment may have escapes.
+/// Returns the hub path of a negotiate path; its last segment may contain escapes.
 pub(crate) fn split_negotiate(path: &str) -> Option<&str> {
     split_suffix(path, NEGOTIATE_SUFFIX)
 }
 
-/// Returns the hub's path of a path at which clients refresh their authentication.
+/// Returns the hub path of an authentication refresh path.
 pub(crate) fn split_refresh(path: &str) -> Option<&str> {
     split_suffix(path, REFRESH_SUFFIX)
 }
@@ -27,10 +27,10 @@ fn split_suffix<'a>(path: &'a str, suffix: &str) -> Option<&'a str> {
     hub_path::decode(tail).eq_ignore_ascii_case(suffix).then_some(head)
 }
 
-/// Whether a path leads to where app servers speak to proxies, in any spelling that an app server might take for it.
+/// Whether a path is one that app servers reserve for proxies, in any spelling that an app server might accept.
 ///
-/// Nobody else has any business there, so doubt counts against the path: escapes are decoded, those of escapes too,
-/// empty and dotted segments resolved, parameters of segments left out, case does not matter.
+/// No client needs these paths, so matching is broad: escapes are decoded twice, empty and dot segments are resolved,
+/// parameters of segments are removed, and case is ignored.
 pub(crate) fn is_private(path: &str) -> bool {
     let own = PRIVATE_PREFIX.trim_matches('/');
     let path = decoded(path).replace('\\', "/");

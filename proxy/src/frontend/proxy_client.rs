@@ -1,4 +1,4 @@
-//! HTTP clients of one shard for requests that go on: to app servers and to other nodes.
+//! HTTP clients of one shard for forwarded requests: to app servers and to other nodes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,15 +8,15 @@ use crate::net::http_client::HttpClient;
 use crate::shard::Shared;
 use crate::upstream::AppServer;
 
-/// Time in which another node has to accept a connection; a later one is not there.
+/// Timeout for connecting to another node.
 const HOP_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Clients for both kinds of servers, and the turn of the app servers.
+/// Clients for both kinds of servers, and the round-robin state of app servers.
 #[derive(Debug)]
 pub(crate) struct ProxyClient {
     pub(crate) app_servers: HttpClient,
     pub(crate) nodes: HttpClient,
-    /// Number of requests passed through, for the round robin over the app servers.
+    /// Number of requests passed through, for round robin.
     next: AtomicUsize,
 }
 
@@ -32,7 +32,7 @@ impl ProxyClient {
         Self { app_servers, nodes: client_of_nodes(shared), next: AtomicUsize::new(0) }
     }
 
-    /// Returns the app servers in the order in which to try them.
+    /// Returns the app servers in the order of attempts.
     pub(crate) fn in_turn(&self, mut app_servers: Vec<Arc<AppServer>>) -> Vec<Arc<AppServer>> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let first = turn.checked_rem(app_servers.len()).unwrap_or_default();

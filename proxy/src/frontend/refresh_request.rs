@@ -1,8 +1,8 @@
-//! Refresh of authentication: a client shows a newer access token for its open connection, which goes on with the
-//! claims and the end of that.
+//! Authentication refresh: a client presents a newer access token for its open connection, which continues with the new
+//! claims and expiry.
 //!
-//! Source: the transport protocol of SignalR for .NET 11, *POST endpoint-base/refresh*; the names of errors are those
-//! of the official server and of Azure's service.
+//! Source: the SignalR transport protocol for .NET 11, *POST endpoint-base/refresh*. Error names follow the official
+//! server and Azure's service.
 
 use axum::Json;
 use axum::extract::Request;
@@ -20,10 +20,10 @@ use crate::frontend::negotiate::lifetime_s;
 use crate::frontend::request_query::RequestQuery;
 use crate::upstream::Hub;
 
-/// Header with the connection token of a client whose negotiation was redirected.
+/// Header with the connection token of a client with a redirected negotiation.
 const CONNECTION_TOKEN_HEADER: &str = "x-signalr-connection-token";
 
-/// Answers a request to refresh the authentication of a connection.
+/// Handles a request to refresh the authentication of a connection.
 pub(crate) async fn answer(endpoint: &Endpoint, hub: &Hub, mut request: Request) -> Response {
     let in_query = RequestQuery::of(&request).connection_token().map(str::to_owned);
     let in_header = || Some(request.headers().get(CONNECTION_TOKEN_HEADER)?.to_str().ok()?.to_owned());
@@ -51,7 +51,7 @@ pub(crate) async fn answer(endpoint: &Endpoint, hub: &Hub, mut request: Request)
                 Some(end_s) => json!({ "tokenLifetimeSeconds": lifetime_s(end_s) }),
                 None => json!({}),
             };
-            // With the app's own headers, cookies among them.
+            // Includes the app's own headers and cookies.
             let headers = request.extensions().get().map(|grant: &Grant| grant.headers.clone());
             (headers.unwrap_or_default(), [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
         }
@@ -67,7 +67,7 @@ fn unknown() -> Response {
     refusal(StatusCode::NOT_FOUND, "connection_not_found", text)
 }
 
-/// Refusal by which a client library knows the error, and people what to do.
+/// Refusal with an error code for client libraries and a text for people.
 fn refusal(status: StatusCode, error: &str, message: &str) -> Response {
     (status, Json(json!({ "error": error, "message": message }))).into_response()
 }

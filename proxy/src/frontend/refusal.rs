@@ -1,5 +1,5 @@
-//! Record of refused requests and sockets by cause: counted, logged, and kept for the observer's question why a client
-//! could not connect.
+//! Record of refused requests and sockets by cause: counted, logged, and kept for the observer to explain failed
+//! connects.
 
 use axum::response::Response;
 use http::{StatusCode, Uri};
@@ -12,7 +12,7 @@ use crate::frontend::request_query::RequestQuery;
 use crate::metrics::{Counters, Limit};
 use crate::shard::{PastConnection, short};
 
-/// Returns the cause of a refusal by a limit.
+/// Cause of a refusal by a limit.
 pub(crate) fn cause_of_limit(limit: Limit) -> Cause {
     match limit {
         Limit::Connections => Cause::LimitConnections,
@@ -32,12 +32,12 @@ pub(crate) fn cause_of_limit(limit: Limit) -> Cause {
         Limit::BodySize => Cause::BodyTooLarge,
         Limit::MessageSize | Limit::Messages | Limit::Bytes => Cause::MessageTooLarge,
         Limit::MessageTime => Cause::MessageTimeout,
-        // No request is refused by these.
+        // These limits never refuse a request.
         Limit::Groups | Limit::GroupName | Limit::LogLines => Cause::MessageTooLarge,
     }
 }
 
-/// Counts and logs a refused request. If it names a connection that never was, the observer remembers the cause.
+/// Counts and logs a refused request. If it names a connection that never existed, the observer records the cause.
 pub(crate) fn record(endpoint: &Endpoint, uri: &Uri, answer: &Response) {
     let cause = cause_of(answer);
     endpoint.counters.requests_refused.count(cause);
@@ -52,12 +52,12 @@ pub(crate) fn record(endpoint: &Endpoint, uri: &Uri, answer: &Response) {
     }
 }
 
-/// Counts a socket that was refused before there was a whole request.
+/// Counts a socket refused before a complete request.
 pub(crate) fn count_refused_socket(counters: &Counters, cause: Cause) {
     counters.sockets_refused.count(cause);
 }
 
-/// Returns the cause of a refusal: the one that it names, or the one of its status.
+/// Cause attached to a refusal, or else derived from its status.
 pub(crate) fn cause_of(answer: &Response) -> Cause {
     let named = answer.extensions().get::<Cause>().copied();
     named.unwrap_or(match answer.status() {
@@ -74,7 +74,7 @@ pub(crate) fn cause_of(answer: &Response) -> Cause {
     })
 }
 
-/// Returns the id of the connection that a request names by a token of this fleet.
+/// Id of the connection named by a request's token, if issued by this fleet.
 pub(crate) fn connection_id(endpoint: &Endpoint, uri: &Uri) -> Option<String> {
     let query = RequestQuery::parse(uri);
     let sealed = query.connection_token()?;

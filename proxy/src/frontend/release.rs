@@ -1,11 +1,11 @@
-//! Release: a node that stops has the owners of connections end the GETs that it carries for them.
+//! Release: a stopping node asks the owners of connections to end the GETs that it forwards.
 //!
 //! ```text
-//!  poll, carried by A ────────► A: POST /.trunkline/release ──► B answers the poll, empty: its client polls by another node
-//!  event stream, carried by A ► the same ──► B tells its client to connect again, between two calls, and the stream ends
+//!  poll, forwarded by A ────────► A: POST /.trunkline/release ──► B ends the poll, empty: the client polls another node
+//!  event stream, forwarded by A ► likewise ──► B asks its client to reconnect, between two calls, and the stream ends
 //! ```
 //!
-//! Only the owner can do so without a loss: it knows whether a call runs, and what has been written into an answer.
+//! Only the owner can do this without losing messages: it knows about running calls and written data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,21 +32,21 @@ use crate::shard::Shared;
 use crate::shard::drain::leave_carried;
 use crate::transport::http_transport::CarriedGet;
 
-/// Interval at which a node that stops looks at what it carries. A poll that comes meanwhile waits so long.
+/// Interval of these steps on a stopping node. A poll that arrives meanwhile waits up to this long.
 const STEP: Duration = Duration::from_millis(500);
 
-/// Maximum number of owners that are asked at once.
+/// Maximum number of owners queried concurrently.
 const ASKED_AT_ONCE: usize = 32;
 
-/// Maximum size of an owner's answer, which has a text at most.
+/// Maximum response body of an owner, which is a text at most.
 const ANSWER_MAX_BYTES: usize = 1024;
 
-/// Whether another node asks for the end of a GET that it carries.
+/// Whether another node requests the end of a GET that it forwards.
 pub(crate) fn is_question(request: &Request) -> bool {
     request.uri().path() == RELEASE_PATH && forward_mark::is_forwarded_by_node(request)
 }
 
-/// Answers another node that asks for the end of a GET.
+/// Handles another node's request to end a GET.
 pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
     let shared = &endpoint.shared;
     if request.method() != Method::POST {
@@ -73,8 +73,8 @@ pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
     plain(StatusCode::NO_CONTENT, "")
 }
 
-/// Has the owners end what this node carries for them, event streams spread over this time. Does not end by itself:
-/// more may come by connections that are kept.
+/// Asks the owners to end GETs forwarded by this node, event streams spread over this time. Never returns, because more
+/// may arrive over kept-alive connections.
 pub(crate) async fn release_carried(shared: &Arc<Shared>, spread: Duration) {
     let (nodes, last) = (client_of_nodes(shared), Instant::now() + spread);
     loop {
@@ -89,7 +89,7 @@ pub(crate) async fn release_carried(shared: &Arc<Shared>, spread: Duration) {
 async fn release(shared: &Shared, nodes: &HttpClient, get: CarriedGet) {
     let (mut question, ()) = http::Request::new(()).into_parts();
     question.method = Method::POST;
-    // The token was opened, so it holds no character that has to be escaped.
+    // The token was decrypted, so it contains no characters that need escaping.
     question.uri = format!("{RELEASE_PATH}?{CONNECTION_TOKEN_PARAMETER}={}", get.token).parse().unwrap_or_default();
     forward_mark::set(&shared.settings, &mut question, None);
     let (request, limit) = (Request::from_parts(question, Body::empty()), shared.settings.relay.hop_timeout);

@@ -1,4 +1,4 @@
-//! Parts of a request: its access token, and the headers that the app sees.
+//! Parts of a request: its access token, and the headers visible to the app.
 
 use bytestring::ByteString;
 use http::HeaderMap;
@@ -18,7 +18,7 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     wire::bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)
 }
 
-/// Whether the headers of a GET ask for an event stream; a poll accepts anything.
+/// Whether the headers of a GET request an event stream; a poll accepts anything.
 pub(crate) fn wants_event_stream(headers: &HeaderMap) -> bool {
     let accepts = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
     accepts.flat_map(|accept| accept.split(',')).any(|one| {
@@ -27,13 +27,13 @@ pub(crate) fn wants_event_stream(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether the app sees a header of the client.
+/// Whether the app sees a client's header.
 pub(crate) fn is_for_the_app(name: &str) -> bool {
     !is_reserved(name) && !is_for_one_hop(name)
 }
 
-/// Collects the headers that the hub sees. Headers that only a proxy may set are dropped, from any sender; so are
-/// headers for one hop, and access tokens: see [`RequestQuery::for_hub`](super::request_query::RequestQuery::for_hub).
+/// Collects the headers for the hub. Headers reserved for proxies are dropped regardless of the sender, and so are
+/// hop-by-hop headers and access tokens: see [`RequestQuery::for_hub`](super::request_query::RequestQuery::for_hub).
 pub(crate) fn headers(parts: &Parts, transport: Transport) -> Vec<(ByteString, Vec<ByteString>)> {
     let mut headers: Vec<_> = parts
         .headers
@@ -46,7 +46,7 @@ pub(crate) fn headers(parts: &Parts, transport: Transport) -> Vec<(ByteString, V
         headers.push((FORWARDED_FOR.as_str().into(), vec![peer.ip().to_string().into()]));
         headers.push((REMOTE_HEADER.into(), vec![peer.to_string().into()]));
     }
-    // Without it the transport is a WebSocket: most are, and the app server keeps the header for each connection.
+    // A missing header means WebSockets, the most common transport: the app server stores the header per connection.
     if transport != Transport::WebSockets {
         headers.push((TRANSPORT_HEADER.into(), vec![transport.name().into()]));
     }

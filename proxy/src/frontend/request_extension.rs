@@ -1,4 +1,4 @@
-//! Extensions of requests and answers: what one step of the frontend leaves for a later one.
+//! Extensions of requests and responses: data that one step of the frontend leaves for a later one.
 
 use std::net::SocketAddr;
 
@@ -8,46 +8,46 @@ use http::Extensions;
 use super::forwarded_header::ForwardedScheme;
 use crate::auth::User;
 
-/// Address that a request came from; once it is normalised, the client's.
+/// Peer address of a request; after normalisation, the client's.
 ///
-/// Beside it each request carries the [`Scheme`](http::uri::Scheme) of its socket.
+/// Each request also carries the [`Scheme`](http::uri::Scheme) of its socket.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PeerAddress(pub SocketAddr);
 
-/// Scheme that the client used, as far as a load balancer says.
+/// Scheme used by the client, as reported by a load balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClientScheme(pub ForwardedScheme);
 
-/// Mark of a request that came through a channel: its sender is a node of the fleet.
+/// Marks a request that came through a channel from a node of the fleet.
 #[derive(Debug, Clone)]
 pub(crate) struct FromFleet;
 
-/// Mark of a request that came through a channel of an app server that dials in.
+/// Marks a request that came through a channel of an app server that dials in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct InChannel;
 
-/// Mark of a request that another node has forwarded here; it goes no further.
+/// Marks a request forwarded by another node; it is not forwarded again.
 #[derive(Debug, Clone)]
 pub(crate) struct ForwardedByNode {
-    /// User that the request has shown to that node, where the connection demands one.
+    /// User authenticated by that node, if the connection requires one.
     pub user: Option<User>,
 }
 
-/// Connection id that this node has chosen for a client that skips negotiation, before its connection begins.
+/// Connection id assigned to a client that skips negotiation, before its connection starts.
 #[derive(Debug, Clone)]
 pub(crate) struct ChosenConnectionId(pub String);
 
-/// Mark of a client's request that came by dial-in, and has shown a token of it.
+/// Marks a client's dial-in request with a valid token.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ByDialIn;
 
-/// Mark of an answer that is no refusal of a client: an app server's, or one of the data plane.
+/// Marks a response not to be counted as a refusal here: an app server's or the data plane's.
 #[derive(Debug, Clone)]
 pub(crate) struct CountedElsewhere;
 
-/// Returns the address that a request came from.
+/// Returns the address of the sender.
 pub(crate) fn peer_address(extensions: &Extensions) -> Option<SocketAddr> {
     let own = extensions.get::<PeerAddress>().map(|peer| peer.0);
-    // Inside an app, its server knows.
+    // In an embedded node, the app's server provides it.
     own.or_else(|| extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0))
 }

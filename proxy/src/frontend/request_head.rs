@@ -1,7 +1,7 @@
-//! Checks of a request's head: what servers may read in different ways is refused before anybody reads it.
+//! Checks of a request head: anything that servers may interpret differently is refused.
 //!
-//! Pure. The answers are those of nginx and Envoy. A head that passes names one host, one target and one length, so
-//! load balancer, node and app server can't see three different requests in the same bytes.
+//! Pure. The status codes follow nginx and Envoy. A valid head has one host, one target and one length, so load
+//! balancer, node and app server can't see different requests in the same bytes.
 
 use std::net::Ipv6Addr;
 
@@ -9,19 +9,20 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN, TRANSFER_ENCODIN
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
-/// Maximum number of header lines. App servers (hyper, Kestrel) take 100; [`ADDED_HEADERS_MAX`] of these are a node's.
+/// Maximum number of header lines. App servers (hyper, Kestrel) accept 100; [`ADDED_HEADERS_MAX`] of these are for the
+/// node.
 pub(crate) const HEADERS_MAX: usize = 100 - ADDED_HEADERS_MAX;
 
-/// Most header lines that a node adds to a request for an app server or another node.
+/// Maximum number of header lines that a node adds for an app server or another node.
 pub(crate) const ADDED_HEADERS_MAX: usize = 10;
 
-/// Headers of which a second line would be a second meaning.
+/// Headers that become ambiguous if repeated.
 const SINGLE_HEADERS: [HeaderName; 3] = [AUTHORIZATION, CONTENT_LENGTH, ORIGIN];
 
-/// Methods that are taken, for the header `Allow` of a refusal.
+/// Accepted methods, for the header `Allow` of a refusal.
 pub(crate) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// Problem that makes a head ambiguous, or a request nobody serves.
+/// Problem of an ambiguous or unsupported head.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeadProblem {
     #[error("this method is not allowed here")]
@@ -60,9 +61,9 @@ impl HeadProblem {
 /// Checks method, target, host and framing of a request.
 ///
 /// # Errors
-/// The first problem.
+/// The first problem found.
 pub(crate) fn check<B>(request: &Request<B>) -> Result<(), HeadProblem> {
-    // TRACE tells a page's script the cookies that it may not see; CONNECT is for other kinds of proxies.
+    // TRACE reveals HttpOnly cookies to scripts; CONNECT is for forward proxies.
     if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
         return Err(HeadProblem::Method);
     }
@@ -86,7 +87,7 @@ fn check_target(method: &Method, uri: &Uri) -> Result<(), HeadProblem> {
     if is_web && is_path && is_printable { Ok(()) } else { Err(HeadProblem::Target) }
 }
 
-/// HTTP/1.1 demands one `Host`; by two of them one server is made to see another request than the next one.
+/// HTTP/1.1 requires exactly one `Host`; with two, servers may see different requests.
 fn check_host(version: Version, authority: Option<&Authority>, headers: &HeaderMap) -> Result<(), HeadProblem> {
     let mut hosts = headers.get_all(HOST).iter();
     let (host, other) = (hosts.next(), hosts.next());
@@ -105,13 +106,13 @@ fn check_framing(headers: &HeaderMap) -> Result<(), HeadProblem> {
     if headers.get(CONTENT_LENGTH).is_some_and(|length| !is_number(length)) {
         return Err(HeadProblem::Length);
     }
-    // The server has understood the last coding; any other before it would be lost with the header.
+    // The server has processed the last coding; an earlier one would be lost with the header.
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let is_known = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
     if is_known && codings.next().is_none() { Ok(()) } else { Err(HeadProblem::Coding) }
 }
 
-/// Gives a checked request the one form that later code reads: the host in `Host`, and a target that is only a path.
+/// Normalises a checked request: the host is in `Host`, and the target is a path.
 pub(crate) fn settle<B>(request: &mut Request<B>) {
     let Some(authority) = request.uri().authority() else { return };
     if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
@@ -124,7 +125,7 @@ pub(crate) fn settle<B>(request: &mut Request<B>) {
     }
 }
 
-/// Whether a text is a host as browsers write it, with or without a port: no user name, no path, no list.
+/// Whether a text is a host as written by browsers, with an optional port: no user name, path or list.
 pub(crate) fn is_host(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port),

@@ -24,25 +24,25 @@ use crate::frontend::timed_body::TimedBody;
 use crate::limits::{AddressPermit, HeadBudget, HeadWeight, RelayConnection, RelayPermit, RelayRefusal, TooFast};
 use crate::metrics::Limit;
 
-/// Retry-After where connections are the limit; nobody knows when others close.
+/// Retry-After at the connection limit; when others will close is unknown.
 const ROOM_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Retry-After where pipes without a GET are the limit; they last no longer.
+/// Retry-After at the limit of pipes without a GET; they last at most this long.
 const PIPE_RETRY_AFTER: Duration = Duration::from_secs(FIRST_GET_TIMEOUT_S as u64);
 
-/// Retry-After where requests to the app are the limit; most are short.
+/// Retry-After at the limit of requests to the app; most are short.
 const RELAY_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Owner of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LimitOwner {
-    /// The node: other clients have reached the limit.
+    /// The node: other clients have used it up.
     Node,
-    /// The client that is refused.
+    /// The refused client itself.
     Client,
 }
 
-/// Throttles a negotiate request: returns how long it waits in a burst, or the refusal.
+/// Throttles a negotiate request: returns its delay in a burst, or the refusal.
 pub(crate) fn throttle_negotiate(endpoint: &Endpoint, request: &Request) -> Result<Duration, Response> {
     if let (Some(pending), Some(ip)) = (&endpoint.shared.limits.pending, counted_ip(endpoint, request)) {
         pending.negotiated(ip, endpoint.shared.uptime()).map_err(|retry_after| {
@@ -53,7 +53,7 @@ pub(crate) fn throttle_negotiate(endpoint: &Endpoint, request: &Request) -> Resu
     throttle(endpoint)
 }
 
-/// Throttles a connect request without a token; one with a token was throttled at negotiate.
+/// Throttles a connect request without a token; one with a token was throttled at negotiation.
 pub(crate) fn throttle_connect(endpoint: &Endpoint, request: &Request) -> Result<Duration, Response> {
     if RequestQuery::of(request).connection_token().is_none() { throttle(endpoint) } else { Ok(Duration::ZERO) }
 }
@@ -72,18 +72,18 @@ fn throttle(endpoint: &Endpoint) -> Result<Duration, Response> {
     }
 }
 
-/// Takes a permit for a new client connection, for its lifetime; `None` where addresses are not counted.
+/// Takes a permit for a new client connection, for its lifetime; `None` if addresses are not counted.
 ///
 /// # Errors
-/// The refusal.
+/// The refusal at the limit.
 pub(crate) fn take_permit(endpoint: &Endpoint, request: &Request) -> Result<Option<Box<AddressPermit>>, Response> {
     take_permit_beside(endpoint, request, 0)
 }
 
-/// Takes a permit for a client that comes back to its connection, which is counted already.
+/// Takes a permit for a returning client, which is already counted.
 ///
 /// # Errors
-/// The refusal.
+/// The refusal at the limit.
 pub(crate) fn take_permit_again(
     endpoint: &Endpoint,
     request: &Request,
@@ -114,10 +114,10 @@ fn take_permit_beside(
     permit.transpose()
 }
 
-/// Takes room for the head of a new client, of which much would be kept; none for a small one.
+/// Reserves memory for a large head of a new client; none for a small one.
 ///
 /// # Errors
-/// The refusal, when all large heads take what they may.
+/// The refusal, if large heads use up their budget.
 pub(crate) fn take_head_room(
     endpoint: &Endpoint,
     parts: &Parts,
@@ -127,7 +127,7 @@ pub(crate) fn take_head_room(
     if HeadBudget::is_free(of_headers + parts.uri.query().map_or(0, str::len)) {
         return Ok(None);
     }
-    // Without its access token, and what only the node reads.
+    // Excludes the access token and node-only data.
     let bytes = ServiceMessage::OpenConnection(opening()).to_body().len();
     endpoint.shared.limits.heads.take(bytes).map_err(|_full| {
         endpoint.counters.limit(Limit::HeadTotal).increment();
@@ -140,7 +140,7 @@ pub(crate) fn take_head_room(
     })
 }
 
-/// Counts the connection that a negotiation has led to.
+/// Counts the connection that results from a negotiation.
 pub(crate) fn count_connected(endpoint: &Endpoint, peer: Option<SocketAddr>) {
     let shared = &endpoint.shared;
     if let (Some(pending), Some(peer)) = (&shared.limits.pending, peer) {
@@ -148,10 +148,10 @@ pub(crate) fn count_connected(endpoint: &Endpoint, peer: Option<SocketAddr>) {
     }
 }
 
-/// Takes a permit for a pipe that a POST makes before the first GET.
+/// Takes a permit for a pipe opened by a POST before the first GET.
 ///
 /// # Errors
-/// The refusal.
+/// The refusal at the limit.
 pub(crate) fn take_pipe_permit(endpoint: &Endpoint, request: &Request) -> Result<AddressPermit, Response> {
     endpoint.shared.limits.pipes.take(counted_ip(endpoint, request).map(Into::into)).map_err(|_full| {
         let text = "too many connections wait for their first GET: begin with the GET";
@@ -159,10 +159,10 @@ pub(crate) fn take_pipe_permit(endpoint: &Endpoint, request: &Request) -> Result
     })
 }
 
-/// Takes a permit for a request to an app server, for as long as it is under way.
+/// Takes a permit for a request to an app server, held while it is in flight.
 ///
 /// # Errors
-/// The refusal.
+/// The refusal at the limit.
 pub(crate) fn take_relay_permit(endpoint: &Endpoint, request: &Request) -> Result<RelayPermit, Response> {
     let connection = request.extensions().get::<RelayConnection>();
     let permit = endpoint.shared.limits.relays.take(counted_ip(endpoint, request), connection);
@@ -185,8 +185,8 @@ pub(crate) fn take_relay_permit(endpoint: &Endpoint, request: &Request) -> Resul
     })
 }
 
-/// Makes the refusal of a request that waited for its client when a newer one needed its place. The rest of its body
-/// may still come, so the connection is of no more use.
+/// Creates the refusal of a request displaced by a newer one while waiting for its client. The rest of its body may
+/// still arrive, so the connection can't be reused.
 pub(crate) fn refuse_displaced() -> Response {
     let text = "the rest of the request did not come while as many requests to the app were under way as may be: see \
                 --pass-through-max and --pass-through-per-upstream-max";
@@ -196,13 +196,13 @@ pub(crate) fn refuse_displaced() -> Response {
     answer
 }
 
-/// Makes the refusal of a request for which no app server has room.
+/// Creates the refusal for the case that all app servers are at their limits.
 pub(crate) fn refuse_full_upstreams(endpoint: &Endpoint) -> Response {
     let text = "each app server has as many requests under way as it may have: see --pass-through-per-upstream-max";
     refuse(endpoint, Limit::PassThroughPerUpstream, LimitOwner::Node, RELAY_RETRY_AFTER, text)
 }
 
-/// Makes the refusal of a request whose body stood still. Its rest may still come, so the connection is of no more use.
+/// Creates the refusal of a request with a stalled body. The rest may still arrive, so the connection can't be reused.
 pub(crate) fn refuse_slow_body(endpoint: &Endpoint) -> Response {
     endpoint.counters.limit(Limit::BodyTime).increment();
     let text = "the body of the request stood still, or came too slowly: see --body-timeout";
@@ -211,7 +211,7 @@ pub(crate) fn refuse_slow_body(endpoint: &Endpoint) -> Response {
     answer
 }
 
-/// Takes a permit to carry a request to another node, for as long as it is under way; `None` where addresses are not
+/// Takes a permit to forward a request to another node, held while it is in flight; `None` if addresses are not
 /// counted.
 pub(crate) fn take_hop_permit(endpoint: &Endpoint, request: &Request) -> Result<Option<AddressPermit>, Response> {
     let (Some(clients), Some(ip)) = (&endpoint.shared.limits.hop_clients, counted_ip(endpoint, request)) else {
@@ -224,7 +224,7 @@ pub(crate) fn take_hop_permit(endpoint: &Endpoint, request: &Request) -> Result<
     })
 }
 
-/// Bounds a request's body: it ends with an error where it is too large or too slow.
+/// Limits a request's body: it ends with an error if too large or too slow.
 pub(crate) fn bound_body(endpoint: &Endpoint, request: Request) -> Result<Request, Response> {
     let most = endpoint.shared.settings.limits.body_max_bytes;
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -242,7 +242,7 @@ fn bounded(body: Body, most: usize, limit: Duration) -> Body {
     Body::new(Limited::new(TimedBody::for_hub(body, limit), most))
 }
 
-/// Address that a client is counted by. A trusted one, whose load balancer does not name its client, stands for many.
+/// Address used for counting a client. A trusted address without a named client represents many.
 fn counted_ip(endpoint: &Endpoint, request: &Request) -> Option<IpAddr> {
     let ip = peer_address(request.extensions())?.ip();
     (!endpoint.shared.settings.trusted.contains(ip)).then_some(ip)

@@ -1,7 +1,7 @@
-//! Query of a request: parsed once, when the request is normalised, and read by each later step.
+//! Query of a request: parsed once, during normalisation, and read by later steps.
 //!
-//! A stranger chooses how many pairs a query has, and many steps ask for one of them. So the pairs are decoded once,
-//! and a request to a hub has a bounded number of them.
+//! Strangers choose the number of pairs, and many steps look up a parameter. The pairs are therefore decoded once, and
+//! limited for requests to hubs.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use bytestring::ByteString;
 use http::{Extensions, Request, Uri};
 use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, RESTORE_PARAMETER};
 
-/// Most pairs in the query of a request to a hub.
+/// Maximum number of query pairs in a request to a hub.
 pub(crate) const QUERY_PAIRS_MAX: usize = 256;
 
-/// Query parameters that hold an access token and connection tokens.
+/// Query parameters with an access token or connection token.
 const SECRET_PARAMETERS: [&str; 3] = [ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, RESTORE_PARAMETER];
 
-/// Parsed query, an extension of each normalised request. Its clones share their memory.
+/// Parsed query, an extension of each normalised request. Clones share memory.
 #[derive(Debug, Clone)]
 pub(crate) enum RequestQuery {
-    /// Its pairs, decoded: one for each part between two `&`.
+    /// Decoded pairs: one per part between two `&`.
     Parsed(Arc<[QueryPair]>),
-    /// It has more pairs than a hub takes. None of them is known.
+    /// More pairs than a hub accepts; none are parsed.
     TooManyPairs,
 }
 
-/// Name and value of a parameter; both are empty for a part without text.
+/// Name and value of a parameter; both are empty for an empty part.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct QueryPair {
     name: Box<str>,
@@ -52,17 +52,17 @@ impl RequestQuery {
         Self::Parsed(query.split('&').map(decoded).collect())
     }
 
-    /// Returns the query of a request as its normalisation has parsed it.
+    /// Returns the query of a request, as parsed during normalisation.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
         Self::of_parts(request.uri(), request.extensions())
     }
 
-    /// Returns the query of a head as its normalisation has parsed it.
+    /// Returns the query of a head, as parsed during normalisation.
     pub(crate) fn of_parts(uri: &Uri, extensions: &Extensions) -> Self {
         extensions.get().cloned().unwrap_or_else(|| Self::parse(uri))
     }
 
-    /// Whether a hub refuses it.
+    /// Whether a hub must refuse it.
     pub(crate) fn has_too_many_pairs(&self) -> bool {
         matches!(self, Self::TooManyPairs)
     }
@@ -74,29 +74,29 @@ impl RequestQuery {
         }
     }
 
-    /// Returns the last value of a parameter, whose name is matched without regard to case: client libraries append
-    /// theirs to the query of the app's URL, which may have values of the app's own.
+    /// Returns the last value of a parameter, matched case-insensitively. Client libraries append theirs to the query
+    /// of the app's URL, which may contain other values.
     pub(crate) fn value(&self, name: &str) -> Option<&str> {
         self.pairs().iter().rfind(|pair| pair.name.eq_ignore_ascii_case(name)).map(|pair| &*pair.value)
     }
 
-    /// Returns all values of a parameter of exactly this name.
+    /// Returns all values of a parameter with exactly this name.
     pub(crate) fn values_of_exactly(&self, name: &str) -> impl Iterator<Item = &str> {
         self.pairs().iter().filter(move |pair| &*pair.name == name).map(|pair| &*pair.value)
     }
 
-    /// Returns the sealed connection token that a request shows. An empty one is none, as for ASP.NET Core.
+    /// Returns the sealed connection token of a request. An empty one counts as missing, as in ASP.NET Core.
     pub(crate) fn connection_token(&self) -> Option<&str> {
         self.value(CONNECTION_TOKEN_PARAMETER).filter(|sealed| !sealed.is_empty())
     }
 
-    /// Returns the query for the hub, with its `?`: as it was sent, but without the secrets. The hub has claims and an
-    /// id, and would only keep the secrets in memory for as long as the client is there.
+    /// Returns the query for the hub, with its `?`, unchanged except for removed secrets. The hub gets claims and an
+    /// id; it would only keep the secrets in memory.
     pub(crate) fn for_hub(&self, uri: &Uri) -> Option<ByteString> {
         self.without(uri, &SECRET_PARAMETERS)
     }
 
-    /// Returns the query with its `?`, as it was sent in this target, but without these parameters.
+    /// Returns the query with its `?`, unchanged except for these removed parameters.
     pub(crate) fn without(&self, uri: &Uri, secrets: &[&str]) -> Option<ByteString> {
         let query = uri.query()?;
         let is_secret = |name: &str| secrets.iter().any(|secret| name.eq_ignore_ascii_case(secret));
@@ -110,10 +110,10 @@ impl RequestQuery {
                 let parts = query.split('&').zip(pairs.iter());
                 parts.filter(|(_, pair)| !is_secret(&pair.name)).for_each(|(part, _)| keep(part));
             }
-            // Of a request that is passed on; a rule may ask for its query.
+            // For passed-through requests; a rule may test the query.
             Self::TooManyPairs => query.split('&').filter(|part| !is_secret(&name_of(part))).for_each(keep),
         }
-        // The app server sees no query rather than an empty one.
+        // The app server gets no query instead of an empty one.
         (kept.len() > 1).then(|| kept.into())
     }
 }

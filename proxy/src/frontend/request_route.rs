@@ -1,7 +1,7 @@
-//! Routes of requests: the group of app servers that takes a client or a request, or its refusal.
+//! Routing of requests: the group of app servers for a client or request, or a refusal.
 //!
-//! A client is routed once it is identified, before its connection begins. Later its shard asks again, by the frame
-//! that has opened the connection, and so by the same facts.
+//! A client is routed once it is identified, before its connection starts. Its shard may evaluate routes again later,
+//! based on the same facts in the open frame.
 
 use std::sync::Arc;
 
@@ -24,12 +24,12 @@ use crate::frontend::upgrade_answer::is_upgrade;
 use crate::routing::RouteFacts;
 use crate::upstream::{Hub, RouteChoice, ServerGroup, facts_of};
 
-/// Routes an identified request that may begin a connection, and stores the outcome in its extensions.
+/// Routes an identified request that may start a connection, and stores the result in its extensions.
 pub(crate) fn route(endpoint: &Endpoint, hub: &Hub, request: Request) -> Request {
     if !endpoint.shared.hubs.has_routes() {
         return request;
     }
-    // Messages of a connection over HTTP that has begun are of no concern to routes.
+    // Routes ignore messages of an existing HTTP transport connection.
     let begun = |client: &ConnectingClient| endpoint.shared.admission.http_transports.find(&client.connection_id);
     let client = request.extensions().get::<ConnectingClient>();
     if client.and_then(begun).is_some_and(|outer| outer.has_begun()) {
@@ -41,8 +41,8 @@ pub(crate) fn route(endpoint: &Endpoint, hub: &Hub, request: Request) -> Request
         Some(client) => choose(endpoint, hub, &parts, &client.user, &client.connection_id),
         None => {
             let user = parts.extensions.get().cloned().unwrap_or_default();
-            // One that negotiates now has its id once it connects; a WebSocket without negotiation gets it here, so
-            // that a percentage can go by it.
+            // A negotiating client gets its id when it connects. A WebSocket without negotiation gets it here, so that
+            // percentages can use it.
             let id = is_upgrade(&parts.headers).then(random_id);
             let routed = choose(endpoint, hub, &parts, &user, id.as_deref().unwrap_or_default());
             if let Some(id) = id {
@@ -55,11 +55,10 @@ pub(crate) fn route(endpoint: &Endpoint, hub: &Hub, request: Request) -> Request
     Request::from_parts(parts, body)
 }
 
-/// Chooses the group whose app servers are asked about a client before it is known whom they name; `None` for the
-/// default one.
+/// Chooses the group to query about a client before its user is known; `None` for the default group.
 ///
 /// # Errors
-/// The refusal of a client that a route rejects, where nobody could name it.
+/// The refusal, if a route rejects the client regardless of its user.
 pub(crate) fn route_question(
     endpoint: &Endpoint,
     hub: &Hub,
@@ -80,7 +79,7 @@ pub(crate) fn route_question(
     }
 }
 
-/// Routes a request that is no hub's.
+/// Routes a request that is not for a hub.
 ///
 /// # Errors
 /// The refusal, if a route rejects it.
@@ -117,7 +116,7 @@ fn choose(endpoint: &Endpoint, hub: &Hub, parts: &Parts, user: &User, connection
     };
     let routed = ask(endpoint, &facts_of(&path, &seen, user.id.as_deref()));
     match routed.choice {
-        // App servers that dial in are of no group.
+        // App servers that dial in have no groups.
         RouteChoice::Group(_) if !hub.capabilities().has_server_groups => {
             Routed { choice: RouteChoice::Group(None), ..routed }
         }
@@ -131,7 +130,7 @@ fn ask(endpoint: &Endpoint, facts: &RouteFacts<'_>) -> Routed {
     Routed { choice, matched }
 }
 
-/// Head of a request that goes on as it is.
+/// Copy of the head of a request.
 fn parts_of(request: &Request) -> Parts {
     let mut parts = http::Request::new(()).into_parts().0;
     (parts.headers, parts.uri) = (request.headers().clone(), request.uri().clone());

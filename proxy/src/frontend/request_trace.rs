@@ -1,13 +1,12 @@
-//! Trace of the requests that begin a connection: negotiate and connect.
+//! Tracing of requests that start a connection: negotiate and connect.
 //!
 //! ```text
 //!  negotiate, traceparent ─► sampled? ─► span, sealed into the connection token ─┐
-//!                               └─ no ─► the client's context, sealed            ├─► connect ─► span ─► opening frame ─► app
-//!  connect, its own traceparent, which browsers can't set on a WebSocket ────────┘
+//!                               └─ no ─► the client's context, sealed            ├─► connect ─► span ─► open frame ─► app
+//!  connect with its own traceparent, which browsers can't set on a WebSocket ────┘
 //! ```
 //!
-//! Without `--otlp` the client's context goes to the app in the same way: the app may trace although this node does
-//! not.
+//! Without `--otlp`, the client's context is passed to the app in the same way, because the app may trace on its own.
 
 use axum::extract::Request;
 use bytestring::ByteString;
@@ -26,14 +25,14 @@ use crate::shard::short;
 use crate::telemetry::{ConnectionTrace, OpenSpan};
 use crate::upstream::Hub;
 
-/// Time at which a request came that may be traced, in nanoseconds since 1970.
+/// Arrival time of a request that may be traced, in nanoseconds since 1970.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TracedArrival(u64);
 
-/// Trace of a connection between its negotiation and its connect request, as its token holds it.
+/// Trace of a connection between negotiation and connect, stored in its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SealedTrace {
-    /// Context that the client named; this fleet does not trace the connection.
+    /// Context from the client; this fleet does not trace the connection.
     OfClient(TraceContext),
     /// Span of the negotiation.
     Sampled(ConnectionTrace),
@@ -44,7 +43,7 @@ impl SealedTrace {
     const SAMPLED: &str = "span";
     const SAMPLED_OF_CLIENT: &str = "span-of-client";
 
-    /// Claim of a connection token that holds it.
+    /// Claim of a connection token that stores it.
     fn claim(self) -> Claim {
         let (kind, context) = match self {
             Self::OfClient(context) => (Self::OF_CLIENT, context),
@@ -54,7 +53,7 @@ impl SealedTrace {
         (TRACE_CLAIM.into(), format!("{kind} {context}"))
     }
 
-    /// Trace in the claims of a connection token.
+    /// Trace stored in the claims of a connection token.
     fn of(claims: &[Claim]) -> Option<Self> {
         let (_, value) = claims.iter().find(|(name, _)| name == TRACE_CLAIM)?;
         let (kind, context) = value.split_once(' ')?;
@@ -76,22 +75,21 @@ impl SealedTrace {
     }
 }
 
-/// Takes note of when a request came, if this node traces.
+/// Records the arrival time of a request, if tracing is enabled.
 pub(crate) fn arrive(endpoint: &Endpoint, request: &mut Request) {
     if endpoint.shared.tracer.is_some() {
         request.extensions_mut().insert(TracedArrival(unix_ns()));
     }
 }
 
-/// Traces a negotiation: seals its trace into the claims of the connection token, and returns its span if it is
-/// sampled.
+/// Traces a negotiation: seals its trace into the claims of the connection token. Returns a span if sampled.
 pub(crate) fn negotiate(
     endpoint: &Endpoint,
     hub: &Hub,
     request: &Request,
     claims: &mut Vec<Claim>,
 ) -> Option<OpenSpan> {
-    // Only nodes may say it.
+    // Reserved for nodes.
     claims.retain(|(name, _)| name != TRACE_CLAIM);
     let shown = context_in(request.headers());
     let tracer = endpoint.shared.tracer.as_ref().filter(|tracer| tracer.samples(shown.as_ref()));
@@ -107,7 +105,7 @@ pub(crate) fn negotiate(
     span
 }
 
-/// Traces a connect request: has its opening frame name the trace, and returns that if the connection is sampled.
+/// Traces a connect request: adds the trace to its open frame, and returns it if the connection is sampled.
 pub(crate) fn connect(
     endpoint: &Endpoint,
     hub: &Hub,
@@ -123,7 +121,7 @@ pub(crate) fn connect(
         span.set("signalr.connection.id", short(&open.connection_id));
         trace
     });
-    // What the client has sent stands there already.
+    // The client's own header is already in the frame.
     let named = trace.map(|trace| trace.context).or(sealed.map(SealedTrace::context).filter(|_| shown.is_none()));
     if let Some(context) = named {
         name_in(open, context);
@@ -131,7 +129,7 @@ pub(crate) fn connect(
     trace
 }
 
-/// Begins the span of a connect request, if its negotiation was sampled, or it is sampled itself.
+/// Begins the span of a connect request, if its negotiation or the request itself is sampled.
 fn sample_connect(
     endpoint: &Endpoint,
     parts: &Parts,
@@ -143,7 +141,7 @@ fn sample_connect(
     let is_of_client = match sealed {
         Some(SealedTrace::Sampled(trace)) => shown.is_some() || trace.is_of_client,
         Some(SealedTrace::OfClient(_)) | None => {
-            // Its negotiation was not chosen: it has had its chance.
+            // The decision was made at negotiation.
             let is_decided = client.token.is_some() && !(tracer.trusts_clients() && shown.is_some());
             if is_decided || !tracer.samples(shown.as_ref()) {
                 return None;
@@ -165,7 +163,7 @@ fn context_in(headers: &HeaderMap) -> Option<TraceContext> {
     headers.get(TRACEPARENT_HEADER)?.to_str().ok()?.parse().ok()
 }
 
-/// Has an opening frame name this context, instead of what it named.
+/// Replaces the trace context in an open frame.
 fn name_in(open: &mut OpenConnection, context: TraceContext) {
     open.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(TRACEPARENT_HEADER));
     let value = ByteString::from(context.to_string());

@@ -1,17 +1,17 @@
-//! Reservation: the owner of a connection token gives its id to the node that a WebSocket has reached, once.
+//! Reservation: the owner of a connection token releases the id to the node reached by a WebSocket, once.
 //!
-//! A connection token with a user that the app has named is a log-in, and one for stateful reconnect may be that of a
-//! connection which is lost. Each node can open them, so the node that made the token counts: it gives the id away as
-//! if the connection had begun there, and to nobody else after. Where it can't be asked about a user, the app is, as
-//! for a client that connects without negotiation, and has to name the same user.
+//! A connection token with a user named by the app acts as a credential, and a stateful reconnect token may belong to a
+//! lost connection. Any node can decrypt both, so the issuing node decides: it releases the id as if the connection had
+//! started there, and never again. If that node can't confirm a user, the app is queried as for a client without
+//! negotiation, and must name the same user.
 //!
 //! ```text
 //!  upgrade at B ──► token of A, user named by the app ──► A: POST /.trunkline/reserve ─┬─ 204 ──► 101
-//!                                                                 │                  └─ 404, 409 ──► the same to the client
+//!                                                                 │                  └─ 404, 409 ──► likewise to the client
 //!                                                                 └ no answer ──► on_negotiate: the same user? ──► 101
 //! ```
 //!
-//! What becomes of a token for stateful reconnect is the work of `connect/stateful_connect`.
+//! Stateful reconnect tokens are handled in `connect/stateful_connect`.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -40,15 +40,15 @@ use crate::net::address::Address;
 use crate::shard::ReserveError;
 use crate::upstream::{Hub, RouteChoice};
 
-/// Maximum size of an owner's answer, which has a text at most.
+/// Maximum response body of an owner, which is a text at most.
 const ANSWER_MAX_BYTES: usize = 1024;
 
-/// Whether another node asks for an id of ours.
+/// Whether another node requests one of our ids.
 pub(crate) fn is_question(request: &Request) -> bool {
     request.uri().path() == RESERVE_PATH && forward_mark::is_forwarded_by_node(request)
 }
 
-/// Answers another node that asks for the id of a connection token.
+/// Handles another node's request for the id of a connection token.
 pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
     let shared = &endpoint.shared;
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
@@ -64,7 +64,7 @@ pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
     let id = token.connection_id.unwrap_or_else(|| sealed.to_owned());
     match shared.routes.reserve(&id) {
         Ok(()) => {
-            // As if its connection had begun and ended here.
+            // As if its connection had started and ended here.
             endpoint.shard.post(move |state| state.close_id(&Rc::from(id), true));
             plain(StatusCode::NO_CONTENT, "")
         }
@@ -73,11 +73,11 @@ pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
     }
 }
 
-/// Makes sure that a connection token opens one connection in the fleet, and returns the connection's user. `asked` is
-/// what the owner has said, if it was asked before.
+/// Ensures that a connection token opens one connection in the fleet, and returns its user. `asked` is an earlier
+/// answer of the owner, if any.
 ///
 /// # Errors
-/// The refusal of a client whose token has been used, or can't be judged.
+/// The refusal, if the token was used or can't be checked.
 pub(crate) async fn confirm(
     endpoint: &Endpoint,
     hub: &Hub,
@@ -85,7 +85,7 @@ pub(crate) async fn confirm(
     (client, asked): (&ConnectingClient, Option<ReservationOutcome>),
 ) -> Result<User, Response> {
     let Some(opened) = &client.token else { return Ok(client.user.clone()) };
-    // Without a user there is nothing to steal; with an access token the user has just been shown.
+    // Without a user, the token is no credential; with an access token, the user was just authenticated.
     let names_user = opened.user.is_some() && opened.binding != UserBinding::AccessToken;
     let outcome = match asked {
         Some(outcome) => outcome,
@@ -106,14 +106,14 @@ pub(crate) async fn confirm(
     }
 }
 
-/// Whether another node may be asked for the id of a connection token. Nodes that can't reach each other by their
-/// configuration count each for itself.
+/// Whether another node can be queried for the id of a connection token. Nodes configured without access to each other
+/// act alone.
 pub(crate) fn has_owner_elsewhere(endpoint: &Endpoint, client: &ConnectingClient) -> bool {
     let can_be_asked = |token: &ConnectionToken| !token.address.is_empty() && endpoint.shared.settings.relay.forward;
     !client.is_ours && client.token.as_deref().is_some_and(can_be_asked)
 }
 
-/// Asks the owner of a connection token for its id, for this time at most: the token is used up by that.
+/// Requests the id of a connection token from its owner, with this timeout. This uses up the token.
 pub(crate) async fn ask(
     endpoint: &Endpoint,
     request: &mut Request,
@@ -129,13 +129,13 @@ pub(crate) async fn ask(
     outcome
 }
 
-/// Head of the request by which the owner is asked.
+/// Head of the request to the owner.
 fn question(endpoint: &Endpoint, request: &Request) -> Parts {
     let query = RequestQuery::of(request);
     let sealed = query.connection_token().unwrap_or_default();
     let (mut question, ()) = http::Request::new(()).into_parts();
     question.method = Method::POST;
-    // The token was opened, so it holds no character that has to be escaped.
+    // The token was decrypted, so it contains no characters that need escaping.
     question.uri = format!("{RESERVE_PATH}?{CONNECTION_TOKEN_PARAMETER}={sealed}").parse().unwrap_or_default();
     forward_mark::set(&endpoint.shared.settings, &mut question, None);
     question
@@ -167,12 +167,12 @@ async fn ask_owner(
         (Some(_), StatusCode::NO_CONTENT) => ReservationOutcome::Granted,
         (Some(_), StatusCode::CONFLICT) => ReservationOutcome::Taken,
         (Some(_), StatusCode::NOT_FOUND) => ReservationOutcome::Unknown,
-        // Another kind of server, or a node that does not know the question yet.
+        // Another kind of server, or a node of an older version.
         _ => ReservationOutcome::Unanswered,
     }
 }
 
-/// Asks the app about the client anew, where it has decided at negotiate.
+/// Queries the app about the client again, if it decided at negotiation.
 async fn authorize_again(endpoint: &Endpoint, hub: &Hub, request: &mut Request) -> Option<User> {
     if !hub.settings().asks_app {
         return None;

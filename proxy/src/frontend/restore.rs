@@ -1,11 +1,11 @@
-//! Restore claim: a new client shows the connection token of one that it has lost, and gets what that one had.
+//! Restore claim: a new client presents the connection token of its lost connection to get back its state.
 //!
 //! ```text
 //!  negotiate?restore=OLD ──► sealed by this fleet? ─► of this hub? ─► same user? ──► claim in the new token
-//!                                      └──────────────────┴──── no ─────┴──► nothing is restored, nothing is refused
+//!                                      └──────────────────┴──── no ─────┴──► nothing is restored, no refusal
 //! ```
 //!
-//! Whoever has the token is the client. Its age does not count: app servers keep things for a bounded time.
+//! Possession of the token is the proof. Its age is not checked, because app servers keep state for a limited time.
 
 use axum::extract::Request;
 use tracing::debug;
@@ -20,8 +20,7 @@ use crate::metrics::RestoreOutcome;
 use crate::shard::short;
 use crate::upstream::Hub;
 
-/// Reads the lost connection that a request claims, for a client with this user; `None` where it claims none, or has no
-/// right to it.
+/// Reads the lost connection claimed by a request of this user; `None` without a claim or a right to it.
 pub(super) fn claim(endpoint: &Endpoint, hub: &Hub, request: &Request, user: &User) -> Option<Box<RestoreClaim>> {
     let query = RequestQuery::of(request);
     let sealed = query.value(RESTORE_PARAMETER).filter(|sealed| !sealed.is_empty())?;
@@ -51,7 +50,7 @@ fn judge(
     let (claims, made_s) = (lost.user_claims(), lost.made_s());
     let ConnectionToken { user: named, expires_s, restores, .. } = lost;
     let named = named.map(|id| User { id: Some(id), claims, expires_s });
-    // A connection that has got its user back has none in its own token.
+    // A connection with a restored user has none in its own token.
     let of_lost = named.or_else(|| restores.and_then(|claim| claim.user)).unwrap_or_default();
     let now_s = unix_seconds();
     let is_over = of_lost.expires_s.is_some_and(|expires_s| expires_s <= now_s);

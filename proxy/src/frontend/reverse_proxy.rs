@@ -1,7 +1,8 @@
-//! Reverse proxy: forwards to app servers what is not a hub's, and to its owner what belongs to another node.
+//! Reverse proxy: forwards requests not meant for a hub to app servers, and requests of other nodes' connections to
+//! their owners.
 //!
-//! Bodies are streamed both ways and never kept; a slow reader slows down the other end. Connections are kept for the
-//! next request, per shard.
+//! Bodies are streamed in both directions and not stored; a slow reader slows down the other end. Connections are
+//! pooled per shard.
 
 pub(crate) mod carried_link;
 mod expect_continue;

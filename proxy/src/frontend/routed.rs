@@ -1,4 +1,4 @@
-//! Outcome of the routes of a request, in its extensions.
+//! Result of routing a request, stored in its extensions.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use crate::metrics::Counter;
 use crate::routing::Rejection;
 use crate::upstream::{RouteChoice, ServerGroup};
 
-/// Route of a request, in its extensions; without one its client goes to the default group.
+/// Route of a request, stored in its extensions. Without one, the default group is used.
 #[derive(Debug, Clone)]
 pub(crate) struct Routed {
     pub(super) choice: RouteChoice,
-    /// Counters of the rules that held.
+    /// Counters of the matching rules.
     pub(super) matched: Vec<Arc<Counter>>,
 }
 
 impl Routed {
-    /// Group of a request; `None` for the default one.
+    /// Group of a request; `None` for the default group.
     #[must_use]
     pub(crate) fn group_in(extensions: &Extensions) -> Option<Arc<ServerGroup>> {
         match &extensions.get::<Self>()?.choice {
@@ -31,7 +31,7 @@ impl Routed {
         }
     }
 
-    /// Refusal of a request that a route rejects.
+    /// Refusal of a request rejected by a route.
     #[must_use]
     pub(crate) fn refusal_in(extensions: &Extensions) -> Option<Response> {
         let routed = extensions.get::<Self>()?;
@@ -40,20 +40,20 @@ impl Routed {
         Some(refusal(rejection))
     }
 
-    /// Counts a client that is let in.
+    /// Counts an accepted client.
     pub(crate) fn count_in(extensions: &Extensions) {
         if let Some(routed) = extensions.get::<Self>() {
             routed.count();
         }
     }
 
-    /// Counts the rules that held.
+    /// Increments the counters of the matching rules.
     pub(super) fn count(&self) {
         self.matched.iter().for_each(|counter| counter.increment());
     }
 }
 
-/// Makes the answer of a route that rejects.
+/// Creates the response of a rejecting route.
 pub(super) fn refusal(rejection: &Rejection) -> Response {
     let body = Body::from(rejection.body.to_string());
     let mut answer = (rejection.status, body).into_response();

@@ -1,4 +1,4 @@
-//! Router of the requests to one shard's endpoint, in the order in which a request meets the steps.
+//! Router of the requests to one shard's endpoint, with the steps in order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,11 +41,11 @@ use crate::limits::SetupFault;
 use crate::rest::Rest;
 use crate::upstream::Hub;
 
-/// Methods of the requests that name a connection, whatever its transport.
+/// Methods of requests that name a connection, for all transports.
 const CONNECTION_METHODS: [Method; 3] = [Method::GET, Method::POST, Method::DELETE];
 
 impl Endpoint {
-    /// Router of a node: it serves all paths, and matches those of hubs without regard to case.
+    /// Router of a node: serves all paths; hub paths are case-insensitive.
     pub(crate) fn into_router(self: Arc<Self>) -> Router {
         let cors = origin_check::cors(&self.shared.settings);
         let hubs = Router::new().fallback(dispatch).layer(cors).with_state(self.clone());
@@ -54,7 +54,7 @@ impl Endpoint {
         Router::new().route(CHANNEL_PATH, get(fleet_channel::open)).with_state(channel).fallback_service(inside)
     }
 
-    /// Router of a port that serves the data plane alone.
+    /// Router of a port for the data plane only.
     pub(crate) fn into_rest_router(self: Arc<Self>) -> Router {
         let serve = async |State(endpoint): State<Arc<Self>>, request: Request| {
             let answer = async |request| match &endpoint.rest {
@@ -66,7 +66,7 @@ impl Endpoint {
         Router::new().fallback(serve).with_state(self)
     }
 
-    /// Routes of these hubs alone, for the router of an app. Case counts there, a last slash does not.
+    /// Routes of these hubs for the router of an app, case-sensitive, with an optional trailing slash.
     pub(crate) fn into_routes(self: Arc<Self>, paths: impl IntoIterator<Item = String>) -> Router {
         let routes = paths.into_iter().fold(Router::new(), |router, path| {
             let path = path.trim_end_matches('/');
@@ -81,7 +81,7 @@ impl Endpoint {
         routes.layer(cors).layer(served).with_state(self)
     }
 
-    /// Whether a hub has the path of a request in the router of an app, where case counts and a last slash does not.
+    /// Whether the request matches a hub in the router of an app, case-sensitive, with an optional trailing slash.
     pub(crate) fn has_hub_at(&self, request: &Request) -> bool {
         let path = request.uri().path();
         let hub = self.shared.hubs.find(path);
@@ -89,8 +89,7 @@ impl Endpoint {
         hub.is_some_and(|hub| hub.settings().path.trim_end_matches('/') == without_slash)
     }
 
-    /// Answers a request for a WebSocket of a hub as the router does, but without it; `None` if it is for something
-    /// else.
+    /// Handles a WebSocket request to a hub like the router, but without it; `None` for other requests.
     pub(crate) async fn connect_directly(&self, mut request: Request) -> Option<Response> {
         let uri = request.uri().clone();
         let answer = match normalise::normalise(self, &mut request) {
@@ -112,7 +111,7 @@ async fn serve_next(State(endpoint): State<Arc<Endpoint>>, request: Request, nex
     serve(&endpoint, request, |request| next.run(request)).await
 }
 
-/// Takes a request through the steps that each one meets: it is normalised, answered, and the answer signed.
+/// Runs the steps common to all requests: normalisation, handling, and completion of the response.
 async fn serve<A: Future<Output = Response>>(
     endpoint: &Endpoint,
     mut request: Request,
@@ -121,7 +120,7 @@ async fn serve<A: Future<Output = Response>>(
     let uri = request.uri().clone();
     let answer = match normalise::normalise(endpoint, &mut request) {
         Ok(()) => answer(request).await,
-        // A page has to see that its head is too large; anything else that is refused here is no page's.
+        // A page must be able to read that its head is too large; other refusals at this point don't concern pages.
         Err(refusal) if refusal.status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
             Box::pin(origin_check::with_cors(&endpoint.shared.settings, request, refusal)).await
         }
@@ -130,9 +129,9 @@ async fn serve<A: Future<Output = Response>>(
     signed(endpoint, &uri, answer)
 }
 
-/// Routes a request to the hubs or to the app server. Rules of ours, such as CORS, are for hubs only.
+/// Routes a request to the hubs or to the app server. Our own rules, such as CORS, apply to hubs only.
 ///
-/// The ways to elsewhere are boxed: a request to a hub, which may wait for long, holds no room for them.
+/// Calls to other servers are boxed, so that a long-waiting hub request reserves no memory for them.
 async fn route(endpoint: &Endpoint, hubs: Router, request: Request) -> Response {
     if let Some(rest) = endpoint.rest.as_ref().filter(|_| Rest::takes(request.uri().path())) {
         return Box::pin(answer_rest(rest, request)).await;
@@ -143,7 +142,7 @@ async fn route(endpoint: &Endpoint, hubs: Router, request: Request) -> Response 
     hubs.oneshot(request).await.into_response()
 }
 
-/// Has the app answer a request. One of a connection is of a hub that this node no longer knows.
+/// Passes a request to the app. If it names a connection, its hub no longer exists at this node.
 async fn pass_on(endpoint: &Endpoint, request: Request) -> Response {
     let kind = RepeatKind::of(&request);
     let is_of_hub = kind == RepeatKind::EventStream && refusal::connection_id(endpoint, request.uri()).is_some();
@@ -152,7 +151,7 @@ async fn pass_on(endpoint: &Endpoint, request: Request) -> Response {
     if is_of_hub && !is_of_app { final_status::settle(kind, answer) } else { answer }
 }
 
-/// Answers a request to the data plane, which has counters of its own.
+/// Handles a data plane request, which has its own counters.
 async fn answer_rest(rest: &Rest, request: Request) -> Response {
     let scheme = x_forwarded::scheme(request.extensions());
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -168,13 +167,13 @@ async fn dispatch(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Re
     let answer = answer(&endpoint, request).await.unwrap_or_else(|refusal| refusal);
     let mut answer = final_status::settle(kind, answer);
     if let (true, Ok(boot)) = (is_forwarded, HeaderValue::from_str(&endpoint.shared.boot)) {
-        // So the other node sees whether this one is still the one that made the connection's token.
+        // Lets the other node check that this one still is the start that issued the connection token.
         answer.headers_mut().insert(HeaderName::from_static(BOOT_HEADER), boot);
     }
     answer
 }
 
-/// Answers a request to a hub; the error is a refusal. What asks somebody else is boxed.
+/// Handles a request to a hub; the error is a refusal. Calls to other servers are boxed.
 async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, Response> {
     if reservation::is_question(&request) {
         return Ok(reservation::answer(endpoint, &request));
@@ -210,11 +209,11 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
         None => origin_check::may_connect(&endpoint.shared.settings, &mut request),
     };
     if !may_connect && (is_negotiate || is_upgrade || is_of_connection) {
-        // One page that tries to connect counts once.
+        // A page is counted once per attempt to connect.
         endpoint.counters.refused_origins.add(u64::from(!is_negotiate));
         return Err(origin_check::refuse(endpoint, &request));
     }
-    // Before anybody is asked about the client, so that what is refused here costs the app nothing.
+    // Before the client's authorization, so that refusals here cost the app nothing.
     if is_negotiate {
         wait(request_limit::throttle_negotiate(endpoint, &request)?).await;
     } else if is_upgrade {
@@ -248,10 +247,10 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     })
 }
 
-/// Refuses a request of a WebSocket client that has lost a part of its upgrade, before it uses its token.
+/// Refuses a WebSocket request with an incomplete upgrade, before its token is used.
 ///
 /// # Errors
-/// The refusal.
+/// The refusal of the request.
 fn refuse_incomplete_upgrade(endpoint: &Endpoint, request: &Request) -> Result<(), Response> {
     let Some(lost) = lost_part(request) else { return Ok(()) };
     if let Some(others) = endpoint.shared.limits.setup_faults.pass(SetupFault::Upgrade) {
@@ -267,7 +266,7 @@ fn refuse_incomplete_upgrade(endpoint: &Endpoint, request: &Request) -> Result<(
     Err(incomplete(lost, request.version()))
 }
 
-/// Whether a request for a WebSocket is a client's connect to a hub, of a sender that is no node.
+/// Whether a WebSocket request is a client's connect to a hub, not sent by a node.
 fn is_connect_to_hub(endpoint: &Endpoint, request: &Request) -> bool {
     let path = request.uri().path();
     let is_rest = endpoint.rest.is_some() && Rest::takes(path);
@@ -280,7 +279,7 @@ fn is_connect_to_hub(endpoint: &Endpoint, request: &Request) -> bool {
     }
 }
 
-/// Finds the hub of a path, and whether the request is to negotiate; a refresh is checked as that.
+/// Finds the hub of a path, and whether the request is to be checked as a negotiation; a refresh is.
 fn find_hub(endpoint: &Endpoint, path: &str) -> Result<(Arc<Hub>, bool), Response> {
     if let Some(hub) = refreshed_hub(endpoint, path) {
         return Ok((hub, true));
@@ -297,12 +296,12 @@ fn refreshed_hub(endpoint: &Endpoint, path: &str) -> Option<Arc<Hub>> {
     Some(hub).filter(|hub| hub.settings().refreshes_authentication)
 }
 
-/// Finds the hub of a client by dial-in, and stores the user of its token in the request's extensions.
+/// Finds the hub of a dial-in client, and stores the user of its token in the request's extensions.
 fn enter_by_dial_in(endpoint: &Endpoint, request: &mut Request) -> Result<Arc<Hub>, Response> {
     let (hub, user, _) = dial_in::enter(endpoint, request, ServiceAudience::Client)?;
     request.extensions_mut().insert(ByDialIn);
     request.extensions_mut().insert(user);
-    // Each later request shows it again.
+    // Each later request carries the token again.
     request.extensions_mut().insert(UserBinding::AccessToken);
     Ok(hub)
 }
@@ -315,15 +314,15 @@ fn not_allowed() -> Response {
     plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here")
 }
 
-/// Waits for as long as a throttle demands.
+/// Waits for the delay of a throttle.
 async fn wait(time: Duration) {
     if !time.is_zero() {
         sleep(time).await;
     }
 }
 
-/// Whether a request is the app server's to answer. Before the first manifest nobody knows. A request that another node
-/// has forwarded here goes no further.
+/// Whether a request is for the app server. Not before the first manifest, when hubs are unknown, and not if another
+/// node has forwarded it.
 fn is_for_app(endpoint: &Endpoint, request: &Request) -> bool {
     if visitor(endpoint, request).is_some() {
         return false;
@@ -336,7 +335,7 @@ fn is_for_app(endpoint: &Endpoint, request: &Request) -> bool {
     may_leave && is_known && !is_private(path)
 }
 
-/// Names the node on an answer, and counts our own refusals.
+/// Adds the node's name to a response, and counts our own refusals.
 fn signed(endpoint: &Endpoint, uri: &Uri, mut answer: Response) -> Response {
     endpoint.name_on(&mut answer);
     let is_refusal = answer.status().is_client_error() || answer.status().is_server_error();
@@ -350,14 +349,14 @@ fn signed(endpoint: &Endpoint, uri: &Uri, mut answer: Response) -> Response {
 mod tests {
     use super::*;
 
-    /// Size of the future that a function returns.
+    /// Size of the future returned by a function.
     fn size<A>(_: impl FnOnce(&'static Endpoint, Request) -> A) -> usize {
         size_of::<A>()
     }
 
     #[test]
     fn a_request_to_a_hub_holds_no_room_for_ways_to_other_servers_while_it_waits() {
-        // A poll waits for minutes, and each layer moves what is inside.
+        // A poll waits for minutes, and each layer moves the future inside it.
         for (size, most) in
             [(size(answer), 3_072), (size(|endpoint, request| route(endpoint, Router::new(), request)), 1_024)]
         {

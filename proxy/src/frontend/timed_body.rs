@@ -1,4 +1,4 @@
-//! Body of a request that ends with an error when its client lets it stand still for too long.
+//! Request body that ends with an error if its client stalls for too long.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -11,42 +11,42 @@ use futures_util::FutureExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Least bytes per second of a body for a hub, which has no reason to be slow; Kestrel's.
+/// Minimum bytes per second of a hub request body, which has no reason to be slow; same as Kestrel's.
 const HUB_BYTES_PER_SECOND: u64 = 240;
 
-/// Error of a body whose client has let it stand still.
+/// Error of a body stalled by its client.
 #[derive(Debug, thiserror::Error)]
 #[error("the body of the request stood still for {} s, or came too slowly: see --body-timeout", .0.as_secs())]
 pub(crate) struct BodyTimeout(Duration);
 
-/// Bytes by which a client earns time for the next ones.
+/// Number of bytes by which a client earns further time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
-    /// Any byte earns the whole time: the app alone knows what its uploads are.
+    /// Any byte earns the full time, because only the app knows its uploads.
     Any,
     /// Number of bytes that earn a second.
     BytesPerSecond(u64),
 }
 
-/// Body with a limit on the time in which it is the client's turn.
+/// Body with a limit on the time spent waiting for the client.
 #[derive(Debug)]
 pub(crate) struct TimedBody {
     body: Body,
     limit: Duration,
     pace: Pace,
-    /// Time that the client has used up.
+    /// Time used up by the client.
     spent: Duration,
     waits_since: Option<Instant>,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl TimedBody {
-    /// Body for an app: it may take for ever as long as it moves.
+    /// Body for an app: unlimited in total while it makes progress.
     pub(crate) fn for_app(body: Body, limit: Duration) -> Self {
         Self::new(body, limit, Pace::Any)
     }
 
-    /// Body for a hub: a byte now and then is not enough.
+    /// Body for a hub: an occasional byte is not sufficient.
     pub(crate) fn for_hub(body: Body, limit: Duration) -> Self {
         Self::new(body, limit, Pace::BytesPerSecond(HUB_BYTES_PER_SECOND))
     }
@@ -55,7 +55,7 @@ impl TimedBody {
         Self { body, limit, pace, spent: Duration::ZERO, waits_since: None, deadline: None }
     }
 
-    /// Ends a wait for the client, which these bytes have ended.
+    /// Ends a wait for the client when bytes arrive.
     fn earn(&mut self, bytes: usize) {
         let waited = self.waits_since.take().map_or(Duration::ZERO, |since| since.elapsed());
         self.spent = match self.pace {
@@ -82,7 +82,7 @@ impl TimedBody {
     }
 }
 
-/// Whether an error is that of a body that stood still, below whatever has passed it on.
+/// Whether an error was caused by a stalled body, at any depth.
 pub(crate) fn is_body_timeout(error: &(dyn Error + 'static)) -> bool {
     std::iter::successors(Some(error), |&error| error.source()).any(|error| error.is::<BodyTimeout>())
 }
@@ -124,7 +124,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(60);
 
-    /// A body that brings so many bytes again and again after so many seconds.
+    /// Body that produces this many bytes at each interval.
     fn drip(bytes: usize, every_s: u64) -> Body {
         Body::from_stream(unfold((), move |()| async move {
             // sleep: time is paused, and passing it is what the test is about.
@@ -133,7 +133,7 @@ mod tests {
         }))
     }
 
-    /// Reads a body until it fails, for a day at most: the seconds, and whether it stood still.
+    /// Reads a body until it fails, for a day at most: returns the seconds, and whether it stalled.
     async fn read(mut body: TimedBody) -> Option<(u64, bool)> {
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(86_400) {

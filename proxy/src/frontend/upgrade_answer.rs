@@ -1,4 +1,4 @@
-//! WebSocket upgrades: the request for one, the answer that lets it begin, and refusals of one that is not whole. Pure.
+//! WebSocket upgrades: detection of requests, the accepting response, and refusals of incomplete ones. Pure.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -15,7 +15,7 @@ use crate::frontend::plain_response::plain;
 /// Version of the WebSocket protocol (RFC 6455).
 const VERSION: &str = "13";
 
-/// Whether a request asks for a WebSocket, in a version of HTTP that has upgrades.
+/// Whether a request asks for a WebSocket, in an HTTP version with upgrades.
 pub(crate) fn is_upgrade_of(request: &Request) -> bool {
     *request.method() == Method::GET && request.version() >= Version::HTTP_11 && is_upgrade(request.headers())
 }
@@ -33,10 +33,10 @@ fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
         .any(|value| value.split(',').any(|one| one.trim().eq_ignore_ascii_case(word)))
 }
 
-/// Answer to the key of an upgrade.
+/// Response value for the key of an upgrade.
 ///
 /// # Errors
-/// The refusal of an upgrade of another version, or without a key.
+/// The refusal, if the version is wrong or the key is missing.
 pub(crate) fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Response> {
     if headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version != VERSION) {
         let mut answer = plain(StatusCode::UPGRADE_REQUIRED, "this version of WebSockets is not supported, only 13 is");
@@ -51,7 +51,7 @@ pub(crate) fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Response> {
     })
 }
 
-/// Returns the first sub-protocol of a client that its endpoint has.
+/// Returns the client's first sub-protocol that the endpoint supports.
 pub(crate) fn chosen_sub_protocol(headers: &HeaderMap, offered: &[String]) -> Option<HeaderValue> {
     let asked = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
     let mut asked = asked.flat_map(|value| value.split(',')).map(str::trim);
@@ -59,7 +59,7 @@ pub(crate) fn chosen_sub_protocol(headers: &HeaderMap, offered: &[String]) -> Op
     HeaderValue::from_str(chosen).ok()
 }
 
-/// Names the chosen sub-protocol in the answer to an upgrade.
+/// Adds the chosen sub-protocol to the response of an upgrade.
 pub(crate) fn with_sub_protocol(mut answer: Response, chosen: Option<HeaderValue>) -> Response {
     if let Some(chosen) = chosen {
         answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, chosen);
@@ -67,8 +67,8 @@ pub(crate) fn with_sub_protocol(mut answer: Response, chosen: Option<HeaderValue
     answer
 }
 
-/// Returns what a request of a WebSocket client has lost on the way, so that it asks for no upgrade; `None` for a whole
-/// upgrade, and for a request of another client, which has no key.
+/// Returns the part of a WebSocket request that was lost on the way, so that it no longer requests an upgrade; `None`
+/// for a complete upgrade, and for other clients, which send no key.
 pub(crate) fn lost_part(request: &Request) -> Option<&'static str> {
     let headers = request.headers();
     if *request.method() != Method::GET || !headers.contains_key(SEC_WEBSOCKET_KEY) || is_upgrade_of(request) {
@@ -86,7 +86,7 @@ pub(crate) fn lost_part(request: &Request) -> Option<&'static str> {
     })
 }
 
-/// Makes the refusal of an upgrade that has lost a part.
+/// Creates the refusal of an incomplete upgrade.
 pub(crate) fn incomplete(lost: &str, version: Version) -> Response {
     let text = format!("this WebSocket upgrade can't be answered: {lost}; the load balancer has to pass upgrades on");
     let mut answer = plain(StatusCode::UPGRADE_REQUIRED, text);
@@ -97,7 +97,7 @@ pub(crate) fn incomplete(lost: &str, version: Version) -> Response {
     answer
 }
 
-/// Makes the answer that lets a WebSocket begin.
+/// Creates the response that accepts a WebSocket.
 pub(crate) fn switching_protocols(accept: &HeaderValue) -> Response {
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

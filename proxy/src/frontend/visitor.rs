@@ -1,4 +1,4 @@
-//! Visitors of dial-in: app servers that dial in, and their clients, by the path of their requests.
+//! Visitors of dial-in: app servers that dial in, and their clients, by request path.
 
 use axum::extract::Request;
 use http::request::Parts;
@@ -9,7 +9,7 @@ use crate::frontend::path_rule::split_negotiate;
 use crate::frontend::request_query::RequestQuery;
 use crate::upstream::hub_path;
 
-/// Parameter that names the hub.
+/// Query parameter with the hub's name.
 pub(super) const HUB_PARAMETER: &str = "hub";
 
 /// Visitor of the paths of dial-in.
@@ -19,19 +19,19 @@ pub(crate) enum Visitor {
     Client { is_negotiate: bool },
 }
 
-/// Returns the visitor that a request is of, if it comes to dial-in and that is open.
+/// Returns the visitor of a request, if its path belongs to dial-in and dial-in is enabled.
 pub(crate) fn visitor(endpoint: &Endpoint, request: &Request) -> Option<Visitor> {
     let visitor = visitor_of(request.uri().path()).filter(|_| endpoint.shared.settings.accepts_dial_in)?;
     names_hub(&RequestQuery::of(request)).then_some(visitor)
 }
 
-/// Whether a path is one of dial-in for clients, and names a hub.
+/// Whether a path is a dial-in path for clients, with a hub name.
 pub(crate) fn is_for_clients(parts: &Parts) -> bool {
     matches!(visitor_of(parts.uri.path()), Some(Visitor::Client { .. }))
         && names_hub(&RequestQuery::of_parts(&parts.uri, &parts.extensions))
 }
 
-/// Whether the query of a request names a hub. One of too many pairs may, so that dial-in refuses it.
+/// Whether the query names a hub. One with too many pairs counts, so that dial-in refuses it.
 fn names_hub(query: &RequestQuery) -> bool {
     query.has_too_many_pairs() || query.values_of_exactly(HUB_PARAMETER).next().is_some()
 }
@@ -48,7 +48,7 @@ fn visitor_of(path: &str) -> Option<Visitor> {
     }
 }
 
-/// Mark of a request whose access token has expired: it may go on with an open connection, and begin none.
+/// Marks a request with an expired access token: it may resume an open connection, but not start one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ComesBack;
 

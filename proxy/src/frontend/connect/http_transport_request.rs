@@ -1,4 +1,4 @@
-//! Requests of an HTTP transport: event streams, polls, sends and deletes. The statuses are the official server's.
+//! Requests of an HTTP transport: event streams, polls, sends and deletes. Status codes match the official server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ use crate::upstream::{Hub, RouteChoice};
 
 pub(crate) const ID_REQUIRED: &str = "Connection ID required";
 
-/// Answers a GET: an event stream, or a poll.
+/// Handles a GET: an event stream or a poll.
 pub(crate) async fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
     if may_begin(endpoint, hub, &request) {
         endpoint.wait_for_link(hub, Routed::group_in(request.extensions())).await;
@@ -52,11 +52,11 @@ pub(crate) async fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -
 
 /// Kind of a GET.
 enum AttachedGet {
-    /// An event stream has begun.
+    /// A new event stream.
     EventStream(Arc<OuterHalf>),
-    /// An event stream has begun, of which the server only sends the head: the socket is its client's then.
+    /// A new event stream with only its head sent by the server. The socket is then handed to the client module.
     HandedOver(Arc<OuterHalf>, SocketHandover, oneshot::Sender<TcpStream>),
-    /// Long polling has begun.
+    /// First request of long polling.
     FirstPoll,
     /// A poll, which may wait this long.
     Poll(Arc<OuterHalf>, Duration),
@@ -88,7 +88,7 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
         let kept = || opening(endpoint, hub, &parts, (&client, transport));
         let refusal = endpoint.refuse_new_client(hub, &parts.extensions);
         let head = refusal.map_or_else(|| take_head_room(endpoint, &parts, kept), Err).inspect_err(|_| {
-            // A POST began it while new clients were still taken. No shard knows of it.
+            // A POST started it while new clients were still accepted. No shard has it yet.
             endpoint.shared.admission.http_transports.remove(&outer);
             endpoint.shared.routes.remove(outer.id());
         })?;
@@ -131,7 +131,7 @@ async fn poll(endpoint: &Endpoint, outer: Arc<OuterHalf>, wait: Duration) -> Res
     }
 }
 
-/// Answers a POST: messages of the client.
+/// Handles a POST: messages of the client.
 pub(crate) async fn post(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
     if may_begin(endpoint, hub, &request) {
         endpoint.wait_for_link(hub, Routed::group_in(request.extensions())).await;
@@ -159,7 +159,7 @@ pub(crate) async fn post(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) 
     }
 }
 
-/// Answers a DELETE: the end of long polling.
+/// Handles a DELETE: the end of long polling.
 pub(crate) fn delete(endpoint: &Endpoint, request: &Request) -> Response {
     let client = match client_of(request) {
         Ok(client) => client,
@@ -180,23 +180,23 @@ pub(crate) fn delete(endpoint: &Endpoint, request: &Request) -> Response {
     }
 }
 
-/// Closes a connection for its client: no request finds it any more.
+/// Closes a connection at its client's request; later requests don't find it.
 fn forget(endpoint: &Endpoint, outer: &Arc<OuterHalf>) {
     endpoint.shared.routes.retire(outer.id());
     endpoint.shared.admission.http_transports.remove(outer);
 }
 
-/// Returns the client that a request names.
+/// Returns the client of a request.
 ///
 /// # Errors
-/// The refusal of a request that names none.
+/// The response if the request names none.
 fn client_of(request: &Request) -> Result<ConnectingClient, Response> {
     let client = request.extensions().get::<ConnectingClient>().cloned();
     client.ok_or_else(|| plain(StatusCode::BAD_REQUEST, ID_REQUIRED))
 }
 
-/// Whether a request would begin a connection while no app server is there. Those of a connection that has begun wait
-/// for none.
+/// Whether a request would start a connection and should wait for an app server. Requests of existing connections don't
+/// wait.
 fn may_begin(endpoint: &Endpoint, hub: &Hub, request: &Request) -> bool {
     let found = |client: ConnectingClient| endpoint.shared.admission.http_transports.find(&client.connection_id);
     let has_begun = |client| found(client).is_some_and(|outer| outer.has_begun());
@@ -205,7 +205,7 @@ fn may_begin(endpoint: &Endpoint, hub: &Hub, request: &Request) -> bool {
         && client_of(request).is_ok_and(|client| !has_begun(client))
 }
 
-/// Reserves the id of a connection that this request begins, and takes its permit.
+/// Reserves the id of a new connection, and takes its permit.
 ///
 /// # Errors
 /// The refusal; `taken` if the connection is a WebSocket.
@@ -229,13 +229,13 @@ fn begin(
         ReserveError::Taken => taken(),
         ReserveError::Unknown => unknown(),
     })?;
-    // Only now: about a closed connection the client learns just that, and not that no new client is taken.
+    // Checked last: a client of a closed connection should learn that, and not that new clients are refused.
     let refusal = refused.map(not_supported).or_else(|| endpoint.refuse_new_client(hub, request.extensions()));
     let permit = refusal.map_or_else(|| take_permit(endpoint, request), Err);
     permit.inspect_err(|_| routes.remove(id))
 }
 
-/// Whether a connection of this hub may consist of requests.
+/// Whether this hub offers HTTP transports.
 fn offers_http_transports(hub: &Hub) -> bool {
     hub.settings().transports.iter().any(|transport| *transport != Transport::WebSockets)
 }

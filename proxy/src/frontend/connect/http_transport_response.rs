@@ -25,11 +25,11 @@ use crate::shard::Shared;
 use crate::transport::event_stream::{PREAMBLE, encode_event};
 use crate::transport::http_transport::{ActiveGet, OuterHalf};
 
-/// Headers that keep polls out of caches: each must reach the node.
+/// Headers that prevent caching of polls, which must all reach the node.
 const POLL_HEADERS: [(HeaderName, &str); 3] =
     [(CACHE_CONTROL, "no-cache, no-store"), (PRAGMA, "no-cache"), (EXPIRES, "Thu, 01 Jan 1970 00:00:00 GMT")];
 
-/// Guard of an event stream: when it ends, at either end, the connection is closed.
+/// Guard of an event stream. Its end, at either side, closes the connection.
 pub(crate) struct EventStream {
     shared: Arc<Shared>,
     outer: Arc<OuterHalf>,
@@ -50,7 +50,7 @@ impl Drop for EventStream {
     }
 }
 
-/// Makes the response of an event stream that has just begun.
+/// Creates the response of a new event stream.
 pub(crate) fn event_stream(shared: Arc<Shared>, outer: Arc<OuterHalf>) -> Response {
     let in_flight = InFlight::new(shared.clone());
     let head = stream_head(&outer);
@@ -66,39 +66,39 @@ pub(crate) fn event_stream(shared: Arc<Shared>, outer: Arc<OuterHalf>) -> Respon
     (head, Body::from_stream(stream)).into_response()
 }
 
-/// Makes the beginning of the response of an event stream: the client module writes the rest, on the socket that it
-/// gets when this has left.
+/// Creates the beginning of an event stream response. The client module writes the rest to the socket, which it
+/// receives once the beginning is sent.
 pub(crate) fn begin_event_stream(
     outer: &OuterHalf,
     handover: SocketHandover,
     taker: oneshot::Sender<TcpStream>,
 ) -> Response {
-    // Nothing can follow on this connection.
+    // The connection can't be reused.
     let close = [(CONNECTION, "close")];
     let body = HandoverBody::new(Bytes::from_static(PREAMBLE), handover, taker);
     (stream_head(outer), close, Body::new(body)).into_response()
 }
 
-/// Head of an event stream, and how long its client may leave it unread.
+/// Head of an event stream, and the limit of its write stalls.
 fn stream_head(outer: &OuterHalf) -> impl IntoResponseParts + use<> {
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),
-        // Compression of a server in between would keep events back: not all take `identity` for a sign.
+        // An intermediary's compression would delay events, and not all respect `identity`.
         (CACHE_CONTROL, "no-cache,no-store,no-transform"),
         (PRAGMA, "no-cache"),
         (CONTENT_ENCODING, "identity"),
-        // For nginx, which otherwise buffers.
+        // Prevents buffering in nginx.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     (headers, Extension(WriteStallLimit::until_closed(outer.inner_closed())))
 }
 
-/// Makes the answer to the poll that begins a connection: at once, and empty.
+/// Creates the immediate, empty response to the first poll.
 pub(crate) fn first_poll() -> Response {
     (POLL_HEADERS, [(CONTENT_TYPE, "application/octet-stream")], Body::empty()).into_response()
 }
 
-/// Makes the answer to a poll that brings messages.
+/// Creates the response to a poll with messages.
 pub(crate) fn poll_messages(messages: Bytes, outer: &OuterHalf, in_flight: InFlight) -> Response {
     let body = Body::new(PollBody { messages: Full::new(messages), _in_flight: in_flight });
     let mut answer = (POLL_HEADERS, [(CONTENT_TYPE, "application/octet-stream")], body).into_response();
@@ -106,12 +106,12 @@ pub(crate) fn poll_messages(messages: Bytes, outer: &OuterHalf, in_flight: InFli
     answer
 }
 
-/// Makes the answer to a poll without messages: 200 to poll again, 204 to stop.
+/// Creates the response to a poll without messages: 200 to poll again, 204 to stop.
 pub(crate) fn empty_poll(status: StatusCode) -> Response {
     (status, POLL_HEADERS, [(CONTENT_TYPE, "text/plain")], Body::empty()).into_response()
 }
 
-/// Body of a poll's answer, counted until it is sent.
+/// Body of a poll's response, counted until it is sent.
 struct PollBody {
     messages: Full<Bytes>,
     _in_flight: InFlight,

@@ -1,18 +1,18 @@
-//! Connect with a token for stateful reconnect: goes on with an open connection, or begins one by leave of the node
-//! that made the token.
+//! Connect with a stateful reconnect token: resumes an open connection, or starts one with permission of the node that
+//! issued the token.
 //!
 //! ```text
-//!  upgrade ──► open here? ── yes ──────────────────────────────────────────────────► goes on
-//!                 └ no ──► fresh token of another node? ─► that one gives the id away? ── yes ──► begins
-//!                                   └ no ──┐                   └ no, it was used, or no answer
-//!                                          ▼                   ▼
-//!                                   other nodes: who has it? ── one ──► moves here, goes on
-//!                                          └ nobody ──► its own fresh token begins; a used one, and one whose node is gone: 404
+//!  upgrade ──► open here? ── yes ──────────────────────────────────────────────────► resume
+//!                 └ no ──► fresh token of another node? ─► does it release the id? ── yes ──► start
+//!                                   └ no ──┐                  └ no, already used, or no answer
+//!                                          ▼                  ▼
+//!                                   other nodes: who has it? ── found ──► moves here, resume
+//!                                          └ not found ──► our own fresh token: start; used, or its node gone: 404
 //! ```
 //!
-//! After 404 official clients negotiate anew at once. Without the question a client whose node has just died would be
-//! taken for a new one: it sends no handshake, and is mute. A new client that has negotiated with a node in the moment
-//! before that dies gets 404, too.
+//! On a 404, official clients negotiate again immediately. Without these queries, a client of a node that just died
+//! would be treated as new; it sends no handshake and would stay silent. A new client of a node that dies right after
+//! the negotiation gets a 404, too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,31 +36,31 @@ use crate::shard::moving::claim;
 use crate::shard::{Location, Reachability, RouteTable, Serial, ShardSender, Slot, SoughtConnection, TakenOver};
 use crate::upstream::Hub;
 
-/// Time in which the node that made a token says whether it opens a connection: it answers from a table. One that is
-/// alive and takes longer is asked by its link.
+/// Timeout for the issuing node's permission, which it answers from a table. A slower live node is queried over its
+/// link.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Time in which a late node says so: it may be busy, and is frozen more likely.
+/// Timeout for a late node, which may be busy but is probably frozen.
 const LATE_LEAVE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// How a connect with a token for stateful reconnect goes on.
+/// Result of a connect with a stateful reconnect token.
 pub(super) enum StatefulConnect {
-    /// With the open connection of its client.
+    /// Resumes the client's open connection.
     Open(Claim),
-    /// With a new connection, if nothing else is against it.
+    /// Starts a new connection, if permitted otherwise.
     New(NewTerms),
 }
 
-/// Permit and leave of a new connection, as far as it has got them.
+/// Permit and permission of a new connection, as far as obtained.
 #[derive(Debug, Default)]
 pub(super) struct NewTerms {
-    /// Permit of its client's address; `None` if none was taken, or none is needed. The outer one tells which.
+    /// Permit for the client's address. The inner `None` means that none is needed, the outer that none was taken.
     pub(super) permit: Option<Option<Box<AddressPermit>>>,
-    /// Answer of the node that made its token, if that was asked.
+    /// Answer of the node that issued the token, if queried.
     pub(super) asked: Option<ReservationOutcome>,
 }
 
-/// Open connection of a client that comes back to it.
+/// Open connection claimed by its returning client.
 #[derive(Debug)]
 pub(super) struct Claim {
     pub(super) shard: ShardSender,
@@ -68,10 +68,10 @@ pub(super) struct Claim {
     pub(super) permit: Option<Box<AddressPermit>>,
 }
 
-/// Finds out what a connect with such a token is.
+/// Determines the kind of a connect with such a token.
 ///
 /// # Errors
-/// The refusal of a client whose connection is not to be had, and that has to negotiate anew.
+/// The response for a client that must negotiate again.
 pub(super) async fn find(
     endpoint: &Endpoint,
     hub: &Arc<Hub>,
@@ -91,7 +91,7 @@ pub(super) async fn find(
     find_elsewhere(endpoint, hub, request, client).await
 }
 
-/// Finds out what a connect is whose connection is not here.
+/// Determines the kind of a connect if the connection is not here.
 async fn find_elsewhere(
     endpoint: &Endpoint,
     hub: &Arc<Hub>,
@@ -104,7 +104,7 @@ async fn find_elsewhere(
     if !is_sought && !needs_leave {
         return Ok(StatefulConnect::New(NewTerms::default()));
     }
-    // A permit first of all: others are asked for it.
+    // Takes the permit first, before other nodes are queried.
     let permit = take_permit(endpoint, request)?;
     let boot = token.map(|token| token.boot.as_str()).unwrap_or_default();
     let asked = match needs_leave {
@@ -114,7 +114,7 @@ async fn find_elsewhere(
     if asked == Some(ReservationOutcome::Granted) {
         return Ok(StatefulConnect::New(NewTerms { permit: Some(permit), asked }));
     }
-    // One that this node has made and does not know has not begun, but where a node has opened it without being asked.
+    // A token of this node with an unknown id is unused, unless a node opened the connection without permission.
     let is_new = client.is_ours && client.is_fresh && !endpoint.shared.routes.knows(&client.connection_id);
     let sought = if is_new { SoughtConnection::New } else { SoughtConnection::Return };
     let taken = if is_sought { take_over(endpoint, hub, client, sought).await } else { TakenOver::Unclear };
@@ -126,8 +126,8 @@ async fn find_elsewhere(
         (TakenOver::Nowhere | TakenOver::Unclear, None) => {
             Ok(StatefulConnect::New(NewTerms { permit: Some(permit), asked }))
         }
-        // Its node can't be asked at its port for clients, but is there, and has said by its link that it does not have
-        // it.
+        // The issuing node does not answer at its client port, but is alive and has reported over its link that it does
+        // not have the connection.
         (TakenOver::Nowhere, Some(ReservationOutcome::Unanswered))
             if others.reachability(boot) == Reachability::Alive =>
         {
@@ -137,7 +137,7 @@ async fn find_elsewhere(
     }
 }
 
-/// Whether a client may begin a connection here, as far as that is known without its node.
+/// Whether a client may start a connection here, as far as this node can decide.
 fn may_begin(endpoint: &Endpoint, hub: &Hub, request: &Request, client: &ConnectingClient) -> bool {
     client.is_fresh
         && request.extensions().get::<ComesBack>().is_none()
@@ -145,7 +145,7 @@ fn may_begin(endpoint: &Endpoint, hub: &Hub, request: &Request, client: &Connect
         && endpoint.refuse_new_client(hub, request.extensions()).is_none()
 }
 
-/// Asks the node that made a token whether it opens a connection, unless that node is known to be dead.
+/// Queries the issuing node's permission, unless the node is known to be dead.
 async fn ask_for_leave(
     endpoint: &Endpoint,
     request: &mut Request,
@@ -163,7 +163,7 @@ async fn ask_for_leave(
     reservation::ask(endpoint, request, client, limit.min(endpoint.shared.settings.relay.hop_timeout)).await
 }
 
-/// Claims the connection of a client that comes back, at the shard that has it.
+/// Claims a returning client's connection at its shard.
 async fn claim_here(
     endpoint: &Endpoint,
     hub: &Hub,
@@ -176,7 +176,7 @@ async fn claim_here(
     Some((shard, place))
 }
 
-/// Id that is reserved while other nodes are asked for it, and no longer: whoever asks may give up.
+/// Id reserved while other nodes are queried. Released if the caller gives up.
 struct ReservedId<'a> {
     routes: &'a RouteTable,
     id: &'a str,
@@ -188,7 +188,7 @@ impl Drop for ReservedId<'_> {
     }
 }
 
-/// Takes an open connection over that another node has.
+/// Takes over an open connection from another node.
 async fn take_over(
     endpoint: &Endpoint,
     hub: &Arc<Hub>,

@@ -26,7 +26,7 @@ use crate::frontend::{reservation, restore};
 use crate::shard::{ClientStream, DirectUpgrade, PendingConnection, ReserveError, ShardMessage};
 use crate::upstream::Hub;
 
-/// Answers a WebSocket upgrade.
+/// Handles a WebSocket upgrade.
 pub(crate) async fn answer(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
     let accept = match accept_key(request.headers()) {
         Ok(accept) => accept,
@@ -52,7 +52,7 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
         None => {
             let user = user_of(&request);
             let restores = restore::claim(endpoint, hub, &request, &user);
-            // Where routes were asked, by this id.
+            // Routes were evaluated with this id.
             let chosen = request.extensions_mut().remove::<ChosenConnectionId>();
             let id = chosen.map_or_else(random_id, |ChosenConnectionId(id)| id);
             (ConnectingClient { restores, ..ConnectingClient::without_negotiation(id, user) }, false)
@@ -87,7 +87,7 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
     let head = take_head_room(endpoint, &parts, kept)?;
     let mut request = Request::from_parts(parts, body);
     let permit = permit.map_or_else(|| take_permit(endpoint, &request), Ok)?;
-    // Last of all: the token is used up by it.
+    // Last, because it uses up the token.
     client.user = reservation::confirm(endpoint, hub, &mut request, (&client, asked)).await?;
     let id = &client.connection_id;
     endpoint.shared.routes.reserve(id).map_err(|error| match error {
@@ -105,7 +105,7 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
     Ok(())
 }
 
-/// Hands the new socket of an open connection to the shard that has it.
+/// Hands the new socket of an open connection to its shard.
 fn resume(hub: &Arc<Hub>, mut request: Request, claim: Claim) {
     let stream = Some(stream_below(&mut request));
     let pending = PendingConnection {
@@ -129,7 +129,7 @@ fn resume(hub: &Arc<Hub>, mut request: Request, claim: Claim) {
     claim.shard.put(ShardMessage::Accept(Box::new(pending)));
 }
 
-/// Stream below an upgrade, which begins once the answer is sent.
+/// Stream below an upgrade, available once the response is sent.
 fn stream_below(request: &mut Request) -> ClientStream {
     let direct = request.extensions_mut().remove::<DirectUpgrade>();
     direct.and_then(|direct| direct.take()).unwrap_or_else(|| ClientStream::Upgrade(hyper::upgrade::on(request)))

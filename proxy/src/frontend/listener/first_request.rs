@@ -1,13 +1,13 @@
-//! First request on a plain socket: what is surely a WebSocket connect to a hub is answered without an HTTP server,
-//! because most sockets bring nothing else, and that would be most of what a connect costs.
+//! First request on a plain socket: an obvious WebSocket connect to a hub is answered without an HTTP server, because
+//! most sockets carry only that, and the server would be most of the cost of a connect.
 //!
 //! ```text
-//!  first bytes ─┬─ a whole plain upgrade, to a hub ─► answer ─┬─ 101 ─► written; the socket is its client's
-//!               └─ anything else ─► hyper, from those bytes ◄─┴─ a refusal, which hyper writes
+//!  first bytes ─┬─ complete plain upgrade, to a hub ─► response ─┬─ 101 ─► written; the socket is the client's
+//!               └─ otherwise ─► hyper, with these bytes ◄────────┴─ a refusal, written by hyper
 //! ```
 //!
-//! Whatever is long, in pieces, or odd in any way is hyper's to judge. At the listener of an app with a node inside
-//! that is the app's hyper, which gets the socket with those bytes.
+//! Long, fragmented and unusual requests are left to hyper. At the listener of an app with an embedded node, that is
+//! the app's hyper, which gets the socket and these bytes.
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read};
@@ -38,16 +38,16 @@ use crate::frontend::request_extension::PeerAddress;
 use crate::frontend::upgrade_answer::is_upgrade;
 use crate::shard::{AppSocket, DirectUpgrade};
 
-/// Bytes that are read at once. The head of a browser with some cookies has half of that.
+/// Bytes per read. A browser's head with some cookies has half of that.
 const READ_BYTES: usize = 2048;
 
-/// Most headers of a head that is answered here.
+/// Maximum number of headers of a head handled here.
 const HEADERS: usize = 32;
 
-/// Headers that tell of a body, or of one to come.
+/// Headers that indicate a body.
 const OF_BODIES: [HeaderName; 3] = [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT];
 
-/// Serves a socket from its first byte on, until it is closed or upgraded.
+/// Serves a socket from its first byte until it is closed or upgraded.
 pub(super) async fn serve(stream: TcpStream, context: SocketContext, service: Rc<ListenerService>) {
     let (begun, limit) = (Instant::now(), context.gate.header_timeout());
     let bytes = match timeout_at(begun + limit, poll_fn(|cx| poll_first(&stream, cx))).await {
@@ -59,7 +59,7 @@ pub(super) async fn serve(stream: TcpStream, context: SocketContext, service: Rc
         }
     };
     let answered = match (&service.connects, parse(&bytes)) {
-        // What is for no hub is not ours to judge in an app.
+        // In an app, other paths are the app's.
         (Some(endpoint), Some((request, _))) if service.app.is_some() && !endpoint.has_hub_at(&request) => None,
         (Some(endpoint), Some((mut request, length))) => {
             let (upgrade, upgraded) = DirectUpgrade::new();
@@ -85,7 +85,7 @@ pub(super) async fn serve(stream: TcpStream, context: SocketContext, service: Rc
         }
         Some((mut refusal, ..)) => {
             if service.app.is_some() {
-                // Requests behind it would be the app's.
+                // Later requests on the socket would be the app's.
                 refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Some(refusal)
@@ -97,14 +97,14 @@ pub(super) async fn serve(stream: TcpStream, context: SocketContext, service: Rc
     };
     let left = limit.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
     let first = FirstBytes { stream: context.patient(stream), bytes, left, answer };
-    // A task of its own, because this one has room for all that a connect needs.
+    // Spawned, because this task's future has room for a whole connect.
     spawn_local(http_connection::serve_from(first, context, Scheme::HTTP, service.router.clone()));
 }
 
-/// Reads the first bytes of a socket; none is its end.
+/// Reads the first bytes of a socket; empty at its end.
 fn poll_first(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
     let mut buffer = [0; READ_BYTES];
-    // Most have come by now, and asking the system spares the runtime an event.
+    // Usually the data has arrived, and a direct read saves the runtime an event.
     let mut read = (&*SockRef::from(stream)).read(&mut buffer);
     while read.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)) {
         ready!(stream.poll_read_ready(cx))?;
@@ -113,7 +113,7 @@ fn poll_first(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<Bytes
     Poll::Ready(read.map(|count| Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default())))
 }
 
-/// Hands a socket to the app, with what was read of it. It closes if the app takes no more.
+/// Hands a socket with its first bytes to the app. It closes if the app accepts no more.
 async fn hand_over(stream: TcpStream, early: Bytes, context: &SocketContext, app: &Sender<AppSocket>) {
     match stream.into_std() {
         Ok(stream) => drop(app.send(AppSocket { stream, peer: context.peer, early }).await),
@@ -121,7 +121,7 @@ async fn hand_over(stream: TcpStream, early: Bytes, context: &SocketContext, app
     }
 }
 
-/// Parses a whole head that asks for a WebSocket, and nothing else; returns its length, too.
+/// Parses a complete WebSocket request head without a body; also returns its length.
 fn parse(bytes: &Bytes) -> Option<(Request, usize)> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut head = httparse::Request::new(&mut headers);
@@ -145,7 +145,7 @@ fn parse(bytes: &Bytes) -> Option<(Request, usize)> {
     Some((request, length))
 }
 
-/// Bytes of an answer without a body.
+/// Bytes of a response without a body.
 fn head_of(answer: &Response) -> BytesMut {
     let mut out = BytesMut::with_capacity(256);
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");

@@ -1,8 +1,7 @@
-//! Timer for hyper that tells two waits apart: for the rest of a head that has begun, and for the next request.
+//! Timer for hyper with separate timeouts for the rest of a started head, and for the next request.
 //!
-//! hyper starts one timer when it begins to wait for a head, which on a kept-alive socket is the moment in which the
-//! former answer is complete. This one starts again when the first byte comes, and is not up while the client still
-//! reads.
+//! hyper starts one timer when it begins to wait for a head, which on a kept-alive socket is the end of the previous
+//! response. This timer restarts at the first byte, and does not expire while the client is still reading.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,9 +17,9 @@ use crate::net::socket::RequestProgress;
 #[derive(Debug, Clone)]
 pub(super) struct HeadTimer {
     progress: Arc<RequestProgress>,
-    /// Time for a head that has begun.
+    /// Timeout of a started head.
     head: Duration,
-    /// Time without any request.
+    /// Timeout without any request.
     idle: Duration,
 }
 
@@ -29,7 +28,7 @@ struct HeadSleep {
     sleep: Pin<Box<tokio::time::Sleep>>,
     timer: HeadTimer,
     began: Instant,
-    /// Bytes have come since the former answer.
+    /// Bytes have arrived since the previous response.
     has_begun: bool,
 }
 
@@ -38,7 +37,7 @@ impl HeadTimer {
         Self { progress, head, idle }
     }
 
-    /// Time after which hyper gives a silent kept-alive socket back.
+    /// Time after which hyper returns a silent kept-alive socket.
     pub(super) fn idle_step(head: Duration, idle: Duration) -> Duration {
         head.min(idle)
     }

@@ -1,4 +1,4 @@
-//! HTTP/2 on one connection, which only TLS listeners speak.
+//! HTTP/2 on one connection, supported only by TLS listeners.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -31,44 +31,45 @@ use super::stream_progress::{StreamBody, StreamProgress};
 use crate::frontend::request_extension::PeerAddress;
 use crate::net::socket::{CurrentStallLimit, WriteStallLimit};
 
-/// Maximum of concurrent requests on one connection, the least that RFC 9113 recommends. Each event stream of a page is
-/// one, for as long as it lives.
+/// Maximum number of concurrent requests per connection, the minimum recommended by RFC 9113. Each event stream of a
+/// page counts as one.
 const STREAMS_MAX: u32 = 100;
 
-/// Bytes that wait to be sent on one stream; more only stand in front of what the reader asks for next.
+/// Maximum bytes buffered for sending per stream. More would only delay the reader's next request.
 const STREAM_SEND_BUFFER_BYTES: usize = 32 * 1024;
 
-/// Bytes of a request's body that a client may send ahead of what is read; Envoy's advice for the edge.
+/// Flow-control window of a request body in bytes; Envoy's recommendation for the edge.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 
-/// Such bytes of all streams of a connection.
+/// Flow-control window of a whole connection in bytes.
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// Streams that the client has reset before they were looked at; h2's default, beyond which it ends the connection.
+/// Maximum number of streams reset by the client before they were processed; h2's default. Beyond it, h2 closes the
+/// connection.
 const UNSEEN_RESETS_MAX: usize = 20;
 
-/// Streams of one connection that break the protocol, beyond which it ends.
+/// Maximum number of protocol errors in streams of one connection. Beyond it, the connection is closed.
 const STREAM_ERRORS_MAX: usize = 100;
 
-/// Requests that a client may take back before they are answered, beyond those that it lets be answered. Each may have
-/// cost a dial to an app server. Beyond it the client is told to connect again, and at twice as many it is cut.
+/// Maximum excess of requests cancelled by a client over those it lets complete. Each may have cost a dial to an app
+/// server. Beyond it, the client is asked to reconnect; at twice the number, it is cut off.
 const TAKEN_BACK_MAX: u32 = 100;
 
-/// Times that a stream gets `--body-timeout` to be read, because all streams of a connection share one socket.
+/// Multiple of `--body-timeout` for a stalled stream, because all streams share one socket.
 const STREAM_SHARE: u32 = 4;
 
-/// Interval of the pings to a silent client, which has as long to answer.
+/// Interval of pings to a silent client, and the timeout for its answer.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
-/// Time that a client has to go when it was told to.
+/// Time for a client to leave after GOAWAY.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
 tokio::task_local! {
-    /// State of the stream whose task this is.
+    /// State of the current task's stream.
     static STREAM: StreamState;
 }
 
-/// State of one stream, shared by its task and its answer.
+/// State of one stream, shared by its task and response.
 #[derive(Debug, Clone, Default)]
 struct StreamState {
     patience: CurrentStallLimit,
@@ -76,7 +77,7 @@ struct StreamState {
     is_answered: Rc<Cell<bool>>,
 }
 
-/// Executor that runs the streams of a connection on the shard that accepted it.
+/// Executor that runs the streams of a connection on the accepting shard.
 #[derive(Debug, Clone)]
 struct ShardExecutor(OpenStreams);
 
@@ -92,8 +93,8 @@ impl<F: Future + 'static> Executor<F> for ShardExecutor {
     }
 }
 
-/// Runs a stream until its answer is no longer needed: a client that reads all else on its connection, but not this
-/// stream, keeps it as full as one whose socket is full. A stream that is dropped is reset.
+/// Runs a stream until its response is no longer needed. A client that reads other streams but not this one keeps it
+/// stalled like a full socket. Dropping a stream resets it.
 async fn while_needed<F: Future>(stream: F, state: StreamState) {
     let mut stream = pin!(stream);
     let mut running_out: Option<LocalBoxFuture<'static, ()>> = None;
@@ -104,7 +105,7 @@ async fn while_needed<F: Future>(stream: F, state: StreamState) {
         if running_out.is_none() {
             running_out = match state.patience.get() {
                 WriteStallLimit::Unlimited => None,
-                // Once its connection is over it ends by itself if its bytes move.
+                // After the connection's close, the stream ends on its own if it makes progress.
                 over @ WriteStallLimit::UntilClosed(_) => Some(over.reached().boxed_local()),
                 WriteStallLimit::Idle(limit) => {
                     Some(state.progress.clone().stalled(limit * STREAM_SHARE).boxed_local())
@@ -120,20 +121,20 @@ async fn while_needed<F: Future>(stream: F, state: StreamState) {
     .await;
 }
 
-/// Serves HTTP/2, without WebSockets: those go by HTTP/1.1. h2 bounds continuation frames by the size of a head, empty
-/// and tiny data frames by their number, and answers one ping and one change of settings before it reads the next.
+/// Serves HTTP/2 without WebSockets, which use HTTP/1.1. h2 bounds continuation frames by the size of a head, limits
+/// the number of empty and tiny data frames, and answers one ping and one settings change before reading the next.
 ///
-/// A connection without a stream is told to go away as an idle HTTP/1.1 connection is closed, and each one is when the
-/// node is about to stop; GOAWAY names the last stream that is served, so a client knows what it may repeat.
+/// A connection without streams gets GOAWAY after the idle time of HTTP/1.1, and every connection gets it when the node
+/// is about to stop. GOAWAY names the last stream served, so clients know which requests they may repeat.
 pub(crate) async fn serve<S>(stream: S, context: SocketContext, router: Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let SocketContext { peer, gate, admitted: _admitted, patience, is_trusted } = context;
-    // A load balancer's connection stands for many clients.
+    // A load balancer's connection carries many clients.
     let relays = (!is_trusted).then(|| gate.relay_connection());
     let (streams, body_timeout) = (OpenStreams::new(), gate.body_timeout());
-    // A client that reads nothing does not answer to pings either; but where they can't even leave, nobody counts that.
+    // A client that reads nothing does not answer pings. If pings can't be sent, this limit applies instead.
     patience.set(WriteStallLimit::Idle(2 * ALIVE_INTERVAL));
     let service = service_fn(move |mut request: Request<Incoming>| {
         join_cookies(&mut request);
@@ -144,7 +145,7 @@ where
         request.extensions_mut().insert(Scheme::HTTPS);
         let router = router.clone();
         async move {
-            // It runs in the task of its stream.
+            // Runs in the task of its stream.
             let state = STREAM.try_with(Clone::clone).unwrap_or_default();
             let answer = answer(router, request, state.patience, body_timeout).await?;
             state.is_answered.set(true);
@@ -170,7 +171,7 @@ where
             connection.as_mut().graceful_shutdown();
             say_goodbye(connection, &streams).await
         }
-        // What has just connected is served once, as by HTTP/1.1.
+        // A new connection is served once, as with HTTP/1.1.
         () = async { gate.stopping().await; streams.first().await } => {
             connection.as_mut().graceful_shutdown();
             say_goodbye(connection, &streams).await
@@ -188,8 +189,8 @@ where
     }
 }
 
-/// Runs a connection that was told to go away: requests that were on their way are served, a silent client is not
-/// waited for, nor one that goes on taking requests back.
+/// Runs a connection after GOAWAY. Requests in flight are served; silent clients, and those that keep cancelling
+/// requests, are not waited for.
 async fn say_goodbye(connection: impl Future<Output = hyper::Result<()>>, streams: &OpenStreams) -> hyper::Result<()> {
     let mut connection = pin!(connection);
     loop {
@@ -205,7 +206,7 @@ async fn say_goodbye(connection: impl Future<Output = hyper::Result<()>>, stream
     }
 }
 
-/// Gives a request all cookies in one line, as HTTP/1.1 has them. Its host and target are settled with those of
+/// Joins all cookies of a request in one line, as in HTTP/1.1. Host and target are normalised together with those of
 /// HTTP/1.1.
 fn join_cookies<B>(request: &mut Request<B>) {
     let cookies: Vec<&[u8]> = request.headers().get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
@@ -238,13 +239,13 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A node whose time-outs are 15 s, 130 s and 60 s.
+    /// Node with timeouts of 15 s, 130 s and 60 s.
     fn node() -> Arc<Shared> {
         let settings = Settings::embedded(AccessKeys::new(vec![AccessKey::random()]).unwrap(), Vec::new(), true);
         Shared::new(settings, Connectors::default(), vec![ShardSender::new().0])
     }
 
-    /// The far end of a connection to a node whose requests this router answers.
+    /// Client end of a connection to a node that uses this router.
     fn dial(shared: &Arc<Shared>, router: Router) -> DuplexStream {
         let gate = ListenerGate::new(shared.clone(), shared.counters_of(0));
         let peer = ([192, 0, 2, 1], 40_000).into();
@@ -254,12 +255,12 @@ mod tests {
         far
     }
 
-    /// A client whose streams take so many bytes at once.
+    /// Client with this flow-control window per stream.
     async fn client_of(router: Router, window: u32) -> (SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
         client_at(&node(), router, window).await
     }
 
-    /// A client of this node.
+    /// Client of this node.
     async fn client_at(
         shared: &Arc<Shared>,
         router: Router,
@@ -271,7 +272,7 @@ mod tests {
         (sender, spawn_local(connection))
     }
 
-    /// A client's end of a connection whose requests each take 200 s.
+    /// Client of a node where each request takes 200 s.
     async fn client() -> (SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
         // sleep: time is paused, and passing it is what the test is about.
         client_of(Router::new().fallback(async || sleep(200 * SECOND).await), 64 * 1024).await
@@ -304,7 +305,7 @@ mod tests {
             // sleep: the same.
             sleep(SECOND).await;
             shared.begin_drain();
-            // One that comes later is served once.
+            // A later connection is served once.
             let (mut late, of_late) = client_at(&shared, router, 64 * 1024).await;
             assert!(late.send_request(get()).await.is_ok() && asked.await.unwrap().is_ok());
             of_busy.await.unwrap().unwrap();
@@ -328,13 +329,13 @@ mod tests {
     async fn a_connection_that_begins_no_stream_ends_whatever_else_it_sends() {
         const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
-        // A head that is to be continued, and never is.
+        // Head whose continuation never arrives.
         const HALF_A_HEAD: &[u8] = &[0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82];
         let test = async {
             for sent in [&[] as &[&[u8]], &[PREFACE], &[PREFACE, SETTINGS], &[PREFACE, SETTINGS, HALF_A_HEAD]] {
                 let (mut far, began) = (dial(&node(), Router::new()), Instant::now());
                 far.write_all(&sent.concat()).await.unwrap();
-                // It fails where the node has cut it.
+                // Fails if the node has cut it off.
                 drop(far.read_to_end(&mut Vec::new()).await);
                 let ended_s = began.elapsed().as_secs();
                 assert!((15..=20).contains(&ended_s), "{ended_s} s after {} bytes", sent.concat().len());
@@ -348,7 +349,7 @@ mod tests {
         const BYTES: usize = 1024 * 1024;
         let test = async {
             let router = Router::new().fallback(async || vec![0_u8; BYTES]);
-            // It has no room for a single byte.
+            // No room for a single byte.
             let ((mut sender, _connection), began) = (client_of(router.clone(), 0).await, Instant::now());
             let unread = sender.send_request(get()).await.unwrap();
             assert!(unread.into_body().collect().await.is_err());
@@ -381,7 +382,7 @@ mod tests {
             while begun.get() < REQUESTS && !connection.is_finished() {
                 let before = seen.load(Ordering::Relaxed);
                 let mut sender = sender.clone();
-                // The router sees it, and then it is dropped, which resets its stream.
+                // The router sees the request, which is then dropped and its stream reset.
                 let mut request = pin!(sender.send_request(get()));
                 while seen.load(Ordering::Relaxed) == before && !connection.is_finished() {
                     if (&mut request).now_or_never().is_some() {

@@ -3,13 +3,13 @@
 //! ```text
 //!  accept ─► head ─► request, answer ─► idle in hyper ── 15 s ──► idle without hyper ── --keep-alive-timeout ──► half-close
 //!              │ --header-timeout         │ first byte              │ first byte
-//!              ▼                          └─► head                  └─► head, in a hyper connection of its own
+//!              ▼                          └─► head                  └─► head, in a new hyper connection
 //!             cut
 //! ```
 //!
-//! hyper has one time-out for a head and for the silence before it, and can't be asked whether a head has begun: only
-//! what it gives back with the socket tells that surely. So it gives the socket back when it was silent for a while,
-//! and an idle socket costs neither hyper's state nor its buffer.
+//! hyper has a single timeout for a head and the silence before it, and can't report whether a head has begun; only the
+//! socket it returns shows that reliably. It therefore returns a socket after a period of silence, and an idle socket
+//! uses no hyper state or buffer.
 
 use std::any::{Any, TypeId};
 use std::cell::Cell;
@@ -45,27 +45,27 @@ use crate::net::socket::{
     CurrentStallLimit, RequestProgress, RequestSocket, SocketHandover, StallGuard, WriteStallLimit, half_close,
 };
 
-/// State of a socket whose wait for a head has come to its time-out.
+/// State of a socket after a timeout of the wait for a head.
 #[derive(Debug, PartialEq, Eq)]
 enum Silence {
-    /// No byte of a request has come; the socket may be silent for this much longer.
+    /// No byte of a request has arrived; the socket may stay silent for this much longer.
     Idle(Duration),
-    /// A head had begun together with the request before it, and has this time left.
+    /// A head started together with the previous request, and has this time left.
     Begun(Bytes, Duration),
     /// The head took too long.
     Overdue,
-    /// The client does not read its answer.
+    /// The client does not read its response.
     Stuck,
 }
 
-/// Socket whose first request has begun.
+/// Socket with a started first request.
 pub(super) struct FirstBytes<S> {
     pub(super) stream: S,
-    /// Bytes of it that were read.
+    /// Bytes of it already read.
     pub(super) bytes: Bytes,
-    /// Time that its head has left.
+    /// Time left for its head.
     pub(super) left: Duration,
-    /// Answer to it, if there is one already.
+    /// Prepared response, if any.
     pub(super) answer: Option<Response>,
 }
 
@@ -78,7 +78,7 @@ where
     serve_from(first, context, scheme, router).await;
 }
 
-/// Serves HTTP/1.1 from the first bytes of a request on, until the socket is closed or upgraded.
+/// Serves HTTP/1.1 from the first bytes of a request until the socket is closed or upgraded.
 pub(super) async fn serve_from<S>(first: FirstBytes<S>, context: SocketContext, scheme: Scheme, router: Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -98,7 +98,7 @@ where
                 request.extensions_mut().insert(SocketHandover::of(&progress));
             }
             let persistence = Some(&persistence).filter(|it| it.ends() || Persistence::is_wanted(&request));
-            // One answer after the other leaves here, so the socket may go by what the last one says.
+            // Responses are sent one by one, so the last one's limit applies to the socket.
             let answer = match answered.take() {
                 Some(answer) => Either::Left(ready(Ok(patiently(answer, &patience, gate.body_timeout())))),
                 None => Either::Right(answer(router.clone(), request, patience.clone(), gate.body_timeout())),
@@ -142,12 +142,12 @@ where
     }
 }
 
-/// Whether sockets of a kind are those of plain TCP, which may be handed over.
+/// Whether sockets of this type are plain TCP, which may be handed over.
 fn is_plain_tcp<S: 'static>() -> bool {
     TypeId::of::<S>() == TypeId::of::<StallGuard>()
 }
 
-/// Hands a socket to whoever writes the rest of an answer. Its client may be gone by now.
+/// Hands a socket to the writer of the rest of a response. Its client may be gone.
 fn hand_over<S: 'static>(stream: Option<S>, taker: oneshot::Sender<TcpStream>) {
     let stream = stream.and_then(|stream| (Box::new(stream) as Box<dyn Any>).downcast::<StallGuard>().ok());
     if let Some(stream) = stream {
@@ -155,8 +155,7 @@ fn hand_over<S: 'static>(stream: Option<S>, taker: oneshot::Sender<TcpStream>) {
     }
 }
 
-/// Answers a request, and records how long its answer may stand still: `body_timeout`, unless the answer says
-/// otherwise.
+/// Handles a request, and sets the stall limit of its response: `body_timeout` unless the response has its own.
 pub(crate) async fn answer(
     router: Router,
     request: Request<Incoming>,
@@ -167,10 +166,10 @@ pub(crate) async fn answer(
     Ok(patiently(answer, &patience, body_timeout))
 }
 
-/// Records how long an answer may stand still.
+/// Sets the stall limit of a response.
 fn patiently(mut answer: Response, patience: &CurrentStallLimit, body_timeout: Duration) -> Response {
     let limit = answer.extensions_mut().remove().unwrap_or_else(|| match answer.status() {
-        // Its client has an outbox, which is bounded otherwise.
+        // A client connection has a bounded outbox instead.
         StatusCode::SWITCHING_PROTOCOLS => WriteStallLimit::Unlimited,
         _ => WriteStallLimit::Idle(body_timeout),
     });
@@ -185,10 +184,10 @@ fn declared(mut answer: Response, persistence: Option<&Persistence>) -> Response
     answer
 }
 
-/// Tells what a socket waits for whose wait for a head has come to its time-out, by the bytes that hyper has left.
+/// Determines the state of a socket after a timeout of the wait for a head, from the bytes left by hyper.
 fn silence(progress: &RequestProgress, left_over: Bytes, head: Duration, idle: Duration) -> Silence {
     let waited = HeadTimer::idle_step(head, idle);
-    // Line ends between requests are no head.
+    // Line ends between requests don't start a head.
     let has_begun = left_over.iter().any(|byte| !b"\r\n".contains(byte));
     match (progress.has_served(), has_begun) {
         (false, _) => Silence::Overdue,
@@ -199,11 +198,11 @@ fn silence(progress: &RequestProgress, left_over: Bytes, head: Duration, idle: D
     }
 }
 
-/// Waits for the next request of an idle socket and returns its first byte; closes the socket when none comes in time.
+/// Waits for the next request of an idle socket and returns its first byte; closes the socket at the timeout.
 async fn wait_for_head<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, limit: Duration) -> Option<(S, Bytes)> {
     let mut first = [0];
     let read = tokio::select! {
-        // A request that has come counts, however late this task learns of it.
+        // A request that has arrived is served, even if this task notices late.
         biased;
         read = stream.read(&mut first) => Some(read),
         () = sleep(limit) => None,
@@ -212,7 +211,7 @@ async fn wait_for_head<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, limit: 
         Some(Ok(1)) => return Some((stream, Bytes::copy_from_slice(&first))),
         // The client has closed it.
         Some(_) => {}
-        // It fails when the client is gone.
+        // Fails if the client is gone.
         None => drop(half_close(stream).await),
     }
     None
@@ -237,8 +236,8 @@ mod tests {
 
     const HEAD: Duration = Duration::from_secs(15);
 
-    /// Asks a node in the clear for an answer that is only begun; returns its body as the client reads it, and whether
-    /// the socket was handed over.
+    /// Requests a response that is only started, without TLS; returns the body as read by the client, and whether the
+    /// socket was handed over.
     async fn begin_answer(accept: &str, version: &str) -> (String, bool) {
         let settings = Settings::embedded(AccessKeys::new(vec![AccessKey::random()]).unwrap(), Vec::new(), true);
         let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);

@@ -1,4 +1,4 @@
-//! Gate of a listener: admits sockets before anything is read, and holds HTTP on them to its limits.
+//! Gate of a listener: admits sockets before any data is read, and applies the HTTP limits.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::metrics::{Counters, Limit};
 use crate::net::socket::half_close;
 use crate::shard::Shared;
 
-/// Time in which a refused client has to read why.
+/// Time for a refused client to read the response.
 pub(super) const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 const FULL: &str = "this node has as many connections as it may have: see --connections-max\n";
@@ -35,7 +35,7 @@ pub(crate) struct ListenerGate {
     counters: Arc<Counters>,
 }
 
-/// Guard of an admitted socket, for as long as requests are served on it.
+/// Guard of an admitted socket, while it serves requests.
 #[derive(Debug)]
 pub(crate) struct AdmittedSocket {
     permit: Option<AddressPermit>,
@@ -45,9 +45,9 @@ pub(crate) struct AdmittedSocket {
 /// Limit that refuses a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SocketRefusal {
-    /// The node has all connections that it may have.
+    /// The connection limit of the node is reached.
     Full,
-    /// The address has all connections that it may have.
+    /// The connection limit of the address is reached.
     FullForAddress,
 }
 
@@ -57,7 +57,7 @@ impl ListenerGate {
         Self { shared, counters }
     }
 
-    /// Admits a socket. A trusted address stands for many clients, so its sockets are not counted.
+    /// Admits a socket. A trusted address represents many clients, so its sockets are not counted.
     pub(crate) fn admit(&self, peer: SocketAddr) -> Result<AdmittedSocket, SocketRefusal> {
         self.counters.accepted.increment();
         let (limits, settings) = (&self.shared.limits, &self.shared.settings);
@@ -70,7 +70,7 @@ impl ListenerGate {
         Ok(AdmittedSocket { permit: self.permit(peer)?, _open: limits.open.charge(1) })
     }
 
-    /// Counts an admitted socket for the client that its load balancer has named.
+    /// Counts an admitted socket for the client named by its load balancer.
     pub(super) fn assign(&self, socket: &mut AdmittedSocket, client: SocketAddr) -> Result<(), SocketRefusal> {
         socket.permit = self.permit(client)?;
         Ok(())
@@ -86,49 +86,48 @@ impl ListenerGate {
         })
     }
 
-    /// Counter of the requests to app servers that a connection makes.
+    /// Counter of a connection's requests to app servers.
     pub(super) fn relay_connection(&self) -> RelayConnection {
         self.shared.limits.relays.connection()
     }
 
-    /// Builder of an HTTP/1 connection within the limits, whose first head may take this long.
+    /// Builder of an HTTP/1 connection within the limits. `first_head` is the timeout of the first head.
     pub(super) fn http1(&self, timer: HeadTimer, first_head: Duration) -> http1::Builder {
         let mut builder = http1::Builder::new();
         builder.timer(timer).header_read_timeout(first_head).max_buf_size(self.shared.settings.limits.head_max_bytes);
         builder
     }
 
-    /// Time for the head of a request.
+    /// Timeout for the head of a request.
     pub(super) fn header_timeout(&self) -> Duration {
         self.shared.settings.limits.header_timeout
     }
 
-    /// Time for which a connection is kept without any request.
+    /// Timeout of a connection without any request.
     pub(super) fn keep_alive_timeout(&self) -> Duration {
         self.shared.settings.limits.keep_alive_timeout
     }
 
-    /// Time for which a body may stand still because of its client.
+    /// Maximum stall of a body because of its client.
     pub(super) fn body_timeout(&self) -> Duration {
         self.shared.settings.limits.body_timeout
     }
 
-    /// Counts a socket that is closed because its descriptor is kept back.
+    /// Counts a socket closed because the remaining descriptors are reserved.
     pub(super) fn count_without_descriptor(&self) {
         self.counters.accepted.increment();
         self.counters.limit(Limit::Descriptors).increment();
         count_refused_socket(&self.counters, Cause::LimitDescriptors);
     }
 
-    /// Counts a connection that is ended because its client took too many requests back.
+    /// Counts a connection closed because its client cancelled too many requests.
     #[cfg(feature = "tls")]
     pub(super) fn count_resets(&self) {
         self.counters.limit(Limit::StreamResets).increment();
         count_refused_socket(&self.counters, Cause::LimitResets);
     }
 
-    /// Whether the node is about to stop: the next request is to come by another connection, which reaches another
-    /// node.
+    /// Whether the node is about to stop. The next request should use a new connection, which reaches another node.
     pub(super) fn is_stopping(&self) -> bool {
         self.shared.has_begun_drain()
     }
@@ -139,7 +138,7 @@ impl ListenerGate {
         self.shared.drain_begun().await;
     }
 
-    /// Whether an address is a trusted load balancer's.
+    /// Whether an address belongs to a trusted load balancer.
     pub(super) fn trusts(&self, peer: SocketAddr) -> bool {
         self.shared.settings.trusted.contains(peer.ip())
     }
@@ -149,21 +148,20 @@ impl ListenerGate {
         &self.counters
     }
 
-    /// Largest head of a request in bytes, as HTTP/2 counts them: with 32 bytes for each header. Normalisation counts
-    /// without them, and says what the limit is.
+    /// Maximum size of a request head in bytes as counted by HTTP/2, with 32 bytes per header. Normalisation counts
+    /// without them, and its error states the limit.
     #[cfg(feature = "tls")]
     pub(crate) fn head_max_bytes(&self) -> usize {
         self.shared.settings.limits.head_max_bytes + 32 * HEADERS_MAX
     }
 
-    /// Counts a connection that ends because a head took too long.
+    /// Counts a connection closed because a head took too long.
     pub(super) fn count_late_head(&self) {
         self.counters.limit(Limit::HeadTime).increment();
         count_refused_socket(&self.counters, Cause::HeadTimeout);
     }
 
-    /// Returns the number of log lines about HTTP/2 without TLS that were left out before this one; `None` if it is
-    /// left out too.
+    /// Returns the number of suppressed log lines about HTTP/2 without TLS; `None` to suppress this one.
     pub(super) fn pass_plain_http2(&self) -> Option<u64> {
         self.shared.limits.setup_faults.pass(SetupFault::PlainHttp2)
     }
@@ -183,7 +181,7 @@ impl ListenerGate {
 }
 
 impl SocketRefusal {
-    /// Answers with the reason, and closes.
+    /// Responds with the reason, and closes.
     pub(crate) async fn send(self, stream: TcpStream) {
         let (status, text) = match self {
             Self::Full => ("503 Service Unavailable", FULL),
@@ -200,7 +198,7 @@ impl SocketRefusal {
     }
 }
 
-/// Writes the answer and reads what is under way; a failure means that nobody listens.
+/// Writes the response and discards data in flight. Failures are ignored: the client is gone.
 async fn write_and_drain(mut stream: TcpStream, answer: &str) {
     if stream.write_all(answer.as_bytes()).await.is_ok() {
         drop(half_close(stream).await);

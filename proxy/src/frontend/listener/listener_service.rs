@@ -8,12 +8,12 @@ use tokio::sync::mpsc::Sender;
 use crate::frontend::endpoint::Endpoint;
 use crate::shard::AppSocket;
 
-/// Service of the requests that come by a listener.
+/// Service for the requests of a listener.
 #[derive(Debug, Clone)]
 pub(crate) struct ListenerService {
     pub router: Router,
-    /// Endpoint that answers WebSocket connects without the router, as the router would; `None` where there are none.
+    /// Endpoint that handles WebSocket connects without the router, if any.
     pub connects: Option<Arc<Endpoint>>,
-    /// The app that gets the sockets which bring something else; `None` where the router serves them.
+    /// App that gets all other sockets; `None` if the router serves them.
     pub app: Option<Sender<AppSocket>>,
 }

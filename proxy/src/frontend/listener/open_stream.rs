@@ -1,4 +1,4 @@
-//! Open streams of an HTTP/2 connection: while there is one, the connection is not idle.
+//! Open streams of an HTTP/2 connection, which is not idle while there are any.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// Count of the open streams of one connection, and the time since which there is none.
+/// Count of a connection's open streams, and the time since the last one.
 #[derive(Debug, Clone)]
 pub(super) struct OpenStreams(Rc<Counts>);
 
@@ -18,7 +18,7 @@ struct Counts {
     has_served: Cell<bool>,
     has_begun: Notify,
     emptied: Notify,
-    /// Requests that were taken back before their answer, less those that were answered since.
+    /// Requests cancelled before their response, minus those answered since.
     taken_back: Cell<u32>,
     was_taken_back: Notify,
 }
@@ -43,7 +43,7 @@ impl OpenStreams {
         }))
     }
 
-    /// Counts a stream for as long as the guard lives.
+    /// Counts a stream for the lifetime of the guard.
     pub(super) fn begin(&self) -> OpenStream {
         self.0.open.set(self.0.open.get() + 1);
         if !self.0.has_served.replace(true) {
@@ -52,14 +52,14 @@ impl OpenStreams {
         OpenStream { streams: self.clone(), is_answered: Rc::default() }
     }
 
-    /// Waits until there was a first stream.
+    /// Waits for the first stream.
     pub(super) async fn first(&self) {
         while !self.0.has_served.get() {
             self.0.has_begun.notified().await;
         }
     }
 
-    /// Waits until this many requests were taken back, beyond those that were answered since.
+    /// Waits until cancelled requests exceed answered ones by this number.
     pub(super) async fn taken_back(&self, most: u32) {
         while self.0.taken_back.get() < most {
             self.0.was_taken_back.notified().await;
@@ -88,7 +88,7 @@ impl OpenStreams {
 }
 
 impl OpenStream {
-    /// Flag that says whether the request has been answered.
+    /// Flag for whether the request has been answered.
     pub(super) fn is_answered(&self) -> Rc<Cell<bool>> {
         self.is_answered.clone()
     }

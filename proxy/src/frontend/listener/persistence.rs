@@ -1,8 +1,7 @@
-//! Headers by which an answer declares the future of its connection: for how long an idle one is kept, or that it
-//! closes.
+//! Response headers that announce how long an idle connection is kept, or that it closes.
 //!
-//! A client that is told when an idle connection ends stops using it before, so no request meets the close. .NET's
-//! handler and Node's do so; a POST that meets the close is repeated by neither.
+//! A client that knows the idle timeout stops using the connection earlier, so no request races the close. .NET's
+//! handler and Node's do so; neither repeats a POST that races it.
 
 use axum::response::Response;
 use http::header::CONNECTION;
@@ -12,11 +11,11 @@ use super::listener_gate::ListenerGate;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// Persistence of one HTTP/1 connection, as its answers declare it.
+/// Persistence of one HTTP/1 connection, as announced by its responses.
 #[derive(Debug, Clone)]
 pub(super) struct Persistence {
     gate: ListenerGate,
-    /// Value of `Keep-Alive`; `None` for a load balancer, which would pass it on to clients of its own.
+    /// Value of `Keep-Alive`; `None` for a load balancer, which might forward it to its clients.
     keep_alive: Option<HeaderValue>,
 }
 
@@ -32,12 +31,12 @@ impl Persistence {
         request.version() == Version::HTTP_11 && !says_close(request.headers())
     }
 
-    /// Whether the connection ends with its next answer, whatever its client wants.
+    /// Whether the connection ends after the next response in any case.
     pub(super) fn ends(&self) -> bool {
         self.gate.is_stopping()
     }
 
-    /// Declares what becomes of the connection after this answer, unless the answer does so itself.
+    /// Announces the future of the connection, unless the response already does.
     pub(super) fn declare(&self, answer: &mut Response) {
         let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         let headers = answer.headers_mut();

@@ -1,5 +1,5 @@
-//! HTTP/2 without TLS, as a load balancer sends that takes the node for a server of h2c: refused by a frame of HTTP/2
-//! that names the cause, because an answer of HTTP/1.1 would be unreadable.
+//! HTTP/2 without TLS, as sent by load balancers configured for h2c. Refused with an HTTP/2 frame that states the
+//! cause, because an HTTP/1.1 response would be unreadable.
 
 use std::net::SocketAddr;
 
@@ -10,24 +10,24 @@ use tracing::warn;
 use super::listener_gate::{ListenerGate, REFUSAL_TIMEOUT};
 use crate::net::socket::half_close;
 
-/// First bytes of a client of HTTP/2 (RFC 9113, 3.4), as far as they are a head of HTTP.
+/// First bytes of an HTTP/2 client (RFC 9113, 3.4), up to the end of the request line.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// Text in the frame, for logs of load balancers.
 const TEXT: &[u8; 52] = b"this node serves HTTP/1.1, or HTTP/2 behind TLS only";
 
-/// Empty SETTINGS, the first frame of each server.
+/// Empty SETTINGS, the first frame of every server.
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 
-/// GOAWAY of the length of the text and 8 bytes more: no stream was processed, HTTP_1_1_REQUIRED.
+/// GOAWAY with the length of the text plus 8 bytes: no stream processed, HTTP_1_1_REQUIRED.
 const GO_AWAY: [u8; 17] = [0, 0, 8 + 52, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xd];
 
-/// Whether the first bytes of a socket are those of HTTP/2.
+/// Whether a socket starts with the HTTP/2 preface.
 pub(super) fn is_preface(bytes: &[u8]) -> bool {
     bytes.starts_with(PREFACE)
 }
 
-/// Refuses a client of HTTP/2, and closes.
+/// Refuses an HTTP/2 client, and closes.
 pub(super) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, gate: &ListenerGate, peer: SocketAddr) {
     if let Some(others) = gate.pass_plain_http2() {
         warn!(%peer, others, "HTTP/2 without TLS refused: the load balancer has to send HTTP/1.1");
@@ -36,6 +36,6 @@ pub(super) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, gat
         stream.write_all(&[&SETTINGS[..], &GO_AWAY, TEXT].concat()).await?;
         half_close(stream).await
     };
-    // A client that is gone needs no answer.
+    // Fails only for a client that is gone.
     drop(timeout(REFUSAL_TIMEOUT, refused).await);
 }

@@ -1,4 +1,4 @@
-//! Header of the PROXY protocol, by which a load balancer tells the client's address before the client's own bytes.
+//! PROXY protocol header, with which a load balancer sends the client's address ahead of the client's data.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,28 +13,28 @@ use crate::metrics::{Outcome, OutcomeCounters};
 /// First bytes of each version.
 const SIGNATURES: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
 
-/// Length of the longest header of version 2: load balancers add some hundred bytes of their own.
+/// Maximum length of a version 2 header. Load balancers add some hundred bytes of their own.
 const HEADER_MAX_BYTES: usize = 4096;
 
-/// Longest header of version 1, as its specification has it.
+/// Maximum length of a version 1 header, according to its specification.
 const VERSION_1_MAX_BYTES: usize = 107;
 
 /// Start of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HeaderStart {
-    /// A header of this length. The address is missing when the load balancer speaks for itself.
+    /// A header of this length. Without an address, the load balancer speaks for itself.
     Header {
         length: usize,
         client: Option<SocketAddr>,
     },
-    /// A part of a header.
+    /// An incomplete PROXY header.
     Part,
     Other,
 }
 
-/// Reads a header and nothing behind it, and returns the address that it tells, if it tells one.
+/// Reads exactly one header; returns its address, if any.
 ///
-/// `None` when there is no header, which is counted.
+/// `None` without a valid header, which is counted.
 pub(crate) async fn read(
     stream: &TcpStream,
     limit: Duration,
@@ -56,7 +56,7 @@ async fn read_header(stream: &TcpStream) -> io::Result<Option<Option<SocketAddr>
     loop {
         let rest = bytes.get_mut(taken..).filter(|rest| !rest.is_empty());
         let Some(rest) = rest else { return Ok(None) };
-        // Peeked at first, so that nothing behind the header is taken.
+        // Peeks first, so that only the header is consumed.
         let end = taken + stream.peek(rest).await?;
         if end == taken {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -75,7 +75,7 @@ async fn read_header(stream: &TcpStream) -> io::Result<Option<Option<SocketAddr>
     }
 }
 
-/// Takes bytes that were peeked at.
+/// Consumes bytes that were peeked at.
 fn take(stream: &TcpStream, bytes: &mut [u8]) -> io::Result<usize> {
     match stream.try_read(bytes) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
@@ -90,7 +90,7 @@ pub(crate) fn header_start(bytes: &[u8]) -> HeaderStart {
     }
     let config = ParseConfig { include_tlvs: false, allow_v1: true, allow_v2: true };
     match ProxyHeader::parse(bytes, config) {
-        // However TCP cuts it: one that comes in pieces is not read any further either.
+        // Independent of TCP segmentation: a header in parts is not read further either.
         Ok((_, length)) if bytes.starts_with(b"PROXY") && length > VERSION_1_MAX_BYTES => HeaderStart::Other,
         Ok((header, length)) => {
             HeaderStart::Header { length, client: header.proxied_address().map(|address| canonical(address.source)) }
@@ -132,7 +132,7 @@ mod tests {
             (b"PROXY UNKNOWN 1 2 3 4\r\n".to_vec(), None),
             (version_2(0x21, 0x11, &[192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x67, 0, 80]), client("192.0.2.7:4711")),
             (version_2(0x21, 0x21, &ipv6), client("[2001:db8::1]:8080")),
-            // With fields of the load balancer's own behind the addresses.
+            // With custom fields of the load balancer after the addresses.
             (
                 version_2(0x21, 0x11, &[192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x67, 0, 80, 4, 0, 1, 9]),
                 client("192.0.2.7:4711"),
@@ -179,7 +179,7 @@ mod tests {
         }
     }
 
-    /// A header in single bytes is read whole, and the client's own bytes are left.
+    /// A header arriving byte by byte is read completely, and the client's own bytes are left.
     #[tokio::test]
     async fn nothing_behind_a_header_is_taken() {
         for (header, told) in headers() {

@@ -7,14 +7,14 @@ use tokio::net::TcpStream;
 use super::listener_gate::{AdmittedSocket, ListenerGate};
 use crate::net::socket::{CurrentStallLimit, StallGuard};
 
-/// State that an accepted socket keeps while HTTP is served on it.
+/// State of an accepted socket while it serves HTTP.
 pub(super) struct SocketContext {
     pub(super) peer: SocketAddr,
     pub(super) gate: ListenerGate,
     pub(super) admitted: AdmittedSocket,
-    /// How long the answer that leaves now may stand still.
+    /// Stall limit of the current response.
     pub(super) patience: CurrentStallLimit,
-    /// It comes from a trusted load balancer.
+    /// The socket belongs to a trusted load balancer.
     pub(super) is_trusted: bool,
 }
 
@@ -24,7 +24,7 @@ impl SocketContext {
         Self { peer, gate, admitted, patience: CurrentStallLimit::default(), is_trusted }
     }
 
-    /// Wraps the socket, so that it closes when an answer stands still for too long.
+    /// Wraps the socket, so that it closes when a response stalls for too long.
     pub(super) fn patient(&self, stream: TcpStream) -> StallGuard {
         StallGuard::new(stream, self.patience.clone())
     }

@@ -1,7 +1,7 @@
-//! Progress of the answer on one HTTP/2 stream: whether it waits for its client to read.
+//! Progress of the response on one HTTP/2 stream: whether it is waiting for its client to read.
 //!
-//! hyper asks an answer for more when the stream's window has room, and only then. So an answer that has given
-//! something and is not asked again waits for its client, and one that was asked and has nothing waits for its source.
+//! hyper polls a response body only if the stream's window has room. So a body that has produced data and is not polled
+//! again waits for its client; a polled one without data waits for its source.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -14,10 +14,10 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, sleep_until};
 
-/// Largest piece of an answer that is given at once, so that a client which reads slowly is seen to read.
+/// Maximum size of a part of a response, so that a slow reader is seen to make progress.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// Time since which a stream waits for its client; `None` while its source has to move.
+/// Start of the wait for the client; `None` while waiting for the source.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StreamProgress(Rc<Cell<Option<Instant>>>);
 
@@ -43,7 +43,7 @@ impl StreamProgress {
     }
 }
 
-/// Body of an answer that records the progress of its stream.
+/// Response body that records the progress of its stream.
 pub(super) struct StreamBody {
     body: Body,
     rest: Bytes,
@@ -52,7 +52,7 @@ pub(super) struct StreamBody {
 
 impl StreamBody {
     pub(super) fn new(body: Body, progress: StreamProgress) -> Self {
-        // A window without room is not even asked for the first piece.
+        // Without room in the window, the body is not polled even once.
         progress.wait_for_client();
         Self { body, rest: Bytes::new(), progress }
     }

@@ -13,7 +13,7 @@ use crate::metrics::{Outcome, OutcomeCounters};
 use crate::net::socket::StallGuard;
 use crate::net::tls::TlsStream;
 
-/// TLS acceptor of a listener, with a time limit.
+/// TLS acceptor of a listener, with a timeout.
 #[derive(Clone)]
 pub(crate) struct TlsLayer {
     config: Arc<ServerConfig>,
@@ -26,7 +26,7 @@ impl TlsLayer {
         Self { config, timeout }
     }
 
-    /// Shakes hands; `None` when the handshake failed, which is counted.
+    /// Performs the handshake; `None` if it failed, which is counted.
     pub(crate) async fn accept(
         &self,
         stream: StallGuard,
@@ -37,7 +37,7 @@ impl TlsLayer {
         let (outcome, stream) = match shaken {
             Ok(Ok(stream)) => (Outcome::Done, Some(stream)),
             Ok(Err(error)) => {
-                // Strangers must not be able to fill the log.
+                // Not a warning, because strangers could fill the log.
                 debug!(%peer, %error, "a TLS handshake failed");
                 (cause(&error), None)
             }

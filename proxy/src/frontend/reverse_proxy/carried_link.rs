@@ -1,6 +1,6 @@
-//! Links of app servers that are carried to another node: the load balancer has not led any of them there.
+//! Links of app servers forwarded to another node that the load balancer does not route them to.
 //!
-//! The app server's token goes along, and is verified there once more.
+//! The app server's token is forwarded, and verified again at the other node.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -16,10 +16,10 @@ use crate::frontend::reverse_proxy::relayed_body::SilenceTimer;
 use crate::frontend::reverse_proxy::{next_hop, silence_limit, tunnel};
 use crate::net::address::Address;
 
-/// Carries the upgrade of an app server to the node at this address.
+/// Forwards the upgrade of an app server to the node at this address.
 ///
 /// # Errors
-/// The refusal, if that node does not take it.
+/// The refusal, if that node does not accept it.
 pub(crate) async fn carry(endpoint: &Endpoint, node: &Address, request: Request) -> Result<Response, Response> {
     let permit = take_relay_permit(endpoint, &request)?;
     let (mut parts, _) = request.into_parts();

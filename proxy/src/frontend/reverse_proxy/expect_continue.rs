@@ -1,4 +1,4 @@
-//! `Expect: 100-continue`: a body is neither relayed nor requested before the other end wants it.
+//! `Expect: 100-continue`: a body is neither relayed nor requested before the other end accepts it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// Time after which the body is sent anyway: servers that don't know the header say nothing.
+/// Time after which the body is sent anyway, because some servers ignore the header.
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Body behind a gate. Our own server answers 100 to the client when the body is first read, so it is enough to delay
-/// that; if the other end refuses instead, the client never gets a 100.
+/// Body behind a gate. Our server sends 100 to the client on the first read of the body, so delaying the read is
+/// enough. If the other end refuses, the client never gets a 100.
 struct GatedBody {
     gate: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     body: Body,
 }
 
-/// Puts the body of a request that expects 100 behind a gate that the other end opens.
+/// Delays the body of a request with `Expect: 100-continue` until the other end accepts it.
 pub(crate) fn gate(mut request: Request<Body>) -> Request<Body> {
     if !expects_continue(request.headers()) {
         return request;

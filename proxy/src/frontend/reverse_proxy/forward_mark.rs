@@ -1,4 +1,4 @@
-//! Forward marks of requests that another node has forwarded here through a channel: sealed, each for one request.
+//! Forward marks of requests forwarded by another node through a channel: sealed, each valid for one request.
 
 use axum::extract::Request;
 use http::request::Parts;
@@ -20,16 +20,16 @@ pub(crate) fn is_forwarded_by_node(request: &Request) -> bool {
     request.extensions().get::<ForwardedByNode>().is_some()
 }
 
-/// Accepts a good mark: the request is from the client that it names. A bad mark is ignored.
+/// Accepts a valid mark: the request comes from the client that it names. An invalid mark is ignored.
 pub(crate) fn accept(endpoint: &Endpoint, request: &mut Request) {
     let Some(sealed) = request.headers_mut().remove(FORWARD_HEADER) else { return };
-    // What did not come from a node is no node's.
+    // Marks are valid only inside a node's channel.
     let is_of_fleet = request.extensions().get::<FromFleet>().is_some();
     let mark = open(&endpoint.shared.settings, &sealed, request.method(), request.uri());
     match mark.and_then(|mark| is_of_fleet.then_some(mark).ok_or(TokenError::Forged)) {
         Ok(mark) => {
             let extensions = request.extensions_mut();
-            // The node that forwarded it is never taken for the client.
+            // The forwarding node must not be mistaken for the client.
             extensions.remove::<PeerAddress>();
             if let Some(client) = mark.client {
                 extensions.insert(PeerAddress(client));
@@ -51,7 +51,7 @@ fn open(settings: &Settings, sealed: &HeaderValue, method: &Method, uri: &Uri) -
     ForwardMark::open(sealed, &settings.keys, method.as_str(), next_hop::target(uri).as_str(), unix_seconds())
 }
 
-/// Marks a request for the node that owns its connection. It has shown this user here.
+/// Marks a request for the owner of its connection. `user` was authenticated here.
 pub(crate) fn set(settings: &Settings, parts: &mut Parts, user: Option<User>) {
     let target = next_hop::target(&parts.uri);
     let expires = unix_seconds() + FORWARD_MARK_LIFETIME_S;

@@ -1,4 +1,4 @@
-//! Requests for the next hop and their answers, as far as owner hop and pass-through have them in common.
+//! Requests and responses of the next hop, as needed by owner hop and pass-through.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::frontend::reverse_proxy::expect_continue;
 use crate::frontend::reverse_proxy::relayed_body::{ByteMeter, RelayedResponseBody};
 use crate::limits::RelayPermit;
 
-/// Prepares a request for the next hop: removes headers for our client's connection and headers of the fleet. Returns
-/// the protocol of the upgrade that was asked for.
+/// Prepares a request for the next hop: removes headers of our client's connection and of the fleet. Returns the
+/// requested upgrade protocol.
 pub(crate) fn prepare_request(parts: &mut Parts) -> Option<HeaderValue> {
     let upgrade = hop_header::end_hop(&mut parts.headers);
     hop_header::drop_private(&mut parts.headers);
@@ -25,30 +25,30 @@ pub(crate) fn prepare_request(parts: &mut Parts) -> Option<HeaderValue> {
     upgrade
 }
 
-/// Puts a prepared request together.
+/// Assembles a prepared request.
 pub(crate) fn request(parts: Parts, body: Body) -> Request<Body> {
     expect_continue::gate(Request::from_parts(parts, body))
 }
 
-/// Returns path and query of a request.
+/// Path and query of a request.
 pub(crate) fn target(uri: &Uri) -> PathAndQuery {
     uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
-/// Removes the headers for our own connection from an answer. Returns the protocol of the upgrade that was granted.
+/// Removes headers of our own connection from a response. Returns the granted upgrade protocol.
 pub(crate) fn prepare_answer(answer: &mut http::Response<Incoming>) -> Option<HeaderValue> {
     *answer.version_mut() = Version::HTTP_11;
     hop_header::end_hop(answer.headers_mut())
 }
 
-/// Makes the answer for our client.
+/// Creates the response for our client.
 pub(crate) fn answer(
     answer: http::Response<Incoming>,
     meter: Option<ByteMeter>,
     in_flight: InFlight,
     permit: Option<Arc<RelayPermit>>,
 ) -> Response {
-    // A client whose window has no room is not even offered the first piece.
+    // Without room in the client's window, the body is not polled even once.
     permit.iter().for_each(|permit| permit.progress().wait_for_reader());
     let is_length_told = answer.headers().contains_key(CONTENT_LENGTH);
     answer.map(|body| Body::new(RelayedResponseBody { body, meter, is_length_told, _in_flight: in_flight, permit }))

@@ -1,4 +1,5 @@
-//! Heads between a carrying node and the owner of a connection: what the owner needs, and what its client may get.
+//! Heads between a forwarding node and the owner of a connection: data needed by the owner, and data permitted for its
+//! client.
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -23,13 +24,13 @@ use crate::frontend::reverse_proxy::next_hop;
 use crate::frontend::visitor::is_for_clients;
 use crate::metrics::RelayFailure;
 
-/// Most bytes around name and value of a claim in a mark.
+/// Maximum overhead in bytes of a claim in a mark, besides name and value.
 const CLAIM_FRAME_BYTES: usize = 7;
 
-/// Headers of a request that an HTTP transport reads.
+/// Request headers used by HTTP transports.
 const REQUEST_HEADERS: [HeaderName; 2] = [ACCEPT, EXPECT];
 
-/// Headers of an answer that an HTTP transport sets, and that of the node that gives it.
+/// Response headers set by HTTP transports, and the node's name.
 const ANSWER_HEADERS: [HeaderName; 9] = [
     CACHE_CONTROL,
     CONTENT_ENCODING,
@@ -42,17 +43,17 @@ const ANSWER_HEADERS: [HeaderName; 9] = [
     HeaderName::from_static(NODE_HEADER),
 ];
 
-/// Media types of the answers of an HTTP transport: nothing that a browser would run.
+/// Media types of HTTP transport responses; browsers execute none of them.
 const ANSWER_TYPES: [&str; 3] = ["application/octet-stream", "text/event-stream", "text/plain"];
 
-/// Leaves of a request's head only what the owner needs, and returns the user that the carrying node vouches for.
+/// Reduces a request head to the data needed by the owner; returns the user vouched for by this node.
 ///
-/// The GET that begins a connection tells the hub of the client: its query and its headers go along, without the access
-/// token. All other requests name the connection and nothing else.
+/// The GET that starts a connection describes the client to the hub, so its query and headers are included, without the
+/// access token. All other requests only name the connection.
 pub(super) fn prepare_request(parts: &mut Parts, client: &ConnectingClient) -> Option<User> {
     next_hop::prepare_request(parts);
     if is_for_clients(parts) {
-        // The owner reads the token itself, which says more than a mark can hold.
+        // The owner reads the token itself, which contains more than a mark can.
         return None;
     }
     let begins = parts.method == Method::GET && client.is_fresh;
@@ -74,10 +75,10 @@ pub(super) fn prepare_request(parts: &mut Parts, client: &ConnectingClient) -> O
     Some(if begins { client.user.clone() } else { User { id: token.user.clone(), ..User::default() } })
 }
 
-/// Refuses the GET that begins a connection where its mark would have no room for the user's claims.
+/// Refuses the GET that starts a connection if the user's claims don't fit into the mark.
 ///
 /// # Errors
-/// The refusal.
+/// The refusal of the request.
 pub(super) fn check_claims(request: &Request, client: &ConnectingClient) -> Result<(), Response> {
     let begins = *request.method() == Method::GET && client.is_fresh;
     let is_bound = client.token.as_ref().is_some_and(|token| token.binding == UserBinding::AccessToken);
@@ -96,21 +97,21 @@ pub(super) fn check_claims(request: &Request, client: &ConnectingClient) -> Resu
 
 /// Path of a request, with its connection token and the rest of its query.
 fn target(uri: &Uri, query: &RequestQuery, rest: Option<&str>) -> Option<Uri> {
-    // It was opened, so it holds no character that has to be escaped.
+    // The token was decrypted, so it contains no characters that need escaping.
     let token = query.value(CONNECTION_TOKEN_PARAMETER)?;
     let rest = rest.and_then(|rest| rest.strip_prefix('?')).map(|rest| format!("&{rest}")).unwrap_or_default();
     format!("{}?{CONNECTION_TOKEN_PARAMETER}={token}{rest}", uri.path()).parse().ok()
 }
 
-/// Boot id of the node that has answered.
+/// Boot id of the responding node.
 pub(crate) fn boot_of(headers: &HeaderMap) -> Option<&str> {
     headers.get(BOOT_HEADER)?.to_str().ok()
 }
 
-/// Leaves of the owner's answer only what our transports set.
+/// Reduces the owner's response to headers set by our transports.
 ///
 /// # Errors
-/// When it is no answer of theirs.
+/// If it is not a response of an HTTP transport.
 pub(super) fn prepare_answer(answer: &mut http::Response<Incoming>) -> Result<(), RelayFailure> {
     next_hop::prepare_answer(answer);
     retain_ours(answer.headers_mut())

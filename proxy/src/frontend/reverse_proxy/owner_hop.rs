@@ -1,7 +1,7 @@
 //! Owner hop: forwards a request to the node that owns its connection, once.
 //!
-//! The carrying node has checked method, origin and user before, and says so in the mark: the owner gets no secrets of
-//! the client, and the client no headers of the owner but those of our transports.
+//! The forwarding node has checked method, origin and user, and states so in the mark. The owner gets no secrets of the
+//! client, and the client gets only headers of our transports.
 
 use std::time::{Duration, Instant};
 
@@ -38,16 +38,16 @@ use crate::net::socket::WriteStallLimit;
 use crate::shard::Reachability;
 use crate::transport::http_transport::{CarriedGet, GetKind};
 
-/// Time after which a client that reads nothing of its answer loses the rest. Only the owner knows whether the
-/// connection lives, and can't say so while nothing moves.
+/// Time after which a client that reads nothing loses the rest of its response. Only the owner knows whether the
+/// connection is alive, and can't report it while the response is stalled.
 const STALLED_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Text for a client whose connection may well be there.
+/// Text for a client with a connection that may still exist.
 const UNREACHED: &str = "the node that has this connection can't be reached at the moment: try again";
 
-/// Returns the address of the node that owns the connection of a request, if that is another node.
+/// Returns the address of the node that owns the connection of a request, if it is another node.
 ///
-/// A connection that is here is ours, even with another node's token: WebSockets are served by the node they reach.
+/// A connection held here is ours, even with another node's token: WebSockets are served by the node they reach.
 pub(crate) fn find_owner(endpoint: &Endpoint, request: &Request) -> Option<Address> {
     if is_upgrade_of(request) {
         return None;
@@ -59,8 +59,8 @@ pub(crate) fn find_owner(endpoint: &Endpoint, request: &Request) -> Option<Addre
 
 /// Forwards a request to the node at `owner`.
 ///
-/// An owner that lives is dialled for as long as a hop may take, and a client whose owner can't be reached all the same
-/// may try again. After any other failure it learns that its connection is not there, and negotiates anew.
+/// A live owner is dialled for as long as a hop may take; if it remains unreachable, the client may retry. After any
+/// other failure, the client gets a 404 and negotiates again.
 pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Request) -> Response {
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
     let Some(client) = request.extensions().get::<ConnectingClient>().cloned() else { return unknown() };
@@ -102,7 +102,7 @@ pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Reque
             if answer.status() == StatusCode::NOT_FOUND {
                 counters.hop_misses.increment();
             }
-            // Held as long as the answer is being sent.
+            // Held while the response is being sent.
             let permits = (address_permit, permit, carried);
             answer.map(|body| {
                 let body = Body::new(body.map_frame(move |frame| {
@@ -132,7 +132,7 @@ fn ended_by(body: Body, lost: CancellationToken) -> Body {
     Body::from_stream(body.into_data_stream().take_until(lost.cancelled_owned()))
 }
 
-/// Patience with an owner that can be reached so.
+/// Patience with an owner of this reachability.
 fn patience(owner: Option<Reachability>, hop_timeout: Duration) -> Patience {
     match owner {
         Some(Reachability::Alive) => Patience::For(hop_timeout),
@@ -141,7 +141,7 @@ fn patience(owner: Option<Reachability>, hop_timeout: Duration) -> Patience {
     }
 }
 
-/// Notes a GET that is carried, so that it can be ended when this node stops.
+/// Registers a forwarded GET, so that it can be ended when this node stops.
 fn begin_get(
     endpoint: &Endpoint,
     (owner, client): (&Address, &ConnectingClient),
@@ -170,7 +170,7 @@ fn refuse(refusal: HopRefusal) -> Response {
     because(Cause::LimitConnections, answer)
 }
 
-/// Returns how long the owner may wait without being silent: a poll waits for messages, a send for a paused client.
+/// Returns how long the owner may legitimately wait: a poll waits for messages, a send for a paused client.
 fn wait_at_owner(poll_timeout: Duration, request: &Request) -> Duration {
     match *request.method() {
         Method::GET if !wants_event_stream(request.headers()) => poll_timeout,

@@ -1,4 +1,4 @@
-//! Permits for requests to the owner of a connection: whether it is another node, and may be dialled.
+//! Permits for requests to the owner of a connection: whether it is another node and may be dialled.
 
 use axum::extract::Request;
 use trunkline_protocol::id::routing_key;
@@ -12,15 +12,15 @@ use crate::limits::HopPermit;
 use crate::metrics::HopRefusal;
 use crate::net::address::Address;
 
-/// Returns the address at which the owner of a connection token can be reached, if it is another node: for this start
-/// of it, because another one at the same address has failures and kept connections of its own.
+/// Address of the owner of a connection token, if it is another reachable node. Specific to its process start, because
+/// failures and pooled connections of another start at that address must not be shared.
 pub(crate) fn reachable_owner(endpoint: &Endpoint, request: &Request, token: &ConnectionToken) -> Option<Address> {
     let shared = &endpoint.shared;
     if !shared.settings.relay.forward || token.boot == shared.boot || forward_mark::is_forwarded_by_node(request) {
         return None;
     }
     let address = token.address.parse().ok();
-    // Where this node is now, its owner is no more.
+    // If this node now has the owner's address, the owner is gone.
     let address: Option<Address> = address.filter(|address| shared.settings.advertise.as_ref() != Some(address));
     address.map(|address| address.of_start(&token.boot))
 }
@@ -32,7 +32,7 @@ pub(crate) fn reachable_owner(endpoint: &Endpoint, request: &Request, token: &Co
 pub(crate) fn take_owner_permit(endpoint: &Endpoint, client: &ConnectingClient) -> Result<HopPermit, HopRefusal> {
     let token = client.token.as_ref().filter(|token| !token.is_too_old_to_carry(unix_seconds()));
     let token = token.ok_or(HopRefusal::TooOld);
-    // What is no id was never handed out, so that it is as good as gone.
+    // An invalid id was never issued, so the connection can't exist.
     let connection = routing_key(&client.connection_id).ok_or(HopRefusal::OwnerGone);
     let permit = token.and_then(|token| endpoint.shared.limits.hops.begin(&token.boot, connection?));
     permit.inspect_err(|refusal| endpoint.counters.relay.hops_refused.of(*refusal).increment())

@@ -1,4 +1,5 @@
-//! Pass-through: forwards a request that is not a hub's to an app server, and its answer to the client, both unchanged.
+//! Pass-through: forwards a request that is not for a hub to an app server, and its response to the client, both
+//! unchanged.
 
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use crate::metrics::{PassThroughOutcome, RelayFailure};
 use crate::net::socket::WriteStallLimit;
 use crate::upstream::{AppServer, AppTarget, RouteChoice};
 
-/// Request for the first app server that takes it.
+/// Request for the first app server that accepts it.
 struct PassThrough<'a> {
     endpoint: &'a Endpoint,
     parts: Parts,
@@ -37,11 +38,11 @@ struct PassThrough<'a> {
     permit: RelayPermit,
 }
 
-/// Reason why no app server has answered.
+/// Reason why no app server has responded.
 enum PassThroughError {
-    /// Each of them has as many requests under way as it may have.
+    /// All app servers are at their limits of requests in flight.
     Full,
-    /// It waited for its client, and a newer request got its place.
+    /// Displaced by a newer request while waiting for its client.
     Displaced,
     Failed(RelayFailure),
 }
@@ -78,7 +79,7 @@ async fn answer(endpoint: &Endpoint, request: Request) -> (PassThroughOutcome, R
     match PassThrough::new(endpoint, request, permit).run(&app_servers).await {
         Ok(mut answer) => {
             answer.extensions_mut().insert(CountedElsewhere);
-            // Behind an upgrade both ends may be silent and slow for as long as they like.
+            // After an upgrade, both ends may be silent and slow without limit.
             if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                 let limit = endpoint.shared.settings.limits.body_timeout;
                 answer.extensions_mut().insert(WriteStallLimit::IdleUnless(limit, displaced));
@@ -105,7 +106,7 @@ impl<'a> PassThrough<'a> {
         let (mut parts, body) = request.into_parts();
         let client = parts.extensions.remove();
         let upgrade = next_hop::prepare_request(&mut parts);
-        // A back end of webhooks may be behind pass-through as well.
+        // A webhook back end may also be behind pass-through.
         hop_header::drop_service(&mut parts.headers);
         x_forwarded::set_headers(&mut parts);
         if let Some(protocol) = &upgrade {
@@ -115,7 +116,7 @@ impl<'a> PassThrough<'a> {
         Self { endpoint, parts, body, client, is_upgrade: upgrade.is_some(), permit }
     }
 
-    /// Tries one app server after the other, until a request was sent.
+    /// Tries the app servers in turn until a request was sent.
     async fn run(self, app_servers: &[Arc<AppServer>]) -> Result<Response, PassThroughError> {
         let Self { endpoint, mut parts, body, client, is_upgrade, permit } = self;
         let settings = &endpoint.shared.settings;
@@ -134,7 +135,7 @@ impl<'a> PassThrough<'a> {
                 break;
             }
             let AppTarget::Network(address) = &app.target else { continue };
-            // Nobody else holds it yet: a request with a body is sent once.
+            // Not shared yet: a request with a body is sent once.
             if !Arc::get_mut(&mut permit).is_some_and(|permit| permit.choose(address, when_full)) {
                 continue;
             }
@@ -172,15 +173,14 @@ impl<'a> PassThrough<'a> {
     }
 }
 
-/// App servers in the order in which they are tried: those with room first, then each once more, in place of one of its
-/// requests that wait for their clients.
+/// Order of attempts: app servers with room first, then each once more, displacing one of its requests that waits for
+/// its client.
 fn attempts(app_servers: &[Arc<AppServer>]) -> impl Iterator<Item = (&Arc<AppServer>, FullUpstream)> {
     let with = |when_full| app_servers.iter().map(move |app| (app, when_full));
     with(FullUpstream::PassOver).chain(with(FullUpstream::Displace))
 }
 
-/// Says that a body of unknown length follows. Without it the HTTP client takes a GET for one that has none, and leaves
-/// its body out.
+/// Announces a body of unknown length. Otherwise the HTTP client would treat a GET as having none and omit it.
 fn announce_body(headers: &mut HeaderMap) {
     if !headers.contains_key(CONTENT_LENGTH) {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -211,10 +211,10 @@ mod tests {
     use crate::shard::{Connectors, ShardSender, Shared};
     use crate::upstream::{LinkHandle, Pool};
 
-    /// Four connections of 256 requests each, as many as one address once held at an app server.
+    /// Four connections of 256 requests each, the number one address could once hold at an app server.
     const REQUESTS: usize = 4 * 256;
 
-    /// An app server that answers nothing: its address, and the number of connections to it.
+    /// App server that never responds: its address, and the number of connections to it.
     async fn mute_app() -> (SocketAddr, watch::Receiver<usize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -232,7 +232,7 @@ mod tests {
         (address, connections)
     }
 
-    /// A node with links to these app servers.
+    /// Node with links to these app servers.
     fn node(apps: &[SocketAddr], relay: RelaySettings) -> (Arc<Shared>, Router) {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let relay = RelaySettings {
@@ -258,7 +258,7 @@ mod tests {
         (shared, router)
     }
 
-    /// A request whose body has one byte and no end.
+    /// Request with an endless body that has sent one byte.
     fn upload(client: u8) -> Request {
         let body = iter([Ok::<_, std::io::Error>(Bytes::from_static(b"x"))]).chain(pending());
         let mut request = Request::post("/upload").header(HOST, "localhost").body(Body::from_stream(body)).unwrap();

@@ -1,4 +1,4 @@
-//! Relayed bodies: their bytes are counted, and the silence of the other end is measured.
+//! Relayed bodies: counts their bytes and measures the other end's silence.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::frontend::timed_body::{TimedBody, is_body_timeout};
 use crate::limits::{RelayPermit, RelayProgress};
 use crate::metrics::{Counter, Counters, RelayCounters};
 
-/// Value instead of a time while the client has to send the rest of its body.
+/// Placeholder time while the client must send the rest of its body.
 const WAITS_FOR_CLIENT: u64 = u64::MAX;
 
-/// Timer of the silence of the other end, which starts anew whenever the request's body moves.
+/// Timer of the other end's silence, restarted whenever the request body makes progress.
 #[derive(Debug)]
 pub(crate) struct SilenceTimer {
     start: Instant,
-    /// Milliseconds from the start.
+    /// Milliseconds since the start.
     since_ms: AtomicU64,
-    /// The client has let its body stand still.
+    /// The client has stalled while sending its body.
     is_client_late: AtomicBool,
 }
 
@@ -34,7 +34,7 @@ impl SilenceTimer {
         Arc::new(Self { start: Instant::now(), since_ms: AtomicU64::new(0), is_client_late: AtomicBool::new(false) })
     }
 
-    /// Returns when the other end has been silent for `limit`. Waiting for the client is not its silence.
+    /// Returns once the other end has been silent for `limit`. Time spent waiting for the client does not count.
     pub(crate) async fn expired(&self, limit: Duration) {
         loop {
             let now = Instant::now();
@@ -49,7 +49,7 @@ impl SilenceTimer {
         }
     }
 
-    /// Whether the client has let its body stand still, and the exchange has ended by that.
+    /// Whether the exchange ended because the client stalled while sending its body.
     #[must_use]
     pub(crate) fn is_client_late(&self) -> bool {
         self.is_client_late.load(Ordering::Relaxed)
@@ -65,7 +65,7 @@ impl SilenceTimer {
     }
 }
 
-/// Counter of a body's bytes in one direction.
+/// Byte counter of a body in one direction.
 pub(crate) struct ByteMeter {
     counters: Arc<Counters>,
     which: fn(&RelayCounters) -> &Counter,
@@ -86,7 +86,7 @@ pub(crate) struct RelayedRequestBody {
     pub(super) body: TimedBody,
     pub(super) silence: Arc<SilenceTimer>,
     pub(super) meter: Option<ByteMeter>,
-    /// The request is under way until both bodies have ended.
+    /// Held until both bodies have ended.
     pub(super) permit: Option<Arc<RelayPermit>>,
 }
 
@@ -133,11 +133,11 @@ impl HttpBody for RelayedRequestBody {
     }
 }
 
-/// Body of a relayed answer.
+/// Body of a relayed response.
 pub(crate) struct RelayedResponseBody<B> {
     pub(super) body: B,
     pub(super) meter: Option<ByteMeter>,
-    /// Whether the head states the length. If not, none may be added: an answer to HEAD has an empty body.
+    /// Whether the head states the length. If not, none may be added: a response to HEAD has an empty body.
     pub(super) is_length_told: bool,
     pub(super) _in_flight: InFlight,
     pub(super) permit: Option<Arc<RelayPermit>>,
@@ -152,7 +152,7 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for RelayedResponseBody<B> {
         let progress = self.permit.as_ref().map(|permit| permit.progress());
         match polled {
             Poll::Pending => progress.into_iter().for_each(RelayProgress::read),
-            // It is asked for more when its client has read this.
+            // Polled again once its client has read this part.
             Poll::Ready(_) => progress.into_iter().for_each(RelayProgress::wait_for_reader),
         }
         let mut frame = ready!(polled);
@@ -176,7 +176,7 @@ fn count<E>(meter: Option<&ByteMeter>, frame: Option<&Result<Frame<Bytes>, E>>) 
     }
 }
 
-/// Cleans trailers, which no check of heads has seen.
+/// Cleans trailers, which head checks don't cover.
 fn clean<E>(frame: Option<&mut Result<Frame<Bytes>, E>>) {
     if let Some(Ok(frame)) = frame
         && let Some(trailers) = frame.trailers_mut()

@@ -13,8 +13,8 @@ use crate::metrics::RelayFailure;
 use crate::net::address::Address;
 use crate::net::http_client::{HttpClient, HttpError, Patience};
 
-/// Sends a request, and waits for the head of its answer. The other end may be silent for `limit`, starting anew
-/// whenever the request's body moves.
+/// Sends a request and waits for the response head. `limit` is the maximum silence of the other end, restarted whenever
+/// the request body makes progress.
 pub(crate) async fn send(
     client: &HttpClient,
     address: &Address,
@@ -25,7 +25,7 @@ pub(crate) async fn send(
     send_patiently(client, address, request, silence, (limit, Patience::None)).await
 }
 
-/// Sends a request as [`send`] does, with this patience for a connection.
+/// Like [`send`], with the given patience for connecting.
 pub(crate) async fn send_patiently(
     client: &HttpClient,
     address: &Address,

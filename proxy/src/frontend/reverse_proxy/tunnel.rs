@@ -1,4 +1,4 @@
-//! Tunnel of an upgraded connection: bytes both ways, unchanged, until both directions have ended.
+//! Tunnel of an upgraded connection: forwards bytes unchanged until both directions have ended.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use tracing::debug;
 use crate::limits::RelayPermit;
 use crate::metrics::Counters;
 
-/// Joins the two ends as soon as both are upgraded. One may end its direction and still read the other. Silence has no
-/// limit here, because only the ends know what it means; so the permit lasts as long as the tunnel.
+/// Joins both ends once they are upgraded. Either may end its direction and still read the other. Silence is unlimited,
+/// because only the ends know its meaning; the permit is therefore held as long as the tunnel lasts.
 pub(crate) fn open(counters: Arc<Counters>, client: OnUpgrade, app: OnUpgrade, permit: Arc<RelayPermit>) {
     tokio::spawn(async move {
         let _permit = permit;

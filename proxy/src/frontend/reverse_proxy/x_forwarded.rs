@@ -1,4 +1,4 @@
-//! `X-Forwarded-*` headers for an app server. Untrusted ones were removed by normalisation.
+//! `X-Forwarded-*` headers for an app server. Normalisation has removed untrusted ones.
 
 use http::header::HOST;
 use http::request::Parts;
@@ -20,7 +20,7 @@ pub(crate) fn set_headers(parts: &mut Parts) {
     parts.headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme(&parts.extensions)));
 }
 
-/// Returns the scheme that the client uses, as far as anybody knows.
+/// Scheme used by the client; http if unknown.
 pub(crate) fn scheme(extensions: &Extensions) -> &'static str {
     extensions.get().map_or("http", |ClientScheme(scheme)| scheme.name())
 }
