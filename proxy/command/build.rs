@@ -1,4 +1,4 @@
-//! Tells the command which commit it is built from, and for which target.
+//! Embeds the commit and target of the build into the command.
 
 #![forbid(unsafe_code)]
 
@@ -6,17 +6,18 @@ use std::env;
 use std::path::Path;
 use std::process::Command;
 
-/// Length of a commit, as people read it.
+/// Displayed length of a commit hash.
 const COMMIT_CHARS: usize = 12;
 
-/// Variable that names the commit where there is no repository, as in an image's build.
+/// Variable with the commit for builds without a repository, such as an image's.
 const COMMIT: &str = "TRUNKLINE_COMMIT";
 
 fn main() {
-    // Without this line cargo runs the script after every change of the package.
+    // Without this line cargo reruns the script after every change of the package.
     println!("cargo::rerun-if-env-changed={COMMIT}");
     let commit = env::var(COMMIT).ok().filter(|commit| !commit.is_empty()).or_else(packaged_commit).or_else(|| {
-        // A commit would build a developer's tree anew, tests and all: only programs for others tell theirs.
+        // Embedding the commit would rebuild a developer's tree, including tests, on each commit, so only release
+        // builds do it.
         is_release().then(git_commit).flatten()
     });
     let commit = match commit {
@@ -31,14 +32,14 @@ fn is_release() -> bool {
     env::var("PROFILE").is_ok_and(|profile| profile == "release")
 }
 
-/// Commit of a package from a registry: cargo puts it beside the manifest.
+/// Commit of a package from a registry, which cargo stores beside the manifest.
 fn packaged_commit() -> Option<String> {
     let text = std::fs::read_to_string(".cargo_vcs_info.json").ok()?;
     let (_, rest) = text.split_once("\"sha1\"")?;
     rest.split('"').nth(1).map(str::to_owned)
 }
 
-/// Commit of this repository; of another one that this one lies in, none.
+/// Commit of this repository, ignoring an enclosing one.
 fn git_commit() -> Option<String> {
     if !Path::new("../../.git").exists() {
         return None;

@@ -1,4 +1,4 @@
-//! Client of admin ports, for the subcommands that ask running nodes.
+//! Client of admin ports, for subcommands that query running nodes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,13 +18,13 @@ use trunkline_protocol::key::without_mark;
 use trunkline_proxy::AdminToken;
 use trunkline_proxy::parts::{Address, Connector, HttpClient, HttpError};
 
-/// Time that a node has for its whole answer; a healthy one answers at once.
+/// Time limit for a node's whole answer; a healthy node answers immediately.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time that a node has to do something at all nodes: it waits for each some seconds.
+/// Time limit for an action at all nodes: the node waits several seconds for each.
 const ACT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Admin port of a node of this machine with default settings.
+/// Admin port of a local node with default settings.
 pub(super) const ADMIN_DEFAULT: &str = "http://127.0.0.1:8090";
 
 /// Flags that name the admin port of a node.
@@ -51,7 +51,7 @@ pub(super) struct AdminTokenArgs {
     pub admin_token_file: Option<PathBuf>,
 }
 
-/// Error for an admin token that can't be shown.
+/// Error for an unusable admin token.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AdminTokenError {
     #[error("--admin-token {0}")]
@@ -64,7 +64,7 @@ impl AdminTokenArgs {
     /// Returns the token, if one is given.
     ///
     /// # Errors
-    /// When it can't be read, or is no admin token.
+    /// If it can't be read or is not an admin token.
     pub(super) fn token(&self) -> Result<Option<AdminToken>, AdminTokenError> {
         let text = match (&self.admin_token, &self.admin_token_file) {
             (Some(text), _) => Some(text.clone()),
@@ -78,11 +78,10 @@ impl AdminTokenArgs {
     }
 }
 
-/// Reads the address of an admin port, whose scheme may be missing. Where a node listens at every address of this
-/// machine, loopback is asked.
+/// Parses the address of an admin port, with or without scheme. A wildcard address is replaced by loopback.
 ///
 /// # Errors
-/// When it is no URL of a server; the text continues the URL.
+/// If it is not a server's URL. The text continues the URL.
 pub(super) fn admin_address(url: &str) -> Result<Address, &'static str> {
     let (scheme, authority) = url.split_once("://").unwrap_or(("http", url));
     let authority =
@@ -95,14 +94,14 @@ pub(super) fn admin_address(url: &str) -> Result<Address, &'static str> {
     format!("{scheme}://{authority}").parse()
 }
 
-/// Client of the admin ports of some nodes.
+/// Client of several nodes' admin ports.
 pub(super) struct AdminClient {
     client: HttpClient,
     token: Option<AdminToken>,
 }
 
 impl AdminClient {
-    /// Creates a client that connects by `connector` and shows `token` to each node.
+    /// Creates a client that connects with `connector` and sends `token` to each node.
     pub(super) fn new(connector: Connector, token: Option<AdminToken>) -> Self {
         Self { client: HttpClient::new(connector, ANSWER_TIMEOUT), token }
     }
@@ -114,7 +113,7 @@ impl AdminClient {
     /// Gets `path` from the node at `address`.
     ///
     /// # Errors
-    /// When no whole answer of at most `max_bytes` comes in time; the text says why.
+    /// If no complete answer of at most `max_bytes` arrives in time. The text gives the reason.
     pub(super) async fn get(
         &self,
         address: &Address,
@@ -124,10 +123,10 @@ impl AdminClient {
         self.send(address, Request::get(path), Body::empty(), max_bytes, ANSWER_TIMEOUT).await
     }
 
-    /// Posts JSON to `path` of the node at `address`, which may have to ask all nodes.
+    /// Posts JSON to `path` at the node at `address`, which may have to query all nodes.
     ///
     /// # Errors
-    /// When no whole answer of at most `max_bytes` comes in time; the text says why.
+    /// If no complete answer of at most `max_bytes` arrives in time. The text gives the reason.
     pub(super) async fn post(
         &self,
         address: &Address,
@@ -140,10 +139,10 @@ impl AdminClient {
         self.send(address, request, Body::from(body), max_bytes, ACT_TIMEOUT).await
     }
 
-    /// Deletes what `path` names at the node at `address`, which may have to ask all nodes.
+    /// Deletes `path` at the node at `address`, which may have to query all nodes.
     ///
     /// # Errors
-    /// When no whole answer of at most `max_bytes` comes in time; the text says why.
+    /// If no complete answer of at most `max_bytes` arrives in time. The text gives the reason.
     pub(super) async fn delete(
         &self,
         address: &Address,
@@ -153,10 +152,10 @@ impl AdminClient {
         self.send(address, Request::delete(path), Body::empty(), max_bytes, ACT_TIMEOUT).await
     }
 
-    /// Gets `path` from the node at `address`, whose answer is read as it comes.
+    /// Gets `path` from the node at `address` as a streamed response.
     ///
     /// # Errors
-    /// When no answer begins in time; the text says why.
+    /// If no response begins in time. The text gives the reason.
     pub(super) async fn open(&self, address: &Address, path: &str) -> Result<Response<Incoming>, String> {
         let request = self.with_token(Request::get(path)).body(Body::empty()).map_err(|error| error.to_string())?;
         let answer = timeout(ANSWER_TIMEOUT, self.client.send(address, request)).await;

@@ -1,4 +1,4 @@
-//! Admin port of one node, as a subcommand asks it, and what its answers mean.
+//! Admin port of one node, as used by subcommands, and interpretation of its answers.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -18,7 +18,7 @@ pub(super) struct AdminPort<'a> {
     answer_max_bytes: usize,
 }
 
-/// Error for an admin port that gives no answer, or refuses.
+/// Error for an admin port that does not answer or refuses.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdminPortError {
     #[error("--admin {value:?} {problem}")]
@@ -34,10 +34,10 @@ pub(crate) enum AdminPortError {
 }
 
 impl<'a> AdminPort<'a> {
-    /// The admin port at a URL, whose answers have at most so many bytes.
+    /// Creates the client of the admin port at a URL, with a size limit for answers.
     ///
     /// # Errors
-    /// When URL or token are no such, or TLS can't be set up.
+    /// If URL or token are invalid, or TLS can't be set up.
     pub(super) fn new(
         AdminAddressArgs { admin: url, .. }: &'a AdminAddressArgs,
         token: &AdminTokenArgs,
@@ -52,10 +52,10 @@ impl<'a> AdminPort<'a> {
         Ok(Self { url, address, client: AdminClient::new(connector, token.token()?), answer_max_bytes })
     }
 
-    /// Gets what `path` names.
+    /// Gets a resource by path.
     ///
     /// # Errors
-    /// When there is no such answer.
+    /// If no valid answer arrives.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, AdminPortError> {
         self.read(self.client.get(&self.address, path, self.answer_max_bytes).await)
     }
@@ -63,7 +63,7 @@ impl<'a> AdminPort<'a> {
     /// Posts JSON to `path`.
     ///
     /// # Errors
-    /// When there is no such answer.
+    /// If no valid answer arrives.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &'static str,
@@ -72,18 +72,18 @@ impl<'a> AdminPort<'a> {
         self.read(self.client.post(&self.address, path, body, self.answer_max_bytes).await)
     }
 
-    /// Deletes what `path` names.
+    /// Deletes a resource by path.
     ///
     /// # Errors
-    /// When there is no such answer.
+    /// If no valid answer arrives.
     pub(super) async fn delete<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, AdminPortError> {
         self.read(self.client.delete(&self.address, path, self.answer_max_bytes).await)
     }
 
-    /// Gets what `path` names as lines, which come until one end is gone.
+    /// Gets a resource as a stream of lines, until either end closes it.
     ///
     /// # Errors
-    /// When no such answer begins.
+    /// If no valid answer begins.
     pub(super) async fn stream(&self, path: &str) -> Result<LineStream, AdminPortError> {
         let silent = |problem| AdminPortError::Silent { url: self.url.into(), problem };
         let answer = self.client.open(&self.address, path).await.map_err(silent)?;
@@ -116,7 +116,7 @@ impl<'a> AdminPort<'a> {
     }
 }
 
-/// Text for people in an error answer of an admin port.
+/// Error text in an admin port's error answer.
 fn error_text(body: &[u8]) -> Option<String> {
     Some(serde_json::from_slice::<Value>(body).ok()?.get("error")?.as_str()?.to_owned())
 }

@@ -1,4 +1,4 @@
-//! `trunkline announce`: has a node announce something to clients of the whole fleet.
+//! `trunkline announce`: sends a message to clients of the whole fleet through a node.
 
 use clap::Args;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use super::admin_client::{AdminAddressArgs, AdminTokenArgs};
 use super::admin_port::{AdminPort, AdminPortError};
 use super::flag::value_parser::json_list;
 
-/// Largest answer: numbers, and the names of the nodes that are missing.
+/// Maximum answer size: counts, and the names of missing nodes.
 const ANSWER_MAX_BYTES: usize = 1024 * 1024;
 
 const EXAMPLES: &str = "\
@@ -52,7 +52,7 @@ pub(super) struct AnnounceArgs {
     pub token: AdminTokenArgs,
 }
 
-/// Body of the request, in which numbers keep their digits.
+/// Body of the request. Numbers keep their digits.
 #[derive(Debug, Serialize)]
 struct AnnounceBody<'a> {
     hub: &'a str,
@@ -62,7 +62,7 @@ struct AnnounceBody<'a> {
     arguments: &'a JsonText,
 }
 
-/// Error for an announcement that not all nodes have given to their clients.
+/// Error for an announcement that some nodes have not delivered.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AnnounceError {
     #[error(transparent)]
@@ -71,10 +71,10 @@ pub(super) enum AnnounceError {
     Missing(AnnouncementReport),
 }
 
-/// Announces something; returns whom it has reached.
+/// Sends an announcement and returns its reach.
 ///
 /// # Errors
-/// When the node refuses or does not answer, or when another one did not answer it.
+/// If the node refuses or does not answer, or another node did not answer it.
 pub(super) async fn announce(args: &AnnounceArgs) -> Result<String, AnnounceError> {
     let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
     let AnnounceArgs { hub, target, group, user, arguments, .. } = args;
@@ -111,7 +111,7 @@ mod tests {
         Command::try_parse_from(typed).map(|command| command.args).map_err(|error| error.to_string())
     }
 
-    /// Announces at a node that gives this answer; returns what it was asked as well.
+    /// Announces at a node that gives this answer. Also returns the request.
     async fn announced(typed: &[&str], status: u16, answer: Value) -> (Result<String, String>, Value) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

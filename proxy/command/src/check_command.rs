@@ -1,4 +1,4 @@
-//! `trunkline check`: prints the effective settings in the form of a configuration file, and what its rules do.
+//! `trunkline check`: prints the effective settings as a configuration file, and the effect of its rules.
 
 use std::fmt::{Debug, Write};
 use std::fs::File;
@@ -21,7 +21,7 @@ use super::runtime::runtime;
 use super::setting_source::{Environment, Source, Sources};
 use super::settings_loader::{Loaded, file_value, load};
 
-/// Placeholder for the value of a secret.
+/// Placeholder for a secret value.
 const REDACTED: &str = "(secret)";
 
 /// Arguments of `trunkline check`.
@@ -38,17 +38,17 @@ pub(super) struct CheckArgs {
     samples: Vec<RuleSample>,
 }
 
-/// Report about a sound configuration file.
+/// Report about a valid configuration file.
 #[derive(Debug)]
 pub(super) struct CheckReport {
     /// Settings and rules, or explanations of the samples.
     pub text: String,
-    /// Warnings, those included that `serve` would log.
+    /// Warnings, including the ones that `serve` would log.
     pub warnings: Vec<String>,
 }
 
-/// Checks a configuration file, the environment, and all files that they name; returns the settings that `serve
-/// --config FILE` would use, without secrets, and its rules. With samples it returns what becomes of these.
+/// Checks a configuration file, the environment, and all files that they name. Returns the settings that `serve
+/// --config FILE` would use, without secrets, and its rules; with samples, the result for each.
 pub(super) fn check(args: CheckArgs, environment: &Environment, whole: &Command) -> anyhow::Result<CheckReport> {
     let serve = ServeArgs::augment_args(Command::new("trunkline serve"));
     let Loaded { command, sources } = load(serve, None, environment, Some(&args.file))?;
@@ -71,7 +71,7 @@ pub(super) fn check(args: CheckArgs, environment: &Environment, whole: &Command)
     Ok(CheckReport { text, warnings })
 }
 
-/// Settings of a node that `serve` would start.
+/// Settings of the node that `serve` would start.
 fn checked(serve: ServeArgs) -> anyhow::Result<Config> {
     logging::parse(&serve.log.log).map_err(LogError::Levels)?;
     if let Some(file) = serve.log.audit_log.as_deref() {
@@ -82,7 +82,7 @@ fn checked(serve: ServeArgs) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Checks that a file can be appended to, and makes none.
+/// Checks that a file can be appended to, without creating it.
 fn check_audit_log(path: &Path) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match path.metadata() {
@@ -92,7 +92,7 @@ fn check_audit_log(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Layer that keeps warnings instead of logging them.
+/// Layer that collects warnings instead of logging them.
 #[derive(Debug, Clone, Default)]
 struct LoggedWarnings(Arc<Mutex<Vec<String>>>);
 
@@ -107,7 +107,7 @@ impl<S: Subscriber> Layer<S> for LoggedWarnings {
         if *event.metadata().level() <= Level::WARN {
             let mut text = String::new();
             event.record(&mut |field: &Field, value: &dyn Debug| {
-                // Writing to a string does not fail.
+                // Writing to a string can't fail.
                 let _ = match field.name() {
                     "message" => write!(text, "{value:?}"),
                     name => write!(text, " {name}={value:?}"),
@@ -118,12 +118,12 @@ impl<S: Subscriber> Layer<S> for LoggedWarnings {
     }
 }
 
-/// Returns a line for each rule, as a comment of the settings.
+/// Formats each rule as a comment line.
 fn rules_in_force(rules: &Ruleset) -> String {
     rules.lines().map(|rule| format!("# {rule}\n")).collect()
 }
 
-/// Returns a line for each flag that has a value, with its source: first those that differ from their defaults.
+/// Formats each flag that has a value, with its source; values that differ from the defaults first.
 fn effective_settings(command: &Command, matches: &ArgMatches, sources: &Sources) -> String {
     let (mut given, mut defaults) = (String::new(), String::new());
     for arg in command.get_arguments() {
@@ -141,7 +141,7 @@ fn effective_settings(command: &Command, matches: &ArgMatches, sources: &Sources
             Some(Source::File { .. }) => (&mut given, "file"),
             None => (&mut defaults, "default"),
         };
-        // Writing to a string does not fail.
+        // Writing to a string can't fail.
         let _ = writeln!(lines, "{name} = {value} # {source}");
     }
     if given.is_empty() { defaults } else { format!("{given}\n{defaults}") }
@@ -152,12 +152,12 @@ fn raw(matches: &ArgMatches, id: &str) -> Vec<String> {
     values.map(|value| value.to_string_lossy().into_owned()).collect()
 }
 
-/// Writes a value as TOML.
+/// Formats a value as TOML.
 fn shown(arg: &Arg, value: &str) -> String {
     if arg.is_hide_env_values_set() {
         return serde_json::Value::from(REDACTED).to_string();
     }
-    // The query of a URL may hold a key.
+    // A URL's query may contain a key.
     let value = match value.split_once('?') {
         Some((url, _)) if url.contains("://") => &format!("{url}?…"),
         _ => value,

@@ -1,4 +1,4 @@
-//! `trunkline completions`: prints what a shell needs to complete commands and flags.
+//! `trunkline completions`: prints a shell's completion script for commands and flags.
 
 use clap::{Args, Command};
 use clap_complete::{Shell, generate};
@@ -17,7 +17,7 @@ pub(super) struct CompletionArgs {
     shell: Shell,
 }
 
-/// Returns the completions of a command.
+/// Returns the completion script of a command.
 pub(super) fn completions(args: &CompletionArgs, mut command: Command) -> String {
     let (name, mut script) = (command.get_name().to_owned(), Vec::new());
     generate(args.shell, &mut command, name, &mut script);

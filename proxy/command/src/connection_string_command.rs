@@ -1,6 +1,6 @@
-//! `trunkline connection-string`: prints the line by which an app with Azure's SDK dials in.
+//! `trunkline connection-string`: prints the connection string for apps with Azure's SDK to dial in.
 //!
-//! It takes the flags, environment and configuration file of `serve`, so that the line fits the node that they start.
+//! Accepts the flags, environment and configuration file of `serve`, so that the string matches the node they start.
 
 use std::io::{self, IsTerminal};
 
@@ -25,11 +25,11 @@ Examples:
 Every other flag of `trunkline serve` is taken, too, with its environment variable. Without an access key the line has
 the development key of this machine, which a node without one accepts.";
 
-/// Ids of the flags of `serve` that the help shows: the others are taken, and change nothing.
+/// Ids of the `serve` flags shown in the help. Other flags are accepted but ignored.
 const SHOWN: [&str; 7] =
     ["config", "listen", "tls_listen", "access_keys", "access_key_files", "app_keys", "app_key_files"];
 
-/// Name of the setting in .NET, and with `__` for each `:` its environment variable.
+/// Name of the setting in .NET. Its environment variable has `__` instead of each `:`.
 const SETTING: &str = "Azure:SignalR:ConnectionString";
 
 /// Arguments of `trunkline connection-string`.
@@ -54,7 +54,7 @@ pub(super) struct ConnectionStringArgs {
     node: NodeFlags,
 }
 
-/// Form in which the line is printed.
+/// Output format of the connection string.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LineFormat {
     Text,
@@ -66,7 +66,7 @@ enum LineFormat {
 #[derive(Debug, Clone)]
 struct NodeFlags(ServeArgs);
 
-/// Error for a line that can't be made.
+/// Error for a connection string that can't be created.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectionStringCommandError {
     #[error(transparent)]
@@ -94,7 +94,7 @@ pub(super) enum ConnectionStringCommandError {
     Semicolon,
 }
 
-/// Line for an app, and a warning about it.
+/// Connection string for an app, with an optional warning.
 #[derive(Debug)]
 struct ConnectionLine {
     text: String,
@@ -125,10 +125,10 @@ impl FromArgMatches for NodeFlags {
     }
 }
 
-/// Prints the line, what to do with it where a person reads it, and what is wrong with it.
+/// Prints the connection string; for a person, also instructions and warnings.
 ///
 /// # Errors
-/// When the flags make no sense, or there is no such app.
+/// If the flags are invalid, or the app is unknown.
 pub(super) fn connection_string(args: ConnectionStringArgs) -> Result<(), ConnectionStringCommandError> {
     let format = args.format;
     let config = Config::try_from(args.node.0)?;
@@ -154,7 +154,7 @@ impl LineFormat {
     }
 }
 
-/// Makes the line for a node with these settings.
+/// Creates the connection string for a node with these settings.
 fn connection_line(
     config: &Config,
     app: Option<&str>,
@@ -172,7 +172,7 @@ fn connection_line(
     }
     let key = key(config, app)?;
     let text = format!("Endpoint={endpoint};AccessKey={};Version=1.0;", key.expose());
-    // As apps read it: a key with a semicolon ends there.
+    // Parse it like an app would: a key with a semicolon would be cut there.
     if text.parse::<ConnectionString>()?.access_key() != &key {
         return Err(ConnectionStringCommandError::Semicolon);
     }
@@ -186,7 +186,7 @@ fn connection_line(
     Ok(ConnectionLine { text, warning })
 }
 
-/// Address of the node for apps and clients of this machine.
+/// Address of the node for local apps and clients.
 fn own_endpoint(config: &Config) -> Result<String, ConnectionStringCommandError> {
     match config.listen.ip() {
         _ if config.tls_listen.is_some() => Err(ConnectionStringCommandError::EndpointMissing),
@@ -195,7 +195,7 @@ fn own_endpoint(config: &Config) -> Result<String, ConnectionStringCommandError>
     }
 }
 
-/// Key that the app signs with: its own, or the first that the nodes share.
+/// Signing key of the app: its own, or the first shared key of the nodes.
 fn key(config: &Config, app: Option<&str>) -> Result<AccessKey, ConnectionStringCommandError> {
     let Some(app) = app else {
         return config.settings.keys.iter().next().ok_or(ConfigError::Key(AccessKeyError::None).into());
@@ -236,7 +236,7 @@ mod tests {
         line_of(args, |_| ())
     }
 
-    /// Makes the line for a node whose settings are changed so.
+    /// Creates the connection string for a node with modified settings.
     fn line_of(args: &[&str], change: impl FnOnce(&mut Settings)) -> Result<ConnectionLine, String> {
         let args = LineCli::parse_from([&["connection-string"], args].concat()).args;
         let mut config = Config::try_from(args.node.0).map_err(|error| error.to_string())?;

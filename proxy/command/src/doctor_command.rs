@@ -1,7 +1,7 @@
-//! `trunkline doctor`: tries a running fleet as a client does, and says what to change.
+//! `trunkline doctor`: tests a running fleet like a client, and recommends changes.
 //!
-//! Each check looks first (I/O, with a deadline and a largest answer), then judges what it has seen by a pure function.
-//! Without verified TLS nothing is sent, so that a token is shown to nobody else.
+//! Each check first collects facts (I/O with a deadline and a size limit), then judges them in a pure function. Nothing
+//! is sent without verified TLS, so that a token can't leak.
 
 mod clock_check;
 mod event_carrier;
@@ -104,7 +104,7 @@ pub(super) struct DoctorArgs {
     pub json: bool,
 }
 
-/// Error for a fleet that does not pass, or can't be tried.
+/// Error for a fleet that fails a check, or can't be tested.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DoctorError {
     #[error("{value:?} {problem}")]
@@ -119,10 +119,10 @@ pub(super) enum DoctorError {
     Failed { failed: usize, all: usize },
 }
 
-/// Tries the hub, and prints what was found.
+/// Tests the hub and prints the findings.
 ///
 /// # Errors
-/// When a check has failed, or the arguments are of no use.
+/// If a check has failed, or the arguments are invalid.
 pub(super) async fn doctor(args: &DoctorArgs) -> Result<(), DoctorError> {
     let wrong = |problem| DoctorError::Url { value: args.url.clone(), problem };
     let url: HubUrl = args.url.parse().map_err(wrong)?;
@@ -136,7 +136,7 @@ pub(super) async fn doctor(args: &DoctorArgs) -> Result<(), DoctorError> {
     report.end(&url)
 }
 
-/// Checks everything below HTTP; returns a connector if HTTP may be tried.
+/// Checks the layers below HTTP. Returns a connector if HTTP can be tested.
 async fn reach(
     url: &HubUrl,
     tls: ClientTls,
@@ -153,7 +153,7 @@ async fn reach(
         return Ok(None);
     }
     match Connector::with_tls(tls) {
-        // Only a redirect could lead to a server with TLS.
+        // TLS would only be needed after a redirect.
         Err(TlsError::NoRoots) => Ok(Some(Connector::default())),
         connector => Ok(Some(connector?)),
     }
@@ -209,7 +209,7 @@ const AGAIN: &str = "the first negotiation went well, and this one did not";
 const AGAIN_ADVICE: &str =
     "see whether all nodes behind the balancer are ready, and reach app servers: `trunkline health`";
 
-/// Reads the token of the user.
+/// Reads the user's token.
 fn token(args: &DoctorArgs) -> Result<Option<String>, DoctorError> {
     let text = match (&args.token, &args.token_file) {
         (Some(text), _) => Some(text.clone()),
@@ -226,7 +226,7 @@ fn token(args: &DoctorArgs) -> Result<Option<String>, DoctorError> {
     }
 }
 
-/// Findings so far; as text each is printed when it is there.
+/// Findings so far. In text mode each is printed immediately.
 struct DoctorReport {
     findings: Vec<Finding>,
     is_json: bool,

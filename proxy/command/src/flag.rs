@@ -1,7 +1,7 @@
 //! Flags of `trunkline serve`, and their conversion into settings.
 //!
-//! A flag that is a number or a switch is a field of the node's settings, and nowhere else (`settings_flag`). Those
-//! whose texts have to be read first stand here: addresses, files, keys, origins.
+//! Numeric flags and switches are declared only as fields of the node's settings (`settings_flag`). Flags with parsed
+//! texts are declared here: addresses, files, keys, origins.
 
 mod access_key_args;
 mod admin_args;

@@ -1,4 +1,4 @@
-//! Entry points of the readers of files, for the fuzz targets. No part of the public API.
+//! Entry points of file parsers for the fuzz targets. Not part of the public API.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -10,10 +10,10 @@ use crate::flag::ServeArgs;
 use crate::replay_command::recording_reader::RecordingReader;
 use crate::settings_loader::load_text;
 
-/// Reads a configuration file as the flags of `trunkline serve`, and returns the flags that it sets.
+/// Parses a configuration file as flags of `trunkline serve`, and returns the flags that it sets.
 ///
 /// # Errors
-/// When it is no TOML, or holds what no flag takes.
+/// If it is not TOML, or contains an invalid value.
 pub fn config_file(text: &str) -> Result<Vec<String>, String> {
     static COMMAND: LazyLock<Command> = LazyLock::new(|| ServeArgs::augment_args(Command::new("serve")));
     let read = load_text(COMMAND.clone(), Path::new("trunkline.toml"), text).map_err(|error| error.to_string())?;
@@ -21,10 +21,10 @@ pub fn config_file(text: &str) -> Result<Vec<String>, String> {
     Ok(read.sources.0.into_keys().collect())
 }
 
-/// Reads a recording with its payloads, and writes it again.
+/// Reads a recording with payloads, and writes it again.
 ///
 /// # Errors
-/// When it is none that can be replayed.
+/// If it can't be replayed.
 pub fn recording(bytes: &[u8]) -> Result<String, String> {
     let mut reader = RecordingReader::new(bytes).map_err(|error| error.to_string())?;
     let mut text = json_line(&RecordingLine::Header(reader.header.clone()));

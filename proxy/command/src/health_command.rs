@@ -1,4 +1,4 @@
-//! `trunkline health`: asks a node whether it is ready, or alive.
+//! `trunkline health`: checks whether a node is ready or alive.
 
 use clap::Args;
 use http::StatusCode;
@@ -6,7 +6,7 @@ use trunkline_proxy::parts::{Address, Connector};
 
 use super::admin_client::{AdminAddressArgs, AdminClient, admin_address};
 
-/// Largest answer; the reasons of a node that is not ready are short.
+/// Maximum answer size; reasons for not being ready are short.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
 /// Arguments of `trunkline health`.
@@ -21,7 +21,7 @@ pub(super) struct HealthArgs {
     live: bool,
 }
 
-/// Error for a node that is not healthy, or can't be asked.
+/// Error for a node that is unhealthy or unreachable.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HealthError {
     #[error("--admin {0:?} is no URL like http://127.0.0.1:8090")]
@@ -32,10 +32,10 @@ pub(super) enum HealthError {
     NotReady { url: String, status: StatusCode, reasons: String },
 }
 
-/// Asks `/readyz` or `/startupz` of the admin port; returns the text of the answer.
+/// Requests `/readyz` or `/startupz` from the admin port and returns the answer's text.
 ///
 /// # Errors
-/// When the node is not ready, or does not answer.
+/// If the node is not ready or does not answer.
 pub(super) async fn health(args: &HealthArgs) -> Result<String, HealthError> {
     let url = &args.admin.admin;
     let address = address(url).ok_or_else(|| HealthError::Url(url.into()))?;
@@ -46,7 +46,7 @@ pub(super) async fn health(args: &HealthArgs) -> Result<String, HealthError> {
     if status.is_success() { Ok(reasons) } else { Err(HealthError::NotReady { url: url.into(), status, reasons }) }
 }
 
-/// Reads the address of an admin port; the scheme may be missing, and a path does not matter.
+/// Parses the address of an admin port. The scheme is optional, and a path is ignored.
 fn address(url: &str) -> Option<Address> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     let authority = rest.split('/').next().filter(|_| scheme == "http")?;

@@ -33,7 +33,7 @@ const RULES: &str = "
 #group = \"canary\"
 ";
 
-/// Length at which lines of a comment are broken.
+/// Maximum length of comment lines.
 const LINE_BYTES: usize = 120;
 
 /// Arguments of `trunkline init`.
@@ -53,7 +53,7 @@ pub(super) enum InitError {
     Write { path: PathBuf, source: io::Error },
 }
 
-/// Writes the file, and returns what to print.
+/// Writes the file and returns the text to print.
 pub(super) fn init(args: &InitArgs) -> Result<String, InitError> {
     let text = text();
     if args.out == Path::new("-") {
@@ -68,7 +68,7 @@ pub(super) fn init(args: &InitArgs) -> Result<String, InitError> {
     }
 }
 
-/// Opens a new file that nobody else may read: it is to hold keys.
+/// Options for a new file that only its owner can read, because it may hold keys.
 fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -77,19 +77,19 @@ fn private_file() -> OpenOptions {
     options
 }
 
-/// Text of the file.
+/// Content of the file.
 fn text() -> String {
     let serve = ServeArgs::augment_args(Command::new("trunkline serve"));
     let mut text = INTRODUCTION.to_owned();
     for (name, arg) in options(&serve) {
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-        // Writing to a string does not fail.
+        // Writing to a string can't fail.
         let _ = write!(text, "\n{}\n#{name} = {}\n", comment(&first_sentence(&help)), value(arg));
     }
     text + RULES
 }
 
-/// Writes a text as lines of a comment, broken between words.
+/// Wraps a text into comment lines.
 fn comment(text: &str) -> String {
     let mut lines = vec!["#".to_owned()];
     for word in text.split(' ') {
@@ -101,7 +101,7 @@ fn comment(text: &str) -> String {
     lines.join("\n")
 }
 
-/// First sentence of a help text, and the default that it tells in place of a value.
+/// First sentence of a help text, with the default that it describes, if any.
 fn first_sentence(help: &str) -> String {
     let sentence = help.split_once(". ").map_or(help, |(first, _)| first).trim_end_matches('.');
     let default = help.split_once("[default: ").and_then(|(_, rest)| rest.split_once(']'));
@@ -111,7 +111,7 @@ fn first_sentence(help: &str) -> String {
     }
 }
 
-/// Default of an option as a value of the file, else its kind.
+/// Default of an option in file syntax, or else its kind.
 fn value(arg: &Arg) -> String {
     let defaults = arg.get_default_values().iter().map(|value| file_value(&value.to_string_lossy()));
     let kinds = arg.get_value_names().unwrap_or_default().iter().map(|name| file_value(name));
@@ -135,7 +135,7 @@ mod tests {
         ServeArgs::augment_args(Command::new("trunkline"))
     }
 
-    /// Values of all options of a file, as clap has them.
+    /// Values of all options in a file, as parsed by clap.
     fn values(text: &str) -> BTreeMap<String, Vec<String>> {
         let command = load_text(serve(), Path::new("t.toml"), text).unwrap().command;
         let matches = command.clone().no_binary_name(true).get_matches_from([""; 0]);

@@ -1,22 +1,22 @@
 #![forbid(unsafe_code)]
-//! The `trunkline` command: its subcommands, flags and configuration file. The node that `trunkline serve` runs is a
-//! crate of its own; the other commands speak with running nodes, or work without one.
+//! The `trunkline` command: its subcommands, flags and configuration file. The node run by `trunkline serve` is a
+//! separate crate; the other commands query running nodes or work offline.
 //!
 //! Modules, lowest first; a module never imports a higher one:
 //!
 //! | module | contents |
 //! |---|---|
-//! | `quantity` | durations and sizes as people write them |
+//! | `quantity` | durations and sizes in human-readable form |
 //! | `version` | version and build of the command |
-//! | `shown_text` | texts from elsewhere, made harmless for a terminal |
+//! | `shown_text` | sanitizing external texts for a terminal |
 //! | `logging` | log lines and levels |
-//! | `output` | lines for people on the standard streams |
+//! | `output` | messages on the standard streams |
 //! | `text_table` | tables for the terminal |
-//! | `runtime` | the runtime of commands that wait for something |
+//! | `runtime` | the async runtime of commands |
 //! | `stop_signal` | signals that end a command |
 //! | `supervisor` | systemd: sockets, readiness, the watchdog |
 //! | `flag` | flags of `serve`, and their conversion into settings |
-//! | `setting_source` | where settings come from, and the one rule by which values are read |
+//! | `setting_source` | sources of settings, and their common value syntax |
 //! | `settings_loader` | settings of environment and configuration file, which are defaults of the flags |
 //! | `typed_secret` | warnings about secrets on the command line |
 //! | `readable_secret` | warnings about secrets in files that others can read |
@@ -40,7 +40,7 @@
 //! | `token_command` | `trunkline token` |
 //! | `top_command` | `trunkline top` |
 //! | `trace_command` | `trunkline trace` |
-//! | `fuzzing` | entry points of the readers of files, for fuzz targets |
+//! | `fuzzing` | entry points of file parsers, for fuzz targets |
 
 mod admin_client;
 mod admin_port;
@@ -111,7 +111,7 @@ use top_command::TopArgs;
 use trace_command::TraceArgs;
 use version::VERSION;
 
-/// Commands with the flags of a node.
+/// Commands that accept the flags of a node.
 const NODE_COMMANDS: [&str; 2] = ["serve", "connection-string"];
 
 /// An open, self-hosted proxy tier for SignalR.
@@ -168,7 +168,7 @@ enum CliCommand {
     Man(ManualArgs),
 }
 
-/// Runs the command line of this process; prints the error if it fails.
+/// Runs the command line of this process, and prints the error if it fails.
 #[must_use]
 pub fn main() -> ExitCode {
     let status = status_of(run());
@@ -176,7 +176,7 @@ pub fn main() -> ExitCode {
     status
 }
 
-/// Exit status of a run; prints its error.
+/// Exit status of a run. Prints its error.
 fn status_of(run: anyhow::Result<()>) -> ExitCode {
     match run {
         Ok(()) => ExitCode::SUCCESS,
@@ -227,18 +227,18 @@ fn execute(cli: Cli, warnings: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Parses the command line, with warnings about it. Environment and configuration file are read first, because their
-/// values are defaults of the flags.
+/// Parses the command line and returns it with warnings. Environment and configuration file are read first, because
+/// their values are the flags' defaults.
 fn parse() -> anyhow::Result<(Cli, Vec<String>, Sources)> {
     let (plain, environment) = (Cli::command(), Environment::of_process());
     let line = cleaned_line(&plain, std::env::args_os());
     begin_format(&plain, &line);
-    // Errors are ignored only here, to find what is typed: below everything is parsed again.
+    // This draft ignores errors, because it only finds typed flags. The real parsing follows below.
     let draft = without_environment(plain.clone()).ignore_errors(true).try_get_matches_from(&line);
     let mut sources = Sources::default();
     let command = match draft {
         Ok(typed) => with_settings(plain.clone(), &typed, &environment, &mut sources)?,
-        // Help, which names the variables.
+        // For the help, which lists the variables.
         Err(_) => plain.clone(),
     };
     begin_format(&command, &line);
@@ -251,7 +251,7 @@ fn parse() -> anyhow::Result<(Cli, Vec<String>, Sources)> {
     Ok((Cli::from_arg_matches(&matches).map_err(usage_error)?, warnings, sources))
 }
 
-/// Has errors of a node printed in the format of its log from now on, whatever is wrong with other flags.
+/// From now on prints a node's errors in its log format, even if other flags are invalid.
 fn begin_format(command: &Command, line: &[OsString]) {
     let draft = command.clone().ignore_errors(true).try_get_matches_from(line);
     let draft = draft.as_ref().ok().and_then(ArgMatches::subcommand);
@@ -263,12 +263,12 @@ fn begin_format(command: &Command, line: &[OsString]) {
     }
 }
 
-/// The command without environment variables, for it and all below it.
+/// The command and its subcommands without environment variables.
 fn without_environment(command: Command) -> Command {
     command.mut_args(|arg| arg.env(None)).mut_subcommands(without_environment)
 }
 
-/// Loads the settings of the subcommand that is typed.
+/// Loads the settings of the given subcommand.
 fn with_settings(
     command: Command,
     typed: &ArgMatches,
@@ -287,8 +287,7 @@ fn with_settings(
     Ok(loaded.command)
 }
 
-/// Error of a command line for a log that is JSON. All else, and what is no error but help, clap prints in colour and
-/// ends the process.
+/// Error of a command line in a JSON log. Otherwise, and for help output, clap prints in colour and exits.
 fn usage_error(error: clap::Error) -> clap::Error {
     if !error.use_stderr() || formatted(Level::ERROR, "").is_none() {
         error.exit();

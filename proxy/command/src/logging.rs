@@ -1,6 +1,6 @@
-//! Log of a node: lines for people or JSON, each with the node's name, and levels that can be changed while it runs.
+//! Log of a node: human-readable or JSON lines, each with the node's name, and levels that can be changed at run time.
 //!
-//! The fields `hub` and `connection` (the id of a client connection) tell what a line belongs to.
+//! The fields `hub` and `connection` (id of a client connection) identify the subject of a line.
 
 mod audit_place;
 mod console;
@@ -28,10 +28,10 @@ pub(crate) use log_format::LogFormat;
 use log_line::LineFormatter;
 pub(crate) use log_line::{LOG_TARGET, name_node};
 
-/// Time for the lines that are left when the process ends.
+/// Time limit for writing remaining lines at process exit.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Error for levels that can't be set.
+/// Error for invalid levels.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LevelsError {
     #[error("must say which levels, such as info or trunkline_proxy=debug")]
@@ -44,7 +44,7 @@ pub(crate) enum LevelsError {
     Gone(#[from] reload::Error),
 }
 
-/// Error for a log that can't begin.
+/// Error for a log that can't be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
     #[error("--log {0}")]
@@ -57,13 +57,13 @@ pub(crate) enum LogError {
     Thread(std::io::Error),
 }
 
-/// Time within which the audit log takes a line that is required.
+/// Time limit for writing a required audit line.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Levels of the log, and the audit log; one value for the process, because it has one log.
+/// Levels of the log, and the audit log; a single value, because a process has one log.
 #[derive(Debug)]
 pub(crate) struct Levels {
-    /// Lines of an audit log with a place of its own.
+    /// Queue of a separate audit log.
     audit: Option<LineQueue>,
     is_audit_required: bool,
     format: LogFormat,
@@ -73,11 +73,11 @@ pub(crate) struct Levels {
 
 static LEVELS: OnceLock<Levels> = OnceLock::new();
 
-/// Starts logging to standard error, and the audit log to its file or to syslog if it has one. Threads of their own
-/// write both.
+/// Starts logging to standard error, and the audit log to its file or syslog, if configured. Separate threads write
+/// both.
 ///
 /// # Errors
-/// When the levels can't be read, or the file or socket can't be opened.
+/// If the levels are invalid, or the file or socket can't be opened.
 pub(crate) fn begin(
     levels: &str,
     format: LogFormat,
@@ -86,7 +86,7 @@ pub(crate) fn begin(
     let (filter, handle) = reload::Layer::new(parse(levels).map_err(LogError::Levels)?);
     let audit = audit.map(audit_queue).transpose()?;
     let log = console::begin_queues().map_err(LogError::Thread)?;
-    // A subscriber that an app has installed stays.
+    // A subscriber that an app has already installed is kept.
     if subscriber(filter, format, places(log, format, audit.as_ref())).try_init().is_ok() {
         let text = Mutex::new(levels.trim().into());
         let _ = LEVELS.set(Levels { audit, is_audit_required, format, text, filter: handle });
@@ -94,10 +94,10 @@ pub(crate) fn begin(
     Ok(())
 }
 
-/// Place of lines, and whether they have colours there.
+/// Destination of lines, and whether they are coloured there.
 type LinePlace = (BoxMakeWriter, bool);
 
-/// Places of the log and of the audit log.
+/// Destinations of the log and of the audit log.
 fn places(log: &LogQueue, format: LogFormat, audit: Option<&LineQueue>) -> [LinePlace; 2] {
     let has_colours = log.has_colours() && format == LogFormat::Human;
     let (queue, has_audit_colours) = audit.map_or((log.lines(), has_colours), |queue| (queue, false));
@@ -106,7 +106,7 @@ fn places(log: &LogQueue, format: LogFormat, audit: Option<&LineQueue>) -> [Line
     [(BoxMakeWriter::new(log.writer()), has_colours), (audit, has_audit_colours)]
 }
 
-/// Lines of these levels, and all of the audit log, whatever the levels: beside the others, or in a place of their own.
+/// Writes lines of these levels, and all audit lines regardless of levels, to the shared or to separate destinations.
 fn subscriber(
     filter: reload::Layer<EnvFilter, Registry>,
     format: LogFormat,
@@ -122,19 +122,19 @@ fn subscriber(
     tracing_subscriber::registry().with(vec![of_audit, others])
 }
 
-/// Opens the place of the audit log, and starts the thread that writes there.
+/// Opens the destination of the audit log and starts its writer thread.
 fn audit_queue(path: &Path) -> Result<LineQueue, LogError> {
     let refused = |source| LogError::AuditLog { path: path.to_owned(), source };
     let place = AuditPlace::open(path).map_err(refused)?;
     LineQueue::start("log-audit", place, AuditLosses(path.to_owned())).map_err(LogError::Thread)
 }
 
-/// Returns the lines of an audit log that has a place of its own.
+/// Queue of a separate audit log, if any.
 fn audit_lines() -> Option<&'static LineQueue> {
     LEVELS.get()?.audit.as_ref()
 }
 
-/// Waits for the lines that are left when the process ends, at most a second in all.
+/// Waits for remaining lines at process exit, at most a second in total.
 pub(crate) fn flush() {
     let deadline = Instant::now() + FLUSH_TIMEOUT;
     if let Some(audit) = audit_lines() {
@@ -143,12 +143,12 @@ pub(crate) fn flush() {
     console::flush(deadline);
 }
 
-/// Opens the file of the audit log again, which may have been moved.
+/// Reopens the audit log file, which may have been renamed.
 pub(crate) fn reopen() {
     audit_lines().into_iter().for_each(LineQueue::reopen);
 }
 
-/// Returns the levels of the log, or `None` if the log is the app's.
+/// Levels of the log, or `None` if the app owns the log.
 #[must_use]
 pub(crate) fn levels() -> Option<&'static dyn LogLevels> {
     LEVELS.get().map(|levels| levels as &dyn LogLevels)
@@ -192,7 +192,7 @@ impl LogLevels for Levels {
     }
 }
 
-/// Reads levels of log lines.
+/// Parses the levels of the log.
 pub(crate) fn parse(levels: &str) -> Result<EnvFilter, LevelsError> {
     match levels.trim() {
         "" => Err(LevelsError::Empty),
@@ -219,7 +219,7 @@ mod tests {
         }
     }
 
-    /// Lines that are left of two, one of them of the audit log.
+    /// Output of an ordinary and an audit line at these levels.
     fn lines_at(levels: &str) -> String {
         let written = Arc::new(Mutex::new(Vec::new()));
         let place = || {

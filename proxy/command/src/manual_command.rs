@@ -21,7 +21,7 @@ pub(super) struct ManualArgs {
     path: Vec<String>,
 }
 
-/// Error for a page that can't be made.
+/// Error for an unknown manual page.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ManualError {
     #[error(
@@ -33,7 +33,7 @@ pub(super) enum ManualError {
     Page(#[from] io::Error),
 }
 
-/// Returns the page in roff, as `man` reads it.
+/// Returns the page in roff format for `man`.
 pub(super) fn manual(args: &ManualArgs, mut command: Command) -> Result<String, ManualError> {
     command.build();
     let mut shown = &command;

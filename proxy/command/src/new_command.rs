@@ -1,4 +1,4 @@
-//! `trunkline new`: writes the folder of a new app with a hub, its page, its tests and a compose file.
+//! `trunkline new`: creates the folder of a new app with a hub, a page, tests and a compose file.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-/// Files of a new app, by their paths in it.
+/// Files of a new app, by relative path.
 const FILES: [(&str, &str); 9] = [
     ("Cargo.toml", include_str!("../template/Cargo.toml.template")),
     (".gitignore", include_str!("../template/gitignore.template")),
@@ -19,10 +19,10 @@ const FILES: [(&str, &str); 9] = [
     ("src/main.rs", include_str!("../template/src/main.rs")),
 ];
 
-/// Length of a crate's name on crates.io.
+/// Maximum length of a crate name on crates.io.
 const NAME_MAX_CHARS: usize = 64;
 
-/// Names that Rust or Cargo need for themselves, and those of the crates that an app depends on.
+/// Names reserved by Rust or Cargo, and the names of the app's dependencies.
 #[rustfmt::skip]
 const RESERVED: &[&str] = &[
     "abstract", "alloc", "as", "async", "await", "axum", "become", "box", "break", "build", "const", "continue", "core", "crate",
@@ -49,7 +49,7 @@ pub(super) struct NewArgs {
     path: Option<PathBuf>,
 }
 
-/// Error for an app that can't be made.
+/// Error for an app that can't be created.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NewError {
     #[error(
@@ -71,19 +71,19 @@ pub(super) enum NewError {
     Write { path: PathBuf, source: io::Error },
 }
 
-/// Source of the SDK that an app depends on.
+/// Source of the SDK for a new app.
 #[derive(Debug)]
 enum SdkSource {
-    /// Crate of the version of this program.
+    /// Published crate with this program's version.
     Published,
-    /// Clone of the repository, by its absolute path.
+    /// Clone of the repository, by absolute path.
     Clone(PathBuf),
 }
 
-/// Host of the repository in the manifest before there is a release.
+/// Placeholder host in the manifest's repository URL before the first release.
 const NO_REPOSITORY: &str = "://example.com/";
 
-/// Writes the app, and returns what to print.
+/// Creates the app and returns the text to print.
 pub(super) fn new_app(args: &NewArgs) -> Result<String, NewError> {
     let source = args.path.as_deref().map_or(Ok(SdkSource::Published), SdkSource::of_clone)?;
     if matches!(source, SdkSource::Published) && env!("CARGO_PKG_REPOSITORY").contains(NO_REPOSITORY) {
@@ -94,7 +94,7 @@ pub(super) fn new_app(args: &NewArgs) -> Result<String, NewError> {
     write_app(args, &source)
 }
 
-/// The clone that this program was built in, if it still lies there.
+/// Clone that this program was built from, if it still exists.
 fn own_clone() -> Option<String> {
     let program = std::env::current_exe().ok()?;
     let root = program.ancestors().find(|folder| folder.join("app-sdk/Cargo.toml").is_file())?;
@@ -103,7 +103,7 @@ fn own_clone() -> Option<String> {
 
 fn write_app(args: &NewArgs, source: &SdkSource) -> Result<String, NewError> {
     let name = name(&args.folder)?;
-    // Made at once, so that no other program can get in between.
+    // `create_dir` is atomic, so no other program can interfere.
     let failed = |source: io::Error, path: &Path| NewError::Write { path: path.to_owned(), source };
     if let Some(parent) = args.folder.parent() {
         fs::create_dir_all(parent).map_err(|error| failed(error, parent))?;
@@ -121,7 +121,7 @@ fn write_app(args: &NewArgs, source: &SdkSource) -> Result<String, NewError> {
     Ok(format!("wrote {0}: `cd {0} && cargo run`, and its README.md tells the rest", args.folder.display()))
 }
 
-/// Reads the name of the app from its folder.
+/// Derives the name of the app from its folder.
 fn name(folder: &Path) -> Result<&str, NewError> {
     let last = folder.file_name().unwrap_or_default();
     let name = last.to_str().filter(|name| is_name(name));
@@ -140,7 +140,7 @@ fn is_name(name: &str) -> bool {
         && !RESERVED.contains(&name.replace('_', "-").as_str())
 }
 
-/// Makes the nearest name that is allowed.
+/// Suggests the nearest valid name.
 fn suggestion(name: &str) -> String {
     let words = name.split(|char: char| !char.is_ascii_alphanumeric() && char != '_').filter(|word| !word.is_empty());
     let words: Vec<_> = words.map(str::to_ascii_lowercase).collect();
@@ -151,7 +151,7 @@ fn suggestion(name: &str) -> String {
     if is_name(&near) { near } else { format!("my-{near}") }
 }
 
-/// Fills in the places of a template.
+/// Fills in the placeholders of a template.
 fn fill(template: &str, name: &str, source: &SdkSource) -> String {
     let text = template.replace("{{name}}", name).replace("{{trunkline}}", &source.dependency());
     text.replace("{{context}}", &source.context()).replace("{{copy}}", &source.copy())
@@ -163,7 +163,7 @@ impl SdkSource {
         clone.map(Self::Clone).ok_or_else(|| NewError::NoClone { path: path.to_owned() })
     }
 
-    /// The dependency in `Cargo.toml`.
+    /// Dependency line in `Cargo.toml`.
     fn dependency(&self) -> String {
         let (key, value) = match self {
             Self::Published => ("version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -172,7 +172,7 @@ impl SdkSource {
         format!("{{ {key} = {} }}", quoted(&value))
     }
 
-    /// Lines of `compose.yaml` by which the image's build sees the clone.
+    /// Lines of `compose.yaml` that make the clone available to the image build.
     fn context(&self) -> String {
         match self {
             Self::Published => String::new(),
@@ -183,7 +183,7 @@ impl SdkSource {
         }
     }
 
-    /// Line of the `Dockerfile` that puts the clone where `Cargo.toml` looks for it.
+    /// Line of the `Dockerfile` that copies the clone to the location expected by `Cargo.toml`.
     fn copy(&self) -> String {
         match self {
             Self::Published => String::new(),
@@ -194,7 +194,7 @@ impl SdkSource {
     }
 }
 
-/// Quotes a text for TOML, YAML and JSON alike.
+/// Quotes a text for TOML, YAML and JSON.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
@@ -207,7 +207,7 @@ fn quoted_list(texts: &[&str]) -> String {
 mod tests {
     use super::*;
 
-    /// New folder for apps; removed when this is dropped.
+    /// New folder for apps, removed on drop.
     struct Apps(PathBuf);
 
     impl Apps {

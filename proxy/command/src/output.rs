@@ -1,4 +1,4 @@
-//! Standard output of the subcommands, whose reader may have enough before its end.
+//! Output of the subcommands. Readers may close it early.
 
 use std::io::ErrorKind;
 
@@ -7,7 +7,7 @@ use tracing::Level;
 use crate::logging::{formatted, write_error, write_output};
 use crate::shown_text;
 
-/// Prints what a person or a script asked for. A reader that has seen enough, such as `head`, is no error.
+/// Prints a command's result. A reader that closes early, such as `head`, is not an error.
 pub(super) fn print(text: &str) {
     match write_output(&shown_text::lines(text)) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => print_error(&format!("the output is lost: {error}")),
@@ -15,31 +15,31 @@ pub(super) fn print(text: &str) {
     }
 }
 
-/// Prints a warning beside the output of the command.
+/// Prints a warning on standard error.
 #[expect(clippy::print_stderr, reason = "scripts read the output alone")]
 pub(super) fn print_warning(text: &str) {
     eprintln!("warning: {}", shown_text::lines(text));
 }
 
-/// Prints advice to a person beside the output of the command.
+/// Prints advice on standard error.
 #[expect(clippy::print_stderr, reason = "scripts read the output alone")]
 pub(super) fn print_hint(text: &str) {
     eprintln!("hint: {}", shown_text::lines(text));
 }
 
-/// Prints a line about the node that begins to serve, in the form of its log.
+/// Prints a status line of a starting node, in the format of its log.
 pub(super) fn print_state(text: &str) {
     print(&formatted(Level::INFO, text).unwrap_or_else(|| text.to_owned()));
 }
 
-/// Prints the error that the command ends with, in the form of its log if it has one.
+/// Prints the final error of the command, in the format of its log, if any.
 pub(super) fn print_error(text: &str) {
-    // Errors of the command line begin so.
+    // Command line errors already have this prefix.
     let text = text.strip_prefix("error: ").unwrap_or(text).trim_end();
     write_error(&formatted(Level::ERROR, text).unwrap_or_else(|| format!("error: {}", shown_text::lines(text))));
 }
 
-/// Text of an error with those of its causes, except where the error has said them itself.
+/// Text of an error with its causes, skipping causes already contained in it.
 pub(super) fn text_with_causes(error: &anyhow::Error) -> String {
     error.chain().skip(1).fold(error.to_string(), |text, cause| {
         let cause = cause.to_string();

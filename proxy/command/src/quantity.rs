@@ -1,24 +1,24 @@
-//! Durations and sizes as people write them: `30s`, `5m`, `16MiB`.
+//! Durations and sizes in human-readable form: `30s`, `5m`, `16MiB`.
 
 use std::time::Duration;
 
 use bytesize::ByteSize;
 
-/// Units of written durations, largest first.
+/// Units for formatting durations, largest first.
 const DURATION_UNITS: [(&str, u64); 3] = [("h", 3600), ("m", 60), ("s", 1)];
 
-/// Units of written sizes; of those that divide a size, the first is taken.
+/// Units for formatting sizes. The first unit that divides a size is used.
 const SIZE_UNITS: [(&str, u64); 5] =
     [("GiB", 1024 * 1024 * 1024), ("MiB", 1024 * 1024), ("KiB", 1024), ("GB", 1_000_000_000), ("MB", 1_000_000)];
 
-/// Unit of a duration without one.
+/// Default unit of a duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BareUnit {
     Seconds,
     Milliseconds,
 }
 
-/// Error for a text that is no duration or size.
+/// Error for an invalid duration or size.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub(crate) enum QuantityError {
     #[error("no duration ({source}): write 500ms, 30s, 5m or 1h, for example; a bare number is in {bare}")]
@@ -27,7 +27,7 @@ pub(crate) enum QuantityError {
     Size,
 }
 
-/// Reads a duration, whose number may stand without a unit.
+/// Parses a duration with an optional unit.
 pub(crate) fn parse_duration(text: &str, bare: BareUnit) -> Result<Duration, QuantityError> {
     let (of_bare, name): (fn(u64) -> Duration, _) = match bare {
         BareUnit::Seconds => (Duration::from_secs, "seconds"),
@@ -39,12 +39,12 @@ pub(crate) fn parse_duration(text: &str, bare: BareUnit) -> Result<Duration, Qua
     }
 }
 
-/// Reads a size in bytes, whose number may stand without a unit.
+/// Parses a size in bytes with an optional unit.
 pub(crate) fn parse_size(text: &str) -> Result<u64, QuantityError> {
     text.trim().parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| QuantityError::Size)
 }
 
-/// Writes a duration with one unit, the largest that leaves no rest.
+/// Formats a duration with the largest unit that divides it.
 pub(crate) fn duration_text(duration: Duration) -> String {
     let (seconds, ms) = (duration.as_secs(), duration.as_millis());
     match duration.subsec_nanos() {
@@ -55,7 +55,7 @@ pub(crate) fn duration_text(duration: Duration) -> String {
     }
 }
 
-/// Writes a size with the largest unit that leaves no rest, or as a bare number of bytes.
+/// Formats a size with the largest unit that divides it, or as a number of bytes.
 pub(crate) fn size_text(bytes: u64) -> String {
     with_unit(bytes, &SIZE_UNITS)
 }

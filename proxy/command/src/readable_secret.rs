@@ -1,8 +1,8 @@
 //! Secrets in files that every user of the machine can read.
 //!
-//! A warning and no refusal: the file may be one that an orchestrator has mounted. Kubernetes mounts secrets readable
-//! by all, and so does Docker, in containers that no other user is in; these are left alone, and so are files in
-//! folders that other users can't enter.
+//! Only a warning, because an orchestrator may have mounted the file. Kubernetes and Docker mount secrets readable by
+//! all, in containers without other users. Such files are skipped, as are files in folders that other users can't
+//! access.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use trunkline_proxy::parts::NamedFiles;
 
 use super::setting_source::{Source, Sources};
 
-/// Ids of the flags that name a file with nothing but secrets.
+/// Ids of flags for files that contain only secrets.
 const SECRET_FILES: [&str; 7] = [
     "access_key_files",
     "app_key_files",
@@ -22,14 +22,14 @@ const SECRET_FILES: [&str; 7] = [
     "upstream_key",
 ];
 
-/// Id of the flag that names the configuration file. Its flags and its rules may hold secrets, and rules name files
-/// with some.
+/// Id of the flag for the configuration file. Its flags and rules may contain secrets, and rules may name files with
+/// secrets.
 const CONFIG_FILE: &str = "config";
 
-/// Folders in which orchestrators and supervisors mount secrets.
+/// Folders where orchestrators and supervisors mount secrets.
 const MOUNTED: [&str; 2] = ["/run/secrets", "/run/credentials"];
 
-/// Returns a warning for each file with a secret that a command and its subcommands name, and that others can read.
+/// Returns a warning for each secret file of a command and its subcommands that others can read.
 pub(super) fn warnings(command: &Command, matches: &ArgMatches, sources: &Sources) -> Vec<String> {
     let mut warnings = Vec::new();
     for arg in command.get_arguments() {
@@ -60,7 +60,7 @@ fn sets_secret(command: &Command, sources: &Sources) -> bool {
     secrets.any(|arg| arg.get_long().is_some_and(|flag| matches!(sources.0.get(flag), Some(Source::File { .. }))))
 }
 
-/// Warning about a file with a secret, if others can read it.
+/// Warning about a secret file, if others can read it.
 fn warning(place: &str, path: &Path) -> Option<String> {
     can_be_read_by_others(path).then(|| {
         let path = path.display();
@@ -82,14 +82,14 @@ fn can_be_read_by_others(path: &Path) -> bool {
     allows(&path, READ) && !is_mounted(&path) && path.ancestors().skip(1).all(|folder| allows(folder, ENTER))
 }
 
-/// Elsewhere files belong to their user.
+/// On other systems, files belong to their user.
 #[cfg(not(unix))]
 fn can_be_read_by_others(_: &Path) -> bool {
     false
 }
 
-/// Whether an orchestrator has mounted this file. Kubernetes has links that lead to folders such as
-/// `..2026_11_23_21_05_59.1`, which it swaps.
+/// Whether an orchestrator has mounted this file. Kubernetes uses links to folders such as `..2026_11_23_21_05_59.1`,
+/// which it swaps.
 #[cfg(unix)]
 fn is_mounted(path: &Path) -> bool {
     let is_of_kubernetes = path.iter().any(|part| part.to_string_lossy().starts_with(".."));
@@ -120,7 +120,7 @@ mod tests {
             folder
         }
 
-        /// Writes a file that these may read.
+        /// Writes a file with these permissions.
         fn write(&self, name: &str, text: &str, mode: u32) -> String {
             fs::create_dir_all(self.0.join(name).parent().unwrap()).unwrap();
             fs::write(self.0.join(name), text).unwrap();

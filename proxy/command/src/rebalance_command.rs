@@ -1,4 +1,4 @@
-//! `trunkline rebalance`: has clients leave the nodes that have more than others, and shows how far it is.
+//! `trunkline rebalance`: moves clients away from nodes with more than others, and shows progress.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::shown_text::one_line;
 /// Path of the API.
 const PATH: &str = "/api/rebalance";
 
-/// Largest answer: a few numbers, and a reason.
+/// Maximum answer size: a few numbers and a reason.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
-/// Interval of the progress.
+/// Interval of progress updates.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Answers that may be missing one after the other.
+/// Maximum number of consecutive missing answers.
 const MISSING_MAX: u32 = 5;
 
 const EXAMPLES: &str = "\
@@ -78,14 +78,14 @@ pub(super) enum RebalanceCommandError {
     Output(#[from] io::Error),
 }
 
-/// Begins a rebalance and shows its progress until its end; Ctrl-C stops it.
+/// Starts a rebalance and shows its progress until its end. Ctrl-C stops it.
 ///
 /// # Errors
-/// When it does not begin, or ends before its goal.
+/// If it can't be started, or ends before its goal.
 pub(super) async fn rebalance(args: &RebalanceArgs) -> Result<(), RebalanceCommandError> {
     let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
     let mut progress = ProgressLine::default();
-    // In a task, so that Ctrl-C is heard from the first request on.
+    // In a task, so that Ctrl-C is handled from the first request on.
     let mut interrupted = tokio::spawn(ctrl_c());
     let mut report: RebalanceReport = port.post(PATH, &order(args)).await?;
     for missing in &report.missing {
@@ -119,7 +119,7 @@ pub(super) async fn rebalance(args: &RebalanceArgs) -> Result<(), RebalanceComma
     }
 }
 
-/// Order that the API takes.
+/// Request body of the API.
 fn order(args: &RebalanceArgs) -> Value {
     let RebalanceArgs { percent, node, per_second, dry_run, .. } = args;
     let to = match (percent, node) {
@@ -130,7 +130,7 @@ fn order(args: &RebalanceArgs) -> Value {
     json!({ "to": to, "percent": percent, "node": node, "per_second": per_second, "dry_run": dry_run })
 }
 
-/// Progress on the terminal: one line that changes there, and one for each change elsewhere.
+/// Progress display: one updated line on a terminal, otherwise a line per change.
 #[derive(Debug, Default)]
 struct ProgressLine {
     last: String,
@@ -172,7 +172,7 @@ fn line(report: &RebalanceReport) -> String {
     format!("{moved} of {planned} moved{failures}: {}", report.state.label())
 }
 
-/// Line about a node whose number of clients is not known, or old.
+/// Line about a node with an unknown or outdated number of clients.
 fn missing_line(MissingCount { node, problem, age_ms }: &MissingCount) -> String {
     match age_ms {
         Some(age_ms) => format!("{node} {problem}: it counts as it was {age_ms} ms ago"),
@@ -212,7 +212,7 @@ mod tests {
 
     type Answers = Arc<Mutex<(Vec<Value>, Value)>>;
 
-    /// Rebalances at a node that gives these answers, the last one first; returns what it was asked as well.
+    /// Rebalances at a node that gives these answers, the last one first. Also returns the request.
     async fn rebalanced(typed: &[&str], status: u16, answers: &[Value]) -> (Result<(), String>, Value) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! `trunkline record`: writes what passes for clients of a hub into a file.
+//! `trunkline record`: records the traffic of a hub's clients in a file.
 
 mod record_error;
 mod recording_file;
@@ -21,16 +21,16 @@ use crate::quantity::size_text;
 use crate::shown_text::one_line;
 pub(super) use record_error::RecordError;
 
-/// Largest body of a refusal.
+/// Maximum size of a refusal's body.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
-/// Interval of the progress.
+/// Interval of progress updates.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Time for which a recording that is told to end is read on: the node tells what passed some tenths of a second ago.
+/// Time to continue reading after a stop request: the node reports events with a delay of tenths of a second.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-/// Default limit of one file's bytes.
+/// Default size limit of one file.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 const EXAMPLES: &str = "\
@@ -87,10 +87,10 @@ pub(super) struct RecordArgs {
     pub token: AdminTokenArgs,
 }
 
-/// Records until it is told to stop, the time is over, or the node ends it.
+/// Records until a stop signal, the time limit, or the node's end of the stream.
 ///
 /// # Errors
-/// When it does not begin, the file can't be written, or the node ends it.
+/// If it can't be started, the file can't be written, or the node ends it.
 pub(super) async fn record(args: &RecordArgs) -> Result<(), RecordError> {
     let limits = FileLimits { max_bytes: args.max_size, files: args.files };
     let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
@@ -134,7 +134,7 @@ pub(super) async fn record(args: &RecordArgs) -> Result<(), RecordError> {
     if is_ending { Ok(()) } else { outcome }
 }
 
-/// Path and query that the API takes.
+/// Path and query of the API request.
 fn target(args: &RecordArgs) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("hub", &args.hub);
@@ -202,7 +202,7 @@ impl Progress {
 }
 
 fn tell(line: &str) {
-    // Nobody has to read it.
+    // A closed standard error is not an error here.
     drop(writeln!(io::stderr().lock(), "{}", one_line(line)));
 }
 
@@ -244,7 +244,7 @@ mod tests {
         }))
     }
 
-    /// Records at a node that answers this; with `open` its answer does not end. Returns the query that it was asked.
+    /// Records at a node that gives this answer, which stays open with `open`. Returns the query of the request.
     async fn recorded(
         out: &std::path::Path,
         more: &[&str],

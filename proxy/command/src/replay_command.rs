@@ -1,4 +1,4 @@
-//! `trunkline replay`: feeds a recording to an app server, and tells which answers differ.
+//! `trunkline replay`: sends a recording to an app server and compares the answers.
 
 mod answer_ledger;
 mod player;
@@ -20,7 +20,7 @@ use player::{PlayError, Player, ReplayPace};
 use recording_reader::{ReadRecordingError, RecordingReader};
 use replay_report::{Values, report};
 
-/// Time that an app server has until its hub is linked.
+/// Time limit for linking the app server's hub.
 const LINK_TIMEOUT: Duration = Duration::from_secs(10);
 
 const EXAMPLES: &str = "\
@@ -65,7 +65,7 @@ pub(super) struct ReplayArgs {
     pub access_keys: AccessKeyArgs,
 }
 
-/// Error for a replay whose answers are not all as they were.
+/// Error for a replay with differing answers.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReplayError {
     #[error("{file} {source}", file = file.display())]
@@ -88,10 +88,10 @@ pub(super) enum ReplayError {
     Nothing,
 }
 
-/// Plays a recording, and prints what became of it.
+/// Plays a recording and prints the result.
 ///
 /// # Errors
-/// When it can't be played, or an answer is not as it was.
+/// If it can't be played, or an answer differs.
 pub(super) async fn replay(args: &ReplayArgs) -> Result<(), ReplayError> {
     let failed = |source| ReplayError::File { file: args.file.clone(), source };
     let mut reader = RecordingReader::open(&args.file).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! `trunkline revoke`: voids access tokens before their end, at all nodes of a fleet, and lists what is void.
+//! `trunkline revoke`: revokes access tokens at all nodes of a fleet, and lists revocations.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -15,13 +15,13 @@ use crate::shown_text::one_line;
 /// Path of the API.
 const PATH: &str = "/api/revocations";
 
-/// Path of the longest list.
+/// Path of the list with the maximum length.
 const LIST_PATH: &str = "/api/revocations?limit=1000";
 
-/// Largest answer: a list of a thousand revocations whose names are long.
+/// Maximum answer size: a list of a thousand revocations with long names.
 const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// Longest time for which nodes keep a revocation, in seconds.
+/// Maximum time that nodes keep a revocation, in seconds.
 const KEEP_MAX_S: u64 = 366 * 24 * 3600;
 
 const EXAMPLES: &str = "\
@@ -93,10 +93,10 @@ pub(super) enum RevokeError {
     Missing(RevocationReport),
 }
 
-/// Revokes tokens, or lists what is revoked; returns a text about it.
+/// Revokes tokens or lists revocations, and returns the text to print.
 ///
 /// # Errors
-/// When the node refuses or does not answer, or when another one did not answer it.
+/// If the node refuses or does not answer, or another node did not answer it.
 pub(super) async fn revoke(args: &RevokeArgs) -> Result<String, RevokeError> {
     let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
     if args.list {
@@ -122,7 +122,7 @@ fn told(report: &RevocationReport) -> String {
     format!("tokens {of} issued up to {} are void at {nodes} until {until}{closed}", time_text(tokens.issued_before))
 }
 
-/// Words for the tokens that a revocation is about.
+/// Description of the tokens in a revocation.
 fn whose(tokens: &RevokedTokens) -> String {
     let named = [("of user", &tokens.user), ("for audience", &tokens.audience), ("signed by app", &tokens.app)];
     let named = named.into_iter().filter_map(|(word, name)| Some(format!("{word} {:?}", name.as_ref()?)));
@@ -143,7 +143,7 @@ fn listed(list: &RevocationList) -> String {
     lines.join("\n")
 }
 
-/// Reads a time: seconds since 1970, or as RFC 3339 has it.
+/// Parses a time in seconds since 1970 or RFC 3339.
 fn moment(text: &str) -> Result<u64, String> {
     if let Ok(seconds) = text.parse() {
         return Ok(seconds);
@@ -153,7 +153,7 @@ fn moment(text: &str) -> Result<u64, String> {
     Ok(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }
 
-/// Writes a time as RFC 3339 has it; one that is too far away for that, as seconds since 1970.
+/// Formats a time as RFC 3339, or as seconds since 1970 if it is out of range.
 fn time_text(seconds: u64) -> String {
     /// End of the year 9999.
     const LAST_S: u64 = 253_402_300_799;
@@ -184,7 +184,7 @@ mod tests {
         Command::try_parse_from(typed).map(|command| command.args).map_err(|error| error.to_string())
     }
 
-    /// Revokes at a node that gives this answer; returns what it was asked as well.
+    /// Revokes at a node that gives this answer. Also returns the request.
     async fn revoked(typed: &[&str], answer: Value) -> (Result<String, String>, Value) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

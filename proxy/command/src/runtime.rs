@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// Builds a runtime with one thread: shards have their own. The limit of open files is raised before.
+/// Builds a single-threaded runtime, because shards have their own. First raises the limit of open files.
 pub(super) fn runtime() -> io::Result<Runtime> {
     trunkline_process::open_files();
     Builder::new_current_thread().enable_all().build()

@@ -1,4 +1,4 @@
-//! `trunkline serve`: runs a node until it is told to stop.
+//! `trunkline serve`: runs a node until it is stopped.
 
 use anyhow::{Context, bail};
 use tokio::runtime::Runtime;
@@ -18,17 +18,17 @@ use crate::logging::{self, LOG_TARGET};
 const STOPPED_IMMEDIATELY: &str =
     "ended without a drain by SIGQUIT or a second interrupt (SIGINT): the remaining clients are cut";
 
-/// Log line of a node that dials nobody. Such a node is ready, so a forgotten `--upstream` would be seen nowhere.
+/// Log line of a node without upstreams. Such a node is ready, so nothing else would reveal a missing `--upstream`.
 const DIALS_NOBODY: &str = "no --upstream: app servers with Azure's SDK may dial in, by the line that \
     `trunkline connection-string` prints; one with the SDK for Rust has to be named by --upstream";
 
-/// Runs a node until a signal stops it; `warnings` about its command line are logged.
+/// Runs a node until a signal stops it, and logs `warnings` about its command line.
 pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> {
     let audit = (args.log.audit_log.as_deref(), args.log.audit_required);
     logging::begin(&args.log.log, args.log.log_format, audit)?;
     open_files();
     let runtime = runtime()?;
-    // Before anything that takes time: as the first process of a container, a signal without a handler is lost.
+    // Installed before any slow step: for a container's first process, signals without a handler are lost.
     let mut signals = {
         let _entered = runtime.enter();
         StopSignals::new()?
@@ -44,7 +44,7 @@ pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> 
     let outcome = runtime.block_on(async {
         let node = tokio::select! {
             node = Node::start_on(sockets, config) => node?,
-            // It has no clients yet, so there is nothing to drain.
+            // There are no clients to drain yet.
             stop = signals.next() => {
                 stop?;
                 info!(target: LOG_TARGET, "stopped by a signal before the start was complete");
@@ -68,17 +68,17 @@ pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> 
         notify(NodeState::Stopping);
         tokio::select! {
             () = node.stop() => Ok(()),
-            // The process ends with all its threads, whatever they are waiting for.
+            // The process exits with all its threads, whatever they wait for.
             ended = signals.immediate() => ended.map_err(Into::into).and_then(|()| bail!("{STOPPED_IMMEDIATELY}")),
         }
     });
-    // A file or a name server that hangs keeps a thread, and must not keep the process.
+    // A blocked file or name server occupies a thread, which must not delay the exit.
     runtime.shutdown_background();
     outcome
 }
 
-/// Opens the audit log again on SIGHUP and SIGUSR1, for ever. From this call on these signals end the process no
-/// longer, nor does SIGXFSZ: a file at its limit of size is a write that fails.
+/// Reopens the audit log on SIGHUP and SIGUSR1, forever. From this call on, these signals no longer end the process,
+/// nor does SIGXFSZ: exceeding a file size limit becomes a write error.
 #[cfg(unix)]
 fn reopen_on_signals(runtime: &Runtime) -> impl Future<Output = ()> + use<> {
     use rustix::process::Signal;

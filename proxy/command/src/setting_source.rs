@@ -1,5 +1,5 @@
-//! Sources of settings: flags, environment variables and the configuration file, and the one rule by which values of
-//! all three are read: blanks around a value and around the parts of a list do not count, and an empty value is unset.
+//! Sources of settings: flags, environment variables and the configuration file, with a common value syntax: white
+//! space around values and list items is ignored, and an empty value means unset.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -9,18 +9,18 @@ use std::path::PathBuf;
 use clap::{Arg, Command};
 use trunkline_proxy::parts::{TextPlace, nearest};
 
-/// Beginning of the names of all variables of Trunkline.
+/// Prefix of all Trunkline variables.
 const PREFIX: &str = "TRUNKLINE_";
 
-/// Variables of the SDK and of the shipped Compose and Swarm files, which may be in the same environment.
+/// Variables of the SDK and of the shipped Compose and Swarm files, which may share the environment.
 const OF_OTHERS: [&str; 4] =
     ["TRUNKLINE_DIALLED_AS", "TRUNKLINE_DIAL_PLAIN_HTTP", "TRUNKLINE_IMAGE", "TRUNKLINE_STATUS_IMAGE"];
 
-/// Environment variables of this process that concern Trunkline, with their values.
+/// Trunkline's environment variables of this process, with their values.
 #[derive(Debug, Default)]
 pub(crate) struct Environment(pub BTreeMap<String, OsString>);
 
-/// Source of a value that no flag gives.
+/// Source of a value other than a flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
     /// Variable of this name.
@@ -31,18 +31,18 @@ pub(crate) enum Source {
     },
 }
 
-/// Sources of the settings of a command, by flag. Settings that have a default or are typed have none.
+/// Sources of a command's settings, by flag. Defaults and typed flags have no entry.
 #[derive(Debug, Default)]
 pub(crate) struct Sources(pub BTreeMap<String, Source>);
 
 impl Environment {
-    /// Variables of this process.
+    /// Reads the variables of this process.
     pub(crate) fn of_process() -> Self {
         let named = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
         Self(named.filter(|(name, _)| name.starts_with(PREFIX)).collect())
     }
 
-    /// Returns a warning for each variable that no command knows, and for each value that keeps its quotes.
+    /// Returns a warning for each unknown variable and each quoted value.
     pub(crate) fn warnings(&self, command: &Command) -> Vec<String> {
         let mut known = BTreeSet::from(OF_OTHERS.map(str::to_owned));
         collect_names(command, &mut known);
@@ -70,13 +70,13 @@ fn is_quoted(value: &OsString) -> bool {
     ['"', '\''].iter().any(|&quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote))
 }
 
-/// Collects the names of the variables of a command and those below it.
+/// Collects the variable names of a command and its subcommands.
 fn collect_names(command: &Command, names: &mut BTreeSet<String>) {
     names.extend(command.get_arguments().filter_map(variable));
     command.get_subcommands().for_each(|below| collect_names(below, names));
 }
 
-/// Whether Kubernetes or Docker has made this variable of a service or container named `trunkline` or `trunkline-*`.
+/// Whether Kubernetes or Docker created this variable for a service or container named `trunkline` or `trunkline-*`.
 fn is_service_link(name: &str, value: &OsString) -> bool {
     let is_of_port = name.rsplit_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
     let is_url = name.ends_with("_PORT") && value.to_str().is_some_and(|value| value.contains("://"));
@@ -84,12 +84,12 @@ fn is_service_link(name: &str, value: &OsString) -> bool {
     is_of_port || is_url || is_of_service || name.contains("_SERVICE_PORT_")
 }
 
-/// Name of the environment variable of a setting.
+/// Name of a setting's environment variable.
 pub(crate) fn variable(arg: &Arg) -> Option<String> {
     arg.get_env().map(|name| name.to_string_lossy().into_owned())
 }
 
-/// Values of a setting in a text, by the rule of all sources. None if it is unset.
+/// Values of a setting in the common syntax; empty if unset.
 pub(crate) fn cleaned(arg: &Arg, text: &str) -> Vec<String> {
     let parts = match arg.get_value_delimiter() {
         Some(delimiter) => text.split(delimiter).collect(),
@@ -98,7 +98,7 @@ pub(crate) fn cleaned(arg: &Arg, text: &str) -> Vec<String> {
     parts.into_iter().map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
-/// Applies the rule of all sources to the settings of a command line.
+/// Applies the common syntax to the settings of a command line.
 pub(crate) fn cleaned_line(command: &Command, line: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let (mut command, mut cleaned_line, mut rest) = (command, Vec::new(), line.into_iter().peekable());
     while let Some(part) = rest.next() {
@@ -110,7 +110,7 @@ pub(crate) fn cleaned_line(command: &Command, line: impl IntoIterator<Item = OsS
             let is_named = arg.get_long().is_some_and(|long| flag.strip_prefix("--") == Some(long));
             is_named && arg.get_env().is_some() && arg.get_action().takes_values()
         });
-        // A flag that follows is no value; clap reports the one that is missing.
+        // A following flag is not a value; clap reports the missing value.
         let follows = |next: &OsString| next.to_str().is_some_and(|next| !next.starts_with('-'));
         let value = setting.and_then(|_| attached.or_else(|| rest.next_if(follows)?.into_string().ok()));
         match setting.zip(value) {
@@ -128,7 +128,7 @@ pub(crate) fn cleaned_line(command: &Command, line: impl IntoIterator<Item = OsS
 }
 
 impl Sources {
-    /// Puts the source in front of a text that begins with a flag which was not typed.
+    /// Adds the source before a text that begins with a flag from another source.
     pub(crate) fn named_in(&self, text: &str) -> String {
         let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-';
         let flag = text.strip_prefix("--").and_then(|rest| rest.split(|c| !is_part(c)).next());

@@ -1,9 +1,9 @@
-//! Loader of settings: flags, then environment variables, then the configuration file, which is TOML whose keys are the
-//! names of the flags of `trunkline serve`.
+//! Loader of settings from flags, environment variables and the configuration file, in this order of precedence. The
+//! file is TOML with the flag names of `trunkline serve` as keys.
 //!
-//! Values of environment and file become defaults of the flags. So flags win over them, values are checked like flags,
-//! and a new flag is a variable and a key without further code. Of two flags that exclude each other the one from the
-//! stronger source counts. The tables of [`RULE_TABLES`] hold rules, which `routing` reads.
+//! Values of environment and file become defaults of the flags. So flags take precedence, values are validated like
+//! flags, and a new flag automatically has a variable and a key. Of two mutually exclusive flags, the one from the
+//! stronger source wins. The tables in [`RULE_TABLES`] contain rules, which `routing` parses.
 
 use std::path::{Path, PathBuf};
 
@@ -15,13 +15,13 @@ use trunkline_proxy::parts::{RULE_TABLES, TextPlace, nearest};
 
 use super::setting_source::{Environment, Source, Sources, cleaned, variable};
 
-/// Error for settings that can't be used.
+/// Error for invalid settings.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum LoadError {
     #[error("--config {path}: {source}")]
     Read { path: PathBuf, source: std::io::Error },
-    /// Without the line that it is in, which may hold a secret.
+    /// Without the affected line, which may contain a secret.
     #[error("{path}, {place}: this is no TOML: {problem}")]
     Syntax { path: PathBuf, place: TextPlace, problem: String },
     #[error("{path}, {place}: there is no key {key:?}{}", suggestion(nearest))]
@@ -29,15 +29,15 @@ pub(crate) enum LoadError {
         path: PathBuf,
         place: TextPlace,
         key: String,
-        /// Existing key that is most like it.
+        /// Most similar existing key.
         nearest: Option<String>,
     },
-    /// Value of a type that the flag does not take.
+    /// Value of the wrong type for its flag.
     #[error("{path}, {place}: {key} is {found}, but must be {wanted}")]
     Kind { path: PathBuf, place: TextPlace, key: String, found: &'static str, wanted: &'static str },
     #[error("{0} is not UTF-8")]
     Encoding(Source),
-    /// Value that the flag does not take; the problem names the flag.
+    /// Invalid value for its flag. The problem names the flag.
     #[error("{at}: {problem}")]
     Value { at: Source, problem: String },
     #[error("{at}: --{flag} can't be used with --{other} ({other_at}): remove one of them")]
@@ -48,14 +48,14 @@ fn suggestion(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|nearest| format!("; is {nearest:?} meant?")).unwrap_or_default()
 }
 
-/// Command whose defaults are the settings of environment and file.
+/// Command with the settings of environment and file as defaults.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) command: Command,
     pub(crate) sources: Sources,
 }
 
-/// Values that a source gives to a setting.
+/// Values of a setting from one source.
 struct Given {
     id: Id,
     flag: String,
@@ -63,10 +63,10 @@ struct Given {
     at: Source,
 }
 
-/// Loads the settings of a command from the environment and from a file, as far as they are not typed.
+/// Loads a command's settings from the environment and a file, unless typed as flags.
 ///
 /// # Errors
-/// When a source can't be read, or holds what no flag takes.
+/// If a source can't be read, or contains an invalid value.
 pub(crate) fn load(
     command: Command,
     typed: Option<&ArgMatches>,
@@ -80,17 +80,17 @@ pub(crate) fn load(
     load_layers(command, typed, [in_environment, in_file])
 }
 
-/// Loads the settings of a command from the text of a file alone.
+/// Loads a command's settings only from the text of a file.
 ///
 /// # Errors
-/// When it holds what no flag takes.
+/// If it contains an invalid value.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn load_text(command: Command, path: &Path, text: &str) -> Result<Loaded, LoadError> {
     let in_file = values_of_file(&command, path, text)?;
     load_layers(command, None, [Vec::new(), in_file])
 }
 
-/// Path of the configuration file that flag or environment name.
+/// Path of the configuration file from flag or environment.
 pub(crate) fn config_file(command: &Command, typed: &ArgMatches, environment: &Environment) -> Option<PathBuf> {
     let arg = command.get_arguments().find(|arg| arg.get_id() == "config")?;
     let in_environment = || cleaned(arg, environment.0.get(&variable(arg)?)?.to_str()?).pop().map(PathBuf::from);
@@ -124,7 +124,7 @@ fn load_layers(command: Command, typed: Option<&ArgMatches>, layers: [Vec<Given>
     Ok(loaded)
 }
 
-/// Pairs of settings that exclude each other.
+/// Pairs of mutually exclusive settings.
 fn rivals(command: &Command) -> Vec<(Id, Id)> {
     let settings = command.get_arguments().filter(|arg| arg.get_env().is_some());
     let pairs = settings.flat_map(|arg| {
@@ -152,7 +152,7 @@ impl Loaded {
     }
 }
 
-/// Value of a switch.
+/// Parses the value of a switch.
 fn truth(text: &str) -> Result<bool, &'static str> {
     match &*text.to_ascii_lowercase() {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -176,7 +176,7 @@ fn values_of_environment(environment: &Environment, command: &Command) -> Result
     Ok(all)
 }
 
-/// Values of a file. A command that takes not all settings of a node leaves the others alone.
+/// Values of a file. A command that supports only some settings of a node ignores the others.
 fn values_of_file(command: &Command, path: &Path, text: &str) -> Result<Vec<Given>, LoadError> {
     let table: Table = text.parse().map_err(|error: toml::de::Error| LoadError::Syntax {
         path: path.into(),
@@ -211,13 +211,13 @@ fn values_of_file(command: &Command, path: &Path, text: &str) -> Result<Vec<Give
     Ok(all)
 }
 
-/// Name of a flag, or of the setting that an argument without a flag takes.
+/// Name of a flag, or of the setting for an argument without a flag.
 fn flag_name(arg: &Arg) -> String {
     let of_variable = || Some(variable(arg)?.strip_prefix("TRUNKLINE_")?.to_lowercase().replace('_', "-"));
     arg.get_long().map(str::to_owned).or_else(of_variable).unwrap_or_default()
 }
 
-/// Checks values as clap checks typed ones, and apart from all other flags, so that an error names its source.
+/// Validates values like typed ones, separately from other flags, so that an error can name the source.
 fn check(arg: &Arg, values: &[String]) -> Result<(), String> {
     let mut alone = Arg::new(arg.get_id().clone())
         .long(flag_name(arg))
@@ -232,7 +232,7 @@ fn check(arg: &Arg, values: &[String]) -> Result<(), String> {
     checked.map(drop).map_err(|error| plain_text(&error))
 }
 
-/// Text of an error of clap: what is wrong and allowed, and the nearest value, without what is about a command line.
+/// Text of a clap error: the problem, allowed values and the nearest match, without command-line usage.
 fn plain_text(error: &clap::Error) -> String {
     let text = error.to_string();
     let paragraphs = text.trim_start_matches("error: ").split("\n\n").map(str::trim);
@@ -240,7 +240,7 @@ fn plain_text(error: &clap::Error) -> String {
     paragraphs.collect::<Vec<_>>().join("; ").replace("\n  ", " ")
 }
 
-/// Writes the value of a flag as a value of the file.
+/// Formats a flag value in file syntax.
 pub(super) fn file_value(text: &str) -> String {
     match (text.parse::<i64>(), text.parse::<bool>()) {
         (Ok(number), _) => number.to_string(),
@@ -249,7 +249,7 @@ pub(super) fn file_value(text: &str) -> String {
     }
 }
 
-/// Returns the place of a key at the top of the file.
+/// Position of a top-level key in the file.
 fn place_of(key: &str, text: &str) -> TextPlace {
     let table = DeTable::parse(text).ok();
     let mut keys = table.iter().flat_map(|table| table.get_ref().iter()).map(|(name, _)| name);
@@ -257,10 +257,10 @@ fn place_of(key: &str, text: &str) -> TextPlace {
     TextPlace::new(text, at)
 }
 
-/// Flags that no file may set; in particular it can't name another file.
+/// Flags that a file can't set; in particular, a file can't name another file.
 const FORBIDDEN: [&str; 3] = ["config", "help", "version"];
 
-/// Returns the options that a file may set, each with its name.
+/// Options that a file may set, each with its name.
 pub(super) fn options(command: &Command) -> impl Iterator<Item = (&str, &Arg)> {
     let named = command.get_arguments().filter_map(|arg| Some((arg.get_long()?, arg)));
     named.filter(|(name, _)| !FORBIDDEN.contains(name))
@@ -271,7 +271,7 @@ fn is_key(arg: &Arg, key: &str) -> bool {
     arg.get_env().is_some() && flag_name(arg) == wanted && !FORBIDDEN.contains(&&*wanted)
 }
 
-/// Returns the values as they would be typed; else the type that was found and the one that is wanted.
+/// Converts a value to typed form, or returns the found and expected types.
 fn values(arg: &Arg, value: Value) -> Result<Vec<String>, (&'static str, &'static str)> {
     let is_list = matches!(arg.get_action(), ArgAction::Append);
     match value {
@@ -309,7 +309,7 @@ mod tests {
         load_text(serve(), Path::new("t.toml"), text).map(|loaded| loaded.command)
     }
 
-    /// Settings of an environment and a file, beside what is typed.
+    /// Settings from flags, an environment and a file.
     fn loaded(typed: &[&str], variables: &[(&str, &str)], text: &str) -> Result<(ServeArgs, Sources), String> {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), value.into()));
         let environment = Environment(variables.collect());

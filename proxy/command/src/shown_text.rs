@@ -1,15 +1,15 @@
-//! Texts from elsewhere on a terminal: clients, other nodes and servers choose them, so none may steer it.
+//! Sanitizes external texts for a terminal: clients, other nodes and servers choose them, so they must not control it.
 //!
-//! Control characters move the cursor, set titles and forge lines; bidi marks have a line read in another order than it
-//! is written. All output of the command passes here, on its way to the standard streams at the latest.
+//! Control characters move the cursor, set titles and forge lines; bidi marks change the displayed order. All output of
+//! the command is sanitized here, at the latest before the standard streams.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Character in place of one that could steer a terminal.
+/// Replacement for a control character.
 const REPLACEMENT: char = '\u{fffd}';
 
-/// Whether a character is shown as nothing, and does something instead: C0, DEL and C1, ends of lines, and bidi marks.
+/// Whether a character is invisible but has an effect: C0, DEL and C1, line ends, and bidi marks.
 pub(super) fn is_steering(char: char) -> bool {
     let is_line_end = matches!(char, '\u{2028}' | '\u{2029}');
     let is_bidi_mark =
@@ -17,17 +17,17 @@ pub(super) fn is_steering(char: char) -> bool {
     char.is_control() || is_line_end || is_bidi_mark
 }
 
-/// Cleans a text that is a part of a line, or a line: blanks stand for its line ends and tabs.
+/// Sanitizes a line or a part of one. Line breaks and tabs become spaces.
 pub(super) fn one_line(text: &str) -> Cow<'_, str> {
     cleaned(text, |char| if matches!(char, '\n' | '\r' | '\t') { ' ' } else { REPLACEMENT }, |_| false)
 }
 
-/// Cleans a text of several lines, whose parts are clean as far as lines go.
+/// Sanitizes a multi-line text with sanitized parts.
 pub(super) fn lines(text: &str) -> Cow<'_, str> {
     cleaned(text, |_| REPLACEMENT, |char| matches!(char, '\n' | '\t'))
 }
 
-/// Writes the characters of a JSON text that a terminal would obey as escapes of JSON, so it stays the same value.
+/// Escapes terminal control characters in a JSON text, which keeps its value.
 pub(super) fn json(text: &str) -> Cow<'_, str> {
     let is_escaped = |char: char| is_steering(char) && !matches!(char, '\n' | '\t' | '\r');
     if !text.contains(is_escaped) {
@@ -36,7 +36,7 @@ pub(super) fn json(text: &str) -> Cow<'_, str> {
     let mut escaped = String::with_capacity(text.len() + 16);
     for char in text.chars() {
         if is_escaped(char) {
-            // A string takes all that is written. All of them are below the surrogates.
+            // Writing to a string can't fail. All these characters are below the surrogates.
             let _ = write!(escaped, "\\u{:04x}", u32::from(char));
         } else {
             escaped.push(char);

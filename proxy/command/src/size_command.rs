@@ -1,40 +1,39 @@
-//! `trunkline size`: computes the number of nodes for a load, and the resources that each of them needs.
+//! `trunkline size`: computes the number of nodes for a load, and the resources per node.
 //!
-//! Arithmetic over measured costs (`tests/bench/run`, `app_cost`; the page *Sizing* of the book tells how); this
-//! machine does not matter. Costs that were not measured, such as TLS, have to fit into the share of the processors
-//! that stays free.
+//! Based on measured costs (`tests/bench/run`, `app_cost`; see the page *Sizing* of the book), independent of this
+//! machine. Unmeasured costs, such as TLS, have to fit into the free share of the processors.
 
 use std::num::NonZeroU64;
 
 use super::text_table;
 
-/// Deliveries of small messages to clients, one `write` each, per second of a processor.
+/// Deliveries of small messages to clients, one `write` each, per processor second.
 const DELIVERIES_PER_CPU_SECOND: u64 = 220_000;
-/// Calls of clients with their results, per second of a processor.
+/// Client calls with results, per processor second.
 const CALLS_PER_CPU_SECOND: u64 = 120_000;
-/// Connects with negotiate and handshake, per second of a processor.
+/// Connects with negotiate and handshake, per processor second.
 const CONNECTS_PER_CPU_SECOND: u64 = 26_000;
 
 /// Memory of a node for an idle client with short headers.
 const CLIENT_BYTES: u64 = 1270;
-/// Memory of the kernel for its socket.
+/// Kernel memory for a client's socket.
 const SOCKET_BYTES: u64 = 4608;
-/// Memory planned per client: browsers send longer headers, and clients that receive have something in their buffers.
+/// Planned memory per client: browsers send longer headers, and receiving clients use buffers.
 const PLANNED_BYTES: u64 = 2 * (CLIENT_BYTES + SOCKET_BYTES);
 /// Memory of an app server for a client with a browser's headers and ten claims.
 const APP_CLIENT_BYTES: u64 = 1843;
 /// Memory of a node for an idle link.
 const LINK_BYTES: u64 = 31 * 1024;
-/// Memory that a node may keep for a link: the default of `--link-ring-max-bytes`.
+/// Maximum ring memory of a node per link: the default of `--link-ring-max-bytes`.
 const RING_BYTES: u64 = 4 * 1024 * 1024;
-/// Memory of a node without clients, and of the system beside it.
+/// Memory of a node without clients, and of the system.
 const BASE_BYTES: u64 = 512 * 1024 * 1024;
 
-/// File descriptors besides those of clients and links.
+/// File descriptors in addition to clients and links.
 const OTHER_DESCRIPTORS: u64 = 1024;
-/// Local ports by Linux's default for connections from one address to another: 32768 to 60999.
+/// Default number of local ports in Linux for connections between two addresses: 32768 to 60999.
 const PORTS_AS_IT_COMES: u64 = 28_232;
-/// Local ports with `net.ipv4.ip_local_port_range = 1024 65535`.
+/// Number of local ports with `net.ipv4.ip_local_port_range = 1024 65535`.
 const PORTS_AT_MOST: u64 = 64_512;
 
 const GIB: u64 = 1024 * 1024 * 1024;
@@ -77,7 +76,7 @@ pub(super) struct SizeArgs {
     pub connections_max: u64,
 }
 
-/// Error for nodes whose links alone need more memory than they have.
+/// Error for nodes with too little memory even for their links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "--memory {given} GiB is too little: links alone may take {links} GiB on each node (--app-servers × --hubs × --pool-size × 4 MiB); give more, or a smaller --pool-size"
@@ -85,11 +84,11 @@ pub(super) struct SizeArgs {
 pub(super) struct TooLittleMemory {
     /// Memory of a node in GiB, as given.
     pub given: u64,
-    /// Memory that links may take, in GiB.
+    /// Maximum memory of the links, in GiB.
     pub links: u64,
 }
 
-/// Number of nodes that each resource demands.
+/// Number of nodes required by each resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct NodeCounts {
     by_processors: u64,
@@ -110,13 +109,13 @@ impl NodeCounts {
         })
     }
 
-    /// Returns the number of nodes that carry the whole load.
+    /// Number of nodes that carry the whole load.
     fn carrying(self) -> u64 {
         self.by_processors.max(self.by_memory).max(self.by_connections)
     }
 }
 
-/// Returns the processors that all messages take, in thousandths.
+/// Processor time for all messages, in thousandths of a processor.
 fn parts_per_thousand(args: &SizeArgs) -> u64 {
     let parts = |rate: u64, per_second: u64| rate.saturating_mul(1000).div_ceil(per_second);
     parts(args.rate, DELIVERIES_PER_CPU_SECOND) + parts(args.calls, CALLS_PER_CPU_SECOND)
@@ -126,10 +125,10 @@ fn links_of_node(args: &SizeArgs) -> u64 {
     args.app_servers * args.hubs * args.pool_size
 }
 
-/// Computes the answer as lines for people.
+/// Returns the result as text.
 ///
 /// # Errors
-/// When such nodes have no memory left for clients.
+/// If such nodes have no memory left for clients.
 pub(super) fn size(args: &SizeArgs) -> Result<String, TooLittleMemory> {
     let nodes = NodeCounts::new(args)?;
     let (carrying, all) = (nodes.carrying(), nodes.carrying() + args.spare);
@@ -210,7 +209,7 @@ fn gib(bytes: u64) -> String {
     thousandths(bytes.saturating_mul(1000).div_ceil(GIB))
 }
 
-/// Writes a number of thousandths, rounded up to hundredths.
+/// Formats thousandths, rounded up to hundredths.
 fn thousandths(number: u64) -> String {
     let hundredths = number.div_ceil(10);
     format!("{}.{:02}", hundredths / 100, hundredths % 100)
@@ -236,7 +235,7 @@ mod tests {
     fn the_scarcest_resource_decides() {
         let nodes = |text: &str| NodeCounts::new(&args(text)).unwrap();
         assert_eq!(nodes("--clients 1 --rate 0"), NodeCounts { by_processors: 1, by_memory: 1, by_connections: 1 });
-        // Half of four processors is two: 440 000 deliveries a second.
+        // Half of four processors is two: 440 000 deliveries per second.
         assert_eq!(nodes("--clients 1 --rate 440000").by_processors, 1);
         assert_eq!(nodes("--clients 1 --rate 440001").by_processors, 2);
         assert_eq!(nodes("--clients 1 --rate 440000 --calls 240000").by_processors, 2);

@@ -1,4 +1,4 @@
-//! Signals that ask the process to stop.
+//! Signals that request a stop of the process.
 
 use std::io;
 
@@ -8,13 +8,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// Request to stop the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StopRequest {
-    /// SIGTERM, however often it comes, or the first Ctrl-C.
+    /// SIGTERM, even if repeated, or the first Ctrl-C.
     Graceful,
     /// SIGQUIT, or a second Ctrl-C.
     Immediate,
 }
 
-/// Ctrl-C and, on Unix, SIGTERM and SIGQUIT. Once this exists, none of them ends the process by itself.
+/// Ctrl-C and, on Unix, SIGTERM and SIGQUIT. While this exists, none of them ends the process directly.
 pub(super) struct StopSignals {
     #[cfg(unix)]
     interrupt: Signal,
@@ -55,7 +55,7 @@ impl StopSignals {
         }
     }
 
-    /// Waits until the process is to end immediately.
+    /// Waits until the process has to end immediately.
     pub(super) async fn immediate(&mut self) -> io::Result<()> {
         while self.next().await? == StopRequest::Graceful {}
         Ok(())

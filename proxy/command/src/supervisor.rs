@@ -1,5 +1,5 @@
-//! systemd's protocols towards the supervisor of this process: socket activation, readiness and the watchdog. Without a
-//! supervisor, or on other systems, nothing happens.
+//! Protocols of systemd: socket activation, readiness and the watchdog. No effect without a supervisor or on other
+//! systems.
 
 #[cfg(target_os = "linux")]
 use std::ffi::OsStr;
@@ -15,14 +15,14 @@ use trunkline_proxy::parts::{Heartbeat, InheritedSockets};
 #[cfg(target_os = "linux")]
 use crate::logging::LOG_TARGET;
 
-/// Number of times that the watchdog is fed within its deadline, if the heartbeat advances.
+/// Number of watchdog notifications per deadline, while the heartbeat advances.
 #[cfg(target_os = "linux")]
 const FEEDS_PER_DEADLINE: u32 = 4;
 
 /// Takes the listening sockets that the supervisor passes to this process.
 ///
 /// # Errors
-/// When one is no TCP socket.
+/// If one is not a TCP socket.
 pub(super) fn inherited_sockets() -> io::Result<InheritedSockets> {
     let mut sockets = ListenFd::from_env();
     let taken = (0..sockets.len()).filter_map(|index| sockets.take_tcp_listener(index).transpose());
@@ -30,16 +30,16 @@ pub(super) fn inherited_sockets() -> io::Result<InheritedSockets> {
     InheritedSockets::new(taken)
 }
 
-/// State of the node that the supervisor is notified of.
+/// State of the node reported to the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NodeState {
     /// The node accepts clients.
     Ready,
-    /// The node was told to stop and drains its clients.
+    /// The node is stopping and drains its clients.
     Stopping,
 }
 
-/// Notifies the supervisor, on a thread of its own. A supervisor that can't be reached, or hangs, stops nothing.
+/// Notifies the supervisor on a separate thread. An unreachable or stuck supervisor has no effect.
 #[cfg(target_os = "linux")]
 pub(super) fn notify(state: NodeState) {
     drop(tokio::task::spawn_blocking(move || send_state(state)));
@@ -56,14 +56,14 @@ fn send_state(state: NodeState) {
     }
 }
 
-/// Sends a text to the supervisor, if there is one.
+/// Sends a text to the supervisor, if any.
 #[cfg(target_os = "linux")]
 fn send(text: &str) -> io::Result<()> {
     let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
     UnixDatagram::unbound()?.send_to_addr(text.as_bytes(), &notify_address(&name)?).map(drop)
 }
 
-/// Reads the address of a supervisor: a path, or an abstract name behind `@`, as in sd_notify(3).
+/// Parses a supervisor's address: a path, or an abstract name after `@`, as in sd_notify(3).
 #[cfg(target_os = "linux")]
 fn notify_address(name: &OsStr) -> io::Result<SocketAddr> {
     match name.as_encoded_bytes().strip_prefix(b"@") {
@@ -75,14 +75,14 @@ fn notify_address(name: &OsStr) -> io::Result<SocketAddr> {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn notify(_state: NodeState) {}
 
-/// Feeds the supervisor's watchdog, if there is one, as long as the heartbeat of the node advances.
+/// Notifies the supervisor's watchdog, if any, while the node's heartbeat advances.
 #[cfg(target_os = "linux")]
 pub(super) async fn feed_watchdog(heartbeat: Heartbeat) {
     let Some(deadline) = sd_notify::watchdog_enabled() else { return };
     let mut last = None;
     loop {
         let ticks = heartbeat.ticks();
-        // A shard that hangs must be noticed, although this thread does not hang.
+        // Detects a stuck shard, even though this thread still runs.
         if last.replace(ticks) != Some(ticks) {
             drop(tokio::task::spawn_blocking(|| send("WATCHDOG=1\n")).await);
         }

@@ -1,11 +1,11 @@
-//! Tables of plain text without borders, for people and pipes.
+//! Plain text tables without borders, for people and pipes.
 
 use comfy_table::{CellAlignment, Table, presets};
 
-/// Blanks between two columns.
+/// Spaces between two columns.
 const GAP: u16 = 2;
 
-/// Lays out rows under their headings, texts to the left and numbers to the right; returns the lines.
+/// Formats rows under their headings, with texts left-aligned and numbers right-aligned. Returns the lines.
 pub(super) fn columns(texts: &[&str], numbers: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(texts.iter().chain(numbers).copied()).add_rows(rows);
@@ -17,7 +17,7 @@ pub(super) fn columns(texts: &[&str], numbers: &[&str], rows: impl Iterator<Item
     lines(&table)
 }
 
-/// Lays out names and values in two columns without headings; returns the lines.
+/// Formats names and values in two columns without headings. Returns the lines.
 pub(super) fn pairs(rows: impl IntoIterator<Item = (&'static str, String)>) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).add_rows(rows.into_iter().map(|(name, value)| [name.to_owned(), value]));

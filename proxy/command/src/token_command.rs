@@ -1,4 +1,4 @@
-//! `trunkline token`: makes access keys and access tokens.
+//! `trunkline token`: creates access keys and access tokens.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -75,7 +75,7 @@ enum KeyFileError {
     Damaged { path: PathBuf, source: AccessKeyError },
 }
 
-/// Makes a key or a token, and prints it.
+/// Creates a key or token and prints it.
 pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
     match command {
         TokenCommand::Key { app: Some(app), hubs, .. } => print(&app_key(&app, &hubs)?),
@@ -94,7 +94,7 @@ pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes a key of an app, as a line for `--app-key-file`.
+/// Creates a key for an app, as a line for `--app-key-file`.
 fn app_key(app: &str, hubs: &[String]) -> anyhow::Result<String> {
     let parts = std::iter::once(AccessKey::random().expose().to_owned()).chain(hubs.iter().cloned());
     let line = format!("{app}={}", parts.collect::<Vec<_>>().join(";"));
@@ -102,7 +102,7 @@ fn app_key(app: &str, hubs: &[String]) -> anyhow::Result<String> {
     Ok(line)
 }
 
-/// Key that signs: the first that was given, else this machine's development key.
+/// Signing key: the first configured key, or this machine's development key.
 fn signing_key(args: &AccessKeyArgs) -> anyhow::Result<AccessKey> {
     let (keys, is_development) = args.keys_or_development(&[])?;
     if is_development {
@@ -116,7 +116,7 @@ fn parse_claim(text: &str) -> Result<(String, String), String> {
     Ok((name.into(), value.into()))
 }
 
-/// Makes a key file, unless it exists. Of several processes the first to start makes it, as with the development key.
+/// Creates a key file, unless it exists. Of several processes, the first one wins, as with the development key.
 fn make_key_file(path: &Path) -> Result<(), KeyFileError> {
     let path = path.to_owned();
     match read_or_make(&path) {

@@ -1,4 +1,4 @@
-//! `trunkline top`: shows the observer's numbers in a terminal, refreshed.
+//! `trunkline top`: shows the observer's numbers in a terminal and refreshes them.
 
 mod fleet_table;
 mod sparkline;
@@ -19,13 +19,13 @@ use trunkline_proxy::parts::{
 use super::admin_client::{ADMIN_DEFAULT, AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
 use super::flag::value_parser::seconds;
 
-/// Largest answer of a node that shows a large fleet.
+/// Maximum answer size of a node in a large fleet.
 const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// Age at which the last hour is asked for again: nodes take a sample of it in this time.
+/// Age at which the last hour is requested again: the nodes' sampling interval.
 const HOUR_AGE_MAX: Duration = Duration::from_secs(10);
 
-/// Escape sequences that enter and leave the alternate screen, without cursor and without line wrap.
+/// Escape sequences for the alternate screen, without cursor and line wrap.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
 const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 
@@ -70,7 +70,7 @@ pub(super) enum TopError {
 /// Shows the nodes at the given URLs until Ctrl-C.
 ///
 /// # Errors
-/// When no node answers the first time, or the output can't be written.
+/// If no node answers the first time, or the output can't be written.
 pub(super) async fn top(args: &TopArgs) -> Result<(), TopError> {
     let client = FleetClient::new(args)?;
     let first = client.fleet().await;
@@ -78,7 +78,7 @@ pub(super) async fn top(args: &TopArgs) -> Result<(), TopError> {
         let problems: Vec<_> = first.unreachable.iter().map(|one| format!("{}: {}", one.url, one.problem)).collect();
         return Err(TopError::Silent(problems.join("\n")));
     }
-    // Rates are those of the time between two answers.
+    // Rates refer to the interval between two answers.
     let pause = args.interval;
     if args.once {
         sleep(pause).await;
@@ -119,7 +119,7 @@ async fn show(client: &FleetClient, mut fleet: FleetSnapshot, pause: Duration, i
     }
 }
 
-/// Paints each line at its place: lines beyond the screen are left out, and nothing flickers.
+/// Draws each line in place, without flicker. Lines beyond the screen are omitted.
 fn paint(fleet: &FleetSnapshot, hour: &FleetTimeline) -> io::Result<()> {
     let lines = fleet_table::lines(fleet, sparkline::lines(hour));
     let painted: String =
@@ -137,7 +137,7 @@ fn write(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Client of the nodes that are shown.
+/// Client of the shown nodes.
 struct FleetClient {
     nodes: Vec<Address>,
     client: AdminClient,
@@ -157,20 +157,20 @@ impl FleetClient {
         Ok(Self { nodes, client: AdminClient::new(connector, args.token.token()?) })
     }
 
-    /// Asks all nodes at once, and merges their answers.
+    /// Queries all nodes concurrently and merges their answers.
     async fn fleet(&self) -> FleetSnapshot {
         let answers = join_all(self.nodes.iter().map(|node| self.fleet_of(node))).await;
         merge(self.nodes.iter().map(Address::to_string).zip(answers))
     }
 
-    /// Asks all nodes at once for the last hour, and merges their answers. Nodes of earlier versions tell none.
+    /// Queries all nodes concurrently for the last hour and merges the answers. Older nodes don't provide it.
     async fn last_hour(&self) -> FleetTimeline {
         let answers = join_all(self.nodes.iter().map(|node| self.client.get(node, "/api/timeline", ANSWER_MAX_BYTES)));
         let told = answers.await.into_iter().flatten().filter(|answer| answer.status() == StatusCode::OK);
         merge_hours(told.filter_map(|answer| serde_json::from_slice(answer.body()).ok()))
     }
 
-    /// Asks one node for its fleet: itself and its peers.
+    /// Queries one node for its fleet: itself and its peers.
     async fn fleet_of(&self, node: &Address) -> Result<FleetSnapshot, String> {
         let answer = self.client.get(node, "/api/fleet", ANSWER_MAX_BYTES).await?;
         match answer.status() {
@@ -185,7 +185,7 @@ impl FleetClient {
     }
 }
 
-/// Merges the answers of nodes, each with its URL. A node that several tell of is shown once.
+/// Merges the answers of nodes, each with its URL. A node in several answers is shown once.
 fn merge(answers: impl Iterator<Item = (String, Result<FleetSnapshot, String>)>) -> FleetSnapshot {
     let mut all = FleetSnapshot::default();
     for (url, answer) in answers {
@@ -207,7 +207,7 @@ fn merge(answers: impl Iterator<Item = (String, Result<FleetSnapshot, String>)>)
     all
 }
 
-/// Merges the last hour of several fleets. A node of which several tell counts once.
+/// Merges the last hour of several fleets. A node in several answers counts once.
 fn merge_hours(answers: impl Iterator<Item = FleetTimeline>) -> FleetTimeline {
     let mut all = FleetTimeline::default();
     for hour in answers {

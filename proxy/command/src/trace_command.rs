@@ -1,4 +1,4 @@
-//! `trunkline trace`: shows messages as they pass, with the time at each hop.
+//! `trunkline trace`: shows live messages with the time at each hop.
 
 mod hop_text;
 mod trace_view;
@@ -19,10 +19,10 @@ use trace_view::TraceView;
 use crate::quantity::duration_text;
 use crate::shown_text::{json, one_line};
 
-/// Largest body of a refusal.
+/// Maximum size of a refusal's body.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
-/// Interval at which messages are told whose hops don't come.
+/// Interval for printing messages with missing hops.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 const EXAMPLES: &str = "\
@@ -90,7 +90,7 @@ pub(super) struct TraceArgs {
     pub token: AdminTokenArgs,
 }
 
-/// Error for a trace that does not begin, or ends by itself.
+/// Error for a trace that can't be started, or ends unexpectedly.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TraceCommandError {
     #[error(transparent)]
@@ -107,10 +107,10 @@ pub(super) enum TraceCommandError {
     Output(#[from] io::Error),
 }
 
-/// Shows messages until the time is over, or Ctrl-C.
+/// Shows messages until the time limit or Ctrl-C.
 ///
 /// # Errors
-/// When it does not begin, or the node ends it.
+/// If it can't be started, or the node ends it.
 pub(super) async fn trace(args: &TraceArgs) -> Result<(), TraceCommandError> {
     let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
     let mut signals = StopSignals::new().map_err(TraceCommandError::Signals)?;
@@ -144,7 +144,7 @@ pub(super) async fn trace(args: &TraceArgs) -> Result<(), TraceCommandError> {
     ended
 }
 
-/// Prints messages, unless their lines were printed as they came.
+/// Prints messages, except in JSON mode, which prints lines as received.
 fn show(args: &TraceArgs, messages: Vec<String>) -> io::Result<()> {
     if args.json || messages.is_empty() {
         return Ok(());
@@ -152,7 +152,7 @@ fn show(args: &TraceArgs, messages: Vec<String>) -> io::Result<()> {
     put((messages.join("\n") + "\n").as_bytes())
 }
 
-/// Path and query that the API takes.
+/// Path and query of the API request.
 fn target(args: &TraceArgs) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     let TraceArgs { connection, user, group, method, hub, .. } = args;
@@ -163,7 +163,7 @@ fn target(args: &TraceArgs) -> String {
     format!("/api/trace?{}", query.finish())
 }
 
-/// Prints a line of the node as it came; on a terminal what would steer it is escaped.
+/// Prints a node's line unchanged; on a terminal, control characters are escaped.
 fn put_json(line: &[u8]) -> io::Result<()> {
     if io::stdout().is_terminal() {
         put(format!("{}\n", json(&String::from_utf8_lossy(line))).as_bytes())
@@ -179,7 +179,7 @@ fn put(bytes: &[u8]) -> io::Result<()> {
 }
 
 fn tell(line: &str) {
-    // Nobody has to read it.
+    // A closed standard error is not an error here.
     drop(writeln!(io::stderr().lock(), "{}", one_line(line)));
 }
 

@@ -1,9 +1,9 @@
-//! Secrets that were typed on the command line: every user of the machine reads them in the process list.
+//! Secrets typed on the command line, which every user of the machine can see in the process list.
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
-/// Returns a warning for each secret among the typed flags of a command and its subcommands.
+/// Returns a warning for each secret in the typed flags of a command and its subcommands.
 pub(super) fn warnings(command: &Command, matches: &ArgMatches) -> Vec<String> {
     let mut warnings: Vec<_> = command
         .get_arguments()

@@ -1,4 +1,4 @@
-//! Version of this program, with the commit and the target that it was built for.
+//! Version of this program, with the commit and target of its build.
 
-/// Version, commit and target, which the build script tells.
+/// Version, commit and target, as set by the build script.
 pub(super) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("TRUNKLINE_BUILD"), ")");

@@ -1,4 +1,4 @@
-//! Check of the server's clock and of the token's times.
+//! Checks the server's clock and the token's validity period.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,10 +13,10 @@ use super::probe_client::AnswerSeen;
 const CLOCK: &str = "clock";
 const TOKEN: &str = "token";
 
-/// Difference of clocks that is not worth a word, beside the second that the header is rounded to.
+/// Tolerated clock difference, plus the header's rounding to a second.
 const DIFFERENCE_MAX: Duration = Duration::from_secs(5);
 
-/// Times of an access token, as it tells them.
+/// Validity period of an access token, according to its claims.
 #[derive(Debug, Default, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 struct TokenTimes {
@@ -24,7 +24,7 @@ struct TokenTimes {
     nbf: Option<f64>,
 }
 
-/// Judges the clock of an answer's server, and the token by that clock.
+/// Judges the clock of the answering server, and the token by that clock.
 pub(super) fn check_clock(answer: &AnswerSeen, token: Option<&str>, now: SystemTime) -> Vec<Finding> {
     let date = answer.header("date").and_then(|date| httpdate::parse_http_date(date).ok());
     let clock = judge_clock(date, now, answer.took);
@@ -53,7 +53,7 @@ fn judge_token(token: &str, at_s: u64) -> Finding {
     let Some(TokenTimes { exp, nbf }) = token_times(token) else {
         return Finding::ok(TOKEN, "it is no JWT, so its times are not known");
     };
-    // Both are far below the numbers that a float can't hold.
+    // Both numbers are far below the precision limit of a float.
     let seconds = |at: f64| at - Duration::from_secs(at_s).as_secs_f64();
     match (exp.map(seconds), nbf.map(seconds)) {
         (Some(left), _) if left <= 0.0 => Finding::failed(
@@ -73,7 +73,7 @@ fn judge_token(token: &str, at_s: u64) -> Finding {
     }
 }
 
-/// Reads the times of a token, whose signature is the server's matter.
+/// Reads the validity period of a token without verifying its signature.
 fn token_times(token: &str) -> Option<TokenTimes> {
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     serde_json::from_slice(&claims).ok()

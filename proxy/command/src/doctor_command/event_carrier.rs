@@ -1,4 +1,4 @@
-//! Server-sent events of a client, with POSTs for what it sends.
+//! Client transport over server-sent events, with POSTs for its messages.
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
@@ -22,7 +22,7 @@ impl EventCarrier {
     /// Opens an event stream for a connection.
     ///
     /// # Errors
-    /// When the answer is none.
+    /// If the answer is not an event stream.
     pub(super) async fn open(client: &ProbeClient, id: &str) -> Result<Self, ProbeError> {
         let headers = [("accept", "text/event-stream".to_owned()), ("cache-control", "no-cache".to_owned())];
         let answer = client.open(id, headers).await?;
@@ -40,7 +40,7 @@ impl EventCarrier {
     /// Posts text of the hub protocol.
     ///
     /// # Errors
-    /// When the POST is refused.
+    /// If the POST is refused.
     pub(super) async fn send(&mut self, messages: &Bytes) -> Result<(), ProbeError> {
         self.client.post(&self.id, messages.clone()).await?.successful().map(drop)
     }
@@ -48,7 +48,7 @@ impl EventCarrier {
     /// Returns the data of the next event.
     ///
     /// # Errors
-    /// When the stream is gone.
+    /// If the stream has ended.
     pub(super) async fn receive(&mut self) -> Result<Bytes, ProbeError> {
         loop {
             if let Some(event) = self.parser.next_event()? {
@@ -63,7 +63,7 @@ impl EventCarrier {
     }
 }
 
-/// Parser of an event stream: data of events, whatever pieces the stream comes in.
+/// Incremental parser of an event stream.
 #[derive(Debug, Default)]
 struct EventParser {
     rest: BytesMut,
@@ -75,7 +75,7 @@ impl EventParser {
         self.rest.extend_from_slice(bytes);
     }
 
-    /// Takes the next whole event that has data.
+    /// Takes the next complete event with data.
     fn next_event(&mut self) -> Result<Option<Bytes>, ProbeError> {
         while let Some(end) = memchr(b'\n', &self.rest) {
             let line = self.rest.split_to(end + 1);

@@ -1,4 +1,4 @@
-//! Findings of the checks: what was seen, and what to change.
+//! Findings of the checks: observations and recommended changes.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use crate::shown_text::one_line;
 
-/// Longest text of a finding, because parts of it are a server's.
+/// Maximum length of a finding's text, because parts come from a server.
 const TEXT_MAX_CHARS: usize = 900;
 
-/// Longest excerpt of an answer.
+/// Maximum length of an excerpt from an answer.
 const EXCERPT_MAX_CHARS: usize = 160;
 
-/// Verdict about one check.
+/// Verdict of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
@@ -32,13 +32,13 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Outcome of one check.
+/// Result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
     pub(super) check: &'static str,
     pub(super) verdict: Verdict,
     pub(super) seen: String,
-    /// Change that is advised; `None` where all is well.
+    /// Recommended change; `None` if everything is fine.
     pub(super) advice: Option<String>,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Returns the beginning of a server's text, in quotes.
+/// Quotes the beginning of a server's text.
 pub(super) fn excerpt(bytes: &[u8]) -> String {
     match printable(String::from_utf8_lossy(bytes).trim(), EXCERPT_MAX_CHARS) {
         text if text.is_empty() => "nothing".into(),
@@ -72,7 +72,7 @@ pub(super) fn excerpt(bytes: &[u8]) -> String {
     }
 }
 
-/// Writes a duration as measured.
+/// Formats a measured duration.
 pub(super) fn milliseconds_text(duration: Duration) -> String {
     match duration.as_secs_f64() * 1000.0 {
         ms if ms < 10.0 => format!("{ms:.1} ms"),
@@ -81,14 +81,14 @@ pub(super) fn milliseconds_text(duration: Duration) -> String {
     }
 }
 
-/// Returns the middle of some durations.
+/// Returns the median of some durations.
 pub(super) fn median(durations: impl IntoIterator<Item = Duration>) -> Option<Duration> {
     let mut all: Vec<_> = durations.into_iter().collect();
     all.sort_unstable();
     all.get(all.len() / 2).copied()
 }
 
-/// Shortens a text, and takes what would steer a terminal out of it.
+/// Shortens a text and removes terminal control characters.
 fn printable(text: &str, most: usize) -> String {
     let mut shown: String = one_line(text).chars().take(most).collect();
     if text.chars().nth(most).is_some() {

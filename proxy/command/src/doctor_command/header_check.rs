@@ -1,4 +1,4 @@
-//! Checks of headers: what something in between adds, cuts or answers itself, and CORS for pages of an origin.
+//! Checks headers for intermediaries that add, remove or answer, and CORS for pages of an origin.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN, AGE, CACHE_CONTROL,
@@ -13,7 +13,7 @@ const HEADERS: &str = "headers";
 const CORS: &str = "cors";
 const HOST_CHECK: &str = "host";
 
-/// Headers that the official client needs to send in requests of a page.
+/// Headers that the official client needs for requests from a page.
 const NEEDED: [&str; 2] = ["authorization", "x-requested-with"];
 
 /// Judges the headers of a negotiation's answer.
@@ -39,7 +39,7 @@ pub(super) fn judge_headers(answer: &AnswerSeen) -> Finding {
     }
 }
 
-/// Describes what has signed the answer on its way.
+/// Describes intermediaries that left headers in the answer.
 fn between(answer: &AnswerSeen) -> String {
     let signed = [SERVER, VIA].into_iter().filter_map(|name| {
         let value = answer.header(name.as_str())?;
@@ -52,7 +52,7 @@ fn between(answer: &AnswerSeen) -> String {
     if all.is_empty() { String::new() } else { format!("; in between: {}", all.join(", ")) }
 }
 
-/// Negotiates as a page of the URL's own address does, which a balancer that changes `Host` has refused.
+/// Negotiates like a page from the URL's own address, which fails behind a balancer that changes `Host`.
 pub(super) async fn check_host(client: &ProbeClient) -> Option<Finding> {
     let own = HeaderValue::from_str(&client.url.address.to_string()).ok()?;
     let answer = client.of_page(Some(own.clone())).negotiate().await.ok()?;
@@ -72,7 +72,7 @@ fn judge_host(own: &HeaderValue, answer: &AnswerSeen) -> Finding {
     )
 }
 
-/// Asks as a page of the client's origin does, and judges the answers. `None` without an origin.
+/// Sends requests like a page of the client's origin and judges the answers. `None` without an origin.
 pub(super) async fn check_cors(client: &ProbeClient) -> Option<Finding> {
     let origin = client.origin.as_ref()?;
     let unanswered = |method: &str, error: ProbeError| {

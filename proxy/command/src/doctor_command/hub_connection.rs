@@ -17,13 +17,13 @@ use super::poll_carrier::PollCarrier;
 use super::probe_client::{ANSWER_MAX_BYTES, ProbeClient, ProbeError};
 use super::websocket_carrier::{COMPRESSED, Compression, WebSocketCarrier};
 
-/// Protocol of all checks, which each transport carries.
+/// Hub protocol of all checks, supported by each transport.
 const PROTOCOL: HubProtocol = HubProtocol::Json;
 
-/// Method that no hub has: its error comes from the app server, and so tells the way there and back.
+/// Nonexistent method: its error comes from the app server, so it measures the round trip.
 const NO_METHOD: &str = "TrunklineDoctor";
 
-/// Call that the checks make.
+/// Call made by the checks.
 #[derive(Debug, Clone)]
 pub(super) struct ProbeCall {
     pub(super) target: ByteString,
@@ -32,36 +32,36 @@ pub(super) struct ProbeCall {
 }
 
 impl ProbeCall {
-    /// Call of a method that no hub has.
+    /// Creates a call of a nonexistent method.
     pub(super) fn of_no_method() -> Self {
         Self { target: ByteString::from_static(NO_METHOD), arguments: Vec::new(), is_real: false }
     }
 
-    /// Call of a method with these arguments.
+    /// Creates a call of a method with these arguments.
     pub(super) fn of(method: &str, arguments: &[JsonText]) -> Self {
         let encoded =
             arguments.iter().map(|argument| Payload::new(Bytes::copy_from_slice(argument.get().as_bytes()))).collect();
         Self { target: method.into(), arguments: encoded, is_real: true }
     }
 
-    /// Whether the hub is to have the method.
+    /// Whether the hub should have the method.
     pub(super) fn is_real(&self) -> bool {
         self.is_real
     }
 }
 
-/// Answer to a call, and the times that it took.
+/// Answer to a call, with timings.
 #[derive(Debug, Clone)]
 pub(super) struct CallSeen {
-    /// Time until the answer was there.
+    /// Time until the answer arrived.
     pub(super) took: Duration,
-    /// Time until the call was sent: for transports with POSTs, until the POST was answered.
+    /// Time until the call was sent; for transports with POSTs, until the POST was answered.
     pub(super) sent: Duration,
-    /// Error text of the method, if it gave one.
+    /// Error text from the method, if any.
     pub(super) error: Option<String>,
 }
 
-/// Transport that is open.
+/// Open transport of a connection.
 #[derive(Debug)]
 enum Carrier {
     Socket(Box<WebSocketCarrier>),
@@ -69,7 +69,7 @@ enum Carrier {
     Poll(Box<PollCarrier>),
 }
 
-/// Connection to a hub, whose bytes are taken apart into messages.
+/// Connection to a hub, which splits received bytes into messages.
 #[derive(Debug)]
 pub(super) struct HubConnection {
     carrier: Carrier,
@@ -80,11 +80,10 @@ pub(super) struct HubConnection {
 }
 
 impl HubConnection {
-    /// Opens a connection over a transport. A WebSocket whose compression something in between accepts is opened
-    /// without.
+    /// Opens a connection over a transport. If an intermediary accepts WebSocket compression, opens it again without.
     ///
     /// # Errors
-    /// When the transport does not open.
+    /// If the transport can't be opened.
     pub(super) async fn open(client: &ProbeClient, id: &str, transport: Transport) -> Result<Self, ProbeError> {
         let mut is_compressed = false;
         let carrier = match transport {
@@ -104,15 +103,15 @@ impl HubConnection {
         Ok(Self { carrier, rest: BytesMut::new(), deadline: client.deadline, calls: 0, is_compressed })
     }
 
-    /// Whether something in between accepted compression.
+    /// Whether an intermediary accepted compression.
     pub(super) fn is_compressed(&self) -> bool {
         self.is_compressed
     }
 
-    /// Shakes hands with the hub; returns the time that it took.
+    /// Performs the hub handshake and returns its duration.
     ///
     /// # Errors
-    /// When it is refused, or no answer comes in time.
+    /// If it is refused or not answered in time.
     pub(super) async fn handshake(&mut self) -> Result<Duration, ProbeError> {
         let begun = Instant::now();
         let (deadline, request) =
@@ -131,10 +130,10 @@ impl HubConnection {
         Ok(begun.elapsed())
     }
 
-    /// Makes a call, and waits for its answer.
+    /// Makes a call and waits for its answer.
     ///
     /// # Errors
-    /// When no answer comes in time.
+    /// If it is not answered in time.
     pub(super) async fn call(&mut self, call: &ProbeCall) -> Result<CallSeen, ProbeError> {
         self.calls += 1;
         let id = ByteString::from(self.calls.to_string());
@@ -167,15 +166,15 @@ impl HubConnection {
     /// Sends a keep-alive, as clients do every 15 s.
     ///
     /// # Errors
-    /// When the transport is gone.
+    /// If the transport has ended.
     pub(super) async fn ping(&mut self) -> Result<(), ProbeError> {
         self.send(&encoded(&HubMessage::Ping)).await
     }
 
-    /// Returns the next message, however long it takes. Given up, it loses nothing but a poll that was under way.
+    /// Waits for the next message without a deadline. Cancelling loses at most a poll in flight.
     ///
     /// # Errors
-    /// When the connection has ended.
+    /// If the connection has ended.
     pub(super) async fn message(&mut self) -> Result<HubMessage, ProbeError> {
         loop {
             while let Some(frame) = next_frame(PROTOCOL, &self.rest, ANSWER_MAX_BYTES)? {
@@ -193,11 +192,11 @@ impl HubConnection {
         }
     }
 
-    /// Ends the connection in order.
+    /// Closes the connection gracefully.
     pub(super) async fn close(self) {
         match self.carrier {
             Carrier::Socket(socket) => drop(timeout(self.deadline, socket.close()).await),
-            // The end of the stream is the end of the connection.
+            // Ending the stream ends the connection.
             Carrier::Events(stream) => drop(stream),
             Carrier::Poll(poll) => poll.close().await,
         }

@@ -1,4 +1,4 @@
-//! URL of a hub, as a client is given it, and the requests that a client derives from it.
+//! URL of a hub as given to a client, and the request targets that a client derives from it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use http::Uri;
 use trunkline_proxy::parts::Address;
 
-/// URL of a hub.
+/// Parsed URL of a hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HubUrl {
     pub(super) address: Address,
@@ -15,13 +15,13 @@ pub(super) struct HubUrl {
 }
 
 impl HubUrl {
-    /// Target of the negotiation, as the official client writes it.
+    /// Target of the negotiation, as written by the official client.
     pub(super) fn negotiate_target(&self) -> String {
         let slash = if self.path.ends_with('/') { "" } else { "/" };
         self.target(&format!("{}{slash}negotiate", self.path), "negotiateVersion=1")
     }
 
-    /// Target of each later request of a connection; `access_token` is for transports whose headers a page can't set.
+    /// Target of a connection's later requests. `access_token` is for transports for which pages can't set headers.
     pub(super) fn connect_target(&self, id: &str, access_token: Option<&str>) -> String {
         let mut pairs = form_urlencoded::Serializer::new(String::new());
         pairs.append_pair("id", id);
@@ -42,7 +42,7 @@ impl HubUrl {
 impl FromStr for HubUrl {
     type Err = String;
 
-    /// Parses a URL of HTTP or of WebSockets; the error ends a sentence that begins with the text.
+    /// Parses an HTTP or WebSocket URL. The error text continues a sentence that begins with the input.
     fn from_str(text: &str) -> Result<Self, String> {
         let example = || "is no URL of a hub, such as https://chat.example/chat".to_owned();
         let text = match text.split_once("://") {
@@ -63,7 +63,7 @@ impl FromStr for HubUrl {
     }
 }
 
-/// Writes it without its query, which may hold a secret.
+/// Formats the URL without its query, which may contain a secret.
 impl fmt::Display for HubUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.address, self.path)

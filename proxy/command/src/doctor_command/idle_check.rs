@@ -1,4 +1,4 @@
-//! Check of idle time-outs: connections on which nothing is said but keep-alives.
+//! Checks idle time-outs, with connections that send only keep-alives.
 
 use std::time::Duration;
 
@@ -15,20 +15,20 @@ use crate::quantity::duration_text;
 
 const IDLE: &str = "idle";
 
-/// Interval of the official clients' keep-alives.
+/// Keep-alive interval of the official clients.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Facts about one idle connection.
+/// Observations of one idle connection.
 #[derive(Debug)]
 struct IdleSeen {
     transport: Transport,
     lived: Duration,
-    /// Messages that the server has sent in that time.
+    /// Messages received from the server meanwhile.
     received: usize,
     end: Option<String>,
 }
 
-/// Keeps a connection over each transport idle for a time, all at once.
+/// Keeps one connection per transport idle for a while, simultaneously.
 pub(super) async fn check_idle(client: &ProbeClient, transports: &[Transport], time: Duration) -> Vec<Finding> {
     let seen = join_all(transports.iter().map(|transport| keep_idle(client, *transport, time))).await;
     seen.iter().map(|seen| judge_idle(seen, time)).collect()
@@ -66,7 +66,7 @@ async fn stay(
                 message?;
                 seen.received += 1;
             }
-            // A poll is a keep-alive by itself: clients send none beside it.
+            // A poll is itself a keep-alive, so clients send no pings.
             _ = pings.tick(), if seen.transport != Transport::LongPolling => connection.ping().await?,
             () = sleep_until(end) => break,
         }

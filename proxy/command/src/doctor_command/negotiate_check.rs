@@ -1,4 +1,4 @@
-//! Check of the negotiation: its status, its answer, and the redirects that it may give.
+//! Checks the negotiation: status, answer and redirects.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -10,23 +10,23 @@ use super::probe_client::{AnswerSeen, ProbeClient, ProbeError};
 
 pub(super) const NEGOTIATE: &str = "negotiate";
 
-/// Redirects that are followed; more are a circle.
+/// Maximum number of redirects; more indicate a loop.
 const REDIRECTS_MAX: usize = 8;
 
-/// Id and transports of a connection to come.
+/// Id and transports for a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Negotiated {
-    /// Value of `id` in the requests of the connection.
+    /// Value of `id` in the connection's requests.
     pub(super) id: String,
     pub(super) transports: Vec<Transport>,
 }
 
-/// End of a negotiation and of its redirects.
+/// Result of a negotiation including redirects.
 #[derive(Debug)]
 pub(super) struct Negotiation {
-    /// Client that goes on, at the URL that negotiated.
+    /// Client for further requests, at the final URL.
     pub(super) client: ProbeClient,
-    /// Last answer, if any came.
+    /// Last answer, if any.
     pub(super) answer: Option<AnswerSeen>,
     pub(super) negotiated: Option<Negotiated>,
     pub(super) findings: Vec<Finding>,
@@ -56,12 +56,12 @@ struct OfferedTransport {
     transport: String,
 }
 
-/// Negotiates, and follows redirects as clients do.
+/// Negotiates and follows redirects, like a client.
 pub(super) async fn check_negotiate(client: &ProbeClient) -> Negotiation {
     let mut client = client.clone();
     let mut findings = Vec::new();
     for _ in 0..=REDIRECTS_MAX {
-        // Origins have a check of their own.
+        // A separate check covers origins.
         let answer = match client.of_page(None).negotiate().await {
             Ok(answer) => answer,
             Err(error) => {
@@ -157,7 +157,7 @@ fn judge_negotiate(answer: &AnswerSeen, has_token: bool) -> NegotiateMeaning {
     NegotiateMeaning::Connect(Negotiated { id, transports }, finding)
 }
 
-/// Returns the name of a transport in a negotiation.
+/// Name of a transport in negotiations.
 pub(super) fn transport_name(transport: Transport) -> &'static str {
     match transport {
         Transport::WebSockets => "WebSockets",

@@ -1,5 +1,4 @@
-//! Check of the way from an id to its node: negotiation and connect, again and again, each over a connection of its
-//! own.
+//! Checks routing of an id to its node: repeated negotiations and connects, each over a new connection.
 
 use std::collections::BTreeMap;
 
@@ -12,27 +11,27 @@ use super::probe_client::{AnswerSeen, ProbeClient};
 
 const NODES: &str = "nodes";
 
-/// Pairs of negotiation and connect.
+/// Number of pairs of negotiation and connect.
 const PAIRS: usize = 8;
 
-/// Nodes that are named; more are counted.
+/// Maximum number of listed nodes; more are only counted.
 const NAMED_MAX: usize = 8;
 
-/// One pair: the node that negotiated, and why the connect failed, if it did.
+/// Result of one pair: the negotiating node, and the error of the connect, if any.
 #[derive(Debug)]
 struct PairSeen {
     node: Option<String>,
     problem: Option<String>,
 }
 
-/// Negotiates and connects some times, over the transport that depends most on finding its node.
+/// Negotiates and connects several times, over the transport most sensitive to routing.
 pub(super) async fn check_nodes(client: &ProbeClient, offered: &[Transport]) -> Option<Finding> {
     let order = [Transport::LongPolling, Transport::ServerSentEvents, Transport::WebSockets];
     let transport = order.into_iter().find(|transport| offered.contains(transport))?;
     let mut pairs = Vec::new();
     for number in 0..PAIRS {
         if number % 2 == 1 {
-            // A pair of the same length each time could walk in step with a balancer that takes turns.
+            // Varying the number of requests avoids synchrony with a round-robin balancer.
             drop(client.negotiate().await);
         }
         pairs.push(try_pair(client, transport).await);

@@ -1,4 +1,4 @@
-//! Long polling of a client: GETs that wait for messages, and POSTs for what it sends.
+//! Client transport over long polling: GETs that wait for messages, and POSTs for its own messages.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use http::StatusCode;
 
 use super::probe_client::{ProbeClient, ProbeError};
 
-/// Longest time of a poll: nodes hold one for 90 s as they come, and for an hour at most.
+/// Time limit of a poll: nodes hold polls for 90 s by default, and for an hour at most.
 const POLL_MAX: Duration = Duration::from_secs(3700);
 
-/// Connection that is polled.
+/// Connection over long polling.
 #[derive(Debug)]
 pub(super) struct PollCarrier {
     client: ProbeClient,
@@ -18,10 +18,10 @@ pub(super) struct PollCarrier {
 }
 
 impl PollCarrier {
-    /// Makes the first poll, which opens the connection and is answered at once.
+    /// Makes the first poll, which opens the connection and is answered immediately.
     ///
     /// # Errors
-    /// When it is not.
+    /// If it is not answered successfully.
     pub(super) async fn open(client: &ProbeClient, id: &str) -> Result<Self, ProbeError> {
         client.poll(id, client.deadline).await?.successful()?;
         Ok(Self { client: client.clone(), id: id.to_owned() })
@@ -30,15 +30,15 @@ impl PollCarrier {
     /// Posts text of the hub protocol.
     ///
     /// # Errors
-    /// When the POST is refused.
+    /// If the POST is refused.
     pub(super) async fn send(&mut self, messages: &Bytes) -> Result<(), ProbeError> {
         self.client.post(&self.id, messages.clone()).await?.successful().map(drop)
     }
 
-    /// Polls until something comes.
+    /// Polls until data arrives.
     ///
     /// # Errors
-    /// When a poll is refused, or the connection has ended.
+    /// If a poll is refused or the connection has ended.
     pub(super) async fn receive(&mut self) -> Result<Bytes, ProbeError> {
         loop {
             let answer = self.client.poll(&self.id, POLL_MAX).await?.successful()?;
@@ -53,7 +53,7 @@ impl PollCarrier {
 
     /// Ends the connection at the server.
     pub(super) async fn close(self) {
-        // Without it the node ends the connection a little later.
+        // If this fails, the node ends the connection later.
         drop(self.client.delete(&self.id).await);
     }
 }

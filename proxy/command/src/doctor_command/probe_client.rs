@@ -1,4 +1,4 @@
-//! HTTP requests of the checks: each over a connection of its own, with a deadline and a largest answer.
+//! HTTP requests of the checks: each over a new connection, with a deadline and a size limit.
 
 use std::time::{Duration, Instant};
 
@@ -16,10 +16,10 @@ use super::finding::excerpt;
 use super::hub_url::HubUrl;
 use crate::quantity::duration_text;
 
-/// Largest answer, and largest message of a hub.
+/// Maximum size of an answer and of a hub message.
 pub(super) const ANSWER_MAX_BYTES: usize = 1024 * 1024;
 
-/// Error of one step of a check.
+/// Error in one step of a check.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProbeError {
     #[error("{0}")]
@@ -57,7 +57,7 @@ impl From<HttpError> for ProbeError {
     }
 }
 
-/// Answer to one request, read to its end.
+/// Complete answer to one request.
 #[derive(Debug, Clone)]
 pub(super) struct AnswerSeen {
     pub(super) status: StatusCode,
@@ -72,10 +72,10 @@ impl AnswerSeen {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Passes an answer on whose status is a success.
+    /// Returns the answer if its status is a success.
     ///
     /// # Errors
-    /// When it is not.
+    /// If it is not.
     pub(super) fn successful(self) -> Result<Self, ProbeError> {
         match self.status.is_success() {
             true => Ok(self),
@@ -91,7 +91,7 @@ pub(super) struct ProbeClient {
     pub(super) url: HubUrl,
     pub(super) token: Option<String>,
     pub(super) origin: Option<HeaderValue>,
-    /// Cookies that a balancer has set, for the requests after it.
+    /// Cookies set by a balancer, for subsequent requests.
     cookies: Option<HeaderValue>,
     pub(super) deadline: Duration,
 }
@@ -107,17 +107,17 @@ impl ProbeClient {
         Self { http: HttpClient::without_pool(connector), url, token, origin, cookies: None, deadline }
     }
 
-    /// Client that goes on at another URL, as after a redirect.
+    /// Client for another URL, as after a redirect.
     pub(super) fn at(&self, url: HubUrl, token: Option<String>) -> Self {
         Self { url, token: token.or_else(|| self.token.clone()), cookies: None, ..self.clone() }
     }
 
-    /// Client of a page of this origin, or of no page.
+    /// Client acting for a page of this origin, or for no page.
     pub(super) fn of_page(&self, origin: Option<HeaderValue>) -> Self {
         Self { origin, ..self.clone() }
     }
 
-    /// Client that shows the cookies of an answer, as a browser does.
+    /// Client that sends the cookies of an answer, like a browser.
     pub(super) fn with_cookies_of(&self, answer: &AnswerSeen) -> Self {
         let pairs = answer.headers.get_all(SET_COOKIE).iter().filter_map(|cookie| cookie.to_str().ok());
         let pairs: Vec<_> = pairs.filter_map(|cookie| cookie.split(';').next()).map(str::trim).collect();
@@ -125,19 +125,19 @@ impl ProbeClient {
         Self { cookies, ..self.clone() }
     }
 
-    /// Negotiates.
+    /// Sends the negotiate request.
     ///
     /// # Errors
-    /// When no whole answer comes.
+    /// If no complete answer arrives.
     pub(super) async fn negotiate(&self) -> Result<AnswerSeen, ProbeError> {
         let request = self.with_token(self.request(Method::POST, &self.url.negotiate_target()));
         self.fetch(request.header(CONTENT_TYPE, "text/plain;charset=UTF-8"), Body::empty()).await
     }
 
-    /// Asks, as a browser does for a page of the origin, whether it may negotiate.
+    /// Sends a CORS preflight request for the negotiation, like a browser.
     ///
     /// # Errors
-    /// When no whole answer comes.
+    /// If no complete answer arrives.
     pub(super) async fn preflight(&self) -> Result<AnswerSeen, ProbeError> {
         let request = self.request(Method::OPTIONS, &self.url.negotiate_target());
         let request = request
@@ -149,7 +149,7 @@ impl ProbeClient {
     /// Polls for messages of a connection.
     ///
     /// # Errors
-    /// When no whole answer comes before `deadline`.
+    /// If no complete answer arrives before `deadline`.
     pub(super) async fn poll(&self, id: &str, deadline: Duration) -> Result<AnswerSeen, ProbeError> {
         let request = self.with_token(self.request(Method::GET, &self.url.connect_target(id, None)));
         self.fetch_within(request, Body::empty(), deadline).await
@@ -158,26 +158,26 @@ impl ProbeClient {
     /// Posts messages of a connection.
     ///
     /// # Errors
-    /// When no whole answer comes.
+    /// If no complete answer arrives.
     pub(super) async fn post(&self, id: &str, messages: Bytes) -> Result<AnswerSeen, ProbeError> {
         let request = self.with_token(self.request(Method::POST, &self.url.connect_target(id, None)));
         self.fetch(request.header(CONTENT_TYPE, "text/plain;charset=UTF-8"), Body::from(messages)).await
     }
 
-    /// Ends a connection.
+    /// Ends a connection with DELETE.
     ///
     /// # Errors
-    /// When no whole answer comes.
+    /// If no complete answer arrives.
     pub(super) async fn delete(&self, id: &str) -> Result<AnswerSeen, ProbeError> {
         let request = self.with_token(self.request(Method::DELETE, &self.url.connect_target(id, None)));
         self.fetch(request, Body::empty()).await
     }
 
-    /// Opens an event stream or a WebSocket, whose answer is read as it comes. The token stands in the query, because
-    /// pages can't set headers there.
+    /// Opens an event stream or WebSocket as a streamed response. The token is in the query, because pages can't set
+    /// headers here.
     ///
     /// # Errors
-    /// When no answer begins in time.
+    /// If no response begins in time.
     pub(super) async fn open(
         &self,
         id: &str,
@@ -191,7 +191,7 @@ impl ProbeClient {
         Ok(within(self.deadline, self.http.send(&self.url.address, request)).await?)
     }
 
-    /// Reads the rest of an answer that is not what was hoped for.
+    /// Reads the rest of an unexpected answer.
     pub(super) async fn refusal(&self, answer: Response<Incoming>) -> ProbeError {
         let status = answer.status();
         let read = within(self.deadline, read_whole(answer, ANSWER_MAX_BYTES)).await;

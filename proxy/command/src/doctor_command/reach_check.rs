@@ -1,4 +1,4 @@
-//! Checks of name resolution and TCP.
+//! Checks name resolution and TCP connections.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,17 +13,17 @@ use super::finding::{Finding, milliseconds_text};
 const NAME: &str = "name";
 const CONNECT: &str = "connect";
 
-/// Addresses of a name that are tried.
+/// Maximum number of addresses to try per name.
 const TRIED_MAX: usize = 16;
 
-/// One address, and the time that connecting took, or why it failed.
+/// Address with the connect time, or the error.
 #[derive(Debug)]
 struct AddressSeen {
     address: SocketAddr,
     connected: Result<Duration, String>,
 }
 
-/// Resolves the name and connects to its addresses; returns one that answers, with the findings.
+/// Resolves the name and connects to its addresses. Returns the findings and a reachable address.
 pub(super) async fn check_reach(address: &Address, deadline: Duration) -> (Vec<Finding>, Option<SocketAddr>) {
     let resolved = match timeout(deadline, Resolver::default().resolve(address)).await {
         Ok(resolved) => resolved.map_err(|error| error.to_string()),
@@ -65,7 +65,7 @@ fn judge_addresses(address: &Address, seen: &[AddressSeen]) -> Finding {
             format!("no connection: {}", failed.join(", ")),
             "start the balancer or the node there (`--listen`), and open the port in firewalls and security groups",
         ),
-        // A machine's own name often has an address of a family in which nobody listens.
+        // A local machine's name often has an address of an unused family.
         Some(best) if failed.is_empty() || address.is_loopback() => {
             Finding::ok(CONNECT, format!("connected in {}", milliseconds_text(*best)))
         }

@@ -1,4 +1,4 @@
-//! Check of TLS: version, chain, names and end of the certificate.
+//! Checks TLS: version, chain, names and expiry of the certificate.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,10 +13,10 @@ const TLS: &str = "tls";
 
 const DAY_S: u64 = 24 * 3600;
 
-/// Days before its end in which a certificate should have been renewed.
+/// A certificate should have been renewed this many days before its expiry.
 const RENEWAL_DAYS: u64 = 14;
 
-/// Shakes hands, and judges what the server shows.
+/// Performs a TLS handshake and judges the server's certificate.
 pub(super) async fn check_tls(address: &Address, at: SocketAddr, settings: &ClientTls, deadline: Duration) -> Finding {
     if !address.is_tls() {
         return judge_plain(address);

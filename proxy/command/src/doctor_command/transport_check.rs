@@ -1,4 +1,4 @@
-//! Check of one transport: it opens, the hub answers, and nothing in between holds messages back.
+//! Checks one transport: it opens, the hub answers, and no intermediary delays messages.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use super::hub_connection::{CallSeen, HubConnection, ProbeCall};
 use super::negotiate_check::{Negotiated, check_negotiate, transport_name};
 use super::probe_client::{ProbeClient, ProbeError};
 
-/// Calls over each transport.
+/// Number of calls over each transport.
 const CALLS: usize = 5;
 
-/// Delay of an event beyond which something collects pieces; HAProxy without `http-no-delay` waits about 200 ms.
+/// Delay of an event that indicates a buffering intermediary. HAProxy without `http-no-delay` waits about 200 ms.
 const DELAY_MAX: Duration = Duration::from_millis(100);
 
 const COLLECTED: &str = "something in between collects pieces of the answer: HAProxy needs `option http-no-delay`; nginx \
                          `proxy_buffering off`, unless it passes on that nodes send `X-Accel-Buffering: no` (without \
                          `proxy_ignore_headers`); no compression and no cache for text/event-stream";
 
-/// Step of a connection at which it failed.
+/// Step at which a connection failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TransportStep {
     Open,
@@ -28,7 +28,7 @@ enum TransportStep {
     Call,
 }
 
-/// Facts about one transport.
+/// Observations of one transport.
 #[derive(Debug, Default)]
 pub(super) struct TransportSeen {
     failure: Option<(TransportStep, ProbeError)>,
@@ -38,12 +38,12 @@ pub(super) struct TransportSeen {
 }
 
 impl TransportSeen {
-    /// Returns the middle of the times that calls took.
+    /// Median duration of the calls.
     pub(super) fn round_trip(&self) -> Option<Duration> {
         median(self.calls.iter().map(|call| call.took))
     }
 
-    /// Whether the server refuses this client, wherever its requests arrive.
+    /// Whether the server refuses this client, regardless of routing.
     pub(super) fn is_refused(&self) -> bool {
         let refusals = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
         matches!(&self.failure, Some((_, ProbeError::Status { status, .. })) if refusals.contains(status))
@@ -55,7 +55,8 @@ impl TransportSeen {
     }
 }
 
-/// Negotiates, connects over the transport, shakes hands and makes some calls. `None` if the negotiation failed.
+/// Negotiates, connects over the transport, performs the handshake and makes some calls. `None` if the negotiation
+/// failed.
 pub(super) async fn try_transport(
     client: &ProbeClient,
     transport: Transport,
@@ -87,7 +88,7 @@ async fn try_connection(
     Ok(())
 }
 
-/// Judges a transport; `usual` is the round trip over a WebSocket, where there is one.
+/// Judges a transport. `usual` is the round trip over a WebSocket, if available.
 pub(super) fn judge_transport(
     transport: Transport,
     seen: &TransportSeen,
@@ -136,14 +137,14 @@ pub(super) fn judge_transport(
     }
 }
 
-/// Returns how much later answers come than their POSTs and those of a WebSocket, if that is much.
+/// Returns how much later answers arrive than their POSTs and a WebSocket's answers, if significant.
 fn delay(seen: &TransportSeen, usual: Option<Duration>) -> Option<Duration> {
     let sent = median(seen.calls.iter().map(|call| call.sent))?;
     let delay = seen.round_trip()?.saturating_sub(sent.max(usual.unwrap_or_default()));
     Some(delay).filter(|delay| *delay > DELAY_MAX)
 }
 
-/// Returns the name of a transport's check.
+/// Name of a transport's check.
 pub(super) fn check_name(transport: Transport) -> &'static str {
     match transport {
         Transport::WebSockets => "websockets",
@@ -152,7 +153,7 @@ pub(super) fn check_name(transport: Transport) -> &'static str {
     }
 }
 
-/// Judges a transport that is not offered.
+/// Finding for a transport that is not offered.
 pub(super) fn not_offered(transport: Transport) -> Finding {
     Finding::ok(check_name(transport), format!("{} is not offered", transport_name(transport)))
 }

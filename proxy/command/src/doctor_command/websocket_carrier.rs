@@ -1,4 +1,4 @@
-//! WebSocket of a client: the upgrade as a browser asks for it, and the messages behind it.
+//! Client transport over a WebSocket, with a browser's upgrade request.
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::finding::excerpt;
 use super::probe_client::{ANSWER_MAX_BYTES, ProbeClient, ProbeError};
 
-/// Offer of compression, as browsers make it.
+/// Compression offer of browsers.
 const COMPRESSION: &str = "permessage-deflate; client_max_window_bits";
 
 /// Open WebSocket to a hub.
@@ -26,10 +26,10 @@ pub(super) struct WebSocketCarrier {
 }
 
 impl WebSocketCarrier {
-    /// Opens a WebSocket for a connection. Without `compression` none is offered.
+    /// Opens a WebSocket for a connection, with or without offering compression.
     ///
     /// # Errors
-    /// When the upgrade is not answered as one.
+    /// If the answer is not a valid upgrade.
     pub(super) async fn open(client: &ProbeClient, id: &str, compression: Compression) -> Result<Self, ProbeError> {
         let key = generate_key();
         let mut headers = vec![
@@ -58,16 +58,16 @@ impl WebSocketCarrier {
     /// Sends text of the hub protocol.
     ///
     /// # Errors
-    /// When the socket is gone.
+    /// If the socket has ended.
     pub(super) async fn send(&mut self, messages: &Bytes) -> Result<(), ProbeError> {
         let text = String::from_utf8_lossy(messages).into_owned();
         self.socket.send(Message::text(text)).await.map_err(told)
     }
 
-    /// Returns the next text or bytes.
+    /// Returns the next text or binary message.
     ///
     /// # Errors
-    /// When the socket is gone.
+    /// If the socket has ended.
     pub(super) async fn receive(&mut self) -> Result<Bytes, ProbeError> {
         loop {
             match self.socket.next().await {
@@ -85,21 +85,21 @@ impl WebSocketCarrier {
         }
     }
 
-    /// Says goodbye to the server.
+    /// Closes the WebSocket gracefully.
     pub(super) async fn close(mut self) {
-        // It fails where the server was first.
+        // Fails if the server has already closed.
         drop(self.socket.close(None).await);
     }
 }
 
-/// Offer of compression in an upgrade.
+/// Whether an upgrade offers compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compression {
     Offered,
     NotOffered,
 }
 
-/// Problem of an upgrade whose answer accepts compression, which no node does.
+/// Problem with an upgrade after accepted compression. Nodes never accept it.
 pub(super) const COMPRESSED: &str = "it accepts permessage-deflate";
 
 fn judge_upgrade(headers: &HeaderMap, accept: &str) -> Result<(), &'static str> {

@@ -1,4 +1,4 @@
-//! Flags of access keys, and the development key that stands in for them on one machine.
+//! Flags of access keys, and the development key that replaces them on a single machine.
 
 use std::path::PathBuf;
 
@@ -32,20 +32,20 @@ pub(crate) struct AccessKeyArgs {
 }
 
 impl AccessKeyArgs {
-    /// Returns the access keys that were given, or `None` if there are none.
+    /// Returns the configured access keys, if any.
     pub(super) fn keys(&self) -> Result<Option<AccessKeys>, ConfigError> {
         let keys = self.sources()?.read()?;
         if keys.is_empty() { Ok(None) } else { Ok(Some(AccessKeys::new(keys)?)) }
     }
 
-    /// Returns the keys that were given, and the files that are to be read.
+    /// Returns the configured keys and the key files.
     pub(super) fn sources(&self) -> Result<GivenKeys<AccessKey>, ConfigError> {
         let typed = self.access_keys.iter().map(|text| AccessKey::new(text)).collect::<Result<_, _>>()?;
         Ok(GivenKeys { typed, files: self.access_key_files.clone() })
     }
 
-    /// Returns the access keys that were given, else this machine's development key, and whether it is that. `remote`
-    /// names what is on other machines, for which the development key is refused.
+    /// Returns the configured access keys, or this machine's development key and `true`. `remote` lists peers on other
+    /// machines, for which the development key is refused.
     pub(crate) fn keys_or_development(&self, remote: &[String]) -> Result<(AccessKeys, bool), ConfigError> {
         match self.keys()? {
             Some(keys) => Ok((keys, false)),
@@ -54,8 +54,7 @@ impl AccessKeyArgs {
     }
 }
 
-/// Returns this machine's development key. It is refused when a listener or an upstream is on another machine; `remote`
-/// names these.
+/// Returns this machine's development key. Refused if a listener or upstream in `remote` is on another machine.
 fn development_keys(remote: &[String]) -> Result<AccessKeys, ConfigError> {
     if let Some(what) = remote.first() {
         return Err(ConfigError::NoKey { what: what.clone() });

@@ -8,7 +8,7 @@ use trunkline_proxy::parts::{AdminSettings, AdminTokenSource, FleetSettings, Sec
 
 use crate::logging::levels;
 
-/// Limit of the nodes that `--peers` may name.
+/// Maximum number of nodes in `--peers`.
 const PEERS_MAX: usize = 64;
 
 #[derive(Debug, Clone, Args)]
@@ -40,7 +40,7 @@ pub(crate) struct AdminArgs {
     pub peers: Vec<String>,
 }
 
-/// Error for flags of the admin port.
+/// Error in the flags of the admin port.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdminArgsError {

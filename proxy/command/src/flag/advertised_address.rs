@@ -1,10 +1,10 @@
-//! Value of `--advertise`: the address at which other nodes reach this one.
+//! Value of `--advertise`: the address under which other nodes reach this one.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use trunkline_proxy::parts::Address;
 
-/// Address that belongs to nobody (TEST-NET-1): the route to it is the default route.
+/// Unassigned address (TEST-NET-1), reached by the default route.
 const ANYWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
 
 /// Error for an address that other nodes can't use.
@@ -17,7 +17,8 @@ pub struct AdvertiseError {
     pub problem: &'static str,
 }
 
-/// Returns the given address, else the listen address; for a wildcard, the local address that faces an upstream.
+/// Returns the configured address, or else the listen address. A wildcard is replaced by the local address that faces
+/// an upstream.
 pub(super) fn advertised_address(
     given: Option<String>,
     listen: SocketAddr,
@@ -32,7 +33,7 @@ pub(super) fn advertised_address(
 
 fn read(value: &str) -> Result<Address, &'static str> {
     let (scheme, authority) = value.split_once("://").unwrap_or(("http", value));
-    // A template has brackets around an address of any family, such as `[$(POD_IP)]:8080`.
+    // Templates put brackets around addresses of any family, such as `[$(POD_IP)]:8080`.
     let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
     let of_ipv4 = bracketed.filter(|(host, _)| host.parse::<Ipv4Addr>().is_ok());
     let authority = &of_ipv4.map_or_else(|| authority.to_owned(), |(host, port)| format!("{host}{port}"));
@@ -53,7 +54,7 @@ fn own_ip(listen: IpAddr, upstreams: &[Address]) -> IpAddr {
     near.or_else(|| local_ip_towards(ANYWHERE)).unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
-/// Returns the system's choice of a local address for packets to `target`; none is sent.
+/// Returns the local address that the system would choose for packets to `target`, without sending any.
 fn local_ip_towards(target: impl ToSocketAddrs) -> Option<IpAddr> {
     target.to_socket_addrs().ok()?.find_map(|target| {
         let any: IpAddr =

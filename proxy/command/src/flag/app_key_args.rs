@@ -1,4 +1,4 @@
-//! Flags of app servers that dial in: keys of apps, for a fleet that serves more than one, and encryption.
+//! Flags of dial-in app servers: keys per app, for fleets with several apps, and encryption.
 
 use std::path::PathBuf;
 
@@ -35,7 +35,7 @@ pub(crate) struct AppKeyArgs {
 }
 
 impl AppKeyArgs {
-    /// Returns the keys that were given, and the files that are to be read.
+    /// Returns the configured keys and the key files.
     pub(super) fn sources(&self) -> Result<GivenKeys<AppKey>, ConfigError> {
         let typed =
             self.app_keys.iter().map(|text| text.parse().map_err(ConfigError::AppKey)).collect::<Result<_, _>>()?;

@@ -1,4 +1,4 @@
-//! Errors of flags, each with the name of its flag.
+//! Errors in flags, each with the name of its flag.
 
 use trunkline_protocol::development_key::DevelopmentKeyError;
 use trunkline_protocol::key::AccessKeyError;
@@ -14,7 +14,7 @@ use super::proxy_protocol_args::NobodyTrusted;
 use super::tls_args::TlsArgsError;
 use super::token_args::TokenArgsError;
 
-/// Error for flags that make no sense; the text names the flag.
+/// Error for invalid flags. The text names the flag.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {

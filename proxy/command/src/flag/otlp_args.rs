@@ -54,7 +54,7 @@ pub(crate) struct OtlpArgs {
     pub otlp_cas: Vec<PathBuf>,
 }
 
-/// Error for flags of the export.
+/// Error in the flags of the export.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OtlpArgsError {
@@ -67,7 +67,7 @@ pub enum OtlpArgsError {
 }
 
 impl OtlpArgs {
-    /// Returns the terms of what is traced; `None` without a collector.
+    /// Returns the sampling settings; `None` without a collector.
     pub(super) fn sampling(&self) -> Result<Option<SamplingTerms>, OtlpArgsError> {
         if self.otlp.is_none() {
             return Ok(None);
@@ -83,7 +83,7 @@ impl OtlpArgs {
     pub(super) fn settings(&self) -> Result<Option<OtlpSettings>, OtlpArgsError> {
         let Some(url) = &self.otlp else { return Ok(None) };
         let (address, path) = collector(url).map_err(|problem| OtlpArgsError::Url { value: url.clone(), problem })?;
-        // The text itself may be a secret.
+        // The error names the header by number, because its text may be a secret.
         let headers =
             (1..).zip(&self.otlp_headers).map(|(number, text)| header(text).ok_or(OtlpArgsError::Header(number)));
         let interval = self.otlp_metrics_interval;
@@ -97,7 +97,7 @@ impl OtlpArgs {
     }
 }
 
-/// Reads address and path of a collector; the error ends a sentence that begins with the URL.
+/// Parses address and path of a collector. The error text continues a sentence that begins with the URL.
 fn collector(url: &str) -> Result<(Address, String), &'static str> {
     let uri: Uri = url.parse().map_err(|_| "is no URL like http://127.0.0.1:4318")?;
     if uri.query().is_some() {

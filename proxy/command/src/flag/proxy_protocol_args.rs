@@ -29,7 +29,7 @@ impl ProxyProtocolArgs {
     /// Returns the settings, or `None` if the PROXY protocol is off.
     ///
     /// # Errors
-    /// When it is on and nobody is trusted.
+    /// If it is on but `--trust` is empty.
     pub(super) fn settings(&self, trusted: &TrustedNetworks) -> Result<Option<ProxyProtocolSettings>, NobodyTrusted> {
         match (self.proxy_protocol, trusted.is_empty()) {
             (false, _) => Ok(None),

@@ -30,7 +30,7 @@ pub(crate) struct RestArgs {
     pub rest_audiences: Vec<String>,
 }
 
-/// Reads a host, or a URL of which the host counts.
+/// Parses a host, or the host of a URL.
 pub(crate) fn audience_host(text: &str) -> Result<String, String> {
     let host = if text.contains("://") { host_of_url(text) } else { host_of_url(&format!("http://{text}")) };
     let host = host.filter(|host| (1..=253).contains(&host.len()));

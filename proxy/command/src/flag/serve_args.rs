@@ -38,16 +38,16 @@ use super::webhook_args::WebhookArgs;
 use crate::logging::LOG_TARGET;
 use crate::quantity::duration_text;
 
-/// Room in a link frame around a client's message.
+/// Room in a link frame around a client message.
 const ENVELOPE_BYTES: usize = 1024 * 1024;
 
-/// Range of values that `--message-max-bytes` takes.
+/// Allowed values of `--message-max-bytes`.
 const MESSAGE_BYTES: RangeInclusive<u64> = 1024..=(LINK_FRAME_MAX_BYTES - ENVELOPE_BYTES) as u64;
 
-/// Limit of the length of `--node-name`.
+/// Maximum length of `--node-name`.
 const NODE_NAME_MAX_BYTES: usize = 64;
 
-/// How values are written, for the end of `trunkline serve --help`.
+/// Syntax of values, shown at the end of `trunkline serve --help`.
 const VALUES: &str = "\
 Durations have a unit, as 500ms, 30s, 5m or 1h have; a bare number is in SECONDS or MS, as the option says.
 Sizes have one, as 64KiB, 16MiB or 1MB have; a bare number is in BYTES.
@@ -206,7 +206,7 @@ pub struct ServeArgs {
     pub(crate) otlp: OtlpArgs,
 }
 
-/// Addresses of a node and of its upstreams, resolved and read.
+/// Resolved addresses of a node and its upstreams.
 struct NodeAddresses {
     listen: SocketAddr,
     tls_listen: Option<TlsListener>,
@@ -235,7 +235,7 @@ impl TryFrom<&ServeArgs> for NodeAddresses {
 }
 
 impl NodeAddresses {
-    /// Returns those that are not on this machine, each with its flag.
+    /// Returns the addresses on other machines, each with its flag.
     fn remote(&self) -> Vec<String> {
         let tls = self.tls_listen.as_ref().map(|tls| tls.address);
         let own = [
@@ -252,19 +252,19 @@ impl NodeAddresses {
         own.chain(upstreams).chain(self.remote_webhooks()).chain(self.remote_in_groups()).collect()
     }
 
-    /// Returns the webhooks that are not on this machine: they check signatures by the key.
+    /// Returns the webhooks on other machines, which verify signatures with the key.
     fn remote_webhooks(&self) -> impl Iterator<Item = String> {
         let remote = self.webhooks.rules.iter().filter(|rule| !rule.template.address().is_loopback());
         remote.map(|rule| format!("--upstream-webhook {}", rule.template))
     }
 
-    /// Returns the app servers of groups without keys of their own that are not on this machine.
+    /// Returns the app servers on other machines in groups without their own keys.
     fn remote_in_groups(&self) -> impl Iterator<Item = String> {
         let remote = self.rules.keyless_upstreams().filter(|(_, address)| !address.is_loopback());
         remote.map(|(group, address)| format!("upstream {address} of group {group}"))
     }
 
-    /// Whether there are app servers to dial that may serve clients.
+    /// Whether there are app servers to dial for clients.
     fn has_upstreams(&self) -> bool {
         !self.upstreams.is_empty() || self.rules.has_upstreams()
     }
@@ -326,7 +326,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         keys,
         app_keys,
         is_development,
-        // Without a key of its own a node leaves the paths of dial-in to the app servers that it dials.
+        // A node without its own key leaves the dial-in paths to its upstreams.
         accepts_dial_in: !is_development || !addresses.has_upstreams(),
         needs_encrypted_dial_in: args.app_keys.require_encrypted_dial_in,
         has_upstreams: addresses.has_upstreams(),
@@ -358,7 +358,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
     })
 }
 
-/// Warns of keys that somebody has typed: whoever has a token of any client can try guesses against it.
+/// Warns about keys that look typed: any holder of a client token can try guesses against it.
 fn warn_of_typed<'a>(keys: &AccessKeys, apps: impl Iterator<Item = &'a AppKey>) {
     let of_fleet = keys.iter().map(|key| (key, "the access key".to_owned()));
     let of_apps = apps.map(|app| (app.key().clone(), format!("the key of app {}", app.name())));
@@ -438,7 +438,7 @@ mod tests {
         config(args).unwrap_err().to_string()
     }
 
-    /// Error for a value that its flag does not take, whatever the others are.
+    /// Error for a value that its flag rejects, independent of other flags.
     fn refused(flag: &str, value: &str) -> String {
         ServeCli::try_parse_from(["trunkline", flag, value]).map(drop).unwrap_err().to_string()
     }

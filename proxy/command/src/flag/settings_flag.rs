@@ -1,4 +1,4 @@
-//! Settings of the node as flags: an argument of clap for each of their options.
+//! Settings of the node as flags: a clap argument for each option.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use trunkline_proxy::parts::{OptionGroup, OptionKind, OptionRow};
 use super::value_parser::{ValueError, bytes, bytes_limit, count, milliseconds, seconds, whole_seconds};
 use crate::quantity::{duration_text, size_text};
 
-/// Group of settings of the node, from flags.
+/// Group of settings of the node, parsed from flags.
 #[derive(Debug, Clone)]
 pub(crate) struct Flags<S>(pub S);
 
@@ -45,7 +45,7 @@ impl<S: OptionGroup> FromArgMatches for Flags<S> {
     }
 }
 
-/// Makes the argument of an option, whose environment variable has the name of the flag.
+/// Creates the argument of an option. Its environment variable is named after the flag.
 fn argument<S>(option: &'static OptionRow<S>, default: Option<u64>) -> Arg {
     let OptionRow { flag, kind, .. } = option;
     let variable = format!("TRUNKLINE_{}", flag.replace('-', "_").to_uppercase());
@@ -58,7 +58,7 @@ fn argument<S>(option: &'static OptionRow<S>, default: Option<u64>) -> Arg {
     }
 }
 
-/// Joins the lines of a doc comment as clap does.
+/// Joins the lines of a doc comment like clap does.
 fn help(lines: &[&str]) -> String {
     let text = lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
     text.strip_suffix('.').map(str::to_owned).unwrap_or(text)
@@ -76,7 +76,7 @@ fn value_name(kind: &OptionKind) -> Option<&'static str> {
     }
 }
 
-/// Reads the number of an option.
+/// Parses the number of an option.
 fn number(kind: &OptionKind, text: &str) -> Result<u64, ValueError> {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     match kind {
@@ -93,7 +93,7 @@ fn number(kind: &OptionKind, text: &str) -> Result<u64, ValueError> {
     }
 }
 
-/// Writes the number of an option as [`number`] reads it.
+/// Formats the number of an option so that [`number`] can parse it.
 fn text(kind: &OptionKind, number: u64) -> String {
     match kind {
         OptionKind::On | OptionKind::Off | OptionKind::Count(_) | OptionKind::Clients(_) | OptionKind::CountLimit => {

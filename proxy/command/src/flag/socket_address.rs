@@ -1,10 +1,10 @@
-//! Addresses of listening sockets, as flags name them.
+//! Addresses of listening sockets in flags.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use super::config_error::ConfigError;
 
-/// Reads the address of a flag; a port alone stands for every address of this machine.
+/// Parses the address of a flag. A port alone means every address of this machine.
 pub(super) fn socket_address(flag: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
     let failed = |reason| ConfigError::Address { flag, value: value.into(), reason };
     let none = || failed(std::io::ErrorKind::AddrNotAvailable.into());
@@ -14,7 +14,7 @@ pub(super) fn socket_address(flag: &'static str, value: &str) -> Result<SocketAd
     value.to_socket_addrs().map_err(failed)?.next().ok_or_else(none)
 }
 
-/// Returns the wildcard that a host left out stands for: that of both families, except on a machine without IPv6.
+/// Returns the wildcard for an omitted host: dual-stack, except on a machine without IPv6.
 fn every_address() -> IpAddr {
     let has_ipv6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
     if has_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }

@@ -1,4 +1,4 @@
-//! Flags of TLS, at the listener and towards app servers and other nodes.
+//! Flags of TLS, for the listener and for connections to app servers and other nodes.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -56,10 +56,10 @@ pub enum TlsArgsError {
 }
 
 impl TlsArgs {
-    /// Returns the listener at the address that `--tls-listen` stands for.
+    /// Returns the listener at the address of `--tls-listen`.
     ///
     /// # Errors
-    /// When not every certificate has a key; the text names the flags.
+    /// If a certificate has no key. The text names the flags.
     pub(super) fn listener(&self, address: SocketAddr) -> Result<TlsListener, TlsArgsError> {
         let (certificates, keys) = (self.tls_certs.len(), self.tls_keys.len());
         if certificates != keys || certificates == 0 {
@@ -74,7 +74,7 @@ impl TlsArgs {
 impl TryFrom<&TlsArgs> for ClientTls {
     type Error = TlsArgsError;
 
-    /// Returns the settings towards app servers and other nodes.
+    /// Returns the settings for connections to app servers and other nodes.
     fn try_from(args: &TlsArgs) -> Result<Self, TlsArgsError> {
         let (certificate_flag, key_flag) = ("--upstream-cert", "--upstream-key");
         let half = |given, missing| Err(TlsArgsError::Half { given, missing });

@@ -84,7 +84,7 @@ pub(crate) struct TokenArgs {
     pub require_authentication: bool,
 }
 
-/// Error for flags of access tokens.
+/// Error in the flags of access tokens.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenArgsError {
@@ -97,12 +97,12 @@ pub enum TokenArgsError {
 }
 
 impl TokenArgs {
-    /// Returns the files that are to be read.
+    /// Returns the key files.
     pub(super) fn sources(&self) -> TokenKeySources {
         TokenKeySources { secrets: self.jwt_secret_files.clone(), public_keys: self.jwt_public_keys.clone() }
     }
 
-    /// Returns the TLS settings towards issuers of key sets.
+    /// Returns the TLS settings for issuers of key sets.
     pub(super) fn issuer_tls(&self) -> ClientTls {
         ClientTls { roots: self.jwt_jwks_cas.clone(), identity: None }
     }
@@ -137,7 +137,7 @@ impl TryFrom<TokenArgs> for TokenPolicy {
     }
 }
 
-/// Returns the part of a refused URL that may be shown: a query may hold a key, and what stands before an `@` a
+/// Returns the part of a rejected URL that is safe to show: the query may contain a key, and the part before `@` a
 /// password.
 fn shown(value: &str) -> String {
     let (scheme, rest) = value.split_once("://").unwrap_or(("", value));
@@ -145,7 +145,7 @@ fn shown(value: &str) -> String {
     format!("{scheme}://{}", rest.rsplit('@').next().unwrap_or_default())
 }
 
-/// Reads a source of a key set, and the issuer before it. A `=` in a query or in the name of a file names none.
+/// Parses a source of a key set, and the optional issuer before it. A `=` in a query or file name is not a separator.
 fn jwks(value: String) -> Result<(Option<String>, JwksSource), TokenArgsError> {
     let (issuer, source) = value.split_once('=').unwrap_or_default();
     match issuer.is_empty() || issuer.contains('?') || Path::new(&value).exists() {
@@ -154,7 +154,7 @@ fn jwks(value: String) -> Result<(Option<String>, JwksSource), TokenArgsError> {
     }
 }
 
-/// Reads a source of a key set. A file has to be valid at the start; an issuer may be late.
+/// Parses a source of a key set. A file must be valid at startup; an issuer may become available later.
 fn key_set(value: String) -> Result<JwksSource, TokenArgsError> {
     if !value.contains("://") {
         let path = PathBuf::from(value);
@@ -163,7 +163,7 @@ fn key_set(value: String) -> Result<JwksSource, TokenArgsError> {
         return Ok(source);
     }
     let url = value.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
-    // A user name would go nowhere, and the log would show the password beside it.
+    // A user name would not be sent, and its password would appear in logs.
     let host =
         url.as_ref().and_then(Uri::authority).filter(|host| !host.host().is_empty() && !host.as_str().contains('@'));
     let Some((url, host)) = url.as_ref().zip(host) else { return Err(TokenArgsError::Url { value: shown(&value) }) };

@@ -1,4 +1,4 @@
-//! Flags of the load balancers whose word about a client is taken, and of the headers by which they say it.
+//! Flags of trusted load balancers and of the headers accepted from them.
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -35,7 +35,7 @@ impl TryFrom<&TrustArgs> for TrustedHeaders {
     }
 }
 
-/// Parser of the name of a header, with a help text for each.
+/// Parser of header names, with a help text for each.
 fn header_parser() -> impl TypedValueParser<Value = TrustedHeader> {
     let names = TrustedHeader::ALL.map(|header| {
         let help = match header {

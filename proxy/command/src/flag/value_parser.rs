@@ -1,4 +1,4 @@
-//! Parsers of values of flags: durations and sizes in the range that each flag takes, lists in JSON.
+//! Parsers of flag values: durations and sizes within a range, JSON lists.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use trunkline_protocol::json_text::JsonText;
 
 use crate::quantity::{BareUnit, QuantityError, duration_text, parse_duration, parse_size, size_text};
 
-/// Error for a value that a flag does not take. It ends a sentence of clap that names the flag and the value.
+/// Error for a rejected flag value. Continues a sentence of clap that names the flag and the value.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ValueError {
     #[error(transparent)]
@@ -26,7 +26,7 @@ pub(crate) enum ValueError {
     Fraction,
 }
 
-/// Parser of a duration in a range of seconds; a bare number counts seconds.
+/// Parser of a duration in a range of seconds. A number without a unit means seconds.
 pub(crate) fn seconds(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&str) -> Result<Duration, ValueError> + Clone + Send + Sync + 'static {
@@ -34,7 +34,7 @@ pub(crate) fn seconds(
     move |text| in_range(parse_duration(text, BareUnit::Seconds)?, &(least..=most))
 }
 
-/// Parser of a duration in a range of milliseconds; a bare number counts milliseconds.
+/// Parser of a duration in a range of milliseconds. A number without a unit means milliseconds.
 pub(crate) fn milliseconds(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&str) -> Result<Duration, ValueError> + Clone + Send + Sync + 'static {
@@ -42,7 +42,7 @@ pub(crate) fn milliseconds(
     move |text| in_range(parse_duration(text, BareUnit::Milliseconds)?, &(least..=most))
 }
 
-/// Parser of a duration that is counted in whole seconds.
+/// Parser of a duration in whole seconds.
 pub(crate) fn whole_seconds<T: TryFrom<u64> + 'static>(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&str) -> Result<T, ValueError> + Clone + Send + Sync + 'static {
@@ -70,7 +70,7 @@ pub(crate) fn bytes<T: TryFrom<u64> + 'static>(
     }
 }
 
-/// Reads a limit in bytes, at least so many; 0 is no limit.
+/// Parses a limit in bytes with a minimum; 0 means unlimited.
 pub(crate) fn bytes_limit(least: u64, text: &str) -> Result<u64, ValueError> {
     match parse_size(text)? {
         0 => Ok(u64::MAX),
@@ -79,7 +79,7 @@ pub(crate) fn bytes_limit(least: u64, text: &str) -> Result<u64, ValueError> {
     }
 }
 
-/// Reads a number in a range, with the texts of clap's own parsers.
+/// Parses a number in a range, with the error texts of clap's own parsers.
 pub(crate) fn count(text: &str, range: &RangeInclusive<u64>) -> Result<u64, ValueError> {
     let number = text.parse::<i128>()?;
     let fits = u64::try_from(number).ok().filter(|number| range.contains(number));
@@ -99,7 +99,7 @@ pub(crate) fn json_list(text: &str) -> Result<JsonText, String> {
     }
 }
 
-/// Writes the default of a flag that takes a size.
+/// Formats the default of a size flag.
 pub(crate) fn bytes_text(bytes: usize) -> String {
     size_text(u64::try_from(bytes).unwrap_or(u64::MAX))
 }

@@ -1,4 +1,4 @@
-//! Flags of webhooks: URLs that hubs have in place of app servers, and what signs their requests.
+//! Flags of webhooks: URLs that replace a hub's app servers, and the keys that sign their requests.
 
 use std::path::PathBuf;
 
@@ -55,7 +55,7 @@ pub(crate) struct WebhookArgs {
 }
 
 impl WebhookArgs {
-    /// Returns where secrets are from. Those of files are read from there, again and again.
+    /// Returns the configured secrets and the secret files, which are reloaded.
     pub(super) fn secret_sources(&self) -> Result<GivenKeys<WebhookSecret>, ConfigError> {
         let typed = self
             .webhook_secrets

@@ -1,5 +1,5 @@
-//! Place of the audit log of its own: a file, or the local syslog. A line that it does not take goes to standard error,
-//! with the reason, and is counted.
+//! Destination of a separate audit log: a file or the local syslog. Lines that can't be written go to standard error
+//! with the reason, and are counted.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,20 +17,20 @@ use super::syslog_socket::{self, SyslogSocket};
 #[cfg(unix)]
 const AUDIT_LOG_MODE: u32 = 0o600;
 
-/// Place of the audit log.
+/// Destination of the audit log.
 #[derive(Debug)]
 pub(super) enum AuditPlace {
-    /// A file, to which lines are appended; it ends in the middle of a line after a write that failed.
+    /// A file in append mode. After a failed write it may end within a line.
     File { path: PathBuf, file: File, is_torn: bool },
     #[cfg(unix)]
     Syslog(SyslogSocket),
 }
 
 impl AuditPlace {
-    /// Opens the socket of a syslog, or a file. Only its owner can read a new file.
+    /// Opens a syslog socket or a file. A new file is readable only by its owner.
     ///
     /// # Errors
-    /// When no syslog listens there, or this process may not append to the file.
+    /// If no syslog listens there, or this process may not append to the file.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         #[cfg(unix)]
         if syslog_socket::is_socket(path) {
@@ -66,7 +66,7 @@ impl LineSink for AuditPlace {
     }
 
     fn reopen(&mut self) {
-        // A syslog is connected again by itself.
+        // A syslog reconnects automatically.
         let Self::File { path, file, is_torn } = self else { return };
         match open_file(path) {
             Ok(opened) => {
@@ -80,7 +80,7 @@ impl LineSink for AuditPlace {
     }
 }
 
-/// Losses of the audit log at a path.
+/// Loss reports of the audit log at this path.
 pub(super) struct AuditLosses(pub(super) PathBuf);
 
 impl LineLosses for AuditLosses {

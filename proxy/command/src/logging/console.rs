@@ -1,6 +1,5 @@
-//! Lines that are no events of the log, and are printed whatever levels it has: addresses, a panic, the error that ends
-//! the process. They take the form of the log, so that its reader never meets another one. Once the log has begun they
-//! go through its queue.
+//! Lines outside of the log's levels: addresses, a panic, the error that ends the process. They use the log's format,
+//! so that its reader sees a single format. Once the log has started they go through its queue.
 
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
@@ -19,26 +18,26 @@ use super::log_line::plain_line;
 /// Target of these lines.
 const TARGET: &str = "trunkline";
 
-/// Whether they are JSON; one value for the process, which has one log.
+/// Whether these lines are JSON; a single value, because a process has one log.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 
-/// Standard error and standard output of a process whose log has begun.
+/// Standard error and standard output, once the log has started.
 static STREAMS: OnceLock<[LogQueue; 2]> = OnceLock::new();
 
-/// Sets the format of these lines, from now on also of panics.
+/// Sets the format of these lines and of future panics.
 pub(crate) fn set_format(format: LogFormat) {
     if format == LogFormat::Json && !IS_JSON.swap(true, Ordering::Relaxed) {
         std::panic::set_hook(Box::new(|panic| {
-            // There is nobody to tell if standard error is closed.
+            // Standard error may be closed, which leaves no way to report it.
             drop(writeln!(io::stderr(), "{}", json_line(Level::ERROR, &text_of(panic))));
         }));
     }
 }
 
-/// Has the standard streams written by threads of their own from now on, and returns the log.
+/// From now on writes the standard streams in separate threads. Returns the log.
 ///
 /// # Errors
-/// When the system refuses a thread.
+/// If the system can't start a thread.
 pub(super) fn begin_queues() -> io::Result<&'static LogQueue> {
     let notice = |stream: &'static str| {
         move |lost| {
@@ -58,39 +57,39 @@ pub(super) fn begin_queues() -> io::Result<&'static LogQueue> {
     Ok(error)
 }
 
-/// Writes a line to standard output.
+/// Writes a line to standard output, in a separate thread once the log has started.
 ///
 /// # Errors
-/// When it can't be written. Where the log has begun a thread of its own writes it.
+/// If it can't be written directly.
 pub(crate) fn write_output(line: &str) -> io::Result<()> {
     let Some([_, output]) = STREAMS.get() else { return writeln!(io::stdout(), "{line}") };
     output.lines().push(format!("{line}\n"), LinePriority::Normal);
     Ok(())
 }
 
-/// Writes a line to standard error, behind those of the log that wait, also where their queue is full.
+/// Writes a line to standard error after the log's waiting lines, even if their queue is full.
 pub(crate) fn write_error(line: &str) {
     match STREAMS.get() {
         Some([error, _]) => drop(error.lines().push(format!("{line}\n"), LinePriority::Kept)),
-        // There is nobody to tell if standard error is closed.
+        // Standard error may be closed, which leaves no way to report it.
         None => drop(writeln!(io::stderr(), "{line}")),
     }
 }
 
-/// Waits for the lines of both streams that are left, until a deadline.
+/// Waits until a deadline for the remaining lines of both streams.
 pub(super) fn flush(deadline: Instant) {
     for stream in STREAMS.get().into_iter().flatten() {
         stream.lines().flush(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
-/// Formats a line if they are JSON; `None` where the text itself is for people.
+/// Formats a line in JSON mode; `None` if the text is printed as is.
 #[must_use]
 pub(crate) fn formatted(level: Level, text: &str) -> Option<String> {
     IS_JSON.load(Ordering::Relaxed).then(|| json_line(level, text))
 }
 
-/// Formats a text as a line of the log.
+/// Formats a text as a log line.
 #[must_use]
 pub(super) fn line(level: Level, text: &str) -> String {
     let format = if IS_JSON.load(Ordering::Relaxed) { LogFormat::Json } else { LogFormat::Human };
@@ -103,7 +102,7 @@ fn json_line(level: Level, text: &str) -> String {
 
 fn line_of(format: LogFormat, level: Level, text: &str) -> String {
     let mut time = String::new();
-    // A clock before 1970 leaves it empty.
+    // A clock before 1970 leaves the time empty.
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
     plain_line(format, &time, level, TARGET, text)
 }

@@ -1,7 +1,7 @@
 //! Formatter of log lines: time, level, node, target, message and fields.
 //!
-//! JSON lines are not `tracing-subscriber`'s own: its keys are fixed (`timestamp`, `level` in upper case, no place for
-//! the node), while `time`, a lower-case `level` and `node` are what the documentation promises.
+//! The JSON format of `tracing-subscriber` is not used, because its keys are fixed (`timestamp`, upper-case `level`, no
+//! node), while the documentation guarantees `time`, a lower-case `level` and `node`.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -17,19 +17,19 @@ use tracing_subscriber::registry::LookupSpan;
 use super::log_format::LogFormat;
 use crate::shown_text::{is_steering, one_line};
 
-/// Target of the log lines that the command adds to those of its node: `--log trunkline_proxy=debug` takes both.
+/// Target of the command's own log lines, covered by `--log trunkline_proxy=debug` like the node's.
 pub(crate) const LOG_TARGET: &str = "trunkline_proxy::cli";
 
-/// Name of the field that holds the text of an event.
+/// Name of the field with an event's text.
 const MESSAGE: &str = "message";
 
-/// Keys of every line; an event's field of the same name is left out, or the key would occur twice.
+/// Keys of every line. Event fields with these names are omitted, because keys must be unique.
 const LINE_KEYS: [&str; 4] = ["time", "level", "node", "target"];
 
-/// Name of the node; one for the process, because it has one log.
+/// Name of the node; a single value, because a process has one log.
 static NODE: OnceLock<String> = OnceLock::new();
 
-/// Sets the node's name, which each line shows from now on.
+/// Sets the node's name for all further lines.
 pub(crate) fn name_node(name: &str) {
     NODE.get_or_init(|| name.into());
 }
@@ -70,7 +70,7 @@ fn human(writer: &mut Writer<'_>, time: &str, level: Level, target: &str, fields
     }
     for (name, value) in &fields.others {
         match value {
-            // A line stays one line, whatever text comes from elsewhere.
+            // Escaping keeps external texts on one line.
             Value::String(text) if text.contains(needs_quotes) => write!(writer, " {dim}{name}={plain}{text:?}")?,
             Value::String(text) => write!(writer, " {dim}{name}={plain}{text}")?,
             other => write!(writer, " {dim}{name}={plain}{other}")?,
@@ -108,12 +108,12 @@ fn json(writer: &mut Writer<'_>, time: &str, level: Level, target: &str, fields:
     writeln!(writer, "}}")
 }
 
-/// Formats a text as a line without fields and without its end.
+/// Formats a text as a line without fields and line break.
 pub(super) fn plain_line(format: LogFormat, time: &str, level: Level, target: &str, text: &str) -> String {
     let fields = EventFields { message: Some(text.into()), others: Vec::new() };
     let mut line = String::new();
     let mut writer = Writer::new(&mut line);
-    // A string takes all that is written.
+    // Writing to a string can't fail.
     let _ = match format {
         LogFormat::Human => human(&mut writer, time, level, target, &fields),
         LogFormat::Json => json(&mut writer, time, level, target, &fields),
@@ -122,7 +122,7 @@ pub(super) fn plain_line(format: LogFormat, time: &str, level: Level, target: &s
     line
 }
 
-/// Fields of an event, in their order.
+/// Fields of an event, in order.
 #[derive(Debug, Default)]
 struct EventFields {
     message: Option<String>,

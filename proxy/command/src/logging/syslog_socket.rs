@@ -1,21 +1,21 @@
-//! Local syslog, such as `/dev/log`: a Unix datagram socket that takes a line in each datagram.
+//! Local syslog, such as `/dev/log`: a Unix datagram socket that accepts a line per datagram.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-/// Priority of the lines: facility authpriv (10), severity informational (6).
+/// Syslog priority: facility authpriv (10), severity informational (6).
 const PRIORITY: u8 = 10 * 8 + 6;
 
-/// Local syslog, which takes each line as a datagram.
+/// Local syslog, which receives each line as a datagram.
 #[derive(Debug)]
 pub(super) struct SyslogSocket {
     path: PathBuf,
     socket: UnixDatagram,
 }
 
-/// Whether a path is a socket, or a link to one.
+/// Whether a path is a socket or a link to one.
 pub(super) fn is_socket(path: &Path) -> bool {
     path.metadata().is_ok_and(|found| found.file_type().is_socket())
 }
@@ -24,7 +24,7 @@ impl SyslogSocket {
     /// Connects to the socket at a path.
     ///
     /// # Errors
-    /// When nobody listens there, or this process may not write to it, or it is no socket for datagrams.
+    /// If no process listens there, access is denied, or it is not a datagram socket.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self { socket: connected(path)?, path: path.to_owned() })
     }
@@ -32,18 +32,18 @@ impl SyslogSocket {
     /// Sends a line.
     ///
     /// # Errors
-    /// When syslog is away, or its queue is full. The next line tries again.
+    /// If syslog is unavailable or its queue is full. The next line tries again.
     pub(super) fn send_line(&mut self, line: &[u8]) -> io::Result<()> {
         let mut datagram = format!("<{PRIORITY}>trunkline[{}]: ", std::process::id()).into_bytes();
         datagram.extend_from_slice(line.trim_ascii_end());
         self.send(&datagram)
     }
 
-    /// Sends a line; once more on a new socket if the old one leads nowhere, as after a restart of syslog.
+    /// Sends a line, and retries once on a new socket, as after a restart of syslog.
     fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
         match self.socket.send(datagram) {
             Ok(_) => Ok(()),
-            // It is there, and its queue is full.
+            // Syslog is available, but its queue is full.
             Err(error) if error.kind() == ErrorKind::WouldBlock => Err(error),
             Err(_) => {
                 self.socket = connected(&self.path)?;
@@ -53,8 +53,7 @@ impl SyslogSocket {
     }
 }
 
-/// Returns a socket that never waits: a syslog that hangs must not hold back lines of which standard error could get a
-/// copy.
+/// Returns a non-blocking socket: a stuck syslog must not delay lines that can also go to standard error.
 fn connected(path: &Path) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
@@ -66,7 +65,7 @@ fn connected(path: &Path) -> io::Result<UnixDatagram> {
 mod tests {
     use super::*;
 
-    /// Path of a socket of a test, at which nobody listens yet.
+    /// Path of a test socket without a listener.
     fn path(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("trunkline-syslog-{name}-{}", std::process::id()))
     }

@@ -1,7 +1,6 @@
-//! File of a recording, and the older files that it was before: each has a limit, and so has their number.
+//! File of a recording and its rotated predecessors, with limits for their size and number.
 //!
-//! Each file can be replayed by itself: it begins with the header, and with the openings of the connections that are
-//! open.
+//! Each file can be replayed separately: it begins with the header and the openings of all open connections.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -13,12 +12,12 @@ use trunkline_proxy::parts::{OpenLine, RecordingHeader, RecordingLine, json_line
 
 use super::record_error::RecordError;
 
-/// Limits of the files of one recording.
+/// Limits of a recording's files.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FileLimits {
-    /// Bytes of a file at which the next one is begun.
+    /// File size at which a new file is started.
     pub(super) max_bytes: u64,
-    /// Number of files that are kept.
+    /// Number of files to keep.
     pub(super) files: u32,
 }
 
@@ -30,13 +29,13 @@ pub(super) struct RecordingFile {
     header: RecordingHeader,
     out: BufWriter<File>,
     written: u64,
-    /// Bytes that every new file begins with.
+    /// Size of the initial part of every new file.
     preamble: u64,
-    /// Openings of the connections that are open.
+    /// Openings of the open connections.
     open: HashMap<String, Box<OpenLine>>,
 }
 
-/// Checks that no file is there which the recording would replace.
+/// Checks that the recording would not overwrite existing files.
 pub(super) fn ensure_free(path: &Path, limits: FileLimits) -> Result<(), RecordError> {
     match (0..limits.files).map(|number| older(path, number)).find(|path| path.exists()) {
         Some(path) => Err(RecordError::Taken { path, problem: "is there already: name another file, or remove it" }),
@@ -45,7 +44,7 @@ pub(super) fn ensure_free(path: &Path, limits: FileLimits) -> Result<(), RecordE
 }
 
 impl RecordingFile {
-    /// Creates the first file, with its header.
+    /// Creates the first file with its header.
     pub(super) fn create(path: &Path, limits: FileLimits, header: RecordingHeader) -> io::Result<Self> {
         let (out, open) = (create(path)?, HashMap::new());
         let mut file = Self { path: path.into(), limits, header, out, written: 0, preamble: 0, open };
@@ -54,7 +53,7 @@ impl RecordingFile {
         Ok(file)
     }
 
-    /// Writes a line, into a new file if this one is full.
+    /// Writes a line, to a new file if this one is full.
     pub(super) fn write(&mut self, line: RecordingLine) -> io::Result<()> {
         let text = json_line(&line);
         let is_full = self.written + text.len() as u64 > self.limits.max_bytes;
@@ -78,7 +77,7 @@ impl RecordingFile {
         self.out.flush()
     }
 
-    /// Gives all files the next number; the oldest goes.
+    /// Renames all files to the next number and deletes the oldest.
     fn rotate(&mut self) -> io::Result<()> {
         self.flush()?;
         for number in (1..self.limits.files).rev() {
@@ -111,7 +110,7 @@ impl RecordingFile {
     }
 }
 
-/// Path of the file that was the newest so many files ago.
+/// Path of a rotated file by its age.
 fn older(path: &Path, number: u32) -> PathBuf {
     if number == 0 {
         return path.into();
@@ -121,7 +120,7 @@ fn older(path: &Path, number: u32) -> PathBuf {
     name.into()
 }
 
-/// Creates a file that its owner alone can read.
+/// Creates a file that only its owner can read.
 fn create(path: &Path) -> io::Result<BufWriter<File>> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -135,7 +134,7 @@ pub(crate) mod tests {
     use super::*;
     use trunkline_proxy::parts::{CloseLine, MessageLine, RECORDING_FORMAT, RECORDING_VERSION};
 
-    /// Folder of one test, which goes with this value.
+    /// Folder of one test, removed on drop.
     pub(crate) struct TestFolder(PathBuf);
 
     impl TestFolder {
@@ -179,7 +178,7 @@ pub(crate) mod tests {
         fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Writes this into so many files of 2000 bytes at most.
+    /// Writes these lines to this number of files with at most 2000 bytes.
     fn written(folder: &TestFolder, files: u32, all: impl IntoIterator<Item = RecordingLine>) -> PathBuf {
         let path = folder.file();
         let limits = FileLimits { max_bytes: 2_000, files };

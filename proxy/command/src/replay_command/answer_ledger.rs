@@ -1,21 +1,21 @@
-//! Ledger of a replay: what app servers have answered, against what the recording says. Pure.
+//! Ledger of a replay: compares the app servers' answers with the recording. Pure.
 //!
 //! ```text
-//!  recording ─► expected ─┬─ the same bytes ──────────────► equal
+//!  recording ─► expected ─┬─ equal bytes ────────────────► equal
 //!  app server ─► received ─┘
-//!                     left at a settlement: of one name ──► different;   expected ──► missing
-//!                     left at the end ────────────────────► surplus
+//!                     left at a settlement: equal name ──► different;   expected ──► missing
+//!                     left at the end ───────────────────► surplus
 //! ```
 //!
-//! Messages of one connection are matched by their bytes. The order is compared within a call's answers and within the
-//! sends to a client: between these no order is promised. What has lost secrets is matched by its name alone and is not
-//! compared.
+//! Messages of one connection are matched by their bytes. Order is compared within the answers to a call and within the
+//! sends to a client, because it is not guaranteed between them. Messages with removed secrets are matched only by
+//! name.
 
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
-/// Name of the answer that a connection was closed by the app.
+/// Answer name for a connection closed by the app.
 pub(super) const CLOSED: &str = "close";
 
 /// Kind of the message that ends a call.
@@ -25,13 +25,13 @@ const COMPLETION: &str = "completion";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) name: AnswerName,
-    /// Its bytes; `None` for an expected one that has lost secrets.
+    /// Bytes of the message; `None` if it is expected and its secrets were removed.
     pub(super) bytes: Option<Bytes>,
-    /// Line of the recording, of an expected one.
+    /// Line number in the recording, for an expected message.
     pub(super) line: u64,
 }
 
-/// Name of a message: tells those of a connection apart before their bytes are compared.
+/// Name of a message, which identifies it within a connection before bytes are compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AnswerName {
     pub(super) kind: String,
@@ -45,7 +45,7 @@ pub(super) struct Difference {
     pub(super) connection: String,
     pub(super) expected: Option<Answer>,
     pub(super) received: Option<Answer>,
-    /// Method whose call it answers, if it answers one.
+    /// Method of the answered call, if any.
     pub(super) method: Option<String>,
 }
 
@@ -57,23 +57,23 @@ pub(super) struct Tally {
     pub(super) missing: u64,
     pub(super) surplus: u64,
     pub(super) not_compared: u64,
-    /// Equal ones that came in another order.
+    /// Equal answers that arrived in another order.
     pub(super) reordered: u64,
 }
 
 impl Tally {
-    /// Number of answers that are not as they were.
+    /// Number of answers that differ from the recording.
     pub(super) fn wrong(&self) -> u64 {
         self.different + self.missing + self.surplus
     }
 }
 
-/// Expected and received messages of all connections of a replay.
+/// Expected and received messages of all connections in a replay.
 #[derive(Debug)]
 pub(super) struct AnswerLedger {
     accounts: Vec<Account>,
     tally: Tally,
-    /// First differences, up to their limit.
+    /// First differences, up to the limit.
     differences: Vec<Difference>,
     differences_max: usize,
 }
@@ -82,18 +82,18 @@ pub(super) struct AnswerLedger {
 #[derive(Debug)]
 struct Account {
     connection: String,
-    /// It was open before the recording: what it gets when it opens here is not in it.
+    /// Opened before the recording, which therefore lacks the messages sent on opening.
     was_open: bool,
     expected: VecDeque<Answer>,
     received: VecDeque<Received>,
-    /// Methods of the calls that have no result yet, by their ids.
+    /// Methods of unfinished calls, by call id.
     methods: HashMap<String, String>,
 }
 
 #[derive(Debug)]
 struct Received {
     answer: Answer,
-    /// It belongs to the opening of a connection whose opening was not recorded.
+    /// Received on opening a connection without a recorded opening.
     is_unrecorded: bool,
 }
 
@@ -101,33 +101,33 @@ struct Received {
 pub(super) type AccountNumber = usize;
 
 impl AnswerLedger {
-    /// An empty ledger that keeps so many differences.
+    /// Creates an empty ledger with a limit of kept differences.
     pub(super) fn new(differences_max: usize) -> Self {
         Self { accounts: Vec::new(), tally: Tally::default(), differences: Vec::new(), differences_max }
     }
 
-    /// Adds a connection, with nothing expected.
+    /// Adds a connection without expected messages.
     pub(super) fn add(&mut self, connection: &str, was_open: bool) -> AccountNumber {
         let (connection, expected, received) = (connection.into(), VecDeque::new(), VecDeque::new());
         self.accounts.push(Account { connection, was_open, expected, received, methods: HashMap::new() });
         self.accounts.len() - 1
     }
 
-    /// Notes that a connection sends: what it receives from now on is in the recording, if all goes well.
+    /// Records that a connection sends: everything it receives from now on should be in the recording.
     pub(super) fn sent(&mut self, number: AccountNumber) {
         if let Some(account) = self.accounts.get_mut(number) {
             account.was_open = false;
         }
     }
 
-    /// Notes that a connection calls a method, whose answers have this id.
+    /// Records a call of a connection; answers carry this id.
     pub(super) fn called(&mut self, number: AccountNumber, id: String, method: String) {
         if let Some(account) = self.accounts.get_mut(number) {
             account.methods.insert(id, method);
         }
     }
 
-    /// Takes a message that the recording has.
+    /// Adds a message from the recording.
     pub(super) fn expect(&mut self, number: AccountNumber, answer: Answer) {
         let Some(account) = self.accounts.get_mut(number) else { return };
         match account.received.iter().position(|received| answer.is_met_by(&received.answer)) {
@@ -140,7 +140,7 @@ impl AnswerLedger {
         }
     }
 
-    /// Takes a message that an app server has sent.
+    /// Adds a message from an app server.
     pub(super) fn receive(&mut self, number: AccountNumber, answer: Answer) {
         let Some(account) = self.accounts.get_mut(number) else { return };
         let exact = account.expected.iter().position(|expected| expected.bytes == answer.bytes);
@@ -157,12 +157,12 @@ impl AnswerLedger {
         }
     }
 
-    /// Whether all that was expected has come.
+    /// Whether all expected messages have arrived.
     pub(super) fn is_settled(&self) -> bool {
         self.accounts.iter().all(|account| account.expected.is_empty())
     }
 
-    /// Whether something of the same name has come for each that is still expected: then nothing more need come.
+    /// Whether each missing message has a received counterpart of equal name, so that waiting is pointless.
     pub(super) fn is_explained(&self) -> bool {
         self.accounts.iter().all(|account| {
             let mut names: Vec<_> = account.received.iter().map(|received| &received.answer.name).collect();
@@ -176,7 +176,7 @@ impl AnswerLedger {
         })
     }
 
-    /// Gives up waiting: what is still expected is different from what has come under its name, or missing.
+    /// Ends waiting: remaining expected messages are different from their counterparts, or missing.
     pub(super) fn settle(&mut self) {
         for account in &mut self.accounts {
             while let Some(expected) = account.expected.pop_front() {
@@ -196,7 +196,7 @@ impl AnswerLedger {
         }
     }
 
-    /// Ends the replay: what has come beyond the recording is surplus. Returns the counts and the first differences.
+    /// Ends the replay: unexpected messages are surplus. Returns the counts and the first differences.
     pub(super) fn finish(mut self) -> (Tally, Vec<Difference>) {
         self.settle();
         for mut account in self.accounts {
@@ -218,12 +218,12 @@ impl AnswerLedger {
 }
 
 impl Account {
-    /// Method whose call is answered by a message of this name.
+    /// Method of the call answered by a message with this name.
     fn method_of(&self, name: &AnswerName) -> Option<String> {
         self.methods.get(name.answered_call()?).cloned()
     }
 
-    /// Forgets the method of a call that this message ends.
+    /// Removes the call that this message ends.
     fn end_call(&mut self, name: &AnswerName) {
         if let Some(call) = name.answered_call().filter(|_| name.kind == COMPLETION) {
             self.methods.remove(call);
@@ -241,7 +241,7 @@ impl Tally {
 }
 
 impl Answer {
-    /// Whether a received message is what was expected, as far as that is known.
+    /// Whether a received message matches the expected one, as far as known.
     fn is_met_by(&self, received: &Self) -> bool {
         match &self.bytes {
             Some(_) => self.bytes == received.bytes,
@@ -251,20 +251,20 @@ impl Answer {
 }
 
 impl AnswerName {
-    /// Whether order is promised between the two: both answer the same call, or none answers one.
+    /// Whether order is guaranteed between the two: both answer the same call, or both are sends.
     fn is_in_lane_of(&self, other: &Self) -> bool {
         self.answered_call() == other.answered_call()
     }
 
-    /// Id of the call that it answers.
+    /// Id of the answered call, if any.
     fn answered_call(&self) -> Option<&str> {
-        // What names a target is a call itself.
+        // A message with a target is itself a call.
         self.invocation_id.as_deref().filter(|_| self.target.is_none())
     }
 }
 
 impl Difference {
-    /// Position of the first byte that differs, where both are there.
+    /// Position of the first differing byte, if both messages exist.
     pub(super) fn first_byte(&self) -> Option<usize> {
         let expected = self.expected.as_ref()?.bytes.as_ref()?;
         let received = self.received.as_ref()?.bytes.as_ref()?;

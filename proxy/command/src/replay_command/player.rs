@@ -1,13 +1,12 @@
-//! Player of a recording: opens its clients, sends what they sent, and gives the ledger what comes down.
+//! Player of a recording: opens its clients, sends their messages, and passes received messages to the ledger.
 //!
 //! ```text
-//!  open, up, close ─► not before its time ─► all that the recording has before it has come? ─► done
+//!  open, up, close ─► not before its time ─► all earlier messages of the recording received? ─► done
 //!                                                └─ no: waited for, then missing
 //!  down ─► expected
 //! ```
 //!
-//! So what an app does in answer to one message has happened before the next one is sent, as it had when it was
-//! recorded.
+//! So the app has reacted to one message before the next one is sent, as during the recording.
 
 use std::collections::{HashMap, HashSet};
 use std::io::BufRead;
@@ -26,38 +25,38 @@ use super::answer_ledger::{AccountNumber, Answer, AnswerLedger, AnswerName, CLOS
 use super::recording_reader::{ReadRecordingError, RecordingReader};
 use super::replayed_client::{ARRIVALS_MAX, ReplayArrival, ReplayedClient, closed};
 
-/// Kind of the line of a hub handshake.
+/// Kind of a hub handshake line.
 const HANDSHAKE: &str = "handshake";
 
-/// Silence after which nothing more is expected where each answer that is expected has a counterpart.
+/// Silence that ends waiting if each missing answer has a counterpart.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// Waits in vain, one after the other and without a single answer, after which an app server is given up.
+/// Consecutive waits without any answer before an app server is given up.
 const VAIN_WAITS_MAX: u32 = 5;
 
-/// Pace at which a recording is played.
+/// Pace of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReplayPace {
-    /// Nothing before its time.
+    /// Messages are sent at their recorded times.
     Recorded,
-    /// Each message as soon as what came before it in the recording is there.
+    /// Messages are sent as soon as all earlier ones of the recording are complete.
     Fast,
 }
 
-/// Outcome of a replay: counts and first differences.
+/// Result of a replay: counts and first differences.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ReplayOutcome {
     pub(super) tally: Tally,
     pub(super) differences: Vec<Difference>,
     pub(super) connections: u64,
     pub(super) sent: u64,
-    /// Messages that were sent without their secrets.
+    /// Messages sent without their secrets.
     pub(super) sent_without_secrets: u64,
-    /// Messages that could not be sent: of connections that are not there, or without a payload.
+    /// Messages that could not be sent, because their connection or payload is missing.
     pub(super) unsent: u64,
-    /// Messages that the recording lacks.
+    /// Messages missing from the recording.
     pub(super) lost: u64,
-    /// Connections that were open before the recording.
+    /// Connections opened before the recording.
     pub(super) opened_anew: u64,
 }
 
@@ -77,18 +76,18 @@ pub(super) struct Player<'a> {
     node: &'a ReplayNode,
     hub: Arc<Hub>,
     pace: ReplayPace,
-    /// Time that an answer may take, beyond what it took in the recording.
+    /// Additional time for an answer, compared with the recording.
     patience: Duration,
     clients: HashMap<String, PlayedClient>,
-    /// Connections that end by what the recording's client did.
+    /// Connections ended by the recorded client.
     left: HashSet<AccountNumber>,
     ledger: AnswerLedger,
     arrivals: mpsc::Receiver<ReplayArrival>,
     sender: mpsc::Sender<ReplayArrival>,
     outcome: ReplayOutcome,
-    /// Beginning of the replay, and its time in the recording.
+    /// Start of the replay, and the corresponding time in the recording.
     begun: Option<(Instant, u64)>,
-    /// Time in the recording of the last step.
+    /// Recorded time of the last step.
     last_us: u64,
     vain_waits: u32,
 }
@@ -127,7 +126,7 @@ impl<'a> Player<'a> {
     /// Plays a recording to its end.
     ///
     /// # Errors
-    /// When it can't be read, or the app server is gone.
+    /// If it can't be read, or the app server is gone.
     pub(super) async fn play<R: BufRead>(
         mut self,
         reader: &mut RecordingReader<R>,
@@ -171,7 +170,7 @@ impl<'a> Player<'a> {
             self.outcome.opened_anew += 1;
             if let Some(protocol) = protocol {
                 let request = HandshakeRequest { protocol, version: HUB_PROTOCOL_VERSION };
-                // It fails where the connection is refused: then its answer is missing.
+                // Fails if the connection is refused; its answer is then missing.
                 drop(client.send(RecordedPayload::Binary(request.encode())).await);
                 let name = AnswerName { kind: HANDSHAKE.into(), target: None, invocation_id: None };
                 self.ledger.expect(account, Answer { name, bytes: None, line });
@@ -197,7 +196,7 @@ impl<'a> Player<'a> {
         }
         let sending = client.send(payload);
         tokio::pin!(sending);
-        // What comes down meanwhile has to be taken, or the app server would wait for it, and this for the app server.
+        // Messages must be received meanwhile. Otherwise the app server and the player would wait for each other.
         let sent = loop {
             tokio::select! {
                 sent = &mut sending => break sent,
@@ -245,7 +244,7 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    /// Waits until the next step may be made.
+    /// Waits until the next step may start.
     async fn step(&mut self, line: u64, at_us: u64) -> Result<(), PlayError> {
         let (begun, begun_us) = *self.begun.get_or_insert_with(|| (Instant::now(), at_us));
         let mut more = Duration::ZERO;
@@ -253,7 +252,7 @@ impl<'a> Player<'a> {
             ReplayPace::Recorded => {
                 self.wait_until(begun + Duration::from_micros(at_us.saturating_sub(begun_us))).await
             }
-            // What took long then may take long now.
+            // A step may take as long as in the recording.
             ReplayPace::Fast => more = Duration::from_micros(at_us.saturating_sub(self.last_us.max(begun_us))),
         }
         self.last_us = at_us;
@@ -269,7 +268,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Waits for all that is expected, or for so long that nothing of it will come.
+    /// Waits for all expected messages, or until they are overdue.
     async fn wait_for_answers(&mut self, line: u64, more: Duration) -> Result<(), PlayError> {
         let until = Instant::now() + self.patience + more;
         let mut quiet_at = Instant::now() + QUIET;

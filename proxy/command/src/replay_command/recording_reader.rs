@@ -1,4 +1,4 @@
-//! Reader of a recording: its header first, then line by line.
+//! Reader of a recording: first the header, then line by line.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -7,10 +7,10 @@ use std::path::Path;
 use serde_json::Value;
 use trunkline_proxy::parts::{RECORDING_FORMAT, RECORDING_VERSION, RecordingHeader, RecordingLine};
 
-/// Largest line: a message of a megabyte, escaped.
+/// Maximum line length: a megabyte message with escapes.
 const LINE_MAX_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Error for a file that can't be replayed; the text continues its name.
+/// Error for a file that can't be replayed. The text continues the file name.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadRecordingError {
     #[error("can't be read: {0}")]
@@ -27,13 +27,13 @@ pub(crate) enum ReadRecordingError {
     Line { line: u64, problem: String },
 }
 
-/// Recording whose header has been read.
+/// Recording after its header has been read.
 #[derive(Debug)]
 pub(crate) struct RecordingReader<R> {
     input: R,
     /// Header of the recording.
     pub(crate) header: RecordingHeader,
-    /// Number of the line that was read last, from 1.
+    /// Number of the last line read, from 1.
     line: u64,
 }
 
@@ -45,17 +45,17 @@ impl RecordingReader<BufReader<File>> {
 }
 
 impl<R: BufRead> RecordingReader<R> {
-    /// Reads the header, and checks that the rest can be played.
+    /// Reads the header and checks that the rest can be played.
     ///
     /// # Errors
-    /// When it is none of a recording that can be replayed.
+    /// If it is not the header of a replayable recording.
     pub(crate) fn new(mut input: R) -> Result<Self, ReadRecordingError> {
         let first = read_line(&mut input, 1)?.ok_or(ReadRecordingError::NoRecording)?;
         let header: Value = serde_json::from_slice(&first).map_err(|_| ReadRecordingError::NoRecording)?;
         if header.get("format").and_then(Value::as_str) != Some(RECORDING_FORMAT) {
             return Err(ReadRecordingError::NoRecording);
         }
-        // Before the rest of it is read: another version may have another header.
+        // Checked before the other fields, because another version may have a different header.
         match header.get("version").and_then(Value::as_u64) {
             Some(version) if version == u64::from(RECORDING_VERSION) => {}
             Some(version) => return Err(ReadRecordingError::Version(version)),
@@ -67,10 +67,10 @@ impl<R: BufRead> RecordingReader<R> {
         if header.payloads { Ok(Self { input, header, line: 1 }) } else { Err(ReadRecordingError::NoPayloads) }
     }
 
-    /// Reads the next line and its number; `None` at the end. A last line without an end was cut off, and is left out.
+    /// Reads the next line with its number; `None` at the end. An incomplete last line is ignored.
     ///
     /// # Errors
-    /// When it is no line of a recording.
+    /// If it is not a valid line of a recording.
     pub(crate) fn next(&mut self) -> Result<Option<(u64, RecordingLine)>, ReadRecordingError> {
         self.line += 1;
         let line = self.line;
@@ -85,7 +85,7 @@ impl<R: BufRead> RecordingReader<R> {
     }
 }
 
-/// Reads a line, with its end if it has one.
+/// Reads a line, including its line break.
 fn read_line(input: &mut impl BufRead, number: u64) -> Result<Option<Vec<u8>>, ReadRecordingError> {
     let mut line = Vec::new();
     input.take(LINE_MAX_BYTES + 1).read_until(b'\n', &mut line)?;

@@ -1,4 +1,4 @@
-//! Report of a replay, for people: counts first, then the first differences. Pure.
+//! Human-readable report of a replay: counts, then the first differences. Pure.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use super::answer_ledger::{Answer, Difference, Tally};
 use super::player::ReplayOutcome;
 use crate::shown_text::one_line;
 
-/// Characters of a value that are shown on each side of its first difference.
+/// Characters shown on each side of a value's first difference.
 const SHOWN_CHARS: usize = 80;
 
 /// Whether the report shows values, which may be secrets.
@@ -16,7 +16,7 @@ pub(super) enum Values {
     Shown,
 }
 
-/// Returns the report, in lines.
+/// Returns the lines of the report.
 #[must_use]
 pub(super) fn report(outcome: &ReplayOutcome, values: Values) -> String {
     let ReplayOutcome { tally, differences, .. } = outcome;
@@ -27,7 +27,7 @@ pub(super) fn report(outcome: &ReplayOutcome, values: Values) -> String {
     }
     let more = tally.wrong().saturating_sub(differences.len() as u64);
     if more > 0 {
-        // Writing into a text can't fail.
+        // Writing to a string can't fail.
         let _ = writeln!(text, "and {more} more: see --differences");
     }
     text
@@ -84,7 +84,7 @@ fn line_of(difference: &Difference, values: Values, text: &mut String) {
     }
 }
 
-/// Names an answer by what it is, and by the method whose call it answers.
+/// Describes an answer by its kind and the called method.
 fn named(answer: &Answer, method: Option<&str>) -> String {
     let name = &answer.name;
     let mut text = one_line(&name.kind).into_owned();
@@ -104,7 +104,7 @@ fn length(answer: &Answer) -> usize {
     answer.bytes.as_ref().map_or(0, |bytes| bytes.len())
 }
 
-/// The part of a value around a byte, without characters that a terminal obeys.
+/// Part of a value around a byte, without terminal control characters.
 fn shown(bytes: &[u8], at: usize) -> String {
     let (from, to) = (at.saturating_sub(SHOWN_CHARS), (at + SHOWN_CHARS).min(bytes.len()));
     let part = String::from_utf8_lossy(bytes.get(from..to).unwrap_or_default());

@@ -1,4 +1,4 @@
-//! Client of a replay: a WebSocket in memory, whose reader tells the player what comes down.
+//! Client of a replay: an in-memory WebSocket with a reader that passes received messages to the player.
 
 use std::mem;
 
@@ -16,13 +16,13 @@ use trunkline_proxy::parts::{HubPart, RecordedPayload, take_parts};
 
 use super::answer_ledger::{AccountNumber, Answer, AnswerName, CLOSED};
 
-/// Largest message of an app server that a replay takes.
+/// Maximum size of an app server's message.
 const MESSAGE_MAX_BYTES: usize = 256 * 1024 * 1024;
 
-/// Messages of all clients that wait for the player; beyond that their readers wait.
+/// Maximum number of messages of all clients waiting for the player; beyond it, readers wait.
 pub(super) const ARRIVALS_MAX: usize = 1_024;
 
-/// Message that has come down for a client.
+/// Message received for a client.
 #[derive(Debug)]
 pub(super) struct ReplayArrival {
     pub(super) account: AccountNumber,
@@ -31,7 +31,7 @@ pub(super) struct ReplayArrival {
 
 type ClientSocket = WebSocketStream<DuplexStream>;
 
-/// Sending end of one client.
+/// Sending half of one client.
 #[derive(Debug)]
 pub(super) struct ReplayedClient {
     pub(super) account: AccountNumber,
@@ -40,7 +40,7 @@ pub(super) struct ReplayedClient {
 }
 
 impl ReplayedClient {
-    /// Opens the client at its end of a pipe, and starts its reader.
+    /// Opens the client at its end of a pipe and starts its reader.
     pub(super) async fn open(
         pipe: DuplexStream,
         account: AccountNumber,
@@ -57,7 +57,7 @@ impl ReplayedClient {
         Self { account, sink, reader }
     }
 
-    /// Sends a message as it was recorded.
+    /// Sends a message as recorded.
     pub(super) async fn send(&mut self, payload: RecordedPayload) -> Result<(), tungstenite::Error> {
         let message = match payload {
             RecordedPayload::Text(text) => Message::text(text),
@@ -66,15 +66,15 @@ impl ReplayedClient {
         self.sink.send(message).await
     }
 
-    /// Closes as a client does that says goodbye.
+    /// Closes the connection gracefully.
     pub(super) async fn close(mut self) {
-        // It fails where the app server has closed.
+        // Fails if the app server has already closed.
         drop(self.sink.close().await);
     }
 
-    /// Ends without a goodbye.
+    /// Drops the connection without closing it.
     pub(super) fn cut(self) {
-        // With both halves the pipe goes.
+        // Dropping both halves ends the pipe.
         self.reader.abort();
     }
 }
@@ -100,13 +100,13 @@ async fn read(
     drop(arrivals.send(ReplayArrival { account, answer: closed() }).await);
 }
 
-/// Answer that a connection was closed.
+/// Answer for a closed connection.
 pub(super) fn closed() -> Answer {
     let name = AnswerName { kind: CLOSED.into(), target: None, invocation_id: None };
     Answer { name, bytes: Some(Bytes::new()), line: 0 }
 }
 
-/// Decoder of what comes down, into single messages.
+/// Decoder that splits received bytes into messages.
 #[derive(Debug)]
 struct AnswerDecoder {
     /// Hub protocol; `None` at a raw endpoint.

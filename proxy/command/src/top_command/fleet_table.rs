@@ -1,4 +1,4 @@
-//! Tables of a fleet, as lines of text. Pure.
+//! Tables of a fleet as text lines. Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use trunkline_proxy::parts::{FleetSnapshot, MemberState, NodeSnapshot, Rates, Re
 use crate::shown_text::one_line;
 use crate::text_table;
 
-/// Limit of the characters of one cell: a name may be long, and each node has one line.
+/// Maximum length of a cell: names may be long, and each node has one line.
 const CELL_MAX_CHARS: usize = 40;
 
 /// Number of seconds in a day.
@@ -23,7 +23,7 @@ struct AppRow {
     size: u64,
 }
 
-/// Returns the lines of the summary and of all tables; the lines of the last hour stand between them.
+/// Lines of the summary and all tables, with the last hour in between.
 pub(super) fn lines(fleet: &FleetSnapshot, last_hour: Vec<String>) -> Vec<String> {
     let (apps, hubs) = (apps(fleet), hubs(fleet));
     let mut lines = vec![summary(fleet, &apps), String::new()];
@@ -153,12 +153,12 @@ fn hubs(fleet: &FleetSnapshot) -> BTreeMap<String, u64> {
     hubs
 }
 
-/// Lays out one table of texts and numbers, with cells that are safe to show.
+/// Formats a table of texts and numbers, with sanitized cells.
 fn columns(texts: &[&str], numbers: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Vec<String> {
     text_table::columns(texts, numbers, rows.map(|row| row.iter().map(|cell| clean(cell)).collect()))
 }
 
-/// Cleans a text from elsewhere, and shortens it.
+/// Sanitizes and shortens an external text.
 fn clean(text: &str) -> String {
     let plain = one_line(text).into_owned();
     match plain.char_indices().nth(CELL_MAX_CHARS) {

@@ -1,18 +1,18 @@
-//! Sparklines of the last hour, as lines of text. Pure.
+//! Sparklines of the last hour as text lines. Pure.
 
 use trunkline_proxy::parts::{FleetTimeline, NodeTimeline};
 
 use super::fleet_table::bytes;
 
-/// Characters of a line, the lowest first.
+/// Characters of a sparkline, lowest first.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// Columns of a line: a minute each.
+/// Columns of a sparkline, one per minute.
 const MINUTES: usize = 60;
 
 const MINUTE_MS: u64 = 60_000;
 
-/// Figure that has a line.
+/// Figure shown as a sparkline.
 struct Figure {
     name: &'static str,
     of: fn(&NodeTimeline, usize) -> Option<f64>,
@@ -30,7 +30,7 @@ const FIGURES: [Figure; 4] = [
     Figure { name: "memory", of: |node, at| number(*node.memory_bytes.get(at)?), text: size },
 ];
 
-/// Returns a line for each figure of all nodes together; none where no node tells its last hour.
+/// Lines with each figure summed over all nodes; empty if no node reports its last hour.
 pub(super) fn lines(timeline: &FleetTimeline) -> Vec<String> {
     let figures = FIGURES.iter().filter_map(|figure| {
         let values = by_minute(timeline, figure.of);
@@ -47,8 +47,8 @@ pub(super) fn lines(timeline: &FleetTimeline) -> Vec<String> {
     [format!("{:<8}{:<MINUTES$}  now", "", "an hour ago")].into_iter().chain(figures).collect()
 }
 
-/// Newest value of a figure, summed over the nodes that told it within a minute: clients that have just come count in
-/// full, and not as a share of the minute.
+/// Newest value of a figure, summed over the nodes that reported it within a minute: new clients count in full, not as
+/// a fraction of the minute.
 fn newest(timeline: &FleetTimeline, of: fn(&NodeTimeline, usize) -> Option<f64>) -> Option<f64> {
     let told = timeline.nodes.iter().filter_map(|node| {
         let (at, ms) = node.at_ms.iter().enumerate().next_back()?;
@@ -57,7 +57,7 @@ fn newest(timeline: &FleetTimeline, of: fn(&NodeTimeline, usize) -> Option<f64>)
     told.reduce(|sum, value| sum + value)
 }
 
-/// Mean of a figure in each of the last minutes, summed over the nodes that told it; the newest is the last.
+/// Mean of a figure in each of the last minutes, summed over the reporting nodes; newest last.
 fn by_minute(timeline: &FleetTimeline, of: fn(&NodeTimeline, usize) -> Option<f64>) -> Vec<Option<f64>> {
     let mut sums = vec![None; MINUTES];
     for node in &timeline.nodes {
@@ -70,7 +70,7 @@ fn by_minute(timeline: &FleetTimeline, of: fn(&NodeTimeline, usize) -> Option<f6
     sums
 }
 
-/// Mean of a figure of one node in each of the last minutes.
+/// Mean of one node's figure in each of the last minutes.
 fn means(node: &NodeTimeline, now_ms: u64, of: fn(&NodeTimeline, usize) -> Option<f64>) -> Vec<Option<f64>> {
     let mut parts = vec![(0.0, 0.0); MINUTES];
     for (at, ms) in node.at_ms.iter().enumerate() {
@@ -83,7 +83,7 @@ fn means(node: &NodeTimeline, now_ms: u64, of: fn(&NodeTimeline, usize) -> Optio
     parts.into_iter().map(|(sum, count)| (count > 0.0).then(|| sum / count)).collect()
 }
 
-/// Character of a value; a blank where it is not known.
+/// Character for a value; a space if unknown.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of the bars")]
 fn bar(value: Option<f64>, most: f64) -> char {
     let Some(value) = value else { return ' ' };
@@ -108,7 +108,7 @@ mod tests {
 
     const NOW_MS: u64 = 100 * MINUTE_MS;
 
-    /// Node with samples so many minutes ago, each with its number of clients.
+    /// Node with samples from the given minutes ago, each with a number of clients.
     fn node(samples: &[(u64, u64)]) -> NodeTimeline {
         NodeTimeline {
             at_ms: samples.iter().map(|(ago, _)| NOW_MS - ago * MINUTE_MS).collect(),

@@ -1,10 +1,10 @@
-//! Hops of a traced message as text, in the order in which it has taken them. Pure.
+//! Hops of a traced message as text, in order. Pure.
 
 use trunkline_proxy::parts::{HubTimes, TraceMessageLine};
 
 use crate::shown_text::one_line;
 
-/// Message with the hops that are known of it.
+/// Message with its known hops.
 #[derive(Debug)]
 pub(super) struct TracedHops {
     pub(super) message: TraceMessageLine,
@@ -19,7 +19,7 @@ impl TracedHops {
         Self { message, hub: None, answered_us: None, written_us: None, is_lost: false }
     }
 
-    /// Hops with their durations in microseconds, in the order of the message's way.
+    /// Durations of the hops in microseconds, in order.
     pub(super) fn durations(&self) -> Vec<(&'static str, u64)> {
         let hub = self.hub.unwrap_or_default();
         let steps = [
@@ -35,15 +35,15 @@ impl TracedHops {
         steps.into_iter().filter_map(|(name, us)| Some((name, us?))).collect()
     }
 
-    /// Time between proxy and app server, there and back: what is left of the whole, which the proxy's clock has
-    /// measured, beside what both ends have measured for themselves.
+    /// Network time between proxy and app server in both directions: the total measured by the proxy's clock, minus the
+    /// durations measured by each end.
     fn way_us(&self) -> Option<u64> {
         let (total, hub) = (self.answered_us?, self.hub.filter(|hub| hub.ran_us.is_some())?);
         let inside = [self.message.link_us, Some(hub.waited_us), hub.queued_us, hub.ran_us, hub.answered_us];
         Some(total.saturating_sub(inside.into_iter().flatten().sum()))
     }
 
-    /// Whether nothing more is to come.
+    /// Whether no further hops are expected.
     pub(super) fn is_complete(&self) -> bool {
         let is_hub_over = self.hub.is_some_and(|hub| hub.queued_us.is_none() || hub.ran_us.is_some());
         let is_up_over = if self.message.marked { is_hub_over } else { self.answered_us.is_some() };
@@ -93,7 +93,7 @@ fn arrow(message: &TraceMessageLine) -> &'static str {
     if message.is_up() { "\u{2191}" } else { "\u{2193}" }
 }
 
-/// Milliseconds, as exact as they are of use.
+/// Formats milliseconds with useful precision.
 pub(super) fn milliseconds(us: u64) -> String {
     let (whole, rest) = (us / 1_000, us % 1_000);
     if whole >= 100 { format!("{whole} ms") } else { format!("{whole}.{:02} ms", rest / 10) }

@@ -1,4 +1,4 @@
-//! View of a trace: messages in their order, each held for a moment until its hops are known; and the sum of all. Pure.
+//! View of a trace: messages in order, each delayed briefly until its hops are known, and a summary. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -11,14 +11,13 @@ use trunkline_proxy::parts::{
 use super::hop_text::{TracedHops, milliseconds};
 use crate::shown_text::one_line;
 
-/// Time for which a message waits for its hops. A call that takes longer is told as it is, and once more behind its
-/// end.
+/// Time that a message waits for its hops. A longer call is shown incomplete, and again after its end.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// Maximum number of messages whose hops are awaited.
+/// Maximum number of messages waiting for hops.
 const AWAITED_MAX: usize = 4_096;
 
-/// Message that was told before its last hop was known.
+/// Message shown before its last hop was known.
 #[derive(Debug)]
 struct LateMessage {
     key: (String, u64),
@@ -33,7 +32,7 @@ struct SlowestHop {
     of: String,
 }
 
-/// View of a trace, and its sums.
+/// View of a trace with its totals.
 #[derive(Debug, Default)]
 pub(super) struct TraceView {
     waiting: VecDeque<(Instant, LateMessage)>,
@@ -47,7 +46,7 @@ pub(super) struct TraceView {
 }
 
 impl TraceView {
-    /// Takes a line; returns news for the person who watches, each in one line.
+    /// Handles a line of the trace and returns the lines to show.
     pub(super) fn take(&mut self, line: TraceLine, now: Instant) -> Vec<String> {
         let news = self.news(line, now);
         news.into_iter().map(|news| one_line(&news).into_owned()).collect()
@@ -124,7 +123,7 @@ impl TraceView {
         hops.is_lost |= hop.lost;
     }
 
-    /// Messages that are complete, or have waited for long enough, in their order.
+    /// Returns complete or overdue messages, in order.
     pub(super) fn due(&mut self, now: Instant) -> Vec<String> {
         let mut told = Vec::new();
         while let Some((since, message)) = self.waiting.front() {
@@ -146,7 +145,7 @@ impl TraceView {
         told
     }
 
-    /// Messages that were told as incomplete, and are complete by now.
+    /// Returns messages that were shown incomplete and are now complete.
     fn take_late(&mut self) -> Vec<String> {
         if self.late.len() > AWAITED_MAX {
             self.late.pop_front();
@@ -159,7 +158,7 @@ impl TraceView {
         complete.iter().map(|message| message.hops.text()).collect()
     }
 
-    /// All messages that still wait for a hop.
+    /// Returns all messages still waiting for a hop.
     pub(super) fn rest(&mut self) -> Vec<String> {
         let mut told = self.take_late();
         for (_, message) in std::mem::take(&mut self.waiting) {
@@ -182,7 +181,7 @@ impl TraceView {
         }
     }
 
-    /// Sum of the trace, in one line.
+    /// Summary of the trace in one line.
     pub(super) fn summary(&self) -> String {
         let (up, down, connections) = (self.up, self.down, self.connections.len());
         let mut sum =

@@ -2,12 +2,12 @@
 
 use trunkline::{Context, FromContext, Hub, HubError};
 
-/// Length of a message at which it is refused.
+/// Maximum length of a message.
 const TEXT_MAX_CHARS: usize = 500;
 
-/// Caller, as the URL of its connection names it: `/chat?room=kitchen&name=ann`.
+/// Caller, identified by the URL of its connection: `/chat?room=kitchen&name=ann`.
 ///
-/// The URL is known wherever the client goes: also at the app server that takes over when this one is gone.
+/// Every app server receives the URL, also after a takeover from another app server.
 #[derive(Debug, FromContext)]
 struct Visitor {
     #[query("room")]
@@ -19,7 +19,7 @@ struct Visitor {
 /// Builds the hub with its hooks and methods.
 pub(crate) fn hub() -> Hub {
     let hub = Hub::new("/chat").on_connected(enter).on_disconnected(leave).method("Say", say);
-    // Whoever develops a page reads what is wrong with its calls; strangers would, too.
+    // Developers need error details in their pages; strangers should not see them.
     if cfg!(debug_assertions) { hub.detailed_errors() } else { hub }
 }
 
@@ -34,7 +34,7 @@ async fn leave(ctx: Context, visitor: Visitor) -> Result<(), HubError> {
     Ok(())
 }
 
-/// Tells everybody in the room, at whichever proxy they are; the caller, too.
+/// Sends a message to everyone in the room at all proxies, including the caller.
 async fn say(ctx: Context, visitor: Visitor, text: String) -> Result<(), HubError> {
     if text.trim().is_empty() || text.chars().count() > TEXT_MAX_CHARS {
         return Err(HubError::new(format!("a message has 1 to {TEXT_MAX_CHARS} characters")));

@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! App server with one hub and its page. README.md tells how to run it.
+//! App server with one hub and its page. README.md explains how to run it.
 
 mod chat;
 
@@ -11,17 +11,17 @@ use axum::response::Html;
 use axum::routing::get;
 use trunkline::{LogQueue, Server};
 
-/// Address where browsers and proxies connect, unless the environment has another one.
+/// Default address for browsers and proxies; the environment can override it.
 const LISTEN: &str = "127.0.0.1:5000";
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // A log that nobody reads stops nothing; colours are for terminals.
+    // A blocked log must not stop the app. Colours are for terminals.
     let log = LogQueue::stdout()?;
     tracing_subscriber::fmt().with_writer(log.writer()).with_ansi(log.has_colours()).init();
     let listen = std::env::var("LISTEN").unwrap_or_else(|_| LISTEN.to_owned());
     let server = Server::new().hub(chat::hub());
-    // It serves clients itself, so that nothing else is needed to try it; proxies may stand before it all the same.
+    // Serves clients itself, so it runs standalone; proxies in front are still possible.
     #[cfg(feature = "embedded")]
     let server = server.embedded();
     let handle = server.handle();
