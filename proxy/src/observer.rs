@@ -138,7 +138,6 @@ impl Observer {
         Self { node, peers, announcer, rebalancer, revoker, fleet, timeline, streams }
     }
 
-    /// Returns the inspector of this node.
     #[must_use]
     pub(crate) fn node(&self) -> &NodeInspector {
         &self.node

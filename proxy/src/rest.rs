@@ -49,13 +49,10 @@ use rest_error::RestError;
 /// Path where load balancers and SDKs check the data plane.
 const HEALTH_PATH: &str = "/api/health";
 
-/// Path of the OpenAPI description.
 const OPENAPI_PATH: &str = "/api/openapi.json";
 
-/// OpenAPI description of all operations.
 const OPENAPI: &str = include_str!("rest/openapi.json");
 
-/// UTF-8 byte order mark.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Timeout for a request body, which is as small as a message.

@@ -24,7 +24,6 @@ use super::api_error::ApiError;
 use super::context::AdminContext;
 use super::parameter::BODY_MAX_BYTES;
 
-/// Routes protected by the guard.
 pub(super) fn guarded() -> Router<AdminContext> {
     Router::new()
         .route("/api/session", get(session_api::session))

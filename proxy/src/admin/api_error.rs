@@ -65,13 +65,11 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, format!("no node that answers has a hub {shown:?}"))
     }
 
-    /// Replaces the status of the response.
     #[must_use]
     pub(super) fn with_status(self, status: StatusCode) -> Self {
         Self { status, ..self }
     }
 
-    /// Adds a header to the response.
     #[must_use]
     pub(super) fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
         Self { header: Some((name, value)), ..self }

@@ -70,7 +70,6 @@ const DETAILS: [&str; 19] = [
     "clients",
 ];
 
-/// Action of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OperatorAct {
     LogIn,
@@ -121,7 +120,6 @@ pub(super) fn routes() -> impl Iterator<Item = (&'static Method, &'static str)> 
 }
 
 impl OperatorAct {
-    /// Action of a request, by method and path.
     fn of(method: &Method, path: &str) -> Option<Self> {
         let method = if *method == Method::HEAD { &Method::GET } else { method };
         let path = path.strip_prefix(PAGE_PATH).unwrap_or(path);
@@ -206,7 +204,6 @@ struct AuditState {
     required: Option<&'static dyn LogLevels>,
 }
 
-/// Counters of the audit log.
 #[derive(Debug, Default)]
 pub(crate) struct AuditCounters {
     done: [Counter; ROUTES],
@@ -219,7 +216,6 @@ impl AuditCounters {
         ACTS.iter().zip(&self.done).map(|((_, _, act), counter)| (act.name(), counter.get()))
     }
 
-    /// Number of refused API requests.
     pub(super) fn refused(&self) -> u64 {
         self.refused.get()
     }

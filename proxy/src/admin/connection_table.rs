@@ -67,7 +67,6 @@ fn least_needed(connections: &LeaseTable<AdminConnection>, of: impl Fn(&AdminCon
 }
 
 impl ConnectionPermit {
-    /// Sets the current phase of the connection.
     pub(super) fn enter(&self, phase: Phase) {
         self.update(|open| (open.phase, open.since) = (phase, Instant::now()));
     }

@@ -145,7 +145,6 @@ pub(super) fn render(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounters
     TextEncoder::new().encode_to_string(&families(readiness, fleet, admin))
 }
 
-/// Collects all metrics of a node.
 pub(crate) fn families(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounters) -> Vec<MetricFamily> {
     let shared = readiness.shared();
     let mut families = Families::default();
@@ -247,7 +246,6 @@ fn clients_of(hubs: &[&Hub], name: &str, shared: &Shared, families: &mut Familie
     }
 }
 
-/// Combinations of transport and protocol possible for any of the hubs.
 fn combinations(hubs: &[&Hub]) -> impl Iterator<Item = (Transport, ClientProtocol)> {
     let protocols = ClientProtocol::ALL.into_iter().map(|(protocol, _)| protocol);
     let all = protocols.flat_map(|protocol| Transport::ALL.map(|transport| (transport, protocol)));
@@ -302,7 +300,6 @@ fn nodes(own: MemberState, fleet: &Fleet, families: &mut Families) {
     families.add(&FLEET_SHARED_NAMES, &[], members.shared_names().len() as u64);
 }
 
-/// Rules of the operator, by label.
 fn rules(shared: &Shared, families: &mut Families) {
     let counters = shared.hubs.rule_counters();
     by_rule(&ROUTE_MATCHES, &counters.routes, families);
@@ -318,7 +315,6 @@ fn by_rule(row: &MetricRow, counters: &LabelledCounters<Counter>, families: &mut
     }
 }
 
-/// Webhooks by hub, if any are configured.
 fn webhooks(shared: &Shared, families: &mut Families) {
     if shared.settings.webhooks.rules.is_empty() {
         return;

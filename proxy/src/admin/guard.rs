@@ -63,7 +63,6 @@ struct GuardRules {
     counters: Arc<AdminCounters>,
 }
 
-/// Credential of a request.
 enum Credential<'a> {
     Token(&'a str),
     Session(SessionEnd),
@@ -71,7 +70,6 @@ enum Credential<'a> {
 }
 
 impl Guard {
-    /// Creates the guard from the node's settings.
     #[must_use]
     pub(super) fn new(exposure: Exposure, settings: &AdminSettings, node: &str, counters: Arc<AdminCounters>) -> Self {
         let (token, metrics_token) = (settings.token.clone(), settings.metrics_token.clone());
@@ -343,7 +341,6 @@ mod tests {
         Guard::new(exposure, settings, "proxy-a", Arc::default())
     }
 
-    /// Caller on this machine.
     fn me() -> AdminCaller {
         AdminCaller(Some(std::net::Ipv4Addr::LOCALHOST.into()))
     }

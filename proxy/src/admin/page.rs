@@ -40,7 +40,6 @@ const ASSETS: [(&str, &str, &str); 14] = [
     ("/page/trace.js", SCRIPT, include_str!("page/trace.js")),
 ];
 
-/// Routes of the page and its files.
 pub(super) fn router() -> Router<AdminContext> {
     let page = Router::new().route("/", get(page)).route(&format!("{PAGE_PATH}/"), get(page));
     // URLs are relative, because the page has two paths.

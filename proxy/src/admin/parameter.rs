@@ -24,7 +24,6 @@ pub(super) enum Scope {
     Node,
 }
 
-/// Parameters of a query.
 #[derive(Debug)]
 pub(super) struct QueryParameters(BTreeMap<String, String>);
 
@@ -80,7 +79,6 @@ impl QueryParameters {
     }
 }
 
-/// Fields of a JSON body.
 #[derive(Debug)]
 pub(super) struct BodyFields(BTreeMap<String, JsonText>);
 

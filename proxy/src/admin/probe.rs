@@ -17,7 +17,6 @@ use super::guard::Guard;
 use crate::fleet::Fleet;
 use crate::observer::Readiness;
 
-/// State of the probes.
 #[derive(Debug, Clone)]
 struct ProbeState {
     readiness: Readiness,
@@ -28,7 +27,6 @@ struct ProbeState {
     was_ready: Arc<AtomicBool>,
 }
 
-/// Routes of the probes.
 pub(super) fn router(readiness: Readiness, fleet: Fleet, guard: Guard, counters: Arc<AdminCounters>) -> Router {
     Router::new()
         // Some load balancers use OPTIONS, such as HAProxy by default.

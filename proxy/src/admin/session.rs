@@ -43,7 +43,6 @@ const PREFIX_MAX_BYTES: usize = 256;
 #[derive(Debug, Clone)]
 pub(super) struct Sessions {
     cookie_name: Arc<str>,
-    /// Open sessions, oldest first.
     open: Arc<Mutex<Vec<Session>>>,
     /// Number of sessions started so far.
     begun: Arc<AtomicU64>,
@@ -73,7 +72,6 @@ impl SessionEnd {
         self.revoked.is_cancelled() || self.expires <= Instant::now()
     }
 
-    /// Waits for the end.
     pub(super) async fn wait(self) {
         tokio::select! {
             () = self.revoked.cancelled() => {}
@@ -133,7 +131,6 @@ impl Sessions {
         found.find(|session| !session.end.has_come()).map(|session| session.end.clone())
     }
 
-    /// Returns the session cookies of a request.
     fn ids<'a>(&self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a str> {
         let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
         let pairs = cookies.flat_map(|all| all.split(';')).filter_map(|one| one.trim().split_once('='));

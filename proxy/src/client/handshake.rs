@@ -22,7 +22,6 @@ use crate::transport::websocket;
 /// which the handshake's own limit does not cover.
 const TRANSPORT_MAX_BYTES: usize = 4 * HANDSHAKE_MAX_BYTES;
 
-/// Hub handshake of a client.
 #[derive(Debug)]
 pub(super) struct Handshake {
     pub(super) request: HandshakeRequest,

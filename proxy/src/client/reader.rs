@@ -61,7 +61,6 @@ pub(super) struct Reader {
     pub(super) inbound: Inbound,
     /// The connection is resumed: its early bytes are not decoded.
     pub(super) is_resumed: bool,
-    /// Whether its calls are traced.
     pub(super) is_traced: bool,
     /// Rate limit, if any.
     pub(super) quota: Option<Box<Quota>>,
@@ -491,7 +490,6 @@ struct Upstream<'a> {
     pongs: BytesMut,
     /// Rules for each message of this read, if any.
     rules: Option<Arc<HubRules>>,
-    /// Whether its calls are traced.
     is_traced: bool,
     /// Allowed messages to be forwarded together.
     allowed: Run,
@@ -632,7 +630,6 @@ impl<'a> Upstream<'a> {
         }
     }
 
-    /// Adds an allowed message to the run.
     fn allow(&mut self, place: Range<usize>, side: Option<HomeLink>, messages: &HubMessages<'_>) {
         let goes_along = self.allowed.side.as_ref().map(|link| link.id()) == side.as_ref().map(|link| link.id());
         if self.allowed.place.end != place.start || !goes_along {
@@ -643,7 +640,6 @@ impl<'a> Upstream<'a> {
         self.allowed.count += 1;
     }
 
-    /// Sends the current run of allowed messages.
     fn send_allowed(&mut self, messages: &HubMessages<'_>) {
         let Run { place, count, side } = mem::take(&mut self.allowed);
         if count == 0 {

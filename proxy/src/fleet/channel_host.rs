@@ -28,7 +28,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time after which the channel is closed if the peer reads nothing of a response.
 const STALLED_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Reason for refusing a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ChannelRefused {
     /// Too many channels wait for their first request.

@@ -5,7 +5,6 @@ use trunkline_protocol::service::{Ack, AckStatus, MemberPage, ServiceMessage};
 
 use super::question::NoAnswer;
 
-/// Rule for combining answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AnswerRule {
     /// One positive answer is final: the subject is at one node only.
@@ -14,7 +13,6 @@ enum AnswerRule {
     NoRefusal,
 }
 
-/// Parameters of the combined answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AnswerTerms {
     pub(super) ack_id: i64,
@@ -31,7 +29,6 @@ impl AnswerTerms {
         Self { ack_id: question.ack_id().unwrap_or_default(), rule }
     }
 
-    /// Combines the answers of nodes.
     pub(super) fn combine(self, answers: Vec<Result<Option<ServiceMessage>, NoAnswer>>) -> Ack {
         let (mut problem, mut missing, mut is_ok, mut count, mut content) = (None, None, false, None, None);
         for answer in answers {

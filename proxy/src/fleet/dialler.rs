@@ -96,7 +96,6 @@ enum LinkError {
 }
 
 impl LinkError {
-    /// Whether the connection was refused.
     fn is_refused(&self) -> bool {
         matches!(self, Self::Http(error) if is_refused(error))
     }

@@ -51,7 +51,6 @@ pub(crate) struct FleetDelivery {
     pub(crate) is_known: bool,
 }
 
-/// Combined answer of the fleet to a query.
 #[derive(Debug)]
 pub(crate) struct FleetAnswer {
     pub(crate) ack: Ack,

@@ -38,7 +38,6 @@ impl FleetCounters {
         self.dropped.of(cause).add(count);
     }
 
-    /// Number of messages dropped for this cause.
     #[cfg(test)]
     #[must_use]
     pub(crate) fn dropped(&self, cause: DropCause) -> u64 {

@@ -146,7 +146,6 @@ impl FleetMember {
         self.address.store(Some(Arc::new(address.clone())));
     }
 
-    /// Links to and from the node.
     #[must_use]
     pub(crate) fn links(&self) -> &MemberLinks {
         &self.links

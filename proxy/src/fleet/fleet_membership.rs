@@ -86,7 +86,6 @@ impl Membership {
         &self.shared
     }
 
-    /// Access keys of the fleet.
     #[must_use]
     pub(crate) fn keys(&self) -> &AccessKeys {
         &self.shared.settings.keys
@@ -137,7 +136,6 @@ impl Membership {
         Some((member, is_new))
     }
 
-    /// Removes and returns departed members.
     pub(super) fn remove_gone(&self) -> Vec<Arc<FleetMember>> {
         self.table.remove_gone()
     }
@@ -339,7 +337,6 @@ impl Membership {
     }
 }
 
-/// Current phase of this node.
 #[must_use]
 pub(crate) fn own_phase(shared: &Shared) -> NodePhase {
     match () {

@@ -46,7 +46,6 @@ impl MemberLinks {
         self.outgoing.load().is_some() && self.incoming.load().is_some()
     }
 
-    /// Whether both links have a socket.
     pub(super) fn are_open(&self) -> bool {
         self.outgoing.load().as_ref().is_some_and(|link| link.is_open()) && self.has_incoming_socket()
     }

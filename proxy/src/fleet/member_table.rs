@@ -49,7 +49,6 @@ impl MemberTable {
         Some(member)
     }
 
-    /// Removes and returns departed members.
     pub(super) fn remove_gone(&self) -> Vec<Arc<FleetMember>> {
         let all = self.all();
         let (staying, gone): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|member| !member.is_gone());

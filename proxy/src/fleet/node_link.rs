@@ -66,7 +66,6 @@ impl NodeLink {
         self.outbox.is_open()
     }
 
-    /// Whether the queue is full.
     #[must_use]
     pub(super) fn is_full(&self) -> bool {
         self.outbox.is_full()
@@ -158,7 +157,6 @@ impl NodeLink {
         self.detached.notify_waiters();
     }
 
-    /// Stops the current socket, if any.
     pub(super) fn stop_socket(&self, reason: StopReason) {
         self.socket().stop(reason, &self.outbox);
     }

@@ -124,7 +124,6 @@ impl NodeQuestions {
         with_missing(question.answers(sent, within, is_overdue).await, unsent)
     }
 
-    /// Answers a request of another node.
     pub(super) async fn answer(&self, request: PeerRequest) -> PeerResponse {
         match (self.answering.try_acquire(), self.api.get()) {
             (Ok(_turn), Some(api)) => request.answer(api.clone()).await,

@@ -16,7 +16,6 @@ pub(crate) const QUESTIONS_MAX: usize = 1_024;
 /// Interval for re-evaluating the timeouts of members.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Reason for a missing answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoAnswer {
     #[error("it did not answer in time")]
@@ -35,7 +34,6 @@ pub(super) enum NodeAnswer<T> {
     Missing(NoAnswer),
 }
 
-/// Query waiting for answers.
 #[derive(Debug)]
 struct WaitingQuestion<T> {
     answers: UnboundedSender<(String, NodeAnswer<T>)>,

@@ -71,12 +71,10 @@ pub(crate) fn mark_revocations(endpoint: &Endpoint, request: &mut Request) {
     request.extensions_mut().get_or_insert_with(|| mark);
 }
 
-/// User of an authenticated request.
 pub(crate) fn user_of(request: &Request) -> User {
     request.extensions().get().cloned().unwrap_or_default()
 }
 
-/// Access token of a request.
 pub(crate) fn token<B>(request: &http::Request<B>) -> Option<String> {
     let bearer = bearer(request.headers()).map(str::to_owned);
     let shown = bearer.or_else(|| RequestQuery::of(request).value(ACCESS_TOKEN_PARAMETER).map(str::to_owned));

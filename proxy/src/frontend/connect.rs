@@ -35,7 +35,6 @@ const INSTANCE_ID_HEADER: &str = "Asrs-Instance-Id";
 
 type Headers = Vec<(ByteString, Vec<ByteString>)>;
 
-/// New client connection for this shard.
 pub(crate) struct NewConnection {
     pub(super) socket: ClientStream,
     pub(super) transport: Transport,
@@ -107,7 +106,6 @@ fn lost_connection(hub: &Hub, claim: RestoreClaim) -> LostConnection {
     LostConnection { id: claim.connection_id.into(), user }
 }
 
-/// Terms in a client's token.
 pub(crate) fn terms(hub: &Hub, user: &User) -> ClientTerms {
     if hub.capabilities().tokens_hold_terms { ClientTerms::of(&user.claims) } else { ClientTerms::default() }
 }

@@ -38,7 +38,6 @@ use crate::limits::TableFull;
 use crate::shard::{ShardMessage, TargetVerdict};
 use crate::upstream::{Hub, HubOrigin, IncomingLink};
 
-/// Header with the id of an app server.
 const SERVER_ID: HeaderName = HeaderName::from_static(SERVER_ID_HEADER);
 
 /// Maximum length of the name of a hub or app server.

@@ -171,7 +171,6 @@ fn split(text: &str, at: char) -> Vec<String> {
     parts.filter(|part| !part.is_empty()).collect()
 }
 
-/// Element of a `Forwarded` header.
 #[derive(Debug, Default)]
 struct ForwardedElement {
     node: Option<SocketAddr>,

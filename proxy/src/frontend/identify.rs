@@ -49,7 +49,6 @@ impl ConnectingClient {
     }
 }
 
-/// Whether a request names a connection.
 pub(crate) fn names_connection(request: &Request) -> bool {
     RequestQuery::of(request).connection_token().is_some()
 }

@@ -17,7 +17,6 @@ use tracing::info;
 use crate::net::address::Address;
 use crate::shard::{Reachability, Shared};
 
-/// Interval of checks of owners.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Timeout for connecting to an owner, enough for one lost packet.
@@ -26,7 +25,6 @@ const REACH_TIMEOUT: Duration = Duration::from_millis(1_300);
 /// Maximum number of owners dialled concurrently.
 const DIALLED_AT_ONCE: usize = 32;
 
-/// Ends the GETs of lost owners, for the lifetime of the node.
 pub(crate) async fn end_gets_of_lost_owners(shared: Arc<Shared>) {
     loop {
         sleep(CHECK_INTERVAL).await;

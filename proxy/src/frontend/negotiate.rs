@@ -21,7 +21,6 @@ use crate::upstream::Hub;
 /// Query parameter that requests stateful reconnect.
 const STATEFUL_PARAMETER: &str = "useStatefulReconnect";
 
-/// Handles a negotiate request.
 pub(crate) fn answer(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
     if let Some(refusal) = endpoint.refuse_new_client(hub, request.extensions()) {
         return refusal;

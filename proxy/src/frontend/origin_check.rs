@@ -30,14 +30,12 @@ use crate::net::address::is_loopback_host;
 /// Maximum length of a header shown in a refusal.
 const SHOWN_MAX_BYTES: usize = 256;
 
-/// Settings for checking origins.
 #[derive(Debug, Clone)]
 struct OriginRules {
     allowed: Arc<[OriginPattern]>,
     trusts_loopback: bool,
 }
 
-/// Verdict on the origin of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OriginVerdict {
     /// May connect with cookies.

@@ -9,7 +9,6 @@ use trunkline_protocol::cause::Cause;
 /// Seconds until a client should retry while no app server or node is available; they return within seconds.
 pub(crate) const RETRY_AFTER_SECONDS: &str = "2";
 
-/// Creates a short plain-text response.
 pub(crate) fn plain(status: StatusCode, text: impl Into<Body>) -> Response {
     (status, [(CONTENT_TYPE, "text/plain")], text.into()).into_response()
 }

@@ -12,7 +12,6 @@ use crate::frontend::request_query::RequestQuery;
 use crate::metrics::{Counters, Limit};
 use crate::shard::{PastConnection, short};
 
-/// Cause of a refusal by a limit.
 pub(crate) fn cause_of_limit(limit: Limit) -> Cause {
     match limit {
         Limit::Connections => Cause::LimitConnections,

@@ -45,7 +45,6 @@ pub(crate) struct ByDialIn;
 #[derive(Debug, Clone)]
 pub(crate) struct CountedElsewhere;
 
-/// Returns the address of the sender.
 pub(crate) fn peer_address(extensions: &Extensions) -> Option<SocketAddr> {
     let own = extensions.get::<PeerAddress>().map(|peer| peer.0);
     // In an embedded node, the app's server provides it.

@@ -48,7 +48,6 @@ pub(crate) enum HeadProblem {
 }
 
 impl HeadProblem {
-    /// Status of the refusal.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,

@@ -33,7 +33,6 @@ const PIPE_RETRY_AFTER: Duration = Duration::from_secs(FIRST_GET_TIMEOUT_S as u6
 /// Retry-After at the limit of requests to the app; most are short.
 const RELAY_RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// Owner of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LimitOwner {
     /// The node: other clients have used it up.

@@ -13,7 +13,6 @@ use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETE
 /// Maximum number of query pairs in a request to a hub.
 pub(crate) const QUERY_PAIRS_MAX: usize = 256;
 
-/// Query parameters with an access token or connection token.
 const SECRET_PARAMETERS: [&str; 3] = [ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, RESTORE_PARAMETER];
 
 /// Parsed query, an extension of each normalised request. Clones share memory.
@@ -33,7 +32,6 @@ pub(crate) struct QueryPair {
 }
 
 impl RequestQuery {
-    /// Parses the query of a target.
     pub(crate) fn parse(uri: &Uri) -> Self {
         let query = uri.query().unwrap_or_default();
         if query.bytes().filter(|byte| *byte == b'&').count() >= QUERY_PAIRS_MAX {
@@ -80,7 +78,6 @@ impl RequestQuery {
         self.pairs().iter().rfind(|pair| pair.name.eq_ignore_ascii_case(name)).map(|pair| &*pair.value)
     }
 
-    /// Returns all values of a parameter with exactly this name.
     pub(crate) fn values_of_exactly(&self, name: &str) -> impl Iterator<Item = &str> {
         self.pairs().iter().filter(move |pair| &*pair.name == name).map(|pair| &*pair.value)
     }
@@ -118,7 +115,6 @@ impl RequestQuery {
     }
 }
 
-/// Decoded name of one part of a query.
 fn name_of(part: &str) -> Cow<'_, str> {
     form_urlencoded::parse(part.as_bytes()).next().map(|(name, _)| name).unwrap_or_default()
 }

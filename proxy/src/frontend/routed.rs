@@ -17,7 +17,6 @@ use crate::upstream::{RouteChoice, ServerGroup};
 #[derive(Debug, Clone)]
 pub(crate) struct Routed {
     pub(super) choice: RouteChoice,
-    /// Counters of the matching rules.
     pub(super) matched: Vec<Arc<Counter>>,
 }
 
@@ -31,7 +30,6 @@ impl Routed {
         }
     }
 
-    /// Refusal of a request rejected by a route.
     #[must_use]
     pub(crate) fn refusal_in(extensions: &Extensions) -> Option<Response> {
         let routed = extensions.get::<Self>()?;
@@ -53,7 +51,6 @@ impl Routed {
     }
 }
 
-/// Creates the response of a rejecting route.
 pub(super) fn refusal(rejection: &Rejection) -> Response {
     let body = Body::from(rejection.body.to_string());
     let mut answer = (rejection.status, body).into_response();

@@ -101,7 +101,6 @@ impl Endpoint {
     }
 }
 
-/// Serves a request of any path.
 async fn serve_all(State((endpoint, hubs)): State<(Arc<Endpoint>, Router)>, request: Request) -> Response {
     serve(&endpoint, request, |request| route(&endpoint, hubs, request)).await
 }
@@ -314,7 +313,6 @@ fn not_allowed() -> Response {
     plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here")
 }
 
-/// Waits for the delay of a throttle.
 async fn wait(time: Duration) {
     if !time.is_zero() {
         sleep(time).await;

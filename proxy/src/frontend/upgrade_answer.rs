@@ -59,7 +59,6 @@ pub(crate) fn chosen_sub_protocol(headers: &HeaderMap, offered: &[String]) -> Op
     HeaderValue::from_str(chosen).ok()
 }
 
-/// Adds the chosen sub-protocol to the response of an upgrade.
 pub(crate) fn with_sub_protocol(mut answer: Response, chosen: Option<HeaderValue>) -> Response {
     if let Some(chosen) = chosen {
         answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, chosen);
@@ -86,7 +85,6 @@ pub(crate) fn lost_part(request: &Request) -> Option<&'static str> {
     })
 }
 
-/// Creates the refusal of an incomplete upgrade.
 pub(crate) fn incomplete(lost: &str, version: Version) -> Response {
     let text = format!("this WebSocket upgrade can't be answered: {lost}; the load balancer has to pass upgrades on");
     let mut answer = plain(StatusCode::UPGRADE_REQUIRED, text);
@@ -97,7 +95,6 @@ pub(crate) fn incomplete(lost: &str, version: Version) -> Response {
     answer
 }
 
-/// Creates the response that accepts a WebSocket.
 pub(crate) fn switching_protocols(accept: &HeaderValue) -> Response {
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

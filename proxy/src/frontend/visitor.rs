@@ -12,7 +12,6 @@ use crate::upstream::hub_path;
 /// Query parameter with the hub's name.
 pub(super) const HUB_PARAMETER: &str = "hub";
 
-/// Visitor of the paths of dial-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Visitor {
     AppServer,

@@ -5,7 +5,6 @@ use http::StatusCode;
 use super::{Counter, DurationBuckets, Histogram, RestOutcome, RestRequestCounters, WebhookRequestCounters, metered};
 
 metered! {
-    /// Counters of the webhook of one hub.
     pub(crate) struct WebhookCounters {
         #[metric("trunkline_webhook_requests_total", "Requests to webhooks, by outcome.")]
         pub requests: WebhookRequestCounters,

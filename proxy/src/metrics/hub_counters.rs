@@ -11,14 +11,12 @@ use super::{Counter, Gauge, LabelledSample, Measure, Sample, metered};
 pub(crate) struct CauseCounters([Counter; Cause::COUNT]);
 
 impl CauseCounters {
-    /// Increments the counter of a cause.
     pub(crate) fn count(&self, cause: Cause) {
         if let Some(counter) = self.0.get(cause.index()) {
             counter.increment();
         }
     }
 
-    /// Returns the count of a cause.
     #[must_use]
     pub(crate) fn of(&self, cause: Cause) -> u64 {
         self.0.get(cause.index()).map_or(0, Counter::get)
@@ -120,13 +118,11 @@ impl HubCounters {
         self.connections.as_flattened().iter().map(|connections| connections.opened.get()).sum()
     }
 
-    /// Number of open client connections.
     #[must_use]
     pub(crate) fn open(&self) -> u64 {
         self.connections.as_flattened().iter().map(|connections| connections.open.get()).sum()
     }
 
-    /// Counters of client connections with this transport and protocol.
     #[must_use]
     pub(crate) fn connections(&self, transport: Transport, protocol: ClientProtocol) -> &ConnectionCounters {
         let [web_sockets, events, polling] = &self.connections;

@@ -93,7 +93,6 @@ impl Families {
         }
     }
 
-    /// Returns name, help and label values of each family.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&'static str, &'static str, LabelValues)> {
         self.0.iter().map(|(name, family)| {
             let mut labels = LabelValues::new();
@@ -178,7 +177,6 @@ pub(crate) trait Measure {
     where
         Self: 'a;
 
-    /// Adds the samples to a family.
     fn show<'a>(
         all: impl Iterator<Item = &'a Self>,
         (name, help): (&'static str, &'static str),
@@ -273,7 +271,6 @@ macro_rules! label {
             /// All values in declaration order.
             pub(crate) const ALL: [Self; [$($text),*].len()] = [$(Self::$value),*];
 
-            /// Text used in metrics.
             #[must_use]
             pub(crate) fn label(self) -> &'static str {
                 match self {
@@ -290,7 +287,6 @@ macro_rules! label {
         }
 
         impl $counters {
-            /// Returns the counter of a value.
             #[must_use]
             pub(crate) fn of(&self, value: $name) -> &$crate::metrics::Counter {
                 match value {
@@ -348,7 +344,6 @@ mod tests {
     }
 
     metered! {
-        /// Counters of a basket.
         pub(crate) struct BasketCounters {
             #[metric("eaten_total", "What was eaten.", by = "people")]
             pub eaten: FruitCounters,

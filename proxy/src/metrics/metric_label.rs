@@ -224,7 +224,6 @@ impl From<RelayFailure> for PassThroughOutcome {
 }
 
 label! {
-    /// Result of a request to a webhook.
     pub(crate) enum WebhookOutcome as "outcome", in WebhookRequestCounters {
         /// Answered with a valid response.
         Done = "ok",

@@ -29,7 +29,6 @@ impl<C: Default> LabelledCounters<C> {
         by_label.entry(label).or_default().clone()
     }
 
-    /// Returns all counters with their labels.
     #[must_use]
     pub(crate) fn all(&self) -> Vec<(Arc<str>, Arc<C>)> {
         let by_label = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,7 +56,6 @@ metered! {
     }
 }
 
-/// Counters of all rules of a node.
 #[derive(Debug, Default)]
 pub(crate) struct RuleCounters {
     /// Connections and requests matching a route.

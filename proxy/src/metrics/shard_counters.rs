@@ -22,7 +22,6 @@ impl Default for HubTable {
 }
 
 metered! {
-    /// Counters of one shard.
     pub(crate) struct Counters {
         /// Seconds the shard has been running, as a heartbeat.
         pub ticks: Counter,
@@ -176,7 +175,6 @@ metered! {
 }
 
 metered! {
-    /// Counters of all link sessions of one shard.
     pub(crate) struct SessionCounters {
         #[metric("trunkline_links_lost_total", "Links that lost their sockets.")]
         pub interrupted: Counter,
@@ -300,26 +298,22 @@ impl LinkTraffic {
 }
 
 impl Counters {
-    /// Returns the counters of a hub by its index.
     #[must_use]
     pub(crate) fn hub(&self, index: usize) -> &HubCounters {
         let HubTable { counted, others } = &self.hubs;
         counted.get(index).unwrap_or(others)
     }
 
-    /// Returns the counters of all hubs.
     pub(crate) fn hubs(&self) -> impl Iterator<Item = &HubCounters> {
         let HubTable { counted, others } = &self.hubs;
         counted.iter().chain(std::iter::once(&**others))
     }
 
-    /// Returns the counter of a limit.
     #[must_use]
     pub(crate) fn limit(&self, limit: Limit) -> &Counter {
         self.limits.of(limit)
     }
 
-    /// Returns the link traffic of one direction and kind.
     #[must_use]
     pub(crate) fn traffic(&self, direction: Direction, kind: FrameKind) -> &LinkTraffic {
         match (direction, kind) {

@@ -75,7 +75,6 @@ impl Connector {
         Ok(Self { tls, ..Self::default() })
     }
 
-    /// Whether TLS is available.
     #[must_use]
     pub(crate) fn can_tls(&self) -> bool {
         self.tls.config.load().is_some()
@@ -92,7 +91,6 @@ impl Connector {
         Ok(())
     }
 
-    /// Paths of all files.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         let ClientTls { roots, identity } = &self.tls.settings;
         let own = identity.iter().flat_map(|files| [files.certificate.as_path(), &files.key]);

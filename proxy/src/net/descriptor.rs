@@ -10,7 +10,6 @@ use trunkline_process::open_files;
 /// Descriptors not available to clients and passed-through requests. The admin port, links and files need them.
 const RESERVED: u64 = 128;
 
-/// Limit of descriptor numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DescriptorLimit {
     /// First refused number; `None` if the system has no limit.

@@ -82,7 +82,6 @@ impl NodeNames {
         dial_staggered(resolved.into_iter().chain(others), dial).await
     }
 
-    /// Records that a node was reached at this address.
     pub(crate) fn note_reached(&self, name: &Address, at: SocketAddr) {
         self.insert(name, KnownAddress::Reached(at));
     }

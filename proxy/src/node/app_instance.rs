@@ -54,7 +54,6 @@ impl<T> AppInstances<T> {
         Sighting::Successor(before)
     }
 
-    /// Adds a new instance with its value.
     pub(super) fn add(&mut self, instance: String, value: T) {
         self.known.push((instance, value));
     }

@@ -22,7 +22,6 @@ use crate::upstream::{AppServerId, Hub, HubIndex, Newcomer, NewcomerRound, Pool,
 /// Interval of observations and rounds.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// Clients of a shard, by hub and app server.
 type ShardCounts = HashMap<(HubIndex, AppServerId), LevelCount>;
 
 /// Runs for the lifetime of the node, unless rebalancing is disabled.

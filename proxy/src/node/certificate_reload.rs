@@ -15,9 +15,7 @@ use crate::shard::{Connectors, Shared};
 /// Interval of file checks. Symbolic links swapped by deployment tools can't be watched reliably, and checks are cheap.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Users of certificate files.
 struct CertificateUsers {
-    /// Certificates of the TLS listener.
     certificates: Option<Arc<Certificates>>,
     /// Connectors with client certificates and trusted root certificates.
     connectors: Connectors,
@@ -26,7 +24,6 @@ struct CertificateUsers {
 }
 
 impl CertificateUsers {
-    /// Returns the current versions of all files.
     fn stamps(&self) -> Vec<FileVersion> {
         let own = self.certificates.iter().flat_map(|certificates| certificates.files());
         let stamp = |path: &Path| version(path.to_owned());

@@ -59,7 +59,6 @@ pub(super) struct FileWatch {
     checks: FileChecks,
     /// Versions of the files last loaded.
     read: Vec<FileVersion>,
-    /// Versions at the last check.
     latest: Vec<FileVersion>,
 }
 
@@ -96,7 +95,6 @@ async fn versions(files: Vec<PathBuf>) -> Vec<FileVersion> {
     off_thread(move || files.into_iter().map(version).collect()).await
 }
 
-/// Returns the current version of a file.
 pub(super) fn version(path: PathBuf) -> FileVersion {
     let seen = std::fs::metadata(&path).and_then(|data| Ok((data.modified()?, data.len(), identity(&data))));
     (path, seen.ok())

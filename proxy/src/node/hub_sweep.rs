@@ -17,7 +17,6 @@ use tracing::{debug, info};
 use crate::shard::Shared;
 use crate::upstream::{AppServerId, HubIndex};
 
-/// Interval of the sweep.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sweeps for the lifetime of the node.
@@ -58,7 +57,6 @@ async fn sweep(shared: &Shared, limit: Duration) {
 /// Hubs and app servers in use at any shard.
 #[derive(Debug, Default)]
 struct UsedEntries {
-    /// Hubs that have clients.
     hubs: HashSet<HubIndex>,
     /// App servers that clients are assigned to.
     apps: HashSet<AppServerId>,

@@ -12,7 +12,6 @@ use crate::auth::AppKey;
 use crate::config::{AdminTokenSource, SecretFileError, SecretSources};
 use crate::shard::Shared;
 
-/// Interval of file checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Checks the files forever, if there are any.

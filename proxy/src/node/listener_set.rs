@@ -14,7 +14,6 @@ use crate::frontend::TlsLayer;
 #[cfg(feature = "tls")]
 use crate::net::tls::{Certificates, server_config};
 
-/// Purpose of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListenerPurpose {
     Clients,
@@ -30,7 +29,6 @@ pub(super) struct ShardListener {
     pub(super) purpose: ListenerPurpose,
 }
 
-/// Client listeners of all shards.
 #[derive(Debug)]
 pub(super) struct ListenerSet {
     pub(super) of_shards: Vec<Vec<ShardListener>>,
@@ -39,7 +37,6 @@ pub(super) struct ListenerSet {
     pub(super) certificates: Option<Arc<Certificates>>,
 }
 
-/// Bound addresses of the client listeners.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BoundAddresses {
     pub(super) plain: SocketAddr,

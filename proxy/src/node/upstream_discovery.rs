@@ -28,11 +28,9 @@ const DOUBTED_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 struct ListedAddresses(HashMap<SocketAddr, watch::Sender<Listing>>);
 
-/// Discovery of one upstream.
 pub(super) struct UpstreamDiscovery {
     pub(super) shared: Arc<Shared>,
     pub(super) problems: Arc<UpstreamProblems>,
-    /// Group of its app servers.
     pub(super) group: Arc<ServerGroup>,
     pub(super) address: Address,
     pub(super) resolver: Resolver,

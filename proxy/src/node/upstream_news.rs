@@ -33,12 +33,10 @@ fn kind(problem: &str) -> String {
     problem.replace(|c: char| c.is_ascii_digit(), "")
 }
 
-/// Reporting state of one upstream.
 #[derive(Debug)]
 pub(super) struct UpstreamNews {
     address: Address,
     problems: Arc<UpstreamProblems>,
-    /// Kind of the current problem.
     problem: Option<String>,
     /// Start of an absence that is not yet a warning.
     away_since: Option<Instant>,

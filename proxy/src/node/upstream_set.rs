@@ -22,7 +22,6 @@ use crate::upstream::ServerGroup;
 /// Key of a group's upstream in the set.
 type UpstreamKey = (Arc<str>, Address);
 
-/// Upstreams watched by a node.
 #[derive(Debug)]
 pub(super) struct UpstreamSet {
     pub(super) shared: Arc<Shared>,

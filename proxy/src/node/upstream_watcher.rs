@@ -77,7 +77,6 @@ pub(super) struct WatchedAddress {
 
 /// Standby at an address that leads to another watcher's app server.
 struct Standby {
-    /// A pool of that watcher.
     pool: Arc<Pool>,
     _alternative: Option<AlternativeEndpoint>,
 }
@@ -331,7 +330,6 @@ async fn give_up_if_certain(
     give_up(shared, (known, news), "nothing listens at its address").await;
 }
 
-/// Gives up all instances.
 async fn give_up(shared: &Shared, (known, news): (&mut PoolsByInstance, &mut UpstreamNews), reason: &str) {
     for pools in known.clear() {
         news.tell_gone(shared, &pools, reason).await;

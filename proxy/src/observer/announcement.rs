@@ -52,7 +52,6 @@ pub struct AnnouncementReport {
     pub clients: u64,
 }
 
-/// Reason for a failed announcement.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AnnouncementError {
     #[error("no node that answers has this hub")]

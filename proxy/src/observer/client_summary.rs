@@ -22,7 +22,6 @@ pub(super) fn summary(shared: &Shared, row: &ClientRow) -> ClientSummary {
     }
 }
 
-/// Name of an app server of a hub, while it has links.
 pub(super) fn app_name(shared: &Shared, hub: HubIndex, app: AppServerId) -> Option<String> {
     Some(shared.hubs.at(hub)?.pool_of(app)?.app().name.clone())
 }

@@ -8,7 +8,6 @@ use crate::shard::{
     WatchedMessage,
 };
 
-/// One message of a tapped client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TappedMessage {

@@ -6,7 +6,6 @@ use super::snapshot::{FleetSnapshot, NodeSnapshot};
 use super::snapshot_cache::Freshness;
 use crate::clock::unix_ms;
 
-/// Gathers the snapshots of all nodes.
 pub(super) async fn gather(own: &NodeInspector, peers: &Peers, freshness: Freshness) -> FleetSnapshot {
     let others = peers.snapshots(freshness).await;
     // Last, so that its numbers are at least as recent as the others'.

@@ -19,7 +19,6 @@ pub(crate) struct ListPage<T> {
 /// Page of names with their numbers of client connections.
 pub(crate) type NamePage = ListPage<(String, u64)>;
 
-/// Kind of a listed name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NameKind {
     Groups,

@@ -48,7 +48,6 @@ impl NodeTrace {
         &self.node
     }
 
-    /// Takes the first line.
     pub(super) fn take_header(&mut self) -> Option<TraceLine> {
         self.header.take().map(TraceLine::Header)
     }

@@ -233,7 +233,6 @@ impl From<WatchRefused> for WatchError {
     }
 }
 
-/// Whole microseconds of a duration.
 pub(super) fn micros(at: Duration) -> u64 {
     u64::try_from(at.as_micros()).unwrap_or(u64::MAX)
 }

@@ -58,7 +58,6 @@ impl ToldSnapshot {
     }
 }
 
-/// Snapshots of all peers.
 #[derive(Debug, Default)]
 pub(super) struct PeerSnapshots {
     pub(super) nodes: Vec<NodeSnapshot>,
@@ -74,7 +73,6 @@ impl Peers {
         Self { fleet, client, questions: Semaphore::new(QUESTIONS_MAX), last: Mutex::default() }
     }
 
-    /// Queries the snapshots of all peers.
     pub(super) async fn snapshots(&self, freshness: Freshness) -> PeerSnapshots {
         let answers = match freshness {
             Freshness::Recent => self.fleet.request_all(&own_part(), SNAPSHOT_TIMEOUT).await,
@@ -158,7 +156,6 @@ impl Peers {
         self.fleet.spread_revocation(told);
     }
 
-    /// The other members of the fleet.
     pub(super) fn members(&self) -> Arc<Vec<Arc<FleetMember>>> {
         self.fleet.members().all()
     }

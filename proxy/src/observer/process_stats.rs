@@ -26,7 +26,6 @@ struct HostMemory {
 }
 
 impl ProcessStats {
-    /// Reads the current values.
     #[cfg(target_os = "linux")]
     pub(super) fn read() -> Self {
         linux::read()

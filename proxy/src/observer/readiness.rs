@@ -42,7 +42,6 @@ impl Readiness {
         Self { shared, problems }
     }
 
-    /// State shared by all shards.
     #[must_use]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared

@@ -76,7 +76,6 @@ pub(super) enum Round {
     End(RebalanceState, Option<String>),
 }
 
-/// Plan of one rebalance.
 #[derive(Debug)]
 pub(super) struct RebalancePlan {
     goal: RebalanceGoal,
@@ -159,7 +158,6 @@ impl RebalancePlan {
         (self.earlier_sheds + recent).saturating_sub(self.moved)
     }
 
-    /// Plans a round for these loads.
     pub(super) fn round(&mut self, loads: &[RebalanceLoad]) -> Round {
         keep_last(&mut self.recent_totals, total(loads));
         let (excesses, present) = (self.excesses(loads), loads.iter().map(|load| load.present).sum::<u64>());

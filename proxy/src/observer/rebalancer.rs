@@ -41,7 +41,6 @@ pub(crate) const SHED_PER_SECOND_MAX: u64 = 10_000;
 pub(crate) const SHED_PATH: &str = "/api/rebalance/shed";
 pub(crate) const STOP_PATH: &str = "/api/rebalance/stop";
 
-/// Rebalance requested by an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RebalanceRequest {
     pub(crate) goal: RebalanceGoal,

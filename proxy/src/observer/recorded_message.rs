@@ -21,7 +21,6 @@ use crate::shard::{
 /// Larger messages are recorded by size only: searching them for secrets would block the observer.
 const REDACTED_MAX_BYTES: usize = 1024 * 1024;
 
-/// Result of redacting a payload.
 #[derive(Debug, PartialEq, Eq)]
 enum Redacted {
     /// No secrets found; the payload is kept.
@@ -197,7 +196,6 @@ fn redact_text(text: &str, end: &str) -> Redacted {
     }
 }
 
-/// Redacts a MessagePack message.
 fn redact_message(protocol: HubProtocol, mut message: HubMessage) -> Redacted {
     let mut has_secrets = false;
     if redact_fields(protocol, &mut message, &mut has_secrets).is_none() {

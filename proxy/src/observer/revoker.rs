@@ -83,7 +83,6 @@ pub struct RevocationList {
     pub total: u64,
 }
 
-/// Reason for a failed revocation.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RevocationError {
     #[error(transparent)]

@@ -54,7 +54,6 @@ pub struct DifferenceSnapshot {
 /// Counts of the previous snapshot, by kind and label of the rule.
 pub(super) type RuleCounts = HashMap<(String, String), u64>;
 
-/// Takes snapshots of the active rules.
 #[must_use]
 pub(super) fn rules(rules: &Ruleset) -> Vec<RuleSnapshot> {
     let row = |kind: &str, label: &str, text: String, count: Option<u64>| RuleSnapshot {
@@ -76,7 +75,6 @@ pub(super) fn rules(rules: &Ruleset) -> Vec<RuleSnapshot> {
     routes.chain(messages).chain(mirrors).chain(methods).take(RULES_MAX).collect()
 }
 
-/// Latest differences at a node.
 #[must_use]
 pub(super) fn differences(shared: &Shared) -> Vec<DifferenceSnapshot> {
     let snapshot = |seen: SeenDifference| DifferenceSnapshot {

@@ -282,7 +282,6 @@ pub struct ClientSummary {
     pub age_s: u32,
 }
 
-/// Details of one client connection.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ClientDetails {

@@ -29,7 +29,6 @@ impl Freshness {
     }
 }
 
-/// Waiting request of a caller.
 #[derive(Debug)]
 struct SnapshotCaller<T> {
     asked: Instant,

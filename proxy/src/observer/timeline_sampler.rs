@@ -106,7 +106,6 @@ impl TimelineSampler {
         Self { shared, fleet, attendance: Attendance::default(), members: Vec::new(), apps: BTreeMap::new(), before }
     }
 
-    /// Takes a sample of the figures.
     fn sample(&mut self) -> TimelineSample {
         let (shared, stats) = (&self.shared, ProcessStats::read());
         let now = CounterReading { at: Instant::now(), totals: totals(shared), cpu: stats.cpu };

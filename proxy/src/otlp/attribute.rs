@@ -7,7 +7,6 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 /// Service name of exported data.
 const SERVICE: &str = "trunkline";
 
-/// Creates a text attribute.
 pub(super) fn text(key: &str, value: &str) -> KeyValue {
     let value = AnyValue { value: Some(Value::StringValue(value.to_owned())) };
     KeyValue { key: key.to_owned(), value: Some(value), ..KeyValue::default() }

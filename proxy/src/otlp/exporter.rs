@@ -34,7 +34,6 @@ const TRIES: u32 = 3;
 /// Wait before the second attempt; doubled for each further one.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
-/// Source of the exported metrics.
 pub(crate) type MetricSource = Box<dyn Fn() -> Vec<MetricFamily> + Send + Sync>;
 
 type Batch = Vec<Box<SpanRecord>>;

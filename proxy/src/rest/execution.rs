@@ -156,7 +156,6 @@ impl Execution {
         Ok(())
     }
 
-    /// Checks that the hub's clients have methods.
     fn check_methods(&self, hub: &NamedHub) -> Result<(), RestError> {
         if hub.here().is_some_and(|hub| hub.settings().kind == EndpointKind::Raw) {
             let text = "this is a raw endpoint: its clients speak no hub protocol, so there is nothing to invoke";
@@ -376,7 +375,6 @@ fn to_clients(to: Addressee, payloads: Payloads, excluded: Vec<ByteString>) -> S
     }
 }
 
-/// Order to close clients.
 fn close_order(whom: &Addressee, reason: Option<String>, excluded: Vec<ByteString>) -> ServiceMessage {
     let close =
         |subject: &str| CloseWithAck { subject: subject.into(), reason: reason.map(Into::into), ack_id: 0, excluded };
@@ -426,7 +424,6 @@ fn leave_order(whom: &Addressee, group: String) -> ServiceMessage {
     }
 }
 
-/// Response to a delivered message.
 fn delivered(delivery: FleetDelivery) -> Response {
     let FleetDelivery { nodes, missing, clients, .. } = delivery;
     let body = json!({ "nodes": nodes, "clients": clients, "missing": missing });

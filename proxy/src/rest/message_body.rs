@@ -21,7 +21,6 @@ const PROTOCOLS_MAX: usize = 8;
 /// Media type of a pre-encoded body.
 const ENCODED: &str = "application/octet-stream";
 
-/// Client method with its arguments.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ClientCall {
     target: String,

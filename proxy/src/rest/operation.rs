@@ -40,7 +40,6 @@ enum Shape {
     First,
 }
 
-/// Clients addressed by an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Addressee {
     Everyone,
@@ -101,7 +100,6 @@ pub(crate) struct HubOperation {
     pub(crate) operation: Operation,
 }
 
-/// Whether a path is an operation of the data plane.
 #[must_use]
 pub(crate) fn is_of_data_plane(path: &str) -> bool {
     PREFIXES.iter().any(|(prefix, _)| path.starts_with(prefix))

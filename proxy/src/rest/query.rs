@@ -17,7 +17,6 @@ const TOKEN_MAX_MINUTES: u64 = 24 * 60;
 /// Default lifetime of a client token, in minutes.
 const TOKEN_MINUTES: u64 = 60;
 
-/// Parameters of a request.
 #[derive(Debug)]
 pub(crate) struct RestQuery(Vec<(String, String)>);
 
@@ -62,7 +61,6 @@ impl RestQuery {
         Ok(reason.map(str::to_owned))
     }
 
-    /// Filter for the clients of commands.
     #[must_use]
     pub(crate) fn filter(&self) -> Option<&str> {
         self.text("filter")

@@ -45,7 +45,6 @@ impl PathPattern {
         Pattern::new(&format!("{slash}{}", fold(without_last_slash(&text)))).map(Self)
     }
 
-    /// Whether a path matches the pattern.
     #[must_use]
     pub(crate) fn matches(&self, path: &str) -> bool {
         self.0.matches(&fold(without_last_slash(path)))
@@ -71,7 +70,6 @@ fn without_last_slash(path: &str) -> &str {
     }
 }
 
-/// Test of the values of one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ValueTest {
     /// A value equals this text.
@@ -118,7 +116,6 @@ impl ValueSource {
     pub(crate) const ALL: [(Self, &'static str); 4] =
         [(Self::Query, "query"), (Self::Header, "header"), (Self::Cookie, "cookie"), (Self::Claim, "claim")];
 
-    /// Key of the source in the file.
     #[must_use]
     pub(crate) fn key(self) -> &'static str {
         Self::ALL.iter().find(|(source, _)| *source == self).map_or("", |(_, key)| key)

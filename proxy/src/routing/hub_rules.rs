@@ -36,7 +36,6 @@ struct MethodRate {
     per_second: u32,
 }
 
-/// Method rule in compiled form.
 #[derive(Debug, Clone)]
 struct MethodGate {
     label: Arc<str>,
@@ -120,7 +119,6 @@ impl HubRules {
         }
     }
 
-    /// Whether there are no rules.
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         self.groups.is_empty() && self.gates.is_empty() && self.mirrors.is_empty()

@@ -19,7 +19,6 @@ pub(super) enum Doubt {
 pub(super) struct PathReadings(Vec<String>);
 
 impl PathReadings {
-    /// Reads a path in each way.
     pub(super) fn of(path: &str) -> Self {
         let once = decoded(path);
         if !["%", "\\", "//", "/."].iter().any(|odd| path.contains(odd)) {

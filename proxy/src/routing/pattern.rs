@@ -60,7 +60,6 @@ impl Pattern {
         }
     }
 
-    /// Whether the whole text matches the pattern.
     #[must_use]
     pub(crate) fn matches(&self, text: &str) -> bool {
         let (first, middle, last) = match &*self.pieces {

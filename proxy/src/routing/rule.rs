@@ -48,7 +48,6 @@ pub(crate) struct DefaultGroup {
     pub pool_size: Option<usize>,
 }
 
-/// Rejection of a connection or request by a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rejection {
     pub status: StatusCode,
@@ -57,7 +56,6 @@ pub(crate) struct Rejection {
     pub content_type: &'static str,
 }
 
-/// Action of a matching route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RouteAction {
     /// Routes to the app servers of this group.
@@ -77,7 +75,6 @@ pub(crate) enum OnDown {
     Next,
 }
 
-/// Route of connections and requests.
 #[derive(Debug, Clone)]
 pub(crate) struct RouteRule {
     /// Name in metrics, logs and on the observer page.
@@ -91,7 +88,6 @@ pub(crate) struct RouteRule {
 }
 
 impl RouteRule {
-    /// Whether all conditions hold.
     #[must_use]
     pub(crate) fn holds(&self, facts: &RouteFacts<'_>) -> bool {
         self.first_failing(facts).is_none()

@@ -25,7 +25,6 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    /// Whether a group of this name exists.
     #[must_use]
     pub(crate) fn has_group(&self, name: &str) -> bool {
         name == DEFAULT_GROUP || self.groups.iter().any(|group| *group.name == *name)
@@ -122,7 +121,6 @@ mod tests {
         RouteFacts { hub: Some("/chat"), path: "/chat", connection_id: Some("id"), ..RouteFacts::default() }
     }
 
-    /// Whether a route with these conditions takes the facts.
     fn takes(conditions: &str, facts: &RouteFacts<'_>) -> bool {
         let rules = ruleset(&format!("[[routes]]\ngroup = 'a'\n{conditions}"));
         rules.choose_route(facts, |_| true, |_| {}).is_some()

@@ -9,7 +9,6 @@ use http::header::COOKIE;
 use super::condition::RouteFacts;
 use super::rule_error::nearest;
 
-/// Keys of a sample.
 const KEYS: [&str; 11] =
     ["hub", "path", "query", "user", "address", "target", "bytes", "connection", "header", "cookie", "claim"];
 

@@ -26,7 +26,6 @@ impl TargetPattern {
         Ok(Self { text, folded })
     }
 
-    /// Whether a method matches the pattern.
     #[must_use]
     pub(crate) fn matches(&self, target: &str) -> bool {
         self.folded.matches(&fold(target))
@@ -68,7 +67,6 @@ impl<T> Default for TargetTable<T> {
 }
 
 impl<T> TargetTable<T> {
-    /// Whether there are no patterns.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.values.is_empty()
@@ -83,7 +81,6 @@ impl<T> TargetTable<T> {
         self.values.get(place.or(exact)?)
     }
 
-    /// All values, in order.
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         self.values.iter()
     }

@@ -50,7 +50,6 @@ impl SpanTracer {
         Self { terms, sampled_below, random, begun: AtomicU64::new(0), queue: Arc::default() }
     }
 
-    /// Queue of ended spans.
     #[must_use]
     pub(crate) fn queue(&self) -> &Arc<SpanQueue> {
         &self.queue

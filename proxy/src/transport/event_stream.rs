@@ -29,7 +29,6 @@ pub(crate) fn encode_event(payload: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// Text of one event, encoded in parts.
 #[derive(Debug, Default)]
 struct EventText {
     /// The last part ended with `\r`; a following `\n` belongs to the same line end.
@@ -66,7 +65,6 @@ pub(crate) struct EventEncoder {
 }
 
 impl EventEncoder {
-    /// Reads a byte of a frame head.
     fn read_head(&mut self, byte: u8, out: &mut Vec<u8>) {
         if let Some(place) = self.head.get_mut(usize::from(self.head_bytes)) {
             *place = byte;
@@ -84,7 +82,6 @@ impl EventEncoder {
         self.read_payload(&[], out);
     }
 
-    /// Reads payload bytes and returns the rest.
     fn read_payload<'a>(&mut self, bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
         let Some((content, left)) = self.within else { return bytes };
         let (payload, rest) = bytes.split_at_checked(left).unwrap_or((bytes, &[]));

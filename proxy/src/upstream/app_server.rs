@@ -10,7 +10,6 @@ use super::number::AppServerId;
 use super::{MemoryLink, ServerGroup};
 use crate::net::address::Address;
 
-/// An app server instance.
 #[derive(Debug)]
 pub(crate) struct AppServer {
     pub id: AppServerId,

@@ -50,7 +50,6 @@ impl RequestError {
         }
     }
 
-    /// Whether the connection was refused.
     #[must_use]
     pub(crate) fn is_refused(&self) -> bool {
         matches!(self, Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)

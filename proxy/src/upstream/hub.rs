@@ -78,7 +78,6 @@ impl Hub {
         self.identity.capabilities()
     }
 
-    /// Whether a webhook serves the hub.
     #[must_use]
     pub(crate) fn has_webhook(&self) -> bool {
         matches!(self.origin(), HubOrigin::Webhook | HubOrigin::WebhookPattern)

@@ -19,7 +19,6 @@ pub(crate) struct HubIdentity {
     waiters: LinkWaiters,
 }
 
-/// Origin of a hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HubOrigin {
     /// Named by the manifests of app servers that this node dials, with settings and path.

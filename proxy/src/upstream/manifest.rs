@@ -57,7 +57,6 @@ impl ReadManifestError {
         matches!(self, Self::Refused { status: StatusCode::SERVICE_UNAVAILABLE, .. })
     }
 
-    /// Whether the connection was refused.
     #[must_use]
     pub(crate) fn is_refused(&self) -> bool {
         matches!(self, Self::Request(error) if error.is_refused())

@@ -18,7 +18,6 @@ pub(crate) enum RouteChoice {
 }
 
 impl RouteChoice {
-    /// Name of a chosen group.
     #[must_use]
     pub(crate) fn group_name(group: Option<&Arc<ServerGroup>>) -> &str {
         group.map_or(DEFAULT_GROUP, |group| group.name())

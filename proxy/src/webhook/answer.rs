@@ -146,7 +146,6 @@ fn read_completion(protocol: HubProtocol, id: &ByteString, body: &Bytes) -> Opti
     }
 }
 
-/// Encodes a framed completion.
 pub(super) fn completion(protocol: HubProtocol, id: &ByteString, outcome: Outcome) -> Bytes {
     let mut out = BytesMut::new();
     let completion = Completion { headers: Vec::new(), invocation_id: id.clone(), outcome };

@@ -7,7 +7,6 @@ use crate::bounded::{Budget, BudgetShare};
 /// Maximum number of disconnected clients with undelivered events. Events of further ones are dropped.
 const ENDED_MAX: usize = 16_384;
 
-/// Backlog of all webhooks of a node.
 #[derive(Debug)]
 pub(super) struct Backlog {
     /// Bytes of waiting and in-flight events, and of data about disconnected clients.
@@ -33,7 +32,6 @@ impl Backlog {
         Self { bytes, clients, ended }
     }
 
-    /// Share of a new client.
     #[must_use]
     pub(super) fn share(&self) -> BacklogShare {
         BacklogShare { bytes: self.bytes.charge(0), ended: self.ended.charge(0), _client: self.clients.charge(1) }

@@ -32,7 +32,6 @@ impl ClientFacts {
         Self { user: self.user.clone(), claims: claims_line(claims), query: self.query.clone() }
     }
 
-    /// Memory used, in bytes.
     #[must_use]
     pub(super) fn bytes(&self) -> usize {
         let texts = [&self.user, &self.claims, &self.query].into_iter().flatten();

@@ -435,7 +435,6 @@ mod tests {
         posts
     }
 
-    /// Names of the events to send.
     fn names(steps: &Steps) -> Vec<&str> {
         steps.posts.iter().map(|post| &*post.event.name).collect()
     }

@@ -32,7 +32,6 @@ const QUESTIONS_MAX: usize = 100;
 /// Time for which a pending result is guaranteed. Afterwards it is kept until another needs the room.
 const QUESTION_KEPT_FOR: Duration = Duration::from_millis(CLIENT_RESULT_TIMEOUT_MS);
 
-/// Client of a hub with a webhook.
 #[derive(Debug)]
 pub(super) struct WebhookClient {
     pub(super) facts: Arc<ClientFacts>,
@@ -89,7 +88,6 @@ impl WebhookClient {
         }
     }
 
-    /// Protocol of an open client.
     #[must_use]
     pub(super) fn protocol(&self) -> Option<HubProtocol> {
         match self.stage {
@@ -157,7 +155,6 @@ impl WebhookClient {
         drop(self.take_early());
     }
 
-    /// Drops waiting events and returns their number.
     pub(super) fn drop_events(&mut self) -> u64 {
         let count = self.events.len() as u64;
         self.share.bytes.remove(self.events.iter().map(WebhookEvent::bytes).sum());

@@ -21,7 +21,6 @@ use crate::upstream::{MemoryDialler, MemoryLink, UpstreamWebSocket};
 /// Interval of keep-alives. The node drops a link after 30 s of silence.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Dialler of one hub's webhook.
 #[derive(Debug)]
 pub(super) struct WebhookDialler(pub(super) Arc<WebhookHub>);
 

@@ -14,13 +14,11 @@ const OVERHEAD_BYTES: usize = 256;
 /// Maximum length of a method name, which is part of the URL and a header.
 const TARGET_MAX_BYTES: usize = 512;
 
-/// Event of a client connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct WebhookEvent {
     pub(super) kind: EventKind,
     /// Name in the header: the method or the connection event.
     pub(super) name: ByteString,
-    /// Path and query of the request.
     pub(super) target: PathAndQuery,
     pub(super) body: Bytes,
     /// Sequence number within the connection, equal in all attempts.
@@ -70,7 +68,6 @@ const OPEN_CONNECTION: u8 = 10;
 const CLOSE_CONNECTION: u8 = 11;
 
 impl EventKind {
-    /// Category of the event.
     #[must_use]
     pub(super) fn category(&self) -> &'static str {
         match self {
@@ -84,7 +81,6 @@ impl EventKind {
         matches!(self, Self::Message { .. } | Self::Stream { .. })
     }
 
-    /// Media type of the body.
     #[must_use]
     pub(super) fn content_type(&self) -> &'static str {
         match self {

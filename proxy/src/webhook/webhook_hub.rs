@@ -16,7 +16,6 @@ use crate::metrics::WebhookCounters;
 use crate::net::connector::Connector;
 use crate::net::http_client::HttpClient;
 
-/// Webhook of one hub.
 #[derive(Debug)]
 pub(crate) struct WebhookHub {
     name: String,
@@ -81,7 +80,6 @@ impl WebhookHub {
         &self.template
     }
 
-    /// Number of requests in flight.
     #[must_use]
     pub(crate) fn in_flight(&self) -> usize {
         self.settings().in_flight_max.get().saturating_sub(self.room.available_permits())
@@ -98,7 +96,6 @@ impl WebhookHub {
         self.clients.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts clients that left one of the links.
     pub(super) fn clients_left(&self, count: usize) {
         self.clients.fetch_sub(count, Ordering::Relaxed);
     }

@@ -15,7 +15,6 @@ use crate::metrics::{LabelledCounters, WebhookCounters};
 use crate::net::connector::Connector;
 use crate::upstream::MemoryDialler;
 
-/// Webhooks of a node.
 #[derive(Debug)]
 pub(crate) struct Webhooks {
     terms: Arc<WebhookTerms>,
@@ -75,7 +74,6 @@ impl Webhooks {
         self.hubs().get(hub).and_then(Weak::upgrade).is_some_and(|hub| hub.has_clients())
     }
 
-    /// Number of existing webhooks.
     #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.hubs().len()
@@ -87,7 +85,6 @@ impl Webhooks {
         self.counters.all()
     }
 
-    /// Requests in flight for all hubs.
     #[must_use]
     pub(crate) fn in_flight(&self) -> usize {
         self.hubs().values().filter_map(Weak::upgrade).map(|hub| hub.in_flight()).sum()

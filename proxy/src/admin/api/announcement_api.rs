@@ -30,7 +30,6 @@ const DEPTH_MAX: usize = 32;
 /// Suggested wait before the next announcement, in seconds.
 const RETRY_S: u16 = 1;
 
-/// Routes for announcements to clients.
 pub(super) fn routes() -> Router<AdminContext> {
     Router::new().route("/api/announce", post(announce)).layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
 }
@@ -49,7 +48,6 @@ async fn announce(
     report.map(Json).map_err(|error| refusal(&hub, &error))
 }
 
-/// Parses an announcement from a request body.
 fn announcement(headers: &HeaderMap, body: &[u8]) -> Result<Announcement, ApiError> {
     let mut fields = BodyFields::read(headers, body)?;
     if body.is_empty() {

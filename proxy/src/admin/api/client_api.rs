@@ -53,12 +53,10 @@ pub(super) async fn clients(
     page.map(Json).ok_or_else(|| ApiError::unknown_hub(filter.hub.as_deref()))
 }
 
-/// Lists the groups of a hub.
 pub(super) async fn groups(State(context): State<AdminContext>, uri: Uri) -> Result<Json<NamePage>, ApiError> {
     names(&context, NameKind::Groups, &uri).await
 }
 
-/// Lists the users of a hub.
 pub(super) async fn users(State(context): State<AdminContext>, uri: Uri) -> Result<Json<NamePage>, ApiError> {
     names(&context, NameKind::Users, &uri).await
 }
@@ -80,7 +78,6 @@ async fn names(context: &AdminContext, kind: NameKind, uri: &Uri) -> Result<Json
     page.map(Json).ok_or_else(|| ApiError::unknown_hub(Some(&hub)))
 }
 
-/// Returns the details of one client connection.
 pub(super) async fn client(
     State(context): State<AdminContext>,
     Path(id): Path<String>,
@@ -97,7 +94,6 @@ pub(super) async fn client(
     details.map(|details| Json(details).into_response()).ok_or_else(|| ApiError::unknown_client(&id))
 }
 
-/// Closes a client connection.
 pub(super) async fn close(
     State(context): State<AdminContext>,
     Path(id): Path<String>,

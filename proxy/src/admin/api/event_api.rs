@@ -25,7 +25,6 @@ use crate::observer::STREAMS_MAX;
 /// Interval between snapshots. Including the time to gather one, a page lags less than a second.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(700);
 
-/// Streams snapshots of the fleet.
 pub(super) async fn fleet(
     State(context): State<AdminContext>,
     Extension(end): Extension<Option<SessionEnd>>,

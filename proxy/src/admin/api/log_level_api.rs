@@ -23,7 +23,6 @@ struct LogLevelChange {
     levels: String,
 }
 
-/// Routes of the log levels.
 pub(super) fn routes() -> Router<AdminContext> {
     Router::new().route("/api/log", get(current).put(change)).layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
 }

@@ -84,7 +84,6 @@ async fn shed(
     Ok(Json(context.observer.shed(clients).await).into_response())
 }
 
-/// Parses a rebalance from a request body.
 fn request(headers: &HeaderMap, body: &[u8]) -> Result<RebalanceRequest, ApiError> {
     let mut fields = BodyFields::read(headers, body)?;
     let to = fields.required_text("to", NAME_MAX_CHARS).map_err(|_| unknown_goal())?;

@@ -87,7 +87,6 @@ async fn revoke_own(
     Ok(Json(answer).into_response())
 }
 
-/// Parses a revocation from a request body.
 fn order(headers: &HeaderMap, body: &[u8], now_s: u64) -> Result<RevocationOrder, ApiError> {
     let mut fields = BodyFields::read(headers, body)?;
     let user = fields.name("user", NAME_MAX_CHARS)?;

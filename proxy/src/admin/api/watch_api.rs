@@ -146,7 +146,6 @@ fn events<L: Serialize + Send>(
     })
 }
 
-/// Responds with JSON lines.
 fn json_lines<L: Serialize + Send + 'static>(lines: WatchStream<L>, end: Option<SessionEnd>) -> Response {
     let texts = with_idle(lines).map(|lines| match lines.is_empty() {
         true => Bytes::from_static(b"\n"),

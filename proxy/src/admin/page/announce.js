@@ -1,4 +1,4 @@
-// An operator's message to clients of the whole fleet, for whoever may act.
+// Sends an operator's message to clients of the whole fleet, if actions are permitted.
 
 import { send } from "./api.js";
 import { byId, make, say } from "./dom.js";

@@ -1,11 +1,11 @@
-// Asks the node, and says in one line what went wrong.
+// Sends requests to the node, and reports errors as one line of text.
 
 const OBSERVER = "/.trunkline/observer";
 
-// Path in front of those of the node, where a proxy serves them below one such as /ops.
+// Path prefix added by a proxy in front of the node, such as /ops.
 const PREFIX = new URL("../", import.meta.url).pathname.slice(0, -1).replace(OBSERVER, "");
 
-// Path of the page and of its part of the API. The cookie of a session goes nowhere else.
+// Path of the page and its part of the API, which the session cookie is limited to.
 export const HOME = PREFIX + OBSERVER;
 
 async function ask(path, options) {

@@ -1,7 +1,7 @@
-// One client: who it is, and what it says while it is looked at.
+// Panel of one client: its details, and its messages while the panel is open.
 //
-// Looking is what makes its node note its messages; when the panel closes, that ends. What messages say stays hidden
-// until somebody who may act wants to see it.
+// The node collects messages only while the panel is open. Payloads stay hidden until a user with permission requests
+// them.
 
 import { HOME, pathOf, read, send } from "./api.js";
 import { byId, draw, keyed, make, say, set } from "./dom.js";
@@ -37,7 +37,7 @@ export function closeClient() {
   if (opener?.isConnected) opener.focus();
 }
 
-// The fleet has news; or somebody has logged in.
+// Called on news of the fleet and after a log-in.
 export function refreshClient(_fleet, isNow = false) {
   if (!shown || shown.isOver) return;
   if (isNow || Date.now() - (shown.loadedAt ?? 0) > REFRESH_MS) load(shown);
@@ -63,7 +63,7 @@ function over(of) {
   byId("client-payloads").disabled = true;
 }
 
-// Its node remembers for a while why it ended.
+// The node keeps the reason of the end for a while.
 async function explain(of) {
   const answer = await read(`/api/why/${encodeURIComponent(of.id)}`);
   if (of !== shown) return;
@@ -135,7 +135,7 @@ function watch(of) {
     if (of === shown) take(of, JSON.parse(event.data));
   });
   of.stream.addEventListener("error", () => {
-    // The browser tries again by itself where that may help; where it does not, the facts tell why.
+    // The browser reconnects automatically if that may help; otherwise, the details show why.
     if (of === shown && of.stream.readyState === EventSource.CLOSED) load(of);
   });
 }
@@ -151,7 +151,7 @@ function take(of, report) {
   if (report.isOver) over(of);
 }
 
-// Of the last seconds, so that they don't jump.
+// Covers the last seconds, to smooth the values.
 function rates({ amounts }) {
   const now = amounts.at(-1);
   const then = amounts.find((amount) => now.at - amount.at < 3000);

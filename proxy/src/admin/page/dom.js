@@ -1,4 +1,4 @@
-// Makes elements, and keeps them: what is updated in place keeps its focus, its selection and its place on the screen.
+// Creates and reuses elements: an element updated in place keeps its focus, selection and scroll position.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -16,7 +16,7 @@ function fill(element, attributes, children) {
 export const make = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
 export const draw = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
-// Only what has changed is written: the browser lays out and reads aloud nothing for the rest.
+// Writes only changes, so that the browser does not lay out or read aloud the rest.
 export function set(element, name, value) {
   if (value === undefined || value === null || value === false) element.removeAttribute(name);
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
@@ -26,7 +26,7 @@ export function say(element, text) {
   if (element.textContent !== String(text)) element.textContent = text;
 }
 
-// Shows `items` as children of `parent`, in their order, each by the element that its key had before.
+// Shows `items` as children of `parent`, in order, reusing the element of each key.
 export function keyed(parent, items, keyOf, create, update) {
   const known = (parent.known ??= new Map());
   const seen = new Set();
@@ -51,7 +51,7 @@ export function keyed(parent, items, keyOf, create, update) {
   }
 }
 
-// Acts on a click, and on Enter and space as a button does.
+// Handles clicks, and Enter and space like a button.
 export function pressed(element, act) {
   element.addEventListener("click", act);
   element.addEventListener("keydown", (event) => {

@@ -1,4 +1,4 @@
-// Numbers as people read them.
+// Numbers formatted for people.
 
 const whole = new Intl.NumberFormat("en-US");
 

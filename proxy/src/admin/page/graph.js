@@ -1,7 +1,7 @@
 // The fleet as a picture: clients on the left, nodes in the middle, app servers on the right.
 //
-// Few clients are drawn one by one, each with its way to its app server. Many are circles by node and hub, whose areas
-// are their numbers, so the picture has the same size for twenty clients and for a million.
+// Few clients are drawn one by one, each with its path to its app server. Many are drawn as circles by node and hub,
+// with areas proportional to their numbers, so the picture has the same size for twenty clients and for a million.
 
 import { draw, keyed, pressed, say, set } from "./dom.js";
 import { bytes, count, percent, plural, rate, short } from "./format.js";
@@ -15,7 +15,7 @@ const TOP = 34;
 const DOT = { radius: 6.5, step: 21, perColumn: 8, column: 62, right: 300, bow: 46 };
 const CIRCLE_MAX = 40;
 const CIRCLE_MIN = 9;
-// More clients than this of all nodes together are not drawn one by one.
+// Maximum number of clients of all nodes drawn one by one.
 const DOTS_MAX = 100;
 
 const curve = (x1, y1, x2, y2) => {
@@ -66,7 +66,7 @@ export class Graph {
     return `hub${Math.max(0, this.hubs.indexOf(hub)) % 6}`;
   }
 
-  // A node is as high as what stands left of it.
+  // A node is as high as the clients to its left.
   placeNodes(fleet, isSingle) {
     const largest = Math.max(1, ...fleet.nodes.flatMap((node) => node.hubs.map((hub) => hub.clients)));
     let y = TOP;
@@ -80,7 +80,7 @@ export class Graph {
     return { all, height: y };
   }
 
-  // Columns that bow away from the node, so that each has a line of its own.
+  // Columns curve away from the node, so that no lines overlap.
   dotsOf(node) {
     const columns = Math.max(1, Math.ceil(node.individuals.length / DOT.perColumn));
     const perColumn = Math.ceil(node.individuals.length / columns);
@@ -209,7 +209,7 @@ export class Graph {
       say(name, cut(app.name, 17));
       say(clients, short(app.clients));
       say(links, app.isLeaving ? "leaving" : `${count(app.open)} of ${plural(app.size, "link")}`);
-      // Of one kind of app servers nobody needs to read the name.
+      // With a single group of app servers, the name is unnecessary.
       const isNamed = app.group && app.group !== "default";
       say(hubs, isNamed ? cut(`${app.group}${app.isMirror ? " (mirror)" : ""}`, 18) : plural(app.hubs.size, "hub"));
       set(element, "aria-label", `App server ${app.name}, ${plural(app.clients, "client")}, ${app.open} of ${plural(app.size, "link")} open`);
@@ -275,7 +275,7 @@ export class Graph {
     say(title, told);
   }
 
-  // The way of one client to its app server.
+  // Path of one client to its app server.
   highlight(id, isOn) {
     const [links, edges] = this.layers;
     const edge = [...edges.children].find((edge) => edge.dataset.client === id);

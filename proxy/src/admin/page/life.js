@@ -1,10 +1,10 @@
-// The life of one client as a line: when it connected, got another app server or node, was away, and ended. Its node
-// tells how it is now; what has changed is seen from one look to the next.
+// The life of one client as a line: connects, changes of app server or node, disconnects and its end. The node reports
+// the current state; changes are derived from consecutive reports.
 
 import { byId, draw, keyed, make, say, set } from "./dom.js";
 import { time } from "./format.js";
 
-// The first event stays; of the others the oldest go.
+// The first event is kept; of the others, the oldest are dropped.
 const EVENTS_MAX = 50;
 const [FROM, TO, MIDDLE] = [6, 294, 7];
 
@@ -16,7 +16,7 @@ export class Life {
     this.gaps = [];
   }
 
-  // What stands for it in the panel.
+  // Elements of the line in the panel.
   static elements() {
     return [
       draw("svg", { id: "client-life", viewBox: "0 0 300 14", preserveAspectRatio: "none", "aria-hidden": "true" },
@@ -25,7 +25,7 @@ export class Life {
     ];
   }
 
-  // Takes what its node tells of it.
+  // Applies a report of the node.
   learn(client, nowMs) {
     const { before } = this;
     if (!before) this.add(nowMs - client.ageS * 1000, "connected", "good");
@@ -42,7 +42,7 @@ export class Life {
     this.show(nowMs);
   }
 
-  // Takes what its node remembers of its end.
+  // Applies the node's record of the end.
   end(past, nowMs) {
     const endedMs = past?.closedMs ?? nowMs;
     if (past?.openedMs && this.events.length === 0) this.add(past.openedMs, "connected", "good");

@@ -1,4 +1,4 @@
-// The lists below the picture. Clients, groups and users come page by page, and only while they are looked at.
+// The lists below the picture. Clients, groups and users are loaded page by page, and only while visible.
 
 import { read } from "./api.js";
 import { byId, make, say, set } from "./dom.js";
@@ -77,7 +77,7 @@ export class Lists {
     const [rules, differences] = [rulesOf(fleet), differencesOf(fleet)];
     if (this.chosen === "rules") this.tables.rules.show(rules);
     if (this.chosen === "differences") this.tables.differences.show(differences);
-    // Fleets without rules need not wonder what these are.
+    // Hidden for fleets without rules.
     byId("tab-rules").hidden = rules.length === 0 && this.chosen !== "rules";
     byId("tab-differences").hidden = differences.length === 0 && this.chosen !== "differences";
     this.pages[this.chosen]?.refresh();
@@ -98,7 +98,7 @@ export class Lists {
   }
 }
 
-// A list whose parts are asked for as they are looked at.
+// A list loaded part by part while visible.
 class Pages {
   constructor(kind, table, filters, state) {
     Object.assign(this, { kind, table, state, fields: {}, before: [], after: undefined, next: null, number: 0 });
@@ -119,7 +119,7 @@ class Pages {
     return make("div", {}, make("label", { for: id }, name[0].toUpperCase() + name.slice(1)), input);
   }
 
-  // What may be chosen is what there is.
+  // Updates the choices.
   learn(fleet) {
     const choices = { node: fleet.nodes.map((node) => node.name), hub: hubsOf(fleet).map((hub) => hub.name) };
     for (const [name, known] of Object.entries(choices)) {
@@ -164,7 +164,7 @@ class Pages {
     const answer = await read(`/api/${this.kind}`, { ...values, limit: LIMIT, after: this.after });
     this.isLoading = false;
     this.loadedAt = Date.now();
-    // What was asked for later counts.
+    // A later request wins.
     if (number !== this.number) return;
     if (!answer.ok) return this.tell([], answer.problem);
     this.next = answer.value.next;

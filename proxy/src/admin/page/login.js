@@ -1,4 +1,4 @@
-// Changes the admin token for a cookie, where a node is shown to nobody without it.
+// Exchanges the admin token for a cookie, on nodes that require it even for reading.
 
 import { HOME, send } from "./api.js";
 import { byId } from "./dom.js";

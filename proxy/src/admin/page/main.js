@@ -1,4 +1,4 @@
-// Keeps the page up to date: one stream of events tells all of the fleet, and each part shows what is its own.
+// Keeps the page up to date: one event stream covers the whole fleet, and each part shows its own data.
 
 import { offerAnnouncing, watchAnnouncing } from "./announce.js";
 import { HOME, read, send } from "./api.js";
@@ -10,7 +10,7 @@ import { Lists } from "./lists.js";
 import { isMissed } from "./nodes.js";
 import { Timeline } from "./timeline.js";
 
-// A stream that has fallen silent is begun anew.
+// Restarts a silent stream.
 const SILENCE_MS = 5000;
 
 const state = { fleet: null, access: "read", canLogIn: false };
@@ -39,7 +39,7 @@ setInterval(() => {
   const isLate = Date.now() - lastHeard > SILENCE_MS / 2;
   if (isLate) tellLive(false);
   if (Date.now() - lastHeard > SILENCE_MS) {
-    // A log-in may be over, or the node gone.
+    // The session may have ended, or the node may be gone.
     checkAccess();
     listen();
   }
@@ -103,7 +103,7 @@ function sum(fleet) {
   document.title = `${plural(total(fleet, (node) => node.clients), "client")} · Trunkline`;
 }
 
-// The clients that a rebalance has moved, while it runs and for a minute after its end.
+// Clients moved by a rebalance, while it runs and for a minute afterwards.
 function rebalancesOf(fleet) {
   const shown = fleet.nodes.map((node) => node.rebalance).filter(Boolean);
   const latest = shown.sort((one, other) => other.begun_ms - one.begun_ms)[0];
@@ -111,7 +111,7 @@ function rebalancesOf(fleet) {
   return [[`Rebalance (${latest.state})`, `${count(latest.moved)} of ${count(latest.planned)}`, "rebalance"]];
 }
 
-// ------------------------------------------------------------------------------------------- who looks
+// ------------------------------------------------------------------------------------------- session
 
 async function checkAccess() {
   const answer = await read("/api/session");

@@ -1,9 +1,9 @@
-// Nodes, links and hubs as tables: the picture in numbers, for whoever reads better than looks.
+// Nodes, links and hubs as tables: the numbers behind the picture.
 
 import { keyed, make, say, set } from "./dom.js";
 import { age, bytes, count, percent, protocol, rate, short, transport } from "./format.js";
 
-// A table whose rows are kept: columns are [heading, text of a row, kind].
+// A table that reuses its rows. Columns are [heading, text of a row, kind].
 export class Table {
   constructor(caption, columns, { id, press, keyOf }) {
     this.columns = columns;
@@ -38,7 +38,7 @@ export class Table {
 const share = (used, all) => (all ? `${bytes(used)} of ${bytes(all)}` : "–");
 const counts = (pairs, name) => pairs.map(([label, clients]) => `${name(label)} ${short(clients)}`).join(", ");
 
-// Of such a node the last numbers are shown, which are old.
+// For such a node, the last known numbers are shown.
 export const isMissed = (node) => node.state === "late" || node.state === "unreachable";
 
 const stateOf = (node) => (isMissed(node) || node.state === "draining" ? node.state : node.notReady.join("; ") || [node.state, ...node.warnings].join("; "));
@@ -123,7 +123,7 @@ export const linksOf = (fleet) =>
     node.links.map((link) => ({ ...link, node: node.name, instance: node.instance, rowState: link.open === 0 ? "down" : link.down + link.resuming > 0 ? "part" : "open" })),
   );
 
-// A hub is one, at however many nodes.
+// A hub is one row, regardless of the number of nodes.
 export function hubsOf(fleet) {
   const hubs = new Map();
   const add = (all, pairs) => {

@@ -1,5 +1,5 @@
-// The last hour: figures of the fleet or of one node as small charts, with marks where nodes and app servers came or
-// went. What a node has told is kept here for the hour, so that the past of the fleet does not change when it is gone.
+// The last hour: figures of the fleet or of one node as small charts, with marks for arrivals and departures of nodes
+// and app servers. Data is kept here for the hour, so that the fleet's history does not change when a node leaves.
 
 import { read } from "./api.js";
 import { byId, draw, keyed, make, say, set } from "./dom.js";
@@ -7,20 +7,20 @@ import { bytes, count, percent, rate, short } from "./format.js";
 
 const STEP_MS = 10_000;
 const STEPS = 360;
-// Steps that are drawn: ten minutes, half an hour, an hour. An hour with one minute in it would be a line at its end.
+// Time spans: ten minutes, half an hour, an hour. One minute of data in an hour would be a line at its end.
 const SPANS = [60, 180, STEPS];
 const POLL_MS = 10_000;
-// Answers overlap, so that clocks which differ by some seconds lose nothing.
+// Requests overlap, so that clock differences of some seconds lose no data.
 const OVERLAP_MS = 60_000;
-// For so many steps a node that has told nothing new is taken to be as it was.
+// Number of steps for which the last values of a silent node are used.
 const CARRIED_STEPS = 3;
-// Several nodes see the same, each at its own time.
+// Several nodes observe the same event, each at its own time.
 const SAME_MARK_MS = 60_000;
 const MARKS_MAX = 500;
 
 const [KIB, MIB] = [1024, 1024 * 1024];
 
-// Name, key in the answer, text of a value, smallest height of the chart, base of its steps.
+// Name, key in the response, formatter, minimum height of the chart, base of its steps.
 const FIGURES = [
   { id: "clients", name: "Clients", key: "clients", text: short, least: 10, base: 10 },
   { id: "deliveries", name: "Deliveries", key: "deliveries", text: rate, least: 10, base: 10 },
@@ -51,7 +51,7 @@ const clock = (ms, hasSeconds) =>
 
 const stepOf = (ms) => Math.round(ms / STEP_MS);
 
-// Smallest round number that is not below the value: a few times a power of ten, of bytes also of 1024.
+// Smallest round number that is not below the value: a multiple of a power of ten, or of 1024 for bytes.
 function height(value, least, base) {
   let unit = 1;
   while (base === KIB && value / unit >= KIB) unit *= KIB;
@@ -62,7 +62,7 @@ function height(value, least, base) {
 
 export class Timeline {
   constructor() {
-    // By instance: name, and samples by their step.
+    // By instance: name, and samples by step.
     this.nodes = new Map();
     this.marks = [];
     this.atMs = 0;
@@ -136,7 +136,7 @@ export class Timeline {
     this.point(this.pointed);
   }
 
-  // The shortest span with all that is known.
+  // The shortest span that includes all data.
   span() {
     let oldest = this.end;
     for (const node of this.nodes.values()) for (const step of node.samples.keys()) oldest = Math.min(oldest, step);
@@ -154,7 +154,7 @@ export class Timeline {
     if (wanted.includes(chosen)) select.value = chosen;
   }
 
-  // The figures at each step, summed over the nodes that had told them; none where nobody had.
+  // Figures at each step, summed over reporting nodes; none without a reporting node.
   sum(nodes) {
     const all = [];
     for (let step = this.end - this.steps; step <= this.end; step += 1) {
@@ -199,13 +199,13 @@ export class Timeline {
     this.point((this.pointed ?? this.steps) + step);
   }
 
-  // The time of a step, and what came or went then.
+  // The time of a step, and its arrivals and departures.
   momentOf(step) {
     const then = this.marks.filter((mark) => Math.abs(stepOf(mark.atMs) - step) <= 1).map(words);
     return [`at ${clock(step * STEP_MS, true)}`, ...then.map((one) => one.join(" "))].join(" · ");
   }
 
-  // Shows the values of one step; the newest where none is pointed at.
+  // Shows the values of one step; of the latest, if the pointer is elsewhere.
   point(at) {
     this.pointed = at === null ? null : Math.min(this.steps, Math.max(0, at));
     if (!this.known) return;
@@ -215,7 +215,7 @@ export class Timeline {
   }
 }
 
-// A step that was missed is as the one before; a node that is gone has none.
+// A missed step repeats the one before; a removed node has none.
 function sampleAt(node, step) {
   if (!node.isHere && step > node.last) return null;
   for (let back = 0; back <= CARRIED_STEPS; back += 1) {
@@ -250,13 +250,13 @@ class Chart {
     const values = known.map((one) => one[this.figure.key]);
     const { least, base, text } = this.figure;
     const largest = Math.max(0, ...values.filter((value) => value !== null));
-    // With some room above, so that a line at its top is seen.
+    // Leaves some room above, so that a line at the top is visible.
     const most = height(largest * 1.04, least, base);
     const y = (value) => (100 - (100 * value) / most).toFixed(1);
     let [line, area] = ["", ""];
     for (const { from, to } of runs(values)) {
       const points = values.slice(from, to).map((value, index) => `${from + index} ${y(value)}`);
-      // A single sample would be no line.
+      // A single sample would not be visible as a line.
       line += `M${points.join("L")}${points.length === 1 ? "h0.5" : ""}`;
       area += `M${from} 100L${points.join("L")}L${to - 1} 100Z`;
     }
@@ -279,7 +279,7 @@ class Chart {
   }
 }
 
-// Stretches of values without a gap, each from its first index to the one behind its last.
+// Ranges of values without a gap, each from its first index to the one after its last.
 function runs(values) {
   const all = [];
   values.forEach((value, index) => {

@@ -1,7 +1,7 @@
-// A live trace: messages as they pass at all nodes, each with the hops that it has taken.
+// A live trace: messages passing all nodes, each with its hops so far.
 //
-// The node tells a message when it has passed the proxy on its way in; what is known of it later comes by its number. Whatever is
-// measured is a duration by one clock, so a bar may put them side by side.
+// A node reports a message once it has passed the proxy on its way in; later details refer to its number. Each value is
+// a duration on one clock, so a bar can show them side by side.
 
 import { HOME, read } from "./api.js";
 import { byId, draw, keyed, make, say, set } from "./dom.js";
@@ -12,7 +12,7 @@ const ROWS_MAX = 200;
 const SECONDS_MAX = 600;
 const SUBJECTS = [["connection", "Connection"], ["user", "User"], ["group", "Group"], ["method", "Method"]];
 
-// In the order of the way; `way` is what is left between proxy and app server, there and back.
+// In path order; `way` is the remaining time between proxy and app server, both ways.
 const HOPS = [
   ["link", "link: at the proxy, between socket and link"],
   ["waited", "waited: in the app server, until the connection's worker took it"],
@@ -54,7 +54,7 @@ export class Trace {
     return make("div", { id: "trace" }, form, this.note, this.problem, legend, this.list);
   }
 
-  // What may be chosen is what there is.
+  // Updates the choices.
   learn(fleet) {
     const wanted = ["", ...hubsOf(fleet).map((hub) => hub.name)];
     if (wanted.join("\n") === [...this.hub.options].map((option) => option.value).join("\n")) return;
@@ -109,7 +109,7 @@ export class Trace {
     say(this.problem, text);
   }
 
-  // A browser would begin anew by itself, and does not tell why it was refused.
+  // A browser would reconnect automatically, and does not show the reason of a refusal.
   async broken(query) {
     const hasBegun = this.following.size > 0;
     this.stop(hasBegun ? "The trace broke off." : "");
@@ -203,7 +203,7 @@ function hopsOf(message) {
   return HOPS.map(([name]) => [name, known[name]]).filter(([, us]) => us !== undefined);
 }
 
-// Without the times of the app server the whole is what the proxy has measured.
+// Without the app server's times, the total is the proxy's measurement.
 function totalOf(message) {
   return Math.max(message.answeredUs ?? 0, hopsOf(message).reduce((all, [, us]) => all + us, 0));
 }
@@ -215,7 +215,7 @@ function update(row, message, longest) {
   const signature = `${text} ${total} ${longest}`;
   if (row.signature === signature) return;
   row.signature = signature;
-  // A short one is still to be seen.
+  // Keeps a short one visible.
   const width = total > 0 ? Math.max(4, (100 * total) / longest) : 0;
   let at = 0;
   const parts = hops.map(([name, us]) => {

@@ -235,7 +235,6 @@ fn begin(
     permit.inspect_err(|_| routes.remove(id))
 }
 
-/// Whether this hub offers HTTP transports.
 fn offers_http_transports(hub: &Hub) -> bool {
     hub.settings().transports.iter().any(|transport| *transport != Transport::WebSockets)
 }

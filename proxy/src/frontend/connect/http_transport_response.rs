@@ -50,7 +50,6 @@ impl Drop for EventStream {
     }
 }
 
-/// Creates the response of a new event stream.
 pub(crate) fn event_stream(shared: Arc<Shared>, outer: Arc<OuterHalf>) -> Response {
     let in_flight = InFlight::new(shared.clone());
     let head = stream_head(&outer);
@@ -98,7 +97,6 @@ pub(crate) fn first_poll() -> Response {
     (POLL_HEADERS, [(CONTENT_TYPE, "application/octet-stream")], Body::empty()).into_response()
 }
 
-/// Creates the response to a poll with messages.
 pub(crate) fn poll_messages(messages: Bytes, outer: &OuterHalf, in_flight: InFlight) -> Response {
     let body = Body::new(PollBody { messages: Full::new(messages), _in_flight: in_flight });
     let mut answer = (POLL_HEADERS, [(CONTENT_TYPE, "application/octet-stream")], body).into_response();

@@ -145,7 +145,6 @@ fn parse(bytes: &Bytes) -> Option<(Request, usize)> {
     Some((request, length))
 }
 
-/// Bytes of a response without a body.
 fn head_of(answer: &Response) -> BytesMut {
     let mut out = BytesMut::with_capacity(256);
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");

@@ -13,7 +13,6 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::net::socket::RequestProgress;
 
-/// Timer of the heads on one socket.
 #[derive(Debug, Clone)]
 pub(super) struct HeadTimer {
     progress: Arc<RequestProgress>,
@@ -23,7 +22,6 @@ pub(super) struct HeadTimer {
     idle: Duration,
 }
 
-/// Wait for one head.
 struct HeadSleep {
     sleep: Pin<Box<tokio::time::Sleep>>,
     timer: HeadTimer,

@@ -166,7 +166,6 @@ pub(crate) async fn answer(
     Ok(patiently(answer, &patience, body_timeout))
 }
 
-/// Sets the stall limit of a response.
 fn patiently(mut answer: Response, patience: &CurrentStallLimit, body_timeout: Duration) -> Response {
     let limit = answer.extensions_mut().remove().unwrap_or_else(|| match answer.status() {
         // A client connection has a bounded outbox instead.

@@ -28,7 +28,6 @@ const FULL: &str = "this node has as many connections as it may have: see --conn
 const FULL_FOR_ADDRESS: &str =
     "this address has as many connections as it may have: see --connections-per-address-max\n";
 
-/// Gate of one shard's listeners.
 #[derive(Debug, Clone)]
 pub(crate) struct ListenerGate {
     shared: Arc<Shared>,
@@ -98,7 +97,6 @@ impl ListenerGate {
         builder
     }
 
-    /// Timeout for the head of a request.
     pub(super) fn header_timeout(&self) -> Duration {
         self.shared.settings.limits.header_timeout
     }
@@ -143,7 +141,6 @@ impl ListenerGate {
         self.shared.settings.trusted.contains(peer.ip())
     }
 
-    /// Counters of the shard.
     pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
@@ -166,7 +163,6 @@ impl ListenerGate {
         self.shared.limits.setup_faults.pass(SetupFault::PlainHttp2)
     }
 
-    /// Counts the error that ends a connection.
     pub(crate) fn count(&self, error: &hyper::Error) {
         if error.is_timeout() {
             self.count_late_head();

@@ -8,7 +8,6 @@ use tokio::sync::mpsc::Sender;
 use crate::frontend::endpoint::Endpoint;
 use crate::shard::AppSocket;
 
-/// Service for the requests of a listener.
 #[derive(Debug, Clone)]
 pub(crate) struct ListenerService {
     pub router: Router,

@@ -23,7 +23,6 @@ struct Counts {
     was_taken_back: Notify,
 }
 
-/// Guard of one open stream.
 #[derive(Debug)]
 pub(super) struct OpenStream {
     streams: OpenStreams,
@@ -52,7 +51,6 @@ impl OpenStreams {
         OpenStream { streams: self.clone(), is_answered: Rc::default() }
     }
 
-    /// Waits for the first stream.
     pub(super) async fn first(&self) {
         while !self.0.has_served.get() {
             self.0.has_begun.notified().await;

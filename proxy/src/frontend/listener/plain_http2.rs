@@ -22,12 +22,10 @@ const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 /// GOAWAY with the length of the text plus 8 bytes: no stream processed, HTTP_1_1_REQUIRED.
 const GO_AWAY: [u8; 17] = [0, 0, 8 + 52, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xd];
 
-/// Whether a socket starts with the HTTP/2 preface.
 pub(super) fn is_preface(bytes: &[u8]) -> bool {
     bytes.starts_with(PREFACE)
 }
 
-/// Refuses an HTTP/2 client, and closes.
 pub(super) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, gate: &ListenerGate, peer: SocketAddr) {
     if let Some(others) = gate.pass_plain_http2() {
         warn!(%peer, others, "HTTP/2 without TLS refused: the load balancer has to send HTTP/1.1");

@@ -15,7 +15,6 @@ use crate::frontend::forwarded_header::ForwardedScheme;
 use crate::frontend::request_extension::{ClientScheme, ForwardedByNode, FromFleet, PeerAddress, peer_address};
 use crate::frontend::reverse_proxy::next_hop;
 
-/// Whether another node has forwarded a request here.
 pub(crate) fn is_forwarded_by_node(request: &Request) -> bool {
     request.extensions().get::<ForwardedByNode>().is_some()
 }

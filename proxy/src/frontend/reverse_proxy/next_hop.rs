@@ -25,12 +25,10 @@ pub(crate) fn prepare_request(parts: &mut Parts) -> Option<HeaderValue> {
     upgrade
 }
 
-/// Assembles a prepared request.
 pub(crate) fn request(parts: Parts, body: Body) -> Request<Body> {
     expect_continue::gate(Request::from_parts(parts, body))
 }
 
-/// Path and query of a request.
 pub(crate) fn target(uri: &Uri) -> PathAndQuery {
     uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
 }

@@ -53,7 +53,6 @@ impl From<RelayFailure> for PassThroughError {
     }
 }
 
-/// Passes a request through.
 pub(crate) async fn pass_through(endpoint: &Endpoint, request: Request) -> Response {
     let (outcome, answer) = answer(endpoint, request).await;
     endpoint.counters.relay.passed.of(outcome).increment();

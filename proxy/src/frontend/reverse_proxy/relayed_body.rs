@@ -81,7 +81,6 @@ impl ByteMeter {
     }
 }
 
-/// Body of a relayed request.
 pub(crate) struct RelayedRequestBody {
     pub(super) body: TimedBody,
     pub(super) silence: Arc<SilenceTimer>,
@@ -133,7 +132,6 @@ impl HttpBody for RelayedRequestBody {
     }
 }
 
-/// Body of a relayed response.
 pub(crate) struct RelayedResponseBody<B> {
     pub(super) body: B,
     pub(super) meter: Option<ByteMeter>,

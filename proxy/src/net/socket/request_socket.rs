@@ -15,7 +15,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-/// Progress of the requests on one socket.
 #[derive(Debug, Default)]
 pub(crate) struct RequestProgress {
     /// A request was passed to the service, so this is a kept-alive socket.
@@ -51,7 +50,6 @@ impl RequestProgress {
         self.has_served.load(Ordering::Relaxed)
     }
 
-    /// Records that a request is served.
     pub(crate) fn note_request(&self) {
         self.has_served.store(true, Ordering::Relaxed);
     }
@@ -62,7 +60,6 @@ impl RequestProgress {
         self.has_read.load(Ordering::Relaxed)
     }
 
-    /// Records that the wait for a head begins.
     pub(crate) fn begin_head(&self) {
         self.has_read.store(false, Ordering::Relaxed);
     }
@@ -110,7 +107,6 @@ impl SocketHandover {
 }
 
 impl<S> RequestSocket<S> {
-    /// Wraps an unread stream.
     #[must_use]
     #[cfg(test)]
     pub(crate) fn new(stream: S) -> Self {

@@ -17,7 +17,6 @@ use super::CurrentStallLimit;
 pub(crate) struct StallGuard {
     stream: TcpStream,
     limit: CurrentStallLimit,
-    /// Deadline of the current stall.
     deadline: Option<BoxFuture<'static, ()>>,
 }
 

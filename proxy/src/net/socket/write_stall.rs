@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 /// Time for a client to read the rest after its connection has closed, equal to a WebSocket's close timeout.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
-/// Limit of a write stall.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum WriteStallLimit {
     /// No limit; the client may read at any speed.

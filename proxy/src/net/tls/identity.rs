@@ -19,7 +19,6 @@ pub(super) fn read(files: &IdentityFiles) -> Result<Arc<CertifiedKey>, TlsError>
     Ok(Arc::new(identity))
 }
 
-/// Whether the certificate names this host.
 pub(super) fn names(identity: &CertifiedKey, host: &ServerName<'_>) -> bool {
     let parsed = identity.end_entity_cert().and_then(ParsedCertificate::try_from);
     parsed.is_ok_and(|certificate| rustls::client::verify_server_name(&certificate, host).is_ok())

@@ -11,7 +11,6 @@ use super::provider;
 /// Host name of the server.
 pub(crate) const HOST: &str = "chat.example";
 
-/// Configurations of the server and of a client.
 pub(crate) fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let identity = generate_simple_self_signed([HOST.to_owned()]).unwrap();
     let (certificate, key) = (CertificateDer::from(identity.cert), PrivateKeyDer::from(identity.signing_key));

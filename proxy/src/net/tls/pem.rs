@@ -77,7 +77,6 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     if all.is_empty() { Err(TlsError::NoCertificate(path.into())) } else { Ok(all) }
 }
 
-/// Reads the private key of a file.
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let text = read(path)?;
     PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| {

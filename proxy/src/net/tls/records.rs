@@ -97,7 +97,6 @@ impl Records {
         self.is_closing
     }
 
-    /// Whether records are pending.
     pub(crate) fn has_unsent(&self) -> bool {
         !self.outgoing.is_empty()
     }

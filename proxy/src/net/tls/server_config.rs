@@ -41,7 +41,6 @@ impl Certificates {
         Ok(())
     }
 
-    /// Paths of all files.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().flat_map(|files| [files.certificate.as_path(), &files.key])
     }

@@ -8,7 +8,6 @@ use crate::routing::rule_error::{Fault, RuleProblem};
 /// Maximum number of hubs of a key. A trailing `*` stands for any number.
 const HUBS_MAX: usize = 100;
 
-/// Reads the table `app-keys`.
 pub(super) fn app_keys(value: Option<TomlValue<'_>>) -> Result<Vec<AppKey>, Fault> {
     let mut keys = Vec::new();
     for (name, _, value) in value.map(|value| value.entries(APPS_MAX)).transpose()?.unwrap_or_default() {

@@ -61,7 +61,6 @@ impl KnownGroups {
     }
 }
 
-/// Groups of a file.
 #[derive(Debug, Default)]
 pub(super) struct GroupTables {
     pub groups: Vec<GroupRule>,
@@ -69,7 +68,6 @@ pub(super) struct GroupTables {
     pub known: KnownGroups,
 }
 
-/// Reads the table `groups`.
 pub(super) fn groups(value: Option<TomlValue<'_>>) -> Result<GroupTables, Fault> {
     let mut tables = GroupTables::default();
     tables.known.names.push(DEFAULT_GROUP.into());

@@ -23,7 +23,6 @@ const MESSAGE_MAX_BYTES: u32 = 1024 * 1024 * 1024;
 
 const HUB_ADVICE: &str = "name the hub, such as \"/chat\", or \"*\" for all";
 
-/// Reads an entry of `[[messages]]`.
 pub(super) fn message(
     value: &TomlValue<'_>,
     labels: &mut Labels,
@@ -40,7 +39,6 @@ pub(super) fn message(
     Ok(MessageRule { label, hub, targets, group })
 }
 
-/// Reads an entry of `[[mirrors]]`.
 pub(super) fn mirror(value: &TomlValue<'_>, labels: &mut Labels, groups: &KnownGroups) -> Result<MirrorRule, Fault> {
     let mut table = TomlTable::new("a mirror", value)?;
     let label = labels.take(&mut table)?;
@@ -54,7 +52,6 @@ pub(super) fn mirror(value: &TomlValue<'_>, labels: &mut Labels, groups: &KnownG
     Ok(MirrorRule { label, hub, group, sample, is_diff, copies_down, counters: Arc::default() })
 }
 
-/// Reads an entry of `[[methods]]`.
 pub(super) fn method(value: &TomlValue<'_>, labels: &mut Labels) -> Result<MethodRule, Fault> {
     let mut table = TomlTable::new("a method rule", value)?;
     let label = labels.take(&mut table)?;

@@ -17,7 +17,6 @@ const PAGE_MAX_BYTES: usize = 64 * 1024;
 /// Actions of a route in the file.
 const ACTIONS: [&str; 3] = ["group", "reject", "next"];
 
-/// Reads an entry of `[[routes]]`.
 pub(super) fn route(value: &TomlValue<'_>, labels: &mut Labels, groups: &mut KnownGroups) -> Result<RouteRule, Fault> {
     let mut table = TomlTable::new("a route", value)?;
     let label = labels.take(&mut table)?;

@@ -15,7 +15,6 @@ use crate::routing::rule_error::{Fault, RuleProblem, nearest};
 /// Maximum length of a text. Longer ones (pages) are in files of their own.
 const TEXT_MAX_BYTES: usize = 4096;
 
-/// Value of a TOML key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TomlValue<'t> {
     pub key: &'static str,
@@ -154,7 +153,6 @@ impl<'t> TomlTable<'t> {
         entries.find(|(name, _)| name.get_ref().replace('_', "-") == key).map(|(_, value)| TomlValue::new(key, value))
     }
 
-    /// Takes the value of a required key.
     pub(super) fn require(&mut self, key: &'static str, advice: &'static str) -> Result<TomlValue<'t>, Fault> {
         let (table, at) = (self.what, self.at);
         self.take(key).ok_or_else(|| RuleProblem::Missing { table, key, advice }.at(at))

@@ -40,7 +40,6 @@ pub(crate) struct CarriedGet {
     is_asked: bool,
 }
 
-/// Kind of forwarded GET.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GetKind {
     EventStream,
@@ -60,14 +59,12 @@ impl CarriedGets {
         self.0.lock().iter().map(|(_, get)| (get.owner.clone(), get.boot.clone())).collect()
     }
 
-    /// Ends all GETs of a lost owner; returns their number.
     pub(crate) fn end_of_lost(&self, boot: &str) -> usize {
         let mut gets = self.0.lock();
         let lost: Vec<_> = gets.iter().filter(|(_, get)| *get.boot == *boot).map(|(number, _)| number).collect();
         lost.into_iter().filter_map(|number| gets.revoke(number)).count()
     }
 
-    /// Number of GETs in flight.
     #[must_use]
     pub(crate) fn count(&self) -> usize {
         self.0.lock().len()

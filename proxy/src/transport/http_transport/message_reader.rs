@@ -46,7 +46,6 @@ impl MessageReader {
         Poll::Ready(())
     }
 
-    /// Takes the ready messages, if any.
     pub(super) fn take(&mut self) -> Option<Bytes> {
         (!self.ready.is_empty()).then(|| std::mem::take(&mut self.ready).freeze())
     }

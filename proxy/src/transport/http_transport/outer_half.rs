@@ -40,13 +40,11 @@ pub(crate) struct OuterHalf {
     inner_closed: CancellationToken,
     /// Cancelled on removal from the registry; ends waiting requests.
     removed: CancellationToken,
-    /// Number of GETs being served.
     active_gets: AtomicU32,
     /// Ticks since the last GET.
     idle_ticks: AtomicU32,
 }
 
-/// Permits of a new connection.
 #[derive(Debug, Default)]
 pub(crate) struct TransportPermits {
     /// Per-address permit, held for the connection's lifetime.

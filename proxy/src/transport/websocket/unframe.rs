@@ -63,9 +63,7 @@ pub(crate) enum FrameContent {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FrameHead {
     pub(crate) content: FrameContent,
-    /// Length of the head.
     pub(crate) bytes: usize,
-    /// Length of the payload that follows.
     pub(crate) payload_bytes: usize,
 }
 
