@@ -38,8 +38,8 @@ use crate::upstream::{HomeLink, Hub};
 /// Size from which a read counts as part of a flood.
 const LARGE_READ_BYTES: usize = 16 * 1024;
 
-/// Bytes that pay for a frame without the end of a message; a smaller frame counts as a message. The .NET client splits
-/// long messages into frames of 4 KiB.
+/// Payload bytes per uncounted frame: frames beyond this ratio count as messages. The .NET client splits long messages
+/// into frames of 4 KiB.
 const FRAME_WORTH_BYTES: usize = 512;
 
 /// Interval of hub pings to an app server that dials in while a long client message is arriving.

@@ -128,7 +128,7 @@ impl AppPresence {
         ids
     }
 
-    /// Nodes for whose clients a link carries messages.
+    /// Nodes reached through a link: their clients get its messages.
     pub(super) fn reach(&self, fleet: &Membership, link: &LinkHandle) -> Arc<LinkReach> {
         self.reaches.find(fleet.shared(), || fleet.all(), link)
     }
@@ -297,7 +297,7 @@ impl AppPresence {
     fn remember<'a>(&self, node: &str, endpoints: impl Iterator<Item = &'a ByteString>) {
         let mut all = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= GREETING_MEMBERS_MAX && !all.contains_key(node) {
-            // Names that change at each start. The entries are only hints.
+            // Node names may change at each start. The entries are only hints, so clearing them is harmless.
             all.clear();
         }
         let known = all.entry(node.to_owned()).or_default();

@@ -26,16 +26,16 @@ const UNLINKED_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MemberState {
-    /// The node does not accept clients at present.
+    /// The node does not accept clients yet.
     Starting,
     /// The node accepts clients.
     #[default]
     Ready,
     /// The node is about to stop.
     Draining,
-    /// The node owes an answer, or one of its two links is missing.
+    /// An answer of the node is overdue, or one of its two links is missing.
     Late,
-    /// No process listens at the address of the node.
+    /// The address of the node refuses connections.
     Unreachable,
 }
 
@@ -90,11 +90,11 @@ struct MemberStatus {
     is_refused: bool,
     /// The node has said goodbye, or is certainly gone.
     has_left: bool,
-    /// Number of messages dropped since the node took any.
+    /// Number of messages dropped since the node last accepted one.
     dropped: u64,
     /// State that was logged last.
     noted: Option<MemberState>,
-    /// Time since which the node has no link.
+    /// Start of the time without a link.
     unlinked_since: Option<Instant>,
     /// Time of the last answer to a beat of the node over the outgoing link, which carries the interest.
     echoed_ms: Option<u64>,

@@ -67,7 +67,7 @@ impl MemberLinks {
         self.outgoing.load().as_ref().is_none_or(|link| link.is_overdue(now_ms))
     }
 
-    /// Queues a frame. A question that is not queued has no answer, so the error goes to its caller.
+    /// Queues a frame. The caller of a query needs the error, because an unqueued query gets no answer.
     pub(super) fn send(&self, frame: &[u8]) -> Result<(), DropCause> {
         // The length prefix takes five bytes at most.
         if frame.len() > LINK_FRAME_MAX_BYTES + 5 {

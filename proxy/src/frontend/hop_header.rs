@@ -144,7 +144,7 @@ pub(crate) fn drop_private(headers: &mut HeaderMap) {
     remove_if(headers, |name| name.starts_with(PRIVATE_HEADER_PREFIX));
 }
 
-/// Removes headers by which app servers recognize nodes and webhook events.
+/// Removes headers by which app servers recognise nodes and webhook events.
 pub(crate) fn drop_service(headers: &mut HeaderMap) {
     remove_if(headers, |name| name.starts_with(SERVICE_HEADER_PREFIX) || name.starts_with(SERVICE_EVENT_HEADER_PREFIX));
 }

@@ -74,7 +74,7 @@ fn check(request: &Request) -> Result<(), HeadProblem> {
 fn refuse(endpoint: &Endpoint, problem: &HeadProblem) -> Response {
     endpoint.counters.malformed.increment();
     let mut answer = plain(problem.status(), problem.to_string());
-    // An ambiguous client may continue to be so.
+    // Further requests on this connection may be ambiguous, too.
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     if *problem == HeadProblem::Method {
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(request_head::METHODS));

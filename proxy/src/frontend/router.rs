@@ -278,7 +278,7 @@ fn is_connect_to_hub(endpoint: &Endpoint, request: &Request) -> bool {
     }
 }
 
-/// Finds the hub of a path, and whether the request is to be checked as a negotiation; a refresh is.
+/// Finds the hub of a path, and whether the checks of a negotiation apply, as they also do for a refresh.
 fn find_hub(endpoint: &Endpoint, path: &str) -> Result<(Arc<Hub>, bool), Response> {
     if let Some(hub) = refreshed_hub(endpoint, path) {
         return Ok((hub, true));

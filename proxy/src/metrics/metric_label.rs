@@ -89,7 +89,7 @@ label! {
     pub(crate) enum SessionCloseReason as "cause", in SessionEndCounters {
         /// The session was not resumed within the window.
         WindowPassed = "window_passed",
-        /// The app server does not recognize the session.
+        /// The app server does not recognise the session.
         Unknown = "unknown",
         /// The pool was retired: another instance answers, or this node stops.
         Retired = "retired",

@@ -90,7 +90,7 @@ impl Address {
         host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// Returns the port; always present.
+    /// Port of the server, present in every address.
     #[must_use]
     pub(crate) fn port(&self) -> Option<u16> {
         self.authority.rsplit_once(':')?.1.parse().ok()

@@ -108,7 +108,7 @@ impl Default for AddressGate {
 
 impl AddressGate {
     async fn dial<T>(&self, dial: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-        // Dropped last, so that the next waiter sees the result of this dial.
+        // These guards are dropped last, so that the next waiter sees the result of this dial.
         let (_permit, lock) = self.enter().await?;
         let began = Instant::now();
         let mut probe = lock.is_some().then(|| Probe { gate: self, began, is_over: false });

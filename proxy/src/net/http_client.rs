@@ -72,7 +72,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) enum Patience {
     /// Fails without another dial.
     None,
-    /// Waits out one pause, then fails only by its own or a concurrent dial.
+    /// Waits for the end of a pause after an earlier failure, then fails if its own or a concurrent dial fails.
     OneRest,
     /// The server is believed to be alive; dials are repeated for this long.
     For(Duration),

@@ -1,5 +1,5 @@
-//! Removal of hubs and app servers that are no longer named: a release has renamed or dropped hubs, or app servers have
-//! restarted and dial in under other ids.
+//! Removal of hubs and app servers that are no longer named, after a release that renames or drops hubs, or a restart
+//! of app servers that dial in.
 //!
 //! Level-triggered, once a second. A hub is removed when no linked app server has named it for `--hold-timeout` and it
 //! has no clients; restarts and lost links are shorter. A hub of a pattern webhook is removed when it had no clients

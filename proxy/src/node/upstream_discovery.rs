@@ -1,5 +1,5 @@
 //! Discovery of one upstream by DNS, with a watcher for each address of the name. Several addresses of one app server,
-//! such as IPv4 and IPv6, are recognized by its instance id and count as one.
+//! such as IPv4 and IPv6, are recognised by its instance id and count as one.
 //!
 //! A new address gets a watcher. An address that is no longer listed keeps its watcher while links are open, so that a
 //! stopping app server can hand over its clients; it is not dialled again. A temporary DNS failure changes nothing.

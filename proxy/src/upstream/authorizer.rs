@@ -64,7 +64,7 @@ impl Authorizer {
     }
 
     /// Calls the first reachable app server. The request has a path and no body. Over the network it is signed, so that
-    /// the app can recognize a node of the fleet.
+    /// the app can recognise a node of the fleet.
     ///
     /// # Errors
     /// Without a complete response in time.

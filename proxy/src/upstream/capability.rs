@@ -1,5 +1,5 @@
-//! Capabilities of links and hubs, chosen by the constructor of a link and the origin of a hub. All other code asks
-//! for a capability.
+//! Capabilities of links and hubs, chosen by the constructor of a link and the origin of a hub. All other code checks a
+//! capability.
 //!
 //! | link | dialled | dialled in | in memory |
 //! |---|---|---|---|
@@ -43,13 +43,13 @@ pub(crate) struct LinkCapabilities {
     pub sends_to_all_nodes: bool,
     /// Sends each client a close message when it stops, which the node replaces by another app server.
     pub closes_clients_on_stop: bool,
-    /// Ends the clients of a link that it has lost.
+    /// Ends the clients of a lost link.
     pub ends_clients_with_link: bool,
     /// Its sends to a client may arrive before its answer to the client's hub handshake.
     pub may_send_early: bool,
-    /// Measures the silence of clients, and needs their signs of life.
+    /// Measures the silence of clients, and needs their pings.
     pub measures_silence: bool,
-    /// Clients may go on over another link of the same app server, after a pause and a resume.
+    /// Clients may continue on another link of the same app server, after a pause and a resume.
     pub moves_between_links: bool,
     /// Drops a partial message of a client when the client reconnects.
     pub takes_reconnects: bool,
@@ -106,7 +106,7 @@ pub(crate) struct HubCapabilities {
     pub announces_links: bool,
     /// Clients may speak the hub protocol of Blazor circuits.
     pub takes_blazor_pack: bool,
-    /// Tokens of clients hold terms: transports, time-outs, error details.
+    /// Client tokens contain terms: transports, timeouts, error details.
     pub tokens_hold_terms: bool,
     /// App servers read the service's claims in a client's token.
     pub takes_service_claims: bool,

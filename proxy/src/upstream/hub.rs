@@ -107,7 +107,7 @@ impl Hub {
         self.reads_messages.store(reads_messages, Ordering::Relaxed);
     }
 
-    /// Path that rules match: the path of the hub, or for dial-in its name behind a slash.
+    /// Path for matching rules: the path of the hub, or for dial-in a slash and its name.
     #[must_use]
     pub(crate) fn rule_path(&self) -> String {
         match self.origin() {
@@ -154,7 +154,7 @@ impl Hub {
         }
     }
 
-    /// Whether the start of the node waits for the first links of the hub.
+    /// Whether the starting node waits for the first links of the hub.
     #[must_use]
     pub(super) fn is_awaited(&self) -> bool {
         self.naming().is_awaited() && !self.is_served() && !self.pools.load().is_empty()
@@ -182,8 +182,8 @@ impl Hub {
         self.pools.load().iter().any(|pool| !pool.app().group.is_mirror() && pool.is_up())
     }
 
-    /// Whether the hub needs an app server: the default group has named it, or an app server that takes clients has a
-    /// pool. A hub that only a mirror names needs none.
+    /// Whether the hub needs an app server: the default group has named it, or an app server that accepts clients has a
+    /// pool. A hub named only by a mirror needs none.
     #[must_use]
     pub(crate) fn is_expected(&self) -> bool {
         let is_for_clients = |pool: &Arc<Pool>| !pool.app().group.is_mirror();
@@ -248,8 +248,8 @@ impl Hub {
         in_turn(self.pools_of(group), turn).iter().find_map(|pool| pool.choose_home())
     }
 
-    /// New home link for a client connection of a group after the loss of a link of this app server, which is preferred
-    /// if it is of the group and still has links.
+    /// New home link for a client connection of a group after a lost link. The same app server is preferred if it
+    /// belongs to the group and still has links.
     #[must_use]
     pub(crate) fn choose_home_near(&self, app: AppServerId, group: &str) -> Option<HomeLink> {
         let own = self.pool_of(app).filter(|pool| **pool.app().group.name() == *group);

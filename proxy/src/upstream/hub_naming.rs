@@ -1,5 +1,5 @@
-//! Naming of a hub: whether any app server or client names it, since when none does, and whether the start of the node
-//! waits for it.
+//! Naming of a hub: whether any app server or client names it, when the last one stopped doing so, and whether the
+//! starting node waits for it.
 //!
 //! ```text
 //!  named ──(no linked app server names it)──► unnamed ──(--hold-timeout)──► removed ──(nothing holds it)──► free index
@@ -9,7 +9,7 @@
 //!
 //! A hub without links and clients is idle. A full table of hubs evicts idle hubs before the hold time-out.
 //!
-//! No look-up by path or name finds a removed hub. The hub keeps its index while anything holds it. The next new hub
+//! Lookups by path or name don't find a removed hub. The hub keeps its index while it is referenced. The next new hub
 //! takes a free index.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,7 +40,7 @@ pub(super) struct HubNaming {
 struct NamingTimes {
     registered_at: Instant,
     unnamed_since: Option<Instant>,
-    /// Time since which the hub has neither links nor clients.
+    /// Start of the time without links and clients.
     idle_since: Option<Instant>,
 }
 
@@ -86,7 +86,7 @@ impl HubNaming {
         self.is_awaited.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the start of the node still waits for the first links.
+    /// Whether the starting node still waits for the first links.
     pub(super) fn is_awaited(&self) -> bool {
         self.is_awaited.load(Ordering::Relaxed) && self.registered_at().elapsed() < FIRST_LINKS_TIMEOUT
     }
@@ -96,7 +96,7 @@ impl HubNaming {
         self.recall();
     }
 
-    /// Notes that the hub is named; `true` if the hub was removed.
+    /// Records that the hub is named; returns `true` if the hub was removed.
     pub(super) fn recall(&self) -> bool {
         let was_removed = self.is_removed.swap(false, Ordering::Relaxed);
         self.with_times(|times| {
@@ -108,7 +108,7 @@ impl HubNaming {
         was_removed
     }
 
-    /// Notes whether the hub is named now. Returns the time for which it was unnamed; `None` while it is named.
+    /// Records whether the hub is named. Returns the time for which it was unnamed; `None` while it is named.
     pub(super) fn note(&self, is_named: bool) -> Option<Duration> {
         self.with_times(|times| {
             times.unnamed_since = if is_named { None } else { times.unnamed_since.or_else(|| Some(Instant::now())) };
@@ -123,7 +123,7 @@ impl HubNaming {
         });
     }
 
-    /// Time since which the hub is idle; `None` while it has links or clients.
+    /// Start of the idle time; `None` while the hub has links or clients.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         self.with_times(|times| times.idle_since)
     }

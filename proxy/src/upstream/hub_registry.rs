@@ -31,7 +31,7 @@ pub(crate) struct HubRegistry {
     /// Counters of the present and former rules.
     rule_counters: RuleCounters,
     groups: ServerGroups,
-    /// Indices of removed hubs that nothing uses. Locked while the hubs or the rules change.
+    /// Indices of removed, unused hubs. Locked while the hubs or the rules change.
     free: Mutex<BTreeSet<HubIndex>>,
     app_servers: AppServerRegister,
 }
@@ -61,7 +61,7 @@ impl HubRegistry {
         self.all.load().get(pool.hub().index().get()).filter(|hub| Arc::ptr_eq(hub.identity(), pool.hub())).cloned()
     }
 
-    /// Present rules of the operator.
+    /// Current rules of the operator.
     #[must_use]
     pub(crate) fn rules(&self) -> Arc<Ruleset> {
         self.rules.load_full()
@@ -109,7 +109,8 @@ impl HubRegistry {
         self.all.load().iter().filter(|hub| !hub.is_removed()).cloned().collect()
     }
 
-    /// Finds the hub of a path, ignoring case. A release may give the path to a second hub. A served hub is preferred.
+    /// Finds the hub of a path, ignoring case. After a release, a second hub may have the same path; a served hub is
+    /// preferred.
     #[must_use]
     pub(crate) fn find(&self, path: &str) -> Option<Arc<Hub>> {
         let (path, all) = (hub_path::decode(path.strip_suffix('/').unwrap_or(path)), self.all.load());
@@ -123,8 +124,8 @@ impl HubRegistry {
         Some(better.unwrap_or(first).clone())
     }
 
-    /// Whether any hub of a manifest is served and the start of the node waits for no hub. Without such a hub, `true`
-    /// unless one `must_be` served. One served hub is enough, and hubs of dial-in are dynamic.
+    /// Whether any expected hub is served, and none is still awaited at the start. Without an expected hub, `true`
+    /// unless one `must_be` served. One served hub is enough, and dial-in hubs are dynamic.
     #[must_use]
     pub(crate) fn are_served(&self, must_be: bool) -> bool {
         let expected = self.expected();
@@ -155,7 +156,7 @@ impl HubRegistry {
         self.all.load().iter().find(|hub| hub.key() == key).cloned()
     }
 
-    /// Hubs that were unnamed for this long. Each call updates the times, so call it about once a second.
+    /// Hubs unnamed for this long. Each call updates the times, so it should be called about once a second.
     ///
     /// A hub of manifests stays named while no app server of the groups that named it is linked: all of them may be
     /// restarting. A hub of a pattern webhook is named by its clients; `has_clients` returns whether its webhook has
@@ -201,8 +202,8 @@ impl HubRegistry {
         }
     }
 
-    /// Removes the hub that was idle for the longest time, of one signer if its share is full. Returns `false` without
-    /// an idle hub, or if as many removed hubs as the table holds are still in use.
+    /// Removes the hub that was idle for longest, among those of one signer if its share is full. Returns `false`
+    /// without an idle hub, or if removed hubs still in use fill the table.
     fn evict_idle(&self, living: &[Arc<Hub>], signer: Option<&Signer>, free: usize) -> bool {
         let all = self.all.load();
         let is_evictable = |hub: &&Arc<Hub>| {
@@ -245,7 +246,7 @@ impl HubRegistry {
         self.keyed(name).or_else(|| self.keyed(&HubOrigin::DialIn.key(name)))
     }
 
-    /// Remote app servers of a group with an open link, each once. Draining app servers are included only without
+    /// Distinct remote app servers of a group with an open link. Draining ones are included only if there are no
     /// others.
     #[must_use]
     pub(crate) fn linked_app_servers(&self, group: &str) -> Vec<Arc<AppServer>> {
@@ -296,7 +297,7 @@ impl HubRegistry {
     /// Registers a hub that was named by dial-in with a token, or that a webhook serves.
     ///
     /// # Errors
-    /// When there are too many hubs in all, or of the signer of the token.
+    /// If there are too many hubs in total, or of the token's signer.
     pub(crate) fn learn_as(
         &self,
         origin: HubOrigin,
@@ -355,7 +356,7 @@ impl HubRegistry {
         hub
     }
 
-    /// Register of the app server instances, one for all hubs.
+    /// Register of app server instances, shared by all hubs.
     #[must_use]
     pub(crate) fn app_servers(&self) -> &AppServerRegister {
         &self.app_servers
@@ -372,7 +373,7 @@ impl HubRegistry {
         self.app_servers.instance(app)
     }
 
-    /// Removes app servers without links and clients for this time; returns their count.
+    /// Removes app servers that had neither links nor clients for this time; returns their number.
     pub(crate) fn remove_unused_app_servers(&self, clients_of: &HashSet<AppServerId>, limit: Duration) -> usize {
         let hubs = self.all.load();
         let linked: HashSet<_> = hubs.iter().flat_map(|hub| hub.pools().to_vec()).map(|pool| pool.app().id).collect();

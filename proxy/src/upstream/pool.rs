@@ -25,7 +25,7 @@ pub(crate) struct Pool {
     retired: CancellationToken,
     terms: PoolTerms,
     is_draining: AtomicBool,
-    /// Clients should move as soon as another app server is up.
+    /// Clients move as soon as another app server is up.
     is_reassigning: AtomicBool,
     /// The app server is about to stop, and has closed a link gracefully.
     has_said_goodbye: AtomicBool,
@@ -83,7 +83,7 @@ impl Pool {
         Self { terms, ..self }
     }
 
-    /// Whether the app server keeps the state of lost clients, and answers queries for the state.
+    /// Whether the app server keeps the state of lost clients and answers queries for it.
     #[must_use]
     pub(crate) fn restores(&self) -> bool {
         self.terms.restores
@@ -151,7 +151,7 @@ impl Pool {
         self.links.load().iter().flatten().filter(|link| is_counted(link)).count()
     }
 
-    /// Number of links that have lost their socket and wait for a new one.
+    /// Number of disconnected links waiting to be resumed.
     #[must_use]
     pub(crate) fn resuming(&self) -> usize {
         self.count(|link| !link.is_open())
@@ -182,7 +182,7 @@ impl Pool {
         self.links.load().iter().flatten().map(|link| link.ring_bytes()).sum()
     }
 
-    /// A link for a message that may arrive late: an open link if any, else a link to be resumed.
+    /// A link for a message that may arrive late: an open link if any, or else a disconnected one.
     #[must_use]
     pub(crate) fn any_link(&self) -> Option<Arc<LinkHandle>> {
         self.choose_home().or_else(|| self.links.load().iter().flatten().next().cloned())
@@ -209,8 +209,8 @@ impl Pool {
         self.lost_at.lock().unwrap_or_else(PoisonError::into_inner).filter(|_| is_expected)
     }
 
-    /// Time for which the app server was silent on all links, or had no socket. Each end pings every 2.5 s with the
-    /// default window. `None` before the first link, and while the app server is about to stop.
+    /// Time without any data from the app server, or without a socket. Each end pings every 2.5 s with the default
+    /// window. `None` before the first link, and while the app server is about to stop.
     #[must_use]
     pub(crate) fn silence(&self) -> Option<Duration> {
         let links = self.links.load();
@@ -290,7 +290,7 @@ impl Pool {
         self.tell_if_left();
     }
 
-    /// Receiver that changes when the app server has left gracefully. A link without a socket will not return then.
+    /// Receiver that changes when the app server has left gracefully. A disconnected link will then not return.
     #[must_use]
     pub(crate) fn left(&self) -> watch::Receiver<()> {
         self.left.subscribe()

@@ -1,4 +1,4 @@
-//! Choice of the group of a client connection or a request by the present routes.
+//! Choice of the group of a client connection or a request by the current routes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use trunkline_protocol::wire::REMOTE_HEADER;
 use super::{Hub, HubRegistry, ServerGroup};
 use crate::routing::{DEFAULT_GROUP, Rejection, RouteAction, RouteFacts, RouteRule};
 
-/// Outcome of the routes for a client connection or a request.
+/// Result of the routes for a client connection or a request.
 #[derive(Debug, Clone)]
 pub(crate) enum RouteChoice {
     /// Group of app servers; `None` stands for the default group.
@@ -46,8 +46,8 @@ impl HubRegistry {
         }
     }
 
-    /// Applies the routes to an open client connection, by the frame that has opened the connection. `None` if the
-    /// routes would reject the connection now, which does not close the connection.
+    /// Applies the routes to an open client connection, based on its open frame. `None` if the routes would now reject
+    /// the connection, which stays open.
     #[must_use]
     pub(crate) fn route_of(
         &self,
@@ -63,7 +63,7 @@ impl HubRegistry {
     }
 }
 
-/// Facts of a client connection, from the frame that opens it.
+/// Facts of a client connection, from its open frame.
 #[must_use]
 pub(crate) fn facts_of<'a>(path: &'a str, open: &'a OpenConnection, user: Option<&'a str>) -> RouteFacts<'a> {
     let remote = header(&open.headers, REMOTE_HEADER).and_then(|remote| remote.parse::<SocketAddr>().ok());

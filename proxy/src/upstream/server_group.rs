@@ -27,7 +27,7 @@ pub(crate) struct GroupTerms {
     pub pool_size: usize,
     /// Number of successive clients that get the same link.
     pub pool_turn: usize,
-    /// Connector through channels, which proves the key of the group.
+    /// Connector with channels, which authenticates with the group's key.
     pub channels: Connector,
     /// Connector for requests that are passed through.
     pub plain: Connector,
@@ -60,7 +60,7 @@ impl ServerGroup {
         &self.name
     }
 
-    /// Whether this is the default group, which receives everything that no rule matches.
+    /// Whether this is the default group, used without a matching rule.
     #[must_use]
     pub(crate) fn is_default(&self) -> bool {
         *self.name == *DEFAULT_GROUP

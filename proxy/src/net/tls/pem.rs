@@ -61,7 +61,7 @@ const ENCRYPTED: [&str; 2] = ["BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRY
 /// First line of a certificate.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
-/// Reads all certificates of a file. One that the library would skip is an error.
+/// Reads all certificates of a file. A certificate that the library would skip is an error.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(path)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();

@@ -243,7 +243,7 @@ fn kind(first: u8, in_message: bool) -> Result<FrameType, ProtocolError> {
     }
 }
 
-/// Eight bytes at a time, which the compiler vectorizes.
+/// Eight bytes at a time, which the compiler vectorises.
 fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
