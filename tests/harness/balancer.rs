@@ -1,4 +1,4 @@
-//! A load balancer that remembers nothing: each request goes where its rule says, on a connection of its own.
+//! Stateless load balancer: routes each request by a rule, over a new connection.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,16 +15,16 @@ use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-/// Rule that picks the server of a request.
+/// Rule that selects the server of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
-    /// The next one in turn, request by request.
+    /// Round robin by request.
     InTurn,
-    /// A negotiate goes to the first, everything else to the second.
+    /// Negotiates go to the first server, everything else to the second.
     Apart,
 }
 
-/// A running balancer; it ends with this value.
+/// Running balancer, stopped on drop.
 #[derive(Debug)]
 pub struct Balancer {
     address: String,
@@ -34,10 +34,10 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// Starts one in front of these servers (`host:port`).
+    /// Starts a balancer in front of these servers (`host:port`).
     ///
     /// # Errors
-    /// When no port is free.
+    /// If no port is free.
     pub async fn start(rule: Rule, servers: &[&str]) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
@@ -47,19 +47,19 @@ impl Balancer {
         Ok(Self { address, requests, servers, accepting })
     }
 
-    /// Address that it listens on, as `host:port`.
+    /// Listen address as `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// A URL for clients.
+    /// URL of a path for clients.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// Gives a server nothing more, as one that checks its servers does with a dead one.
+    /// Stops routing to a server, as after a failed health check.
     pub fn take_out(&self, server: &str) {
         self.servers.write().unwrap_or_else(PoisonError::into_inner).retain(|one| one != server);
     }
@@ -107,7 +107,7 @@ async fn pass(request: Request<Incoming>, server: &str) -> Result<Response<Body>
     carry(request.map(Body::new), stream).await
 }
 
-/// Passes a request on over a connection to its server, and everything behind it if that is an upgrade.
+/// Forwards a request over a connection to its server, including all further bytes of an upgrade.
 pub(crate) async fn carry(
     mut request: Request<Body>,
     server: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,

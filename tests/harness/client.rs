@@ -1,6 +1,6 @@
-//! Clients of the official library and of others, behind one face.
+//! Common API for clients of the official and other libraries.
 //!
-//! A scenario is written once and played by each [`Kind`]. What a client tells is read in order.
+//! A scenario is written once and run with each [`Kind`]. Events of a client are read in order.
 
 mod agents;
 mod answer;

@@ -1,4 +1,4 @@
-//! Scripted OpenTelemetry collector: takes OTLP over HTTP, and keeps what it was sent.
+//! Scripted OpenTelemetry collector that stores data received by OTLP over HTTP.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -26,34 +26,34 @@ use crate::harness::scenario::until;
 /// Behaviour of the collector towards requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
-    /// It takes them all.
+    /// Accepts all requests normally.
     Takes,
-    /// It answers with this status.
+    /// Answers with this status.
     Refuses(u16),
-    /// It reads it and never answers.
+    /// Reads requests but never answers.
     Hangs,
 }
 
-/// Span that a collector was sent.
+/// Span received by a collector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CollectedSpan {
-    /// `service.name` of the process that sent it.
+    /// `service.name` of the sending process.
     pub service: String,
     /// Name of the step.
     pub name: String,
-    /// Its kind by number: 2 for a server, 3 for a client.
+    /// Span kind: 2 for a server, 3 for a client.
     pub kind: i32,
-    /// Its trace, in hexadecimal digits.
+    /// Trace id in hexadecimal.
     pub trace_id: String,
     /// Id of the span itself.
     pub span_id: String,
-    /// Its parent; empty without one.
+    /// Parent span id; empty without one.
     pub parent_id: String,
-    /// Traces that it is linked to.
+    /// Ids of linked traces.
     pub links: Vec<String>,
-    /// Its attributes that are texts.
+    /// Attributes with text values.
     pub attributes: HashMap<String, String>,
-    /// Text of its error, if it failed.
+    /// Error text, if it failed.
     pub error: Option<String>,
 }
 
@@ -61,13 +61,13 @@ pub struct CollectedSpan {
 struct Collected {
     mood: Mood,
     spans: Vec<CollectedSpan>,
-    /// Sums of the newest value of each metric, by name.
+    /// Sum of the newest values of each metric, by name.
     metrics: HashMap<String, f64>,
     headers: HeaderMap,
     requests: usize,
 }
 
-/// Scripted collector; it ends when it is dropped.
+/// Scripted collector, stopped on drop.
 #[derive(Debug)]
 pub struct Collector {
     address: SocketAddr,
@@ -76,10 +76,10 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Starts one that takes all.
+    /// Starts a collector that accepts all requests.
     ///
     /// # Errors
-    /// When there is no free port.
+    /// If no port is free.
     pub async fn start() -> Result<Self> {
         let collected = Arc::new(Mutex::new(Collected {
             mood: Mood::Takes,
@@ -99,24 +99,24 @@ impl Collector {
         Ok(Self { address, collected, _tasks: tasks })
     }
 
-    /// `host:port` of its listener.
+    /// Listen address as `host:port`.
     #[must_use]
     pub fn address(&self) -> String {
         self.address.to_string()
     }
 
-    /// Its URL, as `--otlp` takes it.
+    /// URL for the flag `--otlp`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Has it do this from now on.
+    /// Changes the behaviour from now on.
     pub fn set_mood(&self, mood: Mood) {
         lock(&self.collected).mood = mood;
     }
 
-    /// Number of requests so far, those that it did not take among them.
+    /// Number of requests so far, including rejected ones.
     #[must_use]
     pub fn requests(&self) -> usize {
         lock(&self.collected).requests
@@ -128,21 +128,21 @@ impl Collector {
         lock(&self.collected).headers.get(name)?.to_str().ok().map(str::to_owned)
     }
 
-    /// Waits for a span.
+    /// Waits for a matching span.
     ///
     /// # Errors
-    /// When it does not come.
+    /// If it does not arrive.
     pub async fn span(&self, is_wanted: impl Fn(&CollectedSpan) -> bool) -> Result<CollectedSpan> {
         until(async || Ok(self.spans().into_iter().find(|span| is_wanted(span)))).await
     }
 
-    /// All spans so far.
+    /// Returns all spans so far.
     #[must_use]
     pub fn spans(&self) -> Vec<CollectedSpan> {
         lock(&self.collected).spans.clone()
     }
 
-    /// Newest sum of a metric over its labels.
+    /// Newest value of a metric, summed over its labels.
     #[must_use]
     pub fn metric(&self, name: &str) -> Option<f64> {
         lock(&self.collected).metrics.get(name).copied()
@@ -199,7 +199,7 @@ async fn take_metrics(State(collected): Shared, headers: HeaderMap, body: Bytes)
     StatusCode::OK
 }
 
-/// Counts a request, and does what the script says.
+/// Counts a request and behaves as scripted.
 async fn admit(collected: &Mutex<Collected>, headers: HeaderMap) -> StatusCode {
     let mood = {
         let mut collected = lock(collected);

@@ -1,4 +1,4 @@
-//! The demo, run as from a terminal: in a process group of its own, with addresses of its own.
+//! The demo, run as from a terminal, with its own process group and addresses.
 
 use anyhow::{Context, Result};
 use tokio::process::Command;
@@ -7,7 +7,7 @@ use crate::harness::process::{Process, Signal};
 use crate::harness::scenario::{Stage, profile_folder};
 use crate::harness::sockets::free_address;
 
-/// The last line of what the demo prints when everything runs.
+/// Last line printed by the demo when everything is running.
 const INVITATION_END: &str = "Ctrl-C ends it all.";
 
 /// Addresses of a demo.
@@ -15,17 +15,17 @@ const INVITATION_END: &str = "Ctrl-C ends it all.";
 pub struct Addresses {
     /// Address of the app server.
     pub app: String,
-    /// The proxies, for clients.
+    /// Client addresses of the proxies.
     pub proxies: [String; 2],
-    /// The proxies' admin ports.
+    /// Admin addresses of the proxies.
     pub admins: [String; 2],
 }
 
 impl Addresses {
-    /// Free ones.
+    /// Allocates free addresses.
     ///
     /// # Errors
-    /// When no port is free.
+    /// If no port is free.
     pub fn free() -> Result<Self> {
         Ok(Self {
             app: free_address()?,
@@ -43,28 +43,28 @@ impl Addresses {
     }
 }
 
-/// Demo that runs until this value is dropped.
+/// Running demo, stopped on drop.
 #[derive(Debug)]
 pub struct Demo {
-    /// Its own process, which leads the group.
+    /// The demo process, leader of the group.
     pub process: Process,
     addresses: Addresses,
     group: u32,
 }
 
 impl Demo {
-    /// Starts it with what was built beside the tests, without waiting.
+    /// Starts the demo built with the tests, without waiting.
     ///
     /// # Errors
-    /// When it can't be run.
+    /// If it can't be started.
     pub fn start(stage: &Stage, addresses: Addresses) -> Result<Self> {
         Self::start_with(stage, addresses, &[])
     }
 
-    /// Starts it with more arguments, without waiting.
+    /// Starts the demo with additional arguments, without waiting.
     ///
     /// # Errors
-    /// When it can't be run.
+    /// If it can't be started.
     pub fn start_with(stage: &Stage, addresses: Addresses, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(profile_folder()?.join("trunkline-demo"));
         command.arg("--no-build").args(addresses.flags()).args(arguments);
@@ -74,25 +74,25 @@ impl Demo {
         Ok(Self { process, addresses, group })
     }
 
-    /// Waits until it has said what to open.
+    /// Waits until the demo has printed what to open.
     ///
     /// # Errors
-    /// When it ends instead.
+    /// If it ends instead.
     pub async fn invites(&mut self) -> Result<()> {
         self.process.wait_for_line(INVITATION_END).await?;
         Ok(())
     }
 
-    /// Address that it listens on.
+    /// Addresses of the demo.
     #[must_use]
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
-    /// Its process and all children, as far as they run.
+    /// Its running process and all children.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// If the process table can't be read.
     pub fn processes(&self) -> Result<Vec<u32>> {
         processes_of_group(self.group)
     }
@@ -100,7 +100,7 @@ impl Demo {
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        // Its children must not outlive a failed test. Those that are gone already are no error.
+        // Children must not outlive a failed test. Children that already ended are not an error.
         for process in self.processes().unwrap_or_default() {
             let script = format!("kill -s KILL {process}");
             drop(std::process::Command::new("sh").args(["-c", &script]).output());
@@ -108,15 +108,15 @@ impl Drop for Demo {
     }
 }
 
-/// All processes of a group that are not dead yet, from the system's process table.
+/// Running processes of a group, from the system's process table.
 pub(crate) fn processes_of_group(group: u32) -> Result<Vec<u32>> {
     let group = group.to_string();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").context("reading the process table")? {
         let Some(process) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // One that has ended meanwhile has no entry any more.
+        // A process that has ended meanwhile has no entry.
         let Ok(stat) = std::fs::read_to_string(format!("/proc/{process}/stat")) else { continue };
-        // After the name, which may hold anything: state, parent, group.
+        // After the name, which may contain anything: state, parent, group.
         let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
         let is_dead = fields.next() == Some("Z");
         if !is_dead && fields.nth(1) == Some(&group) {
@@ -126,10 +126,10 @@ pub(crate) fn processes_of_group(group: u32) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-/// Signals a whole group, as Ctrl-C in a terminal does.
+/// Sends a signal to the whole group, like Ctrl-C in a terminal.
 ///
 /// # Errors
-/// When the demo is gone.
+/// If the demo is gone.
 pub async fn press_ctrl_c(demo: &Demo) -> Result<()> {
     demo.process.signal_group(Signal::Interrupt).await
 }

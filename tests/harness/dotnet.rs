@@ -1,7 +1,7 @@
-//! Real ASP.NET Core app servers and .NET clients on Azure's SDK, from an archive that brings its own runtime.
+//! Real ASP.NET Core app servers and .NET clients on Azure's SDK, from an archive with its own runtime.
 //!
-//! The archive is no part of the repository. It is looked for in the folder that `TRUNKLINE_AZURE_SDK` names, else in
-//! `../shared/azure-sdk` beside the repository; where it is missing, tests that need it are skipped.
+//! The archive is not part of the repository. It is searched in the folder given by `TRUNKLINE_AZURE_SDK`, or else in
+//! `../shared/azure-sdk` beside the repository. Without it, dependent tests are skipped.
 
 mod app;
 mod field;
@@ -19,30 +19,30 @@ pub use net_client::{NetClient, NetClientBuilder};
 pub(crate) use programs::found;
 pub use programs::{DotNet, azure_sdk_folder};
 
-/// Runs a test with real .NET programs, or skips it with a line.
+/// Runs a test with real .NET programs, or skips it with a note.
 ///
 /// # Panics
-/// When the test fails or takes longer than the guard allows.
+/// If the test fails or exceeds its time limit.
 pub fn play_dotnet(body: impl AsyncFnOnce(&Stage, &DotNet) -> Result<()>) {
     if let Some(dotnet) = found() {
         play(async |stage| body(stage, &dotnet).await);
     }
 }
 
-/// Runs a test with the programs on .NET 11, or skips it with a line.
+/// Runs a test with .NET 11 programs, or skips it with a note.
 ///
 /// # Panics
-/// When the test fails or takes longer than the guard allows.
+/// If the test fails or exceeds its time limit.
 pub fn play_dotnet_11(body: impl AsyncFnOnce(&Stage, &DotNet) -> Result<()>) {
     if let Some(dotnet) = programs::Archive::Net11.found() {
         play(async |stage| body(stage, &dotnet).await);
     }
 }
 
-/// Runs a test with the Management SDK, or skips it with a line.
+/// Runs a test with the Management SDK, or skips it with a note.
 ///
 /// # Panics
-/// When the test fails or takes longer than the guard allows.
+/// If the test fails or exceeds its time limit.
 pub fn play_management(body: impl AsyncFnOnce(&Stage, &DotNet) -> Result<()>) {
     if let Some(dotnet) = found()
         && dotnet.has(management::PROGRAM)
@@ -51,10 +51,10 @@ pub fn play_management(body: impl AsyncFnOnce(&Stage, &DotNet) -> Result<()>) {
     }
 }
 
-/// Runs a test like [`play_dotnet`], but never beside another heavy one.
+/// Like [`play_dotnet`], but never in parallel with another heavy test.
 ///
 /// # Panics
-/// When the test fails or takes longer than the guard allows.
+/// If the test fails or exceeds its time limit.
 pub fn play_dotnet_heavy(body: impl AsyncFnOnce(&Stage, &DotNet) -> Result<()>) {
     if let Some(dotnet) = found() {
         play_heavy(async |stage| body(stage, &dotnet).await);

@@ -1,6 +1,6 @@
-//! Command a process of another language: a JSON line per command, one per reply, one per event.
+//! Controls a process in another language: one JSON line per command, reply and event.
 //!
-//! Replies carry the id of their command, events the name of whom they are about (`client` or `page`).
+//! Replies carry the id of their command, events the name of their `client` or `page`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,10 +16,10 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use crate::harness::process::Process;
 use crate::harness::scenario::{Stage, named};
 
-/// Outcome of a command: a result, or the error's text.
+/// Outcome of a command: a result or an error text.
 pub type Reply = std::result::Result<Value, String>;
 
-/// Process of another language that takes commands.
+/// Process in another language that executes commands.
 #[derive(Debug)]
 pub struct Driver {
     process: AsyncMutex<Process>,
@@ -38,7 +38,7 @@ impl Driver {
     /// Starts the process.
     ///
     /// # Errors
-    /// When it can't be started.
+    /// If it can't be started.
     pub fn start(stage: &Stage, name: &str, command: Command) -> Result<Arc<Self>> {
         let (process, stdin, stdout) = Process::start_driven(stage, name, command)?;
         let waiting = Arc::new(Waiting::default());
@@ -54,7 +54,7 @@ impl Driver {
     /// Sends a command and waits for its reply.
     ///
     /// # Errors
-    /// When the process ends before it replies.
+    /// If the process ends first.
     pub async fn command(&self, op: &str, mut options: Value) -> Result<Reply> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         if let Some(command) = options.as_object_mut() {
@@ -72,7 +72,7 @@ impl Driver {
         reply.with_context(|| format!("the driven process ended during `{op}`"))
     }
 
-    /// The events about one client or page, from now on.
+    /// Events about one client or page, from now on.
     #[must_use]
     pub fn events_of(&self, name: &str) -> UnboundedReceiver<Value> {
         let (tell, events) = unbounded_channel();
@@ -80,18 +80,18 @@ impl Driver {
         events
     }
 
-    /// Kills the process (`kill -9`), so that its clients vanish without a word.
+    /// Kills the process (`kill -9`), so that its clients vanish abruptly.
     ///
     /// # Errors
-    /// When it can't be killed.
+    /// If it can't be killed.
     pub async fn kill(&self) -> Result<()> {
         self.process.lock().await.kill().await
     }
 
-    /// Lets the process end by itself and waits for it.
+    /// Lets the process end and waits for it.
     ///
     /// # Errors
-    /// When it does not end.
+    /// If it does not end.
     pub async fn end(&self) -> Result<()> {
         drop(self.commands.lock().await.take());
         self.process.lock().await.ended().await?;
@@ -106,7 +106,7 @@ async fn read(stdout: ChildStdout, waiting: Arc<Waiting>) {
             hand_over(line, &waiting);
         }
     }
-    // Whoever still waits learns that nothing will come.
+    // Dropping the senders wakes all remaining waiters.
     lock(&waiting.replies).clear();
     lock(&waiting.events).clear();
 }

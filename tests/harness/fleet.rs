@@ -1,4 +1,4 @@
-//! App servers and proxies, one process each, on free ports of loopback.
+//! App servers and proxies, each a process, on free loopback ports.
 
 use std::path::{Path, PathBuf};
 
@@ -12,48 +12,48 @@ use crate::harness::process::{Process, Signal};
 use crate::harness::scenario::{Stage, profile_folder, until};
 use crate::harness::sockets::{established_at, free_address};
 
-/// The fleet's access key, where it has one of its own.
+/// Explicit access key of a fleet.
 pub const ACCESS_KEY: &str = "Zr8Q2mX7vK1pL5tN9wB3yD6hJ4cF0gSa";
 
-/// An app server's program.
+/// Program of an app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum App {
     /// The chat of `app-sdk/examples/`.
     Chat,
     /// The online status of users, of `app-sdk/examples/`.
     Status,
-    /// The board with rooms and notes, of `app-sdk/examples/`; all that a test starts share one file.
+    /// The board with rooms and notes, of `app-sdk/examples/`. All instances of a test share one file.
     Board,
-    /// The canvas that several people draw on, of `app-sdk/examples/`.
+    /// The collaborative canvas of `app-sdk/examples/`.
     Canvas,
     /// Echoes, sends and ticks, of `app-sdk/examples/`.
     Bench,
     /// The hub of the official functional tests, of `app-sdk/examples/`.
     Functional,
-    /// Calls whose spans go to a collector, of `app-sdk/examples/`.
+    /// Calls with exported spans, of `app-sdk/examples/`.
     Traced,
     /// Sends from outside of a hub, of `app-sdk/examples/`.
     Background,
-    /// The tests' own: every kind of send, errors, hubs with other settings.
+    /// Test app: every kind of send, errors, hubs with other settings.
     Sends,
-    /// The tests' own: who may come in.
+    /// Test app for authorization of clients.
     Members,
-    /// The tests' own: streams, client results, filters, flow control.
+    /// Test app: streams, client results, filters, flow control.
     Calls,
-    /// The tests' own: prints what its hooks and methods see; with `--feed` a raw endpoint whose clients move.
+    /// Test app: prints the inputs of its hooks and methods; with `--feed`, a raw endpoint with movable clients.
     Moves,
-    /// The tests' own: says its name, and prints what its hooks and methods see; for groups of app servers.
+    /// Test app for groups of app servers: reports its name, and prints the inputs of its hooks and methods.
     Roles,
-    /// The tests' own: everything that is not a hub.
+    /// Test app: everything other than hubs.
     Web,
-    /// The tests' own: its hooks print why connections end.
+    /// Test app: its hooks print why connections end.
     Ends,
-    /// The tests' own: bids on lots, in one file of all app servers.
+    /// Test app: bids on lots, in a file shared by all app servers.
     Auction,
 }
 
 impl App {
-    /// Its name, which is also its program's.
+    /// Name of the app and of its program.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -106,25 +106,25 @@ impl App {
     }
 }
 
-/// Links of a proxy to an app server, for each hub.
+/// Links of a proxy to an app server per hub.
 pub const POOL_SIZE: usize = 5;
 
-/// Runs a command for which another file is `/etc/hosts`: the mount is its own, and it is the process that was started.
+/// Runs a command with another file as `/etc/hosts`, in its own mount namespace. `exec` keeps the process id.
 const OWN_HOSTS: &str = r#"
     [ "$(id -u)" = 0 ] || root=--map-root-user
     exec unshare --mount $root sh -c 'mount --bind "$1" /etc/hosts && shift && exec "$@"' sh "$@"
 "#;
 
-/// Keys by which the processes of a fleet know each other.
+/// Access keys of a fleet's processes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Keys {
     Given(String),
     InFile(PathBuf),
-    /// No key at all: whoever starts first makes one in the state folder, which is the test's own.
+    /// No configured key: the first process creates one in the test's own state folder.
     Development,
 }
 
-/// Starts processes that belong together.
+/// Starts processes of one fleet.
 #[derive(Debug)]
 pub struct Fleet<'a> {
     stage: &'a Stage,
@@ -132,31 +132,31 @@ pub struct Fleet<'a> {
 }
 
 impl<'a> Fleet<'a> {
-    /// A fleet with [`ACCESS_KEY`].
+    /// Creates a fleet with [`ACCESS_KEY`].
     #[must_use]
     pub fn new(stage: &'a Stage) -> Self {
         Self::with_keys(stage, ACCESS_KEY)
     }
 
-    /// A fleet with other keys, separated by commas.
+    /// Creates a fleet with other keys, separated by commas.
     #[must_use]
     pub fn with_keys(stage: &'a Stage, keys: &str) -> Self {
         Self { stage, keys: Keys::Given(keys.into()) }
     }
 
-    /// A fleet whose key lies in a file.
+    /// Creates a fleet with its key in a file.
     #[must_use]
     pub fn with_key_file(stage: &'a Stage, file: &Path) -> Self {
         Self { stage, keys: Keys::InFile(file.into()) }
     }
 
-    /// A fleet without any key, as on a developer's machine.
+    /// Creates a fleet without a configured key, as on a developer's machine.
     #[must_use]
     pub fn in_development(stage: &'a Stage) -> Self {
         Self { stage, keys: Keys::Development }
     }
 
-    /// The test's own place for files.
+    /// File folder of the test.
     #[must_use]
     pub fn stage(&self) -> &'a Stage {
         self.stage
@@ -165,15 +165,15 @@ impl<'a> Fleet<'a> {
     /// Starts an app server and waits until it listens.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub async fn app(&self, app: App) -> Result<AppServer> {
         self.app_with(app, &[]).await
     }
 
-    /// Starts an app server with more arguments.
+    /// Starts an app server with additional arguments.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub async fn app_with(&self, app: App, arguments: &[&str]) -> Result<AppServer> {
         let mut server = self.app_at(app, &free_address()?, arguments)?;
         server.listening().await?;
@@ -183,7 +183,7 @@ impl<'a> Fleet<'a> {
     /// Starts an app server at an address, without waiting.
     ///
     /// # Errors
-    /// When its program can't be run.
+    /// If it can't be started.
     pub fn app_at(&self, app: App, address: &str, arguments: &[&str]) -> Result<AppServer> {
         let mut all = vec!["--listen", address];
         all.extend(arguments);
@@ -194,18 +194,18 @@ impl<'a> Fleet<'a> {
         Ok(AppServer { app, launch, process, address: address.into() })
     }
 
-    /// Starts a proxy before an app server, and waits until it has all its links.
+    /// Starts a proxy for an app server and waits for all its links.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub async fn proxy(&self, app: &AppServer) -> Result<Proxy> {
         self.proxy_with(&[app], &[]).await
     }
 
-    /// Starts a proxy with more arguments before these app servers, and waits until it has all its links.
+    /// Starts a proxy for these app servers, with additional arguments, and waits for all its links.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub async fn proxy_with(&self, apps: &[&AppServer], arguments: &[&str]) -> Result<Proxy> {
         let upstreams: Vec<&str> = apps.iter().map(|app| app.address.as_str()).collect();
         let mut proxy = self.proxy_of(&free_address()?, &free_address()?, &upstreams, arguments)?;
@@ -218,26 +218,26 @@ impl<'a> Fleet<'a> {
     /// Starts a proxy at these addresses, without waiting.
     ///
     /// # Errors
-    /// When its program can't be run.
+    /// If it can't be started.
     pub fn proxy_at(&self, address: &str, admin: &str, upstreams: &[&str]) -> Result<Proxy> {
         self.proxy_of(address, admin, upstreams, &[])
     }
 
-    /// Starts a proxy at these addresses with more arguments, without waiting. An upstream is a URL or `host:port`.
+    /// Starts a proxy at these addresses with additional arguments, without waiting. An upstream is a URL or
+    /// `host:port`.
     ///
     /// # Errors
-    /// When its program can't be run.
+    /// If it can't be started.
     pub fn proxy_of(&self, address: &str, admin: &str, upstreams: &[&str], more: &[&str]) -> Result<Proxy> {
         let launch = self.launch_of_proxy(address, admin, upstreams, more)?;
         let process = launch.start(self.stage)?;
         Ok(Proxy { launch, process, address: address.into(), admin: admin.into() })
     }
 
-    /// Starts a proxy without app servers whose standard output and standard error go to a place with this fault, and
-    /// waits until it is ready.
+    /// Starts a proxy without app servers and with faulty standard output and error, and waits until it is ready.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub async fn proxy_with_log(&self, log: LogFault, more: &[&str]) -> Result<Proxy> {
         let (address, admin) = (free_address()?, free_address()?);
         let mut launch = self.launch_of_proxy(&address, &admin, &[], more)?;
@@ -250,11 +250,11 @@ impl<'a> Fleet<'a> {
         Ok(proxy)
     }
 
-    /// Starts a proxy that finds its app servers by a name, and waits until it is ready. In its eyes the file `hosts`
-    /// is the machine's `/etc/hosts`; it may change.
+    /// Starts a proxy that resolves its app servers by name, and waits until it is ready. The file `hosts`, which may
+    /// change, replaces `/etc/hosts` for it.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub async fn proxy_at_name(&self, hosts: &Path, upstream: &str, more: &[&str]) -> Result<Proxy> {
         let (address, admin) = (free_address()?, free_address()?);
         let launch = self.launch_of_proxy(&address, &admin, &[upstream], more)?.with_hosts(hosts);
@@ -264,10 +264,10 @@ impl<'a> Fleet<'a> {
         Ok(proxy)
     }
 
-    /// Starts two proxies before an app server, and waits until both have all their links.
+    /// Starts two proxies for an app server, and waits for all their links.
     ///
     /// # Errors
-    /// When one does not start.
+    /// If one does not start.
     pub async fn two_proxies(&self, app: &AppServer) -> Result<[Proxy; 2]> {
         Ok([self.proxy(app).await?, self.proxy(app).await?])
     }
@@ -294,17 +294,17 @@ impl<'a> Fleet<'a> {
     }
 }
 
-/// Fault of the place that a process logs to.
+/// Fault of a process's log destination.
 #[derive(Debug, Clone, Copy)]
 pub enum LogFault {
-    /// A pipe that is never read, and whose end for reading stays open.
+    /// Pipe that is never read but stays open.
     Unread,
-    /// A file that has reached the limit of its size.
+    /// File that has reached its size limit.
     Full,
 }
 
 impl LogFault {
-    /// Program that becomes another one with this fault.
+    /// Program that starts another one with this fault.
     fn script(self) -> &'static str {
         match self {
             Self::Unread => UNREAD_LOG,
@@ -329,7 +329,7 @@ fn url_of(upstream: &str) -> String {
     if upstream.contains("://") { upstream.into() } else { format!("http://{upstream}") }
 }
 
-/// Command line and environment of a process, to start it again.
+/// Command line and environment of a process, for restarts.
 #[derive(Debug, Clone)]
 struct Launch {
     name: String,
@@ -350,21 +350,21 @@ impl Launch {
     fn start(&self, stage: &Stage) -> Result<Process> {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);
-        // Settings of whoever runs the tests must not reach the fleet.
+        // The tester's own settings must not affect the fleet.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TRUNKLINE_") {
                 command.env_remove(name);
             }
         }
         command.env("NO_COLOR", "1");
-        // Few clients are to use all links of a pool, so that what goes by several is tested.
+        // Makes few clients use all links of a pool, to test traffic over several links.
         command.env("TRUNKLINE_POOL_TURN", "1");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Process::start(stage, &self.name, command)
     }
 }
 
-/// A running app server.
+/// Running app server process.
 #[derive(Debug)]
 pub struct AppServer {
     app: App,
@@ -375,7 +375,7 @@ pub struct AppServer {
 }
 
 impl AppServer {
-    /// Address that it listens on, as `host:port`.
+    /// Listen address as `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
@@ -384,32 +384,32 @@ impl AppServer {
     /// Waits until it has printed its address.
     ///
     /// # Errors
-    /// When it ends instead.
+    /// If it ends instead.
     pub async fn listening(&mut self) -> Result<()> {
         let expected = format!("listening on http://{}", self.address);
         self.process.wait_for_line(&expected).await?;
         Ok(())
     }
 
-    /// Starts it again at its old address, after it has ended.
+    /// Restarts it at its old address, after it has ended.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub async fn start_again(&mut self, stage: &Stage) -> Result<()> {
         self.process = self.launch.start(stage)?;
         self.listening().await
     }
 
-    /// Number of TCP connections it holds.
+    /// Number of its TCP connections.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// If the system's table can't be read.
     pub fn established(&self) -> Result<usize> {
         established_at(&self.address)
     }
 }
 
-/// Proxy that runs until this value is dropped.
+/// Running proxy, stopped on drop.
 #[derive(Debug)]
 pub struct Proxy {
     launch: Launch,
@@ -420,19 +420,19 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Address for clients, as `host:port`.
+    /// Client address as `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// `host:port` of the admin port.
+    /// Admin address as `host:port`.
     #[must_use]
     pub fn admin(&self) -> &str {
         &self.admin
     }
 
-    /// A URL for clients.
+    /// URL of a path for clients.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
@@ -441,16 +441,16 @@ impl Proxy {
     /// Waits until it is ready for clients.
     ///
     /// # Errors
-    /// When it ends instead.
+    /// If it ends instead.
     pub async fn ready(&mut self) -> Result<()> {
         self.readiness(StatusCode::OK).await?;
         Ok(())
     }
 
-    /// Waits until so many links are open: a proxy is ready with the first one.
+    /// Waits until `links` links are open. A proxy is ready after the first.
     ///
     /// # Errors
-    /// When the process ends instead.
+    /// If the process ends instead.
     pub async fn linked(&self, links: usize) -> Result<()> {
         until(async || {
             let open = self.metrics().await?.sum("trunkline_links", &[("state", "open")]);
@@ -462,40 +462,40 @@ impl Proxy {
     /// Waits until `/readyz` answers with this status, and returns the answer.
     ///
     /// # Errors
-    /// When the process ends instead.
+    /// If the process ends instead.
     pub async fn readiness(&mut self, status: StatusCode) -> Result<Answer> {
         until(async || match http_client::get(&self.admin, "/readyz").await {
             Ok(answer) if answer.status == status => Ok(Some(answer)),
             _ if !self.process.is_running() => bail!("{}", self.process.log()),
-            // It may not listen yet.
+            // The process may not listen yet.
             _ => Ok(None),
         })
         .await
         .with_context(|| format!("{} ended before /readyz answered {status}", self.process.name()))
     }
 
-    /// Current reading of `/metrics`.
+    /// Reads its current `/metrics`.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If it does not answer.
     pub async fn metrics(&self) -> Result<Metrics> {
         Metrics::of(&self.admin).await
     }
 
-    /// Starts it again at its old addresses, after it has ended.
+    /// Restarts it at its old addresses, after it has ended.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub async fn start_again(&mut self, stage: &Stage) -> Result<()> {
         self.process = self.launch.start(stage)?;
         self.ready().await
     }
 }
 
-/// Sends a signal and demands that the process then ends by itself, without an error.
+/// Sends a signal and checks that the process then exits without an error.
 ///
 /// # Errors
-/// When it ends otherwise.
+/// If it exits otherwise.
 pub async fn stop(process: &mut Process, signal: Signal) -> Result<()> {
     process.signal(signal).await?;
     let status = process.ended().await?;
@@ -503,10 +503,10 @@ pub async fn stop(process: &mut Process, signal: Signal) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a process that can't do its work ends, and returns what it wrote.
+/// Waits until a process fails, and returns its output.
 ///
 /// # Errors
-/// When it ends as if all were well.
+/// If it exits successfully.
 pub async fn failure_of(process: &mut Process) -> Result<String> {
     let status = process.ended().await?;
     if status.success() {

@@ -1,4 +1,4 @@
-//! Ground of a scenario: hubs behind two proxies, or at the app server itself. A scenario is the same on both.
+//! Setup of a scenario: hubs behind two proxies or directly at the app server. Scenarios are equal for both.
 
 use anyhow::Result;
 
@@ -8,46 +8,46 @@ use crate::harness::scenario::Stage;
 use crate::harness::sockets::free_address;
 use crate::harness::tls::Authority;
 
-/// The kinds of ground.
+/// Kind of a scenario's setup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
-    /// An app server behind two proxies.
+    /// App server behind two proxies.
     TwoProxies,
-    /// An app server that serves clients itself.
+    /// App server that serves clients itself.
     Embedded,
-    /// Two proxies that speak TLS.
+    /// Two proxies with TLS.
     TwoProxiesWithTls,
-    /// An app server that serves clients itself, with TLS.
+    /// App server that serves clients itself, with TLS.
     EmbeddedWithTls,
 }
 
 impl Setting {
-    /// Ground of a scenario; TLS is below the subject of most.
+    /// Setups of most scenarios, without TLS.
     pub const ALL: [Setting; 2] = [Setting::TwoProxies, Setting::Embedded];
 
-    /// Whether clients come with TLS.
+    /// Whether clients connect with TLS.
     #[must_use]
     pub fn has_tls(self) -> bool {
         matches!(self, Setting::TwoProxiesWithTls | Setting::EmbeddedWithTls)
     }
 }
 
-/// An app server, and what stands before it.
+/// App server and its optional proxies.
 #[derive(Debug)]
 pub struct Ground {
-    /// Address of the app server.
+    /// The running app server.
     pub app: AppServer,
-    /// The proxies before it, if there are any.
+    /// Proxies in front of it, if any.
     pub proxies: Vec<Proxy>,
-    /// Authority that clients have to trust, and the TLS addresses.
+    /// Authority to be trusted by clients, and the TLS addresses.
     tls: Option<(Authority, Vec<String>)>,
 }
 
 impl Ground {
-    /// Starts all processes, and waits until clients can come.
+    /// Starts all processes and waits until clients can connect.
     ///
     /// # Errors
-    /// When one does not start.
+    /// If one does not start.
     pub async fn start(fleet: &Fleet<'_>, app: App, setting: Setting) -> Result<Self> {
         match setting {
             Setting::TwoProxies => {
@@ -85,7 +85,7 @@ impl Ground {
         }
     }
 
-    /// Clients for this ground: they trust its certificates.
+    /// Clients that trust the certificates of this setup.
     #[must_use]
     pub fn agents<'a>(&self, stage: &'a Stage) -> Agents<'a> {
         match &self.tls {
@@ -94,7 +94,7 @@ impl Ground {
         }
     }
 
-    /// `host:port` of a place for clients. The places take turns, so that neighbours in `seat` sit apart if they can.
+    /// Client address as `host:port`. Consecutive `seat` numbers use different proxies, if possible.
     #[must_use]
     pub fn address(&self, seat: usize) -> &str {
         match self.proxies.get(seat % self.proxies.len().max(1)) {
@@ -103,7 +103,7 @@ impl Ground {
         }
     }
 
-    /// A URL for clients, at the place of this seat.
+    /// URL for clients of this seat.
     #[must_use]
     pub fn url(&self, seat: usize, path: &str) -> String {
         let secure = self.tls.as_ref().and_then(|(_, addresses)| addresses.get(seat % addresses.len()));

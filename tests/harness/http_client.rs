@@ -1,4 +1,4 @@
-//! HTTP requests: single ones, each on a connection of its own, or several on one.
+//! HTTP requests, single or several per connection.
 
 use anyhow::{Context, Result};
 use axum::body::Body;
@@ -13,61 +13,61 @@ use tokio::net::TcpStream;
 
 use crate::harness::scenario::named;
 
-/// Answer of a server.
+/// Response of a server.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Status of the answer.
+    /// Status of the response.
     pub status: StatusCode,
-    /// Headers of the answer.
+    /// Headers of the response.
     pub headers: HeaderMap,
-    /// Its body, as text.
+    /// Body decoded as text.
     pub body: String,
 }
 
 impl Answer {
-    /// A header's value, or nothing.
+    /// Value of a header, if present.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The body as JSON.
+    /// Parses the body as JSON.
     ///
     /// # Errors
-    /// When it is none.
+    /// If it is not JSON.
     pub fn json(&self) -> Result<Value> {
         serde_json::from_str(&self.body).with_context(|| format!("not JSON: {:?}", self.body))
     }
 }
 
-/// `GET` of a path at `host:port`.
+/// Sends a `GET` for a path at `host:port`.
 ///
 /// # Errors
-/// When no whole answer comes.
+/// If no complete response arrives.
 pub async fn get(address: &str, path: &str) -> Result<Answer> {
     ask(address, Method::GET, path, &[]).await
 }
 
-/// `POST` without a body.
+/// Sends a `POST` without a body.
 ///
 /// # Errors
-/// When no whole answer comes.
+/// If no complete response arrives.
 pub async fn post(address: &str, path: &str) -> Result<Answer> {
     ask(address, Method::POST, path, &[]).await
 }
 
-/// Any request without a body.
+/// Sends any request without a body.
 ///
 /// # Errors
-/// When no whole answer comes.
+/// If no complete response arrives.
 pub async fn ask(address: &str, method: Method, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
     exchange(address, method, path, headers, Bytes::new()).await
 }
 
-/// Any request.
+/// Sends any request.
 ///
 /// # Errors
-/// When no whole answer comes.
+/// If no complete response arrives.
 pub async fn exchange(
     address: &str,
     method: Method,
@@ -80,10 +80,10 @@ pub async fn exchange(
     Ok(Answer { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
-/// Any request, whose answer's body is still to come.
+/// Sends any request and returns the response with an unread body.
 ///
 /// # Errors
-/// When no answer comes.
+/// If no response arrives.
 pub async fn request(
     address: &str,
     method: Method,
@@ -94,7 +94,7 @@ pub async fn request(
     HttpConnection::open(address).await?.send(method, path, headers, Body::from(body)).await
 }
 
-/// A connection for one request after the other, whose bodies may be streams.
+/// Connection for sequential requests, with streaming bodies.
 #[derive(Debug)]
 pub struct HttpConnection {
     address: String,
@@ -105,7 +105,7 @@ impl HttpConnection {
     /// Connects to `host:port`.
     ///
     /// # Errors
-    /// When nobody listens.
+    /// If no server listens there.
     pub async fn open(address: &str) -> Result<Self> {
         let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -113,10 +113,10 @@ impl HttpConnection {
         Ok(Self { address: address.into(), sender })
     }
 
-    /// Sends a request, and waits for the head of its answer.
+    /// Sends a request and waits for the head of the response.
     ///
     /// # Errors
-    /// When none comes.
+    /// If none arrives.
     pub async fn send(
         &mut self,
         method: Method,

@@ -1,4 +1,4 @@
-//! A client of Server-Sent Events or long polling without any library: each request is made by hand.
+//! Client for Server-Sent Events or long polling without a library: sends each request explicitly.
 
 use std::io::ErrorKind;
 
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::harness::http_client::{Answer, exchange, post, request};
 use crate::harness::scenario::until;
 
-/// Connection that has been negotiated.
+/// Negotiated connection of a client.
 #[derive(Debug, Clone)]
 pub struct CarriedClient {
     address: String,
@@ -23,23 +23,23 @@ pub struct CarriedClient {
 }
 
 impl CarriedClient {
-    /// Negotiates at a hub's path, and sends nothing else.
+    /// Only negotiates at a hub's path.
     ///
     /// # Errors
-    /// When the answer names no connection.
+    /// If the answer contains no connection.
     pub async fn negotiate(address: &str, hub: &str) -> Result<Self> {
         let answer = post(address, &format!("{hub}/negotiate?negotiateVersion=1")).await?.json()?;
         let token = answer.get("connectionToken").and_then(serde_json::Value::as_str).context("a token")?;
         Ok(Self::with_token(address, hub, token))
     }
 
-    /// A connection that was negotiated with this token.
+    /// Creates a client for a connection with this token.
     #[must_use]
     pub fn with_token(address: &str, hub: &str, token: &str) -> Self {
         Self::with_headers(address, &format!("{hub}?id={token}"), Vec::new())
     }
 
-    /// A connection that was negotiated, with its whole path and the headers of each request.
+    /// Creates a client for a negotiated connection, with its full path and the headers of each request.
     #[must_use]
     pub fn with_headers(address: &str, path: &str, headers: Vec<(String, String)>) -> Self {
         Self { address: address.into(), path: path.into(), headers }
@@ -51,10 +51,10 @@ impl CarriedClient {
         self.headers.push(("authorization".into(), format!("Bearer {token}")));
     }
 
-    /// Negotiates, makes the first poll, and shakes hands.
+    /// Negotiates, makes the first poll, and sends the handshake.
     ///
     /// # Errors
-    /// When one of them is refused.
+    /// If a request is refused.
     pub async fn join(address: &str, hub: &str, handshake: &str) -> Result<Self> {
         let client = Self::negotiate(address, hub).await?;
         for answer in [client.poll().await?, client.send(handshake).await?] {
@@ -65,46 +65,46 @@ impl CarriedClient {
         Ok(client)
     }
 
-    /// Connection that reaches its owner by way of another node.
+    /// Accesses the connection through another node.
     #[must_use]
     pub fn at(&self, address: &str) -> Self {
         Self { address: address.into(), ..self.clone() }
     }
 
-    /// The path that all its requests go to, with its token.
+    /// Path of all its requests, with its token.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Polls once, and waits for the answer.
+    /// Polls once and waits for the answer.
     ///
     /// # Errors
-    /// When no answer comes.
+    /// If no answer arrives.
     pub async fn poll(&self) -> Result<Answer> {
         self.ask(Method::GET, &[], "").await
     }
 
-    /// Posts once, and waits for the answer.
+    /// Posts once and waits for the answer.
     ///
     /// # Errors
-    /// When no answer comes.
+    /// If no answer arrives.
     pub async fn send(&self, body: &str) -> Result<Answer> {
         self.ask(Method::POST, &[], body).await
     }
 
-    /// The DELETE.
+    /// Sends the DELETE request.
     ///
     /// # Errors
-    /// When no answer comes.
+    /// If no answer arrives.
     pub async fn delete(&self) -> Result<Answer> {
         self.ask(Method::DELETE, &[], "").await
     }
 
-    /// A GET that asks for an event stream, and shall be refused.
+    /// Requests an event stream that should be refused.
     ///
     /// # Errors
-    /// When no whole answer comes.
+    /// If no complete answer arrives.
     pub async fn refused_events(&self) -> Result<Answer> {
         self.ask(Method::GET, &[("accept", "text/event-stream")], "").await
     }
@@ -112,7 +112,7 @@ impl CarriedClient {
     /// Opens the event stream.
     ///
     /// # Errors
-    /// When it is refused.
+    /// If it is refused.
     pub async fn events(&self) -> Result<EventStream> {
         let headers = self.all_headers(&[("accept", "text/event-stream")]);
         let answer = request(&self.address, Method::GET, &self.path, &headers, Bytes::new()).await?;
@@ -121,15 +121,15 @@ impl CarriedClient {
         Ok(EventStream { headers: parts.headers, body, text: String::new() })
     }
 
-    /// A GET whose answer nobody reads, not even its head; `accept` tells an event stream from a poll.
+    /// Sends a GET without ever reading the answer. `accept` selects an event stream or a poll.
     ///
     /// # Errors
-    /// When it can't be sent.
+    /// If it can't be sent.
     pub async fn unread(&self, accept: &str) -> Result<Unread> {
         let mut socket = TcpStream::connect(&self.address).await?;
         let head = format!("GET {} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\n\r\n", self.path, self.address);
         socket.write_all(head.as_bytes()).await?;
-        // Only a look, nothing is taken. Before it is answered another request of this client could overtake it.
+        // Peeks without consuming. Before the answer, another request of this client could overtake the GET.
         let mut status = [0; b"HTTP/1.1 200".len()];
         until(async || Ok((socket.peek(&mut status).await? == status.len()).then_some(()))).await?;
         ensure!(status == *b"HTTP/1.1 200", "the answer begins with {:?}", String::from_utf8_lossy(&status));
@@ -141,22 +141,22 @@ impl CarriedClient {
         exchange(&self.address, method, &self.path, &headers, Bytes::copy_from_slice(body.as_bytes())).await
     }
 
-    /// The headers of each request, and those of one: these count where both are there.
+    /// The headers of each request, overridden by those for one request.
     fn all_headers<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
         let own = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         own.filter(|(name, _)| more.iter().all(|(other, _)| other != name)).chain(more.iter().copied()).collect()
     }
 }
 
-/// The socket of a client that reads nothing at all.
+/// Socket of a client that never reads.
 #[derive(Debug)]
 pub struct Unread(TcpStream);
 
 impl Unread {
-    /// Waits until the other end has reset it; its end alone would stand behind what is not read.
+    /// Waits until the server has reset the socket. A regular end would be hidden behind the unread data.
     ///
     /// # Errors
-    /// When another error comes up.
+    /// If another error occurs.
     pub async fn reset(&self) -> Result<()> {
         until(async || match self.0.take_error()? {
             Some(error) if error.kind() == ErrorKind::ConnectionReset => Ok(Some(())),
@@ -167,20 +167,20 @@ impl Unread {
     }
 }
 
-/// An open event stream.
+/// Open event stream of a connection.
 #[derive(Debug)]
 pub struct EventStream {
-    /// Headers of its answer.
+    /// Headers of the response.
     pub headers: HeaderMap,
     body: Incoming,
     text: String,
 }
 
 impl EventStream {
-    /// Reads up to and with `end`.
+    /// Reads up to and including `end`.
     ///
     /// # Errors
-    /// When the stream ends before.
+    /// If the stream ends first.
     pub async fn until(&mut self, end: &str) -> Result<String> {
         loop {
             if let Some(at) = self.text.find(end) {
@@ -194,7 +194,7 @@ impl EventStream {
     /// Reads until the stream ends.
     ///
     /// # Errors
-    /// When it breaks off.
+    /// If it breaks off.
     pub async fn rest(mut self) -> Result<String> {
         while self.read().await? {}
         Ok(self.text)

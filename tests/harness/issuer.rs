@@ -1,6 +1,6 @@
-//! An issuer of access tokens: keys of all kinds, and a server that publishes them as a JWKS.
+//! Issuer of access tokens: keys of all kinds, and a server that publishes them as a JWKS.
 //!
-//! The keys lie in `tests/keys/` and are for nothing but these tests.
+//! The keys in `tests/keys/` are only for tests.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,17 +20,17 @@ use tokio::net::TcpListener;
 use crate::harness::tls::{Authority, TlsEnd};
 use crate::harness::token::with_expiry;
 
-/// URL of the keys.
+/// Path of the key set.
 const PATH: &str = "/jwks.json";
 
 /// Key pair of an issuer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pair {
-    /// RSA key, for RS256.
+    /// RSA key for RS256.
     Rsa,
-    /// Elliptic curve key, for ES256.
+    /// Elliptic curve key for ES256.
     Ec,
-    /// Another elliptic curve key, for ES256.
+    /// Another elliptic curve key for ES256.
     OtherEc,
 }
 
@@ -62,26 +62,26 @@ impl Pair {
         })
     }
 
-    /// The PEM file with its public key.
+    /// PEM file with its public key.
     #[must_use]
     pub fn public_file(self) -> String {
         self.file("public.pem").to_string_lossy().into_owned()
     }
 
-    /// Its public key in a JWKS, named after it.
+    /// Public key as a JWK with its name as the id.
     ///
     /// # Errors
-    /// When its file can't be read.
+    /// If its file can't be read.
     pub fn jwk(self) -> Result<Value> {
         let mut jwk = Jwk::from_encoding_key(&self.private()?, self.algorithm())?;
         jwk.common.key_id = Some(self.name().into());
         Ok(serde_json::to_value(jwk)?)
     }
 
-    /// A token with these claims and an expiry, which names its key.
+    /// Signs a token with these claims, an expiry and the key id.
     ///
     /// # Errors
-    /// When the claims are no object.
+    /// If the claims are not an object.
     pub fn sign(self, claims: &Value) -> Result<String> {
         let mut header = Header::new(self.algorithm());
         header.kid = Some(self.name().into());
@@ -89,18 +89,18 @@ impl Pair {
     }
 }
 
-/// A set of public keys, as it is published.
+/// Set of public keys in published form.
 ///
 /// # Errors
-/// When a key can't be read.
+/// If a key can't be read.
 pub fn jwks(pairs: &[Pair]) -> Result<Value> {
-    // One of a kind that nobody here knows stands among them, as is usual.
+    // Includes a key of an unsupported kind, as is common.
     let strange = json!({ "kty": "OKP", "crv": "X448", "kid": "strange", "use": "enc", "x": "AAAA" });
     let keys = std::iter::once(Ok(strange)).chain(pairs.iter().map(|pair| pair.jwk())).collect::<Result<Vec<_>>>()?;
     Ok(json!({ "keys": keys }))
 }
 
-/// A server that publishes a key set; it ends with the test.
+/// Server of a key set, stopped with the test.
 #[derive(Debug, Clone)]
 pub struct Issuer {
     address: String,
@@ -117,7 +117,7 @@ impl Issuer {
     /// Publishes these keys.
     ///
     /// # Errors
-    /// When no port is free.
+    /// If no port is free.
     pub async fn start(pairs: &[Pair]) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let issuer = Self { address: listener.local_addr()?.to_string(), page: Arc::default() };
@@ -127,26 +127,26 @@ impl Issuer {
         Ok(issuer)
     }
 
-    /// Publishes these keys instead; none at all: from now on it is broken.
+    /// Publishes these keys instead. An empty list makes the server fail.
     ///
     /// # Errors
-    /// When a key can't be read.
+    /// If a key can't be read.
     pub fn publish(&self, pairs: &[Pair]) -> Result<()> {
         let set = if pairs.is_empty() { None } else { Some(jwks(pairs)?) };
         *self.page.set.write().unwrap_or_else(std::sync::PoisonError::into_inner) = set;
         Ok(())
     }
 
-    /// URL of the keys.
+    /// URL of the key set.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}{PATH}", self.address)
     }
 
-    /// Publishes them over TLS too, as `localhost`.
+    /// Also publishes the keys over TLS, as `localhost`.
     ///
     /// # Errors
-    /// When the certificate is of no use.
+    /// If the certificate is invalid.
     pub async fn with_tls(&self, authority: &Authority) -> Result<SecureIssuer> {
         Ok(SecureIssuer(TlsEnd::start(&authority.sign("issuer", &["localhost"])?, &self.address).await?))
     }
@@ -158,12 +158,12 @@ impl Issuer {
     }
 }
 
-/// The TLS end of an issuer.
+/// TLS endpoint of an issuer.
 #[derive(Debug)]
 pub struct SecureIssuer(TlsEnd);
 
 impl SecureIssuer {
-    /// URL of the keys, under the name of the certificate.
+    /// URL of the key set, with the certificate's host name.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}{PATH}", self.0.address().replace("127.0.0.1", "localhost"))

@@ -1,4 +1,4 @@
-//! The whole layout as plain processes, as `deploy/local/run` starts it: in a process group of its own.
+//! The whole layout as plain processes, as started by `deploy/local/run`, in a separate process group.
 
 use anyhow::{Context, Result};
 use tokio::process::Command;
@@ -10,13 +10,13 @@ use crate::harness::scenario::{Stage, profile_folder};
 use crate::harness::sockets::free_address;
 use crate::harness::tools::shipped;
 
-/// The last line of what it prints when everything runs.
+/// Last line printed when everything is running.
 const INVITATION_END: &str = "Ctrl-C ends it all.";
 
-/// Layout that runs until this value is dropped.
+/// Running layout, stopped on drop.
 #[derive(Debug)]
 pub struct Local {
-    /// The script's process, which leads the group.
+    /// Process of the script, leader of the group.
     pub process: Process,
     group: u32,
     front: String,
@@ -26,15 +26,15 @@ pub struct Local {
 }
 
 impl Local {
-    /// Starts it with what was built beside the tests, and waits until everything runs.
+    /// Starts the layout built with the tests, and waits until everything is running.
     ///
     /// # Errors
-    /// When something does not start.
+    /// If a process does not start.
     pub async fn start(stage: &Stage) -> Result<Self> {
         let two = || Ok::<_, anyhow::Error>([free_address()?, free_address()?]);
         let (front, statistics, prometheus) = (free_address()?, free_address()?, free_address()?);
         let (nodes, admins, apps) = (two()?, two()?, two()?);
-        // A shell can't undo that a signal is ignored, as Ctrl-C's is where the tests run in the background.
+        // A shell can't reset an ignored signal, such as Ctrl-C's when tests run in the background.
         let mut command = Command::new("env");
         command.arg("--default-signal=INT").arg(shipped("local/run"));
         command.env("PROGRAMS", profile_folder()?).env("TMPDIR", stage.folder()).process_group(0);
@@ -47,56 +47,56 @@ impl Local {
         Ok(local)
     }
 
-    /// `host:port` of the load balancer.
+    /// Address of the load balancer as `host:port`.
     #[must_use]
     pub fn front(&self) -> &str {
         &self.front
     }
 
-    /// `host:port` of HAProxy's page.
+    /// Address of HAProxy's statistics page as `host:port`.
     #[must_use]
     pub fn statistics(&self) -> &str {
         &self.statistics
     }
 
-    /// Prometheus's address, as `host:port`.
+    /// Address of Prometheus as `host:port`.
     #[must_use]
     pub fn prometheus(&self) -> &str {
         &self.prometheus
     }
 
-    /// `host:port` of a node's admin port, from 1.
+    /// Admin address of a node (from 1) as `host:port`.
     ///
     /// # Errors
-    /// When there is no such node.
+    /// If the node does not exist.
     pub fn admin(&self, node: usize) -> Result<String> {
         self.admins.get(node.wrapping_sub(1)).cloned().with_context(|| format!("no node {node}"))
     }
 
-    /// Number of clients of each node.
+    /// Number of clients at each node.
     ///
     /// # Errors
-    /// When one does not tell.
+    /// If a node does not report it.
     pub async fn clients(&self) -> Result<[f64; 2]> {
         let [first, second] = &self.admins;
         let clients = |metrics: Metrics| metrics.sum("trunkline_client_connections", &[]);
         Ok([clients(Metrics::of(first).await?), clients(Metrics::of(second).await?)])
     }
 
-    /// The process of this name, as the script has told it.
+    /// Process id printed by the script for this name.
     ///
     /// # Errors
-    /// When it has told of none.
+    /// If it is missing.
     pub fn process_of(&self, name: &str) -> Result<u32> {
         let lines = self.process.lines_after(&format!("{name}: pid "));
         let line = lines.first().with_context(|| format!("no {name}"))?;
         Ok(line.split(',').next().unwrap_or_default().parse()?)
     }
 
-    /// Ends it as Ctrl-C does, and demands that nothing stays behind.
+    /// Ends the layout like Ctrl-C, and checks that no process remains.
     ///
     /// # Errors
-    /// When something does.
+    /// If a process remains.
     pub async fn end(mut self) -> Result<()> {
         self.process.signal_group(Signal::Interrupt).await?;
         let status = self.process.ended().await?;
@@ -109,7 +109,7 @@ impl Local {
 
 impl Drop for Local {
     fn drop(&mut self) {
-        // Its children must not outlive a failed test. Those that are gone already are no error.
+        // Children must not outlive a failed test. Children that already ended are not an error.
         for process in processes_of_group(self.group).unwrap_or_default() {
             let script = format!("kill -s KILL {process}");
             drop(std::process::Command::new("sh").args(["-c", &script]).output());

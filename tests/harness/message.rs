@@ -1,11 +1,11 @@
-//! Message of an app server, as a client library hands it to the app.
+//! Message of an app server, as passed to the app by a client library.
 
 use serde_json::Value;
 
-/// A message that the app server sent to a target of the client.
+/// Message sent by the app server to a target of the client.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
-    /// The method that it is for.
+    /// Name of the called method.
     pub target: String,
     /// Arguments of the invocation.
     pub arguments: Vec<Value>,

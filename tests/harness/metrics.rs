@@ -1,4 +1,4 @@
-//! Read what `/metrics` says, in the Prometheus text format.
+//! Reads `/metrics` in the Prometheus text format.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::harness::http_client;
 
-/// Reading of all counters of a process.
+/// Snapshot of all metrics of a process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metrics {
     samples: Vec<Sample>,
@@ -20,10 +20,10 @@ struct Sample {
 }
 
 impl Metrics {
-    /// Asks the process at `host:port`.
+    /// Reads the metrics of the process at `host:port`.
     ///
     /// # Errors
-    /// When it gives no readable answer.
+    /// If the answer is missing or invalid.
     pub async fn of(address: &str) -> Result<Self> {
         let answer = http_client::get(address, "/metrics").await?;
         anyhow::ensure!(answer.status.is_success(), "/metrics answers {}", answer.status);
@@ -36,7 +36,7 @@ impl Metrics {
         Ok(Self { samples: samples.collect::<Result<_>>()? })
     }
 
-    /// The sum of all samples of this name that carry these labels; 0 where there are none.
+    /// Sum of all samples with this name and labels, or 0.
     #[must_use]
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let carries = |sample: &&Sample| {
@@ -46,7 +46,7 @@ impl Metrics {
         self.samples.iter().filter(carries).map(|sample| sample.value).sum()
     }
 
-    /// Number of different values of a label, over the samples of this name that carry these labels and are not 0.
+    /// Number of distinct values of a label among nonzero samples with this name and labels.
     #[must_use]
     pub fn distinct(&self, name: &str, label: &str, labels: &[(&str, &str)]) -> usize {
         let carries = |sample: &&Sample| {
@@ -58,7 +58,7 @@ impl Metrics {
         values.collect::<std::collections::BTreeSet<_>>().len()
     }
 
-    /// Whether there is any sample of this name.
+    /// Whether there is a sample with this name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.samples.iter().any(|sample| sample.name == name)
@@ -71,7 +71,7 @@ fn sample(line: &str) -> Option<Sample> {
         Some((name, labels)) => (name, labels.strip_suffix('}')?),
         None => (series, ""),
     };
-    // The label values that are read here hold no quotes and no commas.
+    // The label values read here contain no quotes or commas.
     let labels = labels.split(',').filter(|label| !label.is_empty()).map(|label| {
         let (name, value) = label.split_once('=')?;
         Some((name.to_owned(), value.trim_matches('"').to_owned()))

@@ -1,30 +1,30 @@
-//! How many tests run beside each other. The test runner starts more than there may be, because those that wait for
-//! their place cost nothing, and it takes them in alphabetical order: heavy ones stand side by side there.
+//! Limits the number of parallel tests. The test runner starts more of them, because waiting tests cost nothing, and it
+//! starts them alphabetically, which groups heavy ones.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// Light tests for each core: most wait for processes more than they compute.
+/// Light tests per core: most wait for processes more than they compute.
 const LIGHT_PER_CORE: usize = 2;
 
-/// Places for tests of one kind.
+/// Permits for tests of one kind.
 pub(super) struct Places {
     taken: Mutex<usize>,
     freed: Condvar,
 }
 
-/// Place of a test, until it is dropped.
+/// Permit of a test, released on drop.
 pub(super) struct Place(&'static Places);
 
 static HEAVY: Places = Places::new();
 static LIGHT: Places = Places::new();
 
-/// Waits for the place of the one heavy test.
+/// Waits for the only permit of heavy tests.
 pub(super) fn heavy() -> Place {
     HEAVY.take(1)
 }
 
-/// Waits for a place of a light test, beside the heavy one.
+/// Waits for a permit of light tests, in parallel with a heavy one.
 pub(super) fn light() -> Place {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     LIGHT.take((LIGHT_PER_CORE * cores - 1).max(1))

@@ -1,4 +1,4 @@
-//! Child process: its log, its signals, its end. It is killed, by its id, when the value is dropped.
+//! Child process: its log, signals and end. Killed by id on drop.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,25 +12,25 @@ use tokio::sync::watch;
 
 use crate::harness::scenario::{Stage, named, tail, until};
 
-/// A process that was told to end may finish its work first; this is far beyond that.
+/// Time limit for a process to finish its work and end, with a large margin.
 const END_GUARD: Duration = Duration::from_secs(60);
 
-/// A signal, as a person or a supervisor sends it.
+/// Signal from a person or supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// Interrupt, as Ctrl-C sends it.
+    /// Interrupt, as sent by Ctrl-C.
     Interrupt,
-    /// Planned stop, as supervisors send it.
+    /// Planned stop, as sent by supervisors.
     Terminate,
-    /// Death without a word.
+    /// Immediate kill of the process.
     Kill,
     /// Request to reload files.
     Hangup,
-    /// End without a drain.
+    /// Stop without a drain.
     Quit,
-    /// Request to reopen log files, as some log rotations send it.
+    /// Request to reopen log files, as sent by some log rotation tools.
     User,
-    /// Stand still, as in a snapshot of a machine.
+    /// Freeze, like a machine snapshot.
     Freeze,
     /// Resumption of a frozen process.
     Thaw,
@@ -50,14 +50,14 @@ impl Signal {
         }
     }
 
-    /// Arguments of `sh` by which a process gets it, or with `-` before its id the group that it leads. It is the
-    /// shell's own `kill`: no other program needs to be there, and no unsafe call here.
+    /// Arguments of `sh` that send the signal to a process, or with `-` before its id to its group. The shell's
+    /// built-in `kill` requires no other program and no unsafe call.
     pub(crate) fn shell_arguments(self, target: &str) -> [String; 2] {
         ["-c".to_owned(), format!("kill -s {} -- {target}", self.name())]
     }
 }
 
-/// A running child process.
+/// Running child process of a test.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -67,10 +67,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program whose output goes into a log, line by line.
+    /// Starts a program with its output logged line by line.
     ///
     /// # Errors
-    /// When the program can't be started.
+    /// If the program can't be started.
     pub fn start(stage: &Stage, name: &str, command: Command) -> Result<Self> {
         let (mut process, stdout, _) = Self::spawn(stage, name, command, Stdio::null())?;
         let (tell, lines) = watch::channel(Vec::new());
@@ -79,10 +79,10 @@ impl Process {
         Ok(process)
     }
 
-    /// Starts a program that is driven over its standard input and output; only its errors are logged.
+    /// Starts a program controlled over standard input and output. Only its errors are logged.
     ///
     /// # Errors
-    /// When the program can't be started.
+    /// If the program can't be started.
     pub fn start_driven(stage: &Stage, name: &str, command: Command) -> Result<(Self, ChildStdin, ChildStdout)> {
         let (process, stdout, stdin) = Self::spawn(stage, name, command, Stdio::piped())?;
         Ok((process, stdin.context("the input is piped")?, stdout))
@@ -95,7 +95,7 @@ impl Process {
         stdin: Stdio,
     ) -> Result<(Self, ChildStdout, Option<ChildStdin>)> {
         let log = stage.log_path(name);
-        // Output is appended by us, errors by the process itself.
+        // The test appends output, the process itself errors.
         let errors = File::options().create(true).append(true).open(&log);
         let errors = errors.with_context(|| format!("making {}", log.display()))?;
         let mut child =
@@ -108,10 +108,10 @@ impl Process {
         Ok((Self { name: name.into(), child, log, lines }, stdout, stdin))
     }
 
-    /// Waits for a line of output that contains `text`, and returns it.
+    /// Waits for an output line that contains `text`, and returns it.
     ///
     /// # Errors
-    /// When the process ends before.
+    /// If the process ends first.
     pub async fn wait_for_line(&mut self, text: &str) -> Result<String> {
         let has = |lines: &Vec<String>| lines.iter().any(|line| line.contains(text));
         let found = match named(format!("the line {text:?} of {}", self.name), self.lines.wait_for(has)).await {
@@ -124,16 +124,16 @@ impl Process {
         }
     }
 
-    /// The lines of output so far that begin with `start`, without it.
+    /// Output lines so far that begin with `start`, without this prefix.
     #[must_use]
     pub fn lines_after(&self, start: &str) -> Vec<String> {
         self.lines.borrow().iter().filter_map(|line| line.strip_prefix(start)).map(str::to_owned).collect()
     }
 
-    /// Waits until it has printed so many lines that begin with `start`.
+    /// Waits until it has printed `count` lines that begin with `start`.
     ///
     /// # Errors
-    /// When the process ends before.
+    /// If the process ends first.
     pub async fn wait_for_lines(&mut self, start: &str, count: usize) -> Result<()> {
         let has = |lines: &Vec<String>| lines.iter().filter(|line| line.starts_with(start)).count() >= count;
         let name = format!("{count} lines {start:?} of {}", self.name);
@@ -144,7 +144,7 @@ impl Process {
     /// Waits until it has logged a line with this text, and returns the line.
     ///
     /// # Errors
-    /// When it ends before.
+    /// If it ends first.
     pub async fn wait_for_log(&mut self, text: &str) -> Result<String> {
         until(async || {
             let found = self.log().lines().find(|line| line.contains(text)).map(str::to_owned);
@@ -154,10 +154,10 @@ impl Process {
         .await
     }
 
-    /// Sends a signal to the process alone. One that is frozen stands still when this returns.
+    /// Sends a signal only to the process. After a freeze, waits until it has stopped.
     ///
     /// # Errors
-    /// When the signal can't be sent.
+    /// If the signal can't be sent.
     pub async fn signal(&self, signal: Signal) -> Result<()> {
         let id = self.id()?;
         send_signal(signal, &id.to_string()).await?;
@@ -167,26 +167,26 @@ impl Process {
         Ok(())
     }
 
-    /// Sends a signal to the process and its children, as a terminal does; it must lead a group of its own.
+    /// Sends a signal to the process and its children, like a terminal. It must lead its own group.
     ///
     /// # Errors
-    /// When the signal can't be sent.
+    /// If the signal can't be sent.
     pub async fn signal_group(&self, signal: Signal) -> Result<()> {
         send_signal(signal, &format!("-{}", self.id()?)).await
     }
 
-    /// Kills the process (`kill -9`) and waits until it is gone.
+    /// Kills the process (`kill -9`) and waits for its end.
     ///
     /// # Errors
-    /// When it can't be killed.
+    /// If it can't be killed.
     pub async fn kill(&mut self) -> Result<()> {
         self.child.kill().await.with_context(|| format!("killing {}", self.name))
     }
 
-    /// Waits until the process ends by itself.
+    /// Waits until the process ends.
     ///
     /// # Errors
-    /// When it does not end.
+    /// If it does not end.
     pub async fn ended(&mut self) -> Result<ExitStatus> {
         match tokio::time::timeout(END_GUARD, self.child.wait()).await {
             Ok(status) => Ok(status?),
@@ -194,15 +194,15 @@ impl Process {
         }
     }
 
-    /// Whether the process still runs.
+    /// Whether the process is running.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// The process id.
+    /// Id of the process.
     ///
     /// # Errors
-    /// When the process is gone.
+    /// If the process is gone.
     pub fn id(&self) -> Result<u32> {
         self.child.id().with_context(|| format!("{} is gone", self.name))
     }
@@ -232,11 +232,11 @@ async fn send_signal(signal: Signal, target: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether all threads of a process are stopped: each is some time after the signal.
+/// Whether all threads of a process are stopped, which takes some time after the signal.
 pub(crate) fn stands_still(id: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
     let mut states = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
-    // The state stands behind the name, which stands in parentheses.
+    // The state follows the name in parentheses.
     states.all(|state| state.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T")))
 }
 

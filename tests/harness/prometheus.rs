@@ -1,4 +1,4 @@
-//! Debian's Prometheus, scraping a fleet, and its promtool.
+//! Debian's Prometheus, which scrapes a fleet, and its promtool.
 
 use std::process::Stdio;
 
@@ -13,10 +13,10 @@ use crate::harness::process::Process;
 use crate::harness::scenario::{Stage, until};
 use crate::harness::sockets::free_address;
 
-/// Scrape interval: the shortest it takes.
+/// Scrape interval, the shortest possible.
 const SCRAPE_INTERVAL: &str = "1s";
 
-/// Prometheus that runs until this value is dropped.
+/// Running Prometheus, stopped on drop.
 #[derive(Debug)]
 pub struct Prometheus {
     /// Process that runs it.
@@ -26,10 +26,10 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes `/metrics` of these addresses, each as a job of its own, and waits until all are up.
+    /// Starts a Prometheus that scrapes `/metrics` of these addresses as separate jobs, and waits until all are up.
     ///
     /// # Errors
-    /// When it does not start, or a target is not scraped.
+    /// If it does not start, or a target can't be scraped.
     pub async fn start(stage: &Stage, targets: &[(&str, &str)]) -> Result<Self> {
         let address = free_address()?;
         let jobs: String = targets
@@ -62,10 +62,10 @@ impl Prometheus {
         until(async || Ok((self.query("sum(up)").await? == Some(up)).then_some(()))).await
     }
 
-    /// The value of an expression that gives one, or none.
+    /// Evaluates an expression with at most one value.
     ///
     /// # Errors
-    /// When it can't be evaluated, or gives several.
+    /// If it can't be evaluated, or has several values.
     pub async fn query(&self, expression: &str) -> Result<Option<f64>> {
         let expression: String = form_urlencoded::byte_serialize(expression.as_bytes()).collect();
         let answer = http_client::get(&self.address, &format!("/api/v1/query?query={expression}")).await?;
@@ -78,10 +78,10 @@ impl Prometheus {
         value.map(|value| value.parse().context("not a number")).transpose()
     }
 
-    /// Waits until an expression has this value: counts are seen with the next scrape.
+    /// Waits until an expression has this value; changes appear with the next scrape.
     ///
     /// # Errors
-    /// When it can't be evaluated, or never has it; then the error tells which it had.
+    /// If it can't be evaluated or never has this value. The error contains the values seen.
     pub async fn shows(&self, expression: &str, value: f64) -> Result<()> {
         let seen = std::cell::Cell::new(None);
         let waiting = until(async || {
@@ -92,10 +92,10 @@ impl Prometheus {
     }
 }
 
-/// Lets promtool look at metrics: names, units, types and texts as Prometheus wants them.
+/// Checks names, units, types and texts of metrics with promtool.
 ///
 /// # Errors
-/// When it finds fault with anything.
+/// If it finds a problem.
 pub async fn check(metrics: &str) -> Result<()> {
     let mut command = Command::new("promtool");
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -1,4 +1,4 @@
-//! A client that sends just the bytes it is told to: for bad input, and for many idle connections.
+//! Client that sends exactly the given bytes: for invalid input, and for many idle connections.
 
 use anyhow::{Context, Result, bail};
 use futures_util::{SinkExt, StreamExt};
@@ -10,41 +10,41 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Bytes, Message};
 
-/// Terminator of each JSON message, and of the hub handshake.
+/// Terminator of each JSON message and of the hub handshake.
 pub const RECORD_SEPARATOR: char = '\u{1e}';
 
-/// A hub handshake that every hub accepts.
+/// Hub handshake accepted by every hub.
 pub const JSON_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
 
-/// The hub handshake of a MessagePack client.
+/// Hub handshake of a MessagePack client.
 pub const MESSAGE_PACK_HANDSHAKE: &str = "{\"protocol\":\"messagepack\",\"version\":1}\u{1e}";
 
-/// The hub protocol's ping in JSON.
+/// Hub protocol ping in JSON.
 const PING: &str = "{\"type\":6}";
 
-/// Bytes and code that a server sent before it closed.
+/// Data and close code from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ending {
     /// All text frames, joined, without pings.
     pub text: String,
     /// All binary frames, joined.
     pub binary: Vec<u8>,
-    /// The code of its close frame; `None` if the socket ended without one.
+    /// Code of the close frame; `None` if the socket ended without one.
     pub code: Option<u16>,
 }
 
 impl Ending {
-    /// The JSON messages among the text.
+    /// JSON messages in the text.
     ///
     /// # Errors
-    /// When one is not JSON.
+    /// If one is not JSON.
     pub fn messages(&self) -> Result<Vec<Value>> {
         let records = self.text.split(RECORD_SEPARATOR).filter(|record| !record.is_empty() && *record != PING);
         records.map(|record| serde_json::from_str(record).with_context(|| format!("not JSON: {record:?}"))).collect()
     }
 }
 
-/// An open WebSocket without any client library.
+/// Open WebSocket without a client library.
 #[derive(Debug)]
 pub struct RawClient<S = TcpStream> {
     socket: WebSocketStream<S>,
@@ -53,22 +53,22 @@ pub struct RawClient<S = TcpStream> {
     calls: usize,
 }
 
-/// Why a WebSocket was not opened: the answer instead.
+/// Response that refused a WebSocket.
 #[derive(Debug)]
 pub struct Refusal {
-    /// Status of the answer.
+    /// Status of the response.
     pub status: u16,
-    /// Headers of the refusal.
+    /// Headers of the response.
     pub headers: HeaderMap,
-    /// Body of the answer.
+    /// Body of the response.
     pub body: String,
 }
 
 impl RawClient {
-    /// Opens a WebSocket at a path of a proxy.
+    /// Opens a WebSocket at a proxy's path.
     ///
     /// # Errors
-    /// When the proxy refuses it.
+    /// If the proxy refuses it.
     pub async fn open(address: &str, path: &str) -> Result<Self> {
         match Self::try_open(address, path).await? {
             Ok(client) => Ok(client),
@@ -79,15 +79,15 @@ impl RawClient {
     /// Tries to open a WebSocket that the proxy may refuse.
     ///
     /// # Errors
-    /// When the proxy neither accepts nor refuses it.
+    /// If the proxy neither accepts nor refuses it.
     pub async fn try_open(address: &str, path: &str) -> Result<Result<Self, Refusal>> {
         Self::try_open_with(address, path, &[]).await
     }
 
-    /// Tries to open a WebSocket with more headers.
+    /// Tries to open a WebSocket with additional headers.
     ///
     /// # Errors
-    /// When the proxy neither accepts nor refuses it.
+    /// If the proxy neither accepts nor refuses it.
     pub async fn try_open_with(
         address: &str,
         path: &str,
@@ -96,20 +96,20 @@ impl RawClient {
         Self::try_over_with(TcpStream::connect(address).await?, address, path, headers).await
     }
 
-    /// Opens a WebSocket and shakes hands in JSON.
+    /// Opens a WebSocket and performs the JSON handshake.
     ///
     /// # Errors
-    /// When either is refused.
+    /// If either is refused.
     pub async fn join(address: &str, path: &str) -> Result<Self> {
         Self::join_over(TcpStream::connect(address).await?, address, path).await
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
-    /// Tries to open a WebSocket over a connection that is there.
+    /// Tries to open a WebSocket over an existing connection.
     ///
     /// # Errors
-    /// When the proxy neither accepts nor refuses it.
+    /// If the proxy neither accepts nor refuses it.
     pub async fn try_over(stream: S, address: &str, path: &str) -> Result<Result<Self, Refusal>> {
         Self::try_over_with(stream, address, path, &[]).await
     }
@@ -137,10 +137,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         }
     }
 
-    /// Opens a WebSocket over a connection that is there, and shakes hands in JSON.
+    /// Opens a WebSocket over an existing connection and performs the JSON handshake.
     ///
     /// # Errors
-    /// When either is refused.
+    /// If either is refused.
     pub async fn join_over(stream: S, address: &str, path: &str) -> Result<Self> {
         let mut client = match Self::try_over(stream, address, path).await? {
             Ok(client) => client,
@@ -150,10 +150,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         Ok(client)
     }
 
-    /// Shakes hands in JSON.
+    /// Performs the JSON handshake.
     ///
     /// # Errors
-    /// When the handshake is refused.
+    /// If the handshake is refused.
     pub async fn shake_hands(&mut self) -> Result<()> {
         self.send_text(JSON_HANDSHAKE).await?;
         let answer = self.next_record().await?;
@@ -163,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         Ok(())
     }
 
-    /// Headers of the answer to the upgrade.
+    /// Headers of the upgrade response.
     #[must_use]
     pub fn answer_headers(&self) -> &HeaderMap {
         &self.answer_headers
@@ -172,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     /// Sends a text frame.
     ///
     /// # Errors
-    /// When the socket is gone.
+    /// If the socket is gone.
     pub async fn send_text(&mut self, text: impl Into<String>) -> Result<()> {
         self.socket.send(Message::text(text.into())).await.context("sending text")
     }
@@ -180,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     /// Sends a binary frame.
     ///
     /// # Errors
-    /// When the socket is gone.
+    /// If the socket is gone.
     pub async fn send_binary(&mut self, bytes: impl Into<Bytes>) -> Result<()> {
         self.socket.send(Message::binary(bytes)).await.context("sending bytes")
     }
@@ -188,24 +188,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     /// Sends any message.
     ///
     /// # Errors
-    /// When the socket is gone.
+    /// If the socket is gone.
     pub async fn send(&mut self, message: Message) -> Result<()> {
         self.socket.send(message).await.context("sending a message")
     }
 
-    /// Sends a close frame without a code, as browsers do, and reads to the end.
+    /// Sends a close frame without a code, like browsers, and reads to the end.
     ///
     /// # Errors
-    /// When the socket breaks.
+    /// If the socket breaks.
     pub async fn close(mut self) -> Result<Ending> {
         self.socket.close(None).await?;
         self.ending().await
     }
 
-    /// The next JSON message that is no ping.
+    /// Next JSON message other than a ping.
     ///
     /// # Errors
-    /// When the server closes instead.
+    /// If the server closes instead.
     pub async fn next_record(&mut self) -> Result<Value> {
         loop {
             if !self.records.is_empty() {
@@ -222,10 +222,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         }
     }
 
-    /// Calls a hub method and waits for its completion; what comes before is thrown away.
+    /// Calls a hub method and waits for its completion, discarding earlier messages.
     ///
     /// # Errors
-    /// When the server closes instead.
+    /// If the server closes instead.
     pub async fn call(&mut self, target: &str, arguments: Value) -> Result<Value> {
         self.calls += 1;
         let id = self.calls.to_string();
@@ -242,10 +242,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         }
     }
 
-    /// The next message, text or binary, as it comes.
+    /// Next text or binary message.
     ///
     /// # Errors
-    /// When the server closes instead.
+    /// If the server closes instead.
     pub async fn next_message(&mut self) -> Result<Message> {
         loop {
             match self.socket.next().await.context("the server closed instead")?? {
@@ -256,10 +256,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         }
     }
 
-    /// Waits for the hub protocol's next ping; nothing else may come.
+    /// Waits for the next hub protocol ping without other messages.
     ///
     /// # Errors
-    /// When something else comes.
+    /// If another message arrives.
     pub async fn next_ping(&mut self) -> Result<()> {
         match self.socket.next().await.context("the server closed instead")?? {
             Message::Text(text) if text.trim_end_matches(RECORD_SEPARATOR) == PING => Ok(()),
@@ -267,10 +267,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         }
     }
 
-    /// Reads until the server has closed, and returns all that it sent before.
+    /// Reads until the server has closed, and returns everything it sent.
     ///
     /// # Errors
-    /// Never: a broken socket is an ending, too.
+    /// Never: a broken socket is also an ending.
     pub async fn ending(mut self) -> Result<Ending> {
         let mut ending = Ending { text: String::new(), binary: Vec::new(), code: None };
         while let Some(Ok(frame)) = self.socket.next().await {
@@ -287,10 +287,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     }
 }
 
-/// Opens a WebSocket by hand and hands out the bare socket, past the answer to the upgrade.
+/// Performs a WebSocket upgrade manually and returns the socket after the response.
 ///
 /// # Errors
-/// When the upgrade is refused.
+/// If the upgrade is refused.
 pub async fn upgraded_socket(address: &str, path: &str) -> Result<TcpStream> {
     let mut socket = TcpStream::connect(address).await?;
     let request = format!(
@@ -309,21 +309,21 @@ pub async fn upgraded_socket(address: &str, path: &str) -> Result<TcpStream> {
     Ok(socket)
 }
 
-/// Writes bytes on a fresh TCP connection and reads until the server closes it: what came.
+/// Writes bytes to a new TCP connection and returns everything until the server closes it.
 ///
 /// # Errors
-/// When the connection does not come about.
+/// If the connection fails.
 pub async fn answer_to_garbage(address: &str, bytes: &[u8]) -> Result<Vec<u8>> {
     let socket = TcpStream::connect(address).await?;
     rest_after(socket, bytes).await
 }
 
-/// Writes bytes and reads until the server closes the socket: what came.
+/// Writes bytes and returns everything until the server closes the socket.
 ///
 /// # Errors
-/// Never: a broken socket is an ending, too.
+/// Never: a broken socket is also an ending.
 pub async fn rest_after(mut socket: TcpStream, bytes: &[u8]) -> Result<Vec<u8>> {
-    // The server may close, or reset, at the first wrong byte.
+    // The server may close or reset at the first invalid byte.
     drop(socket.write_all(bytes).await);
     let mut rest = Vec::new();
     drop(socket.read_to_end(&mut rest).await);

@@ -1,4 +1,4 @@
-//! A relay of TCP connections between a proxy and an app server that cuts, holds and lets back, as bad networks do.
+//! TCP relay between a proxy and an app server that can cut, hold and refuse connections, like a bad network.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,51 +9,51 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// First bytes of the request for a channel. Nobody outside can tell those of links from those of manifests, which end
-/// at once.
+/// First bytes of a channel request. From outside, channels of links and manifests look alike, but those for manifests
+/// end immediately.
 const CHANNEL_REQUEST: &[u8] = b"GET /.trunkline/channel";
 
-/// Bytes that are passed at once.
+/// Number of bytes forwarded at a time.
 const PIECE_BYTES: usize = 16 * 1024;
 
 /// Treatment of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// Bytes pass as they are.
+    /// Bytes pass through unchanged.
     Passes,
-    /// The connection ends at once.
+    /// The connection ends immediately.
     Cut,
-    /// The connection ends within the next piece, of which half passes: in the middle of a frame, as a rule.
+    /// The connection ends halfway through the next chunk, usually within a frame.
     CutInPiece,
-    /// The connection ends at the server, and the client does not notice: what it sends is lost.
+    /// The connection ends at the server without the client noticing: further bytes from the client are lost.
     CutAtServer,
-    /// Its ends stay open, and nothing passes any more.
+    /// The connection stays open, but no bytes pass.
     Held,
 }
 
-/// A running relay; its tasks end with the runtime.
+/// Running relay. Its tasks end with the runtime.
 #[derive(Debug)]
 pub struct Relay {
     address: SocketAddr,
     connections: Arc<Mutex<Vec<watch::Sender<Fate>>>>,
     is_open: watch::Sender<bool>,
-    /// Number of next links that end at once.
+    /// Number of further links to refuse.
     refused: Arc<AtomicUsize>,
 }
 
 impl Relay {
-    /// Starts one before a server at `host:port`.
+    /// Starts a relay for a server at `host:port`.
     ///
     /// # Errors
-    /// When no port is free.
+    /// If no port is free.
     pub async fn start(server: &str) -> Result<Self> {
         Self::start_for(CHANNEL_REQUEST, server).await
     }
 
-    /// Starts one that treats connections whose request begins like this as links.
+    /// Starts a relay that treats connections with this request prefix as links.
     ///
     /// # Errors
-    /// When no port is free.
+    /// If no port is free.
     pub async fn start_for(request: &'static [u8], server: &str) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -78,24 +78,24 @@ impl Relay {
         self.address.to_string()
     }
 
-    /// Lets new connections in, or ends them at once.
+    /// Accepts new connections, or ends them immediately.
     pub fn let_in(&self, is_open: bool) {
         self.is_open.send_replace(is_open);
     }
 
-    /// Number of links that are open now.
+    /// Number of open links.
     #[must_use]
     pub fn links(&self) -> usize {
         let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         connections.iter().filter(|connection| !connection.is_closed()).count()
     }
 
-    /// Ends this many of the next links at once.
+    /// Ends this many of the next links immediately.
     pub fn refuse(&self, count: usize) {
         self.refused.store(count, Ordering::Relaxed);
     }
 
-    /// Decides what becomes of the links that pass now; of the first `count` of them.
+    /// Sets the treatment of the first `count` open links.
     pub fn decide(&self, fate: Fate, count: usize) {
         let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let passing = connections.iter().filter(|connection| !connection.is_closed());
@@ -105,7 +105,7 @@ impl Relay {
     }
 }
 
-/// Links among the connections, and how many of them are refused.
+/// Request prefix of links, and the number to refuse.
 struct LinkKind {
     request: &'static [u8],
     refused: Arc<AtomicUsize>,
@@ -124,7 +124,7 @@ async fn relay_one(
     let length = client.read(&mut head).await?;
     let head = head.get(..length).unwrap_or_default();
     let (sender, fate) = watch::channel(Fate::Passes);
-    // What is passed through for clients is not there to be cut.
+    // Connections for forwarded client requests are exempt from cuts.
     let mut other = None;
     if head.starts_with(kind.request) {
         let one_less = |count: usize| count.checked_sub(1);
@@ -140,7 +140,7 @@ async fn relay_one(
     server.write_all(head).await?;
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
         (client.into_split(), server.into_split());
-    // When one way ends, both do; the halves are dropped together.
+    // If one direction ends, both end, because the halves are dropped together.
     tokio::select! {
         () = pass(&mut from_client, &mut to_server, fate.clone()) => {}
         () = pass(&mut from_server, &mut to_client, fate.clone()) => {}

@@ -1,4 +1,4 @@
-//! Run one test: give it a folder, bound its time, and show the logs of its processes when it fails.
+//! Runs one test with a folder and a time limit, and shows its processes' logs on failure.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,21 +10,21 @@ use anyhow::{Context, Result, bail};
 
 use super::places::{self, Place};
 
-/// Time-out of a scenario, far above any need: it only turns a hang into a failure.
+/// Time limit of a scenario, far above normal durations: it only turns a hang into a failure.
 const GUARD: Duration = Duration::from_secs(180);
 
-/// Time-out of the long versions, which [`is_full`] asks for.
+/// Time limit of the long versions, enabled by [`is_full`].
 const GUARD_FULL: Duration = Duration::from_secs(1200);
 
-/// Lines of each log that a failed test shows.
+/// Number of lines shown of each log after a failure.
 const LOG_TAIL_LINES: usize = 40;
 
-/// Interval of polls for conditions that nobody announces.
+/// Polling interval for conditions without notification.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 static STAGES: AtomicUsize = AtomicUsize::new(0);
 
-/// Stage of one test: a folder of its own, with the logs of its processes.
+/// Folder of one test, with the logs of its processes.
 #[derive(Debug)]
 pub struct Stage {
     folder: PathBuf,
@@ -32,10 +32,10 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A stage for something that is no test: whoever makes it removes its folder.
+    /// Creates a folder outside of a test. The caller removes it.
     ///
     /// # Errors
-    /// When its folder can't be made.
+    /// If the folder can't be created.
     pub fn new() -> Result<Self> {
         let number = STAGES.fetch_add(1, Ordering::Relaxed);
         let test = thread::current().name().unwrap_or("main").replace("::", "-");
@@ -44,13 +44,13 @@ impl Stage {
         Ok(Self { folder, files: AtomicUsize::new(0) })
     }
 
-    /// The folder; it is removed when the test has passed.
+    /// The folder, which is removed if the test passes.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// A path for a new log of a process of this name.
+    /// Path for a new log of a process with this name.
     #[must_use]
     pub fn log_path(&self, name: &str) -> PathBuf {
         let number = self.files.fetch_add(1, Ordering::Relaxed);
@@ -82,18 +82,18 @@ impl Drop for ShowLogs<'_> {
     }
 }
 
-/// Runs a test to its end, beside a few others. Its processes end with the values it holds.
+/// Runs a test, in parallel with a few others. Its processes end when its values are dropped.
 ///
 /// # Panics
-/// When the test fails or takes longer than the guard allows.
+/// If the test fails or exceeds its time limit.
 pub fn play(body: impl AsyncFnOnce(&Stage) -> Result<()>) {
     play_at(&places::light(), body);
 }
 
-/// Runs a test like [`play`], but never beside another heavy one: two cores are enough for one of them only.
+/// Like [`play`], but never in parallel with another heavy test: two cores suffice for only one.
 ///
 /// # Panics
-/// When the test fails or takes longer than the guard allows.
+/// If the test fails or exceeds its time limit.
 pub fn play_heavy(body: impl AsyncFnOnce(&Stage) -> Result<()>) {
     play_at(&places::heavy(), body);
 }
@@ -113,7 +113,7 @@ fn play_at(_place: &Place, body: impl AsyncFnOnce(&Stage) -> Result<()>) {
     }
 }
 
-/// An error with the places of its backtrace that lie in this crate.
+/// Error with the backtrace locations in this crate.
 fn without_foreign_frames(error: &str) -> String {
     let (chain, backtrace) = error.split_once("Stack backtrace:").unwrap_or((error, ""));
     let places = backtrace.lines().filter(|line| line.trim_start().starts_with("at ./")).map(str::trim_start);
@@ -131,16 +131,16 @@ fn run(stage: &Stage, body: impl AsyncFnOnce(&Stage) -> Result<()>) -> Result<()
     }
 }
 
-/// Whether the long versions were asked for (`tests/run --full`).
+/// Whether the long versions are enabled (`tests/run --full`).
 #[must_use]
 pub fn is_full() -> bool {
     std::env::var_os("TRUNKLINE_FULL").is_some_and(|value| value == "1")
 }
 
-/// Waits until `look` finds something. For conditions that nobody announces; the scenario's guard bounds it.
+/// Polls until `look` returns a value, for conditions without notification. The scenario's time limit applies.
 ///
 /// # Errors
-/// When it can't look.
+/// If `look` fails.
 pub async fn until<T>(mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     loop {
         if let Some(found) = look().await? {
@@ -150,7 +150,7 @@ pub async fn until<T>(mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Resul
     }
 }
 
-/// Waits for something by its name. A scenario that its guard cuts off tells the name, so that a hang has a place.
+/// Waits under a name, which is printed if the time limit ends the scenario here.
 pub(crate) async fn named<T>(name: String, wait: impl Future<Output = T>) -> T {
     let waited = CutOff(Some(name));
     let outcome = wait.await;
@@ -158,7 +158,7 @@ pub(crate) async fn named<T>(name: String, wait: impl Future<Output = T>) -> T {
     outcome
 }
 
-/// The name of a wait that was not over when it was dropped.
+/// Name of a wait that was dropped before it completed.
 struct CutOff(Option<String>);
 
 impl CutOff {
@@ -176,19 +176,19 @@ impl Drop for CutOff {
     }
 }
 
-/// The folder of all build results.
+/// Folder of all build results.
 ///
 /// # Errors
-/// When the running test lies somewhere unexpected.
+/// If the running test is in an unexpected folder.
 pub fn target_folder() -> Result<PathBuf> {
     let folder = profile_folder()?;
     Ok(folder.parent().context("the build folder has no parent")?.to_owned())
 }
 
-/// The folder of the programs that were built with the running test.
+/// Folder of the programs built with the running test.
 ///
 /// # Errors
-/// When the running test lies somewhere unexpected.
+/// If the running test is in an unexpected folder.
 pub fn profile_folder() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let deps_or_profile = test.parent().context("the running program has no folder")?;
@@ -197,7 +197,7 @@ pub fn profile_folder() -> Result<PathBuf> {
     Ok(folder.context("the build folder has no parent")?.to_owned())
 }
 
-/// The last lines of a log, under its name.
+/// Last lines of a log, under its name.
 pub(crate) fn tail(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();

@@ -1,4 +1,4 @@
-//! HAProxy and nginx with the configuration files that `deploy/` ships, put onto loopback.
+//! HAProxy and nginx with the configuration files of `deploy/`, adapted to loopback.
 
 use std::path::{Path, PathBuf};
 
@@ -12,18 +12,18 @@ use crate::harness::process::Process;
 use crate::harness::scenario::{Stage, until};
 use crate::harness::sockets::free_address;
 
-/// Debian's folder of servers, which is not in every path.
+/// Debian's folder of servers, which may be missing in `PATH`.
 const PROGRAMS: &str = "/usr/sbin";
 
-/// File of nginx's log of requests, in the stage's folder.
+/// Request log of nginx in the test's folder.
 const ACCESS_LOG: &str = "access.log";
 
-/// Load balancer that `deploy/` configures.
+/// Load balancer configured in `deploy/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BalancerProduct {
-    /// HAProxy, with `deploy/`'s `haproxy.cfg`.
+    /// HAProxy with the shipped `haproxy.cfg`.
     HaProxy,
-    /// nginx, with `deploy/`'s `nginx.conf`.
+    /// nginx with the shipped `nginx.conf`.
     Nginx,
 }
 
@@ -46,7 +46,7 @@ impl BalancerProduct {
     }
 }
 
-/// A configuration file that ships, with changes.
+/// Shipped configuration file with changes.
 #[derive(Debug)]
 #[must_use]
 pub struct Shipped {
@@ -55,30 +55,30 @@ pub struct Shipped {
 }
 
 impl Shipped {
-    /// The file as it is.
+    /// Reads the shipped file.
     ///
     /// # Errors
-    /// When it is not there.
+    /// If it does not exist.
     pub fn read(product: BalancerProduct) -> Result<Self> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(product.file());
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         Ok(Self { product, text })
     }
 
-    /// Changes a text wherever it stands in the file.
+    /// Replaces all occurrences of a text in the file.
     ///
     /// # Errors
-    /// When it stands nowhere.
+    /// If it does not occur.
     pub fn with(mut self, text: &str, instead: &str) -> Result<Self> {
         ensure!(self.text.contains(text), "{} has no {text:?}", self.product.file());
         self.text = self.text.replace(text, instead);
         Ok(self)
     }
 
-    /// Starts the balancer in front of two or three nodes, or HAProxy in front of more, and waits until it listens.
+    /// Starts the balancer in front of two or three nodes (HAProxy: any number), and waits until it listens.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub async fn start<'a>(self, stage: &Stage, nodes: impl IntoIterator<Item = &'a Proxy>) -> Result<LoadBalancer> {
         let (product, address, statistics) = (self.product, free_address()?, free_address()?);
         let nodes: Vec<&Proxy> = nodes.into_iter().collect();
@@ -100,7 +100,7 @@ impl Shipped {
         Ok(LoadBalancer { process, address, statistics, access_log })
     }
 
-    /// Puts it onto loopback: its own address, those of the nodes, and whatever it writes into the stage's folder.
+    /// Adapts the file to loopback: its address, the nodes' addresses, and output files in the test's folder.
     fn place(self, stage: &Stage, nodes: &[&Proxy], address: &str, statistics: &str) -> Result<Self> {
         let mut placed = match self.product {
             BalancerProduct::HaProxy => self
@@ -111,7 +111,7 @@ impl Shipped {
                 let folder = stage.folder().display();
                 let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
                 let paths: String = paths.iter().map(|of| format!("{of}_temp_path {folder}/{of};\n")).collect();
-                // One process: workers would outlive a master that is killed.
+                // A single process, because workers would outlive a killed master.
                 let main = format!("daemon off;\nmaster_process off;\npid {folder}/nginx.pid;\n");
                 self.with("worker_processes auto;", &main)?
                     .with("worker_connections 16384;", "worker_connections 8192;")?
@@ -133,7 +133,7 @@ impl Shipped {
         Ok(placed)
     }
 
-    /// Has as many servers as there are nodes, in place of three.
+    /// Adapts the list of three servers to the number of nodes.
     fn with_nodes(self, count: usize) -> Result<Self> {
         let is_last = |line: &&str| line.trim_start().starts_with("server node-3");
         let last: Vec<String> = self.text.lines().filter(is_last).map(|line| format!("{line}\n")).collect();
@@ -145,7 +145,7 @@ impl Shipped {
     }
 }
 
-/// A running load balancer.
+/// Running load balancer process.
 #[derive(Debug)]
 pub struct LoadBalancer {
     /// Process that runs it.
@@ -156,37 +156,37 @@ pub struct LoadBalancer {
 }
 
 impl LoadBalancer {
-    /// Address that it listens on, as `host:port`.
+    /// Listen address as `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// All that it has logged.
+    /// Returns its whole log.
     ///
     /// # Errors
-    /// When its file can't be read.
+    /// If its file can't be read.
     pub fn log(&self) -> Result<String> {
         let requests = self.access_log.as_ref().map(std::fs::read_to_string).transpose()?;
         Ok(self.process.log() + &requests.unwrap_or_default())
     }
 
-    /// A URL for clients.
+    /// URL of a path for clients.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// Whether HAProxy has found these nodes ready, and those down.
+    /// Whether HAProxy considers these nodes ready and down, respectively.
     ///
     /// # Errors
-    /// When it tells nothing: nginx does not.
+    /// If there are no statistics, as for nginx.
     pub async fn has_found(&self, ready: &[&str], down: &[&str]) -> Result<bool> {
         let metrics = Metrics::of(&self.statistics).await?;
         let says = |server: &str, name: &str, state: &str| {
             metrics.sum(name, &[("proxy", "trunkline"), ("server", server), ("state", state)]) == 1.0
         };
-        // It begins with all of them up: a node is ready once a check has passed, too.
+        // HAProxy initially assumes that all nodes are up, so a ready node also needs a passed check.
         let is_ready = |server: &str| {
             says(server, "haproxy_server_status", "UP") && says(server, "haproxy_server_check_status", "L7OK")
         };
@@ -194,11 +194,11 @@ impl LoadBalancer {
         Ok(ready.iter().all(|server| is_ready(server)) && down.iter().all(|server| is_down(server)))
     }
 
-    /// Number of answers that HAProxy has passed on, of a class of statuses ("2xx"). It counts an answer as it
-    /// passes; its log is no measure, because its threads drop a line where they would have to wait for each other.
+    /// Number of answers forwarded by HAProxy with a class of statuses ("2xx"). These counters are exact, unlike its
+    /// log: its threads drop lines to avoid waiting for each other.
     ///
     /// # Errors
-    /// When it tells nothing: nginx does not.
+    /// If there are no statistics, as for nginx.
     pub async fn answers(&self, class: &str) -> Result<f64> {
         let metrics = Metrics::of(&self.statistics).await?;
         Ok(metrics.sum("haproxy_server_http_responses_total", &[("proxy", "trunkline"), ("code", class)]))

@@ -1,4 +1,4 @@
-//! Count TCP connections as the system sees them, and find free ports.
+//! Counts TCP connections in the system's table, and finds free ports.
 
 use std::net::TcpListener;
 use std::sync::LazyLock;
@@ -9,22 +9,22 @@ use anyhow::{Context, Result, anyhow, bail};
 /// State `ESTABLISHED` in the system's table.
 const ESTABLISHED: &str = "01";
 
-/// Ports are handed out below the range from which the system takes those of outgoing connections,
-/// so that a port stays free until the process that it is for has started, or has started again.
+/// Ports are allocated below the range of outgoing connections, so that they stay free until their process has started
+/// or restarted.
 const FIRST_PORT: u16 = 10_000;
 
-/// Ports of one block: a test run needs some 600; a run beside it takes another block.
+/// Ports per block: a test run needs about 600, and a concurrent run uses another block.
 const BLOCK_PORTS: u16 = 1_000;
 const BLOCKS: u16 = 20;
 
-/// In the blocks, the one port that no browser and no `fetch` connects to (the "bad ports" of the Fetch standard).
+/// The only port in the blocks that browsers and `fetch` refuse (a "bad port" of the Fetch standard).
 const BAD_PORT: u16 = 10_080;
 
-/// The block of this test run.
+/// Port block of this test run.
 struct Block {
     first_port: u16,
     next: AtomicU16,
-    /// Listens at the block's first port, so that no other run takes it.
+    /// Listener on the block's first port, which reserves the block.
     _claim: TcpListener,
 }
 
@@ -45,10 +45,10 @@ impl Block {
 
 static BLOCK: LazyLock<Result<Block>> = LazyLock::new(Block::claim);
 
-/// An address on loopback at which nobody listens. No two calls give the same.
+/// Returns an unused loopback address, unique per call.
 ///
 /// # Errors
-/// When no port is free.
+/// If no port is free.
 pub fn free_address() -> Result<String> {
     let block = BLOCK.as_ref().map_err(|error| anyhow!("{error}"))?;
     for _ in 0..BLOCK_PORTS {
@@ -60,10 +60,10 @@ pub fn free_address() -> Result<String> {
     bail!("no port is free")
 }
 
-/// Number of established connections that the server at this loopback address holds.
+/// Number of established connections at this loopback server address.
 ///
 /// # Errors
-/// When the system's table can't be read.
+/// If the system's table can't be read.
 pub fn established_at(address: &str) -> Result<usize> {
     let port: u16 = address.rsplit(':').next().context("an address ends with a port")?.parse()?;
     let suffix = format!(":{port:04X}");

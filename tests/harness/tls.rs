@@ -1,4 +1,4 @@
-//! TLS in tests: an authority that signs certificates, connections by hand, and a TLS end in front of a server.
+//! TLS in tests: a certificate authority, manual connections, and a TLS endpoint in front of a server.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -21,16 +21,16 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::harness::scenario::Stage;
 
-/// Signs certificates that nobody else trusts.
+/// Certificate authority only for tests.
 #[derive(Debug)]
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: PathBuf,
-    /// Its own certificate, as a PEM file.
+    /// Its own certificate as a PEM file.
     pub file: PathBuf,
 }
 
-/// A certificate with its key, as PEM files.
+/// Certificate and key as PEM files.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// File of the certificate.
@@ -40,13 +40,13 @@ pub struct Identity {
 }
 
 impl Authority {
-    /// An authority of this name.
+    /// Creates an authority with this name.
     ///
     /// # Errors
-    /// When its file can't be written.
+    /// If its file can't be written.
     pub fn new(stage: &Stage, name: &str) -> Result<Self> {
         let mut params = CertificateParams::new([])?;
-        // Who signs must not have the name of whom it signs.
+        // Issuer and subject must have different names.
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
@@ -57,10 +57,10 @@ impl Authority {
         Ok(Self { issuer, folder, file })
     }
 
-    /// Signs a certificate for these hosts; the same file name again replaces the one before.
+    /// Signs a certificate for these hosts. An existing file name is overwritten.
     ///
     /// # Errors
-    /// When its files can't be written.
+    /// If its files can't be written.
     pub fn sign(&self, name: &str, hosts: &[&str]) -> Result<Identity> {
         let key = KeyPair::generate()?;
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
@@ -70,7 +70,7 @@ impl Authority {
             key: self.folder.join(format!("{name}.key")),
         };
         fs::write(&identity.certificate, certificate.pem())?;
-        // Its own alone, or programs warn of it.
+        // Readable only by the owner, because programs warn otherwise.
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&identity.key)?;
         file.write_all(key.serialize_pem().as_bytes())?;
         Ok(identity)
@@ -82,18 +82,18 @@ impl Authority {
         Ok(roots)
     }
 
-    /// Opens a TLS connection to somebody whose certificate this authority has signed for `localhost`.
+    /// Opens a TLS connection to a server with a certificate for `localhost` by this authority.
     ///
     /// # Errors
-    /// When it does not come about.
+    /// If the connection fails.
     pub async fn connect(&self, address: &str, protocol: &str) -> Result<TlsStream<TcpStream>> {
         self.connect_over(TcpStream::connect(address).await?, protocol).await
     }
 
-    /// Shakes hands over an open connection.
+    /// Performs a TLS handshake over an open connection.
     ///
     /// # Errors
-    /// When it does not come about.
+    /// If it fails.
     pub async fn connect_over(&self, stream: TcpStream, protocol: &str) -> Result<TlsStream<TcpStream>> {
         let mut config = ClientConfig::builder().with_root_certificates(self.roots()?).with_no_client_auth();
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
@@ -103,24 +103,24 @@ impl Authority {
 }
 
 impl Identity {
-    /// Paths, as arguments take them.
+    /// Paths as command line arguments.
     ///
     /// # Errors
-    /// When they are no text.
+    /// If they are not UTF-8.
     pub fn arguments(&self) -> Result<(&str, &str)> {
         Ok((text(&self.certificate)?, text(&self.key)?))
     }
 }
 
-/// A path as text.
+/// Path as text.
 ///
 /// # Errors
-/// When it is none.
+/// If it is not UTF-8.
 pub fn text(path: &Path) -> Result<&str> {
     path.to_str().context("a path that is no text")
 }
 
-/// Ends TLS in front of a server.
+/// Terminates TLS in front of a server.
 #[derive(Debug)]
 pub struct TlsEnd {
     address: String,
@@ -128,18 +128,18 @@ pub struct TlsEnd {
 }
 
 impl TlsEnd {
-    /// Listens at a free port of loopback, and passes all bytes on to `target`.
+    /// Listens on a free loopback port and forwards all bytes to `target`.
     ///
     /// # Errors
-    /// When the certificate is of no use.
+    /// If the certificate is invalid.
     pub async fn start(identity: &Identity, target: &str) -> Result<Self> {
         Self::with(WebPkiClientVerifier::no_client_auth(), identity, target).await
     }
 
-    /// Starts one that takes only clients with a certificate of the authority.
+    /// Starts an endpoint that accepts only clients with a certificate by the authority.
     ///
     /// # Errors
-    /// When a certificate is of no use.
+    /// If a certificate is invalid.
     pub async fn for_clients_of(authority: &Authority, identity: &Identity, target: &str) -> Result<Self> {
         let verifier = WebPkiClientVerifier::builder(Arc::new(authority.roots()?)).build()?;
         Self::with(verifier, identity, target).await
@@ -157,7 +157,7 @@ impl TlsEnd {
         Ok(Self { address, _tasks: tasks })
     }
 
-    /// Address that it listens on, as `host:port`.
+    /// Listen address as `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 /// Lifetime of tokens, longer than any test.
 const LIFETIME_S: u64 = 3600;
 
-/// These claims, with an expiry unless they have one.
+/// Adds an expiry to these claims, unless they have one.
 ///
 /// # Errors
-/// When the claims are no object.
+/// If the claims are not an object.
 pub fn with_expiry(claims: &Value) -> Result<Value> {
     let mut all = json!({ "exp": in_seconds(LIFETIME_S)? });
     let given = claims.as_object().context("claims are an object")?;
@@ -28,16 +28,16 @@ pub fn in_seconds(seconds: u64) -> Result<u64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + seconds)
 }
 
-/// A JWT (HS256) with these claims and an expiry.
+/// HS256 JWT with these claims and an expiry.
 ///
 /// # Errors
-/// When the claims are no object.
+/// If the claims are not an object.
 pub fn signed(access_key: &str, claims: &Value) -> Result<String> {
     let key = EncodingKey::from_secret(access_key.as_bytes());
     Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &with_expiry(claims)?, &key)?)
 }
 
-/// A JWT that names a user.
+/// JWT for a user.
 ///
 /// # Errors
 /// Never in practice.

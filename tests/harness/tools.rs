@@ -1,4 +1,4 @@
-//! Programs that look at files: run one to its end, and fail with what it says.
+//! Programs that check files: runs a program to its end, and fails with its output.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -10,33 +10,33 @@ use tokio::process::Command;
 
 use crate::harness::scenario::target_folder;
 
-/// The folder of all files that are shipped.
+/// Folder of all shipped files.
 pub const DEPLOY_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
 
-/// Packages of npm that the tests use.
+/// npm packages for the tests.
 const NODE_MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/js/node_modules");
 
-/// Turns the documents of YAML files into one JSON list.
+/// Converts the documents of YAML files to one JSON list.
 const YAML_TO_JSON: &str = "import json, sys, yaml; json.dump([d for f in sys.argv[1:] for d in yaml.safe_load_all(open(f)) if d], sys.stdout)";
 
-/// A file or folder that is shipped.
+/// Path of a shipped file or folder.
 #[must_use]
 pub fn shipped(path: &str) -> PathBuf {
     Path::new(DEPLOY_FOLDER).join(path)
 }
 
-/// A command of the Python environment that `tests/run` makes.
+/// Command in the Python environment created by `tests/run`.
 ///
 /// # Errors
-/// When the running test lies somewhere unexpected.
+/// If the running test is in an unexpected folder.
 pub fn python(name: &str) -> Result<Command> {
     Ok(Command::new(target_folder()?.join("python/bin").join(name)))
 }
 
-/// Runs a command; what it printed.
+/// Runs a command and returns its output.
 ///
 /// # Errors
-/// When it can't be run, or fails.
+/// If it can't be run, or fails.
 pub async fn run(command: &mut Command) -> Result<String> {
     let name = command.as_std().get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
@@ -47,11 +47,11 @@ pub async fn run(command: &mut Command) -> Result<String> {
     Ok(said.into_owned())
 }
 
-/// Checks files of a folder by the TypeScript compiler, which finds the types of the official client beside itself.
-/// Returns whether they are good, and what the compiler says.
+/// Checks files of a folder with the TypeScript compiler, using the official client's types. Returns whether they are
+/// valid, and the compiler's output.
 ///
 /// # Errors
-/// When the compiler can't be run.
+/// If the compiler can't be run.
 pub async fn type_check(folder: &Path, options: &str, files: &[&str]) -> Result<(bool, String)> {
     let packages = folder.join("node_modules");
     if !packages.exists() {
@@ -64,19 +64,19 @@ pub async fn type_check(folder: &Path, options: &str, files: &[&str]) -> Result<
     Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
-/// The documents of YAML files.
+/// Reads the documents of YAML files.
 ///
 /// # Errors
-/// When one is no YAML.
+/// If one is invalid.
 pub async fn read_yaml(paths: &[PathBuf]) -> Result<Vec<Value>> {
     let text = run(python("python")?.args(["-c", YAML_TO_JSON]).args(paths)).await?;
     Ok(serde_json::from_str(&text)?)
 }
 
-/// All files below a folder of what is shipped, with this ending.
+/// All files with this ending below a shipped folder.
 ///
 /// # Errors
-/// When a folder can't be read.
+/// If a folder can't be read.
 pub fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {

@@ -1,4 +1,4 @@
-//! Processes that host the clients of other languages.
+//! Processes that host clients in other languages.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::kind::{Host, Kind};
 /// Folder of the programs that drive client libraries.
 pub const CLIENTS_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
 
-/// The processes that host the clients, one for each language, started when first needed.
+/// Client host processes, one per language, started on demand.
 #[derive(Debug)]
 pub struct Agents<'a> {
     pub(super) stage: &'a Stage,
@@ -29,7 +29,7 @@ pub struct Agents<'a> {
 }
 
 impl<'a> Agents<'a> {
-    /// None is started yet.
+    /// Creates the agents without starting any.
     #[must_use]
     pub fn new(stage: &'a Stage) -> Self {
         Self {
@@ -43,16 +43,16 @@ impl<'a> Agents<'a> {
         }
     }
 
-    /// None is started yet; they will trust whom the certificates in this file sign.
+    /// Creates the agents without starting any. They trust the certificates in this file.
     #[must_use]
     pub fn trusting(stage: &'a Stage, certificates: &Path) -> Self {
         Self { trusted: Some(certificates.into()), ..Self::new(stage) }
     }
 
-    /// Kills the process of this kind's clients (`kill -9`).
+    /// Kills the process that hosts this kind's clients (`kill -9`).
     ///
     /// # Errors
-    /// When it never ran or can't be killed.
+    /// If it never ran or can't be killed.
     pub async fn kill(&self, kind: Kind) -> Result<()> {
         self.driver(kind).await?.kill().await
     }
@@ -92,7 +92,7 @@ fn start_java(stage: &Stage) -> Result<Arc<Driver>> {
     let folder = target_folder()?.join("java");
     let class_path = std::env::join_paths([folder.join("classes"), folder.join("libraries/*")])?;
     let mut command = Command::new("java");
-    // Short-lived: the second compiler would only compete with the processes that are tested.
+    // The process is short-lived: a second compiler would only compete with the processes under test.
     command.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(class_path).arg("Agent");
     Driver::start(stage, "agent-java", command)
 }

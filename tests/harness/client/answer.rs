@@ -2,25 +2,25 @@
 
 use serde_json::{Value, json};
 
-/// Behaviour of a client's handler, once it was asked.
+/// Behaviour of a client's handler for a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClientAnswer {
-    /// Returns a value of JSON.
+    /// Returns a JSON value.
     Value(Value),
     /// Throws an error with this text.
     Error(String),
     /// Returns without a value.
     Nothing,
-    /// Never comes to an end.
+    /// Never completes the request.
     Never,
-    /// Returns what the test says later, by [`Client::answer_held`](super::Client::answer_held).
+    /// Returns a value that the test sets later, with [`Client::answer_held`](super::Client::answer_held).
     Held,
-    /// Several handlers, and each returns something.
+    /// Several handlers, each with a return value.
     Several(Vec<Value>),
 }
 
 impl ClientAnswer {
-    /// The form that agents read.
+    /// JSON encoding for agents.
     pub(super) fn order(&self) -> Value {
         match self {
             ClientAnswer::Value(value) => json!({ "value": value }),

@@ -1,4 +1,4 @@
-//! The official client's connection below hubs: texts and bytes, at raw endpoints.
+//! Connection of the official client without a hub: text and binary messages at raw endpoints.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::harness::driver::Driver;
 use super::agents::Agents;
 use super::kind::Kind;
 
-/// A connection that is described, but not open yet.
+/// Description of a connection to open.
 #[derive(Debug)]
 #[must_use]
 pub struct ConnectionBuilder<'a> {
@@ -20,32 +20,32 @@ pub struct ConnectionBuilder<'a> {
 }
 
 impl Agents<'_> {
-    /// Describes a connection of the official client without a hub, to be opened.
+    /// Describes a connection of the official client without a hub.
     pub fn connection(&self, url: &str) -> ConnectionBuilder<'_> {
         ConnectionBuilder { agents: self, options: json!({ "url": url }) }
     }
 }
 
 impl ConnectionBuilder<'_> {
-    /// The only transport that it may use; without this the library chooses.
+    /// Restricts the transport; otherwise the library chooses.
     pub fn transport(self, name: &str) -> Self {
         self.option("transport", json!(name))
     }
 
-    /// Sends bytes, not text.
+    /// Sends bytes instead of text.
     pub fn binary(self) -> Self {
         self.option("binary", json!(true))
     }
 
-    /// The library logs what messages hold.
+    /// Makes the library log message contents.
     pub fn log_content(self) -> Self {
         self.option("logContent", json!(true))
     }
 
-    /// Opens it.
+    /// Opens the connection.
     ///
     /// # Errors
-    /// When the connection does not come about.
+    /// If the connection fails.
     pub async fn open(mut self) -> Result<Connection> {
         let driver = Arc::clone(self.agents.driver(Kind::JsJson).await?);
         let name = self.agents.next_name();
@@ -78,15 +78,15 @@ impl Connection {
     /// Sends `{"text": …}` or `{"base64": …}`.
     ///
     /// # Errors
-    /// When the library refuses.
+    /// If the library refuses.
     pub async fn send(&self, message: Value) -> Result<()> {
         self.command("rawSend", message).await.map(drop)
     }
 
-    /// Receives the next message, in the form of [`send`](Self::send).
+    /// Receives the next message, in the format of [`send`](Self::send).
     ///
     /// # Errors
-    /// When it closes instead.
+    /// If the connection closes instead.
     pub async fn receive(&mut self) -> Result<Value> {
         let event = self.events.recv().await.context("the agent is gone")?;
         match (event.get("text"), event.get("base64")) {
@@ -96,10 +96,10 @@ impl Connection {
         }
     }
 
-    /// Closes it and returns the error that it closed with, and all that the library has logged.
+    /// Closes the connection. Returns its error and the library's log.
     ///
     /// # Errors
-    /// When something else comes first.
+    /// If another event comes first.
     pub async fn stop(mut self) -> Result<(Option<String>, Vec<String>)> {
         self.command("rawStop", json!({})).await?;
         let closed = self.events.recv().await.context("the agent is gone")?;

@@ -1,31 +1,31 @@
-//! Client libraries, and the programs that host them.
+//! Client libraries and their host programs.
 
 use crate::harness::dotnet;
 
-/// A client library, and the hub protocol it speaks.
+/// Client library with a hub protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The official JavaScript client, JSON.
+    /// Official JavaScript client with JSON.
     JsJson,
-    /// The official JavaScript client, MessagePack.
+    /// Official JavaScript client with MessagePack.
     JsMessagePack,
-    /// The library `pysignalr` for Python, JSON.
+    /// Python library `pysignalr` with JSON.
     PySignalRJson,
-    /// The library `pysignalr` for Python, MessagePack.
+    /// Python library `pysignalr` with MessagePack.
     PySignalRMessagePack,
-    /// The library `signalrcore` for Python, JSON.
+    /// Python library `signalrcore` with JSON.
     SignalRCoreJson,
-    /// The library `signalrcore` for Python, MessagePack.
+    /// Python library `signalrcore` with MessagePack.
     SignalRCoreMessagePack,
-    /// The official Java client, JSON.
+    /// Official Java client with JSON.
     JavaJson,
-    /// The library `philippseith/signalr` for Go, JSON.
+    /// Go library `philippseith/signalr` with JSON.
     GoJson,
-    /// The library `philippseith/signalr` for Go, MessagePack.
+    /// Go library `philippseith/signalr` with MessagePack.
     GoMessagePack,
-    /// The official .NET client, JSON; only where there are .NET programs.
+    /// Official .NET client with JSON, if .NET programs are available.
     NetJson,
-    /// The official .NET client, MessagePack; only where there are .NET programs.
+    /// Official .NET client with MessagePack, if .NET programs are available.
     NetMessagePack,
 }
 
@@ -40,17 +40,16 @@ pub(super) enum Host {
 }
 
 impl Kind {
-    /// The official client, with each hub protocol.
+    /// Official JavaScript client with each hub protocol.
     pub const JS: [Kind; 2] = [Kind::JsJson, Kind::JsMessagePack];
 
-    /// The kinds that every scenario is played with.
+    /// Kinds used in every scenario.
     pub const ALL: [Kind; 4] = [Kind::JsJson, Kind::JsMessagePack, Kind::PySignalRJson, Kind::PySignalRMessagePack];
 
-    /// The kinds beside JavaScript's and Python's; those of .NET only where there are .NET programs, else a line says
-    /// so.
+    /// Kinds other than JavaScript and Python. Without .NET programs, .NET is skipped with a note.
     ///
     /// # Panics
-    /// When the archive of .NET programs can't be unpacked.
+    /// If the archive of .NET programs can't be unpacked.
     #[must_use]
     pub fn others() -> Vec<Kind> {
         let net = dotnet::found().map(|_| [Kind::NetJson, Kind::NetMessagePack]);
@@ -58,7 +57,7 @@ impl Kind {
         others.into_iter().chain(net.into_iter().flatten()).collect()
     }
 
-    /// The hub protocol it speaks, as a handshake names it.
+    /// Hub protocol as named in handshakes.
     #[must_use]
     pub fn protocol(self) -> &'static str {
         match self {
@@ -88,7 +87,7 @@ impl Kind {
         }
     }
 
-    /// The library, where the program of the language knows several.
+    /// Name of the library, if the host program supports several.
     pub(super) fn library(self) -> Option<&'static str> {
         match self {
             Kind::PySignalRJson | Kind::PySignalRMessagePack => Some("pysignalr"),

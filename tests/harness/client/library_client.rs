@@ -1,4 +1,4 @@
-//! A client of any library: how it is opened, and all that it can be told to do.
+//! Client of any library: options and operations.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use super::answer::ClientAnswer;
 use super::kind::{Host, Kind};
 use super::remote::Remote;
 
-/// A client that is described, but not open yet.
+/// Description of a client to open.
 #[derive(Debug)]
 #[must_use]
 pub struct ClientBuilder<'a> {
@@ -22,7 +22,7 @@ pub struct ClientBuilder<'a> {
 }
 
 impl Agents<'_> {
-    /// Describes a client, to be opened.
+    /// Describes a client to open.
     pub fn client(&self, kind: Kind, url: &str) -> ClientBuilder<'_> {
         let options = json!({ "url": url, "protocol": kind.protocol() });
         ClientBuilder { agents: self, kind, options }
@@ -30,12 +30,12 @@ impl Agents<'_> {
 }
 
 impl ClientBuilder<'_> {
-    /// Messages to these targets are told one by one.
+    /// Reports messages to these targets individually.
     pub fn subscribe(self, targets: &[&str]) -> Self {
         self.option("subscribe", json!(targets))
     }
 
-    /// Messages to these targets carry a number and are only counted and checked: see [`Client::sequence`].
+    /// Only counts and checks messages to these targets, which carry sequence numbers: see [`Client::sequence`].
     pub fn count(self, targets: &[&str]) -> Self {
         self.option("count", json!(targets))
     }
@@ -45,53 +45,52 @@ impl ClientBuilder<'_> {
         self.option("headers", headers)
     }
 
-    /// The user's access token.
+    /// Access token of the user.
     pub fn access_token(self, token: &str) -> Self {
         self.option("accessToken", json!(token))
     }
 
-    /// The user's access token, which the library has to wait for (JavaScript only).
+    /// Access token of the user, provided asynchronously (JavaScript only).
     pub fn async_access_token(self, token: &str) -> Self {
         self.access_token(token).option("asyncAccessToken", json!(true))
     }
 
-    /// The token that the library is given when it connects again by itself (JavaScript only).
+    /// Access token for automatic reconnects (JavaScript only).
     pub fn next_access_token(self, token: &str) -> Self {
         self.option("nextAccessToken", json!(token))
     }
 
-    /// The client shows the token of a lost connection when it negotiates anew, as the documentation has it (JavaScript
-    /// only).
+    /// Sends the token of a lost connection when negotiating a new one, as documented (JavaScript only).
     pub fn restoring(self) -> Self {
         self.option("restoring", json!(true))
     }
 
-    /// The client shows this instead of the token of a lost connection (JavaScript only).
+    /// Sends this text instead of the lost connection's token (JavaScript only).
     pub fn restoring_forged(self, token: &str) -> Self {
         self.restoring().option("forged", json!(token))
     }
 
-    /// The library connects again by itself; after these delays, where it takes any (JavaScript, Go, .NET).
+    /// Enables automatic reconnect, with these delays if supported (JavaScript, Go, .NET).
     pub fn reconnect_after_ms(self, delays: &[u64]) -> Self {
         self.option("reconnectDelays", json!(delays))
     }
 
-    /// Only this transport; without it, only WebSockets.
+    /// Restricts the transport; the default is WebSockets.
     pub fn transport(self, transport: Transport) -> Self {
         self.option("transport", json!(transport.name()))
     }
 
-    /// Leaves the transport to the library (JavaScript only).
+    /// Lets the library choose the transport (JavaScript only).
     pub fn any_transport(self) -> Self {
         self.option("transport", json!("any"))
     }
 
-    /// Opens the WebSocket straight away.
+    /// Opens the WebSocket without negotiating.
     pub fn skip_negotiation(self) -> Self {
         self.option("skipNegotiation", json!(true))
     }
 
-    /// Sets its answer to client results of `target`; each request is recorded as a message, too.
+    /// Sets the answer to client results of `target`. Each request is also recorded as a message.
     pub fn answer(mut self, target: &str, answer: &ClientAnswer) -> Self {
         if let Some(answers) = self.options.get_mut("answers").and_then(Value::as_object_mut) {
             answers.insert(target.into(), answer.order());
@@ -100,17 +99,17 @@ impl ClientBuilder<'_> {
         self.option("answers", json!({ target: answer.order() }))
     }
 
-    /// Sets the library's time-out for the server (JavaScript only).
+    /// Sets the library's server time-out (JavaScript only).
     pub fn server_timeout_ms(self, timeout: u64) -> Self {
         self.option("serverTimeoutMs", json!(timeout))
     }
 
-    /// Sets the interval of the library's pings (JavaScript only).
+    /// Sets the library's ping interval (JavaScript only).
     pub fn keep_alive_ms(self, interval: u64) -> Self {
         self.option("keepAliveMs", json!(interval))
     }
 
-    /// The URL it takes when it has to connect again by itself (JavaScript only).
+    /// URL for automatic reconnects (JavaScript only).
     pub fn reconnect_to(self, url: &str) -> Self {
         self.option("reconnectTo", json!(url))
     }
@@ -120,12 +119,12 @@ impl ClientBuilder<'_> {
         self.option("messageHeaders", headers)
     }
 
-    /// Headers of messages to it are told as messages to `$headers`: kind, target and headers (JavaScript only).
+    /// Reports headers of received messages as messages to `$headers`: kind, target and headers (JavaScript only).
     pub fn show_headers(self) -> Self {
         self.option("showHeaders", json!(true))
     }
 
-    /// Asks for stateful reconnect.
+    /// Requests stateful reconnect when negotiating.
     pub fn stateful(self) -> Self {
         self.option("stateful", json!(true))
     }
@@ -133,7 +132,7 @@ impl ClientBuilder<'_> {
     /// Opens the client.
     ///
     /// # Errors
-    /// When the connection does not come about.
+    /// If the connection fails.
     pub async fn open(self) -> Result<Client> {
         let (agents, kind, mut options) = (self.agents, self.kind, self.options);
         if let (Some(library), Some(options)) = (kind.library(), options.as_object_mut()) {
@@ -163,24 +162,24 @@ pub struct Client {
     pub(super) connection_id: Option<String>,
 }
 
-/// Numbers received of a sequence.
+/// Received sequence numbers of a target.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Sequence {
     /// Number of messages so far.
     pub received: u64,
-    /// Number of the first.
+    /// Number of the first message.
     pub first: Option<i64>,
-    /// Number of the last.
+    /// Number of the last message.
     pub last: Option<i64>,
-    /// The first place where the numbers don't follow each other.
+    /// First gap or repetition.
     pub broken: Option<Value>,
 }
 
 impl Client {
-    /// Calls a hub method: its result, or the text of the error.
+    /// Calls a hub method. Returns its result or error text.
     ///
     /// # Errors
-    /// When the client is gone.
+    /// If the client is gone.
     pub async fn call(&self, target: &str, arguments: Value) -> Result<std::result::Result<Value, String>> {
         self.command("invoke", json!({ "target": target, "arguments": arguments })).await
     }
@@ -188,16 +187,16 @@ impl Client {
     /// Calls a hub method that has to succeed.
     ///
     /// # Errors
-    /// When it does not.
+    /// If it fails.
     pub async fn invoke(&self, target: &str, arguments: Value) -> Result<Value> {
         let outcome = self.call(target, arguments).await?;
         outcome.map_err(anyhow::Error::msg).with_context(|| format!("{target} by {:?}", self.kind))
     }
 
-    /// Calls a hub method that has to fail, and returns the text that the server sent.
+    /// Calls a hub method that has to fail, and returns the server's error text.
     ///
     /// # Errors
-    /// When it succeeds.
+    /// If it succeeds.
     pub async fn invoke_failing(&self, target: &str, arguments: Value) -> Result<String> {
         match self.call(target, arguments).await? {
             Ok(result) => bail!("{target} should fail, but gives {result}"),
@@ -208,31 +207,31 @@ impl Client {
     /// Calls a hub method without waiting for an answer.
     ///
     /// # Errors
-    /// When the client can't send.
+    /// If the client can't send.
     pub async fn send(&self, target: &str, arguments: Value) -> Result<()> {
         self.done("send", json!({ "target": target, "arguments": arguments })).await
     }
 
-    /// Calls `target(n)` without waiting for answers, for `count` numbers, as fast as the client can.
+    /// Calls `target(n)` for `count` numbers without waiting for answers, as fast as possible.
     ///
     /// # Errors
-    /// When the client can't send.
+    /// If the client can't send.
     pub async fn flood(&self, target: &str, from: u64, count: u64) -> Result<()> {
         self.done("flood", json!({ "target": target, "from": from, "count": count })).await
     }
 
-    /// Calls `target(n, padding)` for each number, so that each call has some size.
+    /// Calls `target(n, padding)` for each number, for calls of a certain size.
     ///
     /// # Errors
-    /// When the client can't send.
+    /// If the client can't send.
     pub async fn flood_padded(&self, target: &str, count: u64, padding_bytes: usize) -> Result<()> {
         self.done("flood", json!({ "target": target, "from": 0, "count": count, "padding": padding_bytes })).await
     }
 
-    /// Makes sure that the app was told of no end of the connection, and that it has its first id still.
+    /// Checks that the app saw no interruption and that the connection id is unchanged.
     ///
     /// # Errors
-    /// When it has not, or the client is gone.
+    /// If there was an interruption, or the client is gone.
     pub async fn is_undisturbed(&self) -> Result<()> {
         let reply = self.command("interruptions", json!({})).await?.map_err(anyhow::Error::msg)?;
         let expected = json!({ "interruptions": [], "connectionId": self.connection_id });
@@ -240,10 +239,10 @@ impl Client {
         Ok(())
     }
 
-    /// Number of times that it has lost its connection and got a new one; fails if it has got none yet.
+    /// Number of reconnects. Fails during a reconnect.
     ///
     /// # Errors
-    /// When it is not connected.
+    /// If it is not connected.
     pub async fn reconnections(&self) -> Result<usize> {
         let reply = self.command("interruptions", json!({})).await?.map_err(anyhow::Error::msg)?;
         let interruptions = reply.get("interruptions").and_then(Value::as_array).context("interruptions")?;
@@ -256,10 +255,10 @@ impl Client {
         Ok(interruptions.len())
     }
 
-    /// Waits until a counted target has had so many messages, or its numbers don't follow each other.
+    /// Waits until a counted target has received `count` messages, or a gap.
     ///
     /// # Errors
-    /// When the client is gone.
+    /// If the client is gone.
     pub async fn sequence(&self, target: &str, count: u64) -> Result<Sequence> {
         let reply = self.command("verify", json!({ "target": target, "count": count })).await?;
         Ok(serde_json::from_value(reply.map_err(anyhow::Error::msg)?)?)
@@ -268,7 +267,7 @@ impl Client {
     /// Waits for the next message to any subscribed target.
     ///
     /// # Errors
-    /// When the client closes instead.
+    /// If the client closes instead.
     pub async fn next(&mut self) -> Result<Message> {
         let event = self.event().await?;
         let text = |name: &str| event.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -277,21 +276,21 @@ impl Client {
         Ok(Message { target: text("target").context("a target")?, arguments: arguments.context("arguments")? })
     }
 
-    /// Waits for the next message, which has to be for `target`, and returns its arguments.
+    /// Waits for the next message, which must be for `target`, and returns its arguments.
     ///
     /// # Errors
-    /// When another message comes, or the client closes.
+    /// If another message arrives, or the client closes.
     pub async fn expect(&mut self, target: &str) -> Result<Vec<Value>> {
         let message = self.next().await?;
         ensure!(message.target == target, "{target} should come, but {message:?} did");
         Ok(message.arguments)
     }
 
-    /// All messages before the next one that equals `fence`. The fence was sent after what is asked for
-    /// by the same app server, so all that was to come has come.
+    /// Returns all messages before the next `fence`. The same app server sent the fence after the expected messages, so
+    /// all of them have arrived.
     ///
     /// # Errors
-    /// When the client closes.
+    /// If the client closes.
     pub async fn before(&mut self, fence: &Message) -> Result<Vec<Message>> {
         let mut seen = Vec::new();
         loop {
@@ -303,20 +302,20 @@ impl Client {
         }
     }
 
-    /// Waits until the client says that it has closed: the error's text, if it names one.
+    /// Waits until the client closes. Returns the error's text, if any.
     ///
     /// # Errors
-    /// When something else comes first.
+    /// If another event comes first.
     pub async fn closed(&mut self) -> Result<Option<String>> {
         let event = self.event().await?;
         ensure!(event.get("event").is_some_and(|name| name == "closed"), "the end should come, but {event} did");
         Ok(event.get("error").and_then(Value::as_str).map(str::to_owned))
     }
 
-    /// Waits until the client has lost its connection and has another one; its id is the new one.
+    /// Waits for a reconnect and updates the connection id.
     ///
     /// # Errors
-    /// When something else comes first.
+    /// If another event comes first.
     pub async fn reconnected(&mut self) -> Result<()> {
         for expected in ["reconnecting", "reconnected"] {
             let event = self.event().await?;
@@ -326,59 +325,59 @@ impl Client {
         Ok(())
     }
 
-    /// Answers a question that was held, counted from zero (JavaScript only).
+    /// Answers a held request, by index from zero (JavaScript only).
     ///
     /// # Errors
-    /// When the client is gone.
+    /// If the client is gone.
     pub async fn answer_held(&self, target: &str, question: usize, value: Value) -> Result<()> {
         self.done("answerHeld", json!({ "target": target, "question": question, "value": value })).await
     }
 
-    /// The library is made to believe that the server has fallen silent (JavaScript only).
+    /// Simulates a silent server for the library (JavaScript only).
     ///
     /// # Errors
-    /// When the client is gone.
+    /// If the client is gone.
     pub async fn sever(&self) -> Result<()> {
         self.done("sever", json!({})).await
     }
 
-    /// The library closes the connection; that it has is told later, by [`closed`](Self::closed).
+    /// Starts closing the connection. [`closed`](Self::closed) reports the end.
     ///
     /// # Errors
-    /// When the client is gone.
+    /// If the client is gone.
     pub async fn begin_close(&self) -> Result<()> {
         self.done("close", json!({})).await
     }
 
-    /// Connects again after [`close`](Self::close), with all that was set up (JavaScript and Java).
+    /// Connects again after [`close`](Self::close), with the same setup (JavaScript and Java).
     ///
     /// # Errors
-    /// When the connection does not come about.
+    /// If the connection fails.
     pub async fn start_again(&mut self) -> Result<()> {
         let started = self.command("start", json!({})).await?.map_err(anyhow::Error::msg)?;
         self.connection_id = started.get("connectionId").and_then(Value::as_str).map(str::to_owned);
         Ok(())
     }
 
-    /// Closes the client, as its library does.
+    /// Closes the client through its library.
     ///
     /// # Errors
-    /// When it is gone.
+    /// If it is gone.
     pub async fn close(&mut self) -> Result<()> {
         self.done("close", json!({})).await?;
         self.closed().await?;
         Ok(())
     }
 
-    /// The connection id, as the client knows it; unknown without negotiation, or to some libraries.
+    /// Connection id as known to the client. Unknown without negotiation, or with some libraries.
     ///
     /// # Errors
-    /// When the client does not know it.
+    /// If the client does not have it.
     pub fn connection_id(&self) -> Result<&str> {
         self.connection_id.as_deref().context("the client knows its connection id")
     }
 
-    /// The library of the client.
+    /// Library of the client.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind

@@ -1,4 +1,4 @@
-//! Process that a client lives in: an agent, which has many, or a .NET program for this client alone.
+//! Process of a client: an agent with many clients, or a .NET program for one.
 
 use std::sync::Arc;
 
@@ -10,20 +10,20 @@ use crate::harness::dotnet::{DotNet, NetClient};
 use crate::harness::driver::{Driver, Reply};
 use crate::harness::scenario::Stage;
 
-/// Process of a client, which takes its commands and tells its events in the words of agents.
+/// Process of a client, with commands and events in the agents' format.
 #[derive(Debug)]
 pub(super) enum Remote {
-    /// An agent, which knows the client by a name.
+    /// Agent that hosts the client under a name.
     Agent { driver: Arc<Driver>, name: String, events: UnboundedReceiver<Value> },
-    /// A .NET program, which is this client alone.
+    /// .NET program with this single client.
     Net(Box<NetClient>),
 }
 
 impl Remote {
-    /// Opens a client in an agent: it, and its connection id if the library knows it.
+    /// Opens a client in an agent. Also returns its connection id, if available.
     ///
     /// # Errors
-    /// When the connection does not come about.
+    /// If the connection fails.
     pub(super) async fn open(driver: &Arc<Driver>, name: String, mut options: Value) -> Result<(Self, Option<String>)> {
         let events = driver.events_of(&name);
         if let Some(options) = options.as_object_mut() {
@@ -34,10 +34,10 @@ impl Remote {
         Ok((Self::Agent { driver: Arc::clone(driver), name, events }, id))
     }
 
-    /// Opens a .NET client with the options of agents.
+    /// Opens a .NET client with the agents' options.
     ///
     /// # Errors
-    /// When there is no archive of .NET programs, or the connection does not come about.
+    /// If there is no archive of .NET programs, or the connection fails.
     pub(super) async fn open_net(stage: &Stage, options: &Value) -> Result<(Self, Option<String>)> {
         let dotnet = DotNet::find()?.context("there are .NET programs")?;
         let text = |name| options.get(name).and_then(Value::as_str);
@@ -62,8 +62,7 @@ impl Remote {
             client.answer(target, order.get("value").cloned().context("the program answers with values")?).await?;
         }
         if options.get("answers").is_some() {
-            // It reads line after line and says nothing of these: when it has been refused this call, it knows its
-            // answers.
+            // Setting answers has no reply, but lines are processed in order, so a refused call confirms them.
             let _ = client.call("NoSuchMethod", json!([])).await?;
         }
         let id = client.connection_id().to_owned();
@@ -73,7 +72,7 @@ impl Remote {
     /// Sends a command and waits for its reply.
     ///
     /// # Errors
-    /// When the process ends before it replies.
+    /// If the process ends first.
     pub(super) async fn command(&self, op: &str, mut options: Value) -> Result<Reply> {
         match self {
             Self::Agent { driver, name, .. } => {
@@ -86,10 +85,10 @@ impl Remote {
         }
     }
 
-    /// Waits for the next event, in the words of agents.
+    /// Waits for the next event, in the agents' format.
     ///
     /// # Errors
-    /// When the process has ended.
+    /// If the process has ended.
     pub(super) async fn event(&mut self) -> Result<Value> {
         match self {
             Self::Agent { name, events, .. } => {
@@ -104,10 +103,10 @@ impl Remote {
         }
     }
 
-    /// The agent, and the name by which it knows the client.
+    /// Agent and the client's name there.
     ///
     /// # Errors
-    /// When it is no agent.
+    /// If it is not an agent.
     pub(super) fn agent(&self) -> Result<(&Arc<Driver>, &str)> {
         match self {
             Self::Agent { driver, name, .. } => Ok((driver, name)),

@@ -1,4 +1,4 @@
-//! Streams of a client: those it asks for, and those it uploads.
+//! Streams of a client, downloaded and uploaded.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use crate::harness::driver::Driver;
 use super::library_client::Client;
 use super::remote::Remote;
 
-/// Items and outcome of a stream that a client asked for.
+/// Items and outcome of a downloaded stream.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Streamed {
-    /// Its items, in order.
+    /// Received items in order.
     pub items: Vec<Value>,
-    /// The error that ended it.
+    /// Error that ended the stream.
     pub error: Option<String>,
 }
 
-/// A stream that a client uploads. It goes along as an argument of a call; items are to be fed after the call was made.
+/// Stream uploaded by a client as an argument of a call. Items are sent after the call.
 #[derive(Debug)]
 pub struct Upload {
     driver: Arc<Driver>,
@@ -29,52 +29,52 @@ pub struct Upload {
 }
 
 impl Client {
-    /// Asks for a stream and waits for its end.
+    /// Requests a stream and waits for its end.
     ///
     /// # Errors
-    /// When the client is gone.
+    /// If the client is gone.
     pub async fn stream(&self, target: &str, arguments: Value) -> Result<Streamed> {
         self.streamed(json!({ "target": target, "arguments": arguments })).await
     }
 
-    /// Asks for a stream and cancels it after so many items; at once after none.
+    /// Requests a stream and cancels it after `count` items; immediately for zero.
     ///
     /// # Errors
-    /// When the client is gone.
+    /// If the client is gone.
     pub async fn stream_first(&self, count: usize, target: &str, arguments: Value) -> Result<Streamed> {
         self.streamed(json!({ "target": target, "arguments": arguments, "atMost": count })).await
     }
 
-    /// Asks for a stream that [`cancel`](Self::cancel) knows by this name, and waits for its end.
+    /// Requests a stream with a name for [`cancel`](Self::cancel), and waits for its end.
     ///
     /// # Errors
-    /// When the client is gone.
+    /// If the client is gone.
     pub async fn stream_named(&self, name: &str, target: &str, arguments: Value) -> Result<Streamed> {
         self.streamed(json!({ "target": target, "arguments": arguments, "stream": name })).await
     }
 
-    /// Cancels a stream.
+    /// Cancels a stream by name.
     ///
     /// # Errors
-    /// When there is none of this name.
+    /// If the stream does not exist.
     pub async fn cancel(&self, name: &str) -> Result<()> {
         self.done("cancel", json!({ "stream": name })).await
     }
 
-    /// A stream to upload, under a name that this client has not used yet.
+    /// Prepares a stream to upload, under an unused name.
     ///
     /// # Errors
-    /// When the client is gone.
+    /// If the client is gone.
     pub async fn upload(&self, name: &str) -> Result<Upload> {
         self.done("upload", json!({ "subject": name })).await?;
         let (driver, client) = self.remote.agent()?;
         Ok(Upload { driver: Arc::clone(driver), client: client.into(), name: name.into() })
     }
 
-    /// Calls a method whose only argument is a stream of these items, and waits for its result.
+    /// Calls a method with a stream of these items as its only argument, and waits for the result.
     ///
     /// # Errors
-    /// When the method fails.
+    /// If the method fails.
     pub async fn invoke_with_items(&self, target: &str, items: Value) -> Result<Value> {
         if let Remote::Net(client) = &self.remote {
             return client.upload(target, items).await;
@@ -96,32 +96,32 @@ impl Client {
 }
 
 impl Upload {
-    /// Placeholder for it among the arguments of a call.
+    /// Placeholder in the arguments of a call.
     #[must_use]
     pub fn argument(&self) -> Value {
         json!({ "$subject": self.name })
     }
 
-    /// Sends items.
+    /// Sends items of the stream.
     ///
     /// # Errors
-    /// When the client can't.
+    /// If the client can't send.
     pub async fn feed(&self, items: Value) -> Result<()> {
         self.command("feed", json!({ "items": items })).await
     }
 
-    /// Ends it.
+    /// Ends the stream.
     ///
     /// # Errors
-    /// When the client can't.
+    /// If the client can't send.
     pub async fn complete(&self) -> Result<()> {
         self.command("complete", json!({})).await
     }
 
-    /// Ends it with an error.
+    /// Ends the stream with an error.
     ///
     /// # Errors
-    /// When the client can't.
+    /// If the client can't send.
     pub async fn fail(&self, text: &str) -> Result<()> {
         self.command("fail", json!({ "error": text })).await
     }

@@ -1,4 +1,4 @@
-//! A real ASP.NET Core app server on Azure's SDK, as a process.
+//! Process of a real ASP.NET Core app server on Azure's SDK.
 
 use anyhow::{Context, Result};
 use http::StatusCode;
@@ -13,7 +13,7 @@ use super::programs::DotNet;
 /// Assembly of the app server.
 pub const APP: &str = "app/signalr-app.dll";
 
-/// App server that is described, but not started yet.
+/// Description of an app server to start.
 #[derive(Debug)]
 #[must_use]
 pub struct AspNetAppBuilder<'a> {
@@ -25,7 +25,7 @@ pub struct AspNetAppBuilder<'a> {
 }
 
 impl DotNet {
-    /// Describes an app server, to be started.
+    /// Describes an app server.
     pub fn app<'a>(&'a self, stage: &'a Stage) -> AspNetAppBuilder<'a> {
         self.app_of(stage, APP).argument("--mode", "azure")
     }
@@ -36,34 +36,34 @@ impl DotNet {
 }
 
 impl AspNetAppBuilder<'_> {
-    /// Names the only endpoint.
+    /// Sets the only endpoint.
     pub fn connection(self, connection_string: &str) -> Self {
         self.argument("--connection", connection_string)
     }
 
-    /// Adds one of several endpoints, a primary one.
+    /// Adds a named primary endpoint, for apps with several.
     pub fn endpoint(mut self, name: &str, connection_string: &str) -> Self {
         let variable = format!("Azure__SignalR__ConnectionString__{name}__primary");
         self.environment.push((variable, connection_string.into()));
         self
     }
 
-    /// Sets the name by which the hub says where it runs.
+    /// Sets the instance name reported by the hub.
     pub fn instance(mut self, name: &str) -> Self {
         self.environment.push(("INSTANCE".into(), name.into()));
         self
     }
 
-    /// Adds an argument of the command line, such as `--shutdown migrate`.
+    /// Adds a command line argument, such as `--shutdown migrate`.
     pub fn argument(mut self, name: &str, value: &str) -> Self {
         self.arguments.extend([name.into(), value.into()]);
         self
     }
 
-    /// Starts it and waits until it listens; its server connections may still be under way.
+    /// Starts the app server and waits until it listens. Its server connections may not be open yet.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub async fn start(self) -> Result<AspNetApp> {
         let address = free_address()?;
         let mut command = self.dotnet.command(self.program);
@@ -75,7 +75,7 @@ impl AspNetAppBuilder<'_> {
     }
 }
 
-/// ASP.NET Core app that runs until this value is dropped.
+/// Running ASP.NET Core app, stopped on drop.
 #[derive(Debug)]
 pub struct AspNetApp {
     /// Process that runs it.
@@ -84,22 +84,22 @@ pub struct AspNetApp {
 }
 
 impl AspNetApp {
-    /// Address that it listens on, as `host:port`.
+    /// Listen address as `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// A URL for clients, which it redirects to one of its endpoints.
+    /// URL for clients, which are redirected to an endpoint.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// Waits until it redirects clients of a hub: it does once a server connection of that hub is open.
+    /// Waits until it redirects clients of a hub, which requires an open server connection for that hub.
     ///
     /// # Errors
-    /// When it ends instead.
+    /// If it ends instead.
     pub async fn redirects(&mut self, hub: &str) -> Result<()> {
         let path = format!("{hub}/negotiate?negotiateVersion=1");
         until(async || {
@@ -110,7 +110,7 @@ impl AspNetApp {
         .with_context(|| format!("{hub} of {}", self.address))
     }
 
-    /// Number of lines `connected …` (or `disconnected …`) that its hubs have printed.
+    /// Number of lines `connected …` (or `disconnected …`) printed by its hubs.
     #[must_use]
     pub fn printed(&self, word: &str) -> usize {
         self.process.lines_after(&format!("{word} ")).len()

@@ -1,5 +1,5 @@
-//! Programs of the archive on .NET 11: an app with many features, a client that tries each, and a probe of the
-//! service protocol.
+//! Programs of the archive on .NET 11: an app with many features, a client that tests each, and a probe of the service
+//! protocol.
 
 use anyhow::Result;
 
@@ -10,15 +10,15 @@ use super::app::AspNetAppBuilder;
 use super::programs::DotNet;
 
 impl DotNet {
-    /// Describes an app server with many features, for `--mode azure` or, on Kestrel, `--mode alone`.
+    /// Describes an app server with many features, for `--mode azure`, or `--mode alone` on Kestrel.
     pub fn field_app<'a>(&'a self, stage: &'a Stage, mode: &str) -> AspNetAppBuilder<'a> {
         self.app_of(stage, "app/field-app.dll").argument("--mode", mode)
     }
 
-    /// Runs a section of the client against an app, up to the row of this name. Returns the rows: names and values.
+    /// Runs a section of the client against an app, up to the named row. Returns the rows: names and values.
     ///
     /// # Errors
-    /// When the client ends before.
+    /// If the client ends before that row.
     pub async fn field_rows(
         &self,
         stage: &Stage,
@@ -38,10 +38,10 @@ impl DotNet {
         Ok(rows.collect())
     }
 
-    /// Runs the probe against a node with this access key. Returns the lines that it prints.
+    /// Runs the probe against a node with this access key. Returns its output lines.
     ///
     /// # Errors
-    /// When it ends before its last line.
+    /// If it ends before its last line.
     pub async fn probe(&self, stage: &Stage, node: &str, key: &str) -> Result<Vec<String>> {
         let mut command = self.command("probe/probe.dll");
         command.args([node, key]);

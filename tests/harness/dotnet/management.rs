@@ -1,4 +1,4 @@
-//! The Management SDK, as a process: it does each of its operations once, and prints what came of it.
+//! Process of the Management SDK, which runs each of its operations once and prints the results.
 
 use anyhow::{Result, ensure};
 
@@ -7,7 +7,7 @@ use crate::harness::scenario::Stage;
 
 use super::programs::DotNet;
 
-/// Program of the Management SDK. Some archives lack it, because its package is not served everywhere.
+/// Program of the Management SDK. Some archives lack it, because its package is not available everywhere.
 pub(super) const PROGRAM: &str = "manage/signalr-manage.dll";
 
 /// Transport of the Management SDK.
@@ -15,7 +15,7 @@ pub(super) const PROGRAM: &str = "manage/signalr-manage.dll";
 pub enum ServiceTransport {
     /// Requests to the REST data plane.
     Transient,
-    /// A server connection of its own.
+    /// A separate server connection.
     Persistent,
 }
 
@@ -29,11 +29,11 @@ impl ServiceTransport {
 }
 
 impl DotNet {
-    /// Runs the Management SDK against a hub, with a connection as the target of its operations and `ann` as their
-    /// user. Returns the lines that it prints, log lines left out.
+    /// Runs the Management SDK against a hub, with a connection as its target and `ann` as the user. Returns the output
+    /// lines without log lines.
     ///
     /// # Errors
-    /// When it fails.
+    /// If it fails.
     pub async fn manage(
         &self,
         stage: &Stage,

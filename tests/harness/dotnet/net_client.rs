@@ -1,4 +1,4 @@
-//! The real .NET client, driven by lines of JSON.
+//! Real .NET client, controlled with JSON lines.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use crate::harness::scenario::Stage;
 
 use super::programs::DotNet;
 
-/// .NET client that is described, but not open yet.
+/// Description of a .NET client to open.
 #[derive(Debug)]
 #[must_use]
 pub struct NetClientBuilder<'a> {
@@ -29,50 +29,50 @@ pub struct NetClientBuilder<'a> {
 }
 
 impl DotNet {
-    /// Describes a client, to be opened.
+    /// Describes a client to open.
     pub fn client<'a>(&'a self, stage: &'a Stage, url: &str) -> NetClientBuilder<'a> {
         NetClientBuilder { dotnet: self, stage, arguments: vec![url.into()], targets: Vec::new() }
     }
 }
 
 impl NetClientBuilder<'_> {
-    /// Speaks this hub protocol.
+    /// Sets the hub protocol.
     pub fn protocol(self, name: &str) -> Self {
         self.argument("--protocol", name)
     }
 
-    /// The client tries this transport alone.
+    /// Restricts the client to this transport.
     pub fn transport(self, transport: Transport) -> Self {
         self.transport_named(transport.name())
     }
 
-    /// The client tries the transport of this name alone.
+    /// Restricts the client to the named transport.
     pub(crate) fn transport_named(self, name: &str) -> Self {
         let name = name.to_lowercase();
         self.argument("--transport", if name == "serversentevents" { "sse" } else { &name })
     }
 
-    /// Shows this access token.
+    /// Sends this access token.
     pub fn access_token(self, token: &str) -> Self {
         self.argument("--token", token)
     }
 
-    /// Connects again by itself.
+    /// Enables the library's automatic reconnect.
     pub fn reconnect(mut self) -> Self {
         self.arguments.push("--reconnect".into());
         self
     }
 
-    /// Tells messages to these targets, by [`NetClient::next`].
+    /// Reports messages to these targets through [`NetClient::next`].
     pub fn subscribe(mut self, targets: &[&str]) -> Self {
         self.targets.extend(targets.iter().map(ToString::to_string));
         self
     }
 
-    /// Opens it and waits until it is connected.
+    /// Opens the client and waits until it is connected.
     ///
     /// # Errors
-    /// When the connection does not come about.
+    /// If the connection fails.
     pub async fn open(self) -> Result<NetClient> {
         let mut command = self.dotnet.command("client/signalr-client.dll");
         command.args(&self.arguments);
@@ -90,7 +90,7 @@ impl NetClientBuilder<'_> {
         Ok(client)
     }
 
-    /// Asks for stateful reconnect.
+    /// Requests stateful reconnect when negotiating.
     pub fn stateful(mut self) -> Self {
         self.arguments.push("--stateful".into());
         self
@@ -102,11 +102,11 @@ impl NetClientBuilder<'_> {
     }
 }
 
-/// Waiters for lines about their calls, by the call's id.
+/// Senders for output lines about calls, by call id.
 #[derive(Debug, Default)]
 struct Pending(Mutex<HashMap<u64, UnboundedSender<Value>>>);
 
-/// Open .NET client, in a process of its own.
+/// Open .NET client in a separate process.
 #[derive(Debug)]
 pub struct NetClient {
     process: Process,
@@ -118,16 +118,16 @@ pub struct NetClient {
 }
 
 impl NetClient {
-    /// The connection id, as the client knows it.
+    /// Connection id as known to the client.
     #[must_use]
     pub fn connection_id(&self) -> &str {
         &self.connection_id
     }
 
-    /// Calls a hub method: its result, or the text of the error.
+    /// Calls a hub method. Returns its result or error text.
     ///
     /// # Errors
-    /// When the client is gone.
+    /// If the client is gone.
     pub async fn call(&self, target: &str, arguments: Value) -> Result<Result<Value, String>> {
         let mut lines = self.begin(json!({ "invoke": target, "args": arguments })).await?;
         let line = lines.recv().await.with_context(|| format!("the client ended during {target}"))?;
@@ -137,7 +137,7 @@ impl NetClient {
     /// Calls a hub method that has to succeed.
     ///
     /// # Errors
-    /// When it does not.
+    /// If it fails.
     pub async fn invoke(&self, target: &str, arguments: Value) -> Result<Value> {
         self.call(target, arguments).await?.map_err(anyhow::Error::msg).with_context(|| format!("{target} by .NET"))
     }
@@ -145,25 +145,25 @@ impl NetClient {
     /// Calls a hub method without waiting for an answer.
     ///
     /// # Errors
-    /// When the client is gone.
+    /// If the client is gone.
     pub async fn send(&self, target: &str, arguments: Value) -> Result<()> {
         self.write(&json!({ "send": target, "args": arguments })).await
     }
 
-    /// Reads a stream to its end: its items.
+    /// Reads a stream to its end and returns the items.
     ///
     /// # Errors
-    /// When it ends with an error.
+    /// If it ends with an error.
     pub async fn stream(&self, target: &str, arguments: Value) -> Result<Vec<Value>> {
         let (items, error) = self.streamed(target, arguments).await?;
         ensure!(error.is_none(), "{target} after {} items: {error:?}", items.len());
         Ok(items)
     }
 
-    /// Reads a stream to its end: its items, and the error that ended it.
+    /// Reads a stream to its end. Returns the items, and the error that ended it.
     ///
     /// # Errors
-    /// When the client is gone.
+    /// If the client is gone.
     pub(crate) async fn streamed(&self, target: &str, arguments: Value) -> Result<(Vec<Value>, Option<String>)> {
         let mut lines = self.begin(json!({ "stream": target, "args": arguments })).await?;
         let mut items = Vec::new();
@@ -183,7 +183,7 @@ impl NetClient {
     /// Uploads a stream and returns the result.
     ///
     /// # Errors
-    /// When the method fails.
+    /// If the method fails.
     pub async fn upload(&self, target: &str, items: Value) -> Result<Value> {
         let mut lines = self.begin(json!({ "upload": target, "items": items })).await?;
         let line = lines.recv().await.with_context(|| format!("the client ended during {target}"))?;
@@ -193,7 +193,7 @@ impl NetClient {
     /// Sets the answer to client results of a target.
     ///
     /// # Errors
-    /// When the client is gone.
+    /// If the client is gone.
     pub async fn answer(&self, target: &str, with: Value) -> Result<()> {
         self.write(&json!({ "answer": target, "with": with })).await
     }
@@ -201,7 +201,7 @@ impl NetClient {
     /// Waits for the next message to a subscribed target.
     ///
     /// # Errors
-    /// When the client closes instead.
+    /// If the client closes instead.
     pub async fn next(&mut self) -> Result<Message> {
         let event = self.event().await?;
         ensure!(event.get("event").is_some_and(|name| name == "message"), "a message should come, but {event} did");
@@ -210,37 +210,37 @@ impl NetClient {
         Ok(Message { target, arguments })
     }
 
-    /// Waits for the next message, which has to be for `target`, and returns its arguments.
+    /// Waits for the next message, which must be for `target`, and returns its arguments.
     ///
     /// # Errors
-    /// When another message comes, or the client closes.
+    /// If another message arrives, or the client closes.
     pub async fn expect(&mut self, target: &str) -> Result<Vec<Value>> {
         let message = self.next().await?;
         ensure!(message.target == target, "{target} should come, but {message:?} did");
         Ok(message.arguments)
     }
 
-    /// Waits until the client says that it has closed: the error's text, if it names one.
+    /// Waits until the client closes. Returns the error's text, if any.
     ///
     /// # Errors
-    /// When something else comes first.
+    /// If another event comes first.
     pub async fn closed(&mut self) -> Result<Option<String>> {
         let event = self.event().await?;
         ensure!(event.get("event").is_some_and(|name| name == "closed"), "the end should come, but {event} did");
         Ok(event.get("error").and_then(Value::as_str).map(str::to_owned))
     }
 
-    /// Stops the client, as its library does.
+    /// Stops the client through its library.
     ///
     /// # Errors
-    /// When it is gone, or says something else first.
+    /// If it is gone, or another event comes first.
     pub async fn close(&mut self) -> Result<()> {
         self.begin_close().await?;
         self.closed().await?;
         Ok(())
     }
 
-    /// Stops the client; that it has closed is told later.
+    /// Starts stopping the client. Its end is reported later.
     pub(crate) async fn begin_close(&self) -> Result<()> {
         self.write(&json!({ "stop": true })).await
     }
@@ -268,7 +268,7 @@ impl NetClient {
         self.commands.lock().await.write_all(line.as_bytes()).await.context("the .NET client is gone")
     }
 
-    /// Waits for the next line that is about no call.
+    /// Waits for the next line that does not belong to a call.
     pub(crate) async fn event(&mut self) -> Result<Value> {
         self.events.recv().await.context("the .NET client has ended")
     }
@@ -282,12 +282,12 @@ fn outcome(line: &Value) -> Result<Result<Value, String>> {
     }
 }
 
-/// Hands lines about calls to those that wait for them, and all others on as events.
+/// Routes lines about calls to their waiting senders, and all others to the events.
 async fn read(stdout: ChildStdout, pending: Arc<Pending>, tell: UnboundedSender<Value>) {
     let mut lines = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         let Ok(line) = serde_json::from_str::<Value>(&line) else { continue };
-        // It answers by itself: see `answer`.
+        // The client answers on its own: see `answer`.
         if line.get("event").is_some_and(|event| event == "asked") {
             continue;
         }

@@ -1,4 +1,4 @@
-//! The archives of .NET programs, unpacked.
+//! Unpacked archives of .NET programs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command as BlockingCommand;
@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::harness::scenario::target_folder;
 
-/// An archive: its programs, and the runtime that they need.
+/// Archive with programs and their runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Archive {
     /// App server and client on .NET 10.
@@ -19,14 +19,14 @@ pub(super) enum Archive {
     Net11,
 }
 
-/// Folder of an archive's programs; nothing where there is no archive.
+/// Folder of an archive's programs, if the archive exists.
 type Programs = LazyLock<Result<Option<PathBuf>>>;
 
 static NET_10: Programs = LazyLock::new(|| unpacked(Archive::Net10));
 static NET_11: Programs = LazyLock::new(|| unpacked(Archive::Net11));
 
 impl Archive {
-    /// Name of its folder, and of the file without its extension.
+    /// Name of its folder, and of the file without extension.
     fn name(self) -> &'static str {
         match self {
             Self::Net10 => "dotnet-apps",
@@ -34,10 +34,10 @@ impl Archive {
         }
     }
 
-    /// Finds its programs, or says that the test is skipped without them.
+    /// Finds its programs, or prints that the test is skipped.
     ///
     /// # Panics
-    /// When it can't be unpacked.
+    /// If the archive can't be unpacked.
     #[expect(clippy::print_stderr, reason = "a skipped test says so")]
     pub(super) fn found(self) -> Option<DotNet> {
         let dotnet = self.find().unwrap_or_else(|error| panic!("{error:?}"));
@@ -57,7 +57,7 @@ impl Archive {
     }
 }
 
-/// Folder with the archives and with `records/`, or nothing where it is not there.
+/// Folder with the archives and `records/`, if it exists.
 #[must_use]
 pub fn azure_sdk_folder() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/azure-sdk");
@@ -65,17 +65,17 @@ pub fn azure_sdk_folder() -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
-/// Unpacked archive with the programs and their runtime.
+/// Unpacked archive with programs and runtime.
 #[derive(Debug, Clone)]
 pub struct DotNet {
     folder: PathBuf,
 }
 
 impl DotNet {
-    /// Finds the programs; `None` where there is no archive.
+    /// Finds the programs; `None` without an archive.
     ///
     /// # Errors
-    /// When the archive can't be unpacked.
+    /// If the archive can't be unpacked.
     pub fn find() -> Result<Option<Self>> {
         Archive::Net10.find()
     }
@@ -92,7 +92,7 @@ impl DotNet {
         self.folder.join(name)
     }
 
-    /// Whether the archive holds a program. Prints a line about the skipped test where it does not.
+    /// Whether the archive contains a program. If not, prints that the test is skipped.
     #[expect(clippy::print_stderr, reason = "a skipped test says so")]
     pub(super) fn has(&self, program: &str) -> bool {
         let is_there = self.assembly(program).is_file();
@@ -114,18 +114,17 @@ impl DotNet {
     }
 }
 
-/// Finds the programs of .NET 10, or says that the test is skipped without them.
+/// Finds the .NET 10 programs, or prints that the test is skipped.
 ///
 /// # Panics
-/// When the archive can't be unpacked.
+/// If the archive can't be unpacked.
 pub(crate) fn found() -> Option<DotNet> {
     Archive::Net10.found()
 }
 
-/// Unpacks an archive once, into a folder of all build results that is named by the archive's size and age.
+/// Unpacks an archive once, into a folder in the build folder named by the archive's size and age.
 ///
-/// Another process may do the same at the same time: each unpacks beside that folder, and the first one to be ready
-/// renames its own.
+/// Processes may do this concurrently: each unpacks to a temporary folder, and the first to finish renames its own.
 fn unpacked(archive: Archive) -> Result<Option<PathBuf>> {
     let name = archive.name();
     let archive = azure_sdk_folder().map(|folder| folder.join(format!("{name}.tar.xz")));
@@ -144,7 +143,7 @@ fn unpacked(archive: Archive) -> Result<Option<PathBuf>> {
     let status = status.context("running tar")?;
     ensure!(status.success(), "{} can't be unpacked: {status}", archive.display());
     if std::fs::rename(&mine, &folder).is_err() {
-        // The other one was first.
+        // Another process was first.
         std::fs::remove_dir_all(&mine)?;
     }
     ensure!(programs.is_dir(), "{} holds no folder of this name", programs.display());

@@ -1,4 +1,4 @@
-//! Upgrades: the proxy dials, the app server judges, the answer comes back; each of them late, or never.
+//! Upgrades: the proxy dials, the app server decides and answers; each step may be late or lost.
 
 use trunkline_protocol::service::{
     LinkHandshakeRequest, LinkHandshakeResponse, Role, ServiceMessage, Session, UpgradeDecision, UpgradeRefusal,
@@ -12,11 +12,11 @@ use crate::slot::{APP, PROXY, Reason, Slot, settings};
 use crate::wire::{Dial, NEVER, Reply, Socket};
 use crate::world::World;
 
-/// Time-out of the answer to an upgrade.
+/// Time limit for the answer to an upgrade.
 const DIAL_TIMEOUT_MS: u64 = 300;
 
 impl World {
-    /// Dials that arrived, answers that arrived, dials that are given up, and new ones.
+    /// Handles arrived dials and answers, time-outs, and new dials.
     pub(crate) fn handle_dials(&mut self, slot: usize) -> Check {
         for index in 0..self.slots[slot].dials.len() {
             let Dial { arrives_ms, is_done, ref reply, .. } = self.slots[slot].dials[index];
@@ -76,7 +76,7 @@ impl World {
         *pending = Some((dials.len() - 1, now_ms + DIAL_TIMEOUT_MS));
     }
 
-    /// An upgrade has reached the app server.
+    /// Handles an upgrade that has reached the app server.
     fn judge(&mut self, index: usize, dial: usize) -> Check {
         let latency_ms = self.latency_ms();
         let reply = self.judged(index, dial)?;
@@ -139,7 +139,7 @@ impl World {
         Ok(Reply::Accepted(answer))
     }
 
-    /// An answer has reached the proxy.
+    /// Handles an answer that has reached the proxy.
     fn take_reply(&mut self, index: usize, dial: usize, reply: Reply) -> Check {
         let now_ms = self.now_ms;
         let Slot { sockets, dials, pending, .. } = &mut self.slots[index];
@@ -178,7 +178,7 @@ impl World {
             .handle_answer(&offer, answer, around.now_ms)
             .or_else(|error| broken(format!("the proxy can't take {answer:?}: {error}")))?;
         let Some(attachment) = attachment else { return broken("a dial that counts is of another session") };
-        // The proxy counts from what it knows it said, whatever a mutant put on the wire.
+        // The proxy counts from its own number, even if a mutant changed it on the wire.
         let told = match around.mutant {
             Some(Mutant::ReplaysFromOneBefore | Mutant::ReplaysFromOneBehind) => held.taken,
             _ => offer.received.unwrap_or_default(),

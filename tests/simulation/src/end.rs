@@ -1,4 +1,4 @@
-//! End of a slot: a driver of a session like those of proxy and SDK, with a slow consumer behind it.
+//! End of a slot: a session driver like the ones in proxy and SDK, with a slow consumer.
 
 mod reading;
 
@@ -15,39 +15,39 @@ use crate::ledger::{Check, Content, Ledger, broken};
 use crate::mutant::Mutant;
 use crate::wire::Socket;
 
-/// Largest frame of the simulation, its envelope included.
+/// Maximum frame size in the simulation, including the envelope.
 pub(crate) const FRAME_MAX_BYTES: usize = 128;
 
-/// The session that an end holds, and what the simulation knows about it.
+/// Session of an end, with the simulation's knowledge about it.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) session: Session,
     pub(crate) ledger: usize,
     pub(crate) link: Option<Link>,
     incoming: Incoming,
-    /// Handed out, and not yet taken: numbers and bytes.
+    /// Delivered but not yet taken frames: numbers and bytes.
     handed: VecDeque<(u64, usize)>,
-    /// The last number that the consumer took.
+    /// Last number taken by the consumer.
     pub(crate) taken: u64,
-    /// The last number that the peer was told.
+    /// Last number acknowledged to the peer.
     told: u64,
-    /// Since when the peer is to be told.
+    /// Time since which an acknowledgement is owed.
     owing_ms: Option<u64>,
-    /// Time at which the peer was last heard.
+    /// Time of the last bytes from the peer.
     pub(crate) heard_ms: u64,
-    /// Frozen time of this end by then.
+    /// Total frozen time of this end until then.
     pub(crate) heard_frozen: Frozen,
     /// Time at which the last socket was lost; `None` with a socket or before the first.
     pub(crate) lost_ms: Option<u64>,
-    /// Since when there is no place.
+    /// Time since which there is no room.
     pub(crate) full_ms: Option<u64>,
-    /// A socket that should have been let go.
+    /// Socket that should have been dropped.
     leaked: Option<(usize, FrameBuffer)>,
-    /// The attachment before this one, whose writer may be late to notice.
+    /// Previous attachment. Its writer may notice the change late.
     previous: Option<Attachment>,
 }
 
-/// A socket that is attached.
+/// Attached socket of a session.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) attachment: Attachment,
@@ -62,7 +62,7 @@ pub(crate) struct Frozen {
     pub(crate) times: u64,
 }
 
-/// Surroundings of every act of an end.
+/// Environment of an end's actions.
 pub(crate) struct Around<'a> {
     pub(crate) end: usize,
     pub(crate) now_ms: u64,
@@ -122,7 +122,7 @@ impl Held {
         }
     }
 
-    /// Queues a frame; `false` when there is no place.
+    /// Queues a frame. Returns `false` if there is no room.
     pub(crate) fn push(&mut self, class: Class, padding: usize, around: &mut Around<'_>) -> Check<bool> {
         let flow = &mut around.ledgers[self.ledger].flows[around.end];
         let content = Content { ledger: self.ledger, sender: around.end, number: flow.queued + 1 };
@@ -147,7 +147,7 @@ impl Held {
         Ok(())
     }
 
-    /// Writes what the socket takes.
+    /// Writes as much as the socket accepts.
     pub(crate) fn transmit(&mut self, sockets: &mut [Socket], around: &Around<'_>) -> Check {
         let Some(&Link { attachment, socket, .. }) = self.link.as_ref() else { return Ok(()) };
         if self.previous.replace(attachment).is_some_and(|previous| {
@@ -159,7 +159,7 @@ impl Held {
         }
         while sockets[socket].can_write(around.end) {
             let Some(piece) = self.session.poll_transmit(attachment, around.now_ms) else {
-                // Everything is written: what was owed for long enough is paid.
+                // Everything is written, so overdue acknowledgements must have been sent.
                 let is_late = self.owing_ms.is_some_and(|since_ms| since_ms + ACKNOWLEDGE_DELAY_MS < around.now_ms);
                 return if is_late && self.told < self.taken { broken("an acknowledgement is late") } else { Ok(()) };
             };
@@ -176,7 +176,7 @@ impl Held {
         Ok(())
     }
 
-    /// Looks at a ping that goes out; mutants alter it here.
+    /// Inspects an outgoing ping. Mutants change it here.
     fn ping(&mut self, frame: &Bytes, around: &Around<'_>) -> Check<Bytes> {
         let mut value = acknowledged_by(frame);
         if around.is(Mutant::NeverAcknowledges) {
@@ -200,7 +200,7 @@ impl Held {
         Ok(ServiceMessage::Ping(acknowledgement(value)).to_frame())
     }
 
-    /// Keeps the simulation's own book of when the ring was full.
+    /// Tracks independently when the ring was full.
     pub(crate) fn look_at_ring(&mut self, now_ms: u64) {
         self.full_ms = if self.session.has_place(Class::Ordinary) { None } else { self.full_ms.or(Some(now_ms)) };
     }

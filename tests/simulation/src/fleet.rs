@@ -1,4 +1,4 @@
-//! A fleet of nodes that pass messages on to each other, in virtual time.
+//! Fleet of nodes that relay messages to each other, in virtual time.
 //!
 //! ```text
 //!  seed ──► fleet schedule: clients, messages, faults ──► fleet world ──► process ──► peers ──► node ends
@@ -6,12 +6,18 @@
 //!                                                             └─ every message is checked where it is sent and applied
 //! ```
 //!
-//! Nodes come, go, crash, freeze and are split; links are cut, stall and resume or pass their window. What is checked:
-//! no client gets a message twice, or those of a sender out of order; a node is sent what it may want and nothing that
-//! it has told that it does not; what clients were told is so at every node; what was queued for it arrives, in order,
-//! unless its session ended for a good reason; what finds no room is counted; rings stay within their bounds; answers
-//! fit their questions; and once the faults stop, all nodes agree on who is there, and a message reaches every client.
-//! [`FleetMutant`]s break one rule each.
+//! Nodes start, stop, crash, freeze and are partitioned; links are cut, stall, and resume or exceed their window.
+//!
+//! Checks:
+//! - No client gets a message twice, or a sender's messages out of order.
+//! - A node is sent everything it may want, and nothing that its reported interest excludes.
+//! - Confirmations to clients hold at every node.
+//! - Messages queued for a node arrive in order, unless the session ended for a valid reason. Messages without room are
+//!   counted.
+//! - Rings stay within their limits, and answers match their requests.
+//! - After the faults, all nodes agree on the members, and a message reaches every client.
+//!
+//! Each [`FleetMutant`] breaks one rule.
 
 mod client;
 mod fleet_mutant;

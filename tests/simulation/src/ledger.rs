@@ -1,9 +1,9 @@
-//! Frames queued in each session and frames delivered at its other end: the truth that the machine is held against.
+//! Ledger of frames queued and delivered in each session: the reference for checking the state machine.
 
 use bytes::{Buf, BufMut, BytesMut};
 use trunkline_protocol::service::{FrameBuffer, ServiceMessage, UndeliveredFrames, encode_connection_data};
 
-/// A rule was broken.
+/// Violation of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Violation(pub String);
@@ -17,19 +17,19 @@ pub(crate) fn broken<T>(text: impl Into<String>) -> Check<T> {
 /// Session in both directions.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// Frames of end 0 and of end 1.
+    /// Frames sent by end 0 and end 1.
     pub(crate) flows: [Flow; 2],
     pub(crate) was_begun: bool,
-    /// Ended by which ends.
+    /// Whether each end has ended it.
     pub(crate) is_ended: [bool; 2],
 }
 
-/// Direction of a session.
+/// One direction of a session.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
     pub(crate) queued: u64,
     pub(crate) delivered: u64,
-    /// Frames that may still be delivered after the sender's end of the session.
+    /// Maximum number of frames deliverable after the sender ended the session.
     at_most: Option<u64>,
 }
 
@@ -59,7 +59,7 @@ impl Content {
 }
 
 impl Flow {
-    /// The receiver was handed a frame.
+    /// Records a frame delivered to the receiver.
     pub(crate) fn deliver(&mut self, number: u64) -> Check {
         if number != self.delivered + 1 {
             return broken(format!("frame {number} came after frame {}", self.delivered));
@@ -68,7 +68,7 @@ impl Flow {
         self.check_end()
     }
 
-    /// The sender has ended the session.
+    /// Records that the sender has ended the session.
     pub(crate) fn end(&mut self, content: Content, acknowledged: u64, leftover: &UndeliveredFrames) -> Check {
         let (uncertain, unsent) = (leftover.uncertain.count, leftover.unsent.count);
         if acknowledged + uncertain + unsent != self.queued {

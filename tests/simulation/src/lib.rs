@@ -1,21 +1,25 @@
 #![forbid(unsafe_code)]
-//! Simulates links that are cut, delayed, frozen and restarted, against the session machine of the protocol.
+//! Simulates links that are cut, delayed, frozen and restarted, to test the protocol's session state machine.
 //!
 //! ```text
 //!  seed ──► schedule: time, traffic, faults ──► world ──► slot ──► end (proxy) ◄═ wire ═► end (app server)
 //!                                                  │                    └──────── ledger ────────┘
-//!                                                  └─ dialling            every frame is checked as it comes out
+//!                                                  └─ dialling            every frame is checked on delivery
 //! ```
 //!
-//! What is checked: in each direction of a session no frame is lost, none comes twice, none out of order; nothing is
-//! acknowledged before its consumer took it, or twice; rings stay within their bounds; sessions end by the rules and
-//! no later; what an ended session gives back is all that was not acknowledged; and once the faults stop, everything
-//! arrives. [`Mutant`]s break one rule each, and must all be caught.
+//! Checks:
+//! - In each direction of a session, no frame is lost, duplicated or reordered.
+//! - No frame is acknowledged twice, or before its consumer took it.
+//! - Rings stay within their limits.
+//! - Sessions end according to the rules and in time, and return exactly the unacknowledged frames.
+//! - After the faults, everything arrives.
 //!
-//! | module | what it holds |
+//! Each [`Mutant`] breaks one rule, and all must be caught.
+//!
+//! | module | contents |
 //! |---|---|
 //! | `random` | seeded random numbers |
-//! | `mutant` | rules that are broken on purpose |
+//! | `mutant` | intentionally broken rules |
 //! | `ledger` | frames queued and delivered |
 //! | `wire` | sockets between the ends |
 //! | `end` | the end of a slot |

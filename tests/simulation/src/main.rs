@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! Runs schedules of the simulations by the million, or replays one with a trace.
+//! Runs millions of simulation schedules, or replays one with a trace.
 
 use std::fmt::Debug;
 use std::ops::{Add, Range};
@@ -14,7 +14,7 @@ use trunkline_simulation::{
     FleetMutant, FleetOutcome, FleetSize, MoveMutant, Mutant, Violation, run, run_fleet, run_moves,
 };
 
-/// Seeds that a thread takes at once.
+/// Number of seeds that a thread takes per block.
 const BLOCK: u64 = 1_000;
 
 /// Interval of progress lines.
@@ -23,27 +23,27 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Simulates links that are cut, delayed, frozen and restarted; with --fleet nodes that link each other, with --moves
 /// client connections that move between nodes
 ///
-/// Each schedule is made of its seed alone. The first one that breaks a rule is printed, and the command fails;
-/// replay it with --seed. A long run can be cut into slices: each ends by naming the seed to go on from.
+/// Each schedule depends only on its seed. The first one that breaks a rule is printed, and the command fails; replay
+/// it with --seed. A long run can be split: each part ends by printing the seed to continue from.
 #[derive(Debug, Parser)]
 #[command(name = "simulate", version)]
 struct Arguments {
     /// Number of schedules to run
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     schedules: u64,
-    /// The seed of the first one
+    /// Seed of the first schedule
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     from: u64,
-    /// End after so many seconds, at a seed to go on from
+    /// Stop after this many seconds, and print the seed to continue from
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<u64>,
-    /// Number of threads that run them [default: one per core]
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Run this one alone, and print what happens in it
+    /// Run only this schedule, and print its events
     #[arg(long, value_name = "SEED", conflicts_with_all = ["schedules", "from", "seconds", "threads"])]
     seed: Option<u64>,
-    /// Break every rule in turn, each until it is caught in --schedules schedules
+    /// Break every rule in turn, each until it is caught within --schedules schedules
     #[arg(long, conflicts_with_all = ["seed", "seconds", "threads"])]
     mutants: bool,
     /// Simulate a fleet of nodes, on one thread
@@ -52,7 +52,7 @@ struct Arguments {
     /// Simulate client connections that move between nodes
     #[arg(long, conflicts_with = "fleet")]
     moves: bool,
-    /// Number of its nodes [default: a few]
+    /// Number of nodes in the fleet [default: a few]
     #[arg(long, value_name = "N", requires = "fleet")]
     nodes: Option<usize>,
 }
@@ -120,11 +120,11 @@ fn run_fleets(seeds: Range<u64>, size: FleetSize) -> bool {
     tell_result(from, Ok(sum))
 }
 
-/// State that the threads share.
+/// State shared by the threads.
 struct Work<O, F> {
     run: F,
     started: Instant,
-    /// No block is begun after this.
+    /// No block is started after this.
     ends: Option<Instant>,
     to: u64,
     next: AtomicU64,
@@ -175,7 +175,7 @@ where
     O: Copy + Default + Add<Output = O>,
     F: Fn(u64) -> Result<O, Violation>,
 {
-    /// Runs blocks until there are none; one of the threads tells the progress.
+    /// Runs blocks until none are left. With `tells`, the thread also prints progress.
     fn run_blocks(&self, tells: bool) {
         let mut told = self.started;
         while !self.failed.load(Ordering::Relaxed) && self.ends.is_none_or(|ends| now() < ends) {
@@ -198,7 +198,7 @@ where
                 Ok(outcome) => sum = sum + outcome,
                 Err(broken) => {
                     self.failed.store(true, Ordering::Relaxed);
-                    // The lowest of those that were met, whoever met it first.
+                    // Report the lowest failing seed, not the first one found.
                     let mut first = lock(&self.broken);
                     if first.as_ref().is_none_or(|(lowest, _)| seed < *lowest) {
                         *first = Some((seed, broken));
@@ -222,7 +222,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-// A thread that panicked ends the command anyway.
+// A panicked thread ends the command anyway.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -6,12 +6,17 @@
 //!                           └────────► move app ◄───────────────┘   a client's home, epochs of sends
 //! ```
 //!
-//! What runs is what nodes, app servers and clients run: `Ownership`, `ClientHome`, `SendEpoch`, and the replay at both
-//! ends. Sockets are cut, links between different ends deliver in any order, app servers and nodes are slow, nodes die
-//! or drain, clients claim their connection at two nodes at once, give up and begin anew. What is checked: as long as a
-//! connection lives, each message up and down comes once and in the order of its sender; no connection has two owners;
-//! none is kept for ever by a node or an app server; each ends once; and where nothing but sockets breaks, none ends.
-//! [`MoveMutant`]s break one rule each.
+//! Runs the real state machines of nodes, app servers and clients: `Ownership`, `ClientHome`, `SendEpoch`, and the
+//! replay at both ends. Sockets are cut, different links deliver in any relative order, app servers and nodes are slow,
+//! nodes die or drain, and clients claim their connection at two nodes simultaneously, give up and start again.
+//!
+//! Checks:
+//! - While a connection lives, each message in both directions arrives once, in the order of its sender.
+//! - No connection has two owners.
+//! - No node or app server keeps a connection forever, and each ends once.
+//! - If only sockets break, no connection ends.
+//!
+//! Each [`MoveMutant`] breaks one rule.
 
 mod letter;
 mod move_app;

@@ -1,58 +1,58 @@
-//! Wrong rules, each made by what stands around the machine: it alters what goes in or comes out.
+//! Mutants of the session, applied around the state machine: they change inputs or outputs.
 
-/// A rule that is broken.
+/// Broken rule of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutant {
-    /// An acknowledgement names one frame more than was taken.
+    /// An acknowledgement includes one frame that was not taken.
     AcknowledgesOneTooMany,
-    /// A frame is acknowledged when it was read, before its consumer has it.
+    /// A frame is acknowledged when read, before its consumer has it.
     AcknowledgesBeforeTaken,
     /// No frame is ever acknowledged.
     NeverAcknowledges,
     /// Each keep-alive repeats the last acknowledgement.
     AcknowledgesWhenIdle,
-    /// Replayed frames are handed out, though they were before.
+    /// Replayed duplicates are delivered.
     HandsOutDuplicates,
-    /// The upgrade tells one frame less than was taken, and the numbering doesn't know.
+    /// The upgrade reports one frame fewer than was taken, without adjusting the numbering.
     ReplaysFromOneBefore,
-    /// The upgrade tells one frame more.
+    /// The upgrade reports one frame too many.
     ReplaysFromOneBehind,
-    /// Acknowledgements that come are not heeded: nothing is trimmed.
+    /// Acknowledgements are ignored: nothing is trimmed.
     NeverTrims,
-    /// Frames written to a socket are trimmed at once.
+    /// Frames are trimmed as soon as they are written to a socket.
     TrimsWhatIsSent,
-    /// A new socket counts from 1 again.
+    /// A new socket restarts counting at 1.
     NumbersFromOneAgain,
     /// Pings count as frames.
     CountsPings,
     /// Handshake frames are counted.
     CountsHandshakes,
-    /// The beginning of a frame that an old socket left is put before what the new one brings.
+    /// An incomplete frame from an old socket is joined with the new socket's data.
     KeepsHalfFrames,
-    /// The app server goes on reading the old socket.
+    /// The app server keeps reading the old socket.
     ReadsTwoSockets,
-    /// A session that the app server doesn't know is begun under its old id.
+    /// An unknown session is started under its old id.
     BeginsUnknownSessions,
-    /// The app server gives sessions up in a quarter of the window.
+    /// The app server gives sessions up after a quarter of the window.
     GivesUpTooEarly,
-    /// The app server never gives up, though its ring is full.
+    /// The app server never gives up, even with a full ring.
     NeverGivesUp,
     /// The proxy ends a session as soon as its socket is lost.
     EndsWithTheSocket,
-    /// The proxy goes on with a session after the window.
+    /// The proxy keeps a session after the window.
     IgnoresTheWindow,
-    /// Frames are queued though the ring is full.
+    /// Frames are queued even though the ring is full.
     OverfillsTheRing,
-    /// Frames never sent are not counted as left over.
+    /// Unsent frames are not returned as left over.
     ForgetsUnsent,
-    /// A dead socket is never noticed.
+    /// A dead socket is never detected.
     TrustsTheDead,
-    /// A process that was frozen makes up for the ticks that it missed, before it reads.
+    /// A thawed process catches up on missed ticks before it reads.
     MakesUpForTicks,
 }
 
 impl Mutant {
-    /// All mutants that are tried.
+    /// All mutants under test.
     pub const ALL: [Self; 23] = [
         Self::AcknowledgesOneTooMany,
         Self::AcknowledgesBeforeTaken,

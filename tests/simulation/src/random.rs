@@ -1,6 +1,6 @@
-//! The chance of a schedule: the same seed gives the same numbers on every machine (SplitMix64).
+//! Random numbers of a schedule: equal seeds give equal numbers on every machine (SplitMix64).
 
-/// A stream of numbers.
+/// Stream of random numbers.
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
@@ -17,12 +17,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`; 0 when that is 0.
+    /// Number below `bound`; 0 if that is 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.next() % bound }
     }
 
-    /// An index below `bound`.
+    /// Random index below `bound`.
     pub(crate) fn index(&mut self, bound: usize) -> usize {
         usize::try_from(self.below(bound as u64)).unwrap_or(0)
     }

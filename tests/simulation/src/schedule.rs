@@ -1,4 +1,4 @@
-//! Schedule: some seconds of traffic and faults, then calm, in which everything must arrive.
+//! Schedule: some seconds of traffic and faults, then a calm phase until everything has arrived.
 
 use trunkline_protocol::service::{Class, SessionId};
 
@@ -7,28 +7,28 @@ use crate::mutant::Mutant;
 use crate::slot::{APP, PROXY, Reason, WINDOW_MS};
 use crate::world::World;
 
-/// Steps of a schedule before the calm.
+/// Steps of a schedule before the calm phase.
 const STEPS: u64 = 150;
-/// Bound of the calm: dead sockets are noticed, lost sessions ended, the rest dialled.
+/// Time limit of the calm phase: dead sockets are detected, lost sessions ended, links redialled.
 const CALM_MS: u64 = 12 * WINDOW_MS;
 
-/// One of this many schedules goes on to idle after the calm.
+/// Percentage of schedules that idle after the calm phase.
 const IDLE_PERCENT: u64 = 10;
 
-/// Counts of a schedule, so that an eventless one is not taken for a proof.
+/// Counts of a schedule, to detect schedules without events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Frames that were queued, and of them delivered.
+    /// Frames that were queued.
     pub queued: u64,
     /// Frames that were delivered.
     pub delivered: u64,
-    /// Sessions that went on over another socket.
+    /// Sessions resumed over another socket.
     pub resumed: u64,
-    /// Sessions that an end has ended.
+    /// Sessions ended by an end.
     pub ended: u64,
-    /// Sessions ended by the proxy, because the window had passed.
+    /// Sessions ended by the proxy after the window.
     pub window_passed: u64,
-    /// Sessions ended by the app server, because its ring was full or the proxy silent for twice the window.
+    /// Sessions ended by the app server, because its ring was full or the proxy was silent for two windows.
     pub given_up: u64,
 }
 
@@ -50,10 +50,10 @@ impl std::ops::Add for Outcome {
 /// Runs the schedule of a seed.
 ///
 /// # Errors
-/// With the rule that was broken.
+/// The broken rule.
 pub fn run(seed: u64, mutant: Option<Mutant>, is_traced: bool) -> Result<Outcome, Violation> {
     let mut world = World::new(seed, mutant, is_traced);
-    // Some schedules are quiet on purpose: harm that is rare shows other bugs than harm that is frequent.
+    // Some schedules have few faults on purpose: rare faults reveal other bugs than frequent ones.
     let harm = [0, 1, 4, 12][world.random.index(4)];
     for _ in 0..STEPS {
         let by_ms = match world.random.below(100) {
@@ -73,7 +73,7 @@ pub fn run(seed: u64, mutant: Option<Mutant>, is_traced: bool) -> Result<Outcome
 }
 
 impl World {
-    /// Some ends of some slots do something.
+    /// Some ends of some slots perform actions.
     fn work(&mut self) -> Check {
         for slot in 0..self.slots.len() {
             for end in [PROXY, APP] {
@@ -171,7 +171,7 @@ impl World {
         self.slots.iter_mut().for_each(|slot| (slot.boot, slot.newest) = (0, None));
     }
 
-    /// A process is killed: its sessions are gone without a word, its sockets end.
+    /// Kills a process: its sessions vanish and its sockets end.
     fn restart(&mut self, end: usize) {
         let now_ms = self.now_ms;
         (self.frozen_until_ms[end], self.thawed_ms[end]) = (now_ms, now_ms);
@@ -182,7 +182,7 @@ impl World {
         }
     }
 
-    /// No more harm: within bounded time both ends of each slot have the same session, and nothing is on the way.
+    /// Stops the faults: within limited time both ends of each slot must share a session, with nothing in flight.
     fn calm(&mut self) -> Check {
         self.is_calm = true;
         for end in [PROXY, APP] {
@@ -199,11 +199,11 @@ impl World {
         broken(format!("after {CALM_MS} ms of calm not everything has arrived"))
     }
 
-    /// Idles: the sockets stay, and only pings travel.
+    /// Idles: sockets stay open, and only pings are sent.
     fn idle(&mut self) -> Check {
         let sockets = |world: &Self| world.slots.iter().map(|slot| slot.sockets.len()).collect::<Vec<_>>();
-        // By then no socket is stalled any more, what was half-open is noticed, and no upgrade that was given up is
-        // left to arrive late and take a socket.
+        // By then, stalls have ended, half-open sockets are detected, and no abandoned upgrade can arrive late and take
+        // a socket.
         let quiet_ms = self.now_ms + 5 * WINDOW_MS;
         while self.now_ms < quiet_ms {
             self.settle(40)?;

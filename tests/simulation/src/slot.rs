@@ -14,7 +14,7 @@ pub(crate) const APP: usize = 1;
 pub(crate) const WINDOW_MS: u64 = 1_000;
 pub(crate) const RING_BYTES: usize = 700;
 
-/// Limits of the simulation's sessions: small, so that little time and few frames reach every bound.
+/// Limits of the simulated sessions: small, so that every limit is reached with little time and few frames.
 pub(crate) fn settings(end: usize, mutant: Option<Mutant>) -> SessionSettings {
     let mut settings = SessionSettings::new(RING_BYTES, WINDOW_MS);
     match mutant {
@@ -25,7 +25,7 @@ pub(crate) fn settings(end: usize, mutant: Option<Mutant>) -> SessionSettings {
     settings
 }
 
-/// Why a session ended, as the simulation sees it.
+/// Reason why a session ended, from the simulation's perspective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     Verdict(trunkline_protocol::service::SessionEndReason),
@@ -40,13 +40,13 @@ pub(crate) struct Slot {
     pub(crate) held: [Option<Held>; 2],
     pub(crate) sockets: Vec<Socket>,
     pub(crate) dials: Vec<Dial>,
-    /// The proxy's dial that counts, and when it is given up.
+    /// Current dial of the proxy, and its time-out.
     pub(crate) pending: Option<(usize, u64)>,
     pub(crate) backoff: Backoff,
     pub(crate) dial_at_ms: u64,
-    /// The instance that the proxy's session is with.
+    /// Instance at the other end of the proxy's session.
     pub(crate) instance: u64,
-    /// The boot whose sessions the app server holds here, and the newest of them.
+    /// Boot id of the sessions held by the app server, and the newest session.
     pub(crate) boot: u64,
     pub(crate) newest: Option<SessionId>,
 }
@@ -66,14 +66,14 @@ impl Slot {
         }
     }
 
-    /// The proxy begins a session.
+    /// Starts a session at the proxy.
     pub(crate) fn begin(&mut self, id: SessionId, around: &mut Around<'_>) {
         let session = Session::new(id, Role::Proxy, settings(PROXY, around.mutant), around.now_ms);
         around.ledgers.push(Ledger::default());
         self.held[PROXY] = Some(Held::new(session, around.ledgers.len() - 1, around.now_ms, around.frozen));
     }
 
-    /// An end gives its session up, and tells what was in its ring.
+    /// Ends a session at one end and records the contents of its ring.
     pub(crate) fn end(&mut self, around: &mut Around<'_>) -> Check<Option<SessionId>> {
         let end = around.end;
         let Some(held) = self.held[end].take() else { return Ok(None) };

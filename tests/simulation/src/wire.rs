@@ -1,25 +1,25 @@
-//! Sockets that lose their tails, and dials that arrive late or never.
+//! Sockets that lose their last bytes, and dials that arrive late or never.
 
 use trunkline_protocol::service::{Answer, Offer, UpgradeRefusal};
 
 use crate::random::Random;
 
-/// Bytes that one direction of a socket takes before its writer has to wait.
+/// Buffer size of one direction of a socket.
 const PIPE_BYTES: usize = 500;
 
-/// Never, in virtual time.
+/// Virtual time that is never reached.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// A socket: what each end wrote and the other did not read.
+/// Socket with the unread bytes of each end.
 #[derive(Debug, Default)]
 pub(crate) struct Socket {
     /// Bytes written by end 0 and end 1.
     pipes: [Vec<u8>; 2],
-    /// Whether bytes written from now on are lost.
+    /// Whether newly written bytes are lost.
     is_cut: bool,
-    /// Time at which each end is told that the other is gone.
+    /// Time at which each end notices that the other is gone.
     told_at_ms: [Option<u64>; 2],
-    /// Time until which nothing moves, and neither end is told.
+    /// Until this time no bytes move, and neither end notices.
     stalled_until_ms: u64,
 }
 
@@ -34,7 +34,7 @@ impl Socket {
         }
     }
 
-    /// Any number of bytes for this end, cut anywhere.
+    /// Reads a random number of bytes at this end.
     pub(crate) fn read(&mut self, end: usize, now_ms: u64, random: &mut Random) -> Vec<u8> {
         let pipe = &mut self.pipes[1 - end];
         if pipe.is_empty() || now_ms < self.stalled_until_ms {
@@ -44,18 +44,18 @@ impl Socket {
         pipe.drain(..length).collect()
     }
 
-    /// Whether there is something for this end: bytes, or the news that no more will come.
+    /// Whether there is something to read: bytes, or the end of the socket.
     pub(crate) fn is_ready(&self, end: usize, now_ms: u64) -> bool {
         let has_bytes = !self.pipes[1 - end].is_empty() && now_ms >= self.stalled_until_ms;
         has_bytes || self.told_at_ms[end].is_some_and(|at_ms| at_ms <= now_ms)
     }
 
-    /// Whether this end has read all that will come, and knows it.
+    /// Whether this end has read everything and noticed the end.
     pub(crate) fn is_at_end(&self, end: usize, now_ms: u64) -> bool {
         self.pipes[1 - end].is_empty() && self.told_at_ms[end].is_some_and(|at_ms| at_ms <= now_ms)
     }
 
-    /// The network drops it, and the tail of what is on the way.
+    /// Cuts the socket, losing the last bytes in flight.
     pub(crate) fn cut(&mut self, now_ms: u64, random: &mut Random) {
         self.is_cut = true;
         for end in [0, 1] {
@@ -64,14 +64,14 @@ impl Socket {
             let told_ms = match random.below(10) {
                 0..6 => now_ms + random.below(40),
                 6..8 => now_ms + random.below(1_500),
-                // Half-open: nobody says anything.
+                // Half-open: neither end notices.
                 _ => NEVER,
             };
             self.told_at_ms[end].get_or_insert(told_ms);
         }
     }
 
-    /// Closes it at this end; bytes it wrote may still arrive.
+    /// Closes the socket at this end. Written bytes may still arrive.
     pub(crate) fn close(&mut self, end: usize, now_ms: u64, random: &mut Random) {
         if random.percent(50) {
             let kept = random.index(self.pipes[end].len() + 1);
@@ -86,7 +86,7 @@ impl Socket {
     }
 }
 
-/// An upgrade on its way, and its answer.
+/// Upgrade in flight, and its answer.
 #[derive(Debug)]
 pub(crate) struct Dial {
     pub(crate) offer: Offer,
@@ -94,7 +94,7 @@ pub(crate) struct Dial {
     pub(crate) boot: u64,
     pub(crate) instance: u64,
     pub(crate) socket: usize,
-    /// Time at which it, or its answer, arrives.
+    /// Arrival time of the upgrade or its answer.
     pub(crate) arrives_ms: u64,
     pub(crate) reply: Option<Reply>,
     pub(crate) is_done: bool,

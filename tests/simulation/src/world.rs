@@ -1,4 +1,4 @@
-//! A proxy process, an app server process and the slots between them, in virtual time.
+//! A proxy process, an app server process and their slots, in virtual time.
 //!
 //! ```text
 //!  faults ──► World ──► Slot ─┬─ Held (proxy) ◄──► Socket ◄──► Held (app server)
@@ -15,10 +15,10 @@ use crate::mutant::Mutant;
 use crate::random::Random;
 use crate::slot::{APP, PROXY, Reason, Slot, WINDOW_MS};
 
-/// Milliseconds of grace beyond a deadline.
+/// Tolerance in milliseconds after a deadline.
 const SLACK_MS: u64 = 2 * TICK_MS + 2;
 
-/// Cadence in which silence is counted.
+/// Interval of silence ticks.
 const TICK_MS: u64 = WINDOW_MS / 20;
 const TICK_STEP: usize = 50;
 
@@ -29,15 +29,15 @@ pub(crate) struct World {
     pub(crate) mutant: Option<Mutant>,
     pub(crate) slots: Vec<Slot>,
     pub(crate) ledgers: Vec<Ledger>,
-    /// Number of starts of the proxy, and of the app server.
+    /// Number of starts of the proxy and the app server.
     pub(crate) boot: u64,
     pub(crate) instance: u64,
     pub(crate) frozen_until_ms: [u64; 2],
     pub(crate) thawed_ms: [u64; 2],
-    /// Frozen time of each end in all, and the number of freezes.
+    /// Total frozen time of each end, and the number of freezes.
     pub(crate) frozen: [Frozen; 2],
     pub(crate) is_traced: bool,
-    /// Whether the network still does harm.
+    /// Whether faults have stopped.
     pub(crate) is_calm: bool,
     pub(crate) ended: Vec<Reason>,
     pub(crate) resumed: u64,
@@ -70,7 +70,7 @@ impl World {
         world
     }
 
-    /// A slot, and what its acts need of the rest.
+    /// A slot with the environment for its actions.
     pub(crate) fn parts(&mut self, slot: usize, end: usize) -> (&mut Slot, Around<'_>) {
         let around = Around {
             end,
@@ -93,11 +93,11 @@ impl World {
         self.frozen_until_ms[end] <= self.now_ms
     }
 
-    /// Lets time pass, and does what falls due meanwhile.
+    /// Advances time and runs everything due.
     pub(crate) fn advance(&mut self, by_ms: u64) -> Check {
         let until_ms = self.now_ms + by_ms;
         loop {
-            // Whatever is overdue and can't be done now is looked at again a millisecond later.
+            // Overdue work that can't be done now is checked again a millisecond later.
             let next_ms = self.next_due_ms().max(self.now_ms + 1);
             if next_ms > until_ms {
                 break;
@@ -116,7 +116,7 @@ impl World {
         self.now_ms = now_ms;
     }
 
-    /// Time for which an end was awake and heard nothing; a freeze may have cost it one tick.
+    /// Silence of the peer while this end was awake. A freeze may have cost a tick.
     fn silent_ms(&self, held: &Held, end: usize) -> u64 {
         let Frozen { ms, times } = self.frozen[end];
         (self.now_ms - held.heard_ms) - (ms - held.heard_frozen.ms) + (times - held.heard_frozen.times) * TICK_MS
@@ -201,7 +201,7 @@ impl World {
         }
     }
 
-    /// Deadlines that were missed.
+    /// Checks for missed deadlines.
     fn check_overdue(&self, slot: usize) -> Check {
         let grace_ms = |end: usize| self.thawed_ms[end] + SLACK_MS;
         if let Some(Held { lost_ms: Some(lost_ms), .. }) = &self.slots[slot].held[PROXY]

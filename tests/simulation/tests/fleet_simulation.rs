@@ -1,16 +1,16 @@
-//! Fleets hold together through faults, and every broken rule is caught. `TRUNKLINE_FULL=1` runs 200 nodes, too.
+//! Fleets withstand faults, and every broken rule is caught. `TRUNKLINE_FULL=1` also runs 200 nodes.
 
 use std::thread;
 
 use trunkline_simulation::{FleetMutant, FleetOutcome, FleetSize, run_fleet};
 
-/// Schedules of a plain run, and of a full one.
+/// Number of schedules in a normal and a full run.
 const SCHEDULES: (u64, u64) = (200, 3_000);
 
-/// A mutant must be caught within so many schedules.
+/// Number of schedules within which a mutant must be caught.
 const MUTANT_SCHEDULES: u64 = 300;
 
-/// Schedules with 200 nodes, of a full run.
+/// Number of schedules with 200 nodes in a full run.
 const LARGE_SCHEDULES: u64 = 2;
 
 fn is_full() -> bool {
@@ -30,7 +30,7 @@ fn each_client_gets_each_message_once_and_in_order_whatever_happens_to_others() 
     let schedules = if is_full() { SCHEDULES.1 } else { SCHEDULES.0 };
     let outcome = hold(schedules, FleetSize::SMALL);
     println!("{schedules} schedules: {outcome:#?}");
-    // A simulation in which hardly anything happens proves nothing.
+    // A simulation with few events proves nothing.
     assert!(outcome.queued > 500 * schedules && outcome.spared > 500 * schedules, "{outcome:?}");
     assert!(outcome.delivered > 800 * schedules && outcome.answered > 100 * schedules, "{outcome:?}");
     assert!(outcome.resumed > 5 * schedules && outcome.ended > 20 * schedules, "{outcome:?}");

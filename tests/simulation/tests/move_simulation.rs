@@ -5,10 +5,10 @@ use std::thread;
 
 use trunkline_simulation::{MoveMutant, MoveOutcome, run_moves};
 
-/// Schedules of a plain run, and of a full one.
+/// Number of schedules in a normal and a full run.
 const SCHEDULES: (u64, u64) = (500, 100_000);
 
-/// A mutant must be caught within so many schedules. Most need a handful, the last one 142.
+/// Number of schedules within which a mutant must be caught. Most need a handful, the last one 142.
 const MUTANT_SCHEDULES: u64 = 1_000;
 
 #[test]
@@ -20,7 +20,7 @@ fn each_message_comes_once_and_in_order_wherever_a_connection_moves() {
     });
     let outcome = outcomes.fold(MoveOutcome::default(), |sum, one| sum + one);
     println!("{schedules} schedules: {outcome:#?}");
-    // A simulation in which hardly anything happens proves nothing.
+    // A simulation with few events proves nothing.
     assert!(outcome.moved > 3 * schedules && outcome.resumed > 5 * schedules, "{outcome:?}");
     assert!(outcome.stayed > schedules / 4 && outcome.withdrawn > schedules / 4, "{outcome:?}");
     assert!(outcome.died > schedules / 8 && outcome.drained > schedules / 4, "{outcome:?}");

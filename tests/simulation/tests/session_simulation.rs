@@ -1,13 +1,13 @@
-//! Ten thousand schedules hold, and every broken rule is caught. `TRUNKLINE_FULL=1` runs a hundred thousand.
+//! Ten thousand schedules pass, and every broken rule is caught. `TRUNKLINE_FULL=1` runs a hundred thousand.
 
 use std::thread;
 
 use trunkline_simulation::{Mutant, Outcome, run};
 
-/// Schedules of a plain run, and of a full one.
+/// Number of schedules in a normal and a full run.
 const SCHEDULES: (u64, u64) = (10_000, 100_000);
 
-/// A mutant must be caught within so many schedules. Most need one or two, none more than some dozens.
+/// Number of schedules within which a mutant must be caught. Most need one or two, and all fewer than several dozen.
 const MUTANT_SCHEDULES: u64 = 1_000;
 
 fn sum(outcomes: impl Iterator<Item = Outcome>) -> Outcome {
@@ -23,7 +23,7 @@ fn no_schedule_loses_repeats_or_mixes_up_a_frame() {
     });
     let outcome = sum(outcomes);
     println!("{schedules} schedules: {outcome:?}");
-    // A simulation in which hardly anything happens proves nothing.
+    // A simulation with few events proves nothing.
     assert!(outcome.delivered > 100 * schedules, "{outcome:?}");
     assert!(outcome.resumed > schedules, "{outcome:?}");
     assert!(outcome.window_passed > schedules / 20 && outcome.given_up > schedules / 20, "{outcome:?}");

@@ -1,4 +1,4 @@
-//! Reading of an end: bytes become frames, frames become deliveries, and a slow consumer takes them.
+//! Reading at an end: bytes become frames and deliveries, which a slow consumer takes.
 
 use bytes::Bytes;
 use trunkline_protocol::service::ServiceMessage;
@@ -28,7 +28,7 @@ impl Held {
         Ok(())
     }
 
-    /// The leaked socket, if there is one.
+    /// Leaked socket, if any.
     pub(crate) fn leaked(&self) -> Option<usize> {
         self.leaked.as_ref().map(|(socket, _)| *socket)
     }
@@ -78,7 +78,7 @@ impl Held {
         Ok(())
     }
 
-    /// The consumer takes some of what was handed out.
+    /// The consumer takes some delivered frames.
     pub(crate) fn take(&mut self, count: usize, now_ms: u64) {
         let count = count.min(self.handed.len());
         let bytes = self.handed.iter().take(count).map(|(_, bytes)| bytes).sum();

@@ -1,17 +1,17 @@
-//! Clients of the fleet, which stay at their node and know in which order each sender's messages come.
+//! Clients of the fleet, which stay at their node and check the order of each sender's messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::post::{Post, Recipients};
 use crate::ledger::{Check, broken};
 
-/// Client connection of a node.
+/// Client connection at a node.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) hub: usize,
     pub(crate) user: usize,
     pub(crate) groups: BTreeSet<usize>,
-    /// Number of the last message from each node at which messages enter.
+    /// Number of the last message from each entry node.
     seen: BTreeMap<usize, u64>,
 }
 
@@ -20,7 +20,7 @@ impl Client {
         Self { hub, user, groups: BTreeSet::new(), seen: BTreeMap::new() }
     }
 
-    /// Returns all that it is a member of.
+    /// Returns all recipient sets that include the client.
     pub(crate) fn memberships(&self) -> impl Iterator<Item = Recipients> {
         let groups = self.groups.iter().map(|group| Recipients::Group(*group));
         groups.chain([Recipients::Everyone, Recipients::User(self.user)])
@@ -35,7 +35,7 @@ impl Client {
             }
     }
 
-    /// Takes a message: never one twice, and those of a sender in its order.
+    /// Receives a message: never twice, and in the order of its sender.
     pub(crate) fn take(&mut self, post: Post) -> Check {
         let last = self.seen.insert(post.entry, post.number).unwrap_or_default();
         if last == post.number {

@@ -1,60 +1,60 @@
-//! Wrong rules of a fleet, each broken by one node logic that all nodes share.
+//! Mutants of a fleet, each with one broken rule that applies to all nodes.
 
-/// Rule of a fleet that is broken.
+/// Broken rule of a fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FleetMutant {
-    /// A new session of a node link begins without the interest of its sender.
+    /// A new session of a node link starts without the sender's interest.
     ForgetsInterestOfNewSessions,
-    /// Interest that comes up while a link has no socket is never told over it.
+    /// Interest added while a link has no socket is never sent over it.
     ForgetsNewsWithoutSocket,
-    /// Interest that was told in one session counts in the next one.
+    /// Interest from one session remains valid in the next.
     KeepsInterestOfOldSessions,
-    /// A sweep takes back a bucket that still has members.
+    /// A sweep withdraws a bucket that still has members.
     SweepsTooEarly,
-    /// Interest counts however old it is.
+    /// Stale interest remains valid.
     IgnoresStaleness,
-    /// Interest is confirmed as of the answer, not of the question.
+    /// Interest is confirmed as of the answer's time instead of the beat's.
     ConfirmsAtTheAnswer,
-    /// Beats are answered before what is queued.
+    /// Beats are answered before queued messages.
     AnswersBeatsAtOnce,
-    /// Clients are told that they are in a group before any node is told that the group has members.
+    /// A group join is confirmed to clients before any node is notified of the member.
     AnswersBeforeTelling,
-    /// They are told so as soon as the nodes are told.
+    /// It is confirmed as soon as the notification is sent.
     WaitsForNobody,
-    /// Nodes whose link has no socket are not waited for.
+    /// Nodes without a socket on their link are not waited for.
     WaitsForSocketsAlone,
-    /// A node that does not hear is waited for a shorter time than it goes by what it knew.
+    /// The wait for an unresponsive node is shorter than its use of old interest.
     WaitsTooShort,
-    /// A node counts as having heard what was told behind a beat that it answers.
+    /// A node's answer to an older beat also acknowledges later messages.
     TakesOlderAnswers,
     /// Everything is sent to all nodes.
     IgnoresInterest,
-    /// Frames that a resumed link brings again are applied again.
+    /// Frames replayed by a resumed link are applied again.
     AppliesReplays,
-    /// A node passes on what was passed on to it.
+    /// A node relays relayed messages.
     PassesRelaysOn,
-    /// A node under two addresses is linked twice.
+    /// A node with two addresses is linked twice.
     LinksAddresses,
-    /// A node that reaches itself links itself.
+    /// A node that reaches itself creates a link to itself.
     LinksItself,
-    /// The hash of a view depends on the order in which members were met.
+    /// The hash of a view depends on the order of discovery.
     HashesInOrder,
-    /// Members that are gone stay.
+    /// Members that are gone are kept.
     KeepsTheGone,
-    /// Nodes that see other members never greet again.
+    /// Nodes with differing views never greet again.
     NeverGreetsAgain,
-    /// Messages that find no room are dropped without being counted.
+    /// Messages without room are dropped but not counted.
     DropsUncounted,
-    /// Messages are queued though the ring is full.
+    /// Messages are queued even though the ring is full.
     OverfillsRings,
-    /// Messages that must not be missing are queued though there is no room even for them.
+    /// Essential messages are queued even without reserved room.
     TellsWithoutRoom,
-    /// An answer names the question before.
+    /// An answer refers to the previous request.
     AnswersAnotherQuestion,
 }
 
 impl FleetMutant {
-    /// All mutants that are tried.
+    /// All mutants under test.
     pub const ALL: [Self; 24] = [
         Self::ForgetsInterestOfNewSessions,
         Self::ForgetsNewsWithoutSocket,

@@ -1,4 +1,4 @@
-//! Schedule of a fleet: a minute of traffic and faults, then calm, in which all find each other again.
+//! Schedule of a fleet: a minute of traffic and faults, then a calm phase until all nodes have reconnected.
 
 use std::collections::BTreeSet;
 
@@ -11,29 +11,29 @@ use super::post::{HUBS, NAMES, Recipients};
 use super::process::ADDRESSES_PER_NODE;
 use crate::ledger::{Check, Violation, broken};
 
-/// Bound of the calm: what stalls moves again, dead sockets are noticed, lost sessions ended, the rest dialled.
+/// Time limit of the calm phase: stalls end, dead sockets are detected, lost sessions ended, links redialled.
 const CALM_MS: u64 = 90_000;
 
-/// Time for which a fleet has to be settled: questions end after five seconds.
+/// Time for which a fleet must be settled: requests time out after five seconds.
 const SETTLE_MS: u64 = 6_000;
 
-/// Time in which the last messages have to arrive.
+/// Time limit for the arrival of the last messages.
 const ARRIVAL_MS: u64 = 5_000;
 
-/// Percentage of messages that are for a group which a client has just joined, and of clients that join where a socket
-/// was just lost.
+/// Percentage of messages for a group that a client has just joined, and of clients that join where a socket was just
+/// lost.
 const FOLLOWING_PERCENT: u64 = 50;
 
 const CLIENTS_PER_NODE_MAX: usize = 6;
 
-/// Size of a fleet and of its schedule.
+/// Size of a fleet and its schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FleetSize {
-    /// Number of nodes; a few, as the seed says, if there is none.
+    /// Number of nodes; by default a few, depending on the seed.
     pub nodes: Option<usize>,
-    /// Time of traffic and faults.
+    /// Duration of traffic and faults.
     pub seconds: u64,
-    /// Longest step of time.
+    /// Maximum time step in milliseconds.
     pub step_ms: u64,
 }
 
@@ -41,17 +41,17 @@ impl FleetSize {
     /// Fleet of two to eight nodes.
     pub const SMALL: Self = Self { nodes: None, seconds: 60, step_ms: 60 };
 
-    /// Fleet of this many nodes, in longer steps.
+    /// Fleet of this many nodes, with longer steps.
     #[must_use]
     pub fn large(nodes: usize) -> Self {
         Self { nodes: Some(nodes), seconds: 30, step_ms: 120 }
     }
 }
 
-/// Addresses that each node is told when it starts.
+/// Addresses given to each node at its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Peers {
-    /// All addresses of all nodes, as a name that resolves to all of them gives.
+    /// All addresses of all nodes, like a name that resolves to all of them.
     All,
     /// One address of the first node.
     First,
@@ -72,7 +72,7 @@ impl Peers {
 /// Runs the schedule of a seed.
 ///
 /// # Errors
-/// With the rule that was broken.
+/// The broken rule.
 pub fn run_fleet(
     seed: u64,
     size: FleetSize,
@@ -82,7 +82,7 @@ pub fn run_fleet(
     let nodes = size.nodes.unwrap_or(2 + usize::try_from(seed % 7).unwrap_or_default());
     let mut world = FleetWorld::new(seed, nodes, mutant, is_traced);
     let peers = [Peers::All, Peers::First, Peers::Next][world.random.index(3)];
-    // Some schedules are quiet on purpose: harm that is rare shows other bugs than harm that is frequent.
+    // Some schedules have few faults on purpose: rare faults reveal other bugs than frequent ones.
     let harm = [u64::from(size.nodes.is_some()), 1, 3, 8][world.random.index(4)];
     let traffic = [if size.nodes.is_some() { 15 } else { 5 }, 30, 80][world.random.index(3)];
     let until_ms = world.now_ms + size.seconds * 1_000;
@@ -117,7 +117,7 @@ impl FleetWorld {
         }
     }
 
-    /// A whole fleet is started at once.
+    /// Starts all nodes of a fleet simultaneously.
     fn start_all(&mut self, peers: Peers) {
         (0..self.running.len()).for_each(|slot| self.start_node(slot, peers));
     }
@@ -129,7 +129,7 @@ impl FleetWorld {
         }
     }
 
-    /// A node that is awake and stays.
+    /// Random running node that is not frozen.
     fn any_node(&mut self) -> Option<usize> {
         let nodes: Vec<_> = self.alive().into_iter().filter(|process| self.is_awake(*process)).collect();
         if nodes.is_empty() { None } else { Some(nodes[self.random.index(nodes.len())]) }
@@ -141,7 +141,7 @@ impl FleetWorld {
         self.processes[process].add_client(client);
     }
 
-    /// A client comes, goes, joins a group or leaves one.
+    /// A client connects, disconnects, joins a group or leaves one.
     fn move_clients(&mut self) {
         let shaken = self.shaken.filter(|&shaken| self.is_awake(shaken) && self.random.percent(FOLLOWING_PERCENT));
         let Some(process) = shaken.or_else(|| self.any_node()) else { return };
@@ -201,7 +201,7 @@ impl FleetWorld {
         Ok(())
     }
 
-    /// Two nodes don't reach each other, though others reach both.
+    /// Two nodes can't reach each other, but others reach both.
     fn sever(&mut self) {
         let nodes = self.running.len();
         let (one, other) = (self.random.index(nodes), self.random.index(nodes));
@@ -210,7 +210,7 @@ impl FleetWorld {
         self.severed.insert((one.min(other), one.max(other)), until_ms);
     }
 
-    /// A socket of a node.
+    /// Random socket of a node.
     fn any_socket(&mut self, process: usize) -> Option<usize> {
         let ends = self.processes[process].peers.values().flat_map(|peer| [&peer.outgoing, &peer.incoming]);
         let sockets: Vec<_> = ends.flatten().filter_map(|end| Some(end.socket?.0)).collect();
@@ -231,7 +231,8 @@ impl FleetWorld {
         self.sockets[socket].pipe.stall(until_ms);
     }
 
-    /// No more harm: within bounded time all nodes see each other, nothing waits, and each message reaches all clients.
+    /// Stops the faults: within limited time, all nodes must see each other, nothing may wait, and each message must
+    /// reach all clients.
     fn calm(&mut self, peers: Peers) -> Check {
         self.note(|| "calm".into());
         self.is_calm = true;
@@ -242,7 +243,7 @@ impl FleetWorld {
         }
         let until_ms = self.now_ms + CALM_MS;
         let mut settled_ms = self.now_ms;
-        // What has just changed is told by then, what has just stalled is noticed, and old questions have ended.
+        // By then, recent changes are announced, recent stalls detected, and old requests finished.
         while self.now_ms < settled_ms + SETTLE_MS {
             self.start_some(peers);
             self.pass(500)?;
@@ -261,7 +262,7 @@ impl FleetWorld {
         (0..ms / 50).try_for_each(|_| self.step(50))
     }
 
-    /// Each client gets a message that enters anywhere, once.
+    /// Each client gets a message that enters at any node exactly once.
     fn reach_all(&mut self) -> Check {
         let (before, mut expected) = (self.outcome, 0);
         let alive = self.alive();
@@ -283,7 +284,7 @@ impl FleetWorld {
         Ok(())
     }
 
-    /// Why the fleet is not settled; `None` if it is.
+    /// Reason why the fleet is not settled, if any.
     fn unsettled(&self) -> Option<String> {
         let alive: BTreeSet<_> = self.alive().into_iter().collect();
         if alive.len() < self.running.len() {
@@ -314,7 +315,7 @@ impl FleetWorld {
                 }
             }
         }
-        // Last, because the cause is said above, if there is one.
+        // Checked last, because earlier checks reveal the cause, if any.
         let differing = alive.iter().find(|id| !self.processes[**id].agreement.agrees());
         differing.map(|id| format!("{id} says that views differ"))
     }

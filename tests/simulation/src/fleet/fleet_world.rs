@@ -1,4 +1,4 @@
-//! All nodes of a fleet, the sockets between them, and time.
+//! All nodes of a fleet, their sockets, and time.
 //!
 //! ```text
 //!  schedule ──► FleetWorld ──► Process ─┬─ Peer: outgoing NodeEnd ◄──► LinkSocket ◄──► incoming NodeEnd of the other
@@ -23,54 +23,54 @@ use crate::random::Random;
 /// Reason why a session of a node link ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LinkEnd {
-    /// The session machine says so.
+    /// Verdict of the session state machine.
     Verdict(trunkline_protocol::service::SessionEndReason),
-    /// The far end does not know the session.
+    /// The peer does not know the session.
     Refused,
-    /// The far end has begun a newer one.
+    /// The peer has started a newer session.
     Superseded,
     /// The answer to its first dial was lost.
     Unanswered,
-    /// The far end has ended it.
+    /// The peer has ended it.
     Closed,
     /// This node leaves the fleet.
     Left,
     /// Another process answers at the address.
     Restarted,
-    /// Too much waits that must not be missing.
+    /// Essential messages exceed the room.
     Overfull,
 }
 
-/// Counts of a fleet's schedule, so that an eventless one is not taken for a proof.
+/// Counts of a fleet's schedule, to detect schedules without events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FleetOutcome {
     /// Messages that entered the fleet.
     pub posts: u64,
     /// Messages queued for another node.
     pub queued: u64,
-    /// Messages not sent to a node that could not want them.
+    /// Messages not sent to a node without interest.
     pub spared: u64,
-    /// Messages that found no room.
+    /// Messages dropped for lack of room.
     pub dropped: u64,
-    /// Messages that came to a node which had nobody for them.
+    /// Messages that reached a node without recipients.
     pub needless: u64,
     /// Deliveries to all clients.
     pub delivered: u64,
-    /// Answers of other nodes.
+    /// Answers from other nodes.
     pub answered: u64,
-    /// Nodes that gave no answer.
+    /// Nodes that did not answer.
     pub missing: u64,
-    /// Sessions that went on over another socket.
+    /// Sessions resumed over another socket.
     pub resumed: u64,
-    /// Sessions that ended, of all nodes that went on.
+    /// Ended sessions of nodes that kept running.
     pub ended: u64,
     /// Messages lost with such a session.
     pub lost: u64,
-    /// Messages sent because interest was old.
+    /// Messages sent because of stale interest.
     pub stale: u64,
-    /// Messages for clients of another node that had been told that they get them.
+    /// Messages for clients of another node with a confirmed membership.
     pub promised: u64,
-    /// Times that a node told that not all see the same members.
+    /// Reports by a node that views differ.
     pub disagreements: u64,
 }
 
@@ -104,22 +104,22 @@ pub(crate) struct FleetWorld {
     pub(crate) mutant: Option<FleetMutant>,
     /// All processes that ever ran.
     pub(crate) processes: Vec<Process>,
-    /// Process that runs at each node.
+    /// Running process of each node.
     pub(crate) running: Vec<Option<usize>>,
     pub(crate) sockets: Vec<LinkSocket>,
-    /// Part of the network that each node is in.
+    /// Network partition of each node.
     pub(crate) parts: Vec<u64>,
-    /// Pairs of nodes that don't reach each other, and until when.
+    /// Pairs of nodes that can't reach each other, with the end time.
     pub(crate) severed: BTreeMap<(usize, usize), u64>,
-    /// Whether the network still does harm.
+    /// Whether faults have stopped.
     pub(crate) is_calm: bool,
     pub(crate) is_traced: bool,
     pub(crate) outcome: FleetOutcome,
-    /// Process that has lost a socket last: clients that come next are likely to come there.
+    /// Process that last lost a socket. New clients preferably connect there.
     pub(crate) shaken: Option<usize>,
-    /// Hub and group that a client has joined last: what is sent next is likely to be for it.
+    /// Hub and group that a client joined last. New messages are preferably sent to it.
     pub(crate) joined: Option<(usize, Recipients)>,
-    /// Clients that each process has given an asked message.
+    /// Number of recipients at each process of a message that requests an answer.
     pub(crate) applied: BTreeMap<(usize, usize, u64), u64>,
 }
 
@@ -158,7 +158,7 @@ impl FleetWorld {
         self.processes[process].is_awake(self.now_ms)
     }
 
-    /// Whether the network carries something between two processes.
+    /// Whether the network connects two processes.
     pub(crate) fn is_joined(&self, one: usize, other: usize) -> bool {
         let (one, other) = (self.processes[one].slot, self.processes[other].slot);
         let is_severed =
@@ -166,7 +166,7 @@ impl FleetWorld {
         self.parts[one] == self.parts[other] && !is_severed
     }
 
-    /// Starts a node that is told these addresses.
+    /// Starts a node with these addresses.
     pub(crate) fn start(&mut self, slot: usize, addresses: impl IntoIterator<Item = usize>) -> usize {
         let id = self.processes.len();
         let mut process = Process::new(id, slot, self.now_ms);
@@ -179,7 +179,7 @@ impl FleetWorld {
         id
     }
 
-    /// Ends a process without a word.
+    /// Ends a process by a crash.
     pub(crate) fn crash(&mut self, id: usize) -> Check {
         self.note(|| format!("{id} is killed"));
         let now_ms = self.now_ms;
@@ -193,7 +193,7 @@ impl FleetWorld {
         Ok(())
     }
 
-    /// Forgets what a process held.
+    /// Removes the state of a process.
     pub(crate) fn bury(&mut self, id: usize) {
         let process = &mut self.processes[id];
         (process.is_alive, process.clients) = (false, Vec::new());
@@ -208,7 +208,7 @@ impl FleetWorld {
         self.running.iter().flatten().copied().collect()
     }
 
-    /// Lets time pass, and each node that is awake do its work.
+    /// Advances time and lets each running node work.
     pub(crate) fn step(&mut self, by_ms: u64) -> Check {
         self.now_ms += by_ms;
         let mut alive = self.alive();
@@ -224,12 +224,12 @@ impl FleetWorld {
         Ok(())
     }
 
-    /// Process that answers at an address.
+    /// Process at an address.
     pub(crate) fn at(&self, address: usize) -> Option<usize> {
         *self.running.get(address / ADDRESSES_PER_NODE)?
     }
 
-    /// Key under which the ledger knows what a process made of a message.
+    /// Ledger key of a message's result at a process.
     pub(crate) fn applied_key(process: usize, post: Post) -> (usize, usize, u64) {
         (process, post.entry, post.number)
     }

@@ -1,4 +1,4 @@
-//! One end of a node link: a driver of its session over one socket after the other.
+//! One end of a node link, which drives its session over successive sockets.
 
 use std::collections::VecDeque;
 
@@ -14,32 +14,32 @@ use crate::ledger::{Check, broken};
 use crate::random::Random;
 use crate::wire::Socket;
 
-/// How long a node link outlives its socket: longer than interest stays fresh, so that both bounds are met.
+/// How long a node link outlives its socket: longer than interest stays fresh, so both limits are reached.
 pub(crate) const LINK_WINDOW_MS: u64 = 12_000;
 
-/// Bytes that may wait for a node: few, so that a slow one has its ring full in seconds.
+/// Ring size of a node link: small, so that a slow node fills it in seconds.
 const LINK_RING_BYTES: usize = 3_000;
 
-/// Largest message of the simulation: the interest of a node in a hub.
+/// Maximum message size in the simulation: a node's interest in a hub.
 const MESSAGE_MAX_BYTES: usize = 300;
 
-/// Socket of a node link, and who has closed it because the session is over.
+/// Socket of a node link, and whether it was closed because the session has ended.
 #[derive(Debug, Default)]
 pub(crate) struct LinkSocket {
     pub(crate) pipe: Socket,
     pub(crate) is_over: bool,
 }
 
-/// Message that came over a link.
+/// Received message or event of a link.
 #[derive(Debug)]
 pub(crate) enum Arrival {
     Body(Bytes),
-    /// The far end has answered the beat of this number, which was asked at that time.
+    /// The peer has answered the beat with this number, which was sent at this time.
     Answered {
         number: u64,
         asked_ms: u64,
     },
-    /// This end has answered a beat of the far end.
+    /// This end has answered a beat of the peer.
     Echoed,
 }
 
@@ -47,21 +47,21 @@ pub(crate) enum Arrival {
 #[derive(Debug)]
 pub(crate) struct NodeEnd {
     pub(crate) session: Session,
-    /// Which end of its sockets it is: 0 has dialled.
+    /// Index of this end at its sockets: 0 is the dialler.
     side: usize,
     pub(crate) socket: Option<(usize, Attachment)>,
     frames: FrameBuffer,
     incoming: Incoming,
-    /// Number and bytes of what was handed out, and is not taken yet.
+    /// Number and bytes of delivered frames that are not taken yet.
     handed: Option<(u64, usize)>,
     beats: Beats,
-    /// Since when it has had no socket.
+    /// Time since which it has no socket.
     pub(crate) lost_ms: u64,
-    /// Messages that were queued, and not applied yet at the far end.
+    /// Queued messages not yet applied at the peer.
     pub(crate) owed: VecDeque<Post>,
-    /// Whether something may wait to be written.
+    /// Whether there may be data to write.
     writes: bool,
-    /// Answers to beats that a mutant sends before what is queued.
+    /// Answers to beats that a mutant sends before queued messages.
     hurried: Vec<Ping>,
 }
 
@@ -90,7 +90,7 @@ impl NodeEnd {
         self.hurried.clear();
     }
 
-    /// Lets its socket go, if it has one.
+    /// Detaches the socket, if any.
     pub(crate) fn detach(&mut self, sockets: &mut [LinkSocket], now_ms: u64, random: &mut Random) -> Check {
         let Some((socket, attachment)) = self.socket.take() else { return Ok(()) };
         sockets[socket].pipe.close(self.side, now_ms, random);
@@ -101,7 +101,7 @@ impl NodeEnd {
         }
     }
 
-    /// Queues what must not be missing, if there is room; `false` when the link has to be given up.
+    /// Queues an essential message if there is room. Returns `false` if the link has to be given up.
     pub(crate) fn tell(&mut self, message: &NodeMessage, mutant: Option<FleetMutant>) -> Check<bool> {
         let has_place = self.session.has_place(Class::Reserved) || mutant == Some(FleetMutant::TellsWithoutRoom);
         if has_place {
@@ -112,7 +112,7 @@ impl NodeEnd {
         Ok(has_place)
     }
 
-    /// Queues a message, room or no room.
+    /// Queues a message even without room.
     pub(crate) fn push(&mut self, post: Post, encode: impl FnOnce(&mut BytesMut)) -> Check {
         self.session.push(Class::Ordinary, encode);
         self.writes = true;
@@ -128,7 +128,7 @@ impl NodeEnd {
         Ok(())
     }
 
-    /// Asks for a sign of life.
+    /// Sends a beat to the peer.
     pub(crate) fn beat(&mut self, now_ms: u64) {
         if self.session.is_attached() {
             let ping = self.beats.ask(now_ms);
@@ -137,14 +137,14 @@ impl NodeEnd {
         }
     }
 
-    /// Number of a beat behind all that is queued now; without a socket, of the next one.
+    /// Number of a beat queued after all current messages; without a socket, of the next beat.
     pub(crate) fn beat_behind(&mut self, now_ms: u64) -> u64 {
         let next = self.beats.asked();
         self.beat(now_ms);
         next
     }
 
-    /// Whether there is something to do for it.
+    /// Whether this end has work to do.
     pub(crate) fn is_due(&self, sockets: &[LinkSocket], now_ms: u64) -> bool {
         let is_ready = |socket: usize| sockets[socket].pipe.is_ready(self.side, now_ms) || self.writes;
         self.handed.is_some()
@@ -152,17 +152,17 @@ impl NodeEnd {
             || self.session.poll_timeout().is_some_and(|at_ms| at_ms <= now_ms)
     }
 
-    /// Time by which the far end is behind.
+    /// Lag of the peer.
     pub(crate) fn lag_ms(&self, now_ms: u64) -> u64 {
         self.beats.lag_ms(now_ms)
     }
 
-    /// Whether its socket has ended, as far as it knows.
+    /// Whether this end has noticed the end of its socket.
     pub(crate) fn is_at_end(&self, sockets: &[LinkSocket], now_ms: u64) -> bool {
         self.socket.is_some_and(|(socket, _)| sockets[socket].pipe.is_at_end(self.side, now_ms))
     }
 
-    /// Writes what the socket takes.
+    /// Writes as much as the socket accepts.
     pub(crate) fn transmit(&mut self, sockets: &mut [LinkSocket], now_ms: u64) {
         let Some((socket, attachment)) = self.socket else { return };
         for ping in self.hurried.drain(..) {
@@ -177,14 +177,14 @@ impl NodeEnd {
         }
     }
 
-    /// Takes what was handed out; a socket may be lost before.
+    /// Takes delivered frames. The socket may be lost before that.
     pub(crate) fn take(&mut self, now_ms: u64) {
         if let Some((number, bytes)) = self.handed.take() {
             self.session.handle_taken(number, bytes, now_ms);
         }
     }
 
-    /// Reads some of what has come, and hands it out.
+    /// Reads and delivers some of the received data.
     pub(crate) fn read(
         &mut self,
         sockets: &mut [LinkSocket],

@@ -7,16 +7,16 @@ use trunkline_protocol::service::{BroadcastData, GroupBroadcastData, Payloads, S
 
 use crate::random::Random;
 
-/// Hubs of the fleet. Names are few, so that members meet, and some nodes have none.
+/// Hubs of the fleet. Few names, so that memberships overlap and some nodes have no members.
 pub(crate) const HUBS: [&str; 2] = ["chat", "news"];
 
 const GROUPS: [&str; 12] = ["g0", "g1", "g2", "g3", "g4", "g5", "g6", "g7", "g8", "g9", "g10", "g11"];
 const USERS: [&str; 12] = ["u0", "u1", "u2", "u3", "u4", "u5", "u6", "u7", "u8", "u9", "u10", "u11"];
 
-/// Number of names of groups, and of users.
+/// Number of group names, and of user names.
 pub(crate) const NAMES: usize = GROUPS.len();
 
-/// Recipients of a message within its hub.
+/// Recipients of a message in its hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Recipients {
     Everyone,
@@ -27,9 +27,9 @@ pub(crate) enum Recipients {
 /// Message that enters at a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Post {
-    /// Process at which it enters.
+    /// Entry process of the message.
     pub(crate) entry: usize,
-    /// Number among those that enter there, from 1.
+    /// Sequence number at its entry process, from 1.
     pub(crate) number: u64,
     pub(crate) hub: usize,
     pub(crate) to: Recipients,
@@ -58,7 +58,7 @@ impl Recipients {
 }
 
 impl Post {
-    /// Returns the body of a service message as an app server would send it.
+    /// Encodes the body of a service message like an app server.
     pub(crate) fn to_body(self, padding: usize) -> Bytes {
         let mut payload = BytesMut::new();
         payload.put_u64(self.entry as u64);
@@ -79,7 +79,7 @@ impl Post {
         body_of(&message)
     }
 
-    /// Reads the body of such a message, of this hub.
+    /// Decodes the body of such a message in this hub.
     pub(crate) fn read(hub: &str, body: &Bytes) -> Option<Self> {
         let hub = HUBS.iter().position(|name| *name == hub)?;
         let (to, payloads) = match ServiceMessage::decode(body).ok()?? {
@@ -98,7 +98,7 @@ impl Post {
     }
 }
 
-/// Body of a message's frame: what stands behind its length.
+/// Frame body of a message, without its length prefix.
 pub(crate) fn body_of(message: &ServiceMessage) -> Bytes {
     let mut frame = message.to_frame();
     while frame.has_remaining() && frame.get_u8() & 0x80 != 0 {}

@@ -1,4 +1,4 @@
-//! Node of a fleet: one start of it, its clients, the members that it sees, and what it tells and sends them.
+//! One run of a fleet's node: its clients, visible members, and messages to peers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,42 +17,42 @@ use super::post::{HUBS, Post, Recipients};
 use crate::ledger::{Check, broken};
 use crate::random::Random;
 
-/// Addresses of each node: both lead to the same admin port.
+/// Number of addresses per node, all of the same admin port.
 pub(crate) const ADDRESSES_PER_NODE: usize = 2;
 
-/// Link to a member: the process, and which of several links, which only a mutant has.
+/// Link to a member: the process, and the index of the link, which is nonzero only with a mutant.
 pub(crate) type MemberKey = (usize, usize);
 
-/// Direction of a node link, as one of its ends sees it.
+/// Direction of a node link, as seen by an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     Outgoing,
     Incoming,
 }
 
-/// Other node, as a node sees it.
+/// Another node from a node's perspective.
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
     pub(crate) outgoing: Option<NodeEnd>,
     pub(crate) incoming: Option<NodeEnd>,
     pub(crate) interest: PeerInterest,
-    /// View that it has told.
+    /// View reported by the peer.
     pub(crate) view: Option<u64>,
-    /// Sessions that this node has begun.
+    /// Number of sessions started by this node.
     pub(crate) sessions: u64,
-    /// Newest session that the other node has begun.
+    /// Newest session started by the other node.
     pub(crate) newest: Option<SessionId>,
     pub(crate) met_ms: u64,
-    /// Interest that it has told, as the ledger knows it.
+    /// Reported interest of the peer, according to the ledger.
     pub(crate) taken: Taken,
 }
 
-/// Interest of a peer that was taken in the present session: the plain truth, beside what the node makes of it.
+/// Interest received from a peer in the current session: an independent record to compare the node with.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
     is_complete: bool,
     told: BTreeSet<(usize, u16)>,
-    /// Time of the last question that was answered behind it.
+    /// Time of the last beat answered after it.
     pub(crate) asked_ms: Option<u64>,
 }
 
@@ -60,7 +60,7 @@ impl Taken {
     pub(crate) fn take(&mut self, update: &InterestUpdate) {
         match update {
             InterestUpdate::Whole { hub, map } => {
-                // Maps of the simulation are lists of few buckets.
+                // Maps in the simulation are short lists of buckets.
                 let bytes = map.to_bytes();
                 let buckets = bytes.as_chunks().0.iter().map(|pair| u16::from_be_bytes(*pair));
                 let hub = HUBS.iter().position(|name| *hub == **name).unwrap_or_default();
@@ -75,13 +75,12 @@ impl Taken {
         }
     }
 
-    /// Whether everything has been told, and that not too long ago.
+    /// Whether the interest is complete and recent.
     pub(crate) fn is_fresh(&self, now_ms: u64) -> bool {
         self.is_complete && self.asked_ms.is_some_and(|asked_ms| now_ms - asked_ms <= INTEREST_STALE_MS)
     }
 
-    /// Whether a message has to be sent to the peer, or has not to be; the peer has told its bucket since some time, or
-    /// not.
+    /// Whether a message must, or must not, be sent to the peer, given since when its bucket is announced or withdrawn.
     pub(crate) fn duty(&self, hub: usize, bucket: u16, telling: Telling, now_ms: u64) -> Check<bool> {
         if !self.is_fresh(now_ms) {
             return Ok(true);
@@ -99,17 +98,17 @@ impl Taken {
 pub(crate) struct Contact {
     pub(crate) dial_at_ms: u64,
     pub(crate) backoff: Backoff,
-    /// Whether an operator gave it: then it is never forgotten.
+    /// Whether an operator configured the address, so that it is never removed.
     pub(crate) is_given: bool,
-    /// Number of dials that failed, one after the other.
+    /// Number of consecutive failed dials.
     pub(crate) failures: u32,
-    /// Process that has been greeted there, and is to be linked.
+    /// Process that was greeted there and has to be linked.
     pub(crate) greeted: Option<usize>,
-    /// Process that it led to.
+    /// Process reached at this address.
     pub(crate) process: Option<usize>,
 }
 
-/// Question that waits for the answers of other nodes.
+/// Request with pending answers.
 #[derive(Debug)]
 pub(crate) struct OpenAsk {
     pub(crate) post: Post,
@@ -118,14 +117,14 @@ pub(crate) struct OpenAsk {
     pub(crate) open: BTreeSet<MemberKey>,
 }
 
-/// Whether other nodes have been told a bucket, and since when that is so.
+/// Whether a bucket is announced to other nodes, and since when.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Telling {
     pub(crate) is_told: bool,
     pub(crate) since_ms: u64,
 }
 
-/// Fate of a message at a peer.
+/// Result of sending a message to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Queued,
@@ -133,7 +132,7 @@ pub(crate) enum Fate {
     Unwanted,
 }
 
-/// One start of a node.
+/// One run of a node.
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) id: usize,
@@ -150,21 +149,21 @@ pub(crate) struct Process {
     pub(crate) asks: BTreeMap<u64, OpenAsk>,
     pub(crate) asked: u64,
     pub(crate) posted: u64,
-    /// Next session that it begins, with whomever.
+    /// Next session to start, with any peer.
     pub(crate) next_session: SessionId,
     pub(crate) agreement: Agreement,
-    /// Messages that it counted as dropped.
+    /// Number of messages that it counted as dropped.
     pub(crate) dropped: u64,
-    /// Ledger of what it has told of its interest, by hub and bucket.
+    /// Ledger of announced interest, by hub and bucket.
     pub(crate) tellings: BTreeMap<(usize, u16), Telling>,
-    /// Which of its interest the others have heard.
+    /// Acknowledgements of interest by the other nodes.
     pub(crate) hearing: Hearing<(usize, u16), usize>,
-    /// Time of the last answer to a beat of each process that is told of its interest.
+    /// Time of the last answered beat of each process that receives the interest.
     pub(crate) echoed: BTreeMap<usize, u64>,
     hubs: [HubInterest; HUBS.len()],
 }
 
-/// News of a node that is told at one moment.
+/// Interest announced by a node at one moment.
 #[derive(Debug)]
 pub(crate) struct NewsRound {
     number: u64,
@@ -221,7 +220,7 @@ impl Process {
         end.is_some_and(|end| end.socket.is_some())
     }
 
-    /// A member whose view is another than this node's, if the views have differed for long enough.
+    /// Member with a different view, if the views have differed for long enough.
     pub(crate) fn differing(&self, mutant: Option<FleetMutant>, random: &mut Random) -> Option<usize> {
         let own = self.view(mutant);
         let others = self.peers.iter().filter(|(_, peer)| peer.view.is_some_and(|view| view != own));
@@ -255,7 +254,7 @@ impl Process {
         }
     }
 
-    /// Takes what is new since the last call, as it is told from now on.
+    /// Takes additions since the last call, which count as announced from now on.
     pub(crate) fn take_news(&mut self, now_ms: u64) -> NewsRound {
         let (number, news) = self.hearing.take_news();
         for &(hub, bucket) in &news {
@@ -268,7 +267,7 @@ impl Process {
         NewsRound { number, keys: news, updates }
     }
 
-    /// Waits for the peers that go by older knowledge until they have heard what was just told.
+    /// Waits for peers that rely on older interest to acknowledge a round.
     pub(crate) fn await_peers(&mut self, round: NewsRound, now_ms: u64, mutant: Option<FleetMutant>) {
         let is = |broken| mutant == Some(broken);
         let stale_ms = if is(FleetMutant::WaitsTooShort) { INTEREST_STALE_MS / 2 } else { INTEREST_STALE_MS };
@@ -287,7 +286,7 @@ impl Process {
         self.hearing.told(round.number, round.keys, awaited);
     }
 
-    /// Whether a client here that gets this message may have been told already that it does.
+    /// Whether a client here may already have a confirmed membership for this message.
     pub(crate) fn has_promised(&mut self, post: Post, now_ms: u64, mutant: Option<FleetMutant>) -> bool {
         self.hearing.settle(now_ms);
         let round = self.hearing.round_of(&(post.hub, post.to.bucket()));
@@ -296,7 +295,7 @@ impl Process {
         is_heard && self.clients.iter().any(|client| client.wants(post))
     }
 
-    /// Takes back what has no members any more.
+    /// Withdraws buckets without members.
     pub(crate) fn sweep(&mut self, now_ms: u64, mutant: Option<FleetMutant>) -> Vec<InterestUpdate> {
         let mut updates = Vec::new();
         for (hub, interest) in self.hubs.iter().enumerate() {
@@ -304,7 +303,7 @@ impl Process {
             let mut map = interest.map();
             let tellings = self.tellings.iter_mut().filter(|((of, _), telling)| *of == hub && telling.is_told);
             for ((_, bucket), telling) in tellings {
-                // What is still to be told is no less true.
+                // Additions that are still unannounced remain valid.
                 if !map.contains(*bucket) {
                     *telling = Telling { is_told: false, since_ms: now_ms };
                 }
@@ -320,7 +319,7 @@ impl Process {
         updates
     }
 
-    /// All that a new link is told first.
+    /// Initial messages of a new link.
     pub(crate) fn introduction(&self, is_first: bool, mutant: Option<FleetMutant>) -> Vec<NodeMessage> {
         let wholes = self.hubs.iter().zip(HUBS).map(|(interest, hub)| {
             NodeMessage::Interest(InterestUpdate::Whole { hub: hub.into(), map: interest.map() })
@@ -334,7 +333,7 @@ impl Process {
 
     // Members.
 
-    /// Members that can be told something and tell something, the node itself included.
+    /// Members with links in both directions, and the node itself.
     pub(crate) fn members(&self) -> BTreeSet<usize> {
         let linked = self.peers.iter().filter(|(_, peer)| peer.outgoing.is_some() && peer.incoming.is_some());
         linked.map(|((process, _), _)| *process).chain([self.id]).collect()
@@ -343,7 +342,7 @@ impl Process {
     pub(crate) fn view(&self, mutant: Option<FleetMutant>) -> u64 {
         let names: Vec<_> = self.members().into_iter().map(boot_id).collect();
         if mutant == Some(FleetMutant::HashesInOrder) {
-            // Each node begins with itself.
+            // Each node starts with itself.
             let (before, after): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| *name < boot_id(self.id));
             let name = [after, before].concat().join(" ");
             return view_of([&*name].into_iter());
@@ -364,7 +363,7 @@ impl Process {
 
     pub(crate) fn greeting(&self) -> Greeting {
         let told = self.members();
-        // One address of each member: a greeting has room for no more.
+        // One address per member, because the greeting's size is limited.
         let led = self.contacts.iter().filter_map(|(address, contact)| Some((contact.process?, *address)));
         let addresses: BTreeMap<_, _> = led.filter(|(process, _)| told.contains(process)).collect();
         let known = addresses.into_values().map(url);
@@ -379,7 +378,7 @@ impl Process {
         }
     }
 
-    /// Has the addresses dialled that another node tells.
+    /// Dials the addresses in another node's greeting.
     pub(crate) fn learn(&mut self, greeting: &Greeting, now_ms: u64) -> Check {
         for url in greeting.address.iter().chain(&greeting.known) {
             let Some(address) = address_of(url) else { return broken(format!("a greeting tells {url:?}")) };
@@ -394,7 +393,7 @@ impl Process {
 
     // Messages.
 
-    /// Sends a message to a peer if somebody there may want it.
+    /// Sends a message to a peer if it may have recipients.
     pub(crate) fn pass_on(
         &mut self,
         key: MemberKey,
@@ -407,7 +406,7 @@ impl Process {
         let Some(Peer { outgoing: Some(end), interest, .. }) = self.peers.get_mut(&key) else {
             return Ok(Fate::Unwanted);
         };
-        // At the time of the start nothing is stale.
+        // At the time of confirmation, no interest is stale.
         let asked_ms = if mutant == Some(FleetMutant::IgnoresStaleness) { 0 } else { now_ms };
         let is_wanted = interest.may_want(HUBS[post.hub], &[post.to.wanted()], asked_ms);
         if !is_wanted && mutant != Some(FleetMutant::IgnoresInterest) {
@@ -424,7 +423,7 @@ impl Process {
         pushed.map(|()| Fate::Queued)
     }
 
-    /// Gives a message to the clients here that it is for; returns how many they are.
+    /// Delivers a message to its local recipients and returns their number.
     pub(crate) fn deliver(&mut self, post: Post) -> Check<u64> {
         let mut count = 0;
         for client in self.clients.iter_mut().filter(|client| client.wants(post)) {
@@ -440,7 +439,7 @@ pub(crate) fn boot_id(process: usize) -> String {
     format!("boot {process}")
 }
 
-/// Process of a boot id.
+/// Process with a boot id.
 pub(crate) fn process_of(boot: &str) -> Option<usize> {
     boot.strip_prefix("boot ")?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! Messages between the ends: numbered content, and what nodes, app servers and clients say to each other.
+//! Messages between the ends: numbered content, and requests between nodes, app servers and clients.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use trunkline_protocol::fleet::MoveStep;
@@ -9,14 +9,14 @@ pub(crate) type ConnectionNumber = usize;
 /// Process of a node, unique in a schedule.
 pub(crate) type NodeNumber = usize;
 
-/// Message of an app server to a client, identified by what its sender has sent so far.
+/// Message from an app server to a client, identified by counts of its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Numbered {
     pub(crate) app: usize,
     pub(crate) sender: usize,
-    /// Number of the sender's last message to many, this one included.
+    /// Number of the sender's last message to many clients, including this one.
     pub(crate) many: u64,
-    /// Number of its message to this client alone, if it is one.
+    /// Number of the sender's message to this client alone, if it is one.
     pub(crate) alone: Option<u64>,
 }
 
@@ -38,7 +38,7 @@ impl Numbered {
     }
 }
 
-/// Message of a node to an app server, about a connection.
+/// Message about a connection from a node to an app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ToApp {
     Open,
@@ -49,7 +49,7 @@ pub(crate) enum ToApp {
     Move,
 }
 
-/// Message of an app server to a node.
+/// Message from an app server to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ToNode {
     Many { epoch: i64, frame: Bytes },
@@ -60,7 +60,7 @@ pub(crate) enum ToNode {
 }
 
 impl ToNode {
-    /// Bytes of what the home of a connection may hold back.
+    /// Encodes messages that a connection's home may hold.
     pub(crate) fn to_bytes(&self) -> Bytes {
         let mut bytes = BytesMut::new();
         let (tag, connection, rest) = match self {
@@ -96,9 +96,9 @@ pub(crate) enum BetweenNodes {
 /// Message over a client's socket, in either direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OverSocket {
-    /// The client wants a new connection.
+    /// The client requests a new connection.
     Begin(ConnectionNumber),
-    /// The client comes back to its connection.
+    /// The client reconnects to its connection.
     Return(ConnectionNumber),
     Accepted,
     Refused,

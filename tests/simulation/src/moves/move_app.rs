@@ -1,4 +1,4 @@
-//! App server: its connections with their homes, and senders that each do one thing after the other.
+//! App server: its connections with their homes, and sequential senders.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,35 +7,35 @@ use trunkline_protocol::fleet::{ClientHome, SendEpoch};
 
 use super::letter::{ConnectionNumber, NodeNumber};
 
-/// Senders of each app server.
+/// Number of senders per app server.
 pub(crate) const SENDERS: usize = 2;
 
-/// Connection as its app server knows it.
+/// Connection from its app server's perspective.
 #[derive(Debug)]
 pub(crate) struct AppConnection {
-    /// A link is named by the node that it leads to.
+    /// Links are identified by the node they lead to.
     pub(crate) home: ClientHome<NodeNumber, NodeNumber>,
-    /// Messages that have come from the client.
+    /// Number of messages from the client.
     pub(crate) received: u64,
-    /// Messages that each sender has sent to it alone, and those that never wait.
+    /// Number of messages to this client alone, by sender; the last entry counts messages that never wait.
     pub(crate) alone: [u64; SENDERS + 1],
 }
 
-/// Task of an app server that sends, as far as it has come.
+/// Current step of a sending task of an app server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SenderStep {
     Idle,
-    /// Copies of a send to many that these nodes have still to get.
+    /// Copies of a send to many clients that are not queued for these nodes yet.
     Many {
         epoch: i64,
         frame: Bytes,
         left: Vec<NodeNumber>,
     },
-    /// A frame for this client alone waits for its way.
+    /// A frame for this client alone waits until the pause ends.
     Waits {
         connection: ConnectionNumber,
     },
-    /// It has the way, and its link is full.
+    /// The frame has a route, but its link is full.
     Passes {
         connection: ConnectionNumber,
         node: NodeNumber,
@@ -47,7 +47,7 @@ pub(crate) enum SenderStep {
 #[derive(Debug)]
 pub(crate) struct Sender {
     pub(crate) step: SenderStep,
-    /// Messages to many that it has sent.
+    /// Number of its messages to many clients.
     pub(crate) many: u64,
 }
 
@@ -56,13 +56,13 @@ pub(crate) struct Sender {
 pub(crate) struct MoveApp {
     pub(crate) links: BTreeSet<NodeNumber>,
     pub(crate) connections: BTreeMap<ConnectionNumber, AppConnection>,
-    /// Connections that were closed while they moved.
+    /// Connections closed while they were moving.
     pub(crate) parting: BTreeMap<ConnectionNumber, AppConnection>,
     pub(crate) senders: [Sender; SENDERS],
     pub(crate) epoch: SendEpoch,
-    /// Moves that wait for an epoch to begin.
+    /// Moves waiting for a new epoch.
     pub(crate) waiting: Vec<(NodeNumber, ConnectionNumber)>,
-    /// Moves that wait for the end of the last epoch.
+    /// Moves waiting for the end of the previous epoch.
     pub(crate) answering: Vec<(NodeNumber, ConnectionNumber)>,
 }
 

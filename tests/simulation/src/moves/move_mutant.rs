@@ -1,11 +1,11 @@
-//! Wrong rules of moves, each made by what stands around the machines: it alters what goes in or comes out.
+//! Mutants of moves, applied around the state machines: they change inputs or outputs.
 
-/// Rule of a move that is broken.
+/// Broken rule of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MoveMutant {
-    /// The new owner delivers what began one epoch before its own.
+    /// The new owner also delivers the epoch before its first.
     BeginsTooEarly,
-    /// The new owner leaves the first epoch that is its own to the old one.
+    /// The new owner leaves its first epoch to the old one.
     BeginsTooLate,
     /// The new owner delivers late copies of sends that the old one has delivered.
     ForgetsEpochs,
@@ -15,58 +15,58 @@ pub enum MoveMutant {
     AsksOwnAppOnly,
     /// The state leaves before all app servers have answered.
     LeavesBeforeAnswers,
-    /// An app server answers a move while sends that began before are not queued.
+    /// An app server answers a move before earlier sends are queued.
     AnswersBeforeSends,
     /// Sends carry no epoch.
     SendsWithoutEpoch,
-    /// A frame for a paused client alone leaves for its old node.
+    /// A frame to a paused client alone goes to its old node.
     IgnoresThePause,
-    /// A pause is acknowledged while a frame for the client is on its way to the link.
+    /// A pause is acknowledged while a frame for the client is still being queued.
     AcknowledgesPauseAtOnce,
-    /// Frames that were held back in a pause are dropped at its end.
+    /// Frames held during a pause are dropped at its end.
     DropsWhatWasHeldBack,
-    /// A client that is paused is resumed by its old node only.
+    /// Only its old node can resume a paused client.
     StaysAtOldNode,
-    /// Frames that had no number yet stay behind.
+    /// Unnumbered frames are not moved.
     LeavesHeldFrames,
-    /// The new owner counts the client's messages from the first one again.
+    /// The new owner restarts counting the client's messages.
     CountsFromOneAgain,
-    /// The new owner numbers what it sends one too high.
+    /// The new owner's sequence numbers are too high by one.
     NumbersTooHigh,
-    /// Sends to a connection that has not arrived are dropped.
+    /// Sends to an arriving connection are dropped.
     DropsWhileArriving,
-    /// The old owner takes a connection back whose state has left.
+    /// The old owner takes back a connection after its state has left.
     TakesBackWhatIsGiven,
-    /// The state of a connection is given to everybody who asks.
+    /// The state of a connection is given to every node that asks.
     GivesTwice,
-    /// Frames that came during a move that failed are dropped.
+    /// Frames received during a failed move are dropped.
     ForgetsFailedMoves,
-    /// The app server is not resumed when a move has failed.
+    /// The app server is not resumed after a failed move.
     LeavesAppPaused,
-    /// A client comes back to the old owner while the connection departs.
+    /// A client reconnects to the old owner while the connection departs.
     ClaimsWhileDeparting,
-    /// The old owner does not cut the socket of a client that has come back elsewhere.
+    /// The old owner does not cut the socket of a client that reconnected elsewhere.
     LooksWithoutCut,
-    /// A socket is read on after another one has taken its place.
+    /// A replaced socket is still read.
     ReadsOldSockets,
-    /// Messages are acknowledged that have not come.
+    /// Messages are acknowledged before they arrive.
     AcknowledgesTooMuch,
-    /// Messages that come again over a new socket are passed on again.
+    /// Messages repeated over a new socket are forwarded again.
     PassesOnTwice,
     /// A connection that does not arrive is kept.
     KeepsArrivals,
-    /// A connection whose client does not come back is kept.
+    /// A connection without a returning client is kept.
     KeepsTheAbsent,
-    /// An app server waits for ever for the new node of a connection whose old one is lost.
+    /// An app server waits forever for the new node of a connection after losing the old one.
     WaitsForEver,
-    /// An app server heeds a node that has given the connection away.
+    /// An app server still obeys a node that has given the connection away.
     HeedsOldNodes,
-    /// A connection that has moved is closed by its old node.
+    /// The old node closes a moved connection.
     ClosesWhatHasMoved,
 }
 
 impl MoveMutant {
-    /// All mutants that are tried.
+    /// All mutants under test.
     pub const ALL: [Self; 30] = [
         Self::BeginsTooEarly,
         Self::BeginsTooLate,

@@ -1,4 +1,4 @@
-//! Node to which clients connect: its connections, and those that it takes over.
+//! Node for clients: its connections, and those it is taking over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,53 +6,53 @@ use trunkline_protocol::fleet::Ownership;
 
 use super::letter::{ConnectionNumber, NodeNumber};
 
-/// Seconds for which a node keeps the connection of an absent client.
+/// Seconds that a node keeps the connection of an absent client.
 pub(crate) const DISCONNECT_TIMEOUT_S: u32 = 15;
 
 /// Connection at a node.
 #[derive(Debug)]
 pub(crate) struct HeldConnection {
     pub(crate) ownership: Ownership<usize>,
-    /// Its own app server.
+    /// Index of its app server.
     pub(crate) app: usize,
     pub(crate) socket: Option<usize>,
-    /// Changed with each socket.
+    /// Changes with each socket.
     pub(crate) serial: u64,
-    /// Tick at which its absence is looked at next.
+    /// Tick of the next check of its absence.
     pub(crate) check_at: u32,
-    /// Node and question that wait for its state; several only with a mutant.
+    /// Nodes and requests waiting for its state; several only with a mutant.
     pub(crate) takers: Vec<(NodeNumber, u64)>,
-    /// State as it was when it began to depart, for mutants that go back to it.
+    /// State at the start of its departure, for mutants that restore it.
     pub(crate) before: Option<Ownership<usize>>,
 }
 
-/// Take-over of a connection by this node.
+/// Takeover of a connection by this node.
 #[derive(Debug)]
 pub(crate) struct TakeOver {
     pub(crate) connection: ConnectionNumber,
-    /// Socket of the client that waits for it.
+    /// Waiting socket of the client.
     pub(crate) socket: usize,
     pub(crate) stage: TakeOverStage,
 }
 
 #[derive(Debug)]
 pub(crate) enum TakeOverStage {
-    /// These nodes have not said whether they have it.
+    /// These nodes have not answered whether they have the connection.
     Looking(BTreeSet<NodeNumber>),
-    /// It is about to arrive.
+    /// The connection is about to arrive.
     Taking,
 }
 
-/// One start of a node.
+/// One run of a node.
 #[derive(Debug)]
 pub(crate) struct MoveNode {
     pub(crate) is_alive: bool,
-    /// It takes no new connections, and sends those that it has elsewhere.
+    /// Accepts no new connections and sends existing ones elsewhere until this time.
     pub(crate) drains_until_ms: Option<u64>,
     pub(crate) tick: u32,
     pub(crate) serials: u64,
     pub(crate) connections: BTreeMap<ConnectionNumber, HeldConnection>,
-    /// Ids that are asked for, by the sockets that wait.
+    /// Requested connection ids, with the waiting sockets.
     pub(crate) reserved: BTreeMap<ConnectionNumber, usize>,
     pub(crate) take_overs: BTreeMap<u64, TakeOver>,
 }
@@ -75,7 +75,7 @@ impl MoveNode {
         self.serials
     }
 
-    /// Whether it has the connection, or still has.
+    /// Whether the node owns the connection, including during a departure.
     pub(crate) fn owns(&self, connection: ConnectionNumber) -> bool {
         let held = self.connections.get(&connection);
         self.is_alive && held.is_some_and(|held| !held.ownership.is_given() && !held.ownership.is_arriving())

@@ -1,4 +1,5 @@
-//! Schedule of moves: half a minute of traffic and faults, then calm, in which all that is left has to be whole.
+//! Schedule of moves: half a minute of traffic and faults, then a calm phase after which remaining connections must be
+//! intact.
 
 use super::letter::ConnectionNumber;
 use super::move_app::{SENDERS, SenderStep};
@@ -7,17 +8,16 @@ use super::move_world::{Event, Harm, MoveOutcome, MoveWorld};
 use super::visitor::VisitorStage;
 use crate::ledger::{Check, Violation, broken};
 
-/// Time in which everything that waits has come to its end: absences, and app servers that wait for the node of a
-/// connection.
+/// Duration after which all waits have ended: absences, and app servers waiting for a connection's node.
 const CALM_MS: u64 = 70_000;
 
-/// Time for which a node that drains waits for its clients to go.
+/// How long a draining node waits for its clients to leave.
 const DRAIN_MS: u64 = 25_000;
 
 /// Runs the schedule of a seed.
 ///
 /// # Errors
-/// With the rule that was broken.
+/// The broken rule.
 pub fn run_moves(seed: u64, mutant: Option<MoveMutant>, is_traced: bool) -> Result<MoveOutcome, Violation> {
     let mut world = MoveWorld::new(seed, mutant, is_traced);
     world.note(|| format!("{:?}", world.harm));
@@ -41,7 +41,7 @@ pub fn run_moves(seed: u64, mutant: Option<MoveMutant>, is_traced: bool) -> Resu
 }
 
 impl MoveWorld {
-    /// Breaks something, and says when the next thing breaks.
+    /// Injects a fault and schedules the next one.
     pub(super) fn fault(&mut self) {
         if self.is_calm {
             return;
@@ -84,7 +84,7 @@ impl MoveWorld {
         }
     }
 
-    /// Checks the rest after the calm: each client with one connection that is whole, and nothing else.
+    /// Checks the result after the calm phase: each client has one intact connection, and there are no others.
     fn check_rest(&self) -> Check {
         let mut open = Vec::new();
         for (visitor, state) in self.visitors.iter().enumerate() {
@@ -120,7 +120,7 @@ impl MoveWorld {
         }
     }
 
-    /// Checks that a connection is at one node and its app server, and that all that was sent has come.
+    /// Checks that a connection is at exactly one node and its app server, and that all messages have arrived.
     fn check_whole(&self, visitor: usize, connection: ConnectionNumber) -> Check {
         let holders: Vec<_> = (0..self.nodes.len()).filter(|node| self.nodes[*node].owns(connection)).collect();
         let [node] = holders.as_slice() else {

@@ -1,4 +1,4 @@
-//! All nodes, app servers and clients, what is on its way between them, and time.
+//! All nodes, app servers and clients, messages in flight, and time.
 //!
 //! ```text
 //!  events by time ──► node_side: sockets, questions of other nodes, ticks
@@ -22,32 +22,32 @@ use super::visitor::Visitor;
 use crate::ledger::{Check, broken};
 use crate::random::Random;
 
-/// Counts of a schedule, so that an eventless one is not taken for a proof.
+/// Counts of a schedule, to detect schedules without events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MoveOutcome {
-    /// Connections that clients began.
+    /// Connections started by clients.
     pub begun: u64,
-    /// Connections that app servers saw end.
+    /// Connections ended at app servers.
     pub ended: u64,
-    /// Clients that came back to the node that had their connection.
+    /// Clients that reconnected to their connection's node.
     pub resumed: u64,
     /// Connections that arrived at another node.
     pub moved: u64,
-    /// Moves after which the connection stayed where it was.
+    /// Failed moves after which the connection stayed.
     pub stayed: u64,
     /// Connections that did not arrive.
     pub withdrawn: u64,
     /// Clients that were refused.
     pub refused: u64,
-    /// Nodes that died without a word.
+    /// Nodes that ended by a crash.
     pub died: u64,
-    /// Nodes that drained until they were empty.
+    /// Nodes that drained until empty.
     pub drained: u64,
-    /// Messages that clients got.
+    /// Messages received by clients.
     pub down: u64,
-    /// Messages that app servers got.
+    /// Messages received by app servers.
     pub up: u64,
-    /// Frames that came again.
+    /// Frames that were replayed.
     pub again: u64,
 }
 
@@ -72,18 +72,18 @@ impl std::ops::Add for MoveOutcome {
     }
 }
 
-/// Harm that a schedule does beside breaking sockets.
+/// Faults of a schedule in addition to broken sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Harm {
-    /// None: no connection may end but by its client or its app server.
+    /// None: only clients and app servers may end connections.
     Gentle,
-    /// Links between nodes are slow and lose what they carry, links of app servers stall, clients are impatient.
+    /// Node links are slow and lose messages, app server links stall, clients are impatient.
     Slow,
-    /// All that, and nodes die.
+    /// As `Slow`, and nodes die.
     Deadly,
 }
 
-/// Way of messages from one end to another, which come in their order.
+/// Ordered path of messages between two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
     ToApp { app: usize, node: NodeNumber },
@@ -92,7 +92,7 @@ pub(crate) enum Lane {
     Socket { socket: usize, is_up: bool },
 }
 
-/// Something that happens at a time.
+/// Event at a scheduled time.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
     ToApp {
@@ -116,12 +116,12 @@ pub(crate) enum Event {
         is_up: bool,
         letter: OverSocket,
     },
-    /// An end of a socket is told that it has ended.
+    /// An end notices the end of its socket.
     SocketEnd {
         socket: usize,
         is_up: bool,
     },
-    /// A node hands the socket of a client that comes back to its connection.
+    /// A node hands a returning client's socket to its connection.
     ComeBack {
         node: NodeNumber,
         connection: ConnectionNumber,
@@ -131,23 +131,23 @@ pub(crate) enum Event {
     Tick {
         node: NodeNumber,
     },
-    /// A question of a node has waited for long enough.
+    /// A request of a node times out.
     Unanswered {
         node: NodeNumber,
         question: u64,
     },
-    /// An app server learns that a node is gone.
+    /// An app server notices that a node is gone.
     LinkLost {
         app: usize,
         node: NodeNumber,
     },
-    /// An app server has waited for long enough for a connection to be resumed.
+    /// An app server's wait for a connection to resume times out.
     GiveUp {
         app: usize,
         node: NodeNumber,
         connection: ConnectionNumber,
     },
-    /// An app server has waited for long enough for a pause to end.
+    /// An app server's wait for the end of a pause times out.
     GiveUpPause {
         app: usize,
         connection: ConnectionNumber,
@@ -163,7 +163,7 @@ pub(crate) enum Event {
     Acknowledge {
         visitor: usize,
     },
-    /// A client waits no longer for its socket.
+    /// A client's wait for its socket times out.
     Impatient {
         visitor: usize,
         attempt: u64,
@@ -177,7 +177,7 @@ pub(crate) enum Event {
 #[derive(Debug, Clone, Copy, Default)]
 struct LaneState {
     last_ms: u64,
-    /// Messages that have not come by then are lost.
+    /// Messages that have not arrived by this time are lost.
     lost_from_ms: Option<u64>,
 }
 
@@ -186,18 +186,18 @@ struct LaneState {
 pub(crate) struct ClientSocket {
     pub(crate) visitor: usize,
     pub(crate) node: NodeNumber,
-    /// Connection that it serves, and the serial that the connection has for it.
+    /// Connection served by the socket, with the connection's serial.
     pub(crate) serves: Option<(ConnectionNumber, u64)>,
     pub(crate) is_over: bool,
 }
 
-/// ConnectionFate of a connection.
+/// Life cycle of a connection, for the checks.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionFate {
-    /// Its app server has heard of it, and of its end.
+    /// Its app server has seen its start, and its end.
     pub(crate) is_opened: bool,
     pub(crate) is_ended: bool,
-    /// Its client or its app server has ended it, or a node that held it was stopped.
+    /// Its client or app server has ended it, or its node was stopped.
     pub(crate) may_end: bool,
 }
 
@@ -230,12 +230,12 @@ pub(crate) struct MoveWorld {
     pub(crate) random: Random,
     pub(crate) mutant: Option<MoveMutant>,
     pub(crate) harm: Harm,
-    /// Whether no fault comes any more, and nobody sends.
+    /// Whether faults and sends have stopped.
     pub(crate) is_calm: bool,
     pub(crate) is_traced: bool,
     pub(crate) limit_bytes: usize,
     pub(crate) nodes: Vec<MoveNode>,
-    /// Process that runs at each place.
+    /// Running process of each node.
     pub(crate) slots: Vec<NodeNumber>,
     pub(crate) apps: Vec<MoveApp>,
     pub(crate) visitors: Vec<Visitor>,
@@ -288,13 +288,13 @@ impl MoveWorld {
         }
     }
 
-    /// Has something happen in so many milliseconds.
+    /// Schedules an event after `ms` milliseconds.
     pub(crate) fn after(&mut self, ms: u64, event: Event) {
         self.scheduled += 1;
         self.events.push(Scheduled(Reverse((self.now_ms + ms, self.scheduled)), event));
     }
 
-    /// Sends something over a lane, behind all that was sent over it before.
+    /// Sends over a lane, after all earlier messages on it.
     pub(crate) fn send(&mut self, lane: Lane, event: Event) {
         let delay_ms = self.delay_ms(lane);
         let state = self.lanes.entry(lane).or_default();
@@ -316,7 +316,7 @@ impl MoveWorld {
         }
     }
 
-    /// Loses what a lane carries beyond some moment.
+    /// Loses a lane's messages after some moment.
     pub(crate) fn lose(&mut self, lane: Lane) -> u64 {
         let lost_ms = self.now_ms + [0, self.random.below(60), self.random.below(600)][self.random.index(3)];
         let state = self.lanes.entry(lane).or_default();
@@ -335,7 +335,7 @@ impl MoveWorld {
         state.and_then(|state| state.lost_from_ms).is_some_and(|lost_ms| self.now_ms >= lost_ms)
     }
 
-    /// Lets time pass until then, and all happen that is due.
+    /// Advances time and runs all due events.
     pub(crate) fn run_until(&mut self, until_ms: u64) -> Check {
         while self.events.peek().is_some_and(|Scheduled(Reverse((at_ms, _)), _)| *at_ms <= until_ms) {
             let Some(Scheduled(Reverse((at_ms, _)), event)) = self.events.pop() else { break };
@@ -373,7 +373,7 @@ impl MoveWorld {
         Ok(())
     }
 
-    /// Cuts a socket: each end is told later, its node perhaps never.
+    /// Cuts a socket. Each end notices later; its node perhaps never.
     pub(crate) fn cut(&mut self, socket: usize) {
         if std::mem::replace(&mut self.sockets[socket].is_over, true) {
             return;
@@ -382,7 +382,7 @@ impl MoveWorld {
             let lost_ms = self.lose(Lane::Socket { socket, is_up });
             let told_ms = match self.random.below(10) {
                 0..7 => self.random.below(40),
-                // Half-open: until the client's time-out.
+                // Half-open until the client's time-out.
                 9 if is_up => 30_000,
                 _ => self.random.below(3_000),
             };
@@ -390,12 +390,12 @@ impl MoveWorld {
         }
     }
 
-    /// Nodes that run now.
+    /// Nodes that are currently running.
     pub(crate) fn alive(&self) -> Vec<NodeNumber> {
         self.slots.iter().copied().filter(|node| self.nodes[*node].is_alive).collect()
     }
 
-    /// Checks that no two nodes have a connection.
+    /// Checks that at most one node owns a connection.
     pub(crate) fn check_owners(&self, connection: ConnectionNumber) -> Check {
         let owners: Vec<_> = (0..self.nodes.len()).filter(|node| self.nodes[*node].owns(connection)).collect();
         if owners.len() > 1 {
@@ -404,7 +404,7 @@ impl MoveWorld {
         Ok(())
     }
 
-    /// Notes why the end of a connection is no fault.
+    /// Records that a connection may end.
     pub(crate) fn excuse(&mut self, connection: ConnectionNumber) {
         self.fates[connection].may_end = true;
     }

@@ -1,5 +1,4 @@
-//! Client with stateful reconnect: it numbers what it sends, keeps it until it is acknowledged, and judges what it
-//! gets.
+//! Client with stateful reconnect: numbers its messages, keeps them until acknowledged, and checks received ones.
 
 use std::collections::BTreeMap;
 
@@ -9,27 +8,27 @@ use trunkline_protocol::hub::{ReceivedSequence, ReplayBuffer};
 use super::letter::{ConnectionNumber, Numbered};
 use crate::ledger::{Check, broken};
 
-/// Last messages of one sender that a client has got.
+/// Last messages of one sender received by a client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) many: Option<u64>,
     pub(crate) alone: u64,
 }
 
-/// Stage of a client's connection, as the client sees it.
+/// Stage of a connection from the client's perspective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VisitorStage {
-    /// It has no socket.
+    /// The client has no socket.
     Out,
-    /// Its socket is not accepted yet.
+    /// The socket is not accepted yet.
     Knocking {
-        /// It comes back to its connection.
+        /// The client reconnects to its connection.
         returns: bool,
     },
     Connected,
 }
 
-/// One client, with one connection after the other.
+/// Client with a sequence of connections.
 #[derive(Debug)]
 pub(crate) struct Visitor {
     pub(crate) stage: VisitorStage,
@@ -37,12 +36,12 @@ pub(crate) struct Visitor {
     pub(crate) socket: Option<usize>,
     pub(crate) sent: ReplayBuffer<Bytes>,
     pub(crate) received: ReceivedSequence,
-    /// Messages that it has sent over its connection.
+    /// Number of messages sent over its connection.
     pub(crate) made: u64,
     pub(crate) seen: BTreeMap<(usize, usize), Seen>,
-    /// Changed with each attempt, so that old time-outs are void.
+    /// Changes with each attempt, which invalidates old time-outs.
     pub(crate) attempt: u64,
-    /// Attempts to come back, one after the other.
+    /// Number of consecutive reconnect attempts.
     pub(crate) tries: u32,
 }
 
@@ -61,7 +60,7 @@ impl Visitor {
         }
     }
 
-    /// Forgets its connection: the next one begins anew.
+    /// Drops its connection, so that the next attempt starts a new one.
     pub(crate) fn begin_anew(&mut self) {
         *self = Self { attempt: self.attempt + 1, ..Self::new() };
     }
@@ -76,7 +75,7 @@ impl Visitor {
         frame
     }
 
-    /// Takes a message that has come for the first time over this connection.
+    /// Receives a message that is new on this connection.
     pub(crate) fn take(&mut self, message: Numbered) -> Check {
         let seen = self.seen.entry((message.app, message.sender)).or_default();
         match message.alone {

@@ -1,10 +1,10 @@
-//! Acts of a slot's ends: write, read, lose a socket, end a session.
+//! Actions of a slot's ends: write, read, lose a socket, end a session.
 
 use super::World;
 use crate::ledger::{Check, broken};
 use crate::slot::{PROXY, Reason, Slot};
 
-/// More sessions than any schedule needs.
+/// Limit above the sessions of any schedule.
 const SESSIONS_MAX: usize = 500;
 
 impl World {
@@ -14,7 +14,7 @@ impl World {
         held[end].as_mut().map_or(Ok(()), |held| held.transmit(sockets, &around))
     }
 
-    /// Reads any number of bytes, and notices the end of a socket.
+    /// Reads some bytes, and notices the end of a socket.
     pub(crate) fn read(&mut self, index: usize, end: usize) -> Check {
         let Some(held) = &self.slots[index].held[end] else { return Ok(()) };
         let sockets = [held.leaked(), held.link.as_ref().map(|link| link.socket)];
@@ -34,7 +34,7 @@ impl World {
         }
     }
 
-    /// An end lets its socket go.
+    /// Detaches the socket at an end.
     pub(crate) fn lose_socket(&mut self, index: usize, end: usize) -> Check {
         let (now_ms, mutant) = (self.now_ms, self.mutant);
         let Slot { held, sockets, dial_at_ms, backoff, .. } = &mut self.slots[index];
@@ -58,7 +58,7 @@ impl World {
         if verdict.is_some() { broken(format!("{verdict:?} though the peer can resume")) } else { Ok(()) }
     }
 
-    /// An end decides that its session is over; the proxy begins the next one.
+    /// Ends the session at an end; the proxy starts the next one.
     pub(crate) fn end_session(&mut self, index: usize, end: usize, reason: Reason) -> Check {
         self.lose_socket(index, end)?;
         self.note(|| format!("slot {index}: end {end} ends its session: {reason:?}"));

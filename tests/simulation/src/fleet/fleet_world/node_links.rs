@@ -1,4 +1,4 @@
-//! Node links: greetings, upgrades, and the ends of sessions.
+//! Node links: greetings, upgrades, and ends of sessions.
 
 use trunkline_protocol::fleet::{Greeting, WireVersions};
 use trunkline_protocol::service::{Class, Role, UpgradeDecision, decide_upgrade};
@@ -10,16 +10,16 @@ use crate::fleet::process::{ADDRESSES_PER_NODE, Contact, Direction, MemberKey, T
 use crate::ledger::{Check, broken};
 use crate::wire::Socket;
 
-/// Time after which an address that leads to a link, or to the node itself, is looked at again.
+/// Interval for checking an address that leads to a link or to the node itself.
 const CONTENT_MS: u64 = 3_000;
 
-/// Failures in a row after which an address that members told is forgotten.
+/// Consecutive failures after which an address learned from members is removed.
 const FAILURES_MAX: u32 = 5;
 
-/// Longest time between a greeting and the link.
+/// Maximum time between a greeting and the link.
 const GREETED_MS: u64 = 100;
 
-/// Percentage of dials that fail while the network does harm, and of answers that are lost.
+/// Percentage of failing dials and lost answers during the fault phase.
 const FAILURE_PERCENT: u64 = 4;
 
 impl FleetWorld {
@@ -45,7 +45,7 @@ impl FleetWorld {
         Ok(())
     }
 
-    /// Greets a member again that sees other members: it may know some that this node has lost sight of.
+    /// Greets a member with a different view again, because it may see members that this node has lost.
     pub(super) fn greet_again(&mut self, process: usize) -> Check {
         let far = self.processes[process].differing(self.mutant, &mut self.random);
         match far.filter(|&far| self.is_awake(far) && self.is_joined(process, far)) {
@@ -54,7 +54,7 @@ impl FleetWorld {
         }
     }
 
-    /// Takes the next step at an address, a greeting or a link; returns when the one after it is due, if it succeeded.
+    /// Takes the next step at an address, a greeting or a link. On success, returns when the following step is due.
     fn dial(&mut self, process: usize, address: usize) -> Check<Option<u64>> {
         let lane = if self.is(FleetMutant::LinksAddresses) { address % ADDRESSES_PER_NODE } else { 0 };
         let node = &mut self.processes[process];
@@ -82,11 +82,11 @@ impl FleetWorld {
             self.end_link(process, (former, lane), Direction::Outgoing, LinkEnd::Restarted)?;
             self.end_link(process, (former, lane), Direction::Incoming, LinkEnd::Restarted)?;
         }
-        // Others may greet meanwhile.
+        // Other nodes may greet meanwhile.
         Ok(Some(1 + self.random.below(GREETED_MS)))
     }
 
-    /// Exchanges greetings with the process that answers; returns which one it says that it is.
+    /// Exchanges greetings with the answering process and returns the process that it claims to be.
     fn greet(&mut self, process: usize, far: usize) -> Check<Option<usize>> {
         let read = |json: Vec<u8>| Greeting::read(&json).or_else(|error| broken(format!("a greeting: {error}")));
         let ours = read(self.processes[process].greeting().to_json())?;
@@ -112,7 +112,7 @@ impl FleetWorld {
         peer.met_ms = now_ms;
     }
 
-    /// Opens or resumes the link to a process; whether it has a socket now.
+    /// Opens or resumes the link to a process. Returns whether it has a socket.
     fn link(&mut self, process: usize, key: MemberKey) -> Check<bool> {
         let (now_ms, mutant, far_key) = (self.now_ms, self.mutant, (process, key.1));
         if self.processes[process].end(key, Direction::Outgoing).is_none() {
@@ -173,7 +173,7 @@ impl FleetWorld {
         Ok(process.introduction(is_first, mutant))
     }
 
-    /// Whether the far end takes the offer; then it has a session to attach.
+    /// Whether the peer accepts the offer; it then has a session to attach.
     fn decide(&mut self, process: usize, key: MemberKey, offer: &trunkline_protocol::service::Offer) -> Check<bool> {
         loop {
             let now_ms = self.now_ms;
@@ -204,7 +204,7 @@ impl FleetWorld {
         }
     }
 
-    /// Ends the session of a link at one end, if there is one; it has to be a good reason.
+    /// Ends the session at one end of a link, if any, and checks the reason.
     pub(super) fn end_link(&mut self, process: usize, key: MemberKey, direction: Direction, reason: LinkEnd) -> Check {
         let now_ms = self.now_ms;
         let Some(mut end) = self.processes[process].end(key, direction).take() else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! Work of a node: its links, what it tells, and what it is told.
+//! Work of a node: its links, and messages sent and received.
 
 use trunkline_protocol::fleet::{BEAT_INTERVAL_MS, NodeMessage};
 use trunkline_protocol::service::{SessionEvent, SessionId};
@@ -9,16 +9,16 @@ use crate::fleet::node_end::Arrival;
 use crate::fleet::process::{Direction, MemberKey};
 use crate::ledger::{Check, broken};
 
-/// Time for which a member without any link stays in the table.
+/// Time after which a member without links is removed.
 const GONE_AFTER_MS: u64 = 5_000;
 
 /// Interval of a node's sweeps.
 const SWEEP_INTERVAL_MS: u64 = 3_000;
 
-/// Percentage of steps in which an end reads.
+/// Probability that an end reads in a step, in percent.
 const READ_PERCENT: u64 = 70;
 
-/// Percentage of steps in which it takes what it has handed out.
+/// Probability that an end takes delivered frames in a step, in percent.
 const TAKE_PERCENT: u64 = 50;
 
 impl FleetWorld {
@@ -26,7 +26,7 @@ impl FleetWorld {
         if self.processes[process].leaves_at_ms <= self.now_ms {
             return self.depart(process);
         }
-        // What is new is told a moment after it was counted.
+        // Additions are announced with a short delay.
         if self.random.percent(80) {
             self.tell_interest(process)?;
         }
@@ -52,7 +52,7 @@ impl FleetWorld {
         due
     }
 
-    /// Leaves the fleet: all links end with a word.
+    /// Leaves the fleet, ending all links gracefully.
     fn depart(&mut self, process: usize) -> Check {
         self.note(|| format!("{process} leaves"));
         for key in self.processes[process].keys() {
@@ -91,7 +91,8 @@ impl FleetWorld {
         Ok(())
     }
 
-    /// Tells a peer what must not be missing. A link that has no room for it is given up: the next one tells all again.
+    /// Sends an essential message to a peer. A link without room for it is given up, and the next one sends everything
+    /// again.
     pub(super) fn tell(
         &mut self,
         process: usize,
@@ -111,7 +112,7 @@ impl FleetWorld {
         self.end_link(process, key, direction, LinkEnd::Overfull)
     }
 
-    /// Asks all peers for a sign of life, tells its state, and looks who is gone.
+    /// Sends beats and its state to all peers, and detects lost ones.
     fn beat(&mut self, process: usize) -> Check {
         let (now_ms, mutant) = (self.now_ms, self.mutant);
         let node = &mut self.processes[process];
@@ -207,7 +208,7 @@ impl FleetWorld {
         }
     }
 
-    /// Its peer has told all that it knew at this time.
+    /// The peer's interest is complete as of this time.
     fn confirm(&mut self, process: usize, key: MemberKey, asked_ms: u64) {
         let (now_ms, mutant) = (self.now_ms, self.mutant);
         let peer = self.processes[process].peers.entry(key).or_default();

@@ -1,4 +1,4 @@
-//! Messages that enter at a node, their ways to the others, and the answers.
+//! Messages that enter at a node, their relays, and the answers.
 
 use std::collections::BTreeSet;
 
@@ -11,13 +11,13 @@ use crate::fleet::post::{Post, Recipients, body_of};
 use crate::fleet::process::{Fate, MemberKey, OpenAsk};
 use crate::ledger::{Check, broken};
 
-/// Time in which nodes have to answer.
+/// Time limit for answers from nodes.
 const ANSWER_TIMEOUT_MS: u64 = 5_000;
 
-/// Questions of a node that wait at a time.
+/// Maximum number of pending requests per node.
 const ASKS_MAX: usize = 64;
 
-/// Whether a message wants answers.
+/// Whether a message requests answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PostKind {
     Relayed,
@@ -25,7 +25,7 @@ pub(crate) enum PostKind {
 }
 
 impl FleetWorld {
-    /// A message enters at a node.
+    /// Lets a message enter at a node.
     pub(crate) fn post(&mut self, process: usize, hub: usize, to: Recipients, kind: PostKind) -> Check {
         let padding = self.random.index(160);
         let node = &mut self.processes[process];
@@ -50,7 +50,7 @@ impl FleetWorld {
         Ok(())
     }
 
-    /// Has a node send a message to a peer, and compares what it does with what it has to do.
+    /// Makes a node send a message to a peer, and checks its decision.
     fn pass_on(
         &mut self,
         process: usize,
@@ -96,8 +96,7 @@ impl FleetWorld {
         Ok(fate)
     }
 
-    /// A node applies what another one has passed on: each message of a session once, in the order in which it was
-    /// queued.
+    /// Applies a relayed message at a node: each message of a session once, in queue order.
     pub(super) fn apply(
         &mut self,
         process: usize,
@@ -127,10 +126,10 @@ impl FleetWorld {
         Ok(body_of(&ServiceMessage::Ack(Ack { ack_id, status: AckStatus::Ok, message, payload: None })))
     }
 
-    /// A node takes the answer of another one: how many clients there have got the message.
+    /// Handles another node's answer with the number of recipients there.
     pub(super) fn take_answer(&mut self, process: usize, key: MemberKey, question: u64, frame: &Bytes) -> Check {
         let Ok(Some(ServiceMessage::Ack(ack))) = ServiceMessage::decode(frame) else { return broken("no answer") };
-        // What comes too late counts for nothing.
+        // Late answers are ignored.
         let Some(ask) = self.processes[process].asks.get_mut(&question) else { return Ok(()) };
         if !ask.open.remove(&key) {
             return broken(format!("{key:?} answers question {question} of {process}, which it was not asked"));
@@ -144,7 +143,7 @@ impl FleetWorld {
         Ok(())
     }
 
-    /// Questions end when all have answered, or after their time.
+    /// Ends requests when all nodes have answered, or on timeout.
     pub(super) fn close_asks(&mut self, process: usize) -> Check {
         let now_ms = self.now_ms;
         let mut missing = 0;
@@ -157,7 +156,7 @@ impl FleetWorld {
         Ok(())
     }
 
-    /// A peer whose link has ended answers no question any more.
+    /// Ends the wait for a peer after the end of its link.
     pub(super) fn asks_lost(&mut self, process: usize, key: MemberKey) {
         let mut missing = 0;
         for ask in self.processes[process].asks.values_mut() {

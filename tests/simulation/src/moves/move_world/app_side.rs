@@ -1,4 +1,4 @@
-//! App servers at work: they take connections in, and send to clients alone and to all.
+//! App servers: accept connections, and send to single clients and to all.
 
 use trunkline_protocol::fleet::{ClientHome, HomeLoss, ResumeOutcome, Way};
 use trunkline_protocol::limits::STATEFUL_RECONNECT_TIMEOUT_S;
@@ -9,7 +9,7 @@ use crate::moves::letter::{ConnectionNumber, NodeNumber, Numbered, ToApp, ToNode
 use crate::moves::move_app::{AppConnection, SENDERS, SenderStep};
 use crate::moves::move_mutant::MoveMutant;
 
-/// Time after which a pause is not ended any more. Shorter than an app server has it, as links are here.
+/// Time limit of a pause. Shorter than a real app server's, because links here are shorter-lived.
 const PAUSE_MAX_MS: u64 = 30_000;
 
 impl MoveWorld {
@@ -17,7 +17,7 @@ impl MoveWorld {
         self.send(Lane::ToNode { app, node }, Event::ToNode { app, node, letter });
     }
 
-    /// Sends frames that a home has given.
+    /// Sends frames returned by a home.
     fn send_home(&mut self, app: usize, node: NodeNumber, frames: impl IntoIterator<Item = bytes::Bytes>) {
         for frame in frames {
             self.send_to_node(app, node, ToNode::from_bytes(frame));
@@ -98,7 +98,7 @@ impl MoveWorld {
         }
     }
 
-    /// Answers moves once the sends are queued that began before them.
+    /// Answers moves once all earlier sends are queued.
     fn answer_moves(&mut self, app: usize) {
         let is_hasty = self.is(MoveMutant::AnswersBeforeSends);
         loop {
@@ -120,7 +120,7 @@ impl MoveWorld {
         }
     }
 
-    /// Ends a connection: its hub hears of it once.
+    /// Ends a connection. The hub is notified once.
     fn end_at_app(&mut self, app: usize, connection: ConnectionNumber) -> Check {
         let Some(mut known) = self.apps[app].connections.remove(&connection) else { return Ok(()) };
         let node = *known.home.node();
@@ -138,7 +138,7 @@ impl MoveWorld {
         Ok(())
     }
 
-    /// The app closes one of its connections.
+    /// Closes a random connection of the app.
     pub(super) fn close_any(&mut self, app: usize) {
         let open: Vec<_> = self.apps[app].connections.keys().copied().collect();
         if open.is_empty() {
@@ -186,7 +186,7 @@ impl MoveWorld {
         if known.home.give_up_pause(pause) { self.end_at_app(app, connection) } else { Ok(()) }
     }
 
-    /// Lets a sender take its next step.
+    /// Executes a sender's next step.
     pub(super) fn step_sender(&mut self, app: usize, sender: usize) {
         match self.apps[app].senders[sender].step.clone() {
             SenderStep::Idle if self.is_calm => {}
@@ -246,7 +246,7 @@ impl MoveWorld {
         self.apps[app].senders[sender].step = SenderStep::Many { epoch, frame, left };
     }
 
-    /// Sends a client something that never waits, and keeps no order with what the app sends.
+    /// Sends a client a frame that never waits and is unordered relative to the app's sends.
     fn control(&mut self, app: usize, connection: ConnectionNumber) {
         let Some(known) = self.apps[app].connections.get_mut(&connection) else { return };
         known.alone[SENDERS] += 1;

@@ -1,4 +1,4 @@
-//! Nodes at work for a client that has come back elsewhere: the new owner asks, the old one lets go.
+//! Takeover of a client that reconnected elsewhere: the new owner requests the connection, the old one releases it.
 
 use trunkline_protocol::fleet::{MoveStep, MovedState, MovingConnection, Ownership};
 
@@ -8,14 +8,14 @@ use crate::moves::letter::{BetweenNodes, ConnectionNumber, NodeNumber, OverSocke
 use crate::moves::move_mutant::MoveMutant;
 use crate::moves::move_node::{DISCONNECT_TIMEOUT_S, HeldConnection, TakeOver, TakeOverStage};
 
-/// Time in which the other nodes say whether they have a connection.
+/// Time limit for other nodes to answer whether they have a connection.
 const LOOK_TIMEOUT_MS: u64 = 2_000;
 
-/// Time in which the old owner gives the state of a connection.
+/// Time limit for the old owner to release a connection's state.
 const TAKE_TIMEOUT_MS: u64 = 5_000;
 
 impl MoveWorld {
-    /// Claims a connection for the new socket of its client, here or at another node.
+    /// Claims a connection for its client's new socket, here or at another node.
     pub(super) fn claim(&mut self, node: NodeNumber, connection: ConnectionNumber, socket: usize) {
         let claims_all = self.is(MoveMutant::ClaimsWhileDeparting);
         let held = self.nodes[node].held(connection);
@@ -26,7 +26,7 @@ impl MoveWorld {
                 return self.hand_over(node, connection, socket);
             }
             if held.ownership.is_given() {
-                // The new owner has it, and this node has not heard of that yet.
+                // The new owner already has it, but this node was not notified yet.
                 self.excuse(connection);
             }
             return self.refuse(socket);
@@ -50,7 +50,7 @@ impl MoveWorld {
         self.write(socket, false, OverSocket::Refused);
     }
 
-    /// Has the socket of a client that comes back handed to its connection.
+    /// Hands a returning client's socket to its connection.
     fn hand_over(&mut self, node: NodeNumber, connection: ConnectionNumber, socket: usize) {
         let Some(serial) = self.nodes[node].held(connection).map(|held| held.serial) else { return };
         let wait_ms = self.random.below(10);
@@ -80,7 +80,7 @@ impl MoveWorld {
         }
     }
 
-    /// Ends a take-over without the connection.
+    /// Ends a failed takeover.
     fn fail(&mut self, node: NodeNumber, take_over: &TakeOver) {
         let connection = take_over.connection;
         self.nodes[node].reserved.retain(|_, waiting| *waiting != take_over.socket);
@@ -117,7 +117,7 @@ impl MoveWorld {
         Ok(())
     }
 
-    /// Says what a connection is that another node is about to take over.
+    /// Describes a connection that another node is about to take over.
     fn look(&mut self, node: NodeNumber, asker: NodeNumber, question: u64, connection: ConnectionNumber) {
         let cuts = !self.is(MoveMutant::LooksWithoutCut);
         let held = self.nodes[node].held(connection).filter(|held| held.ownership.is_owned());
@@ -154,7 +154,8 @@ impl MoveWorld {
         self.send_to_app(node, app, connection, ToApp::Pause);
     }
 
-    /// Learns that the app server sends nothing more here to the client alone: now all are asked for their epochs.
+    /// Handles the app server's confirmation that it sends no further client-only frames here; now all app servers are
+    /// asked for their epochs.
     pub(super) fn departure_paused(&mut self, node: NodeNumber, connection: ConnectionNumber) {
         let (own_only, is_hasty) = (self.is(MoveMutant::AsksOwnAppOnly), self.is(MoveMutant::LeavesBeforeAnswers));
         let apps = self.apps.len();
@@ -185,7 +186,7 @@ impl MoveWorld {
         }
     }
 
-    /// Takes the answer of another node to a question of a take-over.
+    /// Handles another node's answer in a takeover.
     fn answered(&mut self, from: NodeNumber, node: NodeNumber, question: u64, answer: Option<bytes::Bytes>) -> Check {
         let Some(take_over) = self.nodes[node].take_overs.get_mut(&question) else { return Ok(()) };
         if let (TakeOverStage::Looking(open), None) = (&mut take_over.stage, &answer) {
@@ -205,7 +206,7 @@ impl MoveWorld {
         }
     }
 
-    /// Takes a connection in that is about to arrive, and asks for its state.
+    /// Registers an arriving connection and requests its state.
     fn arrive(&mut self, owner: NodeNumber, node: NodeNumber, take_over: TakeOver, moving: &bytes::Bytes) -> Check {
         let Ok(moving) = MovingConnection::decode(moving) else { return broken("a connection can't be read") };
         let TakeOver { connection, socket, .. } = take_over;
@@ -225,7 +226,7 @@ impl MoveWorld {
         Ok(())
     }
 
-    /// Takes the state of a connection: from now on it is here.
+    /// Takes the state of a connection, which is now here.
     fn settle(&mut self, owner: NodeNumber, node: NodeNumber, take_over: &TakeOver, state: &bytes::Bytes) -> Check {
         let Ok(mut state) = MovedState::decode(state) else { return broken("a state can't be read") };
         let connection = take_over.connection;

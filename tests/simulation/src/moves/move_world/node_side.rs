@@ -1,4 +1,4 @@
-//! Nodes at work for their connections: sockets, sends, time, and their own end.
+//! Nodes: sockets, sends, time, and their own end.
 
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::fleet::{Ownership, Placement, SendOrigin};
@@ -36,7 +36,7 @@ impl MoveWorld {
         self.note(|| format!("node {node} starts"));
     }
 
-    /// Ends a node without a word.
+    /// Ends a node by a crash.
     pub(crate) fn kill(&mut self, node: NodeNumber) {
         self.note(|| format!("node {node} dies"));
         self.outcome.died += 1;
@@ -50,7 +50,7 @@ impl MoveWorld {
         self.bury(node, true);
     }
 
-    /// Forgets a node that has ended; app servers find that out.
+    /// Removes an ended node; app servers notice later.
     fn bury(&mut self, node: NodeNumber, is_dead: bool) {
         self.nodes[node].is_alive = false;
         self.nodes[node].connections.clear();
@@ -61,7 +61,7 @@ impl MoveWorld {
             }
         }
         for app in 0..self.apps.len() {
-            // One that has left has sent all first.
+            // A node that left gracefully has already sent everything.
             if is_dead {
                 let lost_ms = self.lose(Lane::ToApp { app, node }).saturating_sub(self.now_ms);
                 let told_ms = self.random.below(5_000);
@@ -109,7 +109,7 @@ impl MoveWorld {
         self.nodes[node].connections.get(&connection).is_some_and(|held| held.app == app)
     }
 
-    /// Gives a frame to a connection, and to its client if it leaves at once.
+    /// Passes a frame to a connection, and to its client if it can be sent immediately.
     fn put(
         &mut self,
         node: NodeNumber,
@@ -207,7 +207,7 @@ impl MoveWorld {
         self.write(socket, false, OverSocket::Accepted);
     }
 
-    /// Takes the socket of a connection away; it is away from now on.
+    /// Detaches the socket of a connection, which becomes absent.
     pub(super) fn sever(&mut self, node: NodeNumber, connection: ConnectionNumber) {
         let (serial, until) = (self.nodes[node].next_serial(), self.nodes[node].tick + DISCONNECT_TIMEOUT_S);
         let Some(held) = self.nodes[node].held(connection) else { return };
@@ -227,7 +227,7 @@ impl MoveWorld {
         }
     }
 
-    /// Gives a connection its new socket, unless another one has come since.
+    /// Attaches the new socket to a connection, unless a newer one came first.
     pub(super) fn come_back(&mut self, node: NodeNumber, connection: ConnectionNumber, claimed: u64, socket: usize) {
         let (is_too_high, claims_all) =
             (self.is(MoveMutant::NumbersTooHigh), self.is(MoveMutant::ClaimsWhileDeparting));
@@ -252,7 +252,7 @@ impl MoveWorld {
         self.release(node, connection);
     }
 
-    /// Ends a connection; one that has not arrived is forgotten.
+    /// Ends a connection, or drops it if it has not arrived.
     pub(super) fn close(&mut self, node: NodeNumber, connection: ConnectionNumber, notice: Option<ToApp>) {
         let Some(held) = self.nodes[node].connections.remove(&connection) else { return };
         for (taker, question) in held.takers {
@@ -299,7 +299,7 @@ impl MoveWorld {
         }
         self.note(|| format!("node {node} gives {connection} up"));
         if is_given {
-            // Its state has come too late, or not at all.
+            // Its state arrived too late or never.
             self.excuse_harm(connection);
         }
         self.close(node, connection, Some(ToApp::Closed));
@@ -339,7 +339,7 @@ impl MoveWorld {
         }
     }
 
-    /// Sends clients elsewhere that have a socket here; leaves when all are gone.
+    /// Sends clients with a socket elsewhere. Leaves when none remain.
     fn drain(&mut self, node: NodeNumber) {
         let Some(until_ms) = self.nodes[node].drains_until_ms else { return };
         let is_over = self.now_ms >= until_ms;
@@ -359,12 +359,12 @@ impl MoveWorld {
         }
     }
 
-    /// Answers a question of another node.
+    /// Answers a request of another node.
     pub(super) fn answer(&mut self, node: NodeNumber, to: NodeNumber, question: u64, state: Option<bytes::Bytes>) {
         self.between(node, to, BetweenNodes::Answers { question, state });
     }
 
-    /// Sends to another node; in a bad schedule that may be lost.
+    /// Sends to another node. In faulty schedules, the message may be lost.
     pub(super) fn between(&mut self, from: NodeNumber, to: NodeNumber, letter: BetweenNodes) {
         if self.harm != Harm::Gentle && !self.is_calm && self.random.percent(2) {
             return self.note(|| format!("{letter:?} is lost from {from} to {to}"));
@@ -372,7 +372,7 @@ impl MoveWorld {
         self.send(Lane::Between { from, to }, Event::Between { from, to, letter });
     }
 
-    /// Notes that a connection may end, where nodes and links do harm.
+    /// Records that a connection may end because of faults in nodes and links.
     pub(super) fn excuse_harm(&mut self, connection: ConnectionNumber) {
         if self.harm != Harm::Gentle {
             self.excuse(connection);

@@ -1,15 +1,15 @@
-//! Clients at work: they send, acknowledge, come back when their sockets break, and begin anew where they are refused.
+//! Clients: send, acknowledge, reconnect after broken sockets, and start a new connection when refused.
 
 use super::{ClientSocket, ConnectionFate, Event, Harm, MoveWorld};
 use crate::ledger::{Check, broken};
 use crate::moves::letter::{Numbered, OverSocket};
 use crate::moves::visitor::VisitorStage;
 
-/// Attempts to come back before a client begins anew.
+/// Reconnect attempts before a client starts a new connection.
 const TRIES_MAX: u32 = 3;
 
 impl MoveWorld {
-    /// A client does something.
+    /// Performs a client's next action.
     pub(super) fn visit(&mut self, visitor: usize) {
         match self.visitors[visitor].stage {
             VisitorStage::Out => self.knock(visitor),
@@ -34,7 +34,7 @@ impl MoveWorld {
         self.begin_anew(visitor);
     }
 
-    /// Gives its connection up: the next one begins anew.
+    /// Gives its connection up, so that the next attempt starts a new one.
     pub(super) fn begin_anew(&mut self, visitor: usize) {
         if let Some(connection) = self.visitors[visitor].connection {
             self.note(|| format!("client {visitor} leaves {connection}"));
@@ -43,7 +43,7 @@ impl MoveWorld {
         self.visitors[visitor].begin_anew();
     }
 
-    /// Opens a socket to any node, for a new connection or the one that it has.
+    /// Opens a socket to any node, for a new or its existing connection.
     fn knock(&mut self, visitor: usize) {
         let returns = self.visitors[visitor].connection.is_some();
         let is_open = |node: &usize| returns || self.nodes[*node].drains_until_ms.is_none();
@@ -143,7 +143,7 @@ impl MoveWorld {
         }
     }
 
-    /// A client is refused, or its connection is closed: it begins anew.
+    /// Handles a refusal or a closed connection: the client starts a new one.
     fn turn_away(&mut self, visitor: usize) -> Check {
         let connection = self.visitors[visitor].connection.filter(|connection| !self.fates[*connection].may_end);
         let returns = self.visitors[visitor].stage != (VisitorStage::Knocking { returns: false });
@@ -154,7 +154,7 @@ impl MoveWorld {
         Ok(())
     }
 
-    /// A client acknowledges what it has got.
+    /// Acknowledges the messages received by a client.
     pub(super) fn acknowledge(&mut self, visitor: usize) {
         let state = &mut self.visitors[visitor];
         if let (VisitorStage::Connected, Some(socket)) = (state.stage, state.socket)
@@ -162,7 +162,7 @@ impl MoveWorld {
         {
             self.write(socket, true, OverSocket::Ack(number));
         }
-        // Official clients do so once a second; in calm what waits has to come soon.
+        // Official clients acknowledge once a second; in the calm phase, waiting messages have to arrive sooner.
         let wait_ms = if self.is_calm { 50 } else { 1_000 };
         self.after(wait_ms, Event::Acknowledge { visitor });
     }
