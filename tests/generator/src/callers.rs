@@ -10,16 +10,16 @@ use crate::done::Done;
 use crate::play::{Play, Repeat, Then, repeat_for};
 use crate::speech::Speech;
 
-/// A call and its answer.
+/// Call with its expected answer.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The bytes that are sent.
+    /// Bytes of the call.
     pub asked: Vec<u8>,
-    /// The message that is due then.
+    /// Message expected as the answer.
     pub answered: Vec<u8>,
 }
 
-/// Crowd of clients that call.
+/// Crowd of calling clients.
 #[derive(Debug)]
 pub struct Callers<S> {
     crowd: Crowd<Caller<S>>,
@@ -29,15 +29,15 @@ pub struct Callers<S> {
 #[derive(Debug)]
 struct Caller<S> {
     client: Client<S>,
-    /// Time of its call; `None` while no answer is due.
+    /// Time of its pending call, if any.
     since: Option<Instant>,
 }
 
 impl<S: Speech> Callers<S> {
-    /// Connects them; see [`Client::gather`].
+    /// Connects the clients; see [`Client::gather`].
     ///
     /// # Errors
-    /// When one can't connect.
+    /// If one can't connect.
     pub fn gather<T: Into<Opened>>(
         count: usize,
         call: Call,
@@ -82,7 +82,7 @@ impl<S: Speech> Caller<S> {
         self.client.say(&call.asked)
     }
 
-    /// Reads what is there; returns when the call was sent that is answered now.
+    /// Reads available data. Returns the send time of an answered call.
     fn read(&mut self, scratch: &mut [u8], call: &Call) -> Result<Option<Instant>> {
         let (mut answered, Self { client, since }) = (None, self);
         client.read(scratch, |message| {

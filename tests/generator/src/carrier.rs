@@ -1,4 +1,4 @@
-//! Carrier of a server's messages: WebSocket frames, events of an endless answer, or one answer after the other.
+//! Transport of a server's messages: WebSocket frames, events of an endless response, or long polls.
 
 use anyhow::{Result, bail, ensure};
 use memchr::memchr;
@@ -6,43 +6,43 @@ use memchr::memchr;
 use crate::frame::{Frame, Frames, Opcode};
 use crate::http_answer::Answer;
 
-/// End of each hub message in JSON, the only hub protocol that text carries.
+/// End of each JSON hub message; text transports support only JSON.
 const MESSAGE_END: u8 = 0x1e;
 const FIELD: &[u8] = b"data: ";
 
-/// Transport of a client, and what of it is incomplete.
+/// Transport of a client, with its incomplete data.
 #[derive(Debug)]
 pub enum Carrier {
-    /// Frames of a WebSocket, both ways.
+    /// WebSocket frames in both directions.
     WebSocket(Frames),
-    /// Server-sent events of one endless answer.
+    /// Server-sent events of one endless response.
     EventStream(EventStream),
-    /// Long polls, one after the other.
+    /// Long polls in sequence.
     LongPoll(LongPoll),
 }
 
-/// Answer that brings one event after the other.
+/// Response with a sequence of events.
 #[derive(Debug)]
 pub struct EventStream {
     answer: Answer,
-    /// Line without its end.
+    /// Line without its line end.
     line: Vec<u8>,
     messages: Messages,
 }
 
-/// Polls of which one is always under way.
+/// Long polls, with one always pending.
 #[derive(Debug)]
 pub struct LongPoll {
     request: Vec<u8>,
-    /// Head of an answer that is incomplete.
+    /// Incomplete head of a response.
     head: Vec<u8>,
     answer: Option<Answer>,
     messages: Messages,
-    /// Answers that have come whole, each of which is followed by a poll.
+    /// Number of completed responses without a following poll.
     due: usize,
 }
 
-/// Hub messages, of which the last may be incomplete.
+/// Splitter for hub messages with an incomplete last one.
 #[derive(Debug, Default)]
 struct Messages(Vec<u8>);
 
@@ -53,10 +53,10 @@ impl From<Vec<u8>> for Carrier {
 }
 
 impl Carrier {
-    /// Takes bytes from the socket, and hands each whole message on.
+    /// Processes bytes from the socket and passes each complete message on.
     ///
     /// # Errors
-    /// The first of `each`, or when the bytes are no bytes of this transport.
+    /// The first error of `each`, or if the bytes are invalid for this transport.
     pub fn take(&mut self, bytes: &[u8], mut each: impl FnMut(&Frame<'_>) -> Result<()>) -> Result<()> {
         match self {
             Self::WebSocket(frames) => frames.take(bytes, each),
@@ -65,7 +65,7 @@ impl Carrier {
         }
     }
 
-    /// The request that is due now, if one is.
+    /// Returns the request that is due, if any.
     pub fn poll(&mut self) -> Result<Option<&[u8]>> {
         let Self::LongPoll(poll) = self else { return Ok(None) };
         ensure!(poll.due <= 1, "a poll was answered twice");
@@ -74,23 +74,23 @@ impl Carrier {
 }
 
 impl EventStream {
-    /// Begins behind the head of the answer.
+    /// Starts after the head of the response.
     #[must_use]
     pub fn new(answer: Answer) -> Self {
         Self { answer, line: Vec::new(), messages: Messages::default() }
     }
 
-    /// Takes bytes of the answer, and hands each hub message on.
+    /// Processes bytes of the response and passes each hub message on.
     ///
     /// # Errors
-    /// The first of `each`, or when the stream ends.
+    /// The first error of `each`, or if the stream ends.
     pub fn take(&mut self, bytes: &[u8], mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let Self { answer, line, messages } = self;
         answer.take(bytes, |mut part| {
             while let Some(end) = memchr(b'\n', part) {
                 let (head, rest) = part.split_at_checked(end + 1).unwrap_or((part, &[]));
                 line.extend_from_slice(head);
-                // Other fields and comments carry nothing; a hub message has no line end in it.
+                // Other fields and comments carry no messages, and hub messages contain no line ends.
                 if let Some(data) = line.strip_prefix(FIELD) {
                     messages.take(data.trim_ascii_end(), &mut each)?;
                 }
@@ -106,20 +106,20 @@ impl EventStream {
 }
 
 impl LongPoll {
-    /// Begins with a poll under way, all of them with these bytes as their request.
+    /// Starts with a pending poll. All polls use this request.
     #[must_use]
     pub fn new(request: Vec<u8>) -> Self {
         Self { request, head: Vec::new(), answer: None, messages: Messages::default(), due: 0 }
     }
 
-    /// Takes bytes of answers, and hands each hub message on.
+    /// Processes bytes of responses and passes each hub message on.
     ///
     /// # Errors
-    /// The first of `each`, or when a poll is answered with something else than messages.
+    /// The first error of `each`, or if a poll's response contains no messages.
     pub fn take(&mut self, bytes: &[u8], mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let Self { head, answer, messages, due, .. } = self;
         let mut body = |part: &[u8]| messages.take(part, &mut each);
-        // Branches, as rustc 1.95 with optimisation leaves the addition of a truth value out here.
+        // Branches, because optimized rustc 1.95 omits the addition of a bool here.
         let mut is_over = |answer: &Answer| {
             if answer.is_over() {
                 *due += 1;
@@ -153,7 +153,7 @@ impl LongPoll {
 }
 
 impl Messages {
-    /// Hands each whole message on, with its end.
+    /// Passes each complete message on, including its terminator.
     fn take(&mut self, mut bytes: &[u8], each: &mut impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         while let Some(end) = memchr(MESSAGE_END, bytes) {
             let (message, rest) = bytes.split_at_checked(end + 1).unwrap_or((bytes, &[]));
@@ -180,7 +180,7 @@ mod tests {
 
     const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-    /// Messages that come when the bytes are cut here, and the number of polls that are due then.
+    /// Messages received when the bytes are split here, and the number of due polls.
     fn heard(mut carrier: Carrier, bytes: &[u8], cut: usize) -> (Vec<Vec<u8>>, usize) {
         let (mut messages, mut polls) = (Vec::new(), 0);
         for part in [&bytes[..cut], &bytes[cut..]] {

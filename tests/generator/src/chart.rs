@@ -1,4 +1,4 @@
-//! Charts as inline SVG: lines over time or over shares. Pure: points in, text out.
+//! Charts as inline SVG: lines over time or over quantiles. Pure: points in, text out.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -11,35 +11,35 @@ const TOP: f64 = 12.0;
 const BOTTOM: f64 = 30.0;
 const GRID_LINES: u32 = 4;
 
-/// Most points of a line: more than pixels are not seen.
+/// Maximum number of points per line, limited by the visible pixels.
 const POINTS_MAX: usize = 600;
 
 /// Line of a chart.
 #[derive(Debug)]
 pub struct Line {
-    /// Its name in the legend.
+    /// Name in the legend.
     pub name: &'static str,
-    /// A class of the page's style, which knows its colour in light and dark.
+    /// CSS class, which defines the colour in light and dark.
     pub class: &'static str,
-    /// Points, as places and values.
+    /// Points with positions and values.
     pub points: Vec<(f64, f64)>,
 }
 
-/// Chart with a grid, marks and a legend.
+/// Chart with a grid, axis labels and a legend.
 #[derive(Debug)]
 pub struct Chart {
     /// Caption of the chart.
     pub title: Cow<'static, str>,
-    /// The unit of values.
+    /// Unit of the values.
     pub unit: &'static str,
-    /// Marks under the axis: place and text.
+    /// Labels of the axis: position and text.
     pub marks: Vec<(f64, String)>,
-    /// The lines, each with a key in the legend.
+    /// Lines, each with a legend entry.
     pub lines: Vec<Line>,
 }
 
 impl Chart {
-    /// The chart as a figure of HTML; empty without points.
+    /// The chart as an HTML figure; empty without points.
     #[must_use]
     pub fn figure(&self) -> String {
         let points = || self.lines.iter().flat_map(|line| &line.points);
@@ -88,13 +88,13 @@ impl Chart {
     }
 }
 
-/// At most so many points, the largest of each stretch: peaks stay.
+/// Reduces the number of points, keeping the maximum of each interval, so that peaks remain.
 fn thinned(points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> {
     let stretch = points.len().div_ceil(POINTS_MAX).max(1);
     points.chunks(stretch).filter_map(|chunk| chunk.iter().copied().max_by(|one, other| one.1.total_cmp(&other.1)))
 }
 
-/// 1, 2 or 5 times a power of ten.
+/// Rounds up to 1, 2 or 5 times a power of ten.
 fn round_up(value: f64) -> f64 {
     if value <= 0.0 {
         return 1.0;
@@ -113,7 +113,7 @@ fn short(value: f64) -> String {
 }
 
 fn put(text: &mut String, part: std::fmt::Arguments<'_>) {
-    // Writing to a text never fails.
+    // Writing to a string can't fail.
     let _ = write!(text, "{part}");
 }
 

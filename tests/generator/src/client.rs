@@ -1,4 +1,4 @@
-//! Nonblocking client: a socket, its speech, and its carrier.
+//! Nonblocking client: a socket, its message format, and its transport.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -12,12 +12,12 @@ use crate::frame;
 use crate::speech::{Heard, Speech};
 use crate::stream::Stream;
 
-/// State of an open connection beside its socket.
+/// State of an open connection in addition to its socket.
 #[derive(Debug)]
 pub struct Opened {
-    /// Its carrier, with what came early.
+    /// Transport, including bytes that were read early.
     pub carrier: Carrier,
-    /// TLS session of its socket, if there is one.
+    /// TLS session of the socket, if any.
     pub tls: Option<Box<ClientConnection>>,
 }
 
@@ -27,7 +27,7 @@ impl<T: Into<Carrier>> From<T> for Opened {
     }
 }
 
-/// A connection that is open.
+/// Client with an open connection.
 #[derive(Debug)]
 pub struct Client<S> {
     socket: Stream,
@@ -36,17 +36,17 @@ pub struct Client<S> {
 }
 
 impl<S: Speech> Client<S> {
-    /// Takes over a nonblocking socket. The bytes that came behind the welcome of a WebSocket are a carrier, too.
+    /// Takes over a nonblocking socket. Bytes received after a WebSocket's handshake can serve as the transport.
     #[must_use]
     pub fn new(socket: Stream, speech: S, carrier: impl Into<Carrier>) -> Self {
         Self { socket, speech, carrier: carrier.into() }
     }
 
-    /// Makes a crowd of clients; `connect` opens the connection of each number, and returns its carrier, or the bytes
-    /// that came early.
+    /// Creates a crowd of clients. `connect` opens the connection for each number and returns its transport, or the
+    /// bytes read early.
     ///
     /// # Errors
-    /// When one can't connect.
+    /// If one can't connect.
     pub fn gather<C, T: Into<Opened>>(
         count: usize,
         mut connect: impl FnMut(usize) -> Result<(TcpStream, S, T)>,
@@ -59,28 +59,28 @@ impl<S: Speech> Client<S> {
         })
     }
 
-    /// The speech of this client.
+    /// Message format of this client.
     pub fn speech(&self) -> S {
         self.speech
     }
 
-    /// The socket of this client.
+    /// Socket of this client.
     pub fn socket(&mut self) -> &mut Stream {
         &mut self.socket
     }
 
-    /// Sends bytes.
+    /// Sends bytes over the connection.
     ///
     /// # Errors
-    /// When the socket does not take all of them: messages are small, so the server has stopped reading.
+    /// If the socket does not accept all of them: messages are small, so the server has stopped reading.
     pub fn say(&mut self, bytes: &[u8]) -> Result<()> {
         self.socket.write_all(bytes).context("the server takes no more")
     }
 
-    /// Reads what is there, and hands each message on. Returns the number of keep-alives.
+    /// Reads available data and passes each message on. Returns the number of keep-alives.
     ///
     /// # Errors
-    /// When the connection is closed or fails, or the first of `each`.
+    /// If the connection is closed or fails, or the first error of `each`.
     pub fn read(&mut self, scratch: &mut [u8], mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
         let Self { socket, speech, carrier } = self;
         let (mut keep_alives, mut question) = (0, None);

@@ -1,4 +1,4 @@
-//! Blocking connects: a bare socket, or a whole SignalR connection over a WebSocket.
+//! Blocking connects: a bare socket, or a complete SignalR connection over a WebSocket.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,27 +12,27 @@ use crate::speech::{Heard, Hub, Speech};
 use crate::upgrade;
 use crate::welcome::{HubWelcome, Next, Welcome};
 
-/// Time-out of a server's answer.
+/// Time limit for a server's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest answer that is read to its end.
+/// Maximum size of an answer.
 const ANSWER_MAX_BYTES: usize = 16 * 1024;
 
-/// Connects to a hub in JSON, without negotiation, and waits for the answer to the hub handshake.
+/// Connects to a hub in JSON without negotiation, and waits for the handshake response.
 ///
-/// `target` is the hub's path, with a query if there is one; `headers` are further lines of the request, each with its
-/// line end. Also returns the bytes behind that answer.
+/// `target` is the hub's path with an optional query. `headers` contains additional request lines, each with its line
+/// end. Also returns the bytes after the response.
 ///
 /// # Errors
-/// When the server does not accept it.
+/// If the server does not accept the connection.
 pub fn to_hub(address: SocketAddr, target: &str, headers: &str) -> Result<(TcpStream, Vec<u8>)> {
     over(open(address)?, address, target, headers, Hub::Json)
 }
 
-/// Connects to a hub over a socket that is open.
+/// Connects to a hub over an open socket.
 ///
 /// # Errors
-/// When the server does not accept it.
+/// If the server does not accept the connection.
 pub fn over(
     socket: TcpStream,
     address: SocketAddr,
@@ -44,10 +44,10 @@ pub fn over(
     enter(socket, request.as_bytes(), HubWelcome::new(hub))
 }
 
-/// Sends the upgrade request and takes all steps until the connection is open. Also returns the bytes behind the last.
+/// Sends the upgrade request and performs all steps until the connection is open. Also returns the remaining bytes.
 ///
 /// # Errors
-/// When the server does not accept it.
+/// If the server does not accept the connection.
 pub fn enter<T: Read + Write>(mut socket: T, request: &[u8], mut welcome: impl Welcome) -> Result<(T, Vec<u8>)> {
     socket.write_all(request)?;
     let mut heard = Vec::new();
@@ -60,10 +60,11 @@ pub fn enter<T: Read + Write>(mut socket: T, request: &[u8], mut welcome: impl W
     }
 }
 
-/// Waits for the next message, past pings; `early` is what was read before. Also returns the bytes behind it.
+/// Waits for the next message, skipping pings. `early` contains bytes read before. Also returns the bytes after the
+/// message.
 ///
 /// # Errors
-/// When none comes.
+/// If no message arrives.
 pub fn next_message(socket: &mut TcpStream, early: Vec<u8>, hub: Hub) -> Result<(Vec<u8>, Vec<u8>)> {
     let mut heard = early;
     loop {
@@ -87,10 +88,10 @@ fn read_more(socket: &mut impl Read, heard: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-/// Opens a socket with bounded waits.
+/// Opens a socket with time limits.
 ///
 /// # Errors
-/// When nobody listens there.
+/// If no server listens there.
 pub fn open(address: SocketAddr) -> Result<TcpStream> {
     let socket =
         TcpStream::connect_timeout(&address, ANSWER_TIMEOUT).with_context(|| format!("connecting to {address}"))?;
@@ -100,13 +101,13 @@ pub fn open(address: SocketAddr) -> Result<TcpStream> {
     Ok(socket)
 }
 
-/// Opens a socket from this address; port 0 stands for any.
+/// Opens a socket from this address; port 0 lets the system choose.
 ///
 /// # Errors
-/// When the address is in use, or nobody listens.
+/// If the address is in use, or no server listens.
 pub fn open_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
-    // An earlier connection from there may be in TIME-WAIT.
+    // An earlier connection from this port may be in TIME-WAIT.
     socket.set_reuse_address(true)?;
     socket.bind(&from.into())?;
     socket.connect(&to.into())?;

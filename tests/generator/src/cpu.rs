@@ -1,7 +1,7 @@
-//! CPU time of a process, as the scheduler counts it: in nanoseconds, thread by thread.
+//! CPU time of a process as measured by the scheduler, in nanoseconds per thread.
 //!
-//! The time of a running thread is brought up to date at the clock's ticks and when it stops running: read it while
-//! the process sleeps.
+//! A running thread's time is updated only at clock ticks and when it stops running, so it should be read while the
+//! process sleeps.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,16 +13,16 @@ use anyhow::{Context, Result};
 pub struct CpuTime(BTreeMap<String, u64>);
 
 impl CpuTime {
-    /// Reads it of a process, up to now.
+    /// Reads the CPU time of a process.
     ///
     /// # Errors
-    /// When the process is gone, or the system does not tell.
+    /// If the process is gone, or the system does not provide it.
     pub fn of(pid: u32) -> Result<Self> {
         let folder = format!("/proc/{pid}/task");
         let mut threads = BTreeMap::new();
         for entry in fs::read_dir(&folder).with_context(|| format!("process {pid} is gone"))? {
             let entry = entry?;
-            // A thread may end while we look; it has used nothing since.
+            // A thread may end meanwhile; it has not used any CPU time since.
             let Ok(text) = fs::read_to_string(entry.path().join("schedstat")) else { continue };
             let nanoseconds = text.split_whitespace().next().and_then(|number| number.parse().ok());
             let nanoseconds = nanoseconds.context("this kernel has no schedstat (CONFIG_SCHED_INFO)")?;
@@ -31,20 +31,20 @@ impl CpuTime {
         Ok(Self(threads))
     }
 
-    /// Reads it of all these processes together, up to now.
+    /// Reads the total CPU time of several processes.
     ///
     /// # Errors
-    /// When one is gone, or the system does not tell.
+    /// If a process is gone, or the system does not provide it.
     pub fn of_all(pids: &[u32]) -> Result<Self> {
-        // A thread's number is its own in the whole system.
+        // Thread ids are unique in the system.
         let each = pids.iter().map(|pid| Self::of(*pid)).collect::<Result<Vec<_>>>()?;
         Ok(Self(each.into_iter().flat_map(|process| process.0).collect()))
     }
 
-    /// Reads it of the kernel's threads for interrupts of the network and others; empty where they can't be seen.
+    /// Reads the CPU time of kernel threads for softirqs, such as network interrupts; empty if they are not visible.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// If the system does not provide it.
     pub fn of_softirqs() -> Result<Self> {
         let mut threads = BTreeMap::new();
         for entry in fs::read_dir("/proc")?.flatten() {
@@ -57,7 +57,7 @@ impl CpuTime {
         Ok(Self(threads))
     }
 
-    /// Nanoseconds from `before` to here. A thread that has ended meanwhile is left out: idle ones do.
+    /// Nanoseconds since `before`. Ended threads are omitted, because they were idle.
     #[must_use]
     pub fn since(&self, before: &Self) -> u64 {
         let used = |(thread, now): (&String, &u64)| now.saturating_sub(before.0.get(thread).copied().unwrap_or(0));
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn work_is_counted_whatever_thread_does_it() {
         let before = CpuTime::of(std::process::id()).unwrap();
-        // It is counted at the next tick of the clock: work until then.
+        // CPU time is updated at the next clock tick, so work until then.
         let other = std::thread::spawn(move || while CpuTime::of(std::process::id()).unwrap().since(&before) == 0 {});
         other.join().unwrap();
     }

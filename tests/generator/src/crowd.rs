@@ -1,9 +1,9 @@
-//! A thread's sockets. It never waits in epoll: it naps and polls.
+//! Sockets of one thread, polled with naps instead of waiting in epoll.
 //!
-//! On loopback the server wakes a receiver that waits, at some µs of its own CPU time, and the slower the server the
-//! more often it catches the receiver waiting: 20 to 50 times per broadcast to 1 000 by the proxy, 4 to 15 times by the
-//! floor. A real client is on another machine. Of one and the same proxy, single rounds on a quiet machine gave an
-//! excess from -0.4 to 1.4 µs per delivery without naps, -0.1 to 0.4 with them.
+//! On loopback the server has to wake a waiting receiver, which costs several µs of its own CPU time. A slower server
+//! finds the receiver waiting more often: 20 to 50 times per broadcast to 1 000 for the proxy, 4 to 15 times for the
+//! floor. Real clients are on other machines. For the same proxy, single rounds on a quiet machine measured an excess
+//! from -0.4 to 1.4 µs per delivery without naps, and -0.1 to 0.4 with them.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use mio::{Events, Interest, Poll, Token};
 
-/// Short beside a broadcast, so that server and generator work side by side for most of it.
+/// Short compared with a broadcast, so that server and generator mostly work in parallel.
 pub const NAP: Duration = Duration::from_micros(100);
 
-/// Events taken by one poll.
+/// Maximum number of events per poll.
 const EVENTS: usize = 4096;
-/// Bytes taken by one read.
+/// Maximum number of bytes per read.
 const READ_BYTES: usize = 64 * 1024;
 
-/// A message that has not come by then is lost.
+/// Time after which a missing message counts as lost.
 pub(crate) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// All clients of one kind, polled together and read into one buffer.
@@ -41,10 +41,10 @@ impl<C> fmt::Debug for Crowd<C> {
 }
 
 impl<C> Crowd<C> {
-    /// Makes the clients of these numbers, one after the other, each of a socket that `connect` has opened.
+    /// Creates the clients sequentially, each from a socket opened by `connect`.
     ///
     /// # Errors
-    /// When one can't connect.
+    /// If one can't connect.
     pub fn gather<T>(
         count: usize,
         mut connect: impl FnMut(usize) -> Result<(TcpStream, T)>,
@@ -59,18 +59,18 @@ impl<C> Crowd<C> {
         Ok(crowd)
     }
 
-    /// A crowd of clients whose sockets are registered later.
+    /// Creates a crowd of clients with unregistered sockets.
     ///
     /// # Errors
-    /// When the system has no epoll instance left.
+    /// If the system can't create an epoll instance.
     pub fn of(clients: Vec<C>) -> Result<Self> {
         Ok(Self { poll: Poll::new()?, events: Events::with_capacity(EVENTS), clients, scratch: vec![0; READ_BYTES] })
     }
 
-    /// Polls a socket as the client of this number from now on.
+    /// Registers a socket as the client with this number.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If the system refuses.
     pub fn register(&self, number: usize, socket: TcpStream) -> Result<mio::net::TcpStream> {
         socket.set_nonblocking(true)?;
         let mut socket = mio::net::TcpStream::from_std(socket);
@@ -78,18 +78,18 @@ impl<C> Crowd<C> {
         Ok(socket)
     }
 
-    /// Hands on each client that has something to read, and the buffer to read into. Does not wait.
+    /// Passes on each readable client with a read buffer, without waiting.
     ///
     /// # Errors
-    /// The first of `each`.
+    /// The first error of `each`.
     pub fn each_ready(&mut self, each: impl FnMut(&mut C, &mut [u8]) -> Result<()>) -> Result<()> {
         self.each_ready_within(Duration::ZERO, each)
     }
 
-    /// Works like [`each_ready`](Self::each_ready), but waits up to this long for the first.
+    /// Like [`each_ready`](Self::each_ready), but waits up to this long for the first readable client.
     ///
     /// # Errors
-    /// The first of `each`.
+    /// The first error of `each`.
     pub fn each_ready_within(
         &mut self,
         wait: Duration,
@@ -104,16 +104,16 @@ impl<C> Crowd<C> {
         Ok(())
     }
 
-    /// The numbers of the clients that have something to read. Does not wait.
+    /// Numbers of the readable clients, without waiting.
     ///
     /// # Errors
-    /// When the system can't poll.
+    /// If the system can't poll.
     pub fn ready(&mut self) -> Result<Vec<usize>> {
         self.poll(Duration::ZERO)?;
         Ok(self.events.iter().map(|event| event.token().0).collect())
     }
 
-    /// The client of a number, and the buffer to read into.
+    /// Client with this number, and the read buffer.
     pub fn client(&mut self, number: usize) -> Option<(&mut C, &mut [u8])> {
         Some((self.clients.get_mut(number)?, &mut self.scratch))
     }
@@ -129,10 +129,10 @@ impl<C> Crowd<C> {
     }
 }
 
-/// Naps and takes until nothing is missing; `take` returns how many came.
+/// Naps and calls `take` until nothing is missing. `take` returns how many arrived.
 ///
 /// # Errors
-/// When nothing is left to wait for, but more is missing.
+/// If nothing arrives within the time limit.
 pub fn nap_until_none_is_missing(
     since: Instant,
     mut missing: usize,
@@ -146,17 +146,17 @@ pub fn nap_until_none_is_missing(
     Ok(())
 }
 
-/// Reads what a nonblocking socket has, and hands each part on.
+/// Reads available data of a nonblocking socket and passes each part on.
 ///
 /// # Errors
-/// When the socket is closed or fails, or the first of `each`.
+/// If the socket is closed or fails, or the first error of `each`.
 pub fn read_ready(socket: &mut impl Read, scratch: &mut [u8], mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     loop {
         match socket.read(scratch) {
             Ok(0) => bail!("the server closed it"),
             Ok(count) => {
                 each(scratch.get(..count).unwrap_or_default())?;
-                // Less than there was room for: there is no more, and the next bytes are a new event.
+                // A partly filled buffer means that no data remains; further bytes cause a new event.
                 if count < scratch.len() {
                     return Ok(());
                 }

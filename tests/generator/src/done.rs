@@ -1,19 +1,19 @@
-//! Units of work done in a window, with their latencies.
+//! Completed units of work in a time window, with latencies.
 
 use std::time::Duration;
 
 use crate::histogram::{Histogram, micros};
 
-/// Work done in a window.
+/// Completed work in a time window.
 #[derive(Debug, Default)]
 pub struct Done {
-    /// Number of units done.
+    /// Number of completed units.
     pub units: u64,
     latencies: Histogram,
 }
 
 impl Done {
-    /// Counts units that were done this long after they were asked for.
+    /// Counts units completed with this latency.
     pub fn note(&mut self, units: u64, after: Duration) {
         if units > 0 {
             self.units += units;
@@ -21,7 +21,7 @@ impl Done {
         }
     }
 
-    /// The latency in µs that this many of 100 units do not exceed.
+    /// Latency in µs at this percentile.
     #[must_use]
     pub fn percentile(&self, percent: u32) -> u64 {
         self.latencies.at(f64::from(percent) / 100.0)

@@ -1,13 +1,13 @@
-//! WebSocket frames: written as a client, read as a server sends them.
+//! WebSocket frames: encoded as a client, decoded as sent by a server.
 //!
-//! Masked with zeros: the mask keeps strangers' text from looking like HTTP to a broken cache, and here no stranger
-//! writes.
+//! The mask is zero: masking prevents untrusted text from being taken for HTTP by a broken cache, and all text here is
+//! trusted.
 
-/// Largest accepted frame: more than any SignalR server sends by default.
+/// Maximum frame size, larger than the default of any SignalR server.
 const FRAME_MAX_BYTES: usize = 32 * 1024 * 1024;
 
 const FINAL: u8 = 0x80;
-/// Bits of extensions, none of which is negotiated.
+/// Extension bits. No extension is negotiated.
 const RESERVED: u8 = 0x70;
 const OPCODE: u8 = 0x0f;
 const MASKED: u8 = 0x80;
@@ -17,17 +17,17 @@ const LENGTH_64: u8 = 127;
 /// Opcode of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opcode {
-    /// The rest of a fragmented message.
+    /// Continuation of a fragmented message.
     Continuation,
-    /// A message, or its first part, in text.
+    /// Text message or its first part.
     Text,
-    /// A message, or its first part, in bytes.
+    /// Binary message or its first part.
     Binary,
-    /// The end of the WebSocket.
+    /// End of the WebSocket.
     Close,
-    /// A question for a pong.
+    /// Request for a pong.
     Ping,
-    /// The answer to a ping.
+    /// Answer to a ping.
     Pong,
 }
 
@@ -56,25 +56,25 @@ impl Opcode {
     }
 }
 
-/// A whole frame at the front of a buffer.
+/// Complete frame at the start of a buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// Whether it is the last frame of its message.
     pub is_final: bool,
-    /// Kind of frame it is.
+    /// Kind of the frame.
     pub opcode: Opcode,
-    /// The bytes it carries.
+    /// Content of the frame.
     pub payload: &'a [u8],
-    /// The bytes behind it.
+    /// Bytes after the frame.
     pub rest: &'a [u8],
 }
 
-/// The bytes are not a server's frame, or it is too large.
+/// Error for invalid or oversized frames of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("bad WebSocket frame")]
 pub struct FrameError;
 
-/// A text frame as a server sends it.
+/// Encodes a text frame like a server.
 #[must_use]
 pub fn from_server(payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
@@ -83,7 +83,7 @@ pub fn from_server(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A text frame as a client sends it.
+/// Encodes a text frame like a client.
 #[must_use]
 pub fn from_client(payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
@@ -91,7 +91,7 @@ pub fn from_client(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Appends a client's frame.
+/// Appends a client frame.
 pub fn put(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     put_head(opcode, payload.len(), MASKED, out);
     out.extend_from_slice(&[0; 4]);
@@ -113,10 +113,10 @@ fn put_head(opcode: Opcode, length: usize, masked: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// Splits the first frame off a server's bytes; `None` while it is incomplete.
+/// Splits off the first server frame; `None` if it is incomplete.
 ///
 /// # Errors
-/// When they are not a server's frame.
+/// If it is not a valid server frame.
 pub fn split(bytes: &[u8]) -> Result<Option<Frame<'_>>, FrameError> {
     let Some((&[first, short], rest)) = bytes.split_first_chunk() else { return Ok(None) };
     let opcode = Opcode::of(first).filter(|_| first & RESERVED == 0).ok_or(FrameError)?;
@@ -137,31 +137,31 @@ fn read_length(short: u8, rest: &[u8]) -> Option<(u64, &[u8])> {
     }
 }
 
-/// Splits a socket's bytes into frames.
+/// Splits socket data into frames.
 ///
-/// Bytes are copied only while a frame is incomplete, so an idle connection holds no buffer.
+/// Bytes are copied only for incomplete frames, so an idle connection has no buffer.
 #[derive(Debug, Default)]
 pub struct Frames {
     partial: Vec<u8>,
 }
 
 impl Frames {
-    /// Starts with bytes that were read too early.
+    /// Starts with bytes that were read early.
     #[must_use]
     pub fn new(early: Vec<u8>) -> Self {
         Self { partial: early }
     }
 
-    /// Whether no part of a frame waits for its rest.
+    /// Whether no incomplete frame is buffered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.partial.is_empty()
     }
 
-    /// Takes bytes from the socket, and hands each whole frame on.
+    /// Processes bytes from the socket and passes each complete frame on.
     ///
     /// # Errors
-    /// The first of `each`, or when the bytes are not frames.
+    /// The first error of `each`, or if the bytes are invalid.
     pub fn take<E: From<FrameError>>(
         &mut self,
         bytes: &[u8],
@@ -182,7 +182,7 @@ impl Frames {
     }
 }
 
-/// Hands each whole frame on; returns the bytes behind the last.
+/// Passes each complete frame on, and returns the bytes after the last.
 fn rest_of<'a, E: From<FrameError>>(
     mut bytes: &'a [u8],
     each: &mut impl FnMut(&Frame<'_>) -> Result<(), E>,

@@ -1,13 +1,13 @@
-//! Histogram of microseconds, which can be added up and written to JSON: value and count of each bucket in use.
+//! Histogram of microseconds that can be merged and serialized to JSON, as value and count of each used bucket.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram as Hdr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Longest time: one hour. Longer ones count as this.
+/// Maximum value: one hour. Longer times count as this.
 const LONGEST_US: u64 = 3_600_000_000;
-/// Three digits: the error is below a thousandth.
+/// Three digits of precision: the error is below a thousandth.
 const DIGITS: u8 = 3;
 
 /// Histogram of times in microseconds.
@@ -21,61 +21,61 @@ impl Default for Histogram {
     }
 }
 
-/// Quantiles of one row of a table.
+/// Quantiles for a table row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Quantiles {
-    /// Number of times counted.
+    /// Number of recorded times.
     pub count: u64,
-    /// Half don't exceed it.
+    /// Median of the times.
     pub p50_us: u64,
-    /// 90 of 100 don't exceed it.
+    /// 90th percentile of the times.
     pub p90_us: u64,
-    /// 99 of 100 don't exceed it.
+    /// 99th percentile of the times.
     pub p99_us: u64,
-    /// 999 of 1 000 don't exceed it.
+    /// 99.9th percentile of the times.
     pub p999_us: u64,
-    /// The longest time counted.
+    /// The longest recorded time.
     pub max_us: u64,
 }
 
 impl Histogram {
-    /// Counts a time once.
+    /// Records a time once.
     pub fn record(&mut self, time_us: u64) {
         self.record_many(time_us, 1);
     }
 
-    /// Counts the same time this often.
+    /// Records a time repeatedly.
     pub fn record_many(&mut self, time_us: u64, count: u64) {
         self.0.saturating_record_n(time_us, count);
     }
 
-    /// Adds all that another one has.
+    /// Merges another histogram into this.
     pub fn add(&mut self, other: &Self) {
         for (value, count) in other.buckets() {
             self.0.saturating_record_n(value, count);
         }
     }
 
-    /// Number of times counted.
+    /// Number of recorded times.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The time that this share (0 to 1) does not exceed.
+    /// Quantile of this share (0 to 1).
     #[must_use]
     pub fn at(&self, share: f64) -> u64 {
-        // The library answers with the end of a bucket, which may lie beyond the longest time that came.
+        // The library returns the end of a bucket, which may exceed the maximum.
         self.0.value_at_quantile(share).min(self.0.max())
     }
 
-    /// The longest time counted.
+    /// The longest recorded time.
     #[must_use]
     pub fn max(&self) -> u64 {
         self.0.max()
     }
 
-    /// The quantiles of a table's row.
+    /// Quantiles for a table row.
     #[must_use]
     pub fn quantiles(&self) -> Quantiles {
         Quantiles {
@@ -109,7 +109,7 @@ impl<'de> Deserialize<'de> for Histogram {
     }
 }
 
-/// A duration in whole microseconds.
+/// Duration in whole microseconds.
 #[must_use]
 pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)

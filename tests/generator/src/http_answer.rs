@@ -1,20 +1,20 @@
-//! HTTP/1.1 as a client: requests as bytes, and answers whose bodies have a length or come in chunks.
+//! HTTP/1.1 client: encoded requests, and responses with a length or chunked bodies.
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::upgrade::head_end;
 
-/// Longest head of an answer that is read to its end.
+/// Maximum size of a response head.
 const HEAD_MAX_BYTES: usize = 16 * 1024;
 
-/// Request with these further header lines, each with its line end.
+/// Encodes a request with additional header lines, each with its line end.
 #[must_use]
 pub fn request(method: &str, target: &str, host: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = if method == "GET" { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{headers}{length}\r\n{body}").into_bytes()
 }
 
-/// Answer whose head has been read, and of its body what has come.
+/// Response after its head, with the state of its body.
 ///
 /// ```text
 ///  Length ──all of it──► Over          ChunkSize ──data──► Chunk ──all of it──► ChunkEnd ──► ChunkSize
@@ -22,7 +22,7 @@ pub fn request(method: &str, target: &str, host: &str, headers: &str, body: &str
 /// ```
 #[derive(Debug)]
 pub struct Answer {
-    /// Status code of the answer.
+    /// Status code of the response.
     pub status: u16,
     body: Body,
 }
@@ -38,10 +38,10 @@ enum Body {
 }
 
 impl Answer {
-    /// Reads the head at the front of these bytes, and returns the bytes behind it; `None` while it is incomplete.
+    /// Parses the head at the start of these bytes and returns the bytes after it; `None` if it is incomplete.
     ///
     /// # Errors
-    /// When it is too long, or no head of an answer.
+    /// If it is too long or invalid.
     pub fn begin(bytes: &[u8]) -> Result<Option<(Self, &[u8])>> {
         let Some(end) = head_end(bytes) else {
             ensure!(bytes.len() < HEAD_MAX_BYTES, "the head of an answer has no end");
@@ -65,16 +65,16 @@ impl Answer {
         Ok(Some((Self { status, body }, rest)))
     }
 
-    /// Whether all of the body has come.
+    /// Whether the body is complete.
     #[must_use]
     pub fn is_over(&self) -> bool {
         matches!(self.body, Body::Over)
     }
 
-    /// Takes bytes of the body, and hands each part on; returns the bytes behind the answer.
+    /// Processes bytes of the body and passes each part on. Returns the bytes after the response.
     ///
     /// # Errors
-    /// The first of `each`, or when the bytes are not chunks.
+    /// The first error of `each`, or if the chunks are invalid.
     pub fn take<'a>(&mut self, mut bytes: &'a [u8], mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<&'a [u8]> {
         while let Some((&first, rest)) = bytes.split_first() {
             match &mut self.body {
@@ -113,7 +113,7 @@ impl Answer {
 mod tests {
     use super::*;
 
-    /// Body and rest of an answer that comes in two parts, cut here.
+    /// Body and remaining bytes of a response split at this position.
     fn read(bytes: &[u8], cut: usize) -> (Vec<u8>, Vec<u8>) {
         let (mut answer, rest) = Answer::begin(&bytes[..cut]).unwrap().unwrap();
         let mut body = Vec::new();

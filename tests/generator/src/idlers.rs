@@ -13,14 +13,14 @@ use crate::frame;
 use crate::play::Play;
 use crate::speech::{PING, Speech};
 
-/// Interval of keep-alives, of both ends; a share of the clients at a time.
+/// Keep-alive interval of both ends, spread over groups of clients.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Number of shares that clients are divided into.
+/// Number of groups of clients.
 pub const KEEP_ALIVE_SHARES: u32 = 150;
-/// Time from one share to the next.
+/// Time between two groups.
 pub const KEEP_ALIVE_TURN: Duration = KEEP_ALIVE.checked_div(KEEP_ALIVE_SHARES).unwrap();
 
-/// Turns in which clients send keep-alives.
+/// Sends keep-alives for one group of clients at a time.
 #[derive(Debug)]
 pub struct KeepAlives {
     frame: Vec<u8>,
@@ -34,10 +34,10 @@ impl Default for KeepAlives {
 }
 
 impl KeepAlives {
-    /// Has the next share of the clients send one.
+    /// Sends keep-alives for the next group.
     ///
     /// # Errors
-    /// When the server reads no more.
+    /// If the server has stopped reading.
     pub fn send<'a, S: Speech + 'a>(&mut self, clients: impl Iterator<Item = &'a mut Client<S>>) -> Result<()> {
         let shares = KEEP_ALIVE_SHARES as usize;
         clients.skip(self.share).step_by(shares).try_for_each(|client| client.say(&self.frame))?;
@@ -46,7 +46,7 @@ impl KeepAlives {
     }
 }
 
-/// Crowd of clients that are idle.
+/// Crowd of idle clients.
 #[derive(Debug)]
 pub struct Idlers<S> {
     crowd: Crowd<Client<S>>,
@@ -54,10 +54,10 @@ pub struct Idlers<S> {
 }
 
 impl<S: Speech> Idlers<S> {
-    /// Connects them; see [`Client::gather`].
+    /// Connects the clients; see [`Client::gather`].
     ///
     /// # Errors
-    /// When one can't connect.
+    /// If one can't connect.
     pub fn gather<T: Into<Opened>>(
         count: usize,
         connect: impl FnMut(usize) -> Result<(TcpStream, S, T)>,
@@ -65,13 +65,13 @@ impl<S: Speech> Idlers<S> {
         Ok(Self { crowd: Client::gather(count, connect, |client| client)?, keep_alives: KeepAlives::default() })
     }
 
-    /// Has a share of the clients send a keep-alive; returns the number of those that had come.
+    /// Sends keep-alives for a group. Returns the number of received keep-alives.
     fn turn(&mut self) -> Result<u64> {
         self.keep_alives.send(self.crowd.clients.iter_mut())?;
         self.take()
     }
 
-    /// Reads what is there; returns the number of keep-alives.
+    /// Reads available data and returns the number of keep-alives.
     fn take(&mut self) -> Result<u64> {
         let mut came = 0;
         self.crowd.each_ready(|client, scratch| {

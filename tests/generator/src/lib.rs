@@ -1,30 +1,30 @@
 #![forbid(unsafe_code)]
-//! Generator core: SignalR clients by the thousand, and what they are measured with.
+//! Core of the load generators: thousands of SignalR clients, and measuring tools.
 //!
-//! The benchmarks `floor`, `compare`, `app_cost` and `capacity` and the load tester build on it and keep only their
-//! policy. Nothing of the product and no runtime takes part in the measuring: the codecs here are their own, so that
-//! the product's encoder is not its own judge.
+//! The benchmarks `floor`, `compare`, `app_cost` and `capacity` and the load tester build on it and contain only their
+//! policy. It uses neither product code nor an async runtime: separate codecs ensure that the product's encoder does
+//! not check itself.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`frame`] | WebSocket frames, written as a client, read as a server sends them |
+//! | [`frame`] | WebSocket frames, encoded as a client, decoded as sent by a server |
 //! | [`upgrade`] | the HTTP upgrade to a WebSocket |
-//! | [`message_pack`] | an encoder for the MessagePack that benchmarks send |
-//! | [`speech`] | how clients tell messages from keep-alives; the hub protocols |
+//! | [`message_pack`] | a MessagePack encoder for benchmark messages |
+//! | [`speech`] | hub protocols, and the distinction of messages and keep-alives |
 //! | [`welcome`] | the steps from an upgrade to an open hub connection |
-//! | [`http_answer`] | HTTP/1.1 requests, and answers to them |
-//! | [`carrier`] | transports that bring messages: WebSockets, server-sent events, long polls |
+//! | [`http_answer`] | HTTP/1.1 requests and responses |
+//! | [`carrier`] | transports of messages: WebSockets, server-sent events, long polls |
 //! | [`stream`] | nonblocking sockets, plain or with TLS |
 //! | [`connect`] | blocking connects |
 //! | [`negotiated`] | blocking connects over the HTTP transports |
-//! | [`origin`] | addresses that clients come from, so that no port is used twice |
+//! | [`origin`] | client addresses that avoid reusing ports |
 //! | [`cpu`], [`memory`] | CPU time and memory of a process |
 //! | [`histogram`] | histogram of microseconds |
-//! | [`done`] | units of work done in a window, with their latencies |
+//! | [`done`] | completed units of work in a window, with latencies |
 //! | [`chart`] | line charts as SVG |
-//! | [`crowd`] | a thread's sockets, polled with naps |
+//! | [`crowd`] | sockets of one thread, polled with naps |
 //! | [`client`] | one nonblocking client |
-//! | [`play`] | what a crowd does in a window |
+//! | [`play`] | work of a crowd in a window |
 //! | [`receivers`], [`callers`], [`idlers`], [`visitors`], [`residents`] | the kinds of crowds |
 
 pub mod callers;

@@ -1,6 +1,6 @@
-//! Memory of a process, as the system counts it.
+//! Memory of a process as measured by the system.
 //!
-//! What the kernel holds for it, such as the buffers of its sockets, is in none of these figures.
+//! Kernel memory for the process, such as socket buffers, is not included.
 
 use std::fs;
 
@@ -12,19 +12,20 @@ const KIBIBYTE: u64 = 1024;
 /// Memory of a process, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
-    /// Heap and stacks. Nobody else can have a share in it, and without swap nobody can take it away.
+    /// Heap and stacks, which are never shared, and can't be evicted without swap.
     pub anonymous_bytes: u64,
-    /// Its share of what can't be taken away, shared memory included: what workers share counts once among them.
+    /// Proportional share of memory that can't be evicted, including shared memory: memory shared by workers counts
+    /// once in total.
     pub proportional_bytes: u64,
-    /// All of it, with the pages of its program that are in memory just now; the system drops and reads these at will.
+    /// All resident memory, including program pages, which the system can evict and reload at any time.
     pub resident_bytes: u64,
 }
 
 impl Memory {
-    /// Reads it of a process, now.
+    /// Reads the current memory of a process.
     ///
     /// # Errors
-    /// When the process is gone, or the system does not tell.
+    /// If the process is gone, or the system does not provide it.
     pub fn of(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/smaps_rollup");
         Self::parse(&fs::read_to_string(&path).with_context(|| format!("reading {path}"))?)
@@ -40,22 +41,22 @@ impl Memory {
     }
 }
 
-/// Resident memory of a process: now, and its peak. Cheaper than [`Memory::of`], and allowed for processes of others.
+/// Current and peak resident memory of a process. Cheaper than [`Memory::of`], and allowed for other users' processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resident {
-    /// All its memory now.
+    /// Resident memory at present.
     pub now_bytes: u64,
-    /// The most it ever had.
+    /// Peak of resident memory.
     pub peak_bytes: u64,
-    /// Heap and stacks of it now.
+    /// Current heap and stacks.
     pub anonymous_bytes: u64,
 }
 
 impl Resident {
-    /// Reads it of a process, now.
+    /// Reads the current and peak memory of a process.
     ///
     /// # Errors
-    /// When the process is gone, or the system does not tell.
+    /// If the process is gone, or the system does not provide it.
     pub fn of(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/status");
         Self::parse(&fs::read_to_string(&path).with_context(|| format!("reading {path}"))?)

@@ -1,11 +1,10 @@
-//! MessagePack put together by hand, as much of it as benchmarks say, so that the product's own encoder is not its own
-//! judge.
+//! Minimal MessagePack encoder for benchmarks, so that the product's encoder does not check itself.
 
 const SHORT_TEXT_MAX_BYTES: u8 = 31;
-/// Bits that count in a byte of a length prefix; the other bit says that another byte follows.
+/// Payload bits per byte of a length prefix; the remaining bit marks a continuation.
 const LENGTH_BITS: u32 = 7;
 
-/// A text of at most 65 535 bytes; of a longer one the length would be wrong.
+/// Encodes a text of at most 65 535 bytes; the length of longer ones would be wrong.
 #[must_use]
 pub fn text(text: &str) -> Vec<u8> {
     let head = match (u8::try_from(text.len()), u16::try_from(text.len())) {
@@ -16,7 +15,7 @@ pub fn text(text: &str) -> Vec<u8> {
     [&head, text.as_bytes()].concat()
 }
 
-/// A hub message behind its length.
+/// Adds the length prefix to a hub message.
 #[must_use]
 pub fn message(body: &[u8]) -> Vec<u8> {
     let (mut message, mut length) = (Vec::new(), body.len());

@@ -1,4 +1,4 @@
-//! Blocking connects over the HTTP transports: negotiation, hub handshake, and the answer to it.
+//! Blocking connects over the HTTP transports: negotiation, hub handshake and its response.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,10 +14,10 @@ use crate::speech::{HANDSHAKE, HANDSHAKE_ANSWER};
 
 const TOKEN: &[u8] = b"\"connectionToken\":\"";
 
-/// Connects to a hub by server-sent events, and waits for the answer to the hub handshake.
+/// Connects to a hub over server-sent events, and waits for the handshake response.
 ///
 /// # Errors
-/// When the server does not accept it.
+/// If the server does not accept the connection.
 pub fn by_event_stream(address: SocketAddr, hub: &str) -> Result<(TcpStream, Carrier)> {
     let (host, path) = (address.to_string(), negotiate(address, hub)?);
     let mut socket = open(address)?;
@@ -30,15 +30,15 @@ pub fn by_event_stream(address: SocketAddr, hub: &str) -> Result<(TcpStream, Car
     Ok((socket, carrier))
 }
 
-/// Connects to a hub by long polls, waits for the answer to the hub handshake, and leaves the next poll under way.
+/// Connects to a hub over long polling, waits for the handshake response, and starts the next poll.
 ///
 /// # Errors
-/// When the server does not accept it.
+/// If the server does not accept the connection.
 pub fn by_long_poll(address: SocketAddr, hub: &str) -> Result<(TcpStream, Carrier)> {
     let (host, path) = (address.to_string(), negotiate(address, hub)?);
     let mut socket = open(address)?;
     let poll = request("GET", &path, &host, "", "");
-    // The first one is answered at once, with nothing.
+    // The first poll is answered immediately, with an empty body.
     socket.write_all(&poll)?;
     let (mut first, early) = read_head(&mut socket)?;
     ensure!(first.status == 200, "the first poll is answered with {}", first.status);
@@ -50,7 +50,7 @@ pub fn by_long_poll(address: SocketAddr, hub: &str) -> Result<(TcpStream, Carrie
     Ok((socket, carrier))
 }
 
-/// Reads until the hub handshake is answered, and sends the poll that is due then.
+/// Reads until the handshake response, and sends the poll that is then due.
 fn welcome(socket: &mut TcpStream, carrier: &mut Carrier, early: Vec<u8>) -> Result<()> {
     let (mut bytes, mut is_welcome) = (early, false);
     while !is_welcome {
@@ -70,7 +70,7 @@ fn welcome(socket: &mut TcpStream, carrier: &mut Carrier, early: Vec<u8>) -> Res
     Ok(())
 }
 
-/// Negotiates, and returns the path of all further requests.
+/// Negotiates and returns the path of all further requests.
 fn negotiate(address: SocketAddr, hub: &str) -> Result<String> {
     let (status, body) = ask(address, &format!("{hub}/negotiate?negotiateVersion=1"), "")?;
     ensure!(status == 200, "the negotiation is answered with {status}");
@@ -80,14 +80,14 @@ fn negotiate(address: SocketAddr, hub: &str) -> Result<String> {
     Ok(format!("{hub}?id={token}"))
 }
 
-/// Sends the hub handshake, by a connection that then ends.
+/// Sends the hub handshake over a connection that is then closed.
 fn post(address: SocketAddr, path: &str) -> Result<()> {
     let (status, _) = ask(address, path, std::str::from_utf8(HANDSHAKE)?)?;
     ensure!((200..300).contains(&status), "the hub handshake is answered with {status}");
     Ok(())
 }
 
-/// Posts a body, and returns status and body of the answer.
+/// Posts a body. Returns status and body of the response.
 fn ask(address: SocketAddr, path: &str, body: &str) -> Result<(u16, Vec<u8>)> {
     let mut socket = open(address)?;
     let headers = "Content-Type: text/plain;charset=UTF-8\r\nConnection: close\r\n";
@@ -97,7 +97,7 @@ fn ask(address: SocketAddr, path: &str, body: &str) -> Result<(u16, Vec<u8>)> {
     Ok((answer.status, body))
 }
 
-/// Reads a head, and returns the bytes that came behind it.
+/// Reads a head and returns the bytes after it.
 fn read_head(socket: &mut TcpStream) -> Result<(Answer, Vec<u8>)> {
     let mut heard = Vec::new();
     loop {
@@ -108,7 +108,7 @@ fn read_head(socket: &mut TcpStream) -> Result<(Answer, Vec<u8>)> {
     }
 }
 
-/// Reads the rest of a body, and demands that nothing is behind it.
+/// Reads the rest of a body, which must be the last data.
 fn read_body(socket: &mut TcpStream, answer: &mut Answer, early: &[u8]) -> Result<Vec<u8>> {
     let (mut body, mut bytes) = (Vec::new(), early.to_vec());
     loop {

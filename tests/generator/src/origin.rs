@@ -1,7 +1,7 @@
-//! Origins of visitors: an address and a port of loopback for each, so that none is used twice within a run.
+//! Client addresses: a loopback address and port per visitor, each used once per run.
 //!
-//! Left to the system, thousands of connects per second soon leave no port that is not still in TIME-WAIT, and its
-//! search for one took 45 % of the generator's CPU time.
+//! If the system chose the ports, thousands of connects per second would soon leave all ports in TIME-WAIT, and its
+//! search took 45 % of the generator's CPU time.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
@@ -9,14 +9,14 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use crate::connect;
 use anyhow::{Context, Result};
 
-/// The last bytes of `127.0.0.x`: servers are at 1.
+/// Last bytes of `127.0.0.x`; servers use 1.
 const HOSTS: std::ops::RangeInclusive<u8> = 2..=31;
-/// Ports that nobody else is given.
+/// Ports outside of the system's automatic range.
 const PORTS: std::ops::RangeInclusive<u16> = 11_000..=31_000;
-/// Ports in a row that may be taken by somebody else.
+/// Maximum number of consecutive ports in use by other programs.
 const TRIES: usize = 100;
 
-/// Address that the next visitor connects from.
+/// Next address to connect from.
 #[derive(Debug, Clone, Copy)]
 pub struct Origins {
     host: u8,
@@ -30,10 +30,10 @@ impl Default for Origins {
 }
 
 impl Origins {
-    /// Connects from the next one.
+    /// Connects from the next address.
     ///
     /// # Errors
-    /// When nobody listens, or all of the next ports are taken.
+    /// If no server listens, or too many ports are in use.
     pub fn connect(&mut self, to: SocketAddr) -> Result<TcpStream> {
         for _ in 0..TRIES {
             match connect::open_from(self.next(), to) {
@@ -44,7 +44,7 @@ impl Origins {
         anyhow::bail!("{TRIES} ports in a row are in use")
     }
 
-    /// Each port at one host, then at the next one, and all over again.
+    /// Iterates over the ports of one host, then of the next, cyclically.
     fn next(&mut self) -> SocketAddr {
         let next = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, self.host), self.port);
         self.port = if self.port < *PORTS.end() { self.port + 1 } else { *PORTS.start() };

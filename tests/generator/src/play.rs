@@ -1,4 +1,4 @@
-//! Work of a crowd in a window.
+//! Work of a crowd in a time window.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -8,68 +8,68 @@ use anyhow::Result;
 use crate::crowd::{NAP, nap_until_none_is_missing};
 use crate::done::Done;
 
-/// Wait after which the server sleeps, and anything it sends unasked has come.
+/// Time after which the server sleeps and all unexpected messages have arrived.
 ///
-/// No fence can replace it: CPU time is up to date only when a thread has stopped running.
+/// A fence message can't replace it: CPU time is updated only when a thread has stopped running.
 const SETTLE: Duration = Duration::from_millis(50);
 
 /// Work of a crowd.
 pub trait Play {
-    /// Works for this long, and until everything that was begun is done.
+    /// Works for this long, and until all started units are complete.
     ///
     /// # Errors
-    /// When something is lost, comes twice or out of turn.
+    /// If a message is lost, duplicated or out of order.
     fn run_for(&mut self, length: Duration) -> Result<Done>;
 
-    /// Works for about this long before a window, so that caches and buffers settle.
+    /// Works for about this long before a window, to warm up caches and buffers.
     ///
     /// # Errors
-    /// When something is lost, comes twice or out of turn.
+    /// If a message is lost, duplicated or out of order.
     fn warm_up(&mut self, length: Duration) -> Result<()> {
         self.run_for(length).map(drop)
     }
 
-    /// Takes what has come since, and demands that nothing came unasked.
+    /// Reads available data and checks that no unexpected messages arrived.
     ///
     /// # Errors
-    /// When something did.
+    /// If one did.
     fn look(&mut self) -> Result<()>;
 
-    /// Does what is due between two windows, and returns when it is due again: keep-alives that have begun go on.
+    /// Sends due keep-alives between two windows, once started, and returns the time until the next.
     ///
     /// # Errors
-    /// When the server is gone.
+    /// If the server is gone.
     fn rest(&mut self) -> Result<Duration> {
         Ok(Duration::MAX)
     }
 }
 
-/// Waits until the server sleeps, and demands that nothing came unasked.
+/// Waits until the server sleeps, and checks that no unexpected messages arrived.
 ///
 /// # Errors
-/// When something did.
+/// If one did.
 pub fn settle(play: &mut dyn Play) -> Result<()> {
     sleep(SETTLE);
     play.look()
 }
 
-/// Next act of a client that is done with a unit of work.
+/// Next action of a client after a unit of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {
     Again,
     Stop,
 }
 
-/// A crowd whose clients each do one unit of work after the other.
+/// Crowd of clients that each do sequential units of work.
 pub(crate) trait Repeat {
-    /// Has each client begin its first unit; returns how many clients there are.
+    /// Starts the first unit of each client. Returns the number of clients.
     fn begin(&mut self) -> Result<usize>;
 
-    /// Reads what is there; returns how many clients are done with a unit.
+    /// Reads available data. Returns the number of completed units.
     fn take(&mut self, done: &mut Done, then: Then) -> Result<usize>;
 }
 
-/// Has all clients work for this long, then waits for the units that were begun.
+/// Lets all clients work for this long, then waits for started units.
 pub(crate) fn repeat_for(crowd: &mut impl Repeat, length: Duration) -> Result<Done> {
     let (started, mut done) = (Instant::now(), Done::default());
     let waiting = crowd.begin()?;

@@ -1,6 +1,6 @@
-//! Clients that get broadcasts, one burst after the other.
+//! Clients that receive bursts of broadcasts.
 //!
-//! Each message is compared byte by byte with the one that is due: the run stops at the first that is not.
+//! Each message is compared byte by byte with the expected one. The run stops at the first difference.
 
 use std::net::TcpStream;
 use std::thread::sleep;
@@ -14,56 +14,56 @@ use crate::done::Done;
 use crate::play::Play;
 use crate::speech::Speech;
 
-/// Broadcasts that are asked for at once.
+/// Broadcasts that are requested together.
 #[derive(Debug, Default)]
 pub struct Burst {
-    /// The bytes that ask for them.
+    /// Bytes of the request.
     pub asking: Vec<u8>,
-    /// The messages, in order.
+    /// Expected messages in order.
     pub messages: Vec<Vec<u8>>,
-    /// The messages of clients that speak a binary protocol.
+    /// Expected messages for clients with a binary protocol.
     pub binary_messages: Vec<Vec<u8>>,
 }
 
-/// Source of broadcasts, and its policy.
+/// Source of broadcasts, with its policy.
 pub trait Publisher {
-    /// Composes the burst whose first message has this number.
+    /// Creates the burst that starts with this message number.
     fn burst(&mut self, first: u64) -> Burst;
 
-    /// Asks for a burst; returns the time from which its messages count.
+    /// Requests a burst. Returns the start time for its latencies.
     ///
     /// # Errors
-    /// When the server reads no more.
+    /// If the server has stopped reading.
     fn ask(&mut self, asking: &[u8]) -> Result<Instant>;
 
-    /// Takes what the server says of the burst, which has arrived.
+    /// Reads the server's responses about a received burst.
     ///
     /// # Errors
-    /// When the server is gone.
+    /// If the server is gone.
     fn hear(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Demands that nothing came to clients that are left out.
+    /// Checks that excluded clients received nothing.
     ///
     /// # Errors
-    /// When something did.
+    /// If one did.
     fn look(&mut self) -> Result<()> {
         self.hear()
     }
 
-    /// Least time from one burst to the next.
+    /// Minimum time between two bursts.
     fn interval(&self) -> Duration {
         Duration::ZERO
     }
 }
 
-/// All clients, and their publisher.
+/// All clients and their publisher.
 #[derive(Debug)]
 pub struct Receivers<S, P> {
     crowd: Crowd<Receiver<S>>,
     publisher: P,
-    /// The number of the first message of the burst that is under way, or was last.
+    /// Number of the first message in the current or last burst.
     first: u64,
     burst: Burst,
 }
@@ -71,15 +71,15 @@ pub struct Receivers<S, P> {
 #[derive(Debug)]
 struct Receiver<S> {
     client: Client<S>,
-    /// The number of the last message that came.
+    /// Number of the last received message.
     last: u64,
 }
 
 impl<S: Speech, P: Publisher> Receivers<S, P> {
-    /// Connects them, see [`Client::gather`]; then `publisher` is made.
+    /// Connects the clients, see [`Client::gather`], then creates `publisher`.
     ///
     /// # Errors
-    /// When one can't connect.
+    /// If one can't connect.
     pub fn gather<T: Into<Opened>>(
         count: usize,
         connect: impl FnMut(usize) -> Result<(TcpStream, S, T)>,
@@ -89,7 +89,7 @@ impl<S: Speech, P: Publisher> Receivers<S, P> {
         Ok(Self { crowd, publisher: publisher()?, first: 1, burst: Burst::default() })
     }
 
-    /// Asks for one burst, and waits until every client has all of it.
+    /// Requests one burst and waits until every client has received it completely.
     fn publish(&mut self, done: &mut Done) -> Result<()> {
         self.first += self.burst.messages.len() as u64;
         self.burst = self.publisher.burst(self.first);
@@ -104,7 +104,7 @@ impl<S: Speech, P: Publisher> Receivers<S, P> {
     }
 }
 
-/// Reads what is there; returns the number of messages.
+/// Reads available data and returns the number of messages.
 fn take<S: Speech>(crowd: &mut Crowd<Receiver<S>>, first: u64, burst: &Burst) -> Result<usize> {
     let mut came = 0;
     crowd.each_ready(|Receiver { client, last }, scratch| {
@@ -120,7 +120,7 @@ fn take<S: Speech>(crowd: &mut Crowd<Receiver<S>>, first: u64, burst: &Burst) ->
 }
 
 impl<S: Speech, P: Publisher> Play for Receivers<S, P> {
-    /// Bursts one after the other.
+    /// Sends bursts in sequence.
     fn run_for(&mut self, length: Duration) -> Result<Done> {
         let (started, mut done) = (Instant::now(), Done::default());
         while started.elapsed() < length {
@@ -137,7 +137,7 @@ impl<S: Speech, P: Publisher> Play for Receivers<S, P> {
     }
 }
 
-/// Text of this length that begins with a number.
+/// Text of this length that starts with a number.
 #[must_use]
 pub fn numbered_text(number: u64, length: usize) -> String {
     let mut text = number.to_string();
@@ -145,7 +145,7 @@ pub fn numbered_text(number: u64, length: usize) -> String {
     text
 }
 
-/// Demands that a message is the one that is due to a client.
+/// Checks that a message is the expected one for a client.
 fn check(message: &[u8], last: &mut u64, first: u64, messages: &[Vec<u8>]) -> Result<()> {
     let due = (*last + 1).checked_sub(first).and_then(|place| messages.get(usize::try_from(place).ok()?));
     if Some(message) != due.map(Vec::as_slice) {
@@ -160,7 +160,7 @@ fn check(message: &[u8], last: &mut u64, first: u64, messages: &[Vec<u8>]) -> Re
 mod tests {
     use super::*;
 
-    /// Checks messages of a client that has had 4, while 5 and 6 are under way.
+    /// Checks messages of a client that has received 4, with 5 and 6 in flight.
     fn outcome(messages: &[&[u8]]) -> Result<u64> {
         let (due, mut last) = ([b"five".to_vec(), b"six".to_vec()], 4);
         messages.iter().try_for_each(|message| check(message, &mut last, 5, &due))?;

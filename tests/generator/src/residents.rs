@@ -1,4 +1,4 @@
-//! Clients that connect and stay until all are told to leave: a storm, with at most so many under way at once.
+//! Clients that connect and stay until they are all disconnected: a storm, with a limit of concurrent connects.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::play::Play;
 use crate::speech::Speech;
 use crate::visitors::{Arrivals, Visitor};
 
-/// Place of a client.
+/// Slot of a client.
 ///
 /// ```text
 ///  Empty ──socket, upgrade──► Coming ──welcome──► In ──all leave──► Empty
@@ -24,7 +24,7 @@ enum Place<W, S> {
     In(Client<S>),
 }
 
-/// All clients, by place.
+/// All clients, by slot.
 #[derive(Debug)]
 pub struct Residents<A: Arrivals, S> {
     arrivals: A,
@@ -34,19 +34,19 @@ pub struct Residents<A: Arrivals, S> {
 }
 
 impl<A: Arrivals, S: Speech> Residents<A, S> {
-    /// Empty places for this many clients, of whom at most `under_way_max` connect at once.
+    /// Creates empty slots for this many clients, with a limit of `under_way_max` concurrent connects.
     ///
     /// # Errors
-    /// When the system has no epoll instance left.
+    /// If the system can't create an epoll instance.
     pub fn new(count: usize, under_way_max: usize, speech: S, arrivals: A) -> Result<Self> {
         let crowd = Crowd::of((0..count).map(|_| Place::Empty).collect())?;
         Ok(Self { arrivals, speech, under_way_max, crowd })
     }
 
-    /// Has this many clients connect, and returns when all of them are in.
+    /// Connects this many clients, and returns when all of them are connected.
     ///
     /// # Errors
-    /// When one is refused, waits in vain, or gets something else than keep-alives; when some are there already.
+    /// If one is refused, times out, or receives a message; or if clients are already connected.
     pub fn fill(&mut self, count: usize) -> Result<Done> {
         ensure!(self.crowd.clients.iter().all(|place| matches!(place, Place::Empty)), "some are there already");
         let (mut done, mut came, mut inside) = (Done::default(), 0, 0);
@@ -67,7 +67,7 @@ impl<A: Arrivals, S: Speech> Residents<A, S> {
         Ok(done)
     }
 
-    /// Has all clients leave, without a farewell.
+    /// Drops all connections without closing them gracefully.
     pub fn leave(&mut self) {
         self.crowd.clients.iter_mut().for_each(|place| *place = Place::Empty);
     }
@@ -78,7 +78,7 @@ impl<A: Arrivals, S: Speech> Residents<A, S> {
         Ok(())
     }
 
-    /// Reads what is there; returns how many clients got in.
+    /// Reads available data and returns the number of newly connected clients.
     fn take(&mut self, done: &mut Done) -> Result<usize> {
         let (mut entered, speech) = (0, self.speech);
         self.crowd.each_ready(|place, scratch| {
@@ -105,12 +105,13 @@ impl<A: Arrivals, S: Speech> Residents<A, S> {
 }
 
 impl<A: Arrivals, S: Speech> Play for Residents<A, S> {
-    /// All places once, however long that takes.
+    /// Fills all slots once, regardless of the length.
     fn run_for(&mut self, _length: Duration) -> Result<Done> {
         self.fill(self.crowd.clients.len())
     }
 
-    /// As many clients as may be under way, who leave again: more would warm up what a storm finds cold.
+    /// Connects and disconnects as many clients as may connect concurrently: more would warm up paths that a storm
+    /// finds cold.
     fn warm_up(&mut self, _length: Duration) -> Result<()> {
         self.fill(self.under_way_max.min(self.crowd.clients.len()))?;
         self.leave();

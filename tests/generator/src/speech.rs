@@ -1,38 +1,38 @@
-//! Speech of a client: how it tells messages from keep-alives.
+//! Message format of a client: distinguishes messages from keep-alives.
 
 use anyhow::{Result, ensure};
 
 use crate::frame::{self, Frame, Opcode};
 
-/// The hub's ping in JSON, which a proxy sends to a client after a while of silence.
+/// JSON hub ping, sent by a proxy after some idle time.
 pub const PING: &[u8] = b"{\"type\":6}\x1e";
-/// The hub's ping in MessagePack, behind its length.
+/// MessagePack hub ping with its length prefix.
 pub const BINARY_PING: &[u8] = &[2, 0x91, 6];
 
-/// The hub handshake of a JSON client.
+/// Hub handshake of a JSON client.
 pub const HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
-/// The hub handshake of a MessagePack client, which is JSON, too.
+/// Hub handshake of a MessagePack client, which is also JSON.
 const HANDSHAKE_BINARY: &[u8] = b"{\"protocol\":\"messagepack\",\"version\":1}\x1e";
-/// The answer that accepts a hub handshake.
+/// Response that accepts a hub handshake.
 pub const HANDSHAKE_ANSWER: &[u8] = b"{}\x1e";
 
-/// A frame's meaning to a client.
+/// Meaning of a frame for a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard<'a> {
-    /// A message of the hub.
+    /// Message of the hub.
     Message(&'a [u8]),
-    /// A keep-alive, which is not answered.
+    /// Keep-alive that needs no answer.
     KeepAlive,
-    /// A keep-alive that is answered with this text.
+    /// Keep-alive to be answered with this text.
     Question(&'static [u8]),
 }
 
-/// Reading of frames by a client.
+/// Interpretation of frames by a client.
 pub trait Speech: Copy {
-    /// Reads a frame.
+    /// Interprets a frame.
     ///
     /// # Errors
-    /// When it is a kind of frame that this client does not take.
+    /// If this client does not accept this kind of frame.
     fn hear<'a>(self, frame: &Frame<'a>) -> Result<Heard<'a>>;
 
     /// Whether messages are binary.
@@ -41,17 +41,17 @@ pub trait Speech: Copy {
     }
 }
 
-/// A hub protocol of SignalR.
+/// Hub protocol of SignalR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hub {
-    /// JSON, in text frames.
+    /// JSON in text frames.
     Json,
-    /// MessagePack, in binary frames.
+    /// MessagePack in binary frames.
     MessagePack,
 }
 
 impl Hub {
-    /// The opcode of its frames.
+    /// Opcode of its frames.
     #[must_use]
     pub fn opcode(self) -> Opcode {
         match self {
@@ -60,7 +60,7 @@ impl Hub {
         }
     }
 
-    /// The frame of a client's message.
+    /// Encodes a client message as a frame.
     #[must_use]
     pub fn frame(self, message: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
@@ -68,7 +68,7 @@ impl Hub {
         frame
     }
 
-    /// The frame of the hub handshake.
+    /// Encodes the hub handshake as a frame.
     #[must_use]
     pub fn handshake(self) -> Vec<u8> {
         frame::from_client(match self {
@@ -88,7 +88,7 @@ impl Speech for Hub {
         if frame.payload == ping {
             return Ok(Heard::KeepAlive);
         }
-        // Servers may put a ping and a message into one frame; only in JSON is it told from the message's own bytes.
+        // Servers may combine a ping and a message in one frame, which is unambiguous only in JSON.
         let message = match self {
             Self::Json => {
                 let message = frame.payload.strip_prefix(ping).unwrap_or(frame.payload);

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use mio::net::TcpStream;
 use rustls::{ClientConnection, HandshakeKind};
 
-/// Socket, and the TLS session on it if there is one.
+/// Socket with its optional TLS session.
 #[derive(Debug)]
 pub struct Stream {
     socket: TcpStream,
@@ -13,13 +13,13 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Takes over a socket; a session may have begun on it, or begins with the first write.
+    /// Takes over a socket. A TLS session may have started, or starts with the first write.
     #[must_use]
     pub fn new(socket: TcpStream, tls: Option<Box<ClientConnection>>) -> Self {
         Self { socket, tls }
     }
 
-    /// Kind of the TLS handshake, once it is known; none without TLS.
+    /// Kind of the TLS handshake, once known; `None` without TLS.
     #[must_use]
     pub fn handshake_kind(&self) -> Option<HandshakeKind> {
         self.tls.as_ref()?.handshake_kind()
@@ -27,8 +27,7 @@ impl Stream {
 }
 
 impl Read for Stream {
-    /// Reads until the socket has no more or the buffer is full, so that less than a full buffer means that there is no
-    /// more.
+    /// Reads until the socket is empty or the buffer is full, so a partly filled buffer means that no data remains.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Self { socket, tls } = self;
         let Some(tls) = tls else { return socket.read(buffer) };
@@ -60,7 +59,7 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Self { socket, tls } = self;
         let Some(tls) = tls else { return socket.write(bytes) };
-        // What is written before the end of the handshake waits for it.
+        // Data written before the end of the handshake is buffered until then.
         let count = tls.writer().write(bytes)?;
         send(tls, socket)?;
         Ok(count)
@@ -71,7 +70,7 @@ impl Write for Stream {
     }
 }
 
-/// Sends what the session has to send; the rest goes when the socket is read next.
+/// Sends the session's pending data; the rest is sent on the next read.
 fn send(tls: &mut ClientConnection, socket: &mut TcpStream) -> io::Result<()> {
     while tls.wants_write() {
         match tls.write_tls(socket) {

@@ -1,4 +1,4 @@
-//! HTTP upgrade to a WebSocket: the request, and the head of the answer.
+//! HTTP upgrade to a WebSocket: the request, and the head of the response.
 
 use anyhow::{Result, ensure};
 use memchr::memmem;
@@ -6,7 +6,7 @@ use memchr::memmem;
 const HEAD_END: &[u8] = b"\r\n\r\n";
 const ACCEPTED: &[u8] = b"HTTP/1.1 101 ";
 
-/// Request for an upgrade; `headers` are further lines, each with its line end.
+/// Upgrade request. `headers` contains additional lines, each with its line end.
 #[must_use]
 pub fn request(host: &str, target: &str, headers: &str) -> String {
     format!(
@@ -15,16 +15,16 @@ pub fn request(host: &str, target: &str, headers: &str) -> String {
     )
 }
 
-/// Length of the head of an HTTP answer; `None` while it is incomplete.
+/// Length of an HTTP response head; `None` if it is incomplete.
 #[must_use]
 pub fn head_end(bytes: &[u8]) -> Option<usize> {
     memmem::find(bytes, HEAD_END).map(|place| place + HEAD_END.len())
 }
 
-/// Length of an answer that accepts the upgrade; `None` while it is incomplete.
+/// Length of a response that accepts the upgrade; `None` if it is incomplete.
 ///
 /// # Errors
-/// When the upgrade is refused.
+/// If the upgrade is refused.
 pub fn accepted(bytes: &[u8]) -> Result<Option<usize>> {
     let end = head_end(bytes);
     ensure!(

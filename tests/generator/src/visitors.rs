@@ -1,4 +1,4 @@
-//! Clients that connect, and leave as soon as their connection is open; each makes room for the next.
+//! Clients that connect and disconnect as soon as their connection is open, each followed by the next.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -13,51 +13,51 @@ use crate::play::{Play, Repeat, Then, repeat_for};
 use crate::stream::Stream;
 use crate::welcome::{Next, Welcome};
 
-/// Policy of visitors: how they connect.
+/// Connection policy of visitors.
 pub trait Arrivals {
-    /// The steps behind the upgrade request.
+    /// Steps after the upgrade request.
     type Welcome: Welcome;
 
-    /// Opens the socket of the next visitor in this place.
+    /// Opens the socket of the next visitor in this slot.
     ///
     /// # Errors
-    /// When nobody listens.
+    /// If no server listens.
     fn open(&mut self, place: usize) -> Result<TcpStream>;
 
-    /// Begins the TLS session of the next visitor in this place; none without TLS.
+    /// Starts the TLS session of the next visitor in this slot; `None` without TLS.
     ///
     /// # Errors
-    /// When its settings are of no use.
+    /// If its settings are invalid.
     fn tls(&mut self, _place: usize) -> Result<Option<Box<ClientConnection>>> {
         Ok(None)
     }
 
-    /// Takes note of a visitor whose connection is open.
+    /// Checks a visitor with an open connection.
     ///
     /// # Errors
-    /// When it is not as it is due.
+    /// If it is not as expected.
     fn entered(&mut self, _socket: &Stream) -> Result<()> {
         Ok(())
     }
 
-    /// The bytes of the upgrade request.
+    /// Bytes of the upgrade request.
     fn upgrade(&self) -> &[u8];
 
-    /// The steps behind it.
+    /// Steps after the upgrade request.
     fn welcome(&self) -> Self::Welcome;
 }
 
-/// Client whose connection is being opened.
+/// Client that is connecting.
 #[derive(Debug)]
 pub(crate) struct Visitor<W> {
     pub(crate) socket: Stream,
-    /// Bytes behind the last step.
+    /// Bytes after the last step.
     pub(crate) heard: Vec<u8>,
     welcome: W,
     pub(crate) since: Instant,
 }
 
-/// All visitors, by place; a place is empty between two windows.
+/// All visitors, by slot. Slots are empty between two windows.
 #[derive(Debug)]
 pub struct Visitors<A: Arrivals> {
     arrivals: A,
@@ -65,10 +65,10 @@ pub struct Visitors<A: Arrivals> {
 }
 
 impl<A: Arrivals> Visitors<A> {
-    /// Empty places for this many at a time.
+    /// Creates empty slots for this many concurrent visitors.
     ///
     /// # Errors
-    /// When the system has no epoll instance left.
+    /// If the system can't create an epoll instance.
     pub fn new(count: usize, arrivals: A) -> Result<Self> {
         Ok(Self { arrivals, crowd: Crowd::of((0..count).map(|_| None).collect())? })
     }
@@ -119,7 +119,7 @@ impl<A: Arrivals> Play for Visitors<A> {
 }
 
 impl<W: Welcome> Visitor<W> {
-    /// Opens the socket of this place, and sends the upgrade request.
+    /// Opens the socket of this slot and sends the upgrade request.
     pub(crate) fn come(
         arrivals: &mut impl Arrivals<Welcome = W>,
         place: usize,
@@ -131,7 +131,7 @@ impl<W: Welcome> Visitor<W> {
         Ok(Self { socket, heard: Vec::new(), welcome: arrivals.welcome(), since })
     }
 
-    /// Reads what is there, and takes the steps it allows; returns whether the connection is open.
+    /// Reads available data and performs the possible steps. Returns whether the connection is open.
     pub(crate) fn go_on(&mut self, scratch: &mut [u8]) -> Result<bool> {
         let Self { socket, heard, welcome, .. } = self;
         read_ready(socket, scratch, |bytes| {

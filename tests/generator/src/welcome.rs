@@ -6,23 +6,23 @@ use crate::frame;
 use crate::speech::{HANDSHAKE_ANSWER, Heard, Hub, Speech};
 use crate::upgrade;
 
-/// Next step of a connection that is being opened.
+/// Next step of opening a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     /// The connection is open.
     In,
-    /// These bytes are to be sent.
+    /// These bytes have to be sent.
     Say(Vec<u8>),
     /// More bytes have to be read.
     Wait,
 }
 
-/// Opening of a connection, behind its upgrade request. Sans-io: bytes in, steps out.
+/// Opening of a connection after its upgrade request. Sans-I/O: bytes in, steps out.
 pub trait Welcome {
-    /// Takes one step's bytes from the front of `heard`; call it again until the answer is `In` or `Wait`.
+    /// Consumes the bytes of one step from the front of `heard`. Call again until it returns `In` or `Wait`.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// If the server refuses.
     fn step(&mut self, heard: &mut Vec<u8>) -> Result<Next>;
 }
 
@@ -34,7 +34,7 @@ pub struct HubWelcome {
 }
 
 impl HubWelcome {
-    /// Behind the upgrade request of a client of this hub protocol.
+    /// Starts after the upgrade request of a client with this hub protocol.
     #[must_use]
     pub fn new(hub: Hub) -> Self {
         Self { hub, is_upgraded: false }

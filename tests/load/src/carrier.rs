@@ -1,13 +1,13 @@
-//! Carriers of a connection's bytes: one file for each transport, and one that two of them share.
+//! Transports of a connection: one file each, and one shared by two of them.
 //!
 //! ```text
 //!                       ┌─► web_socket:   one socket, frames both ways
-//!  connection ─► Carrier├─► event_stream: a GET whose answer does not end ─┐
-//!    ▲                  └─► long_poll:    one GET after the other ─────────┴─► upward: POSTs
+//!  connection ─► Carrier├─► event_stream: a GET with an endless response ─┐
+//!    ▲                  └─► long_poll:    one GET after the other ────────┴─► upward: POSTs
 //!    └─────────── Taker ◄────┘
 //! ```
 //!
-//! An enum and no trait object: a message costs a branch, and nothing is boxed for it.
+//! An enum instead of a trait object: a message costs a branch and no allocation.
 
 pub(crate) mod event_stream;
 pub(crate) mod long_poll;
@@ -23,7 +23,7 @@ use long_poll::LongPoll;
 use taker::Taker;
 use web_socket::WebSocket;
 
-/// The carrier of one connection.
+/// Transport of one connection.
 #[derive(Debug)]
 pub(crate) enum Carrier {
     WebSocket(WebSocket),
@@ -32,7 +32,7 @@ pub(crate) enum Carrier {
 }
 
 impl Carrier {
-    /// Sends a hub message; what the server does not take now waits.
+    /// Sends a hub message. Bytes that the server does not accept now are queued.
     pub(crate) fn put(&self, message: &[u8]) {
         match self {
             Self::WebSocket(carrier) => carrier.put(message),
@@ -41,7 +41,7 @@ impl Carrier {
         }
     }
 
-    /// Ends it in the transport's own way, behind what was put before.
+    /// Ends the connection as usual for its transport, after all queued messages.
     pub(crate) fn close(&self) {
         match self {
             Self::WebSocket(carrier) => carrier.close(),
@@ -50,7 +50,7 @@ impl Carrier {
         }
     }
 
-    /// Ends it by resetting its sockets.
+    /// Ends the connection by resetting its sockets.
     pub(crate) fn cut(&self) {
         match self {
             Self::WebSocket(carrier) => carrier.cut(),
@@ -59,7 +59,7 @@ impl Carrier {
         }
     }
 
-    /// Ends it with a cause, unless it has one.
+    /// Ends the connection with a cause, unless one is set.
     pub(crate) fn end_with(&self, cause: Ended) {
         match self {
             Self::WebSocket(carrier) => carrier.ending.tell(cause),
@@ -68,7 +68,7 @@ impl Carrier {
         }
     }
 
-    /// Keep-alive rules of a transport, like those of the official clients.
+    /// Keep-alive rules of a transport, like the official clients'.
     pub(crate) fn vital_signs(&self) -> VitalSigns {
         match self {
             Self::WebSocket(_) | Self::EventStream(_) => VitalSigns { pings: true, silence_max: SERVER_TIMEOUT },
@@ -76,18 +76,18 @@ impl Carrier {
         }
     }
 
-    /// Carries until the connection ends.
+    /// Runs the transport until the connection ends.
     pub(crate) async fn serve(&self, taker: &impl Taker) -> Ended {
         match self {
             Self::WebSocket(carrier) => carrier.serve(taker).await,
-            // Boxed, because HTTP needs two kilobytes for it, which every WebSocket's task would have, too.
+            // Boxed, because HTTP needs two kilobytes here, which would also enlarge every WebSocket's task.
             Self::EventStream(carrier) => Box::pin(carrier.serve(taker)).await,
             Self::LongPoll(carrier) => Box::pin(carrier.serve(taker)).await,
         }
     }
 }
 
-/// A server that is silent for this long is gone, where it has to ping.
+/// Silence after which a server that should ping is considered gone.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Keep-alive rules of a transport.
@@ -95,6 +95,6 @@ const SERVER_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct VitalSigns {
     /// Whether the client pings.
     pub(crate) pings: bool,
-    /// Time for which the server may be silent.
+    /// Maximum silence of the server.
     pub(crate) silence_max: Duration,
 }

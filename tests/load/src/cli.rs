@@ -16,7 +16,7 @@ pub(crate) struct Cli {
     pub(crate) run: Option<RunArguments>,
 }
 
-/// Commands beside a run.
+/// Commands other than a run.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make one report of several generators' JSON files
@@ -29,7 +29,7 @@ pub(crate) enum Command {
     },
 }
 
-/// Outputs of a report beside the terminal.
+/// Outputs of a report in addition to the terminal.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Outputs {
     /// Write the report as JSON
@@ -45,7 +45,7 @@ pub(crate) struct RunArguments {
     /// echo, shared-echo, broadcast, chat, idle, storm, or a profile file (TOML)
     #[arg(required = true)]
     pub(crate) profile: String,
-    /// URL of a server; repeatable: all lead to the same hub. A bare number is a port of this machine
+    /// URL of a server; repeatable: all must lead to one hub. A bare number is a port of this machine
     #[arg(short, long = "server", value_name = "URL", required = true)]
     pub(crate) servers: Vec<String>,
     /// Clients for each server
@@ -63,13 +63,13 @@ pub(crate) struct RunArguments {
     /// Milliseconds between two messages; what it means exactly depends on the profile
     #[arg(short, long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub(crate) interval: u64,
-    /// Number of rooms, which clients take in turn
+    /// Number of rooms; clients are distributed round robin
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) groups: u32,
     /// Bytes that fill each message up
     #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub(crate) payload: u32,
-    /// The hub's path, for servers that are given without one
+    /// The hub's path, for server URLs without one
     #[arg(long, value_name = "PATH", default_value = "/bench")]
     pub(crate) hub: String,
     /// Hub protocol of all clients
@@ -96,7 +96,7 @@ pub(crate) struct RunArguments {
     /// Seconds to wait, after the run, for messages that are still on their way
     #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
     pub(crate) settle: Duration,
-    /// A process of this machine whose memory and CPU time is reported; repeatable
+    /// A process of this machine to report memory and CPU time of; repeatable
     #[arg(long = "pid", value_name = "[NAME=]PID")]
     pub(crate) processes: Vec<String>,
     /// URL of a proxy's metrics (http://host:port/metrics): its link bytes are reported; repeatable
@@ -110,7 +110,7 @@ pub(crate) struct RunArguments {
     html: Option<PathBuf>,
 }
 
-/// An encoding of the hub protocol.
+/// Encoding of the hub protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Protocol {
     Json,
@@ -135,14 +135,14 @@ impl From<Protocol> for HubProtocol {
 }
 
 impl RunArguments {
-    /// Outputs of the report. (Not flattened: clap can't tell then whether these arguments are there at all.)
+    /// Outputs of the report. (Not flattened, because clap could then not detect whether these arguments are present.)
     pub(crate) fn outputs(&self) -> Outputs {
         Outputs { json: self.json.clone(), html: self.html.clone() }
     }
 }
 
 impl Transport {
-    /// Its name in the official protocol.
+    /// Name in the official protocol.
     pub(crate) fn official_name(self) -> &'static str {
         match self {
             Self::Websockets => "WebSockets",
@@ -151,7 +151,7 @@ impl Transport {
         }
     }
 
-    /// Number of sockets of a client: a transport that only receives needs another to send.
+    /// Number of sockets per client: receive-only transports need a second one to send.
     pub(crate) fn sockets(self) -> usize {
         match self {
             Self::Websockets => 1,

@@ -1,17 +1,17 @@
-//! The one clock of a run: microseconds since it began. All times in reports are of it.
+//! The clock of a run: microseconds since its start, used for all times in reports.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use trunkline_generator::histogram::micros;
 
-/// Microseconds of a second.
+/// Number of microseconds per second.
 pub(crate) const SECOND_US: u64 = 1_000_000;
 
-/// Precision of a timer: tokio's have milliseconds, and round up.
+/// Timer precision: tokio's timers have milliseconds and round up.
 pub(crate) const TIMER_US: u64 = 2_000;
 
-/// The clock; copies tell the same time.
+/// Clock of a run; copies are synchronous.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock(Instant);
 
@@ -25,16 +25,16 @@ impl Clock {
         micros(self.0.elapsed())
     }
 
-    /// Waits until so many microseconds have passed since the start.
+    /// Waits until this many microseconds after the start.
     pub(crate) async fn wait_until(self, due_us: u64) {
         tokio::time::sleep_until(self.0 + Duration::from_micros(due_us)).await;
     }
 }
 
-/// Time from which a send counts that was due at one time and left at another.
+/// Start time for the latency of a send, given its due and actual times.
 ///
-/// What the timer could not tell apart is no delay of anybody. Beyond that the send counts from when it was due: a
-/// generator or a server that holds up the schedule does not hide the wait (coordinated omission).
+/// Delays within the timer's precision are ignored. Otherwise the due time counts, so that a generator or server that
+/// delays the schedule can't hide the wait (coordinated omission).
 pub(crate) fn counts_from(due_us: u64, sent_us: u64) -> u64 {
     if sent_us.saturating_sub(due_us) <= TIMER_US { sent_us } else { due_us }
 }

@@ -1,4 +1,4 @@
-//! Make one client connection: negotiation if wanted, the transport's own beginning, hub handshake.
+//! Opens one client connection: optional negotiation, transport setup, hub handshake.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::exchange::{Caller, Exchange};
 use crate::negotiate::{connection_path, negotiate};
 use crate::target::Target;
 
-/// Settings of a connect, alike for all clients of a run.
+/// Connection settings, equal for all clients of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct How {
     pub(crate) protocol: HubProtocol,
@@ -25,16 +25,16 @@ pub(crate) struct How {
     patience: Duration,
 }
 
-/// Start of a connection.
+/// First step of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// Ask for a connection token first.
+    /// Requests a connection token first.
     Negotiate,
     Skip,
 }
 
 impl How {
-    /// Checks and takes the command line's settings.
+    /// Validates the command line's settings.
     pub(crate) fn of(arguments: &RunArguments) -> Result<Self> {
         let (transport, protocol) = (arguments.transport, arguments.protocol);
         ensure!(
@@ -54,7 +54,7 @@ impl How {
     }
 }
 
-/// Connects a client from `source` with an access token, if there is one.
+/// Connects a client from `source` with an optional access token.
 pub(crate) async fn connect(
     target: &Target,
     source: Option<IpAddr>,
@@ -64,7 +64,7 @@ pub(crate) async fn connect(
     let opening = async {
         match how.start {
             Start::Skip => upgrade(target, source, token, &target.path, how.protocol).await,
-            // Boxed: it is the larger one by far, and a task of a client keeps the room for what it does first.
+            // Boxed, because it is much larger, and a client's task keeps room for its first step.
             Start::Negotiate => Box::pin(negotiated(target, source, token, how)).await,
         }
     };
@@ -85,7 +85,7 @@ async fn negotiated(
             drop(exchange);
             upgrade(target, source, token, &path, how.protocol).await
         }
-        // The connection that negotiated goes on to bring what comes.
+        // The connection used for negotiation then receives the messages.
         Transport::ServerSentEvents => EventStream::open(exchange, path).await.map(Carrier::EventStream),
         Transport::LongPolling => LongPoll::open(exchange, path, how.protocol).await.map(Carrier::LongPoll),
     }

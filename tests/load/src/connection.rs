@@ -1,5 +1,4 @@
-//! Client connection: pending calls, incoming messages, its end. Bytes are left to its
-//! [carrier](crate::carrier).
+//! Client connection: pending calls, received messages, its end. The [transport](crate::carrier) handles the bytes.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -16,12 +15,12 @@ use crate::clock::Clock;
 use crate::ended::Ended;
 use trunkline_generator::histogram::micros;
 
-/// Receiver of invocations by the server.
+/// Receiver of the server's invocations.
 pub(crate) trait Receiver {
-    /// The body of an invocation has come to a client.
+    /// Handles the body of an invocation for a client.
     fn invoked(&self, client: usize, connection: &Rc<Connection>, body: &[u8]);
 
-    /// An answer has come for which no call waits, or waits any more.
+    /// Handles an answer without a pending call.
     fn answered_again(&self, _client: usize) {}
 }
 
@@ -35,7 +34,7 @@ pub(crate) struct Connection {
     next_call: Cell<u64>,
 }
 
-/// A connection with the client that it is of, and whom that client tells.
+/// Connection with its client and the receiver of its messages.
 struct Served<'a> {
     client: usize,
     connection: &'a Rc<Connection>,
@@ -43,7 +42,7 @@ struct Served<'a> {
 }
 
 impl Connection {
-    /// Takes over a carrier that [`connect`](crate::connect::connect) opened.
+    /// Takes over a transport opened by [`connect`](crate::connect::connect).
     pub(crate) fn new(carrier: Carrier, protocol: HubProtocol, clock: Clock) -> Rc<Self> {
         Rc::new(Self {
             carrier,
@@ -55,12 +54,12 @@ impl Connection {
         })
     }
 
-    /// Calls a method and waits for nothing.
+    /// Calls a method without waiting for an answer.
     pub(crate) fn send(&self, method: &str, arguments: &[Value]) {
         self.put(&self.invocation(method, arguments, None));
     }
 
-    /// Calls a method; the outcome comes by the channel, which closes if the connection ends first.
+    /// Calls a method. The channel returns the outcome, and closes if the connection ends first.
     pub(crate) fn call(&self, method: &str, arguments: &[Value]) -> oneshot::Receiver<Outcome> {
         let id = self.next_call.get();
         self.next_call.set(id + 1);
@@ -70,7 +69,7 @@ impl Connection {
         outcome
     }
 
-    /// Tells the server that we live, and gives it up if it has been silent for too long.
+    /// Sends a keep-alive, and gives up a server that has been silent for too long.
     pub(crate) fn keep_alive(&self) {
         let signs = self.carrier.vital_signs();
         if self.clock.now_us().saturating_sub(self.heard_us.get()) > micros(signs.silence_max) {
@@ -80,13 +79,13 @@ impl Connection {
         }
     }
 
-    /// Ends it as a client does that goes for good.
+    /// Closes the connection gracefully.
     pub(crate) fn close(&self) {
         self.put(&HubMessage::Close(Close::default()));
         self.carrier.close();
     }
 
-    /// Ends it as a client does whose machine vanishes: its sockets are reset.
+    /// Ends the connection abruptly by resetting its sockets.
     pub(crate) fn cut(&self) {
         self.carrier.cut();
     }
@@ -95,7 +94,7 @@ impl Connection {
         self.protocol.value(payload).ok()
     }
 
-    /// Reads an invocation's target and arguments.
+    /// Decodes an invocation's target and arguments.
     pub(crate) fn decode(&self, body: &[u8]) -> Option<(ByteString, Vec<Value>)> {
         let message = self.protocol.decode(&Bytes::copy_from_slice(body)).ok()??;
         let HubMessage::Invocation(call) = message else { return None };
@@ -134,18 +133,18 @@ impl Connection {
         Ok(())
     }
 
-    /// Tells who waits; false if nobody does.
+    /// Passes a completion to its pending call. Returns `false` if no call is pending.
     fn completed(&self, completion: Completion) -> bool {
         let Ok(id) = completion.invocation_id.parse::<u64>() else { return false };
         let mut calls = self.calls.borrow_mut();
         let Some(place) = calls.iter().position(|(waiting, _)| *waiting == id) else { return false };
-        // Who waited may have given up, which is counted there.
+        // The caller may have given up and counted that.
         drop(calls.swap_remove(place).1.send(completion.outcome));
         true
     }
 
     fn invocation(&self, method: &str, arguments: &[Value], id: Option<u64>) -> HubMessage {
-        // Every JSON value has a form in both protocols.
+        // Every JSON value can be encoded in both protocols.
         let arguments = arguments.iter().filter_map(|argument| self.protocol.payload(argument).ok()).collect();
         let invocation_id = id.map(|id| id.to_string().into());
         HubMessage::Invocation(Invocation { target: method.into(), arguments, invocation_id, ..Invocation::default() })

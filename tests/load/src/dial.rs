@@ -1,11 +1,11 @@
-//! Open a client's socket, from the address that it is to come from; and all reasons for which a connect fails.
+//! Opens a client's socket from a given source address, and defines all reasons for failed connects.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use tokio::net::{TcpSocket, TcpStream};
 
-/// Why a client could not connect; the text is the cause under which it is counted.
+/// Reason for a failed connect. Its text is the cause used for counting.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     #[error("no free port or file")]
@@ -22,7 +22,7 @@ pub(crate) enum ConnectError {
     Negotiate(String),
     #[error("upgrade answered {0}")]
     Upgrade(String),
-    /// A request of a transport that is no WebSocket, by its method.
+    /// A failed request of an HTTP transport, by method.
     #[error("{0} answered {1}")]
     Request(&'static str, String),
     #[error("hub handshake refused: {0}")]
@@ -41,18 +41,18 @@ impl From<io::Error> for ConnectError {
             io::ErrorKind::TimedOut => Self::TimedOut,
             io::ErrorKind::UnexpectedEof => Self::Closed,
             io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => Self::Exhausted,
-            // Too many open files has no kind of its own: EMFILE, ENFILE.
+            // Too many open files has no error kind: EMFILE, ENFILE.
             _ if matches!(error.raw_os_error(), Some(23 | 24)) => Self::Exhausted,
             kind => Self::Socket(kind),
         }
     }
 }
 
-/// Opens a socket to a server; without a source the system chooses one.
+/// Opens a socket to a server. Without a source, the system chooses the address.
 pub(crate) async fn open(server: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
     let socket = if server.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     if let Some(source) = source {
-        // Ports of sockets that have ended, but that the system still holds, are as good as new ones.
+        // Allows ports of ended sockets that the system still holds.
         socket.set_reuseaddr(true)?;
         socket.bind(SocketAddr::new(source, 0))?;
     }

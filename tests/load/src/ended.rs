@@ -1,11 +1,11 @@
-//! Ends of connections, and how a task learns of its own.
+//! Ends of connections, and their notification to the connection's task.
 
 use std::cell::RefCell;
 use std::io;
 
 use tokio::sync::Notify;
 
-/// End of a connection; the text is the cause under which it is counted.
+/// End of a connection. Its text is the cause used for counting.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Ended {
     /// Closed by this client, as planned.
@@ -24,13 +24,13 @@ pub(crate) enum Ended {
 }
 
 impl Ended {
-    /// The socket is at its end, and nothing was said before.
+    /// The socket ended without a close message.
     pub(crate) fn without_a_word() -> Self {
         Self::ByServer("without a word".into())
     }
 }
 
-/// The end of one connection: anybody may tell it, its task hears it.
+/// End of one connection, which any code can trigger and the connection's task waits for.
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
     cause: RefCell<Option<Ended>>,
@@ -38,7 +38,7 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    /// Ends the connection with a cause, unless it has one.
+    /// Ends the connection with a cause, unless one is set.
     pub(crate) fn tell(&self, cause: Ended) {
         self.cause.borrow_mut().get_or_insert(cause);
         self.ring();
@@ -48,7 +48,7 @@ impl Ending {
         self.cause.borrow().clone()
     }
 
-    /// Waits until it is told.
+    /// Waits for the end of the connection.
     pub(crate) async fn wait(&self) -> Ended {
         loop {
             if let Some(cause) = self.told() {
@@ -58,12 +58,12 @@ impl Ending {
         }
     }
 
-    /// Makes the task look around.
+    /// Wakes the task to check for changes.
     pub(crate) fn ring(&self) {
         self.bell.notify_one();
     }
 
-    /// Waits until the task shall look around.
+    /// Waits until the task is woken.
     pub(crate) async fn rung(&self) {
         self.bell.notified().await;
     }

@@ -1,11 +1,11 @@
-//! The course of a run, the same for all profiles.
+//! Sequence of a run, common to all profiles.
 //!
 //! ```text
-//!  ramp-up: connect, get ready ──► run: the profile's work ──► settle: what is on its way ──► ramp-down
+//!  ramp-up: connect, get ready ──► run: the profile's work ──► settle: messages in flight ──► ramp-down
 //! ```
 //!
-//! The work begins when all clients are ready or have failed to get so, and nobody leaves before it has settled: so who
-//! should get what is known exactly, and the run is as long as it was asked to be. One thread does it all.
+//! The work begins when all clients are ready or have failed, and no client leaves before it has settled. So the
+//! expected recipients are known exactly, and the run has exactly the requested length. Everything runs on one thread.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,12 +21,13 @@ use crate::run::Run;
 use crate::schedule::offset_us;
 use trunkline_generator::histogram::micros;
 
-/// Clients ping at this interval, as the official ones do.
+/// Ping interval of clients, as in the official ones.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
-/// Number of shares of clients that ping one after the other, so that their pings do not come all at once.
+/// Number of groups of clients with staggered pings.
 const PING_SHARES: usize = 150;
 
-/// Wait after all has arrived. No fence reaches every client behind a duplicate: servers of others order nothing.
+/// Wait after everything has arrived, to detect duplicates. No fence message can replace it, because other servers
+/// guarantee no order.
 const QUIET: Duration = Duration::from_millis(300);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -34,47 +35,47 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 #[derive(Debug, Default)]
 pub(crate) struct Harvest {
     pub(crate) counts: Counts,
-    /// Lines that name some of the missing.
+    /// Lines that list some missing messages.
     pub(crate) missing: Vec<String>,
     pub(crate) published: Option<Published>,
-    /// Whether the run was ended early.
+    /// Whether the run ended early.
     pub(crate) is_cut_short: bool,
 }
 
 /// Work of the clients.
 pub(crate) trait Profile: Receiver + 'static {
-    /// The run that it is of.
+    /// State of the current run.
     fn run(&self) -> &Rc<Run>;
 
-    /// A client has connected: makes it ready. False if that fails.
+    /// Prepares a connected client. Returns `false` if that fails.
     async fn join(&self, client: usize, connection: &Rc<Connection>) -> bool;
 
-    /// A client has lost its connection.
+    /// Handles a client's lost connection.
     fn left(&self, client: usize);
 
-    /// Works until that time.
+    /// Works until this time.
     async fn work(self: Rc<Self>, until_us: u64);
 
-    /// Whether nothing more is expected.
+    /// Whether everything expected has arrived.
     fn is_complete(&self) -> bool;
 
-    /// Asks the server for its part, before and after the wait for what is on its way.
+    /// Queries the server's counts, before and after waiting for messages in flight.
     async fn close_books(&self, part: Part);
 
-    /// Returns what was counted.
+    /// Returns the profile's results.
     fn harvest(&self) -> Harvest;
 }
 
-/// Stage of closing the books.
+/// Step of finishing the counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// No more is to be sent.
+    /// No further messages are sent.
     Stop,
-    /// All has arrived that will.
+    /// All messages have arrived.
     Count,
 }
 
-/// Runs a profile from beginning to end. `noted` is called when all are ready and when the work has ended.
+/// Runs a profile. `noted` is called when all clients are ready, and when the work has ended.
 pub(crate) async fn drive<P: Profile>(profile: Rc<P>, mut noted: impl FnMut(Stage)) -> Harvest {
     let run = Rc::clone(profile.run());
     let mut background = JoinSet::new();
@@ -87,21 +88,21 @@ pub(crate) async fn drive<P: Profile>(profile: Rc<P>, mut noted: impl FnMut(Stag
     settle(&profile, run.arguments.settle).await;
     profile.close_books(Part::Count).await;
     noted(Stage::Done);
-    // Now: who leaves as planned misses nothing by that.
+    // Before the ramp-down, because clients that leave as planned miss nothing.
     let harvest = Harvest { is_cut_short: !is_whole, ..profile.harvest() };
     ramp_down(&run).await;
     background.shutdown().await;
     harvest
 }
 
-/// Phase of a run.
+/// Milestone of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     Ready,
     Done,
 }
 
-/// Connects a client, makes it ready and serves it in a task of its own. False if one of these fails.
+/// Connects a client, prepares it and serves it in a separate task. Returns `false` if a step fails.
 pub(crate) async fn admit<P: Profile>(profile: &Rc<P>, client: usize) -> bool {
     let run = profile.run();
     let Some(connection) = run.connect(client).await else { return false };
@@ -109,7 +110,7 @@ pub(crate) async fn admit<P: Profile>(profile: &Rc<P>, client: usize) -> bool {
     spawn_local(serve(Rc::clone(profile), client, Rc::clone(&connection)));
     let is_ready = profile.join(client, &connection).await;
     if !is_ready {
-        // The server may take it for a member, and we do not.
+        // The server may consider it a member, but this run does not.
         connection.close();
     }
     is_ready
@@ -120,7 +121,7 @@ async fn serve<P: Profile>(profile: Rc<P>, client: usize, connection: Rc<Connect
     let run = profile.run();
     let cause = (ended != Ended::Closed).then(|| ended.to_string());
     run.tally().closed(run.clock.now_us(), cause);
-    // By now it may have another one.
+    // The client may already have a newer connection.
     if run.connection(client).is_some_and(|now| Rc::ptr_eq(&now, &connection)) {
         run.set_connection(client, None);
         profile.left(client);
@@ -143,7 +144,7 @@ async fn ramp_up<P: Profile>(profile: &Rc<P>) {
     joining.join_all().await;
 }
 
-/// Waits for what is on its way, and then for what comes too much.
+/// Waits for messages in flight, then for unexpected ones.
 async fn settle<P: Profile>(profile: &Rc<P>, patience: Duration) {
     let begun = Instant::now();
     while !profile.is_complete() && begun.elapsed() < patience {

@@ -1,6 +1,7 @@
-//! Requests and answers of one client over one HTTP connection, which is kept alive, opened again and can be cut.
+//! Requests and responses of one client over one HTTP connection, which is kept alive, reopened and can be cut.
 //!
-//! hyper owns the socket while it speaks HTTP, so a task of each connection waits for the scissors and takes it back.
+//! hyper owns the socket while it speaks HTTP, so each connection's task waits for the cut signal and takes the socket
+//! back.
 
 use std::error::Error;
 use std::future::poll_fn;
@@ -26,10 +27,10 @@ use crate::wire::messages::MESSAGE_MAX_BYTES;
 /// User agent of all clients.
 pub(crate) const USER_AGENT: &str = "trunkline-load";
 
-/// The media type of event streams.
+/// Media type of event streams.
 pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 
-/// A client as servers see it: whom it asks, from where, and with which access token.
+/// A client from the server's perspective: target server, source address, and access token.
 #[derive(Debug)]
 pub(crate) struct Caller {
     server: SocketAddr,
@@ -38,11 +39,11 @@ pub(crate) struct Caller {
     bearer: Option<HeaderValue>,
 }
 
-/// Cuts all connections of a client at once, those too that are only being opened.
+/// Handle for cutting all connections of a client simultaneously, including connections that are still opening.
 #[derive(Debug, Clone)]
 pub(crate) struct Scissors(watch::Sender<bool>);
 
-/// Connection of one client.
+/// HTTP connection of one client.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     caller: Rc<Caller>,
@@ -50,7 +51,7 @@ pub(crate) struct Exchange {
     line: Option<Line>,
 }
 
-/// An open connection. Its task ends when this is dropped.
+/// Open connection. Its task ends when this is dropped.
 #[derive(Debug)]
 struct Line {
     sender: SendRequest<Full<Bytes>>,
@@ -66,7 +67,7 @@ pub(crate) struct Ask<'a> {
     body: Bytes,
 }
 
-/// Why there is no answer, or no whole one.
+/// Reason for a missing or incomplete response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExchangeError {
     #[error("the socket failed")]
@@ -78,11 +79,11 @@ pub(crate) enum ExchangeError {
 }
 
 impl Caller {
-    /// A client of this server.
+    /// Creates a client of this server.
     pub(crate) fn new(target: &Target, source: Option<IpAddr>, token: Option<&str>) -> Result<Self, ConnectError> {
         let bearer = token.map(|token| HeaderValue::try_from(format!("Bearer {token}"))).transpose();
         let mut bearer = bearer.map_err(|_| ConnectError::Token)?;
-        // So that no log shows it.
+        // Keeps it out of logs.
         bearer.iter_mut().for_each(|bearer| bearer.set_sensitive(true));
         let host = HeaderValue::try_from(target.authority.as_str());
         let host = host.map_err(|_| ConnectError::Socket(io::ErrorKind::InvalidInput))?;
@@ -91,7 +92,7 @@ impl Caller {
 }
 
 impl Scissors {
-    /// Resets the sockets, as when the client's machine vanishes.
+    /// Resets the sockets, like a crash of the client's machine.
     pub(crate) fn cut(&self) {
         self.0.send_replace(true);
     }
@@ -102,17 +103,17 @@ impl<'a> Ask<'a> {
         Self { method: Method::GET, path, header: None, body: Bytes::new() }
     }
 
-    /// A GET of an event stream.
+    /// Creates a GET for an event stream.
     pub(crate) fn events(path: &'a str) -> Self {
         Self { header: Some((header::ACCEPT, EVENT_STREAM)), ..Self::get(path) }
     }
 
-    /// A POST without anything in it.
+    /// Creates a POST with an empty body.
     pub(crate) fn empty_post(path: &'a str) -> Self {
         Self { method: Method::POST, header: Some((header::CONTENT_LENGTH, "0")), ..Self::get(path) }
     }
 
-    /// A POST of bytes of this type.
+    /// Creates a POST of bytes with this media type.
     pub(crate) fn post(path: &'a str, content_type: &'static str, body: Bytes) -> Self {
         Self { method: Method::POST, path, header: Some((header::CONTENT_TYPE, content_type)), body }
     }
@@ -123,22 +124,22 @@ impl<'a> Ask<'a> {
 }
 
 impl Exchange {
-    /// A client's first connection; it is opened when something is asked.
+    /// Creates a client's first connection, opened with the first request.
     pub(crate) fn new(caller: Caller) -> Self {
         Self { caller: Rc::new(caller), scissors: Scissors(watch::Sender::new(false)), line: None }
     }
 
-    /// Another connection of the same client.
+    /// Creates another connection of this client.
     pub(crate) fn another(&self) -> Self {
         Self { caller: Rc::clone(&self.caller), scissors: self.scissors.clone(), line: None }
     }
 
-    /// Scissors for all connections of this client.
+    /// Cut handle for all connections of this client.
     pub(crate) fn scissors(&self) -> Scissors {
         self.scissors.clone()
     }
 
-    /// Asks, and reads the whole answer.
+    /// Sends a request and reads the complete response.
     pub(crate) async fn ask(&mut self, ask: Ask<'_>) -> Result<(StatusCode, Bytes), ExchangeError> {
         let answer = self.begin(ask).await?;
         let status = answer.status();
@@ -146,7 +147,7 @@ impl Exchange {
         Ok((status, body.map_err(ExchangeError::of_body)?.to_bytes()))
     }
 
-    /// Asks, and leaves the body of the answer to the caller.
+    /// Sends a request and returns the response with an unread body.
     pub(crate) async fn begin(&mut self, ask: Ask<'_>) -> Result<Response<Incoming>, ExchangeError> {
         let mut request = self.request(ask)?;
         loop {
@@ -163,7 +164,7 @@ impl Exchange {
                 Err(error) => error,
             };
             match error.take_message() {
-                // The server gave up a connection that was idle, and nothing of the request has left.
+                // The server closed an idle connection before any byte of the request was sent.
                 Some(unsent) if was_open => (self.line, request) = (None, unsent),
                 _ => return Err(error.into_error().into()),
             }
@@ -197,14 +198,14 @@ async fn drive(
     dropped: oneshot::Receiver<()>,
 ) {
     tokio::select! {
-        // First: who is cut is dropped, too, and it must not look like a farewell.
+        // Checked first, because a cut also drops the connection, but must not look like a graceful close.
         biased;
         Ok(_) = is_cut.wait_for(|is_cut| *is_cut) => {}
         _ = dropped => return,
-        // Its outcome is told to whoever waits for the answer.
+        // The request's caller receives its outcome.
         _ = poll_fn(|context| connection.poll_without_shutdown(context)) => return,
     }
-    // It fails only where the socket is gone already.
+    // Fails only if the socket is already gone.
     drop(connection.into_parts().io.into_inner().set_zero_linger());
 }
 
@@ -258,14 +259,14 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A server that does nothing by itself, and a client of it.
+    /// Passive server with a client.
     pub(crate) async fn ends() -> (TcpListener, Exchange) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = Target::parse(&listener.local_addr().unwrap().to_string(), "/hub").unwrap();
         (listener, Exchange::new(Caller::new(&target, None, Some("secret")).unwrap()))
     }
 
-    /// Reads one request, as a server.
+    /// Reads one request as a server.
     pub(crate) async fn request(stream: &mut TcpStream) -> String {
         let mut bytes = Vec::new();
         loop {
@@ -280,7 +281,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Answers one, as a server.
+    /// Answers one request as a server.
     pub(crate) async fn answer(stream: &mut TcpStream) {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
     }

@@ -1,19 +1,19 @@
-//! The hub handshake as a client has it, whatever carries it. Pure: bytes in, bytes out.
+//! Client side of the hub handshake for any transport. Pure: bytes in, bytes out.
 
 use bytes::Bytes;
 use trunkline_protocol::hub::{HandshakeRequest, HandshakeResponse, HubProtocol};
 
 use crate::dial::ConnectError;
 
-/// A longer answer to the upgrade or the handshake is none.
+/// Maximum size of the response to the upgrade or handshake.
 pub(crate) const ANSWER_MAX_BYTES: usize = 16 * 1024;
 
-/// Handshake request of a client; text in either protocol.
+/// Handshake request of a client; text in both protocols.
 pub(crate) fn request(protocol: HubProtocol) -> Bytes {
     HandshakeRequest { protocol, version: 1 }.encode()
 }
 
-/// Reads the server's answer; returns where the first hub message behind it begins.
+/// Parses the server's response and returns the offset of the first hub message after it.
 pub(crate) fn welcome(bytes: &[u8]) -> Result<usize, ConnectError> {
     let refused = |text: &str| ConnectError::Handshake(text.to_owned());
     let answer = HandshakeResponse::read(bytes, ANSWER_MAX_BYTES).map_err(|error| refused(&error.to_string()))?;

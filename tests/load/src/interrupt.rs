@@ -1,4 +1,4 @@
-//! Ctrl-C: the first ends the run early, with a report of what was done; the second ends everything.
+//! Ctrl-C: the first one ends the run early, with a report of completed work; the second one exits immediately.
 
 use std::rc::Rc;
 
@@ -6,10 +6,10 @@ use tokio::signal::ctrl_c;
 
 use crate::run::Run;
 
-/// The exit status of a run that was cut short, as shells have it for what Ctrl-C ends.
+/// Exit status of an interrupted run, as used by shells for Ctrl-C.
 pub(crate) const CUT_SHORT: u8 = 130;
 
-/// Listens until it is aborted.
+/// Waits for Ctrl-C until it is aborted.
 pub(crate) async fn listen(run: Rc<Run>) {
     if ctrl_c().await.is_ok() {
         run.stop();

@@ -1,8 +1,8 @@
-//! Ledger of rooms: their members, the messages sent to them and the messages that arrived.
+//! Ledger of rooms: their members, sent messages and received messages.
 //!
-//! Pure: it is told of each send and each arrival, and its counts are exact at any time. A message is expected by each
-//! member that its room has when it is sent; a member that has gone is expected to get nothing more, but what was on
-//! its way to it is lost.
+//! Pure: it records each send and receipt, and its counts are always exact. A message is expected by each member that
+//! its room has when it is sent. A departed member is expected to receive no further messages, but messages in flight
+//! to it are lost.
 
 use std::ops::AddAssign;
 
@@ -11,27 +11,27 @@ use serde::{Deserialize, Serialize};
 use crate::stamp::Stamp;
 use crate::tracks::{Arrival, Tracks};
 
-/// Number of missing messages that are listed: enough to see a pattern.
+/// Maximum number of listed missing messages, enough to show a pattern.
 const LISTED_MAX: usize = 20;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) sent: u64,
-    /// Arrivals that these must cause.
+    /// Expected receipts of sent messages.
     pub(crate) expected: u64,
-    /// Messages that were expected and arrived; each counts once.
+    /// Expected messages that were received, each counted once.
     pub(crate) received: u64,
-    /// Expected, and not received.
+    /// Expected messages that were not received.
     pub(crate) lost: u64,
     pub(crate) duplicated: u64,
-    /// Came after a later one of the same sender.
+    /// Received after a later message of the same sender.
     pub(crate) reordered: u64,
-    /// Came to somebody whom they were not for, or were never sent.
+    /// Received by a wrong client, or never sent.
     pub(crate) misdelivered: u64,
 }
 
 impl Counts {
-    /// Whether each message reached its receivers once and in order.
+    /// Whether each message reached its recipients once and in order.
     pub(crate) fn are_clean(&self) -> bool {
         self.lost + self.duplicated + self.reordered + self.misdelivered == 0
     }
@@ -49,7 +49,7 @@ impl AddAssign for Counts {
     }
 }
 
-/// The books of one run. Members are named by their client's number.
+/// Ledger of one run. Members are identified by client number.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     rooms: Vec<Room>,
@@ -59,7 +59,7 @@ pub(crate) struct Ledger {
 
 #[derive(Debug, Default)]
 struct Room {
-    /// Number of messages of each sender.
+    /// Number of messages from each sender.
     sent: Vec<u32>,
     members: u64,
 }
@@ -72,13 +72,13 @@ struct Member {
 }
 
 impl Ledger {
-    /// A ledger with so many senders in each of its rooms.
+    /// Creates a ledger with the given number of senders per room.
     pub(crate) fn with_rooms(senders: &[usize]) -> Self {
         let room = |&senders: &usize| Room { sent: vec![0; senders], members: 0 };
         Self { rooms: senders.iter().map(room).collect(), ..Self::default() }
     }
 
-    /// A client is a member from now on.
+    /// Adds a client as a member.
     pub(crate) fn join(&mut self, client: usize, room: u32) {
         let Some(place) = self.rooms.get_mut(room as usize) else { return };
         place.members += 1;
@@ -91,7 +91,7 @@ impl Ledger {
         }
     }
 
-    /// A client is no member any more.
+    /// Removes a client as a member.
     pub(crate) fn leave(&mut self, client: usize) {
         let Some(Some(member)) = self.members.get_mut(client) else { return };
         if std::mem::take(&mut member.is_here)
@@ -101,7 +101,7 @@ impl Ledger {
         }
     }
 
-    /// The number that a sender's next message has.
+    /// Number of a sender's next message.
     pub(crate) fn next_number(&self, room: u32, sender: u32) -> Option<u32> {
         self.rooms.get(room as usize)?.sent.get(sender as usize).copied()
     }
@@ -115,7 +115,7 @@ impl Ledger {
         }
     }
 
-    /// A message has come to a client. True if it is one that it should get, and gets for the first time.
+    /// Records a message received by a client. Returns whether it was expected and new.
     pub(crate) fn received(&mut self, client: usize, stamp: &Stamp) -> bool {
         let was_sent = self.next_number(stamp.room, stamp.sender).is_some_and(|next| stamp.number < next);
         let member = self.members.get_mut(client).and_then(Option::as_mut);
@@ -135,17 +135,17 @@ impl Ledger {
         matches!(arrival, Arrival::InOrder | Arrival::Late)
     }
 
-    /// Whether all that was expected is here.
+    /// Whether all expected messages have arrived.
     pub(crate) fn is_complete(&self) -> bool {
         self.counts.received == self.counts.expected
     }
 
-    /// The counts up to now; what is still on its way counts as lost.
+    /// Current counts; messages in flight count as lost.
     pub(crate) fn counts(&self) -> Counts {
         Counts { lost: self.counts.expected - self.counts.received, ..self.counts }
     }
 
-    /// The first of the missing messages of the members that are still here, as lines for people.
+    /// First missing messages of the current members, as readable lines.
     pub(crate) fn missing(&self) -> Vec<String> {
         let members = self.members.iter().enumerate().filter_map(|(client, member)| Some((client, member.as_ref()?)));
         let here = members.filter(|(_, member)| member.is_here);
@@ -197,13 +197,13 @@ mod tests {
     fn one_of_each_fault_is_counted_as_just_that() {
         let mut ledger = ledger();
         (0..3).for_each(|_| ledger.sent(0, 0));
-        deliver(&mut ledger, 0..1, &stamp(0, 0, 1)); // after it comes 0: out of order
+        deliver(&mut ledger, 0..1, &stamp(0, 0, 1)); // 0 arrives after this: out of order
         deliver(&mut ledger, 0..1, &stamp(0, 0, 0));
-        deliver(&mut ledger, 0..1, &stamp(0, 0, 0)); // again
-        deliver(&mut ledger, 0..4, &stamp(0, 0, 2)); // 0 and 1 are lost to clients 1 to 3
-        deliver(&mut ledger, 5..6, &stamp(0, 0, 2)); // of another room
+        deliver(&mut ledger, 0..1, &stamp(0, 0, 0)); // duplicate
+        deliver(&mut ledger, 0..4, &stamp(0, 0, 2)); // 0 and 1 are lost for clients 1 to 3
+        deliver(&mut ledger, 5..6, &stamp(0, 0, 2)); // client of another room
         deliver(&mut ledger, 0..1, &stamp(0, 0, 3)); // never sent
-        deliver(&mut ledger, 9..10, &stamp(0, 0, 2)); // to nobody that we know
+        deliver(&mut ledger, 9..10, &stamp(0, 0, 2)); // unknown client
         let expected =
             Counts { sent: 3, expected: 12, received: 6, lost: 6, duplicated: 1, reordered: 1, misdelivered: 3 };
         assert_eq!(ledger.counts(), expected);

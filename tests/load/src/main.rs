@@ -1,23 +1,23 @@
 #![forbid(unsafe_code)]
-//! Load tester with exact numbers for any SignalR server. The user's guide is `README.md`.
+//! Load tester with exact numbers for any SignalR server. The user guide is `README.md`.
 //!
 //! ```text
 //!  cli ─► run ─► engine: ramp-up, work, settle, ramp-down ─► report: text, JSON, HTML
 //!                  │ drives a profile: rooms, echo, idle, storm, script
 //!                  └─► connect ─► connection ─► carrier: WebSocket, event stream, long polling ─► wire
-//!                profile ─► ledger, tracks, stamp: who should have got what      tally, generator's histogram: how fast
+//!                profile ─► ledger, tracks, stamp: expected messages      tally, generator's histogram: times
 //! ```
 //!
-//! All connections live on one thread: no lock, no channel and no wake-up of another thread stands between a socket
-//! and the clock. To use more than one core, start several generators and merge their reports.
+//! All connections are on one thread: no lock, channel or thread wake-up separates a socket from the clock. To use
+//! several cores, start several generators and merge their reports.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`clock`] | the one clock of a run |
+//! | [`clock`] | the clock of a run |
 //! | [`stamp`] | the stamp in each message |
-//! | [`tracks`] | numbers of each sender that one receiver has |
+//! | [`tracks`] | received numbers of each sender, per receiver |
 //! | [`ledger`] | rooms, members, messages sent and received |
-//! | [`published`] | the line that the published load tests end with |
+//! | [`published`] | final line of the published load tests |
 //! | [`tally`] | connects, ends, failed calls, times |
 //! | [`schedule`] | offsets of ramps, roles of a chat |
 //! | [`target`] | the servers under load |
@@ -31,14 +31,14 @@
 //! | [`exchange`] | HTTP requests of one client |
 //! | [`negotiate`] | negotiation |
 //! | [`carrier`] | the transports |
-//! | [`connect`] | one client connection, made |
-//! | [`connection`] | one client connection, open |
+//! | [`connect`] | opening a client connection |
+//! | [`connection`] | an open client connection |
 //! | [`processes`] | memory, CPU time and link bytes |
 //! | [`run`] | the state of one run |
 //! | [`interrupt`] | Ctrl-C |
 //! | [`progress`] | the line on the terminal |
 //! | [`engine`] | ramp-up, work, settle, ramp-down |
-//! | [`profile`] | what clients do |
+//! | [`profile`] | work of the clients |
 //! | [`report`] | text, JSON, HTML |
 
 mod carrier;
@@ -85,9 +85,9 @@ use profile::{echo, idle, rooms, script, storm};
 use report::{Generator, Report, Settings};
 use run::Run;
 
-/// The run was not clean.
+/// Exit status of a run with faults.
 const NOT_CLEAN: u8 = 1;
-/// There was no run.
+/// Exit status if no run took place.
 const NO_RUN: u8 = 2;
 
 fn main() -> ExitCode {
@@ -109,7 +109,7 @@ fn main() -> ExitCode {
 }
 
 fn publish(report: &Report, outputs: &Outputs) -> Result<()> {
-    // Who waited for it may be gone.
+    // The reader of the output may be gone.
     drop(writeln!(std::io::stdout(), "{}", report::text::whole(report)));
     if let Some(path) = &outputs.json {
         report.write_json(path)?;
@@ -150,7 +150,7 @@ async fn measure(arguments: RunArguments) -> Result<Report> {
     }
 }
 
-/// Runs a profile, with a line of progress and an eye on the processes.
+/// Runs a profile with progress output, and measures the processes.
 async fn watched<P: Profile>(profile: Rc<P>, name: &str, settings: Settings, watch: Watch) -> Result<Report> {
     let run: Rc<Run> = Rc::clone(profile.run());
     let progress = spawn_local(progress::show(Rc::clone(&run)));

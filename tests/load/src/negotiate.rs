@@ -1,4 +1,4 @@
-//! Ask a server for a connection: the token by which all further requests name it.
+//! Negotiation of a connection: returns the token used in all further requests.
 
 use serde::Deserialize;
 
@@ -6,7 +6,7 @@ use crate::cli::Transport;
 use crate::dial::ConnectError;
 use crate::exchange::{Ask, Exchange};
 
-/// Fields of an answer that count.
+/// Relevant fields of a negotiate response.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Negotiated {
@@ -18,7 +18,7 @@ struct Negotiated {
     url: Option<String>,
 }
 
-/// A transport that the server has.
+/// Transport offered by the server.
 #[derive(Deserialize)]
 struct Offer {
     transport: String,
@@ -59,7 +59,7 @@ fn negotiate_path(hub: &str) -> String {
     format!("{}/negotiate?{query}{join}negotiateVersion=1", path.trim_end_matches('/'))
 }
 
-/// The path of all requests of one connection. The token is pasted as it is, which is what the official clients do.
+/// Path of a connection's requests. The token is not escaped, as in the official clients.
 pub(crate) fn connection_path(hub: &str, token: &str) -> String {
     let join = if hub.contains('?') { '&' } else { '?' };
     format!("{hub}{join}id={token}")

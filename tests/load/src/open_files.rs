@@ -1,11 +1,11 @@
-//! Each socket is an open file: ask the system for as many as it allows, and say so when they are too few.
+//! Limit of open files, because each socket is one: raises it as far as possible, and fails if it is too low.
 
 use anyhow::{Result, bail};
 
-/// Files beside the clients' sockets.
+/// Files in addition to the clients' sockets.
 const RESERVE: u64 = 64;
 
-/// Makes sure that so many sockets can be open.
+/// Ensures that this many sockets can be opened.
 #[cfg(unix)]
 pub(crate) fn allow(sockets: usize) -> Result<()> {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -26,7 +26,7 @@ pub(crate) fn allow(sockets: usize) -> Result<()> {
     Ok(())
 }
 
-/// Does nothing: the system has no such limit.
+/// Does nothing, because the system has no such limit.
 #[cfg(not(unix))]
 pub(crate) fn allow(_: usize) -> Result<()> {
     Ok(())

@@ -1,6 +1,6 @@
-//! Usage of processes: memory and CPU time by the system's count, link bytes by a proxy's.
+//! Resource usage of processes: memory and CPU time from the system, link bytes from a proxy.
 //!
-//! Read of `/proc`; where that is missing there are no figures, and nothing fails.
+//! Read from `/proc`; without it figures are omitted, and nothing fails.
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -14,21 +14,21 @@ use trunkline_generator::memory::Resident;
 
 use crate::cli::RunArguments;
 
-/// A process that is watched.
+/// Process to be measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Watched {
     name: String,
     pid: u32,
 }
 
-/// Processes and metrics that are sampled.
+/// Processes and metrics to sample.
 #[derive(Debug, Clone)]
 pub(crate) struct Watch {
     processes: Vec<Watched>,
     metrics: Vec<String>,
 }
 
-/// Reading of all processes.
+/// Measurement of all processes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reading {
     own: Usage,
@@ -36,14 +36,14 @@ pub(crate) struct Reading {
     links: Vec<Option<u64>>,
 }
 
-/// Memory and CPU time of one process; nothing where the system does not tell.
+/// Memory and CPU time of one process, if available.
 #[derive(Debug, Clone, Default)]
 struct Usage {
     memory: Resident,
     cpu: CpuTime,
 }
 
-/// Usage of one process in a run.
+/// Resource usage of one process in a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ProcessReport {
     pub(crate) name: String,
@@ -51,13 +51,13 @@ pub(crate) struct ProcessReport {
     pub(crate) ready_bytes: u64,
     pub(crate) done_bytes: u64,
     pub(crate) peak_bytes: u64,
-    /// Memory that came with the clients, shared among them; of one process only.
+    /// Memory increase per client; only with a single process.
     pub(crate) bytes_per_client: f64,
-    /// CPU seconds from ready to done.
+    /// CPU seconds between ready and done.
     pub(crate) cpu_s: f64,
 }
 
-/// Bytes over a proxy's links, from ready to done.
+/// Bytes over a proxy's links between ready and done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct LinkReport {
     pub(crate) url: String,
@@ -80,7 +80,8 @@ impl Watch {
         Reading { own: Usage::of(std::process::id()), processes, links }
     }
 
-    /// Usage from three readings: before the clients came, when all were connected, and when their work was done.
+    /// Resource usage from three measurements: before the clients connected, when all were connected, and when their
+    /// work was done.
     pub(crate) fn report(
         &self,
         [before, ready, done]: [&Reading; 3],
@@ -109,12 +110,12 @@ impl Watch {
 }
 
 impl Reading {
-    /// CPU seconds of this process from an earlier reading to this one.
+    /// CPU seconds of this process since an earlier measurement.
     pub(crate) fn own_cpu_s_since(&self, earlier: &Self) -> f64 {
         self.own.cpu.since(&earlier.own.cpu) as f64 / 1e9
     }
 
-    /// The most memory that this process ever had.
+    /// Peak memory of this process.
     pub(crate) fn own_peak_bytes(&self) -> u64 {
         self.own.memory.peak_bytes
     }
@@ -134,7 +135,7 @@ impl Usage {
     }
 }
 
-/// The sum of what a proxy tells about its links.
+/// Sum of the link bytes reported by a proxy.
 async fn link_bytes(url: &str) -> Result<u64> {
     let uri: http::Uri = url.parse()?;
     let authority = uri.authority().context("the URL names no host")?.to_string();

@@ -1,4 +1,4 @@
-//! Profiles: one file for each kind of work.
+//! Profiles: one file per kind of work.
 
 pub(crate) mod echo;
 pub(crate) mod idle;

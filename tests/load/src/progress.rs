@@ -1,4 +1,4 @@
-//! Line of progress on the terminal while a run goes on.
+//! Progress line on the terminal during a run.
 
 use std::io::{IsTerminal, Write};
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use trunkline_generator::histogram::micros;
 const REDRAW: Duration = Duration::from_millis(250);
 const BAR_CHARS: usize = 30;
 
-/// Draws the line until it is aborted; nothing where nobody looks.
+/// Draws the line until aborted; does nothing without a terminal.
 pub(crate) async fn show(run: Rc<Run>) {
     if !std::io::stderr().is_terminal() {
         return std::future::pending().await;
@@ -26,12 +26,12 @@ pub(crate) async fn show(run: Rc<Run>) {
             ready_us = Some(now_us);
         }
         let line = line(&run, ready_us, now_us);
-        // Whoever closed the terminal sees no progress.
+        // A closed terminal is not an error.
         drop(write!(std::io::stderr(), "\r\x1b[2K{line}"));
     }
 }
 
-/// Takes the line away.
+/// Clears the progress line.
 pub(crate) fn clear() {
     if std::io::stderr().is_terminal() {
         drop(write!(std::io::stderr(), "\r\x1b[2K"));

@@ -1,13 +1,14 @@
-//! The line that the published load tests end with, for comparison.
+//! Final line of the published load tests, for comparison.
 //!
-//! Its smallest and largest are those of the clients' *averages*, as published. What was wrong is right: missed is lost
-//! of expected, at head and tail too, and the first tick of a client is no interval of zero.
+//! Minimum and maximum refer to the clients' *averages*, as published. Two errors are corrected: missed messages are
+//! counted as lost of expected, including the start and end of the run, and the first tick of a client is not an
+//! interval of zero.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Counts;
 
-/// The times of one client.
+/// Mean time of one client.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Mean {
     sum_us: u64,
@@ -36,7 +37,7 @@ pub(crate) enum Figure {
     ChatLatency,
 }
 
-/// The averages of all clients, in a form that can be added up.
+/// Averages of all clients in a mergeable form.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Published {
     figure: Figure,

@@ -1,4 +1,4 @@
-//! The report of a run, or of several that are merged: all figures, in the form in which they are written as JSON.
+//! Report of one or several merged runs: all figures, in the structure of the JSON file.
 
 pub(crate) mod html;
 pub(crate) mod text;
@@ -17,32 +17,32 @@ use crate::published::Published;
 use crate::tally::Tally;
 use trunkline_generator::histogram::{Histogram, Quantiles};
 
-/// Version of the file's form; another can't be read.
+/// Version of the file format; other versions are rejected.
 const VERSION: u32 = 1;
 
-/// Above this share of one core the generator may be what is measured.
+/// CPU share of one core above which the generator itself may be the bottleneck.
 const CPU_SHARE_MAX: f64 = 0.8;
-/// Less CPU time than this is nobody's bottleneck.
+/// CPU time below which a process can't be the bottleneck.
 const CPU_S_MIN: f64 = 0.5;
-/// Messages that leave so late were held up here.
+/// Lateness above which messages were delayed by the generator.
 const LATENESS_MAX_US: u64 = 10_000;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
     version: u32,
     pub(crate) profile: String,
-    /// Number of generators it comes from.
+    /// Number of merged generators.
     pub(crate) generators: u32,
     pub(crate) settings: Settings,
-    /// Whether nothing was lost, repeated, swapped or misdelivered, and nothing failed.
+    /// Whether no message was lost, duplicated, reordered or misdelivered, and nothing failed.
     pub(crate) is_clean: bool,
-    /// Whether the run ended early: the report covers the part that was.
+    /// Whether the run ended early, so that the report covers only a part.
     pub(crate) is_cut_short: bool,
     pub(crate) counts: Counts,
     pub(crate) missing: Vec<String>,
     pub(crate) published: Option<Published>,
     pub(crate) tally: Tally,
-    /// The figures of the tables, for readers of the file; computed of the histograms.
+    /// Figures of the tables, computed from the histograms for readers of the file.
     #[serde(skip_deserializing)]
     quantiles: Vec<Row>,
     pub(crate) generator: Generator,
@@ -55,7 +55,7 @@ pub(crate) struct Report {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Settings {
     pub(crate) servers: Vec<String>,
-    /// Number of clients at each server.
+    /// Number of clients per server.
     pub(crate) clients: u32,
     pub(crate) run_s: f64,
     pub(crate) rampup_s: f64,
@@ -68,12 +68,12 @@ pub(crate) struct Settings {
     pub(crate) negotiate: bool,
 }
 
-/// Usage of the generator itself, while the profile worked.
+/// Resource usage of the generator during the profile's work.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Generator {
     pub(crate) cpu_s: f64,
     pub(crate) wall_s: f64,
-    /// The most memory that it ever had; of several generators, that of the largest.
+    /// Peak memory; the maximum of several generators.
     pub(crate) peak_bytes: u64,
 }
 
@@ -103,7 +103,7 @@ impl Settings {
 }
 
 impl Generator {
-    /// Share of one core, while the profile worked.
+    /// CPU share of one core during the profile's work.
     pub(crate) fn share(&self) -> f64 {
         if self.wall_s > 0.0 { self.cpu_s / self.wall_s } else { 0.0 }
     }
@@ -141,7 +141,7 @@ impl Report {
         report
     }
 
-    /// Adds up the files of several generators.
+    /// Merges the files of several generators.
     pub(crate) fn merged(files: &[impl AsRef<Path>]) -> Result<Self> {
         let mut reports = files.iter().map(|file| Self::read(file.as_ref()));
         let mut sum = reports.next().context("no file to merge")??;
@@ -152,7 +152,7 @@ impl Report {
         Ok(sum)
     }
 
-    /// Writes it as JSON.
+    /// Writes the report as JSON.
     pub(crate) fn write_json(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string(self)?;
         std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
@@ -167,7 +167,7 @@ impl Report {
         }
     }
 
-    /// The rows of the table, without those of which nothing was measured.
+    /// Table rows with measurements.
     pub(crate) fn rows(&self) -> Vec<Row> {
         let tally = &self.tally;
         let row = |name, histogram: &Histogram| Row { name, quantiles: histogram.quantiles() };
@@ -212,7 +212,7 @@ impl Report {
         self.generator.cpu_s += other.generator.cpu_s;
         self.generator.wall_s += other.generator.wall_s;
         self.generator.peak_bytes = self.generator.peak_bytes.max(other.generator.peak_bytes);
-        // Of one process that several generators watch, the widest view.
+        // Keep all reports of a process that several generators measured.
         self.processes.extend(other.processes);
         self.links.extend(other.links);
         self.warnings.extend(other.warnings);
@@ -224,7 +224,7 @@ impl Report {
         self.quantiles = self.rows();
     }
 
-    /// A run in which nobody connected proves nothing.
+    /// A run without connections proves nothing.
     fn did_nothing(&self) -> bool {
         self.tally.opened == 0
     }
@@ -264,7 +264,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::published::{Figure, Mean};
 
-    /// A report with a bit of everything.
+    /// Report with all kinds of content.
     pub(crate) fn sample() -> Report {
         let mut tally = Tally { attempted: 3, ..Tally::default() };
         tally.opened(100_000, 700);

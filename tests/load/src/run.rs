@@ -20,7 +20,7 @@ use crate::tally::Tally;
 use crate::target::Target;
 use crate::token::Tokens;
 
-/// A call that is not answered by then has failed.
+/// Time limit for the answer to a call.
 const CALL_PATIENCE: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
@@ -31,9 +31,9 @@ pub(crate) struct Run {
     pub(crate) clock: Clock,
     pub(crate) id: RunId,
     pub(crate) stamps: Stamps,
-    /// Clients that are ready, or have failed to get so.
+    /// Number of clients that are ready or have failed.
     pub(crate) settled: Cell<usize>,
-    /// Whether it is to end early.
+    /// Whether the run has to end early.
     is_stopped: watch::Sender<bool>,
     tokens: Tokens,
     clients: RefCell<Vec<Option<Rc<Connection>>>>,
@@ -67,7 +67,7 @@ impl Run {
         self.is_stopped.send_replace(true);
     }
 
-    /// Does this, unless the run is to end early, and until then. Whether it was done to its end.
+    /// Runs this until the run ends early. Returns whether it was completed.
     pub(crate) async fn unless_stopped(&self, work: impl Future<Output = ()>) -> bool {
         let mut is_stopped = self.is_stopped.subscribe();
         tokio::select! {
@@ -81,23 +81,23 @@ impl Run {
         self.clients.borrow().len()
     }
 
-    /// A client's number among those of its server.
+    /// Number of a client among its server's clients.
     pub(crate) fn index(&self, client: usize) -> usize {
         client / self.targets.len().max(1)
     }
 
-    /// The connection of a client, while it has one.
+    /// Current connection of a client, if any.
     pub(crate) fn connection(&self, client: usize) -> Option<Rc<Connection>> {
         self.clients.borrow().get(client).cloned().flatten()
     }
 
-    /// Clients that have a connection now.
+    /// Clients that are currently connected.
     pub(crate) fn connected(&self) -> Vec<(usize, Rc<Connection>)> {
         let clients = self.clients.borrow();
         clients.iter().enumerate().filter_map(|(client, connection)| Some((client, connection.clone()?))).collect()
     }
 
-    /// Says which connection a client has now.
+    /// Sets the current connection of a client.
     pub(crate) fn set_connection(&self, client: usize, connection: Option<Rc<Connection>>) {
         if let Some(place) = self.clients.borrow_mut().get_mut(client) {
             *place = connection;
@@ -112,7 +112,7 @@ impl Run {
         self.tally.borrow()
     }
 
-    /// Connects a client and counts how it went.
+    /// Connects a client and counts the result.
     pub(crate) async fn connect(&self, client: usize) -> Option<Rc<Connection>> {
         self.tally().attempted += 1;
         let begun_us = self.clock.now_us();
@@ -136,7 +136,7 @@ impl Run {
         connect(target, source, token.as_deref(), &self.how).await
     }
 
-    /// Calls a method and waits for its result; a failure is counted, and `None`.
+    /// Calls a method and waits for its result. A failure is counted and returns `None`.
     pub(crate) async fn call(&self, connection: &Connection, method: &str, arguments: &[Value]) -> Option<Value> {
         let outcome = tokio::time::timeout(CALL_PATIENCE, connection.call(method, arguments)).await;
         let cause = match outcome {

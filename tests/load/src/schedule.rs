@@ -1,36 +1,36 @@
-//! Schedule: offsets of ramps, roles of a chat. Pure.
+//! Schedule: offsets of ramps, roles in a chat. Pure.
 
 use std::time::Duration;
 
 use trunkline_generator::histogram::micros;
 
-/// Fewer clients than this are all chatty.
+/// With fewer clients than this, all are chatty.
 const ROLES_MIN: usize = 10;
-/// Chatty clients speak every so many intervals.
+/// Interval of chatty clients, in multiples of the base interval.
 const CHATTY_INTERVALS: u64 = 11;
-/// Casual clients speak every so many intervals.
+/// Interval of casual clients, in multiples of the base interval.
 const CASUAL_INTERVALS: u64 = 59;
 /// Offset between the first messages of two clients.
 const STAGGER_US: u64 = 100_000;
 
-/// Offset at which one of `count` clients connects or leaves, over this time.
+/// Offset at which a client connects or leaves, out of `count` clients in this time.
 pub(crate) fn offset_us(ramp: Duration, number: usize, count: usize) -> u64 {
     let whole = micros(ramp);
     let share = u128::from(whole) * number as u128 / (count.max(1) as u128);
     u64::try_from(share).unwrap_or(whole)
 }
 
-/// Times at which a client of a chat speaks: the first, and the interval.
+/// Send times of a client in a chat: the first, and the interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Speech {
     pub(crate) first_us: u64,
     pub(crate) every_us: u64,
 }
 
-/// Interval at which the client of this index speaks in a chat; `None` for one that only listens.
+/// Send times of the client with this index in a chat; `None` for a pure listener.
 ///
-/// Of ten and more, a tenth is chatty and a fifth is casual. The first words are staggered as in the published tests,
-/// but nobody waits longer for them than for the second: else most of a large chat would be silent in a short run.
+/// With ten or more clients, a tenth is chatty and a fifth is casual. First messages are staggered as in the published
+/// tests, but never by more than the interval: otherwise most clients of a large chat would be silent in a short run.
 pub(crate) fn speech(index: usize, clients: usize, interval: Duration) -> Option<Speech> {
     let intervals = match index {
         _ if clients < ROLES_MIN || index < clients / 10 => CHATTY_INTERVALS,

@@ -1,4 +1,4 @@
-//! Stamp in each message that is sent: run, room, sender, number, and the time from which it counts.
+//! Stamp in each sent message: run, room, sender, number, and the start time for its latency.
 //!
 //! ```text
 //!  ~7f3a90c1.2.17.42.123456~xxxx…
@@ -8,32 +8,32 @@
 //!       sender ┘
 //! ```
 //!
-//! A text without anything that JSON or MessagePack would write differently, so a receiver finds it by its mark and
-//! reads it where it lies: no message is decoded, nothing is allocated.
+//! The text needs no escaping in JSON or MessagePack, so a receiver can search for it and parse it in place, without
+//! decoding the message or allocating.
 
 use memchr::memmem::Finder;
 
 const EDGE: char = '~';
 
-/// The name of one run: no two generators have the same.
+/// Id of one run, unique among generators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RunId(u32);
 
 /// Stamp of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    /// The room it was sent to.
+    /// Room that it was sent to.
     pub(crate) room: u32,
-    /// Its sender's number in that room.
+    /// Number of its sender in that room.
     pub(crate) sender: u32,
-    /// Number of earlier messages of this sender.
+    /// Number of earlier messages from this sender.
     pub(crate) number: u32,
-    /// Time from which it counts.
+    /// Start time for its latency.
     pub(crate) from_us: u64,
 }
 
 impl RunId {
-    /// A name that nobody else has.
+    /// Creates a unique id.
     pub(crate) fn fresh() -> Self {
         Self(u32::from_le_bytes(trunkline_protocol::id::random_bytes()))
     }
@@ -46,7 +46,7 @@ impl std::fmt::Display for RunId {
 }
 
 impl Stamp {
-    /// The text that is sent.
+    /// Text of the stamp, as sent.
     pub(crate) fn text(&self, run: RunId, padding: usize) -> String {
         let Self { room, sender, number, from_us } = self;
         format!("{EDGE}{run}.{room}.{sender}.{number}.{from_us}{EDGE}{:x<padding$}", "")
@@ -62,7 +62,7 @@ impl Stamps {
         Self(Finder::new(&format!("{EDGE}{run}.")).into_owned())
     }
 
-    /// The stamp in the body of a hub message; `None` if there is none of this run.
+    /// Finds this run's stamp in the body of a hub message.
     pub(crate) fn find(&self, body: &[u8]) -> Option<Stamp> {
         let start = self.0.find(body)? + self.0.needle().len();
         let mut fields = body.get(start..)?;
@@ -77,7 +77,7 @@ impl Stamps {
     }
 }
 
-/// The decimal number at the front, which `end` ends.
+/// Parses a decimal number at the front, terminated by `end`.
 fn field(bytes: &mut &[u8], end: u8) -> Option<u64> {
     let mut value: u64 = 0;
     loop {

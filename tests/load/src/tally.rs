@@ -1,6 +1,6 @@
-//! Tally beside the messages: connects, ends, failed calls, times, and events by second.
+//! Tally in addition to message counts: connects, ends, failed calls, times, and events per second.
 //!
-//! Two tallies can be added: what one generator counts and what another one counts is what both count.
+//! Tallies of several generators can be added.
 
 use std::collections::BTreeMap;
 
@@ -9,32 +9,32 @@ use serde::{Deserialize, Serialize};
 use crate::clock::SECOND_US;
 use trunkline_generator::histogram::Histogram;
 
-/// Seconds that are told apart; a day. Later ones count as the last.
+/// Maximum number of separate seconds: one day. Later ones count as the last.
 const SECONDS_MAX: usize = 86_400;
 
 pub(crate) type Causes = BTreeMap<String, u64>;
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Tally {
-    /// Connects that were tried.
+    /// Attempted connects of clients.
     pub(crate) attempted: u64,
-    /// Connects that came to an open hub.
+    /// Connects that opened a hub connection.
     pub(crate) opened: u64,
-    /// Connects that did not, by cause.
+    /// Failed connects, by cause.
     pub(crate) failed: Causes,
-    /// Connections that ended though we wanted them, by cause.
+    /// Unexpected ends of connections, by cause.
     pub(crate) ended: Causes,
-    /// Calls that failed, by cause.
+    /// Failed calls, by cause.
     pub(crate) errors: Causes,
-    /// Time of a connect, up to the hub's handshake answer.
+    /// Duration of a connect up to the handshake response.
     pub(crate) connect: Histogram,
-    /// Time from when a message was due (see [`counts_from`](crate::clock::counts_from)) to its arrival.
+    /// Time from a message's due time (see [`counts_from`](crate::clock::counts_from)) to its receipt.
     pub(crate) latency: Histogram,
-    /// Between two arrivals at one client.
+    /// Time between two messages received by one client.
     pub(crate) interval: Histogram,
-    /// Delay of sends after they were due: the generator's own fault.
+    /// Delay of sends after their due time, caused by the generator.
     pub(crate) lateness: Histogram,
-    /// Counts of each second of the run.
+    /// Counts per second of the run.
     pub(crate) seconds: Vec<Second>,
     /// Reconnects of each storm.
     pub(crate) storms: Vec<StormTally>,
@@ -52,7 +52,7 @@ pub(crate) struct Second {
     pub(crate) latency_max_us: u64,
 }
 
-/// All clients dropped at once, and when each was back, counted from the drop.
+/// Simultaneous disconnect of all clients, with the time of each reconnect since then.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct StormTally {
     pub(crate) clients: u64,
@@ -60,14 +60,14 @@ pub(crate) struct StormTally {
 }
 
 impl Tally {
-    /// A connect has come to an open hub.
+    /// Counts a connect that opened a hub connection.
     pub(crate) fn opened(&mut self, now_us: u64, took_us: u64) {
         self.opened += 1;
         self.connect.record(took_us);
         self.second(now_us).opened += 1;
     }
 
-    /// An open connection is gone; without a cause, as planned.
+    /// Counts the end of a connection; without a cause, it was planned.
     pub(crate) fn closed(&mut self, now_us: u64, cause: Option<String>) {
         self.second(now_us).closed += 1;
         if let Some(cause) = cause {
@@ -75,28 +75,28 @@ impl Tally {
         }
     }
 
-    /// A connect has failed.
+    /// Counts a failed connect.
     pub(crate) fn failed(&mut self, cause: String) {
         *self.failed.entry(cause).or_default() += 1;
     }
 
-    /// A call has failed.
+    /// Counts a failed call.
     pub(crate) fn error(&mut self, cause: impl Into<String>) {
         *self.errors.entry(cause.into()).or_default() += 1;
     }
 
-    /// A message has left.
+    /// Counts a sent message.
     pub(crate) fn sent(&mut self, now_us: u64, due_us: u64) {
         self.lateness.record(now_us.saturating_sub(due_us));
         self.second(now_us).sent += 1;
     }
 
-    /// An answer has left, which was due when it was asked for.
+    /// Counts an immediately sent answer.
     pub(crate) fn answered(&mut self, now_us: u64) {
         self.second(now_us).sent += 1;
     }
 
-    /// A message has arrived.
+    /// Counts a received message.
     pub(crate) fn received(&mut self, now_us: u64, latency_us: u64) {
         self.latency.record(latency_us);
         let second = self.second(now_us);
@@ -106,12 +106,12 @@ impl Tally {
         second.latency_max_us = second.latency_max_us.max(latency_us);
     }
 
-    /// Whether every connect came to a hub and stayed, and every call was answered.
+    /// Whether every connect succeeded and lasted, and every call was answered.
     pub(crate) fn is_clean(&self) -> bool {
         self.failed.is_empty() && self.ended.is_empty() && self.errors.is_empty()
     }
 
-    /// Adds what another generator counted, second by second.
+    /// Adds the counts of another generator, second by second.
     pub(crate) fn add(&mut self, other: &Self) {
         self.attempted += other.attempted;
         self.opened += other.opened;

@@ -1,25 +1,25 @@
-//! The servers under test: what was typed after `-s`, checked and looked up.
+//! Servers under test: the arguments of `-s`, validated and resolved.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use anyhow::{Context, Result, bail, ensure};
 use http::Uri;
 
-/// Sockets of one source address. It has ports for five times as many, but the fuller it is the longer the system
-/// searches: 16 us for each of 5 000 connects, 550 us for each of 9 500.
+/// Maximum sockets per source address. It has ports for five times as many, but the system's search takes longer the
+/// more are used: 16 µs per connect at 5 000, 550 µs at 9 500.
 const SOCKETS_PER_SOURCE: usize = 5_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// `host:port`, as a request names it.
+    /// Authority for requests, as `host:port`.
     pub(crate) authority: String,
-    /// The hub's path, with a query if it has one.
+    /// Path of the hub with an optional query.
     pub(crate) path: String,
     pub(crate) address: SocketAddr,
 }
 
 impl Target {
-    /// Parses a URL, `host:port`, or a bare port of this machine; without a path it is `hub`.
+    /// Parses a URL, `host:port`, or a local port. The default path is `hub`.
     pub(crate) fn parse(text: &str, hub: &str) -> Result<Self> {
         let whole = match text {
             port if port.parse::<u16>().is_ok() => format!("http://127.0.0.1:{port}"),
@@ -42,9 +42,9 @@ impl Target {
         Ok(Self { authority: format!("{host}:{port}"), path, address: look_up(host, port)? })
     }
 
-    /// The address of a client before which so many sockets lead to the server; `None` leaves it to the system.
+    /// Source address of a client, given the number of earlier sockets to the server; `None` lets the system choose.
     ///
-    /// On loopback all of 127.0.0.0/8 is ours: each address has ports of its own.
+    /// On loopback all of 127.0.0.0/8 is available, and each address has its own ports.
     pub(crate) fn source(&self, sockets: usize) -> Option<IpAddr> {
         let block = sockets / SOCKETS_PER_SOURCE;
         if !cfg!(target_os = "linux") || block == 0 || !self.address.ip().is_loopback() || self.address.is_ipv6() {
@@ -60,7 +60,7 @@ fn look_up(host: &str, port: u16) -> Result<SocketAddr> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let found = (host, port).to_socket_addrs().with_context(|| format!("looking up {host}"))?;
     let mut all: Vec<SocketAddr> = found.collect();
-    // Loopback has many addresses only in IPv4.
+    // Only IPv4 has several loopback addresses.
     all.sort_by_key(SocketAddr::is_ipv6);
     all.into_iter().next().with_context(|| format!("{host} has no address"))
 }

@@ -13,11 +13,11 @@ pub(crate) enum Tokens {
     None,
     /// One token for all clients.
     Given(String),
-    /// Signed with this key.
+    /// Tokens signed with this key.
     Signed(EncodingKey),
 }
 
-// Written by hand: keys and tokens are secrets.
+// Implemented manually, because keys and tokens are secrets.
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("Tokens")
@@ -34,7 +34,7 @@ impl Tokens {
         }
     }
 
-    /// The token of one client.
+    /// Token of one client.
     pub(crate) fn of_client(&self, client: usize) -> Option<String> {
         match self {
             Self::None => None,

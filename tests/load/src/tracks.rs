@@ -1,38 +1,38 @@
-//! Numbers of each sender that one receiver has: tells next, late and repeated ones apart.
+//! Received numbers of each sender at one receiver: distinguishes in-order, late and repeated numbers.
 //!
-//! Four bytes for each pair of sender and receiver, and an entry for each number that is missing just now.
+//! Needs four bytes per pair of sender and receiver, and an entry per currently missing number.
 
 use std::collections::BTreeSet;
 
-/// Verdict on an arriving number.
+/// Classification of a received number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// Its sender's next, or one beyond a gap.
+    /// Next number of its sender, or beyond a gap.
     InOrder,
-    /// Missing until now: a later number of its sender came before it.
+    /// Previously missing: a later number of its sender arrived first.
     Late,
     Duplicate,
-    /// Number of an unknown sender, or sent before the receiver began to listen.
+    /// Number of an unknown sender, or sent before the receiver joined.
     Unexpected,
 }
 
-/// The senders of one receiver.
+/// Senders of one receiver.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tracks {
     next: Vec<u32>,
     missing: BTreeSet<(u32, u32)>,
-    /// Next number of each sender when the receiver began to listen; empty for zeros.
+    /// Next number of each sender when the receiver joined; empty if all are zero.
     from: Vec<u32>,
 }
 
 impl Tracks {
-    /// Expects all that these senders send from the numbers on at which they are now.
+    /// Expects all future messages of these senders, given their next numbers.
     pub(crate) fn from_now(senders: &[u32]) -> Self {
         let from = if senders.iter().all(|&next| next == 0) { Vec::new() } else { senders.to_vec() };
         Self { next: senders.to_vec(), missing: BTreeSet::new(), from }
     }
 
-    /// A number has arrived.
+    /// Records a received number.
     pub(crate) fn arrived(&mut self, sender: u32, number: u32) -> Arrival {
         let index = sender as usize;
         let from = self.from.get(index).copied().unwrap_or(0);
@@ -50,7 +50,7 @@ impl Tracks {
         }
     }
 
-    /// The numbers that have not come, if each sender has sent as many as told.
+    /// Missing numbers, given how many each sender has sent.
     pub(crate) fn missing(&self, sent: &[u32]) -> impl Iterator<Item = (u32, u32)> {
         let tails = self.next.iter().zip(sent).zip(0_u32..);
         let tails = tails.flat_map(|((&next, &sent), sender)| (next..sent).map(move |number| (sender, number)));

@@ -1,4 +1,4 @@
-//! Server-Sent Events: a GET whose answer brings events for as long as the connection lives. Text only.
+//! Server-Sent Events: a GET with a response that streams events for the lifetime of the connection. Text only.
 
 use std::cell::RefCell;
 use std::pin::pin;
@@ -17,31 +17,31 @@ use crate::exchange::{Ask, EVENT_STREAM, Exchange, ExchangeError};
 use crate::greeting;
 use crate::wire::event_parser::EventParser;
 
-/// The one that text can carry.
+/// The only text protocol.
 const PROTOCOL: HubProtocol = HubProtocol::Json;
 
-/// A connection whose messages come as events.
+/// Connection that receives messages as events.
 #[derive(Debug)]
 pub(crate) struct EventStream {
     pub(super) upward: Upward,
-    /// Messages that came early, until it is served.
+    /// State after the handshake, until the connection is served.
     begun: RefCell<Option<Box<BegunStream>>>,
 }
 
-/// State of a stream when the hub handshake is done.
+/// State of a stream after the hub handshake.
 #[derive(Debug)]
 struct BegunStream {
     body: Incoming,
     events: EventParser,
-    /// Hub messages behind the welcome.
+    /// Hub messages after the handshake response.
     rest: Vec<u8>,
-    /// The connection that the events come by: it lasts as long as this.
+    /// HTTP connection of the stream, kept open while this exists.
     _down: Exchange,
     up: Exchange,
 }
 
 impl EventStream {
-    /// Begins the stream of a negotiated connection and shakes hands.
+    /// Opens the stream of a negotiated connection and performs the handshake.
     pub(crate) async fn open(mut down: Exchange, path: String) -> Result<Self, ConnectError> {
         let answer = down.begin(Ask::events(&path)).await?;
         if answer.status() != StatusCode::OK {
@@ -60,7 +60,7 @@ impl EventStream {
         Ok(Self { upward, begun: RefCell::new(Some(begun.into())) })
     }
 
-    /// Carries until the end.
+    /// Runs until the connection ends.
     pub(super) async fn serve(&self, taker: &impl Taker) -> Ended {
         let Some(begun) = self.begun.take() else { return Ended::Closed };
         let BegunStream { body, events, rest, _down, mut up } = *begun;
@@ -69,7 +69,7 @@ impl EventStream {
         }
         drop(rest);
         let ended = self.upward.serve(&mut up, pin!(read(body, events, taker))).await;
-        // What is behind a farewell is not the server's doing any more.
+        // After the client's close message, the server is not responsible for the end.
         if self.upward.is_closing() { Ended::Closed } else { ended }
     }
 }
@@ -96,7 +96,7 @@ async fn read(mut body: Incoming, mut events: EventParser, taker: &impl Taker) -
     }
 }
 
-/// The first data that comes.
+/// Reads the first data of the stream.
 async fn first(body: &mut Incoming, events: &mut EventParser) -> Result<Vec<u8>, ConnectError> {
     let mut first = Vec::new();
     while first.is_empty() {
@@ -107,7 +107,7 @@ async fn first(body: &mut Incoming, events: &mut EventParser) -> Result<Vec<u8>,
     Ok(first)
 }
 
-/// The next bytes of a body that does not end.
+/// Reads the next bytes of an endless body.
 async fn next(body: &mut Incoming) -> Result<Bytes, ExchangeError> {
     loop {
         let frame = body.frame().await.ok_or(ExchangeError::Closed)??;

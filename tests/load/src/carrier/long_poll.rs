@@ -1,9 +1,9 @@
-//! Long polling: one GET after the other, each answered when there is a message, or after a while.
+//! Long polling: sequential GETs, each answered when there is a message or after a while.
 //!
 //! ```text
-//!  first GET: an empty 200 at once ─► GET ─► 200: messages, or none ─┐      close: last POST, DELETE
-//!                                      ▲─────────────────────────────┘
-//!                                      └──► 204: the server has ended it
+//!  first GET: an empty 200 immediately ─► GET ─► 200: messages, or none ─┐      close: last POST, DELETE
+//!                                          ▲─────────────────────────────┘
+//!                                          └──► 204: the server has ended it
 //! ```
 
 use std::cell::RefCell;
@@ -21,23 +21,23 @@ use crate::ended::Ended;
 use crate::exchange::{Ask, Exchange, ExchangeError};
 use crate::greeting;
 
-/// The official clients wait for as long for one poll. Servers answer after 90 s, and that is their sign of life:
-/// nobody pings.
+/// Time limit of one poll, as in the official clients. Servers answer after 90 s, which serves as the keep-alive:
+/// neither end pings.
 pub(super) const POLL_MAX: Duration = Duration::from_secs(100);
 
-/// A connection whose messages are asked for.
+/// Connection that polls for messages.
 #[derive(Debug)]
 pub(crate) struct LongPoll {
     pub(super) upward: Upward,
     protocol: HubProtocol,
-    /// Messages that came early, until it is served.
+    /// State after the handshake, until the connection is served.
     begun: RefCell<Option<Box<BegunPoll>>>,
 }
 
-/// State of a poll when the hub handshake is done.
+/// State of polling after the hub handshake.
 #[derive(Debug)]
 struct BegunPoll {
-    /// Hub messages behind the welcome.
+    /// Hub messages after the handshake response.
     rest: Bytes,
     down: Exchange,
     up: Exchange,
@@ -46,18 +46,18 @@ struct BegunPoll {
 /// Result of a poll.
 #[derive(Debug, PartialEq, Eq)]
 enum Polled {
-    /// Hub messages, or nothing.
+    /// Hub messages, possibly none.
     Bytes(Bytes),
-    /// The connection is over.
+    /// The connection has ended.
     Over,
-    /// Error for an answer that polls don't get.
+    /// Unexpected status of a poll's response.
     Refused(StatusCode),
 }
 
 impl LongPoll {
-    /// Makes the first poll of a negotiated connection and shakes hands.
+    /// Makes the first poll of a negotiated connection and performs the handshake.
     pub(crate) async fn open(mut down: Exchange, path: String, protocol: HubProtocol) -> Result<Self, ConnectError> {
-        // What it brings is not looked at, as the official clients do: it is empty.
+        // Its body is ignored, as in the official clients, because it is empty.
         found(poll(&mut down, &path).await?)?;
         let mut up = down.another();
         let upward = Upward::new(path, protocol, down.scissors());
@@ -76,7 +76,7 @@ impl LongPoll {
         Ok(Self { upward, protocol, begun: RefCell::new(Some(begun.into())) })
     }
 
-    /// Carries until the end.
+    /// Runs until the connection ends.
     pub(super) async fn serve(&self, taker: &impl Taker) -> Ended {
         let Some(begun) = self.begun.take() else { return Ended::Closed };
         let BegunPoll { rest, mut down, mut up } = *begun;
@@ -88,17 +88,17 @@ impl LongPoll {
         if !self.upward.is_closing() {
             return ended;
         }
-        // The poll that waits is given up before, as the official clients do.
+        // The pending poll is cancelled first, as in the official clients.
         drop(down);
         tokio::select! {
             _ = self.upward.ending.wait() => {}
-            // Whatever it is answered: we are gone.
+            // The answer does not matter, because the client is leaving.
             _ = up.ask(Ask::delete(self.upward.path())) => {}
         }
         Ended::Closed
     }
 
-    /// Polls until the server ends it.
+    /// Polls until the server ends the connection.
     async fn read(&self, down: &mut Exchange, taker: &impl Taker) -> Ended {
         loop {
             let bytes = match poll(down, self.upward.path()).await {

@@ -1,23 +1,23 @@
-//! Hand-over of a carrier's messages to its connection.
+//! Delivery of a transport's messages to its connection.
 
 use trunkline_protocol::hub::HubProtocol;
 
 use crate::ended::Ended;
 use crate::wire::messages;
 
-/// A server that reads so little that this much waits has stopped reading.
+/// Unsent bytes after which a server is considered to have stopped reading.
 pub(super) const UNSENT_MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// Receiver of the messages that a carrier brings.
+/// Receiver of a transport's messages.
 pub(crate) trait Taker {
-    /// Something has come: the server lives.
+    /// Records received bytes: the server is alive.
     fn heard(&self);
 
-    /// The body of a hub message has come. An error ends the connection.
+    /// Handles the body of a hub message. An error ends the connection.
     fn message(&self, body: &[u8]) -> Result<(), Ended>;
 }
 
-/// Tells the hub messages of one event or one answer. It has to hold whole ones: official clients take no others.
+/// Delivers the hub messages of one event or response. Messages must be complete, as for official clients.
 pub(super) fn tell_whole(protocol: HubProtocol, bytes: &[u8], taker: &impl Taker) -> Result<(), Ended> {
     let mut outcome = Ok(());
     let rest = messages::split(protocol, bytes, |body| {

@@ -1,7 +1,7 @@
-//! Upward half of a transport that only receives: one POST at a time; messages that wait meanwhile share the next.
+//! Sending half of a receive-only transport: one POST at a time. Messages queued meanwhile share the next.
 //!
 //! ```text
-//!  put ─► waiting ─► POST ─► answer ─┐      close: the last POST, and then the transport's own farewell
+//!  put ─► waiting ─► POST ─► answer ─┐      close: the last POST, then the close of the transport
 //!            ▲───────────────────────┘
 //! ```
 
@@ -20,10 +20,10 @@ use crate::dial::ConnectError;
 use crate::ended::{Ended, Ending};
 use crate::exchange::{Ask, Exchange, ExchangeError, Scissors};
 
-/// The official clients wait for as long for the answer to a request.
+/// Time limit for an HTTP response, as in the official clients.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(100);
 
-/// The upward half of a connection, and its end.
+/// Sending half of a connection, and its end.
 #[derive(Debug)]
 pub(crate) struct Upward {
     path: String,
@@ -35,7 +35,7 @@ pub(crate) struct Upward {
     pub(super) ending: Ending,
 }
 
-/// Why the server has not taken a POST.
+/// Reason why a POST failed.
 #[derive(Debug)]
 pub(super) enum PostError {
     Exchange(ExchangeError),
@@ -59,7 +59,7 @@ impl Upward {
         &self.path
     }
 
-    /// Sends a hub message, as soon as those before it are taken.
+    /// Queues a hub message, to be sent after earlier ones.
     pub(super) fn put(&self, message: &[u8]) {
         let mut waiting = self.waiting.borrow_mut();
         waiting.extend_from_slice(message);
@@ -69,13 +69,13 @@ impl Upward {
         self.wake.notify_one();
     }
 
-    /// Says farewell when all is taken that was put.
+    /// Closes the connection after all queued messages are sent.
     pub(super) fn close(&self) {
         self.is_closing.send_replace(true);
         self.wake.notify_one();
     }
 
-    /// Whether it was closed.
+    /// Whether the connection was closed.
     pub(super) fn is_closing(&self) -> bool {
         *self.is_closing.borrow()
     }
@@ -86,13 +86,13 @@ impl Upward {
         self.ending.tell(Ended::Closed);
     }
 
-    /// Carries both ways until the end, or, once the connection is closed, until all has been taken.
+    /// Runs both directions until the end; after a close, until all queued messages are sent.
     pub(super) async fn serve(&self, up: &mut Exchange, mut down: Pin<&mut impl Future<Output = Ended>>) -> Ended {
         let downward = async {
             let mut is_closing = self.is_closing.subscribe();
             tokio::select! {
                 biased;
-                // Who leaves hears nothing more, and the server's own end of it is no news.
+                // After a close, received data is ignored, and the server's end of the connection is expected.
                 _ = is_closing.wait_for(|is_closing| *is_closing) => std::future::pending().await,
                 ended = &mut down => ended,
             }
@@ -105,7 +105,7 @@ impl Upward {
         }
     }
 
-    /// Posts what there is, again and again.
+    /// Posts queued messages in a loop.
     async fn run(&self, exchange: &mut Exchange) -> Ended {
         loop {
             let body = self.waiting.take();
@@ -120,7 +120,7 @@ impl Upward {
         }
     }
 
-    /// Posts these bytes, and waits until the server has them.
+    /// Posts these bytes and waits for the response.
     pub(super) async fn post(&self, exchange: &mut Exchange, body: Bytes) -> Result<(), PostError> {
         let ask = Ask::post(&self.path, self.content_type, body);
         match timeout(ANSWER_PATIENCE, exchange.ask(ask)).await {

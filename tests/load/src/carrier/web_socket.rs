@@ -1,7 +1,7 @@
-//! WebSockets: one socket, which is upgraded and then carries frames both ways.
+//! WebSockets: one socket, upgraded to carry frames in both directions.
 //!
-//! One thread drives thousands of these, so nothing stands between a message and the socket: it is written when it is
-//! put, read into one buffer for all, and taken apart where it lies.
+//! One thread drives thousands of connections, so messages take no detours: they are written immediately, read into one
+//! shared buffer, and parsed in place.
 
 use std::cell::RefCell;
 use std::io;
@@ -19,10 +19,10 @@ use crate::exchange::USER_AGENT;
 use crate::greeting::{self, ANSWER_MAX_BYTES};
 use crate::wire::inbound::{Event, Inbound};
 
-/// All connections read into one buffer: this is for the whole process.
+/// Size of the read buffer shared by all connections of the process.
 const SCRATCH_BYTES: usize = 256 * 1024;
 
-/// Reads in a row before other connections have their turn.
+/// Maximum consecutive reads before other connections run.
 const READS_MAX: usize = 8;
 
 thread_local! {
@@ -34,13 +34,14 @@ pub(crate) struct WebSocket {
     stream: TcpStream,
     protocol: HubProtocol,
     unsent: RefCell<Vec<u8>>,
-    /// Frames that came behind the hub's welcome, until they are served.
+    /// Frames after the handshake response, until the connection is served.
     rest: RefCell<Vec<u8>>,
     pub(super) ending: Ending,
 }
 
 impl WebSocket {
-    /// Upgrades a fresh socket and shakes hands. `path` names the hub, and the connection if one was negotiated.
+    /// Upgrades a new socket and performs the handshake. `path` contains the hub, and the connection token after a
+    /// negotiation.
     pub(crate) async fn open(
         mut stream: TcpStream,
         authority: &str,
@@ -77,19 +78,19 @@ impl WebSocket {
         self.put_frame(opcode, message);
     }
 
-    /// Says that no more comes.
+    /// Sends a close frame.
     pub(super) fn close(&self) {
         self.put_frame(Opcode::Close, &1000_u16.to_be_bytes());
         self.ending.tell(Ended::Closed);
     }
 
     pub(super) fn cut(&self) {
-        // It fails only where the socket is gone already.
+        // Fails only if the socket is already gone.
         drop(self.stream.set_zero_linger());
         self.ending.tell(Ended::Closed);
     }
 
-    /// Carries until the end.
+    /// Runs until the connection ends.
     pub(super) async fn serve(&self, taker: &impl Taker) -> Ended {
         let mut inbound = Inbound::new(self.protocol);
         if let Err(ended) = self.take(&self.rest.take(), &mut inbound, taker) {
@@ -176,7 +177,7 @@ impl WebSocket {
         }
     }
 
-    /// Writes what the socket takes. Errors are left to the reading half, which meets them too.
+    /// Writes as much as the socket accepts. Errors also reach the reading half, which handles them.
     fn flush(&self) {
         let mut unsent = self.unsent.borrow_mut();
         while !unsent.is_empty() {
@@ -189,7 +190,7 @@ impl WebSocket {
     }
 }
 
-/// Waits for the hub's welcome; returns the frames behind it.
+/// Waits for the handshake response and returns the frames after it.
 async fn welcome(stream: &mut TcpStream, mut bytes: Vec<u8>) -> Result<Vec<u8>, ConnectError> {
     loop {
         let found = frame::split(&bytes).map_err(|_| ConnectError::Handshake("no WebSocket frame".into()))?;
@@ -197,7 +198,7 @@ async fn welcome(stream: &mut TcpStream, mut bytes: Vec<u8>) -> Result<Vec<u8>, 
             None => read_more(stream, &mut bytes).await?,
             Some(found) if matches!(found.opcode, Opcode::Text | Opcode::Binary) => {
                 let length = greeting::welcome(found.payload)?;
-                // Hub messages may share the frame of the answer: they get one of their own.
+                // Hub messages in the frame of the response get a separate frame.
                 let more = found.payload.get(length..).unwrap_or_default();
                 return Ok(reframed(more, found.rest));
             }
@@ -207,7 +208,7 @@ async fn welcome(stream: &mut TcpStream, mut bytes: Vec<u8>) -> Result<Vec<u8>, 
     }
 }
 
-/// Bytes of a server that hold these messages, and then these frames.
+/// Encodes these messages as server frames, followed by these frames.
 fn reframed(messages: &[u8], rest: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for chunk in messages.chunks(125) {

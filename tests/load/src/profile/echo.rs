@@ -1,8 +1,8 @@
-//! *echo* and *shared echo*: the server asks each client at an interval, the client answers at once.
+//! *echo* and *shared echo*: the server sends each client pings at an interval, and the client answers immediately.
 //!
-//! The server's clock takes the round trips, and each question tells those that have ended since the one before. Both
-//! ends count: how many questions were asked is known by the server, which of them came by the client, which answers
-//! came by the server again. In the shared kind the answer names its connection, and the server looks there.
+//! The server measures round trips, and each ping reports the ones completed since the previous ping. Both ends count:
+//! the server counts sent pings and received answers, the client received pings. In the shared kind, the answer
+//! contains the connection id, and the server looks it up.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -26,22 +26,22 @@ pub(crate) enum EchoKind {
 /// Counts of one client and its server.
 #[derive(Debug, Default)]
 struct Asked {
-    /// The connection id in the first question: all others must have it, too.
+    /// Connection id of the first ping, which all others must have.
     id: Option<String>,
     tracks: Option<Tracks>,
     latency: Mean,
-    /// Questions that came, each once, and were answered.
+    /// Distinct pings that were received and answered.
     pings_received: u64,
     duplicated: u64,
     reordered: u64,
     misdelivered: u64,
-    /// Counts of the server at the end.
+    /// Final counts of the server.
     pings_sent: Option<u64>,
     pongs_received: Option<u64>,
 }
 
 impl Asked {
-    /// A question has come. True if it is to be answered.
+    /// Records a received ping. Returns whether to answer it.
     fn arrived(&mut self, id: &str, sequence: u32) -> bool {
         if self.id.get_or_insert_with(|| id.to_owned()) != id {
             self.misdelivered += 1;
@@ -64,7 +64,7 @@ impl Asked {
     }
 
     fn counts(&self) -> Counts {
-        // Of a client that was lost the server tells nothing any more; the lost connection is counted as such.
+        // The server reports nothing about a lost client; the lost connection is counted separately.
         let pings_sent = self.pings_sent.unwrap_or(self.pings_received);
         let pongs_received = self.pongs_received.unwrap_or(self.pings_received);
         let (sent, received) = (pings_sent + self.pings_received, self.pings_received + pongs_received);
@@ -112,7 +112,7 @@ impl Echo {
         }
     }
 
-    /// Calls a method for each client that is there, all at once.
+    /// Calls a method for all connected clients simultaneously.
     async fn ask_all(&self, method: &'static str, arguments: &[Value]) -> Vec<(usize, Option<Value>)> {
         let mut asking = JoinSet::new();
         for (client, connection) in self.run.connected() {
@@ -176,7 +176,7 @@ impl Profile for Echo {
                     self.with(client, |asked| asked.pings_sent = result.and_then(|result| result.as_u64()));
                 }
             }
-            // The last answers were written before this call, by the same connections: they are counted before it.
+            // The last answers were written before this call over the same connections, so they are counted before it.
             Part::Count => {
                 for (client, result) in self.ask_all("StopEcho", &[]).await {
                     if let Some(result) = result {

@@ -1,4 +1,5 @@
-//! *idle*: all clients stay and do nothing; what they cost is read of the processes that hold them.
+//! *idle*: all clients stay connected without activity, to measure the cost of idle connections in the server
+//! processes.
 
 use std::rc::Rc;
 

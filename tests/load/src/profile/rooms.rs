@@ -1,7 +1,7 @@
 //! *broadcast* and *chat*: some clients send, all members of their room receive.
 //!
-//! A broadcast is one room of all clients with one sender. Both are sent by us, so one clock knows when a message left
-//! and when it came, several generators can work beside each other, and the server keeps no books.
+//! A broadcast is a single room of all clients with one sender. The generator sends and receives all messages, so one
+//! clock measures both, several generators can run in parallel, and the server needs no counters.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -29,12 +29,12 @@ pub(crate) enum RoomKind {
 struct Speaker {
     client: usize,
     room: u32,
-    /// Its number among the senders of its room.
+    /// Number among the senders of its room.
     sender: u32,
     speech: Speech,
 }
 
-/// Messages of one client.
+/// Received messages of one client.
 #[derive(Debug, Clone, Copy, Default)]
 struct Listener {
     latency: Mean,
@@ -71,7 +71,7 @@ impl Rooms {
         let mut due_us = begun_us + speaker.speech.first_us;
         while due_us < until_us {
             self.run.clock.wait_until(due_us).await;
-            // Who has lost its connection sends no more; that is counted there.
+            // A client without a connection stops sending; the loss is counted elsewhere.
             let Some(connection) = self.run.connection(speaker.client) else { return };
             self.send(&speaker, &connection, due_us);
             due_us += speaker.speech.every_us;
@@ -93,7 +93,7 @@ impl Rooms {
         }
     }
 
-    /// The run's id is part of it: generators do not meet in one room.
+    /// Contains the run's id, so that generators use separate rooms.
     fn room_name(&self, room: u32) -> String {
         format!("{}-Room{}", self.run.id, room + 1)
     }
@@ -120,7 +120,7 @@ fn speech_of(run: &Run, kind: RoomKind, client: usize) -> Option<Speech> {
 
 impl Receiver for Rooms {
     fn invoked(&self, client: usize, _: &Rc<Connection>, body: &[u8]) {
-        // Other senders than this run's are none of our business.
+        // Ignores messages of other runs.
         let Some(stamp) = self.run.stamps.find(body) else { return };
         if !self.ledger.borrow_mut().received(client, &stamp) {
             return;

@@ -1,7 +1,7 @@
-//! A profile file at work: each client goes through its steps.
+//! Execution of a profile file: each client runs its steps.
 //!
-//! Each call is expected to be answered once, and each `expect` to see what it names: that is what is counted. Calls of
-//! a repeated step leave at their times, whether the ones before are answered or not.
+//! Counts one answer per call, and the messages named by each `expect`. Calls of a repeated step are sent on schedule,
+//! whether or not earlier ones are answered.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -26,14 +26,14 @@ pub(crate) struct Script {
     file: ScriptFile,
     actors: Vec<Actor>,
     counts: RefCell<Counts>,
-    /// Messages still awaited: where the run is cut short, nobody knows whether they would come.
+    /// Messages still awaited. After an early end, their outcome is unknown.
     open: Cell<u64>,
     missing: RefCell<Vec<String>>,
 }
 
 #[derive(Debug, Default)]
 struct Actor {
-    /// Invocations by the server that no `expect` has taken, by method.
+    /// Invocations by the server not consumed by an `expect`, by method.
     heard: RefCell<HashMap<String, u64>>,
     hears: Notify,
     calls: Cell<u64>,
@@ -77,7 +77,7 @@ impl Script {
         endless.join_all().await;
     }
 
-    /// Calls so often, and waits for all answers.
+    /// Calls repeatedly and waits for all answers.
     async fn invoke(self: Rc<Self>, client: usize, invoke: Invoke, times: u64, until_us: u64) {
         let mut answering = JoinSet::new();
         let mut due_us = self.run.clock.now_us();
@@ -132,7 +132,7 @@ impl Script {
                 actor.hears.notified().await;
             }
         };
-        // What has not come by then has not come: that is what is counted.
+        // Missing messages are counted, so a time-out is not an error.
         self.open.update(|open| open + times);
         let _ = timeout(Duration::from_millis(within_ms), all).await;
         self.open.update(|open| open - times);

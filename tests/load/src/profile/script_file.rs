@@ -1,4 +1,4 @@
-//! A profile file: what each client does, step by step. Pure: text in, steps out.
+//! Profile file: the steps of each client. Pure: text in, steps out.
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -14,15 +14,15 @@ pub(crate) struct ScriptFile {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Step {
-    /// Have a connection: the one of the ramp-up, or a new one after a close.
+    /// Ensures a connection: the one from the ramp-up, or a new connection after a close.
     Connect {},
-    /// Call a hub method.
+    /// Calls a hub method.
     Invoke(Invoke),
-    /// Wait for this long.
+    /// Waits for this long.
     Wait {
         ms: u64,
     },
-    /// Go on when the server has called this method so often; what came earlier and was not waited for counts.
+    /// Waits until the server has called this method this many times, including earlier unconsumed calls.
     Expect {
         method: String,
         #[serde(default = "once")]
@@ -33,7 +33,7 @@ pub(crate) enum Step {
     Close {},
 }
 
-/// A call, or several.
+/// One or several calls.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Invoke {
@@ -42,7 +42,7 @@ pub(crate) struct Invoke {
     pub(crate) arguments: Vec<Value>,
     #[serde(default)]
     pub(crate) times: Times,
-    /// Interval from one call to the next, whatever its outcome.
+    /// Interval between calls, independent of their outcome.
     #[serde(default)]
     pub(crate) interval_ms: Option<u64>,
 }
@@ -54,7 +54,7 @@ pub(crate) enum Times {
     Endless(Endless),
 }
 
-/// Repeats until the run or the connection ends; the next steps go on meanwhile.
+/// Repeats until the run or the connection ends, in parallel with the next steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) enum Endless {
     #[serde(rename = "forever")]
@@ -73,13 +73,13 @@ pub(crate) struct Blanks {
     pub(crate) run: String,
     pub(crate) client: u64,
     pub(crate) group: u64,
-    /// Calls that this client made before.
+    /// Number of earlier calls of this client.
     pub(crate) number: u64,
     pub(crate) stamp: String,
 }
 
 impl ScriptFile {
-    /// Reads a file's text.
+    /// Parses the text of a file.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let file: Self = toml::from_str(text)?;
         ensure!(!file.steps.is_empty(), "a profile without steps does nothing");
@@ -102,7 +102,7 @@ impl ScriptFile {
 }
 
 impl Blanks {
-    /// An argument with its placeholders filled; one that is nothing but a number's placeholder becomes the number.
+    /// Fills the placeholders of an argument. An argument that is only a numeric placeholder becomes a number.
     pub(crate) fn fill(&self, argument: &Value) -> Value {
         match argument {
             Value::String(text) => self.fill_text(text),

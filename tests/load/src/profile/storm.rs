@@ -1,6 +1,7 @@
-//! *storm*: all clients lose their connections at once and come back, again and again; how fast is what is measured.
+//! *storm*: all clients repeatedly lose their connections simultaneously and reconnect, to measure how fast they
+//! return.
 //!
-//! A connect that fails is counted by its cause and tried again after a while, as clients do.
+//! A failed connect is counted by cause and retried after a while, like real clients do.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,9 +15,9 @@ use crate::engine::{Harvest, Part, Profile, admit};
 use crate::run::Run;
 use crate::tally::StormTally;
 
-/// Between a connect that failed and the next try.
+/// Time between a failed connect and the next attempt.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
-/// Tries of one client in one storm; then it stays away.
+/// Maximum attempts of one client per storm, after which it stays disconnected.
 const TRIES_MAX: usize = 20;
 
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! The report as one page that needs nothing else: style and charts are in it, for light and dark.
+//! Report as a self-contained page: includes style and charts, for light and dark.
 
 use crate::report::text::{self, ms};
 use crate::report::{Report, Row};
@@ -6,7 +6,7 @@ use crate::tally::{Causes, Second};
 use trunkline_generator::chart::{Chart, Line};
 use trunkline_generator::histogram::Histogram;
 
-/// Shares at which the curve of a histogram is drawn: one digit nine more each ten points.
+/// Number of quantiles in a histogram's curve; ten points add one nine.
 const CURVE_POINTS: u32 = 40;
 
 pub(crate) fn page(report: &Report) -> String {
@@ -68,7 +68,7 @@ fn notes(report: &Report) -> String {
 fn charts(report: &Report) -> Vec<Chart> {
     let tally = &report.tally;
     let seconds = |value: &dyn Fn(&Second) -> f64| over_time(tally.seconds.iter().map(value));
-    // A second without arrivals has no latency, which is not the same as one of zero.
+    // A second without messages has no latency, which differs from a latency of zero.
     let latencies = |value: &dyn Fn(&Second) -> f64| -> Vec<(f64, f64)> {
         let all = seconds(value).into_iter().zip(&tally.seconds);
         all.filter(|(_, second)| second.latency_count > 0).map(|(point, _)| point).collect()
@@ -115,7 +115,7 @@ fn time_marks(seconds: usize) -> Vec<(f64, String)> {
     (0..=last).step_by(step as usize).map(|second| (f64::from(second), format!("{second} s"))).collect()
 }
 
-/// A histogram over shares, each nine as wide as the one before: the tail is what matters.
+/// Histogram over quantiles on a scale with equal width per nine, because the tail matters.
 fn curve(title: &'static str, histogram: &Histogram) -> Chart {
     let points = (0..=CURVE_POINTS).map(|step| {
         let nines = f64::from(step) / 10.0;
@@ -131,7 +131,7 @@ fn curve(title: &'static str, histogram: &Histogram) -> Chart {
     }
 }
 
-/// Number of clients that are back, over the time since the drop.
+/// Number of reconnected clients over the time since the drop.
 fn accept_curve(back: &Histogram) -> Chart {
     let count = back.count() as f64;
     let at = |percent: u32| (back.at(f64::from(percent) / 100.0) as f64 / 1e3, count * f64::from(percent) / 100.0);

@@ -1,11 +1,11 @@
-//! The report for a terminal.
+//! Report for a terminal.
 
 use std::fmt::Write;
 
 use crate::report::Report;
 use crate::tally::Causes;
 
-/// The line with which the published tests begin.
+/// First line of the published tests.
 pub(crate) fn heading(report: &Report) -> String {
     let settings = &report.settings;
     let interval = |seconds: f64| seconds * 1_000.0 / f64::from(settings.clients.max(1));
@@ -123,7 +123,7 @@ fn usage(report: &Report) -> String {
     text
 }
 
-/// Milliseconds, as exact as they are known.
+/// Formats milliseconds with the measured precision.
 pub(crate) fn ms(time_us: u64) -> String {
     format!("{:.2}", time_us as f64 / 1_000.0)
 }
@@ -135,7 +135,7 @@ fn put_causes(text: &mut String, name: &str, causes: &Causes) {
 }
 
 fn put(text: &mut String, line: std::fmt::Arguments<'_>) {
-    // Writing to a text never fails.
+    // Writing to a string can't fail.
     let _ = writeln!(text, "{line}");
 }
 

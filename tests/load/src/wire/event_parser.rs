@@ -1,4 +1,4 @@
-//! An event stream, taken apart into the data of its events.
+//! Parser of an event stream, which returns the data of its events.
 //!
 //! ```text
 //!  : a comment␍␊
@@ -7,31 +7,31 @@
 //!  ␍␊                    ┘
 //! ```
 //!
-//! By the rules of the HTML standard, but for fields that SignalR has no use for (`event`, `id`, `retry`): they are
-//! passed over. Written here because no crate was found that is both well kept and does without a text for each field.
+//! Follows the HTML standard, except that it skips the fields unused by SignalR (`event`, `id`, `retry`). No crate was
+//! found that is well maintained and allocates no string per field.
 
 use memchr::memchr2;
 
 use super::messages::MESSAGE_MAX_BYTES;
 
-/// An event of which no end is in sight.
+/// Error for an event that exceeds the size limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an event without end")]
 pub(crate) struct EndlessEvent;
 
-/// The reading half of an event stream.
+/// Incremental parser of an event stream.
 #[derive(Debug, Default)]
 pub(crate) struct EventParser {
-    /// The part of a line that is here.
+    /// Buffer for an incomplete line.
     line: Vec<u8>,
-    /// The data of the event that is here, with a line feed behind each line.
+    /// Data of the incomplete event, with a line feed after each line.
     data: Vec<u8>,
-    /// Whether the last line ended with a carriage return: a line feed right behind it is of that end.
+    /// Whether the last line ended with a carriage return: an immediately following line feed belongs to it.
     is_after_return: bool,
 }
 
 impl EventParser {
-    /// Takes bytes, which may be cut anywhere, and tells the data of each event that is whole with them.
+    /// Processes bytes, split anywhere, and passes on the data of each completed event.
     pub(crate) fn take(&mut self, mut bytes: &[u8], mut tell: impl FnMut(&[u8])) -> Result<(), EndlessEvent> {
         if self.is_after_return && !bytes.is_empty() {
             self.is_after_return = false;
@@ -54,7 +54,7 @@ impl EventParser {
 
     fn take_line(&mut self, line: &[u8], tell: &mut impl FnMut(&[u8])) {
         if line.is_empty() {
-            // The memory goes, too: an idle connection holds no buffer.
+            // Also frees the memory, so that an idle connection has no buffer.
             let data = std::mem::take(&mut self.data);
             if let Some(data) = data.strip_suffix(b"\n") {
                 tell(data);
@@ -66,14 +66,14 @@ impl EventParser {
     }
 }
 
-/// The first line, the byte that ends it, and what follows.
+/// First line, its terminator, and the rest.
 fn split_line(bytes: &[u8]) -> Option<(&[u8], u8, &[u8])> {
     let (line, rest) = bytes.split_at_checked(memchr2(b'\r', b'\n', bytes)?)?;
     let (&end, rest) = rest.split_first()?;
     Some((line, end, rest))
 }
 
-/// The value of a line of data; `None` for comments and other fields.
+/// Value of a data line; `None` for comments and other fields.
 fn data_of(line: &[u8]) -> Option<&[u8]> {
     match line.strip_prefix(b"data")? {
         [] => Some(&[]),
@@ -95,7 +95,7 @@ mod tests {
         events
     }
 
-    /// Bytes of a SignalR server: a comment first, then events of one line, or of several.
+    /// Bytes of a SignalR server: a comment, then events of one or several lines.
     const STREAM: &[u8] = b":\r\ndata: {\"type\":6}\x1e\r\n\r\ndata: one\r\ndata:two\r\n\r\n";
 
     #[test]

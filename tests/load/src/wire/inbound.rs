@@ -1,44 +1,44 @@
-//! The bytes of one WebSocket, taken apart into hub messages.
+//! Splits the bytes of one WebSocket into hub messages.
 //!
 //! ```text
 //!  socket bytes ──► frames ──► hub messages, which may share a frame or fill several
 //! ```
 //!
-//! Bytes are copied only while a frame or a message is not whole, so an idle connection holds no buffer.
+//! Bytes are copied only for incomplete frames or messages, so an idle connection has no buffer.
 
 use trunkline_generator::frame::{FrameError, Frames, Opcode};
 use trunkline_protocol::hub::HubProtocol;
 
 use super::messages::{self, FramingError};
 
-/// Event that the bytes bring.
+/// Event in the received bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event<'a> {
-    /// The body of a hub message.
+    /// Body of a hub message.
     Message(&'a [u8]),
-    /// The server asks for a pong with these bytes.
+    /// Request for a pong with these bytes.
     Ping(&'a [u8]),
     /// The server closes the WebSocket.
     Close,
 }
 
-/// Why the connection can't go on.
+/// Error that ends the connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InboundError {
-    /// These bytes are no WebSocket.
+    /// Invalid WebSocket frame data.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// These bytes are no hub messages.
+    /// Invalid hub message data.
     #[error(transparent)]
     Message(#[from] FramingError),
 }
 
-/// The reading half of a connection.
+/// Reading half of a connection.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     protocol: HubProtocol,
     frames: Frames,
-    /// The part of a hub message that is here.
+    /// Buffer for an incomplete hub message.
     message: Vec<u8>,
 }
 
@@ -47,7 +47,7 @@ impl Inbound {
         Self { protocol, frames: Frames::default(), message: Vec::new() }
     }
 
-    /// Takes bytes from the socket, and tells what they bring.
+    /// Processes bytes from the socket and passes on their events.
     pub(crate) fn take(&mut self, bytes: &[u8], mut tell: impl FnMut(Event<'_>)) -> Result<(), InboundError> {
         let Self { protocol, frames, message } = self;
         frames.take(bytes, |frame| {
@@ -64,7 +64,7 @@ impl Inbound {
     }
 }
 
-/// Takes the payload of a frame; `partial` is the part of a hub message that came before.
+/// Processes the payload of a frame. `partial` is an incomplete earlier hub message.
 fn take_payload(
     protocol: HubProtocol,
     partial: &mut Vec<u8>,
@@ -86,7 +86,7 @@ fn take_payload(
 mod tests {
     use super::*;
 
-    /// Two frames: a message and a half, the other half; a ping between them.
+    /// Two frames: one and a half messages, then the other half, with a ping in between.
     const BYTES: &[u8] = b"\x81\x0b{\"a\":1}\x1e{\"b\x89\x02hi\x80\x05\":2}\x1e";
 
     fn events(chunks: &[&[u8]]) -> Vec<String> {

@@ -1,16 +1,16 @@
-//! Bytes that hold hub messages, one after the other.
+//! Splits bytes into consecutive hub messages.
 
 use trunkline_protocol::hub::{HubProtocol, next_frame};
 
-/// The largest hub message that we take, and the largest event or answer around one.
+/// Maximum size of a hub message, and of an event or response around one.
 pub(crate) const MESSAGE_MAX_BYTES: usize = 32 * 1024 * 1024;
 
-/// These bytes are no hub messages.
+/// Error for bytes that are not hub messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("bad framing of a hub message")]
 pub(crate) struct FramingError;
 
-/// Tells the bodies of all whole messages; returns what follows them.
+/// Passes on the bodies of all complete messages and returns the remaining bytes.
 pub(crate) fn split<'a>(
     protocol: HubProtocol,
     mut bytes: &'a [u8],

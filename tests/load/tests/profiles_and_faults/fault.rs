@@ -1,18 +1,18 @@
-//! Faults that are made on purpose in every nth message, and the count of those that were made.
+//! Injects a fault into every nth message, and counts the faults.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Fault in every nth message.
+/// Fault injected into every nth message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     Drop,
     Duplicate,
-    /// Swapped with the next one of the same connection.
+    /// Swapped with the next message of the connection.
     Swap,
 }
 
-/// Plan of faults, for all connections of a relay together.
+/// Fault plan, shared by all connections of a relay.
 #[derive(Debug)]
 pub(crate) struct Plan {
     fault: Fault,
@@ -21,7 +21,7 @@ pub(crate) struct Plan {
     made: AtomicU64,
 }
 
-/// Makes the faults of one connection.
+/// Injects the faults of one connection.
 #[derive(Debug)]
 pub(crate) struct Spoiler {
     plan: Arc<Plan>,
@@ -33,7 +33,7 @@ impl Plan {
         Arc::new(Self { fault, every, messages: AtomicU64::new(0), made: AtomicU64::new(0) })
     }
 
-    /// Number of faults made.
+    /// Number of injected faults.
     pub(crate) fn made(&self) -> u64 {
         self.made.load(Ordering::SeqCst)
     }
@@ -44,12 +44,12 @@ impl Spoiler {
         Self { plan: Arc::clone(plan), held: None }
     }
 
-    /// Another one, for another stream of messages.
+    /// Creates an injector for another stream of messages.
     pub(crate) fn fresh(&self) -> Self {
         Self::new(&self.plan)
     }
 
-    /// Messages that are passed on, in order, once this one has come.
+    /// Returns the messages to forward, in order, after this one.
     pub(crate) fn pass(&mut self, message: &[u8]) -> Vec<Vec<u8>> {
         let is_counted = message.windows(9).any(|window| window == b"\"Message\"");
         let number = if is_counted { self.plan.messages.fetch_add(1, Ordering::SeqCst) + 1 } else { 1 };

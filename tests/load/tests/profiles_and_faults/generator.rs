@@ -1,4 +1,4 @@
-//! The load tester as a process, and the report that it writes.
+//! Process of the load tester, with its report.
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -10,7 +10,7 @@ use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, Proxy};
 use trunkline_tests::harness::process::{Process, Signal};
 use trunkline_tests::harness::scenario::{Stage, profile_folder};
 
-/// Command that builds the programs that the tests start.
+/// Command that builds the programs for the tests.
 const BUILD: &str = "cargo build -p trunkline-proxy --bin trunkline -p trunkline --example bench";
 
 /// Outcome of a run.
@@ -23,12 +23,12 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Count of messages of this name.
+    /// Message count with this name.
     pub(crate) fn count(&self, name: &str) -> u64 {
         self.report.pointer(&format!("/counts/{name}")).and_then(Value::as_u64).unwrap_or(u64::MAX)
     }
 
-    /// Demands that all went well, and that so many messages were sent for so many arrivals.
+    /// Asserts a clean run.
     pub(crate) fn is_clean(&self) {
         assert_eq!(self.status, 0, "{}", self.text);
         assert_eq!(self.report.get("is_clean"), Some(&true.into()), "{}", self.text);
@@ -39,7 +39,7 @@ impl Outcome {
     }
 }
 
-/// Runs it with these arguments, divided by spaces.
+/// Runs the load tester with space-separated arguments.
 pub(crate) async fn run(stage: &Stage, arguments: &str) -> Result<Outcome> {
     let (mut command, json) = command(stage, arguments);
     let output = command.kill_on_drop(true).output().await?;
@@ -47,7 +47,7 @@ pub(crate) async fn run(stage: &Stage, arguments: &str) -> Result<Outcome> {
     outcome(output.status, String::from_utf8_lossy(&text).into_owned(), json)
 }
 
-/// Runs it, and presses Ctrl-C when `enough` is there.
+/// Runs the load tester, and sends Ctrl-C when `enough` completes.
 pub(crate) async fn run_until(
     enough: impl Future<Output = Result<()>>,
     stage: &Stage,
@@ -73,7 +73,7 @@ fn outcome(status: ExitStatus, text: String, json: PathBuf) -> Result<Outcome> {
     Ok(Outcome { status: status.code().context("killed")?, text, report, json })
 }
 
-/// Starts the app server `bench` with two proxies before it.
+/// Starts the app server `bench` with two proxies.
 pub(crate) async fn fleet(stage: &Stage) -> Result<(trunkline_tests::harness::fleet::AppServer, [Proxy; 2])> {
     let folder = profile_folder()?;
     for program in [folder.join("trunkline"), folder.join("examples").join("bench")] {

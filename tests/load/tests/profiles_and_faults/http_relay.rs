@@ -1,7 +1,7 @@
-//! A relay between clients and a server that spoils messages in events and in the answers to polls.
+//! Relay between clients and a server that injects faults into event streams and poll responses.
 //!
-//! Each connection of a client has one of its own to the server: what comes by it is of one client, in order. A message
-//! that is held back to be swapped waits there until the next one comes.
+//! Each client connection has its own connection to the server, so that messages stay in order. A message held for
+//! swapping waits for the next one.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,26 +22,26 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::fault::{Fault, Plan, Spoiler};
 
-/// The relay. Its tasks end with the runtime.
+/// Running relay. Its tasks end with the runtime.
 #[derive(Debug)]
 pub(crate) struct HttpRelay {
     address: String,
     plan: Arc<Plan>,
 }
 
-/// Connection of a client, and the one to the server that belongs to it.
+/// Client connection with its server connection.
 struct Link {
     server: SendRequest<Incoming>,
     spoiler: Spoiler,
 }
 
-/// Body of an event stream, fed by the task that reads the server's.
+/// Body of an event stream, written by the task that reads the server's.
 struct Events(mpsc::UnboundedReceiver<Bytes>);
 
 type Answer = Response<Either<Full<Bytes>, Events>>;
 
 impl HttpRelay {
-    /// Starts one before a server.
+    /// Starts a relay for a server.
     pub(crate) async fn start(server: &str, fault: Fault, every: u64) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
@@ -55,7 +55,7 @@ impl HttpRelay {
         Ok(Self { address, plan })
     }
 
-    /// Address that clients connect to.
+    /// Address that clients use.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
@@ -100,14 +100,14 @@ impl Link {
     }
 }
 
-/// Passes events on, one message in each.
+/// Forwards events, one message in each.
 async fn events(mut body: Incoming, mut spoiler: Spoiler, tell: mpsc::UnboundedSender<Bytes>) -> Result<()> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         bytes.extend_from_slice(frame?.data_ref().map_or(&[], |data| data));
         while let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             let event: Vec<u8> = bytes.drain(..end + 4).take(end).collect();
-            // A comment may stand before the first one.
+            // A comment may precede the first event.
             let start = event.windows(6).position(|window| window == b"data: ").map_or(event.len(), |at| at + 6);
             for message in messages(event.get(start..).unwrap_or_default()) {
                 for message in spoiler.pass(message) {

@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! The load tester against a real fleet: each profile for a second or two, and faults that are made on purpose.
+//! The load tester against a real fleet: each profile for a second or two, and injected faults.
 
 mod fault;
 mod generator;
@@ -40,7 +40,7 @@ fn a_chat_reaches_its_rooms_and_only_them() {
         for more in ["--protocol json", "--protocol messagepack --negotiate", "--payload 500"] {
             let arguments = format!("chat {servers} -c 20 -r 2 -i 10 -g 5 {SHORT} {more}");
             let outcome = run(stage, &format!("{arguments} --access-key key-that-no-fleet-knows")).await?;
-            // Who brings a token that is not the fleet's is not let in: nobody is there, and that is no clean run.
+            // Clients with a foreign token are refused, and a run without clients is not clean.
             assert_eq!(outcome.status, 1, "{}", outcome.text);
             assert_eq!(outcome.report["tally"]["opened"], 0);
             let outcome = run(stage, &arguments).await?;
@@ -125,7 +125,7 @@ fn a_fault_is_reported_as_just_that_and_as_often_as_it_was_made() {
             assert_eq!(outcome.status, 1, "{}", outcome.text);
             let misses = outcome.report["missing"].as_array().map_or(0, Vec::len);
             assert_eq!(misses, if fault == Fault::Drop { 9 } else { 0 }, "{}", outcome.text);
-            // 199 ticks to 50 clients; of a thousand one is spoilt.
+            // 199 ticks to 50 clients; one message in a thousand is faulty.
             assert_eq!((outcome.count("expected"), relay.made()), (9_950, 9), "{}", outcome.text);
             for counted in ["lost", "duplicated", "reordered", "misdelivered"] {
                 let made = if counted == name { relay.made() } else { 0 };
@@ -145,7 +145,7 @@ fn a_fault_in_events_and_polls_is_reported_as_just_that() {
                 let relay = HttpRelay::start(one.address(), fault, 100).await?;
                 let arguments = format!("broadcast -s {} -c 20 -r 0.6 -i 10 -u 0.1 -d 0 --settle 1", relay.address());
                 let outcome = run(stage, &format!("{arguments} --transport {transport}")).await?;
-                // 59 ticks to 20 clients; of a hundred one is spoilt.
+                // 59 ticks to 20 clients; one message in a hundred is faulty.
                 assert_eq!((outcome.count("expected"), relay.made()), (1_180, 11), "{}", outcome.text);
                 for counted in ["lost", "duplicated", "reordered", "misdelivered"] {
                     let made = if counted == name { relay.made() } else { 0 };
@@ -171,7 +171,7 @@ fn other_transports_bring_all_of_it_through_two_proxies() {
                 format!("echo -c 5 -i 50 --token {token} {more}"),
                 format!("shared-echo -c 5 -i 50 {more}"),
             );
-            // At the same time: each counts only its own.
+            // In parallel: each generator counts only its own messages.
             let (broadcast, chat, echo, shared) =
                 tokio::join!(run(stage, &broadcast), run(stage, &chat), run(stage, &echo), run(stage, &shared));
             let (broadcast, chat, echos) = (broadcast?, chat?, [echo?, shared?]);
@@ -218,7 +218,7 @@ fn storms_profile_files_and_refusals_are_the_same_over_other_transports() {
                 assert_eq!(sums(&outcome), expected, "{}", outcome.text);
             }
             assert_eq!(refused.report["tally"]["failed"]["negotiate answered 401"], 10, "{}", refused.text);
-            // Who has left is gone at once. Who was cut is, too, where a GET stood open; polls have pauses anyway.
+            // Disconnects are noticed immediately. So are cuts if a GET was open; polls have pauses anyway.
             let cut = if transport == "sse" { 0 } else { 20 * storms };
             until(async || {
                 let open =
@@ -244,7 +244,7 @@ fn a_proxy_that_dies_is_seen_and_the_books_still_balance() {
             until(async || {
                 let metrics = other.metrics().await?;
                 let count = |name: &str| metrics.sum(name, &[]);
-                // All are there, and broadcasts come to all: the runs have begun.
+                // All clients are connected and receive broadcasts: the runs have begun.
                 let has_begun = count("trunkline_deliveries_total") > 500.0;
                 Ok((has_begun && count("trunkline_client_connections") > 14.0).then_some(()))
             })
@@ -258,7 +258,7 @@ fn a_proxy_that_dies_is_seen_and_the_books_still_balance() {
             let ended = outcome.report["tally"]["ended"].as_object().cloned().unwrap_or_default();
             assert_eq!(ended.values().filter_map(serde_json::Value::as_u64).sum::<u64>(), 5, "{}", outcome.text);
             assert_eq!(outcome.count("expected"), outcome.count("received") + outcome.count("lost"));
-            // The five at the other proxy got all.
+            // The five clients at the other proxy received everything.
             assert!(outcome.count("received") >= outcome.count("sent") * 5, "{}", outcome.text);
         }
         Ok(())
@@ -280,7 +280,7 @@ fn ctrl_c_ends_a_run_early_with_its_report() {
         assert_eq!((&outcome.report["is_cut_short"], &outcome.report["is_clean"]), (&true.into(), &true.into()));
         assert!(outcome.count("sent") > 10, "{}", outcome.text);
         assert_eq!(outcome.count("received"), outcome.count("sent") * 10);
-        // Who is still coming comes no more, and nothing was lost by that.
+        // Clients that were still connecting stop, without losing messages.
         let is_ramping_up = until(async || {
             let open = other.metrics().await?.sum("trunkline_client_connections", &[]);
             Ok((open > 2.0).then_some(()))
@@ -299,7 +299,7 @@ fn reports_of_several_generators_add_up() {
         let (_app, [one, other]) = fleet(stage).await?;
         let arguments = |server: &str| format!("broadcast -s {server} -c 5 -r 1 -i 50 {SHORT}");
         let (one, other) = (arguments(one.address()), arguments(other.address()));
-        // At the same time, at the same app server: each hears the other, and counts only its own.
+        // In parallel at one app server: each generator receives the other's messages, but counts only its own.
         let (one, other) = tokio::join!(run(stage, &one), run(stage, &other));
         let (one, other) = (one?, other?);
         one.is_clean();

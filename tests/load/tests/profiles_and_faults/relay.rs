@@ -1,6 +1,6 @@
-//! A relay between clients and a server that spoils messages in WebSocket frames.
+//! Relay between clients and a server that injects faults into WebSocket messages.
 //!
-//! A message that is held back to be swapped waits until the next one of its connection comes.
+//! A message held for swapping waits for the next message of its connection.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use trunkline_generator::frame::{self, Frame};
 
 use crate::fault::{Fault, Plan, Spoiler};
 
-/// The relay. Its tasks end with the runtime.
+/// Running relay. Its tasks end with the runtime.
 #[derive(Debug)]
 pub(crate) struct Relay {
     address: String,
@@ -20,7 +20,7 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Starts one before a server.
+    /// Starts a relay for a server.
     pub(crate) async fn start(server: &str, fault: Fault, every: u64) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
@@ -34,7 +34,7 @@ impl Relay {
         Ok(Self { address, plan })
     }
 
-    /// Address that clients connect to.
+    /// Address that clients use.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
@@ -56,7 +56,7 @@ async fn relay(client: TcpStream, server: String, spoiler: Spoiler) -> Result<()
     Down { from_server, to_client, spoiler }.run().await
 }
 
-/// The way from the server to one client.
+/// Direction from the server to one client.
 struct Down {
     from_server: OwnedReadHalf,
     to_client: OwnedWriteHalf,
@@ -71,7 +71,7 @@ impl Down {
             while let Some(Frame { payload, rest, .. }) = frame::split(&bytes)? {
                 let (length, payload) = (bytes.len() - rest.len(), payload.to_vec());
                 if payload.ends_with(&[0x1e]) {
-                    // One frame may hold several messages.
+                    // A frame may contain several messages.
                     for message in payload.split_inclusive(|&byte| byte == 0x1e) {
                         let messages = self.spoiler.pass(message);
                         self.write(messages).await?;
@@ -85,7 +85,7 @@ impl Down {
         }
     }
 
-    /// Passes the answer to the upgrade on.
+    /// Forwards the upgrade response.
     async fn pass_head(&mut self, bytes: &mut Vec<u8>) -> Result<()> {
         let end = loop {
             if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -98,7 +98,7 @@ impl Down {
         Ok(())
     }
 
-    /// Writes a frame for each message, all at once.
+    /// Writes a frame for each message, in a single write.
     async fn write(&mut self, messages: impl IntoIterator<Item = Vec<u8>>) -> Result<()> {
         let frames: Vec<u8> = messages.into_iter().flat_map(|message| frame::from_server(&message)).collect();
         self.to_client.write_all(&frames).await?;
