@@ -1,6 +1,6 @@
 #!/bin/sh
-# Lays out the file system of an image: programs, the libraries they need, and what name resolution and TLS look for.
-# No shell, no package manager, nobody but one user. The same input gives the same files, bit for bit.
+# Creates the file system of an image: programs, their libraries, and the files for name resolution and TLS.
+# No shell, no package manager, only one user. The result is reproducible bit for bit.
 #
 #   root.sh FOLDER PROGRAM...
 
@@ -33,7 +33,7 @@ echo "trunkline:x:$USER_ID:" >"$root/etc/group"
 echo "hosts: files dns" >"$root/etc/nsswitch.conf"
 chmod 644 "$root/etc/passwd" "$root/etc/group" "$root/etc/nsswitch.conf"
 chmod 1777 "$root/tmp"
-# A volume that is mounted here is its user's: the key of a fleet on one machine may lie in it.
+# A volume mounted here belongs to the image's user: it may contain the key of a fleet on one machine.
 chmod 700 "$root/var/lib/trunkline"
 chown "$USER_ID:$USER_ID" "$root/var/lib/trunkline"
 

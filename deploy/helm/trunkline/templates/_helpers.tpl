@@ -1,6 +1,6 @@
-{{- /* Names and labels that the templates share. */ -}}
+{{- /* Names and labels shared by the templates. */ -}}
 
-{{- /* With what a pod's name adds it is the name of a node, which may have 64 characters. */ -}}
+{{- /* With the suffix of a pod name this is the name of a node, which may have 64 characters. */ -}}
 {{- define "trunkline.name" -}}
 {{- if contains .Chart.Name .Release.Name -}}
 {{- .Release.Name | trunc 46 | trimSuffix "-" -}}
