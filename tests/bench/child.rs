@@ -1,4 +1,4 @@
-//! Child processes, which end when the value goes.
+//! Child processes, ended on drop.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -9,23 +9,23 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::harness::process::{Signal, stands_still};
 
-/// Line that a role of a benchmark prints when it is ready.
+/// Line printed by a benchmark process when it is ready.
 pub const READY: &str = "ready";
 
-/// A process that has not begun its work by then is not going to.
+/// Time limit for a process to become ready.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// A process of our own that has not ended by then is killed.
+/// Time limit for an own process to end before it is killed.
 const END_GUARD: Duration = Duration::from_secs(5);
 
-/// Tells a person the figures, and one process of a run what it waits for.
+/// Prints results for a person, or an expected line for another process of the run.
 pub fn say(text: &str) {
-    // Who waited for it may be gone: then so are we, soon.
+    // If the reader is gone, this process also ends soon.
     drop(writeln!(io::stdout(), "{text}"));
 }
 
-/// Child process that ends with this value.
+/// Child process that ends on drop.
 #[derive(Debug)]
 pub struct ChildProcess {
     name: &'static str,
@@ -33,10 +33,10 @@ pub struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts a program, which is killed when this value goes.
+    /// Starts a program, which is killed on drop.
     ///
     /// # Errors
-    /// When it can't be run.
+    /// If it can't be started.
     pub fn start(name: &'static str, command: &mut Command) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         Self::spawn(name, command)
@@ -46,16 +46,16 @@ impl ChildProcess {
         Ok(Self { name, child: command.spawn().with_context(|| format!("starting the {name}"))? })
     }
 
-    /// ChildProcess id, as the system knows it.
+    /// Process id in the system.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends it a signal. One that is frozen stands still when this returns.
+    /// Sends a signal to the process. After a freeze, waits until it has stopped.
     ///
     /// # Errors
-    /// When the signal can't be sent, or a frozen process goes on.
+    /// If the signal can't be sent, or a frozen process keeps running.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         let id = self.id();
         let status = Command::new("sh").args(signal.shell_arguments(&id.to_string())).status()?;
@@ -63,10 +63,10 @@ impl ChildProcess {
         if signal == Signal::Freeze { self.wait_until(|| stands_still(id)) } else { Ok(()) }
     }
 
-    /// Tells it to end as a supervisor does, and waits until it has.
+    /// Stops the process like a supervisor and waits for its end.
     ///
     /// # Errors
-    /// When it does not end, or ends with an error.
+    /// If it does not end, or ends with an error.
     pub fn stop(mut self) -> Result<()> {
         self.signal(Signal::Terminate)?;
         let started = Instant::now();
@@ -80,7 +80,7 @@ impl ChildProcess {
         bail!("the {} does not end", self.name)
     }
 
-    /// Waits a while for the end of a process that was told to end.
+    /// Waits for a limited time for a stopping process to end.
     pub fn wait_for_end(&mut self) {
         let started = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && started.elapsed() < END_GUARD {
@@ -88,10 +88,10 @@ impl ChildProcess {
         }
     }
 
-    /// Waits until something is so that this process brings about.
+    /// Waits for a state produced by this process.
     ///
     /// # Errors
-    /// When the process ends first, or takes too long.
+    /// If the process ends first or takes too long.
     pub fn wait_until(&mut self, is_so: impl Fn() -> bool) -> Result<()> {
         let started = Instant::now();
         while !is_so() {
@@ -107,13 +107,14 @@ impl ChildProcess {
 
 impl Drop for ChildProcess {
     fn drop(&mut self) {
-        // It fails only where the process is gone already.
+        // Fails only if the process is already gone.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// A process of our own: it says when it is ready, then answers line by line. It bounds its time: it speaks or ends.
+/// Own process that reports when it is ready, then answers line by line. It has its own time limits: it answers or
+/// ends.
 #[derive(Debug)]
 pub struct Speaker {
     input: Option<ChildStdin>,
@@ -122,10 +123,10 @@ pub struct Speaker {
 }
 
 impl Speaker {
-    /// Starts this program in another role, and waits until it is ready.
+    /// Starts this program in another role and waits until it is ready.
     ///
     /// # Errors
-    /// When it ends instead.
+    /// If it ends instead.
     pub fn start(name: &'static str, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -138,34 +139,34 @@ impl Speaker {
         Ok(speaker)
     }
 
-    /// ChildProcess id, as the system knows it.
+    /// Process id in the system.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Tells it something, and returns what it answers.
+    /// Sends a line and returns the answer.
     ///
     /// # Errors
-    /// When it ends instead.
+    /// If it ends instead.
     pub fn ask(&mut self, question: &str) -> Result<String> {
         self.tell(question)?;
         self.hear()
     }
 
-    /// Tells it something.
+    /// Sends a line to the process.
     ///
     /// # Errors
-    /// When it has ended.
+    /// If it has ended.
     pub fn tell(&mut self, line: &str) -> Result<()> {
         let input = self.input.as_mut().context("the input is piped")?;
         writeln!(input, "{line}").with_context(|| format!("the {} has ended", self.process.name))
     }
 
-    /// Waits for the next line that it says.
+    /// Waits for the next output line.
     ///
     /// # Errors
-    /// When it ends instead.
+    /// If it ends instead.
     pub fn hear(&mut self) -> Result<String> {
         let mut line = String::new();
         ensure!(self.output.read_line(&mut line)? > 0, "the {} has ended and says why above", self.process.name);
@@ -175,7 +176,7 @@ impl Speaker {
 
 impl Drop for Speaker {
     fn drop(&mut self) {
-        // It ends with its input, and ends its own children then; killed, it would leave them behind.
+        // It ends with its input, along with its own children; killing it would leave them behind.
         drop(self.input.take());
         self.process.wait_for_end();
     }

@@ -1,4 +1,4 @@
-//! End of a benchmark's command: its report as JSON, its error, its exit status.
+//! End of a benchmark command: its JSON report, error and exit status.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// The exit status of a command, and its error for people.
+/// Returns the exit status and prints any error.
 pub fn finish(name: &str, done: Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -17,17 +17,17 @@ pub fn finish(name: &str, done: Result<()>) -> ExitCode {
     }
 }
 
-/// Says so where the figures of this build would mean nothing.
+/// Warns if results of this build are meaningless.
 pub fn warn_of_debug_build(name: &str) {
     if cfg!(debug_assertions) {
         say_error(name, "this is no release build: its figures mean nothing");
     }
 }
 
-/// Writes a report where `--json` wants it.
+/// Writes a report to the file given by `--json`.
 ///
 /// # Errors
-/// When the file can't be written.
+/// If the file can't be written.
 pub fn write_json(report: &impl Serialize, path: Option<&Path>) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let text = serde_json::to_string_pretty(report)?;

@@ -1,24 +1,24 @@
-//! The cores that this process may use, as the system tells them.
+//! Cores available to this process, according to the system.
 
 use std::fs;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-/// Returns the numbers of the cores, the lowest first.
+/// Returns the numbers of the cores in ascending order.
 ///
 /// # Errors
-/// When the system does not tell.
+/// If the system does not provide them.
 pub fn allowed() -> Result<Vec<u16>> {
     let status = fs::read_to_string("/proc/self/status")?;
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
     list.and_then(parse).context("the system does not tell which cores there are")
 }
 
-/// Binds all threads of a process to one core, and so those that they start later.
+/// Binds all current and future threads of a process to one core.
 ///
 /// # Errors
-/// When there is no `taskset`, or no such process or core.
+/// If `taskset`, the process or the core is missing.
 pub fn pin(pid: u32, core: u16) -> Result<()> {
     let mut taskset = Command::new("taskset");
     taskset.args(["-a", "-c", "-p", &core.to_string(), &pid.to_string()]).stdout(Stdio::null());
@@ -27,7 +27,7 @@ pub fn pin(pid: u32, core: u16) -> Result<()> {
     Ok(())
 }
 
-/// Reads a list like `0-2,5`.
+/// Parses a list such as `0-2,5`.
 fn parse(list: &str) -> Option<Vec<u16>> {
     let mut cores = Vec::new();
     for range in list.trim().split(',') {

@@ -1,6 +1,6 @@
-//! Bytes of a call of `Echo`, and of its answer. Each client and each call has a text of its own.
+//! Encoded `Echo` calls and answers, with a unique text per client and call.
 
-/// Call of this number by this client.
+/// Call with this number from this client.
 #[must_use]
 pub fn call(client: usize, sequence: u64, payload: usize) -> Vec<u8> {
     let text = text(client, sequence, payload);
@@ -8,7 +8,7 @@ pub fn call(client: usize, sequence: u64, payload: usize) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Answer that is due for that call.
+/// Expected answer to that call.
 #[must_use]
 pub fn answer(client: usize, sequence: u64, payload: usize) -> Vec<u8> {
     let text = text(client, sequence, payload);

@@ -1,4 +1,4 @@
-//! Client with stateful reconnect whose socket is cut, and which comes back to its connection.
+//! Client with stateful reconnect that reconnects after its socket is cut.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -14,23 +14,23 @@ use trunkline_generator::{connect, upgrade};
 /// Path of the hub.
 const HUB: &str = "/bench";
 
-/// Handshake of a client that numbers what it receives.
+/// Handshake of a client that counts received messages.
 const STATEFUL_HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":2}\x1e";
 
 /// Client of the hub `/bench` with stateful reconnect.
 #[derive(Debug)]
 pub struct Mover {
     socket: TcpStream,
-    /// Bytes behind the last message.
+    /// Bytes after the last message.
     early: Vec<u8>,
     target: String,
-    /// Place of its node.
+    /// Index of its node.
     at: usize,
     sent: u64,
     received: u64,
 }
 
-/// Upgrade without anything behind it.
+/// Upgrade without any further steps.
 struct BareWelcome;
 
 impl Welcome for BareWelcome {
@@ -42,10 +42,10 @@ impl Welcome for BareWelcome {
 }
 
 impl Mover {
-    /// Connects to the node at this place of `nodes`, and makes a call.
+    /// Connects to the node at this index of `nodes`, and makes a call.
     ///
     /// # Errors
-    /// When the node or the app server does not accept it.
+    /// If the node or the app server does not accept it.
     pub fn connect(nodes: &[SocketAddr], at: usize) -> Result<Self> {
         let node = *nodes.get(at).context("no node")?;
         let target = format!("{HUB}?id={}", connection_token(node)?);
@@ -58,10 +58,10 @@ impl Mover {
         Ok(mover)
     }
 
-    /// Cuts the socket and comes back, `step` nodes further on. Returns the time until a call was answered.
+    /// Cuts the socket and reconnects to the node `step` positions further. Returns the time until a call was answered.
     ///
     /// # Errors
-    /// When the connection does not go on where it was.
+    /// If the connection was not resumed.
     pub fn come_back(&mut self, nodes: &[SocketAddr], step: usize) -> Result<Duration> {
         self.at = (self.at + step) % nodes.len();
         let node = *nodes.get(self.at).context("no node")?;
@@ -75,7 +75,7 @@ impl Mover {
         Ok(cut_at.elapsed())
     }
 
-    /// Makes a call, and acknowledges its answer.
+    /// Makes a call and acknowledges its answer.
     fn is_served(&mut self) -> Result<()> {
         self.sent += 1;
         let call = self.sent;
@@ -109,7 +109,7 @@ fn upgraded(node: SocketAddr, target: &str) -> Result<(TcpStream, Vec<u8>)> {
     connect::enter(connect::open(node)?, upgrade::request(&node.to_string(), target, "").as_bytes(), BareWelcome)
 }
 
-/// Kind and sequence id of a message that is one of the two about sequences.
+/// Kind and sequence id of an ack or sequence message.
 fn kind_and_number(message: &[u8]) -> Result<(u64, u64)> {
     let text = message.strip_suffix(b"\x1e").unwrap_or(message);
     let Ok(message) = serde_json::from_slice::<Value>(text) else {
@@ -119,7 +119,7 @@ fn kind_and_number(message: &[u8]) -> Result<(u64, u64)> {
     Ok((number("type"), number("sequenceId")))
 }
 
-/// Negotiates a connection that may be come back to.
+/// Negotiates a connection with stateful reconnect.
 fn connection_token(node: SocketAddr) -> Result<String> {
     let mut socket = connect::open(node)?;
     let query = "negotiateVersion=1&useStatefulReconnect=true";

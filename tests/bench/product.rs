@@ -1,4 +1,4 @@
-//! The product under test: proxies before the app server `bench`, each a process of its own.
+//! Product under test: proxies and the app server `bench`, each a process.
 
 use std::iter;
 use std::net::{SocketAddr, TcpStream};
@@ -17,17 +17,17 @@ use crate::harness::process::Signal;
 use crate::harness::scenario::profile_folder;
 use crate::harness::sockets::free_address;
 
-/// Links between a proxy and its app server, unless a benchmark wants others: the default of both.
+/// Default number of links between a proxy and its app server, as in both programs.
 pub const LINKS: u16 = 5;
 
-/// Life of clients' tokens: longer than a benchmark.
+/// Lifetime of client tokens, longer than a benchmark.
 const TOKEN_LIFETIME_S: u64 = 12 * 3600;
 
-/// Command that builds the programs that are measured.
+/// Command that builds the measured programs.
 const BUILD: &str = "cargo build --profile dist -p trunkline-proxy --features trunkline-proxy/jemalloc --bin trunkline \
                      -p trunkline --example bench -p trunkline-load --bin trunkline-load";
 
-/// Proxies and their app server. They end with this value, the proxies first.
+/// Proxies and their app server, stopped on drop, proxies first.
 #[derive(Debug)]
 pub struct Product {
     proxy: MeasuredProxy,
@@ -38,21 +38,21 @@ pub struct Product {
 /// Settings of a benchmark's proxies.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// Number of proxies, of which there is at least one.
+    /// Number of proxies, at least one.
     pub proxies: u16,
     /// Threads of each that serve clients.
     pub shards: u16,
     /// Links of each to the app server.
     pub links: u16,
-    /// Whether they name each other by `--peers`.
+    /// Whether they are connected by `--peers`.
     pub is_fleet: bool,
-    /// Whether the app server dials the first one, and is not dialled.
+    /// Whether the app server dials the first proxy, instead of being dialled.
     pub dials_in: bool,
-    /// Whether clients of the app server may come back to their connections.
+    /// Whether the app server's clients may use stateful reconnect.
     pub is_stateful: bool,
-    /// Further arguments of each proxy.
+    /// Additional arguments of each proxy.
     pub more: &'a [&'a str],
-    /// Further arguments of the app server, unless it dials in.
+    /// Additional arguments of the app server, unless it dials in.
     pub app_more: &'a [&'a str],
 }
 
@@ -67,15 +67,15 @@ impl Product {
     /// Starts one proxy and its app server, and waits for all links between them.
     ///
     /// # Errors
-    /// When one is not built or does not start.
+    /// If a program is not built or does not start.
     pub fn start(shards: u16) -> Result<Self> {
         Self::start_with(Wanted { shards, links: LINKS, ..Wanted::default() })
     }
 
-    /// Starts them as they are wanted, and waits for all links between them.
+    /// Starts proxies and app server with these settings, and waits for all links between them.
     ///
     /// # Errors
-    /// When one is not built or does not start.
+    /// If a program is not built or does not start.
     pub fn start_with(wanted: Wanted<'_>) -> Result<Self> {
         let Wanted { proxies, shards, links, is_fleet, dials_in, is_stateful, more, app_more } = wanted;
         let first = NodeAddresses::free()?;
@@ -96,61 +96,61 @@ impl Product {
         Ok(Self { proxy, others, app })
     }
 
-    /// Address for clients: the first proxy's.
+    /// Client address of the first proxy.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.proxy.address
     }
 
-    /// All proxies, the first one first.
+    /// All proxies in order.
     pub fn proxies(&self) -> impl Iterator<Item = &MeasuredProxy> {
         iter::once(&self.proxy).chain(&self.others)
     }
 
-    /// Address of the first proxy's admin port.
+    /// Admin address of the first proxy.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.proxy.admin
     }
 
-    /// Reads the proxy's counters once.
+    /// Reads the proxy's metrics once.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If it does not answer.
     pub fn proxy_metrics(&self) -> Result<Metrics> {
         metrics(self.proxy.admin)
     }
 
-    /// The proxy's process id.
+    /// Process id of the proxy.
     #[must_use]
     pub fn proxy_pid(&self) -> u32 {
         self.proxy.pid()
     }
 
-    /// Sends the first proxy a signal.
+    /// Sends a signal to the first proxy.
     ///
     /// # Errors
-    /// When the signal can't be sent.
+    /// If the signal can't be sent.
     pub fn signal_proxy(&mut self, signal: Signal) -> Result<()> {
         self.proxy.process.signal(signal)
     }
 
-    /// The app server's process id.
+    /// Process id of the app server.
     #[must_use]
     pub fn app_pid(&self) -> u32 {
         self.app.pid()
     }
 
-    /// Number of client connections that the app server knows of.
+    /// Number of client connections at the app server.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If it does not answer.
     pub fn app_connections(&self) -> Result<f64> {
         Ok(metrics(self.app.address)?.sum("trunkline_app_connections", &[]))
     }
 }
 
-/// The app server `bench`. It ends with this value.
+/// App server `bench`, stopped on drop.
 #[derive(Debug)]
 pub struct MeasuredApp {
     address: SocketAddr,
@@ -163,33 +163,33 @@ impl MeasuredApp {
     /// Starts it; the proxies wait for it.
     ///
     /// # Errors
-    /// When it is not built.
+    /// If it is not built.
     pub fn start() -> Result<Self> {
         Self::start_with(&[])
     }
 
-    /// Starts it with an embedded node, which serves its clients without a proxy, and waits until it listens.
+    /// Starts it with an embedded node, which serves clients without a proxy, and waits until it listens.
     ///
     /// # Errors
-    /// When it is not built or does not start.
+    /// If it is not built or does not start.
     pub fn embedded() -> Result<Self> {
         Self::embedded_with(&[])
     }
 
-    /// Starts one like [`embedded`](Self::embedded) that listens with TLS, too, by these arguments.
+    /// Like [`embedded`](Self::embedded), but also listens with TLS, configured by these arguments.
     ///
     /// # Errors
-    /// When it is not built or does not start.
+    /// If it is not built or does not start.
     pub fn embedded_with(tls: &[&str]) -> Result<Self> {
         let mut app = Self::start_with(&[&["--embedded"], tls].concat())?;
         app.process.wait_until(|| TcpStream::connect(app.address).is_ok())?;
         Ok(app)
     }
 
-    /// Starts it to dial a proxy itself, once that is there.
+    /// Starts it to dial a proxy itself, once that is available.
     ///
     /// # Errors
-    /// When it is not built.
+    /// If it is not built.
     pub fn dialling(proxy: SocketAddr) -> Result<Self> {
         Ok(Self { dials: true, ..Self::start_with(&["--dial", &connection_string(proxy)])? })
     }
@@ -197,23 +197,23 @@ impl MeasuredApp {
     /// Starts it at this address; the proxies wait for it.
     ///
     /// # Errors
-    /// When it is not built.
+    /// If it is not built.
     pub fn start_at(address: SocketAddr) -> Result<Self> {
         Self::at(address, &[])
     }
 
-    /// Sends it a signal. One that is frozen stands still when this returns.
+    /// Sends a signal to it. After a freeze, waits until it has stopped.
     ///
     /// # Errors
-    /// When the signal can't be sent.
+    /// If the signal can't be sent.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         self.process.signal(signal)
     }
 
-    /// Tells it to end as a supervisor does, and waits until it has.
+    /// Stops it like a supervisor and waits for its end.
     ///
     /// # Errors
-    /// When it does not end, or ends with an error.
+    /// If it does not end, or ends with an error.
     pub fn stop(self) -> Result<()> {
         self.process.stop()
     }
@@ -228,13 +228,13 @@ impl MeasuredApp {
         Ok(Self { address, dials: false, process: ChildProcess::start("app server", &mut bench)? })
     }
 
-    /// Address that it listens on.
+    /// Listen address of the app server.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// ChildProcess id, as the system knows it.
+    /// Process id in the system.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
@@ -254,7 +254,7 @@ impl NodeAddresses {
     }
 }
 
-/// A proxy. It ends with this value.
+/// Running proxy, stopped on drop.
 #[derive(Debug)]
 pub struct MeasuredProxy {
     address: SocketAddr,
@@ -263,28 +263,28 @@ pub struct MeasuredProxy {
 }
 
 impl MeasuredProxy {
-    /// Starts one before an app server, and waits for all links between them.
+    /// Starts a proxy for an app server and waits for all links between them.
     ///
     /// # Errors
-    /// When it is not built or does not start.
+    /// If it is not built or does not start.
     pub fn start(app: &MeasuredApp, shards: u16) -> Result<Self> {
         Self::start_with(app, shards, &[])
     }
 
-    /// Starts one like [`start`](Self::start) with further arguments.
+    /// Like [`start`](Self::start), with additional arguments.
     ///
     /// # Errors
-    /// When it is not built or does not start.
+    /// If it is not built or does not start.
     pub fn start_with(app: &MeasuredApp, shards: u16, more: &[&str]) -> Result<Self> {
         let mut trunkline = Command::new(program("trunkline")?);
         trunkline.arg("serve").args(more);
         Self::serve(app, NodeAddresses::free()?, shards, LINKS, trunkline)
     }
 
-    /// Starts one that has one core for itself, and as many open files as may be.
+    /// Starts a proxy with its own core and the maximum number of open files.
     ///
     /// # Errors
-    /// When it is not built or does not start.
+    /// If it is not built or does not start.
     pub fn pinned(app: &MeasuredApp, core: u16) -> Result<Self> {
         let mut pinned = Command::new("sh");
         pinned.args(["-c", "ulimit -Sn \"$(ulimit -Hn)\"; exec taskset -c \"$@\"", "sh", &core.to_string()]);
@@ -292,10 +292,10 @@ impl MeasuredProxy {
         Self::serve(app, NodeAddresses::free()?, 1, LINKS, pinned)
     }
 
-    /// Starts one that app servers dial, alone or as a peer of another one.
+    /// Starts a proxy for dial-in, alone or as a peer of another one.
     ///
     /// # Errors
-    /// When it is not built or does not start.
+    /// If it is not built or does not start.
     pub fn without_upstream(shards: u16, peer: Option<&Self>) -> Result<Self> {
         let mut trunkline = Command::new(program("trunkline")?);
         trunkline.arg("serve");
@@ -328,10 +328,10 @@ impl MeasuredProxy {
         Ok(Self { address, admin, process: ChildProcess::start("proxy", &mut trunkline)? })
     }
 
-    /// Waits until it has so many open links to app servers.
+    /// Waits until it has `wanted` open links to app servers.
     ///
     /// # Errors
-    /// When it ends before, or they do not come.
+    /// If it ends first, or the links are not opened in time.
     pub fn wait_for_links(&mut self, wanted: u16) -> Result<()> {
         let admin = self.admin;
         self.process.wait_until(|| {
@@ -340,7 +340,7 @@ impl MeasuredProxy {
         })
     }
 
-    /// Address that clients connect to.
+    /// Address that clients use.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -352,32 +352,31 @@ impl MeasuredProxy {
         self.admin
     }
 
-    /// Reads its counters once.
+    /// Reads its metrics once.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If it does not answer.
     pub fn metrics(&self) -> Result<Metrics> {
         metrics(self.admin)
     }
 
-    /// ChildProcess id, as the system knows it.
+    /// Process id in the system.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 }
 
-/// Connection string by which an app server dials a proxy.
+/// Connection string for an app server that dials a proxy.
 #[must_use]
 pub fn connection_string(proxy: SocketAddr) -> String {
     format!("Endpoint=http://{};Port={};AccessKey={ACCESS_KEY};Version=1.0;", proxy.ip(), proxy.port())
 }
 
-/// Target of the request by which a client of nobody in particular connects to a hub of an app server that has dialled
-/// in: what such an app server has its clients use.
+/// Request target for an anonymous client of a dial-in app server's hub, as such app servers give to their clients.
 ///
 /// # Errors
-/// When the key is none.
+/// If the key is invalid.
 pub fn dial_in_target(hub: &str) -> Result<String> {
     let audience = ("aud".to_owned(), format!("http://127.0.0.1/client/?hub={hub}"));
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
@@ -386,26 +385,26 @@ pub fn dial_in_target(hub: &str) -> Result<String> {
     Ok(format!("/client/?hub={hub}&access_token={token}"))
 }
 
-/// An address at which nobody listens.
+/// Returns an unused address.
 ///
 /// # Errors
-/// When no port is free.
+/// If no port is free.
 pub fn address() -> Result<SocketAddr> {
     Ok(free_address()?.parse()?)
 }
 
-/// A program that is measured, or measures: it lies where this one does.
+/// Path of a measured or measuring program, in the folder of this one.
 ///
 /// # Errors
-/// When it is not built.
+/// If it is not built.
 pub fn program(name: &str) -> Result<PathBuf> {
     let path = profile_folder()?.join(name);
     ensure!(path.is_file(), "{} is missing; this builds it: {BUILD}", path.display());
     Ok(path)
 }
 
-/// Makes it a program of the product: no settings of whoever runs this reach it, and only errors are logged (warnings
-/// would be about the end of the run, where each process is missed by another).
+/// Prepares a program of the product: removes the user's settings, and logs only errors (at the end of a run, each
+/// process would warn about missing others).
 fn product(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TRUNKLINE_") {
@@ -415,7 +414,7 @@ fn product(command: &mut Command) -> &mut Command {
     command.env("TRUNKLINE_ACCESS_KEY", ACCESS_KEY).env("TRUNKLINE_LOG", "error").env("RUST_LOG", "error")
 }
 
-/// Reads the counters of the process that listens there.
+/// Reads the metrics of the process at this address.
 fn metrics(address: SocketAddr) -> Result<Metrics> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(Metrics::of(&address.to_string()))

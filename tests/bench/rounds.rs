@@ -1,8 +1,8 @@
 //! Order of the parts of a round.
 //!
-//! Each round begins with the next part, so that none always comes first, when the machine may have been idle.
+//! The order rotates, so that no part always comes first, when the machine may have been idle.
 
-/// All parts once, in the order of this round; rounds count from 1.
+/// All parts in the order of this round; rounds count from 1.
 pub fn in_turn<P: Copy, const N: usize>(parts: [P; N], round: u32) -> impl Iterator<Item = P> {
     let first = (round as usize).saturating_sub(1) % N.max(1);
     parts.into_iter().cycle().skip(first).take(N)

@@ -1,6 +1,6 @@
-//! Client that makes one call of `Echo` after the other.
+//! Client that makes sequential `Echo` calls.
 //!
-//! It waits in its read, as a real one does, and compares each answer with the one that is due.
+//! It blocks in reads, like a real client, and compares each answer with the expected one.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -14,30 +14,30 @@ use trunkline_generator::{connect, frame};
 
 use super::echo;
 
-/// Client of the hub `/bench` with one call at a time.
+/// Client of the hub `/bench` with one pending call.
 #[derive(Debug)]
 pub struct SingleCaller {
     socket: TcpStream,
-    /// Bytes behind the last answer.
+    /// Bytes after the last answer.
     early: Vec<u8>,
     sequence: u64,
     payload_bytes: usize,
 }
 
 impl SingleCaller {
-    /// Connects to the server at this address; each call carries a text of so many bytes.
+    /// Connects to the server at this address. Each call contains a text of `payload_bytes` bytes.
     ///
     /// # Errors
-    /// When the server does not accept it.
+    /// If the server does not accept it.
     pub fn connect(address: SocketAddr, payload_bytes: usize) -> Result<Self> {
         let (socket, early) = connect::to_hub(address, "/bench", "")?;
         Ok(Self { socket, early, sequence: 0, payload_bytes })
     }
 
-    /// Makes one call after the other, with a pause behind each answer. Returns their round trips.
+    /// Makes sequential calls with a pause after each answer. Returns their round trips.
     ///
     /// # Errors
-    /// When an answer is wrong or does not come.
+    /// If an answer is wrong or missing.
     pub fn call_for(&mut self, length: Duration, pause: Duration) -> Result<Done> {
         let (started, mut done) = (Instant::now(), Done::default());
         while started.elapsed() < length {
@@ -55,7 +55,7 @@ impl SingleCaller {
         Ok(done)
     }
 
-    /// Waits for the answer.
+    /// Waits for the expected answer.
     fn hear(&mut self, due: &[u8]) -> Result<()> {
         let early = std::mem::take(&mut self.early);
         let (answer, rest) = connect::next_message(&mut self.socket, early, Hub::Json)?;

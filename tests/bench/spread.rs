@@ -1,24 +1,24 @@
-//! The middle of several figures, and how far they spread.
+//! Median and range of several values.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// The middle of several figures, and how far they spread.
+/// Median and range of several values.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// The middle one; of two, what lies between them.
+    /// Median; of two values, their mean.
     pub median: f64,
-    /// Smallest of the figures.
+    /// Minimum of the values.
     pub min: f64,
-    /// Largest of the figures.
+    /// Maximum of the values.
     pub max: f64,
 }
 
 impl Spread {
-    /// Computes it from these figures.
+    /// Computes median and range of these values.
     ///
     /// # Errors
-    /// When there are none.
+    /// If there are no values.
     pub fn of(figures: impl IntoIterator<Item = f64>) -> Result<Self> {
         let mut figures: Vec<f64> = figures.into_iter().collect();
         figures.sort_by(f64::total_cmp);

@@ -1,7 +1,6 @@
-//! The bare handler: SignalR's echo as somebody would write it with axum alone, for JSON clients that know no
-//! negotiation.
+//! Bare handler: SignalR's echo with axum alone, for JSON clients without negotiation.
 //!
-//! A handshake is accepted as it is; each further message is an invocation, whose first argument is its result.
+//! Accepts any handshake; each further message is an invocation, and its first argument is the result.
 
 use std::borrow::Cow;
 use std::io::{self, Read};
@@ -54,15 +53,15 @@ struct Completion<'a> {
     result: Value,
 }
 
-/// Serves until its input ends: so it never outlives whoever started it.
+/// Serves until its input ends, so that it never outlives its parent process.
 ///
-/// With the runtime of `#[tokio::main]`, as the app server that it is compared with.
+/// Uses the runtime of `#[tokio::main]`, like the app server it is compared with.
 #[tokio::main]
 pub(crate) async fn run(arguments: &BareArguments) -> Result<()> {
     let listen = arguments.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
     let listener = listener.tap_io(|tcp| {
-        // Small messages must not wait for full packets; a socket that refuses this is only slower.
+        // Disables Nagle's algorithm for small messages. A failure only makes the socket slower.
         drop(tcp.set_nodelay(true));
     });
     let (end, ended) = oneshot::channel::<()>();
@@ -80,7 +79,7 @@ pub(crate) async fn run(arguments: &BareArguments) -> Result<()> {
 
 async fn upgrade(upgrade: WebSocketUpgrade) -> Response {
     upgrade.on_upgrade(async |socket| {
-        // Who called sees that it ended, and says so.
+        // The client notices and reports the end.
         drop(serve(socket).await);
     })
 }

@@ -1,4 +1,4 @@
-//! Connect requests: as little as a WebSocket needs, or as much as Chromium with a user.
+//! Connect requests: minimal for a WebSocket, or as large as Chromium's with an authenticated user.
 
 use std::net::SocketAddr;
 
@@ -15,20 +15,20 @@ const HUB: &str = "/bench";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Dress {
-    /// The headers that a WebSocket needs, and nobody's name.
+    /// Required WebSocket headers, without a user.
     Minimal,
-    /// Chromium's headers, and an access token with ten claims of the client's own.
+    /// Chromium's headers, and an access token with ten individual claims.
     Chromium,
 }
 
 impl Dress {
-    /// The target and the further headers of this client's request.
+    /// Target and additional headers of a client's request.
     pub(crate) fn request(self, client: u32, address: SocketAddr) -> Result<(String, String)> {
         if self == Self::Minimal {
             return Ok((HUB.into(), String::new()));
         }
         let token = token::signed(ACCESS_KEY, &claims(client))?;
-        // Browsers can't give a WebSocket a header of their own, so the official client puts it there.
+        // Browsers can't set WebSocket headers, so the official client uses the query.
         Ok((format!("{HUB}?access_token={token}"), headers(address)))
     }
 
@@ -41,7 +41,7 @@ impl Dress {
     }
 }
 
-/// Headers of Chromium beside a WebSocket's own, alike for all clients.
+/// Chromium's additional headers, equal for all clients.
 fn headers(address: SocketAddr) -> String {
     format!(
         "Pragma: no-cache\r\nCache-Control: no-cache\r\n\

@@ -1,4 +1,4 @@
-//! Client with calls under way, which compares each answer with the one that is due.
+//! Client with pending calls, which compares each answer with the expected one.
 
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use trunkline_generator::speech::Hub;
 
 use trunkline_tests::bench::echo;
 
-/// A server that takes nothing for this long is stuck.
+/// Time without progress after which a server is considered stuck.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const FULL_NAP: Duration = Duration::from_micros(50);
 
@@ -25,7 +25,7 @@ pub(crate) struct Caller {
     calls: Calls,
 }
 
-/// Numbered calls of one client, and how many of them are answered.
+/// Numbered calls of one client, with the number of answered ones.
 #[derive(Debug)]
 struct Calls {
     client: usize,
@@ -35,7 +35,7 @@ struct Calls {
 }
 
 impl Caller {
-    /// Connects this many; `connect` opens one, and returns the bytes that came early.
+    /// Connects `count` clients. `connect` opens one and returns bytes that were read early.
     pub(crate) fn gather(
         count: usize,
         payload: usize,
@@ -46,7 +46,7 @@ impl Caller {
         Client::gather(count, connect, |client| Self { client, calls: Calls::new(number.next().unwrap_or(0), payload) })
     }
 
-    /// Sends more calls, each in a frame of its own, all in one write.
+    /// Sends further calls, each in its own frame, with a single write.
     pub(crate) fn ask(&mut self, calls: u64) -> Result<()> {
         let mut bytes = Vec::new();
         for _ in 0..calls {
@@ -67,7 +67,7 @@ impl Caller {
         Ok(())
     }
 
-    /// Reads what is there; returns the number of calls that were answered.
+    /// Reads available data and returns the number of answered calls.
     pub(crate) fn read(&mut self, scratch: &mut [u8]) -> Result<u64> {
         let Self { client, calls } = self;
         let before = calls.answered;
@@ -86,7 +86,7 @@ impl Calls {
         echo::call(self.client, self.asked, self.payload)
     }
 
-    /// Demands that a frame holds the answers that are due. It may hold several.
+    /// Checks that a frame contains the expected answers; there may be several.
     fn check(&mut self, message: &[u8]) -> Result<()> {
         message.split_inclusive(|byte| *byte == SEPARATOR).try_for_each(|answer| self.check_one(answer))
     }
@@ -107,7 +107,7 @@ impl Calls {
 mod tests {
     use super::*;
 
-    /// Checks these messages where two calls are under way.
+    /// Checks these messages with two calls pending.
     fn outcome(messages: &[&[u8]]) -> Result<u64> {
         let mut calls = Calls::new(7, 24);
         drop((calls.next(), calls.next()));

@@ -1,13 +1,13 @@
-//! All clients at one server: a process that starts the server, calls, counts, and reads the CPU time.
+//! All clients of one server: a process that starts the server, calls, counts, and reads the CPU time.
 //!
 //! ```text
 //!  "50000\n" ──► a tenth, to warm up ─► CPU time ─► 50 000 calls, until all are answered ─► CPU time ──► {"calls":…}
 //! ```
 //!
-//! It stops at the first answer that is not the one that is due.
+//! Stops at the first unexpected answer.
 //!
-//! It never waits in epoll, it naps and looks: on loopback a server pays for waking whoever waits for it, and real
-//! clients are on other machines. In return answers are taken in batches, and so the next calls come in batches too.
+//! It naps and polls instead of waiting in epoll: on loopback a server pays for waking its receivers, and real clients
+//! are on other machines. In return, answers are read in batches, so the next calls are also sent in batches.
 
 use std::io::{self, BufRead};
 use std::net::SocketAddr;
@@ -25,20 +25,20 @@ use trunkline_tests::bench::product::{self, Product};
 
 use crate::caller::Caller;
 
-/// Time without any answer after which some are lost.
+/// Time without any answer after which calls count as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Ratio of a window's calls to those of the warm-up.
+/// Ratio of calls in a window to calls in the warm-up.
 const WARM_UP_SHARE: u64 = 10;
 
-/// Wait after which the server sleeps, as reading its CPU time demands; answers beyond those due have come, too.
+/// Wait until the server sleeps, as required for reading its CPU time, and until unexpected answers would have arrived.
 const SETTLE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum At {
-    /// The bare handler, as a process.
+    /// Process of the bare handler.
     Bare,
-    /// The app server `bench` behind a proxy.
+    /// App server `bench` behind a proxy.
     App,
 }
 
@@ -54,26 +54,26 @@ pub(crate) struct CallersArguments {
     /// Number of client connections
     #[arg(long)]
     clients: usize,
-    /// Calls that each client has outstanding
+    /// Pending calls of each client
     #[arg(long)]
     outstanding: u64,
-    /// Bytes of the text that is echoed
+    /// Size of the echoed text in bytes
     #[arg(long)]
     payload: usize,
 }
 
-/// Figures of one window.
+/// Measurements of one window.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Window {
-    /// Calls, each of which was answered once.
+    /// Number of calls, each answered once.
     pub(crate) calls: u64,
-    /// CPU time of the server that answered.
+    /// CPU time of the measured server.
     pub(crate) cpu_ns: u64,
-    /// CPU time of the proxy before it.
+    /// CPU time of the proxy in front of it.
     pub(crate) proxy_cpu_ns: u64,
     /// CPU time of these clients.
     pub(crate) callers_cpu_ns: u64,
-    /// CPU time of the whole machine's `ksoftirqd`, which is in none of them.
+    /// CPU time of the machine's `ksoftirqd`, not included in the other values.
     pub(crate) softirq_cpu_ns: u64,
     /// Wall time of the window.
     pub(crate) wall_ns: u64,
@@ -90,7 +90,7 @@ struct Callers {
     outstanding: u64,
 }
 
-/// CPU time at one moment.
+/// CPU times at one moment.
 struct CpuReading {
     server: CpuTime,
     proxy: CpuTime,
@@ -98,9 +98,9 @@ struct CpuReading {
     softirqs: CpuTime,
 }
 
-/// Starts the server, connects, then measures a window for each line of input, which tells how many calls.
+/// Starts the server, connects, then measures a window for each input line, which contains the number of calls.
 ///
-/// Ends with its input, and the server with it: so nothing is left behind however the benchmark ends.
+/// Ends with its input, along with the server, so that no process remains however the benchmark ends.
 pub(crate) fn run(arguments: &CallersArguments) -> Result<()> {
     let mut callers = Callers::gather(arguments)?;
     say(READY);
@@ -138,8 +138,8 @@ impl Callers {
         })
     }
 
-    /// Makes this many calls, up to the last answer. As long as there are more, each client has its number of them
-    /// outstanding.
+    /// Makes this many calls and waits for all answers, keeping each client's number of pending calls constant while
+    /// possible.
     fn call(&mut self, calls: u64) -> Result<()> {
         let mut to_ask = calls;
         for caller in &mut self.crowd.clients {
@@ -161,14 +161,14 @@ impl Callers {
         Ok(())
     }
 
-    /// Waits until the server sleeps, and demands that nothing has come but pings.
+    /// Waits until the server sleeps, and checks that only pings have arrived.
     fn settle(&mut self) -> Result<()> {
         sleep(SETTLE);
         self.take(&mut 0).context("after all calls")?;
         Ok(())
     }
 
-    /// Reads what is there, and calls anew whoever was answered; returns how many calls were answered.
+    /// Reads available data and sends the next calls of answered clients. Returns the number of answered calls.
     fn take(&mut self, to_ask: &mut u64) -> Result<u64> {
         let mut answered = 0;
         self.crowd.each_ready(|caller, scratch| {

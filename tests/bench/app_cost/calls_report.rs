@@ -1,4 +1,4 @@
-//! CPU time per call: medians, ratios, the table.
+//! CPU time per call: medians, ratios, table.
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
@@ -11,36 +11,36 @@ use crate::windows::{self, Measured, Part};
 const NANOS_PER_SECOND: f64 = 1e9;
 const NANOS_PER_MICRO: f64 = 1e3;
 
-/// Aim for the ratio of CPU times.
+/// Target for the ratio of CPU times.
 const AIM: f64 = 2.0;
 
-/// All figures of a load. Times are CPU time per call in µs.
+/// All results of a load. Times are CPU time per call in µs.
 #[derive(Debug, Serialize)]
 pub(crate) struct CallsReport {
     load: Load,
     bare_us: Spread,
     app_us: Spread,
-    /// App server over bare handler, pair by pair.
+    /// App server divided by bare handler, by pair.
     app_over_bare: Spread,
-    /// App server beyond bare handler, pair by pair.
+    /// App server minus bare handler, by pair.
     excess_us: Spread,
-    /// Bare handler over bare handler, pair by pair: 1 but for noise.
+    /// Bare handler divided by bare handler, by pair: 1 except for noise.
     bare_over_bare: Spread,
-    /// Bare handler beyond bare handler, pair by pair: 0 but for noise.
+    /// Bare handler minus bare handler, by pair: 0 except for noise.
     bare_excess_us: Spread,
-    /// The proxy's, which is no part of the ratio.
+    /// CPU time of the proxy, not part of the ratio.
     proxy_us: Spread,
     windows: Vec<Measured>,
 }
 
-/// Measures a load, and tells each window as it comes.
+/// Measures a load and reports each window immediately.
 pub(crate) fn measure(load: Load, settings: &Settings, tell: impl Fn(&str)) -> Result<CallsReport> {
     tell(&heading(load, settings));
     CallsReport::new(load, windows::measure(load, settings, |measured| tell(&row(measured)))?)
 }
 
 impl CallsReport {
-    /// Computes it of whole rounds.
+    /// Computes the results of complete rounds.
     fn new(load: Load, windows: Vec<Measured>) -> Result<Self> {
         let of = |part| -> Vec<Window> {
             windows.iter().filter(|measured| measured.part == part).map(|measured| measured.window).collect()
@@ -68,7 +68,7 @@ impl CallsReport {
         })
     }
 
-    /// The figures that count.
+    /// The most important results.
     pub(crate) fn summary(&self) -> String {
         let line = |name: &str, figure: &Spread| {
             let Spread { median, min, max } = figure;
@@ -90,7 +90,7 @@ impl CallsReport {
     }
 }
 
-/// Heading of the rows, and their columns.
+/// Heading and column names of the rows.
 fn heading(load: Load, settings: &Settings) -> String {
     let Settings { seconds, pairs, payload, shards, .. } = settings;
     let Load { clients, outstanding } = load;

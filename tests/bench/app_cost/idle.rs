@@ -1,4 +1,4 @@
-//! Clients that say nothing: a process that starts proxy and app server, connects, and reads the memory of both.
+//! Idle clients: a process that starts proxy and app server, connects, and reads the memory of both.
 //!
 //! ```text
 //!  "\n" ──► memory ─► N connect ─► memory ─► N more connect ─► memory ──► {"before":…}
@@ -19,10 +19,10 @@ use trunkline_tests::bench::product::Product;
 
 use crate::browser::Dress;
 
-/// Wait after which the last handshake is over on all sides.
+/// Wait until the last handshake is complete at all ends.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Sockets that the proxy and this process have beside those of clients.
+/// Sockets of the proxy and this process in addition to the clients'.
 const OTHER_FILES: u64 = 100;
 
 /// Arguments of the idle clients.
@@ -31,7 +31,7 @@ pub(crate) struct IdleArguments {
     /// Headers and tokens of their connect requests
     #[arg(long)]
     dress: Dress,
-    /// Clients of each wave
+    /// Clients in each wave
     #[arg(long)]
     clients: u32,
     /// Threads of the proxy that serve clients
@@ -39,7 +39,7 @@ pub(crate) struct IdleArguments {
     shards: u16,
 }
 
-/// The memory of both processes at one moment.
+/// Memory of both processes at one moment.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct MemoryReading {
     pub(crate) app: Memory,
@@ -50,15 +50,15 @@ pub(crate) struct MemoryReading {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Waves {
     pub(crate) before: MemoryReading,
-    /// With the clients of the first wave.
+    /// Memory with the first wave of clients.
     pub(crate) first: MemoryReading,
-    /// With the clients of both waves.
+    /// Memory with both waves of clients.
     pub(crate) second: MemoryReading,
 }
 
-/// Starts proxy and app server, then measures when it is told to.
+/// Starts proxy and app server, then measures on request.
 ///
-/// Ends with its input, and the others with it: so nothing is left behind however the benchmark ends.
+/// Ends with its input, along with the other processes, so that none remains however the benchmark ends.
 pub(crate) fn run(arguments: &IdleArguments) -> Result<()> {
     let needed = 2 * u64::from(arguments.clients) + OTHER_FILES;
     if let Some(limit) = open_files_limit() {
@@ -98,7 +98,7 @@ fn reading(product: &Product, clients: &[TcpStream]) -> Result<MemoryReading> {
     Ok(MemoryReading { app: Memory::of(product.app_pid())?, proxy: Memory::of(product.proxy_pid())? })
 }
 
-/// Limit of open files of this process and its children; `None` where there is none, or it can't be read.
+/// Limit of open files of this process and its children; `None` if unlimited or unreadable.
 fn open_files_limit() -> Option<u64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;

@@ -6,40 +6,39 @@
 //!   callers ── Echo("7…") ──► proxy ══ 5 links ══► app server ══► proxy ── "7…" ──► callers
 //! ```
 //!
-//! **Calls.** Clients keep a fixed number of calls outstanding until a fixed number of calls is answered: by `Echo` of
-//! the app server `bench` behind one proxy, and by a bare axum WebSocket handler, which parses each invocation with
-//! serde_json and answers with a completion of the same bytes. Each answer is compared with the one that is due: what
-//! is lost, comes twice, out of turn or to somebody else ends the run. What is compared is CPU time of the app server's
-//! threads, as the scheduler counts it in nanoseconds, with that of the bare handler's; the proxy's is another
-//! machine's, and is shown beside it.
+//! **Calls.** Clients keep a fixed number of calls pending until a fixed total is answered: by `Echo` of the app server
+//! `bench` behind a proxy, and by a bare axum WebSocket handler that parses each invocation with serde_json and returns
+//! an equal completion. Each answer is compared with the expected one; a lost, duplicated, reordered or misdelivered
+//! answer ends the run. The comparison covers CPU time of the app server's threads, measured by the scheduler in
+//! nanoseconds, and of the bare handler's. The proxy's CPU time belongs to another machine and is shown separately.
 //!
-//! **What is not equal.** The bare handler pays a read and a write of a socket per call, unless a client has several
-//! calls on the way. Behind a proxy the calls of many clients share a few links: the more come at once, the more share
-//! a read, a write and a wake-up. So the ratio depends on the load: with one client and one call outstanding nothing is
-//! shared, and what a call costs is mostly wake-ups, of which the app server has more; with many outstanding it pays
-//! less per call than the bare handler. `--loads 1x1,64x1,64x16` shows all of it.
+//! **Differences.** The bare handler needs a socket read and write per call, unless a client has several pending calls.
+//! Behind a proxy, the calls of many clients share a few links: the more arrive simultaneously, the more share a read,
+//! write and wake-up. So the ratio depends on the load: with one client and one pending call nothing is shared, and
+//! wake-ups dominate, of which the app server has more; with many pending calls, a call costs less than at the bare
+//! handler. `--loads 1x1,64x1,64x16` shows the range.
 //!
-//! **What it is worth.** Speed drifts within minutes, so only runs side by side compare: each round has a window of the
-//! bare handler, one of the app server and one of the bare handler again, begins with another of them each time, and
-//! gives one ratio. How far the bare handler differs from itself is the noise that the app server's ratio has too.
+//! **Validity.** Speed drifts within minutes, so only adjacent runs are comparable: each round has windows of the bare
+//! handler, the app server and the bare handler again, in rotating order, and yields one ratio. The difference between
+//! both bare handler windows is the noise of the ratio.
 //!
-//! **Memory.** Clients connect through one proxy and say nothing more, first N and then N again; new processes each
-//! time. The growth of the app server's anonymous memory, heap and stacks, is told per connection: of the first N,
-//! which pay for pools and tables that others use later, and from N to 2 N, where such costs cancel out. Once with the
-//! headers that a WebSocket needs, and once with those of Chromium and an access token of ten claims, none of them the
-//! same for two clients. The kernel's memory, such as the sockets' buffers of the proxy, is in no figure.
+//! **Memory.** Clients connect through a proxy and stay idle, first N and then N more, with new processes each time.
+//! The growth of the app server's anonymous memory (heap and stacks) is reported per connection: for the first N,
+//! including pools and tables for later clients, and from N to 2 N, where such costs cancel out. Measured once with
+//! minimal WebSocket headers, and once with Chromium's headers and an access token with ten claims, different for each
+//! client. Kernel memory, such as the proxy's socket buffers, is not included.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
 //! | [`settings`] | the command line |
-//! | [`browser`] | what a client sends with its connect request |
+//! | [`browser`] | connect requests of clients |
 //! | [`bare`] | the bare handler |
-//! | [`caller`] | one client that calls |
-//! | [`callers`] | all clients at one server, a process too: calls, checks, reads the CPU time |
-//! | [`windows`] | which window comes when |
-//! | [`round_trips`] | one client that waits for one answer |
-//! | [`idle`] | clients that say nothing, a process too: connects, reads the memory |
-//! | [`calls_report`], [`memory_report`] | ratios, the tables |
+//! | [`caller`] | one calling client |
+//! | [`callers`] | process with all clients of one server: calls, checks, reads the CPU time |
+//! | [`windows`] | order of the windows |
+//! | [`round_trips`] | one client with one pending call |
+//! | [`idle`] | process with idle clients: connects, reads the memory |
+//! | [`calls_report`], [`memory_report`] | ratios, tables |
 //!
 //! Processes, CPU time, frames and medians are [`trunkline_tests::bench`].
 
@@ -80,21 +79,21 @@ struct Cli {
     settings: Settings,
 }
 
-/// The other processes of a run are this program, too.
+/// Further processes of a run, also from this program.
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// The bare handler, as a process.
+    /// Process of the bare handler.
     #[command(hide = true)]
     Bare(BareArguments),
-    /// The clients that call one server.
+    /// Clients that call one server.
     #[command(hide = true)]
     Callers(CallersArguments),
-    /// The clients that say nothing.
+    /// Clients that stay idle.
     #[command(hide = true)]
     Idle(IdleArguments),
 }
 
-/// All figures of a run.
+/// All results of a run.
 #[derive(Debug, Serialize)]
 struct Report {
     settings: Settings,

@@ -1,4 +1,4 @@
-//! Memory per idle connection: medians, the table.
+//! Memory per idle connection: medians, table.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -12,16 +12,16 @@ use crate::settings::Settings;
 
 const DRESSES: [Dress; 2] = [Dress::Minimal, Dress::Chromium];
 
-/// Aim for the bytes of a connection with minimal headers at the app server.
+/// Target for bytes per connection with minimal headers at the app server.
 const AIM_BYTES: f64 = 500.0;
 
-/// All figures about memory.
+/// All results about memory.
 #[derive(Debug, Serialize)]
 pub(crate) struct MemoryReport {
     figures: Vec<Figures>,
 }
 
-/// Bytes of a connection.
+/// Memory per connection in bytes.
 #[derive(Debug, Serialize)]
 struct Figures {
     dress: Dress,
@@ -33,13 +33,13 @@ struct Figures {
 /// Growth of anonymous memory, in bytes per connection.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Growth {
-    /// Growth with the first wave, which pays for pools and tables.
+    /// Growth with the first wave, including pools and tables.
     first_wave: Spread,
     /// Growth from the first wave to the second.
     slope: Spread,
 }
 
-/// Measures everything, and tells each run as it comes.
+/// Measures everything and reports each run immediately.
 pub(crate) fn measure(settings: &Settings, tell: impl Fn(&str)) -> Result<MemoryReport> {
     tell(&heading(settings));
     let mut runs = DRESSES.map(|dress| (dress, Vec::new()));
@@ -61,7 +61,7 @@ fn waves_of(dress: Dress, settings: &Settings) -> Result<Waves> {
 }
 
 impl MemoryReport {
-    /// The figures that count.
+    /// The most important results.
     pub(crate) fn summary(&self) -> String {
         let line = |name: &str, figure: &Spread| {
             let Spread { median, min, max } = figure;
@@ -103,7 +103,7 @@ fn per_client(before: &Memory, after: &Memory, clients: u32) -> f64 {
     (after.anonymous_bytes as f64 - before.anonymous_bytes as f64) / f64::from(clients)
 }
 
-/// Heading of the rows, and their columns.
+/// Heading and column names of the rows.
 fn heading(settings: &Settings) -> String {
     let (clients, both) = (settings.idle, 2 * settings.idle);
     format!(

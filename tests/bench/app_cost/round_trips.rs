@@ -1,4 +1,4 @@
-//! Round trips of one client with one call at a time: at the bare handler, and at the app server behind a proxy.
+//! Round trips of one client with one pending call, at the bare handler and at the app server behind a proxy.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use trunkline_tests::bench::spread::Spread;
 use crate::settings::Settings;
 use crate::windows::Part;
 
-/// Aim for the ratio of the 99th percentiles.
+/// Target for the ratio of the 99th percentiles.
 const AIM: f64 = 2.5;
 
-/// Calls before those that count, a share of them.
+/// Warm-up calls before each window.
 const WARM_UP: Duration = Duration::from_millis(300);
 
 /// Pause between an answer and the next call.
@@ -24,27 +24,27 @@ const NO_PAUSE: Duration = Duration::ZERO;
 
 const PARTS: [Part; 3] = [Part::Bare, Part::App, Part::BareAgain];
 
-/// All figures. Times are µs from the call to its answer.
+/// All results. Times are µs from the call to its answer.
 #[derive(Debug, Serialize)]
 pub(crate) struct RoundTripReport {
     bare_p50_us: Spread,
     bare_p99_us: Spread,
     app_p50_us: Spread,
     app_p99_us: Spread,
-    /// App server over bare handler, pair by pair.
+    /// App server divided by bare handler, by pair.
     p99_ratio: Spread,
-    /// Bare handler over bare handler, pair by pair: 1 but for noise.
+    /// Bare handler divided by bare handler, by pair: 1 except for noise.
     noise: Spread,
 }
 
-/// The latencies of one window, in µs.
+/// Latencies of one window in µs.
 #[derive(Clone, Copy)]
 struct LatencyWindow {
     p50: f64,
     p99: f64,
 }
 
-/// Measures, and tells each window as it comes.
+/// Measures and reports each window immediately.
 pub(crate) fn measure(settings: &Settings, tell: impl Fn(&str)) -> Result<RoundTripReport> {
     let address = product::address()?;
     let _bare = Speaker::start("bare handler", &["bare", "--listen", &address.to_string()])?;
@@ -91,7 +91,7 @@ impl RoundTripReport {
         })
     }
 
-    /// The figures that count.
+    /// The most important results.
     pub(crate) fn summary(&self) -> String {
         let line = |name: &str, figure: &Spread| {
             let Spread { median, min, max } = figure;

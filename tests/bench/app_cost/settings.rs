@@ -1,4 +1,4 @@
-//! The command line: what is measured, and how long.
+//! Command line: subject and length of the measurements.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,40 +7,40 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// More clients than that don't fit into one process with the usual limits.
+/// Maximum number of clients in one process with usual limits.
 const CLIENTS_MAX: u32 = 9_000;
-/// Largest number of outstanding calls: they have room in the buffers of a socket.
+/// Maximum number of pending calls, which must fit into the buffers of a socket.
 const OUTSTANDING_MAX: u32 = 64;
 
 /// Settings of a run.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub(crate) struct Settings {
-    /// Rounds: each gives one pair of bare handler and app server, and one of bare handler and bare handler
+    /// Rounds: each yields one pair of bare handler and app server, and one of two bare handlers
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) pairs: u32,
-    /// Length of each window; it is made of as many calls as a first window shows to fit
+    /// Length of each window; a first window determines the corresponding number of calls
     #[arg(long, value_name = "S", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub(crate) seconds: u32,
-    /// Clients, and calls that each of them has outstanding
+    /// Clients, and pending calls of each
     #[arg(long, value_name = "CLIENTSxCALLS", default_value = "64x1,64x16", value_delimiter = ',')]
     pub(crate) loads: Vec<Load>,
-    /// Bytes of the text that is echoed, without what frames it
+    /// Size of the echoed text in bytes, without framing
     #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(24..=4_096))]
     pub(crate) payload: u32,
     /// Threads of the proxy that serve clients
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) shards: u16,
-    /// Idle connections of the first wave, and of the second
+    /// Idle connections per wave
     #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(100..=9_000))]
     pub(crate) idle: u32,
     /// Runs of the memory measurement, each with new processes
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) memory_runs: u32,
-    /// Measure only one of them
+    /// Measure only this subject
     #[arg(long)]
     #[serde(skip)]
     pub(crate) only: Option<Subject>,
-    /// File for the figures as JSON
+    /// File for the results as JSON
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub(crate) json: Option<PathBuf>,
@@ -57,12 +57,12 @@ pub(crate) enum Subject {
     RoundTrips,
 }
 
-/// Load: the number of clients, and of calls at once.
+/// Load: number of clients, and of concurrent calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Load {
     /// Number of client connections.
     pub(crate) clients: u32,
-    /// Calls that each of them waits for at any time.
+    /// Pending calls of each client.
     pub(crate) outstanding: u32,
 }
 

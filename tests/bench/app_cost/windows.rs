@@ -1,6 +1,6 @@
 //! Order of the windows.
 //!
-//! A round is one window of each: the bare handler, the app server, and the bare handler again.
+//! A round has one window each of the bare handler, the app server, and the bare handler again.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -10,7 +10,7 @@ use trunkline_tests::bench::rounds::in_turn;
 use crate::callers::{At, Window};
 use crate::settings::{Load, Settings};
 
-/// Calls of the first window, which only shows how fast it goes.
+/// Calls of the first window, which only measures the speed.
 const FIRST_CALLS: u64 = 10_000;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -19,18 +19,18 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Part {
-    /// The base of the comparison.
+    /// Base of the comparison.
     Bare,
-    /// The subject of the benchmark.
+    /// Subject of the benchmark.
     App,
-    /// The bare handler once more: how far it is from itself is the noise.
+    /// The bare handler again, to measure noise.
     BareAgain,
 }
 
-/// The order in the first round.
+/// Order of the first round.
 const PARTS: [Part; 3] = [Part::Bare, Part::App, Part::BareAgain];
 
-/// Window and its place.
+/// Window with its position.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Measured {
     /// Number of the round, from 1.
@@ -40,13 +40,13 @@ pub(crate) struct Measured {
     pub(crate) window: Window,
 }
 
-/// A server with its callers, and how many calls make a window there.
+/// Server with its callers, and the number of calls per window.
 struct Called {
     callers: Speaker,
     calls: u64,
 }
 
-/// Measures all windows of a load; each is told as it comes.
+/// Measures all windows of a load and reports each immediately.
 pub(crate) fn measure(load: Load, settings: &Settings, tell: impl Fn(&Measured)) -> Result<Vec<Measured>> {
     let mut bare = Called::start(At::Bare, load, settings)?;
     let mut app = Called::start(At::App, load, settings)?;

@@ -1,4 +1,4 @@
-//! Attacks of strangers, each with what SECURITY.md lets them use.
+//! Attacks by outsiders, each with a resource described in SECURITY.md.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,33 +12,33 @@ use serde::Serialize;
 use trunkline_generator::connect;
 use trunkline_generator::frame::{self, Opcode};
 
-/// Bytes of a message that does not end: below the hub's limit of 32 KiB.
+/// Bytes of an unfinished message, below the hub's limit of 32 KiB.
 const UNFINISHED_BYTES: usize = 30 * 1024;
 
-/// Bytes of a large header, below the limit of a head.
+/// Bytes of a large header, below the limit of a request head.
 const HEADER_BYTES: usize = 16 * 1024;
 
-/// Pairs of a query, as many as a hub takes.
+/// Pairs of a query, the maximum for a hub.
 const PAIRS: usize = 256;
 
-/// Pause between two requests of an attack that goes on.
+/// Pause between two requests of a continuous attack.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Attack of strangers, by what it uses up.
+/// Attack by outsiders, by the exhausted resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Attack {
-    /// Clients whose messages have begun and don't end.
+    /// Clients with unfinished messages.
     UnfinishedMessages,
-    /// Clients whose connections keep large heads.
+    /// Clients with large request heads.
     LargeHeads,
-    /// Requests to a hub whose query has as many pairs as it may have, a thousand a second.
+    /// Requests to a hub with the maximum number of query pairs, a thousand per second.
     Queries,
-    /// Requests that are passed through, and whose bodies stop coming.
+    /// Forwarded requests with stalled bodies.
     StoppedUploads,
 }
 
-/// Attack that goes on until it is ended.
+/// Attack that continues until it is ended.
 pub(crate) struct RunningAttack {
     sockets: Vec<TcpStream>,
     speaker: Option<(Arc<AtomicBool>, JoinHandle<Result<()>>)>,
@@ -56,7 +56,7 @@ impl Attack {
         }
     }
 
-    /// Begins it, with this number of sockets.
+    /// Starts the attack with this number of sockets.
     pub(crate) fn begin(self, proxy: SocketAddr, sockets: u32) -> Result<RunningAttack> {
         let open = |socket: fn(SocketAddr) -> Result<TcpStream>| -> Result<Vec<_>> {
             (0..sockets).map(|_| socket(proxy)).collect()
@@ -76,7 +76,7 @@ impl Attack {
 }
 
 impl RunningAttack {
-    /// Ends it; fails if the proxy did not take it as it was meant.
+    /// Ends the attack. Fails if the proxy did not react as expected.
     pub(crate) fn end(self) -> Result<()> {
         drop(self.sockets);
         let Some((is_over, speaker)) = self.speaker else { return Ok(()) };
@@ -95,7 +95,7 @@ fn unfinished_message(proxy: SocketAddr) -> Result<TcpStream> {
 }
 
 fn large_head(proxy: SocketAddr) -> Result<TcpStream> {
-    // Each is another one: equal headers are kept once.
+    // A different header for each client, because equal headers are stored once.
     let number = connect::open(proxy)?.local_addr()?.port();
     let (socket, _) = connect::to_hub(proxy, "/bench", &format!("X-Large: {number}{}\r\n", "a".repeat(HEADER_BYTES)))?;
     Ok(socket)
@@ -107,7 +107,7 @@ fn stopped_upload(proxy: SocketAddr) -> Result<TcpStream> {
     Ok(socket)
 }
 
-/// Asks again and again with a long query, over one connection.
+/// Sends requests with a long query in a loop, over one connection.
 fn query(mut socket: TcpStream, is_over: &AtomicBool) -> Result<()> {
     let request =
         format!("POST /bench?{}id=x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", "a=1&".repeat(PAIRS - 1));

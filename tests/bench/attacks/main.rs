@@ -1,14 +1,14 @@
 #![forbid(unsafe_code)]
-//! Price of an attack for everybody else: round trips of a client and of a request that is passed through, and CPU time
-//! and memory of the proxy, under an attack and beside a twin that nobody attacks.
+//! Cost of an attack for regular clients: round trips of a client and of a forwarded request, and CPU time and memory
+//! of the proxy, compared with an unattacked twin.
 //!
 //! ```text
-//!  strangers ── attack ─────────────────────► proxy ──► app server
+//!  attackers ── attack ─────────────────────► proxy ──► app server
 //!  a client ── Echo, GET, one by one, timed ──► proxy ──► app server
 //! ```
 //!
-//! Each attack has a proxy and an app server of its own, and so has its twin; they take turns, round by round. An
-//! attack stays far below the limits of the proxy: what is measured is what it costs while it is let in.
+//! Each attack and each twin has its own proxy and app server; they alternate in each round. An attack stays far below
+//! the proxy's limits, to measure its cost while it is allowed.
 
 mod attack;
 
@@ -35,7 +35,7 @@ use attack::Attack;
 
 const KIBIBYTE: f64 = 1_024.0;
 
-/// Prices of attacks, beside a twin that nobody attacks.
+/// Costs of attacks, compared with an unattacked twin.
 #[derive(Debug, Parser, Serialize)]
 #[command(name = "attacks")]
 struct Settings {
@@ -45,33 +45,33 @@ struct Settings {
     /// Round trips of the client, of each kind
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     calls: u32,
-    /// Rounds: each has every attack and its twin once
+    /// Rounds, each with every attack and its twin
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// File for the figures as JSON
+    /// File for the results as JSON
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     json: Option<PathBuf>,
 }
 
-/// Figures of one scene.
+/// Results of one scenario.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Prices {
     echo_p50_us: f64,
     echo_p99_us: f64,
-    /// A request that is passed through.
+    /// Times of a forwarded request.
     passed_p50_us: f64,
     passed_p99_us: f64,
-    /// CPU time of the proxy while the client was timed, for each of its round trips.
+    /// CPU time of the proxy per round trip of the client.
     cpu_us: f64,
-    /// Memory of the proxy beyond that before the attack.
+    /// Memory growth of the proxy during the attack.
     memory_kib: f64,
 }
 
-/// One figure of a scene.
+/// Accessor of one result.
 type Figure = fn(&Prices) -> f64;
 
-/// Prices of an attack and of its twin, round by round.
+/// Costs of an attack and its twin, by round.
 #[derive(Debug, Serialize)]
 struct Row {
     attack: Attack,
@@ -79,7 +79,7 @@ struct Row {
     twin: Vec<Prices>,
 }
 
-/// All figures of a run.
+/// All results of a run.
 #[derive(Debug, Serialize)]
 struct Report {
     settings: Settings,
@@ -127,7 +127,7 @@ fn line(row: &Row) -> Result<String> {
     Ok(shown?.join("; "))
 }
 
-/// A proxy, an app server, and the client that is timed.
+/// Proxy, app server, and the timed client.
 struct Scene {
     product: Product,
     client: (TcpStream, Vec<u8>),
@@ -141,7 +141,7 @@ impl Scene {
     }
 
     fn measure(mut self, attack: Option<Attack>, settings: &Settings) -> Result<Prices> {
-        // What every proxy has from its first requests on.
+        // Costs that every proxy has with its first requests.
         self.echo()?;
         self.pass_through()?;
         let memory_before = self.memory_kib()?;
@@ -167,7 +167,7 @@ impl Scene {
         })
     }
 
-    /// Calls a method, and waits for its answer.
+    /// Calls a method and waits for its answer.
     fn echo(&mut self) -> Result<()> {
         let (socket, early) = &mut self.client;
         let call = b"{\"type\":1,\"invocationId\":\"1\",\"target\":\"Echo\",\"arguments\":[1]}\x1e";
@@ -179,7 +179,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Asks the app server for something that no hub has, over a connection of its own.
+    /// Requests a path outside of any hub from the app server, over a new connection.
     fn pass_through(&self) -> Result<()> {
         let mut socket = connect::open(self.product.address())?;
         socket.write_all(b"GET /page HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
@@ -194,7 +194,7 @@ impl Scene {
     }
 }
 
-/// Microseconds that a step takes.
+/// Duration of a step in microseconds.
 fn timed(step: impl FnOnce() -> Result<()>) -> Result<u64> {
     let begun = Instant::now();
     step()?;

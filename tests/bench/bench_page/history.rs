@@ -1,4 +1,4 @@
-//! History of the figures: one file per run of the benchmarks, and how each figure went from run to run.
+//! History of the results: one file per benchmark run, and the change of each result.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,36 +11,36 @@ use serde_json::Value;
 use trunkline_generator::chart::{Chart, Line};
 use trunkline_tests::bench::spread::Spread;
 
-/// Most marks under a chart: more would lie upon each other.
+/// Maximum number of labels under a chart, to avoid overlaps.
 const MARKS_MAX: usize = 8;
 const COMMIT_LETTERS: usize = 7;
 
-/// One run of the benchmarks: some tables, at one commit, on one machine.
+/// One benchmark run: some tables, at one commit, on one machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    /// Time of its end, as the system writes it: files and runs are in this order.
+    /// End time in the system's format, which orders files and runs.
     pub(crate) date: String,
     pub(crate) commit: String,
-    /// Smallest and largest of all ratios of the floor and itself: the machine's noise in this run.
+    /// Minimum and maximum ratio of the floor to itself: the machine's noise in this run.
     pub(crate) noise: Option<[f64; 2]>,
     pub(crate) figures: BTreeMap<String, Figure>,
 }
 
-/// Figures of one row that a history keeps.
+/// Results of one row kept in the history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figure {
-    /// Subject over base, or what else the row is about.
+    /// Subject divided by base, or another ratio of the row.
     pub(crate) ratio: Spread,
-    /// Units per CPU-second of the base.
+    /// Base units per CPU second.
     pub(crate) base: Option<Spread>,
-    /// Units per CPU-second of the subject.
+    /// Subject units per CPU second.
     pub(crate) subject: Option<Spread>,
-    /// Base over base: 1 but for noise.
+    /// Base divided by base: 1 except for noise.
     pub(crate) base_over_base: Option<Spread>,
 }
 
 impl Entry {
-    /// Makes it of the rows that a run has measured; those without a ratio have no history.
+    /// Creates an entry from measured rows. Rows without a ratio are omitted.
     pub(crate) fn new<'a>(date: &str, commit: &str, rows: impl Iterator<Item = (&'a String, &'a Value)>) -> Self {
         let figures: BTreeMap<String, Figure> =
             rows.filter_map(|(name, row)| Some((name.clone(), Figure::deserialize(row).ok()?))).collect();
@@ -51,7 +51,7 @@ impl Entry {
         Self { date: date.into(), commit: commit.into(), noise, figures }
     }
 
-    /// Writes it into a folder of such files, under a name that no other run has.
+    /// Writes it to a folder of such files, with a unique name.
     pub(crate) fn keep(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         let stamp: String = self.date.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -60,7 +60,7 @@ impl Entry {
     }
 }
 
-/// Reads all runs of a folder, the oldest first; none where there is no folder.
+/// Reads all runs of a folder, oldest first; empty if the folder does not exist.
 pub(crate) fn all(folder: &Path) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     if !folder.is_dir() {
@@ -78,7 +78,7 @@ pub(crate) fn all(folder: &Path) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Part of the page: a table of the last step of each figure, and a chart of each that has more than one run.
+/// Section of the page: a table with the last change of each result, and a chart per result with several runs.
 pub(crate) fn section(entries: &[Entry]) -> String {
     let names: std::collections::BTreeSet<&String> = entries.iter().flat_map(|entry| entry.figures.keys()).collect();
     let (mut rows, mut charts) = (String::new(), String::new());
@@ -87,7 +87,7 @@ pub(crate) fn section(entries: &[Entry]) -> String {
             (0..).zip(entries).filter_map(|(place, entry)| Some((place, entry, entry.figures.get(name)?))).collect();
         let [.., (_, before, earlier), (_, now, figure)] = points.as_slice() else { continue };
         let step = Step::of(earlier, figure);
-        // Writing to a text never fails.
+        // Writing to a string can't fail.
         let _ = write!(
             rows,
             "<tr><td>{name}<td>{:.3} <small>{}</small><td>{:.3} <small>{}</small><td>{:+.1} %<td>{:.1} %<td>{}</tr>",
@@ -111,12 +111,12 @@ pub(crate) fn section(entries: &[Entry]) -> String {
     )
 }
 
-/// Difference between two runs of a figure.
+/// Difference between two runs of a result.
 #[derive(Debug, PartialEq)]
 struct Step {
-    /// Change of the median, as a share of the earlier one.
+    /// Relative change of the median.
     change: f64,
-    /// The farthest that the floor was from itself in either run.
+    /// Maximum noise of either run.
     noise: f64,
 }
 

@@ -1,8 +1,8 @@
 #![forbid(unsafe_code)]
-//! Puts the figures of all benchmark runs together: `bench.json`, and a page with pictures that needs nothing else.
+//! Combines the results of all benchmark runs: `bench.json`, and a self-contained page with charts.
 //!
-//! The figures of each run are kept beside them, in the folder `history`, with date and commit; the page draws how each
-//! figure went. They stay in the build folder: they are those of this machine, and mean nothing beside another one's.
+//! The results of each run are kept in the folder `history`, with date and commit, and the page shows their
+//! development. They stay in the build folder, because results of different machines are not comparable.
 
 mod history;
 
@@ -25,7 +25,7 @@ const ALL: &str = "bench.json";
 const PAGE: &str = "index.html";
 const HISTORY: &str = "history";
 
-/// The style of the page, for light and dark alike.
+/// Style of the page, for light and dark.
 const STYLE: &str = "
 :root { color-scheme: light dark; --bar: light-dark(#2f6fde, #6ea0ff); --range: light-dark(#0b2a66, #d5e3ff); }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
@@ -57,16 +57,16 @@ polyline.floor { stroke: gray; stroke-dasharray: 6 4; }
 struct Arguments {
     /// Folder of the JSON files and the page
     folder: PathBuf,
-    /// Folder of the history; without it, the one named `history` in there
+    /// Folder of the history; by default the subfolder `history`
     #[arg(long, value_name = "FOLDER")]
     history: Option<PathBuf>,
-    /// Commit of the run that has just ended; without it, nothing is added to the history
+    /// Commit of the last run; without it, nothing is added to the history
     #[arg(long, value_name = "COMMIT", requires = "date", requires = "since")]
     commit: Option<String>,
     /// Date of that run, such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "DATE", default_value = "")]
     date: String,
-    /// Seconds of Unix time at which that run began: files that are older are no figures of it
+    /// Start of that run in Unix seconds: older files are ignored
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     since: u64,
 }
@@ -101,16 +101,16 @@ fn write(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Fewer clients share what a proxy has once, so that what each of them costs in memory can't be told.
+/// Below this number of clients, the shared memory of a proxy hides the memory per client.
 const CLIENTS_MIN: f64 = 1_000.0;
 
-/// Runs that differ only in their number of clients, by how their names begin, and what their picture shows.
+/// Runs that differ only in the number of clients, by name prefix, with the title of their chart.
 const SERIES: [(&str, &str); 2] = [
     ("flat-deliveries-", "CPU time of a delivery over the number of clients"),
     ("flat-calls-", "CPU time of a call over the number of clients"),
 ];
 
-/// A figure's median, smallest and largest.
+/// Median, minimum and maximum of a result.
 fn spread(run: &Value, name: &str) -> Option<[f64; 3]> {
     let figure = run.get(name)?;
     let part = |part| figure.get(part).and_then(Value::as_f64);
@@ -142,7 +142,7 @@ fn page(runs: &BTreeMap<String, Value>, entries: &[Entry]) -> String {
     )
 }
 
-/// A name in front of its number, so that 5000 comes before 10000.
+/// Splits a name from its number, so that 5000 precedes 10000.
 fn numbered(name: &str) -> (&str, u64) {
     let text = name.trim_end_matches(|letter: char| letter.is_ascii_digit());
     (text, name.get(text.len()..).and_then(|number| number.parse().ok()).unwrap_or_default())
@@ -152,26 +152,26 @@ fn clients(run: &Value) -> Option<f64> {
     run.get("settings")?.get("clients")?.as_f64()
 }
 
-/// Memory of one client at the proxy; none for visitors, which are gone when it is read.
+/// Memory per client at the proxy; none for visitors, which are disconnected when it is read.
 fn memory(run: &Value) -> Option<f64> {
     let work = run.get("settings")?.get("work").and_then(Value::as_str);
     clients(run).filter(|_| work != Some("connect")).filter(|clients| *clients >= CLIENTS_MIN)?;
     run.get("memory_per_client_kib")?.as_f64()
 }
 
-/// The middle of this figure over the proxy's windows.
+/// Median of this result over the proxy's windows.
 fn latency(run: &Value, name: &str) -> Option<f64> {
     let windows = run.get("windows")?.as_array()?.iter();
     let subject = windows.filter(|window| window.get("part").and_then(Value::as_str) == Some("subject"));
     let spread = Spread::of(subject.filter_map(|window| window.get(name)?.as_f64())).ok()?;
-    // Idle clients wait for nothing.
+    // Idle clients have no latency.
     Some(spread.median).filter(|latency| *latency > 0.0)
 }
 
-/// Chart of a unit's cost over the number of clients; empty where it was not measured.
+/// Chart of the cost per unit over the number of clients; empty if not measured.
 fn over_clients(all: &[(&str, &Value)], names: &str, title: &'static str) -> String {
     let runs: Vec<_> = all.iter().filter(|(name, _)| name.starts_with(names)).map(|(_, run)| *run).collect();
-    // Each step in the number of clients is a multiple of the one before.
+    // The number of clients grows by a factor per step.
     let line = |name, figure| Line {
         name,
         class: name,
@@ -190,7 +190,7 @@ fn row(name: &str, run: &Value) -> Option<String> {
     let [_, low, high] = spread(run, "base_over_base")?;
     let kib = run.get("memory_per_client_kib").and_then(Value::as_f64).unwrap_or_default();
     let mut row = String::new();
-    // Writing to a text never fails.
+    // Writing to a string can't fail.
     let _ = write!(
         row,
         "<tr><td>{name}<td>{floor:.0}<td>{proxy:.0}<td>{:.3}<td class=\"bar\">{}<td>{excess:.2}<td>{low:.2} to {high:.2}<td>{kib:.2}</tr>",
@@ -200,7 +200,7 @@ fn row(name: &str, run: &Value) -> Option<String> {
     Some(row)
 }
 
-/// CPU time of a unit in µs.
+/// CPU time per unit in µs.
 fn micros(run: &Value, of: &str) -> Option<f64> {
     spread(run, of).map(|[per_second, ..]| 1e6 / per_second)
 }
@@ -209,7 +209,7 @@ fn plain(figure: f64) -> f64 {
     figure
 }
 
-/// The rows of a table with one bar each, for all runs that have this figure: as long as `scale` makes it.
+/// Table rows with one bar each, for all runs with this result, scaled by `scale`.
 fn bars(
     all: &[(&str, &Value)],
     figure: impl Fn(&Value) -> Option<f64>,
@@ -224,7 +224,7 @@ fn bars(
     figures.iter().map(row).collect()
 }
 
-/// A bar up to the median, and a line from the smallest to the largest.
+/// Bar up to the median, and a line from minimum to maximum.
 fn bar([median, min, max]: [f64; 3], full: f64) -> String {
     let percent = |value: f64| (value / full * 100.0).clamp(0.0, 100.0);
     let (from, to) = (percent(min), percent(max));

@@ -1,4 +1,4 @@
-//! Stream of an admin port that is read as fast as it comes.
+//! Stream of an admin port, read as fast as possible.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 
-/// Stream of an admin port. It is closed when this value goes.
+/// Stream of an admin port, closed on drop.
 #[derive(Debug)]
 pub(crate) struct AdminStream {
     stream: TcpStream,
@@ -16,10 +16,10 @@ pub(crate) struct AdminStream {
 }
 
 impl AdminStream {
-    /// Asks for the stream at this path, and counts the lines that contain `mark`.
+    /// Requests the stream at this path, and counts the lines that contain `mark`.
     ///
     /// # Errors
-    /// When the admin port refuses it.
+    /// If the admin port refuses.
     pub(crate) fn open(admin: SocketAddr, path: &str, mark: &'static str) -> Result<Self> {
         let stream = ask(admin, path, "keep-alive")?;
         let mut reader = BufReader::new(stream.try_clone()?);
@@ -44,12 +44,12 @@ impl AdminStream {
 
 impl Drop for AdminStream {
     fn drop(&mut self) {
-        // It fails only where the stream has ended already.
+        // Fails only if the stream has already ended.
         drop(self.stream.shutdown(Shutdown::Both));
     }
 }
 
-/// Sends a GET request, whose answer is not read yet.
+/// Sends a GET request without reading the response.
 pub(crate) fn ask(admin: SocketAddr, path: &str, connection: &str) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(admin).with_context(|| format!("connecting to {admin}"))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: {connection}\r\n\r\n")?;

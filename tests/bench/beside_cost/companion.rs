@@ -1,4 +1,4 @@
-//! Companions of the crowd, which are there in some windows and not in others; waits for the proxy's counters.
+//! Companions of the crowd, which are present in some windows, and waiting for the proxy's counters.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -6,40 +6,40 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use trunkline_tests::bench::product::Product;
 
-/// Time after which a companion is not going to come or go.
+/// Time limit for starting or stopping a companion.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Pause between two looks at the proxy's counters.
+/// Interval for polling the proxy's counters.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Companion of the crowd: it is there in some windows and not in others.
+/// Companion of the crowd, present only in some windows.
 pub(crate) trait Companion {
-    /// Further arguments of the proxy.
+    /// Additional arguments of the proxy.
     fn proxy_arguments(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Brings it in. It is there when this returns.
+    /// Starts the companion and waits until it is active.
     fn come(&mut self, product: &mut Product) -> Result<()>;
 
-    /// Number of events so far: what the proxy has done for it.
+    /// Number of events that the proxy has processed for it.
     fn events(&self, product: &Product) -> Result<u64>;
 
-    /// Checks that it is still there at the end of a window.
+    /// Checks that it is still active at the end of a window.
     fn is_there(&self, _product: &Product) -> Result<()> {
         Ok(())
     }
 
-    /// Takes it away. The proxy has nothing to do with it when this returns.
+    /// Stops the companion and waits until the proxy has no work for it.
     fn go(&mut self, product: &mut Product) -> Result<()>;
 }
 
-/// Waits for a state that the proxy brings about.
+/// Waits for a state of the proxy.
 pub(crate) fn wait_until(what: &str, is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     wait_for(what, PATIENCE, is_so)
 }
 
-/// Waits for a state of the proxy, and gives up after `patience`.
+/// Waits for a state of the proxy, with a time limit.
 pub(crate) fn wait_for(what: &str, patience: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let started = Instant::now();
     while !is_so()? {
@@ -49,7 +49,7 @@ pub(crate) fn wait_for(what: &str, patience: Duration, mut is_so: impl FnMut() -
     Ok(())
 }
 
-/// A counter of the proxy, with these labels, as a whole number.
+/// Counter of the proxy with these labels, as an integer.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole numbers")]
 pub(crate) fn counter(product: &Product, name: &str, labels: &[(&str, &str)]) -> Result<u64> {
     Ok(product.proxy_metrics()?.sum(name, labels) as u64)

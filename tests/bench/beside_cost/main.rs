@@ -1,37 +1,37 @@
 #![forbid(unsafe_code)]
-//! Cost of what a proxy does beside serving its clients: CPU time per message, and round trips of a client, with a
-//! companion and without.
+//! Cost of a proxy's work other than serving clients: CPU time per message, and round trips of a client, with and
+//! without a companion.
 //!
 //! ```text
 //!   trunkline-load, N clients in rooms ══► proxy ══► app server
 //!   probe, one call at a time ───────────►   ▲
-//!                                            companion, there in some windows and not in others
+//!                                            companion, present only in some windows
 //! ```
 //!
 //! | `--beside` | companion |
 //! |---|---|
-//! | `page` | what Chromium asks for when the list of clients is shown: the stream of events, read as fast as it comes, and the first page of the list each second |
-//! | `trace` | a live trace of a method, that of all deliveries unless told otherwise, read as fast as it comes |
-//! | `mirror` | a mirror of the hub, whose rule is put into the node's file and whose app server is frozen as long as it is there |
-//! | `rebalance` | an app server that has come, and is given clients by the second |
+//! | `page` | Chromium's requests for the list of clients: the event stream, read as fast as possible, and the first page of the list each second |
+//! | `trace` | a live trace of a method, by default of all deliveries, read as fast as possible |
+//! | `mirror` | a mirror of the hub, configured in the node's file, with a frozen app server |
+//! | `rebalance` | a new app server that receives clients each second |
 //!
-//! **What is compared.** One proxy with one crowd, for all windows: the load tester's `chat` with as many rooms as make
-//! some 5 000 deliveries a second out of 10 000 clients. A message is one that a client sent or one that a client was
-//! given, as `/metrics` counts them, with those of the probe. CPU time is that of all threads of the proxy, as the
-//! scheduler counts it in nanoseconds: what the admin port does is in it. Round trips are those of the probe, a client
-//! of the same hub that calls `Echo`, waits, pauses a moment, and calls again.
+//! **Comparison.** One proxy with one crowd for all windows: the load tester's `chat`, with enough rooms for about 5
+//! 000 deliveries per second to 10 000 clients. Messages are those sent by or delivered to clients according to
+//! `/metrics`, including the probe's. CPU time covers all threads of the proxy, measured by the scheduler in
+//! nanoseconds, including the admin port. Round trips are those of the probe, a client of the hub that repeatedly calls
+//! `Echo`, waits and pauses.
 //!
-//! **What it is worth.** Speed drifts within minutes, so only windows side by side compare: each round has a window
-//! without the companion, one with it, and one without again, begins with another of them each time, and gives one
-//! ratio of each figure. How far the windows without it differ is the noise that the ratio has too. The proxy shares
-//! its cores with the crowd, the app servers and whoever reads a stream, so what these do is in the round trips.
+//! **Validity.** Speed drifts within minutes, so only adjacent windows are comparable: each round has windows without
+//! the companion, with it, and without it again, in rotating order, and yields one ratio per result. The difference
+//! between the windows without it is the noise of the ratio. The proxy shares its cores with the crowd, the app servers
+//! and stream readers, which affects the round trips.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
 //! | [`settings`] | the command line |
-//! | [`window`] | figures of windows and rounds |
-//! | [`companion`] | the trait of companions, and waits for the proxy's counters |
-//! | [`admin_stream`] | a stream of the admin port that is read and counted |
+//! | [`window`] | results of windows and rounds |
+//! | [`companion`] | the companion trait, and waiting for the proxy's counters |
+//! | [`admin_stream`] | an admin port stream that is read and counted |
 //! | [`page`], [`tracer`], [`mirror`], [`newcomer`] | the companions |
 //! | [`scene`] | the proxy, its crowd and the companion, and a window of them |
 //! | [`report`] | ratios, the table |

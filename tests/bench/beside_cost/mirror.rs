@@ -1,11 +1,11 @@
-//! Mirror whose app server is frozen.
+//! Mirror with a frozen app server.
 //!
-//! The app server has a group of its own in the node's configuration file, to which the node keeps links in all
-//! windows. In a window with it the app server stands still, and the rule in the file copies all connections of the
-//! hub; in others it is about a hub that nobody has, because a group that no mirror names would be one for clients.
-//! Between windows the app server goes on, so that its links are open again when the next window begins: links to one
-//! that stood still for minutes would be lost, and copies for it cost less. In a window of more than some 7 s both are
-//! measured: copies that are sent as far as buffers go, then links that are lost and copies that are dropped.
+//! The app server has its own group in the node's configuration file, so the node keeps links to it in all windows. In
+//! windows with the mirror, the app server is frozen and the rule copies all connections of the hub. In the other
+//! windows the rule applies to a nonexistent hub, because a group without a mirror would serve clients. Between windows
+//! the app server resumes, so that its links are open for the next window: after minutes of freezing they would be
+//! lost, and copies would be cheaper. Windows longer than about 7 s measure both: copies sent until the buffers are
+//! full, then lost links and dropped copies.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,16 +17,16 @@ use trunkline_tests::harness::scenario::Stage;
 
 use crate::companion::{Companion, counter, open_links, wait_until};
 
-/// Metric of the reads of the file.
+/// Metric for reads of the file.
 const READS: &str = "trunkline_rule_reads_total";
 
-/// Hub whose connections are copied in windows with the mirror.
+/// Hub with copied connections in windows with the mirror.
 const HUB: &str = "/bench";
 
-/// Hub that no app server has.
+/// Name of a nonexistent hub.
 const NO_HUB: &str = "/nothing";
 
-/// Mirror whose app server is frozen in windows with it.
+/// Mirror with an app server that is frozen in windows with the mirror.
 #[derive(Debug)]
 pub(crate) struct Mirror {
     app: MeasuredApp,
@@ -34,7 +34,7 @@ pub(crate) struct Mirror {
 }
 
 impl Mirror {
-    /// Starts its app server, and writes the node's file.
+    /// Starts its app server and writes the node's file.
     pub(crate) fn start() -> Result<Self> {
         let mirror = Self { app: MeasuredApp::start()?, stage: Stage::new()? };
         mirror.write(NO_HUB)?;
@@ -45,7 +45,7 @@ impl Mirror {
         self.stage.folder().join("trunkline.toml")
     }
 
-    /// Writes the file with a mirror of this hub in one step, as deployment tools do it.
+    /// Writes the file with a mirror of this hub atomically, like deployment tools.
     fn write(&self, hub: &str) -> Result<()> {
         let (file, next) = (self.file(), self.file().with_extension("next"));
         let address = self.app.address();
@@ -57,7 +57,7 @@ impl Mirror {
         fs::rename(&next, &file).with_context(|| format!("writing {}", file.display()))
     }
 
-    /// Has the node read the file with a mirror of this hub. It looks for itself, too.
+    /// Makes the node read the file with a mirror of this hub. The node also polls the file.
     fn copy(&self, product: &mut Product, hub: &str) -> Result<()> {
         let reads = |product: &Product| counter(product, READS, &[("outcome", "ok")]);
         let before = reads(product)?;
@@ -95,7 +95,7 @@ impl Companion for Mirror {
 
 impl Drop for Mirror {
     fn drop(&mut self) {
-        // What is left of it is a small file in the build folder.
+        // The rest is a small file in the build folder.
         drop(fs::remove_dir_all(self.stage.folder()));
     }
 }

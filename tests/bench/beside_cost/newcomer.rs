@@ -1,4 +1,4 @@
-//! App server that comes while clients are there: the node gives it its share of them, so many in a second.
+//! App server that starts while clients are connected: the node assigns it clients at a limited rate.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,23 +8,23 @@ use trunkline_tests::bench::product::{LINKS, MeasuredApp, Product, address};
 
 use crate::companion::{Companion, counter, open_links, wait_for, wait_until};
 
-/// Metric of the clients that were given to an app server that has come.
+/// Metric for clients reassigned to a new app server.
 const MOVED: &str = "trunkline_client_connections_app_rebalanced_total";
 
-/// Time within which more clients move, as long as there are some left: they do each second.
+/// Maximum time until further clients are reassigned, normally each second.
 const NEXT_MOVES: Duration = Duration::from_secs(3);
 
-/// App server that comes and goes.
+/// App server that starts and stops.
 #[derive(Debug)]
 pub(crate) struct Newcomer {
     address: SocketAddr,
-    /// Clients that move in a second.
+    /// Clients reassigned per second.
     rate: u32,
     app: Option<MeasuredApp>,
 }
 
 impl Newcomer {
-    /// Reserves its address; it comes later, and the node looks for it meanwhile.
+    /// Reserves its address, which the node keeps dialling until the app server starts.
     pub(crate) fn new(rate: u32) -> Result<Self> {
         Ok(Self { address: address()?, rate, app: None })
     }
@@ -57,7 +57,7 @@ impl Companion for Newcomer {
         )
     }
 
-    /// Stops it. It has handed over its clients then, and the node has none of its links.
+    /// Stops it. Afterwards it has handed over its clients, and the node has no links to it.
     fn go(&mut self, product: &mut Product) -> Result<()> {
         self.app.take().map_or(Ok(()), MeasuredApp::stop)?;
         let is_gone = || {

@@ -1,4 +1,4 @@
-//! Open page: it reads the stream of events, and asks for the first page of the list of clients each second.
+//! Open observer page: reads the event stream, and requests the first page of the client list each second.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use trunkline_tests::bench::product::Product;
 use crate::admin_stream::{AdminStream, ask};
 use crate::companion::Companion;
 
-/// Interval at which the page polls.
+/// Polling interval of the page.
 const LIST_PERIOD: Duration = Duration::from_millis(1000);
 
 /// Observer page, open or closed.

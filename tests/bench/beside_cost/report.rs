@@ -1,4 +1,4 @@
-//! Ratios of windows side by side, and their table.
+//! Ratios of adjacent windows, and their table.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -7,31 +7,31 @@ use trunkline_tests::bench::spread::Spread;
 use crate::settings::Settings;
 use crate::window::{Round, Window};
 
-/// Nanoseconds in a microsecond.
+/// Number of nanoseconds per microsecond.
 const NANOS_PER_MICRO: f64 = 1000.0;
 
-/// All figures of a run.
+/// All results of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) settings: Settings,
     rounds: Vec<Round>,
-    /// CPU time per message with the companion, by that without.
+    /// CPU time per message with the companion, divided by the one without.
     cost: Spread,
     /// Ratio of the windows without it: the noise.
     noise: Spread,
-    /// 99th percentile of the round trips with the companion, by that without.
+    /// 99th percentile of round trips with the companion, divided by the one without.
     p99_cost: Spread,
     /// Ratio of the windows without it.
     p99_noise: Spread,
-    /// 99th percentile of the round trips, with the companion.
+    /// 99th percentile of round trips with the companion.
     p99_us_with: Spread,
-    /// 99th percentile of the round trips without it, in both windows.
+    /// 99th percentile of round trips without it, in both windows.
     p99_us_without: Spread,
     messages_per_second: Spread,
     events_per_second: Spread,
 }
 
-/// Figure of a window that is compared.
+/// Compared result of a window.
 type Figure = fn(&Window) -> f64;
 
 impl Report {
@@ -101,7 +101,7 @@ pub(crate) fn heading(settings: &Settings) -> String {
     )
 }
 
-/// Rows of a round: one for each figure that is compared.
+/// Rows of a round, one per compared result.
 pub(crate) fn rows(number: u32, round: &Round) -> String {
     let row = |name: &str, figure: Figure, events: &str| {
         let Round { without, with, without_again } = round;
@@ -115,7 +115,7 @@ pub(crate) fn rows(number: u32, round: &Round) -> String {
     format!("{}\n{}", row("CPU us per message", cpu_us, &events), row("p99 us of round trips", p99_us, ""))
 }
 
-/// The window with the companion stands between the two without: their middle is what it is compared with.
+/// The window with the companion is compared with the mean of both windows without it.
 fn cost(round: &Round, figure: Figure) -> f64 {
     figure(&round.with) / f64::midpoint(figure(&round.without), figure(&round.without_again))
 }

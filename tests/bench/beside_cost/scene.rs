@@ -18,30 +18,30 @@ use crate::settings::{Beside, Settings};
 use crate::tracer::Tracer;
 use crate::window::{Part, Window};
 
-/// Work of the probe before a window, so that earlier work is over.
+/// Probe activity before a window, so that earlier work is finished.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Wait before the first window, in which all rooms have spoken.
+/// Wait before the first window, until all rooms have sent messages.
 const WARM_UP: Duration = Duration::from_secs(5);
 
-/// Clients that connect in a second.
+/// Rate of connecting clients per second.
 const CONNECTS_PER_SECOND: u32 = 500;
 
-/// Deliveries of a second that are wanted of a client, which speaks some 0.0125 times a second on average.
+/// Members per room, for the wanted delivery rate: a client sends about 0.0125 messages per second on average.
 const MEMBERS_OF_A_ROOM: u32 = 40;
 
-/// Bytes of the text of a probe's call.
+/// Text size of a probe call in bytes.
 const PROBE_BYTES: usize = 128;
 
-/// Pause of the probe behind an answer.
+/// Pause of the probe after an answer.
 const PROBE_PAUSE: Duration = Duration::from_millis(1);
 
-/// Time that a round may take beside its windows, with much to spare.
+/// Time limit of a round in addition to its windows, with a large margin.
 const ROUND_SPARE_S: u32 = 180;
 
-/// Proxy with its crowd, and the companion that comes and goes.
+/// Proxy with its crowd, and the optional companion.
 pub(crate) struct Scene {
-    // Fields are dropped in this order: the crowd goes before the proxy.
+    // Fields are dropped in this order: the crowd before the proxy.
     _crowd: ChildProcess,
     product: Product,
     companion: Box<dyn Companion>,
@@ -49,7 +49,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Starts all processes, and waits until the crowd is there and has spoken.
+    /// Starts all processes and waits until the crowd is connected and active.
     pub(crate) fn start(settings: &Settings) -> Result<Self> {
         let companion: Box<dyn Companion> = match settings.beside {
             Beside::Page => Box::new(Page::default()),
@@ -109,7 +109,7 @@ fn crowd(settings: &Settings, product: &Product) -> Result<ChildProcess> {
     ChildProcess::start("load tester", &mut load)
 }
 
-/// Waits until all clients are connected: nobody speaks before.
+/// Waits until all clients are connected. None of them sends before.
 fn crowd_arrives(settings: &Settings, product: &Product, crowd: &mut ChildProcess) -> Result<()> {
     let are_all_there = || {
         let metrics = product.proxy_metrics();

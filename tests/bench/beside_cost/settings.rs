@@ -11,11 +11,11 @@ use serde::Serialize;
 pub(crate) enum Beside {
     /// An open observer page with the list of clients
     Page,
-    /// A live trace of a method, read as fast as it comes
+    /// A live trace of a method, read as fast as possible
     Trace,
-    /// A mirror of the hub whose app server is frozen
+    /// A mirror of the hub with a frozen app server
     Mirror,
-    /// An app server that has come and is given its share of the clients
+    /// A new app server that receives its share of the clients
     Rebalance,
 }
 
@@ -23,7 +23,7 @@ pub(crate) enum Beside {
 #[derive(Debug, Parser, Serialize)]
 #[command(name = "beside_cost")]
 pub(crate) struct Settings {
-    /// Companion that is there in some windows and not in others
+    /// Companion that is present only in some windows
     #[arg(long, value_enum, default_value_t = Beside::Page)]
     pub(crate) beside: Beside,
     /// Number of client connections
@@ -32,19 +32,19 @@ pub(crate) struct Settings {
     /// Length of each window
     #[arg(long, value_name = "S", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=500))]
     pub(crate) seconds: u32,
-    /// Rounds: each gives one pair of without and with, and one of without and without
+    /// Rounds: each yields one pair with and without the companion, and one pair without
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) pairs: u32,
     /// Threads of the proxy that serve clients
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) shards: u16,
-    /// Method that a trace follows; `Message` is that of all deliveries
+    /// Traced method; `Message` covers all deliveries
     #[arg(long, value_name = "METHOD", default_value = "Message")]
     pub(crate) traced_method: String,
-    /// Clients that go to an app server that has come, in a second
+    /// Clients reassigned to a new app server per second
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) rebalance_rate: u32,
-    /// File for the figures as JSON
+    /// File for the results as JSON
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub(crate) json: Option<PathBuf>,

@@ -6,10 +6,10 @@ use trunkline_tests::bench::product::Product;
 use crate::admin_stream::AdminStream;
 use crate::companion::Companion;
 
-/// Length of a trace: the most that a node allows, longer than any window. It ends with its reader.
+/// Length of a trace: the maximum of a node, longer than any window. Ends with its reader.
 const TRACE_SECONDS: u32 = 600;
 
-/// Live trace of a method, running or not.
+/// Live trace of a method, running or stopped.
 #[derive(Debug)]
 pub(crate) struct Tracer {
     path: String,
@@ -17,7 +17,7 @@ pub(crate) struct Tracer {
 }
 
 impl Tracer {
-    /// Prepares the trace of this method.
+    /// Prepares a trace of this method.
     pub(crate) fn of(method: &str) -> Self {
         Self { path: format!("/api/trace?method={method}&hub=/bench&seconds={TRACE_SECONDS}"), messages: None }
     }

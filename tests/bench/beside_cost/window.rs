@@ -1,4 +1,4 @@
-//! Figures of windows and rounds.
+//! Results of windows and rounds.
 
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ pub(crate) enum Part {
     WithoutAgain,
 }
 
-/// Figures of one window.
+/// Results of one window.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Window {
     /// Messages from and to clients.
@@ -21,7 +21,7 @@ pub(crate) struct Window {
     pub(crate) calls: u64,
     pub(crate) p50_us: u64,
     pub(crate) p99_us: u64,
-    /// Events of the companion: those of a page, traced messages, copies for a mirror, clients that were moved.
+    /// Events of the companion: page events, traced messages, mirrored copies, reassigned clients.
     pub(crate) events: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The clients of one proxy: a process that connects them, keeps them alive, and counts what comes.
+//! Clients of one proxy: a process that connects them, keeps them alive, and counts messages.
 //!
 //! ```text
 //!  "7\n" ──► "ready\n", the broadcast of this number is awaited ──► {"once":15400,"twice":0,"other":0}
@@ -24,16 +24,16 @@ use trunkline_tests::bench::child::{READY, say};
 
 use crate::machine;
 
-/// Time after which a broadcast is lost.
+/// Time after which a broadcast counts as lost.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Wait for duplicates when all have it. A fence behind them is the next broadcast; the last has none.
+/// Wait for duplicates after all clients have received it. The next broadcast is a fence; the last one has none.
 pub(crate) const SETTLE: Duration = Duration::from_millis(500);
 
-/// Number of connects from one look at free memory to the next.
+/// Number of connects between checks of free memory.
 const LOOK_EVERY: u32 = 500;
-/// Port that the first client of a source address comes from.
+/// First client port per source address.
 const FIRST_PORT: u16 = 11_000;
-/// Threads that connect, each with one client under way.
+/// Number of connecting threads, each with one client at a time.
 const CONNECTING_THREADS: usize = 32;
 const MEBIBYTE: u64 = 1_048_576;
 const PAYLOAD_BYTES: usize = 128;
@@ -47,7 +47,7 @@ pub(crate) struct HolderArguments {
     /// Number of clients to connect
     #[arg(long)]
     clients: u32,
-    /// Source address, which has ports of its own
+    /// Source address, with its own ports
     #[arg(long)]
     source: IpAddr,
     /// Memory that has to stay free, in MiB
@@ -55,18 +55,18 @@ pub(crate) struct HolderArguments {
     keep_free: u64,
 }
 
-/// Arrivals of a broadcast.
+/// Receipts of a broadcast.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Came {
-    /// Clients that have got it.
+    /// Clients that have received it.
     pub(crate) once: u64,
     pub(crate) twice: u64,
-    /// Frames that are neither it nor a ping.
+    /// Frames other than the broadcast or a ping.
     pub(crate) other: u64,
 }
 
 impl Came {
-    /// Adds what came elsewhere.
+    /// Adds receipts of other clients.
     pub(crate) fn add(&mut self, other: Self) {
         self.once += other.once;
         self.twice += other.twice;
@@ -74,7 +74,7 @@ impl Came {
     }
 }
 
-/// The call that asks for the broadcast of this number.
+/// Call that requests the broadcast with this number.
 pub(crate) fn call(number: u64) -> Vec<u8> {
     invocation("Broadcast", number)
 }
@@ -86,7 +86,7 @@ fn invocation(target: &str, number: u64) -> Vec<u8> {
 
 struct Held {
     client: Client<Hub>,
-    /// The last broadcast that came.
+    /// Number of the last received broadcast.
     last: u64,
 }
 
@@ -95,19 +95,19 @@ struct Holder {
     keep_alives: KeepAlives,
 }
 
-/// Connects, and answers for each line of input; ends with it.
+/// Connects, and answers each input line. Ends with its input.
 pub(crate) fn run(arguments: &HolderArguments) -> Result<()> {
     let mut holder = match Holder::connect(arguments) {
         Ok(holder) => holder,
         Err(error) => {
-            // In place of being ready: so whoever has started this process knows why it is not.
+            // Sent instead of the ready line, so that the parent process can report the error.
             say(&format!("{error:#}"));
             return Ok(());
         }
     };
     let (sender, questions) = mpsc::channel();
     thread::spawn(move || {
-        // Whatever ends it, it is over: the sender goes, too.
+        // Ends with any error or end of input, which drops the sender.
         io::stdin().lock().lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
     });
     say(READY);
@@ -158,7 +158,7 @@ impl Holder {
         Ok(came)
     }
 
-    /// A share says that it is there; what has come meanwhile is counted.
+    /// Sends keep-alives for a group of clients, and counts messages received meanwhile.
     fn turn(&mut self, awaited: u64) -> Result<Came> {
         self.keep_alives.send(self.crowd.clients.iter_mut().map(|held| &mut held.client))?;
         let (end, message) = (Instant::now() + KEEP_ALIVE_TURN, invocation("Message", awaited));
@@ -191,7 +191,7 @@ impl Held {
     }
 }
 
-/// Connects clients one after the other, until there are enough of all threads.
+/// Connects clients sequentially until all threads together have enough.
 fn connect_some(arguments: &HolderArguments, numbers: &AtomicU32) -> Result<Vec<(TcpStream, Vec<u8>)>> {
     let HolderArguments { proxy, clients, source, keep_free } = *arguments;
     let mut connected = Vec::new();
@@ -204,14 +204,14 @@ fn connect_some(arguments: &HolderArguments, numbers: &AtomicU32) -> Result<Vec<
             let free = machine::free_bytes()? / MEBIBYTE;
             ensure!(free >= keep_free, "only {free} MiB of memory are free, and --keep-free wants {keep_free}");
         }
-        // Left to the system, the search for a free port took most of the machine's time.
+        // The system's search for free ports took most of the machine's time.
         let from = SocketAddr::new(source, u16::try_from(number)?.saturating_add(FIRST_PORT));
         let client = open(proxy, from).and_then(|socket| connect::over(socket, proxy, "/bench", "", Hub::Json));
         connected.push(client.with_context(|| format!("from {from}"))?);
     }
 }
 
-/// A socket to the proxy that comes from this address.
+/// Opens a socket to the proxy from this address.
 fn open(proxy: SocketAddr, from: SocketAddr) -> Result<TcpStream> {
     let socket = connect::open_from(from, proxy);
     let socket = socket.with_context(|| format!("connecting to {proxy}"))?;

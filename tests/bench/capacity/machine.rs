@@ -1,4 +1,4 @@
-//! Memory of the whole machine, by the system's count.
+//! Memory of the whole machine, as measured by the system.
 
 use std::fs;
 
@@ -7,12 +7,12 @@ use anyhow::{Context, Result};
 const KIBIBYTE: u64 = 1_024;
 const TABLE: &str = "/proc/meminfo";
 
-/// Memory that programs could still have without swapping.
+/// Memory available to programs without swapping.
 pub(crate) fn free_bytes() -> Result<u64> {
     available(&fs::read_to_string(TABLE).with_context(|| format!("reading {TABLE}"))?)
 }
 
-/// Free memory lost since an earlier reading.
+/// Decrease of free memory since an earlier measurement.
 pub(crate) fn taken_since(before: u64) -> Result<u64> {
     Ok(before.saturating_sub(free_bytes()?))
 }

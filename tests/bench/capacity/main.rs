@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! Capacity of a fleet on one machine: idle clients by the hundred thousand, each of which gets every broadcast.
+//! Capacity of a fleet on one machine: hundreds of thousands of idle clients, each of which receives every broadcast.
 //!
 //! ```text
 //!                    ┌─ proxy 1  ◄── 15 000 clients ── holder 1,  from 127.0.1.1
@@ -7,16 +7,15 @@
 //!                    └─ …
 //! ```
 //!
-//! A process may have so many open files, so there are as many proxies as that takes, and for each a process of
-//! clients. They connect some at a time, and say every 15 s that they are there. Where memory gets scarce, or the
-//! machine refuses something else, no more come, and the run says what has ended first: `--clients 1000000` fills a
-//! machine. Then numbered broadcasts: each client has to get each of them once. Last a table of what all processes have
-//! in memory.
+//! The limit of open files per process determines the number of proxies, each with a client process. Clients connect
+//! with limited concurrency and ping every 15 s. When memory becomes scarce or the machine refuses another resource, no
+//! more clients connect, and the run reports the exhausted resource: `--clients 1000000` fills a machine. Then numbered
+//! broadcasts are sent, and each client must receive each once. Finally a table shows the memory of all processes.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`machine`] | what the machine has in memory |
-//! | [`holder`] | the clients of one proxy, a process |
+//! | [`machine`] | memory of the machine |
+//! | [`holder`] | process with the clients of one proxy |
 
 mod holder;
 mod machine;
@@ -38,7 +37,7 @@ use holder::{Came, HolderArguments};
 const KIBIBYTE: f64 = 1_024.0;
 const MEBIBYTE: f64 = 1_048_576.0;
 
-/// Idle clients by the hundred thousand, at as many proxies as open files allow, and broadcasts to all of them.
+/// Hundreds of thousands of idle clients, at as many proxies as open files require, and broadcasts to all of them.
 #[derive(Debug, Parser)]
 #[command(name = "capacity", args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -50,7 +49,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// The clients of one proxy.
+    /// Clients of one proxy.
     #[command(hide = true)]
     Holder(HolderArguments),
 }
@@ -58,16 +57,16 @@ enum Role {
 /// Settings of a run.
 #[derive(Debug, clap::Args)]
 struct Settings {
-    /// Client connections in all
+    /// Total number of client connections
     #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     clients: u32,
-    /// Client connections at one proxy: each is an open file of it
+    /// Client connections per proxy: each is an open file
     #[arg(long, value_name = "N", default_value_t = 15_400, value_parser = clap::value_parser!(u32).range(1..=19_000))]
     per_proxy: u32,
-    /// Broadcasts to all of them
+    /// Number of broadcasts to all clients
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     broadcasts: u64,
-    /// Memory that has to stay free, in MiB: with less, no more clients connect
+    /// Memory that has to stay free, in MiB: with less, no further clients connect
     #[arg(long, value_name = "MIB", default_value_t = 2_048)]
     keep_free: u64,
 }
@@ -81,9 +80,9 @@ fn main() -> ExitCode {
     command::finish("capacity", done)
 }
 
-/// A proxy, and its clients.
+/// Proxy with its clients.
 struct Share {
-    // The clients go first, or each would notice that its proxy has gone.
+    // Clients end first, because each would notice the end of its proxy.
     holder: Speaker,
     proxy: MeasuredProxy,
     clients: u32,
@@ -99,7 +98,7 @@ fn run(settings: &Settings) -> Result<()> {
         let clients = settings.per_proxy.min(settings.clients - present);
         match Share::fill(&app, shares.len(), clients, settings.keep_free) {
             Ok(share) => shares.push(share),
-            // Those that are there show what the machine carries.
+            // The connected clients show the machine's capacity.
             Err(error) if present > 0 => {
                 ended_first = Some(error);
                 continue;
@@ -124,7 +123,7 @@ fn run(settings: &Settings) -> Result<()> {
 }
 
 impl Share {
-    /// Starts a proxy, and connects its clients.
+    /// Starts a proxy and connects its clients.
     fn fill(app: &MeasuredApp, number: usize, clients: u32, keep_free: u64) -> Result<Self> {
         let proxy = MeasuredProxy::start(app, 1)?;
         let (address, count, source) =
@@ -136,7 +135,7 @@ impl Share {
     }
 }
 
-/// Numbered broadcasts, one after the other, each asked for at another proxy.
+/// Sends numbered broadcasts sequentially, each through a different proxy.
 fn broadcast_all(settings: &Settings, clients: u32, shares: &mut [Share]) -> Result<()> {
     let everybody = u64::from(clients);
     for number in 1..=settings.broadcasts {
@@ -164,7 +163,7 @@ fn broadcast_all(settings: &Settings, clients: u32, shares: &mut [Share]) -> Res
     Ok(())
 }
 
-/// Table of each process's memory, and of the machine's.
+/// Prints the memory of each process and of the machine.
 fn table(clients: u32, app: &MeasuredApp, shares: &[Share], took: u64) -> Result<()> {
     let row = |name: &str, clients: u32, memory: Memory| {
         let bytes = memory.anonymous_bytes as f64;

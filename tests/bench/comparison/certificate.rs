@@ -1,4 +1,4 @@
-//! Certificate of the servers with TLS, and sessions of clients that trust it.
+//! Certificate of servers with TLS, and sessions of clients that trust it.
 
 use std::fs;
 use std::path::Path;
@@ -12,24 +12,24 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 const HOST: &str = "localhost";
 
-/// Certificate that signs itself, and its key, as files.
+/// Self-signed certificate with its key, as files.
 #[derive(Debug)]
 pub(crate) struct Certificate {
-    /// Path of the certificate, in PEM.
+    /// Path of the certificate in PEM format.
     pub(crate) chain: String,
-    /// Path of its key, in PEM.
+    /// Path of its key in PEM format.
     pub(crate) key: String,
-    /// Path of a file that has both.
+    /// Path of a file with both.
     pub(crate) both: String,
     roots: Arc<RootCertStore>,
 }
 
-/// Sessions of clients, as often as they are asked for.
+/// Factory of client sessions.
 #[derive(Debug, Clone)]
 pub(crate) struct Sessions(Arc<ClientConfig>);
 
 impl Certificate {
-    /// Makes one of elliptic curve P-256, in this folder.
+    /// Creates a certificate with a P-256 key in this folder.
     pub(crate) fn new(folder: &Path) -> Result<Self> {
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new([HOST.to_owned()])?.self_signed(&key)?;
@@ -49,12 +49,12 @@ impl Certificate {
         })
     }
 
-    /// Sessions that each begin with a full handshake.
+    /// Sessions with a full handshake each.
     pub(crate) fn sessions(&self) -> Sessions {
         self.sessions_with(Resumption::disabled())
     }
 
-    /// Sessions that go on with an earlier one, once there is one.
+    /// Sessions that resume an earlier one, if available.
     pub(crate) fn resumed_sessions(&self) -> Sessions {
         self.sessions_with(Resumption::default())
     }
@@ -68,7 +68,7 @@ impl Certificate {
 }
 
 impl Sessions {
-    /// Begins the session of one client.
+    /// Starts the session of one client.
     pub(crate) fn begin(&self) -> Result<ClientConnection> {
         Ok(ClientConnection::new(Arc::clone(&self.0), ServerName::try_from(HOST)?)?)
     }

@@ -22,7 +22,7 @@ use crate::servers::Servers;
 
 const SCRATCH_BYTES: usize = 64 * 1024;
 
-/// Clients that get each message, and the publisher.
+/// Clients that receive each message, and the publisher.
 pub(crate) fn receivers(
     servers: &Servers,
     dialect: Dialect,
@@ -30,7 +30,7 @@ pub(crate) fn receivers(
     payload: usize,
 ) -> Result<Receivers<Dialect, TextPublisher>> {
     let asking = Cell::new(None);
-    // A TLS session can't be shared: another client publishes then, and reads what it gets itself.
+    // A TLS session can't be shared, so another client publishes and reads its own messages.
     let is_apart = dialect.publishes_apart() || servers.certificate.is_some();
     let open = |number| {
         let client = client(servers, dialect, number)?;
@@ -54,7 +54,7 @@ pub(crate) fn receivers(
     Receivers::gather(count, open, publisher)
 }
 
-/// Clients that ask for echoes; `None` where nobody is answered.
+/// Clients that request echoes; `None` if the peer has no answers.
 pub(crate) fn callers(
     servers: &Servers,
     dialect: Dialect,
@@ -65,30 +65,30 @@ pub(crate) fn callers(
     call.map(|call| Callers::gather(count, call, |number| client(servers, dialect, number))).transpose()
 }
 
-/// Clients that do nothing.
+/// Clients that stay idle.
 pub(crate) fn idlers(servers: &Servers, dialect: Dialect, count: usize) -> Result<Idlers<Dialect>> {
     Idlers::gather(count, |number| client(servers, dialect, number))
 }
 
-/// Clients that connect and leave; with TLS, each by a full handshake.
+/// Clients that connect and disconnect; with TLS, each performs a full handshake.
 pub(crate) fn visitors(servers: &Servers, dialect: Dialect, count: usize) -> Result<Visitors<DialectArrivals<'_>>> {
     let sessions = servers.certificate.iter().map(Certificate::sessions).collect();
     Visitors::new(count, DialectArrivals::new(servers, dialect, sessions, HandshakeKind::Full))
 }
 
-/// Clients that connect by the TLS session of one before, and leave; `None` without TLS.
+/// Clients that connect by resuming an earlier TLS session, and disconnect; `None` without TLS.
 pub(crate) fn resuming_visitors(
     servers: &Servers,
     dialect: Dialect,
     count: usize,
 ) -> Result<Option<Visitors<DialectArrivals<'_>>>> {
     let Some(certificate) = &servers.certificate else { return Ok(None) };
-    // Each place has its own: what one node has sealed another one can't open, and a ticket is used once.
+    // Each slot has its own: nodes can't open each other's tickets, and a ticket is used once.
     let sessions = (0..count).map(|_| certificate.resumed_sessions()).collect();
     Visitors::new(count, DialectArrivals::new(servers, dialect, sessions, HandshakeKind::Resumed)).map(Some)
 }
 
-/// Connects the client of this number, at the next address.
+/// Connects the client with this number, at the next address.
 fn client(servers: &Servers, dialect: Dialect, number: usize) -> Result<(TcpStream, Dialect, Opened)> {
     let (socket, upgrade) = (connect::open(address(servers, number)?)?, servers.upgrade(dialect));
     let Some(certificate) = &servers.certificate else {
@@ -105,13 +105,13 @@ fn address(servers: &Servers, number: usize) -> Result<SocketAddr> {
     servers.addresses.iter().cycle().nth(number % servers.addresses.len().max(1)).copied().context("no server")
 }
 
-/// Publishes one numbered text after the other.
+/// Publishes numbered texts sequentially.
 pub(crate) struct TextPublisher {
     dialect: Dialect,
     payload: usize,
-    /// Another handle of the first client's socket, or a connection of its own.
+    /// Another handle of the first client's socket, or a separate connection.
     asking: Stream,
-    /// Whether nobody else reads what comes by it.
+    /// Whether this connection has no other reader.
     is_apart: bool,
     scratch: Vec<u8>,
 }
@@ -129,7 +129,7 @@ impl Publisher for TextPublisher {
         Ok(started)
     }
 
-    /// Reads how requests ended, where the server tells: a refused one is missed elsewhere.
+    /// Reads the outcome of requests, if the server reports it: a refused message is also detected elsewhere.
     fn hear(&mut self) -> Result<()> {
         if !self.is_apart {
             return Ok(());
@@ -148,10 +148,10 @@ pub(crate) struct DialectArrivals<'a> {
     dialect: Dialect,
     upgrade: Vec<u8>,
     origins: Origins,
-    /// Sessions by place, or the same for all; none without TLS.
+    /// Sessions by slot, or one for all; empty without TLS.
     sessions: Vec<Sessions>,
     due: HandshakeKind,
-    /// Handshakes that were of the kind that is due, and those of another one.
+    /// Number of handshakes with the expected kind, and with another one.
     handshakes: [u64; 2],
 }
 
@@ -174,7 +174,7 @@ impl Arrivals for DialectArrivals<'_> {
         sessions.map(|sessions| sessions.begin().map(Box::new)).transpose()
     }
 
-    /// Demands that handshakes are of the kind that is due, but for the first ones, which have nothing to resume.
+    /// Checks the kinds of handshakes, except for the first ones, which have no session to resume.
     fn entered(&mut self, socket: &Stream) -> Result<()> {
         let Some(kind) = socket.handshake_kind() else { return Ok(()) };
         let [due, other] = &mut self.handshakes;
@@ -183,7 +183,7 @@ impl Arrivals for DialectArrivals<'_> {
         } else {
             *other += 1;
         }
-        // The first one of each place; now and then a server refuses a ticket.
+        // The first handshake of each slot; occasionally a server refuses a ticket.
         let other_max = if self.due == HandshakeKind::Full { 0 } else { self.sessions.len() as u64 + *due / 10 };
         ensure!(*other <= other_max, "{other} handshakes are none of the kind {:?}, and {due} are", self.due);
         Ok(())

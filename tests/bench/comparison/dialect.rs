@@ -1,4 +1,4 @@
-//! Dialects of clients, as bytes: a text of equal length in each of them.
+//! Client protocols of the peers as bytes, with texts of equal length.
 
 use anyhow::{Result, bail, ensure};
 use trunkline_generator::callers::Call;
@@ -7,47 +7,47 @@ use trunkline_generator::speech::{Heard, Hub, Speech};
 use trunkline_generator::upgrade;
 use trunkline_generator::welcome::{HubWelcome, Next, Welcome};
 
-/// Dialect of a peer's clients.
+/// Client protocol of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
-    /// SignalR's JSON hub protocol, connecting without negotiation.
+    /// SignalR's JSON hub protocol, without negotiation.
     SignalR,
-    /// Bare texts: `b` and what everyone is to get, or `e` and what is to come back.
+    /// Plain texts: `b` and a text for everyone, or `e` and a text to echo.
     Plain,
-    /// Socket.IO 4 over a WebSocket, from the start.
+    /// Socket.IO 4 over a WebSocket from the start.
     SocketIo,
-    /// Centrifuge's JSON: all are subscribed to one channel when they connect; what one sends is published there.
+    /// Centrifuge's JSON: clients are subscribed to one channel on connecting, and publish there.
     Centrifuge,
-    /// nchan: subscribers listen to a WebSocket, a publisher posts; nobody is answered.
+    /// nchan: subscribers use a WebSocket, a publisher posts, and there are no answers.
     Nchan,
 }
 
-/// First bytes of Engine.IO's packets, and of Socket.IO's in them.
+/// Packet prefixes of Engine.IO, and of Socket.IO inside them.
 mod packet {
     /// Engine.IO: the session is open.
     pub(super) const OPEN: &[u8] = b"0{";
-    /// Engine.IO: are you there?
+    /// Engine.IO: ping to be answered.
     pub(super) const PING: &[u8] = b"2";
     /// Engine.IO: answer to a ping.
     pub(super) const PONG: &[u8] = b"3";
-    /// Socket.IO: let me into the main namespace.
+    /// Socket.IO: requests the main namespace.
     pub(super) const CONNECT: &[u8] = b"40";
-    /// Socket.IO: you are in.
+    /// Socket.IO: confirms the connection.
     pub(super) const CONNECTED: &[u8] = b"40{";
 }
 
-/// Centrifuge's messages that are alike for all clients.
+/// Centrifuge's messages that are equal for all clients.
 mod command {
-    /// Request to be let in.
+    /// Request to open a session.
     pub(super) const CONNECT: &[u8] = br#"{"id":1,"connect":{}}"#;
-    /// Beginning of the answer that lets one in.
+    /// Prefix of the answer that accepts a client.
     pub(super) const CONNECTED: &[u8] = br#"{"id":1,"connect":{"#;
-    /// Question whether a client is there, and its answer.
+    /// Ping and its answer.
     pub(super) const PING: &[u8] = b"{}";
 }
 
 impl Dialect {
-    /// Target of the request of a new connection.
+    /// Request target of a new connection.
     pub(crate) fn target(self) -> &'static str {
         match self {
             Self::SignalR => "/bench",
@@ -58,7 +58,7 @@ impl Dialect {
         }
     }
 
-    /// Bytes that ask the server to send this text to everyone.
+    /// Encodes a request to send this text to everyone.
     pub(crate) fn publish(self, text: &str) -> Vec<u8> {
         let message = match self {
             Self::SignalR => format!("{{\"type\":1,\"target\":\"Broadcast\",\"arguments\":[\"{text}\"]}}\x1e"),
@@ -70,7 +70,7 @@ impl Dialect {
         frame::from_client(message.as_bytes())
     }
 
-    /// Message that everyone gets then.
+    /// Encodes the message that everyone then receives.
     pub(crate) fn published(self, text: &str) -> Vec<u8> {
         match self {
             Self::SignalR => format!("{{\"type\":1,\"target\":\"Message\",\"arguments\":[\"{text}\"]}}\x1e"),
@@ -81,7 +81,7 @@ impl Dialect {
         .into_bytes()
     }
 
-    /// The call that echoes this text; `None` where nobody is answered.
+    /// Call that echoes this text; `None` if there are no answers.
     pub(crate) fn echo(self, text: &str) -> Option<Call> {
         let (asked, answered) = match self {
             Self::SignalR => (
@@ -99,26 +99,26 @@ impl Dialect {
         Some(Call { asked: frame::from_client(asked.as_bytes()), answered: answered.into_bytes() })
     }
 
-    /// Whether a connection beside those of the clients publishes, which no one else may.
+    /// Whether a separate connection publishes, and clients may not.
     pub(crate) fn publishes_apart(self) -> bool {
         self == Self::Nchan
     }
 }
 
-/// The request of nchan's publisher.
+/// Request of nchan's publisher.
 fn post(text: &str) -> Vec<u8> {
     let length = text.len();
     let head = "POST /pub HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n";
     format!("{head}Content-Length: {length}\r\n\r\n{text}").into_bytes()
 }
 
-/// Opening of a connection behind its upgrade, in each dialect.
+/// Opening of a connection after its upgrade, in each protocol.
 ///
 /// ```text
 ///  Upgrading ──101──► in                                     plain, nchan
-///      ├──101, handshake said──► Joining ──{}──► in          SignalR
-///      ├──101, connect said──► Joining ──connect──► in       Centrifuge
-///      └──101──► Opening ──0{…}, 40 said──► Joining ──40{…}──► in     Socket.IO
+///      ├──101, handshake sent──► Joining ──{}──► in          SignalR
+///      ├──101, connect sent──► Joining ──connect──► in       Centrifuge
+///      └──101──► Opening ──0{…}, 40 sent──► Joining ──40{…}──► in     Socket.IO
 /// ```
 #[derive(Debug)]
 pub(crate) enum DialectWelcome {
@@ -128,7 +128,7 @@ pub(crate) enum DialectWelcome {
     Centrifuge { is_upgraded: bool },
 }
 
-/// Step of Socket.IO that is due.
+/// Next step of Socket.IO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SocketIoStep {
     Upgrading,
@@ -183,7 +183,7 @@ impl SocketIoStep {
         if *self == Self::Upgrading {
             let Some(end) = upgrade::accepted(heard)? else { return Ok(Next::Wait) };
             heard.drain(..end);
-            // Nothing is said here: what opens the session comes by itself, often with these bytes.
+            // Nothing is sent here: the server opens the session, often within these bytes.
             *self = Self::Opening;
         }
         let Some(frame) = frame::split(heard)? else { return Ok(Next::Wait) };
@@ -224,7 +224,7 @@ mod tests {
 
     const TEXT: &str = "hello";
 
-    /// Recorded bytes, each from a server of that kind.
+    /// Recorded bytes from a server of each kind.
     const UPGRADED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                               Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
     const OPENED: &[u8] = b"\x81k0{\"sid\":\"cNgjvV-Dui22zS02AAAA\",\"upgrades\":[],\"pingInterval\":25000,\
@@ -233,7 +233,7 @@ mod tests {
                                \"subs\":{\"all\":{}},\"ping\":25,\"pong\":true}}";
     const JOINED: &[u8] = b"\x81 40{\"sid\":\"Eo4U-StND6UdqEkNAAAA\"}";
 
-    /// All steps of a client that hears these bytes, cut at every place.
+    /// All steps of a client that receives these bytes, split at every position.
     fn steps(dialect: Dialect, parts: &[&[u8]]) -> Vec<Next> {
         let bytes = parts.concat();
         let at = |cut: usize| {

@@ -1,6 +1,6 @@
-//! The plain WebSocket fan-out, as somebody would write it with axum alone.
+//! Plain WebSocket fan-out with axum alone.
 //!
-//! A text that begins with `b` goes to everyone, one that begins with `e` back to whoever sent it.
+//! Texts starting with `b` go to everyone, texts starting with `e` back to the sender.
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
 use trunkline_tests::bench::child::{READY, say};
 
-/// Messages that may wait for one client; who falls back further is closed.
+/// Maximum number of queued messages per client; slower clients are closed.
 const WAITING_MAX: usize = 1024;
 
 /// Arguments of the fan-out.
@@ -28,13 +28,13 @@ pub(crate) struct FanOutArguments {
     listen: SocketAddr,
 }
 
-/// Serves until its input ends: so it never outlives whoever started it.
+/// Serves until its input ends, so that it never outlives its parent process.
 #[tokio::main]
 pub(crate) async fn run(arguments: &FanOutArguments) -> Result<()> {
     let listen = arguments.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
     let listener = listener.tap_io(|tcp| {
-        // Small messages must not wait for full packets; a socket that refuses this is only slower.
+        // Disables Nagle's algorithm for small messages. A failure only makes the socket slower.
         drop(tcp.set_nodelay(true));
     });
     let (end, ended) = oneshot::channel::<()>();
@@ -51,10 +51,10 @@ pub(crate) async fn run(arguments: &FanOutArguments) -> Result<()> {
 }
 
 async fn upgrade(State(everyone): State<broadcast::Sender<Utf8Bytes>>, upgrade: WebSocketUpgrade) -> Response {
-    // From here on: what is sent before the client hears that it is in may be for it, too.
+    // Subscribes before the response: the client may expect all messages sent after it.
     let messages = everyone.subscribe();
     upgrade.on_upgrade(async move |socket| {
-        // Who leaves sees it first.
+        // A client that leaves notices first.
         drop(serve(socket, messages, everyone).await);
     })
 }
@@ -70,7 +70,7 @@ async fn serve(
                 let Some(message) = heard.transpose()? else { return Ok(()) };
                 let Message::Text(text) = message else { continue };
                 match text.split_at_checked(1) {
-                    // Nobody there is no error: who asks may be leaving.
+                    // Sending without receivers is not an error: the sender may be leaving.
                     Some(("b", text)) => drop(everyone.send(text.into())),
                     Some(("e", text)) => socket.send(Message::text(text)).await?,
                     _ => {}

@@ -1,4 +1,4 @@
-//! Figures from slices: medians over the rounds, with the smallest and the largest.
+//! Results of slices: medians over the rounds, with minimum and maximum.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,13 @@ const MICROS_PER_MILLI: f64 = 1e3;
 /// Name of the generator in the list of a peer's processes.
 pub(crate) const GENERATOR: &str = "generator, not counted";
 
-/// A kind of work.
+/// Kind of measured work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     Deliveries,
     Echoes,
     Connects,
-    /// Connects by the TLS session of a connect before.
+    /// Connects by resuming the TLS session of an earlier connect.
     Resumed,
 }
 
@@ -37,7 +37,7 @@ impl Work {
         }
     }
 
-    /// The window in which it was measured; `None` where the peer does not do that.
+    /// Window in which it was measured; `None` if the peer does not support it.
     pub(crate) fn of(self, slice: &Slice) -> Option<&Window> {
         match self {
             Self::Deliveries => Some(&slice.deliveries),
@@ -48,20 +48,20 @@ impl Work {
     }
 }
 
-/// All figures of one peer.
+/// All results of one peer.
 #[derive(Debug)]
 pub(crate) struct Figures {
     pub(crate) peer: Peer,
     pub(crate) rounds: usize,
-    /// Figures by [`Work`], in its order.
+    /// Results by [`Work`], in its order.
     pub(crate) works: [Option<Done>; 4],
-    /// Bytes per idle connection, in all processes.
+    /// Bytes per idle connection in all processes.
     pub(crate) idle_bytes: Spread,
-    /// Figures of each process.
+    /// Results of each process.
     pub(crate) idle_bytes_of: BTreeMap<String, Spread>,
 }
 
-/// The figures of one kind of work.
+/// Results of one kind of work.
 #[derive(Debug)]
 pub(crate) struct Done {
     /// Units per second of CPU time of all processes.
@@ -69,14 +69,14 @@ pub(crate) struct Done {
     pub(crate) per_cpu_second_alone: Option<Spread>,
     pub(crate) p50_ms: Spread,
     pub(crate) p99_ms: Spread,
-    /// CPU time per unit in µs, of each process, and of the generator.
+    /// CPU time per unit in µs, of each process and of the generator.
     pub(crate) micros_of: BTreeMap<String, Spread>,
-    /// Rounds in which the generator used as much CPU time as what it measured, or more.
+    /// Rounds in which the generator used at least as much CPU time as the measured servers.
     pub(crate) rounds_of_busy_generator: usize,
 }
 
 impl Figures {
-    /// Computes those of each peer that was measured, in the order of tables.
+    /// Computes the results of each measured peer, in table order.
     pub(crate) fn of_all(slices: &[Slice]) -> Result<Vec<Self>> {
         let of = |peer| -> Vec<&Slice> { slices.iter().filter(|slice| slice.peer == peer).collect() };
         let measured = Peer::ALL.into_iter().map(|peer| (peer, of(peer))).filter(|(_, slices)| !slices.is_empty());
@@ -103,7 +103,7 @@ impl Figures {
         })
     }
 
-    /// The figures of one kind of work; `None` where the peer does not do that.
+    /// Results of one kind of work; `None` if the peer does not support it.
     pub(crate) fn work(&self, work: Work) -> Option<&Done> {
         let [deliveries, echoes, connects, resumed] = &self.works;
         match work {
@@ -148,7 +148,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::slice::{Idle, Settings};
 
-    /// A slice in which each process uses so many ms of CPU time for 1 000 units.
+    /// Slice in which each process uses the given CPU time in ms for 1 000 units.
     pub(crate) fn slice(peer: Peer, round: u32, processes: &[(&str, u64)]) -> Slice {
         let window = Window {
             units: 1_000,

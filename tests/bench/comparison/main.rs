@@ -1,37 +1,37 @@
 #![forbid(unsafe_code)]
-//! Trunkline beside other servers: the same work, by the same generator, in the same minutes.
+//! Trunkline compared with other servers: equal work from one generator, within minutes.
 //!
 //! ```text
-//!   compare ── one slice after the other ──► generator ──► servers of one peer, fresh for each work
+//!   compare ── slices in sequence ──► generator ──► servers of one peer, new for each work
 //!      │       round 1: a b c, round 2: b c a …   │            CPU time and memory of each of them
 //!      └──◄── target/bench/compare/PEER-ROUND.json ┘
 //!      └────► tables and a picture: medians over the rounds
 //! ```
 //!
-//! **What is compared.** Deliveries: one client publishes a text, everyone gets it, and each byte is looked at; the
-//! next one comes when all have it, so no two share a write. Echoes: each client asks again when it is answered.
-//! Connects: TCP, upgrade, and whatever greeting the peer's protocol has, until the client is in; then it leaves. Idle
-//! connections: what the servers have in memory for each. What is lost, comes twice or out of turn ends the run.
+//! **Work.** Deliveries: one client publishes a text, everyone receives it, and each byte is checked; the next text is
+//! sent after all have received it, so no two share a write. Echoes: each client sends the next request when it is
+//! answered. Connects: TCP, upgrade, and the handshake of the peer's protocol; then the client disconnects. Idle
+//! connections: memory of the servers per connection. A lost, duplicated or reordered message ends the run.
 //!
-//! **What is counted.** CPU time of all processes of a peer, as the scheduler counts it, read while they sleep; each
-//! has all cores. On loopback it contains the receiver's half of TCP, the same amount for all. The generator is one
-//! thread, whose own CPU time is told beside it.
+//! **Measurements.** CPU time of all processes of a peer, measured by the scheduler and read while they sleep; each may
+//! use all cores. On loopback it includes the receiver's half of TCP, equally for all. The generator is a single
+//! thread, with its CPU time shown separately.
 //!
-//! **What it is worth.** Peers don't do the same: a SignalR hub dispatches calls, a plain fan-out copies bytes, and who
-//! has one process can't lose another. The page that shows the figures says which is which.
+//! **Validity.** Peers differ in function: a SignalR hub dispatches calls, a plain fan-out copies bytes, and a single
+//! process can't survive its own failure. The page with the results explains the differences.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`dialect`] | what clients of each kind say and hear |
-//! | [`peer`] | what is compared |
+//! | [`dialect`] | client protocols of the peers |
+//! | [`peer`] | the compared products |
 //! | [`certificate`] | certificate of servers with TLS, and sessions of their clients |
-//! | [`service`], [`fan_out`] | servers of others, and the plain one by axum |
+//! | [`service`], [`fan_out`] | servers of others, and the plain axum server |
 //! | [`servers`] | the servers of a peer |
 //! | [`crowds`] | the clients of each kind |
 //! | [`mod@slice`] | one peer in one round |
-//! | [`results`] | the files |
+//! | [`results`] | result files |
 //! | [`figures`] | medians |
-//! | [`table`], [`picture`] | what is shown |
+//! | [`table`], [`picture`] | output |
 
 mod certificate;
 mod crowds;
@@ -77,13 +77,13 @@ struct Cli {
     arguments: Arguments,
 }
 
-/// The other processes of a run are this program, too.
+/// Further processes of a run, also from this program.
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// One peer in one round, as a process.
+    /// Process for one peer in one round.
     #[command(hide = true)]
     Slice(SliceArguments),
-    /// The plain fan-out, as a process.
+    /// Process of the plain fan-out.
     #[command(hide = true)]
     FanOut(FanOutArguments),
 }
@@ -91,10 +91,10 @@ enum Role {
 /// Arguments of a comparison.
 #[derive(Debug, clap::Args)]
 struct Arguments {
-    /// Peers to measure; without a name, all but those of .NET, which take longer to warm up, and those with TLS
+    /// Peers to measure; by default all except .NET, which takes longer to warm up, and TLS
     #[arg(value_name = "NAME")]
     peers: Vec<Peer>,
-    /// Rounds: each measures everyone once, and begins with the next of them
+    /// Rounds: each measures every peer once, in rotating order
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(ROUNDS_MAX)))]
     rounds: u32,
     #[command(flatten)]
@@ -102,7 +102,7 @@ struct Arguments {
     /// Folder of the slices; existing ones are not measured again
     #[arg(long, value_name = "FOLDER", default_value = "target/bench/compare")]
     results: PathBuf,
-    /// Also puts tables and picture into the page and beside it, in this folder
+    /// Also writes tables and picture to the page in this folder
     #[arg(long, value_name = "FOLDER")]
     docs: Option<PathBuf>,
 }
@@ -142,7 +142,7 @@ fn compare(arguments: &Arguments) -> Result<()> {
     docs.as_deref().map_or(Ok(()), |docs| publish(docs, &tables, &picture))
 }
 
-/// Peers that were named, or all but the slow ones; those that this machine can't run are left out with a word.
+/// Named peers, or all except the slow ones; peers that can't run on this machine are skipped with a note.
 fn wanted(named: &[Peer]) -> Result<Vec<Peer>> {
     let fast = Peer::ALL.into_iter().filter(|peer| !peer.is_extra());
     let mut peers = if named.is_empty() { fast.collect() } else { named.to_vec() };
@@ -157,14 +157,14 @@ fn wanted(named: &[Peer]) -> Result<Vec<Peer>> {
     Ok(peers)
 }
 
-/// Measures a slice in a process of its own, whose CPU time is the generator's.
+/// Measures a slice in a separate process, to obtain the generator's CPU time.
 fn measure(peer: Peer, round: u32, settings: &Settings) -> Result<Slice> {
     let typed = SliceArguments::typed(peer, round, settings);
     let typed: Vec<&str> = typed.iter().map(String::as_str).collect();
     Ok(serde_json::from_str(&Speaker::start("generator", &typed)?.ask("")?)?)
 }
 
-/// A slice, as it is told when it comes.
+/// Formats a slice for immediate output.
 fn line(slice: &Slice) -> String {
     let works = Work::ALL.map(|work| {
         let window = work.of(slice)?;
@@ -177,7 +177,7 @@ fn line(slice: &Slice) -> String {
     format!("round {}, {:<15} {}, {idle} bytes per idle connection", slice.round, slice.peer.name(), works.join(", "))
 }
 
-/// Warnings where the generator is as busy as the servers.
+/// Warnings about rounds with a generator as busy as the servers.
 fn busy_generators(all: &[Figures]) -> impl Iterator<Item = String> {
     let works = all.iter().flat_map(|figures| Work::ALL.map(|work| (figures, work)));
     works.filter_map(|(figures, work)| {

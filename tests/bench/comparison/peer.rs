@@ -1,4 +1,4 @@
-//! Peers: the servers that do the work, and the dialect of their clients.
+//! Peers: the measured servers, and their client protocols.
 
 use std::time::Duration;
 
@@ -7,48 +7,48 @@ use serde::{Deserialize, Serialize};
 
 use crate::dialect::Dialect;
 
-/// A product, or several that work together.
+/// Product or combination of products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Peer {
-    /// Two proxies before an app server
+    /// Two proxies and an app server
     Trunkline,
     /// An app server with an embedded node
     Embedded,
     /// ASP.NET Core's own SignalR server, in one process
     Kestrel,
-    /// Two processes of that server, with Redis between them
+    /// Two processes of that server, connected by Redis
     KestrelRedis,
-    /// An ASP.NET Core app with the package of the Azure SignalR Service, and a proxy that it dials
+    /// ASP.NET Core app with the package of the Azure SignalR Service, which dials one proxy
     Dotnet,
-    /// Such an app, and two proxies that it dials
+    /// ASP.NET Core app with that package, which dials two proxies
     DotnetFleet,
-    /// Two proxies with TLS before an app server
+    /// Two proxies with TLS and an app server
     TrunklineTls,
-    /// An app server with an embedded node that has TLS
+    /// App server with an embedded node with TLS
     EmbeddedTls,
-    /// HAProxy with TLS before an app server with an embedded node
+    /// HAProxy with TLS in front of an app server with an embedded node
     HaproxyTls,
-    /// nginx with TLS before an app server with an embedded node
+    /// nginx with TLS in front of an app server with an embedded node
     NginxTls,
-    /// A plain WebSocket fan-out by axum
+    /// Plain WebSocket fan-out with axum
     Axum,
-    /// HAProxy, passing through, before that
+    /// HAProxy, forwarding to the plain fan-out
     Haproxy,
-    /// The library `ws` of Node
+    /// Library `ws` for Node
     Ws,
     /// Socket.IO in one process
     Socketio,
-    /// Socket.IO, two processes and Redis between them
+    /// Socket.IO, two processes connected by Redis
     SocketioRedis,
     /// nginx with the module nchan
     Nchan,
-    /// Centrifuge, the Go library that Centrifugo is made of
+    /// Centrifuge, the Go library of Centrifugo
     Centrifuge,
 }
 
 impl Peer {
-    /// All of them, in the order of tables.
+    /// All peers in table order.
     pub(crate) const ALL: [Self; 17] = [
         Self::Trunkline,
         Self::Embedded,
@@ -69,7 +69,7 @@ impl Peer {
         Self::Centrifuge,
     ];
 
-    /// Name on the command line and of files.
+    /// Name on the command line and in file names.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Trunkline => "trunkline",
@@ -127,7 +127,7 @@ impl Peer {
         }
     }
 
-    /// Process that also counts alone, and the name of that row.
+    /// Process that is also counted alone, and the name of that row.
     pub(crate) fn alone(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::Haproxy => Some(("haproxy", "HAProxy alone")),
@@ -141,22 +141,22 @@ impl Peer {
         matches!(self, Self::TrunklineTls | Self::EmbeddedTls | Self::HaproxyTls | Self::NginxTls)
     }
 
-    /// Whether it is measured only when it is named: all together would take too long.
+    /// Whether it is measured only when named, to limit the total time.
     pub(crate) fn is_extra(self) -> bool {
         self.is_dotnet() || self.has_tls()
     }
 
-    /// Whether it runs on .NET, which is in an archive that may be missing, and compiles while it warms up.
+    /// Whether it runs on .NET, which may be unavailable, and which compiles during the warm-up.
     pub(crate) fn is_dotnet(self) -> bool {
         matches!(self, Self::Kestrel | Self::KestrelRedis | Self::Dotnet | Self::DotnetFleet)
     }
 
-    /// Work before each window: enough for just-in-time compilers.
+    /// Warm-up before each window, long enough for just-in-time compilers.
     pub(crate) fn warm_up(self) -> Duration {
         if self.is_dotnet() { Duration::from_secs(15) } else { Duration::from_secs(1) }
     }
 
-    /// Whether it is the product that the others are compared with.
+    /// Whether it is the product under comparison.
     pub(crate) fn is_ours(self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! The picture: bars up to the median, and a thin line from the smallest to the largest. Pure: figures in, SVG out.
+//! Picture: bars up to the median, and a thin line from minimum to maximum. Pure: results in, SVG out.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ const BAR: f64 = 14.0;
 const PANEL_HEAD: f64 = 44.0;
 const MARGIN: f64 = 16.0;
 
-/// Style for light and dark alike.
+/// Style for light and dark.
 const STYLE: &str = "
 text { font: 13px system-ui, sans-serif; fill: #222; }
 .head { font-weight: 600; font-size: 15px; }
@@ -34,14 +34,14 @@ text { font: 13px system-ui, sans-serif; fill: #222; }
 }
 ";
 
-/// Row of a panel: its title, whether it is ours, and its figure, if there is one.
+/// Row of a panel: its title, whether it is our product, and its result, if any.
 struct Bar<'a> {
     title: &'a str,
     is_ours: bool,
     spread: Option<Spread>,
 }
 
-/// The picture of all figures.
+/// Picture of all results.
 pub(crate) fn picture(all: &[Figures]) -> String {
     let mut y = MARGIN;
     let mut panels = String::new();
@@ -52,7 +52,7 @@ pub(crate) fn picture(all: &[Figures]) -> String {
             |figures| figures.work(work).map(|done| done.per_cpu_second),
             |figures| figures.work(work).and_then(|done| done.per_cpu_second_alone),
         );
-        // Sessions are resumed by few, and a row of each of the others would say nothing.
+        // Few peers resume sessions, so empty rows are omitted.
         let bars = bars.into_iter().filter(|bar| work != Work::Resumed || bar.spread.is_some()).collect::<Vec<_>>();
         if !bars.is_empty() {
             panel(&mut panels, &mut y, &heading, &bars);
@@ -71,7 +71,7 @@ pub(crate) fn picture(all: &[Figures]) -> String {
     )
 }
 
-/// A bar of each peer, and one of what counts alone, too.
+/// One bar per peer, plus separately counted processes.
 fn bars<'a>(
     all: &'a [Figures],
     spread: impl Fn(&Figures) -> Option<Spread>,
@@ -90,7 +90,7 @@ fn bars<'a>(
 
 fn panel(panels: &mut String, y: &mut f64, heading: &str, bars: &[Bar]) {
     let largest = bars.iter().filter_map(|bar| bar.spread).map(|spread| spread.max).fold(f64::MIN_POSITIVE, f64::max);
-    // Writing to a text never fails.
+    // Writing to a string can't fail.
     let _ = writeln!(panels, "<text class=\"head\" x=\"{MARGIN}\" y=\"{}\">{heading}</text>", *y + 20.0);
     *y += PANEL_HEAD - MARGIN;
     for bar in bars {

@@ -1,4 +1,4 @@
-//! Store of slices: one file per peer and round. An existing one is not measured again.
+//! Store of slices: one file per peer and round. Existing ones are not measured again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,21 +8,21 @@ use anyhow::{Context, Result, ensure};
 use crate::peer::Peer;
 use crate::slice::{Settings, Slice};
 
-/// Rounds at most; the names of files end with them.
+/// Maximum number of rounds, which is part of the file names.
 pub(crate) const ROUNDS_MAX: u32 = 99;
 
-/// The folder of all slices.
+/// Folder of all slices.
 #[derive(Debug)]
 pub(crate) struct Results(PathBuf);
 
 impl Results {
-    /// Opens this folder, which is made if it is missing.
+    /// Opens this folder, creating it if necessary.
     pub(crate) fn open(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         Ok(Self(folder.to_owned()))
     }
 
-    /// Slice of a peer and a round; an error if it was measured with other settings.
+    /// Slice of a peer and round. Fails if it was measured with other settings.
     pub(crate) fn find(&self, peer: Peer, round: u32, settings: &Settings) -> Result<Option<Slice>> {
         let path = self.path(peer, round);
         if !path.is_file() {
@@ -41,7 +41,7 @@ impl Results {
 
     pub(crate) fn keep(&self, slice: &Slice) -> Result<()> {
         let path = self.path(slice.peer, slice.round);
-        // Whole or not at all, also when this is interrupted.
+        // Written atomically, even if interrupted.
         let partial = path.with_extension("partial");
         fs::write(&partial, serde_json::to_string_pretty(slice)?)
             .and_then(|()| fs::rename(&partial, &path))

@@ -1,4 +1,4 @@
-//! The servers of one peer, each a process of its own, and where clients find them.
+//! Server processes of one peer, and their addresses for clients.
 
 use std::net::SocketAddr;
 
@@ -12,29 +12,29 @@ use crate::dialect::Dialect;
 use crate::peer::Peer;
 use crate::service::{Folder, Service};
 
-/// Threads of each proxy that serve clients: two proxies on two cores, as if each were on a machine of its own.
+/// Client threads of each proxy: two proxies on two cores, as on separate machines.
 const SHARDS: u16 = 1;
 
 /// Hub of the .NET app, and the links that the app opens to each proxy: five for each of its two hubs.
 const HUB: &str = "bench";
 const DOTNET_LINKS: u16 = 10;
 
-/// Servers that run until this value is dropped.
+/// Running servers, stopped on drop.
 #[derive(Debug, Default)]
 pub(crate) struct Servers {
-    /// Addresses for clients, in turn.
+    /// Addresses for clients, used in rotation.
     pub(crate) addresses: Vec<SocketAddr>,
-    /// Target of the clients' requests, where it is not that of their dialect.
+    /// Target of client requests, if not the protocol's default.
     target: Option<String>,
-    /// Certificate of these addresses, where clients use TLS.
+    /// Certificate of these addresses, for clients with TLS.
     pub(crate) certificate: Option<Certificate>,
-    /// Processes that are measured: names and ids.
+    /// Names and ids of the measured processes.
     pub(crate) processes: Vec<(String, u32)>,
-    /// Held until this value is dropped, front servers first.
+    /// Dropped in this order, front servers first.
     _held: Vec<Held>,
 }
 
-/// Process or folder that ends with this value.
+/// Process or folder, ended or removed on drop.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held for its end")]
 enum Held {
@@ -46,7 +46,7 @@ enum Held {
 }
 
 impl Servers {
-    /// Starts all of a peer, and waits until clients may come.
+    /// Starts all servers of a peer and waits until clients can connect.
     pub(crate) fn start(peer: Peer) -> Result<Self> {
         match peer {
             Peer::Trunkline => Self::trunkline(),
@@ -69,13 +69,13 @@ impl Servers {
         }
     }
 
-    /// The request of a new connection.
+    /// Request of a new connection.
     pub(crate) fn upgrade(&self, dialect: Dialect) -> Vec<u8> {
         let target = self.target.as_deref().unwrap_or(dialect.target());
         upgrade::request("localhost", target, "").into_bytes()
     }
 
-    /// An ASP.NET Core app with the package of the Azure SignalR Service, and so many proxies that it dials.
+    /// ASP.NET Core app with the package of the Azure SignalR Service, and the proxies that it dials.
     fn dotnet(proxies: u16) -> Result<Self> {
         let (mut fleet, mut processes): (Vec<MeasuredProxy>, _) = (Vec::new(), Vec::new());
         for number in 1..=proxies {
@@ -130,7 +130,7 @@ impl Servers {
         })
     }
 
-    /// A server that ends TLS before an app server with an embedded node.
+    /// Server that terminates TLS in front of an app server with an embedded node.
     fn before_embedded(
         name: &str,
         start: impl Fn(SocketAddr, SocketAddr, &Certificate, &Folder) -> Result<Service>,
@@ -213,7 +213,7 @@ impl Servers {
         })
     }
 
-    /// Redis, and two processes that tell each other by it what their clients are sent.
+    /// Redis, and two processes that exchange their clients' messages through it.
     fn around_redis(name: &str, start: impl Fn(SocketAddr, SocketAddr) -> Result<Service>) -> Result<Self> {
         let (folder, between) = (Folder::new()?, product::address()?);
         let redis = Service::redis(between, &folder)?;

@@ -1,4 +1,4 @@
-//! Servers of others: started by their own programs with configurations of ours, and told to end in the way they know.
+//! Third-party servers, started with our configurations and stopped with their usual signal.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -13,25 +13,25 @@ use trunkline_tests::harness::scenario::target_folder;
 
 use crate::certificate::Certificate;
 
-/// Debian's folder of servers, which is not in every path.
+/// Debian's folder of servers, which may be missing in `PATH`.
 const PROGRAMS: &str = "/usr/sbin:/usr/bin";
-/// Debian's folder of nginx's modules.
+/// Debian's folder of nginx modules.
 const NGINX_MODULES: &str = "/usr/lib/nginx/modules";
 /// Folder of configurations and scripts.
 const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/peers");
 
-/// Reason of rows that are left out.
+/// Reason for omitted rows.
 pub(crate) const NO_DOTNET: &str = "there is no dotnet-apps.tar.xz (TRUNKLINE_AZURE_SDK names its folder)";
-/// Reason of the row that is left out where Go is too old.
+/// Reason for the omitted row if Go is too old.
 pub(crate) const NO_CENTRIFUGE: &str = "tests/bench/compare builds it where `go` is new enough for its go.mod";
 
-/// A server. It ends with this value, and with this process, whatever becomes of it.
+/// Server process. Ends on drop, and with this process in any case.
 #[derive(Debug)]
 pub(crate) struct Service {
     process: ChildProcess,
 }
 
-/// A folder for what servers write; it is removed with this value.
+/// Folder for the servers' files, removed on drop.
 #[derive(Debug)]
 pub(crate) struct Folder(PathBuf);
 
@@ -49,13 +49,13 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What stays is small, and in a folder that the system clears.
+        // The rest is small, and in a folder that the system cleans.
         drop(fs::remove_dir_all(&self.0));
     }
 }
 
 impl Service {
-    /// A script of Node.
+    /// Starts a Node script.
     pub(crate) fn node(script: &str, listen: SocketAddr, more: &[String]) -> Result<Self> {
         let path = Path::new(PEERS).join(script);
         ensure!(
@@ -67,7 +67,7 @@ impl Service {
         Self::start("node", "node", &arguments, listen)
     }
 
-    /// ASP.NET Core with SignalR, alone or beside others around a Redis.
+    /// Starts ASP.NET Core with SignalR, alone or with others around a Redis.
     pub(crate) fn kestrel(listen: SocketAddr, redis: Option<SocketAddr>) -> Result<Self> {
         let dotnet = DotNet::find()?.with_context(|| NO_DOTNET)?;
         let mut arguments =
@@ -80,7 +80,7 @@ impl Service {
         Self::start("Kestrel", &dotnet.runtime().display().to_string(), &arguments, listen)
     }
 
-    /// ASP.NET Core with the package of the Azure SignalR Service, which dials these proxies.
+    /// Starts ASP.NET Core with the package of the Azure SignalR Service, which dials these proxies.
     pub(crate) fn dotnet(listen: SocketAddr, proxies: &[SocketAddr]) -> Result<Self> {
         let dotnet = DotNet::find()?.with_context(|| NO_DOTNET)?;
         let assembly = dotnet.assembly(APP).display().to_string();
@@ -90,17 +90,17 @@ impl Service {
         Self::start_with("ASP.NET Core", &dotnet.runtime().display().to_string(), &arguments, &services, listen)
     }
 
-    /// The Go program of `peers/centrifuge`.
+    /// Starts the Go program of `peers/centrifuge`.
     pub(crate) fn centrifuge(listen: SocketAddr) -> Result<Self> {
         Self::start("Centrifuge", &centrifuge()?.display().to_string(), &[listen.to_string()], listen)
     }
 
-    /// nginx with its module nchan.
+    /// Starts nginx with its module nchan.
     pub(crate) fn nginx(listen: SocketAddr, folder: &Folder) -> Result<Self> {
         Self::nginx_with("nginx.conf", listen, &[("@MODULES@", NGINX_MODULES.to_owned())], folder)
     }
 
-    /// nginx that ends TLS before another server.
+    /// Starts nginx as a TLS terminator for another server.
     pub(crate) fn nginx_tls(
         listen: SocketAddr,
         behind: SocketAddr,
@@ -116,25 +116,25 @@ impl Service {
     }
 
     fn nginx_with(file: &str, listen: SocketAddr, more: &[(&str, String)], folder: &Folder) -> Result<Self> {
-        // As many as `auto` makes.
+        // As many workers as with `auto`.
         let workers = std::thread::available_parallelism()?.get();
         let marks = [&[("@LISTEN@", listen.to_string()), ("@WORKERS@", workers.to_string())], more].concat();
         let path = configuration(file, &marks, folder)?;
         let mut nginx = Self::start("nginx", "nginx", &["-e".into(), "stderr".into(), "-c".into(), path], listen)?;
-        // The master listens before it has any.
+        // The master listens before its workers exist.
         let id = nginx.id();
         nginx.process.wait_until(|| children(id).is_ok_and(|ids| ids.len() == workers))?;
         Ok(nginx)
     }
 
-    /// HAProxy before another server.
+    /// Starts HAProxy in front of another server.
     pub(crate) fn haproxy(listen: SocketAddr, behind: SocketAddr, folder: &Folder) -> Result<Self> {
         let marks = [("@LISTEN@", listen.to_string()), ("@BEHIND@", behind.to_string())];
         let path = configuration("haproxy.cfg", &marks, folder)?;
         Self::start("haproxy", "haproxy", &["-db".into(), "-q".into(), "-f".into(), path], listen)
     }
 
-    /// HAProxy that ends TLS before another server.
+    /// Starts HAProxy as a TLS terminator for another server.
     pub(crate) fn haproxy_tls(
         listen: SocketAddr,
         behind: SocketAddr,
@@ -147,7 +147,7 @@ impl Service {
         Self::start("haproxy", "haproxy", &["-db".into(), "-q".into(), "-f".into(), path], listen)
     }
 
-    /// Redis, which keeps nothing.
+    /// Starts Redis without persistence.
     pub(crate) fn redis(listen: SocketAddr, folder: &Folder) -> Result<Self> {
         let (port, host, folder) = (listen.port().to_string(), listen.ip().to_string(), folder.0.display().to_string());
         let options = ["--port", &port, "--bind", &host, "--dir", &folder, "--save", "", "--appendonly", "no"];
@@ -158,7 +158,7 @@ impl Service {
         Self::start_with(name, program, arguments, &[], listen)
     }
 
-    /// Starts a server with these variables in its environment.
+    /// Starts a server with these environment variables.
     fn start_with(
         name: &'static str,
         program: &str,
@@ -166,7 +166,7 @@ impl Service {
         variables: &[(String, String)],
         listen: SocketAddr,
     ) -> Result<Self> {
-        // However this process ends, the system tells the server to end, too.
+        // The system also ends the server, however this process ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "--", program]).args(arguments).envs(variables.iter().cloned());
         let path = std::env::var("PATH").unwrap_or_default();
@@ -176,12 +176,12 @@ impl Service {
         Ok(Self { process })
     }
 
-    /// ChildProcess id, as the system knows it.
+    /// Process id in the system.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// The processes that it has started, by id.
+    /// Ids of the processes that it has started.
     pub(crate) fn children(&self) -> Result<Vec<u32>> {
         children(self.process.id())
     }
@@ -189,7 +189,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Killed, a master would leave its workers behind.
+        // A killed master would leave its workers behind.
         let told = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();
         if told.is_ok_and(|status| status.success()) {
             self.process.wait_for_end();
@@ -197,7 +197,7 @@ impl Drop for Service {
     }
 }
 
-/// Where `tests/bench/compare` builds the Go program.
+/// Path of the Go program built by `tests/bench/compare`.
 pub(crate) fn centrifuge() -> Result<PathBuf> {
     Ok(target_folder()?.join("go/centrifuge"))
 }
@@ -208,7 +208,7 @@ fn children(id: u32) -> Result<Vec<u32>> {
     Ok(text.split_whitespace().filter_map(|id| id.parse().ok()).collect())
 }
 
-/// Fills in a configuration, and returns where it is.
+/// Fills in a configuration and returns its path.
 fn configuration(file: &str, marks: &[(&str, String)], folder: &Folder) -> Result<String> {
     let source = Path::new(PEERS).join(file);
     let text = fs::read_to_string(&source).with_context(|| format!("reading {}", source.display()))?;

@@ -1,4 +1,4 @@
-//! Slice: one peer in one round, at each work in turn. Each work has servers of its own, as fresh as the others'.
+//! Slice: one peer in one round, with all kinds of work. Each kind has new servers.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};
@@ -17,67 +17,67 @@ use crate::crowds;
 use crate::peer::Peer;
 use crate::servers::Servers;
 
-/// Wait after which the servers have freed what connecting clients needed.
+/// Wait until the servers have freed memory used for connecting clients.
 const SETTLE_IDLE: Duration = Duration::from_secs(2);
 
-/// Clients that are there before the idle ones: what a first client costs is not counted for each.
+/// Clients connected before the idle ones, to exclude the costs of the first clients.
 const BEFORE_IDLE: usize = 200;
 
-/// Settings of a run, alike for all peers.
+/// Settings of a run, equal for all peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 pub(crate) struct Settings {
     /// Length of each window of deliveries, echoes and connects
     #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=30))]
     pub(crate) seconds: u32,
-    /// Clients that get each message
+    /// Clients that receive each message
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=8_000))]
     pub(crate) receivers: u32,
-    /// Clients that ask for echoes, each again when it is answered
+    /// Clients that request echoes, each again when it is answered
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=8_000))]
     pub(crate) callers: u32,
-    /// Connects that are under way together
+    /// Number of concurrent connects
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=500))]
     pub(crate) visitors: u32,
     /// Number of idle clients
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(100..=7_500))]
     pub(crate) idle: u32,
-    /// Bytes of the text that travels, without what frames it
+    /// Size of the text in bytes, without framing
     #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(16..=16_384))]
     pub(crate) payload: u32,
 }
 
-/// Figures of a slice.
+/// Results of a slice.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Slice {
     pub(crate) peer: Peer,
     pub(crate) round: u32,
     pub(crate) settings: Settings,
     pub(crate) deliveries: Window,
-    /// `None` where nobody is answered.
+    /// `None` if the peer has no answers.
     pub(crate) echoes: Option<Window>,
     pub(crate) connects: Window,
-    /// Connects by the TLS session of a connect before; `None` without TLS.
+    /// Connects by resuming the TLS session of an earlier connect; `None` without TLS.
     #[serde(default)]
     pub(crate) resumed: Option<Window>,
     pub(crate) idle: Idle,
 }
 
-/// Figures of one window.
+/// Results of one window.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Window {
-    /// Deliveries, echoes or connects: each was looked at.
+    /// Checked deliveries, echoes or connects.
     pub(crate) units: u64,
     /// CPU time of each process of the peer.
     pub(crate) cpu_ns: BTreeMap<String, u64>,
     /// CPU time of this generator.
     pub(crate) generator_cpu_ns: u64,
-    /// CPU time of the whole machine's `ksoftirqd`, which is in none of these.
+    /// CPU time of the machine's `ksoftirqd`, not included in the other values.
     pub(crate) softirq_cpu_ns: u64,
     /// Wall time of the window.
     pub(crate) wall_ns: u64,
-    /// Time from the asking within which half of the units were done, as the naps between two looks allow to tell.
+    /// Median latency, with the precision of the naps between two polls.
     pub(crate) p50_us: u64,
-    /// Time within which 99 of 100 units were done.
+    /// 99th percentile of the latency.
     pub(crate) p99_us: u64,
 }
 
@@ -90,7 +90,7 @@ pub(crate) struct Idle {
 }
 
 impl Slice {
-    /// Measures it; tells what comes next.
+    /// Measures the slice, announcing each step.
     pub(crate) fn measure(peer: Peer, round: u32, settings: Settings) -> Result<Self> {
         let Settings { receivers, callers, visitors, payload, .. } = settings;
         let (dialect, payload) = (peer.dialect(), payload as usize);
@@ -184,7 +184,7 @@ impl Window {
 /// Arguments of one slice.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SliceArguments {
-    /// Peer that is measured
+    /// Peer to be measured
     #[arg(long)]
     peer: Peer,
     /// Number of the round
@@ -195,7 +195,7 @@ pub(crate) struct SliceArguments {
 }
 
 impl SliceArguments {
-    /// Arguments as they are typed.
+    /// Formats the command line arguments.
     pub(crate) fn typed(peer: Peer, round: u32, settings: &Settings) -> Vec<String> {
         let Settings { seconds, receivers, callers, visitors, idle, payload } = settings;
         let numbers = [
@@ -212,7 +212,7 @@ impl SliceArguments {
     }
 }
 
-/// Measures the slice whenever it is asked, and says what came of it. Ends with its input, and the servers with it.
+/// Measures the slice for each input line, and prints the result. Ends with its input, along with the servers.
 pub(crate) fn run(arguments: &SliceArguments) -> Result<()> {
     let SliceArguments { peer, round, settings } = *arguments;
     say(READY);

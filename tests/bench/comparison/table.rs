@@ -1,4 +1,4 @@
-//! The tables, in Markdown. Pure: figures in, text out.
+//! Tables in Markdown. Pure: results in, text out.
 
 use std::fmt::Write;
 
@@ -7,9 +7,9 @@ use trunkline_tests::bench::spread::Spread;
 
 use crate::figures::{Done, Figures, GENERATOR, Work};
 
-/// Placeholder of a missing figure.
+/// Placeholder of a missing result.
 const NONE: &str = "–";
-/// Between these lines of a page are the tables.
+/// Delimiters of the tables in a page.
 const BEGIN: &str = "<!-- tests/bench/compare writes from here -->";
 const END: &str = "<!-- to here -->";
 
@@ -32,7 +32,7 @@ pub(crate) fn tables(all: &[Figures]) -> String {
     )
 }
 
-/// Puts the tables into a page, in place of those that it has.
+/// Replaces the tables in a page.
 pub(crate) fn into_page(page: &str, tables: &str) -> Result<String> {
     let parts = page.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
     let (before, after) = parts.with_context(|| format!("the page has no lines {BEGIN:?} and {END:?}"))?;
@@ -81,7 +81,7 @@ fn processes(all: &[Figures]) -> String {
     text
 }
 
-/// Title of a row; ours is bold.
+/// Title of a row; our product is bold.
 fn title(figures: &Figures) -> String {
     let title = figures.peer.title();
     if figures.peer.is_ours() { format!("**{title}**") } else { title.to_owned() }
@@ -92,22 +92,22 @@ fn heading(cells: &[&str]) -> String {
 }
 
 fn row(text: &mut String, first: &str, cells: &[String]) {
-    // Writing to a text never fails.
+    // Writing to a string can't fail.
     let _ = writeln!(text, "| {first} | {} |", cells.join(" | "));
 }
 
-/// Format of large figures.
+/// Formats a large number.
 fn whole(Spread { median, min, max }: &Spread) -> String {
     format!("{} ({} to {})", thousands(*median), thousands(*min), thousands(*max))
 }
 
-/// Format of small figures.
+/// Formats a small number.
 fn fine(Spread { median, min, max }: &Spread) -> String {
     let digits = |value: &f64| if value.abs() < 10.0 { format!("{value:.2}") } else { format!("{value:.1}") };
     format!("{} ({} to {})", digits(median), digits(min), digits(max))
 }
 
-/// A number as people read it: three digits that count, the thousands apart.
+/// Formats a number with three significant digits and thousands separators.
 pub(crate) fn thousands(value: f64) -> String {
     let unit = 10_f64.powf((value.abs().max(1.0).log10().floor() - 2.0).max(0.0));
     let digits = format!("{:.0}", (value / unit).round() * unit);

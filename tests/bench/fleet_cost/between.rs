@@ -1,4 +1,4 @@
-//! Bytes between nodes: what the system has sent on connections to their admin ports.
+//! Bytes between nodes: data sent on connections to their admin ports, according to the system.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -6,10 +6,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// Bytes that were sent on connections with these ports at either end, both ways together, without those of `own`: the
-/// ports of this process's connections to them. A connection that has ended is not in it any more.
+/// Bytes sent in both directions on connections with these ports at either end. Excludes `own`, the ports of this
+/// process's connections to them, and ended connections, which are no longer in the table.
 pub(crate) fn sent(admins: &[SocketAddr], own: &[u16]) -> Result<u64> {
-    // Addresses of loopback: every connection is in the table twice, once for what each end has sent.
+    // Loopback addresses: every connection is in the table twice, with the bytes sent by each end.
     let output =
         Command::new("ss").args(["-tinH"]).output().context("ss can't be run (the Debian package iproute2)")?;
     ensure!(output.status.success(), "ss: {}", String::from_utf8_lossy(&output.stderr));
@@ -17,8 +17,7 @@ pub(crate) fn sent(admins: &[SocketAddr], own: &[u16]) -> Result<u64> {
     Ok(sum(&String::from_utf8_lossy(&output.stdout), &ports, &own.iter().copied().collect()))
 }
 
-/// Sums `bytes_sent` of the sockets that count. A socket is a line with its addresses and an indented one with its
-/// figures.
+/// Sums `bytes_sent` of the relevant sockets. A socket has a line with addresses and an indented one with counters.
 fn sum(table: &str, admins: &BTreeSet<u16>, own: &BTreeSet<u16>) -> u64 {
     let (mut sum, mut counts) = (0, false);
     for line in table.lines() {

@@ -1,4 +1,4 @@
-//! Where a message enters: the app server, by a call of a client, or a node, by an announcement.
+//! Entry points of messages: the app server, by a client's call, or a node, by an announcement.
 
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -14,20 +14,20 @@ use trunkline_protocol::dial_in::{ClientTicket, sign_client_token};
 use trunkline_protocol::key::AccessKey;
 use trunkline_tests::harness::fleet::ACCESS_KEY;
 
-/// Path of the hub, whose name is the same without the slash.
+/// Path of the hub; its name is the path without the slash.
 pub(crate) const HUB: &str = "/bench";
-/// Group of all clients, where a group is sent to.
+/// Group of all clients, for sends to a group.
 pub(crate) const GROUP: &str = "ten";
-/// Token that opens the nodes' API.
+/// Admin token of the nodes' API.
 pub(crate) const ADMIN_TOKEN: &str = "the-admin-token-of-the-benchmark";
 
-/// Seconds that a client's token is good for: longer than any run.
+/// Validity of a client token in seconds, longer than any run.
 const TOKEN_LIFETIME_S: u64 = 24 * 3600;
 
-/// Longest answer to an announcement.
+/// Maximum size of an answer to an announcement.
 const ANSWER_MAX_BYTES: usize = 4096;
 
-/// Path of the hub by dial-in, with a client's token.
+/// Dial-in path of the hub, with a client token.
 pub(crate) fn dial_in_target() -> Result<String> {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let (key, hub) = (AccessKey::new(ACCESS_KEY)?, HUB.trim_start_matches('/'));
@@ -36,7 +36,7 @@ pub(crate) fn dial_in_target() -> Result<String> {
     Ok(format!("/client/?hub={hub}&access_token={token}"))
 }
 
-/// A call of the echo, and its answer.
+/// Call of the echo, with its answer.
 pub(crate) fn echo(payload: usize) -> Call {
     let text = "x".repeat(payload);
     let asked = format!("{{\"type\":1,\"invocationId\":\"1\",\"target\":\"Echo\",\"arguments\":[\"{text}\"]}}\x1e");
@@ -44,23 +44,23 @@ pub(crate) fn echo(payload: usize) -> Call {
     Call { asked: frame::from_client(asked.as_bytes()), answered }
 }
 
-/// Place where messages enter.
+/// Entry point of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entry {
     /// The app server, which sends to each node itself.
     App,
-    /// The first node, which passes on to the others.
+    /// The first node, which relays to the others.
     Node,
 }
 
-/// Publisher of numbered messages that enter where they are to.
+/// Publisher of numbered messages at the current entry point.
 pub(crate) struct EntryPublisher {
-    /// Where the next messages enter; the rounds decide.
+    /// Current entry point, set by the rounds.
     pub(crate) entry: Rc<Cell<Entry>>,
     /// Another handle of the first client's socket.
     pub(crate) caller: TcpStream,
     pub(crate) announcer: Announcer,
-    /// Whether messages are for the group.
+    /// Whether messages are sent to the group.
     pub(crate) is_to_group: bool,
     pub(crate) payload: usize,
     pub(crate) burst: u64,
@@ -120,12 +120,12 @@ impl Publisher for EntryPublisher {
     }
 }
 
-/// Connection to an admin port that is kept, for one announcement after the other.
+/// Persistent connection to an admin port, for sequential announcements.
 #[derive(Debug)]
 pub(crate) struct Announcer {
     socket: TcpStream,
     admin: SocketAddr,
-    /// Bytes behind the last answer.
+    /// Bytes after the last answer.
     early: Vec<u8>,
 }
 
@@ -134,7 +134,7 @@ impl Announcer {
         Ok(Self { socket: connect::open(admin)?, admin, early: Vec::new() })
     }
 
-    /// The port of this end.
+    /// Port of this end.
     pub(crate) fn port(&self) -> Result<u16> {
         Ok(self.socket.local_addr()?.port())
     }
@@ -148,7 +148,7 @@ impl Announcer {
         [head.as_bytes(), body.as_bytes()].concat()
     }
 
-    /// Waits for the answer to one announcement, which no node may have missed.
+    /// Waits for the answer to an announcement, which must have reached all nodes.
     fn answer(&mut self) -> Result<()> {
         loop {
             let text = String::from_utf8_lossy(&self.early);

@@ -1,4 +1,4 @@
-//! Figures of windows and rounds.
+//! Results of windows and rounds.
 
 use serde::Serialize;
 
@@ -9,12 +9,12 @@ use crate::settings::Work;
 pub(crate) enum Part {
     Base,
     Subject,
-    /// The base once more: how far it is from itself is the noise.
+    /// The base again, to measure noise.
     BaseAgain,
 }
 
 impl Part {
-    /// The order in the first round.
+    /// Order of the first round.
     pub(crate) const ALL: [Part; 3] = [Part::Base, Part::Subject, Part::BaseAgain];
 
     pub(crate) fn name(self, work: Work) -> &'static str {
@@ -29,23 +29,23 @@ impl Part {
     }
 }
 
-/// Figures of one window.
+/// Results of one window.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Window {
-    /// Deliveries, each of which was looked at, returns of clients, or seconds of nodes.
+    /// Checked deliveries, reconnects of clients, or node seconds.
     pub(crate) units: u64,
     /// CPU time of all nodes.
     pub(crate) cpu_ns: u64,
     pub(crate) app_cpu_ns: u64,
-    /// Bytes between nodes, both ways together.
+    /// Bytes between nodes in both directions.
     pub(crate) bytes: u64,
     pub(crate) wall_ns: u64,
-    /// Time from the asking within which half of the deliveries had come.
+    /// Median latency of deliveries.
     pub(crate) p50_us: u64,
     pub(crate) p99_us: u64,
 }
 
-/// The windows of a round.
+/// Windows of a round.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Round {
     pub(crate) base: Window,

@@ -1,6 +1,6 @@
 #![forbid(unsafe_code)]
-//! Cost of a fleet: what enters at one node beside what the app server sends itself, idle nodes, `--peers` where it is
-//! not used; of dial-in, beside links that the node dials; and of clients that come back to their connections.
+//! Cost of a fleet: messages that enter at one node compared with messages sent by the app server, idle nodes, and
+//! unused `--peers`; cost of dial-in compared with dialled links; and cost of stateful reconnects.
 //!
 //! ```text
 //!   base:     client ── Broadcast("7…") ──► app server ──► all nodes ──► their clients
@@ -11,29 +11,29 @@
 //! |---|---|---|
 //! | `broadcast` | the app server sends to everyone | an announcement to everyone, at one node |
 //! | `group` | the app server sends to a group of all clients here, ten by default | an announcement to that group |
-//! | `idle` | nodes without `--peers`, without clients | nodes with it |
-//! | `plain` | the app server sends to everyone, nodes without `--peers` | the same with it |
-//! | `door` | the app server sends to everyone, over links that the node dials | the same over links that it dials itself |
-//! | `door-calls` | clients call the app server, over such links | the same over links that it dials itself |
-//! | `move` | clients whose sockets are cut come back to the node that has them | they come back to another one, which takes them over |
-//! | `stateful` | the app server sends to everyone, from a hub without stateful reconnect | from one that allows it, to clients that don't use it |
+//! | `idle` | nodes without `--peers`, without clients | nodes with `--peers` |
+//! | `plain` | the app server sends to everyone, nodes without `--peers` | nodes with `--peers` |
+//! | `door` | the app server sends to everyone, over links dialled by the node | links dialled by the app server |
+//! | `door-calls` | clients call the app server, over links dialled by the node | links dialled by the app server |
+//! | `move` | clients with cut sockets reconnect to their node | they reconnect to another node, which takes them over |
+//! | `stateful` | the app server sends to everyone, in a hub without stateful reconnect | in a hub that allows it, to clients that don't use it |
 //!
-//! **What is counted.** CPU time of all nodes together, as the scheduler counts it in nanoseconds, read while they
-//! sleep; and the bytes that the system has sent on connections to their admin ports, which are those between nodes
-//! (TCP payload: the encrypted channel is in it, headers of IP and TCP are not). A message is asked for only when all
-//! have got the one before, and is compared byte by byte.
+//! **Measurements.** CPU time of all nodes together, measured by the scheduler in nanoseconds and read while they
+//! sleep; and the bytes sent between nodes, on connections to their admin ports (TCP payload: includes the encrypted
+//! channel, but not IP and TCP headers). Each message is requested after all clients have received the previous one,
+//! and is compared byte by byte.
 //!
-//! **What it is worth.** Speed drifts within minutes, so only windows side by side compare: each round has a window of
-//! the base, one of the subject and one of the base again, begins with another of them each time, and gives one ratio.
-//! How far the base differs from itself is the noise that the ratio has too.
+//! **Validity.** Speed drifts within minutes, so only adjacent windows are comparable: each round has windows of the
+//! base, the subject and the base again, in rotating order, and yields one ratio. The difference between both base
+//! windows is the noise of the ratio.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
 //! | [`settings`] | the command line |
 //! | [`figures`] | windows and rounds |
-//! | [`between`] | bytes between nodes, as the system counts them |
-//! | [`entry`] | where a message enters, and its publisher |
-//! | [`returns`] | clients that are cut and come back |
+//! | [`between`] | bytes between nodes, according to the system |
+//! | [`entry`] | entry points of messages, and the publisher |
+//! | [`returns`] | clients that are cut and reconnect |
 //! | [`scene`] | nodes, their clients, and a window of work |
 //! | [`report`] | ratios, the table |
 //!

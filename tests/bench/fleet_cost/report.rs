@@ -1,4 +1,4 @@
-//! Ratios of windows side by side, and their table. Pure: windows in, text out.
+//! Ratios of adjacent windows, and their table. Pure: windows in, text out.
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
@@ -10,20 +10,20 @@ use crate::settings::{Settings, Work};
 const NANOS_PER_SECOND: f64 = 1e9;
 const NANOS_PER_MICRO: f64 = 1e3;
 
-/// All figures of a run.
+/// All results of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) settings: Settings,
-    /// CPU time of all nodes for each unit, in µs.
+    /// CPU time of all nodes per unit, in µs.
     base_us: Spread,
     subject_us: Spread,
-    /// Subject over base, pair by pair.
+    /// Subject divided by base, by pair.
     ratio: Spread,
-    /// Base over base, pair by pair: 1 but for noise.
+    /// Base divided by base, by pair: 1 except for noise.
     base_over_base: Spread,
     app_base_us: Spread,
     app_subject_us: Spread,
-    /// Bytes between nodes for each unit.
+    /// Bytes between nodes per unit.
     base_bytes: Spread,
     subject_bytes: Spread,
     rounds: Vec<Round>,
@@ -38,7 +38,7 @@ impl Report {
         );
         let bases = || rounds.iter().flat_map(|round| [round.base, round.base_again]);
         let subjects = || rounds.iter().map(|round| round.subject);
-        // The subject stands beside both windows of the base: their middle is what it is compared with.
+        // The subject is compared with the mean of both base windows.
         let base = |round: &Round| f64::midpoint(cpu_us(&round.base), cpu_us(&round.base_again));
         Ok(Self {
             base_us: Spread::of(bases().map(|window| cpu_us(&window)))?,
@@ -54,7 +54,7 @@ impl Report {
         })
     }
 
-    /// The figures that count.
+    /// The most important results.
     pub(crate) fn summary(&self) -> String {
         let line = |name: &str, figure: &Spread| {
             let Spread { median, min, max } = figure;
@@ -82,7 +82,7 @@ impl Report {
     }
 }
 
-/// Heading of the rows, and their columns.
+/// Heading and column names of the rows.
 pub(crate) fn heading(settings: &Settings) -> String {
     let what = match settings.work {
         Work::Broadcast => "messages to everyone, by the app server and by one node",

@@ -1,4 +1,4 @@
-//! Clients with stateful reconnect that are cut and come back, one after the other.
+//! Clients with stateful reconnect that are cut and reconnect, in sequence.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use trunkline_generator::done::Done;
 use trunkline_generator::play::Play;
 use trunkline_tests::bench::mover::Mover;
 
-/// Where clients come back to.
+/// Node to which clients reconnect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Return {
     /// The node that has their connection.
@@ -19,7 +19,7 @@ pub(crate) enum Return {
     Elsewhere,
 }
 
-/// Clients that are cut and come back, in turn.
+/// Clients that are cut and reconnect, in rotation.
 pub(crate) struct Movers {
     nodes: Vec<SocketAddr>,
     comes_back: Rc<Cell<Return>>,

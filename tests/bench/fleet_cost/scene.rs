@@ -25,19 +25,19 @@ use crate::{between, entry};
 /// Links between each node and the app server.
 const LINKS: u16 = 5;
 
-/// Warm-up: enough for caches and buffers to settle, short beside a window.
+/// Warm-up of caches and buffers, short compared with a window.
 const WARM_UP: Duration = Duration::from_millis(300);
 
-/// Nodes that have not found each other by then don't.
+/// Time limit for nodes to find each other.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Between two looks whether they have.
+/// Polling interval of that check.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Scenes that are measured side by side.
+/// Setups measured in adjacent windows.
 pub(crate) struct Pair {
     base: Scene,
-    /// Other nodes than those of the base, where they differ.
+    /// Separate nodes for the subject, if they differ from the base.
     subject: Option<Scene>,
     work: Work,
     length: Duration,
@@ -71,10 +71,10 @@ impl Pair {
     }
 }
 
-/// Kind of a scene.
+/// Kind of a setup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Nodes that know no other, and dial the app server.
+    /// Nodes without peers, which dial the app server.
     Plain,
     Fleet,
     /// The app server dials in.
@@ -84,10 +84,10 @@ enum Kind {
     StatefulFleet,
 }
 
-/// Nodes, and the clients that take turns at them.
+/// Nodes with clients, distributed round robin.
 struct Scene {
     product: Product,
-    /// Clients, unless the nodes idle.
+    /// Clients, unless the nodes are idle.
     crowd: Option<Box<dyn Play>>,
     entry: Rc<Cell<Entry>>,
     comes_back: Rc<Cell<Return>>,
@@ -136,7 +136,7 @@ impl Scene {
         let mut addresses: Vec<SocketAddr> = self.product.proxies().map(MeasuredProxy::address).collect();
         let caller = Cell::new(None);
         let connect = |_| {
-            // They take turns: the next one goes to the next node.
+            // Round robin: the next client connects to the next node.
             addresses.rotate_left(1);
             let address = *addresses.first().context("no node")?;
             let (socket, early) = connect::to_hub(address, target, "")?;
@@ -193,7 +193,7 @@ impl Scene {
     }
 }
 
-/// Waits until a node sees all others, and they see the same.
+/// Waits until a node sees all others, and their views agree.
 fn agrees(node: &MeasuredProxy, nodes: u16) -> Result<()> {
     let started = Instant::now();
     loop {
@@ -207,7 +207,7 @@ fn agrees(node: &MeasuredProxy, nodes: u16) -> Result<()> {
     }
 }
 
-/// Joins the group, and waits until that is acknowledged.
+/// Joins the group and waits for the acknowledgement.
 fn join(mut socket: TcpStream, early: Vec<u8>) -> Result<(TcpStream, Vec<u8>)> {
     let call = format!("{{\"type\":1,\"invocationId\":\"1\",\"target\":\"Join\",\"arguments\":[\"{GROUP}\"]}}\x1e");
     socket.write_all(&Hub::Json.frame(call.as_bytes()))?;

@@ -9,21 +9,21 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Work {
-    /// Messages to everyone that enter at one node, beside those of the app server
+    /// Messages to everyone that enter at one node, compared with the app server's
     Broadcast,
-    /// Messages to a group that enter at one node, beside those of the app server
+    /// Messages to a group that enter at one node, compared with the app server's
     Group,
-    /// Nodes with --peers that do nothing, beside nodes without
+    /// Idle nodes with --peers, compared with nodes without
     Idle,
-    /// Messages of the app server at nodes with --peers, beside nodes without
+    /// Messages of the app server at nodes with --peers, compared with nodes without
     Plain,
-    /// Messages of an app server that dials in, beside one that is dialled
+    /// Messages of an app server that dials in, compared with a dialled app server
     Door,
-    /// Calls of its clients, beside those of one that is dialled
+    /// Calls of clients of an app server that dials in, compared with a dialled app server
     DialInCalls,
-    /// Clients that come back at another node, beside those that come back to theirs
+    /// Clients that reconnect to another node, compared with reconnects to their own
     Move,
-    /// Messages to clients of a hub with stateful reconnect that don't use it, beside a hub without
+    /// Messages to clients of a hub with unused stateful reconnect, compared with a hub without
     Stateful,
 }
 
@@ -32,31 +32,31 @@ pub(crate) enum Work {
 #[derive(Debug, Parser, Serialize)]
 #[command(name = "fleet_cost")]
 pub(crate) struct Settings {
-    /// Work of the nodes that is measured
+    /// Work of the nodes to measure
     #[arg(long, default_value_t = Work::Broadcast, value_enum)]
     pub(crate) work: Work,
-    /// Nodes of a fleet; without it 12 that idle, else 8
+    /// Nodes of a fleet; by default 12 for idle nodes, otherwise 8
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     nodes: Option<u16>,
-    /// Client connections, which take turns at the nodes; without it 10 of a group, else 800
+    /// Client connections, distributed over the nodes; by default 10 for a group, otherwise 800
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=19_000))]
     clients: Option<u32>,
-    /// Length of each window; without it 15 of idle nodes, else 3
+    /// Length of each window; by default 15 for idle nodes, otherwise 3
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: Option<u32>,
-    /// Rounds: each gives one pair of base and subject, and one of base and base
+    /// Rounds: each yields one pair of base and subject, and one of two bases
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) pairs: u32,
-    /// Messages that are asked for at once
+    /// Number of messages requested together
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
     pub(crate) burst: u64,
-    /// Bytes of the text that travels, without what frames it
+    /// Size of the text in bytes, without framing
     #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(16..=16_384))]
     pub(crate) payload: u32,
     /// Threads of each node that serve clients
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) shards: u16,
-    /// File for the figures as JSON
+    /// File for the results as JSON
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub(crate) json: Option<PathBuf>,
@@ -86,7 +86,7 @@ impl Settings {
         self.seconds.unwrap_or(if self.work == Work::Idle { 15 } else { 3 })
     }
 
-    /// Unit of work that the figures are for.
+    /// Unit of work of the results.
     pub(crate) fn units(&self) -> &'static str {
         match self.work {
             Work::Idle => "node-seconds",

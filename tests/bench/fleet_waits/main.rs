@@ -1,20 +1,20 @@
 #![forbid(unsafe_code)]
-//! Waits of clients for a fleet: what it costs that all nodes have heard of a join before it is answered, and of a node
-//! that is late.
+//! Waiting times of clients caused by a fleet: a join is answered only after all nodes have acknowledged it, and a node
+//! may be late.
 //!
 //! ```text
 //!  size:    a connect, one of a new user, the first and the second join of a group, an announcement to it at another node,
-//!           and what is told of it there; presence, and a move: in fleets of 1, 1 again, 2 and 12 nodes, or as many as
-//!           `--nodes` says
+//!           and the resulting notification there; presence, and a move: in fleets of 1, 1 again, 2 and 12 nodes, or as
+//!           given by `--nodes`
 //!  frozen:  first joins, each followed by an announcement: at three nodes of three, of three again, of four with one frozen
 //! ```
 //!
-//! Fleets stand side by side and take turns, in another order in each round. `1 again` and `3 again` are as their
-//! neighbour: how far the two differ is the noise that all others have, too. A first join is one of a group that its
-//! node has no member of. *Presence* is from a new user's connect until a client at another node has got what the app
-//! server's hook `on_user_online` sends: proxies gather changes for 50 ms, app servers look at them every 100 ms. A
-//! *move* is the wait of a client with stateful reconnect whose socket is cut, until a call is answered over the next
-//! node; in a fleet of one node it comes back to the same.
+//! Fleets run in parallel and alternate, in a different order in each round. `1 again` and `3 again` repeat their
+//! neighbour: their difference is the noise of all others. A first join is one of a group without members at its node.
+//! *Presence* lasts from a new user's connect until a client at another node has received the message from the app
+//! server's hook `on_user_online`: proxies collect changes for 50 ms, and app servers check them every 100 ms. A *move*
+//! is the time from cutting the socket of a client with stateful reconnect until a call is answered over the next node;
+//! in a fleet of one node, it reconnects to that node.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -38,32 +38,32 @@ use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token;
 
 const ADMIN_TOKEN: &str = "the-admin-token-of-the-fleet";
-/// Time after which a frozen node is late, with much to spare.
+/// Time after which a frozen node is late, with a large margin.
 const UNTIL_LATE: Duration = Duration::from_secs(5);
 
-/// Group to which the app server sends that a user has come.
+/// Group to which the app server reports new users.
 const PRESENCE_GROUP: &str = "presence";
 
-/// Kinds of waits that are compared between fleets of several sizes.
+/// Kinds of waits compared between fleet sizes.
 const SIZE_KINDS: [&str; 7] =
     ["connect", "connect of a new user", "first join", "second join", "announcement", "presence", "move"];
 const PRESENCE: usize = 5;
 const MOVE: usize = 6;
 
-/// Kinds of waits beside a frozen node.
+/// Kinds of waits with a frozen node.
 const FROZEN_KINDS: [&str; 2] = ["first join", "announcement"];
 
-/// Measures what clients wait for in a fleet.
+/// Measures waiting times of clients in a fleet.
 #[derive(Debug, Parser)]
 #[command(name = "fleet_waits")]
 struct Settings {
-    /// Fleets that are compared.
+    /// Fleets to be compared.
     #[arg(long, value_enum, default_value = "size")]
     work: Work,
-    /// Nodes of the fleets of other sizes; two of one size show the noise.
+    /// Nodes of the fleets; two of equal size show the noise.
     #[arg(long, value_delimiter = ',', default_value = "1,1,2,12", value_parser = clap::value_parser!(u16).range(1..=100))]
     nodes: Vec<u16>,
-    /// Number of rounds, each with every fleet in turn.
+    /// Number of rounds, each with every fleet.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Number of operations of each kind, at each fleet in each round.
@@ -73,9 +73,9 @@ struct Settings {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Work {
-    /// Fleets of other sizes.
+    /// Fleets of different sizes.
     Size,
-    /// A fleet with a frozen node.
+    /// Fleet with a frozen node.
     Frozen,
 }
 
@@ -89,12 +89,12 @@ impl Work {
     }
 }
 
-/// A fleet that is measured, with the waits so far.
+/// Measured fleet with its waits so far.
 struct MeasuredFleet {
     name: String,
     _app: AppServer,
     nodes: Vec<Proxy>,
-    /// Number of nodes that run.
+    /// Number of running nodes.
     running: usize,
     next: usize,
     waits: [Vec<Duration>; SIZE_KINDS.len()],
@@ -135,20 +135,20 @@ impl MeasuredFleet {
         Ok(())
     }
 
-    /// Node whose turn it is, and the one after it.
+    /// Current node in the rotation, and the next.
     fn turn(&mut self) -> Result<[&Proxy; 2]> {
         self.next += 1;
         let at = |place: usize| self.nodes.get(place % self.running).context("a node");
         Ok([at(self.next)?, at(self.next + 1)?])
     }
 
-    /// Address for clients of the node whose turn it is, and admin port of the one after it.
+    /// Client address of the current node, and admin address of the next.
     fn turn_with_admin(&mut self) -> Result<[String; 2]> {
         let [node, other] = self.turn()?;
         Ok([node.address().to_owned(), other.admin().to_owned()])
     }
 
-    /// Does so many operations of each kind.
+    /// Performs the operations of each kind.
     async fn turns(&mut self, work: Work, operations: u32) -> Result<()> {
         if work == Work::Frozen {
             for _ in 0..operations {
@@ -157,7 +157,7 @@ impl MeasuredFleet {
             return Ok(());
         }
         let nodes = self.nodes.iter().map(|node| Ok(node.address().parse()?)).collect::<Result<Vec<SocketAddr>>>()?;
-        // It is silent only until its next move: a client that is silent for long would be closed.
+        // Idle only until its next move: a client that is silent for longer would be closed.
         let mut mover = block_in_place(|| Mover::connect(&nodes, self.next % nodes.len()))?;
         for _ in 0..operations {
             self.connect_and_join().await?;
@@ -168,7 +168,7 @@ impl MeasuredFleet {
         Ok(())
     }
 
-    /// One connect of a new user, until a client at another node is told.
+    /// Connects a new user, until a client at another node is notified.
     async fn come_online(&mut self) -> Result<()> {
         let [node, other] = self.turn()?.map(|node| node.address().to_owned());
         let user = format!("present-{}", self.next);
@@ -187,8 +187,7 @@ impl MeasuredFleet {
         Ok(())
     }
 
-    /// One connect, one of a new user, the first and the second join of a group, and an announcement to it at another
-    /// node.
+    /// Connects, connects a new user, joins a group twice, and announces to the group at another node.
     async fn connect_and_join(&mut self) -> Result<()> {
         let ([node, admin], number) = (self.turn_with_admin()?, self.next);
         let mut clients = Vec::new();
@@ -206,7 +205,7 @@ impl MeasuredFleet {
         Ok(())
     }
 
-    /// One first join, and an announcement at another node that follows it.
+    /// Joins a group first, then announces to it at another node.
     async fn join_and_announce(&mut self) -> Result<()> {
         let ([node, admin], number) = (self.turn_with_admin()?, self.next);
         let mut client = RawClient::join(&node, "/bench").await?;
@@ -223,7 +222,7 @@ async fn connect(clients: &mut Vec<RawClient>, node: &str, path: &str) -> Result
     Ok(())
 }
 
-/// Waits until a client is told that this user has come. Users before may be told late, and are passed over.
+/// Waits until a client is notified of this user. Late notifications of earlier users are skipped.
 async fn hear_of(watcher: &mut RawClient, user: &str) -> Result<()> {
     while watcher.next_record().await?.get("arguments") != Some(&json!([user])) {}
     Ok(())
@@ -234,7 +233,7 @@ async fn join(client: &mut RawClient, group: &str) -> Result<()> {
     Ok(())
 }
 
-/// Announces to a group, and demands that so many members are found.
+/// Announces to a group, and checks the number of reached members.
 async fn announce(admin: &str, (group, members): (&str, u64)) -> Result<()> {
     let bearer = format!("Bearer {ADMIN_TOKEN}");
     let headers = [("content-type", "application/json"), ("authorization", bearer.as_str())];
@@ -273,8 +272,8 @@ async fn measure(settings: &Settings) -> Result<()> {
     if let (Work::Frozen, Some(fleet)) = (settings.work, fleets.last_mut()) {
         fleet.running -= 1;
         fleet.nodes.last().context("a node")?.process.signal(Signal::Freeze).await?;
-        // Its first announcements would wait for it.
-        sleep(UNTIL_LATE).await; // sleep: what is late is a matter of time
+        // Its first announcements would wait for the frozen node.
+        sleep(UNTIL_LATE).await; // sleep: becoming late takes time
     }
     for round in 0..settings.rounds {
         let first = round as usize % fleets.len();
@@ -291,7 +290,7 @@ async fn measure(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Names of fleets by their sizes; the second of one size is that again.
+/// Names of fleets by size; a repeated size is marked.
 fn named(sizes: &[u16]) -> Vec<(String, usize)> {
     let name = |(place, size): (usize, &u16)| {
         let is_again = sizes.iter().take(place).any(|before| before == size);
@@ -300,7 +299,7 @@ fn named(sizes: &[u16]) -> Vec<(String, usize)> {
     sizes.iter().enumerate().map(name).collect()
 }
 
-/// Tells what each further node adds to the median wait, by the line that lies nearest to those of all sizes.
+/// Prints the increase of the median wait per additional node, by linear regression over all sizes.
 fn slopes(fleets: &[MeasuredFleet], sizes: &[(String, usize)], kinds: &[&str]) {
     for (kind, what) in kinds.iter().enumerate() {
         let medians = fleets.iter().zip(sizes).filter_map(|(fleet, (_, nodes))| {

@@ -1,7 +1,7 @@
-//! The floor of calls, connects and idle clients: one thread, one epoll instance, a read and a write for each answer,
-//! and nothing else.
+//! Floor of calls, connects and idle clients: one thread, one epoll instance, a read and a write per answer, and
+//! nothing else.
 //!
-//! It does not look at what it is asked: so many bytes are one question, and the answer is always the same.
+//! It ignores the content of requests: a fixed number of bytes is a request, and the answer is constant.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -21,24 +21,24 @@ use trunkline_tests::bench::child::{READY, say};
 use crate::work::{self, Exchange, Work};
 use crate::writer::{EVENTS, READ_BYTES, WriterArguments};
 
-/// The system takes less if it allows no more.
+/// The system reduces this to its limit.
 const BACKLOG: i32 = 65_535;
 
 const LISTENER: Token = Token(usize::MAX);
 const OVER: Token = Token(usize::MAX - 1);
 
-/// The questions of a connection in turn; the last one comes again and again.
+/// Requests of a connection in sequence; the last one repeats.
 struct Script(Vec<Exchange>);
 
 struct Asker {
     socket: TcpStream,
-    /// Bytes of the question that is under way.
+    /// Received bytes of the current request.
     heard: usize,
-    /// Index of that question.
+    /// Index of the current request.
     turn: usize,
 }
 
-/// Serves until its input ends: whoever has started it is gone then.
+/// Serves until its input ends, when its parent process is gone.
 pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
     let script = Script(match arguments.work {
         Work::Connect | Work::Storm => work::connect().into(),
@@ -51,12 +51,12 @@ pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut askers: Slab<Asker> = Slab::new();
     let mut scratch = vec![0; READ_BYTES];
-    // Held here, too: a waker that goes takes its event with it.
+    // Also held here: dropping a waker removes its event.
     let waker = Arc::new(Waker::new(poll.registry(), OVER)?);
     std::thread::spawn({
         let waker = Arc::clone(&waker);
         move || {
-            // Whatever ends it, it is over.
+            // Ends with any error or end of input.
             drop(io::copy(&mut io::stdin(), &mut io::sink()));
             waker.wake()
         }
@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
     }
 }
 
-/// Listens with room for a crowd that comes all at once: a client that finds none tries again after a second.
+/// Listens with room for many simultaneous connects: a rejected client would retry only after a second.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -108,7 +108,7 @@ fn accept(listener: &TcpListener, poll: &Poll, askers: &mut Slab<Asker>) -> Resu
     }
 }
 
-/// Turns in which clients get keep-alives.
+/// Groups of clients for keep-alives.
 struct KeepAlives {
     frame: Vec<u8>,
     next: Instant,
@@ -122,7 +122,7 @@ impl Default for KeepAlives {
 }
 
 impl KeepAlives {
-    /// Tells those whose turn it is; returns how long it is until the next turn.
+    /// Sends keep-alives to due clients. Returns the time until the next group.
     fn send(&mut self, askers: &mut Slab<Asker>) -> io::Result<Duration> {
         let now = Instant::now();
         while self.next <= now {
@@ -139,7 +139,7 @@ impl KeepAlives {
 }
 
 impl Asker {
-    /// Answers what is there. An error is the end of the connection.
+    /// Answers available requests. An error ends the connection.
     fn serve(&mut self, script: &Script, scratch: &mut [u8]) -> io::Result<()> {
         loop {
             let count = match self.socket.read(scratch) {
@@ -154,12 +154,12 @@ impl Asker {
             {
                 self.heard -= exchange.asked.len();
                 self.turn = (self.turn + 1).min(script.0.len() - 1);
-                // An answer is small: a socket that does not take it whole is of nobody who reads.
+                // Answers are small: a socket that does not accept one completely has no reader.
                 if !exchange.answered.is_empty() {
                     self.socket.write_all(&exchange.answered)?;
                 }
             }
-            // Less than there was room for: there is no more, and one system call is saved.
+            // A partly filled buffer means that no data remains, which saves a system call.
             if count < scratch.len() {
                 return Ok(());
             }

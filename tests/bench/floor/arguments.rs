@@ -1,4 +1,4 @@
-//! Arguments of a crowd, which is a process.
+//! Arguments of a crowd process.
 
 use clap::ValueEnum;
 
@@ -10,7 +10,7 @@ use crate::work::Work;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum At {
     Floor,
-    /// Proxies before the app server `bench`.
+    /// Proxies and the app server `bench`.
     Proxy,
 }
 
@@ -23,31 +23,31 @@ pub(crate) struct CrowdArguments {
     /// Work of the crowd
     #[arg(long)]
     pub(crate) work: Work,
-    /// Proxies, if it is these
+    /// Number of proxies, if used
     #[arg(long)]
     pub(crate) proxies: u16,
     /// Threads of each that serve clients
     #[arg(long)]
     pub(crate) shards: u16,
-    /// Client connections of a storm that are under way together
+    /// Concurrent connects of a storm
     #[arg(long)]
     pub(crate) under_way: usize,
-    /// Bind the measured server to a core of its own
+    /// Bind the measured server to a separate core
     #[arg(long)]
     pub(crate) pinned: bool,
     /// Number of client connections
     #[arg(long)]
     pub(crate) clients: usize,
-    /// Bytes of the text that travels
+    /// Size of the text in bytes
     #[arg(long)]
     pub(crate) payload: usize,
-    /// Broadcasts that are asked for at once
+    /// Number of broadcasts requested together
     #[arg(long)]
     pub(crate) burst: u64,
-    /// Bursts per second at most
+    /// Maximum bursts per second
     #[arg(long)]
     pub(crate) rate: Option<u32>,
-    /// Audience of a message
+    /// Recipients of a message
     #[arg(long)]
     pub(crate) to: To,
     /// Transport of the clients
@@ -59,13 +59,13 @@ pub(crate) struct CrowdArguments {
     /// Links between the proxy and its app server
     #[arg(long)]
     pub(crate) links: u16,
-    /// Clients beside the crowd that have stopped reading
+    /// Additional clients that have stopped reading
     #[arg(long)]
     pub(crate) stalled: u32,
-    /// Clients beside the crowd that are idle
+    /// Number of additional idle clients
     #[arg(long)]
     pub(crate) idle: u32,
-    /// Send to each client by a system call of its own
+    /// Send to each client with a separate system call
     #[arg(long)]
     pub(crate) singly: bool,
 }

@@ -1,4 +1,4 @@
-//! The bytes of a fan-out: what asks for it, and what every client is to get, written by hand.
+//! Manually encoded bytes of a fan-out: the request, and the message for every client.
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -6,7 +6,7 @@ use trunkline_generator::message_pack;
 use trunkline_generator::receivers::numbered_text;
 use trunkline_generator::speech::Hub;
 
-/// Audience of a message.
+/// Recipients of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum To {
@@ -14,33 +14,33 @@ pub(crate) enum To {
     Everyone,
     /// One group of all clients
     Group,
-    /// Groups of ten, one after the other
+    /// Groups of ten, in rotation
     Groups,
-    /// Groups of three, two of each client, and a message to every other of them: half of those by turns
+    /// Groups of three, two per client, and a message to every other group, alternating between two halves
     Threes,
-    /// All but ten connections that are there, too
+    /// All except ten additional connections
     Except,
 }
 
-/// Hub protocols of the clients. The first one, which asks, always speaks JSON.
+/// Hub protocols of the clients. The first one, which sends requests, always uses JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Speech {
-    /// JSON, all of them
+    /// JSON for all clients
     Json,
-    /// MessagePack, but for the first
+    /// MessagePack for all except the first
     MessagePack,
-    /// Every other one MessagePack
+    /// MessagePack for every other client
     Mixed,
 }
 
-/// Members of a group where there are many groups.
+/// Members of a group in runs with many groups.
 pub(crate) const GROUP_MEMBERS: usize = 10;
-/// Members of each group where there are as many groups as may be.
+/// Members of each group in runs with the maximum number of groups.
 const SMALL_GROUP_MEMBERS: usize = 3;
-/// Partitions of the clients into groups of three, the second one shifted by a client.
+/// Partitions of the clients into groups of three; the second one is shifted by a client.
 const HALVES: [Half; 2] = [Half("a", 0), Half("b", 1)];
-/// Connections that are left out.
+/// Number of excluded connections.
 pub(crate) const LEFT_OUT: usize = 10;
 
 impl To {
@@ -55,7 +55,7 @@ impl To {
         }
     }
 
-    /// The groups of the client of this number, of so many.
+    /// Groups of the client with this number, out of `clients`.
     pub(crate) fn groups(self, number: usize, clients: usize) -> Vec<String> {
         match self {
             To::Everyone | To::Except => Vec::new(),
@@ -65,7 +65,7 @@ impl To {
         }
     }
 
-    /// The groups of the message of this number: each client is in one of them.
+    /// Target groups of the message with this number: each client is in one of them.
     fn audience(self, sequence: u64, clients: usize) -> Vec<String> {
         let members = if self == To::Threes { SMALL_GROUP_MEMBERS } else { GROUP_MEMBERS };
         let half = HALVES.get(usize::from(sequence.is_multiple_of(2)));
@@ -76,7 +76,7 @@ impl To {
         (0..clients).step_by(members).filter_map(group).collect()
     }
 
-    /// The call that asks the app server for the message of this number. Without an id: there is no answer.
+    /// Call that requests the message with this number from the app server. Without an id, so without an answer.
     pub(crate) fn call(self, sequence: u64, payload: usize, clients: usize, left_out: &[String]) -> Vec<u8> {
         let text = numbered_text(sequence, payload);
         let with = |target, names: &[String]| invocation(target, &format!("[\"{}\"],\"{text}\"", names.join("\",\"")));
@@ -89,7 +89,7 @@ impl To {
     }
 }
 
-/// Partition of the clients into groups of three: its letter, and by how many clients it is shifted.
+/// Partition of the clients into groups of three: its letter, and the shift in clients.
 struct Half(&'static str, usize);
 
 impl Half {
@@ -112,7 +112,7 @@ impl Speech {
         }
     }
 
-    /// The hub protocol of the client of this number.
+    /// Hub protocol of the client with this number.
     pub(crate) fn hub(self, number: usize) -> Hub {
         let is_binary = match self {
             Speech::Json => false,
@@ -123,12 +123,12 @@ impl Speech {
     }
 }
 
-/// Message of this number as every client gets it, in JSON.
+/// JSON message with this number, as received by every client.
 pub(crate) fn message(sequence: u64, payload: usize) -> Vec<u8> {
     invocation("Message", &format!("\"{}\"", numbered_text(sequence, payload)))
 }
 
-/// Message of this number in MessagePack.
+/// MessagePack message with this number.
 pub(crate) fn binary_message(sequence: u64, payload: usize) -> Vec<u8> {
     let argument = message_pack::text(&numbered_text(sequence, payload));
     let target = message_pack::text("Message");

@@ -1,10 +1,10 @@
-//! The generator: a process that starts one server, is all its clients, gives it work, and counts what comes of it.
+//! Generator: a process that starts one server, runs all its clients, applies the load, and counts the results.
 //!
 //! ```text
 //!  "5000\n" ──► warm up ─► CPU time ─► work for 5 s, until all of it is done ─► CPU time ──► {"units":…}
 //! ```
 //!
-//! It never waits in epoll, it naps and polls: [`trunkline_generator::crowd`].
+//! It naps and polls instead of waiting in epoll: [`trunkline_generator::crowd`].
 
 mod burst_publisher;
 mod bystanders;
@@ -35,46 +35,46 @@ use hub_crowds::{callers, idlers, residents, visitors};
 
 pub(crate) use bystanders::{BystanderArguments, stand_by};
 
-/// Warm-up: enough for caches and buffers to settle, short beside a window.
+/// Warm-up of caches and buffers, short compared with a window.
 const WARM_UP: Duration = Duration::from_millis(300);
 
-/// Payload from which on the peak of the server's memory is looked at.
+/// Minimum payload for measuring the server's peak memory.
 const HEAVY_MIN_BYTES: usize = 64 * 1024;
 
-/// Figures of one window.
+/// Results of one window.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Window {
-    /// Deliveries, round trips or connects: each was looked at.
+    /// Checked deliveries, round trips or connects.
     pub(crate) units: u64,
     /// CPU time of the server.
     pub(crate) cpu_ns: u64,
-    /// CPU time of the app server behind it, if there is one.
+    /// CPU time of the app server behind it, if any.
     pub(crate) app_cpu_ns: u64,
     /// CPU time of this generator.
     pub(crate) generator_cpu_ns: u64,
-    /// CPU time of the whole machine's `ksoftirqd`, which is in none of these.
+    /// CPU time of the machine's `ksoftirqd`, not included in the other values.
     pub(crate) softirq_cpu_ns: u64,
     /// Wall time of the window.
     pub(crate) wall_ns: u64,
-    /// Time from the asking within which half of the units were done.
+    /// Median latency of the units.
     pub(crate) p50_us: u64,
-    /// Time from the asking within which 99 of 100 units were done, as the naps between two looks allow to tell.
+    /// 99th percentile of the latency, with the precision of the naps between two polls.
     pub(crate) p99_us: u64,
     /// Memory of the server at the end.
     pub(crate) memory_bytes: u64,
-    /// Memory of the server before the first client came.
+    /// Memory of the server before the first client.
     pub(crate) alone_bytes: u64,
-    /// Most memory of the server within the window; looked at only where messages are large.
+    /// Peak memory of the server within the window; measured only for large messages.
     pub(crate) peak_bytes: Option<u64>,
 }
 
-/// Starts the server, connects, then measures a window for each line of input, which tells its milliseconds.
+/// Starts the server, connects, then measures a window for each input line, which contains the length in milliseconds.
 ///
-/// Ends with its input, and the server with it: so nothing is left behind however the benchmark ends.
+/// Ends with its input, along with the server, so that no process remains however the benchmark ends.
 pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
     let core = if arguments.pinned { Some(give_up_a_core()?) } else { None };
     let mut scene = Scene::begin(arguments, core)?;
-    // Both held to the end.
+    // Both are held to the end.
     let _idle = (arguments.idle > 0).then(|| Bystanders::start(scene.server.address(), arguments.idle)).transpose()?;
     let _stalled =
         (arguments.stalled > 0).then(|| Stalled::start(scene.server.address(), arguments.stalled)).transpose()?;
@@ -96,8 +96,8 @@ pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
     }
 }
 
-/// Binds this process to its second core, and so the app server that it starts; returns the first, the measured
-/// server's.
+/// Binds this process, and so the app server that it starts, to its second core. Returns the first core, for the
+/// measured server.
 fn give_up_a_core() -> Result<u16> {
     let cores = cores::allowed()?;
     let &[first, second, ..] = cores.as_slice() else { bail!("--pinned needs two cores, and there is one") };
@@ -105,17 +105,17 @@ fn give_up_a_core() -> Result<u16> {
     Ok(first)
 }
 
-/// A server and its clients. The clients go first, or each would notice that its server has gone.
+/// Server with its clients. Clients end first, because each would notice the end of its server.
 struct Scene {
     play: Box<dyn Play>,
     server: Server,
     alone_bytes: u64,
-    /// Whether messages are so large that the peak of memory counts.
+    /// Whether messages are large enough for measuring peak memory.
     is_heavy: bool,
 }
 
 impl Scene {
-    /// Starts the server, and connects the clients.
+    /// Starts the server and connects the clients.
     fn begin(arguments: &CrowdArguments, core: Option<u16>) -> Result<Self> {
         let server = match arguments.at {
             At::Floor => Server::floor(arguments.work, arguments.payload)?,
@@ -133,7 +133,7 @@ impl Scene {
         Ok(Self { play, server, alone_bytes, is_heavy: arguments.payload >= HEAVY_MIN_BYTES })
     }
 
-    /// Ends the clients and the server, and begins with fresh ones: no table has grown yet, and no page is mapped.
+    /// Replaces clients and server with new ones without grown tables and mapped pages.
     fn replace(self, arguments: &CrowdArguments, core: Option<u16>) -> Result<Self> {
         drop(self);
         Self::begin(arguments, core)

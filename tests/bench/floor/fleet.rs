@@ -1,4 +1,4 @@
-//! The two crowds of a run, each with the server that it is at. They end with this value, or with this process.
+//! The two crowds of a run, each with its server. Ended on drop, and with this process.
 
 use std::time::Duration;
 

@@ -1,57 +1,57 @@
 #![forbid(unsafe_code)]
-//! Cost of a delivery: deliveries per CPU-second of the proxy, beside those of a bare epoll writer, the floor.
+//! Cost of a delivery: deliveries per CPU second of the proxy, compared with a bare epoll writer, the floor.
 //!
 //! ```text
 //!   crowd ── "send number 7" ──► writer ── the frame, one write each ──► the crowd's N sockets
 //!   crowd ── Broadcast("7…") ──► proxy ──► app server ──► proxy ── the same frame ──► the crowd's N sockets
 //! ```
 //!
-//! **What is compared.** Both servers send the same bytes to as many sockets of the same receiver, over loopback.
-//! The floor is one thread that reads a ready-made frame from one socket and writes it to all others; the proxy
-//! does the whole work of a SignalR broadcast, its half of the call that asks for it included. A broadcast starts
-//! only when all have got the one before, so no two can share a write: every delivery is one write of one frame in
-//! both, and a server that is slower is not helped by coalescing. The receiver compares each frame byte by byte
-//! with the one that is due: what is lost, comes twice or out of turn ends the run.
+//! **Comparison.** Both servers send equal bytes to equally many sockets of one receiver, over loopback. The floor is
+//! one thread that reads a prepared frame from one socket and writes it to all others; the proxy does the complete work
+//! of a SignalR broadcast, including its half of the requesting call. A broadcast starts after all clients have
+//! received the previous one, so no two can share a write: every delivery is one write of one frame in both, and a
+//! slower server gains nothing from coalescing. The receiver compares each frame byte by byte; a lost, duplicated or
+//! reordered frame ends the run.
 //!
-//! **What is counted.** CPU time of the server's threads, as the scheduler counts it in nanoseconds, read while the
-//! server sleeps. On loopback it contains the receiver's half of TCP, which runs in the sender: the same amount in
-//! both, so the excess over the floor in µs says more than the ratio. What `ksoftirqd` does is not in it; it is shown
-//! beside it where it can be seen, for the whole machine.
+//! **Measurements.** CPU time of the server's threads, measured by the scheduler in nanoseconds and read while the
+//! server sleeps. On loopback it includes the receiver's half of TCP, which runs in the sender, equally in both, so the
+//! excess over the floor in µs is more meaningful than the ratio. The CPU time of `ksoftirqd` is not included; if
+//! visible, it is shown separately for the whole machine.
 //!
-//! **Stalled clients.** With `--stalled N` there is no floor: a proxy with so many clients that have stopped reading is
-//! compared with a proxy without them, and beside the CPU time the latency of the others counts, and the memory. What
-//! may wait for a client is 256 KiB, so those who stopped are closed after some windows. With `--idle N` it is the same
-//! with clients that do nothing but keep alive.
+//! **Stalled clients.** `--stalled N` compares a proxy that has N additional clients that don't read with a proxy
+//! without them, instead of the floor. Besides CPU time it measures the latency of the other clients, and memory. Each
+//! client may have 256 KiB queued, so stalled clients are closed after some windows. `--idle N` does this with clients
+//! that only keep their connections alive.
 //!
-//! **Transports.** With `--transport` there is no floor either: receivers by server-sent events or long polls at one
-//! proxy are compared with receivers by WebSockets at another one.
+//! **Transports.** `--transport` compares receivers with server-sent events or long polls at one proxy with WebSocket
+//! receivers at another.
 //!
-//! **System calls.** With `--singly` a proxy that sends to each client by a system call of its own is compared with one
-//! that sends to many by one, as nodes do where the system lets them.
+//! **System calls.** `--singly` compares a proxy that sends to each client with a separate system call with a proxy
+//! that batches sends, as nodes do where the system allows it.
 //!
-//! **Storms.** Clients of `--work storm` stay, and each window has a server that has had no such crowd before. With
-//! `--pinned` the floor or the proxy has a core of its own, and the generator and the app server share another one.
+//! **Storms.** Clients of `--work storm` stay connected, and each window has a server without an earlier crowd. With
+//! `--pinned` the floor or the proxy has its own core, and the generator and the app server share another.
 //!
-//! **What it is worth.** Speed drifts within minutes, so only runs side by side compare: each round has a window of
-//! the floor, one of the proxy and one of the floor again, begins with another of them each time, and gives one
-//! ratio. How far the floor differs from itself is the noise that the proxy's ratio has too.
+//! **Validity.** Speed drifts within minutes, so only adjacent runs are comparable: each round has windows of the
+//! floor, the proxy and the floor again, in rotating order, and yields one ratio. The difference between both floor
+//! windows is the noise of the ratio.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`broadcast`] | the bytes of a broadcast |
-//! | [`transport`] | what brings a broadcast to clients |
-//! | [`work`] | what is measured |
+//! | [`broadcast`] | encoded broadcasts |
+//! | [`transport`] | transports of broadcasts |
+//! | [`work`] | measured work |
 //! | [`settings`] | the command line |
 //! | [`writer`] | the floor of broadcasts |
 //! | [`answerer`] | the floor of calls and connects |
 //! | [`arguments`] | the command line of a crowd |
-//! | [`server`] | what a crowd is at: the floor, or proxy and app server |
-//! | [`peak`] | the most memory that a server has |
+//! | [`server`] | servers of a crowd: the floor, or proxy and app server |
+//! | [`peak`] | peak memory of a server |
 //! | [`stalled`] | clients that have stopped reading |
-//! | [`crowd`] | the generator, a process too: it connects, gives work, counts, reads the CPU time |
+//! | [`crowd`] | generator process: connects, applies load, counts, reads the CPU time |
 //! | [`part`] | the parts of a round |
 //! | [`fleet`] | the two crowds of a run |
-//! | [`rounds`] | which window comes when |
+//! | [`rounds`] | order of the windows |
 //! | [`report`] | ratios, the table, the JSON file |
 //!
 //! Clients, frames and CPU time are [`trunkline_generator`], processes and medians [`trunkline_tests::bench`].
@@ -89,7 +89,7 @@ use trunkline_tests::bench::command;
 use work::Work;
 use writer::WriterArguments;
 
-/// Deliveries per CPU-second of the proxy, beside those of a bare epoll writer doing the same writes.
+/// Deliveries per CPU second of the proxy, compared with a bare epoll writer with equal writes.
 #[derive(Debug, Parser)]
 #[command(name = "floor", args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -99,19 +99,19 @@ struct Cli {
     settings: Settings,
 }
 
-/// The other processes of a run are this program, too.
+/// Further processes of a run, also from this program.
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// The floor, as a process.
+    /// Process of the floor.
     #[command(hide = true)]
     Writer(WriterArguments),
-    /// The receiver of one server.
+    /// Receivers of one server.
     #[command(hide = true)]
     Crowd(CrowdArguments),
     /// Clients that have stopped reading.
     #[command(hide = true)]
     Stalled(StalledArguments),
-    /// Clients that are idle.
+    /// Clients that stay idle.
     #[command(hide = true)]
     Bystanders(BystanderArguments),
 }

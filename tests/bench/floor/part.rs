@@ -10,15 +10,15 @@ use crate::transport::Transport;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Part {
-    /// The base of the comparison.
+    /// Base of the comparison.
     Base,
-    /// The subject of the benchmark.
+    /// Subject of the benchmark.
     Subject,
-    /// The base once more: how far it is from itself is the noise.
+    /// The base again, to measure noise.
     BaseAgain,
 }
 
-/// Window and its place.
+/// Window with its position.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Measured {
     /// Number of the round, from 1.

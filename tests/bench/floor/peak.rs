@@ -1,4 +1,4 @@
-//! Peak of a server's own memory while it works, by looks at short intervals.
+//! Peak memory of a server at work, sampled at short intervals.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use trunkline_generator::memory::Resident;
 
-/// Short beside a broadcast of large messages.
+/// Short compared with a broadcast of large messages.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Thread that looks at the memory of these processes until it is asked for the peak.
+/// Thread that samples the memory of these processes until the peak is requested.
 #[derive(Debug)]
 pub(crate) struct Peak {
     is_over: Arc<AtomicBool>,
@@ -19,7 +19,7 @@ pub(crate) struct Peak {
 }
 
 impl Peak {
-    /// Begins to look at these processes.
+    /// Starts sampling these processes.
     pub(crate) fn watch(pids: Vec<u32>) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let looking = thread::spawn({
@@ -29,7 +29,7 @@ impl Peak {
         Self { is_over, looking }
     }
 
-    /// Ends the looking, and returns the most that all of them had together.
+    /// Stops sampling and returns the peak of their total.
     pub(crate) fn end(self) -> Result<u64> {
         self.is_over.store(true, Ordering::Release);
         self.looking.join().map_err(|_| anyhow!("the memory was not looked at"))?

@@ -16,43 +16,43 @@ const NANOS_PER_MICRO: f64 = 1e3;
 const KIBIBYTE: f64 = 1_024.0;
 const MEBIBYTE: f64 = 1_048_576.0;
 
-/// All figures of a run.
+/// All results of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) settings: Settings,
-    /// Bytes of each frame of a broadcast on the wire.
+    /// Size of each broadcast frame on the wire.
     frame_bytes: usize,
-    /// Units per CPU-second of this part.
+    /// Units of the base per CPU second.
     base: Spread,
-    /// Units per CPU-second of this part.
+    /// Units of the subject per CPU second.
     subject: Spread,
-    /// Subject over base, pair by pair.
+    /// Subject divided by base, by pair.
     ratio: Spread,
-    /// CPU time of a delivery beyond that of the base in µs, pair by pair.
+    /// CPU time of a delivery minus the base's, in µs, by pair.
     excess_us: Spread,
-    /// CPU time of the app server for each unit, subject over base, pair by pair; none without an app server at both.
+    /// CPU time of the app server per unit, subject divided by base, by pair; none unless both have an app server.
     app_ratio: Option<Spread>,
-    /// CPU time of the app server, base over base: 1 but for noise.
+    /// CPU time of the app server, base divided by base: 1 except for noise.
     app_base_over_base: Option<Spread>,
-    /// Time within which 99 of 100 frames had come, subject over base, pair by pair.
+    /// 99th percentile of the latency, subject divided by base, by pair.
     p99_ratio: Spread,
-    /// Base over base, pair by pair: 1 but for noise.
+    /// Base divided by base, by pair: 1 except for noise.
     base_over_base: Spread,
-    /// Base over base in µs, pair by pair: 0 but for noise.
+    /// Base minus base in µs, by pair: 0 except for noise.
     base_excess_us: Spread,
-    /// Base over base, pair by pair: 1 but for noise.
+    /// Base divided by base, by pair: 1 except for noise.
     base_p99_ratio: Spread,
-    /// Memory of the subject after the windows of the first and of the last round, in MiB.
+    /// Memory of the subject after the windows of the first and last rounds, in MiB.
     memory_mib: [f64; 2],
-    /// Most memory that the subject had within a window, in MiB; none where nobody looked.
+    /// Peak memory of the subject within a window, in MiB, if measured.
     memory_peak_mib: Option<f64>,
-    /// Gain of that for each client, in KiB.
+    /// Memory growth per client, in KiB.
     memory_per_client_kib: f64,
     windows: Vec<Measured>,
 }
 
 impl Report {
-    /// Computes it of whole rounds.
+    /// Computes the results of complete rounds.
     pub(crate) fn new(settings: Settings, windows: Vec<Measured>) -> Result<Self> {
         let of = |part| -> Vec<Window> {
             windows.iter().filter(|measured| measured.part == part).map(|measured| measured.window).collect()
@@ -101,7 +101,7 @@ impl Report {
         })
     }
 
-    /// The figures that count.
+    /// The most important results.
     pub(crate) fn summary(&self) -> String {
         let rate = |name: &str, rate: &Spread| {
             let Spread { median, min, max } = rate;
@@ -136,7 +136,7 @@ impl Report {
     }
 }
 
-/// Heading of the rows, and their columns.
+/// Heading and column names of the rows.
 pub(crate) fn heading(settings: &Settings) -> String {
     let Settings { work, clients, seconds, pairs, payload, burst, rate, shards, .. } = settings;
     let shards = if *shards == 1 { "1 shard".into() } else { format!("{shards} shards") };

@@ -1,8 +1,7 @@
 //! Order of the windows.
 //!
-//! A round is one window of each: the base (the floor, or a proxy whose clients all read), the subject (a proxy), and
-//! the base again. Each round begins with the next of them, so that none always comes first, when the machine may have
-//! been idle.
+//! A round has one window each of the base (the floor, or a proxy without stalled clients), the subject (a proxy), and
+//! the base again. The order rotates, so that none always comes first, when the machine may have been idle.
 
 use std::time::Duration;
 
@@ -13,10 +12,10 @@ use crate::fleet::Fleet;
 use crate::part::{Measured, Part};
 use crate::settings::Settings;
 
-/// The order in the first round.
+/// Order of the first round.
 const PARTS: [Part; 3] = [Part::Base, Part::Subject, Part::BaseAgain];
 
-/// Measures all windows; each is told as it comes.
+/// Measures all windows and reports each immediately.
 pub(crate) fn measure(fleet: &mut Fleet, settings: &Settings, tell: impl Fn(&Measured)) -> Result<Vec<Measured>> {
     let length = Duration::from_secs(settings.seconds.into());
     let mut all = Vec::new();

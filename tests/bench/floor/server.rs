@@ -1,4 +1,4 @@
-//! Servers of a crowd: the floor, or proxies before an app server, each a process of its own.
+//! Servers of a crowd, each a process: the floor, or proxies with an app server.
 
 use std::net::SocketAddr;
 
@@ -11,17 +11,17 @@ use trunkline_tests::bench::product::{self, MeasuredProxy, Product, Wanted};
 use crate::arguments::CrowdArguments;
 use crate::work::Work;
 
-/// Outbox of a client: small, so that stalled clients fill it within a run.
+/// Outbox size per client: small, so that stalled clients fill it within a run.
 const OUTBOX_MAX_BYTES: usize = 256 * 1024;
-/// Large messages that may wait for a client.
+/// Large messages that may be queued per client.
 const OUTBOX_MESSAGES: usize = 4;
-/// Largest call, which names thousands of groups.
+/// Maximum size of a call, which may name thousands of groups.
 const CALL_MAX_BYTES: usize = 256 * 1024;
 
-/// Server that runs until this value is dropped.
+/// Running server, stopped on drop.
 #[derive(Debug)]
 pub(crate) enum Server {
-    /// The floor, and where it listens.
+    /// The floor with its listen address.
     Floor(Speaker, SocketAddr),
     /// Proxies and their app server.
     Proxy(Product),
@@ -41,7 +41,7 @@ impl Server {
         let CrowdArguments { proxies, shards, links, payload, .. } = *arguments;
         let outbox = OUTBOX_MAX_BYTES.max(OUTBOX_MESSAGES * payload).to_string();
         let message = CALL_MAX_BYTES.max(2 * payload).to_string();
-        // Large messages to all wait for all at once, each once in memory: no client is closed for their sum.
+        // Large messages to all are queued for all clients, but share memory, so their sum must not close clients.
         let mut more = vec!["--outbox-max-bytes", &outbox, "--outbox-total-max-bytes", "0"];
         if arguments.singly {
             more.push("--no-vectored-sends");
@@ -57,7 +57,7 @@ impl Server {
         })?))
     }
 
-    /// Address for the first client.
+    /// Address of the first client.
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
             Self::Floor(_, address) => *address,
@@ -65,7 +65,7 @@ impl Server {
         }
     }
 
-    /// Addresses for clients, in turn, again and again.
+    /// Addresses for clients, cyclically.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let all: Vec<_> = match self {
             Self::Floor(_, address) => vec![*address],
@@ -74,7 +74,7 @@ impl Server {
         all.into_iter().cycle()
     }
 
-    /// The app server behind it.
+    /// Process id of the app server, if any.
     pub(crate) fn app_pid(&self) -> Option<u32> {
         match self {
             Self::Floor(..) => None,
@@ -82,7 +82,7 @@ impl Server {
         }
     }
 
-    /// The processes that are measured.
+    /// Process ids of the measured processes.
     pub(crate) fn pids(&self) -> Vec<u32> {
         match self {
             Self::Floor(floor, _) => vec![floor.id()],

@@ -1,4 +1,4 @@
-//! Clients that have stopped reading: a process that connects them, with small receive buffers, and is then stopped.
+//! Clients that have stopped reading: a process that connects them, with small receive buffers, and is then frozen.
 
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
@@ -9,7 +9,7 @@ use trunkline_generator::connect;
 use trunkline_generator::speech::Hub;
 use trunkline_tests::bench::child::{READY, Speaker, say};
 
-/// The system doubles it, for what it keeps itself.
+/// The system doubles this for its own overhead.
 const RECEIVE_BUFFER_BYTES: usize = 4 * 1024;
 
 /// Arguments of the clients.
@@ -23,12 +23,12 @@ pub(crate) struct StalledArguments {
     clients: u32,
 }
 
-/// Clients that have stopped reading; they are gone with this value.
+/// Stalled clients, disconnected on drop.
 #[derive(Debug)]
 pub(crate) struct Stalled(Speaker);
 
 impl Stalled {
-    /// Connects so many to a proxy, and stops them.
+    /// Connects clients to a proxy, and freezes them.
     pub(crate) fn start(address: SocketAddr, clients: u32) -> Result<Self> {
         let (address, clients) = (address.to_string(), clients.to_string());
         let arguments = ["stalled", "--address", &address, "--clients", &clients];
@@ -45,7 +45,7 @@ impl Stalled {
 
 impl Drop for Stalled {
     fn drop(&mut self) {
-        // Stopped, it would not notice that it is to end.
+        // A frozen process would not notice its end.
         drop(self.signal("-CONT"));
     }
 }

@@ -1,4 +1,4 @@
-//! Transports of receivers, and connects by them.
+//! Transports of receivers, and their connects.
 
 use std::net::{SocketAddr, TcpStream};
 
@@ -8,15 +8,15 @@ use serde::Serialize;
 use trunkline_generator::carrier::Carrier;
 use trunkline_generator::negotiated;
 
-/// Transport of all receivers but the first, which asks and has a WebSocket.
+/// Transport of all receivers except the first, which sends requests over a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Transport {
-    /// A WebSocket of each client
+    /// A WebSocket per client
     WebSockets,
-    /// Server-sent events, beside WebSockets of the same hub
+    /// Server-sent events, compared with WebSockets
     ServerSentEvents,
-    /// Long polls, beside WebSockets of the same hub
+    /// Long polls, compared with WebSockets
     LongPolling,
 }
 
@@ -39,7 +39,7 @@ impl Transport {
         }
     }
 
-    /// Connects a client that negotiates.
+    /// Connects a client with negotiation.
     pub(crate) fn connect(self, address: SocketAddr, hub: &str) -> Result<(TcpStream, Carrier)> {
         match self {
             Self::WebSockets => bail!("a WebSocket is not negotiated"),

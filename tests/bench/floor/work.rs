@@ -1,4 +1,4 @@
-//! Work that is measured: its kind, its bytes, and its unit.
+//! Measured work: its kind, its bytes, and its unit.
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -6,19 +6,19 @@ use trunkline_generator::callers::Call;
 use trunkline_generator::speech::{HANDSHAKE, HANDSHAKE_ANSWER, PING};
 use trunkline_generator::{frame, upgrade};
 
-/// A kind of work.
+/// Kind of measured work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Work {
     /// One message to all clients
     Broadcast,
-    /// A call of each client, again and again: client → proxy → link → hub method → back
+    /// Repeated calls by each client: client → proxy → link → hub method → back
     Echo,
-    /// Nothing but the keep-alives of both sides
+    /// Only keep-alives of both ends
     Idle,
-    /// New clients: upgrade, hub handshake, answer; and they leave
+    /// New clients: upgrade, hub handshake, answer, disconnect
     Connect,
-    /// New clients that stay, all of them, at a server that has had none before
+    /// New clients that stay, at a server without earlier clients
     Storm,
 }
 
@@ -44,25 +44,25 @@ impl Work {
     }
 }
 
-/// Question of a client and its answer, which the floor gives whatever the question is.
+/// Request of a client with its answer, which the floor gives for any request.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) asked: Vec<u8>,
     pub(crate) answered: Vec<u8>,
 }
 
-/// The keep-alive of a client, which nobody answers.
+/// Keep-alive of a client, which has no answer.
 pub(crate) fn keep_alive() -> Exchange {
     Exchange { asked: frame::from_client(PING), answered: Vec::new() }
 }
 
-/// A call of the hub method `Echo`, as the floor answers it.
+/// Call of the hub method `Echo`, as answered by the floor.
 pub(crate) fn echo(payload: usize) -> Exchange {
     let Call { asked, answered } = echo_call(payload);
     Exchange { asked, answered: frame::from_server(&answered) }
 }
 
-/// A call of the hub method `Echo`.
+/// Call of the hub method `Echo`.
 pub(crate) fn echo_call(payload: usize) -> Call {
     let text = "x".repeat(payload);
     let call = format!("{{\"type\":1,\"invocationId\":\"1\",\"target\":\"Echo\",\"arguments\":[\"{text}\"]}}\x1e");
@@ -70,7 +70,7 @@ pub(crate) fn echo_call(payload: usize) -> Call {
     Call { asked: frame::from_client(call.as_bytes()), answered: completion.into_bytes() }
 }
 
-/// The upgrade, and the hub handshake. Of the first answer only its length counts: it names a node.
+/// Upgrade and hub handshake. Only the length of the first answer matters, because it contains a node's name.
 pub(crate) fn connect() -> [Exchange; 2] {
     let upgrade = Exchange {
         asked: upgrade_request().into_bytes(),
@@ -82,7 +82,7 @@ pub(crate) fn connect() -> [Exchange; 2] {
     [upgrade, handshake]
 }
 
-/// The request of a client that connects.
+/// Upgrade request of a client.
 pub(crate) fn upgrade_request() -> String {
     upgrade::request("localhost", "/bench", "")
 }

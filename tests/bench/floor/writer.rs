@@ -1,7 +1,7 @@
-//! The floor of broadcasts: one thread, one epoll instance, one write per receiver, and nothing else.
+//! Floor of broadcasts: one thread, one epoll instance, one write per receiver, and nothing else.
 //!
-//! The first connection commands it: what comes on it, behind a length of four bytes, is written to all others as it
-//! is. It ends when that connection does. Each connection is greeted with one byte when it takes part.
+//! The first connection controls it: data received on it, with a length prefix of four bytes, is written unchanged to
+//! all others. It ends with that connection. Each connection receives a greeting byte when it is registered.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -15,15 +15,15 @@ use trunkline_tests::bench::child::{READY, say};
 
 use crate::work::Work;
 
-/// Byte that greets each connection.
+/// Greeting byte of each connection.
 pub(crate) const GREETING: u8 = b'!';
 
 const LISTENER: Token = Token(0);
 const COMMANDER: Token = Token(1);
-/// Token of the first receiver; the others count on.
+/// Token of the first receiver; others follow.
 const FIRST_RECEIVER: usize = 2;
 
-/// Events taken per system call, as tokio does.
+/// Events per system call, as in tokio.
 pub(crate) const EVENTS: usize = 1024;
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 
@@ -36,14 +36,15 @@ pub(crate) struct WriterArguments {
     /// Work of its clients
     #[arg(long)]
     pub(crate) work: Work,
-    /// Bytes of the text that travels
+    /// Size of the text in bytes
     #[arg(long)]
     pub(crate) payload: usize,
 }
 
 struct Receiver {
     socket: TcpStream,
-    /// Frames that its socket has not taken yet, with the number of bytes that it has; empty unless frames are large.
+    /// Frames that its socket has not accepted completely, with the number of written bytes; empty unless frames are
+    /// large.
     waiting: VecDeque<(Rc<[u8]>, usize)>,
 }
 
@@ -56,7 +57,7 @@ struct Writer {
     scratch: Vec<u8>,
 }
 
-/// Runs the floor until its commander leaves.
+/// Runs the floor until the controlling connection ends.
 pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
     let poll = Poll::new()?;
     let mut listener =
@@ -82,7 +83,7 @@ pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
                 LISTENER => writer.accept()?,
                 COMMANDER if !writer.obey()? => return Ok(()),
                 COMMANDER => {}
-                // Receivers say nothing; they leave together with the commander.
+                // Receivers send nothing, and disconnect together with the controlling connection.
                 Token(number) => {
                     if let Some(receiver) = writer.receivers.get_mut(number - FIRST_RECEIVER) {
                         receiver.flush()?;
@@ -104,7 +105,7 @@ impl Writer {
             socket.set_nodelay(true)?;
             let is_commander = self.commander.is_none();
             let token = if is_commander { COMMANDER } else { Token(FIRST_RECEIVER + self.receivers.len()) };
-            // As a server would that waits for what its clients say, and for room where a socket had none.
+            // Like a server that waits for client messages, and for room in full sockets.
             self.poll.registry().register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
             if socket.write(&[GREETING])? != 1 {
                 bail!("a fresh connection takes no byte");
@@ -117,7 +118,7 @@ impl Writer {
         }
     }
 
-    /// Carries out what was commanded; `false` when there will be no more of it.
+    /// Executes received commands. Returns `false` at the end.
     fn obey(&mut self) -> Result<bool> {
         let Some(commander) = &mut self.commander else { return Ok(true) };
         loop {
@@ -125,7 +126,7 @@ impl Writer {
                 Ok(0) => return Ok(false),
                 Ok(count) => {
                     self.commands.extend_from_slice(self.scratch.get(..count).unwrap_or_default());
-                    // Less than there was room for: there is no more, and one system call is saved.
+                    // A partly filled buffer means that no data remains, which saves a system call.
                     if count < self.scratch.len() {
                         break;
                     }
@@ -152,7 +153,7 @@ fn split(commands: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 impl Receiver {
-    /// Writes a frame; its rest waits in a copy that all receivers share.
+    /// Writes a frame. The rest is queued in a copy shared by all receivers.
     fn send(&mut self, frame: &[u8], shared: &mut Option<Rc<[u8]>>) -> Result<()> {
         let written = if self.waiting.is_empty() { write_some(&mut self.socket, frame)? } else { 0 };
         if written < frame.len() {
@@ -161,7 +162,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Writes what waits, as much as the socket takes.
+    /// Writes queued frames, as far as the socket accepts.
     fn flush(&mut self) -> Result<()> {
         while let Some((frame, written)) = self.waiting.front_mut() {
             *written += write_some(&mut self.socket, frame.get(*written..).unwrap_or_default())?;
@@ -181,7 +182,7 @@ fn write_some(socket: &mut TcpStream, bytes: &[u8]) -> Result<usize> {
     }
 }
 
-/// The command to write these bytes to all.
+/// Command that writes these bytes to all receivers.
 pub(crate) fn command(frame: &[u8]) -> Vec<u8> {
     let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
     [&length.to_be_bytes(), frame].concat()

@@ -1,13 +1,14 @@
 #![forbid(unsafe_code)]
-//! Cost of a group membership: CPU time of the proxy to join and to leave, and its memory, at 10 000 to 1 000 000.
+//! Cost of a group membership: CPU time of the proxy for joining and leaving, and its memory, for 10 000 to 1 000 000
+//! memberships.
 //!
 //! ```text
 //!   1 000 clients ── JoinGroups([100 names]) ──► proxy ──► app server ── 100 joins, each acknowledged ──► proxy
 //! ```
 //!
-//! Each row has a proxy and an app server of its own. A call is answered when the last of its joins was acknowledged,
-//! so all memberships are there when all calls are answered; the proxy's count of groups has to agree, and to come back
-//! to nothing when all have left. CPU time is read when all calls are answered: what the calls cost is in it.
+//! Each row has its own proxy and app server. A call is answered when its last join is acknowledged, so all memberships
+//! exist when all calls are answered. The proxy's group count must agree, and return to zero when all have left. CPU
+//! time is read when all calls are answered, so it includes the calls themselves.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -28,19 +29,19 @@ use trunkline_tests::bench::command;
 use trunkline_tests::bench::product::Product;
 use trunkline_tests::bench::spread::Spread;
 
-/// Client connections; each is a member of as many groups as make the sum.
+/// Client connections, each with an equal share of the memberships.
 const CLIENTS: usize = 1_000;
 
-/// Memberships of a row, all clients together.
+/// Memberships of a row, over all clients.
 const SIZES: [usize; 3] = [10_000, 100_000, 1_000_000];
 
-/// Names in one call: together they stay below what a client may say at once.
+/// Names per call, below the maximum message size.
 const NAMES: usize = 100;
 
-/// The proxy counts its groups once a second: by then it has.
+/// Time limit for the proxy's group count, which is updated once a second.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Between two looks at that count.
+/// Polling interval of that count.
 const LOOK: Duration = Duration::from_millis(150);
 
 const KIBIBYTE: f64 = 1_024.0;
@@ -52,16 +53,16 @@ struct Settings {
     /// Members of each group
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     members: u32,
-    /// Rounds: each has every row once
+    /// Rounds, each with every row
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// File for the figures as JSON
+    /// File for the results as JSON
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     json: Option<PathBuf>,
 }
 
-/// Costs of one row in one round, for each membership.
+/// Costs of one row in one round, per membership.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Costs {
     join_us: f64,
@@ -69,9 +70,9 @@ struct Costs {
     app_join_us: f64,
     app_leave_us: f64,
     bytes: f64,
-    /// Memory of the proxy when all have left beyond that before the first joined: the allocator keeps it.
+    /// Memory growth of the proxy after all have left, kept by the allocator.
     left_kib: f64,
-    /// Further memory when all have joined and left once more: nothing, if the allocator's was used again.
+    /// Further memory growth after joining and leaving again: none, if the allocator reuses memory.
     again_kib: f64,
 }
 
@@ -82,7 +83,7 @@ struct Row {
     rounds: Vec<Costs>,
 }
 
-/// All figures of a run.
+/// All results of a run.
 #[derive(Debug, Serialize)]
 struct Report {
     settings: Settings,
@@ -129,7 +130,7 @@ fn line(row: &Row, figure: impl Fn(fn(&Costs) -> f64) -> Result<f64>) -> Result<
     ))
 }
 
-/// A proxy, an app server, and all clients.
+/// Proxy, app server, and all clients.
 struct Scene {
     product: Product,
     clients: Vec<(TcpStream, Vec<u8>)>,
@@ -144,7 +145,7 @@ impl Scene {
 
     fn measure(mut self, row: &Row, members: usize) -> Result<Costs> {
         let each = row.memberships / CLIENTS;
-        // The first of all leaves what every proxy has from then on: lists, buffers.
+        // The first call allocates permanent lists and buffers of every proxy.
         self.call_all("JoinGroups", 1, 1)?;
         self.call_all("LeaveGroups", 1, 1)?;
         let before = self.memory_bytes()?;
@@ -181,7 +182,7 @@ impl Scene {
         Ok(used)
     }
 
-    /// Every client has the method called for its groups, some at a time, and waits for the answers.
+    /// Calls the method for the groups of every client, some at a time, and waits for the answers.
     fn call_all(&mut self, method: &str, each: usize, members: usize) -> Result<()> {
         for first in (0..each).step_by(NAMES) {
             let numbers = first..each.min(first + NAMES);
@@ -216,7 +217,7 @@ impl Scene {
     }
 }
 
-/// Waits for the answer of one call.
+/// Waits for the answer to one call.
 fn answered((socket, early): &mut (TcpStream, Vec<u8>)) -> Result<()> {
     let (answer, rest) = connect::next_message(socket, std::mem::take(early), Hub::Json)?;
     *early = rest;

@@ -1,7 +1,6 @@
-//! The app server and two proxies, each proxy with one core for itself.
+//! App server and two proxies, each proxy with its own core.
 //!
-//! They are children of a process of their own, which ends with its input: whatever becomes of this command, none of
-//! them stays.
+//! They are children of a separate process that ends with its input, so that none remains however this command ends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +13,7 @@ use trunkline_tests::bench::product::{MeasuredApp, MeasuredProxy};
 
 const PROXIES: usize = 2;
 
-/// Processes that run until this value is dropped.
+/// Running processes, stopped on drop.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     /// Addresses and processes of the fleet.
@@ -22,7 +21,7 @@ pub(crate) struct Fleet {
     _process: Speaker,
 }
 
-/// Addresses for clients, and the processes.
+/// Client addresses and processes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Parts {
     pub(crate) servers: Vec<SocketAddr>,
@@ -31,17 +30,17 @@ pub(crate) struct Parts {
 }
 
 impl Fleet {
-    /// Starts it, and waits for all links.
+    /// Starts the fleet and waits for all links.
     pub(crate) fn start() -> Result<Self> {
         let mut process = Speaker::start("fleet", &["fleet"])?;
         Ok(Self { parts: serde_json::from_str(&process.ask("")?)?, _process: process })
     }
 }
 
-/// The process that has them as its children: tells its parts whenever it is asked.
+/// Parent process of the fleet: prints its parts on request.
 pub(crate) fn serve() -> Result<()> {
     let app = MeasuredApp::start()?;
-    // With fewer cores than proxies they share.
+    // With fewer cores than proxies, they share cores.
     let cores = cores::allowed()?.into_iter().cycle();
     let proxies: Vec<MeasuredProxy> =
         cores.take(PROXIES).map(|core| MeasuredProxy::pinned(&app, core)).collect::<Result<_>>()?;

@@ -11,10 +11,10 @@ use crate::fleet::Fleet;
 use crate::report::Report;
 use crate::slice::Load;
 
-/// The exit status of a run with faults. It is judged here, too.
+/// Exit status of a run with faults, which are also evaluated here.
 const NOT_CLEAN: i32 = 1;
 
-/// Runs it. What it says is shown where something went wrong.
+/// Runs the load tester, and shows its output on errors.
 pub(crate) fn run(load: &Load, fleet: &Fleet) -> Result<Report> {
     let file = File::new();
     let mut command = Command::new(program("trunkline-load")?);
@@ -25,7 +25,7 @@ pub(crate) fn run(load: &Load, fleet: &Fleet) -> Result<Report> {
     for (name, pid) in &fleet.parts.processes {
         command.args(["--pid", &format!("{name}={pid}")]);
     }
-    // It draws its progress where somebody looks.
+    // It draws its progress on a terminal.
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("starting the generator")?;
     if !output.status.success() {
         say(&String::from_utf8_lossy(&output.stdout));
@@ -38,7 +38,7 @@ pub(crate) fn run(load: &Load, fleet: &Fleet) -> Result<Report> {
     Report::read(&file.0)
 }
 
-/// File of the report, until this value is dropped.
+/// File of the report, removed on drop.
 struct File(PathBuf);
 
 impl File {
@@ -49,7 +49,7 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        // It is not there if the run failed.
+        // Missing if the run failed.
         drop(std::fs::remove_file(&self.0));
     }
 }

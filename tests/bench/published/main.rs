@@ -1,24 +1,23 @@
 #![forbid(unsafe_code)]
-//! The published settings: what earlier systems showed of themselves with a load tester, asked of Trunkline with ours.
+//! Published settings: load tests that earlier systems published, repeated for Trunkline with our load tester.
 //!
 //! ```text
 //!   trunkline-load ──► proxy-1, one core ──┐
 //!     its report   ──► proxy-2, one core ──┴─► app server `bench`
-//!         └──► rows: what was asked, what was measured, ok or MISSED
+//!         └──► rows: target, measurement, ok or MISSED
 //! ```
 //!
-//! Each slice has processes of its own. What is lost, comes twice, out of order or to the wrong client, and what fails,
-//! is counted by the generator, without any estimate; times, memory and CPU time are its, too. Any row that is missed
-//! makes the exit status 1.
+//! Each slice has its own processes. The generator counts lost, duplicated, reordered and misdelivered messages and
+//! failures exactly, and measures times, memory and CPU time. Any missed row sets the exit status to 1.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`fleet`] | app server and proxies, children of a process of their own |
-//! | [`mod@slice`] | the settings, and what is asked |
-//! | [`report`] | what of its report is read |
+//! | [`fleet`] | app server and proxies, children of a separate process |
+//! | [`mod@slice`] | settings and targets |
+//! | [`report`] | relevant parts of the load tester's report |
 //! | [`generator`] | one run of the load tester |
 //! | [`verdict`] | from a report to rows |
-//! | [`table`] | rows for people |
+//! | [`table`] | formatted rows |
 
 mod fleet;
 mod generator;
@@ -37,7 +36,7 @@ use trunkline_tests::bench::command;
 use fleet::Fleet;
 use slice::{Length, Slice};
 
-/// The published settings of the load tests, and whether Trunkline holds them. Without a command: a short version of
+/// The published settings of the load tests, and whether Trunkline meets them. Without a command: a short version of
 /// all.
 #[derive(Debug, Parser)]
 #[command(name = "published")]
@@ -53,9 +52,9 @@ enum Command {
     Broadcast,
     /// A chat of 500 clients at each of two proxies in 10 rooms, for 5 minutes
     Chat,
-    /// Ten runs of 30 s, one after the other, all of them clean
+    /// Ten consecutive clean runs of 30 s
     Ten,
-    /// 15 000 clients of one generator: what it costs itself
+    /// 15 000 clients of one generator, to measure its own cost
     Many,
     /// All of these slices
     All,

@@ -1,4 +1,4 @@
-//! Part of the load tester's report that is read.
+//! Relevant parts of the load tester's report.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-/// The version of the report that is understood.
+/// Supported version of the report.
 const VERSION: u32 = 1;
 
 /// Report of the load tester.
@@ -16,11 +16,11 @@ pub(crate) struct Report {
     pub(crate) counts: Counts,
     pub(crate) tally: Tally,
     pub(crate) published: Published,
-    /// The rows of its table.
+    /// Rows of its table.
     pub(crate) quantiles: Vec<Quantiles>,
     pub(crate) generator: Generator,
     pub(crate) processes: Vec<Process>,
-    /// Why its figures may mean little.
+    /// Reasons why its results may be unreliable.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -38,13 +38,13 @@ pub(crate) struct Counts {
 pub(crate) struct Tally {
     /// Failed connects, by cause.
     failed: BTreeMap<String, u64>,
-    /// Connections that were to stay.
+    /// Unexpected ends of connections, by cause.
     ended: BTreeMap<String, u64>,
     /// Failed calls, by cause.
     errors: BTreeMap<String, u64>,
 }
 
-/// The clients' averages, in µs.
+/// Averages of the clients, in µs.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Published {
     averages: u64,
@@ -59,14 +59,14 @@ pub(crate) struct Quantiles {
     pub(crate) max_us: u64,
 }
 
-/// Usage of the generator itself; its CPU time from when all were ready until all had arrived.
+/// Resource usage of the generator; CPU time from ready until everything has arrived.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Generator {
     pub(crate) cpu_s: f64,
     pub(crate) peak_bytes: u64,
 }
 
-/// Usage of another process, in that time.
+/// Resource usage of another process, in that time.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Process {
     pub(crate) name: String,
@@ -100,23 +100,23 @@ impl Report {
         ]
     }
 
-    /// Whether something was to arrive, and all of it has.
+    /// Whether messages were expected, and all of them have arrived.
     pub(crate) fn is_complete(&self) -> bool {
         self.counts.expected > 0 && self.counts.received == self.counts.expected
     }
 
-    /// The average of the clients' averages; nothing was measured where there is none.
+    /// Average of the clients' averages, if measured.
     pub(crate) fn average_us(&self) -> Option<f64> {
         let Published { averages, sum_us } = self.published;
         (averages > 0).then(|| sum_us / averages as f64)
     }
 
-    /// A row of its table; nothing was measured where there is none.
+    /// Row of its table, if measured.
     pub(crate) fn times(&self, name: &str) -> Option<&Quantiles> {
         self.quantiles.iter().find(|row| row.name == name)
     }
 
-    /// The proxies among the processes.
+    /// Proxies among the processes.
     pub(crate) fn proxies(&self) -> impl Iterator<Item = &Process> {
         self.processes.iter().filter(|process| process.name.starts_with("proxy"))
     }

@@ -1,20 +1,20 @@
-//! The slices: what the generator does in each, and what is asked of it and of the product.
+//! Slices: the generator's load in each, and the targets for it and the product.
 
-/// Demand on a run.
+/// Target of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// All arrives, and nothing goes wrong: a row for each way to do so.
+    /// Everything arrives without faults: a row per kind of fault.
     Faults,
     FaultsInOne,
     /// Broadcasts keep their interval.
     Interval,
     /// Chat messages are fast.
     Latency,
-    /// The memory of proxies is bounded.
+    /// Memory of proxies is limited.
     ProxyMemory,
-    /// The generator uses less CPU time than what it measures.
+    /// The generator uses less CPU time than the measured processes.
     GeneratorCpu,
-    /// No demand; the other figures are shown.
+    /// No target; only shows the other results.
     Told,
 }
 
@@ -27,7 +27,7 @@ pub(crate) enum Slice {
     Many,
 }
 
-/// Whether it is as long as published.
+/// Whether it has the published length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Length {
     Short,
@@ -119,7 +119,7 @@ impl Load {
 mod tests {
     use super::*;
 
-    /// Time beside the loads: messages under way, and the start of processes.
+    /// Time in addition to the loads: messages in flight, and process starts.
     const MORE_S: u32 = 5;
 
     fn seconds(slices: &[Slice], length: Length) -> u32 {

@@ -1,11 +1,11 @@
-//! Rows of the table that people read.
+//! Formatted rows of the table.
 
 use anyhow::{Result, bail};
 
 use crate::slice::{Load, Seconds};
 use crate::verdict::Row;
 
-/// Announcement of the next slice, and its length.
+/// Heading of the next slice, with its length.
 pub(crate) fn heading(load: &Load) -> String {
     let Load { name, clients, interval_ms, .. } = load;
     let Seconds { rampup, run, rampdown } = load.seconds;
@@ -16,7 +16,7 @@ pub(crate) fn heading(load: &Load) -> String {
     )
 }
 
-/// Load average of the last minute: more than a few means that the machine is not quiet.
+/// Load average of the last minute; more than a few means that the machine is busy.
 fn machine_load() -> Option<String> {
     let loads = std::fs::read_to_string("/proc/loadavg").ok()?;
     loads.split(' ').next().map(str::to_owned)
@@ -36,7 +36,7 @@ pub(crate) fn whole(rows: &[Row]) -> String {
     format!("\n{}", cells.iter().map(line).collect::<String>())
 }
 
-/// An error that names each row that is missed.
+/// Error that names each missed row.
 pub(crate) fn missed(rows: &[Row]) -> Result<()> {
     let missed = rows.iter().filter(|row| row.is_met == Some(false));
     let missed: Vec<String> =

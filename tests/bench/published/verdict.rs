@@ -1,15 +1,15 @@
-//! Demands on a report, and verdicts. Pure: a report in, rows out.
+//! Targets for a report, and verdicts. Pure: a report in, rows out.
 
 use std::ops::RangeInclusive;
 
 use crate::report::{Quantiles, Report};
 use crate::slice::{Load, Target};
 
-/// The average of the intervals between two broadcasts of one each 3 s.
+/// Average interval between broadcasts every 3 s.
 const INTERVAL_MS: RangeInclusive<f64> = 2_990.0..=3_010.0;
-/// The longest of them.
+/// Maximum interval between broadcasts.
 const INTERVAL_MAX_MS: f64 = 3_100.0;
-/// Bound of the 99th percentile of chat latencies.
+/// Limit of the 99th percentile of chat latencies.
 const LATENCY_P99_MS: f64 = 10.0;
 /// Memory of the published proxies.
 const PROXY_MB: f64 = 500.0;
@@ -20,11 +20,11 @@ pub(crate) struct Row {
     pub(crate) what: String,
     pub(crate) asked: String,
     pub(crate) measured: String,
-    /// `None` where nothing was asked.
+    /// `None` without a target.
     pub(crate) is_met: Option<bool>,
 }
 
-/// Compares what a run shows with what was asked of it.
+/// Compares the results of a run with its targets.
 pub(crate) fn judge(load: &Load, report: &Report) -> Vec<Row> {
     let rows = load.targets.iter().flat_map(|target| match target {
         Target::Faults => faults(report),
@@ -77,7 +77,7 @@ fn latency(report: &Report) -> Row {
 fn proxy_memory(report: &Report) -> Vec<Row> {
     let memory = report.proxies().map(|proxy| {
         let (peak_mb, asked) = (mb(proxy.peak_bytes), format!("below {PROXY_MB:.0} MB"));
-        // Nobody uses nothing: the system does not tell.
+        // Zero means that the system does not provide the value.
         let is_met = proxy.peak_bytes > 0 && peak_mb < PROXY_MB;
         row(format!("memory of {} (VmHWM)", proxy.name), asked, format!("{peak_mb:.1} MB"), is_met)
     });
@@ -151,7 +151,7 @@ mod tests {
         Report::parse(&report.to_string()).unwrap()
     }
 
-    /// Failures of a slice's first load.
+    /// Missed targets of a slice's first load.
     fn missed(slice: Slice, report: &Report) -> Vec<String> {
         let rows = judge(&slice.loads(Length::Full)[0], report);
         rows.into_iter().filter(|row| row.is_met == Some(false)).map(|row| row.what).collect()

@@ -1,13 +1,12 @@
 #![forbid(unsafe_code)]
-//! Memory after a storm: what a proxy keeps of connections that have come and gone, round after round.
+//! Memory after a storm: memory that a proxy keeps after rounds of connects and disconnects.
 //!
 //! ```text
 //!   before ─► 15 000 connect, stay, leave ─► again … until 100 000 have ─► 5 s, 10 s, 30 s after the last has left
 //! ```
 //!
-//! Each round counts: the proxy has opened as many connections as clients came, and holds none when all have left, nor
-//! does the app server know one. Memory is what nobody else has a share in, heap and stacks, of the proxy and of the
-//! app server.
+//! Each round checks that the proxy has opened a connection for every client, and that neither proxy nor app server has
+//! any when all have left. Memory is the unshared heap and stack memory of proxy and app server.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,30 +32,30 @@ use trunkline_tests::bench::spread::Spread;
 
 const MEBIBYTE: f64 = 1_048_576.0;
 
-/// A server that holds connections of clients that left this long ago never lets them go.
+/// Time limit for a server to release the connections of disconnected clients.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Memory that a proxy keeps when 100 000 clients have connected and left, 15 000 at a time.
+/// Memory that a proxy keeps after 100 000 clients have connected and disconnected, 15 000 at a time.
 #[derive(Debug, Parser, Serialize)]
 #[command(name = "storm_memory")]
 struct Settings {
-    /// Clients that are there at once
+    /// Number of concurrent clients
     #[arg(long, value_name = "N", default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..=19_000))]
     clients: u32,
-    /// Connects in all: in the last round come as many as are left
+    /// Total number of connects; the last round has the rest
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connects: u32,
-    /// Connects that are under way together
+    /// Number of concurrent connects
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     under_way: u32,
-    /// Seconds after the last client has left at which memory is read. Why a client was closed is kept for 600
+    /// Seconds after the last client has left at which memory is read. Close causes are kept for 600
     #[arg(long, value_name = "S,...", value_delimiter = ',', default_value = "5,10,30")]
     after: Vec<u64>,
     /// Threads of the proxy that serve clients
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     shards: u16,
-    /// File for the figures as JSON
+    /// File for the results as JSON
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     json: Option<PathBuf>,
@@ -68,20 +67,20 @@ struct Moment {
     name: String,
     proxy_mib: f64,
     app_mib: f64,
-    /// Memory of the proxy over that before the first client.
+    /// Memory of the proxy divided by its memory before the first client.
     proxy_ratio: f64,
 }
 
-/// All figures of a run.
+/// All results of a run.
 #[derive(Debug, Serialize)]
 struct Report {
     settings: Settings,
-    /// Memory of the proxy before the first client over that at the end: less is kept where it is larger.
+    /// Memory of the proxy before the first client divided by its memory at the end; larger is better.
     ratio: Spread,
     moments: Vec<Moment>,
 }
 
-/// Clients of the hub, each from a port of its own.
+/// Hub clients, each with its own port.
 struct StormArrivals {
     address: std::net::SocketAddr,
     upgrade: Vec<u8>,
@@ -113,7 +112,7 @@ fn run(settings: Settings) -> Result<()> {
     let product = Product::start(settings.shards)?;
     let upgrade = upgrade::request("localhost", "/bench", "").into_bytes();
     let arrivals = StormArrivals { address: product.address(), upgrade, origins: Origins::default() };
-    // One client, which leaves: what a first one costs once is no part of the storm.
+    // A first client, to exclude one-time costs from the storm.
     drop(connect::to_hub(product.address(), "/bench", "")?);
     until_all_have_left(&product)?;
     let opened_before = opened(&product)?;
@@ -140,7 +139,7 @@ fn run(settings: Settings) -> Result<()> {
     }
     let left = Instant::now();
     for &seconds in &settings.after {
-        // sleep: memory is given back in time, and nothing tells when
+        // sleep: memory is returned over time, without a notification
         sleep(Duration::from_secs(seconds).saturating_sub(left.elapsed()));
         note(&product, &format!("{seconds} s after"), &mut moments)?;
     }
@@ -149,7 +148,7 @@ fn run(settings: Settings) -> Result<()> {
     command::write_json(&Report { settings, ratio, moments }, json.as_deref())
 }
 
-/// Reads the memory of this moment, and tells it.
+/// Reads and prints the current memory.
 fn note(product: &Product, name: &str, moments: &mut Vec<Moment>) -> Result<()> {
     let mib = |pid| -> Result<f64> { Ok(Memory::of(pid)?.anonymous_bytes as f64 / MEBIBYTE) };
     let (proxy_mib, app_mib) = (mib(product.proxy_pid())?, mib(product.app_pid())?);
@@ -163,7 +162,7 @@ fn opened(product: &Product) -> Result<f64> {
     Ok(product.proxy_metrics()?.sum("trunkline_client_connections_opened_total", &[]))
 }
 
-/// Waits until neither the proxy nor the app server has a client.
+/// Waits until neither the proxy nor the app server has clients.
 fn until_all_have_left(product: &Product) -> Result<()> {
     let started = Instant::now();
     loop {
@@ -173,7 +172,7 @@ fn until_all_have_left(product: &Product) -> Result<()> {
             return Ok(());
         }
         ensure!(started.elapsed() < LEAVE_TIMEOUT, "{at_proxy} clients are at the proxy, {at_app} at the app server");
-        // sleep: a moment until the counters are read again
+        // sleep: interval for polling the counters
         sleep(LOOK_AGAIN);
     }
 }

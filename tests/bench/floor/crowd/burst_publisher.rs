@@ -21,10 +21,10 @@ use crate::server::Server;
 use crate::transport::Transport;
 use crate::{broadcast, writer};
 
-/// A server that has not taken a burst by then reads no more.
+/// Time limit for a server to read a burst request.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks for bursts, and knows what they bring.
+/// Requests bursts, and computes the expected messages.
 pub(super) struct BurstPublisher {
     at: At,
     to: To,
@@ -37,7 +37,7 @@ pub(super) struct BurstPublisher {
     left_out: Option<LeftOut>,
 }
 
-/// Connects all clients, and the publisher.
+/// Connects all clients and the publisher.
 pub(super) fn receivers(server: &Server, arguments: &CrowdArguments) -> Result<Receivers<Hub, BurstPublisher>> {
     let CrowdArguments { at, payload, burst, rate, to, speech, clients, transport, .. } = *arguments;
     let asking = Cell::new(match at {
@@ -50,7 +50,7 @@ pub(super) fn receivers(server: &Server, arguments: &CrowdArguments) -> Result<R
         if at == At::Floor {
             return Ok((to_floor(address)?, Hub::Json, Carrier::from(Vec::new())));
         }
-        // The first one asks.
+        // The first client sends the requests.
         if number > 0 && transport != Transport::WebSockets {
             let (socket, carrier) = transport.connect(address, HUB)?;
             return Ok((socket, Hub::Json, carrier));
@@ -78,7 +78,7 @@ pub(super) fn receivers(server: &Server, arguments: &CrowdArguments) -> Result<R
     Receivers::gather(clients, connect, publisher)
 }
 
-/// Writes all bytes: large ones don't fit into the buffers of a socket, which may not block.
+/// Writes all bytes: large messages exceed the socket buffers, and the socket is nonblocking.
 fn write_whole(socket: &mut TcpStream, mut bytes: &[u8]) -> Result<()> {
     let started = Instant::now();
     while !bytes.is_empty() {

@@ -1,4 +1,4 @@
-//! Clients that are idle beside those that work: a process of its own, whose CPU time nobody counts.
+//! Additional idle clients: a separate process with uncounted CPU time.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use trunkline_tests::bench::child::{READY, Speaker, say};
 use super::hub_crowds::idlers;
 use crate::arguments::At;
 
-/// Interval at which it checks for its end.
+/// Interval of checks for its end.
 const TURN: Duration = Duration::from_secs(1);
 
 /// Arguments of the clients.
@@ -26,19 +26,19 @@ pub(crate) struct BystanderArguments {
     clients: usize,
 }
 
-/// Clients that are idle; they are gone with this value.
+/// Idle clients, disconnected on drop.
 #[derive(Debug)]
 pub(super) struct Bystanders(#[expect(dead_code, reason = "held, so that they stay")] Speaker);
 
 impl Bystanders {
-    /// Connects so many to a proxy.
+    /// Connects idle clients to a proxy.
     pub(super) fn start(address: SocketAddr, clients: u32) -> Result<Self> {
         let (address, clients) = (address.to_string(), clients.to_string());
         Ok(Self(Speaker::start("idle clients", &["bystanders", "--address", &address, "--clients", &clients])?))
     }
 }
 
-/// Connects, and keeps alive until its input ends.
+/// Connects, and keeps connections alive until its input ends.
 pub(crate) fn stand_by(arguments: &BystanderArguments) -> Result<()> {
     let mut idlers = idlers(At::Proxy, arguments.address, arguments.clients)?;
     say(READY);
@@ -46,7 +46,7 @@ pub(crate) fn stand_by(arguments: &BystanderArguments) -> Result<()> {
     std::thread::spawn({
         let is_over = Arc::clone(&is_over);
         move || {
-            // Whatever ends it, it is over.
+            // Ends with any error or end of input.
             drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
             is_over.store(true, Ordering::Release);
         }

@@ -1,4 +1,4 @@
-//! Connects of the crowd: to the floor a bare socket, to the proxy a client of the hub.
+//! Connects of the crowd: a bare socket to the floor, a hub client to the proxy.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,13 +10,13 @@ use trunkline_generator::{connect, message_pack};
 use crate::arguments::At;
 use crate::writer::GREETING;
 
-/// The path of the hub.
+/// Path of the hub.
 pub(super) const HUB: &str = "/bench";
 
-/// A connection, how it speaks, and the bytes that came too early.
+/// Connection with its protocol and the bytes that were read early.
 pub(super) type Connected = (TcpStream, Hub, Vec<u8>);
 
-/// Connects a client that calls or is idle.
+/// Connects a calling or idle client.
 pub(super) fn to(at: At, address: SocketAddr) -> Result<Connected> {
     let (socket, early) = match at {
         At::Floor => (connect::open(address)?, Vec::new()),
@@ -43,7 +43,7 @@ pub(super) fn to_proxy(address: SocketAddr, hub: Hub, groups: &[String]) -> Resu
     Ok((socket, hub, early))
 }
 
-/// Calls, and waits for the answer. Also returns the bytes behind it.
+/// Calls a method and waits for the answer. Also returns the bytes after it.
 pub(super) fn call(socket: &mut TcpStream, early: Vec<u8>, message: &[u8], hub: Hub) -> Result<(Vec<u8>, Vec<u8>)> {
     socket.write_all(&hub.frame(message))?;
     connect::next_message(socket, early, hub)

@@ -1,4 +1,4 @@
-//! Crowds that call, are idle or visit.
+//! Crowds of calling, idle or visiting clients.
 
 use std::net::{SocketAddr, TcpStream};
 
@@ -16,7 +16,7 @@ use crate::arguments::{At, CrowdArguments};
 use crate::server::Server;
 use crate::work;
 
-/// Clients that call `Echo`, at one address after the other.
+/// Clients that call `Echo`, distributed over the addresses.
 pub(super) fn callers(server: &Server, arguments: &CrowdArguments) -> Result<Callers<Hub>> {
     let mut addresses = server.addresses();
     Callers::gather(arguments.clients, work::echo_call(arguments.payload), |_| {
@@ -24,12 +24,12 @@ pub(super) fn callers(server: &Server, arguments: &CrowdArguments) -> Result<Cal
     })
 }
 
-/// Clients that only keep alive.
+/// Clients that only keep their connections alive.
 pub(super) fn idlers(at: At, address: SocketAddr, count: usize) -> Result<Idlers<Hub>> {
     Idlers::gather(count, |_| connect::to(at, address))
 }
 
-/// Clients that connect and leave.
+/// Clients that connect and disconnect.
 pub(super) fn visitors(server: &Server, arguments: &CrowdArguments) -> Result<Visitors<HubArrivals>> {
     Visitors::new(arguments.clients, HubArrivals::at(server.address()))
 }
@@ -44,7 +44,7 @@ pub(super) fn residents(server: &Server, arguments: &CrowdArguments) -> Result<R
 pub(super) struct HubArrivals {
     address: SocketAddr,
     upgrade: Vec<u8>,
-    /// Addresses that clients come from; without them, the system finds one for each.
+    /// Source addresses of clients; otherwise the system chooses.
     origins: Option<Origins>,
 }
 

@@ -1,4 +1,4 @@
-//! Clients that are left out of each message: they are connected, and get nothing.
+//! Clients excluded from each message: they are connected, but receive nothing.
 
 use std::net::SocketAddr;
 
@@ -13,14 +13,14 @@ use crate::broadcast::LEFT_OUT;
 
 const WHO_AM_I: &[u8] = b"{\"type\":1,\"invocationId\":\"1\",\"target\":\"WhoAmI\",\"arguments\":[]}\x1e";
 
-/// All of them, and their connection ids.
+/// All excluded clients with their connection ids.
 pub(super) struct LeftOut {
     clients: Idlers<Hub>,
     ids: Vec<String>,
 }
 
 impl LeftOut {
-    /// Connects them, and asks each for its id.
+    /// Connects the clients and queries their ids.
     pub(super) fn gather(address: SocketAddr) -> Result<Self> {
         let mut ids = Vec::new();
         let clients = Idlers::gather(LEFT_OUT, |_| {
@@ -38,7 +38,7 @@ impl LeftOut {
         &self.ids
     }
 
-    /// Demands that nothing but pings has come.
+    /// Checks that only pings have arrived.
     pub(super) fn look(&mut self) -> Result<()> {
         self.clients.look().context("clients that are left out")
     }
