@@ -1,7 +1,7 @@
-"""Preprocessor of mdBook: lets links that leave the book lead to the repository.
+"""Preprocessor of mdBook: rewrites links to files outside of the book to URLs of the repository.
 
-Pages link to files such as ARCHITECTURE.md relatively, so that they can be followed in a checkout and on GitHub. A rendered
-book is alone: there TRUNKLINE_REPOSITORY, such as https://github.com/OWNER/NAME/blob/main, takes the place of the root.
+Pages link to files such as ARCHITECTURE.md relatively, so that the links work in a checkout and on GitHub. In a rendered
+book TRUNKLINE_REPOSITORY, such as https://github.com/OWNER/NAME/blob/main, replaces the root of the repository.
 """
 
 import json
@@ -15,7 +15,7 @@ LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
 
 
 def rewrite(chapter, repository):
-    """Rewrites the links of a chapter and of those below it."""
+    """Rewrites the links of a chapter and its sub-chapters."""
     folder = posixpath.join(SOURCE, posixpath.dirname(chapter["path"] or ""))
 
     def outside(link):

@@ -1,5 +1,5 @@
-// Gives a client of @microsoft/signalr its groups, items and user back after its connection was lost: it shows the token of
-// the lost connection when it negotiates anew. Needs `Hub::restore_groups` at the app server. See docs/book/src/app/stateful-reconnect.md.
+// Restores groups, items and user of a @microsoft/signalr client after its connection was lost: the next negotiate request
+// sends the token of the lost connection. Needs `Hub::restore_groups` at the app server. See docs/book/src/app/stateful-reconnect.md.
 //
 //   const http = new RestoringHttpClient(new signalR.DefaultHttpClient(signalR.NullLogger.instance));
 //   const connection = new signalR.HubConnectionBuilder()
@@ -11,7 +11,7 @@ export class RestoringHttpClient {
     this.inner = inner;
   }
 
-  // A token counts once its connection was open: an attempt may negotiate and then fail to connect.
+  // A token is used only if its connection was open, because an attempt may negotiate and then fail to connect.
   watch(connection) {
     const lost = () => (this.lost = this.token);
     connection.onreconnecting(lost);

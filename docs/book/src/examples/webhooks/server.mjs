@@ -1,5 +1,5 @@
 // Back end of the hub `chat` in Node, behind a webhook; see docs/book/src/operators/webhooks.md. WEBHOOK_SECRET is the secret of the hub,
-// TRUNKLINE_REST the address of the proxy's REST data plane, and TRUNKLINE_REST_TOKEN what `trunkline token rest` prints.
+// TRUNKLINE_REST the address of the proxy's REST data plane, and TRUNKLINE_REST_TOKEN the output of `trunkline token rest`.
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { createServer } from "node:http";
 
@@ -7,7 +7,7 @@ const { WEBHOOK_SECRET, TRUNKLINE_REST, TRUNKLINE_REST_TOKEN } = process.env;
 
 const methods = {
   Add: (user, one, other) => one + other,
-  // Sends to all clients, whoever they are connected to.
+  // Sends to all clients, at any proxy.
   Say: async (user, text) => {
     const headers = { authorization: `Bearer ${TRUNKLINE_REST_TOKEN}`, "content-type": "application/json" };
     const body = JSON.stringify({ target: "Said", arguments: [user ?? null, text] });
@@ -19,7 +19,7 @@ const signed = ["x-asrs-connection-id", "x-asrs-hub", "x-asrs-category", "x-asrs
   ["x-trunkline-event-number", "x-asrs-user-id", "x-asrs-user-claims"],
 );
 
-// Whether a holder of the secret has sent this request, in the last five minutes.
+// Returns whether the request was signed with the secret within the last five minutes.
 function isGenuine(headers, body) {
   const [time, ...signatures] = (headers["x-trunkline-signature"] ?? "").split(",");
   const seconds = time.replace(/^t=/, "");
@@ -44,7 +44,7 @@ async function serve({ headers }, body) {
     const { invocationId, arguments: given } = JSON.parse(body);
     return [200, JSON.stringify({ type: 3, invocationId, result: (await methods[event](user, ...given)) ?? null })];
   }
-  const { decode, encode } = await import("@msgpack/msgpack"); // for clients that speak MessagePack
+  const { decode, encode } = await import("@msgpack/msgpack"); // for clients with MessagePack
   const [, , invocationId, , values] = decode(body);
   return [200, encode([3, {}, invocationId, 3, (await methods[event](user, ...values)) ?? null])];
 }

@@ -1,10 +1,10 @@
 <?php
-// Back end of the hub `chat` in PHP, behind a webhook; see docs/book/src/operators/webhooks.md. Try it by `php -S 127.0.0.1:7071 server.php`.
+// Back end of the hub `chat` in PHP, behind a webhook; see docs/book/src/operators/webhooks.md. Run it with `php -S 127.0.0.1:7071 server.php`.
 // WEBHOOK_SECRET is the secret of the hub.
 
 $methods = [
     'Add' => fn($one, $other) => $one + $other,
-    // Sends to all clients, whoever they are connected to.
+    // Sends to all clients, at any proxy.
     'Say' => function ($text) {
         $content = json_encode(['target' => 'Said', 'arguments' => [$_SERVER['HTTP_X_ASRS_USER_ID'] ?? null, $text]]);
         $headers = ['Authorization: Bearer ' . getenv('TRUNKLINE_REST_TOKEN'), 'Content-Type: application/json'];
@@ -13,7 +13,7 @@ $methods = [
     },
 ];
 
-// Whether a holder of the secret has sent this request, in the last five minutes.
+// Returns whether the request was signed with the secret within the last five minutes.
 function is_genuine(string $body, string $secret): bool
 {
     $signatures = explode(',', $_SERVER['HTTP_X_TRUNKLINE_SIGNATURE'] ?? '');

@@ -1,5 +1,5 @@
 """Back end of the hub `chat` in Python, behind a webhook; see docs/book/src/operators/webhooks.md. WEBHOOK_SECRET is the secret of the hub,
-TRUNKLINE_REST the address of the proxy's REST data plane, and TRUNKLINE_REST_TOKEN what `trunkline token rest` prints.
+TRUNKLINE_REST the address of the proxy's REST data plane, and TRUNKLINE_REST_TOKEN the output of `trunkline token rest`.
 """
 
 import hashlib, hmac, json, os, sys, time, urllib.request
@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 def say(user, text):
-    """Sends to all clients, whoever they are connected to."""
+    """Sends to all clients, at any proxy."""
     url, token = os.environ["TRUNKLINE_REST"] + "/api/hubs/chat/:send", os.environ["TRUNKLINE_REST_TOKEN"]
     body = json.dumps({"target": "Said", "arguments": [user, text]}).encode()
     headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
@@ -19,7 +19,7 @@ SIGNED += ["X-Trunkline-Event-Number", "X-ASRS-User-Id", "X-ASRS-User-Claims"]
 
 
 def is_genuine(headers, body, secret):
-    """Whether a holder of the secret has sent this request, in the last five minutes."""
+    """Returns whether the request was signed with the secret within the last five minutes."""
     at, *signatures = headers.get("X-Trunkline-Signature", "").split(",")
     seconds = at.removeprefix("t=")
     if not seconds.isdecimal() or abs(time.time() - int(seconds)) > 300:
@@ -35,7 +35,7 @@ METHODS = {"Add": lambda user, one, other: one + other, "Say": say}
 
 
 class Webhook(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # so that connections are kept
+    protocol_version = "HTTP/1.1"  # keeps connections open
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -51,7 +51,7 @@ class Webhook(BaseHTTPRequestHandler):
             call = json.loads(body)
             result = METHODS[event](user, *call["arguments"])
             return self.answer(200, json.dumps({"type": 3, "invocationId": call.get("invocationId"), "result": result}).encode())
-        import msgpack  # pip install msgpack: for clients that speak MessagePack
+        import msgpack  # pip install msgpack: for clients with MessagePack
 
         _, _, invocation, _, arguments, *_ = msgpack.unpackb(body)
         self.answer(200, msgpack.packb([3, {}, invocation, 3, METHODS[event](user, *arguments)]))
