@@ -1,5 +1,5 @@
-// A small SignalR client: JSON over WebSockets, under the names of the official package (@microsoft/signalr), whose
-// dist/browser/signalr.js may take its place.
+// A small SignalR client: JSON over WebSockets, with the API of the official package (@microsoft/signalr).
+// That package's dist/browser/signalr.js can replace it.
 var signalR = (() => {
   const END = "\x1e";
   const SERVER_TIMEOUT_MS = 30000, PING_INTERVAL_MS = 15000, RECONNECT_DELAYS_MS = [0, 2000, 10000, 30000];
@@ -80,7 +80,7 @@ var signalR = (() => {
       const url = new URL(this.url);
       url.pathname += "/negotiate";
       url.searchParams.set("negotiateVersion", "1");
-      // Another origin may forbid it; a WebSocket connects without it too, and doesn't learn its id.
+      // Another origin may forbid negotiation; a WebSocket also connects without it, but then has no connection id.
       const answer = await fetch(url, { method: "POST" }).catch(() => null);
       if (!answer) return {};
       if (!answer.ok) throw new Error(`negotiation failed: ${answer.status} ${await answer.text()}`);
@@ -116,7 +116,7 @@ var signalR = (() => {
       const handlers = this.handlers.get(target.toLowerCase()) ?? [];
       const results = handlers.map((handler) => handler(...args));
       if (invocationId === undefined) return;
-      // A question of the hub: what the handler returns is its answer.
+      // A client result: the handler's return value is sent to the hub.
       const answer = async () => {
         if (!results.length) throw new Error("Client didn't provide a result.");
         return { result: await results[0] };
