@@ -1,4 +1,4 @@
-//! Routes inside channels, as an app server has them, for app servers that are not the SDK's.
+//! Routes inside channels for app servers that do not use the SDK.
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -17,7 +17,7 @@ use trunkline_protocol::wire::CHANNEL_PATH;
 
 use crate::harness::fleet::ACCESS_KEY;
 
-/// Router that opens channels to proxies with the key of these tests, and serves these routes inside them.
+/// Router that accepts channels from proxies with these tests' key and serves these routes inside them.
 pub(super) fn in_channels(inside: Router) -> Result<Router> {
     let (keys, hellos) = (keys()?, HelloTable::default());
     let host = move |request: Request| {
@@ -36,14 +36,14 @@ fn host(mut request: Request, (keys, hellos): (&AccessKeys, &HelloTable), inside
         if let Ok(stream) = stream.await {
             let inside = TowerToHyperService::new(inside);
             let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), inside);
-            // It fails when the proxy is gone, which nobody waits for.
+            // Fails when the proxy is gone, which is harmless.
             drop(serving.with_upgrades().await);
         }
     });
     response.map(|()| Body::empty())
 }
 
-/// Opens a channel to an app server at `host:port`, as a proxy of these tests does.
+/// Opens a channel to an app server at `host:port`, as a proxy in these tests does.
 pub(super) async fn dial_channel(app: &str) -> Result<ChannelStream<TcpStream>> {
     let dial = async || {
         let stream = TcpStream::connect(app).await?;

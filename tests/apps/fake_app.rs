@@ -1,4 +1,4 @@
-//! An app server that breaks the service protocol: it opens links as it should, then sends what it was told to.
+//! App server that violates the service protocol: it opens links correctly, then sends scripted bytes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,14 +16,14 @@ use trunkline_protocol::service::{LinkHandshakeRequest, LinkKind, ServiceMessage
 
 use super::channel_host::in_channels;
 
-/// The running app server; it ends with the test.
+/// Running app server; it ends with the test.
 #[derive(Debug)]
 pub struct FakeApp {
     address: String,
     dropped: watch::Receiver<usize>,
 }
 
-/// Lines that links still have to send, and the number of links that the proxy has dropped for them.
+/// Lines that links still have to send, and the number of links that the proxy has dropped because of them.
 #[derive(Debug, Clone)]
 struct Script {
     lines: Arc<Mutex<VecDeque<Vec<u8>>>>,
@@ -31,7 +31,7 @@ struct Script {
 }
 
 impl FakeApp {
-    /// Starts it. Each link sends the next of `lines` after its handshake; when none is left, it keeps silent.
+    /// Starts it. Each link sends the next of `lines` after its handshake and stays silent once none are left.
     ///
     /// # Errors
     /// When no port is free.
@@ -47,13 +47,13 @@ impl FakeApp {
         Ok(Self { address, dropped })
     }
 
-    /// Address that it listens on, as `host:port`.
+    /// Listening address as `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Waits until the proxy has dropped so many links that sent something wrong.
+    /// Waits until the proxy has dropped this many links that sent something wrong.
     ///
     /// # Errors
     /// When the app server has ended.
@@ -74,7 +74,7 @@ async fn manifest() -> Json<Manifest> {
 
 async fn upgrade(State(script): State<Script>, upgrade: WebSocketUpgrade) -> Response {
     upgrade.on_upgrade(async move |socket| {
-        // A link that ends early is one that the proxy dropped; nobody waits for the reason.
+        // The proxy drops links, and the reason is irrelevant here.
         drop(play(socket, script).await);
     })
 }

@@ -1,5 +1,5 @@
-//! An app server of another version, as far as its proxies can see: a real one, whose manifest and upgrades are changed
-//! on the way.
+//! App server of another version, as far as its proxies can see: a real one behind a relay that changes its manifest
+//! and upgrades.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,13 +21,13 @@ use crate::harness::balancer::{bad_gateway, carry};
 /// Differences of the other version.
 #[derive(Debug, Clone, Copy)]
 pub struct Difference {
-    /// Manifest of the app server and its hubs.
+    /// Changes the manifest of the app server and its hubs.
     pub manifest: fn(&mut Value),
-    /// Extras that it offers, in front of the rest; `None` offers nothing and is offered nothing.
+    /// Capabilities that it offers, in front of the others; with `None` neither end offers any.
     pub capabilities: Option<&'static str>,
 }
 
-/// The app server of another version; it ends with this value.
+/// App server of another version; it ends with this value.
 #[derive(Debug)]
 pub struct OtherVersion {
     address: String,
@@ -36,7 +36,7 @@ pub struct OtherVersion {
 }
 
 impl OtherVersion {
-    /// Stands before the app server at `host:port`.
+    /// Starts it in front of the app server at `host:port`.
     ///
     /// # Errors
     /// When no port is free.
@@ -55,13 +55,13 @@ impl OtherVersion {
         Ok(Self { address, links, accepting })
     }
 
-    /// Address that it listens on, as `host:port`.
+    /// Listening address as `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Number of links ever opened.
+    /// Number of links opened so far.
     #[must_use]
     pub fn links(&self) -> usize {
         self.links.load(Ordering::Relaxed)
@@ -97,7 +97,7 @@ async fn pass(
     Ok(Response::from_parts(head, Body::from(manifest.to_string())))
 }
 
-/// The capabilities that either end shows.
+/// Changes the capabilities that either end offers.
 fn change(headers: &mut HeaderMap, difference: Difference) -> Result<()> {
     match (headers.get(CAPABILITIES_HEADER), difference.capabilities) {
         (Some(own), Some(more)) => {

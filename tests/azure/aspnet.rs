@@ -1,4 +1,4 @@
-//! A real ASP.NET Core app and real clients: everything that its hub can do, over one node and over several endpoints.
+//! A real ASP.NET Core app and real clients: everything that its hub can do, through one node and several endpoints.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value as Json, json};
@@ -17,7 +17,7 @@ pub(crate) const CONNECTIONS: usize = 10;
 const JSON: Library = Library::Js(Kind::JsJson);
 const PACKED: Library = Library::Js(Kind::JsMessagePack);
 
-/// Demands everything of a call that the hub offers.
+/// Asserts that every kind of call that the hub offers works.
 async fn calls(guest: &mut Guest, user: &str) -> Result<()> {
     let value = json!({ "n": 1, "list": [1, 2, 3], "nil": null, "text": "åß∂ƒ" });
     ensure!(guest.invoke("Echo", json!(["hello"])).await? == "hello");
@@ -55,7 +55,7 @@ fn calls_streams_uploads_errors_and_the_user_are_there_by_each_library_protocol_
             guest.close().await?;
             count += 1;
         }
-        // Each was told to the hub once, and none ended with an error.
+        // The hub saw the end of each connection once, without errors.
         app.process.wait_for_lines("disconnected ", count).await?;
         ensure!(app.printed("connected") == count && app.printed("disconnected") == count, "{}", app.process.log());
         let errors = app.process.lines_after("disconnected ");
@@ -64,7 +64,7 @@ fn calls_streams_uploads_errors_and_the_user_are_there_by_each_library_protocol_
     });
 }
 
-/// Demands that each guest has got just this, in this order.
+/// Asserts that each guest has received exactly these messages, in this order.
 async fn have(guests: &mut [Guest], expected: &[&[Json]]) -> Result<()> {
     for (number, (guest, expected)) in guests.iter_mut().zip(expected).enumerate() {
         let seen = guest.until_fence().await?;
@@ -73,7 +73,7 @@ async fn have(guests: &mut [Guest], expected: &[&[Json]]) -> Result<()> {
     Ok(())
 }
 
-/// Sends of all kinds: guests are ann, bob, cid and another bob; red has the first two, blue the third.
+/// Sends of all kinds: guests are ann, bob, cid and a second bob; group red has the first two, blue the third.
 async fn sends(guests: &mut [Guest], app: &AspNetApp) -> Result<()> {
     let ids: Vec<String> = guests.iter().map(Guest::id).collect::<Result<_>>()?;
     for (guest, group) in guests.iter().zip(["red", "red", "blue"]) {
@@ -98,8 +98,8 @@ async fn sends(guests: &mut [Guest], app: &AspNetApp) -> Result<()> {
     for ((target, arguments), reached) in calls {
         let number = arguments.as_array().and_then(|all| all.last()).cloned().context("a number")?;
         guests[0].invoke(target, arguments).await?;
-        // Before the next send: the SDK sends to one of its own clients by that client's server connection, to several
-        // by any, so that two such sends reach a client in either order, with every service.
+        // Check before the next send: the SDK sends to one client by that client's server connection, but to several by
+        // any, so two such sends reach a client in either order, with every service.
         for (number_of, (guest, _)) in guests.iter_mut().zip(reached).enumerate().filter(|(_, (_, reached))| *reached) {
             let came = guest.expect("Message").await?;
             ensure!(came == number, "guest {number_of} got {came} where {number} was due");
@@ -109,7 +109,7 @@ async fn sends(guests: &mut [Guest], app: &AspNetApp) -> Result<()> {
     guests[0].invoke("SendToGroup", json!(["red", 14])).await?;
     ensure!(guests[1].expect("Message").await? == 14);
     have(guests, &[&[], &[], &[], &[]]).await?;
-    // Outside of any hub, by the app's `IHubContext`.
+    // Sent outside any hub, with the app's `IHubContext`.
     let answer = trunkline_tests::harness::http_client::post(app.address(), "/announce/blue").await?;
     ensure!(answer.status.is_success(), "{answer:?}");
     ensure!(guests[2].expect("Message").await? == "announced");
@@ -143,7 +143,7 @@ fn so_they_do_over_two_nodes_as_two_endpoints() {
         for dial_in in &dial_ins {
             dial_in.linked(CONNECTIONS).await?;
         }
-        // The SDK leads each client to an endpoint by chance.
+        // The SDK chooses each client's endpoint at random.
         let mut guests = Vec::new();
         for (user, library) in ["ann", "bob", "cid", "bob"].into_iter().zip(LIBRARIES) {
             guests.push(host.invite(library, &app, user).await?);
@@ -171,7 +171,7 @@ fn client_results_come_from_clients_of_the_same_and_of_another_app_server() {
             instances.insert(guest.instance().await?);
         }
         ensure!(instances.len() == 2, "all guests are at {instances:?}");
-        // Nobody has asked yet: answers that come at once would fail in the SDK.
+        // Make sure that no question has been asked yet: answers that arrive immediately would fail in the SDK.
         for asking in &guests {
             for asked in &guests {
                 let answer = asking.invoke("Ask", json!([asked.id()?, "what"])).await?;
@@ -209,7 +209,7 @@ fn a_wrong_key_is_named_in_the_apps_log_and_the_second_key_does() {
         let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
         let wrong = connection_string(dial_in.address(), &KEY.replace("ABC", "CBA"));
         let mut app = dotnet.app(stage).connection(&wrong).argument("--log", "Information").start().await?;
-        // The status is all that the SDK shows of a refused upgrade.
+        // The SDK shows only the status of a refused upgrade.
         app.process.wait_for_log("401").await?;
         ensure!(dial_in.node.metrics().await?.sum("trunkline_links", &[("state", "open")]) == 0.0);
         let right = connection_string(dial_in.address(), SECOND_KEY);
@@ -246,10 +246,10 @@ fn a_rust_hub_and_a_dotnet_hub_of_one_name_are_two_hubs() {
     });
 }
 
-/// Demands that a client that is subscribed to everything has got nothing.
+/// Asserts that a client subscribed to everything has received nothing.
 async fn nothing_came(mut client: Client) -> Result<()> {
     client.invoke("Echo", json!(["fence"])).await?;
-    // Its end has to be the first thing that is told of it.
+    // The first message must be the end of the connection.
     client.close().await
 }
 

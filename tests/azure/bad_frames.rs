@@ -1,4 +1,4 @@
-//! Frames that are broken, wrong or too many: counted, skipped, and of no effect on others.
+//! Malformed, wrong or excessive frames: counted, skipped, and without effect on others.
 
 use anyhow::{Context, ensure};
 use tokio_tungstenite::tungstenite::Message;
@@ -45,10 +45,10 @@ fn a_malformed_frame_in_a_right_envelope_is_skipped() {
             scene.server.send_malformed(0, bytes)?;
             scene.reaches(&mut member, "still here").await.with_context(|| format!("after {bytes:02x?}"))?;
         }
-        // Nested as deeply as a frame can hold.
+        // Maximum nesting that fits into a frame.
         scene.server.send_malformed(0, &[0x91; 4096])?;
         scene.reaches(&mut member, "still here").await?;
-        // An ack may say that the request was no good; a client may not notice anything.
+        // An ack may report a bad request; clients must not notice anything.
         scene.server.fence(0).await?;
         scene.hears(&mut member, "and me").await
     });
@@ -149,7 +149,8 @@ fn data_for_a_client_of_another_app_server_does_not_reach_it() {
         let mut scene = Scene::open(stage, 1).await?;
         let mut member = scene.join_as("ann").await?;
         let other = Scripted::dial(&scene.dial_in, HUB, "server-b", 1).await?;
-        // Its hub's app server may send to it (type 7), but its bytes belong to the one that has it open.
+        // An app server may send to clients of its hub (type 7), but raw bytes only over the connection that has the
+        // client open.
         let foreign = b"{\"type\":1,\"target\":\"Message\",\"arguments\":[\"stolen\"]}\x1e";
         other.send(0, &connection_data(&member.id, foreign, data::INVOCATION))?;
         other.send(0, &crate::scene::to(&[&member.id], "sent"))?;
@@ -178,7 +179,7 @@ fn floods_of_requests_for_acks_are_all_answered_in_order_and_others_are_served()
             let crate::scripted::Event::Frame(ack) = event else { anyhow::bail!("just found") };
             ensure!(place == flood && ack.at(1) == &Value::Int(number), "{ack:?} at {number}");
         }
-        // Acks of nobody: a service sends them, and gets none.
+        // Unsolicited acks: a service sends acks and receives none.
         for number in 0..1000 {
             scene.server.send(flood, &list![kind::ACK, number, 1, "", no_ext(), Value::Nil])?;
         }
@@ -194,7 +195,7 @@ fn an_empty_message_and_many_frames_in_one_are_read() {
         scene.server.at(0)?.send_bytes(Vec::new())?;
         let texts: Vec<String> = (0..300).map(|number| format!("{number}")).collect();
         let bytes: Vec<u8> = texts.iter().flat_map(|text| frame(&crate::scene::to(&[&member.id], text))).collect();
-        // Cut where no frame ends.
+        // Cut at positions inside frames.
         for piece in bytes.chunks(997) {
             scene.server.at(0)?.send_bytes(piece.to_vec())?;
         }

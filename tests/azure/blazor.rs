@@ -1,4 +1,4 @@
-//! A Blazor Server page in Chromium: its circuit begins at the app server that has rendered it, whatever node it
+//! A Blazor Server page in Chromium: its circuit starts at the app server that rendered the page, whichever node it
 //! reaches.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use trunkline_tests::harness::scenario::until;
 use crate::dial_in::DialIn;
 use crate::guest::Host;
 
-/// Far above any need of a page.
+/// Far longer than a page needs.
 const GUARD: Duration = Duration::from_secs(20);
 
 #[test]
@@ -24,7 +24,7 @@ fn blazor_pages_of_two_app_servers_work_behind_two_nodes() {
             host.app_of(&dial_ins, "one", &[("--blazor", "true")]).await?,
             host.app_of(&dial_ins, "two", &[("--blazor", "true")]).await?,
         ];
-        // A third hub, with five more server connections of each app at each node.
+        // Blazor adds a third hub, with five server connections per app and node.
         for dial_in in &dial_ins {
             dial_in.linked(2 * 15).await?;
         }
@@ -41,7 +41,7 @@ fn blazor_pages_of_two_app_servers_work_behind_two_nodes() {
     });
 }
 
-/// Clicks and types once the circuit is there; the clock ticks from then on.
+/// Clicks and types once the circuit exists, which makes the clock tick.
 async fn circuit_works(page: &Page) -> Result<()> {
     let clock = page.text("clock").await?;
     let ticks = until(async || Ok((page.text("clock").await? != clock).then_some(())));
@@ -50,16 +50,16 @@ async fn circuit_works(page: &Page) -> Result<()> {
         soon("a click", page.click("up")).await?;
         soon(count, page.see("n", count)).await?;
     }
-    // Key by key, each an event of its own.
+    // Key by key, each a separate event.
     soon("the field", page.click("text")).await?;
     for key in ["a", "b", "c"] {
         soon("a key", page.press(key)).await?;
     }
-    // A mirror shows it the other way round.
+    // The mirror shows the text reversed.
     soon("the mirror", page.see("mirror", "cba")).await
 }
 
-/// Fails with a name where something takes far too long.
+/// Fails and names the step that takes far too long.
 async fn soon(what: &str, done: impl Future<Output = Result<()>>) -> Result<()> {
     timeout(GUARD, done).await.with_context(|| what.to_owned())?
 }

@@ -1,4 +1,4 @@
-//! Clients that an app has sent here: what their app server learns of them, and what becomes of their bytes.
+//! Redirected clients: the information for their app server, and the handling of their bytes.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -20,7 +20,7 @@ const NAME: &str = "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/name";
 const EMAIL: &str = "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/emailaddress";
 const ROLE: &str = "http://schemas.microsoft.com/ws/2008/06/identity/claims/role";
 
-/// Query that the SDK makes, behind the hub.
+/// Query written by the SDK, after the hub.
 const QUERY: &str = "&asrs.op=%2Fbench&user=ann&x=a%20b%26c&negotiateVersion=1&asrs_request_id=0HNQ%3A00000001\
                      &asrs_lang=de&asrs_ui_lang=fr";
 
@@ -96,7 +96,7 @@ fn headers_query_protocol_address_and_node_of_a_client_come_with_it() {
         ensure!(header("asrs-instance-id") == [NODE], "{opened:?}");
         ensure!(header("asrs-migrate-from").is_empty(), "only the node moves clients: {opened:?}");
         ensure!(header("user-agent").is_empty(), "it has none: {opened:?}");
-        // The first address is what the app takes for the client's: nobody is trusted to name another.
+        // The app takes the first address as the client's, so the client must not be able to set it.
         ensure!(header("x-forwarded-for").concat().split(',').next() == Some("127.0.0.1"), "{opened:?}");
         let query = opened.at(4).as_text().context("a query")?;
         ensure!(query.starts_with(&format!("?hub={HUB}{QUERY}")), "{query}");
@@ -120,7 +120,7 @@ fn a_handshake_comes_up_as_it_was_whatever_its_version() {
             let id = opened.at(1).as_text().context("an id")?.to_owned();
             let (_, first) = scene.server.expect(kind::CONNECTION_DATA).await?;
             ensure!(brings(&first, &id, handshake.as_bytes(), data::HANDSHAKE), "{first:?}");
-            // The app refuses it: that reaches the client before the end.
+            // The app refuses it, and the client must receive the refusal before the connection ends.
             let refusal = b"{\"error\":\"version\"}\x1e";
             scene.server.send(place, &connection_data(&id, refusal, data::HANDSHAKE))?;
             scene.server.send(place, &crate::frame::close_connection(&id, Value::from("")))?;
@@ -132,8 +132,8 @@ fn a_handshake_comes_up_as_it_was_whatever_its_version() {
     });
 }
 
-/// Everything that comes up of a client until so many bytes are there: whole hub messages in each frame, with no wrong
-/// kind.
+/// Collects data from a client until this many bytes have arrived. Each frame must hold whole hub messages, and no
+/// wrong kind.
 async fn come_up(server: &mut Scripted, id: &str, protocol: &str, bytes: usize) -> Result<Vec<u8>> {
     let mut all = Vec::new();
     while all.len() < bytes {
@@ -156,7 +156,7 @@ fn hub_messages_come_up_whole_and_in_order_and_none_with_a_wrong_kind() {
     play(async |stage| {
         let mut scene = Scene::open(stage, 1).await?;
         let mut member = scene.join_as("ann").await?;
-        // Two messages and a half in one, then the rest.
+        // Two and a half messages in one, then the rest.
         let all = ["one", "two", "three"].map(invocation).concat();
         let (begin, end) = all.split_at(all.len() - 9);
         member.socket.send_text(begin).await?;
@@ -177,7 +177,7 @@ fn data_of_the_app_server_reaches_the_client_whole_even_from_an_older_sdk() {
         let mut member = scene.join_as("ann").await?;
         let texts = ["a", "b", "c", "d"]
             .map(|text| format!("{{\"type\":1,\"target\":\"Message\",\"arguments\":[\"{text}\"]}}\u{1e}"));
-        // Without a kind; several in one frame; with a kind.
+        // Without a kind, several in one frame, and with a kind.
         let data =
             |bytes: &str, ext: Value| crate::value::list![kind::CONNECTION_DATA, &member.id, bytes.as_bytes(), ext];
         let frames = [data(&texts.concat(), no_ext()), data(&texts[3], map! { 5 => data::INVOCATION })];
@@ -212,7 +212,7 @@ fn a_negotiate_answer_offers_the_transports_that_the_token_allows() {
             ensure!(names == expected, "{flags}: {answer}");
             ensure!(answer["connectionId"] != answer["connectionToken"], "the id is no secret: {answer}");
         }
-        // Version 0: the id alone.
+        // Version 0: only the id.
         let token = client_token(HUB, &json!({}))?;
         let bearer = format!("Bearer {token}");
         let path = format!("/client/negotiate?hub={HUB}&negotiateVersion=0");
@@ -300,7 +300,8 @@ fn a_sticky_client_comes_to_the_app_server_that_negotiated_it() {
             member.socket.close().await?;
             other.expect(kind::CLOSE_CONNECTION).await?;
         }
-        // Gone: a client that prefers it gets another one, one that requires it is told so.
+        // Its app server is gone: a client that prefers it gets another one, and a client that requires it gets an
+        // error.
         drop(other);
         scene.dial_in.linked_exactly(2).await?;
         let _member = scene.join(&json!({ "asrs.s.sn": "server-b", "asrs.s.ssticky": "Preferred" })).await?;

@@ -1,4 +1,4 @@
-//! Stateful reconnect behind dial-in: clients of unmodified ASP.NET Core apps whose sockets break.
+//! Stateful reconnect with dial-in: clients of unmodified ASP.NET Core apps after broken sockets.
 
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
@@ -16,16 +16,16 @@ use crate::dial_in::DialIn;
 use crate::fleets::{Address, linked, start_all};
 use crate::guest::Host;
 
-/// Times that all sockets of clients are cut.
+/// How often all client sockets are cut.
 const CUTS: u64 = 20;
 
-/// Messages of each client to the hub, and back, around a cut.
+/// Messages from each client to the hub, and back, around a cut.
 const MESSAGES: u64 = 30;
 
-/// Words of a node about a lost server connection that had come in by way of another node.
+/// Log text of a node about a lost server connection that was carried by another node.
 const LOST_CARRIED: &str = "link lost carried=true";
 
-/// Sends numbered messages, of which each comes back.
+/// Sends numbered messages, which the hub echoes.
 async fn converse(client: &Client, from: u64, count: u64) -> Result<()> {
     client.flood("EchoBack", from, count).await?;
     let echoed = client.sequence("Echoed", from + count - 1).await?;
@@ -37,7 +37,7 @@ async fn converse(client: &Client, from: u64, count: u64) -> Result<()> {
 fn an_unmodified_app_and_its_clients_notice_nothing_of_broken_sockets() {
     play_dotnet_heavy(async |stage, dotnet| {
         let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
-        // Its app servers are linked through it, too, and are not cut.
+        // The app dials through the relay too, but its connections are not cut.
         let relay = Relay::start_for(b"GET /client", dial_in.address()).await?;
         let app = host.app_at(&relay.address(), "one", &[("--stateful", "true")]).await?;
         let mut clients = Vec::new();
@@ -54,7 +54,7 @@ fn an_unmodified_app_and_its_clients_notice_nothing_of_broken_sockets() {
                 relay.decide(if cut % 2 == 0 { Fate::CutInPiece } else { Fate::Cut }, usize::MAX);
             });
             talked?;
-            // It is back before the next cut: the .NET client tries once only.
+            // Wait until it has reconnected before the next cut: the .NET client tries only once.
             of_net.invoke("Echo", json!([0])).await?;
         }
         for client in &clients {
@@ -63,7 +63,7 @@ fn an_unmodified_app_and_its_clients_notice_nothing_of_broken_sockets() {
             let echoed = client.sequence("Echoed", CUTS * MESSAGES).await?;
             assert_eq!((echoed.received, echoed.broken), (CUTS * MESSAGES, None), "{:?}", client.kind());
         }
-        // It is in its group still, under its id.
+        // It is still in its group, under its id.
         clients[0].invoke("SendToGroup", json!(["red", "still there"])).await?;
         assert_eq!(of_net.expect("Message").await?, [json!("still there")]);
         let metrics = Metrics::of(dial_in.node.admin()).await?;
@@ -139,7 +139,7 @@ fn a_rolling_restart_of_all_nodes_goes_unnoticed_by_an_unmodified_app_and_its_cl
                 clients.push(host.agents().client(kind, &url).stateful().count(&["Echoed"]).open().await?);
             }
         }
-        // A server connection that came in by way of another node ends with that node, and the SDK tells its app so.
+        // Server connections carried by another node end with that node, and the SDK reports this to its app.
         let mut has_lost_carried = false;
         for place in 0..address.dial_ins.len() {
             let node = &mut address.dial_ins[place].node;
@@ -160,7 +160,7 @@ fn a_rolling_restart_of_all_nodes_goes_unnoticed_by_an_unmodified_app_and_its_cl
     });
 }
 
-/// Sends numbered messages to the group of all, one after the other.
+/// Sends numbered messages to everyone's group, one after another.
 async fn tell_group(client: &Client, cut: u64) -> Result<()> {
     for number in cut * MESSAGES..(cut + 1) * MESSAGES {
         client.invoke("SendToGroup", json!(["all", number + 1])).await?;

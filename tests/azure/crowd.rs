@@ -1,4 +1,4 @@
-//! Two thousand idle clients at ten server connections.
+//! Two thousand idle clients on ten server connections.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::scene::HUB;
 
 const CLIENTS: usize = 2_000;
 
-/// Longer than the SDK's app server waits for a client's ping (30 s), and much longer than its keep-alive.
+/// Longer than the SDK's app server waits for a client's ping (30 s), and much longer than its keep-alive interval.
 const IDLE: Duration = Duration::from_secs(45);
 
 async fn open(dial_in: &DialIn, number: usize) -> Result<RawClient> {
@@ -32,7 +32,7 @@ fn two_thousand_idle_clients_at_ten_server_connections_stay_and_are_all_reached(
     play_dotnet_heavy(async |stage, dotnet| {
         let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
         let mut apps = [host.app(&dial_in, "one", &[]).await?, host.app(&dial_in, "two", &[]).await?];
-        // Ten for the hub of the clients, ten for the other one.
+        // Ten for the clients' hub, ten for the other.
         dial_in.linked(2 * CONNECTIONS).await?;
         let mut clients = Vec::new();
         for number in 0..CLIENTS {
@@ -43,7 +43,7 @@ fn two_thousand_idle_clients_at_ten_server_connections_stay_and_are_all_reached(
             ensure!(welcome == json!({}), "{welcome}");
         }
         if is_full() {
-            // sleep: idleness is what is tested
+            // sleep: idleness is under test
             tokio::time::sleep(IDLE).await;
         }
         let guest = host.invite(Library::Js(Kind::JsJson), &apps[0], "speaker").await?;
@@ -60,7 +60,7 @@ fn two_thousand_idle_clients_at_ten_server_connections_stay_and_are_all_reached(
         drop(clients);
         let opened: usize = apps.iter().map(|app| app.printed("connected")).sum();
         ensure!(opened == CLIENTS + 1, "the hubs were told of {opened} clients");
-        // Each end is told to a hub, once.
+        // The hub sees each end exactly once.
         let counts = apps.each_ref().map(|app| app.printed("connected"));
         for (app, count) in apps.iter_mut().zip(counts) {
             app.process.wait_for_lines("disconnected ", count - 1).await?;

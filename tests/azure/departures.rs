@@ -1,5 +1,5 @@
-//! Real app servers that stop, die or lose their server connections: nobody is closed who need not be, and numbered
-//! messages come once and in order.
+//! Real app servers that stop, die or lose their server connections: no client is closed without need, and numbered
+//! messages arrive once and in order.
 
 use std::time::Duration;
 
@@ -19,17 +19,17 @@ use crate::guest::{Guest, Host, Library};
 
 const JSON: Library = Library::Js(Kind::JsJson);
 
-/// Numbered messages of each test.
+/// Numbered messages per test.
 const MESSAGES: u64 = 400;
 
-/// Two apps behind a node; counting guests at both, and a speaker at the second, which stays.
+/// Two apps behind a node, counting guests at both, and a speaker at the second, which stays.
 struct Parting<'a> {
     dial_in: DialIn,
     host: Host<'a>,
     leaving: AspNetApp,
     staying: AspNetApp,
     speaker: Guest,
-    /// Guests of the app that leaves, and of the one that stays.
+    /// Guests of the departing and of the staying app.
     counters: Vec<Client>,
 }
 
@@ -50,7 +50,7 @@ impl<'a> Parting<'a> {
         Ok(Self { dial_in, host, leaving, staying, speaker, counters })
     }
 
-    /// Speaks while something happens: each guest gets each number once and in order.
+    /// Speaks during `happens`: each guest must get each number once and in order.
     async fn speaks_while(&mut self, happens: impl AsyncFnOnce(&mut AspNetApp, &DialIn) -> Result<()>) -> Result<()> {
         let (Guest::Js(speaker), leaving, dial_in) = (&self.speaker, &mut self.leaving, &self.dial_in) else {
             anyhow::bail!("the speaker is a JavaScript client");
@@ -66,7 +66,7 @@ impl<'a> Parting<'a> {
         Ok(())
     }
 
-    /// Demands that all guests are at the app that stayed, and that each can call.
+    /// Asserts that all guests are at the staying app and can make calls.
     async fn all_stay(&mut self) -> Result<()> {
         for counter in &self.counters {
             let who = until(async || Ok(counter.call("WhoAmI", json!([])).await?.ok())).await?;
@@ -74,7 +74,7 @@ impl<'a> Parting<'a> {
             ensure!(who["connectionId"] == counter.connection_id()?, "{who}");
         }
         for counter in &mut self.counters {
-            // Its end has to be the first thing that is told of it: nobody was closed before.
+            // The first event must be this close: no client was closed earlier.
             counter.close().await?;
         }
         ensure!(closed_by_us(&self.dial_in.node).await? == 0.0);
@@ -82,7 +82,7 @@ impl<'a> Parting<'a> {
     }
 }
 
-/// A guest at this app, of several that are invited until one gets there.
+/// Invites guests until one reaches this app.
 async fn speaker(host: &Host<'_>, app: &AspNetApp) -> Result<Guest> {
     for _ in 0..20 {
         let guest = host.invite(JSON, app, "speaker").await?;
@@ -93,7 +93,7 @@ async fn speaker(host: &Host<'_>, app: &AspNetApp) -> Result<Guest> {
     anyhow::bail!("twenty guests and none at the second app server")
 }
 
-/// Clients that the node has closed by its own decision.
+/// Number of clients that the node closed by its own decision.
 async fn closed_by_us(node: &Proxy) -> Result<f64> {
     let metrics = node.metrics().await?;
     let all = metrics.sum("trunkline_client_connections_closed_total", &[]);
@@ -123,7 +123,7 @@ fn an_app_server_that_waits_ends_when_its_clients_have_gone_and_gets_no_new_one(
     play_dotnet_heavy(async |stage, dotnet| {
         let mut parting = Parting::open(stage, dotnet, "wait").await?;
         parting.leaving.process.signal(Signal::Terminate).await?;
-        // Its node has heard of it, once a new guest comes to the other one each time.
+        // Wait until the node has noticed: several new guests in a row reach the other app.
         for number in 0..4 {
             let guest = parting.host.invite(JSON, &parting.staying, &format!("late-{number}")).await?;
             let _instance = guest.instance().await?;
@@ -157,7 +157,7 @@ fn a_call_under_way_is_answered_with_the_reason_when_its_app_server_is_killed() 
         let counter = &parting.counters[0];
         let leaving = &mut parting.leaving;
         let killed = async {
-            // The call is there once a later one on the same connection is answered.
+            // The call has arrived once a later one on its connection is answered.
             counter.invoke("Echo", json!(["fence"])).await?;
             leaving.process.kill().await
         };
@@ -169,15 +169,15 @@ fn a_call_under_way_is_answered_with_the_reason_when_its_app_server_is_killed() 
     });
 }
 
-/// Server connections that are cut at once.
+/// Server connections to cut together.
 const CUTS: usize = 4;
 
-/// Number of ends of server connections that a node has logged.
+/// Number of lost server connections in a node's log.
 fn closed_links(dial_in: &DialIn) -> usize {
     dial_in.node.process.log().matches("link lost").count()
 }
 
-/// Fails with a name where something takes far too long: the SDK dials again within seconds.
+/// Fails and names the step that takes far too long: the SDK redials within seconds.
 async fn soon<T>(what: &str, done: impl Future<Output = Result<T>>) -> Result<T> {
     timeout(Duration::from_secs(40), done).await.with_context(|| what.to_owned())?
 }
@@ -198,9 +198,9 @@ fn cut_server_connections_cost_no_client() {
             counters.push(host.invite_counter(Kind::JS[number % 2], &app, &format!("user-{number}")).await?);
         }
         for round in 0..3_u64 {
-            // Some of each hub's; others stay, so that clients have somewhere to go.
+            // Cut only part of each hub's connections, so that clients have somewhere to go.
             relay.decide(Fate::Cut, CUTS);
-            // What the app sends over a connection that has just died is lost: the service protocol knows no replay.
+            // What the app sends over a connection that has just died is lost: the service protocol has no replay.
             let ends = CUTS * usize::try_from(round + 1)?;
             soon("the ends", until(async || Ok((closed_links(&dial_in) >= ends).then_some(())))).await?;
             soon("new ones", dial_in.linked(CONNECTIONS)).await?;
@@ -235,7 +235,7 @@ fn server_connections_that_only_the_node_has_lost_cost_no_client_and_no_answer()
         for number in 0..10 {
             guests.push(host.invite(JSON, &app, &format!("user-{number}")).await?);
         }
-        // Each hub keeps some. The app dials no new ones: it waits for 30 s before it believes in a loss.
+        // Each hub keeps some. The app does not redial: it takes 30 s to detect a loss.
         relay.decide(Fate::CutAtServer, CUTS);
         soon("the ends", until(async || Ok((closed_links(&dial_in) >= CUTS).then_some(())))).await?;
         for guest in &guests {
@@ -269,14 +269,14 @@ fn a_node_that_starts_again_is_an_endpoint_again_and_clients_come_back_by_themse
         };
         let lost = at(&dial_ins[0]).await?;
         dial_ins[0].node.process.kill().await?;
-        // Those of the dead node come to the other one; those of the other one notice nothing.
+        // Clients of the dead node reconnect to the other node; clients of the latter notice nothing.
         until(async || Ok((at(&dial_ins[1]).await? >= clients.len() as f64).then_some(()))).await?;
         dial_ins[0].node.start_again(stage).await?;
         dial_ins[0].linked(CONNECTIONS).await?;
         clients[0].send("Broadcast", json!(["all"])).await?;
         let mut reconnected = 0.0;
         for client in &mut clients {
-            // A client that was lost says so first.
+            // A client that lost its connection reports this first.
             match client.next().await {
                 Ok(message) => ensure!(message.arguments == [json!("all")], "{message:?}"),
                 Err(_) => reconnected += 1.0,

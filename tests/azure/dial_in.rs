@@ -1,4 +1,4 @@
-//! A node with dial-in open, and tokens of those who come to it.
+//! A node that accepts dial-in, and tokens for app servers and clients.
 
 use anyhow::{Context, Result};
 use http::Method;
@@ -11,41 +11,41 @@ use trunkline_tests::harness::scenario::{Stage, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token::{in_seconds, with_expiry};
 
-/// Access key of the nodes.
+/// Access key of nodes.
 pub(crate) const KEY: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdefgh";
 
-/// Another access key, accepted while keys are exchanged.
+/// Second access key, accepted during key rotation.
 pub(crate) const SECOND_KEY: &str = "second-0123456789abcdefghABCDEFGHIJKLMNOPQRST";
 
-/// Name that the node says of itself.
+/// Default name of nodes.
 pub(crate) const NODE: &str = "dial-in-1";
 
-/// A node that app servers dial in to.
+/// A node that app servers dial.
 pub(crate) struct DialIn {
     pub(crate) node: Proxy,
 }
 
 impl DialIn {
-    /// Starts one with both keys.
+    /// Starts a node with both keys.
     pub(crate) async fn open(stage: &Stage) -> Result<Self> {
         Self::open_with(stage, &[]).await
     }
 
-    /// Starts one with more arguments.
+    /// Starts a node with extra arguments.
     pub(crate) async fn open_with(stage: &Stage, more: &[&str]) -> Result<Self> {
         let fleet = Fleet::with_keys(stage, &format!("{KEY},{SECOND_KEY}"));
         Self::open_in(&fleet, &free_address()?, NODE, more).await
     }
 
-    /// Starts one with another name.
+    /// Starts a node with another name.
     pub(crate) async fn open_as(stage: &Stage, name: &str) -> Result<Self> {
         let fleet = Fleet::with_keys(stage, &format!("{KEY},{SECOND_KEY}"));
         Self::open_in(&fleet, &free_address()?, name, &[]).await
     }
 
-    /// Starts one of a fleet, with this admin address and name.
+    /// Starts a node of a fleet, with this admin address and name.
     pub(crate) async fn open_in(fleet: &Fleet<'_>, admin: &str, name: &str, more: &[&str]) -> Result<Self> {
-        // The level `info` has one line for links that are lost together.
+        // Level `info` has only one line for links lost together.
         let mut arguments = vec!["--node-name", name, "--log", "info,trunkline_proxy::link=debug"];
         arguments.extend(more);
         let node = fleet.proxy_of(&free_address()?, admin, &[], &arguments)?;
@@ -57,17 +57,17 @@ impl DialIn {
         self.node.address()
     }
 
-    /// Connection string by which a .NET app dials this node.
+    /// Connection string for .NET apps that dial this node.
     pub(crate) fn connection_string(&self) -> String {
         connection_string(self.address(), KEY)
     }
 
-    /// Waits until so many server connections of a hub are open, or of all hubs.
+    /// Waits until this many server connections are open, over all hubs.
     pub(crate) async fn linked(&self, count: usize) -> Result<()> {
         self.node.linked(count).await
     }
 
-    /// Waits until just so many server connections are open: what has ended is known here.
+    /// Waits until exactly this many server connections are open, so the node has noticed all ends.
     pub(crate) async fn linked_exactly(&self, count: usize) -> Result<()> {
         until(async || {
             let open = self.node.metrics().await?.sum("trunkline_links", &[("state", "open")]);
@@ -76,7 +76,7 @@ impl DialIn {
         .await
     }
 
-    /// Negotiates as a client that its app has sent here.
+    /// Negotiates as a redirected client.
     pub(crate) async fn negotiate(&self, hub: &str, more: &str, token: &str) -> Result<Answer> {
         let path = format!("/client/negotiate?hub={hub}&negotiateVersion=1{more}");
         let bearer = format!("Bearer {token}");
@@ -91,25 +91,25 @@ impl DialIn {
     }
 }
 
-/// Connection string for a node or a load balancer at `host:port`.
+/// Connection string for a node or load balancer at `host:port`.
 pub(crate) fn connection_string(address: &str, key: &str) -> String {
     let (host, port) = address.rsplit_once(':').unwrap_or((address, "80"));
     format!("Endpoint=http://{host};Port={port};AccessKey={key};Version=1.0;")
 }
 
-/// Token of an app server, as the SDK writes it: the audience has no port.
+/// Token of an app server as the SDK writes it: the audience has no port.
 pub(crate) fn server_token(hub: &str, server: &str) -> Result<String> {
     signed(KEY, &json!({ "nameid": server, "aud": format!("http://127.0.0.1/server/?hub={hub}") }))
 }
 
-/// Token of a client, with these claims.
+/// Client token with these claims.
 pub(crate) fn client_token(hub: &str, claims: &Json) -> Result<String> {
     let mut all = json!({ "aud": format!("http://127.0.0.1/client/?hub={hub}") });
     all.as_object_mut().context("just made")?.extend(claims.as_object().context("claims")?.clone());
     signed(KEY, &all)
 }
 
-/// Token with what every token of the SDK has besides: times, issuer, and a key id that means nothing.
+/// Adds what every SDK token contains: times, issuer, and a meaningless key id.
 pub(crate) fn signed(key: &str, claims: &Json) -> Result<String> {
     signed_by(Algorithm::HS256, key, claims)
 }

@@ -1,4 +1,4 @@
-//! Fleets behind one address: each node gets server connections of each app, and what is sent reaches clients of all.
+//! Fleets behind one address: each node gets server connections of each app, and messages reach clients of all nodes.
 
 use std::time::Duration;
 
@@ -14,33 +14,31 @@ use trunkline_tests::harness::sockets::free_address;
 use crate::dial_in::{DialIn, KEY};
 use crate::guest::{Guest, Host, LIBRARIES};
 
-/// Longest time until a node has server connections of an app that others have: some seconds, on a machine that is
-/// busy.
+/// Maximum time until a node has server connections of an app that other nodes have: some seconds on a busy machine.
 const LINKED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Hubs of the app.
 const HUBS: [&str; 2] = ["bench", "bench2"];
 
-/// Nodes that know each other, behind HAProxy as it is shipped.
+/// Nodes that know each other, behind HAProxy as shipped.
 pub(crate) struct Address {
     pub(crate) dial_ins: Vec<DialIn>,
     pub(crate) balancer: LoadBalancer,
 }
 
 impl Address {
-    /// Starts so many nodes.
+    /// Starts this many nodes.
     pub(crate) async fn open(stage: &Stage, count: usize) -> Result<Self> {
         let dial_ins = start_all(stage, count).await?;
         let balancer = balancer(stage, &dial_ins).await?;
         Ok(Self { dial_ins, balancer })
     }
 
-    /// Waits until each node has server connections of so many apps, for each hub.
+    /// Waits until each node has server connections of this many apps, for each hub.
     pub(crate) async fn linked(&self, apps: usize) -> Result<()> {
         linked(&self.dial_ins, apps).await
     }
 
-    /// Clients in turn at all nodes, each of both libraries, until each node has two.
+    /// Connects clients of both libraries to all nodes in turn, until each node has two.
     async fn guests(&self, host: &Host<'_>, app: &AspNetApp) -> Result<Vec<Guest>> {
         let mut guests = Vec::new();
         for number in 0..2 * self.dial_ins.len() {
@@ -51,7 +49,7 @@ impl Address {
     }
 }
 
-/// Starts so many nodes that know each other.
+/// Starts this many nodes that know each other.
 pub(crate) async fn start_all(stage: &Stage, count: usize) -> Result<Vec<DialIn>> {
     let fleet = Fleet::with_keys(stage, KEY);
     let admins: Vec<String> = (0..count).map(|_| free_address()).collect::<Result<_>>()?;
@@ -62,7 +60,7 @@ pub(crate) async fn start_all(stage: &Stage, count: usize) -> Result<Vec<DialIn>
     Ok(dial_ins)
 }
 
-/// Waits until each node has server connections of so many apps, for each hub.
+/// Waits until each node has server connections of this many apps, for each hub.
 pub(crate) async fn linked(dial_ins: &[DialIn], apps: usize) -> Result<()> {
     for dial_in in dial_ins {
         let all = until(async || Ok((apps_of(&dial_in.node).await? >= apps).then_some(())));
@@ -89,20 +87,20 @@ async fn balancer(stage: &Stage, dial_ins: &[DialIn]) -> Result<LoadBalancer> {
     shipped.start(stage, dial_ins.iter().map(|dial_in| &dial_in.node)).await
 }
 
-/// Number of apps that have server connections at a node: the fewest of any hub.
+/// Number of apps with server connections at a node: the minimum over all hubs.
 async fn apps_of(node: &Proxy) -> Result<usize> {
     let metrics = node.metrics().await?;
     let apps = HUBS.map(|hub| metrics.distinct("trunkline_links", "app", &[("hub", hub), ("state", "open")]));
     Ok(apps.into_iter().min().unwrap_or(0))
 }
 
-/// Demands that what one guest sends to everyone, and to a group of all, reaches each guest once and in order.
+/// Asserts that what one guest sends to everyone, and to a group of all guests, reaches each guest once and in order.
 async fn reaches_all(guests: &mut [Guest]) -> Result<()> {
     for guest in guests.iter() {
         guest.invoke("Join", json!(["all"])).await?;
     }
     const SENDS: usize = 20;
-    // Interest travels to the other nodes: each guest is heard of once it gets a message from each other one.
+    // Interest takes time to reach other nodes: wait until each guest has received something from each other one.
     for sender in 0..guests.len() {
         heard(guests, sender).await?;
     }
@@ -116,7 +114,7 @@ async fn reaches_all(guests: &mut [Guest]) -> Result<()> {
         for number in 0..SENDS {
             let came = loop {
                 let came = guest.expect("Message").await?;
-                // Late repetitions of what was to be heard.
+                // Skip late repetitions from that wait.
                 if !came.is_string() {
                     break came;
                 }
@@ -127,7 +125,7 @@ async fn reaches_all(guests: &mut [Guest]) -> Result<()> {
     Ok(())
 }
 
-/// Sends until each guest has got something of this sender by the group: it then gets all.
+/// Sends until each guest has received something from this sender through the group: from then on, it gets everything.
 async fn heard(guests: &mut [Guest], sender: usize) -> Result<()> {
     for place in 0..guests.len() {
         let mut attempt = 0;
@@ -156,7 +154,7 @@ fn one_address(count: usize) {
         let mut guests = address.guests(&host, &one).await?;
         guests.extend(address.guests(&host, &two).await?);
         reaches_all(&mut guests).await?;
-        // Client results cross nodes and app servers.
+        // Client results work across nodes and app servers.
         for asked in &guests {
             ensure!(guests[0].invoke("Ask", json!([asked.id()?, "what"])).await? == 42);
         }
@@ -181,13 +179,13 @@ fn three_nodes_behind_one_address_get_server_connections_of_each_app_and_are_one
 fn a_third_node_that_joins_gets_server_connections_within_seconds() {
     play_dotnet_heavy(async |stage, dotnet| {
         let mut address = Address::open(stage, 3).await?;
-        // The balancer knows its address already; its process is yet to come.
+        // The balancer is already configured with its address; its process starts later.
         address.dial_ins[2].node.process.kill().await?;
         let mut third = address.dial_ins.remove(2);
         let host = Host::new(stage, dotnet);
         let app = host.app_at(address.balancer.address(), "one", &[]).await?;
         address.linked(1).await?;
-        // The balancer has to see that the killed node is gone, and that the others are ready.
+        // The balancer must notice that the killed node is gone and the others are ready.
         let seen = async || address.balancer.has_found(&["node-1", "node-2"], &["node-3"]).await;
         until(async || Ok(seen().await?.then_some(()))).await?;
         let mut guests = address.guests(&host, &app).await?;

@@ -1,10 +1,10 @@
-//! Frames of the service protocol, written and read by code of the tests' own: from the documented layouts alone.
+//! Frames of the service protocol, written and read by test code that follows only the documented layouts.
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::value::{Value, list, map};
 
-/// Numbers of the messages, the first element of each.
+/// Message types, the first element of each message.
 pub(crate) mod kind {
     pub(crate) const HANDSHAKE_REQUEST: i64 = 1;
     pub(crate) const HANDSHAKE_RESPONSE: i64 = 2;
@@ -49,7 +49,7 @@ pub(crate) mod kind {
     pub(crate) const UPDATE_CONNECTION_CLAIMS: i64 = 43;
 }
 
-/// Kinds of hub messages, as the extension of connection data names them.
+/// Kinds of hub messages in the extension of connection data.
 pub(crate) mod data {
     pub(crate) const HANDSHAKE: i64 = 1;
     pub(crate) const INVOCATION: i64 = 2;
@@ -57,13 +57,13 @@ pub(crate) mod data {
     pub(crate) const CLOSE: i64 = 4;
 }
 
-/// Key of the kind of a hub message in the extension.
+/// Extension key for the kind of a hub message.
 const DATA_KIND: i64 = 5;
 
-/// Most bytes of a length prefix.
+/// Maximum length of a length prefix.
 const PREFIX_MAX: usize = 5;
 
-/// Puts the length before a message.
+/// Puts the length in front of a message.
 pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     let mut rest = message.len();
@@ -79,12 +79,12 @@ pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Writes a message with its length.
+/// Encodes a message with its length.
 pub(crate) fn frame(message: &Value) -> Vec<u8> {
     framed(&message.encode())
 }
 
-/// Takes the first whole message from the front, if it is there.
+/// Takes the first whole message from the front, if any.
 pub(crate) fn take_frame(bytes: &mut Vec<u8>) -> Result<Option<Vec<u8>>> {
     let mut length = 0_usize;
     for (place, byte) in bytes.iter().copied().enumerate() {
@@ -103,26 +103,26 @@ pub(crate) fn take_frame(bytes: &mut Vec<u8>) -> Result<Option<Vec<u8>>> {
     Ok(None)
 }
 
-/// Reads a message that has to be all of the bytes.
+/// Reads a message that must span all bytes.
 pub(crate) fn message(mut bytes: &[u8]) -> Result<Value> {
     let message = Value::decode(&mut bytes)?;
     ensure!(bytes.is_empty(), "{} bytes are left behind {message:?}", bytes.len());
     Ok(message)
 }
 
-/// Reads one frame in hex, length included.
+/// Reads one frame in hex, including its length.
 pub(crate) fn from_hex(hex: &str) -> Result<Vec<u8>> {
     ensure!(hex.len().is_multiple_of(2), "half a byte");
     let digits = hex.as_bytes().chunks_exact(2);
     digits.map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?)).collect()
 }
 
-/// The number of a message.
+/// Type of a message.
 pub(crate) fn kind_of(message: &Value) -> i64 {
     message.at(0).as_int().unwrap_or_default()
 }
 
-/// The kind that connection data names, 0 where it names none.
+/// Kind in connection data; 0 if absent.
 pub(crate) fn data_kind(message: &Value) -> i64 {
     message.at(3).get(&Value::Int(DATA_KIND)).as_int().unwrap_or_default()
 }
@@ -144,18 +144,18 @@ pub(crate) fn close_connection(id: &str, error: Value) -> Value {
     list![kind::CLOSE_CONNECTION, id, error, map! {}, no_ext()]
 }
 
-/// Payloads with the same text as an invocation of `target`, for each protocol.
+/// Invocation of `target` with this text, for each protocol.
 pub(crate) fn payloads(target: &str, text: &str) -> Value {
     let json = format!("{{\"type\":1,\"target\":\"{target}\",\"arguments\":[\"{text}\"]}}\u{1e}");
     map! { "json" => json.as_bytes(), "messagepack" => packed_invocation(target, text).as_slice() }
 }
 
-/// An invocation of `target` by MessagePack, with its length.
+/// MessagePack invocation of `target`, with its length.
 pub(crate) fn packed_invocation(target: &str, text: &str) -> Vec<u8> {
     frame(&list![1, map! {}, Value::Nil, target, list![text], list![]])
 }
 
-/// Splits what a client got into its hub messages, each with its end or length.
+/// Splits a client's data into hub messages, each with its terminator or length.
 pub(crate) fn hub_messages(bytes: &[u8], protocol: &str) -> Result<Vec<Vec<u8>>> {
     if protocol == "json" {
         return Ok(bytes.split_inclusive(|byte| *byte == 0x1e).map(<[u8]>::to_vec).collect());
@@ -169,7 +169,7 @@ pub(crate) fn hub_messages(bytes: &[u8], protocol: &str) -> Result<Vec<Vec<u8>>>
     Ok(messages)
 }
 
-/// The type of a whole hub message.
+/// Type of a whole hub message.
 pub(crate) fn hub_type(message: &[u8], protocol: &str) -> Result<i64> {
     if protocol == "json" {
         let text = message.strip_suffix(b"\x1e").context("a JSON message without its end")?;
@@ -186,7 +186,7 @@ pub(crate) fn hub_type(message: &[u8], protocol: &str) -> Result<i64> {
     }
 }
 
-/// The kind that belongs to a hub message by its type.
+/// Kind for a type of hub message.
 pub(crate) fn data_kind_of(hub_type: i64) -> i64 {
     match hub_type {
         6 | 8 | 9 => data::OTHER,
@@ -195,7 +195,7 @@ pub(crate) fn data_kind_of(hub_type: i64) -> i64 {
     }
 }
 
-/// Whether connection data brings these hub messages of a client, and names no wrong kind.
+/// Whether connection data carries these hub messages of a client and no wrong kind.
 pub(crate) fn brings(message: &Value, id: &str, payload: &[u8], of_kind: i64) -> bool {
     kind_of(message) == kind::CONNECTION_DATA
         && message.at(1).as_text() == Some(id)

@@ -1,11 +1,11 @@
-//! Golden frames of the documented layouts, byte for byte: what the scripted app server writes and reads.
+//! Golden frames of the documented layouts, byte for byte, as the scripted app server writes and reads them.
 
 use anyhow::{Context, Result};
 
 use crate::frame::{frame, from_hex, message, take_frame};
 use crate::value::{Value, list, map};
 
-/// Frames in hex, with what they say.
+/// Frames in hex with their values.
 fn golden() -> Vec<(&'static str, Value)> {
     let payload = "{}\u{1e}".as_bytes();
     let payloads = || map! { "json" => payload };
@@ -90,7 +90,7 @@ fn golden_frames_are_read() -> Result<()> {
         let mut bytes = from_hex(hex)?;
         let read = message(&take_frame(&mut bytes)?.context("a whole frame")?)?;
         assert!(bytes.is_empty(), "{hex}");
-        // Reading forgets the form of integers.
+        // Reading loses the encoding of integers.
         assert_eq!(read.encode(), message(&said.encode())?.encode(), "{said:?}");
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Clients of an ASP.NET Core app, of both official libraries, behind one face.
+//! Clients of an ASP.NET Core app from both official libraries, with a common interface.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use trunkline_tests::harness::scenario::Stage;
 
 use crate::dial_in::{DialIn, connection_string};
 
-/// Far above any need: it turns what does not come into a failure that names it.
+/// Far longer than needed: turns a hang into a failure that names the missing event.
 const GUARD: Duration = Duration::from_secs(20);
 
-/// Targets that every guest listens to.
+/// Targets that every guest subscribes to.
 pub(crate) const TARGETS: [&str; 4] = ["Message", "Echoed", "Answered", "Tick"];
 
-/// A client library, and the hub protocol that it speaks.
+/// Client library and its hub protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Library {
     Js(Kind),
@@ -38,7 +38,7 @@ pub(crate) fn ways() -> impl Iterator<Item = (Library, Transport)> {
     })
 }
 
-/// Everything by which guests are invited.
+/// Everything needed to invite guests.
 pub(crate) struct Host<'a> {
     agents: Agents<'a>,
     dotnet: &'a DotNet,
@@ -54,7 +54,7 @@ impl<'a> Host<'a> {
         &self.agents
     }
 
-    /// Starts an app that dials in at a node, and waits until it redirects clients.
+    /// Starts an app that dials a node, and waits until it redirects clients.
     pub(crate) async fn app(&self, dial_in: &DialIn, name: &str, more: &[(&str, &str)]) -> Result<AspNetApp> {
         self.app_at(dial_in.address(), name, more).await
     }
@@ -71,7 +71,7 @@ impl<'a> Host<'a> {
         Ok(app)
     }
 
-    /// Starts an app that has these nodes as its endpoints, each under a name of its own.
+    /// Starts an app with these nodes as named endpoints.
     pub(crate) async fn app_of(&self, dial_ins: &[DialIn], name: &str, more: &[(&str, &str)]) -> Result<AspNetApp> {
         let mut builder = self.dotnet.app(self.stage).instance(name);
         for (number, dial_in) in dial_ins.iter().enumerate() {
@@ -85,7 +85,7 @@ impl<'a> Host<'a> {
         Ok(app)
     }
 
-    /// Invites a guest by the app's URL; over WebSockets.
+    /// Invites a guest by the app's URL, over WebSockets.
     pub(crate) async fn invite(&self, library: Library, app: &AspNetApp, user: &str) -> Result<Guest> {
         self.invite_over(library, Transport::WebSockets, app, user).await
     }
@@ -120,7 +120,7 @@ impl<'a> Host<'a> {
     }
 }
 
-/// An open client of either library.
+/// Open client of either library.
 pub(crate) enum Guest {
     Js(Client),
     Net(Box<NetClient>),
@@ -155,7 +155,7 @@ impl Guest {
         }
     }
 
-    /// Calls a method that has to fail: the error's text.
+    /// Calls a method that must fail, and returns the error text.
     pub(crate) async fn failure(&self, target: &str, arguments: Json) -> Result<String> {
         match self.call(target, arguments).await? {
             Ok(result) => anyhow::bail!("{target} should fail, but gives {result}"),
@@ -163,7 +163,7 @@ impl Guest {
         }
     }
 
-    /// All items of a stream that has to end well.
+    /// All items of a stream that must complete successfully.
     pub(crate) async fn stream(&self, target: &str, arguments: Json) -> Result<Vec<Json>> {
         match self {
             Self::Js(client) => {
@@ -175,7 +175,7 @@ impl Guest {
         }
     }
 
-    /// Uploads numbers, and returns their sum as the app has it.
+    /// Uploads numbers and returns the app's sum.
     pub(crate) async fn sum(&self, numbers: &[i64]) -> Result<Json> {
         match self {
             Self::Js(client) => {
@@ -192,14 +192,14 @@ impl Guest {
         }
     }
 
-    /// Waits for the next message, which has to be for `target`: its first argument.
+    /// Waits for the next message, which must be for `target`, and returns its first argument.
     pub(crate) async fn expect(&mut self, target: &str) -> Result<Json> {
         timeout(GUARD, self.expect_message(target)).await.with_context(|| format!("no {target} comes"))?
     }
 
     async fn expect_message(&mut self, target: &str) -> Result<Json> {
         let arguments = match self {
-            // The question comes as a message to those that answer it, too.
+            // Clients that answer a question also see it as a message.
             Self::Js(client) => loop {
                 let message = client.next().await?;
                 if message.target != "Question" {
@@ -212,7 +212,7 @@ impl Guest {
         Ok(arguments.first().cloned().unwrap_or_default())
     }
 
-    /// Everything that comes as `Message` until the fence, which this guest has sent to itself.
+    /// Every `Message` before the fence that this guest sends to itself.
     pub(crate) async fn until_fence(&mut self) -> Result<Vec<Json>> {
         self.invoke("SendTo", json!([self.id()?, "the fence"])).await?;
         let mut seen = Vec::new();
@@ -224,13 +224,13 @@ impl Guest {
         }
     }
 
-    /// The instance of the app server that has this guest.
+    /// App server instance of this guest.
     pub(crate) async fn instance(&self) -> Result<String> {
         let who = self.invoke("WhoAmI", json!([])).await?;
         who["instance"].as_str().map(str::to_owned).with_context(|| format!("{who}"))
     }
 
-    /// Closes the guest; what it has not read before, such as questions that it has answered, is thrown away.
+    /// Closes the guest and discards unread messages, such as questions it has answered.
     pub(crate) async fn close(&mut self) -> Result<()> {
         match self {
             Self::Js(client) => {

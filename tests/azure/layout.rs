@@ -1,7 +1,7 @@
-//! Strict check of every frame that the node sends: what SDKs of all ages can read, and nothing else.
+//! Strict check of every frame that the node sends: SDKs of all ages must be able to read it.
 //!
-//! Older SDKs lose their place in a frame when a known extension key stands at a message that has none of it, or
-//! an unknown one anywhere. They throw where a list or a map is nil.
+//! Older SDKs lose their position in a frame when a message has a known extension key that it does not define, or an
+//! unknown one. They throw on nil instead of a list or map.
 
 use anyhow::{Result, ensure};
 
@@ -14,23 +14,23 @@ enum Form {
     Text,
     TextOrNil,
     Int,
-    /// An integer of five bytes.
+    /// Integer of five bytes.
     Fixed,
     Bytes,
     BytesOrNil,
-    /// A map of text to text.
+    /// Map of text to text.
     Claims,
-    /// A map of text to lists of text.
+    /// Map of text to lists of text.
     Headers,
-    /// A map of protocol to bytes.
+    /// Map of protocol to bytes.
     Payloads,
-    /// Extension map with these keys at most.
+    /// Extension map with no other keys.
     Ext(&'static [i64]),
 }
 
 use Form::{Bytes, BytesOrNil, Claims, Ext, Fixed, Headers, Int, Payloads, Text, TextOrNil};
 
-/// Elements behind the type, for each message that a service sends.
+/// Elements after the type, for each message that a service sends.
 const LAYOUTS: &[(i64, &[Form])] = &[
     (kind::HANDSHAKE_RESPONSE, &[TextOrNil, Ext(&[]), TextOrNil]),
     (kind::OPEN_CONNECTION, &[Text, Claims, Headers, TextOrNil, Ext(&[1, 3])]),
@@ -49,7 +49,7 @@ const LAYOUTS: &[(i64, &[Form])] = &[
     (kind::UPDATE_CONNECTION_CLAIMS, &[Text, Claims, Ext(&[])]),
 ];
 
-/// Reads a frame that the node has sent, and demands that it has its documented form, byte for byte.
+/// Reads a frame sent by the node and asserts that it has its documented form, byte for byte.
 pub(crate) fn strictly_read(bytes: &[u8]) -> Result<Value> {
     let read = message(bytes)?;
     let Value::List(elements) = &read else { anyhow::bail!("{read:?} is no list") };
@@ -91,7 +91,7 @@ fn fits(element: &Value, form: Form) -> bool {
     }
 }
 
-/// Keys are known at this message, each once, and ascending; their values have their types.
+/// Keys are defined for this message, unique and ascending; their values have the right types.
 fn is_ext(element: &Value, known: &[i64]) -> bool {
     let Value::Map(map) = element else { return false };
     let keys: Vec<i64> = map.iter().filter_map(|(key, _)| key.as_int()).collect();
@@ -124,7 +124,7 @@ mod tests {
         ] {
             assert!(strictly_read(&wrong.encode()).is_err(), "{what}");
         }
-        // A length in more bytes than it needs.
+        // Length in more bytes than needed.
         assert!(strictly_read(b"\x93\x03\xd9\x01a\xa1b").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Lost server connections and app servers: clients stay, by another server connection.
+//! Lost server connections and app servers: clients stay, through another server connection.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::scene::{HUB, Member, Scene};
 use crate::scripted::{Event, Scripted};
 use crate::value::{Value, list};
 
-/// Far above any need: it turns what does not come into a failure.
+/// Far longer than needed: turns a hang into a failure.
 const GUARD: Duration = Duration::from_secs(30);
 
-/// The header that a moved client has, which makes the SDK swallow the answer to its handshake.
+/// Header of a moved client, which makes the SDK swallow the handshake response.
 const MIGRATED: &str = "Asrs-Migrate-From";
 
-/// Waits for a member to be opened again at this app server; the SDK answers the handshake, and nobody hears of it.
+/// Waits until a member is reopened at this app server; the SDK answers the handshake, and the answer is dropped.
 async fn reopened(server: &mut Scripted, member: &mut Member, from: &str) -> Result<()> {
     let id = member.id.clone();
     let of_id = |event: &Event, wanted: i64| matches!(event, Event::Frame(frame) if kind_of(frame) == wanted && frame.at(1).as_text() == Some(&id));
@@ -42,7 +42,7 @@ async fn reopened(server: &mut Scripted, member: &mut Member, from: &str) -> Res
     Ok(())
 }
 
-/// Waits for a member to be asked for over another server connection, and opened again when no answer comes.
+/// Waits until the node asks for a member over another server connection, gets no answer, and reopens it.
 async fn missed_and_reopened(server: &mut Scripted, member: &mut Member) -> Result<()> {
     const PAUSE: i64 = 1;
     const RESUME: i64 = 3;
@@ -166,7 +166,7 @@ fn clients_of_an_app_server_that_migrates_them_go_at_once_idle_or_not() {
         }
         for member in &mut all {
             let home = member.home;
-            // The old one is told where to, so that its close message does not reach the client.
+            // The old app server is informed of the new one, so that its close message does not reach the client.
             let id = member.id.clone();
             let is_close = |place: usize, event: &Event| {
                 place == home

@@ -1,9 +1,9 @@
 #![forbid(unsafe_code)]
-//! Dial-in: app servers and clients of Azure's SDK on our proxies.
+//! Dial-in: app servers and clients of Azure's SDK with our proxies.
 //!
-//! A scripted app server speaks the service protocol from its documented layouts, by code of its own; conversations
-//! that real ones were recorded in are played again; and real ASP.NET Core apps and .NET clients do what they do.
-//! The records and the real programs are no part of the repository: where they are missing, their tests are skipped.
+//! A scripted app server implements the documented layouts of the service protocol independently; recorded
+//! conversations of real app servers are replayed; and real ASP.NET Core apps and .NET clients run. The recordings and
+//! real programs are not in the repository: tests that need them are skipped without them.
 
 #[cfg(test)]
 mod aspnet;

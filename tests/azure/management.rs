@@ -1,4 +1,4 @@
-//! Azure's Management SDK at the REST data plane: the real one, and its recorded requests.
+//! Azure's Management SDK with the REST data plane: the real SDK, and its recorded requests.
 
 use anyhow::{Context, Result, ensure};
 use axum::body::Body;
@@ -15,7 +15,7 @@ use crate::guest::{Guest, Host, Library};
 use crate::scene::{HUB, Scene, join_with};
 use crate::scripted::Scripted;
 
-/// Lines that the SDK's program prints, beside the token that it negotiates.
+/// Lines that the SDK's program prints, besides the negotiated token.
 const OUTCOMES: [&str; 25] = [
     "all: done",
     "all except: done",
@@ -44,15 +44,14 @@ const OUTCOMES: [&str; 25] = [
     "healthy: True",
 ];
 
-/// Texts that its target gets, in this order; its other client is the second of two users.
+/// Texts that its target receives, in order; its other client is the second of two users.
 const OF_TARGET: [&str; 7] = ["to all", "to one", "to two", "to a user", "to two users", "to a group", "to two groups"];
 const OF_OTHER: [&str; 3] = ["to all", "to all but two", "to two users"];
 
-/// The other user, as the program names it, in a URL.
+/// The other user, URL-encoded, as the program names it.
 const OTHER_USER: &str = "bob%20smith%2F%C3%A5";
 
-/// Part of the error that its target is closed with: what an app server says of an end is for its own clients with
-/// detailed errors alone.
+/// Part of the close error of its target: reasons from app servers are only for their own clients with detailed errors.
 fn reason_of(transport: ServiceTransport) -> &'static str {
     match transport {
         ServiceTransport::Transient => "time to go",
@@ -60,7 +59,7 @@ fn reason_of(transport: ServiceTransport) -> &'static str {
     }
 }
 
-/// Lets the SDK manage a hub of a real app, and demands what it prints and what the app's clients get.
+/// Lets the SDK manage a hub of a real app, and checks its output and what the app's clients receive.
 fn manages(transport: ServiceTransport, kinds: [Kind; 2]) {
     play_management(async |stage, dotnet| {
         let (dial_in, host) = (DialIn::open_with(stage, &["--rest"]).await?, Host::new(stage, dotnet));
@@ -82,7 +81,7 @@ fn manages(transport: ServiceTransport, kinds: [Kind; 2]) {
         ensure!(reason.contains(reason_of(transport)), "{reason}");
         let came = other.until_fence().await?;
         ensure!(came == OF_OTHER, "{came:?}");
-        // What it has negotiated leads a client in.
+        // A client can connect with what it negotiated.
         let negotiated = printed.iter().find_map(|line| line.strip_prefix("negotiate: ")).context("no negotiate")?;
         let (url, token) = negotiated.split_once(' ').context("a URL and a token")?;
         let guest = host.agents().client(kind, url).access_token(token).open().await?;
@@ -102,11 +101,11 @@ fn the_management_sdk_does_everything_by_requests() {
 
 #[test]
 fn the_management_sdk_does_everything_by_a_server_connection_of_its_own() {
-    // By this transport the SDK encodes for clients of JSON alone.
+    // With this transport, the SDK encodes only for JSON clients.
     manages(ServiceTransport::Persistent, [Kind::JsJson; 2]);
 }
 
-/// A request of a record.
+/// Request from a recording.
 struct Recorded {
     method: Method,
     target: String,
@@ -114,7 +113,7 @@ struct Recorded {
     claims: Json,
 }
 
-/// Requests to the data plane in a record.
+/// Data plane requests in a recording.
 fn recorded() -> Result<Option<Vec<Recorded>>> {
     let Some(folder) = azure_sdk_folder() else { return Ok(None) };
     let path = folder.join("records/20-management-transient.jsonl");
@@ -132,10 +131,10 @@ fn recorded() -> Result<Option<Vec<Recorded>>> {
     Ok(Some(requests))
 }
 
-/// The connection of the record.
+/// Connection id in the recording.
 const RECORDED_ID: &str = "AQ0kVSCuyLY_35D8qwwFng";
 
-/// Status that the reference's table has for a request, and the code of an error.
+/// Status that the reference's table lists for a request, and the code of an error.
 fn due(method: &Method, path: &str, nobody_in_group: bool) -> (u16, &'static str) {
     let rest = path.trim_start_matches("/api/hubs/bench");
     let names: Vec<&str> = rest.split('/').skip(1).collect();
@@ -151,8 +150,7 @@ fn due(method: &Method, path: &str, nobody_in_group: bool) -> (u16, &'static str
 }
 
 impl Recorded {
-    /// Asks again, for another connection and with a token that is good now, as the SDK does: in chunks, without a
-    /// length.
+    /// Repeats the request for another connection, with a valid token and chunked like the SDK's, without a length.
     async fn ask_again(&self, dial_in: &DialIn, id: &str) -> Result<(u16, String)> {
         let target = self.target.replace(RECORDED_ID, id);
         let mut claims = self.claims.clone();

@@ -1,4 +1,4 @@
-//! Each row of the service protocol's table of messages, against a node that apps dial in at.
+//! Each row of the service protocol's table of messages, against a node with dial-in.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -13,7 +13,7 @@ use crate::value::{Value, list, map};
 const OK: i64 = 1;
 const NOT_FOUND: i64 = 2;
 
-/// Three clients at two server connections: the first speaks JSON, the second MessagePack; ann has the third, too.
+/// Three clients on two server connections: the first speaks JSON, the second MessagePack; user ann also has the third.
 async fn crowd(scene: &mut Scene) -> Result<Vec<Member>> {
     Ok(vec![
         scene.join_as("ann").await?,
@@ -22,7 +22,7 @@ async fn crowd(scene: &mut Scene) -> Result<Vec<Member>> {
     ])
 }
 
-/// Sends a request and returns its ack, which has to come by the same server connection, and in its documented form.
+/// Sends a request and returns its ack, which must arrive over the same server connection in its documented form.
 async fn ack(server: &mut Scripted, place: usize, request: &Value, ack_id: i64) -> Result<(i64, Value)> {
     server.send(place, request)?;
     let (at, answer) = server.expect(kind::ACK).await.with_context(|| format!("{request:?}"))?;
@@ -58,7 +58,7 @@ fn sends_to_connections_users_and_everyone_reach_just_those_they_are_for() {
             (list![kind::MULTI_USER_DATA, list!["bob", "ann"], of("nine"), no_ext()], [&["nine"]; 3]),
             (list![kind::BROADCAST_DATA, list![], of("ten"), no_ext()], [&["ten"]; 3]),
             (list![kind::BROADCAST_DATA, list![&ids[1]], of("but one"), no_ext()], [&["but one"], &[], &["but one"]]),
-            // Short forms of older SDKs, and a tracing id, which is not for clients.
+            // Short forms of older SDKs, and a tracing id, which clients must not receive.
             (list![kind::BROADCAST_DATA, list![], of("short")], [&["short"]; 3]),
             (list![kind::USER_DATA, "bob", of("short")], [&[], &["short"], &[]]),
             (list![kind::BROADCAST_DATA, list![], of("traced"), map! { 1 => 4660 }], [&["traced"]; 3]),
@@ -68,7 +68,7 @@ fn sends_to_connections_users_and_everyone_reach_just_those_they_are_for() {
                 spreads(&scene.server, place, frame, &mut all, *expected).await?;
             }
         }
-        // The payload of another protocol is for nobody here; strangers are nobody at all.
+        // No client here speaks the payload's protocol, and unknown receivers get nothing.
         let blazor = map! { "blazorpack" => b"\x02\x91\x06".as_slice() };
         for frame in [
             list![kind::BROADCAST_DATA, list![], blazor, no_ext()],
@@ -110,7 +110,7 @@ fn groups_are_joined_left_and_sent_to() {
         spreads(server, 0, &short, &mut all, [&["short"]; 3]).await?;
         acked(server, 0, &list![kind::LEAVE_GROUP_WITH_ACK, &ids[0], "red", 301, no_ext()], 301, OK).await?;
         spreads(server, 0, &group_broadcast("red", &[], &[], "left"), &mut all, [&[], &["left"], &["left"]]).await?;
-        // Without a group: all of them.
+        // Without a group: leaves all.
         acked(server, 0, &list![kind::LEAVE_GROUP_WITH_ACK, &ids[0], Value::Nil, 302, no_ext()], 302, OK).await?;
         spreads(server, 0, &group_broadcast("blue", &[], &[], "empty"), &mut all, [&[]; 3]).await?;
         let stranger = list![kind::JOIN_GROUP_WITH_ACK, "nobody", "red", 303, no_ext()];
@@ -152,7 +152,7 @@ fn users_join_and_leave_groups_with_all_their_connections() {
         acked(server, 0, &list![kind::USER_LEAVE_GROUP_WITH_ACK, "ann", "red", 10, no_ext()], 10, OK).await?;
         spreads(server, 0, &group_broadcast("red", &[], &[], "out"), &mut all, [&[]; 3]).await?;
         acked(server, 0, &is_in("ann", "red", 11), 11, NOT_FOUND).await?;
-        // Without acks, and all groups at once.
+        // Without acks, and all groups together.
         server.send(0, &list![kind::USER_JOIN_GROUP, "bob", "red", no_ext()])?;
         server.send(0, &list![kind::USER_JOIN_GROUP, "bob", "blue", map! { 2 => 60 }])?;
         spreads(server, 0, &group_broadcast("blue", &[], &[], "bob"), &mut all, [&[], &["bob"], &[]]).await?;
@@ -221,25 +221,25 @@ fn a_client_and_its_app_server_end_a_connection_as_documented() {
         let mut scene = Scene::open(stage, 2).await?;
         let all = crowd(&mut scene).await?;
         let [first, second, third] = all.try_into().map_err(|_| anyhow::anyhow!("three"))?;
-        // The client leaves: its app server hears of it once.
+        // The client leaves: its app server is informed once.
         first.socket.close().await?;
         let (place, closed) = scene.server.expect(kind::CLOSE_CONNECTION).await?;
         ensure!(place == first.home && closed.at(1).as_text() == Some(&first.id), "{closed:?}");
         ensure!(closed.at(2).as_text().unwrap_or_default().is_empty() && closed.at(3) == &no_ext(), "{closed:?}");
-        // The app server ends it: what it has said before is flushed, and nothing comes back.
+        // The app server closes the client: earlier data is flushed, and nothing comes back.
         let last = frame_of(TARGET, "the last");
         scene.server.send(second.home, &connection_data(&second.id, &last, data::INVOCATION))?;
         scene.server.send(second.home, &close_connection(&second.id, Value::from("time to go")))?;
         let ending = second.socket.ending().await?;
         ensure!(ending.binary.starts_with(&last), "{ending:?}");
         scene.server.quiet(second.home).await?;
-        // Closed by another server connection than its own: the one that serves it is told.
+        // Closed through another server connection: its own server connection is informed.
         let other = 1 - third.home;
         scene.server.send(other, &close_connection(&third.id, Value::from("managed")))?;
         let (place, closed) = scene.server.expect(kind::CLOSE_CONNECTION).await?;
         ensure!(place == third.home && closed.at(1).as_text() == Some(&third.id), "{closed:?}");
         third.socket.ending().await?;
-        // Nobody's id: nothing.
+        // Unknown id: no effect.
         scene.server.send(0, &close_connection("nobody", Value::Nil))?;
         scene.server.quiet(0).await
     });
@@ -267,7 +267,7 @@ fn connections_are_closed_by_id_user_group_and_hub_with_acks() {
             acked(&mut scene.server, 0, &join, 100, OK).await?;
             let close = closes(&member.id, "ann", ack_id)[way].clone();
             scene.server.send(0, &close)?;
-            // The ack and the end of the client come in either order.
+            // The ack and the client's end arrive in either order.
             for wanted in [kind::ACK, kind::CLOSE_CONNECTION] {
                 let is_it =
                     |_, event: &Event| matches!(event, Event::Frame(frame) if crate::frame::kind_of(frame) == wanted);
@@ -280,7 +280,7 @@ fn connections_are_closed_by_id_user_group_and_hub_with_acks() {
             }
             member.socket.ending().await?;
         }
-        // Those that are left out stay; of strangers there is none.
+        // Excluded connections stay; unknown users have none.
         let mut member = scene.join_as("ann").await?;
         let but = list![kind::CLOSE_USER_CONNECTIONS, "ann", "go", 9, list![&member.id], no_ext()];
         scene.server.send(0, &but)?;
@@ -314,7 +314,7 @@ fn client_results_come_back_to_the_app_server_that_asked() {
                 no_ext()
             ]
         };
-        // Its own client: the answer is ordinary data, and the entry is dropped by an empty completion.
+        // Its own client: the response arrives as ordinary data, and an empty completion drops the entry.
         scene.server.send(member.home, &ask(&member.id, "server-a", &asked))?;
         ensure!(member.socket.next_record().await?["target"] == "Question");
         member.socket.send_text(completion("i-1")).await?;
@@ -331,7 +331,8 @@ fn client_results_come_back_to_the_app_server_that_asked() {
         ];
         scene.server.send(member.home, &done)?;
         scene.server.quiet(member.home).await?;
-        // A client of another app server: that one is told before the client answers, and answers with its own name.
+        // Client of another app server: that app server is informed before the client responds, and responds with its
+        // own name.
         let mut other = Scripted::dial(&scene.dial_in, HUB, "server-b", 1).await?;
         other.send(0, &ask(&member.id, "server-b", &asked))?;
         let (_, told) = scene.server.expect(kind::CLIENT_INVOCATION).await?;
@@ -353,11 +354,11 @@ fn client_results_come_back_to_the_app_server_that_asked() {
         let (_, answered) = other.expect(kind::CLIENT_COMPLETION).await?;
         ensure!(answered.at(1).as_text() == Some(&format!("{}-i", member.id)), "{answered:?}");
         ensure!(answered.at(5).as_bytes() == Some(completion("i-1").as_bytes()), "{answered:?}");
-        // Nobody there.
+        // Unknown client.
         other.send(0, &ask("nobody", "server-b", &asked))?;
         let (_, failed) = other.expect(kind::ERROR_COMPLETION).await?;
         ensure!(failed.at(1).as_text() == Some("nobody-i"), "{failed:?}");
-        // Gone while it is asked.
+        // It leaves before it answers.
         other.send(0, &ask(&member.id, "server-b", &asked))?;
         scene.server.expect(kind::CLIENT_INVOCATION).await?;
         let id = member.id.clone();
@@ -408,7 +409,7 @@ fn messages_that_only_the_service_sends_and_unknown_ones_do_nothing() {
             scene.reaches(&mut member, "still here").await.with_context(|| format!("after {frame:?}"))?;
         }
         let came = scene.server.fence(0).await?;
-        // A request for a key of Azure's directory may be answered; nothing else.
+        // The node may answer a request for an Entra ID key, but nothing else.
         let others: Vec<_> = came
             .iter()
             .filter(|(_, event)| !matches!(event, Event::Frame(frame) if crate::frame::kind_of(frame) == 29))

@@ -1,7 +1,8 @@
-//! An app with many features, at a node and on Kestrel: its client sees the same, but for what the book names.
+//! A feature-rich app, behind a node and on Kestrel: its client must see the same, apart from the differences that the
+//! book lists.
 //!
-//! The client prints a row for each feature. Rows are split into facts, and facts that differ are looked up in the
-//! table of the book: each has to be there, and each row of the table has to be needed.
+//! The client prints a row per feature. Rows are split into facts, and each fact that differs must be in the book's
+//! table; each row of the table must be needed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,11 +20,11 @@ const PAGE: &str = include_str!("../../docs/book/src/aspnetcore.md");
 /// Heading above the table.
 const HEADING: &str = "### Compared with Kestrel";
 
-/// Any text, in the table.
+/// Wildcard in the table.
 const ANY: &str = "…";
 
-/// Runs of the client at the same time. None of them reads the row `token expires`, which takes 25 s and sees nothing
-/// else than the two that begin so.
+/// Client runs that are executed concurrently. None reads the row `token expires`, which takes 25 s and shows only what
+/// the two rows with this prefix show.
 const RUNS: [Run; 10] = [
     ("basics", "", "11.0.0.0 lp newton"),
     ("features", "", "keyed and implicit services"),
@@ -37,13 +38,13 @@ const RUNS: [Run; 10] = [
     ("features", "large jwt", "large jwt"),
 ];
 
-/// Rows that need a provider of user ids.
+/// Rows that need a user id provider.
 const USER_RUNS: [Run; 2] =
     [("features", "send to user", "send to user"), ("features", "user id provider", "user id provider (email)")];
 
-/// Rows and facts that are a race on Kestrel: the answer to an upload that is too large, and the end of the connection;
-/// a call of a client that polls, and its next poll. Or behind each service: the server connections of a hub that is
-/// mapped at two paths.
+/// Rows and facts that are excluded. Some are a race on Kestrel: the response to an upload that is too large against
+/// the end of the connection, or a call of a polling client against its next poll. Others differ behind every service:
+/// the server connections of a hub mapped at two paths.
 const RACES: [&str; 6] = [
     "receive size sse 1100000",
     "receive size sse 3000000",
@@ -56,19 +57,19 @@ const RACES: [&str; 6] = [
 /// Length of a connection id.
 const ID_CHARS: usize = 22;
 
-/// Hubs of the app.
 const HUBS: usize = 5;
 
-/// Section of the client, beginning of the names of rows, and the last row that is read.
+/// Section of the client, prefix of row names, and last row to read.
 type Run = (&'static str, &'static str, &'static str);
 
-/// Names of rows, with their values.
+/// Row names with their values.
 type Rows = Vec<(String, String)>;
 
-/// Row, and what in it; the row's name, with that of the fact in rows that show a whole context.
+/// Both values of each fact, by row name and place in the row; for rows that show a whole context, the row name
+/// includes the fact's name.
 type FactPairs = BTreeMap<(String, String), (String, String)>;
 
-/// Starts the app at both, runs the client, and returns the rows of the node and those of Kestrel.
+/// Starts the app behind a node and on Kestrel, runs the client, and returns the node's rows and Kestrel's.
 async fn rows(stage: &Stage, dotnet: &DotNet, arguments: &[(&str, &str)], runs: &[Run]) -> Result<[Rows; 2]> {
     let dial_in = DialIn::open(stage).await?;
     let (mut behind, mut alone) = (dotnet.field_app(stage, "azure"), dotnet.field_app(stage, "alone"));
@@ -92,7 +93,7 @@ async fn rows(stage: &Stage, dotnet: &DotNet, arguments: &[(&str, &str)], runs: 
     .map(<[Rows; 2]>::from)
 }
 
-/// All rows of a client at one app, without addresses.
+/// All rows of a client of one app, without addresses.
 async fn rows_of(
     stage: &Stage,
     dotnet: &DotNet,
@@ -114,7 +115,7 @@ async fn rows_of(
     Ok(rows)
 }
 
-/// The facts of a row, by their names.
+/// Facts of a row by name.
 fn facts(name: &str, value: &str) -> Result<BTreeMap<(String, String), String>> {
     let (text, context) = match value.find("{\"id\"") {
         Some(at) => (&value[..at], Some(serde_json::from_str::<Json>(&value[at..])?)),
@@ -133,7 +134,7 @@ fn facts(name: &str, value: &str) -> Result<BTreeMap<(String, String), String>> 
     Ok(all)
 }
 
-/// Facts of a member of the hub's context: headers, claims and parameters one by one.
+/// Facts of a member of the hub's context: headers, claims and parameters separately.
 fn context_facts(member: &str, value: &Json) -> Vec<(String, String)> {
     let texts = || value.as_array().into_iter().flatten().filter_map(Json::as_str);
     let pair = |(name, value): (&str, &str), of: &str| (format!("{of} {name}"), settled(value));
@@ -154,7 +155,7 @@ fn context_facts(member: &str, value: &Json) -> Vec<(String, String)> {
     }
 }
 
-/// A text without ids, times and counts that are another's in each run.
+/// Removes ids, times and counts that differ between runs.
 fn settled(text: &str) -> String {
     let is_id =
         |word: &str| word.len() == ID_CHARS && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
@@ -179,7 +180,7 @@ fn settled(text: &str) -> String {
     words.iter().enumerate().map(word).collect::<Vec<_>>().join(" ").replace(NODE, "NODE")
 }
 
-/// All facts with both values: that of Kestrel, and that of the node.
+/// All facts with both values: Kestrel's, then the node's.
 fn both(behind: &Rows, alone: &Rows) -> Result<FactPairs> {
     let names = |rows: &Rows| rows.iter().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>();
     ensure!(names(behind) == names(alone), "{:?} at the node, {:?} on Kestrel", names(behind), names(alone));
@@ -195,7 +196,7 @@ fn both(behind: &Rows, alone: &Rows) -> Result<FactPairs> {
     Ok(all)
 }
 
-/// A row of the book's table.
+/// Row of the book's table.
 #[derive(Debug)]
 struct Known {
     rows: Vec<String>,
@@ -204,7 +205,7 @@ struct Known {
 }
 
 impl Known {
-    /// Whether it says that the values of a fact differ in just this way.
+    /// Whether it describes exactly this difference.
     fn explains(&self, kestrel: &str, node: &str) -> bool {
         match (self.kestrel.as_str(), self.node.as_str()) {
             (ANY, "") => node.is_empty(),
@@ -215,7 +216,7 @@ impl Known {
     }
 }
 
-/// The table of the book: rows, values on Kestrel, values at a node, reasons.
+/// Table of the book: rows, values on Kestrel, values behind a node, reasons.
 fn table() -> Result<Vec<Known>> {
     let (_, below) = PAGE.split_once(HEADING).context("the heading is not there")?;
     let lines = below.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
@@ -232,7 +233,7 @@ fn table() -> Result<Vec<Known>> {
     Ok(all)
 }
 
-/// Demands that the table has each fact that differs, and that each of its rows is needed.
+/// Asserts that the table lists each fact that differs, and that each of its rows is needed.
 fn compare(facts: &FactPairs, table: &[Known]) -> Result<usize> {
     let mut used = BTreeSet::new();
     let mut unknown = Vec::new();

@@ -1,4 +1,4 @@
-//! Each row of the table of pings, against a node that apps dial in at.
+//! Each row of the table of pings, against a node with dial-in.
 
 use std::sync::atomic::Ordering;
 
@@ -10,14 +10,14 @@ use crate::scene::{HUB, Scene};
 use crate::scripted::{ConnectionType, Dial, Event, OWN_PINGS, Scripted, handshake_request};
 use crate::value::Value;
 
-/// Waits for the next ping, and returns its words.
+/// Waits for the next ping and returns its words.
 async fn words(server: &mut Scripted) -> Result<(usize, Vec<String>)> {
     let (place, frame) = server.expect(kind::PING).await?;
     let Value::List(elements) = frame else { anyhow::bail!("a ping is a list") };
     Ok((place, elements.iter().skip(1).filter_map(Value::as_text).map(str::to_owned).collect()))
 }
 
-/// The word behind this key.
+/// Word after this key.
 fn value_of<'a>(words: &'a [String], key: &str) -> Option<&'a str> {
     words.chunks(2).find(|pair| pair.first().is_some_and(|first| first == key))?.get(1).map(String::as_str)
 }
@@ -55,7 +55,7 @@ fn a_servers_ping_is_answered_with_all_app_servers_in_a_stable_order() {
         ensure!(names.split(';').collect::<Vec<_>>() == ["server-a", "server-b"], "{names}");
         let (later, again) = ask(&mut other).await?;
         ensure!(names == again && later >= earlier, "{earlier}:{names}, then {later}:{again}");
-        // Ticks of .NET: the SDK takes smaller numbers for old ones.
+        // .NET ticks: the SDK considers smaller numbers outdated.
         ensure!(earlier > 638_000_000_000_000_000, "{earlier}");
         Ok(())
     });
@@ -141,7 +141,7 @@ fn a_silent_client_costs_keep_alives_only_and_the_node_speaks_at_least_each_five
                 keep_alives += usize::from(crate::frame::message(&message)? == ping(&[]));
             }
         }
-        // Far more than two intervals, far less than the 30 s after which the SDK gives a service up.
+        // Much longer than two intervals, much shorter than the 30 s after which the SDK gives up a service.
         ensure!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
         Ok(())
     });
@@ -175,12 +175,12 @@ fn an_app_server_of_the_sdk_gets_no_ping_of_our_own() {
     play(async |stage| {
         let mut scene = Scene::open(stage, 1).await?;
         let mut member = scene.join_as("ann").await?;
-        // Behind so many frames our own app servers would have been told often which ones have come.
+        // After this many frames, our own app servers would have received several acknowledgements.
         for number in 0..200 {
             scene.reaches(&mut member, &format!("{number}")).await?;
         }
         scene.server.fence(0).await?;
-        // Of this test or another: there should be none at all.
+        // From any test: there must be none at all.
         let count = OWN_PINGS.load(Ordering::Relaxed);
         ensure!(count == 0, "{count} pings that only our own app servers understand");
         Ok(())

@@ -1,4 +1,5 @@
-//! The vendor's own codec at a node: which frames of an app server are answered, and how the codec reads the answers.
+//! The vendor's own codec against a node: which frames of an app server are answered, and how the codec reads the
+//! answers.
 
 use anyhow::{Context, Result, ensure};
 use trunkline_tests::harness::dotnet::play_dotnet_11;
@@ -7,7 +8,7 @@ use crate::dial_in::{DialIn, KEY};
 use crate::frame::{from_hex, message, take_frame};
 use crate::value::Value;
 
-/// Frames of the probe by their names, and parts of the lines behind each.
+/// Names of the probe's frames, with expected parts of the lines after each.
 const ANSWERS: [(&str, &[&str]); 27] = [
     ("handshake", &["HandshakeResponseMessage { ErrorMessage=null, ", "AckId=5, Status=1, "]),
     ("10 with a filter (userId eq 'u0')", &["u0 heard: {} {\"type\":1,\"target\":\"M\",\"arguments\":[1]}"]),
@@ -38,7 +39,7 @@ const ANSWERS: [(&str, &[&str]); 27] = [
     ("31 close all", &["CloseConnectionMessage { ", "Status=1, "]),
 ];
 
-/// The lines behind that of a frame, up to the next one.
+/// Lines after a frame's line, up to the next frame.
 fn behind(lines: &[String], name: &str) -> Result<String> {
     let start = format!("> {name}:");
     let is_it = |line: &String| line.starts_with(&start) || line.strip_prefix("> ") == Some(name);
@@ -47,7 +48,7 @@ fn behind(lines: &[String], name: &str) -> Result<String> {
     Ok(answers.map(String::as_str).collect::<Vec<_>>().join("\n"))
 }
 
-/// Whether the codec writes a frame as the node does, but for nil in the place of an empty text or no bytes.
+/// Whether the codec would write a frame as the node does, apart from nil instead of empty text or bytes.
 fn is_written_alike(line: &str) -> Result<bool> {
     let Some((_, both)) = line.split_once("[re-encodes differently: ") else { return Ok(true) };
     let (one, other) = both.trim_end_matches(']').split_once(" ≠ ").context("two frames")?;
@@ -76,7 +77,7 @@ fn the_vendors_codec_gets_an_answer_to_each_question_and_reads_it() {
                 ensure!(answers.contains(part), "{name}: {part:?} should be in {answers:?}\n{all}");
             }
         }
-        // The others got no message.
+        // The others received no message.
         for user in ["u1", "u2", "u3", "u4"] {
             let heard = lines.iter().find(|line| line.contains(&format!("{user} heard: "))).context("a user")?;
             ensure!(heard.trim_end().ends_with("heard: {}"), "{heard}");

@@ -1,4 +1,4 @@
-//! Recorded conversations of the real SDK: one JSON object a line, read into steps.
+//! Recorded conversations of the real SDK, one JSON object per line, parsed into steps.
 
 use std::path::Path;
 
@@ -9,23 +9,23 @@ use trunkline_tests::harness::token::in_seconds;
 use crate::frame::{frame, from_hex, kind, kind_of, message, take_frame};
 use crate::value::Value;
 
-/// Mark of bytes that a record has cut short.
+/// Marks truncated bytes in a recording.
 const CUT: char = '\u{2026}';
 
-/// One thing that happened between app server, service and clients.
+/// One event between app server, service and clients.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    /// An app server dials in; the first such step is that of connection `server-1`.
+    /// An app server dials; the first such step is connection `server-1`.
     ServerUpgrade {
         path: String,
         server: String,
     },
-    /// A client negotiates at the service.
+    /// A client negotiates with the service.
     Negotiate {
         path: String,
         claims: Json,
     },
-    /// The service's answer to the last negotiate: the client's id.
+    /// The service answers the last negotiate request with the client's id.
     Negotiated {
         id: String,
     },
@@ -34,18 +34,18 @@ pub(crate) enum Step {
         headers: Vec<(String, String)>,
         claims: Json,
     },
-    /// A request of a client that has no WebSocket: its body comes as a step of its own.
+    /// Client request without a WebSocket: its body is a separate step.
     ClientRequest {
         path: String,
         headers: Vec<(String, String)>,
         claims: Json,
     },
-    /// A frame of an app server.
+    /// Frame from an app server.
     ToService {
         connection: String,
         frame: Vec<u8>,
     },
-    /// A frame of the service to an app server.
+    /// Frame from the service to an app server.
     FromService {
         connection: String,
         frame: Value,
@@ -65,15 +65,15 @@ pub(crate) enum Step {
     },
     /// An app server ends a server connection.
     ServerCloses,
-    /// The recording service was told to do something of its own.
+    /// Command to the recording service.
     Told(String),
-    /// Something that this record shows only in part.
+    /// Event that this recording shows only partially.
     CutShort,
-    /// A call of the REST interface.
+    /// Call of the REST interface.
     Rest,
 }
 
-/// Reads all steps of a record.
+/// Reads all steps of a recording.
 pub(crate) fn read(path: &Path) -> Result<Vec<Step>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let mut steps = Vec::new();
@@ -85,10 +85,10 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// Claims of an app's own log-in that name times.
+/// Claims of an app login that hold times.
 const LOG_IN_TIMES: [&str; 4] = ["asrs.s.aeo", "asrs.u.exp", "asrs.u.iat", "asrs.u.nbf"];
 
-/// Moves the times of all log-ins so that the first refreshed one ends in an hour: those of a record have ended.
+/// Shifts the times of all logins so that the first refreshed one expires in an hour: recorded logins have expired.
 fn postpone(steps: &mut [Step]) -> Result<()> {
     let ends = steps.iter().filter_map(|step| match step {
         Step::ToService { frame, .. } => refresh_in(frame),
@@ -114,7 +114,7 @@ fn postpone(steps: &mut [Step]) -> Result<()> {
     Ok(())
 }
 
-/// The refresh of a log-in that a frame holds.
+/// Login refresh in a frame.
 fn refresh_in(frame: &[u8]) -> Option<Value> {
     let refresh = message(&take_frame(&mut frame.to_vec()).ok()??).ok()?;
     (kind_of(&refresh) == kind::REFRESH_AUTH).then_some(refresh)
@@ -146,7 +146,7 @@ fn postponed(value: &Value, by: i64) -> Result<Value> {
             };
             Value::Map(map.iter().map(pair).collect::<Result<_>>()?)
         }
-        // The claims in an answer.
+        // Claims in an answer.
         Value::Bytes(bytes) => match message(bytes) {
             Ok(claims @ Value::Map(_)) => Value::Bytes(postponed(&claims, by)?.encode()),
             _ => value.clone(),
@@ -173,12 +173,12 @@ fn step(line: &Json) -> Result<Option<Step>> {
     if let Some(request) = line["http"].as_str() {
         let (method, path) = request.split_once(' ').context("a method and a path")?;
         if path.starts_with("/client/?") {
-            // The end of a client is a step of its own.
+            // The client's end is a separate step.
             let request = Step::ClientRequest { path: path.into(), headers: headers(line), claims: claims() };
             return Ok((method != "DELETE").then_some(request));
         }
         let is_negotiate = path.starts_with("/client/negotiate");
-        // The Management SDK asks for the service's health first.
+        // The Management SDK first checks the service's health.
         let is_call = !is_negotiate && !path.starts_with("/api/health");
         let negotiate = is_negotiate.then(|| Step::Negotiate { path: path.into(), claims: claims() });
         return Ok(negotiate.or(is_call.then_some(Step::Rest)));
@@ -235,7 +235,7 @@ fn payload(payload: &Json) -> Result<Option<Vec<u8>>> {
     Ok(Some(if hex.is_some() { from_hex(text)? } else { text.as_bytes().to_vec() }))
 }
 
-/// Headers of the request that a replay sends as well: not those of the WebSocket itself, which each client makes.
+/// Request headers that a replay also sends, without the WebSocket's own headers, which each client creates.
 fn headers(line: &Json) -> Vec<(String, String)> {
     const OWN: [&str; 5] = ["host", "connection", "upgrade", "authorization", "content-length"];
     let all = line["headers"].as_object().into_iter().flatten();

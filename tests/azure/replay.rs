@@ -1,5 +1,5 @@
-//! Replay of recorded conversations: the app server's and the clients' sides are played against a node, and what
-//! comes back is compared with what came back then, but for ids, times, tokens and keep-alives.
+//! Replay of recorded conversations: plays the app server's and the clients' parts against a node, and compares the
+//! results with the recorded ones, apart from ids, times, tokens and keep-alives.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,61 +22,61 @@ use crate::record::{Step, read};
 use crate::scripted::{Dial, Event, Scripted};
 use crate::value::Value;
 
-/// Type of a ping of the hub protocol.
+/// Message type of a hub protocol ping.
 const HUB_PING: i64 = 6;
 
-/// Type of a close message of the hub protocol.
+/// Message type of a hub protocol close message.
 const HUB_CLOSE: i64 = 7;
 
-/// Far above any need: it turns what does not come into a failure that says what was due.
+/// Far longer than needed: turns a hang into a failure that names the missing event.
 const STEP_GUARD: Duration = Duration::from_secs(10);
 
-/// Claims of times, which are another's in each token.
+/// Time claims, which differ in each token.
 const TIMES: [&str; 3] = ["nbf", "exp", "iat"];
 
-/// Where the node differs by design, and a replay looks away:
+/// Replays one recording. It ignores these deliberate differences:
 ///
-/// | what | why |
+/// | difference | reason |
 /// |---|---|
-/// | kinds of hub messages | the recording service named none; where the node does, the right one is demanded |
-/// | hub messages in one frame or in several | the node has its own boundaries, between whole messages |
-/// | a client's close message, and what the app answers | the node ends the connection itself, and says so by type 5 |
-/// | app server named in a passed-on completion | the SDK goes by the invocation's id; the node names the one that asked |
-/// | texts of errors | the node has its own |
-/// | pings of clients and of app servers | keep-alives: the node keeps its clients alive by itself |
-/// | `id` and `access_token` in the query | secrets of the client stop at the node, as at all our nodes |
-/// | headers of the WebSocket, `Authorization` | belong to the client's socket; its login comes as claims |
-/// | `X-Forwarded-For`, `Asrs-Instance-Id` | the recording service had none; the reference asks for both |
-/// | transports in the answer to a negotiate | the recording service had WebSockets only |
-/// | nil and "" as the text of no error | the SDK takes both |
-/// | `id` as the connection token in a refresh of a log-in | the node's token is a secret of its own |
-/// | times of log-ins | they are moved, so that none has ended |
+/// | kinds of hub messages | the recording service set none; where the node does, it must be correct |
+/// | whether hub messages share a frame | the node chooses boundaries between whole messages |
+/// | a client's close message, and the app's answer | the node itself ends the connection, and reports this with type 5 |
+/// | app server named in a forwarded completion | the SDK uses the invocation's id; the node names the app server that asked |
+/// | error texts | the node has its own |
+/// | pings of clients and app servers | the node keeps its clients alive itself |
+/// | `id` and `access_token` in the query | client secrets stop at the node, as at all our nodes |
+/// | WebSocket headers, `Authorization` | belong to the client's socket; the login arrives as claims |
+/// | `X-Forwarded-For`, `Asrs-Instance-Id` | missing in the recording service, required by the reference |
+/// | transports in the negotiate response | the recording service had only WebSockets |
+/// | nil or "" for no error | the SDK accepts both |
+/// | `id` as connection token in a login refresh | the node's token is a separate secret |
+/// | login times | shifted, so that no login has expired |
 struct Replay {
     dial_in: DialIn,
     server: Scripted,
     upgrades: Vec<(String, String)>,
-    /// Place of each recorded server connection, by its name.
+    /// Place of each recorded server connection, by name.
     places: HashMap<String, usize>,
     clients: HashMap<String, Player>,
     pending: Option<(String, String, Json)>,
-    /// App server that each client was opened at, by the client's recorded id.
+    /// App server of each client, by the client's recorded id.
     homes: HashMap<String, String>,
     compared: usize,
 }
 
-/// A recorded client, as it is played.
+/// State of a replayed client.
 struct Player {
     socket: Option<PlayerSocket>,
-    /// The id that the node has given it; the recorded one is the key of the map.
+    /// Id assigned by the node; the map's key is the recorded one.
     id: String,
     secret: String,
     protocol: String,
-    /// Recorded name of its server connection, and the place of that in the replay.
+    /// Recorded name of its server connection, and that connection's place in the replay.
     home: Option<(String, usize)>,
-    /// Hub messages that came down in one with others, and those that came up.
+    /// Hub messages that arrived together with others: to the client, and from it.
     due_down: Vec<Vec<u8>>,
     due_up: Vec<Vec<u8>>,
-    /// Whether it has said goodbye.
+    /// Whether it sent a close message.
     has_left: bool,
 }
 
@@ -131,7 +131,7 @@ impl Replay {
         Ok(self.compared)
     }
 
-    /// Finds out which app server each client was opened at first, so that it is brought to that one again.
+    /// Determines the first app server of each client, so that the replay leads it there too.
     fn find_homes(&mut self, steps: &[Step]) {
         let upgrades = steps.iter().filter_map(|step| match step {
             Step::ServerUpgrade { server, .. } => Some(server.clone()),
@@ -172,8 +172,7 @@ impl Replay {
         Ok(())
     }
 
-    /// The token of a recorded client: its claims, signed anew, and for records of two app servers the one it was led
-    /// to.
+    /// Token of a recorded client: its claims, signed again, and its first app server if the recording has two.
     fn token(&self, claims: &Json, id: &str) -> Result<String> {
         let mut claims = claims.clone();
         let all = claims.as_object_mut().context("claims")?;
@@ -194,7 +193,7 @@ impl Replay {
         ensure!(answer["negotiateVersion"] == 1, "{answer}");
         let text = |name: &str| answer[name].as_str().map(str::to_owned).context("a text");
         let (own, secret) = (text("connectionId")?, text("connectionToken")?);
-        // So that ids are exchanged within frames without changing any length.
+        // Equal lengths, so that replacing ids inside frames changes no length.
         ensure!(own.len() == id.len(), "{own} is another kind of id than {id}");
         let (due_down, due_up) = (Vec::new(), Vec::new());
         let player = Player {
@@ -227,7 +226,7 @@ impl Replay {
         let mut all: Vec<(&'static str, &str)> = Vec::new();
         all.extend(login.map(|bearer| ("authorization", bearer)));
         for (name, value) in headers {
-            // Names of headers live as long as the test, which is over soon.
+            // Leaks header names, which the test needs only briefly.
             all.push((Box::leak(name.clone().into_boxed_str()), value));
         }
         let socket = RawClient::try_open_with(self.dial_in.address(), &path, &all).await?;
@@ -236,7 +235,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Begins a client's polls or its event stream by the first request; each one brings its token.
+    /// Starts a client's polls or event stream with its first request; each request carries its token.
     async fn request(&mut self, path: &str, headers: &[(String, String)], claims: &Json) -> Result<()> {
         let id = id_in(path)?;
         let token = self.token(claims, &id)?;
@@ -276,7 +275,7 @@ impl Replay {
         socket.send(is_binary, bytes).await
     }
 
-    /// Demands the hub messages that the recorded client got.
+    /// Expects the hub messages that the recorded client received.
     async fn get(&mut self, id: &str, bytes: &[u8]) -> Result<()> {
         let bytes = self.ours(bytes);
         let player = self.clients.get_mut(id).context("a client")?;
@@ -305,7 +304,7 @@ impl Replay {
                 player.has_left = true;
                 return client.delete().await.map(drop);
             }
-            // Its end is that of its stream.
+            // The client ends with its stream.
             Some(PlayerSocket::Events(..)) | None => {
                 player.has_left = true;
                 return Ok(());
@@ -324,7 +323,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Plays a frame of the app server, over the server connection that has the part of the recorded one.
+    /// Plays a frame of the app server over the server connection that corresponds to the recorded one.
     async fn send(&mut self, connection: &str, frame: &[u8]) -> Result<()> {
         let frame = self.ours(frame);
         let mut rest = frame.clone();
@@ -337,7 +336,7 @@ impl Replay {
         self.server.at(place)?.send_bytes(frame)
     }
 
-    /// The refresh of a log-in with the connection token of the node in place of the id.
+    /// Login refresh with the node's connection token instead of the id.
     fn by_token(&self, refresh: Value) -> Result<Vec<u8>> {
         let player = self.clients.values().find(|player| refresh.at(1).as_text() == Some(&player.id));
         let token = player.context("a client of this token")?.secret.as_str().into();
@@ -357,7 +356,7 @@ impl Replay {
         Ok(())
     }
 
-    /// The place that has the part of a recorded server connection; for a client that of its own one.
+    /// Place that corresponds to a recorded server connection, or for a client that of its own server connection.
     fn place(&self, connection: &str, of: Option<&str>) -> Result<usize> {
         let own = self.clients.values().find(|player| of == Some(&player.id));
         let home = own.and_then(|player| player.home.as_ref()).filter(|(recorded, _)| recorded == connection);
@@ -367,10 +366,10 @@ impl Replay {
         self.places.get(connection).copied().context("a server connection that has shaken hands")
     }
 
-    /// Demands a frame that the recorded service sent.
+    /// Expects a frame that the recorded service sent.
     async fn expect(&mut self, connection: &str, recorded: &Value) -> Result<()> {
         match kind_of(recorded) {
-            // Demanded by whoever shakes hands.
+            // Checked during the handshake.
             kind::HANDSHAKE_RESPONSE => Ok(()),
             kind::PING => self.expect_ping(connection, recorded).await,
             kind::OPEN_CONNECTION => self.expect_open(connection, recorded).await,
@@ -408,7 +407,7 @@ impl Replay {
         let is_it = |frame: &Value| kind_of(frame) == kind::OPEN_CONNECTION && frame.at(1).as_text() == Some(&own);
         let (place, came) = self.find(is_it).await?;
         let is_led = self.homes.contains_key(&id);
-        // The recorded service wrote the names that .NET knows only by these.
+        // The recording service wrote claims that .NET maps only by these names.
         let (own, passed_on): (Vec<_>, Vec<_>) =
             claims(&came, is_led).into_iter().partition(|(name, _)| long_claim(name).is_some());
         ensure!(passed_on == claims(recorded, false), "{came:?} instead of {recorded:?}");
@@ -423,7 +422,7 @@ impl Replay {
         ensure!(came.at(5) == recorded.at(5), "{came:?} instead of {recorded:?}");
         let player = self.clients.get_mut(&id).context("a client")?;
         player.home = Some((connection.to_owned(), place));
-        // What the app server sends to others by this connection keeps its order with what it sends to this client.
+        // Messages that the app server sends to others over this connection stay ordered with messages to this client.
         self.places.insert(connection.to_owned(), place);
         self.compared += 1;
         Ok(())
@@ -448,7 +447,7 @@ impl Replay {
         Ok(())
     }
 
-    /// The next hub message of a client that comes up, without pings; its frame has to name no wrong kind.
+    /// Next hub message from a client, without pings; its frame must not name a wrong kind.
     async fn next_up(&mut self, recorded: &str, own: &str, protocol: &str) -> Result<Vec<u8>> {
         loop {
             let player = self.clients.get_mut(recorded).context("a client")?;
@@ -484,7 +483,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Demands that the app server of a client gets its new claims, over the client's own server connection.
+    /// Expects a client's new claims, which its app server must get over the client's own server connection.
     async fn expect_claims(&mut self, recorded: &Value) -> Result<()> {
         let id = recorded.at(1).as_text().context("an id")?;
         let home = self.clients.get(id).and_then(|player| player.home.as_ref()).context("an open client")?.1;
@@ -508,7 +507,7 @@ impl Replay {
         }
     }
 
-    /// Everything that came and that the record has nothing of, but for keep-alives.
+    /// Everything that arrived without a counterpart in the recording, apart from keep-alives.
     async fn left(&mut self) -> Result<Vec<(usize, Event)>> {
         let places = self.server.connections.len();
         let mut left = Vec::new();
@@ -519,7 +518,7 @@ impl Replay {
         Ok(left)
     }
 
-    /// Recorded bytes with the ids of the replay.
+    /// Recorded bytes with ids of the replay.
     fn ours(&self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         for (recorded, player) in &self.clients {
@@ -534,7 +533,7 @@ impl Replay {
 }
 
 impl Player {
-    /// The next hub message that the node sends down to it, without pings.
+    /// Next hub message from the node, without pings.
     async fn next(&mut self, is_handshake: bool) -> Result<Vec<u8>> {
         loop {
             if !self.due_down.is_empty() {
@@ -555,7 +554,7 @@ impl Player {
     }
 }
 
-/// The recorded id of a client in the path of its request.
+/// Recorded client id in a request path.
 fn id_in(path: &str) -> Result<String> {
     let mut parameters = path.split(['?', '&']);
     Ok(parameters.find_map(|one| one.strip_prefix("id=")).context("an id")?.to_owned())
@@ -569,12 +568,12 @@ fn exchange(bytes: &mut [u8], old: &[u8], new: &[u8]) {
     }
 }
 
-/// Whether two frames are the same but for nil in the place of "".
+/// Whether two frames are equal, with nil equal to "".
 fn is_alike(one: &Value, other: &Value) -> bool {
     let (Value::List(one), Value::List(other)) = (one, other) else { return false };
     let plain = |value: &Value| if *value == Value::Nil { Value::from("") } else { value.clone() };
     if one.first() == Some(&Value::Int(kind::CLIENT_COMPLETION)) {
-        // Neither the app server that is named nor the protocol's name in the extension matters.
+        // The named app server and the protocol name in the extension are irrelevant.
         let without = |all: &[Value]| [&all[..3], &all[4..6]].concat();
         return one.len() == other.len() && without(one) == without(other);
     }
@@ -583,7 +582,7 @@ fn is_alike(one: &Value, other: &Value) -> bool {
             && one[..4] == other[..4]
             && one[4].as_text().is_some_and(|text| !text.is_empty());
     }
-    // A longer form of a later SDK is as good.
+    // A longer form from a newer SDK is equally valid.
     one.len() >= other.len() && one.iter().zip(other).all(|(one, other)| plain(one) == plain(other))
 }
 
@@ -592,7 +591,7 @@ fn is_keep_alive(frame: &Value) -> bool {
     kind_of(frame) == kind::CONNECTION_DATA && frame.at(2).as_bytes().is_some_and(is_json_ping)
 }
 
-/// The claims of an opened client, without times; without those that a replay has added.
+/// Claims of an opened client, without times and without claims that the replay added.
 fn claims(opened: &Value, is_led: bool) -> Vec<(String, String)> {
     let Value::Map(claims) = opened.at(2) else { return Vec::new() };
     let text = |value: &Value| value.as_text().unwrap_or_default().to_owned();
@@ -603,7 +602,7 @@ fn claims(opened: &Value, is_led: bool) -> Vec<(String, String)> {
     all
 }
 
-/// The client's own headers.
+/// Headers from the client.
 fn headers(opened: &Value) -> Vec<(String, String)> {
     const OTHERS: [&str; 6] = ["host", "connection", "upgrade", "authorization", "x-forwarded-for", "asrs-instance-id"];
     let Value::Map(headers) = opened.at(3) else { return Vec::new() };
@@ -618,7 +617,7 @@ fn headers(opened: &Value) -> Vec<(String, String)> {
     all
 }
 
-/// The query without secrets.
+/// Query of a client without secrets.
 fn query(opened: &Value) -> String {
     let query = opened.at(4).as_text().unwrap_or_default();
     let parts = query.split('&').filter(|part| !part.starts_with("id=") && !part.starts_with("access_token="));
@@ -633,18 +632,18 @@ fn shown(step: &Step) -> String {
     format!("{step:?}").chars().take(300).collect()
 }
 
-/// Number of steps that a replay takes: up to the first in which the recording service had its own way.
+/// Number of steps to replay, up to the first where the recording service behaves differently.
 fn playable(steps: &[Step]) -> usize {
     let is_end = |step: &Step| match step {
         Step::ServerCloses | Step::CutShort | Step::Rest => true,
-        // How it would answer was set before.
+        // How it would answer was set earlier.
         Step::Told(what) => what != "set",
-        // It moved each client at its next message, or lost it; the node moves all at once: `losses`.
+        // It moved each client at its next message, or lost it; the node moves all together (see `losses`).
         Step::ToService { frame, .. } => contains(frame, b"fin:0") || contains(frame, b"fin:1"),
         _ => false,
     };
     let end = steps.iter().position(is_end).unwrap_or(steps.len());
-    // What would come of the last message is not there.
+    // Effects of the last message are missing.
     let is_cut = matches!(steps.get(end), Some(Step::CutShort));
     let said = steps.iter().take(end).rposition(|step| is_cut && matches!(step, Step::ClientSays { .. }));
     said.unwrap_or(end)
@@ -654,10 +653,10 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// Folders with records, one for each archive.
+/// Folders with recordings, one per archive.
 const FOLDERS: [&str; 2] = ["records", "records-net11"];
 
-/// Records that are not played, and why.
+/// Recordings that are not replayed, with reasons.
 const NOT_PLAYED: [(&str, &str); 8] = [
     (
         "13-stateful-reconnect",
@@ -672,7 +671,7 @@ const NOT_PLAYED: [(&str, &str); 8] = [
     ("21-moved-to-another-endpoint-second", "its only client is another endpoint's"),
 ];
 
-/// Plays a record, or skips it where there is none.
+/// Plays a recording; skips it if missing.
 fn replay(name: &str, at_least: usize) {
     let Some(folder) = azure_sdk_folder() else {
         eprintln!("skipped: there are no records (TRUNKLINE_AZURE_SDK names their folder)");
@@ -687,7 +686,7 @@ fn replay(name: &str, at_least: usize) {
         let steps = read(path)?;
         let until = playable(&steps);
         let replay = Replay {
-            // The page of the one browser among them is another origin's, whose cookies would not go on.
+            // The only browser in the recordings shows a page from another origin; its cookies would not be forwarded.
             dial_in: DialIn::open_with(stage, &["--allow-origin", "http://127.0.0.1:5091"]).await?,
             server: Scripted::new("bench", "replayed"),
             upgrades: Vec::new(),
@@ -708,7 +707,7 @@ macro_rules! replays {
     ($($test:ident: $name:literal at least $count:literal),* $(,)?) => {
         $(#[test] fn $test() { replay($name, $count); })*
 
-        /// Every record that is played.
+        /// Names of all replayed recordings.
         const PLAYED: &[&str] = &[$($name),*];
     };
 }

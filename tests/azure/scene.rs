@@ -1,4 +1,4 @@
-//! A node, a scripted app server behind it, and clients that it has let in.
+//! A node, a scripted app server behind it, and admitted clients.
 
 use std::time::Duration;
 
@@ -14,28 +14,28 @@ use crate::frame::{brings, data, kind, kind_of, no_ext, payloads};
 use crate::scripted::{Event, Scripted};
 use crate::value::{Value, list};
 
-/// Hub of the scenes.
+/// Hub used in scenes.
 pub(crate) const HUB: &str = "bench";
 
-/// Far above any need: it turns what does not come into a failure.
+/// Far longer than needed: turns a hang into a failure.
 const GUARD: Duration = Duration::from_secs(20);
 
-/// Target of the messages that tests send.
+/// Target of messages that tests send.
 pub(crate) const TARGET: &str = "Message";
 
-/// A client and its place at the scripted app server.
+/// Client and its place at the scripted app server.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) socket: RawClient,
     pub(crate) id: String,
     /// Place of its server connection.
     pub(crate) home: usize,
-    /// The frame by which it was opened.
+    /// Frame that opened it.
     pub(crate) opened: Value,
 }
 
 impl Member {
-    /// The text of the next message to [`TARGET`].
+    /// Text of the next message to [`TARGET`].
     pub(crate) async fn text(&mut self) -> Result<String> {
         let next = timeout(GUARD, self.socket.next_message()).await;
         match next.context("no message comes")?? {
@@ -50,7 +50,7 @@ impl Member {
     }
 }
 
-/// The first argument of a packed invocation, a text.
+/// First argument of a MessagePack invocation, a text.
 fn packed_text(bytes: &[u8]) -> Result<String> {
     let mut rest = bytes.to_vec();
     let whole = crate::frame::take_frame(&mut rest)?.context("a whole message")?;
@@ -71,22 +71,22 @@ impl Scene {
         Ok(Self { dial_in, server })
     }
 
-    /// Lets a JSON client in.
+    /// Admits a JSON client.
     pub(crate) async fn join(&mut self, claims: &Json) -> Result<Member> {
         self.join_by("json", claims).await
     }
 
-    /// Lets a client of this hub protocol in.
+    /// Admits a client of this hub protocol.
     pub(crate) async fn join_by(&mut self, protocol: &str, claims: &Json) -> Result<Member> {
         join(&self.dial_in, &mut self.server, protocol, claims).await
     }
 
-    /// Lets a client of this user in.
+    /// Admits a client of this user.
     pub(crate) async fn join_as(&mut self, user: &str) -> Result<Member> {
         self.join(&json!({ "nameid": user })).await
     }
 
-    /// Sends a text to one client over its own server connection, and demands that it comes next.
+    /// Sends a text to one client over its own server connection; it must be the client's next message.
     pub(crate) async fn reaches(&mut self, member: &mut Member, text: &str) -> Result<()> {
         self.server.send(member.home, &to(&[&member.id], text))?;
         let came = member.text().await?;
@@ -94,7 +94,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Lets a client say something, and demands that it comes up over its server connection.
+    /// Sends a message from a client, which must arrive over its server connection.
     pub(crate) async fn hears(&mut self, member: &mut Member, text: &str) -> Result<()> {
         let said = invocation(text);
         member.socket.send_text(said.clone()).await?;
@@ -108,12 +108,12 @@ impl Scene {
     }
 }
 
-/// Lets a client in that has negotiated, at this app server.
+/// Negotiates for a client and admits it at this app server.
 pub(crate) async fn join(dial_in: &DialIn, server: &mut Scripted, protocol: &str, claims: &Json) -> Result<Member> {
     join_with(dial_in, server, protocol, &client_token(&server.hub, claims)?).await
 }
 
-/// Lets a client in that shows this token.
+/// Admits a client with this token.
 pub(crate) async fn join_with(dial_in: &DialIn, server: &mut Scripted, protocol: &str, token: &str) -> Result<Member> {
     let answer = dial_in.negotiate(&server.hub, "", token).await?;
     ensure!(answer.status == 200, "{answer:?}");
@@ -134,12 +134,12 @@ pub(crate) fn to(ids: &[&str], text: &str) -> Value {
     list![kind::MULTI_CONNECTION_DATA, ids, payloads(TARGET, text), no_ext()]
 }
 
-/// Message of a client in the JSON protocol.
+/// Client message in the JSON protocol.
 pub(crate) fn invocation(text: &str) -> String {
     format!("{{\"type\":1,\"target\":\"Say\",\"arguments\":[\"{text}\"]}}\u{1e}")
 }
 
-/// Demands that after `frame`, sent by server connection `place`, the members get these texts each, and nothing else.
+/// Asserts that `frame`, sent over server connection `place`, gives members exactly these texts.
 pub(crate) async fn spreads<const N: usize>(
     server: &Scripted,
     place: usize,
@@ -151,7 +151,7 @@ pub(crate) async fn spreads<const N: usize>(
     receive(server, place, members, expected).await.with_context(|| format!("{frame:?}"))
 }
 
-/// Demands that the members have these texts each before a fence that is sent by server connection `place`.
+/// Asserts that members receive these texts before a fence that is sent over server connection `place`.
 pub(crate) async fn receive<const N: usize>(
     server: &Scripted,
     place: usize,
@@ -174,5 +174,5 @@ pub(crate) async fn receive<const N: usize>(
     Ok(())
 }
 
-/// The text behind everything that a test sends.
+/// Text after everything that a test sends.
 const FENCE: &str = "the fence";

@@ -1,4 +1,4 @@
-//! App server of the tests' own: it dials in as the SDK does, and says just what it is told to.
+//! Test app server that dials like the SDK and sends only on request.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use crate::frame::{connection_data, data, frame, framed, kind, kind_of, no_ext, 
 use crate::layout::strictly_read;
 use crate::value::{Value, list};
 
-/// Type of a server connection, as its handshake says it.
+/// Type of a server connection in its handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConnectionType {
     Default = 0,
@@ -28,7 +28,7 @@ pub(crate) enum ConnectionType {
     Weak = 2,
 }
 
-/// A dial, with all that the SDK sends by it.
+/// Dial with everything that the SDK sends.
 #[derive(Debug, Clone)]
 pub(crate) struct Dial {
     pub(crate) path: String,
@@ -37,14 +37,14 @@ pub(crate) struct Dial {
 }
 
 impl Dial {
-    /// The dial of an app server for a hub.
+    /// Dial of an app server for a hub.
     pub(crate) fn of(hub: &str, server: &str) -> Result<Self> {
         let cid = format!("{:032x}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let path = format!("/server/?hub={hub}&cid={cid}");
         Ok(Self { path, server: server.into(), token: server_token(hub, server)? })
     }
 
-    /// Upgrades; `Err` inside is the status of a refusal.
+    /// Upgrades; the inner `Err` is the status of a refusal.
     pub(crate) async fn upgrade(&self, address: &str) -> Result<Result<WebSocketStream<TcpStream>, u16>> {
         let mut request = format!("ws://{address}{}", self.path).into_client_request()?;
         let headers = request.headers_mut();
@@ -67,31 +67,31 @@ pub(crate) fn handshake_request(of_type: ConnectionType, migration_level: i64) -
     list![kind::HANDSHAKE_REQUEST, 1, of_type as i64, "", migration_level, no_ext(), false]
 }
 
-/// Far above any need: it turns what does not come into a failure that says what came.
+/// Far longer than needed: turns a hang into a failure that lists what arrived.
 const GUARD: Duration = Duration::from_secs(20);
 
-/// First letters of pings that only our own ends of a link understand.
+/// Prefix of pings that only our own link ends understand.
 const OUR_OWN: &str = "trunkline-";
 
-/// Pings of our own that any scripted app server has got.
+/// Number of such pings received by any scripted app server.
 pub(crate) static OWN_PINGS: AtomicUsize = AtomicUsize::new(0);
 
-/// The first word of a ping.
+/// First word of a ping.
 fn word_of(message: &Value) -> Option<&str> {
     if kind_of(message) == kind::PING { message.at(1).as_text() } else { None }
 }
 
-/// Something that came over a server connection.
+/// Event on a server connection.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Event {
     Frame(Value),
-    /// Bytes that no SDK should get, and what is wrong with them.
+    /// Bytes that no SDK should receive, with the problem.
     Wrong(String),
-    /// The end of the connection, with the code of its close frame.
+    /// End of the connection, with its close code.
     End(Option<u16>),
 }
 
-/// One server connection: a task reads it, answers keep-alives and `echo` as the SDK does, and tells the rest.
+/// One server connection: a task reads it, answers keep-alives and `echo` as the SDK does, and reports everything else.
 #[derive(Debug)]
 pub(crate) struct ServerConnection {
     outgoing: UnboundedSender<Message>,
@@ -99,7 +99,7 @@ pub(crate) struct ServerConnection {
 }
 
 impl ServerConnection {
-    /// Dials, shakes hands, and demands success.
+    /// Dials, performs the handshake and asserts success.
     pub(crate) async fn open(
         address: &str,
         dial: &Dial,
@@ -113,7 +113,7 @@ impl ServerConnection {
         }
     }
 
-    /// Dials and shakes hands; `Err` inside is the text of a refused handshake.
+    /// Dials and performs the handshake; the inner `Err` is the text of a refusal.
     pub(crate) async fn try_open(
         address: &str,
         dial: &Dial,
@@ -136,7 +136,7 @@ impl ServerConnection {
                 other => bail!("{other:?} instead of a handshake"),
             }
         };
-        // As for the SDK, anything else before it is an error.
+        // Like the SDK, treats anything else before it as an error.
         ensure!(kind_of(&answer) == kind::HANDSHAKE_RESPONSE, "{answer:?} before the handshake's answer");
         if let Some(error) = answer.at(1).as_text().filter(|error| !error.is_empty()) {
             return Ok(Err(error.to_owned()));
@@ -159,7 +159,7 @@ impl ServerConnection {
         self.send_bytes(frame(message))
     }
 
-    /// Sends bytes as they are, in one WebSocket message.
+    /// Sends bytes unchanged in one WebSocket message.
     pub(crate) fn send_bytes(&self, bytes: Vec<u8>) -> Result<()> {
         self.outgoing.send(Message::binary(bytes)).context("the server connection is gone")
     }
@@ -168,7 +168,7 @@ impl ServerConnection {
         self.outgoing.send(message).context("the server connection is gone")
     }
 
-    /// Ends it as the SDK does, by a close frame with 1000.
+    /// Closes it as the SDK does, with close code 1000.
     pub(crate) fn close(&self) -> Result<()> {
         let frame = tungstenite::protocol::CloseFrame { code: 1000.into(), reason: "".into() };
         self.send_message(Message::Close(Some(frame)))
@@ -176,7 +176,7 @@ impl ServerConnection {
 }
 
 impl Drop for ServerConnection {
-    /// Cuts it: both halves go with their tasks, and the socket with them.
+    /// Cuts it: the socket is dropped with its two tasks.
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
@@ -208,7 +208,7 @@ async fn read(
             } else if word_of(&message) == Some("echo") {
                 drop(outgoing.send(Message::Binary(Bytes::from(frame(&message)))));
             } else if word_of(&message).is_some_and(|word| word.starts_with(OUR_OWN)) {
-                // The SDK ignores what it does not know; `pings` demands that there is nothing like this.
+                // The SDK ignores unknown pings; the `pings` tests assert that this count stays 0.
                 OWN_PINGS.fetch_add(1, Ordering::Relaxed);
             } else {
                 drop(tell.send((place, Event::Frame(message))));
@@ -224,7 +224,7 @@ async fn read(
     drop(tell.send((place, Event::End(code))));
 }
 
-/// Scripted app server: its server connections, and what came over them, in order.
+/// Scripted app server: its server connections, and their events in order.
 #[derive(Debug)]
 pub(crate) struct Scripted {
     pub(crate) name: String,
@@ -236,24 +236,24 @@ pub(crate) struct Scripted {
 }
 
 impl Scripted {
-    /// An app server without any server connection yet.
+    /// Creates an app server without server connections.
     pub(crate) fn new(hub: &str, name: &str) -> Self {
         let (tell, events) = unbounded_channel();
         Self { name: name.into(), hub: hub.into(), connections: Vec::new(), tell, events, kept: VecDeque::new() }
     }
 
-    /// Opens so many server connections of the default type.
+    /// Opens this many server connections of the default type.
     pub(crate) async fn dial(dial_in: &DialIn, hub: &str, name: &str, count: usize) -> Result<Self> {
         let mut server = Self::new(hub, name);
         for _ in 0..count {
             let place = server.connect(dial_in.address(), ConnectionType::Default).await?;
-            // The node answers the handshake first and gives it clients then.
+            // The node first answers the handshake, then assigns clients.
             server.settle(place).await?;
         }
         Ok(server)
     }
 
-    /// Opens one more server connection; its place.
+    /// Opens another server connection and returns its place.
     pub(crate) async fn connect(&mut self, address: &str, of_type: ConnectionType) -> Result<usize> {
         let dial = Dial::of(&self.hub, &self.name)?;
         self.connect_with(address, &dial, &handshake_request(of_type, 0)).await
@@ -266,7 +266,7 @@ impl Scripted {
         Ok(place)
     }
 
-    /// Tries to open one more; the text of a refused handshake.
+    /// Tries to open another one and returns the text of its refused handshake.
     pub(crate) async fn refused(&mut self, address: &str, dial: &Dial, handshake: &Value) -> Result<String> {
         let place = self.connections.len();
         match ServerConnection::try_open(address, dial, handshake, place, self.tell.clone()).await? {
@@ -283,14 +283,14 @@ impl Scripted {
         self.at(place)?.send(message)
     }
 
-    /// Cuts a server connection without a word.
+    /// Cuts a server connection without a close frame.
     pub(crate) fn cut(&mut self, place: usize) {
         if let Some(connection) = self.connections.get_mut(place) {
             *connection = None;
         }
     }
 
-    /// The next event, whatever it is.
+    /// Next event of any kind.
     pub(crate) async fn next(&mut self) -> Result<(usize, Event)> {
         match self.kept.pop_front() {
             Some(event) => Ok(event),
@@ -304,7 +304,7 @@ impl Scripted {
         next.context("this value keeps a sender")
     }
 
-    /// Waits for the first event that is as it should be; those before it stay.
+    /// Waits for the first event that matches; keeps earlier events.
     pub(crate) async fn find(&mut self, mut is_it: impl FnMut(usize, &Event) -> bool) -> Result<(usize, Event)> {
         let found = self.kept.iter().position(|(place, event)| is_it(*place, event));
         if let Some(event) = found.and_then(|at| self.kept.remove(at)) {
@@ -319,7 +319,7 @@ impl Scripted {
         }
     }
 
-    /// Waits for the next frame, which has to be of this kind.
+    /// Waits for the next frame, which must be of this kind.
     pub(crate) async fn expect(&mut self, wanted: i64) -> Result<(usize, Value)> {
         match self.next().await? {
             (place, Event::Frame(frame)) if kind_of(&frame) == wanted => Ok((place, frame)),
@@ -327,7 +327,7 @@ impl Scripted {
         }
     }
 
-    /// Waits for the end of a server connection: the code of its close frame.
+    /// Waits for the end of a server connection and returns its close code.
     pub(crate) async fn ended(&mut self, place: usize) -> Result<Option<u16>> {
         match self.find(|at, event| at == place && matches!(event, Event::End(_))).await? {
             (_, Event::End(code)) => Ok(code),
@@ -335,7 +335,7 @@ impl Scripted {
         }
     }
 
-    /// Waits until what this server connection caused is done: a `status` ping is answered behind it.
+    /// Waits until everything caused over this server connection is done: the node answers a `status` ping last.
     async fn settle(&mut self, place: usize) -> Result<()> {
         self.send(place, &ping(&["status", "1"]))?;
         let is_answer = |event: &Event| matches!(event, Event::Frame(frame) if kind_of(frame) == kind::PING && frame.at(1).as_text() == Some("status"));
@@ -343,20 +343,20 @@ impl Scripted {
         Ok(())
     }
 
-    /// Everything that came until what this server connection caused was done.
+    /// All events until everything caused over this server connection was done.
     pub(crate) async fn fence(&mut self, place: usize) -> Result<Vec<(usize, Event)>> {
         self.settle(place).await?;
         Ok(self.kept.drain(..).collect())
     }
 
-    /// Demands that nothing came but what a test has read.
+    /// Asserts that a test has read all events.
     pub(crate) async fn quiet(&mut self, place: usize) -> Result<()> {
         let seen = self.fence(place).await?;
         ensure!(seen.is_empty(), "nothing should have come, but {seen:?} did");
         Ok(())
     }
 
-    /// Waits for a client: its id and the place of its server connection. Its handshake is answered.
+    /// Waits for a client and answers its handshake. Returns its id, the place of its server connection and the frame.
     pub(crate) async fn admit(&mut self) -> Result<(String, usize, Value)> {
         let (place, opened) = self.expect(kind::OPEN_CONNECTION).await?;
         let id = opened.at(1).as_text().context("an id")?.to_owned();
@@ -367,7 +367,7 @@ impl Scripted {
         Ok((id, place, opened))
     }
 
-    /// Sends a raw message with its right length.
+    /// Sends raw bytes with a correct length.
     pub(crate) fn send_malformed(&self, place: usize, bytes: &[u8]) -> Result<()> {
         self.at(place)?.send_bytes(framed(bytes))
     }

@@ -1,4 +1,4 @@
-//! Upgrades, tokens and handshakes: those that the node takes, and those that it refuses.
+//! Upgrades, tokens and handshakes that the node accepts or refuses.
 
 use anyhow::{Context, Result, ensure};
 use futures_util::{SinkExt, StreamExt};
@@ -21,7 +21,7 @@ fn audience(of: &str) -> Json {
     json!({ "nameid": "server-a", "aud": of })
 }
 
-/// A dial of [`HUB`] with another token.
+/// Dial for [`HUB`] with another token.
 fn dial(token: String) -> Result<Dial> {
     Ok(Dial { token, ..Dial::of(HUB, "server-a")? })
 }
@@ -104,7 +104,7 @@ fn a_client_is_refused_by_the_same_rules() {
             let status = refusal.map_or_else(|refusal| refusal.status, |_| 101);
             ensure!(status == 401, "{what}: {status}");
         }
-        // The hub twice is no hub; other parameters may repeat.
+        // A repeated hub is invalid; other parameters may repeat.
         let answer = scene.dial_in.negotiate(HUB, &format!("&hub={HUB}"), &right).await?;
         ensure!(answer.status == 400, "{answer:?}");
         let twice = format!("/client/?hub={HUB}&hub={HUB}");
@@ -127,7 +127,7 @@ fn a_hub_that_is_missing_twice_or_wrong_is_refused() {
         ensure!(status(&dial_in, &path(&format!("/server/?hub={HUB}&cid=1&hub={HUB}"))).await? == 400);
         ensure!(status(&dial_in, &path("/server/?hub=&cid=1")).await? >= 400);
         ensure!(status(&dial_in, &path("/server/?hub=other&cid=1")).await? == 401);
-        // What is no WebSocket, and what ASP.NET's own SDK dials, is answered cleanly.
+        // Requests that are no WebSockets, and ASP.NET's own SDK, get a proper response.
         let bearer = format!("Bearer {}", good.token);
         let answer = ask(dial_in.address(), Method::GET, &good.path, &[("authorization", &bearer)]).await?;
         ensure!(answer.status.is_client_error(), "{answer:?}");
@@ -163,7 +163,7 @@ fn without_a_key_of_ones_own_the_paths_are_the_apps() {
     });
 }
 
-/// Sends these bytes first of all, and returns what comes until the node has answered or closed.
+/// Sends these bytes first and returns what arrives until the node answers or closes.
 async fn first(dial_in: &DialIn, bytes: Vec<u8>) -> Result<Option<Value>> {
     let mut socket =
         Dial::of(HUB, "server-a")?.upgrade(dial_in.address()).await?.map_err(|status| anyhow::anyhow!("{status}"))?;
@@ -230,7 +230,8 @@ fn what_is_no_handshake_of_version_one_is_refused_in_words() {
             let text = answer.at(1).as_text().unwrap_or_default();
             ensure!(kind_of(&answer) == kind::HANDSHAKE_RESPONSE && text.contains("version"), "{answer:?}");
         }
-        // Anything else before it, or no frame at all: refused in words, or closed, but never taken.
+        // Anything else before a handshake, or not even a frame: the node refuses it with a text or closes, but never
+        // accepts.
         for bytes in [
             frame(&ping(&[])),
             frame(&ping(&["status", "1"])),

@@ -1,4 +1,4 @@
-//! MessagePack values, as far as the service protocol has them: maps keep their order and their repeated keys.
+//! MessagePack values, as far as the service protocol uses them: maps keep their order and repeated keys.
 
 use anyhow::{Context, Result, bail, ensure};
 use rmp::Marker;
@@ -6,25 +6,25 @@ use rmp::encode::{
     write_array_len, write_bin, write_bool, write_ext_meta, write_i32, write_map_len, write_nil, write_sint, write_str,
 };
 
-/// Type of the extension for timestamps.
+/// Extension type of timestamps.
 const TIMESTAMP: i8 = -1;
 
-/// Depth of nesting that is read.
+/// Maximum nesting that is read.
 const DEPTH_MAX: usize = 16;
 
-/// One value of MessagePack, read or to be written.
+/// MessagePack value, read or to be written.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Value {
     Nil,
     Bool(bool),
     Int(i64),
-    /// An integer that is written in the fixed form of 32 bits, as the enums of flow control are; it reads as `Int`.
+    /// Integer written with a fixed 32 bits, like enums of flow control; reads as `Int`.
     Fixed(i32),
     Text(String),
     Bytes(Vec<u8>),
     List(Vec<Value>),
     Map(Vec<(Value, Value)>),
-    /// A timestamp: whole seconds since 1970.
+    /// Timestamp in whole seconds since 1970.
     Time(u32),
 }
 
@@ -106,7 +106,7 @@ impl Value {
         })
     }
 
-    /// The value at a place of a list; nothing reads as nil.
+    /// Element of a list; nil if absent.
     pub(crate) fn at(&self, place: usize) -> &Value {
         match self {
             Self::List(list) => list.get(place).unwrap_or(&Self::Nil),
@@ -114,7 +114,7 @@ impl Value {
         }
     }
 
-    /// The first value of this key of a map; nothing reads as nil.
+    /// First value for this key of a map; nil if absent.
     pub(crate) fn get(&self, wanted: &Value) -> &Value {
         match self {
             Self::Map(map) => map.iter().find(|(key, _)| key == wanted).map_or(&Self::Nil, |(_, value)| value),
@@ -144,7 +144,7 @@ impl Value {
         }
     }
 
-    /// All values of this key of a map, as text, in their order.
+    /// All text values for this key of a map, in order.
     pub(crate) fn texts(&self, wanted: &str) -> Vec<&str> {
         let Self::Map(map) = self else { return Vec::new() };
         let of_key = map.iter().filter(|(key, _)| key.as_text() == Some(wanted));
@@ -217,12 +217,10 @@ impl From<Vec<Value>> for Value {
     }
 }
 
-/// A list of values.
 macro_rules! list {
     ($($value:expr),* $(,)?) => { $crate::value::Value::List(vec![$($crate::value::Value::from($value)),*]) };
 }
 
-/// A map of values.
 macro_rules! map {
     ($($key:expr => $value:expr),* $(,)?) => {
         $crate::value::Value::Map(vec![$(($crate::value::Value::from($key), $crate::value::Value::from($value))),*])

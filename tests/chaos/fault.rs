@@ -1,29 +1,29 @@
-//! The faults, and what clients may notice of each. The expectations are data: tighten them here.
+//! Faults, and what clients may notice of each. The expectations are data: tighten them here.
 
 use std::time::Duration;
 
-/// Something that is done to the fleet.
+/// Fault to inject into the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Fault {
-    /// SIGTERM to a proxy, and it is started again.
+    /// SIGTERM to a proxy, then restart.
     DrainProxy,
-    /// SIGKILL to a proxy, and it is started again.
+    /// SIGKILL to a proxy, then restart.
     KillProxy,
     /// SIGSTOP to a proxy for some seconds.
     FreezeProxy,
     /// SIGSTOP to an app server for some seconds.
     FreezeApp,
-    /// A link is cut.
+    /// Cut a link between frames.
     CutLink,
-    /// A link is cut in the middle of a frame.
+    /// Cut a link inside a frame.
     CutLinkInside,
-    /// A link's socket goes deaf, and neither end is told.
+    /// Make a link's socket silently drop all bytes.
     DeafenLink,
-    /// SIGTERM to an app server, and it is started again.
+    /// SIGTERM to an app server, then restart.
     StopApp,
-    /// SIGKILL to an app server, and it is started again.
+    /// SIGKILL to an app server, then restart.
     KillApp,
-    /// All app servers are killed, and started again after some time.
+    /// Kill all app servers and restart them after some time.
     NoApp,
 }
 
@@ -31,7 +31,7 @@ pub(crate) enum Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Disconnects {
     None,
-    /// Connections of the proxy that the fault hit.
+    /// Connections of the affected proxy.
     OfItsProxy,
 }
 
@@ -39,7 +39,7 @@ pub(crate) enum Disconnects {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Losses {
     None,
-    /// Messages in the queues of the app server that was killed, either way.
+    /// Messages in queues of the killed app server, in both directions.
     OfTheKilled,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Expectation {
     pub(crate) fault: Fault,
     pub(crate) disconnects: Disconnects,
     pub(crate) losses: Losses,
-    /// Longest time in which all clients are back.
+    /// Maximum time until all clients have recovered.
     pub(crate) recovery: Duration,
 }
 
@@ -57,7 +57,7 @@ const fn expect(fault: Fault, disconnects: Disconnects, losses: Losses, seconds:
     Expectation { fault, disconnects, losses, recovery: Duration::from_secs(seconds) }
 }
 
-/// Rows of all faults. After a drain a client has five seconds from its own Close on; the drain comes on top.
+/// Rows of all faults. After a drain, a client has five seconds from its own Close; the drain time is added.
 pub(crate) const EXPECTATIONS: [Expectation; 10] = [
     expect(Fault::DrainProxy, Disconnects::OfItsProxy, Losses::None, 5),
     expect(Fault::KillProxy, Disconnects::OfItsProxy, Losses::None, 5),
@@ -78,7 +78,7 @@ impl Fault {
     }
 }
 
-/// A fault, and how often.
+/// Fault and how often to inject it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
     pub(crate) fault: Fault,
@@ -99,7 +99,7 @@ impl std::str::FromStr for Times {
     }
 }
 
-/// The faults in turn, each as often as it is wanted: so that each meets what the others left.
+/// Faults in turn, each as often as wanted, so that each meets the effects of others.
 pub(crate) fn mixed(wanted: &[Times]) -> Vec<Fault> {
     let most = wanted.iter().map(|times| times.times).max().unwrap_or_default();
     let rounds = (0..most).flat_map(|round| wanted.iter().filter(move |times| times.times > round));

@@ -1,7 +1,7 @@
 //! Ledger of all messages: sender, audience, and the messages that each client should have received. Pure.
 //!
-//! A *speech* is all that one speaker says by one connection, numbered from 0; a *life* is one connection of a client.
-//! Within both the promises hold: each message that was confirmed comes, once, and in its order, whatever its kind.
+//! A *speech* is everything that one speaker sends over one connection, numbered from 0; a *life* is one connection of
+//! a client. Within both, the guarantee holds: each confirmed message arrives once and in order, whatever its kind.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,13 +15,13 @@ pub(crate) enum Audience {
     One { client: usize, life: u32 },
 }
 
-/// Fate of the call that sent a message.
+/// Result of the call that sent a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Pending,
     /// The app server has sent it.
     Confirmed,
-    /// Unknown: its caller lost its connection, or its app server was killed right after.
+    /// Unknown: its caller lost its connection, or its app server was killed immediately afterwards.
     Unknown,
 }
 
@@ -32,7 +32,7 @@ struct Said {
     at: Instant,
 }
 
-/// All speeches, by their numbers.
+/// All speeches by number.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger(Mutex<Vec<Arc<Speech>>>);
 
@@ -55,7 +55,7 @@ impl Ledger {
         speech
     }
 
-    /// An app server was killed: what it confirmed since then may have been in its queues.
+    /// An app server was killed: messages that it has confirmed since then may still have been in its queues.
     pub(crate) fn doubt_since(&self, since: Instant) {
         for speech in lock(&self.0).iter() {
             let mut said = lock(&speech.said);
@@ -69,7 +69,7 @@ impl Ledger {
 }
 
 impl Speech {
-    /// The number of the next message.
+    /// Number of the next message.
     pub(crate) fn say(&self, audience: Audience) -> usize {
         let mut said = lock(&self.said);
         said.push(Said { audience, fate: Fate::Pending, at: Instant::now() });
@@ -96,14 +96,14 @@ pub(crate) struct Hearing {
 
 #[derive(Debug, Default)]
 struct Heard {
-    /// Less than this was under way when the life began.
+    /// Messages before this number were under way when the life began.
     from: usize,
-    /// One more than the largest that came.
+    /// One more than the largest number received.
     next: usize,
     missing: BTreeSet<usize>,
 }
 
-/// Verdict on a message that arrived.
+/// Verdict on a received message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
     InOrder,
@@ -114,7 +114,7 @@ pub(crate) enum Arrival {
 }
 
 impl Hearing {
-    /// Starts to expect messages for all, for its group, and for this client.
+    /// Starts to expect messages to everyone, to its group and to this client.
     pub(crate) fn begin(ledger: &Arc<Ledger>, client: usize, life: u32, group: usize) -> Self {
         let heard = ledger.speeches().into_iter().map(|speech| {
             let from = lock(&speech.said).len();
@@ -153,8 +153,8 @@ impl Hearing {
         arrival
     }
 
-    /// Times at which messages were confirmed that never arrived. Of a connection that was cut short, the ones behind
-    /// the last is not asked for.
+    /// Confirmation times of messages that never arrived. If the connection was cut, ignores messages after the last
+    /// received one.
     pub(crate) fn lost(&self, is_whole: bool) -> Vec<Instant> {
         let mut lost = Vec::new();
         for speech in self.ledger.speeches() {

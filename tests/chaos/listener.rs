@@ -1,4 +1,4 @@
-//! A client that listens, sends numbers of its own, and comes back whenever it is sent away.
+//! Client that listens, sends numbers itself, and reconnects whenever its connection ends.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::ledger::{Arrival, Hearing};
 use crate::speaker::FENCE;
 use crate::world::World;
 
-/// Time-out of a connect, and the pause before the next.
+/// Time-out of a connect, then the pause before the next.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -22,14 +22,14 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 struct Life {
     client: RawClient,
     hearing: Hearing,
-    /// The next number to come back, and when it and those behind it were sent.
+    /// Number to be echoed next, and the send times of it and later ones.
     echoed: u64,
     under_way: VecDeque<Instant>,
-    /// Fences that have not come yet.
+    /// Fences still to come.
     fences: usize,
 }
 
-/// Lives again and again until everything has come.
+/// Connects again and again until everything has arrived.
 pub(crate) async fn listen(world: Arc<World>, number: usize, echo_interval: Duration) {
     let mut at = number % world.proxies.len();
     let mut gone: Option<Instant> = None;
@@ -51,7 +51,7 @@ pub(crate) async fn listen(world: Arc<World>, number: usize, echo_interval: Dura
     }
 }
 
-/// Connects, at one proxy after the other; `None` when the run is quiet before.
+/// Connects to one proxy after another; `None` if the run becomes quiet first.
 async fn come(world: &Arc<World>, number: usize, life: u32, first: usize) -> Option<(Life, usize)> {
     for proxy in first.. {
         if world.is_quiet() {
@@ -78,7 +78,8 @@ async fn begin(world: &Arc<World>, number: usize, life: u32, proxy: usize) -> Re
 }
 
 impl Life {
-    /// Runs until everything has arrived: all fences, and the number sent last. Returns whether it lasted that long.
+    /// Runs until everything has arrived: all fences, and the last number sent. Returns whether the connection lasted
+    /// that long.
     async fn run(mut self, world: &World, echo_interval: Duration) -> bool {
         let mut echoes = interval(echo_interval);
         let mut is_last_sent = false;
@@ -142,7 +143,7 @@ impl Life {
                     world.tally.arrived(self.hearing.hear(speech, number));
                 }
             }
-            // A close: the end of the socket follows.
+            // Close message: the socket ends next.
             _ => {}
         }
     }

@@ -1,22 +1,23 @@
 #![forbid(unsafe_code)]
-//! Chaos: real proxies and app servers are drained, killed, frozen and cut off, and clients count what they notice.
+//! Chaos: drains, kills, freezes and cuts off real proxies and app servers, and counts what clients notice.
 //!
 //! ```text
 //!  speakers ──calls──► proxies ══ relays that cut ══► app servers ──numbered messages──► all listeners
 //!                         ▲ drained, killed, frozen        ▲ stopped, killed, frozen
 //! ```
 //!
-//! Speakers have numbered messages sent to all, to groups and to single clients; the numbers go on whatever the kind,
-//! so a listener sees what is lost, comes twice, or overtakes. Listeners send numbers of their own, and get them back.
+//! Speakers have numbered messages sent to everyone, to groups and to single clients; all kinds share one sequence of
+//! numbers, so listeners detect lost, duplicate and reordered messages. Listeners send numbers themselves and expect
+//! them back.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`fault`] | the faults, and what clients may notice of each |
-//! | [`ledger`] | what was said, and what each client should have heard |
+//! | [`fault`] | faults, and what clients may notice of each |
+//! | [`ledger`] | messages sent, and messages that each client should have received |
 //! | [`tally`] | counts, and the table |
-//! | [`world`] | what all of a run share |
-//! | [`relay`] | the relay between proxies and app servers |
-//! | [`scene`] | the processes, and how faults are made |
+//! | [`world`] | shared state of a run |
+//! | [`relay`] | relay between proxies and app servers |
+//! | [`scene`] | processes, and how faults are injected |
 //! | [`speaker`] | clients that speak, and fences |
 //! | [`listener`] | clients that listen |
 #![expect(clippy::indexing_slicing, reason = "numbers are taken modulo what there is; a test tool may panic anyway")]
@@ -48,40 +49,40 @@ use fault::{Fault, Times, each_once, mixed};
 use scene::Scene;
 use world::{Act, World};
 
-/// Time within which all clients come back, or the run fails.
+/// Time within which all clients must recover, or the run fails.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Does harm to a fleet, and counts what its clients notice.
+/// Inject faults into a fleet and count what its clients notice.
 #[derive(Debug, Parser)]
 #[command(name = "chaos")]
 struct Settings {
-    /// A fault and how often, such as `kill-proxy=20`; repeatable, and they take turns. [default: each once]
+    /// Fault and how often to inject it, such as `kill-proxy=20`; repeatable, injected in turn. [default: each once]
     #[arg(long = "fault", value_name = "NAME=TIMES")]
     faults: Vec<Times>,
-    /// Number of clients that listen.
+    /// Number of listening clients.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     clients: u32,
-    /// Number of proxies before them.
+    /// Number of proxies in the fleet.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
     proxies: u8,
     /// Number of app servers.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     apps: u8,
-    /// Number of clients that speak.
+    /// Number of speaking clients.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=100))]
     speakers: u8,
-    /// Messages of each of them in a second.
+    /// Messages per second from each speaker.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rate: u32,
-    /// Milliseconds between two numbers that a listener sends.
+    /// Milliseconds between two numbers from a listener.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
     echo_ms: u64,
-    /// Milliseconds of peace after all have come back from a fault.
+    /// Milliseconds without faults after all clients have recovered.
     #[arg(long, default_value_t = 1000)]
     peace_ms: u64,
-    /// The proxies' `--drain-timeout`, in seconds.
+    /// `--drain-timeout` of proxies, in seconds.
     #[arg(long, default_value_t = 4)]
     drain_timeout: u64,
     /// Seconds without any app server.

@@ -1,5 +1,4 @@
-//! A relay between a proxy and an app server whose connections are cut, some in the middle of what they carry, or go
-//! deaf.
+//! Relay between a proxy and an app server that can cut connections, even inside a frame, or silently drop all bytes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,18 +17,18 @@ use trunkline_tests::harness::sockets::free_address;
 pub(crate) enum Spoil {
     /// Cut between two reads.
     Cut,
-    /// Cut after half of what is read next, in each direction.
+    /// Cut after half of the next read, in each direction.
     CutInside,
-    /// No more bytes pass, and neither end is told.
+    /// Silently drop all further bytes.
     Deafen,
 }
 
-/// Time after which an idle connection is cut all the same.
+/// Time after which even an idle connection is cut.
 const CUT_INSIDE_PATIENCE: Duration = Duration::from_millis(500);
 
 type Wish = Option<Spoil>;
 
-/// The relay. Its tasks end with the runtime.
+/// Relay. Its tasks end with the runtime.
 #[derive(Debug)]
 pub(crate) struct Relay {
     address: String,
@@ -50,7 +49,7 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Accepts connections from now on.
+    /// Starts to accept connections.
     pub(crate) async fn open(&mut self) -> Result<()> {
         self.close().await;
         let listener = TcpListener::bind(&self.address).await?;
@@ -66,11 +65,11 @@ impl Relay {
         Ok(())
     }
 
-    /// Refuses connections, as an address does at which nobody is.
+    /// Refuses connections, like an address without a listener.
     pub(crate) async fn close(&mut self) {
         if let Some(accepting) = self.accepting.take() {
             accepting.abort();
-            // Only then its listener is gone.
+            // Only now is its listener closed.
             drop(accepting.await);
         }
     }
@@ -79,7 +78,7 @@ impl Relay {
         &self.address
     }
 
-    /// Spoils the connection of this number, of those that are open; `false` if there is none.
+    /// Injects a fault into the open connection with this number; `false` without one.
     pub(crate) fn spoil(&self, number: usize, spoil: Spoil) -> bool {
         let mut open = lock(&self.open);
         open.retain(|wish| !wish.is_closed());
@@ -96,7 +95,7 @@ async fn pass_both_ways(client: TcpStream, server: TcpStream, wishes: watch::Rec
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let up = pass(from_client, to_server, wishes.clone());
     let down = pass(from_server, to_client, wishes);
-    // Both ways end together, and the sockets with them.
+    // Both directions end together, and the sockets with them.
     tokio::select! {
         () = up => {}
         () = down => {}
@@ -107,7 +106,7 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut wishes: watch
     let mut buffer = vec![0; 64 * 1024];
     loop {
         tokio::select! {
-            // A relay that goes away cuts nothing.
+            // A relay that is dropped cuts nothing.
             Some(spoil) = wished(&mut wishes) => return spoilt(spoil, from, to, buffer).await,
             read = from.read(&mut buffer) => match read {
                 Ok(count @ 1..) => {

@@ -1,4 +1,4 @@
-//! The fleet, and what is done to it.
+//! Fleet under test, and injection of faults.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,13 @@ use crate::fault::Fault;
 use crate::relay::{Relay, Spoil};
 use crate::world::World;
 
-/// Messages that an app server confirmed within this time before it was killed may be lost with it.
+/// Messages that an app server confirmed within this time before it was killed may be lost.
 const IN_QUEUES: Duration = Duration::from_secs(1);
 
-/// Shorter than what anybody is taken for dead after.
+/// Shorter than any time-out after which a process is considered dead.
 const FROZEN: Duration = Duration::from_secs(3);
 
-/// The processes of a run, and the relays between proxies and app servers.
+/// Processes of a run, and relays between proxies and app servers.
 #[derive(Debug)]
 pub(crate) struct Scene<'a> {
     stage: &'a Stage,
@@ -30,7 +30,7 @@ pub(crate) struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    /// Starts everything. `no_app` is how long there is none, when that is what is done.
+    /// Starts everything. `no_app` is the duration of that fault.
     pub(crate) async fn start(
         stage: &'a Stage,
         proxies: usize,
@@ -57,7 +57,7 @@ impl<'a> Scene<'a> {
         Ok(scene)
     }
 
-    /// Does it, each time to another one; returns when all processes run again.
+    /// Injects a fault, each time into another process; returns when all processes run again.
     pub(crate) async fn make(&mut self, world: &World, fault: Fault) -> Result<()> {
         let turn = self.made;
         self.made += 1;

@@ -1,4 +1,4 @@
-//! A client that says numbered things to all, to groups and to single clients, one call after the other.
+//! Client that sends numbered messages to everyone, to groups and to single clients, one call after another.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,13 +12,13 @@ use trunkline_tests::harness::raw::{RECORD_SEPARATOR, RawClient};
 use crate::ledger::{Audience, Fate, Speech};
 use crate::world::World;
 
-/// A call that is neither answered nor cut off for so long never will be.
+/// A call that is neither answered nor cut off within this time never will be.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(90);
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Speaks until the run is quiet.
+/// Speaks until the run becomes quiet.
 pub(crate) async fn speak(world: Arc<World>, number: usize, pause: Duration) {
     let mut at = number;
     while !world.is_quiet() {
@@ -35,12 +35,12 @@ pub(crate) async fn speak(world: Arc<World>, number: usize, pause: Duration) {
     }
 }
 
-/// Text that each app server broadcasts last.
+/// Last text that each app server broadcasts.
 pub(crate) const FENCE: &str = "fence";
 
-/// Has each app server broadcast a fence behind everything that it has sent.
+/// Makes each app server broadcast a fence after everything else that it has sent.
 ///
-/// A proxy hands out its links in turn, so as many clients as it has links reach every app server.
+/// A proxy uses its links in turn, so as many clients as links reach every app server.
 pub(crate) async fn broadcast_fences(world: &World) -> Result<()> {
     let mut clients = Vec::new();
     for _ in 0..world.fences {
@@ -60,7 +60,7 @@ struct Speaking<'a> {
 }
 
 impl Speaking<'_> {
-    /// An error is the end of the connection.
+    /// Returns an error when the connection ends.
     async fn run(mut self, offset: usize, pause: Duration) -> Result<()> {
         let mut turns = interval(pause);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,4 +1,4 @@
-//! Counts for each fault, and the table that shows them.
+//! Counts for each fault, and their table.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,33 +11,33 @@ use crate::ledger::Arrival;
 /// Stands for no proxy.
 const NOBODY: usize = usize::MAX;
 
-/// Counts of the whole run, by the fault that was made last.
+/// Counts of the whole run, by last injected fault.
 #[derive(Debug)]
 pub(crate) struct Tally {
     rows: Vec<Row>,
     /// Time and row of each fault.
     made: Mutex<Vec<(Instant, usize)>>,
-    /// The proxy that it was done to.
+    /// Proxy affected by the fault.
     proxy: AtomicUsize,
-    /// Clients that are connected, and have joined their groups.
+    /// Clients that are connected and have joined their groups.
     pub(crate) here: AtomicUsize,
     pub(crate) messages: AtomicU64,
     pub(crate) calls: Calls,
 }
 
-/// Outcomes of the speakers' calls.
+/// Results of speakers' calls.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     pub(crate) answered: AtomicU64,
     pub(crate) failed: AtomicU64,
-    /// The connection ended before.
+    /// The connection ended first.
     pub(crate) cut_short: AtomicU64,
     /// Neither an answer nor an end.
     pub(crate) silent: AtomicU64,
     pub(crate) answered_twice: AtomicU64,
 }
 
-/// Counts since a fault was made.
+/// Counts since a fault was injected.
 #[derive(Debug, Default)]
 struct Row {
     times: AtomicU64,
@@ -74,7 +74,7 @@ fn get(counter: &AtomicU64) -> u64 {
 impl Tally {
     pub(crate) fn new() -> Self {
         Self {
-            // One more for what happens before the first fault.
+            // One more for the time before the first fault.
             rows: (0..=EXPECTATIONS.len()).map(|_| Row::default()).collect(),
             made: Mutex::default(),
             proxy: AtomicUsize::new(NOBODY),
@@ -84,7 +84,7 @@ impl Tally {
         }
     }
 
-    /// A fault is about to be made, to this proxy if to one.
+    /// A fault is about to be injected, into this proxy if any.
     pub(crate) fn begin(&self, fault: Fault, proxy: Option<usize>) {
         let row = EXPECTATIONS.iter().position(|expectation| expectation.fault == fault);
         self.proxy.store(proxy.unwrap_or(NOBODY), Ordering::SeqCst);
@@ -92,7 +92,7 @@ impl Tally {
         bump(&self.row().times);
     }
 
-    /// Something else than what clients see went wrong.
+    /// Something went wrong apart from what clients see.
     pub(crate) fn problem(&self) {
         bump(&self.row().problems);
     }
@@ -120,13 +120,13 @@ impl Tally {
         }
     }
 
-    /// A message never came that was confirmed at that time.
+    /// A message confirmed at this time never arrived.
     pub(crate) fn lost(&self, confirmed: Instant) {
         bump(&self.rows[self.row_at(confirmed)].lost);
     }
 
-    /// A number did not come back that was sent at that time. It is found out later, maybe after another fault: so it
-    /// is the first fault's since then that may cost anything, and otherwise the one's under which it was sent.
+    /// A number sent at this time did not come back. The loss is detected later, maybe after another fault, so it
+    /// counts for the first fault since then that may cause losses, or else for the fault during which it was sent.
     pub(crate) fn lost_upward(&self, sent: Instant) {
         let under = self.row_at(sent);
         let later = lock(&self.made).iter().filter(|(at, _)| *at > sent).map(|(_, row)| *row).collect::<Vec<_>>();
@@ -135,7 +135,7 @@ impl Tally {
         bump(&self.rows[row].lost_upward);
     }
 
-    /// The row of the fault that was made last before that time.
+    /// Row of the last fault before this time.
     fn row_at(&self, at: Instant) -> usize {
         lock(&self.made).iter().rev().find(|(made, _)| *made <= at).map_or(EXPECTATIONS.len(), |(_, row)| *row)
     }
@@ -144,7 +144,7 @@ impl Tally {
         &self.rows[self.row_at(Instant::now())]
     }
 
-    /// Whether everything came as it should.
+    /// Whether everything met its expectations.
     pub(crate) fn is_clean(&self) -> bool {
         let rows = self.rows.iter().enumerate();
         rows.fold(true, |clean, (at, row)| clean && row.is_clean(limit(at))) && self.calls.is_clean()

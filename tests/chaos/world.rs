@@ -1,4 +1,4 @@
-//! State that all clients and speakers of a run share.
+//! State shared by all clients and speakers of a run.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,29 +7,29 @@ use tokio::sync::watch;
 use crate::ledger::{Audience, Ledger};
 use crate::tally::Tally;
 
-/// Members of a group.
+/// Number of clients per group.
 const GROUP_CLIENTS: usize = 20;
 
 /// Phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Act {
     Playing,
-    /// Nothing new is sent; messages under way arrive, and the fences behind them.
+    /// No new messages are sent; those under way arrive, then the fences.
     Quiet,
 }
 
-/// State that all of a run share.
+/// State shared by a whole run.
 #[derive(Debug)]
 pub(crate) struct World {
-    /// Address that clients connect to.
+    /// Addresses that clients dial.
     pub(crate) proxies: Vec<String>,
     pub(crate) clients: usize,
-    /// Broadcasts behind all others, which tell a listener that nothing more can come.
+    /// Number of broadcasts after all others; a listener that has them all has received everything.
     pub(crate) fences: usize,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) tally: Tally,
     pub(crate) act: watch::Sender<Act>,
-    /// The connection id of each client that is here, and which of its lives that is.
+    /// Connection id of each connected client, and the number of this life.
     roll: Vec<Mutex<Option<(String, u32)>>>,
 }
 
@@ -50,9 +50,9 @@ impl World {
         *self.act.borrow() == Act::Quiet
     }
 
-    /// Returns when nobody says anything new.
+    /// Waits until no new messages are sent.
     pub(crate) async fn quiet(&self) {
-        // The sender is here: it can't be gone.
+        // This value holds the sender, so it can't be gone.
         drop(self.act.subscribe().wait_for(|act| *act == Act::Quiet).await);
     }
 
@@ -68,12 +68,12 @@ impl World {
         self.clients.div_ceil(GROUP_CLIENTS)
     }
 
-    /// A client is here with this connection id, or no more.
+    /// A client has connected with this connection id, or has left.
     pub(crate) fn enrol(&self, client: usize, as_whom: Option<(String, u32)>) {
         *self.roll[client].lock().unwrap_or_else(PoisonError::into_inner) = as_whom;
     }
 
-    /// A connected client: its connection id, and its audience.
+    /// Connected client: its connection id and audience.
     pub(crate) fn somebody(&self, number: usize) -> Option<(String, Audience)> {
         let client = number % self.clients;
         let (id, life) = self.roll[client].lock().unwrap_or_else(PoisonError::into_inner).clone()?;

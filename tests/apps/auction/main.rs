@@ -1,10 +1,10 @@
 #![forbid(unsafe_code)]
-//! The tests' own auction: several app servers that take bids on lots and keep them in one file.
+//! Test auction: several app servers that take bids on lots and store them in one file.
 //!
-//! Hub `/auction`: `Watch(lot)` → its bids so far, and from then on `Placed(bid)` · `Bid(id, lot, amount)` → its
-//! number. A bid is stored before it is told and answered, and once only: whoever got no answer repeats it with the
-//! same id, as an app does whose bids are worth money. An outbox, which runs at one app server, sends
-//! `Recorded(number)` for each bid to those who watch its lot, at least once.
+//! Hub `/auction`: `Watch(lot)` returns the bids so far, and `Placed(bid)` follows for each new one · `Bid(id, lot,
+//! amount)` returns the bid's number. Each bid is stored before it is announced and answered, and only once: a caller
+//! without an answer repeats its bid with the same id, as a client does when bids involve money. An outbox on one app
+//! server sends `Recorded(number)` for each bid to the watchers of its lot, at least once.
 
 mod store;
 
@@ -21,22 +21,22 @@ use trunkline::{Context, Hub, HubError, HubHandle, Server};
 
 use store::{Bid, BidStore};
 
-/// Pause of the outbox between two looks at the store.
+/// How often the outbox checks the store.
 const OUTBOX_PAUSE: Duration = Duration::from_millis(50);
 
-/// The tests' own auction.
+/// Test app server for an auction.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Address to listen on.
     #[arg(long)]
     listen: String,
-    /// File of the bids, which all app servers share.
+    /// File for bids, shared by all app servers.
     #[arg(long)]
     store: PathBuf,
 }
 
 async fn watch(ctx: Context, State(store): State<BidStore>, lot: String) -> Result<Vec<Bid>, HubError> {
-    // First the group, then the list: what comes between is in both.
+    // Join the group before reading the list: bids placed in between appear in both.
     ctx.join(&lot).await?;
     store.bids_of(lot).await.map_err(failed)
 }
@@ -56,7 +56,7 @@ async fn bid(
     Ok(number)
 }
 
-/// Records all bids, from where any app server has come to: what the proxies may not have is sent again.
+/// Records all bids, whichever app server took them. Sends again what proxies might not have received.
 async fn record(auction: HubHandle, State(store): State<BidStore>) -> Result<(), HubError> {
     loop {
         let mut sent = Vec::new();

@@ -1,4 +1,4 @@
-//! Bids in a file, a line of JSON each, that several processes append to under its lock.
+//! Bids in a file, one line of JSON each, which several processes append to under its lock.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -9,32 +9,28 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-/// A bid on a lot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bid {
-    /// Its place among all bids, from 0; given by the store.
+    /// Position among all bids, from 0; assigned by the store.
     pub(crate) number: u64,
-    /// Given by the bidder, who repeats a bid with the same one.
+    /// Chosen by the bidder, who repeats a bid with the same id.
     pub(crate) id: String,
-    /// Name of the lot that it is for.
     pub(crate) lot: String,
-    /// Money that is offered.
     pub(crate) amount: u64,
 }
 
-/// The store of all bids.
 #[derive(Debug, Clone)]
 pub(crate) struct BidStore {
     path: Arc<PathBuf>,
 }
 
 impl BidStore {
-    /// A store in this file, which need not exist.
+    /// Creates a store in this file, which need not exist.
     pub(crate) fn new(path: PathBuf) -> Self {
         Self { path: Arc::new(path) }
     }
 
-    /// Stores a bid unless one with its id is there. Returns what is stored, and whether it is new.
+    /// Stores a bid unless one with its id exists. Returns the stored bid and whether it is new.
     pub(crate) async fn place(&self, bid: Bid) -> Result<(Bid, bool)> {
         let store = self.clone();
         spawn_blocking(move || {
@@ -51,13 +47,13 @@ impl BidStore {
         .await?
     }
 
-    /// All bids on a lot, in their order.
+    /// All bids on a lot, in order.
     pub(crate) async fn bids_of(&self, lot: String) -> Result<Vec<Bid>> {
         let store = self.clone();
         spawn_blocking(move || Ok(read(&store.open()?)?.into_iter().filter(|bid| bid.lot == lot).collect())).await?
     }
 
-    /// Bids that the outbox has not recorded, in their order.
+    /// Bids that the outbox has not recorded, in order.
     pub(crate) async fn unrecorded(&self) -> Result<Vec<Bid>> {
         let store = self.clone();
         spawn_blocking(move || {
@@ -67,11 +63,11 @@ impl BidStore {
         .await?
     }
 
-    /// Notes that a bid is recorded, and all before it.
+    /// Marks a bid and all earlier ones as recorded.
     pub(crate) async fn mark_as_recorded(&self, number: u64) -> Result<()> {
         let store = self.clone();
         spawn_blocking(move || {
-            // In one step: whoever is killed in it leaves the number of before.
+            // Atomically: a process killed here leaves the previous number.
             let (path, draft) = (store.recorded_path(), store.path.with_extension("draft"));
             std::fs::write(&draft, (number + 1).to_string())?;
             Ok(std::fs::rename(draft, path)?)
@@ -83,7 +79,7 @@ impl BidStore {
         self.path.with_extension("recorded")
     }
 
-    /// The file, locked until it is dropped.
+    /// Opens the file, locked until dropped.
     fn open(&self) -> Result<File> {
         let file = OpenOptions::new().read(true).append(true).create(true).open(&*self.path);
         let file = file.with_context(|| format!("can't open {}", self.path.display()))?;
@@ -92,7 +88,7 @@ impl BidStore {
     }
 }
 
-/// All bids of a file. A line that a killed process has begun is no bid.
+/// All bids of a file. Ignores an incomplete line of a killed process.
 fn read(file: &File) -> Result<Vec<Bid>> {
     let lines = BufReader::new(file).lines().collect::<std::io::Result<Vec<String>>>()?;
     Ok(lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect())

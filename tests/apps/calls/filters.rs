@@ -1,4 +1,4 @@
-//! A hub with two filters and a hook, which keep a log of what they see of each connection.
+//! Hub with two filters and a hook, which log what they see of each connection.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,7 +28,7 @@ async fn connected(ctx: Context) {
     ctx.items().insert(log);
 }
 
-/// The outer one: refuses, and rewrites errors.
+/// Outer filter: refuses calls and rewrites errors.
 async fn guard(call: HubCall, next: Next) -> Result<Reply, HubError> {
     let (log, method) = (Log::of(call.context()), call.method().to_owned());
     if method == "Forbidden" {
@@ -40,7 +40,7 @@ async fn guard(call: HubCall, next: Next) -> Result<Reply, HubError> {
     outcome
 }
 
-/// The inner one: answers in place of a method.
+/// Inner filter: answers instead of a method.
 async fn stand_in(call: HubCall, next: Next) -> Result<Reply, HubError> {
     let log = Log::of(call.context());
     log.add(format!("stand-in before {} of {}", call.method(), call.argument_count()));
@@ -58,7 +58,7 @@ async fn note(ctx: Context, text: String) {
     Log::of(&ctx).add(text);
 }
 
-/// Filters keep its callers out, or answer for it.
+/// Filters refuse its calls or answer them.
 async fn never_reached(ctx: Context) -> &'static str {
     Log::of(&ctx).add("never to be seen".into());
     "never to be seen"

@@ -1,4 +1,4 @@
-//! Methods that wait until the test lets them go on, and that tell how many run at once.
+//! Methods that wait until the test releases them, and that report how many run concurrently.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,10 +7,10 @@ use axum::extract::State;
 use tokio::sync::{Barrier, watch};
 use trunkline::{Context, Hub, HubError, UploadStream};
 
-/// Number of calls of a client that run at once on `/parallel`.
+/// Number of concurrent calls per client on `/parallel`.
 pub(crate) const PARALLEL_INVOCATIONS: usize = 3;
 
-/// State that the methods of this process share.
+/// State shared by the methods of this process.
 #[derive(Clone)]
 pub(crate) struct Gate {
     is_open: watch::Sender<bool>,
@@ -32,7 +32,7 @@ impl Default for Gate {
 
 impl Gate {
     pub(crate) async fn pass(&self) {
-        // The sender is here, so there is always an end to wait for.
+        // This process holds the sender, so waiting always ends.
         let _ = self.is_open.subscribe().wait_for(|is_open| *is_open).await;
     }
 }
@@ -41,14 +41,14 @@ async fn set_gate(State(gate): State<Gate>, is_open: bool) {
     gate.is_open.send_replace(is_open);
 }
 
-/// Waits for the gate, then tells the caller which call this was.
+/// Waits for the gate, then sends the number of this call to the caller.
 async fn take(ctx: Context, State(gate): State<Gate>, number: u64, _padding: String) -> Result<(), HubError> {
     gate.pass().await;
     ctx.clients().caller().send("Taken", (number,)).await?;
     Ok(())
 }
 
-/// Waits for the gate, then tells the caller of each item.
+/// Waits for the gate, then sends each item to the caller.
 async fn take_upload(ctx: Context, State(gate): State<Gate>, mut numbers: UploadStream<u64>) -> Result<u64, HubError> {
     gate.pass().await;
     let mut count = 0;
@@ -59,7 +59,7 @@ async fn take_upload(ctx: Context, State(gate): State<Gate>, mut numbers: Upload
     Ok(count)
 }
 
-/// Tells when it begins and when it ends, and lets others run in between.
+/// Reports its start and end, and yields to other calls in between.
 async fn work(ctx: Context, number: u64) -> Result<(), HubError> {
     let caller = ctx.clients().caller();
     caller.send("Began", (number,)).await?;
@@ -70,7 +70,7 @@ async fn work(ctx: Context, number: u64) -> Result<(), HubError> {
     Ok(())
 }
 
-/// Ends when as many calls are here as may run at once.
+/// Returns once the maximum number of concurrent calls has arrived.
 async fn meet(ctx: Context, State(gate): State<Gate>, number: u64) -> Result<(), HubError> {
     let running = gate.running.fetch_add(1, Ordering::Relaxed) + 1;
     gate.most_at_once.fetch_max(running, Ordering::Relaxed);

@@ -1,15 +1,15 @@
 #![forbid(unsafe_code)]
-//! The tests' own app server: streams, client results, values, flow control, filters, and sends from outside a hub.
+//! Test app server: streams, client results, values, flow control, filters and sends from outside a hub.
 //!
-//! | hub | what it is for |
+//! | hub | purpose |
 //! |---|---|
-//! | `/calls` | all methods, with the settings that every hub has |
-//! | `/parallel` | the same, with three calls of a client at once |
-//! | `/impatient` | the same, with hardly any time for client results |
+//! | `/calls` | all methods, with default hub settings |
+//! | `/parallel` | three concurrent calls per client |
+//! | `/impatient` | a very short time-out for client results |
 //! | `/filtered` | filters around a few methods |
-//! | `/raw` | a raw endpoint: see its file |
+//! | `/raw` | raw endpoint: see its file |
 //!
-//! `GET /announce/{text}` sends to everyone on `/calls`, `GET /announce/{group}/{text}` to a group: the answer is the
+//! `GET /announce/{text}` sends to everyone on `/calls`, `GET /announce/{group}/{text}` to a group: the response is the
 //! number of proxies.
 
 mod filters;
@@ -34,19 +34,19 @@ use trunkline::{Context, Hub, HubError, HubHandle, Receivers, Server};
 
 use gate::{Gate, PARALLEL_INVOCATIONS};
 
-/// Short enough to be waited for.
+/// Short enough for a test to wait.
 const IMPATIENT_RESULT_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// The tests' own app server.
+/// Test app server for calls.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Address to listen on.
     #[arg(long)]
     listen: String,
-    /// Let clients come back to their connections.
+    /// Allow clients to reconnect statefully.
     #[arg(long)]
     stateful: bool,
-    /// Serve clients too, without a proxy in front.
+    /// Serve clients directly, too, without a proxy.
     #[arg(long)]
     embedded: bool,
 }
@@ -120,7 +120,6 @@ async fn announce(receivers: &Receivers, text: &str) -> Result<String, StatusCod
     Ok(sent.proxies().to_string())
 }
 
-/// Serves until it is told to stop.
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
@@ -146,7 +145,7 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
     tell(listener.local_addr()?);
     let listener = listener.tap_io(|tcp| {
-        // Small messages must not wait for full packets; a socket that refuses this is only slower.
+        // Small messages must not wait for full packets; a socket that refuses this option is only slower.
         drop(tcp.set_nodelay(true));
     });
     Ok(axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?)

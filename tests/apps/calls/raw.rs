@@ -1,4 +1,4 @@
-//! A raw endpoint that does what it is told, and echoes all else.
+//! Raw endpoint that executes commands and echoes everything else.
 
 use axum::extract::State;
 use serde_json::json;
@@ -6,19 +6,18 @@ use trunkline::{HubError, RawConnection, RawEndpoint, RawMessage, ServerHandle};
 
 use super::gate::Gate;
 
-/// Path of the endpoint.
 const PATH: &str = "/raw";
 const NAME: &str = "raw";
 
-/// State that its connections share.
+/// State shared by its connections.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) server: ServerHandle,
 }
 
-/// `who`: what is known of the client. `wait`: for the gate. `tell ID TEXT`: sends to another. `bye`: the end. `fail`:
-/// the same, with an error.
+/// `who`: describes the client. `wait`: waits for the gate. `tell ID TEXT`: sends to another client. `bye`: ends the
+/// connection. `fail`: ends it with an error.
 async fn serve(State(shared): State<Shared>, mut connection: RawConnection) -> Result<(), HubError> {
     while let Some(message) = connection.recv().await {
         match message.as_text() {

@@ -1,4 +1,4 @@
-//! Methods that ask clients for results. Whatever goes wrong is told to the caller, word for word.
+//! Methods that ask clients for results. The caller gets every error verbatim.
 
 use trunkline::value::Value;
 use trunkline::{Context, Hub, HubError, InvokeError};
@@ -9,7 +9,7 @@ fn in_words(error: InvokeError) -> HubError {
     HubError::new(error.to_string())
 }
 
-/// Asks a client for anything.
+/// Asks a client for any value.
 async fn ask(ctx: Context, connection_id: String, method: String) -> Result<Value, HubError> {
     ctx.clients().client(connection_id).invoke(&method, ("a question",)).await.map_err(in_words)
 }
@@ -24,7 +24,7 @@ async fn ask_me(ctx: Context, method: String) -> Result<Value, HubError> {
     ctx.clients().caller().invoke(&method, ()).await.map_err(in_words)
 }
 
-/// Lets the error take its way: a client's own text is shown, nothing else.
+/// Propagates the error: the caller sees only text written by a client.
 async fn ask_me_plainly(ctx: Context, method: String) -> Result<Value, HubError> {
     Ok(ctx.clients().caller().invoke(&method, ()).await?)
 }

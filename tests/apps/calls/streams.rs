@@ -1,4 +1,4 @@
-//! Methods that stream, in either direction or both.
+//! Methods that stream in either direction or both.
 
 use futures_util::{Stream, StreamExt, stream};
 use trunkline::{Hub, HubError, UploadStream};
@@ -13,12 +13,12 @@ async fn count_for_ever() -> impl Stream<Item = u64> {
     stream::iter(1..)
 }
 
-/// Gives numbers, and then fails with a text that the caller may read.
+/// Yields numbers, then fails with a text that the caller may see.
 async fn count_and_refuse(end: u64, reason: String) -> impl Stream<Item = Result<u64, HubError>> {
     stream::iter((1..=end).map(Ok)).chain(stream::once(async { Err(HubError::new(reason)) }))
 }
 
-/// Gives numbers, and then fails with a text that only the log may show.
+/// Yields numbers, then fails with a text that only the log may contain.
 async fn count_and_fail(end: u64, secret: String) -> impl Stream<Item = Result<u64, HubError>> {
     stream::iter((1..=end).map(Ok)).chain(stream::once(async { Err(std::io::Error::other(secret).into()) }))
 }
@@ -36,7 +36,7 @@ async fn add_up(mut numbers: UploadStream<i64>, start: i64) -> Result<i64, HubEr
     Ok(sum)
 }
 
-/// Takes one item of each by turns.
+/// Takes items from both in turn.
 async fn zip(
     mut left: UploadStream<String>,
     between: String,
@@ -49,12 +49,12 @@ async fn zip(
     Ok(pairs)
 }
 
-/// Takes the first item and leaves the others.
+/// Takes the first item and ignores the others.
 async fn first_of(mut numbers: UploadStream<i64>) -> Result<Option<i64>, HubError> {
     numbers.next().await.transpose()
 }
 
-/// Both ways at once.
+/// Streams in both directions.
 async fn double(numbers: UploadStream<i64>) -> impl Stream<Item = Result<i64, HubError>> {
     numbers.map(|number| Ok(number? * 2))
 }

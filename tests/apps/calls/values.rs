@@ -1,4 +1,4 @@
-//! Methods that give back what they get, and tell how they have read it.
+//! Methods that return their argument or describe how they read it.
 
 use trunkline::value::{Binary, Timestamp, Value};
 use trunkline::{Hub, HubError};
@@ -21,7 +21,7 @@ async fn unsigned_in_words(number: u64) -> String {
     number.to_string()
 }
 
-/// The way down alone, whatever a client can write.
+/// Tests only the direction to the client, with any number that a client can write.
 async fn unsigned_of_words(text: String) -> Result<u64, HubError> {
     Ok(text.parse()?)
 }

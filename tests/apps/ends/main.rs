@@ -1,15 +1,15 @@
 #![forbid(unsafe_code)]
-//! The tests' own app server for ends of connections: its hooks print why.
+//! Test app server for ends of connections: its hooks print the causes.
 //!
-//! | path | what it is for |
+//! | path | purpose |
 //! |---|---|
-//! | `/ends` | `Id()` → the connection id; `Abort()` closes; closes clients with their tokens; WebSockets and long polling |
-//! | `/lively` | the same, with little patience, and events too |
-//! | `/hasty` | the same, with hardly any time for the hub handshake |
+//! | `/ends` | `Id()` returns the connection id; `Abort()` closes; closes clients when their tokens expire; WebSockets and long polling |
+//! | `/lively` | short client time-out, and events too |
+//! | `/hasty` | very short time-out for the hub handshake |
 //! | `/unwelcoming` | its `on_connected` fails |
-//! | `/line` | raw: first sends its connection id; a text `close`, `fail` or `panic` does that |
+//! | `/line` | raw: first sends its connection id; executes the texts `close`, `fail` and `panic` |
 //!
-//! Lines of output: `listening on …`, then `disconnected ID CAUSE`, in the words of the taxonomy.
+//! Output lines: `listening on …`, then `disconnected ID CAUSE`, with causes named as in the taxonomy.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ use clap::Parser;
 use tokio::net::TcpListener;
 use trunkline::{Cause, Context, Hub, HubError, RawConnection, RawEndpoint, RawMessage, Server, Transport};
 
-/// Handshake time-out: enough for one that is sent at once, short enough to be waited for.
+/// Handshake time-out: long enough for an immediate handshake, short enough for a test to wait.
 const HASTY_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Client time-out: more than a busy machine delays a ping, short enough to be waited for.
+/// Client time-out: longer than a busy machine delays a ping, short enough for a test to wait.
 const LIVELY_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The tests' own app server for ends of connections.
+/// Test app server for ends of connections.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Address to listen on.
@@ -79,7 +79,6 @@ fn hub(path: &str) -> Hub {
     Hub::new(path).method("Id", id).method("Abort", abort).method("Fill", fill).on_disconnected(disconnected)
 }
 
-/// Serves until it is told to stop.
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();

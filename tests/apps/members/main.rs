@@ -1,12 +1,12 @@
 #![forbid(unsafe_code)]
-//! The tests' own app server for who may come in.
+//! Test app server for authorization.
 //!
-//! | hub | what it is for |
+//! | hub | purpose |
 //! |---|---|
-//! | `/open` | anybody; a token is checked where there is one |
-//! | `/members` | users only, and only for as long as their tokens are good |
-//! | `/present` | users and groups; its hooks print who comes and goes |
-//! | `/asked` | the app is asked: its handler looks at a cookie, and at the query for what it shall do else |
+//! | `/open` | accepts everybody; validates tokens if present |
+//! | `/members` | accepts users only, and only until their tokens expire |
+//! | `/present` | users and groups; its hooks print arrivals and departures |
+//! | `/asked` | the app decides: its handler checks a cookie and takes further instructions from the query |
 
 use std::net::SocketAddr;
 
@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use trunkline::{Context, GroupChanged, Hub, HubError, Negotiation, Server, UserOffline, UserOnline};
 
-/// The tests' own app server.
+/// Test app server for authorization.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Address to listen on.
@@ -31,7 +31,7 @@ struct Arguments {
     listen: String,
 }
 
-/// The caller, as the hub knows it.
+/// Describes the caller as the hub sees it.
 async fn who_am_i(ctx: Context) -> Value {
     let (headers, query, claims) = (ctx.headers(), ctx.query(), ctx.claims());
     let headers: Vec<_> = headers.keys().map(http::HeaderName::as_str).collect();
@@ -42,14 +42,14 @@ async fn who_am_i(ctx: Context) -> Value {
 
 #[derive(Debug, Deserialize)]
 struct Wish {
-    /// Somewhere else, with this token.
+    /// Redirect to another URL, with this token.
     elsewhere: Option<String>,
     token: Option<String>,
     /// Never answer the question.
     hang: Option<String>,
 }
 
-/// Accepts the owner of a cookie, with a claim and two cookies; refuses others with a text of its own.
+/// Accepts the owner of a cookie, with a claim and two cookies; refuses others with a custom text.
 async fn decide(
     headers: HeaderMap,
     Query(wish): Query<Wish>,
@@ -78,7 +78,7 @@ fn print(told: &str) {
     println!("told {told}");
 }
 
-/// Whether a user is online, and by how many connections.
+/// Whether a user is online, and the number of their connections.
 async fn online(ctx: Context, user: String) -> Result<(bool, u64), HubError> {
     Ok((*ctx.users().online(&user).await?, *ctx.users().count(&user).await?))
 }
@@ -95,7 +95,6 @@ fn present() -> Hub {
         })
 }
 
-/// Serves until it is told to stop.
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
@@ -108,7 +107,7 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
     announce(listener.local_addr()?);
     let listener = listener.tap_io(|tcp| {
-        // Small messages must not wait for full packets; a socket that refuses this is only slower.
+        // Small messages must not wait for full packets; a socket that refuses this option is only slower.
         drop(tcp.set_nodelay(true));
     });
     Ok(axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?)

@@ -1,14 +1,14 @@
-//! A raw endpoint whose clients move: it echoes numbers that come in their order, and sends numbers of its own.
+//! Raw endpoint for clients that move: it echoes consecutive numbers and sends numbers itself.
 
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 use trunkline::{HubError, RawConnection, RawEndpoint};
 
-/// Interval of the endpoint's own numbers.
+/// Interval between numbers that the endpoint sends.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// The endpoint `/feed`, whose handler takes `up 1`, `up 2`, … and sends `down 1`, `down 2`, ….
+/// Endpoint `/feed`: the handler takes `up 1`, `up 2`, … and sends `down 1`, `down 2`, ….
 pub(crate) fn endpoint() -> RawEndpoint {
     RawEndpoint::new("/feed", feed).movable(true)
 }

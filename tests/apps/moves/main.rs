@@ -1,10 +1,10 @@
 #![forbid(unsafe_code)]
-//! The tests' own app server for connections that move: hub `/moves`, which prints what its hooks and methods see, and
-//! with `--feed` a raw endpoint.
+//! Test app server for connections that move: hub `/moves`, which prints what its hooks and methods see, and with
+//! `--feed` a raw endpoint.
 //!
-//! Lines of output: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID FROM ITEMS`,
-//! `restored ID LOST SECONDS` and `ran TAG`. They are written at once, so they outlive a process that is killed.
-//! `POST /release` lets calls of `Pass` end; `/metrics` are the SDK's.
+//! Output lines: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID FROM ITEMS`, `restored ID LOST
+//! SECONDS` and `ran TAG`. Each line is written immediately, so it survives a killed process. `POST /release` lets
+//! calls of `Pass` end; `/metrics` serves the SDK's metrics.
 
 mod feed;
 
@@ -20,27 +20,27 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use trunkline::{CloseReason, Context, Hub, HubError, Rehomed, Restored, Server};
 
-/// The tests' own app server for connections that move.
+/// Test app server for connections that move.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Address to listen on.
     #[arg(long)]
     listen: String,
-    /// Time for running calls when it stops, in milliseconds.
+    /// Shutdown time-out for running calls, in milliseconds.
     #[arg(long, default_value_t = 10_000)]
     shutdown_timeout_ms: u64,
-    /// Serve the raw endpoint `/feed`, too.
+    /// Also serve the raw endpoint `/feed`.
     #[arg(long)]
     feed: bool,
-    /// Send each client `Number(1)` as soon as it is connected.
+    /// Send each client `Number(1)` as soon as it connects.
     #[arg(long)]
     greet: bool,
 }
 
-/// Gate that lets calls end.
+/// Gate for calls that wait.
 type Gate = watch::Sender<bool>;
 
-/// Time in which a lost client gets its groups and items back.
+/// Time within which a lost client gets its groups and items back.
 const RESTORED_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
@@ -107,15 +107,15 @@ async fn run(tag: String) -> String {
     tag
 }
 
-/// Begins, and ends when somebody lets it.
+/// Waits until the gate opens.
 async fn pass(State(gate): State<Gate>, tag: String) -> String {
     tell(&format!("ran {tag}"));
-    // The sender is here, so there is always an end to wait for.
+    // This process holds the sender, so waiting always ends.
     let _ = gate.subscribe().wait_for(|is_open| *is_open).await;
     tag
 }
 
-/// Streams one item, and never ends.
+/// Streams one item and never ends.
 async fn begin(tag: String) -> impl Stream<Item = String> {
     tell(&format!("ran {tag}"));
     stream::iter([tag]).chain(stream::pending())
@@ -125,7 +125,7 @@ async fn join(ctx: Context, group: String) -> Result<(), HubError> {
     Ok(ctx.join(group).await?)
 }
 
-/// Sends so many numbers to a group, one after the other.
+/// Sends this many numbers to a group, one after another.
 async fn count(ctx: Context, group: String, to: u64) -> Result<(), HubError> {
     for number in 0..to {
         ctx.clients().group(&group).send("Number", (number,)).await?;
@@ -137,7 +137,6 @@ async fn release(State(gate): State<Gate>) {
     gate.send_replace(true);
 }
 
-/// Serves until it is told to stop.
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();

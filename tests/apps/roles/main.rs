@@ -1,9 +1,9 @@
 #![forbid(unsafe_code)]
-//! The tests' own app server for groups of app servers: it says its name, and prints what it sees. Hubs `/chat` and
-//! `/news`, the page `/page` and all below it.
+//! Test app server for groups of app servers: it reports its name and prints what it sees. Hubs `/chat` and `/news`,
+//! and pages at and below `/page`.
 //!
-//! Lines of output: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID` and `heard ID NUMBER`. They
-//! are written at once, so they outlive a process that is killed.
+//! Output lines: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID` and `heard ID NUMBER`. Each
+//! line is written immediately, so it survives a killed process.
 
 use std::sync::Arc;
 
@@ -15,21 +15,21 @@ use clap::Parser;
 use tokio::net::TcpListener;
 use trunkline::{Context, Hub, HubError, Server};
 
-/// The tests' own app server for groups of app servers.
+/// Test app server for groups of app servers.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Address to listen on.
     #[arg(long)]
     listen: String,
-    /// Name that it says.
+    /// Name that it reports.
     #[arg(long, default_value = "stable")]
     name: String,
-    /// Sum from which on `Add` is wrong by one.
+    /// Sum from which `Add` is off by one.
     #[arg(long)]
     wrong_from: Option<i64>,
 }
 
-/// Arguments, shared by all methods.
+/// Arguments shared by all methods.
 type Role = Arc<Arguments>;
 
 #[expect(clippy::print_stdout, reason = "the tests read these lines")]
@@ -67,7 +67,7 @@ async fn join(ctx: Context, group: String) -> Result<(), HubError> {
     Ok(ctx.join(group).await?)
 }
 
-/// Sends a number to everybody, under the name of the app server.
+/// Sends a number to everybody, with the name of the app server.
 async fn shout(ctx: Context, State(role): State<Role>, number: i64) -> Result<(), HubError> {
     ctx.clients().all().send("Shouted", (&role.name, number)).await?;
     Ok(())
@@ -100,7 +100,6 @@ fn hub(path: &str, role: &Role) -> Hub {
         .with_state(role.clone())
 }
 
-/// Serves until it is told to stop.
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();

@@ -1,13 +1,13 @@
 #![forbid(unsafe_code)]
-//! The tests' own app server: every kind of send by name, errors of all kinds, hubs with other settings.
+//! Test app server: all kinds of sends, all kinds of errors, hubs with different settings.
 //!
-//! | hub | what it is for |
+//! | hub | purpose |
 //! |---|---|
 //! | `/sends` | sends, groups, errors |
-//! | `/hasty` | the same, with hardly any time for the hub handshake |
-//! | `/detailed` | the same, and clients are told the details of errors |
-//! | `/lively` | the same, with frequent keep-alives and little patience |
-//! | `/lossy` | the same, and clients that read too slowly miss what is sent to many |
+//! | `/hasty` | very short time-out for the hub handshake |
+//! | `/detailed` | clients receive error details |
+//! | `/lively` | frequent keep-alives and a short client time-out |
+//! | `/lossy` | slow clients lose messages to many receivers |
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,23 +19,23 @@ use clap::Parser;
 use tokio::net::TcpListener;
 use trunkline::{Context, Hub, HubError, Server, SlowClients, Transport};
 
-/// Argument of each send: a tag that names the call.
+/// Its argument is a tag that identifies the call.
 const RECEIVED: &str = "Received";
 const FENCE: &str = "Fence";
 
-/// Handshake time-out: enough for one that is sent at once, short enough to be waited for.
+/// Handshake time-out: long enough for an immediate handshake, short enough for a test to wait.
 const HASTY_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Keep-alive interval that a test can wait for.
+/// Keep-alive interval short enough for a test to wait.
 const LIVELY_KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Client time-out: more than a busy machine delays a ping, short enough to be waited for.
+/// Client time-out: longer than a busy machine delays a ping, short enough for a test to wait.
 const LIVELY_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time of a slow call, far more than others take.
+/// Duration of a slow call, far longer than others take.
 const DAWDLE: Duration = Duration::from_millis(100);
 
-/// The tests' own app server.
+/// Test app server for sends.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Address to listen on.
@@ -105,7 +105,7 @@ async fn to_users(ctx: Context, users: Vec<String>, tag: String) -> Done {
     Ok(())
 }
 
-/// Numbers from 0, each by another kind of send that reaches the caller alone.
+/// Sends numbers from 0, each with another kind of send that reaches only the caller.
 async fn mixed_to_me(ctx: Context, count: u64) -> Done {
     let clients = ctx.clients();
     let me = ctx.connection_id();
@@ -119,7 +119,8 @@ async fn mixed_to_me(ctx: Context, count: u64) -> Done {
     Ok(())
 }
 
-/// Numbers from 0, each by another kind of send that reaches everyone. `mixed` is their group, `alice` their user.
+/// Sends numbers from 0, each with another kind of send that reaches everyone. `mixed` is their group, `alice` their
+/// user.
 async fn mixed_to_everyone(ctx: Context, everyone: Vec<String>, count: u64) -> Done {
     let clients = ctx.clients();
     let nobody: [&str; 0] = [];
@@ -139,17 +140,16 @@ async fn mixed_to_everyone(ctx: Context, everyone: Vec<String>, count: u64) -> D
     Ok(())
 }
 
-/// Takes its time, so that calls of the same client pile up behind it.
+/// Is slow, so that calls of this client queue behind it.
 async fn dawdle(_padding: String) {
     tokio::time::sleep(DAWDLE).await;
 }
 
-/// Never comes to an end.
 async fn hang() {
     std::future::pending().await
 }
 
-/// Fence: arrives behind everything that was sent before.
+/// Fence: arrives after everything sent earlier.
 async fn fence(ctx: Context, number: u64) -> Done {
     ctx.clients().all().send(FENCE, (number,)).await?;
     Ok(())
@@ -181,12 +181,12 @@ async fn repeat(text: String, times: usize) -> String {
     text.repeat(times)
 }
 
-/// Fails with a text that the caller may read.
+/// Fails with a text that the caller may see.
 async fn refuse(reason: String) -> Done {
     Err(HubError::new(reason))
 }
 
-/// Fails with a text that only the log may show.
+/// Fails with a text that only the log may contain.
 async fn fail(secret: String) -> Done {
     Err(std::io::Error::other(secret).into())
 }
@@ -226,7 +226,6 @@ fn hub(path: &str) -> Hub {
         .method("Panic", panic)
 }
 
-/// Serves until it is told to stop.
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
@@ -243,7 +242,7 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
     announce(listener.local_addr()?);
     let listener = listener.tap_io(|tcp| {
-        // Small messages must not wait for full packets; a socket that refuses this is only slower.
+        // Small messages must not wait for full packets; a socket that refuses this option is only slower.
         drop(tcp.set_nodelay(true));
     });
     Ok(axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?)

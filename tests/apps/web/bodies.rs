@@ -1,4 +1,4 @@
-//! Bodies that come piece by piece.
+//! Bodies that arrive in pieces.
 
 use std::io;
 
@@ -12,16 +12,16 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::state::Web;
 
-/// A body and a trailer, which its head announces.
+/// Body with a trailer, which its head announces.
 pub(crate) async fn trailers() -> Response {
     let trailers = HeaderMap::from_iter([(HeaderName::from_static("x-sum"), HeaderValue::from_static("42"))]);
     let body = Full::new(Bytes::from_static(b"body")).with_trailers(async move { Some(Ok(trailers)) });
-    // A stream has no length beforehand, so it is sent in chunks, which trailers need.
+    // A stream has no known length, so it is sent in chunks, which trailers require.
     let body = http_body_util::StreamBody::new(http_body_util::BodyStream::new(body));
     ([("trailer", "x-sum")], Body::new(body)).into_response()
 }
 
-/// Text that readers get from now on.
+/// Event stream of texts sent to `/tell` from now on.
 pub(crate) async fn events(State(web): State<Web>) -> Response {
     let receiver = web.events.subscribe();
     let opening = stream::iter([Ok::<_, io::Error>(": open\n\n".to_owned())]);
@@ -33,12 +33,12 @@ pub(crate) async fn events(State(web): State<Web>) -> Response {
     ([("content-type", "text/event-stream")], body).into_response()
 }
 
-/// Tells all who read events, and says how many they are.
+/// Sends text to all readers of events and returns their number.
 pub(crate) async fn tell(State(web): State<Web>, text: String) -> String {
     web.events.send(text).unwrap_or_default().to_string()
 }
 
-/// Tells when it is dropped.
+/// Reports when it is dropped.
 struct Abandoned(Web);
 
 impl Drop for Abandoned {
@@ -47,7 +47,7 @@ impl Drop for Abandoned {
     }
 }
 
-/// A body without end, in pieces of 64 KiB.
+/// Infinite body in pieces of 64 KiB.
 pub(crate) async fn endless(State(web): State<Web>) -> Body {
     let reader = Abandoned(web);
     Body::from_stream(pieces(reader))
@@ -57,7 +57,7 @@ fn pieces(reader: Abandoned) -> impl Stream<Item = io::Result<Bytes>> + Send + '
     stream::unfold(reader, async |reader| Some((Ok(Bytes::from_static(&[b'x'; 64 * 1024])), reader)))
 }
 
-/// Half of a body; the end comes when something is told, so that the half has left by then.
+/// Half of a body; it ends with the next text to `/tell`, so that the half has been sent by then.
 pub(crate) async fn broken(State(web): State<Web>) -> Body {
     let mut receiver = web.events.subscribe();
     let half = stream::iter([Ok(Bytes::from_static(b"half"))]);

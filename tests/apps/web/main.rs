@@ -1,20 +1,20 @@
 #![forbid(unsafe_code)]
-//! The tests' own app server for all that is not a hub: what it was sent comes back, and answers of every kind.
+//! Test app server for everything except hubs: it reports requests, and gives all kinds of responses.
 //!
-//! | path | what it does |
+//! | path | behaviour |
 //! |---|---|
-//! | `/mirror` and below | any method: says in JSON what it was asked, and how large the body was |
+//! | `/mirror` and below | any method: describes the request in JSON, with the size of its body |
 //! | `/name` | its name |
 //! | `/status/{code}` | that status, without a body |
-//! | `/hop-by-hop` | headers that are for one connection only, beside one that is not |
+//! | `/hop-by-hop` | hop-by-hop headers and an ordinary header |
 //! | `/trailers` | a body with trailers |
-//! | `/events`, `POST /tell` | an event stream, and what it shall say |
-//! | `/endless`, `/abandoned` | a body without end, and an answer once somebody has given up reading it |
-//! | `/broken` | half a body, and the end of it when something is told |
-//! | `/silent` | nothing, ever |
-//! | `POST /refuse` | 413, without a look at the body |
+//! | `/events`, `POST /tell` | an event stream, and the text for it |
+//! | `/endless`, `/abandoned` | an infinite body, and a response once a client has stopped reading it |
+//! | `/broken` | half a body, which ends with the next text to `/tell` |
+//! | `/silent` | never responds |
+//! | `POST /refuse` | 413, without reading the body |
 //! | `/socket` | a WebSocket that echoes |
-//! | `/tally` | an upgrade to something else: counts to the end, and then answers |
+//! | `/tally` | an upgrade to another protocol: counts bytes until the end, then replies |
 
 mod bodies;
 mod state;
@@ -39,13 +39,13 @@ use trunkline::{Hub, Server};
 
 use state::Web;
 
-/// The tests' own app server.
+/// Test app server for pages.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Address to listen on.
     #[arg(long)]
     listen: String,
-    /// Name that it answers with.
+    /// Name that it reports.
     #[arg(long, default_value = "web")]
     name: String,
 }
@@ -62,7 +62,7 @@ async fn mirror(request: Request) -> Response {
     let headers: Vec<[String; 2]> = parts.headers.iter().map(|(name, value)| [name.to_string(), text(value)]).collect();
     let uri = parts.uri.to_string();
     let seen = json!({ "method": parts.method.as_str(), "uri": uri, "headers": headers, "bytes": bytes, "sum": sum });
-    // An app has rules of its own about other origins.
+    // An app has its own rules about other origins.
     ([("access-control-allow-origin", "https://only.example")], Json::<Value>(seen)).into_response()
 }
 
@@ -91,7 +91,6 @@ async fn refuse(_unread: Body) -> StatusCode {
     StatusCode::PAYLOAD_TOO_LARGE
 }
 
-/// Serves until it is told to stop.
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, broadcast};
 
-/// State that requests share.
+/// State shared by requests.
 #[derive(Clone)]
 pub(crate) struct Web {
     pub(crate) name: Arc<str>,

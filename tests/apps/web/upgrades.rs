@@ -1,4 +1,4 @@
-//! Connections that become something else than HTTP.
+//! Connections that switch from HTTP to another protocol.
 
 use axum::body::Body;
 use axum::extract::{Request, WebSocketUpgrade};
@@ -8,7 +8,7 @@ use futures_util::{SinkExt, StreamExt};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// A WebSocket that sends everything back.
+/// WebSocket that echoes everything.
 pub(crate) async fn socket(upgrade: WebSocketUpgrade) -> Response {
     upgrade.protocols(["echo"]).on_upgrade(async |socket| {
         let (mut sink, mut stream) = socket.split();
@@ -20,7 +20,7 @@ pub(crate) async fn socket(upgrade: WebSocketUpgrade) -> Response {
     })
 }
 
-/// Reads until the other end has said all, and then says how much that was.
+/// Reads until the other end has finished, then replies with the number of bytes.
 pub(crate) async fn tally(mut request: Request) -> Response {
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
@@ -28,7 +28,7 @@ pub(crate) async fn tally(mut request: Request) -> Response {
         let mut upgraded = TokioIo::new(upgraded);
         let mut all = Vec::new();
         if upgraded.read_to_end(&mut all).await.is_ok() {
-            // Whoever asked may be gone.
+            // The client may be gone.
             drop(upgraded.write_all(all.len().to_string().as_bytes()).await);
             drop(upgraded.shutdown().await);
         }

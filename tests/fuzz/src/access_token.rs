@@ -10,7 +10,7 @@ use crate::token::KEYS;
 static OTHER: LazyLock<AccessKeys> =
     LazyLock::new(|| AccessKeys::new(vec![AccessKey::random()]).expect("there is a key"));
 
-/// Verifies access tokens, one line each, and reads the data as a key set.
+/// Verifies access tokens, one per line, and reads the data as a key set.
 pub fn access_tokens(data: &[u8]) {
     if let Some(keys) = fuzzing::key_set(data) {
         assert!(keys > 0, "a key set without a key is accepted");

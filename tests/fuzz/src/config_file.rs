@@ -1,4 +1,4 @@
-//! The configuration file of a node.
+//! Configuration file of a node.
 
 use trunkline_command::fuzzing;
 use trunkline_proxy::fuzzing as of_node;

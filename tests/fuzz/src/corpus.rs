@@ -1,15 +1,15 @@
-//! Seeds of the targets: files in `corpus/TARGET/`, small and readable where the format is.
+//! Seeds of targets: files in `corpus/TARGET/`, small, and readable where the format is.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Returns the folder with the seeds of a target.
+/// Returns the folder with a target's seeds.
 #[must_use]
 pub fn folder(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target)
 }
 
-/// Reads the seeds of a target, in the order of their names.
+/// Reads a target's seeds in order of their names.
 ///
 /// # Errors
 /// When the folder or a file can't be read.

@@ -1,4 +1,4 @@
-//! Messages of node links, and greetings of nodes.
+//! Messages on node links, and greetings of nodes.
 
 use bytes::Bytes;
 use trunkline_protocol::fleet::{
@@ -8,7 +8,7 @@ use trunkline_protocol::fleet::{
 use trunkline_protocol::limits::{GREETING_MEMBERS_MAX, GREETING_TEXT_MAX_BYTES};
 use trunkline_protocol::service::FrameBuffer;
 
-/// Reads the body of a node message; what is accepted is read again from its own bytes, as itself.
+/// Reads the body of a node message; an accepted one must survive a round trip.
 pub fn node_messages(data: &[u8]) {
     let Ok(Some(message)) = NodeMessage::decode(&Bytes::copy_from_slice(data)) else { return };
     assert_ne!(message.name(), "Unknown", "a message that is known has a name");
@@ -28,7 +28,7 @@ pub fn node_messages(data: &[u8]) {
     assert_eq!(quick, frame, "the quick way writes what the message does");
 }
 
-/// Reads a greeting; what is accepted is within its bounds, and is read again from its own text, as itself.
+/// Reads a greeting; an accepted one must respect its limits and survive a round trip.
 pub fn greetings(data: &[u8]) {
     let Ok(greeting) = Greeting::read(data) else { return };
     assert!(!greeting.boot.is_empty(), "a greeting says whose it is");
@@ -38,7 +38,7 @@ pub fn greetings(data: &[u8]) {
     assert_eq!(Greeting::read(&greeting.to_json()), Ok(greeting));
 }
 
-/// Takes an update of a peer that has told everything: what it adds is wanted.
+/// Applies an update of a peer that has sent everything: afterwards, what it adds is wanted.
 fn interest(update: InterestUpdate) {
     let mut peer = PeerInterest::default();
     peer.apply(InterestUpdate::Complete);
@@ -53,7 +53,7 @@ fn interest(update: InterestUpdate) {
     assert_eq!(peer.may_want(&hub, &[Wanted::Everyone], 0), is_wanted, "what is told is wanted");
 }
 
-/// Takes a list of app servers: it is what is known of its hub from then on.
+/// Applies a list of app servers, which must replace any earlier list for its hub.
 fn presence(update: &PresenceUpdate) {
     let mut peer = PeerPresence::default();
     peer.apply(update.clone());

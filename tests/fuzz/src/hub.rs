@@ -9,23 +9,23 @@ use trunkline_protocol::hub::{
 
 use crate::random::Random;
 
-/// A handshake and its length; none where more bytes are needed.
+/// Handshake and its length; none if more bytes are needed.
 type HandshakeResult<T> = Result<Option<(T, usize)>, HandshakeError>;
 
-/// Limit of the messages: low, so that mutations get over it.
+/// Message limit: low, so that mutations exceed it.
 const MESSAGE_MAX_BYTES: usize = 2048;
 
-/// Reads a client's hub messages in JSON: framing, scan and decoder.
+/// Reads a client's JSON hub messages: framing, scan and decoder.
 pub fn hub_json(data: &[u8]) {
     messages(HubProtocol::Json, data);
 }
 
-/// Reads a client's hub messages in MessagePack: framing, scan and decoder.
+/// Reads a client's MessagePack hub messages: framing, scan and decoder.
 pub fn hub_message_pack(data: &[u8]) {
     messages(HubProtocol::MessagePack, data);
 }
 
-/// Reads hub handshakes, a client's request and a server's response.
+/// Reads hub handshakes: a client's request and a server's response.
 pub fn hub_handshake(data: &[u8]) {
     handshake(data, HandshakeRequest::read, HandshakeRequest::encode);
     handshake(data, HandshakeResponse::read, HandshakeResponse::encode);
@@ -34,7 +34,7 @@ pub fn hub_handshake(data: &[u8]) {
 fn messages(protocol: HubProtocol, data: &[u8]) {
     let whole = bodies(protocol, &[data]);
     let cut = bodies(protocol, &Random::from_bytes(data).pieces(data));
-    // A malformed length prefix is too large already, where the cut comes before its last byte: either error closes.
+    // A cut before the last byte of a malformed length prefix may report it as too large: either error closes.
     assert_eq!((&whole.0, whole.1.is_some()), (&cut.0, cut.1.is_some()), "the cuts between reads change the messages");
     for body in whole.0 {
         message(protocol, &body);
@@ -42,7 +42,7 @@ fn messages(protocol: HubProtocol, data: &[u8]) {
     message(protocol, &Bytes::copy_from_slice(data));
 }
 
-/// The bodies of all whole frames, and the error that ended them.
+/// Bodies of all whole frames, and the error that ended them.
 fn bodies(protocol: HubProtocol, pieces: &[&[u8]]) -> (Vec<Bytes>, Option<FramingError>) {
     let (mut buffer, mut bodies, mut searched) = (BytesMut::new(), Vec::new(), 0);
     for piece in pieces {
@@ -92,7 +92,7 @@ fn message(protocol: HubProtocol, body: &Bytes) {
     }
 }
 
-/// The scan for rules sees the call that an app server would run.
+/// The scan for rules must see the call that an app server would run.
 fn call(protocol: HubProtocol, body: &Bytes, message: &HubMessage) {
     let scan = protocol.scan_call(body).expect("what can be decoded can be scanned for rules");
     let id = message.invocation_id().map(|id| &**id);
@@ -117,7 +117,7 @@ fn payloads(message: &HubMessage) -> Box<dyn Iterator<Item = &Payload> + '_> {
     }
 }
 
-/// A value that was read can be written, and reads as itself.
+/// A value that was read must survive a round trip.
 fn read_value(protocol: HubProtocol, payload: &Payload) {
     let Ok(value) = protocol.value::<Value>(payload) else { return };
     let again = protocol.payload(&value).expect("what was read can be written");
@@ -133,7 +133,7 @@ fn encode_again(protocol: HubProtocol, message: HubMessage) {
     assert_eq!(protocol.decode(&body).expect("an encoded message can be decoded"), Some(message));
 }
 
-/// Reads a handshake at the front of the data, and again of its own encoding; a part of it is never enough.
+/// Reads a handshake at the front of the data, then from its own encoding; a part of it must never be enough.
 fn handshake<T: PartialEq + std::fmt::Debug>(
     data: &[u8],
     read: fn(&[u8], usize) -> HandshakeResult<T>,

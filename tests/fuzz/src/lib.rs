@@ -1,28 +1,27 @@
 #![forbid(unsafe_code)]
-//! Fuzz targets for everything that parses a stranger's bytes.
+//! Fuzz targets for everything that parses bytes from strangers.
 //!
-//! A target is a function that takes any bytes and panics where a promise is broken: that a parser never panics, that
-//! what it accepts survives a round trip, that the cuts between reads never change the result, that the scan and the
-//! decoder agree, that limits hold.
+//! A target is a function that takes any bytes and panics on a violated guarantee: parsers never panic, accepted input
+//! survives a round trip, cuts between reads never change the result, scan and decoder agree, and limits hold.
 //!
-//! `cargo test -p trunkline-fuzz` feeds each target its seeds from `corpus/` and some thousand mutations of them, the
-//! same ones every time; `TRUNKLINE_FULL=1` tries fifty times as many. `cargo-fuzz/` wraps the targets for
-//! libFuzzer, which searches for new paths as long as one lets it: `tests/fuzz/run`.
+//! `cargo test -p trunkline-fuzz` runs each target with its seeds from `corpus/` and some thousand mutations, identical
+//! in every run; `TRUNKLINE_FULL=1` runs fifty times as many. `cargo-fuzz/` wraps the targets for libFuzzer, which
+//! searches for new paths as long as it runs: `tests/fuzz/run`.
 //!
 //! | module | contents |
 //! |---|---|
 //! | [`random`] | reproducible random numbers |
 //! | [`mutation`] | mutations of an input |
-//! | [`corpus`] | the seeds of a target |
+//! | [`corpus`] | seeds of a target |
 //! | `hub` | hub messages and hub handshakes |
-//! | `service` | frames of the service protocol, headers of a link's upgrade, filters of clients |
+//! | `service` | frames of the service protocol, headers of a link's upgrade, client filters |
 //! | `fleet` | messages and greetings between nodes |
 //! | `token` | sealed tokens |
-//! | `negotiate` | bodies of negotiate requests, of app servers' decisions, and manifests |
+//! | `negotiate` | bodies of negotiate requests, app servers' decisions, and manifests |
 //! | `websocket` | WebSocket frames of clients |
-//! | `request` | PROXY header, headers of load balancers, query, origin |
+//! | `request` | PROXY header, load balancer headers, query, origin |
 //! | `access_token` | access tokens and key sets |
-//! | `config_file` | the configuration file of a node |
+//! | `config_file` | configuration file of a node |
 //! | `recording` | recordings of traffic |
 //! | `trace_context` | W3C trace contexts |
 #![expect(clippy::expect_used, reason = "a broken promise ends the run, and the message names the promise")]
@@ -58,15 +57,15 @@ pub use websocket::websocket;
 /// Fuzz target: a name and a function.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Name of the function, of the libFuzzer binary and of the folder with seeds.
+    /// Name of the function, the libFuzzer binary and the folder with seeds.
     pub name: &'static str,
-    /// Feeds one input; panics where a promise is broken.
+    /// Runs one input; panics on a violated guarantee.
     pub run: fn(&[u8]),
 }
 
 macro_rules! targets {
     ($($name:ident),* $(,)?) => {
-        /// All targets, by name.
+        /// All targets by name.
         pub const TARGETS: &[Target] = &[$(Target { name: stringify!($name), run: $name }),*];
     };
 }

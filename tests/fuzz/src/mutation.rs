@@ -1,14 +1,14 @@
-//! Mutations of an input: bit flips, cuts, repeats, splices with other seeds, and bytes that parsers care about.
+//! Mutations of an input: bit flips, cuts, repetitions, splices with other seeds, and bytes at which parsers branch.
 
 use crate::random::Random;
 
-/// Longest input that a mutation makes.
+/// Maximum length of a mutated input.
 pub const INPUT_MAX_BYTES: usize = 64 * 1024;
 
-/// Most mutations that are applied to a seed.
+/// Maximum number of mutations of a seed.
 const MUTATIONS_MAX: usize = 6;
 
-/// Longest run of bytes that is repeated or removed.
+/// Maximum number of bytes that are repeated or removed.
 const RUN_MAX_BYTES: usize = 64;
 
 /// Bytes and texts at which parsers branch.
@@ -75,7 +75,7 @@ const TOKENS: &[&[u8]] = &[
     b"\n",
 ];
 
-/// Returns a mutation of `seed`; `others` are the inputs that it may be spliced with.
+/// Returns a mutation of `seed`, which may be spliced with `others`.
 #[must_use]
 pub fn mutate(seed: &[u8], others: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     let mut bytes = seed.to_vec();

@@ -1,4 +1,4 @@
-//! Bodies of negotiate requests, of app servers' decisions, and manifests.
+//! Bodies of negotiate requests, app servers' decisions, and manifests.
 
 use std::fmt::Debug;
 
@@ -8,7 +8,7 @@ use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::Manifest;
 use trunkline_protocol::negotiate::{Decision, NegotiateAnswer, NegotiateVersion};
 
-/// Reads what decides a negotiate: the version that a client asks for, an app server's decision, its manifest.
+/// Reads what decides a negotiation: the version requested by a client, an app server's decision, and its manifest.
 pub fn negotiate_bodies(data: &[u8]) {
     json::<Decision>(data);
     if let Some(manifest) = json::<Manifest>(data) {
@@ -28,7 +28,7 @@ pub fn negotiate_bodies(data: &[u8]) {
     }
 }
 
-/// Reads a JSON body; what is accepted is read again from its own text, as itself.
+/// Reads a JSON body; an accepted one must survive a round trip.
 fn json<T: DeserializeOwned + Serialize + PartialEq + Debug>(data: &[u8]) -> Option<T> {
     let value: T = serde_json::from_slice(data).ok()?;
     let text = serde_json::to_vec(&value).expect("what was read can be written");

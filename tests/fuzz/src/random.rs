@@ -1,17 +1,17 @@
-//! Reproducible random numbers (xorshift64*): the same seed gives the same run on every machine.
+//! Reproducible random numbers (xorshift64*): equal seeds give equal runs on every machine.
 
 /// Generator of random numbers.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// Starts a generator; equal seeds give equal numbers.
+    /// Creates a generator; equal seeds give equal numbers.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// Starts a generator from an input, so that an input always gets the same cuts.
+    /// Creates a generator from an input, so that an input always gets the same cuts.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
         let hash = bytes
@@ -20,7 +20,7 @@ impl Random {
         Self::new(hash)
     }
 
-    /// Returns a number below `bound`; 0 where the bound is 0.
+    /// Returns a number below `bound`; 0 if the bound is 0.
     pub fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound).unwrap_or(u64::MAX).max(1);
         usize::try_from(self.next() % bound).unwrap_or_default()
@@ -32,7 +32,7 @@ impl Random {
         byte
     }
 
-    /// Picks one of several items; `None` where there are none.
+    /// Picks an item; `None` if the list is empty.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         items.get(self.below(items.len()))
     }

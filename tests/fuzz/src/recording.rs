@@ -1,8 +1,8 @@
-//! Recordings of traffic: files that may come from somebody else.
+//! Recordings of traffic, which may come from strangers.
 
 use trunkline_command::fuzzing;
 
-/// Reads a recording to its end; what was read is read again as it is written.
+/// Reads a recording to its end; the result must survive a round trip.
 pub fn recordings(data: &[u8]) {
     match fuzzing::recording(data) {
         Ok(written) => {

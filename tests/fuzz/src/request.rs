@@ -1,4 +1,4 @@
-//! Requests before the app sees them: PROXY header, headers of load balancers, query, origin.
+//! Requests before the app sees them: PROXY header, load balancer headers, query, origin.
 
 use std::net::SocketAddr;
 
@@ -8,10 +8,10 @@ use trunkline_proxy::fuzzing::{self, Forwarded, ProxyHeader};
 
 use crate::random::Random;
 
-/// Networks of the load balancers.
+/// Networks of load balancers.
 const TRUSTED: [&str; 3] = ["10.0.0.0/8", "127.0.0.0/8", "fd00::/8"];
 
-/// Headers that are believed: each for itself, or the standard one for all.
+/// Trusted headers: separate ones, or the standard one.
 const BELIEVED: [&[&str]; 2] = [&["for", "proto", "host", "prefix"], &["forwarded", "prefix"]];
 
 const BALANCER: &str = "10.0.0.1:4711";
@@ -27,7 +27,7 @@ pub fn proxy_header(data: &[u8]) {
     assert_eq!(fuzzing::proxy_header(alone), ProxyHeader::Whole(length, client), "bytes behind a header change it");
 }
 
-/// Reads the headers of load balancers, one line each.
+/// Reads load balancer headers, one per line.
 pub fn forwarded_headers(data: &[u8]) {
     let headers = headers(data);
     for believed in BELIEVED {
@@ -45,7 +45,7 @@ fn forwarded_headers_of(headers: &HeaderMap, believed: &[&str]) {
     if let Some(host) = &balancer.host {
         assert!(!host.is_empty() && !host.contains('@'), "{host:?} is believed to be a host");
     }
-    // The client of an untrusted hop is found whatever stands to the left of it.
+    // Whatever stands left of an untrusted hop, that hop is the client.
     if !trusted().iter().any(|network| network.contains(&balancer.client.ip())) {
         for name in ["x-forwarded-for", "forwarded"] {
             let more = with_forged_hop(headers, name);
@@ -98,7 +98,7 @@ fn trusted() -> [ipnet::IpNet; TRUSTED.len()] {
     TRUSTED.map(|network| network.parse().expect("the network is one"))
 }
 
-/// Headers from lines like `x-forwarded-for: 203.0.113.9`; lines that are none are left out.
+/// Headers from lines such as `x-forwarded-for: 203.0.113.9`; ignores other lines.
 fn headers(data: &[u8]) -> HeaderMap {
     let lines = data.split(|&byte| byte == b'\n').filter_map(|line| {
         let at = line.iter().position(|&byte| byte == b':')?;
@@ -113,7 +113,7 @@ fn headers(data: &[u8]) -> HeaderMap {
     headers
 }
 
-/// The headers with an element in front of all others, if there are any of this name.
+/// Headers with a forged element in front, if there are any of this name.
 fn with_forged_hop(headers: &HeaderMap, name: &'static str) -> HeaderMap {
     let forged = if name == "forwarded" { "for=198.51.100.66" } else { "198.51.100.66" };
     let mut more = headers.clone();

@@ -1,4 +1,4 @@
-//! Frames of the service protocol, and the headers of a link's upgrade.
+//! Frames of the service protocol, and headers of a link's upgrade.
 
 use bytes::Bytes;
 use trunkline_protocol::service::{
@@ -8,7 +8,7 @@ use trunkline_protocol::service::{
 
 use crate::random::Random;
 
-/// Reads the frames of a link: framing and decoder.
+/// Reads frames of a link: framing and decoder.
 pub fn service_frames(data: &[u8]) {
     let whole = bodies(&[data]);
     let cut = bodies(&Random::from_bytes(data).pieces(data));
@@ -19,7 +19,7 @@ pub fn service_frames(data: &[u8]) {
     message(&Bytes::copy_from_slice(data));
 }
 
-/// Reads the headers in which both ends of a link negotiate: capabilities, session id, last frame received.
+/// Reads the headers that both link ends negotiate with: capabilities, session id, last frame received.
 pub fn link_upgrade(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     for line in text.lines() {
@@ -42,7 +42,7 @@ pub fn link_upgrade(data: &[u8]) {
     }
 }
 
-/// Reads filters of clients and evaluates them.
+/// Reads client filters and evaluates them.
 pub fn client_filters(data: &[u8]) {
     struct Client<'a>(Option<&'a str>, &'a str);
     impl FilterSubject for Client<'_> {
@@ -66,7 +66,7 @@ pub fn client_filters(data: &[u8]) {
     }
 }
 
-/// The bodies of all whole frames and the skipped ones, and the error that ended them.
+/// Bodies of all whole frames, the skipped frames, and the error that ended them.
 fn bodies(pieces: &[&[u8]]) -> (Vec<Result<Bytes, OversizedFrame>>, Option<FrameError>) {
     let (mut buffer, mut bodies) = (FrameBuffer::default(), Vec::new());
     for piece in pieces {
@@ -88,7 +88,7 @@ fn message(body: &Bytes) {
     if let ServiceMessage::Ping(ping) = &message {
         let mut counters = Counters::new();
         counters.handle_sent();
-        // Whether it is an acknowledgement that makes sense is for the counters to say.
+        // The counters decide whether it is a valid acknowledgement.
         drop(counters.handle_ping(ping));
         assert!(counters.acknowledged() <= counters.sent(), "more is acknowledged than was sent");
     }

@@ -1,4 +1,4 @@
-//! Sealed tokens: connection tokens, marks of forwarded requests.
+//! Sealed tokens: connection tokens, and marks of forwarded requests.
 
 use std::sync::LazyLock;
 
@@ -6,18 +6,18 @@ use trunkline_protocol::key::{AccessKey, AccessKeys, Purpose};
 use trunkline_protocol::limits::TOKEN_MAX_CHARS;
 use trunkline_protocol::token::{ConnectionToken, ForwardMark};
 
-/// The key that the seeds are made with.
+/// Key for the seeds.
 const KEY: &str = "the access key of the fuzz targets";
 
 const METHOD: &str = "GET";
 const TARGET: &str = "/chat?id=1";
 
-/// Keys of the fleet that the seeds are made for.
+/// Fleet keys for the seeds.
 pub(crate) static KEYS: LazyLock<AccessKeys> = LazyLock::new(|| {
     AccessKeys::new(vec![AccessKey::new(KEY).expect("the key is long enough")]).expect("there is a key")
 });
 
-/// Opens tokens: the data as a sealed text, and the data as what was sealed.
+/// Opens tokens: reads the data both as sealed text and as sealed contents.
 pub fn sealed_tokens(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         text.lines().chain([text]).for_each(open);
@@ -31,7 +31,7 @@ pub fn sealed_tokens(data: &[u8]) {
     }
 }
 
-/// Opens a token; one that opens is sealed again, and has to open as itself.
+/// Opens a token; if this succeeds, it must survive sealing and opening again.
 fn open(sealed: &str) {
     if let Ok(token) = ConnectionToken::open(sealed, &KEYS) {
         assert!(sealed.len() <= TOKEN_MAX_CHARS, "a token over the limit is opened");

@@ -2,7 +2,7 @@
 
 use trunkline_protocol::trace_context::TraceContext;
 
-/// Reads a `traceparent`; what is accepted survives its own text, and is no longer than one of version 0.
+/// Reads a `traceparent`; an accepted value must survive a round trip, and must not be longer than in version 0.
 pub fn trace_contexts(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(context) = text.parse::<TraceContext>() else { return };

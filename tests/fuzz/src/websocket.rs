@@ -9,7 +9,7 @@ use trunkline_proxy::websocket::{
 
 use crate::random::Random;
 
-/// Part of a client's stream: the bytes of messages, or a control frame.
+/// Part of a client's stream: message bytes or a control frame.
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
     Data { form: MessageForm, payload: Vec<u8>, is_whole: bool },
@@ -18,7 +18,7 @@ enum Part {
     Close,
 }
 
-/// Decodes a client's frames, and takes apart frames of our own.
+/// Decodes a client's frames, and splits our own frames.
 pub fn websocket(data: &[u8]) {
     let whole = parts(&[data]);
     let cut = parts(&Random::from_bytes(data).pieces(data));
@@ -29,7 +29,7 @@ pub fn websocket(data: &[u8]) {
     own_frames(data);
 }
 
-/// All parts of a stream up to its first error; pieces of one message are joined.
+/// All parts of a stream before its first error; joins the pieces of each message.
 fn parts(pieces: &[&[u8]]) -> (Vec<Part>, Option<ProtocolError>) {
     let (mut decoder, mut parts) = (Decoder::default(), Vec::new());
     for piece in pieces {
@@ -68,7 +68,7 @@ fn add(parts: &mut Vec<Part>, bytes: &[u8], range: Range<usize>, decoder: &Decod
     }
 }
 
-/// A client's frame of these bytes comes out of the decoder as it went in.
+/// A client's frame of these bytes must leave the decoder unchanged.
 fn come_back(payload: &[u8]) {
     let mut stream = masked(payload);
     let length = stream.len();
@@ -92,7 +92,7 @@ fn masked(payload: &[u8]) -> Vec<u8> {
     stream
 }
 
-/// Frames that this end wrote are taken apart into what they were made of.
+/// Splitting frames that this end wrote must return their parts.
 fn own_frames(data: &[u8]) {
     for (opcode, is_close) in [(Opcode::Binary, false), (Opcode::Text, false), (Opcode::Close, true)] {
         let frame = frame(opcode, data);

@@ -1,4 +1,4 @@
-//! A short deterministic fuzz run: every target gets its seeds and mutations of them, the same ones every time.
+//! Short deterministic fuzz run: every target gets its seeds and mutations, identical in every run.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test ends where it fails, and shows the input")]
 
 use trunkline_fuzz::mutation::mutate;
@@ -11,7 +11,7 @@ const MUTATIONS: usize = 20_000;
 /// Mutations per target with `TRUNKLINE_FULL=1`.
 const MUTATIONS_FULL: usize = 1_000_000;
 
-/// Shows the input when a target panics with it.
+/// Shows the input with which a target panics.
 struct Shown<'a> {
     target: &'a str,
     input: &'a [u8],
@@ -40,7 +40,7 @@ fn run(target: &str, mutations: usize) {
         let seed = random.pick(&inputs).unwrap();
         let input = mutate(seed, &inputs, &mut random);
         feed(&input);
-        // Some mutations become seeds, so that changes add up.
+        // Some mutations become seeds, so that changes accumulate.
         if random.below(64) == 0 && inputs.len() < 512 {
             inputs.push(input);
         }

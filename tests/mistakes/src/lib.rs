@@ -1,2 +1,2 @@
 #![forbid(unsafe_code)]
-//! Nothing: this crate is its tests, which hold compiler messages. Its dependencies are those of an app.
+//! Empty: this crate is its tests, which check compiler messages. It has an app's dependencies.

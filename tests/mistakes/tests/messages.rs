@@ -1,8 +1,8 @@
-//! Typical mistakes in apps, and what the compiler says about them.
+//! Typical mistakes in apps, and the compiler messages for them.
 //!
-//! Each row of `rows/` is a program with one mistake. Its first line, `// remedy: words`, holds words of the message
-//! that say what to write instead. The texts beside the rows are those of the toolchain that the CI uses; renew them,
-//! and read the difference, after another toolchain or another text:
+//! Each file in `rows/` is a program with one mistake. Its first line, `// remedy: words`, holds words of the message
+//! that name the correct form. The expected messages beside them come from the CI toolchain. When the toolchain or a
+//! message changes, renew them and read the difference:
 //!
 //! ```text
 //! TRYBUILD=overwrite cargo test -p trunkline-mistakes --test messages
@@ -22,7 +22,7 @@ fn each_mistake_is_told_with_its_remedy() {
     assert!(rows.len() >= ROWS_MIN, "only {} rows", rows.len());
     let cases = trybuild::TestCases::new();
     cases.compile_fail("rows/*.rs");
-    drop(cases); // that runs them
+    drop(cases); // runs them
     let silent: Vec<_> = rows.iter().filter_map(|row| lacks_remedy(row)).collect();
     assert!(silent.is_empty(), "messages without their remedy:\n{}", silent.join("\n"));
 }
@@ -33,7 +33,7 @@ fn rows() -> Vec<PathBuf> {
     files.filter(|path| path.extension() == Some(OsStr::new("rs"))).collect()
 }
 
-/// The row and its remedy, if the message does not tell it.
+/// Names the row and its remedy if the message lacks it.
 fn lacks_remedy(row: &Path) -> Option<String> {
     let source = fs::read_to_string(row).unwrap();
     let message = fs::read_to_string(row.with_extension("stderr")).unwrap();

@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! The right forms beside the mistakes of `rows/`: what the macros must let pass, and what messages advise.
+//! Correct counterparts of the mistakes in `rows/`: what macros must accept, and what messages advise.
 
 use std::future::{self, Future};
 use std::sync::{Arc, Mutex};
@@ -58,11 +58,11 @@ struct Me {
     ctx: Context,
 }
 
-/// An extractor in parentheses, of one field.
+/// Extractor as a tuple struct with one field.
 #[derive(FromContext)]
 struct Roles(#[claim("role")] Vec<String>);
 
-/// An extractor of any part of the state.
+/// Extractor for any part of the state.
 #[derive(FromContext)]
 struct Part<T: Send>(#[state] T);
 
@@ -89,7 +89,7 @@ async fn book(mut order: Order, note: Option<String>, seats: Vec<u32>) -> Result
     Ok(Receipt { total: order.seats })
 }
 
-/// A type of TypeScript, in an app that does not depend on the crate behind the derive.
+/// TypeScript type, in an app that does not depend on the crate behind the derive.
 #[derive(Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 struct Seat {
