@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# deploy/compose.yaml on one machine, without Prometheus and Grafana, which no client notices.
+# deploy/compose.yaml on one machine, without Prometheus and Grafana, which don't affect clients.
 
 compose() {
   on 1 env "TRUNKLINE_IMAGE=trunkline:${PROXY_TAG:-old}" "TRUNKLINE_STATUS_IMAGE=trunkline-counters:${APP_TAG:-old}" \
@@ -10,7 +10,7 @@ containers() { compose ps --quiet "$1"; }
 
 is_healthy() { [ "$(on 1 docker inspect --format '{{.State.Health.Status}}' "$1")" = healthy ]; }
 
-# As deploy/compose/README.md says.
+# As described in deploy/compose/README.md.
 one_after_the_other() {
   local container
   for container in $(containers "$1"); do
@@ -33,13 +33,13 @@ replace() {
 new_app() { APP_TAG=new replace app; }
 new_proxy() { APP_TAG=new PROXY_TAG=new replace proxy; }
 
-# Both at once, as Compose does it: for some seconds no proxy has an app server.
+# Both at the same time, as Compose does it: for some seconds no proxy has an app server.
 all_apps() {
   compose up --detach --no-build --no-deps --force-recreate app
   sleep 15
 }
 
-# As a crash: the engine starts it again, which it would not after `docker kill`.
+# Like a crash: the engine restarts the container, unlike after `docker kill`.
 crash() {
   local container
   container=$(containers "$1" | head -1)
@@ -49,7 +49,7 @@ crash() {
 
 compose_series() {
   tar -C "$REPOSITORY" -c deploy/compose.yaml deploy/compose deploy/image deploy/prometheus deploy/grafana | on 1 tar -C /root -x
-  # It waits until the proxies are healthy, on which HAProxy depends.
+  # Waits until the proxies are healthy, because HAProxy depends on them.
   compose up --detach --no-build app proxy haproxy
   within 60 "HAProxy has found the proxies" is_open "$NET.11"
   step planned compose-restart-app one_after_the_other app

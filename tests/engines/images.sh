@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Images from programs that are built already: the last stages of deploy/image/Dockerfile, without a registry.
+# Images from existing programs: the last stages of deploy/image/Dockerfile, without a registry.
 
 # Lines of a stage after its FROM and COPY: the product's own user, health check and command.
 stage() {
   awk -v want="$1" '/^FROM /{on = ($NF == want); next} on && !/^COPY --from/' "$REPOSITORY/deploy/image/Dockerfile"
 }
 
-# lay_out FOLDER PROGRAM...: root.tar in FOLDER, as the Dockerfile makes it. The debug information goes, as there.
+# lay_out FOLDER PROGRAM...: creates root.tar in FOLDER like the Dockerfile, without debug information.
 lay_out() {
   local folder=$1 program
   shift
@@ -18,7 +18,7 @@ lay_out() {
   rm -rf "$folder/root" "$folder/programs"
 }
 
-# context NAME FROM-STAGE PROGRAMS MORE-LINES...: a folder that `docker build` takes.
+# context NAME FROM-STAGE PROGRAMS MORE-LINES...: creates a context folder for `docker build`.
 context() {
   local folder=$WORK/images/$1 of=$2 programs=$3
   shift 3
@@ -36,7 +36,7 @@ relabel() {
   done
 }
 
-# make_contexts FOLDER TAG: of one version's programs.
+# make_contexts FOLDER TAG: contexts for the programs of one version.
 make_contexts() {
   local programs=$1 tag=$2
   context "trunkline.$tag" trunkline "$programs/trunkline" "LABEL engines.tag=$tag"
@@ -46,7 +46,7 @@ make_contexts() {
     'ENTRYPOINT ["/usr/bin/bench"]' 'CMD ["--listen", ":5000", "--stateful"]'
 }
 
-# A stand-in with the name that compose.yaml gives: HAProxy of this machine.
+# A substitute with the name in compose.yaml: HAProxy of this machine.
 make_haproxy_context() {
   local image
   image=$(awk '$1 == "image:" && $2 ~ /^haproxy:/ { print $2 }' "$REPOSITORY/deploy/compose.yaml")
@@ -59,7 +59,7 @@ build_images() {
   local folder name
   for folder in "$WORK"/images/*.old "$WORK"/images/haproxy.* "$WORK"/images/*.new; do
     name=$(basename "$folder")
-    # The old builder: engines of distributions may lack the other one. It says so at each build.
+    # The old builder, because distributions' engines may lack the new one. It prints a warning at each build.
     tar -C "$folder" -c . | on "$1" env DOCKER_BUILDKIT=0 docker build -q -t "${name%%.*}:${name#*.}" - >/dev/null 2>"$WORK/build.log" ||
       { cat "$WORK/build.log" >&2; return 1; }
   done

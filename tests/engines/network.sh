@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The network of the machines: a bridge in a namespace of its own, where the clients are, too.
+# The network of the machines: a bridge in a separate namespace, which also has the clients.
 
 start_network() {
   stop_network
@@ -9,7 +9,7 @@ start_network() {
   ip -n "$NETNS" addr add "$NET.1/24" dev br0
   ip -n "$NETNS" link set br0 up
   ip netns exec "$NETNS" sysctl -qw net.bridge.bridge-nf-call-iptables=0 2>/dev/null || true
-  # Engines ask for names that there are not; an answer at once spares seconds.
+  # Engines query unknown names; an immediate answer saves seconds.
   setsid ip netns exec "$NETNS" dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --bind-interfaces \
     "--listen-address=$NET.1" '--address=/#/' --user=root --pid-file= >"$WORK/names.log" 2>&1 </dev/null &
   echo $! >"$WORK/names.pid"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# A step: something is done to the tier while clients count.
+# A step: a change of the deployment while clients count.
 
 traffic=
 number=0
@@ -11,7 +11,7 @@ stop_traffic() {
   traffic=
 }
 
-# step KIND NAME COMMAND...: KIND is `planned` or `crash`. Clients are there before the command, and for TAIL seconds after it.
+# step KIND NAME COMMAND...: KIND is `planned` or `crash`. Clients run before the command, and for TAIL seconds after it.
 step() {
   local kind=$1 name=$2 file log begun=$SECONDS
   shift 2
@@ -34,12 +34,12 @@ step() {
   echo "$name: $((SECONDS - begun)) s"
 }
 
-# fault WORDS: something that no client counts was not as promised.
+# fault WORDS: records a violation that no client counts.
 fault() {
   echo "fault: $*" | tee -a "$WORK/steps/faults" >&2
 }
 
-# within SECONDS WHAT COMMAND...: until the command succeeds.
+# within SECONDS WHAT COMMAND...: repeats the command until it succeeds.
 within() {
   local limit=$1 what=$2 begun=$SECONDS
   shift 2

@@ -3,18 +3,18 @@
 
 STACK=trunkline
 
-# deploy APP-IMAGE TAG: the stack as it ships, with an admin token as its README says.
+# deploy APP-IMAGE TAG: the shipped stack, with an admin token as described in its README.
 deploy() {
   on 1 env "TRUNKLINE_IMAGE=trunkline:$2" "TRUNKLINE_STATUS_IMAGE=$1:$2" docker stack deploy --detach=true --resolve-image never \
     -c /root/deploy/swarm/stack.yml -c /root/deploy/swarm/admin.yml "$STACK"
 }
 
-# Services are updated, have all their tasks, and those that were told to stop have ended.
+# Waits until services are updated, have all their tasks, and stopped tasks have ended.
 is_settled() {
   local states
   states=$(on 1 docker service inspect "${STACK}_app" "${STACK}_proxy" --format '{{if .UpdateStatus}}{{.UpdateStatus.State}}{{end}}') || return 1
   case $states in *updating* | *started* | *rollback*) return 1 ;; esac
-  # A service has as many tasks as it wants: "2/2".
+  # A service has all its tasks: "2/2".
   on 1 docker service ls --format '{{.Replicas}}' | awk -F/ '$1 != $2 { exit 1 }' || return 1
   ! on 1 docker stack ps "$STACK" --filter desired-state=shutdown --format '{{.CurrentState}}' | grep -q Running
 }
@@ -46,7 +46,7 @@ scale_proxy() { scale proxy 4; scale proxy 2; }
 roll_out() { deploy trunkline-counters new; settle; }
 kill_app() { kill_task app; settle; }
 kill_proxy() { kill_task proxy; settle; }
-# Places all tasks anew, on both machines: after a machine was away, everything is on the other one.
+# Redistributes all tasks over both machines: after the loss of a machine, all tasks are on the other one.
 spread() {
   on 1 docker service scale --detach=true "${STACK}_app=0" "${STACK}_proxy=0"
   settle
@@ -62,11 +62,11 @@ swarm_series() {
   tar -C "$REPOSITORY" -c deploy/swarm | on 1 tar -C /root -x
   on 1 docker swarm init --advertise-addr "$NET.11" >/dev/null
   on 2 docker swarm join --token "$(on 1 docker swarm join-token -q worker)" "$NET.11:2377"
-  # As the README makes them.
+  # As in the README.
   on 1 sh -c 'docker run --rm trunkline:old token key | docker secret create trunkline-access-key - >/dev/null'
   on 1 sh -c 'docker run --rm trunkline:old token key | docker secret create trunkline-admin-token - >/dev/null'
 
-  # The sample first, then another app with other hubs: a hub that goes is no reason to replace a proxy.
+  # The sample first, then another app with other hubs: a removed hub is no reason to replace a proxy.
   deploy trunkline-status old >/dev/null
   settle
   echo "the stack is up after $SECONDS s"

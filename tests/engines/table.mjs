@@ -1,10 +1,10 @@
-// Prints what the clients of all steps have counted as a table, and judges it.
+// Prints the counts of the clients of all steps as a table, and checks them.
 //
-//   node table.mjs FILE...    each is what traffic.mjs wrote; its name is ORDER-KIND-STEP.json, with KIND `planned` or `crash`
+//   node table.mjs FILE...    outputs of traffic.mjs, named ORDER-KIND-STEP.json, with KIND `planned` or `crash`
 //
-// A planned change may cost clients with stateful reconnect nothing. The others may have to reconnect, and miss what was sent
-// to them meanwhile, but no call fails and no request gets 404. After a crash all come back, and no call hangs. Nowhere is
-// anything doubled, misordered or answered wrongly. The exit status is 1 if it was otherwise.
+// A planned change may not affect clients with stateful reconnect. Others may have to reconnect, and miss messages sent in
+// the meantime, but no call fails and no request gets 404. After a crash all clients reconnect, and no call hangs. No message
+// is ever duplicated, reordered or answered wrongly. The exit status is 1 in case of a violation.
 
 import fs from "node:fs";
 import path from "node:path";

@@ -1,6 +1,6 @@
-// Official JavaScript clients that send numbered messages both ways through a deployed tier, and count what becomes of them.
+// Official JavaScript clients that send numbered messages in both directions through a deployment, and count their outcomes.
 //
-//   node traffic.mjs URL FILE    runs until SIGINT or SIGTERM, then writes what it has counted into FILE, as JSON
+//   node traffic.mjs URL FILE    runs until SIGINT or SIGTERM, then writes its counts into FILE, as JSON
 //
 // CLIENTS is the size of the smallest group (3): as many clients use event streams, as many poll, twice as many use
 // WebSockets, and twice as many WebSockets with stateful reconnect. PERIOD is the pause of each loop in ms (400).
@@ -25,9 +25,9 @@ const GROUPS = [
 const RECONNECT_MS = [0, 500, 1000, 2000, 2000, 5000, 5000, 10000, 10000, 30000];
 const SIZE = Number(process.env.CLIENTS ?? 3);
 const PERIOD_MS = Number(process.env.PERIOD ?? 400);
-// A call that is not answered by then hangs.
+// A call without an answer by then counts as hanging.
 const CALL_MS = 30_000;
-// What is still on its way when all loops have ended.
+// Time for messages in flight when all loops have ended.
 const LAST_MESSAGES_MS = 4_000;
 const ROOM = "all";
 
@@ -39,7 +39,7 @@ const add = (counts, key) => { counts[key] = (counts[key] ?? 0) + 1; };
 const text = (error) => String(error?.message ?? error).slice(0, 200);
 let isStopping = false;
 
-// What the client library throws past the app, which would end it.
+// Uncaught errors of the client library, which would end the process.
 const uncaught = {};
 for (const event of ["uncaughtException", "unhandledRejection"]) {
   process.on(event, (error) => {
@@ -168,7 +168,7 @@ class Client {
         try {
           await this.connection.send("EchoBack", number);
         } catch {
-          // It may have arrived or not; the client was told.
+          // The outcome is unknown; the client got an error.
           this.sendErrors++;
           this.unsure.add(number);
         }
@@ -240,7 +240,7 @@ for (const group of GROUPS) {
 const stopped = new Promise((done) => { for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, done); });
 
 await Promise.all(clients.map((client) => client.begin()));
-// Stateful ones publish: nothing of theirs may be lost on the way up.
+// Clients with stateful reconnect publish: none of their upward messages may be lost.
 const loops = clients.flatMap((client, index) => [client.call(), client.send(), ...(index < 2 ? [client.publish()] : [])]);
 log("connected:", clients.length);
 

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# Machines that share this kernel: each has its own network, processes, mounts and engine. For a host whose kernel has IPVS, such as a
-# hosted runner.
+# Machines that share this kernel: each has its own network, processes, mounts and engine. For hosts with IPVS in the kernel,
+# such as hosted runners.
 #
-# Root, with an engine and Compose installed (one that runs is left alone), and Debian's packages binutils, curl, dnsmasq-base, haproxy,
+# Needs root, an engine and Compose (a running engine is not touched), and Debian's packages binutils, curl, dnsmasq-base, haproxy,
 # iproute2, kmod and nodejs. Sourced by `run`, which sets WORK, NETNS and NET.
 
 machine_build() {
@@ -10,7 +10,7 @@ machine_build() {
   for module in overlay br_netfilter ip_vs ip_vs_rr xt_ipvs vxlan veth bridge; do modprobe "$module" || true; done
 }
 
-# The first process of the machine: what it mounts and starts ends with it.
+# The first process of the machine: its mounts and children end with it.
 machine_init() {
   local n=$1
   hostname "m$n"
@@ -20,7 +20,7 @@ machine_init() {
   mkdir -p "$WORK/engine$n" /run/engine
   echo "nameserver $NET.1" >/run/resolv.conf
   mount --bind /run/resolv.conf /etc/resolv.conf
-  # Neither systemd nor another engine is seen here, so this one starts its own containerd, with groups of its own.
+  # Neither systemd nor another engine is visible here, so this engine starts its own containerd, with its own groups.
   exec dockerd --host unix:///run/docker.sock --data-root "$WORK/engine$n" --exec-root /run/engine --pidfile /run/engine.pid \
     --cgroup-parent "/engines-m$n"
 }
@@ -49,7 +49,7 @@ machine_start() {
   return 1
 }
 
-# on N COMMAND...: in machine N.
+# on N COMMAND...: runs a command in machine N.
 on() {
   local n=$1 first
   shift
@@ -61,7 +61,7 @@ on() {
 machine_kill() {
   local pid
   if pid=$(cat "$WORK/m$1.pid" 2>/dev/null); then
-    # With its first process all others go.
+    # All other processes end with the first one.
     kill -KILL -- "-$pid" 2>/dev/null || true
     rm -f "$WORK/m$1.pid"
   fi

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# Machines of User Mode Linux: kernels of their own, for a host whose kernel has no IPVS, or which may not raise limits.
+# Machines of User Mode Linux with their own kernels, for hosts without IPVS in the kernel, or that may not raise limits.
 #
-# Debian as root, with its packages binutils, curl, debootstrap, dnsmasq-base, e2fsprogs, haproxy, iproute2, kmod, nodejs and
+# Needs root on Debian, with the packages binutils, curl, debootstrap, dnsmasq-base, e2fsprogs, haproxy, iproute2, kmod, nodejs and
 # openssh-client. Sourced by `run`, which sets WORK, NETNS and NET.
 
 UML_RELEASE=trixie
 UML_MEMORY=${ENGINES_MEMORY:-1500M}
 
-# A disk with Debian, its engine and the kernel's modules, which all machines share: each writes to a file of its own.
+# A disk with Debian, its engine and the kernel's modules, shared by all machines: each writes to its own file.
 machine_build() {
   local root=$WORK/$UML_RELEASE kernel
   [ -f "$WORK/base.img" ] && return
@@ -15,7 +15,7 @@ machine_build() {
     (cd "$WORK" && apt-get download -q user-mode-linux && dpkg -x user-mode-linux_*.deb uml)
   fi
   kernel=$(ls "$WORK/uml/usr/lib/uml/modules")
-  # The same mirror as this machine's.
+  # The mirror of this machine.
   [ -d "$root" ] || {
     rm -rf "$root.part"
     debootstrap --variant=minbase "$UML_RELEASE" "$root.part" \
@@ -54,7 +54,7 @@ uml_configure() {
   printf 'UseDNS no\nMaxSessions 100\n' >"$root/etc/ssh/sshd_config.d/engines.conf"
   echo '/dev/ubda / ext4 defaults 0 1' >"$root/etc/fstab"
   printf '%s\n' overlay br_netfilter ip_vs ip_vs_rr xt_ipvs vxlan veth bridge >"$root/etc/modules-load.d/engines.conf"
-  # Without a name server that answers at once, each unknown name costs seconds.
+  # Without a name server that answers immediately, each unknown name costs seconds.
   echo "nameserver $NET.1" >"$root/etc/resolv.conf"
   echo '127.0.0.1 localhost' >"$root/etc/hosts"
   cat >"$root/usr/local/sbin/engines-net" <<'SCRIPT'
@@ -90,7 +90,7 @@ machine_start() {
   rm -f "$WORK/disk$n.img"
   ip netns exec "$NETNS" ip tuntap add "m$n" mode tap
   ip -n "$NETNS" link set "m$n" master br0 up
-  # Its memory is a file there.
+  # The machine's memory is a file there.
   TMPDIR=/dev/shm setsid ip netns exec "$NETNS" "$WORK/uml/usr/bin/linux.uml" "mem=$UML_MEMORY" \
     "ubd0=$WORK/disk$n.img,$WORK/base.img" root=/dev/ubda rw "eth0=tuntap,m$n,02:00:00:00:00:1$n" "systemd.hostname=m$n" \
     "engines.ip=$NET.1$n" "engines.gateway=$NET.1" con=null con0=fd:0,fd:1 quiet "umid=engines-$$-$n" apparmor=0 \
@@ -106,7 +106,7 @@ machine_start() {
   return 1
 }
 
-# on N COMMAND...: in machine N.
+# on N COMMAND...: runs a command in machine N.
 on() {
   local n=$1
   shift
