@@ -1,17 +1,17 @@
-//! AES-256-GCM for Noise by the library that TLS is made with here: snow's own sets up its key anew for each record,
-//! and costs 0.42 µs instead of 0.16 for one of 200 bytes, 16 µs instead of 1.2 for one of 16 KiB.
+//! AES-256-GCM for Noise, from the library that TLS uses here. snow's own implementation sets up its key for each
+//! record: it takes 0.42 µs instead of 0.16 for 200 bytes, and 16 µs instead of 1.2 for 16 KiB.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use snow::Error;
 use snow::types::Cipher;
 
-/// Bytes of a key.
+/// Length of a key.
 const KEY_BYTES: usize = 32;
 
-/// Bytes that sealing adds.
+/// Number of bytes that sealing adds.
 pub(crate) const TAG_BYTES: usize = 16;
 
-/// The cipher with its key, which is set up once. It has none before Noise has agreed on one.
+/// Cipher with its key, which is set up once. It has no key until Noise has agreed on one.
 #[derive(Default)]
 pub(crate) struct AesGcm(Option<LessSafeKey>);
 
@@ -33,7 +33,7 @@ impl AesGcm {
     }
 }
 
-/// Nonce of Noise for this cipher: four zeros, and the number of the record with its high byte first.
+/// Noise's nonce for this cipher: four zero bytes, then the record number in big-endian order.
 fn nonce_of(number: u64) -> Nonce {
     let mut nonce = [0; NONCE_LEN];
     if let Some(place) = nonce.last_chunk_mut() {
@@ -52,7 +52,7 @@ impl Cipher for AesGcm {
     }
 
     fn encrypt(&self, nonce: u64, authtext: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
-        // Never nothing: snow has looked at all lengths, and calls no cipher without a key.
+        // Never 0: snow has checked all lengths, and calls no cipher without a key.
         self.seal(nonce, authtext, plaintext, out).unwrap_or_default()
     }
 
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_record_is_what_the_specification_says() {
-        // Test case 14 of the specification of GCM: key, nonce and text are zeros.
+        // Test case 14 of the GCM specification: key, nonce and text are zeros.
         let mut cipher = AesGcm::default();
         cipher.set(&[0; KEY_BYTES]);
         let mut sealed = [0; 32];

@@ -1,4 +1,4 @@
-//! The handshake of a channel as two texts, one for each direction.
+//! Handshake of a channel as two texts, one for each direction.
 
 use std::fmt;
 
@@ -11,30 +11,30 @@ use trunkline_protocol::key::{AccessKeys, FarEnd};
 use crate::hello::{CLOCK_SKEW_MAX_MINUTES, CONTENTS_MAX_BYTES, HelloContents};
 use crate::resolver::Resolver;
 
-/// Noise with fresh keys at both ends, and a secret that goes into the first message already. AES, because records are
-/// small as a rule, and processors compute it.
+/// Noise with ephemeral keys at both ends, and a shared secret mixed into the first message already. AES, because
+/// records are usually small, and processors have instructions for it.
 const PATTERN: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";
 
-/// Bytes of a message beside its payload: a public key and a tag. The answer has no payload.
+/// Bytes of a message besides its payload: a public key and a tag. The answer has no payload.
 const ANSWER_BYTES: usize = 48;
 
-/// Bytes of the longest message, up to a whole number of groups in base64.
+/// Length of the longest message, rounded up to a whole number of base64 groups.
 const HELLO_MAX_BYTES: usize = (ANSWER_BYTES + CONTENTS_MAX_BYTES).next_multiple_of(3);
 
-/// Reason why a hello is not believed.
+/// Reason to refuse a hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    /// The text is no hello of any key.
+    /// The text can't be a hello of any key.
     #[error("this is no hello of a channel")]
     Malformed,
-    /// Its sender has none of our keys, or it is for another kind of far end.
+    /// Its sender has none of our keys, or expects another kind of far end.
     #[error("the far end does not have the fleet's key")]
     Unproven,
-    /// It does not prove that it was made in the last minutes: it was recorded, or the clocks of both ends differ.
+    /// It does not prove that it was made in the last minutes: it was recorded, or the clocks differ.
     #[error("this hello has no date of the last {CLOCK_SKEW_MAX_MINUTES} minutes: compare the clocks of both machines")]
     NotFresh,
-    /// Its sender has spoken it before, or somebody plays a recorded one.
+    /// The hello was used before: it may have been recorded and replayed.
     #[error("this hello was taken before")]
     Replayed,
     /// Too many channels wait for their first record.
@@ -47,7 +47,7 @@ pub enum HandshakeError {
 pub(crate) struct Initiator(HandshakeState);
 
 impl Initiator {
-    /// Begins with one key. Returns also the hello to send.
+    /// Starts with one key. Also returns the hello to send.
     pub(crate) fn new(
         secret: &[u8; 32],
         far_end: FarEnd,
@@ -58,7 +58,7 @@ impl Initiator {
         Ok((Self(state), hello))
     }
 
-    /// Checks the answer of the far end.
+    /// Verifies the answer of the far end.
     pub(crate) fn finish(mut self, answer: &str) -> Result<TransportState, HandshakeError> {
         let mut nothing = [0; CONTENTS_MAX_BYTES];
         match read(&mut self.0, answer, &mut nothing)? {
@@ -69,10 +69,10 @@ impl Initiator {
     }
 }
 
-/// The end that has opened a hello, with what it answers.
+/// The end that has opened a hello, with its answer.
 pub(crate) struct Responder {
     pub noise: TransportState,
-    /// The hello to send.
+    /// Answer to send, also called a hello.
     pub answer: String,
     pub contents: HelloContents,
 }
@@ -115,13 +115,13 @@ fn write(state: &mut HandshakeState, payload: &[u8]) -> Result<String, Handshake
     Ok(URL_SAFE_NO_PAD.encode(message.get(..length).unwrap_or_default()))
 }
 
-/// Reads a message, and returns its payload.
+/// Reads a message and returns its payload.
 fn read<'a>(
     state: &mut HandshakeState,
     text: &str,
     payload: &'a mut [u8; CONTENTS_MAX_BYTES],
 ) -> Result<&'a [u8], HandshakeError> {
-    // No longer text is decoded: its sender is a stranger.
+    // Longer text is not decoded, because its sender is unauthenticated.
     let mut message = [0; HELLO_MAX_BYTES];
     let length = URL_SAFE_NO_PAD.decode_slice(text, &mut message).map_err(|_| HandshakeError::Malformed)?;
     if !(ANSWER_BYTES..=ANSWER_BYTES + CONTENTS_MAX_BYTES).contains(&length) {

@@ -1,24 +1,24 @@
-//! Contents of a hello: the minute in which it was made, and the name that was dialled. The handshake seals both, so
+//! Contents of a hello: the minute when it was made, and the name that was dialled. The handshake seals both, so that
 //! only a holder of the key can read or write them.
 
-/// Minutes by which the clocks of two machines may differ, in either direction.
+/// Maximum clock difference between two machines in minutes, in either direction.
 pub(crate) const CLOCK_SKEW_MAX_MINUTES: u64 = 5;
 
-/// Bytes of the longest name that can be dialled: a host of 253 characters, and a port.
+/// Maximum length of a dialled name: a host of 253 characters and a port.
 pub(crate) const DIALLED_MAX_BYTES: usize = 259;
 
 /// Bytes of a minute.
 const MINUTE_BYTES: usize = 8;
 
-/// Bytes of the longest contents.
+/// Maximum length of the contents.
 pub(crate) const CONTENTS_MAX_BYTES: usize = MINUTE_BYTES + DIALLED_MAX_BYTES;
 
 /// Contents of one hello.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HelloContents {
-    /// Minute since 1970 in which the hello was made, by the clock of its maker.
+    /// Minute since 1970 when the hello was made, by the sender's clock.
     pub minute: u64,
-    /// Host and port that its maker dials, as its operator has written them.
+    /// Host and port that the sender dials, as configured by its operator.
     pub dialled: Box<str>,
 }
 
@@ -27,14 +27,14 @@ impl HelloContents {
         [&self.minute.to_be_bytes()[..], self.dialled.as_bytes()].concat()
     }
 
-    /// Reads what a holder of the key has written; `None` if these are no contents of this version.
+    /// Reads contents written by a holder of the key; `None` if they are not of this version.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let (minute, dialled) = bytes.split_first_chunk::<MINUTE_BYTES>()?;
         let dialled = std::str::from_utf8(dialled).ok().filter(|name| !name.is_empty())?;
         Some(Self { minute: u64::from_be_bytes(*minute), dialled: dialled.into() })
     }
 
-    /// Whether the hello was made about now.
+    /// Whether the hello was made recently.
     pub(crate) fn is_fresh(&self, minute: u64) -> bool {
         self.minute.abs_diff(minute) <= CLOCK_SKEW_MAX_MINUTES
     }

@@ -1,12 +1,12 @@
-//! Hellos that one port has taken: of the channels whose first record has not come, and of those of the last minutes.
+//! Hellos accepted by one port, from channels that wait for their first record, and from the last minutes.
 //!
 //! ```text
 //!  hello ─► of the last minutes? ─ yes ─► taken before? ─ no ─► waits for its first record, and is known for as long
 //!                └── no ─► refused           └── yes ─► refused          as its date is good
 //! ```
 //!
-//! Whoever plays recorded hellos can't speak on what they open, but each takes a place while it waits. So each is good
-//! once.
+//! An attacker who replays recorded hellos can't use the channels, but each hello occupies a place while it waits. So a
+//! port accepts each hello only once.
 
 use std::collections::HashSet;
 use std::mem;
@@ -15,26 +15,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::handshake::HandshakeError;
 use crate::hello::CLOCK_SKEW_MAX_MINUTES;
 
-/// Most channels whose first record has not come.
+/// Maximum number of channels that wait for their first record.
 const WAITING_MAX: usize = 1024;
 
-/// Time for which a hello is known: as long as it could be played again.
+/// Time to remember a hello: as long as it could be replayed.
 const KNOWN_MINUTES: u64 = 2 * CLOCK_SKEW_MAX_MINUTES + 1;
 
-/// Most hellos of one such time that are known; with more of them, the oldest are forgotten early.
+/// Maximum number of hellos to remember from one such period; beyond it, the oldest are dropped early.
 const KNOWN_MAX: usize = 8192;
 
-/// Hellos of one port, or those of one holder of keys at it. Its clones are the same table.
+/// Hellos of one port, or of one group of key holders at that port. Clones share the same table.
 #[derive(Debug, Clone, Default)]
 pub struct HelloTable(Arc<Mutex<Hellos>>);
 
 #[derive(Debug, Default)]
 struct Hellos {
-    /// Channels whose first record has not come.
+    /// Channels that wait for their first record.
     waiting: usize,
     known: HashSet<Box<str>>,
     known_before: HashSet<Box<str>>,
-    /// Minute in which `known` was begun.
+    /// Minute when `known` was started.
     begun: u64,
 }
 
@@ -50,7 +50,7 @@ impl Hellos {
         if self.waiting >= WAITING_MAX {
             return Err(HandshakeError::Busy);
         }
-        // A clock that was set back must not keep them for ever.
+        // A clock that is set back must not keep them for ever.
         if self.known.len() >= KNOWN_MAX || self.begun.abs_diff(minute) >= KNOWN_MINUTES {
             self.known_before = mem::take(&mut self.known);
             self.begun = minute;
@@ -62,19 +62,19 @@ impl Hellos {
 }
 
 impl HelloTable {
-    /// Whether a hello was taken already.
+    /// Whether a hello was already accepted.
     pub(crate) fn knows(&self, hello: &str) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).knows(hello)
     }
 
-    /// Gives a hello of the last minutes, which one of the keys has opened, a place until its sender's first record.
+    /// Reserves a place until the sender's first record. The hello must be recent and have passed the handshake.
     pub(crate) fn enter(&self, hello: &str, minute: u64) -> Result<WaitingHello, HandshakeError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).enter(hello, minute)?;
         Ok(WaitingHello(self.clone()))
     }
 }
 
-/// Place of a hello among those that wait.
+/// Place of a waiting hello.
 #[derive(Debug)]
 pub(crate) struct WaitingHello(HelloTable);
 

@@ -8,30 +8,30 @@
 //!  ════ records: WebSocket messages, each sealed ═════════  HTTP inside: manifest, links, negotiations, owner hops
 //! ```
 //!
-//! The handshake is Noise (`NNpsk0`) with a secret made of the access key, one for each kind of far end. So each end
-//! has proved to the other that it holds the key before either believes or tells anything, nothing that was shown to
-//! one far end is of use at another, and whoever carries the bytes can't read or change them, not even who learns the
-//! key later. Without a key there is nothing to reach: a hello that opens with no key costs a few hashes, and a hello
-//! that was recorded is refused, or leads to a stream that its sender can't speak on.
+//! The handshake is Noise (`NNpsk0`) with a secret derived from the access key, one for each kind of far end. Each end
+//! proves that it holds the key before the other trusts it or sends it anything. A hello for one kind of far end is
+//! useless at another. Intermediaries can't read or change the bytes, even if they obtain the key later. Without a key,
+//! nothing is reachable: a hello that no key opens costs a few hashes, and a replayed hello is refused or leads to a
+//! stream that its sender can't use.
 //!
-//! A hello says, sealed, which name was dialled. An end that knows its names refuses hellos for others, so a name that
-//! leads to another holder of the key is noticed by that one.
+//! A hello contains, sealed, the dialled name. An end with configured names refuses hellos for others, so it detects
+//! names that lead to the wrong holder of the key.
 //!
-//! On the wire a channel is a WebSocket with binary messages, so that each load balancer and mesh lets it through that
-//! lets WebSockets through.
+//! On the wire, a channel is a WebSocket with binary messages, so every load balancer or mesh that supports WebSockets
+//! lets it through.
 //!
 //! Modules, lowest first:
 //!
 //! | module | contents |
 //! |---|---|
-//! | `cipher` | what seals a record |
-//! | `resolver` | the parts of Noise |
-//! | `hello` | contents of a hello: its minute, and the name that was dialled |
+//! | `cipher` | cipher for records |
+//! | `resolver` | cryptographic primitives for Noise |
+//! | `hello` | contents of a hello: its minute, and the dialled name |
 //! | `handshake` | two texts that prove the key, one for each direction |
-//! | `hello_table` | hellos that a port has taken, so that none is taken twice |
+//! | `hello_table` | hellos that a port has accepted, so that each is accepted once |
 //! | `record` | sealed pieces, each a WebSocket message |
-//! | `stream` | bytes through a channel, over any socket |
-//! | `upgrade` | the HTTP exchange that a channel begins with, at both ends |
+//! | `stream` | byte stream through a channel, over any socket |
+//! | `upgrade` | HTTP exchange that starts a channel, at both ends |
 //! | `stagger` | dials to the addresses of one server |
 
 mod cipher;

@@ -5,43 +5,42 @@ use snow::TransportState;
 
 use crate::cipher::TAG_BYTES;
 
-/// Most bytes that one record seals: small enough that a buffer for it costs little, large enough that its head does
-/// not.
+/// Maximum number of bytes in one record: small enough for cheap buffers, large enough to make its head negligible.
 pub(crate) const RECORD_MAX_BYTES: usize = 16 * 1024;
 
-/// Most bytes before a sealed piece: two, a long length, a mask.
+/// Maximum length of the head of a sealed piece: two bytes, an extended length and a mask.
 const HEAD_MAX_BYTES: usize = 8;
 
-/// First byte of a WebSocket message that is binary and whole.
+/// First byte of a whole binary WebSocket message.
 const BINARY: u8 = 0x82;
 /// First byte of a WebSocket close frame.
 const CLOSE: u8 = 0x88;
-/// Bit of the second byte that says that a mask follows, as clients must send one.
+/// Bit of the second byte: a mask follows, which clients must send.
 const MASKED: u8 = 0x80;
-/// Length that says that the real one follows in two bytes.
+/// Length value: the real length follows in two bytes.
 const LONG: u8 = 126;
 
-/// End of the channel that seals or opens, as a WebSocket sees it.
+/// Sealing or opening end of the channel in terms of WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// The one that dialled; its frames are masked, by zeros, because they look random already.
+    /// The end that dialled; it masks its frames with zeros, because they already look random.
     Client,
-    /// The one that answered.
+    /// The end that answered.
     Server,
 }
 
-/// Finding at the front of the bytes that have come.
+/// State of the received bytes, judged from their front.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Front {
-    /// A record with this many sealed bytes behind its head, which is taken off.
+    /// Record with this many sealed bytes; its head is removed.
     Record { sealed: usize },
-    /// A close frame: nothing follows.
+    /// Close frame: nothing follows.
     Close,
-    /// The beginning of a record.
+    /// Incomplete record so far.
     Incomplete,
 }
 
-/// Reason why bytes are no record; nothing behind it can be read.
+/// Reason why bytes are not a record; nothing after them can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RecordError {
     #[error("the channel carries something else than its records")]
@@ -50,7 +49,7 @@ pub(crate) enum RecordError {
     Forged,
 }
 
-/// Seals a piece of at most [`RECORD_MAX_BYTES`] behind what `out` holds.
+/// Seals a piece of at most [`RECORD_MAX_BYTES`] and appends it to `out`.
 pub(crate) fn seal(
     noise: &mut TransportState,
     side: Side,
@@ -78,7 +77,7 @@ pub(crate) fn seal(
     Ok(())
 }
 
-/// Finds the record at the front of what has come, as soon as it is whole, and takes off its head and its mask.
+/// Finds the record at the front of `input` once it is complete, and removes its head and mask.
 pub(crate) fn front(side: Side, input: &mut BytesMut) -> Result<Front, RecordError> {
     let &[first, second, ref rest @ ..] = &**input else {
         return if input.first().is_none_or(|first| [BINARY, CLOSE].contains(first)) {
@@ -112,7 +111,7 @@ pub(crate) fn front(side: Side, input: &mut BytesMut) -> Result<Front, RecordErr
     input.advance(head);
     if is_masked {
         let mask = input.get_u32().to_be_bytes();
-        // A balancer that makes the frames anew makes a mask of its own.
+        // A load balancer that rewrites frames chooses its own mask.
         if mask != [0; 4] {
             input.iter_mut().take(sealed).zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
         }
@@ -120,12 +119,12 @@ pub(crate) fn front(side: Side, input: &mut BytesMut) -> Result<Front, RecordErr
     Ok(Front::Record { sealed })
 }
 
-/// Opens a sealed piece into `plain`, which has room for it. Returns its length.
+/// Opens a sealed piece into `plain`, which must have room for it. Returns its length.
 pub(crate) fn open(noise: &mut TransportState, sealed: &[u8], plain: &mut [u8]) -> Result<usize, RecordError> {
     noise.read_message(sealed, plain).map_err(|_| RecordError::Forged)
 }
 
-/// Length of what so many sealed bytes hold.
+/// Plain length of this many sealed bytes.
 pub(crate) fn plain_length(sealed: usize) -> usize {
     sealed.saturating_sub(TAG_BYTES)
 }

@@ -1,4 +1,4 @@
-//! Parts of Noise, all by the library that TLS is made with here: snow brings none of its own.
+//! Cryptographic primitives for Noise, all from the library that TLS uses here: snow is built without its own.
 
 use std::mem;
 
@@ -12,10 +12,10 @@ use snow::types::{Cipher, Dh, Hash, Random};
 
 use crate::cipher::AesGcm;
 
-/// Bytes of a private key, of a public one, and of what two of them agree on.
+/// Length of private keys, public keys and shared secrets.
 const KEY_BYTES: usize = 32;
 
-/// Where snow takes its parts from: those of our one pattern, and no others.
+/// Gives snow only the primitives of our one pattern.
 pub(crate) struct Resolver;
 
 impl CryptoResolver for Resolver {
@@ -45,7 +45,7 @@ impl Random for SystemRandom {
     }
 }
 
-/// A key pair of X25519. Before it is set or generated, it agrees with nobody.
+/// X25519 key pair. Until it is set or generated, key agreement fails.
 #[derive(Default)]
 struct KeyPair {
     key: Option<PrivateKey>,
@@ -95,7 +95,7 @@ impl Dh for KeyPair {
 
     fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), Error> {
         let key = self.key.as_ref().ok_or(Error::Dh)?;
-        // snow's buffers have room for the keys of all curves.
+        // snow's buffers have room for keys of all curves.
         let far = UnparsedPublicKey::new(&X25519, pubkey.get(..KEY_BYTES).ok_or(Error::Dh)?);
         let out = out.get_mut(..KEY_BYTES).ok_or(Error::Dh)?;
         agreement::agree(key, far, Error::Dh, |shared| {
@@ -105,7 +105,7 @@ impl Dh for KeyPair {
     }
 }
 
-/// The hash, with what has come in so far.
+/// Hash of the input so far.
 struct Sha256(Context);
 
 impl Default for Sha256 {
@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// From the vectors of "cacophony", which other implementations of Noise are checked with.
+    /// From the "cacophony" test vectors, which other Noise implementations use too.
     const KEY: &[u8; KEY_BYTES] = b"This is my Austrian perspective!";
     const NEAR_EPHEMERAL: &str = "893e28b9dc6ca8d611ab664754b8ceb7bac5117349a4439a6b0569da977c464a";
     const FAR_EPHEMERAL: &str = "bbdb4cdbd309f1a1f2e1456967fe288cadd6f712d65dc7b7793d5e63da6b375b";
@@ -214,7 +214,7 @@ mod tests {
         pair.dh(&[9; KEY_BYTES], &mut shared).unwrap_err();
         pair.set(&[7; KEY_BYTES]);
         pair.dh(&[9; KEY_BYTES], &mut shared).unwrap();
-        // The product with such a point is the same for every key.
+        // With such a point, the product is the same for every key.
         pair.dh(&[0; KEY_BYTES], &mut shared).unwrap_err();
         pair.dh(&[9; KEY_BYTES - 1], &mut shared).unwrap_err();
     }

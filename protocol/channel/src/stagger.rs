@@ -1,5 +1,5 @@
-//! Dials the addresses of one server, staggered as in RFC 8305, so that a family of addresses that leads nowhere delays
-//! a connection by a moment only.
+//! Dials the addresses of one server, staggered as in RFC 8305, so that an unreachable address family delays a
+//! connection only briefly.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,14 +9,14 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::sleep;
 
-/// Time after which the next address is dialled, unless the one before has failed sooner.
+/// Time before the next address is dialled, unless the previous one fails sooner.
 const STAGGER_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Connects to the first of these addresses that accepts; returns the connection with its address. Addresses of the two
-/// families alternate, and the first one has the preferred family.
+/// Connects to the first of these addresses that accepts; returns the connection and its address. Addresses of both
+/// families alternate, starting with the preferred family.
 ///
 /// # Errors
-/// When no address accepts. Counts as refused if every address that can be reached refuses.
+/// When no address accepts. Reports refusal if every reachable address refuses.
 pub async fn dial_staggered<T, D>(
     addresses: impl IntoIterator<Item = SocketAddr>,
     dial: impl Fn(SocketAddr) -> D,
@@ -49,16 +49,16 @@ fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let is_v4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
     let (preferred, others): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|at| at.is_ipv4() == is_v4);
     let mut ranked: Vec<_> = preferred.into_iter().enumerate().chain(others.into_iter().enumerate()).collect();
-    // Stable: of two addresses with one rank the preferred one stays first.
+    // Stable: among equal ranks, the preferred address stays first.
     ranked.sort_by_key(|(rank, _)| *rank);
     ranked.into_iter().map(|(_, at)| at).collect()
 }
 
-/// Ranks errors by what they say about the server; of several the highest is reported.
+/// Ranks errors by how much they say about the server; the highest is reported.
 fn rank(error: &io::Error) -> u8 {
     match error.kind() {
         io::ErrorKind::NotFound => 0,
-        // This host has no such family.
+        // This host lacks that address family.
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => 1,
         io::ErrorKind::ConnectionRefused => 2,
         _ => 3,
@@ -77,8 +77,8 @@ mod tests {
         address.parse().unwrap()
     }
 
-    /// Dials addresses of which some accept and others never answer; the rest refuses. Returns the outcome, with what
-    /// was dialled after how many milliseconds.
+    /// Dials addresses: some accept, others never answer, and the rest refuse. Returns the result, and the dialled
+    /// addresses with their times in milliseconds.
     async fn dial(
         addresses: &[&str],
         accepting: &[&str],

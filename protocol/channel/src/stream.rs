@@ -1,4 +1,4 @@
-//! Stream of bytes through a channel: sealed on the way to the socket, opened on the way back.
+//! Byte stream through a channel: sealed on the way to the socket, opened on the way back.
 
 use std::future::poll_fn;
 use std::io;
@@ -12,35 +12,34 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 
 use crate::record::{Front, RECORD_MAX_BYTES, RecordError, Side, front, open, plain_length, seal};
 
-/// Most bytes that are read at once: some records.
+/// Maximum number of bytes per read: several records.
 const READ_MAX_BYTES: usize = 64 * 1024;
 
-/// Bytes that are read at once while little comes; also before the first record, which is the head of a request:
-/// whoever sends them may not have the key.
+/// Bytes per read at low load, and before the first record, which is a request head: its sender may not have the key.
 const READ_MIN_BYTES: usize = 4 * 1024;
 
-/// Sealed bytes that may wait for the socket before writers wait.
+/// Sealed bytes that may wait for the socket before writers must wait.
 const OUTPUT_MAX_BYTES: usize = 64 * 1024;
 
-/// Stream of bytes through a channel over any socket. While nothing is under way it holds no buffer.
+/// Byte stream through a channel over any socket. It holds no buffers while idle.
 #[derive(Debug)]
 pub struct ChannelStream<S> {
     socket: S,
     noise: TransportState,
     side: Side,
-    /// Sealed bytes that have come.
+    /// Received bytes, still sealed.
     input: BytesMut,
-    /// Bytes to read at once: more while much comes.
+    /// Bytes per read; grows under load.
     read_bytes: usize,
-    /// Opened bytes that nobody has read.
+    /// Opened bytes, still unread.
     plain: BytesMut,
-    /// Sealed bytes that are to go.
+    /// Sealed bytes to be sent.
     output: BytesMut,
     is_over: bool,
 }
 
 impl<S> ChannelStream<S> {
-    /// A channel after its handshake; `early` has come behind it already.
+    /// Creates a channel after its handshake; `early` holds bytes that arrived right after it.
     pub(crate) fn new(socket: S, noise: TransportState, side: Side, early: Bytes) -> Self {
         let (plain, output) = (BytesMut::new(), BytesMut::new());
         let read_bytes = READ_MIN_BYTES;
@@ -49,7 +48,7 @@ impl<S> ChannelStream<S> {
 }
 
 impl<S: AsyncWrite + Unpin> ChannelStream<S> {
-    /// Writes what is sealed, as far as the socket takes it.
+    /// Writes sealed bytes until the socket is full.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.output.is_empty() {
             if ready!(poll_write_buf(Pin::new(&mut self.socket), cx, &mut self.output))? == 0 {
@@ -63,7 +62,7 @@ impl<S: AsyncWrite + Unpin> ChannelStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> ChannelStream<S> {
-    /// Waits until the first record has come: then whoever has sent the hello speaks, and did not only record it.
+    /// Waits for the first record, which proves that the sender of the hello has the key and did not replay it.
     pub(crate) async fn first_record(&mut self) -> io::Result<()> {
         poll_fn(|cx| {
             let mut nothing = ReadBuf::new(&mut []);
@@ -80,7 +79,7 @@ impl<S: AsyncRead + Unpin> ChannelStream<S> {
         .await
     }
 
-    /// Reads from the socket, at most about this much.
+    /// Reads at most about this many bytes from the socket.
     fn poll_fill(&mut self, cx: &mut Context<'_>, max_bytes: usize) -> Poll<io::Result<()>> {
         let bytes = self.read_bytes.min(max_bytes);
         self.input.reserve(bytes);
@@ -102,7 +101,7 @@ impl<S: AsyncRead + Unpin> ChannelStream<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Opens the next record into the buffer, or what does not fit into `plain`; `false` when more has to come.
+    /// Opens the next record into the buffer, with any excess into `plain`; `false` if more bytes are needed.
     fn open_next(&mut self, buffer: &mut ReadBuf<'_>) -> Result<bool, RecordError> {
         let sealed = match front(self.side, &mut self.input)? {
             Front::Record { sealed } => sealed,
@@ -126,7 +125,7 @@ impl<S: AsyncRead + Unpin> ChannelStream<S> {
         Ok(true)
     }
 
-    /// Hands out what was opened before.
+    /// Copies bytes that were opened earlier.
     fn read_plain(&mut self, buffer: &mut ReadBuf<'_>) {
         let length = self.plain.len().min(buffer.remaining());
         buffer.put_slice(self.plain.get(..length).unwrap_or_default());
@@ -177,7 +176,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ChannelStream<S> {
             seal(&mut this.noise, this.side, piece, &mut this.output).map_err(io::Error::other)?;
             taken += piece.len();
         }
-        // What the socket does not take now leaves with a flush, or before the next write.
+        // Bytes that the socket does not take now leave with a flush or before the next write.
         if let Poll::Ready(Err(error)) = this.poll_drain(cx) {
             return Poll::Ready(Err(error));
         }
@@ -207,7 +206,7 @@ mod tests {
     use crate::handshake::{Initiator, Responder, respond};
     use crate::hello::HelloContents;
 
-    /// A channel over these sockets.
+    /// Channel over these sockets.
     fn pair<A, B>(near: A, far: B) -> (ChannelStream<A>, ChannelStream<B>) {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let far_end = FarEnd::NodeAdmin;
@@ -263,7 +262,7 @@ mod tests {
         }
     }
 
-    /// Sends a text through a carrier that flips a bit of one byte, if it is told to.
+    /// Sends a text through a carrier that can flip a bit of one byte.
     async fn carried(text: &[u8], flip: Option<usize>) -> (Vec<u8>, io::Result<Vec<u8>>) {
         let ((near, mut from_near), (mut to_far, far)) = (duplex(1000), duplex(1000));
         let (mut near, mut far) = pair(near, far);

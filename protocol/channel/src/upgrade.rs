@@ -1,4 +1,4 @@
-//! The HTTP exchange that a channel begins with, at both ends.
+//! HTTP exchange that starts a channel, at both ends.
 
 use std::error::Error;
 use std::io;
@@ -29,66 +29,66 @@ use crate::hello_table::{HelloTable, WaitingHello};
 use crate::record::Side;
 use crate::stream::ChannelStream;
 
-/// Most bytes of a refusal that are read: it is one line.
+/// Maximum number of bytes read from a refusal, which is one line.
 const REFUSAL_MAX_BYTES: usize = 1024;
 
 /// Time from the answer to the first record.
 const FIRST_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Status of an answer to a hello that was not made in the last minutes, by a holder of the key or somebody who plays
-/// what they have recorded.
+/// Response status for a hello that was not made in the last minutes: the clocks differ, or it was recorded and
+/// replayed.
 pub const NOT_FRESH: StatusCode = StatusCode::TOO_EARLY;
 
-/// Reason why there is no channel to a far end. Nothing was told to it, and nothing it says is proven.
+/// Reason why a channel could not be opened. The far end has received no data, and nothing it says is authenticated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenChannelError {
-    /// Nobody accepts a connection there.
+    /// The address accepts no connection.
     #[error("{0}")]
     Connect(#[source] io::Error),
-    /// Connections are accepted there, and get no HTTP answer.
+    /// The address accepts connections, but gives no HTTP response.
     #[error("no HTTP answer: {}", innermost(.0))]
     Http(#[source] hyper::Error),
-    /// There is an answer, and no channel.
+    /// The far end answered, but opened no channel.
     #[error("{0}")]
     Refused(RefusedUpgrade),
-    /// There is a channel to somebody else.
+    /// The far end did not prove that it holds the key.
     #[error("what answers there does not have the fleet's key: has the address another owner now?")]
     Unproven,
-    /// A key or a name can't be written into a request.
+    /// A key or name can't be put into a request.
     #[error("the request can't be written: {0}")]
     Request(#[from] http::Error),
-    /// The name is longer than any name of a host.
+    /// Name longer than any host name.
     #[error("a name of {0} bytes can't be dialled through a channel: at most {DIALLED_MAX_BYTES}, with its port")]
     Name(usize),
 }
 
-/// End of a channel as its dialler means it: the answering end learns both, and nobody in between can change them.
+/// Far end as its dialler means it: the answering end receives both parts, and intermediaries can't change them.
 #[derive(Debug, Clone, Copy)]
 pub struct Dialled<'a> {
     /// Kind of the far end.
     pub far_end: FarEnd,
-    /// Host and port, as the operator has written them or a node advertises them.
+    /// Host and port, as configured by the operator or advertised by a node.
     pub name: &'a str,
 }
 
-/// Answer of a far end that opens no channel.
+/// Response of a far end that opens no channel.
 #[derive(Debug, thiserror::Error)]
 #[error("answers {status}: {reason}")]
 pub struct RefusedUpgrade {
-    /// The status instead of 101.
+    /// Status instead of 101.
     pub status: StatusCode,
-    /// The headers of the answer, such as the mark of the SDK's own refusals.
+    /// Headers of the response, such as the marker of the SDK's own refusals.
     pub headers: HeaderMap,
-    /// The body, as far as it is one line.
+    /// First line of the body.
     pub reason: String,
 }
 
-/// Opens a channel to the far end that was dialled, over a connection that `dial` makes. The keys are tried in their
-/// order, each over a connection of its own, until the far end has one of them.
+/// Opens a channel to the dialled far end over a connection that `dial` makes. Tries the keys in order, each over a
+/// separate connection, until the far end accepts a key.
 ///
 /// # Errors
-/// When there is no connection, or nobody with one of the keys at its other end, or somebody else than was dialled.
+/// When there is no connection, when the far end has none of the keys, or when it is not the dialled far end.
 pub async fn open<S, D>(
     mut dial: impl FnMut() -> D,
     dialled: Dialled<'_>,
@@ -106,7 +106,7 @@ where
         let socket = dial().await.map_err(OpenChannelError::Connect)?;
         outcome = open_with(socket, dialled, &secret).await;
         match &outcome {
-            // A node does not tell strangers why; whoever has this key needs no other one.
+            // A node does not give strangers the reason; for a holder of this key, other keys would not help.
             Err(OpenChannelError::Refused(refused)) if !refused.is_of_holder() => {}
             _ => break,
         }
@@ -136,7 +136,7 @@ where
         .header(HELLO_HEADER, hello)
         .body(Empty::<Bytes>::new())?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.map_err(OpenChannelError::Http)?;
-    // It ends with the answer's body, or with the socket that the upgrade hands over.
+    // Ends with the response body, or with the socket that the upgrade hands over.
     tokio::spawn(connection.with_upgrades());
     let answer = sender.send_request(request).await.map_err(OpenChannelError::Http)?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -144,13 +144,13 @@ where
     }
     let noise = initiator.finish(text(answer.headers(), HELLO_HEADER)).map_err(unproven)?;
     let upgraded = hyper::upgrade::on(answer).await.map_err(OpenChannelError::Http)?;
-    // It is the socket that went in.
+    // Always the socket that was passed in.
     let parts = upgraded.downcast::<TokioIo<S>>().map_err(|_| OpenChannelError::Unproven)?;
     Ok(ChannelStream::new(parts.io.into_inner(), noise, Side::Client, parts.read_buf))
 }
 
 impl RefusedUpgrade {
-    /// Whether a holder of the key refuses, for another reason than the key: further keys would not help.
+    /// Whether a holder of the key refuses for a reason other than the key: other keys would not help.
     fn is_of_holder(&self) -> bool {
         [StatusCode::SERVICE_UNAVAILABLE, StatusCode::MISDIRECTED_REQUEST, NOT_FRESH].contains(&self.status)
     }
@@ -164,12 +164,12 @@ impl RefusedUpgrade {
     }
 }
 
-/// Channel that a request asks for, and the answer that opens it.
+/// Requested channel, and the response that opens it.
 #[derive(Debug)]
 pub struct Accepted {
-    /// The answer to send.
+    /// The response to send.
     pub response: Response<()>,
-    /// Host and port that the sender dials, whatever it has reached: an end that knows its names refuses others.
+    /// Host and port that the sender dialled, whichever end it reached: an end with configured names refuses others.
     pub dialled: Box<str>,
     noise: snow::TransportState,
     upgrade: OnUpgrade,
@@ -189,7 +189,7 @@ pub fn accept<B>(
     hellos: &HelloTable,
 ) -> Result<Option<Accepted>, HandshakeError> {
     let said = text(request.headers(), HELLO_HEADER);
-    // Before anything is computed for it.
+    // Checked before any computation.
     if hellos.knows(said) {
         return Err(HandshakeError::Replayed);
     }
@@ -218,8 +218,8 @@ pub fn accept<B>(
 }
 
 impl Accepted {
-    /// Takes the answer to send, and the stream that is there once its sender has spoken: a recorded hello leads
-    /// nowhere.
+    /// Returns the response to send, and the stream, which becomes ready once the sender has sent its first record: a
+    /// replayed hello leads nowhere.
     pub fn into_parts(
         self,
     ) -> (Response<()>, impl Future<Output = io::Result<ChannelStream<TokioIo<Upgraded>>>> + Send + 'static) {
@@ -271,8 +271,8 @@ mod tests {
         AccessKeys::new(texts.iter().map(|text| AccessKey::new(text).unwrap()).collect()).unwrap()
     }
 
-    /// A far end with the old key that echoes inside channels, and answers all else with this status; counts its
-    /// sockets.
+    /// Far end with the old key that echoes inside channels, and responds to all other requests with this status;
+    /// counts its sockets.
     fn echo(refusal: u16, dials: Arc<AtomicUsize>) -> impl FnMut() -> std::future::Ready<io::Result<DuplexStream>> {
         let hellos = HelloTable::default();
         move || {
@@ -287,7 +287,7 @@ mod tests {
                     Ok(Some(accepted)) => {
                         let (response, stream) = accepted.into_parts();
                         tokio::spawn(async move {
-                            // It fails for who plays a recorded hello.
+                            // Fails if a recorded hello is replayed.
                             let Ok(stream) = stream.await else { return };
                             let (mut reader, mut writer) = tokio::io::split(stream);
                             tokio::io::copy(&mut reader, &mut writer).await.unwrap();
@@ -339,7 +339,7 @@ mod tests {
         assert!(matches!(long, OpenChannelError::Name(300)), "{long}");
     }
 
-    /// Sends a request for a channel with this hello, and returns the first line of the answer.
+    /// Sends a channel request with this hello, and returns the first line of the response.
     async fn play(socket: DuplexStream, hello: &str) -> String {
         let head = format!(
             "GET {CHANNEL_PATH} HTTP/1.1\r\nhost: node\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
