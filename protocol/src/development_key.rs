@@ -89,7 +89,6 @@ pub fn read_or_make(path: &Path) -> Result<AccessKey, DevelopmentKeyError> {
     AccessKey::new(&text).map_err(|source| DevelopmentKeyError::Damaged { path: path.into(), source })
 }
 
-/// Error reading the key file.
 enum KeyFileError {
     File(io::Error),
     /// Others may know or have created the key.

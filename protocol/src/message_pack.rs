@@ -102,7 +102,6 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Whether the next value is an integer.
     pub(crate) fn is_integer_next(&self) -> bool {
         Self { bytes: self.bytes, rest: self.rest }.integer().is_ok()
     }

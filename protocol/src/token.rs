@@ -148,7 +148,6 @@ pub struct ForwardMark {
     pub scheme: Option<String>,
     /// Latest arrival of the request, in seconds since 1970.
     pub expires: u64,
-    /// Digest of the request.
     request: RequestDigest,
     /// User authenticated by the forwarding node, if the connection requires one. The owner trusts it.
     #[serde(default)]

@@ -102,7 +102,6 @@ pub(crate) fn server_token(hub: &str, server: &str) -> Result<String> {
     signed(KEY, &json!({ "nameid": server, "aud": format!("http://127.0.0.1/server/?hub={hub}") }))
 }
 
-/// Client token with these claims.
 pub(crate) fn client_token(hub: &str, claims: &Json) -> Result<String> {
     let mut all = json!({ "aud": format!("http://127.0.0.1/client/?hub={hub}") });
     all.as_object_mut().context("just made")?.extend(claims.as_object().context("claims")?.clone());

@@ -117,7 +117,6 @@ pub(crate) fn from_hex(hex: &str) -> Result<Vec<u8>> {
     digits.map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?)).collect()
 }
 
-/// Type of a message.
 pub(crate) fn kind_of(message: &Value) -> i64 {
     message.at(0).as_int().unwrap_or_default()
 }
@@ -169,7 +168,6 @@ pub(crate) fn hub_messages(bytes: &[u8], protocol: &str) -> Result<Vec<Vec<u8>>>
     Ok(messages)
 }
 
-/// Type of a whole hub message.
 pub(crate) fn hub_type(message: &[u8], protocol: &str) -> Result<i64> {
     if protocol == "json" {
         let text = message.strip_suffix(b"\x1e").context("a JSON message without its end")?;
@@ -186,7 +184,6 @@ pub(crate) fn hub_type(message: &[u8], protocol: &str) -> Result<i64> {
     }
 }
 
-/// Kind for a type of hub message.
 pub(crate) fn data_kind_of(hub_type: i64) -> i64 {
     match hub_type {
         6 | 8 | 9 => data::OTHER,

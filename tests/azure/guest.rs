@@ -59,7 +59,6 @@ impl<'a> Host<'a> {
         self.app_at(dial_in.address(), name, more).await
     }
 
-    /// Starts an app that dials an address.
     pub(crate) async fn app_at(&self, address: &str, name: &str, more: &[(&str, &str)]) -> Result<AspNetApp> {
         let connection = connection_string(address, crate::dial_in::KEY);
         let mut builder = self.dotnet.app(self.stage).connection(&connection).instance(name);

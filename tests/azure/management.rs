@@ -105,7 +105,6 @@ fn the_management_sdk_does_everything_by_a_server_connection_of_its_own() {
     manages(ServiceTransport::Persistent, [Kind::JsJson; 2]);
 }
 
-/// Request from a recording.
 struct Recorded {
     method: Method,
     target: String,

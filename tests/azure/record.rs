@@ -73,7 +73,6 @@ pub(crate) enum Step {
     Rest,
 }
 
-/// Reads all steps of a recording.
 pub(crate) fn read(path: &Path) -> Result<Vec<Step>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let mut steps = Vec::new();
@@ -114,7 +113,6 @@ fn postpone(steps: &mut [Step]) -> Result<()> {
     Ok(())
 }
 
-/// Login refresh in a frame.
 fn refresh_in(frame: &[u8]) -> Option<Value> {
     let refresh = message(&take_frame(&mut frame.to_vec()).ok()??).ok()?;
     (kind_of(&refresh) == kind::REFRESH_AUTH).then_some(refresh)

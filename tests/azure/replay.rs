@@ -80,7 +80,6 @@ struct Player {
     has_left: bool,
 }
 
-/// Transport of a client.
 enum PlayerSocket {
     Web(Box<RawClient>),
     Polls(CarriedClient),

@@ -30,7 +30,6 @@ pub(crate) struct Member {
     pub(crate) id: String,
     /// Place of its server connection.
     pub(crate) home: usize,
-    /// Frame that opened it.
     pub(crate) opened: Value,
 }
 
@@ -71,17 +70,14 @@ impl Scene {
         Ok(Self { dial_in, server })
     }
 
-    /// Admits a JSON client.
     pub(crate) async fn join(&mut self, claims: &Json) -> Result<Member> {
         self.join_by("json", claims).await
     }
 
-    /// Admits a client of this hub protocol.
     pub(crate) async fn join_by(&mut self, protocol: &str, claims: &Json) -> Result<Member> {
         join(&self.dial_in, &mut self.server, protocol, claims).await
     }
 
-    /// Admits a client of this user.
     pub(crate) async fn join_as(&mut self, user: &str) -> Result<Member> {
         self.join(&json!({ "nameid": user })).await
     }
@@ -113,7 +109,6 @@ pub(crate) async fn join(dial_in: &DialIn, server: &mut Scripted, protocol: &str
     join_with(dial_in, server, protocol, &client_token(&server.hub, claims)?).await
 }
 
-/// Admits a client with this token.
 pub(crate) async fn join_with(dial_in: &DialIn, server: &mut Scripted, protocol: &str, token: &str) -> Result<Member> {
     let answer = dial_in.negotiate(&server.hub, "", token).await?;
     ensure!(answer.status == 200, "{answer:?}");

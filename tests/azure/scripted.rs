@@ -20,7 +20,6 @@ use crate::frame::{connection_data, data, frame, framed, kind, kind_of, no_ext, 
 use crate::layout::strictly_read;
 use crate::value::{Value, list};
 
-/// Type of a server connection in its handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConnectionType {
     Default = 0,
@@ -76,12 +75,10 @@ const OUR_OWN: &str = "trunkline-";
 /// Number of such pings received by any scripted app server.
 pub(crate) static OWN_PINGS: AtomicUsize = AtomicUsize::new(0);
 
-/// First word of a ping.
 fn word_of(message: &Value) -> Option<&str> {
     if kind_of(message) == kind::PING { message.at(1).as_text() } else { None }
 }
 
-/// Event on a server connection.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Event {
     Frame(Value),

@@ -241,7 +241,6 @@ impl MeasuredApp {
     }
 }
 
-/// Addresses of a proxy.
 #[derive(Debug, Clone, Copy)]
 struct NodeAddresses {
     listen: SocketAddr,

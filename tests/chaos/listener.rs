@@ -25,7 +25,6 @@ struct Life {
     /// Number to be echoed next, and the send times of it and later ones.
     echoed: u64,
     under_way: VecDeque<Instant>,
-    /// Fences still to come.
     fences: usize,
 }
 

@@ -192,7 +192,6 @@ fn limit(row: usize) -> Limit {
     EXPECTATIONS.get(row).map_or(strict, |row| Limit { recovery: row.recovery, losses: row.losses })
 }
 
-/// Limits of a row.
 #[derive(Debug, Clone, Copy)]
 struct Limit {
     recovery: Duration,

@@ -10,7 +10,6 @@ use crate::tally::Tally;
 /// Number of clients per group.
 const GROUP_CLIENTS: usize = 20;
 
-/// Phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Act {
     Playing,

@@ -18,7 +18,6 @@ use crate::harness::scenario::until;
 pub struct CarriedClient {
     address: String,
     path: String,
-    /// Headers of each request.
     headers: Vec<(String, String)>,
 }
 

@@ -11,10 +11,8 @@ use crate::app::App;
 use crate::process::{Group, note};
 use crate::signals::StopSignals;
 
-/// Programs that the demo runs.
 #[derive(Debug)]
 pub(crate) struct Programs {
-    /// Path of the app server.
     pub(crate) app: PathBuf,
     /// Path of the `trunkline` command.
     pub(crate) proxy: PathBuf,
@@ -82,7 +80,6 @@ fn profile_folder() -> anyhow::Result<PathBuf> {
     program.parent().map(Path::to_owned).context("this program is in no folder")
 }
 
-/// Path of a program in a folder.
 fn program(folder: &Path, name: &str) -> PathBuf {
     folder.join(name).with_extension(std::env::consts::EXE_EXTENSION)
 }

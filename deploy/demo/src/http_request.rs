@@ -20,7 +20,6 @@ impl Answer {
         self.status() == Some(200)
     }
 
-    /// Returns the body of the response.
     pub(crate) fn body(&self) -> &str {
         self.0.split_once("\r\n\r\n").map_or(&self.0, |(_, body)| body)
     }
@@ -32,7 +31,6 @@ impl Answer {
     }
 }
 
-/// Requests a page with GET.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
     exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await
 }

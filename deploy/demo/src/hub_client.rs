@@ -34,12 +34,10 @@ impl HubClient {
         }
     }
 
-    /// Calls a method without requesting a result.
     pub(crate) async fn call(&mut self, method: &str, arguments: Value) -> anyhow::Result<()> {
         self.send(&json!({"type": 1, "target": method, "arguments": arguments})).await
     }
 
-    /// Sends any hub message.
     pub(crate) async fn send(&mut self, message: &Value) -> anyhow::Result<()> {
         Ok(self.socket.send(Message::text(format!("{message}{END}"))).await?)
     }

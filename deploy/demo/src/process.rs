@@ -33,7 +33,6 @@ const GROUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Colours of the names before log lines, in the order of start.
 const COLOURS: [u8; 5] = [36, 33, 35, 32, 34];
 
-/// A running process of the demo.
 #[derive(Debug)]
 pub(crate) struct Process {
     name: String,
@@ -65,7 +64,6 @@ impl Process {
         Ok(Self { name: name.into(), child, log: Some(tokio::spawn(pass_on(output, prefix))) })
     }
 
-    /// Polls for the end of the process.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<ExitStatus>> {
         std::pin::pin!(self.child.wait()).poll(cx)
     }

@@ -115,7 +115,6 @@ fn write(state: &mut HandshakeState, payload: &[u8]) -> Result<String, Handshake
     Ok(URL_SAFE_NO_PAD.encode(message.get(..length).unwrap_or_default()))
 }
 
-/// Reads a message and returns its payload.
 fn read<'a>(
     state: &mut HandshakeState,
     text: &str,

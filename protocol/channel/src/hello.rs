@@ -13,7 +13,6 @@ const MINUTE_BYTES: usize = 8;
 /// Maximum length of the contents.
 pub(crate) const CONTENTS_MAX_BYTES: usize = MINUTE_BYTES + DIALLED_MAX_BYTES;
 
-/// Contents of one hello.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HelloContents {
     /// Minute since 1970 when the hello was made, by the sender's clock.

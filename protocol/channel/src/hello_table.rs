@@ -74,7 +74,6 @@ impl HelloTable {
     }
 }
 
-/// Place of a waiting hello.
 #[derive(Debug)]
 pub(crate) struct WaitingHello(HelloTable);
 

@@ -184,7 +184,6 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the next step.
     fn next_step(&self) -> Step {
         let mut state = self.lock();
         loop {

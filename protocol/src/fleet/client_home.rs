@@ -30,7 +30,6 @@ pub struct ClientHome<L, N> {
     is_over: bool,
 }
 
-/// Pause of a connection.
 #[derive(Debug, Clone, Default)]
 struct Pause {
     /// Frames held until the pause ends.

@@ -13,7 +13,6 @@ use serde::Deserialize;
 
 use crate::limits::NESTING_MAX;
 
-/// Error in an object's syntax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ObjectError {
     /// The text does not start with a brace.
@@ -27,7 +26,6 @@ pub(super) enum ObjectError {
     Nesting,
 }
 
-/// One member of an object.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Member<'a> {
     /// Key, owned only if it contains escapes.

@@ -5,7 +5,6 @@ use bytestring::ByteString;
 
 use crate::message_pack::{Reader, Writer};
 
-/// Writes claims as a map.
 pub(super) fn write_claims(out: &mut Writer, claims: &[(ByteString, ByteString)]) {
     out.map_len(claims.len());
     for (name, value) in claims {

@@ -151,11 +151,9 @@ impl FrameBuffer {
     }
 }
 
-/// The prefix of a frame.
 struct FramePrefix {
     /// Size of the prefix itself.
     width: usize,
-    /// Size of the body.
     length: usize,
 }
 

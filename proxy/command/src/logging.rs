@@ -31,7 +31,6 @@ pub(crate) use log_line::{LOG_TARGET, name_node};
 /// Time limit for writing remaining lines at process exit.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Error for invalid levels.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LevelsError {
     #[error("must say which levels, such as info or trunkline_proxy=debug")]
@@ -192,7 +191,6 @@ impl LogLevels for Levels {
     }
 }
 
-/// Parses the levels of the log.
 pub(crate) fn parse(levels: &str) -> Result<EnvFilter, LevelsError> {
     match levels.trim() {
         "" => Err(LevelsError::Empty),

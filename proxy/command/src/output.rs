@@ -15,7 +15,6 @@ pub(super) fn print(text: &str) {
     }
 }
 
-/// Prints a warning on standard error.
 #[expect(clippy::print_stderr, reason = "scripts read the output alone")]
 pub(super) fn print_warning(text: &str) {
     eprintln!("warning: {}", shown_text::lines(text));

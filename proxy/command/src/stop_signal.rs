@@ -5,7 +5,6 @@ use std::io;
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Request to stop the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StopRequest {
     /// SIGTERM, even if repeated, or the first Ctrl-C.
@@ -39,7 +38,6 @@ impl StopSignals {
         })
     }
 
-    /// Waits for the next signal.
     pub(super) async fn next(&mut self) -> io::Result<StopRequest> {
         #[cfg(unix)]
         tokio::select! {

@@ -30,7 +30,6 @@ pub(super) fn inherited_sockets() -> io::Result<InheritedSockets> {
     InheritedSockets::new(taken)
 }
 
-/// State of the node reported to the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NodeState {
     /// The node accepts clients.

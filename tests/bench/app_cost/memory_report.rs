@@ -15,7 +15,6 @@ const DRESSES: [Dress; 2] = [Dress::Minimal, Dress::Chromium];
 /// Target for bytes per connection with minimal headers at the app server.
 const AIM_BYTES: f64 = 500.0;
 
-/// All results about memory.
 #[derive(Debug, Serialize)]
 pub(crate) struct MemoryReport {
     figures: Vec<Figures>,

@@ -15,7 +15,6 @@ const FIRST_CALLS: u64 = 10_000;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// Role of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Part {
@@ -30,7 +29,6 @@ pub(crate) enum Part {
 /// Order of the first round.
 const PARTS: [Part; 3] = [Part::Bare, Part::App, Part::BareAgain];
 
-/// Window with its position.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Measured {
     /// Number of the round, from 1.

@@ -56,7 +56,6 @@ impl Attack {
         }
     }
 
-    /// Starts the attack with this number of sockets.
     pub(crate) fn begin(self, proxy: SocketAddr, sockets: u32) -> Result<RunningAttack> {
         let open = |socket: fn(SocketAddr) -> Result<TcpStream>| -> Result<Vec<_>> {
             (0..sockets).map(|_| socket(proxy)).collect()

@@ -14,7 +14,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Companion of the crowd, present only in some windows.
 pub(crate) trait Companion {
-    /// Additional arguments of the proxy.
     fn proxy_arguments(&self) -> Vec<String> {
         Vec::new()
     }

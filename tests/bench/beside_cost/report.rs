@@ -10,7 +10,6 @@ use crate::window::{Round, Window};
 /// Number of nanoseconds per microsecond.
 const NANOS_PER_MICRO: f64 = 1000.0;
 
-/// All results of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) settings: Settings,

@@ -10,10 +10,8 @@ pub(crate) enum Part {
     WithoutAgain,
 }
 
-/// Results of one window.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Window {
-    /// Messages from and to clients.
     pub(crate) messages: f64,
     /// CPU time of the proxy.
     pub(crate) cpu_ns: u64,
@@ -25,7 +23,6 @@ pub(crate) struct Window {
     pub(crate) events: u64,
 }
 
-/// Windows of a round.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Round {
     pub(crate) without: Window,
@@ -38,7 +35,6 @@ impl Part {
 }
 
 impl Round {
-    /// Window of a part.
     pub(crate) fn of(&mut self, part: Part) -> &mut Window {
         match part {
             Part::Without => &mut self.without,

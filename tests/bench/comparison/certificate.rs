@@ -24,7 +24,6 @@ pub(crate) struct Certificate {
     roots: Arc<RootCertStore>,
 }
 
-/// Factory of client sessions.
 #[derive(Debug, Clone)]
 pub(crate) struct Sessions(Arc<ClientConfig>);
 

@@ -15,7 +15,6 @@ const MICROS_PER_MILLI: f64 = 1e3;
 /// Name of the generator in the list of a peer's processes.
 pub(crate) const GENERATOR: &str = "generator, not counted";
 
-/// Kind of measured work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     Deliveries,

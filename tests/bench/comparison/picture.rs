@@ -41,7 +41,6 @@ struct Bar<'a> {
     spread: Option<Spread>,
 }
 
-/// Picture of all results.
 pub(crate) fn picture(all: &[Figures]) -> String {
     let mut y = MARGIN;
     let mut panels = String::new();

@@ -32,7 +32,6 @@ pub(crate) fn tables(all: &[Figures]) -> String {
     )
 }
 
-/// Replaces the tables in a page.
 pub(crate) fn into_page(page: &str, tables: &str) -> Result<String> {
     let parts = page.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
     let (before, after) = parts.with_context(|| format!("the page has no lines {BEGIN:?} and {END:?}"))?;
@@ -96,12 +95,10 @@ fn row(text: &mut String, first: &str, cells: &[String]) {
     let _ = writeln!(text, "| {first} | {} |", cells.join(" | "));
 }
 
-/// Formats a large number.
 fn whole(Spread { median, min, max }: &Spread) -> String {
     format!("{} ({} to {})", thousands(*median), thousands(*min), thousands(*max))
 }
 
-/// Formats a small number.
 fn fine(Spread { median, min, max }: &Spread) -> String {
     let digits = |value: &f64| if value.abs() < 10.0 { format!("{value:.2}") } else { format!("{value:.1}") };
     format!("{} ({} to {})", digits(median), digits(min), digits(max))

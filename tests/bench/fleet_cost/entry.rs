@@ -36,7 +36,6 @@ pub(crate) fn dial_in_target() -> Result<String> {
     Ok(format!("/client/?hub={hub}&access_token={token}"))
 }
 
-/// Call of the echo, with its answer.
 pub(crate) fn echo(payload: usize) -> Call {
     let text = "x".repeat(payload);
     let asked = format!("{{\"type\":1,\"invocationId\":\"1\",\"target\":\"Echo\",\"arguments\":[\"{text}\"]}}\x1e");
@@ -44,7 +43,6 @@ pub(crate) fn echo(payload: usize) -> Call {
     Call { asked: frame::from_client(asked.as_bytes()), answered }
 }
 
-/// Entry point of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entry {
     /// The app server, which sends to each node itself.
@@ -60,7 +58,6 @@ pub(crate) struct EntryPublisher {
     /// Another handle of the first client's socket.
     pub(crate) caller: TcpStream,
     pub(crate) announcer: Announcer,
-    /// Whether messages are sent to the group.
     pub(crate) is_to_group: bool,
     pub(crate) payload: usize,
     pub(crate) burst: u64,
@@ -134,7 +131,6 @@ impl Announcer {
         Ok(Self { socket: connect::open(admin)?, admin, early: Vec::new() })
     }
 
-    /// Port of this end.
     pub(crate) fn port(&self) -> Result<u16> {
         Ok(self.socket.local_addr()?.port())
     }

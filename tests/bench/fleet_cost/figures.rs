@@ -29,7 +29,6 @@ impl Part {
     }
 }
 
-/// Results of one window.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Window {
     /// Checked deliveries, reconnects of clients, or node seconds.
@@ -45,7 +44,6 @@ pub(crate) struct Window {
     pub(crate) p99_us: u64,
 }
 
-/// Windows of a round.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Round {
     pub(crate) base: Window,

@@ -71,7 +71,6 @@ impl Pair {
     }
 }
 
-/// Kind of a setup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Nodes without peers, which dial the app server.

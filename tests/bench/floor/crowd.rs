@@ -41,7 +41,6 @@ const WARM_UP: Duration = Duration::from_millis(300);
 /// Minimum payload for measuring the server's peak memory.
 const HEAVY_MIN_BYTES: usize = 64 * 1024;
 
-/// Results of one window.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Window {
     /// Checked deliveries, round trips or connects.
@@ -54,7 +53,6 @@ pub(crate) struct Window {
     pub(crate) generator_cpu_ns: u64,
     /// CPU time of the machine's `ksoftirqd`, not included in the other values.
     pub(crate) softirq_cpu_ns: u64,
-    /// Wall time of the window.
     pub(crate) wall_ns: u64,
     /// Median latency of the units.
     pub(crate) p50_us: u64,

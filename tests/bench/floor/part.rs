@@ -6,7 +6,6 @@ use crate::crowd::Window;
 use crate::settings::Settings;
 use crate::transport::Transport;
 
-/// Role of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Part {
@@ -18,7 +17,6 @@ pub(crate) enum Part {
     BaseAgain,
 }
 
-/// Window with its position.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Measured {
     /// Number of the round, from 1.

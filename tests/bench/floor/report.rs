@@ -16,7 +16,6 @@ const NANOS_PER_MICRO: f64 = 1e3;
 const KIBIBYTE: f64 = 1_024.0;
 const MEBIBYTE: f64 = 1_048_576.0;
 
-/// All results of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) settings: Settings,

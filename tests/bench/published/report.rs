@@ -9,7 +9,6 @@ use serde::Deserialize;
 /// Supported version of the report.
 const VERSION: u32 = 1;
 
-/// Report of the load tester.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Report {
     version: u32,
@@ -116,7 +115,6 @@ impl Report {
         self.quantiles.iter().find(|row| row.name == name)
     }
 
-    /// Proxies among the processes.
     pub(crate) fn proxies(&self) -> impl Iterator<Item = &Process> {
         self.processes.iter().filter(|process| process.name.starts_with("proxy"))
     }

@@ -1,6 +1,5 @@
 //! Slices: the generator's load in each, and the targets for it and the product.
 
-/// Target of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     /// Everything arrives without faults: a row per kind of fault.
@@ -37,7 +36,6 @@ pub(crate) enum Length {
 /// Run of the generator.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
-    /// Name in the table.
     pub(crate) name: String,
     pub(crate) profile: &'static str,
     pub(crate) clients: u32,
@@ -99,7 +97,6 @@ fn chat(name: String, seconds: Seconds) -> Load {
 }
 
 impl Load {
-    /// Arguments of the generator.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let Seconds { rampup, run, rampdown } = self.seconds;
         let numbers = [

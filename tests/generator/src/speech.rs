@@ -35,7 +35,6 @@ pub trait Speech: Copy {
     /// If this client does not accept this kind of frame.
     fn hear<'a>(self, frame: &Frame<'a>) -> Result<Heard<'a>>;
 
-    /// Whether messages are binary.
     fn is_binary(self) -> bool {
         false
     }

@@ -47,7 +47,6 @@ pub trait Arrivals {
     fn welcome(&self) -> Self::Welcome;
 }
 
-/// Client that is connecting.
 #[derive(Debug)]
 pub(crate) struct Visitor<W> {
     pub(crate) socket: Stream,

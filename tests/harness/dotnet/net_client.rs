@@ -46,7 +46,6 @@ impl NetClientBuilder<'_> {
         self.transport_named(transport.name())
     }
 
-    /// Restricts the client to the named transport.
     pub(crate) fn transport_named(self, name: &str) -> Self {
         let name = name.to_lowercase();
         self.argument("--transport", if name == "serversentevents" { "sse" } else { &name })

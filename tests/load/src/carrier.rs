@@ -93,7 +93,6 @@ const SERVER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Keep-alive rules of a transport.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct VitalSigns {
-    /// Whether the client pings.
     pub(crate) pings: bool,
     /// Maximum silence of the server.
     pub(crate) silence_max: Duration,

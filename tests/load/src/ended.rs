@@ -48,7 +48,6 @@ impl Ending {
         self.cause.borrow().clone()
     }
 
-    /// Waits for the end of the connection.
     pub(crate) async fn wait(&self) -> Ended {
         loop {
             if let Some(cause) = self.told() {

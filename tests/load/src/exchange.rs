@@ -103,7 +103,6 @@ impl<'a> Ask<'a> {
         Self { method: Method::GET, path, header: None, body: Bytes::new() }
     }
 
-    /// Creates a GET for an event stream.
     pub(crate) fn events(path: &'a str) -> Self {
         Self { header: Some((header::ACCEPT, EVENT_STREAM)), ..Self::get(path) }
     }
@@ -129,7 +128,6 @@ impl Exchange {
         Self { caller: Rc::new(caller), scissors: Scissors(watch::Sender::new(false)), line: None }
     }
 
-    /// Creates another connection of this client.
     pub(crate) fn another(&self) -> Self {
         Self { caller: Rc::clone(&self.caller), scissors: self.scissors.clone(), line: None }
     }

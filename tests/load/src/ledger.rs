@@ -78,7 +78,6 @@ impl Ledger {
         Self { rooms: senders.iter().map(room).collect(), ..Self::default() }
     }
 
-    /// Adds a client as a member.
     pub(crate) fn join(&mut self, client: usize, room: u32) {
         let Some(place) = self.rooms.get_mut(room as usize) else { return };
         place.members += 1;
@@ -91,7 +90,6 @@ impl Ledger {
         }
     }
 
-    /// Removes a client as a member.
     pub(crate) fn leave(&mut self, client: usize) {
         let Some(Some(member)) = self.members.get_mut(client) else { return };
         if std::mem::take(&mut member.is_here)
@@ -101,7 +99,6 @@ impl Ledger {
         }
     }
 
-    /// Number of a sender's next message.
     pub(crate) fn next_number(&self, room: u32, sender: u32) -> Option<u32> {
         self.rooms.get(room as usize)?.sent.get(sender as usize).copied()
     }

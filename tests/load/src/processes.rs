@@ -115,7 +115,6 @@ impl Reading {
         self.own.cpu.since(&earlier.own.cpu) as f64 / 1e9
     }
 
-    /// Peak memory of this process.
     pub(crate) fn own_peak_bytes(&self) -> u64 {
         self.own.memory.peak_bytes
     }

@@ -31,7 +31,6 @@ pub(crate) async fn show(run: Rc<Run>) {
     }
 }
 
-/// Clears the progress line.
 pub(crate) fn clear() {
     if std::io::stderr().is_terminal() {
         drop(write!(std::io::stderr(), "\r\x1b[2K"));

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger::Counts;
 
-/// Mean time of one client.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Mean {
     sum_us: u64,

@@ -31,7 +31,6 @@ const LATENESS_MAX_US: u64 = 10_000;
 pub(crate) struct Report {
     version: u32,
     pub(crate) profile: String,
-    /// Number of merged generators.
     pub(crate) generators: u32,
     pub(crate) settings: Settings,
     /// Whether no message was lost, duplicated, reordered or misdelivered, and nothing failed.
@@ -51,11 +50,9 @@ pub(crate) struct Report {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Settings of the run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Settings {
     pub(crate) servers: Vec<String>,
-    /// Number of clients per server.
     pub(crate) clients: u32,
     pub(crate) run_s: f64,
     pub(crate) rampup_s: f64,

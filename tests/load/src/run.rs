@@ -86,7 +86,6 @@ impl Run {
         client / self.targets.len().max(1)
     }
 
-    /// Current connection of a client, if any.
     pub(crate) fn connection(&self, client: usize) -> Option<Rc<Connection>> {
         self.clients.borrow().get(client).cloned().flatten()
     }
@@ -97,7 +96,6 @@ impl Run {
         clients.iter().enumerate().filter_map(|(client, connection)| Some((client, connection.clone()?))).collect()
     }
 
-    /// Sets the current connection of a client.
     pub(crate) fn set_connection(&self, client: usize, connection: Option<Rc<Connection>>) {
         if let Some(place) = self.clients.borrow_mut().get_mut(client) {
             *place = connection;

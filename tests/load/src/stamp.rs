@@ -19,12 +19,9 @@ const EDGE: char = '~';
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RunId(u32);
 
-/// Stamp of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    /// Room that it was sent to.
     pub(crate) room: u32,
-    /// Number of its sender in that room.
     pub(crate) sender: u32,
     /// Number of earlier messages from this sender.
     pub(crate) number: u32,

@@ -24,7 +24,6 @@ pub(crate) struct Tally {
     pub(crate) failed: Causes,
     /// Unexpected ends of connections, by cause.
     pub(crate) ended: Causes,
-    /// Failed calls, by cause.
     pub(crate) errors: Causes,
     /// Duration of a connect up to the handshake response.
     pub(crate) connect: Histogram,
@@ -36,11 +35,9 @@ pub(crate) struct Tally {
     pub(crate) lateness: Histogram,
     /// Counts per second of the run.
     pub(crate) seconds: Vec<Second>,
-    /// Reconnects of each storm.
     pub(crate) storms: Vec<StormTally>,
 }
 
-/// Counts of one second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Second {
     pub(crate) opened: u64,
@@ -75,7 +72,6 @@ impl Tally {
         }
     }
 
-    /// Counts a failed connect.
     pub(crate) fn failed(&mut self, cause: String) {
         *self.failed.entry(cause).or_default() += 1;
     }
@@ -85,7 +81,6 @@ impl Tally {
         *self.errors.entry(cause.into()).or_default() += 1;
     }
 
-    /// Counts a sent message.
     pub(crate) fn sent(&mut self, now_us: u64, due_us: u64) {
         self.lateness.record(now_us.saturating_sub(due_us));
         self.second(now_us).sent += 1;
@@ -96,7 +91,6 @@ impl Tally {
         self.second(now_us).sent += 1;
     }
 
-    /// Counts a received message.
     pub(crate) fn received(&mut self, now_us: u64, latency_us: u64) {
         self.latency.record(latency_us);
         let second = self.second(now_us);

@@ -21,7 +21,6 @@ pub(super) mod extension {
 /// Maximum list capacity allocated before the first item is read.
 const LIST_ROOM_ITEMS: usize = 1024;
 
-/// Problem with one field.
 #[derive(Debug, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub(super) struct FieldError {

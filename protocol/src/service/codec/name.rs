@@ -48,7 +48,6 @@ const NAMES: [&str; 44] = [
     "UpdateConnectionClaims",
 ];
 
-/// Name of a message number.
 pub(super) fn name_of(number: i64) -> &'static str {
     match number {
         60 => "MoveConnection",

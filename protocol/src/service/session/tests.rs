@@ -59,7 +59,6 @@ fn texts(bytes: &[Bytes]) -> Vec<String> {
     messages(bytes).into_iter().map(text).collect()
 }
 
-/// Everything that is written to the socket now.
 fn written(session: &mut Session, attachment: Attachment, now_ms: u64) -> Vec<Bytes> {
     std::iter::from_fn(|| session.poll_transmit(attachment, now_ms)).map(|piece| piece.bytes).collect()
 }

@@ -13,7 +13,6 @@ const TEXT_MAX_CHARS: usize = 900;
 /// Maximum length of an excerpt from an answer.
 const EXCERPT_MAX_CHARS: usize = 160;
 
-/// Verdict of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
@@ -81,7 +80,6 @@ pub(super) fn milliseconds_text(duration: Duration) -> String {
     }
 }
 
-/// Returns the median of some durations.
 pub(super) fn median(durations: impl IntoIterator<Item = Duration>) -> Option<Duration> {
     let mut all: Vec<_> = durations.into_iter().collect();
     all.sort_unstable();

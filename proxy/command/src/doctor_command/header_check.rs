@@ -16,7 +16,6 @@ const HOST_CHECK: &str = "host";
 /// Headers that the official client needs for requests from a page.
 const NEEDED: [&str; 2] = ["authorization", "x-requested-with"];
 
-/// Judges the headers of a negotiation's answer.
 pub(super) fn judge_headers(answer: &AnswerSeen) -> Finding {
     let between = between(answer);
     let is_cached = answer.headers.contains_key(AGE)

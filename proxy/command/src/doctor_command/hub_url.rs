@@ -6,7 +6,6 @@ use std::str::FromStr;
 use http::Uri;
 use trunkline_proxy::parts::Address;
 
-/// Parsed URL of a hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HubUrl {
     pub(super) address: Address,

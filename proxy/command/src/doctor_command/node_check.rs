@@ -88,7 +88,6 @@ fn named(pairs: &[PairSeen]) -> String {
     }
 }
 
-/// Judges whether an answer names its node.
 pub(super) fn judge_node_name(answer: &AnswerSeen) -> Option<Finding> {
     match answer.header(NODE_HEADER) {
         Some(_) => None,

@@ -67,7 +67,6 @@ pub(super) struct AnswerSeen {
 }
 
 impl AnswerSeen {
-    /// Returns a header as text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }

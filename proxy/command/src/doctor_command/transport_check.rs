@@ -28,7 +28,6 @@ enum TransportStep {
     Call,
 }
 
-/// Observations of one transport.
 #[derive(Debug, Default)]
 pub(super) struct TransportSeen {
     failure: Option<(TransportStep, ProbeError)>,
@@ -38,7 +37,6 @@ pub(super) struct TransportSeen {
 }
 
 impl TransportSeen {
-    /// Median duration of the calls.
     pub(super) fn round_trip(&self) -> Option<Duration> {
         median(self.calls.iter().map(|call| call.took))
     }
@@ -144,7 +142,6 @@ fn delay(seen: &TransportSeen, usual: Option<Duration>) -> Option<Duration> {
     Some(delay).filter(|delay| *delay > DELAY_MAX)
 }
 
-/// Name of a transport's check.
 pub(super) fn check_name(transport: Transport) -> &'static str {
     match transport {
         Transport::WebSockets => "websockets",

@@ -17,7 +17,6 @@ use super::syslog_socket::{self, SyslogSocket};
 #[cfg(unix)]
 const AUDIT_LOG_MODE: u32 = 0o600;
 
-/// Destination of the audit log.
 #[derive(Debug)]
 pub(super) enum AuditPlace {
     /// A file in append mode. After a failed write it may end within a line.

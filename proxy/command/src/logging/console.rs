@@ -89,7 +89,6 @@ pub(crate) fn formatted(level: Level, text: &str) -> Option<String> {
     IS_JSON.load(Ordering::Relaxed).then(|| json_line(level, text))
 }
 
-/// Formats a text as a log line.
 #[must_use]
 pub(super) fn line(level: Level, text: &str) -> String {
     let format = if IS_JSON.load(Ordering::Relaxed) { LogFormat::Json } else { LogFormat::Human };

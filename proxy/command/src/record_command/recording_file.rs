@@ -17,11 +17,9 @@ use super::record_error::RecordError;
 pub(super) struct FileLimits {
     /// File size at which a new file is started.
     pub(super) max_bytes: u64,
-    /// Number of files to keep.
     pub(super) files: u32,
 }
 
-/// Newest file of a recording.
 #[derive(Debug)]
 pub(super) struct RecordingFile {
     path: PathBuf,

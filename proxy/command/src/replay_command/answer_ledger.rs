@@ -49,7 +49,6 @@ pub(super) struct Difference {
     pub(super) method: Option<String>,
 }
 
-/// Counts of a replay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) equal: u64,

@@ -34,7 +34,6 @@ const QUIET: Duration = Duration::from_millis(300);
 /// Consecutive waits without any answer before an app server is given up.
 const VAIN_WAITS_MAX: u32 = 5;
 
-/// Pace of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReplayPace {
     /// Messages are sent at their recorded times.

@@ -31,7 +31,6 @@ pub(crate) enum ReadRecordingError {
 #[derive(Debug)]
 pub(crate) struct RecordingReader<R> {
     input: R,
-    /// Header of the recording.
     pub(crate) header: RecordingHeader,
     /// Number of the last line read, from 1.
     line: u64,

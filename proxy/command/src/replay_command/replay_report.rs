@@ -16,7 +16,6 @@ pub(super) enum Values {
     Shown,
 }
 
-/// Returns the lines of the report.
 #[must_use]
 pub(super) fn report(outcome: &ReplayOutcome, values: Values) -> String {
     let ReplayOutcome { tally, differences, .. } = outcome;

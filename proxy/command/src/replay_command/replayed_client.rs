@@ -100,7 +100,6 @@ async fn read(
     drop(arrivals.send(ReplayArrival { account, answer: closed() }).await);
 }
 
-/// Answer for a closed connection.
 pub(super) fn closed() -> Answer {
     let name = AnswerName { kind: CLOSED.into(), target: None, invocation_id: None };
     Answer { name, bytes: Some(Bytes::new()), line: 0 }

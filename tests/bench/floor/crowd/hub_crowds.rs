@@ -40,7 +40,6 @@ pub(super) fn residents(server: &Server, arguments: &CrowdArguments) -> Result<R
     Residents::new(arguments.clients, arguments.under_way, Hub::Json, arrivals)
 }
 
-/// Visitors of the hub.
 pub(super) struct HubArrivals {
     address: SocketAddr,
     upgrade: Vec<u8>,

@@ -107,7 +107,6 @@ async fn first(body: &mut Incoming, events: &mut EventParser) -> Result<Vec<u8>,
     Ok(first)
 }
 
-/// Reads the next bytes of an endless body.
 async fn next(body: &mut Incoming) -> Result<Bytes, ExchangeError> {
     loop {
         let frame = body.frame().await.ok_or(ExchangeError::Closed)??;

@@ -43,7 +43,6 @@ struct BegunPoll {
     up: Exchange,
 }
 
-/// Result of a poll.
 #[derive(Debug, PartialEq, Eq)]
 enum Polled {
     /// Hub messages, possibly none.

@@ -54,7 +54,6 @@ impl Upward {
         Self { path, content_type, waiting, wake, is_closing, scissors, ending }
     }
 
-    /// Path of all requests of the connection.
     pub(super) fn path(&self) -> &str {
         &self.path
     }

@@ -69,7 +69,6 @@ impl WebSocket {
         Ok(Self { stream, protocol, unsent: RefCell::default(), rest, ending: Ending::default() })
     }
 
-    /// Sends a hub message.
     pub(super) fn put(&self, message: &[u8]) {
         let opcode = match self.protocol {
             HubProtocol::Json => Opcode::Text,
@@ -78,7 +77,6 @@ impl WebSocket {
         self.put_frame(opcode, message);
     }
 
-    /// Sends a close frame.
     pub(super) fn close(&self) {
         self.put_frame(Opcode::Close, &1000_u16.to_be_bytes());
         self.ending.tell(Ended::Closed);

@@ -79,7 +79,6 @@ pub(crate) struct Blanks {
 }
 
 impl ScriptFile {
-    /// Parses the text of a file.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let file: Self = toml::from_str(text)?;
         ensure!(!file.steps.is_empty(), "a profile without steps does nothing");

@@ -33,7 +33,6 @@ impl Plan {
         Arc::new(Self { fault, every, messages: AtomicU64::new(0), made: AtomicU64::new(0) })
     }
 
-    /// Number of injected faults.
     pub(crate) fn made(&self) -> u64 {
         self.made.load(Ordering::SeqCst)
     }

@@ -13,7 +13,6 @@ use trunkline_tests::harness::scenario::{Stage, profile_folder};
 /// Command that builds the programs for the tests.
 const BUILD: &str = "cargo build -p trunkline-proxy --bin trunkline -p trunkline --example bench";
 
-/// Outcome of a run.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) status: i32,
@@ -28,7 +27,6 @@ impl Outcome {
         self.report.pointer(&format!("/counts/{name}")).and_then(Value::as_u64).unwrap_or(u64::MAX)
     }
 
-    /// Asserts a clean run.
     pub(crate) fn is_clean(&self) {
         assert_eq!(self.status, 0, "{}", self.text);
         assert_eq!(self.report.get("is_clean"), Some(&true.into()), "{}", self.text);

@@ -41,7 +41,6 @@ struct Events(mpsc::UnboundedReceiver<Bytes>);
 type Answer = Response<Either<Full<Bytes>, Events>>;
 
 impl HttpRelay {
-    /// Starts a relay for a server.
     pub(crate) async fn start(server: &str, fault: Fault, every: u64) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();

@@ -20,7 +20,6 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Starts a relay for a server.
     pub(crate) async fn start(server: &str, fault: Fault, every: u64) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();

@@ -210,7 +210,6 @@ impl FleetWorld {
         self.severed.insert((one.min(other), one.max(other)), until_ms);
     }
 
-    /// Random socket of a node.
     fn any_socket(&mut self, process: usize) -> Option<usize> {
         let ends = self.processes[process].peers.values().flat_map(|peer| [&peer.outgoing, &peer.incoming]);
         let sockets: Vec<_> = ends.flatten().filter_map(|end| Some(end.socket?.0)).collect();

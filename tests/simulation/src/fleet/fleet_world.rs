@@ -166,7 +166,6 @@ impl FleetWorld {
         self.parts[one] == self.parts[other] && !is_severed
     }
 
-    /// Starts a node with these addresses.
     pub(crate) fn start(&mut self, slot: usize, addresses: impl IntoIterator<Item = usize>) -> usize {
         let id = self.processes.len();
         let mut process = Process::new(id, slot, self.now_ms);
@@ -179,7 +178,6 @@ impl FleetWorld {
         id
     }
 
-    /// Ends a process by a crash.
     pub(crate) fn crash(&mut self, id: usize) -> Check {
         self.note(|| format!("{id} is killed"));
         let now_ms = self.now_ms;
@@ -224,7 +222,6 @@ impl FleetWorld {
         Ok(())
     }
 
-    /// Process at an address.
     pub(crate) fn at(&self, address: usize) -> Option<usize> {
         *self.running.get(address / ADDRESSES_PER_NODE)?
     }

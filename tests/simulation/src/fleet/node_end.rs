@@ -90,7 +90,6 @@ impl NodeEnd {
         self.hurried.clear();
     }
 
-    /// Detaches the socket, if any.
     pub(crate) fn detach(&mut self, sockets: &mut [LinkSocket], now_ms: u64, random: &mut Random) -> Check {
         let Some((socket, attachment)) = self.socket.take() else { return Ok(()) };
         sockets[socket].pipe.close(self.side, now_ms, random);
@@ -128,7 +127,6 @@ impl NodeEnd {
         Ok(())
     }
 
-    /// Sends a beat to the peer.
     pub(crate) fn beat(&mut self, now_ms: u64) {
         if self.session.is_attached() {
             let ping = self.beats.ask(now_ms);
@@ -152,7 +150,6 @@ impl NodeEnd {
             || self.session.poll_timeout().is_some_and(|at_ms| at_ms <= now_ms)
     }
 
-    /// Lag of the peer.
     pub(crate) fn lag_ms(&self, now_ms: u64) -> u64 {
         self.beats.lag_ms(now_ms)
     }

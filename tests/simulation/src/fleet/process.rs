@@ -319,7 +319,6 @@ impl Process {
         updates
     }
 
-    /// Initial messages of a new link.
     pub(crate) fn introduction(&self, is_first: bool, mutant: Option<FleetMutant>) -> Vec<NodeMessage> {
         let wholes = self.hubs.iter().zip(HUBS).map(|(interest, hub)| {
             NodeMessage::Interest(InterestUpdate::Whole { hub: hub.into(), map: interest.map() })
@@ -434,12 +433,10 @@ impl Process {
     }
 }
 
-/// Boot id of a process.
 pub(crate) fn boot_id(process: usize) -> String {
     format!("boot {process}")
 }
 
-/// Process with a boot id.
 pub(crate) fn process_of(boot: &str) -> Option<usize> {
     boot.strip_prefix("boot ")?.parse().ok()
 }

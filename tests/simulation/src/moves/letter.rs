@@ -86,7 +86,6 @@ impl ToNode {
     }
 }
 
-/// Message between two nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BetweenNodes {
     Asks { question: u64, step: MoveStep, connection: ConnectionNumber },

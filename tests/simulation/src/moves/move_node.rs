@@ -9,7 +9,6 @@ use super::letter::{ConnectionNumber, NodeNumber};
 /// Seconds that a node keeps the connection of an absent client.
 pub(crate) const DISCONNECT_TIMEOUT_S: u32 = 15;
 
-/// Connection at a node.
 #[derive(Debug)]
 pub(crate) struct HeldConnection {
     pub(crate) ownership: Ownership<usize>,
@@ -30,7 +29,6 @@ pub(crate) struct HeldConnection {
 #[derive(Debug)]
 pub(crate) struct TakeOver {
     pub(crate) connection: ConnectionNumber,
-    /// Waiting socket of the client.
     pub(crate) socket: usize,
     pub(crate) stage: TakeOverStage,
 }

@@ -181,7 +181,6 @@ struct LaneState {
     lost_from_ms: Option<u64>,
 }
 
-/// Socket of a client.
 #[derive(Debug)]
 pub(crate) struct ClientSocket {
     pub(crate) visitor: usize,

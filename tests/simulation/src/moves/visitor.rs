@@ -65,7 +65,6 @@ impl Visitor {
         *self = Self { attempt: self.attempt + 1, ..Self::new() };
     }
 
-    /// Next message of the client.
     pub(crate) fn next_message(&mut self) -> Bytes {
         self.made += 1;
         let mut frame = BytesMut::with_capacity(8);

@@ -138,7 +138,6 @@ impl MoveWorld {
         Ok(())
     }
 
-    /// Closes a random connection of the app.
     pub(super) fn close_any(&mut self, app: usize) {
         let open: Vec<_> = self.apps[app].connections.keys().copied().collect();
         if open.is_empty() {

@@ -80,7 +80,6 @@ impl MoveWorld {
         }
     }
 
-    /// Ends a failed takeover.
     fn fail(&mut self, node: NodeNumber, take_over: &TakeOver) {
         let connection = take_over.connection;
         self.nodes[node].reserved.retain(|_, waiting| *waiting != take_over.socket);

@@ -36,7 +36,6 @@ impl MoveWorld {
         self.note(|| format!("node {node} starts"));
     }
 
-    /// Ends a node by a crash.
     pub(crate) fn kill(&mut self, node: NodeNumber) {
         self.note(|| format!("node {node} dies"));
         self.outcome.died += 1;
@@ -359,7 +358,6 @@ impl MoveWorld {
         }
     }
 
-    /// Answers a request of another node.
     pub(super) fn answer(&mut self, node: NodeNumber, to: NodeNumber, question: u64, state: Option<bytes::Bytes>) {
         self.between(node, to, BetweenNodes::Answers { question, state });
     }

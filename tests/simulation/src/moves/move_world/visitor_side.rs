@@ -154,7 +154,6 @@ impl MoveWorld {
         Ok(())
     }
 
-    /// Acknowledges the messages received by a client.
     pub(super) fn acknowledge(&mut self, visitor: usize) {
         let state = &mut self.visitors[visitor];
         if let (VisitorStage::Connected, Some(socket)) = (state.stage, state.socket)
