@@ -1,7 +1,7 @@
-//! Sends from outside a hub: `cargo run --example background -- --listen 127.0.0.1:5000`, and a proxy before it.
+//! Sends from outside a hub: run `cargo run --example background -- --listen 127.0.0.1:5000` behind a proxy.
 //!
-//! Hub `/news`: everyone gets `Time(seconds)` once a second, from one app server however many there are. `POST /news`
-//! with a text sends `News(text)` to everyone, and `POST /news/{topic}` to those who have called `Subscribe(topic)`.
+//! Hub `/news`: one app server of the fleet sends `Time(seconds)` to everyone once a second. `POST /news` with a text
+//! sends `News(text)` to everyone; `POST /news/{topic}` sends it to clients that have called `Subscribe(topic)`.
 
 #[path = "common/serve.rs"]
 mod serve;
@@ -18,27 +18,27 @@ async fn subscribe(ctx: Context, topic: String) -> Result<(), HubError> {
     Ok(ctx.join(topic).await?)
 }
 
-async fn tell_everyone(State(news): State<HubHandle>, text: String) -> (StatusCode, String) {
-    tell(&news.clients().all(), &text).await
+async fn send_to_all(State(news): State<HubHandle>, text: String) -> (StatusCode, String) {
+    send_news(&news.clients().all(), &text).await
 }
 
-async fn tell_subscribers(
+async fn send_to_topic(
     State(news): State<HubHandle>,
     Path(topic): Path<String>,
     text: String,
 ) -> (StatusCode, String) {
-    tell(&news.clients().group(topic), &text).await
+    send_news(&news.clients().group(topic), &text).await
 }
 
-async fn tell(receivers: &Receivers, text: &str) -> (StatusCode, String) {
+async fn send_news(receivers: &Receivers, text: &str) -> (StatusCode, String) {
     match receivers.send("News", (text,)).await {
         Ok(sent) => (StatusCode::ACCEPTED, format!("queued at {} proxies", sent.proxies())),
         Err(error) => (StatusCode::BAD_REQUEST, error.to_string()),
     }
 }
 
-/// Each send waits until it is queued, so a slow link slows this down instead of filling the memory.
-async fn tell_the_time(news: HubHandle) -> Result<(), HubError> {
+/// Each send waits until it is queued, so a slow link slows this loop instead of filling memory.
+async fn send_time(news: HubHandle) -> Result<(), HubError> {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     loop {
         seconds.tick().await;
@@ -49,12 +49,12 @@ async fn tell_the_time(news: HubHandle) -> Result<(), HubError> {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let hub = Hub::new("/news").method("Subscribe", subscribe).exclusively("time", tell_the_time);
+    let hub = Hub::new("/news").method("Subscribe", subscribe).exclusively("time", send_time);
     let server = Server::new().hub(hub);
     let news = server.handle().hub("news")?;
     let routes = Router::new()
-        .route("/news", post(tell_everyone))
-        .route("/news/{topic}", post(tell_subscribers))
+        .route("/news", post(send_to_all))
+        .route("/news/{topic}", post(send_to_topic))
         .with_state(news);
     serve::read::<serve::ServeArguments>().serve(server, routes).await
 }

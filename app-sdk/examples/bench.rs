@@ -1,4 +1,4 @@
-//! Hub for benchmarks and end-to-end tests: echoes, sends of each kind, ticks, and the caller's context.
+//! Hub for benchmarks and end-to-end tests: echoes, all kinds of sends, ticks, and the caller's context.
 
 #[path = "common/serve.rs"]
 mod serve;
@@ -15,29 +15,29 @@ use tokio::task::AbortHandle;
 use trunkline::value::Value;
 use trunkline::{Clients, Context, Hub, HubError, Receivers, Server, UserOnline};
 
-/// Shortest time between two ticks: the resolution of tokio's timer.
+/// Minimum tick interval: the resolution of tokio's timer.
 const TICK_INTERVAL_MIN_MS: u64 = 1;
-/// Largest padding of a tick; more would not fit through a link.
+/// Maximum padding of a tick. More would not fit through a link.
 const PADDING_MAX_BYTES: usize = 1024 * 1024;
 
-/// The default of every hub.
+/// Default message size limit of a hub.
 const MESSAGE_MAX_BYTES: usize = 32 * 1024;
 
-/// Group that hears of each user who comes.
+/// Group that is notified when a user comes online.
 const PRESENCE_GROUP: &str = "presence";
 
-/// The command line of this server.
+/// Command line of this server.
 #[derive(Debug, Parser)]
 struct BenchArguments {
     #[command(flatten)]
     serve: serve::ServeArguments,
-    /// Let clients come back to their connections after their sockets have ended
+    /// Enable stateful reconnect
     #[arg(long)]
     stateful: bool,
-    /// Send `Online(user)` to the group `presence` when a user has come
+    /// Send `Online(user)` to the group `presence` when a user comes online
     #[arg(long)]
     presence: bool,
-    /// Largest message of a client
+    /// Maximum size of a client message
     #[arg(long, value_name = "BYTES", default_value_t = MESSAGE_MAX_BYTES)]
     message_max_bytes: usize,
 }
@@ -54,7 +54,7 @@ struct WhoAmI {
     instance: String,
 }
 
-/// The one ticker of this process.
+/// The only ticker of this process.
 #[derive(Clone, Default)]
 struct Ticker(Arc<Mutex<Option<AbortHandle>>>);
 
@@ -67,15 +67,15 @@ impl Ticker {
     }
 }
 
-/// Connections that are asked for echoes, by connection id.
+/// Running echo measurements by connection ID.
 #[derive(Clone)]
 struct Echoes {
-    asked: Arc<Mutex<HashMap<String, Echo>>>,
-    /// The one clock of all round trips.
+    running: Arc<Mutex<HashMap<String, Echo>>>,
+    /// Clock for all round trips.
     since: Instant,
 }
 
-/// Pings to one connection, and its pongs. In this form it is also the result of `StopEcho`.
+/// Pings sent to one connection and its pongs. Also the result of `StopEcho`.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Echo {
@@ -93,16 +93,16 @@ struct Echo {
     #[serde(skip)]
     missing: BTreeSet<u64>,
     #[serde(skip)]
-    asking: Option<AbortHandle>,
+    pinger: Option<AbortHandle>,
 }
 
 impl Echoes {
     fn new() -> Self {
-        Self { asked: Arc::default(), since: Instant::now() }
+        Self { running: Arc::default(), since: Instant::now() }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Echo>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn micros(&self) -> u64 {
@@ -111,8 +111,8 @@ impl Echoes {
 
     fn stop(&self, connection_id: &str) -> Option<Echo> {
         let stopped = self.lock().remove(connection_id)?;
-        if let Some(asking) = &stopped.asking {
-            asking.abort();
+        if let Some(pinger) = &stopped.pinger {
+            pinger.abort();
         }
         Some(stopped)
     }
@@ -134,7 +134,7 @@ impl Echo {
     }
 }
 
-/// State that the methods share.
+/// State shared by the methods.
 #[derive(Clone)]
 struct Shared {
     ticker: Ticker,
@@ -153,42 +153,42 @@ impl FromRef<Shared> for Echoes {
     }
 }
 
-/// Asks the caller at each interval: `Ping(connectionId, sequence, serverMicros, latenciesMicros)`, until `StopEcho`.
-/// The latencies are the round trips that have ended since the ping before, by the clock of this process.
+/// Sends `Ping(connectionId, sequence, serverMicros, latenciesMicros)` to the caller at each interval, until
+/// `StopEcho`. The latencies are round trips completed since the previous ping, by the clock of this process.
 async fn start_echo(ctx: Context, State(echoes): State<Echoes>, interval_ms: u64) -> Result<(), HubError> {
     if interval_ms < TICK_INTERVAL_MIN_MS {
-        return Err(HubError::new("questions are at least 1 ms apart"));
+        return Err(HubError::new("the ping interval is at least 1 ms"));
     }
     let id = ctx.connection_id().to_owned();
     drop(echoes.stop(&id));
-    // By id, not to the caller: it is the same for both kinds of echo, and shows replies that go astray.
+    // By ID, not to the caller: works for both kinds of pong, and detects misdelivered replies.
     let client = ctx.clients().client(&id);
-    let asking = {
+    let pinger = {
         let (echoes, id) = (echoes.clone(), id.clone());
         async move {
             let mut timer = tokio::time::interval(Duration::from_millis(interval_ms));
             timer.tick().await;
             for sequence in 0_u64.. {
                 timer.tick().await;
-                // Counted under the lock that a pause takes, too: what is counted is sent.
-                let asked = echoes.lock().get_mut(&id).filter(|echo| !echo.is_paused).map(|echo| {
+                // Counted under the lock that a pause also takes: a counted ping is always sent.
+                let running = echoes.lock().get_mut(&id).filter(|echo| !echo.is_paused).map(|echo| {
                     echo.pings += 1;
                     std::mem::take(&mut echo.latencies_micros)
                 });
-                let Some(latencies) = asked else { return };
+                let Some(latencies) = running else { return };
                 if let Err(error) = client.send("Ping", (&id, sequence, echoes.micros(), latencies)).await {
-                    tracing::error!(%error, "question was not sent");
+                    tracing::error!(%error, "cannot send a ping");
                 }
             }
         }
     };
-    let mut asked = echoes.lock();
-    let asking = Some(tokio::spawn(asking).abort_handle());
-    asked.insert(id, Echo { asking, ..Echo::default() });
+    let mut running = echoes.lock();
+    let pinger = Some(tokio::spawn(pinger).abort_handle());
+    running.insert(id, Echo { pinger, ..Echo::default() });
     Ok(())
 }
 
-/// The answer to a ping: `Pong(sequence, serverMicros)`, kept with the connection that it comes by.
+/// Reply to a ping: `Pong(sequence, serverMicros)`, counted for the connection that sent it.
 async fn pong(ctx: Context, State(echoes): State<Echoes>, sequence: u64, server_micros: u64) {
     let latency = echoes.micros().saturating_sub(server_micros);
     if let Some(echo) = echoes.lock().get_mut(ctx.connection_id()) {
@@ -196,7 +196,7 @@ async fn pong(ctx: Context, State(echoes): State<Echoes>, sequence: u64, server_
     }
 }
 
-/// The answer to a ping, kept with the connection that it names: `SharedPong(connectionId, sequence, serverMicros)`.
+/// Reply to a ping, counted for the connection that it names: `SharedPong(connectionId, sequence, serverMicros)`.
 async fn shared_pong(ctx: Context, State(echoes): State<Echoes>, id: String, sequence: u64, server_micros: u64) {
     let latency = echoes.micros().saturating_sub(server_micros);
     if let Some(echo) = echoes.lock().get_mut(&id) {
@@ -208,15 +208,15 @@ async fn shared_pong(ctx: Context, State(echoes): State<Echoes>, id: String, seq
     }
 }
 
-/// Asks the caller no more, and returns how often it was asked.
+/// Stops pings to the caller and returns the number of pings sent.
 async fn pause_echo(ctx: Context, State(echoes): State<Echoes>) -> u64 {
-    let mut asked = echoes.lock();
-    let Some(echo) = asked.get_mut(ctx.connection_id()) else { return 0 };
+    let mut running = echoes.lock();
+    let Some(echo) = running.get_mut(ctx.connection_id()) else { return 0 };
     echo.is_paused = true;
     echo.pings
 }
 
-/// Forgets the caller's echoes, and returns what came of them.
+/// Ends the caller's measurement and returns its result.
 async fn stop_echo(ctx: Context, State(echoes): State<Echoes>) -> Echo {
     echoes.stop(ctx.connection_id()).unwrap_or_default()
 }
@@ -279,7 +279,7 @@ async fn send_to(ctx: Context, connection_id: String, x: Value) -> Result<(), Hu
     Ok(())
 }
 
-/// Connection ids of the members of a group, sorted.
+/// Connection IDs of the members of a group, sorted.
 async fn group_members(ctx: Context, group: String) -> Result<Vec<String>, HubError> {
     let members = ctx.groups().members(group).all().await?.into_value();
     let mut ids: Vec<_> = members.into_iter().map(|member| member.connection_id).collect();
@@ -291,7 +291,7 @@ async fn user_online(ctx: Context, user: String) -> Result<bool, HubError> {
     Ok(ctx.users().is_online(user).await?)
 }
 
-async fn tell_online(user: UserOnline, clients: Clients) -> Result<(), HubError> {
+async fn send_online(user: UserOnline, clients: Clients) -> Result<(), HubError> {
     clients.group(PRESENCE_GROUP).send("Online", (user.user_id,)).await?;
     Ok(())
 }
@@ -303,7 +303,7 @@ async fn start_ticks(
     bytes: usize,
 ) -> Result<(), HubError> {
     if interval_ms < TICK_INTERVAL_MIN_MS || bytes > PADDING_MAX_BYTES {
-        return Err(HubError::new("ticks are at least 1 ms apart, and carry at most 1 MiB"));
+        return Err(HubError::new("the tick interval is at least 1 ms, the padding at most 1 MiB"));
     }
     let ticking = tick(ctx.clients().all(), Duration::from_millis(interval_ms), bytes);
     ticker.replace(Some(tokio::spawn(ticking).abort_handle()));
@@ -322,7 +322,7 @@ async fn tick(everyone: Receivers, every: Duration, bytes: usize) {
         let unix_micros = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_micros());
         let unix_micros = u64::try_from(unix_micros).unwrap_or(u64::MAX);
         if let Err(error) = everyone.send("Tick", (sequence, unix_micros, &padding)).await {
-            tracing::error!(%error, "tick was not sent");
+            tracing::error!(%error, "cannot send a tick");
         }
     }
 }
@@ -368,8 +368,8 @@ async fn main() -> anyhow::Result<()> {
         .method("PauseEcho", pause_echo)
         .method("StopEcho", stop_echo)
         .on_disconnected(async |ctx: Context, State(echoes): State<Echoes>| drop(echoes.stop(ctx.connection_id())));
-    // Proxies tell app servers of users only where a hub has such a hook.
-    let bench = if arguments.presence { bench.on_user_online(tell_online) } else { bench };
+    // Proxies report users to app servers only if a hub has such a hook.
+    let bench = if arguments.presence { bench.on_user_online(send_online) } else { bench };
     let bench = bench.with_state(Shared { ticker: Ticker::default(), echoes: Echoes::new() });
     arguments.serve.serve(Server::new().hub(bench), Router::new()).await
 }

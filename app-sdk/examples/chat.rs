@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! A chat with rooms: `cargo run --example chat -- --listen 127.0.0.1:5000`, and a proxy before it, or `--embedded`.
+//! A chat with rooms: run `cargo run --example chat -- --listen 127.0.0.1:5000` behind a proxy, or add `--embedded`.
 
 #[path = "common/serve.rs"]
 mod serve;

@@ -1,7 +1,7 @@
-//! Asks clients for results: `cargo run --example client_results -- --listen 127.0.0.1:5000`, and a proxy before it.
+//! Client results: run `cargo run --example client_results -- --listen 127.0.0.1:5000` behind a proxy.
 //!
-//! Hub `/guess`: `Play(opponent)` asks the opponent's client for a number (`Think(limit)`), then the caller's
-//! (`Guess(limit)`). `GET /ask/{connectionId}` asks any client, from outside the hub.
+//! Hub `/guess`: `Play(opponent)` invokes `Think(limit)` on the opponent's client, then `Guess(limit)` on the
+//! caller's. `GET /ask/{connectionId}` invokes a client method from outside the hub.
 
 #[path = "common/serve.rs"]
 mod serve;
@@ -25,13 +25,13 @@ async fn play(ctx: Context, opponent: String) -> Result<bool, HubError> {
         }
         thought => thought?,
     };
-    // While this waits, other calls of the caller go on.
+    // Other calls of the caller run while this one waits.
     let guessed: u32 = clients.caller().invoke("Guess", (LIMIT,)).await?;
     clients.client(&opponent).send("Guessed", (guessed,)).await?;
     Ok(guessed == thought)
 }
 
-/// The client may be held by any proxy and any app server.
+/// The client can be connected to any proxy and assigned to any app server.
 async fn ask(State(hub): State<HubHandle>, Path(connection_id): Path<String>) -> (StatusCode, String) {
     match hub.clients().client(connection_id).invoke::<u32>("Think", (LIMIT,)).await {
         Ok(number) => (StatusCode::OK, number.to_string()),

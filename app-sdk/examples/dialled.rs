@@ -1,8 +1,8 @@
-//! A clock that nobody has to reach: it dials a proxy that has an access key, or Azure SignalR itself.
+//! A clock server without a reachable address: it dials a proxy that has an access key, or Azure SignalR.
 //!
-//! `trunkline serve --listen 127.0.0.1:8080 --access-key KEY`, then
-//! `cargo run --example dialled -- --dial "Endpoint=http://127.0.0.1;Port=8080;AccessKey=KEY;Version=1.0;"`, and a
-//! SignalR client at `http://127.0.0.1:5000/clock`, which is led to the proxy.
+//! Run `trunkline serve --listen 127.0.0.1:8080 --access-key KEY`, then `cargo run --example dialled -- --dial
+//! "Endpoint=http://127.0.0.1;Port=8080;AccessKey=KEY;Version=1.0;"`. SignalR clients connect to
+//! `http://127.0.0.1:5000/clock`, which redirects them to the proxy.
 
 #[path = "common/serve.rs"]
 mod serve;
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use trunkline::{Hub, Server};
 
-/// Interval of the clock.
+/// Interval between ticks.
 const TICK: Duration = Duration::from_secs(1);
 
 fn now_s() -> u64 {
@@ -29,7 +29,7 @@ async fn main() -> anyhow::Result<()> {
         loop {
             ticks.tick().await;
             if let Err(error) = clients.all().send("Tick", (now_s(),)).await {
-                tracing::warn!(%error, "a tick was not sent");
+                tracing::warn!(%error, "cannot send a tick");
             }
         }
     });

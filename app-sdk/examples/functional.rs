@@ -1,15 +1,16 @@
-//! The hub and the raw endpoint of the official SignalR functional tests, for the official clients' own suite and for
-//! our end-to-end tests.
+//! Hub and raw endpoint of the official SignalR functional tests, for the official clients' test suite and our
+//! end-to-end tests.
 //!
-//! `/testhub` speaks both hub protocols with detailed errors, `/testhub-nowebsockets` does so over the other
-//! transports; `/echo` sends back what it is sent, without a hub protocol; `/echoredirect` leads to it;
-//! `/clientresult/{connectionId}` asks a client for a result. `/authorizedhub` wants a token as `/generateJwtToken`
-//! makes them; `/redirect` sends its clients to `/testhub`, and `/bad-negotiate` refuses them in its own words. Run it
-//! behind proxies or with `--embedded`. The HTTP routes are the app's own: behind proxies ask the app for them.
+//! `/testhub` supports both hub protocols, with detailed errors; `/testhub-nowebsockets` is the same without
+//! WebSockets; `/echo` echoes messages without a hub protocol; `/echoredirect` redirects to it;
+//! `/clientresult/{connectionId}` requests a client result. `/authorizedhub` requires a token from
+//! `/generateJwtToken`; `/redirect` redirects clients to `/testhub`, and `/bad-negotiate` refuses them with a custom
+//! body. Run it behind proxies or with `--embedded`. The HTTP routes belong to the app: behind proxies, send these
+//! requests to the app.
 //!
-//! Not here, because it waits for the proxies' other doors:
+//! Not supported yet:
 //!
-//! | endpoint of the suite | waits for |
+//! | endpoint of the suite | requires |
 //! |---|---|
 //! | `/clientresult`, `/echoredirect`, `/deployment`, `/generateJwtToken` at a proxy | pass-through of the app's HTTP endpoints |
 
@@ -40,7 +41,7 @@ const ECHO_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Unix time of 2000-01-01T00:00:00Z.
 const MILLENNIUM_UNIX_SECONDS: i64 = 946_684_800;
 
-/// Member names go out as they are here: clients of the suite compare them.
+/// Members are serialized in Pascal case, as the suite's clients expect.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct CustomObject {
@@ -100,7 +101,7 @@ async fn empty_stream() -> impl Stream<Item = String> {
     stream::empty()
 }
 
-/// Gives nothing until the client cancels, and then says that it has.
+/// Yields nothing until the client cancels, then sends `StreamCanceled`.
 async fn infinite_stream(ctx: Context, cancelled: Cancellation) -> impl Stream<Item = String> {
     tokio::spawn(async move {
         cancelled.cancelled().await;
@@ -154,7 +155,7 @@ async fn get_content_type_header(ctx: Context) -> Option<String> {
     get_header(ctx, "content-type".into()).await
 }
 
-/// Asks a client for the result of its `Result`: the number, or the error's text.
+/// Invokes `Result` on a client and returns the number or the error text.
 async fn client_result(State(hub): State<HubHandle>, Path(connection_id): Path<String>) -> String {
     match hub.clients().client(connection_id).invoke::<i64>("Result", ()).await {
         Ok(number) => number.to_string(),
@@ -162,7 +163,7 @@ async fn client_result(State(hub): State<HubHandle>, Path(connection_id): Path<S
     }
 }
 
-/// Sends every message back, as the same kind.
+/// Echoes every message in its own format (text or binary).
 async fn echo_back(mut connection: RawConnection) -> Result<(), HubError> {
     while let Some(message) = connection.recv().await {
         connection.send(message).await?;
@@ -170,12 +171,12 @@ async fn echo_back(mut connection: RawConnection) -> Result<(), HubError> {
     Ok(())
 }
 
-/// `/echoredirect` is `/echo`, and so is all below it, with the same query.
+/// Redirects `/echoredirect` and all paths below to `/echo`, and keeps the query.
 async fn redirect_to_echo(uri: Uri) -> Redirect {
     Redirect::temporary(&uri.to_string().replacen("/echoredirect", "/echo", 1))
 }
 
-/// Every negotiate answer sets two cookies and takes a third away.
+/// Adds two cookies to a negotiate response and deletes a third.
 fn with_cookies(negotiation: Negotiation) -> impl IntoResponse {
     let cookies = ["testCookie=testValue", "testCookie2=testValue2", "expiredCookie=doesntmatter; Max-Age=0"];
     (AppendHeaders(cookies.map(|cookie| (SET_COOKIE, cookie))), negotiation)
@@ -185,7 +186,7 @@ async fn set_cookies() -> impl IntoResponse {
     with_cookies(Negotiation::new())
 }
 
-/// Sends clients to the test hub at the base URL that they name, and numbers them.
+/// Redirects clients to the test hub at the base URL in the query, and counts the redirects.
 async fn redirect(State(redirects): State<Arc<AtomicU32>>, Query(asked): Query<Destination>) -> impl IntoResponse {
     let number = redirects.fetch_add(1, Ordering::Relaxed) + 1;
     with_cookies(Negotiation::redirect(format!("{}/testhub?numRedirects={number}", asked.base_url)))
@@ -201,7 +202,7 @@ async fn refuse() -> (StatusCode, &'static str) {
     (StatusCode::BAD_REQUEST, "Some response from server")
 }
 
-/// A token for the test user that is good for five seconds.
+/// Creates a token for the test user, valid for five seconds.
 async fn generate_jwt_token(State(server): State<ServerHandle>) -> Result<String, (StatusCode, String)> {
     let token = server.token("testuser").lifetime(Duration::from_secs(5)).sign();
     token.map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))

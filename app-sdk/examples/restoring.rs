@@ -1,8 +1,9 @@
-//! Fills the gap after a crash: `cargo run --example restoring -- --listen 127.0.0.1:5000`, and two proxies before it.
+//! Replays missed messages after a proxy crash: run `cargo run --example restoring -- --listen 127.0.0.1:5000` behind
+//! two proxies.
 //!
-//! Hub `/rooms`: `Enter(room)` · `Say(room, text)` → members `Said(text)`. Kill the proxy of a client that has the HTTP
-//! client of `docs/book/src/clients`: it is back in its room at the other one, and is sent what was said while it was
-//! gone.
+//! Hub `/rooms`: `Enter(room)`; `Say(room, text)` sends `Said(text)` to the members. Kill the proxy of a client that
+//! uses the HTTP client of `docs/book/src/clients`: the client rejoins its room through the other proxy and receives
+//! the messages that it missed.
 
 #[path = "common/serve.rs"]
 mod serve;
@@ -15,32 +16,32 @@ use axum::Router;
 use axum::extract::State;
 use trunkline::{Context, Hub, HubError, Restored, Server};
 
-/// Messages that are remembered, of all rooms together.
-const REMEMBERED_MAX: usize = 1000;
+/// Maximum number of stored messages, over all rooms.
+const STORED_MAX: usize = 1000;
 
-/// Added to the time for which a client was gone: something that was sent shortly before may be missing, too.
+/// Added to the client's downtime, because messages sent shortly before the crash may be lost too.
 const OVERLAP: Duration = Duration::from_secs(5);
 
-/// Room of a client; it comes back with the client's other items.
+/// A client's room, restored with its other items.
 #[derive(Clone)]
 struct Room(String);
 
-/// Latest messages, with their rooms.
+/// Latest messages with their rooms.
 #[derive(Clone, Default)]
 struct Recent(Arc<Mutex<VecDeque<(Instant, String, String)>>>);
 
 impl Recent {
-    fn remember(&self, room: &str, text: &str) {
+    fn store(&self, room: &str, text: &str) {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         recent.push_back((Instant::now(), room.to_owned(), text.to_owned()));
-        while recent.len() > REMEMBERED_MAX {
+        while recent.len() > STORED_MAX {
             recent.pop_front();
         }
     }
 
-    fn said_within(&self, room: &str, time: Duration) -> Vec<String> {
+    fn sent_within(&self, room: &str, time: Duration) -> Vec<String> {
         let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let missed = recent.iter().filter(|(said_at, place, _)| place == room && said_at.elapsed() <= time);
+        let missed = recent.iter().filter(|(sent_at, sent_to, _)| sent_to == room && sent_at.elapsed() <= time);
         missed.map(|(_, _, text)| text.clone()).collect()
     }
 }
@@ -52,14 +53,14 @@ async fn enter(ctx: Context, room: String) -> Result<(), HubError> {
 }
 
 async fn say(ctx: Context, State(recent): State<Recent>, room: String, text: String) -> Result<(), HubError> {
-    recent.remember(&room, &text);
+    recent.store(&room, &text);
     ctx.clients().group(&room).send("Said", (text,)).await?;
     Ok(())
 }
 
 async fn catch_up(ctx: Context, restored: Restored, State(recent): State<Recent>) -> Result<(), HubError> {
     let Some(Room(room)) = ctx.items().get() else { return Ok(()) };
-    for text in recent.said_within(&room, restored.gone_for() + OVERLAP) {
+    for text in recent.sent_within(&room, restored.gone_for() + OVERLAP) {
         ctx.clients().caller().send("Said", (text,)).await?;
     }
     Ok(())

@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! Online status: displays announce themselves, and everyone sees them come and go.
+//! Online status: displays register themselves, and every client sees which displays are online.
 
 #[path = "common/serve.rs"]
 mod serve;
@@ -14,7 +14,7 @@ use axum::response::Html;
 use axum::routing::get;
 use trunkline::{Clients, Context, GroupChanged, Hub, HubError, Server};
 
-/// The names that clients of this app server have given themselves, by connection id.
+/// Display names of this app server's clients, by connection ID.
 #[derive(Clone, Default)]
 struct Displays(Arc<Mutex<HashMap<String, String>>>);
 
@@ -40,13 +40,14 @@ impl Displays {
     }
 }
 
-/// Group of all displays, wherever they are connected.
+/// Group of all displays, on any proxy.
 const DISPLAYS: &str = "displays";
 
-/// How long a display may be gone with its proxy before everyone is told: it may be on its way to another one.
+/// Delay before a display that lost its proxy is reported offline: it may be reconnecting through another proxy.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Sends the names known here to a display that joins, and asks everyone, because other app servers know others.
+/// Sends the names known to this app server to a new client, then asks all clients to register, because other app
+/// servers have other displays.
 async fn connected(ctx: Context, State(displays): State<Displays>) -> Result<(), HubError> {
     let clients = ctx.clients();
     for name in displays.names() {
@@ -63,7 +64,7 @@ async fn disconnected(ctx: Context, State(displays): State<Displays>) -> Result<
     Ok(())
 }
 
-/// Tells everyone of displays that have gone with their proxy: a disconnect is certain only when that can't come back.
+/// Reports displays that were lost with their proxy. Their disconnect is final only once the grace period is over.
 async fn changed(change: GroupChanged, clients: Clients, State(displays): State<Displays>) -> Result<(), HubError> {
     for member in &change.left {
         if let Some(name) = displays.remove(&member.connection_id) {

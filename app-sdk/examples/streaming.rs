@@ -1,8 +1,8 @@
 #![forbid(unsafe_code)]
-//! Streams in both directions: `cargo run --example streaming -- --listen 127.0.0.1:5000`, and a proxy before it.
+//! Streams in both directions: run `cargo run --example streaming -- --listen 127.0.0.1:5000` behind a proxy.
 //!
-//! Hub `/streams`: `Counter(count, delayMs)` streams numbers; `Average(numbers)` takes a stream;
-//! `Smooth(numbers, window)` takes one and streams back.
+//! Hub `/streams`: `Counter(count, delayMs)` streams numbers; `Average(numbers)` reads a stream; `Smooth(numbers,
+//! window)` reads a stream and returns one.
 
 #[path = "common/serve.rs"]
 mod serve;
@@ -15,7 +15,7 @@ use axum::routing::get;
 use futures_util::{Stream, StreamExt, stream};
 use trunkline::{Hub, HubError, Server, UploadStream};
 
-/// Counts as long as the client listens: when it cancels, the stream is dropped.
+/// Streams numbers. If the client cancels, the stream is dropped.
 async fn counter(count: u32, delay_ms: u64) -> Result<impl Stream<Item = u32>, HubError> {
     if delay_ms > 60_000 {
         return Err(HubError::new("a minute is the longest delay"));
@@ -26,7 +26,7 @@ async fn counter(count: u32, delay_ms: u64) -> Result<impl Stream<Item = u32>, H
     }))
 }
 
-/// Reads to the end, then answers.
+/// Reads the whole upload, then returns the result.
 async fn average(mut numbers: UploadStream<f64>) -> Result<f64, HubError> {
     let (mut sum, mut count) = (0.0, 0.0);
     while let Some(number) = numbers.next().await {
@@ -36,7 +36,7 @@ async fn average(mut numbers: UploadStream<f64>) -> Result<f64, HubError> {
     if count == 0.0 { Err(HubError::new("no numbers, no average")) } else { Ok(sum / count) }
 }
 
-/// Answers while it reads: each number becomes the mean of the last few. An error of the client goes through.
+/// Streams a moving average while it reads the upload. An error from the client is passed through.
 async fn smooth(numbers: UploadStream<f64>, window: u32) -> impl Stream<Item = Result<f64, HubError>> {
     let weight = 1.0 / f64::from(window.max(1));
     numbers.scan(None, move |mean, number| {

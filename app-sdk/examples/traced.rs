@@ -1,9 +1,9 @@
-//! Traces by OpenTelemetry: each call is a span in its client's trace, exported to a collector.
+//! OpenTelemetry traces: each call is a span in its client's trace, exported to a collector.
 //!
 //! `cargo run --example traced --all-features -- --otlp http://127.0.0.1:4318`, behind a proxy with the same `--otlp`.
 
 #[path = "common/serve.rs"]
-#[expect(dead_code, reason = "it sets up its log itself")]
+#[expect(dead_code, reason = "this example configures its own logging")]
 mod serve;
 
 use std::time::Duration;
@@ -22,14 +22,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 use trunkline::{Context, Hub, HubError, Server};
 
-/// Spans leave at most this long after they have ended.
+/// Maximum delay between the end of a span and its export.
 const EXPORT_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(flatten)]
     serve: serve::ServeArguments,
-    /// Collector that takes OTLP over HTTP
+    /// Collector that accepts OTLP over HTTP
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4318")]
     otlp: String,
 }
@@ -38,9 +38,9 @@ async fn echo(text: String) -> String {
     text
 }
 
-/// Sends to everyone; inside of a call that names its span to the clients.
-async fn tell(ctx: Context, text: String) -> Result<(), HubError> {
-    ctx.clients().all().send("told", (text,)).await?;
+/// Sends to everyone. Inside a call, the message carries the call's trace context to the clients.
+async fn broadcast(ctx: Context, text: String) -> Result<(), HubError> {
+    ctx.clients().all().send("message", (text,)).await?;
     Ok(())
 }
 
@@ -48,8 +48,7 @@ async fn fail() -> Result<(), HubError> {
     Err(HubError::new("It always fails."))
 }
 
-/// Logs to stderr, and exports spans. Those of calls are at the level `debug`, so the layer that exports takes them
-/// there.
+/// Logs to stderr and exports spans. Call spans have level `debug`, so the export layer enables it for them.
 fn start_telemetry(otlp: &str) -> anyhow::Result<SdkTracerProvider> {
     let exporter = SpanExporter::builder().with_http().with_endpoint(format!("{otlp}/v1/traces")).build()?;
     let batches = BatchConfigBuilder::default().with_scheduled_delay(EXPORT_INTERVAL).build();
@@ -77,7 +76,7 @@ async fn main() -> anyhow::Result<()> {
     let hub = Hub::new("/traced")
         .on_connected(async |_: Context| {})
         .method("Echo", echo)
-        .method("Tell", tell)
+        .method("Broadcast", broadcast)
         .method("Fail", fail);
     serve.serve(Server::new().hub(hub), Router::new()).await?;
     provider.shutdown()?;

@@ -1,4 +1,4 @@
-//! Requests of other programs: log in, announce, ask who is there.
+//! HTTP API of the board: log in, announce, list the people and notes of a room.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -13,7 +13,7 @@ use crate::note::{Note, Person};
 use crate::presence;
 use crate::state::Board;
 
-/// The routes, below `/api/`.
+/// Routes below `/api/`.
 pub(crate) fn routes(board: Board) -> Router {
     Router::new()
         .route("/api/login", post(log_in))
@@ -23,7 +23,7 @@ pub(crate) fn routes(board: Board) -> Router {
         .with_state(board)
 }
 
-/// Tells everybody in all rooms; for moderators.
+/// Sends an announcement to all rooms. Moderators only.
 async fn announce(user: User, State(board): State<Board>, text: String) -> axum::response::Result<()> {
     if !user.claims().get_all(ROLE.0).any(|role| role == ROLE.1) {
         return Err((StatusCode::FORBIDDEN, "moderators only").into());
@@ -36,8 +36,8 @@ async fn announce(user: User, State(board): State<Board>, text: String) -> axum:
 }
 
 async fn people(State(board): State<Board>, Path(room): Path<String>) -> axum::response::Result<Json<Vec<Person>>> {
-    let asking = async { presence::in_room(&board.server.hub("board")?.groups(), &room).await };
-    Ok(Json(asking.await.map_err(internal)?))
+    let listing = async { presence::in_room(&board.server.hub("board")?.groups(), &room).await };
+    Ok(Json(listing.await.map_err(internal)?))
 }
 
 async fn notes(State(board): State<Board>, Path(room): Path<String>) -> axum::response::Result<Json<Vec<Note>>> {

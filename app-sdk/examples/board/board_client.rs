@@ -1,4 +1,4 @@
-//! Methods that clients of the board offer.
+//! Client methods that the hub calls.
 
 use crate::note::Note;
 
@@ -11,9 +11,9 @@ trunkline::client_interface! {
         fn removed(id: &str) = "Removed";
         fn cleared(by: &str) = "Cleared";
         fn announced(text: &str) = "Announced";
-        /// Asks whether somebody means it.
+        /// Requests confirmation of an action.
         fn confirm(question: &str) -> bool = "Confirm";
-        /// Asks for a vote.
+        /// Requests a vote.
         fn vote(question: &str) -> bool = "Vote";
     }
 }

@@ -1,4 +1,4 @@
-//! The hub: who comes and goes, and what is done with notes.
+//! Hub of the board: connection hooks and methods for notes.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::presence;
 use crate::state::Board;
 use crate::visitor::Visitor;
 
-/// Time that everybody has to vote.
+/// Time limit of a poll.
 const POLL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The hub of the board.
+/// Builds the hub of the board.
 pub(crate) fn hub(board: Board) -> Hub {
     Hub::new("/board")
         .on_negotiate(login::admit)
@@ -45,7 +45,7 @@ async fn enter(ctx: Context, visitor: Visitor) -> Result<(), HubError> {
     Ok(())
 }
 
-/// Runs once for each client, wherever its end is known: here, or at the app server that had it before.
+/// Runs once per client, on its app server or, if that server is gone, on the one that took over.
 async fn leave(ctx: Context, visitor: Visitor, cause: Cause) -> Result<(), HubError> {
     ctx.clients().group(&visitor.room).left(&visitor.name, cause.label()).await?;
     Ok(())
@@ -57,7 +57,7 @@ async fn add_note(ctx: Context, visitor: Visitor, State(board): State<Board>, ne
     Ok(note)
 }
 
-/// Asks its caller first.
+/// Asks the caller for confirmation first.
 async fn delete_note(ctx: Context, visitor: Visitor, State(board): State<Board>, id: String) -> Result<bool, HubError> {
     let note = board.store.find(&visitor.room, &id).await?.ok_or_else(|| HubError::new("there is no such note"))?;
     if !ctx.clients().caller().confirm(&format!("Delete “{}”?", note.text)).await? {
@@ -72,7 +72,7 @@ async fn history(visitor: Visitor, State(board): State<Board>) -> Result<impl St
     Ok(stream::iter(board.store.notes(&visitor.room).await?))
 }
 
-/// Takes notes as fast as they can be stored.
+/// Reads uploaded notes only as fast as they are stored.
 async fn import(
     ctx: Context,
     visitor: Visitor,
@@ -88,7 +88,7 @@ async fn import(
     Ok(count)
 }
 
-/// Asks everybody in the room at once, the caller too.
+/// Polls everyone in the room concurrently, including the caller.
 async fn poll(ctx: Context, visitor: Visitor, question: String) -> Result<Vec<Vote>, HubError> {
     let people = presence::in_room(&ctx.groups(), &visitor.room).await?;
     let voting = people.into_iter().map(|Person { connection, name }| {

@@ -1,4 +1,4 @@
-//! Admission of clients: by an access token, or by the cookie that the page gets for a name.
+//! Authentication: by access token, or by the cookie that the page gets after a log-in.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use trunkline::{HubError, Negotiation, User};
 use crate::moderation::ROLE;
 use crate::state::Board;
 
-/// Time for which a token and its cookie are good.
+/// Lifetime of a token and its cookie.
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
 const COOKIE_NAME: &str = "board";
 
-/// Request of somebody for a token.
+/// Body of a log-in request.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Login {
     name: String,
@@ -26,7 +26,7 @@ pub(crate) struct Login {
     is_moderator: bool,
 }
 
-/// Gives a token to anybody, as an answer and as a cookie. An app asks for more than a name.
+/// Issues a token, in the response body and as a cookie. This example accepts any name; a real app checks a password.
 pub(crate) async fn log_in(
     State(board): State<Board>,
     Json(login): Json<Login>,
@@ -38,13 +38,13 @@ pub(crate) async fn log_in(
     Ok(([(SET_COOKIE, cookie)], token))
 }
 
-/// Lets users in whom the proxy has verified, or whom the cookie names, unless they are banned.
+/// Accepts users verified by the proxy or named by the cookie, unless they are banned.
 pub(crate) async fn admit(
     State(board): State<Board>,
-    known: Option<User>,
+    verified: Option<User>,
     headers: HeaderMap,
 ) -> axum::response::Result<Negotiation> {
-    let user = known.or_else(|| board.server.verify(cookie(&headers)?).ok());
+    let user = verified.or_else(|| board.server.verify(cookie(&headers)?).ok());
     let user = user.ok_or((StatusCode::UNAUTHORIZED, "log in first"))?;
     if board.store.is_banned(user.id()).await.map_err(internal)? {
         return Err((StatusCode::FORBIDDEN, "you were banned").into());
@@ -59,8 +59,8 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
     pairs.find_map(|(name, value)| (name == COOKIE_NAME).then_some(value))
 }
 
-/// Answer to a request for which something failed here.
+/// Logs an internal error and hides its details from the client.
 pub(crate) fn internal(error: HubError) -> (StatusCode, &'static str) {
     tracing::error!(?error, "request failed");
-    (StatusCode::INTERNAL_SERVER_ERROR, "something failed here")
+    (StatusCode::INTERNAL_SERVER_ERROR, "internal error")
 }

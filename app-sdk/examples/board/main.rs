@@ -1,18 +1,18 @@
 #![forbid(unsafe_code)]
-//! A board with rooms, notes, polls and moderation: `cargo run --example board -- --listen 127.0.0.1:5000`, and a proxy
-//! before it, or `--embedded`. Any number of them may stand behind the same proxies, with the same `BOARD_FILE`.
+//! A board with rooms, notes, polls and moderation. Run `cargo run --example board -- --listen 127.0.0.1:5000` behind
+//! a proxy, or add `--embedded`. Several instances with the same `BOARD_FILE` can run behind the same proxies.
 //!
-//! | file | what it shows |
+//! | file | shows |
 //! |---|---|
-//! | `hub.rs` | hooks, methods, streams both ways, client results |
-//! | `presence.rs` | who is in a room, asked of the proxies |
-//! | `visitor.rs` | an extractor |
-//! | `pace.rs` | a filter with items: a rate limit that goes along when a client moves to another app server |
-//! | `moderation.rs` | a module of methods with a policy and a filter of its own |
-//! | `login.rs` | tokens and cookies, at negotiation and for requests |
-//! | `api.rs` | requests that send to clients and ask who is there |
-//! | `store.rs` | notes in a file |
-//! | `tests.rs` | unit tests, without sockets |
+//! | `hub.rs` | hooks, methods, streams in both directions, client results |
+//! | `presence.rs` | listing the members of a room by querying the proxies |
+//! | `visitor.rs` | a custom extractor |
+//! | `pace.rs` | a rate limit as a filter; its state moves with the client to another app server |
+//! | `moderation.rs` | a module of methods with its own policy and filter |
+//! | `login.rs` | tokens and cookies, for negotiation and HTTP requests |
+//! | `api.rs` | HTTP requests that send to clients and query presence |
+//! | `store.rs` | notes stored in a file |
+//! | `tests.rs` | unit tests without sockets |
 
 #[path = "../common/serve.rs"]
 mod serve;
@@ -39,7 +39,7 @@ use trunkline::Server;
 use state::Board;
 use store::Store;
 
-/// The server of the board, and its state.
+/// Creates the server and its shared state.
 fn server(store: Store) -> (Server, Board) {
     let server = Server::new();
     let board = Board { store, server: server.handle() };

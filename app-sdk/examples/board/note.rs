@@ -1,9 +1,9 @@
-//! Notes, people and votes, as clients see them.
+//! Types sent to and received from clients: notes, people and votes.
 
 use serde::{Deserialize, Serialize};
 use trunkline::typescript::TS;
 
-/// A note as somebody writes it.
+/// A new note, as sent by its author.
 #[derive(Debug, Clone, Serialize, Deserialize, TS)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewNote {
@@ -22,14 +22,14 @@ pub(crate) struct Note {
     pub(crate) y: i32,
 }
 
-/// Somebody in a room; who has several tabs open is there several times.
+/// A connection in a room. A person with several tabs appears once per tab.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
 pub(crate) struct Person {
     pub(crate) connection: String,
     pub(crate) name: Option<String>,
 }
 
-/// An answer in a poll; `None` from who did not answer in time.
+/// A vote in a poll; `None` if the client did not answer in time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
 pub(crate) struct Vote {
     pub(crate) name: Option<String>,

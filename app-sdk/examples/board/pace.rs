@@ -1,4 +1,4 @@
-//! A rate limit: a filter that counts the calls of each connection, sensible or not.
+//! Rate limit: a filter that counts every call of a connection, including invalid calls.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -6,12 +6,12 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use trunkline::{Context, HubCall, HubCallKind, HubError, Next, Rehomed, Reply};
 
-/// Calls that a client may make at once.
+/// Maximum burst of calls.
 const BURST: f64 = 20.0;
-/// Calls per second that it may make for ever.
+/// Sustained calls per second.
 const PER_SECOND: f64 = 10.0;
 
-/// Calls that a client may still make.
+/// Number of calls that a client may still make.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Allowance(f64);
 
@@ -27,7 +27,7 @@ impl Pace {
         ctx.items().get_or_insert_with(|| Self::new(Allowance(BURST)))
     }
 
-    /// Takes one call out of the allowance; `false` if there is none.
+    /// Takes one call from the allowance. Returns `false` if the allowance is used up.
     fn take(&self) -> bool {
         let mut pace = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (Allowance(left), since) = *pace;
@@ -42,7 +42,7 @@ impl Pace {
     }
 }
 
-/// Lets a call pass while its client has some left. Hooks always pass.
+/// Passes a call on if the client has allowance left. Hooks always pass.
 pub(crate) async fn limit(ctx: Context, call: HubCall, next: Next) -> Result<Reply, HubError> {
     match call.kind() != HubCallKind::Method || Pace::of(&ctx).take() {
         true => next.run(call).await,
@@ -50,12 +50,12 @@ pub(crate) async fn limit(ctx: Context, call: HubCall, next: Next) -> Result<Rep
     }
 }
 
-/// Tells the next app server of a client how many calls it has left.
+/// Hands the client's remaining allowance to its next app server.
 pub(crate) async fn hand_over(ctx: Context) -> Allowance {
     Pace::of(&ctx).left()
 }
 
-/// Goes on where the other app server was; after a crash anew.
+/// Restores the allowance from the previous app server. After a crash the client starts with a full one.
 pub(crate) async fn take_over(ctx: Context, moved: Rehomed) -> Result<(), HubError> {
     if let Some(allowance) = moved.items()? {
         ctx.items().insert(Pace::new(allowance));

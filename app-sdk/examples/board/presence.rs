@@ -1,10 +1,10 @@
-//! Presence: the proxies know who is in a room, so nothing is kept for it.
+//! Presence: the proxies track who is in a room, so the app stores nothing.
 
 use trunkline::{Groups, HubError};
 
 use crate::note::Person;
 
-/// Lists everybody in a room, at whichever proxy and app server.
+/// Lists everyone in a room, across all proxies and app servers.
 pub(crate) async fn in_room(groups: &Groups, room: &str) -> Result<Vec<Person>, HubError> {
     let mut members = groups.members(room);
     let mut people = Vec::new();

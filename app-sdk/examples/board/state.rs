@@ -1,10 +1,10 @@
-//! State of the app: what its methods and requests share.
+//! State shared by hub methods and HTTP requests.
 
 use trunkline::ServerHandle;
 
 use crate::store::Store;
 
-/// The store, and the handle by which requests and log-ins reach hubs and keys.
+/// The store, and a handle for access to hubs and token keys.
 #[derive(Debug, Clone)]
 pub(crate) struct Board {
     pub(crate) store: Store,

@@ -1,4 +1,4 @@
-//! Notes in a file, to which all app servers of this machine append lines. An app has a database instead.
+//! Notes in a file to which all app servers on this machine append lines. A real app uses a database.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -11,14 +11,14 @@ use trunkline::HubError;
 
 use crate::note::{NewNote, Note};
 
-/// Variable that names the file.
+/// Environment variable with the path of the file.
 const FILE_VARIABLE: &str = "BOARD_FILE";
 
-/// The notes of all rooms.
+/// Notes of all rooms.
 #[derive(Debug, Clone)]
 pub(crate) struct Store(Arc<PathBuf>);
 
-/// A line of the file.
+/// One line of the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 enum Entry {
@@ -33,7 +33,7 @@ impl Store {
         Self(Arc::new(file.into()))
     }
 
-    /// The store in the file that the environment names, or in one of the folder for temporary files.
+    /// Opens the file that the environment variable names, or a default file in the temporary directory.
     pub(crate) fn from_environment() -> Self {
         let file = std::env::var_os(FILE_VARIABLE).map(PathBuf::from);
         Self::new(file.unwrap_or_else(|| std::env::temp_dir().join("trunkline-board.jsonl")))
@@ -67,7 +67,7 @@ impl Store {
         Ok(self.notes(room).await?.into_iter().find(|note| note.id == id))
     }
 
-    /// The notes of a room, the oldest first.
+    /// Notes of a room, oldest first.
     pub(crate) async fn notes(&self, room: &str) -> Result<Vec<Note>, HubError> {
         let mut notes = Vec::new();
         for entry in self.read().await? {
@@ -86,7 +86,7 @@ impl Store {
         let writing = move || {
             let mut line = serde_json::to_vec(&entry)?;
             line.push(b'\n');
-            // One write, so that lines of several app servers don't mix.
+            // A single write, so that lines of several app servers are not interleaved.
             OpenOptions::new().append(true).create(true).open(&*file)?.write_all(&line)?;
             Ok(())
         };
@@ -106,7 +106,7 @@ impl Store {
     }
 }
 
-/// An id that no other app server of this machine makes.
+/// Creates an ID that is unique among the app servers on this machine.
 fn unique_id() -> Result<String, HubError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     Ok(format!("{:x}-{:x}", now.as_nanos(), std::process::id()))

@@ -1,4 +1,4 @@
-//! Unit tests of the board: the real hub, without sockets.
+//! Unit tests of the board, with the real hub and no sockets.
 
 use trunkline::Receivers;
 use trunkline::testing::{TestClient, TestServer};
@@ -43,7 +43,7 @@ fn note(text: &str) -> NewNote {
 }
 
 #[tokio::test]
-async fn people_are_told_of_each_other_and_of_notes() {
+async fn people_see_each_other_and_new_notes() {
     let room = Room::new();
     let mut ann = room.enter("ann").await;
     let mut bob = room.enter("bob").await;
@@ -57,16 +57,16 @@ async fn people_are_told_of_each_other_and_of_notes() {
 }
 
 #[tokio::test]
-async fn a_note_is_deleted_when_its_caller_means_it() {
+async fn a_note_is_deleted_when_the_caller_confirms() {
     let room = Room::new();
     let mut ann = room.enter("ann").await;
     let added: Note = ann.invoke("AddNote", (note("milk"),)).await.unwrap();
-    for (means_it, left) in [(false, 1), (true, 0)] {
+    for (confirms, left) in [(false, 1), (true, 0)] {
         let call = ann.begin("DeleteNote", (&added.id,)).await.unwrap();
         let question = ann.next().await.unwrap();
         assert_eq!(question.arguments::<(String,)>().unwrap().0, "Delete “milk”?");
-        ann.answer(&question, means_it).await.unwrap();
-        assert_eq!(call.result::<bool>().await.unwrap(), means_it);
+        ann.answer(&question, confirms).await.unwrap();
+        assert_eq!(call.result::<bool>().await.unwrap(), confirms);
         let mut history = ann.stream::<Note>("History", ()).await.unwrap();
         let mut notes = 0;
         while history.next().await.is_some() {
@@ -77,7 +77,7 @@ async fn a_note_is_deleted_when_its_caller_means_it() {
 }
 
 #[tokio::test]
-async fn notes_are_imported_and_everybody_votes() {
+async fn notes_are_imported_and_everyone_votes() {
     let room = Room::new();
     let (mut ann, mut bob) = (room.enter("ann").await, room.enter("bob").await);
     assert_eq!(ann.invoke_uploading::<u32>("Import", (), [note("milk"), note("tea")]).await.unwrap(), 2);
@@ -90,7 +90,7 @@ async fn notes_are_imported_and_everybody_votes() {
 }
 
 #[tokio::test]
-async fn moderators_clear_and_ban_and_others_do_not() {
+async fn only_moderators_clear_and_ban() {
     let room = Room::new();
     let (mut ann, mut eve) = (room.enter_as_moderator("ann").await, room.enter("eve").await);
     assert!(eve.invoke::<()>("Clear", ()).await.unwrap_err().to_string().ends_with("because user is unauthorized"));
@@ -101,7 +101,7 @@ async fn moderators_clear_and_ban_and_others_do_not() {
 }
 
 #[tokio::test]
-async fn who_calls_too_fast_is_told_so_whatever_it_calls() {
+async fn the_rate_limit_covers_calls_of_unknown_methods() {
     let room = Room::new();
     let mut ann = room.enter("ann").await;
     let mut answers = Vec::new();
@@ -124,7 +124,7 @@ fn the_types_of_the_page_are_current() {
 }
 
 #[tokio::test]
-async fn two_questions_to_one_client_wait_beside_each_other() {
+async fn two_client_results_of_one_client_wait_concurrently() {
     let room = Room::new();
     let mut ann = room.enter("ann").await;
     let milk: Note = ann.invoke("AddNote", (note("milk"),)).await.unwrap();

@@ -1,10 +1,10 @@
-//! Extractor of the caller and of its room.
+//! Extractor for the caller and the room.
 
 use trunkline::FromContext;
 
-/// The caller: a user, in the room that the URL of its connection names.
+/// The calling user, and the room from the connection URL.
 ///
-/// Room and user are parts of the connect request, so they are known wherever the client goes.
+/// Both come from the connect request, so they survive a move to another app server.
 #[derive(Debug, FromContext)]
 pub(crate) struct Visitor {
     #[user]

@@ -1,4 +1,4 @@
-//! History of all rooms: a file to which lines are appended. An app has a database instead.
+//! History of all rooms: an append-only file. A real app uses a database.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -11,17 +11,17 @@ use trunkline::HubError;
 
 use crate::stroke::Stroke;
 
-/// Size at which the file takes no more.
+/// Maximum size of the file. Further strokes are refused.
 const FILE_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Strokes that a room shows; the oldest go first.
+/// Maximum number of strokes shown in a room. The oldest are dropped.
 const STROKES_MAX: usize = 2000;
 
-/// The strokes of all rooms.
+/// Strokes of all rooms.
 #[derive(Debug, Clone)]
 pub(crate) struct History(Arc<PathBuf>);
 
-/// A line of the file.
+/// One line of the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 enum Entry {
@@ -42,7 +42,7 @@ impl History {
         self.append(Entry::Cleared { room: room.to_owned(), by: by.to_owned() }).await
     }
 
-    /// The strokes of a room, the oldest first. One that was added again is there once.
+    /// Strokes of a room, oldest first and without duplicates.
     pub(crate) async fn strokes(&self, room: &str) -> Result<Vec<Stroke>, HubError> {
         let (mut strokes, mut known) = (Vec::new(), HashSet::new());
         for entry in self.read().await? {
@@ -67,7 +67,7 @@ impl History {
             if file.metadata()?.len() >= FILE_MAX_BYTES {
                 return Err(HubError::new("the history is full: stop the app server and remove its file"));
             }
-            // One write: a process that dies has written a whole line, or nothing.
+            // A single write: if the process crashes, either the whole line or nothing is written.
             file.write_all(&line)?;
             Ok(())
         };

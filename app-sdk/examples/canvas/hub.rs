@@ -1,4 +1,5 @@
-//! Hub of the canvas. It keeps nothing of its clients: the proxies know who is in a room, the history what was drawn.
+//! Hub of the canvas. It keeps no client state: the proxies track who is in a room, and the history stores the
+//! strokes.
 
 use std::time::Duration;
 
@@ -12,24 +13,24 @@ use crate::stroke::Stroke;
 use crate::supervision;
 use crate::visitor::{Visitor, admit};
 
-/// Time for which somebody who reloads the page still counts as there.
+/// Grace period in which a client that reloads the page still counts as present.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// State of the app, which is nothing that could be lost.
+/// State of the app. Nothing in it is lost in a crash.
 #[derive(Debug, Clone)]
 pub(crate) struct Canvas {
     pub(crate) history: History,
     pub(crate) is_supervised: bool,
 }
 
-/// A client in a room; a person with two tabs is there twice.
+/// A client in a room. A person with two tabs appears twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Person {
     connection: String,
     pub(crate) name: Option<String>,
 }
 
-/// Notice of an app server to a client that it begins to serve.
+/// Sent to a client when an app server begins to serve it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Served {
@@ -51,7 +52,7 @@ pub(crate) fn hub(canvas: Canvas) -> Hub {
         .require_user()
         .on_connected(enter)
         .on_rehomed(take_over)
-        .on_group_changed(tell_people)
+        .on_group_changed(send_changed)
         .presence_grace(GRACE)
         .method("Move", move_cursor)
         .method("Ink", ink)
@@ -65,30 +66,30 @@ pub(crate) fn hub(canvas: Canvas) -> Hub {
 
 async fn enter(ctx: Context, canvas: State<Canvas>, visitor: Visitor) -> Result<(), HubError> {
     ctx.join(&visitor.room).await?;
-    tell_server(ctx, canvas).await
+    send_served(ctx, canvas).await
 }
 
-/// Takes a client over from an app server that died. Proxies link again one after the other, so whoever asked for the
-/// people of the room before this client's proxy was there learns of it now.
+/// Takes over a client of an app server that died. Proxies reconnect one by one, so clients that listed the room
+/// before this client's proxy was back get an update.
 async fn take_over(ctx: Context, canvas: State<Canvas>, visitor: Visitor) -> Result<(), HubError> {
     let person = Person { connection: ctx.connection_id().to_owned(), name: Some(visitor.name) };
     ctx.clients().others_in_group(&visitor.room).send("Changed", ([person], [(); 0])).await?;
-    tell_server(ctx, canvas).await
+    send_served(ctx, canvas).await
 }
 
-/// Tells a client which app server it has now. Its room is the proxies' and its strokes are the history's, so the page
-/// asks again for both: messages of the app server that died may have died with it.
-async fn tell_server(ctx: Context, State(canvas): State<Canvas>) -> Result<(), HubError> {
+/// Sends a client the identity of its app server. The page then reloads the room's people and strokes, because
+/// messages from the dead app server may be lost.
+async fn send_served(ctx: Context, State(canvas): State<Canvas>) -> Result<(), HubError> {
     let connection = ctx.connection_id().to_owned();
     let served = Served { server: std::process::id(), connection, can_be_killed: canvas.is_supervised };
     ctx.clients().caller().send("Served", (served,)).await?;
     Ok(())
 }
 
-async fn tell_people(change: GroupChanged, clients: Clients) -> Result<(), HubError> {
-    let came: Vec<_> = change.joined.into_iter().map(Person::from).collect();
+async fn send_changed(change: GroupChanged, clients: Clients) -> Result<(), HubError> {
+    let joined: Vec<_> = change.joined.into_iter().map(Person::from).collect();
     let left: Vec<_> = change.left.into_iter().map(Person::from).collect();
-    clients.group(&change.group).send("Changed", (came, left)).await?;
+    clients.group(&change.group).send("Changed", (joined, left)).await?;
     Ok(())
 }
 
@@ -103,13 +104,14 @@ async fn move_cursor(ctx: Context, visitor: Visitor, x: u16, y: u16) -> Result<(
     Ok(())
 }
 
-/// Shows others a part of a stroke while it is drawn. Nothing of it is kept, so a part may be lost.
+/// Shows part of a stroke to others while it is drawn. It is not stored, so a part may get lost.
 async fn ink(ctx: Context, visitor: Visitor, part: Stroke) -> Result<(), HubError> {
     ctx.clients().others_in_group(&visitor.room).send("Inked", (part.checked()?,)).await?;
     Ok(())
 }
 
-/// Keeps a whole stroke. The caller who has its answer may rely on it, and repeats a call that was not answered.
+/// Stores a finished stroke. Once the call has returned, the stroke is safe; a caller that got no answer repeats the
+/// call.
 async fn add(ctx: Context, State(canvas): State<Canvas>, visitor: Visitor, stroke: Stroke) -> Result<(), HubError> {
     let stroke = stroke.checked()?;
     canvas.history.add(&visitor.room, &visitor.name, stroke.clone()).await?;
@@ -127,10 +129,10 @@ async fn history(visitor: Visitor, State(canvas): State<Canvas>) -> Result<impl 
     Ok(stream::iter(canvas.history.strokes(&visitor.room).await?))
 }
 
-/// Kills this app server, in the middle of whatever it does.
+/// Kills this app server immediately, even in the middle of other work.
 async fn kill(ctx: Context, State(canvas): State<Canvas>, visitor: Visitor) -> Result<(), HubError> {
     if !canvas.is_supervised {
-        return Err(HubError::new("nobody would start this app server again: it runs without --supervised"));
+        return Err(HubError::new("this app server would not be restarted: it runs without --supervised"));
     }
     ctx.clients().all().send("Killed", (&visitor.name, std::process::id())).await?;
     supervision::die().await

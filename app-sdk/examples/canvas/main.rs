@@ -1,13 +1,13 @@
 #![forbid(unsafe_code)]
-//! A canvas that several people draw on: `cargo run --example canvas -- --supervised`, and proxies before it, or
-//! `--embedded`. Kill it while people draw: nobody is disconnected, and nothing is lost.
+//! A shared canvas. Run `cargo run --example canvas -- --supervised` behind proxies, or add `--embedded`. Kill the
+//! app server while people draw: no client is disconnected, and nothing is lost.
 //!
-//! | file | what it shows |
+//! | file | shows |
 //! |---|---|
-//! | `hub.rs` | rooms, cursors, strokes, presence, and what a client is told by the app server that takes over |
-//! | `history.rs` | strokes in a file: nothing that has to last is kept in the process |
-//! | `supervision.rs` | an app server that is started again when it dies |
-//! | `../pages/canvas.html` | the page, which repeats a call whose app server died |
+//! | `hub.rs` | rooms, cursors, strokes, presence, and notifying clients when an app server takes over |
+//! | `history.rs` | strokes in a file: the process keeps no durable state |
+//! | `supervision.rs` | an app server that is restarted when it dies |
+//! | `../pages/canvas.html` | the page, which repeats calls whose app server died |
 
 #[path = "../common/serve.rs"]
 mod serve;
@@ -31,15 +31,15 @@ use trunkline::Server;
 use history::History;
 use hub::Canvas;
 
-/// The command line of this server.
+/// Command line of this server.
 #[derive(Debug, Parser)]
 struct CanvasArguments {
     #[command(flatten)]
     serve: serve::ServeArguments,
-    /// The file of all strokes; without it one in the folder for temporary files
+    /// File with all strokes; by default a file in the temporary directory
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
-    /// Start the app server again when it dies, and let everybody kill it by a button: for demonstrations
+    /// Restart the app server when it dies, and let any client kill it with a button: for demonstrations
     #[arg(long)]
     supervised: bool,
 }

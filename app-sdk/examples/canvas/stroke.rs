@@ -1,9 +1,9 @@
-//! Strokes, as clients send and see them.
+//! Strokes, as clients send and receive them.
 
 use serde::{Deserialize, Serialize};
 use trunkline::HubError;
 
-/// Width and height of the canvas; each page scales it to its own size.
+/// Width and height of the canvas in its own units. Each page scales it.
 const SIZE: (u16, u16) = (1250, 1000);
 
 const COLOURS: u8 = 6;
@@ -11,8 +11,8 @@ const WIDTHS: u8 = 3;
 const ID_MAX_BYTES: usize = 40;
 const POINTS_MAX: usize = 1000;
 
-/// A stroke, or a part of one that somebody is drawing. Its id is made by the page that draws it, so that a page may
-/// send it again when it does not know what became of it.
+/// A stroke, or a part of a stroke in progress. The page that draws it creates its ID, so that it can safely send the
+/// stroke again when a call got no answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Stroke {
@@ -23,7 +23,7 @@ pub(crate) struct Stroke {
 }
 
 impl Stroke {
-    /// Checks what a client has sent; the error says what is allowed.
+    /// Validates a stroke from a client. The error states the limits.
     pub(crate) fn checked(self) -> Result<Self, HubError> {
         if !(1..=ID_MAX_BYTES).contains(&self.id.len()) {
             return Err(HubError::new(format!("the id of a stroke has 1 to {ID_MAX_BYTES} bytes")));

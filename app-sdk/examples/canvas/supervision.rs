@@ -1,4 +1,4 @@
-//! Supervision: a parent process that starts the app server again when it dies, as systemd or Kubernetes do.
+//! Supervision: a parent process that restarts the app server when it dies, as systemd or Kubernetes would.
 
 use std::io::{self, Read};
 use std::process::{Command, ExitStatus, Stdio, exit};
@@ -9,24 +9,24 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 use trunkline::ServerHandle;
 
-/// Environment variable by which the app server knows that it has a supervisor.
+/// Environment variable that marks a supervised app server.
 const VARIABLE: &str = "CANVAS_SUPERVISED";
 
-/// Exit status of an app server that was told to die.
+/// Exit status of an app server that a client has killed.
 const DIED: i32 = 70;
 
-/// Time that the last words of an app server have to leave it.
+/// Time for the last messages to leave before the process exits.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// Time without any app server, so that one can draw meanwhile and see what becomes of it.
+/// Pause before the restart, so that users can draw while no app server is running.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Whether this process is the app server below a supervisor.
+/// Whether this process is a supervised app server.
 pub(crate) fn is_child() -> bool {
     std::env::var_os(VARIABLE).is_some()
 }
 
-/// Runs the app server, and again whenever it dies, until it or this process is told to stop.
+/// Runs the app server, and restarts it when it dies, until it stops normally or this process is stopped.
 pub(crate) async fn supervise() -> anyhow::Result<()> {
     loop {
         let status = run_child().await?;
@@ -35,7 +35,7 @@ pub(crate) async fn supervise() -> anyhow::Result<()> {
             Some(DIED) | None => tracing::warn!("the app server died ({status}) and is started again"),
             Some(_) => bail!("the app server ended ({status})"),
         }
-        // sleep: the pause is what the demonstration shows
+        // sleep: this pause is what the demonstration shows
         sleep(PAUSE).await;
     }
 }
@@ -45,7 +45,7 @@ async fn run_child() -> anyhow::Result<ExitStatus> {
     let mut command = Command::new(program);
     command.args(std::env::args_os().skip(1)).env(VARIABLE, "1").stdin(Stdio::piped());
     let mut child = command.spawn().context("the app server can't be started")?;
-    // It stops when this ends, so it outlives its supervisor in no case.
+    // The app server stops when its stdin closes, so it never outlives its supervisor.
     let lifeline = child.stdin.take();
     let mut end = tokio::task::spawn_blocking(move || child.wait());
     let ended = tokio::select! {
@@ -62,16 +62,16 @@ async fn run_child() -> anyhow::Result<ExitStatus> {
 pub(crate) fn end_with_the_supervisor(handle: ServerHandle) {
     let runtime = Handle::current();
     std::thread::spawn(move || {
-        // Nothing is ever written to it.
+        // Nothing is ever written to it: the read returns when the supervisor closes it.
         let _ = io::stdin().read(&mut [0]);
         runtime.block_on(handle.shutdown());
         exit(0);
     });
 }
 
-/// Ends this process as abruptly as a crash does.
+/// Ends this process as abruptly as a crash.
 pub(crate) async fn die<E>() -> Result<(), E> {
-    // sleep: only the note about it is given time to leave
+    // sleep: gives only the notification time to leave
     sleep(LAST_WORDS).await;
     exit(DIED)
 }

@@ -1,4 +1,4 @@
-//! Unit tests of the canvas: the real hub, without sockets.
+//! Unit tests of the canvas, with the real hub and no sockets.
 
 use trunkline::testing::{FromArguments, Leaving, TestClient, TestServer};
 
@@ -36,7 +36,7 @@ fn stroke(id: &str) -> Stroke {
     Stroke { id: id.to_owned(), colour: 1, width: 2, points: vec![(0, 0), (1250, 1000)] }
 }
 
-/// Waits for a call of this name. Changes of the room are told at any time.
+/// Waits for an invocation of `target`. `Changed` can arrive at any time and is skipped.
 async fn expect<T: FromArguments>(client: &mut TestClient, target: &str) -> T {
     loop {
         let call = client.next().await.unwrap();
@@ -57,7 +57,7 @@ async fn history(client: &mut TestClient) -> Vec<Stroke> {
 }
 
 #[tokio::test]
-async fn a_stroke_is_shown_to_others_while_it_is_drawn_and_kept_when_it_is_whole() {
+async fn a_stroke_is_shown_while_it_is_drawn_and_stored_when_it_is_finished() {
     let room = Room::new();
     let (mut ann, mut bob) = (room.enter("ann").await, room.enter("bob").await);
     ann.invoke::<()>("Ink", (stroke("a"),)).await.unwrap();
@@ -69,7 +69,7 @@ async fn a_stroke_is_shown_to_others_while_it_is_drawn_and_kept_when_it_is_whole
 }
 
 #[tokio::test]
-async fn after_a_crash_the_next_app_server_has_all_strokes_and_one_that_is_sent_again_is_there_once() {
+async fn after_a_crash_the_next_app_server_has_all_strokes_without_duplicates() {
     let room = Room::new();
     let mut ann = room.enter("ann").await;
     for id in ["a", "b"] {
@@ -86,7 +86,7 @@ async fn after_a_crash_the_next_app_server_has_all_strokes_and_one_that_is_sent_
 }
 
 #[tokio::test]
-async fn a_room_that_was_cleared_is_empty_for_all() {
+async fn a_cleared_room_is_empty_for_all_clients() {
     let room = Room::new();
     let (mut ann, mut bob) = (room.enter("ann").await, room.enter("bob").await);
     ann.invoke::<()>("Add", (stroke("a"),)).await.unwrap();
@@ -97,7 +97,7 @@ async fn a_room_that_was_cleared_is_empty_for_all() {
 }
 
 #[tokio::test]
-async fn a_stroke_beyond_a_limit_is_refused_with_what_is_allowed() {
+async fn a_stroke_over_a_limit_is_refused_with_the_limit() {
     let room = Room::new();
     let mut ann = room.enter("ann").await;
     for (wrong, allowed) in [
@@ -112,7 +112,7 @@ async fn a_stroke_beyond_a_limit_is_refused_with_what_is_allowed() {
 }
 
 #[tokio::test]
-async fn nobody_kills_an_app_server_that_nobody_would_start_again() {
+async fn an_unsupervised_app_server_refuses_to_be_killed() {
     let room = Room::new();
     let mut ann = room.enter("ann").await;
     let refusal = ann.invoke::<()>("Kill", ()).await.unwrap_err();
@@ -120,7 +120,7 @@ async fn nobody_kills_an_app_server_that_nobody_would_start_again() {
 }
 
 #[tokio::test]
-async fn a_client_without_a_good_name_or_room_is_refused_with_what_is_allowed() {
+async fn a_client_with_an_invalid_name_or_room_is_refused_with_the_rules() {
     let room = Room::new();
     let enter = async |query: &str| room.server.connect("/canvas").query(query).negotiate().await.map(drop);
     for (query, allowed) in [

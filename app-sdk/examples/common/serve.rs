@@ -1,4 +1,4 @@
-//! Command line of the example servers, and how they serve and stop.
+//! Command line, startup and shutdown of the example servers.
 
 #[path = "tls.rs"]
 mod tls;
@@ -20,42 +20,41 @@ use trunkline::{LogQueue, Server};
 
 use tls::TlsListener;
 
-/// The command line of an example server.
+/// Command line of an example server.
 #[derive(Debug, Parser)]
 pub(crate) struct ServeArguments {
-    /// Where to listen for proxies and browsers
+    /// Listen address for proxies and browsers
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5000")]
     listen: String,
-    /// Where to listen with TLS, beside --listen
+    /// Additional listen address with TLS
     #[arg(long, value_name = "HOST:PORT", requires_all = ["tls_cert", "tls_key"])]
     tls_listen: Option<String>,
     /// Certificate chain of --tls-listen, a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_listen")]
     tls_cert: Option<PathBuf>,
-    /// Its private key, a PEM file
+    /// Private key of --tls-cert, a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_listen")]
     tls_key: Option<PathBuf>,
-    /// Name of this app server, for people
+    /// Name of this app server, for display
     #[arg(long)]
     name: Option<String>,
-    /// Access key that the proxies have too; TRUNKLINE_ACCESS_KEY and TRUNKLINE_ACCESS_KEY_FILE are read when none is
-    /// given
+    /// Access key shared with the proxies. Without it, TRUNKLINE_ACCESS_KEY and TRUNKLINE_ACCESS_KEY_FILE are read
     #[arg(long, value_name = "KEY")]
     access_key: Vec<String>,
-    /// `signalr.js` of the npm package @microsoft/signalr, for pages to use in place of our small client
+    /// Path of `signalr.js` from the npm package @microsoft/signalr, to replace the small built-in client
     #[arg(long, value_name = "PATH")]
     client_script: Option<PathBuf>,
-    /// Dial proxies (or Azure's service) in place of being dialled:
+    /// Dial proxies (or Azure SignalR) instead of accepting links:
     /// `Endpoint=https://proxy;AccessKey=KEY;Version=1.0;`
     #[arg(long, value_name = "CONNECTION STRING")]
     dial: Vec<String>,
-    /// Serve clients too, without a proxy in front
+    /// Also serve clients directly, without a proxy
     #[cfg(feature = "embedded")]
     #[arg(long)]
     embedded: bool,
 }
 
-/// Reads the command line, which may hold more than these arguments, and sends logs to stderr.
+/// Parses the command line, which may have further arguments, and starts logging to stderr.
 pub(crate) fn read<A: Parser>() -> A {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = log();
@@ -63,20 +62,20 @@ pub(crate) fn read<A: Parser>() -> A {
     A::parse()
 }
 
-/// Log on stderr. Threads of its own write the lines, so that a reader that hangs stops nothing.
-#[expect(clippy::expect_used, reason = "a system without a thread for the log has none for the app")]
+/// Log queue on stderr. Its own threads write the lines, so a reader that hangs does not block the app.
+#[expect(clippy::expect_used, reason = "without a thread for the log the system cannot run the app either")]
 pub(crate) fn log() -> &'static LogQueue {
     static LOG: LazyLock<LogQueue> = LazyLock::new(|| LogQueue::stderr().expect("a thread for the log"));
     &LOG
 }
 
 impl ServeArguments {
-    /// The name of this app server.
+    /// Name of this app server.
     pub(crate) fn name(&self) -> String {
         self.name.clone().unwrap_or_else(|| std::env::var("HOSTNAME").unwrap_or_else(|_| "app".into()))
     }
 
-    /// Serves the hubs of `server`, `routes`, `/signalr.js`, `/metrics` and `/readyz`, until Ctrl-C or SIGTERM.
+    /// Serves the hubs of `server`, `routes`, `/signalr.js`, `/metrics` and `/readyz` until Ctrl-C or SIGTERM.
     pub(crate) async fn serve(self, mut server: Server, routes: Router) -> anyhow::Result<()> {
         let listener = self.bind().await?;
         let tls_listener = self.bind_tls().await?;
@@ -98,10 +97,10 @@ impl ServeArguments {
         let app = routes
             .route("/signalr.js", get(async || ([(CONTENT_TYPE, "text/javascript; charset=utf-8")], script)))
             .route("/metrics", handle.metrics())
-            // For probes, such as `trunkline health --admin http://HOST:PORT`: a server that answers is ready.
+            // For probes such as `trunkline health --admin http://HOST:PORT`. A server that responds is ready.
             .route("/readyz", get(async || "ready\n"))
             .merge(server.into_router()?);
-        // `trunkline::serve` refuses this too, but knows only its own listener.
+        // `trunkline::serve` makes this check only for its own listener, not for the TLS listener.
         let is_open = |address: &SocketAddr| !address.ip().is_loopback();
         if handle.uses_development_key()
             && let Some(address) = [address].into_iter().chain(tls_address).find(is_open)
@@ -120,7 +119,7 @@ impl ServeArguments {
         };
         let secure = async {
             let Some(listener) = tls_listener else { return Ok(()) };
-            // The tap does nothing, but with one axum knows how to tell where connections come from.
+            // The tap does nothing, but axum needs it to provide the peer address of connections.
             let service = app.clone().into_make_service_with_connect_info::<SocketAddr>();
             axum::serve(listener.tap_io(|_| ()), service).with_graceful_shutdown(stop.clone().cancelled_owned()).await
         };
@@ -129,7 +128,7 @@ impl ServeArguments {
         served.map(|_| ())
     }
 
-    /// Client script that pages load: the official one if it was given, else our small one with the same names.
+    /// Client script for the pages: the official one if given, otherwise a small built-in one with the same API.
     fn script(&self) -> anyhow::Result<String> {
         match &self.client_script {
             Some(path) => {
@@ -154,7 +153,7 @@ impl ServeArguments {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "scripts read this line to learn that the server is up")]
+#[expect(clippy::print_stdout, reason = "scripts wait for this line")]
 fn announce(scheme: &str, address: SocketAddr) {
     println!("listening on {scheme}://{address}");
 }

@@ -1,4 +1,4 @@
-//! TLS listener for `axum::serve`, which yields connections after their handshake.
+//! TLS listener for `axum::serve` that yields connections after their handshake.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,23 +20,23 @@ use tokio_rustls::server::TlsStream;
 /// Timeout of the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum number of handshakes at once; more wait in the system's queue.
+/// Maximum number of concurrent handshakes. Further connections wait in the system's queue.
 const HANDSHAKES_MAX: usize = 256;
 
-/// Pause after a failed accept: trying again at once would only burn a core.
+/// Pause after a failed accept. An immediate retry would only burn CPU time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-type Shaken = io::Result<(TlsStream<TcpStream>, SocketAddr)>;
+type HandshakeResult = io::Result<(TlsStream<TcpStream>, SocketAddr)>;
 
-/// TLS listener: it shakes hands with all connections at once, so that none waits for a slow one.
+/// TLS listener that runs handshakes concurrently, so that a slow client does not delay others.
 pub(crate) struct TlsListener {
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    handshakes: JoinSet<Shaken>,
+    handshakes: JoinSet<HandshakeResult>,
 }
 
 impl TlsListener {
-    /// Listens at an address, with the certificate and key of these PEM files.
+    /// Listens at `address` with the certificate and key from PEM files.
     pub(crate) async fn bind(address: &str, certificate: &Path, key: &Path) -> anyhow::Result<Self> {
         let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
         let chain = chain.with_context(|| format!("can't read --tls-cert {}", certificate.display()))?;
@@ -49,8 +49,8 @@ impl TlsListener {
         Ok(Self { listener, acceptor: TlsAcceptor::from(Arc::new(config)), handshakes: JoinSet::new() })
     }
 
-    fn shake_hands(&mut self, stream: TcpStream, peer: SocketAddr) {
-        // Small messages must not wait for full packets.
+    fn start_handshake(&mut self, stream: TcpStream, peer: SocketAddr) {
+        // TCP_NODELAY: small messages must not wait for full packets.
         let _ = stream.set_nodelay(true);
         let handshake = timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(stream));
         self.handshakes.spawn(async move { Ok((handshake.await??, peer)) });
@@ -65,16 +65,16 @@ impl Listener for TlsListener {
         loop {
             tokio::select! {
                 accepted = self.listener.accept(), if self.handshakes.len() < HANDSHAKES_MAX => match accepted {
-                    Ok((stream, peer)) => self.shake_hands(stream, peer),
+                    Ok((stream, peer)) => self.start_handshake(stream, peer),
                     Err(error) => {
-                        tracing::warn!(%error, "a connection can't be accepted");
+                        tracing::warn!(%error, "cannot accept a connection");
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                Some(shaken) = self.handshakes.join_next() => match shaken {
+                Some(finished) = self.handshakes.join_next() => match finished {
                     Ok(Ok(connection)) => return connection,
-                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                    Err(error) => tracing::warn!(%error, "a TLS handshake broke off"),
+                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                    Err(error) => tracing::warn!(%error, "TLS handshake task failed"),
                 },
             }
         }

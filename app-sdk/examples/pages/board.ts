@@ -2,7 +2,7 @@
 import type { HubConnection, IStreamResult, Subject } from "@microsoft/signalr";
 
 /**
- * A note as somebody writes it.
+ * A new note, as sent by its author.
  */
 export type NewNote = { text: string, x: number, y: number, };
 
@@ -12,12 +12,12 @@ export type NewNote = { text: string, x: number, y: number, };
 export type Note = { id: string, author: string, text: string, x: number, y: number, };
 
 /**
- * An answer in a poll; `None` from who did not answer in time.
+ * A vote in a poll; `None` if the client did not answer in time.
  */
 export type Vote = { name: string | null, is_for: boolean | null, };
 
 /**
- * Somebody in a room; who has several tabs open is there several times.
+ * A connection in a room. A person with several tabs appears once per tab.
  */
 export type Person = { connection: string, name: string | null, };
 
