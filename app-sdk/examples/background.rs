@@ -22,11 +22,7 @@ async fn send_to_all(State(news): State<HubHandle>, text: String) -> (StatusCode
     send_news(&news.clients().all(), &text).await
 }
 
-async fn send_to_topic(
-    State(news): State<HubHandle>,
-    Path(topic): Path<String>,
-    text: String,
-) -> (StatusCode, String) {
+async fn send_to_topic(State(news): State<HubHandle>, Path(topic): Path<String>, text: String) -> (StatusCode, String) {
     send_news(&news.clients().group(topic), &text).await
 }
 
@@ -52,9 +48,7 @@ async fn main() -> anyhow::Result<()> {
     let hub = Hub::new("/news").method("Subscribe", subscribe).exclusively("time", send_time);
     let server = Server::new().hub(hub);
     let news = server.handle().hub("news")?;
-    let routes = Router::new()
-        .route("/news", post(send_to_all))
-        .route("/news/{topic}", post(send_to_topic))
-        .with_state(news);
+    let routes =
+        Router::new().route("/news", post(send_to_all)).route("/news/{topic}", post(send_to_topic)).with_state(news);
     serve::read::<serve::ServeArguments>().serve(server, routes).await
 }

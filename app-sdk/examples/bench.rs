@@ -31,7 +31,7 @@ const PRESENCE_GROUP: &str = "presence";
 struct BenchArguments {
     #[command(flatten)]
     serve: serve::ServeArguments,
-    /// Enable stateful reconnect
+    /// Enable stateful reconnect of clients
     #[arg(long)]
     stateful: bool,
     /// Send `Online(user)` to the group `presence` when a user comes online

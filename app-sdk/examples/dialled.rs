@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use trunkline::{Hub, Server};
 
-/// Interval between ticks.
+/// Interval between two ticks.
 const TICK: Duration = Duration::from_secs(1);
 
 fn now_s() -> u64 {

@@ -13,7 +13,7 @@ use crate::note::{Note, Person};
 use crate::presence;
 use crate::state::Board;
 
-/// Routes below `/api/`.
+/// Builds the routes below `/api/`.
 pub(crate) fn routes(board: Board) -> Router {
     Router::new()
         .route("/api/login", post(log_in))

@@ -13,7 +13,7 @@ trunkline::client_interface! {
         fn announced(text: &str) = "Announced";
         /// Requests confirmation of an action.
         fn confirm(question: &str) -> bool = "Confirm";
-        /// Requests a vote.
+        /// Requests a vote in a poll.
         fn vote(question: &str) -> bool = "Vote";
     }
 }

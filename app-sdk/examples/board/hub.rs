@@ -45,7 +45,7 @@ async fn enter(ctx: Context, visitor: Visitor) -> Result<(), HubError> {
     Ok(())
 }
 
-/// Runs once per client, on its app server or, if that server is gone, on the one that took over.
+/// Runs once per client, on its app server or, if that server is gone, on its successor.
 async fn leave(ctx: Context, visitor: Visitor, cause: Cause) -> Result<(), HubError> {
     ctx.clients().group(&visitor.room).left(&visitor.name, cause.label()).await?;
     Ok(())
