@@ -1,4 +1,4 @@
-//! Checks that the compiler makes of parameters, result and future, each placed where its mistake would be.
+//! Compile-time checks of parameters, result and future, each with the span of the code that it checks.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -8,7 +8,7 @@ use syn::{FnArg, ReturnType, Signature, Type};
 use crate::shape::{self, Written};
 use crate::signature::{self, FunctionKind};
 
-/// The checks of all parameters.
+/// Generates the checks of all parameters.
 pub(crate) fn parameters(kind: FunctionKind, signature: &Signature, state: &Type) -> TokenStream {
     let types = types(signature);
     let own = if kind == FunctionKind::Filter { types.len().saturating_sub(2) } else { types.len() };
@@ -27,7 +27,7 @@ pub(crate) fn parameters(kind: FunctionKind, signature: &Signature, state: &Type
     quote! { #(#parameters)* #(#last)* }
 }
 
-/// The check of the result.
+/// Generates the check of the result.
 pub(crate) fn result(kind: FunctionKind, signature: &Signature) -> TokenStream {
     let unit = syn::parse_quote!(());
     let ty = match &signature.output {
@@ -45,7 +45,7 @@ pub(crate) fn result(kind: FunctionKind, signature: &Signature) -> TokenStream {
     }
 }
 
-/// The checks that parameters and result of a method have types in TypeScript.
+/// Generates checks that parameters and result of a method have TypeScript types.
 pub(crate) fn typescript(signature: &Signature, state: &Type) -> TokenStream {
     let parameters = types(signature).into_iter().map(|ty| {
         quote_spanned! {ty.span()=> ::trunkline::typescript::check_parameter::<#ty, #state, _>(); }
@@ -59,7 +59,7 @@ pub(crate) fn typescript(signature: &Signature, state: &Type) -> TokenStream {
     quote! { #(#parameters)* #result }
 }
 
-/// The check that the future may move between threads; the function is called for it, but never runs.
+/// Generates the check that the future is `Send`. The generated code calls the function but never runs.
 pub(crate) fn future(signature: &Signature) -> TokenStream {
     let name = &signature.ident;
     let arguments = types(signature).into_iter().map(|ty| quote! { ::trunkline::handler::check::never::<#ty>() });
@@ -104,7 +104,6 @@ fn wrong_error(error: &Type) -> TokenStream {
     quote_spanned! {error.span()=> ::trunkline::handler::check::error::<#error>(); }
 }
 
-/// The types of all parameters.
 fn types(signature: &Signature) -> Vec<&Type> {
     let types = signature.inputs.iter().filter_map(|input| match input {
         FnArg::Typed(parameter) => Some(&*parameter.ty),

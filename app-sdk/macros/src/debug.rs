@@ -1,4 +1,4 @@
-//! `#[debug_method]`, `#[debug_hook]` and `#[debug_filter]`: the function as it is, and checks beside it.
+//! `#[debug_method]`, `#[debug_hook]` and `#[debug_filter]`: keep the function unchanged and add checks next to it.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, format_ident, quote};
@@ -8,12 +8,10 @@ use syn::{Error, FnArg, Ident, ItemFn, Signature, Token, Type};
 use crate::signature::FunctionKind;
 use crate::{assertion, shape, signature};
 
-/// Arguments of the attribute.
 #[derive(Default)]
 struct DebugArguments {
-    /// Type of the hub's state.
     state: Option<Type>,
-    /// Whether the function is to have types in TypeScript.
+    /// Whether the function needs TypeScript types.
     is_typed: bool,
 }
 
@@ -37,7 +35,7 @@ impl Parse for DebugArguments {
     }
 }
 
-/// Puts the checks of a function beside it.
+/// Adds the checks of a function next to it.
 pub(crate) fn expand(kind: FunctionKind, attribute: TokenStream, item: TokenStream) -> TokenStream {
     let checks = syn::parse2::<ItemFn>(item.clone())
         .map_err(|error| Error::new(error.span(), format!("`#[{}]` goes on an async function", kind.macro_name())))
@@ -79,7 +77,7 @@ fn checks(kind: FunctionKind, attribute: TokenStream, signature: &Signature) -> 
     })
 }
 
-/// The state of the only `State<T>` among the parameters, or `()`.
+/// State type of the only `State<T>` among the parameters, or `()`.
 fn inferred_state(kind: FunctionKind, signature: &Signature) -> syn::Result<Type> {
     let mut found: Option<&Type> = None;
     for input in &signature.inputs {

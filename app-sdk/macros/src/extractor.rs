@@ -1,4 +1,4 @@
-//! `#[derive(FromContext)]`: an extractor made of parts of the connection, the hub's state, and other extractors.
+//! `#[derive(FromContext)]`: an extractor built from parts of the connection, the hub's state and other extractors.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
@@ -12,9 +12,8 @@ use crate::shape;
 /// Attributes that name the source of a field.
 const SOURCES: &str = "`#[user]`, `#[claim(\"…\")]`, `#[header(\"…\")]`, `#[query(\"…\")]`, `#[state]` or `#[extract]`";
 
-/// Source of a field.
 enum FieldSource {
-    /// A part of the connection: its variant of `Part`, its name, and the refusal in place of the usual one.
+    /// A part of the connection: its variant of `Part`, its name, and a custom refusal text.
     Part {
         variant: Ident,
         name: Option<LitStr>,
@@ -24,7 +23,7 @@ enum FieldSource {
     Extractor,
 }
 
-/// Arguments of the attribute of a part: `("name", or = "refusal")`.
+/// Arguments of a part's attribute: `("name", or = "refusal")`.
 #[derive(Default)]
 struct PartArguments {
     name: Option<LitStr>,
@@ -130,7 +129,7 @@ fn implementation(item: &DeriveInput) -> syn::Result<TokenStream> {
     })
 }
 
-/// An impl that conflicts with another one if the struct is `Deserialize`, for a message at its name.
+/// An impl that conflicts with another one if the struct is `Deserialize`, so that the error points at its name.
 fn no_argument(item: &DeriveInput) -> TokenStream {
     let name = &item.ident;
     let (parameters, arguments, conditions) = item.generics.split_for_impl();
@@ -170,7 +169,7 @@ fn value(source: &FieldSource, ty: &Type) -> TokenStream {
     }
 }
 
-/// How many values of a part a field takes, and the type of one.
+/// Method of `Part` that reads the field (one, optional or all values), and the type of a value.
 fn amount(ty: &Type) -> (&'static str, &Type) {
     match (shape::only_argument(ty, "Option"), shape::only_argument(ty, "Vec")) {
         (Some(inner), _) => ("maybe", inner),

@@ -1,15 +1,15 @@
 #![forbid(unsafe_code)]
-//! Macros of the Trunkline SDK; use them through the crate `trunkline`, whose feature `macros` has them.
+//! Macros of the Trunkline SDK. Use them through the crate `trunkline` with its feature `macros`.
 //!
 //! # Layout
 //!
-//! Modules import only those above them; the lowest comes first.
+//! Modules import only modules above them in this table.
 //!
-//! | module | what it does |
+//! | module | purpose |
 //! |---|---|
-//! | `shape` | types as they are written: references, `Result`s, streams, states |
-//! | `signature` | mistakes that can be seen in the signature of a method, hook or filter |
-//! | `assertion` | checks that the compiler makes of its parameters, its result and its future |
+//! | `shape` | types as written: references, `Result`s, streams, states |
+//! | `signature` | mistakes that are visible in the signature of a method, hook or filter |
+//! | `assertion` | compile-time checks of parameters, result and future |
 //! | `debug` | `#[debug_method]`, `#[debug_hook]` and `#[debug_filter]` |
 //! | `extractor` | `#[derive(FromContext)]` |
 //! | `typescript` | `#[derive(TS)]` |
@@ -25,11 +25,11 @@ use proc_macro::TokenStream;
 
 use signature::FunctionKind;
 
-/// Checks a hub method by itself, so that the compiler says where its mistake is.
+/// Checks a hub method on its own, so that the compiler reports where a mistake is.
 ///
-/// Without it a function that is no method is an error where it is registered, one text for all kinds of mistakes. With
-/// it there is an error at the parameter, the result or the `.await` that is wrong, and what to write there. It does
-/// not change the function.
+/// Without it, an invalid method causes an error where it is registered, with the same text for all kinds of
+/// mistakes. With it, the error appears at the wrong parameter, result or `.await`, and says what to write there. The
+/// function itself is unchanged.
 ///
 /// ```
 /// use trunkline::{Context, HubError, debug_method};
@@ -42,8 +42,8 @@ use signature::FunctionKind;
 /// # let _ = trunkline::Hub::<()>::new("/chat").method("Say", say);
 /// ```
 ///
-/// The state of the hub is that of the only `State<T>` among the parameters, or `()`. Where it is another one, as with
-/// parts of a state, name it:
+/// The hub's state is taken from the only `State<T>` parameter, or `()`. If that is not the hub's state type, for
+/// example with parts of a state, name it:
 ///
 /// ```
 /// use axum::extract::{FromRef, State};
@@ -63,16 +63,16 @@ use signature::FunctionKind;
 /// # let _: trunkline::Hub = trunkline::Hub::new("/shop").method("Buy", buy).with_state(App { store: Store, prices: Prices });
 /// ```
 ///
-/// `#[debug_method(typescript)]` also checks that its arguments and its result have types in TypeScript, for
+/// `#[debug_method(typescript)]` also checks that arguments and result have TypeScript types, for
 /// `Hub::typed_method`.
 ///
-/// The function can't be generic, and takes no `self`.
+/// The function cannot be generic or take `self`.
 #[proc_macro_attribute]
 pub fn debug_method(attribute: TokenStream, item: TokenStream) -> TokenStream {
     debug::expand(FunctionKind::Method, attribute.into(), item.into()).into()
 }
 
-/// Checks a hook of a hub by itself, such as `on_connected`, as [`debug_method`] checks methods.
+/// Checks a hook of a hub, such as `on_connected`, as [`debug_method`] checks methods.
 ///
 /// ```
 /// use trunkline::{Context, HubError, debug_hook};
@@ -84,13 +84,13 @@ pub fn debug_method(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// # let _ = trunkline::Hub::<()>::new("/club").on_connected(admit);
 /// ```
 ///
-/// `on_leaving` hands a value over, so it is checked by [`debug_method`].
+/// `on_leaving` returns a value, so check it with [`debug_method`].
 #[proc_macro_attribute]
 pub fn debug_hook(attribute: TokenStream, item: TokenStream) -> TokenStream {
     debug::expand(FunctionKind::Hook, attribute.into(), item.into()).into()
 }
 
-/// Checks a filter by itself, as [`debug_method`] checks methods.
+/// Checks a filter, as [`debug_method`] checks methods.
 ///
 /// ```
 /// use trunkline::{HubCall, HubError, Next, Reply, debug_filter};
@@ -106,21 +106,20 @@ pub fn debug_filter(attribute: TokenStream, item: TokenStream) -> TokenStream {
     debug::expand(FunctionKind::Filter, attribute.into(), item.into()).into()
 }
 
-/// Makes a struct an extractor: a parameter of methods, hooks and filters, each of whose fields says where it comes
-/// from.
+/// Makes a struct an extractor: a parameter of methods, hooks and filters. Each field names its source.
 ///
-/// | field | comes from | when it is missing, clients read |
+/// | field | source | error for the client if missing |
 /// |---|---|---|
-/// | `#[user]` | the id of the user | `log in first` |
-/// | `#[claim("name")]` | the claim of this name | ``the claim `name` is missing`` |
-/// | `#[header("name")]` | the header of the connect request | ``the header `name` is missing`` |
-/// | `#[query("name")]` | the query of the connect request | `` `name` is missing in the query`` |
-/// | `#[state]` | the hub's state, by `axum::extract::FromRef` | |
-/// | `#[extract]` | another extractor | its own text |
+/// | `#[user]` | user ID | `log in first` |
+/// | `#[claim("name")]` | claim with this name | ``the claim `name` is missing`` |
+/// | `#[header("name")]` | header of the connect request | ``the header `name` is missing`` |
+/// | `#[query("name")]` | query of the connect request | `` `name` is missing in the query`` |
+/// | `#[state]` | the hub's state, with `axum::extract::FromRef` | |
+/// | `#[extract]` | another extractor | the extractor's error |
 ///
-/// The type of the first four is any that implements `FromStr`, an `Option` of it, or a `Vec` of all values (`Option`
-/// and `Vec` by these names). A text that can't be read as this type refuses the client, too. `or` sets the refusal:
-/// `#[user(or = "who are you?")]`, `#[claim("role", or = "staff only")]`.
+/// The first four accept any type that implements `FromStr`, an `Option` of it, or a `Vec` of all values (`Option`
+/// and `Vec` must be written with these names). The client is also refused if the text cannot be parsed. `or` sets
+/// the error text: `#[user(or = "who are you?")]`, `#[claim("role", or = "staff only")]`.
 ///
 /// ```
 /// use axum::extract::FromRef;
@@ -157,13 +156,13 @@ pub fn debug_filter(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// let hub: Hub = Hub::new("/club").method("Whisper", whisper).method("Peek", peek).with_state(Store);
 /// ```
 ///
-/// The struct must not be `Deserialize`, or it would be an argument as well.
+/// The struct must not be `Deserialize`, because it would also be an argument.
 #[proc_macro_derive(FromContext, attributes(user, claim, header, query, state, extract))]
 pub fn derive_from_context(item: TokenStream) -> TokenStream {
     extractor::expand(item.into()).into()
 }
 
-/// Gives a type its type in TypeScript, as serde writes it: use it as `trunkline::typescript::TS`.
+/// Derives the TypeScript type of a type, as serde serializes it. Use it as `trunkline::typescript::TS`.
 ///
 /// ```
 /// use serde::Serialize;
@@ -178,14 +177,14 @@ pub fn derive_from_context(item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// It is the derive of the crate [`ts-rs`](https://docs.rs/ts-rs), which lists its attributes; the app needs no
-/// dependency on that crate.
+/// This is the derive of the crate [`ts-rs`](https://docs.rs/ts-rs), where its attributes are documented. The app
+/// needs no dependency on that crate.
 #[proc_macro_derive(TS, attributes(ts))]
 pub fn derive_ts(item: TokenStream) -> TokenStream {
     typescript::expand(&item.into()).into()
 }
 
-/// Takes an item away: a copy that a derive has read.
+/// Removes an item: the copy that a derive has processed.
 #[doc(hidden)]
 #[proc_macro_attribute]
 pub fn without_item(_attribute: TokenStream, _item: TokenStream) -> TokenStream {

@@ -1,19 +1,18 @@
-//! Types as they are written: references, `Result`s, streams, states.
+//! Types as written: references, `Result`s, streams, states.
 //!
-//! A macro sees words, not types, so all of this holds for the usual names only. What it can't tell is left to the
-//! compiler.
+//! A macro sees tokens, not types, so this works only for the usual names. The compiler checks the rest.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{GenericArgument, PathArguments, PathSegment, Type, TypeParamBound};
 
-/// Result of a function, as it is written: the value, and the error where there is one.
+/// Result type of a function as written: the value and the error, if any.
 pub(crate) enum Written<'a> {
     /// A result with its error: `Result<T, E>`.
     Result { value: &'a Type, error: &'a Type },
-    /// An alias with the error inside: `Result<T>`.
+    /// An alias with a fixed error: `Result<T>`.
     Alias { value: &'a Type },
-    /// A type that is no result.
+    /// A type that is not a result.
     Value,
 }
 
@@ -27,7 +26,7 @@ impl<'a> Written<'a> {
     }
 }
 
-/// The one type argument of `Name<T>`.
+/// The only type argument of `Name<T>`.
 pub(crate) fn only_argument<'a>(ty: &'a Type, name: &str) -> Option<&'a Type> {
     let segment = last_segment(ty).filter(|segment| segment.ident == name)?;
     match *type_arguments(segment) {
@@ -49,12 +48,12 @@ pub(crate) fn item_of(ty: &Type) -> Option<&Type> {
     })
 }
 
-/// Whether the type is written with `impl`: it has no name then, and can't be checked by itself.
+/// Whether the type contains `impl`. Such a type has no name and cannot be checked on its own.
 pub(crate) fn is_unnamed(ty: &Type) -> bool {
     any_token(ty.to_token_stream(), &|token| matches!(token, TokenTree::Ident(word) if word == "impl"))
 }
 
-/// Whether a reference is somewhere inside the type, or a lifetime other than `'static`.
+/// Whether the type contains a reference or a lifetime except `'static`.
 pub(crate) fn is_borrowed(ty: &Type) -> bool {
     let text = ty.to_token_stream().to_string().replace("'static", "");
     text.contains('&') || text.contains('\'')

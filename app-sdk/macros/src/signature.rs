@@ -1,4 +1,4 @@
-//! Mistakes that can be seen in the signature of a method, hook or filter.
+//! Mistakes that are visible in the signature of a method, hook or filter.
 
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
@@ -7,14 +7,14 @@ use syn::{Error, FnArg, GenericParam, ReturnType, Signature, Type};
 
 use crate::shape;
 
-/// Maximum number of parameters, as the SDK implements its traits for functions; a filter has `HubCall` and `Next`
-/// besides.
+/// Maximum number of parameters for which the SDK implements its traits; a filter has `HubCall` and `Next` in
+/// addition.
 const PARAMETERS_MAX: usize = 10;
 
-/// Extractors of axum for the bodies and paths of requests; a call has arguments instead.
+/// axum extractors for request bodies and paths. Hub calls have arguments instead.
 const AXUM_BODIES: [&str; 3] = ["Json", "Form", "Path"];
 
-/// Kind of function of an app that the SDK calls.
+/// Kind of app function that the SDK calls.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FunctionKind {
     Method,
@@ -44,7 +44,6 @@ impl FunctionKind {
     }
 }
 
-/// Finds all mistakes in a signature.
 pub(crate) fn mistakes(kind: FunctionKind, signature: &Signature) -> Vec<Error> {
     let mut mistakes = Vec::new();
     mistakes.extend(not_async(kind, signature));
@@ -132,7 +131,7 @@ fn parameter(kind: FunctionKind, input: &FnArg) -> Option<Error> {
     shape::is_borrowed(ty).then(|| Error::new_spanned(ty, borrowed(ty)))
 }
 
-/// The text for a parameter that is borrowed, or has something borrowed inside.
+/// Error text for a parameter that is, or contains, a borrowed type.
 fn borrowed(ty: &Type) -> String {
     let Type::Reference(reference) = ty else {
         return "parameters are owned: take `String` instead of `&str` and `Cow<str>`, and `Vec<T>` instead of `&[T]`"
@@ -147,12 +146,12 @@ fn borrowed(ty: &Type) -> String {
     }
 }
 
-/// Formats a type without the blanks between its tokens.
+/// Formats a type without spaces between its tokens.
 fn readable(tokens: TokenStream) -> String {
     tokens.to_string().replace(' ', "").replace(',', ", ")
 }
 
-/// The place of the function's result, or of its name where it has none.
+/// Span of the function's result type, or otherwise of its name.
 pub(crate) fn result_span(signature: &Signature) -> Span {
     match &signature.output {
         ReturnType::Default => signature.ident.span(),

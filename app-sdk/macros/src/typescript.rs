@@ -1,13 +1,13 @@
-//! `#[derive(TS)]`: the derive of the crate `ts-rs`, told where the SDK has that crate.
+//! `#[derive(TS)]`: the derive of `ts-rs`, configured with the SDK's path of that crate.
 //!
-//! A derive can't add an attribute to its item, and the other one needs `#[ts(crate = …)]`. So it is run on a copy of
-//! the item, which has the attribute; an attribute behind it then takes the copy away. What is left is an impl for the
-//! name, which is the item's.
+//! A derive cannot add attributes to its item, but the `ts-rs` derive needs `#[ts(crate = …)]`. So it runs on a copy
+//! of the item that has this attribute, and a further attribute then removes the copy. Only the generated impl
+//! remains; it refers to the original item by name.
 
 use proc_macro2::TokenStream;
 use quote::quote;
 
-/// Writes the copy, with both attributes.
+/// Generates the copy with both attributes.
 pub(crate) fn expand(item: &TokenStream) -> TokenStream {
     quote! {
         #[derive(::trunkline::typescript::ts_rs::TS)]
