@@ -1,4 +1,4 @@
-//! An app server that dials a service: its server connections, its clients, and its end. The service is scripted.
+//! Tests of an app server that dials a scripted service: server connections, clients, shutdown.
 #![forbid(unsafe_code)]
 #![expect(clippy::expect_used, clippy::indexing_slicing, clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -235,7 +235,7 @@ async fn a_lost_connection_ends_its_clients_and_is_dialled_again() {
     assert_eq!((app.event().await, app.event().await), ("connected c1".into(), "connected c2".into()));
     drop(lost);
     assert_eq!(app.event().await, "disconnected c1 The link to the proxy was lost.");
-    // The service moves the client: its answer to the handshake would be the second one, so there is none.
+    // The service moves the client. The handshake was answered before, so there is no second response.
     other.open("c1", &[("Asrs-Migrate-From", "this one")]).await;
     assert_eq!(app.event().await, "rehomed c1");
     other.call("c1", "1", "Echo", "[\"again\"]").await;

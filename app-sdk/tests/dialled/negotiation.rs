@@ -1,4 +1,4 @@
-//! Negotiation at the app: who is led to the service, as whom, and who is not.
+//! Tests of negotiation at the app: redirects to the service, users, refusals.
 
 use std::net::SocketAddr;
 

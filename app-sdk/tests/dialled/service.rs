@@ -1,4 +1,4 @@
-//! Scripted service: it accepts the server connections of an app server that dials, and says what the test wants.
+//! Scripted service that accepts the server connections of an app server and sends what the test wants.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use trunkline_protocol::service::*;
 pub(crate) const KEY: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdefgh";
 const EVENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Answer of the service to an upgrade.
+/// Response of the service to an upgrade.
 #[derive(Debug, Clone)]
 pub(crate) enum Welcome {
     Accept,
@@ -26,7 +26,7 @@ pub(crate) enum Welcome {
     Refuse(&'static str),
 }
 
-/// Service that accepts server connections, or refuses them.
+/// Service that accepts or refuses server connections.
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
     welcome: Arc<Mutex<Welcome>>,
@@ -34,7 +34,7 @@ pub(crate) struct Service {
     refused: mpsc::UnboundedReceiver<Uri>,
 }
 
-/// One server connection, at the service.
+/// Service side of a server connection.
 pub(crate) struct ServerConnection {
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
@@ -68,7 +68,7 @@ impl Service {
         *self.welcome.lock().unwrap() = welcome;
     }
 
-    /// Waits for the next server connection that was accepted.
+    /// Waits for the next accepted server connection.
     pub(crate) async fn next(&mut self) -> ServerConnection {
         in_time(self.connections.recv()).await.unwrap()
     }
@@ -81,7 +81,7 @@ impl Service {
         all.try_into().ok().unwrap()
     }
 
-    /// Waits for the next server connection that was refused.
+    /// Waits for the next refused server connection.
     pub(crate) async fn next_refused(&mut self) -> Uri {
         in_time(self.refused.recv()).await.unwrap()
     }
@@ -130,7 +130,7 @@ impl ServerConnection {
         self.link.writer.send_messages(&[message]).await.unwrap();
     }
 
-    /// Reads the next frame that is no ping.
+    /// Reads the next frame, skipping pings.
     pub(crate) async fn next(&mut self) -> ServiceMessage {
         loop {
             match self.next_of_any_kind().await.unwrap() {
@@ -144,7 +144,7 @@ impl ServerConnection {
         in_time(self.link.reader.next_message()).await.map(|message| message.expect("a known message"))
     }
 
-    /// Waits until the other end has read all that was sent before; nothing but pings may have come meanwhile.
+    /// Waits until the app server has read everything sent before. Fails if anything but pings arrives.
     pub(crate) async fn fence(&mut self) {
         let echo = Ping { pairs: vec![("echo".into(), "1".into())] };
         self.send(ServiceMessage::Ping(echo.clone())).await;
@@ -184,7 +184,7 @@ impl ServerConnection {
         self.data(id, handshake).await;
     }
 
-    /// Opens a client that is new, and reads the answer to its handshake.
+    /// Opens a new client, and reads the response to its handshake.
     pub(crate) async fn open_new(&mut self, id: &'static str) {
         self.open(id, &[]).await;
         let answer = self.next_data(id).await;
@@ -196,7 +196,7 @@ impl ServerConnection {
         self.send(ServiceMessage::ConnectionData(data)).await;
     }
 
-    /// Sends a call of a client.
+    /// Sends a client's call.
     pub(crate) async fn call(&mut self, id: &'static str, invocation: &str, target: &str, arguments: &str) {
         let text = format!(
             "{{\"type\":1,\"invocationId\":\"{invocation}\",\"target\":\"{target}\",\"arguments\":{arguments}}}\x1e"

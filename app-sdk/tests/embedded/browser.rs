@@ -1,4 +1,4 @@
-//! Client with a WebSocket, and its messages.
+//! WebSocket client and its messages.
 
 use std::future::pending;
 use std::io;
@@ -60,7 +60,7 @@ impl Browser {
         self.socket.send(Message::Binary(bytes)).await.unwrap();
     }
 
-    /// Calls, and returns the JSON texts of all messages up to the answer.
+    /// Makes a call. Returns the JSON texts of all messages up to the result.
     pub(crate) async fn call(&mut self, target: &str, arguments: &str) -> Vec<String> {
         self.send(call(self.protocol, 1, target, arguments)).await;
         let mut messages = Vec::new();
@@ -74,7 +74,7 @@ impl Browser {
         }
     }
 
-    /// Reads the next hub message, framed; several may come in one WebSocket message.
+    /// Reads the next framed hub message. A WebSocket message may contain several.
     pub(crate) async fn next(&mut self) -> Bytes {
         if self.waiting.is_empty() {
             self.waiting = self.message().await;
@@ -83,7 +83,7 @@ impl Browser {
         self.waiting.split_to(frame.length)
     }
 
-    /// Waits for the end of the WebSocket.
+    /// Waits for the WebSocket to close.
     pub(crate) async fn closed(&mut self) {
         while let Some(Ok(message)) = self.heard().await {
             assert!(message.is_close(), "{message:?}");
@@ -99,7 +99,7 @@ impl Browser {
     }
 }
 
-/// A call with the number as its id; the arguments are given as JSON.
+/// Encodes a call with a numeric ID and JSON arguments.
 pub(crate) fn call(protocol: HubProtocol, id: usize, target: &str, arguments: &str) -> Bytes {
     let arguments: Vec<Value> = serde_json::from_str(arguments).unwrap();
     let arguments = arguments.iter().map(|argument| protocol.payload(argument).unwrap()).collect();
@@ -114,7 +114,7 @@ pub(crate) fn call(protocol: HubProtocol, id: usize, target: &str, arguments: &s
     bytes.freeze()
 }
 
-/// Whether the message is the answer to the call of this id.
+/// Whether the message is the completion of the call with this ID.
 pub(crate) fn completes(protocol: HubProtocol, message: &Bytes, id: usize) -> bool {
     let frame = next_frame(protocol, message, usize::MAX).unwrap().unwrap();
     match protocol.decode(&message.slice(frame.body)).unwrap().unwrap() {
@@ -128,14 +128,14 @@ pub(crate) fn done(ack_id: i64) -> ServiceMessage {
     ServiceMessage::Ack(Ack { ack_id, status: AckStatus::Ok, ..Ack::default() })
 }
 
-/// Sends a POST. Returns status and whole answer; `headers` are lines that end with CRLF.
+/// Sends a POST request. Returns status and complete response; `headers` are lines that end with CRLF.
 pub(crate) async fn post(app: &App, path: &str, headers: &str) -> (u16, String) {
     let head = format!("POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", app.address);
     let answer = exchange(app, &format!("{head}Content-Length: 0\r\n{headers}\r\n")).await;
     (status(&answer), answer)
 }
 
-/// The answer to negotiate.
+/// Sends a negotiate request and returns the response.
 pub(crate) async fn negotiate(app: &App, path: &str) -> Value {
     let (status, answer) = post(app, &format!("{path}/negotiate?negotiateVersion=1"), "").await;
     assert_eq!(status, 200, "{answer}");
@@ -168,7 +168,7 @@ fn status(answer: &str) -> u16 {
     answer.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
-/// Listener that accepts one connection, which is no TCP.
+/// Listener that accepts one in-memory connection.
 pub(crate) struct Pipe(Option<DuplexStream>);
 
 impl Pipe {

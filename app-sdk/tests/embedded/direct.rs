@@ -1,4 +1,5 @@
-//! App whose listener the node inside shares: WebSocket connects are the node's, everything else is the router's.
+//! Tests of an app that shares its listener with the embedded node: the node handles WebSocket connects, the router
+//! everything else.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,20 +23,20 @@ use trunkline::{Hub, Negotiation, Server};
 use crate::browser::Browser;
 use crate::harness::KEY;
 
-/// Bytes of a cookie that the node leaves to an HTTP server.
+/// Length of a cookie that makes the node leave the request to the HTTP server.
 const LONG: usize = 3000;
 
-/// Headers of an upgrade by a page of another site, and the end of its head.
+/// Headers of an upgrade by a page of another site, with the end of the head.
 const EVIL_UPGRADE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
                             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\norigin: https://evil.example\r\n\r\n";
 
 /// Thread that decided about a client, and the `X-Real-IP` that it saw.
 type Decision = (ThreadId, Option<HeaderValue>);
 
-/// An app that shares its listener. At `/peer` it tells the address of the client.
+/// An app that shares its listener. `/peer` returns the address of the client.
 struct DirectApp {
     address: SocketAddr,
-    /// Requests that came by the router.
+    /// Number of requests handled by the router.
     routed: Arc<AtomicU32>,
     decided: Arc<Mutex<Vec<Decision>>>,
     stop: oneshot::Sender<()>,
@@ -76,7 +77,7 @@ impl DirectApp {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Connects a client to the hub that has a cookie of this length, and has it called.
+    /// Connects a client with a cookie of this length to the hub, and lets the hub call it.
     async fn client(&self, cookie_bytes: usize) -> Browser {
         let mut request = format!("ws://{}/chat", self.address).into_client_request().unwrap();
         request.headers_mut().insert("x-real-ip", "10.0.0.9".parse().unwrap());
@@ -91,7 +92,7 @@ impl DirectApp {
     }
 }
 
-/// Reads an answer up to the end of this text.
+/// Reads a response up to this text.
 async fn read_until(tcp: &mut TcpStream, end: &str) -> String {
     let mut answer = Vec::new();
     while !answer.ends_with(end.as_bytes()) {
@@ -114,7 +115,7 @@ async fn the_node_takes_connects_and_the_app_sees_the_same_as_by_its_router() {
     assert_eq!(ann.next().await.as_ref(), b"{\"type\":7,\"allowReconnect\":true}\x1e");
     drop((ann, bob));
     app.serving.await.unwrap().unwrap();
-    // The node's thread closes the listener, and with it who has come too late.
+    // The node's thread closes the listener, and with it connections that are still waiting.
     while let Ok(mut late) = TcpStream::connect(app.address).await {
         assert!(late.read_u8().await.is_err(), "nobody is served any more");
     }
@@ -148,7 +149,7 @@ async fn the_router_gets_the_rest() {
     assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("connection: close\r\n"), "{answer}");
     assert_eq!((answer.matches("HTTP/1.1").count(), app.routed()), (1, 4), "{answer}");
 
-    // Case counts in the router, so it counts here.
+    // The router is case-sensitive, so the node is too.
     let mut shouting = app.connect().await;
     let upgrade = EVIL_UPGRADE.replace("origin: https://evil.example\r\n", "");
     shouting.write_all(format!("GET /CHAT HTTP/1.1\r\nhost: app\r\n{upgrade}").as_bytes()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Hubs that are served without a proxy: the proxy's own code inside the app, over real sockets, with real clients.
+//! Tests of hubs served without a proxy: the proxy's code inside the app, with real sockets and clients.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails may panic anywhere")]
 
 mod browser;
@@ -157,7 +157,7 @@ async fn a_hub_that_needs_a_user_and_has_a_policy_refuses_strangers_as_such() {
     assert_eq!(status, 401);
 }
 
-/// Messages of a client after its handshake; each call is answered before the next.
+/// Messages of a client after its handshake. Each call is answered before the next one.
 const SCRIPT: [(&str, &str); 14] = [
     ("Echo", r#"[{"a":[1,-2,1.5,null,true,"ü"]}]"#),
     ("Add", "[40,2]"),
@@ -214,7 +214,7 @@ async fn transcript_behind_a_proxy(protocol: HubProtocol) -> Vec<Bytes> {
                 ServiceMessage::MultiConnectionData(send) => send.payloads,
                 ServiceMessage::BroadcastData(send) => send.payloads,
                 ServiceMessage::GroupBroadcastData(send) => send.payloads,
-                // Sends to users reach nobody in the other transcript, whose client is not authenticated.
+                // In the other transcript the client is not authenticated, so sends to users reach no client.
                 ServiceMessage::UserData(_) => continue,
                 other => panic!("{other:?}"),
             };

@@ -1,4 +1,4 @@
-//! Extractors that are derived.
+//! Tests of derived extractors.
 
 use axum::extract::FromRef;
 use trunkline::testing::TestServer;

@@ -1,4 +1,4 @@
-//! Extractors of the app's own: async, optional, fallible.
+//! Tests of custom extractors: async, optional, fallible.
 
 use axum::extract::{FromRef, Query, State};
 use axum::http::HeaderMap;

@@ -1,4 +1,4 @@
-//! Filters: what they take, what they see, and what passes through them.
+//! Tests of filters: their parameters, the calls that they see, and what they can change.
 
 use axum::Extension;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! Hubs as their authors see them: filters, extractors, policies and modules, driven by the test kit.
+//! Tests of hubs from the view of their authors: filters, extractors, policies and modules, run by the test kit.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use trunkline::Hub;
 use trunkline::testing::{TestClient, TestServer};
 
-/// Lines that a hub's code writes, in their order.
+/// Lines written by a hub's code, in order.
 #[derive(Debug, Clone, Default)]
 struct Journal(Arc<Mutex<Vec<String>>>);
 
@@ -28,14 +28,14 @@ impl Journal {
     }
 }
 
-/// A client of the hub at `/hub`, with this query.
+/// Connects a client to the hub at `/hub` with this query.
 async fn client(hub: Hub, query: &str) -> (TestServer, TestClient) {
     let server = TestServer::new(hub).unwrap();
     let client = server.connect("/hub").query(query).user("ann").claim("role", "editor").await.unwrap();
     (server, client)
 }
 
-/// The error of a call, as its client reads it.
+/// Error text of a call, as the client sees it.
 async fn error(client: &mut TestClient, method: &str, arguments: impl trunkline::Arguments) -> String {
     client.invoke::<()>(method, arguments).await.unwrap_err().to_string()
 }

@@ -1,4 +1,4 @@
-//! Policies of hubs, modules and methods.
+//! Tests of policies of hubs, modules and methods.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,4 +1,4 @@
-//! Types of hubs for TypeScript, as pages see them.
+//! Tests of the TypeScript types of hubs.
 
 use serde::{Deserialize, Serialize};
 

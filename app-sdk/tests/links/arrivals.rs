@@ -1,4 +1,4 @@
-//! Arrival of sends: proxies that are linked, and messages that they have acknowledged.
+//! Tests of delivery: linked proxies, and acknowledged messages.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use trunkline_protocol::service::*;
 use crate::harness::{App, LinkRequest, ProxyLink};
 use crate::resume::{LONG_MS, SHORT_MS, begin, session};
 
-/// The acknowledgement of this many frames.
+/// The acknowledgement of this number of frames.
 fn acknowledgement(frames: u64) -> ServiceMessage {
     ServiceMessage::Ping(Ping { pairs: vec![(ACKNOWLEDGE_KEY.into(), frames.to_string().into())] })
 }

@@ -1,4 +1,4 @@
-//! Reassignments of clients that something is waited for of, and ends that no app server has heard of.
+//! Tests of reassigning clients with pending results or uploads, and of closes that no app server has handled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ async fn start(shutdown_timeout_ms: u64) -> App {
     App::start_with(hub, |server| server.shutdown_timeout(timeout)).await
 }
 
-/// A link of a proxy that reads clients on, and its client.
+/// Opens a link of a proxy that can keep reading from clients, and a client on it.
 async fn open(app: &App) -> (ProxyLink, ScriptedClient) {
     let mut link = ProxyLink::open_as(app, LinkRequest { can: "causes, handovers", ..LinkRequest::of("a", 0) }).await.0;
     link.fence().await;
@@ -59,7 +59,7 @@ fn rehomed(client: &ScriptedClient, from: &str, headers: &[(&'static str, &str)]
     ServiceMessage::OpenConnection(open)
 }
 
-/// Begins a shutdown, and answers as a proxy does: it asks for the client.
+/// Begins a shutdown, and requests the client as a proxy does.
 async fn stop(app: &App, link: &mut ProxyLink, client: &ScriptedClient) -> JoinHandle<()> {
     let handle = app.handle.clone();
     let stopping = tokio::spawn(async move { handle.shutdown().await });
@@ -69,7 +69,7 @@ async fn stop(app: &App, link: &mut ProxyLink, client: &ScriptedClient) -> JoinH
     stopping
 }
 
-/// Begins a shutdown of an app server with one link, and lets it know that nothing more is opened there.
+/// Begins a shutdown of an app server with one link, and confirms that no new connections are opened.
 async fn announce_stop(app: &App, link: &mut ProxyLink) -> JoinHandle<()> {
     let handle = app.handle.clone();
     let stopping = tokio::spawn(async move { handle.shutdown().await });
@@ -91,7 +91,7 @@ fn request_of_another(client: &ScriptedClient) -> ServiceMessage {
     })
 }
 
-/// Stops reading the client, as the app server asks, and waits until it is given away.
+/// Stops reading from the client as the app server requests, and waits until it is handed over.
 async fn end_input(link: &mut ProxyLink, client: &ScriptedClient) {
     assert_eq!(link.flow("c1").await, FlowOperation::EndInput);
     link.send(reassign_request(client, "")).await;
@@ -120,7 +120,7 @@ async fn a_client_is_read_on_until_it_has_answered_and_its_calls_meanwhile_run()
     link.send(client.json(&completion(&question, json!(7)))).await;
     assert_eq!(link.flow("c1").await, FlowOperation::EndInput);
     assert_eq!(link.json("c1").await, completion("1", json!(7)));
-    // What the client has sent before it was paused still runs here.
+    // Messages that the client sent before the pause are still processed here.
     link.send_all(&[client.call(Some("3"), "Add", "[2,2]"), reassign_request(&client, "")]).await;
     assert_eq!(link.json("c1").await, completion("3", json!(4)));
     given_away(&mut link).await;
@@ -296,7 +296,7 @@ async fn a_connection_that_is_opened_while_a_stop_is_announced_is_reassigned_wit
     let stopping = tokio::spawn(async move { handle.shutdown().await });
     assert!(matches!(link.next().await, ServiceMessage::ConnectionFlowControl(_)));
     let announced = link.fence_of_app().await;
-    // Another shard has chosen this home a moment ago.
+    // Another shard has just chosen this app server.
     let client = ScriptedClient { id: "c1", protocol: Json };
     let call = client.call(Some("1"), "Add", "[1,1]");
     link.send_all(&[client.opening(""), client.handshake(), call, reassign_request(&client, "")]).await;

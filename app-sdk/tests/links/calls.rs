@@ -1,4 +1,4 @@
-//! Order of calls, and filters around them.
+//! Tests of the order of calls, and of filters around them.
 
 use std::sync::{Arc, Barrier};
 
@@ -44,7 +44,7 @@ async fn more_slots_run_more_calls_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn methods_that_block_their_threads_hold_up_no_other_client() {
     const CLIENTS: [&str; 8] = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"];
-    // Each method keeps its thread until all of them have begun.
+    // Each method blocks its thread until all of them have started.
     let all = Arc::new(Barrier::new(CLIENTS.len()));
     let meet = move || {
         let all = Arc::clone(&all);
@@ -242,7 +242,7 @@ async fn a_call_that_can_not_be_decoded_fails_alone() {
     }
     let nested = [b"\xe4\x04\x96\x01\x80\xa17\xa3Add\x91".as_slice(), &[0x91; 600], b"\xc0\x90"].concat();
     for call in [
-        b"\x0b\x96\x01\x80\xa17\xa3Add\xc0\x90".as_slice(), // nil in place of the list
+        b"\x0b\x96\x01\x80\xa17\xa3Add\xc0\x90".as_slice(), // nil instead of the list
         b"\x09\x94\x01\x80\xa17\xa3Add",
         b"\x0c\x96\x01\x80\xa17\xa3Add\x91\xc1\x90",
         &nested,

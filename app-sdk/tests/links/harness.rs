@@ -1,4 +1,4 @@
-//! Test bench: a real axum server with a hub, and a scripted proxy at the far end of its links.
+//! Test harness: a real axum server with a hub, and a fake proxy on its links.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -164,7 +164,7 @@ impl App {
         Self { address, handle, gate, events }
     }
 
-    /// Waits for the next event that the hub's hooks and methods report.
+    /// Waits for the next event reported by the hub's hooks and methods.
     pub(crate) async fn event(&mut self) -> String {
         tokio::time::timeout(EVENT_TIMEOUT, self.events.recv()).await.expect("an event of the hub").unwrap()
     }
@@ -174,15 +174,15 @@ impl App {
         assert!(event.is_err(), "{event:?}");
     }
 
-    /// Sends a GET inside a channel, as a holder of this key. Returns status and body.
+    /// Sends a GET request inside a channel with this key. Returns status and body.
     pub(crate) async fn get(&self, path: &str, key: &str) -> (u16, String) {
         let answer = self.exchange("GET", path, &[], key).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    /// Sends a request inside a channel, as a holder of this key. Returns the whole answer, or what there is instead of
-    /// a channel.
+    /// Sends a request inside a channel with this key. Returns the complete response, or the response to a refused
+    /// channel.
     pub(crate) async fn exchange(&self, method: &str, target: &str, headers: &[(&str, &str)], key: &str) -> String {
         let mut channel = match self.channel(key).await {
             Ok(channel) => channel,
@@ -203,7 +203,7 @@ impl App {
         answer
     }
 
-    /// Sends a request outside of any channel, and returns the whole answer.
+    /// Sends a request outside any channel. Returns the complete response.
     pub(crate) async fn exchange_in_the_open(&self, method: &str, target: &str, header: (&str, &str)) -> String {
         let mut tcp = TcpStream::connect(self.address).await.unwrap();
         let (name, value) = header;
@@ -214,7 +214,7 @@ impl App {
         answer
     }
 
-    /// Opens a channel as a holder of this key.
+    /// Opens a channel with this key.
     pub(crate) async fn channel(&self, key: &str) -> Result<ChannelStream<TcpStream>, RefusedUpgrade> {
         let keys = AccessKeys::new(vec![AccessKey::new(key).unwrap()]).unwrap();
         let dial = async || {
@@ -243,9 +243,9 @@ pub(crate) struct LinkRequest {
     pub(crate) slot: u32,
     pub(crate) key: &'static str,
     pub(crate) instance: Option<String>,
-    /// Session to resume: its number, the received frames, and its window; `None` for a link without resumption.
+    /// Session to resume: number, received frames and window; `None` for a link without resumption.
     pub(crate) session: Option<(u64, Option<u64>, u64)>,
-    /// Whether the proxy answers queries for the members of a group.
+    /// Whether the proxy supports member queries of groups.
     pub(crate) lists_members: bool,
     /// Further capabilities of the proxy.
     pub(crate) can: &'static str,
@@ -257,7 +257,7 @@ impl LinkRequest {
         Self { hub: "test", node, slot, key: KEY, instance, boot: "boot", session, lists_members, can }
     }
 
-    /// Query of a proxy that lets connections move.
+    /// Request of a proxy that supports moves.
     pub(crate) fn that_moves(node: &'static str, slot: u32) -> Self {
         Self { can: "moves", ..Self::of(node, slot) }
     }
@@ -300,15 +300,15 @@ impl LinkRequest {
 
 type ProxySocket = WebSocketStream<ChannelStream<TcpStream>>;
 
-/// Proxy's end of a link.
+/// Proxy side of a link.
 pub(crate) struct ProxyLink {
     socket: LinkSocket<ProxySocket>,
-    /// Whether it acknowledges the fences of the app server by itself.
+    /// Whether it acknowledges the app server's fences automatically.
     pub(crate) answers_fences: bool,
 }
 
 impl ProxyLink {
-    /// Opens a link, and waits until it is open at the other end too.
+    /// Opens a link, and waits until the app server has opened it too.
     pub(crate) async fn open(app: &App, node: &'static str, slot: u32) -> Self {
         let mut link = Self::open_as(app, LinkRequest::of(node, slot)).await.0;
         link.fence().await;
@@ -322,7 +322,7 @@ impl ProxyLink {
         (link, client)
     }
 
-    /// Opens a link with these settings. Returns also how many frames the app server has received.
+    /// Opens a link with these settings. Also returns how many frames the app server has received.
     pub(crate) async fn open_as(app: &App, ask: LinkRequest) -> (Self, u64) {
         let (socket, headers) = ask.dial(app).await.unwrap();
         let received = headers.get(RECEIVED_HEADER).unwrap().to_str().unwrap().parse().unwrap();
@@ -335,14 +335,14 @@ impl ProxyLink {
         Self { socket: LinkSocket::network(socket), answers_fences: true }
     }
 
-    /// Waits until the other end has read all that was sent before.
+    /// Waits until the app server has read everything sent before.
     pub(crate) async fn fence(&mut self) {
         let echo = Ping { pairs: vec![("echo".into(), "1".into())] };
         self.send(ServiceMessage::Ping(echo.clone())).await;
         while self.next_of_any_kind().await != ServiceMessage::Ping(echo.clone()) {}
     }
 
-    /// As [`fence`](Self::fence), and checks that nothing came meanwhile.
+    /// Like [`fence`](Self::fence), and checks that nothing arrives meanwhile.
     pub(crate) async fn fence_quietly(&mut self) {
         let echo = Ping { pairs: vec![("echo".into(), "1".into())] };
         self.send(ServiceMessage::Ping(echo.clone())).await;
@@ -359,7 +359,7 @@ impl ProxyLink {
         self.send_all(&[message]).await;
     }
 
-    /// Calls `Block`: all calls but the first wait behind that one, with nearly 500 bytes each.
+    /// Calls `Block` repeatedly: all calls but the first one wait behind it, with nearly 500 bytes each.
     pub(crate) async fn block(&mut self, client: &ScriptedClient, calls: u32) {
         for n in 0..calls {
             self.send(client.call(None, "Block", &format!("[{n},\"{}\"]", "x".repeat(420)))).await;
@@ -371,12 +371,12 @@ impl ProxyLink {
         self.socket.writer.send_messages(messages).await.unwrap();
     }
 
-    /// Sends a WebSocket message of any bytes; it may fail where the link is closed already.
+    /// Sends a WebSocket message with arbitrary bytes. May fail if the link is already closed.
     pub(crate) async fn send_bytes(&mut self, bytes: &'static [u8]) -> Result<(), LinkEnd> {
         self.socket.writer.send(Bytes::from_static(bytes)).await
     }
 
-    /// Reads the next frame that is no ping.
+    /// Reads the next frame, skipping pings.
     pub(crate) async fn next(&mut self) -> ServiceMessage {
         loop {
             match self.next_of_any_kind().await {
@@ -398,7 +398,7 @@ impl ProxyLink {
         }
     }
 
-    /// Reads the next frame, which is a fence that the test answers.
+    /// Reads the next frame, which must be a fence, for the test to answer.
     pub(crate) async fn fence_of_app(&mut self) -> Check {
         match self.next().await {
             ServiceMessage::CheckGroupExistenceWithAck(fence) if fence.subject.is_empty() => fence,
@@ -420,7 +420,7 @@ impl ProxyLink {
         self.socket.writer.close(LinkEnd::goodbye()).await;
     }
 
-    /// Waits until the other end has closed the link.
+    /// Waits until the app server has closed the link.
     pub(crate) async fn closed(&mut self) {
         let closed = async {
             while let Ok(message) = self.socket.reader.next_message().await {
@@ -435,13 +435,13 @@ impl ProxyLink {
         tokio::time::timeout(EVENT_TIMEOUT, closed).await.expect("the link is closed");
     }
 
-    /// Checks that nothing comes but pings.
+    /// Checks that only pings arrive.
     pub(crate) async fn quiet(&mut self) {
         let next = tokio::time::timeout(MOMENT, self.next()).await;
         assert!(next.is_err(), "{next:?}");
     }
 
-    /// Opens a client connection, and reads the answer to its handshake.
+    /// Opens a client connection, and reads the response to its handshake.
     pub(crate) async fn client(&mut self, id: &'static str, protocol: HubProtocol) -> ScriptedClient {
         let client = ScriptedClient { id, protocol };
         self.send_all(&[client.opening(""), client.handshake()]).await;
@@ -450,7 +450,7 @@ impl ProxyLink {
         client
     }
 
-    /// Reads the next frame, which is data for this connection.
+    /// Reads the next frame, which must be data for this connection.
     pub(crate) async fn data(&mut self, id: &str) -> ConnectionData {
         match self.next().await {
             ServiceMessage::ConnectionData(data) if data.connection_id == id => data,
@@ -458,12 +458,12 @@ impl ProxyLink {
         }
     }
 
-    /// Reads the next frame, which is one hub message for this connection, in JSON.
+    /// Reads the next frame, which must be one JSON hub message for this connection.
     pub(crate) async fn json(&mut self, id: &str) -> Value {
         json_of(&self.data(id).await)
     }
 
-    /// Reads the next frame, which calls a client. Returns id, method and arguments.
+    /// Reads the next frame, which must call a client. Returns ID, method and arguments.
     pub(crate) async fn called(&mut self, id: &str) -> Invocation {
         match self.next().await {
             ServiceMessage::MultiConnectionData(data) if data.connection_ids == [id] => {
@@ -473,7 +473,7 @@ impl ProxyLink {
         }
     }
 
-    /// Reads the next frame, which pauses or resumes this client.
+    /// Reads the next frame, which must pause or resume this client.
     pub(crate) async fn flow(&mut self, id: &str) -> FlowOperation {
         match self.next().await {
             ServiceMessage::ConnectionFlowControl(flow) if flow.connection_id == id => flow.operation,
@@ -481,7 +481,7 @@ impl ProxyLink {
         }
     }
 
-    /// Calls a method, and reads the answer as JSON text.
+    /// Calls a method, and reads the result as JSON text.
     pub(crate) async fn call(&mut self, client: &ScriptedClient, target: &str, arguments: &str) -> String {
         self.send(client.call(Some("7"), target, arguments)).await;
         let data = self.data(client.id).await;
@@ -518,14 +518,14 @@ impl ScriptedClient {
         })
     }
 
-    /// Encodes an invocation of a client that speaks JSON.
+    /// Encodes an invocation of a JSON client.
     pub(crate) fn call(&self, id: Option<&str>, target: &str, arguments: &str) -> ServiceMessage {
         let id = id.map(|id| format!("\"invocationId\":\"{id}\",")).unwrap_or_default();
         let text = format!("{{{id}\"arguments\":{arguments},\"target\":\"{target}\",\"type\":1}}\x1e");
         self.bytes(text.into())
     }
 
-    /// Encodes a message of a client that speaks JSON.
+    /// Encodes a message of a JSON client.
     pub(crate) fn json(&self, message: &Value) -> ServiceMessage {
         self.bytes(format!("{message}\x1e").into())
     }
@@ -539,7 +539,7 @@ impl ScriptedClient {
     }
 }
 
-/// The one hub message in data for a client that speaks JSON.
+/// The only hub message in data for a JSON client.
 pub(crate) fn json_of(data: &ConnectionData) -> Value {
     let text = data.payload.strip_suffix(b"\x1e").expect("one whole message");
     serde_json::from_slice(text).unwrap()

@@ -1,4 +1,4 @@
-//! Identity between proxy and app server: whom a proxy has verified, and who it is that refuses a proxy.
+//! Tests of authentication between proxy and app server.
 
 use std::net::SocketAddr;
 
@@ -33,7 +33,7 @@ async fn start(hub: fn(Hub) -> Hub) -> App {
     App::start_with(hub, |server| server).await
 }
 
-/// Asks about a client as a proxy does that has verified this user.
+/// Negotiates for a client as a proxy that has verified this user.
 async fn ask(app: &App, user: Option<&str>, authorization: &str) -> String {
     let user = user.map(|id| access_token::User {
         id: Some(id.into()),
@@ -52,7 +52,7 @@ async fn a_negotiate_handler_gets_the_user_whom_the_proxy_has_verified() {
     let app = start(|hub| hub.on_negotiate(decide)).await;
     let known = ask(&app, Some("ann"), "Bearer a token of an issuer that only proxies know").await;
     assert!(known.contains(r#""user":"ANN""#) && known.contains(r#"["was","cook"]"#), "{known}");
-    // What the proxy refuses is no user, although the app could verify it.
+    // If the proxy refuses a token, there is no user, even if the app could verify the token.
     let own = format!("Bearer {}", app.handle.token("ann").sign().unwrap());
     assert!(ask(&app, None, &own).await.contains(r#""user":"nobody""#));
 }
@@ -101,7 +101,7 @@ async fn a_proxy_that_has_dialled_the_name_of_another_app_server_is_refused_and_
     assert!(other.contains("TRUNKLINE_DIALLED_AS"), "{other}");
 }
 
-/// Head of the request by which a holder of the key opens a channel, as whoever carries it can record it.
+/// Head of a request that opens a channel with the key, as an attacker on the network could record it.
 async fn recorded_request() -> Vec<u8> {
     let (near, mut far) = tokio::io::duplex(4096);
     let (mut near, keys) = (Some(near), AccessKeys::new(vec![AccessKey::new(KEY).unwrap()]).unwrap());
@@ -126,17 +126,17 @@ async fn a_recorded_request_for_a_channel_leads_nowhere() {
         tcp.read_buf(&mut answer).await.unwrap();
     }
     assert!(answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer));
-    // It has the form of a record, and nobody without the key can seal one.
+    // It has the form of a record, but cannot be sealed without the key.
     let mut forged = vec![0x82, 0x80 | 40, 0, 0, 0, 0];
     forged.extend([7; 40]);
     tcp.write_all(&forged).await.unwrap();
     answer.clear();
-    // The end may come as a reset.
+    // The connection may also end with a reset.
     drop(tcp.read_to_end(&mut answer).await);
     assert_eq!(answer, b"", "nothing was served");
 }
 
-/// Carries connections to an app server, and puts in what comes by the channel. Returns the address to dial.
+/// Relays connections to an app server, and injects forged bytes. Returns the address to dial.
 async fn carry(app: SocketAddr, mut forged: mpsc::Receiver<Vec<u8>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -171,7 +171,7 @@ async fn who_carries_a_link_opens_no_client_on_it() {
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     assert_eq!(app.event().await, "connected c1");
     assert!(link.call(&client, "Add", "[1,2]").await.contains("\"result\":3"));
-    // A frame as it was readable on the network once, in a WebSocket message of a proxy.
+    // A frame in plain text, as in a proxy's WebSocket message outside a channel.
     let mallory = ScriptedClient { id: "mallory", protocol: Json }.opening("").to_frame();
     let mut message = vec![0x82, 0x80 | u8::try_from(mallory.len()).unwrap(), 0, 0, 0, 0];
     message.extend(mallory);

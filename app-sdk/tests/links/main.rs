@@ -1,4 +1,4 @@
-//! Contract tests of the SDK's end of links, over real sockets: each test acts as the proxy.
+//! Contract tests of the SDK's side of links, over real sockets: each test acts as the proxy.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -91,7 +91,7 @@ async fn a_client_connects_calls_and_is_answered() {
     for (target, arguments, answer) in answers {
         assert_eq!(link.call(&client, target, arguments).await, format!("{answer}\x1e"));
     }
-    // By the name that the method has, however it was called.
+    // Labelled with the method's own name, however the client spelled it.
     for (method, count) in [("Add", 2), ("Echo", 1), ("Nothing", 1)] {
         let labels = format!("{{hub=\"test\",method=\"{method}\",outcome=\"ok\"}}");
         assert!(app.metric(&format!("trunkline_app_invocations_total{labels} {count}")));
@@ -450,7 +450,7 @@ async fn a_lost_link_ends_the_connections_at_home_on_it_once() {
     let mut app = App::start().await;
     let mut lost = ProxyLink::open(&app, "a", 1).await;
     let mut kept = ProxyLink::open(&app, "a", 0).await;
-    // Slot 1 was first and so is the lane: answers to clients of slot 0 come there too.
+    // Slot 1 was first and is therefore the send link: results for clients of slot 0 go there too.
     kept.send_all(&[
         ScriptedClient { id: "c2", protocol: Json }.opening(""),
         ScriptedClient { id: "c2", protocol: Json }.handshake(),
@@ -523,7 +523,7 @@ async fn a_malformed_prefix_drops_its_link_and_no_other() {
 #[tokio::test]
 async fn received_frames_are_acknowledged_and_pings_are_echoed() {
     let app = App::start().await;
-    // Who can't resume is told nothing.
+    // A proxy that cannot resume gets no session headers.
     let request = LinkRequest { session: Some((1, None, 10_000)), ..LinkRequest::of("a", 0) };
     let (mut link, _) = ProxyLink::open_as(&app, request).await;
     link.client("c1", Json).await;
@@ -564,7 +564,7 @@ async fn a_send_waits_while_the_link_is_full_and_calls_are_still_answered() {
             everyone.send("M", (n, &text)).await.unwrap();
         }
     });
-    // Nothing is read here yet: 32 MiB fit neither into the outbox nor into the sockets' own buffers.
+    // Nothing is read here yet: 32 MiB exceed the outbox and the sockets' buffers.
     while app.metric("trunkline_app_frames_down_total{hub=\"test\"} 1") {
         tokio::task::yield_now().await;
     }

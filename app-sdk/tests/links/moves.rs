@@ -1,5 +1,5 @@
-//! Connections that move from one node to another: nothing is lost, doubled or out of order, and the app notices
-//! nothing.
+//! Tests of connections that move between nodes: nothing is lost, duplicated or reordered, and the app does not
+//! notice.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ async fn open(app: &App, node: &'static str, slot: u32) -> ProxyLink {
     link
 }
 
-/// Two nodes, and a client at the first.
+/// Starts two nodes, with a client on the first one.
 async fn start_with_client(app: &mut App) -> (ProxyLink, ProxyLink, ScriptedClient) {
     let (mut a, b) = (open(app, "a", 0).await, open(app, "b", 0).await);
     let client = a.client("c1", Json).await;
@@ -55,7 +55,7 @@ async fn resume(node: &mut ProxyLink) {
     node.fence_quietly().await;
 }
 
-/// Lets the client move from one node to the other.
+/// Moves the client from one node to the other.
 async fn move_client(a: &mut ProxyLink, b: &mut ProxyLink, epoch: i64) {
     pause(a).await;
     ask_to_move(a, epoch).await;
@@ -68,7 +68,7 @@ async fn ask_to_move(a: &mut ProxyLink, epoch: i64) {
     assert_eq!(a.next().await, ServiceMessage::ConnectionMoved(ConnectionMoved { connection_id: "c1".into(), epoch }));
 }
 
-/// Reads a stamped send. Returns its epoch and what it holds.
+/// Reads a stamped send. Returns its epoch and its contents.
 async fn stamped(link: &mut ProxyLink) -> (i64, ServiceMessage) {
     let ServiceMessage::Stamped(Stamped { epoch, body }) = link.next().await else { panic!() };
     (epoch, ServiceMessage::decode(&body).unwrap().unwrap())

@@ -1,4 +1,4 @@
-//! Questions and orders to all proxies of a hub: how their answers are put together.
+//! Tests of queries and commands to all proxies of a hub, and of combining the replies.
 
 use trunkline::HubProtocol::Json;
 use trunkline::{AskError, GroupError, Groups};
@@ -233,6 +233,6 @@ async fn a_name_that_is_too_long_is_no_group_to_join() {
     let refused = groups.add("stranger", &long).await;
     assert!(matches!(refused, Err(GroupError::NameTooLong { length: 1025, limit: 1024 })), "{refused:?}");
     assert!(matches!(groups.add_user("ann", &long).await, Err(GroupError::NameTooLong { .. })));
-    // Nobody is in it, so it can be left and asked about.
+    // The group has no members; leaving and querying it still work.
     assert!(groups.remove("stranger", &long).await.is_ok());
 }

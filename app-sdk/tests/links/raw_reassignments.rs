@@ -1,4 +1,4 @@
-//! Reassignments of clients of raw endpoints that let them go on elsewhere.
+//! Tests of reassigning clients of movable raw endpoints.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::harness::{App, LinkRequest, ProxyLink};
 
 const ID: &str = "c1";
 
-/// Echoes all but what it is told to do, and hands over how many messages there were.
+/// Echoes messages except commands, and hands over the number of messages.
 async fn feed(mut client: RawConnection) -> Result<(), HubError> {
     let mut count: u32 = match client.rehomed() {
         Some(moved) => moved.items()?.unwrap_or_default(),
@@ -69,7 +69,7 @@ fn reassign_request() -> ServiceMessage {
     ServiceMessage::CloseConnection(CloseConnection { connection_id: ID.into(), headers, ..Default::default() })
 }
 
-/// Begins a shutdown; the proxy is told, and asks for the client behind these messages.
+/// Begins a shutdown, and requests the client behind these messages as a proxy does.
 async fn stop(app: &App, link: &mut ProxyLink, last: &[ServiceMessage]) -> JoinHandle<()> {
     let handle = app.handle.clone();
     let stopping = tokio::spawn(async move { handle.shutdown().await });
@@ -83,7 +83,8 @@ async fn received(link: &mut ProxyLink) -> String {
     String::from_utf8(link.data(ID).await.payload.to_vec()).unwrap()
 }
 
-/// Reads the next frame, which closes the connection. Returns its error, and its items if it hands the connection over.
+/// Reads the next frame, which must close the connection. Returns its error, and its items if the connection is
+/// handed over.
 async fn end(link: &mut ProxyLink) -> (Option<String>, Option<Option<String>>) {
     let ServiceMessage::CloseConnection(close) = link.next().await else { panic!() };
     let value = |wanted: &str| {

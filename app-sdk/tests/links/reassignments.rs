@@ -1,4 +1,4 @@
-//! Reassignment of connections: no hook sees a close or an open that the client did not see.
+//! Tests of reassigning connections: no hook sees a close or an open that the client did not see.
 
 use trunkline::HubProtocol::Json;
 use trunkline::{Context, Hub, HubError, Naming, Rehomed};
@@ -45,7 +45,7 @@ fn moved_to(client: &ScriptedClient, instance: &str) -> ServiceMessage {
     ServiceMessage::CloseConnection(CloseConnection { connection_id: client.id.into(), headers, ..Default::default() })
 }
 
-/// Reads the next frame, which gives a connection away with these items.
+/// Reads the next frame, which must hand over a connection, and returns the items.
 async fn given_away(link: &mut ProxyLink, client: &ScriptedClient) -> Option<String> {
     let ServiceMessage::CloseConnection(close) = link.next().await else { panic!() };
     assert_eq!(close.connection_id, client.id);
@@ -92,7 +92,7 @@ async fn items_go_from_one_app_server_to_the_next() {
 
 #[tokio::test]
 async fn items_have_serdes_names_whatever_the_clients_have() {
-    /// Serde reads it out of a buffer, where names of .NET would not be found.
+    /// serde reads it from a buffer, in which .NET names would not be found.
     #[derive(Clone, serde::Serialize, serde::Deserialize)]
     #[serde(tag = "kind")]
     enum Place {
@@ -130,7 +130,7 @@ async fn another_link_of_the_proxy_keeps_items_and_cancels_calls() {
     let open = with_headers(&client, &[(MIGRATE_FROM_HEADER, app.handle.instance())]);
     second.send_all(&[open, client.handshake()]).await;
     assert_eq!(app.event().await, "cancelled");
-    // All that comes down comes by the lane: the greeting, and no answer to the call.
+    // All frames to clients use the send link: the greeting, and no result of the call.
     assert_eq!(first.called("c1").await.target, "Rehomed");
     second.send(client.call(Some("2"), "Name", "[]")).await;
     assert!(String::from_utf8_lossy(&first.data("c1").await.payload).contains("\"result\":\"ann\""));

@@ -1,4 +1,4 @@
-//! Newer log-ins of open connections: their claims, and `on_refreshed`.
+//! Tests of refreshed authentication of open connections: claims and `on_refreshed`.
 
 use trunkline::HubProtocol::Json;
 use trunkline::{Context, Hub, HubError};

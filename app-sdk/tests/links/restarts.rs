@@ -1,5 +1,5 @@
-//! Proxies of one name: one that has started again, whose former clients are closed, and two that live, which do no
-//! harm.
+//! Tests of proxies with the same name: a restarted proxy, whose former clients are closed, and two live ones, which
+//! do not interfere.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use trunkline::HubProtocol::Json;
 
 use crate::harness::{App, LinkRequest, ProxyLink, ScriptedClient};
 
-/// Window in which a proxy that lives is heard.
+/// Maximum silence of a live proxy.
 const WINDOW_MS: u64 = 1_500;
 
-/// First session of a slot of a start of a proxy.
+/// First session of a slot of a proxy process.
 fn start_of(node: &'static str, boot: &'static str, slot: u32) -> LinkRequest {
     LinkRequest { boot, session: Some((1, None, WINDOW_MS)), ..LinkRequest::of(node, slot) }
 }
@@ -28,17 +28,17 @@ async fn a_restart_disconnects_the_earlier_connections_only() {
     for (home, id) in [(0, "c1"), (0, "c2"), (1, "c3")] {
         let client = ScriptedClient { id, protocol: Json };
         old[home].send_all(&[client.opening(""), client.handshake()]).await;
-        // Whatever its home link is, its answers come by the lane.
+        // Results use the send link, whatever the home link is.
         old[0].data(id).await;
         assert_eq!(app.event().await, format!("connected {id}"));
     }
     let stranger = other.client("stranger", Json).await;
     assert_eq!(app.event().await, "connected stranger");
-    // As silent as the earlier start, but nobody has come in its place.
+    // As silent as the earlier process, but not replaced by a new one.
     let mut silent = ProxyLink::open_as(&app, start_of("silent", "boot", 0)).await.0;
     silent.client("c5", Json).await;
     assert_eq!(app.event().await, "connected c5");
-    // The old links are open still, as those of a machine that lost its power are.
+    // The old links are still open, as after a power failure of a machine.
     let mut new = ProxyLink::open_as(&app, LinkRequest { boot: "second boot", ..LinkRequest::of("a", 0) }).await.0;
     let mut gone = BTreeSet::new();
     for _ in 0..3 {
@@ -66,7 +66,7 @@ async fn two_proxies_of_one_name_do_each_other_no_harm() {
     let mut second = ProxyLink::open_as(&app, start_of("a", "second boot", 0)).await.0;
     let of_second = second.client("c2", Json).await;
     assert_eq!(app.event().await, "connected c2");
-    // Both are heard several times within each of some windows, as proxies are.
+    // Both send something several times within each window, as proxies do.
     let mut beats = interval(Duration::from_millis(WINDOW_MS / 10));
     for _ in 0..25 {
         beats.tick().await;

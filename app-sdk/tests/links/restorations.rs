@@ -1,4 +1,5 @@
-//! Lost clients that begin anew: groups and items are back before `on_connected`, once, and for their owner alone.
+//! Tests of lost clients that reconnect: groups and items are back before `on_connected`, once, and only for their
+//! owner.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use trunkline_protocol::wire::{CAUSE_HEADER, RESTORES_HEADER};
 
 use crate::harness::{App, LinkRequest, ProxyLink, ScriptedClient};
 
-/// Item that can be moved, and is never cloned on the way.
+/// Item that can be moved but is never cloned.
 #[derive(Clone)]
 struct Name(String);
 
@@ -57,7 +58,7 @@ async fn joined(link: &mut ProxyLink) -> (String, String) {
     (join.connection_id.to_string(), join.group.unwrap().to_string())
 }
 
-/// Asks whether anything is kept of a connection.
+/// Queries whether state of a connection is kept.
 async fn is_kept(link: &mut ProxyLink, id: &str) -> bool {
     link.send(ServiceMessage::RestoreQuery(RestoreQuery {
         connection_id: id.into(),
@@ -93,7 +94,7 @@ async fn open_named(app: &mut App, link: &mut ProxyLink) -> ScriptedClient {
     client
 }
 
-/// Opens a client that restores another one; reads the answer to its handshake.
+/// Opens a client that restores another one, and reads the response to its handshake.
 async fn begin_anew(link: &mut ProxyLink, id: &'static str, restores: &str) -> ScriptedClient {
     let client = ScriptedClient { id, protocol: Json };
     link.send_all(&[opening(&client, restores), client.handshake()]).await;
@@ -227,6 +228,7 @@ async fn what_was_lost_is_dropped_when_its_time_is_over() {
     assert_eq!(app.event().await, "disconnected old ");
     assert!(is_kept(&mut link, "old").await);
     while is_kept(&mut link, "old").await {
-        tokio::time::sleep(Duration::from_millis(100)).await; // sleep: its time is a second of the real clock
+        // sleep: a second of the real clock passes for the client
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Client results: requested here, of clients at another app server, and by another app server.
+//! Tests of client results: requested here, from clients of another app server, and by another app server.
 
 use std::time::Duration;
 
@@ -193,7 +193,7 @@ async fn awaited_results_are_bounded() {
     assert!(error.to_string().contains("Hub::client_results_max"), "{error}");
 }
 
-/// Reads the request that every proxy gets for a client that isn't here.
+/// Reads the request that every proxy gets for a client of another app server.
 async fn client_invocation(link: &mut ProxyLink) -> ClientInvocation {
     match link.next().await {
         ServiceMessage::ClientInvocation(question) => question,
@@ -313,7 +313,7 @@ async fn another_app_servers_request_fails_when_the_client_disconnects() {
     assert_eq!(told, ["another-1", "another-2"]);
 }
 
-/// Starts an app whose method `AskBeside` takes no slot, and a client of it.
+/// Starts an app whose method `AskBeside` takes no slot, with a client.
 async fn with_budgets() -> (App, ProxyLink, ScriptedClient) {
     let beside = async |ctx: Context, _beside: UploadStream<u8>| {
         Ok::<u32, HubError>(ctx.clients().caller().invoke("Ask", ()).await?)
@@ -328,7 +328,7 @@ async fn with_budgets() -> (App, ProxyLink, ScriptedClient) {
     (app, link, client)
 }
 
-/// Requests a result beside the other calls of the client. Returns the invocation id.
+/// Requests a result concurrently with the client's other calls. Returns the invocation ID.
 async fn ask_beside(link: &mut ProxyLink, client: &ScriptedClient) -> String {
     let call = json!({"type": 1, "invocationId": "1", "target": "AskBeside", "arguments": [], "streamIds": ["0"]});
     link.send(client.json(&call)).await;

@@ -1,13 +1,13 @@
-//! Resumption of links that were cut: what the app server keeps, replays, and gives up.
+//! Tests of resuming interrupted links: what the app server keeps, replays and gives up.
 
 use trunkline::HubProtocol::Json;
 use trunkline_protocol::service::*;
 
 use crate::harness::{App, LinkRequest, ProxyLink, ScriptedClient, json_of};
 
-/// Window that is longer than any of these tests.
+/// Window longer than any of these tests.
 pub(crate) const LONG_MS: u64 = 600_000;
-/// Window that is soon over, in milliseconds.
+/// Short window, in milliseconds.
 pub(crate) const SHORT_MS: u64 = 100;
 
 /// First session of a slot, or its resumption.
@@ -15,7 +15,7 @@ pub(crate) fn session(received: Option<u64>, window_ms: u64) -> LinkRequest {
     LinkRequest { session: Some((1, received, window_ms)), ..LinkRequest::of("a", 0) }
 }
 
-/// Opens a client at home on a fresh session that can resume; that takes 2 frames up and 1 down.
+/// Opens a client on a new resumable session. Uses 2 frames from the proxy and 1 to it.
 pub(crate) async fn begin(app: &mut App, window_ms: u64) -> (ProxyLink, ScriptedClient) {
     let (mut link, received) = ProxyLink::open_as(app, session(None, window_ms)).await;
     assert_eq!(received, 0);
@@ -31,7 +31,7 @@ async fn a_cut_link_resumes_with_the_frames_not_received() {
     assert!(link.call(&client, "Add", "[1,1]").await.contains("\"result\":2"));
     drop(link);
     app.handle.hub("test").unwrap().clients().all().send("M", (1,)).await.unwrap();
-    // The result was lost with the socket, as far as this proxy says.
+    // According to this proxy, the result was lost with the socket.
     let (mut link, taken) = ProxyLink::open_as(&app, session(Some(1), LONG_MS)).await;
     assert_eq!(taken, 3, "open, handshake, call");
     assert_eq!(json_of(&link.data("c1").await)["result"], 2);
@@ -52,7 +52,7 @@ async fn replayed_frames_are_handled_once() {
     let (mut link, taken) = ProxyLink::open_as(&app, session(Some(1), LONG_MS)).await;
     link.send_all(&[block(1), block(2)]).await;
     assert_eq!([app.event().await, app.event().await], ["unblocked 1", "unblocked 2"]);
-    // This dial was made before those two were known to be taken; its own answer says from where to go on.
+    // This dial began before the two frames were known to be received. The response states where to continue.
     let (mut link, again) = ProxyLink::open_as(&app, session(Some(1), LONG_MS)).await;
     assert_eq!((taken, again), (2, 4));
     link.send(block(3)).await;

@@ -1,4 +1,4 @@
-//! Methods that answer with a stream.
+//! Tests of methods that return a stream.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -197,10 +197,10 @@ async fn items_are_made_only_as_the_link_takes_them() {
     let app = App::start_with(|hub| hub.method("Flood", flood), |server| server.link_outbox_max_bytes(64 * 1024)).await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     link.send(client.json(&json!({"type": 4, "invocationId": "1", "target": "Flood", "arguments": []}))).await;
-    // Nothing is read here: 64 MiB fit neither into the outbox nor into the sockets' own buffers.
+    // Nothing is read here: 64 MiB exceed the outbox and the sockets' buffers.
     let mut before = 0;
     loop {
-        // sleep: nothing tells from outside that a stream has stopped making items
+        // sleep: no event shows from outside that a stream has stopped producing items
         tokio::time::sleep(Duration::from_millis(50)).await;
         let now = made.load(Ordering::Relaxed);
         if now > 0 && now == before {

@@ -1,4 +1,4 @@
-//! Live traces: what the app server tells of messages that a proxy has marked, and of no others.
+//! Tests of live traces: reports of the app server on messages that a proxy has marked, and on no others.
 
 use trunkline::HubProtocol::Json;
 use trunkline_protocol::service::*;
@@ -6,7 +6,7 @@ use trunkline_protocol::wire::CAPABILITIES_HEADER;
 
 use super::harness::{App, LinkRequest, ProxyLink, ScriptedClient};
 
-/// Messages of a client in a cover, the first of them with this mark.
+/// Wraps messages of a client for a trace; the first one has this mark.
 fn traced(mark: i64, messages: &[ServiceMessage]) -> ServiceMessage {
     let data = messages.iter().map(|message| match message {
         ServiceMessage::ConnectionData(data) => data.clone(),
@@ -24,7 +24,7 @@ async fn report(link: &mut ProxyLink) -> TraceReport {
     }
 }
 
-/// Whether the parts of a report are known: the call has begun, has ended, was answered.
+/// Which parts of a report are known: call begun, call ended, result sent.
 fn known(report: &TraceReport) -> (bool, bool, bool) {
     (report.queued_us.is_some(), report.ran_us.is_some(), report.answered_us.is_some())
 }

@@ -1,4 +1,4 @@
-//! Streams that clients upload.
+//! Tests of streams that clients upload.
 
 use std::sync::Arc;
 
@@ -228,7 +228,7 @@ async fn a_client_whose_next_item_is_awaited_is_read_up_to_the_second_budget() {
     let (_app, mut link, client) = with_budgets().await;
     link.block(&client, 7).await;
     send_all(&mut link, &client, &[item("0", json!(5)), end("0")]).await;
-    // The item came through behind more than the first budget. Nobody awaits one any more: now the client is paused.
+    // The item arrived behind more than the first budget. No method waits for an item now, so the client is paused.
     let (pause, answer) = pause_and_answer(&mut link).await;
     assert_eq!((pause, answer), (FlowOperation::Pause, result(json!(5))));
 }

@@ -1,4 +1,4 @@
-//! Windows of clients, as both ends of a link agree on them.
+//! Tests of client windows as negotiated by both sides of a link.
 
 use futures_util::stream;
 use serde_json::json;
@@ -15,7 +15,7 @@ async fn start() -> App {
     App::start_with(|hub| hub.method("Items", items), |server| server).await
 }
 
-/// Calls for the stream, and reads it to its end. Returns the number of items and of marks, which are reported.
+/// Calls the stream, and reads it to its end. Returns the number of items and of marks, which are reported.
 async fn read_stream(app: &App, node: &'static str, can: &'static str) -> (usize, usize) {
     let mut link = ProxyLink::open_as(app, LinkRequest { can, ..LinkRequest::of(node, 0) }).await.0;
     let client = link.client(node, Json).await;

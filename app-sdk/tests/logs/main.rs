@@ -1,8 +1,8 @@
-//! Log of calls: a span around each, and bounded lines for calls that do not fit, that are refused, or that keep their
-//! thread.
+//! Tests of call logs: a span around each call, and a bounded number of lines for calls that do not fit, are refused,
+//! or block their thread.
 //!
-//! A program of its own: what a process logs first is switched off for ever where a thread without a subscriber logs
-//! it.
+//! A separate program, because a log callsite is disabled permanently if a thread without a subscriber reaches it
+//! first.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -14,7 +14,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use trunkline::testing::TestServer;
 use trunkline::{Context, Hub, HubError, Policy};
 
-/// Lines of the log, in their order.
+/// Lines of the log, in order.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<String>>>);
 
@@ -49,7 +49,7 @@ struct Text {
     text: String,
 }
 
-/// Held by the test that logs: subscribers of one process share the levels that are enabled.
+/// Held by the test that logs, because subscribers of a process share the enabled levels.
 static LOGGING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 fn subscriber(level: tracing::Level, lines: &Lines) -> impl tracing::Subscriber + use<> {
@@ -62,7 +62,7 @@ fn subscriber(level: tracing::Level, lines: &Lines) -> impl tracing::Subscriber 
         .finish()
 }
 
-/// Runs calls of a hub, and returns the lines of the log that name a call.
+/// Runs calls of a hub. Returns the log lines that name a call.
 async fn logged(hub: Hub, level: tracing::Level) -> (String, Vec<String>) {
     let _alone = LOGGING.lock().await;
     let lines = Lines::default();
@@ -118,7 +118,7 @@ async fn the_default_log_names_method_argument_and_reason_of_such_calls() {
     }
 }
 
-/// Runs clients of a hub, and returns all lines of the log at the level `info`.
+/// Runs clients of a hub. Returns all log lines at level `info`.
 async fn lines_of(hub: Hub, clients: impl AsyncFnOnce(&TestServer)) -> Vec<String> {
     let _alone = LOGGING.lock().await;
     let lines = Lines::default();
@@ -176,7 +176,7 @@ async fn a_method_that_keeps_its_thread_is_named() {
         if wait {
             tokio::task::yield_now().await;
         }
-        // sleep: a method that blocks its thread is what this is about
+        // sleep: the test needs a method that blocks its thread
         std::thread::sleep(Duration::from_millis(1_100));
     });
     let lines = lines_of(hub, async |server| {

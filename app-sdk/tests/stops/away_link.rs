@@ -1,4 +1,4 @@
-//! Calls in the ring of a link that is away when its app server ends: they are answered.
+//! Tests that calls in the ring of an interrupted link are answered when the app server stops.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use crate::caller::{CallingClient, Habit};
 use crate::cut_relay::{CutFrom, CutRelay};
 use crate::rolling_fleet::{StoppableApp, linked, start_node};
 
-/// Clients, of which each link of each app server gets some.
+/// Number of clients. Each link of each app server gets some.
 const CLIENTS: usize = 40;
 
-/// Links that are cut, of the five of an app server.
+/// Links that are cut, of an app server's five.
 const CUT: usize = 3;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -22,8 +22,8 @@ enum End {
     Crash,
 }
 
-/// Has clients call while links of one app server are away, then ends that. Returns what the calls were answered that
-/// it did not run, and after what time.
+/// Clients call while links of one app server are interrupted, then this app server ends. Returns the errors of calls
+/// that it did not run, and after what time.
 async fn answers_of_lost_calls(end: End, window: &str, habit: Habit, from: CutFrom) -> Vec<(String, Duration)> {
     let crashing = Runtime::new().unwrap();
     let app = crashing.spawn(StoppableApp::start_hub()).await.unwrap();
@@ -37,13 +37,13 @@ async fn answers_of_lost_calls(end: End, window: &str, habit: Habit, from: CutFr
         clients.push(client);
     }
     relay.cut(from, CUT);
-    // sleep: the node is to notice that the links are away.
+    // sleep: the node must detect that the links are interrupted.
     sleep(Duration::from_millis(300)).await;
     let mut calls = JoinSet::new();
     for mut client in clients {
         calls.spawn(async move { (client.call(habit, 1).await, Instant::now(), client) });
     }
-    // sleep: the calls over other links are to be answered.
+    // sleep: calls over other links must be answered.
     sleep(Duration::from_millis(500)).await;
     match end {
         End::Planned => app.stop().await,

@@ -1,4 +1,4 @@
-//! Clients that call all the time, each in its own way, and note what fails.
+//! Clients that call continuously, each in its own way, and record failures.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -19,23 +19,23 @@ pub(crate) struct Callers {
     failures: Arc<Mutex<Vec<String>>>,
 }
 
-/// Kind of call that a client makes again and again.
+/// Kind of call that a client repeats.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Habit {
     Echo,
-    /// A call that takes this many milliseconds.
+    /// A call that takes this number of milliseconds.
     Work(u64),
     /// A stream from the app server.
     Download,
     /// A stream to the app server.
     Upload,
-    /// A call that asks the client for a result.
+    /// A call that requests a result from the client.
     Answer,
-    /// A call at once on a new connection.
+    /// An immediate call on a new connection.
     Visit,
 }
 
-/// A client of the hub that speaks JSON over a WebSocket.
+/// A JSON client over a WebSocket.
 pub(crate) struct CallingClient(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Callers {
@@ -67,14 +67,14 @@ impl Callers {
         Self { tasks, answered, is_stopping, failures }
     }
 
-    /// Waits for so many answers more.
+    /// Waits for this number of further results.
     pub(crate) async fn answered(&self, more: usize) {
         let mut answered = self.answered.clone();
         let until = *answered.borrow() + more;
         answered.wait_for(|answered| *answered >= until).await.unwrap();
     }
 
-    /// Waits for the calls that run. Returns the number of good ones, and what has failed.
+    /// Waits for the running calls. Returns the number of successful ones, and the failures.
     pub(crate) async fn stop(self) -> (usize, Vec<String>) {
         let Self { tasks, answered, is_stopping, failures } = self;
         is_stopping.send(true).unwrap();
@@ -96,7 +96,7 @@ impl CallingClient {
         self.0.send(Message::text(format!("{message}\u{1e}"))).await.map_err(|error| error.to_string())
     }
 
-    /// Makes one call, and checks its answer.
+    /// Makes one call, and checks its result.
     pub(crate) async fn call(&mut self, habit: Habit, number: u64) -> Result<(), String> {
         let call = |kind: u64, target: &str, arguments: Value| json!({"type": kind, "invocationId": number.to_string(), "target": target, "arguments": arguments});
         let (message, expected) = match habit {

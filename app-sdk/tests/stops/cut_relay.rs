@@ -1,4 +1,4 @@
-//! A relay between a node and an app server that cuts links, and lets none come back.
+//! Relay between a node and an app server that cuts links and blocks new ones.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -7,15 +7,15 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-/// The end of the row of connections at which cutting begins.
+/// Which end of the list of connections to cut first.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum CutFrom {
-    /// The node's own requests and the links that came first, by which an app server speaks to a node.
+    /// The node's own requests and the first links, over which an app server sends to a node.
     Oldest,
     Latest,
 }
 
-/// A running relay; its tasks end with the runtime.
+/// A running relay. Its tasks end with the runtime.
 pub(crate) struct CutRelay {
     pub(crate) address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -23,7 +23,7 @@ pub(crate) struct CutRelay {
 
 #[derive(Default)]
 struct State {
-    /// Connections that pass, oldest first.
+    /// Relayed connections, oldest first.
     passing: Vec<AbortHandle>,
     is_shut: bool,
 }
@@ -36,7 +36,8 @@ impl CutRelay {
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
                 let mut state = state.lock().unwrap();
-                // Whoever is not let in is not refused, either: it is not certain that nobody is there.
+                // A blocked connection is not refused either, so that the node cannot tell whether the app server is
+                // gone.
                 if !state.is_shut {
                     let passing = tokio::spawn(async move {
                         let Ok(mut server) = TcpStream::connect(server).await else { return };
@@ -50,7 +51,7 @@ impl CutRelay {
         relay
     }
 
-    /// Cuts so many connections from this end on, and lets no other in.
+    /// Cuts this number of connections from the given end, and blocks new ones.
     pub(crate) fn cut(&self, from: CutFrom, count: usize) {
         let mut state = self.state.lock().unwrap();
         state.is_shut = true;

@@ -1,4 +1,4 @@
-//! Clients of a raw endpoint that send numbers all the time, whole and in fragments, and check what comes back.
+//! Clients of a raw endpoint that send numbers continuously, whole and in fragments, and check the echoes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,15 +41,15 @@ impl Feeders {
         Self { tasks, echoed, is_stopping }
     }
 
-    /// Waits for so many echoes more, unless a client has failed.
+    /// Waits for this number of further echoes, unless a client has failed.
     pub(crate) async fn echoed(&self, more: usize) {
         let mut echoed = self.echoed.clone();
         let until = *echoed.borrow() + more;
-        // It fails when no client is left: the end tells why.
+        // Fails if no client is left; `stop` returns the reason.
         let _ = echoed.wait_for(|echoed| *echoed >= until).await;
     }
 
-    /// Waits for the last echoes. Returns the number of all, and what has failed.
+    /// Waits for the last echoes. Returns their total number, and the failures.
     pub(crate) async fn stop(self) -> (usize, Vec<String>) {
         self.is_stopping.send(true).unwrap();
         let ends = self.tasks.join_all().await;
@@ -58,7 +58,7 @@ impl Feeders {
     }
 }
 
-/// Messages that make up a number: a text or bytes, and every third one in two frames.
+/// Messages for a number: text or binary, and every third one in two frames.
 fn frames(number: u64) -> Vec<Message> {
     let text = format!("up {number}");
     let code = if number.is_multiple_of(2) { Data::Text } else { Data::Binary };
@@ -88,7 +88,7 @@ async fn write(
             yield_now().await;
         }
     }
-    // The reader learns so that nothing more is sent.
+    // Notifies the reader that nothing more is sent.
     drop(sent);
     Ok(number)
 }

@@ -1,5 +1,5 @@
-//! Planned stops of app servers behind a real node: they cost no call, and no message of a raw endpoint that lets its
-//! clients move.
+//! Tests that planned stops of app servers behind a real node fail no call, and lose no message of movable raw
+//! endpoints.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails may panic anywhere")]
 
 mod away_link;
@@ -12,13 +12,13 @@ use caller::{Callers, Habit};
 use feeder::Feeders;
 use rolling_fleet::RollingFleet;
 
-/// Planned stops, by turns of one app server and the other.
+/// Number of planned stops, alternating between the two app servers.
 const STOPS: usize = 6;
 
-/// Answered calls before each stop, and after the last one.
+/// Answered calls before each stop and after the last one.
 const CALLS_BETWEEN: usize = 600;
 
-/// Lets so many clients call all the time while these app servers are replaced, by turns; none of their calls may fail.
+/// Clients call continuously while these app servers are replaced in turn. No call may fail.
 async fn assert_stops_fail_no_call(clients: usize, habits: &[Habit], turns: [&[usize]; 2]) {
     let mut fleet = RollingFleet::start().await;
     let callers = Callers::start(fleet.address(), clients, habits);
@@ -35,7 +35,7 @@ async fn assert_stops_fail_no_call(clients: usize, habits: &[Habit], turns: [&[u
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn planned_stops_fail_no_short_call() {
-    // All end in the same moment, and so do the links.
+    // All app servers stop simultaneously, and so do the links.
     assert_stops_fail_no_call(200, &[Habit::Echo, Habit::Echo, Habit::Echo, Habit::Visit], [&[0], &[1]]).await;
 }
 
@@ -51,7 +51,7 @@ async fn calls_wait_while_all_app_servers_are_replaced() {
     assert_stops_fail_no_call(60, &habits, [&[0, 1], &[1, 0]]).await;
 }
 
-/// Exchanges numbers with raw clients all the time while these app servers are replaced, by turns.
+/// Raw clients exchange numbers continuously while these app servers are replaced in turn.
 async fn assert_stops_cost_no_raw_message(turns: [&[usize]; 2]) {
     let mut fleet = RollingFleet::start().await;
     let feeders = Feeders::start(fleet.address(), 50).await;

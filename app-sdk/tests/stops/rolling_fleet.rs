@@ -1,4 +1,4 @@
-//! Two app servers and a node before them, in one process, with real sockets between them.
+//! Two app servers behind a node, in one process, with real sockets.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -19,7 +19,7 @@ const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
 
 const KEY: &str = "the access key of these tests";
 
-/// Options of the node, as its command line has them.
+/// Options of the node, as on its command line.
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(flatten)]
@@ -73,7 +73,7 @@ fn hub() -> Hub {
         .method("Ask", ask)
 }
 
-/// Echoes numbers that come in their order, and sends numbers of its own.
+/// Echoes numbers, which must arrive in order, and sends its own numbers.
 async fn feed(mut client: RawConnection) -> Result<(), HubError> {
     let (mut received, mut sent): (u64, u64) = match client.rehomed() {
         Some(moved) => moved.items()?.unwrap_or_default(),
@@ -109,7 +109,7 @@ impl StoppableApp {
         Self::start_with(address, Server::new().hub(hub()).raw_endpoint(feed)).await
     }
 
-    /// Starts one with the hub alone.
+    /// Starts an app server with the hub alone.
     pub(crate) async fn start_hub() -> Self {
         Self::start_with(ANYWHERE, Server::new().hub(hub())).await
     }
@@ -149,7 +149,7 @@ impl RollingFleet {
         linked(&self.node, 20.0).await;
     }
 
-    /// Stops app servers in order, all at once, and starts others at their addresses.
+    /// Stops app servers gracefully and simultaneously, and starts others at their addresses.
     pub(crate) async fn replace(&mut self, places: &[usize]) {
         let stopping: Vec<_> = places.iter().map(|&place| self.apps[place].take().unwrap()).collect();
         let addresses: Vec<_> = stopping.iter().map(|app| app.address).collect();
@@ -160,7 +160,7 @@ impl RollingFleet {
         self.linked().await;
     }
 
-    /// Causes for which the node has closed clients, and their numbers.
+    /// Causes with which the node has closed clients, with their counts.
     pub(crate) async fn closes(&self) -> Vec<String> {
         let metrics = admin_page(self.node.admin(), "/metrics").await;
         let closes = metrics.lines().filter(|line| line.starts_with("trunkline_client_connections_closed_total{"));
@@ -172,19 +172,19 @@ impl RollingFleet {
     }
 }
 
-/// Starts a node before these app servers, with more arguments.
+/// Starts a node in front of these app servers, with additional arguments.
 pub(crate) async fn start_node(apps: [SocketAddr; 2], more: &[&str]) -> Node {
     let upstreams = apps.map(|address| format!("http://{address}"));
     let mut arguments = vec!["node", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "3"];
     arguments.extend(["--access-key", KEY, "--upstream", &upstreams[0], "--upstream", &upstreams[1]]);
-    // All links of a pool are to have clients.
+    // Distributes clients over all links of a pool.
     arguments.extend(["--pool-turn", "1"]);
     arguments.extend(more);
     let config = Config::try_from(Arguments::try_parse_from(arguments).unwrap().serve).unwrap();
     Node::start(config).await.unwrap()
 }
 
-/// Waits until so many links are open.
+/// Waits until this number of links is open.
 pub(crate) async fn linked(node: &Node, links: f64) {
     loop {
         let metrics = admin_page(node.admin(), "/metrics").await;
@@ -194,7 +194,7 @@ pub(crate) async fn linked(node: &Node, links: f64) {
         if open >= links {
             return;
         }
-        // sleep: the node tells nobody when its links open.
+        // sleep: the node sends no event when its links open.
         sleep(Duration::from_millis(20)).await;
     }
 }
