@@ -1,4 +1,4 @@
-//! Test kit for hubs: real dispatch, real clients' bytes, no sockets, no proxy, no key.
+//! Test kit for hubs: real dispatch and protocol encoding, without sockets, proxies or keys.
 //!
 //! ```
 //! use trunkline::testing::TestServer;
@@ -26,26 +26,25 @@
 //! # Ok(()) }
 //! ```
 //!
-//! What a client receives keeps the order in which the hub sent it, so a client that has its answer has been sent
-//! all that the call sent before. Clients name fields and enums as [the hub does](crate::Hub::naming).
+//! A client receives messages in the order sent by the hub, so after a result it has received everything
+//! that the call sent before. Clients use the [naming of the hub](crate::Hub::naming).
 //!
-//! | a test of | is written with |
+//! | to test | use |
 //! |---|---|
-//! | who may come in | [`Connect::negotiate`], [`Connect::access_token`], [`ConnectError`]; [`require_authentication`](Hub::require_authentication) and the hub's [policies](Hub::require) always count |
-//! | what a client is sent | [`TestClient::expect`]; among other messages [`expect_among`](TestClient::expect_among) and [`until`](TestClient::until); [`try_next`](TestClient::try_next) for nothing |
-//! | errors that a client reads | [`CallError`] |
-//! | streams and uploads | [`TestClient::stream`]; [`TestClient::invoke_uploading`] for a method that takes an [`UploadStream`](crate::UploadStream) |
-//! | a method that asks its own caller | [`TestClient::begin`], or [`TestClient::on`] |
-//! | app servers that stop or crash, and questions to clients of others | [`TestServer::fleet`], [`TestServer::rehome`] |
-//! | hooks of presence | clients that connect, join and leave; `#[tokio::test(start_paused = true)]` makes the grace short |
-//! | [exclusive tasks](Hub::exclusively) | [`TestServer::fleet`], `start_paused`; [`shutdown`](crate::ServerHandle::shutdown) of the app server that runs it |
-//! | time-outs | `#[tokio::test(start_paused = true)]`; [`Connect::answer_timeout`] for those beyond 10 s |
-//! | HTTP routes that send, or take a [`User`](crate::User) | [`TestServer::handle`], and `tower::ServiceExt::oneshot` |
+//! | admission of clients | [`Connect::negotiate`], [`Connect::access_token`], [`ConnectError`]; [`require_authentication`](Hub::require_authentication) and the hub's [policies](Hub::require) always apply |
+//! | messages to a client | [`TestClient::expect`]; among other messages [`expect_among`](TestClient::expect_among) and [`until`](TestClient::until); [`try_next`](TestClient::try_next) to check that there is none |
+//! | errors for clients | [`CallError`] |
+//! | streams and uploads | [`TestClient::stream`]; [`TestClient::invoke_uploading`] for a method with an [`UploadStream`](crate::UploadStream) |
+//! | a method that invokes its own caller | [`TestClient::begin`] or [`TestClient::on`] |
+//! | app servers that stop or crash, and client results across app servers | [`TestServer::fleet`], [`TestServer::rehome`] |
+//! | presence hooks | clients that connect, join and leave; `#[tokio::test(start_paused = true)]` skips the grace period |
+//! | [exclusive tasks](Hub::exclusively) | [`TestServer::fleet`], `start_paused`; [`shutdown`](crate::ServerHandle::shutdown) of the app server that runs the task |
+//! | timeouts | `#[tokio::test(start_paused = true)]`; [`Connect::answer_timeout`] for timeouts above 10 s |
+//! | HTTP routes that send or use a [`User`](crate::User) | [`TestServer::handle`] and `tower::ServiceExt::oneshot` |
 //!
-//! What the kit leaves out, because it is the proxies': pausing of clients that send too fast, limits of message sizes,
-//! slow clients, keep-alives and time-outs, origins, transports, tokens of other issuers and their expiry, and raw
-//! endpoints. `on_negotiate` runs only for clients that [negotiate](Connect::negotiate), so that other tests need no
-//! sessions.
+//! The kit omits what proxies do: pausing of fast senders, message size limits, slow clients, keep-alive and
+//! timeouts, origins, transports, tokens of other issuers and token expiry. It also omits raw endpoints.
+//! `on_negotiate` runs only for clients that [negotiate](Connect::negotiate), so that other tests need no sessions.
 
 mod admission;
 mod call_error;
@@ -92,18 +91,18 @@ use client_wire::ANSWER_TIMEOUT;
 use far_end::{FarEnd, TestHub};
 use test_client::Opening;
 
-/// Server without a network, for tests; or a fleet of them.
+/// Server without a network for tests, or a fleet of servers.
 #[derive(Debug)]
 pub struct TestServer {
     handles: Vec<ServerHandle>,
-    /// The hubs, by their paths in lower case.
+    /// Hubs by lower-case path.
     hubs: BTreeMap<String, Arc<TestHub>>,
-    /// Time that an answer may take, unless a client says otherwise.
+    /// Default timeout of an answer.
     answer_timeout: Duration,
 }
 
-/// Builder of a test client; awaiting it connects.
-#[must_use = "nobody connects until this is awaited"]
+/// Builder of a test client. Awaiting it connects the client.
+#[must_use = "the client connects only when this is awaited"]
 pub struct Connect {
     hub: Option<Arc<TestHub>>,
     handle: Option<ServerHandle>,
@@ -115,21 +114,21 @@ pub struct Connect {
 }
 
 impl TestServer {
-    /// Starts a server, or one hub. Access keys are used only for tokens, and without any there is a random one;
-    /// settings of links are not used.
+    /// Starts a server or a single hub. Access keys are used only for tokens; without any, a random key is created.
+    /// Link settings are ignored.
     ///
     /// # Errors
-    /// When a hub or a method is no good; the first thing that is wrong.
+    /// If a hub or a method is invalid; returns the first problem.
     ///
     /// # Panics
-    /// Outside of a Tokio runtime.
+    /// If called outside a Tokio runtime.
     pub fn new(server: impl Into<Server>) -> Result<Self, BuildError> {
         let mut server = Some(server.into());
         Self::fleet(|| server.take().unwrap_or_default(), 1)
     }
 
-    /// Starts several app servers behind one proxy. All are made by one closure, each with hubs and a state of its own.
-    /// Clients connect to the first one, unless [`Connect::at`] says otherwise, and may be [moved](Self::rehome).
+    /// Starts several app servers behind one proxy. The closure creates each with its own hubs and state. Clients
+    /// connect to the first one, unless [`Connect::at`] selects another, and can be [moved](Self::rehome).
     ///
     /// ```
     /// use trunkline::testing::{Leaving, TestServer};
@@ -167,10 +166,10 @@ impl TestServer {
     /// ```
     ///
     /// # Errors
-    /// As with [`new`](Self::new).
+    /// The errors of [`new`](Self::new).
     ///
     /// # Panics
-    /// Outside of a Tokio runtime.
+    /// If called outside a Tokio runtime.
     pub fn fleet<T: Into<Server>>(mut make: impl FnMut() -> T, servers: usize) -> Result<Self, BuildError> {
         let mut handles = Vec::new();
         let mut hubs: BTreeMap<String, TestHub> = BTreeMap::new();
@@ -193,13 +192,13 @@ impl TestServer {
         Ok(Self { handles, hubs, answer_timeout: ANSWER_TIMEOUT })
     }
 
-    /// Sets the [time that an answer may take](Connect::answer_timeout) for all clients that are made from now on.
+    /// Sets the [timeout of answers](Connect::answer_timeout) for all clients created afterwards.
     #[must_use]
     pub fn answer_timeout(self, timeout: Duration) -> Self {
         Self { answer_timeout: timeout, ..self }
     }
 
-    /// Makes a client for the hub at this path; a JSON client without a user unless you say otherwise.
+    /// Creates a client for the hub at this path; by default a JSON client without a user.
     pub fn connect(&self, path: &str) -> Connect {
         Connect {
             hub: self.hubs.get(&path.to_lowercase()).map(Arc::clone),
@@ -212,31 +211,31 @@ impl TestServer {
         }
     }
 
-    /// Handle for sends from outside of the hubs; that of the first app server of a fleet.
+    /// Handle for sends from outside the hubs; in a fleet, that of the first app server.
     #[must_use]
     #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "a fleet has one app server at least")]
     pub fn handle(&self) -> &ServerHandle {
         self.handles.first().expect("a fleet has one app server at least")
     }
 
-    /// Handles of all app servers, in their order.
+    /// Handles of all app servers, in order.
     #[must_use]
     pub fn handles(&self) -> &[ServerHandle] {
         &self.handles
     }
 
-    /// Moves a client to the next app server of the fleet, as happens when its own one stops or crashes; returns when
-    /// `on_rehomed` has run there.
+    /// Moves a client to the next app server of the fleet, as when its own app server stops or crashes. Returns when
+    /// `on_rehomed` has run.
     ///
     /// # Errors
-    /// When there is no other app server, or `on_rehomed` fails, or the client's calls don't end.
+    /// If there is no other app server, `on_rehomed` fails, or the client's calls do not end.
     pub async fn rehome(&self, client: &mut TestClient, leaving: Leaving) -> Result<(), RehomeError> {
         let is_its = |hub: &&Arc<TestHub>| Arc::ptr_eq(&hub.far_end, &client.wire().far_end);
         let hub = self.hubs.values().find(is_its).ok_or(RehomeError::NoOther)?;
         leaving::reassign(hub, client, leaving).await
     }
 
-    /// Ends all connections, and waits until `on_disconnected` has run for each.
+    /// Closes all connections, and waits until `on_disconnected` has run for each.
     pub async fn shutdown(self) {
         for handle in &self.handles {
             handle.shutdown().await;
@@ -245,27 +244,27 @@ impl TestServer {
 }
 
 impl Connect {
-    /// Sets the user id of the client, as if a proxy had verified an access token for it.
+    /// Sets the user ID of the client, as if a proxy had verified an access token for it.
     pub fn user(mut self, user_id: impl Into<String>) -> Self {
         self.credentials.user_id = Some(user_id.into());
         self
     }
 
-    /// Adds a claim of the user; names may repeat.
+    /// Adds a claim of the user. Names may repeat.
     pub fn claim(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.credentials.claims.push((name.into(), value.into()));
         self
     }
 
-    /// Sets the access token of the client, which is verified by the keys of the server: one of
-    /// [`ServerHandle::token`], for instance.
+    /// Sets the access token of the client, for example from [`ServerHandle::token`]. It is verified with the
+    /// server's keys.
     pub fn access_token(mut self, token: impl Into<String>) -> Self {
         self.credentials.access_token = Some(token.into());
         self
     }
 
-    /// Makes the client negotiate first: the hub's [`on_negotiate`](crate::Hub::on_negotiate) decides about it, by its
-    /// headers, query and address. The user of this builder is the one whom the proxy has verified.
+    /// Lets the client negotiate first: the hub's [`on_negotiate`](crate::Hub::on_negotiate) decides on its headers,
+    /// query and address. The user set here counts as verified by the proxy.
     ///
     /// ```
     /// use axum::http::{HeaderMap, StatusCode};
@@ -294,13 +293,13 @@ impl Connect {
         self
     }
 
-    /// Sets the app server of a fleet that the client gets, from 0; the first by default.
+    /// Sets the app server of a fleet for the client, counted from 0; by default the first.
     pub fn at(mut self, server: usize) -> Self {
         self.server = server;
         self
     }
 
-    /// Adds a header to the connect request; names may repeat.
+    /// Adds a header to the connect request. Names may repeat.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.credentials.headers.push((name.into(), value.into()));
         self
@@ -318,9 +317,9 @@ impl Connect {
         self
     }
 
-    /// Sets how long the client waits for results, for what a test [expects](TestClient::expect), and for a
-    /// [reassignment](TestServer::rehome), before that is an error; 10 s by default. A test of a longer time-out of the
-    /// hub sets a longer one, on a paused clock:
+    /// Sets the timeout for results, for calls that a test [expects](TestClient::expect), and for
+    /// [reassignments](TestServer::rehome); 10 s by default. To test a longer timeout of the hub, set a longer one
+    /// with a paused clock:
     ///
     /// ```
     /// use std::time::Duration;
@@ -344,7 +343,7 @@ impl Connect {
         self
     }
 
-    /// Makes the client speak MessagePack.
+    /// Uses MessagePack for the client.
     pub fn messagepack(mut self) -> Self {
         self.protocol = HubProtocol::MessagePack;
         self
@@ -370,7 +369,7 @@ impl Connect {
     }
 }
 
-/// The frame by which a proxy opens the connection.
+/// Builds the message with which a proxy opens the connection.
 fn open_connection(credentials: Credentials, user: access_token::User) -> OpenConnection {
     let Credentials { headers, query, remote, .. } = credentials;
     let id = user.id.map(|id| (USER_ID_CLAIM.to_owned(), id));
@@ -471,7 +470,7 @@ mod tests {
         TestServer::new(hub).unwrap()
     }
 
-    /// Counts what each client has received, which must be nothing but this.
+    /// Counts the received calls of each client, which must all be of this kind.
     fn received(clients: &mut [TestClient], kind: &str) -> Vec<usize> {
         let count = |client: &mut TestClient| {
             let all: Vec<_> = std::iter::from_fn(|| client.try_next()).collect();
@@ -614,7 +613,7 @@ mod tests {
         assert_eq!(connect.await.unwrap_err(), ConnectError::Gone);
     }
 
-    /// Place and text of the panic of a task.
+    /// Location and text of a task's panic.
     async fn failure(task: impl Future<Output = ()> + Send + 'static) -> (String, String) {
         static PLACE: Mutex<Option<String>> = Mutex::new(None);
         let others = std::panic::take_hook();

@@ -1,4 +1,5 @@
-//! Admission of a test client, as a proxy decides it: access token, `on_negotiate`, and whether the hub needs a user.
+//! Admission of a test client, as a proxy would decide: access token, `on_negotiate`, and whether the hub requires a
+//! user.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::SystemTime;
@@ -24,7 +25,7 @@ const BODY_MAX_BYTES: usize = 1024 * 1024;
 /// Credentials and other parts of a client's connect request.
 #[derive(Debug, Default)]
 pub(super) struct Credentials {
-    /// User and claims that the test vouches for.
+    /// User and claims that the test sets as verified.
     pub(super) user_id: Option<String>,
     pub(super) claims: Vec<Claim>,
     pub(super) access_token: Option<String>,
@@ -43,17 +44,15 @@ pub(super) struct Gate<'a> {
     pub(super) negotiator: Option<MethodRouter>,
 }
 
-/// A client that was let in.
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) user: access_token::User,
-    /// Headers of the answer to its negotiation.
+    /// Headers of the negotiate response.
     pub(super) headers: HeaderMap,
 }
 
 type Verified = Result<access_token::User, AccessTokenError>;
 
-/// Decides about a client.
 pub(super) async fn admit(gate: Gate<'_>, client: &Credentials) -> Result<Admitted, ConnectError> {
     let verified = client.verify(gate.keys);
     let (decision, headers) = match gate.negotiator {
@@ -83,7 +82,7 @@ fn denied(body: String) -> ConnectError {
 }
 
 impl Credentials {
-    /// The user that a proxy would know.
+    /// User that a proxy would have verified.
     fn verify(&self, keys: Option<&AccessKeys>) -> Verified {
         let mut user = match &self.access_token {
             Some(token) => {
@@ -98,7 +97,7 @@ impl Credentials {
     }
 }
 
-/// The client's request as a handler of `on_negotiate` sees it.
+/// The client's request for the `on_negotiate` handler.
 fn negotiate_request(path: &str, client: &Credentials, verified: &Verified) -> Result<Request<Body>, ConnectError> {
     let separator = if client.query.is_some() { "&" } else { "" };
     let query = client.query.as_deref().unwrap_or_default();
@@ -120,7 +119,7 @@ fn negotiate_request(path: &str, client: &Credentials, verified: &Verified) -> R
     Ok(request)
 }
 
-/// Calls the handler. Returns its decision, and the headers that go with it.
+/// Calls the handler. Returns its decision and the response headers.
 async fn negotiate(handler: MethodRouter, request: Request<Body>) -> Result<(Decision, HeaderMap), ConnectError> {
     let Ok(mut answer) = handler.oneshot(request).await;
     if let Some(negotiation) = answer.extensions_mut().remove::<Negotiation>() {

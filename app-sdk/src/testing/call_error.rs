@@ -1,17 +1,17 @@
-//! Errors that a test client meets: of its calls, and of its connects.
+//! Errors of a test client's calls and connection attempts.
 
 use http::StatusCode;
 
-/// Beginning of the text for a call that does not bind.
+/// Start of the text for a call that cannot be bound.
 const UNBOUND: &str = "Failed to invoke '";
 /// Separator between the official text and the text of [`HubError::new`](crate::HubError::new).
 const SHOWN: &str = " HubException: ";
-/// End of the text for a call that a policy refuses.
+/// End of the text for a call refused by a policy.
 const UNAUTHORIZED: &str = "' because user is unauthorized";
-/// End of the text for a method that does not exist.
+/// End of the text for an unknown method.
 const NO_METHOD: &str = " HubException: Method does not exist.";
 
-/// Error of a test client's call. Its `Display` is the whole text that a client reads.
+/// Error of a test client's call. `Display` shows the whole text that a client receives.
 ///
 /// ```
 /// use trunkline::testing::{CallError, TestServer};
@@ -30,42 +30,42 @@ const NO_METHOD: &str = " HubException: Method does not exist.";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// An error of [`HubError::new`](crate::HubError::new), whose text every client reads.
+    /// An error of [`HubError::new`](crate::HubError::new). Clients always see its text.
     #[error("{text}")]
     Hub {
         /// Text of the error.
         message: String,
-        /// Whole text that the client reads.
+        /// Whole text that the client receives.
         text: String,
     },
-    /// There is no such method, or the arguments don't fit it.
+    /// No such method, or arguments that do not fit.
     #[error("{0}")]
     Unbound(String),
-    /// A [policy](crate::Policy) of the method or of its module refuses the user.
+    /// A [policy](crate::Policy) of the method or its module refuses the user.
     #[error("{0}")]
     Unauthorized(String),
-    /// Another error, of which clients read only that there was one, unless the hub has detailed errors.
+    /// Another error, without details for clients unless the hub has detailed errors.
     #[error("{0}")]
     Failed(String),
-    /// No answer came within the client's [`answer_timeout`](super::Connect::answer_timeout), 10 s by default.
+    /// No answer within the client's [`answer_timeout`](super::Connect::answer_timeout), 10 s by default.
     #[error("no answer came within the client's `answer_timeout` (10 s by default)")]
     Timeout,
-    /// The connection has ended, with the error that the hub told.
+    /// The connection has closed, with the hub's error if any.
     #[error("the connection has ended{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
     Closed(Option<String>),
-    /// The answer is of another type than the test expects.
+    /// The result has a different type than the test expects.
     #[error("the result is of another type: {0}")]
     Type(String),
-    /// An argument or an answer of the test can't be encoded.
+    /// An argument or an answer of the test cannot be encoded.
     #[error("{0}")]
     Encode(String),
-    /// The hub waits for no result of this call.
-    #[error("nobody waits for a result")]
+    /// The hub expects no result of this call.
+    #[error("no caller waits for a result")]
     NoQuestion,
 }
 
 impl CallError {
-    /// Text of [`HubError::new`](crate::HubError::new), without what the official server puts before it.
+    /// Text of [`HubError::new`](crate::HubError::new), without the official prefix.
     #[must_use]
     pub fn message(&self) -> Option<&str> {
         match self {
@@ -74,7 +74,7 @@ impl CallError {
         }
     }
 
-    /// Reads the error text of a completion.
+    /// Parses the error text of a completion.
     pub(super) fn of(text: &str) -> Self {
         let text = text.to_owned();
         if text.starts_with(UNBOUND) && text.ends_with(UNAUTHORIZED) {
@@ -97,45 +97,45 @@ pub enum ConnectError {
     /// No hub has this path.
     #[error("no hub is served at this path")]
     NoHub,
-    /// The client was not let in: by `on_negotiate`, by a bad access token, because the hub needs a user (401), or by a
+    /// The client was refused: by `on_negotiate`, because of an invalid access token or a missing user (401), or by a
     /// policy of the hub (403).
     #[error("{status}: {body}")]
     Denied {
-        /// Status that the client gets.
+        /// Status of the response.
         status: StatusCode,
-        /// Body that the client gets.
+        /// Body of the response.
         body: String,
     },
     /// `on_negotiate` redirects the client.
     #[error("redirected to {url}")]
     Redirected {
-        /// URL where the client negotiates again.
+        /// URL at which the client negotiates again.
         url: String,
-        /// Access token that it sends there.
+        /// Access token for that URL.
         access_token: Option<String>,
     },
     /// The hub refused the handshake with this text.
     #[error("{0}")]
     Refused(String),
-    /// The fleet has no app server of this number.
+    /// The fleet has no app server with this number.
     #[error("there is no app server {0}")]
     NoServer(usize),
-    /// The server shuts down.
+    /// The server is shutting down.
     #[error("the server is gone")]
     Gone,
 }
 
-/// Error of a client that no other app server has taken over.
+/// Error of a client that was not taken over by another app server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RehomeError {
-    /// There is only one app server: make the test server with [`TestServer::fleet`](super::TestServer::fleet).
+    /// There is only one app server. Create the test server with [`TestServer::fleet`](super::TestServer::fleet).
     #[error("there is no other app server: make the test server with `TestServer::fleet`")]
     NoOther,
-    /// The client is not connected, or `on_rehomed` has failed; with the error that the hub told.
+    /// The client is not connected, or `on_rehomed` failed, with the hub's error if any.
     #[error("the connection has ended{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
     Closed(Option<String>),
-    /// The calls of the client have not ended within its [`answer_timeout`](super::Connect::answer_timeout).
+    /// The client's calls have not ended within its [`answer_timeout`](super::Connect::answer_timeout).
     #[error(
         "the app server has not handed the client over within the client's `answer_timeout` (10 s by default): do its calls end?"
     )]

@@ -1,7 +1,7 @@
-//! Inbox of a test client: what the hub has sent, in its order, and the answers that a test has prepared.
+//! Inbox of a test client: messages from the hub in order, and the answers that a test has prepared.
 //!
-//! Messages are taken in at the moment when the far end gets them, not by a task of their own. So a client that has its
-//! answer has all that was sent before, and so have the others.
+//! Messages are delivered directly when the loopback server receives them, not by a separate task. So after a result,
+//! this client and all others have received everything sent before.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -18,21 +18,20 @@ use super::received::Received;
 use crate::naming::Codec;
 use crate::sync::lock;
 
-/// Answer of a test to the calls of one method.
+/// Answer that a test has prepared for the calls of one method.
 pub(super) type PreparedAnswer = Arc<dyn Fn(&Received) -> Outcome + Send + Sync>;
 
-/// Inbox of a test client.
 pub(super) struct ClientInbox {
     codec: Codec,
     state: Mutex<InboxState>,
     arrived: Notify,
-    /// Completions of prepared answers, on their way to the hub.
+    /// Completions of prepared answers that are to be sent to the hub.
     replies: mpsc::UnboundedSender<Completion>,
 }
 
 #[derive(Default)]
 struct InboxState {
-    /// The answer to the handshake, until it is read.
+    /// Response to the handshake, until it is read.
     handshake: Option<Result<(), String>>,
     is_shaken: bool,
     messages: VecDeque<HubMessage>,
@@ -44,14 +43,14 @@ struct InboxState {
 }
 
 impl ClientInbox {
-    /// Makes an inbox, and the receiver of the completions that are to be sent to the hub.
+    /// Creates an inbox, and the receiver of the completions to send to the hub.
     pub(super) fn new(codec: Codec) -> (Arc<Self>, mpsc::UnboundedReceiver<Completion>) {
         let (replies, to_send) = mpsc::unbounded_channel();
         let inbox = Self { codec, state: Mutex::default(), arrived: Notify::new(), replies };
         (Arc::new(inbox), to_send)
     }
 
-    /// Takes in bytes of the hub: whole messages.
+    /// Delivers bytes from the hub that contain whole messages.
     pub(super) fn deliver(&self, bytes: &Bytes) {
         let mut bytes = bytes.clone();
         {
@@ -61,7 +60,7 @@ impl ClientInbox {
                 state.handshake = Some(read_handshake(&mut bytes));
             }
         }
-        // One that can't be read is a fault of this crate, and shows as silence.
+        // An unreadable message is a bug in this crate, and results in a timeout.
         while let Ok(Some(frame)) = next_frame(self.codec.protocol(), &bytes, usize::MAX) {
             let body = bytes.slice(frame.body);
             bytes.advance(frame.length);
@@ -72,23 +71,22 @@ impl ClientInbox {
         self.arrived.notify_waiters();
     }
 
-    /// Ends it: nothing more will come.
+    /// Ends the inbox: further messages cannot arrive.
     pub(super) fn end(&self) {
         lock(&self.state).is_over = true;
         self.arrived.notify_waiters();
     }
 
-    /// Prepares the answer to all calls of a method.
     pub(super) fn prepare(&self, method: &str, answer: PreparedAnswer) {
         lock(&self.state).answers.insert(method.to_lowercase(), answer);
     }
 
-    /// Notes an invocation that waits for its completion.
+    /// Records an invocation that waits for its completion.
     pub(super) fn expect(&self, invocation_id: ByteString) {
         lock(&self.state).pending.insert(invocation_id);
     }
 
-    /// Fails the invocations that wait, as a proxy does after a crash.
+    /// Fails the waiting invocations, as a proxy does after a crash.
     pub(super) fn fail_pending(&self, error: &'static str) {
         let mut state = lock(&self.state);
         for invocation_id in std::mem::take(&mut state.pending) {
@@ -103,7 +101,7 @@ impl ClientInbox {
         self.arrived.notify_waiters();
     }
 
-    /// Waits for the oldest message that is wanted; others stay in their order. `None` when the connection is closed.
+    /// Waits for the oldest matching message; others keep their order. `None` when the connection is closed.
     pub(super) async fn wait_for(&self, is_wanted: impl Fn(&HubMessage) -> bool) -> Option<HubMessage> {
         self.wait(|state| match state.take(&is_wanted) {
             Some(message) => Some(Some(message)),
@@ -112,7 +110,7 @@ impl ClientInbox {
         .await
     }
 
-    /// Waits for the answer to the handshake; `None` when the connection ends without one.
+    /// Waits for the response to the handshake; `None` if the connection closes first.
     pub(super) async fn handshake(&self) -> Option<Result<(), String>> {
         self.wait(|state| match state.handshake.take() {
             Some(answer) => Some(Some(answer)),
@@ -121,17 +119,16 @@ impl ClientInbox {
         .await
     }
 
-    /// Waits for the end, and returns the error that the hub told.
+    /// Waits for the close and returns the hub's error.
     pub(super) async fn closed(&self) -> Option<String> {
         self.wait(|state| state.is_over.then(|| state.close_error.clone())).await
     }
 
-    /// Takes the oldest message that is wanted, if there is one.
+    /// Takes the oldest matching message, if any.
     pub(super) fn take(&self, is_wanted: impl Fn(&HubMessage) -> bool) -> Option<HubMessage> {
         lock(&self.state).take(&is_wanted)
     }
 
-    /// Error that the hub told when it closed the connection.
     pub(super) fn close_error(&self) -> Option<String> {
         lock(&self.state).close_error.clone()
     }
@@ -162,7 +159,7 @@ impl ClientInbox {
         }
     }
 
-    /// Answers a call as the test has prepared, or keeps it for the test.
+    /// Answers a call as the test has prepared, or stores it for the test.
     fn take_call(&self, invocation: Invocation) {
         let answer = {
             let mut state = lock(&self.state);
@@ -172,7 +169,7 @@ impl ClientInbox {
             }
         };
         let call = Received::new(self.codec, invocation);
-        // A panic has been printed; it must not end the link.
+        // The panic has been printed; it must not end the link.
         let outcome = catch_unwind(AssertUnwindSafe(|| answer(&call)));
         let outcome = outcome.unwrap_or_else(|_| Outcome::Error("the answer that the test has prepared panics".into()));
         if let Some(invocation_id) = call.invocation_id() {
@@ -189,7 +186,7 @@ impl InboxState {
     }
 }
 
-/// Reads the answer to the handshake, and leaves what stands behind it.
+/// Reads the response to the handshake and leaves the rest.
 fn read_handshake(bytes: &mut Bytes) -> Result<(), String> {
     match HandshakeResponse::read(bytes, HANDSHAKE_MAX_BYTES) {
         Ok(Some((HandshakeResponse { error }, length))) => {

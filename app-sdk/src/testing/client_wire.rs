@@ -1,4 +1,4 @@
-//! Wire of a test client: its inbox, and the way to its hub. Its calls share it.
+//! Connection of a test client: its inbox, and sending to its hub. Shared by its calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,17 +19,16 @@ use super::far_end::FarEnd;
 use crate::encode;
 use crate::naming::Codec;
 
-/// Default for the timeout of an answer, after which a test fails.
+/// Default timeout of an answer, after which a test fails.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Part of a client that its calls share: its id, its inbox, and the way to the hub.
+/// Part of a client that its calls share: ID, inbox, and sending to the hub.
 #[derive(Debug)]
 pub(super) struct ClientWire {
     pub(super) far_end: Arc<FarEnd>,
     pub(super) inbox: Arc<ClientInbox>,
     pub(super) codec: Codec,
     pub(super) id: ByteString,
-    /// Time that an answer of the hub may take.
     pub(super) timeout: Duration,
 }
 
@@ -47,7 +46,7 @@ pub(super) async fn send_replies(wire: Arc<ClientWire>, mut replies: mpsc::Unbou
 }
 
 impl ClientWire {
-    /// Opens the connection at an app server: the opening, then the handshake.
+    /// Opens the connection at an app server: the open message, then the handshake.
     pub(super) async fn open_at(&self, server: usize, open: OpenConnection) {
         self.far_end.send(server, ServiceMessage::OpenConnection(open)).await;
         let handshake = HandshakeRequest { protocol: self.codec.protocol(), version: HUB_PROTOCOL_VERSION }.encode();
@@ -67,7 +66,7 @@ impl ClientWire {
         self.send_bytes(encode::message(self.codec.protocol(), message)).await;
     }
 
-    /// Sends bytes to the hub; a closed connection shows only where something is read.
+    /// Sends bytes to the hub. A closed connection is only noticed when reading.
     async fn send_bytes(&self, payload: Bytes) {
         let data = ConnectionData { connection_id: self.id.clone(), payload, ..ConnectionData::default() };
         if let Some(home) = self.far_end.home(&self.id) {
@@ -79,7 +78,7 @@ impl ClientWire {
         self.codec.payload(value).map_err(|error| CallError::Encode(error.to_string()))
     }
 
-    /// Waits for a message of a call; an error when none comes in time, or any more.
+    /// Waits for a message of a call. Fails on timeout or when the connection closes.
     pub(super) async fn answer(&self, is_wanted: impl Fn(&HubMessage) -> bool) -> Result<HubMessage, CallError> {
         let answer = tokio::time::timeout(self.timeout, self.inbox.wait_for(is_wanted)).await;
         match answer {

@@ -1,12 +1,12 @@
-//! Wait of a test for a call of the hub, which fails at the line of the test.
+//! Wait of a test for a call from the hub. Fails at the line of the test.
 
 use std::fmt;
 use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// Arguments of a call that a test client waits for; made by [`TestClient::expect`](super::TestClient::expect) and its
-/// like, and awaited.
+/// Awaits a call to a test client and returns its arguments; created by
+/// [`TestClient::expect`](super::TestClient::expect) and similar methods.
 #[must_use = "nothing is expected until this is awaited"]
 pub struct Expected<'a, T> {
     waiting: Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>,
@@ -23,14 +23,14 @@ impl<'a, T> Expected<'a, T> {
 impl<T> Future for Expected<'_, T> {
     type Output = T;
 
-    // The caller is the `.await` of the test, so that is where it fails.
+    // The caller is the `.await` in the test, so the test fails there.
     #[track_caller]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let problem = match ready!(self.waiting.as_mut().poll(cx)) {
             Ok(arguments) => return Poll::Ready(arguments),
             Err(problem) => problem,
         };
-        // It is another line where something around it is awaited, such as `tokio::join!`.
+        // The line differs if the future is wrapped, for example by `tokio::join!`.
         match Location::caller().file() == self.asked_at.file() {
             true => panic!("{problem}"),
             false => panic!("{problem} (expected at {})", self.asked_at),

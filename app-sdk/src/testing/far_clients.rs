@@ -1,4 +1,4 @@
-//! Connected clients at the far end of links: whom a frame is about, who is in which group, and who is closed.
+//! Clients connected to the loopback server: the audience of frames, group membership, closes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,39 +15,39 @@ use trunkline_protocol::service::{
 use super::client_inbox::ClientInbox;
 use crate::encode;
 
-/// Closed connections by the places of their app servers, and the answer to who closed them.
+/// Closed connections with the indices of their app servers, and the response to the app server that closed them.
 type Closed = (Vec<(usize, ByteString)>, Option<ServiceMessage>);
 
-/// The connected clients, in a fixed order.
+/// Connected clients in a fixed order.
 #[derive(Debug, Default)]
 pub(super) struct FarClients {
     pub(super) all: BTreeMap<ByteString, FarClient>,
-    /// App servers whose links have ended: nobody can connect there any more.
+    /// App servers with closed links. Clients cannot connect to them.
     pub(super) over: BTreeSet<usize>,
 }
 
-/// A client that is connected to the far end.
+/// A client connected to the loopback server.
 #[derive(Debug)]
 pub(super) struct FarClient {
     pub(super) protocol: HubProtocol,
     pub(super) user: Option<ByteString>,
     pub(super) groups: BTreeSet<ByteString>,
-    /// Place of its app server.
+    /// Index of its app server.
     pub(super) home: usize,
-    /// Takes the frame that hands it over, while it is to move.
+    /// Receives the frame that hands the client over during a move.
     pub(super) moving: Option<oneshot::Sender<CloseConnection>>,
     pub(super) inbox: Arc<ClientInbox>,
 }
 
 impl FarClients {
-    /// Removes a client, which sees the end.
+    /// Removes a client and ends its inbox.
     pub(super) fn remove(&mut self, id: &str) {
         if let Some(member) = self.all.remove(id) {
             member.inbox.end();
         }
     }
 
-    /// Removes the clients of an app server that is over.
+    /// Removes the clients of an app server after its link has closed.
     pub(super) fn end(&mut self, server: usize) {
         self.over.insert(server);
         let gone: Vec<_> =
@@ -63,13 +63,13 @@ impl FarClients {
         }
     }
 
-    /// Does what a proxy does with a frame, and returns the connections that it closed for it, and its answer.
+    /// Handles a frame as a proxy does. Returns the connections closed by it, and the response.
     pub(super) fn handle(&mut self, message: ServiceMessage) -> Closed {
         use ServiceMessage as M;
         let (meant, ack_id, mut closed) = (self.meant_by(&message), message.ack_id(), Vec::new());
         let mut is_found = !meant.is_empty();
         match message {
-            // Heard in answer, the near end never finds this one silent, not even on a clock that is wound forward.
+            // A response to each ping keeps the app server from timing out this side, even if a paused clock jumps.
             M::Ping(_) => return (closed, Some(M::Ping(Ping::default()))),
             M::ConnectionData(data) => self.each(&meant, |client| client.give(&data.payload)),
             M::CloseConnection(close) => self.remove(&close.connection_id),
@@ -101,7 +101,7 @@ impl FarClients {
             M::UserConnectionQuery(query) => {
                 return (closed, Some(self.list(meant, query.ack_id, query.page_size, query.continuation_token)));
             }
-            // Flow control and news about the fleet mean nothing here.
+            // Flow control and fleet messages have no effect here.
             other => {
                 if let Some(payloads) = other.payloads() {
                     self.each(&meant, |client| client.pick(payloads));
@@ -112,7 +112,7 @@ impl FarClients {
         (closed, ack_id.map(|ack_id| M::Ack(Ack { ack_id, status, ..Ack::default() })))
     }
 
-    /// Ids of the clients that a message is about, in their order; in several groups once per group.
+    /// IDs of the clients in a message's audience, in order; once per group for several groups.
     fn meant_by(&self, message: &ServiceMessage) -> Vec<ByteString> {
         let excluded = message.exclusions();
         let is_out = |id: &ByteString, user: Option<&ByteString>| {
@@ -139,7 +139,6 @@ impl FarClients {
         ids.iter().for_each(|id| self.all.get_mut(id).into_iter().for_each(&mut act));
     }
 
-    /// Closes connections with a close message.
     fn close(&mut self, ids: Vec<ByteString>, reason: Option<ByteString>) -> Vec<(usize, ByteString)> {
         let message = HubMessage::Close(Close { error: reason, allow_reconnect: false });
         let mut closed = Vec::new();
@@ -153,7 +152,7 @@ impl FarClients {
         closed
     }
 
-    /// Lists clients by their ids; the token is the last one of the page before.
+    /// Lists clients by ID. The token is the last ID of the previous page.
     fn list(
         &self,
         ids: Vec<ByteString>,
@@ -198,7 +197,7 @@ impl FarClient {
     }
 }
 
-/// Users and members of groups that app servers were told of.
+/// Users and group members last reported to app servers.
 #[derive(Debug, Default)]
 pub(super) struct FarPresence {
     users: BTreeSet<ByteString>,
@@ -207,7 +206,7 @@ pub(super) struct FarPresence {
 }
 
 impl FarPresence {
-    /// Takes the changes for these app servers.
+    /// Returns the changes to report to these app servers.
     pub(super) fn update(&mut self, clients: &FarClients, app_servers: Vec<ByteString>) -> PresenceChanges {
         let users: BTreeSet<_> = clients.all.values().filter_map(|client| client.user.clone()).collect();
         let in_groups =

@@ -1,4 +1,5 @@
-//! The far end of links in memory, one to each app server: as much of a proxy as tests need, in a few maps.
+//! Loopback server: the proxy side of in-memory links, one link per app server, with as much of a proxy as tests
+//! need.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -22,35 +23,33 @@ use crate::naming::{Codec, Naming};
 use crate::server::LinkedHub;
 use crate::sync::lock;
 
-/// The far ends of the links of one hub.
+/// Proxy side of the links of one hub.
 #[derive(Debug)]
 pub(super) struct FarEnd {
-    /// Names of fields and enums at the hub, which its clients write, too.
+    /// Naming of the hub, which its clients use as well.
     naming: Naming,
     links: Mutex<Vec<Arc<FarLink>>>,
     members: Mutex<FarClients>,
-    /// Presence as app servers were told it; `None` where no hook wants to know.
+    /// Presence last reported to app servers; `None` if the hub has no presence hooks.
     presence: Option<Mutex<FarPresence>>,
-    /// Notified when clients come, go, or change groups.
+    /// Notified when clients connect, disconnect or change groups.
     has_changed: Notify,
 }
 
-/// The far end of the link to one app server.
+/// Proxy side of the link to one app server.
 #[derive(Debug)]
 struct FarLink {
-    /// Place of the app server in the fleet.
+    /// Index of the app server in the fleet.
     server: usize,
     /// Instance of the app server.
     instance: String,
-    /// Exclusive tasks that the app server stands for.
     tasks: Option<ExclusiveTasks>,
-    /// `None` until hands are shaken.
+    /// `None` until the handshake is done.
     up: tokio::sync::Mutex<Option<LinkWriter>>,
-    /// Fires when hands are shaken, or the link has ended.
+    /// Cancelled when the handshake is done or the link has closed.
     open: CancellationToken,
 }
 
-/// A client that connects.
 #[derive(Debug)]
 pub(super) struct NewMember {
     pub(super) id: ByteString,
@@ -66,12 +65,11 @@ impl FarEnd {
         Self { naming, links: Mutex::default(), members: Mutex::default(), presence, has_changed: Notify::new() }
     }
 
-    /// The encoding of values for the hub's clients that speak this protocol.
     pub(super) fn codec(&self, protocol: HubProtocol) -> Codec {
         Codec::new(protocol, self.naming)
     }
 
-    /// Adds the link to the next app server, and returns the socket of its near end.
+    /// Adds the link to the next app server. Returns the app server's socket.
     pub(super) fn add_link(self: &Arc<Self>, instance: &str, tasks: Option<ExclusiveTasks>) -> LinkSocket {
         let (near, far) = LinkSocket::memory();
         let link = {
@@ -90,7 +88,7 @@ impl FarEnd {
         near
     }
 
-    /// Adds a client, once the link to its app server is open. Its inbox ends at once when that link has.
+    /// Adds a client once the link to its app server is open. If the link has closed, ends the client's inbox.
     pub(super) async fn join(&self, new: NewMember) {
         let NewMember { id, protocol, user, home, inbox } = new;
         if let Some(link) = self.link(home) {
@@ -105,26 +103,26 @@ impl FarEnd {
         self.has_changed.notify_one();
     }
 
-    /// Takes a client away.
+    /// Removes a client that disconnects.
     pub(super) fn leave(&self, id: &str) {
         lock(&self.members).remove(id);
         self.has_changed.notify_one();
     }
 
-    /// Place of the app server that has the client.
+    /// Index of the client's app server.
     pub(super) fn home(&self, id: &str) -> Option<usize> {
         lock(&self.members).all.get(id).map(|member| member.home)
     }
 
-    /// Gives the client another app server, from now on.
+    /// Assigns the client to another app server.
     pub(super) fn set_home(&self, id: &str, home: usize) {
         if let Some(member) = lock(&self.members).all.get_mut(id) {
             member.home = home;
         }
     }
 
-    /// Expects the frame by which the app server gives the client away; nothing comes when the client is closed
-    /// instead.
+    /// Receiver of the frame with which the app server hands the client over. The sender is dropped if the client is
+    /// closed instead.
     pub(super) fn expect_reassignment(&self, id: &str) -> oneshot::Receiver<CloseConnection> {
         let (sender, receiver) = oneshot::channel();
         if let Some(member) = lock(&self.members).all.get_mut(id) {
@@ -133,7 +131,7 @@ impl FarEnd {
         receiver
     }
 
-    /// Sends a message to an app server; `false` when its link has ended.
+    /// Sends a message to an app server. Returns `false` if its link has closed.
     pub(super) async fn send(&self, server: usize, message: ServiceMessage) -> bool {
         let Some(link) = self.link(server) else { return false };
         match &mut *link.up.lock().await {
@@ -153,14 +151,14 @@ impl FarEnd {
             self.tell_candidates().await;
             self.read(link.server, socket.reader).await;
         }
-        // Their clients see the end.
+        // Its clients see the close.
         lock(&self.members).end(link.server);
         link.open.cancel();
         self.has_changed.notify_one();
         self.tell_candidates().await;
     }
 
-    /// Tells app servers who comes and goes, until none is left.
+    /// Reports presence changes to app servers until none is left.
     async fn tell_presence(self: Arc<Self>) {
         loop {
             self.has_changed.notified().await;
@@ -186,7 +184,7 @@ impl FarEnd {
         }
     }
 
-    /// Tells app servers that stand for exclusive tasks which of them there are.
+    /// Sends the list of candidates to app servers with exclusive tasks.
     async fn tell_candidates(&self) {
         let standing: Vec<_> = {
             let (links, members) = (lock(&self.links), lock(&self.members));
@@ -226,7 +224,7 @@ impl FarEnd {
         }
     }
 
-    /// Does what a proxy does with a frame of an app server; returns messages, and the app servers that they are for.
+    /// Handles a frame from an app server as a proxy does. Returns messages with the app servers to send them to.
     fn receive(&self, from: usize, message: ServiceMessage) -> Vec<(usize, ServiceMessage)> {
         let to_asker = |instance: &str, message| self.server_of(instance).map(|asker| (asker, message));
         match message {
@@ -252,7 +250,8 @@ impl FarEnd {
         }
     }
 
-    /// Asks a client. Its own app server has to know the question of another one, before the answer comes.
+    /// Invokes a client. If another app server makes the request, the client's own app server is notified before the
+    /// answer arrives.
     async fn ask(&self, from: usize, question: ClientInvocation) -> Vec<(usize, ServiceMessage)> {
         let Some(home) = self.home(&question.connection_id) else {
             let refusal = ErrorCompletion {
@@ -277,18 +276,18 @@ impl FarEnd {
     }
 }
 
-/// Notice to the hub that a connection was closed as it ordered.
+/// Notifies the hub that a connection was closed as requested.
 fn close_notice(connection_id: ByteString) -> ServiceMessage {
     let headers = vec![header_of(CAUSE_HEADER, Cause::AppClosed.label())];
     ServiceMessage::CloseConnection(CloseConnection { connection_id, error: None, headers })
 }
 
-/// Hub under test, with the far ends of its links.
+/// Hub under test, with the proxy side of its links.
 #[derive(Debug)]
 pub(super) struct TestHub {
     pub(super) path: String,
     pub(super) requires_user: bool,
     pub(super) far_end: Arc<FarEnd>,
-    /// The hub at each app server, in the order of the links.
+    /// The hub on each app server, in the order of the links.
     pub(super) servers: Vec<LinkedHub>,
 }

@@ -1,4 +1,4 @@
-//! Tests of what an app does from outside of its methods: closes, questions about groups and users, items.
+//! Tests of app code outside of methods: closes, queries about groups and users, items.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,7 +14,7 @@ fn server() -> TestServer {
             ctx.items().get_or_insert_with(Arc::<AtomicU32>::default).fetch_add(1, Ordering::Relaxed)
         })
         .method("Nested", async |ctx: Context| {
-            // The items are not locked while the value is made: else this would never end.
+            // The items are not locked while the value is created; otherwise this would deadlock.
             ctx.items().get_or_insert_with(|| ctx.items().get_or_insert_with(|| 7_u32).to_string())
         });
     TestServer::new(hub).unwrap()

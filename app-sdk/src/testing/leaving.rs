@@ -1,4 +1,4 @@
-//! Reassignment of a test client: another app server of the fleet takes it over, as a proxy arranges it.
+//! Reassignment of a test client to another app server of the fleet, as a proxy does it.
 
 use bytestring::ByteString;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -12,20 +12,20 @@ use super::far_end::TestHub;
 use super::test_client::TestClient;
 use crate::hub_core::TakenOver;
 
-/// Error of the calls that ran when their app server crashed, in the words of proxies.
+/// Error of calls that ran when their app server crashed, identical to the text of proxies.
 const CRASHED: &str =
     "The app server that ran this call is gone. Whether it was carried out is not known; it is not run again.";
 
-/// Way in which an app server leaves a client.
+/// How an app server loses a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leaving {
-    /// It stops: the client's calls end first, then `on_leaving` runs, and what it returns goes along.
+    /// Graceful stop: the client's calls finish first, then `on_leaving` runs, and its result is handed over.
     Gracefully,
-    /// It crashes: nothing of it runs any more for this client. Its calls get an error.
+    /// Crash: no further code runs for this client, and its calls fail.
     Crash,
 }
 
-/// Lets the next app server of the fleet take a client over; returns when its `on_rehomed` has run.
+/// Reassigns a client to the next app server of the fleet. Returns when its `on_rehomed` has run.
 pub(super) async fn reassign(hub: &TestHub, client: &TestClient, leaving: Leaving) -> Result<(), RehomeError> {
     let wire = client.wire();
     let closed = || RehomeError::Closed(wire.inbox.close_error());
@@ -67,7 +67,7 @@ async fn is_kept(mut taken_over: broadcast::Receiver<TakenOver>, connection_id: 
     }
 }
 
-/// Asks an app server for a client, and returns what `on_leaving` gives along.
+/// Requests a client from an app server. Returns the result of `on_leaving`.
 async fn ask_for(wire: &ClientWire, from: usize) -> Result<Option<ByteString>, RehomeError> {
     let given = wire.far_end.expect_reassignment(&wire.id);
     let headers = vec![header_of(MIGRATE_TO_HEADER, "")];

@@ -1,4 +1,4 @@
-//! Calls that a test client received.
+//! Calls received by a test client.
 
 use std::fmt;
 
@@ -9,17 +9,17 @@ use trunkline_protocol::hub::{HubProtocol, Invocation, Payload};
 use crate::naming::{Codec, Naming};
 use crate::value::Value;
 
-/// Characters of an argument that the text of a failed test shows.
+/// Maximum number of characters of an argument in the text of a failed test.
 const SHOWN_CHARS: usize = 200;
 
-/// A call that the hub sent to a client. Its `Debug` is the call as JSON has it: `Said("ann", 5)`.
+/// A call from the hub to a client. `Debug` shows it in JSON style: `Said("ann", 5)`.
 #[derive(Clone)]
 pub struct Received {
     codec: Codec,
     invocation: Invocation,
 }
 
-/// Arguments that a client received: a tuple of values that can be deserialized, `()` for none.
+/// Arguments received by a client: a tuple of deserializable values, or `()` for none.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no tuple of arguments",
     note = "a single argument comes in a tuple too: `(argument,)`; no arguments are `()`"
@@ -38,28 +38,28 @@ impl Received {
         Self { codec, invocation }
     }
 
-    /// The name of the method that was called.
+    /// Name of the called method.
     #[must_use]
     pub fn target(&self) -> &str {
         &self.invocation.target
     }
 
-    /// The arguments; their number is exact.
+    /// Deserializes the arguments. Their number must match exactly.
     ///
     /// # Errors
-    /// A text for people, when they are others.
+    /// A readable description, if the arguments do not fit.
     pub fn arguments<T: FromArguments>(&self) -> Result<T, String> {
         T::read(self.codec, &self.invocation.arguments)
     }
 
-    /// Whether the hub awaits a result; then [`TestClient::answer`](super::TestClient::answer) or
-    /// [`TestClient::refuse`](super::TestClient::refuse) it.
+    /// Whether the hub expects a result; see [`TestClient::answer`](super::TestClient::answer) and
+    /// [`TestClient::refuse`](super::TestClient::refuse).
     #[must_use]
     pub fn wants_result(&self) -> bool {
         self.invocation.invocation_id.is_some()
     }
 
-    /// The arguments, or the text of a failed test.
+    /// Deserializes the arguments, or returns the text of a failed test.
     pub(super) fn read<T: FromArguments>(&self) -> Result<T, String> {
         self.arguments().map_err(|problem| format!("{self:?} came, with other arguments than expected: {problem}"))
     }
@@ -76,7 +76,7 @@ impl fmt::Debug for Received {
     }
 }
 
-/// An argument as JSON has it, clipped.
+/// An argument as JSON, shortened.
 fn shown(codec: Codec, payload: &Payload) -> String {
     let plain = |protocol| Codec::new(protocol, Naming::Serde);
     let json = match codec.protocol() {

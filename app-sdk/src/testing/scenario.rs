@@ -1,4 +1,4 @@
-//! Tests of the test kit that need more than one part of it: admission, questions, and fleets.
+//! Tests of the test kit that involve several parts: admission, client results, fleets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{Cancellation, Context, HubError, Negotiation, Rehomed, User};
 
-/// Lets in who has a session, and sends who comes from afar elsewhere.
+/// Accepts clients with a session, and redirects distant clients.
 async fn decide(
     user: Option<User>,
     ConnectInfo(address): ConnectInfo<SocketAddr>,
@@ -179,7 +179,7 @@ async fn app_servers_of_a_fleet_share_their_clients() {
     assert_eq!(server.connect("/notes").at(2).await.unwrap_err(), ConnectError::NoServer(2));
 }
 
-/// Reports what happens to connections: at which app server, and what.
+/// Reports connection events with the app server on which they happen.
 #[derive(Clone)]
 struct Probe {
     server: usize,
@@ -193,7 +193,7 @@ impl Probe {
 }
 
 async fn rehomed(ctx: Context, moved: Rehomed, State(probe): State<Probe>) -> Result<(), HubError> {
-    // sleep: on the paused clock; a hook takes its time, and `rehome` waits for it.
+    // sleep: on the paused clock; a hook takes time, and `rehome` waits for it.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let name = moved.items::<String>()?;
     probe.tell(format!("rehomed {name:?}"));
@@ -209,7 +209,7 @@ async fn leaving(ctx: Context, State(probe): State<Probe>) -> String {
     ctx.items().get().unwrap_or_default()
 }
 
-/// Two app servers, and what happens there.
+/// Two app servers, and the events on them.
 fn fleet() -> (TestServer, mpsc::UnboundedReceiver<(usize, String)>) {
     let (events, received) = mpsc::unbounded_channel();
     let mut server = 0;
@@ -304,7 +304,7 @@ async fn a_call_that_never_ends_keeps_its_client_from_leaving() {
     drop(call);
 }
 
-/// Hub that sends what its hooks of presence are told to a channel, as words.
+/// Hub with presence hooks that write their notices to a channel, as words.
 fn watched(words: &mpsc::UnboundedSender<String>) -> Hub {
     async fn online(user: crate::UserOnline, State(words): State<mpsc::UnboundedSender<String>>) {
         let _ = words.send(format!("{} online", user.user_id));
@@ -381,14 +381,14 @@ async fn an_exclusive_task_runs_at_one_app_server_of_a_fleet_and_then_at_the_nex
     let fleet = TestServer::fleet(make, 2).unwrap();
     let (task, first) = runs.recv().await.unwrap();
     assert_eq!(task, "clock");
-    // sleep: time is virtual, and what is shown is that nothing comes
+    // sleep: time is virtual, and the test shows that nothing happens
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(runs.try_recv().is_err());
     fleet.handles()[usize::try_from(first).unwrap() - 1].shutdown().await;
     assert_eq!(runs.recv().await, Some(("clock".to_owned(), 3 - first)));
 }
 
-/// Hub of hooks and methods that do not return where their client's user says so, with what happens there.
+/// Hub with hooks and methods that hang depending on the client's user, and a channel for events.
 fn hanging(events: &mpsc::UnboundedSender<String>) -> Hub {
     type Events = State<mpsc::UnboundedSender<String>>;
     async fn online(user: crate::UserOnline, State(events): Events) {
@@ -412,7 +412,7 @@ fn hanging(events: &mpsc::UnboundedSender<String>) -> Hub {
         .on_user_online(online)
         .on_connected(connected)
         .on_disconnected(disconnected)
-        // sleep: the method takes as long as its caller says, in paused time
+        // sleep: the method takes as long as its caller requests, in paused time
         .method("Wait", async |seconds: u64| tokio::time::sleep(Duration::from_secs(seconds)).await)
         .with_state(events.clone())
 }
@@ -433,7 +433,7 @@ async fn hooks_of_presence_that_do_not_return_stop_no_others_and_are_ended() {
     assert_eq!(told.recv().await.unwrap(), "ann online");
     assert_eq!(told.recv().await.unwrap(), "hang 63 online");
     assert!(began.elapsed() - hung_within < Duration::from_secs(1));
-    // All 64 places are taken now, until the first hook is ended.
+    // All 64 workers are busy now, until the first hook is cancelled.
     clients.push(server.connect("/hang").user("bob").await.unwrap());
     assert_eq!(told.recv().await.unwrap(), "bob online");
     let waited = began.elapsed();
@@ -455,12 +455,12 @@ async fn a_client_that_leaves_during_a_method_has_left_30_seconds_later_at_most(
         client.disconnect().await;
         assert_eq!(told.recv().await, Some(format!("{user} left")));
         let waited = left_at.elapsed().as_secs();
-        // The queued calls of ann run as well.
+        // Ann's queued calls run as well.
         let expected = if user == "ann" { 3 * left_after } else { left_after };
         assert_eq!(waited, expected, "{user}");
         drop((call, queued));
     }
-    // sleep: nothing comes any more, in paused time
+    // sleep: shows in paused time that nothing more happens
     tokio::time::sleep(Duration::from_secs(2000)).await;
     assert!(told.try_recv().is_err(), "on_disconnected runs once");
 }

@@ -1,4 +1,4 @@
-//! Calls of a test client that run: one result, or a stream of items.
+//! Running calls of a test client: a single result or a stream.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,7 +11,7 @@ use trunkline_protocol::hub::{Completion, HubMessage, Outcome};
 use super::call_error::CallError;
 use super::client_wire::ClientWire;
 
-/// Call of a method that runs; made by [`TestClient::begin`](super::TestClient::begin).
+/// A running call, created by [`TestClient::begin`](super::TestClient::begin).
 #[derive(Debug)]
 #[must_use = "the result of a call is worth a look"]
 pub struct TestCall {
@@ -36,7 +36,7 @@ impl TestCall {
     /// Waits for the result.
     ///
     /// # Errors
-    /// As with [`TestClient::invoke`](super::TestClient::invoke).
+    /// The errors of [`TestClient::invoke`](super::TestClient::invoke).
     pub async fn result<T: DeserializeOwned>(self) -> Result<T, CallError> {
         let id = &self.invocation_id;
         let is_answer =
@@ -47,7 +47,7 @@ impl TestCall {
         }
     }
 
-    /// Cancels the call: its [`Cancellation`](crate::Cancellation) fires. It still has a result.
+    /// Cancels the call: its [`Cancellation`](crate::Cancellation) fires. The call still returns a result.
     pub async fn cancel(&self) {
         self.wire.cancel(&self.invocation_id).await;
     }
@@ -58,7 +58,7 @@ impl<T: DeserializeOwned> TestStream<T> {
         Self { wire, invocation_id, is_over: false, items: PhantomData }
     }
 
-    /// The next item; an error is the last. `None`: the stream is complete.
+    /// Returns the next item; an error is the last. `None` when the stream is complete.
     pub async fn next(&mut self) -> Option<Result<T, CallError>> {
         if self.is_over {
             return None;
@@ -81,7 +81,7 @@ impl<T: DeserializeOwned> TestStream<T> {
         next
     }
 
-    /// Cancels the stream; items that were on their way still come.
+    /// Cancels the stream. Items in flight still arrive.
     pub async fn cancel(&mut self) {
         self.wire.cancel(&self.invocation_id).await;
     }

@@ -1,4 +1,4 @@
-//! Test client: it speaks a hub protocol as real ones do.
+//! Test client that uses a hub protocol like real clients.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,16 +21,16 @@ use super::received::{FromArguments, Received};
 use super::test_call::{TestCall, TestStream};
 use crate::encode::Arguments;
 
-/// Client that is connected to a hub under test.
+/// Client connected to a hub under test.
 pub struct TestClient {
     wire: Arc<ClientWire>,
-    /// The frame that opened the connection; another app server gets it again.
+    /// Message that opened the connection, sent again to another app server.
     open: OpenConnection,
     negotiate_headers: HeaderMap,
     latest_invocation: u64,
 }
 
-/// Connection that a test wants.
+/// Connection that a test opens.
 pub(super) struct Opening {
     pub(super) far_end: Arc<FarEnd>,
     pub(super) protocol: HubProtocol,
@@ -60,24 +60,24 @@ impl TestClient {
         }
     }
 
-    /// Connection id of the client.
+    /// Connection ID of the client.
     #[must_use]
     pub fn connection_id(&self) -> &str {
         &self.wire.id
     }
 
-    /// Headers of the answer to its [negotiation](super::Connect::negotiate), cookies among them.
+    /// Headers of its [negotiate](super::Connect::negotiate) response, including cookies.
     #[must_use]
     pub fn negotiate_headers(&self) -> &HeaderMap {
         &self.negotiate_headers
     }
 
-    /// Calls a method, and waits for its result. What the hub sends to this client meanwhile is kept for
-    /// [`next`](Self::next). For a method that asks this client see [`begin`](Self::begin) and [`on`](Self::on).
+    /// Calls a method and waits for its result. Calls from the hub meanwhile are stored for [`next`](Self::next). For
+    /// a method that invokes this client, see [`begin`](Self::begin) and [`on`](Self::on).
     ///
     /// # Errors
-    /// What a client is told; or that there is no answer in [time](super::Connect::answer_timeout), or one of another
-    /// type.
+    /// The error that a client receives, no answer within the [timeout](super::Connect::answer_timeout), or a result
+    /// of a different type.
     pub async fn invoke<T: DeserializeOwned>(
         &mut self,
         method: &str,
@@ -86,8 +86,8 @@ impl TestClient {
         self.begin(method, arguments).await?.result().await
     }
 
-    /// Calls a method without waiting for its result yet: for one that asks its own caller, or runs while the client
-    /// does something else.
+    /// Calls a method without waiting for its result yet: for methods that invoke their own caller or run
+    /// concurrently with other actions of the client.
     ///
     /// ```
     /// use trunkline::testing::TestServer;
@@ -109,7 +109,7 @@ impl TestClient {
     /// ```
     ///
     /// # Errors
-    /// When an argument can't be encoded. Other errors come from the call.
+    /// If an argument cannot be encoded. Other errors come from the call.
     pub async fn begin(&mut self, method: &str, arguments: impl Arguments) -> Result<TestCall, CallError> {
         let call = self.call(method, &arguments)?;
         let invocation_id = self.next_id();
@@ -119,9 +119,9 @@ impl TestClient {
         Ok(TestCall::new(Arc::clone(&self.wire), invocation_id))
     }
 
-    /// Answers all calls of the hub to a method of this client from now on; [`next`](Self::next) and
-    /// [`expect`](Self::expect) don't see them. The result is sent where the hub waits for one; `()` is no result.
-    /// Arguments that don't fit are an error for the hub.
+    /// Answers all further calls of the hub to a client method. [`next`](Self::next) and [`expect`](Self::expect) do
+    /// not see these calls. The result is sent if the hub expects one; `()` means no result. Arguments that do not
+    /// fit are an error for the hub.
     ///
     /// ```
     /// # use trunkline::testing::TestServer;
@@ -154,10 +154,10 @@ impl TestClient {
         self.wire.inbox.prepare(method, Arc::new(answer));
     }
 
-    /// Calls a method that takes one stream, as [`invoke`](Self::invoke): sends all items, then the end.
+    /// Calls a method that takes one stream, like [`invoke`](Self::invoke): sends all items, then the end.
     ///
     /// # Errors
-    /// As with `invoke`.
+    /// The errors of `invoke`.
     pub async fn invoke_uploading<T: DeserializeOwned>(
         &mut self,
         method: &str,
@@ -179,20 +179,20 @@ impl TestClient {
         TestCall::new(Arc::clone(&self.wire), invocation_id).result().await
     }
 
-    /// Calls a method without waiting for its result.
+    /// Calls a method without requesting a result.
     ///
     /// # Errors
-    /// When an argument can't be encoded.
+    /// If an argument cannot be encoded.
     pub async fn send(&mut self, method: &str, arguments: impl Arguments) -> Result<(), CallError> {
         let call = self.call(method, &arguments)?;
         self.wire.write(&HubMessage::Invocation(call)).await;
         Ok(())
     }
 
-    /// Calls a method that streams.
+    /// Calls a streaming method.
     ///
     /// # Errors
-    /// When an argument can't be encoded. Other errors come from the stream.
+    /// If an argument cannot be encoded. Other errors come from the stream.
     pub async fn stream<T: DeserializeOwned>(
         &mut self,
         method: &str,
@@ -206,24 +206,24 @@ impl TestClient {
         Ok(TestStream::new(Arc::clone(&self.wire), invocation_id))
     }
 
-    /// The next call that the hub sends to this client; `None` when the connection has ended.
+    /// Waits for the next call from the hub; `None` when the connection has closed.
     pub async fn next(&mut self) -> Option<Received> {
         let message = self.wire.inbox.wait_for(|message| matches!(message, HubMessage::Invocation(_))).await?;
         self.received(message)
     }
 
-    /// Returns the next call, as [`next`](Self::next), but `None` too when nothing has come yet.
+    /// Returns the next call like [`next`](Self::next), or `None` if none has arrived.
     pub fn try_next(&mut self) -> Option<Received> {
         let message = self.wire.inbox.take(|message| matches!(message, HubMessage::Invocation(_)))?;
         self.received(message)
     }
 
-    /// The arguments of the next call that the hub sends to this client, which must be to this method. Where other
-    /// calls may come before it, [`expect_among`](Self::expect_among) passes them over.
+    /// Waits for the next call from the hub, which must be to this method, and returns its arguments. If other calls
+    /// may come first, use [`expect_among`](Self::expect_among), which skips them.
     ///
     /// # Panics
-    /// At the `.await`, when another call comes, other arguments, or nothing in
-    /// [time](super::Connect::answer_timeout).
+    /// At the `.await`, if another call or other arguments arrive, or nothing within the
+    /// [timeout](super::Connect::answer_timeout).
     #[track_caller]
     pub fn expect<'a, T: FromArguments + 'a>(&'a mut self, method: &str) -> Expected<'a, T> {
         let (client, method) = (&*self, method.to_owned());
@@ -235,8 +235,8 @@ impl TestClient {
         })
     }
 
-    /// The arguments of the next call to this method. Calls to others that come before it stay where they are, for
-    /// [`next`](Self::next) and [`expect`](Self::expect).
+    /// Waits for the next call to this method and returns its arguments. Earlier calls to other methods stay queued
+    /// for [`next`](Self::next) and [`expect`](Self::expect).
     ///
     /// ```
     /// # use trunkline::testing::TestServer;
@@ -258,14 +258,14 @@ impl TestClient {
     /// ```
     ///
     /// # Panics
-    /// At the `.await`, when other arguments come, or none in [time](super::Connect::answer_timeout).
+    /// At the `.await`, if other arguments arrive, or no call within the [timeout](super::Connect::answer_timeout).
     #[track_caller]
     pub fn expect_among<'a, T: FromArguments + 'a>(&'a mut self, method: &str) -> Expected<'a, T> {
         self.until(method, |_| true)
     }
 
-    /// The arguments of the first call to this method that meets a condition. Those to it that don't are dropped; calls
-    /// to other methods stay where they are.
+    /// Waits for the first call to this method that meets a condition and returns its arguments. Drops calls to this
+    /// method that do not meet it; calls to other methods stay queued.
     ///
     /// ```
     /// # use trunkline::testing::TestServer;
@@ -287,8 +287,8 @@ impl TestClient {
     /// ```
     ///
     /// # Panics
-    /// At the `.await`, when other arguments come, or no such call in [time](super::Connect::answer_timeout), which
-    /// counts from one call to the next.
+    /// At the `.await`, if other arguments arrive, or no such call within the
+    /// [timeout](super::Connect::answer_timeout), which restarts with each call.
     #[track_caller]
     pub fn until<'a, T: FromArguments + 'a>(
         &'a mut self,
@@ -306,10 +306,10 @@ impl TestClient {
         })
     }
 
-    /// Answers a call whose result the hub awaits.
+    /// Answers a call with a result.
     ///
     /// # Errors
-    /// When the result can't be encoded, or the call wants none.
+    /// If the result cannot be encoded, or the call expects none.
     pub async fn answer(&mut self, call: &Received, result: impl Serialize) -> Result<(), CallError> {
         let id = call.invocation_id().ok_or(CallError::NoQuestion)?.clone();
         let result = self.wire.payload(&result)?;
@@ -317,17 +317,17 @@ impl TestClient {
         Ok(())
     }
 
-    /// Answers a call whose result the hub awaits with an error.
+    /// Answers a call with an error.
     ///
     /// # Errors
-    /// When the call wants no result.
+    /// If the call expects no result.
     pub async fn refuse(&mut self, call: &Received, error: &str) -> Result<(), CallError> {
         let id = call.invocation_id().ok_or(CallError::NoQuestion)?.clone();
         self.wire.complete(id, Outcome::Error(error.into())).await;
         Ok(())
     }
 
-    /// Renews the client's log-in, as the proxy tells of it: these are its claims from then on, and
+    /// Refreshes the client's authentication, as reported by a proxy: replaces its claims, and
     /// [`on_refreshed`](crate::Hub::on_refreshed) runs.
     pub async fn refresh<N: Into<String>, V: Into<String>>(&mut self, claims: impl IntoIterator<Item = (N, V)>) {
         let user = self.open.claims.iter().find(|(name, _)| name == USER_ID_CLAIM).cloned();
@@ -339,8 +339,8 @@ impl TestClient {
         }
     }
 
-    /// Closes the connection from this side, as a client that closes its socket. The hub's `on_disconnected` runs soon
-    /// after; what it sends is the sign of it, or [`TestServer::shutdown`](super::TestServer::shutdown).
+    /// Closes the connection from this side, as if the client had closed its socket. The hub's `on_disconnected` runs
+    /// soon after; wait for a message that it sends, or for [`TestServer::shutdown`](super::TestServer::shutdown).
     pub async fn disconnect(&mut self) {
         let home = self.wire.far_end.home(&self.wire.id);
         self.wire.far_end.leave(&self.wire.id);
@@ -350,7 +350,7 @@ impl TestClient {
         }
     }
 
-    /// Waits until the hub has closed the connection, and returns the error that it told the client, if there was one.
+    /// Waits until the hub has closed the connection. Returns the hub's error, if any.
     pub async fn closed(&mut self) -> Option<String> {
         self.wire.inbox.closed().await
     }
@@ -359,12 +359,11 @@ impl TestClient {
         &self.wire
     }
 
-    /// The frame that opened the connection.
     pub(super) fn opening(&self) -> &OpenConnection {
         &self.open
     }
 
-    /// The next call to a method that is wanted; fails with a text about the expected one.
+    /// Waits for the next call to a matching method. On failure, the text names the expected method.
     async fn next_in_time(&self, method: &str, is_wanted: impl Fn(&str) -> bool) -> Result<Received, String> {
         let is_wanted =
             |message: &HubMessage| matches!(message, HubMessage::Invocation(call) if is_wanted(&call.target));
