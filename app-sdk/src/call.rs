@@ -1,9 +1,9 @@
-//! Calls of methods and hooks, and the extraction of parameters from them.
+//! Calls of methods and hooks, and extraction of their parameters.
 //!
 //! ```text
-//!  call ──► parameter by parameter ─┬─ an extractor: made from the connection and the hub's state
-//!                                   ├─ an argument: the next one that the client gave
-//!                                   └─ an upload: the client's next stream
+//!  call ──► parameter by parameter ─┬─ extractor: made from the connection and the hub's state
+//!                                   ├─ argument: the client's next one
+//!                                   └─ upload: the client's next stream
 //! ```
 
 mod context_extractors;
@@ -25,33 +25,33 @@ use crate::context::upload_stream::UploadStream;
 use crate::error::{HubError, text};
 use crate::naming::Codec;
 
-/// Markers that tell apart the ways to make a parameter; the compiler infers which one is meant.
+/// Markers that select how a parameter is made. The compiler infers them.
 #[doc(hidden)]
 pub mod marker {
-    /// Marker of a type that knows how to take itself out of a call.
+    /// A type that extracts itself from a call.
     #[derive(Debug)]
     pub enum ViaCall {}
-    /// Marker of an extractor: [`FromContext`](super::FromContext).
+    /// An extractor that implements [`FromContext`](super::FromContext).
     #[derive(Debug)]
     pub enum ViaContext {}
-    /// Marker of an extractor that may refuse.
+    /// An extractor that may refuse, as an `Option`.
     #[derive(Debug)]
     pub enum ViaOption {}
-    /// Marker of an extractor whose error the method handles.
+    /// An extractor whose error the method handles.
     #[derive(Debug)]
     pub enum ViaFallible {}
-    /// Marker of an argument, deserialized from the next one that the client gave.
+    /// An argument, deserialized from the client's next argument.
     #[derive(Debug)]
     pub enum ViaArgument {}
-    /// Marker of an argument that is borrowed, such as `&str`. Nothing comes this way: it makes such a parameter
-    /// ambiguous, so that compilers print this name in place of a text about lifetimes.
+    /// A borrowed argument, such as `&str`. Never used: it makes such a parameter ambiguous, so that the compiler
+    /// prints this name instead of a lifetime error.
     #[derive(Debug)]
     pub enum ParametersAreOwnedTakeString {}
-    /// Marker of a stream that the client uploads.
+    /// A stream uploaded by the client.
     #[derive(Debug)]
     pub enum ViaUpload {}
 
-    /// A way to make a parameter that takes nothing from the client.
+    /// Implemented for markers of parameters that use nothing from the client.
     #[diagnostic::on_unimplemented(
         message = "hooks and filters take extractors only: no client gives them arguments or streams",
         label = "not an extractor, but something that a client gives to a method",
@@ -67,7 +67,7 @@ pub mod marker {
 
 use marker::{ParametersAreOwnedTakeString, ViaArgument, ViaCall, ViaContext, ViaFallible, ViaOption, ViaUpload};
 
-/// Call of a method, from which its parameters are extracted.
+/// Call of a method, the source of its parameters.
 #[derive(Debug)]
 pub struct Call<S> {
     context: Context,
@@ -83,23 +83,23 @@ pub(crate) struct CallInput {
     pub(crate) context: Context,
     pub(crate) arguments: Vec<Payload>,
     pub(crate) stream_ids: Vec<ByteString>,
-    /// The close of the connection, for `on_disconnected`.
+    /// How the connection closed, for `on_disconnected`.
     pub(crate) close: Option<ConnectionClose>,
 }
 
-/// An extractor of your own: a parameter of methods, hooks and filters, made from the connection and the hub's state.
+/// A custom extractor: a parameter of methods, hooks and filters, made from the connection and the hub's state.
 ///
-/// Implement it for what many methods need; it may wait, for a look-up in a database say. If it fails, the method is
-/// not called, and the client is answered with the error. A method takes
+/// Implement it for what many methods need. It may be asynchronous, for example to query a database. If it fails, the
+/// method is not called, and the client receives the error. A method can take it as
 ///
-/// | as | when the extractor fails |
+/// | parameter | if the extractor fails |
 /// |---|---|
-/// | `Me` | the call fails with its error |
-/// | `Option<Me>` | `None` if it refuses the client ([`HubError::new`]); on an internal error the call fails |
-/// | `Result<Me, HubError>` | the method gets the error |
+/// | `Me` | the call fails with the error |
+/// | `Option<Me>` | `None` if the client is refused ([`HubError::new`]); the call fails on an internal error |
+/// | `Result<Me, HubError>` | the method receives the error |
 ///
-/// `S` is the state of the hub. Often `#[derive(FromContext)]` (with the feature `macros`) is enough. The type must not
-/// be `Deserialize` as well: it could be an argument then, and the compiler would not know which one is meant.
+/// `S` is the hub's state. Often `#[derive(FromContext)]` (feature `macros`) is enough. The type must not implement
+/// `Deserialize`: the compiler could not tell it from an argument.
 ///
 /// ```
 /// use axum::extract::FromRef;
@@ -147,19 +147,19 @@ pub(crate) struct CallInput {
     note = "`State<T>` needs a hub whose state gives a `T`: `.with_state(…)`, and `axum::extract::FromRef` for its parts"
 )]
 pub trait FromContext<S>: Sized {
-    /// Makes the parameter.
+    /// Creates the parameter.
     ///
     /// # Errors
-    /// When it can't be made: the method is not called then.
+    /// If it fails, the method is not called.
     fn from_context(ctx: &Context, state: &S) -> impl Future<Output = Result<Self, HubError>> + Send;
 }
 
 /// A parameter of a hub method.
 ///
 /// Implemented for extractors ([`FromContext`]) such as [`Context`], [`State<T>`](axum::extract::State) and
-/// [`Cancellation`](crate::Cancellation), for `Option` and `Result<_, HubError>` of them, for [`CloseReason`],
-/// [`Cause`] and [`Rehomed`](crate::Rehomed) in hooks, for [`UploadStream`], which takes the client's next stream, and
-/// for every type that can be deserialized, which takes its next argument.
+/// [`Cancellation`](crate::Cancellation); for `Option` and `Result<_, HubError>` of extractors; in hooks for
+/// [`CloseReason`], [`Cause`] and [`Rehomed`](crate::Rehomed); for [`UploadStream`], which takes the client's next
+/// stream; and for every deserializable type, which takes the client's next argument.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be a parameter of a hub method",
     label = "neither an extractor nor an argument that can be deserialized",
@@ -168,21 +168,21 @@ pub trait FromContext<S>: Sized {
     note = "`State<T>` needs a hub whose state gives a `T`: `.with_state(…)`, and `axum::extract::FromRef` for its parts; to `#[debug_method]` the state is named by `#[debug_method(state = App)]`"
 )]
 pub trait FromCall<S, M>: Sized {
-    /// Number of the client's arguments that it takes.
+    /// Number of client arguments that it takes.
     const ARGUMENTS: usize = 0;
-    /// Number of the client's streams that it takes.
+    /// Number of client streams that it takes.
     const UPLOADS: usize = 0;
 
     #[doc(hidden)]
     fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send;
 }
 
-/// Error with which the connection closed, for `on_disconnected`: `None` when the client simply left. A [`Cause`] says
-/// the reason more exactly, in the words of metrics and logs.
+/// Error with which the connection closed, for `on_disconnected`; `None` for a normal close. [`Cause`] gives a more
+/// precise reason, as used in metrics and logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseReason(pub Option<String>);
 
-/// Argument that is no value of its parameter's type; what the log says, and clients read only in detail.
+/// Argument that does not fit its parameter's type. For the log, and for clients only with detailed errors.
 #[derive(Debug, thiserror::Error)]
 #[error("argument {argument}: {source}")]
 struct UnfitArgument {
@@ -207,7 +207,7 @@ impl<S> Call<S> {
     }
 }
 
-/// Deserializes an argument, counted from one.
+/// Deserializes an argument. `argument` counts from one.
 pub(crate) fn read_argument<T: DeserializeOwned>(
     codec: Codec,
     payload: &Payload,
@@ -263,13 +263,13 @@ impl<S: Send, T: Send> FromCall<S, ViaUpload> for UploadStream<T> {
     const UPLOADS: usize = 1;
 
     fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
-        // Their number was checked before.
+        // The number of streams was checked before.
         let id = call.stream_ids.next().ok_or_else(|| HubError::invalid_data("A stream is missing."));
         future::ready(id.map(|id| UploadStream::new(&call.context, id)))
     }
 }
 
-// To the compiler a `&str` is `DeserializeOwned`, until it looks at lifetimes.
+// Before lifetimes are checked, the compiler treats `&str` as `DeserializeOwned`.
 #[diagnostic::do_not_recommend]
 impl<'a, S: Send, T: ?Sized> FromCall<S, ParametersAreOwnedTakeString> for &'a T
 where

@@ -1,22 +1,22 @@
-//! Typed calls to clients: declaration of a trait with the methods that clients offer.
+//! Typed calls to clients: declares a trait with the client methods.
 
-/// Declares a trait of the methods that clients offer, so that the compiler checks calls to them.
+/// Declares a trait of client methods, so that the compiler checks calls to them.
 ///
-/// Each function becomes a method of all [`Receivers`](crate::Receivers), which sends a call. With a result type it
-/// becomes one of a single [`Client`](crate::Client) instead, which is asked and waited for. Behind `=` stands the name
-/// that clients have given to their method; without it the name is the function's own.
+/// Each function becomes a method of all [`Receivers`](crate::Receivers) that sends a call. A function with a result
+/// type becomes a method of a single [`Client`](crate::Client) that invokes it and waits for the result. The string
+/// after `=` is the name of the client method; the default is the name of the function.
 ///
 /// ```
 /// use trunkline::testing::TestServer;
 /// use trunkline::{Context, Hub, HubError};
 ///
 /// trunkline::client_interface! {
-///     /// What clients of the chat offer.
+///     /// Methods of chat clients.
 ///     pub trait ChatClient {
 ///         /// Shows a message.
 ///         fn receive_message(user: &str, text: &str) = "ReceiveMessage";
 ///         fn left(user: Option<String>) = "Left";
-///         /// Asks whether somebody may come in.
+///         /// Asks for permission to enter.
 ///         fn admit(user: &str) -> bool = "Admit";
 ///         fn ping();
 ///     }
@@ -55,8 +55,8 @@
 /// # Ok(()) }
 /// ```
 ///
-/// With the feature `typescript`, `trait ChatClient: TypeScript` also gives the interface types in TypeScript: see the
-/// module `typescript`.
+/// With the feature `typescript`, `trait ChatClient: TypeScript` also generates TypeScript types of the interface:
+/// see the module `typescript`.
 #[macro_export]
 macro_rules! client_interface {
     (
@@ -74,8 +74,7 @@ macro_rules! client_interface {
                 @method [$(#[$method_meta])*] $method [$($argument: $type),*] [$($result)?] [$($name)?]
             })*
 
-            /// The types of the interface in TypeScript, for
-            /// [`TypeScript::client`]($crate::typescript::TypeScript::client).
+            /// TypeScript types of the interface, for [`TypeScript::client`]($crate::typescript::TypeScript::client).
             fn typescript(
                 declarations: &mut $crate::typescript::Declarations,
             ) -> ::std::vec::Vec<$crate::typescript::ClientMethod>

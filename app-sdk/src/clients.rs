@@ -31,7 +31,7 @@ use receivers::SendTarget;
 pub use sent::{NotAcknowledged, NotAcknowledgedReason, Sent};
 pub use users::Users;
 
-/// The clients of a hub, wherever they are connected: pick [receivers](Receivers), then send.
+/// Clients of a hub, on all proxies: select [receivers](Receivers), then send.
 ///
 /// ```no_run
 /// # async fn f(handle: trunkline::ServerHandle) -> Result<(), Box<dyn std::error::Error>> {
@@ -44,12 +44,12 @@ pub use users::Users;
 #[derive(Clone)]
 pub struct Clients {
     core: Arc<HubCore>,
-    /// The call that sends or asks, if it is one of a client.
+    /// The client call that sends or invokes, if any.
     scope: Option<Arc<CallScope>>,
 }
 
-/// The clients of a hub as one of them sees it: all of [`Clients`], and [`caller`](Self::caller),
-/// [`others`](Self::others), [`others_in_group`](Self::others_in_group).
+/// Clients of a hub as seen by one of them: everything in [`Clients`], plus [`caller`](Self::caller),
+/// [`others`](Self::others) and [`others_in_group`](Self::others_in_group).
 #[derive(Clone)]
 pub struct CallerClients {
     clients: Clients,
@@ -61,32 +61,32 @@ impl Clients {
         Self { core: Arc::clone(core), scope: None }
     }
 
-    /// Every client of the hub.
+    /// All clients of the hub.
     pub fn all(&self) -> Receivers {
         self.to(SendTarget::All { except: Vec::new() })
     }
 
-    /// Every client but those with these connection ids.
+    /// All clients except these connection IDs.
     pub fn all_except<T: AsRef<str>>(&self, connection_ids: impl IntoIterator<Item = T>) -> Receivers {
         self.to(SendTarget::All { except: texts(connection_ids) })
     }
 
-    /// One connection, which can also be [asked for a result](Client::invoke).
+    /// One connection, which can also be [invoked for a result](Client::invoke).
     pub fn client(&self, connection_id: impl AsRef<str>) -> Client {
         Client::new(self.clients([connection_id]), self.scope.clone())
     }
 
-    /// Several connections; one that is named twice receives the message once.
+    /// Several connections. Duplicate IDs receive the message once.
     pub fn clients<T: AsRef<str>>(&self, connection_ids: impl IntoIterator<Item = T>) -> Receivers {
         self.to(SendTarget::Connections(distinct(connection_ids)))
     }
 
-    /// The members of a group.
+    /// Members of a group.
     pub fn group(&self, group: impl AsRef<str>) -> Receivers {
         self.to(SendTarget::Group { group: group.as_ref().into(), except: Vec::new() })
     }
 
-    /// The members of a group but those with these connection ids.
+    /// Members of a group except these connection IDs.
     pub fn group_except<T: AsRef<str>>(
         &self,
         group: impl AsRef<str>,
@@ -95,7 +95,7 @@ impl Clients {
         self.to(SendTarget::Group { group: group.as_ref().into(), except: texts(connection_ids) })
     }
 
-    /// The members of several groups; a member of two of them receives the message twice.
+    /// Members of several groups. A member of two groups receives the message twice.
     pub fn groups<T: AsRef<str>>(&self, groups: impl IntoIterator<Item = T>) -> Receivers {
         self.to(SendTarget::Groups(texts(groups)))
     }
@@ -105,12 +105,12 @@ impl Clients {
         self.to(SendTarget::User(user_id.as_ref().into()))
     }
 
-    /// All connections of several users; one that is named twice receives the message once.
+    /// All connections of several users. Duplicate names receive the message once.
     pub fn users<T: AsRef<str>>(&self, user_ids: impl IntoIterator<Item = T>) -> Receivers {
         self.to(SendTarget::Users(distinct(user_ids)))
     }
 
-    /// Whether a user has a connection, at whatever proxy.
+    /// Whether a user has a connection, at any proxy.
     ///
     /// ```no_run
     /// # async fn f(clients: trunkline::Clients) -> Result<(), trunkline::AskError> {
@@ -121,7 +121,7 @@ impl Clients {
     /// ```
     ///
     /// # Errors
-    /// As those of [`Users::is_online`], which it is.
+    /// The errors of [`Users::is_online`].
     pub async fn user_exists(&self, user_id: impl AsRef<str>) -> Result<bool, AskError> {
         Users::new(&self.core).is_online(user_id).await
     }
@@ -137,18 +137,18 @@ impl CallerClients {
         Self { clients, scope: Arc::clone(scope) }
     }
 
-    /// The client that called, which can also be [asked for a result](Client::invoke).
+    /// The calling client, which can also be [invoked for a result](Client::invoke).
     pub fn caller(&self) -> Client {
         let caller = self.to(SendTarget::Caller(Arc::clone(self.scope.connection())));
         Client::new(caller, Some(Arc::clone(&self.scope)))
     }
 
-    /// Every client but the one that called.
+    /// All clients except the caller.
     pub fn others(&self) -> Receivers {
         self.to(SendTarget::All { except: vec![self.scope.connection().shared_id()] })
     }
 
-    /// The members of a group but the one that called.
+    /// Members of a group except the caller.
     pub fn others_in_group(&self, group: impl AsRef<str>) -> Receivers {
         self.to(SendTarget::Group { group: group.as_ref().into(), except: vec![self.scope.connection().shared_id()] })
     }

@@ -1,7 +1,7 @@
-//! One client connection: its connect request, its place in the fleet, its inbox, and the calls that run for it.
+//! One client connection: its connect request, its location in the fleet, its inbox and its running calls.
 //!
-//! There are many connections and most of them are idle, so each is small: the connect request stays encoded, the inbox
-//! owns no memory while it is empty, and there is no task.
+//! Most connections are idle, so each must be small: the connect request stays encoded, an empty inbox owns no
+//! memory, and there is no task per connection.
 
 mod belongings;
 mod call_state;
@@ -51,38 +51,37 @@ pub(crate) use message_trace::{MessageTrace, micros};
 pub(crate) use trunkline_protocol::id::short;
 pub(crate) use upload_table::{UploadEnd, UploadEvent};
 
-/// A client connection, as its hub knows it.
 #[derive(Debug)]
 pub(crate) struct Connection {
     request: ConnectRequest,
     protocol: HubProtocol,
     home: Home,
     inbox: Mutex<Inbox<CallScope>>,
-    /// Values that the app keeps with the connection; they own no memory while there are none.
+    /// Values that the app stores with the connection. Owns no memory while empty.
     items: Mutex<Extensions>,
-    /// Made on demand: most connections never need one.
+    /// Created on demand, because most connections never need it.
     cancellation: OnceLock<CancellationToken>,
 }
 
-/// Claims of a newer log-in, among the items of its connection.
+/// Claims from an authentication refresh, stored among the connection's items.
 #[derive(Debug, Clone)]
 struct RefreshedClaims(Vec<(String, String)>);
 
-/// One run of the app's code for a connection: a method or a hook.
+/// One run of app code for a connection: a method or a hook.
 pub(crate) struct CallScope {
     connection: Arc<Connection>,
     workers: Arc<dyn StartWorker>,
     state: CallState,
-    /// Values that filters keep with the call; they own no memory while there are none.
+    /// Values that filters store with the call. Owns no memory while empty.
     extensions: Mutex<Extensions>,
-    /// Made on demand, as that of the connection.
+    /// Created on demand, like that of the connection.
     cancellation: OnceLock<CancellationToken>,
-    /// Trace of the message that has called it, if one follows it.
+    /// Trace of the message that started the call, if it is traced.
     trace: Option<Box<MessageTrace>>,
 }
 
-/// Starts the task that works off a connection's inbox. The app's code needs it when it closes a connection, or lets
-/// other calls run.
+/// Starts the task that processes a connection's inbox. App code needs it to close a connection or to let other calls
+/// run.
 pub(crate) trait StartWorker: Send + Sync {
     fn start_worker(self: Arc<Self>, connection: Arc<Connection>);
 }
@@ -94,12 +93,12 @@ impl Connection {
         Self { request, protocol, home, inbox, items, cancellation: OnceLock::new() }
     }
 
-    /// Fires the cancellation; for the caller that took the connection out of the registry.
+    /// Cancels the connection. For the caller that removed it from the registry.
     pub(crate) fn cancel(&self) {
         self.cancellation().cancel();
     }
 
-    /// Token that fires when the connection closes.
+    /// Cancelled when the connection closes.
     pub(crate) fn cancellation(&self) -> &CancellationToken {
         self.cancellation.get_or_init(CancellationToken::new)
     }
@@ -112,17 +111,17 @@ impl Connection {
         lock(&self.items)
     }
 
-    /// Notes that the connection has joined a group, for its client to get that back.
+    /// Records that the connection has joined a group, for a later restoration.
     pub(crate) fn note_joined(&self, group: ByteString) {
         belongings::join(&mut self.items(), group);
     }
 
-    /// Notes that the connection has left a group, or all.
+    /// Records that the connection has left one group or all.
     pub(crate) fn note_left(&self, group: Option<&str>) {
         belongings::leave(&mut self.items(), group);
     }
 
-    /// Takes groups and items, which its client may get back.
+    /// Takes groups and items for a later restoration.
     pub(crate) fn take_belongings(&self) -> (Vec<ByteString>, Extensions) {
         let mut items = std::mem::take(&mut *self.items());
         items.remove::<RestoredFrom>();
@@ -142,13 +141,13 @@ impl Connection {
         &self.request
     }
 
-    /// Claims of the user, of the newest log-in.
+    /// Claims of the user, from the latest authentication.
     pub(crate) fn claims(&self) -> Vec<(String, String)> {
         let refreshed = self.items().get().map(|RefreshedClaims(claims)| claims.clone());
         refreshed.unwrap_or_else(|| self.request.claims())
     }
 
-    /// Takes the claims of a newer log-in.
+    /// Replaces the claims after an authentication refresh.
     pub(crate) fn refresh_claims(&self, claims: Vec<(ByteString, ByteString)>) {
         let claims = self.request.claims_of_user(&claims);
         self.items().insert(RefreshedClaims(claims));
@@ -158,7 +157,7 @@ impl Connection {
         self.protocol
     }
 
-    /// The link that carries the connection's upward frames, and the way of frames to the client.
+    /// Link that carries frames from the client, and the path of frames to the client.
     pub(crate) fn home(&self) -> &Home {
         &self.home
     }
@@ -181,7 +180,7 @@ impl CallScope {
         Arc::new(Self { connection, workers, state, extensions, cancellation, trace })
     }
 
-    /// Trace of the message that has called it, if one follows it.
+    /// Trace of the message that started the call, if it is traced.
     pub(crate) fn trace(&self) -> Option<&MessageTrace> {
         self.trace.as_deref()
     }
@@ -198,27 +197,25 @@ impl CallScope {
         self.state.invocation_id()
     }
 
-    /// Values that filters keep with the call.
+    /// Values that filters store with the call.
     pub(crate) fn extensions(&self) -> MutexGuard<'_, Extensions> {
         lock(&self.extensions)
     }
 
-    /// Whether the client can't answer: its messages are read only after `on_connected`.
+    /// Whether the client cannot answer yet: its messages are read only after `on_connected`.
     pub(crate) fn is_connecting(&self) -> bool {
         self.state.kind() == CallKind::ConnectHook && !self.connection.inbox().is_connected()
     }
 
-    /// Token that fires when the client cancels the call, or the connection closes.
+    /// Cancelled when the client cancels the call or the connection closes.
     pub(crate) fn cancellation(&self) -> &CancellationToken {
         self.cancellation.get_or_init(|| self.connection.cancellation().child_token())
     }
 
-    /// Cancels the call for its client.
     pub(crate) fn cancel(&self) {
         self.cancellation().cancel();
     }
 
-    /// Starts a worker for the connection.
     pub(crate) fn start_worker(&self) {
         Arc::clone(&self.workers).start_worker(Arc::clone(&self.connection));
     }

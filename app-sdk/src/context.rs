@@ -1,4 +1,4 @@
-//! Context of a call: the client that called, and the hub around it.
+//! Context of a call: the calling client and its hub.
 
 pub(crate) mod items;
 pub(crate) mod request;
@@ -23,7 +23,7 @@ use crate::naming::{Codec, Naming};
 use items::Items;
 use request::{Claims, Query};
 
-/// The connection that a method was called on, and the hub around it. Cheap to clone, and good beyond the call.
+/// The connection that called a method, and its hub. Cheap to clone, and usable after the call.
 ///
 /// ```
 /// use trunkline::{Context, HubError};
@@ -41,10 +41,10 @@ pub struct Context {
     core: Arc<HubCore>,
 }
 
-/// Signal that work is no longer wanted.
+/// Cancellation signal.
 ///
-/// As a parameter of a method: the client has cancelled this call, or its connection has ended. The method goes on
-/// until it returns, and is answered as ever. From [`Context::cancellation`]: the connection has ended.
+/// As a method parameter: fires when the client cancels this call or its connection closes. The method keeps running
+/// until it returns, and its result is still sent. From [`Context::cancellation`]: fires when the connection closes.
 ///
 /// ```
 /// # use trunkline::{Cancellation, Context, HubError};
@@ -68,13 +68,14 @@ impl Context {
         Self { scope, core }
     }
 
-    /// Closes the connection: the client is told so and does not come back by itself. What it has sent and what
-    /// has not been called yet is dropped; running methods go on, without a result. Does nothing once it has ended.
+    /// Closes the connection. The client receives a close message and does not reconnect automatically. Messages that
+    /// have not been dispatched are dropped; running methods continue without a result. No effect on a closed
+    /// connection.
     pub fn abort(&self) {
         self.close(Close::default());
     }
 
-    /// Closes the connection as [`abort`](Self::abort) does, with a reason that the client reads in its close message.
+    /// Closes the connection like [`abort`](Self::abort), with a reason in the close message.
     ///
     /// ```
     /// # use trunkline::{Context, Hub};
@@ -93,7 +94,7 @@ impl Context {
         }
     }
 
-    /// Adds the caller to a group; done when its proxy has acknowledged it.
+    /// Adds the caller to a group. Returns once its proxy has acknowledged the change.
     ///
     /// # Errors
     /// See [`Groups::add`].
@@ -101,7 +102,7 @@ impl Context {
         self.groups().add(self.connection_id(), group).await
     }
 
-    /// Removes the caller from a group; done when its proxy has acknowledged it.
+    /// Removes the caller from a group. Returns once its proxy has acknowledged the change.
     ///
     /// # Errors
     /// See [`Groups::remove`].
@@ -109,100 +110,100 @@ impl Context {
         self.groups().remove(self.connection_id(), group).await
     }
 
-    /// The clients of this hub, to send to.
+    /// Clients of this hub, to send to.
     #[must_use]
     pub fn clients(&self) -> CallerClients {
         CallerClients::new(&self.core, &self.scope)
     }
 
-    /// The groups of this hub, to add connections to.
+    /// Groups of this hub, to change membership.
     #[must_use]
     pub fn groups(&self) -> Groups {
         Groups::new(&self.core)
     }
 
-    /// The users of this hub, to ask who is online.
+    /// Users of this hub, to query who is online.
     #[must_use]
     pub fn users(&self) -> Users {
         Users::new(&self.core)
     }
 
-    /// Values that the app keeps with the connection, by type; dropped when it closes.
+    /// Values that the app stores with the connection, one per type; dropped when the connection closes.
     #[must_use]
     pub fn items(&self) -> Items {
         Items::new(self.scope.connection())
     }
 
-    /// Public id of the connection: the same at the client and at the proxy.
+    /// Public ID of the connection, the same for client and proxy.
     #[must_use]
     pub fn connection_id(&self) -> &str {
         self.connection().id()
     }
 
-    /// User id of the client; `None` if it is not authenticated.
+    /// User ID; `None` if the client is not authenticated.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
         self.connection().request().user_id()
     }
 
-    /// The claims of the user; of the newest log-in, if the client has
-    /// [renewed](crate::Hub::authentication_refresh) it. Read from the connect request at each call, as are the three
-    /// that follow, because keeping them unpacked would make idle connections heavy.
+    /// Claims of the user, from the latest log-in if the client has [refreshed](crate::Hub::authentication_refresh)
+    /// it. Claims, headers, query and address are parsed from the connect request on each call, because storing them
+    /// parsed would make idle connections expensive.
     #[must_use]
     pub fn claims(&self) -> Claims {
         Claims::of_pairs(self.connection().claims())
     }
 
-    /// The headers of the connect request.
+    /// Headers of the connect request.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
         request::headers(self.connection().request())
     }
 
-    /// The query of the connect request.
+    /// Query of the connect request.
     #[must_use]
     pub fn query(&self) -> Query {
         Query::new(&self.connection().request().query())
     }
 
-    /// The client's address, as its proxy saw it.
+    /// Client address, as seen by its proxy.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.connection().request().remote_addr()
     }
 
-    /// Transport that the client uses.
+    /// Transport of the client.
     #[must_use]
     pub fn transport(&self) -> Transport {
         self.connection().request().transport()
     }
 
-    /// The hub protocol that the client speaks.
+    /// Hub protocol of the client.
     #[must_use]
     pub fn protocol(&self) -> HubProtocol {
         self.connection().protocol()
     }
 
-    /// The name of the hub.
+    /// Name of the hub.
     #[must_use]
     pub fn hub(&self) -> &str {
         self.core.name()
     }
 
-    /// Random id of this app server process.
+    /// Random ID of this app server process.
     #[must_use]
     pub fn instance(&self) -> &str {
         &self.core.instance
     }
 
-    /// Cancellation that fires when the connection closes, for whatever reason.
+    /// Cancellation that fires when the connection closes for any reason.
     #[must_use]
     pub fn cancellation(&self) -> Cancellation {
         Cancellation(self.connection().cancellation().clone())
     }
 
-    /// How arguments and result of this call are encoded. What a hook returns is for the next app server, not for the
-    /// client, and has serde's own names.
+    /// Encoding of arguments and results. Results of hooks go to the next app server, not to a client, so they use
+    /// serde's own names.
     pub(crate) fn codec(&self) -> Codec {
         match self.scope.state().kind() {
             CallKind::Method(_) => self.core.codec(self.protocol()),
@@ -242,13 +243,13 @@ impl Cancellation {
         Self(token)
     }
 
-    /// Whether the work is no longer wanted.
+    /// Whether the signal has fired.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.is_cancelled()
     }
 
-    /// Waits until the work is no longer wanted.
+    /// Waits for the signal.
     pub async fn cancelled(&self) {
         self.0.cancelled().await;
     }

@@ -1,14 +1,14 @@
-//! Services that the app server dials: Azure's way, in which links begin here and not at a proxy.
+//! Services that the app server dials, as in Azure: links begin here and not at a proxy.
 //!
 //! ```text
-//!  connection string ─► DialledService ─┬─ a ServerPool per hub ─┬─ 5 slots, for ever: dial ─► link ─► lost ─► dial …
-//!                                       │                        └─ on demand: dial once, for an instance that asks
+//!  connection string ─► DialledService ─┬─ a ServerPool per hub ─┬─ 5 permanent slots: dial ─► link ─► lost ─► dial …
+//!                                       │                        └─ on demand: dial once, for an instance that requests it
 //!                                       └─ URL and token for each client that negotiates
 //! ```
 //!
-//! A server connection is a link like any other from its handshake on; its session ends with its socket, because a
-//! service can't resume one, and moves the clients itself. While the service can't be reached one slot of a hub tries,
-//! and the others wait for it.
+//! After its handshake a server connection is a link like any other, but its session ends with its socket, because a
+//! service cannot resume one and moves clients itself. While the service is unreachable, one slot per hub keeps
+//! trying and the others wait.
 
 mod dial_error;
 mod dialled_service;

@@ -1,15 +1,15 @@
-//! Dispatcher of one hub: connections come and go, their messages become calls.
+//! Dispatcher of one hub: opens and closes connections, and turns their messages into calls.
 //!
 //! ```text
 //!  link reader ──open, data, close──► inbox ──worker──► handshake, on_connected, messages…, on_disconnected
-//!                  (never waits)                (only while the inbox has something)
+//!                  (never waits)                (only while the inbox is not empty)
 //!                                                     │
-//!                                                     ├─ calls: run at once; one that waits becomes a task
-//!                                                     └─ items, completions, cancellations: to the calls that run
+//!                                                     ├─ calls: polled immediately; a waiting call becomes a task
+//!                                                     └─ items, completions, cancellations: to running calls
 //! ```
 //!
-//! The worker takes the messages of one connection in their order and starts its calls in that order. It never waits
-//! for a call: what that call needs may stand behind it.
+//! The worker takes the messages of one connection in order and starts its calls in that order. It never waits for a
+//! call, because messages that the call needs may be queued behind it.
 
 mod app_code;
 #[cfg(test)]
@@ -64,19 +64,19 @@ use reassignments::Reassignments;
 use restoration::Restorations;
 use result_routing::ResultRouter;
 
-/// The error that an app sees for connections that went with an instance of a service.
+/// Error text for the app when a service has lost the instance that held a client.
 const INSTANCE_LOST: &str = "The service has lost the instance that held the client.";
 
 /// Turns the messages of one hub's clients into calls of its methods.
 pub(crate) struct Dispatcher {
     pub(crate) core: Arc<HubCore>,
     settings: HubSettings,
-    /// Hooks of users and groups that come and go; `None` without any.
+    /// Presence hooks, if the hub has any.
     pub(crate) presence: Option<Arc<Presence>>,
-    /// Exclusive tasks; `None` without any.
+    /// Exclusive tasks, if the hub has any.
     pub(crate) exclusive: Option<Arc<TaskRunner>>,
     tasks: TaskTracker,
-    /// Fires when a stop waits no longer for methods of clients that have left.
+    /// Cancelled when a shutdown no longer waits for methods of disconnected clients.
     pub(crate) calls_given_up: CancellationToken,
     ends: Arc<ConnectionEnds>,
     moves: NodeMoves,
@@ -120,18 +120,17 @@ impl Dispatcher {
         })
     }
 
-    /// Whether the hub has policies for those who connect.
     pub(crate) fn has_policies(&self) -> bool {
         self.hooks.has_policies()
     }
 
-    /// Checks a client that negotiates by the policies of the hub. Returns what it reads where they refuse it: nothing,
-    /// as of the official server, unless the hub shows its errors.
+    /// Checks the hub's policies for a negotiating client. If they refuse it, returns the error text for the client:
+    /// empty, as in the official server, unless the hub has detailed errors.
     pub(crate) fn refuse(self: &Arc<Self>, client: OpenConnection) -> Option<String> {
-        // What can't be encoded is checked where it connects.
+        // A request that cannot be encoded is checked when the client connects.
         let request = ConnectRequest::of_message(client)?;
         if self.settings.requires_authentication && request.user_id().is_none() {
-            return None; // by who has looked at its token: 401
+            return None; // refused with 401 by the code that checked its token
         }
         let home = Home::new(LinkId(0), Arc::new(Node::nowhere()));
         let connection = Arc::new(Connection::new(request, HubProtocol::Json, home));
@@ -169,7 +168,7 @@ impl Dispatcher {
         Arc::<Self>::clone(self)
     }
 
-    /// Handles a message. Returns what the worker must wait for.
+    /// Handles a message. Returns a future that the worker must wait for, if any.
     fn dispatch(
         self: &Arc<Self>,
         connection: &Arc<Connection>,
@@ -198,7 +197,7 @@ impl Dispatcher {
             }
             Ok(Some(HubMessage::CancelInvocation(cancel))) => self.results.cancel(connection, &cancel),
             Ok(Some(HubMessage::Close(close))) => self.ends.handle_close_message(connection, close),
-            // They end at the proxy, which counts messages where a client may come back.
+            // These are handled by the proxy, which counts messages for stateful reconnect.
             Ok(Some(HubMessage::Ping | HubMessage::Ack { .. } | HubMessage::Sequence { .. })) => {}
             Ok(None) => tracing::debug!(hub = %self.core.name(), "message of a newer type is skipped"),
             Err(error) => return self.handle_undecodable(connection, error, trace),
@@ -206,8 +205,8 @@ impl Dispatcher {
         None
     }
 
-    /// Fails what a message is about that can't be decoded, or closes the connection where that is not known. Returns
-    /// what the worker must wait for.
+    /// Fails the call or upload of a message that cannot be decoded, or closes the connection if neither is known.
+    /// Returns a future that the worker must wait for, if any.
     #[cold]
     fn handle_undecodable(
         self: &Arc<Self>,
@@ -238,7 +237,7 @@ impl Endpoint for Arc<Dispatcher> {
         let connection_id = message.connection_id.clone();
         let Some(protocol) = message.protocol.as_deref().and_then(HubProtocol::from_name) else {
             let error = "the opening frame names no hub protocol that is known here";
-            tracing::warn!(hub = %self.core.name(), connection = short(&connection_id), error, "connection is turned away");
+            tracing::warn!(hub = %self.core.name(), connection = short(&connection_id), error, "client connection refused");
             return self.core.outbound.refuse(node, connection_id, Cause::AppHandshakeRefused, error);
         };
         let home = match self.settings.reconnect_buffer_bytes() {
@@ -247,7 +246,7 @@ impl Endpoint for Arc<Dispatcher> {
         };
         let connection = Arc::new(Connection::new(ConnectRequest::new(body, &message), protocol, home));
         if let Err(present) = self.core.connections.insert(&connection) {
-            // The word of its new node is lost with the link that carried it.
+            // The resume notification of its new node was lost with its link.
             let has_moved = connection.request().is_reassigned && present.home().may_have_moved();
             if !present.node().is_same(node) && !has_moved {
                 return self.core.outbound.refuse(node, connection_id, Cause::IdInUse, ID_IN_USE);
@@ -255,7 +254,7 @@ impl Endpoint for Arc<Dispatcher> {
             if connection.request().is_reassigned {
                 self.ends.supersede(&present, &connection);
             } else {
-                // The proxy opens an id anew when it knows that the old connection is gone.
+                // The proxy reopens an ID only after it has detected that the old connection is gone.
                 self.ends.handle_closed(&present, ConnectionClose::new(Cause::Superseded));
             }
             if self.core.connections.insert(&connection).is_err() {
@@ -292,7 +291,7 @@ impl Endpoint for Arc<Dispatcher> {
 
     fn handle_close(&self, node: &Arc<Node>, close: CloseConnection) {
         let Some(connection) = self.core.connections.get(&close.connection_id) else { return };
-        // It has moved to another node since.
+        // It has since moved to another node.
         if connection.home().moves_between_nodes() && !connection.node().is_same(node) {
             return;
         }
@@ -314,7 +313,7 @@ impl Endpoint for Arc<Dispatcher> {
             }
         }
         if self.core.outbound.has_sent_marks() {
-            // Some may be lost with the link.
+            // Some marks may be lost with the link.
             self.core.connections.all().iter().for_each(|connection| repeat_mark(&self.core.to(connection)));
         }
     }
@@ -342,7 +341,7 @@ impl Endpoint for Arc<Dispatcher> {
     fn handle_flow_control(&self, link: LinkId, node: &Arc<Node>, control: ConnectionFlowControl) {
         let ConnectionFlowControl { connection_id, subject, operation } = control;
         if subject == FlowSubject::Server {
-            // The service gives this connection up.
+            // The service retires this server connection.
             return self.core.outbound.retire(node);
         }
         match operation {
@@ -382,7 +381,7 @@ impl Endpoint for Arc<Dispatcher> {
     fn handle_claims(&self, update: ConnectionClaims) {
         let Some(connection) = self.core.connections.get(&update.connection_id) else { return };
         connection.refresh_claims(update.claims);
-        // A hook that is still to come reads the newer claims.
+        // If `on_connected` has not run yet, it will see the new claims.
         if self.hooks.follows_refreshes() && connection.inbox().is_connected() {
             let hub = Arc::clone(self);
             self.tasks.spawn(async move {

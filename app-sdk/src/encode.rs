@@ -12,7 +12,7 @@ use crate::error::SendError;
 use crate::naming::{Codec, Naming};
 use crate::telemetry;
 
-/// Arguments of a call to clients: a tuple of values that can be serialized, or `()` for none.
+/// Arguments of a client call: a tuple of serializable values, or `()` for none.
 ///
 /// ```
 /// # use trunkline::{Context, HubError};
@@ -67,7 +67,7 @@ tuple_of_arguments!(A, B, C, D, E, F, G, H);
 tuple_of_arguments!(A, B, C, D, E, F, G, H, I);
 tuple_of_arguments!(A, B, C, D, E, F, G, H, I, J);
 
-/// Encodes an invocation in each of the protocols; with an id, if a result is requested.
+/// Encodes an invocation in each of the protocols, with an ID if a result is requested.
 pub(crate) fn invocation(
     method: &str,
     arguments: &impl Arguments,
@@ -87,12 +87,10 @@ pub(crate) fn invocation(
     Ok(Payloads(payloads))
 }
 
-/// Encodes an item of the stream that answers a call.
 pub(crate) fn item(protocol: HubProtocol, invocation_id: ByteString, item: Payload) -> Bytes {
     message(protocol, &HubMessage::StreamItem(StreamItem { headers: Vec::new(), invocation_id, item }))
 }
 
-/// Encodes the completion of a call.
 pub(crate) fn completion(
     protocol: HubProtocol,
     headers: Headers,
@@ -102,7 +100,6 @@ pub(crate) fn completion(
     message(protocol, &HubMessage::Completion(Completion { headers, invocation_id, outcome }))
 }
 
-/// Encodes and frames a hub message.
 pub(crate) fn message(protocol: HubProtocol, message: &HubMessage) -> Bytes {
     let mut out = BytesMut::new();
     protocol.encode(message, &mut out);

@@ -1,4 +1,4 @@
-//! Errors of hub methods, sends, group changes and the server's builder, and their audience.
+//! Errors of hub methods, sends, group changes and the server builder, and who may see them.
 
 mod build_error;
 pub(crate) mod text;
@@ -13,24 +13,24 @@ use trunkline_protocol::hub::PayloadError;
 
 pub use build_error::BuildError;
 
-/// Type name that clients see before the text of [`HubError::new`], as the official server names it.
+/// Type name that clients see before the text of [`HubError::new`], as in the official server.
 const SHOWN_NAME: &str = "HubException";
-/// Type name of errors whose type is not known, as the base class of all errors in .NET.
+/// Type name of errors of unknown type: the .NET base class.
 const INTERNAL_NAME: &str = "Exception";
-/// Type name of messages and arguments that can't be read, as the official server names it.
+/// Type name for unreadable messages and arguments, as in the official server.
 pub(crate) const INVALID_DATA_NAME: &str = "InvalidDataException";
 
-/// Error of a hub method, and the part of it that the client may read.
+/// Error of a hub method, and the part of it that clients may see.
 ///
-/// | made by | the client reads |
+/// | created by | the client sees |
 /// |---|---|
 /// | [`HubError::new`]`("no seats left")` | `… HubException: no seats left` |
-/// | `?` on [`InvokeError::Client`] | the other client's text, as if it were made by `new` |
+/// | `?` on [`InvokeError::Client`] | the other client's text, as if created by `new` |
 /// | `?` on [`InvokeError::Leaving`] | `… HubException: this app server is stopping, call again` |
-/// | [`HubError::named`]`("TimeoutException", "…")`, [`HubError::internal`]`(…)`, `?` on any other error | nothing more than that something failed, unless the hub has [detailed errors](crate::Hub::detailed_errors) |
+/// | [`HubError::named`]`("TimeoutException", "…")`, [`HubError::internal`]`(…)`, `?` on any other error | only that something failed, unless the hub has [detailed errors](crate::Hub::detailed_errors) |
 ///
-/// Like `anyhow::Error` it is no `std::error::Error` itself, so that `?` takes all of those, and
-/// `Box<dyn Error + Send + Sync>` and `anyhow::Error` as well.
+/// Like `anyhow::Error`, it does not implement `std::error::Error`, so that `?` can convert any such error, and also
+/// `Box<dyn Error + Send + Sync>` and `anyhow::Error`.
 ///
 /// ```
 /// use trunkline::HubError;
@@ -53,41 +53,41 @@ struct HubErrorInner {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// Step at which a call failed; clients read different texts.
+/// Step at which a call failed; determines the text for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallStage {
     /// An extractor, a filter or the method itself failed.
     Invoking,
-    /// There is no such method, or the arguments don't fit it.
+    /// No such method, or arguments that do not fit.
     Binding,
     /// A policy refuses the user.
     Authorizing,
-    /// The call is not of the method's kind; the message is all that the client reads.
+    /// The call does not match the method's kind. The client sees only the message.
     Refusing,
 }
 
 #[derive(PartialEq)]
 enum Audience {
-    /// Clients read it always.
+    /// Always visible to clients.
     Client,
-    /// Clients read it only from hubs with detailed errors.
+    /// Visible to clients only from hubs with detailed errors.
     Log,
 }
 
 impl HubError {
-    /// Makes an error whose text every client reads, after `HubException: `.
+    /// Creates an error with a text that clients always see, after `HubException: `.
     pub fn new(message: impl Into<String>) -> Self {
         Self::build(Audience::Client, SHOWN_NAME.into(), message.into(), None)
     }
 
-    /// Makes an internal error with a name, such as `InvalidOperationException`: clients read `<name>: <message>` only
-    /// from hubs with detailed errors.
+    /// Creates an internal error with a name, such as `InvalidOperationException`. Clients see `<name>: <message>`
+    /// only from hubs with detailed errors.
     pub fn named(name: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self::build(Audience::Log, name.into(), message.into(), None)
     }
 
-    /// Makes an internal error of any other, as `?` does, with its sources: clients read its text only from hubs with
-    /// detailed errors.
+    /// Creates an internal error from any error, like `?`, and keeps its sources. Clients see its text only from hubs
+    /// with detailed errors.
     ///
     /// ```
     /// use trunkline::HubError;
@@ -113,13 +113,13 @@ impl HubError {
         &self.0.message
     }
 
-    /// Whether every client may read the text.
+    /// Whether clients always see the text.
     #[must_use]
     pub fn is_shown(&self) -> bool {
         self.0.audience == Audience::Client
     }
 
-    /// The error that `?` or [`internal`](Self::internal) took, where there was one.
+    /// Returns the error that `?` or [`internal`](Self::internal) converted, if any.
     #[must_use]
     pub fn source(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
         self.0.source.as_deref()
@@ -129,7 +129,7 @@ impl HubError {
         Self::named(INVALID_DATA_NAME, message)
     }
 
-    /// Makes the error of a call that reaches no method, with all of the text that its client reads.
+    /// Creates the error of a call that reaches no method. `text` is all that its client sees.
     pub(crate) fn refusal(text: String) -> Self {
         Self::new(text).at(CallStage::Refusing)
     }
@@ -140,19 +140,19 @@ impl HubError {
         self
     }
 
-    /// Sets the error behind this one.
+    /// Sets the source of this error.
     pub(crate) fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// The step at which the call failed.
+    /// Step at which the call failed.
     pub(crate) fn stage(&self) -> CallStage {
         self.0.stage
     }
 
-    /// Whether a client has brought it about: a policy refuses its user, it has gone, or gives no answer. Strangers can
-    /// do that, so it is no failure of the app.
+    /// Whether a client caused it: a policy refuses its user, it disconnected, or it does not answer. Anyone can do
+    /// that, so it is not a failure of the app.
     pub(crate) fn is_of_client(&self) -> bool {
         use InvokeError as I;
         let is_of_client = |source: &(dyn StdError + Send + Sync + 'static)| match source.downcast_ref() {
@@ -165,14 +165,13 @@ impl HubError {
         self.0.stage == CallStage::Authorizing || self.source().is_some_and(is_of_client)
     }
 
-    /// The error of app code that panicked.
     pub(crate) fn from_panic(panic: &(dyn Any + Send)) -> Self {
         let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
         Self::named("Panic", text.unwrap_or_else(|| "without a text".into()))
     }
 
-    /// Formats the base text, with the details if the client may read them.
+    /// Formats the base text, with details if the client may see them.
     pub(crate) fn describe(&self, base: &str, detailed: bool) -> String {
         if detailed || self.is_shown() {
             format!("{base} {}: {}", self.0.name, self.0.message)
@@ -191,14 +190,14 @@ impl HubError {
     }
 }
 
-/// Any error, boxed or not; `anyhow::Error` and texts, too.
+/// Converts any error, boxed or not, including `anyhow::Error` and strings.
 impl<E: Into<Box<dyn StdError + Send + Sync>> + 'static> From<E> for HubError {
     fn from(error: E) -> Self {
         let known = (&error as &dyn Any).downcast_ref();
         let (audience, advice) = match known {
-            // What a client answers is meant to be read by clients.
+            // An error text from a client is meant for clients.
             Some(InvokeError::Client(_)) => (Audience::Client, ""),
-            // And it may be called again at once: another app server has it.
+            // The call can be repeated immediately: another app server has the client.
             Some(InvokeError::Leaving) => (Audience::Client, ", call again"),
             _ => (Audience::Log, ""),
         };
@@ -226,7 +225,7 @@ impl fmt::Debug for HubError {
     }
 }
 
-/// Name of an error's type; of boxed errors, whose type is not known, that of the base class.
+/// Name of an error's type; for boxed errors of unknown type, that of the base class.
 fn type_name_of<E>() -> &'static str {
     match short_type_name::<E>() {
         "Box" | "Error" | "String" | "&str" | "str" => INTERNAL_NAME,
@@ -234,33 +233,33 @@ fn type_name_of<E>() -> &'static str {
     }
 }
 
-/// Last segment of a type's path, such as `ParseIntError`; generic parameters are left out.
+/// Last segment of a type's path, such as `ParseIntError`, without generic parameters.
 pub(crate) fn short_type_name<E>() -> &'static str {
     let whole = std::any::type_name::<E>();
     let plain = whole.split('<').next().unwrap_or(whole);
     plain.rsplit("::").next().unwrap_or(plain)
 }
 
-/// Error of a send that was not queued. A send without receivers is no error.
+/// Error of a send that was not queued. A send without receivers is not an error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// An argument can't be written in a hub protocol; nothing was sent.
+    /// An argument cannot be encoded in a hub protocol. Nothing was sent.
     #[error("argument can't be encoded: {0}")]
     Encode(#[source] PayloadError),
-    /// A group without a name; nothing was sent.
+    /// Empty group name. Nothing was sent.
     #[error("Cannot send to an empty group name.")]
     EmptyGroupName,
-    /// The message with its list of receivers is larger than a frame of a link may be, or than its one client may get;
-    /// nothing was sent.
+    /// The message with its list of receivers exceeds the maximum frame size of a link, or the limit of its only
+    /// client. Nothing was sent.
     #[error("message of {length} bytes is over the limit of {limit} for one frame")]
     TooLarge {
         /// Length of the message.
         length: usize,
-        /// Limit of one frame, or of the client's proxy.
+        /// Limit of a frame, or of the client's proxy.
         limit: usize,
     },
-    /// Too many sends to this client wait already; nothing was sent.
+    /// Too many sends to this client are already waiting. Nothing was sent.
     #[error("{0} sends wait for this client already: await each before the next")]
     TooManyWaiting(usize),
 }
@@ -269,18 +268,18 @@ pub enum SendError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RawSendError {
-    /// The connection has ended.
+    /// The connection has closed.
     #[error("the connection has ended")]
     Closed,
-    /// The message is larger than a frame of a link may be, or than its client may get; nothing was sent.
+    /// The message exceeds the maximum frame size of a link, or the limit of its client. Nothing was sent.
     #[error("message of {length} bytes is over the limit of {limit} for one frame")]
     TooLarge {
         /// Length of the message.
         length: usize,
-        /// Limit of one frame, or of the client's proxy.
+        /// Limit of a frame, or of the client's proxy.
         limit: usize,
     },
-    /// Too many sends to this client wait already; nothing was sent.
+    /// Too many sends to this client are already waiting. Nothing was sent.
     #[error("{0} sends wait for this client already: await each before the next")]
     TooManyWaiting(usize),
 }
@@ -289,24 +288,24 @@ pub enum RawSendError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvokeError {
-    /// No proxy has a connection of this id.
+    /// No proxy has a connection with this ID.
     #[error("Connection '{0}' does not exist.")]
     DoesNotExist(String),
     /// The client disconnected before it answered.
     #[error("Connection '{0}' disconnected.")]
     Disconnected(String),
-    /// The app server of the client stops, and its [time](crate::Server::shutdown_timeout) is up before the client has
-    /// answered. The client itself is there, and goes on at another app server; `?` shows its caller this text, and
-    /// that it may call again.
+    /// The client's app server is stopping, and its [timeout](crate::Server::shutdown_timeout) has expired before the
+    /// client answered. The client itself remains connected and continues on another app server. With `?`, the caller
+    /// sees this text and that it may call again.
     #[error("this app server is stopping")]
     Leaving,
-    /// The client took too long; a late answer is dropped.
+    /// The client did not answer in time. A late result is dropped.
     #[error("the client gave no result within {0:?}")]
     Timeout(Duration),
-    /// The client answered with an error: its handler's, or that it has none.
+    /// The client returned an error, from its handler or because it has none.
     #[error("{0}")]
     Client(String),
-    /// The result is of another type.
+    /// The result has a different type.
     #[error("Error trying to deserialize result to {expected}. {detail}")]
     Type {
         /// Type that the caller expects.
@@ -314,18 +313,18 @@ pub enum InvokeError {
         /// Error of the deserializer.
         detail: String,
     },
-    /// Too many results are waited for; nothing was asked.
+    /// Too many results are pending. No request was sent.
     #[error("{0} client results are waited for already; the limit can be configured by Hub::client_results_max")]
     TooMany(usize),
-    /// Too many bytes wait for the methods of the calling client; the result might be behind them.
+    /// Too many bytes are queued for the methods of the calling client; the result might be behind them.
     #[error(
         "more than {0} bytes wait for the methods of this client, and what is waited for may be behind them; the limit can be configured by Hub::waiting_inbox_max_bytes"
     )]
     InboxOverfull(usize),
-    /// A client can't answer before it is connected.
+    /// A client cannot answer before it is connected.
     #[error("Client results inside OnConnectedAsync Hub methods are not allowed.")]
     InsideOnConnected,
-    /// The client's app server could not ask it.
+    /// The client's app server could not send the request to it.
     #[error("the client's app server did not ask it: {0}")]
     Refused(String),
     /// The request could not be sent.
@@ -333,19 +332,19 @@ pub enum InvokeError {
     Send(#[from] SendError),
 }
 
-/// Source of the error of an upload whose connection was closed.
+/// Source of the error of an upload after its connection was closed.
 #[derive(Debug, thiserror::Error)]
 #[error("The connection ended before the upload did.")]
 pub(crate) struct UploadCutOff;
 
-/// Error of a group change: it is not certain that the connection has joined or left.
+/// Error of a group change. The connection may or may not have joined or left.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GroupError {
-    /// A group without a name.
+    /// The group name is empty.
     #[error("a group needs a name")]
     EmptyGroupName,
-    /// The name of the group is too long; nothing was changed.
+    /// The group name is too long. Nothing was changed.
     #[error("the name of the group has {length} bytes, and may have {limit}: see Hub::group_name_max_bytes")]
     NameTooLong {
         /// Length of the name.
@@ -353,56 +352,56 @@ pub enum GroupError {
         /// Limit of the hub.
         limit: usize,
     },
-    /// No answer came in time; the change may still happen.
+    /// No acknowledgement in time. The change may still take effect.
     #[error("group change was not acknowledged within 10 s")]
     Timeout,
-    /// The last link to the proxy was lost, and most likely the connection with it.
+    /// The last link to the proxy was lost, and probably the connection with it.
     #[error("link was lost before the group change was acknowledged")]
     LinkLost,
-    /// The proxy could not do it.
+    /// The proxy could not apply it.
     #[error("group change failed at the proxy: {0}")]
     Failed(String),
 }
 
-/// Error of a question to the proxies, or of an order such as a close: the answer is not known.
+/// Error of a query to the proxies, or of a command such as a close. The result is unknown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AskError {
-    /// No proxy is linked, so that nobody knows of any client.
+    /// No proxy is linked.
     #[error("no proxy is linked")]
     NoProxy,
-    /// A proxy gave no answer in time. An order may still be carried out.
+    /// A proxy did not reply in time. A command may still be executed.
     #[error("a proxy gave no answer within 10 s")]
     Timeout,
-    /// The last link to a proxy was lost before its answer came, and most likely its clients with it.
+    /// The last link to a proxy was lost before its reply, and probably its clients with it.
     #[error("the link to a proxy was lost before its answer came")]
     LinkLost,
-    /// A proxy could not do it.
+    /// A proxy could not execute it.
     #[error("a proxy could not answer: {0}")]
     Failed(String),
-    /// A group without a name; nothing was asked.
+    /// The group name is empty. Nothing was sent.
     #[error("a group needs a name")]
     EmptyGroupName,
-    /// The group or user has more connections than one answer may hold; ask for pages of them.
+    /// The group or user has more connections than fit into one result. List them by pages.
     #[error("there are more than {0} connections; list them a page at a time, by Members::next_page")]
     TooMany(usize),
-    /// More questions wait for proxies than this; nobody was asked. Ask less often, or keep answers for a moment.
+    /// More queries than this are pending. This one was not sent. Query less often, or cache results.
     #[error("more than {0} questions wait for the proxies' answers: ask less often, or keep answers for a moment")]
     TooManyQuestions(usize),
-    /// The text is no continuation token of a list of members.
+    /// The text is not a continuation token of a member list.
     #[error("this is no continuation token of a list of members")]
     Token,
-    /// The question could not be sent.
+    /// The query could not be sent.
     #[error(transparent)]
     Send(#[from] SendError),
 }
 
-/// Error for a name that no hub and no raw endpoint of the server has.
+/// Error for a name that matches no hub or raw endpoint of the server.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no hub or raw endpoint named '{0}'")]
 pub struct UnknownHub(pub(crate) String);
 
-/// Its text, which a `main` shows that returns it.
+/// Same as `Display`, so that a `main` that returns it shows a readable text.
 impl fmt::Debug for UnknownHub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -1,23 +1,24 @@
-//! Exclusive tasks: of all app servers that have a task of this name, one runs it.
+//! Exclusive tasks: of all app servers with a task, one runs it.
 //!
 //! ```text
-//!  manifest: "I stand for these" ──► proxy ──the list, when it changes──► each of them: Election
-//!                                                                            │ the one that began first
-//!                                       start after 1 s as the chosen one ◄──┴──► stop at once as any other
+//!  manifest: own task names ──► proxy ──list of candidates on change──► each app server: Election
+//!                                                                            │ the one that started first
+//!                                                selected: start after 1 s ◄──┴──► not selected: stop immediately
 //! ```
 //!
-//! Each app server chooses alone, by what all its proxies list, and by an order in which no two disagree: the app
-//! server that began first, by its own clock. So one that comes takes nothing from one that runs, unless its clock is
+//! Each app server decides on its own, from the lists of all its proxies, with an unambiguous order: the app server
+//! that started first wins, by its own clock. So a new app server never displaces a running one, unless its clock is
 //! behind.
 //!
-//! - **It stops in order**: the task ends first, and another app server starts it when the proxies have taken this one
-//!   off their lists, a second later.
-//! - **It crashes**: a proxy is certain of that when nobody has listened for 2 s, or another instance answers. Then as
+//! - **Graceful stop**: the task ends first. Another app server starts it a second after the proxies have removed
+//!   this one from their lists.
+//! - **Crash**: a proxy detects it when no process has listened for 2 s, or when another instance answers. Then as
 //!   above.
-//! - **It loses its proxies**: it stops the task 2 s after the last socket. Where cut sockets stay silent it notices
-//!   that within the resume window, and the proxies wait two of them.
-//! - **It is frozen**: it stops before the task goes on.
-//! - **Two that have no proxy in common** don't know of each other, and both run the task, for as long as that lasts.
+//! - **Loss of all proxies**: the app server stops the task 2 s after its last socket closes. If dead sockets stay
+//!   silent, it detects the loss within the resume window, and the proxies wait for two windows.
+//! - **Suspended process**: it stops the task before the task continues.
+//! - **Two app servers without a common proxy** cannot see each other, and both run the task for as long as that
+//!   lasts.
 
 mod election;
 
@@ -47,53 +48,52 @@ use crate::watchdog::CodeId;
 
 use election::Election;
 
-/// Time for which an app server must be the chosen one before it starts a task: the one before has heard by then that
-/// it is not, and proxies that came at the same time have told their lists.
+/// Time for which an app server must be selected before it starts a task. By then the previous one has been notified,
+/// and proxies that connected at the same time have sent their lists.
 const START_AFTER: Duration = Duration::from_secs(1);
 
-/// Interval in which a task that runs is checked; no event tells that time has passed.
+/// Interval for checks of a running task, because elapsed time causes no event.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Delay of a check after which the process counts as frozen: others may have been chosen.
+/// Delay of a check after which the process counts as suspended: another app server may have been selected.
 const FROZEN_AFTER: Duration = Duration::from_secs(2);
 
-/// Pause after a task that has failed, before it starts again.
+/// Pause before a failed task is restarted.
 const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
-/// Time from the first link on in which a proxy that knows exclusive tasks has told its list.
+/// Time after the first link within which a proxy that supports exclusive tasks has sent its list.
 const UNHEARD_AFTER: Duration = Duration::from_secs(5);
 
-/// A run of an exclusive task; for [`Hub::exclusively`](crate::Hub::exclusively).
+/// A run of an exclusive task, for [`Hub::exclusively`](crate::Hub::exclusively).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExclusiveRun {
     task: Arc<str>,
 }
 
-/// Exclusive task of a hub, its types erased and its state bound.
+/// A type-erased exclusive task with its state bound.
 pub(crate) struct ExclusiveTask {
     pub(crate) name: Arc<str>,
     pub(crate) run: ErasedNoticeHook<ExclusiveRun>,
 }
 
-/// Exclusive tasks of one hub.
 pub(crate) struct TaskRunner {
     core: Arc<HubCore>,
     tasks: Vec<ExclusiveTask>,
     tracker: TaskTracker,
     election: Mutex<Election<Arc<Node>>>,
-    /// Changes with what proxies list, and with their links.
+    /// Notified when a proxy's list or links change.
     changed: watch::Sender<()>,
     is_started: AtomicBool,
     stopped: CancellationToken,
 }
 
-/// Reason why a run has ended while its app server is the chosen one.
+/// Reason why a run ended although its app server is still selected.
 enum RunEnd {
     Done,
     Failed,
 }
 
-/// Returns the first name that is no good: empty, too long, doubled, or one too many.
+/// Returns the first invalid name: empty, too long, duplicate, or beyond the maximum number.
 pub(crate) fn misnamed(tasks: &[ExclusiveTask]) -> Option<String> {
     let is_doubled = |place: usize, name: &Arc<str>| tasks.iter().take(place).any(|other| other.name == *name);
     let mut named = tasks.iter().map(|task| &task.name).enumerate();
@@ -104,7 +104,7 @@ pub(crate) fn misnamed(tasks: &[ExclusiveTask]) -> Option<String> {
     misnamed.map(|(_, name)| name.to_string())
 }
 
-/// The entry of the manifest for these tasks, of an app server that begins now.
+/// Manifest entry for these tasks on an app server that starts now.
 pub(crate) fn standing(tasks: &[ExclusiveTask], now: SystemTime) -> Option<ExclusiveTasks> {
     let names: Vec<_> = tasks.iter().map(|task| task.name.to_string()).collect();
     let since_ms = i64::try_from(unix_ms(now)).unwrap_or(i64::MAX);
@@ -132,7 +132,7 @@ impl<S> FromNotice<S, ExclusiveRun> for ExclusiveRun {
 }
 
 impl TaskRunner {
-    /// Exclusive tasks of a hub; `None` for a hub without any.
+    /// Creates the task runner of a hub; `None` if the hub has no exclusive tasks.
     pub(crate) fn new(core: &Arc<HubCore>, tasks: Vec<ExclusiveTask>, tracker: TaskTracker) -> Option<Arc<Self>> {
         if tasks.is_empty() {
             return None;
@@ -148,7 +148,7 @@ impl TaskRunner {
         }))
     }
 
-    /// Takes the list of a proxy.
+    /// Applies the list of a proxy.
     pub(crate) fn handle_candidates(self: &Arc<Self>, node: &Arc<Node>, told: TaskCandidates) {
         lock(&self.election).update(node, told.candidates);
         if !self.is_started.swap(true, Ordering::Relaxed) {
@@ -159,23 +159,24 @@ impl TaskRunner {
         self.changed.send_replace(());
     }
 
-    /// Notes that a socket of a proxy has ended, perhaps its last one.
+    /// Handles the end of a proxy's socket, possibly its last one.
     pub(crate) fn handle_socket_ended(&self) {
         self.changed.send_replace(());
     }
 
-    /// Forgets a proxy whose links are over.
+    /// Removes a proxy after its links have closed.
     pub(crate) fn handle_node_lost(&self, node: &Arc<Node>) {
         lock(&self.election).forget(node);
         self.changed.send_replace(());
     }
 
-    /// Stops all tasks here, for good.
+    /// Stops all tasks on this app server permanently.
     pub(crate) fn stop(&self) {
         self.stopped.cancel();
     }
 
-    /// Warns if no proxy has told who stands for tasks, some seconds after the first link: then no task runs.
+    /// Warns if no proxy has sent a list of candidates some seconds after the first link, because no task can run
+    /// then.
     pub(crate) async fn warn_if_unheard(self: Arc<Self>) {
         let unheard = async {
             self.core.outbound.linked().await;
@@ -192,7 +193,7 @@ impl TaskRunner {
         }
     }
 
-    /// Runs a task whenever this app server is the chosen one, until it stops.
+    /// Runs a task whenever this app server is selected, until shutdown.
     async fn serve(self: Arc<Self>, place: usize) {
         let Some(task) = self.tasks.get(place) else { return };
         tokio::select! {
@@ -206,13 +207,15 @@ impl TaskRunner {
             self.chosen(&task.name).await;
             tracing::info!(hub = self.core.name(), task = &*task.name, "exclusive task runs here");
             let ended = tokio::select! {
-                // First: after a freeze the task must not go on.
+                // Checked first: after a suspension the task must not continue.
                 biased;
                 () = self.passed_over(&task.name) => None,
                 ended = self.run(task) => Some(ended),
             };
             match ended {
-                None => tracing::info!(hub = self.core.name(), task = &*task.name, "exclusive task runs here no more"),
+                None => {
+                    tracing::info!(hub = self.core.name(), task = &*task.name, "exclusive task no longer runs here")
+                }
                 Some(RunEnd::Done) => self.passed_over(&task.name).await,
                 Some(RunEnd::Failed) => sleep(RESTART_PAUSE).await,
             }
@@ -232,7 +235,7 @@ impl TaskRunner {
         }
     }
 
-    /// Waits until this app server has been the chosen one for long enough.
+    /// Waits until this app server has been selected for long enough.
     async fn chosen(&self, task: &str) {
         let mut changes = self.changed.subscribe();
         let mut since = None;
@@ -251,7 +254,7 @@ impl TaskRunner {
         }
     }
 
-    /// Waits until this app server may not run the task any more.
+    /// Waits until this app server must stop the task.
     async fn passed_over(&self, task: &str) {
         let mut changes = self.changed.subscribe();
         loop {
@@ -269,7 +272,7 @@ impl TaskRunner {
         }
     }
 
-    /// Asks the election, which is told first which proxies have a socket.
+    /// Evaluates the election after updating which proxies have a socket.
     fn look(&self, ask: impl FnOnce(&Election<Arc<Node>>, Instant) -> bool) -> bool {
         let now = Instant::now();
         let mut election = lock(&self.election);

@@ -1,8 +1,8 @@
 //! Async functions of the app: methods, hooks and filters, their results, and policies.
 //!
 //! ```text
-//!  call ──► filters, the outermost first ──► policies ──► parameters ──► the function
-//!   reply ◄── filters, the innermost first ◄── what it returned, or why it was not called
+//!  call ──► filters, outermost first ──► policies ──► parameters ──► function
+//!   reply ◄── filters, innermost first ◄── its result, or the reason why it was not called
 //! ```
 
 pub(crate) mod arity;
@@ -35,8 +35,8 @@ pub use policy::Policy;
 pub use reply::{IntoItem, IntoReply, Reply};
 pub(crate) use reply::{ItemStream, ReplyBody, ReplyFuture};
 
-/// An async function that can be a hub method: each parameter is an extractor or an argument
-/// ([`FromCall`]), at most ten of them, and the result can be answered ([`IntoReply`]).
+/// An async function that can be a hub method: at most ten parameters, each an extractor or an argument
+/// ([`FromCall`]), and a result that implements [`IntoReply`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no hub method",
     label = "not an async function of extractors and arguments that returns a reply",
@@ -46,19 +46,20 @@ pub(crate) use reply::{ItemStream, ReplyBody, ReplyFuture};
     note = "`#[trunkline::debug_method]` on the function says which of these it is"
 )]
 pub trait Handler<S, M>: Clone + Send + Sync + Sized + 'static {
-    /// Number of the client's arguments that it takes.
+    /// Number of client arguments that it takes.
     const ARGUMENTS: usize;
-    /// Number of the client's streams that it takes.
+    /// Number of client streams that it takes.
     const UPLOADS: usize;
-    /// Whether it answers with a stream.
+    /// Whether it returns a stream.
     const IS_STREAMING: bool;
 
-    /// Takes the parameters out of the call, and runs the function.
+    /// Extracts the parameters and runs the function.
     #[doc(hidden)]
     fn call(self, call: Call<S>) -> impl Future<Output = Result<Reply, HubError>> + Send + 'static;
 }
 
-// Compilers print the marker that they can't infer: that of the result, where it is a `Result` of serializable types.
+// The compiler prints a marker that it cannot infer: here the one of a result that is a `Result` of serializable
+// types.
 macro_rules! function_as_handler {
     ($(($marker:ident, $parameter:ident, $name:ident)),*) => {
         impl<S, F, Fut, R, TheErrorMustBeHubError, $($marker, $parameter,)*> Handler<S, (TheErrorMustBeHubError, $($marker, $parameter,)*)> for F
@@ -76,7 +77,7 @@ macro_rules! function_as_handler {
             fn call(self, mut call: Call<S>) -> impl Future<Output = Result<Reply, HubError>> + Send + 'static {
                 async move {
                     $(let $name = <$parameter as FromCall<S, $marker>>::from_call(&mut call).await?;)*
-                    // The first of these impls takes nothing from it.
+                    // The impl without parameters does not use it.
                     let _ = &mut call;
                     let codec = call.context().codec();
                     drop(call);
@@ -90,7 +91,7 @@ for_each_arity!(function_as_handler);
 
 type MethodFn = dyn Fn(CallInput) -> ReplyFuture + Send + Sync;
 
-/// A method with its types erased and its state bound.
+/// A type-erased method with its state bound.
 pub(crate) struct Method {
     pub(crate) name: ByteString,
     pub(crate) arguments: usize,
@@ -104,17 +105,17 @@ pub(crate) struct Method {
 }
 
 impl Method {
-    /// The method within all filters around it, and with what its callers must fulfil.
+    /// Adds the filters around the method and the policies that its callers must meet.
     pub(crate) fn within(self, filters: Filters, policies: Policies) -> Self {
         Self { filters, policies, ..self }
     }
 
-    /// Number of the method for the watchdog of threads.
+    /// Identifier of the method for the watchdog.
     pub(crate) fn code(&self, hub: &str) -> CodeId {
         *self.code.get_or_init(|| CodeId::of(hub, &self.name))
     }
 
-    /// Calls the method within its filters; nothing runs before the future is polled.
+    /// Calls the method within its filters. Nothing runs before the future is polled.
     pub(crate) fn call(&self, input: CallInput) -> ReplyFuture {
         if self.filters.is_empty() {
             return self.call_inner(input);
@@ -123,7 +124,7 @@ impl Method {
         self.filters.wrap(call, self.call_inner(input))
     }
 
-    /// Whether it runs beside the other calls of its client.
+    /// Whether it runs concurrently with the client's other calls.
     pub(crate) fn has_streams(&self) -> bool {
         self.is_streaming || self.uploads > 0
     }

@@ -28,14 +28,14 @@ pub(crate) use hub_settings::{HubSettings, check_sub_protocols, checked_name, mi
 pub(crate) use methods::MethodTable;
 pub use methods::Methods;
 
-/// Times for which what lost clients had may be kept. In less nobody comes back; for longer it would be a store, which
-/// should outlive the app server.
+/// Allowed retention of lost clients' state. Shorter than this, no client would be back in time; longer retention
+/// needs a store that survives the app server.
 const RESTORED_WITHIN: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
-/// A hub: methods that clients at a path can call.
+/// A hub: methods that clients can call at a path.
 ///
-/// Like axum's `Router` it is generic over a state that is still missing; [`with_state`](Self::with_state) gives it,
-/// and methods take it as [`State<T>`](axum::extract::State).
+/// Like axum's `Router`, it is generic over its missing state. [`with_state`](Self::with_state) provides the state,
+/// and methods extract it as [`State<T>`](axum::extract::State).
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
@@ -78,7 +78,7 @@ pub struct Hub<S = ()> {
     on_negotiate: Option<MethodRouter<S>>,
 }
 
-/// A hub that a server can have: one whose methods have got their state.
+/// A hub that can be added to a server: all of its methods have their state.
 #[diagnostic::on_unimplemented(
     message = "the state of this hub is missing: call `.with_state(…)` on it",
     label = "a `{Self}` still waits for its state",
@@ -102,7 +102,7 @@ impl CompleteHub for Hub {
     }
 }
 
-/// A hub after the checks of its builder.
+/// A hub with validated settings.
 pub(crate) struct BuiltHub {
     pub(crate) manifest: HubManifest,
     pub(crate) settings: HubSettings,
@@ -113,8 +113,8 @@ pub(crate) struct BuiltHub {
 }
 
 impl<S: Clone + Send + Sync + 'static> Hub<S> {
-    /// A hub that clients find at `path`, such as `/chat`; case does not count. It is named after the path's last
-    /// segment, and has the official server's defaults in everything.
+    /// A hub at `path`, such as `/chat`, case-insensitive. Its name is the last segment of the path. All defaults are
+    /// those of the official server.
     pub fn new(path: impl Into<String>) -> Self {
         Self {
             path: path.into(),
@@ -137,21 +137,20 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         }
     }
 
-    /// Sets the name for links, logs and metrics; by default it is the path's last segment.
+    /// Sets the name for links, logs and metrics; by default the last segment of the path.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Adds a method that clients can call by this name; case does not count. The number of its arguments is exact: a
-    /// call with more or fewer fails without reaching it. Two methods of one name are an error when the server is
-    /// built.
+    /// Adds a method with this case-insensitive name. A call with a different number of arguments fails without
+    /// reaching the method. Duplicate names are an error when the server is built.
     pub fn method<H: Handler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
         self.methods = self.methods.method(name, handler);
         self
     }
 
-    /// Adds a method for clients that meet the [policy](Policy); others get the official server's error.
+    /// Adds a method for clients that meet the [policy](Policy). Other callers get the official server's error.
     pub fn guarded<H: Handler<S, M>, M: 'static>(
         mut self,
         name: impl Into<String>,
@@ -162,16 +161,16 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Adds a method as [`method`](Self::method) does, whose types are [written for TypeScript](crate::typescript),
-    /// too.
+    /// Like [`method`](Self::method), and also includes the method's types in the generated
+    /// [TypeScript](crate::typescript).
     #[cfg(feature = "typescript")]
     pub fn typed_method<H: TypedHandler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
         self.methods = self.methods.typed_method(name, handler);
         self
     }
 
-    /// Adds a method as [`guarded`](Self::guarded) does, whose types are [written for TypeScript](crate::typescript),
-    /// too.
+    /// Like [`guarded`](Self::guarded), and also includes the method's types in the generated
+    /// [TypeScript](crate::typescript).
     #[cfg(feature = "typescript")]
     pub fn typed_guarded<H: TypedHandler<S, M>, M: 'static>(
         mut self,
@@ -183,20 +182,21 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Adds all methods of a module, within its own filters and policies.
+    /// Adds all methods of a module, with the module's own filters and policies.
     pub fn methods(mut self, methods: Methods<S>) -> Self {
         self.methods = self.methods.methods(methods);
         self
     }
 
-    /// Adds code around every method and hook: before it, after it, in place of it. The filter that is added first is
-    /// the outermost; those of a [module of methods](Methods::filter) are further in, and don't see hooks.
+    /// Adds code around every method and hook. The first filter is the outermost; filters of a [module of
+    /// methods](Methods::filter) are further inside and do not see hooks.
     ///
-    /// A filter is an async function of any extractors, the call, and the rest of the chain. It sees each call in the
-    /// order in which it starts, also one that fits no method, or that an extractor or a [policy](Policy) refuses:
-    /// [`next.run`](crate::Next::run) returns the error then. What the filter returns is the client's answer. Of a
-    /// method that streams it sees the making of the stream, not its items. [`HubCall::kind`](crate::HubCall::kind)
-    /// tells methods from hooks; an error in place of `on_connected` closes the client.
+    /// A filter is an async function of any extractors, the call, and the rest of the chain. It sees every call, in
+    /// starting order, including calls that match no method and calls refused by an extractor or a [policy](Policy);
+    /// [`next.run`](crate::Next::run) then returns the error. The result of the filter is sent to the client. For a
+    /// streaming method it sees the creation of the stream, but not the items.
+    /// [`HubCall::kind`](crate::HubCall::kind) distinguishes methods from hooks; an error instead of `on_connected`
+    /// closes the client.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -230,38 +230,39 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     ///     .with_state(Refusals::default());
     /// ```
     ///
-    /// What a filter [inserts](crate::HubCall::insert) into the call its method takes as
-    /// [`Extension`](axum::Extension): a transaction per call, say, which the filter commits when the method has
-    /// succeeded.
+    /// Methods extract a value that a filter [inserts](crate::HubCall::insert) into the call as
+    /// [`Extension`](axum::Extension): for example a transaction per call, which the filter commits if the method
+    /// succeeds.
     pub fn filter<F: Filter<S, M>, M: 'static>(mut self, filter: F) -> Self {
         self.filters.push(BindableFilter::new(filter));
         self
     }
 
-    /// Opens the hub only to clients that meet the [policy](Policy): others are refused when they negotiate, or connect
-    /// without, by 403; those without a user, too. A client that comes as another one than it was let in as is closed
-    /// when it connects, before `on_connected`. Such a refusal is a line at the level `info`, and no error.
+    /// Restricts the hub to clients that meet the [policy](Policy). Others, including clients without a user, are
+    /// refused with 403 when they negotiate, or when they connect without negotiation. A client that connects as a
+    /// different user than it negotiated is closed before `on_connected`. Such a refusal is logged at level `info`,
+    /// not as an error.
     ///
-    /// As with [`on_negotiate`](Self::on_negotiate), proxies ask an app server about each client that comes, and refuse
-    /// it while none answers (503).
+    /// As with [`on_negotiate`](Self::on_negotiate), proxies ask an app server about each new client, and refuse the
+    /// client with 503 if none answers.
     pub fn require(mut self, policy: Policy) -> Self {
         self.policies.add(policy);
         self
     }
 
-    /// Opens the hub only to users with this claim; see [`require`](Self::require).
+    /// Restricts the hub to users with this claim; see [`require`](Self::require).
     pub fn require_claim(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.require(Policy::claim(name, value))
     }
 
-    /// Opens the hub only to authenticated clients: the same as
+    /// Restricts the hub to authenticated clients; an alias of
     /// [`require_authentication`](Self::require_authentication).
     pub fn require_user(self) -> Self {
         self.require_authentication()
     }
 
-    /// Lists the methods with the policies that their callers must meet, those of the hub first: for a test, or for a
-    /// page that shows who may do what.
+    /// Lists each method with the policies that its callers must meet, those of the hub first. For tests, or to
+    /// display permissions.
     ///
     /// ```
     /// use trunkline::{Hub, Policy};
@@ -277,56 +278,57 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self.methods.policies().map(|(method, own)| (method, self.policies.iter().chain(own).collect()))
     }
 
-    /// Called when a client has connected and can be sent to, before any of its messages. If it fails, the client is
-    /// closed with an error, and `on_disconnected` is not called. Takes extractors only. Several of them are called in
-    /// the order in which they were added, up to the first that fails.
+    /// Called when a client has connected and can receive messages, before any of its own messages. If it fails, the
+    /// client is closed with an error, and `on_disconnected` is not called. Takes extractors only. Several hooks run
+    /// in the order in which they were added, up to the first failure.
     pub fn on_connected<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_connected.push(hook::bindable(hook));
         self
     }
 
-    /// Called once when a client has disconnected, after its running methods have ended; the client can't be reached
-    /// any more. A client may leave while no app server has it, after a crash say. Then the hook runs at the next app
-    /// server, where neither [`on_connected`](Self::on_connected) nor [`on_rehomed`](Self::on_rehomed) has run for it:
-    /// what the hook needs must be in its connect request, its claims, or a store. Takes extractors only,
-    /// [`CloseReason`](crate::call::CloseReason) among them. Several of them are called in the order in which they were
-    /// added, all of them.
+    /// Called once when a client has disconnected and its running methods have ended. The client can no longer
+    /// receive messages. If the client disconnects while no app server has it, for example after a crash, the hook
+    /// runs on the next app server, where neither [`on_connected`](Self::on_connected) nor
+    /// [`on_rehomed`](Self::on_rehomed) has run for it: all data that the hook needs must be in the connect request,
+    /// the claims or a store. Takes extractors only, including [`CloseReason`](crate::call::CloseReason). Several
+    /// hooks run in the order in which they were added, even if one fails.
     pub fn on_disconnected<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_disconnected.push(hook::bindable(hook));
         self
     }
 
-    /// Called when this app server takes over a client whose app server or link was lost: in place of `on_connected`,
-    /// and the app server that had it has not called `on_disconnected`. Its groups and its user are as they were. Its
-    /// [items](crate::Context::items) are not: they were in the memory of the other app server, so they are empty
-    /// here, and [`Rehomed`](crate::Rehomed) has what [`on_leaving`](Self::on_leaving) has handed over. If the hook
-    /// fails, the client is closed with an error and may come again. Takes extractors only,
-    /// [`Rehomed`](crate::Rehomed) among them, which tells where it comes from.
+    /// Called instead of `on_connected` when this app server takes over a client whose app server or link was lost;
+    /// the previous app server has not called `on_disconnected`. Groups and user are unchanged.
+    /// [Items](crate::Context::items) were in the memory of the previous app server, so they are empty;
+    /// [`Rehomed`](crate::Rehomed) provides the client's origin and what [`on_leaving`](Self::on_leaving) handed
+    /// over. If the hook fails, the client is closed with an error and may reconnect. Takes extractors only,
+    /// including [`Rehomed`](crate::Rehomed).
     pub fn on_rehomed<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_rehomed.push(hook::bindable(hook));
         self
     }
 
-    /// Called when a client has got back what its lost connection had, after `on_connected` of the new one: see
-    /// [`restore_groups`](Self::restore_groups). If it fails, the client is closed with an error and may come again.
-    /// Takes extractors only, [`Restored`](crate::Restored) among them, which tells how long the client was gone, so
-    /// that the app can send what it has missed.
+    /// Called after `on_connected` when a client got back the groups and items of its lost connection: see
+    /// [`restore_groups`](Self::restore_groups). If it fails, the client is closed with an error and may reconnect.
+    /// Takes extractors only, including [`Restored`](crate::Restored), which provides the client's downtime, so that
+    /// the app can resend missed messages.
     pub fn on_restored<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_restored.push(hook::bindable(hook));
         self
     }
 
-    /// Called when a client has renewed its log-in: [`Context::claims`](crate::Context::claims) has the newer claims.
-    /// Methods of the client may run beside it. If it fails, the client is closed with an error and may come again.
-    /// Takes extractors only. See [`authentication_refresh`](Self::authentication_refresh).
+    /// Called when a client has refreshed its authentication: [`Context::claims`](crate::Context::claims) returns the
+    /// new claims. Methods of the client may run concurrently. If it fails, the client is closed with an error and
+    /// may reconnect. Takes extractors only. See [`authentication_refresh`](Self::authentication_refresh).
     pub fn on_refreshed<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_refreshed.push(hook::bindable(hook));
         self
     }
 
-    /// Called for each client when this app server is [stopped](crate::ServerHandle::shutdown) and another one is about
-    /// to take the client over, after its running methods have ended. What it returns, 16 KiB encoded at most, is
-    /// handed over to [`on_rehomed`](Self::on_rehomed) there. Takes extractors only; the one that is added last counts.
+    /// Called for each client, after its running methods have ended, when this app server [shuts
+    /// down](crate::ServerHandle::shutdown) and another one takes over the client. The result, at most 16 KiB
+    /// encoded, is passed to [`on_rehomed`](Self::on_rehomed) there. Takes extractors only. If set several times, the
+    /// last hook is used.
     pub fn on_leaving<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
         const { assert!(H::ARGUMENTS == 0, "on_leaving takes extractors only: no client gives it arguments") };
         const { assert!(H::UPLOADS == 0, "on_leaving takes extractors only: no client uploads to it") };
@@ -335,15 +337,15 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Called when a user has a first connection, at whatever proxy: a second tab, at another proxy perhaps, is no
-    /// news, and neither is a client that is back within the [grace](Self::presence_grace). Takes the notice, and
-    /// extractors that need no client: [`Clients`](crate::Clients), [`Groups`](crate::Groups), [`Users`](crate::Users),
+    /// Called for the first connection of a user on any proxy. Not called for a second tab, even on another proxy, or
+    /// for a client that returns within the [grace period](Self::presence_grace). Takes the notice, and extractors
+    /// that need no client: [`Clients`](crate::Clients), [`Groups`](crate::Groups), [`Users`](crate::Users),
     /// [`HubHandle`](crate::HubHandle), [`State`](axum::extract::State).
     ///
-    /// Of all app servers of the hub one is called. When one crashes, others tell again what it was to tell in its last
-    /// minute, so a notice may come twice; see the page *Presence* of the book. Notices of one user come in their
-    /// order. Users who were online before the app began are not told; [`Users::online`](crate::Users::online) knows
-    /// them.
+    /// Called on one of the hub's app servers. If that server crashes, others repeat its notices of the last minute,
+    /// so a notice may arrive twice; see the page *Presence* of the book. Notices about one user are ordered. Users
+    /// who were online before the app started cause no notice; query them with
+    /// [`Users::online`](crate::Users::online).
     ///
     /// ```
     /// use trunkline::{Clients, GroupChanged, Hub, HubError, UserOffline, UserOnline};
@@ -370,40 +372,40 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Called when the last connection of a user has been gone for the [grace](Self::presence_grace). Else it is as
-    /// [`on_user_online`](Self::on_user_online). A proxy that dies takes its users with it: they are offline after the
-    /// grace, unless they have come back by another one.
+    /// Called when a user has had no connection for the [grace period](Self::presence_grace). Otherwise like
+    /// [`on_user_online`](Self::on_user_online). If a proxy crashes, its users are offline after the grace period
+    /// unless they reconnect through another proxy.
     pub fn on_user_offline<H: NoticeHook<S, UserOffline, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_user_offline.push(bindable_notice(hook));
         self
     }
 
-    /// Called when connections have joined a group or left it, with all that changed within a moment; at most 1000 in
-    /// one notice. Which app server is called, and what it takes, is as with [`on_user_online`](Self::on_user_online).
-    /// Each app server of the hub remembers the members of all groups for it, some 200 bytes each.
+    /// Called when connections have joined or left a group. Changes within a short time are combined, at most 1000
+    /// per notice. For the choice of app server and the parameters, see [`on_user_online`](Self::on_user_online).
+    /// Each app server of the hub stores the members of all groups for this, about 200 bytes per member.
     pub fn on_group_changed<H: NoticeHook<S, GroupChanged, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_group_changed.push(bindable_notice(hook));
         self
     }
 
-    /// Sets how long a user must have no connection before [`on_user_offline`](Self::on_user_offline) is called; 5 s by
-    /// default, in which a page is loaded anew, or a client goes to another proxy.
+    /// Sets how long a user must have no connection before [`on_user_offline`](Self::on_user_offline) is called; 5 s
+    /// by default, enough to reload a page or to reconnect through another proxy.
     pub fn presence_grace(mut self, grace: Duration) -> Self {
         self.settings.presence_grace = grace;
         self
     }
 
-    /// Sets the time that one run of a hook may take; 60 s by default. A hook that has not returned by then is dropped
-    /// at its `await`, and counts as failed: a client that connects, is taken over or is restored is closed; hooks of
-    /// presence go on with the next notice. One that has not returned after 5 s is named in the log.
+    /// Sets the time limit of a hook; 60 s by default. At the limit, the hook is dropped at its `await` and counts as
+    /// failed: a client that is connecting, reassigned or restored is closed; presence hooks continue with the next
+    /// notice. A hook that runs longer than 5 s is logged by name.
     pub fn hook_timeout(mut self, timeout: Duration) -> Self {
         self.settings.limits.hook_timeout = timeout;
         self
     }
 
-    /// Has one app server of the fleet run a task: of all that have a task of this name, the one that began first.
-    /// Takes an async function of extractors that need no client, as [`on_user_online`](Self::on_user_online) does, and
-    /// [`ExclusiveRun`](crate::ExclusiveRun).
+    /// Runs a task on one app server of the fleet: of all app servers with a task of this name, the one that started
+    /// first. Takes an async function of extractors that need no client, as in
+    /// [`on_user_online`](Self::on_user_online), and [`ExclusiveRun`](crate::ExclusiveRun).
     ///
     /// ```
     /// use std::time::Duration;
@@ -421,18 +423,18 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// let hub: Hub = Hub::new("/news").exclusively("tick", tick);
     /// ```
     ///
-    /// - Its future is dropped, at an `.await`, when the app server stops or is not the chosen one any more, and made
-    ///   anew when it is. Work that must not be left half done belongs into a task that it spawns and that can be told
-    ///   to finish.
-    /// - When the app server stops, another one starts the task a second later; after a crash of the process within
-    ///   some 4 s, after one of the machine within two resume windows.
-    /// - Two run it for one resume window at most (10 s), when one has lost its proxies without noticing; and two app
-    ///   servers that have no proxy in common both run it, for as long as that lasts. Where it must never be two, take
-    ///   a lease in a store as well.
-    /// - A task that returns `Ok` is done, until another app server is chosen: that one runs it, too. A task that fails
-    ///   is logged, and starts again there after 6 s.
-    /// - Without any proxy that tells which app servers there are nobody runs it: see the book's page *Timers and
-    ///   jobs*.
+    /// - The future is dropped at an `.await` when the app server stops or is no longer the selected one, and created
+    ///   again when it is selected again. Work that must not be interrupted belongs in a spawned task with its own
+    ///   shutdown signal.
+    /// - After an app server stops, another one starts the task a second later; after a process crash, within about 4
+    ///   s; after a machine crash, within two resume windows.
+    /// - If an app server has lost its proxies without noticing, two app servers may run the task for at most one
+    ///   resume window (10 s). Two app servers without a common proxy both run it for as long as that lasts. If this
+    ///   must never happen, also take a lease in a store.
+    /// - A task that returns `Ok` is finished until another app server is selected, which runs it again. If a task
+    ///   fails, this is logged, and the task restarts on the same app server after 6 s.
+    /// - The task does not run while no proxy reports the list of app servers: see the page *Timers and jobs* of the
+    ///   book.
     pub fn exclusively<T: NoticeHook<S, ExclusiveRun, M>, M: 'static>(
         mut self,
         name: impl Into<String>,
@@ -442,18 +444,18 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Authenticates and admits each client that negotiates, or connects without negotiation. Any axum handler will do.
-    /// It sees the client's headers, cookies among them, path and query, but no body; of
-    /// [`ConnectInfo`](axum::extract::ConnectInfo) it gets the client's address. A second handler takes the first's
-    /// place.
+    /// Authenticates and admits each client that negotiates, or that connects without negotiation. Accepts any axum
+    /// handler. The handler sees the client's headers (including cookies), path and query, but no body;
+    /// [`ConnectInfo`](axum::extract::ConnectInfo) is the client's address. A second handler replaces the first.
     ///
-    /// - A [`Negotiation`](crate::Negotiation) lets the client in, or sends it elsewhere. Headers that go with it, such
-    ///   as cookies, reach the client.
-    /// - Any other response refuses the client, which gets it as it is: status, headers, body.
+    /// - A [`Negotiation`](crate::Negotiation) response admits the client or redirects it. The client receives its
+    ///   headers, such as cookies.
+    /// - Any other response refuses the client, and is passed to it unchanged: status, headers, body.
     ///
-    /// The proxy believes access tokens that it can verify, so a handler is for all else: cookies, sessions, tokens of
-    /// the app's own in the `Authorization` header. Whom the proxy has verified is known here by the extractor
-    /// [`User`](crate::User), as in "is ann banned?". If the app can't be asked in time, clients are refused (503).
+    /// The proxy itself verifies access tokens, so the handler is for everything else: cookies, sessions, the app's
+    /// own tokens in the `Authorization` header. The extractor [`User`](crate::User) provides a user that the proxy
+    /// has verified, for example to check for a ban. If the app does not answer in time, clients are refused with
+    /// 503.
     ///
     /// ```
     /// use std::collections::HashMap;
@@ -497,7 +499,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Gives the hub its state.
+    /// Provides the state of the hub.
     pub fn with_state<S2: Clone + Send + Sync + 'static>(self, state: S) -> Hub<S2> {
         let bind = |hook: Bindable<S, ErasedHook>| hook.bind_early(&state);
         Hub {
@@ -521,14 +523,14 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         }
     }
 
-    /// Sets the hub protocols that clients may choose; all of them by default.
+    /// Sets the hub protocols that clients may choose; all by default.
     pub fn protocols(mut self, protocols: impl IntoIterator<Item = HubProtocol>) -> Self {
         self.settings.protocols = protocols.into_iter().collect();
         self
     }
 
-    /// Sets how fields and enums are named on the wire, for all clients of the hub: as serde has them by default, or as
-    /// .NET clients expect. See [`naming`](crate::naming).
+    /// Sets the names of fields and enums on the wire for all clients of the hub: serde's names by default, or those
+    /// that .NET clients expect. See [`naming`](crate::naming).
     ///
     /// ```
     /// use trunkline::{Hub, Naming};
@@ -543,37 +545,37 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Sets the transports that clients may use, in the order in which they try them; by default WebSockets, then
-    /// Server-Sent Events, then long polling.
+    /// Sets the transports that clients may use, in order of preference; by default WebSockets, Server-Sent Events,
+    /// long polling.
     pub fn transports(mut self, transports: impl IntoIterator<Item = Transport>) -> Self {
         self.settings.transports = transports.into_iter().collect();
         self
     }
 
-    /// Sets the WebSocket sub-protocols (`Sec-WebSocket-Protocol`) of the hub; none by default. The first one that a
-    /// client asks for and that is among them is chosen. Case counts.
+    /// Sets the WebSocket sub-protocols (`Sec-WebSocket-Protocol`) of the hub; none by default. The first protocol in
+    /// the client's list that the hub supports is selected. Case-sensitive.
     pub fn sub_protocols(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.settings.sub_protocols = names.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Refuses clients without a user: 401 unless an access token, or the app itself
-    /// ([`on_negotiate`](Self::on_negotiate)), names the user.
+    /// Refuses clients without a user with 401. The user comes from an access token or from the app's
+    /// [`on_negotiate`](Self::on_negotiate).
     pub fn require_authentication(mut self) -> Self {
         self.settings.requires_authentication = true;
         self
     }
 
-    /// Closes a client when its access token expires, and lets it reconnect with a fresh one
-    /// (`accessTokenFactory` in the official clients); otherwise it stays for as long as it likes.
+    /// Closes a client when its access token expires, and lets it reconnect with a new token (`accessTokenFactory` in
+    /// the official clients). By default the connection stays open.
     pub fn close_on_token_expiry(mut self) -> Self {
         self.settings.close_on_token_expiry = true;
         self
     }
 
-    /// Lets clients renew their log-in without a new connection: a client that can do so (the official one for .NET
-    /// since version 11) shows a newer access token of the same user at `POST HUB/refresh` before the old one ends. Its
-    /// [claims](crate::Context::claims) are those of the newer token from then on, also for
+    /// Lets clients refresh their authentication without reconnecting: a client that supports it (the official .NET
+    /// client since version 11) posts a newer access token of the same user to `POST HUB/refresh` before the old one
+    /// expires. From then on its [claims](crate::Context::claims) come from the new token, also for
     /// [policies](crate::Policy), and [`on_refreshed`](Self::on_refreshed) runs.
     ///
     /// ```
@@ -582,7 +584,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// async fn refreshed(ctx: Context) -> Result<(), HubError> {
     ///     match ctx.claims().get("role") {
     ///         Some(_) => Ok(()),
-    ///         None => Err(HubError::new("you have no role any more")),
+    ///         None => Err(HubError::new("you have lost your role")),
     ///     }
     /// }
     /// let hub: Hub = Hub::new("/chat").close_on_token_expiry().authentication_refresh().on_refreshed(refreshed);
@@ -592,19 +594,20 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Sets the largest message of a client, framing included; 32 KiB by default. A client that sends more is closed.
+    /// Sets the maximum size of a client message including framing; 32 KiB by default. A client that sends a larger
+    /// message is closed.
     pub fn message_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.message_max_bytes = bytes;
         self
     }
 
-    /// Sets the time without a send after which a client is pinged; 15 s by default.
+    /// Sets the interval without sends after which a client is pinged; 15 s by default.
     pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
         self.settings.keep_alive_interval = interval;
         self
     }
 
-    /// Sets the silence after which a client that has pinged once is closed; 30 s by default.
+    /// Sets the timeout after which a silent client is closed if it has sent a ping before; 30 s by default.
     pub fn client_timeout(mut self, timeout: Duration) -> Self {
         self.settings.limits.client_timeout = timeout;
         self
@@ -616,13 +619,12 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Lets clients come back to their connection after its socket has ended, at whichever proxy: messages of both
-    /// directions are kept until the other end has acknowledged them, and what was lost with the socket is sent again.
-    /// The app notices nothing; calls, streams and groups go on. Only clients that ask for it do so
-    /// (`withStatefulReconnect` in the official ones), and only over WebSockets; a hub without that
-    /// [transport](Self::transports) offers none. `false` by default.
+    /// Lets clients resume their connection on a new socket, through any proxy: messages of both directions are
+    /// buffered until acknowledged, and lost ones are resent. The app does not notice: calls, streams and groups
+    /// continue. Requires clients that request it (`withStatefulReconnect` in the official ones) and WebSockets; a
+    /// hub without that [transport](Self::transports) does not offer it. `false` by default.
     ///
-    /// What is sent to such a client alone waits for some milliseconds while the client goes from one proxy to another.
+    /// While such a client moves between proxies, sends to this client alone are delayed by some milliseconds.
     ///
     /// ```
     /// use trunkline::Hub;
@@ -634,23 +636,23 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Sets how many bytes of sends a proxy keeps for each client that may [come back](Self::stateful_reconnect), until
-    /// the client has acknowledged them; 100 000 by default, as with the official server. It is no setting without
+    /// Sets the size of a proxy's buffer of unacknowledged messages for each client with [stateful
+    /// reconnect](Self::stateful_reconnect); 100 000 bytes by default, as in the official server. No effect without
     /// `stateful_reconnect`.
     pub fn stateful_reconnect_buffer_bytes(mut self, bytes: usize) -> Self {
         self.settings.stateful_reconnect_buffer_bytes = bytes;
         self
     }
 
-    /// Keeps groups and [items](crate::Context::items) of clients whose connections were lost for this long, a minute
-    /// say: a client that begins anew in that time, and shows the token of its lost connection, gets them back, with
-    /// its user. Off unless it is called.
+    /// Keeps groups and [items](crate::Context::items) of clients with lost connections for this long, for example a
+    /// minute. If such a client opens a new connection in time and presents the token of its lost connection, groups,
+    /// items and user are restored. Disabled by default.
     ///
-    /// A connection is lost when neither its client nor the app has said goodbye: its proxy died, its socket broke, it
-    /// was silent for too long. `on_disconnected` runs for it as ever, before `on_connected` of the new one, where
-    /// groups and items are back already; then comes [`on_restored`](Self::on_restored). At most 65 536 lost clients
-    /// are kept, with 16 MiB of names of groups; the oldest are dropped first. What it takes at the client is on the
-    /// page *Stateful reconnect* of the book.
+    /// A connection is lost if it ends without a close by client or app: its proxy crashed, its socket failed, or the
+    /// client timed out. `on_disconnected` runs for it as usual, before `on_connected` of the new connection, which
+    /// already has the groups and items; then [`on_restored`](Self::on_restored) runs. At most 65 536 lost clients
+    /// are kept, with 16 MiB of group names; the oldest are dropped first. For the client side see the page *Stateful
+    /// reconnect* of the book.
     ///
     /// ```
     /// use std::time::Duration;
@@ -663,42 +665,42 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Sends names and texts of all errors to clients: a help in development that gives away the app's insides.
+    /// Sends names and texts of all errors to clients. For development: it reveals internals of the app.
     pub fn detailed_errors(mut self) -> Self {
         self.settings.detailed_errors = true;
         self
     }
 
-    /// Sets the policy for clients that read too slowly: close them, or drop some of what was sent to many. The limits
-    /// are set at the proxies, by `--outbox-max-bytes` and `--slow-client-timeout`.
+    /// Sets how to treat slow clients: close them, or drop some broadcast messages. The proxies' options
+    /// `--outbox-max-bytes` and `--slow-client-timeout` set the limits.
     pub fn slow_clients(mut self, slow_clients: SlowClients) -> Self {
         self.settings.slow_clients = slow_clients;
         self
     }
 
-    /// Sets how much may wait for one client's methods before its proxy is asked to pause it; 64 KiB by default.
+    /// Sets the maximum size of a client's queue of received messages, before its proxy is asked to pause the client;
+    /// 64 KiB by default.
     pub fn inbox_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.inbox_max_bytes = bytes;
         self
     }
 
-    /// Sets that limit while a method of the client waits for a client result or for the next item of an upload, which
-    /// may stand behind all of it; 1 MiB by default. When more has come, the wait fails.
+    /// Sets the same limit for the time that a method of the client waits for a client result or an upload item,
+    /// which may be queued behind all of it; 1 MiB by default. If it is exceeded, the wait fails.
     pub fn waiting_inbox_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.waiting_inbox_max_bytes = bytes;
         self
     }
 
-    /// Sets how many items of one [upload](crate::UploadStream) may wait before the client is paused; 10 by
-    /// default.
+    /// Sets how many items of an [upload](crate::UploadStream) are queued before the client is paused; 10 by default.
     pub fn upload_max_items(mut self, items: usize) -> Self {
         self.settings.limits.upload_max_items = items;
         self
     }
 
-    /// Sets how many calls of one client run at once; 1 by default, so that they run in their order. With more they
-    /// still start in their order. Methods with streams count as none: they run in the background. So does a method
-    /// from the moment when it first waits for a [client's result](crate::Client::invoke).
+    /// Sets how many calls of one client run in parallel; 1 by default, which runs them sequentially. With more, they
+    /// still start in order. Methods with streams do not count: they run in the background. The same holds for a
+    /// method once it waits for a [client result](crate::Client::invoke).
     pub fn parallel_invocations(mut self, calls: usize) -> Self {
         self.settings.limits.parallel_invocations = calls;
         self
@@ -710,15 +712,15 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Sets how many [client results](crate::Client::invoke) this app server awaits at once in this hub; 65 536 by
-    /// default.
+    /// Sets the maximum number of pending [client results](crate::Client::invoke) of this hub on this app server; 65
+    /// 536 by default.
     pub fn client_results_max(mut self, results: usize) -> Self {
         self.settings.limits.client_results_max = results;
         self
     }
 
-    /// Sets the largest name of a group that connections may join, in bytes; 1 KiB by default. Proxies have a limit of
-    /// their own, `--group-name-max-bytes`, and another one for the groups of a client, `--groups-per-client-max`.
+    /// Sets the maximum length of group names, in bytes; 1 KiB by default. Proxies have limits of their own:
+    /// `--group-name-max-bytes`, and `--groups-per-client-max` for the groups of one client.
     pub fn group_name_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.group_name_max_bytes = bytes;
         self
@@ -726,7 +728,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
 }
 
 impl Hub<()> {
-    /// Checks the settings, and builds the hub.
+    /// Validates the settings and builds the hub.
     pub(crate) fn build(self) -> Result<BuiltHub, BuildError> {
         let name = checked_name(&self.path, self.name.as_deref())?;
         if self.settings.protocols.is_empty() {

@@ -1,16 +1,16 @@
-//! Core of one hub, shared by its dispatcher and by the app's code: connections, proxies, awaited answers.
+//! Core of one hub, shared by its dispatcher and the app's code: connections, proxies, pending results.
 //!
 //! ```text
-//!            ┌─ Connections: the client connections that are here
-//!            ├─ Outbound: the proxies, and the queues to them; ClientSends: the way to one client
-//!  HubCore ──┼─ Acks: acknowledgements that are awaited
-//!            ├─ AwaitedResults: results of clients that are awaited
-//!            └─ Restorables: lost clients, and what they had
+//!            ┌─ Connections: client connections of this app server
+//!            ├─ Outbound: the proxies and their queues; ClientSends: sends to one client
+//!  HubCore ──┼─ Acks: pending acknowledgements
+//!            ├─ AwaitedResults: pending client results
+//!            └─ Restorables: lost clients and their state
 //! ```
 //!
-//! Each part has its own lock, held for one step at a time; the end of a connection and what its proxy is told of it
-//! are one step. Nothing here runs the app's code: where a connection's inbox needs a worker, the method returns `true`
-//! and its caller starts one.
+//! Each part has its own lock, held for one step at a time. Ending a connection and notifying its proxy are one step.
+//! Nothing here runs app code: if a connection's inbox needs a worker, the method returns `true` and the caller
+//! starts one.
 
 mod acks;
 mod awaited_results;
@@ -57,7 +57,6 @@ pub(crate) use result_requests::{Addressee, ClientResult, ClientSilence, TooMany
 use result_requests::{ID_PREFIX, Registered};
 pub(crate) use result_wait::{ExpectedResult, InboxOverfull, ResultWait};
 
-/// Core of one hub.
 pub(crate) struct HubCore {
     pub(crate) instance: Arc<str>,
     pub(crate) protocols: Vec<HubProtocol>,
@@ -68,13 +67,13 @@ pub(crate) struct HubCore {
     pub(crate) acks: Acks,
     pub(crate) client_results: AwaitedResults,
     pub(crate) taken_over: TakeOvers,
-    /// A connection was ever about to be reassigned: what is waited for matters to that.
+    /// Set once any connection has begun reassignment; from then on pending results affect reassignments.
     has_reassignments: AtomicBool,
-    /// Ids of the connections that other app servers have got from this one a while ago.
+    /// IDs of the connections recently handed over to other app servers.
     pub(crate) reassigned: RecentIds,
-    /// Limit of the questions about groups and users.
+    /// Limit of concurrent queries about groups and users.
     pub(crate) questions: QuestionLimit,
-    /// Lost clients that may get their groups and items back.
+    /// Lost clients with groups and items that may be restored.
     pub(crate) lost: Restorables,
 }
 
@@ -103,12 +102,10 @@ impl HubCore {
         }
     }
 
-    /// How values are encoded for clients that speak this protocol.
     pub(crate) fn codec(&self, protocol: HubProtocol) -> Codec {
         Codec::new(protocol, self.naming)
     }
 
-    /// Name of the hub.
     pub(crate) fn name(&self) -> &str {
         &self.outbound.name
     }
@@ -117,12 +114,12 @@ impl HubCore {
         &self.outbound.metrics
     }
 
-    /// The way of frames to this connection.
+    /// Sends of frames to this connection.
     pub(crate) fn to<'a>(&'a self, connection: &'a Connection) -> ClientSends<'a> {
         ClientSends::new(&self.outbound, connection, &self.limits)
     }
 
-    /// Fails what is awaited from a proxy that has no links any more.
+    /// Fails everything that is pending at a proxy without links.
     pub(crate) fn handle_node_lost(&self, node: &Arc<Node>) {
         self.acks.fail_node(node);
         self.client_results.fail_node(node);
@@ -131,24 +128,25 @@ impl HubCore {
 
 /// Ends of client connections, by either side.
 impl HubCore {
-    /// Closes a connection from this side, once: a hub close message, then the close. What waits in its inbox is
-    /// dropped. Returns whether a worker must start.
-    #[must_use = "a worker must start"]
+    /// Closes a connection from this side, once: sends a hub close message, then the close. Discards its inbox.
+    /// Returns whether a worker must be started.
+    #[must_use = "a worker must be started"]
     pub(crate) fn close(&self, connection: &Arc<Connection>, message: Close, close: ConnectionClose) -> bool {
         let payload = encode::message(connection.protocol(), &HubMessage::Close(message));
         self.close_after(connection, payload, DataType::Close, close)
     }
 
-    /// Closes a connection whose handshake is refused: it gets no close message. Returns whether a worker must start.
-    #[must_use = "a worker must start"]
+    /// Closes a connection after its handshake failed, without a close message. Returns whether a worker must be
+    /// started.
+    #[must_use = "a worker must be started"]
     pub(crate) fn refuse_handshake(&self, connection: &Arc<Connection>, answer: Bytes) -> bool {
         let close = ConnectionClose::new(Cause::AppHandshakeRefused);
         self.close_after(connection, answer, DataType::Handshake, close)
     }
 
-    /// Removes a connection that the other side has closed, once. What waits in its inbox is still handled. Returns
-    /// whether a worker must start.
-    #[must_use = "a worker must start"]
+    /// Removes a connection that the other side has closed, once. The rest of its inbox is still processed. Returns
+    /// whether a worker must be started.
+    #[must_use = "a worker must be started"]
     pub(crate) fn handle_closed(&self, connection: &Arc<Connection>, close: ConnectionClose) -> bool {
         if !self.end(connection, || ()) {
             return false;
@@ -159,14 +157,14 @@ impl HubCore {
         connection.inbox().close(close)
     }
 
-    /// Removes a connection that another app server or link takes over, without a close. Returns `false` if it is not
-    /// here.
+    /// Removes a connection that another app server or link takes over, without closing it. Returns `false` if it is
+    /// not on this app server.
     pub(crate) fn remove_reassigned(&self, connection: &Arc<Connection>) -> bool {
         self.end_reassigned(connection, || ())
     }
 
-    /// Offers a connection to its proxy for another app server, with its items; never waits. Returns `false` if it is
-    /// not here.
+    /// Offers a connection and its items to its proxy for another app server; never waits. Returns `false` if it is
+    /// not on this app server.
     pub(crate) fn give_away(&self, connection: &Arc<Connection>, node: &Node, items: Option<String>) -> bool {
         let items = items.map(|items| header_of(ITEMS_HEADER, items));
         let headers = items.into_iter().chain([header_of(MIGRATE_TO_HEADER, "")]).collect();
@@ -182,16 +180,17 @@ impl HubCore {
         was_here
     }
 
-    /// Cancels the calls of a connection that was taken over. Returns whether a worker must start.
-    #[must_use = "a worker must start"]
+    /// Cancels the calls of a connection that was taken over. Returns whether a worker must be started.
+    #[must_use = "a worker must be started"]
     pub(crate) fn abandon_calls(&self, connection: &Arc<Connection>) -> bool {
-        // First: a send that the end wakes goes on to the next app server.
+        // Before the cancellation: a send woken by it continues to the next app server.
         let is_due = connection.inbox().close_reassigned();
         connection.cancel();
         is_due
     }
 
-    /// Ends a connection here; what waited for the end of a pause leaves before what is told.
+    /// Ends a connection on this app server. Frames that waited for the end of a pause are sent before the
+    /// notification.
     fn end(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
         self.connections.end(connection, || {
             connection.home().end_pause();
@@ -231,8 +230,8 @@ impl HubCore {
 
 /// Frames to connections and proxies.
 impl HubCore {
-    /// Asks the proxy to pause or resume the client, if that is due; never waits. Called with the inbox under its lock,
-    /// or a later request could overtake an earlier one.
+    /// Sends a due pause or resume request for the client to its proxy; never waits. Must be called with the inbox
+    /// locked, or requests could be reordered.
     pub(crate) fn apply_flow_control(&self, connection: &Connection, inbox: &mut Inbox<CallScope>) {
         self.to(connection).apply_flow_control(inbox);
         if inbox.reassignment.has_begun()
@@ -243,17 +242,18 @@ impl HubCore {
         }
     }
 
-    /// Begins to reassign a connection: nothing more comes from its client, unless its proxy is asked to read on.
-    /// Returns whether a worker must start.
-    #[must_use = "a worker must start"]
+    /// Begins the reassignment of a connection: its proxy stops reading from the client unless asked to continue.
+    /// Returns whether a worker must be started.
+    #[must_use = "a worker must be started"]
     pub(crate) fn begin_reassignment(&self, connection: &Connection) -> bool {
         self.has_reassignments.store(true, Ordering::Relaxed);
         connection.inbox().begin_reassignment()
     }
 
-    /// Begins to reassign a connection if nothing of it runs and no result of its client is waited for; otherwise its
-    /// proxy is told to read the client on, and the connection stays. Returns whether a worker must start.
-    #[must_use = "a worker must start"]
+    /// Begins the reassignment of a connection if it has no running calls and no pending client result. Otherwise
+    /// asks its proxy to continue reading from the client, and keeps the connection. Returns whether a worker must be
+    /// started.
+    #[must_use = "a worker must be started"]
     pub(crate) fn begin_idle_reassignment(&self, connection: &Connection) -> bool {
         let mut inbox = connection.inbox();
         if inbox.is_quiet() && !self.client_results.is_asked(connection.id()) {
@@ -264,21 +264,21 @@ impl HubCore {
         false
     }
 
-    /// Advances the reassignment of a connection, after what is waited for has changed. Returns whether a worker must
-    /// start.
-    #[must_use = "a worker must start"]
+    /// Advances the reassignment of a connection after a change of its pending results. Returns whether a worker must
+    /// be started.
+    #[must_use = "a worker must be started"]
     pub(crate) fn advance_reassignment(&self, connection: &Connection) -> bool {
         let mut inbox = connection.inbox();
         self.apply_flow_control(connection, &mut inbox);
         inbox.reassignment.has_begun() && inbox.start_reassignment(self.client_results.is_asked(connection.id()))
     }
 
-    /// Tells the proxies that this app server is about to stop, as [`announce_shutdown`] does.
+    /// Announces the shutdown of this app server to the proxies; see [`announce_shutdown`].
     pub(crate) async fn announce_shutdown(&self) {
         announce_shutdown(&self.outbound, &self.acks).await;
     }
 
-    /// Waits until all proxies have applied what was queued for them before, as [`fence`] does.
+    /// Waits until all proxies have applied earlier frames; see [`fence`].
     pub(crate) async fn fence(&self) {
         fence(&self.outbound, &self.acks).await;
     }
@@ -286,7 +286,7 @@ impl HubCore {
 
 /// Acknowledgements and client results.
 impl HubCore {
-    /// Registers a request to a client that is here, or that one of the asked proxies may have.
+    /// Registers a request to a client of this app server, or to a client that the requested proxies may have.
     fn register_request(
         &self,
         connection_id: &ByteString,
@@ -297,13 +297,13 @@ impl HubCore {
         Ok(registered)
     }
 
-    /// Forgets a request that nobody waits for any more.
+    /// Removes a request when its caller no longer waits.
     fn forget_request(&self, id: &str, connection_id: &str) {
         self.client_results.forget(id);
         self.requests_changed(connection_id);
     }
 
-    /// Has a client read on, or not any more, that is about to be reassigned.
+    /// Updates whether the proxy keeps reading from a client that is about to be reassigned.
     fn requests_changed(&self, connection_id: &str) {
         if self.has_reassignments.load(Ordering::Relaxed)
             && let Some(connection) = self.connections.get(connection_id)
@@ -313,14 +313,14 @@ impl HubCore {
         }
     }
 
-    /// Counts an answer that nobody here waits for; the end of an upload that its method has left is none.
+    /// Counts a result that matches no request. Completions of abandoned uploads are not counted.
     pub(crate) fn count_dropped_result(&self, id: &str) {
         if id.starts_with(ID_PREFIX) {
             self.metrics().client_results_dropped.inc();
         }
     }
 
-    /// Registers the request of another app server to a client that is here.
+    /// Registers another app server's request to a client of this app server.
     pub(crate) fn expect_result_for(&self, request: &ClientInvocation) -> Result<(), TooManyRequests> {
         self.client_results.request_for(request)?;
         self.requests_changed(&request.connection_id);

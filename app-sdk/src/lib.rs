@@ -1,13 +1,13 @@
 #![forbid(unsafe_code)]
 #![doc = include_str!("../README.md")]
 //!
-//! A proxy and an app on one machine find the same development key; for more than one machine
-//! make a key with `trunkline token key` and give it to both as `TRUNKLINE_ACCESS_KEY`.
+//! On one machine, a proxy and an app use the same generated development key. Across machines, create a key with
+//! `trunkline token key` and give it to both as `TRUNKLINE_ACCESS_KEY`.
 //!
 //! # Methods
 //!
-//! A method is an async function. Its parameters are *extractors*, which cost the client nothing, and *arguments*,
-//! which the client gives in that order; up to ten together.
+//! A method is an async function. Its parameters are *extractors*, which do not use client arguments, and
+//! *arguments*, which the client sends in that order; at most ten in total.
 //!
 //! ```
 //! use axum::extract::State;
@@ -34,28 +34,29 @@
 //! let hub: Hub = Hub::new("/tickets").method("Book", book).with_state(Prices { per_seat: 12 });
 //! ```
 //!
-//! - Extractors: [`Context`], [`Cancellation`], axum's [`State`](axum::extract::State), [`Query`](axum::extract::Query)
-//!   and `HeaderMap`, and your own ([`FromContext`]), which may wait; `Option` and `Result` of them.
-//!   `#[derive(FromContext)]` makes one of the user, claims, headers, the query, the state and other extractors.
-//! - Arguments: anything that serde can deserialize. Their number is exact, as with the official server.
-//! - Results: anything that serde can serialize, `()` for none, or a `Result` with [`HubError`], into which `?` turns
-//!   any error. Clients read the text of [`HubError::new`]; that of other errors only from hubs with
-//!   [detailed errors](Hub::detailed_errors).
-//! - The calls of one client run one after the other, unless the hub [says otherwise](Hub::parallel_invocations), those
-//!   of different clients in parallel. A panic is an error for its caller and nothing to anybody else.
-//! - What belongs to a connection is kept in its [items](Context::items); what goes around methods and hooks is a
+//! - Extractors: [`Context`], [`Cancellation`], axum's [`State`](axum::extract::State),
+//!   [`Query`](axum::extract::Query) and `HeaderMap`, your own ([`FromContext`]), which may be asynchronous, and
+//!   `Option` and `Result` of these. `#[derive(FromContext)]` builds an extractor from the user, claims, headers,
+//!   query, state and other extractors.
+//! - Arguments: any type that serde can deserialize. Their number must match exactly, as with the official server.
+//! - Results: any type that serde can serialize, `()` for no result, or a `Result` with [`HubError`]; `?` converts
+//!   any error. Clients see the text of [`HubError::new`]. They see other errors only from hubs with [detailed
+//!   errors](Hub::detailed_errors).
+//! - The calls of one client run sequentially unless the hub [allows parallel calls](Hub::parallel_invocations);
+//!   calls of different clients run in parallel. A panic fails only its own call.
+//! - Per-connection state goes into [items](Context::items); code around methods and hooks is a
 //!   [filter](Hub::filter).
-//! - Who may call what is a [`Policy`] of a hub, a method or a [module of methods](Methods).
-//! - Each call and hook runs in a [tracing](https://docs.rs/tracing) span at the level `debug` with the target
+//! - A [`Policy`] restricts access to a hub, a method or a [module of methods](Methods).
+//! - Each call and hook runs in a [tracing](https://docs.rs/tracing) span at level `debug` with the target
 //!   `trunkline::call` and the fields `hub`, `method`, `connection` and `user`. With
-//!   `RUST_LOG=info,trunkline::call=debug` what you log there says whose call it is; it costs some two microseconds a
-//!   call.
-//! - Does the compiler say that a function "is no hub method"? `#[debug_method]` on it says why, and where;
+//!   `RUST_LOG=info,trunkline::call=debug`, log lines inside a call carry these fields; this costs about two
+//!   microseconds per call.
+//! - If the compiler says that a function "is no hub method", add `#[debug_method]` to get a precise error;
 //!   `debug_hook` and `debug_filter` do the same for hooks and filters.
-//! - A connection's life: the handshake is answered, [`on_connected`](Hub::on_connected), its messages, and when it has
-//!   ended and its methods have too, [`on_disconnected`](Hub::on_disconnected). When its app server stops or crashes,
-//!   another one takes it over, where [`on_rehomed`](Hub::on_rehomed) is called instead. A client that was lost and
-//!   begins anew may get back [what it had](Hub::restore_groups).
+//! - Lifetime of a connection: handshake, [`on_connected`](Hub::on_connected), messages, and
+//!   [`on_disconnected`](Hub::on_disconnected) once the connection has closed and its methods have returned. If its
+//!   app server stops or crashes, another one takes over and calls [`on_rehomed`](Hub::on_rehomed) instead. A client
+//!   whose connection was lost can get [its groups and items](Hub::restore_groups) back on a new one.
 //!
 //! ```
 //! # #[cfg(feature = "macros")] {
@@ -83,10 +84,10 @@
 //!
 //! # Streams
 //!
-//! A method that returns a [`Stream`](futures_util::Stream) is streamed to its client, item by item, as fast as that
-//! client and the link take them; an item may be a `Result`, whose error ends the stream. A parameter of the type
-//! [`UploadStream`] takes a stream of the client, which is paused when the method is slower. Calls with streams run
-//! beside the other calls of their client. When the client cancels or leaves, a stream to it is dropped where it is.
+//! A method that returns a [`Stream`](futures_util::Stream) streams items to the client, as fast as the client and
+//! the link accept them. An item may be a `Result`; an error ends the stream. A parameter of type [`UploadStream`]
+//! receives a stream from the client, which is paused while the method is slower. Calls with streams run concurrently
+//! with the client's other calls. If the client cancels or disconnects, its stream is dropped.
 //!
 //! ```
 //! use futures_util::{Stream, StreamExt, stream};
@@ -130,13 +131,13 @@
 //! }
 //! ```
 //!
-//! The methods of [`Clients`] and [`CallerClients`] choose the receivers of a send; membership is changed by
-//! [`Context::join`], [`Context::leave`] and [`Groups`]. Each send costs one frame per proxy, however many
-//! receive it, and sends that are awaited one after the other arrive in that order, whatever their kinds.
-//! From outside a hub the same goes through [`Server::handle`].
+//! The methods of [`Clients`] and [`CallerClients`] select the receivers of a send. [`Context::join`],
+//! [`Context::leave`] and [`Groups`] change group membership. Each send costs one frame per proxy, independent of the
+//! number of receivers. Sends that are awaited one after the other arrive in that order, whatever their targets.
+//! Outside a hub, use [`Server::handle`].
 //!
-//! One client can be [asked](Client::invoke) for a result, wherever it is connected; the answer, or why there is none
-//! ([`InvokeError`]), comes back to the method or background task that asked.
+//! A single client can be [invoked](Client::invoke) for a result, wherever it is connected. The result or an
+//! [`InvokeError`] is returned to the calling method or background task.
 //!
 //! ```
 //! use trunkline::{Context, HubError};
@@ -152,16 +153,15 @@
 //! # let _ = trunkline::Hub::<()>::new("/chess").method("OfferDraw", offer_draw);
 //! ```
 //!
-//! What clients offer can be named once, as a trait: see [`client_interface!`]. For bytes, dates and values of any
-//! shape, which JSON and MessagePack write differently, see [`value`].
+//! Client methods can be declared once as a trait: see [`client_interface!`]. For bytes, dates and dynamic values,
+//! which JSON and MessagePack encode differently, see [`value`].
 //!
 //! # Stateful reconnect
 //!
-//! A client whose network fails for a moment loses its connection, and its app all that stood around it. In a hub that
-//! [allows it](Hub::stateful_reconnect), clients that ask for it (`withStatefulReconnect`) go on with their connection
-//! over a new socket instead, at whichever proxy that leads to: both ends keep what the other one has not acknowledged,
-//! and send it again. No message is lost, doubled or out of order, and no hook runs: id, groups, items, calls and
-//! streams stay.
+//! Normally a short network failure closes the connection, and its state in the app is lost. In a hub that [allows
+//! it](Hub::stateful_reconnect), clients that request it (`withStatefulReconnect`) resume their connection over a new
+//! socket, through any proxy: both ends keep unacknowledged messages and resend them. No message is lost, duplicated
+//! or reordered, and no hook runs. ID, groups, items, calls and streams are kept.
 //!
 //! ```
 //! use trunkline::{Hub, Server};
@@ -170,94 +170,93 @@
 //! let server = Server::new().hub(hub);
 //! ```
 //!
-//! - [`Context`] shows the request with which the connection began: address, headers and query don't change.
-//! - While a client moves to another proxy, what is for it alone waits: a [send](Receivers::send) to it takes that much
-//!   longer, a send to many does not. Sends that are awaited one after the other still arrive in that order.
-//! - A client that does not come back within 15 s has disconnected: only then [`on_disconnected`](Hub::on_disconnected)
+//! - [`Context`] shows the original connect request: address, headers and query do not change.
+//! - While a client moves to another proxy, messages for this client alone wait: a [send](Receivers::send) to it
+//!   takes longer; a send to many clients does not. The order of awaited sends is kept.
+//! - A client that does not return within 15 s is disconnected; only then [`on_disconnected`](Hub::on_disconnected)
 //!   runs.
-//! - A proxy keeps [up to 100 000 bytes](Hub::stateful_reconnect_buffer_bytes) for each such client.
+//! - A proxy buffers [up to 100 000 bytes](Hub::stateful_reconnect_buffer_bytes) per client.
 //!
 //! # Raw endpoints
 //!
-//! For clients that speak no hub protocol, [`Server::raw`] has what axum has for WebSockets: an async function of a
-//! [`RawConnection`], from which it receives texts and bytes and to which it sends them. See [`RawEndpoint`] for its
-//! state and its settings. Its clients are closed when this app server stops, unless they may go on at another one:
-//! [`RawEndpoint::movable`].
+//! For clients without a hub protocol, [`Server::raw`] works like a WebSocket handler in axum: an async function of a
+//! [`RawConnection`], which receives and sends text and binary messages. [`RawEndpoint`] adds state and settings. Its
+//! connections are closed when this app server stops, unless they are [movable](RawEndpoint::movable) to another one.
 //!
 //! # Users
 //!
-//! Proxies verify the access tokens of clients. [`ServerHandle::token`] makes such tokens, the extractor [`User`] reads
-//! them in HTTP handlers, and in [`Hub::on_negotiate`] it is the user whom the proxy has verified.
+//! Proxies verify the access tokens of clients. [`ServerHandle::token`] creates tokens. The extractor [`User`] reads
+//! them in HTTP handlers; in [`Hub::on_negotiate`] it is the user that the proxy has verified.
 //!
 //! # Serving
 //!
-//! [`serve()`] does what every app server needs: Ctrl-C and SIGTERM with a graceful stop, the peer's address, no delay
-//! of small packets, readiness for systemd. With `axum::serve` an app does these by itself: see
+//! [`serve()`] includes what every app server needs: graceful shutdown on Ctrl-C and SIGTERM, peer addresses,
+//! TCP_NODELAY, readiness notification for systemd. With `axum::serve` the app does this itself: see
 //! [`Server::into_router`].
 //!
 //! # Tests
 //!
-//! [`testing`] drives hubs in unit tests, without sockets or a proxy.
+//! [`testing`] runs hubs in unit tests, without sockets or a proxy.
 //!
 //! # Without a proxy
 //!
-//! With the feature `embedded` an app can serve clients itself: `Server::new().hub(…).embedded().into_router()?` has
-//! the proxy's own code inside, and the hubs stay as they are. Several such app servers don't see each other's clients;
-//! put proxies in front for that. `cargo doc --all-features` shows `Server::embedded`, `Server::allow_origin` and
-//! `Serve::direct_websockets`, which are hidden without the feature.
+//! With the feature `embedded` an app can serve clients itself: `Server::new().hub(…).embedded().into_router()?` runs
+//! the proxy's code inside the app, with unchanged hubs. Several such app servers do not see each other's clients;
+//! for that, put proxies in front. `cargo doc --all-features` shows `Server::embedded`, `Server::allow_origin` and
+//! `Serve::direct_websockets`, which require the feature.
 //!
 //! # Dialling
 //!
-//! Where proxies can't reach the app, because it is behind NAT, the app reaches them: [`Server::dial`] takes the
-//! connection string of a proxy that has an access key, or of Azure SignalR itself. With an `https` endpoint it needs
-//! the feature `tls`.
+//! If proxies cannot reach the app, for example behind NAT, the app can connect to them: [`Server::dial`] takes the
+//! connection string of a proxy with an access key, or of Azure SignalR. An `https` endpoint requires the feature
+//! `tls`.
 //!
 //! # Crates in the public API
 //!
-//! [`axum`], [`bytes`], [`http`] and [`prometheus`] are re-exported in the versions that stand in signatures here, for
-//! apps that don't name them in their own manifests.
+//! [`axum`], [`bytes`], [`http`] and [`prometheus`], which appear in public signatures, are re-exported for apps that
+//! do not depend on them directly.
 //!
 //! # TypeScript
 //!
-//! With the feature `typescript` the calls of a page are checked by the compiler: the module `typescript` writes the
-//! types of a hub's methods, and of what its clients offer, into a file.
+//! With the feature `typescript`, the module `typescript` writes the types of hub methods and client methods to a
+//! file, so that the compiler checks the calls of a page.
 //!
 //! # Layout
 //!
-//! Modules import only those above them; the lowest comes first.
+//! Modules import only modules above them in this table.
 //!
-//! | module | what it does |
+//! | module | purpose |
 //! |---|---|
 //! | `sync` | locks that ignore poisoning |
-//! | `log_limit` | budget of the log lines that clients bring about |
-//! | `telemetry` | spans of calls, and W3C trace contexts with the feature `opentelemetry` |
+//! | `log_limit` | rate limit for log lines caused by clients |
+//! | `telemetry` | call spans, and W3C trace contexts with the feature `opentelemetry` |
 //! | `metrics` | counters, gauges and histograms of a server |
-//! | `error` | errors, and the texts that clients read |
-//! | [`value`] | values that the hub protocols write differently |
-//! | [`naming`] | names of fields and enums on the wire: serde's, or those of .NET |
-//! | `encode` | hub messages as bytes |
-//! | `node` | one proxy: its pool of links, its send link, their outboxes |
+//! | `error` | errors, and the error texts for clients |
+//! | [`value`] | values with different encodings in the hub protocols |
+//! | [`naming`] | names of fields and enums on the wire: serde's or .NET's |
+//! | `encode` | encoding of hub messages |
+//! | `node` | one proxy: its link pool, its send link, their outboxes |
 //! | `connection` | one client connection: its inbox, calls, uploads and flow control |
-//! | `outbound` | sends to the proxies of a hub or raw endpoint, with a replay buffer for late ones |
-//! | `hub_core` | what a hub shares: registry of connections, outbound, acknowledgements, client results |
-//! | `endpoint` | receiver of the frames that links read |
-//! | `watchdog` | reports of code that blocks its thread |
-//! | `supervision` | deadlines of hooks, and reports of those that do not return |
-//! | `clients` | sends, closes, client results, groups and questions about them, typed calls |
+//! | `outbound` | sends to the proxies of a hub or raw endpoint, with a replay buffer for proxies that connect late |
+//! | `hub_core` | shared state of a hub: connections, outbound, acknowledgements, client results |
+//! | `endpoint` | receiver of frames read from links |
+//! | `watchdog` | reports code that blocks its thread |
+//! | `supervision` | hook deadlines, and reports of hooks that do not return |
+//! | `clients` | sends, closes, client results, groups and group queries, typed calls |
 //! | `context` | the caller of a method: its request, items and uploads |
 //! | [`call`] | parameters of methods, hooks and filters |
 //! | [`handler`] | async functions as methods, hooks and filters, their results, and policies |
-//! | `presence` | hooks for users who come and go, and for groups whose members change |
-//! | `exclusive` | tasks that one app server of the fleet runs at a time |
-//! | `typescript` | types of hubs for TypeScript, with the feature of that name |
-//! | `hub` | builders of a hub and of modules of methods, and its table of methods |
-//! | `client_interface` | declaration of what clients offer, for typed calls |
-//! | `dispatch` | messages of connections become calls |
+//! | `presence` | hooks for users coming online or going offline, and for group changes |
+//! | `exclusive` | tasks that run on one app server of the fleet at a time |
+//! | `typescript` | TypeScript types of hubs, with the feature `typescript` |
+//! | `hub` | builders of hubs and modules of methods, and the method table |
+//! | `client_interface` | declaration of client methods, for typed calls |
+//! | `dispatch` | turns the messages of connections into calls |
 //! | `raw` | raw endpoints: builder, connections, handlers |
 //! | `link` | WebSockets of proxies, and links in memory |
-//! | `dial` | services that are dialled: their server connections, and the tokens for their clients |
-//! | `server` | builder of a server, its routes, its handles, and its drain |
-//! | [`testing`] | test clients, and the far end of links |
+//! | `dial` | services that the app dials: server connections, and tokens for their clients |
+//! | `server` | server builder, routes, handles and drain |
+//! | [`testing`] | test clients, and an in-memory proxy |
 
 pub mod call;
 mod client_interface;

@@ -1,15 +1,15 @@
-//! Links between proxies and this app server: which upgrade gets which session, and where its frames go.
+//! Links between proxies and this app server: assigns upgrades to sessions and passes on their frames.
 //!
 //! ```text
-//!  upgrade ──► Slots: judge it ──► handshake ──► LinkReadLoop ──► EndpointSink ──► Endpoint (opens, data, closes)
-//!  (headers)   (ends an older       (we speak      LinkWriteLoop ◄── LinkOutbox of the session
-//!               socket first)        first)        both until the socket ends; the session lives on
+//!  upgrade ──► Slots: check it ──► handshake ──► LinkReadLoop ──► EndpointSink ──► Endpoint (opens, data, closes)
+//!  (headers)   (ends an older       (we start      LinkWriteLoop ◄── LinkOutbox of the session
+//!               socket first)        it)           both until the socket ends; the session continues
 //! ```
 //!
-//! A service is dialled instead ([`dial`](crate::dial)); its server connections have the same sessions, which end with
-//! their sockets.
+//! Services are dialled instead ([`dial`](crate::dial)); their server connections have the same kind of session,
+//! which ends with the socket.
 //!
-//! Sockets, handshake, outbox, reader and writer are [`trunkline_link`]'s, which proxies use, too.
+//! Sockets, handshake, outbox, reader and writer come from [`trunkline_link`], which proxies use as well.
 
 mod app_socket;
 mod attached;

@@ -1,4 +1,4 @@
-//! Limit of the log lines that clients bring about: a client that fails again and again must not fill a disk.
+//! Rate limit for log lines caused by clients: a client that fails repeatedly must not fill a disk.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 use crate::sync::lock;
 
-/// Budget of one kind of log lines of one hub.
+/// Rate limit of one kind of log line of one hub.
 #[derive(Debug)]
 pub(crate) struct LogLimit(Mutex<LineCount>);
 
-/// Lines of the current span, and those that were left out since the last line. Pure: time comes in as an argument.
+/// Lines in the current period, and lines suppressed since the last one. Pure logic: time is an argument.
 #[derive(Debug)]
 struct LineCount {
-    /// Span of time in which lines are counted, and their number.
+    /// Length of a period and maximum number of lines in it.
     span: Duration,
     lines_max: u32,
     span_begun: Option<Instant>,
@@ -22,25 +22,24 @@ struct LineCount {
     left_out: u64,
 }
 
-/// Permission for one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinePermit {
-    /// Number of lines that were left out before it; a field without value where there are none.
+    /// Number of lines suppressed before it; `None` for zero, so that the log field is omitted.
     pub(crate) left_out: Option<u64>,
 }
 
 impl LogLimit {
-    /// Budget of what the app's code does to clients: enough to see what is wrong, and some megabytes an hour.
+    /// Limit for failures of app code towards clients: enough to find the problem, and a few megabytes an hour.
     pub(crate) fn of_failures() -> Self {
         Self::new(10, Duration::from_secs(1))
     }
 
-    /// Budget of what clients do wrong, which any stranger can: a developer sees the first ones of his own client.
+    /// Limit for client mistakes, which anyone can cause. A developer still sees the first ones.
     pub(crate) fn of_mistakes() -> Self {
         Self::new(10, Duration::from_secs(10))
     }
 
-    /// Budget of methods that keep their threads, which each of their calls does.
+    /// Limit for methods that block their threads, because every call of such a method does.
     pub(crate) fn of_holds() -> Self {
         Self::new(3, Duration::from_secs(60))
     }
@@ -49,7 +48,7 @@ impl LogLimit {
         Self(Mutex::new(LineCount { span, lines_max, span_begun: None, lines: 0, left_out: 0 }))
     }
 
-    /// Permission for one more line; `None` where it is to be left out.
+    /// Takes permission for one more line; `None` if it is to be suppressed.
     pub(crate) fn take(&self) -> Option<LinePermit> {
         lock(&self.0).take(Instant::now())
     }

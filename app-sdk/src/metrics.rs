@@ -1,4 +1,4 @@
-//! Metrics in Prometheus' text format; names begin with `trunkline_app_`.
+//! Metrics in the Prometheus text format. Names begin with `trunkline_app_`.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,19 +11,17 @@ use prometheus::{
 };
 use trunkline_protocol::cause::Cause;
 
-/// Metrics of one server.
 #[derive(Clone)]
 pub(crate) struct Metrics(Arc<Families>);
 
-/// Outcome of a client's call, as metrics name it.
+/// Outcome of a client's call, as a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallOutcome {
     Ok,
-    /// The method returned an error, or panicked.
+    /// The method returned an error or panicked.
     Failed,
-    /// No method, or not one for these arguments.
+    /// No such method, or arguments that do not fit.
     Unbound,
-    /// The client cancelled the call.
     Cancelled,
 }
 
@@ -43,11 +41,11 @@ impl CallOutcome {
 /// Method label of calls to unknown methods.
 pub(crate) const UNKNOWN_METHOD: &str = "unknown";
 
-/// Durations of calls, in seconds: from 100 µs on.
+/// Buckets of call durations in seconds, from 100 µs.
 const DURATIONS: [f64; 17] =
     [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Lines of the process's log that were dropped.
+/// Lines of the process log that were dropped.
 struct DroppedLines(IntCounter);
 
 impl DroppedLines {
@@ -68,7 +66,7 @@ impl Collector for DroppedLines {
     }
 }
 
-/// Kind of a metric that is one of a family, by its labels.
+/// Kind of a metric that is selected from a family by labels.
 trait Kind: Sized {
     type Family: Collector + Clone + 'static;
 
@@ -113,21 +111,20 @@ impl Kind for Histogram {
     }
 }
 
-/// Declares the families, which all have the label `hub`: name, help, more labels, and the metrics that a hub looks up
-/// at once, with the values of these labels.
+/// Declares the families, which all have the label `hub`: name, help text, further labels, and the metrics that a hub
+/// resolves in advance, with the values of these labels.
 macro_rules! families {
     ($($family:ident: $kind:ident($name:literal, $help:literal $(, $label:literal)*)
         => [$($metric:ident($($value:literal),*)),*];)*
     ) => {
         struct Families {
-            /// The server's own, or the app's.
             registry: OnceLock<Registry>,
-            /// The families that are registered there.
+            /// The families registered there.
             all: Vec<Box<dyn Collector>>,
             $($family: <$kind as Kind>::Family,)*
         }
 
-        /// Metrics of one hub, looked up once.
+        /// Metrics of one hub, resolved once.
         #[derive(Debug)]
         pub(crate) struct HubMetrics {
             hub: Box<str>,
@@ -228,26 +225,25 @@ families! {
 }
 
 impl Families {
-    /// Counter of the connections that ended for this cause. Those that only refuse are counted by proxies; they are
-    /// never asked for, and not to be seen.
+    /// Counter of connections closed with this cause. Causes that only refuse are counted by proxies and are not
+    /// shown here.
     fn closed_by(&self, hub: &str, cause: Cause) -> IntCounter {
         let label = if cause.closes() { cause.label() } else { Cause::Unnamed.label() };
         self.closed.with_label_values(&[hub, label])
     }
 }
 
-/// Metrics of one method of a hub, each looked up when it is first needed.
+/// Metrics of one method of a hub, each resolved on first use.
 #[derive(Debug, Default)]
 pub(crate) struct MethodMetrics([OnceLock<(IntCounter, Histogram)>; CallOutcome::ALL.len()]);
 
 impl HubMetrics {
-    /// Counter of connections that closed for this cause.
     pub(crate) fn closed(&self, cause: Cause) -> &IntCounter {
-        // There is one for each cause; the first, should a build ever differ from itself.
+        // Every cause has a counter, so the fallback is unreachable.
         self.closed.get(cause.index()).unwrap_or(&self.opened)
     }
 
-    /// Counts a call of a method that has completed.
+    /// Counts a completed method call.
     pub(crate) fn invoked(&self, metrics: &MethodMetrics, method: &str, outcome: CallOutcome, took: Duration) {
         let Some(place) = metrics.0.get(outcome as usize) else { return };
         let (count, durations) = place.get_or_init(|| {
@@ -259,7 +255,7 @@ impl HubMetrics {
     }
 }
 
-/// Guard that counts one in a gauge until it is dropped.
+/// Guard that counts in a gauge until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Counted(IntGauge);
 
@@ -276,7 +272,7 @@ impl Drop for Counted {
     }
 }
 
-/// All families as one collector: a registry takes them together, or not at all.
+/// All families as one collector, so that a registry accepts all or none.
 struct All(Arc<Families>);
 
 impl Collector for All {
@@ -298,11 +294,10 @@ impl Metrics {
         Self(Arc::new(Families::new().expect("valid names")))
     }
 
-    /// Registers all metrics in the app's registry.
     pub(crate) fn share(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(All(Arc::clone(&self.0))))?;
         measure_process(registry);
-        // Who shares with two registries is served the first one.
+        // If shared with two registries, the first one is served.
         let _ = self.0.registry.set(registry.clone());
         Ok(())
     }
@@ -314,12 +309,12 @@ impl Metrics {
     pub(crate) fn text(&self) -> String {
         let registry = self.0.registry.get_or_init(|| {
             let registry = Registry::new();
-            // Nothing else is in it yet.
+            // Cannot fail: the registry is empty.
             let _ = registry.register(Box::new(All(Arc::clone(&self.0))));
             measure_process(&registry);
             registry
         });
-        // Writing to a String fails only if a family has no name; ours have.
+        // Writing to a String fails only for a family without a name.
         TextEncoder::new().encode_to_string(&registry.gather()).unwrap_or_default()
     }
 }

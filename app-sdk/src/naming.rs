@@ -1,7 +1,7 @@
-//! Names of fields and values of enums on the wire: those of serde, or those of .NET clients.
+//! Names of fields and enum values on the wire, as in serde or as in .NET clients.
 //!
-//! A hub chooses once, by [`Hub::naming`](crate::Hub::naming); types stay as they are. With [`Naming::DotNet`] a class
-//! of a .NET client and a struct of yours meet without an attribute at either end:
+//! Set once per hub with [`Hub::naming`](crate::Hub::naming); types stay unchanged. With [`Naming::DotNet`], a .NET
+//! class and a Rust struct correspond without attributes on either side:
 //!
 //! ```
 //! use serde::{Deserialize, Serialize};
@@ -27,62 +27,63 @@
 //! let hub: Hub = Hub::new("/orders").naming(Naming::DotNet).method("Change", change);
 //! ```
 //!
-//! # What is on the wire
+//! # Names on the wire
 //!
 //! | | ASP.NET Core by default | `Naming::DotNet` | `Naming::Serde`, the default |
 //! |---|---|---|---|
-//! | property, written in JSON | `dueDate` | `dueDate` | `due_date`, as serde names it |
-//! | property, written in MessagePack | `DueDate` | `DueDate` | `due_date` |
-//! | property, read in JSON | case does not count | neither case nor `_` counts | exact |
-//! | property, read in MessagePack | exact | neither case nor `_` counts | exact |
-//! | enum, written in JSON | number: `1` | number: `1` | text: `"Dark"` |
-//! | enum, written in MessagePack | text: `"Dark"` | text: `"Dark"` | text: `"Dark"` |
-//! | enum, read | JSON: number; MessagePack: exact text | number, or text whose case does not count | exact text |
-//! | keys of dictionaries | as they are | as they are | as they are |
+//! | property, JSON output | `dueDate` | `dueDate` | `due_date`, as in serde |
+//! | property, MessagePack output | `DueDate` | `DueDate` | `due_date` |
+//! | property, JSON input | case-insensitive | ignores case and `_` | exact |
+//! | property, MessagePack input | exact | ignores case and `_` | exact |
+//! | enum, JSON output | number: `1` | number: `1` | text: `"Dark"` |
+//! | enum, MessagePack output | text: `"Dark"` | text: `"Dark"` | text: `"Dark"` |
+//! | enum, input | JSON: number; MessagePack: exact text | number, or case-insensitive text | exact text |
+//! | keys of dictionaries | unchanged | unchanged | unchanged |
 //!
-//! It holds for arguments of methods, results, items of streams both ways, sends, and client results; and for all
-//! clients of the hub, those in JavaScript too: `dueDate` is what they expect of a .NET server. Values that MessagePack
-//! and JSON write differently (`Guid`, `DateTime`, `decimal`, `byte[]`) are types of [`value`](crate::value), with any
-//! naming.
+//! This applies to method arguments, results, stream items in both directions, sends and client results, for all
+//! clients of the hub, including JavaScript clients, which expect `dueDate` from a .NET server. Values that
+//! MessagePack and JSON encode differently (`Guid`, `DateTime`, `decimal`, `byte[]`) have types in
+//! [`value`](crate::value), with either naming.
 //!
-//! # How names are made
+//! # Conversion of names
 //!
-//! A name of letters, digits and `_` that begins with a letter is taken apart at each `_` and written in PascalCase for
-//! MessagePack (`due_date` is `DueDate`) and, for JSON, as `JsonNamingPolicy.CamelCase` writes that (`dueDate`). Only
-//! ASCII letters change. Any other name stays as it is: `$type`, `_id`, `content-type`.
+//! A name that consists of letters, digits and `_` and begins with a letter is split at each `_`. It is written in
+//! PascalCase for MessagePack (`due_date` becomes `DueDate`), and for JSON converted like
+//! `JsonNamingPolicy.CamelCase` (`dueDate`). Only ASCII letters change. Any other name stays unchanged: `$type`,
+//! `_id`, `content-type`.
 //!
-//! - **`#[serde(rename)]` can't be told from a field's own name**, since serde gives the result alone. What it names is
-//!   converted too, which keeps acronyms: `#[serde(rename = "IPAddress")]` is `IPAddress` in MessagePack and
-//!   `ipAddress` in JSON, as in .NET. A property whose letters differ from these can't be named exactly; give such a
-//!   hub [`Naming::Serde`] and the names by attributes.
-//! - **Numbers of enums count the variants from 0 in their order**, so `#[serde(skip)]` belongs on the last ones alone.
-//!   Discriminants (`Dark = 7`) can't be seen by serde; where an enum of .NET has numbers of its own, derive
-//!   `Serialize_repr` and `Deserialize_repr` of the crate `serde_repr` for JSON clients. A [flags] enum is an integer
-//!   here.
-//! - **Enums with data** have no counterpart in .NET. They keep their form, `{"Circle": {…}}`, where the name of the
-//!   variant and the fields of `Circle { … }` are written as serde has them and read in any case; a struct inside, as
-//!   in `Circle(Circle)`, is written as every struct is.
+//! - **`#[serde(rename)]` is indistinguishable from a field's own name**, because serde passes only the result.
+//!   Renamed names are converted too, which keeps acronyms: `#[serde(rename = "IPAddress")]` becomes `IPAddress` in
+//!   MessagePack and `ipAddress` in JSON, as in .NET. A property with a different spelling cannot be expressed; for
+//!   such a hub, use [`Naming::Serde`] and attributes.
+//! - **Enum numbers count the variants from 0 in order**, so use `#[serde(skip)]` only on the last variants.
+//!   Discriminants (`Dark = 7`) are invisible to serde; for a .NET enum with explicit numbers, derive
+//!   `Serialize_repr` and `Deserialize_repr` from the crate `serde_repr` for JSON clients. A [flags] enum is an
+//!   integer here.
+//! - **Enums with data** have no counterpart in .NET. They keep their form, `{"Circle": {…}}`: the variant name and
+//!   the fields of `Circle { … }` are written as in serde and read case-insensitively; a struct inside, as in
+//!   `Circle(Circle)`, is converted like any struct.
 //!
 //! [flags]: https://learn.microsoft.com/dotnet/api/system.flagsattribute
 //!
-//! # What serde hides
+//! # Limits of serde
 //!
-//! For `#[serde(flatten)]`, `#[serde(tag = "…")]` without `content`, and `#[serde(untagged)]`, serde reads everything
-//! into a buffer first, and out of it by itself. Inside of these, names must come exactly as serde has them and enums
-//! as texts, and the names of structs that are written can differ from those that are read. They work with JSON clients
-//! if the type and those inside have `#[serde(rename_all = "camelCase")]` (`rename_all_fields` on an enum) and no plain
-//! enums. A variant of an adjacently tagged enum (`tag` and `content`) is written as a number in JSON, like every enum
-//! without data.
+//! For `#[serde(flatten)]`, `#[serde(tag = "…")]` without `content`, and `#[serde(untagged)]`, serde first reads
+//! everything into a buffer, and then from the buffer itself. Inside these, input names must match serde's exactly,
+//! enums must be texts, and names of structs in output can differ from those in input. They work with JSON clients if
+//! the type and all inner types have `#[serde(rename_all = "camelCase")]` (`rename_all_fields` on an enum) and
+//! contain no plain enums. A variant of an adjacently tagged enum (`tag` and `content`) is a number in JSON, like
+//! every enum without data.
 //!
-//! # Three traps without it
+//! # Three pitfalls of the default naming
 //!
-//! With [`Naming::Serde`] a .NET client that changes no option of its own reads and writes something else than you do,
-//! and nobody is told: properties that are not found keep their default values.
+//! With [`Naming::Serde`], a .NET client with default options uses different names, and the mismatch causes no error:
+//! missing properties keep their default values.
 //!
-//! 1. JSON names are matched exactly here, and .NET clients write camelCase: `due_date` is missing in `dueDate`.
-//! 2. MessagePack names of .NET clients are PascalCase, unlike those in JSON: no `rename_all` is right for both.
-//! 3. Enums are numbers in the JSON of .NET, which a derived `Deserialize` refuses, and a .NET client refuses your
-//!    text.
+//! 1. JSON names must match exactly, and .NET clients write camelCase: `dueDate` does not match `due_date`.
+//! 2. .NET clients use PascalCase in MessagePack but not in JSON: no `rename_all` fits both.
+//! 3. .NET writes enums as numbers in JSON, which a derived `Deserialize` rejects, and a .NET client rejects enum
+//!    texts.
 
 mod codec;
 mod deserializer;
@@ -137,10 +138,10 @@ mod tests {
         thumb: Binary,
     }
 
-    /// Argument of an invocation that the .NET client 10.0 wrote with `JsonHubProtocol`, all options by default.
+    /// Argument of an invocation written by the .NET client 10.0 with `JsonHubProtocol` and default options.
     const DOTNET_JSON: &str = r#"{"buyerName":"ann","shade":1,"orderId":"0f8fad5b-d9cb-469f-a165-70867728950e","dueDate":"2026-11-21T09:30:00.1234567Z","placedAt":"2026-11-21T10:30:00+01:00","totalPrice":1234567890123456789.123456789,"lineCount":null,"shipTo":{"streetName":"Elm","ipAddress":"::1","url":"u"},"shades":[0,2],"byName":{"MyKey":2},"thumb":"AQL/"}"#;
 
-    /// Argument that it wrote with `MessagePackHubProtocol`, equal to the one in JSON.
+    /// Equal argument written with `MessagePackHubProtocol`.
     const DOTNET_MESSAGE_PACK: &str = "8ba942757965724e616d65a3616e6ea55368616465a74461726b526564a74f726465724964d92430663866616435622d643963622d343639662d613136352d373038363737323839353065a744756544617465d7ff1d6f32f06b016498a8506c61636564417492d6ff6b0172a83caa546f74616c5072696365bd313233343536373839303132333435363738392e313233343536373839a94c696e65436f756e74c0a653686970546f83aa5374726565744e616d65a3456c6da9495041646472657373a33a3a31a355524ca175a653686164657392a3526564a3536b79a642794e616d6581a54d794b6579a3536b79a55468756d62c4030102ff";
 
     fn order() -> Order {
@@ -175,7 +176,7 @@ mod tests {
         dotnet(Json).value(&Payload::new(Bytes::copy_from_slice(text.as_bytes()))).map_err(|error| error.to_string())
     }
 
-    /// Writes a value plainly in MessagePack and reads it as another type.
+    /// Encodes a value as plain MessagePack and decodes it as another type.
     fn from_value<T: DeserializeOwned>(value: &impl Serialize) -> Result<T, String> {
         dotnet(MessagePack).value(&MessagePack.payload(value).unwrap()).map_err(|error| error.to_string())
     }

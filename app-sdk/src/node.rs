@@ -1,7 +1,7 @@
-//! One proxy, as one hub sees it: its links, and the send link among them.
+//! One proxy from the view of one hub: its links, including the send link.
 //!
-//! A service that was dialled has a node for each server connection: what is for a client goes over the connection that
-//! carries it, because the service may hold that one at another place than its others.
+//! A dialled service has a node per server connection: messages for a client go through the server connection that
+//! carries the client, because the service may host it elsewhere than its other connections.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,33 +18,34 @@ use crate::sync::{lock, read, write};
 pub(crate) use tests::{next_piece, open_outbox};
 
 tokio::task_local! {
-    /// Node of the client whose call runs: what the call sends to many takes the same way, and so keeps its order.
+    /// Node of the client whose call is running. Broadcasts of the call take the same path, which preserves their
+    /// order.
     static CALLER: Arc<Node>;
 }
 
-/// Number of link sessions of this process that have ended with frames which may be lost.
+/// Number of link sessions of this process that ended with possibly lost frames.
 static LOSSES: AtomicU64 = AtomicU64::new(0);
 
-/// Point in time before which losses of frames don't count.
+/// Point in time; earlier losses of frames are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LossMark(u64);
 
-/// Reason why a node is not known to have a frame.
+/// Reason why delivery of frames to a node is uncertain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeliveryError {
-    /// A link has ended with frames that the proxy may have or not.
+    /// A link ended with frames that the proxy may not have received.
     Lost,
-    /// It is a service, which acknowledges no frames.
+    /// It is a service, which does not acknowledge frames.
     Unsupported,
 }
 
-/// Name of a node: of a proxy process, or of a server connection to a service.
+/// Name of a node: a proxy process, or a server connection to a service.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NodeName<'a> {
     pub(crate) name: &'a str,
-    /// Random id of the start of the process.
+    /// Random ID of a process start.
     pub(crate) boot: &'a str,
-    /// Name of the service; `None` for a proxy that has dialled.
+    /// Name of the service; `None` for a proxy that has dialled this app server.
     pub(crate) service: Option<&'a str>,
 }
 
@@ -55,13 +56,14 @@ impl<'a> NodeName<'a> {
         Self { name, boot, service: None }
     }
 
-    /// Name and boot id of what gets what was sent before it came: a service gets it once.
+    /// Name and boot ID used for replaying earlier frames. All connections of a service share them, so that a service
+    /// gets each frame once.
     pub(crate) fn late_comer(self) -> (&'a str, &'a str) {
         self.service.map_or((self.name, self.boot), |service| (service, ""))
     }
 }
 
-/// A proxy process, identified by its name and its boot id; or a server connection to a service.
+/// A proxy process, identified by name and boot ID, or a server connection to a service.
 #[derive(Debug)]
 pub(crate) struct Node {
     name: Box<str>,
@@ -69,31 +71,29 @@ pub(crate) struct Node {
     service: Option<Box<str>>,
     capabilities: Capabilities,
     heard_at: Mutex<Instant>,
-    /// The latest of [`LOSSES`] that was of this node.
+    /// Latest value of [`LOSSES`] caused by this node.
     last_loss: AtomicU64,
     pool: RwLock<LinkPool<Arc<LinkOutbox>>>,
 }
 
 impl LossMark {
-    /// The present: earlier losses don't count.
+    /// The present: earlier losses are ignored.
     pub(crate) fn now() -> Self {
         Self(LOSSES.load(Ordering::Acquire))
     }
 }
 
-/// A node is equal to itself alone.
+/// Nodes are compared by identity.
 impl PartialEq for Node {
     fn eq(&self, other: &Self) -> bool {
         std::ptr::eq(self, other)
     }
 }
 
-/// Outcome of the end of a link session.
 #[derive(Debug)]
 pub(crate) struct LinkSessionEnd {
-    /// No other link of the node lives.
     pub(crate) was_last: bool,
-    /// Frames that no other link takes over, and frames that the proxy may have received or not.
+    /// Frames without a link to take over, and frames that the proxy may not have received.
     pub(crate) lost_frames: u64,
 }
 
@@ -106,7 +106,7 @@ impl Node {
         Self { name, boot, service, capabilities, heard_at, last_loss, pool }
     }
 
-    /// Node without links, which takes nothing.
+    /// A node without links, which accepts no frames.
     pub(crate) fn nowhere() -> Self {
         Self::new(NodeName { name: "", boot: "", service: None }, Capabilities::default())
     }
@@ -115,7 +115,7 @@ impl Node {
         &*self.name == name && &*self.boot == boot
     }
 
-    /// Name and boot id of the far end: those of the proxy, or the service whatever its server connection.
+    /// Name and boot ID of the proxy, or the name of the service for all its server connections.
     pub(crate) fn far_end(&self) -> (&str, &str) {
         self.service.as_deref().map_or((&self.name, &self.boot), |service| (service, ""))
     }
@@ -130,32 +130,30 @@ impl Node {
         self.service.as_deref() == Some(service)
     }
 
-    /// Whether both are server connections to one service.
+    /// Whether both are server connections to the same service.
     pub(crate) fn shares_service(&self, other: &Self) -> bool {
         self.is_of_service() && self.service == other.service
     }
 
-    /// Runs a call of a client of this node.
     pub(crate) async fn run_call<F: Future>(self: Arc<Self>, call: F) -> F::Output {
         CALLER.scope(self, call).await
     }
 
-    /// The node of the client whose call runs in this task, if it is a server connection to a service.
+    /// Node of the client whose call runs in this task, if any.
     pub(crate) fn of_caller() -> Option<Arc<Self>> {
         CALLER.try_with(Arc::clone).ok()
     }
 
-    /// Notes that something has come from it.
+    /// Records that data was received from it.
     pub(crate) fn note_heard(&self) {
         *lock(&self.heard_at) = Instant::now();
     }
 
-    /// Time at which something came from it last, by any of its links for this hub.
+    /// Time of the last data received on any of its links for this hub.
     pub(crate) fn heard_at(&self) -> Instant {
         *lock(&self.heard_at)
     }
 
-    /// Whether any link of it has a socket.
     pub(crate) fn is_linked(&self) -> bool {
         self.links().iter().any(|link| link.is_open())
     }
@@ -164,38 +162,37 @@ impl Node {
         &self.name
     }
 
-    /// Whether the proxy reads the causes of closes.
+    /// Whether the proxy understands causes of closes.
     pub(crate) fn knows_causes(&self) -> bool {
         self.capabilities.knows_causes
     }
 
-    /// Whether the proxy answers queries for the members of a group. An older one would drop the link.
+    /// Whether the proxy supports member queries of groups. An older one would close the link.
     pub(crate) fn lists_members(&self) -> bool {
         self.capabilities.lists_members
     }
 
-    /// Whether the proxy tells who comes and goes, and lists the connections of a user. An older one ignores the
-    /// question.
+    /// Whether the proxy reports presence and lists the connections of a user. An older one ignores the query.
     pub(crate) fn tells_presence(&self) -> bool {
         self.capabilities.tells_presence
     }
 
-    /// Whether the proxy reads a client on during its reassignment, when it is asked to.
+    /// Whether the proxy can continue reading from a client during its reassignment.
     pub(crate) fn reads_on(&self) -> bool {
         self.capabilities.knows_handovers
     }
 
-    /// Whether client connections may move from the proxy to another one, or to it.
+    /// Whether client connections can move between this proxy and others.
     pub(crate) fn knows_moves(&self) -> bool {
         self.capabilities.knows_moves
     }
 
-    /// Largest message to one client that the proxy takes, where it reports marks in line with such messages.
+    /// Maximum size of a message to one client, if the proxy reports marks in line with such messages.
     pub(crate) fn client_message_max_bytes(&self) -> Option<usize> {
         self.capabilities.client_message_max_bytes
     }
 
-    /// Whether the other one is the same process, or leads to the same service.
+    /// Whether both are the same process or lead to the same service.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.is(&other.name, &other.boot) || self.shares_service(other)
     }
@@ -204,9 +201,9 @@ impl Node {
         write(&self.pool).open(slot, outbox);
     }
 
-    /// Ends the slot's session and moves what it never sent to the next send link, before anything newer gets there:
-    /// all under one lock, because a caller that finds an outbox closed asks for the [send link](Self::send_link)
-    /// again. Without one, they move to the `successor`.
+    /// Ends the slot's session and moves unsent frames to the next send link, ahead of newer ones. All under one
+    /// lock, because a caller that finds an outbox closed looks up the [send link](Self::send_link) again. If no link
+    /// is left, they move to the `successor`.
     pub(crate) fn end(&self, slot: u32, successor: Option<&Self>) -> LinkSessionEnd {
         let mut pool = write(&self.pool);
         let ended = pool.end(slot, |outbox| outbox.is_open());
@@ -226,21 +223,21 @@ impl Node {
         LinkSessionEnd { was_last: pool.is_empty(), lost_frames }
     }
 
-    /// Waits until the proxy has all that was queued for it since the mark, by way of whatever links.
+    /// Waits until the proxy has received everything queued for it since the mark, over any links.
     ///
-    /// It remembers no frame: what was queued before this call is behind the last frame of the send link. A loss
-    /// between mark and call counts, whether or not the frame was among what was lost.
+    /// No frames are recorded: everything queued before this call precedes the last frame of the send link. Any loss
+    /// since the mark counts, even if the frame in question was not affected.
     pub(crate) async fn delivered(&self, since: LossMark) -> Result<(), DeliveryError> {
         if self.is_of_service() {
             return Err(DeliveryError::Unsupported);
         }
         loop {
             let link = self.send_link().map(|link| (link.queued(), link));
-            // Behind the look at the link: what it does not have was lost by now, and counted.
+            // Checked after the lookup of the link: frames that are not on this link were lost and counted before.
             if self.last_loss.load(Ordering::Acquire) > since.0 {
                 return Err(DeliveryError::Lost);
             }
-            // Without a link nothing was lost, so the proxy had all.
+            // No link and no loss: the proxy has received everything.
             let Some((queued, link)) = link else { return Ok(()) };
             if let Some(queued) = queued
                 && link.delivered(queued).await.is_ok()
@@ -250,7 +247,7 @@ impl Node {
         }
     }
 
-    /// Queues a send at once. `Some(false)`: no link lives; `None`: the send link is full.
+    /// Queues a send without waiting. `Some(false)`: no live link; `None`: the send link is full.
     pub(crate) fn try_send(&self, frame: &Bytes) -> Option<bool> {
         loop {
             let Some(link) = self.send_link() else { return Some(false) };
@@ -262,7 +259,8 @@ impl Node {
         }
     }
 
-    /// Queues a send; a wait at a send link that ends goes on at the next one. Returns `false` if no link lives.
+    /// Queues a send. If the send link ends during the wait, continues with the next one. Returns `false` if no live
+    /// link is left.
     pub(crate) async fn send(&self, frame: &Bytes) -> bool {
         while let Some(link) = self.send_link() {
             if link.send(frame).await.is_ok() {
@@ -290,7 +288,7 @@ impl Node {
         false
     }
 
-    /// Send queues of all its links.
+    /// Outboxes of all its links.
     pub(crate) fn links(&self) -> Vec<Arc<LinkOutbox>> {
         read(&self.pool).iter().map(Arc::clone).collect()
     }
@@ -300,10 +298,11 @@ impl Node {
     }
 }
 
-/// The live link sessions of one node, and its send link, which carries all downward frames. A pure value.
+/// Live link sessions of one node, and its send link, which carries all outgoing frames. Pure logic.
 ///
-/// The send link is the open slot with the lowest number when it is chosen. It stays that while its session lives, even
-/// if its socket is away or a lower slot opens meanwhile, because moving would mix the order of what is under way.
+/// The send link is the open slot with the lowest number at the time of selection. It remains selected while its
+/// session lives, even if its socket is interrupted or a lower slot opens, because switching would reorder frames in
+/// flight.
 #[derive(Debug)]
 struct LinkPool<L> {
     live: BTreeMap<u32, L>,
@@ -323,8 +322,7 @@ impl<L> LinkPool<L> {
         self.chosen = self.chosen.or(Some(slot));
     }
 
-    /// Removes the session of a slot. If it was the send link, the next one is chosen; one without a socket only when
-    /// all are without.
+    /// Removes the session of a slot. If it was the send link, selects the next one, preferring links with a socket.
     fn end(&mut self, slot: u32, is_open: impl Fn(&L) -> bool) -> Option<L> {
         let ended = self.live.remove(&slot);
         if self.chosen == Some(slot) {
@@ -334,7 +332,7 @@ impl<L> LinkPool<L> {
         ended
     }
 
-    /// The send link; `None` when no session lives.
+    /// Returns the send link; `None` if there is no live session.
     fn send_link(&self) -> Option<&L> {
         self.live.get(&self.chosen?)
     }
@@ -344,7 +342,7 @@ impl<L> LinkPool<L> {
         self.live.values()
     }
 
-    /// Whether no session lives.
+    /// Whether there is no live session.
     fn is_empty(&self) -> bool {
         self.live.is_empty()
     }
@@ -362,7 +360,7 @@ mod tests {
 
     use super::*;
 
-    /// Makes an outbox with a ring of this size, and its socket to a proxy that does not resume.
+    /// Creates an outbox with a ring of this size, attached to a socket of a proxy without resumption.
     pub(crate) fn open_outbox(ring_max_bytes: usize) -> (LinkOutbox, Attachment) {
         let settings = SessionSettings::new(ring_max_bytes, 1_000);
         let session = Session::new(SessionId::FIRST, Role::AppServer, settings, 0);
@@ -372,7 +370,6 @@ mod tests {
         (outbox, attachment)
     }
 
-    /// Takes the next piece that is written.
     pub(crate) fn next_piece(outbox: &LinkOutbox, attachment: Attachment) -> Option<Transmit> {
         match outbox.poll(attachment, 0) {
             Outgoing::Piece(piece) => Some(piece),

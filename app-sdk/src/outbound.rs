@@ -1,12 +1,12 @@
-//! Outbound side of one hub or raw endpoint: which proxies there are, and what goes to each.
+//! Outbound side of one hub or raw endpoint: the linked proxies and the frames sent to them.
 //!
 //! ```text
 //!  clients, groups, results ──► Outbound ──► Node (one proxy) ──► LinkOutbox of its send link ──► link writer
 //! ```
 //!
-//! Everything for one proxy goes through one queue, the outbox of its send link: that gives one order, whatever the
-//! kinds. Sockets are read and written elsewhere. A send to many counts itself until it is queued at all proxies, so
-//! that a connection that moves from one to another gets it from one of them.
+//! All frames for a proxy go through one queue, the outbox of its send link, so they have one order across all kinds.
+//! Other modules read and write the sockets. A send to many clients is tracked until it is queued at all proxies, so
+//! that a connection that moves between proxies receives it from exactly one.
 
 mod proxies;
 mod replay_buffer;
@@ -39,7 +39,7 @@ use crate::sync::{read, write};
 pub(crate) use proxies::ManyFrame;
 use proxies::Proxies;
 
-/// Error for the later of two connections with one id, which needs two nodes with one name.
+/// Error for the second of two connections with the same ID, which requires two nodes with the same name.
 pub(crate) const ID_IN_USE: &str = "the connection id is in use";
 
 /// Sends frames to the proxies of one hub or raw endpoint.
@@ -47,17 +47,17 @@ pub(crate) struct Outbound {
     /// Name of the hub or raw endpoint.
     pub(crate) name: Box<str>,
     pub(crate) metrics: HubMetrics,
-    /// Budget of the log lines about failures of the app's code.
+    /// Rate limit of log lines about failures of app code.
     pub(crate) failure_limit: LogLimit,
-    /// Budget of the log lines about mistakes of clients.
+    /// Rate limit of log lines about mistakes of clients.
     pub(crate) mistake_limit: LogLimit,
-    /// Budget of the log lines about code that keeps its thread.
+    /// Rate limit of log lines about code that blocks its thread.
     pub(crate) hold_limit: LogLimit,
     proxies: RwLock<Proxies>,
-    /// Changes when a proxy is linked, or is not any more.
+    /// Notified when a proxy is linked or unlinked.
     linked: watch::Sender<()>,
     moves: MoveQueue<RequestedMove>,
-    /// Set with the first mark: before, no lost link has to have marks repeated.
+    /// Set with the first mark. Before that, a lost link requires no repeated marks.
     has_sent_marks: AtomicBool,
 }
 
@@ -68,7 +68,7 @@ struct RequestedMove {
     connection_id: ByteString,
 }
 
-/// Maximum bytes of a frame from here: a stamp still fits around it.
+/// Maximum size of a sent frame; leaves room for a stamp around it.
 pub(crate) const SEND_FRAME_MAX_BYTES: usize = LINK_FRAME_MAX_BYTES - 32;
 
 impl Outbound {
@@ -102,7 +102,7 @@ impl Outbound {
         begun.node
     }
 
-    /// Ends a link session. Returns whether its node has no link any more.
+    /// Ends a link session. Returns whether its node has no links left.
     pub(crate) fn end_session(&self, node: &Arc<Node>, slot: u32) -> bool {
         let ended = write(&self.proxies).end_session(node, slot);
         self.metrics.frames_lost.inc_by(ended.lost_frames);
@@ -110,12 +110,12 @@ impl Outbound {
         ended.node_is_lost
     }
 
-    /// Sends by way of another server connection of the service from now on, if there is one.
+    /// Switches sends to another server connection of the service, if there is one.
     pub(crate) fn retire(&self, node: &Arc<Node>) {
         write(&self.proxies).retire(node);
     }
 
-    /// Notifies when a proxy is linked, or is not any more.
+    /// Receiver that is notified when a proxy is linked or unlinked.
     pub(crate) fn link_changes(&self) -> watch::Receiver<()> {
         self.linked.subscribe()
     }
@@ -126,7 +126,7 @@ impl Outbound {
         while self.nodes().is_empty() && changes.changed().await.is_ok() {}
     }
 
-    /// Names and boot ids of the proxies and services that are linked.
+    /// Names and boot IDs of the linked proxies and services.
     pub(crate) fn far_ends(&self) -> BTreeSet<(String, String)> {
         let far_end = |node: &Arc<Node>| {
             let (name, boot) = node.far_end();
@@ -139,7 +139,8 @@ impl Outbound {
         read(&self.proxies).linked(Node::of_caller().as_ref())
     }
 
-    /// The proxies that must get a frame now. One that comes late gets it too, once; `frame` is called if that may be.
+    /// Returns the proxies to send a frame to now. The frame is also recorded for proxies that connect late; `frame`
+    /// is called only in that case.
     pub(crate) fn nodes_for(&self, frame: impl FnOnce() -> Bytes) -> Arc<[Arc<Node>]> {
         let caller = Node::of_caller();
         {
@@ -154,14 +155,15 @@ impl Outbound {
         proxies.linked(caller.as_ref())
     }
 
-    /// Begins a send to many, before its proxies are looked up; it is over when the return value is dropped.
+    /// Begins a send to many clients, before its proxies are looked up. The send ends when the return value is
+    /// dropped.
     pub(crate) fn begin_send(&self) -> ManySend<'_> {
         self.moves.begin_send()
     }
 
-    /// Queues a frame for every proxy. Returns the proxies, and how many of them took it.
+    /// Queues a frame for every proxy. Returns the proxies, and how many of them accepted it.
     ///
-    /// Proxies with room get it at once, so that a slow one delays the others as little as possible.
+    /// Proxies with free space are served first, so that a slow proxy delays others as little as possible.
     pub(crate) async fn send_to_all(&self, frame: &Bytes) -> (Arc<[Arc<Node>]>, usize) {
         let send = self.begin_send();
         let nodes = self.nodes_for(|| frame.clone());
@@ -184,16 +186,16 @@ impl Outbound {
         (nodes, taken)
     }
 
-    /// Takes the request of a node that is about to give a connection to another one. Returns whether its caller must
+    /// Handles a node's request to move a connection to another node. Returns whether the caller must
     /// [answer](Self::answer_moves).
     pub(crate) fn request_move(&self, node: &Arc<Node>, connection_id: ByteString) -> bool {
         self.moves.push(RequestedMove { node: Arc::clone(node), connection_id }).unwrap_or_else(|error| {
-            tracing::debug!(node = node.name(), %error, "a connection can't move");
+            tracing::debug!(node = node.name(), %error, "a connection cannot be moved");
             false
         })
     }
 
-    /// Answers all moves that are requested, each behind the sends that began before it.
+    /// Answers all requested moves, each after the sends that began before it.
     pub(crate) async fn answer_moves(&self) {
         while let Some((epoch, moves)) = self.moves.next_moves().await {
             for RequestedMove { node, connection_id } in moves {
@@ -209,13 +211,13 @@ impl Outbound {
         taken
     }
 
-    /// Queues a result for one proxy; waits only when sends and results have filled everything.
+    /// Queues a result for one proxy. Waits only if sends and results have used up all space.
     pub(crate) async fn complete(&self, node: &Node, frame: &Bytes) {
         let taken = node.complete(frame).await;
         self.count_queued(usize::from(taken), frame);
     }
 
-    /// Queues a result for one proxy as [`complete`](Self::complete) does. Returns `false` if that would wait.
+    /// Like [`complete`](Self::complete), but returns `false` instead of waiting.
     pub(crate) fn try_complete(&self, node: &Node, frame: &Bytes) -> bool {
         let taken = node.try_send(frame);
         self.count_queued(usize::from(taken == Some(true)), frame);
@@ -244,14 +246,14 @@ impl Outbound {
         self.control(node, &ServiceMessage::DownMark(mark));
     }
 
-    /// Whether any mark was sent, which may be lost with a link.
+    /// Whether any mark was sent. Marks can be lost with a link.
     #[must_use]
     pub(crate) fn has_sent_marks(&self) -> bool {
         self.has_sent_marks.load(Ordering::Relaxed)
     }
 
-    /// Asks a proxy to pause or resume a client; never waits. To be called under the lock of the flow control that
-    /// decided it, or a later request could overtake an earlier one.
+    /// Requests a proxy to pause or resume a client; never waits. Must be called under the lock of the flow control
+    /// that made the decision, or requests could be reordered.
     pub(crate) fn control_flow(&self, node: &Node, connection_id: ByteString, operation: FlowOperation) {
         if operation == FlowOperation::Pause {
             self.metrics.pauses.inc();
@@ -260,12 +262,12 @@ impl Outbound {
         self.control(node, &ServiceMessage::ConnectionFlowControl(message));
     }
 
-    /// Refuses a connection that a proxy has opened here.
+    /// Refuses a connection that a proxy has opened to this app server.
     pub(crate) fn refuse(&self, node: &Node, connection_id: ByteString, cause: Cause, error: &'static str) {
         self.close_at_proxy(node, connection_id, cause, Some(ByteString::from_static(error)));
     }
 
-    /// Tells a proxy to close one of its connections, after all that was queued for it.
+    /// Requests a proxy to close a connection, after everything that was queued for it.
     pub(crate) fn close_at_proxy(
         &self,
         node: &Node,
@@ -276,7 +278,7 @@ impl Outbound {
         self.control(node, &Self::close_of(node, connection_id, cause, error));
     }
 
-    /// The frame that closes a connection at this node.
+    /// Builds the message that closes a connection at this node.
     pub(crate) fn close_of(
         node: &Node,
         connection_id: ByteString,
@@ -288,13 +290,12 @@ impl Outbound {
         ServiceMessage::CloseConnection(close)
     }
 
-    /// Counts and logs a connection that was closed.
     pub(crate) fn count_closed(&self, id: &str, close: &ConnectionClose) {
         self.metrics.connections.dec();
         self.count_ended(id, close);
     }
 
-    /// Counts and logs the end of a connection, which was not here by then.
+    /// Counts and logs the end of a connection that was no longer on this app server.
     pub(crate) fn count_ended(&self, id: &str, close: &ConnectionClose) {
         self.metrics.closed(close.cause).inc();
         let (hub, connection, cause, error) = (&*self.name, short(id), close.cause, close.error.as_deref());
@@ -316,7 +317,7 @@ impl Outbound {
     }
 }
 
-/// Encodes a message as a frame, if a proxy would take its size.
+/// Encodes a message as a frame. Fails if the frame is too large for a proxy.
 pub(crate) fn checked_frame(message: &ServiceMessage) -> Result<Bytes, SendError> {
     let frame = message.to_frame();
     if frame.len() > SEND_FRAME_MAX_BYTES {

@@ -1,11 +1,11 @@
-//! Presence: hooks for users who come and go, and for groups whose members change.
+//! Presence: hooks for users coming online or going offline, and for changes of group membership.
 //!
 //! ```text
 //!  nodes ──updates──► PresenceView ──notices of this app server──► workers ──► hooks
-//!                        ▲ ticks, while anything is about to be told
+//!                        ▲ ticks, while reports are pending
 //! ```
 //!
-//! A hub without such hooks has none of this, and its proxies send nothing.
+//! A hub without such hooks has no presence, and its proxies send no updates for it.
 
 mod entry;
 mod notice;
@@ -32,24 +32,24 @@ pub(crate) use notice_hook::{ErasedNoticeHook, bindable_notice};
 pub use notice_hook::{FromNotice, NoticeHook, NoticeHub};
 use view::{FirstSnapshot, LAST_TICKS, PresenceView};
 
-/// Time without connections after which a user is offline, unless the hub says otherwise: a page is loaded anew, or a
-/// client goes to another proxy, in less.
+/// Default time without connections after which a user is offline. Reloading a page or reconnecting through another
+/// proxy takes less.
 pub(crate) const PRESENCE_GRACE: Duration = Duration::from_secs(5);
 
-/// Interval of ticks while there is something to tell. Grace is counted in ticks, so a process that was frozen does not
-/// find it over at once.
+/// Interval of ticks while there are pending changes. Grace periods are counted in ticks, so that they do not expire
+/// immediately when a suspended process continues.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Ticks after which a node is gone all of whose sockets have ended: one that lives dials again within 2 s.
+/// Ticks after which a node without sockets counts as lost. A live node dials again within 2 s.
 const LOST_NODE_TICKS_MIN: u64 = 30;
 
-/// Time from the first update on in which what nodes tell at first was there before this app server was.
+/// Time after the first update in which the nodes' first snapshots describe users and members from before this app
+/// server started.
 const STARTING: Duration = Duration::from_secs(10);
 
-/// Maximum number of hooks of one hub that run at once.
+/// Maximum number of concurrent hooks of one hub.
 const RUNNING_MAX: usize = 64;
 
-/// Hooks of presence of one hub.
 #[derive(Default)]
 pub(crate) struct PresenceHooks {
     pub(crate) on_user_online: Vec<ErasedNoticeHook<UserOnline>>,
@@ -57,7 +57,6 @@ pub(crate) struct PresenceHooks {
     pub(crate) on_group_changed: Vec<ErasedNoticeHook<GroupChanged>>,
 }
 
-/// Presence of one hub.
 pub(crate) struct Presence {
     core: Arc<HubCore>,
     hooks: PresenceHooks,
@@ -68,20 +67,20 @@ pub(crate) struct Presence {
 
 struct PresenceState {
     view: PresenceView<Arc<Node>>,
-    /// Nodes without a socket, since these ticks of the driver.
+    /// Nodes without a socket, with the number of ticks for which they have had none.
     away: Vec<(Arc<Node>, u64)>,
     first_update_at: Option<Instant>,
-    /// A task drives it.
+    /// A task generates ticks.
     is_driven: bool,
     workers: usize,
-    /// Workers of these that run hooks.
+    /// Workers that are running hooks.
     busy: usize,
-    /// Ticks that are left to this app server, which is about to stop; `None` while it is not.
+    /// Remaining ticks if this app server is about to stop; otherwise `None`.
     last_ticks: Option<u64>,
 }
 
 impl PresenceHooks {
-    /// Scope of what proxies have to tell for these hooks.
+    /// Scope of the updates that these hooks need from proxies.
     pub(crate) fn scope(&self) -> PresenceScope {
         PresenceScope {
             users: !self.on_user_online.is_empty() || !self.on_user_offline.is_empty(),
@@ -105,7 +104,7 @@ impl PresenceHooks {
 }
 
 impl Presence {
-    /// Presence of a hub with such hooks; `None` for any other.
+    /// Creates the presence of a hub; `None` if the hub has no such hooks.
     pub(crate) fn new(
         core: &Arc<HubCore>,
         hooks: PresenceHooks,
@@ -129,7 +128,7 @@ impl Presence {
         Some(Arc::new(Self { core: Arc::clone(core), hooks, tasks, lost_node_ticks, state: Mutex::new(state) }))
     }
 
-    /// Takes what a shard of a node tells.
+    /// Applies an update from a shard of a node.
     pub(crate) fn handle_update(self: &Arc<Self>, node: &Arc<Node>, update: PresenceChanges) {
         let mut state = lock(&self.state);
         let first_update_at = *state.first_update_at.get_or_insert_with(Instant::now);
@@ -139,7 +138,7 @@ impl Presence {
         self.drive_if_needed(&mut state);
     }
 
-    /// Notes that a socket of a node has ended: without any it may be gone.
+    /// Handles the end of a node's socket. Without sockets, the node may be lost.
     pub(crate) fn handle_socket_ended(self: &Arc<Self>, node: &Arc<Node>) {
         let mut state = lock(&self.state);
         let is_known = state.away.iter().any(|(away, _)| away == node);
@@ -149,18 +148,18 @@ impl Presence {
         }
     }
 
-    /// Forgets a node whose links are over.
+    /// Removes a node after its links have closed.
     pub(crate) fn handle_node_lost(self: &Arc<Self>, node: &Arc<Node>) {
         let mut state = lock(&self.state);
         let missed = state.away.extract_if(.., |(away, _)| *away == *node).map(|(_, ticks)| ticks).max();
         if state.last_ticks.is_none() {
-            // Its clients have had so much of their grace already.
+            // The time without sockets counts towards the grace period of its clients.
             state.view.forget(node, missed.unwrap_or_default());
             self.drive_if_needed(&mut state);
         }
     }
 
-    /// Tells nothing any more that the end of links would mean: it is this app server that stops.
+    /// Suppresses notices caused by links that close because this app server stops.
     pub(crate) fn stop(&self) {
         lock(&self.state).last_ticks.get_or_insert(LAST_TICKS);
     }
@@ -171,7 +170,7 @@ impl Presence {
         }
     }
 
-    /// Ticks for as long as there is something to tell.
+    /// Generates ticks while there are pending changes.
     async fn drive(self: Arc<Self>) {
         loop {
             // sleep: a tick of the view
@@ -189,7 +188,7 @@ impl Presence {
         }
     }
 
-    /// Tells the app, notice by notice, until there is none.
+    /// Runs hooks, notice by notice, until there are no ready notices.
     async fn work(self: Arc<Self>) {
         let hub = NoticeHub(Arc::clone(&self.core));
         loop {
@@ -228,7 +227,7 @@ impl PresenceState {
         is_waiting && self.last_ticks != Some(0)
     }
 
-    /// Number of workers to start, for what is ready beside what is being worked on.
+    /// Number of workers to start for ready notices.
     fn missing_workers(&self) -> usize {
         (self.busy + self.view.ready()).min(RUNNING_MAX).saturating_sub(self.workers)
     }

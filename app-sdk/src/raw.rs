@@ -1,12 +1,12 @@
-//! Raw endpoints: clients and the app exchange texts and bytes, without a hub protocol.
+//! Raw endpoints: clients and the app exchange text and binary messages without a hub protocol.
 //!
 //! ```text
-//!  link reader ──open──► a task that runs the handler ──┬─ recv ◄── inbox ◄── data, close
-//!                                                       └─ send ──► send link of the node
+//!  link reader ──open──► task that runs the handler ──┬─ recv ◄── inbox ◄── data, close
+//!                                                     └─ send ──► send link of the node
 //! ```
 //!
-//! Each connection has one run of the handler, from its beginning on; its end closes the connection, or hands it over
-//! to another app server, where another run goes on.
+//! The handler runs once per connection. When it returns, the connection is closed, or handed over to another app
+//! server, whose handler continues.
 
 mod raw_connection;
 mod raw_core;
@@ -31,12 +31,12 @@ pub(crate) use raw_dispatcher::{BuiltRaw, RawDispatcher, RawServe};
 pub use raw_handler::RawHandler;
 pub use raw_message::RawMessage;
 
-/// Raw endpoint: a path, and an async function that runs once for each client.
+/// Raw endpoint: a path and an async function that runs once per client.
 ///
-/// There are proxies, transports, negotiation, users and claims as for a [`Hub`](crate::Hub), and a pool of links of
-/// its own; but no hub protocol, so no methods and no groups. The handler takes what axum's handlers take:
-/// [`State`](axum::extract::State), and [`RawConnection`] last, where axum has its `WebSocket`. It returns nothing, or
-/// a `Result` with [`HubError`](crate::HubError), whose error closes the connection as failed.
+/// Proxies, transports, negotiation, users and claims work as for a [`Hub`](crate::Hub), with a separate pool of
+/// links. Without a hub protocol, there are no methods and no groups. The handler takes what axum's handlers take:
+/// [`State`](axum::extract::State), and [`RawConnection`] last, in place of axum's `WebSocket`. It returns nothing,
+/// or a `Result` with [`HubError`](crate::HubError); an error closes the connection as failed.
 ///
 /// ```
 /// use axum::extract::State;
@@ -74,8 +74,7 @@ pub struct RawEndpoint<S = ()> {
 }
 
 impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
-    /// An endpoint that clients find at `path`, such as `/echo`; case does not count. It is named after the path's last
-    /// segment.
+    /// An endpoint at `path`, such as `/echo`, case-insensitive. Its name is the last segment of the path.
     pub fn new<H: RawHandler<S, M>, M: 'static>(path: impl Into<String>, handler: H) -> Self {
         let manifest = HubManifest::raw("", "");
         Self {
@@ -93,13 +92,13 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
         }
     }
 
-    /// Sets the name for links, logs and metrics; by default it is the path's last segment.
+    /// Sets the name for links, logs and metrics; by default the last segment of the path.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Gives the raw endpoint its state.
+    /// Provides the state of the raw endpoint.
     pub fn with_state<S2>(self, state: S) -> RawEndpoint<S2> {
         let serve = (self.serve)(state);
         RawEndpoint {
@@ -115,50 +114,50 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
         }
     }
 
-    /// Sets the largest message of a client; 64 KiB by default. A client that sends more is closed, over WebSockets
-    /// with 1009. Proxies have an upper bound to it, `--message-max-bytes`.
+    /// Sets the maximum size of a client message; 64 KiB by default. A client that sends a larger message is closed,
+    /// over WebSockets with code 1009. Proxies have an upper limit, `--message-max-bytes`.
     pub fn message_max_bytes(mut self, bytes: usize) -> Self {
         self.message_max_bytes = bytes;
         self
     }
 
-    /// Sets the WebSocket sub-protocols (`Sec-WebSocket-Protocol`) of the endpoint; none by default. The first one that
-    /// a client asks for and that is among them is chosen. Case counts.
+    /// Sets the WebSocket sub-protocols (`Sec-WebSocket-Protocol`) of the endpoint; none by default. The first
+    /// protocol in the client's list that the endpoint supports is selected. Case-sensitive.
     pub fn sub_protocols(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.sub_protocols = names.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Sets how much may wait for one client's handler before its proxy is asked to pause it; 64 KiB by default.
+    /// Sets the maximum size of a client's queue of received messages, before its proxy is asked to pause the client;
+    /// 64 KiB by default.
     pub fn inbox_max_bytes(mut self, bytes: usize) -> Self {
         self.inbox_max_bytes = bytes;
         self
     }
 
-    /// Sets the silence after which a client is pinged by its transport; 15 s by default.
+    /// Sets the silence after which the transport pings a client; 15 s by default.
     pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
         self.keep_alive_interval = interval;
         self
     }
 
-    /// Sets the silence, pings or not, after which a client is closed; 30 s by default, and twice the keep-alive
-    /// interval at least.
+    /// Sets the silence after which a client is closed despite pings; 30 s by default, and at least twice the
+    /// keep-alive interval.
     pub fn client_timeout(mut self, timeout: Duration) -> Self {
         self.client_timeout = timeout;
         self
     }
 
-    /// Lets clients go on at another app server when this one stops; by default they are closed then. Nothing that they
-    /// send is lost, doubled or reordered, and they notice nothing.
+    /// Lets clients continue on another app server when this one stops; by default they are closed. No client message
+    /// is lost, duplicated or reordered, and clients do not notice.
     ///
-    /// When the app server stops, [`recv`](RawConnection::recv) gives the handler all that its client has sent, and
-    /// then `None`, with [`is_leaving`](RawConnection::is_leaving). When the handler returns, another app server runs
-    /// its own for the same connection: [`rehomed`](RawConnection::rehomed) has what this one has given to
-    /// [`hand_over`](RawConnection::hand_over). A client whose handler does not return within
-    /// [`Server::shutdown_timeout`](crate::Server::shutdown_timeout), or fails, is closed, and so are the clients of an
-    /// app server that crashes. Of a client that leaves before the next app server has it, the handler there is told
-    /// all the same: it runs without items, and its first `recv` is `None`. All app servers of the endpoint have to
-    /// allow it.
+    /// When the app server stops, [`recv`](RawConnection::recv) returns everything that the client has sent, then
+    /// `None`, and [`is_leaving`](RawConnection::is_leaving) returns `true`. After the handler has returned, another
+    /// app server runs its own handler for the same connection: [`rehomed`](RawConnection::rehomed) returns the value
+    /// given to [`hand_over`](RawConnection::hand_over). A client is closed if its handler fails or does not return
+    /// within [`Server::shutdown_timeout`](crate::Server::shutdown_timeout), or if its app server crashes. If a
+    /// client disconnects before the next app server has it, the handler there still runs, without items, and its
+    /// first `recv` returns `None`. All app servers of the endpoint must enable this setting.
     ///
     /// ```
     /// use trunkline::{HubError, RawConnection, RawEndpoint};
@@ -187,7 +186,7 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
 }
 
 impl RawEndpoint<()> {
-    /// Checks the settings, and builds the endpoint.
+    /// Validates the settings and builds the endpoint.
     pub(crate) fn build(self) -> Result<BuiltRaw, BuildError> {
         let name = checked_name(&self.path, self.name.as_deref())?;
         if millis(self.keep_alive_interval) == 0 {

@@ -62,17 +62,17 @@ pub(crate) use user_extractor::ProxyVerified;
 pub use user_extractor::UserRejection;
 pub use user_token::UserToken;
 
-/// Time that running methods have when the server stops.
+/// Time limit for running methods when the server stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Limit of what waits for one link, or for an acknowledgement, before sends wait: enough for a burst to thousands of
-/// clients, and little enough that an app server with ten links stays small.
+/// Maximum number of bytes that wait for one link, or for an acknowledgement, before sends wait. Enough for a burst
+/// to thousands of clients, and small enough for an app server with ten links.
 const LINK_OUTBOX_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Number of connections to a service per hub, as of Azure's SDK.
+/// Default number of connections to a service per hub, as in Azure's SDK.
 const SERVER_CONNECTIONS: u32 = 5;
 
-/// App server: its hubs, and the keys by which it knows its proxies.
+/// App server: its hubs, and the access keys that it shares with its proxies.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -101,7 +101,7 @@ pub struct Server {
     shutdown_timeout: Duration,
     #[cfg(feature = "embedded")]
     node: NodeChoice,
-    /// The first error; returned when the router is made, so that building reads as one chain.
+    /// The first error. `into_router` returns it, so that a server can be built in one chain of calls.
     error: Option<BuildError>,
 }
 
@@ -115,7 +115,7 @@ pub(crate) struct LinkedHub {
 }
 
 impl Server {
-    /// A server without hubs.
+    /// Creates a server without hubs.
     pub fn new() -> Self {
         let instance = random_id();
         let core = ServerCore::new(instance.as_str().into());
@@ -138,8 +138,7 @@ impl Server {
         }
     }
 
-    /// Adds a hub. One with a state that is still missing doesn't fit: see
-    /// [`Hub::with_state`](crate::Hub::with_state).
+    /// Adds a hub. A hub whose state is missing does not compile: see [`Hub::with_state`](crate::Hub::with_state).
     pub fn hub(mut self, hub: impl CompleteHub) -> Self {
         match hub.complete().build() {
             Ok(hub) => self.add(hub),
@@ -148,8 +147,8 @@ impl Server {
         self
     }
 
-    /// Adds a raw endpoint: clients at `path` and the handler exchange texts and bytes, without a hub protocol. For one
-    /// with a state or settings of its own see [`raw_endpoint`](Self::raw_endpoint).
+    /// Adds a raw endpoint: clients at `path` exchange texts and bytes with the handler, without a hub protocol. For
+    /// an endpoint with a state or settings see [`raw_endpoint`](Self::raw_endpoint).
     ///
     /// ```
     /// use trunkline::{RawConnection, Server};
@@ -157,7 +156,7 @@ impl Server {
     /// async fn echo(mut connection: RawConnection) {
     ///     while let Some(message) = connection.recv().await {
     ///         if connection.send(message).await.is_err() {
-    ///             return; // it has ended
+    ///             return; // disconnected
     ///         }
     ///     }
     /// }
@@ -168,7 +167,7 @@ impl Server {
         self.raw_endpoint(RawEndpoint::new(path, handler))
     }
 
-    /// Adds a raw endpoint that has a state or settings.
+    /// Adds a raw endpoint with a state or settings.
     pub fn raw_endpoint(mut self, endpoint: RawEndpoint) -> Self {
         match endpoint.build() {
             Ok(endpoint) => {
@@ -183,15 +182,15 @@ impl Server {
         self
     }
 
-    /// Sets the name for people, in logs and metrics of the proxies; the machine's by default.
+    /// Sets the display name in the logs and metrics of the proxies; the host name by default.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.manifest.name = name.into();
         self
     }
 
-    /// Registers the server's metrics in a registry of the app: [`ServerHandle::metrics`] then serves all that is in
-    /// it. Otherwise they have a registry of their own. One registry can hold the metrics of one server. The crate is
-    /// re-exported: `trunkline::prometheus::Registry`.
+    /// Registers the server's metrics in a registry of the app. [`ServerHandle::metrics`] then serves all metrics of
+    /// this registry. By default the server has its own registry. A registry can hold the metrics of only one server.
+    /// The crate is re-exported: `trunkline::prometheus::Registry`.
     pub fn metrics_registry(mut self, registry: &prometheus::Registry) -> Self {
         if let Err(error) = self.core.metrics.share(registry) {
             self.error = self.error.or(Some(BuildError::Metrics(error)));
@@ -199,51 +198,52 @@ impl Server {
         self
     }
 
-    /// Adds an access key that the proxies have too. Several, separated by commas or by further calls, make a rotation:
-    /// all of them are accepted. Without any, `TRUNKLINE_ACCESS_KEY` and the files that `TRUNKLINE_ACCESS_KEY_FILE`
-    /// names are read, and without these the development key of this machine, which is good for proxies on this machine
-    /// only.
+    /// Adds an access key that the proxies have too. For a rotation, add several, separated by commas or by further
+    /// calls: all of them are accepted. Without a key, the server reads `TRUNKLINE_ACCESS_KEY` and the files that
+    /// `TRUNKLINE_ACCESS_KEY_FILE` names. Without these, it uses the development key of this machine, which works
+    /// only for proxies on this machine.
     pub fn access_key(mut self, key: impl Into<String>) -> Self {
         self.keys.push(key.into());
         self
     }
 
-    /// Adds a host by which proxies dial this app server: that of their `--upstream`, as `shop`, `*.shop.svc` or
-    /// `10.0.0.7`; several, separated by commas or by further calls. Proxies that have dialled another name, which
-    /// leads here by mistake or by malice, are then refused. Without any, `TRUNKLINE_DIALLED_AS` is read, and without
-    /// that all names are taken. It is for fleets with several apps, whose app servers all have the one access key.
+    /// Adds a host by which proxies dial this app server, that is, the host of their `--upstream`: `shop`,
+    /// `*.shop.svc` or `10.0.0.7`. Separate several by commas or by further calls. Proxies that dialled another name,
+    /// by mistake or in an attack, are then refused. Without a host, the server reads `TRUNKLINE_DIALLED_AS`; without
+    /// that, it accepts every name. Use it if several apps share one access key.
     pub fn dialled_as(mut self, host: impl Into<String>) -> Self {
         self.names.push(host.into());
         self
     }
 
-    /// Sets how many bytes may wait for one link or for an acknowledgement before sends wait; 16 MiB by default.
-    /// While a link is away it is what the app may send to its proxy without waiting.
+    /// Sets how many bytes may wait for one link, or for an acknowledgement, before sends wait; 16 MiB by default.
+    /// While a link is disconnected, the app can send this much to its proxy without waiting.
     pub fn link_outbox_max_bytes(mut self, bytes: usize) -> Self {
         self.outbox_max_bytes = bytes;
         self
     }
 
-    /// Sets the time that running methods have when the server [stops](ServerHandle::shutdown), before they are given
-    /// up and their callers get an error; 10 s by default. Methods that wait for a client then, for its result or the
-    /// rest of its upload, get [`InvokeError::Leaving`](crate::InvokeError::Leaving), and a second more to answer.
+    /// Sets the time limit for running methods when the server [stops](ServerHandle::shutdown); 10 s by default.
+    /// After it, they are aborted and their callers get an error. Methods that then wait for a client's result or for
+    /// the rest of its upload get [`InvokeError::Leaving`](crate::InvokeError::Leaving) and one more second to
+    /// return.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.shutdown_timeout = timeout;
         self
     }
 
-    /// Dials a service instead of being dialled by proxies: a Trunkline proxy that has an `--access-key`, or Azure
-    /// SignalR itself. It is for app servers that nobody can reach, because they are behind NAT or a firewall.
+    /// Dials a service instead of being dialled by proxies: a Trunkline proxy with an `--access-key`, or Azure
+    /// SignalR. Use it for app servers that accept no connections from outside, for example behind NAT or a firewall.
     ///
-    /// The connection string is the one that the service's own page or operator gives, and that Azure's SDK for .NET
-    /// takes: `Endpoint=https://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`. For an `https` endpoint the crate needs the
-    /// feature `tls`. Over `http` to another machine both ends prove to each other that they have the key and encrypt
-    /// with it, as proxies and app servers always do; a service that can't, as Azure's, is not spoken to, unless
-    /// [`allow_plain_http`](Self::allow_plain_http) allows it.
+    /// The service's portal or operator provides the connection string, in the format of Azure's SDK for
+    /// .NET: `Endpoint=https://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`. An `https` endpoint requires the feature
+    /// `tls`. Over `http` to another machine, both ends prove that they have the key and encrypt with it, as between
+    /// proxies and app servers. A service that does not support this, such as Azure's, is refused unless
+    /// [`allow_plain_http`](Self::allow_plain_http) is set.
     ///
-    /// The router then answers `POST {hub}/negotiate` of each hub: the user of the access token, or
-    /// [`Hub::on_negotiate`](crate::Hub::on_negotiate), decides as ever, and the client is led to the service. Pages
-    /// connect to the app as before, and the hubs stay as they are.
+    /// The router then answers `POST {hub}/negotiate` of each hub: it authenticates the user with the access token or
+    /// [`Hub::on_negotiate`](crate::Hub::on_negotiate) as before, and redirects the client to the service. Neither
+    /// pages nor hubs have to change.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -259,16 +259,17 @@ impl Server {
     /// # Ok(()) }
     /// ```
     ///
-    /// - The router must be made in the Tokio runtime that is to run the hubs. A wrong connection string is an error
-    ///   then, which names the key of the string and what is allowed.
-    /// - A service that can't be reached is no error: it is tried again for ever, and the log says why it fails and
-    ///   what to look at. Until it is reached, negotiate answers 503.
-    /// - Several calls dial several services; each client is led to one of them, and sends reach all.
-    /// - Where no [`access_key`](Self::access_key) is given, that of the connection string verifies the users' tokens,
-    ///   too.
-    /// - Each hub has five connections to the service ([`server_connections`](Self::server_connections)). What a call
-    ///   sends takes the way of its own client, so it arrives in order; so does what tasks outside of calls send.
-    /// - Raw endpoints are not served this way: no client finds them at a service.
+    /// - Call `into_router` in the Tokio runtime that runs the hubs. It returns an error if the connection string is
+    ///   invalid; the error names the key of the string and the allowed values.
+    /// - A service that can't be reached is no error: the server retries without limit and logs the cause and what to
+    ///   check. Until then, negotiate responds with 503.
+    /// - Several calls dial several services. Each client is redirected to one of them; sends go to all.
+    /// - Without an [`access_key`](Self::access_key), the key of the connection string also verifies the users'
+    ///   tokens.
+    /// - Each hub has five connections to the service ([`server_connections`](Self::server_connections)). All
+    ///   messages that a call sends use its client's connection, so they arrive in order. The same applies to a task
+    ///   outside of calls.
+    /// - Raw endpoints are not available through a service.
     pub fn dial(mut self, connection_string: impl AsRef<str>) -> Self {
         match connection_string.as_ref().parse() {
             Ok(service) => self.services.push(service),
@@ -277,32 +278,32 @@ impl Server {
         self
     }
 
-    /// Allows plain HTTP to services on other machines that are [dialled](Self::dial) by `http` URLs: whoever is on the
-    /// way, or answers at the address, can then read and forge what this app server and its clients say. The
-    /// environment variable `TRUNKLINE_DIAL_PLAIN_HTTP=true` does the same.
+    /// Allows plain HTTP to services on other machines that are [dialled](Self::dial) by `http` URLs. Anyone on the
+    /// network path, or at the address, can then read and forge the messages of this app server and its clients. The
+    /// environment variable `TRUNKLINE_DIAL_PLAIN_HTTP=true` has the same effect.
     pub fn allow_plain_http(mut self) -> Self {
         self.plain_http = PlainHttp::Anywhere;
         self
     }
 
-    /// Sets the number of connections that each hub keeps to each service that is [dialled](Self::dial); 5 by default.
-    /// The service may ask for more.
+    /// Sets the number of connections that each hub keeps to each [dialled](Self::dial) service; 5 by default. The
+    /// service may request more.
     pub fn server_connections(mut self, connections: u32) -> Self {
         self.server_connections = connections.max(1);
         self
     }
 
-    /// Serves clients without a proxy in front: the router gets negotiate and connect of each hub too, at its path.
+    /// Serves clients without a proxy: the router also handles negotiate and connect at the path of each hub.
     ///
-    /// This is the proxy's own code, on a thread of its own, for one app server alone. Clients of several such app
-    /// servers don't see each other; proxies in front change that, and nothing in the hubs. Proxies may be in front at
-    /// any time, also while clients connect here.
+    /// This runs the proxy's code on its own thread, for this app server only. Clients of several such app servers
+    /// are not connected to each other. To connect them, add proxies; hubs need no change. Proxies can be added at
+    /// any time, even while clients connect here.
     ///
-    /// - The router must be made in the Tokio runtime that is to run the hubs.
-    /// - Case counts in the paths of hubs, because they are the router's; a slash at the end doesn't.
-    /// - An access key seals the connection tokens. Without one, pages of this machine may connect whatever their
-    ///   origin; see [`allow_origin`](Self::allow_origin).
-    /// - [`ServerHandle::shutdown`] tells clients to connect again.
+    /// - Call `into_router` in the Tokio runtime that runs the hubs.
+    /// - Paths of hubs are case-sensitive because the router's are. A trailing slash makes no difference.
+    /// - The access key seals the connection tokens. Without one, pages of this machine may connect from any origin;
+    ///   see [`allow_origin`](Self::allow_origin).
+    /// - [`ServerHandle::shutdown`] asks clients to reconnect.
     ///
     /// ```no_run
     /// use std::net::SocketAddr;
@@ -321,7 +322,7 @@ impl Server {
         self
     }
 
-    /// Never compiles where it is called: it has the compiler name the feature.
+    /// Never compiles if it is called: the compiler error names the missing feature.
     #[cfg(not(feature = "embedded"))]
     #[doc(hidden)]
     pub fn embedded(self) -> Self
@@ -332,17 +333,17 @@ impl Server {
     }
 
     /// Allows pages of this origin, such as `https://app.example`, `https://*.example.com` or `tauri://localhost`, to
-    /// connect to hubs that are served [without a proxy](Self::embedded); pages of the app itself always may. Proxies
-    /// have `--allow-origin`.
+    /// connect to hubs that are served [without a proxy](Self::embedded). Pages of the app itself are always allowed.
+    /// The proxy's equivalent is `--allow-origin`.
     #[cfg(feature = "embedded")]
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
         self.node.allow_origins.push(origin.into());
         self
     }
 
-    /// Opens the admin port of the node [inside the app](Self::embedded), as `--admin` does for a proxy: `/healthz`,
-    /// `/readyz`, `/metrics`, the observer page, and the API behind it, which `trunkline top`, `trunkline trace` and
-    /// the other subcommands ask.
+    /// Opens the admin port of the node [inside the app](Self::embedded), like `--admin` of a proxy: `/healthz`,
+    /// `/readyz`, `/metrics`, the observer page, and its API, which `trunkline top`, `trunkline trace` and other
+    /// subcommands use.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -359,9 +360,9 @@ impl Server {
     /// # Ok(()) }
     /// ```
     ///
-    /// - On a loopback address whoever is on this machine may read. To act (close clients, see what they say) takes the
-    ///   [admin token](Self::admin_token), and so does reading beyond this machine.
-    /// - The address is listened on when the router is made; one that is taken is an error then.
+    /// - On a loopback address, everyone on this machine can read. Actions (close clients, read their messages)
+    ///   require the [admin token](Self::admin_token), and so does reading from other machines.
+    /// - The port is opened by `into_router`, which returns an error if the address is in use.
     #[cfg(feature = "embedded")]
     pub fn admin(mut self, address: impl ToSocketAddrs) -> Self {
         let found = address.to_socket_addrs().and_then(|mut all| {
@@ -371,23 +372,24 @@ impl Server {
         self
     }
 
-    /// Sets the token that permits actions at the [admin port](Self::admin), as `--admin-token` does for a proxy: 16
-    /// characters or more. Without one, `TRUNKLINE_ADMIN_TOKEN` is read.
+    /// Sets the token that permits actions at the [admin port](Self::admin), like `--admin-token` of a proxy; at
+    /// least 16 characters. By default, `TRUNKLINE_ADMIN_TOKEN` is read.
     #[cfg(feature = "embedded")]
     pub fn admin_token(mut self, token: impl Into<String>) -> Self {
         self.node.admin_token = Some(token.into());
         self
     }
 
-    /// Handle for sends, metrics and shutdown from anywhere in the app; valid before and after the router is made.
+    /// Returns a handle for sends, metrics and shutdown from anywhere in the app. It is valid before and after the
+    /// router is made.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
         ServerHandle::new(Arc::clone(&self.core))
     }
 
-    /// Makes the routes for proxies, all below `/.trunkline/`, to be merged into the app's router: after `.layer(…)`
-    /// with a middleware that wants a login, because proxies have none and would be refused. They have the access key,
-    /// and the routes see to it themselves.
+    /// Returns the routes for proxies, all below `/.trunkline/`, to merge into the app's router. Merge them after the
+    /// `.layer(…)` of a middleware that requires a login: proxies have no login and would be refused. The routes
+    /// check the access key themselves.
     ///
     /// ```
     /// use axum::{Router, middleware, routing::get};
@@ -398,17 +400,17 @@ impl Server {
     /// let app: Router = Router::new()
     ///     .route("/private", get(|| async { "for members" }))
     ///     .layer(middleware::from_fn(require_login))
-    ///     .merge(server.into_router()?); // behind the layer, so not in it
+    ///     .merge(server.into_router()?); // after the layer, so it does not apply
     /// # Ok(()) }
     /// ```
     ///
-    /// Serve the router by [`trunkline::serve`](crate::serve()). Who serves otherwise does it with
-    /// `into_make_service_with_connect_info::<SocketAddr>()`, so that the development key can be refused to peers from
-    /// other machines; and with `TCP_NODELAY` ([`ListenerExt::tap_io`](axum::serve::ListenerExt::tap_io)), so that no
+    /// Serve the router with [`trunkline::serve`](crate::serve()). If you serve it in another way, use
+    /// `into_make_service_with_connect_info::<SocketAddr>()`, so that the development key is refused to other
+    /// machines, and set `TCP_NODELAY` ([`ListenerExt::tap_io`](axum::serve::ListenerExt::tap_io)), so that no
     /// message waits for a full packet.
     ///
     /// # Errors
-    /// When a hub, a method or a key is no good; the first thing that is wrong.
+    /// Returns the first error if a hub, a method or a key is invalid.
     pub fn into_router<S: Clone + Send + Sync + 'static>(self) -> Result<Router<S>, BuildError> {
         if let Some(error) = self.error {
             return Err(error);
@@ -459,8 +461,8 @@ impl Server {
         Ok(router.with_state(()))
     }
 
-    /// Opens a link in memory to each hub, for a test that acts as the proxy; needs a runtime. The keys are the given
-    /// ones, or a random one.
+    /// Opens an in-memory link to each hub for a test that acts as the proxy. Needs a runtime. Uses the given keys,
+    /// or a random one.
     pub(crate) fn into_links(
         mut self,
         mut socket_of: impl FnMut(&HubManifest, LinkedHub) -> LinkSocket,
@@ -470,7 +472,7 @@ impl Server {
         }
         let access = Access::for_tests(&self.keys)?;
         self.core.access.get_or_init(|| access);
-        // The test kit has no far end for raw endpoints.
+        // The test kit does not simulate raw endpoints.
         for hub in self.manifest.hubs.iter().filter(|hub| hub.kind == EndpointKind::Hub) {
             let key = SlotKey { hub: hub.name.as_str().into(), node: "test".into(), boot: "test".into(), slot: 0 };
             let link = self.core.link(key, self.outbox_max_bytes, self.core.shutdown.clone());

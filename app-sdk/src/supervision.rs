@@ -1,4 +1,4 @@
-//! Supervision of hooks: one that does not end is reported by name, and ended at its deadline.
+//! Supervision of hooks: a hook that does not return is reported by name and cancelled at its deadline.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -12,10 +12,10 @@ use crate::log_limit::LinePermit;
 use crate::outbound::Outbound;
 use crate::watchdog::{CodeId, watch};
 
-/// Time after which a hook that still runs is reported.
+/// Time after which a running hook is reported.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A hook that has run past its deadline.
+/// A hook that exceeded its deadline.
 #[derive(Debug, thiserror::Error)]
 #[error("{hook} did not return within {timeout:?} and was ended; the time can be configured by Hub::hook_timeout")]
 struct HookTimeout {
@@ -23,8 +23,8 @@ struct HookTimeout {
     timeout: Duration,
 }
 
-/// Runs a hook for a connection, user or group (`subject`) until it returns or its deadline has passed. The hook is
-/// dropped then. A panic becomes an error.
+/// Runs a hook for a connection, user or group (`subject`) until it returns or its deadline passes; then the hook is
+/// dropped. A panic becomes an error.
 pub(crate) async fn supervise<T>(
     outbound: &Outbound,
     (hook, subject): (&str, &str),

@@ -1,7 +1,7 @@
 //! Locks that ignore poisoning.
 //!
-//! Nothing under our locks runs code of the app, and each section leaves its value whole, so a panic
-//! elsewhere in the thread is no reason to stop everybody else.
+//! No app code runs under our locks, and each critical section leaves its value consistent, so a panic elsewhere in
+//! the thread does not require stopping everything.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

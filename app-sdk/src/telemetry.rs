@@ -1,8 +1,7 @@
-//! Spans of calls: their parents, which clients and proxies name, and what sends and answers name to clients.
+//! Call spans, their parents from headers of clients and proxies, and trace headers on sends and replies to clients.
 //!
-//! Spans are those of [`tracing`], so an app sees them by any subscriber. With the feature `opentelemetry` they have
-//! the attributes of its conventions for RPC, and W3C trace contexts are read and written. Without it, nothing of that
-//! is there.
+//! Spans use [`tracing`], so any subscriber can record them. With the feature `opentelemetry` they have the
+//! attributes of its RPC conventions, and W3C trace contexts are read and written.
 
 use tracing::Span;
 use trunkline_protocol::hub::Headers;
@@ -15,17 +14,17 @@ use {
     trunkline_protocol::trace_context::TraceContext,
 };
 
-/// Maximum length of a method's name in logs and spans: names of unknown methods are the client's.
+/// Maximum length of a method name in logs and spans. Names of unknown methods come from the client.
 const METHOD_MAX_BYTES: usize = 64;
 
-/// Maximum length of the reason in logs for which a call does not fit: it quotes the client.
+/// Maximum length of a binding error in logs. It quotes the client.
 const REASON_MAX_BYTES: usize = 256;
 
-/// Maximum length of a `tracestate`, as the standard has it; a longer one is left out.
+/// Maximum length of a `tracestate` according to the standard. Longer ones are dropped.
 #[cfg(feature = "opentelemetry")]
 const TRACESTATE_MAX_BYTES: usize = 512;
 
-/// Parent of a span, as the far end named it.
+/// Parent of a span from remote headers.
 #[cfg(feature = "opentelemetry")]
 struct RemoteParent {
     context: TraceContext,
@@ -34,7 +33,6 @@ struct RemoteParent {
 
 #[cfg(feature = "opentelemetry")]
 impl RemoteParent {
-    /// Parent that these headers name.
     fn in_headers(headers: &Headers) -> Option<Self> {
         let find = |wanted: &str| {
             headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| &**value)
@@ -51,19 +49,19 @@ impl RemoteParent {
     }
 }
 
-/// Whether the headers of a message are read.
+/// Whether message headers are used.
 pub(crate) const READS_HEADERS: bool = cfg!(feature = "opentelemetry");
 
-/// Span around a run of the app's code, for what the app logs there. Not at the level `info`, where most apps log: it
-/// would double the cost of a call.
+/// Span around a call of app code, for its log lines. Not at level `info`, the usual level of apps: that would double
+/// the cost of a call.
 #[cfg(not(feature = "opentelemetry"))]
 pub(crate) fn call_span(hub: &str, method: &str, connection: &str, user: Option<&str>) -> Span {
     let method = clipped_method(method);
     tracing::debug_span!(target: "trunkline::call", "call", hub, method, connection, user)
 }
 
-/// Span around a run of the app's code, for what the app logs there, and for OpenTelemetry. Not at the level `info`,
-/// where most apps log: it would double the cost of a call.
+/// Span around a call of app code, for its log lines and for OpenTelemetry. Not at level `info`, the usual level of
+/// apps: that would double the cost of a call.
 #[cfg(feature = "opentelemetry")]
 pub(crate) fn call_span(hub: &str, method: &str, connection: &str, user: Option<&str>) -> Span {
     let method = clipped_method(method);
@@ -85,8 +83,8 @@ pub(crate) fn call_span(hub: &str, method: &str, connection: &str, user: Option<
     )
 }
 
-/// Makes the call's span a child of what its message names, or its connect request, whose headers are read only if need
-/// be.
+/// Makes the call's span a child of the parent in its message, or in its connect request. The headers are parsed
+/// only if needed.
 #[cfg(feature = "opentelemetry")]
 pub(crate) fn adopt(span: &Span, message: &Headers, connect: impl FnOnce() -> Headers) {
     if span.is_disabled() {
@@ -94,7 +92,7 @@ pub(crate) fn adopt(span: &Span, message: &Headers, connect: impl FnOnce() -> He
     }
     if let Some(parent) = RemoteParent::in_headers(message).or_else(|| RemoteParent::in_headers(&connect())) {
         let context = opentelemetry::Context::new().with_remote_span_context(parent.into_span_context());
-        // Without a layer of OpenTelemetry nobody asks for parents.
+        // Without an OpenTelemetry layer, parents are not used.
         drop(span.set_parent(context));
     }
 }
@@ -102,7 +100,7 @@ pub(crate) fn adopt(span: &Span, message: &Headers, connect: impl FnOnce() -> He
 #[cfg(not(feature = "opentelemetry"))]
 pub(crate) fn adopt(_span: &Span, _message: &Headers, _connect: impl FnOnce() -> Headers) {}
 
-/// Headers that name a span to whoever gets a message of it; none unless the span is sampled.
+/// Headers that identify a span to the receiver of a message; empty unless the span is sampled.
 #[cfg(feature = "opentelemetry")]
 pub(crate) fn headers_of(span: &Span) -> Headers {
     if span.is_disabled() {
@@ -128,7 +126,7 @@ pub(crate) fn headers_of(_span: &Span) -> Headers {
     Headers::new()
 }
 
-/// Headers that name the span in which the app's code runs now.
+/// Headers that identify the span of the running app code.
 pub(crate) fn current_headers() -> Headers {
     if READS_HEADERS { headers_of(&Span::current()) } else { Headers::new() }
 }
@@ -141,12 +139,12 @@ pub(crate) fn fail(span: &Span, error: &str) {
     }
 }
 
-/// Name of a method for logs and spans.
+/// Name of a method, shortened for logs and spans.
 pub(crate) fn clipped_method(method: &str) -> &str {
     clipped(method, METHOD_MAX_BYTES)
 }
 
-/// Reason for logs, why a call does not fit.
+/// Reason for a binding error, shortened for logs.
 pub(crate) fn clipped_reason(reason: &str) -> &str {
     clipped(reason, REASON_MAX_BYTES)
 }
@@ -170,7 +168,7 @@ mod tests {
         pairs.iter().map(|(name, value)| (ByteString::from_static(name), ByteString::from(*value))).collect()
     }
 
-    /// Headers of what a call sends whose message has these headers.
+    /// Headers that a call sends if its message has these headers.
     fn named_by_call(sampler: Sampler, message: &Headers) -> Headers {
         let provider = SdkTracerProvider::builder().with_sampler(sampler).build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));

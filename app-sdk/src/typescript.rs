@@ -1,9 +1,9 @@
-//! TypeScript types of hubs and of what their clients offer, so that the compiler checks the calls of a page.
+//! TypeScript types of hubs and client methods, so that the compiler checks the calls of a page.
 //!
-//! With the feature `typescript`. Types derive [`TS`], which reads serde's attributes; methods are added by
+//! Requires the feature `typescript`. Types derive [`TS`], which reads serde's attributes; methods are added with
 //! [`Hub::typed_method`](crate::Hub::typed_method), and a [`client_interface!`](macro@crate::client_interface) is
-//! marked by `: TypeScript`. What is written is one file of types, without any code: the page's own connection gets the
-//! type of the hub, in TypeScript or in JavaScript with JSDoc.
+//! marked with `: TypeScript`. The output is one file of types without code: the page's own connection gets the type
+//! of the hub, in TypeScript or in JavaScript with JSDoc.
 //!
 //! ```
 //! use serde::{Deserialize, Serialize};
@@ -46,14 +46,13 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A page then says, in TypeScript,
-//! `const board = new HubConnectionBuilder().withUrl("/board").build() as BoardConnection;` or, in JavaScript,
-//! `/** @type {import("./board").BoardConnection} */`. Write the file in a test, which also fails when it is no longer
-//! [current](TypeScript::check).
+//! A page then uses, in TypeScript, `const board = new HubConnectionBuilder().withUrl("/board").build() as
+//! BoardConnection;` or, in JavaScript, `/** @type {import("./board").BoardConnection} */`. Write the file in a test,
+//! which also fails when the file is no longer [current](TypeScript::check).
 //!
-//! The derive is that of [`ts_rs`], told where that crate is: the app needs no dependency on it. Values of the SDK,
-//! such as [`Binary`](crate::value::Binary), have types, too. Whole numbers are `number`, whatever their size, as JSON
-//! has them. Names are serde's, or those of `#[ts(…)]`.
+//! The derive is that of [`ts_rs`], configured so that the app needs no dependency on that crate. Values of the SDK,
+//! such as [`Binary`](crate::value::Binary), have types too. Integers of any size are `number`, as in JSON. Names are
+//! as set by serde or `#[ts(…)]`.
 
 mod declarations;
 mod signature;
@@ -74,14 +73,15 @@ pub use signature::{
     TypedReply, check_parameter, check_reply,
 };
 
-/// The trait and its derive, under one name.
+/// The trait and its derive under one name.
 mod derive {
     pub use trunkline_macros::TS;
-    // By its name the trait would bring its crate's own derive along; among all names that gives way to ours.
+    // Imported by name, the trait would bring its crate's own derive along; a glob import has lower priority than our
+    // derive.
     pub use ts_rs::*;
 }
 
-/// Builder of one file of TypeScript types: hubs, what their clients offer, and all types that these use.
+/// Builder of one file of TypeScript types: hubs, client methods, and all types that these use.
 #[derive(Debug, Default)]
 #[must_use = "nothing is written until it is rendered"]
 pub struct TypeScript {
@@ -97,38 +97,38 @@ struct ConnectionType {
     handlers: Vec<ClientMethod>,
 }
 
-/// Types of the client's package that a file may use.
+/// Types of the SignalR client package that a file may use.
 const IMPORTS: [&str; 3] = ["HubConnection", "IStreamResult", "Subject"];
 
-/// Function for a method whose types are not known.
+/// Function type for an untyped method.
 const UNTYPED: &str = "(...args: unknown[]) => unknown";
 
-/// Members of a connection by the names of methods: so the compiler's error names the argument that is wrong. With an
-/// overload for each method it would tell of the last one.
+/// Members of a connection, generic over the method name, so that a compiler error points at the wrong argument. With
+/// one overload per method, the error would only mention the last overload.
 const METHOD_MEMBERS: &str = "  invoke<M extends keyof {name}Methods>(
     method: M, ...args: Parameters<{name}Methods[M]>
   ): Promise<ReturnType<{name}Methods[M]>>;
   send<M extends keyof {name}Methods>(method: M, ...args: Parameters<{name}Methods[M]>): Promise<void>;
 ";
 
-/// Members of a connection whose hub has methods that stream.
+/// Members of a connection to a hub with streaming methods.
 const STREAM_MEMBERS: &str = "  stream<M extends keyof {name}Streams>(
     method: M, ...args: Parameters<{name}Streams[M]>
   ): IStreamResult<ReturnType<{name}Streams[M]>>;
 ";
 
-/// Members of a connection whose clients offer methods.
+/// Members of a connection with client methods.
 const HANDLER_MEMBERS: &str = "  on<M extends keyof {name}Handlers>(method: M, handler: {name}Handlers[M]): void;
   off<M extends keyof {name}Handlers>(method: M, handler?: {name}Handlers[M]): void;
 ";
 
 impl TypeScript {
-    /// A file without types.
+    /// Creates a file without types.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds the methods of a hub, as the type `{name}Connection`. Methods that were not added by
+    /// Adds the methods of a hub as the type `{name}Connection`. Methods not added with
     /// [`typed_method`](crate::Hub::typed_method) take and return `unknown`.
     pub fn hub(mut self, name: &str, hub: &impl TypedMethods) -> Self {
         let methods: Vec<_> = hub
@@ -139,25 +139,25 @@ impl TypeScript {
         self
     }
 
-    /// Adds what clients offer to the type `{name}Connection`: `<Receivers as Interface>::typescript` of a
-    /// [`client_interface!`](macro@crate::client_interface) that is marked by `: TypeScript`.
+    /// Adds client methods to the type `{name}Connection`: `<Receivers as Interface>::typescript` of a
+    /// [`client_interface!`](macro@crate::client_interface) marked with `: TypeScript`.
     pub fn client(mut self, name: &str, interface: impl FnOnce(&mut Declarations) -> Vec<ClientMethod>) -> Self {
         let handlers = interface(&mut self.declarations);
         self.connection(name).handlers.extend(handlers);
         self
     }
 
-    /// Makes the text of the file.
+    /// Generates the text of the file.
     ///
     /// # Errors
-    /// When two types have the same name.
+    /// If two types have the same name.
     pub fn render(&self) -> Result<String, TypeScriptError> {
         let imports: Vec<_> = IMPORTS.into_iter().filter(|import| self.uses(import)).collect();
         let own_names = self.connections.iter().flat_map(ConnectionType::names);
         let declarations = self.declarations.render(own_names.chain(imports.iter().copied().map(str::to_owned)))?;
         let mut text = String::from("// Types of hubs, made by trunkline::typescript. Do not edit.\n");
         if !imports.is_empty() {
-            // A text takes everything that is written to it.
+            // Writing to a String cannot fail.
             let _ = writeln!(text, "import type {{ {} }} from \"@microsoft/signalr\";", imports.join(", "));
         }
         for declaration in declarations {
@@ -173,16 +173,16 @@ impl TypeScript {
     /// Writes the file.
     ///
     /// # Errors
-    /// When two types have the same name, or the system refuses the file.
+    /// If two types have the same name, or the file cannot be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), TypeScriptError> {
         let path = path.as_ref();
         std::fs::write(path, self.render()?).map_err(|source| TypeScriptError::File { path: path.to_owned(), source })
     }
 
-    /// Checks that the file is current, for a test.
+    /// Checks in a test that the file is current.
     ///
     /// # Errors
-    /// When it differs from what would be written, or can't be read.
+    /// If the file differs from the generated text or cannot be read.
     pub fn check(&self, path: impl AsRef<Path>) -> Result<(), TypeScriptError> {
         let path = path.as_ref();
         let present =
@@ -193,7 +193,7 @@ impl TypeScript {
         }
     }
 
-    /// Whether the file uses a type of the client's package. A compiler may be told to refuse unused imports.
+    /// Whether the file uses a type of the client package. Compilers may refuse unused imports.
     fn uses(&self, import: &str) -> bool {
         self.connections.iter().any(|connection| match import {
             "IStreamResult" => !connection.streams().is_empty(),
@@ -214,7 +214,6 @@ impl TypeScript {
 }
 
 impl ConnectionType {
-    /// Names of its types in the file.
     fn names(&self) -> impl Iterator<Item = String> {
         ["Methods", "Streams", "Handlers", "Connection"].into_iter().map(|part| format!("{}{part}", self.name))
     }
@@ -223,12 +222,12 @@ impl ConnectionType {
         self.methods.iter().filter_map(|(_, signature)| signature.as_ref())
     }
 
-    /// Methods that are invoked, as functions. One whose types are not known may also be one that streams.
+    /// Non-streaming methods as functions. Includes untyped methods, which may also stream.
     fn invoked(&self) -> Vec<(&str, String)> {
         self.functions(|signature| !signature.is_streaming())
     }
 
-    /// Methods that stream, as functions that return one item.
+    /// Streaming methods as functions that return an item.
     fn streams(&self) -> Vec<(&str, String)> {
         self.functions(Signature::is_streaming)
     }
@@ -264,7 +263,7 @@ impl ConnectionType {
             writeln!(text, "}}")?;
         }
         let [methods, streams, handlers] = parts.map(|(.., functions)| !functions.is_empty());
-        // Without a declared interface of clients their handlers stay as the package has them.
+        // Without a declared client interface, handlers keep the types of the package.
         let untyped = if handlers { r#" | "on" | "off""# } else { "" };
         writeln!(text, "\n/** A connection to the hub `{name}`. */")?;
         writeln!(text, "export interface {name}Connection")?;

@@ -1,21 +1,21 @@
-//! Values that the two hub protocols write differently, and one of any shape.
+//! Values with different encodings in the two hub protocols, and a dynamic value.
 //!
 //! | type | JSON | MessagePack | JavaScript |
 //! |---|---|---|---|
-//! | [`Binary`] | Base64 text | bin | `Uint8Array`, with MessagePack |
-//! | [`Timestamp`] | ISO 8601 text | timestamp, extension −1 | `Date`, with MessagePack |
-//! | [`DateTimeOffset`] | ISO 8601 text | timestamp of the clock, and minutes | text or array |
+//! | [`Binary`] | Base64 text | bin | `Uint8Array` with MessagePack |
+//! | [`Timestamp`] | ISO 8601 text | timestamp, extension −1 | `Date` with MessagePack |
+//! | [`DateTimeOffset`] | ISO 8601 text | timestamp of the local clock, and minutes | text or array |
 //! | [`TimeSpan`] | text | ticks of 100 ns | text or number |
 //! | [`Guid`] | text | text | `string` |
-//! | [`Decimal`] | number | text | `number`, and `string` with MessagePack |
+//! | [`Decimal`] | number | text | `number`, or `string` with MessagePack |
 //! | [`Value`] | anything | anything | anything |
 //!
-//! They are the defaults of the official server: `byte[]`, `DateTime`, `DateTimeOffset`, `TimeSpan`, `Guid` and
-//! `decimal` of a .NET client meet them in both protocols. For `uuid::Uuid`, `chrono::DateTime<Utc>`,
-//! `time::OffsetDateTime` and `rust_decimal::Decimal` there are features of these names, with conversions and
-//! [`serde(with)`](guid) modules: what these crates make of their types by themselves is something else in MessagePack.
+//! The encodings are the defaults of the official server and match `byte[]`, `DateTime`, `DateTimeOffset`,
+//! `TimeSpan`, `Guid` and `decimal` of .NET clients in both protocols. For `uuid::Uuid`, `chrono::DateTime<Utc>`,
+//! `time::OffsetDateTime` and `rust_decimal::Decimal` there are features with conversions and [`serde(with)`](guid)
+//! modules, because these crates use different encodings in MessagePack by default.
 //!
-//! They are arguments and results as they are, and fields of your own types:
+//! Use them as arguments, as results, and as fields of your own types:
 //!
 //! ```
 //! use serde::{Deserialize, Serialize};
@@ -36,13 +36,13 @@
 //! let hub: Hub = Hub::new("/album").method("Upload", upload).method("Echo", async |x: Value| x);
 //! ```
 
-/// Makes the two functions that `#[serde(with = "…")]` wants, for types that convert from and into one of ours.
+/// Generates the two functions required by `#[serde(with = "…")]`, for types that convert from and into an SDK type.
 macro_rules! foreign_type {
     ($type:ident, $what:literal) => {
-        #[doc = concat!("Writes ", $what, " of other crates as [`", stringify!($type), "`] is written.")]
+        #[doc = concat!("Serializes ", $what, " of other crates like [`", stringify!($type), "`].")]
         ///
         /// # Errors
-        /// When the format fails.
+        /// If the format fails.
         pub fn serialize<T: Clone + Into<$type>, S: serde::Serializer>(
             value: &T,
             serializer: S,
@@ -50,10 +50,10 @@ macro_rules! foreign_type {
             serde::Serialize::serialize(&value.clone().into(), serializer)
         }
 
-        #[doc = concat!("Reads ", $what, " of other crates as [`", stringify!($type), "`] is read.")]
+        #[doc = concat!("Deserializes ", $what, " of other crates like [`", stringify!($type), "`].")]
         ///
         /// # Errors
-        /// When another thing comes, or the type can't represent it.
+        /// If the input has a different type, or the target type cannot represent it.
         pub fn deserialize<'de, T: TryFrom<$type, Error: std::fmt::Display>, D: serde::Deserializer<'de>>(
             deserializer: D,
         ) -> Result<T, D::Error> {
@@ -63,10 +63,10 @@ macro_rules! foreign_type {
 
         #[doc = concat!("Optional ", $what, " of other crates, for `#[serde(with)]`.")]
         pub mod option {
-            #[doc = concat!("Writes optional ", $what, " of other crates.")]
+            #[doc = concat!("Serializes optional ", $what, " of other crates.")]
             ///
             /// # Errors
-            /// When the format fails.
+            /// If the format fails.
             pub fn serialize<T: Clone + Into<super::$type>, S: serde::Serializer>(
                 value: &Option<T>,
                 serializer: S,
@@ -74,10 +74,10 @@ macro_rules! foreign_type {
                 serde::Serialize::serialize(&value.clone().map(Into::into), serializer)
             }
 
-            #[doc = concat!("Reads optional ", $what, " of other crates; null is none.")]
+            #[doc = concat!("Deserializes optional ", $what, " of other crates; null becomes `None`.")]
             ///
             /// # Errors
-            /// When another thing comes, or the type can't represent it.
+            /// If the input has a different type, or the target type cannot represent it.
             pub fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
             where
                 T: TryFrom<super::$type, Error: std::fmt::Display>,
@@ -110,12 +110,11 @@ pub use guid::{Guid, GuidError};
 pub use time_span::{TimeSpan, TimeSpanError};
 pub use timestamp::{Timestamp, TimestampError};
 
-/// Value of any shape that both hub protocols can carry.
+/// Dynamic value that both hub protocols can encode.
 ///
-/// Reading one and writing it in the same protocol loses nothing, but for the sizes of numbers in MessagePack, which
-/// are written as short as possible, and for map keys that are numbers, which become texts. JSON has no words for
-/// [`Binary`] and [`Timestamp`], so from a JSON client they are [`Text`](Value::Text): where you expect one of them,
-/// say so by its type.
+/// Decoding and encoding a value in the same protocol is lossless, with two exceptions in MessagePack: numbers are
+/// written in the shortest form, and numeric map keys become texts. JSON cannot mark [`Binary`] and [`Timestamp`], so
+/// from JSON clients they are [`Text`](Value::Text); if you expect one of them, use its type.
 ///
 /// ```
 /// use trunkline::value::Value;
@@ -125,18 +124,18 @@ pub use timestamp::{Timestamp, TimestampError};
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Value {
-    /// The value `null`; `undefined` too.
+    /// The value `null`, also for `undefined`.
     #[default]
     Null,
     /// A boolean: true or false.
     Bool(bool),
-    /// A whole number, signed.
+    /// A signed integer of 64 bits.
     Integer(i64),
-    /// A whole number that is too large for [`Integer`](Self::Integer).
+    /// An integer too large for [`Integer`](Self::Integer).
     Unsigned(u64),
-    /// A number with a fraction.
+    /// A floating-point number of 64 bits.
     Float(f64),
-    /// A text, in UTF-8.
+    /// A text in UTF-8.
     Text(String),
     /// Binary data, as [`Binary`].
     Binary(Binary),
@@ -144,12 +143,12 @@ pub enum Value {
     Timestamp(Timestamp),
     /// A sequence of values.
     Array(Vec<Value>),
-    /// Named values, in the order in which they came.
+    /// Named values in their original order.
     Map(Vec<(String, Value)>),
 }
 
 impl Value {
-    /// The value of this name, in a map.
+    /// Returns the value with this name, if it is a map.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         match self {
@@ -158,7 +157,7 @@ impl Value {
         }
     }
 
-    /// The text, if it is one.
+    /// Returns the text, if it is one.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         match self {
@@ -167,7 +166,7 @@ impl Value {
         }
     }
 
-    /// The whole number, if it is one of this size.
+    /// Returns the number, if it is an integer in this range.
     #[must_use]
     pub fn as_i64(&self) -> Option<i64> {
         match self {
@@ -176,7 +175,7 @@ impl Value {
         }
     }
 
-    /// The sequence, if it is one.
+    /// Returns the array, if it is one.
     #[must_use]
     pub fn as_array(&self) -> Option<&[Value]> {
         match self {
@@ -274,7 +273,7 @@ impl<'de> Visitor<'de> for AnyValue {
         Ok(Value::Binary(Binary::from(value)))
     }
 
-    // The extensions of MessagePack come this way; there is one that SignalR uses.
+    // MessagePack extensions arrive here. SignalR uses only this one.
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         Timestamp::from_extension(deserializer).map(Value::Timestamp)
     }
@@ -296,7 +295,7 @@ impl<'de> Visitor<'de> for AnyValue {
     }
 }
 
-/// Key of a map; numbers become texts, as in JavaScript.
+/// Key of a map. Numbers become texts, as in JavaScript.
 struct Key(String);
 
 impl<'de> Deserialize<'de> for Key {
@@ -371,7 +370,7 @@ mod tests {
 
     const VECTORS: &str = include_str!("../tests/vectors/hub-protocol-vectors.json");
 
-    /// The result in a completion that the official client wrote with MessagePack.
+    /// Result from a completion written by the official client with MessagePack.
     fn vector(id: &str) -> Payload {
         let all: serde_json::Value = serde_json::from_str(VECTORS).unwrap();
         let vectors = all["vectors"].as_array().unwrap();

@@ -1,13 +1,13 @@
-//! Watchdog of the threads that run the app's code: it names code that blocks its thread, and keeps other threads
-//! working meanwhile.
+//! Watchdog for threads that run app code: names code that blocks its thread, and meanwhile keeps other threads
+//! working.
 //!
 //! ```text
 //!  worker thread ──turn begins, turn ends──► its record ◄──every 5 ms── watchdog thread
-//!                                                           └─ the same turn twice: a task, which wakes a worker
+//!                                                           └─ the same turn twice: spawns a task, which wakes a worker
 //! ```
 //!
-//! A worker that reads events from the system and then runs code that blocks may leave no worker to read the next ones:
-//! the other workers sleep, and so do all timers. Only a thread outside the runtime notices that.
+//! If a worker that polls the system for events runs blocking code, no worker may be left to poll: the other workers
+//! sleep, and timers stop. Only a thread outside the runtime can detect this.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -23,22 +23,22 @@ use crate::log_limit::{LinePermit, LogLimit};
 use crate::outbound::Outbound;
 use crate::sync::{lock, read, write};
 
-/// Interval at which turns are looked at.
+/// Interval between checks of the turns.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Time without a turn after which the watchdog sleeps until the next one.
+/// Idle time after which the watchdog sleeps until the next turn.
 const PARK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time that code of the app may block its thread before that is logged: a thousand times what it should take.
+/// Maximum time that app code may block its thread without a log line: a thousand times the recommended time.
 const HOLD_MAX: Duration = Duration::from_secs(1);
 
-/// Lower half of the number of a turn: the code that runs in it, or 0 where none runs.
+/// Lower half of a turn's number: the running code, or 0 for none.
 const CODE_MASK: u64 = 0xffff_ffff;
 
 static WATCHDOG: Watchdog =
     Watchdog { threads: Mutex::new(Vec::new()), is_parked: AtomicBool::new(false), thread: OnceLock::new() };
 
-/// Ids of methods and hooks, by hub and name.
+/// IDs of methods and hooks, by hub and name.
 type Names = BTreeMap<Box<str>, BTreeMap<Box<str>, CodeId>>;
 
 static NAMES: RwLock<Names> = RwLock::new(Names::new());
@@ -51,30 +51,30 @@ thread_local! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CodeId(u32);
 
-/// Turn of the app's code on this thread, from poll to return; over when dropped.
+/// Turn of app code on this thread, from poll to return. Ends when dropped.
 #[must_use]
 pub(crate) struct Turn {
     outer: u64,
     is_of_thread: PhantomData<*const ()>,
 }
 
-/// WatchedThread where a thread shows its turns.
+/// Record of a thread's turns, published for the watchdog.
 #[derive(Debug)]
 struct WatchedThread {
-    /// Number of the turn in the upper half, its code in the lower one. Only its own thread writes it.
+    /// Number of the turn in the upper half, its code in the lower half. Written only by its own thread.
     turn: AtomicU64,
-    /// Runtime whose other workers can go on; `None` where there are no others.
+    /// Runtime, if it has other workers.
     runtime: Option<Handle>,
 }
 
-/// All threads that run code of the app, and the thread that looks at them.
+/// All threads that run app code, and the thread that checks them.
 struct Watchdog {
     threads: Mutex<Vec<Weak<WatchedThread>>>,
     is_parked: AtomicBool,
     thread: OnceLock<Option<Thread>>,
 }
 
-/// Latest look at a thread.
+/// Last observation of a thread.
 #[derive(Debug, Clone, Copy)]
 struct Sighting {
     turn: u64,
@@ -82,19 +82,19 @@ struct Sighting {
     is_logged: bool,
 }
 
-/// Finding of one look at a thread.
+/// Result of one check of a thread.
 #[derive(Debug, PartialEq, Eq)]
 enum Finding {
     Idle,
     Working,
-    /// The code that ran at the last look still runs.
+    /// The code seen in the previous check is still running.
     Blocked,
-    /// It has done so for so long that it is to be logged, with this time.
+    /// It has run so long that it must be logged, with this time.
     Hung(CodeId, Duration),
 }
 
 impl CodeId {
-    /// Number of the code with this name, which is a method's, a hook's or a task's.
+    /// Number of the method, hook or task with this name.
     pub(crate) fn of(hub: &str, code: &str) -> Self {
         if let Some(id) = read(&NAMES).get(hub).and_then(|codes| codes.get(code)) {
             return *id;
@@ -105,7 +105,6 @@ impl CodeId {
         *names.entry(hub.into()).or_default().entry(code.into()).or_insert(next)
     }
 
-    /// Names of the hub and the code.
     fn names(self) -> Option<(Box<str>, Box<str>)> {
         let names = read(&NAMES);
         names.iter().find_map(|(hub, codes)| {
@@ -120,7 +119,7 @@ impl Turn {
         Self::switch(u64::from(code.0))
     }
 
-    /// A pause within a turn, as for code that may block.
+    /// A pause within a turn, for code that is allowed to block.
     fn pause() -> Self {
         Self::switch(0)
     }
@@ -141,11 +140,12 @@ impl Drop for Turn {
 }
 
 impl WatchedThread {
-    /// Begins another turn. Returns the code of the turn before it.
+    /// Begins another turn. Returns the code of the previous one.
     fn switch(&self, code: u64) -> u64 {
         let turn = self.turn.load(Ordering::Relaxed);
         let number = (turn & !CODE_MASK).wrapping_add(CODE_MASK + 1);
-        // In one order with the flag of the watchdog: either it sees the turn, or the thread sees that it sleeps.
+        // Sequentially consistent with the watchdog's flag: either the watchdog sees the turn, or the thread sees
+        // that the watchdog sleeps.
         self.turn.store(number | code, Ordering::SeqCst);
         turn & CODE_MASK
     }
@@ -186,7 +186,7 @@ impl Watchdog {
                 thread::park();
                 active_at = Instant::now();
             } else if active_at.elapsed() > PARK_TIMEOUT {
-                // One more look: a turn that began before this is not announced.
+                // One more check: a turn that began before this has not woken the watchdog.
                 self.is_parked.store(true, Ordering::SeqCst);
                 continue;
             }
@@ -194,7 +194,7 @@ impl Watchdog {
         }
     }
 
-    /// Looks at all threads. Returns whether any has changed or is at work.
+    /// Checks all threads. Returns whether any has changed or is running code.
     fn look(&self, seen: &mut Vec<(Weak<WatchedThread>, Sighting)>, limit: &LogLimit) -> bool {
         let now = Instant::now();
         let arrived = lock(&self.threads).drain(..).collect::<Vec<_>>();
@@ -241,10 +241,10 @@ fn log_hung(code: CodeId, blocked: Duration, limit: &LogLimit) {
     }
 }
 
-/// Remedy for code that blocks.
+/// Advice about code that blocks.
 const REMEDY: &str = "code that blocks belongs in tokio::task::spawn_blocking or trunkline::block_in_place";
 
-/// Runs code of the app under the watchdog's eyes, and logs a part between two waits that has blocked its thread.
+/// Runs app code under the watchdog, and logs a poll that blocked its thread.
 pub(crate) async fn watch<F: Future + Unpin>(outbound: &Outbound, code: CodeId, mut running: F) -> F::Output {
     std::future::poll_fn(|context| {
         let since = Instant::now();
@@ -257,7 +257,7 @@ pub(crate) async fn watch<F: Future + Unpin>(outbound: &Outbound, code: CodeId, 
     .await
 }
 
-/// Notes how long a method or hook has run without a wait.
+/// Logs a method or hook that has run too long without yielding.
 pub(crate) fn note_turn(outbound: &Outbound, code: CodeId, took: Duration) {
     if took < HOLD_MAX {
         return;
@@ -268,10 +268,10 @@ pub(crate) fn note_turn(outbound: &Outbound, code: CodeId, took: Duration) {
     }
 }
 
-/// Runs code that blocks its thread, such as a calculation or a file access, within a method or hook. Other workers of
-/// the runtime take over the other tasks of this thread meanwhile; on a runtime with one thread everything else waits.
+/// Runs blocking code, such as a calculation or file access, inside a method or hook. Other workers of the runtime
+/// take over this thread's other tasks meanwhile; on a single-threaded runtime everything else waits.
 ///
-/// The method itself waits for the code. What is slow and needs no result soon belongs in
+/// The method itself waits for the code. Slow work whose result is not needed soon belongs in
 /// [`tokio::task::spawn_blocking`].
 ///
 /// ```
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(code(), 0);
     }
 
-    /// Two connections to a runtime with two workers: each byte of the first blocks a worker until `release` has a
+    /// Two connections to a runtime with two workers: each byte on the first blocks a worker until `release` gets a
     /// message, while the second one echoes.
     #[test]
     fn a_worker_that_blocks_leaves_another_one_to_read_events() {

@@ -1,4 +1,4 @@
-//! Extractors that come with the SDK: the connection itself, and axum's that read its connect request.
+//! Built-in extractors: the connection itself, and axum extractors that read its connect request.
 
 use axum::Extension;
 use axum::extract::{FromRef, Query, State};
@@ -28,14 +28,14 @@ impl<S: Sync, T: FromRef<S> + Send> FromContext<S> for State<T> {
     }
 }
 
-/// The headers of the connect request.
+/// Headers of the connect request.
 impl<S: Sync> FromContext<S> for HeaderMap {
     async fn from_context(ctx: &Context, _state: &S) -> Result<Self, HubError> {
         Ok(ctx.headers())
     }
 }
 
-/// The query of the connect request.
+/// Query of the connect request.
 impl<S: Sync, T: DeserializeOwned> FromContext<S> for Query<T> {
     async fn from_context(ctx: &Context, _state: &S) -> Result<Self, HubError> {
         let uri = http::Uri::builder().path_and_query(format!("/?{}", ctx.query().raw())).build()?;
@@ -43,7 +43,7 @@ impl<S: Sync, T: DeserializeOwned> FromContext<S> for Query<T> {
     }
 }
 
-/// A value that a filter has [put into the call](crate::HubCall::insert).
+/// A value that a filter has [inserted into the call](crate::HubCall::insert).
 impl<S: Sync, T: Clone + Send + Sync + 'static> FromContext<S> for Extension<T> {
     async fn from_context(ctx: &Context, _state: &S) -> Result<Self, HubError> {
         let value = ctx.scope().extensions().get::<T>().cloned();

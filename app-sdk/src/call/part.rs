@@ -1,4 +1,4 @@
-//! Parts of a connection, as `#[derive(FromContext)]` reads them.
+//! Parts of a connection, for `#[derive(FromContext)]`.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
@@ -10,26 +10,26 @@ use serde::de::DeserializeOwned;
 use crate::context::Context;
 use crate::error::HubError;
 
-/// Conflicts with the impl that the derive writes, if the struct is `Deserialize`: it would be an argument as well as
-/// an extractor. Compilers print this name.
+/// Conflicts with the derived impl if the struct is `Deserialize`, because it would be both an argument and an
+/// extractor. The compiler prints this name.
 pub trait AnExtractorMustNotBeDeserialize {}
 
 impl<T: DeserializeOwned> AnExtractorMustNotBeDeserialize for T {}
 
-/// Part of a connection that a field is read from.
+/// Source of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// The id of the user.
+    /// The ID of the user.
     User,
     /// A claim of the user.
     Claim(&'static str),
     /// A header of the connect request.
     Header(&'static str),
-    /// A parameter in the query of the connect request.
+    /// A query parameter of the connect request.
     Query(&'static str),
 }
 
-/// A value that can be read from a text: every type that implements [`FromStr`].
+/// A value that can be parsed from text: every type that implements [`FromStr`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be read from a text",
     label = "does not implement `std::str::FromStr`",
@@ -37,7 +37,7 @@ pub enum Part {
     note = "a field of the hub's state is `#[state]`, one that another extractor makes is `#[extract]`"
 )]
 pub trait FromText: Sized {
-    /// Reads the value; the error says what is wrong with the text.
+    /// Parses the value. The error describes the problem with the text.
     #[doc(hidden)]
     fn from_text(text: &str) -> Result<Self, String>;
 }
@@ -50,27 +50,27 @@ impl<T: FromStr<Err: Display>> FromText for T {
 }
 
 impl Part {
-    /// The first value.
+    /// Returns the first value.
     ///
     /// # Errors
-    /// When there is none: the client reads `refusal`. When it can't be read.
+    /// If there is no value (the client sees `refusal`), or if it cannot be parsed.
     pub fn one<T: FromText>(self, ctx: &Context, refusal: Option<&str>) -> Result<T, HubError> {
         let value = self.maybe(ctx, refusal)?;
         value.ok_or_else(|| HubError::new(refusal.map_or_else(|| self.missing(), str::to_owned)))
     }
 
-    /// The first value, if there is one.
+    /// Returns the first value, if any.
     ///
     /// # Errors
-    /// When it can't be read.
+    /// If the value cannot be parsed.
     pub fn maybe<T: FromText>(self, ctx: &Context, refusal: Option<&str>) -> Result<Option<T>, HubError> {
         self.texts(ctx).first().map(|text| self.read(text, refusal)).transpose()
     }
 
-    /// All values, in their order.
+    /// Returns all values in their order.
     ///
     /// # Errors
-    /// When one of them can't be read.
+    /// If a value cannot be parsed.
     pub fn all<T: FromText>(self, ctx: &Context, refusal: Option<&str>) -> Result<Vec<T>, HubError> {
         self.texts(ctx).iter().map(|text| self.read(text, refusal)).collect()
     }
@@ -96,7 +96,7 @@ impl Part {
         }
     }
 
-    /// Formats the refusal of a client that lacks the part.
+    /// Formats the error for a client that lacks the part.
     fn missing(self) -> String {
         match self {
             Self::User => "log in first".to_owned(),

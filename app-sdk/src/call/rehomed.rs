@@ -1,4 +1,4 @@
-//! Origin of a connection that comes from another app server, or over another link.
+//! Origin of a connection that was reassigned from another app server or link.
 
 use std::future::{self, Future};
 
@@ -13,11 +13,11 @@ use crate::call::{Call, FromCall};
 use crate::connection::ConnectRequest;
 use crate::error::HubError;
 
-/// Maximum size of the items of a connection. They travel in a header, once for each connection.
+/// Maximum size of a connection's items. They travel in a header, once per connection.
 pub(crate) const ITEMS_MAX_BYTES: usize = 16 * 1024;
 
-/// Origin of a reassigned connection, and the items that were handed over; for
-/// [`Hub::on_rehomed`](crate::Hub::on_rehomed), and for raw connections by
+/// Origin of a reassigned connection and the items that were handed over, for
+/// [`Hub::on_rehomed`](crate::Hub::on_rehomed), and for raw connections with
 /// [`RawConnection::rehomed`](crate::RawConnection::rehomed).
 ///
 /// ```
@@ -47,19 +47,19 @@ pub struct Rehomed {
 }
 
 impl Rehomed {
-    /// The [instance](crate::ServerHandle::instance) that had the connection before: this one, if only its link was
-    /// lost, and then its [items](crate::Context::items) are still there.
+    /// The [instance](crate::ServerHandle::instance) that served the connection before. If only its link was lost,
+    /// this is the current instance, and its [items](crate::Context::items) still exist.
     #[must_use]
     pub fn from(&self) -> &str {
         &self.from
     }
 
-    /// The result of [`on_leaving`](crate::Hub::on_leaving) there, or what
-    /// [`RawConnection::hand_over`](crate::RawConnection::hand_over) was given; `None` when there is none, as after a
+    /// Result of [`on_leaving`](crate::Hub::on_leaving) on the previous app server, or the value given to
+    /// [`RawConnection::hand_over`](crate::RawConnection::hand_over); `None` without one, for example after a
     /// crash.
     ///
     /// # Errors
-    /// When it is of another type.
+    /// If the value has another type.
     pub fn items<T: DeserializeOwned>(&self) -> Result<Option<T>, HubError> {
         let read = |items| self.protocol.value(items).map_err(|error| HubError::invalid_data(error.to_string()));
         self.items.as_ref().map(read).transpose()
@@ -72,7 +72,7 @@ impl Rehomed {
     }
 }
 
-/// Encodes items for their header; `None` when they are too large.
+/// Encodes items for their header. Returns `None` if they are too large.
 pub(crate) fn wrap(items: &Payload) -> Option<String> {
     let bytes = items.as_bytes();
     (bytes.len() <= ITEMS_MAX_BYTES).then(|| URL_SAFE_NO_PAD.encode(bytes))

@@ -1,4 +1,4 @@
-//! Lost connection that a new one restores.
+//! Lost connection that a new connection restores.
 
 use std::future::{self, Future};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::call::{Call, FromCall};
 use crate::connection::RestoredFrom;
 use crate::error::HubError;
 
-/// Lost connection whose groups and items this one has got; for [`Hub::on_restored`](crate::Hub::on_restored).
+/// Lost connection with restored groups and items, for [`Hub::on_restored`](crate::Hub::on_restored).
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,22 +28,21 @@ use crate::error::HubError;
 pub struct Restored(RestoredFrom);
 
 impl Restored {
-    /// Time for which the client was gone: it may have missed what was sent to it then. It counts from the last moment
-    /// at which the client was certainly there, so it may be too long, by as long as it takes to notice that a
-    /// connection is lost, and is never too short.
+    /// Downtime of the client, during which it may have missed messages. Measured from the last moment at which the
+    /// client was known to be connected: never too short, but possibly too long by the time it takes to detect a lost
+    /// connection.
     #[must_use]
     pub fn gone_for(&self) -> Duration {
         self.0.gone_for
     }
 
-    /// Id of the lost connection.
+    /// ID of the lost connection.
     #[must_use]
     pub fn connection_id(&self) -> &str {
         &self.0.connection_id
     }
 
-    /// Cause for which the lost connection ended: [`Cause::Restored`] if nobody had noticed the loss before its client
-    /// came.
+    /// Cause of the loss; [`Cause::Restored`] if the loss was not detected before the client returned.
     #[must_use]
     pub fn cause(&self) -> Cause {
         self.0.cause

@@ -1,15 +1,14 @@
-//! Answers that are put together from those of several proxies.
+//! Results combined from the replies of several proxies.
 
 use std::ops::Deref;
 use std::time::{Duration, SystemTime};
 
 use crate::error::AskError;
 
-/// Answer of a hub's proxies to a question, with the time of the question and the number of proxies that are missing in
-/// it.
+/// Combined result of a query to all proxies, with the time of the query and the proxies that did not reply.
 ///
-/// Each proxy knows its own clients, so the clients of a proxy that did not answer in time are missing in the value. It
-/// dereferences to the value.
+/// Each proxy knows only its own clients, so the value lacks the clients of proxies that did not reply in time.
+/// Dereferences to the value.
 ///
 /// ```no_run
 /// # async fn f(handle: trunkline::ServerHandle) -> Result<(), Box<dyn std::error::Error>> {
@@ -29,16 +28,16 @@ pub struct Answer<T> {
     missing: Missing,
 }
 
-/// Proxies that did not answer.
+/// Proxies that did not reply.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Missing {
     count: usize,
-    /// Names of those that are known.
+    /// Known names of these proxies.
     names: Vec<String>,
 }
 
 impl Missing {
-    /// Proxies that did not answer to former questions of the same list; only their number is known.
+    /// Proxies that did not reply to earlier queries of the same list. Only their number is known.
     pub(super) fn unnamed(count: usize) -> Self {
         Self { count, names: Vec::new() }
     }
@@ -54,10 +53,10 @@ impl Missing {
 }
 
 impl<T> Answer<T> {
-    /// The answer that so many proxies have given together.
+    /// Combines the replies of `answered` proxies.
     ///
     /// # Errors
-    /// That of a proxy, when none has answered.
+    /// The error of a proxy, if no proxy replied.
     pub(super) fn of_any(
         value: T,
         as_of: SystemTime,
@@ -74,49 +73,49 @@ impl<T> Answer<T> {
         Self { value, as_of, proxies, missing }
     }
 
-    /// The value, without the rest.
+    /// Returns the value only.
     #[must_use]
     pub fn into_value(self) -> T {
         self.value
     }
 
-    /// The answer with another value that is made of this one.
+    /// Converts the value with `change`.
     pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Answer<U> {
         Answer { value: change(self.value), as_of: self.as_of, proxies: self.proxies, missing: self.missing }
     }
 
-    /// Time at which the question was asked: the value is no older.
+    /// Time of the query. The value is at least this recent.
     #[must_use]
     pub fn as_of(&self) -> SystemTime {
         self.as_of
     }
 
-    /// Time since the question was asked: the value is at most that old.
+    /// Time since the query: the maximum age of the value.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.as_of.elapsed().unwrap_or_default()
     }
 
-    /// Number of proxies that answered.
+    /// Number of proxies that replied.
     #[must_use]
     pub fn proxies(&self) -> usize {
         self.proxies
     }
 
-    /// Number of proxies that did not answer: too slow, lost meanwhile, or older than this kind of question.
+    /// Number of proxies that did not reply: too slow, disconnected, or too old to support the query.
     #[must_use]
     pub fn proxies_missing(&self) -> usize {
         self.missing.count()
     }
 
-    /// Names of the proxies that did not answer (`--node-name`). Of a list that was [resumed](crate::Members::resume)
-    /// by a token, those before it are only [counted](Self::proxies_missing).
+    /// Names (`--node-name`) of the proxies that did not reply. In a list [resumed](crate::Members::resume) from a
+    /// token, earlier ones are only [counted](Self::proxies_missing).
     #[must_use]
     pub fn missing(&self) -> &[String] {
         &self.missing.names
     }
 
-    /// Whether all proxies answered.
+    /// Whether all proxies replied.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.missing.count() == 0

@@ -1,4 +1,4 @@
-//! Single client: sends, and client results.
+//! A single client: sends and client results.
 
 use std::fmt;
 use std::ops::Deref;
@@ -21,7 +21,7 @@ use crate::metrics::Counted;
 use crate::naming::Codec;
 use crate::outbound::{ManyFrame, checked_frame};
 
-/// One client, wherever it is connected: it can be sent to, as all [`Receivers`], and asked for a result.
+/// One client, wherever it is connected. Accepts sends like all [`Receivers`], and can be invoked for a result.
 ///
 /// ```
 /// use trunkline::{Context, HubError};
@@ -36,12 +36,12 @@ use crate::outbound::{ManyFrame, checked_frame};
 #[must_use = "a client gets nothing until `send` or `invoke` is called"]
 pub struct Client {
     receivers: Receivers,
-    /// The call that sends or asks, if it is one of a client.
+    /// The client call that sends or invokes, if any.
     scope: Option<Arc<CallScope>>,
     timeout: Duration,
 }
 
-/// Result that a client may give: any type that can be deserialized, `()` for none.
+/// Result type of a client method: any deserializable type, `()` for no result.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be the result of a client",
     label = "can't be deserialized from what the client answers",
@@ -58,7 +58,7 @@ enum ClientLocation {
     Local(Arc<Connection>),
     Remote(ByteString),
     Disconnected(ByteString),
-    /// Another app server has it, because this one stops.
+    /// Reassigned to another app server, because this one is stopping.
     Leaving(ByteString),
 }
 
@@ -68,22 +68,23 @@ impl Client {
         Self { receivers, scope, timeout }
     }
 
-    /// Sets the timeout of the result, in place of [the hub's](crate::Hub::client_result_timeout).
+    /// Overrides [the hub's timeout](crate::Hub::client_result_timeout) for results.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Calls `method` at the client, with a tuple of arguments, and waits for its result.
+    /// Calls `method` on the client with a tuple of arguments, and waits for its result.
     ///
-    /// The client may be held by any proxy and any app server. While a method waits here, further calls of its client
-    /// may start, because the answer could stand behind them. Whoever stops waiting drops the future: a late answer is
-    /// ignored. A client that moves to another app server while it is asked can answer there, too.
+    /// The client may be connected to any proxy and assigned to any app server. While a method waits here, further
+    /// calls of its own client may start, because the result could be queued behind them. Dropping the future cancels
+    /// the wait; a late result is ignored. If the client is reassigned to another app server meanwhile, its result
+    /// still arrives.
     ///
     /// # Errors
-    /// When the client isn't there or goes away, takes too long, answers with an error (its handler's, or that it has
-    /// no handler) or with another type, and when the question can't be sent. Inside of `on_connected` the calling
-    /// client can't answer, so no client may be asked there.
+    /// If the client is not connected or disconnects, does not answer in time, returns an error (from its handler, or
+    /// because it has none) or a value of a different type, or if the request cannot be sent. Also inside
+    /// `on_connected`: the calling client cannot answer there, so no client can be invoked.
     pub async fn invoke<T: ClientAnswer>(&self, method: &str, arguments: impl Arguments) -> Result<T, InvokeError> {
         let metrics = self.receivers.core.metrics();
         let _counted = Counted::new(&metrics.client_results_waiting);
@@ -94,10 +95,10 @@ impl Client {
         result
     }
 
-    /// Whether the client is connected, at whatever proxy.
+    /// Whether the client is connected, at any proxy.
     ///
     /// # Errors
-    /// When no proxy knows the connection, and one did not answer within 10 s.
+    /// If no proxy has the connection, and at least one did not reply within 10 s.
     pub async fn exists(&self) -> Result<bool, AskError> {
         let core = &*self.receivers.core;
         let subject = match self.location(core) {
@@ -175,7 +176,7 @@ impl Client {
     }
 }
 
-/// Requests a result of a client that is here.
+/// Requests a result from a client of this app server.
 async fn request_local(
     core: &HubCore,
     connection: &Arc<Connection>,
@@ -186,7 +187,7 @@ async fn request_local(
     let registered = ExpectedResult::register(core, &id, Vec::new());
     let mut expected = registered.map_err(|error| too_many(core, error))?;
     let payloads = encode::invocation(method, arguments, core.naming, &[connection.protocol()], Some(expected.id()))?;
-    // Looked up after the result is expected: the close either fails the request or is seen here.
+    // Checked after registering the request: a concurrent close either fails the request or is visible here.
     if !core.connections.contains(connection) || core.to(connection).call(payloads).await?.is_none() {
         let is_elsewhere = connection.inbox().reassignment.is_elsewhere();
         return Ok(if is_elsewhere { ClientResult::Leaving } else { ClientResult::Disconnected });
@@ -194,7 +195,7 @@ async fn request_local(
     Ok(expected.received().await)
 }
 
-/// Requests a result of a client that another app server has, by way of every proxy.
+/// Requests a result from a client of another app server, through all proxies.
 async fn request_remote(
     core: &HubCore,
     connection_id: &ByteString,
@@ -228,7 +229,7 @@ fn too_many(core: &HubCore, TooManyRequests: TooManyRequests) -> InvokeError {
     InvokeError::TooMany(core.limits.client_results_max)
 }
 
-/// Completes when the inbox of the calling client is overfull.
+/// Completes when the caller's inbox is overfull.
 async fn inbox_overfull(notified: Option<OwnedNotified>) -> InboxOverfull {
     match notified {
         Some(notified) => notified.await,
@@ -241,7 +242,7 @@ fn read<T: DeserializeOwned>(codec: Codec, outcome: Outcome) -> Result<T, Invoke
     let unfit = |detail: String| InvokeError::Type { expected: short_type_name::<T>(), detail };
     let payload: Payload = match outcome {
         Outcome::Value(payload) => payload,
-        // No result is as good as null.
+        // A missing result is treated as null.
         Outcome::Void => codec.payload(&()).map_err(|error| unfit(error.to_string()))?,
         Outcome::Error(text) => return Err(InvokeError::Client(text.to_string())),
     };

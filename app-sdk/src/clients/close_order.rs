@@ -1,4 +1,4 @@
-//! Closes of client connections from outside: of one, a user's, a group's, or all.
+//! Server-side closing of connections: one, all of a user or group, or all of the hub.
 
 use bytestring::ByteString;
 use futures_util::future::join_all;
@@ -9,7 +9,7 @@ use super::receivers::{Receivers, SendTarget};
 use crate::error::AskError;
 use crate::hub_core::HubCore;
 
-/// Number of orders whose answers are awaited at once.
+/// Maximum number of close requests in flight.
 const ORDERS_AT_ONCE: usize = 64;
 
 /// Connections that one frame can close.
@@ -22,12 +22,12 @@ enum CloseOrder {
 }
 
 impl Receivers {
-    /// Closes the connections of these receivers, and waits until their proxies have done so. Returns whether there
-    /// were any.
+    /// Closes the connections of these receivers, and waits until their proxies have closed them. Returns whether
+    /// there were any.
     ///
-    /// Each client reads the reason in its close message, unless it is empty, and does not come back by itself. What
-    /// was sent to it before arrives first. Its app server gets the close with the cause `app_closed` where it ordered
-    /// it itself, with `ordered` where another one did.
+    /// Each client receives the reason (if not empty) in its close message and does not reconnect automatically.
+    /// Messages sent before arrive first. The close cause is `app_closed` if the client's own app server requested
+    /// it, and `ordered` if another one did.
     ///
     /// ```no_run
     /// # async fn f(handle: trunkline::ServerHandle) -> Result<(), Box<dyn std::error::Error>> {
@@ -38,8 +38,8 @@ impl Receivers {
     /// ```
     ///
     /// # Errors
-    /// When a group has no name, the reason is too large, and when a proxy did not answer within 10 s: then some of the
-    /// connections may be open still.
+    /// If a group name is empty, the reason is too large, or a proxy did not reply within 10 s. Some of the
+    /// connections may then still be open.
     pub async fn close(&self, reason: &str) -> Result<bool, AskError> {
         self.check()?;
         let reason = (!reason.is_empty()).then(|| ByteString::from(reason));
@@ -80,7 +80,7 @@ impl CloseOrder {
         let Self::Connection(id) = self else {
             return is_done_everywhere(ask(core, &all_nodes(core)?, message).await?);
         };
-        // One proxy at most has it.
+        // At most one proxy has the connection.
         match core.connections.get(id) {
             Some(known) => is_anywhere(ask(core, &[known.node()], message).await?),
             None => is_anywhere(ask(core, &all_nodes(core)?, message).await?),

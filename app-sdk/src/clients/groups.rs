@@ -1,4 +1,4 @@
-//! Group membership: changes, acknowledged by the proxies that hold the connections, and questions.
+//! Group membership: changes, which the proxies acknowledge, and queries.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,10 +16,10 @@ use crate::error::{AskError, GroupError};
 use crate::hub_core::HubCore;
 use crate::node::Node;
 
-/// Membership of groups. A group begins with its first member and ends with its last.
+/// Group membership. A group exists while it has members.
 ///
-/// Membership is kept by the proxy that holds the connection, so it outlives this app server. A change is done
-/// when its future returns: a send that follows reaches the new member.
+/// The proxy that holds the connection stores its membership, so membership survives this app server. A change is
+/// complete when its future returns: subsequent sends reach the new member.
 ///
 /// ```no_run
 /// # async fn f(handle: trunkline::ServerHandle, id: &str) -> Result<(), Box<dyn std::error::Error>> {
@@ -45,36 +45,36 @@ impl Groups {
         Self { core: Arc::clone(core) }
     }
 
-    /// Adds a connection to a group; it may be any connection of the hub. One that doesn't exist is ignored.
+    /// Adds any connection of the hub to a group. Unknown connections are ignored.
     ///
     /// # Errors
-    /// When the group has no name or [one that is too long](crate::Hub::group_name_max_bytes), when the connection is
-    /// in as many groups as the proxy allows, or when the proxy did not acknowledge within 10 s.
+    /// If the group name is empty or [too long](crate::Hub::group_name_max_bytes), the connection is in as many
+    /// groups as the proxy allows, or the proxy did not acknowledge within 10 s.
     pub async fn add(&self, connection_id: impl AsRef<str>, group: impl AsRef<str>) -> Result<(), GroupError> {
         self.change_connection(connection_id.as_ref().into(), Some(self.joined(group)?), MembershipChange::Join).await
     }
 
-    /// Removes a connection from a group. One that is no member or doesn't exist is ignored.
+    /// Removes a connection from a group. Connections that are unknown or not members are ignored.
     ///
     /// # Errors
-    /// When the group has no name, or the proxy did not acknowledge within 10 s.
+    /// If the group name is empty, or the proxy did not acknowledge within 10 s.
     pub async fn remove(&self, connection_id: impl AsRef<str>, group: impl AsRef<str>) -> Result<(), GroupError> {
         self.change_connection(connection_id.as_ref().into(), Some(named(group)?), MembershipChange::Leave).await
     }
 
-    /// Removes a connection from all groups. One that doesn't exist is ignored.
+    /// Removes a connection from all groups. Unknown connections are ignored.
     ///
     /// # Errors
-    /// When the proxy did not acknowledge within 10 s.
+    /// If the proxy did not acknowledge within 10 s.
     pub async fn remove_from_all(&self, connection_id: impl AsRef<str>) -> Result<(), GroupError> {
         self.change_connection(connection_id.as_ref().into(), None, MembershipChange::Leave).await
     }
 
-    /// Adds all connections that a user has now to a group. Those that the user opens later are not in it: let
-    /// `on_connected` join them.
+    /// Adds all current connections of a user to a group. Later connections are not added; use `on_connected` for
+    /// them.
     ///
     /// # Errors
-    /// As those of [`add`](Self::add).
+    /// The errors of [`add`](Self::add).
     pub async fn add_user(&self, user_id: impl AsRef<str>, group: impl AsRef<str>) -> Result<(), GroupError> {
         self.change_user(user_id.as_ref().into(), Some(self.joined(group)?), MembershipChange::Join).await
     }
@@ -82,7 +82,7 @@ impl Groups {
     /// Removes all connections of a user from a group.
     ///
     /// # Errors
-    /// When the group has no name, or a proxy did not acknowledge within 10 s.
+    /// If the group name is empty, or a proxy did not acknowledge within 10 s.
     pub async fn remove_user(&self, user_id: impl AsRef<str>, group: impl AsRef<str>) -> Result<(), GroupError> {
         self.change_user(user_id.as_ref().into(), Some(named(group)?), MembershipChange::Leave).await
     }
@@ -90,19 +90,20 @@ impl Groups {
     /// Removes all connections of a user from all groups.
     ///
     /// # Errors
-    /// When a proxy did not acknowledge within 10 s.
+    /// If a proxy did not acknowledge within 10 s.
     pub async fn remove_user_from_all(&self, user_id: impl AsRef<str>) -> Result<(), GroupError> {
         self.change_user(user_id.as_ref().into(), None, MembershipChange::Leave).await
     }
 
-    /// Name of a group that is to be joined. It is kept as long as the group has members, and often it is a client's
-    /// choice.
+    /// Validates the name of a group to join. It is stored while the group has members, and is often chosen by a
+    /// client.
     fn joined(&self, group: impl AsRef<str>) -> Result<ByteString, GroupError> {
         let (name, limit) = (named(group)?, self.core.limits.group_name_max_bytes);
         if name.len() > limit { Err(GroupError::NameTooLong { length: name.len(), limit }) } else { Ok(name) }
     }
 
-    /// Asks the proxy that holds the connection, or all of them if it is held by another app server.
+    /// Sends the change to the proxy that holds the connection, or to all proxies if another app server has the
+    /// connection.
     async fn change_connection(
         &self,
         connection_id: ByteString,
@@ -119,7 +120,7 @@ impl Groups {
         let Some(known) = self.core.connections.get(&connection_id) else {
             return outcome(self.ask(&self.core.outbound.nodes(), message).await?);
         };
-        // While it moves, the node that has had it could forget the change.
+        // During a move, the previous node might lose the change.
         let passage = known.home().pass().await;
         let changed = outcome(self.ask(&[Arc::clone(passage.node())], message).await?);
         if changed.is_ok() && self.core.lost.are_kept() {
@@ -132,7 +133,7 @@ impl Groups {
         changed
     }
 
-    /// Asks all proxies, each of which may have connections of the user.
+    /// Sends the change to all proxies, since each may have connections of the user.
     async fn change_user(
         &self,
         user_id: ByteString,
@@ -159,12 +160,12 @@ impl Groups {
     }
 }
 
-/// Questions about groups: each goes to every proxy of the hub, and the answers are put together.
+/// Queries about groups, sent to all proxies of the hub. The replies are combined.
 impl Groups {
     /// Whether a group has members.
     ///
     /// # Errors
-    /// When the group has no name, and when no proxy knows it and one did not answer within 10 s.
+    /// If the group name is empty, or if no proxy has the group and at least one did not reply within 10 s.
     pub async fn exists(&self, group: impl AsRef<str>) -> Result<bool, AskError> {
         let subject = asked(group)?;
         let message = |ack_id| ServiceMessage::CheckGroupExistenceWithAck(Check { subject: subject.clone(), ack_id });
@@ -174,7 +175,7 @@ impl Groups {
     /// Whether a connection of this user is a member of the group.
     ///
     /// # Errors
-    /// When the group has no name, and when no proxy has such a member and one did not answer within 10 s.
+    /// If the group name is empty, or if no proxy has such a member and at least one did not reply within 10 s.
     pub async fn contains_user(&self, user_id: impl AsRef<str>, group: impl AsRef<str>) -> Result<bool, AskError> {
         let (user_id, group) = (ByteString::from(user_id.as_ref()), asked(group)?);
         let message = |ack_id| {
@@ -184,26 +185,25 @@ impl Groups {
         is_anywhere(inquire(&self.core, &all_nodes(&self.core)?, message).await?)
     }
 
-    /// Lists the members of a group, a page at a time, or [all](Members::all) of them.
+    /// Lists the members of a group, page by page or [all](Members::all) together.
     pub fn members(&self, group: impl AsRef<str>) -> Members {
         Members::new(&self.core, ListedSet::Group(group.as_ref().into()))
     }
 
-    /// Number of members of a group: connections, not users. Costs the same however many there are.
+    /// Number of members of a group: connections, not users. The cost does not depend on the number.
     ///
     /// # Errors
-    /// When the group has no name, when no proxy answered, and when too many questions wait. Proxies that did not
-    /// answer are [told](Answer::missing).
+    /// If the group name is empty, no proxy replied, or too many queries are pending. [`Answer::missing`] lists
+    /// proxies that did not reply.
     pub async fn count(&self, group: impl AsRef<str>) -> Result<Answer<u64>, AskError> {
         count(&self.core, &ListedSet::Group(asked(group)?)).await
     }
 
-    /// The users who have a connection in a group, each once, in the order of their names. Members without a user are
-    /// left out.
+    /// Users with a connection in a group, without duplicates, sorted by name. Members without a user are omitted.
     ///
     /// # Errors
-    /// When the group has no name or more than 100 000 members, and when no proxy answered. Those that did not are
-    /// [told](Answer::missing).
+    /// If the group name is empty, the group has more than 100 000 members, or no proxy replied. [`Answer::missing`]
+    /// lists proxies that did not reply.
     pub async fn users(&self, group: impl AsRef<str>) -> Result<Answer<Vec<String>>, AskError> {
         Ok(self.members(group).all().await?.map(|members| {
             let users: BTreeSet<_> = members.into_iter().filter_map(|member| member.user_id).collect();
@@ -226,13 +226,13 @@ fn asked(group: impl AsRef<str>) -> Result<ByteString, AskError> {
     if group.as_ref().is_empty() { Err(AskError::EmptyGroupName) } else { Ok(group.as_ref().into()) }
 }
 
-/// Outcome of a change: one proxy that made it is enough; one that doesn't know the connection has nothing to do.
+/// Combined outcome of a change: one proxy that made it is enough. A proxy without the connection has nothing to do.
 fn outcome(replies: Vec<ProxyReply>) -> Result<(), GroupError> {
     let is_done = |reply: &ProxyReply| reply.as_ref().is_ok_and(|ack| ack.status == AckStatus::Ok);
     if replies.iter().any(is_done) { Ok(()) } else { replies.into_iter().try_for_each(done) }
 }
 
-/// Outcome at one proxy. One that went away before it was asked has no connections any more.
+/// Outcome at one proxy. A proxy that disconnected before the request has no connections left.
 fn done(reply: ProxyReply) -> Result<(), GroupError> {
     match reply {
         Err(Silence::NotAsked) => Ok(()),

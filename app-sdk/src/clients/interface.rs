@@ -1,29 +1,31 @@
-//! Typed calls to clients: a trait with the methods that clients offer.
+//! Typed calls to clients: a trait with the client methods.
 
 use super::client::{Client, ClientAnswer};
 use super::receivers::Receivers;
 use crate::encode::Arguments;
 use crate::error::InvokeError;
 
-/// Receivers of typed calls. Made for [`client_interface!`](macro@crate::client_interface).
+/// Receivers of typed calls. Implementation detail of [`client_interface!`](macro@crate::client_interface).
 pub trait Target: sealed::SealedReceivers + Send + Sync {
-    /// The receivers of the call.
+    /// Receivers of the call.
     fn receivers(&self) -> &Receivers;
 }
 
-/// Client that can be asked for a result. Made for [`client_interface!`](macro@crate::client_interface).
+/// A client that can be invoked for a result. Implementation detail of
+/// [`client_interface!`](macro@crate::client_interface).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be asked for a result",
     label = "only a single client can be asked",
     note = "pick one by `clients().client(connection_id)`, or declare the function without a result: it can be sent to many then"
 )]
 pub trait Askable: Target {
-    /// The client that is asked.
+    /// The client to invoke.
     fn client(&self) -> &Client;
 }
 
 impl Receivers {
-    /// Never compiles where it is called: it has the compiler say whom to ask, in place of "no method named `invoke`".
+    /// Any call fails to compile. It exists so that the compiler explains how to select a single client, instead of
+    /// reporting "no method named `invoke`".
     #[doc(hidden)]
     pub async fn invoke<T: ClientAnswer>(&self, method: &str, arguments: impl Arguments) -> Result<T, InvokeError>
     where

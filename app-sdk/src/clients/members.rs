@@ -1,4 +1,4 @@
-//! Members of a group, or connections of a user, listed a page at a time, proxy by proxy.
+//! Members of a group, or connections of a user, listed page by page and proxy by proxy.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,16 +17,15 @@ use crate::error::AskError;
 use crate::hub_core::HubCore;
 use crate::node::Node;
 
-/// Number of members of a page, unless the app says otherwise.
+/// Default number of members per page.
 const PAGE_SIZE: usize = 100;
 
-/// Maximum number of questions for one page: proxies may answer with short pages.
+/// Maximum number of queries per page, because proxies may return short pages.
 const QUESTIONS_PER_PAGE_MAX: usize = 64;
 
-/// Maximum number of members that are read for one answer.
+/// Maximum number of members in one result.
 const MEMBERS_READ_MAX: usize = 100_000;
 
-/// Set whose members are listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ListedSet {
     Group(ByteString),
@@ -37,16 +36,16 @@ pub(super) enum ListedSet {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Member {
-    /// Public id of the connection.
+    /// Public ID of the connection.
     pub connection_id: String,
-    /// User of the connection; `None` if it is not authenticated.
+    /// User of the connection; `None` if not authenticated.
     pub user_id: Option<String>,
 }
 
-/// List of a group's members, or a user's connections, which is asked for a page at a time.
+/// Paged list of a group's members or a user's connections.
 ///
-/// Who is a member all the while is listed once. Who joins or leaves while the list is read may be in it or not; nobody
-/// is in it twice.
+/// Every connection that is a member throughout appears exactly once. Connections that join or leave during the
+/// listing may or may not appear, but never twice.
 ///
 /// ```no_run
 /// # async fn f(handle: trunkline::ServerHandle) -> Result<(), Box<dyn std::error::Error>> {
@@ -65,21 +64,21 @@ pub struct Members {
     set: ListedSet,
     page_size: usize,
     place: Place,
-    /// Proxies that did not answer.
+    /// Proxies that did not reply.
     missing: Missing,
-    /// Number of proxies that have been read to their end.
+    /// Number of proxies that have been read completely.
     read: usize,
     is_over: bool,
 }
 
-/// Position up to which a list has been read. Proxies are asked in the order of their names.
+/// Position in the list. Proxies are queried in the order of their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Place {
-    /// Name and boot id of the proxy that was asked last.
+    /// Name and boot ID of the proxy queried last.
     node: Option<(String, String)>,
-    /// Its token for the rest of its members; `None` when it has no more.
+    /// That proxy's continuation token; `None` if it has no further members.
     token: Option<ByteString>,
-    /// Number of proxies that did not answer.
+    /// Number of proxies that did not reply.
     missing: usize,
 }
 
@@ -89,38 +88,37 @@ impl Members {
         Self { core: Arc::clone(core), set, page_size: PAGE_SIZE, place, missing, read: 0, is_over: false }
     }
 
-    /// Sets the number of members of a page, from 1 to 1000; 100 unless set. The last page has fewer, and so may
-    /// others.
+    /// Sets the page size, from 1 to 1000; 100 by default. The last page may be shorter, and so may others.
     pub fn page_size(mut self, members: usize) -> Self {
         self.page_size = members.clamp(1, MEMBERS_PER_PAGE_MAX);
         self
     }
 
-    /// Goes on behind the page that came with this [token](Self::continuation_token), perhaps one of another app
+    /// Continues after the page that came with this [token](Self::continuation_token), which may be from another app
     /// server.
     ///
     /// # Errors
-    /// When it is no such token.
+    /// If the token is invalid.
     pub fn resume(mut self, token: &str) -> Result<Self, AskError> {
         self.place = Place::from_token(token).ok_or(AskError::Token)?;
         self.missing = Missing::unnamed(self.place.missing);
         Ok(self)
     }
 
-    /// Token of the rest of the list, for an HTTP API that gives it to its callers; `None` at the end. It holds no
-    /// secret, and is good for as long as the proxy lives that it points to.
+    /// Token for the rest of the list, for use in an HTTP API; `None` at the end. It contains no secret, and is valid
+    /// while the proxy that it refers to is running.
     #[must_use]
     pub fn continuation_token(&self) -> Option<String> {
         (!self.is_over).then(|| self.place.to_token())
     }
 
-    /// Asks for the next page; `None` at the end of the list.
+    /// Returns the next page, or `None` at the end of the list.
     ///
-    /// A proxy that does not answer within 10 s is left out: each later page says how many
-    /// [are missing](Answer::proxies_missing) so far.
+    /// A proxy that does not reply within 10 s is skipped. Each later page reports [how
+    /// many](Answer::proxies_missing) were skipped so far.
     ///
     /// # Errors
-    /// When the group has no name, when no proxy is linked, and when none answered to the first page.
+    /// If the group name is empty, no proxy is linked, or none replied to the query for the first page.
     pub async fn next_page(&mut self) -> Result<Option<Answer<Vec<Member>>>, AskError> {
         if self.is_over {
             return Ok(None);
@@ -146,7 +144,7 @@ impl Members {
                     members.extend(page.members.into_iter().map(Member::from));
                     self.place.leave(&node, page.continuation_token);
                 }
-                // It is no proxy that did not answer.
+                // A local limit, not a missing reply.
                 Err(error @ AskError::TooManyQuestions(_)) => return Err(error),
                 Err(error) => {
                     self.place.lose(node.name(), &mut self.missing);
@@ -161,10 +159,10 @@ impl Members {
         }
     }
 
-    /// Asks for all that is left of the list.
+    /// Returns the rest of the list.
     ///
     /// # Errors
-    /// As those of [`next_page`](Self::next_page), and when there are more than 100 000.
+    /// The errors of [`next_page`](Self::next_page), and if there are more than 100 000 members.
     pub async fn all(self) -> Result<Answer<Vec<Member>>, AskError> {
         let (as_of, mut list, mut members) = (SystemTime::now(), self.page_size(MEMBERS_PER_PAGE_MAX), Vec::new());
         while let Some(page) = list.next_page().await? {
@@ -183,10 +181,10 @@ impl Members {
     }
 }
 
-/// Number of a set's members, at all proxies.
+/// Number of members of a set, over all proxies.
 ///
 /// # Errors
-/// When no proxy answered, and when too many questions wait.
+/// If no proxy replied, or too many queries are pending.
 pub(super) async fn count(core: &HubCore, set: &ListedSet) -> Result<Answer<u64>, AskError> {
     let as_of = SystemTime::now();
     let (mut members, mut answered, mut missing, mut failed) = (0, 0, Missing::default(), None);
@@ -205,13 +203,13 @@ pub(super) async fn count(core: &HubCore, set: &ListedSet) -> Result<Answer<u64>
     Answer::of_any(members, as_of, (answered, missing), failed)
 }
 
-/// Answer of one proxy to a query.
+/// Reply of one proxy to a query.
 type QueriedPage = (Arc<Node>, Result<MemberPage, AskError>);
 
-/// Asks proxies for members of a set, or with the page size 0 for their number alone.
+/// Queries proxies for members of a set; page size 0 requests only the count.
 ///
 /// # Errors
-/// When the question is too large for a link, and when too many wait.
+/// If the query is too large for a link, or too many queries are pending.
 async fn query(
     core: &HubCore,
     nodes: &[Arc<Node>],
@@ -285,7 +283,8 @@ fn key_of(node: &Node) -> (&str, &str) {
 }
 
 impl Place {
-    /// The proxy that is asked next; `None` when all have been. Counts the one that was being read, if it is gone.
+    /// Returns the proxy to query next, or `None` at the end. If the proxy being read has disconnected, counts it as
+    /// missing.
     fn next_node(&mut self, nodes: &[Arc<Node>], missing: &mut Missing) -> Option<Arc<Node>> {
         let Some((name, boot)) = &self.node else { return nodes.first().cloned() };
         let key = (name.as_str(), boot.as_str());
@@ -300,13 +299,13 @@ impl Place {
         nodes.iter().find(|node| key_of(node) > key).cloned()
     }
 
-    /// Notes that a proxy did not answer.
+    /// Records that a proxy did not reply.
     fn lose(&mut self, name: &str, missing: &mut Missing) {
         self.missing += 1;
         missing.add(name);
     }
 
-    /// Leaves a proxy, with its token for the rest of its members.
+    /// Moves the position past the page of a proxy, with the token for its further members.
     fn leave(&mut self, node: &Node, token: Option<ByteString>) {
         let (name, boot) = key_of(node);
         self.node = Some((name.to_owned(), boot.to_owned()));

@@ -1,4 +1,4 @@
-//! Questions and orders to proxies that want an acknowledgement, asked of several at once.
+//! Queries and commands that proxies acknowledge, sent to several proxies concurrently.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +12,16 @@ use crate::hub_core::{HubCore, WAITING_MAX};
 use crate::node::Node;
 use crate::outbound::checked_frame;
 
-/// Answer of one proxy.
 pub(super) type ProxyReply = Result<Ack, Silence>;
 
-/// Reason why a proxy gave no answer.
+/// Reason why a proxy did not reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Silence {
-    /// It had no link any more when it was to be asked.
+    /// It had no link when the request was sent.
     NotAsked,
-    /// Its last link was lost before the answer came.
+    /// Its last link was lost before the reply.
     LinkLost,
-    /// No answer came in time.
+    /// It did not reply in time.
     Timeout,
 }
 
@@ -38,17 +37,17 @@ impl From<Silence> for AskError {
 /// All linked proxies of the hub.
 ///
 /// # Errors
-/// When there are none: then nobody can say anything.
+/// If the set is empty.
 pub(super) fn all_nodes(core: &HubCore) -> Result<Arc<[Arc<Node>]>, AskError> {
     let nodes = core.outbound.nodes();
     if nodes.is_empty() { Err(AskError::NoProxy) } else { Ok(nodes) }
 }
 
-/// Asks each of these proxies, all at once, and returns their answers in the same order; `message` takes the id to be
-/// answered.
+/// Sends a request to each of these proxies concurrently, and returns their replies in the same order. `message`
+/// builds the request from an acknowledgement ID.
 ///
 /// # Errors
-/// When the question is too large for a link; nobody was asked then.
+/// If the request is too large for a link. It is then sent to no proxy.
 pub(super) async fn ask(
     core: &HubCore,
     nodes: &[Arc<Node>],
@@ -58,10 +57,10 @@ pub(super) async fn ask(
     Ok(join_all(nodes.iter().map(|node| ask_one(core, node, &message))).await)
 }
 
-/// Asks as [`ask`] does what changes nothing, when it is the question's turn.
+/// Like [`ask`], for read-only queries, which have limited concurrency.
 ///
 /// # Errors
-/// As with [`ask`], and when too many questions wait.
+/// The errors of [`ask`], and if too many queries are pending.
 pub(super) async fn inquire(
     core: &HubCore,
     nodes: &[Arc<Node>],
@@ -86,13 +85,13 @@ async fn ask_one(core: &HubCore, node: &Arc<Node>, message: &impl Fn(i64) -> Ser
     tokio::time::timeout(Duration::from_millis(ACK_TIMEOUT_MS), answering).await.unwrap_or(Err(Silence::Timeout))
 }
 
-/// Whether some proxy says yes, which is enough; no is only certain when all of them say so.
+/// Whether any proxy replied yes. A negative result requires replies from all.
 pub(super) fn is_anywhere(replies: Vec<ProxyReply>) -> Result<bool, AskError> {
     let is_yes = |reply: &ProxyReply| reply.as_ref().is_ok_and(|ack| ack.status == AckStatus::Ok);
     if replies.iter().any(is_yes) { Ok(true) } else { is_done_everywhere(replies) }
 }
 
-/// Whether some proxy found what an order is about, once all of them have done it.
+/// Whether any proxy found the subject of a command, once all have executed it.
 pub(super) fn is_done_everywhere(replies: Vec<ProxyReply>) -> Result<bool, AskError> {
     replies.into_iter().try_fold(false, |is_found, reply| Ok(is_found | is_found_by(reply)?))
 }
@@ -106,7 +105,7 @@ fn is_found_by(reply: ProxyReply) -> Result<bool, AskError> {
     }
 }
 
-/// Error of an answer that is neither yes nor no.
+/// Error for a reply that is neither yes nor no.
 pub(super) fn failure(ack: Ack) -> AskError {
     match ack.status {
         AckStatus::Timeout => AskError::Timeout,

@@ -1,7 +1,7 @@
-//! Outcome of a send: which proxies took it, and whether they have it.
+//! Result of a send: which proxies accepted it, and whether they have acknowledged it.
 //!
-//! A send records nothing for this but the proxies that it went to, and a mark behind which losses of links count.
-//! Whoever asks waits until each proxy has acknowledged all that was queued for it by then, which links do anyway.
+//! A send only records its proxies and a mark for detecting lost links. Waiting for acknowledgement means waiting
+//! until each proxy has acknowledged everything queued for it so far, which links do anyway.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,11 +12,12 @@ use tokio::time;
 
 use crate::node::{DeliveryError, LossMark, Node};
 
-/// Longest wait for acknowledgements, unless the caller says otherwise: half as much again as the default resume
-/// window, so that a link that was cut has come back by then, or is lost.
+/// Default timeout for acknowledgements: 1.5 times the default resume window, so that an interrupted link has either
+/// resumed or failed by then.
 const ACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Outcome of a send: queued at the proxies, and perhaps [acknowledged](Self::acknowledged) by them.
+/// Result of a send: the proxies at which it is queued, with an optional wait until they have
+/// [acknowledged](Self::acknowledged) it.
 #[derive(Debug, Clone)]
 pub struct Sent {
     proxies: usize,
@@ -24,7 +25,7 @@ pub struct Sent {
     since: LossMark,
 }
 
-/// Proxies that a send went to, in the form in which the send has them.
+/// Proxies of a send, in the representation of the send.
 #[derive(Debug, Clone)]
 pub(super) enum Carriers {
     None,
@@ -33,11 +34,12 @@ pub(super) enum Carriers {
     All(Arc<[Arc<Node>]>),
 }
 
-/// Error of a send that not every proxy has acknowledged: the clients of these may not get the message.
+/// Error of a send that was not acknowledged by every proxy. Clients of the listed proxies may not receive the
+/// message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotAcknowledged {
-    /// No proxy took the message: none is linked, or the one client that it was for has gone.
+    /// No proxy accepted the message: none is linked, or the single target client has disconnected.
     #[error("no proxy took the message")]
     NoProxy,
     /// Some proxies may not have the message; all others have it.
@@ -45,17 +47,17 @@ pub enum NotAcknowledged {
     Proxies(Vec<(String, NotAcknowledgedReason)>),
 }
 
-/// Reason why a proxy, which is beside it by its name, is not known to have a message.
+/// Reason why a proxy may not have a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotAcknowledgedReason {
-    /// A link was lost for good: the proxy has crashed, or was cut off for longer than its resume window.
+    /// A link was lost: the proxy crashed, or was disconnected longer than its resume window.
     #[error("its link was lost")]
     LinkLost,
-    /// The time is up; the proxy may still get the message.
+    /// Timeout. The proxy may still receive the message.
     #[error("it did not answer in time")]
     Timeout,
-    /// A service that was dialled acknowledges no messages.
+    /// Dialled services do not acknowledge messages.
     #[error("a service that was dialled acknowledges no messages")]
     Service,
 }
@@ -67,45 +69,47 @@ impl Sent {
         Self { proxies, carriers, since }
     }
 
-    /// Number of proxies that took the message.
+    /// Number of proxies that accepted the message.
     #[must_use]
     pub fn proxies(&self) -> usize {
         self.proxies
     }
 
-    /// Waits until all proxies that took the message have acknowledged it, at most 15 s. Returns their number.
+    /// Waits up to 15 s until all proxies that accepted the message have acknowledged it. Returns their number.
     ///
-    /// A proxy acknowledges what it has read from its link and given to its clients' queues, 100 ms later at most. From
-    /// then on only its own crash, or what befalls the client, can lose the message. A link that is cut meanwhile sends
-    /// the message again when it is back. So an outbox marks a row as told behind this wait and not before:
+    /// A proxy acknowledges messages that it has read from the link and put into its clients' queues, with a delay of
+    /// at most 100 ms. After that, only a crash of the proxy or a failure of the client connection can lose the
+    /// message. An interrupted link resends the message when it resumes. So an outbox marks a row as sent only after
+    /// this wait:
     ///
     /// ```
-    /// # trait Outbox { async fn next(&self) -> Option<(u64, String)>; async fn mark_as_told(&self, number: u64); }
+    /// # trait Outbox { async fn next(&self) -> Option<(u64, String)>; async fn mark_sent(&self, number: u64); }
     /// # async fn f(news: trunkline::HubHandle, outbox: impl Outbox) -> Result<(), Box<dyn std::error::Error>> {
     /// while let Some((number, text)) = outbox.next().await {
     ///     news.clients().all().send("News", (number, text)).await?.acknowledged().await?;
-    ///     outbox.mark_as_told(number).await;
+    ///     outbox.mark_sent(number).await;
     /// }
     /// # Ok(()) }
     /// ```
     ///
-    /// A row that fails is sent again, so clients may get it twice: they tell by its number. An outbox with many rows
-    /// sends one after the other, keeps each `Sent`, and waits for these afterwards: they are acknowledged together.
+    /// If the wait fails, the row is sent again, so clients may receive it twice and should deduplicate by its
+    /// number. With many rows, send them one after the other, keep each `Sent`, and wait afterwards: they are
+    /// acknowledged together.
     ///
-    /// A node inside the app has a message when it is in the node's hands. A
-    /// [service that is dialled](crate::Server::dial) acknowledges nothing, so there the result is an error. No client
-    /// is waited for: one that is away or slow may still miss what its proxy has.
+    /// A node embedded in the app accepts messages immediately. [Dialled services](crate::Server::dial) send no
+    /// acknowledgements, so the result is an error for them. Clients are not waited for: a slow or disconnected
+    /// client may still miss a message that its proxy has.
     ///
     /// # Errors
-    /// When no proxy took the message, or not all are known to have it; [`NotAcknowledged`] names these.
+    /// If no proxy accepted the message, or some may not have it; [`NotAcknowledged`] lists these.
     pub async fn acknowledged(&self) -> Result<usize, NotAcknowledged> {
         self.acknowledged_within(ACKNOWLEDGED_TIMEOUT).await
     }
 
-    /// Waits as [`acknowledged`](Self::acknowledged) does, at most for this time.
+    /// Like [`acknowledged`](Self::acknowledged), with a custom timeout.
     ///
     /// # Errors
-    /// As those of [`acknowledged`](Self::acknowledged).
+    /// The errors of [`acknowledged`](Self::acknowledged).
     pub async fn acknowledged_within(&self, timeout: Duration) -> Result<usize, NotAcknowledged> {
         if self.proxies == 0 {
             return Err(NotAcknowledged::NoProxy);
@@ -116,7 +120,7 @@ impl Sent {
     }
 }
 
-/// Waits until a proxy has a message. Returns its name, and the reason, if it is not known to.
+/// Waits until a proxy has acknowledged a message. Otherwise returns its name and the reason.
 async fn missing(node: &Node, since: LossMark, timeout: Duration) -> Option<(String, NotAcknowledgedReason)> {
     let reason = match time::timeout(timeout, node.delivered(since)).await {
         Ok(Ok(())) => return None,
@@ -128,7 +132,7 @@ async fn missing(node: &Node, since: LossMark, timeout: Duration) -> Option<(Str
 }
 
 impl Carriers {
-    /// Outcome of a send to one client: its proxy, if that took it.
+    /// Result of a send to one client: its proxy, if the proxy accepted it.
     pub(super) fn one(node: Option<Arc<Node>>) -> (usize, Self) {
         node.map_or((0, Self::None), |node| (1, Self::One(node)))
     }

@@ -1,4 +1,4 @@
-//! Users of a hub: who is online, and by which connections.
+//! Users of a hub: who is online, and on which connections.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use super::question::{all_nodes, failure, inquire, is_anywhere};
 use crate::error::AskError;
 use crate::hub_core::HubCore;
 
-/// Users of a hub, wherever they are connected. Each question goes to all proxies at once, which know their own clients
-/// exactly; an [`Answer`] says how old it is, and which proxies did not answer.
+/// Users of a hub, on all proxies. Each query goes to all proxies, which know exactly their own clients. An
+/// [`Answer`] states its age and which proxies did not reply.
 ///
 /// ```no_run
 /// # async fn f(handle: trunkline::ServerHandle) -> Result<(), Box<dyn std::error::Error>> {
@@ -30,7 +30,7 @@ use crate::hub_core::HubCore;
 /// # Ok(()) }
 /// ```
 ///
-/// Who comes and goes is told by [`Hub::on_user_online`](crate::Hub::on_user_online), without asking.
+/// To be notified of changes instead, use [`Hub::on_user_online`](crate::Hub::on_user_online).
 #[derive(Clone)]
 pub struct Users {
     core: Arc<HubCore>,
@@ -41,11 +41,11 @@ impl Users {
         Self { core: Arc::clone(core) }
     }
 
-    /// Whether a user has a connection, as far as the proxies have answered: yes is certain, and no is when
-    /// [all have](Answer::is_complete).
+    /// Whether a user has a connection, according to the proxies that replied. `true` is certain; `false` is certain
+    /// only if [all replied](Answer::is_complete).
     ///
     /// # Errors
-    /// When no proxy answered within 10 s, and when too many questions wait.
+    /// If no proxy replied within 10 s, or too many queries are pending.
     pub async fn online(&self, user_id: impl AsRef<str>) -> Result<Answer<bool>, AskError> {
         let as_of = SystemTime::now();
         let nodes = all_nodes(&self.core)?;
@@ -70,24 +70,23 @@ impl Users {
         Answer::of_any(is_online, as_of, (answered, missing), failed)
     }
 
-    /// Whether a user has a connection, for certain.
+    /// Whether a user has a connection. The result is always certain.
     ///
     /// # Errors
-    /// When no proxy knows the user, and one did not answer within 10 s; and when too many questions wait.
+    /// If no proxy has the user and at least one did not reply within 10 s, or if too many queries are pending.
     pub async fn is_online(&self, user_id: impl AsRef<str>) -> Result<bool, AskError> {
         is_anywhere(inquire(&self.core, &all_nodes(&self.core)?, check(user_id.as_ref())).await?)
     }
 
-    /// Lists the connections of a user, a page at a time, or [all](Members::all) of them.
+    /// Lists the connections of a user, page by page or [all](Members::all) together.
     pub fn connections(&self, user_id: impl AsRef<str>) -> Members {
         Members::new(&self.core, ListedSet::User(user_id.as_ref().into()))
     }
 
-    /// Number of connections of a user: tabs, phones. Costs the same however many there are.
+    /// Number of connections of a user, such as tabs or devices. The cost does not depend on the number.
     ///
     /// # Errors
-    /// When no proxy answered, and when too many questions wait. Proxies that did not answer are
-    /// [told](Answer::missing).
+    /// If no proxy replied, or too many queries are pending. [`Answer::missing`] lists proxies that did not reply.
     pub async fn count(&self, user_id: impl AsRef<str>) -> Result<Answer<u64>, AskError> {
         count(&self.core, &ListedSet::User(user_id.as_ref().into())).await
     }

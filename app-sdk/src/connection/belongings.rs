@@ -1,7 +1,7 @@
 //! State of a connection in a hub that restores lost clients: its groups, and the lost connection that it restores.
 //!
-//! It stands among the connection's items, under types that the app can't name, so connections of other hubs hold
-//! nothing for it, and whatever takes the items takes it, too.
+//! Stored among the connection's items, under types that the app cannot name. So connections of other hubs use no
+//! memory for it, and taking the items takes this state too.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use bytestring::ByteString;
 use http::Extensions;
 use trunkline_protocol::cause::Cause;
 
-/// Groups that a connection is in, as far as its app server has learnt.
+/// Groups of a connection, as known to its app server.
 #[derive(Debug, Clone, Default)]
 struct JoinedGroups(BTreeSet<ByteString>);
 
-/// Lost connection whose groups and items a new one has got.
+/// Lost connection. Its groups and items were restored on a new one.
 #[derive(Debug, Clone)]
 pub(crate) struct RestoredFrom {
     pub(crate) connection_id: ByteString,
@@ -22,7 +22,6 @@ pub(crate) struct RestoredFrom {
     pub(crate) gone_for: Duration,
 }
 
-/// Notes that a connection has joined a group.
 pub(super) fn join(items: &mut Extensions, group: ByteString) {
     if items.get::<JoinedGroups>().is_none() {
         items.insert(JoinedGroups::default());
@@ -32,7 +31,7 @@ pub(super) fn join(items: &mut Extensions, group: ByteString) {
     }
 }
 
-/// Notes that a connection has left a group, or all.
+/// Records that a connection has left one group or all.
 pub(super) fn leave(items: &mut Extensions, group: Option<&str>) {
     if let (Some(group), Some(JoinedGroups(groups))) = (group, items.get_mut()) {
         groups.remove(group);
@@ -41,7 +40,6 @@ pub(super) fn leave(items: &mut Extensions, group: Option<&str>) {
     }
 }
 
-/// Takes the groups out of the items.
 pub(super) fn take_groups(items: &mut Extensions) -> Vec<ByteString> {
     items.remove().map(|JoinedGroups(groups)| groups.into_iter().collect()).unwrap_or_default()
 }

@@ -1,11 +1,11 @@
-//! One run of the app's code, as the tables of its connection see it: its kind, its id, its slot.
+//! State of one call for the tables of its connection: kind, ID, slot.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytestring::ByteString;
 
-/// Kind of the app's code that runs.
+/// Kind of the app code that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallKind {
     /// The hook `on_connected` or `on_rehomed`.
@@ -16,24 +16,23 @@ pub(crate) enum CallKind {
     DisconnectHook,
 }
 
-/// Share of its client's concurrency that a call takes while it runs.
+/// Share of its client's concurrency that a running call uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Concurrency {
-    /// One of the few slots, so that calls run in their order.
+    /// A slot. There are few, so that calls run in order.
     Slot,
     /// No slot: calls with streams run in the background.
     Background,
-    /// No share: the call is answered with an error at once.
+    /// None: the call is immediately answered with an error.
     Rejected,
 }
 
-/// State of one call.
 #[derive(Debug)]
 pub(crate) struct CallState {
     kind: CallKind,
     invocation_id: Option<ByteString>,
     has_slot: AtomicBool,
-    /// Name of the method, once the call waits for something.
+    /// Name of the method, set once the call waits for something.
     method: OnceLock<ByteString>,
 }
 
@@ -57,22 +56,21 @@ impl CallState {
         self.invocation_id.as_ref()
     }
 
-    /// Notes which method it is that waits for something.
     pub(super) fn note_method(&self, method: ByteString) {
         let _ = self.method.set(method);
     }
 
-    /// Name of the method that waits for something.
+    /// Name of the method, if it waits for something.
     pub(super) fn method(&self) -> Option<&ByteString> {
         self.method.get()
     }
 
-    /// Notes that the call has its slot; called under the inbox's lock.
+    /// Marks the slot as taken. Must be called with the inbox locked.
     pub(super) fn take_slot(&self) {
         self.has_slot.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that the call gives its slot back; called under the inbox's lock. Returns `false` if it has none.
+    /// Marks the slot as released. Must be called with the inbox locked. Returns `false` if the call has none.
     pub(super) fn give_slot(&self) -> bool {
         self.has_slot.swap(false, Ordering::Relaxed)
     }

@@ -1,15 +1,15 @@
-//! Table of one connection's calls: running, queued for a slot, and the uploads between. A pure value.
+//! Table of one connection's calls: running, queued for a slot, and their uploads. Pure logic.
 //!
 //! ```text
-//!                     ┌─ a slot is free, or it takes none ─────────────────────────────┐
+//!                     ┌─ a slot is free or not needed ─────────────────────────────────┐
 //!  admit ──► its turn?                                                                 ▼
 //!                     └─ no, or an earlier call is queued ─► queued ──next_queued──► running ──release──► done
 //! ```
 //!
-//! Calls start in their order. A queued call has its id and its uploads already, so that what the client sends for
-//! them behind it finds them: items wait in their uploads, a cancellation is seen when the method starts.
+//! Calls start in order. A queued call already owns its ID and uploads, so subsequent messages for it find them:
+//! items are queued in the uploads, and a cancellation takes effect when the method starts.
 //!
-//! Generic over the handle of a call, `C`: the tables need its [`CallState`] only.
+//! Generic over the handle `C` of a call; the tables need only its [`CallState`].
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -26,63 +26,59 @@ use super::limits::Limits;
 use super::upload_table::{UploadEnd, UploadTable};
 use crate::telemetry;
 
-/// Kind of reply that the client asked for: `Invocation` or `StreamInvocation` of the hub protocol.
+/// Kind of reply that the client expects: `Invocation` or `StreamInvocation` in the hub protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReplyKind {
     Result,
     Stream,
 }
 
-/// A call on its way to its method.
+/// A call that has not reached its method yet.
 #[derive(Debug)]
 pub(crate) struct IncomingCall<C> {
     pub(crate) call: Arc<C>,
-    /// The message; of a call that fits no method, without the ids of its streams, because nobody reads these.
+    /// The message. For a call that matches no method, without stream IDs, because no method reads these streams.
     pub(crate) invocation: Invocation,
-    /// Number of streams that the client announced.
     pub(crate) stream_count: usize,
     pub(crate) reply_kind: ReplyKind,
-    /// Weight while it waits, in bytes.
+    /// Size in bytes while queued.
     pub(crate) bytes: usize,
 }
 
-/// Decision about a call that has arrived.
+/// Decision about a new call.
 #[derive(Debug)]
 pub(crate) enum Admission<C> {
-    /// The call starts now.
     Start(IncomingCall<C>),
-    /// The call waits for its turn.
     Queued,
-    /// The call or a stream of it has an id that is in use.
+    /// The ID of the call or of one of its streams is in use.
     IdInUse(ByteString),
-    /// The call has so many streams; more than any method may have.
+    /// The call has this number of streams, more than any method may have.
     TooManyStreams(usize),
 }
 
-/// The calls of a connection.
 #[derive(Debug)]
 pub(crate) struct CallTable<C> {
     running: u32,
     slots: u32,
     background: u32,
-    /// Allocated only while there is something in it: a call that is answered at once needs none of it.
+    /// Allocated only while non-empty. A call that completes immediately does not need it.
     pending: Option<Box<PendingCalls<C>>>,
 }
 
 #[derive(Debug)]
 struct PendingCalls<C> {
-    /// Calls that can be cancelled, by their invocation ids.
+    /// Cancellable calls by invocation ID.
     active: HashMap<ByteString, Arc<C>>,
-    /// Calls without an invocation id that wait for something.
+    /// Waiting calls without an invocation ID.
     unanswered: Vec<Arc<C>>,
     queued: VecDeque<IncomingCall<C>>,
     uploads: UploadTable<C>,
-    /// Wakes the methods that wait for client results when the inbox is overfull.
+    /// Wakes methods that wait for client results when the inbox is overfull.
     overfull: Option<Arc<Notify>>,
     result_waits: u32,
 }
 
-/// Waiting methods to wake outside the lock, because the inbox is overfull.
+/// Waiting methods to wake after unlocking, because the inbox is overfull.
 #[derive(Debug, Default)]
 pub(crate) struct OverfullWaits {
     wakers: Vec<Waker>,
@@ -90,7 +86,7 @@ pub(crate) struct OverfullWaits {
 }
 
 impl<C: AsRef<CallState>> CallTable<C> {
-    /// Decides when a call that has arrived starts.
+    /// Decides when a new call starts.
     pub(crate) fn admit(&mut self, mut call: IncomingCall<C>, limits: &Limits, flow: &mut FlowControl) -> Admission<C> {
         let concurrency = (*call.call).as_ref().concurrency();
         if concurrency != Concurrency::Rejected {
@@ -120,7 +116,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
         Admission::Queued
     }
 
-    /// Takes the next queued call that may start now.
+    /// Takes the next queued call that can start now.
     pub(crate) fn next_queued(&mut self, limits: &Limits, flow: &mut FlowControl) -> Option<IncomingCall<C>> {
         if !self.has_startable(limits) {
             return None;
@@ -131,13 +127,13 @@ impl<C: AsRef<CallState>> CallTable<C> {
         Some(call)
     }
 
-    /// Whether the first queued call may start now.
+    /// Whether the first queued call can start now.
     pub(crate) fn has_startable(&self, limits: &Limits) -> bool {
         let first = self.first_queued();
         first.is_some_and(|call| self.has_room_for((*call.call).as_ref().concurrency(), limits))
     }
 
-    /// Notes that a call did not complete at once: it can be cancelled, and named.
+    /// Registers a call that did not complete immediately, so that it can be cancelled and named.
     pub(crate) fn note_waiting(&mut self, call: &Arc<C>, method: ByteString) {
         (**call).as_ref().note_method(method);
         match (**call).as_ref().invocation_id() {
@@ -146,7 +142,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
         }
     }
 
-    /// Methods that wait for something, each once.
+    /// Names of the waiting methods, without duplicates.
     pub(crate) fn waiting_methods(&self) -> BTreeSet<ByteString> {
         let pending = self.pending.iter();
         let calls = pending.flat_map(|pending| pending.active.values().chain(&pending.unanswered));
@@ -159,7 +155,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
         }
     }
 
-    /// Frees the id and the uploads of a call that is about to be answered. Returns the wakers of waiting readers.
+    /// Releases the ID and the uploads of a call that is about to be answered. Returns the wakers of waiting readers.
     pub(crate) fn forget(&mut self, call: &Arc<C>, stream_ids: &[ByteString], flow: &mut FlowControl) -> Vec<Waker> {
         let Some(pending) = &mut self.pending else { return Vec::new() };
         if let Some(id) = (**call).as_ref().invocation_id()
@@ -173,7 +169,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
         wakers
     }
 
-    /// Ends a call, and frees its slot.
+    /// Ends a call and releases its slot.
     pub(crate) fn release(&mut self, call: &CallState) {
         debug_assert!(self.running > 0, "only a call that began ends");
         self.running = self.running.saturating_sub(1);
@@ -183,24 +179,22 @@ impl<C: AsRef<CallState>> CallTable<C> {
         self.release_slot(call);
     }
 
-    /// Gives the slot of a call back, if it still has one.
+    /// Releases the slot of a call, if it still has one.
     pub(crate) fn release_slot(&mut self, call: &CallState) {
         if call.give_slot() {
             self.slots = self.slots.saturating_sub(1);
         }
     }
 
-    /// The cancellable call with this id.
     pub(crate) fn active(&self, invocation_id: &str) -> Option<Arc<C>> {
         self.pending.as_ref()?.active.get(invocation_id).map(Arc::clone)
     }
 
-    /// Whether no call runs and none is queued.
+    /// Whether no call is running or queued.
     pub(crate) fn is_idle(&self) -> bool {
         self.running == 0 && self.first_queued().is_none()
     }
 
-    /// Drops the queued calls.
     pub(crate) fn drop_queued(&mut self, flow: &mut FlowControl) {
         while let Some(call) = self.pending.as_mut().and_then(|pending| pending.queued.pop_front()) {
             flow.remove_bytes(call.bytes);
@@ -210,17 +204,15 @@ impl<C: AsRef<CallState>> CallTable<C> {
         self.shrink();
     }
 
-    /// The uploads, if there are any.
     pub(crate) fn uploads(&mut self) -> Option<&mut UploadTable<C>> {
         self.pending.as_mut().map(|pending| &mut pending.uploads).filter(|uploads| !uploads.is_empty())
     }
 
-    /// Whether the client has an upload to end.
     pub(crate) fn has_open_uploads(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| pending.uploads.has_open())
     }
 
-    /// Ends all uploads, because nothing more comes for them. Returns the wakers of waiting readers.
+    /// Ends all uploads when no further items can arrive. Returns the wakers of waiting readers.
     pub(crate) fn end_uploads(&mut self, end: &UploadEnd, flow: &mut FlowControl) -> Vec<Waker> {
         self.uploads().map(|uploads| uploads.end_all(end, flow)).unwrap_or_default()
     }
@@ -244,7 +236,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
         self.shrink();
     }
 
-    /// Fails the methods that wait for the client: what they wait for stands behind too much.
+    /// Fails the methods that wait for the client, because too much is queued before what they wait for.
     pub(crate) fn fail_waits(&mut self, flow: &mut FlowControl) -> OverfullWaits {
         match &mut self.pending {
             Some(pending) => {
@@ -376,7 +368,6 @@ mod tests {
         IncomingCall { call, invocation, stream_count: streams.len(), reply_kind: ReplyKind::Result, bytes: 10 }
     }
 
-    /// The calls of one connection with one slot.
     #[derive(Default)]
     struct OneSlot {
         calls: CallTable<CallState>,

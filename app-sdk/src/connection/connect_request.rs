@@ -1,4 +1,4 @@
-//! Connect request of a client, as its `OpenConnection` frame has it: kept encoded, read when asked.
+//! Connect request of a client from its `OpenConnection` frame, stored encoded and parsed on demand.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -16,30 +16,30 @@ use trunkline_protocol::wire::{
 
 use crate::telemetry::{READS_HEADERS, TRACEPARENT_HEADER, TRACESTATE_HEADER};
 
-/// Headers that are between proxy and SDK.
+/// Headers exchanged only between proxy and SDK.
 const PRIVATE_HEADERS: [&str; 6] =
     [REMOTE_HEADER, TRANSPORT_HEADER, ITEMS_HEADER, ENDED_HEADER, ENDED_ERROR_HEADER, RESTORES_HEADER];
 
-/// The connect request of a client.
+/// Connect request of a client.
 ///
-/// A browser's headers weigh a kilobyte as bytes and several as a map; nearly no method looks at them. So the frame
-/// is kept in one piece of memory of exactly its size, and the ids are where they stand in it.
+/// A browser's headers take a kilobyte encoded but several as a map, and few methods read them. So the frame is kept
+/// in one allocation of exactly its size, and IDs are ranges in it.
 #[derive(Debug)]
 pub(crate) struct ConnectRequest {
-    /// The connection was open before: it comes from another app server or another link.
+    /// The connection existed before, on another app server or another link.
     pub(crate) is_reassigned: bool,
-    /// Its client has lost another connection, whose groups and items it is to get.
+    /// The client has lost another connection. Its groups and items must be restored.
     pub(crate) is_restoring: bool,
-    /// It comes from a service, which has names of its own for claims.
+    /// It comes from a service, which uses different claim names.
     is_of_service: bool,
-    /// It names a trace, and spans of calls are to continue that.
+    /// It carries a trace context for the spans of calls.
     names_trace: bool,
     id: FrameRange,
     user_id: Option<FrameRange>,
     body: Box<[u8]>,
 }
 
-/// Byte range in a frame. Two `u32` are enough, because frames are far smaller.
+/// Byte range in a frame. Frames are far smaller than the limit of `u32`.
 #[derive(Debug, Default, Clone, Copy)]
 struct FrameRange {
     start: u32,
@@ -47,9 +47,9 @@ struct FrameRange {
 }
 
 impl FrameRange {
-    /// Range of `part` in `whole`, which it is a slice of.
+    /// Range of `part` in `whole`. `part` must be a slice of `whole`.
     fn of(part: &[u8], whole: &[u8]) -> Option<Self> {
-        // An empty text has no position in it.
+        // An empty text may point anywhere.
         if part.is_empty() {
             return Some(Self::default());
         }
@@ -65,8 +65,8 @@ impl FrameRange {
 }
 
 impl ConnectRequest {
-    /// Copies `body`, the frame that `message` was read from: the original may be a small part of a large WebSocket
-    /// message, which would live as long as the connection.
+    /// Copies `body`, the frame that `message` was decoded from: the original may be a small part of a large
+    /// WebSocket message, which would otherwise stay in memory with the connection.
     pub(crate) fn new(body: &[u8], message: &OpenConnection) -> Self {
         let id = FrameRange::of(message.connection_id.as_bytes(), body);
         debug_assert!(id.is_some(), "the message was read from this frame");
@@ -83,7 +83,7 @@ impl ConnectRequest {
         }
     }
 
-    /// Request of a client that is not connected yet. `None` where it can't be encoded.
+    /// Request of a client that is not connected yet; `None` if it cannot be encoded.
     pub(crate) fn of_message(message: OpenConnection) -> Option<Self> {
         let mut frames = FrameBuffer::default();
         frames.push(ServiceMessage::OpenConnection(message).to_frame());
@@ -91,7 +91,7 @@ impl ConnectRequest {
         Some(Self::new(&body, &decode(&body)))
     }
 
-    /// Marks the request as one that a service has passed on.
+    /// Marks the request as coming from a service.
     pub(super) fn of_service(self) -> Self {
         Self { is_of_service: true, ..self }
     }
@@ -100,17 +100,16 @@ impl ConnectRequest {
         self.id.text(&self.body).unwrap_or_default()
     }
 
-    /// The connection id, as messages to proxies have it.
+    /// Connection ID, as used in messages to proxies.
     pub(crate) fn shared_id(&self) -> ByteString {
         ByteString::from(self.id())
     }
 
-    /// The user id, if the client is authenticated.
     pub(crate) fn user_id(&self) -> Option<&str> {
         self.user_id?.text(&self.body)
     }
 
-    /// Headers that name a trace for the spans of its calls, unless their messages name another one.
+    /// Headers with the trace context of calls, if their messages have none.
     pub(crate) fn trace_headers(&self) -> Headers {
         if !self.names_trace {
             return Headers::new();
@@ -121,16 +120,16 @@ impl ConnectRequest {
         headers.filter_map(|(name, values)| Some((name, values.into_iter().next()?))).collect()
     }
 
-    /// Claims of the user; private ones are left out.
+    /// Claims of the user, without private ones.
     pub(crate) fn claims(&self) -> Vec<(String, String)> {
         self.claims_of_user(&self.message().claims)
     }
 
-    /// Claims of the user in a log-in; private ones are left out.
+    /// Claims of the user from an authentication, without private ones.
     pub(super) fn claims_of_user(&self, claims: &[(ByteString, ByteString)]) -> Vec<(String, String)> {
         let of_proxy = |name: &str| (!name.starts_with(PRIVATE_CLAIM_PREFIX)).then(|| name.to_owned());
         let of_service = |name: &str| app_claim(name).map(str::to_owned);
-        // A service may pass a claim on by its own name and by its long one.
+        // A service may send a claim under both its own name and its long one.
         let copies: HashSet<_> = long_claims(claims).filter(|_| self.is_of_service).collect();
         let is_copy = |(name, value): &(ByteString, ByteString)| copies.contains(&(name.to_string(), value.clone()));
         let named = claims.iter().filter(|claim| !is_copy(claim)).filter_map(|(name, value)| {
@@ -140,12 +139,12 @@ impl ConnectRequest {
         named.collect()
     }
 
-    /// Headers of the connect request; private ones are left out.
+    /// Headers of the connect request, without private ones.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (ByteString, Vec<ByteString>)> {
         self.message().headers.into_iter().filter(|(name, _)| !is_private_header(name))
     }
 
-    /// Query of the connect request, without its `?`.
+    /// Query of the connect request, without the `?`.
     pub(crate) fn query(&self) -> ByteString {
         let query = self.message().query.unwrap_or_default();
         match query.strip_prefix('?') {
@@ -154,7 +153,7 @@ impl ConnectRequest {
         }
     }
 
-    /// Address of the client, as the proxy saw it. A service tells it without the port.
+    /// Address of the client, as seen by the proxy. Services send it without the port.
     pub(crate) fn remote_addr(&self) -> Option<SocketAddr> {
         if !self.is_of_service {
             return self.header(REMOTE_HEADER)?.parse().ok();
@@ -162,13 +161,13 @@ impl ConnectRequest {
         forwarded_for(&self.header(FORWARDED_FOR_HEADER)?)
     }
 
-    /// Transport of the client. Proxies that don't name it know WebSockets only.
+    /// Transport of the client. Proxies that do not send it support only WebSockets.
     pub(crate) fn transport(&self) -> Transport {
         let named = self.header(TRANSPORT_HEADER).and_then(|name| Transport::from_name(&name));
         named.unwrap_or(Transport::WebSockets)
     }
 
-    /// The first value of a header, private or not.
+    /// First value of a header, private or not.
     pub(crate) fn header(&self, wanted: &str) -> Option<ByteString> {
         header(&self.message().headers, wanted).cloned()
     }
@@ -178,20 +177,20 @@ impl ConnectRequest {
     }
 }
 
-/// Address of the client that a list of addresses begins with, with its port or without.
+/// Client address from the first entry of an address list, with or without a port.
 pub(crate) fn forwarded_for(list: &str) -> Option<SocketAddr> {
     let first = list.split(',').next()?.trim();
     first.parse().ok().or_else(|| Some(SocketAddr::new(first.parse().ok()?, 0)))
 }
 
-/// Whether a header is between the SDK and its proxy or service.
+/// Whether a header is exchanged only between the SDK and its proxy or service.
 fn is_private_header(name: &str) -> bool {
     let beginning = name.get(..SERVICE_HEADER_PREFIX.len());
     beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(SERVICE_HEADER_PREFIX))
         || PRIVATE_HEADERS.iter().any(|private| name.eq_ignore_ascii_case(private))
 }
 
-/// Decodes an opening frame, which was decoded before.
+/// Decodes an opening frame that was decoded before.
 fn decode(body: &Bytes) -> OpenConnection {
     match ServiceMessage::decode(body) {
         Ok(Some(ServiceMessage::OpenConnection(message))) => message,
@@ -203,7 +202,7 @@ fn decode(body: &Bytes) -> OpenConnection {
 pub(crate) mod tests {
     use super::*;
 
-    /// A connect request as it would come off a link.
+    /// A connect request as received from a link.
     pub(crate) fn connect_request_of(message: OpenConnection) -> ConnectRequest {
         ConnectRequest::of_message(message).unwrap()
     }

@@ -1,13 +1,13 @@
-//! Queue of what one link has brought work for, in the order of arrival, and the number of tasks that take from it.
+//! Queue of the work from one link in order of arrival, and the number of tasks that process it.
 //!
 //! ```text
-//!  link reader ──push, once per read──► waiting ──take──► task: works until nothing is left
-//!                                          └─────take──► another one, where the first takes long
+//!  link reader ──push, once per read──► waiting ──take──► task: works until the queue is empty
+//!                                          └─────take──► another task, if the first is slow
 //! ```
 //!
-//! One task for all that a read has brought: most messages are handled without a wait, so a task for each would cost
-//! more than the message, and what they answer leaves in one write. But a method may keep its thread, so what waits
-//! behind it must not depend on it.
+//! One task processes everything from a read. Most messages need no waiting, so a task per message would cost more
+//! than the message, and the replies leave in one write. But a method may block its thread, so work behind it must
+//! not depend on it.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -15,10 +15,9 @@ use std::time::{Duration, Instant};
 
 use crate::sync::lock;
 
-/// How long a task works before another one helps it.
+/// Time that a task works alone before another one is started.
 pub(crate) const TURN: Duration = Duration::from_micros(200);
 
-/// The queue of one link.
 #[derive(Debug)]
 pub(crate) struct DueQueue<T>(Mutex<State<T>>);
 
@@ -26,9 +25,9 @@ pub(crate) struct DueQueue<T>(Mutex<State<T>>);
 struct State<T> {
     waiting: VecDeque<T>,
     tasks: usize,
-    /// Tasks of these that have taken nothing yet.
+    /// Started tasks that have not taken work yet.
     beginning: usize,
-    /// When the last one was taken.
+    /// Time of the last take.
     taken_at: Option<Instant>,
 }
 
@@ -39,8 +38,8 @@ impl<T> Default for DueQueue<T> {
 }
 
 impl<T> DueQueue<T> {
-    /// Adds what a read has brought. Returns the number of tasks that must begin: one if there is none; and where they
-    /// have been held up, one for each that waits, because those may be held up, too.
+    /// Adds the work from a read. Returns the number of tasks to start: one if there is none; if the running tasks
+    /// are blocked, one per waiting item, because new tasks may block as well.
     #[must_use = "tasks must begin"]
     pub(crate) fn push(&self, due: &mut Vec<T>, now: Instant) -> usize {
         let mut state = lock(&self.0);
@@ -53,22 +52,22 @@ impl<T> DueQueue<T> {
         }
     }
 
-    /// Whether something waits for a task.
+    /// Whether work is waiting for a task.
     pub(crate) fn is_waiting(&self) -> bool {
         !lock(&self.0).waiting.is_empty()
     }
 
-    /// Adds what a task could not finish in its turn.
+    /// Adds work that a task could not finish in its time slice.
     pub(crate) fn push_back(&self, unfinished: T) {
         lock(&self.0).waiting.push_back(unfinished);
     }
 
-    /// Notes that a task has begun, which is about to take.
+    /// Records that a started task is about to take work.
     pub(crate) fn enter(&self) {
         lock(&self.0).beginning -= 1;
     }
 
-    /// Takes the next; `None` ends the task.
+    /// Takes the next item. `None` ends the task.
     pub(crate) fn take(&self, now: Instant) -> Option<T> {
         let mut state = lock(&self.0);
         state.taken_at = Some(now);
@@ -81,15 +80,14 @@ impl<T> DueQueue<T> {
         next
     }
 
-    /// Has another task begin beside those that work, of `tasks_max` at most. Returns the number of tasks that must
-    /// begin.
+    /// Starts another task next to the running ones, up to `tasks_max`. Returns the number of tasks to start.
     #[must_use = "a task must begin"]
     pub(crate) fn begin_help(&self, tasks_max: usize, now: Instant) -> usize {
         let mut state = lock(&self.0);
         if state.tasks < tasks_max { state.begin(1, now) } else { 0 }
     }
 
-    /// Has a task begin for each that waits: nobody is going to look whether those that work are held up.
+    /// Starts a task per waiting item, when no further check for blocked tasks will happen.
     #[must_use = "tasks must begin"]
     pub(crate) fn begin_rest(&self, now: Instant) -> usize {
         lock(&self.0).begin(usize::MAX, now)
@@ -97,7 +95,7 @@ impl<T> DueQueue<T> {
 }
 
 impl<T> State<T> {
-    /// Counts more tasks, but none without work for it.
+    /// Counts new tasks, at most one per waiting item.
     fn begin(&mut self, tasks_max: usize, now: Instant) -> usize {
         let count = self.waiting.len().saturating_sub(self.beginning).min(tasks_max);
         if count > 0 {
@@ -113,7 +111,7 @@ impl<T> State<T> {
 mod tests {
     use super::*;
 
-    /// Pushes what one read has brought. Returns how many tasks must begin.
+    /// Pushes the work of one read. Returns the number of tasks to start.
     fn push(queue: &DueQueue<u8>, read: &[u8], now: Instant) -> usize {
         queue.push(&mut read.to_vec(), now)
     }

@@ -1,27 +1,26 @@
-//! Flow control of one client: when its proxy is asked to pause and to resume it. A pure value.
+//! Flow control of one client: decides when its proxy is asked to pause or resume it. Pure logic.
 //!
 //! ```text
-//!                 more than the budget waits, or too many items of one upload
+//!                 budget exceeded, or too many items of one upload
 //!        flowing ───────────────────────────────────────────────────────────► paused
-//!           ▲      half of the budget waits, or a method waits for the client    │
+//!           ▲      half of the budget is free, or a method waits for the client  │
 //!           └─────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! While a method waits for the client itself, a pause could last for ever: the answer stands behind what is not read.
-//! The budget is larger then, and when even that is passed, the waits fail.
+//! While a method waits for the client itself, a pause could last forever: the result is queued behind unread
+//! messages. In that case the budget is larger, and if it is exceeded too, the waits fail.
 
 use trunkline_protocol::service::FlowOperation;
 
 use super::limits::Limits;
 
-/// Flow control of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct FlowControl {
     /// Never near 4 GiB: the client is paused long before.
     waiting_bytes: u32,
-    /// Number of methods that wait for the client: for a result or for an item.
+    /// Number of methods that wait for the client: for a result or an upload item.
     waits: u32,
-    /// Number of uploads over their limit of items.
+    /// Number of uploads above their item limit.
     full_uploads: u16,
     is_paused: bool,
 }
@@ -54,12 +53,12 @@ impl FlowControl {
         self.full_uploads = self.full_uploads.saturating_sub(1);
     }
 
-    /// Whether waiting for the client is hopeless: too much stands before its answer.
+    /// Whether waiting for the client is hopeless, because too much is queued before its answer.
     pub(crate) fn is_overfull(&self, limits: &Limits) -> bool {
         self.waiting_bytes as usize > limits.waiting_inbox_max_bytes.max(limits.inbox_max_bytes)
     }
 
-    /// The next request to the proxy, if one is due.
+    /// Returns the next request to the proxy, if one is due.
     pub(crate) fn poll(&mut self, limits: &Limits) -> Option<FlowOperation> {
         if !self.is_paused && self.must_pause(limits) {
             self.is_paused = true;

@@ -1,7 +1,7 @@
-//! Home of a connection: the link that brings what its client sends, and the way of frames to the client.
+//! Home of a connection: the link that delivers the client's messages, and the path of frames to the client.
 //!
-//! Most stay what they are. One that may get another home is a [`ClientHome`] behind a lock, under which frames are
-//! queued, so that they keep their order.
+//! Most homes are fixed. A movable one is a [`ClientHome`] behind a lock, under which frames are queued, so that they
+//! keep their order.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -14,45 +14,44 @@ use trunkline_protocol::fleet::{ClientHome, HomeLoss, ResumeOutcome, Way};
 use crate::node::Node;
 use crate::sync::lock;
 
-/// Home of one connection. Where it stays what it is, it costs no lock.
+/// Home of one connection. A fixed one needs no lock.
 #[derive(Debug)]
 pub(crate) enum Home {
     Fixed { link: LinkId, node: Arc<Node> },
     Movable(Box<Mutex<MovableHome>>),
 }
 
-/// Home of a connection that may get another one.
+/// Home of a connection that can move.
 #[derive(Debug)]
 pub(crate) struct MovableHome {
     state: ClientHome<LinkId, Arc<Node>>,
-    /// Wakes those that wait for the end of a pause, if there are any.
+    /// Wakes tasks that wait for the end of a pause, if any.
     resumed: Option<Arc<Notify>>,
 }
 
-/// Permission to queue a frame for the client at its node, until it is dropped.
+/// Permission to queue a frame for the client at its node. Released on drop.
 pub(crate) struct Passage<'a> {
     home: Option<&'a Mutex<MovableHome>>,
     node: Arc<Node>,
 }
 
-/// Outcome of the end of a link for a connection.
+/// Effect of a link's end on a connection.
 #[derive(Debug)]
 pub(crate) enum HomeEnd {
-    /// The link was not its home, or is no more.
+    /// The link was not, or is no longer, its home.
     Elsewhere,
-    /// The connection ends with the link.
     Over,
-    /// It may be at another node by now, which is about to say so.
+    /// It may have moved to another node, which is about to report this.
     Moving(OwnedNotified),
 }
 
 impl Home {
-    /// Home of a connection that stays at its proxy; a service may always move it.
+    /// Creates the home of a connection that stays at its proxy. Services can always move connections.
     pub(crate) fn new(link: LinkId, node: Arc<Node>) -> Self {
         if node.is_of_service() { Self::movable(link, node) } else { Self::Fixed { link, node } }
     }
 
-    /// Home of a connection that may move, if its proxy knows how.
+    /// Creates the home of a connection that can move, if its proxy supports moves.
     pub(crate) fn of_stateful(link: LinkId, node: Arc<Node>) -> Self {
         if node.knows_moves() { Self::movable(link, node) } else { Self::new(link, node) }
     }
@@ -63,7 +62,7 @@ impl Home {
         Self::Movable(Box::new(Mutex::new(MovableHome { state, resumed: None })))
     }
 
-    /// Whether it is a proxy's, and another proxy may take it over.
+    /// Whether it is at a proxy, and another proxy may take it over.
     pub(crate) fn moves_between_nodes(&self) -> bool {
         matches!(self, Self::Movable(home) if lock(home).state.is_at_proxy())
     }
@@ -82,7 +81,7 @@ impl Home {
         }
     }
 
-    /// Largest message that the client's node takes for it, where that node reports marks.
+    /// Maximum message size for the client, if its node reports marks.
     pub(crate) fn client_message_max_bytes(&self) -> Option<usize> {
         match self {
             Self::Fixed { node, .. } => node.client_message_max_bytes(),
@@ -94,7 +93,7 @@ impl Home {
         matches!(self, Self::Movable(home) if lock(home).state.is_paused())
     }
 
-    /// Whether another proxy may have taken it over, and is about to say so.
+    /// Whether another proxy may have taken it over and is about to report this.
     pub(crate) fn may_have_moved(&self) -> bool {
         self.moves_between_nodes() && self.is_paused()
     }
@@ -109,12 +108,12 @@ impl Home {
         }
     }
 
-    /// The way to the client, unless it is paused.
+    /// Permission to send to the client, unless it is paused.
     pub(crate) fn try_pass(&self) -> Option<Passage<'_>> {
         self.pass_or_resumed().ok()
     }
 
-    /// The way to the client, or the end of its pause.
+    /// Permission to send to the client, or the end of its pause to wait for.
     fn pass_or_resumed(&self) -> Result<Passage<'_>, OwnedNotified> {
         let home = match self {
             Self::Fixed { node, .. } => return Ok(Passage { home: None, node: Arc::clone(node) }),
@@ -128,7 +127,8 @@ impl Home {
         }
     }
 
-    /// Queues a control frame for the client, or keeps it while the client is paused. Returns whether a link took it.
+    /// Queues a control frame for the client, or holds it while the client is paused. Returns whether a link accepted
+    /// it.
     pub(crate) fn control(&self, frame: Bytes) -> bool {
         match self {
             Self::Fixed { node, .. } => node.control(&frame),
@@ -139,8 +139,8 @@ impl Home {
         }
     }
 
-    /// Pauses the client as this node asks, which must be its own; the acknowledgement leaves once nothing else does.
-    /// Returns the pause, if some node has to end it.
+    /// Pauses the client at the request of its own node. The acknowledgement is sent once no other frame is in
+    /// flight. Returns the pause if a node must end it.
     pub(crate) fn pause(&self, node: &Arc<Node>, acknowledgement: Bytes) -> Option<(u32, OwnedNotified)> {
         let Self::Movable(home) = self else { return None };
         let mut home = lock(home);
@@ -155,7 +155,6 @@ impl Home {
         matches!(self, Self::Movable(home) if lock(home).state.give_up_pause(pause))
     }
 
-    /// Resumes a paused client over this link.
     pub(crate) fn resume(&self, link: LinkId, node: &Arc<Node>) -> ResumeOutcome {
         match self {
             Self::Fixed { .. } => ResumeOutcome::NotPaused,
@@ -163,7 +162,7 @@ impl Home {
         }
     }
 
-    /// Keeps the last frames for a client that moves. Returns `false` if it does not, and they may leave.
+    /// Holds the last frames for a client that is moving. Returns `false` if it is not, and they can be sent.
     pub(crate) fn keep_last(&self, frames: &[Bytes]) -> bool {
         let Self::Movable(home) = self else { return false };
         let mut home = lock(home);
@@ -174,7 +173,7 @@ impl Home {
         is_kept
     }
 
-    /// Ends the pause of a connection that ends: what waited leaves before its close.
+    /// Ends the pause of a connection that closes, so that held frames are sent before its close.
     pub(crate) fn end_pause(&self) {
         if let Self::Movable(home) = self {
             let (link, node) = (self.link(), self.node());
@@ -182,7 +181,6 @@ impl Home {
         }
     }
 
-    /// Handles the end of a link.
     pub(crate) fn end_link(&self, link: LinkId) -> HomeEnd {
         match self {
             Self::Fixed { link: home, .. } if *home == link => HomeEnd::Over,
@@ -198,7 +196,7 @@ impl Home {
         }
     }
 
-    /// Gives up a connection that no other node has resumed. Returns `false` if its home is not this link any more.
+    /// Gives up a connection that no other node has resumed. Returns `false` if this link is no longer its home.
     pub(crate) fn give_up(&self, link: LinkId) -> bool {
         match self {
             Self::Fixed { link: home, .. } => *home == link,
@@ -252,7 +250,7 @@ impl fmt::Debug for Passage<'_> {
     }
 }
 
-/// Id of a link's session, unique in this process.
+/// ID of a link session, unique in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkId(pub(crate) u64);
 

@@ -1,14 +1,14 @@
-//! Inbox of one connection: what waits for its handlers. A pure value that says when a worker must start, and when the
-//! client must pause.
+//! Inbox of one connection: the queue of its handlers. Pure logic that decides when a worker must be started and when
+//! the client must be paused.
 //!
 //! ```text
 //!  push ──► waiting bytes ──next──► handshake, message, … ──► input ended ──► close
-//!                                              │              (when no call runs any more)
+//!                                              │              (when no call is running)
 //!                                              └─► calls: running, queued, uploads
 //! ```
 //!
-//! The worker reads on while calls run or are queued, because items, completions and cancellations behind them must
-//! get through; queued calls still count as waiting bytes.
+//! The worker keeps reading while calls are running or queued, because items, completions and cancellations behind
+//! them must get through. Queued calls still count as waiting bytes.
 
 use std::collections::BTreeSet;
 use std::task::Waker;
@@ -30,37 +30,35 @@ use super::message_trace::{MessageTrace, TracedPieces};
 use super::reassignment::Reassignment;
 use super::upload_table::UploadEnd;
 
-/// The inbox of one connection.
 #[derive(Debug)]
 pub(crate) struct Inbox<C> {
     input: Input,
-    /// Length of the message that the worker handles; it counts as waiting until the worker asks for the next one, or
-    /// the call is queued.
+    /// Length of the message being handled. Counts as waiting until the worker takes the next one or the call is
+    /// queued.
     handled_bytes: u32,
     flow: FlowControl,
     calls: CallTable<C>,
-    /// Window of what is sent to the client alone.
     pub(crate) window: ClientWindow,
-    /// Parts that are seldom there; boxed, so that a connection without them is small.
+    /// Rarely used parts, boxed to keep other connections small.
     rare: Option<Box<RareParts>>,
     stage: ReadStage,
-    /// The close is known: nothing more is accepted.
+    /// The close is known: further input is refused.
     is_closing: bool,
     pub(crate) reassignment: Reassignment,
-    /// A worker runs or is about to.
+    /// A worker is running or about to start.
     has_worker: bool,
-    /// `on_connected` has succeeded, so `on_disconnected` is owed.
+    /// `on_connected` has succeeded, so `on_disconnected` must run.
     is_connected: bool,
 }
 
-/// Parts of an inbox that it seldom has.
+/// Rarely used parts of an inbox.
 #[derive(Debug, Default)]
 struct RareParts {
-    /// The close that follows all that waits.
+    /// Close that follows all waiting messages.
     close: Option<ConnectionClose>,
-    /// The close does not wait for calls any longer.
+    /// The close no longer waits for calls.
     gives_up_calls: bool,
-    /// Pieces that a live trace follows.
+    /// Pieces followed by a live trace.
     traced: TracedPieces,
 }
 
@@ -69,47 +67,46 @@ enum ReadStage {
     #[default]
     Handshake,
     Messages,
-    /// All messages are read.
+    /// All messages have been read.
     Ended,
 }
 
-/// The next work of a worker.
 #[derive(Debug)]
 pub(crate) enum WorkItem<C> {
-    /// The hub handshake of the client.
+    /// Hub handshake of the client.
     Handshake(Result<HandshakeRequest, HandshakeError>),
-    /// The body of a hub message, and the length of its frame.
+    /// Body of a hub message, and the length of its frame.
     Message(Bytes, usize),
-    /// A queued call whose turn has come.
+    /// A queued call that can start now.
     StartCall(IncomingCall<C>),
-    /// The bytes can't be cut into messages: the connection must close.
+    /// The bytes cannot be split into messages. The connection must be closed.
     Unframed(FramingError),
-    /// The client sends nothing more: methods that wait for it must be told.
+    /// The client sends nothing more. Methods that wait for it must be notified.
     InputEnded,
-    /// The connection is closed and no call runs any more; `true` if `on_disconnected` must run.
+    /// The connection is closed, and no call is running; `true` if `on_disconnected` must run.
     Close(ConnectionClose, bool),
-    /// All messages are read and no call runs any more: the connection can be given to another app server.
+    /// All messages are read, and no call is running: the connection can be reassigned.
     Reassign,
     /// Nothing to do: the worker must end.
     Idle,
 }
 
 impl<C: AsRef<CallState>> Inbox<C> {
-    /// Adds bytes of the client. Returns whether a worker must start.
-    #[must_use = "a worker must start"]
+    /// Adds bytes from the client. Returns whether a worker must be started.
+    #[must_use = "a worker must be started"]
     pub(crate) fn push(&mut self, bytes: Bytes) -> bool {
         if self.is_closing || bytes.is_empty() {
             return false;
         }
         self.flow.add_bytes(bytes.len());
-        // A worker that is busy may be so for long.
+        // A busy worker may take long.
         self.input.push(if self.has_worker { detached(bytes) } else { bytes });
         self.start_worker()
     }
 
-    /// Adds bytes of the client whose messages a live trace follows, from this mark on. Returns whether a worker must
-    /// start.
-    #[must_use = "a worker must start"]
+    /// Adds bytes from the client that a live trace follows, starting at this mark. Returns whether a worker must be
+    /// started.
+    #[must_use = "a worker must be started"]
     pub(crate) fn push_traced(&mut self, bytes: Bytes, mark: i64) -> bool {
         if !self.is_closing {
             self.rare.get_or_insert_default().traced.push(self.input.len(), bytes.len(), mark);
@@ -117,15 +114,15 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.push(bytes)
     }
 
-    /// Trace of the message that was taken last, if it has one.
+    /// Takes the trace of the last message taken, if any.
     pub(crate) fn take_trace(&mut self) -> Option<Box<MessageTrace>> {
         let taken = self.rare.as_mut()?.traced.take_last();
         self.drop_rare();
         taken
     }
 
-    /// Closes the connection after what waits. Returns whether a worker must start.
-    #[must_use = "a worker must start"]
+    /// Closes the connection after all waiting messages. Returns whether a worker must be started.
+    #[must_use = "a worker must be started"]
     pub(crate) fn close(&mut self, close: ConnectionClose) -> bool {
         debug_assert!(!self.is_closing, "the registry lets only one caller close a connection");
         self.rare.get_or_insert_default().close = Some(close);
@@ -134,9 +131,9 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.start_worker()
     }
 
-    /// Gives the connection to another app server after what waits, unless it closes before; its proxy reads it no
-    /// more. Returns whether a worker must start.
-    #[must_use = "a worker must start"]
+    /// Begins reassignment after all waiting messages, unless the connection closes first. Its proxy has stopped
+    /// reading from the client. Returns whether a worker must be started.
+    #[must_use = "a worker must be started"]
     pub(crate) fn begin_reassignment(&mut self) -> bool {
         if self.is_closing {
             return false;
@@ -145,14 +142,14 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.start_worker()
     }
 
-    /// Whether nothing of the connection runs or waits here.
+    /// Whether the connection has no running or waiting work.
     pub(crate) fn is_quiet(&self) -> bool {
         let has_nothing = !self.has_worker && self.input.is_empty() && !self.has_calls();
         has_nothing && self.is_connected && !self.calls.has_open_uploads()
     }
 
-    /// The next request to the proxy of a connection that is about to be reassigned: to read its client on while an
-    /// upload is open or the client `is_asked` for a result, and to stop then.
+    /// Returns the next request to the proxy of a connection in reassignment: to continue reading while an upload is
+    /// open or a client result is pending (`is_asked`), and to stop afterwards.
     pub(crate) fn poll_reassignment(&mut self, is_asked: bool) -> Option<FlowOperation> {
         if self.has_worker || !self.input.is_empty() {
             return None;
@@ -160,25 +157,25 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.reassignment.poll(is_asked || self.calls.has_open_uploads())
     }
 
-    /// Starts the worker of a connection that can be given to another app server. Returns whether one must start.
-    #[must_use = "a worker must start"]
+    /// Starts the worker if the connection can be reassigned. Returns whether one must be started.
+    #[must_use = "a worker must be started"]
     pub(crate) fn start_reassignment(&mut self, is_asked: bool) -> bool {
         self.can_be_reassigned(is_asked) && self.start_worker()
     }
 
-    /// Whether a call runs or is queued.
+    /// Whether a call is running or queued.
     pub(crate) fn has_calls(&self) -> bool {
         !self.calls.is_idle()
     }
 
-    /// Whether the client sends nothing more because this app server stops.
+    /// Whether input has ended because this app server is stopping.
     pub(crate) fn ends_with_app_server(&self) -> bool {
         self.reassignment.is_elsewhere() || self.known_close().is_some_and(|close| close.cause == Cause::AppStopped)
     }
 
-    /// Closes the inbox of a connection that was reassigned: what waits is dropped, and `on_disconnected` does not
-    /// run. Returns whether a worker must start.
-    #[must_use = "a worker must start"]
+    /// Closes the inbox of a reassigned connection: drops waiting messages, and `on_disconnected` does not run.
+    /// Returns whether a worker must be started.
+    #[must_use = "a worker must be started"]
     pub(crate) fn close_reassigned(&mut self) -> bool {
         self.discard();
         self.is_connected = false;
@@ -196,17 +193,17 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.calls.drop_queued(&mut self.flow);
     }
 
-    /// Notes that `on_connected` has succeeded.
+    /// Records that `on_connected` has succeeded.
     pub(crate) fn set_connected(&mut self) {
         self.is_connected = true;
     }
 
-    /// Whether `on_connected` has succeeded, and `on_disconnected` has not begun.
+    /// Whether `on_connected` has succeeded and `on_disconnected` has not begun.
     pub(crate) fn is_connected(&self) -> bool {
         self.is_connected
     }
 
-    /// Takes the next work of the worker; whether the client `is_asked` for a result matters to a reassignment.
+    /// Takes the next work of the worker. `is_asked`: a client result is pending, which delays reassignment.
     pub(crate) fn next(&mut self, protocol: HubProtocol, limits: &Limits, is_asked: bool) -> WorkItem<C> {
         self.finish_handled();
         if let Some(call) = self.calls.next_queued(limits, &mut self.flow) {
@@ -220,7 +217,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
         next.unwrap_or_else(|| self.next_without_message(is_asked))
     }
 
-    /// Decides when a call that has arrived starts.
+    /// Decides when a new call starts.
     pub(crate) fn admit(&mut self, call: IncomingCall<C>, limits: &Limits) -> Admission<C> {
         self.finish_handled();
         self.calls.admit(call, limits, &mut self.flow)
@@ -243,15 +240,15 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.calls.uploads()?.end(id, end, &mut self.flow).ok()
     }
 
-    /// Ends a call. Returns whether a worker must start.
-    #[must_use = "a worker must start"]
+    /// Ends a call. Returns whether a worker must be started.
+    #[must_use = "a worker must be started"]
     pub(crate) fn release(&mut self, call: &CallState, limits: &Limits) -> bool {
         self.calls.release(call);
         self.start_if_due(limits)
     }
 
-    /// Has a close wait for calls no longer; queued calls are dropped. Returns the methods that still run, unless none
-    /// does, and whether a worker must start.
+    /// Lets a close no longer wait for calls, and drops queued ones. Returns the methods that are still running, and
+    /// whether a worker must be started; `None` if no call is running.
     pub(crate) fn give_up_calls(&mut self) -> Option<(BTreeSet<ByteString>, bool)> {
         let rare = self.rare.as_mut().filter(|rare| rare.close.is_some() && !self.calls.is_idle())?;
         rare.gives_up_calls = true;
@@ -259,29 +256,29 @@ impl<C: AsRef<CallState>> Inbox<C> {
         Some((self.calls.waiting_methods(), self.start_worker()))
     }
 
-    /// Gives back the slot of a call. Returns whether a worker must start.
-    #[must_use = "a worker must start"]
+    /// Releases the slot of a call. Returns whether a worker must be started.
+    #[must_use = "a worker must be started"]
     pub(crate) fn release_slot(&mut self, call: &CallState, limits: &Limits) -> bool {
         self.calls.release_slot(call);
         self.start_if_due(limits)
     }
 
-    /// The calls, and the flow control that counts their bytes.
+    /// Returns the calls, and the flow control that counts their bytes.
     pub(crate) fn calls(&mut self) -> (&mut CallTable<C>, &mut FlowControl) {
         (&mut self.calls, &mut self.flow)
     }
 
-    /// Whether waiting for the client is hopeless: too much stands before its answer.
+    /// Whether waiting for the client is hopeless, because too much is queued before its answer.
     pub(crate) fn is_overfull(&self, limits: &Limits) -> bool {
         self.flow.is_overfull(limits)
     }
 
-    /// Takes the methods that wait for the client while the inbox is overfull; to be woken outside the lock.
+    /// Takes the methods that wait for the client while the inbox is overfull, to be woken after unlocking.
     pub(crate) fn take_overfull_waits(&mut self, limits: &Limits) -> OverfullWaits {
         if self.flow.is_overfull(limits) { self.calls.fail_waits(&mut self.flow) } else { OverfullWaits::default() }
     }
 
-    /// The next flow control request to the proxy, if one is due; none any more when the close is known.
+    /// Returns the next flow control request to the proxy, if one is due; none after the close is known.
     pub(crate) fn poll_flow(&mut self, limits: &Limits) -> Option<FlowOperation> {
         if self.is_closing { None } else { self.flow.poll(limits) }
     }
@@ -291,7 +288,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.flow.is_paused()
     }
 
-    /// Lists what is left when the connection should be idle.
+    /// Lists remaining state of a connection that should be idle.
     #[cfg(test)]
     pub(crate) fn left_over(&self) -> Vec<String> {
         let mut left = self.calls.left_over();
@@ -306,7 +303,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
         is_due && self.start_worker()
     }
 
-    /// Whether what follows waits for the calls only.
+    /// Whether only running calls delay the next step.
     fn is_ending(&self) -> bool {
         self.known_close().is_some() || self.reassignment.is_at_boundary()
     }
@@ -315,7 +312,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.reassignment.is_at_boundary() && !self.reassignment.is_leaving() && !is_asked && self.calls.is_idle()
     }
 
-    /// Takes the place of the connection's worker. Returns `false` if it has one.
+    /// Claims the role of the connection's worker. Returns `false` if it has one.
     fn start_worker(&mut self) -> bool {
         !std::mem::replace(&mut self.has_worker, true)
     }
@@ -335,15 +332,15 @@ impl<C: AsRef<CallState>> Inbox<C> {
             Err(error) => return Some(WorkItem::Unframed(error)),
         };
         self.note_taken(length);
-        // It counts as waiting until it is handled.
+        // Counts as waiting until it is handled.
         self.handled_bytes = u32::try_from(length).unwrap_or(u32::MAX);
         self.flow.add_bytes(length);
-        // Beside a call, a message may have to wait: another call for its turn, an item for its method.
+        // While calls are running, a message may have to wait: a call for a slot, an item for its method.
         let body = if self.calls.is_idle() { body } else { detached(body) };
         Some(WorkItem::Message(body, length))
     }
 
-    /// The next work when no whole message waits.
+    /// Returns the next work if no complete message is waiting.
     fn next_without_message(&mut self, is_asked: bool) -> WorkItem<C> {
         if self.known_close().is_some() && self.stage != ReadStage::Ended {
             self.stage = ReadStage::Ended;
@@ -374,7 +371,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
         close
     }
 
-    /// Frees the memory of parts that are not there any more.
+    /// Frees the memory of unused rare parts.
     fn drop_rare(&mut self) {
         if self.rare.as_ref().is_some_and(|rare| rare.close.is_none() && rare.traced.is_empty()) {
             self.rare = None;

@@ -1,5 +1,4 @@
-//! Input of one connection: bytes of its client that wait to be read, and their cuts into the hub handshake and
-//! messages. A pure value.
+//! Input of one connection: unread bytes from the client, split into the hub handshake and messages. Pure logic.
 
 use std::collections::VecDeque;
 
@@ -7,10 +6,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use trunkline_protocol::hub::{FramingError, HandshakeError, HandshakeRequest, HubProtocol, next_frame};
 use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
 
-/// Bytes from this length on stay slices: a copy would cost more, and what they pin is in proportion to them.
+/// Minimum length of bytes that remain slices: a copy would cost more, and the memory that a slice pins is
+/// proportionate.
 pub(crate) const SLICE_MIN_BYTES: usize = 4 * 1024;
 
-/// Bytes that wait, in the pieces in which they came.
+/// Unread bytes, in pieces as received.
 #[derive(Debug, Default)]
 pub(super) struct Input(VecDeque<Bytes>);
 
@@ -27,12 +27,12 @@ impl Input {
         self.0.iter().map(Bytes::len).sum()
     }
 
-    /// Drops all that waits. Returns how many bytes that was.
+    /// Drops all unread bytes. Returns their number.
     pub(super) fn clear(&mut self) -> usize {
         std::mem::take(self).len()
     }
 
-    /// Prepares for a long wait: the rest of a message that has begun may never come.
+    /// Prepares for a long wait: the rest of a partial message may never arrive.
     pub(super) fn rest(&mut self) {
         if self.is_empty() {
             // An idle connection owns no buffer.
@@ -41,12 +41,12 @@ impl Input {
         self.0.iter_mut().for_each(|bytes| *bytes = detached(std::mem::take(bytes)));
     }
 
-    /// Takes the hub handshake, and its length; `None` while it is not whole.
+    /// Takes the hub handshake and its length; `None` while incomplete.
     pub(super) fn take_handshake(&mut self) -> Option<Result<(HandshakeRequest, usize), HandshakeError>> {
         self.take(|front| HandshakeRequest::read(front, HANDSHAKE_MAX_BYTES))
     }
 
-    /// Takes the body of a hub message, and the length of its frame; `None` while it is not whole.
+    /// Takes the body of a hub message and the length of its frame; `None` while incomplete.
     pub(super) fn take_message(
         &mut self,
         protocol: HubProtocol,
@@ -58,7 +58,7 @@ impl Input {
         })
     }
 
-    /// Takes what `cut` finds at the front, where pieces are joined until it is whole.
+    /// Takes the result of `cut` at the front, and joins pieces until it is complete.
     fn take<T, E>(&mut self, cut: impl Fn(&Bytes) -> Result<Option<(T, usize)>, E>) -> Option<Result<(T, usize), E>> {
         loop {
             match cut(self.0.front()?) {
@@ -82,7 +82,7 @@ impl Input {
         }
     }
 
-    /// Joins the first two pieces, because a message is cut between them. Returns `false` if there is only one.
+    /// Joins the first two pieces of a split message. Returns `false` if there is only one piece.
     fn join_front(&mut self) -> bool {
         if self.0.len() < 2 {
             return false;
@@ -101,8 +101,8 @@ impl Input {
     }
 }
 
-/// Copies short bytes that are kept for long out of the buffer that they share, so that they don't keep the link's
-/// whole message with them.
+/// Copies short, long-lived bytes out of their shared buffer, so that they do not keep the link's whole message in
+/// memory.
 pub(crate) fn detached(bytes: Bytes) -> Bytes {
     if bytes.len() < SLICE_MIN_BYTES { Bytes::copy_from_slice(&bytes) } else { bytes }
 }

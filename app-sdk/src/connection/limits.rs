@@ -7,33 +7,32 @@ use trunkline_protocol::limits::{
     INBOX_MAX_BYTES, PARALLEL_INVOCATIONS, UPLOAD_MAX_ITEMS, WAITING_INBOX_MAX_BYTES,
 };
 
-/// Time that a hook may take before it is ended, unless the hub says otherwise.
+/// Default time limit of a hook, after which it is cancelled.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Limits of a connection's memory and time.
+/// Memory and time limits of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Largest message of a client, framing included.
+    /// Maximum size of a client message, including framing.
     pub(crate) message_max_bytes: usize,
-    /// Bytes that may wait before the client is paused.
+    /// Queued bytes above which the client is paused.
     pub(crate) inbox_max_bytes: usize,
-    /// Bytes that may wait while a method waits for the client itself.
+    /// Maximum queued bytes while a method waits for the client itself.
     pub(crate) waiting_inbox_max_bytes: usize,
-    /// Items of one upload that may wait before the client is paused.
+    /// Queued items of an upload above which the client is paused.
     pub(crate) upload_max_items: usize,
-    /// Calls that run at once, those with streams apart.
+    /// Maximum number of parallel calls, not counting those with streams.
     pub(crate) parallel_invocations: usize,
-    /// Timeout of a client result.
     pub(crate) client_result_timeout: Duration,
-    /// Client results that the whole hub may await at once.
+    /// Maximum number of pending client results of the hub.
     pub(crate) client_results_max: usize,
-    /// Largest name of a group that a connection may join, in bytes.
+    /// Maximum length of a group name, in bytes.
     pub(crate) group_name_max_bytes: usize,
-    /// Silence after which a client is taken for gone.
+    /// Silence after which a client counts as disconnected.
     pub(crate) client_timeout: Duration,
-    /// Time that a hook may take before it is ended.
+    /// Time limit of a hook, after which it is cancelled.
     pub(crate) hook_timeout: Duration,
-    /// Time in which a lost client gets its groups and items back; `None` where none does.
+    /// Time limit for restoring a lost client; `None` to disable restoring.
     pub(crate) restored_within: Option<Duration>,
 }
 

@@ -1,6 +1,6 @@
-//! Messages that a live trace of a proxy follows: which ones they are, and how long they took here.
+//! Messages followed by a proxy's live trace: their marks, and how long they took on this app server.
 //!
-//! Only durations are told, all by the clock of this machine: that of the proxy shows another time of day.
+//! Only durations are reported, by this machine's clock, because the proxy's clock may differ.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 use trunkline_protocol::service::TraceReport;
 
-/// Traced message, from the link's reader on.
+/// A traced message, from the moment it is read from the link.
 #[derive(Debug)]
 pub(crate) struct MessageTrace {
     mark: i64,
@@ -16,33 +16,31 @@ pub(crate) struct MessageTrace {
     taken_at: Instant,
 }
 
-/// Traced pieces of an inbox that were not taken as a whole.
+/// Traced pieces of an inbox that have not been taken completely.
 #[derive(Debug, Default)]
 pub(crate) struct TracedPieces {
     pieces: VecDeque<TracedPiece>,
-    /// Trace of the message that was taken last.
     taken: Option<Box<MessageTrace>>,
 }
 
 #[derive(Debug)]
 struct TracedPiece {
-    /// Bytes between the piece before it, or what is taken next, and its first message.
+    /// Bytes between the previous piece (or the read position) and its first message.
     bytes_before: usize,
     bytes: usize,
-    /// Mark of its next message.
     mark: i64,
     read_at: Instant,
 }
 
 impl TracedPieces {
-    /// Adds a piece of so many bytes behind all `waiting` ones; its first message has this mark.
+    /// Adds a piece of `bytes` behind all `waiting` ones. Its first message has this mark.
     pub(super) fn push(&mut self, waiting: usize, bytes: usize, mark: i64) {
         let known: usize = self.pieces.iter().map(|piece| piece.bytes_before + piece.bytes).sum();
         let bytes_before = waiting.saturating_sub(known);
         self.pieces.push_back(TracedPiece { bytes_before, bytes, mark, read_at: Instant::now() });
     }
 
-    /// Takes a message of so many bytes off the front.
+    /// Takes a message of this length from the front.
     pub(super) fn take(&mut self, mut bytes: usize) {
         let mut taken = None;
         while bytes > 0
@@ -67,7 +65,7 @@ impl TracedPieces {
         self.taken = taken;
     }
 
-    /// Trace of the message that was taken last, if it has one.
+    /// Takes the trace of the last message taken, if any.
     pub(super) fn take_last(&mut self) -> Option<Box<MessageTrace>> {
         self.taken.take()
     }
@@ -90,7 +88,6 @@ impl MessageTrace {
     }
 }
 
-/// Whole microseconds of a duration, as a frame tells them.
 pub(crate) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
@@ -112,7 +109,7 @@ mod tests {
         let mut pieces = TracedPieces::default();
         pieces.push(5, 4, 10);
         assert_eq!(marks(&mut pieces, &[2, 3]), [None, None]);
-        // Three bytes stand between the two.
+        // Three bytes are between the two pieces.
         pieces.push(4 + 3, 6, 20);
         assert_eq!(marks(&mut pieces, &[1, 3, 3, 2, 2, 2]), [Some(10), Some(11), None, Some(20), Some(21), Some(22)]);
         assert!(pieces.is_empty());

@@ -1,7 +1,7 @@
-//! UploadTable of one client: the items that wait for their methods. A pure value.
+//! Table of one client's uploads: the items that wait for their methods. Pure logic.
 //!
-//! Items stay encoded until their method takes them, because only the method knows their type. Generic over the handle
-//! of a call, `C`, of which only the identity counts.
+//! Items stay encoded until their method takes them, because only the method has their type. Generic over the handle
+//! `C` of a call; only its identity matters.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use trunkline_protocol::hub::Payload;
 
 use super::flow_control::FlowControl;
 
-/// The open uploads, by the stream ids that the client gave them.
+/// Open uploads by the client's stream IDs.
 #[derive(Debug)]
 pub(crate) struct UploadTable<C>(HashMap<ByteString, Upload<C>>);
 
@@ -36,13 +36,13 @@ struct UploadItem {
 pub(crate) enum UploadEnd {
     /// The client has sent all items.
     Complete,
-    /// The client gave up, with this error.
+    /// The client aborted the upload with this error.
     Failed(ByteString),
     /// The connection was closed.
     ConnectionClosed,
-    /// The app server stops, and has no more time to wait for the client.
+    /// The app server is stopping and can no longer wait for the client.
     Leaving,
-    /// The inbox is overfull: the next item may never get through.
+    /// The inbox is overfull, so the next item may never arrive.
     Overfull,
 }
 
@@ -53,7 +53,7 @@ pub(crate) enum UploadEvent {
     Item(Payload),
     /// The end, reported once.
     End(UploadEnd),
-    /// The upload is over, or no longer this method's.
+    /// The upload has ended or no longer belongs to this method.
     Closed,
 }
 
@@ -71,7 +71,6 @@ impl<C> UploadTable<C> {
         self.0.contains_key(id)
     }
 
-    /// Whether any upload has not ended.
     pub(crate) fn has_open(&self) -> bool {
         self.0.values().any(|upload| upload.end.is_none())
     }
@@ -84,7 +83,7 @@ impl<C> UploadTable<C> {
         debug_assert!(before.is_none(), "ids in use are refused");
     }
 
-    /// Adds an item that weighs `bytes`. Returns the waker of a waiting reader; `Err` if no such upload is open.
+    /// Adds an item of `bytes`. Returns the waker of a waiting reader; `Err` if no such upload is open.
     pub(crate) fn push(
         &mut self,
         id: &str,
@@ -120,7 +119,7 @@ impl<C> UploadTable<C> {
         .collect()
     }
 
-    /// Fails the uploads whose methods wait for an item. Returns the wakers of these readers.
+    /// Fails all uploads with a method that waits for an item. Returns the wakers of these readers.
     pub(crate) fn fail_waiting(&mut self, flow: &mut FlowControl) -> Vec<Waker> {
         let waiting = self.0.values_mut().filter(|upload| upload.reader.is_some());
         waiting
@@ -131,7 +130,7 @@ impl<C> UploadTable<C> {
             .collect()
     }
 
-    /// Polls for the next event of an upload, for the method that owns it.
+    /// Polls for the next event of an upload, on behalf of the method that owns it.
     pub(crate) fn poll(
         &mut self,
         id: &str,
@@ -165,7 +164,8 @@ impl<C> UploadTable<C> {
         Poll::Pending
     }
 
-    /// Closes an upload for the method that owns it, and drops its items. Returns the waker of a waiting reader.
+    /// Closes an upload on behalf of the method that owns it, and drops its items. Returns the waker of a waiting
+    /// reader.
     pub(crate) fn close(&mut self, id: &str, owner: &Arc<C>, flow: &mut FlowControl) -> Option<Waker> {
         if !self.0.get(id).is_some_and(|upload| Arc::ptr_eq(&upload.owner, owner)) {
             return None;
@@ -199,7 +199,7 @@ mod tests {
 
     const ITEMS_MAX: usize = 4;
 
-    /// A call; only its identity counts.
+    /// A call; only its identity matters.
     #[derive(Debug, Default)]
     struct Owner(#[expect(dead_code, reason = "two owners need two addresses")] u8);
 
@@ -210,7 +210,7 @@ mod tests {
     }
 
     impl OneUpload {
-        /// An upload named `u`.
+        /// Creates an upload named `u`.
         fn new() -> Self {
             let (mut uploads, owner) = (UploadTable::default(), Arc::<Owner>::default());
             uploads.open("u".into(), &owner);

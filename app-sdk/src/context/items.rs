@@ -1,14 +1,14 @@
-//! Items: values that the app keeps with a connection, by type.
+//! Items: values that the app stores with a connection, one per type.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::connection::Connection;
 
-/// Values of a connection: one of each type, dropped when the connection closes.
+/// Values of a connection: one per type, dropped when the connection closes.
 ///
-/// A connection without items costs nothing for them. Values are taken out as clones; put an
-/// [`Arc`] of a lock in for what several calls change.
+/// A connection without items uses no memory for them. Values are returned as clones; for a value that several calls
+/// change, insert an [`Arc`] of a lock.
 ///
 /// ```
 /// use trunkline::{Context, HubError};
@@ -37,21 +37,21 @@ impl Items {
         Self { connection: Arc::clone(connection) }
     }
 
-    /// Inserts a value, and returns the one of its type that was there.
+    /// Inserts a value and returns the previous value of its type.
     pub fn insert<T: Clone + Send + Sync + 'static>(&self, value: T) -> Option<T> {
         self.connection.items().insert(value)
     }
 
-    /// The value of this type.
+    /// Returns the value of this type.
     #[must_use]
     pub fn get<T: Clone + Send + Sync + 'static>(&self) -> Option<T> {
         self.connection.items().get().cloned()
     }
 
-    /// The value of this type; when there is none, the one that `make` gives is kept.
+    /// Returns the value of this type. If it is missing, inserts the result of `make`.
     ///
-    /// Calls that run at once get the same value. `make` runs without a lock, so that it may use the items itself; of
-    /// two that run at once only one value is kept, and the other is dropped.
+    /// Concurrent calls get the same value. `make` runs without a lock and may use the items itself. If two calls run
+    /// it concurrently, one result is kept and the other dropped.
     ///
     /// ```
     /// # use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
@@ -72,7 +72,7 @@ impl Items {
         let mut items = self.connection.items();
         match items.get().cloned() {
             Some(present) => {
-                // Before `made`, whose drop is the app's code.
+                // Unlock before dropping `made`, which runs app code.
                 drop(items);
                 present
             }

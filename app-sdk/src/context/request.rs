@@ -1,14 +1,14 @@
-//! Claims, headers and query of a client's connect request.
+//! Claims, headers and query of a connect request.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::connection::ConnectRequest;
 
-/// The claims of a client's user, in their order. Names may repeat: a user can have several roles.
+/// Claims of a user, in their original order. Names may repeat, for example for several roles.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claims(Pairs);
 
-/// The query of a client's connect request.
+/// Query of a connect request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
     raw: String,
@@ -26,13 +26,13 @@ impl Claims {
         Self(pairs)
     }
 
-    /// The first value of this name.
+    /// First value with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.get_all(name).next()
     }
 
-    /// All values of this name.
+    /// All values with this name.
     pub fn get_all(&self, name: &str) -> impl Iterator<Item = &str> {
         all(&self.0, name)
     }
@@ -48,19 +48,19 @@ impl Query {
         Self { raw: raw.to_owned(), pairs: form_urlencoded::parse(raw.as_bytes()).into_owned().collect() }
     }
 
-    /// The query as it came, without the `?`.
+    /// The raw query, without the `?`.
     #[must_use]
     pub fn raw(&self) -> &str {
         &self.raw
     }
 
-    /// The first value of this name, decoded.
+    /// First value with this name, decoded.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.get_all(name).next()
     }
 
-    /// All values of this name, decoded.
+    /// All values with this name, decoded.
     pub fn get_all(&self, name: &str) -> impl Iterator<Item = &str> {
         all(&self.pairs, name)
     }
@@ -71,7 +71,7 @@ impl Query {
     }
 }
 
-/// Headers of a connect request; invalid ones are left out.
+/// Headers of a connect request. Invalid headers are omitted.
 pub(crate) fn headers(request: &ConnectRequest) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, values) in request.headers() {

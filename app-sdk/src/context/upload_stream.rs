@@ -1,4 +1,4 @@
-//! Stream that a client uploads, as its method reads it.
+//! Method's side of a stream that a client uploads.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -18,12 +18,12 @@ use crate::error::text;
 use crate::error::{HubError, InvokeError};
 use crate::hub_core::HubCore;
 
-/// A stream of items that the client uploads: a parameter of a method, one for each stream of the call.
+/// A stream of items that the client uploads: a method parameter, one per stream of the call.
 ///
-/// A call with uploads runs beside the other calls of its client. When the method is slower than its client, the client
-/// is paused. The stream ends with an error when the client says so, when an item doesn't fit `T`, when the connection
-/// ends, and when the app server stops and its [time](crate::Server::shutdown_timeout) is up; `?` makes it the method's
-/// error. What the method leaves unread is dropped when it returns.
+/// A call with uploads runs concurrently with the client's other calls. If the method is slower than the client, the
+/// client is paused. The stream yields an error if the client reports one, if an item does not fit `T`, if the
+/// connection closes, or if the app server stops and its [timeout](crate::Server::shutdown_timeout) expires; `?`
+/// makes it the method's error. Unread items are dropped when the method returns.
 ///
 /// ```
 /// use trunkline::{Hub, HubError, UploadStream};
@@ -73,7 +73,7 @@ impl<T> UploadStream<T> {
         let connection = self.scope.connection();
         let mut inbox = connection.inbox();
         let (calls, flow) = inbox.calls();
-        // Only the owner of this stream waits for its items, and has just dropped it.
+        // Only the owner of this stream waits for its items, and the owner has just dropped it.
         let waker = calls.uploads().and_then(|uploads| uploads.close(&self.id, &self.scope, flow));
         calls.shrink();
         self.core.apply_flow_control(connection, &mut inbox);
@@ -83,7 +83,7 @@ impl<T> UploadStream<T> {
 }
 
 impl<T: DeserializeOwned> UploadStream<T> {
-    /// The next item; `None` when there are no more.
+    /// Returns the next item, or `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Result<T, HubError>> {
         poll_fn(|context| self.poll_item(context)).await
     }
@@ -111,7 +111,7 @@ impl<T: DeserializeOwned> UploadStream<T> {
     }
 }
 
-/// Error that the method gets at the end of the upload; `None` when all items are there.
+/// Error for the method at the end of the upload; `None` if the upload is complete.
 fn end_of_upload(end: UploadEnd, waiting_inbox_max_bytes: usize) -> Option<HubError> {
     match end {
         UploadEnd::Complete => None,

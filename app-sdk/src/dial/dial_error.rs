@@ -1,14 +1,14 @@
-//! Errors of a dialled server connection, each with what its reader can do.
+//! Errors of dialled server connections, each with advice.
 
 use std::io;
 
 use http::StatusCode;
 use trunkline_protocol::key::AccessKeyError;
 
-/// Longest part of a service's answer that the log repeats.
+/// Maximum length of a service's response text in the log.
 const ANSWER_MAX_BYTES: usize = 200;
 
-/// Reason why the TLS of a service can't be used.
+/// Reason why TLS for a service is not available.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
     #[error("the access key of the connection string can't be used: {0}")]
@@ -63,7 +63,7 @@ pub(super) enum DialError {
 }
 
 impl DialError {
-    /// The error of an answer that is no upgrade.
+    /// Error for a response that is not an upgrade.
     pub(super) fn of_answer(status: StatusCode, url: &str, body: Option<&[u8]>) -> Self {
         let answer = first_line(body.unwrap_or_default());
         match status {
@@ -74,7 +74,7 @@ impl DialError {
     }
 }
 
-/// First line of an answer's body behind a colon; nothing for an empty one.
+/// First line of a response body, after a colon; empty for an empty body.
 fn first_line(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let line = text.lines().next().unwrap_or_default().trim();

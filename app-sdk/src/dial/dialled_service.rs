@@ -1,4 +1,4 @@
-//! One service that is dialled: where it is, the tokens for it, and what is known of its troubles.
+//! One dialled service: its address, tokens for it, and its current problems.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,25 +16,24 @@ use super::dial_error::{DialError, TlsError};
 use super::protection::{PlainHttp, Protection};
 use crate::sync::lock;
 
-/// Lifetime of a token, as in Azure's SDK: long enough for clocks that differ, and a client comes with it at once.
+/// Lifetime of a token, as in Azure's SDK. Clients use it immediately, so this only has to cover clock differences.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// A service that the app server dials.
 pub(crate) struct DialledService {
     name: Arc<str>,
     place: ConnectionString,
     pub(super) protection: Protection,
-    /// Id of this app server, the same for all its server connections.
+    /// ID of this app server, the same for all its server connections.
     pub(super) server_id: Arc<str>,
-    /// The present problem of each hub, so that each is logged once.
+    /// Current problem of each hub, so that each problem is logged once.
     problems: Mutex<BTreeMap<Arc<str>, String>>,
 }
 
 impl DialledService {
-    /// Reads what encryption needs.
+    /// Prepares the encryption.
     ///
     /// # Errors
-    /// When the service wants TLS, and that can't be.
+    /// If the service requires TLS and TLS is not available.
     pub(crate) fn new(place: ConnectionString, plain_http: PlainHttp, server_id: Arc<str>) -> Result<Self, TlsError> {
         let url = place.server_endpoint();
         let protection = Protection::new(url, place.access_key(), plain_http)?;
@@ -51,21 +50,19 @@ impl DialledService {
         &self.place
     }
 
-    /// Signs a token for a server connection.
     pub(super) fn server_token(&self, hub: &str) -> String {
         let (now_s, expires_s) = lifetime();
         let audience = server_audience(self.place.endpoint(), hub);
         sign_server_token(self.place.access_key(), &audience, &self.server_id, now_s, expires_s)
     }
 
-    /// Signs a token for a client.
     pub(crate) fn client_token(&self, hub: &str, ticket: &ClientTicket) -> String {
         let (now_s, expires_s) = lifetime();
         let audience = client_audience(self.place.endpoint(), hub);
         sign_client_token(self.place.access_key(), &audience, ticket, now_s, expires_s)
     }
 
-    /// URL at which a client finds the service, with the query of its negotiate request as it came.
+    /// URL of the service for a client, including the query of its negotiate request.
     pub(crate) fn client_url(&self, hub: &str, path: &str, query: &str, request_id: &str) -> String {
         let (hub, path, id) = (encoded(hub), encoded(path), encoded(request_id));
         let query = if query.is_empty() { String::new() } else { format!("&{query}") };
@@ -73,7 +70,7 @@ impl DialledService {
         format!("{endpoint}{CLIENT_PATH}?hub={hub}&{ORIGINAL_PATH_PARAMETER}={path}{query}&{REQUEST_ID_PARAMETER}={id}")
     }
 
-    /// Notes that a hub could not reach the service; a new problem is logged, once for all hubs that have it.
+    /// Records that a hub could not reach the service. A new problem is logged once for all hubs that have it.
     pub(super) fn note_problem(&self, hub: &Arc<str>, error: &DialError) {
         let text = error.to_string();
         let is_new = {
@@ -83,11 +80,10 @@ impl DialledService {
             !is_known
         };
         if is_new {
-            tracing::warn!(service = %self.name, %hub, "service not reached, and tried again: {text}");
+            tracing::warn!(service = %self.name, %hub, "service not reached, retrying: {text}");
         }
     }
 
-    /// Notes that a hub has reached the service.
     pub(super) fn note_reached(&self, hub: &Arc<str>) {
         let had_problem = lock(&self.problems).remove(hub).is_some();
         if had_problem {
@@ -102,13 +98,13 @@ impl fmt::Debug for DialledService {
     }
 }
 
-/// Begin and end of a token that is signed now.
+/// Start and expiry time of a token that is signed now.
 fn lifetime() -> (u64, u64) {
     let now_s = unix_seconds(SystemTime::now());
     (now_s, now_s.saturating_add(TOKEN_LIFETIME.as_secs()))
 }
 
-/// Encodes a text for the query of a URL.
+/// Encodes a text for a URL query.
 pub(super) fn encoded(text: &str) -> String {
     byte_serialize(text.as_bytes()).collect()
 }

@@ -1,4 +1,4 @@
-//! Pings of a service: what it asks of the app server, and how many clients it is told of in return.
+//! Pings of a service: its requests to the app server, and client counts in return.
 
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -15,21 +15,21 @@ use crate::endpoint::Endpoint;
 use crate::link::ServicePings;
 use crate::sync::lock;
 
-/// Shortest time between two reports of the number of clients, as in Azure's SDK.
+/// Minimum interval between reports of client counts, as in Azure's SDK.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Requests of a service to the pool of its server connections.
 pub(super) trait PoolRequests: Send + Sync {
-    /// Opens a server connection to the instance of the service that asks for one, if there may be more.
+    /// Opens a server connection to the service instance that requests one, up to the limit.
     fn open_on_demand(self: Arc<Self>, instance: &str);
 
-    /// Notes that the service knows on this server connection that the app server leaves.
+    /// Records that the service has acknowledged the shutdown on this server connection.
     fn set_finished(&self, slot: u32);
 }
 
 /// Handler of the pings of one server connection.
 pub(super) struct PoolPings {
-    /// The pool keeps the sessions, and these their handlers.
+    /// Weak, because the pool owns the sessions, and these own their handlers.
     pool: Weak<dyn PoolRequests>,
     endpoint: Arc<dyn Endpoint>,
     slot: u32,
@@ -41,7 +41,7 @@ impl PoolPings {
         Self { pool, endpoint, slot, reported: Mutex::new(Instant::now()) }
     }
 
-    /// Whether a report is due, which counts as given then.
+    /// Returns whether a report is due, and if so restarts the interval.
     fn is_report_due(&self) -> bool {
         let mut reported = lock(&self.reported);
         let is_due = reported.elapsed() >= REPORT_INTERVAL;
@@ -89,7 +89,7 @@ mod tests {
     use crate::node::{Node, next_piece, open_outbox};
     use crate::outbound::Outbound;
 
-    /// Hub with seven clients, two of them at home on any link that asks.
+    /// Hub with seven clients, two with the given link as their home.
     struct SevenClients(Outbound);
 
     impl Endpoint for SevenClients {
@@ -109,7 +109,7 @@ mod tests {
         }
     }
 
-    /// Notes the requests of a service as numbers.
+    /// Counts the requests of a service.
     #[derive(Default)]
     struct Noted {
         wanted: AtomicU32,

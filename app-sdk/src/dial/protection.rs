@@ -1,4 +1,4 @@
-//! Protection of server connections on their way: TLS, a channel, or none on one machine.
+//! Protection of server connections in transit: TLS, an encrypted channel, or none on the same machine.
 
 use std::net::IpAddr;
 
@@ -11,29 +11,29 @@ use super::dial_error::{DialError, TlsError};
 use super::tls::Encryption;
 use crate::link::DialledStream;
 
-/// Environment variable that allows plain HTTP beyond this machine.
+/// Environment variable that allows plain HTTP to other machines.
 const PLAIN_HTTP_VARIABLE: &str = "TRUNKLINE_DIAL_PLAIN_HTTP";
 
-/// Places to which an app server speaks plain HTTP.
+/// Destinations to which plain HTTP is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PlainHttp {
-    /// Addresses of this machine alone.
+    /// Only addresses of this machine.
     OnThisMachine,
-    /// Any, because the app or its operator says that nobody is on the way.
+    /// Any destination, because the app or its operator vouches for the network.
     Anywhere,
 }
 
 /// Protection of the server connections of one service.
 pub(super) enum Protection {
-    /// None: the service is on this machine, or nobody is on the way.
+    /// None: the service is on this machine, or the network is trusted.
     Plain,
     Tls(Encryption),
-    /// A channel, which only a node with this key opens.
+    /// A channel that only a node with this key can open.
     Channel(AccessKeys),
 }
 
 impl PlainHttp {
-    /// Returns what the environment allows beyond what the app does.
+    /// Extends what the app allows with what the environment allows.
     pub(crate) fn or_by_environment(self) -> Self {
         let allowed = std::env::var(PLAIN_HTTP_VARIABLE).is_ok_and(|value| matches!(value.trim(), "1" | "true"));
         if allowed { Self::Anywhere } else { self }
@@ -41,7 +41,7 @@ impl PlainHttp {
 }
 
 impl Protection {
-    /// Decides by the URL of the service, and reads what TLS needs.
+    /// Selects the protection for a service URL, and loads what TLS needs.
     pub(super) fn new(url: &ServiceUrl, key: &AccessKey, plain_http: PlainHttp) -> Result<Self, TlsError> {
         let is_near = plain_http == PlainHttp::Anywhere || is_loopback(url.bare_host());
         match url.scheme() {
@@ -54,12 +54,12 @@ impl Protection {
         }
     }
 
-    /// Connects to the service. Nothing is said to it before it has shown whatever this protection demands.
+    /// Connects to the service. Nothing is sent before the service has authenticated as this protection requires.
     pub(super) async fn connect(&self, url: &ServiceUrl) -> Result<Box<dyn DialledStream>, DialError> {
         let dial = async || {
             let addresses = lookup_host((url.bare_host(), url.port())).await?;
             let (tcp, _) = dial_staggered(addresses, TcpStream::connect).await?;
-            // Small messages must not wait for full packets.
+            // TCP_NODELAY: small messages must not wait for full packets.
             let _ = tcp.set_nodelay(true);
             Ok(tcp)
         };
@@ -79,7 +79,7 @@ impl Protection {
     }
 }
 
-/// Whether a host is this machine, whoever resolves it.
+/// Whether a host is always this machine, independent of name resolution.
 fn is_loopback(host: &str) -> bool {
     let is_name = host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost");
     is_name || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())

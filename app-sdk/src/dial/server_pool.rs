@@ -1,4 +1,4 @@
-//! Server connections of one hub to one service: they are dialled, kept, and given up in order.
+//! Server connections of one hub to one service: dialling, keeping and graceful shutdown.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,50 +21,49 @@ use crate::endpoint::Endpoint;
 use crate::link::{Link, LinkSocket, Service, SessionTerms, SlotKey, Slots};
 use crate::sync::lock;
 
-/// Server connections that a service may ask for beyond the usual ones: a fleet has some hundred nodes at most.
+/// Maximum number of additional connections that a service may request. A fleet has a few hundred nodes at most.
 const ON_DEMAND_MAX: usize = 256;
 
-/// Connections on demand that are dialled at once: a service asks again for what it did not get.
+/// Maximum number of concurrent on-demand dials. A service repeats its request.
 const ON_DEMAND_DIALS_MAX: usize = 16;
 
-/// Interval of the question how the service is, once per hub.
+/// Interval of status queries, one per hub.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A server connection that ended sooner than this counts as a failure, or it would be dialled in a circle.
+/// A server connection that ends sooner counts as a failure, to prevent a tight dial loop.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
-/// Longest wait before a lost connection is dialled again: they are often lost together.
+/// Maximum random delay before a lost connection is dialled again, because connections are often lost together.
 const SPREAD: Duration = Duration::from_secs(1);
 
-/// Interval and number of the pings by which the app server says that it leaves.
+/// Interval and number of the pings that announce the shutdown.
 const FIN_INTERVAL: Duration = Duration::from_secs(5);
 const FIN_TRIES: u32 = 24;
 
 /// Parts of the server that a pool needs.
 pub(crate) struct PoolParts {
     pub(crate) service: Arc<DialledService>,
-    /// Name of the hub; the service knows it in lower case.
+    /// Name of the hub. The service uses it in lower case.
     pub(crate) hub: Arc<str>,
     pub(crate) endpoint: Arc<dyn Endpoint>,
     pub(crate) slots: Arc<Slots>,
     pub(crate) ring_max_bytes: usize,
-    /// Interval of the pings to clients: a service passes them on, and sends none itself.
+    /// Interval of pings to clients. A service forwards pings but sends none itself.
     pub(crate) keep_alive_interval: Duration,
-    /// Whether the service lets clients of the hub come back to their connections.
+    /// Whether the service offers stateful reconnect to clients of the hub.
     pub(crate) reconnects: StatefulReconnects,
     pub(crate) tasks: TaskTracker,
-    /// Fires when nothing is dialled any more.
+    /// Cancelled when no new connections may be dialled.
     pub(crate) draining: CancellationToken,
     pub(crate) shutdown: CancellationToken,
 }
 
-/// Server connections of one hub to one service.
 pub(crate) struct ServerPool {
     parts: PoolParts,
     /// Name of the hub at the service.
     service_hub: String,
     state: Mutex<PoolState>,
-    /// Held by the slot that tries, while the service can't be reached.
+    /// Held by the slot that retries while the service is unreachable.
     probe: tokio::sync::Mutex<BackOff>,
 }
 
@@ -73,7 +72,7 @@ struct PoolState {
     live: BTreeMap<u32, LiveConnection>,
     /// The last attempt has failed.
     is_down: bool,
-    /// Connections on demand, those that are dialled included.
+    /// Number of on-demand connections, including those being dialled.
     on_demand: usize,
     on_demand_dials: usize,
     next_slot: u32,
@@ -82,12 +81,11 @@ struct PoolState {
 #[derive(Debug)]
 struct LiveConnection {
     outbox: Arc<LinkOutbox>,
-    /// The service knows that the app server leaves.
+    /// The service has acknowledged the shutdown.
     is_finished: bool,
 }
 
 impl ServerPool {
-    /// Starts as many server connections as there are to be.
     pub(crate) fn start(parts: PoolParts, connections: u32) -> Arc<Self> {
         let service_hub = parts.hub.to_lowercase();
         let state = Mutex::new(PoolState { next_slot: connections, ..PoolState::default() });
@@ -114,7 +112,7 @@ impl ServerPool {
         !lock(&self.state).live.is_empty()
     }
 
-    /// Tells the service that the app server leaves, until it has understood on every server connection.
+    /// Announces the shutdown to the service until it has acknowledged on every server connection.
     pub(crate) async fn leave(self: Arc<Self>) {
         for _ in 0..FIN_TRIES {
             let waiting: Vec<_> = {
@@ -130,10 +128,10 @@ impl ServerPool {
                 return;
             }
         }
-        tracing::warn!(service = %self.service().name(), hub = %self.parts.hub, "the service does not answer to a goodbye");
+        tracing::warn!(service = %self.service().name(), hub = %self.parts.hub, "the service did not acknowledge the shutdown");
     }
 
-    /// Keeps a slot connected until the app server leaves.
+    /// Keeps a slot connected until shutdown.
     async fn keep(self: Arc<Self>, slot: u32) {
         while let Some(socket) = self.connect().await {
             let begun = Instant::now();
@@ -146,7 +144,7 @@ impl ServerPool {
         }
     }
 
-    /// Dials until the service is reached; `None` when the app server leaves.
+    /// Dials until the service is reached; `None` on shutdown.
     async fn connect(&self) -> Option<LinkSocket> {
         loop {
             if !lock(&self.state).is_down {
@@ -172,7 +170,7 @@ impl ServerPool {
         }
     }
 
-    /// Dials once; `None` when the app server leaves.
+    /// Dials once; `None` on shutdown.
     async fn dial(&self, wanted: Wanted<'_>) -> Option<Result<LinkSocket, DialError>> {
         let dialling = self.service().dial(&self.service_hub, wanted, self.parts.reconnects);
         self.parts.draining.run_until_cancelled(dialling).await
@@ -189,7 +187,6 @@ impl ServerPool {
         self.service().note_problem(&self.parts.hub, problem);
     }
 
-    /// Runs a server connection until it ends.
     async fn run(self: &Arc<Self>, slot: u32, socket: LinkSocket) {
         let PoolParts { service, hub, endpoint, slots, ring_max_bytes, tasks, shutdown, .. } = &self.parts;
         let node = format!("{}#{slot}", service.name()).into();
@@ -200,13 +197,13 @@ impl ServerPool {
             key: SlotKey { hub: Arc::clone(hub), node, boot: "".into(), slot },
             service: Some(Service { name: Arc::clone(service.name()), pings }),
             ring_max_bytes: *ring_max_bytes,
-            // Both ends answer for all that is behind them: a proxy's and Azure's.
+            // Both proxies and Azure support member queries.
             capabilities: Capabilities { lists_members: true, ..Capabilities::default() },
             shutdown: shutdown.clone(),
             tasks: tasks.clone(),
         };
         let link = Link { terms, slots: Arc::clone(slots) };
-        // A slot has one socket at a time, so nothing is refused.
+        // A slot has one socket at a time, so this is never refused.
         let Ok((attached, _)) = link.attach(None).await else { return };
         let live = LiveConnection { outbox: Arc::clone(attached.outbox()), is_finished: false };
         lock(&self.state).live.insert(slot, live);
@@ -214,7 +211,7 @@ impl ServerPool {
         lock(&self.state).live.remove(&slot);
     }
 
-    /// Asks the service now and then how it is, over any connection.
+    /// Queries the status of the service periodically over any connection.
     async fn ask_status(self: Arc<Self>) {
         let mut ticks = ticks(STATUS_INTERVAL);
         while self.parts.shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -225,7 +222,7 @@ impl ServerPool {
         }
     }
 
-    /// Keeps clients from taking the app server for dead.
+    /// Keeps clients from timing out the app server.
     async fn ping_clients(self: Arc<Self>) {
         let mut ticks = ticks(self.parts.keep_alive_interval);
         while self.parts.shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -249,7 +246,7 @@ impl PoolRequests for ServerPool {
         let slot = {
             let mut state = lock(&self.state);
             if state.on_demand >= ON_DEMAND_MAX || state.on_demand_dials >= ON_DEMAND_DIALS_MAX {
-                tracing::debug!(hub = %self.parts.hub, instance, "the service wants more connections than there may be");
+                tracing::debug!(hub = %self.parts.hub, instance, "the service requests more connections than allowed");
                 return;
             }
             state.on_demand += 1;
@@ -263,7 +260,7 @@ impl PoolRequests for ServerPool {
             lock(&pool.state).on_demand_dials -= 1;
             match dialled {
                 Some(Ok(socket)) => pool.run(slot, socket).await,
-                // It asks again, and a balancer may lead there then.
+                // The service repeats its request, and a load balancer may choose the right instance then.
                 Some(Err(problem)) => {
                     tracing::debug!(hub = %pool.parts.hub, %instance, %problem, "a connection on demand was not opened");
                 }
@@ -280,14 +277,13 @@ impl fmt::Debug for ServerPool {
     }
 }
 
-/// Ticks of which the first comes after one interval.
+/// Interval timer. The first tick comes after one interval.
 fn ticks(period: Duration) -> Interval {
     let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
 
-/// A ping with one pair.
 fn ping(key: &'static str, value: &'static str) -> Ping {
     Ping { pairs: vec![(key.into(), value.into())] }
 }
@@ -296,37 +292,35 @@ fn random_number() -> u16 {
     u16::from_be_bytes(random_bytes())
 }
 
-/// Longest exponent of a wait: 32 s. After that it is a minute.
+/// Maximum exponent of the back-off: 32 s. After that, it is a minute.
 const DOUBLINGS_MAX: u32 = 5;
 
 /// Wait after many failures.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Longest time that chance adds to each wait, so that app servers which lost a service together don't come back
-/// together.
+/// Maximum random addition to each wait, so that app servers which lost a service together do not reconnect together.
 const CHANCE: Duration = Duration::from_secs(1);
 
-/// Waits of one hub.
 #[derive(Debug, Default)]
 struct BackOff {
     failures: u32,
 }
 
 impl BackOff {
-    /// Returns the next wait; `chance` is any random number.
+    /// Returns the next wait. `chance` is any random number.
     fn next_wait(&mut self, chance: u16) -> Duration {
         let wait = if self.failures > DOUBLINGS_MAX { LONGEST } else { Duration::from_secs(1 << self.failures) };
         self.failures = self.failures.saturating_add(1);
         wait + share(CHANCE, chance)
     }
 
-    /// The service was reached: the next wait is short again.
+    /// Resets the wait after the service was reached.
     fn reset(&mut self) {
         self.failures = 0;
     }
 }
 
-/// Returns the share of a time that a random number stands for.
+/// Scales a time by a random number.
 fn share(time: Duration, chance: u16) -> Duration {
     time.mul_f64(f64::from(chance) / f64::from(u16::MAX))
 }

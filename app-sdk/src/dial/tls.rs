@@ -1,4 +1,4 @@
-//! TLS of a service, by the root certificates of this system; with the feature `tls` alone.
+//! TLS for a service with the system's root certificates, if the feature `tls` is enabled.
 
 use tokio::net::TcpStream;
 #[cfg(feature = "tls")]
@@ -10,7 +10,7 @@ use tokio_rustls::{
 use super::dial_error::{DialError, TlsError};
 use crate::link::DialledStream;
 
-/// Encrypts the server connections of one service; without the feature there is none.
+/// Encrypts the server connections of one service. Cannot be created without the feature.
 pub(super) struct Encryption {
     #[cfg(feature = "tls")]
     connector: TlsConnector,
@@ -22,7 +22,7 @@ pub(super) struct Encryption {
 
 #[cfg(feature = "tls")]
 impl Encryption {
-    /// Reads the system's root certificates.
+    /// Loads the system's root certificates.
     pub(super) fn new(host: &str) -> Result<Self, TlsError> {
         let found = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();
@@ -37,7 +37,7 @@ impl Encryption {
         Ok(Self { connector: TlsConnector::from(std::sync::Arc::new(config)), host })
     }
 
-    /// Shakes hands over a connected socket.
+    /// Makes the TLS handshake on a connected socket.
     pub(super) async fn encrypt(&self, tcp: TcpStream) -> Result<Box<dyn DialledStream>, DialError> {
         let stream = self.connector.connect(self.host.clone(), tcp).await.map_err(DialError::Encryption)?;
         Ok(Box::new(stream))

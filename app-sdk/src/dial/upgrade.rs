@@ -20,26 +20,26 @@ use super::dial_error::DialError;
 use super::dialled_service::{DialledService, encoded};
 use crate::link::{AppSocket, DialledSocket, LinkSocket};
 
-/// Time for the upgrade; the handshake behind it has its own.
+/// Timeout of the upgrade. The handshake after it has its own.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum size of a WebSocket message: one frame of the largest size behind a chunk of small ones.
+/// Maximum size of a WebSocket message: one frame of maximum size after a chunk of small ones.
 const MESSAGE_MAX_BYTES: usize = LINK_FRAME_MAX_BYTES + 1024 * 1024;
 
-/// Size of a server connection's read buffer; there are a handful per hub.
+/// Size of a server connection's read buffer. There are a few connections per hub.
 const READ_BUFFER_BYTES: usize = 32 * 1024;
 
-/// Server connection that is wanted.
+/// Kind of server connection to open.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Wanted<'a> {
-    /// One that carries clients, for as long as the app server runs.
+    /// A regular one, which carries clients while the app server runs.
     Default,
-    /// One that this instance of the service has asked for.
+    /// A connection requested by this instance of the service.
     OnDemand(&'a str),
 }
 
 impl DialledService {
-    /// Dials a server connection for the hub of this name in lower case, handshake included.
+    /// Dials a server connection for a hub, given in lower case, including the handshake.
     pub(super) async fn dial(
         &self,
         hub: &str,
@@ -118,7 +118,7 @@ impl DialledService {
     }
 }
 
-/// Random GUID: services read the id of a server connection as one.
+/// Random GUID, the format that services expect for the ID of a server connection.
 fn random_guid() -> String {
     let digits = format!("{:032x}", u128::from_be_bytes(random_bytes()));
     let groups = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| digits.get(range).unwrap_or_default());

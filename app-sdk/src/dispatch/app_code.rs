@@ -1,4 +1,4 @@
-//! Runs of the app's code: within a span, in the order of its client, and never with a panic.
+//! Execution of app code: in a span, in the order of its client, with panics caught.
 
 use std::panic::AssertUnwindSafe;
 
@@ -16,8 +16,8 @@ use crate::hub_core::HubCore;
 use crate::log_limit::LinePermit;
 use crate::telemetry;
 
-/// Runs hooks one after the other. Those of a connection that comes stop at the first that fails; all of those of one
-/// that has gone are run.
+/// Runs hooks one after the other. For an incoming connection, stops at the first failure; for a closed one, runs
+/// all.
 pub(super) fn run_in_order(
     kind: HubCallKind,
     hooks: &[ErasedHook],
@@ -40,30 +40,30 @@ pub(super) fn run_in_order(
     })
 }
 
-/// Span around a run of the app's code for this caller; a child of what the message names, or the connect request.
+/// Span around app code for this caller. Its parent comes from the message or the connect request.
 pub(super) fn call_span(context: &Context, connection: &Connection, method: &str, message: &Headers) -> Span {
     let span = telemetry::call_span(context.hub(), method, short(context.connection_id()), context.user_id());
     telemetry::adopt(&span, message, || connection.request().trace_headers());
     span
 }
 
-/// Has what a call sends take the way of its client, where a service has several.
+/// Sends of the call use the server connection of its client, if a service has several.
 pub(super) fn in_order_of(connection: &Connection, running: ReplyFuture) -> ReplyFuture {
     let node = connection.node();
     if node.is_of_service() { Box::pin(node.run_call(running)) } else { running }
 }
 
-/// Runs code of the app; a panic becomes an error.
+/// Runs app code; a panic becomes an error.
 pub(super) async fn catch_panic<T>(running: impl Future<Output = Result<T, HubError>>) -> Result<T, HubError> {
     let ran = AssertUnwindSafe(running).catch_unwind().await;
     ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)))
 }
 
-/// Logs a failure of the app's code, as loud as its cause deserves.
+/// Logs a failure of app code, at a level that depends on its cause.
 pub(super) fn log_failure(core: &HubCore, connection: &Connection, method: &str, error: &HubError) {
     let (hub, connection) = (core.name(), short(connection.id()));
     if error.is_shown() {
-        tracing::debug!(hub, connection, method, ?error, "method failed, and the client was told why");
+        tracing::debug!(hub, connection, method, ?error, "method failed; the client received the error");
     } else if error.is_of_client() {
         let text = match error.stage() {
             CallStage::Authorizing => "a policy refuses the user",

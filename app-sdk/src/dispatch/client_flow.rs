@@ -1,5 +1,4 @@
-//! Flow to one client, with the proxy played by the test: what waits for the client, what does not, and how each wait
-//! ends.
+//! Tests of sends to one client with a fake proxy: what waits for the client, what does not, and how waits end.
 
 use std::time::Duration;
 
@@ -22,25 +21,25 @@ use crate::{Context as HubContext, Hub};
 
 const LIMIT: usize = 1024 * 1024;
 const ITEM_BYTES: usize = 16_000;
-/// Messages of [`ITEM_BYTES`] that a window holds.
+/// Number of messages of [`ITEM_BYTES`] that fit into a window.
 const ITEMS: usize = 16;
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// Link of a proxy.
+/// A fake proxy's link.
 struct FakeLink {
     node: Arc<Node>,
     outbox: Arc<LinkOutbox>,
     socket: Attachment,
 }
 
-/// A hub, and its first proxy.
+/// A hub and its first proxy.
 struct Bench {
     hub: Arc<Dispatcher>,
     link: FakeLink,
 }
 
 impl FakeLink {
-    /// Reads what the proxy gets.
+    /// Reads the frames that the proxy has received.
     fn received(&self) -> Vec<ServiceMessage> {
         let mut frames = FrameBuffer::default();
         std::iter::from_fn(|| next_piece(&self.outbox, self.socket)).for_each(|piece| frames.push(piece.bytes));
@@ -61,7 +60,7 @@ fn marks(received: &[ServiceMessage]) -> Vec<i64> {
     received.iter().filter_map(mark).collect()
 }
 
-/// One letter for each frame: a message for one client, a mark, and all others.
+/// One letter per frame: `d` for a message to one client, `m` for a mark, `x` for others.
 fn shape(received: &[ServiceMessage]) -> String {
     let letter = |message: &ServiceMessage| match message {
         ServiceMessage::DownMark(_) => 'm',
@@ -91,7 +90,7 @@ impl Bench {
         Self { hub, link }
     }
 
-    /// Opens a client at the first proxy, whose link 1 is its home.
+    /// Opens a client at the first proxy. Its home is link 1.
     async fn open(&self, id: &'static str) -> Arc<Connection> {
         let open =
             OpenConnection { connection_id: id.into(), protocol: Some("json".into()), ..OpenConnection::default() };
@@ -125,12 +124,12 @@ impl Bench {
         self.clients().client(id).send("M", ("x".repeat(bytes),)).await
     }
 
-    /// Sends until a send waits, which is dropped. Returns how many did not.
+    /// Sends until a send would wait, and drops that one. Returns the number of completed sends.
     fn fill(&self, id: &str) -> usize {
         (0..100).take_while(|_| self.send(id, ITEM_BYTES).now_or_never().is_some()).count()
     }
 
-    /// A send to `c1` that waits.
+    /// Starts a send to `c1` that waits.
     async fn waiting(&self) -> JoinHandle<usize> {
         let client = self.clients().client("c1");
         let sending =

@@ -1,6 +1,6 @@
-//! Ends of connections, by whatever comes first: a close of either side, a broken rule, a lost link, another home.
+//! Ends of connections: a close by either side, a protocol violation, a lost link, or a reassignment.
 //!
-//! What waits in the inbox of a connection that has ended is worked off, so each end may start a worker.
+//! The rest of a closed connection's inbox is still processed, so each end may start a worker.
 
 use std::sync::{Arc, Weak};
 
@@ -15,11 +15,10 @@ use crate::error::{CallStage, HubError, text};
 use crate::hub_core::HubCore;
 use crate::node::Node;
 
-/// Ends of the connections of one hub.
 pub(super) struct ConnectionEnds {
     core: Arc<HubCore>,
     workers: Weak<dyn StartWorker>,
-    /// Whether clients read what went wrong.
+    /// Whether clients see detailed errors.
     is_detailed: bool,
 }
 
@@ -28,7 +27,6 @@ impl ConnectionEnds {
         Self { core, workers, is_detailed }
     }
 
-    /// Starts the worker of a connection.
     pub(super) fn start(&self, connection: &Arc<Connection>) {
         if let Some(workers) = self.workers.upgrade() {
             workers.start_worker(Arc::clone(connection));
@@ -36,7 +34,7 @@ impl ConnectionEnds {
     }
 
     pub(super) fn refuse_handshake(&self, connection: &Arc<Connection>, error: &HandshakeError) {
-        tracing::debug!(hub = %self.core.name(), connection = short(connection.id()), ?error, "handshake is refused");
+        tracing::debug!(hub = %self.core.name(), connection = short(connection.id()), ?error, "handshake refused");
         let text = match error {
             HandshakeError::Malformed { detail } if self.is_detailed => {
                 HubError::invalid_data(detail.as_str()).describe(&error.to_string(), true)
@@ -49,13 +47,13 @@ impl ConnectionEnds {
         }
     }
 
-    /// Takes the close message of a client; most often the proxy keeps it to itself.
+    /// Handles the close message of a client. Usually the proxy handles it and does not forward it.
     pub(super) fn handle_close_message(&self, connection: &Arc<Connection>, message: Close) {
         let close = ConnectionClose { cause: Cause::ClientClosed, error: message.error };
         self.close(connection, Close::default(), close);
     }
 
-    /// Closes a connection whose bytes can't be understood.
+    /// Closes a connection after invalid input.
     pub(super) fn close_with_error(&self, connection: &Arc<Connection>, cause: Cause, error: &HubError) {
         let close = ConnectionClose::with_error(cause, error.message());
         self.close(connection, Close { error: Some(self.close_text(error)), allow_reconnect: true }, close);
@@ -67,7 +65,7 @@ impl ConnectionEnds {
         }
     }
 
-    /// The text that a client reads in the close message after an error.
+    /// Text of the close message after an error.
     pub(super) fn close_text(&self, error: &HubError) -> ByteString {
         let base = match error.stage() {
             CallStage::Authorizing => text::CLOSED_UNAUTHORIZED,
@@ -83,8 +81,7 @@ impl ConnectionEnds {
         }
     }
 
-    /// Tells the app of the end of a connection that no app server had any more: `on_disconnected` runs, and nothing
-    /// else did here before.
+    /// Handles the end of a connection that no app server had: runs only `on_disconnected`.
     pub(super) fn handle_ended(
         &self,
         home: LinkId,
@@ -93,7 +90,7 @@ impl ConnectionEnds {
         message: &OpenConnection,
         close: ConnectionClose,
     ) {
-        // Its last link was lost in the moment in which it was given away.
+        // Its last link was lost while it was being handed over.
         if let Some(present) = self.core.connections.get(&message.connection_id) {
             return self.handle_closed(&present, close);
         }
@@ -104,7 +101,7 @@ impl ConnectionEnds {
         connection.cancel();
         let needs_worker = {
             let mut inbox = connection.inbox();
-            // Somewhere on_connected has succeeded.
+            // `on_connected` has succeeded on another app server.
             inbox.set_connected();
             inbox.close(close)
         };
@@ -113,18 +110,18 @@ impl ConnectionEnds {
         }
     }
 
-    /// Replaces a connection by the next one of its client, over another link of its proxy: the old calls are
-    /// cancelled, the items go over.
+    /// Replaces a connection with the client's new one over another link of its proxy: cancels the old calls and
+    /// transfers the items.
     pub(super) fn supersede(&self, present: &Arc<Connection>, next: &Arc<Connection>) {
-        // Its proxy tells the groups anew.
+        // The proxy reports the groups again.
         *next.items() = present.take_belongings().1;
         if self.core.remove_reassigned(present) {
             self.abandon_calls(present);
         }
     }
 
-    /// Lets a connection go that another app server has already, since this one was cut off for a while. What was asked
-    /// of its client stays open: the answer is passed on from there.
+    /// Removes a connection that another app server has taken over while this one was unreachable. Requests to its
+    /// client stay open, and the other app server forwards the results.
     pub(super) fn let_go(&self, connection: &Arc<Connection>) {
         if self.core.remove_reassigned(connection) {
             self.abandon_calls(connection);
@@ -138,9 +135,9 @@ impl ConnectionEnds {
         }
     }
 
-    /// Ends a connection whose home link has ended.
+    /// Ends a connection after its home link has closed.
     pub(super) fn end_with_link(&self, connection: &Arc<Connection>, close: ConnectionClose) {
-        // It was about to be reassigned.
+        // It was being reassigned.
         if connection.inbox().reassignment.has_begun() {
             connection.inbox().reassignment.set_elsewhere();
             self.core.remove_reassigned(connection);

@@ -1,4 +1,4 @@
-//! Runner of the hooks of a hub, within its filters.
+//! Runs the hooks of a hub within its filters.
 
 use std::sync::Arc;
 
@@ -21,7 +21,6 @@ use crate::supervision::supervise;
 use crate::telemetry;
 use crate::watchdog::{CodeId, Turn};
 
-/// Runner of the hooks of one hub.
 pub(super) struct HookRunner {
     core: Arc<HubCore>,
     methods: Arc<MethodTable>,
@@ -33,12 +32,11 @@ impl HookRunner {
         Self { core, methods, ends }
     }
 
-    /// Whether the hub has policies for those who connect.
     pub(super) fn has_policies(&self) -> bool {
         !self.methods.policies.is_empty()
     }
 
-    /// Checks a client that is not connected yet by the policies of the hub; one that they refuse is logged.
+    /// Checks the hub's policies for a client that is not connected yet. Logs a refusal.
     pub(super) fn check_policies(&self, connection: &Connection, context: &Context) -> Result<(), HubError> {
         self.policies(context).inspect_err(|error| log_failure(&self.core, connection, "negotiate", error))
     }
@@ -48,7 +46,7 @@ impl HookRunner {
         self.methods.policies.check(context)
     }
 
-    /// Lets the app see a client that connects. Returns whether it stays; one that the app refuses is closed.
+    /// Runs `on_connected`. Returns whether the client stays; a refused client is closed.
     pub(super) async fn connected(&self, connection: &Arc<Connection>, context: Context) -> bool {
         let ran = match self.policies(&context) {
             Ok(()) => self.run(HubCallKind::Connected, connection, context, None).await,
@@ -66,17 +64,17 @@ impl HookRunner {
         false
     }
 
-    /// Reports the end of a client to the app.
+    /// Runs `on_disconnected` for a client that has left.
     pub(super) async fn disconnected(&self, connection: &Connection, context: Context, close: ConnectionClose) {
         if let Err(error) = self.run(HubCallKind::Disconnected, connection, context, Some(close)).await {
             log_failure(&self.core, connection, "on_disconnected", &error);
         }
     }
 
-    /// Lets the app see a connection that its client knows to be open: its handshake was answered long ago.
+    /// Runs `on_rehomed`. For the client the connection is already open: its handshake was answered before.
     pub(super) async fn rehomed(&self, connection: &Arc<Connection>, context: Context) {
         let taken = self.run(HubCallKind::Rehomed, connection, context, None).await;
-        // Somewhere on_connected has succeeded.
+        // `on_connected` has succeeded on another app server.
         connection.inbox().set_connected();
         self.core.metrics().rehomed.inc();
         let is_kept = taken.is_ok();
@@ -86,7 +84,7 @@ impl HookRunner {
         self.core.taken_over.announce(connection, is_kept);
     }
 
-    /// Reports to the app that a connection restores another one, if it does; an error closes the client.
+    /// Runs `on_restored` if the connection restores another one. An error closes the client.
     pub(super) async fn restored(&self, connection: &Arc<Connection>, context: impl FnOnce() -> Context) {
         let is_restored = connection.request().is_restoring && connection.items().get::<RestoredFrom>().is_some();
         if !is_restored || self.methods.on_restored.is_empty() {
@@ -97,19 +95,18 @@ impl HookRunner {
         }
     }
 
-    /// Whether the app is told of clients that renew their log-in.
     pub(super) fn follows_refreshes(&self) -> bool {
         !self.methods.on_refreshed.is_empty()
     }
 
-    /// Reports to the app that a client has renewed its log-in; an error closes it.
+    /// Runs `on_refreshed`. An error closes the client.
     pub(super) async fn refreshed(&self, connection: &Arc<Connection>, context: Context) {
         if let Err(error) = self.run(HubCallKind::Refreshed, connection, context, None).await {
             self.close_failed(connection, "on_refreshed", &error);
         }
     }
 
-    /// Asks the app what a connection takes along that is about to be reassigned.
+    /// Runs `on_leaving` for a connection that is about to be reassigned. Returns its encoded items.
     pub(super) async fn leaving(&self, connection: &Connection, context: impl FnOnce() -> Context) -> Option<String> {
         let is_connected = connection.inbox().is_connected();
         let hook = self.methods.on_leaving.as_ref().filter(|_| is_connected)?;
@@ -130,7 +127,7 @@ impl HookRunner {
         wrapped.map_err(|error| log_failure(&self.core, connection, "on_leaving", &error)).ok()
     }
 
-    /// Runs a hook until it returns or its time is up. A panic becomes an error.
+    /// Runs a hook until it returns or times out. A panic becomes an error.
     async fn supervised<T>(
         &self,
         hook: &str,
@@ -140,15 +137,15 @@ impl HookRunner {
         supervise(&self.core.outbound, (hook, short(connection.id())), self.core.limits.hook_timeout, running).await
     }
 
-    /// Closes a client whose hook has failed; it may come back.
+    /// Closes a client after its hook has failed. The client may reconnect.
     fn close_failed(&self, connection: &Arc<Connection>, hook: &str, error: &HubError) {
         log_failure(&self.core, connection, hook, error);
         let close = Close { error: Some(self.ends.close_text(error)), allow_reconnect: true };
         self.ends.close(connection, close, ConnectionClose::with_error(Cause::AppError, error.to_string()));
     }
 
-    /// Runs the hooks of one kind, within the filters of the hub. A panic becomes an error, so that it affects only
-    /// this connection.
+    /// Runs the hooks of one kind within the hub's filters. A panic becomes an error, so that it affects only this
+    /// connection.
     async fn run(
         &self,
         kind: HubCallKind,

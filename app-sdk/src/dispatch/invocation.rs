@@ -1,12 +1,12 @@
 //! Invocation of a method: from the hub message to the running call.
 //!
 //! ```text
-//!  invocation ──bind──► admitted ──► its turn ──► filters, parameters, method: polled once ──► answered at once
+//!  invocation ──bind──► admitted ──► its turn ──► filters, parameters, method: polled once ──► answered
 //!                          └─ id in use                                           └─ it waits: becomes a task
 //! ```
 //!
-//! A call that fits no method takes the same way: its filters see the error. Most methods are done when they are polled
-//! for the first time, and those cost no task.
+//! A call that matches no method takes the same path, so that filters see the error. Most methods complete on the
+//! first poll; these need no task.
 
 use std::future;
 use std::panic::AssertUnwindSafe;
@@ -37,7 +37,6 @@ use crate::hub_core::HubCore;
 use crate::metrics::CallOutcome;
 use crate::watchdog::Turn;
 
-/// Calls of the methods of one hub.
 pub(super) struct MethodCalls {
     setup: Arc<CallSetup>,
     methods: Arc<MethodTable>,
@@ -49,8 +48,8 @@ impl MethodCalls {
         Self { setup: Arc::new(CallSetup::new(core, is_detailed)), methods, tasks }
     }
 
-    /// Handles an invocation, in a frame of `bytes`, with its trace if one follows it. Returns what the worker must
-    /// wait for.
+    /// Handles an invocation from a frame of `bytes`, with its trace if it is traced. Returns a future that the
+    /// worker must wait for, if any.
     pub(super) fn invoke(
         &self,
         connection: &Arc<Connection>,
@@ -62,13 +61,13 @@ impl MethodCalls {
         let stream_count = invocation.stream_ids.len();
         let bound = self.bind(&invocation, stream_count, reply_kind);
         if bound.is_err() {
-            // Nobody reads its streams: the filters see their number only.
+            // Its streams are not read; filters only see their number.
             invocation.stream_ids = Vec::new();
         }
         let concurrency = match &bound {
             Ok(method) if method.has_streams() => Concurrency::Background,
             Ok(_) => Concurrency::Slot,
-            // Filters may take their time with it.
+            // Filters may take time.
             Err(_) if !self.methods.filters.is_empty() => Concurrency::Slot,
             Err(_) => Concurrency::Rejected,
         };
@@ -95,7 +94,7 @@ impl MethodCalls {
         }
     }
 
-    /// Starts a queued call whose turn has come. Returns what the worker must wait for.
+    /// Starts a queued call. Returns a future that the worker must wait for, if any.
     pub(super) fn start_queued(&self, call: IncomingCall<CallScope>) -> Option<BoxFuture<'static, ()>> {
         let bound = self.bind(&call.invocation, call.stream_count, call.reply_kind);
         self.start(call, bound)
@@ -108,7 +107,7 @@ impl MethodCalls {
     ) -> Option<BoxFuture<'static, ()>> {
         let IncomingCall { call: scope, invocation, stream_count, reply_kind, .. } = call;
         let Invocation { headers, target, arguments, stream_ids, .. } = invocation;
-        // One that could not be bound may have a name all the same.
+        // A method of this name may exist even if the call could not be bound.
         let named = bound.as_ref().ok().copied().or_else(|| self.methods.find(&target)).cloned();
         let context = Context::new(Arc::clone(&scope), Arc::clone(&self.setup.core));
         let name = named.as_ref().map_or(&*target, |method| &*method.name);
@@ -121,7 +120,7 @@ impl MethodCalls {
         let mut running =
             RunningCall::new(&self.setup, Arc::clone(&scope), target, named, stream_ids, reply_kind, span.clone());
         let mut replying = AssertUnwindSafe(replying.instrument(span)).catch_unwind();
-        // Whom to wake does not matter yet: one that waits is polled again by its own task.
+        // No waker needed yet: a call that waits is polled again by its own task.
         let turn = Turn::begin(running.code());
         let ran = (&mut replying).now_or_never();
         drop(turn);
@@ -145,7 +144,7 @@ impl MethodCalls {
         }
     }
 
-    /// Fails a call that fits no method, within the filters of the hub.
+    /// Fails a call that matches no method, within the hub's filters.
     fn reject(&self, target: &ByteString, input: &CallInput, uploads: usize, error: HubError) -> ReplyFuture {
         let rejected = Box::pin(future::ready(Err(error)));
         let filters = &self.methods.filters;
@@ -155,7 +154,7 @@ impl MethodCalls {
         }
     }
 
-    /// Finds the method, and checks what can be checked without its types.
+    /// Finds the method and makes all checks that do not need its types.
     fn bind(
         &self,
         invocation: &Invocation,
@@ -179,7 +178,7 @@ impl MethodCalls {
         Ok(method)
     }
 
-    /// Answers a call that can't be decoded. Returns what the worker must wait for.
+    /// Answers a call that cannot be decoded. Returns a future that the worker must wait for, if any.
     pub(super) fn refuse_undecodable(
         &self,
         connection: &Arc<Connection>,
@@ -195,7 +194,7 @@ impl MethodCalls {
         self.refuse_call(scope, method, text::call_failed(&target, &problem, self.setup.is_detailed))
     }
 
-    /// Answers a call that is not admitted. Returns the wait for it, if it waits.
+    /// Answers a call that is not admitted. Returns a future if the answer has to wait.
     fn refuse_call(
         &self,
         scope: Arc<CallScope>,
@@ -204,7 +203,7 @@ impl MethodCalls {
     ) -> Option<BoxFuture<'static, ()>> {
         self.setup.count(method, CallOutcome::Unbound, Duration::ZERO);
         let connection = scope.connection();
-        tracing::debug!(hub = %self.setup.core.name(), connection = short(connection.id()), text, "call is not let in");
+        tracing::debug!(hub = %self.setup.core.name(), connection = short(connection.id()), text, "call refused");
         let queued = scope.invocation_id().map_or(Ok(()), |id| {
             let error = Outcome::Error(text.into());
             self.setup.core.to(connection).try_complete(encode::completion(
@@ -226,7 +225,7 @@ impl MethodCalls {
     }
 }
 
-/// Reports a call that was not admitted to the trace that follows it.
+/// Reports a call that was not admitted to its trace.
 fn report_refused(core: &HubCore, scope: &CallScope) {
     if let Some(trace) = scope.trace() {
         let connection = scope.connection();

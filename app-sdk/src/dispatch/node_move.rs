@@ -1,10 +1,10 @@
-//! Moves of connections from one node to another, or between server connections of a service. The app notices nothing:
-//! the connection stays what it is, and so do its calls, streams and uploads.
+//! Moves of connections between nodes, or between server connections of a service. They are invisible to the app: the
+//! connection, its calls, streams and uploads continue.
 //!
 //! ```text
-//!  old node ──pause──► hold back what is for the client ──acknowledgement──► old node
+//!  old node ──pause──► hold frames for the client ──acknowledgement──► old node
 //!  old node ──move───► next epoch; once earlier sends to many are queued ──moved──► old node
-//!  new node ──resume─► the home is there: what was held back leaves first
+//!  new node ──resume─► new home: held frames are sent first
 //! ```
 
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::hub_core::HubCore;
 use crate::node::Node;
 use crate::outbound::ID_IN_USE;
 
-/// Error for a node that resumes a connection which has ended here.
+/// Error for a node that resumes a connection which has ended on this app server.
 const NOT_HERE: &str = "the connection is over";
 
 /// Moves of the connections of one hub.
@@ -41,21 +41,21 @@ impl NodeMoves {
         Self { core, ends, tasks }
     }
 
-    /// Answers a node that gives a connection to another one, once the sends to many that began before are queued.
+    /// Answers a node that hands a connection to another one, once earlier sends to many clients are queued.
     pub(super) fn answer_move(&self, node: &Arc<Node>, connection_id: ByteString) {
         if !self.core.outbound.request_move(node, connection_id) {
             return;
         }
         let core = Arc::clone(&self.core);
         let mut answering = Box::pin(async move { core.outbound.answer_moves().await });
-        // Most often no earlier send is under way.
+        // Usually no earlier send is in flight.
         if (&mut answering).now_or_never().is_none() {
             self.tasks.spawn(answering);
         }
     }
 
-    /// Pauses what goes to a client alone. Without a node that ends the pause the connection ends: the new one was lost
-    /// after the old one had forgotten it.
+    /// Pauses traffic to one client. If no node ends the pause, the connection ends: the new node was lost after the
+    /// old one had released the client.
     pub(super) fn pause(&self, node: &Arc<Node>, connection_id: ByteString) {
         let Some(connection) = self.core.connections.get(&connection_id) else { return };
         let (subject, operation) = (FlowSubject::Client, FlowOperation::PauseAck);
@@ -76,8 +76,8 @@ impl NodeMoves {
         });
     }
 
-    /// Resumes a client over this link, which becomes its home if it is another node's. A node that comes too late is
-    /// told to close the client.
+    /// Resumes a client over this link, which becomes its home if it belongs to another node. A node that comes too
+    /// late is asked to close the client.
     pub(super) fn resume(&self, link: LinkId, node: &Arc<Node>, connection_id: ByteString) {
         let is_proxy = node.knows_moves() && !node.is_of_service();
         if is_proxy && let Some(closed) = self.core.connections.take_parting(&connection_id) {
@@ -90,8 +90,8 @@ impl NodeMoves {
             }
             return;
         };
-        // Whoever reads the inbox tells the node to pause or to resume the client: the old one before, the new one
-        // after.
+        // With the inbox locked, pause and resume requests go to the old node before this point and to the new one
+        // after it.
         let inbox = connection.inbox();
         match connection.home().resume(link, node) {
             ResumeOutcome::Moved if is_proxy && inbox.is_client_paused() => {
@@ -106,7 +106,8 @@ impl NodeMoves {
         repeat_mark(&self.core.to(&connection));
     }
 
-    /// Waits for the node to which a connection moves, whose old home link has ended. Without it the connection ends.
+    /// Waits for the new node of a moving connection after its old home link has closed. If none resumes it, the
+    /// connection ends.
     pub(super) fn await_move(
         &self,
         connection: Arc<Connection>,

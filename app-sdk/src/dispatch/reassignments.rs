@@ -1,4 +1,5 @@
-//! Reassignments of connections to other app servers: begun when a proxy asks, done when nothing of a connection runs.
+//! Reassignments of connections to other app servers: started by a proxy, completed when the connection has no
+//! running calls.
 
 use std::sync::Arc;
 
@@ -7,7 +8,6 @@ use super::result_routing::ResultRouter;
 use crate::connection::Connection;
 use crate::hub_core::{ClientSilence, HubCore};
 
-/// Reassignments of the connections of one hub.
 pub(crate) struct Reassignments {
     core: Arc<HubCore>,
     ends: Arc<ConnectionEnds>,
@@ -19,23 +19,23 @@ impl Reassignments {
         Self { core, ends, results }
     }
 
-    /// Begins to reassign a connection: its calls end first.
+    /// Begins to reassign a connection. Its calls finish first.
     pub(super) fn begin(&self, connection: &Arc<Connection>) {
         if self.core.begin_reassignment(connection) {
             self.ends.start(connection);
         }
     }
 
-    /// Begins to reassign a connection to an app server that has too few, if it is idle; else it stays.
+    /// Begins to reassign a connection to a less loaded app server, if it is idle. Otherwise it stays.
     pub(super) fn begin_idle(&self, connection: &Arc<Connection>) {
         if self.core.begin_idle_reassignment(connection) {
             self.ends.start(connection);
         }
     }
 
-    /// Gives a connection away, with the items that the app gives along.
+    /// Hands a connection over with the items from the app.
     pub(super) async fn give_away(&self, connection: &Arc<Connection>, items: Option<String>) {
-        // Not while it moves: the node that has it then knows of no reassignment yet.
+        // Not during a move: the node that has the connection then is not aware of the reassignment yet.
         let passage = connection.home().pass().await;
         connection.inbox().reassignment.set_elsewhere();
         self.core.reassigned.insert(connection.shared_id());
@@ -46,13 +46,13 @@ impl Reassignments {
         self.ends.abandon_calls(connection);
     }
 
-    /// Fails what waits for clients that are about to be reassigned, because the time for their calls is up. Returns
-    /// whether anything did.
+    /// Fails everything that waits for clients in reassignment, because the time limit of their calls has passed.
+    /// Returns whether there was anything.
     pub(crate) fn give_up_waits(&self) -> bool {
         self.results.give_up_waits()
     }
 
-    /// Advances all reassignments: what other app servers wait for ends by time alone.
+    /// Advances all reassignments, because waits of other app servers end only by timeout.
     pub(crate) fn advance(&self) {
         for connection in self.core.connections.all() {
             if self.core.advance_reassignment(&connection) {
@@ -61,8 +61,7 @@ impl Reassignments {
         }
     }
 
-    /// Counts the connections that are here, and those of them that are about to be reassigned. A service waits for
-    /// their calls by itself.
+    /// Counts all connections, and those in reassignment. A service waits for its clients' calls itself.
     pub(crate) fn count(&self) -> (usize, usize) {
         let is_moving = |connection: &Arc<Connection>| {
             let is_of_service = connection.node().is_of_service();

@@ -1,8 +1,8 @@
-//! Restoration: a client whose connection was lost begins anew, and gets its groups and items back.
+//! Restoration: after a client has lost its connection, it opens a new one and gets its groups and items back.
 //!
 //! ```text
-//!  node asks: is anything kept? ──► yes ──► open, with the lost id ─┬─ lost one still open? it is ended
-//!                                                                   ▼
+//!  node query: is state kept? ──► yes ──► open, with the lost ID ─┬─ if the lost one is still open, it is ended
+//!                                                                 ▼
 //!                             on_disconnected of the lost one ─► items, groups ─► on_connected ─► on_restored
 //! ```
 
@@ -23,10 +23,10 @@ use crate::connection::{Connection, ConnectionClose, RestoredFrom, short};
 use crate::hub_core::{HubCore, LostClient};
 use crate::node::Node;
 
-/// Time that a new connection waits for the `on_disconnected` of the lost one. Then it begins with nothing.
+/// Maximum wait of a new connection for the `on_disconnected` of the lost one. After that, it starts without restored
+/// state.
 const DISCONNECT_HOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Restorations of the lost clients of one hub.
 pub(super) struct Restorations {
     core: Arc<HubCore>,
     ends: Arc<ConnectionEnds>,
@@ -37,7 +37,7 @@ impl Restorations {
         Self { core, ends }
     }
 
-    /// Answers a node whose client has lost a connection: whether this app server had it.
+    /// Answers a node whether this app server had the lost connection of a client.
     pub(super) fn answer_query(&self, node: &Node, query: RestoreQuery) {
         let RestoreQuery { connection_id, user_id, query_id } = query;
         let user_id = user_id.as_deref();
@@ -47,7 +47,7 @@ impl Restorations {
         self.core.outbound.control(node, &ServiceMessage::RestoreAnswer(RestoreAnswer { query_id, is_kept }));
     }
 
-    /// Gives a new connection the groups and items of the lost one that its client has proved to be its own.
+    /// Restores groups and items of the lost connection, identified by the client's token.
     pub(super) async fn restore(&self, connection: &Arc<Connection>) {
         if !connection.request().is_restoring || !self.core.lost.are_kept() {
             return;
@@ -55,7 +55,8 @@ impl Restorations {
         let Some(lost_id) = connection.request().header(RESTORES_HEADER) else { return };
         let user_id = connection.request().user_id();
         if let Some(lost) = self.core.connections.get(&lost_id).filter(|lost| lost.request().user_id() == user_id) {
-            // Its node has died or is cut off, and nobody has noticed. Whoever has its token is its client.
+            // Its node has crashed or is cut off, which has not been detected yet. The token proves that this is its
+            // client.
             self.ends.close(&lost, Close::default(), ConnectionClose::new(Cause::Restored));
         }
         let cancellation = connection.cancellation();
@@ -68,14 +69,20 @@ impl Restorations {
     async fn give_back(&self, connection: &Connection, lost_id: ByteString, lost: LostClient) {
         let gone_for = lost.lost_at.elapsed();
         let (new, old) = (short(connection.id()), short(&lost_id));
-        tracing::debug!(hub = self.core.name(), connection = new, lost = old, ?gone_for, "a lost client is back");
+        tracing::debug!(
+            hub = self.core.name(),
+            connection = new,
+            lost = old,
+            ?gone_for,
+            "a lost client has reconnected"
+        );
         let restored = RestoredFrom { connection_id: lost_id, cause: lost.cause, gone_for };
         {
             let mut items = connection.items();
             *items = lost.items;
             items.insert(restored);
         }
-        // Before anything is waited for: this connection may be lost, too.
+        // Before any wait, because this connection may be lost too.
         lost.groups.iter().for_each(|group| connection.note_joined(group.clone()));
         let groups = Groups::new(&self.core);
         for joined in join_all(lost.groups.iter().map(|group| groups.add(connection.id(), group))).await {
@@ -86,7 +93,7 @@ impl Restorations {
         self.core.metrics().restored.inc();
     }
 
-    /// Keeps what a connection had whose `on_disconnected` has run, if its client may begin anew.
+    /// Stores the state of a connection after its `on_disconnected`, if its client may return.
     pub(super) fn keep_lost(&self, connection: &Connection, was_connected: bool) {
         if self.core.lost.end(connection, was_connected, self.core.metrics()) {
             tokio::spawn(drop_old_lost(Arc::downgrade(&self.core)));
@@ -94,7 +101,7 @@ impl Restorations {
     }
 }
 
-/// Drops what lost clients had whose time is over, until there are none.
+/// Drops expired lost clients until none are left.
 async fn drop_old_lost(core: Weak<HubCore>) {
     while let Some(until) = core.upgrade().and_then(|core| core.lost.drop_old(Instant::now())) {
         sleep_until(until).await;

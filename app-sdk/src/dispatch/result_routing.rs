@@ -1,5 +1,5 @@
-//! Routing of what clients send to calls that run: items and ends of uploads, cancellations, and results, which go to
-//! methods here and to other app servers that requested them.
+//! Routing of client messages to running calls: upload items and ends, cancellations, and results, which go to local
+//! methods or to the app servers that requested them.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -16,7 +16,7 @@ use crate::error::text;
 use crate::hub_core::{Addressee, ClientResult, ClientSilence, HubCore, TooManyRequests};
 use crate::node::Node;
 
-/// Router of the results and uploads of one hub's clients, and of what waits for them.
+/// Routes results and uploads of one hub's clients, and fails the waits for them.
 pub(super) struct ResultRouter {
     core: Arc<HubCore>,
 }
@@ -26,7 +26,7 @@ impl ResultRouter {
         Self { core }
     }
 
-    /// Takes an item of an upload; one of an unknown stream is dropped.
+    /// Handles an upload item. Drops items of unknown streams.
     pub(super) fn handle_item(
         &self,
         connection: &Connection,
@@ -45,7 +45,7 @@ impl ResultRouter {
         }
     }
 
-    /// Takes the end of an upload, or a client result, which may have to wait.
+    /// Handles the end of an upload or a client result, which may have to wait.
     pub(super) fn handle_completion(
         self: &Arc<Self>,
         connection: &Arc<Connection>,
@@ -69,23 +69,25 @@ impl ResultRouter {
         None
     }
 
-    /// Cancels a call for its client.
+    /// Cancels a call on behalf of its client.
     pub(super) fn cancel(&self, connection: &Connection, cancel: &CancelInvocation) {
         let call = connection.inbox().calls().0.active(&cancel.invocation_id);
         match call {
             Some(call) => call.cancel(),
-            None => tracing::debug!(hub = %self.core.name(), id = %cancel.invocation_id, "call to cancel is over"),
+            None => {
+                tracing::debug!(hub = %self.core.name(), id = %cancel.invocation_id, "call to cancel has already ended")
+            }
         }
     }
 
-    /// Registers the request of another app server to a client here, which the proxy has sent to the client.
+    /// Registers another app server's request to a local client. The proxy has already sent it to the client.
     pub(super) fn register_request(&self, node: &Node, request: ClientInvocation) {
         let refuse = |error: ByteString| {
             let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request.clone();
             self.refuse_request(node, ErrorCompletion { invocation_id, connection_id, caller_server_id, error });
         };
         let Some(connection) = self.core.connections.get(&request.connection_id) else {
-            // The app server that has it by now passes the answer on.
+            // The app server that has the client now forwards the result.
             if self.core.reassigned.contains(&request.connection_id) {
                 return;
             }
@@ -93,7 +95,8 @@ impl ResultRouter {
         };
         match self.core.expect_result_for(&request) {
             Err(TooManyRequests) => refuse("too many client results are waited for".into()),
-            // Looked up again now that the result is expected: the close either fails the request or is seen here.
+            // Checked again after registering the request: a concurrent close either fails the request or is visible
+            // here.
             Ok(()) if !self.core.connections.contains(&connection) => {
                 self.end_input(&connection);
             }
@@ -101,7 +104,7 @@ impl ResultRouter {
         }
     }
 
-    /// Passes the result of a client that another app server has on to the method that requested it.
+    /// Delivers the result of another app server's client to the method that requested it.
     pub(super) fn route_remote_result(&self, completion: ClientCompletion) {
         let ClientCompletion { invocation_id, connection_id, protocol, payload, .. } = completion;
         let completion = HubProtocol::from_name(&protocol).and_then(|protocol| {
@@ -116,17 +119,17 @@ impl ResultRouter {
             let refusal = ClientResult::Refused("its answer can't be read".into());
             return self.core.client_results.refuse(&invocation_id, &connection_id, refusal);
         };
-        // Its app server names the request in the frame around it.
+        // The request's ID comes from the frame around the payload.
         let completion = Completion { invocation_id, ..completion };
         let other_addressee = self.core.client_results.complete(&connection_id, protocol, &completion);
         let (hub, id) = (self.core.name(), &completion.invocation_id);
         if other_addressee.is_some() {
             self.core.count_dropped_result(id);
         }
-        tracing::debug!(hub, %id, ?other_addressee, "client result from afar");
+        tracing::debug!(hub, %id, ?other_addressee, "client result from another app server");
     }
 
-    /// Passes a refusal on to the method that requested the result; a proxy may only not know the client.
+    /// Delivers a refusal to the method that requested the result. A single proxy may just not have the client.
     pub(super) fn route_refusal(&self, node: &Arc<Node>, refusal: ErrorCompletion) {
         let ErrorCompletion { invocation_id, connection_id, error, .. } = refusal;
         if *error == *text::does_not_exist(&connection_id) {
@@ -140,34 +143,34 @@ impl ResultRouter {
         }
     }
 
-    /// Passes a completion that ends no upload on to the requester of the result.
+    /// Delivers a completion that ends no upload to the requester of the result.
     async fn route_result(&self, connection: &Arc<Connection>, completion: Completion) {
         let protocol = connection.protocol();
         match self.core.client_results.complete(connection.id(), protocol, &completion) {
             None | Some(Addressee::Local(_)) => {}
             Some(Addressee::AppServer(app_server)) => self.forward(connection, app_server, completion).await,
             Some(Addressee::Nobody) => match self.core.client_results.requester_of(&completion.invocation_id) {
-                // Asked when its client was elsewhere, or by way of an app server that is gone.
+                // Requested when its client was elsewhere, or through an app server that is gone.
                 Some(app_server) => {
                     let app_server = ByteString::from(app_server);
                     self.forward(connection, app_server, completion).await;
                 }
-                None => self.drop_result(connection, &completion, "completion for nobody is dropped"),
+                None => self.drop_result(connection, &completion, "completion dropped: no caller waits for it"),
             },
             Some(Addressee::WrongClient) => {
-                self.drop_result(connection, &completion, "client answers for another, and is not heard");
+                self.drop_result(connection, &completion, "completion dropped: the request went to another client");
             }
         }
     }
 
-    /// Counts and logs an answer that is dropped.
+    /// Counts and logs a dropped result.
     fn drop_result(&self, connection: &Connection, completion: &Completion, reason: &str) {
         self.core.count_dropped_result(&completion.invocation_id);
         let (hub, connection) = (self.core.name(), short(connection.id()));
         tracing::debug!(hub, connection, id = %completion.invocation_id, "{reason}");
     }
 
-    /// Fails the requests to a connection that gives no results here any more.
+    /// Fails the requests to a connection that cannot send results here any longer.
     fn abandon_requests(&self, connection: &Connection, silence: ClientSilence) {
         for abandoned in self.core.client_results.fail_connection(connection.id(), silence) {
             let refusal = ErrorCompletion {
@@ -183,9 +186,10 @@ impl ResultRouter {
         }
     }
 
-    /// Ends the uploads and the client result requests of a client that sends nothing more.
+    /// Ends the uploads and client result requests of a client that sends nothing more.
     ///
-    /// A connection that goes on elsewhere, or over another link, keeps its requests: its client can still answer.
+    /// A connection that continues elsewhere or over another link keeps its requests, because its client can still
+    /// answer.
     pub(super) fn end_input(&self, connection: &Arc<Connection>) {
         let (goes_on, is_leaving) = {
             let inbox = connection.inbox();
@@ -198,7 +202,7 @@ impl ResultRouter {
         }
     }
 
-    /// Fails what waits for a client. Returns whether anything did.
+    /// Fails everything that waits for a client. Returns whether there was anything.
     pub(super) fn end_waits(&self, connection: &Arc<Connection>, silence: ClientSilence) -> bool {
         let end = match silence {
             ClientSilence::Leaving => UploadEnd::Leaving,
@@ -220,27 +224,27 @@ impl ResultRouter {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Fails what waits for a client that is about to be reassigned, if its proxy can't read it on.
+    /// Fails everything that waits for a client in reassignment, if its proxy cannot keep reading from it.
     pub(super) fn give_up_unread(&self, connection: &Arc<Connection>) {
         if !connection.node().reads_on() && connection.inbox().reassignment.has_begun() {
             self.end_waits(connection, ClientSilence::Leaving);
         }
     }
 
-    /// Fails what waits for clients that are about to be reassigned, because the time for their calls is up. Returns
-    /// whether anything did.
+    /// Fails everything that waits for clients in reassignment, because the time limit of their calls has passed.
+    /// Returns whether there was anything.
     pub(super) fn give_up_waits(&self) -> bool {
         let connections = self.core.connections.all();
         let leaving = connections.iter().filter(|connection| connection.inbox().reassignment.has_begun());
         leaving.filter(|connection| self.end_waits(connection, ClientSilence::Leaving)).count() > 0
     }
 
-    /// Tells another app server that its request will not be answered; never waits.
+    /// Notifies another app server that its request will not be answered; never waits.
     fn refuse_request(&self, node: &Node, refusal: ErrorCompletion) {
         self.core.outbound.control(node, &ServiceMessage::ErrorCompletion(refusal));
     }
 
-    /// Sends a result to the app server that requested it; waits as a completion does.
+    /// Sends a result to the app server that requested it; may wait like a completion.
     async fn forward(&self, connection: &Connection, app_server: ByteString, completion: Completion) {
         let Completion { invocation_id, outcome, .. } = completion;
         let protocol = connection.protocol();

@@ -1,13 +1,13 @@
-//! Running call, until it is answered.
+//! A running call, until it is answered.
 //!
 //! ```text
-//!  method ──value, error──────────────► forgotten ──► completion queued ──► done: the next may start
+//!  method ──value, error──────────────► ID released ──► completion queued ──► done: the next may start
 //!     └───stream──► item, item, … ──────────▲
 //!                    └─ cancelled: the stream is dropped
 //! ```
 //!
-//! It is forgotten before its completion is queued, because the client may use its id anew when it reads that. It is
-//! done only after that, so that calls which run one after the other are answered in that order.
+//! Its ID is released before the completion is queued, because the client may reuse the ID as soon as it has read the
+//! completion. The call is done only after that, so that sequential calls are answered in order.
 
 use std::mem;
 use std::panic::AssertUnwindSafe;
@@ -36,15 +36,14 @@ use crate::metrics::{CallOutcome, Counted, MethodMetrics, UNKNOWN_METHOD};
 use crate::telemetry;
 use crate::watchdog::{CodeId, note_turn, watch};
 
-/// Bound on what surrounds a result in its frame: ids, target and headers, which are the client's and thus small.
+/// Maximum overhead of a result's frame: IDs, target and headers come from the client and are small.
 const ENVELOPE_MAX_BYTES: usize = 256 * 1024;
 
-/// Setup of the calls of one hub.
 pub(super) struct CallSetup {
     pub(super) core: Arc<HubCore>,
     unknown_method: MethodMetrics,
     unknown_code: CodeId,
-    /// Whether clients read what went wrong.
+    /// Whether clients see detailed errors.
     pub(super) is_detailed: bool,
 }
 
@@ -54,7 +53,7 @@ impl CallSetup {
         Self { core, unknown_method: MethodMetrics::default(), unknown_code, is_detailed }
     }
 
-    /// Counts a call that is answered. Names that clients make up share one label.
+    /// Counts an answered call. Unknown method names share one label.
     pub(super) fn count(&self, method: Option<&Method>, outcome: CallOutcome, took: Duration) {
         let (metrics, name) = match method {
             Some(method) => (&method.metrics, &*method.name),
@@ -64,31 +63,30 @@ impl CallSetup {
     }
 }
 
-/// A running call; done when dropped.
+/// A running call. It is done when dropped.
 pub(super) struct RunningCall {
     setup: Arc<CallSetup>,
     scope: Arc<CallScope>,
     target: ByteString,
-    /// The method of this name, if there is one.
     method: Option<Arc<Method>>,
     since: Instant,
     stream_ids: Vec<ByteString>,
     reply_kind: ReplyKind,
     is_forgotten: bool,
-    /// It was not done when it was polled for the first time.
+    /// It did not complete on the first poll.
     has_waited: bool,
     span: Span,
     _counted: Counted,
 }
 
-/// A method that runs; a panic of it is caught.
+/// A running method. Panics are caught.
 pub(super) type Replying = CatchUnwind<AssertUnwindSafe<Instrumented<ReplyFuture>>>;
 
-/// Remainder of a call whose method is done; few calls have one.
+/// Remaining work of a call after its method has returned, if any.
 pub(super) enum Rest {
-    /// Its answer waits for room.
+    /// Its answer waits for space in the queue.
     Answer(BoxFuture<'static, ()>),
-    /// Its items are to be sent.
+    /// Its stream items must be sent.
     Stream(RunningStream),
 }
 
@@ -113,7 +111,7 @@ impl RunningCall {
         Self { setup, scope, target, method, since, stream_ids, reply_kind, is_forgotten, has_waited, span, _counted }
     }
 
-    /// Waits for the method, and answers. A call for a stream that is cancelled is dropped as it is.
+    /// Waits for the method and answers. A cancelled call for a stream is dropped immediately.
     pub(super) async fn wait(self, replying: Replying) {
         let replying = watch(&self.setup.core.outbound, self.code(), replying);
         let ran = match self.reply_kind {
@@ -136,7 +134,6 @@ impl RunningCall {
         }
     }
 
-    /// Answers with the outcome of the method.
     pub(super) fn answer(mut self, ran: Result<Reply, HubError>) -> Option<Rest> {
         let waiting = match (ran.map(|Reply(body)| body), self.reply_kind) {
             (Ok(ReplyBody::Stream(items)), ReplyKind::Stream) => {
@@ -160,7 +157,7 @@ impl RunningCall {
         waiting.map(Rest::Answer)
     }
 
-    /// Answers a call that failed: it reached no method, or the method failed.
+    /// Answers a call that failed before or in the method.
     fn failed(self, error: &HubError) -> Option<BoxFuture<'static, ()>> {
         let outcome = match error.stage() {
             CallStage::Invoking | CallStage::Authorizing => CallOutcome::Failed,
@@ -177,7 +174,7 @@ impl RunningCall {
         self.complete(Outcome::Error(text.into()))
     }
 
-    /// Logs why a call reaches no method: its client reads that in hubs with detailed errors only.
+    /// Logs why a call matches no method. The client sees the reason only with detailed errors.
     fn log_unbound(&self, error: &HubError) {
         let reason = error.source().map_or_else(|| error.message().to_owned(), ToString::to_string);
         let (hub, connection) = (self.setup.core.name(), short(self.connection().id()));
@@ -191,7 +188,7 @@ impl RunningCall {
         }
     }
 
-    /// Queues the answer, if one is expected, or returns the wait for it.
+    /// Queues the answer if one is expected. Returns a future if it has to wait.
     fn complete(mut self, outcome: Outcome) -> Option<BoxFuture<'static, ()>> {
         let report = self.scope.trace().map(|trace| self.report_of_end(trace, &outcome));
         self.forget();
@@ -220,7 +217,7 @@ impl RunningCall {
         }))
     }
 
-    /// Reports the end to the trace that follows the call, behind the answer, which it is about.
+    /// Reports the end of the call to its trace, after the answer because its time is part of the report.
     fn report_answered(&self, report: Option<(TraceReport, Instant)>) {
         if let Some((report, ended_at)) = report {
             let answered_us = self.scope.invocation_id().map(|_| micros(ended_at.elapsed()));
@@ -235,7 +232,7 @@ impl RunningCall {
         (TraceReport { ran_us, has_failed, ..trace.begun(self.connection().shared_id(), self.since) }, ended_at)
     }
 
-    /// Reports that a call has begun which waits for something, if a trace follows it.
+    /// Reports to its trace that a waiting call has begun.
     pub(super) fn report_begun(&self) {
         if let Some(trace) = self.scope.trace() {
             let connection = self.connection();
@@ -282,7 +279,7 @@ impl RunningCall {
         }
     }
 
-    /// Notes that the call waits, behind its first turn.
+    /// Records that the call waits, after its first poll.
     pub(super) fn note_wait(&mut self) {
         self.has_waited = true;
         self.note_turn(self.since.elapsed());
@@ -292,12 +289,12 @@ impl RunningCall {
         note_turn(&self.setup.core.outbound, self.code(), took);
     }
 
-    /// Number of the method for the watchdog of threads.
+    /// Identifier of the method for the watchdog.
     pub(super) fn code(&self) -> CodeId {
         self.method.as_ref().map_or(self.setup.unknown_code, |method| method.code(self.setup.core.name()))
     }
 
-    /// Name of the method; names that clients make up share one.
+    /// Name of the method. Unknown methods share one.
     pub(super) fn method_name(&self) -> ByteString {
         self.method.as_ref().map_or(ByteString::from_static(UNKNOWN_METHOD), |method| method.name.clone())
     }
@@ -319,7 +316,7 @@ impl Drop for RunningCall {
 }
 
 impl RunningStream {
-    /// Sends the items as the link takes them, until they end, fail or are cancelled.
+    /// Sends the items as fast as the link accepts them, until the stream ends, fails or is cancelled.
     pub(super) async fn send(self) {
         let Self { call, items } = self;
         let _counted = Counted::new(&call.setup.core.metrics().streams);
@@ -349,7 +346,7 @@ impl RunningStream {
     }
 }
 
-/// Checks the length of a message by what the node of the client takes for it.
+/// Checks the length of a message against the limit of the client's node.
 fn check_limit(core: &HubCore, connection: &Connection, length: usize) -> Result<(), HubError> {
     match core.to(connection).limit_under(length) {
         Some(limit) => Err(HubError::invalid_data(format!("The result is too large: a client takes {limit} bytes."))),

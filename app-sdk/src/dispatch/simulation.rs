@@ -1,5 +1,4 @@
-//! Property test of the dispatcher: in whatever order a client sends, each call completes once and nothing is left
-//! over.
+//! Property test of the dispatcher: with any order of client messages, each call completes once and no state remains.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,14 +21,14 @@ use crate::{Cancellation, Hub, UploadStream};
 
 const ID: &str = "c1";
 
-/// Action of the client, or event around it.
+/// Action of the client or event around it.
 #[derive(Debug, Clone)]
 enum ClientAction {
     Call {
         method: usize,
         has_id: bool,
     },
-    /// A call with the id of an earlier one.
+    /// A call that reuses an earlier ID.
     CallAgain {
         earlier: usize,
         method: usize,
@@ -45,7 +44,7 @@ enum ClientAction {
     Cancel {
         call: usize,
     },
-    /// Answers a request that was made, or one that never was.
+    /// Answers a request that may not exist.
     Answer {
         request: usize,
         is_error: bool,
@@ -71,7 +70,7 @@ fn action() -> impl Strategy<Value = ClientAction> {
     ]
 }
 
-/// Methods of the hub: name, kind of message, arguments, uploads.
+/// Methods of the hub: name, message type, arguments, number of uploads.
 const METHODS: [(&str, u8, &str, usize); 14] = [
     ("Quick", 1, "[1]", 0),
     ("Gated", 1, "[]", 0),
@@ -163,7 +162,7 @@ fn hub(state: TestState) -> Hub {
         .with_state(state)
 }
 
-/// A dispatcher, one client, and the proxy between.
+/// A dispatcher, one client and the proxy between them.
 struct Simulation {
     hub: Arc<Dispatcher>,
     node: Arc<Node>,
@@ -174,7 +173,7 @@ struct Simulation {
     state: TestState,
     connection: Arc<Connection>,
     is_open: bool,
-    /// Methods and ids of all calls that were sent.
+    /// Methods and IDs of all calls sent.
     calls: Vec<(usize, Option<String>)>,
     requests: Vec<String>,
     completed: HashMap<String, usize>,
@@ -303,7 +302,7 @@ impl Simulation {
         }
     }
 
-    /// Reads the downward frames: counts completions, notes requests, denies unknown clients.
+    /// Reads the frames to the proxy: counts completions, records requests, denies unknown clients.
     fn hear(&mut self) {
         while let Some(piece) = next_piece(&self.outbox, self.socket) {
             self.frames.push(piece.bytes);
@@ -339,7 +338,7 @@ impl Simulation {
         }
     }
 
-    /// Lets everything complete while the client stays.
+    /// Lets everything complete while the client stays connected.
     async fn wind_up(&mut self) {
         self.state.gate.add_permits(1000);
         for _ in 0..self.calls.len() + 2 {
@@ -352,7 +351,7 @@ impl Simulation {
         self.let_run().await;
     }
 
-    /// Expected number of completions of each id.
+    /// Expected number of completions per ID.
     fn expected(&self) -> HashMap<String, usize> {
         let mut expected = HashMap::new();
         for (_, id) in &self.calls {
@@ -416,7 +415,7 @@ proptest! {
 
 #[test]
 fn an_idle_connection_is_small() {
-    // Beside this there are an entry of the registry (8 bytes and its share of the table), the reference counts, and
-    // the opening frame, which is as large as its headers and claims.
+    // In addition: a registry entry (8 bytes and its share of the table), the reference counts, and the opening
+    // frame; its size depends on headers and claims.
     assert!(size_of::<Connection>() <= 208, "{}", size_of::<Connection>());
 }

@@ -1,8 +1,8 @@
-//! Workers: each takes what is in the inbox of one connection, message by message.
+//! Workers: each processes the inbox of one connection, message by message.
 //!
 //! ```text
-//!  a read of a link ──► queue of the link ──task──► worker, worker, …: done at once
-//!                                                      └─ one that waits goes on in a task of its own
+//!  a read of a link ──► queue of the link ──task──► worker, worker, …: done immediately
+//!                                                      └─ a worker that waits continues in its own task
 //! ```
 
 use std::collections::BTreeSet;
@@ -23,39 +23,37 @@ use crate::error::HubError;
 use crate::hub_core::HubCore;
 use crate::log_limit::LinePermit;
 
-/// Number of messages after which a worker lets others work: a busy client must not keep a thread for itself.
+/// Number of messages after which a worker yields, so that a busy client does not occupy a thread.
 const MESSAGES_PER_TURN: u32 = 32;
 
-/// Time for which `on_disconnected` of a client that has left waits for the client's methods.
+/// Maximum wait of a disconnected client's `on_disconnected` for the client's methods.
 const LAST_CALLS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why a worker stops for now. The waits are boxed: few workers have one, and one is begun for each message that comes
-/// alone.
+/// Reason why a worker stops for now. Futures are boxed, because few workers have one, while a worker starts for each
+/// message that arrives alone.
 enum WorkerPause {
-    /// Nothing is left in the inbox.
+    /// The inbox is empty.
     Done,
-    /// It has had its turn.
+    /// Its time slice is used up.
     Unfinished,
-    /// It goes on after this.
+    /// It continues after this future.
     Waits(BoxFuture<'static, ()>),
-    /// It is done after this.
+    /// It is done after this future.
     Last(BoxFuture<'static, ()>),
 }
 
 impl Dispatcher {
-    /// Starts the worker of one connection.
     pub(super) fn spawn_worker(self: &Arc<Self>, connection: &Arc<Connection>) {
         self.tasks.spawn(Arc::clone(self).work(Arc::clone(connection)));
     }
 
-    /// Starts tasks for the workers that are due.
     pub(super) fn spawn_workers(self: &Arc<Self>, due: &Arc<DueQueue<Arc<Connection>>>, tasks: usize) {
         for _ in 0..tasks {
             self.tasks.spawn(Arc::clone(self).work_off(Arc::clone(due)));
         }
     }
 
-    /// Works for one connection after the other until none is due, with another task's help where it takes long.
+    /// Processes connections from the queue until it is empty. Starts another task if this takes long.
     async fn work_off(self: Arc<Self>, due: Arc<DueQueue<Arc<Connection>>>) {
         let mut since = Instant::now();
         let mut now = since;
@@ -82,7 +80,7 @@ impl Dispatcher {
         self.work(connection).await;
     }
 
-    /// Works for one connection until nothing is left.
+    /// Processes one connection until its inbox is empty.
     async fn work(self: Arc<Self>, connection: Arc<Connection>) {
         loop {
             match self.run(&connection) {
@@ -94,15 +92,14 @@ impl Dispatcher {
         }
     }
 
-    /// Works for one connection as long as it needs not wait, and other connections have not waited for long. Code of
-    /// the app is called where a panic becomes an answer; should one come from elsewhere, it takes its message with it,
-    /// and not the worker.
+    /// Processes one connection until it must wait or has used its time slice. App code is called with panics caught;
+    /// any other panic loses its message but not the worker.
     fn run(self: &Arc<Self>, connection: &Arc<Connection>) -> WorkerPause {
         let turn = || {
             for _ in 0..MESSAGES_PER_TURN {
                 match self.take_step(connection) {
                     None => {}
-                    // Most waits are over when they are polled for the first time; the others are polled again.
+                    // Most futures complete on the first poll; the others are polled again.
                     Some(WorkerPause::Waits(mut waiting)) => match (&mut waiting).now_or_never() {
                         Some(()) => {}
                         None => return WorkerPause::Waits(waiting),
@@ -122,7 +119,7 @@ impl Dispatcher {
         })
     }
 
-    /// Takes one step. Returns how the worker must pause after it, if it must.
+    /// Takes one step. Returns the pause that must follow it, if any.
     fn take_step(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<WorkerPause> {
         let (next, trace) = next_work(&self.core, connection);
         let owned = || (Arc::clone(self), Arc::clone(connection));
@@ -167,12 +164,12 @@ impl Dispatcher {
     }
 }
 
-/// Names in one line.
+/// Formats names in one line.
 fn listed(names: &BTreeSet<ByteString>) -> String {
     names.iter().map(|name| &**name).collect::<Vec<_>>().join(", ")
 }
 
-/// Takes the next work of a connection, and the trace of its message.
+/// Takes the next work of a connection and the trace of its message.
 fn next_work(core: &HubCore, connection: &Connection) -> (WorkItem<CallScope>, Option<Box<MessageTrace>>) {
     let mut inbox = connection.inbox();
     let is_asked = inbox.reassignment.has_begun() && core.client_results.is_asked(connection.id());
@@ -182,14 +179,14 @@ fn next_work(core: &HubCore, connection: &Connection) -> (WorkItem<CallScope>, O
 }
 
 impl Dispatcher {
-    /// Drops a connection without a word or a hook, as a crash does; for the test kit.
+    /// Drops a connection without notification or hook, like a crash. For the test kit.
     pub(crate) fn forget(self: &Arc<Self>, id: &str) {
         if let Some(connection) = self.core.connections.get(id) {
             self.ends.let_go(&connection);
         }
     }
 
-    /// Limits the time for which `on_disconnected` of a client that has left waits for the client's calls.
+    /// Limits the time that `on_disconnected` of a disconnected client waits for the client's calls.
     fn limit_calls(self: &Arc<Self>, connection: &Arc<Connection>) {
         {
             let inbox = connection.inbox();
@@ -198,7 +195,7 @@ impl Dispatcher {
             }
         }
         let (hub, connection) = (Arc::clone(self), Arc::downgrade(connection));
-        // No stop waits for this task.
+        // Shutdown does not wait for this task.
         tokio::spawn(async move {
             drop(timeout(LAST_CALLS_TIMEOUT, hub.calls_given_up.cancelled()).await);
             if let Some(connection) = connection.upgrade() {
@@ -207,7 +204,7 @@ impl Dispatcher {
         });
     }
 
-    /// Runs `on_disconnected` of a client that has left, although calls of it still run.
+    /// Runs `on_disconnected` of a disconnected client although some of its calls are still running.
     fn give_up_calls(self: &Arc<Self>, connection: &Arc<Connection>) {
         let Some((methods, needs_worker)) = connection.inbox().give_up_calls() else { return };
         let (hub, connection_id, methods) = (self.core.name(), short(connection.id()), listed(&methods));
@@ -220,7 +217,7 @@ impl Dispatcher {
         }
     }
 
-    /// Methods that run for the connections that are about to be reassigned.
+    /// Methods running for connections in reassignment.
     pub(crate) fn running_methods(&self) -> String {
         let mut methods = BTreeSet::new();
         for connection in self.core.connections.all() {
@@ -232,8 +229,8 @@ impl Dispatcher {
         listed(&methods)
     }
 
-    /// Gives a connection whose calls have ended to another app server. One that was asked for a result while
-    /// `on_leaving` ran stays until it has answered.
+    /// Hands a connection whose calls have ended to another app server. If a client result was requested during
+    /// `on_leaving`, the connection stays until the client has answered.
     pub(super) async fn reassign(self: &Arc<Self>, connection: &Arc<Connection>) {
         let context = || self.context(connection, CallKind::DisconnectHook);
         let items = tokio::select! {
@@ -247,7 +244,7 @@ impl Dispatcher {
         }
     }
 
-    /// Waits until a connection is given away without its `on_leaving`, because the time for that is up.
+    /// Waits until a connection is handed over without its `on_leaving`, because the time limit has passed.
     async fn given_away(&self, connection: &Connection) {
         connection.cancellation().cancelled().await;
         if !connection.inbox().reassignment.is_elsewhere() {
@@ -255,9 +252,9 @@ impl Dispatcher {
         }
     }
 
-    /// Gives the remaining connections to other app servers, because the time for their calls is up. Those that move
-    /// are left to their nodes. `on_leaving` has `leaving_timeout` where it has not begun yet; what it has not returned
-    /// stays behind.
+    /// Hands the remaining connections to other app servers, because the time limit of their calls has passed.
+    /// Connections that are moving are left to their nodes. `on_leaving` hooks that have not begun get
+    /// `leaving_timeout`; if a hook does not return, the connection goes without items.
     pub(crate) async fn reassign_remaining(self: &Arc<Self>, leaving_timeout: Duration) {
         let remaining = self
             .core
@@ -306,7 +303,7 @@ mod tests {
     use crate::node::{Node, NodeName, next_piece, open_outbox};
     use crate::outbound::Outbound;
 
-    /// A hub with one client, at rest, and its link to the proxy.
+    /// A hub with one idle client, and its link to the proxy.
     struct Scene {
         hub: Arc<Dispatcher>,
         node: Arc<Node>,
@@ -340,7 +337,7 @@ mod tests {
             scene
         }
 
-        /// Takes bytes of the client, and does what follows.
+        /// Handles bytes from the client and runs the resulting work.
         async fn data(&self, payload: &'static str) {
             let data =
                 ConnectionData { connection_id: "c1".into(), payload: payload.into(), ..ConnectionData::default() };
@@ -356,7 +353,7 @@ mod tests {
             }
         }
 
-        /// Asks for the client if it is idle; returns what the proxy is told.
+        /// Requests the client if it is idle. Returns the frames that the proxy receives.
         async fn ask(&self) -> Vec<ServiceMessage> {
             self.told();
             let headers = [(MIGRATE_TO_HEADER, ""), (IF_IDLE_HEADER, "1")];
@@ -418,7 +415,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_of_which_a_call_runs_stays_and_is_read_on_and_a_stop_takes_it_all_the_same() {
         let scene = Scene::new().await;
-        // The proxy does not see that it runs: nobody waits for an answer.
+        // The proxy cannot see the running call, because no answer is expected.
         scene.data("{\"type\":1,\"target\":\"Wait\",\"arguments\":[]}\u{1e}").await;
         let told = scene.ask().await;
         let [ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id, operation, .. })] = &told[..]

@@ -1,4 +1,4 @@
-//! Errors of the server's builder.
+//! Errors of the server builder.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,34 +8,34 @@ use trunkline_protocol::development_key::DevelopmentKeyError;
 use trunkline_protocol::dial_in::ConnectionStringError;
 use trunkline_protocol::key::AccessKeyError;
 
-/// Error of the server's builder. Its `Debug` is its text with its causes, which a `main` shows that returns it.
+/// Error of the server builder. `Debug` shows the text with all causes, for a `main` that returns it.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// A path that no client could connect to.
     #[error("path '{0}' must begin with '/', not end with it, and have no query")]
     Path(String),
-    /// A path with parameters, as routes of a router have them.
+    /// A path with parameters, like a router's route.
     #[error("path '{0}' has braces: a hub or raw endpoint has one path, and what varies belongs into its query")]
     PathParameter(String),
-    /// An interval of pings that is no time at all.
+    /// A ping interval below 1 ms.
     #[error("hub or raw endpoint '{0}': keep_alive_interval must be 1 ms at least; a long one means few pings")]
     KeepAliveInterval(String),
-    /// The path gives no name.
+    /// No name can be derived from the path.
     #[error("hub or raw endpoint at '{0}' needs a name: call `name`")]
     NoName(String),
-    /// The app's registry does not take the server's numbers.
+    /// The app's registry does not accept the server's metrics.
     #[error("the registry has no room for the server's metrics, perhaps because another server's are in it: {0}")]
     Metrics(#[source] prometheus::Error),
-    /// Two hubs or raw endpoints are called the same.
+    /// Two hubs or raw endpoints have the same name.
     #[error(
         "two hubs or raw endpoints are named '{0}', as the last part of a path is: give one of them another name, by `.name(\"…\")`"
     )]
     DuplicateName(String),
-    /// Two hubs or raw endpoints have the same path, apart from case.
+    /// Two hubs or raw endpoints have the same path, ignoring case.
     #[error("two hubs or raw endpoints have the path '{0}'")]
     DuplicatePath(String),
-    /// Two methods of a hub are called the same, apart from case.
+    /// Two methods of a hub have the same name, ignoring case.
     #[error("hub '{hub}' has two methods named '{method}' (case does not count)")]
     DuplicateMethod {
         /// Name of the hub.
@@ -43,13 +43,13 @@ pub enum BuildError {
         /// Name of the method.
         method: String,
     },
-    /// A hub that no client can speak to.
+    /// A hub without hub protocols.
     #[error("hub '{0}' speaks no hub protocol")]
     NoProtocol(String),
-    /// A hub that no client can connect to.
+    /// A hub without transports.
     #[error("hub '{0}' allows no transport")]
     NoTransport(String),
-    /// A time for which nothing can be kept for lost clients.
+    /// A retention time of lost clients outside the allowed range.
     #[error("hub '{hub}': restore_groups({within:?}) is not between 1 s and 1 h")]
     RestoreGroups {
         /// Name of the hub.
@@ -57,7 +57,7 @@ pub enum BuildError {
         /// The time that was given.
         within: std::time::Duration,
     },
-    /// An exclusive task whose name is no good, or one too many.
+    /// An exclusive task with an invalid name, or too many tasks.
     #[error("hub '{hub}': exclusive task '{task}' needs a name of its own, 1 to 128 bytes, and a hub has 32 at most")]
     ExclusiveTask {
         /// Name of the hub.
@@ -65,7 +65,7 @@ pub enum BuildError {
         /// Name of the task.
         task: String,
     },
-    /// The name of a WebSocket sub-protocol is invalid.
+    /// Invalid name of a WebSocket sub-protocol.
     #[error("'{endpoint}': the sub-protocol {name:?} has to consist of letters, digits and !#$%&'*+-.^_`|~")]
     SubProtocol {
         /// Name of the hub or raw endpoint.
@@ -73,10 +73,10 @@ pub enum BuildError {
         /// The name that was given.
         name: String,
     },
-    /// A given access key is invalid.
+    /// An access key is invalid.
     #[error("the access key can't be used: {0}")]
     AccessKey(AccessKeyError),
-    /// A file that should hold an access key can't be read.
+    /// The file of an access key cannot be read.
     #[error("the access key file {path} (TRUNKLINE_ACCESS_KEY_FILE) can't be read")]
     AccessKeyFile {
         /// Path of the file.
@@ -85,15 +85,15 @@ pub enum BuildError {
         #[source]
         source: std::io::Error,
     },
-    /// A name by which proxies are to dial is none.
+    /// Invalid host for proxies to dial.
     #[error("Server::dialled_as (TRUNKLINE_DIALLED_AS): {host:?} {problem}")]
     DialledAs {
         /// The host that was given.
         host: String,
-        /// Reason why it is none.
+        /// Reason why it is invalid.
         problem: &'static str,
     },
-    /// No access key was given, and the development key of this machine is not available.
+    /// No access key was given, and this machine's development key is not available.
     #[error(
         "no access key was given (TRUNKLINE_ACCESS_KEY, TRUNKLINE_ACCESS_KEY_FILE), and there is no development key"
     )]
@@ -107,38 +107,38 @@ pub enum BuildError {
         /// Reason why it is malformed.
         problem: String,
     },
-    /// A connection string of a service is wrong.
+    /// A service's connection string is invalid.
     #[error("Server::dial: {0}")]
     ConnectionString(#[source] ConnectionStringError),
-    /// Two services are the same.
+    /// Two services are identical.
     #[error("Server::dial: the service at {0} is dialled twice")]
     DuplicateService(String),
-    /// The TLS of a service can't be used.
+    /// TLS for a service is not available.
     #[error("Server::dial: {0}")]
     Tls(String),
-    /// A path that no route of the app's router can have.
+    /// A path that cannot be a route of the app's router.
     #[error("Server::dial: the path '{0}' has braces, or a segment that begins with ':' or '*': no router takes that")]
     DialledPath(String),
-    /// Clients can't be served here and be led to a service at once.
+    /// Clients cannot be both served here and redirected to a service.
     #[cfg(feature = "embedded")]
     #[error("`embedded` and `dial` both answer the clients that negotiate: choose one of them")]
     EmbeddedAndDialled,
-    /// The admin port can't be opened.
+    /// The admin port cannot be opened.
     #[cfg(feature = "embedded")]
     #[error("Server::admin: the address can't be listened on")]
     Admin(#[source] std::io::Error),
-    /// The admin token is no good.
+    /// The admin token is invalid.
     #[cfg(feature = "embedded")]
     #[error("Server::admin_token: the token {0}")]
     AdminToken(&'static str),
-    /// The admin port is that of the node inside, and there is none.
+    /// The admin port requires an embedded node.
     #[cfg(feature = "embedded")]
     #[error("`admin` opens the admin port of the node inside the app: call `embedded`, too; a proxy has its own")]
     AdminWithoutNode,
-    /// Hubs that are served without a proxy, or behind a service that is dialled, need a runtime to run on.
+    /// Embedded or dialled hubs need a runtime.
     #[error("`embedded` and `dial` need the Tokio runtime that is to run the hubs: call `into_router` inside of it")]
     NoRuntime,
-    /// The system refuses the thread that serves clients without a proxy.
+    /// The system cannot start the thread that serves clients without a proxy.
     #[cfg(feature = "embedded")]
     #[error("a thread can't be started")]
     Thread(#[source] std::io::Error),
@@ -149,7 +149,7 @@ impl fmt::Debug for BuildError {
         let (mut text, mut cause) = (self.to_string(), self.source());
         while let Some(error) = cause {
             let said = error.to_string();
-            // Some texts have that of their cause.
+            // Some texts already contain the text of their cause.
             if !text.contains(&said) {
                 text = text + ": " + &said;
             }

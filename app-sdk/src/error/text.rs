@@ -1,11 +1,11 @@
-//! Texts that clients read, word for word as the official server writes them.
+//! Error texts for clients, identical to the official server's.
 
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::limits::STREAMS_MAX;
 
 use crate::error::{CallStage, HubError, InvokeError, UploadCutOff};
 
-/// Text for a call that failed, by the step at which it did.
+/// Text for a failed call, depending on the step that failed.
 pub(crate) fn call_failed(target: &str, error: &HubError, detailed: bool) -> String {
     match error.stage() {
         CallStage::Invoking => invoking_failed(target, error, detailed),
@@ -15,13 +15,13 @@ pub(crate) fn call_failed(target: &str, error: &HubError, detailed: bool) -> Str
     }
 }
 
-/// Text for a method that failed while it ran.
+/// Text for a method that failed while running.
 pub(crate) fn invoking_failed(target: &str, error: &HubError, detailed: bool) -> String {
     error.describe(&format!("An unexpected error occurred invoking '{target}' on the server."), detailed)
 }
 
-/// Text for a call that can't be bound to a method and its arguments; in detail with the argument and what it lacks,
-/// which the official server never says.
+/// Text for a call that cannot be bound to a method and its arguments. With detailed errors, it names the argument
+/// and the problem, unlike the official server.
 fn binding_failed(target: &str, error: &HubError, detailed: bool) -> String {
     let text = error.describe(&format!("Failed to invoke '{target}' due to an error on the server."), detailed);
     match error.source() {
@@ -30,32 +30,32 @@ fn binding_failed(target: &str, error: &HubError, detailed: bool) -> String {
     }
 }
 
-/// Error of a call to a method that isn't there.
+/// Error of a call to an unknown method.
 pub(crate) fn no_such_method() -> HubError {
     HubError::new("Method does not exist.").at(CallStage::Binding)
 }
 
-/// Error of a call with too many or too few arguments.
+/// Error of a call with a wrong number of arguments.
 pub(crate) fn argument_count(provided: usize, expected: usize) -> HubError {
     HubError::invalid_data(format!("Invocation provides {provided} argument(s) but target expects {expected}."))
         .at(CallStage::Binding)
 }
 
-/// Error of a call whose streams no parameter takes.
+/// Error of a call with a wrong number of streams.
 pub(crate) fn stream_count(provided: usize, expected: usize) -> HubError {
     HubError::new(format!("Client sent {provided} stream(s), Hub method expects {expected}."))
 }
 
-/// Error of a call that a policy refuses to its user.
+/// Error of a call refused by a policy.
 pub(crate) fn unauthorized(policy: &str) -> HubError {
     HubError::named("UnauthorizedException", format!("the policy is: {policy}")).at(CallStage::Authorizing)
 }
 
-/// Error of a parameter that is no value of its type.
+/// Error of an argument that does not fit its type.
 pub(crate) fn unfit_argument(protocol: HubProtocol, argument: usize) -> HubError {
     const ADVICE: &str =
         "Make sure that the types of the provided values match the types of the hub method being invoked.";
-    // Only the MessagePack half of the official server names the argument.
+    // The official server names the argument only with MessagePack.
     let text = match protocol {
         HubProtocol::Json => format!("Error binding arguments. {ADVICE}"),
         HubProtocol::MessagePack | HubProtocol::BlazorPack => format!("Error binding argument {argument}. {ADVICE}"),
@@ -63,12 +63,12 @@ pub(crate) fn unfit_argument(protocol: HubProtocol, argument: usize) -> HubError
     HubError::invalid_data(text).at(CallStage::Binding)
 }
 
-/// Text for a streaming invocation of a method that doesn't stream.
+/// Text for a streaming invocation of a non-streaming method.
 pub(crate) fn not_streaming(target: &str) -> String {
     format!("The client attempted to invoke the non-streaming '{target}' method with a streaming invocation.")
 }
 
-/// Text for a plain invocation of a method that streams.
+/// Text for a non-streaming invocation of a streaming method.
 pub(crate) fn streaming(target: &str) -> String {
     format!("The client attempted to invoke the streaming '{target}' method with a non-streaming invocation.")
 }
@@ -83,7 +83,7 @@ pub(crate) fn no_stream(target: &str) -> String {
     format!("The value returned by the streaming method '{target}' is not a ChannelReader<> or IAsyncEnumerable<>.")
 }
 
-/// Text for a call with an id that is in use, its own or that of a stream.
+/// Text for a call if its ID or its stream's ID is in use.
 pub(crate) fn id_in_use(id: &str) -> String {
     format!("Invocation ID '{id}' is already in use.")
 }
@@ -93,17 +93,17 @@ pub(crate) fn too_many_streams(provided: usize) -> String {
     format!("Client sent {provided} stream(s), at most {STREAMS_MAX} are allowed.")
 }
 
-/// Error of an upload item that its method can't deserialize.
+/// Error of an upload item that cannot be deserialized.
 pub(crate) fn item_not_bound() -> HubError {
     HubError::new("Failed to bind Stream message.")
 }
 
-/// Error of an upload whose connection was closed.
+/// Error of an upload after its connection was closed.
 pub(crate) fn upload_cut_off() -> HubError {
     HubError::named("OperationCanceledException", UploadCutOff.to_string()).because(UploadCutOff)
 }
 
-/// Text for a client whose user a policy of the hub refuses, in the words for a method.
+/// Text for a client if a policy of the hub refuses its user, modelled on the text for methods.
 pub(crate) const CLOSED_UNAUTHORIZED: &str = "Connection closed because user is unauthorized.";
 
 /// Text for a client that does not exist.
@@ -111,7 +111,7 @@ pub(crate) fn does_not_exist(connection_id: &str) -> String {
     InvokeError::DoesNotExist(connection_id.to_owned()).to_string()
 }
 
-/// Text for a client whose app server stops.
+/// Text for clients of a stopping app server.
 pub(crate) fn leaving() -> String {
     InvokeError::Leaving.to_string()
 }
@@ -121,7 +121,7 @@ pub(crate) fn disconnected(connection_id: &str) -> String {
     InvokeError::Disconnected(connection_id.to_owned()).to_string()
 }
 
-/// Error of a message over the limit.
+/// Error of a message over the size limit.
 pub(crate) fn message_too_large(limit: usize) -> HubError {
     HubError::invalid_data(format!(
         "The maximum message size of {limit}B was exceeded. The message size can be configured by Hub::message_max_bytes."

@@ -1,4 +1,4 @@
-//! Choice of the app server that runs a task, by what proxies list. A pure value: time comes in.
+//! Selects the app server that runs a task from the proxies' lists. Pure logic: time is an argument.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,15 +6,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trunkline_protocol::service::TaskCandidate;
 
-/// Time without a socket after which a proxy's list is no reason to go on: within it a proxy that lives has dialled
-/// again, and no proxy takes an app server for crashed earlier.
+/// Time without a socket after which a proxy's list no longer allows a task to continue. A live proxy has dialled
+/// again by then, and no proxy declares an app server crashed sooner.
 const AWAY_MAX: Duration = Duration::from_secs(2);
 
-/// Time without a socket after which a proxy's list counts no more against this app server: one that lives has dialled
-/// again by then, several times.
+/// Time without a socket after which a proxy's list no longer counts against this app server. A live proxy has
+/// dialled again several times by then.
 const DISREGARDED_AFTER: Duration = Duration::from_secs(5);
 
-/// The lists of all proxies. `N` identifies a proxy.
+/// Lists of all proxies. `N` identifies a proxy.
 #[derive(Debug)]
 pub(super) struct Election<N> {
     /// Instance of this app server.
@@ -22,12 +22,11 @@ pub(super) struct Election<N> {
     lists: Vec<CandidateList<N>>,
 }
 
-/// List of one proxy.
 #[derive(Debug)]
 struct CandidateList<N> {
     node: N,
     candidates: Vec<TaskCandidate>,
-    /// Time since which the proxy has no socket here.
+    /// Since when the proxy has had no socket to this app server.
     away_since: Option<Instant>,
 }
 
@@ -36,7 +35,7 @@ impl<N: PartialEq + Clone> Election<N> {
         Self { me, lists: Vec::new() }
     }
 
-    /// Takes the list of a proxy, in place of the one before.
+    /// Replaces the list of a proxy.
     pub(super) fn update(&mut self, node: &N, candidates: Vec<TaskCandidate>) {
         match self.lists.iter_mut().find(|list| list.node == *node) {
             Some(list) => list.candidates = candidates,
@@ -44,31 +43,31 @@ impl<N: PartialEq + Clone> Election<N> {
         }
     }
 
-    /// Forgets a proxy whose links are over.
+    /// Removes a proxy after its links have closed.
     pub(super) fn forget(&mut self, node: &N) {
         self.lists.retain(|list| list.node != *node);
     }
 
-    /// Notes which proxies have a socket here.
+    /// Records which proxies have a socket to this app server.
     pub(super) fn note_links(&mut self, is_linked: impl Fn(&N) -> bool, now: Instant) {
         for list in &mut self.lists {
             list.away_since = (!is_linked(&list.node)).then(|| list.away_since.unwrap_or(now));
         }
     }
 
-    /// Whether this app server is the chosen one, and a proxy that is linked lists it.
+    /// Whether this app server is selected, and a linked proxy lists it.
     pub(super) fn may_start(&self, task: &str, now: Instant) -> bool {
         let is_listed = self.lists.iter().any(|list| list.away_since.is_none() && list.names(task, &self.me));
         is_listed && self.is_chosen(task, now)
     }
 
-    /// Whether this app server is the chosen one still.
+    /// Whether this app server is still selected.
     pub(super) fn may_go_on(&self, task: &str, now: Instant) -> bool {
         let is_listed = self.lists.iter().any(|list| list.away_for(now) <= AWAY_MAX && list.names(task, &self.me));
         is_listed && self.is_chosen(task, now)
     }
 
-    /// Whether this app server began first, of all that are listed.
+    /// Whether this app server started first of all listed ones.
     fn is_chosen(&self, task: &str, now: Instant) -> bool {
         let lists = self.lists.iter().filter(|list| list.away_for(now) <= DISREGARDED_AFTER);
         let first = lists.flat_map(|list| list.of(task)).min_by_key(|it| (it.since_ms, &it.instance));

@@ -1,4 +1,5 @@
-//! Fleets of app servers and proxies in memory, in virtual time: who runs a task, and that it is never two.
+//! Tests with in-memory fleets of app servers and proxies in virtual time: which app server runs a task, and that two
+//! never do.
 
 use std::collections::BTreeSet;
 
@@ -16,14 +17,14 @@ use crate::node::{NodeName, open_outbox};
 use crate::outbound::Outbound;
 use crate::presence::bindable_notice;
 
-/// App servers that run the task, as the task tells.
+/// App servers that run the task, as reported by the task.
 #[derive(Clone, Default)]
 struct Stand {
     running: Arc<Mutex<BTreeSet<usize>>>,
     changed: Arc<Notify>,
 }
 
-/// Run of the task at one app server, until it is dropped.
+/// Run of the task on one app server, until it is dropped.
 struct Run(Stand, usize);
 
 #[derive(Clone)]
@@ -32,7 +33,7 @@ struct AppState {
     number: usize,
 }
 
-/// App server, and its links to proxies by their numbers.
+/// App server, and its links by proxy number.
 struct AppServer {
     runner: Arc<TaskRunner>,
     links: Vec<AppLink>,
@@ -46,7 +47,7 @@ struct AppLink {
     socket: Attachment,
 }
 
-/// App servers, and what each proxy lists.
+/// App servers, and the list of each proxy.
 struct Fleet {
     stand: Stand,
     apps: Vec<AppServer>,
@@ -73,7 +74,7 @@ impl Stand {
         lock(&self.running).iter().copied().collect()
     }
 
-    /// Waits until these app servers run the task. Returns after which time.
+    /// Waits until exactly these app servers run the task. Returns the elapsed time.
     async fn until(&self, wanted: &[usize]) -> Duration {
         let began = Instant::now();
         loop {
@@ -92,7 +93,7 @@ async fn clock(State(state): State<AppState>) {
 }
 
 impl Fleet {
-    /// App servers that have begun in this order, and so many proxies; nobody is linked.
+    /// App servers started in this order, and a number of proxies without links.
     fn new(since_ms: &[i64], proxies: usize) -> Self {
         let stand = Stand::default();
         let task = |number| {
@@ -130,20 +131,19 @@ impl Fleet {
         self.tell(proxy);
     }
 
-    /// Ends the socket of a link; its session goes on at both ends.
+    /// Closes the socket of a link. Its session continues on both ends.
     fn cut(&self, app: usize, proxy: usize) {
         let link = self.apps[app].links.iter().find(|link| link.proxy == proxy).unwrap();
         link.outbox.detach(link.socket, 0);
         self.apps[app].runner.handle_socket_ended();
     }
 
-    /// The proxy takes an app server off its list.
     fn unlist(&mut self, app: usize, proxy: usize) {
         self.listed[proxy].remove(&app);
         self.tell(proxy);
     }
 
-    /// The app server learns that the session is over.
+    /// Notifies an app server that the session has ended.
     fn lose(&mut self, app: usize, proxy: usize) {
         let AppServer { links, runner, .. } = &mut self.apps[app];
         for link in links.extract_if(.., |link| link.proxy == proxy) {
@@ -151,7 +151,7 @@ impl Fleet {
         }
     }
 
-    /// Kills an app server: nothing of it runs any more.
+    /// Kills an app server: nothing of it runs any longer.
     fn kill(&mut self, app: usize) {
         self.apps[app].runner.stop();
         self.apps[app].links.clear();
@@ -173,9 +173,9 @@ impl AppServer {
     }
 }
 
-/// Lets virtual time pass in which nothing is to change.
+/// Advances virtual time, expecting no change.
 async fn pass(time: Duration) {
-    // sleep: time is virtual, and what is shown is that nothing changes
+    // sleep: time is virtual, and the test shows that nothing changes
     sleep(time).await;
 }
 
@@ -290,7 +290,7 @@ async fn one_whose_clock_is_behind_starts_when_the_other_one_has_stopped() {
     assert_eq!(fleet.stand.until(&[1]).await, START_AFTER);
 }
 
-/// Dispatches one app server alone, whose task counts its runs and ends as this says.
+/// Runs a single app server. Its task counts its runs and ends as given.
 async fn runs_within(time: Duration, end: fn() -> Result<(), HubError>) -> usize {
     let runs = Arc::new(Mutex::new(0));
     let counted = Arc::clone(&runs);

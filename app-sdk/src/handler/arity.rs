@@ -1,8 +1,9 @@
-//! Macro that implements a trait for functions of up to ten parameters.
+//! Macro that implements a trait for functions with up to ten parameters.
 
-/// Calls a macro once for each number of parameters, with a marker, a type and a name for each parameter.
+/// Calls a macro once per number of parameters, with a marker, a type and a name for each parameter.
 ///
-/// Compilers print the marker that they can't infer: that of a parameter which is an extractor and `Deserialize`.
+/// The compiler prints a marker that it cannot infer: that of a parameter which is both an extractor and
+/// `Deserialize`.
 macro_rules! for_each_arity {
     ($implement:ident) => {
         $crate::handler::arity::for_each_arity!($implement: [];

@@ -1,6 +1,7 @@
-//! Checks that `#[debug_method]`, `#[debug_hook]` and `#[debug_filter]` write beside a function, one for each mistake.
+//! Checks that `#[debug_method]`, `#[debug_hook]` and `#[debug_filter]` generate next to a function, one per kind of
+//! mistake.
 //!
-//! None of them runs. Compilers print their names, and those of their type parameters.
+//! None of them runs. The compiler prints their names and their type parameters.
 
 use std::future::Future;
 
@@ -11,7 +12,7 @@ use crate::call::FromCall;
 use crate::call::marker::OfExtractor;
 use crate::error::HubError;
 
-/// The error of a method or of a streamed item: [`HubError`] alone.
+/// Error type of a method or a streamed item: only [`HubError`].
 #[diagnostic::on_unimplemented(
     message = "the error must be `HubError`, not `{Self}`",
     label = "not `trunkline::HubError`",
@@ -23,9 +24,9 @@ pub trait IsHubError {}
 #[diagnostic::do_not_recommend]
 impl IsHubError for HubError {}
 
-/// A `Result` whose error is inside of an alias.
+/// A `Result` alias with a fixed error type.
 pub trait ResultAlias {
-    /// The error in the alias.
+    /// Error type of the alias.
     type Error;
 }
 
@@ -33,7 +34,7 @@ impl<T, E> ResultAlias for Result<T, E> {
     type Error = E;
 }
 
-/// Last parameter but one of a filter.
+/// Second to last parameter of a filter.
 #[diagnostic::on_unimplemented(
     message = "the last parameters of a filter are `HubCall` and `Next`, not `{Self}`",
     label = "`trunkline::HubCall` belongs here",
@@ -55,7 +56,7 @@ pub trait IsNext {}
 #[diagnostic::do_not_recommend]
 impl IsNext for Next {}
 
-/// Result of a filter.
+/// Result type of a filter.
 #[diagnostic::on_unimplemented(
     message = "a filter can't return `{Self}`",
     label = "not `Result<trunkline::Reply, trunkline::HubError>`",
@@ -69,10 +70,10 @@ impl IsFilterResult for Result<Reply, HubError> {}
 /// Checks a parameter of a method.
 pub fn parameter<T: FromCall<S, ExtractorXorDeserialize>, S, ExtractorXorDeserialize>() {}
 
-/// Checks a parameter of a hook, or one of a filter before its last two.
+/// Checks a parameter of a hook, or an extractor of a filter.
 pub fn extractor<T: FromCall<S, M>, S, M: OfExtractor>() {}
 
-/// Checks the result of a method, without its error.
+/// Checks the result of a method, apart from its error.
 pub fn reply<T: IntoReply<M>, M>() {}
 
 /// Checks the items of a stream.
@@ -81,13 +82,13 @@ pub fn item<T: IntoItem<M>, M>() {}
 /// Checks the error of a method.
 pub fn error<T: IsHubError>() {}
 
-/// Checks the error of a method that is inside of an alias.
+/// Checks the error type inside a `Result` alias.
 pub fn aliased_error<T: ResultAlias<Error: IsHubError>>() {}
 
-/// Checks the end of a hook.
+/// Checks the result of a hook.
 pub fn end<T: IntoEnd>() {}
 
-/// Checks the last parameter but one of a filter.
+/// Checks the second to last parameter of a filter.
 pub fn hub_call<T: IsHubCall>() {}
 
 /// Checks the last parameter of a filter.
@@ -96,10 +97,10 @@ pub fn next<T: IsNext>() {}
 /// Checks the result of a filter.
 pub fn filtered<T: IsFilterResult>() {}
 
-/// Checks that what a function makes is a future, and may move between threads.
+/// Checks that a function returns a `Send` future.
 pub fn future<F: Future + Send>(_future: F) {}
 
-/// Stands for a value of any type in a call that never runs.
+/// Placeholder for a value of any type in code that never runs.
 #[must_use]
 pub fn never<T>() -> T {
     unreachable!("checks never run")

@@ -1,4 +1,4 @@
-//! Filters: code of the app around the methods and hooks of a hub.
+//! Filters: app code around the methods and hooks of a hub.
 
 use std::fmt;
 use std::future::Future;
@@ -17,8 +17,8 @@ use crate::error::HubError;
 use crate::handler::arity::for_each_arity;
 use crate::handler::{Reply, ReplyFuture};
 
-/// An async function that can be a [filter](crate::Hub::filter): any extractors, at most ten, then [`HubCall`] and
-/// [`Next`], and `Result<Reply, HubError>` as its result.
+/// An async function that can be a [filter](crate::Hub::filter): at most ten extractors, then [`HubCall`] and
+/// [`Next`], with the result `Result<Reply, HubError>`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no filter",
     label = "not `async fn(extractors…, HubCall, Next) -> Result<Reply, HubError>`",
@@ -32,7 +32,7 @@ pub trait Filter<S, M>: Clone + Send + Sync + Sized + 'static {
     -> impl Future<Output = Result<Reply, HubError>> + Send + 'static;
 }
 
-/// Call of a method or a hook, on its way through the [filters](crate::Hub::filter) of its hub.
+/// Call of a method or hook, as seen by the [filters](crate::Hub::filter) of its hub.
 #[derive(Debug, Clone)]
 pub struct HubCall {
     context: Context,
@@ -44,40 +44,42 @@ pub struct HubCall {
     close: Option<ConnectionClose>,
 }
 
-/// Kind of a call that passes filters.
+/// Kind of a call that passes through filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HubCallKind {
-    /// A client calls a method, whether there is one of this name or not.
+    /// Method call by a client, even if no method has this name.
     Method,
-    /// A client connects ([`on_connected`](crate::Hub::on_connected)). An error closes it.
+    /// A client connected ([`on_connected`](crate::Hub::on_connected)). An error closes its connection.
     Connected,
-    /// A client has disconnected ([`on_disconnected`](crate::Hub::on_disconnected)).
+    /// A client disconnected ([`on_disconnected`](crate::Hub::on_disconnected)).
     Disconnected,
-    /// A client comes from another app server ([`on_rehomed`](crate::Hub::on_rehomed)). An error closes it.
+    /// A client was reassigned from another app server ([`on_rehomed`](crate::Hub::on_rehomed)). An error closes its
+    /// connection.
     Rehomed,
-    /// A client has got back what its lost connection had ([`on_restored`](crate::Hub::on_restored)). An error closes
-    /// it.
+    /// A client's lost connection was restored ([`on_restored`](crate::Hub::on_restored)). An error closes its
+    /// connection.
     Restored,
-    /// A client has renewed its log-in ([`on_refreshed`](crate::Hub::on_refreshed)). An error closes it.
+    /// A client refreshed its authentication ([`on_refreshed`](crate::Hub::on_refreshed)). An error closes its
+    /// connection.
     Refreshed,
-    /// A client is about to go to another app server ([`on_leaving`](crate::Hub::on_leaving)).
+    /// A client is about to be reassigned to another app server ([`on_leaving`](crate::Hub::on_leaving)).
     Leaving,
 }
 
-/// Rest of the chain: the inner filters, and the method.
+/// Rest of the chain: the inner filters and the method.
 pub struct Next {
     filters: std::vec::IntoIter<ErasedFilter>,
     method: ReplyFuture,
 }
 
-/// A filter with its types erased and its state bound.
+/// A type-erased filter with its state bound.
 type ErasedFilter = Arc<dyn Fn(HubCall, Next) -> ReplyFuture + Send + Sync>;
 
-/// A filter whose state may still be missing.
+/// A filter that may not have its state yet.
 pub(crate) struct BindableFilter<S>(Arc<dyn Fn(&S) -> ErasedFilter + Send + Sync>);
 
-/// Filters with their state, the outermost first.
+/// Filters with their state, outermost first.
 #[derive(Clone, Default)]
 pub(crate) struct Filters(Vec<ErasedFilter>);
 
@@ -89,7 +91,7 @@ impl<S: Clone + Send + Sync + 'static> BindableFilter<S> {
         }))
     }
 
-    /// Gives the filter its state, for a hub whose state is of another type from now on.
+    /// Binds the state, for a hub that changes its state type afterwards.
     pub(crate) fn bind_early<S2: 'static>(&self, state: &S) -> BindableFilter<S2> {
         let bound = (self.0)(state);
         BindableFilter(Arc::new(move |_| Arc::clone(&bound)))
@@ -103,12 +105,11 @@ impl<S> Clone for BindableFilter<S> {
 }
 
 impl Filters {
-    /// Gives filters their state.
     pub(crate) fn bind<S>(filters: &[BindableFilter<S>], state: &S) -> Self {
         Self(filters.iter().map(|filter| (filter.0)(state)).collect())
     }
 
-    /// These filters around the others.
+    /// Combines these filters with inner ones.
     pub(crate) fn around(&self, inner: &Filters) -> Self {
         Self(self.0.iter().chain(&inner.0).map(Arc::clone).collect())
     }
@@ -117,7 +118,7 @@ impl Filters {
         self.0.is_empty()
     }
 
-    /// Puts the filters around a method or hooks.
+    /// Wraps the filters around a method or hook.
     pub(crate) fn wrap(&self, call: HubCall, inner: ReplyFuture) -> ReplyFuture {
         let next = Next { filters: self.0.clone().into_iter(), method: inner };
         Box::pin(next.run(call))
@@ -125,12 +126,12 @@ impl Filters {
 }
 
 impl HubCall {
-    /// A call of a method of this name, with so many uploads.
+    /// Call of a method with this name and number of uploads.
     pub(crate) fn of_method(name: &ByteString, uploads: usize, is_streaming: bool, input: &CallInput) -> Self {
         Self { is_streaming, ..Self::unbound(name.clone(), input, uploads) }
     }
 
-    /// A call that no method of the hub fits, with so many uploads.
+    /// Call that matches no method of the hub.
     pub(crate) fn unbound(target: ByteString, input: &CallInput, uploads: usize) -> Self {
         Self {
             context: input.context.clone(),
@@ -148,7 +149,7 @@ impl HubCall {
         Self { context, kind, method, arguments: Vec::new(), uploads: 0, is_streaming: false, close }
     }
 
-    /// The connection of the caller.
+    /// Connection of the caller.
     #[must_use]
     pub fn context(&self) -> &Context {
         &self.context
@@ -160,20 +161,20 @@ impl HubCall {
         self.kind
     }
 
-    /// Name of the method, as the hub has it; of an unknown one as the client wrote it; of a hook its own, such as
+    /// Name of the method as registered, of an unknown method as sent by the client, or of the hook, such as
     /// `on_connected`.
     #[must_use]
     pub fn method(&self) -> &str {
         &self.method
     }
 
-    /// Number of arguments that the client gave.
+    /// Number of arguments from the client.
     #[must_use]
     pub fn argument_count(&self) -> usize {
         self.arguments.len()
     }
 
-    /// The client's argument at this index, counted from zero; `None` if it gave fewer.
+    /// Returns the client's argument at this index, counted from zero; `None` if there are fewer.
     #[must_use]
     pub fn argument<T: DeserializeOwned>(&self, index: usize) -> Option<Result<T, HubError>> {
         let payload = self.arguments.get(index)?;
@@ -186,29 +187,29 @@ impl HubCall {
         self.uploads
     }
 
-    /// Whether the method answers with a stream.
+    /// Whether the method returns a stream.
     #[must_use]
     pub fn is_streaming(&self) -> bool {
         self.is_streaming
     }
 
-    /// Keeps a value with this call, such as a transaction: the inner filters and the method take it as
-    /// [`Extension<T>`](axum::Extension). It is dropped with the call.
+    /// Stores a value with this call, for example a transaction. Inner filters and the method extract it as
+    /// [`Extension<T>`](axum::Extension). Dropped with the call.
     pub fn insert<T: Clone + Send + Sync + 'static>(&self, value: T) {
         self.context.scope().extensions().insert(value);
     }
 
-    /// Makes a reply in place of the method's own. A streaming method has none: only an error can replace its stream.
+    /// Creates a reply that replaces the method's own. Streams have no such reply: only an error can replace them.
     ///
     /// # Errors
-    /// When the value can't be written in the client's hub protocol.
+    /// If the value cannot be encoded in the client's hub protocol.
     pub fn reply<T: Serialize>(&self, value: &T) -> Result<Reply, HubError> {
         Reply::value(value, self.context.codec())
     }
 }
 
 impl HubCallKind {
-    /// Name of the hook; of a method `method`.
+    /// Name of the hook, or `method`.
     pub(crate) fn hook_name(self) -> &'static str {
         match self {
             Self::Method => "method",
@@ -223,11 +224,11 @@ impl HubCallKind {
 }
 
 impl Next {
-    /// Runs the rest of the chain. Without this the method is never called.
+    /// Runs the rest of the chain. Without this, the method is not called.
     ///
     /// # Errors
-    /// With what the method failed, or why it was not called: there is no such method, its arguments don't fit, an
-    /// extractor or a policy refuses.
+    /// The method's error, or the reason why it was not called: no such method, arguments that do not fit, or a
+    /// refusal by an extractor or policy.
     pub async fn run(mut self, call: HubCall) -> Result<Reply, HubError> {
         match self.filters.next() {
             Some(filter) => filter(call, self).await,
@@ -262,7 +263,7 @@ macro_rules! function_as_filter {
                     let input = CallInput { context, arguments: Vec::new(), stream_ids: Vec::new(), close };
                     let mut parameters = Call::new(input, state);
                     $(let $name = <$parameter as FromCall<S, $marker>>::from_call(&mut parameters).await?;)*
-                    // The first of these impls takes nothing from it.
+                    // The impl without parameters does not use it.
                     let _ = &mut parameters;
                     drop(parameters);
                     self($($name,)* call, next).await

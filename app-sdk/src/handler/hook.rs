@@ -1,4 +1,4 @@
-//! Async functions as hooks: extractors in, and an end that lets the client in or closes it.
+//! Async functions as hooks: they take extractors, and their result accepts or closes the client.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,8 +8,8 @@ use crate::call::{Call, CallInput, FromCall};
 use crate::error::HubError;
 use crate::handler::arity::for_each_arity;
 
-/// An async function that can be a hook of a hub, such as `on_connected`: its parameters are extractors, at most ten,
-/// and it ends in `()` or `Result<(), HubError>` ([`IntoEnd`]).
+/// An async function that can be a hook of a hub, such as `on_connected`: at most ten extractors as parameters, and
+/// the result `()` or `Result<(), HubError>` ([`IntoEnd`]).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no hook of a hub",
     label = "not an async function of extractors that ends in `()` or `Result<(), HubError>`",
@@ -23,14 +23,14 @@ pub trait Hook<S, M>: Clone + Send + Sync + Sized + 'static {
     fn run(self, call: Call<S>) -> impl Future<Output = Result<(), HubError>> + Send + 'static;
 }
 
-/// End of a hook, or of a handler of raw connections: `()`, or a `Result` of that and [`HubError`].
+/// Result of a hook or of a handler of raw connections: `()` or `Result<(), HubError>`.
 #[diagnostic::on_unimplemented(
     message = "a hook can't end in `{Self}`",
     label = "neither `()` nor `Result<(), trunkline::HubError>`",
     note = "another error, or a `bool`, would let everybody in: return `Err(HubError::new(\"…\"))` to close the client"
 )]
 pub trait IntoEnd {
-    /// Converts the end into a `Result`.
+    /// Converts it to a `Result`.
     #[doc(hidden)]
     fn into_end(self) -> Result<(), HubError>;
 }
@@ -52,7 +52,7 @@ impl IntoEnd for Result<(), HubError> {
 /// Future of a running hook.
 pub(crate) type EndFuture = Pin<Box<dyn Future<Output = Result<(), HubError>> + Send>>;
 
-/// A hook with its types erased and its state bound.
+/// A type-erased hook with its state bound.
 pub(crate) type ErasedHook = Box<dyn Fn(CallInput) -> EndFuture + Send + Sync>;
 
 /// Erases the types of a hook.
@@ -77,7 +77,7 @@ macro_rules! function_as_hook {
             fn run(self, mut call: Call<S>) -> impl Future<Output = Result<(), HubError>> + Send + 'static {
                 async move {
                     $(let $name = <$parameter as FromCall<S, $marker>>::from_call(&mut call).await?;)*
-                    // The first of these impls takes nothing from it.
+                    // The impl without parameters does not use it.
                     let _ = &mut call;
                     drop(call);
                     self($($name),*).await.into_end()
@@ -88,7 +88,7 @@ macro_rules! function_as_hook {
 }
 for_each_arity!(function_as_hook);
 
-/// A value that is made as soon as the state of its hub is known.
+/// A value that is created once the state of its hub is known.
 pub(crate) struct Bindable<S, T>(Box<dyn FnOnce(&S) -> T + Send + Sync>);
 
 impl<S: 'static, T: Send + Sync + 'static> Bindable<S, T> {
@@ -96,12 +96,11 @@ impl<S: 'static, T: Send + Sync + 'static> Bindable<S, T> {
         Self(Box::new(make))
     }
 
-    /// Makes the value with the state of the hub.
     pub(crate) fn bind(self, state: &S) -> T {
         (self.0)(state)
     }
 
-    /// Makes the value for a hub whose state is of another type from now on.
+    /// Creates the value for a hub that changes its state type afterwards.
     pub(crate) fn bind_early<S2: 'static>(self, state: &S) -> Bindable<S2, T> {
         let bound = self.bind(state);
         Bindable::new(|_| bound)

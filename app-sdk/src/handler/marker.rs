@@ -1,4 +1,4 @@
-//! Markers that tell apart the ways to answer; the compiler infers which one is meant.
+//! Markers that select how a result becomes a reply. The compiler infers them.
 
 use std::marker::PhantomData;
 
@@ -8,13 +8,13 @@ pub enum ViaValue {}
 /// A value or a [`HubError`](crate::HubError).
 #[derive(Debug)]
 pub enum ViaResult {}
-/// A stream of items; `M` tells which kind of item.
+/// A stream; `M` is the marker of its items.
 #[derive(Debug)]
 pub struct ViaStream<M>(PhantomData<M>);
-/// A stream or a [`HubError`](crate::HubError); `M` tells which kind of item.
+/// A stream or a [`HubError`](crate::HubError); `M` is the marker of the items.
 #[derive(Debug)]
 pub struct ViaStreamResult<M>(PhantomData<M>);
-/// A `Result` with another error than [`HubError`](crate::HubError). Nothing returns by this way: it makes such a
-/// `Result` ambiguous, because its `Err` would reach the client as a success.
+/// A `Result` with a different error than [`HubError`](crate::HubError). Never used: it makes such a `Result`
+/// ambiguous, because its `Err` would otherwise reach the client as a success.
 #[derive(Debug)]
 pub enum TheErrorMustBeHubError {}

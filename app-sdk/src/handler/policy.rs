@@ -1,4 +1,4 @@
-//! Policies: what the user of a client must be or have, for a hub, a module of methods or one method.
+//! Policies: conditions on the user, for a hub, a module of methods or a single method.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use crate::context::Context;
 use crate::error::{HubError, text};
 
-/// A condition on the client, by which a [hub](crate::Hub::require), a [module](crate::Methods::require) or a
-/// [method](crate::Hub::guarded) is open to some users only.
+/// A condition on the client that restricts access to a [hub](crate::Hub::require), a
+/// [module](crate::Methods::require) or a [method](crate::Hub::guarded).
 ///
-/// One of a hub is asked when a client negotiates, and again when it connects. At the negotiation there is no
-/// connection id yet ([`Context::connection_id`] is empty), and query and headers are those of that request.
+/// A hub's policy is checked when a client negotiates and again when it connects. During negotiation there is no
+/// connection ID yet ([`Context::connection_id`] is empty), and query and headers are those of the negotiate request.
 ///
 /// ```
 /// use trunkline::{Hub, Policy};
@@ -35,8 +35,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// A policy of your own; its name is for logs, and for clients of hubs with
-    /// [detailed errors](crate::Hub::detailed_errors). For what must wait, write an extractor or a filter.
+    /// A custom policy. Its name appears in logs, and at clients of hubs with [detailed
+    /// errors](crate::Hub::detailed_errors). For asynchronous checks, use an extractor or a filter.
     pub fn new(name: impl Into<String>, is_met: impl Fn(&Context) -> bool + Send + Sync + 'static) -> Self {
         Self { name: name.into().into(), is_met: Arc::new(is_met) }
     }
@@ -47,13 +47,13 @@ impl Policy {
         Self::new("a user", |ctx| ctx.user_id().is_some())
     }
 
-    /// The user has a claim of this name with this value; case counts.
+    /// The user has this claim with this value, case-sensitive.
     pub fn claim(name: impl Into<String>, value: impl Into<String>) -> Self {
         let (name, value) = (name.into(), value.into());
         Self::new(format!("claim {name} = {value}"), move |ctx| ctx.claims().get_all(&name).any(|one| one == value))
     }
 
-    /// One of several policies is met.
+    /// At least one of the policies is met.
     #[must_use]
     pub fn any(policies: impl IntoIterator<Item = Policy>) -> Self {
         let policies: Vec<_> = policies.into_iter().collect();
@@ -61,7 +61,7 @@ impl Policy {
         Self::new(name, move |ctx| policies.iter().any(|policy| policy.is_met_by(ctx)))
     }
 
-    /// This policy and the other one are met.
+    /// Both policies are met.
     #[must_use]
     pub fn and(self, other: Policy) -> Self {
         Self::new(format!("{self} and {other}"), move |ctx| self.is_met_by(ctx) && other.is_met_by(ctx))
@@ -86,7 +86,7 @@ impl fmt::Debug for Policy {
     }
 }
 
-/// Policies that all must be met.
+/// Policies that must all be met.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Policies(Vec<Policy>);
 
@@ -107,7 +107,7 @@ impl Policies {
         self.0.iter()
     }
 
-    /// Checks the client; the error names the first policy that is not met. One that panics is not met.
+    /// Checks the client. The error names the first policy that is not met. A policy that panics is not met.
     pub(crate) fn check(&self, context: &Context) -> Result<(), HubError> {
         let unmet = || self.0.iter().find(|policy| !policy.is_met_by(context));
         match catch_unwind(AssertUnwindSafe(unmet)) {

@@ -1,4 +1,4 @@
-//! Replies of methods: one value, or a stream of them.
+//! Replies of methods: a value or a stream.
 
 use std::fmt;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use crate::naming::Codec;
 /// Future of a running method.
 pub(crate) type ReplyFuture = Pin<Box<dyn Future<Output = Result<Reply, HubError>> + Send>>;
 
-/// Reply of a method, encoded for the client that called.
+/// Reply of a method, encoded for the caller.
 pub struct Reply(pub(crate) ReplyBody);
 
 /// Stream of items, encoded as they are polled.
@@ -23,15 +23,15 @@ pub(crate) type ItemStream = Pin<Box<dyn Stream<Item = Result<Payload, HubError>
 pub(crate) enum ReplyBody {
     Value(Payload),
     Stream(ItemStream),
-    /// A hook has ended well.
+    /// Success of a hook.
     Nothing,
 }
 
-/// Text of an impl that no program can reach.
+/// Text of an error that cannot occur.
 const WRONG_ERROR: &str = "the method's error is no HubError";
 
-/// A value that a hub method may return: anything that can be serialized, a [`Stream`] of such values, or a `Result`
-/// of either and [`HubError`].
+/// A result of a hub method: a serializable value, a [`Stream`] of such values, or a `Result` of either with
+/// [`HubError`].
 #[diagnostic::on_unimplemented(
     message = "a hub method can't return `{Self}`",
     label = "neither serializable nor a stream nor a `Result` of one of these and `HubError`",
@@ -48,8 +48,8 @@ pub trait IntoReply<M> {
     fn into_reply(self, codec: Codec) -> Result<Reply, HubError>;
 }
 
-/// An item of a stream that a hub method may return: anything that can be serialized, or a `Result` of it and
-/// [`HubError`], which ends the stream with that error.
+/// An item of a stream that a hub method returns: a serializable value, or a `Result` with [`HubError`]; an error
+/// ends the stream.
 #[diagnostic::on_unimplemented(
     message = "a stream of `{Self}` can't be returned by a hub method",
     label = "neither serializable nor `Result<_, HubError>`",
@@ -129,7 +129,7 @@ where
 }
 
 impl Reply {
-    /// The reply of a hook that has ended well.
+    /// Reply of a hook that succeeded.
     pub(crate) fn nothing() -> Self {
         Self(ReplyBody::Nothing)
     }

@@ -1,4 +1,4 @@
-//! Settings of a hub, and the checks that hubs and raw endpoints share.
+//! Settings of a hub, and validation shared with raw endpoints.
 
 use std::time::Duration;
 
@@ -11,7 +11,6 @@ use crate::error::BuildError;
 use crate::naming::Naming;
 use crate::presence::PRESENCE_GRACE;
 
-/// Settings of a hub.
 #[derive(Debug, Clone)]
 pub(crate) struct HubSettings {
     pub(crate) protocols: Vec<HubProtocol>,
@@ -25,7 +24,7 @@ pub(crate) struct HubSettings {
     pub(crate) requires_authentication: bool,
     pub(crate) close_on_token_expiry: bool,
     pub(crate) refreshes_authentication: bool,
-    /// A client may come back to its connection after its socket has ended, at whichever proxy.
+    /// Whether clients may resume their connection on a new socket.
     pub(crate) stateful_reconnect: bool,
     pub(crate) stateful_reconnect_buffer_bytes: usize,
     /// Time without connections after which a user is offline.
@@ -33,7 +32,7 @@ pub(crate) struct HubSettings {
     pub(crate) limits: Limits,
 }
 
-/// Checks a path, and returns the name of its endpoint: the path's last segment, or the given name.
+/// Validates a path, and returns the endpoint's name: `name`, or the last segment of the path.
 pub(crate) fn checked_name(path: &str, name: Option<&str>) -> Result<String, BuildError> {
     let segment = path.strip_prefix('/').and_then(|rest| rest.rsplit('/').next());
     let bad_path = || BuildError::Path(path.to_owned());
@@ -48,7 +47,7 @@ pub(crate) fn checked_name(path: &str, name: Option<&str>) -> Result<String, Bui
     if name.is_empty() { Err(BuildError::NoName(path.to_owned())) } else { Ok(name.to_owned()) }
 }
 
-/// Checks the sub-protocols of an endpoint: each is a token of HTTP.
+/// Validates the sub-protocols of an endpoint: each must be an HTTP token.
 pub(crate) fn check_sub_protocols(endpoint: &str, names: &[String]) -> Result<(), BuildError> {
     let is_token = |name: &str| {
         let is_mark = |byte| b"!#$%&'*+-.^_`|~".contains(&byte);
@@ -61,8 +60,8 @@ pub(crate) fn check_sub_protocols(endpoint: &str, names: &[String]) -> Result<()
 }
 
 impl HubSettings {
-    /// Bytes that are kept for each client that may come back to its connection; `None` where no client may. Only
-    /// WebSockets can be replaced.
+    /// Size of the buffer for each client with stateful reconnect; `None` if it is not available. It requires
+    /// WebSockets.
     pub(crate) fn reconnect_buffer_bytes(&self) -> Option<usize> {
         let is_possible = self.stateful_reconnect && self.transports.contains(&Transport::WebSockets);
         is_possible.then_some(self.stateful_reconnect_buffer_bytes)
@@ -92,7 +91,6 @@ impl HubSettings {
     }
 }
 
-/// Milliseconds of a duration, for manifests.
 pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

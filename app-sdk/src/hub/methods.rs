@@ -1,4 +1,4 @@
-//! Modules of methods: methods with filters and policies of their own, merged into hubs as routers are.
+//! Modules of methods with their own filters and policies. They are merged into hubs as routers are in axum.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,7 +15,7 @@ use crate::handler::{self, Bindable, Filter, Handler, Method, Policy};
 #[cfg(feature = "typescript")]
 use crate::typescript::{SignatureFn, TypedHandler};
 
-/// A module of methods, which a hub [takes in](crate::Hub::methods), with filters and policies around them.
+/// A module of methods with filters and policies around them, to be [added](crate::Hub::methods) to a hub.
 ///
 /// ```
 /// use trunkline::{Context, Hub, HubCall, HubError, Methods, Next, Reply};
@@ -49,7 +49,7 @@ pub struct Methods<S = ()> {
 struct MethodEntry<S> {
     name: ByteString,
     method: Bindable<S, Method>,
-    /// Filters of the modules that it has come through, the outermost first.
+    /// Filters of the enclosing modules, outermost first.
     filters: Vec<BindableFilter<S>>,
     policies: Policies,
     #[cfg(feature = "typescript")]
@@ -57,7 +57,7 @@ struct MethodEntry<S> {
 }
 
 impl<S: Clone + Send + Sync + 'static> Methods<S> {
-    /// A module without methods.
+    /// Creates an empty module.
     pub fn new() -> Self {
         Self { entries: Vec::new(), filters: Vec::new(), policies: Policies::default() }
     }
@@ -68,7 +68,7 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
         self
     }
 
-    /// Adds a method for clients that meet the policy; others get an error.
+    /// Adds a method for clients that meet the policy. Other callers get an error.
     pub fn guarded<H: Handler<S, M>, M: 'static>(
         mut self,
         name: impl Into<String>,
@@ -81,7 +81,8 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
         self
     }
 
-    /// Adds a method whose types are [written for TypeScript](crate::typescript), too.
+    /// Like [`method`](Self::method), and also includes the method's types in the generated
+    /// [TypeScript](crate::typescript).
     #[cfg(feature = "typescript")]
     pub fn typed_method<H: TypedHandler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
         self = self.method(name, handler);
@@ -89,8 +90,8 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
         self
     }
 
-    /// Adds a method for clients that meet the policy, whose types are [written for TypeScript](crate::typescript),
-    /// too.
+    /// Like [`guarded`](Self::guarded), and also includes the method's types in the generated
+    /// [TypeScript](crate::typescript).
     #[cfg(feature = "typescript")]
     pub fn typed_guarded<H: TypedHandler<S, M>, M: 'static>(
         mut self,
@@ -103,53 +104,51 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
         self
     }
 
-    /// Adds all methods of another module, within its filters and policies.
+    /// Adds all methods of another module, with its filters and policies.
     pub fn methods(mut self, other: Self) -> Self {
         self.entries.extend(other.into_entries());
         self
     }
 
-    /// Adds a filter around all methods of the module, also those that are added later. The filter that is added first
-    /// is the outermost; those of the hub are further out. See [`Hub::filter`](crate::Hub::filter).
+    /// Adds a filter around all methods of the module, including methods added later. The first filter is the
+    /// outermost; filters of the hub are further outside. See [`Hub::filter`](crate::Hub::filter).
     pub fn filter<F: Filter<S, M>, M: 'static>(mut self, filter: F) -> Self {
         self.filters.push(BindableFilter::new(filter));
         self
     }
 
-    /// Opens the methods of the module only to clients that meet the policy; others get an error.
+    /// Restricts the methods of the module to clients that meet the policy. Other callers get an error.
     pub fn require(mut self, policy: Policy) -> Self {
         self.policies.add(policy);
         self
     }
 
-    /// Opens the methods of the module only to authenticated clients.
+    /// Restricts the methods of the module to authenticated clients.
     pub fn require_user(self) -> Self {
         self.require(Policy::user())
     }
 
-    /// Opens the methods of the module only to users with this claim.
+    /// Restricts the methods of the module to users with this claim.
     pub fn require_claim(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.require(Policy::claim(name, value))
     }
 
-    /// Gives the module its state, so that it fits a hub with another one.
+    /// Provides the state of the module, so that it can be added to a hub with a different state.
     pub fn with_state<S2: Clone + Send + Sync + 'static>(self, state: S) -> Methods<S2> {
         let entries = self.into_entries().map(|entry| entry.bind_early(&state)).collect();
         Methods { entries, filters: Vec::new(), policies: Policies::default() }
     }
 
-    /// Names of the methods, and the policies that their callers must meet.
+    /// Names of the methods, with the policies that their callers must meet.
     pub(super) fn policies(&self) -> impl Iterator<Item = (&str, Vec<&Policy>)> {
         self.entries.iter().map(|entry| (&*entry.name, self.policies.iter().chain(entry.policies.iter()).collect()))
     }
 
-    /// Names of the methods, and their signatures where they are typed.
     #[cfg(feature = "typescript")]
     pub(super) fn signatures(&self) -> impl Iterator<Item = (&str, Option<SignatureFn>)> {
         self.entries.iter().map(|entry| (&*entry.name, entry.signature))
     }
 
-    /// Binds all methods, within the filters of their hub.
     pub(super) fn bind(self, state: &S, hub_filters: &Filters) -> impl Iterator<Item = Method> {
         self.into_entries().map(|entry| {
             let filters = hub_filters.around(&Filters::bind(&entry.filters, state));
@@ -177,7 +176,7 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
         });
     }
 
-    /// The methods, each with the filters and policies of the module.
+    /// Returns the methods, each with the filters and policies of the module.
     fn into_entries(self) -> impl Iterator<Item = MethodEntry<S>> {
         let Self { entries, filters, policies } = self;
         entries.into_iter().map(move |mut entry| {
@@ -214,11 +213,10 @@ impl<S> fmt::Debug for Methods<S> {
     }
 }
 
-/// Everything of a hub that can be called.
 #[derive(Default)]
 pub(crate) struct MethodTable {
     pub(super) by_name: HashMap<Box<str>, Arc<Method>>,
-    /// Filters around hooks, and around calls that no method fits.
+    /// Filters around hooks, and around calls that match no method.
     pub(crate) filters: Filters,
     /// Policies that clients must meet to connect.
     pub(crate) policies: Policies,
@@ -231,9 +229,9 @@ pub(crate) struct MethodTable {
 }
 
 impl MethodTable {
-    /// Finds a method by its name; case does not count.
+    /// Finds a method by its case-insensitive name.
     pub(crate) fn find(&self, target: &str) -> Option<&Arc<Method>> {
-        // Nearly every call is written as the method is, so the lower-case text is seldom made.
+        // Most calls use the exact name, so lower-casing is rarely needed.
         self.by_name.get(target).or_else(|| self.by_name.get(target.to_lowercase().as_str()))
     }
 

@@ -1,5 +1,5 @@
-//! Acknowledgements of proxies that are awaited, and the limit of questions about groups and users that are under way
-//! at once: clients may ask as one.
+//! Pending acknowledgements of proxies, and the limit of concurrent queries about groups and users, which clients may
+//! trigger in large numbers.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,11 +14,11 @@ use trunkline_protocol::service::Ack;
 use crate::node::Node;
 use crate::sync::lock;
 
-/// Requests to proxies that await their acknowledgement.
+/// Requests to proxies that have not been acknowledged yet.
 #[derive(Debug, Default)]
 pub(crate) struct Acks(Mutex<AwaitedAcks>);
 
-/// The requests by their ids. A pure value.
+/// Pending requests by ID. Pure logic.
 #[derive(Debug, Default)]
 struct AwaitedAcks {
     latest: u32,
@@ -31,7 +31,7 @@ struct WaitingAck {
     sender: oneshot::Sender<Ack>,
 }
 
-/// An acknowledgement to come; forgotten when dropped.
+/// A pending acknowledgement. Dropping it cancels the wait.
 #[derive(Debug)]
 pub(crate) struct ExpectedAck<'a> {
     acks: &'a Acks,
@@ -46,7 +46,7 @@ impl Acks {
         ExpectedAck { acks: self, id, receiver }
     }
 
-    /// Passes an acknowledgement on; one that nobody waits for is dropped.
+    /// Delivers an acknowledgement. Drops it if no request matches.
     pub(crate) fn acknowledge(&self, ack: Ack) {
         let sender = lock(&self.0).take(ack.ack_id);
         if let Some(sender) = sender {
@@ -54,16 +54,17 @@ impl Acks {
         }
     }
 
-    /// Fails the requests to a node that has no links any more.
+    /// Fails the requests to a node that has no links left.
     pub(crate) fn fail_node(&self, node: &Arc<Node>) {
         lock(&self.0).fail_node(node);
     }
 }
 
 impl AwaitedAcks {
-    /// Registers a request to a node. Returns its id, and where the acknowledgement arrives.
+    /// Registers a request to a node. Returns its ID and the receiver of the acknowledgement.
     fn expect(&mut self, node: &Arc<Node>) -> (i64, oneshot::Receiver<Ack>) {
-        // Azure's ids are positive int32; after two thousand million the old ones are long forgotten.
+        // Azure's IDs are positive int32. When they wrap around after two billion requests, old ones are long
+        // finished.
         let id = i64::from(self.latest % (i32::MAX as u32)) + 1;
         self.latest = self.latest.wrapping_add(1);
         let (sender, receiver) = oneshot::channel();
@@ -71,7 +72,7 @@ impl AwaitedAcks {
         (id, receiver)
     }
 
-    /// Takes the request that an acknowledgement is for; `None` if nobody waits for it.
+    /// Removes and returns the request of an acknowledgement, if it exists.
     fn take(&mut self, id: i64) -> Option<oneshot::Sender<Ack>> {
         self.waiting.remove(&id).map(|waiting| waiting.sender)
     }
@@ -82,12 +83,11 @@ impl AwaitedAcks {
 }
 
 impl ExpectedAck<'_> {
-    /// The id to ask with.
     pub(crate) fn id(&self) -> i64 {
         self.id
     }
 
-    /// Waits for the acknowledgement; `None` when the node is lost.
+    /// Waits for the acknowledgement; `None` if the node is lost.
     pub(crate) async fn received(&mut self) -> Option<Ack> {
         (&mut self.receiver).await.ok()
     }
@@ -99,10 +99,10 @@ impl Drop for ExpectedAck<'_> {
     }
 }
 
-/// Maximum number of questions of one hub that are asked at once; each goes to every proxy.
+/// Maximum number of concurrent queries of one hub. Each goes to every proxy.
 const ASKED_MAX: usize = 1_024;
 
-/// Maximum number of questions that wait for their turn; more are refused.
+/// Maximum number of queued queries. Further queries are refused.
 pub(crate) const WAITING_MAX: usize = 16_384;
 
 /// Limit of one hub.
@@ -112,11 +112,12 @@ pub(crate) struct QuestionLimit {
     waiting: AtomicUsize,
 }
 
-/// Guard that counts one that waits.
+/// Guard that counts a queued query.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl QuestionLimit {
-    /// Waits for a turn, for as long as a proxy may take to answer; `None` if there is none, or too many wait.
+    /// Waits for a permit, at most for the timeout of a proxy's reply. Returns `None` on timeout or if too many
+    /// queries are queued.
     pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         if let Ok(turn) = self.turns.try_acquire() {
             return Some(turn);

@@ -1,4 +1,4 @@
-//! Results of clients that are awaited: by methods here, and by other app servers.
+//! Pending client results, requested by methods on this app server or by other app servers.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::connection::Limits;
 use crate::node::Node;
 use crate::sync::lock;
 
-/// Requests for results of the clients of one hub.
+/// Requests for client results of one hub.
 #[derive(Debug)]
 pub(crate) struct AwaitedResults {
     requests: Mutex<ClientResults>,
@@ -29,7 +29,7 @@ impl AwaitedResults {
         Self { requests, max: limits.client_results_max, timeout: limits.client_result_timeout }
     }
 
-    /// Registers a request to a client that is here, or that one of the asked proxies may have.
+    /// Registers a request to a client of this app server, or to a client that the requested proxies may have.
     pub(super) fn request(
         &self,
         connection_id: &ByteString,
@@ -38,29 +38,29 @@ impl AwaitedResults {
         lock(&self.requests).request(connection_id, asked, self.max)
     }
 
-    /// Registers the request of another app server to a client that is here.
+    /// Registers another app server's request to a client of this app server.
     pub(super) fn request_for(&self, request: &ClientInvocation) -> Result<(), TooManyRequests> {
         let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
         let (app_server, id) = (caller_server_id.clone(), invocation_id.clone());
         lock(&self.requests).request_for(app_server, id, connection_id.clone(), self.max, Instant::now())
     }
 
-    /// Forgets a request that nobody waits for any more.
+    /// Removes a request when its caller no longer waits.
     pub(super) fn forget(&self, id: &str) {
         lock(&self.requests).forget(id);
     }
 
-    /// Whether a result of this connection is waited for.
     pub(crate) fn is_asked(&self, connection_id: &str) -> bool {
         lock(&self.requests).is_asked(connection_id, self.timeout, Instant::now())
     }
 
-    /// The other app server that has asked a question of this id.
+    /// Returns the other app server that made a request with this ID.
     pub(crate) fn requester_of<'a>(&self, id: &'a str) -> Option<&'a str> {
         lock(&self.requests).requester_of(id)
     }
 
-    /// Passes a client's completion on to the method here that waits for it; the caller handles other addressees.
+    /// Delivers a client's completion to the local method that waits for it. Returns any other addressee for the
+    /// caller to handle.
     pub(crate) fn complete(
         &self,
         connection_id: &str,
@@ -69,33 +69,33 @@ impl AwaitedResults {
     ) -> Option<Addressee> {
         let addressee = lock(&self.requests).complete(&completion.invocation_id, connection_id);
         let Addressee::Local(sender) = addressee else { return Some(addressee) };
-        // A method that has stopped waiting in this moment wants no result.
+        // A method that has just stopped waiting needs no result.
         let _ = sender.send(ClientResult::Completed(protocol, completion.outcome.clone()));
         None
     }
 
-    /// Notes that a proxy does not have the client that a request is for.
+    /// Records that a proxy does not have the client of a request.
     pub(crate) fn deny(&self, invocation_id: &str, node: &Arc<Node>) {
         lock(&self.requests).deny(invocation_id, node);
     }
 
-    /// Fails a request of a method here.
+    /// Fails a request of a local method.
     pub(crate) fn refuse(&self, invocation_id: &str, connection_id: &str, refusal: ClientResult) {
         lock(&self.requests).refuse(invocation_id, connection_id, refusal);
     }
 
-    /// Fails the requests to a connection that gives no results here any more. Returns those of other app servers,
-    /// which must be told.
+    /// Fails the requests to a connection that cannot send results here any longer. Returns the requests of other app
+    /// servers, which must be notified.
     pub(crate) fn fail_connection(&self, connection_id: &str, silence: ClientSilence) -> Vec<AbandonedRequest> {
         lock(&self.requests).fail_connection(connection_id, silence)
     }
 
-    /// Fails the requests to a proxy that has no links any more.
+    /// Fails the requests to a proxy that has no links left.
     pub(super) fn fail_node(&self, node: &Arc<Node>) {
         lock(&self.requests).fail_node(node);
     }
 
-    /// Number of requests that are open.
+    /// Number of open requests.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         lock(&self.requests).len()

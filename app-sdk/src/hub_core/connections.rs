@@ -1,4 +1,4 @@
-//! Connections of one hub: those that are here, and those that end while they move.
+//! Connections of one hub: active ones, and ones that were closed during a move.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, RwLock};
@@ -11,7 +11,6 @@ use super::registry::Registry;
 use crate::connection::{Connection, LinkId};
 use crate::sync::{lock, read, write};
 
-/// Client connections of one hub.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     here: RwLock<Registry>,
@@ -19,13 +18,14 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Registers a connection. Fails with the present connection of the same id, which stays.
+    /// Registers a connection. Fails with the existing connection if the ID is in use.
     pub(crate) fn insert(&self, connection: &Arc<Connection>) -> Result<(), Arc<Connection>> {
         write(&self.here).insert(connection)
     }
 
-    /// Ends this very connection here. What its proxy is told of that is queued in the same step: otherwise a stop,
-    /// which ends the links when no connection is here, overtakes it. Returns `false` if it is not here any more.
+    /// Ends exactly this connection. The notification of its proxy is queued in the same step; otherwise a shutdown,
+    /// which closes the links once no connection is left, could overtake it. Returns `false` if the connection has
+    /// already ended.
     pub(super) fn end(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
         let mut here = write(&self.here);
         let was_here = here.remove(connection);
@@ -39,7 +39,7 @@ impl Connections {
         read(&self.here).get(id).map(Arc::clone)
     }
 
-    /// Whether this very connection is here, not only its id.
+    /// Whether exactly this connection is registered, not just its ID.
     pub(crate) fn contains(&self, connection: &Arc<Connection>) -> bool {
         read(&self.here).contains(connection)
     }
@@ -48,30 +48,30 @@ impl Connections {
         read(&self.here).iter().map(Arc::clone).collect()
     }
 
-    /// Counts the connections that are here, and those of them whose home is this link.
+    /// Counts all connections, and the connections with their home on this link.
     pub(crate) fn count(&self, link: LinkId) -> (usize, usize) {
         let here = read(&self.here);
         (here.iter().count(), here.at_home(link).len())
     }
 
-    /// The connections whose home is this link.
+    /// Connections with their home on this link.
     pub(crate) fn at_home(&self, link: LinkId) -> Vec<Arc<Connection>> {
         read(&self.here).at_home(link)
     }
 
-    /// Keeps a connection that was closed while it moved, for the node that has it by now.
+    /// Keeps a connection that was closed during a move, for the node that has it now.
     pub(super) fn keep_parting(&self, connection: &Arc<Connection>) {
         lock(&self.parting).push(connection);
     }
 
-    /// Takes a connection that was closed while it moved: the node that has it hears of that when it resumes it.
+    /// Takes a connection that was closed during a move, to notify the node that resumes it.
     pub(crate) fn take_parting(&self, id: &str) -> Option<Arc<Connection>> {
         lock(&self.parting).take(id)
     }
 }
 
-/// Connections whose last frames wait for the node that has them by now, oldest first. Those of which no node has told
-/// in time are forgotten with the next one.
+/// Closed connections with last frames for the node that has them now, oldest first. Expired ones are removed
+/// when the next one is added.
 #[derive(Debug, Default)]
 struct Parting(VecDeque<(Instant, Arc<Connection>)>);
 

@@ -1,4 +1,5 @@
-//! Fence: an acknowledgement of every proxy over each of its links, behind all that was sent before in both directions.
+//! Fence: an acknowledgement from every proxy over each of its links, behind everything sent before in both
+//! directions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,27 +14,27 @@ use super::acks::{Acks, ExpectedAck};
 use crate::node::Node;
 use crate::outbound::Outbound;
 
-/// Time that a link without a socket has to come back; a proxy that was killed is not waited for any longer.
+/// Time for a link without a socket to reconnect. A killed proxy delays the fence no longer than this.
 const RETURN_WINDOW: Duration = Duration::from_secs(1);
 
-/// Interval of the checks whether a link has ended.
+/// Interval between checks whether a link has closed.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Tells all proxies that this app server is about to stop, and waits until they have asked for their connections and
-/// open no more here.
+/// Announces to all proxies that this app server is about to stop, and waits until they have requested their
+/// connections and open no new ones here.
 pub(crate) async fn announce_shutdown(outbound: &Outbound, acks: &Acks) {
     let mut told = Vec::new();
-    // A proxy may have come in the last moment.
+    // A proxy may have connected at the last moment.
     while announce_to_new(outbound, &mut told) {
-        // Behind the first one no shard opens a connection any more, behind the second one those opened before are
-        // here.
+        // After the first fence, no shard opens new connections; after the second one, all connections opened before
+        // have arrived.
         fence(outbound, acks).await;
         fence(outbound, acks).await;
     }
 }
 
-/// Tells the proxies that were not `told` yet that this app server is about to stop: they open no connection here any
-/// more, and ask for those that they have. Returns whether there were any.
+/// Announces the shutdown to proxies that are not in `told`: they stop opening connections here, and request the ones
+/// that they have. Returns whether there were any.
 fn announce_to_new(outbound: &Outbound, told: &mut Vec<Arc<Node>>) -> bool {
     let message = ServiceMessage::ConnectionFlowControl(ConnectionFlowControl {
         connection_id: ByteString::new(),
@@ -43,12 +44,12 @@ fn announce_to_new(outbound: &Outbound, told: &mut Vec<Arc<Node>>) -> bool {
     let nodes = outbound.nodes();
     let is_told = |told: &[Arc<Node>], node| told.iter().any(|other| Arc::ptr_eq(other, node));
     let told_before = told.len();
-    // A service is told by a ping on each of its connections.
+    // Services are notified with a ping on each of their connections.
     for node in nodes.iter().filter(|node| !node.is_of_service()) {
         if !is_told(told, node) {
-            // Over each link: one without a socket would keep it to itself.
+            // Over each link, because a link without a socket would hold the message back.
             for link in node.links() {
-                // Of one that is over there is nothing to tell.
+                // A closed link needs no notification.
                 let _ = link.control(&message.to_frame());
             }
             told.push(Arc::clone(node));
@@ -57,10 +58,10 @@ fn announce_to_new(outbound: &Outbound, told: &mut Vec<Arc<Node>>) -> bool {
     told.len() > told_before
 }
 
-/// Waits until all shards of all proxies have applied what was queued for them before, and until what a proxy had
-/// queued when it acknowledged has arrived, over every link.
+/// Waits until all shards of all proxies have applied everything queued for them before, and until everything that a
+/// proxy had queued when it acknowledged has arrived, on every link.
 ///
-/// It asks for a group that nobody is in: proxies of any version acknowledge that behind the frames before it.
+/// Queries a group that no client is in. Proxies of any version acknowledge this after the preceding frames.
 pub(crate) async fn fence(outbound: &Outbound, acks: &Acks) {
     let mut waits = Vec::new();
     for node in outbound.nodes().iter().filter(|node| !node.is_of_service()) {
@@ -75,7 +76,7 @@ pub(crate) async fn fence(outbound: &Outbound, acks: &Acks) {
     join_all(waits).await;
 }
 
-/// Waits for the acknowledgement over a link, or for the end of that link.
+/// Waits for the acknowledgement over a link, or for the link to close.
 async fn wait_for(mut ack: ExpectedAck<'_>, link: &LinkOutbox) {
     let mut last_open = Instant::now();
     while !link.is_closed() && last_open.elapsed() < RETURN_WINDOW {

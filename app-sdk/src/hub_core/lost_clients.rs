@@ -1,11 +1,11 @@
-//! Lost clients: what those had whose connections ended without a goodbye, until they begin anew or their time is over.
+//! Lost clients: state of connections that ended without a close, kept until the client returns or the time expires.
 //!
 //! ```text
-//!  ends without a goodbye ──► ending ──on_disconnected has run──► kept ─┬─ its client begins anew ──► taken, once
-//!                                                                       └─ time, room ─────────────► dropped
+//!  ends without a close ──► ending ──on_disconnected has run──► kept ─┬─ its client returns ──► taken, once
+//!                                                                     └─ timeout, limit ────► dropped
 //! ```
 //!
-//! A pure value; its lock is the caller's. Time comes in as an argument.
+//! Pure logic: the caller does the locking, and time is an argument.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -16,50 +16,48 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::cause::Cause;
 
-/// Maximum number of lost clients of a hub; the oldest are dropped first. Several large nodes may die at once.
+/// Maximum number of lost clients per hub; the oldest are dropped first. Several large nodes may crash together.
 const CLIENTS_MAX: usize = 65_536;
 
-/// Maximum bytes of the names of all their groups. Items are the app's, and have a size only it knows.
+/// Maximum total size of their group names. Items belong to the app, and their size is unknown.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Belongings of a client whose connection was lost.
 #[derive(Debug)]
 pub(crate) struct LostClient {
     pub(crate) cause: Cause,
-    /// When it may have missed the first message, or earlier.
+    /// Time from which it may have missed messages, or earlier.
     pub(crate) lost_at: Instant,
     pub(crate) user_id: Option<Box<str>>,
     pub(crate) groups: Vec<ByteString>,
     pub(crate) items: Extensions,
 }
 
-/// Lost clients of one hub, by the ids of their connections.
 #[derive(Debug)]
 pub(crate) struct LostClients {
     kept_for: Duration,
     clients: HashMap<ByteString, LostState>,
-    /// Ends of the time of all that are kept, the oldest first. Some clients may have been taken since.
+    /// Expiry times, oldest first. Some of the clients may have been taken since.
     order: VecDeque<(Instant, ByteString)>,
     group_bytes: usize,
 }
 
 #[derive(Debug)]
 enum LostState {
-    /// Its `on_disconnected` has not ended; the token fires when it has.
+    /// Its `on_disconnected` is still running. The token is cancelled when it has finished.
     Ending(CancellationToken, Box<LostClient>),
     Kept(Box<LostClient>),
 }
 
-/// Outcome of the search for a lost client.
+/// Result of looking up a lost client.
 #[derive(Debug)]
 pub(crate) enum FoundLost {
     Taken(Box<LostClient>),
-    /// To be asked for again when this fires.
+    /// Retry when this token is cancelled.
     Ending(CancellationToken),
     Nothing,
 }
 
-/// Whether a client may begin anew whose connection ended for this cause: neither it nor the app has said goodbye.
+/// Whether a connection closed with this cause counts as lost: neither the client nor the app closed it.
 pub(super) fn is_loss(cause: Cause) -> bool {
     matches!(
         cause,
@@ -76,7 +74,7 @@ pub(super) fn is_loss(cause: Cause) -> bool {
 }
 
 impl LostClient {
-    /// Client whose connection was lost at this time, before it is known what it had.
+    /// Creates an entry for a connection lost at this time. Its state is added later.
     pub(crate) fn new(cause: Cause, lost_at: Instant, user_id: Option<&str>) -> Self {
         let (groups, items) = (Vec::new(), Extensions::new());
         Self { cause, lost_at, user_id: user_id.map(Box::from), groups, items }
@@ -92,21 +90,20 @@ impl LostClients {
         Self { kept_for, clients: HashMap::new(), order: VecDeque::new(), group_bytes: 0 }
     }
 
-    /// Notes that a connection has ended whose client may begin anew.
     pub(crate) fn begin(&mut self, id: ByteString, lost: LostClient) {
-        // One that had been lost before under this id, and went on.
+        // A connection with this ID was lost before and had been restored.
         if self.remove(&id).is_some() {
             self.order.retain(|(_, kept)| *kept != id);
         }
         self.clients.insert(id, LostState::Ending(CancellationToken::new(), Box::new(lost)));
     }
 
-    /// Whether the end of this connection was noted, and it has not ended.
+    /// Whether the end of this connection was recorded but has not been completed.
     pub(crate) fn is_ending(&self, id: &str) -> bool {
         matches!(self.clients.get(id), Some(LostState::Ending(..)))
     }
 
-    /// Keeps groups and items of a client whose end was noted; `None` keeps nothing. Returns how many others were
+    /// Stores groups and items of a recorded client, or nothing for `None`. Returns how many other clients were
     /// dropped for it.
     pub(crate) fn end(&mut self, id: &str, had: Option<(Vec<ByteString>, Extensions)>, now: Instant) -> usize {
         self.drop_old(now);
@@ -124,12 +121,12 @@ impl LostClients {
         self.drop_surplus()
     }
 
-    /// Number of clients whose time has not ended, and which nobody may have taken.
+    /// Number of entries that have not expired, including entries already taken.
     pub(crate) fn waiting(&self) -> usize {
         self.order.len()
     }
 
-    /// Whether anything is kept of this connection for a client with this user, or about to be.
+    /// Whether state of this connection is stored, or about to be, for a client with this user.
     pub(crate) fn contains(&mut self, id: &str, user_id: Option<&str>, now: Instant) -> bool {
         self.drop_old(now);
         let lost = match self.clients.get(id) {
@@ -139,7 +136,7 @@ impl LostClients {
         lost.user_id.as_deref() == user_id
     }
 
-    /// Takes what is kept of this connection, for a client with this user.
+    /// Takes the state of this connection for a client with this user.
     pub(crate) fn take(&mut self, id: &str, user_id: Option<&str>, now: Instant) -> FoundLost {
         self.drop_old(now);
         match self.clients.get(id) {
@@ -150,7 +147,7 @@ impl LostClients {
         self.remove(id).map_or(FoundLost::Nothing, FoundLost::Taken)
     }
 
-    /// Drops those whose time is over. Returns when that is to be done again.
+    /// Drops expired entries. Returns when to call this again.
     pub(crate) fn drop_old(&mut self, now: Instant) -> Option<Instant> {
         while let Some((until, id)) = self.order.front() {
             if *until > now {

@@ -1,4 +1,4 @@
-//! Connections that lately came from other app servers, and those that lately went there.
+//! Connections recently reassigned from or to other app servers.
 
 use std::collections::HashSet;
 use std::mem;
@@ -10,10 +10,10 @@ use tokio::sync::broadcast;
 use crate::connection::Connection;
 use crate::sync::lock;
 
-/// Ids of one generation; at least so many of the newest are remembered, and at most twice as many.
+/// Size of one generation of IDs. At least this many of the newest IDs are kept, at most twice as many.
 const GENERATION: usize = 8192;
 
-/// Set of ids that forgets the oldest ones.
+/// Set of IDs that evicts the oldest ones.
 #[derive(Debug, Default)]
 pub(crate) struct RecentIds(Mutex<IdGenerations>);
 
@@ -38,13 +38,13 @@ impl RecentIds {
     }
 }
 
-/// A reassigned connection whose `on_rehomed` has run, by its id; and whether it was kept.
+/// ID of a reassigned connection after its `on_rehomed`, and whether the connection was kept.
 pub(crate) type TakenOver = (ByteString, bool);
 
-/// Maximum number of reassigned connections that a slow observer is behind.
+/// Maximum number of events that a slow observer can lag behind.
 const TAKEN_OVER_MAX: usize = 16;
 
-/// Announcements of the connections that are taken over.
+/// Announces connections that were taken over.
 #[derive(Debug)]
 pub(crate) struct TakeOvers(broadcast::Sender<TakenOver>);
 
@@ -62,7 +62,7 @@ impl TakeOvers {
         }
     }
 
-    /// Observes the connections that are taken over from now on.
+    /// Subscribes to future announcements.
     pub(crate) fn observe(&self) -> broadcast::Receiver<TakenOver> {
         self.0.subscribe()
     }

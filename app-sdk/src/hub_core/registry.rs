@@ -1,4 +1,4 @@
-//! Registry of the client connections that one hub has here. A pure value; its lock is the caller's.
+//! Registry of one hub's client connections on this app server. Pure logic: the caller does the locking.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use crate::connection::{Connection, LinkId};
 
-/// The connections of a hub by their ids. The caller that removes a connection is the one that closes it.
+/// Connections of a hub by ID. The caller that removes a connection closes it.
 #[derive(Debug, Default)]
 pub(super) struct Registry(HashSet<RegistryEntry>);
 
-/// A connection that is found by its id; a set of these costs eight bytes each, a map would repeat the id.
+/// A connection, hashed by its ID. A set uses eight bytes per entry; a map would store the ID twice.
 #[derive(Debug)]
 struct RegistryEntry(Arc<Connection>);
 
 impl Registry {
-    /// Adds a connection. Fails with the present connection of the same id, which stays.
+    /// Adds a connection. Fails with the existing connection if the ID is in use.
     pub(super) fn insert(&mut self, connection: &Arc<Connection>) -> Result<(), Arc<Connection>> {
         if let Some(present) = self.get(connection.id()) {
             return Err(Arc::clone(present));
@@ -25,7 +25,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Removes this very connection. Returns `false` if it is not here any more.
+    /// Removes exactly this connection. Returns `false` if it is not registered.
     pub(super) fn remove(&mut self, connection: &Arc<Connection>) -> bool {
         self.contains(connection) && self.0.remove(connection.id())
     }
@@ -34,7 +34,7 @@ impl Registry {
         self.0.get(id).map(|RegistryEntry(connection)| connection)
     }
 
-    /// Whether this very connection is here, not only its id.
+    /// Whether exactly this connection is registered, not just its ID.
     pub(super) fn contains(&self, connection: &Arc<Connection>) -> bool {
         self.get(connection.id()).is_some_and(|present| Arc::ptr_eq(present, connection))
     }
@@ -43,7 +43,7 @@ impl Registry {
         self.0.iter().map(|RegistryEntry(connection)| connection)
     }
 
-    /// The connections whose home is this link. Looks at all of them: links end seldom.
+    /// Connections with their home on this link. A full scan, because links rarely close.
     pub(super) fn at_home(&self, link: LinkId) -> Vec<Arc<Connection>> {
         self.iter().filter(|connection| connection.home().link() == link).map(Arc::clone).collect()
     }

@@ -1,4 +1,4 @@
-//! Lost clients whose groups and items are kept until they begin anew.
+//! Lost clients with groups and items that are kept until they reconnect.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use crate::connection::{Connection, Limits, RestoredFrom};
 use crate::metrics::HubMetrics;
 use crate::sync::lock;
 
-/// Time for which proxies keep a client without a socket or a request, unless they are told otherwise.
+/// Default time for which proxies keep a client without a socket or a request.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(STATEFUL_RECONNECT_TIMEOUT_S);
 
-/// Lost clients of a hub that may get their groups and items back.
+/// Lost clients of a hub with restorable groups and items.
 #[derive(Debug)]
 pub(crate) struct Restorables {
-    /// `None` where none does.
+    /// `None` if the hub does not restore clients.
     clients: Option<Mutex<LostClients>>,
     client_timeout: Duration,
 }
@@ -29,12 +29,12 @@ impl Restorables {
         Self { clients, client_timeout: limits.client_timeout }
     }
 
-    /// Whether lost clients get their groups and items back.
+    /// Whether the hub restores groups and items.
     pub(crate) fn are_kept(&self) -> bool {
         self.clients.is_some()
     }
 
-    /// Notes the end of a connection whose client may begin anew. To be called before its worker can see the end.
+    /// Records the end of a connection if it counts as lost. Must be called before its worker can see the end.
     pub(super) fn begin(&self, connection: &Connection, cause: Cause) {
         if let Some(lost) = self.clients.as_ref().filter(|_| is_loss(cause)) {
             let user_id = connection.request().user_id();
@@ -42,13 +42,13 @@ impl Restorables {
         }
     }
 
-    /// Time at which a connection may have been lost that ends now: noticing it took a while.
+    /// Earliest time at which a connection that ends now may have been lost, considering how long detection takes.
     fn lost_at(&self, connection: &Connection, cause: Cause) -> Instant {
         let (now, client_timeout) = (Instant::now(), self.client_timeout);
         let (heard_at, may_return) = (connection.node().heard_at(), connection.home().moves_between_nodes());
         let unnoticed_for = match cause {
             Cause::LinkLost => now - heard_at,
-            // Of its node nothing is heard any more, so that is what was lost.
+            // Its node is silent, so the node was lost.
             Cause::Restored if !connection.node().is_linked() => now - heard_at,
             Cause::Restored => (now - heard_at).max(client_timeout),
             Cause::KeepAliveTimeout => client_timeout,
@@ -60,14 +60,14 @@ impl Restorables {
         now.checked_sub(unnoticed_for).unwrap_or(now)
     }
 
-    /// Keeps what a connection had that has ended, if its client may begin anew. Returns whether somebody has to begin
-    /// to [drop](Self::drop_old) what is old.
+    /// Stores the state of a connection that has ended, if its end was recorded as a loss. Returns whether the caller
+    /// must start [dropping](Self::drop_old) expired entries.
     pub(crate) fn end(&self, connection: &Connection, was_connected: bool, metrics: &HubMetrics) -> bool {
         let Some(lost) = &self.clients else { return false };
         if !lock(lost).is_ending(connection.id()) {
             return false;
         }
-        // What was restored is not lost because its connection was, too, before its hook had run.
+        // Restored state survives even if the new connection is lost before its hook has run.
         let has_any = was_connected || connection.items().get::<RestoredFrom>().is_some();
         let had = has_any.then(|| connection.take_belongings());
         let mut lost = lock(lost);
@@ -77,12 +77,12 @@ impl Restorables {
         waited == 0 && lost.waiting() > 0
     }
 
-    /// Whether anything is kept of a lost connection for a client with this user, or about to be.
+    /// Whether state of a lost connection is stored, or about to be, for a client with this user.
     pub(crate) fn contains(&self, id: &str, user_id: Option<&str>) -> bool {
         self.clients.as_ref().is_some_and(|lost| lock(lost).contains(id, user_id, Instant::now()))
     }
 
-    /// Takes what the client of a lost connection had, once `on_disconnected` of that has run.
+    /// Takes the state of a lost connection, after its `on_disconnected` has run.
     pub(crate) async fn take(&self, id: &str, user_id: Option<&str>) -> Option<Box<LostClient>> {
         loop {
             let found = lock(self.clients.as_ref()?).take(id, user_id, Instant::now());
@@ -94,7 +94,7 @@ impl Restorables {
         }
     }
 
-    /// Drops what lost clients had whose time is over. Returns when that is to be done again.
+    /// Drops expired entries. Returns when to call this again.
     pub(crate) fn drop_old(&self, now: Instant) -> Option<Instant> {
         lock(self.clients.as_ref()?).drop_old(now)
     }

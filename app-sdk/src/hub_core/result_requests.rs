@@ -1,9 +1,9 @@
-//! Client results that are awaited: by a method here, or by another app server.
+//! Pending client results, requested by a local method or by another app server.
 //!
 //! ```text
-//!  a client that is here ──── the request ───────────────────────────► its completion
-//!  one that isn't ─────────── the request to every proxy ──┬─────────► 35: its completion, by way of its app server
-//!                                                          └─────────► 36: from all of them: it does not exist
+//!  local client ──────────────── request ──────────────────────────────► its completion
+//!  remote client ─────────────── request to every proxy ──┬────────────► 35: its completion, through its app server
+//!                                                         └────────────► 36: from all proxies: it does not exist
 //!  requested by another app server ── its completion ──► 35 to the requester; its close ──► 36
 //! ```
 
@@ -19,20 +19,20 @@ use trunkline_protocol::limits::FOREIGN_QUESTION_TIMEOUT_MS;
 
 use crate::node::Node;
 
-/// Prefix of our invocation ids, so that none is taken for a stream of the client, whose ids are numbers. The instance
-/// of the app server follows, and a number: no two app servers ever make the same id.
+/// Prefix of our invocation IDs, to distinguish them from a client's stream IDs, which are numbers. The app server's
+/// instance and a number follow, so IDs are unique across app servers.
 pub(super) const ID_PREFIX: &str = "s";
 
-/// The client result requests of one hub. A pure value; its lock is the caller's.
+/// Client result requests of one hub. Pure logic: the caller does the locking.
 #[derive(Debug)]
 pub(crate) struct ClientResults {
-    /// Begin of all ids that are made here.
+    /// Prefix of all IDs created by this app server.
     id_prefix: String,
     latest: u64,
     by_id: HashMap<ByteString, ResultRequest>,
     /// Pairs of a connection and a request to it.
     of_connections: BTreeSet<(ByteString, ByteString)>,
-    /// Requests of other app servers, oldest first; some of them are answered already.
+    /// Requests of other app servers, oldest first. Some may be answered already.
     foreign: VecDeque<(Instant, ByteString)>,
 }
 
@@ -44,33 +44,31 @@ struct ResultRequest {
 
 #[derive(Debug)]
 enum Requester {
-    /// A method here; with the proxies that may still have the client, if it isn't here.
+    /// A local method, with the proxies that may still have the client, if it is remote.
     Local { sender: oneshot::Sender<ClientResult>, asked: Vec<Arc<Node>> },
-    /// Another app server, by its id.
+    /// Another app server, by ID.
     AppServer { id: ByteString, since: Instant },
 }
 
-/// Outcome of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ClientResult {
-    /// The client's completion, in its protocol.
     Completed(HubProtocol, Outcome),
     /// No proxy has the client.
     DoesNotExist,
     /// The connection was closed.
     Disconnected,
-    /// The client's app server stops, and has no more time to wait.
+    /// The client's app server is stopping and can no longer wait.
     Leaving,
     /// The client's app server refuses the request, with this error.
     Refused(ByteString),
 }
 
-/// Reason why a client gives no result any more.
+/// Reason why a client cannot send results here any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClientSilence {
-    /// It has disconnected, or was closed.
+    /// It disconnected or was closed.
     Disconnected,
-    /// This app server stops; the client goes on elsewhere.
+    /// This app server is stopping; the client continues elsewhere.
     Leaving,
 }
 
@@ -86,13 +84,13 @@ impl ClientSilence {
 /// Addressee of a client's completion.
 #[derive(Debug)]
 pub(crate) enum Addressee {
-    /// A method here that waits.
+    /// A waiting local method.
     Local(oneshot::Sender<ClientResult>),
-    /// Another app server, by its id.
+    /// Another app server, by ID.
     AppServer(ByteString),
-    /// Nobody: the completion is late, or there was no request.
+    /// No addressee: the completion is late, or there was no request.
     Nobody,
-    /// Nobody: the request was sent to another client.
+    /// No addressee: the request was sent to a different client.
     WrongClient,
 }
 
@@ -107,18 +105,19 @@ pub(crate) struct AbandonedRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooManyRequests;
 
-/// A request that was registered: its id, and where its result arrives.
+/// A registered request: its ID and the receiver of its result.
 pub(super) type Registered = (ByteString, oneshot::Receiver<ClientResult>);
 
 impl ClientResults {
-    /// No requests yet, of the app server of this instance.
+    /// Creates an empty set for the app server with this instance.
     pub(super) fn new(instance: &str) -> Self {
         let id_prefix = format!("{ID_PREFIX}{instance}-");
         Self { id_prefix, latest: 0, by_id: HashMap::new(), of_connections: BTreeSet::new(), foreign: VecDeque::new() }
     }
 
-    /// Registers a request to a client that is here, or that one of the asked proxies may have. Its id is unique in the
-    /// fleet: when its client moves on, the next app server takes the answer for none of its own questions.
+    /// Registers a request to a local client, or to a client that the requested proxies may have. Its ID is unique in
+    /// the fleet, so that the next app server of a reassigned client cannot mistake the result for one of its own
+    /// requests.
     pub(super) fn request(
         &mut self,
         connection_id: &ByteString,
@@ -133,7 +132,7 @@ impl ClientResults {
         Ok((id, receiver))
     }
 
-    /// Registers a request of another app server to a client that is here.
+    /// Registers another app server's request to a local client.
     pub(super) fn request_for(
         &mut self,
         app_server: ByteString,
@@ -148,7 +147,7 @@ impl ClientResults {
         self.insert(id, ResultRequest { connection_id, requester }, max)
     }
 
-    /// Takes the request that a client's completion answers.
+    /// Removes the request that a client's completion answers.
     pub(super) fn complete(&mut self, id: &str, connection_id: &str) -> Addressee {
         match self.by_id.get(id) {
             None => return Addressee::Nobody,
@@ -162,12 +161,13 @@ impl ClientResults {
         }
     }
 
-    /// Notes that a proxy does not have the client. It does not exist when all asked proxies say so.
+    /// Records that a proxy does not have the client. If all requested proxies report this, the client does not
+    /// exist.
     pub(super) fn deny(&mut self, id: &str, node: &Arc<Node>) {
         self.remove_asked(id, node, ClientResult::DoesNotExist);
     }
 
-    /// Fails a request of a method here, because the client's app server says that there will be no result.
+    /// Fails a request of a local method, because the client's app server reports that there will be no result.
     pub(super) fn refuse(&mut self, id: &str, connection_id: &str, refusal: ClientResult) {
         let is_local = |request: &ResultRequest| {
             request.connection_id == connection_id && matches!(request.requester, Requester::Local { .. })
@@ -179,8 +179,8 @@ impl ClientResults {
         }
     }
 
-    /// Fails the requests to a connection that gives no results here any more. Returns those of other app servers,
-    /// which must be told.
+    /// Fails the requests to a connection that cannot send results here any longer. Returns the requests of other app
+    /// servers, which must be notified.
     pub(super) fn fail_connection(&mut self, connection_id: &str, silence: ClientSilence) -> Vec<AbandonedRequest> {
         let ids: Vec<_> = self.of_connection(connection_id).cloned().collect();
         let mut abandoned = Vec::new();
@@ -196,8 +196,7 @@ impl ClientResults {
         abandoned
     }
 
-    /// Whether a result of this connection is waited for. Other app servers are taken to wait for no longer than
-    /// `timeout`.
+    /// Whether a result of this connection is pending. Requests of other app servers count for at most `timeout`.
     pub(super) fn is_asked(&self, connection_id: &str, timeout: Duration, now: Instant) -> bool {
         let mut requests = self.of_connection(connection_id).filter_map(|id| self.by_id.get(id));
         requests.any(|request| match &request.requester {
@@ -206,7 +205,7 @@ impl ClientResults {
         })
     }
 
-    /// The app server that has made the id of a request, if it was another one than this. It is the one that waits.
+    /// Returns the other app server that created this request ID and waits for the result.
     pub(super) fn requester_of<'a>(&self, id: &'a str) -> Option<&'a str> {
         let (instance, number) = id.strip_prefix(ID_PREFIX)?.rsplit_once('-')?;
         let is_number = number.parse::<u64>().is_ok();
@@ -219,13 +218,13 @@ impl ClientResults {
         from.take_while(move |(connection, _)| connection == connection_id).map(|(_, id)| id)
     }
 
-    /// Fails the requests to a proxy that has no links any more: if it had the client, that is lost with it.
+    /// Fails the requests to a proxy that has no links left: if it had the client, the client is lost.
     pub(super) fn fail_node(&mut self, node: &Arc<Node>) {
         let ids: Vec<_> = self.by_id.keys().cloned().collect();
         ids.iter().for_each(|id| self.remove_asked(id, node, ClientResult::Disconnected));
     }
 
-    /// Forgets a request that nobody waits for any more.
+    /// Removes a request when its caller no longer waits.
     pub(super) fn forget(&mut self, id: &str) {
         self.remove(id);
     }
@@ -256,7 +255,7 @@ impl ClientResults {
         Some(ResultRequest { connection_id: pair.0, requester: request.requester })
     }
 
-    /// Removes a proxy from the asked ones of a request, which ends with the last of them.
+    /// Removes a proxy from a request. The request fails when no proxy is left.
     fn remove_asked(&mut self, id: &str, node: &Arc<Node>, last: ClientResult) {
         let Some(ResultRequest { requester: Requester::Local { asked, .. }, .. }) = self.by_id.get_mut(id) else {
             return;
@@ -271,7 +270,8 @@ impl ClientResults {
         }
     }
 
-    /// Forgets old requests of other app servers: a client may never answer, and its requester has given up long ago.
+    /// Removes old requests of other app servers. The client may never answer, and the requesters have long timed
+    /// out.
     fn forget_expired(&mut self, now: Instant) {
         let timeout = Duration::from_millis(FOREIGN_QUESTION_TIMEOUT_MS);
         while let Some((_, id)) = self.foreign.pop_front_if(|(since, _)| now.duration_since(*since) >= timeout) {

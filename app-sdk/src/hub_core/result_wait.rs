@@ -1,5 +1,5 @@
-//! Client results to come, and the waits of methods for them. During a wait other calls of its client may run, and the
-//! client is read although much waits, because the result may stand behind that.
+//! Client results and the waits of methods for them. During a wait, other calls of the client may run, and the client
+//! is read beyond the usual inbox limit, because the result may be queued behind other messages.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use super::result_requests::{ClientResult, TooManyRequests};
 use crate::connection::CallScope;
 use crate::node::Node;
 
-/// The inbox of the waiting method's client is overfull: a result may never get through.
+/// The inbox of the waiting method's client is overfull, so a result may never arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InboxOverfull;
 
-/// A wait; over when dropped.
+/// A wait, which ends when dropped.
 pub(crate) struct ResultWait<'a> {
     core: &'a HubCore,
     scope: &'a CallScope,
 }
 
 impl<'a> ResultWait<'a> {
-    /// Begins a wait. Returns also what fires when the inbox becomes overfull.
+    /// Begins a wait. Also returns a notification that fires when the inbox becomes overfull.
     pub(crate) fn begin(core: &'a HubCore, scope: &'a CallScope) -> Result<(Self, OwnedNotified), InboxOverfull> {
         let connection = scope.connection();
         let mut inbox = connection.inbox();
@@ -32,7 +32,7 @@ impl<'a> ResultWait<'a> {
         }
         let (calls, flow) = inbox.calls();
         let overfull: Arc<Notify> = calls.begin_result_wait(flow);
-        // Made under the lock: it hears of everything that comes after.
+        // Created under the lock, so that no later notification is missed.
         let overfull = overfull.notified_owned();
         let needs_worker = inbox.release_slot(scope.state(), &core.limits);
         core.apply_flow_control(connection, &mut inbox);
@@ -54,7 +54,7 @@ impl Drop for ResultWait<'_> {
     }
 }
 
-/// A client result to come; its request is forgotten when this is dropped.
+/// A pending client result. Dropping it removes the request.
 pub(crate) struct ExpectedResult<'a> {
     core: &'a HubCore,
     connection_id: ByteString,
@@ -63,7 +63,7 @@ pub(crate) struct ExpectedResult<'a> {
 }
 
 impl<'a> ExpectedResult<'a> {
-    /// Registers a request to a client: one that is here, or one that any of the asked proxies may have.
+    /// Registers a request to a local client, or to a client that the requested proxies may have.
     pub(crate) fn register(
         core: &'a HubCore,
         connection_id: &ByteString,
@@ -73,12 +73,10 @@ impl<'a> ExpectedResult<'a> {
         Ok(Self { core, connection_id: connection_id.clone(), id, receiver })
     }
 
-    /// The id to ask with.
     pub(crate) fn id(&self) -> &ByteString {
         &self.id
     }
 
-    /// Waits for the result.
     pub(crate) async fn received(&mut self) -> ClientResult {
         // The sender is dropped only with the whole hub.
         (&mut self.receiver).await.unwrap_or(ClientResult::Disconnected)

@@ -1,4 +1,4 @@
-//! WebSocket of a link: one that a proxy has opened here, or one that was dialled.
+//! WebSocket of a link, either accepted from a proxy or dialled.
 
 use std::error::Error;
 use std::fmt;
@@ -13,21 +13,20 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
 use trunkline_link::{LinkMessage, ReceivedMessage};
 
-/// Byte stream below a dialled WebSocket: TCP, or TLS.
+/// Byte stream below a dialled WebSocket: TCP or TLS.
 pub(crate) trait DialledStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> DialledStream for T {}
 
-/// WebSocket that was dialled.
 pub(crate) type DialledSocket = WebSocketStream<Box<dyn DialledStream>>;
 
-/// WebSocket of a link, whoever has opened it.
+/// WebSocket of a link, accepted or dialled.
 pub(crate) enum AppSocket {
     Accepted(WebSocket),
     Dialled(DialledSocket),
 }
 
-/// A link over a WebSocket, or in memory; and its halves.
+/// A link over a WebSocket or in memory, and its halves.
 pub(crate) type LinkSocket = trunkline_link::LinkSocket<AppSocket>;
 pub(crate) type LinkReader = trunkline_link::LinkReader<AppSocket>;
 pub(crate) type LinkWriter = trunkline_link::LinkWriter<AppSocket>;
@@ -92,7 +91,8 @@ impl fmt::Debug for AppSocket {
     }
 }
 
-/// Turns a received message into one of axum's, with the same bytes. Texts are only refused, so theirs are left out.
+/// Converts a received message to axum's type without copying its bytes. The contents of text messages are dropped,
+/// because links refuse them anyway.
 fn received(message: tungstenite::Message) -> Message {
     match LinkMessage::into_received(message) {
         ReceivedMessage::Piece(piece) => Message::Binary(piece),
@@ -102,7 +102,7 @@ fn received(message: tungstenite::Message) -> Message {
     }
 }
 
-/// Turns a message of axum's into one that is sent, with the same bytes.
+/// Converts axum's message type for sending, without copying its bytes.
 fn sent(message: Message) -> tungstenite::Message {
     match LinkMessage::into_received(message) {
         ReceivedMessage::Piece(piece) => LinkMessage::binary(piece),

@@ -1,4 +1,4 @@
-//! One socket of a session, from the judged upgrade to its end.
+//! One socket of a session, from the accepted upgrade to its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,30 +20,31 @@ use crate::connection::ConnectionClose;
 use crate::metrics::Counted;
 use crate::sync::lock;
 
-/// How long the end of a link may take to write what still waits.
+/// Time limit for flushing queued data when a link ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Close code of a normal end.
 const CLOSE_NORMAL: u16 = 1000;
 
-/// A link that a proxy asks for, or that was dialled.
+/// A link requested by a proxy or dialled by this app server.
 pub(crate) struct Link {
     pub(crate) terms: SessionTerms,
     pub(crate) slots: Arc<Slots>,
 }
 
-/// The right to be the socket of a session, until it is dropped: an upgrade may break off before it has begun.
+/// Permission to be the socket of a session, released on drop, because an upgrade may fail before its socket runs.
 pub(crate) struct Attached {
     session: Arc<LinkSession>,
     slots: Arc<Slots>,
-    /// The session's numbering goes back to it with the socket.
+    /// The socket returns the session's numbering when it ends.
     socket: SessionSocket,
-    /// Close of its connections if the session ends with this socket.
+    /// How to close the connections if the session ends with this socket.
     over: Option<ConnectionClose>,
 }
 
 impl Link {
-    /// Begins or resumes the session that the proxy offers; without an offer one that ends with its socket.
+    /// Begins or resumes the session in the proxy's offer. Without an offer, begins a session that ends with its
+    /// socket.
     pub(crate) async fn attach(self, offer: Option<Offer>) -> Result<(Attached, Answer), Refused> {
         let Self { terms, slots } = self;
         loop {
@@ -61,9 +62,9 @@ impl Link {
         }
     }
 
-    /// Runs a link in memory until it ends. Nothing is lost there, so nothing is kept.
+    /// Runs an in-memory link until it ends. It cannot lose data, so its session is not resumable.
     pub(crate) async fn run(self, socket: LinkSocket) {
-        // A refusal is told by dropping the socket.
+        // Dropping the socket signals the refusal.
         if let Ok((attached, _)) = self.attach(None).await {
             attached.run(socket).await;
         }
@@ -71,12 +72,12 @@ impl Link {
 }
 
 impl Attached {
-    /// Send queue of the session.
+    /// Outbox of the session.
     pub(crate) fn outbox(&self) -> &Arc<LinkOutbox> {
         &self.session.outbox
     }
 
-    /// Runs the socket until it ends, from its handshake on.
+    /// Runs the socket from its handshake until it ends.
     pub(crate) async fn run(self, mut socket: LinkSocket) {
         let shaken = tokio::select! {
             biased;
@@ -93,7 +94,7 @@ impl Attached {
         }
     }
 
-    /// Runs a socket behind its handshake, until it ends.
+    /// Runs a socket after its handshake, until it ends.
     pub(crate) async fn run_shaken(mut self, socket: LinkSocket) {
         let (end, writer) = self.carry(socket).await;
         self.session.log_ended(&end);
@@ -105,14 +106,14 @@ impl Attached {
         self.over = (!end.is_resumable()).then(|| end_of_connections(&end));
         drop(self);
         if let (Some(mut writer), Some((code, reason))) = (writer, end.close_frame(Role::AppServer)) {
-            // A service takes any code but the normal one for an error.
+            // A service treats any code except the normal one as an error.
             let code = if is_service && code == SESSION_OVER_CODE { CLOSE_NORMAL } else { code };
             let close = (code, reason);
             let _ = tokio::time::timeout(FLUSH_TIMEOUT, writer.close(close)).await;
         }
     }
 
-    /// Reads and writes. Returns why it ended, and the writing half unless the writer hangs.
+    /// Reads and writes. Returns the reason for the end, and the writing half unless the writer hangs.
     async fn carry(&mut self, socket: LinkSocket) -> (LinkEnd, Option<LinkWriter>) {
         let metrics = &self.session.endpoint.outbound().metrics;
         let _open = Counted::new(&metrics.links);
@@ -123,10 +124,10 @@ impl Attached {
         let mut writing = self.spawn_writer(socket.writer);
         let end = read((&self.session, &self.slots), &mut self.socket.incoming, socket.reader, &self.socket.stop).await;
         self.socket.stop.stop(StopReason::Failed, &self.session.outbox);
-        // What was queued before a shutdown still goes out; all else waits for the next socket.
+        // Frames queued before a shutdown are still sent; otherwise they wait for the next socket.
         match tokio::time::timeout(FLUSH_TIMEOUT, &mut writing).await {
             Ok(Ok((writer, Ok(())))) => (end, Some(writer)),
-            // A writer that failed is why the reader was stopped.
+            // If the writer failed first, it stopped the reader.
             Ok(Ok((_, Err(cause)))) if matches!(end, LinkEnd::Replaced) && self.has_failed() => (cause, None),
             Ok(Ok((_, Err(_)))) => (end, None),
             Ok(Err(_)) | Err(_) => {
@@ -136,7 +137,7 @@ impl Attached {
         }
     }
 
-    /// Writes in a task of its own, so that a busy reader delays nothing.
+    /// Writes in a separate task, so that a busy reader causes no delay.
     fn spawn_writer(&self, mut writer: LinkWriter) -> JoinHandle<(LinkWriter, Result<(), LinkEnd>)> {
         let (session, stop, attachment) = (Arc::clone(&self.session), self.socket.stop.clone(), self.socket.attachment);
         tokio::spawn(async move {
@@ -144,7 +145,7 @@ impl Attached {
             let piece_timeout = Some(Duration::from_millis(LINK_TIMEOUT_MS));
             let writes = LinkWriteLoop { outbox, clock, attachment, piece_timeout };
             let written = writes.run(&mut writer, &stop, |_| {}).await;
-            // The reader is to know of a failed socket at once.
+            // Notifies the reader of a failed socket immediately.
             stop.stop(StopReason::Failed, outbox);
             (writer, written)
         })

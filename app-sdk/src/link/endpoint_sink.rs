@@ -1,5 +1,5 @@
-//! The consumer of a link's frames: they become openings, data, closes and acknowledgements. It never waits for a
-//! method, a client or the other direction.
+//! Consumer of a link's frames: opens, data, closes, acknowledgements. It never waits for a method, a client or the
+//! writer.
 
 use std::convert::Infallible;
 use std::future;
@@ -19,21 +19,21 @@ use super::session::LinkSession;
 use super::slots::Slots;
 use crate::connection::Connection;
 
-/// How long workers may be held up before others are started beside them.
+/// Time after which blocked workers get others started next to them.
 const HELD_UP_MAX: Duration = Duration::from_millis(5);
 
-/// Least time between two log lines about skipped frames.
+/// Minimum interval between log lines about skipped frames.
 const SKIPPED_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Gives the frames of one socket to the endpoint of its session.
+/// Passes the frames of one socket to the endpoint of its session.
 pub(super) struct EndpointSink<'a> {
     session: &'a LinkSession,
     slots: &'a Slots,
-    /// Connections whose workers start when the batch is over.
+    /// Connections with workers that start at the end of the batch.
     due: Vec<Arc<Connection>>,
-    /// When to look whether those that started before are held up.
+    /// Timer of the check for blocked workers.
     look: Pin<Box<Sleep>>,
-    /// When a skipped frame was logged last.
+    /// Time of the last log line about a skipped frame.
     skipped: Option<Instant>,
 }
 
@@ -42,7 +42,7 @@ impl<'a> EndpointSink<'a> {
         Self { session, slots, due: Vec::new(), look: Box::pin(sleep(HELD_UP_MAX)), skipped: None }
     }
 
-    /// Starts workers for what a read has brought, and beside those that are held up.
+    /// Starts workers for the connections of a read, and next to blocked ones.
     fn start_workers(&mut self) {
         let tasks = self.session.due.push(&mut self.due, std::time::Instant::now());
         self.session.endpoint.start_workers(&self.session.due, tasks);
@@ -50,7 +50,7 @@ impl<'a> EndpointSink<'a> {
 }
 
 impl Drop for EndpointSink<'_> {
-    /// Nobody looks after workers any more.
+    /// No further checks for blocked workers will happen.
     fn drop(&mut self) {
         let tasks = self.session.due.begin_rest(std::time::Instant::now());
         self.session.endpoint.start_workers(&self.session.due, tasks);
@@ -82,7 +82,7 @@ impl FrameSink for EndpointSink<'_> {
         Ok(())
     }
 
-    /// Closes the connections that wait for it, here and at the proxy.
+    /// Closes the connections that depend on the frame, here and at the proxy.
     fn handle_skipped(&mut self, head: &FrameHead, problem: &str) {
         let LinkSession { endpoint, node, .. } = self.session;
         let (outbound, now) = (endpoint.outbound(), Instant::now());
@@ -104,7 +104,7 @@ impl FrameSink for EndpointSink<'_> {
         self.session.node.note_heard();
     }
 
-    /// Looks after workers that are held up, which the next frames would only do when they come.
+    /// Checks for blocked workers while no frames arrive.
     async fn idle(&mut self) -> Infallible {
         while self.session.due.is_waiting() {
             self.look.as_mut().reset(Instant::now() + HELD_UP_MAX);
@@ -115,8 +115,7 @@ impl FrameSink for EndpointSink<'_> {
     }
 }
 
-/// Takes data that a live trace of the proxy follows. What is no data in its cover is skipped, as any frame is that
-/// makes no sense here.
+/// Handles data that a live trace of the proxy follows. A traced frame of any other kind is ignored.
 fn handle_traced(session: &LinkSession, traced: &TracedData) -> Option<Arc<Connection>> {
     match ServiceMessage::decode(&traced.body) {
         Ok(Some(ServiceMessage::ConnectionData(data))) => session.endpoint.handle_data(data, Some(traced.mark)),
@@ -127,7 +126,7 @@ fn handle_traced(session: &LinkSession, traced: &TracedData) -> Option<Arc<Conne
     }
 }
 
-/// Takes a frame. Returns a connection whose worker must start.
+/// Handles a frame. Returns a connection if its worker must be started.
 fn handle(session: &LinkSession, body: &Bytes, message: ServiceMessage) -> Option<Arc<Connection>> {
     let LinkSession { endpoint, node, id, .. } = session;
     match message {

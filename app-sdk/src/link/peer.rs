@@ -1,4 +1,4 @@
-//! Far ends of links: a slot in the pool of a node, or a service that was dialled.
+//! Peers of links: a slot in the pool of a node, or a dialled service.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use trunkline_protocol::service::Ping;
 
 use crate::connection::LinkId;
 
-/// A place in a pool, of one start of one node, for one hub. Its name is for people: two nodes may have one.
+/// A slot in the pool of one node process for one hub. The node name is for display: two nodes may share it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct SlotKey {
     pub(crate) hub: Arc<str>,
@@ -17,19 +17,19 @@ pub(crate) struct SlotKey {
 }
 
 impl SlotKey {
-    /// Whether both are of nodes with one name, which are not the same one.
+    /// Whether both belong to different node processes with the same name.
     pub(super) fn shares_name(&self, other: &Self) -> bool {
         self.node == other.node && self.boot != other.boot
     }
 }
 
-/// Handler of the pings of a service, beside those that keep a link alive.
+/// Handler of the pings of a service, apart from keep-alive.
 pub(crate) trait ServicePings: Send + Sync {
-    /// Handles a ping that a server connection has brought, whose answers go into its `outbox`.
+    /// Handles a ping from a server connection. Replies go into its `outbox`.
     fn handle_ping(&self, link: LinkId, outbox: &LinkOutbox, ping: &Ping);
 }
 
-/// Service at the far end of a link that was dialled.
+/// Service as the peer of a dialled link.
 #[derive(Clone)]
 pub(crate) struct Service {
     /// Name of the service, the same for all its server connections.

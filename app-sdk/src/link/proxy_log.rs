@@ -1,12 +1,12 @@
-//! Log of the proxies that link and unlink: one line for each, whatever the number of its hubs and links.
+//! Log of linked and unlinked proxies: one line per proxy, not per hub or link.
 //!
 //! ```text
-//!  first link ──► Settling ──a moment later──► Linked: told ──last socket──► goodbye: told
-//!                     ▲                           ▲                    └────► lost: told ──► over: told
-//!                     └── the first one again ────┴──────────────────────────────┘
+//!  first link ──► Settling ──after 500 ms──► Linked: logged ──last socket──► closed: logged
+//!                     ▲                         ▲                     └────► lost: logged ──► over: logged
+//!                     └── first link again ─────┴──────────────────────────────┘
 //! ```
 //!
-//! A link that is lost while others are open is no news; the level `debug` has each.
+//! A link lost while others remain open is logged only at level `debug`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -21,44 +21,43 @@ use super::peer::SlotKey;
 use crate::connection::ConnectionClose;
 use crate::sync::lock;
 
-/// Time from the first link of a proxy until the line about it: its other links open within that.
+/// Delay between a proxy's first link and its log line. Meanwhile its other links open.
 const SETTLING: Duration = Duration::from_millis(500);
 
-/// Maximum number of hubs that a line names.
+/// Maximum number of hubs in a log line.
 const HUBS_SHOWN_MAX: usize = 20;
 
-/// Name and boot id of a proxy, or the name of a service.
+/// Name and boot ID of a proxy, or the name of a service.
 type ProxyName = (Arc<str>, Arc<str>);
 
-/// Proxies with a session, and what was told of them.
+/// Proxies with a session, and the last logged state of each.
 #[derive(Debug, Default)]
 pub(super) struct ProxyLog(Mutex<HashMap<ProxyName, ProxyLinks>>);
 
-/// Links of one proxy. Pure.
+/// Links of one proxy. Pure logic.
 #[derive(Debug, Default)]
 struct ProxyLinks {
     sessions: usize,
-    /// Open links by hub.
     open: BTreeMap<Arc<str>, usize>,
     told: Told,
-    /// A link was closed in order since the last one opened.
+    /// A link was closed gracefully since the last one opened.
     is_leaving: bool,
 }
 
-/// News of a proxy that was told last.
+/// Last log line about a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Told {
     #[default]
     Nothing,
-    /// A line is about to be told.
+    /// A log line is pending.
     Settling,
     Linked,
     Lost,
-    /// Sessions of it have ended without a goodbye.
+    /// Sessions have ended without a graceful close.
     Missed,
 }
 
-/// Whether a link was closed in order.
+/// Whether a link was closed gracefully.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LinkEnding {
     Closed,
@@ -66,12 +65,12 @@ enum LinkEnding {
 }
 
 impl ProxyLog {
-    /// Notes that a session has begun.
+    /// Records the begin of a session.
     pub(super) fn session_begun(&self, key: &SlotKey, service: Option<&Arc<str>>) {
         lock(&self.0).entry(name_of(key, service)).or_default().sessions += 1;
     }
 
-    /// Notes that a link is open; a moment later the first one of a proxy becomes a line.
+    /// Records an open link. The first link of a proxy is logged after a delay.
     pub(super) fn opened(self: &Arc<Self>, key: &SlotKey, service: Option<&Arc<str>>) {
         let name = name_of(key, service);
         let is_first = lock(&self.0).get_mut(&name).is_some_and(|links| links.opened(&key.hub));
@@ -91,7 +90,6 @@ impl ProxyLog {
         }
     }
 
-    /// Notes that a link has ended, in order or not.
     pub(super) fn ended(&self, key: &SlotKey, service: Option<&Arc<str>>, end: &LinkEnd) {
         let name = name_of(key, service);
         let ending = if is_planned(end) { LinkEnding::Closed } else { LinkEnding::Lost };
@@ -101,12 +99,12 @@ impl ProxyLog {
             None => {}
             Some(LinkEnding::Closed) => tracing::info!(%node, reason, "proxy unlinked"),
             Some(LinkEnding::Lost) => {
-                tracing::warn!(%node, reason, "all links to a proxy are lost: its connections wait for it to come back");
+                tracing::warn!(%node, reason, "all links to a proxy are lost: its connections wait until it reconnects");
             }
         }
     }
 
-    /// Notes that a session is over, and how its connections are closed.
+    /// Records the end of a session and how its connections are closed.
     pub(super) fn session_over(&self, key: &SlotKey, service: Option<&Arc<str>>, close: &ConnectionClose) {
         let name = name_of(key, service);
         let ending = if close.cause == Cause::LinkLost { LinkEnding::Lost } else { LinkEnding::Closed };
@@ -120,13 +118,13 @@ impl ProxyLog {
             is_news
         };
         if is_news {
-            tracing::warn!(node = %name.0, "a link to a proxy is over: its connections are missed");
+            tracing::warn!(node = %name.0, "a lost link to a proxy was not resumed: its connections are closed");
         }
     }
 }
 
 impl ProxyLinks {
-    /// Notes an open link; `true` if a line about the proxy is to be told a moment later.
+    /// Records an open link. Returns `true` if a log line about the proxy is to follow after the delay.
     fn opened(&mut self, hub: &Arc<str>) -> bool {
         *self.open.entry(Arc::clone(hub)).or_default() += 1;
         self.is_leaving = false;
@@ -139,7 +137,7 @@ impl ProxyLinks {
         }
     }
 
-    /// Hubs and number of the links of a proxy that is to be told.
+    /// Returns hubs and number of links of a proxy that is to be logged.
     fn settled(&mut self) -> Option<(String, usize)> {
         if self.told != Told::Settling || self.open.is_empty() {
             return None;
@@ -152,7 +150,7 @@ impl ProxyLinks {
         Some((hubs, self.open.values().sum()))
     }
 
-    /// Notes the end of a link; returns how the last one has ended, if the proxy was told.
+    /// Records the end of a link. For the last link, returns how it ended if this is to be logged.
     fn ended(&mut self, hub: &Arc<str>, ending: LinkEnding) -> Option<LinkEnding> {
         if let Some(count) = self.open.get_mut(hub) {
             *count = count.saturating_sub(1);
@@ -167,8 +165,8 @@ impl ProxyLinks {
         (before == Told::Linked || last == LinkEnding::Lost).then_some(last)
     }
 
-    /// Notes the end of a session; `true` if it is the first one that has lost its connections since the proxy was
-    /// linked.
+    /// Records the end of a session. Returns `true` if it is the first since the proxy linked that has lost its
+    /// connections.
     fn session_over(&mut self, ending: LinkEnding) -> bool {
         self.sessions = self.sessions.saturating_sub(1);
         let is_news = ending == LinkEnding::Lost && self.told != Told::Missed;
@@ -183,15 +181,15 @@ fn name_of(key: &SlotKey, service: Option<&Arc<str>>) -> ProxyName {
     service.map_or_else(|| (Arc::clone(&key.node), Arc::clone(&key.boot)), |service| (Arc::clone(service), "".into()))
 }
 
-/// The error that an app sees for connections that went with their link.
+/// Error text for the app when connections are lost with their link.
 const LOST: &str = "The link to the proxy was lost.";
 
-/// Whether people expect this end.
 pub(super) fn is_planned(end: &LinkEnd) -> bool {
     matches!(end, LinkEnd::Closed | LinkEnd::Goodbye(_) | LinkEnd::Shutdown)
 }
 
-/// Returns the close that `on_disconnected` sees when the session ends with it: a planned stop is no error.
+/// Returns the close that `on_disconnected` receives if the session ends with this link. A planned stop is not an
+/// error.
 pub(super) fn end_of_connections(end: &LinkEnd) -> ConnectionClose {
     match end {
         LinkEnd::Shutdown => ConnectionClose::new(Cause::AppStopped),
@@ -217,7 +215,7 @@ mod tests {
         proxy
     }
 
-    /// Ends so many links of a hub; returns what is told.
+    /// Ends `links` links of a hub. Returns what is logged.
     fn end(proxy: &mut ProxyLinks, hub: &str, links: usize, ending: LinkEnding) -> Vec<LinkEnding> {
         (0..links).filter_map(|_| proxy.ended(&hub.into(), ending)).collect()
     }

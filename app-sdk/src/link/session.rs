@@ -1,4 +1,4 @@
-//! The session of one slot: what lives on while its socket is away.
+//! Session of one slot, which survives interruptions of its socket.
 
 use std::future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,57 +24,56 @@ use crate::node::{Node, NodeName};
 use crate::outbound::SEND_FRAME_MAX_BYTES;
 use crate::sync::lock;
 
-/// Longest window that proxies may ask for: a longer one would keep connections of a dead proxy for too long.
+/// Maximum resume window of a proxy. A longer one would keep connections of a dead proxy too long.
 const WINDOW_MAX_MS: u64 = 600_000;
 
 /// Terms of the session that a link begins.
 pub(crate) struct SessionTerms {
     pub(crate) endpoint: Arc<dyn Endpoint>,
     pub(crate) key: SlotKey,
-    /// Service that was dialled; `None` for a proxy.
+    /// The dialled service; `None` for a proxy.
     pub(crate) service: Option<Service>,
     /// Maximum bytes that a session keeps until the proxy acknowledges them.
     pub(crate) ring_max_bytes: usize,
-    /// Capabilities of the proxy.
     pub(crate) capabilities: Capabilities,
     pub(crate) shutdown: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
 
-/// A session, from its first upgrade until it is over.
+/// A session, from its first upgrade to its end.
 pub(crate) struct LinkSession {
-    /// The home link of its connections.
+    /// Home link of its connections.
     pub(super) id: LinkId,
     pub(super) key: SlotKey,
-    /// Service that was dialled; `None` for a proxy.
+    /// The dialled service; `None` for a proxy.
     pub(super) service: Option<Service>,
     pub(super) endpoint: Arc<dyn Endpoint>,
     pub(super) node: Arc<Node>,
     pub(super) outbox: Arc<LinkOutbox>,
-    /// The numbering of what comes in, while no socket has it.
+    /// Numbering of incoming frames, while no socket owns it.
     pub(super) incoming: Mutex<Incoming>,
-    /// Connections that it has brought work for.
+    /// Connections with work from this link.
     pub(super) due: Arc<DueQueue<Arc<Connection>>>,
     pub(super) shutdown: CancellationToken,
-    /// Ends the present socket.
+    /// Stops the current socket.
     pub(super) socket: Mutex<SocketStop>,
     pub(super) detached: Notify,
-    /// Another start of a proxy of this name is there: this one has to be heard soon.
+    /// Notified when a newer process of a proxy with this name connects: this one must prove that it is alive.
     pub(super) doubted: Notify,
-    /// Time in which a proxy that lives is heard.
+    /// Maximum silence of a live proxy.
     pub(super) patience: Duration,
-    /// Notified when another proxy says that this one has crashed.
+    /// Notified when another proxy reports that this one has crashed.
     pub(super) told_crashed: Notify,
-    /// Fires when it is over.
+    /// Cancelled when the session ends.
     pub(super) over: CancellationToken,
     pub(super) clock: LinkClock,
     pub(super) log: Arc<ProxyLog>,
 }
 
-/// Right to be the socket of a session, and the numbering that goes with it.
+/// Permission to be the socket of a session, with the numbering of incoming frames.
 pub(super) struct SessionSocket {
     pub(super) attachment: Attachment,
-    /// Ends the socket from outside.
+    /// Stops the socket from outside.
     pub(super) stop: SocketStop,
     pub(super) incoming: Incoming,
     pub(super) is_resumed: bool,
@@ -113,7 +112,7 @@ impl LinkSession {
         }
     }
 
-    /// Attaches a socket to what was judged; `None` when the session is over.
+    /// Attaches a socket according to a valid offer; `None` if the session has ended.
     pub(super) fn attach(&self, offer: &Offer) -> Option<Result<(SessionSocket, Answer), SessionError>> {
         let attached = self.outbox.attach_offer(offer, self.clock.now_ms())?;
         Some(attached.map(|(attachment, answer)| {
@@ -125,12 +124,12 @@ impl LinkSession {
         }))
     }
 
-    /// Ends the present socket, if there is one.
+    /// Stops the current socket, if any.
     pub(super) fn stop(&self, reason: StopReason) {
         lock(&self.socket).stop(reason, &self.outbox);
     }
 
-    /// Waits until a doubt has lasted for long enough; for ever without one.
+    /// Waits until a doubt has lasted long enough, or forever without a doubt.
     pub(super) async fn judge(&self, doubted_at: Option<Instant>) {
         match doubted_at {
             Some(since) => sleep_until(since + self.patience).await,
@@ -149,7 +148,8 @@ impl LinkSession {
         }
     }
 
-    /// A socket has ended; returns what ends the session with it. To be called by [`Slots`](super::slots::Slots) alone.
+    /// Handles the end of a socket. Returns the reason if the session ends with it. Only
+    /// [`Slots`](super::slots::Slots) may call this.
     pub(super) fn detach(&self, attachment: Attachment) -> Option<SessionEndReason> {
         let verdict = self.outbox.detach(attachment, self.clock.now_ms());
         self.detached.notify_waiters();
@@ -159,14 +159,12 @@ impl LinkSession {
         }
     }
 
-    /// Logs that it has a socket, again or not.
     pub(super) fn log_opened(&self, is_resumed: bool) {
         let SlotKey { hub, node, slot, .. } = &self.key;
         tracing::debug!(%hub, %node, slot, is_resumed, "link opened");
         self.log.opened(&self.key, self.service_name());
     }
 
-    /// Logs that its socket has ended.
     pub(super) fn log_ended(&self, end: &LinkEnd) {
         let SlotKey { hub, node, slot, .. } = &self.key;
         let reason = end.reason(Role::AppServer);
@@ -178,8 +176,8 @@ impl LinkSession {
         self.service.as_ref().map(|service| &service.name)
     }
 
-    /// Tells everybody, once; to be called by [`Slots`](super::slots::Slots) alone, which knows that it was not over
-    /// before.
+    /// Notifies all parties of the end, once. Only [`Slots`](super::slots::Slots) may call this, because it ensures
+    /// that the session has not ended before.
     pub(super) fn end(&self, close: &ConnectionClose) {
         if self.endpoint.outbound().end_session(&self.node, self.key.slot) {
             self.endpoint.handle_node_lost(&self.node);

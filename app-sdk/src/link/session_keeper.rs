@@ -1,4 +1,4 @@
-//! Keeper of a session: the task that ends it when its proxy is silent or gone, or the app server stops.
+//! Task that ends a session when its proxy is silent or gone, or when the app server stops.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,22 +11,21 @@ use super::proxy_log::end_of_connections;
 use super::session::LinkSession;
 use super::slots::Slots;
 
-/// Time for which a proxy that is said to have crashed may show that it lives. It was refused for 2 s by then, and one
-/// that lives dials again within 2 s.
+/// Time for a proxy reported as crashed to prove that it is alive. By then it has been refused for 2 s, and a live
+/// proxy dials again within 2 s.
 const DOUBTED_FOR: Duration = Duration::from_secs(1);
 
-/// Counts the silence of the proxy, and ends the session when that has lasted too long, or with the app server.
+/// Monitors the silence of the proxy, and ends the session when it is silent too long or when the app server stops.
 ///
-/// Nothing tells a proxy that has started again from a second one of its name but that the former is silent: a proxy
-/// that lives pings several times within the default window, and one that was cut off for its window has given the
-/// session up.
+/// Only silence distinguishes a restarted proxy from a second proxy with the same name: a live proxy sends several
+/// pings within the default window, and a proxy that was cut off for its window has given up the session.
 pub(super) async fn keep(session: Arc<LinkSession>, slots: Arc<Slots>) {
     let mut doubted_at = None;
     loop {
         let why = tokio::select! {
             () = session.over.cancelled() => return,
             () = session.told_crashed.notified() => {
-                // sleep: a proxy that lives has a socket again by the end of it
+                // sleep: a live proxy has a new socket by the end of it
                 sleep(DOUBTED_FOR).await;
                 if slots.end_crashed(&session) {
                     return;
@@ -56,7 +55,7 @@ pub(super) async fn keep(session: Arc<LinkSession>, slots: Arc<Slots>) {
         };
         session.stop(why);
         session.detached().await;
-        // Unless it was resumed in this moment: then the silence has an end, or the new socket goes, too.
+        // Unless the session was resumed just now: then the silence is over, or the new socket is stopped too.
         slots.end_detached(&session, &end_of_connections(&LinkEnd::from(why)));
     }
 }

@@ -1,4 +1,4 @@
-//! Slots of links: one live session each, and at most one socket for that.
+//! Slots of links: each has one live session and at most one socket.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -17,14 +17,13 @@ use super::session::{LinkSession, SessionSocket, SessionTerms};
 use crate::connection::ConnectionClose;
 use crate::sync::lock;
 
-/// How long the newest session of a slot is remembered after it was over: no upgrade is under way for longer.
+/// Time for which the newest session ID of an empty slot is kept. No upgrade takes longer.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
-/// All slots of a server.
 #[derive(Default)]
 pub(crate) struct Slots {
     slots: Mutex<HashMap<SlotKey, Slot>>,
-    /// Names that two nodes have, of which people were told. Each has links of both.
+    /// Names shared by two live nodes, each reported in the log once.
     shared_names: Mutex<HashSet<Arc<str>>>,
     log: Arc<ProxyLog>,
 }
@@ -36,7 +35,7 @@ struct Slot {
     empty_since: Option<Instant>,
 }
 
-/// Session that an upgrade gets, with the right to be its socket.
+/// Session for an upgrade, with the permission to be its socket.
 pub(super) struct SessionStart {
     pub(super) session: Arc<LinkSession>,
     pub(super) socket: SessionSocket,
@@ -45,24 +44,24 @@ pub(super) struct SessionStart {
     pub(super) is_new: bool,
 }
 
-/// Outcome of an upgrade.
+/// Result of an upgrade.
 pub(super) enum TakenSlot {
     Attached(SessionStart),
-    /// This session has a socket, which is to be ended first.
+    /// This session has a socket, which must be stopped first.
     Occupied(Arc<LinkSession>),
 }
 
-/// Why an upgrade was refused.
+/// Reason why an upgrade was refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refused {
     #[error(transparent)]
     Judged(#[from] UpgradeRefusal),
-    #[error("the session makes no sense: {0}")]
+    #[error("invalid session: {0}")]
     Session(#[from] SessionError),
 }
 
 impl Slots {
-    /// Gives an upgrade its session, new or not.
+    /// Assigns a new or existing session to an upgrade.
     pub(super) fn take(&self, terms: &SessionTerms, offer: Option<&Offer>) -> Result<TakenSlot, Refused> {
         let mut slots = lock(&self.slots);
         let slot = slots.entry(terms.key.clone()).or_default();
@@ -92,8 +91,7 @@ impl Slots {
         }
     }
 
-    /// Doubts that a start of a node lives, because another node says that it has crashed. One that has a socket here
-    /// lives.
+    /// Handles the report of another node that a node process has crashed. A node with a socket here is alive.
     pub(super) fn doubt_node(&self, boot: &str) {
         let slots = lock(&self.slots);
         let sessions = sessions_of(&slots, boot);
@@ -102,7 +100,7 @@ impl Slots {
         }
     }
 
-    /// Ends a session whose node has crashed; `false` when that has a socket here, and so lives.
+    /// Ends the session of a crashed node. Returns `false` if the node has a socket here and is therefore alive.
     pub(super) fn end_crashed(&self, session: &Arc<LinkSession>) -> bool {
         let mut slots = lock(&self.slots);
         let SlotKey { node, boot, .. } = &session.key;
@@ -111,14 +109,14 @@ impl Slots {
             return false;
         }
         if sessions.len() == 1 {
-            tracing::info!(%node, "the proxy has crashed, as other proxies say: its clients are gone");
+            tracing::info!(%node, "other proxies report that the proxy has crashed: its clients are closed");
         }
         end_session(&mut slots, session, &end_of_connections(&LinkEnd::Over(SessionEndReason::Forgotten)));
         true
     }
 
-    /// A socket has ended, and with it the session, if there is an `over` or the proxy does not resume. In one step, so
-    /// that no other socket is attached to a session that is about to end.
+    /// Handles the end of a socket. Also ends the session if `over` is given or the proxy does not resume; in one
+    /// step, so that no other socket is attached to a session that is about to end.
     pub(super) fn let_go(&self, session: &Arc<LinkSession>, attachment: Attachment, over: Option<ConnectionClose>) {
         let mut slots = lock(&self.slots);
         let cause = session.detach(attachment);
@@ -143,8 +141,8 @@ impl Slots {
         attach(slots, session, offer, true)
     }
 
-    /// Ends the session that has the slot, and doubts those of other nodes of the same name: they may be of an earlier
-    /// start of this one.
+    /// Ends the session in the slot, and questions sessions of other nodes with the same name, which may belong to an
+    /// earlier process of this node.
     fn sweep(&self, slots: &mut HashMap<SlotKey, Slot>, key: &SlotKey) {
         if let Some(session) = slots.get(key).and_then(|slot| slot.live.clone()) {
             session.stop(StopReason::Replaced);
@@ -158,7 +156,7 @@ impl Slots {
         lock(&self.shared_names).retain(|name| has_two_nodes(slots, name));
     }
 
-    /// Tells people, once, that two nodes have a name and live.
+    /// Warns once if two live nodes share a name.
     pub(super) fn note_shared_name(&self, key: &SlotKey) {
         let slots = lock(&self.slots);
         if has_two_nodes(&slots, &key.node) && lock(&self.shared_names).insert(Arc::clone(&key.node)) {
@@ -170,13 +168,12 @@ impl Slots {
     }
 }
 
-/// Whether two nodes of a name have links.
 fn has_two_nodes(slots: &HashMap<SlotKey, Slot>, name: &Arc<str>) -> bool {
     let mut live = slots.iter().filter(|(key, slot)| key.node == *name && slot.live.is_some());
     live.next().is_some_and(|(first, _)| live.any(|(key, _)| key.shares_name(first)))
 }
 
-/// Offer for a proxy that doesn't resume: the next session of the slot, which ends with its socket.
+/// Offer for a proxy that does not resume: the slot's next session, which ends with its socket.
 fn plain_offer(newest: Option<SessionId>) -> Offer {
     let session = newest.map_or(SessionId::FIRST, SessionId::next);
     Offer { session, received: None, capabilities: Capabilities::default() }
@@ -198,12 +195,12 @@ fn attach(
             end_session(slots, &session, &end_of_connections(&LinkEnd::from(error.clone())));
             Err(error.into())
         }
-        // It has ended in this very moment.
+        // It has just ended.
         None => Err(UpgradeRefusal::Unknown.into()),
     }
 }
 
-/// Live sessions of one start of a node.
+/// Live sessions of one node process.
 fn sessions_of(slots: &HashMap<SlotKey, Slot>, boot: &str) -> Vec<Arc<LinkSession>> {
     let of_node = slots.iter().filter(|(key, _)| *key.boot == *boot);
     of_node.filter_map(|(_, slot)| slot.live.clone()).collect()

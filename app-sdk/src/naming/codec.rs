@@ -1,4 +1,4 @@
-//! Encoding of values: the hub protocol of a connection, and the naming of its hub.
+//! Encoding of values: the hub protocol of a connection and the naming of its hub.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -7,19 +7,19 @@ use trunkline_protocol::hub::{HubProtocol, Payload, PayloadError};
 use super::deserializer::CaseBlind;
 use super::serializer::Renamed;
 
-/// Choice of a hub how fields and enums are named on the wire. See the [module](crate::naming) for what differs.
+/// Naming of fields and enums on the wire. See the [module](crate::naming) for the differences.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Naming {
-    /// Names as serde has them, in both hub protocols.
+    /// Names of serde, in both hub protocols.
     #[default]
     Serde,
-    /// Names that .NET clients expect without any option of theirs: camelCase and enums as numbers in JSON, PascalCase
-    /// and enums as texts in MessagePack, read in any case.
+    /// Names that .NET clients expect by default: camelCase and enums as numbers in JSON, PascalCase and enums as
+    /// texts in MessagePack; input is case-insensitive.
     DotNet,
 }
 
-/// How values are written for a client and read from it.
+/// Encoder and decoder of values for a client.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Codec {
@@ -36,7 +36,7 @@ impl Codec {
         self.protocol
     }
 
-    /// Encodes a value in the names of the hub.
+    /// Encodes a value with the hub's naming.
     pub(crate) fn payload<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload, PayloadError> {
         match self.naming {
             Naming::Serde => self.protocol.payload(value),
@@ -44,7 +44,7 @@ impl Codec {
         }
     }
 
-    /// Reads an encoded value in the names of the hub.
+    /// Decodes a value with the hub's naming.
     pub(crate) fn value<T: DeserializeOwned>(self, payload: &Payload) -> Result<T, PayloadError> {
         match self.naming {
             Naming::Serde => self.protocol.value(payload),

@@ -1,7 +1,7 @@
-//! Deserializer adaptor that finds fields and variants whatever case their names come in.
+//! Deserializer adapter that matches fields and variants case-insensitively.
 //!
-//! A derived `Deserialize` announces the names that it knows; each name that comes is replaced by the known one that it
-//! means, before serde compares. Values are wrapped in turn.
+//! A derived `Deserialize` announces the names that it accepts. Each input name is replaced by the matching accepted
+//! name before serde compares it. Nested values are wrapped as well.
 
 use std::fmt;
 
@@ -13,20 +13,20 @@ use serde::de::{
 
 use super::letter_case::canonical;
 
-/// A value that is read in any letter case.
+/// A value decoded case-insensitively.
 pub(super) struct CaseBlind<T>(pub(super) T);
 
-/// Seed whose value is read in any letter case.
+/// Seed of a value decoded case-insensitively.
 struct CaseBlindSeed<T> {
     seed: T,
-    /// The names that it may have, if it is one itself.
+    /// Accepted names, if the seed is for a name.
     names: &'static [&'static str],
 }
 
-/// Deserializer that stands before that of the format.
+/// Wrapper around the format's deserializer.
 struct CaseBlindDeserializer<D> {
     inner: D,
-    /// The names that the next identifier may have.
+    /// Accepted names of the next identifier.
     names: &'static [&'static str],
 }
 
@@ -108,7 +108,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for CaseBlindDeserializer<D> {
         self.inner.deserialize_struct(name, fields, CaseBlindVisitor { inner: visitor, names: fields })
     }
 
-    /// Reads an enum from what comes: the formats themselves refuse numbers.
+    /// Decodes an enum from any value, because the formats themselves reject numbers.
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -127,14 +127,14 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for CaseBlindDeserializer<D> {
     }
 }
 
-/// Visitor that stands before the value's own.
+/// Wrapper around the value's visitor.
 struct CaseBlindVisitor<V> {
     inner: V,
-    /// The fields of a struct; none where another thing is visited.
+    /// Fields of a struct; empty for any other value.
     names: &'static [&'static str],
 }
 
-/// Elements of a sequence, or entries of a map, as they are visited.
+/// Elements of a sequence or entries of a map during a visit.
 struct CaseBlindAccess<A> {
     inner: A,
     names: &'static [&'static str],
@@ -202,7 +202,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for CaseBlindVisitor<V> {
         self.inner.visit_map(CaseBlindAccess { inner: map, names: self.names })
     }
 
-    // Enums are read by a visitor of their own.
+    // Enums have their own visitor.
     fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<V::Value, A::Error> {
         self.inner.visit_enum(access)
     }
@@ -236,7 +236,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for CaseBlindAccess<A> {
     }
 }
 
-/// Visitor that makes an enum of whatever stands for one.
+/// Visitor that builds an enum from a text, a number or a map.
 struct EnumVisitor<V> {
     inner: V,
     variants: &'static [&'static str],
@@ -269,7 +269,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for EnumVisitor<V> {
 
     fn visit_str<E: Error>(self, name: &str) -> Result<V::Value, E> {
         let meant = canonical(name, self.variants);
-        // Where keys of maps are texts, a number is one too.
+        // In formats with text keys, a number is a text too.
         if !self.variants.contains(&meant)
             && let Ok(number) = name.parse()
         {
@@ -281,7 +281,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for EnumVisitor<V> {
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<V::Value, E> {
         let unknown = |_| E::invalid_value(Unexpected::Unsigned(number), &"the number of a variant");
-        // By number: the list of names has those of aliases too.
+        // By number, because the list of names includes aliases.
         self.inner.visit_enum(u32::try_from(number).map_err(unknown)?.into_deserializer())
     }
 
@@ -358,7 +358,7 @@ impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for StructSeed<V> {
     }
 }
 
-/// Visitor that gives the name's own visitor the known name that is meant.
+/// Visitor that passes the matching accepted name to the name's own visitor.
 struct NameVisitor<V> {
     inner: V,
     names: &'static [&'static str],
@@ -386,7 +386,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for NameVisitor<V> {
         }
     }
 
-    // Keys of maps that some clients write as numbers.
+    // Some clients write map keys as numbers.
     fn visit_u64<E: Error>(self, number: u64) -> Result<V::Value, E> {
         self.inner.visit_u64(number)
     }

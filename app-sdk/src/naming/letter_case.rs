@@ -1,16 +1,16 @@
-//! Names in the letter case of .NET, and their comparison without regard to it.
+//! Conversion of names to .NET's letter case, and case-insensitive comparison.
 
-/// Letter case of names that are written.
+/// Letter case of output names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LetterCase {
-    /// As `JsonNamingPolicy.CamelCase` of .NET makes it: `dueDate`, `ipAddress`.
+    /// As in .NET's `JsonNamingPolicy.CamelCase`: `dueDate`, `ipAddress`.
     Camel,
-    /// As properties and enum members are named in .NET: `DueDate`.
+    /// As in names of .NET properties and enum members: `DueDate`.
     Pascal,
 }
 
 impl LetterCase {
-    /// Converts a name; `scratch` is used only if the name changes.
+    /// Converts a name. Uses `scratch` only if the name changes.
     pub(super) fn convert<'a>(self, name: &'a str, scratch: &'a mut String) -> &'a str {
         if self.fits(name) {
             return name;
@@ -22,7 +22,7 @@ impl LetterCase {
         scratch
     }
 
-    /// Whether a name stays as it is.
+    /// Whether a name stays unchanged.
     fn fits(self, name: &str) -> bool {
         let Some(first) = name.bytes().next().filter(u8::is_ascii_alphabetic) else { return true };
         let has_this_case = match self {
@@ -41,7 +41,7 @@ impl LetterCase {
     }
 }
 
-/// Whether two names are the same but for case and underscores.
+/// Whether two names are equal, ignoring case and underscores.
 pub(super) fn is_same_name(one: &str, other: &str) -> bool {
     letters(one).eq(letters(other))
 }
@@ -50,8 +50,7 @@ fn letters(name: &str) -> impl Iterator<Item = u8> {
     name.bytes().filter(|byte| *byte != b'_').map(|byte| byte.to_ascii_lowercase())
 }
 
-/// Finds the name that is meant: an exact one, else the first that differs in case and underscores alone, else the name
-/// itself.
+/// Finds the accepted name: an exact match, or the first match ignoring case and underscores, or else `name` itself.
 pub(super) fn canonical<'a>(name: &'a str, known: &[&'static str]) -> &'a str {
     if known.contains(&name) {
         return name;
@@ -61,7 +60,7 @@ pub(super) fn canonical<'a>(name: &'a str, known: &[&'static str]) -> &'a str {
 
 fn pascal(name: &str, out: &mut String) {
     out.clear();
-    // Upper-case words, as in DUE_DATE, are words; a name of one word alone may be an acronym.
+    // In DUE_DATE, each upper-case part is a word; a single upper-case word may be an acronym.
     let is_shouted = name.contains('_') && !name.bytes().any(|byte| byte.is_ascii_lowercase());
     for word in name.split('_') {
         let mut letters = word.chars();
@@ -70,7 +69,7 @@ fn pascal(name: &str, out: &mut String) {
     }
 }
 
-/// Makes the first word lower-case: all of a leading acronym but the letter that begins the next word.
+/// Converts the first word to lower case: a whole leading acronym, except the letter that begins the next word.
 fn lower_first_word(name: &mut str) {
     let capitals = name.bytes().take_while(u8::is_ascii_uppercase).count();
     let lowered = if capitals > 1 && capitals < name.len() { capitals - 1 } else { capitals };

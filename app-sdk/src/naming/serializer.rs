@@ -1,7 +1,7 @@
-//! Serializer adaptor that writes names and enums as .NET does.
+//! Serializer adapter that writes names and enums as .NET does.
 //!
-//! A derived `Serialize` announces its structs, their fields and its variants; this stands between it and the format,
-//! and wraps each value in turn.
+//! A derived `Serialize` announces its structs, fields and variants. This adapter sits between it and the format, and
+//! wraps nested values.
 
 use serde::ser::{
     Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
@@ -10,28 +10,28 @@ use serde::ser::{
 
 use super::letter_case::LetterCase;
 
-/// Name by which `rmp_serde` recognises an extension; it wants its content as it is.
+/// Name that marks an extension in `rmp_serde`. Its content must not be wrapped.
 const EXTENSION_STRUCT: &str = "_ExtStruct";
-/// Beginning of the names by which `serde_json` recognises its own structs.
+/// Prefix of the names that mark `serde_json`'s own structs.
 const JSON_PRIVATE: &str = "$serde_json::private::";
 
-/// A value that is written with the names of .NET.
+/// A value encoded with .NET names.
 pub(super) struct Renamed<'a, T: ?Sized>(pub(super) &'a T);
 
-/// Key of a map. Texts stay as they are, and an enum is a text here in JSON too.
+/// Key of a map. Texts stay unchanged, and enums are texts here even in JSON.
 struct RenamedKey<'a, T: ?Sized>(&'a T);
 
-/// Serializer that stands before that of the format.
+/// Wrapper around the format's serializer.
 struct RenamingSerializer<S>(S);
 
-/// A sequence, a map or a variant that is being written.
+/// A sequence, map or variant being encoded.
 struct RenamingCompound<C>(C);
 
-/// Struct that is being written.
+/// A struct being encoded.
 enum RenamingStruct<S: Serializer> {
-    /// As a map, because only a map takes names that were made just now.
+    /// As a map, because struct fields cannot have names created at run time.
     Map { map: S::SerializeMap, case: LetterCase, name: String },
-    /// As the format wants it.
+    /// Passed to the format unchanged.
     Verbatim(S::SerializeStruct),
 }
 
@@ -113,7 +113,7 @@ impl<S: Serializer> Serializer for RenamingSerializer<S> {
         self.0.serialize_some(&Renamed(value))
     }
 
-    /// Writes an enum as System.Text.Json does, or as SignalR's MessagePack options of .NET do.
+    /// Encodes an enum as System.Text.Json does, or as the MessagePack options of SignalR for .NET do.
     fn serialize_unit_variant(self, _: &'static str, index: u32, variant: &'static str) -> Result<S::Ok, S::Error> {
         if self.0.is_human_readable() {
             return self.0.serialize_u32(index);

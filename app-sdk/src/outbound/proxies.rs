@@ -1,5 +1,4 @@
-//! Proxies and services that one hub or raw endpoint is linked with. A pure value: its lock and the waiting are the
-//! caller's.
+//! Proxies and services linked with one hub or raw endpoint. Pure logic: the caller does locking and waiting.
 
 use std::sync::Arc;
 
@@ -11,37 +10,35 @@ use trunkline_protocol::service::{Capabilities, ServiceMessage, Stamped};
 use super::replay_buffer::ReplayBuffer;
 use crate::node::{Node, NodeName};
 
-/// The linked proxies, and the replay buffer for late ones.
+/// Linked proxies, and the replay buffer for late ones.
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
-    /// The proxies, and one server connection of each service. Replaced as a whole when one comes or goes, so that a
-    /// send only takes a reference.
+    /// The proxies, and one server connection per service. Replaced as a whole on each change, so that a send only
+    /// clones a reference.
     linked: Arc<[Arc<Node>]>,
-    /// The other server connections of services, oldest first.
+    /// Other server connections of services, oldest first.
     spare: Vec<Arc<Node>>,
     replay: ReplayBuffer,
 }
 
-/// Outcome of the begin of a link session.
 #[derive(Debug)]
 pub(super) struct SessionBegin {
     pub(super) node: Arc<Node>,
-    /// Frames that were replayed to the node, and their bytes.
+    /// Number and size of the frames replayed to the node.
     pub(super) replayed_frames: usize,
     pub(super) replayed_bytes: usize,
 }
 
-/// Outcome of the end of a link session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SessionEnd {
-    /// It was the last one of its node, which is forgotten.
+    /// It was the node's last session, and the node was removed.
     pub(super) node_is_lost: bool,
-    /// Frames that no other link takes over, and frames that the proxy may have received or not.
+    /// Frames without a link to take over, and frames that the proxy may not have received.
     pub(super) lost_frames: u64,
 }
 
 impl Proxies {
-    /// Adds a link session, and its node if this is the first one.
+    /// Adds a link session, and its node if this is the node's first session.
     pub(super) fn begin_session(
         &mut self,
         name: NodeName<'_>,
@@ -63,7 +60,7 @@ impl Proxies {
         if self.linked.is_empty() {
             self.replay.open(now);
         }
-        // Before anything newer: no sender has the node yet.
+        // Ahead of newer frames: no sender has the node yet.
         let (late, boot) = name.late_comer();
         let replayed = self.replay.replay(late, boot, now).iter().filter(|frame| node.control(frame));
         let (replayed_frames, replayed_bytes) =
@@ -72,8 +69,8 @@ impl Proxies {
         SessionBegin { node, replayed_frames, replayed_bytes }
     }
 
-    /// Removes a link session: what it never sent moves to the next send link of its node. A node without links is
-    /// forgotten. Another server connection of its service takes its place.
+    /// Removes a link session and moves its unsent frames to the node's next send link. A node without links is
+    /// removed; another server connection of the same service takes its place.
     pub(super) fn end_session(&mut self, node: &Arc<Node>, slot: u32) -> SessionEnd {
         let is_other = |other: &&Arc<Node>| !Arc::ptr_eq(other, node) && other.shares_service(node);
         let successor = self.linked.iter().chain(&self.spare).find(is_other).cloned();
@@ -90,7 +87,7 @@ impl Proxies {
         SessionEnd { node_is_lost: ended.was_last, lost_frames: ended.lost_frames }
     }
 
-    /// Sends by way of another server connection of the service from now on, if there is one.
+    /// Switches sends to another server connection of the service, if there is one.
     pub(super) fn retire(&mut self, node: &Arc<Node>) {
         let is_other = |other: &&Arc<Node>| !Arc::ptr_eq(other, node) && other.shares_service(node);
         let Some(next) = self.spare.iter().find(is_other).cloned() else { return };
@@ -101,11 +98,11 @@ impl Proxies {
         } else {
             self.spare.retain(|spare| !Arc::ptr_eq(spare, node));
         }
-        // Last in the line: it may be the only one in the end.
+        // Last in the queue: it may become the only one.
         self.spare.push(Arc::clone(node));
     }
 
-    /// The proxies and services, these by way of the server connection of the caller where there is one.
+    /// The proxies and services; for a caller from a service, the caller's server connection represents that service.
     pub(super) fn linked(&self, caller: Option<&Arc<Node>>) -> Arc<[Arc<Node>]> {
         let Some(caller) = caller.filter(|caller| self.spare.iter().any(|spare| Arc::ptr_eq(spare, caller))) else {
             return Arc::clone(&self.linked);
@@ -119,27 +116,27 @@ impl Proxies {
         self.replay.is_open()
     }
 
-    /// Keeps a frame for proxies that come late; the linked ones must be sent it now.
+    /// Records a frame for proxies that connect late. The caller sends it to the linked proxies.
     pub(super) fn record(&mut self, frame: &Bytes, now: Instant) {
         self.replay.push(frame, now);
     }
 }
 
-/// Frame of a send to many, in the form that each node reads.
+/// Frame of a send to many clients, in the encodings for different nodes.
 #[derive(Debug)]
 pub(crate) struct ManyFrame {
     plain: Bytes,
-    /// Frame for nodes that let connections move; `None` before the first move.
+    /// Frame for nodes that support moves; `None` before the first move.
     stamped: Option<Bytes>,
 }
 
 impl ManyFrame {
-    /// A frame that is the same for all nodes, because none of its receivers can move.
+    /// A frame that is identical for all nodes, because its receivers cannot move.
     pub(crate) fn plain(plain: Bytes) -> Self {
         Self { plain, stamped: None }
     }
 
-    /// A frame of this send for all nodes.
+    /// A frame of this send.
     pub(crate) fn of_send(send: &ManySend<'_>, plain: Bytes) -> Self {
         let epoch = send.epoch();
         let stamp = || ServiceMessage::Stamped(Stamped { epoch, body: body_of(&plain) }).to_frame();
@@ -147,13 +144,13 @@ impl ManyFrame {
         Self { plain, stamped }
     }
 
-    /// The frame for this node.
+    /// The encoding for this node.
     pub(crate) fn of(&self, node: &Node) -> &Bytes {
         self.stamped.as_ref().filter(|_| node.knows_moves()).unwrap_or(&self.plain)
     }
 }
 
-/// A frame without its length prefix, whose last byte is the first without the highest bit.
+/// Strips the length prefix of a frame. Its last byte is the first one without the highest bit.
 fn body_of(frame: &Bytes) -> Bytes {
     let prefix = frame.iter().take_while(|byte| **byte >= 0x80).count() + 1;
     frame.slice(prefix.min(frame.len())..)

@@ -1,7 +1,7 @@
-//! Replay buffer for proxies that come late: right after the first one is linked, the others are still dialling.
+//! Replay buffer for proxies that connect late: after the first proxy is linked, others are still dialling.
 //!
-//! Their clients are here already, at another app server or waiting for this one. So for a short time frames to every
-//! proxy are kept, and a proxy that comes gets them first. A pure value.
+//! Their clients already exist, on another app server or waiting for this one. So frames to every proxy are recorded
+//! for a short time, and new proxies receive them first. Pure logic.
 
 use std::time::Duration;
 
@@ -9,34 +9,34 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use trunkline_protocol::limits::LINK_BACKOFF_MS;
 
-/// Time in which the other proxies may come: twice the longest pause between two attempts to dial.
+/// Time limit for other proxies to connect: twice the longest pause between dial attempts.
 const REPLAY_WINDOW: Duration = Duration::from_millis(2 * LINK_BACKOFF_MS.1);
 
-/// Maximum size of the buffer. More in this time counts as a flood, and nothing is replayed.
+/// Maximum size of the buffer. If it is exceeded, nothing is replayed.
 const REPLAY_MAX_BYTES: usize = 1024 * 1024;
 
-/// Frames to replay to proxies that come late.
+/// Frames to replay to proxies that connect late.
 #[derive(Debug, Default)]
 pub(super) struct ReplayBuffer {
     until: Option<Instant>,
     frames: Vec<Bytes>,
     bytes: usize,
-    /// Name and boot of each proxy that has come: one that loses its links and is back has had these frames.
+    /// Name and boot ID of each proxy served. A proxy that relinks already has these frames.
     served: Vec<(Box<str>, Box<str>)>,
 }
 
 impl ReplayBuffer {
-    /// Opens the window, when the first proxy is linked.
+    /// Opens the window when the first proxy is linked.
     pub(super) fn open(&mut self, now: Instant) {
         *self = Self { until: Some(now + REPLAY_WINDOW), ..Self::default() };
     }
 
-    /// Whether frames must be pushed; a closed window is noticed by [`push`](Self::push).
+    /// Whether frames must be recorded. [`push`](Self::push) detects the end of the window.
     pub(super) fn is_open(&self) -> bool {
         self.until.is_some()
     }
 
-    /// Keeps a frame that goes to every proxy.
+    /// Records a frame that is sent to every proxy.
     pub(super) fn push(&mut self, frame: &Bytes, now: Instant) {
         if self.until.is_none_or(|until| until <= now) {
             *self = Self::default();
@@ -44,14 +44,14 @@ impl ReplayBuffer {
         }
         self.bytes += frame.len();
         if self.bytes > REPLAY_MAX_BYTES {
-            tracing::debug!("too much was sent for proxies that may come: one that does gets nothing of it");
+            tracing::debug!("replay buffer full: proxies that connect now do not receive the buffered sends");
             *self = Self::default();
             return;
         }
         self.frames.push(frame.clone());
     }
 
-    /// The frames for a proxy that is linked now: none if it was linked before.
+    /// Returns the frames to replay to a newly linked proxy; none if it was linked before.
     pub(super) fn replay(&mut self, name: &str, boot: &str, now: Instant) -> &[Bytes] {
         let is_known = self.served.iter().any(|(known, start)| (&**known, &**start) == (name, boot));
         if is_known || self.until.is_none_or(|until| until <= now) {

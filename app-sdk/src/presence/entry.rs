@@ -1,63 +1,63 @@
-//! Entry of a view of presence: where a user or a member of a group is, and what the app was told of it.
+//! Entry of a presence view: where a user or group member is connected, and the last state reported to the app.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use trunkline_protocol::service::PresenceChanges;
 
-/// Where something is, and what was told of it.
+/// Location of a user or member, and its last reported state.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Shards that have it: mostly one.
+    /// Shards that have it, usually one.
     at: Vec<SourceId>,
     user: Option<Arc<str>>,
-    /// Whether it was there when it changed last.
+    /// Whether it was present after the last change.
     was_here: bool,
-    /// The app was told that it is there, and not that it has gone.
+    /// Whether it was last reported as present.
     is_told: bool,
     pending: Option<Pending>,
-    /// Change that has turned back before it was told: the tick, and those that had heard of it.
+    /// A change that reverted before it was reported: its tick, and the app servers that had received the change.
     turned_back: Option<(u64, Arc<[Arc<str>]>)>,
-    /// This app server told it last: it takes that back itself, because others may not have seen a change at all.
+    /// This app server made the last report. It also reports the reversal, because other app servers may have seen no
+    /// change at all.
     is_mine: bool,
-    /// It is kept until this tick although it is nowhere, because this app server told so.
+    /// Tick until which the entry is kept although absent, because this app server reported the absence.
     kept_until: Option<u64>,
 }
 
-/// Ticks after which all that hear of changes know of one that has turned back.
+/// Ticks after which all app servers that receive changes have received a reverted one.
 const TURNED_BACK_TICKS: u64 = 20;
 
-/// Change that the app is to be told.
+/// Change to be reported to the app.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) due: u64,
     pub(super) teller: Teller,
 }
 
-/// App server that tells of a change, and those that have heard of it.
+/// App server that reports a change, and the app servers that have received it.
 #[derive(Debug, Clone)]
 pub(super) struct Teller {
-    /// Instance of the one that tells.
+    /// Instance that reports the change.
     pub(super) owner: Arc<str>,
-    /// Instances that were listed when the change was heard of: one that has come later does not know it.
+    /// Instances that were subscribed when the change was received. Later ones have not seen it.
     pub(super) heard_by: Arc<[Arc<str>]>,
-    /// It was to be told by another one, which may have told it before it was gone.
+    /// Taken over from a lost app server, which may already have reported it.
     pub(super) is_inherited: bool,
 }
 
-/// Outcome of a comparison of what is with what was told.
+/// Result of comparing the current state with the last one reported.
 #[derive(Debug)]
 pub(super) enum Settled {
     AsBefore,
-    /// A change begins to be pending.
+    /// A new change is pending.
     Begun,
-    /// A change that was pending is none any more. The one that was to tell it may have done so, if its grace was over
-    /// earlier.
+    /// A pending change was reverted. Its reporter may already have reported it, if its grace period ended earlier.
     TurnedBack(Teller),
 }
 
 impl Entry {
-    /// Entry that is nowhere yet; what `is_known` was told before.
+    /// Creates an entry that is present nowhere. `is_known` marks presence that was reported before.
     pub(super) fn new(user: Option<Arc<str>>, is_known: bool) -> Self {
         Self {
             at: Vec::new(),
@@ -89,7 +89,7 @@ impl Entry {
         self.at.contains(&id)
     }
 
-    /// Whether it was there when it was settled last.
+    /// Whether it was present when last settled.
     pub(super) fn was_here(&self) -> bool {
         self.was_here
     }
@@ -98,7 +98,8 @@ impl Entry {
         self.pending.as_ref()
     }
 
-    /// Has another app server tell a pending change, if there is an heir; or has it told even if it turns back.
+    /// Assigns a pending change to another app server, if there is an heir. `is_doubtful` forces the report even if
+    /// the change reverts.
     pub(super) fn pass_on(&mut self, heir: Option<Arc<str>>, is_doubtful: bool) {
         let Some(pending) = &mut self.pending else { return };
         pending.teller.is_inherited |= heir.is_some() || is_doubtful;
@@ -108,18 +109,18 @@ impl Entry {
         }
     }
 
-    /// Whether it is nowhere, nobody has to be told, and nothing has turned back a moment ago.
+    /// Whether it is absent, nothing is to be reported, and no change reverted recently.
     pub(super) fn is_over(&self, now: u64) -> bool {
         self.is_idle() && self.lingers_until().is_none_or(|until| until < now)
     }
 
-    /// Last tick at which it is kept although it is nowhere, because a change has turned back.
+    /// Last tick for which the absent entry is kept, because a change reverted.
     pub(super) fn lingers_until(&self) -> Option<u64> {
         let turned_back = self.turned_back.as_ref().map(|(at, _)| at + TURNED_BACK_TICKS);
         turned_back.max(self.kept_until).filter(|_| self.is_idle())
     }
 
-    /// Whether there is nothing to wait for at this tick.
+    /// Whether the entry needs processing at this tick.
     pub(super) fn is_ready(&self, now: u64) -> bool {
         match &self.pending {
             Some(pending) => pending.due <= now,
@@ -131,8 +132,8 @@ impl Entry {
         self.at.is_empty() && !self.is_told && self.pending.is_none()
     }
 
-    /// Compares what is with what was told. `teller` is given those of whom one
-    /// has to tell: who has come between a change and its turning back may know of neither.
+    /// Compares the current state with the last one reported. `teller` selects the reporter among the given
+    /// instances: an app server that subscribed between a change and its reversal may have seen neither.
     pub(super) fn settle(
         &mut self,
         (now, due): (u64, u64),
@@ -157,18 +158,19 @@ impl Entry {
         Settled::Begun
     }
 
-    /// Whether an app server that is gone may have told it, or may not: it is told again, however it is then.
+    /// Whether a lost app server may have reported it. Then the current state is always reported.
     fn is_doubtful(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| pending.teller.is_inherited)
     }
 
-    /// Has it told again, by the heir of an app server that is gone.
+    /// Schedules another report by the heir of a lost app server.
     pub(super) fn doubt(&mut self, due: u64, heir: Teller) {
         let due = self.pending.as_ref().map_or(due, |pending| pending.due);
         self.pending = Some(Pending { due, teller: heir });
     }
 
-    /// Takes a change that is due: whether it is there, and who else tells it; nobody else where this app server does.
+    /// Takes a due change. Returns whether it is present, and the app server that reports it, or `None` if this one
+    /// does.
     pub(super) fn take_due(
         &mut self,
         (now, kept_until): (u64, u64),
@@ -184,19 +186,19 @@ impl Entry {
     }
 }
 
-/// Place of a source in its view.
+/// Index of a source in its view.
 pub(super) type SourceId = usize;
 
-/// Thing that a source holds.
+/// User or member that a source reports as present.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Held {
     User(Arc<str>),
-    /// Member of a group, by its connection id.
+    /// Member of a group, by connection ID.
     Member(Arc<str>, Arc<str>),
 }
 
 impl Held {
-    /// Name by which the app server is chosen that tells of it.
+    /// Name used to select the reporting app server.
     pub(super) fn name(&self) -> &str {
         match self {
             Self::User(name) | Self::Member(name, _) => name,
@@ -204,24 +206,24 @@ impl Held {
     }
 }
 
-/// A shard of a node, as it tells of itself.
+/// A shard of a node as a source of updates.
 #[derive(Debug)]
 pub(super) struct Source<N> {
     pub(super) node: N,
     pub(super) shard: i64,
     pub(super) stream: i64,
-    /// Its first snapshot is under way, in whichever stream, and was told before.
+    /// Its first snapshot is in progress (possibly on a later stream), and describes presence that was reported
+    /// before.
     pub(super) is_known: bool,
-    /// It can't be reached, and may be gone.
+    /// Unreachable, and possibly lost.
     pub(super) is_suspended: bool,
-    /// Instances that hear of its changes.
+    /// Instances that receive its changes.
     pub(super) listed: Arc<[Arc<str>]>,
-    /// Holdings of its former stream, as far as the snapshot of this one has not confirmed them.
+    /// Entries of the previous stream that the current snapshot has not confirmed yet.
     pub(super) stale: HashSet<Held>,
 }
 
 impl<N> Source<N> {
-    /// Source whose first update this is.
     pub(super) fn new(node: N, update: &PresenceChanges, is_known: bool) -> Self {
         let listed = update.app_servers.iter().flatten().map(|instance| Arc::from(&**instance)).collect();
         let (shard, stream) = (update.shard, update.stream);

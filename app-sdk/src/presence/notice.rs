@@ -1,43 +1,40 @@
-//! Notices: what hooks of presence are told.
+//! Notices passed to presence hooks.
 
 use std::sync::Arc;
 
 use crate::clients::Member;
 
-/// Notice that a user has a first connection, at whatever proxy; for
-/// [`Hub::on_user_online`](crate::Hub::on_user_online).
+/// A user's first connection, on any proxy, for [`Hub::on_user_online`](crate::Hub::on_user_online).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UserOnline {
-    /// Id of the user.
+    /// ID of the user.
     pub user_id: String,
 }
 
-/// Notice that a user's last connection has been gone for a while; for
-/// [`Hub::on_user_offline`](crate::Hub::on_user_offline).
+/// A user without connections for the grace period, for [`Hub::on_user_offline`](crate::Hub::on_user_offline).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UserOffline {
-    /// Id of the user.
+    /// ID of the user.
     pub user_id: String,
 }
 
-/// Notice that connections have joined a group or left it; for [`Hub::on_group_changed`](crate::Hub::on_group_changed).
+/// Connections have joined or left a group, for [`Hub::on_group_changed`](crate::Hub::on_group_changed).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupChanged {
     /// Name of the group.
     pub group: String,
-    /// Connections that are members now.
+    /// Connections that have joined.
     pub joined: Vec<Member>,
-    /// Connections that are no members any more.
+    /// Connections that have left.
     pub left: Vec<Member>,
-    /// Number of members behind this change, as far as this app server knows: connections, not users, as
-    /// [`Groups::count`](crate::Groups::count) counts.
+    /// Number of members after this change, as known to this app server: connections, not users, as in
+    /// [`Groups::count`](crate::Groups::count).
     pub count: u64,
 }
 
-/// Notice of any kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Notice {
     Online(UserOnline),
@@ -46,14 +43,12 @@ pub(super) enum Notice {
 }
 
 impl GroupChanged {
-    /// Nothing has changed in this group so far.
     pub(super) fn of(group: &str, count: u64) -> Self {
         Self { group: group.to_owned(), joined: Vec::new(), left: Vec::new(), count }
     }
 }
 
 impl Notice {
-    /// Name of the hook that takes it.
     pub(super) fn hook_name(&self) -> &'static str {
         match self {
             Self::Online(_) => "on_user_online",
@@ -62,7 +57,7 @@ impl Notice {
         }
     }
 
-    /// User or group that it is about.
+    /// User or group of the notice.
     pub(super) fn subject(&self) -> Subject {
         match self {
             Self::Online(UserOnline { user_id }) | Self::Offline(UserOffline { user_id }) => {
@@ -73,7 +68,7 @@ impl Notice {
     }
 }
 
-/// User or group that a notice is about.
+/// User or group of a notice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Subject {
     User(Arc<str>),
@@ -81,7 +76,7 @@ pub(super) enum Subject {
 }
 
 impl Subject {
-    /// The name by which its app server is chosen.
+    /// Name used to select the reporting app server.
     pub(super) fn name(&self) -> &str {
         match self {
             Self::User(name) | Self::Group(name) => name,

@@ -1,4 +1,4 @@
-//! Async functions as hooks of presence: a notice and extractors in, nothing out.
+//! Async functions as presence hooks, with a notice and extractors as parameters.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,8 +13,8 @@ use crate::handler::arity::for_each_arity;
 use crate::handler::{Bindable, IntoEnd};
 use crate::hub_core::HubCore;
 
-/// An async function that can be a hook of presence, such as `on_user_online`: its parameters are [`FromNotice`], at
-/// most ten, and it ends in `()` or `Result<(), HubError>` ([`IntoEnd`]).
+/// An async function that can be a presence hook, such as `on_user_online`: at most ten parameters that implement
+/// [`FromNotice`], and the result `()` or `Result<(), HubError>` ([`IntoEnd`]).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no hook of presence and no exclusive task that is given `{N}`",
     label = "not an async function of the notice and extractors that ends in `()` or `Result<(), HubError>`",
@@ -27,7 +27,7 @@ pub trait NoticeHook<S, N, M>: Clone + Send + Sync + Sized + 'static {
     fn run(self, notice: N, hub: NoticeHub, state: S) -> impl Future<Output = Result<(), HubError>> + Send + 'static;
 }
 
-/// A parameter of a hook of presence: the notice itself, or something of the hub.
+/// A parameter of a presence hook: the notice, or access to the hub.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be a parameter of a hook of presence or exclusive task that is given `{N}`",
     label = "neither `{N}` nor `Clients`, `Groups`, `Users`, `HubHandle`, `State<T>`",
@@ -46,7 +46,7 @@ pub struct NoticeHub(pub(crate) Arc<HubCore>);
 /// Future of a running hook.
 pub(super) type NoticeFuture = Pin<Box<dyn Future<Output = Result<(), HubError>> + Send>>;
 
-/// A hook with its types erased and its state bound.
+/// A type-erased hook with its state bound.
 pub(crate) type ErasedNoticeHook<N> = Box<dyn Fn(N, NoticeHub) -> NoticeFuture + Send + Sync>;
 
 /// Erases the types of a hook.

@@ -1,11 +1,11 @@
-//! View of the fleet's users and groups, put together from what each shard of each node tells. Pure: ticks come in, and
-//! notices come out.
+//! View of the fleet's users and groups, combined from the updates of all nodes' shards. Pure logic: ticks and
+//! updates in, notices out.
 //!
 //! ```text
-//!  update of a shard ──► entry: at which shards it is ──► is it there? differs from what was told ──► due in some ticks
-//!                                                                         │ meanwhile as before          │
-//!                                                                         └──► nothing to tell           ▼
-//!                                              another app server tells it: kept for a while ◄── owner? ──► notice
+//!  update of a shard ──► entry: at which shards it is ──► present? differs from last report ──► due in some ticks
+//!                                                                         │ reverted meanwhile           │
+//!                                                                         └──► nothing to report         ▼
+//!                                              another app server reports it: kept for a while ◄── owner? ──► notice
 //! ```
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -21,34 +21,34 @@ use super::entry::{Entry, Held, Pending, Settled, Source, SourceId, Teller};
 use super::notice::{GroupChanged, Notice, Subject, UserOffline, UserOnline};
 use crate::clients::Member;
 
-/// Ticks until something new is told: what comes and goes within them is not.
+/// Delay of a report in ticks. Changes that revert within it are not reported.
 const NEWS_TICKS: u64 = 1;
 
-/// Ticks until it is told that a connection has left a group: it may be on its way to another node.
+/// Delay of a leave report in ticks: the connection may be moving to another node.
 const LEAVE_TICKS: u64 = 10;
 
-/// Ticks within which an app server that is about to stop still tells what is its own.
+/// Ticks within which a stopping app server still reports its own due changes.
 pub(super) const LAST_TICKS: u64 = 10;
 
-/// Longest grace, which is never over: no sum of ticks overflows.
+/// Maximum grace period, practically infinite. Keeps sums of ticks from overflowing.
 const GRACE_TICKS_MAX: u64 = u64::MAX / 4;
 
-/// Maximum number of joins and leaves of one notice; more make several.
+/// Maximum number of joins and leaves per notice. Larger changes are split.
 const MEMBERS_PER_NOTICE_MAX: usize = 1_000;
 
-/// Time for which changes are remembered that another app server tells, in case that it is lost.
+/// Time for which changes reported by other app servers are kept, in case those are lost.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
-/// Maximum number of such changes; the oldest are forgotten.
+/// Maximum number of such changes. The oldest are dropped.
 const REMEMBERED_MAX: usize = 65_536;
 
-/// Maximum number of users and memberships that are followed; what comes then is ignored and counted.
+/// Maximum number of tracked users and memberships. Further ones are ignored and counted.
 const FOLLOWED_MAX: usize = 4 * 1024 * 1024;
 
-/// Treatment of what a node tells at first.
+/// How to treat the first snapshot of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FirstSnapshot {
-    /// It was there before this app server was: told by others, or long ago.
+    /// Presence from before this app server started: reported by others, or long ago.
     Known,
     News,
 }
@@ -58,9 +58,9 @@ pub(super) enum FirstSnapshot {
 pub(super) struct PresenceView<N> {
     /// Instance of this app server.
     me: Arc<str>,
-    /// Ticks until a user is told to be offline.
+    /// Ticks until a user is reported offline.
     grace: u64,
-    /// Ticks for which it is remembered that this app server has told that somebody is gone.
+    /// Ticks for which absences reported by this app server are kept.
     kept_ticks: u64,
     now: u64,
     sources: Vec<Option<Source<N>>>,
@@ -74,25 +74,24 @@ pub(super) struct PresenceView<N> {
     told_by_others: VecDeque<ToldByOther>,
 }
 
-/// Members of a group.
 #[derive(Debug, Default)]
 struct Group {
     members: HashMap<Arc<str>, Entry>,
-    /// Members that are there.
+    /// Number of present members.
     count: u64,
-    /// Ids of the members that have something to tell.
+    /// IDs of members with pending reports.
     pending: HashSet<Arc<str>>,
 }
 
-/// Way in which an app server has gone.
+/// How an app server has disappeared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Departure {
-    /// It stops, and tells first what is due.
+    /// It is stopping, and first reports what is due.
     Left,
     Lost,
 }
 
-/// Change that another app server tells.
+/// Change that another app server reports.
 #[derive(Debug)]
 struct ToldByOther {
     at: Instant,
@@ -122,7 +121,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         }
     }
 
-    /// Takes what a shard of a node tells.
+    /// Applies an update from a shard of a node.
     pub(super) fn update(&mut self, node: &N, update: PresenceChanges, first: FirstSnapshot) {
         let Some(id) = self.source_of(node, &update, first) else { return };
         let is_baseline =
@@ -152,22 +151,21 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         }
     }
 
-    /// Stops believing in a node that can't be reached, but may return.
+    /// Treats a node as unreachable. It may return.
     pub(super) fn suspend(&mut self, node: &N) {
         self.set_suspended(node, true);
     }
 
-    /// Believes again in a node that has returned.
+    /// Restores a node that has returned.
     pub(super) fn resume(&mut self, node: &N) {
         self.set_suspended(node, false);
     }
 
-    /// Whether anything of this node is believed.
     pub(super) fn follows(&self, node: &N) -> bool {
         self.sources.iter().flatten().any(|source| source.node == *node)
     }
 
-    /// Forgets a node whose links are over, and that has been missed for so many ticks already.
+    /// Removes a node after its links have closed. `missed_ticks` of the grace period have already passed.
     pub(super) fn forget(&mut self, node: &N, missed_ticks: u64) {
         let grace = self.grace.saturating_sub(missed_ticks).max(NEWS_TICKS);
         for id in self.ids_of(node) {
@@ -180,7 +178,6 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         }
     }
 
-    /// Advances by one tick.
     pub(super) fn tick(&mut self) {
         self.now += 1;
         while let Some(due) = self.due.first_entry().filter(|due| *due.key() <= self.now) {
@@ -188,7 +185,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         }
     }
 
-    /// Whether ticks bring anything.
+    /// Whether further ticks are needed.
     pub(super) fn is_waiting(&self) -> bool {
         !self.due.is_empty() || self.has_ready()
     }
@@ -198,21 +195,21 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         !self.ready.is_empty()
     }
 
-    /// Number of subjects that may have a notice now.
+    /// Number of users and groups that may have a notice now.
     pub(super) fn ready(&self) -> usize {
         self.ready.len()
     }
 
-    /// Number of changes that were ignored since the last call, because there is too much to follow.
+    /// Number of changes ignored since the last call, because the tracking limit was reached.
     pub(super) fn take_ignored(&mut self) -> u64 {
         mem::take(&mut self.ignored)
     }
 
-    /// The next notice of this app server. No other one of its subject comes before it is [done](Self::done).
+    /// Next notice of this app server. Further notices of its subject wait until it is [done](Self::done).
     pub(super) fn next_notice(&mut self, at: Instant) -> Option<Notice> {
         while let Some(subject) = self.ready.pop_front() {
             if self.running.contains(&subject) {
-                // It is looked at again when that is done.
+                // Queued again when the current notice is done.
                 continue;
             }
             let notice = match &subject {
@@ -227,7 +224,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         None
     }
 
-    /// Notes that the app was told.
+    /// Marks a notice as handled.
     pub(super) fn done(&mut self, subject: Subject) {
         self.running.remove(&subject);
         let now = self.now;
@@ -318,7 +315,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     }
 }
 
-/// Sources: streams of shards, and what they hold.
+/// Sources: streams of shards, and their entries.
 impl<N: PartialEq + Clone> PresenceView<N> {
     fn source(&self, id: SourceId) -> Option<&Source<N>> {
         self.sources.get(id)?.as_ref()
@@ -333,7 +330,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         self.sources.iter().enumerate().filter(|(_, source)| is_its(source)).map(|(id, _)| id).collect()
     }
 
-    /// The source of an update; `None` for one of a stream that is over.
+    /// Returns the source of an update; `None` if its stream has been replaced.
     fn source_of(&mut self, node: &N, update: &PresenceChanges, first: FirstSnapshot) -> Option<SourceId> {
         let is_its = |source: &Source<N>| source.node == *node && source.shard == update.shard;
         let known = self.sources.iter().position(|source| source.as_ref().is_some_and(is_its));
@@ -355,13 +352,13 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         if update.stream > stream {
             let held = self.held_by(id);
             let source = self.source_mut(id)?;
-            // A first snapshot that begins again tells what was there before, too.
+            // A first snapshot that restarts also describes earlier presence.
             (source.stream, source.stale) = (update.stream, held.into_iter().collect());
         }
         (update.stream >= stream).then_some(id)
     }
 
-    /// All that a source holds. Looks at everything: streams begin seldom, and nodes end seldom.
+    /// All entries of a source. A full scan, because streams rarely start and nodes rarely disconnect.
     fn held_by(&self, id: SourceId) -> Vec<Held> {
         let users =
             self.users.iter().filter(|(_, entry)| entry.is_at(id)).map(|(user, _)| Held::User(Arc::clone(user)));
@@ -378,7 +375,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         }
     }
 
-    /// Ends a snapshot: what the former stream held, and this one has not told, is not there any more.
+    /// Ends a snapshot: removes entries of the previous stream that this one has not confirmed.
     fn end_snapshot(&mut self, id: SourceId) {
         let Some(source) = self.source_mut(id) else { return };
         source.is_known = false;
@@ -399,7 +396,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         }
     }
 
-    /// Notes who hears of the changes of a source from now on.
+    /// Updates the list of app servers that receive a source's changes.
     fn set_listed(&mut self, id: SourceId, app_servers: &[ByteString]) {
         let Some(source) = self.source_mut(id) else { return };
         let before = mem::replace(&mut source.listed, app_servers.iter().map(text).collect());
@@ -409,21 +406,21 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         }
     }
 
-    /// Whether any node tells this app server of changes.
+    /// Whether any node sends changes to this app server.
     fn is_listed(&self, instance: &Arc<str>) -> bool {
         self.sources.iter().flatten().any(|source| source.listed.contains(instance))
     }
 
-    /// The app server that tells of a change in place of those that are gone: one that has heard of it.
+    /// App server that reports a change in place of lost ones, selected among its receivers.
     fn heir(&self, name: &str, heard_by: &[Arc<str>], gone: &[Arc<str>]) -> Arc<str> {
         let is_there = |instance: &&Arc<str>| !gone.contains(*instance) && self.is_listed(instance);
         let there: Vec<_> = heard_by.iter().filter(is_there).cloned().collect();
         owner(&there, name, &self.me)
     }
 
-    /// Gives what app servers were about to tell to others.
+    /// Assigns pending reports of lost app servers to others.
     fn pass_pending_on(&mut self, gone: &[Arc<str>], parting: Departure) {
-        // What is due in a moment, this one tells itself before it stops.
+        // Changes due soon are reported by this app server itself before it stops.
         let (me, keeps_until) = (Arc::clone(&self.me), self.now + LAST_TICKS);
         let passes = |pending: &Pending| {
             let is_kept = *pending.teller.owner == *me && pending.due <= keeps_until;
@@ -437,17 +434,17 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         for (name, entry) in users.iter_mut().chain(members) {
             let Some(pending) = entry.pending() else { continue };
             let heir = passes(pending).then(|| self.heir(name, &pending.teller.heard_by, gone));
-            // One that saw it earlier may have told it before it was lost.
+            // The lost app server may have seen and reported the change earlier.
             entry.pass_on(heir, parting == Departure::Lost);
         }
         (self.users, self.groups) = (users, groups);
     }
 
-    /// Tells again what lost app servers were to tell in the last time.
+    /// Repeats recent reports of lost app servers.
     fn inherit(&mut self, lost: &[ByteString]) {
         let lost: Vec<_> = lost.iter().map(text).collect();
         self.pass_pending_on(&lost, Departure::Lost);
-        // What has turned back may have been told by any of them that saw it earlier.
+        // A lost app server that saw a change earlier may have reported it before it reverted.
         let is_lost = |told: &ToldByOther| lost.contains(&told.teller.owner) || *told.teller.owner == *self.me;
         let (again, rest) = mem::take(&mut self.told_by_others).into_iter().partition::<VecDeque<_>, _>(is_lost);
         self.told_by_others = rest;
@@ -465,7 +462,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         }
     }
 
-    /// Has the app told how it is, because nobody knows whether it was.
+    /// Schedules a report of the current state, because the last report is uncertain.
     fn doubt(&mut self, held: &Held, user: Option<Arc<str>>, heir: Teller) {
         let due = self.now + NEWS_TICKS;
         let subject = match held {
@@ -491,7 +488,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     }
 }
 
-/// Entries: where users and members are.
+/// Entries: presence of users and members.
 impl<N: PartialEq + Clone> PresenceView<N> {
     fn user_here(&mut self, id: SourceId, user: &ByteString, is_baseline: bool) {
         let user = text(user);
@@ -547,7 +544,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         self.settle(id, held, ticks, |entry| entry.remove(id));
     }
 
-    /// Changes an entry, and has it told in some ticks if it is not as it was told last.
+    /// Changes an entry, and schedules a report if its state differs from the last report.
     fn settle(&mut self, id: SourceId, held: &Held, ticks: u64, change: impl FnOnce(&mut Entry)) {
         let suspended = Suspended(&self.sources);
         let is_suspended = |id| suspended.has(id);
@@ -607,7 +604,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     }
 }
 
-/// Sources that can't be reached.
+/// Looks up which sources are unreachable.
 struct Suspended<'a, N>(&'a [Option<Source<N>>]);
 
 impl<N> Suspended<'_, N> {
@@ -616,13 +613,13 @@ impl<N> Suspended<'_, N> {
     }
 }
 
-/// The app server that tells of a user or a group: this one where none is named, since somebody has to.
+/// Selects the app server that reports on a user or a group; this one if there is no candidate.
 fn owner(listed: &[Arc<str>], name: &str, me: &Arc<str>) -> Arc<str> {
     let chosen = presence_owner(listed, name).and_then(|owner| listed.get(owner));
     Arc::clone(chosen.unwrap_or(me))
 }
 
-/// A copy of a name that does not keep the frame alive.
+/// Copies a name, so that it does not keep the frame alive.
 fn text(name: &ByteString) -> Arc<str> {
     Arc::from(&**name)
 }

@@ -1,4 +1,4 @@
-//! Raw connections, as handlers use them.
+//! Raw connections, as used by handlers.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -25,11 +25,11 @@ use crate::context::request::{self, Claims, Query};
 use crate::error::{HubError, RawSendError};
 use crate::outbound::Outbound;
 
-/// Connection of a raw endpoint's client: receives its messages, and sends to it. It is a stream too.
+/// Connection of a raw endpoint's client: receives its messages and sends to it. Also a stream.
 ///
-/// While the handler is slower than its client, that client is paused, and no other. When the client leaves, what it
-/// has sent can still be received, then [`recv`](Self::recv) says `None`. The connection is closed when the handler
-/// returns.
+/// While the handler is slower than its client, only this client is paused. After the client has disconnected, its
+/// remaining messages can still be received, then [`recv`](Self::recv) returns `None`. The connection is closed when
+/// the handler returns.
 #[must_use = "the connection is closed when its handler returns"]
 pub struct RawConnection {
     sender: RawSender,
@@ -42,7 +42,7 @@ pub struct RawSender {
     core: Arc<RawCore>,
 }
 
-/// Handle of a raw endpoint, to send to its clients wherever they are connected.
+/// Handle of a raw endpoint, to send to its clients on any proxy.
 #[derive(Clone)]
 pub struct RawHandle {
     outbound: Arc<Outbound>,
@@ -53,33 +53,33 @@ impl RawConnection {
         Self { sender: RawSender { client, core } }
     }
 
-    /// Receives the next message of the client; `None` when it has left, the connection was closed, or goes on at
-    /// another app server ([`is_leaving`](Self::is_leaving)). Cancel-safe.
+    /// Receives the next message of the client. Returns `None` if the client has disconnected, the connection was
+    /// closed, or it continues on another app server ([`is_leaving`](Self::is_leaving)). Cancel-safe.
     pub async fn recv(&mut self) -> Option<RawMessage> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
 
-    /// Sends a message: a text (`&str`, `String`), bytes (`Bytes`, `Vec<u8>`) or what was received. It waits while the
-    /// client has not taken some 256 KiB that were sent before, and while the link to its proxy is full; messages that
-    /// are sent one after the other arrive in that order.
+    /// Sends a message: text (`&str`, `String`), bytes (`Bytes`, `Vec<u8>`) or a received message. Waits while about
+    /// 256 KiB of earlier messages are unread by the client, and while the link to its proxy is full. Sequential
+    /// sends arrive in order.
     ///
     /// # Errors
-    /// When the connection has ended, the message is too large for a link or for the client, or 1 024 sends wait for
-    /// the client already.
+    /// If the connection has closed, the message is too large for a link or for the client, or 1 024 sends to the
+    /// client are already waiting.
     pub async fn send(&self, message: impl Into<RawMessage>) -> Result<(), RawSendError> {
         self.sender.send(message).await
     }
 
-    /// Whether the connection goes on at another app server when the handler returns, because this one stops: see
-    /// [`RawEndpoint::movable`](crate::RawEndpoint::movable). What the client has sent before can still be received.
+    /// Whether the connection continues on another app server when the handler returns, because this one stops: see
+    /// [`RawEndpoint::movable`](crate::RawEndpoint::movable). Messages sent before can still be received.
     #[must_use]
     pub fn is_leaving(&self) -> bool {
         self.client().is_leaving()
     }
 
-    /// Cancellation that fires when the connection is about to go on at another app server, or closes, for handlers
-    /// that wait for something else than messages. Before such a handler returns it has to [receive](Self::recv) until
-    /// there is `None`.
+    /// Cancellation that fires when the connection is about to continue on another app server or closes, for handlers
+    /// that do not only wait for messages. Before such a handler returns, it must [receive](Self::recv) until it gets
+    /// `None`.
     #[must_use]
     pub fn leaving(&self) -> Cancellation {
         let reassignment = self.client().reassignment.as_ref();
@@ -88,10 +88,10 @@ impl RawConnection {
         )
     }
 
-    /// Gives items along for the handler at the next app server, in place of those given before.
+    /// Sets the items for the handler on the next app server, replacing earlier ones.
     ///
     /// # Errors
-    /// When they can't be encoded as JSON, have more than 16 KiB, or the endpoint is not
+    /// If the items cannot be encoded as JSON, exceed 16 KiB, or the endpoint is not
     /// [movable](crate::RawEndpoint::movable).
     pub fn hand_over(&self, items: &impl Serialize) -> Result<(), HubError> {
         let reassignment = self.client().reassignment.as_ref();
@@ -99,60 +99,60 @@ impl RawConnection {
         reassignment.ok_or_else(stays)?.set_items(items)
     }
 
-    /// Origin of the connection, with the items that were handed over, if it was at another app server before.
+    /// Origin of the connection and the items handed over, if it was on another app server before.
     #[must_use]
     pub fn rehomed(&self) -> Option<Rehomed> {
         Rehomed::of(&self.client().request, ITEMS_ENCODING)
     }
 
-    /// Returns a sender for other tasks, while this one receives.
+    /// Returns a sender for other tasks.
     #[must_use]
     pub fn sender(&self) -> RawSender {
         self.sender.clone()
     }
 
-    /// Closes the connection, after all that was sent; over WebSockets with 1000.
+    /// Closes the connection after everything that was sent, over WebSockets with code 1000.
     pub fn close(self) {
         self.sender.close();
     }
 
-    /// Public id of the connection: the same at the client and at the proxy.
+    /// Public ID of the connection, the same for client and proxy.
     #[must_use]
     pub fn connection_id(&self) -> &str {
         self.sender.connection_id()
     }
 
-    /// User id of the client; `None` if it is not authenticated.
+    /// User ID of the client; `None` if it is not authenticated.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
         self.client().request.user_id()
     }
 
-    /// The claims of the user. Read from the connect request at each call, as are the three that follow.
+    /// Claims of the user. Claims, headers, query and address are parsed from the connect request on each call.
     #[must_use]
     pub fn claims(&self) -> Claims {
         Claims::of(&self.client().request)
     }
 
-    /// The headers of the connect request.
+    /// Headers of the connect request.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
         request::headers(&self.client().request)
     }
 
-    /// The query of the connect request.
+    /// Query of the connect request.
     #[must_use]
     pub fn query(&self) -> Query {
         Query::new(&self.client().request.query())
     }
 
-    /// The client's address, as its proxy saw it.
+    /// Client address, as seen by its proxy.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.client().request.remote_addr()
     }
 
-    /// Cancellation that fires when the connection closes, for handlers that wait for something else than messages.
+    /// Cancellation that fires when the connection closes, for handlers that do not only wait for messages.
     #[must_use]
     pub fn cancellation(&self) -> Cancellation {
         Cancellation::new(self.client().cancellation.clone())
@@ -182,10 +182,10 @@ impl Drop for RawConnection {
 }
 
 impl RawSender {
-    /// Sends a message, as [`RawConnection::send`] does.
+    /// Sends a message like [`RawConnection::send`].
     ///
     /// # Errors
-    /// As those of [`RawConnection::send`].
+    /// The errors of [`RawConnection::send`].
     pub async fn send(&self, message: impl Into<RawMessage>) -> Result<(), RawSendError> {
         let (message, RawSender { client, core }) = (message.into(), self);
         check(message.as_bytes().len(), client.node.client_message_max_bytes().unwrap_or(LINK_FRAME_MAX_BYTES))?;
@@ -194,7 +194,7 @@ impl RawSender {
         check(frame.len(), LINK_FRAME_MAX_BYTES)?;
         let frame = frame.freeze();
         let raw_sends = RawSends { outbound: &core.outbound, client };
-        // Before anything else: a reassignment waits for no client.
+        // First, because a reassignment must not wait for a client.
         let room = room(&raw_sends, frame.len(), WAITING_SENDS_MAX).await.map_err(|reason| match reason {
             NoRoom::Closed => RawSendError::Closed,
             NoRoom::TooManyWaiting => RawSendError::TooManyWaiting(WAITING_SENDS_MAX),
@@ -211,12 +211,12 @@ impl RawSender {
         Ok(())
     }
 
-    /// Closes the connection, as [`RawConnection::close`] does; the handler goes on until it returns.
+    /// Closes the connection like [`RawConnection::close`]. The handler runs until it returns.
     pub fn close(&self) {
         self.core.close(&self.client, None);
     }
 
-    /// Public id of the connection.
+    /// Public ID of the connection.
     #[must_use]
     pub fn connection_id(&self) -> &str {
         self.client.request.id()
@@ -228,11 +228,11 @@ impl RawHandle {
         Self { outbound: Arc::clone(outbound) }
     }
 
-    /// Sends a message to the connection of this id, whichever app server serves it, without waiting for its client.
-    /// That there is none is no error.
+    /// Sends a message to the connection with this ID, on any app server, without waiting for its client. An unknown
+    /// ID is not an error.
     ///
     /// # Errors
-    /// When the message is too large for a link.
+    /// If the message is too large for a link.
     pub async fn send(&self, connection_id: &str, message: impl Into<RawMessage>) -> Result<(), RawSendError> {
         let message = message.into();
         let payloads = Payloads::raw(message.kind(), Bytes::copy_from_slice(message.as_bytes()));

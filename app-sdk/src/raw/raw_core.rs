@@ -1,4 +1,4 @@
-//! Core of one raw endpoint, shared by its dispatcher and by the app's handles: its clients and their inboxes.
+//! Core of one raw endpoint, shared by its dispatcher and the app's handles: its clients and their inboxes.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,14 +20,14 @@ use crate::node::Node;
 use crate::outbound::Outbound;
 use crate::sync::lock;
 
-/// One raw connection, as its endpoint knows it.
+/// One raw connection, as seen by its endpoint.
 #[derive(Debug)]
 pub(super) struct RawClient {
     pub(super) request: ConnectRequest,
     pub(super) node: Arc<Node>,
-    /// Fires when the connection closes.
+    /// Cancelled when the connection closes.
     pub(super) cancellation: CancellationToken,
-    /// State for a reassignment; `None` where the endpoint's connections stay at their app server.
+    /// State for a reassignment; `None` if the endpoint's connections cannot move.
     pub(super) reassignment: Option<Box<RawReassignment>>,
     home: LinkId,
     inbox: Mutex<RawInbox>,
@@ -39,7 +39,7 @@ pub(super) struct RawCore {
     limits: Limits,
     is_movable: bool,
     acks: Acks,
-    /// The caller that removes a connection is the one that closes it.
+    /// The caller that removes a connection closes it.
     clients: Mutex<HashMap<ByteString, Arc<RawClient>>>,
 }
 
@@ -49,14 +49,14 @@ impl RawCore {
         Self { outbound: Arc::new(outbound), limits, is_movable, acks, clients }
     }
 
-    /// A connection that a proxy opens here.
+    /// Creates a connection that a proxy opens.
     pub(super) fn client(&self, request: ConnectRequest, node: Arc<Node>, home: LinkId) -> RawClient {
         let cancellation = CancellationToken::new();
         let reassignment = self.is_movable.then(|| Box::new(RawReassignment::new(&cancellation)));
         RawClient { request, node, cancellation, reassignment, home, inbox: Mutex::default() }
     }
 
-    /// Closes a connection from this side, once. What waits in its inbox is dropped.
+    /// Closes a connection from this side, once, and drops its inbox.
     pub(super) fn close(&self, client: &Arc<RawClient>, error: Option<ByteString>) {
         let cause = if error.is_some() { Cause::AppError } else { Cause::AppClosed };
         let close = ConnectionClose { cause, error };
@@ -74,14 +74,14 @@ impl RawCore {
         next
     }
 
-    /// Drops what waits for a handler that has dropped its connection.
+    /// Drops the inbox of a handler that has dropped its connection.
     pub(super) fn stop_reading(&self, client: &RawClient) {
         let mut inbox = lock(&client.inbox);
         inbox.discard();
         self.apply_flow_control(client, &mut inbox);
     }
 
-    /// Adds a message of the client to its inbox.
+    /// Adds a message to the client's inbox.
     pub(super) fn receive(&self, client: &RawClient, message: RawMessage) {
         let waker = {
             let mut inbox = lock(&client.inbox);
@@ -92,7 +92,7 @@ impl RawCore {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// Closes a connection that its client has left; what it sent can still be received.
+    /// Closes a connection after its client has disconnected. Its messages can still be received.
     pub(super) fn handle_closed(&self, client: &Arc<RawClient>, close: &ConnectionClose) {
         if self.end(client, || ()) {
             self.outbound.count_closed(client.request.id(), close);
@@ -100,7 +100,7 @@ impl RawCore {
         }
     }
 
-    /// Begins to reassign a connection: nothing more comes from its client.
+    /// Begins the reassignment of a connection. Its client's input has ended.
     pub(super) fn begin_reassignment(&self, client: &RawClient) {
         let Some(reassignment) = &client.reassignment else { return };
         let waker = lock(&client.inbox).begin_reassignment();
@@ -108,7 +108,7 @@ impl RawCore {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// Hands a connection over whose handler has ended, behind all that was sent to its client.
+    /// Hands over a connection after its handler has returned, and after everything sent to its client.
     pub(super) async fn reassign(&self, client: &Arc<RawClient>, reassignment: &RawReassignment) {
         let _way = reassignment.block().await;
         let mut headers = vec![header_of(MIGRATE_TO_HEADER, "")];
@@ -121,10 +121,10 @@ impl RawCore {
         }
     }
 
-    /// Ends a connection that its client has left while no app server had it. Returns whether its handler is to be run,
-    /// for what it did elsewhere.
+    /// Ends a connection after its client disconnected while no app server had it. Returns whether its handler must
+    /// run to clean up after an earlier app server.
     pub(super) fn end_unserved(&self, client: &Arc<RawClient>, close: &ConnectionClose) -> bool {
-        // Its last link was lost in the moment in which it was given away.
+        // Its last link was lost while it was being handed over.
         if let Some(present) = self.get(client.request.id()) {
             self.handle_closed(&present, close);
             return false;
@@ -134,21 +134,21 @@ impl RawCore {
         self.is_movable
     }
 
-    /// Tells the proxies that this app server is about to stop, if clients go on at others.
+    /// Announces the shutdown to the proxies, if clients can move.
     pub(super) async fn announce_shutdown(&self) {
         if self.is_movable {
             announce_shutdown(&self.outbound, &self.acks).await;
         }
     }
 
-    /// Waits until all proxies have applied what was queued for them before.
+    /// Waits until all proxies have applied earlier frames.
     pub(super) async fn fence(&self) {
         if self.is_movable {
             fence(&self.outbound, &self.acks).await;
         }
     }
 
-    /// Counts the connections that can go on elsewhere, and those of them that are about to.
+    /// Counts the movable connections, and those in reassignment.
     pub(super) fn count_movable(&self) -> (usize, usize) {
         let clients = lock(&self.clients);
         match self.is_movable {
@@ -157,14 +157,13 @@ impl RawCore {
         }
     }
 
-    /// Takes the report of a mark.
     pub(super) fn handle_down_done(&self, report: &DownMark) {
         if let Some(client) = self.get(&report.connection_id) {
             lock(&client.inbox).window.confirm(report.number);
         }
     }
 
-    /// Sends marks again that may be lost with a link.
+    /// Resends marks that may have been lost with a link.
     pub(super) fn repeat_marks(&self) {
         if !self.outbound.has_sent_marks() {
             return;
@@ -181,10 +180,10 @@ impl RawCore {
         self.acks.fail_node(node);
     }
 
-    /// Asks the proxy to pause or resume the client, if that is due. Called with the inbox under its lock, or a later
-    /// request could overtake an earlier one.
+    /// Sends a due pause or resume request to the proxy. Must be called with the inbox locked, or requests could be
+    /// reordered.
     fn apply_flow_control(&self, client: &RawClient, inbox: &mut RawInbox) {
-        // A client that has left needs no pause.
+        // A disconnected client needs no pause.
         if !client.cancellation.is_cancelled()
             && let Some(operation) = inbox.poll_flow(&self.limits)
         {
@@ -196,8 +195,9 @@ impl RawCore {
         lock(&self.clients).get(id).map(Arc::clone)
     }
 
-    /// Ends this very connection here. What its proxy is told of that is queued in the same step: otherwise a stop,
-    /// which ends the links when no connection is here, overtakes it. Returns `false` if it is not here any more.
+    /// Ends exactly this connection. The notification of its proxy is queued in the same step; otherwise a shutdown,
+    /// which closes the links once no connection is left, could overtake it. Returns `false` if the connection has
+    /// already ended.
     fn end(&self, client: &Arc<RawClient>, tell: impl FnOnce()) -> bool {
         let mut clients = lock(&self.clients);
         let is_here = clients.get(client.request.id()).is_some_and(|present| Arc::ptr_eq(present, client));
@@ -208,7 +208,7 @@ impl RawCore {
         is_here
     }
 
-    /// Adds a connection. Fails with the present connection of the same id, which stays.
+    /// Adds a connection. Fails with the existing connection if the ID is in use.
     pub(super) fn insert(&self, client: &Arc<RawClient>) -> Result<(), Arc<RawClient>> {
         match lock(&self.clients).entry(client.request.shared_id()) {
             Entry::Occupied(present) => Err(Arc::clone(present.get())),
@@ -229,7 +229,7 @@ impl RawCore {
     }
 }
 
-/// Way of messages to one raw connection.
+/// Sends of messages to one raw connection.
 pub(super) struct RawSends<'a> {
     pub(super) outbound: &'a Outbound,
     pub(super) client: &'a RawClient,
@@ -256,12 +256,12 @@ impl WindowedClient for RawSends<'_> {
 }
 
 impl RawClient {
-    /// Whether it is about to go on at another app server.
+    /// Whether it is about to continue on another app server.
     pub(super) fn is_leaving(&self) -> bool {
         !self.cancellation.is_cancelled() && lock(&self.inbox).is_leaving()
     }
 
-    /// State for the reassignment that is due: the handler has read all that came, and has ended.
+    /// Returns the state of a due reassignment: the handler has read all input and has returned.
     pub(super) fn due_reassignment(&self) -> Option<&RawReassignment> {
         self.reassignment.as_deref().filter(|_| lock(&self.inbox).knows_reassignment())
     }

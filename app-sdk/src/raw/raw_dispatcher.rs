@@ -1,4 +1,4 @@
-//! Dispatcher of one raw endpoint: connections come and go, and each has a task that runs the handler.
+//! Dispatcher of one raw endpoint: opens and closes connections, and runs the handler in a task per connection.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -24,10 +24,10 @@ use crate::node::Node;
 use crate::outbound::{ID_IN_USE, Outbound};
 use crate::watchdog::{CodeId, watch};
 
-/// The handler with its types erased and its state bound.
+/// A type-erased handler with its state bound.
 pub(crate) type RawServe = dyn Fn(RawConnection) -> ServeFuture + Send + Sync;
 
-/// A raw endpoint after the checks of its builder.
+/// A raw endpoint with validated settings.
 pub(crate) struct BuiltRaw {
     pub(crate) manifest: HubManifest,
     pub(crate) limits: Limits,
@@ -51,22 +51,22 @@ impl RawDispatcher {
         &self.core.outbound
     }
 
-    /// Tells the proxies that this app server is about to stop, if clients go on at others.
+    /// Announces the shutdown to the proxies, if clients can move.
     pub(crate) async fn announce_shutdown(&self) {
         self.core.announce_shutdown().await;
     }
 
-    /// Waits until all proxies have applied what was queued for them before.
+    /// Waits until all proxies have applied earlier frames.
     pub(crate) async fn fence(&self) {
         self.core.fence().await;
     }
 
-    /// Counts the connections that can go on elsewhere, and those of them that are about to.
+    /// Counts the movable connections, and those in reassignment.
     pub(crate) fn count_movable(&self) -> (usize, usize) {
         self.core.count_movable()
     }
 
-    /// Runs the handler, and closes the connection or hands it over when it returns.
+    /// Runs the handler, and then closes the connection or hands it over.
     async fn run(self: Arc<Self>, client: Arc<RawClient>) {
         let connection = RawConnection::new(Arc::clone(&client), Arc::clone(&self.core));
         // A panic affects only this connection.
@@ -83,7 +83,7 @@ impl RawDispatcher {
         let error = served.err().map(|error| {
             let (hub, connection) = (&*self.core.outbound.name, short(client.request.id()));
             if is_closed {
-                // Most often a send that came too late.
+                // Usually a send that came too late.
                 tracing::debug!(hub, connection, ?error, "handler failed after its connection had ended");
             } else if let Some(LinePermit { left_out }) = self.core.outbound.failure_limit.take() {
                 tracing::error!(hub, connection, ?error, left_out, "handler failed");
@@ -114,7 +114,7 @@ impl Endpoint for Arc<RawDispatcher> {
             if !Arc::ptr_eq(&present.node, &client.node) {
                 return core.outbound.refuse(&client.node, client.request.shared_id(), Cause::IdInUse, ID_IN_USE);
             }
-            // The proxy opens an id anew when it knows that the old connection is gone.
+            // The proxy reopens an ID only after it has detected that the old connection is gone.
             core.handle_closed(&present, &ConnectionClose::new(Cause::Superseded));
             if core.insert(&client).is_err() {
                 return;

@@ -12,7 +12,7 @@ use crate::handler::IntoEnd;
 /// Future of a running handler.
 pub(crate) type ServeFuture = Pin<Box<dyn Future<Output = Result<(), HubError>> + Send>>;
 
-/// An async function that can serve raw connections: any number of [`State`] up to four, and [`RawConnection`] last.
+/// An async function that can handle raw connections: up to four [`State`] parameters, and [`RawConnection`] last.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't serve raw connections",
     label = "not an async function of `State<T>`… and `RawConnection`",
@@ -21,7 +21,7 @@ pub(crate) type ServeFuture = Pin<Box<dyn Future<Output = Result<(), HubError>> 
     note = "the future must be `Send`: nothing like `Rc` may live across an `.await`"
 )]
 pub trait RawHandler<S, M>: Clone + Send + Sync + Sized + 'static {
-    /// Serves one connection until it ends.
+    /// Handles one connection until it ends.
     #[doc(hidden)]
     fn call(self, state: S, connection: RawConnection) -> ServeFuture;
 }
@@ -37,7 +37,7 @@ macro_rules! function_as_raw_handler {
             $($state: FromRef<S> + 'static,)*
         {
             fn call(self, state: S, connection: RawConnection) -> ServeFuture {
-                // The first of these impls looks at no state.
+                // The impl without state parameters does not use it.
                 let _ = &state;
                 let serving = self($(State($state::from_ref(&state)),)* connection);
                 Box::pin(async move { serving.await.into_end() })

@@ -7,13 +7,13 @@ use trunkline_protocol::service::RawKind;
 
 use crate::connection::{SLICE_MIN_BYTES, detached};
 
-/// A message of a raw connection. Over WebSockets one message of these; over other transports the parts of a stream,
-/// cut anywhere. Cheap to clone.
+/// A message of a raw connection. Over WebSockets, one WebSocket message; over other transports, an arbitrary part of
+/// the stream. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RawMessage {
-    /// A text message, in UTF-8.
+    /// A UTF-8 text message.
     Text(Utf8Bytes),
-    /// A binary message, of any bytes.
+    /// A binary message with any bytes.
     Binary(Bytes),
 }
 
@@ -38,13 +38,13 @@ impl RawMessage {
 
     pub(super) fn new(kind: RawKind, bytes: Bytes) -> Self {
         match kind {
-            // A proxy lets no text through that is none; should it ever, it is still bytes.
+            // Proxies do not forward invalid UTF-8 as text; if one did, the message is treated as binary.
             RawKind::Text => Utf8Bytes::try_from(bytes.clone()).map_or(Self::Binary(bytes), Self::Text),
             RawKind::Binary => Self::Binary(bytes),
         }
     }
 
-    /// Copies a short message out of the buffer that it shares.
+    /// Copies a short message out of its shared buffer.
     pub(super) fn detached(self) -> Self {
         match self {
             RawMessage::Text(text) if text.len() < SLICE_MIN_BYTES => Self::Text(text.as_str().into()),

@@ -1,8 +1,8 @@
 //! Reassignment of one raw connection.
 //!
 //! ```text
-//!  its proxy reads it no more, and asks ──► what waits is received ──► None ──► the handler returns
-//!                                                          sends that wait ──► queued ──► given away, with its items
+//!  its proxy stops reading, and asks ──► inbox is received ──► None ──► the handler returns
+//!                                                     waiting sends ──► queued ──► handed over with its items
 //! ```
 
 use std::sync::Mutex;
@@ -16,36 +16,36 @@ use crate::call::rehomed::{self, ITEMS_MAX_BYTES};
 use crate::error::HubError;
 use crate::sync::lock;
 
-/// Encoding of the items of raw connections, whose clients speak no hub protocol.
+/// Encoding of the items of raw connections, which have no hub protocol.
 pub(super) const ITEMS_ENCODING: HubProtocol = HubProtocol::Json;
 
-/// State of a raw connection that may be reassigned.
+/// State of a raw connection that can be reassigned.
 #[derive(Debug)]
 pub(super) struct RawReassignment {
-    /// Fires when the connection is about to be reassigned, or closes.
+    /// Cancelled when the connection is about to be reassigned or closes.
     pub(super) leaving: CancellationToken,
-    /// Held by each send, and by the reassignment: so that comes behind all of them.
+    /// Locked for reading by each send and for writing by the reassignment, which therefore comes after all sends.
     way: RwLock<()>,
     items: Mutex<Option<String>>,
 }
 
 impl RawReassignment {
-    /// The state of a connection whose end this token tells.
+    /// Creates the state of a connection with this cancellation token.
     pub(super) fn new(cancellation: &CancellationToken) -> Self {
         Self { leaving: cancellation.child_token(), way: RwLock::default(), items: Mutex::default() }
     }
 
-    /// Holds a reassignment up while a message is queued.
+    /// Delays a reassignment while a message is being queued.
     pub(super) async fn send(&self) -> RwLockReadGuard<'_, ()> {
         self.way.read().await
     }
 
-    /// Waits until no message is being queued, and lets none begin.
+    /// Waits until no message is being queued, and blocks further ones.
     pub(super) async fn block(&self) -> RwLockWriteGuard<'_, ()> {
         self.way.write().await
     }
 
-    /// Keeps the items that go along, in place of earlier ones.
+    /// Sets the items to hand over, replacing earlier ones.
     pub(super) fn set_items(&self, items: &impl Serialize) -> Result<(), HubError> {
         let items = ITEMS_ENCODING.payload(items).map_err(|error| HubError::invalid_data(error.to_string()))?;
         let wrapped = rehomed::wrap(&items).ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! Declarations of all types that a file needs, each once.
+//! Declarations of all types that a file needs, without duplicates.
 
 use std::any::TypeId;
 use std::collections::HashSet;
@@ -8,16 +8,16 @@ use ts_rs::{Config, TS, TypeVisitor};
 
 use crate::value::{Binary, DateTimeOffset, Decimal, Guid, TimeSpan, Timestamp, Value};
 
-/// Declarations of types, in the order in which they were first used.
+/// Declarations of types, in the order of first use.
 #[derive(Default)]
 pub struct Declarations {
     seen: HashSet<TypeId>,
-    /// Names of types, and their declarations.
+    /// Names of types and their declarations.
     declared: Vec<(String, String)>,
 }
 
 impl Declarations {
-    /// Name of a type, which is declared with all types that it uses.
+    /// Returns the name of a type, and declares the type with all types that it uses.
     pub fn name_of<T: TS + 'static + ?Sized>(&mut self) -> String {
         self.visit::<T>();
         match T::name(&config()).as_str() {
@@ -26,13 +26,13 @@ impl Declarations {
         }
     }
 
-    /// Name of an argument's type; nothing is `null` there.
+    /// Returns the name of an argument's type; the unit type is `null`.
     pub fn argument_of<T: TS + 'static + ?Sized>(&mut self) -> String {
         self.visit::<T>();
         T::name(&config())
     }
 
-    /// The declarations, for a file that has names of its own besides.
+    /// Returns the declarations, for a file that also declares `own_names`.
     pub(super) fn render(
         &self,
         own_names: impl Iterator<Item = String>,
@@ -52,9 +52,9 @@ impl TypeVisitor for Declarations {
         }
         T::visit_generics(self);
         T::visit_dependencies(self);
-        // Only derived types have a file of their own in `ts_rs`, and with it a declaration.
+        // In `ts_rs`, only derived types have an output file and thus a declaration.
         if T::output_path().is_some() {
-            // A generic type is declared once, whatever its parameters are.
+            // A generic type is declared once for all parameters.
             if TypeId::of::<T>() != TypeId::of::<T::WithoutGenerics>()
                 && !self.seen.insert(TypeId::of::<T::WithoutGenerics>())
             {
@@ -73,7 +73,7 @@ impl std::fmt::Debug for Declarations {
     }
 }
 
-/// Whole numbers of any size are numbers in JSON, so that is what pages get.
+/// Integers of any size are numbers in JSON, so they are `number` here.
 fn config() -> Config {
     Config::new().with_large_int("number")
 }
@@ -82,13 +82,13 @@ fn config() -> Config {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TypeScriptError {
-    /// Two types of Rust have one name in TypeScript.
+    /// Two Rust types have the same name in TypeScript.
     #[error("two types of the file are named `{0}`: give one of them `#[ts(rename = \"…\")]`")]
     DuplicateType(String),
-    /// The file is not the one that the hubs make now.
+    /// The file differs from the generated text.
     #[error("{0} is not current: write it again, by `TypeScript::write`")]
     Outdated(PathBuf),
-    /// The file can't be read or written.
+    /// The file cannot be read or written.
     #[error("{path}: {source}")]
     File {
         /// Path of the file.

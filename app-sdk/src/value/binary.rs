@@ -9,8 +9,8 @@ use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// Bytes: a `Uint8Array` for clients that speak MessagePack, Base64 text for those that speak JSON, as `byte[]` is with
-/// the official server. A plain `Vec<u8>` would be an array of numbers in both.
+/// Bytes: a `Uint8Array` for MessagePack clients and a Base64 text for JSON clients, like `byte[]` with the official
+/// server. A plain `Vec<u8>` would be an array of numbers in both.
 ///
 /// ```
 /// use trunkline::value::Binary;
@@ -35,7 +35,7 @@ impl Serialize for Binary {
 
 impl<'de> Deserialize<'de> for Binary {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Not by `is_human_readable`: serde forgets it where it buffers, for `flatten` and untagged enums.
+        // Not with `is_human_readable`, which serde loses when it buffers for `flatten` and untagged enums.
         deserializer.deserialize_any(BytesOrBase64)
     }
 }

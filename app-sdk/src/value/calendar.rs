@@ -1,7 +1,8 @@
-//! Points in time as ISO 8601 text: the proleptic Gregorian calendar in UTC, without leap seconds.
+//! Timestamps as ISO 8601 text: the proleptic Gregorian calendar in UTC, without leap seconds.
 //!
-//! Ours, because JavaScript and .NET dates begin in years that small crates don't know, and large ones bring time
-//! zones. The algorithms are Howard Hinnant's (<https://howardhinnant.github.io/date_algorithms.html>).
+//! Our own implementation, because JavaScript and .NET dates have years that small crates do not support, and large
+//! crates bring time zones. The algorithms are Howard Hinnant's
+//! (<https://howardhinnant.github.io/date_algorithms.html>).
 
 use std::fmt;
 
@@ -12,10 +13,10 @@ const ERA_DAYS: i64 = 146_097;
 /// Days from 1 March of year 0, where eras begin, to 1 January 1970.
 const DAYS_TO_1970: i64 = 719_468;
 
-/// Formats date and time, without a zone; the fraction is as long as it has to be.
+/// Formats date and time without a zone. The fraction is as long as needed.
 pub(super) fn write(f: &mut fmt::Formatter<'_>, seconds: i64, nanos: u32) -> fmt::Result {
     let (year, month, day) = date(seconds.div_euclid(DAY_SECONDS));
-    // As JavaScript does with years of more than four digits, or before year 0.
+    // Same format as JavaScript for years before 0 or above 9999.
     match year {
         0..=9999 => write!(f, "{year:04}")?,
         _ => write!(f, "{}{:06}", if year < 0 { '-' } else { '+' }, year.abs())?,
@@ -28,14 +29,14 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, seconds: i64, nanos: u32) -> fmt
     Ok(())
 }
 
-/// Minutes by which the zone at the end of a point in time is ahead of UTC; 0 without one.
+/// Offset from UTC in minutes, from the zone at the end of the text; 0 without a zone.
 pub(super) fn offset_minutes(text: &str) -> i16 {
     let time = text.find(['T', ' ']).and_then(|at| text.get(at..)).unwrap_or_default();
     let zone = time.find(['+', '-']).and_then(|at| time.get(at..)).unwrap_or_default();
     Text(zone.as_bytes()).zone_minutes().and_then(|minutes| i16::try_from(minutes).ok()).unwrap_or_default()
 }
 
-/// Parses a point in time. Without a zone it is taken as UTC; digits beyond nanoseconds are left out.
+/// Parses a timestamp. Without a zone, UTC is assumed. Digits beyond nanoseconds are ignored.
 pub(super) fn read(text: &str) -> Option<(i64, u32)> {
     let mut text = Text(text.as_bytes());
     let year = match text.sign() {
@@ -58,20 +59,20 @@ pub(super) fn read(text: &str) -> Option<(i64, u32)> {
     text.0.is_empty().then_some((seconds, nanos))
 }
 
-/// Year, month and day of a day counted from 1 January 1970.
+/// Year, month and day from a day number relative to 1 January 1970.
 fn date(day: i64) -> (i64, i64, i64) {
     let day = day + DAYS_TO_1970;
     let (era, day) = (day.div_euclid(ERA_DAYS), day.rem_euclid(ERA_DAYS));
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
-    // Months are counted from March, so that the leap day is the last of the year.
+    // Months are counted from March, so that the leap day is the last day of the year.
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
     let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
     (era * ERA_YEARS + year + next, month, day)
 }
 
-/// Day counted from 1 January 1970; `None` for a date that the calendar doesn't have.
+/// Day number relative to 1 January 1970; `None` for an invalid date.
 fn day_number(year: i64, month: i64, day: i64) -> Option<i64> {
     let (shifted_year, shifted_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let (era, in_era) = (shifted_year.div_euclid(ERA_YEARS), shifted_year.rem_euclid(ERA_YEARS));
@@ -93,22 +94,22 @@ impl Text<'_> {
         self.literal(b'+').map(|()| 1).or_else(|| self.literal(b'-').map(|()| -1))
     }
 
-    /// Parses a number of exactly `digits` digits.
+    /// Parses a number with exactly `digits` digits.
     fn number(&mut self, digits: usize) -> Option<i64> {
         let (head, rest) = self.0.split_at_checked(digits)?;
         self.0 = rest;
         head.iter().try_fold(0, |number, &digit| Some(number * 10 + i64::from(as_digit(digit)?)))
     }
 
-    /// Parses hours and minutes, as minutes.
+    /// Parses hours and minutes. Returns minutes.
     fn clock(&mut self) -> Option<i64> {
         let hours = self.number(2).filter(|hour| *hour < 24)?;
-        // Offsets come without the colon too.
+        // The colon is optional in offsets.
         let _ = self.literal(b':');
         Some(hours * 60 + self.number(2).filter(|minute| *minute < 60)?)
     }
 
-    /// Parses the fraction as nanoseconds, if there is one.
+    /// Parses an optional fraction as nanoseconds.
     fn fraction(&mut self) -> Option<u32> {
         if self.literal(b'.').is_none() {
             return Some(0);

@@ -1,4 +1,4 @@
-//! Point in time with the offset of the clock that showed it.
+//! Point in time with the offset of a local clock.
 
 use std::fmt;
 
@@ -8,9 +8,8 @@ use serde::ser::{Serialize, Serializer};
 use super::calendar;
 use super::timestamp::Timestamp;
 
-/// Point in time as a clock somewhere showed it, as `DateTimeOffset` of .NET: ISO 8601 text with an offset in JSON, a
-/// pair in MessagePack. .NET clients that speak MessagePack take no [`Timestamp`] for one, while a `Timestamp` reads
-/// both.
+/// Point in time with an offset, like .NET's `DateTimeOffset`: ISO 8601 text with an offset in JSON, a pair in
+/// MessagePack. .NET clients with MessagePack do not accept a [`Timestamp`] for it, whereas `Timestamp` decodes both.
 ///
 /// ```
 /// use trunkline::value::{DateTimeOffset, Timestamp};
@@ -26,25 +25,25 @@ pub struct DateTimeOffset {
 }
 
 impl DateTimeOffset {
-    /// Makes it of a point in time, and of the minutes by which the clock is ahead of UTC.
+    /// Creates it from a point in time and the offset from UTC in minutes.
     #[must_use]
     pub fn new(timestamp: Timestamp, offset_minutes: i16) -> Self {
         Self { timestamp, offset_minutes }
     }
 
-    /// The point in time.
+    /// Point in time without the offset.
     #[must_use]
     pub fn timestamp(self) -> Timestamp {
         self.timestamp
     }
 
-    /// Minutes by which the clock is ahead of UTC; below 0 where it is behind.
+    /// Offset from UTC in minutes; negative to the west.
     #[must_use]
     pub fn offset_minutes(self) -> i16 {
         self.offset_minutes
     }
 
-    /// Time that the clock showed, as if it had been in UTC.
+    /// Time on the local clock, as if it were UTC.
     fn clock(self) -> Timestamp {
         self.timestamp.plus_minutes(self.offset_minutes.into())
     }
@@ -83,7 +82,7 @@ impl Serialize for DateTimeOffset {
 
 impl<'de> Deserialize<'de> for DateTimeOffset {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Not by `is_human_readable`: serde forgets it where it buffers, for `flatten` and untagged enums.
+        // Not with `is_human_readable`, which serde loses when it buffers for `flatten` and untagged enums.
         deserializer.deserialize_any(TextOrPair)
     }
 }

@@ -1,4 +1,4 @@
-//! Decimal numbers: an exact JSON number, and text in MessagePack, as .NET writes `decimal`.
+//! Decimal numbers: an exact JSON number, and text in MessagePack, like .NET's `decimal`.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -7,25 +7,25 @@ use std::str::FromStr;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-/// Largest mantissa: 96 bits.
+/// Maximum mantissa: 96 bits.
 const MANTISSA_MAX: u128 = (1 << 96) - 1;
-/// Largest number of decimal places.
+/// Maximum number of decimal places.
 const SCALE_MAX: u32 = 28;
-/// Digits that a mantissa has while it is read; more are only looked at for rounding.
+/// Limit of the mantissa while parsing. Further digits only affect rounding.
 const READ_MAX: u128 = 10_u128.pow(36);
-/// Bound on exponents: beyond it every number is 0 or too large, whatever its digits within a message.
+/// Limit of exponents. Beyond it, any number within a message is 0 or too large.
 const EXPONENT_MAX: i64 = 1 << 40;
-/// Name by which `serde_json` recognises a value that is JSON text already, so that no digit is lost on the way.
+/// Name that marks a value as raw JSON text in `serde_json`, so that no digit is lost.
 const JSON_TEXT: &str = "$serde_json::private::RawValue";
 
-/// Decimal number, as `decimal` of .NET: up to 28 digits behind the point, 96 bits in all, with its trailing zeros.
+/// Decimal number like .NET's `decimal`: up to 28 decimal places, 96 bits in total, preserving trailing zeros.
 ///
-/// In JSON it is a number that keeps all its digits, both ways; JavaScript reads it as a float. In MessagePack it is a
-/// text, as .NET wants it. Texts and numbers of any kind are read.
+/// In JSON it is a number that keeps all digits in both directions; JavaScript parses it as a float. In MessagePack
+/// it is a text, as .NET expects. Texts and numbers of any kind are accepted.
 ///
-/// It only travels. To calculate take the feature `rust_decimal`: `rust_decimal::Decimal` converts from and into it,
-/// and fields of that type are written right with `#[serde(with = "trunkline::value::decimal")]`
-/// ([`decimal::option`](crate::value::decimal::option) for an `Option`).
+/// It supports no arithmetic. For calculations, enable the feature `rust_decimal`: `rust_decimal::Decimal` converts
+/// from and into it, and fields of that type are encoded correctly with `#[serde(with =
+/// "trunkline::value::decimal")]` ([`decimal::option`](crate::value::decimal::option) for an `Option`).
 ///
 /// ```
 /// use trunkline::value::Decimal;
@@ -42,34 +42,34 @@ pub struct Decimal {
     scale: u32,
 }
 
-/// Error of a text that is no decimal number, or of one that is too large.
+/// Error for a text that is not a decimal number, or for a number that is too large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a decimal number of at most 96 bits and 28 places")]
 pub struct DecimalError;
 
 impl Decimal {
-    /// Makes the number `mantissa / 10^scale`.
+    /// Creates the number `mantissa / 10^scale`.
     ///
     /// # Errors
-    /// When the mantissa has more than 96 bits without its sign, or the scale is over 28.
+    /// If the mantissa exceeds 96 bits without its sign, or the scale exceeds 28.
     pub fn new(mantissa: i128, scale: u32) -> Result<Self, DecimalError> {
         let fits = mantissa.unsigned_abs() <= MANTISSA_MAX && scale <= SCALE_MAX;
         if fits { Ok(Self { mantissa, scale }) } else { Err(DecimalError) }
     }
 
-    /// All its digits, as a whole number.
+    /// All digits as an integer.
     #[must_use]
     pub fn mantissa(self) -> i128 {
         self.mantissa
     }
 
-    /// Number of digits behind the point.
+    /// Number of decimal places.
     #[must_use]
     pub fn scale(self) -> u32 {
         self.scale
     }
 
-    /// Same number without trailing zeros behind the point.
+    /// Removes trailing zeros after the decimal point.
     #[must_use]
     pub fn normalized(mut self) -> Self {
         while self.scale > 0 && self.mantissa % 10 == 0 {
@@ -112,7 +112,8 @@ impl fmt::Display for Decimal {
 impl FromStr for Decimal {
     type Err = DecimalError;
 
-    /// Parses digits with or without a point and an exponent. What is beyond the 28th place is rounded, halves to even.
+    /// Parses digits with an optional decimal point and exponent. Digits beyond the 28th place are rounded, half to
+    /// even.
     fn from_str(text: &str) -> Result<Self, DecimalError> {
         let unsigned = text.strip_prefix('-');
         let (number, exponent) = match unsigned.unwrap_or(text).split_once(['e', 'E']) {
@@ -125,12 +126,12 @@ impl FromStr for Decimal {
     }
 }
 
-/// Number as it is read, before it is made to fit.
+/// Number during parsing, before it is adjusted to the limits.
 struct Digits {
     mantissa: u128,
-    /// Places behind the point; less than 0 where digits before it were left out.
+    /// Number of decimal places; negative if digits before the point were dropped.
     scale: i64,
-    /// Whether a digit that is not 0 was left out.
+    /// Whether a non-zero digit was dropped.
     is_inexact: bool,
 }
 
@@ -162,7 +163,7 @@ impl Digits {
         Ok(())
     }
 
-    /// Makes mantissa and scale fit, by zeros or by rounding.
+    /// Adjusts mantissa and scale to the limits by padding or rounding.
     fn fitted(mut self, exponent: i64) -> Result<(u128, u32), DecimalError> {
         self.scale -= exponent;
         while self.scale < 0 {
@@ -179,7 +180,7 @@ impl Digits {
         Ok((self.mantissa, u32::try_from(self.scale).map_err(|_| DecimalError)?))
     }
 
-    /// Leaves out as many digits as have to go, at once, so that nothing is rounded twice.
+    /// Drops all surplus digits in one step, so that rounding happens only once.
     fn round(&mut self) -> Result<(), DecimalError> {
         let mut last = 0;
         while self.mantissa > MANTISSA_MAX || self.scale > i64::from(SCALE_MAX) {
@@ -215,7 +216,7 @@ impl Serialize for Decimal {
 
 impl<'de> Deserialize<'de> for Decimal {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // As JSON text, if it comes from there; where serde buffers, and from MessagePack, as whatever it is.
+        // Raw JSON text from JSON; otherwise, and if serde buffers, any type.
         deserializer.deserialize_newtype_struct(JSON_TEXT, TextOrNumber)
     }
 }
@@ -253,7 +254,7 @@ impl<'de> Visitor<'de> for TextOrNumber {
         deserializer.deserialize_any(self)
     }
 
-    // JSON text comes as a map of one entry.
+    // Raw JSON text arrives as a map with one entry.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Decimal, A::Error> {
         match map.next_entry::<String, String>()? {
             Some((key, json)) if key == JSON_TEXT => {

@@ -1,4 +1,4 @@
-//! Identifiers of 128 bits: text in both hub protocols, as .NET writes `Guid`.
+//! 128-bit identifiers: text in both hub protocols, like .NET's `Guid`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,16 +6,15 @@ use std::str::FromStr;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// Digits of each group of the text form.
+/// Number of digits in each group of the text form.
 const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
 const DIGITS: usize = 32;
 
-/// Identifier of 128 bits, as `Guid` of .NET: the text `0f8fad5b-d9cb-469f-a165-70867728950e` in JSON and in
-/// MessagePack.
+/// 128-bit identifier like .NET's `Guid`: the text `0f8fad5b-d9cb-469f-a165-70867728950e` in JSON and in MessagePack.
 ///
-/// The types of other crates would be 16 bytes in MessagePack, which .NET clients refuse. With the feature `uuid` a
-/// `uuid::Uuid` converts from and into it, and fields of that type are written right with
-/// `#[serde(with = "trunkline::value::guid")]` ([`guid::option`](crate::value::guid::option) for an `Option`):
+/// Types of other crates would be 16 bytes in MessagePack, which .NET clients reject. With the feature `uuid`,
+/// `uuid::Uuid` converts from and into it, and fields of that type are encoded correctly with `#[serde(with =
+/// "trunkline::value::guid")]` ([`guid::option`](crate::value::guid::option) for an `Option`):
 ///
 /// ```
 /// # #[cfg(feature = "uuid")] {
@@ -32,8 +31,7 @@ const DIGITS: usize = 32;
 /// # }
 /// ```
 ///
-/// Read is each of the forms that `Guid.Parse` takes but the hexadecimal one: with and without hyphens, in braces or
-/// parentheses.
+/// Accepts all forms of `Guid.Parse` except the hexadecimal one: with and without hyphens, in braces or parentheses.
 ///
 /// ```
 /// use trunkline::value::Guid;
@@ -46,22 +44,22 @@ const DIGITS: usize = 32;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Guid(u128);
 
-/// Error of a text that is no identifier.
+/// Error for a text that is not an identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a GUID: 32 hexadecimal digits are needed, such as 0f8fad5b-d9cb-469f-a165-70867728950e")]
 pub struct GuidError;
 
 impl Guid {
-    /// Identifier of zeros alone, `Guid.Empty` in .NET.
+    /// The all-zero identifier, `Guid.Empty` in .NET.
     pub const EMPTY: Guid = Guid(0);
 
-    /// Makes an identifier of its bytes, in the order of the text.
+    /// Creates an identifier from its bytes, in the order of the text.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
 
-    /// Its bytes, in the order of the text. `Guid.ToByteArray` of .NET has another.
+    /// Returns its bytes in the order of the text. .NET's `Guid.ToByteArray` uses a different order.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()

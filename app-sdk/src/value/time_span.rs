@@ -1,4 +1,4 @@
-//! Spans of time: text in JSON, a number of ticks in MessagePack, as .NET writes `TimeSpan`.
+//! Durations: text in JSON, a number of ticks in MessagePack, like .NET's `TimeSpan`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,11 +10,11 @@ use serde::ser::{Serialize, Serializer};
 const TICKS_PER_SECOND: u64 = 10_000_000;
 const NANOS_PER_TICK: u64 = 100;
 const DAY_SECONDS: u64 = 86_400;
-/// Digits of a fraction.
+/// Maximum number of digits in a fraction.
 const FRACTION: usize = 7;
 
-/// Span of time in ticks of 100 ns, as `TimeSpan` of .NET: a text such as `1.02:03:04.5000000` in JSON, the ticks in
-/// MessagePack. A `Duration` of the standard library would be a map of seconds and nanoseconds.
+/// Duration in ticks of 100 ns, like .NET's `TimeSpan`: a text such as `1.02:03:04.5000000` in JSON, the number of
+/// ticks in MessagePack. A `Duration` of the standard library would be a map of seconds and nanoseconds.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,19 +29,19 @@ const FRACTION: usize = 7;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TimeSpan(i64);
 
-/// Error of a text that is no span of time, or of a span that the other type can't represent.
+/// Error for a text that is not a duration, or for a duration that the target type cannot represent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a span of time: days.hours:minutes:seconds are needed, such as 1.02:03:04.5")]
 pub struct TimeSpanError;
 
 impl TimeSpan {
-    /// Makes a span of ticks of 100 ns.
+    /// Creates a duration from ticks of 100 ns.
     #[must_use]
     pub fn from_ticks(ticks: i64) -> Self {
         Self(ticks)
     }
 
-    /// Number of its ticks of 100 ns.
+    /// Number of ticks of 100 ns.
     #[must_use]
     pub fn ticks(self) -> i64 {
         self.0
@@ -51,7 +51,7 @@ impl TimeSpan {
 impl TryFrom<Duration> for TimeSpan {
     type Error = TimeSpanError;
 
-    /// Converts a duration; what is less than a tick is left out.
+    /// Converts a duration. Fractions of a tick are dropped.
     fn try_from(duration: Duration) -> Result<Self, TimeSpanError> {
         i64::try_from(duration.as_nanos() / u128::from(NANOS_PER_TICK)).map(Self).map_err(|_| TimeSpanError)
     }
@@ -60,7 +60,7 @@ impl TryFrom<Duration> for TimeSpan {
 impl TryFrom<TimeSpan> for Duration {
     type Error = TimeSpanError;
 
-    /// Converts a span that is not below zero.
+    /// Converts a non-negative duration.
     fn try_from(span: TimeSpan) -> Result<Self, TimeSpanError> {
         let ticks = u64::try_from(span.0).map_err(|_| TimeSpanError)?;
         let fraction = Duration::from_nanos(ticks % TICKS_PER_SECOND * NANOS_PER_TICK);
@@ -89,7 +89,7 @@ impl FromStr for TimeSpan {
     }
 }
 
-/// Ticks of a text, in the form of .NET that all cultures share.
+/// Parses a text in .NET's culture-independent format. Returns ticks.
 fn parse(text: &str) -> Option<i64> {
     let unsigned = text.strip_prefix('-');
     let (rest, second) = unsigned.unwrap_or(text).rsplit_once(':')?;
@@ -110,7 +110,7 @@ fn below(bound: u64, text: &str) -> Option<u64> {
     number(text).filter(|number| *number < bound)
 }
 
-/// Number of at most eight digits, the days of the longest span.
+/// Parses a number with at most eight digits, the maximum number of days.
 fn number(text: &str) -> Option<u64> {
     let is_number = matches!(text.len(), 1..=8) && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number)
@@ -124,7 +124,7 @@ impl Serialize for TimeSpan {
 
 impl<'de> Deserialize<'de> for TimeSpan {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Not by `is_human_readable`: serde forgets it where it buffers, for `flatten` and untagged enums.
+        // Not with `is_human_readable`, which serde loses when it buffers for `flatten` and untagged enums.
         deserializer.deserialize_any(TextOrTicks)
     }
 }

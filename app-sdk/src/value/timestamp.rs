@@ -12,13 +12,13 @@ use super::calendar;
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
 /// Number of MessagePack's timestamp extension.
 const EXTENSION: i8 = -1;
-/// Name by which `rmp_serde` recognises an extension.
+/// Name that marks an extension in `rmp_serde`.
 const EXTENSION_STRUCT: &str = "_ExtStruct";
-/// Number of bits of the seconds in the middle form; the rest are nanoseconds.
+/// Number of bits for the seconds in the middle form; the rest are nanoseconds.
 const MIDDLE_FORM_SECONDS_BITS: u32 = 34;
 
-/// Point in time, to the nanosecond: a `Date` for JavaScript clients that speak MessagePack, ISO 8601 text for those
-/// that speak JSON. As `DateTime` with the official server it knows no time zone but UTC.
+/// Point in time with nanosecond precision: a `Date` for JavaScript clients with MessagePack, an ISO 8601 text with
+/// JSON. Always UTC, like `DateTime` with the official server.
 ///
 /// ```
 /// use std::time::SystemTime;
@@ -36,31 +36,31 @@ const MIDDLE_FORM_SECONDS_BITS: u32 = 34;
 /// # Ok::<(), trunkline::value::TimestampError>(())
 /// ```
 ///
-/// With the features `chrono` and `time` the types `chrono::DateTime` and `time::OffsetDateTime` convert from and into
-/// it. As fields they would be texts and arrays in MessagePack; with `#[serde(with = "trunkline::value::timestamp")]`
-/// they are written as this is ([`timestamp::option`](crate::value::timestamp::option) for an `Option`).
+/// With the features `chrono` and `time`, `chrono::DateTime` and `time::OffsetDateTime` convert from and into it. As
+/// plain fields they would be texts and arrays in MessagePack; with `#[serde(with = "trunkline::value::timestamp")]`
+/// they are encoded like this type ([`timestamp::option`](crate::value::timestamp::option) for an `Option`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
     seconds: i64,
     nanos: u32,
 }
 
-/// Error of a text that is no point in time, or a number that is no fraction of a second.
+/// Error for a text that is not a timestamp, or for an invalid number of nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a moment: ISO 8601 is needed, such as 2000-01-01T00:00:00Z")]
 pub struct TimestampError;
 
 impl Timestamp {
-    /// Makes a timestamp of seconds after (or, below zero, before) 1970 in UTC, and nanoseconds on top, less than a
+    /// Creates a timestamp from seconds since 1970 in UTC (negative before 1970) plus nanoseconds, less than a
     /// second.
     ///
     /// # Errors
-    /// When there are too many nanoseconds.
+    /// If there are too many nanoseconds.
     pub fn new(unix_seconds: i64, nanos: u32) -> Result<Self, TimestampError> {
         if nanos < NANOS_PER_SECOND { Ok(Self { seconds: unix_seconds, nanos }) } else { Err(TimestampError) }
     }
 
-    /// The current time, by the system's clock.
+    /// The current time of the system clock.
     #[must_use]
     pub fn now() -> Self {
         SystemTime::now().into()
@@ -78,7 +78,7 @@ impl Timestamp {
         self.nanos
     }
 
-    /// Converts into the standard library's type; `None` where the system can't represent the time.
+    /// Converts to the standard library's type; `None` if the system cannot represent the time.
     #[must_use]
     pub fn to_system_time(self) -> Option<SystemTime> {
         let whole = Duration::from_secs(self.seconds.unsigned_abs());
@@ -86,12 +86,12 @@ impl Timestamp {
         second.checked_add(Duration::from_nanos(self.nanos.into()))
     }
 
-    /// Moves it, as far as seconds can be counted.
+    /// Adds minutes, saturating at the range of seconds.
     pub(super) fn plus_minutes(self, minutes: i64) -> Self {
         Self { seconds: self.seconds.saturating_add(minutes * 60), ..self }
     }
 
-    /// Encodes the data of the extension, in the shortest of its three forms.
+    /// Encodes the data of the extension in the shortest of its three forms.
     fn to_data(self) -> Vec<u8> {
         let Self { seconds, nanos } = self;
         match u64::try_from(seconds) {
@@ -117,7 +117,7 @@ impl Timestamp {
         Self::new(seconds, nanos).ok()
     }
 
-    /// Reads the extension behind its marker.
+    /// Decodes the extension after its marker.
     pub(super) fn from_extension<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (number, Data(data)): (i8, Data) = Deserialize::deserialize(deserializer)?;
         if number != EXTENSION {
@@ -139,7 +139,7 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Not by `is_human_readable`: serde forgets it where it buffers, for `flatten` and untagged enums.
+        // Not with `is_human_readable`, which serde loses when it buffers for `flatten` and untagged enums.
         deserializer.deserialize_any(Moment)
     }
 }
@@ -161,7 +161,7 @@ impl<'de> Visitor<'de> for Moment {
         Timestamp::from_extension(deserializer)
     }
 
-    // `DateTimeOffset` of .NET in MessagePack: the time of the clock there, and what that was ahead of UTC.
+    // .NET's `DateTimeOffset` in MessagePack: local time and offset from UTC.
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Timestamp, A::Error> {
         let missing = |at| A::Error::invalid_length(at, &"a timestamp and its offset in minutes");
         let local: Timestamp = seq.next_element()?.ok_or_else(|| missing(0))?;
@@ -234,7 +234,7 @@ impl From<SystemTime> for Timestamp {
 #[cfg(feature = "chrono")]
 impl<Z: chrono::TimeZone> From<chrono::DateTime<Z>> for Timestamp {
     fn from(time: chrono::DateTime<Z>) -> Self {
-        // A leap second is the last nanosecond before it here: there is no 61st second.
+        // A leap second becomes the last nanosecond before it, because there is no 61st second.
         Self { seconds: time.timestamp(), nanos: time.timestamp_subsec_nanos().min(NANOS_PER_SECOND - 1) }
     }
 }

@@ -1,4 +1,4 @@
-//! Connections that move, and nodes that are lost meanwhile.
+//! Tests of moving connections and nodes that are lost during a move.
 
 use tokio_util::task::TaskTracker;
 use trunkline_protocol::service::{Capabilities, OpenConnection};
@@ -25,7 +25,6 @@ fn begin(hub: &Arc<Dispatcher>, name: &str) -> Arc<Node> {
     hub.core.outbound.begin_session(NodeName::proxy(name, "boot"), Capabilities::plain(), 0, outbox)
 }
 
-/// Opens the client, with this header if there is one.
 fn open(hub: &Arc<Dispatcher>, link: LinkId, node: &Arc<Node>, header: Option<&'static str>) -> Arc<Connection> {
     let (connection_id, protocol) = ("c1".into(), Some("json".into()));
     let headers = header.map(|name| (name.into(), vec!["me".into()])).into_iter().collect();

@@ -1,4 +1,4 @@
-//! Sessions of proxies that other proxies doubt.
+//! Tests of sessions of proxies that are reported as crashed.
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -12,7 +12,7 @@ use crate::hub_core::HubCore;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 
-/// An app server, and links of a proxy to it.
+/// An app server with links of a proxy.
 struct Scene {
     slots: Arc<Slots>,
     hub: Arc<Dispatcher>,
@@ -27,7 +27,7 @@ impl Scene {
         Self { slots: Arc::default(), hub: Dispatcher::new(hub, Arc::new(core), TaskTracker::new()) }
     }
 
-    /// Gives the session of a slot a socket, until the value is dropped.
+    /// Attaches a socket to the session of a slot, until the value is dropped.
     async fn attach(&self, boot: &str, slot: u32, received: Option<u64>) -> Attached {
         let (hub, node) = ("test".into(), "proxy".into());
         let resuming =
@@ -47,10 +47,10 @@ impl Scene {
         attached
     }
 
-    /// Number of sessions of a start of the proxy some seconds after another proxy has said that it has crashed.
+    /// Number of remaining sessions of a proxy process some seconds after another proxy reported its crash.
     async fn left_when_doubted(&self, boot: &str) -> usize {
         self.slots.doubt_node(boot);
-        // sleep: time is virtual, and what is shown is that nothing comes
+        // sleep: time is virtual, and the test shows that nothing happens
         sleep(Duration::from_secs(5)).await;
         sessions_of(&lock(&self.slots.slots), boot).len()
     }

@@ -272,20 +272,20 @@ fn one_that_stops_leaves_to_others_what_is_not_due_in_a_moment() {
     assert_eq!(told(&mut stays, 2 * GRACE), [format!("{of_b} offline")]);
 }
 
-/// Number of what a world has.
+/// Size of the simulated fleet.
 const NODES: u64 = 3;
 const APP_SERVERS: usize = 3;
 const USERS: u64 = 40;
 const GROUPS: u64 = 6;
 
-/// Nodes with connections, app servers that hear of them, and what these have told: a fleet whose links are cut, and
-/// whose nodes and app servers die.
+/// Simulated fleet: nodes with connections, app servers that receive their updates, and the reports of these app
+/// servers. Links are cut, and nodes and app servers crash.
 struct World {
     seed: u64,
     nodes: Vec<WorldNode>,
     apps: Vec<WorldApp>,
     next_id: u64,
-    /// Users online, as the app has written down what it was told.
+    /// Users online according to the reports to the app.
     online: BTreeSet<String>,
     members: BTreeSet<(String, String)>,
     changes: u64,
@@ -295,7 +295,7 @@ struct World {
 
 #[derive(Default)]
 struct WorldNode {
-    /// Number of this start.
+    /// Number of the process start.
     boot: u32,
     connections: Vec<Connection>,
     /// By app server: number of the stream to it, and whether it is listed.
@@ -312,7 +312,7 @@ struct WorldApp {
     name: String,
     view: View,
     is_new: bool,
-    /// Tick at which it began.
+    /// Tick at which it started.
     begun: u64,
 }
 
@@ -350,7 +350,7 @@ impl World {
         }
     }
 
-    /// Tells an app server all that a node has, and then everyone that it is listed.
+    /// Sends a node's full state to an app server, then the new list of app servers to all.
     fn begin_stream(&mut self, node: usize, app: usize) {
         let key = self.key(node);
         let list = self.list(node);
@@ -435,7 +435,7 @@ impl World {
         self.changes += 1;
     }
 
-    /// A node dies with its clients, and another one takes its place.
+    /// A node crashes with its clients, and another one replaces it.
     fn kill_node(&mut self, node: usize) {
         let key = self.key(node);
         self.nodes[node].connections.clear();
@@ -448,8 +448,8 @@ impl World {
         self.boot(node);
     }
 
-    /// An app server dies without a word, and another one takes its place; unless none would be left that has heard
-    /// what is not told yet.
+    /// An app server crashes and another one replaces it, unless that would leave no app server that has received a
+    /// pending change.
     fn kill_app(&mut self, app: usize) {
         let has_heard_all = |other: usize| self.apps[other].begun + 2 * GRACE <= self.now;
         if !(0..APP_SERVERS).any(|other| other != app && has_heard_all(other)) {
@@ -461,7 +461,7 @@ impl World {
         self.apps[app] = WorldApp { view: view(&name), name, is_new: true, begun: self.now };
         for node in 0..self.nodes.len() {
             self.nodes[node].streams[app] = (0, false);
-            // Nobody reads that stream: its app server is new, and has another one.
+            // The stream is not read: the app server is new and has another stream.
             let (app_servers, lost) = (Some(self.list(node)), vec![lost.clone()]);
             let update = PresenceChanges { app_servers, lost, ..PresenceChanges::default() };
             let key = self.key(node);
@@ -541,10 +541,10 @@ impl World {
     }
 }
 
-/// Truth of what the app was told, put together, whatever dies, as long as some app server lives.
+/// The combined reports to the app are correct, whatever crashes, as long as some app server lives.
 #[test]
 fn after_thousands_of_joins_and_leaves_under_chaos_the_app_knows_what_is_there() {
-    // The first ones are those that have found faults.
+    // The first seeds have found bugs.
     let seeds = [26, 38, 42, 44, 48, 58, 71, 1].into_iter();
     let count = if std::env::var_os("TRUNKLINE_FULL").is_some() { 300 } else { 8 };
     for seed in seeds.chain(100..).take(count) {
