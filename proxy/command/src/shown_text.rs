@@ -6,16 +6,10 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+pub(super) use trunkline_process::is_steering;
+
 /// Replacement for a control character.
 const REPLACEMENT: char = '\u{fffd}';
-
-/// Whether a character is invisible but has an effect: C0, DEL and C1, line ends, and bidi marks.
-pub(super) fn is_steering(char: char) -> bool {
-    let is_line_end = matches!(char, '\u{2028}' | '\u{2029}');
-    let is_bidi_mark =
-        matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    char.is_control() || is_line_end || is_bidi_mark
-}
 
 /// Sanitizes a line or a part of one. Line breaks and tabs become spaces.
 pub(super) fn one_line(text: &str) -> Cow<'_, str> {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
@@ -46,6 +46,9 @@ const BODY_SEEN_BYTES: usize = 64 * 1024;
 
 /// Maximum length, in characters, of a path with query and of a detail value in a line.
 const SHOWN_CHARS: usize = 300;
+
+/// Words in names of a query whose values are not shown.
+const SECRET_WORDS: [&str; 4] = ["token", "key", "secret", "password"];
 
 /// Body fields logged as details of an action. Announced content and tokens are excluded.
 const DETAILS: [&str; 19] = [
@@ -308,11 +311,10 @@ struct SeenRequest {
 impl SeenRequest {
     /// Captures a request without its body.
     fn of(request: &Request) -> Self {
-        let path = request.uri().path_and_query().map(|path| path.as_str().chars().take(SHOWN_CHARS).collect());
         Self {
             caller: AdminCaller::of(request.extensions()),
             has_token: request.headers().contains_key(AUTHORIZATION),
-            path: path.unwrap_or_default(),
+            path: shown_target(request.uri()),
             body: Arc::default(),
         }
     }
@@ -329,6 +331,21 @@ impl SeenRequest {
         let shown: Map<_, _> = shown.map(|(name, value)| (name, short_value(value))).collect();
         if shown.is_empty() { String::new() } else { Value::Object(shown).to_string() }
     }
+}
+
+/// Path and query of a request, without what an operator may have written there by mistake.
+fn shown_target(uri: &Uri) -> String {
+    let is_secret = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or_default().to_ascii_lowercase();
+        SECRET_WORDS.iter().any(|word| name.contains(word))
+    };
+    let shown = |pair: &str| match Some(pair).filter(is_secret) {
+        Some(pair) => format!("{}=(secret)", pair.split('=').next().unwrap_or_default()),
+        None => pair.to_owned(),
+    };
+    let query = uri.query().map(|query| query.split('&').map(shown).collect::<Vec<_>>().join("&"));
+    let target = query.map_or_else(|| uri.path().to_owned(), |query| format!("{}?{query}", uri.path()));
+    target.chars().take(SHOWN_CHARS).collect()
 }
 
 /// Limits the length of a detail value.
@@ -391,6 +408,19 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+
+    #[test]
+    fn secrets_in_a_query_are_not_shown() {
+        for (target, shown) in [
+            ("/api/trace?user=ann&payloads=shown", "/api/trace?user=ann&payloads=shown"),
+            ("/api/trace?token=hush&user=ann", "/api/trace?token=(secret)&user=ann"),
+            ("/api/trace?Access_Token=hush&api-key=hush&x", "/api/trace?Access_Token=(secret)&api-key=(secret)&x"),
+            ("/api/trace", "/api/trace"),
+        ] {
+            assert_eq!(shown_target(&target.parse().unwrap()), shown);
+        }
+        assert_eq!(shown_target(&format!("/{}", "a".repeat(999)).parse().unwrap()).len(), SHOWN_CHARS);
+    }
 
     /// Routes with a handler for each of these requests, behind the audit log.
     fn routes(counters: &Arc<AuditCounters>) -> Router {

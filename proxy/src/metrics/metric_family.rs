@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use prometheus::proto::{self, Bucket, LabelPair, Metric, MetricFamily, MetricType};
+use trunkline_process::is_steering;
 
 use super::{Buckets, Counter, Distribution, Gauge, Histogram};
 
@@ -30,6 +31,13 @@ pub(crate) enum MetricKind {
     Counter,
     /// Number that can go up and down.
     Gauge,
+}
+
+/// Replaces the characters of a label's value that a terminal would obey: holders of keys choose names of hubs.
+fn clean(value: &mut String) {
+    if value.contains(is_steering) {
+        *value = value.replace(is_steering, "\u{fffd}");
+    }
 }
 
 /// Number or histogram of a metric, for one set of label values.
@@ -78,6 +86,7 @@ impl Families {
         mut labels: LabelPairs,
         sample: Sample,
     ) {
+        labels.iter_mut().for_each(|(_, value)| clean(value));
         labels.sort_unstable_by_key(|(label, _)| *label);
         let family = self.0.entry(name).or_default();
         if family.help.is_empty() {
@@ -367,6 +376,18 @@ mod tests {
         ROWS {
             WEIGHT: Gauge("weight", "Weight.", "basket");
         }
+    }
+
+    #[test]
+    fn no_value_of_a_label_steers_a_terminal() {
+        let mut families = Families::default();
+        for (name, number) in [("a\u{1b}[2J", 1), ("b\u{202e}c", 2), ("d\u{9b}31m", 3), ("grüß \"x\"", 4)] {
+            let labels = vec![("hub", name.to_owned())];
+            families.add_sample("hubs", "Hubs.", labels, Sample::Counter(number));
+        }
+        let text = TextEncoder::new().encode_to_string(&families.into_proto()).unwrap();
+        assert!(text.contains("hub=\"b\u{fffd}c\"} 2") && text.contains("grüß \\\"x\\\""), "{text}");
+        assert!(!text.contains(|char| is_steering(char) && char != '\n'), "{text}");
     }
 
     #[test]
