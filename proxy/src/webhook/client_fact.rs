@@ -48,10 +48,11 @@ fn claims_line(claims: &[(ByteString, ByteString)]) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&line).ok().filter(|line| !line.is_empty())
 }
 
-/// Formats a claim like Azure's service, but escapes a comma if the rest could be read as another claim.
+/// Writes a claim as Azure's service does, but a comma escaped where what follows would read as another claim. Azure's
+/// readers split at commas, then at `: `; others may split at `:`.
 fn claim_text(name: &str, value: &str) -> String {
     let text = format!("{name}: {value}");
-    let is_forged = text.split_once(',').is_some_and(|(_, rest)| rest.contains(": "));
+    let is_forged = text.split_once(',').is_some_and(|(_, rest)| rest.contains(':'));
     if is_forged { text.replace(',', "%2C") } else { text }
 }
 
@@ -81,12 +82,32 @@ mod tests {
     #[test]
     fn no_claim_begins_another_one_and_all_others_are_written_as_they_are() {
         let claims =
-            [("name", "Doe, John"), ("city", "X, role: chef"), ("a,b", "c"), ("at", "10: 30"), ("text", "a\nb")];
+            [("name", "Doe, John"), ("city", "X, role: chef"), ("town", "X,role:chef"), ("a,b", "c"), ("at", "10: 30"), ("text", "a\nb")];
         let claims = claims.map(|(name, value)| (name.into(), value.into())).into();
         let facts = ClientFacts::of(&OpenConnection { claims, ..OpenConnection::default() });
-        let expected = "name: Doe, John, city: X%2C role: chef, a%2Cb: c, at: 10: 30, text: a%0Ab";
+        let expected = "name: Doe, John, city: X%2C role: chef, town: X%2Crole:chef, a%2Cb: c, at: 10: 30, text: a%0Ab";
         assert_eq!(facts.claims.unwrap(), expected);
         assert_eq!(ClientFacts::of(&OpenConnection::default()), ClientFacts::default());
+    }
+
+    /// Claims as the reader of Azure's Functions splits a line: at commas, then at `: ` into exactly two.
+    fn claims_of_azures_reader(line: &str) -> Vec<(&str, &str)> {
+        let pairs = line.split(',').map(|pair| pair.split(": ").collect::<Vec<_>>());
+        pairs.filter_map(|pair| if let [name, value] = *pair { Some((name.trim(), value)) } else { None }).collect()
+    }
+
+    #[test]
+    fn azures_reader_finds_no_claim_that_a_user_has_written_into_another_one() {
+        for forged in ["x, role: admin", "x,role: admin", "x, role: admin, y", ",role: admin", "x: y, role: admin"] {
+            for (name, value) in [("nickname", forged), (forged, "x")] {
+                let claims = vec![(name.into(), value.into()), ("sex".into(), "f".into())];
+                let facts = ClientFacts::of(&OpenConnection { claims, ..OpenConnection::default() });
+                let line = facts.claims.unwrap();
+                let read = claims_of_azures_reader(line.to_str().unwrap());
+                assert!(read.iter().all(|(name, _)| *name != "role"), "{line:?}: {read:?}");
+                assert!(read.contains(&("sex", "f")), "{read:?}");
+            }
+        }
     }
 
     #[test]

@@ -40,8 +40,9 @@ const EVENT_NUMBER: HeaderName = HeaderName::from_static("x-trunkline-event-numb
 /// Signature of the whole request, in addition to Azure's.
 const SIGNED_REQUEST: HeaderName = HeaderName::from_static("x-trunkline-signature");
 
-/// Signed headers, in this order. The query is unverified client input.
-const SIGNED: [HeaderName; 7] = [CONNECTION_ID, HUB, CATEGORY, EVENT, EVENT_NUMBER, USER_ID, USER_CLAIMS];
+/// Headers whose values are signed, in this order.
+const SIGNED: [HeaderName; 8] =
+    [CONNECTION_ID, HUB, CATEGORY, EVENT, EVENT_NUMBER, USER_ID, USER_CLAIMS, CLIENT_QUERY];
 
 /// Sends the events of one link.
 #[derive(Debug, Clone)]
@@ -155,6 +156,16 @@ mod tests {
     use trunkline_protocol::hub::HubProtocol;
 
     use super::*;
+
+    #[test]
+    fn the_query_of_a_client_is_signed() {
+        let key = [trunkline_protocol::key::AccessKey::new("the secret of a webhook").unwrap()];
+        let signed = |query: &'static str| {
+            let head = HeaderMap::from_iter([(CLIENT_QUERY, HeaderValue::from_static(query))]);
+            signed_request(&key, 1, (&head, &SIGNED), b"")
+        };
+        assert_ne!(signed("?room=1"), signed("?room=2"));
+    }
 
     #[test]
     fn a_call_is_repeated_only_if_nothing_of_it_was_sent() {

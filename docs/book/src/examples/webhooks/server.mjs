@@ -16,7 +16,7 @@ const methods = {
 };
 
 const signed = ["x-asrs-connection-id", "x-asrs-hub", "x-asrs-category", "x-asrs-event"].concat(
-  ["x-trunkline-event-number", "x-asrs-user-id", "x-asrs-user-claims"],
+  ["x-trunkline-event-number", "x-asrs-user-id", "x-asrs-user-claims", "x-asrs-client-query"],
 );
 
 // Returns whether the request was signed with the secret within the last five minutes.

@@ -22,7 +22,7 @@ function is_genuine(string $body, string $secret): bool
         return false;
     }
     $names = ['X_ASRS_CONNECTION_ID', 'X_ASRS_HUB', 'X_ASRS_CATEGORY', 'X_ASRS_EVENT', 'X_TRUNKLINE_EVENT_NUMBER'];
-    $names = [...$names, 'X_ASRS_USER_ID', 'X_ASRS_USER_CLAIMS'];
+    $names = [...$names, 'X_ASRS_USER_ID', 'X_ASRS_USER_CLAIMS', 'X_ASRS_CLIENT_QUERY'];
     $values = array_map(fn($name) => $_SERVER["HTTP_$name"] ?? '', $names);
     $own = 'sha256=' . hash_hmac('sha256', implode("\n", [$seconds, ...$values, $body]), $secret);
     return (bool) array_filter($signatures, fn($one) => hash_equals($own, $one));

@@ -15,7 +15,7 @@ def say(user, text):
 
 
 SIGNED = [f"X-ASRS-{name}" for name in ("Connection-Id", "Hub", "Category", "Event")]
-SIGNED += ["X-Trunkline-Event-Number", "X-ASRS-User-Id", "X-ASRS-User-Claims"]
+SIGNED += ["X-Trunkline-Event-Number", "X-ASRS-User-Id", "X-ASRS-User-Claims", "X-ASRS-Client-Query"]
 
 
 def is_genuine(headers, body, secret):
