@@ -1,6 +1,6 @@
 //! Keys of apps: each opens the hubs that it names for one app, and nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,6 +12,9 @@ const NAME_MAX_BYTES: usize = 256;
 
 /// Character at the end of a name that stands for whatever follows.
 const STAR: char = '*';
+
+/// Item of a list of hubs by which an app shares them with other apps that have it, too.
+const SHARED: &str = "shared=true";
 
 /// Error of a text that is no key of an app. The key is in none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,18 +45,25 @@ pub(crate) const APPS_MAX: usize = 250;
 /// Error of apps' keys that can't be in force together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppKeySetError {
-    /// An app opens the hubs of another one, because it names none of its own.
+    /// Two apps open a hub, and not both are said to share it.
     #[error(
-        "app {wide:?} names no hubs, so its key opens all whose names begin with \"{wide}_\", and with them those of app \
-         {other:?}: name the hubs of {wide:?} (`{wide}=KEY;HUB;HUB`, or `hubs` in [app-keys.{wide}]), or rename one of \
-         the apps"
+        "the keys of apps {one:?} ({hubs}) and {other:?} ({other_hubs}) open the same hubs: name hubs that differ \
+         (`{one}=KEY;HUB;HUB`, or `hubs` in [app-keys.{one}]); where both apps are meant to serve and reach them, add \
+         `shared=true` to both (`NAME=KEY;HUB;shared=true`, or `shared = true` in the tables)"
     )]
     Overlap {
-        /// App whose key opens too much.
-        wide: String,
-        /// App whose hubs it opens.
+        /// App that opens the hub.
+        one: String,
+        /// Its pattern that does.
+        hubs: String,
+        /// App that opens it, too.
         other: String,
+        /// Its pattern that does.
+        other_hubs: String,
     },
+    /// Two apps have one key, so each is the other one.
+    #[error("apps {0:?} and {1:?} have the same key: give each its own (`trunkline token key --app NAME` makes it)")]
+    SameKey(String, String),
     /// The key of an app is one of the fleet: whoever has it would be a node and an operator.
     #[error(
         "the key of app {0:?} is an access key of the fleet, which opens everything: give the app one of its own \
@@ -72,8 +82,6 @@ pub enum AppKeySetError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HubScope {
     names: Arc<[Box<str>]>,
-    /// Whether they follow from the name of the app, and nobody has named them.
-    is_default: bool,
 }
 
 impl HubScope {
@@ -94,12 +102,11 @@ impl HubScope {
             }
             names.push(hub.to_ascii_lowercase().into());
         }
-        let is_default = names.is_empty();
-        if is_default {
+        if names.is_empty() {
             let app = app.to_ascii_lowercase();
             names = vec![app.as_str().into(), format!("{app}_{STAR}").into()];
         }
-        Ok(Self { names: names.into(), is_default })
+        Ok(Self { names: names.into() })
     }
 
     /// Whether a hub is among them; case does not count.
@@ -132,6 +139,8 @@ pub struct AppKey {
     pub(crate) name: Arc<str>,
     pub(crate) key: AccessKey,
     pub(crate) hubs: HubScope,
+    /// Whether other apps that say so, too, may open its hubs.
+    pub(crate) is_shared: bool,
 }
 
 impl AppKey {
@@ -145,11 +154,11 @@ impl AppKey {
             return Err(AppKeyError::Name);
         }
         let key = AccessKey::new(key).map_err(AppKeyError::Key)?;
-        Ok(Self { name: name.into(), key, hubs: HubScope::new(name, hubs)? })
+        Ok(Self { name: name.into(), key, hubs: HubScope::new(name, hubs)?, is_shared: false })
     }
 
     /// Checks that keys can be in force together, beside those of the fleet: that there are not too many apps, that
-    /// none has a key of the fleet, and that no key opens the hubs of another app only because of the names of the two.
+    /// none has a key of the fleet or of another app, and that none opens a hub of another app unless both share it.
     ///
     /// # Errors
     /// When they can't.
@@ -164,13 +173,20 @@ impl AppKey {
         if names.len() > APPS_MAX {
             return Err(AppKeySetError::TooMany(names.len()));
         }
-        for wide in keys.filter(|key| key.hubs.is_default) {
-            let beginning = format!("{}_", wide.name.to_ascii_lowercase());
-            if let Some(other) = names.range(beginning.clone()..).next().filter(|name| name.starts_with(&beginning)) {
-                return Err(AppKeySetError::Overlap { wide: wide.name.to_string(), other: other.clone() });
+        let mut holders = HashMap::new();
+        for key in keys.clone() {
+            let holder = holders.entry(key.key.expose()).or_insert(&key.name);
+            if !holder.eq_ignore_ascii_case(&key.name) {
+                return Err(AppKeySetError::SameKey(holder.to_string(), key.name.to_string()));
             }
         }
-        Ok(())
+        ensure_apart(keys)
+    }
+
+    /// Lets other apps that are shared open its hubs.
+    #[must_use]
+    pub(crate) fn shared(self, is_shared: bool) -> Self {
+        Self { is_shared, ..self }
     }
 
     /// Name of the app.
@@ -189,7 +205,7 @@ impl AppKey {
 impl fmt::Display for AppKey {
     /// Writes all of it but the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "app key {}: hubs {}", self.name, self.hubs)
+        write!(f, "app key {}: hubs {}{}", self.name, self.hubs, if self.is_shared { ", shared" } else { "" })
     }
 }
 
@@ -200,12 +216,39 @@ impl FromStr for AppKey {
         let (name, rest) = text.split_once('=').ok_or(AppKeyError::NoPair)?;
         let (key, list) = rest.split_once(';').map_or((rest, None), |(key, list)| (key, Some(list)));
         let key = Some(key.trim()).filter(|key| !key.is_empty()).ok_or(AppKeyError::NoPair)?;
-        let hubs = list.unwrap_or_default().split(';').map(str::trim).filter(|hub| !hub.is_empty());
-        if list.is_some() && hubs.clone().next().is_none() {
+        let items = list.unwrap_or_default().split(';').map(str::trim).filter(|item| !item.is_empty());
+        let hubs = items.clone().filter(|item| *item != SHARED);
+        if list.is_some() && items.clone().next().is_none() {
             return Err(AppKeyError::NoHubs);
         }
-        Self::new(name.trim(), key, hubs)
+        Ok(Self::new(name.trim(), key, hubs)?.shared(items.clone().any(|item| item == SHARED)))
     }
+}
+
+/// Checks that no hub is of two apps that don't share it. Patterns are sorted by what stands before their star, so those
+/// that begin like one of them follow it.
+fn ensure_apart<'a>(keys: impl Iterator<Item = &'a AppKey>) -> Result<(), AppKeySetError> {
+    let patterns = keys.flat_map(|key| key.hubs.names.iter().map(move |name| (name.trim_end_matches(STAR), &**name, key)));
+    let mut patterns: Vec<_> = patterns.collect();
+    // Of two that are alike up to the star the wider one is first.
+    patterns.sort_by_key(|(beginning, name, _)| (*beginning, !name.ends_with(STAR)));
+    for (at, (beginning, name, key)) in patterns.iter().enumerate() {
+        let is_met = |other: &str| if name.ends_with(STAR) { other.starts_with(beginning) } else { other == *beginning };
+        let following = patterns.get(at + 1..).unwrap_or_default().iter();
+        let mut met = following.take_while(|(other, ..)| is_met(other));
+        let is_foreign = |other: &AppKey| !other.name.eq_ignore_ascii_case(&key.name);
+        if let Some((_, other_name, other)) =
+            met.find(|(.., other)| is_foreign(other) && !(key.is_shared && other.is_shared))
+        {
+            return Err(AppKeySetError::Overlap {
+                one: key.name.to_string(),
+                hubs: (*name).to_owned(),
+                other: other.name.to_string(),
+                other_hubs: (*other_name).to_owned(),
+            });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -253,31 +296,52 @@ mod tests {
         assert!(shown.starts_with("app key shop: hubs shop, shop_* ") && !shown.contains(KEY), "{shown}");
     }
 
+    /// Error of keys in force together; each app has a key of its own.
+    fn overlap(texts: &[&str]) -> Option<AppKeySetError> {
+        let keys = texts.iter().map(|text| key(&text.replace("KEY", &format!("KEY{}", text.len()))).unwrap());
+        let keys: Vec<_> = keys.collect();
+        AppKey::check_all(keys.iter(), &[]).err()
+    }
+
     #[test]
-    fn an_app_without_hubs_does_not_open_those_of_an_app_with_a_longer_name() {
-        let overlap = |texts: &[&str]| {
-            let keys: Vec<_> = texts.iter().map(|text| key(text).unwrap()).collect();
-            AppKey::check_all(keys.iter(), &[]).err()
-        };
-        let found = Some(AppKeySetError::Overlap { wide: "shop".into(), other: "shop_eu".into() });
-        assert_eq!(overlap(&["news=KEY", "shop=KEY", "shop_eu=KEY;shop_eu"]), found);
-        assert_eq!(overlap(&["Shop_EU=KEY", "shops=KEY", "shop=KEY"]), found);
+    fn hubs_of_two_apps_are_refused_unless_both_share_them() {
+        for (texts, both) in [
+            (["shop=KEY", "shop_eu=KEY;shop_eu"], "\"shop\" (shop_*) and \"shop_eu\" (shop_eu)"),
+            (["Shop_EU=KEY", "shop=KEY"], "\"shop\" (shop_*) and \"Shop_EU\" (shop_eu)"),
+            (["shop=KEY", "eu=KEY;shop_eu"], "\"shop\" (shop_*) and \"eu\" (shop_eu)"),
+            (["a=KEY;shop*", "bc=KEY;Shopping"], "\"a\" (shop*) and \"bc\" (shopping)"),
+            (["a=KEY;x;orders", "bc=KEY;orders;y"], "\"a\" (orders) and \"bc\" (orders)"),
+            (["a=KEY;*", "bc=KEY;orders"], "\"a\" (*) and \"bc\" (orders)"),
+            (["a=KEY;sh*", "bc=KEY;shop*"], "\"a\" (sh*) and \"bc\" (shop*)"),
+            (["a=KEY;shop;shared=true", "bc=KEY;shop"], "\"a\" (shop) and \"bc\" (shop)"),
+        ] {
+            let shown = overlap(&texts).map(|error| error.to_string()).unwrap_or_default();
+            let named = shown.contains(both) || both.split(" and ").all(|one| shown.contains(one));
+            assert!(named && shown.contains("shared=true") && !shown.contains(KEY), "{texts:?}: {shown}");
+        }
         for apart in [
             ["shop=KEY;shop;shop_chat", "shop_eu=KEY"],
-            ["shop=KEY", "shop=KEY"],
+            ["shop=KEY", "shop=KEY22"],
             ["shop=KEY", "shops=KEY"],
             ["shop=KEY", "shop-eu=KEY"],
-            ["shop=KEY;shop_*", "shop_eu=KEY"],
+            ["shop=KEY", "shop_eu=KEY;orders"],
+            ["a=KEY;shop*;shared=true", "bcd=KEY;shop;shared=true"],
         ] {
             assert_eq!(overlap(&apart), None, "{apart:?}");
         }
-        let shown = found.map(|found| found.to_string()).unwrap();
-        assert!(shown.contains("\"shop_eu\": name the hubs of \"shop\" (`shop=KEY;HUB;HUB`"), "{shown}");
+    }
+
+    #[test]
+    fn one_key_under_two_names_is_refused() {
+        let keys = [key("shop=KEY").unwrap(), key("news=KEY").unwrap()];
+        let error = AppKey::check_all(keys.iter(), &[]).unwrap_err();
+        assert_eq!(error, AppKeySetError::SameKey("shop".into(), "news".into()));
+        assert!(!error.to_string().contains(KEY), "{error}");
     }
 
     #[test]
     fn apps_are_bounded_in_number_wherever_their_keys_come_from_and_keys_of_one_app_count_once() {
-        let keys: Vec<_> = (0..=APPS_MAX).map(|number| key(&format!("app{number}=KEY;hub{number}")).unwrap()).collect();
+        let keys: Vec<_> = (0..=APPS_MAX).map(|number| key(&format!("app{number}=KEY{number};hub{number}")).unwrap()).collect();
         let twice = keys[1..].iter().chain(&keys[1..]);
         assert_eq!(AppKey::check_all(twice, &[]), Ok(()));
         let error = AppKey::check_all(keys.iter(), &[]).unwrap_err();

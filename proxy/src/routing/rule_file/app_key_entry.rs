@@ -14,6 +14,7 @@ pub(super) fn app_keys(value: Option<TomlValue<'_>>) -> Result<Vec<AppKey>, Faul
         let mut table = TomlTable::new("an app's key", &value)?;
         let hubs = table.take("hubs").map(|value| value.items(HUBS_MAX)).transpose()?.unwrap_or_default();
         let hubs = hubs.iter().map(TomlValue::text).collect::<Result<Vec<_>, _>>()?;
+        let is_shared = table.take("shared").map(|value| value.truth()).transpose()?.unwrap_or_default();
         let secrets = secrets(&mut table, "key", "key-file")?;
         if secrets.is_empty() {
             let advice = "give `key-file`, or `key`; `trunkline token key --app NAME` makes one";
@@ -21,7 +22,8 @@ pub(super) fn app_keys(value: Option<TomlValue<'_>>) -> Result<Vec<AppKey>, Faul
         }
         for (item, text) in secrets {
             let key = AppKey::new(name, &text, hubs.iter().copied());
-            keys.push(key.map_err(|source| item.fault(RuleProblem::AppKey { app: name.to_owned(), source }))?);
+            let key = key.map_err(|source| item.fault(RuleProblem::AppKey { app: name.to_owned(), source }))?;
+            keys.push(key.shared(is_shared));
         }
         table.finish()?;
     }
@@ -43,7 +45,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("trunkline-app-key-{}", std::process::id()));
         std::fs::write(&path, format!("{KEY}-in-a-file\n")).unwrap();
         let text = format!(
-            "[app-keys.shop]\nkey-file = {path:?}\nkey = \"{KEY}-old\"\nhubs = [\"shop\", \"orders*\"]\n[app-keys.news]\nkey = \"{KEY}\""
+            "[app-keys.shop]\nkey-file = {path:?}\nkey = \"{KEY}-old\"\nhubs = [\"shop\", \"orders*\"]\nshared = true\n[app-keys.news]\nkey = \"{KEY}\""
         );
         let keys = Ruleset::parse(&text).unwrap().app_keys;
         std::fs::remove_file(&path).unwrap();
@@ -51,8 +53,8 @@ mod tests {
         assert_eq!(
             shown,
             [
-                format!("app key shop: hubs shop, orders* {KEY}-old"),
-                format!("app key shop: hubs shop, orders* {KEY}-in-a-file"),
+                format!("app key shop: hubs shop, orders*, shared {KEY}-old"),
+                format!("app key shop: hubs shop, orders*, shared {KEY}-in-a-file"),
                 format!("app key news: hubs news, news_* {KEY}"),
             ]
         );
