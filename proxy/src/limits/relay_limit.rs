@@ -8,8 +8,9 @@
 //! ```
 //!
 //! When all places are taken, a newcomer gets that of the request which has waited longest for its client, as at the
-//! admin port: an upload whose rest does not come, or an answer that nobody reads. It costs its client the request, and
-//! nobody else an answer.
+//! admin port: an upload whose rest does not come, or an answer that nobody reads. If none has waited for long enough,
+//! it gets that of the newest request of the address which has most of them, unless that is its own. Either costs a
+//! client the request.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::address_key::{AddressKey, AddressPermit};
-use crate::bounded::{Budget, BudgetShare, Lease, LeaseTable, Leases, Permit, Permits};
+use crate::bounded::{Budget, BudgetShare, Lease, LeaseTable, Leases, Permit, Permits, newest_of_largest};
 use crate::config::RelaySettings;
 use crate::net::address::Address;
 
@@ -55,11 +56,16 @@ pub(crate) struct RelayLimit {
     displaced: AtomicU64,
     under_way: Leases<RelayRequest>,
     /// Times until which no request is searched for: at an app server, or among all.
-    none_before: Mutex<HashMap<Option<Address>, Instant>>,
+    none_before: Mutex<HashMap<Search, Instant>>,
 }
+
+/// Search for a request that makes room: at an app server or among all, for a newcomer of an address.
+type Search = (Option<Address>, Option<AddressKey>);
 
 #[derive(Debug)]
 struct RelayRequest {
+    /// Address of its client; `None` where that stands for many.
+    holder: Option<AddressKey>,
     /// Permit of its app server.
     upstream: Option<Permit<Address>>,
     progress: Arc<RelayProgress>,
@@ -149,35 +155,40 @@ impl RelayLimit {
     ) -> Result<RelayPermit, RelayRefusal> {
         let connection =
             connection.map(|connection| connection.0.take(1).ok_or(RelayRefusal::Connection)).transpose()?;
+        let holder = address.map(AddressKey::from);
         let address = address.map(|ip| self.addresses.take(Some(ip.into())).map_err(|_| RelayRefusal::Address));
         let address = address.transpose()?;
         let progress = Arc::new(RelayProgress::new());
-        let request = RelayRequest { upstream: None, progress: progress.clone() };
-        let choose = |requests: &LeaseTable<_>, _: &_| self.choose_displaced(requests, None);
+        let request = RelayRequest { holder, upstream: None, progress: progress.clone() };
+        let choose = |requests: &LeaseTable<_>, _: &_| self.choose_displaced(requests, (None, holder));
         let request = self.under_way.take_or_revoke(self.node_max, request, choose);
         let request = request.ok_or(RelayRefusal::Node)?;
         Ok(RelayPermit { limit: self.clone(), request, progress, _connection: connection, _address: address })
     }
 
-    /// Chooses the request to an app server, or of all, that has waited longest for its client, and counts it as
-    /// displaced; `None` if none has for long enough.
-    fn choose_displaced(&self, requests: &LeaseTable<RelayRequest>, upstream: Option<&Address>) -> Option<u64> {
+    /// Chooses the request to an app server, or of all, that makes room for a newcomer, and counts it as displaced.
+    fn choose_displaced(&self, requests: &LeaseTable<RelayRequest>, search: Search) -> Option<u64> {
         let now = Instant::now();
-        // A vain search at one app server says nothing of the others.
+        // A vain search at one app server says nothing of the others, nor one of a large holder of small ones.
         let mut none_before = self.none_before.lock().unwrap_or_else(PoisonError::into_inner);
         none_before.retain(|_, before| *before > now);
-        if none_before.contains_key(&upstream.cloned()) {
+        if none_before.contains_key(&search) {
             return None;
         }
-        let is_there = |request: &RelayRequest| upstream.is_none() || request.upstream() == upstream;
-        let waiting = requests.iter().filter(|(_, request)| is_there(request));
-        let waiting = waiting.filter_map(|(number, request)| Some((request.progress.waits_since()?, number)));
+        let (upstream, newcomer) = &search;
+        let is_there = |request: &RelayRequest| upstream.is_none() || request.upstream() == upstream.as_ref();
+        let there = || requests.iter().filter(|(_, request)| is_there(request));
+        let waiting = there().filter_map(|(number, request)| Some((request.progress.waits_since()?, number)));
         let longest = waiting.min().filter(|(since, _)| now.saturating_duration_since(*since) >= SAFE_WAIT);
-        if longest.is_none() {
-            none_before.insert(upstream.cloned(), now + VAIN_LOOK);
+        let chosen = longest.map(|(_, number)| number).or_else(|| {
+            let held = there().filter_map(|(number, request)| Some((number, request.holder?, 1)));
+            newest_of_largest(held, (newcomer.as_ref(), 1))
+        });
+        if chosen.is_none() {
+            none_before.insert(search, now + VAIN_LOOK);
         }
-        self.displaced.fetch_add(u64::from(longest.is_some()), Ordering::Relaxed);
-        longest.map(|(_, number)| number)
+        self.displaced.fetch_add(u64::from(chosen.is_some()), Ordering::Relaxed);
+        chosen
     }
 }
 
@@ -198,7 +209,9 @@ impl RelayPermit {
         let mut requests = self.limit.under_way.lock();
         let permit = take().or_else(|| {
             let displaces = when_full == FullUpstream::Displace;
-            let chosen = displaces.then(|| self.limit.choose_displaced(&requests, Some(upstream)))??;
+            let holder = requests.get_mut(self.request.number()).and_then(|request| request.holder);
+            let search = (Some(upstream.clone()), holder);
+            let chosen = displaces.then(|| self.limit.choose_displaced(&requests, search))??;
             requests.revoke(chosen);
             take()
         });
@@ -385,6 +398,34 @@ mod tests {
         assert!(permits[1].request.token().is_cancelled() && !permits[0].request.token().is_cancelled());
         drop(permits);
         assert_eq!(limit.upstreams.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_asks_anew_all_the_time_keeps_no_place_from_others() {
+        let limit = limit(64, 0, 0);
+        let stranger = || limit.take(ip(1), None);
+        let mut flood: Vec<_> = (0..64).map(|_| stranger().unwrap()).collect();
+        let mut refused = 0;
+        for number in 0..200 {
+            // 1200 new ones a second, none of which is old enough to lose its place for waiting.
+            tokio::time::advance(Duration::from_millis(1)).await;
+            flood.rotate_left(1);
+            drop(flood.pop());
+            flood.extend(stranger().ok());
+            let one = limit.take(ip(2 + number % 10), None);
+            refused += u32::from(one.is_err());
+        }
+        assert_eq!(refused, 0, "of 200 requests of others");
+        assert_eq!(stranger().err(), Some(RelayRefusal::Node), "the largest makes no room for itself");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_address_for_all_clients_loses_nothing_that_is_under_way() {
+        let limit = limit(2, 1, 0);
+        let [mut one, mut two] = [place(&limit).unwrap(), place(&limit).unwrap()];
+        assert_eq!(place(&limit).err(), Some(RelayRefusal::Node));
+        assert!(one.choose(&app(1), FullUpstream::PassOver) && !two.choose(&app(1), FullUpstream::Displace));
+        assert!(!one.request.token().is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]
