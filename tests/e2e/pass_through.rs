@@ -7,6 +7,8 @@ use axum::body::Body;
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{HttpConnection, ask, get, post};
 use trunkline_tests::harness::scenario::{play, until};
@@ -246,6 +248,28 @@ fn an_app_server_that_says_nothing_is_given_up() {
         let proxy = fleet.proxy_with(&[&app], &["--upstream-answer-timeout", "1"]).await?;
         assert_eq!(get(proxy.address(), "/silent").await?.status, StatusCode::GATEWAY_TIMEOUT);
         assert_eq!(passed(&proxy, "timeout").await?, 1.0);
+        assert_eq!(get(proxy.address(), "/name").await?.status, StatusCode::OK);
+        Ok(())
+    });
+}
+
+#[test]
+fn malformed_chunks_of_a_client_are_its_own_mistake() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Web).await?;
+        let proxy = fleet.proxy(&app).await?;
+        let forms = ["zz\r\nabc\r\n0\r\n\r\n", "3\r\nabcdef\r\n0\r\n\r\n", "-1\r\nabc\r\n", "3;\r\r\nabc"];
+        for chunks in forms {
+            let mut stream = TcpStream::connect(proxy.address()).await?;
+            let head = "POST /mirror HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+            stream.write_all(format!("{head}{chunks}").as_bytes()).await?;
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).await?;
+            assert_eq!(String::from_utf8_lossy(&status), "HTTP/1.1 400", "{chunks:?}");
+        }
+        let counted = (passed(&proxy, "client_broken").await?, passed(&proxy, "broken").await?);
+        assert_eq!(counted, (forms.len() as f64, 0.0));
         assert_eq!(get(proxy.address(), "/name").await?.status, StatusCode::OK);
         Ok(())
     });

@@ -187,8 +187,8 @@ pub(crate) fn take_relay_permit(endpoint: &Endpoint, request: &Request) -> Resul
 /// Creates the refusal of a request displaced by a newer one while waiting for its client. The rest of its body may
 /// still arrive, so the connection can't be reused.
 pub(crate) fn refuse_displaced() -> Response {
-    let text = "the rest of the request did not come while as many requests to the app were under way as may be: see \
-                --pass-through-max and --pass-through-per-upstream-max";
+    let text = "a newer request got the place of this one, whose rest did not come or whose address had more under way \
+                than any other: see --pass-through-max and --pass-through-per-upstream-max";
     let cause = cause_of_limit(Limit::PassThrough);
     let mut answer = because(cause, plain(StatusCode::SERVICE_UNAVAILABLE, text));
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -206,6 +206,13 @@ pub(crate) fn refuse_slow_body(endpoint: &Endpoint) -> Response {
     endpoint.counters.limit(Limit::BodyTime).increment();
     let text = "the body of the request stood still, or came too slowly: see --body-timeout";
     let mut answer = because(cause_of_limit(Limit::BodyTime), plain(StatusCode::REQUEST_TIMEOUT, text));
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// Makes the refusal of a request whose body is malformed or broke off.
+pub(crate) fn refuse_broken_body() -> Response {
+    let mut answer = plain(StatusCode::BAD_REQUEST, "the body of the request is malformed, or broke off");
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }

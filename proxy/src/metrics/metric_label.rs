@@ -164,6 +164,9 @@ label! {
         /// The client stalled while sending the body.
         #[error("the client's body stood still")]
         ClientLate = "client_late",
+        /// The client's body is malformed, or broke off.
+        #[error("the client's body is malformed or broke off")]
+        ClientBroken = "client_broken",
     }
 }
 
@@ -209,6 +212,8 @@ label! {
         Timeout = "timeout",
         Broken = "broken",
         ClientLate = "client_late",
+        /// The client's body is malformed, or broke off.
+        ClientBroken = "client_broken",
     }
 }
 
@@ -219,6 +224,7 @@ impl From<RelayFailure> for PassThroughOutcome {
             RelayFailure::Timeout => Self::Timeout,
             RelayFailure::Broken => Self::Broken,
             RelayFailure::ClientLate => Self::ClientLate,
+            RelayFailure::ClientBroken => Self::ClientBroken,
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::{RETRY_AFTER_SECONDS, because, plain, unavailable};
 use crate::frontend::request::wants_event_stream;
-use crate::frontend::request_limit::{refuse_slow_body, take_hop_permit};
+use crate::frontend::request_limit::{refuse_broken_body, refuse_slow_body, take_hop_permit};
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::owner_permit::{reachable_owner, take_owner_permit};
 use crate::frontend::reverse_proxy::relayed_body::{RelayedRequestBody, SilenceTimer};
@@ -115,6 +115,10 @@ pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Reque
         Err(RelayFailure::ClientLate) => {
             counters.hop_failures.of(RelayFailure::ClientLate).increment();
             refuse_slow_body(endpoint)
+        }
+        Err(RelayFailure::ClientBroken) => {
+            counters.hop_failures.of(RelayFailure::ClientBroken).increment();
+            refuse_broken_body()
         }
         Err(failure) => {
             tracing::debug!(%owner, %failure, "the node that owns a connection gave no answer");

@@ -18,7 +18,9 @@ use crate::frontend::hop_header;
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::{plain, unavailable};
 use crate::frontend::request_extension::CountedElsewhere;
-use crate::frontend::request_limit::{refuse_displaced, refuse_full_upstreams, refuse_slow_body, take_relay_permit};
+use crate::frontend::request_limit::{
+    refuse_broken_body, refuse_displaced, refuse_full_upstreams, refuse_slow_body, take_relay_permit,
+};
 use crate::frontend::request_route::route_passed_through;
 use crate::frontend::reverse_proxy::relayed_body::{ByteMeter, RelayedRequestBody, SilenceTimer};
 use crate::frontend::reverse_proxy::{next_hop, silence_limit, tunnel, x_forwarded};
@@ -94,6 +96,7 @@ async fn answer(endpoint: &Endpoint, request: Request) -> (PassThroughOutcome, R
 fn refusal(endpoint: &Endpoint, failure: RelayFailure) -> Response {
     let status = match failure {
         RelayFailure::ClientLate => return refuse_slow_body(endpoint),
+        RelayFailure::ClientBroken => return refuse_broken_body(),
         RelayFailure::Unreachable | RelayFailure::Broken => StatusCode::BAD_GATEWAY,
         RelayFailure::Timeout => StatusCode::GATEWAY_TIMEOUT,
     };

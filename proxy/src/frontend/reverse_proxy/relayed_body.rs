@@ -27,11 +27,18 @@ pub(crate) struct SilenceTimer {
     since_ms: AtomicU64,
     /// The client has stalled while sending its body.
     is_client_late: AtomicBool,
+    /// The client's body has failed in another way.
+    is_client_broken: AtomicBool,
 }
 
 impl SilenceTimer {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { start: Instant::now(), since_ms: AtomicU64::new(0), is_client_late: AtomicBool::new(false) })
+        Arc::new(Self {
+            start: Instant::now(),
+            since_ms: AtomicU64::new(0),
+            is_client_late: AtomicBool::new(false),
+            is_client_broken: AtomicBool::new(false),
+        })
     }
 
     /// Returns once the other end has been silent for `limit`. Time spent waiting for the client does not count.
@@ -53,6 +60,12 @@ impl SilenceTimer {
     #[must_use]
     pub(crate) fn is_client_late(&self) -> bool {
         self.is_client_late.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client's body was malformed or broke off, and the exchange has ended by that.
+    #[must_use]
+    pub(crate) fn is_client_broken(&self) -> bool {
+        self.is_client_broken.load(Ordering::Relaxed)
     }
 
     fn moved(&self) {
@@ -113,7 +126,9 @@ impl HttpBody for RelayedRequestBody {
         }
         let mut frame = ready!(polled);
         if let Some(Err(error)) = &frame {
-            self.silence.is_client_late.store(is_body_timeout(error), Ordering::Relaxed);
+            let is_late = is_body_timeout(error);
+            self.silence.is_client_late.store(is_late, Ordering::Relaxed);
+            self.silence.is_client_broken.store(!is_late, Ordering::Relaxed);
         }
         if frame.as_ref().is_none_or(Result::is_err) {
             self.permit = None;

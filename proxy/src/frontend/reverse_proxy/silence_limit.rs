@@ -43,6 +43,7 @@ fn failure(error: &HttpError, silence: &SilenceTimer) -> RelayFailure {
     debug!(%error, "a request got no answer");
     match error {
         _ if silence.is_client_late() => RelayFailure::ClientLate,
+        _ if silence.is_client_broken() => RelayFailure::ClientBroken,
         _ if error.is_connect_timeout() => RelayFailure::Timeout,
         _ if error.is_unreachable() => RelayFailure::Unreachable,
         _ => RelayFailure::Broken,
