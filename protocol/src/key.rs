@@ -98,7 +98,56 @@ pub enum FarEnd {
     DialIn,
 }
 
+/// Bytes of a tag.
+const KEY_TAG_BYTES: usize = 12;
+
+/// Public tag of a key for channels to one kind of far end. A hello names its key by it, so the far end tries that key
+/// only. It is fixed and derived one way, so it is as good for guesses of the key as a hello is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyTag([u8; KEY_TAG_BYTES]);
+
+impl KeyTag {
+    /// Reads a tag as a header has it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; KEY_TAG_BYTES];
+        (URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) == Ok(KEY_TAG_BYTES)).then_some(Self(bytes))
+    }
+}
+
+impl fmt::Display for KeyTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+/// Secret of the handshake of a channel, and the tag of its key.
+#[derive(Clone)]
+pub struct ChannelSecret {
+    /// Tag that a hello has beside it.
+    pub tag: KeyTag,
+    /// Secret that both ends prove.
+    pub secret: [u8; 32],
+}
+
+impl ChannelSecret {
+    fn new(key: &AccessKey, far_end: FarEnd) -> Self {
+        let secret = subkey(key, far_end.name());
+        let mut tag = [0; KEY_TAG_BYTES];
+        expand(&secret, b"trunkline 1 tag of a channel key", &mut tag);
+        Self { tag: KeyTag(tag), secret }
+    }
+}
+
+impl fmt::Debug for ChannelSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChannelSecret({})", self.tag)
+    }
+}
+
 impl FarEnd {
+    const ALL: [FarEnd; 4] = [FarEnd::AppServer, FarEnd::NodeAdmin, FarEnd::NodeClients, FarEnd::DialIn];
+
     /// Name of the kind, which both ends bind into the handshake.
     #[must_use]
     pub fn name(self) -> &'static [u8] {
@@ -177,6 +226,7 @@ pub struct AccessKeys(Arc<RwLock<Arc<KeyRing>>>);
 struct KeyRing {
     keys: Vec<AccessKey>,
     ciphers: Vec<[XChaCha20Poly1305; Purpose::ALL.len()]>,
+    channels: Vec<(FarEnd, ChannelSecret)>,
 }
 
 impl AccessKeys {
@@ -204,8 +254,17 @@ impl AccessKeys {
     }
 
     /// Handshake secrets for channels to this kind of peer, in the order of the keys.
-    pub fn channel_secrets(&self, far_end: FarEnd) -> impl Iterator<Item = [u8; 32]> + use<> {
-        self.iter().map(move |key| subkey(&key, far_end.name()))
+    pub fn channel_secrets(&self, far_end: FarEnd) -> impl Iterator<Item = ChannelSecret> + use<> {
+        let channels = self.ring().channels.clone();
+        channels.into_iter().filter_map(move |(kind, secret)| (kind == far_end).then_some(secret))
+    }
+
+    /// Secret of the handshake with this tag. Nothing is computed.
+    #[must_use]
+    pub fn tagged_secret(&self, far_end: FarEnd, tag: KeyTag) -> Option<ChannelSecret> {
+        let ring = self.ring();
+        let found = ring.channels.iter().find(|(kind, secret)| (*kind, secret.tag) == (far_end, tag));
+        found.map(|(_, secret)| secret.clone())
     }
 
     fn ring(&self) -> Arc<KeyRing> {
@@ -252,7 +311,8 @@ impl KeyRing {
             return Err(AccessKeyError::None);
         }
         let ciphers = keys.iter().map(|key| Purpose::ALL.map(|purpose| cipher(key, purpose))).collect();
-        Ok(Self { keys, ciphers })
+        let channels = keys.iter().flat_map(|key| FarEnd::ALL.map(|kind| (kind, ChannelSecret::new(key, kind))));
+        Ok(Self { ciphers, channels: channels.collect(), keys })
     }
 }
 
@@ -294,11 +354,15 @@ fn cipher(key: &AccessKey, purpose: Purpose) -> XChaCha20Poly1305 {
     XChaCha20Poly1305::new(&subkey(key, purpose.info()).into())
 }
 
-#[expect(clippy::expect_used, reason = "32 bytes are below the 8160 that HKDF-SHA-256 can give")]
 fn subkey(key: &AccessKey, info: &[u8]) -> [u8; 32] {
     let mut subkey = [0; 32];
-    Hkdf::<Sha256>::new(None, key.0.as_bytes()).expand(info, &mut subkey).expect("32 bytes can be derived");
+    expand(key.0.as_bytes(), info, &mut subkey);
     subkey
+}
+
+#[expect(clippy::expect_used, reason = "keys and tags are below the 8160 bytes that HKDF-SHA-256 can give")]
+fn expand(secret: &[u8], info: &[u8], output: &mut [u8]) {
+    Hkdf::<Sha256>::new(None, secret).expand(info, output).expect("few bytes can be derived");
 }
 
 #[cfg(test)]
@@ -381,8 +445,29 @@ mod tests {
         in_force.replace(vec![AccessKey::new(new).unwrap()]).unwrap();
         assert!(elsewhere.open(Purpose::ConnectionToken, &sealed).is_err());
         assert_eq!(elsewhere.iter().map(|key| key.expose().to_owned()).collect::<Vec<_>>(), [new]);
-        let secret = |keys: &AccessKeys| keys.channel_secrets(FarEnd::NodeAdmin).collect::<Vec<_>>();
+        let secret = |keys: &AccessKeys| keys.channel_secrets(FarEnd::NodeAdmin).map(|one| one.secret).collect::<Vec<_>>();
         assert_eq!(secret(&elsewhere), secret(&keys(&[new])));
+    }
+
+    #[test]
+    fn a_tag_names_one_key_for_one_kind_of_far_end_and_shows_no_secret() {
+        let keys = keys(&["the old key of the fleet", "the new key of the fleet"]);
+        let mut tags = std::collections::HashSet::new();
+        for kind in FarEnd::ALL {
+            for ChannelSecret { tag, secret } in keys.channel_secrets(kind) {
+                assert!(tags.insert(tag));
+                assert_eq!(KeyTag::parse(&tag.to_string()), Some(tag));
+                assert!(!secret.windows(4).any(|part| tag.0.windows(4).any(|of_tag| of_tag == part)));
+                for other in FarEnd::ALL {
+                    let found = keys.tagged_secret(other, tag).map(|found| found.secret);
+                    assert_eq!(found, (other == kind).then_some(secret), "{kind:?} {other:?}");
+                }
+            }
+        }
+        assert_eq!(tags.len(), 8);
+        for wrong in ["", "AAAA", "!", &"A".repeat(15), &"A".repeat(17), &"A".repeat(10_000)] {
+            assert_eq!(KeyTag::parse(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub const SERVICE_HEADER_PREFIX: &str = "asrs-";
 pub const SERVICE_EVENT_HEADER_PREFIX: &str = "x-asrs-";
 /// Header of a channel's upgrade and its response with a handshake message.
 pub const HELLO_HEADER: &str = "x-trunkline-hello";
+/// Header of a channel's upgrade: the public tag of the key that its hello was made with.
+pub const KEY_TAG_HEADER: &str = "x-trunkline-key-tag";
 /// Header of an authorization request with path and query of the client's request.
 pub const CLIENT_URI_HEADER: &str = "x-trunkline-uri";
 /// Header of an authorization request with the client's `Authorization`.

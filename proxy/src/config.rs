@@ -123,6 +123,8 @@ pub struct Settings {
     pub accepts_dial_in: bool,
     /// Whether links of app servers that dial in from other machines have to be encrypted.
     pub needs_encrypted_dial_in: bool,
+    /// Whether channels whose hello names no key are tried with all keys, for senders without tags.
+    pub takes_untagged_hellos: bool,
     /// Whether there are app servers to dial.
     pub has_upstreams: bool,
     /// Address at which other nodes reach this one; `None` if they can't.
@@ -188,6 +190,7 @@ impl Settings {
             is_development,
             accepts_dial_in: false,
             needs_encrypted_dial_in: false,
+            takes_untagged_hellos: false,
             has_upstreams: true,
             advertise: None,
             tokens: TokenPolicy::default(),

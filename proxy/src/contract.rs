@@ -21,6 +21,7 @@ mod acknowledgements;
 mod announcements;
 mod app_keys;
 mod carried_requests;
+mod channel_hellos;
 mod client_messages;
 mod client_pools;
 mod client_results;

@@ -49,6 +49,9 @@ const MISTAKE_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(1).unwrap();
 /// without a pause, so when a node dies all of its clients would do so in one moment.
 const REFUSED_RETURNS_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 
+/// Hellos without a tag in a second that are tried with all keys. A restart of some hundred app servers takes seconds.
+const UNTAGGED_HELLOS_PER_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap();
+
 /// Longest wait of such a client. How many wait is bounded by the limits of sockets.
 const REFUSED_RETURN_WAIT: Duration = Duration::from_secs(5);
 
@@ -77,6 +80,9 @@ pub(crate) struct LimitCounters {
     /// Log lines about what stands in front of this node.
     pub setup_faults: SetupFaults,
     refused_returns: Bucket,
+    /// Hellos of channels that were no good, by address.
+    pub failed_hellos: AuthThrottle,
+    untagged_hellos: Bucket,
     /// Requests that are carried to other nodes, by their client's address.
     pub hop_clients: Option<Permits<AddressKey>>,
     /// Requests that are carried to other nodes, by owner and connection.
@@ -103,6 +109,8 @@ impl LimitCounters {
             mistake_lines: Bucket::new(MISTAKE_LINES_PER_SECOND),
             setup_faults: SetupFaults::default(),
             refused_returns: Bucket::new(REFUSED_RETURNS_PER_SECOND),
+            failed_hellos: AuthThrottle::default(),
+            untagged_hellos: Bucket::new(UNTAGGED_HELLOS_PER_SECOND),
             hop_clients: addresses(given(limits.connections_per_address)),
             hops: HopLimits::default(),
             open: Arc::new(Budget::new(usize::MAX)),
@@ -119,6 +127,12 @@ impl LimitCounters {
     #[must_use]
     pub(crate) fn may_log_mistake(&self, now: Duration) -> bool {
         self.mistake_lines.take(now, Duration::ZERO).is_ok()
+    }
+
+    /// Whether a hello without a tag is tried with all keys in this second.
+    #[must_use]
+    pub(crate) fn may_try_untagged(&self, now: Duration) -> bool {
+        self.untagged_hellos.take(now, Duration::ZERO).is_ok()
     }
 
     /// Time for which the refusal of a client waits that has come back to a connection which is not to be had any more.

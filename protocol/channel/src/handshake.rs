@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use snow::params::NoiseParams;
 use snow::{Builder, HandshakeState, TransportState};
-use trunkline_protocol::key::{AccessKeys, FarEnd};
+use trunkline_protocol::key::{ChannelSecret, FarEnd};
 
 use crate::hello::{CLOCK_SKEW_MAX_MINUTES, CONTENTS_MAX_BYTES, HelloContents};
 use crate::resolver::Resolver;
@@ -83,10 +83,14 @@ impl fmt::Debug for Responder {
     }
 }
 
-/// Answers a hello that one of the keys opens, as the far end of this kind.
-pub(crate) fn respond(keys: &AccessKeys, far_end: FarEnd, hello: &str) -> Result<Responder, HandshakeError> {
+/// Answers a hello that one of the secrets opens, as the far end of this kind.
+pub(crate) fn respond(
+    secrets: impl IntoIterator<Item = ChannelSecret>,
+    far_end: FarEnd,
+    hello: &str,
+) -> Result<Responder, HandshakeError> {
     let mut refusal = HandshakeError::Unproven;
-    for secret in keys.channel_secrets(far_end) {
+    for ChannelSecret { secret, .. } in secrets {
         let mut state = builder(&secret, far_end)?.build_responder().map_err(unproven)?;
         let mut contents = [0; CONTENTS_MAX_BYTES];
         match read(&mut state, hello, &mut contents) {
@@ -137,7 +141,7 @@ fn unproven(_: snow::Error) -> HandshakeError {
 
 #[cfg(test)]
 mod tests {
-    use trunkline_protocol::key::AccessKey;
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
 
     use super::*;
     use crate::hello::DIALLED_MAX_BYTES;
@@ -147,7 +151,11 @@ mod tests {
     }
 
     fn secret(key: &str, far_end: FarEnd) -> [u8; 32] {
-        keys(&[key]).channel_secrets(far_end).next().unwrap()
+        keys(&[key]).channel_secrets(far_end).next().unwrap().secret
+    }
+
+    fn secrets(texts: &[&str]) -> impl Iterator<Item = ChannelSecret> {
+        keys(texts).channel_secrets(FarEnd::AppServer)
     }
 
     const OLD: &str = "the old key of the fleet";
@@ -164,7 +172,7 @@ mod tests {
     #[test]
     fn both_ends_prove_the_key_and_then_understand_each_other() {
         let (initiator, hello) = begin(&secret(OLD, FarEnd::AppServer), FarEnd::AppServer);
-        let mut far = respond(&keys(&[NEW, OLD]), FarEnd::AppServer, &hello).unwrap();
+        let mut far = respond(secrets(&[NEW, OLD]), FarEnd::AppServer, &hello).unwrap();
         assert_eq!(far.contents, contents());
         let mut near = initiator.finish(&far.answer).unwrap();
         let (mut sealed, mut plain) = ([0; 64], [0; 64]);
@@ -176,7 +184,7 @@ mod tests {
     #[test]
     fn another_key_another_kind_of_far_end_and_rubbish_are_refused() {
         let of = |key, far_end| begin(&secret(key, far_end), far_end).1;
-        let answer = |hello: &str| respond(&keys(&[OLD]), FarEnd::AppServer, hello).unwrap_err();
+        let answer = |hello: &str| respond(secrets(&[OLD]), FarEnd::AppServer, hello).unwrap_err();
         assert_eq!(answer(&of(NEW, FarEnd::AppServer)), HandshakeError::Unproven);
         for other in [FarEnd::NodeAdmin, FarEnd::NodeClients, FarEnd::DialIn] {
             assert_eq!(answer(&of(OLD, other)), HandshakeError::Unproven, "{other:?}");
@@ -197,7 +205,7 @@ mod tests {
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
-            let refused = respond(&keys(&[OLD]), FarEnd::AppServer, &URL_SAFE_NO_PAD.encode(changed));
+            let refused = respond(secrets(&[OLD]), FarEnd::AppServer, &URL_SAFE_NO_PAD.encode(changed));
             assert_eq!(refused.unwrap_err(), HandshakeError::Unproven, "byte {at}");
         }
     }
@@ -207,14 +215,14 @@ mod tests {
         let (secret, dialled) = (secret(OLD, FarEnd::AppServer), "a".repeat(DIALLED_MAX_BYTES));
         let longest = HelloContents { dialled: dialled.into(), ..contents() };
         let (_, hello) = Initiator::new(&secret, FarEnd::AppServer, &longest).unwrap();
-        assert_eq!(respond(&keys(&[OLD]), FarEnd::AppServer, &hello).unwrap().contents, longest);
+        assert_eq!(respond(secrets(&[OLD]), FarEnd::AppServer, &hello).unwrap().contents, longest);
     }
 
     #[test]
     fn an_answer_is_good_for_its_own_hello_only() {
         let secret = secret(OLD, FarEnd::AppServer);
         let (_, recorded) = begin(&secret, FarEnd::AppServer);
-        let Responder { answer, .. } = respond(&keys(&[OLD]), FarEnd::AppServer, &recorded).unwrap();
+        let Responder { answer, .. } = respond(secrets(&[OLD]), FarEnd::AppServer, &recorded).unwrap();
         let (initiator, _) = begin(&secret, FarEnd::AppServer);
         assert_eq!(initiator.finish(&answer).unwrap_err(), HandshakeError::Unproven);
     }

@@ -48,4 +48,4 @@ pub use handshake::HandshakeError;
 pub use hello_table::HelloTable;
 pub use stagger::dial_staggered;
 pub use stream::ChannelStream;
-pub use upgrade::{Accepted, Dialled, NOT_FRESH, OpenChannelError, RefusedUpgrade, accept, open};
+pub use upgrade::{Accepted, Dialled, NOT_FRESH, OpenChannelError, RefusedUpgrade, accept, key_tag, open};

@@ -212,8 +212,8 @@ mod tests {
         let far_end = FarEnd::NodeAdmin;
         let secret = keys.channel_secrets(far_end).next().unwrap();
         let contents = HelloContents { minute: 0, dialled: "node:8090".into() };
-        let (initiator, hello) = Initiator::new(&secret, far_end, &contents).unwrap();
-        let Responder { noise: responder, answer, .. } = respond(&keys, far_end, &hello).unwrap();
+        let (initiator, hello) = Initiator::new(&secret.secret, far_end, &contents).unwrap();
+        let Responder { noise: responder, answer, .. } = respond(Some(secret), far_end, &hello).unwrap();
         let near = ChannelStream::new(near, initiator.finish(&answer).unwrap(), Side::Client, Bytes::new());
         (near, ChannelStream::new(far, responder, Side::Server, Bytes::new()))
     }

@@ -19,9 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use trunkline_protocol::key::{AccessKeys, FarEnd};
+use trunkline_protocol::key::{AccessKeys, ChannelSecret, FarEnd, KeyTag};
 use trunkline_protocol::unix_time::unix_seconds;
-use trunkline_protocol::wire::{AGENT, CHANNEL_PATH, HELLO_HEADER};
+use trunkline_protocol::wire::{AGENT, CHANNEL_PATH, HELLO_HEADER, KEY_TAG_HEADER};
 
 use crate::handshake::{HandshakeError, Initiator, Responder, respond};
 use crate::hello::{DIALLED_MAX_BYTES, HelloContents};
@@ -117,14 +117,14 @@ where
 async fn open_with<S>(
     socket: S,
     Dialled { far_end, name }: Dialled<'_>,
-    secret: &[u8; 32],
+    secret: &ChannelSecret,
 ) -> Result<ChannelStream<S>, OpenChannelError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let unproven = |_: HandshakeError| OpenChannelError::Unproven;
     let contents = HelloContents { minute: present_minute(), dialled: name.into() };
-    let (initiator, hello) = Initiator::new(secret, far_end, &contents).map_err(unproven)?;
+    let (initiator, hello) = Initiator::new(&secret.secret, far_end, &contents).map_err(unproven)?;
     let key = generate_key();
     let request = Request::get(CHANNEL_PATH)
         .header(HOST, name)
@@ -134,6 +134,7 @@ where
         .header(SEC_WEBSOCKET_VERSION, "13")
         .header(SEC_WEBSOCKET_KEY, &key)
         .header(HELLO_HEADER, hello)
+        .header(KEY_TAG_HEADER, secret.tag.to_string())
         .body(Empty::<Bytes>::new())?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.map_err(OpenChannelError::Http)?;
     // Ends with the response body, or with the socket that the upgrade hands over.
@@ -176,7 +177,14 @@ pub struct Accepted {
     waiting: WaitingHello,
 }
 
-/// Answers a request for a channel; `None` if it is no upgrade. The table is that of the port it came to. Whether the
+/// Tag of the key of a request for a channel; `None` if its sender is of a version without tags.
+#[must_use]
+pub fn key_tag<B>(request: &Request<B>) -> Option<KeyTag> {
+    KeyTag::parse(text(request.headers(), KEY_TAG_HEADER))
+}
+
+/// Answers a request for a channel; `None` if it is no upgrade. A hello with a tag is tried with the key of that tag
+/// only, one without with all keys. The table is that of the port it came to. Whether the
 /// name that was [dialled](Accepted::dialled) is one of this end is the caller's to judge, before the answer is sent.
 ///
 /// # Errors
@@ -193,7 +201,10 @@ pub fn accept<B>(
     if hellos.knows(said) {
         return Err(HandshakeError::Replayed);
     }
-    let Responder { noise, answer: hello, contents } = respond(keys, far_end, said)?;
+    let Responder { noise, answer: hello, contents } = match key_tag(request) {
+        Some(tag) => respond(keys.tagged_secret(far_end, tag), far_end, said)?,
+        None => respond(keys.channel_secrets(far_end), far_end, said)?,
+    };
     let is_upgrade = text(request.headers(), UPGRADE.as_str()).eq_ignore_ascii_case("websocket");
     if !is_upgrade || request.extensions().get::<OnUpgrade>().is_none() {
         return Ok(None);
@@ -356,7 +367,7 @@ mod tests {
     fn hello_made(minute: u64) -> String {
         let secret = keys(&[OLD]).channel_secrets(NODE.far_end).next().unwrap();
         let contents = HelloContents { minute, dialled: NODE.name.into() };
-        Initiator::new(&secret, NODE.far_end, &contents).unwrap().1
+        Initiator::new(&secret.secret, NODE.far_end, &contents).unwrap().1
     }
 
     #[tokio::test]

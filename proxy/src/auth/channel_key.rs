@@ -1,7 +1,9 @@
-//! Keys that open channels of app servers that dial in, holder by holder.
+//! Keys that open channels of app servers that dial in, holder by holder, and found by the tags of hellos.
+
+use std::collections::HashMap;
 
 use trunkline_channel::HelloTable;
-use trunkline_protocol::key::AccessKeys;
+use trunkline_protocol::key::{AccessKeys, FarEnd, KeyTag};
 
 use super::signer::Signer;
 
@@ -20,5 +22,30 @@ impl ChannelKeys {
     pub(super) fn new(signer: Signer, keys: AccessKeys, before: &[Self]) -> Self {
         let known = before.iter().find(|known| known.signer == signer);
         Self { keys, hellos: known.map(|known| known.hellos.clone()).unwrap_or_default(), signer }
+    }
+}
+
+/// Keys of all holders. A tag finds its holder at the same cost whatever the number of keys.
+#[derive(Debug, Default)]
+pub(crate) struct ChannelKeyTable {
+    holders: Vec<ChannelKeys>,
+    by_tag: HashMap<KeyTag, usize>,
+}
+
+impl ChannelKeyTable {
+    pub(super) fn new(holders: Vec<ChannelKeys>) -> Self {
+        let tags = |keys: &AccessKeys| keys.channel_secrets(FarEnd::DialIn).map(|secret| secret.tag);
+        let by_tag = holders.iter().enumerate().flat_map(|(at, holder)| tags(&holder.keys).map(move |tag| (tag, at)));
+        Self { by_tag: by_tag.collect(), holders }
+    }
+
+    /// Keys of all holders.
+    pub(crate) fn holders(&self) -> &[ChannelKeys] {
+        &self.holders
+    }
+
+    /// Keys of the holder of the key with this tag.
+    pub(crate) fn tagged(&self, tag: KeyTag) -> Option<&ChannelKeys> {
+        self.holders.get(*self.by_tag.get(&tag)?)
     }
 }

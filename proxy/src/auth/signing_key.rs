@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
 use super::app_key::{AppKey, AppKeySetError, HubScope};
-use super::channel_key::ChannelKeys;
+use super::channel_key::{ChannelKeyTable, ChannelKeys};
 use super::key::VerifyingKey;
 use super::signer::{Signer, TokenSigner};
 
@@ -70,7 +70,7 @@ struct KeySources {
 pub(crate) struct SigningKeys {
     in_force: ArcSwap<Vec<SigningKey>>,
     /// All of them by their holders, for channels of app servers that dial in.
-    of_channels: ArcSwap<Vec<ChannelKeys>>,
+    of_channels: ArcSwap<ChannelKeyTable>,
     /// Changes with the keys.
     changed: watch::Sender<()>,
     sources: Mutex<KeySources>,
@@ -106,6 +106,11 @@ impl SigningKeys {
         self.change(|sources| sources.of_flags = keys.to_vec())
     }
 
+    /// Number of apps' keys of flags, and of their files.
+    pub(crate) fn given_by_flags(&self) -> usize {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).of_flags.len()
+    }
+
     /// Keys in force, those of the fleet first.
     #[must_use]
     pub(crate) fn load(&self) -> Guard<Arc<Vec<SigningKey>>> {
@@ -130,7 +135,7 @@ impl SigningKeys {
 
     /// Keys that open channels of app servers that dial in.
     #[must_use]
-    pub(crate) fn of_channels(&self) -> Arc<Vec<ChannelKeys>> {
+    pub(crate) fn of_channels(&self) -> Arc<ChannelKeyTable> {
         self.of_channels.load_full()
     }
 
@@ -153,7 +158,7 @@ impl SigningKeys {
         AppKey::check_all(changed.of_flags.iter().chain(&changed.of_rules), &fleet)?;
         *sources = changed;
         self.in_force.store(Arc::new(sources.keys()));
-        self.of_channels.store(Arc::new(sources.of_channels(&self.of_channels.load())));
+        self.of_channels.store(Arc::new(sources.of_channels(self.of_channels.load().holders())));
         self.changed.send_replace(());
         Ok(())
     }
@@ -161,7 +166,7 @@ impl SigningKeys {
 
 impl KeySources {
     /// Keys by their holders, with the hellos that these had before.
-    fn of_channels(&self, before: &[ChannelKeys]) -> Vec<ChannelKeys> {
+    fn of_channels(&self, before: &[ChannelKeys]) -> ChannelKeyTable {
         let mut by_app: BTreeMap<&Arc<str>, Vec<AccessKey>> = BTreeMap::new();
         for app in self.of_flags.iter().chain(&self.of_rules) {
             by_app.entry(&app.name).or_default().push(app.key.clone());
@@ -170,7 +175,7 @@ impl KeySources {
             Some(ChannelKeys::new(Signer::App(name.clone()), AccessKeys::new(keys).ok()?, before))
         });
         let of_fleet = ChannelKeys::new(Signer::Fleet, self.fleet.clone(), before);
-        std::iter::once(of_fleet).chain(of_apps).collect()
+        ChannelKeyTable::new(std::iter::once(of_fleet).chain(of_apps).collect())
     }
 
     fn keys(&self) -> Vec<SigningKey> {

@@ -2,13 +2,16 @@
 //! protecting otherwise ordinary requests against reading and changes in transit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::Extensions;
 use http::uri::Scheme;
-use trunkline_protocol::key::FarEnd;
+use trunkline_channel::key_tag;
+use trunkline_protocol::key::{FarEnd, KeyTag};
+use trunkline_protocol::wire::HELLO_HEADER;
 
 use crate::auth::ChannelKeys;
 use crate::fleet::{ChannelLock, ChannelRefused, OwnNames, open_channel};
@@ -28,25 +31,22 @@ pub(crate) struct FleetChannelRoute {
 /// 404; the node's name in it, as in all responses, shows that this is a client port.
 pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Request) -> Response {
     let FleetChannelRoute { endpoint, inside } = route;
-    let mut extensions = Extensions::new();
-    if let Some(peer) = peer_address(request.extensions()) {
-        extensions.insert(PeerAddress(peer));
-    }
-    if let Some(scheme) = request.extensions().get::<Scheme>() {
-        extensions.insert(scheme.clone());
-    }
-    let shared = &endpoint.shared;
-    let (mut of_fleet, mut of_app) = (extensions.clone(), extensions);
-    of_fleet.insert(FromFleet);
-    of_app.insert(InChannel);
-    let hellos = &shared.fleet.client_port_hellos;
-    let names = OwnNames::advertised(shared.settings.advertise.as_ref());
-    let lock = ChannelLock { keys: &shared.settings.keys, far_end: FarEnd::NodeClients, names, hellos };
-    let opened = match open_channel(&mut request, lock, inside.clone(), of_fleet) {
-        Err(ChannelRefused::Stranger) if shared.settings.accepts_dial_in => {
-            open_for_app(shared, &mut request, &inside, &of_app)
+    let opened = match key_of(&endpoint.shared, &request) {
+        HelloKey::Unknown => Err(ChannelRefused::Stranger),
+        key => {
+            let (throttle, peer) = (&endpoint.shared.limits.failed_hellos, peer_address(request.extensions()).map(|peer| peer.ip()));
+            match throttle.wait(peer, endpoint.shared.uptime()) {
+                // Other requests come first.
+                Duration::ZERO => tokio::task::yield_now().await,
+                wait => tokio::time::sleep(wait).await,
+            }
+            let opened = try_key(&endpoint.shared, key, &mut request, &inside);
+            if matches!(opened, Err(ChannelRefused::Stranger)) {
+                let hello = request.headers().get(HELLO_HEADER).and_then(|hello| hello.to_str().ok());
+                throttle.note_wrong(peer, hello.unwrap_or_default(), endpoint.shared.uptime());
+            }
+            opened
         }
-        opened => opened,
     };
     opened.unwrap_or_else(|refused| {
         endpoint.counters.relay.private_paths.increment();
@@ -57,20 +57,88 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
     })
 }
 
-/// Opens a channel for an app server that dials in, trying the keys of each owner.
+/// Key that a hello names.
+enum HelloKey {
+    /// One of the fleet, of another node.
+    Node,
+    /// One of the fleet or of an app, of an app server that dials in.
+    App(KeyTag),
+    /// It names none, and is tried with all keys.
+    Untagged,
+    /// None of this node: nothing is computed for it.
+    Unknown,
+}
+
+fn key_of(shared: &Shared, request: &Request) -> HelloKey {
+    let settings = &shared.settings;
+    match key_tag(request) {
+        Some(tag) if settings.keys.tagged_secret(FarEnd::NodeClients, tag).is_some() => HelloKey::Node,
+        Some(tag) if settings.accepts_dial_in => HelloKey::App(tag),
+        None if settings.takes_untagged_hellos && shared.limits.may_try_untagged(shared.uptime()) => {
+            HelloKey::Untagged
+        }
+        _ => HelloKey::Unknown,
+    }
+}
+
+fn try_key(
+    shared: &Shared,
+    key: HelloKey,
+    request: &mut Request,
+    inside: &Router,
+) -> Result<Response, ChannelRefused> {
+    let channels = shared.admission.signing_keys.of_channels();
+    match key {
+        HelloKey::Unknown => Err(ChannelRefused::Stranger),
+        HelloKey::Node => open_for_node(shared, request, inside),
+        HelloKey::App(tag) => {
+            channels.tagged(tag).map_or(Err(ChannelRefused::Stranger), |keys| open_for_app(shared, request, inside, keys))
+        }
+        HelloKey::Untagged => {
+            let mut opened = open_for_node(shared, request, inside);
+            let holders = if shared.settings.accepts_dial_in { channels.holders() } else { &[] };
+            for keys in holders {
+                if !matches!(opened, Err(ChannelRefused::Stranger)) {
+                    break;
+                }
+                opened = open_for_app(shared, request, inside, keys);
+            }
+            opened
+        }
+    }
+}
+
+fn open_for_node(shared: &Shared, request: &mut Request, inside: &Router) -> Result<Response, ChannelRefused> {
+    let hellos = &shared.fleet.client_port_hellos;
+    let names = OwnNames::advertised(shared.settings.advertise.as_ref());
+    let lock = ChannelLock { keys: &shared.settings.keys, far_end: FarEnd::NodeClients, names, hellos };
+    let mut extensions = kept_extensions(request);
+    extensions.insert(FromFleet);
+    open_channel(request, lock, inside.clone(), extensions)
+}
+
+/// Opens a channel to an app server that dials in, by the keys of one holder.
 fn open_for_app(
     shared: &Shared,
     request: &mut Request,
     inside: &Router,
-    extensions: &Extensions,
+    ChannelKeys { keys, hellos, .. }: &ChannelKeys,
 ) -> Result<Response, ChannelRefused> {
-    let (far_end, names) = (FarEnd::DialIn, OwnNames::Hosts(&shared.settings.hosts));
-    for ChannelKeys { keys, hellos, .. } in shared.admission.signing_keys.of_channels().iter() {
-        let lock = ChannelLock { keys, far_end, names, hellos };
-        match open_channel(request, lock, inside.clone(), extensions.clone()) {
-            Err(ChannelRefused::Stranger) => {}
-            opened => return opened,
-        }
+    let names = OwnNames::Hosts(&shared.settings.hosts);
+    let lock = ChannelLock { keys, far_end: FarEnd::DialIn, names, hellos };
+    let mut extensions = kept_extensions(request);
+    extensions.insert(InChannel);
+    open_channel(request, lock, inside.clone(), extensions)
+}
+
+/// Extensions that requests inside the channel have from the one that opens it.
+fn kept_extensions(request: &Request) -> Extensions {
+    let mut extensions = Extensions::new();
+    if let Some(peer) = peer_address(request.extensions()) {
+        extensions.insert(PeerAddress(peer));
     }
-    Err(ChannelRefused::Stranger)
+    if let Some(scheme) = request.extensions().get::<Scheme>() {
+        extensions.insert(scheme.clone());
+    }
+    extensions
 }

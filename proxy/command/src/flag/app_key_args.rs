@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use tracing::warn;
 use trunkline_proxy::parts::{AppKey, GivenKeys};
 
 use super::config_error::ConfigError;
+use crate::logging::LOG_TARGET;
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct AppKeyArgs {
@@ -32,6 +34,11 @@ pub(crate) struct AppKeyArgs {
     /// the Trunkline SDK.
     #[arg(long, env = "TRUNKLINE_REQUIRE_ENCRYPTED_DIAL_IN")]
     pub require_encrypted_dial_in: bool,
+
+    /// Takes channels of nodes and app servers of versions that don't name the key of their hello, at most 50 a second:
+    /// each is tried with the keys of all apps. Remove it when all of them have been updated.
+    #[arg(long, env = "TRUNKLINE_ALLOW_UNTAGGED_HELLOS")]
+    pub allow_untagged_hellos: bool,
 }
 
 impl AppKeyArgs {
@@ -40,6 +47,18 @@ impl AppKeyArgs {
         let typed =
             self.app_keys.iter().map(|text| text.parse().map_err(ConfigError::AppKey)).collect::<Result<_, _>>()?;
         Ok(GivenKeys { typed, files: self.app_key_files.clone() })
+    }
+
+    /// Whether hellos without a tag are taken, which is for an update only and brings a warning.
+    pub(super) fn takes_untagged_hellos(&self) -> bool {
+        if self.allow_untagged_hellos {
+            warn!(
+                target: LOG_TARGET,
+                "--allow-untagged-hellos: strangers can have hellos tried with the keys of all apps; remove it after the \
+                 update"
+            );
+        }
+        self.allow_untagged_hellos
     }
 }
 

@@ -1,0 +1,108 @@
+//! Hellos of channels at the client port: what a stranger's cost a node, and what those without a tag need.
+
+use std::time::Duration;
+
+use http::Request;
+use tokio::io::{AsyncReadExt, duplex};
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+use trunkline_channel::{Dialled, open};
+use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+use trunkline_protocol::wire::{CHANNEL_PATH, HELLO_HEADER, KEY_TAG_HEADER};
+
+use super::hub_separation::{APP_KEY, two_hubs};
+use super::http::HttpConnection;
+use super::inbound_links::ONE;
+use super::stage::{KEY, Stage, run};
+use crate::auth::AppKey;
+use crate::config::{SecretLine, Settings};
+
+/// Hello and tag of a sender with this key.
+async fn hello(key: &str, far_end: FarEnd) -> (String, String) {
+    let keys = AccessKeys::new(vec![AccessKey::new(key).unwrap()]).unwrap();
+    let (near, mut far) = duplex(4096);
+    let mut near = Some(near);
+    let dial = move || std::future::ready(near.take().ok_or_else(|| std::io::ErrorKind::Other.into()));
+    let sending = spawn_local(async move { open(dial, Dialled { far_end, name: ONE }, &keys).await.err() });
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(far.read_u8().await.unwrap());
+    }
+    sending.abort();
+    let head = String::from_utf8(head).unwrap();
+    let value = |name: &str| {
+        let line = head.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
+        line.unwrap_or_default().to_owned()
+    };
+    (value(HELLO_HEADER), value(KEY_TAG_HEADER))
+}
+
+/// Asks for a channel; returns the status.
+async fn ask(stage: &Stage, hello: &str, tag: Option<&str>) -> u16 {
+    let mut request = Request::get(CHANNEL_PATH).header("host", ONE).header("connection", "upgrade");
+    request = request.header("upgrade", "websocket").header("sec-websocket-version", "13");
+    request = request.header("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA==").header(HELLO_HEADER, hello);
+    if let Some(tag) = tag {
+        request = request.header(KEY_TAG_HEADER, tag);
+    }
+    let answer = HttpConnection::open(stage).await.begin(request.body(String::new()).unwrap()).await;
+    answer.status().as_u16()
+}
+
+/// A node with keys of many apps.
+fn of_many_apps(takes_untagged_hellos: bool) -> Stage {
+    let others: String = (1..250).map(|number| format!("app{number}=the key of app {number} of many;hub{number}\n")).collect();
+    let app_keys = AppKey::lines(&format!("chat={APP_KEY}\n{others}")).unwrap();
+    Stage::with(Settings { app_keys, takes_untagged_hellos, ..two_hubs() }, 1)
+}
+
+#[test]
+fn a_hello_is_tried_with_the_key_of_its_tag_and_one_without_with_none() {
+    run(async {
+        let stage = of_many_apps(false);
+        for (key, far_end) in [(KEY, FarEnd::NodeClients), (KEY, FarEnd::DialIn), (APP_KEY, FarEnd::DialIn)] {
+            let (good, tag) = hello(key, far_end).await;
+            let (_, other) = hello("the key of app 7 of many", FarEnd::DialIn).await;
+            assert_eq!(ask(&stage, &good, None).await, 404, "without a tag");
+            assert_eq!(ask(&stage, &good, Some("nonsense")).await, 404);
+            assert_eq!(ask(&stage, &good, Some(&other)).await, 404, "with the tag of another key");
+            assert_eq!(ask(&stage, &good, Some(&tag)).await, 101, "{far_end:?}");
+        }
+    });
+}
+
+#[test]
+fn hellos_without_a_tag_are_taken_by_a_switch_and_fifty_of_them_a_second() {
+    run(async {
+        let stage = of_many_apps(true);
+        let mut statuses = Vec::new();
+        for _ in 0..60 {
+            let (good, _) = hello(APP_KEY, FarEnd::DialIn).await;
+            statuses.push(ask(&stage, &good, None).await);
+        }
+        let taken = statuses.iter().filter(|status| **status == 101).count();
+        assert!(taken == 50 && statuses[..50].iter().all(|status| *status == 101), "{taken}");
+        let (good, tag) = hello(APP_KEY, FarEnd::DialIn).await;
+        assert_eq!(ask(&stage, &good, Some(&tag)).await, 101, "one with a tag needs none of them");
+    });
+}
+
+#[test]
+fn rubbish_that_names_no_key_is_refused_at_once_and_rubbish_that_names_one_waits() {
+    run(async {
+        let stage = of_many_apps(false);
+        let (rubbish, (_, tag)) = ("A".repeat(72), hello(APP_KEY, FarEnd::DialIn).await);
+        let begun = Instant::now();
+        for _ in 0..500 {
+            assert_eq!(ask(&stage, &rubbish, None).await, 404);
+            assert_eq!(ask(&stage, &rubbish, Some(&"A".repeat(16))).await, 404);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        for number in 0..110 {
+            assert_eq!(ask(&stage, &format!("{number:0>3}{}", "A".repeat(69)), Some(&tag)).await, 404);
+        }
+        assert!(begun.elapsed() >= Duration::from_secs(30), "the last ten wait for 3 s each: {:?}", begun.elapsed());
+        let (good, tag) = hello(APP_KEY, FarEnd::DialIn).await;
+        assert_eq!(ask(&stage, &good, Some(&tag)).await, 101, "nobody is locked out");
+    });
+}
