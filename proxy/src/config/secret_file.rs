@@ -58,8 +58,17 @@ pub(super) fn read_secret<T>(
     parse(without_mark(&text)).map_err(|problem| SecretFileError::Content { flag, path: path.to_owned(), problem })
 }
 
-/// Reads the secrets in the lines of a file.
-pub(super) fn read_secrets<T: SecretLine>(path: &Path) -> Result<Vec<T>, SecretFileError> {
-    let parse = |text: &str| T::lines(text).map_err(|(line, cause)| format!(", line {line}: {cause}"));
+/// Reads the secrets in the lines of a file; `None` if the file is empty. A file with a comment has no secrets on purpose.
+pub(super) fn read_secrets<T: SecretLine>(path: &Path) -> Result<Option<Vec<T>>, SecretFileError> {
+    let parse = |text: &str| {
+        let lines = T::lines(text).map_err(|(line, cause)| format!(", line {line}: {cause}"))?;
+        Ok((!text.trim().is_empty()).then_some(lines))
+    };
     read_secret(T::FLAG, path, parse)
+}
+
+/// Error of a file that was emptied, perhaps for a moment while somebody writes it.
+pub(super) fn emptied<T: SecretLine>(path: &Path) -> SecretFileError {
+    let problem = " is empty, and had keys before: write a comment (`# none`) into it to take them away".to_owned();
+    SecretFileError::Content { flag: T::FLAG, path: path.to_owned(), problem }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use trunkline_protocol::key::AccessKey;
 
-use super::secret_file::{SecretFileError, SecretLine, read_secret, read_secrets};
+use super::secret_file::{SecretFileError, SecretLine, emptied, read_secret, read_secrets};
 use super::webhook_secret::WebhookSecret;
 use crate::auth::{AdminToken, AdminTokenInForce, AppKey, VerifyingKey};
 
@@ -99,11 +99,25 @@ impl<K: SecretLine> GivenKeys<K> {
     /// # Errors
     /// When a file can't be read, or has a line that is no key.
     pub fn read_lines(&self) -> Result<Vec<K>, SecretFileError> {
-        let mut keys = self.typed.clone();
+        self.read_lines_again(0)
+    }
+
+    /// Returns all keys as [`read_lines`](Self::read_lines) does, where this many were in force before.
+    ///
+    /// # Errors
+    /// When there are fewer than before, and a file is empty: it was truncated, and not meant to take keys away.
+    pub(crate) fn read_lines_again(&self, before: usize) -> Result<Vec<K>, SecretFileError> {
+        let (mut keys, mut empty) = (self.typed.clone(), None);
         for path in &self.files {
-            keys.extend(read_secrets(path)?);
+            match read_secrets(path)? {
+                Some(read) => keys.extend(read),
+                None => empty = Some(path),
+            }
         }
-        Ok(keys)
+        match empty {
+            Some(path) if keys.len() < before => Err(emptied::<K>(path)),
+            _ => Ok(keys),
+        }
     }
 }
 

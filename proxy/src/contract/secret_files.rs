@@ -75,8 +75,14 @@ fn keys_in_files_are_read_anew_together_or_not_at_all() {
         let problem = read(NEW, "no key").unwrap_err();
         assert!(problem.contains("line 1"), "{problem}");
         assert_eq!(statuses().await, [200, 401, 200], "nothing has changed");
-        read(NEW, "").unwrap();
+        for empty in ["", " \n\n"] {
+            let problem = read(NEW, empty).unwrap_err();
+            assert!(problem.contains("is empty, and had keys before"), "{problem}");
+            assert_eq!(statuses().await, [200, 401, 200], "a truncated file takes no key away");
+        }
+        read(NEW, "# none").unwrap();
         assert_eq!(statuses().await, [401, 200, 401]);
+        read(NEW, "").unwrap();
         [access, apps].iter().for_each(|path| std::fs::remove_file(path).unwrap());
     });
 }
@@ -154,6 +160,7 @@ fn secrets_in_files_are_read_anew_and_sign_the_next_request_or_stay_all_of_them(
         assert_eq!(signature().await, by_first, "the old one stays in force");
         read("chat=the second secret of a hub\nchat=the first secret of a hub").unwrap();
         assert!(signature().await.ends_with(&format!(",{by_first}")), "both sign");
+        assert!(read("").unwrap_err().contains("is empty"), "a truncated file takes no secret away");
         read("# None any more.").unwrap();
         assert_eq!(signature().await, by_access_key);
         std::fs::remove_file(&path).unwrap();
