@@ -1,9 +1,9 @@
 //! Authentication: access tokens (JWT), the keys that verify them, and the users that they name; the admin token.
 //!
 //! ```text
-//!  flags ──► TokenPolicy ──► Verifier ──► User
-//!                               ▲
-//!       file or URL ── JWKS ────┘   (read again at intervals, and early for an unknown key)
+//!  flags, `[issuers.NAME]` ──► Verifier ──► User
+//!                                ▲
+//!        file or URL ── JWKS ────┘   (read again at intervals, and early for an unknown key)
 //! ```
 //!
 //! The kind of a key decides its algorithm. A token only names the key that may have signed it, and is never believed
@@ -15,6 +15,7 @@ mod admin_token;
 mod app_key;
 mod channel_key;
 mod fetch;
+mod issuer;
 pub(crate) mod jwks;
 pub(crate) mod key;
 mod policy;
@@ -31,6 +32,8 @@ pub use admin_token::{AdminToken, AdminTokenInForce};
 pub(crate) use app_key::APPS_MAX;
 pub use app_key::{AppKey, AppKeyError, AppKeySetError};
 pub(crate) use channel_key::ChannelKeys;
+pub(crate) use issuer::ISSUERS_MAX;
+pub use issuer::Issuer;
 pub use jwks::JwksSource;
 pub use key::VerifyingKey;
 pub use policy::TokenPolicy;

@@ -61,6 +61,8 @@ use rule_set::RuleSet;
 use upstream_set::UpstreamSet;
 
 use crate::admin::{self, AdminCounters};
+#[cfg(feature = "tls")]
+use crate::auth::JwksSource;
 use crate::config::{Config, DrainSettings, SecretSources};
 use crate::fleet::{Fleet, keep_fleet};
 use crate::frontend::{end_gets_of_lost_owners, release_carried};
@@ -328,10 +330,14 @@ fn connectors(config: &Config) -> Result<Connectors, StartError> {
     let webhooks = config.settings.webhooks.rules.iter().map(|rule| rule.template.address());
     let fleet_speaks_tls =
         config.settings.advertise.iter().chain(&config.upstreams).chain(webhooks).any(Address::is_tls);
-    let issuers_speak_tls = config.settings.tokens.jwks.iter().any(|(_, set)| set.is_tls());
+    let of_tables = config.settings.rules.issuers().iter().flat_map(|issuer| &issuer.jwks);
+    let issuers_speak_tls = config.settings.tokens.jwks.iter().chain(of_tables).any(JwksSource::is_tls);
+    // A reload of the configuration file may bring the first https:// key set.
+    let issuers = connector(issuers_speak_tls || config.rules_file.is_some(), &config.issuer_tls);
+    let issuers = if issuers_speak_tls { issuers? } else { issuers.unwrap_or_default() };
     Ok(Connectors {
         fleet: connector(fleet_speaks_tls, &config.upstream_tls)?,
-        issuers: connector(issuers_speak_tls, &config.issuer_tls)?,
+        issuers,
         resolver: config.resolver.clone(),
     })
 }

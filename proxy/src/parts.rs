@@ -1,10 +1,10 @@
 //! Parts of a node that the `trunkline` command is made of. No part of the public API.
 
 pub use crate::admin::{AUDIT_TARGET, MetricEntry, metric_entries};
-pub use crate::auth::jwks::JwksError;
+pub use crate::auth::jwks::{JwksError, JwksSourceError};
 pub use crate::auth::key::KeyError;
 pub use crate::auth::{
-    AdminTokenInForce, AppKey, AppKeyError, AppKeySetError, JwksSource, TokenPolicy, VerifyingKey, host_of_url,
+    AdminTokenInForce, AppKey, AppKeyError, AppKeySetError, Issuer, JwksSource, TokenPolicy, VerifyingKey, host_of_url,
 };
 pub use crate::clock::unix_seconds;
 #[cfg(feature = "otlp")]

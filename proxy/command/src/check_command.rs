@@ -183,32 +183,23 @@ mod tests {
     }
 
     #[test]
-    fn sources_of_keys_that_could_sign_for_each_other_are_warned_of_once() {
+    fn a_second_issuer_needs_a_table_which_is_shown() {
         let folder = std::env::temp_dir().join(format!("trunkline-check-issuers-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let file = |name: &str, text: &str| {
-            std::fs::write(folder.join(name), text).unwrap();
-            folder.join(name)
+        let (file, secret) = (folder.join("trunkline.toml"), folder.join("secret"));
+        std::fs::write(&secret, "a secret that is long enough").unwrap();
+        let checked = |rest: &str| {
+            let settings = "upstream = 'http://127.0.0.1:1'\naccess-key = 'a key that is long enough'\n";
+            std::fs::write(&file, format!("{settings}{rest}")).unwrap();
+            let args = CheckArgs { file: file.clone(), samples: Vec::new() };
+            check(args, &Environment::default(), &Command::new("trunkline"))
         };
-        let secret = |name: &str| file(name, "a secret that is long enough").display().to_string();
-        let (one, two) = (secret("one"), secret("two"));
-        let warnings = |jwks: &str, issuers: &str| {
-            let rest = "upstream = 'http://127.0.0.1:1'\naccess-key = 'a key that is long enough'";
-            let secrets = format!("jwt-secret-file = ['{one}', '{two}']");
-            let text = format!("{rest}\n{secrets}\njwt-jwks = {jwks}\njwt-issuer = {issuers}\n");
-            let args = CheckArgs { file: file("trunkline.toml", &text), samples: Vec::new() };
-            let report = check(args, &Environment::default(), &Command::new("trunkline")).unwrap();
-            report.warnings.iter().filter(|warning| warning.contains("--jwt-jwks ISSUER=URL")).count()
-        };
-        let (unnamed, named) = ("['https://a/keys']", "['https://a=https://a/keys']");
-        for (jwks, issuers, count) in [
-            (unnamed, "['https://a', 'https://b']", 1),
-            ("[]", "['https://a', 'https://b']", 1),
-            (named, "['https://a', 'https://b']", 0),
-            (unnamed, "['https://a']", 0),
-        ] {
-            assert_eq!(warnings(jwks, issuers), count, "{jwks} {issuers}");
-        }
+        let refused = checked("jwt-issuer = ['https://a', 'https://b']").unwrap_err().to_string();
+        assert!(refused.contains("\"https://b\", but flags describe one issuer"), "{refused}");
+        let table = format!("[issuers.b]\nissuer = 'https://b'\nkeys = {secret:?}\nhubs = 'shop'");
+        let report = checked(&format!("jwt-issuer = 'https://a'\n{table}")).unwrap();
+        let line = "# issuer b: iss https://b, audiences any, hubs shop, keys in 1 files";
+        assert!(report.text.contains(line), "{}", report.text);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

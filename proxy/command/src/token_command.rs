@@ -9,7 +9,7 @@ use trunkline_protocol::access_token::{self, TokenTimes};
 use trunkline_protocol::development_key::{DevelopmentKeyError, read_or_make};
 use trunkline_protocol::dial_in::sign_rest_token_for;
 use trunkline_protocol::key::{AccessKey, AccessKeyError};
-use trunkline_proxy::parts::{AppKey, unix_seconds};
+use trunkline_proxy::parts::{AppKey, Ruleset, unix_seconds};
 
 use super::flag::value_parser::whole_seconds;
 use super::flag::{AccessKeyArgs, audience_host};
@@ -57,6 +57,13 @@ pub(super) enum TokenCommand {
         id: String,
         #[command(flatten)]
         access_keys: AccessKeyArgs,
+        /// The configuration file of the nodes, with the table of `--issuer`.
+        #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// An issuer `[issuers.NAME]` with a secret. The token is signed with its first secret, and has its `iss` and its
+        /// audiences. [default: an access key signs]
+        #[arg(long, value_name = "NAME")]
+        issuer: Option<String>,
         /// A further claim; may be given several times, also with the same name.
         #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = parse_claim)]
         claims: Vec<(String, String)>,
@@ -81,9 +88,13 @@ pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
         TokenCommand::Key { app: Some(app), hubs, .. } => print(&app_key(&app, &hubs)?),
         TokenCommand::Key { file: None, .. } => print(AccessKey::random().expose()),
         TokenCommand::Key { file: Some(file), .. } => make_key_file(&file)?,
-        TokenCommand::User { id, access_keys, claims, lifetime } => {
+        TokenCommand::User { id, access_keys, config, issuer, mut claims, lifetime } => {
             let times = TokenTimes::from_now(unix_seconds(), lifetime);
-            print(&access_token::sign(&signing_key(&access_keys)?, &id, &claims, times));
+            let key = match issuer {
+                Some(name) => issuer_key(config.as_deref(), &name, &mut claims)?,
+                None => signing_key(&access_keys)?,
+            };
+            print(&access_token::sign(&key, &id, &claims, times));
         }
         TokenCommand::Rest { access_keys, hub, audience, lifetime } => {
             let times = TokenTimes::from_now(unix_seconds(), lifetime);
@@ -100,6 +111,20 @@ fn app_key(app: &str, hubs: &[String]) -> anyhow::Result<String> {
     let line = format!("{app}={}", parts.collect::<Vec<_>>().join(";"));
     line.parse::<AppKey>().with_context(|| format!("--app {app:?}"))?;
     Ok(line)
+}
+
+/// Key that signs for an issuer with a table, and adds the claims that its tokens need.
+fn issuer_key(config: Option<&Path>, name: &str, claims: &mut Vec<(String, String)>) -> anyhow::Result<AccessKey> {
+    let config = config.context("--issuer needs the file with its table: give --config FILE")?;
+    let rules = Ruleset::read(config)?;
+    let issuer = rules.issuers().iter().find(|issuer| issuer.name() == name);
+    let issuer = issuer.with_context(|| format!("{} has no table [issuers.{name}]", config.display()))?;
+    let (secret, iss, audiences) = issuer.signing().with_context(|| {
+        format!("issuer {name:?} has no secret among its `keys`: only the issuer itself can sign with its private key")
+    })?;
+    claims.push(("iss".into(), iss.into()));
+    claims.extend(audiences.iter().map(|audience| ("aud".into(), audience.clone())));
+    Ok(AccessKey::new(secret)?)
 }
 
 /// Signing key: the first configured key, or this machine's development key.
@@ -142,6 +167,26 @@ mod tests {
         let line = app_key("shop", &["orders".into(), "cart*".into()]).unwrap();
         assert_eq!(line.parse::<AppKey>().unwrap().to_string(), "app key shop: hubs orders, cart*");
         assert!(app_key("a b", &[]).is_err() && app_key("shop", &["a*b".into()]).is_err());
+    }
+
+    #[test]
+    fn an_issuer_signs_with_its_secret_its_iss_and_its_audiences() {
+        let folder = std::env::temp_dir().join(format!("trunkline-token-issuer-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (key, file) = (folder.join("key"), folder.join("trunkline.toml"));
+        std::fs::write(&key, "a secret that is long enough\n").unwrap();
+        let table = format!("[issuers.shop]\nkeys = {key:?}\nissuer = 'https://shop'\naudiences = ['a', 'b']\n");
+        std::fs::write(&file, table + "[issuers.staff]\njwks = 'https://staff/keys'\nissuer = 'staff'\n").unwrap();
+        let mut claims = Vec::new();
+        let signing = issuer_key(Some(&file), "shop", &mut claims).unwrap();
+        assert_eq!(signing.expose(), "a secret that is long enough");
+        let expected = [("iss", "https://shop"), ("aud", "a"), ("aud", "b")];
+        assert_eq!(claims, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        for (name, words) in [("staff", "has no secret"), ("news", "has no table [issuers.news]")] {
+            let problem = issuer_key(Some(&file), name, &mut Vec::new()).unwrap_err().to_string();
+            assert!(problem.contains(words), "{problem}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use trunkline_protocol::key::without_mark;
 use super::VerifyingKey;
 use super::fetch::fetch;
 use crate::metrics::Counter;
+use crate::net::address::is_loopback_host;
 use crate::net::connector::Connector;
 
 /// Largest key set: a hundred certificates fit.
@@ -42,6 +44,35 @@ pub enum JwksError {
     /// Its keys of supported kinds can't be used; they are named by their ids.
     #[error("holds no usable key: RSA needs 2048 to 8192 bits, and EC a point on P-256, unlike the keys {}", .0.join(", "))]
     NoUsableKey(Vec<String>),
+}
+
+/// Error of a text that names no source of a key set. The text may hold a secret, and is in none.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JwksSourceError {
+    /// The file holds no key set.
+    #[error("{path} {cause}")]
+    Set {
+        /// Path of the file.
+        path: PathBuf,
+        /// Reason, whose text is a part of this one.
+        cause: JwksError,
+    },
+    /// The text looks like a URL, and can't be fetched.
+    #[error("{shown:?} is neither a file nor a URL like https://issuer.example/jwks.json")]
+    Url {
+        /// Part of the text that may be shown.
+        shown: String,
+    },
+    /// Keys would be fetched without TLS from another machine.
+    #[error(
+        "{shown:?} fetches keys without TLS: anybody on the network path could let in any user. Use https://, or a file; \
+         http:// is for this machine only"
+    )]
+    Plain {
+        /// Part of the text that may be shown.
+        shown: String,
+    },
 }
 
 /// Place where a key set is published.
@@ -85,6 +116,39 @@ impl JwksSource {
             Self::Url(_) => Ok(Vec::new()),
         }
     }
+}
+
+impl FromStr for JwksSource {
+    type Err = JwksSourceError;
+
+    /// Reads a path or a URL. A file has to be valid now; an issuer may be late.
+    fn from_str(text: &str) -> Result<Self, JwksSourceError> {
+        if !text.contains("://") {
+            let path = PathBuf::from(text);
+            let source = Self::File(path.clone());
+            return match source.read_file() {
+                Ok(_) => Ok(source),
+                Err(cause) => Err(JwksSourceError::Set { path, cause }),
+            };
+        }
+        let url = text.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
+        // A user name would go nowhere, and the log would show the password beside it.
+        let host = url.as_ref().and_then(Uri::authority);
+        let host = host.filter(|host| !host.host().is_empty() && !host.as_str().contains('@')).map(ToString::to_string);
+        let Some((url, host)) = url.zip(host) else { return Err(JwksSourceError::Url { shown: shown(text) }) };
+        if url.scheme_str() == Some("http") && !is_loopback_host(&host) {
+            return Err(JwksSourceError::Plain { shown: shown(text) });
+        }
+        Ok(Self::Url(url))
+    }
+}
+
+/// Returns the part of a refused URL that may be shown: a query may hold a key, and what stands before an `@` a
+/// password.
+fn shown(value: &str) -> String {
+    let (scheme, rest) = value.split_once("://").unwrap_or(("", value));
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    format!("{scheme}://{}", rest.rsplit('@').next().unwrap_or_default())
 }
 
 impl fmt::Debug for JwksSource {
@@ -146,8 +210,6 @@ pub(crate) fn parse(text: &[u8]) -> Result<PublishedKeys, JwksError> {
 /// Key set of one source: the last one that could be read.
 #[derive(Debug)]
 struct KeySet {
-    /// Issuer of its keys, if its source names one.
-    issuer: Option<String>,
     source: JwksSource,
     published: ArcSwap<PublishedKeys>,
     is_failing: AtomicBool,
@@ -159,19 +221,20 @@ struct KeySet {
 /// Key sets of a node.
 #[derive(Debug)]
 pub(super) struct KeySets {
-    sets: Vec<KeySet>,
+    sets: ArcSwap<Vec<Arc<KeySet>>>,
     connector: Connector,
     refetch: Duration,
     /// Changes with each set that is stored.
     stored: watch::Sender<()>,
+    /// Changes with the sources.
+    sources: watch::Sender<()>,
     pub(super) read: Counter,
     pub(super) failed: Counter,
 }
 
-impl KeySets {
-    pub(super) fn new(sources: &[(Option<String>, JwksSource)], refetch: Duration, connector: Connector) -> Self {
-        let sets = sources.iter().map(|(issuer, source)| KeySet {
-            issuer: issuer.clone(),
+impl KeySet {
+    fn new(source: &JwksSource) -> Self {
+        Self {
             source: source.clone(),
             // Unusable keys are logged with the first read.
             published: ArcSwap::from_pointee(PublishedKeys {
@@ -181,37 +244,50 @@ impl KeySets {
             is_failing: AtomicBool::new(false),
             last_read: Mutex::new(None),
             reads: AtomicU64::new(0),
-        });
+        }
+    }
+}
+
+impl KeySets {
+    pub(super) fn new(sources: &[JwksSource], refetch: Duration, connector: Connector) -> Self {
         Self {
-            sets: sets.collect(),
+            sets: ArcSwap::from_pointee(sources.iter().map(KeySet::new).map(Arc::new).collect()),
             connector,
             refetch,
             stored: watch::Sender::new(()),
+            sources: watch::Sender::new(()),
             read: Counter::default(),
             failed: Counter::default(),
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.sets.is_empty()
+    /// Replaces the sources. Sets of sources that stay are kept.
+    pub(super) fn set_sources<'s>(&self, sources: impl Iterator<Item = &'s JwksSource>) {
+        let (old, mut sets) = (self.sets.load(), Vec::<Arc<KeySet>>::new());
+        for source in sources {
+            if sets.iter().all(|set| set.source != *source) {
+                let kept = old.iter().find(|set| set.source == *source).cloned();
+                sets.push(kept.unwrap_or_else(|| Arc::new(KeySet::new(source))));
+            }
+        }
+        self.sets.store(Arc::new(sets));
+        self.sources.send_replace(());
     }
 
-    /// Returns the issuer that a source names, if this is one.
-    pub(super) fn named(&self, issuer: &str) -> Option<&str> {
-        self.sets.iter().filter_map(|set| set.issuer.as_deref()).find(|named| *named == issuer)
-    }
-
-    /// Returns the keys of each set whose source names this issuer, or none.
-    pub(super) fn keys(&self, issuer: Option<&str>) -> Vec<Arc<PublishedKeys>> {
-        let sets = self.sets.iter().filter(|set| set.issuer.as_deref() == issuer);
+    /// Returns the keys of each of these sources.
+    pub(super) fn keys(&self, sources: &[JwksSource]) -> Vec<Arc<PublishedKeys>> {
+        let sets = self.sets.load();
+        let sets = sets.iter().filter(|set| sources.contains(&set.source));
         sets.map(|set| set.published.load_full()).collect()
     }
 
-    /// Reads all sets now, and then at intervals without end.
+    /// Reads all sets now, at intervals, and when their sources change, without end.
     pub(super) async fn keep_fresh(&self, refresh: Duration) {
+        let mut changed = self.sources.subscribe();
         loop {
-            join_all(self.sets.iter().map(|set| self.read_unless_fresh(set, Duration::ZERO))).await;
-            sleep(refresh).await;
+            let sets = self.sets.load_full();
+            join_all(sets.iter().map(|set| self.read_unless_fresh(set, Duration::ZERO))).await;
+            tokio::select! { () = sleep(refresh) => {}, _ = changed.changed() => {} }
         }
     }
 
@@ -220,13 +296,15 @@ impl KeySets {
         self.stored.subscribe()
     }
 
-    /// Reads all sets in parallel for a token whose key is in none, but not again and again for a guesser. The reading
-    /// goes on when the caller goes away: otherwise a stranger who asks and hangs up would spend the one
-    /// reading that a user with a new key needs.
-    pub(super) fn read_early(self: &Arc<Self>) -> JoinHandle<()> {
+    /// Reads the sets of these sources in parallel for a token whose key is in none, but not again and again for a
+    /// guesser. The reading goes on when the caller goes away: otherwise a stranger who asks and hangs up would spend the
+    /// one reading that a user with a new key needs.
+    pub(super) fn read_early(self: &Arc<Self>, sources: Vec<JwksSource>) -> JoinHandle<()> {
         let all = Arc::clone(self);
         tokio::spawn(async move {
-            join_all(all.sets.iter().map(|set| all.read_unless_fresh(set, all.refetch))).await;
+            let sets = all.sets.load_full();
+            let sets = sets.iter().filter(|set| sources.contains(&set.source));
+            join_all(sets.map(|set| all.read_unless_fresh(set, all.refetch))).await;
         })
     }
 
@@ -375,17 +453,31 @@ mod tests {
     async fn sets_are_read_early_but_not_again_and_again() {
         let file = std::env::temp_dir().join(format!("trunkline-jwks-{}.json", std::process::id()));
         std::fs::write(&file, json!({ "keys": [ec_key()] }).to_string()).unwrap();
-        let sources = [(None, JwksSource::File(file.clone()))];
+        let sources = [JwksSource::File(file.clone())];
         let sets = Arc::new(KeySets::new(&sources, Duration::from_secs(10), Connector::default()));
         for _ in 0..2 {
-            sets.read_early().await.unwrap();
+            sets.read_early(sources.to_vec()).await.unwrap();
             assert_eq!(sets.read.get(), 1);
         }
         std::fs::remove_file(&file).unwrap();
         tokio::time::advance(Duration::from_secs(10)).await;
-        sets.read_early().await.unwrap();
-        let kept: usize = sets.keys(None).iter().map(|set| set.keys.len()).sum();
+        sets.read_early(sources.to_vec()).await.unwrap();
+        let kept: usize = sets.keys(&sources).iter().map(|set| set.keys.len()).sum();
         assert_eq!((sets.read.get(), sets.failed.get(), kept), (1, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_reload_keeps_the_sets_of_sources_that_stay() {
+        let file = std::env::temp_dir().join(format!("trunkline-kept-jwks-{}.json", std::process::id()));
+        std::fs::write(&file, json!({ "keys": [ec_key()] }).to_string()).unwrap();
+        let [kept, other] = [JwksSource::File(file.clone()), JwksSource::File("no-such-file".into())];
+        let sets = KeySets::new(std::slice::from_ref(&kept), Duration::ZERO, Connector::default());
+        std::fs::remove_file(&file).unwrap();
+        sets.set_sources([&other, &kept, &other].into_iter());
+        let counts = [&kept, &other].map(|source| sets.keys(std::slice::from_ref(source))[0].keys.len());
+        assert_eq!((counts, sets.sets.load().len()), ([1, 0], 2));
+        sets.set_sources(std::iter::once(&other));
+        assert!(sets.keys(&[kept]).is_empty());
     }
 
     #[test]
@@ -399,10 +491,10 @@ mod tests {
     async fn a_stranger_who_hangs_up_does_not_stop_the_reading() {
         let issuer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys", issuer.local_addr().unwrap()).parse().unwrap();
-        let sources = [(None, JwksSource::Url(url))];
+        let sources = [JwksSource::Url(url)];
         let sets = Arc::new(KeySets::new(&sources, Duration::from_secs(3600), Connector::default()));
         let asked = {
-            let mut reading = sets.read_early();
+            let mut reading = sets.read_early(sources.to_vec());
             tokio::select! {
                 _ = &mut reading => panic!("the issuer has not answered"),
                 asked = issuer.accept() => asked.unwrap().0,
@@ -412,7 +504,7 @@ mod tests {
         let (mut asked, body) = (asked, json!({ "keys": [ec_key()] }).to_string());
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         tokio::io::AsyncWriteExt::write_all(&mut asked, answer.as_bytes()).await.unwrap();
-        sets.read_early().await.unwrap();
-        assert_eq!(sets.keys(None).iter().map(|set| set.keys.len()).sum::<usize>(), 1);
+        sets.read_early(sources.to_vec()).await.unwrap();
+        assert_eq!(sets.keys(&sources).iter().map(|set| set.keys.len()).sum::<usize>(), 1);
     }
 }

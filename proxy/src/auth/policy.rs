@@ -10,16 +10,16 @@ use super::{JwksSource, VerifyingKey};
 /// Policy for access tokens.
 #[derive(Debug, Clone)]
 pub struct TokenPolicy {
-    /// Keys in addition to the fleet's own.
+    /// Keys in addition to the fleet's own, for all hubs: the short form of one issuer.
     pub keys: Vec<VerifyingKey>,
-    /// Sources of published keys, each with the issuer that it is for; without an issuer, for all other issuers.
-    pub jwks: Vec<(Option<String>, JwksSource)>,
+    /// Sources of published keys of that issuer.
+    pub jwks: Vec<JwksSource>,
     /// Interval at which key sets are read again.
     pub jwks_refresh: Duration,
     /// Minimum interval at which unknown keys cause another read.
     pub jwks_refetch: Duration,
-    /// Accepted issuers of keys without an issuer; empty: any.
-    pub issuers: Vec<String>,
+    /// Accepted `iss` of that issuer, and of the fleet's own keys; `None`: any that no table has.
+    pub issuer: Option<String>,
     /// Accepted audiences; empty: any.
     pub audiences: Vec<String>,
     /// Tolerated difference of clocks.
@@ -51,7 +51,7 @@ impl Default for TokenPolicy {
             jwks: Vec::new(),
             jwks_refresh: Duration::from_secs(300),
             jwks_refetch: Duration::from_secs(10),
-            issuers: Vec::new(),
+            issuer: None,
             audiences: Vec::new(),
             clock_skew_s: CLOCK_SKEW_S,
             user_claims: Self::default_user_claims(),

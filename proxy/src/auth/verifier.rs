@@ -14,7 +14,7 @@ use trunkline_protocol::json_text::JsonText;
 use super::jwks::KeySets;
 use super::revocation::Revocations;
 use super::signed_token::SignedToken;
-use super::{SigningKeys, TokenError, TokenPolicy, User, VerifyingKey};
+use super::{Issuer, JwksSource, SigningKeys, TokenError, TokenPolicy, User, VerifyingKey};
 use crate::clock::unix_seconds;
 use crate::metrics::Counter;
 use crate::net::connector::Connector;
@@ -29,8 +29,10 @@ pub(crate) struct Verifier {
     policy: TokenPolicy,
     /// Keys of the fleet and of apps.
     own: Arc<SigningKeys>,
-    /// Keys of other issuers in force; a reload replaces them.
+    /// Keys of the flags in force; a reload replaces them.
     keys: ArcSwap<Vec<VerifyingKey>>,
+    /// Issuers with tables of their own.
+    issuers: ArcSwap<Vec<Issuer>>,
     sets: Arc<KeySets>,
     revocations: Arc<Revocations>,
     refused: [Counter; TokenError::LABELS.len()],
@@ -48,12 +50,20 @@ impl Verifier {
     ) -> Self {
         let keys = ArcSwap::from_pointee(policy.keys.clone());
         let sets = Arc::new(KeySets::new(&policy.jwks, policy.jwks_refetch, connector));
-        Self { policy, own, keys, sets, revocations, refused: Default::default() }
+        let issuers = ArcSwap::default();
+        Self { policy, own, keys, issuers, sets, revocations, refused: Default::default() }
     }
 
-    /// Replaces the keys of other issuers, but for published ones.
+    /// Replaces the keys of the flags, except published ones.
     pub(crate) fn set_keys(&self, keys: Vec<VerifyingKey>) {
         self.keys.store(Arc::new(keys));
+    }
+
+    /// Replaces the issuers with tables of their own. Published keys of sources that stay are kept.
+    pub(crate) fn set_issuers(&self, issuers: &[Issuer]) {
+        let sources = self.policy.jwks.iter().chain(issuers.iter().flat_map(|issuer| &issuer.jwks));
+        self.sets.set_sources(sources);
+        self.issuers.store(Arc::new(issuers.to_vec()));
     }
 
     /// Whether every client needs a token.
@@ -64,9 +74,7 @@ impl Verifier {
 
     /// Reads published keys at intervals without end.
     pub(crate) async fn keep_fresh(&self) {
-        if !self.sets.is_empty() {
-            self.sets.keep_fresh(self.policy.jwks_refresh).await;
-        }
+        self.sets.keep_fresh(self.policy.jwks_refresh).await;
     }
 
     /// Verifies a token for a hub and returns its user. Where no key fits, the published keys may be read once more: an
@@ -79,10 +87,11 @@ impl Verifier {
         // From before the first try, so that no set is missed.
         let mut stored = self.sets.stored();
         let mut outcome = self.verify_now(token, hub);
-        if !misses_key(&outcome) || !self.may_be_published(token) {
+        let sources = self.sources_of(token);
+        if !misses_key(&outcome) || sources.is_empty() {
             return outcome;
         }
-        let mut reading = self.sets.read_early();
+        let mut reading = self.sets.read_early(sources);
         loop {
             let is_over = tokio::select! { _ = stored.changed() => false, _ = &mut reading => true };
             if is_over && !stored.has_changed().unwrap_or_default() {
@@ -125,25 +134,50 @@ impl Verifier {
         if header.crit.is_some() {
             return Err(TokenError::Critical);
         }
-        let (mut outcome, mut tries) = (Err(TokenError::UnknownKey), KEYS_TRIED_MAX);
-        let fits = |key: &&VerifyingKey| key.fits(header.alg, header.kid.as_deref());
-        // A source names its issuer: then other keys don't count, whoever holds them.
-        let named = claimed_issuer(token).and_then(|issuer| self.sets.named(&issuer));
+        let (issuers, mut tries) = (self.issuers.load(), KEYS_TRIED_MAX);
+        // An issuer with a table of its own: then other keys don't count, and its own at its hubs only.
+        let named = issuers_of(&issuers, token);
+        if !named.is_empty() {
+            let mut outcome = Err(TokenError::Issuer);
+            for issuer in named.into_iter().filter(|issuer| issuer.is_for(hub)) {
+                outcome = self.verify_for(token, &header, (&issuer.keys, &issuer.jwks), Some(issuer), &mut tries);
+                if !matches!(outcome, Err(TokenError::Signature | TokenError::UnknownKey | TokenError::Audience)) {
+                    return outcome;
+                }
+            }
+            return outcome;
+        }
+        let mut outcome = Err(TokenError::UnknownKey);
         let own = self.own.load();
-        let own = own.iter().filter(|key| named.is_none() && key.is_for(Some(hub)) && fits(&&key.of_users));
-        for key in own.take(tries) {
+        let fits = |key: &VerifyingKey| key.fits(header.alg, header.kid.as_deref());
+        for key in own.iter().filter(|key| key.is_for(Some(hub)) && fits(&key.of_users)).take(tries) {
             tries -= 1;
-            outcome = self.verify_with(token, &key.of_users, (None, key.app.as_deref()));
+            outcome = self.verify_with(token, &key.of_users, None, key.app.as_deref());
             if outcome != Err(TokenError::Signature) {
                 return outcome.and_then(|user| self.ensure_for(hub, user));
             }
         }
-        let (others, sets) = (self.keys.load(), self.sets.keys(named));
-        let others = Some(&**others).filter(|_| named.is_none()).into_iter();
-        for keys in others.chain(sets.iter().map(|set| &set.keys)) {
-            for key in keys.iter().filter(fits).take(tries) {
-                tries -= 1;
-                outcome = self.verify_with(token, key, (named, None));
+        match self.verify_for(token, &header, (&self.keys.load(), &self.policy.jwks), None, &mut tries) {
+            Err(TokenError::UnknownKey) => outcome,
+            verified => verified,
+        }
+    }
+
+    /// Verifies a token by the keys of one issuer: of a table, or of the flags.
+    fn verify_for(
+        &self,
+        token: &str,
+        header: &Header,
+        (keys, jwks): (&[VerifyingKey], &[JwksSource]),
+        issuer: Option<&Issuer>,
+        tries: &mut usize,
+    ) -> Result<User, TokenError> {
+        let published = self.sets.keys(jwks);
+        let mut outcome = Err(TokenError::UnknownKey);
+        for keys in std::iter::once(keys).chain(published.iter().map(|set| &*set.keys)) {
+            for key in keys.iter().filter(|key| key.fits(header.alg, header.kid.as_deref())).take(*tries) {
+                *tries -= 1;
+                outcome = self.verify_with(token, key, issuer, None);
                 if outcome != Err(TokenError::Signature) {
                     // With the right signature no other key can change the outcome.
                     return outcome;
@@ -159,19 +193,22 @@ impl Verifier {
         if user.is_for_hub(Some(hub), &self.policy.audiences) { Ok(user) } else { Err(TokenError::Audience) }
     }
 
-    /// Verifies a token by a key, which may be one of a named issuer, or of an app.
+    /// Verifies a token by a key, which may be one of an issuer with a table, or of an app.
     fn verify_with(
         &self,
         token: &str,
         key: &VerifyingKey,
-        (named, app): (Option<&str>, Option<&str>),
+        issuer: Option<&Issuer>,
+        app: Option<&str>,
     ) -> Result<User, TokenError> {
-        let data = decode::<Claims>(token, key.decoding_key(), &self.validation(key.algorithm(), named))?;
-        let issuer = data.claims.get("iss").map_or(&Value::Null, JsonText::value);
-        if !issuer.is_null() && !issuer.is_string() {
+        let data = decode::<Claims>(token, key.decoding_key(), &self.validation(key.algorithm(), issuer))?;
+        let claimed = data.claims.get("iss").map_or(&Value::Null, JsonText::value);
+        if !claimed.is_null() && !claimed.is_string() {
             return Err(TokenError::Claim("its claim \"iss\" has to be a text".into()));
         }
-        if issuer.as_str().and_then(|issuer| self.sets.named(issuer)) != named {
+        // The claims that were verified decide, not the reading before.
+        let has_table = claimed.as_str().is_some_and(|iss| self.issuers.load().iter().any(|one| one.is_named(iss)));
+        if has_table != issuer.is_some() {
             return Err(TokenError::Issuer);
         }
         let user = User::from_claims(&data.claims, &self.policy.user_claims);
@@ -183,29 +220,47 @@ impl Verifier {
         Ok(user)
     }
 
-    fn validation(&self, algorithm: Algorithm, named: Option<&str>) -> Validation {
+    fn validation(&self, algorithm: Algorithm, issuer: Option<&Issuer>) -> Validation {
         let mut validation = Validation::new(algorithm);
         let mut required = HashSet::from(["exp".to_owned()]);
         validation.leeway = self.policy.clock_skew_s;
         validation.validate_nbf = true;
-        if named.is_none() && !self.policy.issuers.is_empty() {
-            validation.set_issuer(&self.policy.issuers);
+        let (issuers, audiences) = match issuer {
+            Some(issuer) => (&*issuer.issuers, &issuer.audiences),
+            None => (self.policy.issuer.as_slice(), &self.policy.audiences),
+        };
+        if !issuers.is_empty() {
+            validation.set_issuer(issuers);
             required.insert("iss".into());
         }
-        validation.validate_aud = !self.policy.audiences.is_empty();
+        validation.validate_aud = !audiences.is_empty();
         if validation.validate_aud {
-            validation.set_audience(&self.policy.audiences);
+            validation.set_audience(audiences);
             required.insert("aud".into());
         }
         validation.required_spec_claims = required;
         validation
     }
 
-    /// Whether a published key may have signed the token.
-    fn may_be_published(&self, token: &str) -> bool {
-        let header = decode_header(token);
-        !self.sets.is_empty() && matches!(header, Ok(Header { alg: Algorithm::RS256 | Algorithm::ES256, .. }))
+    /// Sources whose published keys may have signed the token.
+    fn sources_of(&self, token: &str) -> Vec<JwksSource> {
+        if !matches!(decode_header(token), Ok(Header { alg: Algorithm::RS256 | Algorithm::ES256, .. })) {
+            return Vec::new();
+        }
+        let issuers = self.issuers.load();
+        let named = issuers_of(&issuers, token);
+        match named.is_empty() {
+            true => self.policy.jwks.clone(),
+            false => named.into_iter().flat_map(|issuer| issuer.jwks.iter().cloned()).collect(),
+        }
     }
+}
+
+/// Issuers that the claims of a token name. The token is not verified.
+fn issuers_of<'i>(issuers: &'i [Issuer], token: &str) -> Vec<&'i Issuer> {
+    let claimed = if issuers.is_empty() { None } else { claimed_issuer(token) };
+    let Some(claimed) = claimed else { return Vec::new() };
+    issuers.iter().filter(|issuer| issuer.is_named(&claimed)).collect()
 }
 
 /// Issuer in the claims of a token that is not verified.
@@ -309,15 +364,15 @@ mod tests {
     #[tokio::test]
     async fn issuer_and_audience_are_checked_where_the_policy_names_them() {
         let verifier = verifier(|policy| {
-            policy.issuers = vec!["https://a".into(), "https://b".into()];
+            policy.issuer = Some("https://b".into());
             policy.audiences = vec!["chat".into()];
         });
         assert!(
             verifier.verify(&sign(SECRET, &json!({ "iss": "https://b", "aud": ["x", "chat"] })), HUB).await.is_ok()
         );
         assert_eq!(problem(&verifier, json!({ "iss": "https://c", "aud": "chat" })).await, TokenError::Issuer);
-        assert_eq!(problem(&verifier, json!({ "iss": "https://a", "aud": "talk" })).await, TokenError::Audience);
-        for missing in [json!({ "aud": "chat" }), json!({ "iss": "https://a" })] {
+        assert_eq!(problem(&verifier, json!({ "iss": "https://b", "aud": "talk" })).await, TokenError::Audience);
+        for missing in [json!({ "aud": "chat" }), json!({ "iss": "https://b" })] {
             assert!(matches!(problem(&verifier, missing).await, TokenError::Claim(_)));
         }
     }
@@ -413,7 +468,7 @@ mod tests {
             };
             publish(&keys[0]);
             let verifier = verifier(|policy| {
-                policy.jwks = vec![(None, JwksSource::File(file.clone()))];
+                policy.jwks = vec![JwksSource::File(file.clone())];
                 policy.jwks_refetch = Duration::ZERO;
             });
             assert!(verifier.verify(&token(&keys[0]), HUB).await.is_ok());
@@ -425,12 +480,12 @@ mod tests {
     }
 
     /// Issuer that publishes its key in a file.
-    struct Issuer {
+    struct Publisher {
         file: std::path::PathBuf,
         key: EncodingKey,
     }
 
-    impl Issuer {
+    impl Publisher {
         fn new(name: &str) -> Self {
             let file = std::env::temp_dir().join(format!("trunkline-issuer-{name}-{}.json", std::process::id()));
             std::fs::write(&file, json!({ "keys": [] }).to_string()).unwrap();
@@ -443,8 +498,13 @@ mod tests {
             std::fs::write(&self.file, json!({ "keys": [jwk] }).to_string()).unwrap();
         }
 
-        fn source(&self, issuer: Option<&str>) -> (Option<String>, JwksSource) {
-            (issuer.map(Into::into), JwksSource::File(self.file.clone()))
+        fn source(&self) -> JwksSource {
+            JwksSource::File(self.file.clone())
+        }
+
+        /// Table of an issuer with this `iss`.
+        fn table(&self, iss: &str) -> Issuer {
+            Issuer { issuers: vec![iss.into()], jwks: vec![self.source()], ..Issuer::default() }
         }
 
         fn token(&self, iss: &Value) -> String {
@@ -453,7 +513,7 @@ mod tests {
         }
     }
 
-    impl Drop for Issuer {
+    impl Drop for Publisher {
         fn drop(&mut self) {
             let _ = std::fs::remove_file(&self.file);
         }
@@ -461,13 +521,11 @@ mod tests {
 
     #[tokio::test]
     async fn keys_of_a_named_issuer_verify_its_tokens_and_no_other_keys_do() {
-        let [staff, guests, anybody] = ["staff", "guests", "anybody"].map(Issuer::new);
+        let [staff, guests, anybody] = ["staff", "guests", "anybody"].map(Publisher::new);
         [&staff, &guests, &anybody].iter().for_each(|issuer| issuer.publish());
-        let verifier = verifier(|policy| {
-            let named = [staff.source(Some("https://staff")), guests.source(Some("https://guests"))];
-            policy.jwks =
-                named.into_iter().chain([staff.source(Some("https://night")), anybody.source(None)]).collect();
-        });
+        let verifier = verifier(|policy| policy.jwks = vec![anybody.source()]);
+        let named = [staff.table("https://staff"), guests.table("https://guests"), staff.table("https://night")];
+        verifier.set_issuers(&named);
         let signed = |secret: &str, iss: &str| sign(secret, &json!({ "iss": iss }));
         let fleet = "a key of the fleet, long enough";
         for token in [
@@ -496,22 +554,50 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_named_source_needs_no_place_in_the_list_of_issuers() {
-        let staff = Issuer::new("unlisted");
+    async fn an_issuer_with_a_table_is_beside_the_one_of_the_flags() {
+        let staff = Publisher::new("unlisted");
         staff.publish();
-        let verifier = verifier(|policy| {
-            policy.issuers = vec!["https://a".into()];
-            policy.jwks = vec![staff.source(Some("https://staff"))];
-        });
+        let verifier = verifier(|policy| policy.issuer = Some("https://a".into()));
+        verifier.set_issuers(&[staff.table("https://staff")]);
         assert!(verifier.verify(&staff.token(&json!("https://staff")), HUB).await.is_ok());
         assert!(verifier.verify(&staff.token(&json!("https://a")), HUB).await.is_err());
         assert!(verifier.verify(&sign(SECRET, &json!({ "iss": "https://a" })), HUB).await.is_ok());
+        verifier.set_issuers(&[]);
+        assert!(verifier.verify(&staff.token(&json!("https://staff")), HUB).await.is_err(), "it was taken away");
+    }
+
+    #[tokio::test]
+    async fn the_secret_of_one_team_opens_no_hub_of_another() {
+        let table = |name: &str, iss: &str| {
+            let (key, hub) = (VerifyingKey::from_secret(&format!("the secret of team {name}, long")).unwrap(), name);
+            let (issuers, audiences) = (vec![iss.into()], vec![name.to_owned()]);
+            let mut issuer = Issuer { name: name.into(), issuers, audiences, keys: vec![key], ..Issuer::default() };
+            issuer.set_hubs([hub]).unwrap();
+            issuer
+        };
+        let verifier = verifier(|_| {});
+        // The last two share an identity provider.
+        let all = [("a", "https://a"), ("b", "https://b"), ("c", "https://both"), ("d", "https://both")];
+        verifier.set_issuers(&all.map(|(name, iss)| table(name, iss)));
+        for (team, _) in all {
+            for (hub, iss) in all {
+                for (aud, _) in all {
+                    let secret = format!("the secret of team {team}, long");
+                    let token = sign(&secret, &json!({ "iss": iss, "aud": [aud], "role": "admin" }));
+                    let is_own = team == hub && team == aud;
+                    assert_eq!(verifier.verify(&token, hub).await.is_ok(), is_own, "{team} at {hub} for {aud}");
+                    assert!(verifier.verify(&token, HUB).await.is_err(), "{team} at a hub of nobody");
+                }
+            }
+        }
+        let own = sign("a key of the fleet, long enough", &json!({ "iss": "https://a", "aud": "a" }));
+        assert!(verifier.verify(&own, "a").await.is_err(), "a key of the fleet does not vouch for an issuer");
     }
 
     #[tokio::test]
     async fn an_issuer_that_is_no_text_is_refused() {
-        for issuers in [vec![], vec!["https://a".to_owned()]] {
-            let verifier = verifier(|policy| policy.issuers = issuers);
+        for issuer in [None, Some("https://a".to_owned())] {
+            let verifier = verifier(|policy| policy.issuer = issuer);
             for iss in [json!(["https://a"]), json!(7), json!({})] {
                 assert!(matches!(problem(&verifier, json!({ "iss": iss })).await, TokenError::Claim(_)), "{iss}");
             }
@@ -521,9 +607,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_source_that_hangs_holds_up_no_token_whose_key_another_one_publishes() {
         let hanging = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = || (None, JwksSource::Url(format!("http://{}/keys", hanging.local_addr().unwrap()).parse().unwrap()));
-        let good = Issuer::new("beside-one-that-hangs");
-        for jwks in [vec![url(), good.source(None)], vec![good.source(None), url()]] {
+        let url = || JwksSource::Url(format!("http://{}/keys", hanging.local_addr().unwrap()).parse().unwrap());
+        let good = Publisher::new("beside-one-that-hangs");
+        for jwks in [vec![url(), good.source()], vec![good.source(), url()]] {
             std::fs::write(&good.file, json!({ "keys": [] }).to_string()).unwrap();
             let verifier = Arc::new(verifier(|policy| policy.jwks = jwks));
             let token = good.token(&json!("https://a"));

@@ -54,6 +54,7 @@ impl RuleSet {
         self.ensure_roles(rules)?;
         let terms = rules.groups.iter().map(|rule| self.terms(rule)).collect::<Result<Vec<_>, _>>()?;
         self.shared.admission.signing_keys.set_rules(&rules.app_keys)?;
+        self.shared.admission.verifier.set_issuers(&rules.issuers);
         let hubs = &self.shared.hubs;
         let default = hubs.groups().set(&DEFAULT_GROUP.into(), self.default_terms(rules), false);
         let mut wanted: Vec<_> = self.upstreams.iter().map(|address| (default.clone(), address.clone())).collect();

@@ -33,7 +33,7 @@ pub(super) fn answer(
             let of_hub = client_url(origin, hub.name());
             let audiences = shared.settings.tokens.audiences.iter().chain([&of_hub]);
             let audiences = audiences.map(|one| ("aud".to_owned(), one.clone()));
-            let issuer = shared.settings.tokens.issuers.first().map(|one| ("iss".to_owned(), one.clone()));
+            let issuer = shared.settings.tokens.issuer.as_ref().map(|one| ("iss".to_owned(), one.clone()));
             let names = shared.settings.tokens.user_claims.first().filter(|name| *name != "nameid");
             let named = names.map(|name| (name.clone(), user.to_owned()));
             let claims: Vec<_> = audiences.chain(issuer).chain(named).collect();

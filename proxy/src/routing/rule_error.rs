@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use trunkline_protocol::key::AccessKeyError;
 
 use super::pattern::PatternError;
+use crate::auth::jwks::JwksSourceError;
+use crate::auth::key::KeyError;
 use crate::auth::AppKeyError;
 
 /// Error in a rule, with its position.
@@ -102,6 +104,12 @@ pub(crate) enum RuleProblem {
     Key { key: &'static str, source: AccessKeyError },
     #[error("the key of app {app:?}: {source}")]
     AppKey { app: String, source: AppKeyError },
+    #[error("a key of issuer {issuer:?} {source}")]
+    IssuerKey { issuer: String, source: KeyError },
+    #[error("the key set of issuer {issuer:?}: {source}")]
+    IssuerJwks { issuer: String, source: JwksSourceError },
+    #[error("the hubs of issuer {issuer:?}: {source}")]
+    IssuerHubs { issuer: String, source: AppKeyError },
 }
 
 impl RuleProblem {

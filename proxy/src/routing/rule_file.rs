@@ -1,11 +1,12 @@
-//! Rules in a configuration file: tables `groups`, `routes`, `messages`, `mirrors` and `methods`, and app keys in
-//! `app-keys`.
+//! Rules in a configuration file: its tables `groups`, `routes`, `messages`, `mirrors` and `methods`, the keys of apps
+//! in `app-keys`, and the issuers of access tokens in `issuers`.
 //!
 //! All other keys are flags, checked by the command-line parser.
 
 mod app_key_entry;
 mod condition_entry;
 mod group_entry;
+mod issuer_entry;
 mod message_entry;
 mod named_file;
 mod route_entry;
@@ -71,6 +72,7 @@ fn ruleset(text: &str) -> Result<Ruleset, Fault> {
         mirrors: rules(value("mirrors"), |value, labels| message_entry::mirror(value, labels, &known))?,
         methods: rules(value("methods"), message_entry::method)?,
         app_keys: app_key_entry::app_keys(value("app-keys"))?,
+        issuers: issuer_entry::issuers(value("issuers"))?,
     })
 }
 

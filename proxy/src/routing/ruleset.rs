@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::condition::RouteFacts;
 use super::hub_rules::HubRules;
 use super::rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, MessageRule, MethodRule, MirrorRule, RouteRule};
-use crate::auth::AppKey;
+use crate::auth::{AppKey, Issuer};
 use crate::metrics::RuleCounters;
 use crate::net::address::Address;
 
@@ -22,6 +22,8 @@ pub struct Ruleset {
     pub(crate) mirrors: Vec<MirrorRule>,
     /// App keys, each valid for its own hubs only.
     pub(crate) app_keys: Vec<AppKey>,
+    /// Issuers of access tokens, each with its keys and hubs.
+    pub(crate) issuers: Vec<Issuer>,
 }
 
 impl Ruleset {
@@ -38,7 +40,8 @@ impl Ruleset {
         let mirrors = self.mirrors.iter().map(ToString::to_string);
         let app_keys = self.app_keys.iter().map(ToString::to_string);
         let methods = self.methods.iter().map(ToString::to_string);
-        groups.chain(routes).chain(messages).chain(mirrors).chain(methods).chain(app_keys)
+        let issuers = self.issuers.iter().map(ToString::to_string);
+        groups.chain(routes).chain(messages).chain(mirrors).chain(methods).chain(app_keys).chain(issuers)
     }
 
     /// Whether there are upstreams that may serve clients.
@@ -57,6 +60,12 @@ impl Ruleset {
     #[must_use]
     pub fn app_keys(&self) -> &[AppKey] {
         &self.app_keys
+    }
+
+    /// Issuers of access tokens that the file describes.
+    #[must_use]
+    pub fn issuers(&self) -> &[Issuer] {
+        &self.issuers
     }
 
     /// Whether a group gets copies only.

@@ -1,18 +1,15 @@
 //! Flags of access tokens.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use http::Uri;
-use tracing::warn;
 use trunkline_protocol::limits::CLOCK_SKEW_S;
 use trunkline_proxy::parts::{
-    ClientTls, JwksError, JwksSource, SecretFileError, TokenKeySources, TokenPolicy, is_loopback_host,
+    ClientTls, JwksSource, JwksSourceError, SecretFileError, TokenKeySources, TokenPolicy,
 };
 
 use super::value_parser::{bytes, seconds, whole_seconds};
-use crate::logging::LOG_TARGET;
 use crate::quantity::duration_text;
 
 #[derive(Debug, Clone, Args)]
@@ -27,10 +24,9 @@ pub(crate) struct TokenArgs {
     #[arg(long = "jwt-public-key", env = "TRUNKLINE_JWT_PUBLIC_KEY", value_name = "FILE", value_delimiter = ',')]
     pub jwt_public_keys: Vec<PathBuf>,
 
-    /// A file or an https:// URL with the public keys of an issuer (JWKS), for RS256 and ES256. With the issuer before
-    /// it, as in `https://issuer.example=https://issuer.example/jwks.json`, the keys verify tokens of this `iss` alone,
-    /// and no other keys do. May be given several times.
-    #[arg(long = "jwt-jwks", env = "TRUNKLINE_JWT_JWKS", value_name = "[ISSUER=]FILE|URL", value_delimiter = ',')]
+    /// A file or an https:// URL with the public keys of the issuer (JWKS), for RS256 and ES256. May be given several
+    /// times. A second issuer needs a table `[issuers.NAME]` in the configuration file.
+    #[arg(long = "jwt-jwks", env = "TRUNKLINE_JWT_JWKS", value_name = "FILE|URL", value_delimiter = ',')]
     pub jwt_jwks: Vec<String>,
 
     /// Certificates that https:// issuers of key sets may be signed by, a PEM file. May be given several times.
@@ -49,9 +45,8 @@ pub(crate) struct TokenArgs {
     pub jwt_jwks_refetch: Duration,
 
     #[arg(
-        help = "Who may issue access tokens (`iss`), those signed with access keys included, beside the issuers that \
-              --jwt-jwks names. May be given several times. \
-              [default: anybody]",
+        help = "The issuer (`iss`) that access tokens must have, those signed with access keys included. Further \
+              issuers have tables `[issuers.NAME]` in the configuration file. [default: any that has no table]",
         long = "jwt-issuer",
         env = "TRUNKLINE_JWT_ISSUER",
         value_name = "ISSUER",
@@ -90,10 +85,14 @@ pub(crate) struct TokenArgs {
 pub enum TokenArgsError {
     #[error(transparent)]
     KeyFile(#[from] SecretFileError),
-    #[error("--jwt-jwks {path} {source}")]
-    Jwks { path: PathBuf, source: JwksError },
-    #[error("--jwt-jwks {value:?} is neither a file nor a URL like https://issuer.example/jwks.json")]
-    Url { value: String },
+    #[error("--jwt-jwks {0}")]
+    Jwks(JwksSourceError),
+    /// A second issuer has keys of its own, and flags make no pairs.
+    #[error(
+        "--jwt-issuer names {one:?} and {other:?}, but flags describe one issuer: give each further one a table \
+         [issuers.NAME] with its issuer, keys or jwks, audiences and hubs in the file of --config"
+    )]
+    SecondIssuer { one: String, other: String },
 }
 
 impl TokenArgs {
@@ -113,13 +112,12 @@ impl TryFrom<TokenArgs> for TokenPolicy {
 
     fn try_from(args: TokenArgs) -> Result<Self, TokenArgsError> {
         let keys = args.sources().read()?;
-        let jwks = args.jwt_jwks.into_iter().map(jwks).collect::<Result<Vec<_>, _>>()?;
-        let (sources, issuers) = (keys.len() + jwks.len(), args.jwt_issuers.len());
-        if sources > 1 && issuers > 1 && jwks.iter().all(|(issuer, _)| issuer.is_none()) {
-            warn!(
-                target: LOG_TARGET, sources, issuers,
-                "each source of keys may sign for each --jwt-issuer: name the issuer of a set by --jwt-jwks ISSUER=URL"
-            );
+        let jwks = args.jwt_jwks.iter().map(|text| text.parse().map_err(TokenArgsError::Jwks));
+        let jwks = jwks.collect::<Result<Vec<JwksSource>, _>>()?;
+        let mut issuers = args.jwt_issuers.into_iter();
+        let issuer = issuers.next();
+        if let Some((one, other)) = issuer.clone().zip(issuers.next()) {
+            return Err(TokenArgsError::SecondIssuer { one, other });
         }
         let user_claims = if args.user_claims.is_empty() { Self::default_user_claims() } else { args.user_claims };
         Ok(Self {
@@ -127,73 +125,12 @@ impl TryFrom<TokenArgs> for TokenPolicy {
             jwks,
             jwks_refresh: args.jwt_jwks_refresh,
             jwks_refetch: args.jwt_jwks_refetch,
-            issuers: args.jwt_issuers,
+            issuer,
             audiences: args.jwt_audiences,
             clock_skew_s: args.jwt_clock_skew,
             user_claims,
             max_bytes: args.jwt_max_bytes.into(),
             is_required: args.require_authentication,
         })
-    }
-}
-
-/// Returns the part of a rejected URL that is safe to show: the query may contain a key, and the part before `@` a
-/// password.
-fn shown(value: &str) -> String {
-    let (scheme, rest) = value.split_once("://").unwrap_or(("", value));
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    format!("{scheme}://{}", rest.rsplit('@').next().unwrap_or_default())
-}
-
-/// Parses a source of a key set, and the optional issuer before it. A `=` in a query or file name is not a separator.
-fn jwks(value: String) -> Result<(Option<String>, JwksSource), TokenArgsError> {
-    let (issuer, source) = value.split_once('=').unwrap_or_default();
-    match issuer.is_empty() || issuer.contains('?') || Path::new(&value).exists() {
-        true => Ok((None, key_set(value)?)),
-        false => Ok((Some(issuer.trim().to_owned()), key_set(source.trim().to_owned())?)),
-    }
-}
-
-/// Parses a source of a key set. A file must be valid at startup; an issuer may become available later.
-fn key_set(value: String) -> Result<JwksSource, TokenArgsError> {
-    if !value.contains("://") {
-        let path = PathBuf::from(value);
-        let source = JwksSource::File(path.clone());
-        source.read_file().map_err(|source| TokenArgsError::Jwks { path, source })?;
-        return Ok(source);
-    }
-    let url = value.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
-    // A user name would not be sent, and its password would appear in logs.
-    let host =
-        url.as_ref().and_then(Uri::authority).filter(|host| !host.host().is_empty() && !host.as_str().contains('@'));
-    let Some((url, host)) = url.as_ref().zip(host) else { return Err(TokenArgsError::Url { value: shown(&value) }) };
-    let source = JwksSource::Url(url.clone());
-    if url.scheme_str() == Some("http") && !is_loopback_host(host.as_str()) {
-        warn!(target: LOG_TARGET, jwks = %source, "keys are fetched without TLS: whoever is on the way can let in whom he wants");
-    }
-    Ok(source)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_issuer_is_what_stands_before_the_first_equals_sign_of_no_query_and_no_file() {
-        let parsed = |text: &str| jwks(text.to_owned()).map(|(issuer, source)| (issuer, source.to_string()));
-        for alone in ["https://a.example/keys", "https://a.example/keys?v=1&u=https://b.example"] {
-            assert_eq!(parsed(alone).unwrap().0, None, "{alone}");
-        }
-        let named = parsed("https://a.example/t = https://b.example/keys?v=1").unwrap();
-        assert_eq!(named, (Some("https://a.example/t".to_owned()), "https://b.example/keys?…".to_owned()));
-        let point = ("MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM");
-        let set = format!(r#"{{"keys":[{{"kty":"EC","crv":"P-256","x":"{}","y":"{}"}}]}}"#, point.0, point.1);
-        let file = std::env::temp_dir().join(format!("trunkline-key=set-{}", std::process::id()));
-        std::fs::write(&file, set).unwrap();
-        let file = file.to_str().unwrap();
-        assert_eq!(parsed(file).unwrap(), (None, file.to_owned()));
-        assert_eq!(parsed(&format!("https://a.example={file}")).unwrap().0.as_deref(), Some("https://a.example"));
-        std::fs::remove_file(file).unwrap();
-        assert!(parsed(file).is_err() && parsed("=keys.json").is_err());
     }
 }

@@ -8,7 +8,8 @@ use toml::de::{DeTable, DeValue};
 use super::toml_value::read_beyond;
 
 /// Keys of the file that contain rules.
-pub const RULE_TABLES: [&str; 6] = ["groups", "routes", "messages", "mirrors", "methods", "app-keys"];
+pub const RULE_TABLES: [&str; 7] =
+    ["groups", "routes", "messages", "mirrors", "methods", "app-keys", "issuers"];
 
 /// Maximum size of the file, a hundred times the usual size.
 pub(super) const FILE_MAX_BYTES: usize = 1024 * 1024;
@@ -18,7 +19,7 @@ pub(super) const FILE_MAX_BYTES: usize = 1024 * 1024;
 pub struct NamedFiles {
     /// Whether a rule contains a secret.
     pub has_secrets: bool,
-    /// Files with access keys and app keys.
+    /// Files with access keys, and keys of apps and issuers.
     pub secrets: Vec<PathBuf>,
     /// Files with private TLS keys.
     pub private_keys: Vec<PathBuf>,
@@ -57,7 +58,7 @@ impl NamedFiles {
     fn note(&mut self, key: &str, text: &str) {
         match key {
             "key" | "access-key" => self.has_secrets = true,
-            "key-file" | "access-key-file" => self.secrets.push(text.into()),
+            "key-file" | "access-key-file" | "keys" => self.secrets.push(text.into()),
             "upstream-key" => self.private_keys.push(text.into()),
             "page" => self.pages.push(text.into()),
             _ => {}
@@ -81,13 +82,15 @@ mod tests {
             reject = 'nonsense'
             [app-keys.shop]
             key-file = 'e'
+            [issuers.staff]
+            keys = ['f']
         ";
         let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
         let mut found = NamedFiles::parse(text).unwrap();
         found.secrets.sort();
         let expected = NamedFiles {
             has_secrets: false,
-            secrets: paths(&["a", "b", "e"]),
+            secrets: paths(&["a", "b", "e", "f"]),
             private_keys: paths(&["c"]),
             pages: paths(&["d"]),
         };

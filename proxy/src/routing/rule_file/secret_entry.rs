@@ -21,6 +21,16 @@ pub(super) fn secrets<'t>(
     for item in table.take(key).map(|value| value.items(SECRETS_MAX)).transpose()?.unwrap_or_default() {
         secrets.push((item, item.text()?.to_owned()));
     }
+    secrets.extend(secret_files(table, file_key)?);
+    Ok(secrets)
+}
+
+/// Takes the secrets in the files of a key.
+pub(super) fn secret_files<'t>(
+    table: &mut TomlTable<'t>,
+    file_key: &'static str,
+) -> Result<Vec<(TomlValue<'t>, String)>, Fault> {
+    let mut secrets = Vec::new();
     for item in table.take(file_key).map(|value| value.items(SECRETS_MAX)).transpose()?.unwrap_or_default() {
         let path = PathBuf::from(item.text()?);
         let unread = |source| item.fault(RuleProblem::File { key: item.key, path: path.clone(), source });
