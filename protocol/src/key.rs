@@ -445,7 +445,8 @@ mod tests {
         in_force.replace(vec![AccessKey::new(new).unwrap()]).unwrap();
         assert!(elsewhere.open(Purpose::ConnectionToken, &sealed).is_err());
         assert_eq!(elsewhere.iter().map(|key| key.expose().to_owned()).collect::<Vec<_>>(), [new]);
-        let secret = |keys: &AccessKeys| keys.channel_secrets(FarEnd::NodeAdmin).map(|one| one.secret).collect::<Vec<_>>();
+        let secret =
+            |keys: &AccessKeys| keys.channel_secrets(FarEnd::NodeAdmin).map(|one| one.secret).collect::<Vec<_>>();
         assert_eq!(secret(&elsewhere), secret(&keys(&[new])));
     }
 

@@ -228,12 +228,14 @@ impl FromStr for AppKey {
 /// Checks that no hub is of two apps that don't share it. Patterns are sorted by what stands before their star, so those
 /// that begin like one of them follow it.
 fn ensure_apart<'a>(keys: impl Iterator<Item = &'a AppKey>) -> Result<(), AppKeySetError> {
-    let patterns = keys.flat_map(|key| key.hubs.names.iter().map(move |name| (name.trim_end_matches(STAR), &**name, key)));
+    let patterns =
+        keys.flat_map(|key| key.hubs.names.iter().map(move |name| (name.trim_end_matches(STAR), &**name, key)));
     let mut patterns: Vec<_> = patterns.collect();
     // Of two that are alike up to the star the wider one is first.
     patterns.sort_by_key(|(beginning, name, _)| (*beginning, !name.ends_with(STAR)));
     for (at, (beginning, name, key)) in patterns.iter().enumerate() {
-        let is_met = |other: &str| if name.ends_with(STAR) { other.starts_with(beginning) } else { other == *beginning };
+        let is_met =
+            |other: &str| if name.ends_with(STAR) { other.starts_with(beginning) } else { other == *beginning };
         let following = patterns.get(at + 1..).unwrap_or_default().iter();
         let mut met = following.take_while(|(other, ..)| is_met(other));
         let is_foreign = |other: &AppKey| !other.name.eq_ignore_ascii_case(&key.name);
@@ -341,7 +343,8 @@ mod tests {
 
     #[test]
     fn apps_are_bounded_in_number_wherever_their_keys_come_from_and_keys_of_one_app_count_once() {
-        let keys: Vec<_> = (0..=APPS_MAX).map(|number| key(&format!("app{number}=KEY{number};hub{number}")).unwrap()).collect();
+        let keys: Vec<_> =
+            (0..=APPS_MAX).map(|number| key(&format!("app{number}=KEY{number};hub{number}")).unwrap()).collect();
         let twice = keys[1..].iter().chain(&keys[1..]);
         assert_eq!(AppKey::check_all(twice, &[]), Ok(()));
         let error = AppKey::check_all(keys.iter(), &[]).unwrap_err();

@@ -10,8 +10,8 @@ use trunkline_channel::{Dialled, open};
 use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
 use trunkline_protocol::wire::{CHANNEL_PATH, HELLO_HEADER, KEY_TAG_HEADER};
 
-use super::hub_separation::{APP_KEY, two_hubs};
 use super::http::HttpConnection;
+use super::hub_separation::{APP_KEY, two_hubs};
 use super::inbound_links::ONE;
 use super::stage::{KEY, Stage, run};
 use crate::auth::AppKey;
@@ -51,7 +51,8 @@ async fn ask(stage: &Stage, hello: &str, tag: Option<&str>) -> u16 {
 
 /// A node with keys of many apps.
 fn of_many_apps(takes_untagged_hellos: bool) -> Stage {
-    let others: String = (1..250).map(|number| format!("app{number}=the key of app {number} of many;hub{number}\n")).collect();
+    let others: String =
+        (1..250).map(|number| format!("app{number}=the key of app {number} of many;hub{number}\n")).collect();
     let app_keys = AppKey::lines(&format!("chat={APP_KEY}\n{others}")).unwrap();
     Stage::with(Settings { app_keys, takes_untagged_hellos, ..two_hubs() }, 1)
 }

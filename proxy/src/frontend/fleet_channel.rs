@@ -34,7 +34,8 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
     let opened = match key_of(&endpoint.shared, &request) {
         HelloKey::Unknown => Err(ChannelRefused::Stranger),
         key => {
-            let (throttle, peer) = (&endpoint.shared.limits.failed_hellos, peer_address(request.extensions()).map(|peer| peer.ip()));
+            let throttle = &endpoint.shared.limits.failed_hellos;
+            let peer = peer_address(request.extensions()).map(|peer| peer.ip());
             match throttle.wait(peer, endpoint.shared.uptime()) {
                 // Other requests come first.
                 Duration::ZERO => tokio::task::yield_now().await,
@@ -73,27 +74,22 @@ fn key_of(shared: &Shared, request: &Request) -> HelloKey {
     let settings = &shared.settings;
     match key_tag(request) {
         Some(tag) if settings.keys.tagged_secret(FarEnd::NodeClients, tag).is_some() => HelloKey::Node,
-        Some(tag) if settings.accepts_dial_in => HelloKey::App(tag),
-        None if settings.takes_untagged_hellos && shared.limits.may_try_untagged(shared.uptime()) => {
-            HelloKey::Untagged
+        Some(tag) if settings.accepts_dial_in && shared.admission.signing_keys.of_channels().tagged(tag).is_some() => {
+            HelloKey::App(tag)
         }
+        None if settings.takes_untagged_hellos && shared.limits.may_try_untagged(shared.uptime()) => HelloKey::Untagged,
         _ => HelloKey::Unknown,
     }
 }
 
-fn try_key(
-    shared: &Shared,
-    key: HelloKey,
-    request: &mut Request,
-    inside: &Router,
-) -> Result<Response, ChannelRefused> {
+fn try_key(shared: &Shared, key: HelloKey, request: &mut Request, inside: &Router) -> Result<Response, ChannelRefused> {
     let channels = shared.admission.signing_keys.of_channels();
     match key {
         HelloKey::Unknown => Err(ChannelRefused::Stranger),
         HelloKey::Node => open_for_node(shared, request, inside),
-        HelloKey::App(tag) => {
-            channels.tagged(tag).map_or(Err(ChannelRefused::Stranger), |keys| open_for_app(shared, request, inside, keys))
-        }
+        HelloKey::App(tag) => channels
+            .tagged(tag)
+            .map_or(Err(ChannelRefused::Stranger), |keys| open_for_app(shared, request, inside, keys)),
         HelloKey::Untagged => {
             let mut opened = open_for_node(shared, request, inside);
             let holders = if shared.settings.accepts_dial_in { channels.holders() } else { &[] };

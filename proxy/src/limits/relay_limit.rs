@@ -416,6 +416,7 @@ mod tests {
             refused += u32::from(one.is_err());
         }
         assert_eq!(refused, 0, "of 200 requests of others");
+        let _other = limit.take(ip(99), None).unwrap();
         assert_eq!(stranger().err(), Some(RelayRefusal::Node), "the largest makes no room for itself");
     }
 

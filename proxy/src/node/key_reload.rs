@@ -38,8 +38,12 @@ pub(crate) async fn run(shared: Arc<Shared>, sources: SecretSources) {
 /// Text of the problem, with its flag.
 pub(crate) fn reload(shared: &Shared, sources: &SecretSources) -> Result<(), String> {
     let keys = sources.access.read().map_err(|error| error.to_string())?;
-    let of_apps = sources.apps.read_lines_again(shared.admission.signing_keys.given_by_flags()).map_err(|error| error.to_string())?;
-    let of_webhooks = sources.webhooks.read_lines_again(shared.webhooks.secrets()).map_err(|error| error.to_string())?;
+    let of_apps = sources
+        .apps
+        .read_lines_again(shared.admission.signing_keys.given_by_flags())
+        .map_err(|error| error.to_string())?;
+    let of_webhooks =
+        sources.webhooks.read_lines_again(shared.webhooks.secrets()).map_err(|error| error.to_string())?;
     let of_tokens = sources.tokens.read().map_err(|error| error.to_string())?;
     let of_admin = sources.admin.as_ref().map(|admin| Ok((admin, AdminTokenSource::read(&admin.file)?))).transpose();
     let of_admin = of_admin.map_err(|error: SecretFileError| error.to_string())?;

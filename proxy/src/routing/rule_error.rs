@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use trunkline_protocol::key::AccessKeyError;
 
 use super::pattern::PatternError;
+use crate::auth::AppKeyError;
 use crate::auth::jwks::JwksSourceError;
 use crate::auth::key::KeyError;
-use crate::auth::AppKeyError;
 
 /// Error in a rule, with its position.
 #[derive(Debug, thiserror::Error)]

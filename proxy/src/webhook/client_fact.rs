@@ -81,8 +81,14 @@ mod tests {
 
     #[test]
     fn no_claim_begins_another_one_and_all_others_are_written_as_they_are() {
-        let claims =
-            [("name", "Doe, John"), ("city", "X, role: chef"), ("town", "X,role:chef"), ("a,b", "c"), ("at", "10: 30"), ("text", "a\nb")];
+        let claims = [
+            ("name", "Doe, John"),
+            ("city", "X, role: chef"),
+            ("town", "X,role:chef"),
+            ("a,b", "c"),
+            ("at", "10: 30"),
+            ("text", "a\nb"),
+        ];
         let claims = claims.map(|(name, value)| (name.into(), value.into())).into();
         let facts = ClientFacts::of(&OpenConnection { claims, ..OpenConnection::default() });
         let expected = "name: Doe, John, city: X%2C role: chef, town: X%2Crole:chef, a%2Cb: c, at: 10: 30, text: a%0Ab";

@@ -41,8 +41,7 @@ const EVENT_NUMBER: HeaderName = HeaderName::from_static("x-trunkline-event-numb
 const SIGNED_REQUEST: HeaderName = HeaderName::from_static("x-trunkline-signature");
 
 /// Headers whose values are signed, in this order.
-const SIGNED: [HeaderName; 8] =
-    [CONNECTION_ID, HUB, CATEGORY, EVENT, EVENT_NUMBER, USER_ID, USER_CLAIMS, CLIENT_QUERY];
+const SIGNED: [HeaderName; 8] = [CONNECTION_ID, HUB, CATEGORY, EVENT, EVENT_NUMBER, USER_ID, USER_CLAIMS, CLIENT_QUERY];
 
 /// Sends the events of one link.
 #[derive(Debug, Clone)]

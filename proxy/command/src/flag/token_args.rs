@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use trunkline_protocol::limits::CLOCK_SKEW_S;
-use trunkline_proxy::parts::{
-    ClientTls, JwksSource, JwksSourceError, SecretFileError, TokenKeySources, TokenPolicy,
-};
+use trunkline_proxy::parts::{ClientTls, JwksSource, JwksSourceError, SecretFileError, TokenKeySources, TokenPolicy};
 
 use super::value_parser::{bytes, seconds, whole_seconds};
 use crate::quantity::duration_text;

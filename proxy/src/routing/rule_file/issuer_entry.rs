@@ -23,8 +23,7 @@ pub(super) fn issuers(value: Option<TomlValue<'_>>) -> Result<Vec<Issuer>, Fault
 fn issuer(name: &str, value: &TomlValue<'_>) -> Result<Issuer, Fault> {
     let mut table = TomlTable::new(TABLE, value)?;
     let named = table.require("issuer", "give the `iss` of its tokens exactly")?;
-    let mut issuer =
-        Issuer { name: name.to_owned(), issuers: texts(Some(named), ITEMS_MAX)?, ..Issuer::default() };
+    let mut issuer = Issuer { name: name.to_owned(), issuers: texts(Some(named), ITEMS_MAX)?, ..Issuer::default() };
     issuer.audiences = texts(table.take("audiences"), ITEMS_MAX)?;
     if let Some(hubs) = table.take("hubs") {
         let names = texts(Some(hubs), ITEMS_MAX)?;

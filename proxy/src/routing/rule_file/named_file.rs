@@ -8,8 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::toml_value::read_beyond;
 
 /// Keys of the file that contain rules.
-pub const RULE_TABLES: [&str; 7] =
-    ["groups", "routes", "messages", "mirrors", "methods", "app-keys", "issuers"];
+pub const RULE_TABLES: [&str; 7] = ["groups", "routes", "messages", "mirrors", "methods", "app-keys", "issuers"];
 
 /// Maximum size of the file, a hundred times the usual size.
 pub(super) const FILE_MAX_BYTES: usize = 1024 * 1024;
