@@ -174,7 +174,10 @@ impl DialInLink {
         let mut client = Client::upgrade(&node.stage, &target).await.unwrap();
         client.send(JSON_HANDSHAKE).await;
         assert_eq!(client.next().await, Received::Text("{}".into()));
-        let ServiceMessage::OpenConnection(open) = self.next().await else { panic!("no opening") };
+        let open = match self.next().await {
+            ServiceMessage::OpenConnection(open) => open,
+            other => panic!("{other:?} instead of an opening"),
+        };
         client.id = open.connection_id.to_string();
         client
     }

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use trunkline_protocol::service::{DownMark, ServiceMessage};
+use trunkline_protocol::service::{DownMark, FlowOperation, ServiceMessage};
 
 use super::app::{AppLink, broadcast, data_for};
-use super::client::{Client, Received};
+use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::fleet_nodes::FleetNode;
+use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
+use super::speech::flow;
 use super::stage::{Stage, run, settings};
 use crate::config::{OutboxLimits, Settings};
 
@@ -127,5 +130,63 @@ fn the_budget_of_all_outboxes_closes_the_largest_before_its_time() {
         assert!(close.error.unwrap().contains("--outbox-total-max-bytes"));
         read(&mut small, 0..30).await;
         while !matches!(large.next().await, Received::End(_)) {}
+    });
+}
+
+/// Connects a client that reads little, with more waiting for it than an app server that dials in may send.
+async fn paused_client(node: &FleetNode, link: &mut DialInLink) -> Client {
+    let target = format!("/client/{HUB}&access_token={}", token("client", "ann"));
+    let mut client = Client::upgrade_over(node.stage.dial_with(PIPE_BYTES), &target).await.unwrap();
+    client.send(JSON_HANDSHAKE).await;
+    assert_eq!(client.next().await, Received::Text("{}".into()));
+    let ServiceMessage::OpenConnection(open) = link.next().await else { panic!("no opening") };
+    client.id = open.connection_id.to_string();
+    for at in 0..WINDOW + 20 {
+        link.send(data_for(&client.id, message(at) + "\u{1e}"));
+    }
+    assert_eq!(link.next().await, flow(&client.id, FlowOperation::Pause));
+    client
+}
+
+#[test]
+fn an_app_server_that_knows_no_marks_pauses_the_client_until_the_client_has_read() {
+    run(async {
+        let (_network, nodes) = dial_in_nodes(1).await;
+        let mut link = DialInLink::open(&nodes[0], "home_1", ONE).await;
+        let mut client = paused_client(&nodes[0], &mut link).await;
+        // What the app server sends before it pauses the client still arrives, and asks for no other pause.
+        link.send(data_for(&client.id, message(WINDOW + 20) + "\u{1e}"));
+        read(&mut client, 0..WINDOW + 10).await;
+        link.send(flow(&client.id, FlowOperation::PauseAck));
+        assert_eq!(link.next().await, flow(&client.id, FlowOperation::Resume));
+        read(&mut client, WINDOW + 10..WINDOW + 21).await;
+        link.fence(&mut client).await;
+        assert_eq!(link.try_next(), None);
+    });
+}
+
+#[test]
+fn a_paused_client_moves_to_another_link_without_a_second_pause() {
+    run(async {
+        for is_acknowledged_first in [true, false] {
+            let (_network, nodes) = dial_in_nodes(1).await;
+            let mut first = DialInLink::open(&nodes[0], "home_1", ONE).await;
+            let mut client = paused_client(&nodes[0], &mut first).await;
+            let mut others = vec![first.client(&nodes[0], "bob").await, first.client(&nodes[0], "eve").await];
+            if is_acknowledged_first {
+                first.send(flow(&client.id, FlowOperation::PauseAck));
+                // Whatever comes by this link later is applied later.
+                others.push(first.client(&nodes[0], "amy").await);
+            }
+            let mut second = DialInLink::open(&nodes[0], "home_1", ONE).await;
+            if !is_acknowledged_first {
+                super::inbound_links::settle().await;
+                first.send(flow(&client.id, FlowOperation::PauseAck));
+            }
+            assert_eq!(second.next().await, flow(&client.id, FlowOperation::Resume));
+            assert_eq!(first.try_next(), None);
+            read(&mut client, 0..WINDOW + 20).await;
+            second.fence(&mut client).await;
+        }
     });
 }

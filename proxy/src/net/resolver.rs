@@ -14,6 +14,7 @@ use super::address::Address;
 
 type Resolve = dyn Fn(&Address) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync;
 
+/// Resolver of host names. Clones share one.
 #[derive(Clone)]
 pub struct Resolver(Arc<Resolve>);
 

@@ -39,7 +39,7 @@ use gathering::{Gathering, WINDOW};
 use message_counter::MessageCounter;
 use outbox_budget::OutboxBudget;
 use send_run::{ReceiverTally, SendRun};
-use slow_client::SlowClients;
+use slow_client::{PAUSED_ABOVE_BYTES, SlowClients};
 use vectored_sends::VectoredSends;
 
 /// When the frames of a batch are written.
@@ -461,6 +461,9 @@ impl Delivery {
     fn queued(&mut self, slot: Slot, client: &mut Client, bytes: usize) {
         if client.wire().is_flushing() {
             self.budget.queued(bytes);
+            if client.wire().bytes() > PAUSED_ABOVE_BYTES {
+                self.slow.pause(slot, client, client.liveness().last_sent());
+            }
         } else if let Some(written_in) = client.wire_mut().defer() {
             self.gathering.note(written_in);
             self.effects.dirty.push(slot);

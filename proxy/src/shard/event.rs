@@ -194,6 +194,10 @@ impl ShardState {
         if client.home().id() != by {
             return;
         }
+        let limit_bytes = self.core.delivery.budget().limit_bytes();
+        if self.core.delivery.slow.pause_acknowledged(slot, client, by, limit_bytes) {
+            return;
+        }
         if !client.cold().stay().is_moving() {
             if !client.is_in_transit() {
                 // It answers the pause of a move that has ended, and would stay paused.

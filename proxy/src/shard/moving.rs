@@ -108,8 +108,10 @@ pub(crate) fn move_out(state: &mut ShardState, hub: HubIndex, id: &str, answer: 
         && !client.assignments().home().is_leaving();
     let Some(resumption) = client.cold_mut().resumption_mut().filter(|_| is_settled) else { return };
     let Some(until) = resumption.depart(home.app(), state.core.tick, answer) else { return };
-    home.send(&flow(id, FlowOperation::Pause));
     state.moves.moving_out.push((slot, serial), until);
+    if state.core.pause_for_move(slot) {
+        move_paused(state, slot);
+    }
 }
 
 /// Takes the answer of this node to its own move, as [`move_answered`].

@@ -271,6 +271,18 @@ impl ShardCore {
         }
     }
 
+    /// Asks the home of a client to pause it for a move, unless that was asked because the client is slow. Returns
+    /// whether the client is paused already.
+    pub(super) fn pause_for_move(&mut self, slot: Slot) -> bool {
+        let Self { connections, delivery, .. } = self;
+        let Some(client) = connections.live(slot) else { return false };
+        let pause = delivery.slow.take_pause(slot, client);
+        if pause.is_none() {
+            client.home().send(&flow(client.id(), FlowOperation::Pause));
+        }
+        pause == Some(true)
+    }
+
     /// Whether a client waits for something: the answer to its hub handshake or to a call; or somebody for its answer.
     pub(super) fn is_busy(&self, client: &Client) -> bool {
         let sides = || client.assignments().sides().into_iter().flat_map(|sides| sides.iter());

@@ -51,6 +51,8 @@ pub(crate) struct LinkCapabilities {
     pub measures_silence: bool,
     /// Clients may continue on another link of the same app server, after a pause and a resume.
     pub moves_between_links: bool,
+    /// Stops sending results and stream items to a client that is paused. Other app servers wait for marks instead.
+    pub pauses_output: bool,
     /// Drops a partial message of a client when the client reconnects.
     pub takes_reconnects: bool,
 }
@@ -66,6 +68,7 @@ impl LinkCapabilities {
         may_send_early: false,
         measures_silence: false,
         moves_between_links: false,
+        pauses_output: false,
         takes_reconnects: false,
     };
 
@@ -79,6 +82,7 @@ impl LinkCapabilities {
         may_send_early: true,
         measures_silence: true,
         moves_between_links: true,
+        pauses_output: true,
         takes_reconnects: true,
     };
 }

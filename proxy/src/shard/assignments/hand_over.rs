@@ -107,9 +107,11 @@ fn move_to(state: &mut ShardState, slot: Slot, link: &HomeLink) {
         return;
     }
     client.change_assignment(&Role::Home, now, |home| home.hold_input());
-    client.home().send(&flow(client.id(), FlowOperation::Pause));
-    let serial = client.serial();
+    let (serial, home) = (client.serial(), client.home().id());
     state.hand_overs.push((slot, serial), until);
+    if state.core.pause_for_move(slot) {
+        state.pause_acknowledged(slot, home);
+    }
 }
 
 /// Takes note that a client has moved from this link to another one.

@@ -1,4 +1,4 @@
-//! Slow clients: clients whose outbox is over its limit, and clients for which an app server waits.
+//! Slow clients: clients whose outbox is over its limit, and clients for which an app server waits or is paused.
 //!
 //! ```text
 //!  frame ──over --outbox-max-bytes──► listed ──takes enough──► not listed
@@ -11,19 +11,31 @@
 //!
 //! An app server follows its data for one client with marks ([`DownMark`]) and waits for their confirmation. The node
 //! confirms a mark when little waits for that client. A client that is not listed costs nothing here.
+//!
+//! An app server with Microsoft's SDK knows no marks, but pauses what a client's own calls send: results and items.
+//!
+//! ```text
+//!  flowing ──256 KiB wait──► asked ──acknowledged──► paused ──less than 128 KiB wait──► flowing
+//!                              └───a move begins, which needs the pause────┴──► the move resumes the client
+//! ```
+//!
+//! One pause is in flight for a client at a time, so each acknowledgement belongs to one pause.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use trunkline_protocol::service::{DownMark, ServiceMessage};
+use trunkline_protocol::service::{DownMark, FlowOperation, ServiceMessage};
 
-use crate::shard::connection::{Client, Connections};
+use crate::shard::connection::{Client, Connections, flow};
 use crate::shard::slot::{Serial, Slot};
-use crate::upstream::Asker;
+use crate::upstream::{Asker, LinkId};
 
 /// Bytes below which marks are confirmed. An SDK sends up to 256 KiB beyond its confirmed bytes, so the client has data
 /// to take while the confirmation and the next data travel.
 const CONFIRMED_BELOW_BYTES: usize = 128 * 1024;
+
+/// Bytes above which an app server that can't wait is asked to pause the client.
+pub(super) const PAUSED_ABOVE_BYTES: usize = 256 * 1024;
 
 /// Slow clients of one shard.
 #[derive(Debug, Default)]
@@ -41,6 +53,15 @@ struct SlowClient {
     has_taken: bool,
     /// Last mark of each app server of the client.
     marks: Vec<(Arc<dyn Asker>, i64)>,
+    /// Pause at the home of the client.
+    pause: Option<Pause>,
+}
+
+/// Pause that an app server was asked for over this link.
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    link: LinkId,
+    is_acknowledged: bool,
 }
 
 impl SlowClients {
@@ -57,6 +78,50 @@ impl SlowClients {
         }
     }
 
+    /// Asks the home of a client to pause it if much waits for the client.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn pause(&mut self, slot: Slot, client: &mut Client, now: u32) {
+        let is_settled = !client.cold().stay().is_moving()
+            && !client.cold().stay().is_uncertain(now)
+            && !client.assignments().home().is_leaving()
+            && !client.is_in_transit();
+        if !client.home().capabilities().pauses_output || !is_settled || !client.life().is_open() {
+            return;
+        }
+        let pause = &mut self.list(slot, client, now).pause;
+        let home = client.home();
+        if pause.is_none_or(|pause| pause.link != home.id()) {
+            home.send(&flow(client.id(), FlowOperation::Pause));
+            *pause = Some(Pause { link: home.id(), is_acknowledged: false });
+        }
+    }
+
+    /// Takes the acknowledgement of a pause; `false` if it belongs to a move.
+    pub(crate) fn pause_acknowledged(
+        &mut self,
+        slot: Slot,
+        client: &mut Client,
+        by: LinkId,
+        limit_bytes: usize,
+    ) -> bool {
+        let entry = self.clients.get_mut(&slot).filter(|entry| entry.serial == client.serial());
+        let Some(pause) = entry.and_then(|entry| entry.pause.as_mut()).filter(|pause| pause.link == by) else {
+            return false;
+        };
+        pause.is_acknowledged = true;
+        self.settle(slot, client, limit_bytes);
+        true
+    }
+
+    /// Gives the pause of a client to a move, which resumes the client. Returns `None` if the app server was not asked
+    /// to pause; else whether it has.
+    pub(crate) fn take_pause(&mut self, slot: Slot, client: &Client) -> Option<bool> {
+        let entry = self.clients.get_mut(&slot).filter(|entry| entry.serial == client.serial())?;
+        let pause = entry.pause.take().filter(|pause| pause.link == client.home().id());
+        pause.map(|pause| pause.is_acknowledged)
+    }
+
     /// Adds a mark of an app server.
     pub(crate) fn mark(&mut self, slot: Slot, client: &mut Client, (asker, number): (Arc<dyn Asker>, i64), now: u32) {
         let marks = &mut self.list(slot, client, now).marks;
@@ -70,7 +135,7 @@ impl SlowClients {
     fn list(&mut self, slot: Slot, client: &mut Client, now: u32) -> &mut SlowClient {
         client.wire_mut().set_slow(true);
         let serial = client.serial();
-        let listed = || SlowClient { serial, since: now, has_taken: false, marks: Vec::new() };
+        let listed = || SlowClient { serial, since: now, has_taken: false, marks: Vec::new(), pause: None };
         let entry = self.clients.entry(slot).or_insert_with(listed);
         if entry.serial != serial {
             *entry = listed();
@@ -105,7 +170,16 @@ impl SlowClients {
                 asker.answer(&ServiceMessage::DownDone(DownMark { connection_id, number }));
             }
         }
-        if entry.marks.is_empty() && waiting <= limit_bytes {
+        if waiting < CONFIRMED_BELOW_BYTES
+            && let Some(pause) = entry.pause
+            && (pause.is_acknowledged || pause.link != client.home().id())
+        {
+            entry.pause = None;
+            if pause.link == client.home().id() {
+                client.home().send(&flow(client.id(), FlowOperation::Resume));
+            }
+        }
+        if entry.marks.is_empty() && entry.pause.is_none() && waiting <= limit_bytes {
             self.clients.remove(&slot);
             client.wire_mut().set_slow(false);
         }
@@ -131,7 +205,7 @@ impl SlowClients {
             // A client without a socket has a deadline of its own.
             if std::mem::take(&mut entry.has_taken) || is_away {
                 entry.since = now;
-            } else if now.saturating_sub(entry.since) >= timeout {
+            } else if now.saturating_sub(entry.since) >= timeout && waiting_bytes(client) > 0 {
                 stalled.push(slot);
             }
         }
