@@ -294,11 +294,7 @@ pub(super) fn to_user(user: &str, text: &str) -> ServiceMessage {
 
 /// A message for one connection, as Microsoft's SDK sends to a caller.
 pub(super) fn to_connection(id: &str, text: &str) -> ServiceMessage {
-    ServiceMessage::MultiConnectionData(MultiConnectionData {
-        connection_ids: vec![id.into()],
-        payloads: json(text),
-        ..MultiConnectionData::default()
-    })
+    ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids: vec![id.into()], payloads: json(text) })
 }
 
 /// A payload for clients that speak JSON; the end of the hub message is added.

@@ -9,8 +9,9 @@ use bytestring::ByteString;
 use tracing::debug;
 use trunkline_protocol::service::{
     self, AccessKeyRequest, AccessKeyResponse, CheckUserInGroup, ClientCompletion, ClientFilter, ClientInvocation,
-    CloseConnection, ConnectionFlowControl, ConnectionMoved, Exclusions, Filtered, FlowOperation, FlowSubject,
-    GroupChange, MessageClass, Payloads, RawKind, RefreshAuth, ServiceMessage, Stamped, TraceReport, UserGroupChange,
+    CloseConnection, ConnectionFlowControl, ConnectionMoved, DownMark, Exclusions, Filtered, FlowOperation,
+    FlowSubject, GroupChange, MessageClass, Payloads, RawKind, RefreshAuth, ServiceMessage, Stamped, TraceReport,
+    UserGroupChange,
 };
 
 use crate::metrics::{Counters, SendKind};
@@ -258,11 +259,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
             batch.for_owner(source, refresh.connection_id, ConnectionCommand::Refresh { expires_s, ack });
         }
         M::RefreshAuth(refresh) => refresh_auth(source, refresh, batch),
-        // A client that is gone is one that nobody waits for.
-        M::DownMark(mark) if source.shared.routes.find(&mark.connection_id).is_some() => {
-            let (number, asker) = (mark.number, Arc::clone(source.asker));
-            batch.for_owner(source, mark.connection_id, ConnectionCommand::Mark { number, asker });
-        }
+        M::DownMark(mark) => mark_data(source, mark, batch),
         M::GetConnectionClaims(question) => {
             let ack = PendingAck::new(source.asker.clone(), question.ack_id);
             batch.for_owner(source, question.subject, ConnectionCommand::GetClaims { ack });
@@ -309,6 +306,14 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
 fn refresh_auth(source: FrameSource<'_>, refresh: RefreshAuth, batch: &mut RoutedBatch) {
     let (id, ack) = (refresh.connection.clone(), PendingAck::new(source.asker.clone(), refresh.ack_id));
     batch.for_owner(source, id, ConnectionCommand::RefreshAuth { refresh: Box::new(refresh), ack });
+}
+
+/// Marks the data for a client up to here. No app server waits for a client that is gone.
+fn mark_data(source: FrameSource<'_>, mark: DownMark, batch: &mut RoutedBatch) {
+    if source.shared.routes.find(&mark.connection_id).is_some() {
+        let (number, asker) = (mark.number, Arc::clone(source.asker));
+        batch.for_owner(source, mark.connection_id, ConnectionCommand::Mark { number, asker });
+    }
 }
 
 /// Answer to an app server that logs in with Entra ID.

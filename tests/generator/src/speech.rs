@@ -35,6 +35,7 @@ pub trait Speech: Copy {
     /// If this client does not accept this kind of frame.
     fn hear<'a>(self, frame: &Frame<'a>) -> Result<Heard<'a>>;
 
+    /// Whether messages are binary frames.
     fn is_binary(self) -> bool {
         false
     }
