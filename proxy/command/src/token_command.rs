@@ -60,7 +60,7 @@ pub(super) enum TokenCommand {
         /// The configuration file of the nodes, with the table of `--issuer`.
         #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
         config: Option<PathBuf>,
-        /// An issuer `[issuers.NAME]` with a secret. The token is signed with its first secret, and has its `iss` and its
+        /// Issuer `[issuers.NAME]` with a secret. The token is signed with its first secret, and has its `iss` and
         /// audiences. [default: an access key signs]
         #[arg(long, value_name = "NAME")]
         issuer: Option<String>,

@@ -225,8 +225,8 @@ impl FromStr for AppKey {
     }
 }
 
-/// Checks that no hub is of two apps that don't share it. Patterns are sorted by what stands before their star, so those
-/// that begin like one of them follow it.
+/// Checks that apps share a hub only on purpose. Patterns are sorted by the text before their star, so a pattern is
+/// followed by all patterns with the same beginning.
 fn ensure_apart<'a>(keys: impl Iterator<Item = &'a AppKey>) -> Result<(), AppKeySetError> {
     let patterns =
         keys.flat_map(|key| key.hubs.names.iter().map(move |name| (name.trim_end_matches(STAR), &**name, key)));

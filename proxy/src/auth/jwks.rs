@@ -296,9 +296,9 @@ impl KeySets {
         self.stored.subscribe()
     }
 
-    /// Reads the sets of these sources in parallel for a token whose key is in none, but not again and again for a
-    /// guesser. The reading goes on when the caller goes away: otherwise a stranger who asks and hangs up would spend the
-    /// one reading that a user with a new key needs.
+    /// Reads the sets of these sources in parallel for a token with an unknown key, at a limited rate. The reading goes
+    /// on when the caller disconnects: otherwise a stranger that disconnects early would use up the one reading that a
+    /// user with a new key needs.
     pub(super) fn read_early(self: &Arc<Self>, sources: Vec<JwksSource>) -> JoinHandle<()> {
         let all = Arc::clone(self);
         tokio::spawn(async move {

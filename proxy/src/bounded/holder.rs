@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Entry that makes room for a newcomer: the newest one of the holder with the most weight; `None` if the newcomer's
-/// holder has as much itself. Entries are those of holders that can be told apart, each with its weight; a higher number
-/// is newer.
+/// Entry that makes room for a new one: the newest entry of the holder with the most weight. `None` if the holder of the
+/// new entry has as much weight. Each entry has a holder, its weight and a number; a higher number is newer.
 #[must_use]
 pub(crate) fn newest_of_largest<K: Eq + Hash>(
     entries: impl Iterator<Item = (u64, K, usize)>,

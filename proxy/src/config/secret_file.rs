@@ -58,7 +58,7 @@ pub(super) fn read_secret<T>(
     parse(without_mark(&text)).map_err(|problem| SecretFileError::Content { flag, path: path.to_owned(), problem })
 }
 
-/// Reads the secrets in the lines of a file; `None` if the file is empty. A file with a comment has no secrets on purpose.
+/// Reads the secrets in the lines of a file; `None` if the file is empty. A file with only comments is valid.
 pub(super) fn read_secrets<T: SecretLine>(path: &Path) -> Result<Option<Vec<T>>, SecretFileError> {
     let parse = |text: &str| {
         let lines = T::lines(text).map_err(|(line, cause)| format!(", line {line}: {cause}"))?;

@@ -323,7 +323,8 @@ mod tests {
         let (app, mut connections) = mute_app().await;
         let requests_max = Some(2);
         let (shared, router) = node(&[app], RelaySettings { requests_max, ..RelaySettings::embedded() });
-        let mut under_way: FuturesUnordered<_> = [1, 3].map(|ip| send(router.clone(), upload(ip))).into_iter().collect();
+        let mut under_way: FuturesUnordered<_> =
+            [1, 3].map(|ip| send(router.clone(), upload(ip))).into_iter().collect();
         tokio::select! {
             _ = under_way.next() => panic!("nobody answers"),
             all = connections.wait_for(|count| *count == 2) => drop(all.unwrap()),
