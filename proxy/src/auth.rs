@@ -1,15 +1,16 @@
-//! Authentication: access tokens (JWT), the keys that verify them, and the users that they name; the admin token.
+//! Authentication: access tokens (JWT), the keys that verify them, the users that they identify, and the admin token.
 //!
 //! ```text
 //!  flags, `[issuers.NAME]` ──► Verifier ──► User
 //!                                ▲
-//!        file or URL ── JWKS ────┘   (read again at intervals, and early for an unknown key)
+//!         file or URL ── JWKS ────┘   (refreshed periodically, refetched early for an unknown key)
 //! ```
 //!
-//! The kind of a key decides its algorithm. A token only names the key that may have signed it, and is never believed
-//! about the algorithm: `none` names no key, and a public key is never taken for a secret. Secrets that sign tokens for
-//! this node are `SigningKeys`: those of the fleet, and those of apps, which are good for some hubs alone. A token that
-//! is verified may still be void: operators revoke tokens before their end.
+//! The type of a key determines its algorithm. A token only selects the key, never the algorithm: `none` selects no
+//! key,
+//! and a public key is never used as a secret. `SigningKeys` holds the secrets that sign tokens for this node: those of
+//! the
+//! fleet, and those of apps, which cover only some hubs. Operators can revoke a verified token before it expires.
 
 mod admin_token;
 mod app_key;

@@ -7,24 +7,24 @@ use arc_swap::ArcSwap;
 use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
 
-/// Beginning of the names of cookies that stand for the token; the name of the node follows.
+/// Prefix of cookie names that carry the token, followed by the name of the node.
 pub(crate) const ADMIN_COOKIE: &str = "trunkline_admin";
 
-/// A shorter token could be guessed.
+/// Minimum length of a token. A shorter one can be guessed.
 const TOKEN_MIN_BYTES: usize = 16;
 
-/// Largest token, so that every cookie and header can carry it.
+/// Maximum length of a token, so that it fits into any cookie or header.
 const TOKEN_MAX_BYTES: usize = 1024;
 
-/// Shared secret of the admin port; its `Debug` form does not show it.
+/// Shared secret of the admin port. Its `Debug` output hides the secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminToken(Arc<str>);
 
 impl AdminToken {
-    /// Checks a token; white space around it is dropped.
+    /// Checks a token after trimming white space.
     ///
     /// # Errors
-    /// Why it is refused, as the end of a sentence that begins with the name of its flag.
+    /// Returns the reason, phrased to follow the name of the flag.
     pub fn new(text: &str) -> Result<Self, &'static str> {
         let text = text.trim();
         if !(TOKEN_MIN_BYTES..=TOKEN_MAX_BYTES).contains(&text.len()) {
@@ -42,7 +42,7 @@ impl AdminToken {
         &self.0
     }
 
-    /// Compares in constant time: how long it takes tells nothing of where the texts differ.
+    /// Compares in constant time, so the duration does not reveal where the texts differ.
     #[must_use]
     pub fn is(&self, given: &str) -> bool {
         self.0.as_bytes().ct_eq(given.as_bytes()).into()
@@ -55,26 +55,25 @@ impl fmt::Debug for AdminToken {
     }
 }
 
-/// Token of an admin port, which a reload of its file replaces; its clones are one.
+/// Current token of an admin port, replaced when its file is reloaded. Clones share the token.
 #[derive(Debug, Clone)]
 pub struct AdminTokenInForce(Arc<ArcSwap<TokenInForce>>);
 
-/// A token, and its end.
+/// Token with the signal for its replacement.
 #[derive(Debug)]
 pub(crate) struct TokenInForce {
     pub(crate) token: AdminToken,
-    /// Cancelled when another token takes its place: sessions that it has begun end with it.
+    /// Cancelled when another token replaces this one. Sessions opened with this token then end.
     pub(crate) replaced: CancellationToken,
 }
 
 impl AdminTokenInForce {
-    /// Returns the token at this moment.
     #[must_use]
     pub(crate) fn load(&self) -> Arc<TokenInForce> {
         self.0.load_full()
     }
 
-    /// Puts a token in force, unless it is the same.
+    /// Replaces the current token if the new one differs.
     pub(crate) fn replace(&self, token: AdminToken) {
         if self.load().token != token {
             self.0.swap(Arc::new(token.into())).replaced.cancel();

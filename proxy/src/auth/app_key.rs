@@ -1,4 +1,4 @@
-//! Keys of apps: each opens the hubs that it names for one app, and nothing else.
+//! App keys: each key grants one app access to the hubs listed for it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -10,26 +10,26 @@ use trunkline_protocol::key::{AccessKey, AccessKeyError};
 /// Maximum length of the name of an app, and of a hub.
 const NAME_MAX_BYTES: usize = 256;
 
-/// Character at the end of a name that stands for whatever follows.
+/// Wildcard at the end of a hub name; matches any suffix.
 const STAR: char = '*';
 
-/// Item of a list of hubs by which an app shares them with other apps that have it, too.
+/// Entry in a list of hubs that shares them with other apps carrying this entry.
 const SHARED: &str = "shared=true";
 
-/// Error of a text that is no key of an app. The key is in none.
+/// Error of parsing an app key. No error text contains the key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppKeyError {
     /// The text has no key.
     #[error("is no `NAME=KEY` or `NAME=KEY;HUB;HUB`, such as `shop=…;shop;orders`")]
     NoPair,
-    /// The app has no name that could be shown.
+    /// The name of the app is missing or has characters that are not allowed.
     #[error("has no name of an app before its `=`: a name has 1 to {NAME_MAX_BYTES} letters, digits, `-`, `_` and `.`")]
     Name,
-    /// A list of hubs names none. Without the list the key would be good for more than one that is meant.
+    /// The list of hubs is empty. Without the list, the key would cover more than one hub by accident.
     #[error("has a `;` behind its key and no hub: name the hubs, or leave the `;` out for those of the app's own name")]
     NoHubs,
-    /// A hub has no name.
+    /// A hub name is invalid.
     #[error(
         "names a hub {0:?}; a name has 1 to {NAME_MAX_BYTES} bytes, and a `*` at its end stands for whatever follows"
     )]
@@ -39,38 +39,38 @@ pub enum AppKeyError {
     Key(AccessKeyError),
 }
 
-/// Maximum number of apps with keys of their own. A token is tried with all keys of its hub, a channel with all keys.
+/// Maximum number of apps with their own keys. A token is tried with all keys of its hub, a channel with all keys.
 pub(crate) const APPS_MAX: usize = 250;
 
-/// Error of apps' keys that can't be in force together.
+/// Error of app keys that conflict with each other.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppKeySetError {
-    /// Two apps open a hub, and not both are said to share it.
+    /// Two apps claim the same hub, and not both share it.
     #[error(
         "the keys of apps {one:?} ({hubs}) and {other:?} ({other_hubs}) open the same hubs: name hubs that differ \
          (`{one}=KEY;HUB;HUB`, or `hubs` in [app-keys.{one}]); where both apps are meant to serve and reach them, add \
          `shared=true` to both (`NAME=KEY;HUB;shared=true`, or `shared = true` in the tables)"
     )]
     Overlap {
-        /// App that opens the hub.
+        /// First app that claims the hub.
         one: String,
-        /// Its pattern that does.
+        /// Matching pattern of the first app.
         hubs: String,
-        /// App that opens it, too.
+        /// Second app that claims the hub.
         other: String,
-        /// Its pattern that does.
+        /// Matching pattern of the second app.
         other_hubs: String,
     },
-    /// Two apps have one key, so each is the other one.
+    /// Two apps have the same key, so each could act as the other app.
     #[error("apps {0:?} and {1:?} have the same key: give each its own (`trunkline token key --app NAME` makes it)")]
     SameKey(String, String),
-    /// The key of an app is one of the fleet: whoever has it would be a node and an operator.
+    /// An app uses an access key of the fleet. The app could then act as a node and as an operator.
     #[error(
         "the key of app {0:?} is an access key of the fleet, which opens everything: give the app one of its own \
          (`trunkline token key --app NAME` makes it)"
     )]
     IsAccessKey(String),
-    /// There are more apps than a node takes.
+    /// There are more apps than a node accepts.
     #[error(
         "{0} apps have keys of their own (--app-key, --app-key-file, [app-keys.NAME]), and a fleet takes {APPS_MAX}: \
          give the others a fleet of their own, or one name and key to apps of the same team"
@@ -78,18 +78,19 @@ pub enum AppKeySetError {
     TooMany(usize),
 }
 
-/// Hubs for which a key is good: names, and beginnings of names.
+/// Hubs that a key covers: names and name prefixes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HubScope {
     names: Arc<[Box<str>]>,
 }
 
 impl HubScope {
-    /// Checks the names of hubs. Without any, the app's own name is the hub and the application before hubs' names, as
-    /// Azure's SDK joins them.
+    /// Checks the names of hubs. Without any, the key covers the hub named like the app, and hub names that have the
+    /// app
+    /// as their application prefix, as Azure's SDK joins them.
     ///
     /// # Errors
-    /// When a name is none.
+    /// Returns an error if a name is invalid.
     pub(crate) fn new<'a>(app: &str, hubs: impl IntoIterator<Item = &'a str>) -> Result<Self, AppKeyError> {
         let is_name = |hub: &str| {
             let plain = hub.strip_suffix(STAR).unwrap_or(hub);
@@ -109,13 +110,14 @@ impl HubScope {
         Ok(Self { names: names.into() })
     }
 
-    /// Whether a hub is among them; case does not count.
+    /// Returns whether the scope contains a hub. Case-insensitive.
     #[must_use]
     pub(crate) fn holds(&self, hub: &str) -> bool {
         self.closeness(hub).is_some()
     }
 
-    /// How closely a hub is named: by how many bytes, or whole. `None` if it is not.
+    /// Specificity of the match: the length of the matching prefix, or `usize::MAX` for an exact match. `None` without
+    /// a match.
     #[must_use]
     pub(crate) fn closeness(&self, hub: &str) -> Option<usize> {
         let hub = hub.to_ascii_lowercase();
@@ -133,21 +135,21 @@ impl fmt::Display for HubScope {
     }
 }
 
-/// Key of an app. Two of one name are both good: so a key is changed without a gap.
+/// Key of an app. Keys with the same app name are all valid, so keys can be rotated without a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppKey {
     pub(crate) name: Arc<str>,
     pub(crate) key: AccessKey,
     pub(crate) hubs: HubScope,
-    /// Whether other apps that say so, too, may open its hubs.
+    /// Whether other apps that also share their hubs may claim these hubs.
     pub(crate) is_shared: bool,
 }
 
 impl AppKey {
-    /// Checks the parts of an app's key.
+    /// Checks the parts of an app key.
     ///
     /// # Errors
-    /// When a part makes no sense.
+    /// Returns an error if a part is invalid.
     pub(crate) fn new<'a>(name: &str, key: &str, hubs: impl IntoIterator<Item = &'a str>) -> Result<Self, AppKeyError> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if !(1..=NAME_MAX_BYTES).contains(&name.len()) || !name.bytes().all(is_plain) {
@@ -157,11 +159,11 @@ impl AppKey {
         Ok(Self { name: name.into(), key, hubs: HubScope::new(name, hubs)?, is_shared: false })
     }
 
-    /// Checks that keys can be in force together, beside those of the fleet: that there are not too many apps, that
-    /// none has a key of the fleet or of another app, and that none opens a hub of another app unless both share it.
+    /// Checks that these keys can be used together with the fleet's keys: the number of apps is within its limit, no
+    /// app uses a key of the fleet or of another app, and apps claim the same hub only if both share it.
     ///
     /// # Errors
-    /// When they can't.
+    /// Returns the first conflict.
     pub fn check_all<'a>(
         keys: impl Iterator<Item = &'a Self> + Clone,
         fleet: &[AccessKey],
@@ -183,7 +185,7 @@ impl AppKey {
         ensure_apart(keys)
     }
 
-    /// Lets other apps that are shared open its hubs.
+    /// Sets whether other apps may claim the hubs of this app.
     #[must_use]
     pub(crate) fn shared(self, is_shared: bool) -> Self {
         Self { is_shared, ..self }
@@ -195,7 +197,7 @@ impl AppKey {
         &self.name
     }
 
-    /// The secret that the app signs with.
+    /// Secret that the app signs with.
     #[must_use]
     pub fn key(&self) -> &AccessKey {
         &self.key
@@ -203,7 +205,7 @@ impl AppKey {
 }
 
 impl fmt::Display for AppKey {
-    /// Writes all of it but the key.
+    /// Writes every part except the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "app key {}: hubs {}{}", self.name, self.hubs, if self.is_shared { ", shared" } else { "" })
     }
@@ -225,13 +227,13 @@ impl FromStr for AppKey {
     }
 }
 
-/// Checks that apps share a hub only on purpose. Patterns are sorted by the text before their star, so a pattern is
-/// followed by all patterns with the same beginning.
+/// Checks that apps share a hub only on purpose. Patterns are sorted by their text before the wildcard, so the patterns
+/// with the same prefix follow each other.
 fn ensure_apart<'a>(keys: impl Iterator<Item = &'a AppKey>) -> Result<(), AppKeySetError> {
     let patterns =
         keys.flat_map(|key| key.hubs.names.iter().map(move |name| (name.trim_end_matches(STAR), &**name, key)));
     let mut patterns: Vec<_> = patterns.collect();
-    // Of two that are alike up to the star the wider one is first.
+    // Of two equal prefixes, the wildcard comes first.
     patterns.sort_by_key(|(beginning, name, _)| (*beginning, !name.ends_with(STAR)));
     for (at, (beginning, name, key)) in patterns.iter().enumerate() {
         let is_met =
@@ -298,7 +300,7 @@ mod tests {
         assert!(shown.starts_with("app key shop: hubs shop, shop_* ") && !shown.contains(KEY), "{shown}");
     }
 
-    /// Error of keys in force together; each app has a key of its own.
+    /// Returns the conflict between keys; each app has its own key.
     fn overlap(texts: &[&str]) -> Option<AppKeySetError> {
         let keys = texts.iter().map(|text| key(&text.replace("KEY", &format!("KEY{}", text.len()))).unwrap());
         let keys: Vec<_> = keys.collect();

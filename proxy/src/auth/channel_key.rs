@@ -1,4 +1,4 @@
-//! Keys that open channels of app servers that dial in, holder by holder, and found by the tags of hellos.
+//! Keys of channels from app servers that dial in, grouped by holder and indexed by the tags of hellos.
 
 use std::collections::HashMap;
 
@@ -7,8 +7,9 @@ use trunkline_protocol::key::{AccessKeys, FarEnd, KeyTag};
 
 use super::signer::Signer;
 
-/// Keys of one holder, and the hellos that they have opened. So the channels of one app take no place of those of
-/// others, and make nobody forget theirs.
+/// Keys of one holder, and the hellos that they have opened. Each holder has its own table of hellos, so the channels
+/// of one
+/// app cannot evict hellos of other apps.
 #[derive(Debug, Clone)]
 pub(crate) struct ChannelKeys {
     signer: Signer,
@@ -17,15 +18,16 @@ pub(crate) struct ChannelKeys {
 }
 
 impl ChannelKeys {
-    /// Keys of a holder, with the hellos that it has among these: what was taken once is not taken again because keys
-    /// were read anew.
+    /// Creates the keys of a holder, keeping its table of hellos. A hello that was used before reloading the keys
+    /// cannot be
+    /// replayed afterwards.
     pub(super) fn new(signer: Signer, keys: AccessKeys, before: &[Self]) -> Self {
         let known = before.iter().find(|known| known.signer == signer);
         Self { keys, hellos: known.map(|known| known.hellos.clone()).unwrap_or_default(), signer }
     }
 }
 
-/// Keys of all holders. A tag finds its holder at the same cost whatever the number of keys.
+/// Keys of all holders. Lookup by tag takes constant time for any number of keys.
 #[derive(Debug, Default)]
 pub(crate) struct ChannelKeyTable {
     holders: Vec<ChannelKeys>,
@@ -39,7 +41,6 @@ impl ChannelKeyTable {
         Self { by_tag: by_tag.collect(), holders }
     }
 
-    /// Keys of all holders.
     pub(crate) fn holders(&self) -> &[ChannelKeys] {
         &self.holders
     }

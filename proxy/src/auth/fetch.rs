@@ -1,5 +1,5 @@
-//! Fetch of a small document over HTTP. No redirect is followed: keys are believed only where the operator says they
-//! are.
+//! Download of a small document over HTTP. Redirects are not followed: only URLs configured by the operator are
+//! trusted.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::net::address::Address;
 use crate::net::connector::Connector;
 use crate::net::http_client::{HttpClient, HttpError, read_whole, within};
 
-/// Timeout of an answer: requests may be waiting for the keys.
+/// Timeout of a download. Requests may be waiting for the keys.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Fetches the document at `url`.
 ///
 /// # Errors
-/// When it does not come, with a text for the log.
+/// Returns a text for the log if the document can't be fetched.
 pub(super) async fn fetch(connector: &Connector, url: &Uri, max_bytes: usize) -> Result<Bytes, String> {
     let host = url.authority().ok_or("the URL has no host")?;
     let address = Address::try_from(url).map_err(|problem| format!("can't connect to {host}: it {problem}"))?;
@@ -47,7 +47,7 @@ mod tests {
 
     use super::*;
 
-    /// Starts an issuer that answers one request with these bytes, and then keeps the connection open.
+    /// Starts an issuer that answers one request with these bytes, then keeps the connection open.
     async fn issuer(answer: Vec<u8>) -> Uri {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys", listener.local_addr().unwrap()).parse().unwrap();

@@ -1,29 +1,29 @@
-//! Issuers of access tokens beside the fleet and its apps: their keys, the `iss`, audiences and hubs.
+//! External issuers of access tokens: their keys, `iss` values, audiences and hubs.
 
 use std::fmt;
 
 use super::app_key::{AppKeyError, HubScope};
 use super::{JwksSource, VerifyingKey};
 
-/// Maximum number of issuers with tables of their own.
+/// Maximum number of `[issuers.NAME]` tables.
 pub(crate) const ISSUERS_MAX: usize = 250;
 
-/// Issuer of access tokens, as a table `[issuers.NAME]` describes it. Its keys verify tokens with its `iss` only, and
-/// only at its hubs; no other keys verify tokens with that `iss`.
+/// Issuer of access tokens, configured by a table `[issuers.NAME]`. Its keys verify only tokens with its `iss`, at its
+/// hubs
+/// only. Other keys never verify tokens with that `iss`.
 #[derive(Debug, Clone, Default)]
 pub struct Issuer {
     /// Name of the table.
     pub(crate) name: String,
-    /// Accepted values of `iss`.
     pub(crate) issuers: Vec<String>,
-    /// Accepted audiences; empty: any.
+    /// Accepted audiences. Empty accepts any audience.
     pub(crate) audiences: Vec<String>,
-    /// Hubs at which its tokens are accepted; `None` for all.
+    /// Hubs that accept tokens of the issuer; `None` for all hubs.
     pub(crate) hubs: Option<HubScope>,
     pub(crate) keys: Vec<VerifyingKey>,
     /// Sources of published keys.
     pub(crate) jwks: Vec<JwksSource>,
-    /// First secret among the keys, for `trunkline token user --issuer`.
+    /// First shared secret, used by `trunkline token user --issuer`.
     pub(crate) secret: Option<String>,
 }
 
@@ -31,7 +31,7 @@ impl Issuer {
     /// Restricts the issuer to hubs.
     ///
     /// # Errors
-    /// When a name is invalid.
+    /// Returns an error if a name is invalid.
     pub(crate) fn set_hubs<'a>(&mut self, hubs: impl IntoIterator<Item = &'a str>) -> Result<(), AppKeyError> {
         self.hubs = Some(HubScope::new(&self.name, hubs)?);
         Ok(())
@@ -43,18 +43,18 @@ impl Issuer {
         &self.name
     }
 
-    /// Secret that signs tokens, the `iss` and the audiences that such a token needs; `None` without a secret.
+    /// Secret, `iss` and audiences for signing a token. `None` if the issuer has no secret.
     #[must_use]
     pub fn signing(&self) -> Option<(&str, &str, &[String])> {
         Some((self.secret.as_deref()?, self.issuers.first()?, &self.audiences))
     }
 
-    /// Whether it issues tokens with this `iss`.
+    /// Returns whether the issuer has this `iss`.
     pub(super) fn is_named(&self, issuer: &str) -> bool {
         self.issuers.iter().any(|named| named == issuer)
     }
 
-    /// Whether its tokens are accepted at a hub.
+    /// Returns whether a hub accepts tokens of the issuer.
     pub(super) fn is_for(&self, hub: &str) -> bool {
         self.hubs.as_ref().is_none_or(|hubs| hubs.holds(hub))
     }

@@ -1,4 +1,4 @@
-//! Published key sets (JWKS): read at intervals, early for an unknown key, and kept when reading fails.
+//! Published key sets (JWKS): refreshed periodically, refetched early for an unknown key, and kept when a fetch fails.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -25,76 +25,76 @@ use crate::metrics::Counter;
 use crate::net::address::is_loopback_host;
 use crate::net::connector::Connector;
 
-/// Largest key set: a hundred certificates fit.
+/// Maximum size of a key set; enough for a hundred certificates.
 const SET_MAX_BYTES: usize = 512 * 1024;
 
 /// Error of reading a key set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JwksError {
-    /// The set can't be fetched or read.
+    /// The key set can't be fetched or read.
     #[error("can't be read: {0}")]
     Read(String),
-    /// The text is no key set.
+    /// The text is not a key set.
     #[error("is no JWKS: {0}")]
     Format(String),
-    /// None of its keys is of a supported kind.
+    /// The set has no key of a supported kind.
     #[error("holds no key for RS256 (RSA) or ES256 (P-256)")]
     NoKey,
-    /// Its keys of supported kinds can't be used; they are named by their ids.
+    /// All keys of supported kinds are unusable. The error lists their ids.
     #[error("holds no usable key: RSA needs 2048 to 8192 bits, and EC a point on P-256, unlike the keys {}", .0.join(", "))]
     NoUsableKey(Vec<String>),
 }
 
-/// Error of a text that names no source of a key set. The text may hold a secret, and is in none.
+/// Error of parsing the source of a key set. The text may hold a secret, so no error contains it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JwksSourceError {
-    /// The file holds no key set.
+    /// The file does not contain a key set.
     #[error("{path} {cause}")]
     Set {
         /// Path of the file.
         path: PathBuf,
-        /// Reason, whose text is a part of this one.
+        /// Cause, included in the error text.
         cause: JwksError,
     },
-    /// The text looks like a URL, and can't be fetched.
+    /// The text looks like a URL that can't be fetched.
     #[error("{shown:?} is neither a file nor a URL like https://issuer.example/jwks.json")]
     Url {
-        /// Part of the text that may be shown.
+        /// Part of the text without secrets.
         shown: String,
     },
-    /// Keys would be fetched without TLS from another machine.
+    /// The URL would fetch keys from another machine without TLS.
     #[error(
         "{shown:?} fetches keys without TLS: anybody on the network path could let in any user. Use https://, or a file; \
          http:// is for this machine only"
     )]
     Plain {
-        /// Part of the text that may be shown.
+        /// Part of the text without secrets.
         shown: String,
     },
 }
 
-/// Place where a key set is published.
+/// Location of a published key set.
 #[derive(Clone, PartialEq, Eq)]
 pub enum JwksSource {
-    /// A file of this machine.
+    /// Local file with the key set.
     File(PathBuf),
     /// An `https://` or `http://` URL.
     Url(Uri),
 }
 
 impl JwksSource {
-    /// Whether it is fetched over TLS.
+    /// Returns whether the key set is fetched over TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Url(url) if url.scheme_str() == Some("https"))
     }
 
-    /// Reads the keys; those of a URL over a connection of `connector`.
+    /// Reads the keys. A URL is fetched with `connector`.
     ///
     /// # Errors
-    /// When it can't be read, or holds no key of a supported kind.
+    /// Returns an error if the set can't be read, or has no usable key of a supported kind.
     pub(crate) async fn read(&self, connector: &Connector) -> Result<PublishedKeys, JwksError> {
         match self {
             Self::File(path) => {
@@ -106,10 +106,10 @@ impl JwksSource {
         }
     }
 
-    /// Reads the keys of a file; a URL has none before it is fetched.
+    /// Reads the keys of a file. A URL returns no keys before its first fetch.
     ///
     /// # Errors
-    /// When it can't be read, or holds no key of a supported kind.
+    /// Returns an error if the file can't be read, or has no usable key of a supported kind.
     pub fn read_file(&self) -> Result<Vec<VerifyingKey>, JwksError> {
         match self {
             Self::File(path) => parse_file(path).map(|published| published.keys),
@@ -121,7 +121,7 @@ impl JwksSource {
 impl FromStr for JwksSource {
     type Err = JwksSourceError;
 
-    /// Reads a path or a URL. A file has to be valid now; an issuer may be late.
+    /// Parses a path or a URL. A file must be valid now; a URL may become available later.
     fn from_str(text: &str) -> Result<Self, JwksSourceError> {
         if !text.contains("://") {
             let path = PathBuf::from(text);
@@ -132,7 +132,7 @@ impl FromStr for JwksSource {
             };
         }
         let url = text.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
-        // A user name would go nowhere, and the log would show the password beside it.
+        // A user name would not be sent, and the log would show the password next to it.
         let host = url.as_ref().and_then(Uri::authority);
         let host = host.filter(|host| !host.host().is_empty() && !host.as_str().contains('@')).map(ToString::to_string);
         let Some((url, host)) = url.zip(host) else { return Err(JwksSourceError::Url { shown: shown(text) }) };
@@ -143,8 +143,7 @@ impl FromStr for JwksSource {
     }
 }
 
-/// Returns the part of a refused URL that may be shown: a query may hold a key, and what stands before an `@` a
-/// password.
+/// Returns the part of a rejected URL that is safe to show. The query may hold a key, and the user info a password.
 fn shown(value: &str) -> String {
     let (scheme, rest) = value.split_once("://").unwrap_or(("", value));
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
@@ -161,7 +160,7 @@ impl fmt::Display for JwksSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            // Without its query, which may hold a key of its own.
+            // The query may hold a key.
             Self::Url(url) => {
                 let (scheme, host) =
                     (url.scheme_str().unwrap_or_default(), url.authority().map_or("", |host| host.as_str()));
@@ -171,7 +170,7 @@ impl fmt::Display for JwksSource {
     }
 }
 
-/// Keys of a set for RS256 and ES256, and the ids of those that no signature can be verified with.
+/// Keys of a set for RS256 and ES256, with the ids of unusable keys.
 #[derive(Debug, Default)]
 pub(crate) struct PublishedKeys {
     pub(crate) keys: Vec<VerifyingKey>,
@@ -183,7 +182,7 @@ fn parse_file(path: &Path) -> Result<PublishedKeys, JwksError> {
 }
 
 pub(crate) fn parse(text: &[u8]) -> Result<PublishedKeys, JwksError> {
-    /// Keys are parsed one by one, so that one of an unknown kind spoils no other.
+    /// Parses keys one by one, so that an unsupported key does not invalidate the whole set.
     #[derive(Deserialize)]
     struct JwksDocument {
         keys: Vec<Value>,
@@ -207,24 +206,23 @@ pub(crate) fn parse(text: &[u8]) -> Result<PublishedKeys, JwksError> {
     }
 }
 
-/// Key set of one source: the last one that could be read.
+/// Key set of one source, as of the last successful read.
 #[derive(Debug)]
 struct KeySet {
     source: JwksSource,
     published: ArcSwap<PublishedKeys>,
     is_failing: AtomicBool,
-    /// Time of the last read. Locked while the set is read: a caller that comes meanwhile waits, and finds it fresh.
+    /// Time of the last read. Locked during a read: a concurrent caller waits, then finds the set fresh.
     last_read: Mutex<Option<Instant>>,
     reads: AtomicU64,
 }
 
-/// Key sets of a node.
 #[derive(Debug)]
 pub(super) struct KeySets {
     sets: ArcSwap<Vec<Arc<KeySet>>>,
     connector: Connector,
     refetch: Duration,
-    /// Changes with each set that is stored.
+    /// Changes with each stored set.
     stored: watch::Sender<()>,
     /// Changes with the sources.
     sources: watch::Sender<()>,
@@ -236,7 +234,7 @@ impl KeySet {
     fn new(source: &JwksSource) -> Self {
         Self {
             source: source.clone(),
-            // Unusable keys are logged with the first read.
+            // The first read logs unusable keys.
             published: ArcSwap::from_pointee(PublishedKeys {
                 keys: source.read_file().unwrap_or_default(),
                 unusable: Vec::new(),
@@ -261,7 +259,7 @@ impl KeySets {
         }
     }
 
-    /// Replaces the sources. Sets of sources that stay are kept.
+    /// Replaces the sources. Key sets of unchanged sources are kept.
     pub(super) fn set_sources<'s>(&self, sources: impl Iterator<Item = &'s JwksSource>) {
         let (old, mut sets) = (self.sets.load(), Vec::<Arc<KeySet>>::new());
         for source in sources {
@@ -274,14 +272,14 @@ impl KeySets {
         self.sources.send_replace(());
     }
 
-    /// Returns the keys of each of these sources.
+    /// Returns the published keys of these sources.
     pub(super) fn keys(&self, sources: &[JwksSource]) -> Vec<Arc<PublishedKeys>> {
         let sets = self.sets.load();
         let sets = sets.iter().filter(|set| sources.contains(&set.source));
         sets.map(|set| set.published.load_full()).collect()
     }
 
-    /// Reads all sets now, at intervals, and when their sources change, without end.
+    /// Reads all sets immediately, periodically, and whenever the sources change. Never returns.
     pub(super) async fn keep_fresh(&self, refresh: Duration) {
         let mut changed = self.sources.subscribe();
         loop {
@@ -291,14 +289,14 @@ impl KeySets {
         }
     }
 
-    /// Notices of sets that are stored from now on.
+    /// Subscribes to stored key sets.
     pub(super) fn stored(&self) -> watch::Receiver<()> {
         self.stored.subscribe()
     }
 
-    /// Reads the sets of these sources in parallel for a token with an unknown key, at a limited rate. The reading goes
-    /// on when the caller disconnects: otherwise a stranger that disconnects early would use up the one reading that a
-    /// user with a new key needs.
+    /// Refetches these sources in parallel for a token with an unknown key, rate limited. The fetch continues after the
+    /// caller
+    /// disconnects: otherwise an untrusted client could use up the only fetch that a user with a new key needs.
     pub(super) fn read_early(self: &Arc<Self>, sources: Vec<JwksSource>) -> JoinHandle<()> {
         let all = Arc::clone(self);
         tokio::spawn(async move {
@@ -308,7 +306,7 @@ impl KeySets {
         })
     }
 
-    /// Reads a set, unless it was read during the last `rest`, or since the call.
+    /// Reads a set, unless it was read within `rest` or since the call.
     async fn read_unless_fresh(&self, set: &KeySet, rest: Duration) {
         let reads = set.reads.load(Ordering::Acquire);
         let mut last_read = set.last_read.lock().await;
@@ -357,14 +355,14 @@ mod tests {
 
     use super::*;
 
-    /// Public key on P-256, of RFC 7517, appendix A.1.
+    /// Public key on P-256 of RFC 7517, appendix A.1.
     fn ec_key() -> Value {
         json!({ "kty": "EC", "crv": "P-256", "kid": "1", "use": "sig",
                 "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
                 "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM" })
     }
 
-    /// Fresh public key, and a token that its other half has signed.
+    /// Generates a public key, and a token signed with its private key.
     fn signed_by(kind: &'static rcgen::SignatureAlgorithm, algorithm: Algorithm) -> (Value, String) {
         let pem = rcgen::KeyPair::generate_for(kind).unwrap().serialize_pem();
         let key = if algorithm == Algorithm::ES256 { EncodingKey::from_ec_pem } else { EncodingKey::from_rsa_pem };
@@ -500,7 +498,8 @@ mod tests {
                 asked = issuer.accept() => asked.unwrap().0,
             }
         };
-        // The stranger is gone, and nobody else may cause a reading for an hour: they wait for the one that goes on.
+        // The client that caused the fetch has disconnected, and no further fetch may start for an hour. Others wait
+        // for the first.
         let (mut asked, body) = (asked, json!({ "keys": [ec_key()] }).to_string());
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         tokio::io::AsyncWriteExt::write_all(&mut asked, answer.as_bytes()).await.unwrap();

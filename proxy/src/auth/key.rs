@@ -1,4 +1,4 @@
-//! Keys that verify access tokens, each for one algorithm.
+//! Keys that verify access tokens, each with one algorithm.
 
 use std::fmt;
 
@@ -11,28 +11,28 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, P
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use trunkline_protocol::limits::ACCESS_KEY_MIN_BYTES;
 
-/// Error of a text that is no key for access tokens.
+/// Error of parsing a key for access tokens.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// The secret could be guessed.
+    /// The secret is short enough to guess.
     #[error("has {0} bytes, but a secret needs at least {ACCESS_KEY_MIN_BYTES}")]
     ShortSecret(usize),
-    /// The key is private, and has no business at a proxy.
+    /// The key is private. A proxy needs only the public key.
     #[error("holds a private key: give the public one, which is all that verifying needs")]
     Private,
-    /// The text is neither kind of public key.
+    /// The text is not a supported public key.
     #[error("holds no PEM public key for RS256 (RSA) or ES256 (P-256)")]
     NoPublicKey,
-    /// The numbers of a published key make no key: RSA of a wrong size, or a point that is not on the curve.
+    /// The parameters of a published key are invalid: the RSA size is not supported, or the point is not on the curve.
     #[error("has numbers that make no key: RSA needs 2048 to 8192 bits, and EC a point on P-256")]
     Numbers,
 }
 
-/// Bytes of a coordinate on P-256.
+/// Size of a coordinate on P-256 in bytes.
 const COORDINATE_BYTES: usize = 32;
 
-/// Key that verifies access tokens by one algorithm.
+/// Key that verifies access tokens with one algorithm.
 #[derive(Clone)]
 pub struct VerifyingKey {
     id: Option<String>,
@@ -41,10 +41,10 @@ pub struct VerifyingKey {
 }
 
 impl VerifyingKey {
-    /// Takes a secret for HS256 as it is; white space around it is dropped.
+    /// Creates an HS256 key from a secret, without surrounding white space.
     ///
     /// # Errors
-    /// When the secret is too short.
+    /// Returns an error if the secret is too short.
     pub fn from_secret(text: &str) -> Result<Self, KeyError> {
         let secret = text.trim().as_bytes();
         if secret.len() < ACCESS_KEY_MIN_BYTES {
@@ -53,10 +53,10 @@ impl VerifyingKey {
         Ok(Self { id: None, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) })
     }
 
-    /// Parses a public key in PEM: RS256 for an RSA key, ES256 for one on the curve P-256.
+    /// Parses a public key in PEM: RS256 for an RSA key, ES256 for a P-256 key.
     ///
     /// # Errors
-    /// When the text is neither.
+    /// Returns an error for any other text.
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
         if text.contains("PRIVATE KEY-----") {
             return Err(KeyError::Private);
@@ -68,8 +68,9 @@ impl VerifyingKey {
         Ok(Self { id: None, algorithm, key })
     }
 
-    /// Takes a key of a JWKS; `None` if it is not for RS256 or ES256 signatures. Symmetric keys are refused, because a
-    /// published secret is none. The result is an error for a key that no signature could be verified with.
+    /// Converts a key of a JWKS. Returns `None` if the key is not for RS256 or ES256; a symmetric key is refused
+    /// because
+    /// publishing it makes it public. Returns an error if the key can't verify any signature.
     pub(super) fn from_jwk(jwk: &Jwk) -> Option<Result<Self, KeyError>> {
         let (algorithm, name) = match &jwk.algorithm {
             AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
@@ -86,12 +87,11 @@ impl VerifyingKey {
         Some(key.map(|key| Self { id: common.key_id.clone(), algorithm, key }))
     }
 
-    /// Whether it may have signed a token of this algorithm, as far as the token's key id tells.
+    /// Returns whether this key may have signed a token with this algorithm and key id.
     pub(super) fn fits(&self, algorithm: Algorithm, id: Option<&str>) -> bool {
         self.algorithm == algorithm && (self.id.is_none() || id.is_none() || self.has_id(id))
     }
 
-    /// Whether it has this id.
     pub(super) fn has_id(&self, id: Option<&str>) -> bool {
         id.is_some() && self.id.as_deref() == id
     }
@@ -105,7 +105,7 @@ impl VerifyingKey {
     }
 }
 
-/// Builds the key of published numbers. Some issuers write a sign byte before a number, or leave out leading zeros.
+/// Builds a key from published parameters. Some issuers add a sign byte, or drop leading zeros.
 fn published_key(parameters: &AlgorithmParameters) -> Option<DecodingKey> {
     match parameters {
         AlgorithmParameters::RSA(rsa) => {
@@ -119,8 +119,9 @@ fn published_key(parameters: &AlgorithmParameters) -> Option<DecodingKey> {
     }
 }
 
-/// Decodes a number without its leading zeros, then filled with zeros up to `length` bytes; a larger one is refused
-/// unless `length` is 0.
+/// Decodes a number, strips its leading zeros and pads it to `length` bytes. A larger number is refused, unless
+/// `length`
+/// is 0.
 fn unsigned(text: &str, length: usize) -> Option<Vec<u8>> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     let number: Vec<u8> = bytes.into_iter().skip_while(|byte| *byte == 0).collect();
@@ -129,7 +130,7 @@ fn unsigned(text: &str, length: usize) -> Option<Vec<u8>> {
     (length == 0 || filled.len() == length).then_some(filled)
 }
 
-/// Whether signatures can be verified with a published key: the library finds out with the first one only.
+/// Returns whether the key can verify signatures. The library itself checks this only with the first signature.
 fn is_usable(key: &DecodingKey) -> bool {
     match key.kind() {
         DecodingKeyKind::RsaModulusExponent { n, e } => {

@@ -1,4 +1,4 @@
-//! Policy for access tokens: keys, issuers, audiences, claims of the user.
+//! Policy for access tokens: keys, issuers, audiences and user claims.
 
 use std::time::Duration;
 
@@ -10,30 +10,30 @@ use super::{JwksSource, VerifyingKey};
 /// Policy for access tokens.
 #[derive(Debug, Clone)]
 pub struct TokenPolicy {
-    /// Keys in addition to the fleet's own, for all hubs: the short form of one issuer.
+    /// Keys for all hubs, in addition to the fleet's keys: the short form of one issuer.
     pub keys: Vec<VerifyingKey>,
     /// Sources of published keys of that issuer.
     pub jwks: Vec<JwksSource>,
-    /// Interval at which key sets are read again.
+    /// Interval between refreshes of key sets.
     pub jwks_refresh: Duration,
-    /// Minimum interval at which unknown keys cause another read.
+    /// Minimum interval between refetches because of unknown keys.
     pub jwks_refetch: Duration,
-    /// Accepted `iss` of that issuer, and of the fleet's own keys; `None`: any that no table has.
+    /// Accepted `iss` of that issuer and of the fleet's keys. `None` accepts any `iss` without an issuer table.
     pub issuer: Option<String>,
-    /// Accepted audiences; empty: any.
+    /// Accepted audiences. Empty accepts any audience.
     pub audiences: Vec<String>,
-    /// Tolerated difference of clocks.
+    /// Tolerated clock skew in seconds.
     pub clock_skew_s: u64,
-    /// Claims of the user id; the first one present counts.
+    /// Claims with the user id. The first claim present is used.
     pub user_claims: Vec<String>,
-    /// Size of the largest accepted token.
+    /// Maximum size of a token.
     pub max_bytes: usize,
-    /// Whether every client needs a token, whatever its hub says.
+    /// Whether every client needs a token, even if its hub does not require one.
     pub is_required: bool,
 }
 
 impl TokenPolicy {
-    /// Default size of the largest accepted token.
+    /// Default maximum size of a token.
     pub const MAX_BYTES: usize = ACCESS_TOKEN_MAX_BYTES;
 
     /// Returns the default claims of the user id.
@@ -44,7 +44,7 @@ impl TokenPolicy {
 }
 
 impl Default for TokenPolicy {
-    /// The fleet's keys alone; a token has to be signed and in time.
+    /// Default policy: only the fleet's keys, with signature and times checked.
     fn default() -> Self {
         Self {
             keys: Vec::new(),

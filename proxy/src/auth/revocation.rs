@@ -1,16 +1,18 @@
-//! Revocations of access tokens before their end: by user, audience or app, and by the time of issue.
+//! Revocations of access tokens before they expire: by user, audience or app, and by time of issue.
 //!
 //! ```text
-//!  operator ─► this node ─┬─► kept here until no such token can be good ◄── asked by each token that is verified
-//!                         └─► all other nodes; one that joins is sent all before it counts as joined
+//!  operator ─► this node ─┬─► kept here until all such tokens have expired ◄── checked for each verified token
+//!                         └─► all other nodes; a joining node receives all before it counts as joined
 //! ```
 //!
-//! A revocation only grows: of two about the same tokens the later times count. So it does not matter in which order
-//! nodes learn them. None is taken back: users log in again.
+//! Revocations merge: for the same tokens the later times win, so nodes may receive them in any order. A revocation
+//! cannot be undone; users log in again.
 //!
-//! Where the user's connections are closed, too, each node does so in its own moment. So one that opens, that another
-//! node carries here or that moves here from there could slip through: it asks once more in the step that takes it in,
-//! behind which a close finds it.
+//! If the connections of a user are closed too, each node closes its own at a different moment. A connection that is
+//! just
+//! opening, forwarded or moving between nodes could be missed. So a connection is checked again in the step that
+//! registers
+//! it; after that step a close finds it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,22 +25,22 @@ use super::TokenError;
 use super::signed_token::SignedToken;
 use crate::metrics::Counter;
 
-/// Most revocations that a node keeps. One about an audience, or about all tokens, takes the place of many.
+/// Maximum number of revocations on a node. A single one for an audience, or for all tokens, replaces many.
 const REVOCATIONS_MAX: usize = 10_000;
 
-/// Memory of all of them: as much as a node that joins is sent at once.
+/// Maximum memory of all revocations. A joining node receives as much in one piece.
 const REVOCATIONS_MAX_BYTES: usize = 1024 * 1024;
 
-/// Memory of a revocation beside its names, in bytes.
+/// Memory of a revocation in bytes, excluding its names.
 const OVERHEAD_BYTES: usize = 64;
 
-/// Longest name of a user, an audience or an app in a revocation.
+/// Maximum length of the name of a user, an audience or an app in a revocation.
 const NAME_MAX_BYTES: usize = 4096;
 
-/// Longest time for which a revocation is kept, in seconds: a year and a day.
+/// Maximum lifetime of a revocation in seconds: a year and a day.
 pub(crate) const REVOCATION_KEPT_MAX_S: u64 = 366 * 24 * 3600;
 
-/// Reason why a revocation is not kept.
+/// Reason for refusing a revocation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RevocationRefused {
     #[error(
@@ -54,7 +56,7 @@ pub(crate) enum RevocationRefused {
     NameTooLong(usize),
 }
 
-/// Set of tokens that a revocation is about; what is `None` may be anything.
+/// Set of revoked tokens. `None` matches any value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct TokenSet {
     user: Option<ByteString>,
@@ -77,29 +79,29 @@ impl TokenSet {
     }
 }
 
-/// Times of a revocation, and its place among those of this node.
+/// Times of a revocation, and its position in the order of changes on this node.
 #[derive(Debug, Clone, Copy)]
 struct KeptRevocation {
     issued_before_s: u64,
     kept_until_s: u64,
-    /// Number of its last change here.
+    /// Number of the last change on this node.
     number: u64,
-    /// Second since 1970 of that change.
+    /// Time of that change in seconds since 1970.
     changed_s: u64,
-    /// When the open connections of its user were closed here last, in milliseconds since 1970; 0 if they never were.
+    /// Time when this node last closed the user's connections, in milliseconds since 1970; 0 for never.
     closed_ms: u64,
 }
 
-/// Revocations that a node keeps.
+/// Revocations kept by a node.
 #[derive(Debug)]
 pub(crate) struct Revocations {
-    /// Tolerated difference of clocks. A token that was issued later than that from now says nothing of its age.
+    /// Tolerated clock skew in seconds. A token issued later than now plus this skew has no trusted age.
     clock_skew_s: u64,
-    /// Number of them: what each token that is verified asks first.
+    /// Number of revocations. Checked first for each token.
     count: AtomicUsize,
     /// Number of the last change.
     newest: AtomicU64,
-    /// Revocations of other nodes that were not kept, because there were too many.
+    /// Revocations from other nodes that were refused because the table was full.
     pub(crate) refused: Counter,
     kept: Mutex<RevocationTable>,
 }
@@ -108,12 +110,12 @@ pub(crate) struct Revocations {
 struct RevocationTable {
     by_tokens: HashMap<TokenSet, KeptRevocation>,
     bytes: usize,
-    /// No revocation ends before this second.
+    /// Earliest second at which a revocation expires.
     none_ends_before_s: u64,
 }
 
 impl RevocationTable {
-    /// Forgets those whose time is over.
+    /// Removes all expired revocations.
     fn forget(&mut self, now_s: u64) {
         if now_s < self.none_ends_before_s {
             return;
@@ -139,10 +141,10 @@ impl Revocations {
         Self { clock_skew_s, count, newest, refused: Counter::default(), kept: Mutex::default() }
     }
 
-    /// Keeps a revocation.
+    /// Stores a revocation.
     ///
     /// # Errors
-    /// When it is one too many, or too large.
+    /// Returns an error if the table is full or a name is too long.
     pub(crate) fn revoke(&self, told: &ToldRevocation, now_s: u64) -> Result<(), RevocationRefused> {
         let tokens = TokenSet::of(told);
         if let Some(name) = tokens.names().find(|name| name.len() > NAME_MAX_BYTES) {
@@ -185,7 +187,7 @@ impl Revocations {
     /// Checks that a token is not revoked.
     ///
     /// # Errors
-    /// When it is.
+    /// Returns an error for a revoked token.
     pub(super) fn check(&self, token: SignedToken<'_>, now_s: u64) -> Result<(), TokenError> {
         if self.count.load(Ordering::Acquire) == 0 {
             return Ok(());
@@ -199,15 +201,16 @@ impl Revocations {
         let is_revoked = |user: &Option<ByteString>, audience: &Option<ByteString>, app: &Option<ByteString>| {
             let tokens = TokenSet { user: user.clone(), audience: audience.clone(), app: app.clone() };
             let kept = table.by_tokens.get(&tokens).filter(|kept| kept.kept_until_s > now_s);
-            // Times of tokens are whole seconds, so one of the same second may have been issued before.
+            // Token times are in whole seconds, so a token of the same second may have been issued earlier.
             kept.is_some_and(|kept| issued_s.is_none_or(|issued_s| issued_s <= kept.issued_before_s))
         };
         let of_user = |user| named.iter().any(|audience| apps.iter().any(|app| is_revoked(user, audience, app)));
         if users.iter().any(of_user) { Err(TokenError::Revoked) } else { Ok(()) }
     }
 
-    /// Whether a newer log-in that an app server names for a connection is void: its user, or an audience of the app's
-    /// own token, was revoked after that token was issued. One that does not say so was issued now.
+    /// Returns whether a refreshed login reported by an app server is revoked: its user or an audience was revoked
+    /// after the
+    /// app's own token was issued. A login without an issue time counts as issued now.
     #[must_use]
     pub(crate) fn void_refresh(&self, user: Option<&str>, claims: &[(ByteString, ByteString)], now_s: u64) -> bool {
         if self.count.load(Ordering::Acquire) == 0 {
@@ -228,14 +231,14 @@ impl Revocations {
         })
     }
 
-    /// Point in the order of revocations: behind all that are kept now.
+    /// Mark after all current revocations.
     #[must_use]
     pub(crate) fn mark(&self) -> RevocationMark {
         RevocationMark(self.newest.load(Ordering::Acquire))
     }
 
-    /// Point in the order of revocations for a request that another node carries here, which has verified its token so
-    /// many seconds ago at most: what is newer may not have been known there.
+    /// Mark for a request forwarded by another node, which verified the token at most `within_s` seconds ago. Newer
+    /// revocations may not have reached that node.
     #[must_use]
     pub(crate) fn mark_of_carried(&self, within_s: u64, now_s: u64) -> RevocationMark {
         let newest = self.mark();
@@ -244,16 +247,18 @@ impl Revocations {
         unknown.map(|kept| kept.number - 1).min().map_or(newest, RevocationMark)
     }
 
-    /// Notes that the open connections of a revocation's user, as of this moment, are about to be closed here; `false`
-    /// if they were before, or the revocation is not kept.
+    /// Records that the open connections of a revoked user are about to be closed on this node. Returns `false` if they
+    /// were
+    /// closed already, or the revocation is not stored.
     pub(crate) fn note_close(&self, told: &ToldRevocation, at_ms: u64) -> bool {
         let mut table = self.table();
         let kept = table.by_tokens.get_mut(&TokenSet::of(told)).filter(|kept| kept.closed_ms < at_ms);
         kept.map(|kept| kept.closed_ms = at_ms).is_some()
     }
 
-    /// Whether a log-in that the app itself has named to a node, and that shows no token again, is void: it was made
-    /// before all log-ins of its user, or of everybody, were revoked.
+    /// Returns whether a login reported by the app itself, which presents no token again, is revoked: all logins of its
+    /// user, or
+    /// of all users, were revoked later.
     #[must_use]
     pub(crate) fn void_log_in(&self, user: Option<&str>, made_s: u64, now_s: u64) -> bool {
         if user.is_none() || self.count.load(Ordering::Acquire) == 0 {
@@ -266,8 +271,9 @@ impl Revocations {
         })
     }
 
-    /// Whether the connections of a user were closed here after one of them was opened at another node, which may not
-    /// have heard of it yet.
+    /// Returns whether this node closed the connections of a user after another node opened one. The other node may not
+    /// have
+    /// received the revocation yet.
     #[must_use]
     pub(crate) fn have_closed(&self, user: Option<&str>, opened_ms: u64) -> bool {
         if user.is_none() || self.count.load(Ordering::Acquire) == 0 {
@@ -280,7 +286,7 @@ impl Revocations {
         self.table().by_tokens.iter().any(is_closed)
     }
 
-    /// Whether tokens of a user may have been revoked since a mark.
+    /// Returns whether tokens of a user may have been revoked since a mark.
     #[must_use]
     pub(crate) fn have_come_since(&self, mark: RevocationMark, user: Option<&str>) -> bool {
         if self.mark() == mark {
@@ -291,7 +297,7 @@ impl Revocations {
         newer.any(|(tokens, _)| tokens.user.as_deref().is_none_or(|revoked| user == Some(revoked)))
     }
 
-    /// Number of revocations that are kept.
+    /// Number of active revocations.
     #[must_use]
     pub(crate) fn len(&self, now_s: u64) -> usize {
         let mut table = self.table();
@@ -300,7 +306,7 @@ impl Revocations {
         table.by_tokens.len()
     }
 
-    /// Revocations that are kept, the newest first.
+    /// Active revocations, newest first.
     #[must_use]
     pub(crate) fn all(&self, now_s: u64) -> Vec<ToldRevocation> {
         let table = self.table();
@@ -319,7 +325,7 @@ impl Revocations {
     }
 }
 
-/// Point in the order of revocations of a node, which a request takes before its token is verified.
+/// Position in the order of revocations of a node. A request takes a mark before its token is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RevocationMark(u64);
 
@@ -445,7 +451,7 @@ mod tests {
         let later = revocation(Some("ann"), NOW_S + 1);
         revocations.revoke(&later, NOW_S).unwrap();
         let is_closed = |user, opened_ms| revocations.have_closed(user, opened_ms);
-        // Within the difference of clocks that is tolerated.
+        // Within the tolerated clock skew.
         assert!(is_closed(Some("ann"), 0) && is_closed(Some("ann"), 1_005_000) && !is_closed(Some("ann"), 1_005_001));
         assert!(!is_closed(Some("bob"), 0) && !is_closed(None, 0));
     }

@@ -1,9 +1,9 @@
-//! Tokens of dial-in: those with which app servers dial in, and those with which they send their clients there.
+//! Tokens of dial-in: tokens of app servers that dial in, and tokens that they issue to their clients.
 //!
-//! They are JWTs signed with the text of an access key, or of an app's key, which is good for some hubs. Of the
-//! audience only the path and the hub count: its host is the one of a connection string, which a node behind a load
-//! balancer does not know, and its port is always missing. The key id is the hash of a text in another process, and
-//! says nothing.
+//! The tokens are JWTs signed with an access key, or with an app key, which covers only some hubs. Only the path and
+//! the hub
+//! of the audience are checked: the host is from a connection string, unknown to a node behind a load balancer, and the
+//! port is always missing. The key id is the hash of a text in another process and is ignored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,24 +22,24 @@ use super::signer::{Signer, TokenSigner};
 use super::{SigningKeys, TokenError};
 use crate::clock::unix_seconds;
 
-/// Claims of the user's id, the first one that is there counts.
+/// Claims with the user id. The first claim present is used.
 const USER_CLAIMS: [&str; 3] = ["asrs.s.uid", "nameid", "sub"];
 
-/// Long form of `nameid`, which an app server may write outside of tokens.
+/// Long form of `nameid`, which app servers may use outside of tokens.
 const LONG_USER_CLAIM: &str = "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier";
 
-/// Hub handshakes may take as long as this by a claim, in seconds.
+/// Range of the hub handshake timeout that a claim may set, in seconds.
 const HANDSHAKE_SECONDS: std::ops::RangeInclusive<u64> = 1..=30;
 
-/// A poll may wait as long as this by a claim, in seconds.
+/// Range of the poll timeout that a claim may set, in seconds.
 const POLL_SECONDS: std::ops::RangeInclusive<u64> = 1..=300;
 
-/// Path that a token is for.
+/// Path of a token's audience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ServiceAudience {
     /// Links of app servers.
     Server,
-    /// Connections of the clients of apps.
+    /// Connections of the apps' clients.
     Client,
 }
 
@@ -51,31 +51,31 @@ impl ServiceAudience {
         }
     }
 
-    /// Whether one audience of a token is this, for a hub.
+    /// Returns whether an audience has this path, for this hub.
     fn is(self, audience: &str, hub: &str) -> bool {
         let Some((_, rest)) = audience.split_once("://") else { return false };
         let target = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let is_path = path.trim_end_matches('/').eq_ignore_ascii_case(self.path().trim_end_matches('/'));
         let mut hubs = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "hub");
-        // One of several could be a part of a name that nobody has escaped.
+        // A second `hub` parameter could be part of an unescaped name.
         is_path && matches!((hubs.next(), hubs.next()), (Some((_, one)), None) if one.eq_ignore_ascii_case(hub))
     }
 }
 
-/// Function that takes a prefix off a path, if the path has it.
+/// Function that strips a prefix from a path, or returns `None` if the path lacks the prefix.
 type PrefixStrip<'a> = &'a dyn for<'path> Fn(&'path str) -> Option<&'path str>;
 
-/// Demands on audiences of the data plane beside the path of a request.
+/// Checks of a data plane audience, in addition to the request path.
 #[derive(Clone, Copy)]
 pub(crate) struct RestAudience<'a> {
-    /// Hosts that an audience may name; any, if there are none.
+    /// Accepted hosts. Empty accepts any host.
     pub hosts: &'a [String],
-    /// Takes the path prefix off that this node has behind its load balancer; `None` from a path without it.
+    /// Strips the path prefix that the load balancer adds; `None` for a path without the prefix.
     pub without_prefix: PrefixStrip<'a>,
 }
 
-/// Verifier of dial-in's tokens, by the keys of the fleet and of apps.
+/// Verifier of dial-in tokens, with the keys of the fleet and of apps.
 #[derive(Debug)]
 pub(crate) struct ServiceVerifier {
     keys: Arc<SigningKeys>,
@@ -84,7 +84,7 @@ pub(crate) struct ServiceVerifier {
     max_bytes: usize,
 }
 
-/// Token that one of the keys has opened.
+/// Token with a verified signature.
 struct OpenedToken {
     claims: Claims,
     by: TokenSigner,
@@ -101,11 +101,12 @@ impl ServiceVerifier {
         Self { keys, revocations, clock_skew_s, max_bytes }
     }
 
-    /// Verifies a token for a hub, and returns its user (id, claims, expiry) and the key that signed it. A claim with a
-    /// long name in .NET comes by both names.
+    /// Verifies a token for a hub. Returns its user (id, claims, expiry) and the key that signed the token. A claim
+    /// with a long
+    /// name in .NET is returned under both names.
     ///
     /// # Errors
-    /// When the token is no good.
+    /// Returns an error if the token is invalid.
     pub(crate) fn verify(
         &self,
         token: &str,
@@ -115,10 +116,10 @@ impl ServiceVerifier {
         self.verify_at(token, audience, hub, true)
     }
 
-    /// Verifies a token that may have expired since a connection was opened with it.
+    /// Verifies a token that may have expired since its connection was opened.
     ///
     /// # Errors
-    /// As those of [`verify`](Self::verify), expiry aside.
+    /// Returns the errors of [`verify`](Self::verify), except expiry.
     pub(crate) fn verify_old(
         &self,
         token: &str,
@@ -128,12 +129,14 @@ impl ServiceVerifier {
         self.verify_at(token, audience, hub, false)
     }
 
-    /// Verifies a token for a request to the REST data plane: its audience is the path of the request, or the beginning
-    /// of it up to a slash, below this node's path prefix or none. The application that the request names is a part of
-    /// the hub's name. Where hosts are given, the audience names one of them. Returns the key that has signed it.
+    /// Verifies a token for a request to the REST data plane. Its audience is the path of the request, or a prefix of
+    /// the path
+    /// that ends with a slash, with or without this node's path prefix. The application of the request is part of the
+    /// hub name.
+    /// If hosts are configured, the audience must have one of them. Returns the key that signed the token.
     ///
     /// # Errors
-    /// When the token is no good.
+    /// Returns an error if the token is invalid.
     pub(crate) fn verify_rest(
         &self,
         token: &str,
@@ -150,7 +153,6 @@ impl ServiceVerifier {
         if audiences(&opened.claims).any(is_own) { Ok(opened.by) } else { Err(TokenError::Audience) }
     }
 
-    /// Maximum size of a token in bytes.
     #[must_use]
     pub(crate) fn max_bytes(&self) -> usize {
         self.max_bytes
@@ -168,7 +170,7 @@ impl ServiceVerifier {
             return Err(TokenError::Audience);
         }
         let mut user = User::from_claims(&opened.claims, &USER_CLAIMS);
-        // The id in the token of an app server is none of a user.
+        // The id in a token of an app server is not a user id.
         let is_user = audience == ServiceAudience::Client;
         self.ensure_in_force(&opened, user.id.as_deref().filter(|_| is_user))?;
         let long: Vec<_> = long_claims(&user.claims).collect();
@@ -176,7 +178,7 @@ impl ServiceVerifier {
         Ok((user, opened.by))
     }
 
-    /// Checks that a token, which names this user, is not revoked.
+    /// Checks that a token of this user is not revoked.
     fn ensure_in_force(&self, opened: &OpenedToken, user: Option<&str>) -> Result<(), TokenError> {
         let app = match &opened.by.signer {
             Signer::Fleet => None,
@@ -186,7 +188,7 @@ impl ServiceVerifier {
         self.revocations.check(token, unix_seconds())
     }
 
-    /// Opens a token whose signature for a hub and times are good.
+    /// Opens a token after checking its signature for a hub, and its times.
     fn checked(&self, token: &str, hub: Option<&str>, expires: bool) -> Result<OpenedToken, TokenError> {
         if token.len() > self.max_bytes {
             return Err(TokenError::TooLarge { bytes: token.len(), max: self.max_bytes });
@@ -209,7 +211,7 @@ impl ServiceVerifier {
             let outcome = decode(token, &key.of_service, &validation).map(|data| data.claims);
             match outcome.map_err(TokenError::from) {
                 Err(TokenError::Signature) => {}
-                // With the right signature no other key can change the outcome.
+                // After a valid signature, no other key can change the result.
                 outcome => return outcome.map(|claims| OpenedToken { claims, by: key.as_signer() }),
             }
         }
@@ -217,7 +219,7 @@ impl ServiceVerifier {
     }
 }
 
-/// Host of a URL in lower case, without its port; `None` if the text is no URL.
+/// Returns the host of a URL in lower case, without its port; `None` if the text is not a URL.
 #[must_use]
 pub fn host_of_url(url: &str) -> Option<String> {
     let url: Uri = url.parse().ok()?;
@@ -225,12 +227,11 @@ pub fn host_of_url(url: &str) -> Option<String> {
     url.host().map(str::to_ascii_lowercase)
 }
 
-/// Beginning of the paths of the data plane.
+/// Path prefix of the data plane.
 const REST_PREFIX: &str = "/api/";
 
-/// Whether an audience is the URL of a request with these segments, or a part of the data plane that ends with a slash
-/// and holds it. Its host does not count: a node behind a load balancer does not know its own, and the port is always
-/// missing.
+/// Returns whether an audience is the URL of a request with these segments, or a path prefix of it ending with a slash.
+/// The host is ignored: a node behind a load balancer does not have that name, and the port is always missing.
 fn is_rest_audience(audience: &str, target: &[Vec<u8>], without_prefix: PrefixStrip<'_>) -> bool {
     let Some((_, rest)) = audience.split_once("://") else { return false };
     let wanted = rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or_default();
@@ -245,8 +246,8 @@ fn is_rest_audience(audience: &str, target: &[Vec<u8>], without_prefix: PrefixSt
     if path.ends_with('/') { target.starts_with(&wanted) } else { target == wanted }
 }
 
-/// Segments of a path of the data plane, each decoded after the split, so that no name is taken for several segments.
-/// The hub has its name among the hubs of all applications.
+/// Segments of a data plane path, each decoded after splitting, so that a name with an encoded slash stays one segment.
+/// The hub segment includes the application.
 fn rest_segments(path: &str, application: Option<&str>) -> Vec<Vec<u8>> {
     let path = path.strip_prefix(REST_PREFIX).unwrap_or(path).trim_end_matches('/');
     let mut segments: Vec<Vec<u8>> = path.split('/').map(|segment| percent_decode_str(segment).collect()).collect();
@@ -258,7 +259,7 @@ fn rest_segments(path: &str, application: Option<&str>) -> Vec<Vec<u8>> {
     segments
 }
 
-/// Place of the hub among the segments: behind `hubs/`, or `v1/hubs/`.
+/// Index of the hub segment: after `hubs/` or `v1/hubs/`.
 fn hub_place(segments: &[Vec<u8>]) -> Option<usize> {
     segments.iter().take(2).position(|segment| segment == b"hubs").map(|at| at + 1)
 }
@@ -272,20 +273,20 @@ pub(crate) fn user_in_claims(claims: &[(ByteString, ByteString)]) -> Option<&str
     found.map(|(_, value)| &**value)
 }
 
-/// Terms of a client's connection in its token, beside the user.
+/// Connection settings in a client's token, apart from the user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ClientTerms {
-    /// Time for the hub handshake.
+    /// Timeout of the hub handshake.
     pub handshake_timeout: Option<Duration>,
-    /// Time that a poll may wait.
+    /// Timeout of a poll.
     pub poll_timeout: Option<Duration>,
-    /// Transports that it may use, as bits; `None` for all.
+    /// Allowed transports as a bit mask; `None` for all.
     transports: Option<u64>,
-    /// It closes when its authentication ends.
+    /// Whether the connection closes when its authentication expires.
     pub closes_on_expiry: bool,
-    /// When that is, in seconds since 1970, if it is not the end of the token.
+    /// Expiry of the authentication in seconds since 1970, if it differs from the token's expiry.
     pub authentication_ends_s: Option<u64>,
-    /// App server that it has to be at, or had better be.
+    /// Required or preferred app server.
     pub server: Option<StickyServer>,
 }
 
@@ -293,12 +294,12 @@ pub(crate) struct ClientTerms {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StickyServer {
     pub instance: String,
-    /// No other will do.
+    /// Whether no other app server is allowed.
     pub is_required: bool,
 }
 
 impl ClientTerms {
-    /// Reads the terms in the claims of a token. Those that make no sense are left out.
+    /// Reads the settings from the claims of a token. Invalid values are ignored.
     #[must_use]
     pub(crate) fn of(claims: &[(impl AsRef<str>, impl AsRef<str>)]) -> Self {
         let named = |wanted: &str| claims.iter().find(|(name, _)| name.as_ref() == wanted);
@@ -322,7 +323,7 @@ impl ClientTerms {
         }
     }
 
-    /// Whether the client may use a transport.
+    /// Returns whether the client may use a transport.
     #[must_use]
     pub(crate) fn allow(&self, transport: Transport) -> bool {
         let bit = match transport {
@@ -362,7 +363,7 @@ mod tests {
         json!({ "nameid": "vm_1", "aud": aud, "exp": unix_seconds() + 60 })
     }
 
-    /// Audiences below `/live`, or no prefix, of one of these hosts.
+    /// Matches audiences below `/live`, or without a prefix, on these hosts.
     fn below_live(hosts: &[String]) -> RestAudience<'_> {
         RestAudience { hosts, without_prefix: &|path| path.strip_prefix("/live") }
     }

@@ -1,32 +1,30 @@
-//! Claims of a token whose signature is good, as far as they say for whom and when it was issued.
+//! Claims of a verified token: user, audiences and time of issue.
 
 use serde_json::Value;
 use trunkline_protocol::access_token::{Claims, numeric_date};
 use trunkline_protocol::json_text::JsonText;
 
-/// Token whose signature and times are good.
+/// Token with a valid signature and valid times.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SignedToken<'a> {
     pub claims: &'a Claims,
-    /// Id of its user.
     pub user: Option<&'a str>,
-    /// Name of the app whose key has signed it.
+    /// Name of the app that signed the token.
     pub app: Option<&'a str>,
 }
 
 impl<'a> SignedToken<'a> {
-    /// When it was issued, in seconds since 1970, if it says so.
+    /// Time of issue in seconds since 1970, if present.
     pub(super) fn issued_s(&self) -> Option<u64> {
         self.claims.get("iat").and_then(|time| numeric_date(time.value()))
     }
 
-    /// Audiences that it names.
     pub(super) fn audiences(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         audiences(self.claims)
     }
 }
 
-/// Audiences in the claims of a token: one, or a list.
+/// Audiences in the claims of a token: a string or a list.
 pub(super) fn audiences(claims: &Claims) -> impl Iterator<Item = &str> {
     let (one, several) = match claims.get("aud").map(JsonText::value) {
         Some(Value::Array(all)) => (None, all.as_slice()),

@@ -1,17 +1,16 @@
-//! Signer of a token: the key that has signed it, and whose key that is.
+//! Signer of a token: the key that signed it, and the holder of that key.
 
 use std::fmt;
 use std::sync::Arc;
 
 use trunkline_protocol::key::AccessKey;
 
-/// Holder of keys that sign tokens, as shares count it: all its keys are one.
+/// Holder of signing keys. Shares count all keys of a holder together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Signer {
-    /// Holder of an access key, of the fleet.
+    /// Holder of an access key of the fleet.
     #[default]
     Fleet,
-    /// App with this name.
     App(Arc<str>),
 }
 
@@ -24,7 +23,7 @@ impl fmt::Display for Signer {
     }
 }
 
-/// Key that has signed a token.
+/// Key that signed a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TokenSigner {
     pub key: AccessKey,
@@ -32,7 +31,7 @@ pub(crate) struct TokenSigner {
 }
 
 impl TokenSigner {
-    /// Whether it is the key of an app: good for hubs by their names, which say whose they are.
+    /// Returns whether an app's key signed the token. Such a key covers only the app's hubs.
     #[must_use]
     pub(crate) fn is_of_app(&self) -> bool {
         self.signer != Signer::Fleet

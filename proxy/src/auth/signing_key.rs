@@ -1,5 +1,6 @@
-//! Secrets that sign tokens for this node: the keys of the fleet, good for every hub, and those of apps, each for its
-//! own.
+//! Secrets that sign tokens for this node: keys of the fleet, valid for every hub, and keys of apps, valid for their
+//! own
+//! hubs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,16 +16,16 @@ use super::channel_key::{ChannelKeyTable, ChannelKeys};
 use super::key::VerifyingKey;
 use super::signer::{Signer, TokenSigner};
 
-/// Secret that signs tokens, in the forms that verifying needs.
+/// Signing secret, in the forms needed for verification.
 pub(crate) struct SigningKey {
     pub key: AccessKey,
-    /// Name of the app that it belongs to; `None` for a key of the fleet.
+    /// Name of the app; `None` for a key of the fleet.
     pub app: Option<Arc<str>>,
-    /// Hubs for which it is good; `None` for all.
+    /// Hubs that the key covers; `None` for all.
     hubs: Option<HubScope>,
-    /// For tokens of users, by HS256 alone.
+    /// Verifies tokens of users with HS256 only.
     pub of_users: VerifyingKey,
-    /// For tokens of dial-in and of the data plane.
+    /// Verifies tokens of dial-in and of the data plane.
     pub of_service: DecodingKey,
 }
 
@@ -36,13 +37,13 @@ impl SigningKey {
         Some(Self { key: key.clone(), app: name, hubs, of_users, of_service })
     }
 
-    /// Key and holder, as those get to know them who ask who has signed a token.
+    /// Key and holder, as returned for a verified token.
     #[must_use]
     pub(super) fn as_signer(&self) -> TokenSigner {
         TokenSigner { key: self.key.clone(), signer: self.app.clone().map_or(Signer::Fleet, Signer::App) }
     }
 
-    /// Whether it is good for a hub; without a name, for all hubs.
+    /// Returns whether the key covers a hub. Without a name, the key must cover all hubs.
     #[must_use]
     pub(crate) fn is_for(&self, hub: Option<&str>) -> bool {
         self.hubs.as_ref().is_none_or(|hubs| hub.is_some_and(|hub| hubs.holds(hub)))
@@ -55,29 +56,28 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// Places that keys come from.
+/// Sources of the keys.
 #[derive(Debug, Clone)]
 struct KeySources {
     fleet: AccessKeys,
-    /// Apps' keys of flags, and of the files that flags name.
+    /// App keys from flags, and from files named by flags.
     of_flags: Vec<AppKey>,
-    /// Apps' keys of the configuration file.
+    /// App keys from the configuration file.
     of_rules: Vec<AppKey>,
 }
 
-/// Keys in force. Who reads them never waits; they change when files are read anew.
+/// Current keys. Reading never blocks; a reload of the files replaces the keys.
 #[derive(Debug)]
 pub(crate) struct SigningKeys {
     in_force: ArcSwap<Vec<SigningKey>>,
-    /// All of them by their holders, for channels of app servers that dial in.
+    /// All keys by holder, for channels of app servers that dial in.
     of_channels: ArcSwap<ChannelKeyTable>,
-    /// Changes with the keys.
     changed: watch::Sender<()>,
     sources: Mutex<KeySources>,
 }
 
 impl SigningKeys {
-    /// Keys of the fleet and of flags, which the caller has checked.
+    /// Creates the table with the fleet's keys and the keys from flags. The caller has checked them.
     #[must_use]
     pub(crate) fn new(fleet: &AccessKeys, of_flags: &[AppKey]) -> Arc<Self> {
         let sources = KeySources { fleet: fleet.clone(), of_flags: of_flags.to_vec(), of_rules: Vec::new() };
@@ -90,57 +90,57 @@ impl SigningKeys {
         })
     }
 
-    /// Puts the apps' keys of the configuration file in force, in place of those that were there.
+    /// Replaces the app keys from the configuration file.
     ///
     /// # Errors
-    /// When they can't be in force together; then the old keys stay.
+    /// Returns an error if the keys conflict. The old keys are kept.
     pub(crate) fn set_rules(&self, keys: &[AppKey]) -> Result<(), AppKeySetError> {
         self.change(|sources| sources.of_rules = keys.to_vec())
     }
 
-    /// Puts the apps' keys of flags and their files in force, in place of those that were there.
+    /// Replaces the app keys from flags and their files.
     ///
     /// # Errors
-    /// When they can't be in force together; then the old keys stay.
+    /// Returns an error if the keys conflict. The old keys are kept.
     pub(crate) fn set_flags(&self, keys: &[AppKey]) -> Result<(), AppKeySetError> {
         self.change(|sources| sources.of_flags = keys.to_vec())
     }
 
-    /// Number of apps' keys of flags, and of their files.
+    /// Number of app keys from flags and their files.
     pub(crate) fn given_by_flags(&self) -> usize {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner).of_flags.len()
     }
 
-    /// Keys in force, those of the fleet first.
+    /// Current keys, starting with the fleet's keys.
     #[must_use]
     pub(crate) fn load(&self) -> Guard<Arc<Vec<SigningKey>>> {
         self.in_force.load()
     }
 
-    /// Whether any app has a key.
+    /// Returns whether any app has a key.
     #[must_use]
     pub(crate) fn has_apps(&self) -> bool {
         self.load().last().is_some_and(|key| key.app.is_some())
     }
 
-    /// Holder of a hub: of the apps whose keys are good for it, the one that names it most closely.
+    /// Owner of a hub: the app with the most specific match.
     #[must_use]
     pub(crate) fn owner_of(&self, hub: &str) -> Signer {
         let keys = self.load();
         let of_apps = keys.iter().filter_map(|key| Some((key.hubs.as_ref()?.closeness(hub)?, key)));
-        // The first of several that name it alike.
+        // On a tie, the first key wins.
         let closest = of_apps.reduce(|one, other| if other.0 > one.0 { other } else { one });
         closest.map_or(Signer::Fleet, |(_, key)| key.as_signer().signer)
     }
 
-    /// Keys that open channels of app servers that dial in.
     #[must_use]
     pub(crate) fn of_channels(&self) -> Arc<ChannelKeyTable> {
         self.of_channels.load_full()
     }
 
-    /// Waits until the key of an app, which has signed a token for a hub, is good for that hub no more. A key of the
-    /// fleet is waited for in vain: what it has opened stays.
+    /// Waits until an app's key that signed a token no longer covers the hub. For a key of the fleet this never
+    /// returns:
+    /// connections opened with it stay open.
     pub(crate) async fn taken_away(&self, from: &TokenSigner, hub: &str) {
         if !from.is_of_app() {
             return std::future::pending().await;
@@ -165,7 +165,7 @@ impl SigningKeys {
 }
 
 impl KeySources {
-    /// Keys by their holders, with the hellos that these had before.
+    /// Groups the keys by holder and keeps the holders' previous hellos.
     fn of_channels(&self, before: &[ChannelKeys]) -> ChannelKeyTable {
         let mut by_app: BTreeMap<&Arc<str>, Vec<AccessKey>> = BTreeMap::new();
         for app in self.of_flags.iter().chain(&self.of_rules) {

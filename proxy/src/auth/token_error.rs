@@ -1,14 +1,14 @@
-//! Reasons for refusing an access token, with the text for its bearer and the label in metrics.
+//! Reasons for refusing an access token, with the text for the client and the label in metrics.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::{Error, ErrorKind};
 use serde_json::{Map, Value};
 
-/// Claims of one value.
+/// Claims that hold a single value.
 const SINGLE_CLAIMS: [&str; 3] = ["sub", "exp", "nbf"];
 
-/// Reason for refusing an access token. The texts are for its bearer.
+/// Reason for refusing an access token. The client receives the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum TokenError {
@@ -19,12 +19,12 @@ pub(crate) enum TokenError {
     Malformed,
     #[error("the access token is not valid: no key is known that it could be signed with")]
     UnknownKey,
-    /// A key fits, but its signature does not.
+    /// A key matches, but the signature is invalid.
     #[error("the access token is not valid: its signature is wrong")]
     Signature,
     #[error("the access token is not valid: it has expired")]
     Expired,
-    /// An operator has revoked it before its end.
+    /// An operator revoked the token before it expired.
     #[error("the access token is not valid: it was revoked, so log in again for a new one")]
     Revoked,
     #[error("the access token is not valid: its time has not come yet")]
@@ -35,7 +35,7 @@ pub(crate) enum TokenError {
     /// The audience is not an accepted one.
     #[error("the access token is not valid: it is for another audience")]
     Audience,
-    /// Its header has a part that the reader must understand (`crit`).
+    /// The header requires an extension (`crit`).
     #[error("the access token is not valid: its header demands what is not known here (`crit`)")]
     Critical,
     /// A claim is missing or malformed.
@@ -44,7 +44,7 @@ pub(crate) enum TokenError {
 }
 
 impl TokenError {
-    /// Labels in metrics, each at its [`index`](Self::index).
+    /// Labels in metrics, in the order of [`index`](Self::index).
     pub(crate) const LABELS: [&'static str; 11] = [
         "too_large",
         "malformed",
@@ -59,12 +59,11 @@ impl TokenError {
         "revoked",
     ];
 
-    /// Names what is wrong with a token that can't be read, if that is the type of a claim.
+    /// Replaces `Malformed` with the name of the claim that has a wrong type, if there is one.
     pub(super) fn explained(self, token: &str) -> Self {
         if self == Self::Malformed { wrong_type(token).unwrap_or(self) } else { self }
     }
 
-    /// Returns the index of its label.
     pub(super) fn index(&self) -> usize {
         match self {
             Self::TooLarge { .. } => 0,
@@ -82,7 +81,7 @@ impl TokenError {
     }
 }
 
-/// Names what has a type of JSON that the standard (RFC 7515, RFC 7519) does not allow, in a token that can't be read.
+/// Finds a value with a JSON type that violates RFC 7515 or RFC 7519, in a token that can't be parsed.
 fn wrong_type(token: &str) -> Option<TokenError> {
     let mut parts = token.split('.').map(|part| {
         let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;

@@ -19,19 +19,19 @@ use crate::clock::unix_seconds;
 use crate::metrics::Counter;
 use crate::net::connector::Connector;
 
-/// Maximum number of keys that one token is tried with. A token that names no key would else cost a signature check for
-/// each key of a large set; issuers with so many keys name them.
+/// Maximum number of keys tried per token. Without this limit, a token without a key id would cost a signature check
+/// for
+/// each key of a large set. Issuers with that many keys use key ids.
 const KEYS_TRIED_MAX: usize = 16;
 
-/// Verifier of access tokens by all keys of the node.
+/// Verifier of access tokens with all keys of the node.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     policy: TokenPolicy,
-    /// Keys of the fleet and of apps.
     own: Arc<SigningKeys>,
-    /// Keys of the flags in force; a reload replaces them.
+    /// Keys from flags. A reload replaces them.
     keys: ArcSwap<Vec<VerifyingKey>>,
-    /// Issuers with tables of their own.
+    /// Issuers from `[issuers.NAME]` tables.
     issuers: ArcSwap<Vec<Issuer>>,
     sets: Arc<KeySets>,
     revocations: Arc<Revocations>,
@@ -39,8 +39,9 @@ pub(crate) struct Verifier {
 }
 
 impl Verifier {
-    /// Verifies with the keys of the fleet and of apps, and with what the policy adds; `connector` leads to key sets at
-    /// URLs.
+    /// Creates a verifier with the keys of the fleet and of apps, and the keys of the policy. `connector` fetches key
+    /// sets
+    /// from URLs.
     #[must_use]
     pub(crate) fn new(
         policy: TokenPolicy,
@@ -54,37 +55,40 @@ impl Verifier {
         Self { policy, own, keys, issuers, sets, revocations, refused: Default::default() }
     }
 
-    /// Replaces the keys of the flags, except published ones.
+    /// Replaces the keys from flags, except published keys.
     pub(crate) fn set_keys(&self, keys: Vec<VerifyingKey>) {
         self.keys.store(Arc::new(keys));
     }
 
-    /// Replaces the issuers with tables of their own. Published keys of sources that stay are kept.
+    /// Replaces the issuers from tables. Published keys of unchanged sources are kept.
     pub(crate) fn set_issuers(&self, issuers: &[Issuer]) {
         let sources = self.policy.jwks.iter().chain(issuers.iter().flat_map(|issuer| &issuer.jwks));
         self.sets.set_sources(sources);
         self.issuers.store(Arc::new(issuers.to_vec()));
     }
 
-    /// Whether every client needs a token.
+    /// Returns whether every client needs a token.
     #[must_use]
     pub(crate) fn is_required(&self) -> bool {
         self.policy.is_required
     }
 
-    /// Reads published keys at intervals without end.
+    /// Refreshes published keys periodically. Never returns.
     pub(crate) async fn keep_fresh(&self) {
         self.sets.keep_fresh(self.policy.jwks_refresh).await;
     }
 
-    /// Verifies a token for a hub and returns its user. Where no key fits, the published keys may be read once more: an
-    /// issuer may have added a key, or replaced one under its id.
+    /// Verifies a token for a hub and returns its user. If no key fits, the published keys may be refetched once: an
+    /// issuer may
+    /// have added a key, or replaced a key under the same id.
     ///
     /// # Errors
-    /// When the token is no good. It is [counted](Self::count_refused) by who refuses its bearer: an app may know it.
+    /// Returns an error if the token is invalid. The caller [counts](Self::count_refused) the error if it refuses the
+    /// client;
+    /// an app may still accept the token.
     pub(crate) async fn verify(&self, token: &str, hub: &str) -> Result<User, TokenError> {
         let misses_key = |outcome: &_| matches!(outcome, Err(TokenError::UnknownKey | TokenError::Signature));
-        // From before the first try, so that no set is missed.
+        // Subscribe before the first try, so that no stored set is missed.
         let mut stored = self.sets.stored();
         let mut outcome = self.verify_now(token, hub);
         let sources = self.sources_of(token);
@@ -104,7 +108,7 @@ impl Verifier {
         }
     }
 
-    /// Counts a token whose bearer is refused.
+    /// Counts a refused client's token.
     pub(crate) fn count_refused(&self, error: &TokenError) {
         if let Some(count) = self.refused.get(error.index()) {
             count.increment();
@@ -130,12 +134,12 @@ impl Verifier {
             return Err(TokenError::TooLarge { bytes: token.len(), max: self.policy.max_bytes });
         }
         let header = decode_header(token)?;
-        // It names parts of the header that a reader must understand, and none is known here.
+        // No header extension is supported.
         if header.crit.is_some() {
             return Err(TokenError::Critical);
         }
         let (issuers, mut tries) = (self.issuers.load(), KEYS_TRIED_MAX);
-        // An issuer with a table of its own: then other keys don't count, and its own at its hubs only.
+        // The token names an issuer with a table: only that issuer's keys are tried, at its hubs only.
         let named = issuers_of(&issuers, token);
         if !named.is_empty() {
             let mut outcome = Err(TokenError::Issuer);
@@ -163,7 +167,7 @@ impl Verifier {
         }
     }
 
-    /// Verifies a token by the keys of one issuer: of a table, or of the flags.
+    /// Verifies a token with the keys of one issuer, from a table or from flags.
     fn verify_for(
         &self,
         token: &str,
@@ -179,7 +183,7 @@ impl Verifier {
                 *tries -= 1;
                 outcome = self.verify_with(token, key, issuer, None);
                 if outcome != Err(TokenError::Signature) {
-                    // With the right signature no other key can change the outcome.
+                    // After a valid signature, no other key can change the result.
                     return outcome;
                 }
             }
@@ -187,13 +191,14 @@ impl Verifier {
         outcome
     }
 
-    /// Refuses a token that was signed for another part of the service: with these keys the users of all hubs and the
-    /// callers of the data plane are signed for. An audience that the policy names is the operator's will.
+    /// Refuses a token for another part of the service. These keys also sign tokens for users of all hubs and for data
+    /// plane
+    /// callers. An audience listed in the policy is always accepted.
     fn ensure_for(&self, hub: &str, user: User) -> Result<User, TokenError> {
         if user.is_for_hub(Some(hub), &self.policy.audiences) { Ok(user) } else { Err(TokenError::Audience) }
     }
 
-    /// Verifies a token by a key, which may be one of an issuer with a table, or of an app.
+    /// Verifies a token with one key, of a table's issuer or of an app if given.
     fn verify_with(
         &self,
         token: &str,
@@ -206,7 +211,7 @@ impl Verifier {
         if !claimed.is_null() && !claimed.is_string() {
             return Err(TokenError::Claim("its claim \"iss\" has to be a text".into()));
         }
-        // The claims that were verified decide, not the reading before.
+        // Decide by the verified claims, not by the earlier unverified ones.
         let has_table = claimed.as_str().is_some_and(|iss| self.issuers.load().iter().any(|one| one.is_named(iss)));
         if has_table != issuer.is_some() {
             return Err(TokenError::Issuer);
@@ -242,7 +247,7 @@ impl Verifier {
         validation
     }
 
-    /// Sources whose published keys may have signed the token.
+    /// Sources of published keys that may have signed the token.
     fn sources_of(&self, token: &str) -> Vec<JwksSource> {
         if !matches!(decode_header(token), Ok(Header { alg: Algorithm::RS256 | Algorithm::ES256, .. })) {
             return Vec::new();
@@ -256,14 +261,14 @@ impl Verifier {
     }
 }
 
-/// Issuers that the claims of a token name. The token is not verified.
+/// Issuers named by the claims of an unverified token.
 fn issuers_of<'i>(issuers: &'i [Issuer], token: &str) -> Vec<&'i Issuer> {
     let claimed = if issuers.is_empty() { None } else { claimed_issuer(token) };
     let Some(claimed) = claimed else { return Vec::new() };
     issuers.iter().filter(|issuer| issuer.is_named(&claimed)).collect()
 }
 
-/// Issuer in the claims of a token that is not verified.
+/// Issuer in the claims of an unverified token.
 fn claimed_issuer(token: &str) -> Option<String> {
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     let mut claims = serde_json::from_slice::<Map<String, Value>>(&claims).ok()?;
@@ -401,7 +406,7 @@ mod tests {
     async fn a_token_is_tried_with_few_keys() {
         let others = |count| std::iter::repeat_with(AccessKey::random).take(count);
         let secret = |key: AccessKey| VerifyingKey::from_secret(key.expose()).unwrap();
-        // Two keys are the fleet's.
+        // Two keys belong to the fleet.
         for (before, is_reached) in [(KEYS_TRIED_MAX - 3, true), (KEYS_TRIED_MAX - 2, false), (1_000, false)] {
             let verifier = verifier(|policy| drop(policy.keys.splice(0..0, others(before).map(secret))));
             let found = verifier.verify(&sign(SECRET, &json!({})), HUB).await;
@@ -502,7 +507,7 @@ mod tests {
             JwksSource::File(self.file.clone())
         }
 
-        /// Table of an issuer with this `iss`.
+        /// Issuer table with this `iss`.
         fn table(&self, iss: &str) -> Issuer {
             Issuer { issuers: vec![iss.into()], jwks: vec![self.source()], ..Issuer::default() }
         }
