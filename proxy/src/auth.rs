@@ -7,10 +7,8 @@
 //! ```
 //!
 //! The type of a key determines its algorithm. A token only selects the key, never the algorithm: `none` selects no
-//! key,
-//! and a public key is never used as a secret. `SigningKeys` holds the secrets that sign tokens for this node: those of
-//! the
-//! fleet, and those of apps, which cover only some hubs. Operators can revoke a verified token before it expires.
+//! key, and a public key is never used as a secret. `SigningKeys` holds the secrets that sign tokens for this node:
+//! keys of the fleet, and keys of apps, which cover only some hubs. Operators can revoke a verified token early.
 
 mod admin_token;
 mod app_key;

@@ -86,8 +86,7 @@ pub(crate) struct HubScope {
 
 impl HubScope {
     /// Checks the names of hubs. Without any, the key covers the hub named like the app, and hub names that have the
-    /// app
-    /// as their application prefix, as Azure's SDK joins them.
+    /// app as their application prefix, as Azure's SDK joins them.
     ///
     /// # Errors
     /// Returns an error if a name is invalid.

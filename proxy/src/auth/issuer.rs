@@ -9,8 +9,7 @@ use super::{JwksSource, VerifyingKey};
 pub(crate) const ISSUERS_MAX: usize = 250;
 
 /// Issuer of access tokens, configured by a table `[issuers.NAME]`. Its keys verify only tokens with its `iss`, at its
-/// hubs
-/// only. Other keys never verify tokens with that `iss`.
+/// hubs only. Other keys never verify tokens with that `iss`.
 #[derive(Debug, Clone, Default)]
 pub struct Issuer {
     /// Name of the table.

@@ -295,8 +295,7 @@ impl KeySets {
     }
 
     /// Refetches these sources in parallel for a token with an unknown key, rate limited. The fetch continues after the
-    /// caller
-    /// disconnects: otherwise an untrusted client could use up the only fetch that a user with a new key needs.
+    /// caller disconnects: otherwise an untrusted client could use up the only fetch that a user with a new key needs.
     pub(super) fn read_early(self: &Arc<Self>, sources: Vec<JwksSource>) -> JoinHandle<()> {
         let all = Arc::clone(self);
         tokio::spawn(async move {

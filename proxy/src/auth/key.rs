@@ -69,8 +69,7 @@ impl VerifyingKey {
     }
 
     /// Converts a key of a JWKS. Returns `None` if the key is not for RS256 or ES256; a symmetric key is refused
-    /// because
-    /// publishing it makes it public. Returns an error if the key can't verify any signature.
+    /// because publishing it makes it public. Returns an error if the key can't verify any signature.
     pub(super) fn from_jwk(jwk: &Jwk) -> Option<Result<Self, KeyError>> {
         let (algorithm, name) = match &jwk.algorithm {
             AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
@@ -120,8 +119,7 @@ fn published_key(parameters: &AlgorithmParameters) -> Option<DecodingKey> {
 }
 
 /// Decodes a number, strips its leading zeros and pads it to `length` bytes. A larger number is refused, unless
-/// `length`
-/// is 0.
+/// `length` is 0.
 fn unsigned(text: &str, length: usize) -> Option<Vec<u8>> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     let number: Vec<u8> = bytes.into_iter().skip_while(|byte| *byte == 0).collect();

@@ -9,10 +9,8 @@
 //! cannot be undone; users log in again.
 //!
 //! If the connections of a user are closed too, each node closes its own at a different moment. A connection that is
-//! just
-//! opening, forwarded or moving between nodes could be missed. So a connection is checked again in the step that
-//! registers
-//! it; after that step a close finds it.
+//! just opening, forwarded or moving between nodes could be missed. So a connection is checked again in the step that
+//! registers it; after that step a close finds it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -209,8 +207,7 @@ impl Revocations {
     }
 
     /// Returns whether a refreshed login reported by an app server is revoked: its user or an audience was revoked
-    /// after the
-    /// app's own token was issued. A login without an issue time counts as issued now.
+    /// after the app's own token was issued. A login without an issue time counts as issued now.
     #[must_use]
     pub(crate) fn void_refresh(&self, user: Option<&str>, claims: &[(ByteString, ByteString)], now_s: u64) -> bool {
         if self.count.load(Ordering::Acquire) == 0 {
@@ -248,8 +245,7 @@ impl Revocations {
     }
 
     /// Records that the open connections of a revoked user are about to be closed on this node. Returns `false` if they
-    /// were
-    /// closed already, or the revocation is not stored.
+    /// were closed already, or the revocation is not stored.
     pub(crate) fn note_close(&self, told: &ToldRevocation, at_ms: u64) -> bool {
         let mut table = self.table();
         let kept = table.by_tokens.get_mut(&TokenSet::of(told)).filter(|kept| kept.closed_ms < at_ms);
@@ -257,8 +253,7 @@ impl Revocations {
     }
 
     /// Returns whether a login reported by the app itself, which presents no token again, is revoked: all logins of its
-    /// user, or
-    /// of all users, were revoked later.
+    /// user, or of all users, were revoked later.
     #[must_use]
     pub(crate) fn void_log_in(&self, user: Option<&str>, made_s: u64, now_s: u64) -> bool {
         if user.is_none() || self.count.load(Ordering::Acquire) == 0 {
@@ -272,8 +267,7 @@ impl Revocations {
     }
 
     /// Returns whether this node closed the connections of a user after another node opened one. The other node may not
-    /// have
-    /// received the revocation yet.
+    /// have received the revocation yet.
     #[must_use]
     pub(crate) fn have_closed(&self, user: Option<&str>, opened_ms: u64) -> bool {
         if user.is_none() || self.count.load(Ordering::Acquire) == 0 {

@@ -1,9 +1,8 @@
 //! Tokens of dial-in: tokens of app servers that dial in, and tokens that they issue to their clients.
 //!
 //! The tokens are JWTs signed with an access key, or with an app key, which covers only some hubs. Only the path and
-//! the hub
-//! of the audience are checked: the host is from a connection string, unknown to a node behind a load balancer, and the
-//! port is always missing. The key id is the hash of a text in another process and is ignored.
+//! the hub of the audience are checked: the host is from a connection string, unknown to a node behind a load balancer,
+//! and the port is always missing. The key id is the hash of a text in another process and is ignored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,8 +101,7 @@ impl ServiceVerifier {
     }
 
     /// Verifies a token for a hub. Returns its user (id, claims, expiry) and the key that signed the token. A claim
-    /// with a long
-    /// name in .NET is returned under both names.
+    /// with a long name in .NET is returned under both names.
     ///
     /// # Errors
     /// Returns an error if the token is invalid.
@@ -130,10 +128,9 @@ impl ServiceVerifier {
     }
 
     /// Verifies a token for a request to the REST data plane. Its audience is the path of the request, or a prefix of
-    /// the path
-    /// that ends with a slash, with or without this node's path prefix. The application of the request is part of the
-    /// hub name.
-    /// If hosts are configured, the audience must have one of them. Returns the key that signed the token.
+    /// the path that ends with a slash, with or without this node's path prefix. The application of the request is part
+    /// of the hub name. If hosts are configured, the audience must have one of them. Returns the key that signed the
+    /// token.
     ///
     /// # Errors
     /// Returns an error if the token is invalid.

@@ -1,6 +1,5 @@
 //! Secrets that sign tokens for this node: keys of the fleet, valid for every hub, and keys of apps, valid for their
-//! own
-//! hubs.
+//! own hubs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -139,8 +138,7 @@ impl SigningKeys {
     }
 
     /// Waits until an app's key that signed a token no longer covers the hub. For a key of the fleet this never
-    /// returns:
-    /// connections opened with it stay open.
+    /// returns: connections opened with it stay open.
     pub(crate) async fn taken_away(&self, from: &TokenSigner, hub: &str) {
         if !from.is_of_app() {
             return std::future::pending().await;

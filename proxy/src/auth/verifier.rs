@@ -20,8 +20,7 @@ use crate::metrics::Counter;
 use crate::net::connector::Connector;
 
 /// Maximum number of keys tried per token. Without this limit, a token without a key id would cost a signature check
-/// for
-/// each key of a large set. Issuers with that many keys use key ids.
+/// for each key of a large set. Issuers with that many keys use key ids.
 const KEYS_TRIED_MAX: usize = 16;
 
 /// Verifier of access tokens with all keys of the node.
@@ -40,8 +39,7 @@ pub(crate) struct Verifier {
 
 impl Verifier {
     /// Creates a verifier with the keys of the fleet and of apps, and the keys of the policy. `connector` fetches key
-    /// sets
-    /// from URLs.
+    /// sets from URLs.
     #[must_use]
     pub(crate) fn new(
         policy: TokenPolicy,
@@ -79,13 +77,11 @@ impl Verifier {
     }
 
     /// Verifies a token for a hub and returns its user. If no key fits, the published keys may be refetched once: an
-    /// issuer may
-    /// have added a key, or replaced a key under the same id.
+    /// issuer may have added a key, or replaced a key under the same id.
     ///
     /// # Errors
     /// Returns an error if the token is invalid. The caller [counts](Self::count_refused) the error if it refuses the
-    /// client;
-    /// an app may still accept the token.
+    /// client; an app may still accept the token.
     pub(crate) async fn verify(&self, token: &str, hub: &str) -> Result<User, TokenError> {
         let misses_key = |outcome: &_| matches!(outcome, Err(TokenError::UnknownKey | TokenError::Signature));
         // Subscribe before the first try, so that no stored set is missed.
@@ -192,8 +188,7 @@ impl Verifier {
     }
 
     /// Refuses a token for another part of the service. These keys also sign tokens for users of all hubs and for data
-    /// plane
-    /// callers. An audience listed in the policy is always accepted.
+    /// plane callers. An audience listed in the policy is always accepted.
     fn ensure_for(&self, hub: &str, user: User) -> Result<User, TokenError> {
         if user.is_for_hub(Some(hub), &self.policy.audiences) { Ok(user) } else { Err(TokenError::Audience) }
     }
