@@ -1,16 +1,17 @@
-//! Bounded things of general use: permits, budgets and tables with a limit. They know nothing of what they bound.
+//! Bounded data structures for general use: permits, budgets and tables with a limit. They are independent of their
+//! contents.
 //!
 //! | file and folder | contents |
 //! |---|---|
-//! | `partition` | values with a lock each, one of them for each key |
-//! | `budget` | an amount in use, shared by threads, with a limit |
-//! | `byte_budget` | a limit of bytes beyond which the largest holders go |
-//! | `holder` | who has most of a full table, and makes room |
-//! | `permit` | permits with a limit for all and a share for each key |
-//! | `shrink` | memory that tables return after a storm |
-//! | `deadline` | items that are due at a tick |
-//! | `recent` | the latest keys, each until a time |
-//! | `lease` | entries of a table, each as long as its lease lives |
+//! | `partition` | values partitioned by key, each with its own lock |
+//! | `budget` | an amount in use with a limit, shared between threads |
+//! | `byte_budget` | a limit of bytes; the largest holders are closed |
+//! | `holder` | choice of the entry to evict from a full table |
+//! | `permit` | permits with a total limit and a share per key |
+//! | `shrink` | memory that tables release after a peak |
+//! | `deadline` | items due at a tick |
+//! | `recent` | the most recent keys, each until a deadline |
+//! | `lease` | table entries that live as long as their lease |
 
 mod budget;
 mod byte_budget;

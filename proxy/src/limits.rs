@@ -1,7 +1,7 @@
-//! Limits of a node: counters of sockets, connections and negotiates. Pure: time comes in as an argument.
+//! Limits of a node: counters of sockets, connections and negotiates. No I/O: time is passed in as an argument.
 //!
-//! All of it is off the delivery path. Connecting touches an atomic or one of several small tables; a client's messages
-//! are counted only where a limit for them is set.
+//! Limits are kept off the delivery path. Connecting touches an atomic or one of several small tables; a client's
+//! messages are counted only if a limit for them is set.
 
 mod address_key;
 mod auth_throttle;
@@ -38,56 +38,55 @@ pub(crate) use throttle::{Bucket, Quota, TooFast};
 use crate::bounded::{Budget, Permits};
 use crate::config::{FrontendLimits, RelaySettings};
 
-/// Lines of the log that clients may bring about in a second. Whoever comes again and again would fill a disk; counters
-/// and the history of connections tell of all.
+/// Maximum rate of log lines caused by clients. A client in a reconnect loop could fill a disk. Counters and the
+/// connection history cover all clients.
 const LOG_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
-/// Lines in a second about mistakes of clients. Any stranger can make them, so they leave the others their room.
+/// Maximum rate of log lines about client mistakes. Any untrusted client can cause them, so they must not suppress
+/// others.
 const MISTAKE_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(1).unwrap();
 
-/// Clients in a second that may learn at once that their connection is not to be had any more. They negotiate anew
-/// without a pause, so when a node dies all of its clients would do so in one moment.
+/// Maximum rate of immediate refusals of lost connections. A refused client negotiates again without a pause, so after
+/// a node failure all of its clients would reconnect in the same moment.
 const REFUSED_RETURNS_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 
-/// Hellos without a tag in a second that are tried with all keys. A restart of some hundred app servers takes seconds.
+/// Maximum rate of untagged hellos tried with all keys. A restart of some hundred app servers takes seconds.
 const UNTAGGED_HELLOS_PER_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap();
 
-/// Longest wait of such a client. How many wait is bounded by the limits of sockets.
+/// Maximum delay of such a refusal. Socket limits bound the number of waiting clients.
 const REFUSED_RETURN_WAIT: Duration = Duration::from_secs(5);
 
-/// Counters that all shards of a node share.
+/// Counters shared by all shards of a node.
 #[derive(Debug)]
 pub(crate) struct LimitCounters {
     /// Rate of new client connections.
     pub connects: Option<Bucket>,
-    /// Sockets that are no client connection (yet), by address.
+    /// Sockets without a client connection (so far), by address.
     pub sockets: Option<Permits<AddressKey>>,
-    /// Client connections, by address.
     pub clients: Option<Permits<AddressKey>>,
-    /// Negotiates that led to no connection yet, by address.
+    /// Negotiates without a connection so far, by address.
     pub pending: Option<PendingNegotiations>,
-    /// Pipes that a POST has made before the first GET.
+    /// Pipes created by a POST before the first GET.
     pub pipes: Permits<AddressKey>,
-    /// Large heads that open connections keep.
+    /// Large heads kept by open connections.
     pub heads: HeadBudget,
-    /// Requests under way to app servers.
+    /// Requests in flight to app servers.
     pub relays: Arc<RelayLimit>,
-    /// Rates of calls by method and user.
     pub methods: MethodRates,
-    /// Lines of the log that clients bring about.
+    /// Log lines caused by clients.
     log_lines: Bucket,
     mistake_lines: Bucket,
-    /// Log lines about what stands in front of this node.
+    /// Log lines about misconfigurations in front of this node.
     pub setup_faults: SetupFaults,
     refused_returns: Bucket,
-    /// Hellos of channels that were no good, by address.
+    /// Failed hellos of channels, by address.
     pub failed_hellos: AuthThrottle,
     untagged_hellos: Bucket,
-    /// Requests that are carried to other nodes, by their client's address.
+    /// Requests forwarded to other nodes, by client address.
     pub hop_clients: Option<Permits<AddressKey>>,
-    /// Requests that are carried to other nodes, by owner and connection.
+    /// Requests forwarded to other nodes, by owner and connection.
     pub hops: HopLimits,
-    /// Sockets on which requests are served; those of client connections are counted elsewhere.
+    /// Sockets that serve requests. Sockets of client connections are counted elsewhere.
     pub open: Arc<Budget>,
 }
 
@@ -117,25 +116,25 @@ impl LimitCounters {
         }
     }
 
-    /// Whether a line of the log that a client brings about fits what may be logged in a second.
+    /// Returns whether a log line caused by a client is within the rate.
     #[must_use]
     pub(crate) fn may_log(&self, now: Duration) -> bool {
         self.log_lines.take(now, Duration::ZERO).is_ok()
     }
 
-    /// Whether a line about a mistake of a client fits what may be logged in a second.
+    /// Returns whether a log line about a client mistake is within the rate.
     #[must_use]
     pub(crate) fn may_log_mistake(&self, now: Duration) -> bool {
         self.mistake_lines.take(now, Duration::ZERO).is_ok()
     }
 
-    /// Whether a hello without a tag is tried with all keys in this second.
+    /// Returns whether an untagged hello may be tried with all keys.
     #[must_use]
     pub(crate) fn may_try_untagged(&self, now: Duration) -> bool {
         self.untagged_hellos.take(now, Duration::ZERO).is_ok()
     }
 
-    /// Time for which the refusal of a client waits that has come back to a connection which is not to be had any more.
+    /// Delay before refusing a client that returns to a lost connection.
     #[must_use]
     pub(crate) fn refused_return_wait(&self, now: Duration) -> Duration {
         self.refused_returns.take(now, REFUSED_RETURN_WAIT).unwrap_or(REFUSED_RETURN_WAIT)

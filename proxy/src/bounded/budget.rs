@@ -1,16 +1,16 @@
-//! Budgets: an amount in use, such as bytes or requests, and its limit. A share of it returns when it is dropped.
+//! Budgets: an amount in use, such as bytes or requests, and its limit. Dropping a share returns its amount.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Amount in use and its limit, shared by threads.
+/// Amount in use and its limit, shared between threads.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: usize,
     used: AtomicUsize,
 }
 
-/// Share of a budget; dropping it returns the amount.
+/// Share of a budget, returned on drop.
 #[derive(Debug)]
 pub(crate) struct BudgetShare {
     budget: Arc<Budget>,
@@ -18,69 +18,66 @@ pub(crate) struct BudgetShare {
 }
 
 impl Budget {
-    /// Budget with nothing in use; `usize::MAX` for no limit.
+    /// Creates an unused budget; `usize::MAX` for no limit.
     #[must_use]
     pub(crate) const fn new(limit: usize) -> Self {
         Self { limit, used: AtomicUsize::new(0) }
     }
 
-    /// Amount that is in use now.
     #[must_use]
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether more is in use than the limit.
+    /// Returns whether more than the limit is in use.
     #[must_use]
     pub(crate) fn is_exceeded(&self) -> bool {
         self.used() > self.limit
     }
 
-    /// Maximum amount that may be taken.
     #[must_use]
     pub(crate) fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Takes an amount; `None` if less is left.
+    /// Takes an amount; `None` if it does not fit.
     #[must_use]
     pub(crate) fn take(self: &Arc<Self>, amount: usize) -> Option<BudgetShare> {
         self.reserve(amount).then(|| BudgetShare { budget: self.clone(), amount })
     }
 
-    /// Counts an amount that is in use in any case, beyond the limit too.
+    /// Takes an amount regardless of the limit.
     #[must_use]
     pub(crate) fn charge(self: &Arc<Self>, amount: usize) -> BudgetShare {
         self.used.fetch_add(amount, Ordering::Relaxed);
         BudgetShare { budget: self.clone(), amount }
     }
 
-    /// Takes an amount without a share of it, which has to be released; `false` if less is left.
+    /// Takes an amount without a share; the caller must release it. Returns `false` if it does not fit.
     pub(super) fn reserve(&self, amount: usize) -> bool {
         let more = |used: usize| used.checked_add(amount).filter(|all| *all <= self.limit);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Returns an amount that was reserved.
+    /// Returns a reserved amount.
     pub(super) fn release(&self, amount: usize) {
         self.used.fetch_sub(amount, Ordering::Relaxed);
     }
 }
 
 impl BudgetShare {
-    /// Amount that this share holds.
     #[must_use]
     pub(crate) fn amount(&self) -> usize {
         self.amount
     }
 
-    /// Adds to the amount, beyond the limit too.
+    /// Increases the amount regardless of the limit.
     pub(crate) fn add(&mut self, amount: usize) {
         self.budget.used.fetch_add(amount, Ordering::Relaxed);
         self.amount += amount;
     }
 
-    /// Returns a part of the amount, all of it at most.
+    /// Returns a part of the amount, at most all of it.
     pub(crate) fn remove(&mut self, amount: usize) {
         let removed = amount.min(self.amount);
         self.budget.release(removed);

@@ -1,28 +1,27 @@
-//! Budgets of bytes beyond which the largest holders are closed.
+//! Byte budgets. When one is exceeded, the largest holders are closed.
 
-/// Fraction of the limit that is freed at a time: finding the largest holders is a pass over all of them.
+/// Fraction of the limit freed at a time: finding the largest holders visits all of them.
 const FREED_PART: usize = 8;
 
-/// Limit of the bytes that all holders have together.
+/// Limit of the total bytes of all holders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ByteBudget {
     limit: usize,
 }
 
 impl ByteBudget {
-    /// Equal share of a budget that several users have, such as the shards of a node: none has to ask the others.
+    /// Equal share of a budget for each of several users, such as shards, so that they need no coordination.
     #[must_use]
     pub(crate) fn share_of(total: usize, users: usize) -> Self {
         Self { limit: total / users.max(1) }
     }
 
-    /// Maximum number of bytes.
     #[must_use]
     pub(crate) fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Bytes to free, down to well below the limit; 0 within it.
+    /// Number of bytes to free, down to well below the limit; 0 within the limit.
     #[must_use]
     pub(crate) fn excess(&self, used: u64) -> usize {
         let used = usize::try_from(used).unwrap_or(usize::MAX);
@@ -30,7 +29,7 @@ impl ByteBudget {
     }
 }
 
-/// Smallest number of holders that have these bytes together: the largest first.
+/// Smallest number of holders that have these bytes in total, largest first.
 #[must_use]
 pub(crate) fn largest<H: Ord>(mut holders: Vec<(usize, H)>, mut excess: usize) -> Vec<H> {
     holders.sort_unstable_by(|one, other| other.cmp(one));

@@ -1,10 +1,10 @@
-//! Deadlines: what is due at a tick, in the order of the ticks.
+//! Deadlines: items due at a tick, ordered by tick.
 
 use std::collections::VecDeque;
 
 use super::shrink::shrink_queue;
 
-/// Items with the ticks at which they are due.
+/// Items with their deadlines in ticks.
 #[derive(Debug)]
 pub(crate) struct Deadlines<T>(VecDeque<(u32, T)>);
 
@@ -15,18 +15,17 @@ impl<T> Default for Deadlines<T> {
 }
 
 impl<T> Deadlines<T> {
-    /// Adds an item that is due at this tick.
+    /// Adds an item due at this tick.
     pub(crate) fn push(&mut self, item: T, until: u32) {
         let place = self.0.partition_point(|(other, _)| *other <= until);
         self.0.insert(place, (until, item));
     }
 
-    /// Items with their deadlines, the earliest first.
+    /// Items with their deadlines, earliest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.0.iter().map(|(until, item)| (*until, item))
     }
 
-    /// Takes the items that are due.
     pub(crate) fn take_due(&mut self, now: u32) -> Vec<T> {
         let due = self.0.partition_point(|(until, _)| *until <= now);
         let due = self.0.drain(..due).map(|(_, item)| item).collect();

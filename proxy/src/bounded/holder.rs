@@ -1,10 +1,11 @@
-//! Holders of entries in a full table: who has most of it makes room.
+//! Holders of entries in a full table. The holder of the most entries has to free one.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Entry that makes room for a new one: the newest entry of the holder with the most weight. `None` if the holder of the
-/// new entry has as much weight. Each entry has a holder, its weight and a number; a higher number is newer.
+/// Number of the entry to evict for a new one: the newest entry of the holder with the most weight. `None` if the
+/// holder of the new entry has as much weight. Each entry has a number, a holder and a weight; a higher number is
+/// newer.
 #[must_use]
 pub(crate) fn newest_of_largest<K: Eq + Hash>(
     entries: impl Iterator<Item = (u64, K, usize)>,

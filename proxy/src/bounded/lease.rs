@@ -1,22 +1,21 @@
-//! Leases: entries of a table, each for as long as its lease lives or until it is revoked.
+//! Leases: table entries that exist until their lease is dropped or revoked.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-/// Table of leased entries; clones share it.
 #[derive(Debug)]
 pub(crate) struct Leases<T>(Arc<Mutex<LeaseTable<T>>>);
 
-/// Entries by number: the lowest is the oldest.
+/// Entries by number; the lowest number is the oldest.
 #[derive(Debug)]
 pub(crate) struct LeaseTable<T> {
     entries: BTreeMap<u64, (T, CancellationToken)>,
     last: u64,
 }
 
-/// Lease of one entry; dropping it removes the entry.
+/// Lease of one entry. Dropping it removes the entry.
 #[derive(Debug)]
 pub(crate) struct Lease<T> {
     leases: Leases<T>,
@@ -37,7 +36,6 @@ impl<T> Default for Leases<T> {
 }
 
 impl<T> Leases<T> {
-    /// Locks the table of entries.
     pub(crate) fn lock(&self) -> MutexGuard<'_, LeaseTable<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -47,7 +45,7 @@ impl<T> Leases<T> {
         self.take_or_revoke(limit, entry, |_, _| None)
     }
 
-    /// Adds an entry; at the limit instead of the one that `choose` returns the number of, if any.
+    /// Adds an entry. At the limit, revokes the entry returned by `choose`, if any.
     pub(crate) fn take_or_revoke(
         &self,
         limit: usize,
@@ -76,28 +74,26 @@ impl<T> Leases<T> {
 }
 
 impl<T> LeaseTable<T> {
-    /// Number of entries that are leased.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Entries with their numbers, the oldest first.
+    /// Entries with their numbers, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
         self.entries.iter().map(|(number, (entry, _))| (*number, entry))
     }
 
-    /// Entries to be changed, the oldest first.
+    /// Mutable entries, oldest first.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.entries.values_mut().map(|(entry, _)| entry)
     }
 
-    /// Entry with a number.
     pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut T> {
         self.entries.get_mut(&number).map(|(entry, _)| entry)
     }
 
-    /// Revokes the lease of an entry, and removes the entry.
+    /// Revokes the lease of an entry and removes the entry.
     pub(crate) fn revoke(&mut self, number: u64) -> Option<T> {
         let (entry, revoked) = self.entries.remove(&number)?;
         revoked.cancel();
@@ -106,26 +102,24 @@ impl<T> LeaseTable<T> {
 }
 
 impl<T> Lease<T> {
-    /// Number of the entry.
     #[must_use]
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Changes the entry, unless the lease was revoked.
+    /// Changes the entry, unless its lease was revoked.
     pub(crate) fn update(&self, change: impl FnOnce(&mut T)) {
         if let Some(entry) = self.leases.lock().get_mut(self.number) {
             change(entry);
         }
     }
 
-    /// Token that is cancelled when the lease is revoked.
+    /// Token cancelled when the lease is revoked.
     #[must_use]
     pub(crate) fn token(&self) -> &CancellationToken {
         &self.revoked
     }
 
-    /// Waits until the lease is revoked.
     pub(crate) fn revoked(&self) -> WaitForCancellationFuture<'_> {
         self.revoked.cancelled()
     }
@@ -133,7 +127,7 @@ impl<T> Lease<T> {
 
 impl<T> Drop for Lease<T> {
     fn drop(&mut self) {
-        // The entry is dropped after the lock is released.
+        // Drop the entry only after the lock is released.
         let _removed = self.leases.lock().entries.remove(&self.number);
     }
 }
@@ -156,7 +150,7 @@ mod tests {
     #[test]
     fn at_the_limit_a_new_entry_gets_the_place_of_the_one_that_is_chosen() {
         let leases = Leases::default();
-        // Entries over ten are safe.
+        // Entries above ten can't be revoked.
         let take = |entry: u32| {
             leases.take_or_revoke(2, entry, |table, _| {
                 table.iter().find(|(_, entry)| **entry <= 10).map(|(number, _)| number)

@@ -1,12 +1,12 @@
-//! Partitions by key: threads that use different keys rarely wait for the same lock.
+//! Partitions by key, to reduce lock contention between threads.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Number of partitions, a few for each thread.
+/// Number of partitions: a few per thread.
 const PARTITIONS: usize = 16;
 
-/// Values, one of which is responsible for a key. The hash is seeded, so clients can't choose keys that collide.
+/// Values partitioned by key. The hash is seeded, so clients can't choose colliding keys.
 #[derive(Debug)]
 pub(crate) struct Partitions<T> {
     hasher: RandomState,
@@ -20,18 +20,16 @@ impl<T: Default> Default for Partitions<T> {
 }
 
 impl<T> Partitions<T> {
-    /// Hash of a key.
     #[must_use]
     pub(crate) fn hash(&self, key: &impl Hash) -> u64 {
         self.hasher.hash_one(key)
     }
 
-    /// Locks the partition of a key.
     pub(crate) fn of(&self, key: &impl Hash) -> MutexGuard<'_, T> {
         self.of_hash(self.hash(key))
     }
 
-    /// Locks the partition of a key with this hash.
+    /// Locks the partition of a hash.
     pub(crate) fn of_hash(&self, hash: u64) -> MutexGuard<'_, T> {
         let [first, rest @ ..] = &self.all;
         let place = usize::try_from(hash % PARTITIONS as u64).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Permits: a limit for all of them together, and a share for each key. A permit returns when it is dropped.
+//! Permits: a total limit, and a share for each key. Dropping a permit returns it.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::budget::Budget;
 use super::partition::Partitions;
 
-/// Permits in use, by key; clones are the same permits. There is an entry for each key with a permit.
+/// Permits in use by key. Clones share the permits. There is an entry for each key with a permit.
 #[derive(Debug)]
 pub(crate) struct Permits<K>(Arc<PermitTable<K>>);
 
@@ -18,18 +18,18 @@ struct PermitTable<K> {
     by_key: Partitions<HashMap<K, usize>>,
 }
 
-/// Permit of a key, or of none; dropping it returns it.
+/// Permit, optionally of a key; returned on drop.
 #[derive(Debug)]
 pub(crate) struct Permit<K: Eq + Hash> {
     permits: Permits<K>,
     key: Option<K>,
 }
 
-/// Refusal of a permit: the limit that is reached.
+/// Error: the limit that was reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Full<K> {
     pub(crate) limit: usize,
-    /// Key whose share is in use; `None` if all permits are.
+    /// Key that has used up its share; `None` if all permits are in use.
     pub(crate) key: Option<K>,
 }
 
@@ -40,36 +40,34 @@ impl<K> Clone for Permits<K> {
 }
 
 impl<K: Clone + Eq + Hash> Permits<K> {
-    /// Permits for `limit` holders, of which one key may have up to `share`; `usize::MAX` for no limit.
+    /// Creates `limit` permits, up to `share` per key; `usize::MAX` for no limit.
     #[must_use]
     pub(crate) fn new(limit: usize, share: usize) -> Self {
         Self(Arc::new(PermitTable { all: Budget::new(limit), share, by_key: Partitions::default() }))
     }
 
-    /// Number of permits in use.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.0.all.used()
     }
 
-    /// Maximum number of permits.
     #[must_use]
     pub(crate) fn limit(&self) -> usize {
         self.0.all.limit()
     }
 
-    /// Takes a permit for a key. One without a key counts for the whole only.
+    /// Takes a permit. Without a key, only the total limit applies.
     ///
     /// # Errors
-    /// The limit that is reached.
+    /// Returns the limit that was reached.
     pub(crate) fn take(&self, key: Option<K>) -> Result<Permit<K>, Full<K>> {
         self.take_within(usize::MAX, key)
     }
 
-    /// Takes a permit for a key that may have no more than this share.
+    /// Takes a permit for a key, within a smaller share.
     ///
     /// # Errors
-    /// The limit that is reached.
+    /// Returns the limit that was reached.
     pub(crate) fn take_within(&self, share: usize, key: Option<K>) -> Result<Permit<K>, Full<K>> {
         let PermitTable { all, by_key, .. } = &*self.0;
         if !all.reserve(1) {
@@ -88,7 +86,6 @@ impl<K: Clone + Eq + Hash> Permits<K> {
 }
 
 impl<K: Eq + Hash> Permit<K> {
-    /// Key that the permit counts for.
     #[must_use]
     pub(crate) fn key(&self) -> Option<&K> {
         self.key.as_ref()

@@ -1,26 +1,26 @@
-//! Memory of recent keys: the latest of them, each until a time.
+//! Cache of recent keys: a limited number, each until a deadline.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeFrom;
 
-/// Values by key, of which the latest are kept, each until a time.
+/// Values by key: the most recent ones, each until a deadline.
 #[derive(Debug)]
 pub(crate) struct Recent<K, V, T> {
     limit: usize,
     by_key: BTreeMap<K, (T, V)>,
-    /// Insertions, the oldest first; a key that was inserted again stands here twice.
+    /// Insertions, oldest first. A key inserted twice is listed twice.
     order: VecDeque<(T, K)>,
 }
 
 impl<K: Clone + Ord, V, T: Copy + Ord> Recent<K, V, T> {
-    /// Memory of this many insertions; beyond it the oldest are evicted.
+    /// Creates a cache of this many insertions. Beyond it, the oldest are evicted.
     #[must_use]
     pub(crate) fn new(limit: usize) -> Self {
         Self { limit, by_key: BTreeMap::new(), order: VecDeque::new() }
     }
 
-    /// Keeps a value until a time, instead of the former value of its key.
+    /// Stores a value until a deadline, replacing the previous value of its key.
     pub(crate) fn insert(&mut self, key: K, value: V, until: T) {
         self.order.push_back((until, key.clone()));
         self.by_key.insert(key, (until, value));
@@ -29,7 +29,7 @@ impl<K: Clone + Ord, V, T: Copy + Ord> Recent<K, V, T> {
         }
     }
 
-    /// Evicts the values whose time is over, as far as none that was inserted before them is kept.
+    /// Evicts expired values from the oldest on, up to the first that is still valid.
     pub(crate) fn expire(&mut self, now: T) {
         while self.order.front().is_some_and(|(until, _)| *until < now) {
             self.evict();
@@ -43,7 +43,6 @@ impl<K: Clone + Ord, V, T: Copy + Ord> Recent<K, V, T> {
         }
     }
 
-    /// Value of a key.
     #[must_use]
     pub(crate) fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
     where
@@ -52,17 +51,15 @@ impl<K: Clone + Ord, V, T: Copy + Ord> Recent<K, V, T> {
         self.by_key.get(key).map(|(_, value)| value)
     }
 
-    /// Removes the value of a key.
     pub(crate) fn remove(&mut self, key: &K) {
         self.by_key.remove(key);
     }
 
-    /// Values from a key on, in the order of the keys.
+    /// Values from a key on, in key order.
     pub(crate) fn range(&self, from: RangeFrom<K>) -> impl Iterator<Item = (&K, &V)> {
         self.by_key.range(from).map(|(key, (_, value))| (key, value))
     }
 
-    /// Keys in their order.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
         self.by_key.keys()
     }

@@ -1,10 +1,10 @@
-//! Memory that tables have grown to under load, and that they return afterwards.
+//! Release of memory that tables allocated under load.
 
 use std::collections::VecDeque;
 
 use slab::Slab;
 
-/// Number of entries for which a table keeps memory, however few it has.
+/// Number of entries for which a table always keeps memory.
 const KEPT_ENTRIES: usize = 1024;
 
 /// Shrinks a queue when less than a quarter of its capacity is in use.

@@ -1,17 +1,17 @@
-//! Key of an address in the tables of limits.
+//! Key of a client address in limit tables.
 
 use std::net::IpAddr;
 
 use crate::bounded::Permit;
 
-/// Address as limits count it: a /64 of IPv6 counts as one, for that is the least that anybody has.
+/// Address as counted by limits. An IPv6 /64 counts as one address, because it is the smallest block a client gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum AddressKey {
     V4(u32),
     V6(u64),
 }
 
-/// Permit of an address; dropping it returns it.
+/// Permit of an address, returned on drop.
 pub(crate) type AddressPermit = Permit<AddressKey>;
 
 impl From<IpAddr> for AddressKey {

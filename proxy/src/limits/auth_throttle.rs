@@ -1,8 +1,8 @@
-//! Throttle of guesses of a secret, by address: beyond a limit every answer to that address is slow.
+//! Throttle of secret guesses by address: above a limit, each answer to that address is delayed.
 //!
-//! A token is compared in any case, so nobody can lock the holder of the right one out. Right and wrong ones wait the
-//! same time, so a guesser gains nothing by not waiting. An address that shows one and the same wrong token again and
-//! again is a misconfigured peer and no guesser.
+//! Every token is still compared, so no attacker can lock out the holder of the right token. Right and wrong tokens are
+//! delayed equally, so a guesser gains nothing by disconnecting early. An address that repeats the same wrong token
+//! counts as a misconfigured peer, not as a guesser.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -12,23 +12,24 @@ use std::time::Duration;
 
 use super::address_key::AddressKey;
 
-/// Span in which wrong tokens are counted.
+/// Period for counting wrong tokens.
 const SPAN: Duration = Duration::from_secs(60);
 
-/// Different wrong tokens of one address in a span that are answered at once.
+/// Number of different wrong tokens per address and period that are answered without delay.
 const GUESSES_PER_ADDRESS: u32 = 10;
 
-/// Different wrong tokens of all addresses in a span. Beyond them an address has one guess that is answered at once.
+/// Number of different wrong tokens of all addresses per period. Above it, each address has one guess without delay.
 const GUESSES_OVERALL: u32 = 100;
 
-/// Wait before each further token of an address is compared. With the connections that an address may have, 64, it
-/// leaves some twenty guesses a second: hopeless for a token that was drawn, bearable for an operator beside a guesser.
+/// Delay before each further token of an address is compared. With at most 64 connections per address, this allows some
+/// twenty guesses a second: hopeless against a random token, tolerable for an operator who shares the guesser's
+/// address.
 const SLOW_ANSWER: Duration = Duration::from_secs(3);
 
-/// Maximum number of addresses that are remembered. Beyond it new ones are slow while the overall limit is exceeded.
+/// Maximum number of tracked addresses. Above it, new addresses are delayed while the overall limit is exceeded.
 const ADDRESSES_MAX: usize = 4 * 1024;
 
-/// Throttle of guesses of a secret. Time comes in as an argument, since any fixed moment.
+/// Throttle of secret guesses. Time is passed in, relative to any fixed start.
 #[derive(Debug, Default)]
 pub(crate) struct AuthThrottle {
     hasher: RandomState,
@@ -39,7 +40,6 @@ pub(crate) struct AuthThrottle {
 struct Guesses {
     by_address: HashMap<AddressKey, AddressGuesses>,
     overall: SpanCount,
-    /// Wrong tokens since the last report.
     unreported: u64,
     reported_in: Option<u64>,
 }
@@ -51,7 +51,7 @@ struct AddressGuesses {
     last: Option<u64>,
 }
 
-/// Count within one span; a new span begins at zero.
+/// Count within the current period.
 #[derive(Debug, Default, Clone, Copy)]
 struct SpanCount {
     span: u64,
@@ -69,7 +69,7 @@ impl SpanCount {
 }
 
 impl AuthThrottle {
-    /// Time for which a token of this address waits before it is compared; zero for those that have not guessed.
+    /// Delay before a token of this address is compared; zero for an address without recent guesses.
     #[must_use]
     pub(crate) fn wait(&self, ip: Option<IpAddr>, now: Duration) -> Duration {
         let (span, guesses) = (span(now), self.guesses());
@@ -83,13 +83,13 @@ impl AuthThrottle {
         if is_slow { SLOW_ANSWER } else { Duration::ZERO }
     }
 
-    /// Notes a wrong token. Once a span returns how many came since the last time, for the log.
+    /// Records a wrong token. Once per period, returns the number since the last report, for the log.
     pub(crate) fn note_wrong(&self, ip: Option<IpAddr>, token: &str, now: Duration) -> Option<u64> {
         let (span, hash) = (span(now), self.hasher.hash_one(token));
         let mut guesses = self.guesses();
         let (mut is_new, mut was_fast) = (true, true);
         if let Some(address) = guesses.of(ip, now) {
-            // Slow guesses don't count for all: one address alone would use up the fast guesses of the others.
+            // Delayed guesses don't count towards the overall limit, or a single address could exhaust it for all.
             was_fast = address.guesses.of(span) < GUESSES_PER_ADDRESS;
             is_new = address.last.replace(hash) != Some(hash);
             if is_new {
@@ -113,7 +113,7 @@ impl AuthThrottle {
 }
 
 impl Guesses {
-    /// Returns the entry of an address; `None` when there is no room for it.
+    /// Returns the entry of an address; `None` if the table is full.
     fn of(&mut self, ip: Option<IpAddr>, now: Duration) -> Option<&mut AddressGuesses> {
         let key = AddressKey::from(ip?);
         if self.by_address.len() >= ADDRESSES_MAX && !self.by_address.contains_key(&key) {
@@ -138,7 +138,7 @@ mod tests {
     const ANN: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)));
     const BEN: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)));
 
-    /// Shows tokens within a second; returns how many are answered at once, and how many lines are logged.
+    /// Sends tokens within a second. Returns the number answered without delay, and the number of log lines.
     fn show(
         throttle: &AuthThrottle,
         from: impl Fn(u32) -> Option<IpAddr>,

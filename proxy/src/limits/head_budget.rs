@@ -1,56 +1,56 @@
-//! Budget of the heads that open connections keep: headers, claims and query, with which another app server could open
-//! them.
+//! Budget of the request heads kept by open connections: headers, claims and query, needed to open the connection at
+//! another app server.
 //!
-//! A small head is free: as many are kept as connections may be open. Only large ones share the budget, and a client
-//! with a small one is never refused for them. Each counts whole, because its app server keeps it so: that the node
-//! keeps once what many have in common saves memory here, and none there.
+//! Small heads are free: the connection limit bounds them. Only large heads share the budget, so a client with a small
+//! head is never refused because of others. Each head counts in full, because its app server keeps all of it. Values
+//! shared between heads save memory only on the node.
 
 use std::sync::Arc;
 
 use crate::bounded::{Budget, BudgetShare};
 
-/// Bytes of a head that count for nothing: a browser's, with a cookie and a token.
+/// Maximum size of a free head: that of a browser with a cookie and a token.
 const FREE_BYTES: usize = 4 * 1024;
 
-/// Large heads of open connections, and their limit.
+/// Budget of large heads of open connections.
 #[derive(Debug)]
 pub(crate) struct HeadBudget(Arc<Budget>);
 
-/// Room that a large head takes for as long as it is kept.
+/// Share of the budget, held while a large head is kept.
 pub(crate) type HeadWeight = BudgetShare;
 
-/// Refusal of a large head: all together use their budget.
+/// Error for a large head that exceeds the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeadsFull;
 
 impl HeadBudget {
-    /// Budget of this many bytes; `usize::MAX` for no limit.
+    /// Creates a budget of this many bytes; `usize::MAX` for no limit.
     #[must_use]
     pub(crate) fn new(max_bytes: usize) -> Self {
         Self(Arc::new(Budget::new(max_bytes)))
     }
 
-    /// Whether a head of this size counts for nothing.
+    /// Returns whether a head of this size is free.
     #[must_use]
     pub(crate) fn is_free(bytes: usize) -> bool {
         bytes <= FREE_BYTES
     }
 
-    /// Takes room for the head of a connection that is about to be opened; `None` for a small one.
+    /// Reserves budget for the head of a new connection; `None` for a small head.
     ///
     /// # Errors
-    /// When there is no room.
+    /// Returns an error if the budget is exhausted.
     pub(crate) fn take(&self, bytes: usize) -> Result<Option<HeadWeight>, HeadsFull> {
         if Self::is_free(bytes) { Ok(None) } else { self.0.take(bytes).map(Some).ok_or(HeadsFull) }
     }
 
-    /// Counts the head of a connection that is open already, at another node; `None` for a small one.
+    /// Counts the head of a connection already open at another node; `None` for a small head.
     #[must_use]
     pub(crate) fn weigh(&self, bytes: usize) -> Option<HeadWeight> {
         (!Self::is_free(bytes)).then(|| self.0.charge(bytes))
     }
 
-    /// Bytes of large heads that are kept.
+    /// Total bytes of large heads.
     #[must_use]
     pub(crate) fn kept_bytes(&self) -> usize {
         self.0.used()

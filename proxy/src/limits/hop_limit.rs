@@ -1,4 +1,5 @@
-//! Limits of the requests that are carried to the owners of their connections, and the owners that are gone for good.
+//! Limits of requests forwarded to the nodes that own their connections, and a list of owners that are permanently
+//! gone.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,21 +9,21 @@ use tokio::time::Instant;
 use crate::bounded::{Permit, Permits, Recent};
 use crate::metrics::HopRefusal;
 
-/// Maximum number of requests under way to one owner. An address has some 28 000 ports towards one other, so a node has
-/// never carried many more.
+/// Maximum number of requests in flight to one owner. An address has about 28 000 ports towards another address, so
+/// this is close to the practical limit.
 pub(crate) const HOPS_PER_OWNER_MAX: usize = 20_000;
 
-/// Maximum number of requests of one connection under way. A client has a GET and a POST, and for a moment one more of
+/// Maximum number of requests in flight per connection. A client has a GET and a POST, and briefly a second one of
 /// each.
 pub(crate) const HOPS_PER_CONNECTION_MAX: usize = 16;
 
-/// Time for which an owner is remembered as gone. An address may have led elsewhere for a moment only.
+/// Time for which an owner is considered gone. Its address may have led elsewhere only for a moment.
 const GONE_TIME: Duration = Duration::from_secs(300);
 
-/// Maximum number of owners that are remembered as gone; beyond it the oldest are forgotten.
+/// Maximum number of owners marked as gone. Above it, the oldest are evicted.
 const GONE_MAX: usize = 1024;
 
-/// Hops under way, shared by all shards of a node.
+/// Limits of forwarded requests, shared by all shards of a node.
 #[derive(Debug)]
 pub(crate) struct HopLimits {
     by_owner: Permits<Box<str>>,
@@ -30,7 +31,7 @@ pub(crate) struct HopLimits {
     gone: Mutex<Recent<Box<str>, (), Instant>>,
 }
 
-/// Permit of one hop; dropping it returns it.
+/// Permit of one forwarded request, returned on drop.
 #[derive(Debug)]
 pub(crate) struct HopPermit {
     _of_owner: Permit<Box<str>>,
@@ -48,10 +49,10 @@ impl Default for HopLimits {
 }
 
 impl HopLimits {
-    /// Takes a permit for one request of a connection to the owner with this boot id.
+    /// Takes a permit for a request of a connection to the owner with this boot id.
     ///
     /// # Errors
-    /// When the owner is gone, or it or the connection has as many as it may have.
+    /// Returns an error if the owner is gone, or the limit of the owner or the connection is reached.
     pub(crate) fn begin(&self, boot: &str, connection: u128) -> Result<HopPermit, HopRefusal> {
         if self.gone().get(boot).is_some() {
             return Err(HopRefusal::OwnerGone);
@@ -62,7 +63,7 @@ impl HopLimits {
         })
     }
 
-    /// Remembers for a while that the owner with this boot id is gone.
+    /// Marks the owner with this boot id as gone for a while.
     pub(crate) fn mark_gone(&self, boot: &str) {
         let mut gone = self.gone();
         if gone.get(boot).is_none() {
@@ -70,7 +71,7 @@ impl HopLimits {
         }
     }
 
-    /// Owners that are gone.
+    /// Locks the list of owners that are gone.
     fn gone(&self) -> MutexGuard<'_, Recent<Box<str>, (), Instant>> {
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         gone.expire(Instant::now());

@@ -1,18 +1,17 @@
-//! Throttle of a log line that strangers can cause: one line in an interval, with the number of suppressed ones.
+//! Throttle of a log line that untrusted clients can cause: one line per interval, with the number of suppressed lines.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Least time between two lines.
+/// Minimum time between two lines.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Throttle of one log line.
 #[derive(Debug)]
 pub(crate) struct LogThrottle {
     interval: Duration,
-    /// Time of the last line, and number of lines suppressed since then.
     state: Mutex<(Option<Instant>, u64)>,
 }
 
@@ -23,7 +22,7 @@ impl Default for LogThrottle {
 }
 
 impl LogThrottle {
-    /// Throttle that lets one line pass in this time.
+    /// Creates a throttle that passes one line per interval.
     pub(crate) fn every(interval: Duration) -> Self {
         Self { interval, state: Mutex::default() }
     }

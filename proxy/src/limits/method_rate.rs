@@ -1,6 +1,6 @@
-//! Rates of calls by method and user: a token bucket for each, in tables that all shards share.
+//! Rate limits of calls by method and user: token buckets in tables shared by all shards.
 //!
-//! A bucket that is full again says nothing, so it is forgotten. What is kept are the callers of the last second.
+//! A full bucket carries no information and is evicted, so only callers of the last second are stored.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -9,39 +9,38 @@ use std::time::Duration;
 use super::throttle::{BURST, moment, nanos, pay};
 use crate::bounded::Partitions;
 
-/// Maximum number of buckets in a part; 262 144 in all, some 8 MiB.
+/// Maximum number of buckets in a partition; 262 144 in all, about 8 MiB.
 const BUCKETS_PER_PART_MAX: usize = 16 * 1024;
 
-/// Caller of a method, as its rate is counted.
+/// Key of a rate-limited call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct RatedCall<'a> {
     pub rule: &'a str,
     pub method: &'a str,
-    /// User, or connection where there is none.
+    /// User, or connection if there is no user.
     pub caller: RatedCaller<'a>,
 }
 
-/// Caller of a method: a user, over whatever connection, or a connection without a user.
+/// Caller of a method: a user over all their connections, or a connection without a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum RatedCaller<'a> {
     User(&'a str),
     Connection(&'a str),
 }
 
-/// Rates of calls by method and user.
 #[derive(Debug, Default)]
 pub(crate) struct MethodRates(Partitions<RatePart>);
 
 #[derive(Debug, Default)]
 struct RatePart {
-    /// Moment at which all that was taken is paid for, by the hash of the call.
+    /// Time when the consumed tokens are refilled, by hash of the call.
     paid_at: HashMap<u64, u64>,
     swept_at: u64,
 }
 
 impl MethodRates {
-    /// Takes a call if it is within its rate. Where more callers are busy in a second than there is room for, those
-    /// that have no bucket are refused: the app server is what a rule protects.
+    /// Takes a token if the call is within its rate. If the table is full, callers without a bucket are refused,
+    /// because a rule protects the app server.
     #[must_use]
     pub(crate) fn take(&self, hub: &str, call: RatedCall<'_>, per_second: NonZeroU32, now: Duration) -> bool {
         let hash = self.0.hash(&(hub, call));
@@ -66,7 +65,7 @@ impl RatePart {
         is_within
     }
 
-    /// Forgets the buckets that are full again; at most so often that a crowd of callers does not pay for it each time.
+    /// Evicts full buckets, at most once per burst period to limit the cost under load.
     fn sweep(&mut self, now: u64) {
         let full_before = now.saturating_sub(nanos(BURST));
         if self.swept_at <= full_before {

@@ -1,4 +1,4 @@
-//! Pending negotiates, by address: they led to no connection yet. Kept in two spans of time; older ones are forgotten.
+//! Pending negotiates by address: negotiates without a connection so far. Counted in two periods, then dropped.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,14 +10,14 @@ use trunkline_protocol::limits::{CLOCK_SKEW_S, CONNECT_TIMEOUT_S};
 use super::address_key::AddressKey;
 use crate::bounded::Partitions;
 
-/// Length of a span. A token is valid for no longer than both spans together at their shortest.
+/// Length of a period. A token is valid for no longer than both periods together at their shortest.
 const SPAN_S: u64 = CONNECT_TIMEOUT_S + CLOCK_SKEW_S;
 
-/// Maximum number of addresses in one part of the table, of 16 parts. Beyond it the old ones are thrown out; when that
-/// gives no room, new ones are not counted: a flood from that many addresses is no matter of one address.
+/// Maximum number of addresses per partition (of 16). Above it, expired entries are evicted. If the partition is still
+/// full, new addresses are not counted: a flood from that many addresses can't be limited per address.
 const ADDRESSES_MAX: usize = 8 * 1024;
 
-/// Pending negotiates by address, and their limit.
+/// Pending negotiates by address, with their limit.
 #[derive(Debug)]
 pub(crate) struct PendingNegotiations {
     most: NonZeroU32,
@@ -43,7 +43,7 @@ impl Count {
 }
 
 impl PendingNegotiations {
-    /// Limit of `most` pending negotiates per address.
+    /// Creates a limit of `most` pending negotiates per address.
     #[must_use]
     pub(crate) fn new(most: NonZeroU32) -> Self {
         Self { most, counts: Partitions::default() }
@@ -52,7 +52,7 @@ impl PendingNegotiations {
     /// Counts a negotiate.
     ///
     /// # Errors
-    /// When the address is at its limit: the time after which some are forgotten.
+    /// At the limit of the address, returns the time until some negotiates expire.
     pub(crate) fn negotiated(&self, ip: IpAddr, now: Duration) -> Result<(), Duration> {
         let (key, span) = (AddressKey::from(ip), now.as_secs() / SPAN_S);
         let mut part = self.counts.of(&key);
@@ -71,7 +71,7 @@ impl PendingNegotiations {
         Ok(())
     }
 
-    /// Counts a connection: one of the negotiates of its address has led to it.
+    /// Counts a connection, which completes a negotiate of its address.
     pub(crate) fn connected(&self, ip: IpAddr, now: Duration) {
         let key = AddressKey::from(ip);
         let mut part = self.counts.of(&key);
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(pending.negotiated(ANN, at(2)), Ok(()));
         assert_eq!(pending.negotiated(ANN, at(3)), Err(at(SPAN_S - 3)));
         assert_eq!(pending.negotiated(BEN, at(3)), Ok(()));
-        // They still count in the next span, and no longer in the one after.
+        // Negotiates still count in the next period, but not in the one after.
         assert!(pending.negotiated(ANN, at(SPAN_S + 1)).is_err());
         assert_eq!(pending.negotiated(ANN, at(2 * SPAN_S)), Ok(()));
     }

@@ -1,16 +1,14 @@
-//! Limit of requests that are under way to app servers: of one connection of a client, of one address, to one app
-//! server, and of the node.
+//! Limits of requests in flight to app servers: per client connection, per address, per app server and per node.
 //!
 //! ```text
-//!  takes a place ─► its client sends ─► the app server works ─► its client reads ─► leaves
-//!                    ▲ displaced where the client has       ▲ never   ▲ displaced likewise
-//!                      done nothing for a while
+//!  takes a permit ─► client sends ─► app server works ─► client reads ─► ends
+//!                    ▲ displaced if the client was     ▲ never   ▲ displaced likewise
+//!                      idle for a while
 //! ```
 //!
-//! When all places are taken, a newcomer gets that of the request which has waited longest for its client, as at the
-//! admin port: an upload whose rest does not come, or an answer that nobody reads. If none has waited for long enough,
-//! it gets that of the newest request of the address which has most of them, unless that is its own. Either costs a
-//! client the request.
+//! When all permits are taken, a new request displaces the request that has waited longest for its client, as at the
+//! admin port: a stalled upload, or a response that is not read. If none has waited long enough, it displaces the
+//! newest request of the address with the most requests, unless that is its own address. The displaced request fails.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,67 +24,64 @@ use crate::bounded::{Budget, BudgetShare, Lease, LeaseTable, Leases, Permit, Per
 use crate::config::RelaySettings;
 use crate::net::address::Address;
 
-/// Time for which a request may wait for its client without losing its place.
+/// Time for which a request may wait for its client without being displaced.
 const SAFE_WAIT: Duration = Duration::from_secs(1);
 
-/// Bytes of an upload that pay for a second of waiting for it: the pace of a poor mobile uplink. A byte now and then
-/// keeps no place that others want.
+/// Upload rate that counts as progress: the speed of a poor mobile uplink. An occasional byte does not protect a
+/// request from being displaced.
 const SENDER_BYTES_PER_SECOND: u64 = 16 * 1024;
 
-/// Time for which nobody is looked for again when none was found: looking is a pass over all requests.
+/// Pause after a failed search for a request to displace, because a search visits all requests.
 const VAIN_LOOK: Duration = Duration::from_millis(50);
 
-/// Part of all places that the requests of one connection of a client may take.
+/// Divisor for the share of all permits that one client connection may take.
 const CONNECTION_PART: usize = 16;
 
-/// Least share of a connection: a page makes some requests at once.
+/// Minimum share of a connection: a page sends several requests in parallel.
 const CONNECTION_SHARE_MIN: usize = 8;
 
-/// Value instead of a time while a request does not wait for its client.
+/// Marker of a request that is not waiting for its client.
 const NOT_WAITING: u64 = u64::MAX;
 
-/// Requests under way to app servers.
 #[derive(Debug)]
 pub(crate) struct RelayLimit {
     node_max: usize,
     connection_max: usize,
     addresses: Permits<AddressKey>,
     upstreams: Permits<Address>,
-    /// Requests that newer ones have displaced.
     displaced: AtomicU64,
     under_way: Leases<RelayRequest>,
-    /// Times until which no request is searched for: at an app server, or among all.
+    /// Times until which a search is skipped, because the last one failed.
     none_before: Mutex<HashMap<Search, Instant>>,
 }
 
-/// Search for a request that makes room: at an app server or among all, for a newcomer of an address.
+/// Key of a search for a request to displace: app server (`None` for all), and address of the new request.
 type Search = (Option<Address>, Option<AddressKey>);
 
 #[derive(Debug)]
 struct RelayRequest {
-    /// Address of its client; `None` where that stands for many.
+    /// Address of the client; `None` if many clients share the address.
     holder: Option<AddressKey>,
-    /// Permit of its app server.
     upstream: Option<Permit<Address>>,
     progress: Arc<RelayProgress>,
 }
 
-/// Progress of one request: since when it waits for its client, in either direction.
+/// Progress of one request: since when it has been waiting for its client, in either direction.
 #[derive(Debug)]
 pub(crate) struct RelayProgress {
     start: Instant,
-    /// Milliseconds from the start, later by what its bytes have paid for.
+    /// Milliseconds since the start, moved later by received bytes.
     sends_since_ms: AtomicU64,
-    /// Wait for its bytes that none of them has paid for, in milliseconds, while it is not their turn.
+    /// Accumulated wait in milliseconds not covered by received bytes, while the client has nothing to send.
     unpaid_ms: AtomicU64,
     reads_since_ms: AtomicU64,
 }
 
-/// Requests of one connection of a client that are under way; its clones count as one.
+/// Requests in flight of one client connection. Clones share the count.
 #[derive(Debug, Clone)]
 pub(crate) struct RelayConnection(Arc<Budget>);
 
-/// Permit of one request that is under way; dropping it returns it.
+/// Permit of one request in flight, returned on drop.
 #[derive(Debug)]
 pub(crate) struct RelayPermit {
     limit: Arc<RelayLimit>,
@@ -96,18 +91,18 @@ pub(crate) struct RelayPermit {
     _address: Option<AddressPermit>,
 }
 
-/// Limit that refuses a request.
+/// Limit that refused a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RelayRefusal {
-    /// The node has as many under way as it may have.
+    /// The node has reached its limit.
     Node,
-    /// The client's address has as many.
+    /// The client's address has reached its limit.
     Address,
-    /// The client's connection has as many.
+    /// The client's connection has reached its limit.
     Connection,
 }
 
-/// Whether a request may take the place of another one at an app server.
+/// Whether a request may displace another one at a full app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FullUpstream {
     PassOver,
@@ -131,23 +126,23 @@ impl RelayLimit {
         })
     }
 
-    /// Counter of the requests of a new connection.
+    /// Creates the counter of a new connection.
     #[must_use]
     pub(crate) fn connection(&self) -> RelayConnection {
         RelayConnection(Arc::new(Budget::new(self.connection_max)))
     }
 
-    /// Number of requests that newer ones have displaced.
+    /// Number of displaced requests.
     #[must_use]
     pub(crate) fn displaced(&self) -> u64 {
         self.displaced.load(Ordering::Relaxed)
     }
 
-    /// Permit for one more request of this address, on this connection; without them it counts for the node alone.
-    /// Another request may be displaced for it.
+    /// Takes a permit for a request of this address on this connection. Without them, only the node's limit applies.
+    /// Another request may be displaced.
     ///
     /// # Errors
-    /// The limit that is reached.
+    /// Returns the limit that was reached.
     pub(crate) fn take(
         self: &Arc<Self>,
         address: Option<IpAddr>,
@@ -166,10 +161,10 @@ impl RelayLimit {
         Ok(RelayPermit { limit: self.clone(), request, progress, _connection: connection, _address: address })
     }
 
-    /// Chooses the request to an app server, or of all, that makes room for a newcomer, and counts it as displaced.
+    /// Chooses a request to displace, at one app server or among all, and counts it.
     fn choose_displaced(&self, requests: &LeaseTable<RelayRequest>, search: Search) -> Option<u64> {
         let now = Instant::now();
-        // A vain search at one app server says nothing of the others, nor one of a large holder of small ones.
+        // A failed search applies only to its app server and address.
         let mut none_before = self.none_before.lock().unwrap_or_else(PoisonError::into_inner);
         none_before.retain(|_, before| *before > now);
         if none_before.contains_key(&search) {
@@ -200,8 +195,8 @@ impl RelayRequest {
 }
 
 impl RelayPermit {
-    /// Counts the request for this app server instead of the one before; `false` if that has as many as it may have,
-    /// and no other request is displaced for this one.
+    /// Moves the request to the limit of this app server. Returns `false` if the app server is full and no other
+    /// request can be displaced.
     #[must_use]
     pub(crate) fn choose(&mut self, upstream: &Address, when_full: FullUpstream) -> bool {
         self.request.update(|request| request.upstream = None);
@@ -222,13 +217,13 @@ impl RelayPermit {
         is_taken
     }
 
-    /// Progress of the request, which its bodies note.
+    /// Progress of the request, updated by its bodies.
     #[must_use]
     pub(crate) fn progress(&self) -> &RelayProgress {
         &self.progress
     }
 
-    /// End of the request for a newer one.
+    /// Token that is cancelled when a newer request displaces this one.
     #[must_use]
     pub(crate) fn displacement(&self) -> CancellationToken {
         self.request.token().clone()
@@ -241,16 +236,16 @@ impl RelayProgress {
         Self { start: Instant::now(), sends_since_ms, unpaid_ms: AtomicU64::new(0), reads_since_ms }
     }
 
-    /// Notes that it is the client's turn to send.
+    /// Marks the start of waiting for bytes from the client.
     pub(crate) fn wait_for_sender(&self) {
-        // A wait goes on until something comes, however often somebody asks.
+        // Polling again does not restart the wait.
         if self.sends_since_ms.load(Ordering::Relaxed) == NOT_WAITING {
             let since_ms = self.now_ms().saturating_sub(self.unpaid_ms.load(Ordering::Relaxed));
             self.sends_since_ms.store(since_ms, Ordering::Relaxed);
         }
     }
 
-    /// Notes that the client has sent so many bytes, which pay for a part of the wait.
+    /// Records bytes sent by the client, which reduce the wait.
     pub(crate) fn sent(&self, bytes: usize) {
         let waited_ms = match self.sends_since_ms.swap(NOT_WAITING, Ordering::Relaxed) {
             NOT_WAITING => self.unpaid_ms.load(Ordering::Relaxed),
@@ -260,17 +255,17 @@ impl RelayProgress {
         self.unpaid_ms.store(waited_ms.saturating_sub(paid_ms), Ordering::Relaxed);
     }
 
-    /// Notes that the client need not send any more.
+    /// Records the end of the client's upload.
     pub(crate) fn has_sent_all(&self) {
         self.sends_since_ms.store(NOT_WAITING, Ordering::Relaxed);
     }
 
-    /// Notes that it is the client's turn to read.
+    /// Marks the start of waiting for the client to read.
     pub(crate) fn wait_for_reader(&self) {
         self.reads_since_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
-    /// Notes that the client has read all that there was.
+    /// Records that the client has read all pending bytes.
     pub(crate) fn read(&self) {
         self.reads_since_ms.store(NOT_WAITING, Ordering::Relaxed);
     }
@@ -279,7 +274,7 @@ impl RelayProgress {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(NOT_WAITING - 1)
     }
 
-    /// Moment since which the request waits for its client.
+    /// Time since which the request has been waiting for its client.
     fn waits_since(&self) -> Option<Instant> {
         let since = [&self.sends_since_ms, &self.reads_since_ms].map(|since| since.load(Ordering::Relaxed));
         let since_ms = since.into_iter().min().filter(|since| *since != NOT_WAITING)?;
@@ -312,7 +307,7 @@ mod tests {
         limit.take(ip(1), None)
     }
 
-    /// Four connections of 256 requests each, as many as one address once held at an app server.
+    /// Four connections with 256 requests each: the number that one address once held at an app server.
     const REQUESTS: usize = 4 * 256;
 
     #[tokio::test(start_paused = true)]
@@ -392,7 +387,7 @@ mod tests {
         permits[1].progress().wait_for_reader();
         tokio::time::advance(Duration::from_secs(60)).await;
         assert!(!permits[2].choose(&app(1), FullUpstream::Displace));
-        // A vain look at one app server keeps nobody from another one.
+        // A failed search at one app server does not block a search at another.
         assert!(!permits[2].choose(&app(2), FullUpstream::PassOver));
         assert!(permits[2].choose(&app(2), FullUpstream::Displace));
         assert!(permits[1].request.token().is_cancelled() && !permits[0].request.token().is_cancelled());
@@ -407,7 +402,7 @@ mod tests {
         let mut flood: Vec<_> = (0..64).map(|_| stranger().unwrap()).collect();
         let mut refused = 0;
         for number in 0..200 {
-            // 1200 new ones a second, none of which is old enough to lose its place for waiting.
+            // 1200 new requests a second, all too recent to be displaced for waiting.
             tokio::time::advance(Duration::from_millis(1)).await;
             flood.rotate_left(1);
             drop(flood.pop());

@@ -1,14 +1,15 @@
-//! Permits of requests to the REST data plane: all of them for any caller, until others want some.
+//! Permits of requests to the REST data plane, shared fairly between callers under load.
 //!
 //! ```text
-//!  takes a permit ─► waits for the body ─► is executed ─► leaves
+//!  takes a permit ─► waits for the body ─► is executed ─► ends
 //!                     ▲ displaced            ▲ never
 //! ```
 //!
-//! A hub, a token, its signer and an address each have a share. While there are free permits a share may be exceeded.
-//! When all are taken, a new request gets the permit of the request that has waited longest for its body among those of
-//! another caller beyond its share. So a token for one hub whose bodies never come costs the callers of other hubs
-//! nothing. A call that waits for a client has a permit of its [`SignerShare`](super::SignerShare) instead.
+//! Each hub, token, signer and address has a share, which it may exceed while permits are free. When all are taken, a
+//! new request displaces another caller's request: the one beyond its share that has waited longest for its body. So
+//! stalled bodies sent with a token of one hub do not block callers of other hubs. A client invocation uses a permit of
+//! its
+//! [`SignerShare`](super::SignerShare) instead.
 
 use std::collections::HashMap;
 
@@ -16,35 +17,33 @@ use super::address_key::AddressKey;
 use crate::auth::Signer;
 use crate::bounded::{Lease, LeaseTable, Leases};
 
-/// Callers that have a share when all places are taken.
+/// Divisor for the share of a caller when all permits are taken.
 const SHARES: usize = 4;
 
-/// Caller of a request, as far as it counts for shares.
+/// Property of a request that counts towards a share.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum RestShare {
     Hub(String),
-    /// Hash of the token that the request has shown.
+    /// Hash of the request's token.
     Token(u64),
-    /// Signer of that token.
     Signer(Signer),
     Address(AddressKey),
 }
 
-/// Permits of requests to the data plane.
 #[derive(Debug)]
 pub(crate) struct RestPermits {
     limit: usize,
     requests: Leases<RestRequest>,
 }
 
-/// Request with a permit.
+/// Request that holds a permit.
 #[derive(Debug)]
 pub(crate) struct RestRequest {
     shares: Vec<RestShare>,
     waits_for_body: bool,
 }
 
-/// Permit of one request; dropping it returns it.
+/// Permit of one request, returned on drop.
 pub(crate) type RestPermit = Lease<RestRequest>;
 
 impl RestPermits {
@@ -53,14 +52,15 @@ impl RestPermits {
         Self { limit, requests: Leases::default() }
     }
 
-    /// Takes a permit for a request with these shares; another one may be displaced for it. `None` if none can be.
+    /// Takes a permit for a request with these shares, if necessary by displacing another request. `None` if all are in
+    /// use.
     pub(crate) fn take(&self, shares: impl IntoIterator<Item = RestShare>) -> Option<RestPermit> {
         let new = RestRequest { shares: shares.into_iter().collect(), waits_for_body: true };
         self.requests.take_or_revoke(self.limit, new, |requests, new| victim(requests, new, self.limit / SHARES))
     }
 }
 
-/// The oldest request that waits for its body and exceeds a share which the new request has no part in.
+/// Finds the oldest request that waits for its body and exceeds a share unrelated to the new request.
 fn victim(requests: &LeaseTable<RestRequest>, new: &RestRequest, share: usize) -> Option<u64> {
     let mut counts: HashMap<&RestShare, usize> = HashMap::new();
     for one in requests.iter().flat_map(|(_, request)| &request.shares) {
@@ -72,7 +72,7 @@ fn victim(requests: &LeaseTable<RestRequest>, new: &RestRequest, share: usize) -
 }
 
 impl RestPermit {
-    /// Notes that the body has arrived. From then on the request is not displaced.
+    /// Records that the body has arrived. From then on the request can't be displaced.
     pub(crate) fn body_has_come(&self) {
         self.update(|request| request.waits_for_body = false);
     }

@@ -1,5 +1,5 @@
-//! Faults of what stands in front of a node, such as a load balancer: each client meets them, and one line a minute
-//! names them.
+//! Misconfigurations of the infrastructure in front of a node, such as a load balancer. Every client triggers them, so
+//! each is logged once a minute.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use tokio::time::Instant;
 
 use super::LogThrottle;
 
-/// Least time between two lines about one fault.
+/// Minimum time between two lines about one fault.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Fault of what stands in front of a node.
+/// Misconfiguration in front of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SetupFault {
-    /// `Origin` of a page and `Host` of its request differ.
+    /// `Origin` of the page and `Host` of its request differ.
     Host,
-    /// A part of a WebSocket upgrade is lost.
+    /// A header of a WebSocket upgrade was removed.
     Upgrade,
-    /// HTTP/2 comes without TLS.
+    /// HTTP/2 arrives without TLS.
     PlainHttp2,
 }
 
-/// Throttles of the log lines about such faults.
+/// Log throttles, one per fault.
 #[derive(Debug)]
 pub(crate) struct SetupFaults([LogThrottle; 3]);
 

@@ -1,27 +1,26 @@
-//! Shares of token signers in tables that all signers fill.
+//! Shares of token signers in common tables.
 //!
-//! Where apps have keys, one signer may fill at most half of a table, so one app can't crowd out all others. A smaller
-//! share would refuse entries to a large app while most of the table is free. With access keys alone there is one
-//! signer, who may fill the whole table.
+//! With app keys, one signer may fill at most half of a table, so one app can't crowd out the others. A smaller share
+//! would refuse entries to a large app while most of the table is free. With access keys only, the single signer may
+//! fill the whole table.
 
 use std::time::Duration;
 
 use crate::auth::Signer;
 use crate::bounded::{Full, Permit, Permits};
 
-/// Time after which a full table of hubs or app servers evicts one without links and clients: what was about to use it
-/// has done so by then.
+/// Minimum idle time before a full table evicts a hub or an app server without links and clients. Pending uses complete
+/// within this time.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Signer that wants a place in a table, and how many it may have.
+/// Signer that requests a table entry, and its share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SignerShare {
     signer: Signer,
-    /// Whether apps have keys.
     has_others: bool,
 }
 
-/// Refusal of a place: all are taken, or those of the signer.
+/// Error: the table is full, or the signer's share is used up.
 pub(crate) type TableFull = Full<Signer>;
 
 impl SignerShare {
@@ -35,16 +34,16 @@ impl SignerShare {
         &self.signer
     }
 
-    /// Number of places that the signer may have in a table with so many.
+    /// Number of entries that the signer may have in a table of this size.
     #[must_use]
     pub(crate) fn of(&self, places: usize) -> usize {
         if self.has_others { places / 2 } else { places }
     }
 
-    /// Checks that the signer may have one more of these places.
+    /// Checks that the signer may add another entry.
     ///
     /// # Errors
-    /// When its own, or all of them, are taken.
+    /// Returns an error if the table or the signer's share is full.
     pub(crate) fn check(&self, places: usize, taken: usize, own: usize) -> Result<(), TableFull> {
         if taken >= places {
             return Err(Full { limit: places, key: None });
@@ -53,17 +52,17 @@ impl SignerShare {
         if own >= limit { Err(Full { limit, key: Some(self.signer.clone()) }) } else { Ok(()) }
     }
 
-    /// Takes a permit of the signer.
+    /// Takes a permit for the signer.
     ///
     /// # Errors
-    /// When its own, or all of them, are taken.
+    /// Returns an error if all permits or the signer's share are in use.
     pub(crate) fn take(&self, permits: &Permits<Signer>) -> Result<Permit<Signer>, TableFull> {
         permits.take_within(self.of(permits.limit()), Some(self.signer.clone()))
     }
 }
 
 impl Full<Signer> {
-    /// Describes the places that are taken, as in `500 hubs by the key of app shop, which is the most for one key`.
+    /// Describes the limit, as in `500 hubs by the key of app shop, which is the most for one key`.
     #[must_use]
     pub(crate) fn describe(&self, places: &str) -> String {
         let limit = self.limit;

@@ -1,20 +1,20 @@
-//! Throttles: token buckets that hold a second's worth, kept as the moment at which all that was taken is paid for.
+//! Throttles: token buckets with a burst of one second, stored as the time when consumed tokens are refilled.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Worth of a full bucket: what may be taken at once after a quiet time.
+/// Duration of a burst: the tokens available after an idle period.
 pub(super) const BURST: Duration = Duration::from_secs(1);
 
-/// Refusal: the wait would be longer than the caller's limit.
+/// Error: the wait would exceed the caller's limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooFast {
-    /// Time after which a retry may pass.
+    /// Time after which a retry may succeed.
     pub retry_after: Duration,
 }
 
-/// Moment at which `amount` more is paid for, too. Moments are nanoseconds since [`BURST`] before the start.
+/// Returns the refill time after consuming `amount` more. Times are nanoseconds since [`BURST`] before the start.
 pub(super) fn pay(paid_at: u64, now: u64, amount: u64, per_second: NonZeroU32) -> u64 {
     let price = u128::from(amount) * BURST.as_nanos() / u128::from(per_second.get());
     paid_at.max(now - nanos(BURST)).saturating_add(u64::try_from(price).unwrap_or(u64::MAX))
@@ -28,7 +28,7 @@ pub(super) fn moment(now: Duration) -> u64 {
     nanos(now.saturating_add(BURST))
 }
 
-/// Token bucket that all threads share.
+/// Token bucket shared by all threads.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     per_second: NonZeroU32,
@@ -41,10 +41,10 @@ impl Bucket {
         Self { per_second, paid_at: AtomicU64::new(0) }
     }
 
-    /// Takes one token, and returns how long to wait before going on.
+    /// Takes one token and returns the wait before proceeding.
     ///
     /// # Errors
-    /// When that would be longer than `wait_max`; nothing is taken then.
+    /// If the wait would exceed `wait_max`, takes no token and returns an error.
     pub(crate) fn take(&self, now: Duration, wait_max: Duration) -> Result<Duration, TooFast> {
         let now = moment(now);
         let (mut wait, mut excess) = (0, 0);
@@ -61,7 +61,6 @@ impl Bucket {
     }
 }
 
-/// Quota of one client connection: messages and bytes per second.
 #[derive(Debug)]
 pub(crate) struct Quota {
     messages: Option<NonZeroU32>,
@@ -78,14 +77,13 @@ pub(crate) struct Debt {
 }
 
 impl Quota {
-    /// Full quota; `None` where nothing is limited.
+    /// Creates a full quota; `None` without limits.
     #[must_use]
     pub(crate) fn new(messages: Option<NonZeroU32>, bytes: Option<NonZeroU32>) -> Option<Box<Self>> {
         let is_limited = messages.is_some() || bytes.is_some();
         is_limited.then(|| Box::new(Self { messages, bytes, messages_paid_at: 0, bytes_paid_at: 0 }))
     }
 
-    /// Charges what was read.
     pub(crate) fn charge(&mut self, now: Duration, messages: u64, bytes: usize) -> Debt {
         let now = moment(now);
         let owed = |paid_at: &mut u64, amount: u64, per_second: Option<NonZeroU32>| {
@@ -99,7 +97,7 @@ impl Quota {
         }
     }
 
-    /// Maximum to read at once, so that no debt lasts much longer than a second.
+    /// Maximum number of bytes to read in one go, so that a debt lasts little more than a second.
     #[must_use]
     pub(crate) fn read_max_bytes(&self) -> usize {
         self.bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes.get()).unwrap_or(usize::MAX))
@@ -125,7 +123,7 @@ mod tests {
         assert_eq!(bucket.take(Duration::ZERO, SECOND / 5), Ok(SECOND / 10));
         assert_eq!(bucket.take(Duration::ZERO, SECOND / 5), Ok(SECOND / 5));
         assert_eq!(bucket.take(Duration::ZERO, SECOND / 5), Err(TooFast { retry_after: SECOND / 10 }));
-        // A refusal took nothing.
+        // The refused call took no token.
         assert_eq!(bucket.take(SECOND / 10, SECOND / 5), Ok(SECOND / 5));
     }
 
