@@ -1,4 +1,4 @@
-//! Settings of a node, as plain checked values. Flags, environment and file, from which they come, are the command's.
+//! Settings of a node, as plain validated values. The command reads them from flags, environment and file.
 
 mod admin_settings;
 mod app_server_settings;
@@ -60,16 +60,16 @@ pub(crate) use url_template::{ExpandError, TemplateValues, UrlTemplate, UrlTempl
 pub use webhook_secret::{WebhookSecret, WebhookSecretError};
 pub use webhook_settings::{WebhookConnecting, WebhookRule, WebhookSettings};
 
-/// Time that an app has to authorize a client. Official clients wait for 100 s, people don't.
+/// Timeout of an app's client authorization. Official clients wait for 100 s, people don't.
 pub const NEGOTIATE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Upper bound of a client's message, whatever a hub allows.
+/// Maximum size of a client's message, regardless of a hub's limit.
 pub const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Characters of a random id that a random node name holds.
+/// Number of random characters in a generated node name.
 const RANDOM_NAME_CHARS: usize = 6;
 
-/// Configuration of a node that runs as a process of its own.
+/// Configuration of a node that runs as its own process.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Address of the plain client listener.
@@ -81,106 +81,106 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Access to the admin port, and the other nodes that it shows.
     pub observer: AdminSettings,
-    /// Addresses of the app servers, or names that resolve to them.
+    /// Addresses of app servers, or DNS names that resolve to them.
     pub upstreams: Vec<Address>,
-    /// Interval at which names of upstreams are resolved again; zero for never.
+    /// Interval between DNS lookups of app servers; zero disables them.
     pub resolve_interval: Duration,
     /// Resolver of upstream names.
     pub resolver: Resolver,
     /// TLS towards app servers and other nodes.
     #[cfg(feature = "tls")]
     pub upstream_tls: ClientTls,
-    /// TLS towards issuers of access tokens. They are strangers, so this node shows them no client certificate.
+    /// TLS towards token issuers. They are third parties, so this node sends no client certificate.
     #[cfg(feature = "tls")]
     pub issuer_tls: ClientTls,
     /// Number of shards: threads that serve clients.
     pub shards: u16,
     /// Timing of a graceful stop.
     pub drain: DrainSettings,
-    /// Export to an OpenTelemetry collector; `None` if it is off.
+    /// Export to an OpenTelemetry collector; `None` if disabled.
     #[cfg(feature = "otlp")]
     pub otlp: Option<OtlpSettings>,
-    /// File whose rules are read anew when it changes.
+    /// File with rules, reloaded on change.
     pub rules_file: Option<PathBuf>,
-    /// Keys and secrets outside that file, whose own files are read anew, too.
+    /// Keys and secrets outside that file. Their own files are also reloaded.
     pub key_sources: SecretSources,
-    /// Settings that all threads share.
+    /// Settings shared by all threads.
     pub settings: Settings,
 }
 
-/// Settings that all threads of a node share.
+/// Settings shared by all threads of a node.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Name of this node in headers, logs and metrics.
     pub node: String,
     /// Access keys shared by all nodes and app servers.
     pub keys: AccessKeys,
-    /// Keys of apps, each good for its hubs alone; the configuration file may have more.
+    /// Keys of apps, each valid only for its hubs. The configuration file may add more.
     pub app_keys: Vec<AppKey>,
-    /// Development mode: no access key was given, so only loopback is trusted.
+    /// Development mode: no access key is configured, so only loopback is trusted.
     pub is_development: bool,
-    /// Whether app servers may dial in, and clients may come by dial-in.
+    /// Whether app servers may dial in, and clients may connect through dial-in.
     pub accepts_dial_in: bool,
-    /// Whether links of app servers that dial in from other machines have to be encrypted.
+    /// Whether app servers that dial in from other machines must use encryption.
     pub needs_encrypted_dial_in: bool,
-    /// Whether channels whose hello names no key are tried with all keys, for senders without tags.
+    /// Whether channels with an untagged hello are tried with all keys, for senders without tags.
     pub takes_untagged_hellos: bool,
     /// Whether there are app servers to dial.
     pub has_upstreams: bool,
-    /// Address at which other nodes reach this one; `None` if they can't.
+    /// Address at which other nodes reach this node; `None` if unreachable.
     pub advertise: Option<Address>,
-    /// Requirements on the access tokens of users.
+    /// Requirements on access tokens of users.
     pub tokens: TokenPolicy,
-    /// Time that an app has to authorize a client.
+    /// Timeout of an app's client authorization.
     pub negotiate_timeout: Duration,
     /// Origins whose pages may connect.
     pub allow_origins: Vec<OriginPattern>,
-    /// Hosts that requests may ask for.
+    /// Hosts that requests may address.
     pub hosts: HostRules,
-    /// Whether other nodes may have its ports, too.
+    /// Whether other nodes may share its ports.
     pub port_sharing: PortSharing,
-    /// Load balancers whose word about a client's address is taken.
+    /// Load balancers that may report client addresses.
     pub trusted: TrustedNetworks,
-    /// Headers of theirs that are believed.
+    /// Trusted headers of these load balancers.
     pub trusted_headers: TrustedHeaders,
     /// Path prefix that load balancers add.
     pub path_prefix: PathPrefix,
     /// Limits of the client listeners.
     pub limits: FrontendLimits,
-    /// PROXY protocol at the client listeners; `None` if it is off.
+    /// PROXY protocol at the client listeners; `None` if disabled.
     pub proxy_protocol: Option<ProxyProtocolSettings>,
     /// Number of links to each app server for each hub.
     pub pool_size: usize,
-    /// Clients that get one of these links in a row.
+    /// Number of clients assigned to one link in a row.
     pub pool_turn: usize,
-    /// Largest message of a client, in bytes.
+    /// Maximum size of a client's message in bytes.
     pub message_max_bytes: usize,
-    /// Limits of what waits to be written to clients.
+    /// Limits of pending data to clients.
     pub outbox: OutboxLimits,
     /// Limits of groups and their names.
     pub groups: GroupLimits,
     /// Settings of links to app servers.
     pub links: LinkSettings,
-    /// Settings for clients that have lost their app server.
+    /// Settings of clients that have lost their app server.
     pub rehoming: RehomeSettings,
     /// Settings of the HTTP transports.
     pub http_transports: HttpTransportSettings,
-    /// Settings of requests that are relayed to app servers and other nodes.
+    /// Settings of requests relayed to app servers and other nodes.
     pub relay: RelaySettings,
-    /// Settings of hubs with webhooks in place of app servers.
+    /// Settings of hubs with webhooks instead of app servers.
     pub webhooks: WebhookSettings,
     /// Settings of the fleet.
     pub fleet: FleetSettings,
     /// Settings of the REST data plane.
     pub rest: RestSettings,
-    /// Terms of what is traced; `None` if nothing is.
+    /// Sampling of traces; `None` if disabled.
     pub sampling: Option<SamplingTerms>,
-    /// Rules of the operator at the start.
+    /// Rules of the operator at startup.
     pub rules: Arc<Ruleset>,
 }
 
 impl Settings {
-    /// Returns the settings of a node embedded in an app: one link, which can't be lost.
+    /// Returns the settings of a node embedded in an app: a single link that can't be lost.
     #[must_use]
     pub fn embedded(keys: AccessKeys, allow_origins: Vec<OriginPattern>, is_development: bool) -> Self {
         Self {
@@ -221,7 +221,7 @@ impl Settings {
     }
 }
 
-/// Returns a node name that no other node is likely to have.
+/// Returns a node name that is very likely unique.
 pub fn random_node_name() -> String {
     format!("node-{}", random_id().get(..RANDOM_NAME_CHARS).unwrap_or_default())
 }

@@ -1,4 +1,5 @@
-//! Settings of what lies between this node and app servers: links, clients that lose theirs, requests.
+//! Settings of the connection between this node and app servers: links, clients without an app server, relayed
+//! requests.
 
 use std::time::Duration;
 
@@ -7,21 +8,21 @@ use trunkline_protocol::service::SessionSettings;
 
 use super::option_group::{ANY_U32, settings};
 
-/// Requests under way from one address where addresses are those of clients: a page makes some ten at once, so this is
-/// an office; and it is a quarter of what one app server takes, so no address has it alone.
+/// Default limit of requests in flight per address, if addresses identify clients. A page sends about ten in parallel,
+/// so this serves an office, and it is a quarter of an app server's limit, so no address can fill an app server.
 const PASS_THROUGH_PER_ADDRESS_MAX: u32 = 256;
 
-/// Requests under way by default: with 128 KiB of buffers for each they hold half a gigabyte.
+/// Default limit of requests in flight. With 128 KiB of buffers each, they use half a gigabyte.
 const PASS_THROUGH_MAX: u32 = 4096;
 
-/// Requests under way to one app server by default: that of other proxies, and as many sockets as many a process may
-/// open.
+/// Default limit of requests in flight per app server: common among other proxies, and a typical limit of open sockets
+/// per process.
 const PASS_THROUGH_PER_UPSTREAM_MAX: u32 = 1024;
 
-/// Open files of a request that is passed through: the client's connection and that to the app server.
+/// Open files per relayed request: the client connection and the app server connection.
 const FILES_PER_REQUEST: u64 = 2;
 
-/// Part of the files of clients that requests which are passed through get: the rest is for hubs.
+/// Divisor for the share of client files available to relayed requests. The rest is for hubs.
 const FILES_PART: u64 = 2;
 
 settings! {
@@ -39,8 +40,8 @@ settings! {
             Bytes(4096..=u64::MAX),
             "What may wait for one link before its clients are read no further"
         )]
-        // Some milliseconds of a busy link. More would only be more under way when the app server asks for a client to
-        // be paused.
+        // Some milliseconds of traffic on a busy link. A larger outbox would delay the pause of a client that the app
+        // server requests.
         pub outbox_max_bytes: usize = 1024 * 1024,
 
         /// Bytes that may wait for one link's socket or to be acknowledged.
@@ -80,8 +81,8 @@ settings! {
         /// and has fewer than its share, as after its restart. 0: clients stay where they are until their app server
         /// stops.
         #[flag("app-rebalance-rate", Clients(0..=100_000))]
-        // Half of ten thousand go within a minute, and `on_rehomed` of an app server that has just started runs a
-        // hundred times a second for each node.
+        // Moves half of ten thousand clients within a minute. A new app server runs `on_rehomed` a hundred times a
+        // second per node.
         pub app_rebalance_per_s: u32 = 100,
     }
 }
@@ -96,14 +97,14 @@ settings! {
 
         /// How long an app server may take to accept a connection for a request that is passed through.
         #[flag("upstream-connect-timeout", Seconds(1..=600))]
-        // An app server is near, so one that takes longer won't accept at all.
+        // App servers are nearby: a slower one is unlikely to accept at all.
         pub upstream_connect_timeout: Duration = Duration::from_secs(5),
 
         /// How long an app server may be silent before it begins to answer a request that is passed through. An upload
         /// may take longer as long as it moves (`--body-timeout`); an answer that has begun may be silent for as long
         /// as the app server likes.
         #[flag("upstream-answer-timeout", Seconds(1..=86_400))]
-        // That of most reverse proxies.
+        // Default of most reverse proxies.
         pub upstream_answer_timeout: Duration = Duration::from_secs(60),
 
         /// Requests under way to all app servers, from the head to the end of both bodies, upgraded connections
@@ -135,25 +136,25 @@ settings! {
         /// How long the node that owns a connection may be silent before a request that was carried to it is given up;
         /// a poll gets this on top of the time that it may wait for messages.
         #[flag("hop-timeout", Seconds(1..=600))]
-        // Between two nodes only the network takes time.
+        // Between two nodes there is only network latency.
         pub hop_timeout: Duration = Duration::from_secs(5),
     }
 }
 
-/// Most requests that are passed through by default, where clients can have so many files open.
+/// Default limit of requests in flight, given the number of open files available to clients.
 fn pass_through_default(files: Option<u64>) -> u32 {
     let fitting = files.map(|files| u32::try_from(files / FILES_PART / FILES_PER_REQUEST).unwrap_or(u32::MAX));
     fitting.map_or(PASS_THROUGH_MAX, |fitting| fitting.clamp(1, PASS_THROUGH_MAX))
 }
 
 impl LinkSettings {
-    /// Tells whether links resume at all.
+    /// Returns whether links can resume.
     #[must_use]
     pub fn can_resume(&self) -> bool {
         self.resume_window_ms > 0
     }
 
-    /// Returns the settings of each session.
+    /// Returns the settings of a link session.
     #[must_use]
     pub fn session(&self) -> SessionSettings {
         let client_message_max_bytes = Some(LINK_FRAME_MAX_BYTES);
@@ -162,8 +163,8 @@ impl LinkSettings {
 }
 
 impl RehomeSettings {
-    /// Returns how long a new client waits for a lost link: as long as a client waits for its hub handshake, which is
-    /// also how long the hub would wait for it, and no longer than clients are held at all.
+    /// Returns how long a new client waits for a lost link: the hub handshake timeout, which is also how long the hub
+    /// would wait for the client, but at most the hold timeout.
     #[must_use]
     pub fn link_wait(&self, handshake_timeout_ms: u64) -> Duration {
         Duration::from_secs(self.hold_timeout_s.into()).min(Duration::from_millis(handshake_timeout_ms))
@@ -171,8 +172,8 @@ impl RehomeSettings {
 }
 
 impl RelaySettings {
-    /// Returns the settings of a node embedded in an app: it has no app server but its own. Its tokens name no address,
-    /// so that nothing is forwarded to it.
+    /// Returns the settings of a node embedded in an app, which has no other app server. Its tokens contain no address,
+    /// so no request is forwarded to it.
     #[must_use]
     pub fn embedded() -> Self {
         Self {
@@ -184,7 +185,7 @@ impl RelaySettings {
         }
     }
 
-    /// Fills in the limits of requests that are not given, for a node whose clients can have so many files open.
+    /// Sets the limits that were not configured, given the number of open files available to clients.
     #[must_use]
     pub fn by_files(mut self, files: Option<u64>) -> Self {
         let fitting = pass_through_default(files);
@@ -193,8 +194,8 @@ impl RelaySettings {
         self
     }
 
-    /// Sentence about a limit that is smaller than usual because of the system's limit of open files; of settings as
-    /// they were given.
+    /// Describes a limit that is below its default because of the system's limit of open files. Call before the
+    /// defaults are set.
     #[must_use]
     pub fn note_of_files(&self, files: Option<u64>) -> Option<String> {
         let fitting = pass_through_default(files);
@@ -208,8 +209,7 @@ impl RelaySettings {
         })
     }
 
-    /// Fills in the limit of one address if it is not given, for a node that `knows_balancers` in front of it, or has
-    /// none.
+    /// Sets the limit per address if it was not configured and the node `knows_balancers` in front of it, or has none.
     #[must_use]
     pub fn by_address(mut self, knows_balancers: bool) -> Self {
         if knows_balancers {

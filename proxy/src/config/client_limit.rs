@@ -1,4 +1,4 @@
-//! Limits of what clients may take: sockets, requests, messages, outboxes, groups.
+//! Limits of client resources: sockets, requests, messages, outboxes and groups.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use trunkline_protocol::limits::GROUP_NAME_MAX_BYTES;
 
 use super::option_group::{ANY_U32, settings};
 
-/// Client connections from one address, and negotiations of it, where addresses are believed: a quarter of the sockets
-/// that an address can have towards one listener. More is behind no NAT; without it, one machine may take all that the
-/// node has.
+/// Default limit of connections and negotiates per address, if addresses are trusted: a quarter of the sockets that an
+/// address can open to one listener. No NAT needs more. Without the limit, one machine could use up all resources of
+/// the node.
 const PER_ADDRESS_MAX: u32 = 16 * 1024;
 
 settings! {
@@ -34,25 +34,26 @@ settings! {
         /// How long a client may keep a connection open between two requests. Clients of Server-Sent Events and
         /// long polling send a ping every 15 seconds: leave room.
         #[flag("keep-alive-timeout", Seconds(1..=3600))]
-        // Kestrel's.
+        // Default of Kestrel.
         pub keep_alive_timeout: Duration = Duration::from_secs(130),
 
         /// Largest head of a request, from 8KiB to 384KiB; beyond it, and beyond 90 headers, 431.
-        // The HTTP server can't read with less, and app servers (hyper) take some 400 KiB, what a node adds included.
+        // The HTTP server needs at least 8 KiB. App servers (hyper) accept about 400 KiB, including headers added by
+        // the node.
         #[flag("head-max-bytes", Bytes(8 * 1024..=384 * 1024))]
-        // Azure's limit for headers is 16 KiB, and tokens travel in the URL.
+        // Azure's limit for headers is 16 KiB, and tokens are sent in the URL.
         pub head_max_bytes: usize = 32 * 1024,
 
         /// Largest body of a request to a hub; beyond it 413.
         #[flag("body-max-bytes", Bytes(0..=u64::MAX))]
-        // The official server's.
+        // Default of the official server.
         pub body_max_bytes: u64 = 30_000_000,
 
         /// How long a body may stand still because of its client: a body of a request whose rest does not come (408,
         /// 400 at a hub), and an answer that is not read (reset). A body for a hub must also come faster than 240 bytes
         /// a second.
         #[flag("body-timeout", Seconds(1..=3600))]
-        // That of most reverse proxies.
+        // Default of most reverse proxies.
         pub body_timeout: Duration = Duration::from_secs(60),
 
         /// New client connections of this node in a second, counted when they negotiate, or connect without it. 0 for
@@ -63,7 +64,7 @@ settings! {
 
         /// How long a new client connection may wait for its turn under `--connects-per-second`.
         #[flag("connect-wait-ms", Milliseconds(0..=60_000))]
-        // Shorter than any client's time-out.
+        // Shorter than the timeout of any client.
         pub connect_wait: Duration = Duration::from_millis(1_000),
 
         /// Negotiates of one address, or of one /64 of IPv6, that have not led to a connection on this node within some
@@ -75,8 +76,8 @@ settings! {
         /// Messages of one client connection in a second; beyond a second's worth it is read more slowly. Pings, and
         /// frames so small that they are no part of a message worth its header, count as messages. 0 for no limit.
         #[flag("messages-per-second", Count(ANY_U32))]
-        // Some per cent of a core. No client sends as many but a loop, whose messages are small; bytes need no such
-        // bound, because they cost the sender what they cost the node.
+        // A few per cent of a core. Only a client in a loop sends this many, and its messages are small. Bytes need no
+        // such limit, because they cost the sender as much as the node.
         pub messages_per_second: Option<NonZeroU32> = NonZeroU32::new(20_000),
 
         /// Bytes of one client connection in a second; beyond a second's worth it is read more slowly. 0 for no limit.
@@ -86,19 +87,19 @@ settings! {
         /// Memory that messages of clients may take which have begun and not ended, on this node; beyond it the clients
         /// with the largest are closed. Each shard has an equal share of it. 0 for no limit.
         #[flag("unfinished-total-max-bytes", BytesLimit(1024 * 1024))]
-        // A few hundred of a mebibyte.
+        // Some 250 messages of 1 MiB.
         pub unfinished_total_bytes: usize = 256 * 1024 * 1024,
 
         /// Memory that headers, claims and queries of open connections may take, of those with more than 4 KiB; such a
         /// client gets 431 beyond it, others are not concerned. 0 for no limit.
         #[flag("heads-total-max-bytes", BytesLimit(1024 * 1024))]
-        // Eight thousand of the largest heads that are taken.
+        // Eight thousand heads of the maximum size.
         pub heads_total_bytes: usize = 256 * 1024 * 1024,
 
         /// Largest message of a client to an app server that dials in; only the app knows its hub's limit. Raise it
         /// where an app has raised `MaximumReceiveMessageSize` further. `--message-max-bytes` counts besides.
         #[flag("dial-in-message-max-bytes", Bytes(1024..=16 * 1024 * 1024))]
-        // Azure's limit. ASP.NET Core itself takes 32 KiB unless the app says otherwise.
+        // Azure's limit. ASP.NET Core accepts 32 KiB unless the app sets a higher limit.
         pub dial_in_message_max_bytes: usize = 1024 * 1024,
 
         /// Sockets from one address that are no client connection (yet). Nodes carry requests of many clients by
@@ -118,13 +119,13 @@ settings! {
             "What may wait for one client before it counts as slow: it is closed when it takes nothing for \
              --slow-client-timeout. A hub may have sends to many dropped instead"
         )]
-        // Some seconds of a busy hub, and little enough for thousands of slow ones.
+        // Some seconds of traffic on a busy hub, and small enough for thousands of slow clients.
         pub client_bytes: usize = 4 * 1024 * 1024,
 
         /// How long a slow client may take nothing before it is closed: a client over `--outbox-max-bytes`, or one for
         /// which a method of its app server waits.
         #[flag("slow-client-timeout", WholeSeconds(1..=3600))]
-        // A phone changes its network in some seconds.
+        // A phone changes networks within seconds.
         pub slow_client_timeout_s: u32 = 30,
 
         /// Bytes that may wait for all clients; `usize::MAX` for no limit.
@@ -134,8 +135,8 @@ settings! {
             "What may wait for all clients of this node; beyond it those for whom most waits are closed. Each \
              shard has an equal share of it. 0 for no limit"
         )]
-        // A few hundred that have stopped reading. A frame counts once for each client that waits for it, so the
-        // memory is less wherever they share it.
+        // A few hundred clients that stopped reading. A shared frame counts once per waiting client, so actual memory
+        // use is lower.
         pub total_bytes: usize = 1024 * 1024 * 1024,
 
         /// Send to each client by a system call of its own. Otherwise what many clients get leaves by one call for some
@@ -158,14 +159,14 @@ settings! {
         /// Groups that one client connection may be in; a join beyond it fails, and says so to the app. 0 for no limit.
         /// Clients may often choose their groups, and each name is kept on the node.
         #[flag("groups-per-client-max", CountLimit)]
-        // More than apps use, and few megabytes with the longest names.
+        // More than apps use, and a few megabytes with the longest names.
         pub per_client: usize = 4096,
     }
 }
 
 impl FrontendLimits {
-    /// Fills in the limits of one address that are not given, for a node that `knows_balancers` in front of it, or has
-    /// none: without a list of them, all clients may have the address of one.
+    /// Sets the limits per address that were not configured, if the node `knows_balancers` in front of it, or has none.
+    /// Behind an unlisted balancer, all clients would have the balancer's address.
     #[must_use]
     pub fn by_address(mut self, knows_balancers: bool) -> Self {
         self.sockets_per_address = self.connections_per_address.and_then(NonZeroU32::new);

@@ -1,11 +1,10 @@
-//! Timing of a graceful stop.
+//! Timing of a graceful shutdown.
 
 use std::time::Duration;
 
 use super::option_group::settings;
 
-/// Time at the end of the drain that is left for clients to close: what the official server gives them to answer a
-/// close.
+/// Time at the end of the drain reserved for clients to close: the official server's timeout for a close response.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 settings! {
@@ -26,7 +25,7 @@ settings! {
 }
 
 impl DrainSettings {
-    /// Returns the time over which closes are spread: the last clients need some of the time-out to disconnect.
+    /// Returns the time over which closes are spread. The last clients need a part of the timeout to disconnect.
     #[must_use]
     pub fn spread(self) -> Duration {
         self.timeout.saturating_sub(CLOSE_TIMEOUT.min(self.timeout / 4))

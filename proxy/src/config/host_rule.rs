@@ -1,8 +1,8 @@
-//! Hosts that requests may ask for (`--allow-host`).
+//! Hosts that requests may address (`--allow-host`).
 //!
-//! A page whose name was made to resolve to this node (DNS rebinding) is same-origin with it in its browser. It still
-//! names its own host, so a list of hosts keeps it out. A node with the development key is open to all of this machine,
-//! and so has such a list by itself.
+//! With DNS rebinding, a page with a host name that resolves to this node is same-origin with the node in the browser.
+//! Its requests still have the page's host name, so a host list refuses them. A node with the development key is open
+//! to the whole machine, so it always has such a list.
 
 use std::net::IpAddr;
 
@@ -11,17 +11,18 @@ use trunkline_protocol::host_pattern::host_of;
 
 use crate::net::address::is_loopback_host;
 
-/// Rules for the hosts of requests.
+/// Rules for request hosts.
 #[derive(Debug, Clone, Default)]
 pub struct HostRules {
-    /// Hosts that were named; empty: any.
+    /// Configured hosts. Empty accepts any host.
     pub named: Vec<HostPattern>,
-    /// Whether only this machine's names are meant, besides those that were named.
+    /// Whether only names of this machine are accepted, besides the configured hosts.
     pub is_development: bool,
 }
 
 impl HostRules {
-    /// Whether a request with this `Host` may come in. Numbers always may: no name leads to them.
+    /// Returns whether a request with this `Host` is accepted. IP addresses always are, because DNS rebinding needs a
+    /// name.
     #[must_use]
     pub(crate) fn allow(&self, authority: &str) -> bool {
         if self.named.is_empty() && !self.is_development {

@@ -1,4 +1,4 @@
-//! Settings of the client listeners: TLS, the PROXY protocol, the HTTP transports.
+//! Settings of client listeners: TLS, PROXY protocol and HTTP transports.
 
 #[cfg(feature = "tls")]
 use std::net::SocketAddr;
@@ -9,33 +9,33 @@ use super::trusted_network::TrustedNetworks;
 #[cfg(feature = "tls")]
 use crate::net::tls::IdentityFiles;
 
-/// Settings of the client listener with TLS.
+/// Settings of the TLS client listener.
 #[cfg(feature = "tls")]
 #[derive(Debug, Clone)]
 pub struct TlsListener {
     /// Address of the listener.
     pub address: SocketAddr,
-    /// Certificates with their keys; never empty.
+    /// Certificates with their keys; at least one.
     pub identities: Vec<IdentityFiles>,
-    /// Time that a client has for its TLS handshake.
+    /// Timeout of the TLS handshake.
     pub handshake_timeout: Duration,
 }
 
-/// Use of the ports of client listeners and the data plane.
+/// Sharing of the ports for clients and the data plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortSharing {
-    /// The node is refused a port that another process has.
+    /// Startup fails if another process has the port.
     Alone,
-    /// Nodes of one user share a port, if each of them was told so; the kernel spreads connections over them.
+    /// Nodes of one user share a port if all are configured to do so. The kernel distributes connections between them.
     WithNodes,
 }
 
-/// Settings of the PROXY protocol, by which load balancers report client addresses in front of each connection.
+/// Settings of the PROXY protocol, with which load balancers send the client address at the start of each connection.
 #[derive(Debug, Clone)]
 pub struct ProxyProtocolSettings {
-    /// Load balancers whose connections begin with a PROXY header.
+    /// Load balancers that send a PROXY header.
     pub from: TrustedNetworks,
-    /// Time within which the header must arrive.
+    /// Timeout of the header.
     pub timeout: Duration,
 }
 

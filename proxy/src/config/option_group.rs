@@ -1,32 +1,32 @@
-//! Options: settings that operators give by flags, by environment variables, or in the configuration file.
+//! Options: settings that operators set by flag, environment variable or configuration file.
 //!
-//! Each stands once, in its struct: the doc comment is the help text, `#[flag]` gives the name and the values that are
-//! taken, and the default stands behind the type. [`settings!`] makes the struct of it, and the table from which the
-//! command makes arguments, the file, and the pages of the book.
+//! Each option is declared once, in its struct: the doc comment is the help text, `#[flag]` sets the name and accepted
+//! values, and the default follows the type. [`settings!`] generates the struct and a table, from which the command
+//! derives its arguments, the file format and the book's pages.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Group of settings with the table of its options.
+/// Group of settings with its option table.
 pub trait OptionGroup: Default + 'static {
-    /// A place for each field, in their order; `None` for those that are no options.
+    /// Entries in field order; `None` for fields that are not options.
     const FIELDS: &'static [Option<OptionRow<Self>>];
 
-    /// Returns the options in the order of the help.
+    /// Returns the options in help order.
     fn options() -> impl Iterator<Item = &'static OptionRow<Self>> {
         Self::FIELDS.iter().flatten()
     }
 }
 
-/// Option of a group of settings.
+/// Option in a group of settings.
 #[derive(Debug)]
 pub struct OptionRow<S> {
-    /// Name of its flag, without the dashes in front.
+    /// Name of the flag without leading dashes.
     pub flag: &'static str,
-    /// Lines of its help text.
+    /// Lines of the help text.
     pub help: &'static [&'static str],
-    /// Values that are taken.
+    /// Accepted values of the option.
     pub kind: OptionKind,
     /// Reads the number from the settings; `None` if the default depends on other settings.
     pub get: fn(&S) -> Option<u64>,
@@ -34,40 +34,40 @@ pub struct OptionRow<S> {
     pub set: fn(&mut S, u64),
 }
 
-/// Values of an option. Each is a number: of things, milliseconds, seconds or bytes.
+/// Type of an option's value. Each value is a number: a count, milliseconds, seconds or bytes.
 #[derive(Debug)]
 pub enum OptionKind {
-    /// Flag without a value, which turns something on.
+    /// Flag without a value that enables something.
     On,
-    /// Flag without a value, which turns something off.
+    /// Flag without a value that disables something.
     Off,
-    /// Number of something, such as connections.
+    /// Number of things, such as connections.
     Count(RangeInclusive<u64>),
-    /// Number of clients, which the help calls so.
+    /// Number of clients, shown as such in the help.
     Clients(RangeInclusive<u64>),
-    /// Number of things; 0 is no limit, and set as `u64::MAX`.
+    /// Number of things. 0 means no limit and is stored as `u64::MAX`.
     CountLimit,
-    /// Duration in milliseconds, with a range in seconds; a number without a unit is in seconds.
+    /// Duration in milliseconds with a range in seconds. A number without a unit is in seconds.
     Seconds(RangeInclusive<u64>),
     /// Duration in whole seconds.
     WholeSeconds(RangeInclusive<u64>),
-    /// Duration in milliseconds; a number without a unit is one of these.
+    /// Duration in milliseconds. A number without a unit is in milliseconds.
     Milliseconds(RangeInclusive<u64>),
-    /// Size in bytes, in this range.
+    /// Size in bytes within this range.
     Bytes(RangeInclusive<u64>),
-    /// Size in bytes, at least so many; 0 is no limit, and set as `u64::MAX`.
+    /// Size in bytes, at least this many. 0 means no limit and is stored as `u64::MAX`.
     BytesLimit(u64),
 }
 
-/// Any number of a field of 32 bits.
+/// Range of a 32-bit field.
 pub(crate) const ANY_U32: RangeInclusive<u64> = 0..=u32::MAX as u64;
 
-/// Type of a setting that an option sets.
+/// Type of a field that an option can set.
 pub(crate) trait OptionValue {
-    /// Makes it of the number of an option.
+    /// Converts an option's number.
     fn of_number(number: u64) -> Self;
 
-    /// Returns the number; `None` if it is not given.
+    /// Returns the number; `None` if it was not configured.
     fn number(&self) -> Option<u64>;
 }
 
@@ -91,7 +91,7 @@ impl OptionValue for Duration {
     }
 }
 
-/// Implements [`OptionValue`] for types of numbers, which take the nearest that they can hold.
+/// Implements [`OptionValue`] for number types, saturating at their maximum.
 macro_rules! option_number {
     ($($number:ty),*) => {
         $(impl OptionValue for $number {
@@ -118,7 +118,7 @@ impl OptionValue for NonZeroUsize {
     }
 }
 
-/// Limit that 0 turns off.
+/// Limit that is disabled by 0.
 impl OptionValue for Option<NonZeroU32> {
     fn of_number(number: u64) -> Self {
         NonZeroU32::new(u32::of_number(number))
@@ -129,7 +129,7 @@ impl OptionValue for Option<NonZeroU32> {
     }
 }
 
-/// Number whose default depends on other settings.
+/// Number with a default that depends on other settings.
 impl OptionValue for Option<u32> {
     fn of_number(number: u64) -> Self {
         Some(u32::of_number(number))
@@ -140,8 +140,8 @@ impl OptionValue for Option<u32> {
     }
 }
 
-/// Declares a group of settings: a struct whose fields have defaults, and of which those with `#[flag]` are options. A
-/// third part of it is the help text in place of the doc comment.
+/// Declares a group of settings: a struct with default values, where fields with `#[flag]` are options. The third
+/// argument of `#[flag]` replaces the doc comment as help text.
 macro_rules! settings {
     (
         $(#[$attribute:meta])*
@@ -159,7 +159,7 @@ macro_rules! settings {
         }
 
         impl $name {
-            /// Values where nothing is given.
+            /// Default values of all settings.
             pub const DEFAULT: Self = Self { $($field: $default,)* };
         }
 

@@ -1,11 +1,10 @@
-//! Patterns of the origins whose pages may connect: an exact origin, the sub-domains of one, or any.
+//! Patterns of origins that may connect: an exact origin, subdomains of a host, or any origin.
 
 use std::str::FromStr;
 
-/// Text of the pattern that matches any origin.
 const ANY: &str = "*";
 
-/// Error for a text that is no origin, or no pattern of origins.
+/// Error of parsing an origin or a pattern of origins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OriginError {
@@ -14,13 +13,13 @@ pub enum OriginError {
         "has to be an origin with its scheme, such as https://app.example or capacitor://localhost, null for pages without an origin, or * for any page, without credentials"
     )]
     Scheme,
-    /// A path, query or fragment follows the port.
+    /// A path, query or fragment follows the host or port.
     #[error("goes on behind host and port: an origin has no path")]
     Path,
     /// The host is not valid.
     #[error("has a host that is none")]
     Host,
-    /// A star stands where it would match too much, or nothing.
+    /// A wildcard is in an unsupported position.
     #[error("has a * that is not the whole first label behind http:// or https://, as in https://*.example.com")]
     Star,
     /// The port is not valid.
@@ -31,27 +30,27 @@ pub enum OriginError {
 /// Pattern of origins that may connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OriginPattern {
-    /// Any origin, but without credentials.
+    /// Any origin, without credentials.
     Any,
-    /// One origin, by scheme, host and port, or by its text.
+    /// One origin, compared by scheme, host and port, or as text.
     Exact(Origin),
-    /// Hosts with one or more labels before this host.
+    /// Subdomains of this host, at any depth.
     SubDomains(WebOrigin),
 }
 
-/// Text of the origin of a page that has none, as in a sandboxed frame.
+/// Origin of a page without one, such as a sandboxed frame.
 const OPAQUE: &str = "null";
 
 /// Origin of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Origin of the web.
+    /// Origin with the scheme http or https.
     Web(WebOrigin),
-    /// `null`, or an origin of another scheme, such as that of a page inside an app: compared as text.
+    /// `null`, or an origin with another scheme, such as a page inside an app. Compared as text.
     Other(String),
 }
 
-/// Scheme, host and port of a page of the web.
+/// Scheme, host and port of a web page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebOrigin {
     scheme: String,
@@ -60,10 +59,10 @@ pub struct WebOrigin {
 }
 
 impl Origin {
-    /// Reads an origin as browsers write it; case does not count in one of the web.
+    /// Parses an origin as sent by browsers. Web origins are case-insensitive.
     ///
     /// # Errors
-    /// When the text is no origin.
+    /// Returns an error if the text is not an origin.
     pub fn parse(text: &str) -> Result<Self, OriginError> {
         let scheme = text.split_once("://").map(|(scheme, _)| scheme);
         match scheme {
@@ -82,7 +81,7 @@ impl Origin {
     }
 }
 
-/// Whether a scheme is one of the web.
+/// Returns whether a scheme is http or https.
 fn is_web(scheme: &str) -> bool {
     scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }
@@ -93,10 +92,10 @@ fn is_scheme(scheme: &str) -> bool {
 }
 
 impl WebOrigin {
-    /// Reads an origin of the web.
+    /// Parses an http or https origin.
     ///
     /// # Errors
-    /// When the text is none.
+    /// Returns an error for any other text.
     pub fn parse(text: &str) -> Result<Self, OriginError> {
         let text = text.to_ascii_lowercase();
         let (scheme, authority) = text.split_once("://").ok_or(OriginError::Scheme)?;
@@ -108,7 +107,7 @@ impl WebOrigin {
         if authority.contains(['/', '?', '#']) {
             return Err(OriginError::Path);
         }
-        // The colons of an IPv6 address stand in brackets.
+        // Colons of an IPv6 address are inside brackets.
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| OriginError::Port)?),
             _ => (authority, default_port),
@@ -131,7 +130,7 @@ fn is_host(host: &str) -> bool {
 }
 
 impl OriginPattern {
-    /// Tells whether a page of this origin may connect with its cookies.
+    /// Returns whether a page of this origin may connect with credentials.
     #[must_use]
     pub fn names(&self, origin: &Origin) -> bool {
         match self {
@@ -166,7 +165,7 @@ impl FromStr for OriginPattern {
             return Err(OriginError::Star);
         }
         let parent = WebOrigin::parse(&format!("{scheme}://{rest}"))?;
-        // Anybody can have a page below a top-level domain.
+        // Any attacker can register a domain below a top-level domain.
         if parent.host.contains('.') { Ok(Self::SubDomains(parent)) } else { Err(OriginError::Star) }
     }
 }

@@ -11,13 +11,13 @@ use crate::net::tls::ClientTls;
 /// Settings of the export to an OpenTelemetry collector.
 #[derive(Debug, Clone)]
 pub struct OtlpSettings {
-    /// Collector that takes OTLP over HTTP.
+    /// Collector that accepts OTLP over HTTP.
     pub address: Address,
-    /// Path before `/v1/traces`, without a slash at its end; most often empty.
+    /// Path before `/v1/traces`, without a trailing slash; usually empty.
     pub path: String,
-    /// Headers of each request, such as the key of a hosted collector.
+    /// Headers of each request, such as an API key of a hosted collector.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Interval at which metrics are sent; `None` if they are not.
+    /// Interval between metric exports; `None` disables them.
     pub metrics_interval: Option<Duration>,
     /// TLS towards the collector.
     #[cfg(feature = "tls")]

@@ -2,23 +2,23 @@
 
 use std::sync::Arc;
 
-/// Error for a text that is no path.
+/// Error of parsing a path prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{value:?} is no path like /realtime, with a slash in front and neither '?' nor '#'")]
 pub struct PathPrefixError {
-    /// The text that was given.
+    /// Rejected text of the prefix.
     pub value: String,
 }
 
-/// Prefix that is stripped from request paths; by default none.
+/// Prefix stripped from request paths; none by default.
 #[derive(Debug, Clone, Default)]
 pub struct PathPrefix(Option<Arc<str>>);
 
 impl PathPrefix {
-    /// Checks a prefix; a slash at its end does not count.
+    /// Checks a prefix. A trailing slash is ignored.
     ///
     /// # Errors
-    /// When it is no path.
+    /// Returns an error if the text is not a path.
     pub fn new(text: &str) -> Result<Self, PathPrefixError> {
         let is_path =
             text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
@@ -29,8 +29,8 @@ impl PathPrefix {
         Ok(Self((!text.is_empty()).then(|| text.into())))
     }
 
-    /// Returns the path behind the prefix, or `None` if the path does not begin with it. Case does not count, as with
-    /// the paths of hubs.
+    /// Returns the path after the prefix, or `None` if the path does not start with the prefix. Case-insensitive, like
+    /// hub paths.
     #[must_use]
     pub fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
         let prefix = self.0.as_deref()?;

@@ -16,9 +16,9 @@ settings! {
         pub listen: Option<SocketAddr> = None,
 
         /// Largest body of a REST request.
-        // Up to a quarter of what a link takes as one frame.
+        // At most a quarter of a link's maximum frame.
         #[flag("rest-body-max-bytes", Bytes(1024..=4 * 1024 * 1024))]
-        // As Azure's service takes it.
+        // Limit of Azure's service.
         pub body_max_bytes: usize = 1024 * 1024,
 
         /// REST requests that this node answers at a time; beyond it 503 and `Retry-After`.
@@ -33,7 +33,7 @@ settings! {
         /// Memory of memberships of users that are kept for connections to come, also of those for which app servers
         /// that dial in ask; one hub has half of it at most. Beyond it 409.
         #[flag("rest-user-groups-max-bytes", Bytes(1024..=u64::MAX))]
-        // Six hundred bytes for each of those that may be kept.
+        // About 600 bytes per membership.
         pub user_groups_max_bytes: usize = 64 * 1024 * 1024,
 
         /// Hosts of which the audience of a token has to name one; any will do if there is none.
@@ -42,7 +42,7 @@ settings! {
 }
 
 impl RestSettings {
-    /// Whether any port answers it.
+    /// Returns whether any port serves the data plane.
     #[must_use]
     pub(crate) fn is_on(&self) -> bool {
         self.on_client_ports || self.listen.is_some()

@@ -1,4 +1,4 @@
-//! Files with keys, secrets or tokens that flags name: how they are read, and what may be wrong with them.
+//! Files with keys, secrets or tokens that flags name: how to read them, and their errors.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use trunkline_protocol::key::without_mark;
 
-/// Error of a file with secrets. Its text has the cause, and no secret.
+/// Error of reading a secret file. The text has the cause, but no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {
     /// The file can't be read.
@@ -16,30 +16,30 @@ pub enum SecretFileError {
         flag: &'static str,
         /// Path of the file.
         path: PathBuf,
-        /// Reason of the system.
+        /// Error of the operating system.
         cause: std::io::Error,
     },
-    /// The file holds something else.
+    /// The content of the file is invalid.
     #[error("{flag} {path}{problem}")]
     Content {
         /// Flag that names the file.
         flag: &'static str,
         /// Path of the file.
         path: PathBuf,
-        /// Rest of the sentence, with what stands before it.
+        /// Rest of the sentence after flag and path, including punctuation.
         problem: String,
     },
 }
 
-/// Secret that is written in a line of a file.
+/// Secret on one line of a file.
 pub trait SecretLine: FromStr<Err: Display> + Clone {
     /// Flag that names such a file.
     const FLAG: &'static str;
 
-    /// Reads the lines of a file, a secret each; empty lines and those that begin with `#` count for nothing.
+    /// Parses the lines of a file, one secret per line. Empty lines and lines starting with `#` are skipped.
     ///
     /// # Errors
-    /// When a line is no secret of this kind, with its number.
+    /// Returns the number of the first invalid line, with its error.
     fn lines(text: &str) -> Result<Vec<Self>, (usize, Self::Err)> {
         let lines = (1..).zip(text.lines().map(str::trim));
         let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
@@ -47,7 +47,7 @@ pub trait SecretLine: FromStr<Err: Display> + Clone {
     }
 }
 
-/// Reads what a file holds. The problem of its text is the rest of a sentence that begins with flag and path.
+/// Reads and parses a file. An error text of `parse` continues a sentence that starts with flag and path.
 pub(super) fn read_secret<T>(
     flag: &'static str,
     path: &Path,
@@ -58,7 +58,7 @@ pub(super) fn read_secret<T>(
     parse(without_mark(&text)).map_err(|problem| SecretFileError::Content { flag, path: path.to_owned(), problem })
 }
 
-/// Reads the secrets in the lines of a file; `None` if the file is empty. A file with only comments is valid.
+/// Reads the secrets on the lines of a file; `None` if the file is empty. A file with only comments is valid.
 pub(super) fn read_secrets<T: SecretLine>(path: &Path) -> Result<Option<Vec<T>>, SecretFileError> {
     let parse = |text: &str| {
         let lines = T::lines(text).map_err(|(line, cause)| format!(", line {line}: {cause}"))?;
@@ -67,7 +67,7 @@ pub(super) fn read_secrets<T: SecretLine>(path: &Path) -> Result<Option<Vec<T>>,
     read_secret(T::FLAG, path, parse)
 }
 
-/// Error of a file that was emptied, perhaps for a moment while somebody writes it.
+/// Error for a file that was emptied, perhaps while it is being rewritten.
 pub(super) fn emptied<T: SecretLine>(path: &Path) -> SecretFileError {
     let problem = " is empty, and had keys before: write a comment (`# none`) into it to take them away".to_owned();
     SecretFileError::Content { flag: T::FLAG, path: path.to_owned(), problem }

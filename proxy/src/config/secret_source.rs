@@ -1,4 +1,4 @@
-//! Sources of all keys and secrets that a node reads anew while it runs.
+//! Sources of all keys and secrets that a node reloads at run time.
 
 use std::path::{Path, PathBuf};
 
@@ -8,36 +8,36 @@ use super::secret_file::{SecretFileError, SecretLine, emptied, read_secret, read
 use super::webhook_secret::WebhookSecret;
 use crate::auth::{AdminToken, AdminTokenInForce, AppKey, VerifyingKey};
 
-/// Sources of the keys of a node, the secrets of its webhooks and the token of its admin port.
+/// Sources of a node's keys, webhook secrets and admin token.
 #[derive(Debug, Clone, Default)]
 pub struct SecretSources {
-    /// Access keys, one in each file.
+    /// Access keys, one per file.
     pub access: GivenKeys<AccessKey>,
-    /// Keys of apps outside the configuration file, one in each line.
+    /// App keys outside the configuration file, one per line.
     pub apps: GivenKeys<AppKey>,
-    /// Secrets of webhooks, one in each line.
+    /// Webhook secrets, one per line.
     pub webhooks: GivenKeys<WebhookSecret>,
-    /// Keys of other issuers of access tokens.
+    /// Keys of external issuers of access tokens.
     pub tokens: TokenKeySources,
-    /// File of the admin token, if it is in one.
+    /// File of the admin token, if there is one.
     pub admin: Option<AdminTokenSource>,
 }
 
-/// Keys of a kind that flags give, and the files that flags name.
+/// Keys of one kind, given in flags or in files named by flags.
 #[derive(Debug, Clone)]
 pub struct GivenKeys<K> {
-    /// Keys that flags give themselves.
+    /// Keys given in flags directly.
     pub typed: Vec<K>,
-    /// Files with keys, which are read anew when they change.
+    /// Files with keys, reloaded on change.
     pub files: Vec<PathBuf>,
 }
 
-/// Sources of the keys of other issuers: a key in each file, which is read anew when it changes.
+/// Key files of external issuers, one key per file, reloaded on change.
 #[derive(Debug, Clone, Default)]
 pub struct TokenKeySources {
-    /// Files with secrets, for HS256.
+    /// Files with secrets for HS256.
     pub secrets: Vec<PathBuf>,
-    /// PEM files with public keys, for RS256 and ES256.
+    /// PEM files with public keys for RS256 and ES256.
     pub public_keys: Vec<PathBuf>,
 }
 
@@ -46,7 +46,7 @@ pub struct TokenKeySources {
 pub struct AdminTokenSource {
     /// Path of the file.
     pub file: PathBuf,
-    /// Token that the admin port has.
+    /// Current token of the admin port.
     pub in_force: AdminTokenInForce,
 }
 
@@ -59,7 +59,7 @@ impl SecretLine for WebhookSecret {
 }
 
 impl SecretSources {
-    /// Files to be read anew when they change.
+    /// Files to reload on change.
     pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let keys = self.access.files.iter().chain(&self.apps.files).chain(&self.webhooks.files);
         let of_tokens = self.tokens.secrets.iter().chain(&self.tokens.public_keys);
@@ -74,7 +74,7 @@ impl<K> Default for GivenKeys<K> {
 }
 
 impl<K> GivenKeys<K> {
-    /// Whether no flag gives or names a key.
+    /// Returns whether no flag gives or names a key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.typed.is_empty() && self.files.is_empty()
@@ -82,10 +82,10 @@ impl<K> GivenKeys<K> {
 }
 
 impl GivenKeys<AccessKey> {
-    /// Returns all keys, those of the files as they are now.
+    /// Returns all keys, reading the files.
     ///
     /// # Errors
-    /// When a file can't be read, or holds no key.
+    /// Returns an error if a file can't be read or has no valid key.
     pub fn read(&self) -> Result<Vec<AccessKey>, SecretFileError> {
         let parse = |text: &str| AccessKey::new(text).map_err(|cause| format!(": {cause}"));
         let in_files = self.files.iter().map(|path| read_secret("--access-key-file", path, parse));
@@ -94,18 +94,19 @@ impl GivenKeys<AccessKey> {
 }
 
 impl<K: SecretLine> GivenKeys<K> {
-    /// Returns all keys, those in the lines of the files as they are now.
+    /// Returns all keys, reading the lines of the files.
     ///
     /// # Errors
-    /// When a file can't be read, or has a line that is no key.
+    /// Returns an error if a file can't be read or has an invalid line.
     pub fn read_lines(&self) -> Result<Vec<K>, SecretFileError> {
         self.read_lines_again(0)
     }
 
-    /// Returns all keys as [`read_lines`](Self::read_lines) does, where this many were in force before.
+    /// Reads all keys like [`read_lines`](Self::read_lines), given the previous number of keys.
     ///
     /// # Errors
-    /// When there are fewer than before, and a file is empty: it was truncated, and not meant to take keys away.
+    /// Also returns an error if there are fewer keys than before and a file is empty: the file was truncated by
+    /// accident.
     pub(crate) fn read_lines_again(&self, before: usize) -> Result<Vec<K>, SecretFileError> {
         let (mut keys, mut empty) = (self.typed.clone(), None);
         for path in &self.files {
@@ -122,10 +123,10 @@ impl<K: SecretLine> GivenKeys<K> {
 }
 
 impl TokenKeySources {
-    /// Returns all keys, as the files are now.
+    /// Returns all keys, reading the files.
     ///
     /// # Errors
-    /// When a file can't be read, or holds no key.
+    /// Returns an error if a file can't be read or has no valid key.
     pub fn read(&self) -> Result<Vec<VerifyingKey>, SecretFileError> {
         let secret = |text: &str| VerifyingKey::from_secret(text).map_err(|cause| format!(" {cause}"));
         let public = |text: &str| VerifyingKey::from_pem(text).map_err(|cause| format!(" {cause}"));
@@ -133,7 +134,7 @@ impl TokenKeySources {
         secrets.chain(self.public_keys.iter().map(|path| read_secret("--jwt-public-key", path, public))).collect()
     }
 
-    /// Whether no file is named.
+    /// Returns whether no file is configured.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.secrets.is_empty() && self.public_keys.is_empty()
@@ -141,10 +142,10 @@ impl TokenKeySources {
 }
 
 impl AdminTokenSource {
-    /// Reads the token of a file as it is now.
+    /// Reads the token from a file.
     ///
     /// # Errors
-    /// When the file can't be read, or holds no token.
+    /// Returns an error if the file can't be read or has no valid token.
     pub fn read(file: &Path) -> Result<AdminToken, SecretFileError> {
         read_secret("--admin-token-file", file, |text| AdminToken::new(text).map_err(|problem| format!(" {problem}")))
     }
@@ -171,7 +172,7 @@ mod tests {
             assert!(AdminTokenSource::read(&file).unwrap().is("0123456789abcdef"), "{mark:?}");
             let access = GivenKeys::<AccessKey> { files: files(), ..GivenKeys::default() }.read().unwrap();
             assert_eq!(access.first().map(AccessKey::expose), Some("0123456789abcdef"), "{mark:?}");
-            // 15 bytes: a mark that counted would make a secret of it.
+            // 15 bytes: a byte order mark that counted would make the secret long enough.
             write("0123456789abcde");
             let tokens = TokenKeySources { secrets: files(), ..TokenKeySources::default() };
             assert!(tokens.read().is_err(), "{mark:?}");

@@ -1,30 +1,30 @@
-//! Trusted headers: which headers of trusted load balancers are believed.
+//! Trusted headers: the headers accepted from trusted load balancers.
 //!
-//! A header is worth something only where the balancer writes it itself. Nearly all balancers write `X-Forwarded-For`
-//! and `-Proto`; many of them pass on all others as the client has sent them.
+//! A header is trustworthy only if the balancer sets it. Nearly all balancers set `X-Forwarded-For` and `-Proto`; many
+//! pass other headers through from the client unchanged.
 
 use std::sync::Arc;
 
-/// Header by which a load balancer tells about a client.
+/// Header with which a load balancer describes a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrustedHeader {
-    /// `X-Forwarded-For`: the client's address.
+    /// `X-Forwarded-For`: address of the client.
     For,
-    /// `X-Forwarded-Proto`: the scheme that the client uses.
+    /// `X-Forwarded-Proto`: scheme of the client's request.
     Proto,
-    /// `X-Forwarded-Host`: the host that the client asked for.
+    /// `X-Forwarded-Host`: host of the client's request.
     Host,
-    /// `X-Forwarded-Prefix`: the path prefix that the balancer removed.
+    /// `X-Forwarded-Prefix`: path prefix removed by the balancer.
     Prefix,
-    /// `Forwarded` (RFC 7239): address, scheme and host at once.
+    /// `Forwarded` (RFC 7239): address, scheme and host together.
     Forwarded,
 }
 
 impl TrustedHeader {
-    /// All of them, in the order of the documentation.
+    /// All headers in the order of the documentation.
     pub const ALL: [Self; 5] = [Self::For, Self::Proto, Self::Host, Self::Prefix, Self::Forwarded];
 
-    /// Returns the header's name in `--trust-headers`.
+    /// Returns the name used in `--trust-headers`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -36,14 +36,14 @@ impl TrustedHeader {
         }
     }
 
-    /// Returns the header of this name.
+    /// Returns the header with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|header| header.name() == name)
     }
 }
 
-/// Error for headers that tell the same, of which a client writes the one that the balancer leaves alone.
+/// Error for headers with overlapping content: a client could set the header that the balancer does not overwrite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "has forwarded beside for, proto or host, which tell the same: a load balancer writes one of them, and a client the \
@@ -51,7 +51,7 @@ impl TrustedHeader {
 )]
 pub struct AmbiguousHeaders;
 
-/// Headers that are believed; by default `X-Forwarded-For` and `X-Forwarded-Proto`.
+/// Trusted headers; `X-Forwarded-For` and `X-Forwarded-Proto` by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedHeaders(Arc<[TrustedHeader]>);
 
@@ -65,14 +65,14 @@ impl TrustedHeaders {
     /// Checks a list of headers.
     ///
     /// # Errors
-    /// When two of them tell the same.
+    /// Returns an error if two headers overlap.
     pub fn new(headers: &[TrustedHeader]) -> Result<Self, AmbiguousHeaders> {
         let same = [TrustedHeader::For, TrustedHeader::Proto, TrustedHeader::Host];
         let is_ambiguous = headers.contains(&TrustedHeader::Forwarded) && same.iter().any(|one| headers.contains(one));
         if is_ambiguous { Err(AmbiguousHeaders) } else { Ok(Self(headers.into())) }
     }
 
-    /// Tells whether a header is believed.
+    /// Returns whether a header is trusted.
     #[must_use]
     pub fn contains(&self, header: TrustedHeader) -> bool {
         self.0.contains(&header)

@@ -1,4 +1,4 @@
-//! Trusted networks: load balancers whose word about a client's address is taken.
+//! Trusted networks: load balancers that may report client addresses.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,35 +7,35 @@ use ipnet::IpNet;
 
 use crate::net::address::parse_network;
 
-/// Error for a text that is neither an address nor a network.
+/// Error of parsing an address or a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{value:?} is neither an address like 10.1.2.3 or ::1 nor a network like 10.0.0.0/8")]
 pub struct NetworkError {
-    /// The text that was given.
+    /// Rejected text of the network.
     pub value: String,
 }
 
-/// Trusted addresses and networks; by default none.
+/// Trusted addresses and networks; none by default.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedNetworks(Arc<[IpNet]>);
 
 impl TrustedNetworks {
-    /// Reads addresses and networks.
+    /// Parses addresses and networks.
     ///
     /// # Errors
-    /// When a text is neither.
+    /// Returns an error for any other text.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, NetworkError> {
         texts.into_iter().map(network).collect()
     }
 
-    /// Tells whether an address is trusted. On a listener for both families IPv4 addresses come as `::ffff:a.b.c.d`.
+    /// Returns whether an address is trusted. A dual-stack listener reports IPv4 addresses as `::ffff:a.b.c.d`.
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.0.iter().any(|network| network.contains(&ip))
     }
 
-    /// Whether no network is trusted.
+    /// Returns whether no network is trusted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,7 +1,7 @@
 //! URL templates of webhooks: `https://host/path/{hub}/{category}/{event}?code=SECRET`.
 //!
-//! Names of events are chosen by clients, so a value fills its place and nothing more: it is percent-encoded, and
-//! refused where a server that decodes it early would find a path of dots. Scheme and host are the operator's.
+//! Clients choose event names, so a value must not reach beyond its placeholder: it is percent-encoded, and refused if
+//! a server that decodes early would see dot segments. Only the operator chooses scheme and host.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,10 +14,10 @@ use crate::net::address::Address;
 /// Maximum length of a template.
 const TEMPLATE_MAX_BYTES: usize = 2048;
 
-/// Bytes of a value that are escaped: all but the unreserved ones of RFC 3986.
+/// Escaped bytes of a value: all but the unreserved characters of RFC 3986.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Error of a text that is no URL template; it ends a sentence that begins with the text.
+/// Error of parsing a URL template, phrased to follow the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlTemplateError {
     #[error("has {0} bytes, but a URL template has at most {TEMPLATE_MAX_BYTES}")]
@@ -32,7 +32,7 @@ pub enum UrlTemplateError {
     Path,
 }
 
-/// Error of a value that a URL can't hold in the place that the template has for it.
+/// Error of a value that can't replace its placeholder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ExpandError {
     #[error("an empty name can't stand in a URL")]
@@ -63,7 +63,7 @@ enum Placeholder {
     Event,
 }
 
-/// Values for the places of a template.
+/// Values of the placeholders.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TemplateValues<'a> {
     pub hub: &'a str,
@@ -99,16 +99,16 @@ impl Placeholder {
 }
 
 impl UrlTemplate {
-    /// Server that the template names.
+    /// Server of the template.
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Makes the target of a request: path and query, with these values in their places.
+    /// Expands the template into path and query.
     ///
     /// # Errors
-    /// When a value would leave its place.
+    /// Returns an error if a value would reach beyond its placeholder.
     pub(crate) fn expand(&self, values: TemplateValues<'_>) -> Result<PathAndQuery, ExpandError> {
         let mut target = String::new();
         for part in &self.parts {
@@ -129,12 +129,13 @@ impl UrlTemplate {
         target.parse().map_err(|_| ExpandError::TooLong)
     }
 
-    /// Whether a server that decodes a path before it splits it would see more parts of dots than the operator wrote.
+    /// Returns whether a server that decodes a path before splitting it would see more dot segments than the template
+    /// has.
     fn has_dots_beyond_its_own(&self, target: &str) -> bool {
         dot_parts(target) > dot_parts(&self.text())
     }
 
-    /// Path and query as they were written.
+    /// Path and query of the template.
     fn text(&self) -> String {
         let text = |part: &TemplatePart| match part {
             TemplatePart::Text(text) => text.to_string(),
@@ -144,7 +145,7 @@ impl UrlTemplate {
     }
 }
 
-/// Number of parts of a path that are `.` or `..` once it is decoded.
+/// Number of `.` and `..` segments in a path after decoding.
 fn dot_parts(target: &str) -> usize {
     let path = target.split('?').next().unwrap_or_default();
     let decoded = percent_decode_str(path).decode_utf8_lossy();
@@ -174,7 +175,7 @@ impl FromStr for UrlTemplate {
     }
 }
 
-/// Splits path and query at their placeholders.
+/// Splits path and query at the placeholders.
 fn parts(mut rest: &str) -> Result<Vec<TemplatePart>, UrlTemplateError> {
     let mut parts = Vec::new();
     while let Some((text, behind)) = rest.split_once('{') {
@@ -202,7 +203,7 @@ impl TemplatePart {
 }
 
 impl fmt::Display for UrlTemplate {
-    /// Shows the template without its query, in which there may be a secret.
+    /// Formats the template without its query, which may hold a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.text();
         let path = text.split('?').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Secrets that sign the requests of webhooks, in place of the access key.
+//! Secrets that sign webhook requests instead of the access key.
 
 use std::str::FromStr;
 
@@ -6,26 +6,26 @@ use trunkline_protocol::key::{AccessKey, AccessKeyError};
 
 use crate::routing::Pattern;
 
-/// Secret of the webhooks of some hubs. Several of one hub all sign: so a secret is changed without a gap.
+/// Webhook secret of some hubs. All secrets of a hub sign each request, so secrets can be rotated without a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookSecret {
     hubs: Pattern,
     secret: AccessKey,
 }
 
-/// Error of a text that is no secret of a webhook. The secret is in none.
+/// Error of parsing a webhook secret. No error text contains the secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookSecretError {
-    /// The text has no hub or no secret.
+    /// The hub or the secret is missing.
     #[error("is no `HUB=SECRET`, such as `chat=…`, or `*=…` for all hubs with webhooks")]
     NoPair,
-    /// The secret can't be used.
+    /// The secret is invalid for signing.
     #[error("its secret can't be used: {0}")]
     Secret(AccessKeyError),
 }
 
 impl WebhookSecret {
-    /// The secret itself, if it is for this hub, whose name is in small letters.
+    /// Returns the secret if it applies to this hub. The hub name must be in lower case.
     #[must_use]
     pub(crate) fn of(&self, hub: &str) -> Option<&AccessKey> {
         self.hubs.matches(hub).then_some(&self.secret)

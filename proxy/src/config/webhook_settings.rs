@@ -1,4 +1,4 @@
-//! Settings of webhooks: hubs without app servers whose events are POSTed to URLs.
+//! Settings of webhooks: hubs without app servers that send their events as POST requests to URLs.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -23,28 +23,28 @@ settings! {
 
         /// How long a webhook may take to accept a connection.
         #[flag("webhook-connect-timeout", Seconds(1..=600))]
-        // A back end is near, so one that takes longer won't accept at all.
+        // Back ends are nearby. A slower one is unlikely to accept at all.
         pub connect_timeout: Duration = Duration::from_secs(5),
 
         /// How long a webhook may take to answer an event, further attempts included. Then the client's call
         /// fails, and its next one is sent.
         #[flag("webhook-timeout", Seconds(1..=3600))]
-        // The official clients wait for ever, and people don't.
+        // Official clients wait forever; people don't.
         pub answer_timeout: Duration = Duration::from_secs(30),
 
         /// Largest answer of a webhook; beyond it the client's call fails. At most 16MiB.
-        // At most what a link carries for one client.
+        // Limited by the size of a link frame for one client.
         #[flag("webhook-answer-max-bytes", Bytes(1024..=16 * 1024 * 1024))]
         pub answer_max_bytes: usize = 1024 * 1024,
 
         /// Requests to webhooks under way for one hub; further events wait their turn.
         #[flag("webhook-in-flight-max", Count(1..=u64::MAX))]
-        // As many as a few back ends of PHP or Python work on at once.
+        // Typical concurrency of a few back ends in PHP or Python.
         pub in_flight_max: NonZeroUsize = NonZeroUsize::new(128).unwrap(),
 
         /// Requests to webhooks under way for all hubs of this node; further events wait their turn.
         #[flag("webhook-total-in-flight-max", Count(1..=u64::MAX))]
-        // So that one hub whose back end hangs leaves room for others.
+        // A hub with a hanging back end leaves capacity for other hubs.
         pub total_in_flight_max: NonZeroUsize = NonZeroUsize::new(512).unwrap(),
 
         /// Bytes of events that wait for webhooks at this node; beyond it a client with more than 1 KiB of waiting
@@ -54,25 +54,25 @@ settings! {
     }
 }
 
-/// How clients of a hub with a webhook are let in.
+/// Admission of clients to a hub with a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WebhookConnecting {
-    /// At once; `connected` tells of them.
+    /// Immediately; the back end receives `connected` afterwards.
     Open,
-    /// When the back end has answered `connect`.
+    /// After the back end has answered `connect`.
     Asked,
 }
 
-/// Hubs that one webhook serves.
+/// Hubs served by one webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookRule {
-    /// Names of its hubs.
+    /// Names of the hubs.
     pub(crate) hubs: Pattern,
-    /// Template of the URL of its requests.
+    /// URL template of the requests.
     pub template: UrlTemplate,
 }
 
-/// Error of a text that names no hub and no URL. In the query of a URL there may be a secret, so it is not repeated.
+/// Error of parsing a webhook rule. The URL may hold a secret, so the text does not repeat it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookRuleError {
     #[error("this is no `HUB=URL`, such as `chat=http://127.0.0.1:5000/{{hub}}/{{category}}/{{event}}`")]
@@ -83,17 +83,17 @@ pub enum WebhookRuleError {
     Url(#[from] super::UrlTemplateError),
 }
 
-/// Maximum length of the name of a hub, and of a pattern of names.
+/// Maximum length of a hub name or pattern.
 const HUB_NAME_MAX_BYTES: usize = 128;
 
 impl WebhookSettings {
-    /// The rule of a hub, whose name is in small letters.
+    /// Returns the rule for a hub. The hub name must be in lower case.
     #[must_use]
     pub fn rule_for(&self, hub: &str) -> Option<&WebhookRule> {
         self.rules.iter().find(|rule| rule.hubs.matches(hub))
     }
 
-    /// Names of hubs that are served from the start, at a path of their own.
+    /// Names of hubs served from startup at their own paths.
     pub(crate) fn named_hubs(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().filter_map(|rule| rule.hubs.exact())
     }
@@ -104,7 +104,7 @@ impl std::str::FromStr for WebhookRule {
 
     fn from_str(text: &str) -> Result<Self, WebhookRuleError> {
         let (hub, url) = text.split_once('=').ok_or(WebhookRuleError::NoPair)?;
-        // Names of hubs are compared in small letters everywhere.
+        // Hub names are compared in lower case.
         let (hub, url) = (hub.trim().to_ascii_lowercase(), url.trim());
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.*".contains(&byte);
         let is_name = hub.len() <= HUB_NAME_MAX_BYTES && hub.bytes().all(is_plain) && !matches!(&*hub, "." | "..");
