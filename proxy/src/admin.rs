@@ -111,7 +111,7 @@ fn router(
         .layer(middleware::from_fn_with_state(node, name_node))
 }
 
-/// API of a node for contract tests, as seen by other nodes.
+/// API for other nodes, for contract tests.
 #[cfg(test)]
 pub(crate) fn api_for_nodes(observer: Observer) -> Router {
     let settings = AdminSettings::default();
@@ -193,7 +193,7 @@ mod tests {
             assert!(typed.iter().any(|typed| typed == name), "{name}");
         }
         assert!(text.contains("trunkline_ready 0\n") && text.contains("trunkline_vectored_sends 0\n"), "{text}");
-        // A node without peers is a fleet of one.
+        // A node without peers forms a fleet of one.
         let of_fleet = text.lines().filter(|line| line.starts_with("trunkline_fleet_nodes{"));
         let states = ["draining", "late", "ready", "starting", "unreachable"];
         let counts =

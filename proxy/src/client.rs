@@ -35,7 +35,7 @@ use crate::shard::moving::reconnect::keep_permit;
 use crate::shard::{ClientStream, PendingConnection, Shard, Sockets};
 use crate::transport::event_stream::EventEncoder;
 
-/// Time for sending the head of an event stream; official servers' handshake timeout.
+/// Timeout for sending the response head of an event stream, as the handshake timeout of official servers.
 const STREAM_HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Serves a client from its connect request to the end of its socket.
@@ -53,15 +53,15 @@ pub(crate) async fn serve(shard: Rc<Shard>, mut pending: Box<PendingConnection>)
             let _permit = shard.step(|state| keep_permit(state, reader.place(), permit));
             reader.run(&shard).await;
         }
-        // No app server was notified, so the end is not reported either; the token is used up anyway.
+        // No app server was notified, so no end is reported, but the token is used up.
         None if is_new => shard.close_id(&id, is_negotiated),
-        // The client may return while its connection waits.
+        // The connection waits for the client to return.
         None => {}
     }
     shard.shared().socket_ended();
 }
 
-/// Gets the socket, does the hub handshake, and opens the connection; `None` if a step failed.
+/// Takes the socket, performs the hub handshake and opens the connection; `None` if a step failed.
 async fn connect(shard: &Rc<Shard>, mut pending: Box<PendingConnection>) -> Option<Box<Reader>> {
     let claimed = pending.claimed.take();
     let (socket, early) = match pending.stream.take()? {
@@ -88,7 +88,7 @@ async fn connect(shard: &Rc<Shard>, mut pending: Box<PendingConnection>) -> Opti
     accept::accept(shard, socket, early, *pending).await
 }
 
-/// Socket of an event stream after its head was sent; `None` if the client is gone or does not read.
+/// Socket of an event stream after its response head was sent; `None` if the client disconnected or does not read.
 async fn handed_over(socket: oneshot::Receiver<TcpStream>) -> Option<TcpStream> {
     timeout(STREAM_HEAD_TIMEOUT, socket).await.ok()?.ok()
 }
@@ -118,8 +118,8 @@ async fn upgraded(shard: &Shard, upgrade: OnUpgrade, may_be_of_other_shard: bool
     })
 }
 
-/// TCP socket below an upgrade, with bytes already read. The server is our own or an app's: `trunkline::serve` or
-/// `axum::serve` (which reads ahead), on its own listener or this node's.
+/// TCP socket below an upgrade, with bytes read ahead. The server is this node or an app: `trunkline::serve` or
+/// `axum::serve` (which reads ahead), with their own or this node's listener.
 fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
     type Own = TokioIo<RequestSocket<StallGuard>>;
     type OfNode = TokioIo<RequestSocket<TcpStream>>;
@@ -174,7 +174,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether the TCP socket is found below an upgrade of a server with this wrapper.
+    /// Returns whether the TCP socket is found below an upgrade through this wrapper.
     async fn is_found<I: Read + Write + Unpin + Send + 'static>(wrap: fn(TcpStream) -> I, reads_ahead: bool) -> bool {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

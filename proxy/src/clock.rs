@@ -1,22 +1,22 @@
-//! The system's clock as Unix time. The arithmetic is the protocol's; only here is the clock read for it.
+//! The system clock as Unix time. The protocol crate has the arithmetic; only this module reads the clock.
 
 use std::time::SystemTime;
 
 use trunkline_protocol::unix_time;
 
-/// Returns the whole seconds since 1970, for tokens that other machines read.
+/// Returns whole seconds since 1970, for tokens.
 #[must_use]
 pub fn unix_seconds() -> u64 {
     unix_time::unix_seconds(SystemTime::now())
 }
 
-/// Returns the whole milliseconds since 1970, for times that people read.
+/// Returns whole milliseconds since 1970, for display.
 #[must_use]
 pub(crate) fn unix_ms() -> u64 {
     unix_time::unix_ms(SystemTime::now())
 }
 
-/// Returns the whole nanoseconds since 1970, for spans.
+/// Returns whole nanoseconds since 1970, for spans.
 #[must_use]
 pub(crate) fn unix_ns() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -1,14 +1,14 @@
-//! Contract tests of a node: what it owes to clients and to app servers.
+//! Contract tests: the behaviour that a node guarantees to clients and app servers.
 //!
-//! One process, no sockets, no tools: the node's shards run on the test's own thread, a scripted app server holds the
-//! far end of links in memory, and raw clients speak HTTP/1.1 and WebSockets over pipes. Time is paused, so minutes of
-//! silence pass at once, and a test that waits for something that never comes fails at once, too.
+//! A single process without sockets: the node's shards run on the test's thread, a scripted app server holds the other
+//! ends of in-memory links, and raw clients speak HTTP/1.1 and WebSockets over pipes. Time is paused, so minutes of
+//! silence pass instantly, and a wait for a missing message fails instantly.
 //!
 //! ```text
-//!  Client ══ pipe ══ hyper ── frontend ── shards ── links in memory ══ AppLink (scripted)
+//!  Client ══ pipe ══ hyper ── frontend ── shards ── in-memory links ══ AppLink (scripted)
 //! ```
 //!
-//! Nothing here sleeps to see that nothing comes: a fence is sent behind it on the same ordered path.
+//! No test sleeps to prove that a message is absent: it sends a fence behind it on the same ordered path.
 
 mod app;
 mod client;

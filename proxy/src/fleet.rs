@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  --peers, members ──► address book ──► dialler per address ──► greeting ──► member ──► outgoing link ═══► its admin port
-//!  relay, query, request ──► members that may want it ──► outboxes of their links         incoming link ═══► our admin port
+//!  relay, query, request ──► interested members ──► outboxes of their links               incoming link ═══► our admin port
 //!  received messages ──► node sink ──► route ──► shards
 //! ```
 //!

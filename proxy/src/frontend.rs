@@ -1,4 +1,4 @@
-//! HTTP for clients: the only module that knows paths and status codes.
+//! HTTP for clients: the only module with knowledge of paths and status codes.
 //!
 //! ```text
 //!  socket ──► listener ──► PROXY header ──► TLS ──► HTTP/1.1 or HTTP/2

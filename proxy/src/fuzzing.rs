@@ -1,4 +1,4 @@
-//! Entry points of the parsers of a stranger's bytes, for the fuzz targets. No part of the public API.
+//! Fuzzing entry points of parsers for untrusted bytes. Not part of the public API.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use crate::frontend::{self, ForwardedScheme, HeaderStart, RequestQuery};
 use crate::net::connector::Connector;
 use crate::routing::Ruleset;
 
-/// Beginning of a connection behind a load balancer that speaks the PROXY protocol.
+/// Start of a connection behind a load balancer with the PROXY protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProxyHeader {
-    /// A whole header: its length, and the client unless the load balancer speaks for itself.
+    /// Complete header: its length, and the client address unless the load balancer connects on its own behalf.
     Whole(usize, Option<SocketAddr>),
-    /// The beginning of a header.
+    /// Incomplete start of a header.
     Part,
-    /// Anything but a header.
+    /// Not a PROXY header.
     Other,
 }
 
-/// Result of reading the headers of load balancers.
+/// Result of reading load balancer headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forwarded {
     /// Address of the client.
@@ -33,7 +33,7 @@ pub struct Forwarded {
     pub scheme: Option<&'static str>,
     /// Host of the client's request.
     pub host: Option<String>,
-    /// Path prefix that a load balancer removed.
+    /// Path prefix removed by a load balancer.
     pub prefix: Option<String>,
 }
 
@@ -47,8 +47,7 @@ pub fn proxy_header(bytes: &[u8]) -> ProxyHeader {
     }
 }
 
-/// Reads the headers of load balancers; of the networks of `trusted` those are believed that `names` has, as
-/// `--trust-headers` takes them.
+/// Parses load balancer headers. Trusts the peers in `trusted` and the headers in `names`, as in `--trust-headers`.
 #[must_use]
 pub fn forwarded(headers: &HeaderMap, peer: SocketAddr, trusted: &[IpNet], names: &[&str]) -> Forwarded {
     let named: Vec<_> = names.iter().filter_map(|name| TrustedHeader::named(name)).collect();
@@ -64,19 +63,19 @@ pub fn query_value(uri: &Uri, name: &str) -> Option<String> {
     RequestQuery::parse(uri).value(name).map(str::to_owned)
 }
 
-/// Returns the query that an app server sees.
+/// Returns the query as passed to an app server.
 #[must_use]
 pub fn raw_query(uri: &Uri) -> Option<String> {
     RequestQuery::parse(uri).for_hub(uri).map(Into::into)
 }
 
-/// Whether a pattern of `--allow-origin` names an origin; `None` when either can't be read.
+/// Returns whether a pattern of `--allow-origin` matches an origin; `None` if either is invalid.
 #[must_use]
 pub fn origin_is_named(pattern: &str, origin: &str) -> Option<bool> {
     Some(pattern.parse::<OriginPattern>().ok()?.names(&Origin::parse(origin).ok()?))
 }
 
-/// Verifies an access token with the keys of a fleet, and returns its user.
+/// Verifies an access token with the keys of a fleet and returns its user.
 #[must_use]
 pub fn access_token(token: &str, keys: &AccessKeys) -> Option<Option<String>> {
     let (keys, revocations) = (SigningKeys::new(keys, &[]), Arc::new(Revocations::new(0)));
@@ -84,17 +83,17 @@ pub fn access_token(token: &str, keys: &AccessKeys) -> Option<Option<String>> {
     verifier.verify_now(token, "chat").ok().map(|user| user.id)
 }
 
-/// Reads a key set, and returns the number of its keys that can be used.
+/// Parses a key set and returns the number of usable keys.
 #[must_use]
 pub fn key_set(text: &[u8]) -> Option<usize> {
     jwks::parse(text).ok().map(|published| published.keys.len())
 }
 
-/// Reads the rules of a configuration file, and returns the numbers of groups, routes, message rules, mirrors and
-/// method rules.
+/// Parses the rules of a configuration file. Returns the numbers of groups, routes, message rules, mirrors and method
+/// rules.
 ///
 /// # Errors
-/// When it is no TOML, or a rule makes no sense.
+/// Returns an error for invalid TOML or an invalid rule.
 pub fn rules(text: &str) -> Result<[usize; 5], String> {
     let rules = Ruleset::parse(text).map_err(|error| error.to_string())?;
     let Ruleset { groups, routes, messages, mirrors, methods, .. } = &rules;

@@ -1,44 +1,44 @@
 #![forbid(unsafe_code)]
-//! A Trunkline node: holds SignalR clients and carries them over a few links to app servers.
+//! A Trunkline node: holds SignalR clients and multiplexes them over a few links to app servers.
 //!
 //! ```text
 //!                       ┌──────────────── node ────────────────┐
 //!  clients ══ sockets ══│ shard 0 ─┐                           │
-//!                       │          ├─ routes (who is where) ───│══ links ══ app servers
+//!                       │          ├─ routes (client → shard) ─│══ links ══ app servers
 //!  clients ══ sockets ══│ shard 1 ─┘                           │
 //!                       └──────────────────────────────────────┘
 //! ```
 //!
-//! A shard is one thread and owns its listener, its client connections, their groups and some of the links.
-//! Shards share nothing on the delivery path but a lock-free table of routes, and talk by channels.
+//! A shard is one thread that owns its listener, its client connections, their groups and some of the links. On the
+//! delivery path, shards share only a lock-free route table and communicate through channels.
 //!
 //! Modules, lowest first; a module never imports a higher one:
 //!
 //! | module | contents |
 //! |---|---|
-//! | `clock` | the system's clock as Unix time |
-//! | `bounded` | permits, budgets and tables with limits, of general use |
+//! | `clock` | the system clock as Unix time |
+//! | `bounded` | permits, budgets and tables with limits, for general use |
 //! | `metrics` | counters and histograms of each shard |
-//! | `telemetry` | spans of this node: sampling, open spans, their queue |
+//! | `telemetry` | spans of this node: sampling, open spans, export queue |
 //! | `net` | addresses, outgoing connections, client sockets, TLS |
 //! | `auth` | access tokens, their keys, users; the admin token |
 //! | `routing` | rules of the operator: groups, routes, mirrors, methods |
-//! | `config` | settings of a node, checked |
+//! | `config` | settings of a node, validated |
 //! | `limits` | connection permits, throttles and pending negotiations per address |
 //! | `transport` | client transports: WebSocket frames, server-sent events, HTTP transports |
 //! | `upstream` | app servers: manifest, hubs, pools, dialling |
-//! | `webhook` | app servers behind webhooks: events of clients as requests, answers as completions |
+//! | `webhook` | webhooks in place of app servers: client events as requests, responses as completions |
 //! | `shard` | state of one thread: client connections, groups, delivery |
-//! | `client` | the life of one client connection |
-//! | `link` | the task of each link: frames of an app server, routed to the shards |
-//! | `fleet` | the other nodes: who is there, links to them, what is passed on and asked |
-//! | `rest` | the REST data plane: sends, questions and changes by requests of back ends |
-//! | `frontend` | HTTP for clients: negotiate, connect, pass-through, the owner hop |
+//! | `client` | service of one client connection |
+//! | `link` | task of each link: routes frames from an app server to the shards |
+//! | `fleet` | other nodes: membership, links, relayed messages and queries |
+//! | `rest` | REST data plane: sends, queries and changes by requests of back ends |
+//! | `frontend` | HTTP for clients: negotiate, connect, pass-through, owner hop |
 //! | `observer` | snapshots of this node and the fleet, inspection of shards, taps, peers |
 //! | `admin` | admin port: health, metrics, the observer page and its API |
 //! | `otlp` | export of spans and metrics to an OpenTelemetry collector |
 //! | `node` | composition: threads, listeners, upstreams, signals |
-//! | `parts` | what the `trunkline` command uses of a node |
+//! | `parts` | parts of a node used by the `trunkline` command |
 //! | `fuzzing` | entry points of the parsers, for fuzz targets |
 
 pub(crate) mod admin;

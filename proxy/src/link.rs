@@ -1,14 +1,14 @@
-//! The task of each link: keeps the session of one slot alive over as many sockets as that takes, and routes the frames
-//! that it brings down to the shards.
+//! Task of each link: keeps the session of one slot alive across sockets, and routes incoming frames to the shards.
 //!
 //! ```text
-//!  session ─► dial ─► carry ─── socket lost ──► dial again, with backoff, within the window
+//!  session ─► dial ─► carry ─── socket lost ──► dial again, with backoff, within the resume window
 //!    ▲                  │                                  │
-//!    │                  └─ broken, goodbye, retired ─┐     └─ window passed, not known there any more ─┐
-//!    └───── the next one ◄── its client connections are told ◄───────────────────────────────── over ◄─┘
+//!    │                  └─ broken, goodbye, retired ─┐     └─ window passed, session unknown there ─┐
+//!    └───── next session ◄── notify its client connections ◄───────────────────────────────── over ◄─┘
 //! ```
 //!
-//! Reading waits for no client and no handler, only for room in another shard's inbox, which that shard always makes.
+//! Reading never waits for a client or a handler, only for space in another shard's inbox, which that shard always
+//! frees.
 
 mod attachment;
 mod dial_in_ping;
@@ -48,13 +48,13 @@ pub(crate) use lost_app_server::{count_clients, hub_names, warn_of_lost_app_serv
 pub(crate) use route::{FrameSource, RoutedBatch, route, route_counted};
 pub(crate) use socket_carrier::{SocketCarrier, SocketMeter};
 
-/// A dial of a lost link is given up after this share of the window: it may have got stuck where another one passes.
+/// Number of dials of a lost link per resume window. A stuck dial times out, because another one may get through.
 const DIALS_PER_WINDOW: u64 = 4;
 
-/// Dials are not given up sooner than this, however short the window: a far app server may need it.
+/// Minimum timeout of a dial, even with a short window: a distant app server may need it.
 const DIAL_TIMEOUT_MIN_MS: u64 = 500;
 
-/// Keeps the link of one slot open until its pool is retired.
+/// Keeps the link of a slot open until its pool is retired.
 pub(crate) async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
     let mut id = SessionId::FIRST;
     let mut backoff = Backoff::default();
@@ -66,7 +66,7 @@ pub(crate) async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
     }
 }
 
-/// Keeper of one session of a slot, over all its sockets.
+/// Keeper of one session of a slot across its sockets.
 struct SlotKeeper<'a> {
     shard: &'a Rc<Shard>,
     pool: &'a Arc<Pool>,
@@ -74,9 +74,9 @@ struct SlotKeeper<'a> {
     link: Arc<LinkHandle>,
     clock: LinkClock,
     incoming: Incoming,
-    /// Changes when the app server has left in order.
+    /// Changes when the app server has left gracefully.
     left: watch::Receiver<()>,
-    /// Whether it ever had a socket.
+    /// Whether the session ever had a socket.
     was_open: bool,
 }
 
@@ -90,7 +90,7 @@ impl<'a> SlotKeeper<'a> {
         Self { shard, pool, slot, link: Arc::new(link), clock, incoming, left, was_open: false }
     }
 
-    /// Keeps the session alive until it is over.
+    /// Keeps the session alive until its end.
     async fn run(&mut self, backoff: &mut Backoff) -> SessionOver {
         loop {
             let (dialled, offer) = match self.dial(backoff).await {
@@ -108,7 +108,7 @@ impl<'a> SlotKeeper<'a> {
         }
     }
 
-    /// Dials until the link is open again.
+    /// Dials until the link is open.
     async fn dial(&mut self, backoff: &mut Backoff) -> Result<(Dialled, Offer), SessionOver> {
         loop {
             let Some(offer) = self.offer() else { return Err(SessionOver::retired()) };
@@ -127,16 +127,18 @@ impl<'a> SlotKeeper<'a> {
                     self.shard.counters().dials.observe_duration(begun.elapsed());
                     return Ok((dialled, offer));
                 }
-                // At once the next one, unless this one never was anything: then something is wrong there.
+                // Start the next session immediately, unless this one was never open: then the app server has a
+                // problem.
                 Err(DialError::UnknownSession) if self.was_open => return Err(SessionOver::unknown()),
                 Err(DialError::UnknownSession) => {
                     let over = self.wait(backoff).await;
                     return Err(over.unwrap_or_else(SessionOver::unknown));
                 }
-                // The watcher of the upstream reads the manifest again, and retires the pool.
+                // The watcher of the upstream reads the manifest again and retires the pool.
                 Err(DialError::OtherInstance) => self.pool.met_another_instance(),
                 Err(error) => {
-                    // The watcher of the upstream tells people, once; this would be a line for each link and try.
+                    // The upstream watcher logs the problem once; at a higher level, this would be a line per link and
+                    // attempt.
                     let (hub, slot) = (self.pool.hub().name(), self.slot);
                     debug!(hub, app = %self.pool.app().target, slot, %error, "a link can't be opened yet");
                 }
@@ -158,11 +160,11 @@ impl<'a> SlotKeeper<'a> {
     fn dial_timeout(&self) -> Duration {
         let window_ms = self.shard.shared().settings.links.resume_window_ms;
         let resuming_ms = (window_ms / DIALS_PER_WINDOW).clamp(DIAL_TIMEOUT_MIN_MS, LINK_HANDSHAKE_TIMEOUT_MS);
-        // The first dial has its own time-outs.
+        // The first dial has its own timeouts.
         Duration::from_millis(if self.was_open { resuming_ms } else { 2 * LINK_HANDSHAKE_TIMEOUT_MS })
     }
 
-    /// Waits before the next dial, unless the session is over before.
+    /// Waits before the next dial. Returns early if the session ends.
     async fn wait(&self, backoff: &mut Backoff) -> Option<SessionOver> {
         let wait = Duration::from_millis(backoff.next_wait_ms(u16::from_ne_bytes(random_bytes())));
         tokio::select! {
@@ -171,7 +173,7 @@ impl<'a> SlotKeeper<'a> {
         }
     }
 
-    /// Waits until a session without a socket is over.
+    /// Waits for the end of a session without a socket.
     async fn give_up(&self) -> SessionOver {
         let mut left = self.left.clone();
         tokio::select! {
@@ -181,15 +183,15 @@ impl<'a> SlotKeeper<'a> {
         }
     }
 
-    /// Notes that the socket is lost while the session lives.
+    /// Records the loss of the socket while the session lives.
     fn lost(&self, reason: &str) {
         self.pool.interrupted();
         let (hub, app, slot) = (self.pool.hub().name(), &self.pool.app().name, self.slot);
         debug!(hub, %app, slot, reason, "link lost: it is to be resumed, and its clients wait");
     }
 
-    /// Logs the end of the session. The watcher of the upstream tells people of links that are gone; one that breaks
-    /// the protocol is news of its own.
+    /// Logs the end of the session. The upstream watcher warns about lost links; only a protocol violation is warned
+    /// about here.
     fn log_end(&self, over: &SessionOver) {
         let (hub, app, slot, reason) = (self.pool.hub().name(), &self.pool.app().name, self.slot, &over.reason);
         let is_broken = self.was_open && over.cause == SessionCloseReason::Broken;
@@ -199,11 +201,11 @@ impl<'a> SlotKeeper<'a> {
         }
     }
 
-    /// Ends the session, and tells its client connections so, exactly once.
+    /// Ends the session, and notifies its client connections exactly once.
     async fn end(self, over: SessionOver) {
         let (leftover, cause) = (self.link.outbox().close(), over.of_connections());
         let is_goodbye = matches!(over.cause, SessionCloseReason::Farewell);
-        // Who says goodbye has ended what it had.
+        // A goodbye means that the app server has ended its connections.
         let unheard = if is_goodbye { Vec::new() } else { unheard_ends(&leftover) };
         self.pool.lost(self.slot);
         if is_goodbye {
@@ -230,7 +232,7 @@ impl<'a> SlotKeeper<'a> {
     }
 }
 
-/// Ids of the connections whose ends are told in these frames, in order.
+/// Ids of the connections closed by these frames, in frame order.
 fn unheard_ends(frames: &UndeliveredFrames) -> Vec<ByteString> {
     let mut buffer = FrameBuffer::default();
     frames.uncertain.chunks.iter().chain(&frames.unsent.chunks).for_each(|chunk| buffer.push(chunk.clone()));
@@ -250,7 +252,7 @@ fn unheard_ends(frames: &UndeliveredFrames) -> Vec<ByteString> {
     ids
 }
 
-/// Gives one command to every shard.
+/// Sends a command to every shard.
 async fn give_to_all(shard: &Rc<Shard>, command: &ShardCommand) {
     for (index, other) in shard.shared().shards().iter().enumerate() {
         if index == usize::from(shard.index()) {

@@ -1,4 +1,4 @@
-//! Parts of a node that the `trunkline` command is made of. No part of the public API.
+//! Parts of a node used by the `trunkline` command. Not part of the public API.
 
 pub use crate::admin::{AUDIT_TARGET, MetricEntry, metric_entries};
 pub use crate::auth::jwks::{JwksError, JwksSourceError};

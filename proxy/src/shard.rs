@@ -1,18 +1,18 @@
-//! One thread of a node: its client connections, and how other threads reach them.
+//! One thread of a node: its client connections, and the inbox through which other threads reach them.
 //!
-//! [`ShardState`] owns everything and does no waiting; [`Shard`] drives it. Both stay on their thread, whose tasks
-//! never wait for another one. Other threads put [`ShardMessage`]s into the shard's inbox, whose bytes are bounded.
+//! [`ShardState`] owns the state and never waits; [`Shard`] drives it. Both stay on their thread and never wait for
+//! another one. Other threads send [`ShardMessage`]s to the shard's inbox, which is bounded in bytes.
 //!
 //! | file and folder | contents, lowest first |
 //! |---|---|
-//! | `shared` `command` `inbox` | what shards share; what links and other threads want of one |
+//! | `shared` `command` `inbox` | state shared between shards; commands from links and other threads |
 //! | `connection` | client connections, their sets, and their assignments to app servers |
-//! | `delivery` `watch` | frames for sockets; live copies of what passes |
-//! | `shard_core` | these together, as each part below is given them |
-//! | `presence_feed` `task_feed` | app servers that follow users and groups, or run exclusive tasks |
-//! | `shard_state` | all parts together; those of the folders below are in files of their own |
-//! | `assignments` `moving` `drain` | app servers of a client; other sockets and nodes for it; clients to be elsewhere |
-//! | `event` `apply` | what a tick, a link, or a command does |
+//! | `delivery` `watch` | frames for sockets; live copies of passing messages |
+//! | `shard_core` | the parts above, as passed to each part below |
+//! | `presence_feed` `task_feed` | app servers that subscribe to users and groups, or run exclusive tasks |
+//! | `shard_state` | all parts together; parts of the folders below are in their own files |
+//! | `assignments` `moving` `drain` | app servers of a client; moves to other sockets and nodes; clients asked to reconnect |
+//! | `event` `apply` | effects of a tick, a link or a command |
 
 mod apply;
 mod assignments;
@@ -106,20 +106,20 @@ use presence_feed::Told;
 use shard_context::ShardContext;
 use shard_state::ShardTask;
 
-/// Interval at which the clients of a node that stops are sent elsewhere, until they are there.
+/// Interval at which a stopping node asks clients to reconnect, until they have left.
 const TRY_ELSEWHERE: Duration = Duration::from_millis(500);
 
-/// Time in which changes of presence gather before app servers are told.
+/// Time over which presence changes are batched before app servers are notified.
 const PRESENCE_WINDOW: Duration = Duration::from_millis(50);
 
-/// Time for which the first message to a client with stateful reconnect waits at most for the client's first frame.
-/// Official clients send one as soon as they have read the answer to their handshake; people don't notice it.
+/// Maximum delay of the first message to a client with stateful reconnect, while waiting for the client's first frame.
+/// Official clients send a frame immediately after the handshake response; the delay is not noticeable.
 const FIRST_FRAME_WAIT: Duration = Duration::from_millis(50);
 
-/// Time between two parts of a snapshot of presence, in which the shard serves its clients.
+/// Pause between two parts of a presence snapshot, during which the shard serves its clients.
 const PRESENCE_STEP: Duration = Duration::from_millis(10);
 
-/// Driver of one shard: borrows its state for one step at a time, and starts the tasks that a step asks for.
+/// Driver of one shard: borrows its state for one step at a time, and starts the tasks that a step requests.
 ///
 /// The state is never borrowed across an await.
 #[derive(Debug)]
@@ -136,13 +136,13 @@ impl Shard {
         Rc::new(Self { state: RefCell::new(ShardState::new(context.clone())), context })
     }
 
-    /// Index of this shard in its node.
+    /// Index of the shard in its node.
     #[must_use]
     pub(crate) fn index(&self) -> u16 {
         self.context.index
     }
 
-    /// Returns the state that all shards share.
+    /// Returns the state shared by all shards.
     #[must_use]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.context.shared
@@ -153,7 +153,7 @@ impl Shard {
         &self.context.counters
     }
 
-    /// Whether all clients were told to leave: so is each that comes now.
+    /// Returns whether the drain has asked all clients to leave. New clients are asked, too.
     #[must_use]
     pub(crate) fn is_drained(&self) -> bool {
         self.state().is_drained
@@ -165,14 +165,15 @@ impl Shard {
         self.context.now_us()
     }
 
-    /// State, borrowed for reads, and for changes that leave nothing to be written or started.
+    /// Borrows the state for reads, and for changes without frames to write or tasks to start.
     pub(crate) fn state(&self) -> RefMut<'_, ShardState> {
         self.state.borrow_mut()
     }
 
-    /// Takes a step. At its end deferred frames leave, and the tasks start that it asks for.
+    /// Runs a step. At its end, deferred frames are written and requested tasks start.
     ///
-    /// A socket must outlive the borrow, because its end wakes the other one: a step returns those that it takes.
+    /// A socket must outlive the borrow, because dropping it wakes its peer. So a step returns the sockets that it
+    /// removes.
     pub(crate) fn step<T>(self: &Rc<Self>, step: impl FnOnce(&mut ShardState) -> T) -> T {
         let mut state = self.state();
         let result = step(&mut state);
@@ -182,7 +183,7 @@ impl Shard {
         result
     }
 
-    /// Applies the commands of one batch in their order.
+    /// Applies the commands of a batch in order.
     pub(crate) fn apply(self: &Rc<Self>, commands: Vec<ShardCommand>) {
         self.step(|state| {
             let read_at = state.core.time_for_watches();
@@ -190,13 +191,13 @@ impl Shard {
         });
     }
 
-    /// Applies a batch that came through the inbox.
+    /// Applies a batch from the inbox.
     pub(crate) fn apply_batch(self: &Rc<Self>, batch: CommandBatch) {
         self.step(|state| apply_read(state, batch.commands, batch.read_at));
     }
 
-    /// Empty list for the commands of a batch: growing one anew is what a batch of many small frames would pay most
-    /// for.
+    /// Returns an empty, allocated list for commands. Allocating one would be the largest cost of a batch of small
+    /// frames.
     #[must_use]
     pub(crate) fn spare_commands(&self) -> Vec<ShardCommand> {
         mem::take(&mut self.state().spare_commands)
@@ -211,12 +212,12 @@ impl Shard {
         drop(detached);
     }
 
-    /// Runs an inspection of another thread.
+    /// Runs an inspection for another thread.
     pub(crate) fn inspect(self: &Rc<Self>, inspection: inbox::Inspection) {
         self.step(|state| inspection.run(state));
     }
 
-    /// Closes a client connection; a second time is fine. Its slot is freed when its socket has ended.
+    /// Closes a client connection; idempotent. Its slot is freed when its socket has ended.
     pub(crate) fn close(self: &Rc<Self>, slot: Slot, reason: &CloseReason) {
         self.step(|state| state.close(slot, reason));
     }
@@ -226,19 +227,19 @@ impl Shard {
         self.step(|state| state.close_id(id, is_negotiated));
     }
 
-    /// Ends a client connection whose socket has ended, for this cause unless it was closed before. A connection that
-    /// may go on over another socket stays.
+    /// Ends a client connection after its socket, with this cause unless already closed. A connection that can resume
+    /// on another socket stays.
     pub(crate) fn free(self: &Rc<Self>, slot: Slot, serial: Serial, cause: Cause) {
         let client = self.step(|state| end_socket(state, slot, serial, cause));
         drop(client);
     }
 
-    /// Reassigns a client connection whose home was lost while it opened.
+    /// Reassigns a client connection that lost its app server while opening.
     pub(crate) fn lose_home(self: &Rc<Self>, slot: Slot, cause: Cause) {
         self.step(|state| state.lose_home(slot, cause));
     }
 
-    /// Starts a task that a step has asked for.
+    /// Starts a task requested by a step.
     fn start(self: &Rc<Self>, task: ShardTask) {
         let shard = self.clone();
         match task {
@@ -254,7 +255,7 @@ impl Shard {
         }
     }
 
-    /// Looks at clients that are to leave, until none has to wait for its calls any more.
+    /// Checks clients that are leaving, until none has calls in progress.
     async fn watch_leaving(self: Rc<Self>) {
         let mut are_left = true;
         while are_left {
@@ -263,7 +264,7 @@ impl Shard {
         }
     }
 
-    /// Tells app servers who comes and goes, for as long as any wants to know.
+    /// Sends presence changes to app servers while any is subscribed.
     async fn tell_presence(self: Rc<Self>) {
         let has_changed = self.state().presence.has_changed();
         let mut told = Told::All;
@@ -278,11 +279,11 @@ impl Shard {
         }
     }
 
-    /// Lets what is held back for a client that has just been accepted leave, if the client sends nothing meanwhile.
+    /// Releases held frames of a newly accepted client if the client sends nothing meanwhile.
     async fn end_hold(self: Rc<Self>, slot: Slot, serial: Serial) {
         sleep(FIRST_FRAME_WAIT).await;
         self.step(|state| {
-            // Another serial is that of another socket.
+            // A different serial belongs to another socket.
             if state.core.connections.get_current(slot, serial).is_some() {
                 end_hold(state, slot);
             }
@@ -302,8 +303,8 @@ impl Shard {
         }
     }
 
-    /// Tells all clients to reconnect elsewhere, between their calls and spread over this time at most; then no client
-    /// is accepted any more.
+    /// Asks all clients to reconnect elsewhere, between their calls and spread over at most this time. Afterwards no
+    /// new client is accepted.
     async fn drain(self: Rc<Self>, spread: Duration) {
         let (begun, last) = (Instant::now(), Instant::now() + spread);
         let everyone = self.state().core.connections.everyone();
@@ -311,16 +312,16 @@ impl Shard {
         let spread = (spread - wait).min(longest_spread(everyone.len(), self.shared().shards().len()));
         let departures = Departures::new(everyone, begun, spread);
         self.depart(departures, |state, slot| leave_drained(state, slot, wait)).await;
-        // Who has come back here instead of elsewhere tries again: load balancers need a while to notice. The calls of
-        // others come to their end meanwhile.
+        // Clients that reconnected here try again, because load balancers need time to notice. Meanwhile the calls of
+        // other clients complete.
         while self.step(are_any_left) && Instant::now() < last {
             sleep(TRY_ELSEWHERE).await;
         }
-        // Clients that were on their way in when the others were told, too.
+        // Also close clients that were connecting when the others were asked.
         self.step(close_all_drained);
     }
 
-    /// Sends some clients elsewhere for a rebalance, spread over most of a second.
+    /// Asks some clients to reconnect elsewhere for a rebalance, spread over most of a second.
     async fn shed(self: Rc<Self>, clients: usize) {
         let begun = Instant::now();
         let mut search = DepartureSearch::new(clients, self.state().shed_from);
@@ -330,7 +331,7 @@ impl Shard {
         self.depart(Departures::new(search.chosen(), begun, SHED_SPREAD), leave_shed).await;
     }
 
-    /// Gives some clients of one app server to another one, spread over most of a second.
+    /// Moves some clients from one app server to another, spread over most of a second.
     async fn level(self: Rc<Self>, order: LevelOrder) {
         let begun = Instant::now();
         let mut search = level_search(&order);
@@ -341,7 +342,7 @@ impl Shard {
         self.depart(departures, |state, slot| level_due(state, slot, &order)).await;
     }
 
-    /// Lets clients go one by one, as they become due.
+    /// Processes departures one by one, as they become due.
     async fn depart(self: &Rc<Self>, mut departures: Departures, go: impl Fn(&mut ShardState, Slot)) {
         while let Some(next_at) = departures.next_at() {
             sleep_until(next_at).await;

@@ -5,8 +5,9 @@
 //!         ◄═══ completions, closes, pauses ═══ FarEnd ◄─────── response ─────────────┘
 //! ```
 //!
-//! To the node, a webhook is an app server at the other end of in-memory links, so homes, closes and client results
-//! work as for any other. [`FarEnd`](far_end::FarEnd) does no I/O: frames and responses in, frames and requests out.
+//! To the node, a webhook is an app server at the other end of in-memory links, so assignments, closes and client
+//! results work as for any other. [`FarEnd`](far_end::FarEnd) does no I/O: frames and responses in, frames and requests
+//! out.
 
 mod answer;
 mod backlog;

@@ -8,8 +8,7 @@
 //! Each hub, token, signer and address has a share, which it may exceed while permits are free. When all are taken, a
 //! new request displaces another caller's request: the one beyond its share that has waited longest for its body. So
 //! stalled bodies sent with a token of one hub do not block callers of other hubs. A client invocation uses a permit of
-//! its
-//! [`SignerShare`](super::SignerShare) instead.
+//! its [`SignerShare`](super::SignerShare) instead.
 
 use std::collections::HashMap;
 
