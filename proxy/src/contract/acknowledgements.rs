@@ -1,4 +1,4 @@
-//! Questions and requests of app servers that want an acknowledgement.
+//! Requests of app servers that need an acknowledgement.
 
 use std::collections::BTreeSet;
 
@@ -89,7 +89,7 @@ fn groups_of_a_client_are_bounded_in_number_and_name_and_the_app_learns_why() {
         assert!(text.contains("100 groups") && text.contains("--groups-per-client-max"), "{text}");
         let count = |limit| stage.shared.counters().iter().map(|counters| counters.limit(limit).get()).sum::<u64>();
         assert_eq!((count(Limit::GroupName), count(Limit::Groups)), (3_000, 900));
-        // A group that it is in it may join again; one that it has left makes room; by its user it gets no more either.
+        // The client may rejoin a group, and leaving one frees a slot. Joins by user have the same limit.
         link.join(&client.id, &format!("{:0>1024}", 5)).await;
         let join = |group: &str| {
             let (user_id, group) = ("ann".into(), Some(group.into()));
@@ -154,7 +154,7 @@ async fn page(link: &mut AppLink, query: GroupMemberQuery) -> MemberPage {
     MemberPage::from_payload(&ack.payload.unwrap()).unwrap()
 }
 
-/// Pages until the last one: how many members each has, and all of them.
+/// Lists all pages: the number of members on each, and all members.
 async fn pages(link: &mut AppLink, page_size: i64) -> (Vec<usize>, Vec<GroupMember>) {
     let (mut sizes, mut members, mut token) = (Vec::new(), Vec::new(), None);
     loop {
@@ -209,7 +209,8 @@ fn nobody_is_listed_twice_while_members_come_and_go_between_two_pages() {
             clients.push(client);
         }
         let first = page(&mut link, query(3, None)).await;
-        // The list of members is dense: whoever leaves moves its last one into the gap, which has been passed already.
+        // The member list is dense: the last member fills the gap of a leaving one, so paging has already passed its
+        // position.
         let left = first.members[0].connection_id.to_string();
         link.send(ServiceMessage::LeaveGroupWithAck(membership(&left, "red", 5))).await;
         assert_eq!(link.ack().await, (5, AckStatus::Ok));

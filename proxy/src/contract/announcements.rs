@@ -1,4 +1,4 @@
-//! Announcements: whom they reach, in which form and order, which nodes are missing, and what can't be announced.
+//! Announcements: receivers, format, order, missing nodes, and invalid announcements.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,6 @@ use super::stage::{Stage, run, settings, token_of};
 use crate::fleet::{ANSWER_TIMEOUT, Fleet};
 use crate::observer::{Announcees, Announcement, AnnouncementError, AnnouncementReport, Observer, Readiness};
 
-/// Observer of a node without peers.
 fn observer(stage: &Stage) -> Observer {
     observer_of(stage, Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into()))
 }

@@ -1,4 +1,4 @@
-//! A scripted app server: it answers handshakes and pings of links by itself, and all else as a test says.
+//! A scripted app server. It answers handshakes and pings of links automatically; the test controls everything else.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ use crate::routing::DEFAULT_GROUP;
 use crate::shard::Shared;
 use crate::upstream::{AppTarget, MemoryDialler, MemoryLink, Pool};
 
-/// An app server, and the pools of its hubs at the node.
+/// App server with the node's pools for its hubs.
 pub(super) struct App {
     links: mpsc::UnboundedReceiver<(String, usize, MemoryLink)>,
     pools: Vec<Arc<Pool>>,
@@ -30,23 +30,22 @@ pub(super) struct App {
     pub(super) dialler: Arc<Dialler>,
 }
 
-/// Negotiate handler of the app, and the receiver of the far ends of links.
+/// Negotiate handler of the app, and receiver of the app server's link ends.
 #[derive(Debug)]
 pub(super) struct Dialler {
     links: mpsc::UnboundedSender<(String, usize, MemoryLink)>,
-    /// Decision about each client; `None` refuses it.
+    /// Decision for each client; `None` refuses the client.
     pub(super) decision: Mutex<Option<Decision>>,
-    /// User that the node had verified, at each call of the handler.
+    /// Verified user of each handler call.
     pub(super) known: Mutex<Vec<Option<User>>>,
 }
 
-/// The app server's end of a link.
 pub(super) struct AppLink {
     pub(super) slot: usize,
     to_node: mpsc::Sender<Bytes>,
     from_node: mpsc::UnboundedReceiver<ServiceMessage>,
     updates: mpsc::UnboundedReceiver<PresenceChanges>,
-    /// Boot ids of nodes that have crashed, as the node says.
+    /// Boot ids of crashed nodes, as reported by the node.
     crashes: mpsc::UnboundedReceiver<String>,
     reader: AbortHandle,
     is_reading: watch::Sender<bool>,
@@ -59,7 +58,7 @@ impl MemoryDialler for Dialler {
     }
 
     fn dial(&self, hub: &str, _node: &str, _boot: &str, slot: usize, link: MemoryLink) {
-        // Nobody takes links any more when a test has ended.
+        // Fails after the end of the test.
         drop(self.links.send((hub.to_owned(), slot, link)));
     }
 
@@ -84,7 +83,7 @@ impl App {
         Self::start_in(shared, DEFAULT_GROUP, instance, hubs)
     }
 
-    /// Starts an app server of a group.
+    /// Starts an app server in a group.
     pub(super) fn start_in(shared: &Arc<Shared>, group: &str, instance: &str, hubs: Vec<HubManifest>) -> Self {
         let group = shared.hubs.groups().find(group).unwrap_or_else(|| shared.hubs.groups().default_one());
         let (sender, links) = mpsc::unbounded_channel();
@@ -99,19 +98,19 @@ impl App {
         Self { links, pools, shared: shared.clone(), dialler }
     }
 
-    /// Opens the next link that the node dials.
+    /// Accepts the next link from the node.
     pub(super) async fn link(&mut self) -> AppLink {
         let (_, slot, MemoryLink { reader, writer }) = self.links.recv().await.unwrap();
         AppLink::open(slot, reader, writer).await
     }
 
-    /// Opens a link that the node dials from now on: what it has dialled before is over, or about to be.
+    /// Accepts the next new link, skipping earlier dials, which are closed or closing.
     pub(super) async fn link_anew(&mut self) -> AppLink {
         while self.links.try_recv().is_ok() {}
         self.link().await
     }
 
-    /// Ends all its links: the app server is known to be gone.
+    /// Retires all pools, as when discovery reports the app server as gone.
     pub(super) fn retire(&self) {
         for pool in &self.pools {
             self.shared.hubs.of_pool(pool).unwrap().remove_pool(pool);
@@ -132,12 +131,12 @@ impl AppLink {
         let reader = spawn_local(async move {
             let mut frames = FrameBuffer::default();
             while let Some(piece) = pieces.recv().await {
-                // It fails when the test has ended.
+                // Fails after the end of the test.
                 drop(may_read.wait_for(|may_read| *may_read).await);
                 frames.push(piece);
                 while let Some(body) = frames.next_body().unwrap() {
                     match ServiceMessage::decode(&body).unwrap() {
-                        // Answered as it came, which is what `echo` asks for; any answer shows that the link lives.
+                        // Echo the ping, as `echo` requires; any response proves that the link is alive.
                         Some(ServiceMessage::Ping(ping)) => {
                             if let Some(boot) = ping.get(CRASHED_NODE_KEY) {
                                 drop(crashed.send(boot.to_string()));
@@ -158,27 +157,26 @@ impl AppLink {
         link
     }
 
-    /// Receives the next update of presence. These have a line of their own, because they come when they like.
+    /// Receives the next presence update. Updates have their own queue, because they arrive at any time.
     pub(super) async fn update(&mut self) -> PresenceChanges {
         self.updates.recv().await.expect("the link has ended")
     }
 
-    /// Boot ids of the nodes of which it was told since the last call that they have crashed.
+    /// Boot ids of nodes reported as crashed since the last call.
     pub(super) fn crashes(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.crashes.try_recv().ok()).collect()
     }
 
-    /// Whether an update of presence has come that was not received.
+    /// Returns whether an unread presence update is queued.
     pub(super) fn has_update(&self) -> bool {
         !self.updates.is_empty()
     }
 
-    /// Receives the next message that is no ping.
+    /// Receives the next message, skipping pings.
     pub(super) async fn next(&mut self) -> ServiceMessage {
         self.from_node.recv().await.expect("the link has ended")
     }
 
-    /// Waits until the node has ended the link.
     pub(super) async fn ended(&mut self) {
         while self.from_node.recv().await.is_some() {}
     }
@@ -187,23 +185,22 @@ impl AppLink {
         self.to_node.send(message.to_frame()).await.expect("the link has ended");
     }
 
-    /// Sends several messages as one piece, so that the node reads them as one batch.
+    /// Sends several messages as one chunk, so that the node reads them as one batch.
     pub(super) async fn send_together(&self, messages: impl IntoIterator<Item = ServiceMessage>) {
         let piece: Vec<u8> = messages.into_iter().flat_map(|message| message.to_frame()).collect();
         self.to_node.send(piece.into()).await.expect("the link has ended");
     }
 
-    /// Stops or goes on reading what the node sends.
+    /// Pauses or resumes reading from the node.
     pub(super) fn set_reading(&self, is_reading: bool) {
         let _ = self.is_reading.send(is_reading);
     }
 
-    /// Cuts the link without a word.
+    /// Cuts the link without a close.
     pub(super) fn cut(self) {
         self.reader.abort();
     }
 
-    /// Receives the opening of a connection.
     pub(super) async fn opening(&mut self) -> OpenConnection {
         match self.next().await {
             ServiceMessage::OpenConnection(open) => open,
@@ -211,7 +208,7 @@ impl AppLink {
         }
     }
 
-    /// Receives data of a connection: its payload as text, and its type.
+    /// Receives connection data: its payload as text, and the message.
     pub(super) async fn data(&mut self) -> (String, ConnectionData) {
         match self.next().await {
             ServiceMessage::ConnectionData(data) => (String::from_utf8_lossy(&data.payload).into_owned(), data),
@@ -219,7 +216,6 @@ impl AppLink {
         }
     }
 
-    /// Receives the end of a connection.
     pub(super) async fn close(&mut self) -> CloseConnection {
         match self.next().await {
             ServiceMessage::CloseConnection(close) => close,
@@ -227,13 +223,11 @@ impl AppLink {
         }
     }
 
-    /// Receives an acknowledgement: its id and status.
     pub(super) async fn ack(&mut self) -> (i64, AckStatus) {
         let ack = self.whole_ack().await;
         (ack.ack_id, ack.status)
     }
 
-    /// Receives an acknowledgement with its text.
     pub(super) async fn whole_ack(&mut self) -> Ack {
         match self.next().await {
             ServiceMessage::Ack(ack) => ack,
@@ -241,8 +235,8 @@ impl AppLink {
         }
     }
 
-    /// Shows that nothing was on its way up: the answer to a question that is asked now comes next. All that the node
-    /// was given before is done by then, at its own shard and at every other one that it concerned.
+    /// Proves that no other message is in flight to the app server: the response to a request sent now must come next.
+    /// Earlier input has then been processed by all shards that it concerned.
     pub(super) async fn fence(&mut self) {
         let ack_id = self.next_ack.replace(self.next_ack.get() + 1);
         let check = Check { subject: "no such group".into(), ack_id };
@@ -251,12 +245,12 @@ impl AppLink {
         assert_eq!(answered, ack_id);
     }
 
-    /// Answers a hub handshake, and sends hub messages to one connection.
+    /// Sends hub messages or a handshake response to one connection.
     pub(super) async fn write(&self, id: &str, payload: impl Into<Bytes>) {
         self.send(data_for(id, payload)).await;
     }
 
-    /// Puts a connection into a group, and waits until it is in.
+    /// Adds a connection to a group, and waits for the acknowledgement.
     pub(super) async fn join(&mut self, id: &str, group: &str) {
         let ack_id = self.next_ack.replace(self.next_ack.get() + 1);
         self.send(ServiceMessage::JoinGroupWithAck(membership(id, group, ack_id))).await;
@@ -264,7 +258,6 @@ impl AppLink {
     }
 }
 
-/// Hub messages for one connection.
 pub(super) fn data_for(id: &str, payload: impl Into<Bytes>) -> ServiceMessage {
     ServiceMessage::ConnectionData(ConnectionData {
         connection_id: id.into(),
@@ -273,12 +266,10 @@ pub(super) fn data_for(id: &str, payload: impl Into<Bytes>) -> ServiceMessage {
     })
 }
 
-/// A message for all clients of the hub.
 pub(super) fn broadcast(text: &str) -> ServiceMessage {
     ServiceMessage::BroadcastData(BroadcastData { payloads: json(text), ..BroadcastData::default() })
 }
 
-/// A message for a group.
 pub(super) fn to_group(group: &str, text: &str) -> ServiceMessage {
     ServiceMessage::GroupBroadcastData(GroupBroadcastData {
         group: group.into(),
@@ -287,17 +278,16 @@ pub(super) fn to_group(group: &str, text: &str) -> ServiceMessage {
     })
 }
 
-/// A message for all connections of a user.
 pub(super) fn to_user(user: &str, text: &str) -> ServiceMessage {
     ServiceMessage::UserData(UserData { user_id: user.into(), payloads: json(text) })
 }
 
-/// A message for one connection, as Microsoft's SDK sends to a caller.
+/// Message to one connection, as Microsoft's SDK sends to a caller.
 pub(super) fn to_connection(id: &str, text: &str) -> ServiceMessage {
     ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids: vec![id.into()], payloads: json(text) })
 }
 
-/// A payload for clients that speak JSON; the end of the hub message is added.
+/// JSON payload of a hub message; appends the record separator.
 pub(super) fn json(text: &str) -> Payloads {
     Payloads::single(HubProtocol::Json, format!("{text}\u{1e}").into())
 }

@@ -1,4 +1,4 @@
-//! Keys of apps: what ends with a key that is taken away, and how much one key can keep from those of others.
+//! App keys: effects of removing a key, and isolation between the keys of different apps.
 
 use std::time::Duration;
 
@@ -21,25 +21,25 @@ use crate::upstream::DIAL_IN_HUBS_MAX;
 const OLD: &str = "the old key of one app of several";
 const NEW: &str = "the new key of one app of several";
 
-/// Time in which a node sees what has changed.
+/// Time until a node notices a change.
 const SOON: Duration = Duration::from_secs(2);
 
 fn keys(text: &str) -> Vec<AppKey> {
     AppKey::lines(text).unwrap()
 }
 
-/// A node with these keys of apps.
+/// Starts a node with these app keys.
 async fn node_with(app_keys: Vec<AppKey>) -> FleetNode {
     let settings = Settings { accepts_dial_in: true, app_keys, ..peers(&[1]) };
     FleetNode::start(&MemoryNetwork::default(), 1, settings).await
 }
 
-/// Puts these keys of apps in force, as a node does that reads its files anew.
+/// Replaces the app keys, as a reload of the key files does.
 fn read_anew(node: &FleetNode, text: &str) {
     node.stage.shared.admission.signing_keys.set_flags(&keys(text)).unwrap();
 }
 
-/// Shows that a link carries questions and answers.
+/// Proves that a link is alive by a request with a response.
 async fn is_alive(link: &mut DialInLink, client: &Client) -> bool {
     link.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "red", 7)));
     link.ack().await.status == AckStatus::Ok
@@ -61,7 +61,7 @@ fn links_of_a_key_that_is_taken_away_end_and_those_of_others_stay() {
             assert!(reason.error.contains("was taken away"), "{}", reason.error);
             link.ended().await;
         }
-        // As when an app server leaves: another one has the clients.
+        // As after the shutdown of an app server: another one takes over the clients.
         let mut opened = Vec::new();
         for _ in 0..2 {
             let ServiceMessage::OpenConnection(open) = third.next().await else { panic!("no opening") };
@@ -100,7 +100,7 @@ fn links_end_with_the_hub_that_their_key_opens_no_more_and_never_with_the_access
     });
 }
 
-/// Answer to a request for no connection of a hub of dial-in, with a token that a key has signed.
+/// Sends a request for a missing connection of a dial-in hub, with a token signed by this key.
 async fn name_hub(node: &FleetNode, key: &str, hub: &str) -> String {
     let audience = ("aud".to_owned(), format!("http://any.example/client/?hub={hub}"));
     let token = access_token::sign(&AccessKey::new(key).unwrap(), "ann", &[audience], unix_seconds() + 60);

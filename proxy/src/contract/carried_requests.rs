@@ -1,4 +1,4 @@
-//! Several nodes: requests that are carried to the owner of their connection, and tokens that are used at another node.
+//! Several nodes: requests forwarded to the owner of their connection, and tokens used at another node.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -37,7 +37,7 @@ const OWNER: &str = "http://10.0.0.1:8080";
 const OTHER: &str = "http://10.0.0.2:8080";
 const THIRD: &str = "http://10.0.0.3:8080";
 
-/// A node with an app server that has two hubs, one with a negotiate handler.
+/// Node with an app server for two hubs, one with a negotiate handler.
 struct FleetNode {
     stage: Stage,
     app: App,
@@ -58,7 +58,7 @@ impl FleetNode {
         Self { stage, app, links }
     }
 
-    /// Makes the app name this user from now on, or refuse everybody.
+    /// Sets the user that the app returns from now on; `None` refuses all clients.
     fn decide(&self, user: Option<&str>) {
         let decision = user.map(|user| Decision { user: Some(user.into()), ..Decision::default() });
         *self.app.dialler.decision.lock().unwrap() = decision;
@@ -89,7 +89,7 @@ fn user_of(open: &OpenConnection) -> Option<String> {
     open.claims.iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, user)| user.to_string())
 }
 
-/// Has nobody listen at an address any more.
+/// Stops listening at an address.
 fn unplug(network: &MemoryNetwork, address: &str) {
     drop(network.listen(&at(address)));
 }
@@ -167,7 +167,7 @@ fn an_owner_that_another_node_has_replaced_is_asked_once() {
         }
         assert_eq!((other.hops(), other.hops_refused(HopRefusal::OwnerGone)), (1, 99));
         assert_eq!((successor.hops(), network.dials(&at(OWNER))), (0, 1));
-        // Its own connections are carried all the same.
+        // Requests for the successor's own connections are still forwarded.
         let (_, token) = negotiate(&successor.stage, "/chat", "").await;
         assert_eq!(other.status("GET", &format!("/chat?id={token}")).await, 200);
     });
@@ -237,7 +237,7 @@ fn a_token_of_a_user_that_the_app_has_named_opens_one_connection_in_the_fleet() 
         let (owner, mut other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
         let third = FleetNode::start(THIRD, &network).await;
         owner.decide(Some("bob"));
-        // Who has the token alone is nobody to the app.
+        // The token alone does not identify the user to the app.
         other.decide(None);
         third.decide(None);
         let (_, body) = exchange(&owner.stage, "POST", "/asked/negotiate", "").await;
@@ -339,7 +339,7 @@ fn an_owner_is_reached_when_its_name_does_not_resolve_any_more() {
         let third = FleetNode::named("http://third.invalid:8080", (THIRD, resolver.clone()), &network).await;
         let mut client = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.links[0]).await;
         is_gone.store(true, Ordering::Relaxed);
-        sleep(Duration::from_secs(10)).await; // sleep: time is virtual, and no connection is kept for so long
+        sleep(Duration::from_secs(10)).await; // sleep: advances virtual time until idle connections are closed
         assert_eq!(exchange(&other.stage, "POST", &client.target, CALL).await.0, StatusCode::OK);
         assert_eq!(owner.links[0].data().await.0, CALL);
         owner.links[0].write(&client.id, ANSWER).await;
@@ -374,14 +374,14 @@ fn what_a_node_carries_when_it_stops_is_ended_by_its_owner_without_a_loss() {
         assert_eq!(quiet.event().await, "\"news\"\u{1e}");
         assert_eq!(owner.links[0].close().await.connection_id, quiet.id);
         assert_eq!(quiet.rest().await, LEAVE);
-        sleep(Duration::from_secs(2)).await; // sleep: time is virtual, and its turn has come by then
+        sleep(Duration::from_secs(2)).await; // sleep: advances virtual time until the drain reaches the client
         owner.links[0].write(&events.id, ANSWER).await;
         assert_eq!(owner.links[0].close().await.connection_id, events.id);
         assert_eq!(events.rest().await, format!("\"news\"\u{1e}{ANSWER}{LEAVE}"));
         let shared = &other.stage.shared;
         assert_eq!((shared.sockets(), shared.admission.carried_gets.count()), (0, 0), "nothing holds the node");
 
-        // By a connection that was kept a client may begin yet another stream there.
+        // Over an existing HTTP connection, a client may still open a stream at the draining node.
         let late = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.links[0]).await;
         assert_eq!(owner.links[0].close().await.connection_id, late.id);
         assert_eq!(late.rest().await, LEAVE);
@@ -419,7 +419,6 @@ fn all_claims_of_a_token_reach_the_owner_or_the_refusal_names_their_size() {
     });
 }
 
-/// Status of the GET of an event stream.
 async fn event_stream(stage: &Stage, target: &str) -> StatusCode {
     let mut get: Request<String> = request("GET", target, "");
     get.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
@@ -439,7 +438,7 @@ fn gets_of_a_node_that_is_lost_without_a_word_end_within_five_seconds_and_those_
         spawn_local(end_gets_of_lost_owners(other.stage.shared.clone()));
         let (_, polled) = poller_by(&owner.stage, &other.stage, &mut owner.link).await;
         let stream = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.link).await;
-        // Its node links end, its system still accepts connections.
+        // The node links end, but the operating system still accepts connections.
         owner.cut(true);
         let mut polling = Box::pin(exchange(&other.stage, "GET", &polled, ""));
         assert!(timeout(Duration::from_secs(20), &mut polling).await.is_err(), "it may only be frozen");
@@ -466,12 +465,12 @@ fn an_owner_that_lives_is_waited_for_and_its_client_may_else_try_again() {
         assert_eq!(reachability, Reachability::Alive);
         let client = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.link).await;
         let away = async || {
-            sleep(Duration::from_secs(10)).await; // sleep: time is virtual, and no connection is kept for so long
+            sleep(Duration::from_secs(10)).await; // sleep: advances virtual time until idle connections are closed
             network.set_cut(&at(OWNER), true);
         };
         away().await;
         let back = async {
-            sleep(Duration::from_secs(3)).await; // sleep: time is virtual, and passing it is what the test is about
+            sleep(Duration::from_secs(3)).await; // sleep: the test advances virtual time
             network.set_cut(&at(OWNER), false);
         };
         let ((status, _), ()) = tokio::join!(exchange(&other.stage, "POST", &client.target, CALL), back);

@@ -1,4 +1,4 @@
-//! Hellos of channels at the client port: what a stranger's cost a node, and what those without a tag need.
+//! Hellos of channels at the client port: cost of unauthenticated hellos, and requirements of untagged ones.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::stage::{KEY, Stage, run};
 use crate::auth::AppKey;
 use crate::config::{SecretLine, Settings};
 
-/// Hello and tag of a sender with this key.
+/// Creates the hello and the tag of a sender with this key.
 async fn hello(key: &str, far_end: FarEnd) -> (String, String) {
     let keys = AccessKeys::new(vec![AccessKey::new(key).unwrap()]).unwrap();
     let (near, mut far) = duplex(4096);
@@ -37,7 +37,7 @@ async fn hello(key: &str, far_end: FarEnd) -> (String, String) {
     (value(HELLO_HEADER), value(KEY_TAG_HEADER))
 }
 
-/// Asks for a channel; returns the status.
+/// Requests a channel and returns the status.
 async fn ask(stage: &Stage, hello: &str, tag: Option<&str>) -> u16 {
     let mut request = Request::get(CHANNEL_PATH).header("host", ONE).header("connection", "upgrade");
     request = request.header("upgrade", "websocket").header("sec-websocket-version", "13");
@@ -49,7 +49,7 @@ async fn ask(stage: &Stage, hello: &str, tag: Option<&str>) -> u16 {
     answer.status().as_u16()
 }
 
-/// A node with keys of many apps.
+/// Starts a node with keys of many apps.
 fn of_many_apps(takes_untagged_hellos: bool) -> Stage {
     let others: String =
         (1..250).map(|number| format!("app{number}=the key of app {number} of many;hub{number}\n")).collect();

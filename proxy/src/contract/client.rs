@@ -1,4 +1,4 @@
-//! A raw client: WebSocket frames as a library of somebody else writes them, and hub messages as text.
+//! A raw client: WebSocket frames from an independent library, and hub messages as text.
 
 use std::collections::VecDeque;
 
@@ -15,36 +15,35 @@ use super::stage::Stage;
 
 pub(super) const JSON_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
 
-/// Message or end that a client receives.
+/// Message received by a client, or the end of its socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Received {
-    /// One hub message, without its end.
+    /// Hub message without its record separator.
     Text(String),
     Binary(Bytes),
-    /// The end, with the code of the close frame if there was one.
+    /// End of the socket, with the close code if a close frame arrived.
     End(Option<u16>),
 }
 
-/// A client behind a WebSocket.
 pub(super) struct Client {
-    /// Its connection id, once an app server has heard of it.
+    /// Connection id, set once an app server has received the connection.
     pub(super) id: String,
     socket: WebSocketStream<DuplexStream>,
     read: VecDeque<String>,
 }
 
 impl Client {
-    /// Upgrades; else the status of the refusal.
+    /// Upgrades to a WebSocket, or returns the status of the refusal.
     pub(super) async fn upgrade(stage: &Stage, target: &str) -> Result<Self, u16> {
         Self::upgrade_over(stage.dial(), target).await
     }
 
-    /// Upgrades on this pipe.
+    /// Upgrades over this pipe.
     pub(super) async fn upgrade_over(pipe: DuplexStream, target: &str) -> Result<Self, u16> {
         Self::upgrade_with(pipe, target, &[]).await
     }
 
-    /// Upgrades on this pipe, with more headers.
+    /// Upgrades over this pipe with additional headers.
     pub(super) async fn upgrade_with(
         pipe: DuplexStream,
         target: &str,
@@ -63,7 +62,7 @@ impl Client {
         }
     }
 
-    /// Connects by JSON, and is accepted by the app server at this link.
+    /// Connects with JSON. The app server on this link accepts the client.
     pub(super) async fn connect(stage: &Stage, link: &mut AppLink, target: &str) -> Self {
         Self::connect_over(stage.dial(), link, target).await
     }
@@ -75,7 +74,7 @@ impl Client {
         client
     }
 
-    /// Has the app server answer its hub handshake.
+    /// Answers the client's hub handshake at the app server.
     pub(super) async fn accept(&mut self, link: &mut AppLink) {
         self.id = link.opening().await.connection_id.to_string();
         let (_, handshake) = link.data().await;
@@ -84,7 +83,7 @@ impl Client {
         assert_eq!(self.next().await, Received::Text("{}".into()));
     }
 
-    /// Lets another app server take it over, which answers no hub handshake.
+    /// Accepts the client at a new app server, which does not answer the hub handshake.
     pub(super) async fn accept_again(&self, link: &mut AppLink) {
         assert_eq!(link.opening().await.connection_id, self.id);
         link.data().await;
@@ -98,12 +97,12 @@ impl Client {
         assert!(self.try_write(message).await);
     }
 
-    /// Writes a message; `false` if the node has ended the socket.
+    /// Writes a message; `false` if the node has closed the socket.
     pub(super) async fn try_write(&mut self, message: Message) -> bool {
         self.socket.send(message).await.is_ok()
     }
 
-    /// Receives the next hub message, whatever else stands in its frame.
+    /// Receives the next hub message, even if a frame has several.
     pub(super) async fn next(&mut self) -> Received {
         loop {
             if let Some(text) = self.read.pop_front() {
@@ -123,7 +122,7 @@ impl Client {
         }
     }
 
-    /// Receives the next hub message that is no keep-alive.
+    /// Receives the next hub message, skipping pings.
     pub(super) async fn text(&mut self) -> String {
         loop {
             match self.next().await {
@@ -134,7 +133,7 @@ impl Client {
         }
     }
 
-    /// Receives so many WebSocket messages as they come, control frames included.
+    /// Receives this many raw WebSocket messages, including control frames.
     pub(super) async fn frames(&mut self, count: usize) -> Vec<Message> {
         let mut frames = Vec::new();
         while frames.len() < count {
@@ -143,23 +142,22 @@ impl Client {
         frames
     }
 
-    /// Shows that nothing else was on its way: what its app server sends it now comes next.
+    /// Proves that no other message is in flight: the message sent now must come next.
     pub(super) async fn fence(&mut self, link: &AppLink) {
         link.write(&self.id, "{\"fence\":true}\u{1e}").await;
         assert_eq!(self.text().await, "{\"fence\":true}");
     }
 
-    /// Ends its half of the socket without a goodbye, and goes on reading.
+    /// Shuts down the write half without a close frame, and keeps reading.
     pub(super) async fn stop_sending(&mut self) {
         self.socket.get_mut().shutdown().await.unwrap();
     }
 
-    /// Closes the WebSocket as clients do, and waits for the node's answer.
+    /// Closes the WebSocket with a close frame, and waits for the node's close.
     pub(super) async fn close(mut self) {
         self.socket.close(None).await.unwrap();
         while !matches!(self.next().await, Received::End(_)) {}
     }
 }
 
-/// The keep-alive of the hub protocol.
 pub(super) const PING: &str = "{\"type\":6}";

@@ -1,4 +1,4 @@
-//! Messages of clients: whole ones go up in order, within limits.
+//! Messages of clients: delivery of complete messages in order, and limits.
 
 use std::cell::Cell;
 use std::num::NonZeroU32;
@@ -103,7 +103,7 @@ fn a_message_whose_client_is_not_read_has_its_time_for_later() {
         client.send(head).await;
         link.fence().await;
         link.send(flow(&client.id, FlowOperation::Pause)).await;
-        // sleep: time is paused, and passing it is what the test is about.
+        // sleep: the test advances paused time
         tokio::time::sleep(Duration::from_secs(120)).await;
         link.send(flow(&client.id, FlowOperation::Resume)).await;
         client.send(tail).await;
@@ -156,7 +156,7 @@ fn a_paused_client_is_not_read_until_it_is_resumed() {
         link.fence().await;
         client.send(&call(1)).await;
         link.fence().await;
-        // Deliveries go on meanwhile.
+        // Deliveries to the client continue.
         client.fence(&link).await;
         link.send(flow(&client.id, FlowOperation::Resume)).await;
         assert_eq!(link.data().await.0, call(1));
@@ -252,10 +252,10 @@ fn frames_that_bring_no_message_count_against_the_rate_of_messages() {
                 false => client.send(&call(1)).await,
             }
             assert_eq!(link.data().await.0.trim_start(), call(1));
-            // What was read with the call is paid for before what comes next.
+            // The next read happens only after the rate limit has covered the previous one.
             client.send(&call(2)).await;
             assert_eq!(link.data().await.0.trim_start(), call(2));
-            // 200 frames at 10 a second; made-up time.
+            // 200 frames at 10 per second, in virtual time.
             assert!(begun.elapsed() > Duration::from_secs(15), "{name}: {:?}", begun.elapsed());
             assert!(stage.shared.counters_of(0).limit(Limit::Messages).get() > 0, "{name}");
         });
@@ -338,7 +338,7 @@ fn message_pack_clients_are_read_by_the_same_rules() {
         link.data().await;
         link.write(&open.connection_id, "{}\u{1e}").await;
         assert_eq!(client.next().await, Received::Binary("{}\u{1e}".into()));
-        // A ping, then an invocation [1, {}, nil, "M", []].
+        // A ping, followed by the invocation [1, {}, nil, "M", []].
         let call = [0x07, 0x95, 0x01, 0x80, 0xc0, 0xa1, b'M', 0x90];
         client.write(Message::binary([&[0x02, 0x91, 0x06][..], &call].concat())).await;
         let (_, data) = link.data().await;
@@ -354,7 +354,7 @@ fn a_link_that_takes_nothing_stops_its_clients_from_being_read_and_loses_nothing
         settings.links.outbox_max_bytes = 1024;
         let (stage, _app, mut link) = Stage::with(Settings { ..settings }, 1).with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
-        // Calls that want no answer: of others only so many may be pending.
+        // Calls without a response: the number of pending calls with a response is limited.
         let calls: Vec<String> = (0..4000).map(|n| format!("{{\"type\":1,\"target\":\"{n:0>200}\"}}\u{1e}")).collect();
         let all = calls.concat();
         link.set_reading(false);
@@ -365,7 +365,7 @@ fn a_link_that_takes_nothing_stops_its_clients_from_being_read_and_loses_nothing
                 sent.set(sent.get() + 1);
             }
         });
-        // Nothing else happens in this second: time passes only when all tasks wait.
+        // Virtual time advances only when all tasks are waiting.
         assert!(timeout(Duration::from_secs(1), &mut sending).await.is_err(), "all was read");
         assert!(sent.get() < calls.len());
         link.set_reading(true);

@@ -1,5 +1,5 @@
-//! Clients of HTTP transports that behave as .NET's do: requests of a client share a pool of kept-alive connections, a
-//! ping is posted every 15 s, and a POST that meets the end of its connection is not repeated.
+//! Clients of HTTP transports that behave like .NET's: requests share a pool of keep-alive connections, pings are
+//! posted every 15 s, and a POST that hits a closing connection is not retried.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -16,47 +16,46 @@ use super::client::{JSON_HANDSHAKE, PING};
 use super::http::{HttpConnection, negotiate, request};
 use super::stage::{Stage, run, settings};
 
-/// Time that a byte is under way; on a pipe without it no request meets a close.
+/// Network latency. Without it, no request can cross a close.
 const LATENCY: Duration = Duration::from_millis(20);
 
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Time for which the clients are left alone.
+/// Duration for which the clients stay idle.
 const WHILE: Duration = Duration::from_secs(120);
 
 const CLIENTS_OF_EACH_KIND: u64 = 150;
 
-/// Transport of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     EventStream,
     LongPolling,
 }
 
-/// Connections of one client to the node, and what became of its requests.
+/// Connections of one client to the node, and the state of its requests.
 struct PooledClient<'a> {
     stage: &'a Stage,
     target: String,
-    /// The connection that was used last is used first.
+    /// The most recently used connection is reused first.
     idle: Rc<RefCell<Vec<HttpConnection>>>,
 }
 
 async fn carry(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>) {
     let mut bytes = [0; 4096];
     while let Ok(count @ 1..) = from.read(&mut bytes).await {
-        // sleep: time is paused, and a link with a latency is what the test is about.
+        // sleep: simulates network latency in paused time
         sleep(LATENCY).await;
         if to.write_all(&bytes[..count]).await.is_err() {
             return;
         }
     }
-    // sleep: the end is under way for as long.
+    // sleep: the close is delayed by the same latency
     sleep(LATENCY).await;
-    // It fails when the far end is gone.
+    // Fails if the peer is gone.
     let _ = to.shutdown().await;
 }
 
-/// Opens a connection to a node that is some way off.
+/// Opens a connection with latency to a node.
 fn dial_far(stage: &Stage) -> DuplexStream {
     let (near, far) = duplex(64 * 1024);
     let ((near_read, near_write), (node_read, node_write)) = (split(far), split(stage.dial()));
@@ -77,12 +76,12 @@ impl PooledClient<'_> {
         }
     }
 
-    /// Sends a request; one that was written is not repeated.
+    /// Sends a request without retrying after it was written.
     async fn send(&self, method: &str, body: &str) -> hyper::Result<StatusCode> {
         loop {
             let mut connection = self.connection().await;
             match connection.attempt(self.request(method, body)).await {
-                // Its end was there before the request was written.
+                // The connection was closed before the request was written.
                 Err(error) if error.is_canceled() => {}
                 answer => {
                     self.idle.borrow_mut().push(connection);
@@ -96,7 +95,7 @@ impl PooledClient<'_> {
         request(method, &self.target, body)
     }
 
-    /// Begins the connection, and has the app server answer its hub handshake.
+    /// Opens the connection. The app server answers its hub handshake.
     async fn open(&self, kind: Kind, link: &mut AppLink) -> Option<(HttpConnection, hyper::body::Incoming)> {
         let mut stream = None;
         if kind == Kind::EventStream {
@@ -115,12 +114,12 @@ impl PooledClient<'_> {
         stream
     }
 
-    /// Posts pings until `until`; `false` if one of them met the end of its connection.
+    /// Posts pings until `until`; `false` if one hit a closed connection.
     async fn ping(&self, interval: Duration, until: Instant) -> bool {
-        // The next ping is due an interval after the last one was sent, not after it was answered.
+        // The interval starts when a ping is sent, not when it is answered.
         let mut next = Instant::now() + interval;
         while next < until {
-            // sleep: time is paused, and passing it is what the test is about.
+            // sleep: the test advances paused time
             sleep_until(next).await;
             next += interval;
             if !matches!(self.send("POST", &format!("{PING}\u{1e}")).await, Ok(StatusCode::OK)) {
@@ -140,7 +139,7 @@ impl PooledClient<'_> {
     }
 }
 
-/// Leaves clients alone for two minutes, and returns how many of them have lost a request.
+/// Keeps clients idle for two minutes, and returns the number of clients that lost a request.
 async fn broken_clients(stage: &'static Stage, link: &mut AppLink) -> u64 {
     let (broken, mut tasks): (_, Vec<JoinHandle<()>>) = (Rc::new(Cell::new(0)), Vec::new());
     for number in 0..2 * CLIENTS_OF_EACH_KIND {
@@ -150,7 +149,7 @@ async fn broken_clients(stage: &'static Stage, link: &mut AppLink) -> u64 {
         let client = Rc::new(PooledClient { stage, target, idle: Rc::default() });
         let stream = client.open(kind, link).await;
         let until = Instant::now() + WHILE;
-        // A timer of the client is late by some milliseconds.
+        // Client timers are some milliseconds late.
         let interval = PING_INTERVAL + Duration::from_millis(number % 50);
         let (pinging, polling, broken) = (client.clone(), client, broken.clone());
         tasks.push(spawn_local(async move {
@@ -178,7 +177,7 @@ async fn broken_with(keep_alive: Option<Duration>) -> u64 {
     if let Some(keep_alive) = keep_alive {
         settings.limits.keep_alive_timeout = keep_alive;
     }
-    // Tasks of a test are local, and borrow nothing.
+    // Test tasks are local and can't borrow.
     let stage: &'static Stage = Box::leak(Box::new(Stage::with(settings, 2)));
     let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
     let mut link = app.link().await;

@@ -1,4 +1,4 @@
-//! Results of clients: a method of an app server asks a client, and gets its answer.
+//! Client results: a method of an app server invokes a client and receives its result.
 
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
@@ -27,7 +27,8 @@ fn the_answer_of_a_client_goes_to_the_app_server_that_asked_wherever_its_home_is
         let mut client = Client::connect(&stage, &mut home, "/chat").await;
         asker.send(question(&client.id, "q-1")).await;
         assert!(client.text().await.contains("\"q-1\""));
-        // Its home has to know the question, or it would take the answer for a broken rule.
+        // The client's app server must be notified of the invocation, or it would treat the result as a protocol
+        // violation.
         let known = home.next().await;
         assert!(
             matches!(&known, ServiceMessage::ClientInvocation(question) if question.invocation_id == "q-1"),

@@ -1,4 +1,4 @@
-//! Routes: which group of app servers gets a client, and what changed rules do to those that are there.
+//! Route rules: the group of app servers for each client, and effects of changed rules on connected clients.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn with_canary(rules: &str) -> String {
     format!("{CANARY}{rules}")
 }
 
-/// The app server's answer to the question to hand a connection over.
+/// Answers a request to hand over a connection.
 async fn hand_over(link: &mut AppLink, id: &str) {
     let asked = link.close().await;
     assert_eq!(asked.connection_id, id);
@@ -83,7 +83,7 @@ fn a_percentage_takes_its_part_of_clients_without_a_user_whether_they_negotiate_
             taken[negotiates] += u32::from(is_canary);
             clients.push(client);
         }
-        // Six deviations of 200 throws of a coin.
+        // Six standard deviations for 200 coin tosses.
         assert!(taken.iter().all(|taken| (58..=142).contains(taken)), "{taken:?}");
     });
 }
@@ -121,7 +121,7 @@ fn clients_whose_route_changes_are_handed_over_and_nothing_is_lost() {
         goes_on_at(&mut canary, &client, "stable").await;
         assert!(canary.data().await.0.contains("Meanwhile"));
         client.fence(&canary).await;
-        // And back.
+        // Move back.
         stage.apply(CANARY);
         hand_over(&mut canary, &client.id).await;
         goes_on_at(&mut stable, &client, "canary").await;
@@ -192,7 +192,7 @@ fn a_client_whose_app_server_is_lost_goes_where_the_routes_lead_on_at_once() {
         let (mut stable, mut canary_app) = (stage.app_in("default", "stable"), stage.app_in("canary", "canary"));
         let (mut stable, mut canary) = (stable.link().await, canary_app.link().await);
         let mut client = Client::connect(&stage, &mut canary, "/chat").await;
-        // sleep: paused time. Routes are asked in the second after a link has opened: not in that of the loss.
+        // sleep: paused time. Routes are checked in the second after a link opens, so wait for longer.
         tokio::time::sleep(Duration::from_secs(3)).await;
         canary_app.retire();
         canary.ended().await;

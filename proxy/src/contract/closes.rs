@@ -1,4 +1,4 @@
-//! Ends of connections: who is told what.
+//! Closed connections: notifications to clients and app servers.
 
 use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
 use trunkline_protocol::service::*;
@@ -24,7 +24,7 @@ fn a_close_of_the_app_server_reaches_the_client_behind_what_was_sent_to_it() {
         assert_eq!(client.text().await, "\"last\"");
         assert_eq!(client.next().await, Received::End(Some(1000)));
         link.fence().await;
-        // It is gone for sends, too.
+        // Sends no longer reach the connection.
         let gone = Check { subject: client.id.as_str().into(), ack_id: 3 };
         link.send(ServiceMessage::CheckConnectionExistenceWithAck(gone)).await;
         assert_eq!(link.ack().await, (3, AckStatus::NotFound));
@@ -67,8 +67,8 @@ fn a_hub_that_wants_it_closes_a_client_with_its_token() {
     run(async {
         let hub = HubManifest { close_on_token_expiry: true, ..HubManifest::new("chat", "/chat") };
         let (stage, _app, mut link) = Stage::start().with_app(hub).await;
-        // The clock of tokens is the system's, which no test can wind on: this one has ended, within the skew that is
-        // allowed to others' clocks.
+        // Token expiry uses the system clock, which tests can't advance. This token has expired, but within the
+        // tolerated clock skew.
         let target = format!("/chat?access_token={}", token_until("ann", unix_seconds() - 1));
         let mut client = Client::connect(&stage, &mut link, &target).await;
         assert!(client.text().await.starts_with("{\"type\":7"));

@@ -1,4 +1,4 @@
-//! Connecting: clients that are accepted or refused, and the news of it at the app server.
+//! Connecting: accepted and refused clients, and notifications to the app server.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn large_heads_of_open_connections_share_a_budget_and_small_ones_are_not_concern
         let stage = Stage::with(Settings { limits, ..settings() }, 1);
         let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
         let large = format!("/chat?x={}", "x".repeat(6_000));
-        // It weighs from the upgrade on: many that shake hands later would all find room.
+        // The head counts from the upgrade on; otherwise many clients with late handshakes would exceed the budget.
         let pending = Client::upgrade(&stage, &large).await.unwrap();
         assert_eq!(Client::upgrade(&stage, &large).await.err(), Some(431));
         pending.close().await;
@@ -36,7 +36,7 @@ fn large_heads_of_open_connections_share_a_budget_and_small_ones_are_not_concern
         assert_eq!(Client::upgrade(&stage, &large).await.err(), Some(431));
         assert_eq!(stage.shared.counters_of(0).limit(Limit::HeadTotal).get(), 2);
         let _small = Client::connect(&stage, &mut link, "/chat").await;
-        // What the node alone reads is not kept.
+        // Headers that only the node reads are not stored.
         let not_kept = ("x-trunkline-odd", &*"x".repeat(6_000));
         assert!(Client::upgrade_with(stage.dial(), "/chat", &[not_kept]).await.is_ok());
         client.close().await;
@@ -113,7 +113,7 @@ fn a_broken_rule_of_websockets_before_the_handshake_is_closed_with_1002() {
     run(async {
         let (stage, _app, _link) = Stage::start().with_chat().await;
         let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
-        // A lone continuation frame continues nothing.
+        // A continuation frame without a first frame.
         let frame = tokio_tungstenite::tungstenite::protocol::frame::Frame::message(
             "x".as_bytes().to_vec(),
             tokio_tungstenite::tungstenite::protocol::frame::coding::OpCode::Data(
@@ -182,7 +182,7 @@ fn the_app_decides_about_a_client_at_negotiate_and_its_refusal_is_passed_on() {
         *app.dialler.decision.lock().unwrap() = None;
         let (status, body) = exchange(&stage, "POST", "/chat/negotiate?negotiateVersion=1", "").await;
         assert_eq!((status.as_u16(), body.as_str()), (418, "not today"));
-        // What was decided is sealed into the token: the app is not asked again.
+        // The token seals the decision: the app is not queried again.
         let mut client = Client::upgrade(&stage, &format!("/chat?id={token}")).await.unwrap();
         client.send(JSON_HANDSHAKE).await;
         let open = link.opening().await;
@@ -205,7 +205,7 @@ fn the_app_learns_the_user_that_the_node_has_verified_and_none_that_a_client_cla
         };
         assert_eq!(ask(&format!("&access_token={}", token_of("ann"))).await, 200);
         assert_eq!(ask("").await, 200);
-        // The app may know this token, so it is asked; it only lets in whom the token names.
+        // A rejected token may be issued by the app, so the app decides. The client needs a user from the app.
         assert_eq!(ask("&access_token=rubbish").await, 401);
         let bob = Decision { user: Some("bob".into()), ..Decision::default() };
         *app.dialler.decision.lock().unwrap() = Some(bob);

@@ -1,4 +1,4 @@
-//! Deliveries: receivers of each kind of send, and the order of sends.
+//! Deliveries: receivers and order of each kind of send.
 
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Message;

@@ -1,4 +1,4 @@
-//! A node that stops.
+//! Graceful shutdown of a node.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::http_transports::{EventClient, poller};
 use super::stage::{Stage, run, settings};
 use crate::shard::ShardCommand;
 
-/// A call, its answer, and what tells a client to leave.
+/// A call, its response, and the close that asks a client to reconnect.
 pub(super) const CALL: &str = "{\"type\":1,\"invocationId\":\"1\",\"target\":\"M\",\"arguments\":[]}\u{1e}";
 pub(super) const ANSWER: &str = "{\"type\":3,\"invocationId\":\"1\",\"result\":2}\u{1e}";
 pub(super) const LEAVE: &str = "{\"type\":7,\"allowReconnect\":true}\u{1e}";
@@ -66,7 +66,7 @@ fn a_node_that_stops_takes_nobody_in() {
         link.fence().await;
         assert_eq!(exchange(&stage, "POST", "/chat/negotiate?negotiateVersion=1", "").await.0, 503);
         assert_eq!(Client::upgrade(&stage, "/chat").await.err(), Some(503));
-        // Its socket was let in before: its handshake is answered with a close that sends it elsewhere.
+        // The socket was accepted before the drain: its handshake is answered with a close that asks it to reconnect.
         late.send(JSON_HANDSHAKE).await;
         assert_eq!(late.next().await, Received::Text("{}".into()));
         assert_eq!(late.next().await, Received::Text("{\"type\":7,\"allowReconnect\":true}".into()));
@@ -90,7 +90,7 @@ fn by_each_transport_a_client_is_told_to_leave_behind_the_answers_to_its_calls()
         }
         drain(&stage, Duration::from_secs(25)).await;
         assert_eq!(closed_as_drained(&mut link).await, quiet.id);
-        sleep(Duration::from_secs(2)).await; // sleep: time is virtual, and each has had its turn by then
+        sleep(Duration::from_secs(2)).await; // sleep: advances virtual time until the drain has reached each client
         link.fence().await;
         for id in [&socket.id, &events.id, &poller] {
             link.write(id, ANSWER).await;
@@ -130,7 +130,7 @@ fn a_message_pack_client_is_told_to_leave_behind_the_last_item_of_its_stream() {
         assert_eq!(link.data().await.1.payload, STREAM);
         drain(&stage, Duration::from_secs(25)).await;
         link.write(&id, ITEM).await;
-        sleep(Duration::from_secs(2)).await; // sleep: time is virtual, and it has had its turn by then
+        sleep(Duration::from_secs(2)).await; // sleep: advances virtual time until the drain has reached the client
         link.write(&id, END).await;
         for frame in [ITEM, END] {
             assert_eq!(client.next().await, Received::Binary(frame.into()));
@@ -152,7 +152,7 @@ fn a_call_that_does_not_end_holds_its_client_for_some_seconds_and_no_longer() {
         assert_eq!(closed_as_drained(&mut link).await, client.id);
         assert!((5..7).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
         assert_eq!(client.text().await, LEAVE.trim_end_matches('\u{1e}'));
-        // The wait is a part of the drain's time.
+        // The wait is part of the drain timeout.
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         client.send(CALL).await;
         link.data().await;

@@ -1,4 +1,4 @@
-//! Exclusive tasks: what app servers that stand for them are told of each other.
+//! Exclusive tasks: candidate lists sent to app servers.
 
 use trunkline_protocol::manifest::{ExclusiveTasks, HubManifest};
 use trunkline_protocol::service::*;
@@ -13,7 +13,7 @@ fn hub(since_ms: i64, names: &[&str]) -> HubManifest {
     HubManifest { exclusive_tasks: Some(ExclusiveTasks { since_ms, names }), ..HubManifest::new("chat", "/chat") }
 }
 
-/// The list that an app server is told next.
+/// Receives the next list of candidates.
 async fn listed(link: &mut AppLink) -> Vec<(String, String, i64)> {
     match link.next().await {
         ServiceMessage::TaskCandidates(told) => {

@@ -1,4 +1,4 @@
-//! Nodes of a fleet: how they find each other, and what they pass on and ask.
+//! Nodes of a fleet: discovery, relayed messages and queries.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -39,14 +39,14 @@ use crate::net::connector::MemoryNetwork;
 use crate::net::resolver::Resolver;
 use crate::observer::{Observer, Readiness};
 
-/// Time in which nodes that can reach each other are linked and agree.
+/// Time until reachable nodes are linked and agree.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A node with an app server of its own, so that what crosses does so between nodes.
+/// Node with its own app server, so that messages must cross between nodes.
 pub(super) struct FleetNode {
     pub(super) stage: Stage,
     pub(super) fleet: Fleet,
-    /// Admin API of the node, for requests of other nodes.
+    /// Admin API of the node, for other nodes.
     pub(super) api: Router,
     pub(super) link: AppLink,
     _app: App,
@@ -56,11 +56,11 @@ pub(super) struct FleetNode {
     running: AbortHandle,
 }
 
-/// Sockets of an admin port in memory.
+/// In-memory sockets of an admin port.
 #[derive(Default)]
 struct AdminSockets {
     open: RefCell<Vec<AbortHandle>>,
-    /// Whether the network to it is cut: sockets are taken, and nothing comes of them.
+    /// Whether the network is cut: sockets are accepted, but no data passes.
     is_cut: Cell<bool>,
 }
 
@@ -79,7 +79,7 @@ impl FleetNode {
         Self::start_with(network, number, settings, |api| api).await
     }
 
-    /// Starts a node whose `--peers` is one name of these addresses.
+    /// Starts a node with a single DNS name in `--peers`, which resolves to these addresses.
     async fn start_named(network: &MemoryNetwork, number: u8, addresses: &[&str]) -> Self {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         let fleet = FleetSettings { peers: vec!["http://nodes:8090".parse().unwrap()] };
@@ -87,7 +87,7 @@ impl FleetNode {
         Self::start_by(Resolver::knowing(addresses), network, number, settings, |api| api).await
     }
 
-    /// Starts a node whose API answers other nodes in a way of its own.
+    /// Starts a node with a custom API for other nodes.
     pub(super) async fn start_with(
         network: &MemoryNetwork,
         number: u8,
@@ -124,7 +124,7 @@ impl FleetNode {
         Client::connect(&self.stage, &mut self.link, "/chat").await
     }
 
-    /// Members in the state that they have for this node.
+    /// Members with their state as seen by this node.
     fn members(&self) -> Vec<(String, MemberState)> {
         let now_ms = self.fleet.members().now_ms();
         self.fleet.members().all().iter().map(|member| (member.name().to_owned(), member.state(now_ms))).collect()
@@ -140,14 +140,14 @@ impl FleetNode {
         FleetEntry::of(&self.fleet).relay("chat", wanted, message);
     }
 
-    /// Ends its part in the fleet without a word: nobody listens at its admin port any more.
+    /// Crashes the node's part in the fleet: its admin port stops listening without a goodbye.
     fn crash(&self) {
         self.serving.abort();
         self.running.abort();
         self.cut(true);
     }
 
-    /// Kills it: nobody listens at its ports any more, and all sockets of its admin port end.
+    /// Kills the node: its ports stop listening and all sockets of its admin port end.
     pub(super) fn kill(&self, network: &MemoryNetwork) {
         self.running.abort();
         drop(network.listen(&self.address));
@@ -155,19 +155,19 @@ impl FleetNode {
         self.admin.open.borrow_mut().drain(..).for_each(|socket| socket.abort());
     }
 
-    /// Has nobody listen at its port for clients any more.
+    /// Stops listening at the client port.
     pub(super) fn unplug(&self, network: &MemoryNetwork) {
         drop(self.stage.shared.settings.advertise.as_ref().map(|port| network.listen(port)));
     }
 
-    /// Ends all sockets of its admin port. New ones lead nowhere until it is mended.
+    /// Ends all sockets of the admin port. New sockets pass no data until the cut is repaired.
     pub(super) fn cut(&self, is_cut: bool) {
         self.admin.is_cut.set(is_cut);
         self.admin.open.borrow_mut().drain(..).for_each(|socket| socket.abort());
     }
 }
 
-/// Serves the part of an admin port that nodes use.
+/// Serves the admin port routes for nodes.
 async fn serve(network: MemoryNetwork, address: Address, fleet: Fleet, sockets: Rc<AdminSockets>) {
     let mut accepted = network.listen(&address);
     let (keys, hellos) = (fleet.members().keys().clone(), HelloTable::default());
@@ -203,7 +203,7 @@ async fn serve(network: MemoryNetwork, address: Address, fleet: Fleet, sockets: 
     }
 }
 
-/// Serves another version of a node, which greets, and opens no link.
+/// Serves a node with another version: it greets, but opens no link.
 async fn serve_version(network: MemoryNetwork, address: Address, wire: WireVersions) {
     let greeting = Greeting { name: "n5".into(), boot: "boot of n5".into(), wire, ..Greeting::default() };
     let inside = Router::new().route(FLEET_GREET_PATH, post(async move || greeting.to_json()));
@@ -221,17 +221,17 @@ async fn serve_version(network: MemoryNetwork, address: Address, wire: WireVersi
     }
 }
 
-/// Waits, in virtual time, until something is so.
+/// Waits in virtual time until a condition holds.
 pub(super) async fn until(within: Duration, what: &str, is_so: impl Fn() -> bool) {
     let last = Instant::now() + within;
     while !is_so() {
         assert!(Instant::now() < last, "not within {within:?}: {what}");
-        // sleep: time is virtual, and no event tells of a state
+        // sleep: virtual time; no event signals the state
         sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// A network, and nodes 1 to `count`, each of which names all.
+/// Creates a network with nodes 1 to `count`, each configured with all nodes.
 pub(super) async fn nodes(count: u8) -> (MemoryNetwork, Vec<FleetNode>) {
     let (network, all) = (MemoryNetwork::default(), (1..=count).collect::<Vec<_>>());
     let mut nodes = Vec::new();
@@ -252,7 +252,7 @@ pub(super) async fn linked(nodes: &[FleetNode]) {
         })
     })
     .await;
-    // What is wanted where is known a moment later.
+    // Interests of the nodes are exchanged shortly afterwards.
     sleep(Duration::from_secs(2)).await; // sleep: as above
 }
 
@@ -298,7 +298,7 @@ fn what_enters_at_one_node_reaches_the_clients_of_all_others_once_and_in_order()
                 assert_eq!(word(client).await, number.to_string());
             }
         }
-        // A node passes on to others alone: for its own clients it needs no other.
+        // A node relays only to other nodes; its own clients are served locally.
         let (own, node) = (&mut clients[0], &nodes[0]);
         own.fence(&node.link).await;
         for (client, node) in clients.iter_mut().zip(&nodes) {
@@ -341,13 +341,13 @@ fn what_is_new_is_wanted_at_once_and_what_has_ended_is_forgotten() {
         assert_eq!(word(&mut client).await, "first");
         client.close().await;
         let sent = |nodes: &[FleetNode]| nodes[0].fleet.passage().counters().sent.get();
-        // Swept within ten seconds.
-        sleep(Duration::from_secs(15)).await; // sleep: the sweep's own interval
+        // The sweep runs every ten seconds.
+        sleep(Duration::from_secs(15)).await; // sleep: longer than the sweep interval
         let before = sent(&nodes);
         for _ in 0..50 {
             nodes[0].say(&[Wanted::Group("late")], &to_group("late", "second"));
         }
-        sleep(Duration::from_millis(5)).await; // sleep: the way of one message
+        sleep(Duration::from_millis(5)).await; // sleep: time for one message to arrive
         assert!(sent(&nodes) - before < 10, "{}", sent(&nodes) - before);
     });
 }
@@ -363,7 +363,7 @@ fn links_that_are_cut_resume_and_lose_nothing() {
             if number % 10 == 5 {
                 nodes[1].cut(number == 15);
             }
-            // sleep: some messages meet an open link, some a cut one
+            // sleep: some messages meet an open link, others a cut one
             sleep(Duration::from_millis(700)).await;
         }
         for number in 0..40 {
@@ -385,7 +385,7 @@ fn a_node_that_is_cut_off_for_too_long_misses_what_was_said_and_nobody_else_does
         for number in 0..60 {
             nodes[0].say(&[Wanted::Everyone], &to_all(&number.to_string()));
             assert_eq!(word(&mut other).await, number.to_string());
-            // sleep: longer in all than a link outlives its socket
+            // sleep: in total longer than a link survives without a socket
             sleep(Duration::from_secs(1)).await;
         }
         let dropped: u64 = DropCause::ALL.iter().map(|&cause| nodes[0].fleet.passage().counters().dropped(cause)).sum();
@@ -393,7 +393,7 @@ fn a_node_that_is_cut_off_for_too_long_misses_what_was_said_and_nobody_else_does
         nodes[1].cut(false);
         linked(&nodes).await;
         nodes[0].say(&[Wanted::Everyone], &to_all("back"));
-        // What had reached it before its link was over may come, in order and once.
+        // Messages received before the link ended may arrive, in order and once.
         let mut heard = Vec::new();
         loop {
             let next = word(&mut lost).await;
@@ -477,7 +477,7 @@ fn a_client_at_another_node_is_asked_for_a_result() {
         let (fleet, id) = (nodes[0].fleet.clone(), client.id.clone());
         let asking = spawn_local(async move { invoke(fleet, "chat", &id).await });
         assert_eq!(word(&mut client).await, "Name");
-        // Its app server is told, and passes on what the client answers.
+        // Its app server is notified, and forwards the client's result.
         let ServiceMessage::ClientInvocation(told) = nodes[2].link.next().await else { panic!("the app is not told") };
         let answer = ServiceMessage::ClientCompletion(ClientCompletion {
             invocation_id: told.invocation_id,
@@ -504,15 +504,15 @@ fn one_address_is_enough_to_find_all_and_a_node_under_two_addresses_is_one() {
         let network = MemoryNetwork::default();
         let one = FleetNode::start(&network, 1, peers(&[1, 2])).await;
         let two = FleetNode::start(&network, 2, peers(&[1])).await;
-        // The third one knows the first, and nobody knows it.
+        // The third node is configured with the first node, but not the other way round.
         let three = FleetNode::start(&network, 3, peers(&[1, 9])).await;
-        // Another address of the first.
+        // Second address of the first node.
         spawn_local(serve(network.clone(), address(9), one.fleet.clone(), Rc::default()));
         linked(&[one, two, three]).await;
     });
 }
 
-/// Address of the other family that leads to node 1.
+/// IPv6 address of node 1.
 const V6: &str = "[2001:db8::1]:8090";
 const V6_URL: &str = "http://[2001:db8::1]:8090";
 
@@ -525,7 +525,7 @@ fn a_node_on_one_family_is_found_whichever_comes_first_and_the_other_is_no_probl
             let two = FleetNode::start_named(&network, 2, &addresses).await;
             let nodes = [one, two];
             linked(&nodes).await;
-            // sleep: longer than it takes until a problem is reported
+            // sleep: longer than it takes to report a problem
             sleep(Duration::from_secs(60)).await;
             assert_eq!(nodes[1].fleet.members().unreachable(), []);
         });
@@ -543,7 +543,7 @@ fn the_link_to_a_node_moves_to_its_other_address_and_loses_nothing() {
         linked(&nodes).await;
         let mut client = nodes[0].client().await;
         linked(&nodes).await;
-        // sleep: longer than until the address of a linked node is greeted
+        // sleep: longer than it takes to greet the address of a linked node
         sleep(Duration::from_secs(20)).await;
         network.set_cut(&address(1), true);
         nodes[0].cut(false);
@@ -551,7 +551,7 @@ fn the_link_to_a_node_moves_to_its_other_address_and_loses_nothing() {
             nodes[1].say(&[Wanted::Everyone], &to_all(&number.to_string()));
             assert_eq!(word(&mut client).await, number.to_string());
             assert_eq!(nodes[1].members(), [("n1".into(), MemberState::Ready)]);
-            // sleep: longer in all than a link outlives its socket
+            // sleep: in total longer than a link survives without a socket
             sleep(Duration::from_secs(1)).await;
         }
         assert!(DropCause::ALL.iter().all(|&cause| nodes[1].fleet.passage().counters().dropped(cause) == 0));
@@ -564,12 +564,12 @@ fn nodes_that_have_forgotten_each_other_find_each_other_again() {
         let network = MemoryNetwork::default();
         let mut nodes = Vec::new();
         for number in 1..=3 {
-            // All know the first, and the others from what it tells.
+            // All nodes know the first, and discover the others through it.
             nodes.push(FleetNode::start(&network, number, peers(&[1])).await);
         }
         linked(&nodes).await;
         nodes[1..].iter().for_each(|node| node.cut(true));
-        // Their links to the first live on, so none of them has a reason to greet it.
+        // Links to the first node stay up, so no node greets it again.
         let is_forgotten = |node: &FleetNode, other: &str| {
             let members = node.fleet.members().all();
             members.iter().all(|member| member.name() != other || !member.links().are_complete())
@@ -578,7 +578,7 @@ fn nodes_that_have_forgotten_each_other_find_each_other_again() {
             is_forgotten(&nodes[1], "n3") && is_forgotten(&nodes[2], "n2")
         })
         .await;
-        // sleep: longer than addresses are dialled that only members have told
+        // sleep: longer than addresses learned only from members are dialled
         sleep(Duration::from_secs(300)).await;
         nodes.iter().for_each(|node| node.cut(false));
         linked(&nodes).await;
@@ -593,7 +593,7 @@ fn strangers_other_fleets_and_other_versions_are_told_apart_in_plain_words() {
         let other = FleetNode::start(&network, 2, Settings { keys, ..peers(&[1, 3, 4]) }).await;
         let newer = FleetNode::start(&network, 6, peers(&[5])).await;
         spawn_local(serve_version(network.clone(), address(5), WireVersions { oldest: 2, newest: 3 }));
-        // One that speaks no HTTP, and one where nobody listens.
+        // One peer without HTTP, and one where nothing listens.
         let mut garbage = network.listen(&address(3));
         spawn_local(async move {
             while let Some(mut stream) = garbage.recv().await {
@@ -631,7 +631,7 @@ fn a_node_that_leaves_is_gone_at_once_and_one_that_starts_again_is_another() {
         drop(network.listen(&address(2)));
         assert!(nodes[0].link.crashes().is_empty(), "it has said goodbye");
         let former = nodes[2].stage.shared.boot.clone();
-        // Without a word: its sockets are gone, and another start has its address.
+        // Crash: its sockets are gone, and a new process has its address.
         nodes[2].running.abort();
         nodes[2].cut(true);
         let again = FleetNode::start(&network, 3, peers(&[1, 2, 3])).await;
@@ -652,7 +652,7 @@ fn app_servers_are_told_of_a_node_that_has_crashed_and_not_of_one_that_is_cut_of
         let (_network, mut nodes) = nodes(3).await;
         let doomed = nodes[2].stage.shared.boot.clone();
         nodes[2].cut(true);
-        // sleep: time is virtual, and what is shown is that nothing comes
+        // sleep: virtual time, to prove that nothing arrives
         sleep(Duration::from_secs(20)).await;
         for node in &mut nodes {
             node.link.fence().await;
@@ -666,7 +666,7 @@ fn app_servers_are_told_of_a_node_that_has_crashed_and_not_of_one_that_is_cut_of
             node.link.fence().await;
             assert_eq!(node.link.crashes(), [&*doomed]);
         }
-        // Told once, however long it is away.
+        // Reported once, however long the node is away.
         sleep(Duration::from_secs(60)).await; // sleep: as above
         nodes[0].link.fence().await;
         assert!(nodes[0].link.crashes().is_empty());
@@ -679,7 +679,7 @@ fn a_node_that_refuses_and_is_linked_all_the_same_has_not_crashed() {
         let (_network, mut nodes) = nodes(2).await;
         nodes[1].serving.abort();
         nodes[1].cut(true);
-        // sleep: time is virtual, and what is shown is that nothing comes
+        // sleep: virtual time, to prove that nothing arrives
         sleep(Duration::from_secs(20)).await;
         nodes[0].link.fence().await;
         assert!(nodes[0].link.crashes().is_empty());
@@ -690,7 +690,7 @@ fn a_node_that_refuses_and_is_linked_all_the_same_has_not_crashed() {
 fn nodes_that_see_different_members_say_so() {
     run(async {
         let (_network, nodes) = nodes(3).await;
-        // Nobody reaches the third any more but over links that it has dialled itself.
+        // The third node can be reached only over links that it dialled itself.
         nodes[2].cut(true);
         nodes[1].cut(true);
         until(Duration::from_secs(60), "the first sees that they differ", || !nodes[0].fleet.members().agrees()).await;

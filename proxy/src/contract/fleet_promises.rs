@@ -1,4 +1,4 @@
-//! Promises of a node: its answers hold for all that enters the fleet later, at any node.
+//! Guarantees of a node: its responses hold for all messages that enter the fleet later, at any node.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::fleet_nodes::{FleetNode, linked, nodes};
 use super::stage::{run, token_of};
 use crate::fleet::FleetEntry;
 
-/// A message enters at a node, for clients of others.
+/// Sends a message at a node, for clients of other nodes.
 fn say_to_group(node: &FleetNode, group: &str, text: &str) {
     FleetEntry::of(&node.fleet).relay("chat", &[Wanted::Group(group)], &to_group(group, text));
 }
@@ -84,7 +84,7 @@ fn a_node_that_does_not_hear_is_waited_for_as_long_as_it_believes_what_it_knew_a
         let stale = Duration::from_millis(INTEREST_STALE_MS);
         let first = begun.elapsed();
         assert!(first > Duration::from_millis(500) && first <= stale + Duration::from_millis(50), "{first:?}");
-        sleep(Duration::from_secs(1)).await; // sleep: more beats are missed
+        sleep(Duration::from_secs(1)).await; // sleep: further heartbeats are missed
         let begun = Instant::now();
         nodes[1].link.join(&client.id, "green").await;
         assert!(begun.elapsed() < Duration::from_millis(50), "{:?}", begun.elapsed());

@@ -1,4 +1,4 @@
-//! Hubs that no app server names any more: they keep nobody from the others, and are forgotten after the hold time-out.
+//! Hubs without app servers: they don't displace other hubs, and are evicted after the hold timeout.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::node::hub_sweep;
 use crate::observer::{Readiness, UpstreamProblems};
 use crate::upstream::{APP_SERVERS_MAX, DIAL_IN_HUBS_MAX, HubOrigin};
 
-/// A node that forgets, as all do.
+/// Starts a node that evicts hubs.
 fn stage() -> Stage {
     forgetting(Stage::start())
 }
@@ -28,7 +28,7 @@ fn forgetting(stage: Stage) -> Stage {
     stage
 }
 
-/// An app server with hubs of these names, and a link for each.
+/// Starts an app server with these hubs, and one link for each.
 async fn app(stage: &Stage, instance: &str, hubs: &[&str]) -> (App, Vec<AppLink>) {
     let named = |name: &&str| HubManifest::new(name, &format!("/{name}"));
     let mut app = stage.app(instance, hubs.iter().map(named).collect());
@@ -54,10 +54,10 @@ async fn status(stage: &Stage, hub: &str) -> StatusCode {
     exchange(stage, "POST", &format!("/{hub}/negotiate?negotiateVersion=1"), "").await.0
 }
 
-/// Passes the hold time-out, and the moment until the next look.
+/// Waits for the hold timeout and the next sweep.
 async fn hold(stage: &Stage) {
     let seconds = u64::from(stage.shared.settings.rehoming.hold_timeout_s);
-    // sleep: time is paused, and passing it is what these tests are about.
+    // sleep: the tests advance paused time
     sleep(Duration::from_secs(seconds + 2)).await;
 }
 
@@ -134,7 +134,7 @@ fn a_link_that_returns_within_the_time_keeps_its_hub() {
         let (mut app, mut links) = app(&stage, "old", &["a"]).await;
         for _ in 0..5 {
             links.remove(0).cut();
-            // sleep: time is paused, and passing it is what the test is about.
+            // sleep: the test advances paused time
             sleep(Duration::from_secs(30)).await;
             links.push(app.link_anew().await);
             assert_eq!(status(&stage, "a").await, StatusCode::OK);
@@ -186,7 +186,7 @@ fn of_two_hubs_of_one_path_clients_go_to_the_one_that_is_served() {
     });
 }
 
-/// Share of the access keys where no app has one.
+/// Share of access keys when no app has a key.
 const ALONE: SignerShare = SignerShare::new(Signer::Fleet, false);
 
 #[test]
@@ -221,11 +221,11 @@ fn idle_hubs_of_a_full_table_make_room_and_those_with_a_link_or_a_client_stay() 
         let mut client = Client::connect(&stage, &mut link, "/dialled").await;
         kept.add_pool(hubs.keyed("dialled").unwrap().pools()[0].clone());
         for number in 0..3 * DIAL_IN_HUBS_MAX / 2 {
-            // Half of the table comes and goes within ten seconds.
+            // Half of the table is replaced within ten seconds.
             let origin = if number % 2 == 0 { HubOrigin::DialIn } else { HubOrigin::WebhookPattern };
             let name = format!("hub-{number}");
             assert!(learn(origin, &name).is_ok(), "{number}");
-            // sleep: time is paused, and passing it is what the test is about.
+            // sleep: the test advances paused time
             sleep(Duration::from_millis(20)).await;
         }
         assert!(!kept.is_removed() && hubs.living().len() <= DIAL_IN_HUBS_MAX + 1);
@@ -244,7 +244,7 @@ fn app_servers_that_are_gone_are_forgotten_and_those_with_a_link_or_a_client_are
         let number = hubs.number("kept");
         let has_room = |instance: &str| hubs.app_servers().check_room(instance, &ALONE).is_ok();
         for round in 0..3 {
-            // Each start of an app server dials in under another id.
+            // Each restart of an app server dials in with a new id.
             let starts = (0..APP_SERVERS_MAX).map(|start| format!("{round}-{start}"));
             let taken = starts.filter(|start| has_room(start) && hubs.number(start) != number).count();
             assert!((APP_SERVERS_MAX - 2..APP_SERVERS_MAX).contains(&taken), "{taken} in round {round}");

@@ -1,5 +1,5 @@
-//! Links of app servers that dial in and are lost: at the node only, or at both ends, in whatever order and however
-//! often. Each client is answered, failed, or told to reconnect, and no app server gets one that it has.
+//! Lost links of app servers that dial in: lost at the node only or at both ends, in any order and number. Each client
+//! is answered, failed or asked to reconnect, and no app server receives a client that it already has.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,10 +20,10 @@ use super::speech::{call, flow, header, received, result};
 use super::stage::run;
 use crate::net::connector::MemoryNetwork;
 
-/// Time within which a client is answered, failed, or told to reconnect.
+/// Time within which a client is answered, failed or asked to reconnect.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// One node, one app server with two links to it, and a client whose home is the first link, with a call under way.
+/// Node, app server with two links to it, and client assigned to the first link with a call in progress.
 struct LinkScene {
     _network: MemoryNetwork,
     nodes: Vec<FleetNode>,
@@ -42,7 +42,7 @@ impl LinkScene {
         Self { _network: network, nodes, links: vec![first, second], client }
     }
 
-    /// Opens the scene, and loses the first link at the node, which asks for the client over the other one.
+    /// Creates the fixture and loses the first link at the node, which requests the client over the other link.
     async fn with_lost_link() -> Self {
         let mut scene = Self::open().await;
         drop(scene.links.remove(0));
@@ -54,7 +54,7 @@ impl LinkScene {
         scene
     }
 
-    /// Opens the scene with two more clients, and has the node move the first one to the second link.
+    /// Creates the fixture with two more clients; the node moves the first client to the second link.
     async fn with_moved_client() -> (Self, [Client; 2]) {
         let (network, nodes) = dial_in_nodes(1).await;
         let mut first = DialInLink::open(&nodes[0], "home_1", ONE).await;
@@ -65,7 +65,7 @@ impl LinkScene {
         (Self { _network: network, nodes, links: vec![first, second], client }, rest)
     }
 
-    /// Message about the client over the other link.
+    /// Receives the next message about the client over the other link.
     async fn next(&mut self) -> ServiceMessage {
         loop {
             let message = self.links.last_mut().unwrap().next().await;
@@ -80,7 +80,7 @@ impl LinkScene {
         }
     }
 
-    /// Waits for flow control of the client over the other link.
+    /// Receives flow control of the client over the other link.
     async fn comes(&mut self, operation: FlowOperation) {
         assert_eq!(self.next().await, flow(&self.client.id, operation));
     }
@@ -95,7 +95,7 @@ impl LinkScene {
         open
     }
 
-    /// Text of hub messages that come up.
+    /// Receives the text of hub messages from the client.
     async fn data(&mut self) -> String {
         match self.next().await {
             ServiceMessage::ConnectionData(data) => String::from_utf8_lossy(&data.payload).into_owned(),
@@ -139,7 +139,7 @@ fn a_client_is_opened_again_if_its_app_server_does_not_answer_for_it() {
         scene.comes(FlowOperation::Pause).await;
         assert_eq!(header(&scene.opening().await.headers, MIGRATE_FROM_HEADER), Some("home_1"));
         scene.calls("2").await;
-        // By then an acknowledgement can be no other than that of a new pause.
+        // By then an acknowledgement can only belong to a new pause.
         pause(Duration::from_secs(11)).await;
         scene.acknowledge();
         scene.comes(FlowOperation::Resume).await;
@@ -217,7 +217,7 @@ fn a_client_that_has_left_a_lost_link_in_time_keeps_its_calls() {
         let (mut scene, _rest) = LinkScene::with_moved_client().await;
         scene.client.send(&call("1", "Slow")).await;
         assert_eq!(scene.data().await, call("1", "Slow"));
-        // The time for its move ends while it is asked for.
+        // The timeout of the move expires while the move is requested.
         pause(Duration::from_secs(8)).await;
         drop(scene.links.remove(0));
         scene.comes(FlowOperation::Resume).await;
@@ -317,20 +317,20 @@ fn a_client_that_has_no_answer_to_its_handshake_ends_where_its_app_server_has_gi
     });
 }
 
-/// Event of a schedule; links and clients are named by numbers that go round.
+/// Event of a schedule. Links and clients are selected by number, modulo their count.
 #[derive(Debug, Clone, Copy)]
 enum LinkFault {
-    /// The node loses a link; the app server does not notice, and reads what has come by it, or not.
+    /// The node loses a link unnoticed by the app server, which may or may not read the data received on it.
     Half(usize, bool),
-    /// The app server notices the losses of all its links.
+    /// The app server notices the loss of all its links.
     Noticed,
-    /// Both lose a link, the node first or the app server.
+    /// Both ends lose a link, the node first or the app server first.
     Both(usize, bool),
-    /// The app server closes a link, and has ended its clients.
+    /// The app server closes a link after ending its clients.
     Closes(usize),
-    /// The app server does nothing for a while.
+    /// The app server stalls for a while.
     Stalls(u64),
-    /// A client leaves by itself.
+    /// A client disconnects on its own.
     Leaves(usize),
     Nothing,
 }
@@ -346,41 +346,41 @@ fn fault() -> impl Strategy<Value = LinkFault> {
     ]
 }
 
-/// A stall as long as the node leaves an app server time for an answer.
+/// A stall no longer than the node's timeout for a response.
 fn stall() -> impl Strategy<Value = LinkFault> {
     (100..3_000_u64).prop_map(LinkFault::Stalls)
 }
 
-/// Milliseconds before a fault: often none, or as few as two ends need for an exchange.
+/// Milliseconds before a fault: often none, or only as long as one exchange between the ends.
 fn gap() -> impl Strategy<Value = u64> {
     prop_oneof![1 => Just(0), 2 => 0..300_u64, 4 => 0..4_000_u64]
 }
 
-/// Step of the clock of a schedule.
+/// Clock step of a schedule.
 const STEP: Duration = Duration::from_millis(100);
 
-/// Least number of links: an app server dials again when it has fewer.
+/// Minimum number of links: an app server dials when it has fewer.
 const LINKS: usize = 3;
 
-/// Connection as an app server has it.
+/// Connection as seen by an app server.
 struct HadConnection {
     link: usize,
-    /// It was opened although it was there: it never answers again.
+    /// Opened twice: it never answers again.
     is_broken: bool,
-    /// Messages that wait for the end of a pause, while it is paused.
+    /// Messages held back during a pause; `None` when not paused.
     held: Option<Vec<ServiceMessage>>,
 }
 
-/// App server that does what Azure's SDK does.
+/// App server with the behaviour of Azure's SDK.
 struct SdkServer<'a> {
     node: &'a FleetNode,
     links: Vec<Option<DialInLink>>,
-    /// Links that the node has lost, and of which something was not read.
+    /// Links lost by the node with unread data.
     unread: Vec<(usize, DialInLink)>,
-    /// Number of the link that is read first.
+    /// Number of the link to read first.
     turn: usize,
     has: HashMap<String, HadConnection>,
-    /// Number of openings of what was there.
+    /// Number of connections opened twice.
     doubles: usize,
     stalls_for: Duration,
 }
@@ -392,7 +392,7 @@ impl SdkServer<'_> {
         }
     }
 
-    /// Number of an open link, if there is one more than the node needs.
+    /// Number of an open link, if at least one other stays open.
     fn open_link(&self, number: usize) -> Option<usize> {
         let open: Vec<_> = (0..self.links.len()).filter(|&link| self.links[link].is_some()).collect();
         (open.len() > 1).then(|| open[number % open.len()])
@@ -511,20 +511,20 @@ impl SdkServer<'_> {
 }
 
 async fn pause(time: Duration) {
-    sleep(time).await; // sleep: time is virtual, and schedules are made of it
+    sleep(time).await; // sleep: schedules consist of virtual time
 }
 
-/// Faults that clients have seen, and the number of calls that were answered.
+/// Errors seen by clients, and the number of answered calls.
 #[derive(Debug, Default)]
 struct CallLedger {
     wrongs: Vec<String>,
     answered: usize,
     is_over: bool,
-    /// Clients that are to go.
+    /// Clients that should disconnect.
     leaving: Vec<usize>,
 }
 
-/// Lives as a client: calls, and reconnects when it is told to.
+/// Runs a client: sends calls, and reconnects when asked to.
 async fn live(stage: &super::stage::Stage, number: usize, ledger: &RefCell<CallLedger>) {
     let mut calls = 0_usize;
     while !ledger.borrow().is_over {
@@ -557,7 +557,7 @@ async fn live(stage: &super::stage::Stage, number: usize, ledger: &RefCell<CallL
     }
 }
 
-/// Waits for the answer to a call, which begins like this; `false` if the connection ends.
+/// Waits for the response to a call, which starts with `expected`; `false` if the connection ends.
 async fn answer(client: &mut Client, expected: &str) -> Result<bool, String> {
     let waited = timeout(PATIENCE, async {
         loop {
@@ -573,7 +573,7 @@ async fn answer(client: &mut Client, expected: &str) -> Result<bool, String> {
     waited.await.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}: {expected}")))
 }
 
-/// Plays a schedule. Returns what was wrong, the number of answered calls, and that of openings of what was there.
+/// Runs a schedule. Returns the errors, the number of answered calls, and the number of connections opened twice.
 async fn play(faults: &[(u64, LinkFault)]) -> (Vec<String>, usize, usize) {
     let (_network, nodes) = dial_in_nodes(1).await;
     let nodes = Rc::new(nodes);
@@ -596,7 +596,7 @@ async fn play(faults: &[(u64, LinkFault)]) -> (Vec<String>, usize, usize) {
             if app.stalls_for.is_zero() {
                 app.work();
             }
-            // What comes now is read behind the fault.
+            // Data received now is read after the fault.
             pause(STEP).await;
             gap = gap.saturating_sub(STEP);
         }

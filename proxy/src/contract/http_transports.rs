@@ -1,4 +1,4 @@
-//! Server-Sent Events and long polling: connections that requests carry.
+//! Server-sent events and long polling.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn chat(shards: u16) -> (Stage, App, AppLink) {
     Stage::with(settings(), shards).with_chat().await
 }
 
-/// The next event of a stream that is no keep-alive.
+/// Reads the next event of a stream, skipping keep-alives.
 async fn event(body: &mut Incoming, read: &mut String) -> String {
     loop {
         if let Some(end) = read.find("\r\n\r\n") {
@@ -54,12 +54,12 @@ fn an_event_stream_carries_messages_down_and_posts_carry_them_up_from_any_shard(
     });
 }
 
-/// A client of long polling, accepted by its app server: its connection id, and the target of its requests.
+/// Connects a long polling client, accepted by its app server. Returns its connection id and request target.
 pub(super) async fn poller(stage: &Stage, link: &mut AppLink) -> (String, String) {
     poller_by(stage, stage, link).await
 }
 
-/// A client of long polling whose requests another node carries.
+/// Connects a long polling client through another node.
 pub(super) async fn poller_by(owner: &Stage, by: &Stage, link: &mut AppLink) -> (String, String) {
     let (id, token) = negotiate(owner, "/chat", "").await;
     let target = format!("/chat?id={token}");
@@ -69,13 +69,13 @@ pub(super) async fn poller_by(owner: &Stage, by: &Stage, link: &mut AppLink) -> 
     (id, target)
 }
 
-/// A client of an event stream, accepted by its app server.
+/// Event stream client, accepted by its app server.
 pub(super) struct EventClient {
     pub(super) id: String,
     pub(super) target: String,
     body: Incoming,
     read: String,
-    /// Ends the stream when it is dropped.
+    /// Ends the stream when dropped.
     _connection: HttpConnection,
 }
 
@@ -84,7 +84,7 @@ impl EventClient {
         Self::connect_by(stage, stage, link).await
     }
 
-    /// Connects at a node whose event stream another one carries.
+    /// Connects at the owner through another node.
     pub(super) async fn connect_by(owner: &Stage, by: &Stage, link: &mut AppLink) -> Self {
         let (id, token) = negotiate(owner, "/chat", "").await;
         let target = format!("/chat?id={token}");
@@ -99,12 +99,12 @@ impl EventClient {
         client
     }
 
-    /// Receives the next event that is no keep-alive.
+    /// Receives the next event, skipping keep-alives.
     pub(super) async fn event(&mut self) -> String {
         event(&mut self.body, &mut self.read).await
     }
 
-    /// Reads until the stream ends; returns what it has brought, without keep-alives.
+    /// Reads to the end of the stream; returns the data without keep-alives.
     pub(super) async fn rest(mut self) -> String {
         let bytes = self.body.collect().await.unwrap().to_bytes();
         self.read.push_str(std::str::from_utf8(&bytes).unwrap());
@@ -113,7 +113,7 @@ impl EventClient {
     }
 }
 
-/// Posts the hub handshake, and has the app server answer it.
+/// Posts the hub handshake, which the app server answers.
 async fn accept(stage: &Stage, link: &mut AppLink, id: &str, target: &str) {
     assert_eq!(exchange(stage, "POST", target, JSON_HANDSHAKE).await.0, StatusCode::OK);
     assert_eq!(link.opening().await.connection_id, id);
@@ -121,7 +121,7 @@ async fn accept(stage: &Stage, link: &mut AppLink, id: &str, target: &str) {
     link.write(id, "{}\u{1e}").await;
 }
 
-/// Polls once: the status and all messages.
+/// Polls once; returns the status and all messages.
 async fn poll(stage: &Stage, target: &str) -> (StatusCode, String) {
     exchange(stage, "GET", target, "").await
 }
@@ -187,7 +187,7 @@ fn a_hub_with_one_transport_refuses_the_others() {
 
 #[test]
 fn posts_without_a_get_hold_few_pipes_and_none_for_long() {
-    // As many tokens as one connection once made into 64 KiB of memory each, in a second.
+    // The number of tokens for which one HTTP connection once allocated 64 KiB each within a second.
     const TOKENS: usize = 4_500;
     run(async {
         let (stage, _app, mut link) = chat(1).await;
@@ -206,11 +206,11 @@ fn posts_without_a_get_hold_few_pipes_and_none_for_long() {
         let pipes = &stage.shared.limits.pipes;
         assert_eq!((taken.len(), full), (PENDING_PIPES_PER_ADDRESS_MAX, TOKENS - taken.len()));
         assert_eq!(pipes.len(), PENDING_PIPES_PER_ADDRESS_MAX);
-        // One whose GET comes is none of them any more, and makes room.
+        // A connection with a GET is no longer pending and frees its permit.
         let begun = taken.pop().unwrap();
         assert_eq!(poll(&stage, &begun).await.0, StatusCode::OK);
         assert_eq!(pipes.len(), PENDING_PIPES_PER_ADDRESS_MAX - 1);
-        // sleep: time is paused, and passing it is what the test is about.
+        // sleep: the test advances paused time
         sleep(Duration::from_secs(u64::from(FIRST_GET_TIMEOUT_S) + 2)).await;
         assert_eq!(pipes.len(), 0);
         assert_eq!(poll(&stage, &taken[0]).await.0, StatusCode::NOT_FOUND);
@@ -248,7 +248,7 @@ fn a_post_to_a_hub_without_http_transports_makes_no_pipe() {
         assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
         assert!(body.contains("not supported"), "{body}");
         assert!(stage.shared.admission.http_transports.is_empty());
-        // The token is still good for what the hub offers.
+        // The token remains valid for the offered transports.
         assert!(Client::upgrade(&stage, &format!("/chat?id={token}")).await.is_ok());
     });
 }
@@ -261,13 +261,13 @@ fn a_post_that_comes_a_byte_a_minute_is_ended() {
         let (mut socket, began) = (stage.dial(), Instant::now());
         let head = format!("POST {target} HTTP/1.1\r\nHost: node.example\r\nContent-Length: 1000\r\n\r\n");
         socket.write_all(head.as_bytes()).await.unwrap();
-        // Its connection lives meanwhile, or the POST would end with it.
+        // The connection must stay open, or the POST would end with it.
         let polls = async { while poll(&stage, &target).await.0 == StatusCode::OK {} };
         let (mut reader, mut writer) = tokio::io::split(socket);
         let bytes = async {
-            // Whole messages: a hub message that comes so slowly is too late already.
+            // Complete messages: a partial hub message this slow would time out.
             while writer.write_all(b"{\"type\":6}\x1e").await.is_ok() {
-                // sleep: time is paused, and passing it is what the test is about.
+                // sleep: the test advances paused time
                 sleep(Duration::from_secs(50)).await;
             }
         };

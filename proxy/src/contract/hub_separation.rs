@@ -1,4 +1,4 @@
-//! Separation of hubs: what a page's cookies, a token or a key of one app are good for at another.
+//! Separation of hubs: cookies of a page, tokens and keys of one app are not valid for another app.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,7 +35,7 @@ pub(super) const APP_KEY: &str = "the key of one app of several";
 const VICTIM: [(&str, &str); 3] =
     [("cookie", "session=victim"), ("authorization", "Basic dmljdGltOng="), ("x-asrs-user-id", "admin")];
 
-/// Connects a client with these headers, and returns what the app server gets to know of it.
+/// Connects a client with these headers, and returns the opening sent to the app server.
 async fn opened(node: &FleetNode, link: &mut DialInLink, headers: &[(&'static str, &str)]) -> OpenConnection {
     let target = format!("/client/{HUB}&access_token={}", token("client", "ann"));
     let mut client = Client::upgrade_with(node.stage.dial(), &target, headers).await.unwrap();
@@ -67,7 +67,7 @@ fn a_page_that_may_not_connect_elsewhere_comes_to_dial_in_without_the_visitors_c
     });
 }
 
-/// A node with two hubs of apps that it dials, and an app's key for one of them.
+/// Settings of a node with two dialled hubs, and an app key for the hub `chat`.
 pub(super) fn two_hubs() -> Settings {
     Settings {
         app_keys: vec![format!("chat={APP_KEY}").parse().unwrap()],
@@ -81,7 +81,7 @@ pub(super) fn hubs() -> Vec<HubManifest> {
     vec![HubManifest::new("chat", "/chat"), HubManifest::new("admin", "/admin")]
 }
 
-/// Status of a negotiation with an access token.
+/// Negotiates with an access token and returns the status.
 pub(super) async fn enter(stage: &Stage, hub: &str, token: &str) -> u16 {
     let target = format!("{hub}/negotiate?negotiateVersion=1&access_token={token}");
     exchange(stage, "POST", &target, "").await.0.as_u16()
@@ -124,7 +124,7 @@ fn the_key_of_an_app_opens_its_hub_and_no_other() {
         for (hub, is_in) in [("chat", true), ("chat_room", true), ("admin", false)] {
             let audience = format!("http://node.example/client/?hub={hub}");
             let target = format!("/client/negotiate?hub={hub}&access_token={}", user_token(APP_KEY, Some(&audience)));
-            // Without an app server of that hub whoever is let in gets no further.
+            // An admitted client gets no further without an app server of the hub.
             assert_eq!(exchange(&stage, "POST", &target, "").await.0 != 401, is_in, "{hub}");
         }
         stage.shared.admission.signing_keys.set_flags(&[]).unwrap();
@@ -152,7 +152,7 @@ fn a_file_of_a_key_that_the_rules_name_is_read_anew_when_it_changes() {
         set.apply(&Arc::new(Ruleset::read(&rules).unwrap())).unwrap();
         spawn_local(rule_reload::run(stage.shared.clone(), set, rules.clone()));
         let statuses = async || {
-            // sleep: time is paused, and passing it is what the test is about.
+            // sleep: the test advances paused time
             sleep(Duration::from_secs(3)).await;
             let [old, new] = [APP_KEY, NEW].map(|key| user_token(key, None));
             [enter(&stage, "/chat", &old).await, enter(&stage, "/chat", &new).await]
@@ -187,12 +187,12 @@ fn keys_of_files_and_rules_that_overlap_stay_out_of_force() {
     });
 }
 
-/// Asks for a link of an app server over a stream, and returns the status.
+/// Requests an app server link over a stream and returns the status.
 async fn ask_for_link<S: AsyncRead + AsyncWrite + Unpin>(stream: S, hub: &str, key: &str) -> u16 {
     ask_as("home_1", stream, hub, key).await
 }
 
-/// Asks for a link of the app server with an id, and returns the status.
+/// Requests a link for an app server id and returns the status.
 async fn ask_as<S: AsyncRead + AsyncWrite + Unpin>(id: &str, stream: S, hub: &str, key: &str) -> u16 {
     let mut request = format!("ws://{ONE}/server/?hub={hub}&cid=1").into_client_request().unwrap();
     let token = user_token(key, Some(&format!("http://any.example/server/?hub={hub}")));
@@ -205,7 +205,7 @@ async fn ask_as<S: AsyncRead + AsyncWrite + Unpin>(id: &str, stream: S, hub: &st
     }
 }
 
-/// Opens a channel at the client port of a node, as a holder of this key; the error is the status.
+/// Opens a channel at a node's client port with this key; returns the status on error.
 async fn channel(stage: &Stage, key: &str, dialled: Dialled<'_>) -> Result<ChannelStream<DuplexStream>, u16> {
     let keys = AccessKeys::new(vec![AccessKey::new(key).unwrap()]).unwrap();
     let opened = open(|| std::future::ready(Ok(stage.dial())), dialled, &keys).await;
@@ -252,7 +252,7 @@ fn an_app_server_dials_in_through_a_channel_that_its_key_opens_and_nobody_else()
             ("a key of somebody else", FarEnd::DialIn),
             (APP_KEY, FarEnd::NodeClients),
             (APP_KEY, FarEnd::AppServer),
-            // The fleet's own key opens no channel of another kind, wherever somebody leads it.
+            // The fleet's key opens no other kind of channel at this port.
             (KEY, FarEnd::NodeAdmin),
             (KEY, FarEnd::AppServer),
         ] {

@@ -1,4 +1,4 @@
-//! Identifying: the user that requests of a connection have to show beside its connection token.
+//! Identification: requests of a connection must authenticate as its user, in addition to the connection token.
 
 use ::http::StatusCode;
 use trunkline_protocol::manifest::{HubManifest, USER_ID_CLAIM};
@@ -9,7 +9,7 @@ use super::http::{HttpConnection, exchange, negotiate, request};
 use super::stage::{Stage, run, token_of, token_of_roles, token_until};
 use crate::clock::unix_seconds;
 
-/// Hubs with and without a negotiate handler; neither requires authentication.
+/// Hubs with and without a negotiate handler. Neither requires authentication.
 fn hubs() -> Vec<HubManifest> {
     vec![HubManifest::new("chat", "/chat"), HubManifest { asks_app: true, ..HubManifest::new("asked", "/asked") }]
 }
@@ -40,7 +40,7 @@ fn each_request_of_a_connection_shows_the_user_of_its_access_token() {
                 }
             };
             refused("before the first poll").await;
-            // Another token of the user is as good, in the header or in the query.
+            // Any valid token of the user is accepted, in the header or the query.
             let again = token_until("ann", unix_seconds() + 60);
             let mut poll = request("GET", &bare, "");
             poll.headers_mut().insert("authorization", format!("Bearer {again}").parse().unwrap());
@@ -100,7 +100,7 @@ fn a_user_that_the_app_has_named_and_nobody_at_all_are_bound_by_the_connection_t
         let mut links = [app.link().await, app.link().await];
         let bob = Decision { user: Some("bob".into()), ..Decision::default() };
         *app.dialler.decision.lock().unwrap() = Some(bob);
-        // The app lets her in as somebody else: her own token is the app's concern.
+        // The app admits Ann under another name: her own token is then up to the app.
         let ann = format!("&access_token={}", token_of("ann"));
         for (index, hub, query) in [(1, "/asked", ""), (1, "/asked", ann.as_str()), (0, "/chat", "")] {
             let (id, token) = negotiate(&stage, hub, query).await;

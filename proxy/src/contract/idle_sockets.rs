@@ -1,4 +1,4 @@
-//! Time-outs of sockets that carry requests: for a head that has begun, for a first request, and between two requests.
+//! Socket timeouts: incomplete head, first request, and idle time between two requests.
 
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ const REST: &str = "mple\r\n\r\n";
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A socket, and what was read of it.
 struct RawSocket {
     pipe: DuplexStream,
     began: Instant,
@@ -28,7 +27,7 @@ impl RawSocket {
         self.pipe.write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// Reads one answer; a hub without an app server is answered by 503.
+    /// Reads one response. A hub without an app server responds with 503.
     async fn answer(&mut self) -> String {
         let mut read = Vec::new();
         while !read.ends_with(b"yet") {
@@ -37,25 +36,24 @@ impl RawSocket {
         String::from_utf8(read).unwrap()
     }
 
-    /// Sends a request and returns its answer.
     async fn exchange(&mut self) -> String {
         self.write(REQUEST).await;
         self.answer().await
     }
 
-    /// Waits for the end, before which nothing comes; returns when it came.
+    /// Waits for the end of the socket without receiving data; returns the time in seconds.
     async fn end_s(&mut self) -> u64 {
         assert_eq!(self.pipe.read_to_end(&mut Vec::new()).await.unwrap(), 0);
         self.began.elapsed().as_secs()
     }
 
     async fn pass_until_s(&self, at_s: u64) {
-        // sleep: time is paused, and passing it is what the test is about.
+        // sleep: the test advances paused time
         sleep((self.began + Duration::from_secs(at_s)).saturating_duration_since(Instant::now())).await;
     }
 }
 
-/// Runs a test with a socket to a node without app servers, whose time-outs are 15 s and 130 s.
+/// Runs a test with a socket to a node without app servers, with timeouts of 15 s and 130 s.
 fn with_socket<F: Future>(test: impl FnOnce(Stage, RawSocket) -> F) -> F::Output {
     run(async {
         let stage = Stage::start();

@@ -1,4 +1,4 @@
-//! App servers that dial in at a fleet: whom their messages reach, and which nodes get links of them.
+//! Fleet with app servers that dial in: receivers of their messages, and distribution of their links.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -34,10 +34,10 @@ pub(super) const HUB: &str = "?hub=bench";
 pub(super) const ONE: &str = "one.example";
 const TWO: &str = "two.example:8080";
 
-/// Time in which nodes tell each other what is new.
+/// Time for nodes to exchange changes.
 const NEWS: Duration = Duration::from_millis(500);
 
-/// Nodes 1 to `count` of a fleet, that accept dial-in.
+/// Starts nodes 1 to `count` of a fleet that accepts dial-in.
 pub(super) async fn dial_in_nodes(count: u8) -> (MemoryNetwork, Vec<FleetNode>) {
     let (network, all) = (MemoryNetwork::default(), (1..=count).collect::<Vec<_>>());
     let mut nodes = Vec::new();
@@ -66,7 +66,7 @@ fn token_by(key: &str, path: &str, user: &str, until_s: u64) -> String {
     access_token::sign(&AccessKey::new(key).unwrap(), user, &[audience], until_s)
 }
 
-/// A link that an app server has dialled. It answers keep-alives and hub handshakes by itself.
+/// Link dialled by an app server. It answers keep-alives and hub handshakes automatically.
 pub(super) struct DialInLink {
     to_node: mpsc::UnboundedSender<Message>,
     from_node: mpsc::UnboundedReceiver<ServiceMessage>,
@@ -74,12 +74,12 @@ pub(super) struct DialInLink {
 }
 
 impl DialInLink {
-    /// Dials a node under an endpoint; else the text of the refused handshake.
+    /// Dials a node under an endpoint; returns the text of a refused handshake as an error.
     async fn dial(node: &FleetNode, instance: &str, endpoint: &str, target: Option<&str>) -> Result<Self, String> {
         Self::dial_by(KEY, node, instance, (endpoint, target)).await
     }
 
-    /// Dials a node with a token that this key has signed.
+    /// Dials a node with a token signed by this key.
     async fn dial_by(
         key: &str,
         node: &FleetNode,
@@ -100,7 +100,7 @@ impl DialInLink {
         };
         let kind = match target {
             Some(_) => LinkKind::OnDemand,
-            // What only sends, as the Management SDK does.
+            // Sends only, like the Management SDK.
             None if instance.starts_with("sender") => LinkKind::Weak,
             None => LinkKind::Default,
         };
@@ -128,7 +128,7 @@ impl DialInLink {
         Self::dial(node, instance, endpoint, None).await.unwrap()
     }
 
-    /// Dials a node with a token that this key has signed.
+    /// Dials a node with a token signed by this key.
     pub(super) async fn open_by(key: &str, node: &FleetNode, instance: &str) -> Self {
         Self::dial_by(key, node, instance, (ONE, None)).await.unwrap()
     }
@@ -137,12 +137,12 @@ impl DialInLink {
         self.to_node.send(Message::Binary(message.to_frame())).unwrap();
     }
 
-    /// Closes the link, as an app server does that has ended the clients of it.
+    /// Closes the link, like an app server that has ended its clients.
     pub(super) fn close(&self) {
         self.to_node.send(Message::Close(None)).unwrap();
     }
 
-    /// Ends the link for the node; what has come by it can still be received.
+    /// Ends the link for the node. Messages received earlier stay readable.
     pub(super) fn sever(&mut self) {
         self.to_node = mpsc::unbounded_channel().0;
     }
@@ -151,7 +151,7 @@ impl DialInLink {
         self.from_node.recv().await.expect("the link has ended")
     }
 
-    /// A message that has come by now.
+    /// Returns a message that has already arrived.
     pub(super) fn try_next(&mut self) -> Option<ServiceMessage> {
         self.from_node.try_recv().ok()
     }
@@ -163,12 +163,12 @@ impl DialInLink {
         }
     }
 
-    /// Connects a client, whose home is this link.
+    /// Connects a client assigned to this link.
     pub(super) async fn client(&mut self, node: &FleetNode, user: &str) -> Client {
         self.client_by(node, &token("client", user)).await
     }
 
-    /// Connects a client by its token, whose home is this link.
+    /// Connects a client with this token, assigned to this link.
     async fn client_by(&mut self, node: &FleetNode, token: &str) -> Client {
         let target = format!("/client/{HUB}&access_token={token}");
         let mut client = Client::upgrade(&node.stage, &target).await.unwrap();
@@ -197,12 +197,11 @@ impl DialInLink {
         assert_eq!(flow(to.next().await).operation, FlowOperation::Resume);
     }
 
-    /// Waits until the node has ended the link.
     pub(super) async fn ended(&mut self) {
         while self.from_node.recv().await.is_some() {}
     }
 
-    /// Shows that nothing else was on its way to a client of this link.
+    /// Proves that no other message is in flight to a client of this link.
     pub(super) async fn fence(&self, client: &mut Client) {
         let payload = Bytes::from_static(b"{\"fence\":true}\x1e");
         let data = ConnectionData { connection_id: client.id.as_str().into(), payload, ..ConnectionData::default() };
@@ -210,18 +209,18 @@ impl DialInLink {
         assert_eq!(client.text().await, "{\"fence\":true}");
     }
 
-    /// Names of nodes that it was asked to link so far.
+    /// Names of nodes for which the app server was asked to open links.
     fn targets(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.targets.try_recv().ok()).collect()
     }
 }
 
 async fn send(socket: &mut WebSocketStream<DuplexStream>, message: &ServiceMessage) {
-    // It fails when the node has ended the link.
+    // Fails if the node has ended the link.
     drop(socket.send(Message::Binary(message.to_frame())).await);
 }
 
-/// Carries frames between the test and a node, and speaks as each app server does.
+/// Forwards frames between the test and a node, with the standard behaviour of app servers.
 async fn drive(
     mut socket: WebSocketStream<DuplexStream>,
     mut outgoing: mpsc::UnboundedReceiver<Message>,
@@ -248,19 +247,19 @@ async fn drive(
                 ServiceMessage::Ping(ping) => {
                     let names = ping.pairs.iter().filter(|(key, _)| key == "target");
                     names.for_each(|(_, name)| drop(asked.send(name.to_string())));
-                    // An echo goes back as it came; any other is answered by a keep-alive.
+                    // An echo ping is returned unchanged; any other ping is answered with a keep-alive.
                     let is_echo = ping.pairs.iter().any(|(key, _)| key == ECHO_KEY);
                     let answer = if is_echo { ping } else { Ping::default() };
                     send(&mut socket, &ServiceMessage::Ping(answer)).await;
                 }
-                // What it takes over is open: its handshake is answered to nobody.
+                // Migrated connections are already open: their handshake gets no response.
                 ServiceMessage::ConnectionData(data)
                     if data.data_type == DATA_TYPE_HANDSHAKE && migrated.remove(&data.connection_id) => {}
                 ServiceMessage::ConnectionData(data) if data.data_type == DATA_TYPE_HANDSHAKE && answers_clients => {
                     let answer = ConnectionData { payload: Bytes::from_static(b"{}\x1e"), ..data };
                     send(&mut socket, &ServiceMessage::ConnectionData(answer)).await;
                 }
-                // It fails when the test has ended.
+                // Fails after the end of the test.
                 message => {
                     if let ServiceMessage::OpenConnection(open) = &message
                         && header(&open.headers, MIGRATE_FROM_HEADER).is_some()
@@ -274,9 +273,9 @@ async fn drive(
     }
 }
 
-/// Sleeps until nodes know of each other what is new.
+/// Sleeps until nodes have exchanged changes.
 pub(super) async fn settle() {
-    tokio::time::sleep(NEWS).await; // sleep: time is virtual, and no event tells what a node knows of another
+    tokio::time::sleep(NEWS).await; // sleep: virtual time; no event signals the state of another node
 }
 
 #[test]
@@ -303,7 +302,7 @@ fn over_one_endpoint_a_message_reaches_the_clients_of_all_nodes_once() {
             }
         }
         settle().await;
-        // Two nodes have links of it now; it still sends over one.
+        // Two nodes now have links of the app server; it still sends over one link.
         messages().into_iter().for_each(|message| second.send(message));
         for (client, home) in clients.iter_mut().zip(&homes) {
             for word in ["all", "red", "ann"] {
@@ -429,7 +428,7 @@ fn a_frame_that_cannot_be_used_ends_only_the_clients_that_it_was_for() {
             };
             assert!(close.error.is_some_and(|error| error.contains(&limit)));
         }
-        // One to all is for no client alone, and an acknowledgement is none of an app server's messages.
+        // An oversized broadcast closes no client, and app servers don't send acknowledgements.
         link.send(ServiceMessage::BroadcastData(BroadcastData { payloads: large(), ..BroadcastData::default() }));
         link.send(ServiceMessage::Ack(Ack::default()));
         link.fence(&mut eve).await;
@@ -464,7 +463,7 @@ fn over_two_endpoints_a_message_comes_once_wherever_the_links_are() {
             clients.push(home.client(node, "ann").await);
             homes.push(home);
         }
-        // The third node has a link of it under neither.
+        // The third node has no link of the sender, under either endpoint.
         let senders =
             [DialInLink::open(&nodes[0], "sender_1", TWO).await, DialInLink::open(&nodes[1], "sender_1", ONE).await];
         settle().await;
@@ -473,7 +472,7 @@ fn over_two_endpoints_a_message_comes_once_wherever_the_links_are() {
         for word in ["first", "second"] {
             said_once(senders.iter(), word, &homes, &mut clients).await;
         }
-        // The first node is reached under both now, which the second one hears.
+        // The first node now has links under both endpoints, and the second node is notified.
         let both = DialInLink::open(&nodes[0], "sender_1", ONE).await;
         settle().await;
         said_once(senders.iter(), "third", &homes, &mut clients).await;
@@ -481,7 +480,7 @@ fn over_two_endpoints_a_message_comes_once_wherever_the_links_are() {
     });
 }
 
-/// Has an app server send a word over some links, and sees that each client gets it once.
+/// Sends a text from an app server over these links. Each client must receive it once.
 async fn said_once<'a>(
     senders: impl Iterator<Item = &'a DialInLink>,
     word: &str,
@@ -513,7 +512,7 @@ fn a_question_has_one_answer_for_all_nodes_and_a_join_is_seen_by_what_follows() 
             sender.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "blue", number)));
             let ack = sender.ack().await;
             assert_eq!((ack.ack_id, ack.status), (number, AckStatus::Ok));
-            // Over any link of it, at once.
+            // Send immediately over any link of the app server.
             other.send(to_group("blue", &number.to_string()));
         }
         for (number, client) in clients.iter_mut().enumerate() {
@@ -536,7 +535,7 @@ fn a_question_has_one_answer_for_all_nodes_and_a_join_is_seen_by_what_follows() 
     });
 }
 
-/// Lists the members of a group by pages; returns the sizes of these.
+/// Lists the members of a group in pages; returns the page sizes.
 async fn list(sender: &mut DialInLink, group: &'static str, page_size: i64) -> Vec<usize> {
     let (mut sizes, mut ids, mut token) = (Vec::new(), Vec::new(), None);
     loop {
@@ -583,7 +582,7 @@ fn a_client_at_another_node_is_asked_for_a_result_and_its_answer_finds_back() {
                 panic!("its app server is not told")
             };
             assert_eq!(told.invocation_id, number);
-            // The app server of the client names itself.
+            // The client's own app server identifies itself as the caller.
             let answer = ServiceMessage::ClientCompletion(ClientCompletion {
                 invocation_id: told.invocation_id,
                 connection_id: told.connection_id,
@@ -619,7 +618,7 @@ fn a_client_at_another_node_is_asked_for_a_result_and_its_answer_finds_back() {
     });
 }
 
-/// Receives the next node for which a link is asked for, over either link: one of their nodes does, whichever.
+/// Receives the next node for which a link is requested, over either link: a single node asks.
 async fn next_target(one: &mut DialInLink, other: &mut DialInLink) -> String {
     tokio::select! {
         target = one.targets.recv() => target.unwrap(),
@@ -647,7 +646,7 @@ fn a_node_without_links_gets_one_for_the_asking_or_carried_by_another() {
         let mut asked = [target, other];
         asked.sort_unstable();
         assert_eq!(asked, ["n2", "n3"]);
-        // The load balancer leads one right, and the other one to the wrong node.
+        // The load balancer connects one link to the right node, and the other link to a wrong node.
         let mut second = DialInLink::dial(&nodes[1], "home_1", ONE, Some("n2")).await.unwrap();
         let refused = DialInLink::dial(&nodes[1], "home_1", ONE, Some("n3")).await.err().unwrap();
         assert!(refused.contains("another node"), "{refused}");
@@ -666,18 +665,18 @@ fn a_node_without_links_gets_one_for_the_asking_or_carried_by_another() {
         assert_eq!(client.text().await, "hello");
         settle().await;
         carried.fence(&mut client).await;
-        // A direct one is still better.
+        // A direct link is preferred.
         forget_targets(&mut first, &mut second);
         assert_eq!(next_target(&mut first, &mut second).await, "n3");
         let mut direct = DialInLink::dial(&nodes[2], "home_1", ONE, Some("n3")).await.unwrap();
         until(Duration::from_secs(2), "the carried one gets no more clients", || links_at(&nodes[2], "home_1") == 1)
             .await;
-        // Its client goes to the direct link, as clients do when one of two links is given up, and misses nothing.
+        // The client moves to the direct link without losing messages, as when a second link is closed.
         carried.pass_client_on(&mut direct).await;
         carried.ended().await;
         direct.fence(&mut client).await;
         forget_targets(&mut first, &mut second);
-        tokio::time::sleep(Duration::from_secs(200)).await; // sleep: longer than any interval of asking
+        tokio::time::sleep(Duration::from_secs(200)).await; // sleep: longer than any request interval
         assert_eq!([first.targets(), second.targets()].concat(), [""; 0]);
     });
 }
@@ -688,14 +687,14 @@ fn proxies_with_endpoints_of_their_own_dont_ask_for_each_others_links() {
         let (_network, nodes) = dial_in_nodes(3).await;
         let mut one = DialInLink::open(&nodes[0], "home_1", ONE).await;
         let mut two = DialInLink::open(&nodes[1], "home_1", TWO).await;
-        // Another app server comes to both; then it loses one.
+        // Another app server connects to both, then loses one link.
         let mut other = DialInLink::open(&nodes[0], "home_2", ONE).await;
         let lost = DialInLink::open(&nodes[1], "home_2", TWO).await;
         let third = DialInLink::open(&nodes[2], "home_1", TWO).await;
         let third_too = DialInLink::open(&nodes[2], "home_2", TWO).await;
         settle().await;
         drop(lost);
-        tokio::time::sleep(Duration::from_secs(25)).await; // sleep: longer than it takes to ask
+        tokio::time::sleep(Duration::from_secs(25)).await; // sleep: longer than it takes to request a link
         assert_eq!([one.targets(), two.targets(), other.targets()].concat(), [""; 0]);
         let mut asked = third_too;
         assert!(asked.targets().iter().all(|name| name == "n2"));
@@ -731,7 +730,7 @@ fn sends_that_overtake_the_answer_to_the_hub_handshake_arrive_once_behind_it() {
         let ServiceMessage::OpenConnection(open) = link.next().await else { panic!("no opening") };
         client.id = open.connection_id.to_string();
         let ServiceMessage::ConnectionData(handshake) = link.next().await else { panic!("no handshake") };
-        // `OnConnectedAsync` runs beside the answer.
+        // `OnConnectedAsync` runs concurrently with the response.
         link.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "red", 7)));
         link.send(to_group("red", "red"));
         link.send(to_user("ann", "ann"));

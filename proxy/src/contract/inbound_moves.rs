@@ -1,5 +1,4 @@
-//! Clients of app servers that dial in, which come back at another node: their connections move there, and nobody
-//! notices.
+//! Clients of app servers that dial in and return at another node: their connections move there unnoticed.
 
 use std::time::Duration;
 
@@ -19,12 +18,12 @@ use crate::net::connector::MemoryNetwork;
 use crate::shard::ShardCommand;
 use crate::shard::moving;
 
-/// Three nodes: the client is at the first one, and comes back at the second; its app server has a link to each.
+/// Three nodes: the client is at the first and returns at the second. Its app server has a link to each.
 pub(super) struct DialInScene {
     _network: MemoryNetwork,
     pub(super) nodes: Vec<FleetNode>,
     pub(super) homes: Vec<DialInLink>,
-    /// Links of another app server, which only sends.
+    /// Links of another app server that only sends.
     pub(super) senders: Vec<DialInLink>,
 }
 
@@ -40,12 +39,12 @@ impl DialInScene {
         Self { _network: network, nodes, homes, senders }
     }
 
-    /// Connects at the first node, as a member of a group.
+    /// Connects at the first node as a member of a group.
     pub(super) async fn connect(&mut self) -> (Client, String) {
         self.connect_with(&token("client", "ann")).await
     }
 
-    /// Connects with an access token, as [`connect`](Self::connect) does.
+    /// Connects with an access token, like [`connect`](Self::connect).
     pub(super) async fn connect_with(&mut self, access_token: &str) -> (Client, String) {
         let access = format!("&access_token={access_token}");
         let wish = format!("&hub=bench{access}&useStatefulReconnect=true");
@@ -62,21 +61,21 @@ impl DialInScene {
         (client, target)
     }
 
-    /// Opens the scene with a client whose socket has broken. Returns its id, and the target by which it comes back.
+    /// Creates the fixture with a client that has lost its socket. Returns its id and its reconnect target.
     async fn with_lost_client() -> (Self, String, String) {
         let mut scene = Self::open().await;
         let (client, target) = scene.connect().await;
         (scene, client.id.clone(), target)
     }
 
-    /// Comes back at the second node; the app server is asked to pause the client.
+    /// Reconnects at the second node; the app server is asked to pause the client.
     pub(super) async fn begin_move(&mut self, id: &str, target: &str) -> ComingClient {
         let coming = come_back(&self.nodes[1], target);
         self.flow(0, id, FlowOperation::Pause).await;
         coming
     }
 
-    /// Lets the connection move, and the client arrive.
+    /// Completes the move of the connection, and the client arrives.
     pub(super) async fn end_move(&mut self, coming: ComingClient, id: &str) -> Client {
         self.homes[0].send(flow(id, FlowOperation::PauseAck));
         let client = coming.await.unwrap().unwrap();
@@ -93,13 +92,13 @@ impl DialInScene {
         }));
     }
 
-    /// Shows that nothing else was on its way to the client.
+    /// Proves that no other message is in flight to the client.
     async fn nothing_else(&self, node: usize, id: &str, client: &mut Client) {
         self.tell(node, id, "fence");
         assert_eq!(client.text().await, call("fence"));
     }
 
-    /// Waits until a node pauses a client or resumes it; what else the app server is told, it only takes note of.
+    /// Waits until a node pauses or resumes a client, recording other notifications.
     async fn flow(&mut self, node: usize, id: &str, operation: FlowOperation) {
         let told = loop {
             match self.homes[node].next().await {
@@ -121,7 +120,7 @@ impl DialInScene {
     }
 }
 
-/// A message to one client, as `Clients.Client` sends it: over whatever link.
+/// Message to one client, like `Clients.Client`, over any link.
 fn to_one(id: &str, text: &str) -> ServiceMessage {
     let (connection_ids, payloads) = (vec![id.into()], json(text));
     ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads })
@@ -141,7 +140,7 @@ fn what_enters_the_fleet_anywhere_during_a_move_comes_once() {
 
         let mut expected: Vec<Vec<String>> = vec![Vec::new(); 3];
         let mut number = 0;
-        // By each node, in all the ways there are.
+        // Sends from each node, with every kind of send.
         let mut say = |scene: &DialInScene| {
             for (node, sender) in scene.senders.iter().enumerate() {
                 let words: [String; 4] = std::array::from_fn(|kind| call(&format!("{node}-{number}-{kind}")));
@@ -190,7 +189,7 @@ fn what_an_app_server_sends_over_both_links_around_the_resume_keeps_its_order() 
         let coming = scene.begin_move(&id, &target).await;
         scene.homes[0].send(flow(&id, FlowOperation::PauseAck));
         scene.flow(1, &id, FlowOperation::Resume).await;
-        // The SDK pauses completions only: `Clients.Caller` goes over the old link until the resume is read.
+        // The SDK pauses completions only: `Clients.Caller` uses the old link until it has read the resume.
         scene.homes[0].send(to_one(&id, &call("1")));
         scene.homes[1].send(to_one(&id, &call("2")));
         scene.tell(1, &id, "3");
@@ -246,7 +245,7 @@ fn groups_change_during_a_move_wherever_the_change_enters() {
     });
 }
 
-/// Question of an app server to a client.
+/// Client invocation by an app server.
 fn question(id: &str, invocation: &str) -> ServiceMessage {
     ServiceMessage::ClientInvocation(ClientInvocation {
         invocation_id: invocation.into(),
@@ -283,7 +282,7 @@ fn a_question_that_enters_anywhere_during_a_move_is_asked_once() {
 fn a_node_that_has_given_a_connection_away_ends_it_for_nobody() {
     run(async {
         let (mut scene, id, _) = DialInScene::with_lost_client().await;
-        // Taken by hand: so nobody says that it has arrived.
+        // Taken directly, so no arrival is reported.
         let shared = scene.nodes[0].stage.shared.clone();
         let (shard, hub) = (&shared.shards()[0], shared.hubs.keyed(HUB).unwrap().index());
         let (looked, leaving, (answer, given)) = (id.clone(), id.clone(), oneshot::channel());

@@ -1,4 +1,4 @@
-//! Silence: pings of the node, and clients that are given up.
+//! Keep-alives: pings of the node, and timeouts of silent clients.
 
 use std::time::Duration;
 
@@ -19,20 +19,20 @@ use super::stage::{Stage, run};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Seconds between two WebSocket pings of different client libraries.
+/// WebSocket ping intervals of client libraries, in seconds.
 const PING_INTERVALS_S: [u32; 5] = [1, 5, 10, 14, 20];
 
 fn fragment(bytes: impl Into<Bytes>, code: Data, is_last: bool) -> Message {
     Message::Frame(Frame::message(bytes, OpCode::Data(code), is_last))
 }
 
-/// Frames of a WebSocket that carry nothing of a hub message.
+/// WebSocket frames without hub message data.
 fn transport_frames() -> [Message; 4] {
     let empty = |code| fragment(Bytes::new(), code, false);
     [Message::Ping(Bytes::new()), Message::Pong(Bytes::new()), empty(Data::Continue), Message::Ping("x".into())]
 }
 
-/// Begins a hub message, which goes on in continuation frames.
+/// Starts a hub message to be continued in further frames.
 async fn begin_message(client: &mut Client) {
     client.write(fragment(&b"{\"type\":1,\"target\":\""[..], Data::Text, false)).await;
 }
@@ -66,7 +66,7 @@ fn a_client_that_never_pinged_may_be_silent_and_one_that_did_is_given_up() {
             closed.headers.iter().find(|(name, _)| name == CAUSE_HEADER).map(|(_, values)| values[0].to_string());
         assert_eq!(cause.as_deref(), Some("keep_alive_timeout"));
         assert!((30..=32).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
-        // sleep: time is paused, and passing it is what the test is about.
+        // sleep: the test advances paused time
         tokio::time::sleep(Duration::from_secs(120)).await;
         quiet.fence(&link).await;
     });
@@ -82,7 +82,7 @@ fn the_end_of_a_client_that_is_paused_is_noticed() {
             link.send(flow(id, FlowOperation::Pause)).await;
         }
         link.fence().await;
-        // It stays unread.
+        // The message stays unread.
         client.send("{\"type\":1,\"target\":\"M\",\"arguments\":[]}\u{1e}").await;
         let mut left = vec![client.id.clone(), polling];
         drop(client);
@@ -115,7 +115,7 @@ fn a_client_that_goes_on_pinging_stays() {
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         for _ in 0..10 {
             client.send(&format!("{PING}\u{1e}")).await;
-            // sleep: time is paused, and passing it is what the test is about.
+            // sleep: the test advances paused time
             tokio::time::sleep(Duration::from_secs(20)).await;
         }
         link.fence().await;
@@ -160,7 +160,7 @@ fn a_client_that_hangs_is_given_up_though_its_websocket_library_lives() {
             let begun = Instant::now();
             let beats = async {
                 while client.try_write(frame.clone()).await {
-                    // sleep: time is paused, and passing it is what the test is about.
+                    // sleep: the test advances paused time
                     sleep(every * SECOND).await;
                 }
                 std::future::pending::<()>().await;

@@ -1,4 +1,4 @@
-//! An app server that comes gets its share of the clients: softly, at a rate, and never one in the middle of a call.
+//! A new app server receives its share of the clients: gradually, rate limited, and never during a call.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::speech::{call, cast, flow, header, result};
 use super::stage::{Stage, run, settings};
 use crate::node::app_rebalancer;
 
-/// Time after which a newcomer that gets clients has begun to get them.
+/// Time within which the rebalance to a new app server starts.
 const BEGUN_WITHIN: Duration = Duration::from_secs(8);
 
 fn stage(clients_per_s: u32, shards: u16) -> Stage {
@@ -29,7 +29,7 @@ fn app(stage: &Stage, instance: &str) -> App {
     stage.app(instance, vec![HubManifest::new("chat", "/chat")])
 }
 
-/// Receives a request for a client that may stay if it is busy; returns the client's id.
+/// Receives a request to hand over a client if idle; returns the client's id.
 async fn asked(link: &mut AppLink) -> String {
     let close = link.close().await;
     assert_eq!(
@@ -87,7 +87,7 @@ fn an_app_server_that_comes_gets_its_share_and_each_client_goes_on_there() {
             at.write(&client.id, result("7", "1")).await;
             assert_eq!(client.text().await, "{\"type\":3,\"invocationId\":\"7\",\"result\":1}");
         }
-        // sleep: time is virtual, and what is shown is that nothing comes
+        // sleep: virtual time, to prove that nothing arrives
         sleep(Duration::from_secs(300)).await;
         first.fence().await;
         second.fence().await;
@@ -104,8 +104,8 @@ fn clients_go_at_the_rate_and_no_more_are_asked_for_than_that() {
         let _all = clients(&stage, &mut first, 12).await;
         let mut second = app(&stage, "app-2").link().await;
         let asked_for = [asked(&mut first).await, asked(&mut first).await];
-        // As long as these are not handed over, no other is asked for.
-        // sleep: as above, nothing comes
+        // No further clients are requested while these are pending.
+        // sleep: as above
         sleep(Duration::from_secs(30)).await;
         first.fence().await;
         for id in &asked_for {
@@ -122,7 +122,7 @@ fn clients_go_at_the_rate_and_no_more_are_asked_for_than_that() {
         }
         let took = begun.elapsed();
         assert!(took > Duration::from_millis(1000) && took < Duration::from_secs(4), "{took:?}");
-        // sleep: as above, nothing comes
+        // sleep: as above
         sleep(Duration::from_secs(300)).await;
         first.fence().await;
         assert_eq!(rebalanced(&stage), 6);
@@ -141,7 +141,7 @@ fn a_client_in_a_call_is_not_asked_for_until_that_has_ended() {
             first.data().await;
         }
         let mut second = app(&stage, "app-2").link().await;
-        // sleep: as above, nothing comes
+        // sleep: as above
         sleep(Duration::from_secs(30)).await;
         first.fence().await;
         first.write(&all[1].id, result("1", "1")).await;
@@ -165,10 +165,10 @@ fn a_client_of_which_something_runs_there_stays_and_is_read_on() {
         first.fence().await;
         first.send(flow(&id, FlowOperation::ReadOn)).await;
         assert!(first.data().await.0.contains("Next"));
-        // Nothing more was asked of it, so this hands nobody over.
+        // No request is pending, so this hands over no client.
         first.send(flow(&id, FlowOperation::EndInput)).await;
         second.fence().await;
-        // The other one may go in the next round, or the same one once more.
+        // The next round may request the other client, or this one again.
         let next = asked(&mut first).await;
         hand_over(&first, &next).await;
         assert_eq!(*second.opening().await.connection_id, *next);
@@ -229,7 +229,7 @@ fn with_a_rate_of_zero_clients_stay() {
         let mut first = app(&off, "app-1").link().await;
         let _all = clients(&off, &mut first, 4).await;
         let mut second = app(&off, "app-2").link().await;
-        // sleep: as above, nothing comes
+        // sleep: as above
         sleep(Duration::from_secs(300)).await;
         first.fence().await;
         second.fence().await;

@@ -1,4 +1,4 @@
-//! Live traces: hops in order, who is followed, what is bounded, and the other nodes of a fleet.
+//! Live traces: order of hops, followed clients, limits, and other nodes of a fleet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn choice(subject: WatchSubject) -> WatchChoice {
     WatchChoice { hub: None, subjects: vec![subject], payloads: PayloadView::Hidden, seconds: Some(30) }
 }
 
-/// Next lines, until so many of them are news of messages and connections.
+/// Receives this many trace lines about messages and connections.
 macro_rules! told {
     ($trace:expr, $count:expr) => {{
         let mut told = Vec::new();
@@ -45,7 +45,7 @@ macro_rules! told {
     }};
 }
 
-/// A line in short: what a person would say of it; nothing of headers and nodes that take part.
+/// Short form of a line, without headers and lines about participating nodes.
 fn short(line: &TraceLine) -> Option<String> {
     Some(match line {
         TraceLine::Header(_) | TraceLine::End(_) => return None,
@@ -70,7 +70,7 @@ fn short(line: &TraceLine) -> Option<String> {
     })
 }
 
-/// Receives a message that a trace follows: its mark, and the payload.
+/// Receives a traced message: its mark and payload.
 async fn traced(link: &mut AppLink) -> (i64, String) {
     let ServiceMessage::TracedData(TracedData { mark, body }) = link.next().await else { panic!("not traced") };
     let Ok(Some(ServiceMessage::ConnectionData(data))) = ServiceMessage::decode(&body) else { panic!("no data") };
@@ -95,7 +95,7 @@ fn a_call_is_told_hop_by_hop_by_the_clock_of_each_end() {
         let (mark, payload) = traced(&mut link).await;
         assert_eq!(payload, SAY);
         link.send(report(&client, mark, None)).await;
-        // sleep: time is paused, and the method runs for so long
+        // sleep: the method takes this long in paused time
         sleep(Duration::from_millis(40)).await;
         link.send_together([data_for(&client.id, ANSWER), report(&client, mark, Some(39_000))]).await;
         assert_eq!(client.text().await, ANSWER.trim_end_matches('\u{1e}'));
@@ -104,7 +104,7 @@ fn a_call_is_told_hop_by_hop_by_the_clock_of_each_end() {
         assert_eq!(lines[0], "present");
         assert!(lines[1].ends_with(" up Say") && lines[2].ends_with("hub Some(4) None"), "{lines:?}");
         let number = lines[1].split(' ').next().unwrap();
-        // Timers count whole milliseconds.
+        // Timers have millisecond resolution.
         assert!(lines[3].starts_with(&format!("{number} answered 4")), "{lines:?}");
         assert_eq!(count(&format!("{number} hub Some(4) Some(39000)")), 1, "{lines:?}");
         assert!(lines[4..].iter().any(|line| line.ends_with("written")), "{lines:?}");

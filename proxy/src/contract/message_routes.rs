@@ -1,4 +1,4 @@
-//! Message routes: app servers of several groups serve one connection, each with its methods.
+//! Message routes: app servers of several groups serve one connection, each with its own methods.
 
 use trunkline_protocol::manifest::{HubManifest, ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::*;
@@ -46,7 +46,7 @@ impl Scene {
         App::start_in(&self.stage.shared, group, instance, vec![manifest()])
     }
 
-    /// Adds an app server of a group, with its link.
+    /// Adds an app server of a group with its link.
     async fn side(&self, group: &str, instance: &str) -> (App, AppLink) {
         let mut app = self.app_in(group, instance);
         let link = app.link().await;
@@ -58,8 +58,7 @@ impl Scene {
     }
 }
 
-/// The first opening of a client at an app server of a group: it answers the hub handshake, which the client never
-/// sees.
+/// Accepts the first opening of a client at an app server of a group. The client does not see this handshake response.
 async fn accept(link: &mut AppLink, client: &Client) {
     let open = link.opening().await;
     assert_eq!(open.connection_id, client.id);
@@ -70,7 +69,7 @@ async fn accept(link: &mut AppLink, client: &Client) {
     link.write(&client.id, "{}\u{1e}").await;
 }
 
-/// The opening of a client that another app server of the group had.
+/// Receives the opening of a client taken over from another app server of the group.
 async fn take_over(link: &mut AppLink, client: &Client, from: &str) -> OpenConnection {
     let open = link.opening().await;
     assert_eq!((&*open.connection_id, header(&open.headers, MIGRATE_FROM_HEADER)), (client.id.as_str(), Some(from)));
@@ -85,7 +84,7 @@ fn each_app_server_gets_its_methods_in_order_and_all_answers_come_back() {
         let (_admin_app, mut admin) = scene.side("admin", "admin-1").await;
         let (_math_app, mut math) = scene.side("math", "math-1").await;
         let mut client = scene.client().await;
-        // It is opened at all of them before the first call.
+        // The connection is opened at all app servers before the first call.
         accept(&mut math, &client).await;
         accept(&mut admin, &client).await;
         let messages =
@@ -377,7 +376,7 @@ fn a_group_that_no_rule_names_any_more_is_left_when_its_calls_have_ended() {
         assert_eq!(scene.home.data().await.0, cast("Sum"));
         client.send("{\"type\":5,\"invocationId\":\"1\"}\u{1e}").await;
         assert_eq!(math.data().await.0, "{\"type\":5,\"invocationId\":\"1\"}\u{1e}", "its call runs there still");
-        // sleep: time is paused, and the shard looks at the rules once a second
+        // sleep: paused time; the shard checks the rules once a second
         tokio::time::sleep(std::time::Duration::from_secs(3)).await;
         math.fence().await;
         math.write(&client.id, result("1", "1")).await;
@@ -412,7 +411,7 @@ fn a_client_that_comes_back_finds_its_side_homes_and_sends_again_what_has_waited
         drop(client);
         let mut client = Client::upgrade(&scene.stage, &target).await.unwrap();
         client.id = id;
-        // Two were received: the third waits, and was not.
+        // The third message is held back, so only two are acknowledged.
         let acknowledged = loop {
             let text = client.text().await;
             if text.contains("\"type\":8") {

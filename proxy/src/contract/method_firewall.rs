@@ -1,4 +1,4 @@
-//! Method firewall: calls that the operator's rules refuse never reach an app server, and their callers are told.
+//! Method firewall: calls refused by the operator's rules never reach an app server, and the caller gets an error.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,7 @@ fn what_is_no_call_goes_up_and_what_cannot_be_read_ends_the_connection() {
         let (stage, _app, mut link) = chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         let result = "{\"type\":3,\"invocationId\":\"q\"}\u{1e}";
-        // An app server that is lenient would find a method in it.
+        // A lenient app server might parse a method from this message.
         client.send(&format!("{result}{}x\u{1e}", call("1", "Debug").trim_end_matches('\u{1e}'))).await;
         assert_eq!(link.data().await.0, result);
         assert!(link.close().await.error.is_some_and(|error| error.contains("malformed")));
@@ -119,7 +119,7 @@ fn a_user_has_one_rate_over_all_connections_and_shards_and_others_have_theirs() 
         assert_eq!(one.text().await, error("4", refused));
         ben.send(&(call("5", "Say") + &call("6", "say"))).await;
         assert_eq!(link.data().await.0, call("5", "Say") + &call("6", "say"));
-        // sleep: time is paused, and half of a second pays for one call
+        // sleep: paused time; half a second refills one call
         tokio::time::sleep(Duration::from_millis(500)).await;
         one.send(&(call("7", "Say") + &call("8", "Say"))).await;
         assert_eq!(link.data().await.0, call("7", "Say"));

@@ -1,4 +1,4 @@
-//! Text of `/metrics`: each series is in it once, whatever shares its counters.
+//! Text of `/metrics`: each series appears once, even with shared counters.
 
 use trunkline_protocol::manifest::HubManifest;
 

@@ -1,4 +1,4 @@
-//! Mirrors: copies of what clients send, of which nothing comes back.
+//! Mirrors: copies of client messages, with all responses discarded.
 
 use trunkline_protocol::manifest::MIGRATE_FROM_HEADER;
 use trunkline_protocol::service::*;
@@ -12,7 +12,7 @@ const RULES: &str = "[groups.audit]\nupstream = \"http://audit\"\n[[mirrors]]\nh
 
 const CALL: &str = "{\"type\":1,\"invocationId\":\"1\",\"target\":\"Sum\",\"arguments\":[]}\u{1e}";
 
-/// A client with its primary app server and a mirror.
+/// Client with its primary app server and a mirror.
 struct Scene {
     stage: Stage,
     primary: AppLink,
@@ -135,7 +135,7 @@ fn a_mirror_that_pauses_or_is_gone_misses_messages_and_gets_the_later_ones() {
         assert_eq!(scene.counted(), (1, 2, 0));
         let mut next = scene.stage.app_in("audit", "next");
         let mut next = next.link().await;
-        // sleep: an app server is looked for once a tick, and time is paused
+        // sleep: paused time; the node searches for an app server once per tick
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         scene.client.send(&CALL.replace("Sum", "Fourth")).await;
         let open = next.opening().await;

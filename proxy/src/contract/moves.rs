@@ -1,4 +1,4 @@
-//! Clients that come back at another node: their connections move there, and nobody notices.
+//! Clients that return at another node: their connections move there unnoticed.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(super) const STATEFUL_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":
 /// Two nodes, and one app server with a link to each.
 struct Scene {
     nodes: Vec<FleetNode>,
-    /// Link to the first node, at which the client is, and to the second one.
+    /// Links to the client's first node, and to the second node.
     old: AppLink,
     new: AppLink,
     _apps: Vec<App>,
@@ -38,7 +38,7 @@ impl Scene {
         Self { nodes, old, new, _apps: apps }
     }
 
-    /// Connects at the first node, as a member of a group.
+    /// Connects at the first node as a member of a group.
     async fn connect(&mut self) -> (Client, String) {
         let (_, token) = negotiate(&self.nodes[0].stage, "/shop", "&useStatefulReconnect=true").await;
         let target = format!("/shop?id={token}");
@@ -50,21 +50,21 @@ impl Scene {
         (client, target)
     }
 
-    /// Opens the scene with a client whose socket has broken. Returns its id, and the target by which it comes back.
+    /// Creates the fixture with a client that has lost its socket. Returns its id and its reconnect target.
     async fn with_lost_client() -> (Self, String, String) {
         let mut scene = Self::open().await;
         let (client, target) = scene.connect().await;
         (scene, client.id.clone(), target)
     }
 
-    /// Comes back at the second node; the app server is asked to let the connection move.
+    /// Reconnects at the second node; the app server is asked to allow the move.
     async fn begin_move(&mut self, id: &str, target: &str) -> ComingClient {
         let coming = come_back(&self.nodes[1], target);
         self.asked(id).await;
         coming
     }
 
-    /// Lets the connection move, and the client arrive.
+    /// Completes the move of the connection, and the client arrives.
     async fn end_move(&mut self, coming: ComingClient, id: &str, epoch: i64) -> Client {
         self.answer(id, epoch).await;
         let client = coming.await.unwrap().unwrap();
@@ -72,7 +72,7 @@ impl Scene {
         client
     }
 
-    /// The app server is asked to let the connection move.
+    /// Expects a request to allow the move.
     async fn asked(&mut self, id: &str) {
         assert_eq!(self.old.next().await, flow(id, FlowOperation::Pause));
     }
@@ -86,10 +86,10 @@ impl Scene {
     }
 }
 
-/// A client that has asked for its upgrade.
+/// Client with a pending upgrade.
 pub(super) type ComingClient = JoinHandle<Result<Client, u16>>;
 
-/// Comes back at a node; the upgrade is answered when the connection is there.
+/// Reconnects at a node. The upgrade completes once the connection has moved there.
 pub(super) fn come_back(node: &FleetNode, target: &str) -> ComingClient {
     let (pipe, target) = (node.stage.dial(), target.to_owned());
     spawn_local(async move { Client::upgrade_over(pipe, &target).await })
@@ -125,7 +125,7 @@ fn what_is_sent_before_during_and_after_a_move_comes_once_and_in_order() {
         scene.old.send(to_group("red", &call("b"))).await;
 
         let coming = scene.begin_move(&id, &target).await;
-        // Of each send both nodes get a copy, in whatever order with the rest.
+        // Both nodes get a copy of each send, in any order relative to the rest.
         let sends = [
             to_group("red", &call("c")),
             stamped(1, &to_group("red", &call("e"))),
@@ -153,7 +153,7 @@ fn what_is_sent_before_during_and_after_a_move_comes_once_and_in_order() {
         assert_eq!(moved(0).moved_out.of(crate::metrics::MoveCause::Reconnect).get(), 1);
         assert_eq!(moved(1).moved_in.of(crate::metrics::MoveCause::Reconnect).get(), 1);
         assert_eq!(moved(0).replay_bytes.get(), 0);
-        // The former owner knows nothing of it any more.
+        // The former owner has removed the connection.
         let gone = Check { subject: id.as_str().into(), ack_id: 7 };
         scene.old.send(ServiceMessage::CheckConnectionExistenceWithAck(gone)).await;
         assert_eq!(scene.old.ack().await, (7, AckStatus::NotFound));
@@ -183,7 +183,7 @@ fn a_connection_moves_back_and_forth() {
 fn a_client_is_back_before_its_old_node_hears_that_it_has_moved() {
     run(async {
         let (mut scene, id, target) = Scene::with_lost_client().await;
-        // The move by hand: the second node takes the connection, and does not tell of it.
+        // Manual move: the second node takes the connection without reporting it.
         let [old, new] = [0, 1].map(|node| scene.nodes[node].stage.shared.clone());
         let [at_old, at_new] = [&old, &new].map(|shared| shared.hubs.keyed("shop").unwrap());
         let (hub, looked) = (at_old.index(), id.clone());
@@ -218,7 +218,7 @@ fn a_move_that_the_app_server_does_not_answer_fails_and_the_connection_stays() {
         scene.old.send(to_group("red", &call("a"))).await;
         assert_eq!(coming.await.unwrap().err(), Some(404));
         assert_eq!(scene.old.next().await, flow(&id, FlowOperation::Resume));
-        // It is where it was, with all that was sent to it.
+        // The connection is still there, with all messages sent to it.
         let mut client = Client::upgrade(&scene.nodes[0].stage, &target).await.unwrap();
         assert_eq!([client.text().await, client.text().await], [sequence(1), call("a")]);
         scene.new.fence().await;
@@ -262,7 +262,7 @@ fn a_node_that_stops_sends_its_clients_to_another_one_and_nobody_notices() {
         shared.refuse_clients();
         shared.shards()[0].give(vec![ShardCommand::Drain(Duration::from_secs(25))], 0).await;
         assert_eq!(client.next().await, Received::End(None), "without a goodbye, after which clients don't come back");
-        // The load balancer has not noticed yet.
+        // The load balancer still routes to the old node.
         let mut client = Client::upgrade(&scene.nodes[0].stage, &target).await.unwrap();
         assert_eq!(client.text().await, sequence(1));
         assert_eq!(client.next().await, Received::End(None));
@@ -301,7 +301,7 @@ fn a_group_that_is_left_during_a_move_is_left() {
     run(async {
         let (mut scene, id, target) = Scene::with_lost_client().await;
         let coming = scene.begin_move(&id, &target).await;
-        // Another app server leaves and joins for it; here only the new owner hears of that.
+        // Another app server changes its groups; only the new owner is notified.
         let leave = GroupChange { ack_id: 0, ..membership(&id, "red", 0) };
         scene.new.send(ServiceMessage::LeaveGroup(leave)).await;
         scene.new.send(ServiceMessage::JoinGroup(membership(&id, "blue", 0))).await;
@@ -321,7 +321,7 @@ fn who_gives_up_while_others_are_asked_leaves_nothing_behind() {
         coming.abort();
         scene.answer(&id, 1).await;
         assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
-        // It has moved all the same, and waits there.
+        // The connection has moved anyway, and waits there.
         let mut client = come_back(&scene.nodes[1], &target).await.unwrap().unwrap();
         assert_eq!(client.text().await, sequence(1));
     });

@@ -1,4 +1,4 @@
-//! Presence: what app servers are told of users and members of groups that come and go.
+//! Presence feeds: changes of users and group members reported to app servers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +17,7 @@ const BOTH: PresenceScope = PresenceScope { users: true, groups: true };
 
 type Member = (String, String);
 
-/// Belief of an app server that puts updates together.
+/// State that an app server derives from updates.
 #[derive(Debug, Default)]
 struct Belief {
     shards: BTreeMap<i64, ShardBelief>,
@@ -58,7 +58,7 @@ impl Belief {
         shard.lost.extend(update.lost);
     }
 
-    /// Applies what comes until it is as wanted.
+    /// Applies updates until the condition holds.
     async fn until(&mut self, link: &mut AppLink, is_wanted: impl Fn(&Self) -> bool) {
         while !is_wanted(self) {
             self.apply(link.update().await);
@@ -73,7 +73,7 @@ impl Belief {
         self.shards.values().flat_map(|shard| &shard.members).cloned().collect()
     }
 
-    /// Whether all shards have told all, and name these app servers.
+    /// Returns whether all shards have sent a complete snapshot with these app servers.
     fn names(&self, shards: usize, app_servers: &[&str]) -> bool {
         self.shards.len() == shards
             && self.shards.values().all(|shard| shard.is_complete && shard.app_servers == app_servers)
@@ -104,7 +104,7 @@ fn a_hub_that_does_not_ask_is_told_nothing() {
         let client = connect(&stage, &mut link, "ann").await;
         link.join(&client.id, "red").await;
         leave(client, &mut link).await;
-        // sleep: longer than changes gather
+        // sleep: longer than the batching of changes
         sleep(Duration::from_secs(60)).await;
         assert!(!link.has_update());
     });
@@ -122,7 +122,7 @@ fn the_first_and_the_last_connection_of_a_user_are_told_and_no_other() {
         let second = connect(&stage, &mut link, "ann").await;
         link.join(&second.id, "red").await;
         leave(first, &mut link).await;
-        // sleep: longer than changes gather
+        // sleep: longer than the batching of changes
         sleep(Duration::from_secs(60)).await;
         assert!(!link.has_update(), "the second tab, a group and the end of the first tab are none");
         leave(second, &mut link).await;
@@ -181,7 +181,7 @@ fn who_came_before_an_app_server_is_a_part_of_the_snapshot_and_who_comes_with_it
     run(async {
         let (stage, app, mut link) = scene(1, BOTH).await;
         let old = connect(&stage, &mut link, "ann").await;
-        // sleep: longer than clients are new for
+        // sleep: longer than clients count as new
         sleep(Duration::from_secs(5)).await;
         app.retire();
         link.ended().await;
@@ -284,13 +284,13 @@ fn a_snapshot_that_fills_its_link_goes_on_where_it_stopped() {
                 clients.push(client);
             }
             if !are_new {
-                // sleep: longer than clients are new for
+                // sleep: longer than clients count as new
                 sleep(Duration::from_secs(5)).await;
             }
             let mut later = stage.app("app-2", vec![hub(BOTH)]);
             let mut later_link = later.link().await;
             later_link.set_reading(false);
-            // sleep: time in which the snapshot fills the link
+            // sleep: time for the snapshot to fill the link
             sleep(Duration::from_secs(5)).await;
             later_link.set_reading(true);
             let mut belief = Belief::default();
@@ -347,7 +347,7 @@ fn the_connections_of_a_user_are_listed_and_counted_on_all_shards() {
     });
 }
 
-/// Random joins and leaves on two shards, with links that are cut, against plain sets.
+/// Compares random joins and leaves on two shards, with cut links, against plain sets.
 #[test]
 fn what_an_app_server_believes_is_what_is_there_after_random_changes() {
     run(async {
@@ -375,7 +375,7 @@ fn what_an_app_server_believes_is_what_is_there_after_random_changes() {
                 link.cut();
                 link = app.link().await;
                 for _ in 0..2 * clients.len() {
-                    // Their app server has them again: an opening and a hub handshake for each.
+                    // The app server gets each client again: an opening and a hub handshake.
                     link.next().await;
                 }
             }

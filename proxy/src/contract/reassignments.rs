@@ -1,4 +1,4 @@
-//! Another app server for a connection: after a crash, and when one leaves in order.
+//! Reassignment of a connection to another app server: after a crash, and after a graceful stop.
 
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
@@ -92,7 +92,7 @@ fn an_app_server_that_leaves_hands_each_connection_over_with_its_items() {
         let asked = first.close().await;
         assert_eq!(asked.connection_id, client.id);
         assert_eq!(header(&asked.headers, MIGRATE_TO_HEADER), Some(""));
-        // The running call ends there; what the client sends meanwhile waits.
+        // The running call completes at the old app server; further messages of the client wait.
         client.send(&cast("Next")).await;
         first.fence().await;
         first.write(&client.id, result("1", "42")).await;
@@ -105,7 +105,7 @@ fn an_app_server_that_leaves_hands_each_connection_over_with_its_items() {
         assert!(second.data().await.0.contains("Next"));
         assert_eq!(client.text().await, "{\"type\":3,\"invocationId\":\"1\",\"result\":42}");
         client.fence(&second).await;
-        // New clients don't go to the one that leaves.
+        // New clients are not assigned to the stopping app server.
         for _ in 0..3 {
             Client::connect(&stage, &mut second, "/chat").await;
             assert!(matches!(second.next().await, ServiceMessage::CloseConnection(_)));
@@ -120,7 +120,7 @@ fn an_app_server_that_comes_back_hears_who_was_moved_away_meanwhile() {
         let (mut one, mut two) = (app(&stage, "app-1"), app(&stage, "app-2"));
         let (mut first, mut second) = (one.link().await, two.link().await);
         let client = Client::connect(&stage, &mut first, "/chat").await;
-        // Its link is lost, the app server lives on.
+        // The link is lost, but the app server is alive.
         first.cut();
         assert_eq!(second.opening().await.connection_id, client.id);
         second.data().await;
@@ -179,7 +179,7 @@ fn a_client_that_leaves_is_read_on_while_its_app_server_asks_for_it() {
     });
 }
 
-/// A raw endpoint whose clients may go on elsewhere.
+/// Starts an app server with a movable raw endpoint.
 fn raw_app(stage: &Stage, instance: &str) -> App {
     stage.app(instance, vec![HubManifest { is_movable: true, ..HubManifest::raw("feed", "/feed") }])
 }
@@ -234,7 +234,7 @@ fn a_raw_client_goes_on_elsewhere_with_whole_messages_in_their_order() {
         second.send(raw_data(&client.id, RawKind::Binary, "down 2")).await;
         assert_eq!(client.next().await, Received::Text("down 1".into()));
         assert_eq!(client.next().await, Received::Binary("down 2".into()));
-        // The end of its former app server is none of its business.
+        // The end of its former app server does not affect the client.
         one.retire();
         first.ended().await;
         client.send("up 4").await;
@@ -297,7 +297,7 @@ fn the_end_of_a_raw_client_between_two_app_servers_is_told_to_the_next_one() {
         first.fence().await;
         one.retire();
         first.ended().await;
-        // Nobody comes in time.
+        // No app server connects in time.
         assert_eq!(client.next().await, Received::End(Some(1001)));
         let mut two = raw_app(&stage, "app-2");
         let mut second = two.link().await;

@@ -1,4 +1,5 @@
-//! Rebalances: who is sent elsewhere, how many, how it ends, and that there is one at a time.
+//! Rebalances: which and how many clients are asked to reconnect, how a rebalance ends, and that only one runs at a
+//! time.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::fleet::FromNode;
 use crate::metrics::MoveCause;
 use crate::net::connector::MemoryNetwork;
 
-/// Asks the API of a node, as one that may act.
+/// Sends a request with permission for actions to a node's API.
 async fn ask(node: &FleetNode, method: &str, target: &str, body: Value) -> (u16, Value) {
     ask_as(node, method, target, body, true).await
 }
@@ -50,7 +51,7 @@ async fn progress(node: &FleetNode) -> Value {
     ask(node, "GET", "/api/rebalance", Value::Null).await.1
 }
 
-/// Waits until the rebalance is over; returns how it ended.
+/// Waits until the rebalance is over, and returns its result.
 async fn ended(node: &FleetNode) -> Value {
     let last = Instant::now() + Duration::from_secs(120);
     loop {
@@ -59,7 +60,7 @@ async fn ended(node: &FleetNode) -> Value {
             return report;
         }
         assert!(Instant::now() < last, "it does not end: {report}");
-        sleep(Duration::from_millis(500)).await; // sleep: time is virtual, and no event tells of a state
+        sleep(Duration::from_millis(500)).await; // sleep: virtual time; no event signals the state
     }
 }
 
@@ -71,7 +72,7 @@ async fn clients_of(node: &mut FleetNode, count: usize) -> Vec<Client> {
     clients
 }
 
-/// Waits until the node has closed so many clients, each with the cause of a rebalance.
+/// Waits until the node has closed this many clients because of a rebalance.
 async fn closed(node: &mut FleetNode, count: usize) {
     for _ in 0..count {
         let close = node.link.close().await;
@@ -80,7 +81,7 @@ async fn closed(node: &mut FleetNode, count: usize) {
     }
 }
 
-/// Reads what a client gets until its end; `true` if it was told to connect again.
+/// Reads until the client's socket ends; `true` if the client was asked to reconnect.
 async fn is_told_to_reconnect(client: &mut Client) -> bool {
     let mut is_told = false;
     loop {
@@ -97,7 +98,7 @@ fn clients_leave_the_fullest_node_for_the_others_until_all_have_as_many() {
     run(async {
         let (_network, mut nodes) = nodes(2).await;
         let mut clients = clients_of(&mut nodes[0], 10).await;
-        // Any node coordinates.
+        // Any node can coordinate.
         let report = begin(&nodes[1], json!({ "to": "mean", "per_second": 2 })).await;
         assert_eq!(
             (&report["planned"], &report["state"], &report["node"]),
@@ -178,7 +179,7 @@ fn a_node_that_does_not_tell_its_clients_is_named_and_an_older_one_is_asked_as_b
         let mut nodes = [asked, silent, earlier];
         linked(&nodes).await;
         let dry_run = json!({ "to": "mean", "dry_run": true });
-        // It has told nothing so far, so nothing of it counts, and a plan for nobody is no success.
+        // The node has reported no numbers, so it is excluded, and a plan without clients is not a success.
         let plan = begin(&nodes[0], json!({ "to": "mean" })).await;
         assert_eq!((&plan["planned"], &plan["state"]), (&json!(0), &json!("stalled")), "{plan}");
         let problem = "has not told its clients within 2 s";
@@ -187,7 +188,7 @@ fn a_node_that_does_not_tell_its_clients_is_named_and_an_older_one_is_asked_as_b
         let plan = begin(&nodes[0], dry_run.clone()).await;
         let unknown = json!([{ "node": "n2", "problem": problem, "age_ms": null }]);
         assert_eq!((&plan["planned"], &plan["missing"]), (&json!(4), &unknown), "of n1 and n3: {plan}");
-        // What it has told before counts, with its age.
+        // Earlier reported numbers count, with their age.
         ask(&nodes[0], "GET", "/api/fleet", Value::Null).await;
         let plan = begin(&nodes[0], dry_run).await;
         assert_eq!(plan["planned"], 4, "the mean of all is 4: {plan}");
@@ -203,7 +204,7 @@ fn a_client_that_comes_back_to_its_node_is_sent_elsewhere_again() {
         let mut clients = clients_of(&mut nodes[0], 4).await;
         begin(&nodes[0], json!({ "to": "mean" })).await;
         closed(&mut nodes[0], 2).await;
-        // One comes back to where it was.
+        // One client returns to its old node.
         clients.push(nodes[0].client().await);
         clients.push(nodes[1].client().await);
         closed(&mut nodes[0], 1).await;

@@ -1,4 +1,4 @@
-//! Recordings of a hub's clients: who is followed, in which order it is told, and when it ends.
+//! Recordings of a hub's clients: recorded clients, order of lines, and end of a recording.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn choice(hub: &str) -> WatchChoice {
     WatchChoice { hub: Some(hub.into()), subjects: Vec::new(), payloads: PayloadView::Shown, seconds: None }
 }
 
-/// Next lines until there are so many, each in short: event, connection, text or cause.
+/// Receives this many lines in short form: event, connection, and text or cause.
 async fn told(recording: &mut HubRecording, count: usize) -> Vec<(&'static str, String, String)> {
     let short = |line| match line {
         RecordingLine::Header(_) => None,
@@ -78,9 +78,9 @@ fn clients_of_two_shards_are_told_in_the_order_of_time() {
         let mut clients =
             [Client::connect(&stage, &mut link, "/chat").await, Client::connect(&stage, &mut link, "/chat").await];
         let mut ids = Vec::new();
-        // The second shard first: in the order in which shards are asked it would come last.
+        // Start with the second shard: if ordered by shard, its lines would come last.
         for number in [1, 0, 1, 0, 0, 1] {
-            // sleep: time is paused, and each message has to have a time of its own
+            // sleep: each message needs its own timestamp in paused time
             sleep(Duration::from_millis(1)).await;
             clients[number].send(SAY).await;
             link.data().await;
@@ -136,7 +136,7 @@ fn recordings_are_bounded_and_one_that_is_dropped_makes_room() {
 fn a_recording_that_is_not_read_loses_messages_and_tells_how_many() {
     run(async {
         let mut settings = settings();
-        // The client reads nothing either, and stays.
+        // The client does not read either, and is not closed.
         settings.outbox.client_bytes = usize::MAX;
         let (stage, _app, mut link) = Stage::with(settings, 1).with_chat().await;
         let mut recording = HubRecording::open(&stage.shared, &choice("chat")).await.unwrap();
@@ -146,7 +146,7 @@ fn a_recording_that_is_not_read_loses_messages_and_tells_how_many() {
         for _ in 0..20 {
             link.write(&client.id, large.clone()).await;
         }
-        // Behind these: the shard has taken them all when it is acknowledged.
+        // The acknowledgement proves that the shard has processed the messages before it.
         link.join(&client.id, "fence").await;
         for _ in 0..4 {
             for line in recording.next().await.unwrap() {

@@ -1,5 +1,5 @@
-//! Newer log-ins for open connections: of clients of app servers that dial in, from any node, and of clients that show
-//! a newer token to the node.
+//! Refreshed logins of open connections: for clients of app servers that dial in, from any node, and for clients that
+//! send a newer token to the node.
 
 use bytestring::ByteString;
 use trunkline_protocol::access_token;
@@ -23,7 +23,7 @@ fn claims(list: &[(&str, &str)]) -> LogInClaims {
     list.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
 }
 
-/// Claims of a log-in of Ann in this role.
+/// Claims of a login of Ann with this role.
 fn of_ann(role: &str) -> LogInClaims {
     claims(&[("sub", "ann"), ("role", role), ("role", "guest")])
 }
@@ -32,14 +32,14 @@ fn connection_token(target: &str) -> ByteString {
     target.rsplit_once("&id=").unwrap().1.into()
 }
 
-/// Sends a newer log-in by a link, and returns the answer.
+/// Sends a refreshed login over a link and returns the acknowledgement.
 async fn refresh(link: &mut DialInLink, connection: &str, claims: &LogInClaims, expires_s: u64) -> Ack {
     let (connection, claims, expires_s) = (connection.into(), claims.clone(), expires_s.cast_signed());
     link.send(ServiceMessage::RefreshAuth(RefreshAuth { connection, claims, expires_s, ack_id: 41 }));
     link.ack().await
 }
 
-/// Asks by a link for the claims of a connection.
+/// Queries the claims of a connection over a link.
 async fn claims_at(link: &mut DialInLink, connection: &str) -> LogInClaims {
     link.send(ServiceMessage::GetConnectionClaims(Check { subject: connection.into(), ack_id: 42 }));
     let ack = link.ack().await;
@@ -134,7 +134,7 @@ fn a_client_that_closes_with_its_log_in_closes_at_the_end_of_the_newest_one() {
         let access_token = access_token::sign(&key, "ann", &claims_of_token, in_an_hour());
         let (mut client, target) = scene.connect_with(&access_token).await;
         let name = connection_token(&target);
-        // The largest time that .NET has leaves the end as it is.
+        // .NET's maximum time leaves the expiry unchanged.
         for end in [in_an_hour() + 3600, 253_402_300_799] {
             assert_eq!(refresh(&mut scene.senders[1], &name, &of_ann("cook"), end).await.status, AckStatus::Ok);
             settle().await;
@@ -147,7 +147,7 @@ fn a_client_that_closes_with_its_log_in_closes_at_the_end_of_the_newest_one() {
         assert!(close.starts_with("{\"type\":7"), "{close}");
         assert!(matches!(scene.homes[0].next().await, ServiceMessage::UpdateConnectionClaims(_)));
         assert!(matches!(scene.homes[0].next().await, ServiceMessage::CloseConnection(_)));
-        // One that does not close with its log-in stays open.
+        // A connection that does not close on expiry stays open.
         let (mut other, target) = scene.connect_with(&token("client", "ann")).await;
         let ack = refresh(&mut scene.senders[1], &connection_token(&target), &of_ann("cook"), 1).await;
         assert_eq!(ack.status, AckStatus::Ok);
@@ -190,7 +190,7 @@ fn a_newer_log_in_goes_with_a_client_that_moves_and_to_the_next_app_server() {
     });
 }
 
-/// Hub with authentication refresh at the node.
+/// Hub with authentication refresh by the node.
 fn refreshing() -> HubManifest {
     HubManifest { close_on_token_expiry: true, refreshes_authentication: true, ..HubManifest::new("chat", "/chat") }
 }
@@ -219,7 +219,7 @@ fn a_client_shows_a_newer_token_to_the_node_and_its_app_server_gets_the_claims()
             let (status, body) = refresh(&token).await;
             assert!(status == expected && body.contains(error), "{status} {body}");
         }
-        // Within the skew of clocks it is still good, and the connection ends with it.
+        // Within the tolerated clock skew the token is valid, and the connection ends when it expires.
         let ended = format!("&access_token={}", token_until("ann", unix_seconds() - 1));
         assert_eq!(refresh(&ended).await.0, 200);
         assert!(client.text().await.starts_with("{\"type\":7"));
@@ -253,7 +253,7 @@ fn a_refresh_names_a_connection_of_its_hub_and_only_hubs_that_offer_it_take_one(
     });
 }
 
-/// User that claims for an app server name.
+/// User in claims for an app server.
 fn user_in(claims: &LogInClaims) -> Option<&str> {
     claims.iter().find(|(name, _)| name == "asrs.s.uid").map(|(_, user)| &**user)
 }

@@ -1,4 +1,4 @@
-//! Requests that are kept out, and parts of requests that go no further.
+//! Refused requests, and parts of requests that are not forwarded.
 
 use ::http::StatusCode;
 use http_body_util::BodyExt;
@@ -16,7 +16,7 @@ fn chat() -> Vec<HubManifest> {
     vec![HubManifest::new("chat", "/chat")]
 }
 
-/// Negotiates for this host, as a page that is served there does; returns the status.
+/// Negotiates like a page from this host and returns the status.
 async fn ask_for(stage: &Stage, host: &str) -> u16 {
     let mut request = request("POST", NEGOTIATE, "");
     request.headers_mut().insert("host", host.parse().unwrap());

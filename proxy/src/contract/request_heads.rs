@@ -1,5 +1,5 @@
-//! Odd heads: what an app server could read in another way than the node is refused, by the statuses of nginx and
-//! Envoy.
+//! Ambiguous request heads: heads that an app server could parse differently are refused, with the statuses of nginx
+//! and Envoy.
 
 use std::fmt::Write;
 
@@ -25,13 +25,13 @@ async fn served(settings: Settings) -> (Stage, App, AppLink) {
     Stage::with(settings, 1).with_chat().await
 }
 
-/// Settings of a node that trusts the clients of these tests as load balancers, and these headers of theirs.
+/// Settings of a node that trusts the test clients as load balancers, with these headers.
 fn behind(believed: &[TrustedHeader]) -> Settings {
     let trusted = TrustedNetworks::parse(["192.0.2.0/24"]).unwrap();
     Settings { trusted, trusted_headers: TrustedHeaders::new(believed).unwrap(), ..settings() }
 }
 
-/// Sends bytes on a connection of their own, and returns status and text of the only answer.
+/// Sends bytes on a new connection; returns status and text of the only response.
 async fn answer_to(stage: &Stage, request: &str) -> (u16, String) {
     let mut socket = stage.dial();
     socket.write_all(request.as_bytes()).await.unwrap();
@@ -145,7 +145,7 @@ fn a_head_that_would_be_too_large_with_what_a_node_adds_is_refused_first() {
             (0..count).for_each(|number| write!(headers, "X-{number}: 1\r\n").unwrap());
             negotiate(&headers)
         };
-        // Host, Connection and Content-Length count, too.
+        // Host, Connection and Content-Length also count.
         assert_eq!(answer_to(&stage, &with(HEADERS_MAX - 3)).await.0, 200);
         for count in [HEADERS_MAX - 2, 97] {
             let (status, answer) = answer_to(&stage, &with(count)).await;
@@ -199,7 +199,7 @@ fn a_page_of_http_is_no_page_of_the_node_behind_tls() {
         };
         assert_eq!(status(Scheme::HTTPS, "http://node.example").await, 403);
         assert_eq!(status(Scheme::HTTPS, "https://node.example").await, 101);
-        // Something in front of a plain listener may speak TLS.
+        // A proxy in front of a plain listener may terminate TLS.
         assert_eq!(status(Scheme::HTTP, "http://node.example").await, 101);
         assert_eq!(status(Scheme::HTTP, "https://node.example").await, 101);
         assert_eq!(status(Scheme::HTTP, "https://evil.example").await, 403);
@@ -310,7 +310,7 @@ fn http2_without_tls_is_refused_by_a_frame_that_names_the_cause() {
         assert_eq!(go_away[13..17], [0, 0, 0, 0xd], "HTTP_1_1_REQUIRED");
         assert!(std::str::from_utf8(&go_away[17..]).unwrap().contains("HTTP/1.1"));
         assert_eq!(stage.shared.counters_of(0).malformed.get(), 1);
-        // In pieces it is known as well.
+        // Also recognised when split into pieces.
         let mut socket = stage.dial();
         for piece in [&b"PRI * HT"[..], b"TP/2.0\r\n\r\nSM\r\n\r\n"] {
             socket.write_all(piece).await.unwrap();

@@ -1,4 +1,4 @@
-//! REST data plane: what each operation does, here and at other nodes, and how it is answered.
+//! REST data plane: effects of each operation on this node and other nodes, and the responses.
 
 use std::time::Duration;
 
@@ -30,18 +30,18 @@ use crate::fleet::Fleet;
 use crate::net::connector::MemoryNetwork;
 use crate::rest::Rest;
 
-/// Back end that asks a node.
+/// Back end that sends requests to a node.
 #[derive(Clone)]
 struct BackEnd {
     rest: Rest,
     token: String,
 }
 
-/// Answer that it gets.
+/// Response to the back end.
 #[derive(Debug, PartialEq)]
 struct Answer {
     status: u16,
-    /// Code of an error.
+    /// Error code of the response.
     code: String,
     missing: String,
     body: Value,
@@ -74,7 +74,7 @@ impl BackEnd {
         self.ask(method, path, "").await.status
     }
 
-    /// Sends a text, and returns how many clients have got it.
+    /// Sends a text; returns the number of clients that received it.
     async fn say(&self, path: &str, text: &str) -> u64 {
         let call = json!({ "target": "Say", "arguments": [text] }).to_string();
         let answer = self.ask("POST", path, &call).await;
@@ -140,7 +140,7 @@ fn a_connection_that_closes_with_its_token_gets_another_time_for_that() {
             back_end.ask("POST", &format!("/connections/{id}/:refresh"), &body).await
         };
         assert_eq!(refresh(&ben.id, "2100-01-01T00:00:00Z").await.status, 204);
-        // It came without a token: there is nothing that ends.
+        // This connection has no token, so nothing expires.
         assert_eq!(refresh(&free.id, "2020-01-01T00:00:00Z").await.status, 204);
         assert_eq!(refresh(&ann.id, "2020-01-01T00:00:00Z").await.status, 204);
         assert!(ann.text().await.starts_with("{\"type\":7"));
@@ -171,7 +171,7 @@ fn a_back_end_asks_for_the_claims_of_a_connection_and_gives_it_newer_ones() {
         assert_eq!(answer.await.body["claims"], newer);
         let ServiceMessage::UpdateConnectionClaims(update) = link.next().await else { panic!("the claims come") };
         assert_eq!(update.connection_id.as_ref(), ann.id);
-        // Without claims those that are there stay.
+        // Without claims in the request, the existing claims are kept.
         let longer = json!({ "connectionToken": token, "expireTime": "9999-12-31T23:59:59.9999999Z" });
         assert_eq!(ask("/connections/:refreshAuth", longer).await.status, 200);
         assert_eq!(claims().await, newer);
@@ -309,7 +309,7 @@ fn a_user_is_in_a_group_for_its_time_with_connections_that_come_later() {
         assert_eq!(back_end.status("PUT", now).await, 200);
         assert_eq!((back_end.say("/groups/now/:send", "now").await, stage.shared.user_groups.len()), (1, 1));
         advance(Duration::from_secs(62)).await;
-        // sleep: virtual time, in which a shard looks for memberships that are over.
+        // sleep: virtual time, for a shard to remove expired memberships
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!((back_end.say("/groups/blue/:send", "late").await, back_end.status("GET", blue).await), (0, 404));
         assert_eq!(back_end.status("PUT", blue).await, 200);
@@ -326,7 +326,7 @@ fn a_membership_that_is_renewed_as_it_ends_is_kept_by_the_connections_that_are_t
         let (_ann, back_end) = (client(&stage, &mut link, "ann").await, alone(&stage));
         assert_eq!(back_end.status("PUT", "/users/ann/groups/blue").await, 200);
         let groups = &stage.shared.user_groups;
-        // Its time is over; before a shard has heard of it, it begins anew.
+        // The membership has expired, and is renewed before a shard is notified.
         groups.join("chat", "ann", "blue", 0).unwrap();
         stage.shared.expire_user_groups();
         assert!(groups.is_empty());
@@ -386,7 +386,7 @@ fn connections_are_closed_one_by_one_or_many_with_a_reason() {
     });
 }
 
-/// Answers what an app server is told of an invocation, as its client would.
+/// Sends a client's result for an invocation received by an app server.
 async fn answer_invocation(link: &mut AppLink, completion: &'static str) {
     let ServiceMessage::ClientInvocation(told) = link.next().await else { panic!("the app is not told") };
     let payload = completion.replace("ID", &told.invocation_id).into();
@@ -515,7 +515,7 @@ fn commands_are_executed_one_after_the_other_for_the_clients_of_a_filter() {
         let answer = execute(&only, json!([{ "type": "LeaveGroup", "group": "red" }, say("left")])).await;
         assert_eq!((answer.status, ann.text().await), (202, said("left")));
         assert_eq!(back_end.status("HEAD", "/groups/red").await, 404);
-        // A wrong command leaves all undone.
+        // An invalid command prevents all others.
         for (filter, commands, text) in [
             ("userId eq 'ben'", json!([say("x"), { "type": "Dance" }]), "wrong command 2"),
             ("startswith(userId)", json!([say("x")]), "wrong at byte 17: expected a comma"),
@@ -547,7 +547,7 @@ fn a_filter_with_operators_selects_clients_for_all_commands() {
         };
         let say = |text: &str| json!([{ "type": "SendMessage", "target": "Say", "arguments": [text] }]);
         let change = |kind: &str| json!([{ "type": kind, "group": "red" }]);
-        // Each client gets the last message, so whoever is not meant by another one shows it by getting the last first.
+        // The message after an unmatched command proves that the client received nothing from that command.
         let steps = [
             ("startswith(userId, 'an')", change("JoinGroup")),
             ("'red' in groups and userId ne 'ann'", say("one")),
@@ -620,7 +620,7 @@ fn a_request_without_a_good_token_or_beyond_a_limit_is_refused_by_name() {
         assert!(large.body["message"].as_str().unwrap().contains("--rest-body-max-bytes"), "{large:?}");
         let wrong = back_end.ask("POST", "/:send", "{}").await;
         assert_eq!((wrong.status, &wrong.body["target"]), (400, &json!("target")));
-        // One that waits for its body takes the only place.
+        // A request waiting for its body takes the only permit.
         let waiting = back_end.clone();
         let asking = spawn_local(async move { waiting.ask_with("POST", "/:send", Body::from_stream(never())).await });
         tokio::task::yield_now().await;
@@ -755,7 +755,7 @@ fn bodies_of_one_hub_that_never_come_keep_no_caller_of_another_hub_out() {
                 spawn_local(async move { hostile.ask_with("POST", "/:send", Body::from_stream(never())).await })
             })
             .collect();
-        // With each turn that this task gives away, some of the others begin.
+        // Each yield lets some of the other requests start.
         for _ in 0..most {
             tokio::task::yield_now().await;
         }
@@ -808,7 +808,7 @@ fn calls_that_wait_for_their_clients_hold_no_place_of_short_requests_and_are_bou
     });
 }
 
-/// Body of a request of which nothing comes.
+/// Request body that never arrives.
 fn never() -> impl futures_util::Stream<Item = std::io::Result<Bytes>> {
     stream::pending()
 }
@@ -834,7 +834,7 @@ fn in_a_fleet_any_node_may_be_asked_and_says_which_others_gave_no_answer() {
         let node = &mut nodes[1];
         let mut zoe = client(&node.stage, &mut node.link, "zoe").await;
         assert_eq!(back_end.status("DELETE", &format!("/connections/{}?reason=bye", clients[1].id)).await, 200);
-        // A node that joins later is told who is in which group.
+        // A node that joins later receives all group memberships.
         nodes.push(FleetNode::start(&network, 4, peers(&[1])).await);
         linked(&nodes).await;
         let node = &mut nodes[3];
@@ -847,7 +847,7 @@ fn in_a_fleet_any_node_may_be_asked_and_says_which_others_gave_no_answer() {
         }
         assert_eq!(clients[2].text().await, said("red"));
         assert!(clients[1].text().await.contains("bye"));
-        // What the third node's clients get can't be said, so it is said that it can't be.
+        // Delivery to clients of the third node is unknown, and is reported as such.
         nodes[2].cut(true);
         let partly = back_end.ask("POST", "/:send", "{\"target\":\"Say\",\"arguments\":[\"partly\"]}").await;
         assert_eq!((partly.status, &*partly.missing, &partly.body["missing"]), (202, "n3", &json!(["n3"])));
@@ -893,7 +893,7 @@ fn a_membership_that_one_node_of_a_fleet_does_not_keep_is_refused() {
         let node = &mut nodes[0];
         let _ann = client(&node.stage, &mut node.link, "ann").await;
         let back_end = BackEnd::of(&nodes[0].stage, nodes[0].fleet.clone());
-        // The second node knows no hub `news`.
+        // The second node does not have the hub `news`.
         for path in ["/users/ann/groups/red", "/api/hubs/news/users/ann/groups/red"] {
             let refused = back_end.ask("PUT", path, "").await;
             assert_eq!((refused.status, &*refused.code), (409, "Error.Request.Refused"), "{path}");
@@ -939,7 +939,7 @@ fn a_membership_that_ends_while_nodes_do_not_see_each_other_ends_everywhere() {
         assert_eq!(back_ends[0].status("PUT", red).await, 200);
         assert_eq!(back_ends[1].say("/groups/red/:send", "in").await, 1);
         nodes.iter().for_each(|node| node.cut(true));
-        // sleep: longer than the links outlive their sockets.
+        // sleep: longer than links survive without sockets
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(back_ends[0].status("DELETE", red).await, 204);
         nodes.iter().for_each(|node| node.cut(false));
@@ -954,7 +954,7 @@ fn a_hub_of_the_door_that_no_node_knows_is_one_while_a_node_is_late() {
     run(async {
         let (_network, nodes) = dial_in_nodes(2).await;
         nodes.iter().for_each(|node| node.cut(true));
-        // sleep: longer than what a node has told of its clients counts.
+        // sleep: longer than a node's reports about its clients are valid
         tokio::time::sleep(Duration::from_secs(20)).await;
         let back_end = BackEnd::of(&nodes[0].stage, nodes[0].fleet.clone());
         back_end.ask("PUT", "/api/hubs/lobby/users/ann/groups/red", "").await;

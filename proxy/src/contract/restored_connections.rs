@@ -1,4 +1,4 @@
-//! Clients that begin anew after their connection was lost: who keeps what they had, and who may have it.
+//! Clients that open a new connection after losing one: who keeps their state, and who may restore it.
 
 use tokio::time::Instant;
 use trunkline_protocol::fleet::ToldRevocation;
@@ -25,7 +25,7 @@ fn hub(name: &str, restores_clients: bool) -> HubManifest {
     HubManifest { restores_clients, ..HubManifest::new(name, &format!("/{name}")) }
 }
 
-/// A node before app servers, of which some restore clients.
+/// Starts a node with app servers, optionally restoring clients.
 async fn scene(restoring: &[bool]) -> Scene {
     let stage = Stage::start();
     let mut apps = Vec::new();
@@ -46,7 +46,7 @@ impl Scene {
         self.stage.shared.counters().iter().map(|counters| counters.restores.of(outcome).get()).sum()
     }
 
-    /// Negotiates anew with the token of a lost connection, and sends the hub handshake.
+    /// Negotiates a new connection with the token of a lost one, and sends the hub handshake.
     async fn begin_anew(&self, lost: &str, more: &str) -> Client {
         let (_, token) = negotiate(&self.stage, "/chat", &format!("&restore={lost}{more}")).await;
         let mut client = Client::upgrade(&self.stage, &format!("/chat?id={token}{more}")).await.unwrap();
@@ -54,7 +54,7 @@ impl Scene {
         client
     }
 
-    /// Id that the next query of an app server names; `is_kept` is answered.
+    /// Answers an app server's next query with `is_kept`; returns the connection id of the query.
     async fn answer_query(&mut self, app: usize, is_kept: bool) -> String {
         match self.link(app).next().await {
             ServiceMessage::RestoreQuery(RestoreQuery { connection_id, query_id, .. }) => {
@@ -66,7 +66,7 @@ impl Scene {
     }
 }
 
-/// Lost connection that an opening restores.
+/// Lost connection restored by an opening.
 fn restored(open: &OpenConnection) -> Option<&str> {
     let (_, values) = open.headers.iter().find(|(name, _)| name == RESTORES_HEADER)?;
     Some(&values[0])
@@ -177,7 +177,7 @@ fn a_user_that_the_app_had_named_is_given_back_with_the_rest() {
             assert_eq!(has_role, is_kept);
             scene.link(0).data().await;
         }
-        // The one that has got its user back is lost as well.
+        // The connection that restored its user is lost, too.
         let (_, second) = negotiate(&scene.stage, "/chat", &format!("&restore={lost}")).await;
         clients.push(scene.begin_anew(&second, "").await);
         scene.answer_query(0, true).await;

@@ -1,4 +1,4 @@
-//! Revocations: which access tokens are void, whose connections close, and what other nodes know of it.
+//! Revocations: invalidated access tokens, closed connections, and distribution to other nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +25,10 @@ use crate::clock::unix_seconds;
 use crate::fleet::{Fleet, own_phase};
 use crate::observer::{Observer, Readiness, RevocationOrder, RevocationReport, RevokedTokens};
 
-/// Time in which nodes that can reach each other have told each other what is new.
+/// Time for reachable nodes to exchange changes.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Age of the tokens that the tests revoke, and of the newest token that is void then, in seconds.
+/// Ages in seconds: of the tokens to revoke, and of the newest revoked token.
 const OLD_S: u64 = 100;
 const VOID_S: u64 = 50;
 
@@ -40,14 +40,14 @@ fn observer(stage: &Stage) -> Observer {
     observer_of(stage, Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into()))
 }
 
-/// A query with an access token that was issued so many seconds ago.
+/// Builds a query with an access token of this age in seconds.
 fn issued(user: &str, ago_s: u64) -> String {
     let now_s = unix_seconds();
     let times = TokenTimes { issued_s: Some(now_s - ago_s), expires_s: now_s + 3600 };
     format!("access_token={}", access_token::sign(&AccessKey::new(KEY).unwrap(), user, &[], times))
 }
 
-/// Order to revoke the tokens of a user, or of everybody, and to close the user's connections.
+/// Request to revoke the tokens of a user, or of all users, and to close the user's connections.
 fn order(user: Option<&str>) -> RevocationOrder {
     let now_s = unix_seconds();
     let tokens = RevokedTokens {
@@ -59,7 +59,7 @@ fn order(user: Option<&str>) -> RevocationOrder {
     RevocationOrder { tokens, close: user.is_some(), closed_ms: 0 }
 }
 
-/// Whether a client may connect to a hub with this query.
+/// Returns whether a client can connect with this query.
 async fn may_connect(stage: &Stage, query: &str) -> bool {
     match Client::upgrade(stage, &format!("/chat?{query}")).await {
         Ok(_) => true,
@@ -76,7 +76,7 @@ fn a_revoked_token_is_refused_by_name_and_whoever_logs_in_again_is_let_in() {
         let (stage, _app, _link) = Stage::start().with_chat().await;
         let observer = observer(&stage);
         let (old, new) = (issued("ann", OLD_S), issued("ann", 0));
-        // It has negotiated, and not connected yet.
+        // The client has negotiated, but not connected.
         let (_, token) = negotiate(&stage, "/chat", &format!("&{old}")).await;
         let report = observer.revoke(order(Some("ann"))).await.unwrap();
         assert_eq!((report.nodes, report.missing, report.clients), (1, Vec::<String>::new(), 0));
@@ -157,7 +157,7 @@ fn a_client_that_connects_while_its_token_is_revoked_has_to_show_one_again() {
         let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut ann = Client::upgrade(&stage, &format!("/chat?{}", issued("ann", OLD_S))).await.unwrap();
         let mut bob = Client::upgrade(&stage, &format!("/chat?{}", issued("bob", OLD_S))).await.unwrap();
-        // She is no connection yet, so there is none to close.
+        // There is no connection to close yet.
         assert_eq!(observer(&stage).revoke(order(Some("ann"))).await.unwrap().clients, 0);
         ann.send(JSON_HANDSHAKE).await;
         assert_eq!(ann.next().await, Received::Text("{}".into()));
@@ -246,7 +246,7 @@ fn a_node_that_was_away_closes_the_connections_that_were_open_then_when_it_is_ba
         away.cut(true);
         let observer = observer_of(&nodes[0].stage, nodes[0].fleet.clone());
         assert_eq!(observer.revoke(order(Some("ann"))).await.unwrap().clients, 0);
-        // sleep: the sessions of its links end, and with them what waits there to be sent again.
+        // sleep: link sessions end, together with their unsent messages
         sleep(Duration::from_secs(120)).await;
         let away = &mut nodes[1];
         let mut late = Client::connect(&away.stage, &mut away.link, &target(OLD_S)).await;
@@ -256,11 +256,11 @@ fn a_node_that_was_away_closes_the_connections_that_were_open_then_when_it_is_ba
             assert!(matches!(client.next().await, Received::End(_)));
             assert_eq!(cause_of(&nodes[1].link.close().await).as_deref(), Some("token_revoked"));
         }
-        // Once: what she opens with a good token stays, however often the nodes find each other again.
+        // Closed only once: a connection opened with a valid token survives further reconnects of the nodes.
         let back = &mut nodes[1];
         let mut good = Client::connect(&back.stage, &mut back.link, &target(0)).await;
         back.cut(true);
-        // sleep: as above.
+        // sleep: as above
         sleep(Duration::from_secs(120)).await;
         back.cut(false);
         linked(&nodes).await;
@@ -291,7 +291,7 @@ fn a_client_whose_user_the_app_has_named_before_the_revocation_has_to_negotiate_
     });
 }
 
-/// Two nodes, and an app server with a link to each that names all its clients ann, and lets them move.
+/// Two nodes, and an app server with a link to each. It names all clients ann, and allows moves.
 struct Movers {
     nodes: Vec<FleetNode>,
     old: AppLink,
@@ -312,8 +312,7 @@ impl Movers {
         Self { nodes, old, new, _apps: apps }
     }
 
-    /// Connects at the first node, and loses its socket. Returns the connection's id, and the target by which its
-    /// client comes back.
+    /// Connects at the first node and loses the socket. Returns the connection id and the client's reconnect target.
     async fn lost_client(&mut self) -> (String, String) {
         let (_, token) = negotiate(&self.nodes[0].stage, "/shop", "&useStatefulReconnect=true").await;
         let target = format!("/shop?id={token}");
@@ -323,8 +322,8 @@ impl Movers {
         (client.id.clone(), target)
     }
 
-    /// Has one node close the connections of the user; the other one has not heard of it yet. Returns how many it has
-    /// closed.
+    /// Closes the user's connections at one node, before the other node is notified. Returns the number of closed
+    /// connections.
     async fn close_at(&self, node: usize) -> u64 {
         let FleetNode { stage, fleet, .. } = &self.nodes[node];
         observer_of(stage, fleet.clone()).revoke_own(&order(Some("ann"))).await.unwrap().clients
@@ -338,7 +337,7 @@ fn a_connection_does_not_move_to_a_node_that_has_closed_those_of_its_user() {
         let (id, target) = movers.lost_client().await;
         assert_eq!(movers.close_at(1).await, 0);
         assert_eq!(come_back(&movers.nodes[1], &target).await.unwrap().err(), Some(404));
-        // Nobody was asked to let it go.
+        // The app server was not asked to release the connection.
         movers.old.fence().await;
         assert_eq!(movers.close_at(0).await, 1);
         let end = movers.old.close().await;
@@ -361,7 +360,7 @@ fn an_app_server_hears_of_a_connection_that_was_closed_on_its_way() {
         let moved = ConnectionMoved { connection_id: id.as_str().into(), epoch: 1 };
         movers.old.send(ServiceMessage::ConnectionMoved(moved)).await;
         assert_eq!(coming.await.unwrap().err(), Some(404));
-        // It was given away, and nobody has taken it.
+        // The connection was released, but not taken over.
         movers.close_at(0).await;
         assert_eq!(movers.old.close().await.connection_id, id);
         movers.new.fence().await;

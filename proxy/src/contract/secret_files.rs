@@ -1,4 +1,4 @@
-//! Files with keys, secrets and tokens: what they hold counts soon after a change, all of it or nothing.
+//! Files with keys, secrets and tokens: a change takes effect soon, and completely or not at all.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::config::{AdminTokenSource, GivenKeys, SecretSources, TokenKeySources}
 use crate::net::connector::MemoryNetwork;
 use crate::node::key_reload::{self, reload};
 
-/// Path of a file of one test.
+/// Path of a test's file.
 fn file(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("trunkline-{name}-anew-{}", std::process::id()))
 }
@@ -32,7 +32,7 @@ fn a_file_of_keys_that_is_half_written_takes_no_key_away() {
         let apps = GivenKeys { typed: Vec::new(), files: vec![path.clone()] };
         spawn_local(key_reload::run(stage.shared.clone(), SecretSources { apps, ..SecretSources::default() }));
         let pass = async |seconds: u64| {
-            // sleep: time is paused, and passing it is what the test is about.
+            // sleep: the test advances paused time
             sleep(Duration::from_secs(seconds)).await;
             enter(&stage, "/chat", &user_token(APP_KEY, None)).await
         };

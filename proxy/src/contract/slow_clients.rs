@@ -1,4 +1,4 @@
-//! Clients that take less than is sent to them: who waits for them, and which of them are closed.
+//! Clients that read too slowly: what waits for them, and when they are closed.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use super::speech::flow;
 use super::stage::{Stage, run, settings};
 use crate::config::{OutboxLimits, Settings};
 
-/// Size of the pipe to a client.
+/// Pipe capacity of a client.
 const PIPE_BYTES: usize = 1024;
 
-/// Messages of 1 KiB, as many as a window of the SDK holds.
+/// Number of 1 KiB messages that fill the SDK's window.
 const WINDOW: usize = 256;
 
 fn message(number: usize) -> String {
@@ -27,7 +27,7 @@ fn mark(client: &Client, number: i64) -> DownMark {
     DownMark { connection_id: client.id.as_str().into(), number }
 }
 
-/// Sends messages to one client, with a mark behind them.
+/// Sends messages to one client, followed by a mark.
 async fn send_marked(link: &AppLink, client: &Client, messages: std::ops::Range<usize>, number: i64) {
     for at in messages {
         link.send(data_for(&client.id, message(at) + "\u{1e}")).await;
@@ -49,16 +49,16 @@ fn a_mark_is_confirmed_when_its_client_has_taken_most_of_the_data_before_it() {
         let other = Client::connect(&stage, &mut link, "/chat").await;
         send_marked(&link, &client, 0..WINDOW / 2, 1).await;
         send_marked(&link, &client, WINDOW / 2..WINDOW, 2).await;
-        // A client that keeps up is confirmed while the first one is not.
+        // A fast client's mark is confirmed while the slow client's is pending.
         send_marked(&link, &other, 0..1, 3).await;
         assert_eq!(link.next().await, ServiceMessage::DownDone(mark(&other, 3)));
         link.fence().await;
         read(&mut client, 0..WINDOW / 2 - 10).await;
         link.fence().await;
         read(&mut client, WINDOW / 2 - 10..WINDOW).await;
-        // The last mark confirms all before it.
+        // The last mark confirms all earlier ones.
         assert_eq!(link.next().await, ServiceMessage::DownDone(mark(&client, 2)));
-        // A mark that is repeated is confirmed again.
+        // A repeated mark is confirmed again.
         link.send(ServiceMessage::DownMark(mark(&client, 2))).await;
         assert_eq!(link.next().await, ServiceMessage::DownDone(mark(&client, 2)));
         link.send(ServiceMessage::DownMark(DownMark { connection_id: "gone".into(), number: 4 })).await;
@@ -75,7 +75,7 @@ fn a_client_that_takes_nothing_while_an_app_server_waits_is_closed() {
         send_marked(&link, &steady, 0..WINDOW, 1).await;
         send_marked(&link, &deaf, 0..WINDOW, 2).await;
         let (begun, mut at) = (Instant::now(), 0);
-        // One takes a message now and then.
+        // The client reads a message occasionally.
         let close = loop {
             match tokio::time::timeout(Duration::from_secs(12), link.next()).await {
                 Err(_) => read(&mut steady, at..at + 1).await,
@@ -104,7 +104,7 @@ fn a_client_that_reads_may_exceed_the_limit_of_its_outbox() {
             link.send(send).await;
         }
         for at in 0..WINDOW {
-            // sleep: time is paused; so slow a client takes something every second, for minutes.
+            // sleep: paused time; the client reads something every second for minutes
             tokio::time::sleep(Duration::from_secs(1)).await;
             read(&mut client, at..at + 1).await;
         }
@@ -133,7 +133,7 @@ fn the_budget_of_all_outboxes_closes_the_largest_before_its_time() {
     });
 }
 
-/// Connects a client that reads little, with more waiting for it than an app server that dials in may send.
+/// Connects a slow client with more data waiting than an app server that dials in may send.
 async fn paused_client(node: &FleetNode, link: &mut DialInLink) -> Client {
     let target = format!("/client/{HUB}&access_token={}", token("client", "ann"));
     let mut client = Client::upgrade_over(node.stage.dial_with(PIPE_BYTES), &target).await.unwrap();
@@ -154,7 +154,7 @@ fn an_app_server_that_knows_no_marks_pauses_the_client_until_the_client_has_read
         let (_network, nodes) = dial_in_nodes(1).await;
         let mut link = DialInLink::open(&nodes[0], "home_1", ONE).await;
         let mut client = paused_client(&nodes[0], &mut link).await;
-        // What the app server sends before it pauses the client still arrives, and asks for no other pause.
+        // Messages sent before the pause is acknowledged still arrive, and cause no further pause.
         link.send(data_for(&client.id, message(WINDOW + 20) + "\u{1e}"));
         read(&mut client, 0..WINDOW + 10).await;
         link.send(flow(&client.id, FlowOperation::PauseAck));
@@ -175,7 +175,7 @@ fn a_paused_client_moves_to_another_link_without_a_second_pause() {
             let mut others = vec![first.client(&nodes[0], "bob").await, first.client(&nodes[0], "eve").await];
             if is_acknowledged_first {
                 first.send(flow(&client.id, FlowOperation::PauseAck));
-                // Whatever comes by this link later is applied later.
+                // Later messages on this link are processed later.
                 others.push(first.client(&nodes[0], "amy").await);
             }
             let mut second = DialInLink::open(&nodes[0], "home_1", ONE).await;

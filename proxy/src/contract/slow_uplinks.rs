@@ -1,4 +1,4 @@
-//! Clients that send slowly or can't be read for now: who may stay, and for how long a closed one keeps its place.
+//! Clients that send slowly or can't be read: which may stay, and how long a closed one keeps its permit.
 
 use std::time::Duration;
 
@@ -21,26 +21,26 @@ fn piece(bytes: impl Into<bytes::Bytes>, code: Data, is_last: bool) -> Message {
     Message::Frame(Frame::message(bytes, OpCode::Data(code), is_last))
 }
 
-/// Begins a message that is to go on in pieces.
+/// Starts a message to be continued in further frames.
 async fn begin(client: &mut Client) {
     client.write(piece(&b"{\"type\":1,\"target\":\""[..], Data::Text, false)).await;
 }
 
-/// Sends more of a message, and passes a second.
+/// Sends more of a message and waits a second.
 async fn send_for_a_second(client: &mut Client, bytes: usize) {
     client.write(piece(vec![b'x'; bytes], Data::Continue, false)).await;
-    // sleep: time is paused, and passing it is what the test is about.
+    // sleep: the test advances paused time
     sleep(SECOND).await;
 }
 
-/// A node whose clients have a budget for unfinished messages, with a hub that takes large ones.
+/// Starts a node with a budget for unfinished messages, and a hub that accepts large messages.
 async fn stage_with_budget(unfinished_total_bytes: usize) -> (Stage, App, AppLink) {
     let limits = FrontendLimits { unfinished_total_bytes, ..FrontendLimits::default() };
     let hub = HubManifest { message_max_bytes: 1024 * 1024, ..HubManifest::new("chat", "/chat") };
     Stage::with(Settings { limits, ..settings() }, 1).with_app(hub).await
 }
 
-/// Connections that have a place at the node, closing ones included.
+/// Number of connections at the node, including closing ones.
 async fn places(stage: &Stage) -> usize {
     stage.shared.shards()[0].inspect(|state| state.core.connections.everyone().len()).await.unwrap()
 }
@@ -50,7 +50,7 @@ async fn close_by_app(link: &AppLink, client: &Client) {
     link.send(ServiceMessage::CloseConnection(close)).await;
 }
 
-/// Fills the link by messages of this client, until the node reads it no further.
+/// Fills the link with messages of this client, until the node stops reading the client.
 async fn fill(link: &AppLink, client: &mut Client) {
     link.set_reading(false);
     let message = format!("{{\"type\":1,\"target\":\"{}\"}}\u{1e}", "x".repeat(10_000));
@@ -59,11 +59,11 @@ async fn fill(link: &AppLink, client: &mut Client) {
             client.send(&message).await;
         }
     };
-    // Nothing else happens in this second: time passes only when all tasks wait.
+    // Virtual time advances only when all tasks are waiting.
     assert!(timeout(SECOND, flood).await.is_err());
 }
 
-/// A node whose links are full soon.
+/// Starts a node with small link outboxes.
 async fn stage_with_small_links() -> (Stage, App, AppLink) {
     let mut settings = settings();
     settings.links.outbox_max_bytes = 1024;
@@ -103,7 +103,7 @@ fn where_unfinished_messages_take_much_the_slowest_go_and_a_slow_uplink_gets_thr
         begin(&mut phone).await;
         for _ in 0..80 {
             for holder in &mut holders {
-                // Some are closed by and by.
+                // Some clients are closed during the test.
                 holder.try_write(piece(vec![b'x'; 1024], Data::Continue, false)).await;
             }
             send_for_a_second(&mut phone, 8 * 1024).await;
@@ -134,9 +134,9 @@ fn a_client_whose_link_is_full_is_not_timed_out_while_its_pings_wait_unread() {
         fill(&link, &mut flooding).await;
         for _ in 0..9 {
             pinging.send(&format!("{PING}\u{1e}")).await;
-            // sleep: time is paused, and passing it is what the test is about.
+            // sleep: the test advances paused time
             sleep(10 * SECOND).await;
-            // The link lives.
+            // The link is alive.
             link.send(ServiceMessage::Ping(Ping::default())).await;
         }
         link.set_reading(true);
@@ -150,7 +150,7 @@ fn a_client_that_does_not_answer_a_close_has_five_seconds() {
     run(async {
         let (stage, _app, mut link) = Stage::start().with_chat().await;
         let client = Client::connect(&stage, &mut link, "/chat").await;
-        // sleep: time is paused, and passing it is what the test is about.
+        // sleep: the test advances paused time
         sleep(2 * SECOND).await;
         close_by_app(&link, &client).await;
         link.fence().await;
@@ -169,7 +169,7 @@ fn a_client_that_is_closed_while_its_link_is_full_does_not_wait_for_the_link() {
         let mut flooding = Client::connect(&stage, &mut link, "/chat").await;
         fill(&link, &mut flooding).await;
         close_by_app(&link, &flooding).await;
-        // sleep: time is paused, and passing it is what the test is about.
+        // sleep: the test advances paused time
         sleep(7 * SECOND).await;
         assert_eq!(places(&stage).await, 0);
     });

@@ -1,4 +1,4 @@
-//! A node without listeners: its shards as tasks of the test's thread.
+//! Node without listeners: its shards run as tasks on the test's thread.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -32,53 +32,49 @@ use super::app::{App, AppLink};
 
 pub(super) const KEY: &str = "the access key of the contract tests";
 
-/// Address of all clients.
 const PEER: ([u8; 4], u16) = ([192, 0, 2, 1], 40_000);
 
-/// Longer than any wait that a node knows; reached at once where nothing is left to happen.
+/// Longer than any timeout of a node; passes instantly when all tasks are idle.
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// Bytes that a pipe between a client and the node holds in each direction.
+/// Capacity of a client pipe in each direction.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// A running node without listeners.
 pub(super) struct Stage {
     pub(super) shared: Arc<Shared>,
     routers: Vec<Router>,
     next_shard: Cell<usize>,
 }
 
-/// Runs a test on a thread of its own kind: one runtime, local tasks, paused time.
+/// Runs a test on a single-threaded runtime with local tasks and paused time.
 pub(super) fn run<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let guarded = async { timeout(NEVER, test).await.expect("the test waits for something that never comes") };
     LocalSet::new().block_on(&runtime, guarded)
 }
 
-/// Settings of a node with one link to each app server.
+/// Settings of a node with one link per app server.
 pub(super) fn settings() -> Settings {
     let keys = AccessKeys::new(vec![AccessKey::new(KEY).unwrap()]).unwrap();
     Settings { node: "n1".into(), ..Settings::embedded(keys, Vec::new(), false) }
 }
 
 impl Stage {
-    /// Starts a node with one shard and the default settings.
     pub(super) fn start() -> Self {
         Self::with(settings(), 1)
     }
 
-    /// Starts a node with these settings and shards.
     pub(super) fn with(settings: Settings, shards: u16) -> Self {
         Self::connected(settings, shards, Connectors::default())
     }
 
-    /// Starts a node of one shard that other nodes reach at this address of a network in memory.
+    /// Starts a node with one shard, reachable by other nodes at this address of an in-memory network.
     pub(super) fn at(address: &str, network: &MemoryNetwork, settings: Settings) -> Self {
         Self::named(address, (address, Resolver::default()), network, settings)
     }
 
-    /// Starts a node of one shard that other nodes reach by this name, at an address of a network in memory. It
-    /// resolves their names by this resolver.
+    /// Starts a node with one shard, reachable by other nodes under this name at an address of an in-memory network. It
+    /// resolves names of other nodes with this resolver.
     pub(super) fn named(
         name: &str,
         (address, resolver): (&str, Resolver),
@@ -107,7 +103,7 @@ impl Stage {
             spawn_local(shard_thread::run(index, (shared.clone(), None), Vec::new(), inbox));
         }
         shared.open_webhooks();
-        // A test of several nodes has fleets of its own.
+        // Tests with several nodes create their own fleets.
         let is_alone = !shared.settings.fleet.has_peers() && !shared.settings.rest.is_on();
         let fleet = is_alone.then(|| Fleet::new(shared.clone(), ([127, 0, 0, 1], 8090).into()));
         let router = |(index, shard): (u16, &ShardSender)| {
@@ -119,35 +115,34 @@ impl Stage {
         Self { shared, routers, next_shard: Cell::new(0) }
     }
 
-    /// Adds an app server with these hubs, and links to it.
+    /// Adds an app server with these hubs, with links to it.
     pub(super) fn app(&self, instance: &str, hubs: Vec<HubManifest>) -> App {
         App::start(&self.shared, instance, hubs)
     }
 
-    /// Adds one app server with this hub, and its first link: the scene of most tests.
+    /// Adds an app server with this hub and its first link: the fixture of most tests.
     pub(super) async fn with_app(self, hub: HubManifest) -> (Self, App, AppLink) {
         let mut app = self.app("app-1", vec![hub]);
         let link = app.link().await;
         (self, app, link)
     }
 
-    /// Adds one app server with the hub `chat`, and its first link.
+    /// Adds an app server with the hub `chat` and its first link.
     pub(super) async fn with_chat(self) -> (Self, App, AppLink) {
         self.with_app(HubManifest::new("chat", "/chat")).await
     }
 
-    /// Adds an app server of a group with the hub `chat`, and links to it.
+    /// Adds an app server of a group with the hub `chat`, with links to it.
     pub(super) fn app_in(&self, group: &str, instance: &str) -> App {
         App::start_in(&self.shared, group, instance, vec![HubManifest::new("chat", "/chat")])
     }
 
-    /// Starts a node with these rules.
     pub(super) fn ruled(rules: &str) -> Self {
         let rules = Arc::new(Ruleset::parse(rules).unwrap());
         Self::with(Settings { rules, ..settings() }, 1)
     }
 
-    /// Puts other rules in force, as a node does that reads its file anew.
+    /// Replaces the rules, as a reload of the file does.
     pub(super) fn apply(&self, rules: &str) {
         let (rules, hubs) = (Arc::new(Ruleset::parse(rules).unwrap()), &self.shared.hubs);
         for rule in &rules.groups {
@@ -157,18 +152,18 @@ impl Stage {
         self.shared.shards().iter().for_each(|shard| shard.post(reroute));
     }
 
-    /// Has the first shard answer a request as its listener hands it over: with the client's address.
+    /// Sends a request to the first shard, with a client address as from its listener.
     pub(super) async fn answer(&self, mut request: Request<Body>) -> Response {
         request.extensions_mut().insert(PeerAddress(PEER.into()));
         self.routers[0].clone().oneshot(request).await.unwrap()
     }
 
-    /// Opens a connection to the node; the shards take turns, the first one first.
+    /// Opens a connection to the node, with shards in turn, starting with the first.
     pub(super) fn dial(&self) -> DuplexStream {
         self.dial_with(PIPE_BYTES)
     }
 
-    /// Opens a connection whose pipe holds so many bytes in each direction.
+    /// Opens a connection with a pipe of this capacity in each direction.
     pub(super) fn dial_with(&self, bytes: usize) -> DuplexStream {
         let (near, far) = duplex(bytes);
         let turn = self.next_shard.get();
@@ -180,18 +175,18 @@ impl Stage {
     }
 }
 
-/// An access token for this user, as a query of a client's URL.
+/// Access token of this user, as a query parameter.
 pub(super) fn token_of(user: &str) -> String {
     token_until(user, unix_seconds() + 3600)
 }
 
-/// An access token for this user with so many roles, as a query of a client's URL.
+/// Access token of this user with this many roles, as a query parameter.
 pub(super) fn token_of_roles(user: &str, count: usize) -> String {
     let roles: Vec<_> = (0..count).map(|number| ("role".to_owned(), format!("role-{number:04}"))).collect();
     access_token::sign(&AccessKey::new(KEY).unwrap(), user, &roles, unix_seconds() + 3600)
 }
 
-/// An access token that ends at this second since 1970.
+/// Access token that expires at this second since 1970.
 pub(super) fn token_until(user: &str, expires_s: u64) -> String {
     access_token::sign(&AccessKey::new(KEY).unwrap(), user, &[], expires_s)
 }

@@ -1,4 +1,4 @@
-//! Stateful reconnect: clients whose sockets end, and who come back to their connections.
+//! Stateful reconnect: clients that lose their sockets and return to their connections.
 
 use std::time::Duration;
 
@@ -35,14 +35,14 @@ async fn scene() -> Scene {
 }
 
 impl Scene {
-    /// State of a connection as operators see it.
+    /// State of a connection as shown to operators.
     async fn state(&self, id: &str) -> &'static str {
         let place = self.stage.shared.routes.find(id).unwrap();
         let (shard, id) = (&self.stage.shared.shards()[usize::from(place.shard)], id.to_owned());
         shard.inspect(move |state| state.inspector().details(place.slot, &id)).await.flatten().unwrap().row.state
     }
 
-    /// Negotiates stateful reconnect: the target of the upgrade.
+    /// Negotiates stateful reconnect; returns the target of the upgrade.
     async fn target(&self) -> String {
         let (_, token) = negotiate(&self.stage, "/chat", "&useStatefulReconnect=true").await;
         format!("/chat?id={token}")
@@ -56,7 +56,7 @@ impl Scene {
         (client, target)
     }
 
-    /// Comes back: the new socket, and the number of the first message that it brings.
+    /// Reconnects; returns the new socket and its first sequence message.
     async fn come_back(&self, target: &str) -> (Client, String) {
         let mut client = Client::upgrade(&self.stage, target).await.unwrap();
         let sequence = client.text().await;
@@ -204,7 +204,7 @@ fn a_client_that_does_not_ask_for_it_is_an_ordinary_one() {
         let mut scene = scene().await;
         let (_, token) = negotiate(&scene.stage, "/chat", "").await;
         let asked = scene.target().await;
-        // Asked for at one place alone: by the handshake's version, or at negotiate.
+        // Requested in one place only: by the handshake version, or by negotiate.
         for (target, handshake) in [(format!("/chat?id={token}"), STATEFUL_HANDSHAKE), (asked, JSON_HANDSHAKE)] {
             let mut client = Client::upgrade(&scene.stage, &target).await.unwrap();
             client.send(handshake).await;
@@ -250,7 +250,7 @@ fn what_a_client_does_not_acknowledge_waits_and_then_flows() {
         }
         scene.link.fence().await;
         assert_eq!(client.text().await, large);
-        // sleep: time is paused, and passing it shows that nothing else is on its way.
+        // sleep: advances paused time to prove that nothing else arrives
         let early = tokio::time::timeout(Duration::from_secs(10), client.next()).await;
         assert!(early.is_err(), "{early:?}");
         client.send(&(acknowledgement(1) + "\u{1e}")).await;
@@ -295,7 +295,7 @@ fn the_first_messages_wait_for_the_first_frame_of_the_client_or_a_moment() {
             scene.link.send(broadcast(&call("b"))).await;
             scene.link.write(&id, sent("c")).await;
             if pings {
-                // sleep: time is paused, and passing it shows that nothing comes by itself.
+                // sleep: advances paused time to prove that nothing arrives unprompted
                 let early = tokio::time::timeout(Duration::from_millis(20), client.next()).await;
                 assert!(early.is_err(), "{early:?}");
                 client.send(&format!("{PING}\u{1e}")).await;
@@ -303,7 +303,7 @@ fn the_first_messages_wait_for_the_first_frame_of_the_client_or_a_moment() {
             for text in ["a", "b", "c"] {
                 assert_eq!(client.text().await, call(text));
             }
-            // Timers count whole milliseconds.
+            // Timers have millisecond resolution.
             let waited_ms = begun.elapsed().as_millis();
             assert!((waits_ms..=waits_ms + 1).contains(&waited_ms), "{waited_ms} {target}");
             scene.link.write(&id, sent("d")).await;

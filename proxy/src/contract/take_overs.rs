@@ -1,5 +1,4 @@
-//! Nodes that die or freeze, and their clients with stateful reconnect, which come back elsewhere while their tokens
-//! are young.
+//! Crashed or frozen nodes: clients with stateful reconnect return at other nodes while their tokens are recent.
 
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use crate::config::{RelaySettings, Settings};
 use crate::metrics::ReservationOutcome;
 use crate::net::connector::MemoryNetwork;
 
-/// Time in which a node that knows nothing yet finds out that another one is dead.
+/// Time until a node without prior information detects that another node is dead.
 const AT_ONCE: Duration = Duration::from_millis(350);
 
 /// Three nodes, and one app server with a link to each.
@@ -56,7 +55,7 @@ impl Scene {
         format!("/shop?id={token}")
     }
 
-    /// Negotiates at the first node, and connects at this one.
+    /// Negotiates at the first node and connects at another.
     async fn connect(&mut self, node: usize) -> (Client, String) {
         let target = self.negotiate().await;
         let mut client = Client::upgrade(&self.nodes[node].stage, &target).await.unwrap();
@@ -65,7 +64,7 @@ impl Scene {
         (client, target)
     }
 
-    /// Status with which this node refuses an upgrade, if it does, and the time that it takes for that.
+    /// Status of a refused upgrade at this node, if refused, and the time until the response.
     async fn refused(&self, node: usize, target: &str) -> (Option<u16>, Duration) {
         let begun = Instant::now();
         (Client::upgrade(&self.nodes[node].stage, target).await.err(), begun.elapsed())
@@ -83,9 +82,9 @@ fn clients_of_a_node_that_is_killed_are_told_at_once_that_their_connections_are_
         let targets = [scene.connect(0).await.1, scene.connect(1).await.1, scene.negotiate().await];
         scene.nodes[0].kill(&scene.network);
         scene.nodes[1].kill(&scene.network);
-        // At first nobody knows, then the others are unreachable, then forgotten.
+        // At first the crash is unnoticed, then the node is unreachable, then evicted.
         for waits_s in [0, 1, 8] {
-            sleep(Duration::from_secs(waits_s)).await; // sleep: time is virtual, and what other nodes know changes with it
+            sleep(Duration::from_secs(waits_s)).await; // sleep: virtual time; the state of other nodes changes with it
             for target in &targets {
                 let (status, took) = scene.refused(2, target).await;
                 assert_eq!(status, Some(404), "{waits_s}");
@@ -113,7 +112,7 @@ fn clients_of_a_node_that_is_frozen_are_told_soon_that_their_connections_are_gon
         let mut scene = Scene::open().await;
         let (_client, target) = scene.connect(0).await;
         let port = scene.nodes[0].stage.shared.settings.advertise.clone().unwrap();
-        // Its sockets are open, and nothing comes of them.
+        // Its sockets are open, but pass no data.
         let _taken = scene.network.listen(&port);
         scene.nodes[0].cut(true);
         for (waits_s, most_ms) in [(0, 1_550), (5, 650)] {

@@ -1,4 +1,4 @@
-//! Timelines: any node shows the last hour of all, and marks who came, drained, left and was lost.
+//! Timelines: any node shows the last hour of all nodes, and marks when nodes joined, drained, left or were lost.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::fleet_nodes::{FleetNode, nodes};
 use super::stage::run;
 use crate::fleet::FromNode;
 
-/// Asks the API of a node.
+/// Sends a request to a node's API.
 async fn ask(node: &FleetNode, target: &str) -> (u16, Value) {
     let mut request = Request::get(target).body(Body::empty()).unwrap();
     request.extensions_mut().insert(FromNode);
@@ -24,13 +24,13 @@ async fn ask(node: &FleetNode, target: &str) -> (u16, Value) {
     (status, serde_json::from_slice(&body).unwrap())
 }
 
-/// Lets virtual time pass, in which nodes look and take samples.
+/// Advances virtual time, so that nodes check each other and take samples.
 async fn pass(seconds: u64) {
-    // sleep: time is virtual, and samples are taken by the clock
+    // sleep: virtual time; samples follow the clock
     sleep(Duration::from_secs(seconds)).await;
 }
 
-/// Marks of a node, each in words.
+/// Marks of a node as texts.
 async fn marks(node: &FleetNode) -> Vec<String> {
     let (_, told) = ask(node, "/api/timeline?scope=node").await;
     let marks = told["nodes"][0]["marks"].as_array().unwrap().clone();

@@ -1,4 +1,4 @@
-//! Sampling: what a node traces, and what it passes on of the traces of others.
+//! Sampling: traces started by a node, and propagation of incoming traces.
 
 use tokio::sync::mpsc::Receiver;
 use tokio_tungstenite::tungstenite::Message;
@@ -16,7 +16,7 @@ use crate::telemetry::{SamplingTerms, SpanKind, SpanRecord};
 
 const CLIENTS: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// A node that traces this share, an app server of it, and its link.
+/// Starts a node that samples this share, with an app server and its link.
 async fn traced(ratio: f64, trusts_clients: bool) -> (Stage, App, AppLink) {
     let sampling = Some(SamplingTerms { ratio, trusts_clients, spans_per_second: 1_000 });
     with(Settings { sampling, ..settings() }).await
@@ -30,7 +30,7 @@ fn spans_of(stage: &Stage) -> Receiver<Box<SpanRecord>> {
     stage.shared.tracer.as_ref().unwrap().queue().take_receiver().unwrap()
 }
 
-/// Negotiates with these headers; returns the connection token.
+/// Negotiates with these headers and returns the connection token.
 async fn negotiate(stage: &Stage, headers: &[(&'static str, &str)]) -> String {
     let mut request = request("POST", "/chat/negotiate?negotiateVersion=1", "");
     for (name, value) in headers {
@@ -49,7 +49,7 @@ fn context_in(open: &OpenConnection) -> Option<TraceContext> {
     context
 }
 
-/// Connects with these headers; returns the client, and what its opening frame names.
+/// Connects with these headers; returns the client and the trace context of its opening.
 async fn connect(
     stage: &Stage,
     link: &mut AppLink,
@@ -71,7 +71,7 @@ fn call(id: &str, headers: &str) -> String {
     format!("{{\"type\":1,{headers}\"invocationId\":\"{id}\",\"target\":\"Add\",\"arguments\":[1, 2.50]}}\u{1e}")
 }
 
-/// Context that a call names at the app server.
+/// Trace context of a call as received by the app server.
 fn context_of(text: &str) -> TraceContext {
     let message: serde_json::Value = serde_json::from_str(text.trim_end_matches('\u{1e}')).unwrap();
     message["headers"][TRACEPARENT_HEADER].as_str().unwrap_or_else(|| panic!("{text}")).parse().unwrap()

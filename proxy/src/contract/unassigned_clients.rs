@@ -1,4 +1,4 @@
-//! New clients while the links of their hub are lost: they wait for a link that may return, and no longer.
+//! New clients while all links of their hub are lost: they wait a limited time for a link to return.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::config::Settings;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A node, an app server whose only link was lost just now, and a connection token from before.
+/// Node with an app server that has just lost its only link, and an earlier connection token.
 struct LostLink {
     stage: &'static Stage,
     app: App,
@@ -29,7 +29,7 @@ impl LostLink {
     async fn with(change: impl FnOnce(&mut Settings), hub: HubManifest) -> Self {
         let mut settings = settings();
         change(&mut settings);
-        // Tasks of a test are local, and borrow nothing.
+        // Test tasks are local and can't borrow.
         let stage: &'static Stage = Box::leak(Box::new(Stage::with(settings, 1)));
         let mut app = stage.app("app-1", vec![hub]);
         let link = app.link().await;
@@ -42,9 +42,9 @@ impl LostLink {
         Self::with(|_| {}, HubManifest::new("chat", "/chat")).await
     }
 
-    /// The link that returns after a second.
+    /// Accepts the link that returns after a second.
     async fn link_after_a_second(&mut self) -> AppLink {
-        // sleep: time is paused, and passing it is what the test is about.
+        // sleep: the test advances paused time
         sleep(SECOND).await;
         self.app.link().await
     }
@@ -141,7 +141,7 @@ fn a_client_whose_link_is_lost_during_its_handshake_waits_too() {
         let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
         lose(&stage, link).await;
         client.send(JSON_HANDSHAKE).await;
-        // sleep: time is paused, and passing it is what the test is about.
+        // sleep: the test advances paused time
         sleep(SECOND).await;
         let mut link = app.link().await;
         client.accept(&mut link).await;
@@ -178,7 +178,7 @@ fn an_app_server_that_is_given_up_is_waited_for_no_longer() {
     run(async {
         let lost = LostLink::new().await;
         let (answer, ()) = tokio::join!(Client::upgrade(lost.stage, &lost.target), async {
-            // sleep: time is paused, and passing it is what the test is about.
+            // sleep: the test advances paused time
             sleep(SECOND).await;
             lost.app.retire();
         });
@@ -191,7 +191,7 @@ fn a_node_that_stops_lets_nobody_wait() {
     run(async {
         let lost = LostLink::new().await;
         let (answer, ()) = tokio::join!(Client::upgrade(lost.stage, &lost.target), async {
-            // sleep: time is paused, and passing it is what the test is about.
+            // sleep: the test advances paused time
             sleep(SECOND).await;
             lost.stage.shared.refuse_clients();
         });
@@ -223,7 +223,7 @@ fn a_client_that_leaves_while_it_waits_leaves_nothing_behind() {
         let target = lost.target.clone();
         let (stage, of_task) = (lost.stage, target.clone());
         let waiting = spawn_local(async move { Client::upgrade(stage, &of_task).await.is_ok() });
-        // sleep: time is paused, and passing it is what the test is about.
+        // sleep: the test advances paused time
         sleep(SECOND).await;
         waiting.abort();
         let mut link = lost.app.link().await;

@@ -1,4 +1,4 @@
-//! A scripted back end of webhooks: it hands each request to the test, which answers it or lets it hang.
+//! Scripted webhook back end: passes each request to the test, which answers it or lets it hang.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -16,14 +16,14 @@ use tokio::task::{AbortHandle, spawn_local};
 use crate::net::address::Address;
 use crate::net::connector::MemoryNetwork;
 
-/// A back end at an address of a network in memory.
+/// Back end at an address of an in-memory network.
 pub(super) struct WebhookServer {
     requests: mpsc::UnboundedReceiver<Asked>,
     kept: VecDeque<Asked>,
     listener: AbortHandle,
 }
 
-/// Request that a back end has got, and has not answered.
+/// Received request without a response so far.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) head: Parts,
@@ -46,7 +46,6 @@ impl WebhookServer {
         Self { requests, kept: VecDeque::new(), listener: listener.abort_handle() }
     }
 
-    /// Receives the next request.
     pub(super) async fn next(&mut self) -> Asked {
         match self.kept.pop_front() {
             Some(asked) => asked,
@@ -54,7 +53,7 @@ impl WebhookServer {
         }
     }
 
-    /// Answers requests without a result until one of this path comes, which is returned.
+    /// Answers requests without a result until a request for this path arrives, and returns it.
     pub(super) async fn next_at(&mut self, path: &str) -> Asked {
         loop {
             let asked = self.next().await;
@@ -65,7 +64,7 @@ impl WebhookServer {
         }
     }
 
-    /// Requests that have come and were not looked at.
+    /// Number of received requests that the test has not read.
     pub(super) fn waiting(&mut self) -> usize {
         while let Ok(asked) = self.requests.try_recv() {
             self.kept.push_back(asked);
@@ -73,7 +72,6 @@ impl WebhookServer {
         self.kept.len()
     }
 
-    /// Refuses connections from now on.
     pub(super) fn stop(self) {
         self.listener.abort();
     }
@@ -87,7 +85,7 @@ async fn take(
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let (answer, answered) = oneshot::channel();
     drop(sender.send(Asked { head, body, answer }));
-    // A request that the test drops is never answered.
+    // A request dropped by the test is never answered.
     match answered.await {
         Ok(answer) => Ok(answer),
         Err(_) => std::future::pending().await,
@@ -110,7 +108,7 @@ impl Asked {
     pub(super) fn answer(self, status: u16, body: impl Into<Bytes>) {
         let mut answer = Response::new(Full::new(body.into()));
         *answer.status_mut() = StatusCode::from_u16(status).unwrap();
-        // The node may not wait for it any more.
+        // The node may have stopped waiting.
         drop(self.answer.send(answer));
     }
 }

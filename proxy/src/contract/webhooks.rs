@@ -1,4 +1,4 @@
-//! Webhooks: what a back end is told of the clients of a hub without app servers, and what becomes of its answers.
+//! Webhooks: events about clients sent to a back end, and the effects of its responses.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub(super) fn stage(network: &MemoryNetwork, webhooks: WebhookSettings) -> Stage
     )
 }
 
-/// A node with a webhook for the hub `chat`, and its back end.
+/// Starts a node with a webhook for the hub `chat`, and its back end.
 fn start() -> (Stage, WebhookServer) {
     let network = MemoryNetwork::default();
     (stage(&network, plain()), WebhookServer::listen(&network, APP))
@@ -60,7 +60,7 @@ pub(super) async fn connect(stage: &Stage, target: &str) -> Client {
     client
 }
 
-/// A call whose client waits for nothing.
+/// Call without a response.
 pub(super) fn cast(target: &str, argument: &str) -> String {
     format!("{{\"type\":1,\"target\":\"{target}\",\"arguments\":[\"{argument}\"]}}\u{1e}")
 }
@@ -93,7 +93,7 @@ fn a_hub_with_secrets_of_its_own_signs_with_them_and_not_with_the_access_key() {
         let mut server = WebhookServer::listen(&network, APP);
         let client = connect(&secret, "/chat").await;
         let connected = server.next().await;
-        // With the time, and with neither the access key nor the secret of other hubs.
+        // The header includes the time, but no signatures with the access key or the secrets of other hubs.
         let count = |name: &str| connected.header(name).split(',').count();
         assert_eq!([count("x-asrs-signature"), count("x-trunkline-signature")], [2, 3]);
         connected.answer(200, "");
@@ -481,7 +481,7 @@ fn uploads_are_refused_by_name_and_a_stream_ends_by_the_answer_or_is_the_servers
         }
         client.send(&stream("2")).await;
         server.next().await.answer(202, "");
-        // Nothing has come for it before the answer to the next call.
+        // No other message precedes the response to the next call.
         client
             .send("{\"type\":1,\"invocationId\":\"1\",\"target\":\"Up\",\"arguments\":[],\"streamIds\":[\"2\"]}\u{1e}")
             .await;
@@ -591,13 +591,13 @@ fn clients_come_to_the_same_hub_by_its_path_and_by_the_door() {
     });
 }
 
-/// Token of dial-in for a client of a hub.
+/// Dial-in token for a client of a hub.
 fn dial_in_token(hub: &str) -> String {
     let claims = [("aud".to_owned(), format!("http://any.example/client/?hub={hub}"))];
     access_token::sign(&AccessKey::new(KEY).unwrap(), "bob", &claims, unix_seconds() + 60)
 }
 
-/// Status of a negotiation by dial-in.
+/// Status of a dial-in negotiation.
 async fn negotiate(stage: &Stage, hub: &str) -> u16 {
     let target = format!("/client/negotiate?hub={hub}&negotiateVersion=1&access_token={}", dial_in_token(hub));
     exchange(stage, "POST", &target, "").await.0.as_u16()
@@ -614,7 +614,7 @@ fn hubs_that_clients_name_for_a_pattern_are_forgotten_when_they_have_none() {
         let mut server = WebhookServer::listen(&network, APP);
         let hold = async || {
             let seconds = u64::from(stage.shared.settings.rehoming.hold_timeout_s);
-            // sleep: time is paused, and passing it is what the test is about.
+            // sleep: the test advances paused time
             sleep(Duration::from_secs(seconds + 2)).await;
         };
         let living = || stage.shared.hubs.living().iter().map(|hub| hub.name().to_owned()).collect::<Vec<_>>();
@@ -657,7 +657,7 @@ fn a_link_to_a_webhook_lives_while_nothing_happens() {
         let mut client = connect(&stage, "/chat").await;
         server.next().await.answer(200, "");
         for _ in 0..20 {
-            // sleep: it is about time in which nothing happens, and time is virtual
+            // sleep: virtual time without any activity
             sleep(Duration::from_secs(14)).await;
             client.send("{\"type\":6}\u{1e}").await;
         }
