@@ -1,4 +1,4 @@
-//! Receivers of a send, and the one frame per proxy that each send costs.
+//! Receivers of a send. Each send costs one frame per proxy.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub struct Receivers {
     pub(super) to: SendTarget,
 }
 
-/// Addressee of a send.
+/// Target of a send.
 #[derive(Debug, Clone)]
 pub(super) enum SendTarget {
     All { except: Vec<ByteString> },
@@ -40,26 +40,26 @@ pub(super) enum SendTarget {
 }
 
 impl Receivers {
-    /// Calls `method` at the receivers, with a tuple of arguments, and waits until this is queued at every proxy
-    /// that has a link open.
+    /// Calls `method` at the receivers with a tuple of arguments, and waits until the call is queued at every proxy
+    /// with an open link.
     ///
-    /// The arguments are encoded once per hub protocol, and leave as one frame per proxy, however many receivers
-    /// there are. Sends that are awaited one after the other arrive in that order. While a link's queue is full
-    /// the send waits; if that link ends meanwhile, the send goes on with the next link to the same proxy, and with
-    /// none left it is done there. A send without receivers is no error. [`Sent::acknowledged`] waits until the proxies
-    /// have it.
+    /// The arguments are encoded once per hub protocol and sent as one frame per proxy, for any number of receivers.
+    /// Sends that are awaited one after the other arrive in that order. If the queue of a link is full, the send waits.
+    /// If the link ends meanwhile, the send continues with the next link to that proxy; without another link, it skips
+    /// the proxy. A send without receivers is not an error. [`Sent::acknowledged`] waits until the proxies have
+    /// received it.
     ///
     /// A send to **one** client of this app server, the caller or one connection id, also waits while more than 256 KiB
-    /// that were sent to this client alone are unconfirmed. Results and stream items wait in the same way. So a method
-    /// can send to its caller in a loop, at the speed of the caller. Other clients don't wait. A send to several
-    /// connections, groups, users or all never waits for a client. The wait ends when the client closes or moves to
-    /// another app server, as if the send had begun then. A client that takes nothing for `--slow-client-timeout` is
-    /// closed. Sends to clients at proxies of earlier versions, at dialled services and at other app servers don't wait
-    /// for the client.
+    /// of messages for this client alone are unconfirmed. Results and stream items wait in the same way. So a method
+    /// can send to its caller in a loop, at the speed of the caller, without delaying other clients. A send to several
+    /// connections, groups, users or all never waits for a client. The wait ends when the client disconnects or moves
+    /// to another app server, as if the send had started then. A client that accepts nothing for
+    /// `--slow-client-timeout` is closed. Sends to clients of earlier proxy versions, dialled services and other app
+    /// servers don't wait for the client.
     ///
     /// # Errors
-    /// When an argument can't be encoded, a group has no name, the message is too large for a link or for its one
-    /// client, or 1 024 sends wait for that client already. Nothing was sent then.
+    /// Returns an error if an argument can't be encoded, a group name is empty, the message is too large for a link or
+    /// for its single client, or 1 024 sends already wait for that client. The message is not sent then.
     pub async fn send(&self, method: &str, arguments: impl Arguments) -> Result<Sent, SendError> {
         self.check()?;
         let since = LossMark::now();
@@ -88,7 +88,7 @@ impl Receivers {
         self.core.to(caller).call(payloads).await
     }
 
-    /// Sends to a connection that is here. Returns `None` if it is elsewhere, or is by now.
+    /// Sends to a connection of this app server. Returns `None` if the connection is elsewhere, or has moved meanwhile.
     async fn send_to_local(
         &self,
         id: &ByteString,
@@ -154,7 +154,7 @@ impl Receivers {
 }
 
 impl SendTarget {
-    /// The message for every proxy; not used for receivers that are found by connection.
+    /// Builds the message for every proxy; not for receivers that are looked up by connection.
     fn message(&self, payloads: Payloads) -> ServiceMessage {
         match self.clone() {
             SendTarget::All { except } => ServiceMessage::BroadcastData(BroadcastData { excluded: except, payloads }),
@@ -180,14 +180,14 @@ impl SendTarget {
     }
 }
 
-/// Locations of the receivers of a send by connection ids.
+/// Locations of the receivers of a send, by connection id.
 struct Locations {
     known: Vec<Arc<Connection>>,
     unknown: Vec<ByteString>,
 }
 
 impl Locations {
-    /// Finds connections for a send of this epoch. Once there are moves, each proxy may have what can move.
+    /// Finds connections for a send of this epoch. After the first move, a movable connection may be at any proxy.
     fn find(ids: &[ByteString], core: &HubCore, epoch: i64) -> Self {
         let mut locations = Self { known: Vec::new(), unknown: Vec::new() };
         for id in ids {
@@ -199,12 +199,12 @@ impl Locations {
         locations
     }
 
-    /// The hub protocols that some receiver may need.
+    /// Hub protocols that the receivers may need.
     fn protocols(&self, all: &[HubProtocol]) -> Vec<HubProtocol> {
         if self.unknown.is_empty() { protocols_of(&self.known) } else { all.to_vec() }
     }
 
-    /// The proxies that may have the unknown connections: all that are linked, and any that comes late.
+    /// Proxies that may have the unknown connections: all linked proxies, and late joiners.
     fn asked(&self, core: &HubCore, payloads: &Payloads) -> Vec<Arc<Node>> {
         if self.unknown.is_empty() {
             return Vec::new();
@@ -216,7 +216,7 @@ impl Locations {
         core.outbound.nodes_for(late).to_vec()
     }
 
-    /// The proxies that get a frame: those of the known connections, and those that are asked for the unknown ones.
+    /// Proxies that get a frame: of the known connections, and candidates for the unknown ones.
     fn all_nodes(&self, core: &HubCore, payloads: &Payloads) -> Vec<Arc<Node>> {
         let mut nodes = self.asked(core, payloads);
         for connection in &self.known {
@@ -227,7 +227,7 @@ impl Locations {
         nodes
     }
 
-    /// The connection ids and the protocols for each proxy; unknown connections may be at any of the `nodes`.
+    /// Connection ids and protocols for each proxy. Unknown connections may be at any of the `nodes`.
     fn per_node(self, nodes: &[Arc<Node>], all: &[HubProtocol]) -> Vec<(Vec<ByteString>, Vec<HubProtocol>)> {
         let share = |node: &Arc<Node>| {
             let here: Vec<_> = self.known.iter().filter(|known| Arc::ptr_eq(&known.node(), node)).cloned().collect();

@@ -95,9 +95,8 @@ impl Sent {
     /// If the wait fails, the row is sent again, so clients may receive it twice and should deduplicate by its
     /// number. With many rows, send them one after the other, keep each `Sent`, and wait afterwards: they are
     /// acknowledged together.
-    ///
     /// A node embedded in the app accepts messages immediately. [Dialled services](crate::Server::dial) send no
-    /// acknowledgements, so the result is an error for them. Clients are not waited for: a slow or disconnected
+    /// acknowledgements, so the result is an error for them. The wait does not include clients: a slow or disconnected
     /// client may still miss a message that its proxy has.
     ///
     /// # Errors

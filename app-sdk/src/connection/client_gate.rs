@@ -1,53 +1,53 @@
-//! Gate before messages to one client: senders wait here for the client's [window](ClientWindow), and marks follow what
-//! was queued. At a node that reports no marks the gate is open.
+//! Gate for messages to one client: senders wait here for the client's [window](ClientWindow), and marks follow queued
+//! messages. For a node without support for marks, the gate is always open.
 
 use tokio_util::sync::CancellationToken;
 
 use super::client_window::ClientWindow;
 
-/// Maximum number of sends that wait for one client; further sends fail. Results and stream items always wait: they are
-/// as many as the client has calls.
+/// Maximum number of sends waiting for one client; further sends fail. Results and stream items always wait: the
+/// client's own calls limit their number.
 pub(crate) const WAITING_SENDS_MAX: usize = 1_024;
 
 /// Client with a window.
 pub(crate) trait WindowedClient: Sync {
-    /// Takes a step of the window, under its lock.
+    /// Runs a step on the window, under its lock.
     fn with_window<R>(&self, step: impl FnOnce(&mut ClientWindow) -> R) -> R;
 
-    /// Whether the node of the client reports marks.
+    /// Returns whether the node of the client confirms marks.
     fn has_reports(&self) -> bool;
 
-    /// Queues a mark for the node of the client; never waits. Returns `false` if that node reports no marks.
+    /// Queues a mark for the client's node without waiting. Returns `false` if the node does not confirm marks.
     fn send_mark(&self, number: i64) -> bool;
 
-    /// Token that fires when the connection closes.
+    /// Token cancelled when the connection closes.
     fn closed(&self) -> &CancellationToken;
 
-    /// Notes that a sender waits for the client, or not any more.
+    /// Records that a sender starts or stops waiting for the client.
     fn note_wait(&self, _begins: bool) {}
 }
 
-/// Reason why a message has no room.
+/// Reason why a message was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoRoom {
     /// The connection has closed.
     Closed,
-    /// Too many sends wait already.
+    /// Too many sends are already waiting.
     TooManyWaiting,
 }
 
-/// Room for a message in the window of its client; free again when dropped before the message is queued.
+/// Reserved space in a client's window, released if dropped before the message is queued.
 #[must_use = "the room is free again when this is dropped"]
 pub(crate) struct WindowRoom<'a, C: WindowedClient> {
-    /// `None` where the gate is open.
+    /// `None` if the gate is open.
     client: Option<&'a C>,
     bytes: u32,
 }
 
-/// Sender in the line of a window, until it is dropped.
+/// Waiting sender of a window; ends its wait when dropped.
 struct WindowWait<'a, C: WindowedClient>(&'a C);
 
-/// Takes room for a message if there is room at once.
+/// Reserves space for a message if available immediately.
 pub(crate) fn try_room<C: WindowedClient>(client: &C, bytes: usize) -> Option<WindowRoom<'_, C>> {
     let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
     let client = client.has_reports().then_some(client);
@@ -55,7 +55,7 @@ pub(crate) fn try_room<C: WindowedClient>(client: &C, bytes: usize) -> Option<Wi
     has_room.then(|| WindowRoom { client, bytes })
 }
 
-/// Waits until there is room for a message, or the connection closes. Cancel-safe.
+/// Waits for space for a message, or for the connection to close. Cancel-safe.
 pub(crate) async fn room<C: WindowedClient>(
     client: &C,
     bytes: usize,
@@ -63,17 +63,17 @@ pub(crate) async fn room<C: WindowedClient>(
 ) -> Result<WindowRoom<'_, C>, NoRoom> {
     match try_room(client, bytes) {
         Some(room) => Ok(room),
-        // Boxed, so that senders which need not wait stay small.
+        // Boxed to keep the future small for senders that need not wait.
         None => Box::pin(wait(client, u32::try_from(bytes).unwrap_or(u32::MAX), waiting_max)).await,
     }
 }
 
-/// Sends the last mark again that is not confirmed: the frame before may be lost, or the client has another node.
+/// Sends the last unconfirmed mark again: its frame may be lost, or the client may have moved to another node.
 pub(crate) fn repeat_mark<C: WindowedClient>(client: &C) {
     client.with_window(|window| send_mark(client, window, window.last_mark()));
 }
 
-/// Called with the window under its lock, or a later mark could overtake an earlier one.
+/// Call with the window locked, or a later mark could overtake an earlier one.
 fn send_mark<C: WindowedClient>(client: &C, window: &mut ClientWindow, number: Option<i64>) {
     if number.is_some_and(|number| !client.send_mark(number)) {
         window.release();
@@ -103,7 +103,7 @@ fn reserve_first<C: WindowedClient>(client: &C, window: &mut ClientWindow, bytes
 }
 
 impl<C: WindowedClient> WindowRoom<'_, C> {
-    /// Notes that the message is queued; a mark follows if one is due.
+    /// Records that the message is queued, and sends a mark if due.
     pub(crate) fn note_queued(mut self) {
         if let Some(client) = self.client.take() {
             client.with_window(|window| {

@@ -1,20 +1,20 @@
-//! Window of one client: bytes that were sent to that client alone, and are not confirmed. A pure value.
+//! Window of one client: bytes sent to that client alone and not confirmed yet. No I/O.
 //!
 //! ```text
-//!  send ──room, and no sender waits──► reserved ──queued──► unmarked ──64 KiB──► marked ──confirmed──► free
-//!    │                                   ▲   └─given up──► free    └─the first in line does not fit──▲
-//!    └─else──► in line ──first, and room─┘
+//!  send ──space, no waiting sender──► reserved ──queued──► unmarked ──64 KiB──► marked ──confirmed──► free
+//!    │                                   ▲   └─cancelled─► free    └─next sender does not fit──▲
+//!    └─else──► in line ──first, and space┘
 //! ```
 //!
-//! A mark is a number in line with the data; its confirmation frees all bytes before it. A single message of any size
-//! has room when nothing is unconfirmed. Marks may be sent again: to the next send link after a link is lost, and to
-//! the new node of a client that has moved. Numbers are unique in the process, so that a late confirmation of an older
-//! mark confirms nothing newer, and nothing is kept for a client that owes no mark.
+//! A mark is a number sent in order with the data; its confirmation frees all bytes before it. A single message of any
+//! size fits when nothing is unconfirmed. Marks can be sent again: on the next send link after a lost link, and to the
+//! new node of a moved client. Numbers are unique in the process, so a late confirmation of an older mark never
+//! confirms newer data, and a client without open marks needs no state.
 //!
-//! **Invariant: waiting has no circle.** A sender waits for the window of its client first, then for the end of a move,
-//! then for room on the link. While a sender waits for the window it holds no lock, no permission to queue a frame (so
-//! no move waits for it), no place in the line of a link, and no worker of another connection. A window is freed by the
-//! reader of a link, by the end of a connection, and by a dropped sender, none of which waits.
+//! **Invariant: waits form no cycle.** A sender waits for the window of its client first, then for the end of a move,
+//! then for space on the link. While waiting for the window it holds no lock, no permit to queue a frame (so no move
+//! waits for it), no position in the queue of a link, and no worker of another connection. A window is freed by the
+//! reader of a link, by the end of a connection, or by a dropped sender, and none of these waits.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,20 +22,19 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::Notify;
 
-/// Maximum bytes to one client that are not confirmed; a single message may be larger.
+/// Maximum number of unconfirmed bytes for one client. A single message may be larger.
 const CLIENT_WINDOW_MAX_BYTES: u32 = 256 * 1024;
 
-/// Bytes to one client behind which a mark follows: the client takes three times as many while the mark is confirmed.
+/// Bytes to one client before a mark is sent. Three times as many can be in flight while a mark is confirmed.
 const MARK_INTERVAL_BYTES: u32 = 64 * 1024;
 
-/// Window of one client.
 #[derive(Debug, Default)]
 pub(crate) struct ClientWindow {
-    /// Bytes of messages that have room and are not queued for a link yet.
+    /// Bytes of admitted messages that are not queued for a link yet.
     reserved: u32,
-    /// Bytes that were queued behind the last mark.
+    /// Bytes queued since the last mark.
     unmarked: u32,
-    /// Marks and waiting senders; `None` without any.
+    /// Marks and waiting senders, if any.
     open: Option<Box<OpenWindow>>,
 }
 
@@ -46,14 +45,14 @@ struct OpenWindow {
     line: Arc<WindowLine>,
 }
 
-/// Mark that is not confirmed, with the bytes since the mark before.
+/// Unconfirmed mark, with the number of bytes since the previous mark.
 #[derive(Debug)]
 struct OpenMark {
     number: i64,
     bytes: u32,
 }
 
-/// Line of the senders that wait for one window: the first waits to be notified, the others for their turn.
+/// Queue of senders waiting for a window: the first waits for free space, the others for their turn.
 #[derive(Debug, Default)]
 pub(super) struct WindowLine {
     pub(super) turn: tokio::sync::Mutex<()>,
@@ -61,12 +60,12 @@ pub(super) struct WindowLine {
 }
 
 impl ClientWindow {
-    /// Reserves room for a message if there is room and no sender waits.
+    /// Reserves space for a message if it fits and no sender is waiting.
     pub(super) fn reserve(&mut self, bytes: u32) -> bool {
         self.open.as_ref().is_none_or(|open| open.waiting == 0) && self.reserve_first(bytes)
     }
 
-    /// Reserves room for the message of the first sender in line, if there is room.
+    /// Reserves space for the first waiting sender's message, if it fits.
     pub(super) fn reserve_first(&mut self, bytes: u32) -> bool {
         let unconfirmed = self.unconfirmed();
         let has_room = unconfirmed == 0 || unconfirmed.saturating_add(bytes) <= CLIENT_WINDOW_MAX_BYTES;
@@ -76,7 +75,7 @@ impl ClientWindow {
         has_room
     }
 
-    /// Adds a sender to the line; `None` if so many wait already.
+    /// Adds a waiting sender; `None` at the limit.
     pub(super) fn begin_wait(&mut self, waiting_max: usize) -> Option<Arc<WindowLine>> {
         let open = self.open.get_or_insert_default();
         let has_place = open.waiting < waiting_max;
@@ -86,7 +85,6 @@ impl ClientWindow {
         line
     }
 
-    /// Takes a sender out of the line.
     pub(super) fn end_wait(&mut self) {
         if let Some(open) = &mut self.open {
             open.waiting = open.waiting.saturating_sub(1);
@@ -94,7 +92,7 @@ impl ClientWindow {
         self.shrink();
     }
 
-    /// Notes that a message was queued which had room. Returns the number of the mark that follows, if one is due.
+    /// Records that an admitted message was queued. Returns the number of the mark to send, if one is due.
     pub(super) fn note_queued(&mut self, bytes: u32) -> Option<i64> {
         self.reserved = self.reserved.saturating_sub(bytes);
         self.unmarked = self.unmarked.saturating_add(bytes);
@@ -102,24 +100,24 @@ impl ClientWindow {
             return Some(self.mark());
         }
         if self.last_mark().is_none() {
-            // The first in line may have waited for nothing else than this message.
+            // The first waiting sender may have waited only for this message to be queued.
             self.wake();
         }
         None
     }
 
-    /// Frees the room of a message that is not sent.
+    /// Releases the space of a message that is not sent.
     pub(super) fn give_up(&mut self, bytes: u32) {
         self.reserved = self.reserved.saturating_sub(bytes);
         self.wake();
     }
 
-    /// Marks what stands before the first sender in line, if no mark does. Returns the number of the mark.
+    /// Marks the bytes before the first waiting sender, unless a mark is open. Returns the number of the mark.
     pub(super) fn mark_rest(&mut self) -> Option<i64> {
         (self.unmarked > 0 && self.last_mark().is_none()).then(|| self.mark())
     }
 
-    /// Takes the confirmation of a mark, and so of all before it.
+    /// Confirms a mark and all earlier ones.
     pub(crate) fn confirm(&mut self, number: i64) {
         let Some(open) = &mut self.open else { return };
         while open.marks.pop_front_if(|mark| mark.number <= number).is_some() {}
@@ -127,18 +125,18 @@ impl ClientWindow {
         self.shrink();
     }
 
-    /// Number of the last mark that is not confirmed; its confirmation frees all marks.
+    /// Number of the last unconfirmed mark. Its confirmation frees all marks.
     pub(crate) fn last_mark(&self) -> Option<i64> {
         self.open.as_ref()?.marks.back().map(|mark| mark.number)
     }
 
-    /// Frees all that was queued, because nobody will confirm it.
+    /// Frees all queued bytes, because no confirmation will arrive.
     pub(super) fn release(&mut self) {
         self.unmarked = 0;
         self.confirm(i64::MAX);
     }
 
-    /// Marks all that was queued.
+    /// Marks all queued bytes.
     fn mark(&mut self) -> i64 {
         static LATEST: AtomicI64 = AtomicI64::new(0);
         let number = LATEST.fetch_add(1, Ordering::Relaxed) + 1;
@@ -158,7 +156,7 @@ impl ClientWindow {
         }
     }
 
-    /// Drops the state of a client that owes no mark.
+    /// Drops the state of a client without open marks.
     fn shrink(&mut self) {
         if self.open.as_ref().is_some_and(|open| open.marks.is_empty() && open.waiting == 0) {
             self.open = None;
@@ -241,13 +239,12 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Event {
         Send(u32),
-        /// One of the messages that have room is queued, or dropped.
+        /// An admitted message is queued or dropped.
         Queue(usize),
         GiveUp(usize),
-        /// A waiting sender is dropped.
         Leave(usize),
         Confirm(usize),
-        /// The link is lost, or the client moves: its marks are lost, and the last one is sent again.
+        /// The link is lost or the client moves: its marks are lost, and the last one is sent again.
         LoseMarks,
         Release,
     }
@@ -265,14 +262,14 @@ mod tests {
         ]
     }
 
-    /// Senders and the node of one client, with all that is on the way between them.
+    /// Senders and node of one client, with everything in flight between them.
     #[derive(Debug, Default)]
     struct Peers {
         window: ClientWindow,
         sent: usize,
         waiting: Vec<(usize, u32)>,
         reserved: Vec<(usize, u32)>,
-        /// Messages and marks that the node has.
+        /// Messages and marks received by the node.
         line: Vec<Result<u32, i64>>,
         admitted: Vec<usize>,
         /// Mutant: lost marks are not sent again.
@@ -333,7 +330,7 @@ mod tests {
             self.admitted.push(number);
         }
 
-        /// The first in line looks again, as it does when it is woken.
+        /// Retries the first waiting sender, as after a wake-up.
         fn run_line(&mut self) {
             while let Some(&(number, bytes)) = self.waiting.first() {
                 if !self.window.reserve_first(bytes) {
@@ -363,7 +360,7 @@ mod tests {
         }
     }
 
-    /// Runs the events, then queues and confirms everything. Returns the number of senders that still wait.
+    /// Runs the events, then queues and confirms everything. Returns the number of senders still waiting.
     fn senders_left(mut peers: Peers, events: Vec<Event>) -> usize {
         events.into_iter().for_each(|event| peers.step(event));
         for _ in 0..=2 * peers.sent {

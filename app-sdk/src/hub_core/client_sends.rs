@@ -1,4 +1,4 @@
-//! Frames for one client connection, by way of its home.
+//! Frames for one client connection, sent through its assigned node.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::error::SendError;
 use crate::node::Node;
 use crate::outbound::{Outbound, checked_frame};
 
-/// Way of frames to one client connection.
+/// Sender of frames to one client connection.
 #[derive(Clone, Copy)]
 pub(crate) struct ClientSends<'a> {
     outbound: &'a Outbound,
@@ -31,20 +31,20 @@ impl<'a> ClientSends<'a> {
         Self { outbound, connection, limits }
     }
 
-    /// Queues the answer to the connection's handshake; never waits.
+    /// Queues the hub handshake response without waiting.
     pub(crate) fn answer_handshake(&self, payload: Bytes) {
         let data = connection_data(self.connection, payload, DataType::Handshake);
         self.outbound.control_client(self.connection, &data);
     }
 
-    /// Queues a ping for the connection; never waits.
+    /// Queues a ping without waiting.
     pub(crate) fn ping(&self) {
         let payload = encode::message(self.connection.protocol(), &HubMessage::Ping);
         self.outbound.control_client(self.connection, &connection_data(self.connection, payload, DataType::Other));
     }
 
-    /// Queues a call of a client method for this connection alone; waits for the client, while its send link is full,
-    /// and while it moves. Returns its proxy, if that took it.
+    /// Queues a call of a client method for this connection only. Waits for the client, a full send link and a move.
+    /// Returns the proxy, if it accepted the call.
     pub(crate) async fn call(&self, payloads: Payloads) -> Result<Option<Arc<Node>>, SendError> {
         let Self { outbound, connection, .. } = *self;
         let payload = payloads.get(connection.protocol()).cloned();
@@ -61,7 +61,7 @@ impl<'a> ClientSends<'a> {
             room.note_queued();
             return Ok(is_taken.then_some(node));
         };
-        // Not as one of many: those belong to an epoch, and this goes where the client is, whatever the epoch.
+        // Not sent as a multi-connection message: those carry an epoch, while this one follows the client in any epoch.
         let frame = checked_frame(&connection_data(connection, payload, DataType::Invocation))?;
         let Some(room) = self.room_of_send(&frame).await? else { return Ok(None) };
         let passage = connection.home().pass().await;
@@ -70,7 +70,7 @@ impl<'a> ClientSends<'a> {
         Ok(is_taken.then(|| Arc::clone(passage.node())))
     }
 
-    /// Waits for room for a send; `None` if the connection closes meanwhile.
+    /// Waits for space for a send; `None` if the connection closes meanwhile.
     async fn room_of_send(&self, frame: &Bytes) -> Result<Option<WindowRoom<'_, Self>>, SendError> {
         match room(self, frame.len(), WAITING_SENDS_MAX).await {
             Ok(room) => Ok(Some(room)),
@@ -79,13 +79,12 @@ impl<'a> ClientSends<'a> {
         }
     }
 
-    /// Limit of one message to the client at its node, if a message of this length is over it.
+    /// Message size limit of the client at its node, if a message of this length exceeds it.
     pub(crate) fn limit_under(&self, length: usize) -> Option<usize> {
         self.connection.home().client_message_max_bytes().filter(|limit| length > *limit)
     }
 
-    /// Queues a completion for the connection. Returns its frame if that would wait: then it is for
-    /// [`complete`](Self::complete).
+    /// Queues a completion. Returns its frame if it would have to wait; pass that to [`complete`](Self::complete).
     pub(crate) fn try_complete(&self, payload: Bytes) -> Result<(), Bytes> {
         let frame = connection_data(self.connection, payload, DataType::Invocation).to_frame();
         let Some(room) = try_room(self, frame.len()) else { return Err(frame) };
@@ -98,8 +97,8 @@ impl<'a> ClientSends<'a> {
         }
     }
 
-    /// Queues the frame of a completion; waits for the client, while it moves, and when sends and results have filled
-    /// everything.
+    /// Queues the frame of a completion. Waits for the client, for a move, and while sends and results have filled all
+    /// queues.
     pub(crate) async fn complete(&self, frame: &Bytes) {
         let Ok(room) = room(self, frame.len(), usize::MAX).await else { return };
         let passage = self.connection.home().pass().await;
@@ -107,8 +106,7 @@ impl<'a> ClientSends<'a> {
         room.note_queued();
     }
 
-    /// Queues a stream item for the connection; waits for the client, and while its send link is full. Returns `false`
-    /// if there is no link.
+    /// Queues a stream item. Waits for the client and for a full send link. Returns `false` without a link.
     pub(crate) async fn item(&self, payload: Bytes) -> bool {
         let frame = connection_data(self.connection, payload, DataType::Invocation).to_frame();
         let Ok(room) = room(self, frame.len(), usize::MAX).await else { return false };
@@ -118,15 +116,15 @@ impl<'a> ClientSends<'a> {
         is_taken
     }
 
-    /// Asks the proxy to pause or resume the client, if that is due; never waits. Called with the inbox under its lock,
-    /// or a later request could overtake an earlier one.
+    /// Asks the proxy to pause or resume the client if due, without waiting. Call with the inbox locked, or a later
+    /// request could overtake an earlier one.
     pub(crate) fn apply_flow_control(&self, inbox: &mut Inbox<CallScope>) {
         if let Some(operation) = inbox.poll_flow(self.limits) {
             self.outbound.control_flow(&self.connection.node(), self.connection.shared_id(), operation);
         }
     }
 
-    /// Tells the proxy of a client how long a message took that a live trace follows; never waits.
+    /// Reports the duration of a traced message to the client's proxy, without waiting.
     pub(crate) fn report_trace(&self, report: TraceReport) {
         self.outbound.control(&self.connection.node(), &ServiceMessage::TraceReport(report));
     }
@@ -141,7 +139,7 @@ impl WindowedClient for ClientSends<'_> {
         self.connection.home().client_message_max_bytes().is_some()
     }
 
-    /// While the client moves, the mark is left to the end of the move, when the last one is repeated.
+    /// During a move the mark is skipped; the last one is repeated when the move ends.
     fn send_mark(&self, number: i64) -> bool {
         let Some(passage) = self.connection.home().try_pass() else { return true };
         let has_reports = passage.node().client_message_max_bytes().is_some();
@@ -156,8 +154,8 @@ impl WindowedClient for ClientSends<'_> {
         self.connection.cancellation()
     }
 
-    /// Has a client that acknowledges messages read on: the acknowledgements that its node waits for may stand behind
-    /// what is not read.
+    /// Keeps reading a client that acknowledges messages: the acknowledgements needed by its node may be behind unread
+    /// data.
     fn note_wait(&self, begins: bool) {
         if !self.connection.home().moves_between_nodes() {
             return;
@@ -173,7 +171,7 @@ impl WindowedClient for ClientSends<'_> {
     }
 }
 
-/// Data for a connection, which ends with a hub message.
+/// Connection data that ends with a complete hub message.
 pub(super) fn connection_data(connection: &Connection, payload: Bytes, data_type: DataType) -> ServiceMessage {
     ServiceMessage::ConnectionData(ConnectionData {
         connection_id: connection.shared_id(),

@@ -1,5 +1,5 @@
-//! Inbox of one raw connection: what waits for its handler. A pure value that returns the waker of its reader, and says
-//! when the client must pause.
+//! Inbox of one raw connection: messages waiting for its handler. No I/O: it returns the waker of its reader, and
+//! decides when the client must pause.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -9,29 +9,28 @@ use trunkline_protocol::service::FlowOperation;
 use super::raw_message::RawMessage;
 use crate::connection::{ClientWindow, FlowControl, Limits};
 
-/// Cost of a message beside its bytes: empty ones must not be free.
+/// Cost of a message in addition to its bytes, so that empty messages are not free.
 const MESSAGE_BYTES: usize = size_of::<RawMessage>();
 
-/// The inbox of one raw connection.
 #[derive(Debug, Default)]
 pub(super) struct RawInbox {
     waiting: VecDeque<RawMessage>,
     flow: FlowControl,
-    /// Window of what is sent to the client.
+    /// Window of data sent to the client.
     pub(super) window: ClientWindow,
     reader: Option<Waker>,
     is_closed: bool,
     reassignment: ReaderNotice,
 }
 
-/// How far the reassignment has come, if there is to be one.
+/// Progress of a reassignment, if one is planned.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum ReaderNotice {
     #[default]
     None,
-    /// All that the client has sent is here, and nothing more comes.
+    /// The client's last data has arrived.
     Due,
-    /// The handler has read all of it, and knows.
+    /// The handler has read all data and was notified.
     Given,
 }
 
@@ -43,18 +42,18 @@ impl RawInbox {
         }
         self.flow.add_bytes(cost(&message));
         let reader = self.reader.take();
-        // Nobody waits for it, so it may stay for long.
+        // Without a waiting reader, the message may stay for long.
         self.waiting.push_back(if reader.is_none() { message.detached() } else { message });
         reader
     }
 
-    /// Polls for the next message; `None` when there are no more.
+    /// Polls for the next message; `None` at the end.
     pub(super) fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<RawMessage>> {
         if let Some(message) = self.waiting.pop_front() {
             self.flow.remove_bytes(cost(&message));
             return Poll::Ready(Some(message));
         }
-        // An idle connection owns no buffer.
+        // An idle connection holds no buffer.
         self.waiting = VecDeque::new();
         if self.is_closed {
             return Poll::Ready(None);
@@ -67,37 +66,36 @@ impl RawInbox {
         Poll::Pending
     }
 
-    /// Begins a reassignment: the client is not read any more. Returns the waker of a waiting reader.
+    /// Starts a reassignment: the client is no longer read. Returns the waker of a waiting reader.
     pub(super) fn begin_reassignment(&mut self) -> Option<Waker> {
         self.reassignment = ReaderNotice::Due;
         self.reader.take()
     }
 
-    /// Whether the connection is about to be reassigned.
+    /// Returns whether a reassignment has started.
     pub(super) fn is_leaving(&self) -> bool {
         self.reassignment != ReaderNotice::None
     }
 
-    /// Whether its handler has read all that came, and knows why nothing more does.
+    /// Returns whether the handler has read all data and was notified of the reassignment.
     pub(super) fn knows_reassignment(&self) -> bool {
         self.reassignment == ReaderNotice::Given
     }
 
-    /// Closes the inbox; what waits can still be read. Returns the waker of a waiting reader.
+    /// Closes the inbox. Queued messages can still be read. Returns the waker of a waiting reader.
     pub(super) fn close(&mut self) -> Option<Waker> {
         self.is_closed = true;
         self.reader.take()
     }
 
-    /// Closes the inbox when it has no reader any more: what waits is dropped, and the client is not paused for it.
-    /// Returns the waker of a waiting reader.
+    /// Closes the inbox of a finished reader: drops queued messages, so that they don't pause the client. Returns the
+    /// waker of a waiting reader.
     pub(super) fn discard(&mut self) -> Option<Waker> {
         self.flow.remove_bytes(self.waiting.iter().map(cost).sum());
         self.waiting = VecDeque::new();
         self.close()
     }
 
-    /// The next flow control request to the proxy, if one is due.
     pub(super) fn poll_flow(&mut self, limits: &Limits) -> Option<FlowOperation> {
         self.flow.poll(limits)
     }

@@ -1,4 +1,4 @@
-//! Access of proxies: the keys of this fleet, from where they are good, and the names that proxies may dial.
+//! Access of proxies: the fleet's keys, their permitted origin, and the host names for dialling this app server.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,19 +8,19 @@ use trunkline_protocol::key::{ACCESS_KEY_FILE_VARIABLE, ACCESS_KEY_VARIABLE, Acc
 
 use crate::error::BuildError;
 
-/// Environment variable with the hosts by which proxies dial this app server, separated by commas.
+/// Environment variable with the host names that proxies dial, separated by commas.
 const DIALLED_AS_VARIABLE: &str = "TRUNKLINE_DIALLED_AS";
 
-/// The keys and the names of this app server.
+/// Keys and host names of this app server.
 #[derive(Debug)]
 pub(crate) struct Access {
     keys: AccessKeys,
     is_development: bool,
-    /// Hosts by which proxies dial it; empty: any.
+    /// Host names that proxies may dial; empty for any.
     names: Vec<HostPattern>,
 }
 
-/// Reason to refuse a peer; the text is its answer.
+/// Reason for refusing a peer. The text is the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AccessError {
     #[error(
@@ -36,8 +36,7 @@ pub(crate) enum AccessError {
 }
 
 impl Access {
-    /// Takes the keys that were given in code, else those of the environment, else those of the services that are
-    /// dialled, else the development key.
+    /// Takes the keys given in code, else from the environment, else of the dialled services, else the development key.
     pub(crate) fn new(given: &[String], dialled: Vec<AccessKey>) -> Result<Self, BuildError> {
         let given: Vec<_> = given.iter().flat_map(|text| split(text)).collect();
         let texts = if given.is_empty() { from_environment()? } else { given };
@@ -47,7 +46,7 @@ impl Access {
         Ok(Self { keys: AccessKeys::new(keys).map_err(BuildError::AccessKey)?, is_development, names: Vec::new() })
     }
 
-    /// Takes the keys that were given in code, else a random one: for tests, which have no peers.
+    /// Takes the keys given in code, else a random key: for tests without peers.
     pub(crate) fn for_tests(given: &[String]) -> Result<Self, BuildError> {
         let given: Vec<_> = given.iter().flat_map(|text| split(text)).collect();
         let keys = if given.is_empty() { vec![AccessKey::random()] } else { parse(&given)? };
@@ -55,7 +54,7 @@ impl Access {
         Ok(Self { keys, is_development: false, names: Vec::new() })
     }
 
-    /// Takes the names that were given in code, else those of the environment, else all.
+    /// Takes the host names given in code, else from the environment, else any.
     pub(crate) fn named(self, given: &[String]) -> Result<Self, BuildError> {
         let given: Vec<_> = given.iter().flat_map(|text| split(text)).collect();
         let texts = if given.is_empty() { variable(DIALLED_AS_VARIABLE) } else { given };
@@ -66,17 +65,17 @@ impl Access {
         Ok(Self { names: texts.into_iter().map(parse).collect::<Result<_, _>>()?, ..self })
     }
 
-    /// Whether the development key of this machine is used.
+    /// Returns whether the development key of this machine is used.
     pub(crate) fn is_development(&self) -> bool {
         self.is_development
     }
 
-    /// The keys, for users' tokens and for a node inside this process.
+    /// Keys for users' tokens and for an embedded node.
     pub(crate) fn keys(&self) -> &AccessKeys {
         &self.keys
     }
 
-    /// Refuses a peer on another machine when there is only the development key of this one.
+    /// Refuses a peer on another machine if only the development key is used.
     pub(crate) fn check_peer(&self, peer: Option<SocketAddr>) -> Result<(), AccessError> {
         match peer {
             Some(peer) if self.is_development && !is_loopback(peer.ip()) => Err(AccessError::DevelopmentKey),
@@ -84,14 +83,14 @@ impl Access {
         }
     }
 
-    /// Refuses a proxy that has dialled the name of another app server, and was led here.
+    /// Refuses a proxy that dialled the name of another app server.
     pub(crate) fn check_name(&self, dialled: &str) -> Result<(), AccessError> {
         let is_own = self.names.is_empty() || self.names.iter().any(|name| name.names(dialled));
         if is_own { Ok(()) } else { Err(AccessError::Name) }
     }
 }
 
-/// Reads the keys and the key files of the environment, as the proxy does.
+/// Reads the keys and key files of the environment, like the proxy.
 fn from_environment() -> Result<Vec<String>, BuildError> {
     let in_files = variable(ACCESS_KEY_FILE_VARIABLE).into_iter().map(|path| read(&path));
     variable(ACCESS_KEY_VARIABLE).into_iter().map(Ok).chain(in_files).collect()

@@ -1,4 +1,4 @@
-//! Client that negotiates, as the policies of its hub see it: its request, and the user as whom it is to come in.
+//! Negotiating client as seen by the policies of its hub: its request, and the user to admit it as.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use trunkline_protocol::wire::{
 use crate::connection::forwarded_for;
 use crate::dispatch::Dispatcher;
 
-/// Client that asks to come into a hub with policies.
+/// Client that negotiates for a hub with policies.
 #[derive(Debug)]
 pub(super) struct Applicant {
     request: OpenConnection,
-    /// User of its access token; `None` without a good one.
+    /// User of its access token; `None` without a valid token.
     verified: Option<TokenUser>,
     shows_token: bool,
 }
 
 impl Applicant {
-    /// Reads the request of a client whose access token was verified, if it has one. A proxy has seen its address.
+    /// Reads a request from a proxy, which has verified the access token (if any) and the client's address.
     pub(super) fn of_proxy(request: &Request, verified: Option<TokenUser>) -> Self {
         Self::at(peer(request), request, verified)
     }
 
-    /// Reads a request that came to the app's own port, by load balancers perhaps. A client may have written the header
-    /// itself: it is believed until the service, which has seen the address, opens the connection.
+    /// Reads a request to the app's own port, possibly through load balancers. A client may forge the forwarding
+    /// header; the address is trusted only until the service opens the connection with the real one.
     pub(super) fn of_own_port(request: &Request, verified: Option<TokenUser>) -> Self {
         let forwarded = request.headers().get(FORWARDED_FOR_HEADER).and_then(|list| forwarded_for(list.to_str().ok()?));
         Self::at(forwarded.or_else(|| peer(request)), request, verified)
@@ -45,7 +45,7 @@ impl Applicant {
         let in_header = request.headers().get(AUTHORIZATION).and_then(|value| bearer(value.to_str().ok()?)).is_some();
         let in_query = form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == ACCESS_TOKEN_PARAMETER);
         let text = |value: &http::HeaderValue| value.to_str().map(|text| vec![text.into()]).ok();
-        // No client says in a header what only proxies know.
+        // Only proxies may set private headers.
         let shown = request.headers().iter().filter(|(name, _)| !name.as_str().starts_with(PRIVATE_HEADER_PREFIX));
         let headers = shown.filter_map(|(name, value)| Some((name.as_str().into(), text(value)?)));
         let remote = remote.map(|address| (REMOTE_HEADER.into(), vec![address.to_string().into()]));
@@ -57,11 +57,11 @@ impl Applicant {
         Self { request, verified, shows_token: in_header || in_query }
     }
 
-    /// Refuses the client if it does not meet the policies of the hub as the user of this decision.
+    /// Refuses the client if the user of this decision does not meet the hub's policies.
     pub(super) fn refuse(self, hub: &Arc<Dispatcher>, decision: &Decision) -> Option<Response> {
         let Self { mut request, verified, shows_token } = self;
         let is_elsewhere = decision.url.is_some();
-        // Without a user it is refused because of the token, by who has looked at that.
+        // A client without a user is refused because of its token, by the component that verified the token.
         let has_bad_token = shows_token && verified.is_none() && decision.user.is_none();
         if is_elsewhere || has_bad_token {
             return None;
@@ -78,7 +78,7 @@ impl Applicant {
     }
 }
 
-/// The far end of the request's socket, or of what a proxy has told of it.
+/// Peer address of the request's socket, or as reported by a proxy.
 fn peer(request: &Request) -> Option<SocketAddr> {
     request.extensions().get().map(|ConnectInfo(address)| *address)
 }

@@ -1,4 +1,4 @@
-//! Channels of proxies: the private routes are served inside them alone, so whoever reaches one has the fleet's key.
+//! Channels of proxies. Private routes are served only inside channels, so only holders of the fleet's key reach them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use super::access::AccessError;
 use super::routes::RouteRefusal;
 use super::server_core::ServerCore;
 
-/// Time that a proxy may be silent between two requests, and take for a request's head.
+/// Maximum idle time of a proxy between two requests, and timeout of a request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// State of the route: the core, the hellos that it has taken, and the routes inside a channel.
+/// State of the route: core, accepted hellos, and the routes inside a channel.
 #[derive(Clone)]
 pub(super) struct ChannelRoute {
     pub(super) core: Arc<ServerCore>,
@@ -31,7 +31,7 @@ pub(super) struct ChannelRoute {
     pub(super) inside: Router,
 }
 
-/// Route `GET /.trunkline/channel`: opens a channel to a holder of one of the keys.
+/// Route `GET /.trunkline/channel`: opens a channel for a holder of a key.
 pub(super) async fn channel(
     State(ChannelRoute { core, hellos, inside }): State<ChannelRoute>,
     mut request: Request,
@@ -55,7 +55,7 @@ pub(super) async fn channel(
     let shutdown = core.shutdown.clone();
     tokio::spawn(core.tasks.track_future(async move {
         let stream = tokio::select! {
-            // It fails when the proxy is gone, or when who sent the hello had only recorded it.
+            // Fails if the proxy is gone, or if the hello was replayed.
             stream = stream => stream.ok(),
             () = shutdown.cancelled() => None,
         };
@@ -66,7 +66,7 @@ pub(super) async fn channel(
     Ok(response.map(|()| Body::empty()))
 }
 
-/// Serves the requests inside a channel, until it ends or becomes a link.
+/// Serves requests inside a channel until it ends or becomes a link.
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     inside: Router,

@@ -1,4 +1,4 @@
-//! Services of a server: their pools of server connections, and the routes by which clients are led to them.
+//! Services of a server: pools of server connections, and routes that redirect clients to the services.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use crate::dial::{DialledService, PlainHttp, PoolParts, ServerPool};
 use crate::endpoint::Endpoint;
 use crate::error::BuildError;
 
-/// Starts the server connections of each hub, and returns the routes of its clients' negotiate requests. Raw endpoints
-/// have none: no service knows them.
+/// Starts the server connections of each hub, and returns the routes for negotiate requests. Raw endpoints have none,
+/// because services don't support them.
 pub(super) fn start(
     core: &Arc<ServerCore>,
     ready: &ReadyServer,
@@ -37,7 +37,7 @@ pub(super) fn start(
                 endpoint: Arc::new(Arc::clone(&dispatcher)) as Arc<dyn Endpoint>,
                 slots: Arc::clone(&core.slots),
                 ring_max_bytes: ready.outbox_max_bytes,
-                // No interval is shorter than a moment, or it would be no interval.
+                // An interval of zero would disable the keep-alive.
                 keep_alive_interval: Duration::from_millis(manifest.keep_alive_interval_ms.max(1)),
                 reconnects: match manifest.stateful_reconnect_buffer_bytes {
                     Some(_) => StatefulReconnects::Allowed,
@@ -58,7 +58,7 @@ pub(super) fn start(
         let route = NegotiationRoute { core: Arc::clone(core), hub: Arc::new(manifest.clone()), pools: pools.into() };
         router = router.route(&path, post(negotiate).with_state(route));
     }
-    // A server makes one router, so there are none yet.
+    // A server creates one router, so no pools are set yet.
     let _ = core.pools.set(all);
     Ok(router)
 }

@@ -1,4 +1,4 @@
-//! Drain: all connections go on at other app servers before this one stops.
+//! Drain: moves all connections to other app servers before this one stops.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,38 +12,38 @@ use crate::dispatch::Dispatcher;
 use crate::raw::RawDispatcher;
 use crate::sync::read;
 
-/// Time in which proxies ask for their connections; one that has not by then can't give them to others. A service moves
-/// its clients one by one, so it begins anew whenever one has left, or a call has ended.
+/// Time for proxies to request their connections; later ones can't be moved. A service moves its clients one by one, so
+/// the time restarts whenever a client has left or a call has ended.
 const REQUEST_WINDOW: Duration = Duration::from_secs(1);
 
-/// Time for methods that have waited for clients in vain to answer, after the time for calls is up.
+/// Time for methods to respond after their wait for clients has failed at the call timeout.
 const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time for `on_leaving` of clients whose methods are given up.
+/// Time for `on_leaving` of clients with abandoned methods.
 const LATE_LEAVING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time after `shutdown_timeout` within which a stop is over, whatever still runs: what supervisors are to allow.
+/// Time after `shutdown_timeout` until a stop is complete, even if methods still run. Supervisors must allow for it.
 const STOP_REST: Duration = Duration::from_secs(5);
 
-/// Interval of the checks whether all connections have left.
+/// Interval of checks for remaining connections.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 impl ServerCore {
-    /// Time at which a stop that has `started` is over, whatever still runs.
+    /// Latest end of a stop that has `started`, even if methods still run.
     pub(super) fn stop_deadline(&self, started: Instant) -> Instant {
         started + self.ready.get().map_or(Duration::ZERO, |ready| ready.shutdown_timeout) + STOP_REST
     }
 
-    /// Hands all connections over to other app servers, as far as proxies take them. Meanwhile clients are read on that
-    /// have something to answer, or to upload. When the time is up, what waits for them fails, and shortly after that
-    /// the rest is given away as it is.
+    /// Hands all connections over to other app servers, as far as proxies accept them. Meanwhile, clients with pending
+    /// results or uploads are still read. At the timeout, waits for these clients fail, and shortly afterwards the
+    /// remaining connections are handed over unchanged.
     pub(super) async fn drain(&self, started: Instant) {
         self.draining.cancel();
         let hubs = self.hubs();
         hubs.iter().filter_map(|hub| hub.presence.as_ref()).for_each(|presence| presence.stop());
-        // Before others hear that they may.
+        // Release tasks before other app servers may start them.
         hubs.iter().filter_map(|hub| hub.exclusive.as_ref()).for_each(|tasks| tasks.stop());
-        // Only over a network are there others.
+        // Other app servers exist only with a network.
         let Some(ready) = self.ready.get() else { return };
         let raw: Vec<Arc<RawDispatcher>> = read(&self.raw).values().cloned().collect();
         for pool in self.pools.get().into_iter().flatten() {
@@ -54,8 +54,7 @@ impl ServerCore {
             join_all(raw.iter().map(|endpoint| endpoint.announce_shutdown())),
         );
         reassign_all((&hubs, &raw), ready.shutdown_timeout, started, requested).await;
-        // A proxy that learns of the end of a link before it has read another one fails the calls whose answers are
-        // there.
+        // A proxy that notices the end of one link before reading another would fail calls with unread results.
         let left = ready.shutdown_timeout.saturating_sub(started.elapsed()).max(LAST_ANSWERS_TIMEOUT);
         let fences = join(
             join_all(hubs.iter().map(|hub| hub.core.fence())),
@@ -67,8 +66,8 @@ impl ServerCore {
     }
 }
 
-/// Hands the connections over whose calls have ended, until none is left or the time is up. No sooner than proxies have
-/// `requested` them, because more may be on their way.
+/// Hands over connections without running calls, until none is left or the timeout expires. Ends only after proxies
+/// have `requested` them, because more may be in flight.
 async fn reassign_all(
     (hubs, raw): (&[Arc<Dispatcher>], &[Arc<RawDispatcher>]),
     shutdown_timeout: Duration,
@@ -94,7 +93,7 @@ async fn reassign_all(
             return;
         }
         if started.elapsed() >= deadline {
-            // Not the first one alone: all of them give up.
+            // Count, because every hub must give up, not only the first.
             if !has_given_up && hubs.iter().filter(|hub| hub.reassignments.give_up_waits()).count() > 0 {
                 tracing::warn!("methods still wait for clients; they get an error");
                 (deadline, has_given_up) = (deadline + LAST_ANSWERS_TIMEOUT, true);

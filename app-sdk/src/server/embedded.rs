@@ -1,10 +1,10 @@
-//! Embedded node: the proxy's own code on a thread of its own, linked through memory.
+//! Embedded node: the proxy on its own thread, linked through memory.
 //!
 //! ```text
-//!  client ══ axum's socket ══► shard thread ── pieces of memory ──► link tasks on the app's runtime
+//!  client ══ axum's socket ══► shard thread ── memory chunks ──► link tasks on the app's runtime
 //! ```
 //!
-//! To the hubs it is a node like any other, with a send link of its own; proxies may serve the same hubs beside it.
+//! Hubs treat it like any other node, with its own send link. Proxies may serve the same hubs in addition.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -25,28 +25,28 @@ use super::server_core::{ReadyServer, ServerCore};
 use crate::error::BuildError;
 use crate::link::{LinkSocket, SlotKey};
 
-/// Environment variable of the admin token, as proxies have it.
+/// Environment variable of the admin token, as in proxies.
 const ADMIN_TOKEN_VARIABLE: &str = "TRUNKLINE_ADMIN_TOKEN";
 
-/// Opens links for the node. The server owns the node, so it must not own the server.
+/// Opens links for the node. Holds the server weakly, because the server owns the node.
 #[derive(Debug)]
 struct EmbeddedDialler {
     core: Weak<ServerCore>,
     runtime: Handle,
 }
 
-/// Choices of the app about the node inside.
+/// Settings of the embedded node.
 #[derive(Debug, Default)]
 pub(super) struct NodeChoice {
-    /// Whether there is to be one.
+    /// Whether the app embeds a node.
     pub(super) is_embedded: bool,
     pub(super) allow_origins: Vec<String>,
-    /// Address of its admin port.
+    /// Address of the admin port.
     pub(super) admin: Option<io::Result<SocketAddr>>,
     pub(super) admin_token: Option<String>,
 }
 
-/// Starts the node and returns the routes of its clients.
+/// Starts the node and returns its client routes.
 pub(super) fn start(
     core: &Arc<ServerCore>,
     ready: &ReadyServer,
@@ -65,12 +65,12 @@ pub(super) fn start(
         let address = node.serve_admin(listener, token).map_err(BuildError::Admin)?;
         tracing::info!(%address, "admin port of the node inside");
     }
-    // A server makes one router, so it has no other node yet.
+    // A server creates one router, so no node is set yet.
     let _ = core.embedded.set(node);
     Ok(routes)
 }
 
-/// Opens the admin port, and reads its token: the one that was given, or that of the environment.
+/// Opens the admin port and reads its token: given in code, or from the environment.
 fn listen(
     address: io::Result<SocketAddr>,
     given: Option<String>,
@@ -88,14 +88,14 @@ fn origin(text: String) -> Result<OriginPattern, BuildError> {
 impl MemoryDialler for EmbeddedDialler {
     fn ask(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
         let core = self.core.upgrade();
-        // The node may ask on its own thread, which is no place for what the app does then.
+        // The node may call this on its own thread, where app code must not run.
         let asking = AbortOnDropHandle::new(self.runtime.spawn(async move {
             match core {
                 Some(core) => core.negotiate_in_memory(request).await,
                 None => None,
             }
         }));
-        // Without the mark of a handler's answer, as when it panics, the node refuses the client.
+        // Without the mark of a handler's response, as after a panic, the node refuses the client.
         Box::pin(async { asking.await.ok().flatten().unwrap_or_else(|| StatusCode::NOT_FOUND.into_response()) })
     }
 
@@ -104,11 +104,11 @@ impl MemoryDialler for EmbeddedDialler {
     }
 
     fn dial(&self, hub: &str, node: &str, boot: &str, slot: usize, link: MemoryLink) {
-        // Without a far end the node finds the link closed, and tries again until it is stopped.
+        // Without a peer the node sees a closed link, and retries until it is stopped.
         let Some(core) = self.core.upgrade().filter(|core| !core.shutdown.is_cancelled()) else { return };
         let (Some(ready), Ok(slot)) = (core.ready.get(), u32::try_from(slot)) else { return };
         let key = SlotKey { hub: hub.into(), node: node.into(), boot: boot.into(), slot };
-        // It ends with the node and not before: when the server shuts down, clients are to have a last word.
+        // Ends with the node, not earlier, so that clients get their last messages during shutdown.
         if let Some(opened) = core.link(key, ready.outbox_max_bytes, CancellationToken::new()) {
             self.runtime.spawn(core.tasks.track_future(opened.run(LinkSocket::from(link))));
         }

@@ -1,4 +1,4 @@
-//! Handles to a server and its hubs, from outside of their methods: sends, metrics, shutdown.
+//! Handles to a server and its hubs, for use outside of hub methods: sends, metrics, shutdown.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,10 +22,10 @@ use crate::presence::{FromNotice, NoticeHub};
 use crate::raw::RawHandle;
 use crate::sync::read;
 
-/// Time at the end of a shutdown for `on_disconnected` of clients whose methods have not returned.
+/// Time at the end of a shutdown for `on_disconnected` of clients with methods still running.
 const LAST_HOOKS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time at the end of a stop that is left to HTTP requests.
+/// Time at the end of a shutdown reserved for HTTP requests.
 const LAST_REQUESTS_REST: Duration = Duration::from_secs(1);
 
 /// Handle of a server. Cheap to clone, for background tasks and HTTP handlers.
@@ -50,7 +50,7 @@ pub struct ServerHandle {
     core: Arc<ServerCore>,
 }
 
-/// Handle of a hub, to send from outside of its methods.
+/// Handle of a hub, for sends from outside of its methods.
 #[derive(Clone)]
 pub struct HubHandle {
     core: Arc<HubCore>,
@@ -61,9 +61,9 @@ impl ServerHandle {
         Self { core }
     }
 
-    /// The hub of this name or path: `news` or `/news`. Hubs are found from the moment when they are added to the
-    /// server, so a hub that sends to another one has the server's handle in its state, and looks the other one up when
-    /// it sends:
+    /// Returns the hub with this name or path: `news` or `/news`. Hubs are found as soon as they are added to the
+    /// server. So a hub that sends to another hub keeps the server's handle in its state, and looks up the other hub
+    /// when sending:
     ///
     /// ```
     /// use axum::extract::State;
@@ -80,13 +80,13 @@ impl ServerHandle {
     /// ```
     ///
     /// # Errors
-    /// When the server has no such hub.
+    /// Returns an error if the server has no such hub.
     pub fn hub(&self, name: &str) -> Result<HubHandle, UnknownHub> {
         let hub = self.core.hub(&self.core.name_of(name)).ok_or_else(|| UnknownHub(name.to_owned()))?;
         Ok(HubHandle { core: Arc::clone(&hub.core) })
     }
 
-    /// Core of the hub at this path, if its clients are served by proxies alone.
+    /// Core of the hub at this path, if only proxies serve its clients.
     pub(super) fn hub_of_proxies(&self, path: &str) -> Option<Arc<HubCore>> {
         let is_served_here = self.core.pools.get().is_some();
         #[cfg(feature = "embedded")]
@@ -95,21 +95,20 @@ impl ServerHandle {
         Some(Arc::clone(&self.core.hub(&name)?.core))
     }
 
-    /// The raw endpoint of this name or path.
+    /// Returns the raw endpoint with this name or path.
     ///
     /// # Errors
-    /// When the server has no such raw endpoint.
+    /// Returns an error if the server has no such raw endpoint.
     pub fn raw(&self, name: &str) -> Result<RawHandle, UnknownHub> {
         let endpoint = self.core.raw(&self.core.name_of(name)).ok_or_else(|| UnknownHub(name.to_owned()))?;
         Ok(RawHandle::new(endpoint.outbound()))
     }
 
-    /// Waits until proxies are linked: at least one, and each that has a link to any hub has one to all of them. Until
-    /// then, some 100 ms after a start, sends reach nobody. Completes at once when it is so already; an app without
-    /// hubs never waits.
+    /// Waits until at least one proxy is linked, and each linked proxy has a link to all hubs. Before that, about 100
+    /// ms after a start, sends reach no client. Returns immediately if already linked, or if the app has no hubs.
     ///
-    /// Proxies that have not called yet are not known. What is sent to many in the first 4 s after the first link
-    /// reaches those, too, when they come.
+    /// Proxies that have not connected yet are unknown. Messages to several receivers in the first 4 s after the first
+    /// link also reach proxies that connect later.
     pub async fn linked(&self) {
         let hubs = self.core.hubs();
         loop {
@@ -124,39 +123,39 @@ impl ServerHandle {
         }
     }
 
-    /// The keys, once they are read; for the test kit.
+    /// Keys after loading, for the test kit.
     pub(crate) fn keys(&self) -> Option<&AccessKeys> {
         self.core.access.get().map(Access::keys)
     }
 
-    /// Random id of this process, as its proxies know it.
+    /// Random id of this process, as sent to proxies.
     #[must_use]
     pub fn instance(&self) -> &str {
         &self.core.instance
     }
 
-    /// Address of the [admin port](crate::Server::admin), once the router is made; `None` if the app has none.
+    /// Address of the [admin port](crate::Server::admin), once the router is created; `None` if the app has none.
     #[cfg(feature = "embedded")]
     #[must_use]
     pub fn admin_addr(&self) -> Option<std::net::SocketAddr> {
         self.core.embedded.get()?.admin()
     }
 
-    /// The node inside the app, once the router is made.
+    /// Embedded node, once the router is created.
     #[cfg(feature = "embedded")]
     pub(super) fn node(&self) -> Option<&trunkline_proxy::Embedded> {
         self.core.embedded.get()
     }
 
-    /// Whether the development key is used, because no access key was given: then listen on loopback only.
-    /// Known once the router is made.
+    /// Returns whether the development key is used, because no access key was given: then listen on loopback only.
+    /// Available once the router is created.
     #[must_use]
     pub fn uses_development_key(&self) -> bool {
         self.core.is_development()
     }
 
-    /// Makes an access token for a user, as `trunkline token user` does: signed with the first access key of the
-    /// server, so that all proxies of the fleet and the extractor [`User`] accept it.
+    /// Creates an access token for a user, like `trunkline token user`. It is signed with the first access key of the
+    /// server, so all proxies of the fleet and the extractor [`User`] accept it.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -174,46 +173,46 @@ impl ServerHandle {
         UserToken::new(Arc::clone(&self.core), user_id.into())
     }
 
-    /// Verifies an access token by the access keys of the server; for HTTP requests there is the extractor [`User`].
+    /// Verifies an access token with the access keys of the server. For HTTP requests, use the extractor [`User`].
     ///
     /// # Errors
-    /// When the token is no good, or names no user; and before [`Server::into_router`](crate::Server::into_router) was
-    /// called.
+    /// Returns an error if the token is invalid or has no user, and before
+    /// [`Server::into_router`](crate::Server::into_router) was called.
     pub fn verify(&self, token: &str) -> Result<User, TokenError> {
         self.core.verify(token)
     }
 
-    /// A route for `/metrics`, in Prometheus' text format; names begin with `trunkline_app_`, those of the process with
-    /// `process_`. What else is in the [app's registry](crate::Server::metrics_registry) is served too.
+    /// Returns a route for `/metrics` in the Prometheus text format. Metrics of the app start with `trunkline_app_`,
+    /// metrics of the process with `process_`. The [app's registry](crate::Server::metrics_registry) is included.
     #[must_use = "the route is to be added to a router"]
     pub fn metrics<S: Clone + Send + Sync + 'static>(&self) -> MethodRouter<S> {
         let handle = self.clone();
         get(move || async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], handle.metrics_text()) })
     }
 
-    /// The text that [`metrics`](Self::metrics) serves.
+    /// Returns the text served by [`metrics`](Self::metrics).
     #[must_use]
     pub fn metrics_text(&self) -> String {
         self.core.metrics.text()
     }
 
-    /// Drains the server: another app server takes over each client of a proxy once its running methods have ended, for
-    /// which they have 10 s ([`Server::shutdown_timeout`](crate::Server::shutdown_timeout)). So do client results that
-    /// are waited for, and uploads: for as long as one of a client is open, its proxy reads it on, and what it calls
-    /// meanwhile runs here, too. When the time is up, what still waits for clients fails with
-    /// [`InvokeError::Leaving`](crate::InvokeError::Leaving). The client does not notice, and neither `on_disconnected`
-    /// nor `on_connected` runs: see [`Hub::on_leaving`](crate::Hub::on_leaving) and
-    /// [`Hub::on_rehomed`](crate::Hub::on_rehomed). While there is no other app server, its proxy keeps it for a while.
+    /// Drains the server. Another app server takes over each proxied client once its running methods have completed, at
+    /// most after 10 s ([`Server::shutdown_timeout`](crate::Server::shutdown_timeout)). Pending client results and
+    /// uploads also complete first: until then, the proxy keeps reading the client, and its further calls run here. At
+    /// the timeout, pending waits for clients fail with [`InvokeError::Leaving`](crate::InvokeError::Leaving). The move
+    /// is transparent to the client; neither `on_disconnected` nor `on_connected` runs, but
+    /// [`Hub::on_leaving`](crate::Hub::on_leaving) and [`Hub::on_rehomed`](crate::Hub::on_rehomed) do. Without another
+    /// app server, the proxy holds the client for a while.
     ///
-    /// Then all links are closed, after their proxies have acknowledged what was queued. Remaining clients, such as
-    /// those of raw endpoints that are not [movable](crate::RawEndpoint::movable), are disconnected. Clients that are
-    /// served without a proxy are asked to reconnect first, and have up to 5 s to leave.
+    /// Then all links are closed, after their proxies have acknowledged all queued messages. Remaining clients, such as
+    /// clients of raw endpoints that are not [movable](crate::RawEndpoint::movable), are disconnected. Clients without
+    /// a proxy are asked to reconnect first, and have up to 5 s to disconnect.
     ///
-    /// All of it takes no longer than the time for methods and 4 s more, whatever methods and hooks do; what has not
-    /// returned by then is left running.
+    /// The total duration is at most the shutdown timeout plus 4 s. Methods and hooks still running by then are left
+    /// running.
     ///
-    /// [`trunkline::serve`](crate::serve()) calls it. Who serves otherwise calls it in axum's graceful shutdown, which
-    /// knows nothing of links:
+    /// [`trunkline::serve`](crate::serve()) calls it. Otherwise call it in axum's graceful shutdown, which does not
+    /// include links:
     ///
     /// ```no_run
     /// # async fn f(listener: tokio::net::TcpListener, app: axum::Router, handle: trunkline::ServerHandle) -> std::io::Result<()> {
@@ -246,33 +245,33 @@ impl ServerHandle {
         }
     }
 
-    /// Time at which a stop that begins now is over, whatever still runs.
+    /// Latest end of a stop that starts now, even if methods still run.
     pub(super) fn stop_deadline(&self) -> Instant {
         self.core.stop_deadline(Instant::now())
     }
 }
 
 impl HubHandle {
-    /// The clients of this hub, to send to.
+    /// Returns the clients of this hub, for sends.
     #[must_use]
     pub fn clients(&self) -> Clients {
         Clients::new(&self.core)
     }
 
-    /// The groups of this hub, to add connections to.
+    /// Returns the groups of this hub, for membership changes.
     #[must_use]
     pub fn groups(&self) -> Groups {
         Groups::new(&self.core)
     }
 
-    /// The users of this hub, to ask who is online.
+    /// Returns the users of this hub, for presence queries.
     #[must_use]
     pub fn users(&self) -> Users {
         Users::new(&self.core)
     }
 
-    /// Waits until a proxy is linked: what is sent to many from then on reaches it, and those that come within the next
-    /// 4 s. Before that, some 100 ms after a start, sends reach nobody.
+    /// Waits until a proxy is linked: from then on, messages to several receivers reach it, and proxies that connect
+    /// within the next 4 s. Before that, about 100 ms after a start, sends reach no client.
     ///
     /// ```
     /// # async fn f(news: trunkline::HubHandle) -> Result<(), trunkline::SendError> {
@@ -281,15 +280,14 @@ impl HubHandle {
     /// # Ok(()) }
     /// ```
     ///
-    /// A node inside the app counts as one, and so does a service that is [dialled](crate::Server::dial). It is no
-    /// promise for later: [`proxies`](Self::proxies) tells what is now.
+    /// An embedded node counts as a proxy, and so does a [dialled](crate::Server::dial) service. Links may be lost
+    /// later: [`proxies`](Self::proxies) returns the current number.
     pub async fn linked(&self) {
         self.core.outbound.linked().await;
     }
 
-    /// Number of proxies that are linked now: as many as a send to many is queued at
-    /// ([`Sent::proxies`](crate::Sent::proxies)). One whose links were cut a moment ago counts while they may come
-    /// back.
+    /// Number of linked proxies, equal to the number at which a send to several receivers is queued
+    /// ([`Sent::proxies`](crate::Sent::proxies)). A proxy with interrupted links counts while the links may resume.
     #[must_use]
     pub fn proxies(&self) -> usize {
         self.core.outbound.nodes().len()

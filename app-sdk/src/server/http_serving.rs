@@ -1,5 +1,5 @@
-//! HTTP service of an app's sockets, within bounds: nobody holds one with half of a head, and there are no more than
-//! the process has descriptors for.
+//! HTTP serving of an app's sockets, with limits: incomplete heads time out, and the number of sockets is bounded by
+//! the file descriptors of the process.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -24,14 +24,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-/// Time that the first request's head may take; what a node gives its clients.
+/// Timeout of the first request head, as for clients of a node.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Time for which a socket is kept without another request, or for the rest of the next one's head: longer than proxies
-/// and load balancers keep one, so that these close it and none sends into a socket that has just been closed.
+/// Idle timeout between requests, including the rest of the next request head. Longer than the timeout of proxies and
+/// load balancers, so that they close first and never send into a socket just closed here.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(130);
 
-/// Serves the sockets of a listener until `closing`, and then finishes the requests that run.
+/// Serves the sockets of a listener until `closing`, then completes running requests.
 pub(super) async fn serve_http<L: Listener<Addr = SocketAddr>>(
     mut listener: L,
     app: Router,
@@ -44,7 +44,7 @@ pub(super) async fn serve_http<L: Listener<Addr = SocketAddr>>(
             accepted = listener.accept() => accepted,
             () = closing.cancelled() => break,
         };
-        // Those that became WebSockets are no requests any more, and keep their descriptors.
+        // Sockets that became WebSockets no longer count as requests, but keep their descriptors.
         if sockets.len() >= sockets_max || number(&socket).is_some_and(|number| number >= sockets_max) {
             tracing::debug!(%peer, sockets_max, "a socket is closed: there are as many as open files allow");
             continue;
@@ -52,7 +52,7 @@ pub(super) async fn serve_http<L: Listener<Addr = SocketAddr>>(
         set_no_delay(&mut socket);
         sockets.spawn(serve_socket(socket, peer, app.clone(), closing.clone()));
     }
-    // Whoever connects from now on is refused, not left waiting.
+    // Refuse new connections instead of leaving them in the backlog.
     drop(listener);
     sockets.close();
     sockets.wait().await;
@@ -90,8 +90,8 @@ async fn serve_socket(
     }
 }
 
-/// Timer for hyper, which knows one time-out for a head and for the silence before it: from the second head on it is
-/// the longer one.
+/// Timer for hyper, which uses a single timeout for a request head and the idle time before it. From the second head
+/// on, the longer timeout applies.
 #[derive(Debug, Default)]
 struct AppTimer {
     has_served: AtomicBool,
@@ -113,8 +113,8 @@ impl Timer for AppTimer {
     }
 }
 
-/// Sockets that the process has descriptors for, beside a part for what else it opens: files, connections to databases,
-/// links.
+/// Maximum number of sockets for the process's file descriptors, minus a share for other uses: files, database
+/// connections, links.
 #[cfg(unix)]
 pub(super) fn sockets_by_descriptors() -> usize {
     let most = trunkline_process::open_files().soft;
@@ -127,8 +127,8 @@ pub(super) fn sockets_by_descriptors() -> usize {
     usize::MAX
 }
 
-/// Number of a socket's descriptor. The system gives the lowest that is free, so it says how many are in use, whatever
-/// for; `None` of other listeners' sockets.
+/// File descriptor number of a socket. The system allocates the lowest free number, so it shows how many are in use for
+/// any purpose; `None` for sockets of other listeners.
 #[cfg(unix)]
 fn number<T: 'static>(socket: &T) -> Option<usize> {
     use std::os::fd::AsRawFd;
@@ -146,7 +146,7 @@ fn number<T>(_socket: &T) -> Option<usize> {
     None
 }
 
-/// Small messages must not wait for full packets. The sockets of other listeners are their own affair.
+/// Disables Nagle's algorithm, which would delay small messages. Other listeners set their own socket options.
 fn set_no_delay<T: 'static>(socket: &mut T) {
     if let Some(tcp) = (socket as &mut dyn Any).downcast_mut::<TcpStream>() {
         let _ = tcp.set_nodelay(true);
@@ -162,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    /// A listener of pipes, so that time can be virtual.
+    /// Listener of pipes, so that tests can use virtual time.
     struct PipeListener(mpsc::UnboundedReceiver<DuplexStream>);
 
     impl Listener for PipeListener {
@@ -181,7 +181,7 @@ mod tests {
         }
     }
 
-    /// An app that serves so many sockets, and a way to connect to it.
+    /// Starts an app that serves at most `sockets_max` sockets, and returns a function that connects.
     fn app(sockets_max: usize) -> impl Fn() -> DuplexStream {
         let (connect, listener) = mpsc::unbounded_channel();
         let app = Router::new().route("/", get(async || "here"));
@@ -200,7 +200,7 @@ mod tests {
         String::from_utf8_lossy(&answer[..length]).into_owned()
     }
 
-    /// Time after which the app has closed a socket, in seconds.
+    /// Time in seconds until the app closes a socket.
     async fn closed_after(socket: &mut DuplexStream) -> u64 {
         let begun = Instant::now();
         assert_eq!(socket.read(&mut [0; 10]).await.unwrap(), 0);
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(closed_after(&mut connect()).await, 0);
         drop(first);
         let mut later = connect();
-        // The end of the first one is seen before the later one is accepted.
+        // The end of the first socket is processed before the later one is accepted.
         assert!(ask(&mut later).await.ends_with("here"));
     }
 
@@ -239,7 +239,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = Router::new().route("/", get(async || "here"));
-        // There is room for one by their count, and none by their numbers: the process has more files open.
+        // By count there is space for one socket, but not by descriptor number: the process has more files open.
         tokio::spawn(serve_http(listener, app, 1, CancellationToken::new()));
         let mut refused = TcpStream::connect(address).await.unwrap();
         let _ = refused.write_all(b"GET / HTTP/1.1\r\nhost: app\r\n\r\n").await;

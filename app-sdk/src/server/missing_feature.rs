@@ -1,6 +1,6 @@
-//! Names of features that are off, for the compiler's texts.
+//! Names of disabled features, for compiler messages.
 
-/// Without the feature `embedded` nothing is this.
+/// Trait without implementations unless the feature `embedded` is enabled.
 #[diagnostic::on_unimplemented(
     message = "the crate `trunkline` has not got its feature `embedded` here",
     label = "it takes the feature `embedded`",

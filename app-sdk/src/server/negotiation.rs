@@ -1,8 +1,8 @@
-//! Negotiation that the app decides: its answer, and the calls of its handler, by proxies over HTTP or by an embedded
-//! node in memory.
+//! Negotiation decided by the app: the result, and calls of the handler, by proxies over HTTP or by an embedded node in
+//! memory.
 //!
-//! The handler must see the client's request, so what the proxy put around it is removed first. The proxy must
-//! distinguish the handler's own answers from others, so these are marked.
+//! The handler must see the client's request, so additions of the proxy are removed first. The proxy must distinguish
+//! responses of the handler from others, so they are marked.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ use super::user::User;
 use super::user_extractor::ProxyVerified;
 use crate::supervision::supervise;
 
-/// Decision about a client, admitted as a user or redirected: what a handler of
-/// [`Hub::on_negotiate`](crate::Hub::on_negotiate) returns.
+/// Decision about a client: admitted as a user, or redirected. Returned by a handler of
+/// [`Hub::on_negotiate`](crate::Hub::on_negotiate).
 ///
 /// ```
 /// use trunkline::Negotiation;
@@ -42,35 +42,35 @@ use crate::supervision::supervise;
 /// assert_eq!((ann.user_id(), elsewhere.url()), (Some("ann"), Some("https://eu.example/chat")));
 /// ```
 ///
-/// | made by | user of the client | its claims | a bad access token |
+/// | created with | user of the client | its claims | an invalid access token |
 /// |---|---|---|---|
-/// | [`new`](Self::new) | that of its access token | the token's, and those of [`claim`](Self::claim) | refuses it |
-/// | [`user`](Self::user) | this one | only those of `claim`: what a token says does not count | does not count |
+/// | [`new`](Self::new) | user of its access token | claims of the token and of [`claim`](Self::claim) | is refused |
+/// | [`user`](Self::user) | this user | only claims of `claim`; the token is ignored | is ignored |
 ///
-/// Headers and cookies go with it as with any axum response: `([(SET_COOKIE, "seen=1")], Negotiation::new())`.
+/// Headers and cookies can be added as to any axum response: `([(SET_COOKIE, "seen=1")], Negotiation::new())`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "a handler of `on_negotiate` has to return it"]
 pub struct Negotiation(Decision);
 
 impl Negotiation {
-    /// Admits the client as the user of its access token, with the token's claims; without a token it has no user. A
-    /// token that the proxy finds no good is refused then, as it is without a handler.
+    /// Admits the client as the user of its access token, with the token's claims. Without a token, the client has no
+    /// user. A token that the proxy rejects is refused, as without a handler.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Admits the client as this user, whatever its access token says: the token's claims are not the client's.
+    /// Admits the client as this user. Its access token and the token's claims are ignored.
     pub fn user(id: impl Into<String>) -> Self {
         Self(Decision { user: Some(id.into()), ..Decision::default() })
     }
 
-    /// Redirects the client: it negotiates again at this URL, a hub's without `/negotiate`.
+    /// Redirects the client to negotiate again at this hub URL, given without `/negotiate`.
     pub fn redirect(url: impl Into<String>) -> Self {
         Self(Decision { url: Some(url.into()), ..Decision::default() })
     }
 
-    /// Adds a claim of the user, beside the token's where [`new`](Self::new) has made this; names may repeat. Together
-    /// they may have 2 KiB.
+    /// Adds a claim of the user, in addition to the token's claims with [`new`](Self::new). Names may repeat. The total
+    /// limit is 2 KiB.
     pub fn claim(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.0.claims.push((name.into(), value.into()));
         self
@@ -89,30 +89,30 @@ impl Negotiation {
         self
     }
 
-    /// The user that was named; `None` where the access token decides.
+    /// Returns the user set by the app; `None` if the access token decides.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
         self.0.user.as_deref()
     }
 
-    /// The claims that were added, as names and values.
+    /// Returns the added claims as names and values.
     pub fn claims(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.claims.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The time of [`expires_in`](Self::expires_in), in whole seconds.
+    /// Returns the time set by [`expires_in`](Self::expires_in), in whole seconds.
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
         self.0.expires_s.and_then(|expires_s| UNIX_EPOCH.checked_add(Duration::from_secs(expires_s)))
     }
 
-    /// The URL to which the client is redirected.
+    /// Returns the URL that the client is redirected to.
     #[must_use]
     pub fn url(&self) -> Option<&str> {
         self.0.url.as_deref()
     }
 
-    /// The access token that the client sends to that URL.
+    /// Returns the access token that the client sends to that URL.
     #[must_use]
     pub fn redirect_token(&self) -> Option<&str> {
         self.0.access_token.as_deref()
@@ -136,7 +136,7 @@ pub(super) struct NegotiateQuery {
     hub: String,
 }
 
-/// Route `POST /.trunkline/negotiate?hub=NAME`: calls the handler of a hub.
+/// Route `POST /.trunkline/negotiate?hub=NAME`: calls a hub's handler.
 pub(super) async fn negotiate(
     State(core): State<Arc<ServerCore>>,
     Query(query): Query<NegotiateQuery>,
@@ -147,14 +147,14 @@ pub(super) async fn negotiate(
 }
 
 impl ServerCore {
-    /// Negotiates for a node in this process, which needs no credential.
+    /// Negotiates for an embedded node, which needs no credential.
     #[cfg(feature = "embedded")]
     pub(super) async fn negotiate_in_memory(&self, request: Request) -> Option<Response> {
         let Query(query) = Query::<NegotiateQuery>::try_from_uri(request.uri()).ok()?;
         self.negotiate(&query.hub, request).await
     }
 
-    /// Calls the hub's handler, looks at the hub's policies, and marks the answer; `None` when there is neither.
+    /// Calls the hub's handler, checks the hub's policies and marks the response; `None` without handler and policies.
     pub(super) async fn negotiate(&self, hub: &str, mut request: Request) -> Option<Response> {
         let handler = self.ready.get()?.negotiators.get(hub).cloned();
         let guarded = self.hub(hub).filter(|hub| hub.has_policies());
@@ -185,7 +185,7 @@ impl ServerCore {
 }
 
 impl ServerCore {
-    /// Calls the handler of a hub. One that does not return, or panics, refuses the client.
+    /// Calls a hub's handler. A handler that hangs or panics refuses the client.
     async fn decide(&self, name: &str, handler: MethodRouter, request: Request) -> Response {
         let deciding = async { Ok(handler.oneshot(request).await.into_response()) };
         let Some(hub) = self.hub(name) else { return StatusCode::NOT_FOUND.into_response() };
@@ -197,7 +197,7 @@ impl ServerCore {
     }
 }
 
-/// Restores the client's request. Returns the user of its access token, if it has a good one.
+/// Restores the client's request. Returns the user of its access token, if the token is valid.
 fn restore(request: &mut Request) -> Option<access_token::User> {
     let headers = request.headers_mut();
     let uri = take(headers, CLIENT_URI_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());

@@ -1,4 +1,4 @@
-//! Clients that take the app server for a proxy: they read where to connect, in place of a bare "Not Found".
+//! Clients that connect to the app server instead of a proxy: the response explains where to connect.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -9,11 +9,11 @@ use trunkline_protocol::wire::NEGOTIATE_SUFFIX;
 use super::handle::ServerHandle;
 use crate::log_limit::LinePermit;
 
-/// Answer to a client that negotiates here. Official clients show it as the reason why they can't connect.
+/// Response to a client that negotiates here. Official clients show it as the reason of the failed connection.
 const NOT_HERE: &str = "this is an app server, which serves no clients itself: connect to a proxy that has it as an \
                         --upstream, or have the app serve them by Server::embedded (feature `embedded`)";
 
-/// Middleware that explains the 404 of a negotiate request for a hub. Routes of the app come before it.
+/// Middleware that explains the 404 of a hub's negotiate request. Routes of the app take precedence.
 pub(super) async fn lead_to_proxies(State(handle): State<ServerHandle>, request: Request, next: Next) -> Response {
     let path = request.uri().path().strip_suffix(NEGOTIATE_SUFFIX);
     let hub = path.and_then(|path| handle.hub_of_proxies(path));

@@ -22,11 +22,11 @@ use super::access::AccessError;
 use super::server_core::{ReadyServer, ServerCore};
 use crate::link::{AppSocket, LinkSocket, Refused, SlotKey};
 
-/// Maximum size of a WebSocket message: one frame of the largest size behind a chunk of small ones.
+/// Maximum size of a WebSocket message: a frame of the maximum size after a chunk of small frames.
 const MESSAGE_MAX_BYTES: usize = LINK_FRAME_MAX_BYTES + 1024 * 1024;
-/// Size of a link's read buffer; there are a handful of links per proxy.
+/// Size of a link's read buffer. There are only a few links per proxy.
 const READ_BUFFER_BYTES: usize = 32 * 1024;
-/// Size of a link's write buffer: none, because chunks are gathered before they get here.
+/// Size of a link's write buffer: none, because chunks are already batched.
 const WRITE_BUFFER_BYTES: usize = 0;
 
 /// Query of a link request.
@@ -35,7 +35,7 @@ pub(super) struct LinkQuery {
     hub: String,
 }
 
-/// Reason to refuse a request; the text is one line for the proxy's log.
+/// Reason for refusing a request. The text is a single line for the proxy's log.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RouteRefusal {
     #[error(transparent)]
@@ -135,14 +135,14 @@ impl RouteRefusal {
             RouteRefusal::Upgrade(_) | RouteRefusal::NoUpgrade => StatusCode::UPGRADE_REQUIRED,
             RouteRefusal::NotFresh(_) => NOT_FRESH,
             RouteRefusal::Shutdown | RouteRefusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            // The proxy ends its session, too, and begins another one.
+            // The proxy also ends its session and starts another.
             RouteRefusal::Session(Refused::Judged(UpgradeRefusal::Unknown)) => StatusCode::GONE,
             RouteRefusal::Session(Refused::Session(_)) => StatusCode::GONE,
             RouteRefusal::Session(Refused::Judged(UpgradeRefusal::Stale)) => StatusCode::PRECONDITION_FAILED,
         }
     }
 
-    /// The word by which a proxy knows that the SDK refuses it, and not something around the SDK's router.
+    /// Marks a refusal by the SDK itself, as opposed to a layer around the SDK's router.
     fn mark(&self) -> &'static str {
         match self {
             RouteRefusal::Access(AccessError::Key) => REFUSED_KEY,

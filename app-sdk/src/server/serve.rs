@@ -1,4 +1,4 @@
-//! Serving of an app: its listener, its signals, and its end.
+//! Serving an app: listener, signals and shutdown.
 
 use std::fmt;
 use std::io;
@@ -20,12 +20,12 @@ use super::http_serving::{serve_http, sockets_by_descriptors};
 use super::own_port::lead_to_proxies;
 use super::stop_signal::StopSignal;
 
-/// Time that HTTP requests have which still run when the hubs have stopped.
+/// Time for running HTTP requests after the hubs have stopped.
 const LAST_REQUESTS_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Serves an app until Ctrl-C or SIGTERM, and stops it gracefully: what every app server does around
+/// Serves an app until Ctrl-C or SIGTERM and stops it gracefully: the common setup around
 /// [`axum::serve`](fn@axum::serve).
 ///
 /// ```no_run
@@ -42,30 +42,31 @@ type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// # Ok(()) }
 /// ```
 ///
-/// - Sockets have `TCP_NODELAY`, so that no message waits for a full packet, and handlers find the peer's address
-///   ([`ConnectInfo`](axum::extract::ConnectInfo)). Other listeners than TCP, such as one with TLS, set their own
-///   options.
-/// - A request's head has 15 s, a socket without another request 130 s, and there are no more sockets than seven
-///   eighths of the open files that the system allows the process: nobody keeps others out by sockets that say nothing.
+/// - Sockets have `TCP_NODELAY`, so small messages are not delayed. Handlers can read the peer's address
+///   ([`ConnectInfo`](axum::extract::ConnectInfo)). Other listeners, such as TLS listeners, set their own options.
+/// - A request head has a timeout of 15 s, an idle socket of 130 s. The number of sockets is limited to seven eighths
+///   of the open files allowed for the process, so idle sockets can't exhaust them.
 /// - The extractor [`User`](crate::User) works in every handler.
-/// - systemd (`Type=notify`, or any supervisor with a `NOTIFY_SOCKET`) is told when the app is ready and when it stops.
-/// - At Ctrl-C, SIGTERM, or the future of [`with_signal`](Serve::with_signal), [`ServerHandle::shutdown`] runs while
-///   requests are still answered; then no more are taken, and those that run have 10 s, within
-///   [`shutdown_timeout`](crate::Server::shutdown_timeout) and 5 s for the whole stop. A second signal ends it at once.
-/// - The development key is for this machine: without an access key, an address that is open to other machines is an
-///   error.
+/// - systemd (`Type=notify`, or any supervisor with a `NOTIFY_SOCKET`) is notified when the app is ready and when it
+///   stops.
+/// - On Ctrl-C, SIGTERM, or completion of the future of [`with_signal`](Serve::with_signal), [`ServerHandle::shutdown`]
+///   runs while requests are still accepted. Then no new requests are accepted, and running requests have 10 s, within
+///   [`shutdown_timeout`](crate::Server::shutdown_timeout) plus 5 s for the whole stop. A second signal stops
+///   immediately.
+/// - The development key is only for this machine: without an access key, an address reachable from other machines is
+///   an error.
 ///
-/// For anything else there is `axum::serve`: see [`Server::into_router`](crate::Server::into_router) and
+/// For other setups use `axum::serve`: see [`Server::into_router`](crate::Server::into_router) and
 /// [`ServerHandle::shutdown`].
 pub fn serve<L: Listener<Addr = SocketAddr>>(listener: L, router: Router, handle: &ServerHandle) -> Serve<L> {
     Serve { source: SocketSource::App(listener), router, handle: handle.clone(), signal: None }
 }
 
-/// Listens at an address; an error names it, which that of [`TcpListener::bind`] does not. A port alone, such as
-/// `:5000`, is every address of this machine, of IPv6 and IPv4.
+/// Listens on an address. Unlike [`TcpListener::bind`], an error includes the address. A port alone, such as `:5000`,
+/// means all addresses of this machine, IPv6 and IPv4.
 ///
 /// # Errors
-/// When the address is in use, is no address, or is none of this machine.
+/// Returns an error if the address is in use, invalid, or not an address of this machine.
 pub async fn listen(address: impl ToSocketAddrs + fmt::Display) -> io::Result<TcpListener> {
     let shown = address.to_string();
     let failed = |error: io::Error| io::Error::new(error.kind(), format!("{shown} can't be listened on: {error}"));
@@ -81,7 +82,7 @@ pub async fn listen(address: impl ToSocketAddrs + fmt::Display) -> io::Result<Tc
     listener.map_err(failed)
 }
 
-/// App that is to be served; made by [`serve()`], and awaited.
+/// App to be served, created by [`serve()`]. Await it to run the app.
 #[must_use = "nothing is served until this is awaited"]
 pub struct Serve<L> {
     source: SocketSource<L>,
@@ -90,16 +91,16 @@ pub struct Serve<L> {
     signal: Option<Signal>,
 }
 
-/// Source of the sockets that the app serves.
+/// Source of the app's sockets.
 enum SocketSource<L> {
     App(L),
-    /// The node inside, which serves some itself.
+    /// The embedded node, which serves some sockets itself.
     #[cfg(feature = "embedded")]
     Node(io::Result<AppListener>),
 }
 
 impl<L> Serve<L> {
-    /// Stops when this future is done, instead of at Ctrl-C and SIGTERM.
+    /// Stops when this future completes, instead of on Ctrl-C and SIGTERM.
     pub fn with_signal(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.signal = Some(Box::pin(signal));
         self
@@ -108,12 +109,12 @@ impl<L> Serve<L> {
 
 #[cfg(feature = "embedded")]
 impl Serve<TcpListener> {
-    /// Has the node [inside the app](crate::Server::embedded) take WebSocket connects to hubs right from their sockets,
-    /// as it does where it is a proxy: a connect then costs a third less than through the router.
+    /// Lets the [embedded node](crate::Server::embedded) accept WebSocket connects to hubs directly from their sockets,
+    /// as a proxy does: a connect then costs a third less than through the router.
     ///
-    /// Layers of the router don't see those connects, as they see none of a client behind a proxy. What a hub demands
-    /// holds: tokens, origins, limits. All other requests, negotiations among them, come to the router as ever. It goes
-    /// by the hubs' own paths, so nest them below no other. Without a node inside, nothing changes.
+    /// Layers of the router don't see these connects, just as with clients behind a proxy. Tokens, origins and limits
+    /// of a hub still apply. All other requests, including negotiations, go through the router as usual. Connects are
+    /// matched by hub path, so don't nest the hubs below another path. Without an embedded node, this has no effect.
     pub fn direct_websockets(self) -> Self {
         let Self { source, router, handle, signal } = self;
         let source = match source {
@@ -153,7 +154,7 @@ impl<L> fmt::Debug for Serve<L> {
     }
 }
 
-/// Serves the sockets of a listener until the signal.
+/// Serves the sockets of a listener until the stop signal.
 async fn serve_from<L: Listener<Addr = SocketAddr>>(
     listener: L,
     router: Router,
@@ -190,7 +191,7 @@ async fn serve_from<L: Listener<Addr = SocketAddr>>(
     Ok(())
 }
 
-/// Refuses an address that other machines reach.
+/// Refuses an address that other machines can reach.
 fn refuse_open(address: SocketAddr) -> io::Result<()> {
     if address.ip().to_canonical().is_loopback() {
         return Ok(());
@@ -201,7 +202,7 @@ fn refuse_open(address: SocketAddr) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
 }
 
-/// State of the app that its supervisor is notified of.
+/// App state reported to the supervisor.
 #[derive(Debug, Clone, Copy)]
 enum AppState {
     /// The app accepts connections.
@@ -210,7 +211,7 @@ enum AppState {
     Stopping,
 }
 
-/// Notifies the supervisor. One that can't be reached stops nothing.
+/// Notifies the supervisor. An unreachable supervisor is ignored.
 #[cfg(target_os = "linux")]
 fn notify(state: AppState) {
     let message = match state {

@@ -1,4 +1,4 @@
-//! Core of a server, shared by its routes, its handles and its links.
+//! Core of a server, shared by its routes, handles and links.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, RwLock};
@@ -25,24 +25,24 @@ pub(crate) struct ServerCore {
     pub(super) instance: Arc<str>,
     pub(super) hubs: RwLock<BTreeMap<String, Arc<Dispatcher>>>,
     pub(super) raw: RwLock<BTreeMap<String, Arc<RawDispatcher>>>,
-    /// Names of hubs and raw endpoints by their paths, in lower case.
+    /// Names of hubs and raw endpoints by path, in lower case.
     pub(super) names: RwLock<BTreeMap<String, String>>,
-    /// The keys, once they are read.
+    /// Access keys, once loaded.
     pub(super) access: OnceLock<Access>,
     pub(super) metrics: Metrics,
     pub(super) slots: Arc<Slots>,
     pub(super) tasks: TaskTracker,
-    /// Fires when it is about to stop: new proxies are refused.
+    /// Cancelled when the server starts to stop: new proxies are refused.
     pub(super) draining: CancellationToken,
     pub(super) shutdown: CancellationToken,
     pub(super) ready: OnceLock<ReadyServer>,
-    /// Server connections to the services that are dialled, once the router is made.
+    /// Server connections to dialled services, set when the router is created.
     pub(super) pools: OnceLock<Vec<Arc<ServerPool>>>,
     #[cfg(feature = "embedded")]
     pub(super) embedded: OnceLock<trunkline_proxy::Embedded>,
 }
 
-/// Parts that exist once the router is made.
+/// Parts that exist once the router is created.
 pub(super) struct ReadyServer {
     pub(super) manifest: Manifest,
     /// Handlers of `on_negotiate`, by hub.
@@ -83,24 +83,24 @@ impl ServerCore {
         read(&self.raw).get(name).map(Arc::clone)
     }
 
-    /// Name of a hub or raw endpoint by its path; what is no path is a name.
+    /// Name of a hub or raw endpoint by its path. A text that is not a path is returned unchanged.
     pub(super) fn name_of(&self, name_or_path: &str) -> String {
         let by_path =
             name_or_path.starts_with('/').then(|| read(&self.names).get(&name_or_path.to_lowercase()).cloned());
         by_path.flatten().unwrap_or_else(|| name_or_path.to_owned())
     }
 
-    /// Whether there is only the development key of this machine.
+    /// Returns whether only the development key of this machine is used.
     pub(super) fn is_development(&self) -> bool {
         self.access.get().is_some_and(Access::is_development)
     }
 
-    /// A link that can run; `None` when there is no such hub or raw endpoint.
+    /// Creates a link that can run; `None` for an unknown hub or raw endpoint.
     pub(super) fn link(&self, key: SlotKey, outbox_max_bytes: usize, shutdown: CancellationToken) -> Option<Link> {
         let hub = self.hub(&key.hub).map(|hub| Arc::new(hub) as Arc<dyn Endpoint>);
         let endpoint = hub.or_else(|| Some(Arc::new(self.raw(&key.hub)?) as Arc<dyn Endpoint>))?;
         let (slots, tasks) = (Arc::clone(&self.slots), self.tasks.clone());
-        // In one process both ends have one version; over the network a proxy names its capabilities.
+        // In one process both ends have the same version; over a network, the proxy sends its capabilities.
         let client_message_max_bytes = Some(LINK_FRAME_MAX_BYTES);
         let capabilities = Capabilities { client_message_max_bytes, ..Capabilities::plain() };
         let ring_max_bytes = outbox_max_bytes;

@@ -1,5 +1,5 @@
-//! Negotiation at the app itself, which leads each client to a service that was dialled: its user is found out here,
-//! and a token tells the service.
+//! Negotiation at the app itself, which redirects each client to a dialled service: the app determines the user, and a
+//! token passes it to the service.
 
 use std::sync::Arc;
 
@@ -24,27 +24,27 @@ use super::user::{TokenError, User};
 use super::user_extractor::ProxyVerified;
 use crate::dial::ServerPool;
 
-/// State of the route of one hub.
+/// State of one hub's route.
 #[derive(Clone)]
 pub(super) struct NegotiationRoute {
     pub(super) core: Arc<ServerCore>,
     pub(super) hub: Arc<HubManifest>,
-    /// The hub's server connections, a pool for each service.
+    /// The hub's server connections, with a pool for each service.
     pub(super) pools: Arc<[Arc<ServerPool>]>,
 }
 
-/// Answer that leads a client to a service.
+/// Response that redirects a client to a service.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Redirect {
     url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     access_token: Option<String>,
-    /// None: older clients need the field.
+    /// Always empty: older clients require the field.
     available_transports: [(); 0],
 }
 
-/// Reason why a client is not led to a service.
+/// Reason for not redirecting a client to a service.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NegotiationRefusal {
     #[error("an access token is needed: `Authorization: Bearer`")]
@@ -59,7 +59,7 @@ pub(super) enum NegotiationRefusal {
     TokenTooLong(usize),
 }
 
-/// Route `POST {hub}/negotiate`: leads the client to a service.
+/// Route `POST {hub}/negotiate`: redirects the client to a service.
 pub(super) async fn negotiate(
     State(route): State<NegotiationRoute>,
     request: Request,
@@ -99,7 +99,7 @@ pub(super) async fn negotiate(
 }
 
 impl NegotiationRoute {
-    /// Has the hub's handler decide, if there is one. Fails with its refusal.
+    /// Calls the hub's handler, if there is one. Returns its refusal as an error.
     async fn decision(
         &self,
         mut request: Request,
@@ -116,7 +116,7 @@ impl NegotiationRoute {
         }
     }
 
-    /// Puts together what the service is told of the client.
+    /// Builds the client description for the service.
     fn ticket(
         &self,
         decision: Decision,
@@ -144,7 +144,7 @@ impl NegotiationRoute {
         })
     }
 
-    /// A service that has a connection to this app server; they take turns by chance.
+    /// Selects a random service with a connection to this app server.
     fn pool(&self) -> Option<&ServerPool> {
         let online: Vec<_> = self.pools.iter().filter(|pool| pool.is_online()).collect();
         let chance = usize::from(u16::from_be_bytes(random_bytes()));

@@ -1,26 +1,26 @@
-//! Signal to stop: Ctrl-C and SIGTERM, or a future of the app.
+//! Stop signal: Ctrl-C and SIGTERM, or a future of the app.
 
 use std::future::pending;
 use std::io;
 use std::pin::Pin;
 
-/// Source of the request to stop.
+/// Source of stop requests.
 pub(super) enum StopSignal {
-    /// A future of the app, until it is done.
+    /// Future of the app, until it completes.
     Future(Option<Pin<Box<dyn Future<Output = ()> + Send>>>),
     /// Ctrl-C and SIGTERM of this process.
     #[cfg(unix)]
     Process { interrupt: tokio::signal::unix::Signal, terminate: tokio::signal::unix::Signal },
-    /// Ctrl-C, where there is no SIGTERM.
+    /// Ctrl-C on systems without SIGTERM.
     #[cfg(not(unix))]
     Process,
 }
 
 impl StopSignal {
-    /// Listens to the future, or without one to the process's signals.
+    /// Waits for the future, or without one for process signals.
     ///
     /// # Errors
-    /// When the system refuses a signal handler.
+    /// Returns an error if the system refuses a signal handler.
     pub(super) fn new(future: Option<Pin<Box<dyn Future<Output = ()> + Send>>>) -> io::Result<Self> {
         match future {
             Some(future) => Ok(Self::Future(Some(future))),
@@ -40,7 +40,7 @@ impl StopSignal {
         Ok(Self::Process)
     }
 
-    /// Waits for the next request to stop; a future makes only one.
+    /// Waits for the next stop request. A future makes only one.
     pub(super) async fn next(&mut self) {
         match self {
             Self::Future(future) => match future {

@@ -1,4 +1,4 @@
-//! Users that access tokens name, and the verification of these tokens by the server's keys.
+//! Users of access tokens, and verification of these tokens with the server's keys.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,11 +10,11 @@ use super::server_core::ServerCore;
 use crate::context::request::Claims;
 
 /// User of an HTTP request: an axum extractor that verifies the access token in the request's `Authorization: Bearer`
-/// header by the access keys of the server. Such tokens are made by [`ServerHandle::token`](crate::ServerHandle::token)
-/// and by `trunkline token user`; the same token opens hubs.
+/// header with the access keys of the server. Create such tokens with
+/// [`ServerHandle::token`](crate::ServerHandle::token) or `trunkline token user`; a token is also valid for hubs.
 ///
-/// The extractor finds the keys by the [`ServerHandle`](crate::ServerHandle) among the request's extensions.
-/// [`trunkline::serve`](crate::serve()) puts it there; who serves otherwise adds `.layer(Extension(server.handle()))`.
+/// The extractor needs the [`ServerHandle`](crate::ServerHandle) in the request's extensions.
+/// [`trunkline::serve`](crate::serve()) adds it; with other servers, add `.layer(Extension(server.handle()))`.
 ///
 /// ```
 /// use axum::{Extension, Router, routing::post};
@@ -43,14 +43,14 @@ use crate::context::request::Claims;
 /// |---|---|---|
 /// | with a good token | the user | `Some` |
 /// | without a token | 401 | `None` |
-/// | with a token that is no good | 401 | 401: its bearer expects to be a user |
+/// | with an invalid token | 401 | 401: the client expects to be a user |
 ///
-/// Only the header counts, not the query, because queries stand in logs. Tokens of other issuers, which proxies verify
-/// by `--jwt-jwks` and the like, are not known here.
+/// Only the header is read, not the query, because queries appear in logs. Tokens of other issuers, which proxies
+/// verify with `--jwt-jwks` and similar flags, are not accepted here.
 ///
-/// In [`Hub::on_negotiate`](crate::Hub::on_negotiate) it is the user whom the **proxy** has verified, by whatever keys
-/// it has, from the header or the query; nothing has to be added for that. A token that the proxy does not accept is no
-/// user there, because it may be one of the app's own: `Option<User>` is `None`.
+/// In [`Hub::on_negotiate`](crate::Hub::on_negotiate) this is the user verified by the **proxy**, with any of its keys,
+/// from the header or the query; no setup is needed. A token rejected by the proxy yields no user there, because the
+/// token may be one of the app's own: `Option<User>` is `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     id: String,
@@ -58,22 +58,22 @@ pub struct User {
     expires_s: Option<u64>,
 }
 
-/// Error of an access token that was not made or not accepted.
+/// Error of creating or verifying an access token.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// The server has no keys before [`Server::into_router`](crate::Server::into_router) was called.
+    /// The server has no keys until [`Server::into_router`](crate::Server::into_router) is called.
     #[error("the server has no access keys before `Server::into_router` was called")]
     NoKeys,
-    /// The token is not a good one.
+    /// The token is not valid.
     #[error(transparent)]
     Refused(#[from] AccessTokenError),
-    /// The token is good and names no user.
+    /// The token is valid, but has no user.
     #[error("the access token names no user")]
     NoUser,
 }
 
-/// Its text, which a `main` shows that returns it.
+/// Writes the text, as shown when `main` returns the error.
 impl fmt::Debug for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -87,19 +87,19 @@ impl User {
         &self.id
     }
 
-    /// All claims of the token; the one that holds the id, and `exp`, are among them.
+    /// All claims of the token, including the id claim and `exp`.
     #[must_use]
     pub fn claims(&self) -> &Claims {
         &self.claims
     }
 
-    /// End of the token's lifetime.
+    /// Expiry of the token.
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
         self.expires_s.and_then(|expires_s| UNIX_EPOCH.checked_add(Duration::from_secs(expires_s)))
     }
 
-    /// Takes a verified user; `None` for an anonymous one.
+    /// Converts a verified user; `None` for an anonymous one.
     pub(crate) fn of(user: access_token::User) -> Option<Self> {
         let access_token::User { id, claims, expires_s } = user;
         Some(Self { id: id?, claims: Claims::of_pairs(claims), expires_s })
@@ -107,12 +107,12 @@ impl User {
 }
 
 impl ServerCore {
-    /// Verifies an access token by the keys of the server.
+    /// Verifies an access token with the keys of the server.
     pub(crate) fn verify(&self, token: &str) -> Result<User, TokenError> {
         User::of(self.verify_token(token)?).ok_or(TokenError::NoUser)
     }
 
-    /// Verifies an access token that may name nobody.
+    /// Verifies an access token that may have no user.
     pub(super) fn verify_token(&self, token: &str) -> Result<access_token::User, TokenError> {
         let access = self.access.get().ok_or(TokenError::NoKeys)?;
         Ok(access_token::verify(token, access.keys(), unix_seconds(SystemTime::now()))?)

@@ -1,4 +1,4 @@
-//! Extraction of the user of an HTTP request: by its access token, or as a proxy has verified it.
+//! Extraction of an HTTP request's user, from its access token or as verified by a proxy.
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::response::{IntoResponse, Response};
@@ -10,21 +10,21 @@ use trunkline_protocol::wire::bearer;
 use super::handle::ServerHandle;
 use super::user::{TokenError, User};
 
-/// User whom a proxy has verified, in the extensions of a negotiate request; `None` for nobody.
+/// User verified by a proxy, in the extensions of a negotiate request; `None` without a user.
 #[derive(Debug, Clone)]
 pub(crate) struct ProxyVerified(pub(crate) Option<User>);
 
-/// Rejection of a request whose user was asked for: 401 with `WWW-Authenticate`.
+/// Rejection of a request that requires a user: 401 with `WWW-Authenticate`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UserRejection {
     /// The request has no access token, or the proxy did not accept it.
     #[error("an access token is needed: `Authorization: Bearer`")]
     NoUser,
-    /// The access token is not a good one.
+    /// The access token is not valid.
     #[error("{0}")]
     Token(TokenError),
-    /// The extractor finds no keys, which is a fault of the app: 500.
+    /// The extractor finds no keys: a configuration error of the app, with status 500.
     #[error(
         "the extractor `User` finds no keys: serve by `trunkline::serve`, or add `.layer(Extension(server.handle()))`"
     )]

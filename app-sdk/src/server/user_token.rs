@@ -1,4 +1,4 @@
-//! Access tokens that the app makes for its users.
+//! Access tokens that the app creates for its users.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use trunkline_protocol::unix_time::unix_seconds;
 use super::server_core::ServerCore;
 use super::user::TokenError;
 
-/// Default lifetime of a token, as that of `trunkline token user`.
+/// Default lifetime of a token, like that of `trunkline token user`.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Builder of an access token; made by [`ServerHandle::token`](crate::ServerHandle::token).
+/// Builder of an access token, created by [`ServerHandle::token`](crate::ServerHandle::token).
 #[must_use = "there is no token before `sign`"]
 pub struct UserToken {
     core: Arc<ServerCore>,
@@ -28,14 +28,14 @@ impl UserToken {
         Self { core, user_id, claims: Vec::new(), lifetime: LIFETIME }
     }
 
-    /// Adds a claim of the user; names may repeat. Proxies that ask for an issuer or an audience (`--jwt-issuer`,
-    /// `--jwt-audience`) find them in the claims `iss` and `aud`.
+    /// Adds a claim of the user; names may repeat. For proxies that require an issuer or an audience (`--jwt-issuer`,
+    /// `--jwt-audience`), set the claims `iss` and `aud`.
     pub fn claim(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.claims.push((name.into(), value.into()));
         self
     }
 
-    /// Sets the time for which the token is good; an hour by default.
+    /// Sets the lifetime of the token; an hour by default.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
@@ -44,7 +44,7 @@ impl UserToken {
     /// Signs the token with the first access key of the server.
     ///
     /// # Errors
-    /// Before [`Server::into_router`](crate::Server::into_router) was called.
+    /// Returns an error before [`Server::into_router`](crate::Server::into_router) was called.
     pub fn sign(self) -> Result<String, TokenError> {
         let key = self.core.access.get().and_then(|access| access.keys().iter().next()).ok_or(TokenError::NoKeys)?;
         let times = TokenTimes::from_now(unix_seconds(SystemTime::now()), self.lifetime.as_secs());

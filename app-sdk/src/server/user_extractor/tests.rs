@@ -1,4 +1,4 @@
-//! Requests whose handlers ask for their user.
+//! Tests of handlers that extract the user.
 
 use std::time::Duration;
 
