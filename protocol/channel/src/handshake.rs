@@ -1,4 +1,4 @@
-//! Handshake of a channel as two texts, one for each direction.
+//! Handshake of a channel: one text in each direction.
 
 use std::fmt;
 
@@ -11,27 +11,27 @@ use trunkline_protocol::key::{ChannelSecret, FarEnd};
 use crate::hello::{CLOCK_SKEW_MAX_MINUTES, CONTENTS_MAX_BYTES, HelloContents};
 use crate::resolver::Resolver;
 
-/// Noise with ephemeral keys at both ends, and a shared secret mixed into the first message already. AES, because
-/// records are usually small, and processors have instructions for it.
+/// Noise with ephemeral keys at both ends, and a shared secret mixed into the first message. AES, because records are
+/// usually small and processors support it in hardware.
 const PATTERN: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";
 
-/// Bytes of a message besides its payload: a public key and a tag. The answer has no payload.
+/// Size of a message without its payload: a public key and a tag. The response has no payload.
 const ANSWER_BYTES: usize = 48;
 
-/// Length of the longest message, rounded up to a whole number of base64 groups.
+/// Maximum length of a message, rounded up to a whole number of base64 groups.
 const HELLO_MAX_BYTES: usize = (ANSWER_BYTES + CONTENTS_MAX_BYTES).next_multiple_of(3);
 
-/// Reason to refuse a hello.
+/// Reason for refusing a hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    /// The text can't be a hello of any key.
+    /// The text is not a hello.
     #[error("this is no hello of a channel")]
     Malformed,
-    /// Its sender has none of our keys, or expects another kind of far end.
+    /// The sender has none of the keys, or expects another kind of peer.
     #[error("the far end does not have the fleet's key")]
     Unproven,
-    /// It does not prove that it was made in the last minutes: it was recorded, or the clocks differ.
+    /// The hello is not from the last minutes: it was recorded, or the clocks differ.
     #[error("this hello has no date of the last {CLOCK_SKEW_MAX_MINUTES} minutes: compare the clocks of both machines")]
     NotFresh,
     /// The hello was used before: it may have been recorded and replayed.
@@ -42,7 +42,7 @@ pub enum HandshakeError {
     Busy,
 }
 
-/// The end that has sent its hello and waits for the answer.
+/// End that has sent its hello and waits for the response.
 #[derive(Debug)]
 pub(crate) struct Initiator(HandshakeState);
 
@@ -58,7 +58,7 @@ impl Initiator {
         Ok((Self(state), hello))
     }
 
-    /// Verifies the answer of the far end.
+    /// Verifies the peer's response.
     pub(crate) fn finish(mut self, answer: &str) -> Result<TransportState, HandshakeError> {
         let mut nothing = [0; CONTENTS_MAX_BYTES];
         match read(&mut self.0, answer, &mut nothing)? {
@@ -69,10 +69,10 @@ impl Initiator {
     }
 }
 
-/// The end that has opened a hello, with its answer.
+/// End that has opened a hello, with its response.
 pub(crate) struct Responder {
     pub noise: TransportState,
-    /// Answer to send, also called a hello.
+    /// Response to send, also called a hello.
     pub answer: String,
     pub contents: HelloContents,
 }
@@ -83,7 +83,7 @@ impl fmt::Debug for Responder {
     }
 }
 
-/// Answers a hello that one of the secrets opens, as the far end of this kind.
+/// Answers a hello opened by one secret, as this kind of peer.
 pub(crate) fn respond(
     secrets: impl IntoIterator<Item = ChannelSecret>,
     far_end: FarEnd,
@@ -124,7 +124,7 @@ fn read<'a>(
     text: &str,
     payload: &'a mut [u8; CONTENTS_MAX_BYTES],
 ) -> Result<&'a [u8], HandshakeError> {
-    // Longer text is not decoded, because its sender is unauthenticated.
+    // The sender is not authenticated, so longer text is not decoded.
     let mut message = [0; HELLO_MAX_BYTES];
     let length = URL_SAFE_NO_PAD.decode_slice(text, &mut message).map_err(|_| HandshakeError::Malformed)?;
     if !(ANSWER_BYTES..=ANSWER_BYTES + CONTENTS_MAX_BYTES).contains(&length) {

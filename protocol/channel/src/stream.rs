@@ -1,4 +1,4 @@
-//! Byte stream through a channel: sealed on the way to the socket, opened on the way back.
+//! Byte stream through a channel: sealed when writing to the socket, opened when reading.
 
 use std::future::poll_fn;
 use std::io;
@@ -15,10 +15,11 @@ use crate::record::{Front, RECORD_MAX_BYTES, RecordError, Side, front, open, pla
 /// Maximum number of bytes per read: several records.
 const READ_MAX_BYTES: usize = 64 * 1024;
 
-/// Bytes per read at low load, and before the first record, which is a request head: its sender may not have the key.
+/// Bytes per read at low load, and before the first record. That is a request head, and its sender may not have the
+/// key.
 const READ_MIN_BYTES: usize = 4 * 1024;
 
-/// Sealed bytes that may wait for the socket before writers must wait.
+/// Maximum number of sealed bytes waiting for the socket before writers must wait.
 const OUTPUT_MAX_BYTES: usize = 64 * 1024;
 
 /// Byte stream through a channel over any socket. It holds no buffers while idle.
@@ -62,7 +63,7 @@ impl<S: AsyncWrite + Unpin> ChannelStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> ChannelStream<S> {
-    /// Waits for the first record, which proves that the sender of the hello has the key and did not replay it.
+    /// Waits for the first record, which proves that the hello's sender has the key and did not replay the hello.
     pub(crate) async fn first_record(&mut self) -> io::Result<()> {
         poll_fn(|cx| {
             let mut nothing = ReadBuf::new(&mut []);
@@ -176,7 +177,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ChannelStream<S> {
             seal(&mut this.noise, this.side, piece, &mut this.output).map_err(io::Error::other)?;
             taken += piece.len();
         }
-        // Bytes that the socket does not take now leave with a flush or before the next write.
+        // Bytes not written to the socket now are sent by a flush or before the next write.
         if let Poll::Ready(Err(error)) = this.poll_drain(cx) {
             return Poll::Ready(Err(error));
         }
@@ -206,7 +207,7 @@ mod tests {
     use crate::handshake::{Initiator, Responder, respond};
     use crate::hello::HelloContents;
 
-    /// Channel over these sockets.
+    /// Creates a channel over these sockets.
     fn pair<A, B>(near: A, far: B) -> (ChannelStream<A>, ChannelStream<B>) {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let far_end = FarEnd::NodeAdmin;
@@ -262,7 +263,7 @@ mod tests {
         }
     }
 
-    /// Sends a text through a carrier that can flip a bit of one byte.
+    /// Sends a text through a transport that can flip a bit of one byte.
     async fn carried(text: &[u8], flip: Option<usize>) -> (Vec<u8>, io::Result<Vec<u8>>) {
         let ((near, mut from_near), (mut to_far, far)) = (duplex(1000), duplex(1000));
         let (mut near, mut far) = pair(near, far);

@@ -35,48 +35,47 @@ const REFUSAL_MAX_BYTES: usize = 1024;
 /// Time from the answer to the first record.
 const FIRST_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Response status for a hello that was not made in the last minutes: the clocks differ, or it was recorded and
-/// replayed.
+/// Response status for a hello that is not from the last minutes: the clocks differ, or it was recorded and replayed.
 pub const NOT_FRESH: StatusCode = StatusCode::TOO_EARLY;
 
-/// Reason why a channel could not be opened. The far end has received no data, and nothing it says is authenticated.
+/// Reason why a channel could not be opened. The peer received no data, and its response is not authenticated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenChannelError {
     /// The address accepts no connection.
     #[error("{0}")]
     Connect(#[source] io::Error),
-    /// The address accepts connections, but gives no HTTP response.
+    /// The address accepts connections, but sends no HTTP response.
     #[error("no HTTP answer: {}", innermost(.0))]
     Http(#[source] hyper::Error),
-    /// The far end answered, but opened no channel.
+    /// The peer responded, but opened no channel.
     #[error("{0}")]
     Refused(RefusedUpgrade),
-    /// The far end did not prove that it holds the key.
+    /// The peer did not prove that it holds the key.
     #[error("what answers there does not have the fleet's key: has the address another owner now?")]
     Unproven,
-    /// A key or name can't be put into a request.
+    /// A key or name can't be encoded in a request.
     #[error("the request can't be written: {0}")]
     Request(#[from] http::Error),
-    /// Name longer than any host name.
+    /// The name is longer than any host name.
     #[error("a name of {0} bytes can't be dialled through a channel: at most {DIALLED_MAX_BYTES}, with its port")]
     Name(usize),
 }
 
-/// Far end as its dialler means it: the answering end receives both parts, and intermediaries can't change them.
+/// Peer as intended by its dialler. The accepting end receives both parts, and intermediaries can't change them.
 #[derive(Debug, Clone, Copy)]
 pub struct Dialled<'a> {
-    /// Kind of the far end.
+    /// Kind of the peer.
     pub far_end: FarEnd,
     /// Host and port, as configured by the operator or advertised by a node.
     pub name: &'a str,
 }
 
-/// Response of a far end that opens no channel.
+/// Response of a peer that opens no channel.
 #[derive(Debug, thiserror::Error)]
 #[error("answers {status}: {reason}")]
 pub struct RefusedUpgrade {
-    /// Status instead of 101.
+    /// Status of the response, instead of 101.
     pub status: StatusCode,
     /// Headers of the response, such as the marker of the SDK's own refusals.
     pub headers: HeaderMap,
@@ -84,11 +83,11 @@ pub struct RefusedUpgrade {
     pub reason: String,
 }
 
-/// Opens a channel to the dialled far end over a connection that `dial` makes. Tries the keys in order, each over a
-/// separate connection, until the far end accepts a key.
+/// Opens a channel to the dialled peer over connections from `dial`. Tries the keys in order, each over a separate
+/// connection, until the peer accepts one.
 ///
 /// # Errors
-/// When there is no connection, when the far end has none of the keys, or when it is not the dialled far end.
+/// Returns an error if there is no connection, the peer has none of the keys, or it is not the dialled peer.
 pub async fn open<S, D>(
     mut dial: impl FnMut() -> D,
     dialled: Dialled<'_>,
@@ -106,7 +105,7 @@ where
         let socket = dial().await.map_err(OpenChannelError::Connect)?;
         outcome = open_with(socket, dialled, &secret).await;
         match &outcome {
-            // A node does not give strangers the reason; for a holder of this key, other keys would not help.
+            // A node does not reveal the reason without the key. After any other refusal, further keys would not help.
             Err(OpenChannelError::Refused(refused)) if !refused.is_of_holder() => {}
             _ => break,
         }
@@ -137,7 +136,7 @@ where
         .header(KEY_TAG_HEADER, secret.tag.to_string())
         .body(Empty::<Bytes>::new())?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.map_err(OpenChannelError::Http)?;
-    // Ends with the response body, or with the socket that the upgrade hands over.
+    // Ends with the response body, or with the upgraded socket.
     tokio::spawn(connection.with_upgrades());
     let answer = sender.send_request(request).await.map_err(OpenChannelError::Http)?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -145,13 +144,13 @@ where
     }
     let noise = initiator.finish(text(answer.headers(), HELLO_HEADER)).map_err(unproven)?;
     let upgraded = hyper::upgrade::on(answer).await.map_err(OpenChannelError::Http)?;
-    // Always the socket that was passed in.
+    // Always the original socket.
     let parts = upgraded.downcast::<TokioIo<S>>().map_err(|_| OpenChannelError::Unproven)?;
     Ok(ChannelStream::new(parts.io.into_inner(), noise, Side::Client, parts.read_buf))
 }
 
 impl RefusedUpgrade {
-    /// Whether a holder of the key refuses for a reason other than the key: other keys would not help.
+    /// Returns whether a holder of the key refuses for another reason: further keys would not help.
     fn is_of_holder(&self) -> bool {
         [StatusCode::SERVICE_UNAVAILABLE, StatusCode::MISDIRECTED_REQUEST, NOT_FRESH].contains(&self.status)
     }
@@ -170,26 +169,26 @@ impl RefusedUpgrade {
 pub struct Accepted {
     /// The response to send.
     pub response: Response<()>,
-    /// Host and port that the sender dialled, whichever end it reached: an end with configured names refuses others.
+    /// Host and port dialled by the sender. An end with configured names refuses other names.
     pub dialled: Box<str>,
     noise: snow::TransportState,
     upgrade: OnUpgrade,
     waiting: WaitingHello,
 }
 
-/// Tag of the key of a request for a channel; `None` if its sender is of a version without tags.
+/// Returns the key tag of a channel request; `None` for a sender version without tags.
 #[must_use]
 pub fn key_tag<B>(request: &Request<B>) -> Option<KeyTag> {
     KeyTag::parse(text(request.headers(), KEY_TAG_HEADER))
 }
 
-/// Answers a request for a channel; `None` if it is no upgrade. A hello with a tag is tried with the key of that tag
-/// only, one without with all keys. The table is that of the port it came to. Whether the
-/// name that was [dialled](Accepted::dialled) is one of this end is the caller's to judge, before the answer is sent.
+/// Answers a channel request; `None` if it is not an upgrade. A hello with a tag is tried with that key only, a hello
+/// without a tag with all keys. `hellos` is the table of the receiving port. Before sending the response, the caller
+/// must check the [dialled](Accepted::dialled) name.
 ///
 /// # Errors
-/// When it does not come from a holder of one of the keys, was not made in the last minutes or was taken before, or too
-/// many wait to show that they are.
+/// Returns an error if the sender has none of the keys, the hello is not from the last minutes or was used before, or
+/// too many channels wait for their first record.
 pub fn accept<B>(
     request: &mut Request<B>,
     keys: &AccessKeys,
@@ -229,8 +228,8 @@ pub fn accept<B>(
 }
 
 impl Accepted {
-    /// Returns the response to send, and the stream, which becomes ready once the sender has sent its first record: a
-    /// replayed hello leads nowhere.
+    /// Returns the response to send, and the stream. The stream is ready after the sender's first record, which a
+    /// replayed hello can't produce.
     pub fn into_parts(
         self,
     ) -> (Response<()>, impl Future<Output = io::Result<ChannelStream<TokioIo<Upgraded>>>> + Send + 'static) {
@@ -282,8 +281,8 @@ mod tests {
         AccessKeys::new(texts.iter().map(|text| AccessKey::new(text).unwrap()).collect()).unwrap()
     }
 
-    /// Far end with the old key that echoes inside channels, and responds to all other requests with this status;
-    /// counts its sockets.
+    /// Peer with the old key that echoes inside channels and responds to other requests with this status. Counts its
+    /// sockets.
     fn echo(refusal: u16, dials: Arc<AtomicUsize>) -> impl FnMut() -> std::future::Ready<io::Result<DuplexStream>> {
         let hellos = HelloTable::default();
         move || {
@@ -298,7 +297,7 @@ mod tests {
                     Ok(Some(accepted)) => {
                         let (response, stream) = accepted.into_parts();
                         tokio::spawn(async move {
-                            // Fails if a recorded hello is replayed.
+                            // Fails for a replayed hello.
                             let Ok(stream) = stream.await else { return };
                             let (mut reader, mut writer) = tokio::io::split(stream);
                             tokio::io::copy(&mut reader, &mut writer).await.unwrap();
