@@ -73,7 +73,6 @@ pub(crate) struct LimitCounters {
     /// Requests in flight to app servers.
     pub relays: Arc<RelayLimit>,
     pub methods: MethodRates,
-    /// Log lines caused by clients.
     log_lines: Bucket,
     mistake_lines: Bucket,
     /// Log lines about misconfigurations in front of this node.

@@ -76,7 +76,6 @@ struct SlotKeeper<'a> {
     incoming: Incoming,
     /// Changes when the app server has left gracefully.
     left: watch::Receiver<()>,
-    /// Whether the session ever had a socket.
     was_open: bool,
 }
 
@@ -108,7 +107,6 @@ impl<'a> SlotKeeper<'a> {
         }
     }
 
-    /// Dials until the link is open.
     async fn dial(&mut self, backoff: &mut Backoff) -> Result<(Dialled, Offer), SessionOver> {
         loop {
             let Some(offer) = self.offer() else { return Err(SessionOver::retired()) };
@@ -252,7 +250,6 @@ fn unheard_ends(frames: &UndeliveredFrames) -> Vec<ByteString> {
     ids
 }
 
-/// Sends a command to every shard.
 async fn give_to_all(shard: &Rc<Shard>, command: &ShardCommand) {
     for (index, other) in shard.shared().shards().iter().enumerate() {
         if index == usize::from(shard.index()) {

@@ -175,7 +175,6 @@ impl Rest {
         self.0.permits.take(shares).ok_or_else(|| RestError::busy(self.0.shared.settings.rest.requests_max.get()))
     }
 
-    /// Takes a permit for a client invocation.
     fn call(&self, signer: &Signer) -> Result<Permit<Signer>, RestError> {
         let taken = self.0.shared.admission.share_of(signer).take(&self.0.calls);
         taken.map_err(|full| RestError::too_many_calls(&full))

@@ -136,13 +136,11 @@ impl Shard {
         Rc::new(Self { state: RefCell::new(ShardState::new(context.clone())), context })
     }
 
-    /// Index of the shard in its node.
     #[must_use]
     pub(crate) fn index(&self) -> u16 {
         self.context.index
     }
 
-    /// Returns the state shared by all shards.
     #[must_use]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.context.shared
@@ -191,7 +189,6 @@ impl Shard {
         });
     }
 
-    /// Applies a batch from the inbox.
     pub(crate) fn apply_batch(self: &Rc<Self>, batch: CommandBatch) {
         self.step(|state| apply_read(state, batch.commands, batch.read_at));
     }
@@ -239,7 +236,6 @@ impl Shard {
         self.step(|state| state.lose_home(slot, cause));
     }
 
-    /// Starts a task requested by a step.
     fn start(self: &Rc<Self>, task: ShardTask) {
         let shard = self.clone();
         match task {

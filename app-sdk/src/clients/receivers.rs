@@ -27,7 +27,6 @@ pub struct Receivers {
     pub(super) to: SendTarget,
 }
 
-/// Target of a send.
 #[derive(Debug, Clone)]
 pub(super) enum SendTarget {
     All { except: Vec<ByteString> },
@@ -58,8 +57,8 @@ impl Receivers {
     /// servers don't wait for the client.
     ///
     /// # Errors
-    /// Returns an error if an argument can't be encoded, a group name is empty, the message is too large for a link or
-    /// for its single client, or 1 024 sends already wait for that client. The message is not sent then.
+    /// If an argument can't be encoded, a group name is empty, the message is too large for a link or for its single
+    /// client, or 1 024 sends already wait for that client. The message is not sent then.
     pub async fn send(&self, method: &str, arguments: impl Arguments) -> Result<Sent, SendError> {
         self.check()?;
         let since = LossMark::now();
@@ -199,7 +198,6 @@ impl Locations {
         locations
     }
 
-    /// Hub protocols that the receivers may need.
     fn protocols(&self, all: &[HubProtocol]) -> Vec<HubProtocol> {
         if self.unknown.is_empty() { protocols_of(&self.known) } else { all.to_vec() }
     }

@@ -1,7 +1,7 @@
 //! Result of a send: which proxies accepted it, and whether they have acknowledged it.
 //!
-//! A send only records its proxies and a mark for detecting lost links. Waiting for acknowledgement means waiting
-//! until each proxy has acknowledged everything queued for it so far, which links do anyway.
+//! A send only records its proxies and a mark for detecting lost links. Waiting for acknowledgement means waiting until
+//! each proxy has acknowledged everything queued for it so far, which links do anyway.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,8 +34,7 @@ pub(super) enum Carriers {
     All(Arc<[Arc<Node>]>),
 }
 
-/// Error of a send that was not acknowledged by every proxy. Clients of the listed proxies may not receive the
-/// message.
+/// Error of a send that was not acknowledged by every proxy. Clients of the listed proxies may not receive the message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotAcknowledged {
@@ -92,12 +91,11 @@ impl Sent {
     /// # Ok(()) }
     /// ```
     ///
-    /// If the wait fails, the row is sent again, so clients may receive it twice and should deduplicate by its
-    /// number. With many rows, send them one after the other, keep each `Sent`, and wait afterwards: they are
-    /// acknowledged together.
-    /// A node embedded in the app accepts messages immediately. [Dialled services](crate::Server::dial) send no
-    /// acknowledgements, so the result is an error for them. The wait does not include clients: a slow or disconnected
-    /// client may still miss a message that its proxy has.
+    /// If the wait fails, the row is sent again, so clients may receive it twice and should deduplicate by its number.
+    /// With many rows, send them one after the other, keep each `Sent`, and wait afterwards: they are acknowledged
+    /// together. A node embedded in the app accepts messages immediately. [Dialled services](crate::Server::dial) send
+    /// no acknowledgements, so the result is an error for them. The wait does not include clients: a slow or
+    /// disconnected client may still miss a message that its proxy has.
     ///
     /// # Errors
     /// If no proxy accepted the message, or some may not have it; [`NotAcknowledged`] lists these.

@@ -30,9 +30,7 @@ pub(crate) trait WindowedClient: Sync {
 /// Reason why a message was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoRoom {
-    /// The connection has closed.
     Closed,
-    /// Too many sends are already waiting.
     TooManyWaiting,
 }
 

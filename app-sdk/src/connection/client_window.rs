@@ -136,7 +136,6 @@ impl ClientWindow {
         self.confirm(i64::MAX);
     }
 
-    /// Marks all queued bytes.
     fn mark(&mut self) -> i64 {
         static LATEST: AtomicI64 = AtomicI64::new(0);
         let number = LATEST.fetch_add(1, Ordering::Relaxed) + 1;

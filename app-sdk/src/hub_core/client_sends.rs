@@ -18,7 +18,6 @@ use crate::error::SendError;
 use crate::node::Node;
 use crate::outbound::{Outbound, checked_frame};
 
-/// Sender of frames to one client connection.
 #[derive(Clone, Copy)]
 pub(crate) struct ClientSends<'a> {
     outbound: &'a Outbound,

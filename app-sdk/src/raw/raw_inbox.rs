@@ -72,7 +72,6 @@ impl RawInbox {
         self.reader.take()
     }
 
-    /// Returns whether a reassignment has started.
     pub(super) fn is_leaving(&self) -> bool {
         self.reassignment != ReaderNotice::None
     }

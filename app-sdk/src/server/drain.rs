@@ -25,7 +25,6 @@ const LATE_LEAVING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time after `shutdown_timeout` until a stop is complete, even if methods still run. Supervisors must allow for it.
 const STOP_REST: Duration = Duration::from_secs(5);
 
-/// Interval of checks for remaining connections.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 impl ServerCore {

@@ -25,7 +25,6 @@ use super::server_core::{ReadyServer, ServerCore};
 use crate::error::BuildError;
 use crate::link::{LinkSocket, SlotKey};
 
-/// Environment variable of the admin token, as in proxies.
 const ADMIN_TOKEN_VARIABLE: &str = "TRUNKLINE_ADMIN_TOKEN";
 
 /// Opens links for the node. Holds the server weakly, because the server owns the node.
@@ -38,10 +37,8 @@ struct EmbeddedDialler {
 /// Settings of the embedded node.
 #[derive(Debug, Default)]
 pub(super) struct NodeChoice {
-    /// Whether the app embeds a node.
     pub(super) is_embedded: bool,
     pub(super) allow_origins: Vec<String>,
-    /// Address of the admin port.
     pub(super) admin: Option<io::Result<SocketAddr>>,
     pub(super) admin_token: Option<String>,
 }

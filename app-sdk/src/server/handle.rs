@@ -80,7 +80,7 @@ impl ServerHandle {
     /// ```
     ///
     /// # Errors
-    /// Returns an error if the server has no such hub.
+    /// If the server has no such hub.
     pub fn hub(&self, name: &str) -> Result<HubHandle, UnknownHub> {
         let hub = self.core.hub(&self.core.name_of(name)).ok_or_else(|| UnknownHub(name.to_owned()))?;
         Ok(HubHandle { core: Arc::clone(&hub.core) })
@@ -98,7 +98,7 @@ impl ServerHandle {
     /// Returns the raw endpoint with this name or path.
     ///
     /// # Errors
-    /// Returns an error if the server has no such raw endpoint.
+    /// If the server has no such raw endpoint.
     pub fn raw(&self, name: &str) -> Result<RawHandle, UnknownHub> {
         let endpoint = self.core.raw(&self.core.name_of(name)).ok_or_else(|| UnknownHub(name.to_owned()))?;
         Ok(RawHandle::new(endpoint.outbound()))
@@ -176,8 +176,8 @@ impl ServerHandle {
     /// Verifies an access token with the access keys of the server. For HTTP requests, use the extractor [`User`].
     ///
     /// # Errors
-    /// Returns an error if the token is invalid or has no user, and before
-    /// [`Server::into_router`](crate::Server::into_router) was called.
+    /// If the token is invalid or has no user, and before [`Server::into_router`](crate::Server::into_router) was
+    /// called.
     pub fn verify(&self, token: &str) -> Result<User, TokenError> {
         self.core.verify(token)
     }

@@ -29,7 +29,6 @@ const READ_BUFFER_BYTES: usize = 32 * 1024;
 /// Size of a link's write buffer: none, because chunks are already batched.
 const WRITE_BUFFER_BYTES: usize = 0;
 
-/// Query of a link request.
 #[derive(Debug, Deserialize)]
 pub(super) struct LinkQuery {
     hub: String,

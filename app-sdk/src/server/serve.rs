@@ -66,7 +66,7 @@ pub fn serve<L: Listener<Addr = SocketAddr>>(listener: L, router: Router, handle
 /// means all addresses of this machine, IPv6 and IPv4.
 ///
 /// # Errors
-/// Returns an error if the address is in use, invalid, or not an address of this machine.
+/// If the address is in use, invalid, or not an address of this machine.
 pub async fn listen(address: impl ToSocketAddrs + fmt::Display) -> io::Result<TcpListener> {
     let shown = address.to_string();
     let failed = |error: io::Error| io::Error::new(error.kind(), format!("{shown} can't be listened on: {error}"));
@@ -91,7 +91,6 @@ pub struct Serve<L> {
     signal: Option<Signal>,
 }
 
-/// Source of the app's sockets.
 enum SocketSource<L> {
     App(L),
     /// The embedded node, which serves some sockets itself.
@@ -154,7 +153,6 @@ impl<L> fmt::Debug for Serve<L> {
     }
 }
 
-/// Serves the sockets of a listener until the stop signal.
 async fn serve_from<L: Listener<Addr = SocketAddr>>(
     listener: L,
     router: Router,
@@ -205,9 +203,7 @@ fn refuse_open(address: SocketAddr) -> io::Result<()> {
 /// App state reported to the supervisor.
 #[derive(Debug, Clone, Copy)]
 enum AppState {
-    /// The app accepts connections.
     Ready,
-    /// The app was asked to stop.
     Stopping,
 }
 

@@ -20,7 +20,6 @@ use crate::metrics::Metrics;
 use crate::raw::RawDispatcher;
 use crate::sync::read;
 
-/// Parts of a running server.
 pub(crate) struct ServerCore {
     pub(super) instance: Arc<str>,
     pub(super) hubs: RwLock<BTreeMap<String, Arc<Dispatcher>>>,

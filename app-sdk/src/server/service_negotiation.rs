@@ -24,7 +24,6 @@ use super::user::{TokenError, User};
 use super::user_extractor::ProxyVerified;
 use crate::dial::ServerPool;
 
-/// State of one hub's route.
 #[derive(Clone)]
 pub(super) struct NegotiationRoute {
     pub(super) core: Arc<ServerCore>,

@@ -4,11 +4,9 @@ use std::future::pending;
 use std::io;
 use std::pin::Pin;
 
-/// Source of stop requests.
 pub(super) enum StopSignal {
     /// Future of the app, until it completes.
     Future(Option<Pin<Box<dyn Future<Output = ()> + Send>>>),
-    /// Ctrl-C and SIGTERM of this process.
     #[cfg(unix)]
     Process { interrupt: tokio::signal::unix::Signal, terminate: tokio::signal::unix::Signal },
     /// Ctrl-C on systems without SIGTERM.
@@ -20,7 +18,7 @@ impl StopSignal {
     /// Waits for the future, or without one for process signals.
     ///
     /// # Errors
-    /// Returns an error if the system refuses a signal handler.
+    /// If the system refuses a signal handler.
     pub(super) fn new(future: Option<Pin<Box<dyn Future<Output = ()> + Send>>>) -> io::Result<Self> {
         match future {
             Some(future) => Ok(Self::Future(Some(future))),

@@ -87,7 +87,7 @@ pub struct RefusedUpgrade {
 /// connection, until the peer accepts one.
 ///
 /// # Errors
-/// Returns an error if there is no connection, the peer has none of the keys, or it is not the dialled peer.
+/// If there is no connection, the peer has none of the keys, or it is not the dialled peer.
 pub async fn open<S, D>(
     mut dial: impl FnMut() -> D,
     dialled: Dialled<'_>,
@@ -187,8 +187,8 @@ pub fn key_tag<B>(request: &Request<B>) -> Option<KeyTag> {
 /// must check the [dialled](Accepted::dialled) name.
 ///
 /// # Errors
-/// Returns an error if the sender has none of the keys, the hello is not from the last minutes or was used before, or
-/// too many channels wait for their first record.
+/// If the sender has none of the keys, the hello is not from the last minutes or was used before, or too many channels
+/// wait for their first record.
 pub fn accept<B>(
     request: &mut Request<B>,
     keys: &AccessKeys,

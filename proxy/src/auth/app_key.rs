@@ -89,7 +89,7 @@ impl HubScope {
     /// app as their application prefix, as Azure's SDK joins them.
     ///
     /// # Errors
-    /// Returns an error if a name is invalid.
+    /// If a name is invalid.
     pub(crate) fn new<'a>(app: &str, hubs: impl IntoIterator<Item = &'a str>) -> Result<Self, AppKeyError> {
         let is_name = |hub: &str| {
             let plain = hub.strip_suffix(STAR).unwrap_or(hub);
@@ -148,7 +148,7 @@ impl AppKey {
     /// Checks the parts of an app key.
     ///
     /// # Errors
-    /// Returns an error if a part is invalid.
+    /// If a part is invalid.
     pub(crate) fn new<'a>(name: &str, key: &str, hubs: impl IntoIterator<Item = &'a str>) -> Result<Self, AppKeyError> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if !(1..=NAME_MAX_BYTES).contains(&name.len()) || !name.bytes().all(is_plain) {

@@ -12,7 +12,6 @@ pub(crate) const ISSUERS_MAX: usize = 250;
 /// hubs only. Other keys never verify tokens with that `iss`.
 #[derive(Debug, Clone, Default)]
 pub struct Issuer {
-    /// Name of the table.
     pub(crate) name: String,
     pub(crate) issuers: Vec<String>,
     /// Accepted audiences. Empty accepts any audience.
@@ -20,7 +19,6 @@ pub struct Issuer {
     /// Hubs that accept tokens of the issuer; `None` for all hubs.
     pub(crate) hubs: Option<HubScope>,
     pub(crate) keys: Vec<VerifyingKey>,
-    /// Sources of published keys.
     pub(crate) jwks: Vec<JwksSource>,
     /// First shared secret, used by `trunkline token user --issuer`.
     pub(crate) secret: Option<String>,
@@ -30,7 +28,7 @@ impl Issuer {
     /// Restricts the issuer to hubs.
     ///
     /// # Errors
-    /// Returns an error if a name is invalid.
+    /// If a name is invalid.
     pub(crate) fn set_hubs<'a>(&mut self, hubs: impl IntoIterator<Item = &'a str>) -> Result<(), AppKeyError> {
         self.hubs = Some(HubScope::new(&self.name, hubs)?);
         Ok(())

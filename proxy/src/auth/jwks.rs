@@ -94,7 +94,7 @@ impl JwksSource {
     /// Reads the keys. A URL is fetched with `connector`.
     ///
     /// # Errors
-    /// Returns an error if the set can't be read, or has no usable key of a supported kind.
+    /// If the set can't be read, or has no usable key of a supported kind.
     pub(crate) async fn read(&self, connector: &Connector) -> Result<PublishedKeys, JwksError> {
         match self {
             Self::File(path) => {
@@ -109,7 +109,7 @@ impl JwksSource {
     /// Reads the keys of a file. A URL returns no keys before its first fetch.
     ///
     /// # Errors
-    /// Returns an error if the file can't be read, or has no usable key of a supported kind.
+    /// If the file can't be read, or has no usable key of a supported kind.
     pub fn read_file(&self) -> Result<Vec<VerifyingKey>, JwksError> {
         match self {
             Self::File(path) => parse_file(path).map(|published| published.keys),
@@ -224,7 +224,6 @@ pub(super) struct KeySets {
     refetch: Duration,
     /// Changes with each stored set.
     stored: watch::Sender<()>,
-    /// Changes with the sources.
     sources: watch::Sender<()>,
     pub(super) read: Counter,
     pub(super) failed: Counter,
@@ -272,7 +271,6 @@ impl KeySets {
         self.sources.send_replace(());
     }
 
-    /// Returns the published keys of these sources.
     pub(super) fn keys(&self, sources: &[JwksSource]) -> Vec<Arc<PublishedKeys>> {
         let sets = self.sets.load();
         let sets = sets.iter().filter(|set| sources.contains(&set.source));

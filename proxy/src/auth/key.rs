@@ -44,7 +44,7 @@ impl VerifyingKey {
     /// Creates an HS256 key from a secret, without surrounding white space.
     ///
     /// # Errors
-    /// Returns an error if the secret is too short.
+    /// If the secret is too short.
     pub fn from_secret(text: &str) -> Result<Self, KeyError> {
         let secret = text.trim().as_bytes();
         if secret.len() < ACCESS_KEY_MIN_BYTES {

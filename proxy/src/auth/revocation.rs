@@ -38,7 +38,6 @@ const NAME_MAX_BYTES: usize = 4096;
 /// Maximum lifetime of a revocation in seconds: a year and a day.
 pub(crate) const REVOCATION_KEPT_MAX_S: u64 = 366 * 24 * 3600;
 
-/// Reason for refusing a revocation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RevocationRefused {
     #[error(
@@ -90,7 +89,6 @@ struct KeptRevocation {
     closed_ms: u64,
 }
 
-/// Revocations kept by a node.
 #[derive(Debug)]
 pub(crate) struct Revocations {
     /// Tolerated clock skew in seconds. A token issued later than now plus this skew has no trusted age.
@@ -108,7 +106,6 @@ pub(crate) struct Revocations {
 struct RevocationTable {
     by_tokens: HashMap<TokenSet, KeptRevocation>,
     bytes: usize,
-    /// Earliest second at which a revocation expires.
     none_ends_before_s: u64,
 }
 
@@ -142,7 +139,7 @@ impl Revocations {
     /// Stores a revocation.
     ///
     /// # Errors
-    /// Returns an error if the table is full or a name is too long.
+    /// If the table is full or a name is too long.
     pub(crate) fn revoke(&self, told: &ToldRevocation, now_s: u64) -> Result<(), RevocationRefused> {
         let tokens = TokenSet::of(told);
         if let Some(name) = tokens.names().find(|name| name.len() > NAME_MAX_BYTES) {
@@ -291,7 +288,6 @@ impl Revocations {
         newer.any(|(tokens, _)| tokens.user.as_deref().is_none_or(|revoked| user == Some(revoked)))
     }
 
-    /// Number of active revocations.
     #[must_use]
     pub(crate) fn len(&self, now_s: u64) -> usize {
         let mut table = self.table();

@@ -83,7 +83,6 @@ pub(crate) struct ServiceVerifier {
     max_bytes: usize,
 }
 
-/// Token with a verified signature.
 struct OpenedToken {
     claims: Claims,
     by: TokenSigner,
@@ -104,7 +103,7 @@ impl ServiceVerifier {
     /// with a long name in .NET is returned under both names.
     ///
     /// # Errors
-    /// Returns an error if the token is invalid.
+    /// If the token is invalid.
     pub(crate) fn verify(
         &self,
         token: &str,
@@ -133,7 +132,7 @@ impl ServiceVerifier {
     /// token.
     ///
     /// # Errors
-    /// Returns an error if the token is invalid.
+    /// If the token is invalid.
     pub(crate) fn verify_rest(
         &self,
         token: &str,
@@ -224,7 +223,6 @@ pub fn host_of_url(url: &str) -> Option<String> {
     url.host().map(str::to_ascii_lowercase)
 }
 
-/// Path prefix of the data plane.
 const REST_PREFIX: &str = "/api/";
 
 /// Returns whether an audience is the URL of a request with these segments, or a path prefix of it ending with a slash.

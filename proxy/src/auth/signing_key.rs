@@ -55,7 +55,6 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// Sources of the keys.
 #[derive(Debug, Clone)]
 struct KeySources {
     fleet: AccessKeys,
@@ -92,7 +91,7 @@ impl SigningKeys {
     /// Replaces the app keys from the configuration file.
     ///
     /// # Errors
-    /// Returns an error if the keys conflict. The old keys are kept.
+    /// If the keys conflict. The old keys are kept.
     pub(crate) fn set_rules(&self, keys: &[AppKey]) -> Result<(), AppKeySetError> {
         self.change(|sources| sources.of_rules = keys.to_vec())
     }
@@ -100,7 +99,7 @@ impl SigningKeys {
     /// Replaces the app keys from flags and their files.
     ///
     /// # Errors
-    /// Returns an error if the keys conflict. The old keys are kept.
+    /// If the keys conflict. The old keys are kept.
     pub(crate) fn set_flags(&self, keys: &[AppKey]) -> Result<(), AppKeySetError> {
         self.change(|sources| sources.of_flags = keys.to_vec())
     }
@@ -116,7 +115,6 @@ impl SigningKeys {
         self.in_force.load()
     }
 
-    /// Returns whether any app has a key.
     #[must_use]
     pub(crate) fn has_apps(&self) -> bool {
         self.load().last().is_some_and(|key| key.app.is_some())

@@ -29,10 +29,8 @@ pub(crate) enum TokenError {
     Revoked,
     #[error("the access token is not valid: its time has not come yet")]
     Immature,
-    /// The issuer is not an accepted one.
     #[error("the access token is not valid: its issuer is not allowed here")]
     Issuer,
-    /// The audience is not an accepted one.
     #[error("the access token is not valid: it is for another audience")]
     Audience,
     /// The header requires an extension (`crit`).

@@ -65,7 +65,6 @@ impl Verifier {
         self.issuers.store(Arc::new(issuers.to_vec()));
     }
 
-    /// Returns whether every client needs a token.
     #[must_use]
     pub(crate) fn is_required(&self) -> bool {
         self.policy.is_required
@@ -80,8 +79,8 @@ impl Verifier {
     /// issuer may have added a key, or replaced a key under the same id.
     ///
     /// # Errors
-    /// Returns an error if the token is invalid. The caller [counts](Self::count_refused) the error if it refuses the
-    /// client; an app may still accept the token.
+    /// If the token is invalid. The caller [counts](Self::count_refused) the error if it refuses the client; an app may
+    /// still accept the token.
     pub(crate) async fn verify(&self, token: &str, hub: &str) -> Result<User, TokenError> {
         let misses_key = |outcome: &_| matches!(outcome, Err(TokenError::UnknownKey | TokenError::Signature));
         // Subscribe before the first try, so that no stored set is missed.
@@ -104,7 +103,6 @@ impl Verifier {
         }
     }
 
-    /// Counts a refused client's token.
     pub(crate) fn count_refused(&self, error: &TokenError) {
         if let Some(count) = self.refused.get(error.index()) {
             count.increment();
@@ -502,7 +500,6 @@ mod tests {
             JwksSource::File(self.file.clone())
         }
 
-        /// Issuer table with this `iss`.
         fn table(&self, iss: &str) -> Issuer {
             Issuer { issuers: vec![iss.into()], jwks: vec![self.source()], ..Issuer::default() }
         }

@@ -15,13 +15,11 @@ impl<T> Default for Deadlines<T> {
 }
 
 impl<T> Deadlines<T> {
-    /// Adds an item due at this tick.
     pub(crate) fn push(&mut self, item: T, until: u32) {
         let place = self.0.partition_point(|(other, _)| *other <= until);
         self.0.insert(place, (until, item));
     }
 
-    /// Items with their deadlines, earliest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.0.iter().map(|(until, item)| (*until, item))
     }

@@ -84,7 +84,6 @@ impl<T> LeaseTable<T> {
         self.entries.iter().map(|(number, (entry, _))| (*number, entry))
     }
 
-    /// Mutable entries, oldest first.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.entries.values_mut().map(|(entry, _)| entry)
     }

@@ -59,7 +59,6 @@ pub enum OptionKind {
     BytesLimit(u64),
 }
 
-/// Range of a 32-bit field.
 pub(crate) const ANY_U32: RangeInclusive<u64> = 0..=u32::MAX as u64;
 
 /// Type of a field that an option can set.

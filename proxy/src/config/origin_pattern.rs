@@ -62,7 +62,7 @@ impl Origin {
     /// Parses an origin as sent by browsers. Web origins are case-insensitive.
     ///
     /// # Errors
-    /// Returns an error if the text is not an origin.
+    /// If the text is not an origin.
     pub fn parse(text: &str) -> Result<Self, OriginError> {
         let scheme = text.split_once("://").map(|(scheme, _)| scheme);
         match scheme {

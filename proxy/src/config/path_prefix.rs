@@ -18,7 +18,7 @@ impl PathPrefix {
     /// Checks a prefix. A trailing slash is ignored.
     ///
     /// # Errors
-    /// Returns an error if the text is not a path.
+    /// If the text is not a path.
     pub fn new(text: &str) -> Result<Self, PathPrefixError> {
         let is_path =
             text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));

@@ -85,7 +85,7 @@ impl GivenKeys<AccessKey> {
     /// Returns all keys, reading the files.
     ///
     /// # Errors
-    /// Returns an error if a file can't be read or has no valid key.
+    /// If a file can't be read or has no valid key.
     pub fn read(&self) -> Result<Vec<AccessKey>, SecretFileError> {
         let parse = |text: &str| AccessKey::new(text).map_err(|cause| format!(": {cause}"));
         let in_files = self.files.iter().map(|path| read_secret("--access-key-file", path, parse));
@@ -97,7 +97,7 @@ impl<K: SecretLine> GivenKeys<K> {
     /// Returns all keys, reading the lines of the files.
     ///
     /// # Errors
-    /// Returns an error if a file can't be read or has an invalid line.
+    /// If a file can't be read or has an invalid line.
     pub fn read_lines(&self) -> Result<Vec<K>, SecretFileError> {
         self.read_lines_again(0)
     }
@@ -126,7 +126,7 @@ impl TokenKeySources {
     /// Returns all keys, reading the files.
     ///
     /// # Errors
-    /// Returns an error if a file can't be read or has no valid key.
+    /// If a file can't be read or has no valid key.
     pub fn read(&self) -> Result<Vec<VerifyingKey>, SecretFileError> {
         let secret = |text: &str| VerifyingKey::from_secret(text).map_err(|cause| format!(" {cause}"));
         let public = |text: &str| VerifyingKey::from_pem(text).map_err(|cause| format!(" {cause}"));
@@ -134,7 +134,6 @@ impl TokenKeySources {
         secrets.chain(self.public_keys.iter().map(|path| read_secret("--jwt-public-key", path, public))).collect()
     }
 
-    /// Returns whether no file is configured.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.secrets.is_empty() && self.public_keys.is_empty()
@@ -145,7 +144,7 @@ impl AdminTokenSource {
     /// Reads the token from a file.
     ///
     /// # Errors
-    /// Returns an error if the file can't be read or has no valid token.
+    /// If the file can't be read or has no valid token.
     pub fn read(file: &Path) -> Result<AdminToken, SecretFileError> {
         read_secret("--admin-token-file", file, |text| AdminToken::new(text).map_err(|problem| format!(" {problem}")))
     }

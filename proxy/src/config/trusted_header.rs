@@ -65,7 +65,7 @@ impl TrustedHeaders {
     /// Checks a list of headers.
     ///
     /// # Errors
-    /// Returns an error if two headers overlap.
+    /// If two headers overlap.
     pub fn new(headers: &[TrustedHeader]) -> Result<Self, AmbiguousHeaders> {
         let same = [TrustedHeader::For, TrustedHeader::Proto, TrustedHeader::Host];
         let is_ambiguous = headers.contains(&TrustedHeader::Forwarded) && same.iter().any(|one| headers.contains(one));

@@ -63,7 +63,6 @@ enum Placeholder {
     Event,
 }
 
-/// Values of the placeholders.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TemplateValues<'a> {
     pub hub: &'a str,
@@ -108,7 +107,7 @@ impl UrlTemplate {
     /// Expands the template into path and query.
     ///
     /// # Errors
-    /// Returns an error if a value would reach beyond its placeholder.
+    /// If a value would reach beyond its placeholder.
     pub(crate) fn expand(&self, values: TemplateValues<'_>) -> Result<PathAndQuery, ExpandError> {
         let mut target = String::new();
         for part in &self.parts {
@@ -135,7 +134,6 @@ impl UrlTemplate {
         dot_parts(target) > dot_parts(&self.text())
     }
 
-    /// Path and query of the template.
     fn text(&self) -> String {
         let text = |part: &TemplatePart| match part {
             TemplatePart::Text(text) => text.to_string(),
@@ -175,7 +173,6 @@ impl FromStr for UrlTemplate {
     }
 }
 
-/// Splits path and query at the placeholders.
 fn parts(mut rest: &str) -> Result<Vec<TemplatePart>, UrlTemplateError> {
     let mut parts = Vec::new();
     while let Some((text, behind)) = rest.split_once('{') {

@@ -66,7 +66,6 @@ pub enum WebhookConnecting {
 /// Hubs served by one webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookRule {
-    /// Names of the hubs.
     pub(crate) hubs: Pattern,
     /// URL template of the requests.
     pub template: UrlTemplate,

@@ -22,7 +22,6 @@ use crate::routing::DEFAULT_GROUP;
 use crate::shard::Shared;
 use crate::upstream::{AppTarget, MemoryDialler, MemoryLink, Pool};
 
-/// App server with the node's pools for its hubs.
 pub(super) struct App {
     links: mpsc::UnboundedReceiver<(String, usize, MemoryLink)>,
     pools: Vec<Arc<Pool>>,
@@ -83,7 +82,6 @@ impl App {
         Self::start_in(shared, DEFAULT_GROUP, instance, hubs)
     }
 
-    /// Starts an app server in a group.
     pub(super) fn start_in(shared: &Arc<Shared>, group: &str, instance: &str, hubs: Vec<HubManifest>) -> Self {
         let group = shared.hubs.groups().find(group).unwrap_or_else(|| shared.hubs.groups().default_one());
         let (sender, links) = mpsc::unbounded_channel();
@@ -98,7 +96,6 @@ impl App {
         Self { links, pools, shared: shared.clone(), dialler }
     }
 
-    /// Accepts the next link from the node.
     pub(super) async fn link(&mut self) -> AppLink {
         let (_, slot, MemoryLink { reader, writer }) = self.links.recv().await.unwrap();
         AppLink::open(slot, reader, writer).await

@@ -28,7 +28,6 @@ fn keys(text: &str) -> Vec<AppKey> {
     AppKey::lines(text).unwrap()
 }
 
-/// Starts a node with these app keys.
 async fn node_with(app_keys: Vec<AppKey>) -> FleetNode {
     let settings = Settings { accepts_dial_in: true, app_keys, ..peers(&[1]) };
     FleetNode::start(&MemoryNetwork::default(), 1, settings).await

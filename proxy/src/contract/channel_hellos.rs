@@ -49,7 +49,6 @@ async fn ask(stage: &Stage, hello: &str, tag: Option<&str>) -> u16 {
     answer.status().as_u16()
 }
 
-/// Starts a node with keys of many apps.
 fn of_many_apps(takes_untagged_hellos: bool) -> Stage {
     let others: String =
         (1..250).map(|number| format!("app{number}=the key of app {number} of many;hub{number}\n")).collect();

@@ -38,12 +38,10 @@ impl Client {
         Self::upgrade_over(stage.dial(), target).await
     }
 
-    /// Upgrades over this pipe.
     pub(super) async fn upgrade_over(pipe: DuplexStream, target: &str) -> Result<Self, u16> {
         Self::upgrade_with(pipe, target, &[]).await
     }
 
-    /// Upgrades over this pipe with additional headers.
     pub(super) async fn upgrade_with(
         pipe: DuplexStream,
         target: &str,

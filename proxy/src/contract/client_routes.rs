@@ -121,7 +121,6 @@ fn clients_whose_route_changes_are_handed_over_and_nothing_is_lost() {
         goes_on_at(&mut canary, &client, "stable").await;
         assert!(canary.data().await.0.contains("Meanwhile"));
         client.fence(&canary).await;
-        // Move back.
         stage.apply(CANARY);
         hand_over(&mut canary, &client.id).await;
         goes_on_at(&mut stable, &client, "canary").await;

@@ -46,7 +46,6 @@ const SOON: Duration = Duration::from_secs(20);
 pub(super) struct FleetNode {
     pub(super) stage: Stage,
     pub(super) fleet: Fleet,
-    /// Admin API of the node, for other nodes.
     pub(super) api: Router,
     pub(super) link: AppLink,
     _app: App,

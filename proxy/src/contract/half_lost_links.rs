@@ -95,7 +95,6 @@ impl LinkScene {
         open
     }
 
-    /// Receives the text of hub messages from the client.
     async fn data(&mut self) -> String {
         match self.next().await {
             ServiceMessage::ConnectionData(data) => String::from_utf8_lossy(&data.payload).into_owned(),

@@ -79,7 +79,6 @@ impl DialInLink {
         Self::dial_by(KEY, node, instance, (endpoint, target)).await
     }
 
-    /// Dials a node with a token signed by this key.
     async fn dial_by(
         key: &str,
         node: &FleetNode,
@@ -128,7 +127,6 @@ impl DialInLink {
         Self::dial(node, instance, endpoint, None).await.unwrap()
     }
 
-    /// Dials a node with a token signed by this key.
     pub(super) async fn open_by(key: &str, node: &FleetNode, instance: &str) -> Self {
         Self::dial_by(key, node, instance, (ONE, None)).await.unwrap()
     }

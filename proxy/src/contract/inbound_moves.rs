@@ -44,7 +44,6 @@ impl DialInScene {
         self.connect_with(&token("client", "ann")).await
     }
 
-    /// Connects with an access token, like [`connect`](Self::connect).
     pub(super) async fn connect_with(&mut self, access_token: &str) -> (Client, String) {
         let access = format!("&access_token={access_token}");
         let wish = format!("&hub=bench{access}&useStatefulReconnect=true");
@@ -245,7 +244,6 @@ fn groups_change_during_a_move_wherever_the_change_enters() {
     });
 }
 
-/// Client invocation by an app server.
 fn question(id: &str, invocation: &str) -> ServiceMessage {
     ServiceMessage::ClientInvocation(ClientInvocation {
         invocation_id: invocation.into(),

@@ -46,7 +46,6 @@ impl Scene {
         App::start_in(&self.stage.shared, group, instance, vec![manifest()])
     }
 
-    /// Adds an app server of a group with its link.
     async fn side(&self, group: &str, instance: &str) -> (App, AppLink) {
         let mut app = self.app_in(group, instance);
         let link = app.link().await;

@@ -12,7 +12,6 @@ const RULES: &str = "[groups.audit]\nupstream = \"http://audit\"\n[[mirrors]]\nh
 
 const CALL: &str = "{\"type\":1,\"invocationId\":\"1\",\"target\":\"Sum\",\"arguments\":[]}\u{1e}";
 
-/// Client with its primary app server and a mirror.
 struct Scene {
     stage: Stage,
     primary: AppLink,

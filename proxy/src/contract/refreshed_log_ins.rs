@@ -23,7 +23,6 @@ fn claims(list: &[(&str, &str)]) -> LogInClaims {
     list.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
 }
 
-/// Claims of a login of Ann with this role.
 fn of_ann(role: &str) -> LogInClaims {
     claims(&[("sub", "ann"), ("role", role), ("role", "guest")])
 }

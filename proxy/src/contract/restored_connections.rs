@@ -66,7 +66,6 @@ impl Scene {
     }
 }
 
-/// Lost connection restored by an opening.
 fn restored(open: &OpenConnection) -> Option<&str> {
     let (_, values) = open.headers.iter().find(|(name, _)| name == RESTORES_HEADER)?;
     Some(&values[0])

@@ -15,7 +15,6 @@ use crate::config::{AdminTokenSource, GivenKeys, SecretSources, TokenKeySources}
 use crate::net::connector::MemoryNetwork;
 use crate::node::key_reload::{self, reload};
 
-/// Path of a test's file.
 fn file(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("trunkline-{name}-anew-{}", std::process::id()))
 }

@@ -14,7 +14,6 @@ pub(super) fn cast(target: &str) -> String {
     format!("{{\"type\":1,\"target\":\"{target}\",\"arguments\":[]}}\u{1e}")
 }
 
-/// Completion of a call.
 pub(super) fn result(id: &str, value: &str) -> String {
     format!("{{\"type\":3,\"invocationId\":\"{id}\",\"result\":{value}}}\u{1e}")
 }

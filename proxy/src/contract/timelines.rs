@@ -14,7 +14,6 @@ use super::fleet_nodes::{FleetNode, nodes};
 use super::stage::run;
 use crate::fleet::FromNode;
 
-/// Sends a request to a node's API.
 async fn ask(node: &FleetNode, target: &str) -> (u16, Value) {
     let mut request = Request::get(target).body(Body::empty()).unwrap();
     request.extensions_mut().insert(FromNode);
@@ -30,7 +29,6 @@ async fn pass(seconds: u64) {
     sleep(Duration::from_secs(seconds)).await;
 }
 
-/// Marks of a node as texts.
 async fn marks(node: &FleetNode) -> Vec<String> {
     let (_, told) = ask(node, "/api/timeline?scope=node").await;
     let marks = told["nodes"][0]["marks"].as_array().unwrap().clone();

@@ -30,7 +30,6 @@ fn spans_of(stage: &Stage) -> Receiver<Box<SpanRecord>> {
     stage.shared.tracer.as_ref().unwrap().queue().take_receiver().unwrap()
 }
 
-/// Negotiates with these headers and returns the connection token.
 async fn negotiate(stage: &Stage, headers: &[(&'static str, &str)]) -> String {
     let mut request = request("POST", "/chat/negotiate?negotiateVersion=1", "");
     for (name, value) in headers {

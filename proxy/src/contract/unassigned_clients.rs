@@ -42,7 +42,6 @@ impl LostLink {
         Self::with(|_| {}, HubManifest::new("chat", "/chat")).await
     }
 
-    /// Accepts the link that returns after a second.
     async fn link_after_a_second(&mut self) -> AppLink {
         // sleep: the test advances paused time
         sleep(SECOND).await;

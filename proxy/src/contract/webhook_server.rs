@@ -16,7 +16,6 @@ use tokio::task::{AbortHandle, spawn_local};
 use crate::net::address::Address;
 use crate::net::connector::MemoryNetwork;
 
-/// Back end at an address of an in-memory network.
 pub(super) struct WebhookServer {
     requests: mpsc::UnboundedReceiver<Asked>,
     kept: VecDeque<Asked>,

@@ -60,7 +60,6 @@ pub(super) async fn connect(stage: &Stage, target: &str) -> Client {
     client
 }
 
-/// Call without a response.
 pub(super) fn cast(target: &str, argument: &str) -> String {
     format!("{{\"type\":1,\"target\":\"{target}\",\"arguments\":[\"{argument}\"]}}\u{1e}")
 }
@@ -591,13 +590,11 @@ fn clients_come_to_the_same_hub_by_its_path_and_by_the_door() {
     });
 }
 
-/// Dial-in token for a client of a hub.
 fn dial_in_token(hub: &str) -> String {
     let claims = [("aud".to_owned(), format!("http://any.example/client/?hub={hub}"))];
     access_token::sign(&AccessKey::new(KEY).unwrap(), "bob", &claims, unix_seconds() + 60)
 }
 
-/// Status of a dial-in negotiation.
 async fn negotiate(stage: &Stage, hub: &str) -> u16 {
     let target = format!("/client/negotiate?hub={hub}&negotiateVersion=1&access_token={}", dial_in_token(hub));
     exchange(stage, "POST", &target, "").await.0.as_u16()

@@ -12,7 +12,6 @@ use crate::bounded::{Budget, BudgetShare};
 /// Maximum size of a free head: that of a browser with a cookie and a token.
 const FREE_BYTES: usize = 4 * 1024;
 
-/// Budget of large heads of open connections.
 #[derive(Debug)]
 pub(crate) struct HeadBudget(Arc<Budget>);
 
@@ -39,7 +38,7 @@ impl HeadBudget {
     /// Reserves budget for the head of a new connection; `None` for a small head.
     ///
     /// # Errors
-    /// Returns an error if the budget is exhausted.
+    /// If the budget is exhausted.
     pub(crate) fn take(&self, bytes: usize) -> Result<Option<HeadWeight>, HeadsFull> {
         if Self::is_free(bytes) { Ok(None) } else { self.0.take(bytes).map(Some).ok_or(HeadsFull) }
     }

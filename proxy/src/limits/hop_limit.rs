@@ -52,7 +52,7 @@ impl HopLimits {
     /// Takes a permit for a request of a connection to the owner with this boot id.
     ///
     /// # Errors
-    /// Returns an error if the owner is gone, or the limit of the owner or the connection is reached.
+    /// If the owner is gone, or the limit of the owner or the connection is reached.
     pub(crate) fn begin(&self, boot: &str, connection: u128) -> Result<HopPermit, HopRefusal> {
         if self.gone().get(boot).is_some() {
             return Err(HopRefusal::OwnerGone);

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Minimum time between two lines.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Throttle of one log line.
 #[derive(Debug)]
 pub(crate) struct LogThrottle {
     interval: Duration,

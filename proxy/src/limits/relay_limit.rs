@@ -91,14 +91,10 @@ pub(crate) struct RelayPermit {
     _address: Option<AddressPermit>,
 }
 
-/// Limit that refused a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RelayRefusal {
-    /// The node has reached its limit.
     Node,
-    /// The client's address has reached its limit.
     Address,
-    /// The client's connection has reached its limit.
     Connection,
 }
 
@@ -126,13 +122,11 @@ impl RelayLimit {
         })
     }
 
-    /// Creates the counter of a new connection.
     #[must_use]
     pub(crate) fn connection(&self) -> RelayConnection {
         RelayConnection(Arc::new(Budget::new(self.connection_max)))
     }
 
-    /// Number of displaced requests.
     #[must_use]
     pub(crate) fn displaced(&self) -> u64 {
         self.displaced.load(Ordering::Relaxed)

@@ -21,7 +21,6 @@ pub(crate) enum SetupFault {
     PlainHttp2,
 }
 
-/// Log throttles, one per fault.
 #[derive(Debug)]
 pub(crate) struct SetupFaults([LogThrottle; 3]);
 

@@ -43,7 +43,7 @@ impl SignerShare {
     /// Checks that the signer may add another entry.
     ///
     /// # Errors
-    /// Returns an error if the table or the signer's share is full.
+    /// If the table or the signer's share is full.
     pub(crate) fn check(&self, places: usize, taken: usize, own: usize) -> Result<(), TableFull> {
         if taken >= places {
             return Err(Full { limit: places, key: None });
@@ -55,7 +55,7 @@ impl SignerShare {
     /// Takes a permit for the signer.
     ///
     /// # Errors
-    /// Returns an error if all permits or the signer's share are in use.
+    /// If all permits or the signer's share are in use.
     pub(crate) fn take(&self, permits: &Permits<Signer>) -> Result<Permit<Signer>, TableFull> {
         permits.take_within(self.of(permits.limit()), Some(self.signer.clone()))
     }
