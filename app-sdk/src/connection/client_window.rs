@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  send ──space, no waiting sender──► reserved ──queued──► unmarked ──64 KiB──► marked ──confirmed──► free
-//!    │                                   ▲   └─cancelled─► free    └─next sender does not fit──▲
+//!    │                                   ▲   └─cancelled─► free └─next sender blocked─▲
 //!    └─else──► in line ──first, and space┘
 //! ```
 //!

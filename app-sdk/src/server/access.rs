@@ -1,4 +1,5 @@
-//! Access of proxies: the fleet's keys, their permitted origin, and the host names for dialling this app server.
+//! Access of proxies: the fleet's keys, the machines that may use them, and the host names for dialling this app
+//! server.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -40,7 +40,7 @@ impl ServerCore {
         self.draining.cancel();
         let hubs = self.hubs();
         hubs.iter().filter_map(|hub| hub.presence.as_ref()).for_each(|presence| presence.stop());
-        // Release tasks before other app servers may start them.
+        // Stop tasks before other app servers are notified that they may start them.
         hubs.iter().filter_map(|hub| hub.exclusive.as_ref()).for_each(|tasks| tasks.stop());
         // Other app servers exist only with a network.
         let Some(ready) = self.ready.get() else { return };

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  takes a permit ─► client sends ─► app server works ─► client reads ─► ends
-//!                    ▲ displaced if the client was     ▲ never   ▲ displaced likewise
-//!                      idle for a while
+//!                   ▲ displaced     ▲ never             ▲ displaced
+//!                     if idle for a while                 likewise
 //! ```
 //!
 //! When all permits are taken, a new request displaces the request that has waited longest for its client, as at the
@@ -72,7 +72,7 @@ pub(crate) struct RelayProgress {
     start: Instant,
     /// Milliseconds since the start, moved later by received bytes.
     sends_since_ms: AtomicU64,
-    /// Accumulated wait in milliseconds not covered by received bytes, while the client has nothing to send.
+    /// Wait in milliseconds not covered by received bytes, stored while the request is not waiting for the client.
     unpaid_ms: AtomicU64,
     reads_since_ms: AtomicU64,
 }
