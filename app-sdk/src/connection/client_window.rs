@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  send ──space, no waiting sender──► reserved ──queued──► unmarked ──64 KiB──► marked ──confirmed──► free
-//!    │                                   ▲   └─cancelled─► free └─next sender blocked─▲
+//!    │                                   ▲   └─cancelled─► free └─sender waits────▲
 //!    └─else──► in line ──first, and space┘
 //! ```
 //!

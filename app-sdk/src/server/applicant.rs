@@ -34,7 +34,7 @@ impl Applicant {
     }
 
     /// Reads a request to the app's own port, possibly through load balancers. A client may forge the forwarding
-    /// header; the address is trusted only until the service opens the connection with the real one.
+    /// header; the service later reports the real address.
     pub(super) fn of_own_port(request: &Request, verified: Option<TokenUser>) -> Self {
         let forwarded = request.headers().get(FORWARDED_FOR_HEADER).and_then(|list| forwarded_for(list.to_str().ok()?));
         Self::at(forwarded.or_else(|| peer(request)), request, verified)

@@ -17,8 +17,7 @@ use crate::dial::{DialledService, PlainHttp, PoolParts, ServerPool};
 use crate::endpoint::Endpoint;
 use crate::error::BuildError;
 
-/// Starts the server connections of each hub, and returns the routes for negotiate requests. Raw endpoints have none,
-/// because services don't support them.
+/// Starts the server connections of each hub, and returns the negotiate routes. Services don't support raw endpoints.
 pub(super) fn start(
     core: &Arc<ServerCore>,
     ready: &ReadyServer,

@@ -26,7 +26,7 @@ pub enum AppKeyError {
     /// The name of the app is missing or has characters that are not allowed.
     #[error("has no name of an app before its `=`: a name has 1 to {NAME_MAX_BYTES} letters, digits, `-`, `_` and `.`")]
     Name,
-    /// The list of hubs is empty. Without the list, the key would cover more than one hub by accident.
+    /// The list of hubs is empty. An omitted list would cover more hubs than intended.
     #[error("has a `;` behind its key and no hub: name the hubs, or leave the `;` out for those of the app's own name")]
     NoHubs,
     /// A hub name is invalid.
@@ -115,8 +115,7 @@ impl HubScope {
         self.closeness(hub).is_some()
     }
 
-    /// Specificity of the match: the length of the matching prefix, or `usize::MAX` for an exact match. `None` without
-    /// a match.
+    /// Length of the matching prefix, or `usize::MAX` for an exact match; `None` without a match.
     #[must_use]
     pub(crate) fn closeness(&self, hub: &str) -> Option<usize> {
         let hub = hub.to_ascii_lowercase();
@@ -226,8 +225,8 @@ impl FromStr for AppKey {
     }
 }
 
-/// Checks that apps share a hub only on purpose. Patterns are sorted by their text before the wildcard, so the patterns
-/// with the same prefix follow each other.
+/// Checks that apps share hubs only on purpose. Sorted by their text before the wildcard, patterns with a common prefix
+/// are adjacent.
 fn ensure_apart<'a>(keys: impl Iterator<Item = &'a AppKey>) -> Result<(), AppKeySetError> {
     let patterns =
         keys.flat_map(|key| key.hubs.names.iter().map(move |name| (name.trim_end_matches(STAR), &**name, key)));

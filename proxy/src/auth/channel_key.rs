@@ -7,8 +7,8 @@ use trunkline_protocol::key::{AccessKeys, FarEnd, KeyTag};
 
 use super::signer::Signer;
 
-/// Keys of one holder, and the hellos that they have opened. Each holder has its own table of hellos, so the channels
-/// of one app cannot evict hellos of other apps.
+/// Keys of one holder with its own table of opened hellos, so that the channels of one app can't evict hellos of other
+/// apps.
 #[derive(Debug, Clone)]
 pub(crate) struct ChannelKeys {
     signer: Signer,
@@ -17,8 +17,7 @@ pub(crate) struct ChannelKeys {
 }
 
 impl ChannelKeys {
-    /// Creates the keys of a holder, keeping its table of hellos. A hello that was used before reloading the keys
-    /// cannot be replayed afterwards.
+    /// Creates the keys of a holder, keeping its opened hellos: they can't be replayed after a reload of the keys.
     pub(super) fn new(signer: Signer, keys: AccessKeys, before: &[Self]) -> Self {
         let known = before.iter().find(|known| known.signer == signer);
         Self { keys, hellos: known.map(|known| known.hellos.clone()).unwrap_or_default(), signer }

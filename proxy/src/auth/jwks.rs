@@ -292,8 +292,8 @@ impl KeySets {
         self.stored.subscribe()
     }
 
-    /// Refetches these sources in parallel for a token with an unknown key, rate limited. The fetch continues after the
-    /// caller disconnects: otherwise an untrusted client could use up the only fetch that a user with a new key needs.
+    /// Refetches these sources in parallel for a token with an unknown key, rate limited. Continues after the caller
+    /// disconnects, or an untrusted client could use up the fetch that a user with a new key needs.
     pub(super) fn read_early(self: &Arc<Self>, sources: Vec<JwksSource>) -> JoinHandle<()> {
         let all = Arc::clone(self);
         tokio::spawn(async move {
@@ -495,8 +495,8 @@ mod tests {
                 asked = issuer.accept() => asked.unwrap().0,
             }
         };
-        // The client that caused the fetch has disconnected, and no further fetch may start for an hour. Others wait
-        // for the first.
+        // The first client has disconnected, and no further fetch may start for an hour: others wait for the running
+        // one.
         let (mut asked, body) = (asked, json!({ "keys": [ec_key()] }).to_string());
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         tokio::io::AsyncWriteExt::write_all(&mut asked, answer.as_bytes()).await.unwrap();

@@ -241,8 +241,8 @@ impl Revocations {
         unknown.map(|kept| kept.number - 1).min().map_or(newest, RevocationMark)
     }
 
-    /// Records that the open connections of a revoked user are about to be closed on this node. Returns `false` if they
-    /// were closed already, or the revocation is not stored.
+    /// Records that this node is about to close a revoked user's connections. Returns `false` if it did before, or the
+    /// revocation is not stored.
     pub(crate) fn note_close(&self, told: &ToldRevocation, at_ms: u64) -> bool {
         let mut table = self.table();
         let kept = table.by_tokens.get_mut(&TokenSet::of(told)).filter(|kept| kept.closed_ms < at_ms);

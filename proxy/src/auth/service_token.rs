@@ -226,7 +226,7 @@ pub fn host_of_url(url: &str) -> Option<String> {
 const REST_PREFIX: &str = "/api/";
 
 /// Returns whether an audience is the URL of a request with these segments, or a path prefix of it ending with a slash.
-/// The host is ignored: a node behind a load balancer does not have that name, and the port is always missing.
+/// Ignores host and port, as for dial-in.
 fn is_rest_audience(audience: &str, target: &[Vec<u8>], without_prefix: PrefixStrip<'_>) -> bool {
     let Some((_, rest)) = audience.split_once("://") else { return false };
     let wanted = rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or_default();
