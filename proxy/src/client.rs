@@ -151,7 +151,6 @@ fn adopt(shard: &Shard, stream: TcpStream, may_be_of_other_shard: bool) -> io::R
     }
 }
 
-/// Moves a socket from another runtime to this one.
 fn moved(stream: TcpStream) -> io::Result<TcpStream> {
     TcpStream::from_std(stream.into_std()?)
 }

@@ -56,7 +56,6 @@ const UNTAGGED_HELLOS_PER_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap();
 /// Maximum delay of such a refusal. Socket limits bound the number of waiting clients.
 const REFUSED_RETURN_WAIT: Duration = Duration::from_secs(5);
 
-/// Counters shared by all shards of a node.
 #[derive(Debug)]
 pub(crate) struct LimitCounters {
     /// Rate of new client connections.
@@ -115,19 +114,16 @@ impl LimitCounters {
         }
     }
 
-    /// Returns whether a log line caused by a client is within the rate.
     #[must_use]
     pub(crate) fn may_log(&self, now: Duration) -> bool {
         self.log_lines.take(now, Duration::ZERO).is_ok()
     }
 
-    /// Returns whether a log line about a client mistake is within the rate.
     #[must_use]
     pub(crate) fn may_log_mistake(&self, now: Duration) -> bool {
         self.mistake_lines.take(now, Duration::ZERO).is_ok()
     }
 
-    /// Returns whether an untagged hello may be tried with all keys.
     #[must_use]
     pub(crate) fn may_try_untagged(&self, now: Duration) -> bool {
         self.untagged_hellos.take(now, Duration::ZERO).is_ok()

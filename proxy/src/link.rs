@@ -171,7 +171,6 @@ impl<'a> SlotKeeper<'a> {
         }
     }
 
-    /// Waits for the end of a session without a socket.
     async fn give_up(&self) -> SessionOver {
         let mut left = self.left.clone();
         tokio::select! {
@@ -181,7 +180,6 @@ impl<'a> SlotKeeper<'a> {
         }
     }
 
-    /// Records the loss of the socket while the session lives.
     fn lost(&self, reason: &str) {
         self.pool.interrupted();
         let (hub, app, slot) = (self.pool.hub().name(), &self.pool.app().name, self.slot);

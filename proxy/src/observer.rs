@@ -246,7 +246,6 @@ impl Observer {
         Some(sum.into_page(limit))
     }
 
-    /// Returns the details of a client connection at any node.
     pub(crate) async fn client(&self, id: &str) -> Option<ClientDetails> {
         if let Some(details) = self.node.client(id).await {
             return Some(details);
@@ -282,12 +281,10 @@ impl Observer {
         self.rebalancer.begin(request).await
     }
 
-    /// Returns the progress of the fleet's current or last rebalance.
     pub(crate) async fn rebalance_progress(&self) -> RebalanceReport {
         self.rebalancer.report().await
     }
 
-    /// Returns the progress of this node's current or last rebalance.
     #[must_use]
     pub(crate) fn own_rebalance(&self) -> RebalanceReport {
         self.rebalancer.own()
@@ -298,7 +295,6 @@ impl Observer {
         self.rebalancer.stop().await
     }
 
-    /// Stops this node's rebalance; `None` if none is running.
     pub(crate) fn stop_own_rebalance(&self) -> Option<RebalanceReport> {
         self.rebalancer.stop_own()
     }
@@ -415,7 +411,6 @@ fn list_target(list: &str, limit: usize, given: &[(&str, Option<&str>)]) -> Stri
     format!("/api/{list}?{}", query.finish())
 }
 
-/// Percent-encodes an id for use in a path.
 fn quoted(id: &str) -> String {
     utf8_percent_encode(id, NON_ALPHANUMERIC).to_string()
 }

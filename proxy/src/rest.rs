@@ -180,7 +180,6 @@ impl Rest {
         taken.map_err(|full| RestError::too_many_calls(&full))
     }
 
-    /// Returns the key that signed the request's token.
     fn authorize(&self, head: &Parts) -> Result<TokenSigner, RestError> {
         let value = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (scheme, token) = value.split_once(' ').unwrap_or_default();

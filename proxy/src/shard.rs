@@ -181,7 +181,6 @@ impl Shard {
         result
     }
 
-    /// Applies the commands of a batch in order.
     pub(crate) fn apply(self: &Rc<Self>, commands: Vec<ShardCommand>) {
         self.step(|state| {
             let read_at = state.core.time_for_watches();

@@ -179,7 +179,6 @@ impl SendTarget {
     }
 }
 
-/// Locations of the receivers of a send, by connection id.
 struct Locations {
     known: Vec<Arc<Connection>>,
     unknown: Vec<ByteString>,

@@ -106,7 +106,6 @@ impl ClientWindow {
         None
     }
 
-    /// Releases the space of a message that is not sent.
     pub(super) fn give_up(&mut self, bytes: u32) {
         self.reserved = self.reserved.saturating_sub(bytes);
         self.wake();

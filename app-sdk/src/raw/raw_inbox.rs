@@ -47,7 +47,6 @@ impl RawInbox {
         reader
     }
 
-    /// Polls for the next message; `None` at the end.
     pub(super) fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<RawMessage>> {
         if let Some(message) = self.waiting.pop_front() {
             self.flow.remove_bytes(cost(&message));

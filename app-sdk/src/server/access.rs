@@ -12,7 +12,6 @@ use crate::error::BuildError;
 /// Environment variable with the host names that proxies dial, separated by commas.
 const DIALLED_AS_VARIABLE: &str = "TRUNKLINE_DIALLED_AS";
 
-/// Keys and host names of this app server.
 #[derive(Debug)]
 pub(crate) struct Access {
     keys: AccessKeys,

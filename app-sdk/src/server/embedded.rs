@@ -43,7 +43,6 @@ pub(super) struct NodeChoice {
     pub(super) admin_token: Option<String>,
 }
 
-/// Starts the node and returns its client routes.
 pub(super) fn start(
     core: &Arc<ServerCore>,
     ready: &ReadyServer,

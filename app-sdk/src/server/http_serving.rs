@@ -200,7 +200,6 @@ mod tests {
         String::from_utf8_lossy(&answer[..length]).into_owned()
     }
 
-    /// Time in seconds until the app closes a socket.
     async fn closed_after(socket: &mut DuplexStream) -> u64 {
         let begun = Instant::now();
         assert_eq!(socket.read(&mut [0; 10]).await.unwrap(), 0);

@@ -89,7 +89,6 @@ impl ServerCore {
         by_path.flatten().unwrap_or_else(|| name_or_path.to_owned())
     }
 
-    /// Returns whether only the development key of this machine is used.
     pub(super) fn is_development(&self) -> bool {
         self.access.get().is_some_and(Access::is_development)
     }

@@ -43,7 +43,6 @@ struct Redirect {
     available_transports: [(); 0],
 }
 
-/// Reason for not redirecting a client to a service.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NegotiationRefusal {
     #[error("an access token is needed: `Authorization: Bearer`")]

@@ -107,7 +107,6 @@ impl User {
 }
 
 impl ServerCore {
-    /// Verifies an access token with the keys of the server.
     pub(crate) fn verify(&self, token: &str) -> Result<User, TokenError> {
         User::of(self.verify_token(token)?).ok_or(TokenError::NoUser)
     }

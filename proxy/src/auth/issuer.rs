@@ -46,12 +46,10 @@ impl Issuer {
         Some((self.secret.as_deref()?, self.issuers.first()?, &self.audiences))
     }
 
-    /// Returns whether the issuer has this `iss`.
     pub(super) fn is_named(&self, issuer: &str) -> bool {
         self.issuers.iter().any(|named| named == issuer)
     }
 
-    /// Returns whether a hub accepts tokens of the issuer.
     pub(super) fn is_for(&self, hub: &str) -> bool {
         self.hubs.as_ref().is_none_or(|hubs| hubs.holds(hub))
     }

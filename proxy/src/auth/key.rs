@@ -29,7 +29,6 @@ pub enum KeyError {
     Numbers,
 }
 
-/// Size of a coordinate on P-256 in bytes.
 const COORDINATE_BYTES: usize = 32;
 
 /// Key that verifies access tokens with one algorithm.

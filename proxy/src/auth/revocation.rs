@@ -277,7 +277,6 @@ impl Revocations {
         self.table().by_tokens.iter().any(is_closed)
     }
 
-    /// Returns whether tokens of a user may have been revoked since a mark.
     #[must_use]
     pub(crate) fn have_come_since(&self, mark: RevocationMark, user: Option<&str>) -> bool {
         if self.mark() == mark {

@@ -50,7 +50,6 @@ impl ServiceAudience {
         }
     }
 
-    /// Returns whether an audience has this path, for this hub.
     fn is(self, audience: &str, hub: &str) -> bool {
         let Some((_, rest)) = audience.split_once("://") else { return false };
         let target = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
@@ -318,7 +317,6 @@ impl ClientTerms {
         }
     }
 
-    /// Returns whether the client may use a transport.
     #[must_use]
     pub(crate) fn allow(&self, transport: Transport) -> bool {
         let bit = match transport {

@@ -23,7 +23,6 @@ use crate::net::connector::Connector;
 /// for each key of a large set. Issuers with that many keys use key ids.
 const KEYS_TRIED_MAX: usize = 16;
 
-/// Verifier of access tokens with all keys of the node.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     policy: TokenPolicy,
@@ -109,7 +108,6 @@ impl Verifier {
         }
     }
 
-    /// Returns the number of refused tokens by reason.
     pub(crate) fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
         TokenError::LABELS.into_iter().zip(self.refused.iter().map(Counter::get))
     }

@@ -29,7 +29,6 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Returns whether more than the limit is in use.
     #[must_use]
     pub(crate) fn is_exceeded(&self) -> bool {
         self.used() > self.limit

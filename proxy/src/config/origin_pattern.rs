@@ -81,7 +81,6 @@ impl Origin {
     }
 }
 
-/// Returns whether a scheme is http or https.
 fn is_web(scheme: &str) -> bool {
     scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }

@@ -42,7 +42,6 @@ settings! {
 }
 
 impl RestSettings {
-    /// Returns whether any port serves the data plane.
     #[must_use]
     pub(crate) fn is_on(&self) -> bool {
         self.on_client_ports || self.listen.is_some()

@@ -164,7 +164,6 @@ impl AppLink {
         std::iter::from_fn(|| self.crashes.try_recv().ok()).collect()
     }
 
-    /// Returns whether an unread presence update is queued.
     pub(super) fn has_update(&self) -> bool {
         !self.updates.is_empty()
     }
@@ -188,7 +187,6 @@ impl AppLink {
         self.to_node.send(piece.into()).await.expect("the link has ended");
     }
 
-    /// Pauses or resumes reading from the node.
     pub(super) fn set_reading(&self, is_reading: bool) {
         let _ = self.is_reading.send(is_reading);
     }

@@ -89,7 +89,6 @@ fn user_of(open: &OpenConnection) -> Option<String> {
     open.claims.iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, user)| user.to_string())
 }
 
-/// Stops listening at an address.
 fn unplug(network: &MemoryNetwork, address: &str) {
     drop(network.listen(&at(address)));
 }

@@ -37,7 +37,6 @@ async fn hello(key: &str, far_end: FarEnd) -> (String, String) {
     (value(HELLO_HEADER), value(KEY_TAG_HEADER))
 }
 
-/// Requests a channel and returns the status.
 async fn ask(stage: &Stage, hello: &str, tag: Option<&str>) -> u16 {
     let mut request = Request::get(CHANNEL_PATH).header("host", ONE).header("connection", "upgrade");
     request = request.header("upgrade", "websocket").header("sec-websocket-version", "13");

@@ -20,7 +20,6 @@ fn with_canary(rules: &str) -> String {
     format!("{CANARY}{rules}")
 }
 
-/// Answers a request to hand over a connection.
 async fn hand_over(link: &mut AppLink, id: &str) {
     let asked = link.close().await;
     assert_eq!(asked.connection_id, id);

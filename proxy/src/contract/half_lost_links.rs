@@ -327,7 +327,6 @@ enum LinkFault {
     Both(usize, bool),
     /// The app server closes a link after ending its clients.
     Closes(usize),
-    /// The app server stalls for a while.
     Stalls(u64),
     /// A client disconnects on its own.
     Leaves(usize),
@@ -355,7 +354,6 @@ fn gap() -> impl Strategy<Value = u64> {
     prop_oneof![1 => Just(0), 2 => 0..300_u64, 4 => 0..4_000_u64]
 }
 
-/// Clock step of a schedule.
 const STEP: Duration = Duration::from_millis(100);
 
 /// Minimum number of links: an app server dials when it has fewer.
@@ -379,7 +377,6 @@ struct SdkServer<'a> {
     /// Number of the link to read first.
     turn: usize,
     has: HashMap<String, HadConnection>,
-    /// Number of connections opened twice.
     doubles: usize,
     stalls_for: Duration,
 }

@@ -161,7 +161,6 @@ impl DialInLink {
         }
     }
 
-    /// Connects a client assigned to this link.
     pub(super) async fn client(&mut self, node: &FleetNode, user: &str) -> Client {
         self.client_by(node, &token("client", user)).await
     }
@@ -271,7 +270,6 @@ async fn drive(
     }
 }
 
-/// Sleeps until nodes have exchanged changes.
 pub(super) async fn settle() {
     tokio::time::sleep(NEWS).await; // sleep: virtual time; no event signals the state of another node
 }

@@ -38,7 +38,6 @@ async fn refresh(link: &mut DialInLink, connection: &str, claims: &LogInClaims, 
     link.ack().await
 }
 
-/// Queries the claims of a connection over a link.
 async fn claims_at(link: &mut DialInLink, connection: &str) -> LogInClaims {
     link.send(ServiceMessage::GetConnectionClaims(Check { subject: connection.into(), ack_id: 42 }));
     let ack = link.ack().await;
@@ -189,7 +188,6 @@ fn a_newer_log_in_goes_with_a_client_that_moves_and_to_the_next_app_server() {
     });
 }
 
-/// Hub with authentication refresh by the node.
 fn refreshing() -> HubManifest {
     HubManifest { close_on_token_expiry: true, refreshes_authentication: true, ..HubManifest::new("chat", "/chat") }
 }
@@ -252,7 +250,6 @@ fn a_refresh_names_a_connection_of_its_hub_and_only_hubs_that_offer_it_take_one(
     });
 }
 
-/// User in claims for an app server.
 fn user_in(claims: &LogInClaims) -> Option<&str> {
     claims.iter().find(|(name, _)| name == "asrs.s.uid").map(|(_, user)| &**user)
 }

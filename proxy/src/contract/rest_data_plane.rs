@@ -37,11 +37,9 @@ struct BackEnd {
     token: String,
 }
 
-/// Response to the back end.
 #[derive(Debug, PartialEq)]
 struct Answer {
     status: u16,
-    /// Error code of the response.
     code: String,
     missing: String,
     body: Value,
@@ -808,7 +806,6 @@ fn calls_that_wait_for_their_clients_hold_no_place_of_short_requests_and_are_bou
     });
 }
 
-/// Request body that never arrives.
 fn never() -> impl futures_util::Stream<Item = std::io::Result<Bytes>> {
     stream::pending()
 }

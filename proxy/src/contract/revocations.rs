@@ -59,7 +59,6 @@ fn order(user: Option<&str>) -> RevocationOrder {
     RevocationOrder { tokens, close: user.is_some(), closed_ms: 0 }
 }
 
-/// Returns whether a client can connect with this query.
 async fn may_connect(stage: &Stage, query: &str) -> bool {
     match Client::upgrade(stage, &format!("/chat?{query}")).await {
         Ok(_) => true,

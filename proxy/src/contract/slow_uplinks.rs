@@ -63,7 +63,6 @@ async fn fill(link: &AppLink, client: &mut Client) {
     assert!(timeout(SECOND, flood).await.is_err());
 }
 
-/// Starts a node with small link outboxes.
 async fn stage_with_small_links() -> (Stage, App, AppLink) {
     let mut settings = settings();
     settings.links.outbox_max_bytes = 1024;

@@ -53,7 +53,6 @@ pub(super) fn run<F: Future>(test: F) -> F::Output {
     LocalSet::new().block_on(&runtime, guarded)
 }
 
-/// Settings of a node with one link per app server.
 pub(super) fn settings() -> Settings {
     let keys = AccessKeys::new(vec![AccessKey::new(KEY).unwrap()]).unwrap();
     Settings { node: "n1".into(), ..Settings::embedded(keys, Vec::new(), false) }

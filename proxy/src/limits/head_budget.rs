@@ -18,7 +18,6 @@ pub(crate) struct HeadBudget(Arc<Budget>);
 /// Share of the budget, held while a large head is kept.
 pub(crate) type HeadWeight = BudgetShare;
 
-/// Error for a large head that exceeds the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeadsFull;
 
@@ -29,7 +28,6 @@ impl HeadBudget {
         Self(Arc::new(Budget::new(max_bytes)))
     }
 
-    /// Returns whether a head of this size is free.
     #[must_use]
     pub(crate) fn is_free(bytes: usize) -> bool {
         bytes <= FREE_BYTES

@@ -71,7 +71,6 @@ impl HopLimits {
         }
     }
 
-    /// Locks the list of owners that are gone.
     fn gone(&self) -> MutexGuard<'_, Recent<Box<str>, (), Instant>> {
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         gone.expire(Instant::now());

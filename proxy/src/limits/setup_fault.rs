@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use super::LogThrottle;
 
-/// Minimum time between two lines about one fault.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Misconfiguration in front of a node.
