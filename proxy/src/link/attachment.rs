@@ -1,4 +1,4 @@
-//! Attachment of a socket to a link's session, and the consumer of the frames that it brings.
+//! Attachment of a socket to a link's session, and the consumer of its frames.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -23,14 +23,14 @@ use crate::metrics::{Direction, FrameKind};
 use crate::shard::{ConnectionCommand, SendOrigin, Shard, ShardCommand};
 use crate::upstream::{Asker, Dialled, LinkHandle, Pool, ServerGroup, UpstreamWebSocket};
 
-/// How often the round trip of a link is measured.
+/// Interval between round-trip measurements of a link.
 const ECHO_INTERVAL_MS: u64 = 5_000;
 
-/// Least time between two lines about skipped frames of a link.
+/// Minimum interval between warnings about skipped frames.
 const SKIPPED_INTERVAL: Duration = Duration::from_secs(60);
 
 impl SlotKeeper<'_> {
-    /// Carries frames over a fresh socket until that is lost, or the session over.
+    /// Carries frames over a new socket until the socket is lost or the session ends.
     pub(super) async fn carry(&mut self, dialled: Dialled, offer: &Offer) -> CarryEnd {
         let Dialled { socket: LinkSocket { reader, mut writer }, answer } = dialled;
         let attachment = match self.link.attach(offer, &answer, self.clock.now_ms()) {
@@ -47,7 +47,7 @@ impl SlotKeeper<'_> {
         let carrier = link_carrier(self.shard, &self.link, self.clock, attachment);
         let given_up = self.pool.retired().cancelled();
         let end = carrier.run(&mut self.incoming, reader, &mut writer, &mut sink, given_up).await;
-        // Before the link is seen to be down: who looks then knows that it may return.
+        // Before the link shows as down, so that observers see that it may resume.
         self.pool.socket_ended();
         let detached = self.link.outbox().detach(attachment, self.clock.now_ms());
         if end.is_resumable() {
@@ -78,14 +78,14 @@ impl SlotKeeper<'_> {
     }
 }
 
-/// Meter of a link between a shard and an app server.
+/// Meter of a link to an app server.
 pub(super) struct LinkMeter<'a> {
     shard: &'a Shard,
     link: &'a LinkHandle,
     measured_at_ms: Cell<Option<u64>>,
 }
 
-/// Makes the carrier of one socket of a link between this shard and an app server.
+/// Creates the carrier for one socket of an app server's link.
 pub(super) fn link_carrier<'a>(
     shard: &'a Shard,
     link: &'a LinkHandle,
@@ -106,7 +106,7 @@ impl SocketMeter for LinkMeter<'_> {
         self.shard.counters().traffic(Direction::Up, kind).count(count, piece.bytes.len());
     }
 
-    /// Measures the round trip now and then.
+    /// Measures the round trip at the echo interval.
     fn tick(&self, now_ms: u64) {
         if self.measured_at_ms.get().is_none_or(|measured_at_ms| now_ms >= measured_at_ms + ECHO_INTERVAL_MS) {
             self.measured_at_ms.set(Some(now_ms));
@@ -120,12 +120,12 @@ fn over_with(over: SessionOver, writer: LinkWriter<UpstreamWebSocket>) -> CarryE
     CarryEnd::Over(SessionOver { socket: Some(writer), ..over })
 }
 
-/// Routes the frames of a link to the shards that they concern, batch by batch.
+/// Routes the frames of a link to the shards concerned, batch by batch.
 pub(super) struct ShardSink<'a> {
     shard: &'a Rc<Shard>,
     pool: &'a Pool,
     asker: Arc<dyn Asker>,
-    /// Group of its app server, if that is dialled.
+    /// Group of a dialled app server.
     group: Option<Arc<ServerGroup>>,
     batch: RoutedBatch,
     skipped: LogThrottle,
@@ -137,15 +137,15 @@ impl<'a> ShardSink<'a> {
         Self { shard, pool, asker, group: None, batch, skipped }
     }
 
-    /// Consumer of the frames of an app server in a group, which may be a mirror.
+    /// Sets the group of the app server. The group may be a mirror.
     pub(super) fn in_group(self, group: Arc<ServerGroup>) -> Self {
         Self { group: Some(group), ..self }
     }
 
-    /// Routes a message of this origin, whose answers this asker gets; without one the link does.
+    /// Routes a message with this origin. Replies go to the given target, or to the link if `None`.
     ///
     /// # Errors
-    /// When an app server must not send such a message.
+    /// If app servers must not send such a message.
     pub(super) fn route(
         &mut self,
         origin: SendOrigin,
@@ -157,7 +157,7 @@ impl<'a> ShardSink<'a> {
     }
 }
 
-/// Whether an app server of this group gets copies, and nothing of it reaches clients.
+/// Whether the group is a mirror, which receives copies and sends nothing to clients.
 fn is_mirror(group: Option<&ServerGroup>) -> bool {
     group.is_some_and(ServerGroup::is_mirror)
 }
@@ -169,7 +169,7 @@ impl FrameSink for ShardSink<'_> {
         self.shard.counters().traffic(Direction::Down, kind).count(1, bytes);
     }
 
-    /// A ping of ours that came back tells when it was sent.
+    /// Measures the round trip from the send time in our returned ping.
     fn handle_ping(&mut self, ping: &Ping) {
         let sent_us = ping.get(ECHO_KEY).and_then(|sent| sent.parse::<u64>().ok());
         if let Some(took_us) = sent_us.and_then(|sent_us| self.shard.now_us().checked_sub(sent_us)) {
@@ -188,7 +188,7 @@ impl FrameSink for ShardSink<'_> {
         }
     }
 
-    /// Closes the clients of the app server that the frame was for, unless it is a mirror.
+    /// Closes the addressed clients, except for a mirror.
     fn handle_skipped(&mut self, head: &FrameHead, problem: &str) {
         self.shard.counters().dial_in.malformed.increment();
         if let Some(left_out) = self.skipped.pass(Instant::now()) {
@@ -206,7 +206,7 @@ impl FrameSink for ShardSink<'_> {
         }
     }
 
-    /// Applies the batch here, and gives the other shards their parts.
+    /// Applies the batch here and sends the other shards their parts.
     async fn end_batch(&mut self, bytes: usize) {
         let batch = std::mem::replace(&mut self.batch, RoutedBatch::of(self.shard.shared()));
         for (index, commands) in
@@ -220,7 +220,7 @@ impl FrameSink for ShardSink<'_> {
         }
     }
 
-    /// Clients of the shard are to be served too.
+    /// Lets the shard serve its clients.
     async fn yield_after_batch(&mut self) {
         tokio::task::yield_now().await;
     }

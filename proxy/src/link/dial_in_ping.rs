@@ -1,10 +1,10 @@
-//! Pings of an app server that has dialled in, and the answers that it wants. Pure.
+//! Pings from a dialled-in app server, and the replies. Pure.
 //!
 //! ```text
 //!  status=1          ─► status=1|0, clientcount, servercount, capacity
 //!  servers=""        ─► servers=<ticks>:<id>;<id>
-//!  shutdown=fin:0|1|2 ─► shutdown=finack, and its clients go elsewhere, or stay
-//!  #clientInHub, #client, none, an echo of ours: nothing
+//!  shutdown=fin:0|1|2 ─► shutdown=finack; its clients move or stay
+//!  #clientInHub, #client, empty, returned echo: no reply
 //! ```
 
 use bytestring::ByteString;
@@ -13,39 +13,39 @@ use trunkline_protocol::service::Ping;
 
 const SERVERS: &str = "servers";
 
-/// .NET counts time in these units, from the year 1 on.
+/// .NET ticks of 100 ns, counted from the year 1.
 const TICKS_PER_SECOND: u64 = 10_000_000;
 const SECONDS_BEFORE_1970: u64 = 62_135_596_800;
 
-/// Wish of an app server that it tells by a ping.
+/// Request that an app server makes with a ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wish {
     Status,
     Servers,
-    /// It is about to stop.
+    /// Announces a shutdown of the app server.
     Leave(Leaving),
 }
 
-/// How an app server stops.
+/// Shutdown mode of an app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leaving {
-    /// It waits until its clients go by themselves, and takes no new ones.
+    /// Waits for its clients to disconnect and accepts no new ones.
     Waiting,
-    /// Its clients are to go on elsewhere: it would end them.
+    /// Its clients should move; otherwise it closes them.
     Migrating,
 }
 
-/// Load of this node, as an app server weighs its endpoints by.
+/// Load of this node, used by app servers to weight endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NodeLoad {
     pub(super) has_clients: bool,
     pub(super) clients: u64,
     pub(super) servers: u64,
-    /// Maximum number of clients; `None` if there is none.
+    /// Maximum number of clients; `None` means unlimited.
     pub(super) capacity: Option<u64>,
 }
 
-/// Reads the wishes in a ping.
+/// Parses the requests in a ping.
 pub(super) fn wishes(ping: &Ping) -> impl Iterator<Item = Wish> {
     ping.pairs.iter().filter_map(|(key, value)| match (&**key, &**value) {
         (STATUS_PING, _) => Some(Wish::Status),
@@ -56,7 +56,7 @@ pub(super) fn wishes(ping: &Ping) -> impl Iterator<Item = Wish> {
     })
 }
 
-/// Answer to a question for the status.
+/// Reply to a status request.
 pub(super) fn status(load: NodeLoad) -> Ping {
     let mut answer = ping(STATUS_PING, if load.has_clients { "1" } else { "0" });
     let mut add = |key: &'static str, value: u64| answer.pairs.push((key.into(), value.to_string().into()));
@@ -66,7 +66,7 @@ pub(super) fn status(load: NodeLoad) -> Ping {
     answer
 }
 
-/// Answer to a question for the app servers. All endpoints have to give one text, so the ids are sorted.
+/// Reply to a request for the app servers. Sorted, because all endpoints have to return identical text.
 pub(super) fn servers(mut ids: Vec<String>, unix_s: u64) -> Ping {
     ids.sort_unstable();
     ids.dedup();
@@ -74,7 +74,7 @@ pub(super) fn servers(mut ids: Vec<String>, unix_s: u64) -> Ping {
     ping(SERVERS, format!("{ticks}:{}", ids.join(";")))
 }
 
-/// Answer to the notice that an app server is about to stop.
+/// Reply to the shutdown notice of an app server.
 pub(super) fn finack() -> Ping {
     ping(SHUTDOWN_PING, FIN_ACK)
 }

@@ -1,8 +1,7 @@
-//! Consumer of the frames of an app server that has dialled in.
+//! Consumer of the frames of a dialled-in app server.
 //!
-//! It has one way to all clients, wherever they are: a frame is applied here as far as it concerns this node, and
-//! passed on to other nodes as far as it concerns theirs. A frame that makes no sense is skipped, as its SDK skips
-//! ours.
+//! The link reaches clients on all nodes: the part of a frame that concerns this node is applied here, the rest
+//! is forwarded to other nodes. Invalid frames are skipped, as the SDK does with ours.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,21 +23,22 @@ use crate::clock::unix_seconds;
 use crate::shard::{MEMBERSHIP_S, SendOrigin, Shard, ShardCommand, no_such_connection};
 use crate::upstream::{LinkHandle, Pool};
 
-/// Pairs of a ping that are read.
+/// Maximum number of pairs read from a ping.
 const PAIRS_MAX: usize = 16;
 
-/// Limit of what waits for an app server that does not read: data of clients stops far below it, answers don't.
+/// Limit of the bytes queued for an app server that does not read. Client data stops far below it; replies
+/// don't.
 const ANSWERS_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Consumer of the frames of one link that an app server has dialled.
+/// Frame consumer of one dialled-in link.
 pub(super) struct DialInSink<'a> {
     shard: &'a Rc<Shard>,
     pool: &'a Arc<Pool>,
     link: Arc<LinkHandle>,
     inner: ShardSink<'a>,
-    /// Sends of this batch, which begin in one epoch.
+    /// Sends of this batch, all in one epoch.
     sends: Option<ManySend<'a>>,
-    /// The app server migrates its clients; told to the shards at the end of the batch.
+    /// Set when the app server migrates its clients. Shards are notified at the end of the batch.
     is_migrating: bool,
 }
 
@@ -57,10 +57,10 @@ impl<'a> DialInSink<'a> {
         }
         let (shared, link, others) = (self.shard.shared(), &self.link, self.shard.shared().other_nodes());
         let is_here = |id: &ByteString| shared.routes.find(id).is_some();
-        // What concerns a connection that moves goes to both nodes.
+        // Messages for a moving connection go to both nodes.
         let is_elsewhere = |id: &ByteString| !shared.routes.is_here_alone(id);
         let class = match class_of(&message) {
-            // A send that no client gets closes none.
+            // An undeliverable send closes no client.
             Err(problem) if matches!(message, ServiceMessage::Filtered(_)) => {
                 self.inner.handle_skipped(&FrameHead::read(&message.to_body()), &problem);
                 return Ok(());
@@ -68,7 +68,7 @@ impl<'a> DialInSink<'a> {
             class => class?,
         };
         let has_epoch = class == MessageClass::Send || matches!(message, ServiceMessage::ClientInvocation(_));
-        // The message may be for a connection that moves.
+        // The target connection may be moving.
         let epoch = match has_epoch {
             true => self.sends.get_or_insert_with(|| shared.fleet.moves.begin_send()).epoch(),
             false => 0,
@@ -108,8 +108,8 @@ impl<'a> DialInSink<'a> {
         self.inner.route(origin, None, message)
     }
 
-    /// Names a connection by its id where the app server has its token, as only its client does; `false` if no
-    /// connection of this hub has that token.
+    /// Replaces the connection token in a message, which is all that an app server has, with the connection id.
+    /// Returns `false` if no connection of this hub has the token.
     fn name_connection(&self, message: &mut ServiceMessage) -> bool {
         let name = match message {
             ServiceMessage::RefreshAuth(it) => &mut it.connection,
@@ -124,20 +124,20 @@ impl<'a> DialInSink<'a> {
         })
     }
 
-    /// Takes a question when the app server can take an answer, as if it had come then.
+    /// Handles a client invocation after a delay, once the app server can take the reply.
     fn take_later(&self, question: ClientInvocation) {
         let hold = self.pool.asked.hold(&question.payloads, Instant::now());
         let (shard, pool, link) = (self.shard.clone(), self.pool.clone(), self.link.clone());
         spawn_local(async move {
             sleep(hold).await;
             let mut sink = DialInSink::new(&shard, &pool, &link);
-            // It was read before, and is one that an app server may send.
+            // Already parsed and checked.
             drop(sink.take(ServiceMessage::ClientInvocation(question)));
             sink.end_batch(0).await;
         });
     }
 
-    /// Asks a client for a result that is not here, or about to move.
+    /// Invokes a client that is on another node or moving.
     fn invoke_elsewhere(&self, request: &ClientInvocation, epoch: i64) {
         let (shared, link) = (self.shard.shared(), &self.link);
         if shared.routes.find(&request.connection_id).is_some() {
@@ -147,7 +147,7 @@ impl<'a> DialInSink<'a> {
         }
     }
 
-    /// Asks here, and at the other nodes; the app server gets one answer.
+    /// Queries this node and the other nodes. The app server gets one reply.
     fn ask(&mut self, message: ServiceMessage) -> Result<(), String> {
         let asker = self.shard.shared().other_nodes().ask_too(&self.link, &message);
         self.inner.route(SendOrigin::Sender(self.link.app(), 0), asker.as_ref(), message)
@@ -170,7 +170,7 @@ impl<'a> DialInSink<'a> {
         self.link.send(&ServiceMessage::Ping(answer));
     }
 
-    /// Pools of its hub, one per app server.
+    /// Pools of this hub, one per app server.
     fn pools(&self) -> Arc<Vec<Arc<Pool>>> {
         self.shard.shared().hubs.of_pool(self.pool).map(|hub| hub.pools()).unwrap_or_default()
     }
@@ -183,19 +183,19 @@ impl<'a> DialInSink<'a> {
         NodeLoad { has_clients: clients > 0, clients, servers, capacity }
     }
 
-    /// The app server gets no new clients; those that it has may go elsewhere.
+    /// Stops assigning new clients to the app server. Existing clients may move.
     fn leave(&mut self, how: Leaving) {
         if self.pool.begin_drain() {
             let (hub, app) = (self.pool.hub().name(), &self.pool.app().name);
             info!(hub, %app, ?how, "the app server is about to stop: it gets no new clients");
         }
-        // It may have wanted to wait first.
+        // An earlier notice may have asked to wait.
         self.is_migrating |= how == Leaving::Migrating && self.pool.begin_reassigning();
     }
 }
 
-/// Gives a membership of a user without a time one: it holds for a year, also for connections to come. Zero means those
-/// that are there now.
+/// Sets the default lifetime of one year on a user's group membership, which also applies to future
+/// connections. Zero limits it to current connections.
 fn with_time(mut message: ServiceMessage) -> ServiceMessage {
     if let ServiceMessage::UserJoinGroup(change) | ServiceMessage::UserJoinGroupWithAck(change) = &mut message {
         change.ttl_s = change.ttl_s.or(Some(MEMBERSHIP_S));
@@ -203,10 +203,10 @@ fn with_time(mut message: ServiceMessage) -> ServiceMessage {
     message
 }
 
-/// Class of a message of an app server; a send with a filter is a send.
+/// Message class for an app server; a send with a filter is a send.
 ///
 /// # Errors
-/// When only proxies, and nodes among themselves, send such a message, or its filter can't be parsed.
+/// If only proxies or nodes send such a message, or if its filter is invalid.
 fn class_of(message: &ServiceMessage) -> Result<MessageClass, String> {
     use ServiceMessage as M;
     let class = match message {

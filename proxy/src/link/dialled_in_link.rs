@@ -1,7 +1,7 @@
-//! The task of a link that an app server has dialled, as Azure's SDK does: one session, which ends with its socket.
+//! Task of a link dialled by an app server with Azure's SDK: one session per socket.
 //!
 //! ```text
-//!  upgrade ─► handshake ─► in the pool of its app server ─► carry ─► lost ─► its client connections are told
+//!  upgrade ─► handshake ─► added to the app server's pool ─► carry ─► lost ─► its client connections are notified
 //! ```
 
 use std::pin::pin;
@@ -32,29 +32,29 @@ use crate::upstream::{
     AppServer, AppTarget, DialledIn, Hub, IncomingLink, LinkHandle, Pool, UpstreamWebSocket, into_websocket,
 };
 
-/// Seconds within which an app server notices the end of a socket, if it does: it reads all the time. Asked earlier, it
-/// could answer for a client that it is about to end.
+/// Seconds within which an app server, which reads continuously, detects a lost socket. A probe before that
+/// could claim a client that the app server is about to close.
 const LOSS_NOTICED_S: u32 = 1;
 
-/// Seconds within which an app server that has closed a link has ended the clients that it had by that.
+/// Seconds within which an app server that has closed a link closes the clients of that link.
 const CLIENTS_ENDED_S: u32 = 2;
 
-/// Text that an app server logs when a link of it is given up.
+/// Text logged by the app server when the node gives up a link.
 const FAREWELL: &str = "this connection is given up: others take its place";
 
-/// Time in which what an app server has sent before it knew of the farewell arrives.
+/// Arrival time for frames that the app server sent before the farewell reached it.
 const FAREWELL_TIME: Duration = Duration::from_millis(500);
 
-/// Maximum number of links that one app server may have for one hub.
+/// Maximum number of links per app server and hub.
 const LINKS_MAX: usize = 256;
 
-/// Close code of a link that its app server has closed.
+/// Close code for a link closed by its app server.
 const CLOSE_NORMAL: u16 = 1000;
 
-/// An app server that is gone is not waited for when its link is closed.
+/// Timeout for closing a link to an app server that may be gone.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves a link from its upgrade to its end.
+/// Serves a link from the upgrade until it closes.
 pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
     let IncomingLink { upgrade, hub, instance, endpoint, signer, is_carried, refusal } = *incoming;
     let upgraded = match upgrade.await {
@@ -87,19 +87,19 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
     carry(&shard, &pool, link, socket).await;
 }
 
-/// Reason to refuse a link of an app server that has too many.
+/// Refusal reason for an app server with too many links.
 fn too_many(shard: &Shard, hub: &Hub, (instance, signer): (&str, &Signer)) -> Option<String> {
     let count = hub.pool_of(shard.shared().hubs.app_servers().number(instance, signer)).map_or(0, |pool| pool.size());
     (count >= LINKS_MAX).then(|| format!("this app server has {LINKS_MAX} connections to this node for the hub"))
 }
 
-/// Reason to refuse a link that would carry clients, where a webhook has them.
+/// Refusal reason for a client-carrying link to a hub that has a webhook.
 fn for_senders_only(hub: &Hub, kind: LinkKind) -> Option<String> {
     let is_refused = hub.has_webhook() && kind != LinkKind::Weak;
     is_refused.then(|| "this hub has a webhook in place of app servers (--upstream-webhook)".to_owned())
 }
 
-/// Finds the pool of an app server's links, or begins one.
+/// Finds or creates the pool of an app server's links.
 fn find_pool(shard: &Shard, hub: &Arc<Hub>, instance: &str) -> Arc<Pool> {
     let hubs = &shard.shared().hubs;
     let id = hubs.number(instance);
@@ -110,7 +110,7 @@ fn find_pool(shard: &Shard, hub: &Arc<Hub>, instance: &str) -> Arc<Pool> {
     })
 }
 
-/// Name of an app server for people: its machine, and the beginning of what is random.
+/// Display name of an app server: machine and start of the random part.
 fn short_name(instance: &str) -> String {
     const RANDOM_CHARS: usize = 6;
     let short = instance.rsplit_once('_').and_then(|(machine, random)| Some((machine, random.get(..RANDOM_CHARS)?)));
@@ -170,20 +170,20 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     let over = SessionOver::of_dialled_in(&end);
     let counters = &shard.counters().sessions;
     counters.ended.of(over.cause).increment();
-    // Who says goodbye has ended what it had.
+    // After a farewell the app server has closed its clients.
     if over.cause != SessionCloseReason::Farewell {
         counters.frames_lost.add(leftover.uncertain.count + leftover.unsent.count);
     }
     if !has_lost_key {
         log_end(shard, pool, (&link, slot), &over).await;
     }
-    // Whoever dials in ends the clients of a link with it, once it notices.
+    // A dialled-in app server closes a link's clients when it detects the loss.
     let may_be_unnoticed = !matches!(end, LinkEnd::Closed | LinkEnd::Goodbye(_));
     let noticed_within_s = if may_be_unnoticed { LOSS_NOTICED_S } else { CLIENTS_ENDED_S };
     let (cause, unheard) = (over.of_connections(), Vec::new());
     let loss = LinkLoss { link: link.id(), cause, noticed_within_s, may_be_unnoticed, is_goodbye: true, unheard };
     give_to_all(shard, &ShardCommand::LinkLost(Arc::new(loss))).await;
-    // A close is answered; any other code than this is an error to the app server.
+    // Codes other than the normal one are logged as errors by the app server.
     let words = match end {
         _ if has_lost_key => Some((CLOSE_POLICY, KEY_GONE.to_owned())),
         LinkEnd::Closed | LinkEnd::Goodbye(_) | LinkEnd::Shutdown => Some((CLOSE_NORMAL, String::new())),
@@ -196,7 +196,8 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     forget_if_gone(shard, pool).await;
 }
 
-/// Logs the end of a link; several that are lost together are one warning. The last one is that of its app server.
+/// Logs the end of a link. Simultaneous losses are one warning; losing the last link means that the app server
+/// is lost.
 async fn log_end(shard: &Shard, pool: &Arc<Pool>, (link, slot): (&LinkHandle, usize), over: &SessionOver) {
     let (hub, app) = (pool.hub().name(), &pool.app().name);
     let (reason, carried) = (&over.reason, link.is_carried());
@@ -215,15 +216,15 @@ async fn log_end(shard: &Shard, pool: &Arc<Pool>, (link, slot): (&LinkHandle, us
     }
 }
 
-/// Tells an app server that a link is given up, and takes what it has sent before it knew: from then on it sends over
-/// others.
+/// Notifies an app server that a link is given up, and waits for the frames that it sent before. Afterwards it
+/// sends over its other links.
 async fn say_farewell(link: &LinkHandle) {
     link.given_up().cancelled().await;
     link.send(&ServiceMessage::ServiceError(ServiceError { error: FAREWELL.into() }));
     sleep(FAREWELL_TIME).await;
 }
 
-/// Forgets an app server that has not come back for a while.
+/// Removes an app server that has not returned within the resume window.
 async fn forget_if_gone(shard: &Shard, pool: &Arc<Pool>) {
     if !pool.is_empty() {
         return;

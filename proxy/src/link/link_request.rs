@@ -1,4 +1,4 @@
-//! Requests for more links, to app servers that dial in: a ping that names the node which needs one.
+//! Requests for more links to dialled-in app servers: a ping with the name of the node that needs a link.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,24 +12,24 @@ use trunkline_protocol::service::{Ping, ServiceMessage};
 
 use crate::upstream::{LinkHandle, Pool};
 
-/// Number of links to one app server from which on no more are asked for: they are not what it lacks.
+/// Number of links to one app server at which requests stop, because more would not help.
 const LINKS_MAX: usize = 20;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks in a row that find all links full before another one is asked for; a burst is over sooner.
+/// Consecutive checks that must find all links full before another is requested. Bursts end sooner.
 const FULL_LOOKS: u32 = 3;
 
-/// Time that an app server has for it, and its clients to move over.
+/// Time for the app server to add a link, and for its clients to move.
 const REST: Duration = Duration::from_secs(10);
 
-/// Request for a link to the node of this name.
+/// Message that requests a link to the node with this name.
 pub(crate) fn link_request(node: &str) -> ServiceMessage {
     ServiceMessage::Ping(Ping { pairs: vec![(ByteString::from_static(TARGET_PING), node.into())] })
 }
 
-/// Asks for another link whenever all links of a pool have been full for a while. Each link calls it, and the first
-/// asks.
+/// Requests another link when all links of a pool stay full. Runs for each link; only the pool's first one
+/// sends.
 pub(super) async fn ask_while_full(node: &str, pool: &Pool, link: &Arc<LinkHandle>) -> Infallible {
     let mut full_looks = 0;
     loop {
@@ -59,7 +59,7 @@ mod tests {
     use crate::limits::SignerShare;
     use crate::upstream::{AppServer, AppTarget, HubOrigin, HubRegistry};
 
-    /// A pool with two links.
+    /// Pool with two test links.
     fn pool() -> (Pool, [Arc<LinkHandle>; 2]) {
         let share = SignerShare::new(Signer::Fleet, false);
         let settings = HubManifest::new("bench", "/client");
@@ -74,12 +74,12 @@ mod tests {
         (pool, links)
     }
 
-    /// Bytes that wait in a link after so many seconds of looking.
+    /// Bytes queued in a link after this many seconds.
     async fn waiting_after(seconds: u64, pool: &Pool, link: &Arc<LinkHandle>) -> usize {
         let until = Instant::now() + Duration::from_secs(seconds);
         select! {
             never = ask_while_full("n1", pool, link) => match never {},
-            // sleep: time is virtual, and what is shown is that nothing comes
+            // sleep: time is virtual, and the test shows that nothing is sent
             () = tokio::time::sleep_until(until) => link.ring_bytes(),
         }
     }

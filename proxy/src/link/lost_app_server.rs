@@ -1,5 +1,5 @@
-//! Warning about an app server that has ended without a goodbye: which hubs have no other one, and how many clients
-//! move or wait.
+//! Warning about an app server lost without a farewell: hubs without another app server, and the number of
+//! clients that move or wait.
 
 use std::sync::Arc;
 
@@ -8,10 +8,11 @@ use tracing::warn;
 use crate::shard::Shared;
 use crate::upstream::Pool;
 
-/// Maximum number of hubs that a line names.
+/// Maximum number of hubs named in a log line.
 const HUBS_SHOWN_MAX: usize = 20;
 
-/// Logs the loss of the app server of these pools. Called before its sessions end, while its clients still count.
+/// Logs the loss of the app server of these pools. Called before its sessions end, while its clients are still
+/// counted.
 pub(crate) async fn warn_of_lost_app_server(shared: &Shared, pools: &[Arc<Pool>], reason: &str) {
     let Some(app) = pools.first().map(|pool| pool.app()) else { return };
     let (served, unserved): (Vec<_>, Vec<_>) =
@@ -28,7 +29,7 @@ pub(crate) async fn warn_of_lost_app_server(shared: &Shared, pools: &[Arc<Pool>]
     );
 }
 
-/// Number of clients that have their home, or a side home, at one of these pools.
+/// Number of clients assigned to these pools, as primary or secondary.
 pub(crate) async fn count_clients(shared: &Shared, pools: &[Arc<Pool>]) -> usize {
     let mut count = 0;
     for pool in pools {
@@ -40,7 +41,7 @@ pub(crate) async fn count_clients(shared: &Shared, pools: &[Arc<Pool>]) -> usize
     count
 }
 
-/// Names of the hubs of these pools, as a line shows them.
+/// Hub names of these pools for a log line.
 pub(crate) fn hub_names(pools: &[Arc<Pool>]) -> String {
     let mut names: Vec<_> = pools.iter().map(|pool| pool.hub().name()).collect();
     names.sort_unstable();

@@ -1,11 +1,11 @@
-//! Loss of the key that has let an app server in: what it opened ends with it.
+//! Removal of the key that authenticated an app server: links opened with the key are closed.
 //!
 //! ```text
-//!  keys read anew ─► each link of that key ─► no client is given to it ─► said why ─► closed
+//!  keys reloaded ─► each link of that key ─► no new clients ─► reason sent ─► closed
 //! ```
 //!
-//! The first link to notice takes all those of its hub that have the same key out of the choice of homes: else clients
-//! would be given to one that ends a moment later.
+//! The first link to notice stops assignments to all links of its hub with the same key. Otherwise clients
+//! would be assigned to a link that closes a moment later.
 
 use tracing::warn;
 use trunkline_protocol::service::{ServiceError, ServiceMessage};
@@ -14,14 +14,14 @@ use crate::auth::TokenSigner;
 use crate::shard::Shard;
 use crate::upstream::{LinkHandle, Pool};
 
-/// Text for an app server, of which WebSockets take 123 bytes in a close frame.
+/// Reason sent to an app server. A WebSocket close frame holds 123 bytes of it.
 pub(super) const KEY_GONE: &str = "the key that has signed the token of this connection was taken away";
 
-/// Close code of WebSockets for what is against the rules of the near end.
+/// WebSocket close code for a policy violation.
 pub(super) const CLOSE_POLICY: u16 = 1008;
 
-/// Waits until the key that has let a link in is taken away, and says so to its app server. One of the fleet is waited
-/// for in vain.
+/// Waits until the key of a link is removed, and sends the reason to its app server. Never returns for fleet
+/// links.
 pub(super) async fn lose_key(shard: &Shard, pool: &Pool, link: &LinkHandle) {
     let Some(signer) = link.token_signer() else {
         return std::future::pending().await;
@@ -31,7 +31,7 @@ pub(super) async fn lose_key(shard: &Shard, pool: &Pool, link: &LinkHandle) {
     link.send(&ServiceMessage::ServiceError(ServiceError { error: KEY_GONE.into() }));
 }
 
-/// Lets no clients have any link of a hub as their home that this key has opened; says so once for each app server.
+/// Stops assigning clients to the hub's links with this key, and warns once per app server.
 fn take_from_homes(shard: &Shard, pool: &Pool, signer: &TokenSigner) {
     let Some(hub) = shard.shared().hubs.of_pool(pool) else { return };
     for pool in hub.pools().iter() {

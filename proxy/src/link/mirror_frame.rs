@@ -1,8 +1,7 @@
-//! Frames of a mirror's app server: none of them reaches a client, a group or another app server.
+//! Frames of a mirror's app server. They reach no client, group or other app server.
 //!
-//! What it sends to a connection goes to that one's shard, to be compared there. Questions that change nothing are
-//! answered, and orders are acknowledged as if they were carried out, so that the app server runs as it would in the
-//! primary's place.
+//! Data for a connection goes to its shard for comparison. Read-only queries are answered, and commands are
+//! acknowledged as if executed, so that the app server behaves like a primary.
 
 use bytestring::ByteString;
 use trunkline_protocol::service::{ErrorCompletion, FlowSubject, MessageClass, RawKind, ServiceMessage};
@@ -10,13 +9,13 @@ use trunkline_protocol::service::{ErrorCompletion, FlowSubject, MessageClass, Ra
 use super::route::{FrameSource, RoutedBatch, control_flow, route};
 use crate::shard::{ConnectionCommand, MirrorOrder, PendingAck};
 
-/// Error for an app server that asks a client for a result and gets copies alone.
+/// Error for a mirror's app server that invokes a client.
 const NO_RESULTS: &str = "This app server gets copies of a connection, so its client can't be asked for a result.";
 
-/// Takes one frame of a mirror.
+/// Handles one frame of a mirror.
 ///
 /// # Errors
-/// When an app server must not send such a frame, naming it.
+/// If app servers must not send such a frame; the error names it.
 pub(super) fn take(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
     use ServiceMessage as M;
     match message {
@@ -25,7 +24,7 @@ pub(super) fn take(source: FrameSource<'_>, message: ServiceMessage, batch: &mut
             let command = ConnectionCommand::Mirrored { payload: data.payload, kind };
             batch.for_owner(source, data.connection_id, command);
         }
-        // Of clients that have had their home there until a moment ago.
+        // From clients that were assigned to this app server until a moment ago.
         M::CloseConnection(close) if close.is_reassignment() => return route(source, M::CloseConnection(close), batch),
         M::CloseConnection(close) => {
             batch.for_owner(source, close.connection_id, ConnectionCommand::Mirror(MirrorOrder::Close));

@@ -1,7 +1,7 @@
-//! Route a frame of an app server, or of another node: which commands it makes, and which shards they concern.
+//! Routing of a frame from an app server or another node to commands for the shards concerned.
 //!
-//! One connection concerns the shard that owns it; a group, a user or all concern every shard, because each
-//! keeps its own members. Frames are read and framed once, here, however many shards there are.
+//! A connection concerns the shard that owns it. Groups, users and broadcasts concern every shard, because each
+//! keeps its own members. A frame is parsed and framed once here, for any number of shards.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::shard::{ListQuery, MemberListing, MemberTally, Shard, WaitingResult, 
 use crate::shard::{Location, MembershipRefused, Shared};
 use crate::upstream::{AppServerId, Asker, HubIndex};
 
-/// The commands of one batch of frames, by shard.
+/// Commands of one batch of frames, by shard.
 #[derive(Debug)]
 pub(crate) struct RoutedBatch {
     commands: Vec<Vec<ShardCommand>>,
@@ -30,13 +30,12 @@ pub(crate) struct RoutedBatch {
 }
 
 impl RoutedBatch {
-    /// A batch without frames yet. A link waits with it until there are some, so it holds nothing that others could
-    /// use.
+    /// Creates an empty batch. It allocates nothing while its link waits for frames.
     pub(crate) fn of(shared: &Shared) -> Self {
         Self { commands: vec![Vec::new(); shared.shards().len()], has_begun: false }
     }
 
-    /// A frame has come, which this shard read: from the first one on the batch needs the shard's list.
+    /// Starts the batch with the first frame that this shard reads, reusing the shard's spare list.
     pub(super) fn begin(&mut self, shard: &Shard) {
         if !std::mem::replace(&mut self.has_begun, true)
             && let Some(own) = self.commands.get_mut(usize::from(shard.index()))
@@ -61,7 +60,7 @@ impl RoutedBatch {
         }
     }
 
-    /// Adds a command for the shard that owns a connection; drops it when none does.
+    /// Adds a command for the shard that owns a connection, or drops it if no shard does.
     pub(super) fn for_owner(&mut self, source: FrameSource<'_>, connection_id: ByteString, act: ConnectionCommand) {
         match source.shared.routes.find(&connection_id) {
             Some(Location { shard, slot }) => {
@@ -73,21 +72,21 @@ impl RoutedBatch {
     }
 }
 
-/// Source of frames: who sends them, for which hub, and what routing them needs.
+/// Source of a frame: its sender and hub, and the state needed for routing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FrameSource<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) counters: &'a Counters,
     pub(crate) hub: HubIndex,
     pub(crate) asker: &'a Arc<dyn Asker>,
-    /// Origin of what the frame sends to many.
+    /// Origin of sends to several clients.
     pub(crate) origin: SendOrigin,
-    /// Filter that the clients of the frame have to match, too.
+    /// Filter for receiving clients.
     pub(crate) filter: Option<&'a Arc<ClientFilter>>,
 }
 
 impl<'a> FrameSource<'a> {
-    /// Source of the frames of a link that a shard reads.
+    /// Source of the frames that a shard reads from a link.
     pub(super) fn of(shard: &'a Shard, asker: &'a Arc<dyn Asker>, origin: SendOrigin) -> Self {
         Self { shared: shard.shared(), counters: shard.counters(), hub: asker.hub(), asker, origin, filter: None }
     }
@@ -96,7 +95,7 @@ impl<'a> FrameSource<'a> {
 /// Routes one frame into the batch.
 ///
 /// # Errors
-/// When an app server must not send such a frame, naming it.
+/// Names a frame that app servers must not send.
 pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
     match message {
         ServiceMessage::ConnectionData(data) => {
@@ -125,10 +124,10 @@ pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mu
     Ok(())
 }
 
-/// Routes one frame into the batch; the asker of a message to clients is told how many it has.
+/// Routes one frame and reports the number of receiving clients to the caller.
 ///
 /// # Errors
-/// As those of [`route`].
+/// See [`route`].
 pub(crate) fn route_counted(
     source: FrameSource<'_>,
     message: ServiceMessage,
@@ -146,7 +145,7 @@ pub(crate) fn route_counted(
     route(source, message, batch)
 }
 
-/// Routes a frame that says in which epoch of its sender it began.
+/// Routes a frame stamped with its sender's epoch.
 fn route_stamped(source: FrameSource<'_>, stamped: &Stamped, batch: &mut RoutedBatch) -> Result<(), String> {
     let origin = match source.origin {
         SendOrigin::Sender(sender, _) => SendOrigin::Sender(sender, stamped.epoch),
@@ -160,7 +159,7 @@ fn route_stamped(source: FrameSource<'_>, stamped: &Stamped, batch: &mut RoutedB
     }
 }
 
-/// Routes a frame for the clients that a filter includes.
+/// Routes a frame for clients that match a filter.
 fn route_filtered(
     source: FrameSource<'_>,
     filtered: &Filtered,
@@ -171,10 +170,10 @@ fn route_filtered(
     route(FrameSource { filter: Some(&Arc::new(filter)), ..source }, inner, batch)
 }
 
-/// Reads a filter, and the message for the clients that it includes.
+/// Parses a filter and the message that it wraps.
 ///
 /// # Errors
-/// When the filter can't be parsed, or the message inside is none that can have one.
+/// If the filter is invalid, or the wrapped message can't have one.
 pub(super) fn read_filtered(filtered: &Filtered) -> Result<(ClientFilter, ServiceMessage), String> {
     let filter = ClientFilter::parse(&filtered.filter).map_err(|error| format!("the filter {error}"))?;
     match ServiceMessage::decode(&filtered.body) {
@@ -185,7 +184,7 @@ pub(super) fn read_filtered(filtered: &Filtered) -> Result<(ClientFilter, Servic
     }
 }
 
-/// Sends a message to clients at every shard; framed once.
+/// Sends a message to clients on every shard, framed once.
 fn send(source: FrameSource<'_>, to: Option<Receivers>, payloads: &Payloads, batch: &mut RoutedBatch) {
     let Some(to) = to else { return };
     let kind = match to.who {
@@ -199,7 +198,6 @@ fn send(source: FrameSource<'_>, to: Option<Receivers>, payloads: &Payloads, bat
     batch.for_all(ShardCommand::Send { hub, to, message, origin });
 }
 
-/// Clients that a message is about.
 fn receivers_of(source: FrameSource<'_>, message: &ServiceMessage) -> Option<Receivers> {
     let who = match message.audience()? {
         service::Audience::Everyone => Audience::Everyone,
@@ -212,7 +210,7 @@ fn receivers_of(source: FrameSource<'_>, message: &ServiceMessage) -> Option<Rec
     Some(Receivers { who, excluded, excluded_users, filter: source.filter.cloned() })
 }
 
-/// Closes a connection that its app server closes, or gives away.
+/// Closes a connection, or hands it over to another app server.
 fn close_one(source: FrameSource<'_>, close: CloseConnection, batch: &mut RoutedBatch) {
     let act = if !close.is_reassignment() {
         let cause = close.reason().cause.filter(|cause| cause.closes());
@@ -226,7 +224,7 @@ fn close_one(source: FrameSource<'_>, close: CloseConnection, batch: &mut Routed
     batch.for_owner(source, close.connection_id, act);
 }
 
-/// Routes the rare frames.
+/// Routes infrequent frame types.
 fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
     use ServiceMessage as M;
     let ack_id = message.ack_id();
@@ -246,7 +244,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         }
         M::UserJoinGroup(change) | M::UserJoinGroupWithAck(change) => {
             let ack = ack_of_join(change.group.as_ref());
-            // The connections that are there join all the same.
+            // Existing connections join even if the membership is not stored.
             ack.iter().zip(&refusal).for_each(|(ack, refusal)| ack.failed(refusal.to_string()));
             change_user_group(source, change, GroupOperation::Join, ack, batch);
         }
@@ -293,11 +291,11 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         M::AccessKeyRequest(AccessKeyRequest { key_id, .. }) => source.asker.answer(&no_access_keys(key_id)),
         M::TraceReport(report) => report_trace(source, report, batch),
         M::RestoreAnswer(answer) => source.shared.admission.restore_queries.answer(source.asker.app(), &answer),
-        // Those that only a proxy may send break the protocol.
+        // Only proxies may send these.
         M::HandshakeRequest(_) | M::HandshakeResponse(_) | M::OpenConnection(_) | M::Ack(_) => {
             return Err(format!("the app server sent {} ({}), which it must not", message.name(), message.number()));
         }
-        // All others mean nothing here.
+        // Other messages have no effect here.
         _ => {}
     }
     Ok(())
@@ -308,7 +306,7 @@ fn refresh_auth(source: FrameSource<'_>, refresh: RefreshAuth, batch: &mut Route
     batch.for_owner(source, id, ConnectionCommand::RefreshAuth { refresh: Box::new(refresh), ack });
 }
 
-/// Marks the data for a client up to here. No app server waits for a client that is gone.
+/// Marks the position in a client's data. No app server waits for a disconnected client.
 fn mark_data(source: FrameSource<'_>, mark: DownMark, batch: &mut RoutedBatch) {
     if source.shared.routes.find(&mark.connection_id).is_some() {
         let (number, asker) = (mark.number, Arc::clone(source.asker));
@@ -316,7 +314,7 @@ fn mark_data(source: FrameSource<'_>, mark: DownMark, batch: &mut RoutedBatch) {
     }
 }
 
-/// Answer to an app server that logs in with Entra ID.
+/// Reply to an app server that authenticates with Entra ID.
 fn no_access_keys(key_id: Option<ByteString>) -> ServiceMessage {
     let error = "Entra ID (AuthType=azure) is not supported by this service: write AccessKey=… into the connection string, \
                  with the node's --access-key or the app's --app-key";
@@ -328,8 +326,7 @@ fn no_access_keys(key_id: Option<ByteString>) -> ServiceMessage {
     })
 }
 
-/// Keeps or ends what a message says of a user's memberships. Hardly any message does, and only one that does costs
-/// more than a look.
+/// Stores or removes a user's memberships. Cheap for most messages, which change none.
 fn note_user_groups(source: FrameSource<'_>, message: &ServiceMessage) -> Result<(), MembershipRefused> {
     match source.shared.user_groups.are_changed_by(message) {
         true => source.shared.note_user_groups(&hub_key(source), message),
@@ -337,18 +334,18 @@ fn note_user_groups(source: FrameSource<'_>, message: &ServiceMessage) -> Result
     }
 }
 
-/// Whether a user is in a group by a membership that is kept.
+/// Whether a stored membership puts the user in the group.
 fn is_kept(source: FrameSource<'_>, check: &CheckUserInGroup) -> bool {
     let kept = &source.shared.user_groups;
     !kept.is_empty() && kept.contain(&hub_key(source), &check.user_id, &check.group)
 }
 
-/// Name of the hub of a frame in the fleet.
+/// Fleet-wide name of the frame's hub.
 fn hub_key(source: FrameSource<'_>) -> String {
     source.shared.hubs.at(source.hub).map(|hub| hub.key().to_owned()).unwrap_or_default()
 }
 
-/// Gives a report on a traced message to its connection, if that is still here.
+/// Passes a trace report to its connection, if the connection is still here.
 fn report_trace(source: FrameSource<'_>, report: TraceReport, batch: &mut RoutedBatch) {
     let id = report.connection_id.clone();
     if source.shared.routes.find(&id).is_some() {
@@ -365,9 +362,9 @@ fn invoke_client(source: FrameSource<'_>, question: ClientInvocation, batch: &mu
     batch.for_owner(source, id, ConnectionCommand::Invoke { asker, request: question, origin });
 }
 
-/// Passes the result of a client on to whom it is for.
+/// Forwards a client result to its caller.
 fn route_result(source: FrameSource<'_>, mut answer: ClientCompletion) {
-    // Without content it only says that the asker has it.
+    // Without content it is only an acknowledgement of the caller.
     let waiting = match answer.payload.is_empty() {
         true => None,
         false => waiting_for(source, &answer.invocation_id, &answer.connection_id),
@@ -377,17 +374,16 @@ fn route_result(source: FrameSource<'_>, mut answer: ClientCompletion) {
     pass_result(source, waiting.as_ref(), &caller, &ServiceMessage::ClientCompletion(answer));
 }
 
-/// Takes the question that a result answers.
+/// Removes the pending invocation that a result answers.
 fn waiting_for(source: FrameSource<'_>, invocation_id: &str, connection_id: &str) -> Option<WaitingResult> {
     source.shared.client_results.take(invocation_id, connection_id, source.asker.app())
 }
 
-/// Passes a client result on to the app server that invoked the client, or to the node that did; if that is gone,
-/// nobody waits for it.
+/// Forwards a client result to the app server or node that invoked the client. Dropped if the caller is gone.
 fn pass_result(source: FrameSource<'_>, waiting: Option<&WaitingResult>, caller: &str, answer: &ServiceMessage) {
     let Some(hub) = source.shared.hubs.at(source.hub) else { return };
     if let Some(waiting) = waiting {
-        // The link that has asked may be gone by now, its app server not.
+        // The link may have closed while its app server is still connected.
         return match hub.pool_of(waiting.asker().app()) {
             Some(pool) => pool.any_link().iter().for_each(|link| link.send(answer)),
             None => waiting.asker().answer(answer),
@@ -395,7 +391,7 @@ fn pass_result(source: FrameSource<'_>, waiting: Option<&WaitingResult>, caller:
     }
     let (pools, names_callers) = (hub.pools(), hub.capabilities().names_callers);
     match pools.iter().find(|pool| pool.app().instance == caller) {
-        // By dial-in an app server tells of results of its own clients, too, which nobody else waits for.
+        // A dialled-in app server also reports results of its own clients, which have no other caller.
         _ if !names_callers && is_over(answer) => {}
         _ if !names_callers && source.asker.app() == AppServerId::OTHER_NODE => {}
         Some(pool) if names_callers => pool.any_link().iter().for_each(|link| link.send(answer)),
@@ -403,12 +399,12 @@ fn pass_result(source: FrameSource<'_>, waiting: Option<&WaitingResult>, caller:
     }
 }
 
-/// Whether a result has no content: the app server that has asked says that it has it.
+/// Whether a result has no content, which means that the caller acknowledges it.
 fn is_over(answer: &ServiceMessage) -> bool {
     matches!(answer, ServiceMessage::ClientCompletion(answer) if answer.payload.is_empty())
 }
 
-/// Each shard gets the ids that it owns; framed once.
+/// Sends each shard the ids that it owns; framed once.
 fn send_to_connections(source: FrameSource<'_>, ids: Vec<ByteString>, payloads: &Payloads, batch: &mut RoutedBatch) {
     let mut by_shard: Vec<Vec<ByteString>> = vec![Vec::new(); batch.commands.len()];
     for id in ids {
@@ -432,7 +428,7 @@ enum GroupOperation {
 }
 
 impl GroupOperation {
-    /// Joining no group means nothing; leaving no group means leaving all.
+    /// Joining needs a group; leaving without one leaves all.
     fn command(self, group: Option<ByteString>) -> Option<MembershipChange> {
         match (self, group) {
             (GroupOperation::Join, group) => group.map(MembershipChange::Join),
@@ -471,7 +467,7 @@ fn change_user_group(
     }
 }
 
-/// Asks all shards whether any of the clients of a question is there.
+/// Checks on all shards whether any client of a query is connected.
 fn check(source: FrameSource<'_>, question: &ServiceMessage, ack: Option<Arc<PendingAck>>, batch: &mut RoutedBatch) {
     let within_group = match question {
         ServiceMessage::CheckUserInGroupWithAck(check) => Some(check.group.clone()),
@@ -482,7 +478,7 @@ fn check(source: FrameSource<'_>, question: &ServiceMessage, ack: Option<Arc<Pen
     }
 }
 
-/// A page begins at one shard, which passes it on to those behind it; a number is added up by all of them.
+/// A page starts at one shard, which forwards it to the following ones; a count is the sum over all shards.
 fn query_members(source: FrameSource<'_>, query: ListQuery, batch: &mut RoutedBatch) {
     if query.is_count() {
         let tally = MemberTally::new(Arc::clone(source.asker), query.ack_id);
@@ -495,12 +491,12 @@ fn query_members(source: FrameSource<'_>, query: ListQuery, batch: &mut RoutedBa
     }
 }
 
-/// Begins the drain of an app server that is about to stop: the connections at home there get another home.
+/// Starts the drain of an app server that is shutting down: its connections are reassigned.
 fn drain_app(source: FrameSource<'_>, batch: &mut RoutedBatch) {
     let (hub, app) = (source.hub, source.asker.app());
     let pools = source.shared.hubs.at(hub).map(|hub| hub.pools()).unwrap_or_default();
     for pool in pools.iter().filter(|pool| pool.app().id == app && pool.begin_drain()) {
-        // Of one that is dialled the watcher of its upstream tells people, once for all hubs.
+        // The upstream watcher logs this for dialled app servers, once for all hubs.
         let (hub_name, app_name) = (pool.hub().name(), &pool.app().name);
         debug!(hub = hub_name, app = %app_name, "the app server stops: its clients get another one");
         batch.for_all(ShardCommand::AppShuttingDown { hub, app });

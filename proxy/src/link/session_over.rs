@@ -1,4 +1,4 @@
-//! Why a session is over, as metrics, logs and client connections are told.
+//! Reasons for the end of a session, for metrics, logs and client connections.
 
 use std::time::Duration;
 
@@ -10,22 +10,22 @@ use trunkline_protocol::service::{Role, SessionEndReason};
 use crate::metrics::SessionCloseReason;
 use crate::upstream::UpstreamWebSocket;
 
-/// A far end that is gone is not waited for when a link is closed.
+/// Timeout for closing a link to a peer that may be gone.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why a session is over.
+/// Reason for the end of a session.
 #[derive(Debug)]
 pub(super) struct SessionOver {
     pub(super) cause: SessionCloseReason,
     pub(super) reason: String,
-    /// Where the app server can still be told.
+    /// Socket on which the app server can still be notified.
     pub(super) socket: Option<LinkWriter<UpstreamWebSocket>>,
 }
 
-/// How the carrying over a socket ended.
+/// Result of carrying frames over a socket.
 #[derive(Debug)]
 pub(super) enum CarryEnd {
-    /// The socket is lost, for this reason; another one may go on.
+    /// Socket lost for this reason; the session may continue on another socket.
     Lost(String),
     Over(SessionOver),
 }
@@ -43,17 +43,17 @@ impl SessionOver {
         Self::new(SessionCloseReason::Unknown, "the app server does not know it any more")
     }
 
-    /// The end of a session without a socket, whose app server has left in order: all that it had is ended.
+    /// End without a socket, after the app server shut down gracefully and closed its clients.
     pub(super) fn left() -> Self {
         Self::new(SessionCloseReason::Farewell, "the app server has said goodbye over its other links")
     }
 
-    /// An end that the session decided itself.
+    /// End decided by the session itself.
     pub(super) fn decided(cause: SessionEndReason) -> Self {
         Self::of(&LinkEnd::Over(cause))
     }
 
-    /// A socket's end with which the session ends.
+    /// Session end due to the end of its socket.
     pub(super) fn of(end: &LinkEnd) -> Self {
         let cause = match end {
             LinkEnd::Shutdown => SessionCloseReason::Retired,
@@ -65,14 +65,14 @@ impl SessionOver {
         Self::new(cause, end.reason(Role::Proxy))
     }
 
-    /// A socket's end, of a link whose session is no longer than that.
+    /// End of a socket and, without resumption, of its session.
     pub(super) fn of_dialled_in(end: &LinkEnd) -> Self {
         let over = Self::of(end);
         let is_lost = end.is_resumable();
         Self { cause: if is_lost { SessionCloseReason::NotResumable } else { over.cause }, ..over }
     }
 
-    /// Returns the cause for a client connection that can't go on at another app server.
+    /// Close cause for clients that can't continue at another app server.
     pub(super) fn of_connections(&self) -> CloseCause {
         if self.is_planned() { CloseCause::AppStopped } else { CloseCause::LinkLost }
     }
@@ -81,7 +81,7 @@ impl SessionOver {
         matches!(self.cause, SessionCloseReason::Retired | SessionCloseReason::Farewell)
     }
 
-    /// Tells the app server, if it is still there.
+    /// Sends a farewell if the app server is still connected.
     pub(super) async fn say_goodbye(self) {
         if let Some(mut socket) = self.socket {
             drop(timeout(GOODBYE_TIMEOUT, socket.close(LinkEnd::goodbye())).await);

@@ -1,5 +1,5 @@
-//! Carry frames over one socket of a session, to an app server or another node: read in batches, write as its ring
-//! fills, count the silence.
+//! Frames over one socket of a session, to an app server or another node: reads in batches, writes as the ring
+//! fills, detects a silent peer.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use trunkline_protocol::service::{Attachment, Incoming, SessionEvent, Transmit};
 
 use crate::upstream::UpstreamWebSocket;
 
-/// Time that frames have to leave which were queued before the link was given up.
+/// Time for writing frames that were queued before the link was given up.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Counts and measures of what a socket carries.
+/// Counters and measurements of a socket's traffic.
 pub(crate) trait SocketMeter {
-    /// Counts a piece that was written.
+    /// Counts one written piece.
     fn count_written(&self, piece: &Transmit);
 
-    /// Looks at the link, as often as its silence is counted.
+    /// Called at the interval of the silence check.
     fn tick(&self, _now_ms: u64) {}
 }
 
@@ -30,15 +30,15 @@ pub(crate) struct SocketCarrier<'a, M> {
     pub(crate) outbox: &'a LinkOutbox,
     pub(crate) clock: LinkClock,
     pub(crate) attachment: Attachment,
-    /// Time that one piece may take to be written.
+    /// Timeout for writing one piece.
     pub(crate) piece_timeout: Option<Duration>,
     pub(crate) stop: SocketStop,
     pub(crate) meter: M,
 }
 
 impl<M: SocketMeter> SocketCarrier<'_, M> {
-    /// Reads and writes until one side has a reason to end, or the link is given up. The socket brings nothing more
-    /// once this returns: not before then may the counters be told to another one.
+    /// Reads and writes until one side ends or the link is given up. Counters may be transferred only after
+    /// this returns, when the socket delivers nothing further.
     pub(crate) async fn run(
         &self,
         incoming: &mut Incoming,
@@ -60,23 +60,23 @@ impl<M: SocketMeter> SocketCarrier<'_, M> {
         };
         let is_given_up = matches!(end, LinkEnd::Shutdown);
         stop.stop(if is_given_up { StopReason::Shutdown } else { StopReason::Failed }, outbox);
-        // The batch that is being read comes to its end.
+        // Lets the current batch finish.
         let found = reading.await;
         if is_given_up {
-            // Close frames of a node that stops.
+            // Close frames of a node that is shutting down.
             drop(timeout(FLUSH_TIMEOUT, writing).await);
         }
-        // An end of the session that the reader found out itself weighs more than a lost socket.
+        // A session end found by the reader outweighs a lost socket.
         if end.is_resumable() && !found.is_resumable() { found } else { end }
     }
 }
 
-/// Says when the far end was silent for too long.
+/// Returns when the peer has been silent for too long.
 async fn silence(outbox: &LinkOutbox, clock: LinkClock, meter: &impl SocketMeter) -> LinkEnd {
     match wait_for_verdict(outbox, clock, |now_ms| meter.tick(now_ms)).await {
         Some(SessionEvent::PeerSilent) => LinkEnd::Silent,
         Some(SessionEvent::End(cause)) => LinkEnd::Over(cause),
-        // Whoever has ended the session ends its socket, too.
+        // The side that ended the session also closes its socket.
         None => std::future::pending().await,
     }
 }
