@@ -1,15 +1,14 @@
-//! Assignments: which app servers a client connection has, from the first to its end.
+//! App servers assigned to a client connection, from its first assignment to its close.
 //!
 //! ```text
-//!  Assignments ─┬─ reassignment   opens, loses, waits, tries again: homes and side homes alike
-//!               ├─ client probe   asks an app server for a client that it may have still
-//!               ├─ sided          side homes, for some methods: when one begins and ends
-//!               ├─ mirrored       copies, for mirrors
-//!               └─ closed ids, token expiries   its end
+//!  Assignments ─┬─ reassignment   opens, loses, waits, retries: primary and secondary assignments
+//!               ├─ client probe   checks whether an app server still has a client
+//!               ├─ sided          start and end of secondary assignments, for some methods
+//!               ├─ mirrored       copies for mirrors
+//!               └─ closed ids, token expiries   end of a connection
 //! ```
 //!
-//! The end of a connection is here as well (`close`, `free`), because its
-//! assignments end with it.
+//! Closing a connection (`close`, `free`) is here too, because its assignments end with it.
 
 pub(super) mod answer_diff;
 pub(super) mod auth_refresh;
@@ -47,11 +46,11 @@ use crate::upstream::{AppServerId, HomeLink, HubIndex, RouteChoice};
 use client_probe::is_lost_for_too_long;
 use mirror::copy_down;
 
-/// Ticks that a client may take to answer our close; as the official server has it.
+/// Ticks within which a client has to answer our close, as in the official server.
 const CLOSE_TIMEOUT_TICKS: u32 = 5;
 
 impl ShardState {
-    /// Closes a client for an operator; `false` when it is not here.
+    /// Closes a client for an operator. Returns `false` if the client is not here.
     pub(crate) fn close_by_operator(&mut self, slot: Slot, id: &str, reason: Option<&str>) -> bool {
         if self.core.connections.find_shown(slot, id).is_none() {
             return false;
@@ -60,27 +59,28 @@ impl ShardState {
         true
     }
 
-    /// Closes the connections of a user whose tokens an operator has revoked; returns how many.
+    /// Closes the connections of a user with revoked tokens. Returns their number.
     pub(crate) fn close_revoked(&mut self, user: &str) -> usize {
         let (hubs, to) = (self.core.context.shared.hubs.all(), Receivers::from(Audience::Users(vec![user.into()])));
         let mut slots: Vec<_> = hubs.iter().flat_map(|hub| self.core.connections.slots_of(hub.index(), &to)).collect();
-        // One that was given away is closed by its new owner. If that has not taken it, it ends here in a while, and
-        // its app server hears of it.
+        // The new owner closes a connection that was given away. If no node has taken it over, it ends here
+        // after a while and its app server is notified.
         slots.retain(|&slot| !self.core.ownership_of(slot).is_some_and(|ownership| ownership.is_given()));
         slots.iter().for_each(|&slot| self.close(slot, &CloseReason::token_revoked()));
         slots.len()
     }
 
-    /// Closes a client connection; a second time is fine.
+    /// Closes a client connection. Idempotent.
     ///
-    /// Copies and side homes end first; then the client leaves its sets and its route, so that nothing more is sent to
-    /// it; then its app server and the client are notified. Its slot is freed when its socket has ended.
+    /// Copies and secondary assignments end first. Then the client leaves its sets and its route, so that sends
+    /// no longer reach it; then its app server and the client are notified. The slot is freed when the socket
+    /// has closed.
     pub(super) fn close(&mut self, slot: Slot, reason: &CloseReason) {
         if self.withdraw(slot) {
             return;
         }
         self.assignments.mirrored.end_mirrors(&mut self.core, slot, reason.cause);
-        // A client that was never open has run nothing anywhere, so no other app server needs a notice of its end.
+        // A client that never opened has no state at an app server, so no other app server needs the notice.
         let is_known =
             self.core.connections.live(slot).is_some_and(|client| client.life().is_open() && has_successor(client));
         if let Some(sides) =
@@ -108,7 +108,7 @@ impl ShardState {
         self.core.context.counters.away.follow(usize::from(client.is_away()), 0);
         self.core.delivery.forget_kept(client);
         if !client.wire().has_socket() {
-            // No task serves it, whose end would free the slot.
+            // No task serves the client and would free its slot.
             self.assignments.token_expiries.forget(slot);
             self.core.connections.remove(slot);
             return;
@@ -130,19 +130,20 @@ impl ShardState {
         self.assignments.closed_ids.close(id, is_negotiated, self.core.tick);
     }
 
-    /// Frees the slot of a client connection whose socket has ended, for this cause unless it was closed before.
+    /// Frees the slot of a client connection with a closed socket. `cause` applies if the connection was not
+    /// closed before.
     pub(super) fn free(&mut self, slot: Slot, cause: Cause) -> Option<Client> {
         self.close(slot, &CloseReason::by_client(cause));
         self.assignments.token_expiries.forget(slot);
         let mut client = self.core.connections.remove(slot)?;
-        // What only a task would have written leaves now or never: our answer to a close, for one.
+        // Last chance to write what a task would have written, such as our answer to a close.
         let _: Poll<()> = self.core.delivery.poll_flush(&mut client, &mut Context::from_waker(Waker::noop()));
         self.core.delivery.budget().discard(&mut client);
         self.core.delivery.end_flush(slot);
         Some(client)
     }
 
-    /// Writes deferred frames, closes slow clients, and keeps the budget of all outboxes.
+    /// Writes deferred frames, closes slow clients, and enforces the total outbox budget.
     pub(super) fn flush(&mut self) {
         self.core.delivery.flush_deferred(&mut self.core.connections);
         if self.core.delivery.watches.has_copies() {
@@ -158,7 +159,7 @@ impl ShardState {
         }
     }
 
-    /// Reassigns a client whose home is lost; one that can't be is closed.
+    /// Reassigns a client after the loss of its primary link, or closes it if that is impossible.
     pub(super) fn lose_home(&mut self, slot: Slot, cause: Cause) {
         if self.withdraw(slot) {
             return;
@@ -178,7 +179,7 @@ impl ShardState {
         self.reassign(slot, &Role::Home, CALL_LOST);
     }
 
-    /// Takes the app server from a client connection in a role, and gives it another one, as soon as there is one.
+    /// Detaches a client from its app server in this role, and assigns another one as soon as one is available.
     pub(super) fn reassign(&mut self, slot: Slot, role: &Role, error_of_calls: &str) {
         self.core.leave(slot, role, error_of_calls);
         if *role == Role::Home {
@@ -187,7 +188,7 @@ impl ShardState {
         self.assignments.reassignment.assign_or_wait(&mut self.core, slot, role);
     }
 
-    /// Gives a client connection that its app server gives up this home.
+    /// Assigns this link to a client that its app server gives up.
     pub(super) fn reassign_to(&mut self, slot: Slot, home: &HomeLink) {
         self.core.leave(slot, &Role::Home, CALL_UNFINISHED);
         if !self.assignments.reassignment.open(&mut self.core, slot, &Role::Home, home) {
@@ -195,13 +196,13 @@ impl ShardState {
         }
     }
 
-    /// Learns that an app server has handed a connection over that has ended here.
+    /// Handles a hand-over of a connection that has already closed here.
     pub(super) fn handed_over(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
         self.assignments.reassignment.handed_over(hub, app, id);
         self.assignments.reassignment.tell_ends(&self.core.context.shared.hubs, self.core.tick);
     }
 
-    /// Closes a leaving client behind the answer to its last call, if half of its time is over.
+    /// Closes a leaving client after the reply to its last call, once half of its time has passed.
     pub(super) fn leave_behind_answer(&mut self, slot: Slot) {
         if let Some(client) = self.core.connections.live(slot)
             && let Some(LeaveStage::BehindAnswer(cause)) = client.life().leaving()
@@ -211,7 +212,7 @@ impl ShardState {
         }
     }
 
-    /// Delivers bytes of a side home; the answer to the hub handshake is not for the client, who has one.
+    /// Delivers bytes from a secondary. Its handshake response is dropped, because the client has one already.
     pub(super) fn apply_side_data(&mut self, slot: Slot, role: &Role, payload: &[u8], mode: BatchMode) {
         let calls_max = self.core.context.shared.settings.rehoming.pending_calls_max;
         let Role::Side(group) = role else { return };
@@ -235,20 +236,21 @@ impl ShardState {
         self.core.context.counters.away.follow(usize::from(client.is_away()), 0);
         self.core.delivery.watches.closed(slot, None, None);
         self.core.delivery.forget_kept(client);
-        // Its token must not begin another one here, or elsewhere by leave of this node.
+        // The client's token must not open another connection here, nor elsewhere with this node's permission.
         let age_us = self.core.context.now_us().saturating_sub(client.cold().origin().opened_us);
         self.assignments.closed_ids.move_away(client.id(), age_us / 1_000_000, self.core.tick);
         self.assignments.token_expiries.forget(slot);
         self.core.connections.remove(slot);
     }
 
-    /// Forgets a connection that has not arrived, or that another node has by now, whatever is to become of it here.
-    /// Returns whether it was such a one.
+    /// Removes a connection that has not arrived yet, or that another node owns, without a notice. Returns
+    /// whether it did.
     pub(super) fn withdraw(&mut self, slot: Slot) -> bool {
         let now = self.core.tick;
         let Some(ownership) = self.core.ownership_of(slot) else { return false };
         let is_arriving = ownership.is_arriving();
-        // When its time is over the node that took it has died: then its app server is told of the end.
+        // After its deadline the node that took the connection is considered dead, and the app server is
+        // notified of the close.
         let is_given = ownership.is_given() && ownership.absence().is_some_and(|absence| absence.until > now);
         let move_cause = match self.core.connections.live(slot).and_then(|client| client.cold().resumption()) {
             Some(resumption) if is_arriving || is_given => resumption.move_cause(),
@@ -263,7 +265,7 @@ impl ShardState {
         true
     }
 
-    /// Gives a client to another app server if it waits for nothing more than the end of its calls.
+    /// Reassigns a client that only waits for its calls to end.
     pub(super) fn reassign_if_ready(&mut self, slot: Slot) {
         let Some(client) = self.core.connections.get(slot) else { return };
         let results = &self.core.context.shared.client_results;
@@ -277,7 +279,7 @@ impl ShardState {
         }
     }
 
-    /// Gives a client to another app server, or lets it stay where there is no other.
+    /// Reassigns a client to another app server if there is one.
     pub(super) fn reassign_elsewhere(&mut self, slot: Slot) {
         let Some(client) = self.core.connections.live(slot) else { return };
         let (hub, app) = (client.home().hub(), client.home().app());
@@ -289,7 +291,7 @@ impl ShardState {
         self.reassign_to(slot, &to);
     }
 
-    /// Closes connections on the order of an app server, their own one or another.
+    /// Closes connections at the request of an app server, which may be their own or another.
     pub(super) fn close_many(&mut self, app: AppServerId, slots: &[Slot], reason: Option<&str>) {
         let [own, other] = [Cause::AppClosed, Cause::Ordered].map(|cause| CloseReason::told_by_app(cause, reason));
         for &slot in slots {
@@ -298,7 +300,8 @@ impl ShardState {
         }
     }
 
-    /// Delivers bytes to one connection; the first are the answer to its hub handshake, if it had one.
+    /// Delivers bytes to one connection. The first ones are the response to the hub handshake, if there was
+    /// one.
     pub(super) fn apply_data(&mut self, slot: Slot, payload: &[u8], kind: RawKind, mode: BatchMode) {
         let calls_max = self.core.context.shared.settings.rehoming.pending_calls_max;
         let Some(client) = self.core.connections.live_mut(slot) else { return };
@@ -334,7 +337,7 @@ impl ShardState {
         }
     }
 
-    /// Notes that calls of these clients are answered by a back end, which has sent the end of a stream.
+    /// Records that a back end has answered calls of these clients by ending a stream.
     pub(super) fn note_answers(&mut self, hub: HubIndex, ids: &[ByteString], message: &Framed) {
         let (calls_max, now) = (self.core.context.shared.settings.rehoming.pending_calls_max, self.core.tick);
         for id in ids {
@@ -363,23 +366,24 @@ impl ShardState {
     }
 }
 
-/// Whether another app server gets the end of a client that its own one does not get.
+/// Whether another app server has to be notified of the close.
 fn has_successor(client: &Client) -> bool {
     client.can_move() || (client.can_be_handed_over() && client.assignments().home().is_leaving())
 }
 
-/// Closes the clients with the largest outboxes, until the excess is gone.
+/// Closes the clients with the largest outboxes until the total is within the budget.
 fn free_outboxes(state: &mut ShardState, excess: usize) {
     for slot in largest(state.core.connections.waiting(), excess) {
         match state.core.connections.get_mut(slot) {
-            // It was told, but does not read that either.
+            // Already closed, but the client does not read the close either.
             Some(client) if client.life().is_closed() => state.core.delivery.cut(client),
             _ => state.close(slot, &CloseReason::outbox_total()),
         }
     }
 }
 
-/// Treats the close message of an app server that stops as the beginning of a hand-over, and keeps it from the client.
+/// Handles the close message of a stopping app server as the start of a hand-over, and keeps it from the
+/// client.
 fn take_goodbye(state: &mut ShardState, slot: Slot, payload: &[u8]) -> bool {
     let Some(client) = state.core.connections.get(slot) else { return false };
     let Content::Hub(protocol) = client.content() else { return false };
@@ -392,13 +396,13 @@ fn take_goodbye(state: &mut ShardState, slot: Slot, payload: &[u8]) -> bool {
 
 pub(super) fn other_app(core: &ShardCore, hub: HubIndex, app: AppServerId) -> Option<HomeLink> {
     let hub = core.context.shared.hubs.at(hub)?;
-    // App servers that dial in are of the default group.
+    // Dialled-in app servers are in the default group.
     hub.choose_home_near(app, RouteChoice::group_name(None)).filter(|home| home.app() != app)
 }
 
 impl super::connection::Client {
-    /// Transport frame around bytes of an app server of it, without late answers to failed calls; `None` if nothing is
-    /// left.
+    /// Transport frame for bytes from an assigned app server, without late replies to failed calls; `None` if
+    /// nothing is left.
     pub(super) fn frame_data(
         &mut self,
         role: &Role,

@@ -1,13 +1,12 @@
-//! Comparison of the answers of a mirror with those of the primary app server, and the differences that a node
-//! remembers.
+//! Comparison of mirror replies with primary replies, and the node's list of differences.
 //!
 //! ```text
-//!  call goes up, and is copied ──► waits for both ──► both have completed it ──► equal, or a difference
-//!                                        └─ a minute later one is missing ─────► a difference
+//!  call forwarded and copied ──► waits for both ──► both have completed ──► equal, or a difference
+//!                                     └─ one missing after a minute ─────► a difference
 //! ```
 //!
-//! Kept are digests, never contents: a difference is told by kinds and sizes. Answers in JSON are compared as values,
-//! so order and spaces don't count; those in MessagePack by their bytes.
+//! Only digests are stored, never contents: a difference is described by kinds and sizes. JSON replies are
+//! compared as values, ignoring order and whitespace; MessagePack replies as bytes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,45 +17,45 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, Payload, next_frame};
 
-/// Calls of one connection that are compared at a time; further ones are not.
+/// Maximum number of calls compared simultaneously per connection. Further calls are not compared.
 const CALLS_MAX: usize = 64;
 
-/// Longest id and method name of a call that is compared, in bytes.
+/// Maximum bytes of the id and of the method name of a compared call.
 const NAME_MAX_BYTES: usize = 128;
 
-/// Ticks in which both app servers have to answer.
+/// Ticks within which both app servers have to reply.
 const ANSWER_TICKS: u32 = 60;
 
-/// Differences that a node remembers for its operator.
+/// Maximum number of differences kept for the operator.
 const SEEN_MAX: usize = 100;
 
-/// App server that has answered a call.
+/// App server that replied to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answerer {
     Primary,
     Mirror,
 }
 
-/// Answers to one call that differ.
+/// Different replies to one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AnswerDifference {
     pub(crate) target: Box<str>,
     pub(crate) invocation_id: Box<str>,
-    /// Answer of the primary app server, in words.
+    /// Description of the primary's reply.
     pub(crate) primary: String,
-    /// Answer of the mirror, in words.
+    /// Description of the mirror's reply.
     pub(crate) mirror: String,
 }
 
-/// AnswerDifference as an operator sees it. It holds no content.
+/// Difference as shown to an operator, without content.
 #[derive(Debug, Clone)]
 pub(crate) struct SeenDifference {
-    /// Time, in milliseconds since 1970.
+    /// Time in milliseconds since 1970.
     pub at_ms: u64,
     /// Label of the mirror's rule.
     pub mirror: Arc<str>,
     pub hub: Box<str>,
-    /// Connection id, or the first 22 characters of one that is a token.
+    /// Connection id, or the first 22 characters if the id serves as a token.
     pub connection: Box<str>,
     pub target: Box<str>,
     pub invocation_id: Box<str>,
@@ -75,18 +74,18 @@ impl SeenDifferences {
         seen.push_front(difference);
     }
 
-    /// All that are remembered, newest first.
+    /// All stored differences, newest first.
     #[must_use]
     pub(crate) fn newest(&self) -> Vec<SeenDifference> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 }
 
-/// Calls of one connection whose answers are compared.
+/// Compared calls of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct AnswerDiff(IndexMap<Box<str>, ComparedCall>);
 
-/// Call that waits for two answers.
+/// Call waiting for two replies.
 #[derive(Debug)]
 struct ComparedCall {
     target: Box<str>,
@@ -95,16 +94,16 @@ struct ComparedCall {
     mirror: ComparedAnswer,
 }
 
-/// Answer of one app server, as far as it has come.
+/// Reply of one app server received so far.
 #[derive(Debug, Default, PartialEq)]
 struct ComparedAnswer {
-    /// Stream items, and a digest of all of them in order.
+    /// Number of stream items, and the digest of all of them in order.
     items: u64,
     items_digest: [u8; 32],
     end: Option<AnswerEnd>,
 }
 
-/// End of an answer. Its size is for people: equal values may be written in different ones.
+/// End of a reply. Its size is informative only, because equal values may differ in size.
 #[derive(Debug)]
 struct AnswerEnd {
     kind: &'static str,
@@ -119,7 +118,7 @@ impl PartialEq for AnswerEnd {
 }
 
 impl AnswerDiff {
-    /// Notes the calls among whole messages that went up to both.
+    /// Records the calls in messages that were forwarded to both.
     pub(crate) fn begin(&mut self, protocol: HubProtocol, messages: &[u8], now: u32) {
         for_each_body(protocol, messages, |body| {
             let Ok(scan) = protocol.scan_call(body) else { return };
@@ -132,7 +131,7 @@ impl AnswerDiff {
         });
     }
 
-    /// Takes messages of an app server to the client; returns the differences that they show.
+    /// Handles messages from an app server to the client. Returns the differences found.
     pub(crate) fn take(&mut self, protocol: HubProtocol, from: Answerer, messages: &[u8]) -> Vec<AnswerDifference> {
         let mut differences = Vec::new();
         if self.0.is_empty() {
@@ -161,19 +160,18 @@ impl AnswerDiff {
         call.difference(id)
     }
 
-    /// Takes the calls out that one of the two has not answered in time, and returns them as differences. Calls that
-    /// neither has answered are equal.
+    /// Removes timed-out calls. Returns those with a reply from only one app server as differences.
     pub(crate) fn take_late(&mut self, now: u32) -> Vec<AnswerDifference> {
         let late = self.0.extract_if(.., |_, call| now.saturating_sub(call.begun) >= ANSWER_TICKS);
         late.filter_map(|(id, call)| call.difference(id)).collect()
     }
 
-    /// Forgets all calls: the mirror has missed messages, so its answers say nothing.
+    /// Drops all calls. The mirror has missed messages, so its replies can't be compared.
     pub(crate) fn forget(&mut self) {
         self.0 = IndexMap::new();
     }
 
-    /// Whether no call is waited for.
+    /// Whether no call is pending.
     #[must_use]
     pub(crate) fn is_idle(&self) -> bool {
         self.0.is_empty()
@@ -218,7 +216,7 @@ impl ComparedAnswer {
     }
 }
 
-/// Digest of a value that does not depend on how it is written, as far as the protocol lets that be known.
+/// Digest of a value, independent of formatting if the protocol permits.
 fn digest(protocol: HubProtocol, value: &Payload) -> [u8; 32] {
     let bytes = value.as_bytes();
     if protocol == HubProtocol::Json
@@ -231,7 +229,7 @@ fn digest(protocol: HubProtocol, value: &Payload) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// Adds a value to a digest, with the keys of its objects in order. The parser has bounded how deep it is.
+/// Adds a value to a digest, with sorted object keys. The parser limits the depth.
 fn add_value(hash: &mut Sha256, value: &Value) {
     match value {
         Value::Array(items) => {

@@ -1,8 +1,9 @@
-//! Refresh of authentication: an open client connection gets the claims and the end of a newer log-in of its user.
+//! Authentication refresh: an open client connection receives the claims and expiry of a newer authentication
+//! of its user.
 //!
 //! ```text
-//!  app server, or the client itself ── connection token, claims, end ──► any node ──► the node with the connection
-//!     claims are kept for the next app server, the end is moved, and the app servers of the connection get the claims
+//!  app server, or the client itself ── connection token, claims, expiry ──► any node ──► node with the connection
+//!     claims are stored for the next app server, the expiry is updated, current app servers receive the claims
 //! ```
 
 use bytestring::ByteString;
@@ -20,10 +21,10 @@ use crate::shard::shard_core::ShardCore;
 use crate::shard::shard_state::ShardState;
 use crate::shard::slot::Slot;
 
-/// Gives a client the claims and the end of a newer log-in, if that is of its user.
+/// Applies the claims and expiry of a newer authentication, if it is for the same user.
 pub(crate) fn refresh_auth(state: &mut ShardState, slot: Slot, refresh: RefreshAuth, ack: &PendingAck) {
     let Some(client) = state.core.connections.live(slot) else { return };
-    // Another node has it by now, and answers.
+    // Another node has the connection and replies.
     if client.cold().resumption().is_some_and(|resumption| resumption.ownership().is_given()) {
         return;
     }
@@ -59,7 +60,7 @@ pub(crate) fn refresh_auth(state: &mut ShardState, slot: Slot, refresh: RefreshA
     keep_log_in(state, slot, log_in);
 }
 
-/// Keeps the claims of a log-in for the next app server, and its end, if it has one.
+/// Stores the claims for the next app server, and sets the expiry, if any.
 pub(crate) fn keep_log_in(state: &mut ShardState, slot: Slot, log_in: RefreshedLogIn) {
     let RefreshedLogIn { claims, expires_s } = log_in;
     if let Some(expires_s) = expires_s {
@@ -74,13 +75,13 @@ pub(crate) fn keep_log_in(state: &mut ShardState, slot: Slot, log_in: RefreshedL
     }
 }
 
-/// Answers with the claims of a client.
+/// Replies with a client's claims.
 pub(crate) fn tell_claims(core: &ShardCore, slot: Slot, ack: &PendingAck) {
     let opening = core.connections.live(slot).and_then(|client| client.cold().read_opening());
     opening.iter().for_each(|opening| ack.found_with(claims_to_payload(&opening.claims)));
 }
 
-/// Reason why a log-in is not for the connection of this user.
+/// Reason to refuse an authentication for this user's connection.
 fn refusal(
     core: &ShardCore,
     user: Option<&str>,

@@ -1,16 +1,19 @@
-//! Probes after the loss of a dial-in link: the app server may not have noticed it, and still have the clients.
+//! Probes after the loss of a dial-in link, which the app server may not have detected, so that it still has
+//! the clients.
 //!
 //! ```text
-//!  link lost ─ 1 s ─► Resume, Pause over another link ─┬─ PauseAck ──► Resume: the client goes on, nothing is opened
+//!  link lost ─ 1 s ─► Resume, Pause over another link ─┬─ PauseAck ──► Resume: client continues, not reopened
 //!                                                      └─ 2 s ──► Pause, OpenConnection ─┬─ PauseAck ──► closed
 //!                                                                                        └─ 10 s ──► settled
 //! ```
 //!
-//! An app server does not answer for an id that it does not have. While it has one, an opening frame for the same id
-//! reaches the connection that is there, whose client then gets no answer any more. So the connection is opened again
-//! only where no answer has come; if one comes later, there are two, and the client is to reconnect under another id.
+//! An app server does not reply for an unknown id. If it still has the connection, an opening frame with the
+//! same id would reach that connection, and its client would stop getting replies. So the connection is
+//! reopened only after no reply has arrived in time. If one arrives later, two connections exist, and the
+//! client has to reconnect with another id.
 //!
-//! A client that has just moved between two links may be at either one when one of them is lost: it is asked for, too.
+//! A client that has just moved between two links may be at either one when a link is lost, so it is probed
+//! too.
 
 use bytes::BytesMut;
 use trunkline_protocol::hub::{CancelInvocation, HubMessage};
@@ -24,30 +27,30 @@ use crate::shard::shard_core::ShardCore;
 use crate::shard::slot::{Serial, Slot};
 use crate::upstream::HomeLink;
 
-/// Ticks within which an app server answers for a client that it has.
+/// Ticks within which an app server replies for a client that it has.
 const ANSWER_TICKS: u32 = 2;
 
-/// Ticks that a client may wait for its app server while links are lost one after the other, of which each begins the
-/// wait again. Beyond it the client reconnects: of the 10 s in which each call ends, the rest is left for the answer.
+/// Maximum ticks that a client waits for its app server when consecutive link losses each restart the wait.
+/// Beyond it the client reconnects. The rest of the 10 s within which each call ends is left for the reply.
 const LOST_TIMEOUT_TICKS: u32 = 6;
 
-/// Ticks for which a late answer closes a client that was opened again.
+/// Ticks during which a late reply closes a reopened client.
 const LATE_TICKS: u32 = 10;
 
-/// Clients of one shard for which app servers are asked.
+/// Clients of one shard with a probe in progress.
 #[derive(Debug, Default)]
 pub(crate) struct Probes {
     asked: Deadlines<(Slot, Serial)>,
 }
 
 impl Probes {
-    /// Has an app server asked at this tick for a client that it may have lost with a link which is not its home.
+    /// Schedules a probe of a client that may have been lost with a link other than its primary.
     pub(super) fn ask_at(&mut self, tick: u32, slot: Slot, serial: Serial) {
         self.asked.push((slot, serial), tick);
     }
 
-    /// Asks the app server at the end of this link for a client that it may have; `false` if the link is lost. `None`
-    /// where it is to be opened there.
+    /// Probes the app server of this link for a client. Returns `false` if the link is lost, and `None` if the
+    /// client has to be opened there.
     pub(super) fn ask(&mut self, core: &mut ShardCore, slot: Slot, link: &HomeLink) -> Option<bool> {
         let until = core.tick.saturating_add(ANSWER_TICKS);
         let client = core.connections.live_mut(slot)?;
@@ -56,7 +59,7 @@ impl Probes {
             return None;
         }
         if client.cold().stay().is_reopened() {
-            // An app server that has it, and is only slow, answers this.
+            // An app server that is slow but has the client will reply to this.
             link.send(&flow(client.id(), FlowOperation::Pause));
             client.cold_mut().stay_mut().reopen(core.tick.saturating_add(LATE_TICKS));
             return None;
@@ -79,8 +82,8 @@ impl Probes {
         Some(true)
     }
 
-    /// Clients for which their app servers have not answered in time: they are to be opened. App servers are asked for
-    /// those whose time for that has come.
+    /// Clients without a reply in time, which have to be reopened. Also sends the scheduled probes that are
+    /// due.
     pub(super) fn take_unanswered(&mut self, core: &mut ShardCore) -> Vec<Slot> {
         let now = core.tick;
         let (mut unanswered, mut due) = (Vec::new(), Vec::new());
@@ -97,36 +100,37 @@ impl Probes {
             }
         }
         for (slot, home) in due {
-            // Where the home is lost by now, its loss has the client asked for.
+            // If the primary link is lost by now, that loss triggers its own probe.
             self.ask(core, slot, &home);
         }
         unanswered
     }
 }
 
-/// Notes that the link of a client's home is lost at this tick.
+/// Records the loss of a client's primary link at this tick.
 pub(crate) fn lose_home_link(client: &mut Client, loss: &LinkLoss, now: u32) {
     client.cold_mut().stay_mut().link_lost(now, loss.noticed_within_s, loss.may_be_unnoticed);
     client.assignments_mut().home_mut().end();
 }
 
-/// Whether an answer of a client's app server would come too late.
+/// Whether a reply of a client's app server would be too late.
 pub(super) fn is_lost_for_too_long(client: &Client) -> bool {
     client.cold().stay().answers_after(ANSWER_TICKS, LOST_TIMEOUT_TICKS)
 }
 
-/// Whether an answer of its app server ends a client: the app server has two connections with its id, or has answered a
-/// hub handshake over the lost link.
+/// Whether a reply of its app server requires closing a client: the app server has two connections with the id,
+/// or has answered a hub handshake over the lost link.
 pub(crate) fn ends_by_answer(client: &Client, now: u32) -> bool {
     let stay = client.cold().stay();
     match stay.is_probing() {
         true => !client.life().is_open(),
-        // An answer may be that to another pause.
+        // The reply may belong to another pause.
         false => stay.may_be_duplicated(now) && !client.is_in_transit(),
     }
 }
 
-/// Cancels the calls of a client that have failed here, if its app server answers a probe: it still streams to them.
+/// Cancels the calls of a client that have failed here, because an app server that answers a probe still
+/// streams to them.
 pub(crate) fn cancel_failed_calls(client: &Client) {
     let Content::Hub(protocol) = client.content() else { return };
     if !client.cold().stay().is_probing() {

@@ -1,4 +1,5 @@
-//! Ids of closed connections that a token could still revive: they stay in the table of routes until it has expired.
+//! Ids of closed connections that a valid token could reopen. They stay in the route table until the token
+//! expires.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,10 +9,10 @@ use trunkline_protocol::limits::{CLOCK_SKEW_S, CONNECT_TIMEOUT_S};
 use crate::bounded::Deadlines;
 use crate::shard::shared::route_table::RouteTable;
 
-/// Lifetime of the token that names a connection id, in seconds, for clocks that differ.
+/// Lifetime of a token with a connection id in seconds, including clock skew.
 const TOKEN_LIFETIME_S: u64 = CONNECT_TIMEOUT_S + 2 * CLOCK_SKEW_S;
 
-/// Ids of closed connections, with the tick at which each may be forgotten.
+/// Ids of closed connections, with the tick at which each is removed.
 #[derive(Debug, Default)]
 pub(crate) struct ClosedIds {
     routes: Arc<RouteTable>,
@@ -23,7 +24,7 @@ impl ClosedIds {
         Self { routes, until: Deadlines::default() }
     }
 
-    /// Ends the route of an id. One that a token names is remembered for as long as the token could revive it.
+    /// Ends the route of an id. A negotiated id is kept while its token could reopen it.
     pub(crate) fn close(&mut self, id: &Rc<str>, is_negotiated: bool, now: u32) {
         if !is_negotiated {
             return self.routes.remove(id);
@@ -33,12 +34,12 @@ impl ClosedIds {
         self.until.push(id.clone(), now.saturating_add(seconds));
     }
 
-    /// Ends the route of a connection that another node has by now, this many seconds after it was opened.
+    /// Ends the route of a connection that moved to another node, this many seconds after it opened.
     pub(crate) fn move_away(&mut self, id: &Rc<str>, age_s: u64, now: u32) {
         self.close(id, age_s < TOKEN_LIFETIME_S, now);
     }
 
-    /// Forgets ids whose tokens have expired.
+    /// Removes ids with expired tokens.
     pub(crate) fn forget_expired(&mut self, now: u32) {
         self.until.take_due(now).iter().for_each(|id| self.routes.forget(id));
     }

@@ -1,10 +1,10 @@
-//! Hand-overs of clients whose app server dials in: to another app server when theirs stops, and between two links of
-//! theirs when one opens or is given up.
+//! Hand-overs of clients of dialled-in app servers: to another app server when theirs stops, and between two
+//! links when one opens or is given up.
 //!
 //! ```text
-//!  to another app server:  not read ─► its calls end ─► closed there (Migrate-To) ─► opened elsewhere (Migrate-From)
-//!                             └─ 2 s ─► read on: they may wait for it ─► they end, or 10 s in all ──┘
-//!  to another link:        not read ─► Pause ─► PauseAck ─► Resume over the other link ─► read on: nothing is lost
+//!  to another app server:  paused ─► calls end ─► closed there (Migrate-To) ─► opened elsewhere (Migrate-From)
+//!                             └─ 2 s ─► resumed, since calls may need input ─► calls end, or 10 s in all ──┘
+//!  to another link:        paused ─► Pause ─► PauseAck ─► Resume over the other link ─► resumed without loss
 //! ```
 
 use std::sync::Arc;
@@ -20,21 +20,21 @@ use crate::shard::shard_state::ShardState;
 use crate::shard::slot::{Serial, Slot};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, LinkId, Pool};
 
-/// Ticks that a hand-over may take: for the calls of a client to end, or its app server to answer.
+/// Maximum ticks of a hand-over: until the client's calls end or its app server replies.
 const HAND_OVER_TICKS: u32 = 10;
 
-/// Ticks after its move to another link for which a client may be lost with the old one: both ends have noticed a loss
-/// by then.
+/// Ticks after a move to another link during which the client may be lost with the old link. Later, both ends
+/// have detected a loss.
 const MOVED_TICKS: u32 = 40;
 
-/// Ticks after which a client is read on whose calls have not ended: they may wait for what it sends.
+/// Ticks after which a client with running calls is read again, because the calls may need its input.
 const READ_ON_TICKS: u32 = 2;
 
-/// Maximum number of clients that one shard hands over at a time when a link opens.
+/// Maximum number of clients that one shard hands over to a new link.
 const LEVELLED_MAX: usize = 1000;
 
-/// Gives the clients of an app server that stops to others, each once its calls have ended. Where there is no
-/// other, they stay.
+/// Reassigns the clients of a stopping app server, each once its calls have ended. They stay if there is no
+/// other app server.
 pub(crate) fn reassign_all(state: &mut ShardState, hub: HubIndex, app: AppServerId) {
     if other_app(&state.core, hub, app).is_none() {
         return;
@@ -58,7 +58,7 @@ pub(crate) fn reassign_all(state: &mut ShardState, hub: HubIndex, app: AppServer
     }
 }
 
-/// Gives the clients of app servers that stop to another one, which has come.
+/// Reassigns the clients of stopping app servers to a new one.
 pub(crate) fn reassign_all_to(state: &mut ShardState, link: &LinkHandle) {
     if link.hub_identity().capabilities().confirms_hand_over {
         return;
@@ -69,7 +69,7 @@ pub(crate) fn reassign_all_to(state: &mut ShardState, link: &LinkHandle) {
     }
 }
 
-/// Gives a link that has opened its share of the clients of its app server.
+/// Moves a share of the app server's clients to its new link.
 pub(crate) fn level_links(state: &mut ShardState, link: &HomeLink) {
     let Some(pool) = pool_of(&state.core, link) else { return };
     let homes = pool.homes();
@@ -85,7 +85,7 @@ pub(crate) fn level_links(state: &mut ShardState, link: &HomeLink) {
     by_home.into_iter().flatten().take(share.min(LEVELLED_MAX)).for_each(|slot| move_to(state, slot, link));
 }
 
-/// Moves the clients of a link that is about to be given up to others of its app server.
+/// Moves the clients of a link about to be given up to other links of its app server.
 pub(crate) fn leave_link(state: &mut ShardState, link: &LinkHandle) {
     let Some(pool) = pool_of(&state.core, link) else { return };
     let others: Vec<_> = pool.homes().into_iter().filter(|home| home.id() != link.id()).collect();
@@ -98,7 +98,7 @@ fn pool_of(core: &ShardCore, link: &LinkHandle) -> Option<Arc<Pool>> {
     core.context.shared.hubs.pool_of(link).filter(|_| link.capabilities().moves_between_links)
 }
 
-/// Begins to move a client to another link of its app server.
+/// Starts moving a client to another link of its app server.
 fn move_to(state: &mut ShardState, slot: Slot, link: &HomeLink) {
     let (now, until) = (state.core.tick, state.core.tick + HAND_OVER_TICKS);
     let Some(client) = state.core.connections.live_mut(slot).filter(|client| client.life().is_open()) else { return };
@@ -114,14 +114,14 @@ fn move_to(state: &mut ShardState, slot: Slot, link: &HomeLink) {
     }
 }
 
-/// Takes note that a client has moved from this link to another one.
+/// Records that a client has moved from this link to another.
 pub(crate) fn note_move(state: &mut ShardState, slot: Slot, serial: Serial, from: LinkId) {
     let until = state.core.tick.saturating_add(MOVED_TICKS);
     state.moved.push(MovedClient { slot, serial, from }, until);
 }
 
-/// Has app servers asked for the clients that were about to move, or have moved, when a link was lost: the one that
-/// they have left, and with it they have ended before they were resumed, or the one where that was not read.
+/// Probes clients that were moving or had moved when a link was lost: the old link, with which the app server
+/// may have closed them before their resume, or the new link, before the resume was read.
 pub(crate) fn moving_link_lost(state: &mut ShardState, loss: &LinkLoss) {
     let (now, at) = (state.core.tick, state.core.tick.saturating_add(loss.noticed_within_s));
     for (until, &(slot, serial)) in state.hand_overs.iter() {
@@ -130,7 +130,7 @@ pub(crate) fn moving_link_lost(state: &mut ShardState, loss: &LinkLoss) {
             && client.cold().stay().is_moving()
             && !client.cold().stay().is_uncertain(now)
         {
-            // It is not read since then.
+            // Not read since then.
             client.cold_mut().stay_mut().mark_lost(until.saturating_sub(HAND_OVER_TICKS));
         }
     }
@@ -145,7 +145,7 @@ pub(crate) fn moving_link_lost(state: &mut ShardState, loss: &LinkLoss) {
     }
 }
 
-/// Reads a client on whose move has ended, unless it is to leave its app server by now.
+/// Resumes reading from a client after its move, unless it is leaving its app server.
 pub(crate) fn end_move(state: &mut ShardState, slot: Slot) {
     let now = state.core.tick;
     let Some(client) = state.core.connections.live_mut(slot) else { return };
@@ -155,7 +155,7 @@ pub(crate) fn end_move(state: &mut ShardState, slot: Slot) {
     }
 }
 
-/// Reads clients on whose calls may wait for them, and ends hand-overs that have taken too long.
+/// Resumes reading from clients with calls that may need input, and ends overdue hand-overs.
 pub(crate) fn end_late_hand_overs(state: &mut ShardState) {
     let now = state.core.tick;
     drop(state.moved.take_due(now));
@@ -168,7 +168,7 @@ pub(crate) fn end_late_hand_overs(state: &mut ShardState) {
             client.change_assignment(&Role::Home, now, |home| home.read_on());
         }
     }
-    // Results of clients come over other ways than the answers to their calls.
+    // Client results don't arrive with the replies to calls.
     let waiting: Vec<_> = state.hand_overs.iter().map(|(_, client)| *client).collect();
     for (slot, serial) in waiting {
         if state.core.connections.get_current(slot, serial).is_some() {
@@ -178,9 +178,9 @@ pub(crate) fn end_late_hand_overs(state: &mut ShardState) {
     for (slot, serial) in state.hand_overs.take_due(now) {
         let Some(client) = state.core.connections.get_current(slot, serial) else { continue };
         if client.cold().stay().is_probing() {
-            // Its move has ended, and its app server is asked for it.
+            // The move has ended, and its app server is being probed.
         } else if client.cold_mut().stay_mut().give_up_move() {
-            // A late answer could be taken for that to the next pause.
+            // A late reply could be mistaken for the reply to the next pause.
             client.home().send(&flow(client.id(), FlowOperation::Resume));
             end_move(state, slot);
         } else if client.assignments().home().is_leaving() && !client.home().capabilities().confirms_hand_over {

@@ -1,15 +1,17 @@
-//! Copies of client connections for mirrors: app servers that receive real traffic, and whose messages are dropped.
+//! Copies of client connections for mirrors: app servers that receive real traffic, with their messages
+//! dropped.
 //!
 //! ```text
-//!  up:    client ──► home link ──► primary app server
-//!                └─► copy: link open, not full, not paused? ─ yes ──► mirror      sent
-//!                                                            └ no ──► forgotten   dropped
-//!  down:  primary ──► client, and if compared its answers' digests
-//!         mirror ───► nowhere, but its answers' digests                           differences
+//!  up:    client ──► primary link ──► primary app server
+//!                └─► copy: link open, not full, not paused? ─ yes ──► mirror    sent
+//!                                                            └ no ──► discarded dropped
+//!  down:  primary ──► client, and if compared the digests of its replies
+//!         mirror ───► discarded, except the digests of its replies             differences
 //! ```
 //!
-//! A copy never waits and delays no other traffic: messages that a mirror can't accept immediately are dropped. A lost
-//! copy begins again with the client's next message, at any app server of its group, as a reassigned connection.
+//! A copy never waits and delays no other traffic: messages that a mirror can't accept immediately are dropped.
+//! A lost copy restarts with the client's next message, at any app server of its group, as a reassigned
+//! connection.
 
 use bytes::Bytes;
 use indexmap::IndexSet;
@@ -27,7 +29,7 @@ use crate::shard::shared::history::short;
 use crate::shard::slot::Slot;
 use crate::upstream::{AppServerId, Hub, HubIndex, HubRegistry};
 
-/// Client connections of a shard that have copies.
+/// Client connections of a shard with copies.
 #[derive(Debug, Default)]
 pub(crate) struct MirroredConnections(IndexSet<Slot>);
 
@@ -39,7 +41,7 @@ impl MirroredConnections {
 }
 
 impl MirroredConnections {
-    /// Begins the copies of a client connection by the rules of its hub, and ends those that no rule wants any more.
+    /// Starts the copies of a client connection that the hub's rules require, and ends the others.
     pub(crate) fn set_mirrors(&mut self, core: &mut ShardCore, slot: Slot, hub: &Hub) {
         let rules = hub.rules();
         let now = core.tick;
@@ -63,7 +65,7 @@ impl MirroredConnections {
         open_copies(&core.context.shared.hubs, client, hub, now);
     }
 
-    /// Copies whole messages of a client that have gone up.
+    /// Copies a client's complete messages after forwarding.
     #[inline]
     pub(crate) fn mirror_up(&mut self, core: &mut ShardCore, slot: Slot, (bytes, count): (&[u8], u64), data_type: i64) {
         if self.are_any() {
@@ -87,7 +89,7 @@ impl MirroredConnections {
         }
     }
 
-    /// Compares what the primary app server of a client sends to it, where that is wanted.
+    /// Compares data from the primary app server to a client, if a rule requires it.
     #[inline]
     pub(crate) fn compare_down(&self, context: &ShardContext, client: &mut Client, payload: &[u8]) {
         if self.are_any() {
@@ -95,7 +97,7 @@ impl MirroredConnections {
         }
     }
 
-    /// Reports the calls that one of two app servers has not answered in time.
+    /// Reports calls without a timely reply from one app server.
     pub(crate) fn report_late_answers(&self, context: &ShardContext, connections: &mut Connections, now: u32) {
         for slot in &self.0 {
             let Some(client) = connections.get_mut(*slot) else { continue };
@@ -108,7 +110,7 @@ impl MirroredConnections {
         }
     }
 
-    /// Ends the copies at a mirror's app server that is about to stop; they go on at another one.
+    /// Ends the copies at a mirror's stopping app server. They restart at another one.
     pub(crate) fn leave_mirrors(&self, connections: &mut Connections, hub: HubIndex, app: AppServerId) {
         for slot in &self.0 {
             let Some(client) = connections.get_mut(*slot).filter(|client| client.home().hub() == hub) else {
@@ -124,7 +126,7 @@ impl MirroredConnections {
         }
     }
 
-    /// Ends all copies of a connection that closes, for this cause.
+    /// Ends all copies of a closing connection.
     pub(crate) fn end_mirrors(&mut self, core: &mut ShardCore, slot: Slot, cause: Cause) {
         if !self.0.swap_remove(&slot) {
             return;
@@ -135,7 +137,7 @@ impl MirroredConnections {
         copies.iter().for_each(|copy| copy.end(client.id(), cause));
     }
 
-    /// Gives a client that has come from another node the group that its app server is of, and its mirrors.
+    /// Sets the server group of a client that arrived from another node, and starts its mirrors.
     pub(crate) fn join_rules(&mut self, core: &mut ShardCore, slot: Slot) {
         let Some(client) = core.connections.live(slot) else { return };
         let (hubs, home) = (&core.context.shared.hubs, client.home());
@@ -146,7 +148,7 @@ impl MirroredConnections {
         self.refresh_mirrors(core, slot);
     }
 
-    /// Begins and ends copies of a client as the rules in force want it.
+    /// Starts and ends copies of a client according to the current rules.
     pub(crate) fn refresh_mirrors(&mut self, core: &mut ShardCore, slot: Slot) {
         let Some(client) = core.connections.live(slot) else { return };
         if let Some(hub) = core.hub_of(client) {
@@ -155,25 +157,25 @@ impl MirroredConnections {
     }
 }
 
-/// Opens the copies of a connection that have no app server, where one can be reached.
+/// Opens copies without an app server, if one can be reached.
 fn open_copies(hubs: &HubRegistry, client: &mut Client, hub: &Hub, now: u32) {
     let (id, content, is_open) = (client.id().clone(), client.content(), client.life().is_open());
     let primary = client.home().app();
     let (copies, opening) = client.cold_mut().mirrors_with_opening();
     for copy in copies.filter(|copy| copy.is_lost()) {
-        // Looked for once a tick.
+        // One attempt per tick.
         if !copy.try_again(now) {
             continue;
         }
         let Some(open) = opening.and_then(Opening::read) else { continue };
         let Some(link) = hub.choose_home_in(copy.group()) else { continue };
-        // A client that is open has begun elsewhere: its copy is answered no handshake.
+        // The copy of an open client starts as a reassignment, without a handshake response.
         let from = is_open.then(|| hubs.instance(primary));
         copy.open(link, (&id, content), open, from.as_deref());
     }
 }
 
-/// Copies what was sent to clients in a batch, for the mirrors that want it.
+/// Copies a batch's data for clients to the mirrors that receive it.
 #[cold]
 pub(crate) fn copy_down(connections: &mut Connections, copies: Vec<(Slot, Bytes)>) {
     for (slot, messages) in copies {
@@ -186,7 +188,8 @@ pub(crate) fn copy_down(connections: &mut Connections, copies: Vec<(Slot, Bytes)
     }
 }
 
-/// Compares messages of a mirror's app server, which the client does not get, or else of the primary one.
+/// Compares messages from a mirror's app server (which don't reach the client), or from the primary if `mirror`
+/// is `None`.
 #[cold]
 pub(crate) fn compare(context: &ShardContext, client: &mut Client, payload: &[u8], mirror: Option<AppServerId>) {
     let Content::Hub(protocol) = client.content() else { return };
@@ -202,13 +205,13 @@ pub(crate) fn compare(context: &ShardContext, client: &mut Client, payload: &[u8
     }
 }
 
-/// Takes the order of a mirror's app server about a copy: a pause, or its end.
+/// Executes a mirror's request about a copy: pause or close.
 pub(crate) fn control_copy(client: &mut Client, app: AppServerId, order: MirrorOrder) {
     let copies = client.cold_mut().mirrors_mut();
     copies.filter(|copy| copy.is_at(app)).for_each(|copy| copy.obey(order));
 }
 
-/// Counts, logs and remembers a difference. The log is bounded, and holds no content.
+/// Counts, logs and stores a difference. The log is rate-limited and contains no content.
 fn report(context: &ShardContext, (id, hub): (&str, HubIndex), rule: &MirrorRule, difference: AnswerDifference) {
     rule.counters.differences.increment();
     let AnswerDifference { target, invocation_id, primary, mirror: answer } = difference;

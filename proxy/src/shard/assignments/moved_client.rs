@@ -3,7 +3,7 @@
 use crate::shard::slot::{Serial, Slot};
 use crate::upstream::LinkId;
 
-/// Client connection that has moved from this link to another one.
+/// Client connection that has moved away from this link.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MovedClient {
     pub slot: Slot,

@@ -1,12 +1,14 @@
-//! Reassignment of client connections whose home is lost: to a link of the same app server if there is one, else of
-//! another. While there is none they wait, unread, and their keep-alives go on.
+//! Reassignment of client connections after the loss of their primary: to another link of the app server if
+//! possible, otherwise to another app server. Until one is available, clients are not read, and their
+//! keep-alives continue.
 //!
 //! ```text
-//!  home lost ──► pending calls are answered with an error ──► another home? ─ yes ──► opened there, read on
-//!                                                                   └─ no ──► unassigned ──► a link opens, or time out
+//!  primary lost ──► pending calls fail ──► another available? ─ yes ──► opened there, reading resumes
+//!                                               └─ no ──► unassigned ──► a link opens, or timeout
 //! ```
 //!
-//! What an app server had taken is never given to another one; what a client has sent meanwhile waits in its socket.
+//! Messages that an app server has received are never sent to another one. Later client data waits in the
+//! socket.
 
 use std::mem;
 use std::sync::Arc;
@@ -26,32 +28,32 @@ use crate::shard::shard_core::{CALL_LOST, ShardCore};
 use crate::shard::slot::{Serial, Slot};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, HubRegistry, ServerGroup};
 
-/// Clients without an app server that one shard closes in a second, when they have waited for too long.
+/// Maximum number of timed-out clients without an app server that a shard closes per second.
 const CLOSED_PER_TICK: usize = 100;
 
-/// A crowd of them is closed within about so many seconds.
+/// Approximate seconds for closing a larger number.
 const CROWD_TICKS: usize = 20;
 
-/// Client connection that an app server may still hold, though it was moved to another one.
+/// Moved client connection that its old app server may still hold.
 #[derive(Debug)]
 struct MovedAway {
     hub: HubIndex,
     app: AppServerId,
-    /// The app server that it was moved to.
+    /// New app server of the connection.
     to: AppServerId,
     id: ByteString,
     until: u32,
 }
 
-/// Client connections of one shard that need an app server, or have left one.
+/// Client connections of one shard that need an app server or have left one.
 #[derive(Debug)]
 pub(crate) struct Reassignment {
-    /// Assignments without an app server, in the order in which they have lost theirs.
+    /// Assignments without an app server, ordered by the time of the loss.
     waiting: IndexSet<(Slot, Role)>,
     moved_away: Vec<MovedAway>,
     ends: UnheardEnds,
     probes: Probes,
-    /// Seconds for which an app server may hold a connection that was moved away from it.
+    /// Seconds for which an app server may hold a connection that has moved away.
     moved_remembered_s: u32,
     counters: Arc<Counters>,
 }
@@ -65,7 +67,7 @@ impl Reassignment {
         Self { waiting, moved_away, ends, probes, moved_remembered_s, counters }
     }
 
-    /// Takes note of the end of a client connection at an app server that knows of it; `is_told` if its link took the
+    /// Records the close of a client connection that its app server knew; `is_told` if its link took the
     /// notice.
     pub(crate) fn ended(
         &mut self,
@@ -90,33 +92,33 @@ impl Reassignment {
         });
     }
 
-    /// Whether the end of a client of a hub is to be told.
+    /// Whether a hub has unreported closes.
     pub(crate) fn has_ends_of(&self, hub: HubIndex) -> bool {
         self.ends.are_any_of(hub)
     }
 
-    /// Learns that the session of a link is over.
+    /// Handles the end of a link's session.
     pub(crate) fn link_lost(&mut self, loss: &LinkLoss) {
         self.ends.link_lost(loss.link, &loss.unheard);
     }
 
-    /// Learns that an app server has handed a connection over that has ended.
+    /// Handles a hand-over of a connection that has already closed.
     pub(crate) fn handed_over(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
         self.ends.handed_over(hub, app, id);
     }
 
-    /// Tells app servers of ends that nobody was told of.
+    /// Reports closes to app servers that have not been notified.
     pub(crate) fn tell_ends(&mut self, hubs: &HubRegistry, now: u32) {
         self.ends.tell(hubs, now);
     }
 
-    /// Slots of the clients that wait for a home.
+    /// Slots of the clients waiting for a primary.
     pub(crate) fn unassigned(&self) -> impl Iterator<Item = Slot> {
         self.waiting.iter().filter(|(_, role)| role.is_needed_always()).map(|(slot, _)| *slot)
     }
 
-    /// Gives a client connection an app server for a role in which it has none, or has it wait for one: a home is
-    /// waited for at once, a side home by the first message for it.
+    /// Assigns an app server in a role without one, or queues the client. The wait for a primary starts
+    /// immediately, for a secondary with the first message.
     pub(crate) fn assign_or_wait(&mut self, core: &mut ShardCore, slot: Slot, role: &Role) {
         if self.assign(core, slot, role) {
             return;
@@ -129,12 +131,12 @@ impl Reassignment {
         });
     }
 
-    /// Has an app server asked at this tick for a client that it may have lost with a link.
+    /// Schedules a probe of a client that may have been lost with a link.
     pub(crate) fn ask_at(&mut self, tick: u32, slot: Slot, serial: Serial) {
         self.probes.ask_at(tick, slot, serial);
     }
 
-    /// Opens the clients for which their app servers have not answered.
+    /// Reopens clients after unanswered probes.
     pub(crate) fn open_unanswered(&mut self, core: &mut ShardCore) {
         for slot in self.probes.take_unanswered(core) {
             core.leave(slot, &Role::Home, CALL_LOST);
@@ -142,18 +144,18 @@ impl Reassignment {
         }
     }
 
-    /// Tries again for all that wait: a link has opened, or a full one may have room.
+    /// Retries all waiting assignments after a link opened or may have room again.
     pub(crate) fn retry(&mut self, core: &mut ShardCore) {
         let mut waiting = mem::take(&mut self.waiting);
         waiting.retain(|(slot, role)| !self.assign(core, *slot, role));
-        // The memory of a crowd goes with it.
+        // Frees the memory of a large queue.
         if !waiting.is_empty() {
             self.waiting = waiting;
         }
     }
 
-    /// Ends the waits that have taken for the timeout. Returns the slots of the clients that have waited for a home:
-    /// they are to be closed. Of a crowd some wait for longer, so that they don't come back all at once.
+    /// Ends waits that exceeded the timeout. Returns the clients that waited for a primary, to be closed. If
+    /// there are many, some wait longer so that they don't reconnect simultaneously.
     pub(crate) fn take_overdue(&mut self, core: &mut ShardCore, timeout_s: u32) -> Vec<Slot> {
         let (at_once, now) = (CLOSED_PER_TICK.max(self.unassigned().count() / CROWD_TICKS), core.tick);
         let (mut homes, mut sides) = (Vec::new(), Vec::new());
@@ -179,27 +181,25 @@ impl Reassignment {
         homes
     }
 
-    /// Forgets moves of which every app server has learnt by now, or never will.
+    /// Removes expired records of moves.
     pub(crate) fn forget_old_moves(&mut self, now: u32) {
         self.moved_away.retain(|moved| moved.until > now);
         self.ends.forget_old(now);
     }
 
-    /// Connections that were moved away from an app server whose link has opened again, and where to: it may still hold
-    /// them.
+    /// Moved connections that an app server with a new link may still hold, with their new app servers.
     pub(crate) fn take_moved_away(&mut self, hub: HubIndex, app: AppServerId) -> Vec<(ByteString, AppServerId)> {
         let known = self.moved_away.extract_if(.., |moved| moved.hub == hub && moved.app == app);
         known.map(|moved| (moved.id, moved.to)).collect()
     }
 
-    /// Takes note that a client connection has moved from one app server to another.
+    /// Records that a client connection has moved from one app server to another.
     pub(crate) fn moved_away(&mut self, hub: HubIndex, (app, to): (AppServerId, AppServerId), id: &str, now: u32) {
         let until = now.saturating_add(self.moved_remembered_s);
         self.moved_away.push(MovedAway { hub, app, to, id: id.into(), until });
     }
 
-    /// Gives a client connection an app server for a role, if it has none and there is one; `false` while there is
-    /// none.
+    /// Assigns an app server in a role without one. Returns `false` if none is available.
     fn assign(&mut self, core: &mut ShardCore, slot: Slot, role: &Role) -> bool {
         loop {
             let Some(client) = core.connections.live(slot) else { return true };
@@ -207,15 +207,15 @@ impl Reassignment {
                 return true;
             }
             let Some(link) = choose(core, client, role) else { return false };
-            // One that was lost while it was chosen has left its place in the pool by now.
+            // A link lost while being chosen is no longer in the pool.
             if self.open(core, slot, role, &link) {
                 return true;
             }
         }
     }
 
-    /// Opens a client connection at an app server, in a role in which it has left another one; `false` if the link is
-    /// lost: then nothing has changed, and what was handed over for the next app server still waits for one.
+    /// Opens a client connection at an app server in a role. Returns `false` if the link is lost; then nothing
+    /// has changed, and handed-over items still wait for the next app server.
     pub(crate) fn open(&mut self, core: &mut ShardCore, slot: Slot, role: &Role, link: &HomeLink) -> bool {
         if *role == Role::Home
             && let Some(is_asked) = self.probes.ask(core, slot, link)
@@ -231,7 +231,7 @@ impl Reassignment {
         let has_ended = client.link_of(role).is_some_and(|left| left.capabilities().ends_clients_with_link);
         let Some(assignment) = client.assignments().of(role) else { return true };
         let was_at = assignment.was_at();
-        // Where its client has no answer to its hub handshake, it begins anew.
+        // Without a handshake response, the client starts over.
         let from = was_at.filter(|_| is_open).map(|app| hubs.instance(app));
         let items = assignment.items().filter(|_| from.is_some());
         let Some(mut open) = client.cold().opening_with(from.as_deref(), items) else { return true };
@@ -245,7 +245,7 @@ impl Reassignment {
             if from.is_some() {
                 assignment.clear_items();
             }
-            // Where it was open before, no handshake is answered to it.
+            // A reassigned connection receives no handshake response.
             assignment.open(link.app(), role.stage_at_first(was_at.is_some()));
         }
         let left = was_at.filter(|was_at| *was_at != link.app());
@@ -276,12 +276,12 @@ impl Reassignment {
     }
 }
 
-/// Chooses an app server for a client connection in a role.
+/// Chooses an app server for a client in a role.
 fn choose(core: &ShardCore, client: &Client, role: &Role) -> Option<HomeLink> {
     let (hub, left) = (core.hub_of(client)?, client.link_of(role)?.app());
     match role {
         Role::Side(group) => hub.choose_home_near(left, group),
-        // Behind what its app server was asked over this link.
+        // After the probe sent over this link.
         Role::Home
             if client.cold().stay().is_reopened() && client.home().is_open() && client.home().may_carry_clients() =>
         {
@@ -292,13 +292,14 @@ fn choose(core: &ShardCore, client: &Client, role: &Role) -> Option<HomeLink> {
                 true => hub.choose_home_at(left),
                 false => hub.choose_home_near(left, client.cold().group_name()),
             };
-            // Too early, it would take it for the one that it has, and then end both.
+            // If opened too early, the app server would confuse the connection with its existing one and close
+            // both.
             home.filter(|home| home.app() != left || client.cold().stay().is_accepted_again(core.tick))
         }
     }
 }
 
-/// Tells the next app server of a connection which groups that is in, if it restores them when the client is lost.
+/// Sends the groups of a connection to its new app server, if it restores groups after a loss.
 fn tell_of_groups(connections: &Connections, hubs: &HubRegistry, slot: Slot, home: &HomeLink) {
     let Some(client) = connections.get(slot).filter(|_| hubs.restores(home)) else { return };
     for set in connections.sets().of(client) {
@@ -308,14 +309,14 @@ fn tell_of_groups(connections: &Connections, hubs: &HubRegistry, slot: Slot, hom
     }
 }
 
-/// Seconds for which an app server may hold connections that were moved away from it: it waits for a link's return for
-/// twice the window of links, and a link is dialled again now and then after that.
+/// Seconds for which an app server may hold connections that have moved away: it waits twice the resume window
+/// for a link, which is redialled periodically after that.
 fn moved_remembered_s(resume_window_ms: u64) -> u32 {
     let window_s = u32::try_from(resume_window_ms.div_ceil(1000)).unwrap_or(u32::MAX);
     window_s.saturating_mul(2).saturating_add(5)
 }
 
-/// Tick at which a client connection closes that waits for the answer to its hub handshake from this one on.
+/// Tick at which a client connection closes if it has no hub handshake response by then.
 #[must_use]
 pub(crate) fn opening_until(now: u32, handshake_timeout_ms: u64) -> u32 {
     let timeout_s = u32::try_from(handshake_timeout_ms.div_ceil(1000)).unwrap_or(u32::MAX);

@@ -1,14 +1,14 @@
-//! Side homes of clients: when one begins and ends, and where a message for its group goes. What it has in common with
-//! a home is in `reassignment`.
+//! Secondary assignments of clients: when one starts and ends, and where a message for its group is forwarded.
+//! The parts in common with a primary are in `reassignment`.
 //!
 //! ```text
-//!  message for a group ──► side home? ─┬─ open, opening ──► goes up there
-//!                                      ├─ none, or lost ──► app server of the group? ─ yes ──► opened there, goes up
-//!                                      │                       └─ no ──► waits, client not read ── --hold-timeout ──┐
-//!                                      └─ given up, refused ──► error to its caller ◄───────────────────────────────┘
+//!  message for a group ──► secondary? ─┬─ open, opening ──► forwarded
+//!                                      ├─ none, or lost ──► app server of the group? ─ yes ──► opened there, forwarded
+//!                                      │                       └─ no ──► waits, client paused ──── --hold-timeout ──┐
+//!                                      └─ given up, refused ──► error to the caller ◄───────────────────────────────┘
 //! ```
 //!
-//! What an app server had taken is never given to another one, as with homes.
+//! As with primaries, messages that an app server has received are never sent to another one.
 
 use std::sync::Arc;
 
@@ -28,13 +28,13 @@ use crate::shard::shared::history::short;
 use crate::shard::slot::Slot;
 use crate::upstream::{AppServerId, HubIndex, LinkHandle};
 
-/// Client connections of a shard that have side homes.
+/// Client connections of a shard with secondary assignments.
 #[derive(Debug, Default)]
 pub(crate) struct SidedClients {
     all: IndexSet<Slot>,
-    /// Rules by which the side homes were last looked through.
+    /// Rules of the last check.
     rules: Option<Arc<Ruleset>>,
-    /// Some side homes are not wanted any more, and end with their calls.
+    /// Set while unwanted secondaries wait for their calls to end.
     are_ending: bool,
 }
 
@@ -42,14 +42,14 @@ pub(crate) struct SidedClients {
 #[derive(Debug)]
 pub(crate) enum SideChoice {
     Ready(Arc<LinkHandle>),
-    /// There is none yet: the client is not read until there is.
+    /// None yet; the client is not read until one is available.
     Waits,
-    /// There is none for its calls, for this reason.
+    /// None for this reason; the call fails.
     Fails(String),
 }
 
 impl SidedClients {
-    /// Finds the app server for a message of a group, and opens the connection there if it is the first one.
+    /// Finds the app server for a message of a group. The first message opens the connection there.
     pub(crate) fn side_for(
         &mut self,
         core: &mut ShardCore,
@@ -59,7 +59,7 @@ impl SidedClients {
     ) -> SideChoice {
         let Some(client) = core.connections.live_mut(slot) else { return SideChoice::Waits };
         if client.life().is_opening() {
-            // Its home may still refuse it.
+            // The primary may still refuse the client.
             client.pauses_mut().add(PauseReason::Unassigned);
             return SideChoice::Waits;
         }
@@ -67,7 +67,7 @@ impl SidedClients {
         let role = Role::Side(group.clone());
         let is_lost = |side: &mut SideHome| side.assignment.is_known_there() && side.link.is_closed();
         if core.side_mut(slot, group).is_some_and(is_lost) {
-            // Its shard has not heard of it yet, but will.
+            // The shard has not yet received the loss.
             core.leave(slot, &role, CALL_LOST);
         }
         reassignment.assign_or_wait(core, slot, &role);
@@ -83,8 +83,8 @@ impl SidedClients {
         }
     }
 
-    /// Opens a connection beside its home, which has answered the hub handshake, at an app server of each group that
-    /// takes methods of its hub. Where there is none, it is opened with the first call.
+    /// Opens secondaries after the primary has answered the hub handshake, one for each group with methods of
+    /// the hub. Where no app server is available, the first call opens it.
     pub(crate) fn open_sides(
         &mut self,
         core: &mut ShardCore,
@@ -106,7 +106,7 @@ impl SidedClients {
         }
     }
 
-    /// Adds a side home without an app server, unless the client has one of the group.
+    /// Adds an unassigned secondary, unless the client has one for the group.
     fn add_side(&mut self, core: &mut ShardCore, slot: Slot, group: &Arc<str>) {
         let Some(client) = core.connections.live_mut(slot) else { return };
         let nowhere = LinkHandle::nowhere(client.home().hub_identity().clone());
@@ -117,7 +117,7 @@ impl SidedClients {
         }
     }
 
-    /// Learns that the session of a link is over: the side homes there get another one.
+    /// Reassigns the secondaries of a link with a closed session.
     pub(crate) fn link_lost(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment, loss: &LinkLoss) {
         for (slot, role) in
             self.sides_where(core, |side| side.link.id() == loss.link && side.assignment.is_known_there())
@@ -131,7 +131,7 @@ impl SidedClients {
         }
     }
 
-    /// Clients and roles of the side homes that this is true of.
+    /// Clients and roles of the matching secondaries.
     fn sides_where(&self, core: &ShardCore, is_wanted: impl Fn(&SideHome) -> bool) -> Vec<(Slot, Role)> {
         let mut found = Vec::new();
         for &slot in &self.all {
@@ -142,7 +142,7 @@ impl SidedClients {
         found
     }
 
-    /// Gives side homes that an app server has refused another one, whose link has opened.
+    /// Reassigns secondaries that were refused elsewhere to an app server with a new link.
     pub(crate) fn link_opened(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment, link: &LinkHandle) {
         let is_refused = |side: &SideHome| side.assignment.stage() == AssignmentStage::Refused;
         for (slot, role) in self.sides_where(core, |side| is_refused(side) && side.link.app() != link.app()) {
@@ -151,14 +151,14 @@ impl SidedClients {
         }
     }
 
-    /// Ends side homes that no rule wants any more.
+    /// Ends secondaries that no rule requires.
     pub(crate) fn tick(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment) {
         if !self.all.is_empty() {
             self.end_unwanted_sides(core, reassignment);
         }
     }
 
-    /// Ends side homes whose group takes no methods of their hub any more, once their calls have ended.
+    /// Ends secondaries of groups without methods of their hub, once their calls have ended.
     fn end_unwanted_sides(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment) {
         let rules = core.context.shared.hubs.rules();
         let are_same = self.rules.as_ref().is_some_and(|known| Arc::ptr_eq(known, &rules));
@@ -180,7 +180,7 @@ impl SidedClients {
         }
     }
 
-    /// Ends one side home of a client that stays.
+    /// Ends one secondary of a client that stays connected.
     pub(crate) fn end_side(
         &mut self,
         core: &mut ShardCore,
@@ -202,7 +202,7 @@ impl SidedClients {
         }
     }
 
-    /// Ends all side homes of a client that closes.
+    /// Ends all secondaries of a closing client.
     pub(crate) fn end_sides(
         &mut self,
         core: &mut ShardCore,
@@ -215,7 +215,7 @@ impl SidedClients {
         sides.iter().for_each(|side| self.tell_side_of_end(core, reassignment, slot, side, reason));
     }
 
-    /// Tells the app server of a side home that the connection has ended there.
+    /// Sends a close notice to a secondary's app server.
     fn tell_side_of_end(
         &mut self,
         core: &mut ShardCore,
@@ -224,7 +224,7 @@ impl SidedClients {
         side: &SideHome,
         reason: &CloseReason,
     ) {
-        // An app server that has become the home has the connection still.
+        // If the app server is now the primary, it still has the connection.
         let home_of = |client: &&Client| client.home().app() != side.link.app();
         let Some(client) = core.connections.get(slot).filter(home_of) else { return };
         let is_told = side.assignment.is_known_there() && side.link.queue(&reason.notice_for(&side.link, client.id()));
@@ -235,7 +235,7 @@ impl SidedClients {
         }
     }
 
-    /// Asks an app server that shuts down to hand the connections over whose side home it is.
+    /// Asks a stopping app server to hand over its secondary connections.
     pub(crate) fn app_stopping(&mut self, core: &mut ShardCore, hub: HubIndex, app: AppServerId) {
         let is_there = |side: &SideHome| side.link.hub() == hub && side.link.app() == app;
         for (slot, role) in self.sides_where(core, |side| is_there(side) && side.assignment.is_known_there()) {
@@ -243,7 +243,7 @@ impl SidedClients {
         }
     }
 
-    /// Learns that the app server of a side home has refused the connection: its calls are errors.
+    /// Handles the refusal of a connection by a secondary's app server: its calls fail.
     pub(crate) fn side_refused(&mut self, core: &mut ShardCore, slot: Slot, group: &Arc<str>, error: &str) {
         let Some(client) = core.connections.live_mut(slot) else { return };
         let connection = short(client.id()).to_owned();
@@ -261,7 +261,7 @@ impl SidedClients {
         self.all.swap_remove(&slot);
     }
 
-    /// Takes note of a call that goes to a side home; `false` if the client has too many open uploads there.
+    /// Records a call to a secondary. Returns `false` if the client has too many open uploads there.
     pub(crate) fn begin_side_call(
         &mut self,
         core: &mut ShardCore,
@@ -281,7 +281,7 @@ impl SidedClients {
         has_room
     }
 
-    /// Ends the side home that a client has in the group that its home moves to; `false` while its calls run.
+    /// Ends the secondary in the group of a new primary. Returns `false` while its calls are running.
     pub(crate) fn leave_side_of(
         &mut self,
         core: &mut ShardCore,

@@ -1,4 +1,4 @@
-//! Ends of client connections, keep-alives, and the budget of all outboxes.
+//! Tests for closed client connections, keep-alives, and the total outbox budget.
 
 use super::*;
 use crate::clock::unix_seconds;

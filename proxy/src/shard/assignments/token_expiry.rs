@@ -1,13 +1,13 @@
-//! Expiry of access tokens: client connections that close with their token.
+//! Expiry of access tokens, for client connections that close with their token.
 //!
-//! Kept beside the clients, so that those without an expiry pay nothing, and by the system's clock: a process that was
-//! frozen closes late ones at once.
+//! Stored apart from clients, so that clients without an expiry cost nothing. Uses the system clock: after a
+//! suspended process resumes, overdue connections close immediately.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::shard::slot::Slot;
 
-/// Times at which tokens expire, in seconds since 1970, by client.
+/// Expiry times of tokens by client, in seconds since 1970.
 #[derive(Debug, Default)]
 pub(crate) struct TokenExpiries {
     by_time: BTreeSet<(u64, Slot)>,
@@ -21,24 +21,24 @@ impl TokenExpiries {
         self.by_slot.insert(slot, at_s);
     }
 
-    /// Expiry of the token of a client, in seconds since 1970.
+    /// Token expiry of a client, in seconds since 1970.
     pub(crate) fn of(&self, slot: Slot) -> Option<u64> {
         self.by_slot.get(&slot).copied()
     }
 
-    /// Forgets the expiry of a slot that is free again.
+    /// Removes the expiry of a freed slot.
     pub(crate) fn forget(&mut self, slot: Slot) {
         if let Some(at_s) = self.by_slot.remove(&slot) {
             self.by_time.remove(&(at_s, slot));
         }
     }
 
-    /// Whether no token expires: then the clock need not be read.
+    /// Whether no token expires, so that the clock need not be read.
     pub(crate) fn is_empty(&self) -> bool {
         self.by_time.is_empty()
     }
 
-    /// Next client whose token has expired; each is returned once, the earliest first.
+    /// Next client with an expired token, earliest first. Each is returned once.
     pub(crate) fn next_due(&mut self, now_s: u64) -> Option<Slot> {
         let &(_, slot) = self.by_time.first().filter(|(at_s, _)| *at_s <= now_s)?;
         self.forget(slot);

@@ -1,16 +1,16 @@
-//! Ends of client connections that their app servers may not have heard of: kept until it is certain that somebody has.
+//! Close notices that app servers may not have received, kept until an app server certainly has.
 //!
 //! ```text
-//!  a client leaves ─┬─ its link takes the notice ──► told ──acknowledged, or old──► forgotten
-//!                   │                                 │ the session ends before that
-//!                   └─ it has no link ─────────────► untold ◄┘
-//!                                                     ├─ its app server may live: told there, as soon as that has a link
-//!                                                     └─ it is certainly gone, or handed it over: told      to another one
+//!  a client closes ─┬─ its link takes the notice ──► sent ──acknowledged, or expired──► removed
+//!                   │                                 │ session ends first
+//!                   └─ no link ────────────────────► unsent ◄┘
+//!                                                     ├─ its app server may be alive: sent there, once it has a link
+//!                                                     └─ certainly gone, or handed over: sent        to another one
 //! ```
 //!
-//! An app server that was only cut off has the connection still, or has ended it itself; so as long as that may be,
-//! only it is told, by a close. Any other one has never had the connection: it gets an opening frame that says so. Pure
-//! but for the links.
+//! A disconnected app server still has the connection or has closed it itself. While that is possible, only
+//! that app server receives a close. Others never had the connection, so they receive an opening frame marked
+//! as closed. Pure, except for the links.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,46 +25,46 @@ use crate::metrics::Counters;
 use crate::shard::connection::Opening;
 use crate::upstream::{AppServerId, HomeLink, Hub, HubIndex, HubRegistry, LinkId, RouteChoice, ServerGroup};
 
-/// Limit of the ends that a shard remembers; the oldest go first.
+/// Maximum number of close notices kept by a shard. The oldest are dropped first.
 const ENDS_MAX: usize = 16_384;
 
-/// Limit of their bytes.
+/// Maximum total bytes of a shard's close notices.
 const ENDS_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Weight of an end beside its opening frame.
+/// Size of a notice without its opening frame.
 const END_BYTES: usize = 256;
 
-/// Ticks for which an end is kept although its notice was acknowledged: its app server may have handed the client over
-/// at that moment.
+/// Ticks for which an acknowledged notice is kept, because its app server may have handed the client over at
+/// the same time.
 const KEPT_MIN_S: u32 = 2;
 
-/// End of one client connection.
+/// Close notice of one client connection.
 #[derive(Debug)]
 pub(crate) struct UnheardEnd {
     pub(crate) hub: HubIndex,
-    /// The app server that has had it.
+    /// Former app server of the connection.
     pub(crate) from: AppServerId,
-    /// That app server has handed it over: it does not have it any more.
+    /// Set if that app server has handed the connection over and no longer has it.
     pub(crate) is_handed_over: bool,
     pub(crate) id: ByteString,
     pub(crate) opening: Opening,
-    /// Group of app servers that it was routed to.
+    /// Server group that the connection was routed to.
     pub(crate) group: Option<Arc<ServerGroup>>,
     pub(crate) cause: Cause,
     pub(crate) error: Option<ByteString>,
-    /// The link that took the notice; `None` while nobody was told.
+    /// Link that took the notice; `None` if unsent.
     pub(crate) told: Option<HomeLink>,
     pub(crate) since: u32,
 }
 
-/// Ends of client connections of one shard that may still have to be told.
+/// Close notices of one shard's clients that may have to be sent.
 #[derive(Debug)]
 pub(crate) struct UnheardEnds {
     ends: VecDeque<UnheardEnd>,
     bytes: usize,
-    /// Seconds after which a link has acknowledged what it took, or its session is over.
+    /// Seconds after which a link has acknowledged its frames, or its session has ended.
     told_kept_s: u32,
-    /// Seconds for which an end waits for somebody to be told.
+    /// Seconds for which an unsent notice is kept.
     untold_kept_s: u32,
     counters: Arc<Counters>,
 }
@@ -74,7 +74,7 @@ impl UnheardEnds {
         Self { ends: VecDeque::new(), bytes: 0, told_kept_s, untold_kept_s, counters }
     }
 
-    /// Remembers the end of a client connection.
+    /// Stores the notice of a closed client connection.
     pub(crate) fn add(&mut self, end: UnheardEnd) {
         self.bytes += end.weight();
         self.ends.push_back(end);
@@ -85,12 +85,12 @@ impl UnheardEnds {
         }
     }
 
-    /// Whether any end is of a hub.
+    /// Whether any notice is for this hub.
     pub(crate) fn are_any_of(&self, hub: HubIndex) -> bool {
         self.ends.iter().any(|end| end.hub == hub)
     }
 
-    /// Learns that the session of a link is over, with the ids of those ends that were not acknowledged.
+    /// Handles the end of a link's session, given the ids of unacknowledged notices.
     pub(crate) fn link_lost(&mut self, link: LinkId, unheard: &[ByteString]) {
         let is_unheard = |id: &ByteString| unheard.binary_search(id).is_ok();
         self.keep(|end| match &end.told {
@@ -102,7 +102,7 @@ impl UnheardEnds {
         });
     }
 
-    /// Learns that an app server has handed a client over, before it heard of its end.
+    /// Handles a hand-over that an app server sent before it received the notice.
     pub(crate) fn handed_over(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
         let found = self.ends.iter_mut().rev().find(|end| end.hub == hub && end.from == app && end.id == id);
         if let Some(end) = found {
@@ -110,7 +110,7 @@ impl UnheardEnds {
         }
     }
 
-    /// Tells whoever can be told now.
+    /// Sends the notices that can be sent now.
     pub(crate) fn tell(&mut self, hubs: &HubRegistry, now: u32) {
         if self.ends.iter().all(|end| end.told.is_some()) {
             return;
@@ -127,7 +127,7 @@ impl UnheardEnds {
         }
     }
 
-    /// Forgets what is certainly told, and what has waited for too long.
+    /// Removes delivered and expired notices.
     pub(crate) fn forget_old(&mut self, now: u32) {
         let (told_kept_s, untold_kept_s) = (self.told_kept_s, self.untold_kept_s);
         let counters = Arc::clone(&self.counters);
@@ -164,14 +164,15 @@ impl UnheardEnds {
 }
 
 impl UnheardEnd {
-    /// The app server that has had the connection, if it may have it still: a link to it, unless there is none now.
+    /// Link to the former app server if it may still have the connection: `Some(None)` while it has no open
+    /// link.
     fn owner(&self, hub: &Hub) -> Option<Option<HomeLink>> {
         let pools = hub.pools();
         let own = pools.iter().find(|pool| pool.app().id == self.from && !self.is_handed_over)?;
         Some(own.any_link().filter(|link| link.is_open()))
     }
 
-    /// Tells an app server that has never had the connection; returns the link.
+    /// Sends the notice to an app server that never had the connection. Returns the link.
     fn tell_another(&self, hub: &Hub, from: &str, counters: &Counters) -> Option<HomeLink> {
         let group = RouteChoice::group_name(self.group.as_ref());
         let mut homes = (0..hub.pools().len()).filter_map(|_| hub.choose_home_in(group));

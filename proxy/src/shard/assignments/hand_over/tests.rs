@@ -1,4 +1,4 @@
-//! Hand-overs of clients whose app server dials in.
+//! Tests for hand-overs of clients of dialled-in app servers.
 
 use trunkline_protocol::service::ServiceMessage;
 

@@ -1,4 +1,4 @@
-//! Reassignment of clients whose home is lost, and ends that app servers have not heard of.
+//! Tests for the reassignment of clients with a lost primary, and for undelivered close notices.
 
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{CAUSE_HEADER, ENDED_HEADER};
@@ -23,7 +23,7 @@ fn loss(link: &HomeLink, unheard: Vec<ByteString>) -> LinkLoss {
     }
 }
 
-/// A client at an app server whose link is lost.
+/// Client at an app server with a lost link.
 fn unassigned_client(bed: &mut Testbed) -> Slot {
     let (pool, home) = bed.app_server("old");
     let slot = bed.client_at("ann", &home);
@@ -100,7 +100,7 @@ fn an_app_server_that_returns_is_told_once_of_clients_that_moved_away() {
     assert_eq!(moves.take_moved_away(home.hub(), was_at), []);
 }
 
-/// The ends that these frames tell of: id, cause, and whether its app server is told that never had it.
+/// Close notices in these frames: id, cause, and whether the recipient never had the connection.
 fn ends(frames: &[ServiceMessage]) -> Vec<(String, String, bool)> {
     let header = |headers: &[(ByteString, Vec<ByteString>)], wanted: &str| {
         headers.iter().find(|(name, _)| name == wanted).map(|(_, values)| values[0].to_string())
@@ -180,10 +180,10 @@ fn who_gave_a_client_away_or_never_had_it_open_is_not_told() {
     *bed.state.core.connections.get_mut(ben).unwrap().life_mut() = LifeCycle::default();
     bed.state.free(ann, Cause::SocketEnded);
     bed.state.free(ben, Cause::SocketEnded);
-    // What hands ann over has crossed with the notice of its end.
+    // The hand-over of ann crossed with her close notice.
     bed.state.handed_over(old.hub(), old.app(), &whole_id("ann"));
     bed.state.lose_homes(&loss(&old, vec![whole_id("ben").into()]));
-    // It is the only app server that is there now, so it is told of ann once more.
+    // Only this app server is available, so it receives the notice for ann again.
     assert_eq!(ends(&sent_over(&old)), [end("ann", false), end("ben", false), end("ann", true)]);
 }
 
@@ -217,7 +217,7 @@ fn a_raw_client_that_was_handed_over_for_a_link_that_is_lost_by_then_waits_with_
     bed.hub.pools().iter().for_each(|pool| bed.hub.remove_pool(pool));
     bed.state.reassign_to(ann, &lost);
     assert!(is_unassigned(&bed, ann));
-    // The end of the link it left costs it nothing, either.
+    // Losing its former link has no effect either.
     bed.state.lose_homes(&loss(&old, Vec::new()));
     let (_, next) = bed.app_server("next");
     bed.state.link_opened(&next);
