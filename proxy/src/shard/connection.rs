@@ -1,6 +1,6 @@
-//! Client connections of one shard, and the sets (hub, user, groups) that they belong to.
+//! Client connections of one shard, and their sets (hub, user, groups).
 //!
-//! Owned by one thread, so there is no lock; membership lives here and not with an app server, so it outlives one.
+//! Owned by one thread, so lock-free. Memberships belong to the shard and outlive app servers.
 
 mod assignment;
 mod census;
@@ -56,7 +56,7 @@ pub(crate) use set_changes::{Presence, SetChanges};
 pub(crate) use side_home::{SIDE_UPLOADS_MAX, SideHome, SideHomes};
 pub(crate) use wire::Wire;
 
-/// Client connections of one shard, their sets, and their entries in the node's table of routes.
+/// Client connections of one shard, their sets and their entries in the node's route table.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     clients: Slab<Client>,
@@ -68,7 +68,7 @@ pub(crate) struct Connections {
     routes: Arc<RouteTable>,
 }
 
-/// Client as a filter evaluates it.
+/// Client as seen by a filter.
 struct FilteredClient<'a> {
     connections: &'a Connections,
     client: &'a Client,
@@ -89,24 +89,23 @@ impl FilterSubject for FilteredClient<'_> {
 }
 
 impl Connections {
-    /// No connections yet, on the shard of this index.
+    /// Creates an empty table for the shard with this index.
     pub(super) fn new(shard: u16, routes: Arc<RouteTable>, interest: Option<Arc<OwnInterest>>) -> Self {
         Self { shard, routes, sets: MembershipSets::told_to(interest), ..Self::default() }
     }
 
-    /// Serial for the next client connection.
     pub(crate) fn next_serial(&mut self) -> Serial {
         let serial = self.next_serial;
         self.next_serial = serial.wrapping_add(1);
         serial
     }
 
-    /// Gives back the room that clients who have left needed.
+    /// Shrinks the table after clients have left.
     pub(super) fn give_back_room(&mut self) {
         shrink_slab(&mut self.clients);
     }
 
-    /// Takes a new client connection in: makes it a member of its hub and of its user's connections, and routable.
+    /// Adds a client connection to its hub and user, and makes it routable.
     pub(crate) fn insert(&mut self, client: Client, user: Option<&str>) -> Slot {
         let (hub, id) = (client.home().hub(), client.id().clone());
         self.census.add(ClientKind::of(&client));
@@ -119,8 +118,8 @@ impl Connections {
         slot
     }
 
-    /// Closes a client connection and returns it, unless it was closed before. Its socket may take what waits, but no
-    /// send finds it any more.
+    /// Closes a client connection and returns it, unless it was closed before. Its socket may still drain, but
+    /// sends no longer reach it.
     pub(crate) fn close(&mut self, slot: Slot) -> Option<&mut Client> {
         let client = self.live_mut(slot)?;
         client.life_mut().close();
@@ -137,7 +136,7 @@ impl Connections {
         self.clients.try_remove(slot as usize)
     }
 
-    /// Gives a client connection another home.
+    /// Assigns a primary link to a client connection.
     pub(crate) fn set_home(&mut self, slot: Slot, home: &HomeLink) {
         let Some(client) = self.live_mut(slot) else { return };
         let before = ClientKind::of(client);
@@ -147,7 +146,6 @@ impl Connections {
         self.census.add(after);
     }
 
-    /// Number of client connections of each kind.
     #[must_use]
     pub(crate) fn census(&self) -> &Census {
         &self.census
@@ -167,23 +165,23 @@ impl Connections {
         &mut self.clients
     }
 
-    /// The client connection in this slot, unless another one has the slot by now.
+    /// Client connection in this slot, unless the slot was reused.
     pub(crate) fn get_current(&mut self, slot: Slot, serial: Serial) -> Option<&mut Client> {
         self.get_mut(slot).filter(|client| client.serial() == serial)
     }
 
-    /// The client connection in this slot, unless it is closing.
+    /// Client connection in this slot, unless it is closing.
     #[must_use]
     pub(crate) fn live(&self, slot: Slot) -> Option<&Client> {
         self.get(slot).filter(|client| !client.life().is_closed())
     }
 
-    /// The client connection in this slot to be changed, unless it is closing.
+    /// Mutable client connection in this slot, unless it is closing.
     pub(crate) fn live_mut(&mut self, slot: Slot) -> Option<&mut Client> {
         self.get_mut(slot).filter(|client| !client.life().is_closed())
     }
 
-    /// Slot of a connection of this hub, if this shard has it.
+    /// Slot of a connection of this hub, if it is on this shard.
     #[must_use]
     pub(crate) fn find(&self, hub: HubIndex, id: &str) -> Option<Slot> {
         let Location { shard, slot } = self.routes.find(id)?;
@@ -196,15 +194,15 @@ impl Connections {
         self.get(slot).is_some_and(|client| **client.id() == *id && client.home().hub() == hub)
     }
 
-    /// The live client connection in this slot, if its id begins with this one: people see only the first part of an
-    /// id.
+    /// Live client connection in this slot, if its id starts with this prefix. User interfaces show only the
+    /// first part of an id.
     #[must_use]
     pub(crate) fn find_shown(&self, slot: Slot, shown_id: &str) -> Option<&Client> {
         let client = self.live(slot)?;
         (shown_id.len() >= ID_CHARS && client.id().starts_with(shown_id)).then_some(client)
     }
 
-    /// Slots of all receivers that are here.
+    /// Slots of all receivers on this shard.
     #[must_use]
     pub(crate) fn slots_of(&self, hub: HubIndex, to: &Receivers) -> Vec<Slot> {
         let set = |name| self.members(hub, name).iter().map(|member| member.slot);
@@ -222,7 +220,7 @@ impl Connections {
         slots
     }
 
-    /// Number of the client connections that something is for.
+    /// Number of receivers on this shard.
     #[must_use]
     pub(crate) fn count_of(&self, hub: HubIndex, to: &Receivers) -> usize {
         match (&to.who, &*to.excluded) {
@@ -238,7 +236,7 @@ impl Connections {
     /// Changes the groups of a live client connection.
     ///
     /// # Errors
-    /// When the limits allow no such group, or no further one.
+    /// If the limits forbid the group or another one.
     pub(crate) fn change_groups(
         &mut self,
         slot: Slot,
@@ -264,7 +262,7 @@ impl Connections {
             return Err(GroupRefusal::NameTooLong { length, limit });
         }
         let limit = limits.per_client;
-        // Its hub and its user are among the memberships, too. They are told apart only by one that is near the limit.
+        // Memberships include the hub and the user. They are counted separately only near the limit.
         if client.memberships().len() <= limit || self.sets.has(client, client.home().hub(), SetName::Group(group)) {
             return Ok(());
         }
@@ -272,22 +270,21 @@ impl Connections {
         if groups < limit { Ok(()) } else { Err(GroupRefusal::TooMany { limit }) }
     }
 
-    /// Makes a client connection a member of a set; joining twice is fine.
+    /// Adds a client connection to a set. Idempotent.
     pub(crate) fn join(&mut self, slot: Slot, hub: HubIndex, name: SetName<'_>) {
         self.sets.join(&mut self.clients, slot, hub, name);
     }
 
-    /// Ends a membership, if there is one.
+    /// Ends a membership, if it exists.
     pub(crate) fn leave(&mut self, slot: Slot, hub: HubIndex, name: SetName<'_>) {
         self.sets.leave(&mut self.clients, slot, hub, name);
     }
 
-    /// Ends a client connection's memberships in groups, but not in its hub and user.
+    /// Ends a client connection's group memberships, but not those in its hub and user.
     pub(crate) fn leave_groups(&mut self, slot: Slot) {
         self.sets.leave_groups(&mut self.clients, slot);
     }
 
-    /// Sets that client connections are members of.
     #[must_use]
     pub(crate) fn sets(&self) -> &MembershipSets {
         &self.sets
@@ -297,13 +294,13 @@ impl Connections {
         &mut self.sets
     }
 
-    /// Members of a set; empty for a set that doesn't exist.
+    /// Members of a set; empty if the set doesn't exist.
     #[must_use]
     pub(crate) fn members(&self, hub: HubIndex, name: SetName<'_>) -> &[Member] {
         self.sets.members(hub, name)
     }
 
-    /// The lowest slots of a set's members from this one on, at most `max`, in order.
+    /// Lowest slots of a set's members from `from` on, at most `max`, sorted.
     #[must_use]
     pub(crate) fn members_from(&self, hub: HubIndex, name: SetName<'_>, from: Slot, max: usize) -> Vec<Slot> {
         let mut lowest = BinaryHeap::new();
@@ -317,7 +314,7 @@ impl Connections {
         lowest.into_sorted_vec()
     }
 
-    /// User of a client, if it is authenticated.
+    /// User of an authenticated client.
     #[must_use]
     pub(crate) fn user_of<'a>(&'a self, client: &'a Client) -> Option<&'a str> {
         self.sets.of(client).find_map(|set| match set {
@@ -326,15 +323,14 @@ impl Connections {
         })
     }
 
-    /// Members of a set, and the slab in which to change them.
+    /// Members of a set, with the mutable slab of clients.
     pub(crate) fn members_and_clients(&mut self, hub: HubIndex, name: SetName<'_>) -> (&[Member], &mut Slab<Client>) {
         (self.sets.members(hub, name), &mut self.clients)
     }
 
-    /// Excludes connections and users from a send, and returns its epoch: a fresh one, so that no client has it by
-    /// chance.
+    /// Marks connections and users as excluded from a send, and returns its new, unique epoch.
     pub(crate) fn exclude(&mut self, hub: HubIndex, to: &Receivers) -> u64 {
-        // 64 bits never come around: a client that was excluded once is not excluded again by chance.
+        // 64 bits don't wrap around, so an old exclusion never applies by accident.
         self.exclusion_epoch += 1;
         let epoch = self.exclusion_epoch;
         for id in &to.excluded {
@@ -356,7 +352,7 @@ impl Connections {
         epoch
     }
 
-    /// Excludes all clients from a send that a filter does not include.
+    /// Excludes all clients that don't match a filter.
     #[cold]
     fn exclude_unmatched(&mut self, hub: HubIndex, filter: &ClientFilter, epoch: u64) {
         let members = self.members(hub, SetName::Hub).iter().map(|member| member.slot);
@@ -368,32 +364,32 @@ impl Connections {
         }
     }
 
-    /// Number of slots, empty ones included.
+    /// Number of slots, including empty ones.
     #[must_use]
     pub(crate) fn slot_count(&self) -> usize {
         self.clients.capacity()
     }
 
-    /// Client connections of a range of slots: all can be inspected in short steps.
+    /// Client connections in a range of slots, for inspection in short steps.
     pub(crate) fn range(&self, slots: Range<usize>) -> impl Iterator<Item = (Slot, &Client)> {
         let clients = slots.filter_map(|slot| Some((slot, self.clients.get(slot)?)));
         clients.map(|(slot, client)| (Slot::try_from(slot).unwrap_or(Slot::MAX), client))
     }
 
-    /// Slots of all clients whose home is this link.
+    /// Slots of all clients with this primary link.
     #[must_use]
     pub(crate) fn at_home(&self, link: LinkId) -> Vec<Slot> {
         self.slots(|client| client.home().id() == link)
     }
 
-    /// Slots of all clients whose home is at this app server, at this hub.
+    /// Slots of all clients of a hub with this primary app server.
     #[must_use]
     pub(crate) fn at_app(&self, hub: HubIndex, app: AppServerId) -> Vec<Slot> {
         self.slots(|client| client.home().app() == app && client.home().hub() == hub)
     }
 
-    /// Number of clients that an app server has at a hub, as their home or beside it. Those that wait for another home
-    /// are not there any more.
+    /// Number of clients assigned to an app server at a hub, as primary or secondary. Excludes clients that
+    /// wait for another primary.
     #[must_use]
     pub(crate) fn count_at(&self, hub: HubIndex, app: AppServerId) -> usize {
         let is_there = |client: &Client| match client.role_of(app) {
@@ -411,7 +407,7 @@ impl Connections {
         all.map(|(slot, client)| (Slot::try_from(slot).unwrap_or(Slot::MAX), client.serial())).collect()
     }
 
-    /// Bytes that wait because sockets take no more, or clients acknowledge nothing, with the slots of these clients.
+    /// Bytes queued because a socket is full or a client does not acknowledge, with the clients' slots.
     #[must_use]
     pub(crate) fn waiting(&self) -> Vec<(usize, Slot)> {
         let waiting = self.clients.iter().filter(|(_, client)| client.wire().is_flushing() || client.is_resumable());
@@ -424,12 +420,11 @@ impl Connections {
     }
 }
 
-/// Whether a filter includes a client.
 fn matches(connections: &Connections, slot: Slot, filter: &ClientFilter) -> bool {
     connections.live(slot).is_some_and(|client| filter.matches(&FilteredClient { connections, client }))
 }
 
-/// Bytes that wait for a client because its socket takes no more, or because it does not acknowledge them.
+/// Bytes queued for a client because its socket is full or they are not acknowledged.
 fn waiting_bytes(client: &Client) -> usize {
     let unwritten = if client.wire().is_flushing() { client.wire().bytes() } else { 0 };
     unwritten + client.cold().resumption().map_or(0, |resumption| resumption.ownership().bytes())

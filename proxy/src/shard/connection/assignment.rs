@@ -1,15 +1,15 @@
-//! Assignment of a client connection to an app server: its home, or a side home for some of its methods.
+//! Assignment of a client connection to an app server: primary, or secondary for some methods.
 //!
 //! ```text
-//!  unassigned ──► opening ──answer to the hub handshake──► open ◄── opened elsewhere (Migrate-From)
+//!  unassigned ──► opening ──handshake response───────────► open ◄── opened elsewhere (Migrate-From)
 //!    ▲  │ ▲          └─ an error ──► refused                 │
 //!    │  │ └──────────── lost, or handed over ────────────────┘
-//!    │  └─ --hold-timeout ──► a home: closed; a side home: given up, its calls are errors
-//!    └───────────────────────────────────────────────────────────────┘ an app server comes
+//!    │  └─ --hold-timeout ──► primary: closed; secondary: given up, its calls fail
+//!    └───────────────────────────────────────────────────────────────┘ an app server becomes available
 //! ```
 //!
-//! Each has the calls that its app server runs. Whether a client with any assignment is read is their common concern:
-//! see [`PauseReason`](super::PauseReason). Pure.
+//! Each assignment has the calls that its app server is running. All assignments together decide whether the
+//! client is read: see [`PauseReason`](super::PauseReason). Pure.
 
 use std::sync::Arc;
 
@@ -27,38 +27,38 @@ use crate::upstream::{AppServerId, LinkHandle};
 /// Role of an app server for a client connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Role {
-    /// It takes all messages that no other one takes.
+    /// Primary: receives all messages that no secondary receives.
     Home,
-    /// It takes the methods that rules give to its group.
+    /// Secondary: receives the methods that rules assign to its group.
     Side(Arc<str>),
 }
 
-/// Stage in the life of an assignment.
+/// Stage of an assignment's lifecycle.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AssignmentStage {
-    /// It has no app server. The client waits for one since this tick, if it does.
+    /// No app server. Contains the tick since which the client waits, if it does.
     Unassigned { waits_since: Option<u32> },
-    /// The app server of a side home has not answered the hub handshake.
+    /// Secondary without a response to the hub handshake.
     Opening,
     #[default]
     Open,
-    /// No app server came in time.
+    /// No app server became available in time.
     GivenUp,
-    /// The app server has refused the connection.
+    /// The app server refused the connection.
     Refused,
 }
 
-/// Reason why an app server no longer has a connection that goes on elsewhere.
+/// Reason why an app server released a connection that continues elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReleaseReason {
-    /// It has handed the connection over, without an end for the app.
+    /// Handed over, without a disconnect in the app.
     HandedOver,
-    /// It has ended all its connections when it stopped.
+    /// Closed by the app server when it stopped.
     Ended,
 }
 
-/// Departure of a connection from its app server, which was asked to hand it over (not that of a drained client from
-/// the node). It may take a while, and the client is read in parts of it only.
+/// Departure of a connection from an app server that was asked to hand it over (not of a drained client from
+/// the node). It may take a while, with input paused for part of the time.
 ///
 /// ```text
 ///  Staying ──hold──► Held ──read on──► Staying              Staying, Held ──ask──► Leaving
@@ -68,41 +68,41 @@ pub(crate) enum ReleaseReason {
 enum Departure {
     #[default]
     Staying,
-    /// It stays; the client is not read while it moves to another link of the app server.
+    /// Stays; input is paused during a move to another link of the app server.
     Held,
-    /// The app server was asked to hand it over; the client is not read until it has.
+    /// Hand-over requested; input is paused until it happens.
     Leaving,
-    /// The app server was asked to hand it over, and waits for a message of the client, or is lost by now.
+    /// Hand-over requested, but the app server needs client input or has been lost.
     LeavingReadOn,
 }
 
-/// Assignment of a client connection to an app server; its link is with its role.
+/// Assignment of a client connection to an app server. The link is stored with the role.
 #[derive(Debug, Default)]
 pub(crate) struct Assignment {
     stage: AssignmentStage,
-    /// Calls that the app server runs.
+    /// Calls that the app server is running.
     calls: PendingCalls,
-    /// App server at which it was open before, which the next one takes it over from; or none.
+    /// Previous app server, from which the next one takes over; may be none.
     was_at: AppServerId,
-    /// `Items` that the previous app server handed over with it.
+    /// `Items` handed over by the previous app server.
     items: Option<Box<str>>,
-    /// The app server wants the client not to be read.
+    /// The app server has paused the client.
     is_paused: bool,
     departure: Departure,
-    /// Set when the app server no longer has the connection.
+    /// Set when the app server has released the connection.
     released: Option<ReleaseReason>,
 }
 
 impl Role {
-    /// Whether the client waits for an app server from the moment at which it has none, and closes if none comes: its
-    /// home is what it is connected to. A side home is waited for by its messages.
+    /// Whether the client waits for an app server as soon as it has none, and closes if none becomes available.
+    /// True for the primary; only messages wait for a secondary.
     #[must_use]
     pub(crate) fn is_needed_always(&self) -> bool {
         matches!(self, Self::Home)
     }
 
-    /// Stage of one that was just opened. The app server of a home answers the hub handshake of the client itself; that
-    /// of a side home answers it to the node, unless it takes an open connection over.
+    /// First stage after opening. A primary's handshake response goes to the client; a secondary's goes to the
+    /// node, unless it takes over an open connection.
     #[must_use]
     pub(crate) fn stage_at_first(&self, is_taken_over: bool) -> AssignmentStage {
         match self {
@@ -111,7 +111,7 @@ impl Role {
         }
     }
 
-    /// Whether the app server gets back what a lost connection of the client had.
+    /// Whether the app server restores the state of a lost connection.
     #[must_use]
     pub(crate) fn restores(&self) -> bool {
         matches!(self, Self::Home)
@@ -119,13 +119,13 @@ impl Role {
 }
 
 impl Assignment {
-    /// Assignment without an app server, for which nothing waits.
+    /// Unassigned, with no client waiting.
     #[must_use]
     pub(crate) fn unassigned() -> Self {
         Self { stage: AssignmentStage::Unassigned { waits_since: None }, ..Self::default() }
     }
 
-    /// Whether its app server knows of the connection.
+    /// Whether the app server has the connection.
     #[must_use]
     pub(crate) fn is_known_there(&self) -> bool {
         matches!(self.stage, AssignmentStage::Opening | AssignmentStage::Open) && self.released.is_none()
@@ -136,7 +136,6 @@ impl Assignment {
         self.stage
     }
 
-    /// Calls that the app server runs.
     #[must_use]
     pub(crate) fn calls(&self) -> &PendingCalls {
         &self.calls
@@ -146,43 +145,39 @@ impl Assignment {
         &mut self.calls
     }
 
-    /// App server at which it was open before.
     #[must_use]
     pub(crate) fn was_at(&self) -> Option<AppServerId> {
         Some(self.was_at).filter(|app| *app != AppServerId::NONE)
     }
 
-    /// Whether any app server has run something for it.
+    /// Whether any app server has run code for the connection.
     #[must_use]
     pub(crate) fn was_open(&self) -> bool {
         self.stage == AssignmentStage::Open || self.was_at != AppServerId::NONE
     }
 
-    /// `Items` that the previous app server handed over, for the next one.
     #[must_use]
     pub(crate) fn items(&self) -> Option<&str> {
         self.items.as_deref()
     }
 
-    /// Reason why the app server no longer has it.
     #[must_use]
     pub(crate) fn released(&self) -> Option<ReleaseReason> {
         self.released
     }
 
-    /// Whether the app server wants the client not to be read.
     #[must_use]
     pub(crate) fn is_paused(&self) -> bool {
         self.is_paused
     }
 
-    /// Whether the app server was asked to hand it over.
+    /// Whether a hand-over was requested.
     #[must_use]
     pub(crate) fn is_leaving(&self) -> bool {
         matches!(self.departure, Departure::Leaving | Departure::LeavingReadOn)
     }
 
-    /// Whether the client is not read until it is handed over, or has another link.
+    /// Whether input is paused for a hand-over or a move to another link.
     #[must_use]
     pub(crate) fn holds_input(&self) -> bool {
         matches!(self.departure, Departure::Held | Departure::Leaving)
@@ -197,20 +192,20 @@ impl Assignment {
         }
     }
 
-    /// Whether it is to get an app server when there is one.
+    /// Whether the assignment needs an app server.
     #[must_use]
     pub(crate) fn wants_link(&self) -> bool {
         matches!(self.stage, AssignmentStage::Unassigned { .. } | AssignmentStage::GivenUp)
     }
 
-    /// Has the client wait for an app server, from this tick on unless it does already.
+    /// Starts the wait for an app server at this tick, unless already waiting.
     pub(crate) fn wait(&mut self, now: u32) {
         if let AssignmentStage::Unassigned { waits_since } = &mut self.stage {
             waits_since.get_or_insert(now);
         }
     }
 
-    /// Notes that this app server no longer has the connection, for whatever reason.
+    /// Records that this app server no longer has the connection, for any reason.
     pub(crate) fn leave(&mut self, app: AppServerId) {
         if self.stage == AssignmentStage::Open && app != AppServerId::NONE {
             self.was_at = app;
@@ -222,7 +217,7 @@ impl Assignment {
         self.read_on();
     }
 
-    /// Notes that it is opened at an app server. Late answers of another one no longer matter.
+    /// Records the opening at an app server. Late replies of a different one are ignored.
     pub(crate) fn open(&mut self, app: AppServerId, stage: AssignmentStage) {
         (self.stage, self.released, self.is_paused) = (stage, None, false);
         self.departure = Departure::Staying;
@@ -231,14 +226,14 @@ impl Assignment {
         }
     }
 
-    /// Notes that the app server has accepted the hub handshake of the node.
+    /// Records that the app server has accepted the node's hub handshake.
     pub(crate) fn accept(&mut self) {
         if self.stage == AssignmentStage::Opening {
             self.stage = AssignmentStage::Open;
         }
     }
 
-    /// Notes that the app server has refused the connection.
+    /// Records that the app server has refused the connection.
     pub(crate) fn refuse(&mut self) {
         self.stage = AssignmentStage::Refused;
     }
@@ -248,7 +243,7 @@ impl Assignment {
         self.stage = AssignmentStage::GivenUp;
     }
 
-    /// Notes that the app server has handed the connection over with these items; `false` if it was not asked to.
+    /// Records a hand-over with these items. Returns `false` if none was requested.
     #[must_use]
     pub(crate) fn hand_over(&mut self, items: Option<Box<str>>) -> bool {
         if self.is_leaving() {
@@ -257,27 +252,27 @@ impl Assignment {
         self.is_leaving()
     }
 
-    /// Notes that the app server has stopped and ended its connections.
+    /// Records that the app server has stopped and closed its connections.
     pub(crate) fn end(&mut self) {
         self.released.get_or_insert(ReleaseReason::Ended);
     }
 
-    /// Drops the items: the next app server has them.
+    /// Drops the items after the next app server has received them.
     pub(crate) fn clear_items(&mut self) {
         self.items = None;
     }
 
-    /// Notes that the app server is asked to hand the connection over.
+    /// Records that a hand-over was requested.
     pub(crate) fn ask_to_hand_over(&mut self) {
         self.departure = Departure::Leaving;
     }
 
-    /// Notes that the connection stays with its app server after all.
+    /// Records that the connection stays with its app server after all.
     pub(crate) fn stay(&mut self) {
         self.departure = Departure::Staying;
     }
 
-    /// Stops reading the client while it moves.
+    /// Pauses input during a move.
     pub(crate) fn hold_input(&mut self) {
         self.departure = match self.departure {
             Departure::Staying | Departure::Held => Departure::Held,
@@ -285,7 +280,7 @@ impl Assignment {
         };
     }
 
-    /// Reads the client again, whether or not it leaves.
+    /// Resumes input, whether or not the client is leaving.
     pub(crate) fn read_on(&mut self) {
         self.departure = match self.departure {
             Departure::Staying | Departure::Held => Departure::Staying,
@@ -293,12 +288,12 @@ impl Assignment {
         };
     }
 
-    /// Obeys an order of the app server about reading the client.
+    /// Executes the app server's flow-control operation.
     pub(crate) fn obey(&mut self, operation: FlowOperation) {
         match operation {
             FlowOperation::Pause => self.is_paused = true,
             FlowOperation::Resume => self.is_paused = false,
-            // The app server waits for a message of the client, or no longer does.
+            // The app server starts or stops waiting for client input.
             FlowOperation::ReadOn if self.is_leaving() => self.read_on(),
             FlowOperation::EndInput if self.is_leaving() => self.hold_input(),
             FlowOperation::ReadOn | FlowOperation::EndInput | FlowOperation::PauseAck | FlowOperation::Offline => {}
@@ -306,8 +301,8 @@ impl Assignment {
     }
 }
 
-/// Opens a connection over a link, with the hub handshake that its client has made; `false` if the link's session is
-/// over.
+/// Opens a connection over a link, with the client's hub handshake. Returns `false` if the link's session has
+/// ended.
 #[must_use]
 pub(crate) fn open_over(link: &LinkHandle, open: OpenConnection, (id, content): (&str, Content)) -> bool {
     let is_queued = link.queue(&ServiceMessage::OpenConnection(open));
@@ -317,13 +312,13 @@ pub(crate) fn open_over(link: &LinkHandle, open: OpenConnection, (id, content): 
     is_queued
 }
 
-/// Notice to an app server that a connection goes on at this instance; an empty name asks to hand it over.
+/// Notice that a connection has moved to this instance. An empty name requests a hand-over.
 pub(crate) fn moved_to(id: &str, instance: &str) -> ServiceMessage {
     let headers = vec![(MIGRATE_TO_HEADER.into(), vec![instance.into()])];
     ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
 }
 
-/// Flow control of one client, for its app server.
+/// Flow-control message for one client's app server.
 pub(crate) fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
     let (connection_id, subject) = (ByteString::from(id), FlowSubject::Client);
     ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id, subject, operation })

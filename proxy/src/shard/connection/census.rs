@@ -1,11 +1,12 @@
-//! Census of client connections by kind, kept up to date as they open, move and close: reading it visits no client.
+//! Census of client connections by kind, updated as they open, move and close, so that reading it visits no
+//! client.
 
 use std::collections::HashMap;
 
 use super::Client;
 use crate::upstream::{AppServerId, HubIndex};
 
-/// Labels by which clients are counted.
+/// Labels of the client counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ClientKind {
     pub hub: HubIndex,
@@ -22,7 +23,7 @@ impl ClientKind {
     }
 }
 
-/// Number of clients of each kind; kinds without any are not in it.
+/// Number of clients of each kind, without empty kinds.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Census(HashMap<ClientKind, u64>);
 

@@ -1,4 +1,4 @@
-//! All assignments of a client connection: that of its home, and those of its side homes.
+//! All assignments of a client connection: the primary and the secondaries.
 
 use std::iter;
 
@@ -9,7 +9,7 @@ use super::{PauseReason, SideHomes};
 #[derive(Debug, Default)]
 pub(crate) struct ClientAssignments {
     home: Assignment,
-    /// App servers that take some of its methods; `None` for a client without any.
+    /// Secondaries; `None` for a client without any.
     sides: Option<Box<SideHomes>>,
 }
 
@@ -23,7 +23,6 @@ impl ClientAssignments {
         &mut self.home
     }
 
-    /// App servers that take some of its methods; `None` for a client without any.
     #[must_use]
     pub(crate) fn sides(&self) -> Option<&SideHomes> {
         self.sides.as_deref()
@@ -33,12 +32,12 @@ impl ClientAssignments {
         self.sides.as_deref_mut()
     }
 
-    /// App servers that take some of its methods, to be added to.
+    /// Secondaries, created if missing.
     pub(crate) fn sides_to_fill(&mut self) -> &mut SideHomes {
         self.sides.get_or_insert_default()
     }
 
-    /// Takes all app servers away that take some of its methods.
+    /// Removes all secondaries and returns them.
     pub(crate) fn take_sides(&mut self) -> Option<Box<SideHomes>> {
         self.sides.take()
     }
@@ -63,13 +62,13 @@ impl ClientAssignments {
         iter::once(&self.home).chain(sides.map(|side| &side.assignment))
     }
 
-    /// Whether the client has the maximum of pending calls at any of its app servers.
+    /// Whether the client has the maximum number of pending calls at any app server.
     #[must_use]
     pub(crate) fn have_too_many_calls(&self, calls_max: usize) -> bool {
         self.all().any(|assignment| assignment.calls().is_full(calls_max))
     }
 
-    /// Whether each reason of an assignment to pause reading the client holds now.
+    /// Whether each assignment-related pause reason applies now.
     pub(super) fn wanted_pauses(&self) -> [(PauseReason, bool); 3] {
         let any = |wants: fn(&Assignment) -> bool| self.all().any(wants);
         [

@@ -1,4 +1,4 @@
-//! Cold state of a client connection: how to open it at another app server, and its assignments.
+//! Cold state of a client connection: its assignments, and the data to open it at another app server.
 
 use std::mem;
 use std::rc::Rc;
@@ -13,44 +13,44 @@ use crate::limits::HeadWeight;
 use crate::telemetry::ConnectionTrace;
 use crate::upstream::{RouteChoice, ServerGroup};
 
-/// Facts of a client connection's opening, which never change.
+/// Immutable facts about the opening of a client connection.
 #[derive(Debug, Default)]
 pub(crate) struct ClientOrigin {
-    /// When it was opened, in microseconds since the node started.
+    /// Open time in microseconds since the node started.
     pub opened_us: u64,
-    /// Trace that it belongs to, if it is sampled.
+    /// Trace of the connection, if sampled.
     pub trace: Option<Box<ConnectionTrace>>,
-    /// It has to be at its app server, and at no other.
+    /// The connection is bound to its app server.
     pub is_bound: bool,
-    /// It is a raw endpoint's that may go on at another app server.
+    /// A raw connection that may move to another app server.
     pub is_movable: bool,
 }
 
-/// Fields of a client connection that no delivery reads.
+/// Fields of a client connection that delivery doesn't read.
 #[derive(Debug, Default)]
 pub(crate) struct ColdState {
     origin: ClientOrigin,
-    /// Opening frame, for another app server and for the observer. `None` in a node inside an app.
+    /// Opening frame, for another app server and the observer. `None` in an embedded node.
     opening: Option<Opening>,
-    /// Weight of its head, if that is large.
+    /// Weight of a large request head.
     head: Option<Rc<HeadWeight>>,
     assignments: ClientAssignments,
     pauses: Pauses,
     stay: HomeStay,
-    /// Copies of it for mirrors; `None` without any.
+    /// Copies for mirrors; `None` without any.
     mirrors: Option<Box<MirrorCopies>>,
-    /// Group of app servers that it is routed to; `None` for the default one.
+    /// Server group; `None` for the default group.
     group: Option<Arc<ServerGroup>>,
-    /// Errors and messages behind the answer to the hub handshake; `None` without any.
+    /// Errors and messages queued until the hub handshake response; `None` without any.
     backlog: Option<Box<HandshakeBacklog>>,
-    /// Calls that the operator's rules have refused.
+    /// Calls refused by the operator's rules.
     refused: RefusedCalls,
-    /// State for another socket over which the client goes on; `None` where it can't.
+    /// State for resuming over another socket; `None` if not resumable.
     resumption: Option<Box<Resumption>>,
 }
 
 impl ColdState {
-    /// Sets the facts of its opening.
+    /// Sets the facts about its opening.
     pub(crate) fn begin(&mut self, origin: ClientOrigin) {
         self.origin = origin;
     }
@@ -60,12 +60,11 @@ impl ColdState {
         &self.origin
     }
 
-    /// Keeps the opening frame for another app server, and the weight of its head.
+    /// Stores the opening frame for another app server, with the weight of its head.
     pub(crate) fn keep_opening(&mut self, opening: Option<Opening>, head: Option<Rc<HeadWeight>>) {
         (self.opening, self.head) = (opening, head);
     }
 
-    /// Opening frame; `None` in a node inside an app.
     #[must_use]
     pub(crate) fn opening(&self) -> Option<&Opening> {
         self.opening.as_ref()
@@ -77,13 +76,11 @@ impl ColdState {
         self.opening.as_ref()?.read()
     }
 
-    /// Weight of its head, if that is large.
     #[must_use]
     pub(crate) fn head(&self) -> Option<Rc<HeadWeight>> {
         self.head.clone()
     }
 
-    /// Assignments to app servers.
     #[must_use]
     pub(super) fn assignments(&self) -> &ClientAssignments {
         &self.assignments
@@ -93,7 +90,6 @@ impl ColdState {
         &mut self.assignments
     }
 
-    /// Reasons for which the client is not read.
     #[must_use]
     pub(super) fn pauses(&self) -> &Pauses {
         &self.pauses
@@ -103,7 +99,6 @@ impl ColdState {
         &mut self.pauses
     }
 
-    /// Stay at its home, over links of that app server.
     #[must_use]
     pub(crate) fn stay(&self) -> &HomeStay {
         &self.stay
@@ -113,46 +108,40 @@ impl ColdState {
         &mut self.stay
     }
 
-    /// Whether it has copies for mirrors.
     #[must_use]
     pub(crate) fn has_mirrors(&self) -> bool {
         self.mirrors.is_some()
     }
 
-    /// Copies of it for mirrors.
     pub(crate) fn mirrors_mut(&mut self) -> impl Iterator<Item = &mut MirrorCopy> {
         self.mirrors.iter_mut().flat_map(|copies| copies.iter_mut())
     }
 
-    /// Copies of it for mirrors, and the frame to open them with.
+    /// Copies for mirrors, with their opening frame.
     pub(crate) fn mirrors_with_opening(&mut self) -> (impl Iterator<Item = &mut MirrorCopy>, Option<&Opening>) {
         (self.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()), self.opening.as_ref())
     }
 
-    /// Replaces the copies for mirrors, and returns those before.
+    /// Replaces the copies for mirrors and returns the old ones.
     pub(crate) fn replace_mirrors(&mut self, copies: MirrorCopies) -> MirrorCopies {
         let copies = (!copies.is_empty()).then(|| Box::new(copies));
         mem::replace(&mut self.mirrors, copies).map(|copies| *copies).unwrap_or_default()
     }
 
-    /// Group of app servers that it is routed to; `None` for the default one.
     #[must_use]
     pub(crate) fn group(&self) -> Option<&Arc<ServerGroup>> {
         self.group.as_ref()
     }
 
-    /// Routes it to a group of app servers.
     pub(crate) fn set_group(&mut self, group: Option<Arc<ServerGroup>>) {
         self.group = group;
     }
 
-    /// Name of the group of app servers that it is routed to.
     #[must_use]
     pub(crate) fn group_name(&self) -> &str {
         RouteChoice::group_name(self.group.as_ref())
     }
 
-    /// Errors and messages behind the answer to the hub handshake.
     pub(crate) fn backlog_mut(&mut self) -> &mut HandshakeBacklog {
         self.backlog.get_or_insert_default()
     }
@@ -161,12 +150,10 @@ impl ColdState {
         self.backlog.take()
     }
 
-    /// Calls that the operator's rules have refused.
     pub(crate) fn refused_mut(&mut self) -> &mut RefusedCalls {
         &mut self.refused
     }
 
-    /// State for another socket; `None` where it can't go on over one.
     #[must_use]
     pub(crate) fn resumption(&self) -> Option<&Resumption> {
         self.resumption.as_deref()
@@ -176,18 +163,17 @@ impl ColdState {
         self.resumption.as_deref_mut()
     }
 
-    /// Lets the connection go on over another socket.
     pub(super) fn set_resumption(&mut self, resumption: Resumption) {
         self.resumption = Some(Box::new(resumption));
     }
 
-    /// Takes the state for another socket: the client does not come back.
+    /// Takes the resumption state; the client can't resume after that.
     pub(crate) fn take_resumption(&mut self) -> Option<Box<Resumption>> {
         self.resumption.take()
     }
 
-    /// Frame that opens it at an app server: `from` names the previous one, if the client knows that the connection is
-    /// open, which has handed these items over.
+    /// Opening frame for an app server. `from` is the previous app server if the connection is already open for
+    /// the client; it has handed over `items`.
     pub(crate) fn opening_with(&self, from: Option<&str>, items: Option<&str>) -> Option<OpenConnection> {
         let mut open = self.read_opening()?;
         let mut add = |name: &'static str, value: &str| open.headers.push((name.into(), vec![value.into()]));

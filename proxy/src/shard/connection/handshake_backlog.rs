@@ -1,34 +1,37 @@
-//! Backlog behind the answer to a client's hub handshake: errors of calls that the client sent early, then messages
-//! that its app server sent early.
+//! Data queued until a client's hub handshake response: errors of early calls, then early messages of the app
+//! server.
 //!
-//! A client takes the first message for that answer. Microsoft's SDK (dial-in) runs `OnConnectedAsync` beside the
-//! answer, so a send from there may arrive first. On Kestrel the same send arrives behind the answer.
+//! A client mistakes the first message for the response. Microsoft's SDK (dial-in) runs `OnConnectedAsync`
+//! concurrently with the response, so a send from there may arrive first. On Kestrel such a send arrives after
+//! the response.
 
 use std::mem;
 
 use bytes::Bytes;
 use bytestring::ByteString;
 
-/// Maximum number of early messages. The answer is in flight by then, so more than some are a runaway loop.
+/// Maximum number of early messages. The response is in flight by then, so a large number indicates a runaway
+/// loop.
 const FRAMES_MAX: usize = 256;
 
-/// Errors and messages that are sent behind the answer to the hub handshake.
+/// Errors and messages to send after the hub handshake response.
 #[derive(Debug, Default)]
 pub(crate) struct HandshakeBacklog {
-    /// Invocation ids of failed calls, with the text of each error.
+    /// Invocation ids of failed calls, with their error texts.
     errors: Vec<(ByteString, ByteString)>,
     frames: Vec<Bytes>,
     frame_bytes: usize,
 }
 
 impl HandshakeBacklog {
-    /// Adds failed calls, and returns the number of failed calls.
+    /// Adds failed calls and returns the total number.
     pub(crate) fn add_errors(&mut self, errors: impl IntoIterator<Item = (ByteString, ByteString)>) -> usize {
         self.errors.extend(errors);
         self.errors.len()
     }
 
-    /// Adds an early message; `false` if the client has too many of them. One of any size fits, as in an outbox.
+    /// Adds an early message. Returns `false` if there are too many. A single message of any size fits, as in
+    /// an outbox.
     pub(crate) fn add_frame(&mut self, frame: &Bytes, limit_bytes: usize) -> bool {
         let bytes = self.frame_bytes + frame.len();
         let fits = self.frames.is_empty() || (bytes <= limit_bytes && self.frames.len() < FRAMES_MAX);

@@ -1,7 +1,8 @@
-//! Opening frames of client connections, kept to open them at another app server; their common headers are interned.
+//! Opening frames of client connections, kept to open them at another app server, with interned common headers.
 //!
-//! Clients of one kind send the same headers but for a few, and a browser's weigh a kilobyte. So common headers are
-//! kept once per shard, and of each client only its own part: id, claims, query, cookies, addresses.
+//! Clients of one kind send mostly the same headers, and a browser's take about a kilobyte. Common headers are
+//! therefore stored once per shard, and for each client only its individual part: id, claims, query, cookies,
+//! addresses.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -11,7 +12,7 @@ use trunkline_protocol::service::{FrameBuffer, OpenConnection, ServiceMessage};
 
 use crate::limits::HeadWeight;
 
-/// Headers whose values differ from client to client; all others are interned.
+/// Headers with individual values; all others are interned.
 const OWN_HEADERS: [&str; 8] = [
     "authorization",
     "content-length",
@@ -23,31 +24,31 @@ const OWN_HEADERS: [&str; 8] = [
     "x-trunkline-remote",
 ];
 
-/// Number of interned texts at which the unused ones are swept out first.
+/// Number of interned texts at which unused ones are first removed.
 const SWEEP_FROM: usize = 64;
 
-/// Interner of the headers that clients of a shard have in common.
+/// Interner of headers common to a shard's clients.
 #[derive(Debug, Default)]
 pub(crate) struct OpeningInterner {
     known: HashSet<Rc<[u8]>>,
     sweep_at: usize,
 }
 
-/// Opening frame of one connection: its own part, and the interned one.
+/// Opening frame of one connection: individual and interned parts.
 #[derive(Debug, Clone)]
 pub(crate) struct Opening {
     own: Box<[u8]>,
     shared: Rc<[u8]>,
-    /// Weight of a large one; its copies are one.
+    /// Weight of a large frame, shared by its copies.
     _weight: Option<Rc<HeadWeight>>,
 }
 
 impl OpeningInterner {
-    /// Interns the opening frame of a connection, whose head has this weight: that is kept as long as any copy.
+    /// Interns an opening frame. The weight of its head is kept as long as any copy.
     pub(crate) fn intern_opening(&mut self, open: &OpenConnection, weight: Option<Rc<HeadWeight>>) -> Opening {
         let is_own = |name: &str| OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
         let (own, shared) = open.headers.iter().cloned().partition(|(name, _)| is_own(name));
-        // Not `..open.clone()`: it would copy all headers once more, for each client that connects.
+        // Not `..open.clone()`, which would copy all headers again for each new client.
         let own = encode(OpenConnection {
             connection_id: open.connection_id.clone(),
             claims: open.claims.clone(),
@@ -75,13 +76,13 @@ impl OpeningInterner {
 }
 
 impl Opening {
-    /// Number of bytes that are its own.
+    /// Bytes of its individual part.
     #[must_use]
     pub(crate) fn own_bytes(&self) -> usize {
         self.own.len()
     }
 
-    /// Whole opening frame; headers may stand in another order.
+    /// Complete opening frame; the order of headers may differ.
     #[must_use]
     pub(crate) fn read(&self) -> Option<OpenConnection> {
         let (mut open, shared) = (decode(&self.own)?, decode(&self.shared)?);
@@ -93,7 +94,7 @@ impl Opening {
 fn encode(open: OpenConnection) -> Bytes {
     let mut frames = FrameBuffer::default();
     frames.push(ServiceMessage::OpenConnection(open).to_frame());
-    // What was just encoded is whole.
+    // A newly encoded frame is complete.
     frames.next_body().ok().flatten().unwrap_or_default()
 }
 

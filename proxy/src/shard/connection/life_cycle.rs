@@ -1,65 +1,64 @@
-//! Life cycle of a client connection: all its stages and transitions.
+//! Lifecycle of a client connection: all stages and transitions.
 //!
 //! ```text
 //!           app server answers        chosen to leave            between two calls, or late
 //!  Opening ────────────────────► Open ───────────────► Leaving ────────────────────────────► Closed
-//!  (chosen to leave: noted)        ▲     socket lost       │
+//!  (chosen to leave: recorded)     ▲     socket lost       │
 //!                                  └───────────────────────┘
-//!  Opening, Open, Leaving ──a close of either side──► Closed
+//!  Opening, Open, Leaving ──closed by either side──► Closed
 //!
-//!  Leaving:  no call runs ► Quiet ──a call──► Busy ◄ a call runs
-//!            Quiet, Busy ──half of the time──► BehindAnswer: closed behind the answer to its last call
+//!  Leaving:  no running call ► Quiet ──a call──► Busy ◄ running call
+//!            Quiet, Busy ──half of the time──► BehindAnswer: closed after the reply to its last call
 //! ```
 //!
-//! An open client also has a stay at its home app server, over one of the links of that app server:
+//! An open client also has a stay at its primary app server, over one of its links:
 //!
 //! ```text
 //!  Settled ──another link──► Moving ──acknowledged, late, opened──► Settled
-//!     │                         └─ a link lost: MovingLost ──acknowledged──► Lost; asked ──► Probing
-//!     └─ a link lost that the app server may not notice (dial-in): Lost ──asked──► Probing ──acknowledged──► Settled
-//!          └─ opened elsewhere: Settled        no answer: Reopened ◄──┤ ──link lost──► Lost
+//!     │                         └─ a link lost: MovingLost ──acknowledged──► Lost; probe ──► Probing
+//!     └─ a link lost, perhaps undetected (dial-in): Lost ──probe──► Probing ──acknowledged──► Settled
+//!          └─ opened elsewhere: Settled        no reply: Reopened ◄──┤ ──link lost──► Lost
 //! ```
 //!
-//! A reopened client stays so while late answers may come; the loss of its link makes it lost again.
+//! A client stays `Reopened` while late replies are possible; losing its link makes it `Lost` again.
 //!
-//! [`Ownership`](trunkline_protocol::fleet::Ownership) says whether this node has the client, an
-//! [`Assignment`](super::Assignment) which app server has it. An event that does not fit the stage changes nothing, and
-//! returns `false` where callers need to know. Without I/O.
+//! [`Ownership`](trunkline_protocol::fleet::Ownership) tracks whether this node has the client, an
+//! [`Assignment`](super::Assignment) which app server does. An event that is invalid in a stage changes
+//! nothing, and returns `false` where callers need the result. Performs no I/O.
 
 use std::mem;
 
 use crate::metrics::MoveCause;
 use crate::upstream::{AppServerId, HomeLink};
 
-/// Stage in the life of a client connection.
+/// Stage in the lifecycle of a client connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LifeStage {
-    /// The app server has not answered the hub handshake: only its answer may go out.
+    /// No hub handshake response yet; only the response may be sent to the client.
     Opening {
-        /// Tick at which the client is closed without an answer.
+        /// Tick at which the client is closed without a response.
         until: u32,
-        /// Set when the client was chosen to leave.
+        /// Set if the client was chosen to leave.
         leaving: Option<LeaveStage>,
     },
     Open,
-    /// Open, and chosen to leave: to be closed for a drain or a rebalance.
+    /// Open, but to be closed for a drain or rebalance.
     Leaving(LeaveStage),
-    /// Closed by either side: the outbox is flushed, nothing new is sent.
+    /// Closed by either side: the outbox is flushed, and no new data is sent.
     Closed,
 }
 
-/// Stage of the departure of a client that was chosen to leave.
+/// Departure stage of a client that was chosen to leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LeaveStage {
-    /// The client has made no call since it was chosen.
+    /// No call since the client was chosen.
     Quiet,
-    /// The client has called. It is closed when none of its calls runs.
+    /// Called; to be closed when no call is running.
     Busy,
-    /// The client is closed right behind the answer to its last call.
+    /// To be closed directly after the reply to its last call.
     BehindAnswer(MoveCause),
 }
 
-/// Life cycle of a client connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LifeCycle(LifeStage);
 
@@ -75,28 +74,28 @@ impl LifeCycle {
         self.0
     }
 
-    /// Whether sends to many reach it.
+    /// Whether broadcasts reach the client.
     #[must_use]
     #[inline]
     pub(crate) fn is_open(self) -> bool {
         matches!(self.0, LifeStage::Open | LifeStage::Leaving(_))
     }
 
-    /// Whether the app server has not answered the hub handshake yet.
+    /// Whether the hub handshake response is pending.
     #[must_use]
     #[inline]
     pub(crate) fn is_opening(self) -> bool {
         matches!(self.0, LifeStage::Opening { .. })
     }
 
-    /// Whether only its socket is left.
+    /// Whether only the socket is left.
     #[must_use]
     #[inline]
     pub(crate) fn is_closed(self) -> bool {
         matches!(self.0, LifeStage::Closed)
     }
 
-    /// Stage of its departure; `None` for a client that stays.
+    /// Departure stage; `None` for a client that stays.
     #[must_use]
     pub(crate) fn leaving(self) -> Option<LeaveStage> {
         match self.0 {
@@ -106,21 +105,21 @@ impl LifeCycle {
         }
     }
 
-    /// An app server has got the hub handshake, and has until this tick to answer it.
+    /// An app server has received the hub handshake and must respond by this tick.
     pub(crate) fn handshake_sent(&mut self, deadline: u32) {
         if let LifeStage::Opening { until, .. } = &mut self.0 {
             *until = deadline;
         }
     }
 
-    /// The app server has answered the hub handshake, or there is none; `false` if it had before.
+    /// The hub handshake was answered, or does not exist. Returns `false` if answered before.
     pub(crate) fn answered(&mut self) -> bool {
         let LifeStage::Opening { leaving, .. } = self.0 else { return false };
         self.0 = leaving.map_or(LifeStage::Open, LifeStage::Leaving);
         true
     }
 
-    /// Chooses the client to leave, while a call of it runs or not; `false` if it was chosen before, or is closed.
+    /// Chooses the client to leave. Returns `false` if it was already chosen or is closed.
     pub(crate) fn begin_to_leave(&mut self, is_busy: bool) -> bool {
         if self.leaving().is_some() || self.is_closed() {
             return false;
@@ -129,7 +128,6 @@ impl LifeCycle {
         true
     }
 
-    /// The client has called.
     #[inline]
     pub(crate) fn called(&mut self) {
         if self.leaving() == Some(LeaveStage::Quiet) {
@@ -137,14 +135,14 @@ impl LifeCycle {
         }
     }
 
-    /// Half of the time for its calls is over.
+    /// Half of the time for its calls has passed.
     pub(crate) fn hurry(&mut self, cause: MoveCause) {
         if self.leaving().is_some() {
             self.set_leaving(LeaveStage::BehindAnswer(cause));
         }
     }
 
-    /// The socket is lost, which ends the search for a moment to leave.
+    /// The socket is lost, which cancels the departure.
     pub(crate) fn socket_lost(&mut self) {
         match &mut self.0 {
             LifeStage::Opening { leaving, .. } => *leaving = None,
@@ -153,7 +151,7 @@ impl LifeCycle {
         }
     }
 
-    /// Either side closes it; `false` if it was closed before.
+    /// Closes the connection. Returns `false` if it was closed before.
     pub(crate) fn close(&mut self) -> bool {
         !matches!(mem::replace(&mut self.0, LifeStage::Closed), LifeStage::Closed)
     }
@@ -167,76 +165,76 @@ impl LifeCycle {
     }
 }
 
-/// Stage of a client's stay at its home app server.
+/// Stage of a client's stay at its primary app server.
 #[derive(Debug, Default, Clone)]
 enum StayStage {
     #[default]
     Settled,
-    /// Moves to another link, and is not read until the app server has paused it.
+    /// Moving to another link; not read until the app server has paused the client.
     Moving { to: HomeLink },
-    /// Moves to another link, and one of both is lost since this tick.
+    /// Moving to another link, after one link was lost at this tick.
     MovingLost { to: HomeLink, since: u32 },
-    /// A link is lost since this tick, and the app server (dial-in) may have the connection as before.
+    /// Link lost at this tick; the app server (dial-in) may still have the connection.
     Lost { since: u32 },
-    /// The app server is asked whether it has the connection, which may be lost since this tick.
+    /// Probe in progress; the connection may be lost since this tick.
     Probing { over: HomeLink, since: u32 },
-    /// The app server has not answered, and opens the connection again. An answer before this tick means that it had
-    /// the connection after all.
+    /// No reply to the probe, so the connection is being reopened. A reply before this tick means that the app
+    /// server had the connection after all.
     Reopened { until: u32 },
 }
 
-/// Stay of a client connection at its home app server.
+/// Stay of a client connection at its primary app server.
 #[derive(Debug, Default)]
 pub(crate) struct HomeStay {
     stage: StayStage,
-    /// Tick from which the app server accepts the client again after a lost link; while probing, the tick by which it
-    /// has to answer.
+    /// Tick from which the app server accepts the client again after a lost link; while probing, the deadline
+    /// of its reply.
     held_until: u32,
-    /// Previous home of the client, if that app server dials in.
+    /// Previous primary of the client, if dialled in.
     previous: Option<AppServerId>,
-    /// The app server did not answer a move in time, so the client stays on its link.
+    /// Set when the app server missed the deadline of a move, so the client stays on its link.
     is_fixed: bool,
 }
 
 impl HomeStay {
-    /// Whether it waits for an answer of its app server to go on over another link.
+    /// Whether the client waits for its app server's reply to continue over another link.
     #[must_use]
     pub(crate) fn is_moving(&self) -> bool {
         matches!(self.stage, StayStage::Moving { .. } | StayStage::MovingLost { .. } | StayStage::Probing { .. })
     }
 
-    /// Whether its app server is asked for it.
     #[must_use]
     pub(crate) fn is_probing(&self) -> bool {
         matches!(self.stage, StayStage::Probing { .. })
     }
 
-    /// Whether the app server may still have the connection over a lost link, and has not been asked.
+    /// Whether the app server may still have the connection over a lost link, and was not probed yet.
     #[must_use]
     pub(crate) fn is_lost(&self) -> bool {
         matches!(self.stage, StayStage::Lost { .. } | StayStage::MovingLost { .. })
     }
 
-    /// Whether it is unknown if the app server has the connection.
+    /// Whether it is uncertain if the app server has the connection.
     #[must_use]
     pub(crate) fn is_uncertain(&self, now: u32) -> bool {
         self.is_lost() || self.is_probing() || self.may_be_duplicated(now)
     }
 
-    /// Whether the answer to a probe, which takes `answer_ticks`, would come later than `timeout_ticks` after the loss.
+    /// Whether the reply to a probe, which takes `answer_ticks`, would arrive later than `timeout_ticks` after
+    /// the loss.
     #[must_use]
     pub(crate) fn answers_after(&self, answer_ticks: u32, timeout_ticks: u32) -> bool {
         let StayStage::Lost { since } = self.stage else { return false };
         self.held_until.saturating_add(answer_ticks) > since.saturating_add(timeout_ticks)
     }
 
-    /// Whether the app server opens the connection again because it did not answer.
+    /// Whether the connection is being reopened after an unanswered probe.
     #[must_use]
     pub(crate) fn is_reopened(&self) -> bool {
         matches!(self.stage, StayStage::Reopened { .. })
     }
 
-    /// Whether the app server may have two connections with this id, and still answer for the old one.
+    /// Whether the app server may have two connections with this id, and may still reply for the old one.
     #[must_use]
     pub(crate) fn may_be_duplicated(&self, now: u32) -> bool {
         matches!(self.stage, StayStage::Reopened { until } if now < until)
@@ -248,13 +246,13 @@ impl HomeStay {
         now >= self.held_until
     }
 
-    /// Whether this app server, which dials in, was the previous home.
+    /// Whether this dialled-in app server was the previous primary.
     #[must_use]
     pub(crate) fn was_at(&self, app: AppServerId) -> bool {
         self.previous == Some(app)
     }
 
-    /// Begins to move to another link of the app server; `false` where that is not possible now.
+    /// Starts a move to another link of the app server. Returns `false` if not possible now.
     #[must_use]
     pub(crate) fn begin_move(&mut self, to: &HomeLink, now: u32) -> bool {
         if self.is_fixed || self.is_moving() || self.is_uncertain(now) {
@@ -264,7 +262,7 @@ impl HomeStay {
         true
     }
 
-    /// The app server has paused the client. Returns the link over which the client goes on, if it moves.
+    /// The app server has paused the client. Returns the new link of a move.
     pub(crate) fn acknowledged(&mut self) -> Option<HomeLink> {
         match mem::take(&mut self.stage) {
             StayStage::Moving { to } => Some(to),
@@ -280,7 +278,8 @@ impl HomeStay {
         }
     }
 
-    /// The move took too long: the client stays on its link for good; `false` if there is no move.
+    /// The move took too long, so the client stays on its link permanently. Returns `false` if there is no
+    /// move.
     #[must_use]
     pub(crate) fn give_up_move(&mut self) -> bool {
         let is_given_up = !self.is_probing() && self.acknowledged().is_some();
@@ -288,7 +287,7 @@ impl HomeStay {
         is_given_up
     }
 
-    /// A link is lost over which the app server may have the connection: this is unknown since `tick`.
+    /// A link is lost, so since `tick` it is uncertain whether the app server has the connection.
     pub(crate) fn mark_lost(&mut self, tick: u32) {
         self.stage = match mem::take(&mut self.stage) {
             StayStage::Moving { to } | StayStage::MovingLost { to, .. } => StayStage::MovingLost { to, since: tick },
@@ -297,8 +296,8 @@ impl HomeStay {
         };
     }
 
-    /// The link of the home is lost now. The app server accepts the client again when it has noticed the loss. Whether
-    /// it has the connection is unknown if it may not have noticed, or if that was unknown before.
+    /// The primary link is lost. The app server accepts the client again when it has detected the loss. Whether
+    /// it still has the connection is uncertain if the loss may be undetected, or if it was uncertain before.
     pub(crate) fn link_lost(&mut self, now: u32, noticed_within: u32, may_be_unnoticed: bool) {
         let since = match self.stage {
             StayStage::Lost { since } | StayStage::Probing { since, .. } | StayStage::MovingLost { since, .. } => since,
@@ -309,7 +308,7 @@ impl HomeStay {
         self.held_until = now.saturating_add(noticed_within);
     }
 
-    /// Asks the app server over this link whether it has a lost client, with an answer until this tick; `false` if the
+    /// Starts a probe of a lost client over this link, with a reply due by this tick. Returns `false` if the
     /// client is not lost.
     pub(crate) fn probe(&mut self, over: &HomeLink, until: u32) -> bool {
         let since = match self.stage {
@@ -320,7 +319,7 @@ impl HomeStay {
         true
     }
 
-    /// The app server has not answered the probe that ends at this tick; `false` if no such probe runs.
+    /// The probe that ends at this tick got no reply. Returns `false` if no such probe is in progress.
     #[must_use]
     pub(crate) fn unanswered(&mut self, until: u32) -> bool {
         let is_unanswered = self.is_probing() && self.held_until == until;
@@ -330,14 +329,14 @@ impl HomeStay {
         is_unanswered
     }
 
-    /// The app server opens the connection again, and may answer for the old one until this tick.
+    /// The app server reopens the connection, and may reply for the old one until this tick.
     pub(crate) fn reopen(&mut self, late: u32) {
         if let StayStage::Reopened { until } = &mut self.stage {
             *until = late;
         }
     }
 
-    /// Another app server is chosen, so it no longer matters whether this one has the connection.
+    /// Another app server was chosen, so the state at this one no longer matters.
     pub(crate) fn leave_app(&mut self) {
         self.stage = match mem::take(&mut self.stage) {
             StayStage::Moving { to } | StayStage::MovingLost { to, .. } => StayStage::Moving { to },
@@ -345,7 +344,7 @@ impl HomeStay {
         };
     }
 
-    /// An app server has opened the connection; `left` is the previous home, if that app server dials in.
+    /// An app server has opened the connection; `left` is the previous primary, if dialled in.
     pub(crate) fn opened(&mut self, left: Option<AppServerId>) {
         if !self.is_reopened() {
             self.stage = StayStage::Settled;
@@ -364,7 +363,7 @@ mod tests {
     use super::*;
     use crate::upstream::{HubIdentity, LinkHandle};
 
-    /// Step in the life of a client connection.
+    /// Event in the lifecycle of a client connection.
     #[derive(Debug, Clone, Copy)]
     enum LifeEvent {
         HandshakeSent(u32),
@@ -388,7 +387,7 @@ mod tests {
         ]
     }
 
-    /// Takes a step; returns whether it was accepted, where that is reported.
+    /// Applies an event. Returns whether it was accepted, if reported.
     fn live(life: &mut LifeCycle, event: LifeEvent) -> Option<bool> {
         match event {
             LifeEvent::HandshakeSent(until) => life.handshake_sent(until),
@@ -402,7 +401,7 @@ mod tests {
         None
     }
 
-    /// Rank of a stage: a client opens once, and closes once.
+    /// Rank of a stage: a client opens once and closes once.
     fn rank(life: LifeCycle) -> u8 {
         match life.stage() {
             LifeStage::Opening { .. } => 0,
@@ -438,7 +437,7 @@ mod tests {
                     LifeEvent::Called => prop_assert_eq!(life.leaving().is_some(), before.leaving().is_some()),
                     LifeEvent::Hurry | LifeEvent::HandshakeSent(_) => {}
                 }
-                // A departure begins and ends by its own steps only, whatever becomes of the handshake.
+                // A departure starts and ends only with its own events, independent of the handshake.
                 if matches!(event, LifeEvent::Answered | LifeEvent::HandshakeSent(_)) {
                     prop_assert_eq!(life.leaving(), before.leaving());
                 }

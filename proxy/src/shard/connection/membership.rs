@@ -1,7 +1,7 @@
-//! Memberships of client connections in sets: all of a hub, the members of a group, the connections of a user.
+//! Memberships of client connections in sets: a whole hub, the members of a group, a user's connections.
 //!
-//! Member lists are dense, so that a send walks memory in order. Every membership knows its index in the list
-//! and every entry knows its membership, so that joining and leaving cost the same however large a set is.
+//! Member lists are dense, so a send walks memory sequentially. Each membership stores its index in the list
+//! and each entry its membership, so that joining and leaving take constant time.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -29,7 +29,7 @@ pub(crate) enum SetName<'a> {
 }
 
 impl<'a> SetName<'a> {
-    /// The messages of other nodes that its members want.
+    /// Fleet messages that its members subscribe to.
     fn wanted(self) -> Wanted<'a> {
         match self {
             SetName::Hub => Wanted::Everyone,
@@ -47,12 +47,12 @@ pub(crate) struct Member {
     membership: u32,
 }
 
-/// Sets of one shard. A set without members doesn't exist.
+/// Sets of one shard. Empty sets are removed.
 #[derive(Debug, Default)]
 pub(crate) struct MembershipSets {
     all: Slab<MemberSet>,
     hubs: Vec<HubSets>,
-    /// Interest of the node that other nodes are told, if there are any.
+    /// Subscriptions reported to other nodes, if there are any.
     interest: Option<Arc<OwnInterest>>,
 }
 
@@ -85,13 +85,13 @@ struct HubSets {
     everyone: Option<u32>,
     groups: HashMap<SharedName, u32>,
     users: HashMap<SharedName, u32>,
-    /// Changes that app servers are told; `None` where none wants that.
+    /// Changes for subscribed app servers; `None` without subscribers.
     changes: Option<Box<SetChanges>>,
 }
 
 impl HubSets {
-    /// Notes that a connection has joined a set, or left it. Sets of users are told by their first and last member
-    /// alone.
+    /// Records that a connection has joined or left a set. For users only the first and the last connection
+    /// count.
     fn note_member(&mut self, key: &SetKey, id: &Rc<str>, slot: Slot, presence: Presence) {
         if let (Some(changes), SetKey::Group(group)) = (&mut self.changes, key) {
             changes.member(group, id, slot, presence);
@@ -106,7 +106,7 @@ impl HubSets {
 }
 
 impl MembershipSets {
-    /// Sets whose coming and going is told to other nodes.
+    /// Creates sets that are reported to other nodes.
     pub(super) fn told_to(interest: Option<Arc<OwnInterest>>) -> Self {
         Self { interest, ..Self::default() }
     }
@@ -115,7 +115,7 @@ impl MembershipSets {
         self.find(hub, name).and_then(|set| self.all.get(set as usize)).map_or(&[], |set| &set.members)
     }
 
-    /// Notes changes of a hub's sets from now on, or no more.
+    /// Starts or stops recording changes of a hub's sets.
     pub(crate) fn note_changes(&mut self, hub: HubIndex, changes: Option<SetChanges>) {
         while self.hubs.len() <= hub.get() {
             self.hubs.push(HubSets::default());
@@ -129,20 +129,20 @@ impl MembershipSets {
         self.hubs.get_mut(hub.get())?.changes.as_deref_mut()
     }
 
-    /// Number of groups and number of users, over all hubs.
+    /// Number of groups and of users over all hubs.
     #[must_use]
     pub(crate) fn counts(&self) -> (usize, usize) {
         let both = self.hubs.iter().map(|hub| (hub.groups.len(), hub.users.len()));
         both.fold((0, 0), |(groups, users), (more_groups, more_users)| (groups + more_groups, users + more_users))
     }
 
-    /// Number of entries of the list of sets, empty ones included.
+    /// Number of entries in the list of sets, including empty ones.
     #[must_use]
     pub(crate) fn entries(&self) -> usize {
         self.all.capacity()
     }
 
-    /// Sets of a range of entries, with the number of their members.
+    /// Sets in a range of entries, with member counts.
     pub(crate) fn range(&self, entries: Range<usize>) -> impl Iterator<Item = (HubIndex, SetName<'_>, usize)> {
         let sets = entries.filter_map(|entry| self.all.get(entry));
         sets.map(|set| (set.hub, set.key.name(), set.members.len()))
@@ -199,7 +199,7 @@ impl MembershipSets {
         }
     }
 
-    /// Ends the membership that stands at `at` in the client's list; both lists fill the gap with their last.
+    /// Ends the membership at index `at` of the client's list. Both lists fill the gap with their last entry.
     fn end(&mut self, clients: &mut Slab<Client>, slot: Slot, at: usize) {
         let Some(client) = clients.get_mut(slot as usize) else { return };
         let ended = client.memberships_mut().swap_remove(at);
@@ -277,13 +277,13 @@ impl MembershipSets {
     }
 }
 
-/// Indices are 32 bits wide: a shard holds far fewer than four billion of anything.
+/// Indices have 32 bits, which suffices for any shard.
 fn index(of: usize) -> u32 {
     debug_assert!(u32::try_from(of).is_ok());
     u32::try_from(of).unwrap_or(u32::MAX)
 }
 
-/// Reason why a client connection does not join a group; its text is for the app.
+/// Reason why a client connection can't join a group, with a text for the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum GroupRefusal {
     #[error("the name of the group has {length} bytes, and may have {limit}: see --group-name-max-bytes of proxies")]
@@ -293,7 +293,7 @@ pub(crate) enum GroupRefusal {
 }
 
 impl GroupRefusal {
-    /// Limit that was reached, as metrics name it.
+    /// Exceeded limit, as named in metrics.
     pub(crate) fn limit(self) -> Limit {
         match self {
             Self::NameTooLong { .. } => Limit::GroupName,

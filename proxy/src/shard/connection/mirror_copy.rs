@@ -1,4 +1,4 @@
-//! Copy of a client connection for a mirror: where it is, and what is sent to it.
+//! Copy of a client connection for a mirror, with its link and state.
 
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{HubProtocol, next_frame};
@@ -11,7 +11,7 @@ use crate::shard::assignments::answer_diff::{AnswerDiff, AnswerDifference, Answe
 use crate::shard::content::Content;
 use crate::upstream::{AppServerId, HomeLink};
 
-/// Copies of one client connection, one for each mirror.
+/// Copies of one client connection, one per mirror.
 pub(crate) type MirrorCopies = Vec<MirrorCopy>;
 
 /// Copy of a client connection for one mirror.
@@ -20,17 +20,17 @@ pub(crate) struct MirrorCopy {
     rule: MirrorRule,
     /// Link of the app server that has the copy.
     link: Option<HomeLink>,
-    /// The app server takes nothing of it at the moment.
+    /// Set while the app server has paused the copy.
     is_paused: bool,
-    /// The app server has closed it: it does not begin again.
+    /// Closed by the app server, not to be restarted.
     is_over: bool,
-    /// Tick at which an app server was looked for last.
+    /// Tick of the last attempt to find an app server.
     tried: Option<u32>,
-    /// Comparison of answers, if there is to be one.
+    /// Comparison of replies, if enabled.
     diff: Option<AnswerDiff>,
 }
 
-/// Order of a mirror's app server about a copy.
+/// Request of a mirror's app server about a copy.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum MirrorOrder {
     Flow(FlowOperation),
@@ -49,37 +49,37 @@ impl MirrorCopy {
         &self.rule
     }
 
-    /// Name of the group whose app servers get it.
+    /// Server group that receives the copy.
     #[must_use]
     pub(crate) fn group(&self) -> &str {
         &self.rule.group
     }
 
-    /// Whether an app server has it.
+    /// Whether this app server has the copy.
     #[must_use]
     pub(crate) fn is_at(&self, app: AppServerId) -> bool {
         self.link.as_ref().is_some_and(|link| link.app() == app)
     }
 
-    /// Whether no app server has it, and one should.
+    /// Whether the copy needs an app server.
     #[must_use]
     pub(crate) fn is_lost(&self) -> bool {
         !self.is_over && self.link.as_ref().is_none_or(|link| link.is_closed())
     }
 
-    /// Notes that an app server is looked for at this tick; `false` if that was so before.
+    /// Records an attempt at this tick. Returns `false` if it is not the first one in this tick.
     pub(crate) fn try_again(&mut self, now: u32) -> bool {
         self.lose();
         self.tried.replace(now) != Some(now)
     }
 
-    /// Forgets its app server.
+    /// Detaches the copy from its link.
     pub(crate) fn lose(&mut self) {
         (self.link, self.is_paused) = (None, false);
         self.diff.iter_mut().for_each(AnswerDiff::forget);
     }
 
-    /// Opens it over a link; `from` names the primary app server of a connection that has begun before.
+    /// Opens the copy over a link. `from` is the primary app server of a connection that is already open.
     pub(crate) fn open(
         &mut self,
         link: HomeLink,
@@ -91,7 +91,7 @@ impl MirrorCopy {
         self.link = open_over(&link, open, (id, content)).then_some(link);
     }
 
-    /// Sends messages of the client, unless its app server can't take them at once.
+    /// Sends the client's messages, or drops them if the app server can't accept them immediately.
     pub(crate) fn send(
         &mut self,
         (id, content): (&str, Content),
@@ -102,7 +102,7 @@ impl MirrorCopy {
         let link = self.link.as_ref().filter(|link| !self.is_paused && link.is_open() && !link.is_full());
         let Some(link) = link else {
             self.rule.counters.dropped.add(count);
-            // What it answers from now on, it answers from another past.
+            // Later replies are based on a different history.
             return self.diff.iter_mut().for_each(AnswerDiff::forget);
         };
         link.send_data(id, bytes, data_type);
@@ -112,7 +112,7 @@ impl MirrorCopy {
         }
     }
 
-    /// Sends the calls among messages to the client, if its mirror wants them: as if the client had made them.
+    /// Sends the calls among messages to the client to its mirror, if enabled, as if the client had made them.
     pub(crate) fn send_down(&mut self, id: &str, protocol: HubProtocol, messages: &[u8]) {
         if !self.rule.copies_down {
             return;
@@ -137,17 +137,17 @@ impl MirrorCopy {
         }
     }
 
-    /// Compares messages of one of the two app servers to the client.
+    /// Compares messages of one app server to the client.
     pub(crate) fn compare(&mut self, protocol: HubProtocol, from: Answerer, messages: &[u8]) -> Vec<AnswerDifference> {
         self.diff.as_mut().map(|diff| diff.take(protocol, from, messages)).unwrap_or_default()
     }
 
-    /// Takes the calls out that one of the two has not answered in time.
+    /// Removes calls without a timely reply from one app server.
     pub(crate) fn take_late(&mut self, now: u32) -> Vec<AnswerDifference> {
         self.diff.as_mut().filter(|diff| !diff.is_idle()).map(|diff| diff.take_late(now)).unwrap_or_default()
     }
 
-    /// Obeys an order of its app server.
+    /// Executes a request of its app server.
     pub(crate) fn obey(&mut self, order: MirrorOrder) {
         match order {
             MirrorOrder::Flow(FlowOperation::Pause) => self.is_paused = true,
@@ -157,7 +157,7 @@ impl MirrorCopy {
         }
     }
 
-    /// Tells its app server that the connection is over.
+    /// Sends its app server the close.
     pub(crate) fn end(&self, id: &str, cause: Cause) {
         let headers = vec![(CAUSE_HEADER.into(), vec![cause.label().into()])];
         let close = CloseConnection { connection_id: id.into(), error: None, headers };

@@ -1,37 +1,37 @@
-//! Reasons to pause reading a client, and the wake-up of its reader.
+//! Reasons to pause reading from a client, and the wake-up of its reader.
 
 use std::rc::Rc;
 
 use tokio::sync::Notify;
 
-/// Reason to pause reading a client. Bytes that it sends meanwhile wait in its socket.
+/// Reason to pause reading from a client. Its data waits in the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum PauseReason {
-    /// An app server of it asked for that.
+    /// Requested by an app server.
     AppServer = 1,
-    /// It has no home, or a message waits for an app server of its group.
+    /// No primary, or a message waits for an app server of its group.
     Unassigned = 2,
-    /// Too many of its calls are not answered.
+    /// Too many unanswered calls.
     PendingCalls = 4,
-    /// An app server is about to hand it over.
+    /// A hand-over by an app server is in progress.
     HandingOver = 8,
-    /// A link to an app server of it has no room.
+    /// The link to an app server is full.
     FullLink = 16,
-    /// It has sent more than its quota.
+    /// The client exceeded its quota.
     Throttled = 32,
 }
 
-/// Reasons of the reader itself: another reader has its own.
+/// Reasons of the reader itself; a new reader starts without them.
 const READER_REASONS: u8 = PauseReason::FullLink as u8 | PauseReason::Throttled as u8;
 
-/// Set of reasons to pause reading a client, with the notification that ends its reader's wait.
+/// Reasons to pause reading from a client, with the notification for its reader.
 #[derive(Debug, Default)]
 pub(crate) struct Pauses {
     reasons: u8,
-    /// The socket was cut while the client was paused: its reader reads the end only.
+    /// The socket was cut while the client was paused, so its reader only reads the end.
     is_cut: bool,
-    /// Wakes the reader, which waits while the client is paused.
+    /// Wakes the reader of a paused client.
     resumed: Option<Rc<Notify>>,
 }
 
@@ -41,14 +41,13 @@ impl Pauses {
         self.reasons & reason as u8 != 0
     }
 
-    /// Whether the client is read.
+    /// Whether the client is not paused.
     #[must_use]
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.reasons == 0
     }
 
-    /// Whether the socket was cut while the client was paused.
     #[must_use]
     #[inline]
     pub(crate) fn is_cut(&self) -> bool {
@@ -59,7 +58,7 @@ impl Pauses {
         self.reasons |= reason as u8;
     }
 
-    /// Removes a reason; `true` if it was the last one, and the client is read again.
+    /// Removes a reason. Returns `true` if it was the last one, so that reading resumes.
     pub(super) fn remove(&mut self, reason: PauseReason) -> bool {
         let had = self.contains(reason);
         self.reasons &= !(reason as u8);
@@ -75,13 +74,13 @@ impl Pauses {
         self.wake_reader();
     }
 
-    /// Notification that the reader waits for; `None` unless the client is paused, or once its socket is cut.
+    /// Notification for the reader; `None` if the client is not paused or its socket is cut.
     pub(crate) fn resumed(&mut self) -> Option<Rc<Notify>> {
         let waits = !self.is_empty() && !self.is_cut;
         waits.then(|| Rc::clone(self.resumed.get_or_insert_default()))
     }
 
-    /// Notes that the socket is cut. A reader that waits reads nothing but the end.
+    /// Records that the socket was cut. A waiting reader then only reads the end.
     pub(super) fn cut(&mut self) {
         self.is_cut = !self.is_empty();
         if self.is_cut {
@@ -89,7 +88,7 @@ impl Pauses {
         }
     }
 
-    /// Notes that another reader serves the client from now on.
+    /// Records that another reader serves the client.
     pub(super) fn change_reader(&mut self) {
         self.is_cut = false;
         self.reasons &= !READER_REASONS;

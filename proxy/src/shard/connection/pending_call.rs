@@ -1,7 +1,8 @@
-//! Pending calls of one client: its app server has not answered them. Pure.
+//! Pending calls of one client, not yet answered by its app server. Pure.
 //!
-//! When that app server is gone, each of them is answered with an error, once: a call is never given to another one. A
-//! client without pending calls owns no memory for them, and what is sent to it is not parsed.
+//! If the app server is lost, each of them is answered with an error, once: a call is never sent to another app
+//! server. A client without pending calls allocates no memory for them, and its incoming messages are not
+//! parsed.
 
 use std::borrow::Cow;
 
@@ -12,22 +13,22 @@ use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, nex
 
 use crate::telemetry::{OpenSpan, clipped};
 
-/// Limit of the bytes of all ids, for each call that a client may have pending: ids are short.
+/// Maximum bytes of ids per allowed pending call; ids are short.
 const ID_BYTES_PER_CALL: usize = 64;
 
-/// Error of the span of a call whose answer did not pass here.
+/// Span error of a call with a reply that did not pass here.
 const UNANSWERED: &str = "The connection ended or went elsewhere before the call was answered.";
 
-/// Error of the span of a call whose client has used its id for another one meanwhile.
+/// Span error of a call when the client reused its id.
 const ID_USED_AGAIN: &str = "The client used the id of the call again before it was answered.";
 
-/// Error of the span of a call with an answer that is no completion.
+/// Span error of a call with an undecodable completion.
 const UNREADABLE_ANSWER: &str = "The answer can't be read.";
 
-/// Error of the span of a call whose app server was lost.
+/// Span error of a call with a lost app server.
 const APP_LOST: &str = "The app server was lost before it answered the call.";
 
-/// Pending calls of one client; owns no memory without any.
+/// Pending calls of one client; allocates nothing while empty.
 #[derive(Debug, Default)]
 pub(crate) struct PendingCalls(Option<Box<CallTable>>);
 
@@ -35,25 +36,25 @@ pub(crate) struct PendingCalls(Option<Box<CallTable>>);
 struct CallTable {
     pending: IndexSet<Box<str>>,
     id_bytes: usize,
-    /// Answered with an error by this proxy: an answer of the app server comes too late.
+    /// Calls that this proxy answered with an error; later replies are dropped.
     failed: IndexSet<Box<str>>,
-    /// Open spans of pending calls that are sampled, one for each id.
+    /// Open spans of sampled pending calls, one per id.
     spans: IndexMap<Box<str>, OpenSpan>,
 }
 
 impl PendingCalls {
-    /// Takes note of a call that goes up.
+    /// Records a call that is forwarded.
     pub(crate) fn begin(&mut self, id: &str) {
         let table = self.0.get_or_insert_default();
-        // The client uses an id anew: what comes for it now is about the new call.
+        // The client reuses the id, so replies now belong to the new call.
         table.failed.swap_remove(id);
         if table.pending.insert(id.into()) {
             table.id_bytes += id.len();
         }
     }
 
-    /// Keeps the span of a pending call until that is answered; that of an earlier call of the same id ends. Gives it
-    /// back if no such call is pending.
+    /// Keeps the span of a pending call until the reply, and ends the span of an earlier call with this id.
+    /// Returns the span if no such call is pending.
     pub(crate) fn keep_span(&mut self, id: &str, mut span: OpenSpan) -> Option<OpenSpan> {
         let table = self.0.as_mut().filter(|table| table.pending.contains(id));
         let Some(table) = table else { return Some(span) };
@@ -64,7 +65,7 @@ impl PendingCalls {
         None
     }
 
-    /// Whether the client has its maximum of pending calls.
+    /// Whether the client has the maximum number of pending calls.
     #[must_use]
     pub(crate) fn is_full(&self, most: usize) -> bool {
         self.0.as_ref().is_some_and(|table| {
@@ -72,7 +73,7 @@ impl PendingCalls {
         })
     }
 
-    /// Whether what is sent to the client needs no filter.
+    /// Whether messages to the client need no filter.
     #[must_use]
     pub(crate) fn are_none(&self) -> bool {
         self.0.is_none()
@@ -83,7 +84,6 @@ impl PendingCalls {
         self.0.as_ref().map_or(0, |table| table.pending.len())
     }
 
-    /// Whether a call of this id is pending.
     #[must_use]
     pub(crate) fn is_pending(&self, id: &str) -> bool {
         self.0.as_ref().is_some_and(|table| table.pending.contains(id))
@@ -94,15 +94,15 @@ impl PendingCalls {
         self.0.iter().flat_map(|table| table.pending.iter().map(|id| &**id))
     }
 
-    /// Invocation ids of calls that have failed here, and that the app server may still run.
+    /// Invocation ids of calls that failed here and may still be running.
     pub(crate) fn failed(&self) -> impl Iterator<Item = &str> {
         self.0.iter().flat_map(|table| table.failed.iter().map(|id| &**id))
     }
 
-    /// Filters what the app server sends: the client gets all of it but late answers.
+    /// Removes late replies from an app server's messages.
     pub(crate) fn filter<'a>(&mut self, protocol: HubProtocol, payload: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(table) = &mut self.0 else { return Cow::Borrowed(payload) };
-        // Of what was looked at, what the client gets; none is kept before the first late answer.
+        // Messages for the client so far; `None` before the first late reply.
         let (mut at, mut wanted) = (0, None::<Vec<u8>>);
         while let Some(rest) = payload.get(at..)
             && let Ok(Some(frame)) = next_frame(protocol, rest, usize::MAX)
@@ -123,7 +123,7 @@ impl PendingCalls {
         Cow::Owned(wanted)
     }
 
-    /// Forgets the failed calls: their app server is not listened to any more.
+    /// Drops the failed calls, since replies of their app server are no longer accepted.
     pub(crate) fn forget_failed(&mut self) {
         if let Some(table) = &mut self.0 {
             table.failed = IndexSet::new();
@@ -133,7 +133,8 @@ impl PendingCalls {
         }
     }
 
-    /// Fails all pending calls and returns their ids, to be answered with an error. Late answers will be dropped.
+    /// Fails all pending calls and returns their ids, to be answered with an error. Late replies will be
+    /// dropped.
     pub(crate) fn fail(&mut self) -> Vec<ByteString> {
         let Some(table) = &mut self.0 else { return Vec::new() };
         let pending = std::mem::take(&mut table.pending);
@@ -146,7 +147,7 @@ impl PendingCalls {
 }
 
 impl CallTable {
-    /// Ends the span of a call, if it has one, with this completion.
+    /// Ends a call's span, if any, with this completion.
     fn end_span(&mut self, id: &str, protocol: HubProtocol, completion: &[u8]) {
         let Some(mut span) = self.spans.swap_remove(id) else { return };
         match protocol.decode(&Bytes::copy_from_slice(completion)) {
@@ -158,7 +159,7 @@ impl CallTable {
         }
     }
 
-    /// Whether the client gets this message.
+    /// Whether the client receives this message.
     fn passes(&mut self, protocol: HubProtocol, body: &[u8]) -> bool {
         let Ok(scan) = protocol.scan(body) else { return true };
         let Some(id) = scan.invocation_id else { return true };

@@ -13,9 +13,10 @@ use crate::shard::content::Content;
 use crate::shard::slot::Serial;
 use crate::upstream::{AppServerId, HomeLink};
 
-/// Record of a client connection. An idle one costs little more than this.
+/// Record of a client connection. An idle client costs little more memory.
 ///
-/// The fields that a delivery reads come first, together: with many clients its price is the memory it touches.
+/// Fields read by a delivery come first and together, because with many clients the memory accessed determines
+/// the cost.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Client {
@@ -23,26 +24,26 @@ pub(crate) struct Client {
     exclusion_epoch: u64,
     liveness: Liveness,
     content: Content,
-    /// It may go on over another socket: frames for it are numbered and kept.
+    /// Resumable over another socket: frames are numbered and kept.
     is_resumable: bool,
     wire: Wire,
-    /// Distinguishes it from others that had its slot.
+    /// Distinguishes it from earlier clients in its slot.
     serial: Serial,
     traits: ClientTraits,
-    /// Carries all its upward frames, and names its hub and its app server.
+    /// Link that carries its upstream frames, and determines its hub and app server.
     home: HomeLink,
     id: Rc<str>,
     cold: Box<ColdState>,
     memberships: Vec<MembershipEntry>,
 }
 
-/// Properties of a client connection that never change.
+/// Immutable properties of a client connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientTraits {
     pub transport: Transport,
-    /// A token names its id, so the id has to be remembered after the close.
+    /// The id comes from a token, so it has to be kept after the close.
     pub is_negotiated: bool,
-    /// A slow client misses sends to many instead of being closed.
+    /// A slow client misses broadcasts instead of being closed.
     pub may_miss: bool,
 }
 
@@ -52,7 +53,7 @@ impl Default for ClientTraits {
     }
 }
 
-/// Back reference from a client to its place in a set.
+/// Back reference from a client to its entry in a set.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MembershipEntry {
     pub(super) set: u32,
@@ -78,7 +79,7 @@ impl Client {
         }
     }
 
-    /// Sets the properties that never change, and the liveness to begin with.
+    /// Sets immutable properties and initial liveness.
     pub(crate) fn begin(&mut self, traits: ClientTraits, liveness: Liveness) {
         (self.traits, self.liveness) = (traits, liveness);
     }
@@ -89,7 +90,6 @@ impl Client {
         &self.id
     }
 
-    /// Link that carries all its upward frames, and names its hub and its app server.
     #[must_use]
     #[inline]
     pub(crate) fn home(&self) -> &HomeLink {
@@ -100,7 +100,7 @@ impl Client {
         self.home = HomeLink::clone(home);
     }
 
-    /// Its places in the sets that it belongs to.
+    /// Its entries in the sets that it belongs to.
     #[must_use]
     pub(super) fn memberships(&self) -> &[MembershipEntry] {
         &self.memberships
@@ -116,7 +116,6 @@ impl Client {
         self.content
     }
 
-    /// Number that distinguishes it from others that had its slot.
     #[must_use]
     #[inline]
     pub(crate) fn serial(&self) -> Serial {
@@ -128,7 +127,6 @@ impl Client {
         self.traits
     }
 
-    /// Its socket, and the frames that wait for it.
     #[must_use]
     #[inline]
     pub(crate) fn wire(&self) -> &Wire {
@@ -151,7 +149,6 @@ impl Client {
         &mut self.liveness
     }
 
-    /// Fields that no delivery reads.
     #[must_use]
     pub(crate) fn cold(&self) -> &ColdState {
         &self.cold
@@ -161,7 +158,6 @@ impl Client {
         &mut self.cold
     }
 
-    /// Stage in its life.
     #[must_use]
     #[inline]
     pub(crate) fn life(&self) -> LifeCycle {
@@ -173,32 +169,32 @@ impl Client {
         &mut self.life
     }
 
-    /// Whether it can be opened at another app server, whatever has become of its own. A raw endpoint's can't: nothing
-    /// could tell the handler there where the one before had come to. Nor can a circuit of Blazor, which lives in its
-    /// app server: its client comes back to it by itself.
+    /// Whether it can be opened at another app server without its own. Not a raw connection: a new handler
+    /// could not obtain the position of the old one. Nor a Blazor circuit, which exists only in its app server;
+    /// its client reconnects automatically.
     #[must_use]
     pub(crate) fn can_move(&self) -> bool {
         let is_mute = matches!(self.content, Content::Raw | Content::Hub(HubProtocol::BlazorPack));
         !is_mute && self.cold.opening().is_some()
     }
 
-    /// Whether its client can come back at another node without noticing it. Not one with side homes, which that node
-    /// does not know.
+    /// Whether the client can resume at another node without noticing. Requires that it has no secondaries,
+    /// which that node would not have.
     #[must_use]
     pub(crate) fn moves_unnoticed(&self) -> bool {
         let comes_back = self.cold.resumption().is_some() && self.assignments().sides().is_none();
         comes_back && self.can_move() && self.home.lets_clients_move()
     }
 
-    /// Whether its app server can hand it over. A raw endpoint's app may let it: the handler that was there has read
-    /// all that came before.
+    /// Whether its app server can hand it over. For a raw endpoint the app may permit this, since the old
+    /// handler has read all earlier data.
     #[must_use]
     pub(crate) fn can_be_handed_over(&self) -> bool {
         let is_raw = self.content == Content::Raw && self.cold.origin().is_movable && self.cold.opening().is_some();
         is_raw || self.can_move()
     }
 
-    /// Notes a pending call, if another app server may have to answer it. A client with the maximum of them is paused.
+    /// Records a pending call if another app server may have to answer it. Pauses the client at the maximum.
     pub(crate) fn begin_call(&mut self, invocation_id: &str, calls_max: usize) {
         if self.can_move() {
             let calls = self.assignments_mut().home_mut().calls_mut();
@@ -211,7 +207,7 @@ impl Client {
         }
     }
 
-    /// Role of an app server for it; `None` of one that does not have it.
+    /// Role of an app server for this client; `None` if not assigned.
     #[must_use]
     pub(crate) fn role_of(&self, app: AppServerId) -> Option<Role> {
         if self.home.app() == app {
@@ -221,7 +217,7 @@ impl Client {
         Some(Role::Side(side.group.clone()))
     }
 
-    /// Link of an app server of it.
+    /// Link of the app server in a role.
     #[must_use]
     pub(crate) fn link_of(&self, role: &Role) -> Option<&HomeLink> {
         match role {
@@ -230,13 +226,13 @@ impl Client {
         }
     }
 
-    /// Whether it has no home, and waits for one.
+    /// Whether the client waits for a primary.
     #[must_use]
     pub(crate) fn is_unassigned(&self) -> bool {
         !self.life.is_closed() && self.assignments().home().waits_since().is_some()
     }
 
-    /// Changes one of its assignments, and pauses or resumes reading it as they all want it then.
+    /// Changes one assignment, and pauses or resumes reading accordingly.
     pub(crate) fn change_assignment(&mut self, role: &Role, now: u32, change: impl FnOnce(&mut Assignment)) {
         if let Some(assignment) = self.assignments_mut().of_mut(role) {
             change(assignment);
@@ -244,7 +240,6 @@ impl Client {
         self.refresh_pauses(now);
     }
 
-    /// Reasons for which it is not read.
     #[must_use]
     #[inline]
     pub(crate) fn pauses(&self) -> &Pauses {
@@ -256,7 +251,6 @@ impl Client {
         self.cold.pauses_mut()
     }
 
-    /// Its assignments to app servers.
     #[must_use]
     pub(crate) fn assignments(&self) -> &ClientAssignments {
         self.cold.assignments()
@@ -266,19 +260,18 @@ impl Client {
         self.cold.assignments_mut()
     }
 
-    /// Pauses or resumes reading it as its assignments want it.
+    /// Pauses or resumes reading as its assignments require.
     pub(crate) fn refresh_pauses(&mut self, now: u32) {
         if self.life.is_closed() {
             return;
         }
         let wanted = self.assignments().wanted_pauses();
-        // One that goes from a reason to another is not read in between.
+        // Added first, so that reading never resumes between two reasons.
         wanted.iter().filter(|(_, is_wanted)| *is_wanted).for_each(|(reason, _)| self.cold.pauses_mut().add(*reason));
         wanted.iter().filter(|(_, is_wanted)| !is_wanted).for_each(|(reason, _)| self.resume(*reason, now));
     }
 
-    /// Removes a reason to pause. When none is left it is read again, from this tick on: its silence while it was not
-    /// read is not held against it.
+    /// Removes a pause reason. If it was the last one, reading resumes and the silence timeout restarts.
     pub(crate) fn resume(&mut self, reason: PauseReason, now: u32) {
         if self.cold.pauses_mut().remove(reason) {
             self.liveness.heard(now);
@@ -290,43 +283,42 @@ impl Client {
         self.cold.pauses_mut().cut();
     }
 
-    /// Takes it from the tasks that serve its socket: those of this serial do from now on.
+    /// Detaches the client from the tasks of its old socket. Tasks with this serial serve it from now on.
     pub(crate) fn change_serial(&mut self, serial: Serial) {
         self.serial = serial;
         self.cold.pauses_mut().change_reader();
     }
 
-    /// Lets it go on over another socket: frames for it are numbered and kept from now on.
+    /// Makes the client resumable over another socket: frames are numbered and kept.
     pub(crate) fn make_resumable(&mut self, ownership: Ownership<AppServerId>) {
         self.is_resumable = true;
         self.cold.set_resumption(Resumption::new(ownership));
     }
 
-    /// Whether it may go on over another socket.
     #[must_use]
     #[inline]
     pub(crate) fn is_resumable(&self) -> bool {
         self.is_resumable
     }
 
-    /// Whether it has no socket, and may come back.
+    /// Whether the client has no socket but may return.
     #[must_use]
     pub(crate) fn is_away(&self) -> bool {
         self.is_resumable && self.cold.resumption().is_some_and(Resumption::is_away)
     }
 
-    /// Whether it is on its way to another node, or from one.
+    /// Whether the client is moving to or from another node.
     #[must_use]
     pub(crate) fn is_in_transit(&self) -> bool {
         self.is_resumable && self.cold.resumption().is_some_and(|resumption| !resumption.ownership().is_owned())
     }
 
-    /// Excludes it from the send of this epoch.
+    /// Excludes the client from the send of this epoch.
     pub(super) fn exclude(&mut self, epoch: u64) {
         self.exclusion_epoch = epoch;
     }
 
-    /// Whether it was excluded from the send of this epoch.
+    /// Whether the client was excluded from the send of this epoch.
     #[must_use]
     pub(crate) fn is_excluded(&self, epoch: u64) -> bool {
         self.exclusion_epoch == epoch

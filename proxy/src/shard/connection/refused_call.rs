@@ -1,33 +1,33 @@
-//! Refused calls of one client: what it still sends for them is dropped. Pure.
+//! Refused calls of one client, used to drop their remaining messages. Pure.
 //!
-//! A client learns of a refusal later than it goes on sending: items of the streams that it gives to the call, their
-//! ends, and a cancellation. A client without refused calls owns no memory for them.
+//! A client keeps sending until it receives the refusal: stream items, stream ends and a cancellation. A client
+//! without refused calls allocates no memory for them.
 
 use std::collections::VecDeque;
 
 use indexmap::IndexSet;
 use trunkline_protocol::hub::{CallScan, MessageKind};
 
-/// Maximum number of open uploads of refused calls. A client that has more goes on sending whatever it is told.
+/// Maximum number of open uploads of refused calls. A client above it ignores the refusals.
 pub(crate) const REFUSED_UPLOADS_MAX: usize = 256;
 
-/// Maximum of the bytes of their ids: ids are short.
+/// Maximum bytes of all ids of such uploads; ids are short.
 const ID_BYTES_MAX: usize = 64 * REFUSED_UPLOADS_MAX;
 
-/// Number of refused calls whose cancellation is dropped; the oldest is forgotten. App servers don't mind that of a
-/// call which they don't know.
+/// Maximum number of refused calls with dropped cancellations. Older ones are evicted; app servers ignore
+/// cancellations of unknown calls.
 const CALLS_KEPT_MAX: usize = 32;
 
-/// Longest id of a call that is kept.
+/// Maximum bytes of a call id that is kept.
 const CALL_ID_MAX_BYTES: usize = 128;
 
-/// Refused calls of one client; owns no memory without any.
+/// Refused calls of one client; allocates nothing while empty.
 #[derive(Debug, Default)]
 pub(crate) struct RefusedCalls(Option<Box<RefusedTable>>);
 
 #[derive(Debug, Default)]
 struct RefusedTable {
-    /// Streams that the client sends to refused calls.
+    /// Client streams to refused calls.
     uploads: IndexSet<Box<str>>,
     upload_bytes: usize,
     /// Ids of refused calls that may be cancelled, oldest first.
@@ -35,7 +35,7 @@ struct RefusedTable {
 }
 
 impl RefusedCalls {
-    /// Takes note of a call that is refused; `false` if the client has too many open uploads for refused calls.
+    /// Records a refused call. Returns `false` if the client has too many open uploads for refused calls.
     #[must_use]
     pub(crate) fn add(&mut self, call: &CallScan<'_>) -> bool {
         let id = call.invocation_id.as_deref();
@@ -61,8 +61,8 @@ impl RefusedCalls {
         true
     }
 
-    /// Whether this message belongs to a refused call, and is to be dropped. An id that an allowed call uses anew
-    /// belongs to that.
+    /// Whether this message is part of a refused call and has to be dropped. An id reused by an allowed call is
+    /// no longer refused.
     #[must_use]
     pub(crate) fn take(&mut self, message: &CallScan<'_>) -> bool {
         let (Some(table), Some(id)) = (&mut self.0, message.invocation_id.as_deref()) else { return false };
@@ -76,7 +76,7 @@ impl RefusedCalls {
         is_refused
     }
 
-    /// Forgets what an allowed call uses anew.
+    /// Removes ids that an allowed call reuses.
     pub(crate) fn allow(&mut self, call: &CallScan<'_>) {
         let Some(table) = &mut self.0 else { return };
         for stream in &call.stream_ids {

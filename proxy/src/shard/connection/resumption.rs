@@ -1,5 +1,5 @@
-//! Resumption of a client connection whose socket has ended: what it needs beside its [`Ownership`] to go on over
-//! another one.
+//! Resumption of a client connection after its socket closed: state in addition to its [`Ownership`] for
+//! resuming over another socket.
 
 use std::mem;
 use std::sync::Arc;
@@ -15,39 +15,39 @@ use crate::shard::command::audience::MembershipChange;
 use crate::shard::command::audience::SendOrigin;
 use crate::upstream::{AppServerId, Asker};
 
-/// State with which a client connection goes on over another socket, here or at another node.
+/// State for resuming a client connection over another socket, here or at another node.
 #[derive(Debug)]
 pub(crate) struct Resumption {
-    /// Whether this node has the connection, and the frames kept for its client.
+    /// Whether this node has the connection, with the frames kept for its client.
     ownership: Ownership<AppServerId>,
-    /// An acknowledgement for the client is due at the next tick.
+    /// An acknowledgement is due at the next tick.
     owes_acknowledgement: bool,
-    /// Permit of its address, with a socket and without.
+    /// Permit of the client's address, held with and without a socket.
     permit: Option<Box<AddressPermit>>,
-    /// Cause for which it moves to another node, if it does.
+    /// Cause of a move to another node.
     move_cause: MoveCause,
-    /// App server that was reported to the last node which asked about the connection.
+    /// App server reported to the last node that queried the connection.
     reported_app: Option<AppServerId>,
-    /// Log-in that came after another node had asked about the connection, or while it arrives here.
+    /// Newer authentication, received after another node queried the connection or while it arrives here.
     refreshed: Option<Box<RefreshedLogIn>>,
-    /// Takes its state for the node that waits for it.
+    /// Receives the state for the node that takes over.
     taker: Option<oneshot::Sender<Option<Bytes>>>,
-    /// Dropped when its old node has passed on the last frames for it.
+    /// Dropped when the old node has forwarded the last frames.
     rest: Option<oneshot::Sender<()>>,
-    /// Work that waits until it has arrived.
+    /// Work queued until the connection has arrived.
     arrival: Option<Box<Arrival>>,
 }
 
-/// Work for a connection that waits until its state has come from another node.
+/// Work for an arriving connection, queued until its state is received.
 #[derive(Debug, Default)]
 pub(crate) struct Arrival {
-    /// Changes of its groups that the other node may have missed.
+    /// Group changes that the other node may have missed.
     pub group_changes: Vec<MembershipChange>,
-    /// Requests for client results that the other node may not have made.
+    /// Client invocations that the other node may not have made.
     pub requests: Vec<(Arc<dyn Asker>, ClientInvocation, SendOrigin)>,
 }
 
-/// State of a connection that departs, for the node that takes it.
+/// State of a departing connection for the node that takes over.
 #[derive(Debug)]
 pub(crate) struct DepartingState {
     pub state: MovedState,
@@ -64,7 +64,6 @@ impl Resumption {
         Self { ownership, owes_acknowledgement, permit, move_cause, reported_app, refreshed, taker, rest, arrival }
     }
 
-    /// Whether this node has the connection, and the frames kept for its client.
     #[must_use]
     pub(crate) fn ownership(&self) -> &Ownership<AppServerId> {
         &self.ownership
@@ -74,40 +73,39 @@ impl Resumption {
         &mut self.ownership
     }
 
-    /// Whether the client has no socket, and may come back.
+    /// Whether the client has no socket but may return.
     #[must_use]
     pub(crate) fn is_away(&self) -> bool {
         self.ownership.absence().is_some()
     }
 
-    /// Notes that the client is to be acknowledged; `false` if that was noted before.
+    /// Records a due acknowledgement. Returns `false` if one was already due.
     pub(crate) fn owe_acknowledgement(&mut self) -> bool {
         !mem::replace(&mut self.owes_acknowledgement, true)
     }
 
-    /// Takes the acknowledgement that is due, if the client has a socket for it.
+    /// Takes the due acknowledgement, if the client has a socket.
     pub(crate) fn take_acknowledgement(&mut self) -> Option<u64> {
         self.owes_acknowledgement = false;
         if self.is_away() { None } else { self.ownership.received.acknowledgement() }
     }
 
-    /// Replaces the permit of the client's address.
     pub(crate) fn set_permit(&mut self, permit: Option<Box<AddressPermit>>) {
         self.permit = permit;
     }
 
-    /// Cause for which it moves to another node, if it does.
     #[must_use]
     pub(crate) fn move_cause(&self) -> MoveCause {
         self.move_cause
     }
 
-    /// Notes why the client is sent to another node.
+    /// Sets the cause of a move to another node.
     pub(crate) fn send_elsewhere(&mut self, cause: MoveCause) {
         self.move_cause = cause;
     }
 
-    /// Notes that the client has a socket again, so a later move has another cause; `false` if it can't come back.
+    /// Records that the client has a socket again, and resets the cause of later moves. Returns `false` if the
+    /// client can't resume.
     #[must_use]
     pub(crate) fn come_back(&mut self) -> bool {
         let is_back = self.ownership.come_back();
@@ -117,13 +115,13 @@ impl Resumption {
         is_back
     }
 
-    /// Notes that another node was told which app server has the connection.
+    /// Records which app server was reported to another node.
     pub(crate) fn report_to_node(&mut self, app: AppServerId) {
         (self.reported_app, self.refreshed) = (Some(app), None);
     }
 
-    /// Begins the move to another node, which gets the state by `taker`. Returns the tick at which that has failed;
-    /// `None` where it can't begin, or that node believes in another app server.
+    /// Starts the move to another node, which receives the state through `taker`. Returns the tick at which the
+    /// move fails; `None` if it can't start or the other node has a different app server.
     pub(crate) fn depart(&mut self, app: AppServerId, now: u32, taker: oneshot::Sender<Option<Bytes>>) -> Option<u32> {
         if self.reported_app != Some(app) {
             return None;
@@ -133,25 +131,25 @@ impl Resumption {
         Some(until)
     }
 
-    /// Takes the answer of an app server to the move.
+    /// Handles an app server's reply to the move.
     pub(crate) fn move_answered(&mut self, from: AppServerId, epoch: i64) {
         self.ownership.answered(from, epoch);
         self.rest = None;
     }
 
-    /// Drops `rest` with the next answer to the move.
+    /// Drops `rest` with the next reply to the move.
     pub(crate) fn await_rest(&mut self, rest: oneshot::Sender<()>) {
         self.rest = Some(rest);
     }
 
-    /// Takes the state for the next node, once all have answered.
+    /// Takes the state for the next node, after all replies.
     pub(crate) fn let_go(&mut self, now: u32) -> Option<DepartingState> {
         let (state, epochs) = self.ownership.let_go(now)?;
         let refreshed = self.refreshed.take().map(|log_in| *log_in);
         Some(DepartingState { state: MovedState { refreshed, ..state }, epochs, taker: self.taker.take() })
     }
 
-    /// Ends a move whose state has not left; `false` if there is none.
+    /// Cancels a move before its state is sent. Returns `false` without a move.
     #[must_use]
     pub(crate) fn stay(&mut self) -> bool {
         let stays = self.ownership.stay();
@@ -161,8 +159,8 @@ impl Resumption {
         stays
     }
 
-    /// Gives an arriving connection its state. Returns the work that has waited for it, with the log-in to keep; `None`
-    /// if the connection does not arrive.
+    /// Applies the state of an arriving connection. Returns the queued work and the authentication to keep;
+    /// `None` if the connection is not arriving.
     pub(crate) fn settle(
         &mut self,
         mut state: MovedState,
@@ -176,12 +174,12 @@ impl Resumption {
         Some((self.arrival.take().map(|arrival| *arrival).unwrap_or_default(), log_in))
     }
 
-    /// Work that waits until the connection has arrived; `None` for one that is here.
+    /// Work queued until arrival; `None` if the connection is already here.
     pub(crate) fn arrival_mut(&mut self) -> Option<&mut Arrival> {
         self.arrival.as_deref_mut()
     }
 
-    /// Notes a newer log-in for the other node, if the connection is about to move.
+    /// Records a newer authentication for the other node, if the connection may be about to move.
     pub(crate) fn refresh(&mut self, log_in: &RefreshedLogIn) {
         if self.reported_app.is_some() || self.ownership.is_arriving() {
             self.refreshed = Some(Box::new(log_in.clone()));

@@ -1,6 +1,6 @@
-//! Changes of a hub's users and groups since they were told last, for app servers that want to be told.
+//! Changes of a hub's users and groups since the last update, for subscribed app servers.
 //!
-//! A change and its opposite cancel each other out, so a client that comes and goes between two updates costs none.
+//! Opposite changes cancel out, so a client that joins and leaves between two updates produces none.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,20 +13,20 @@ use trunkline_protocol::manifest::PresenceScope;
 
 use crate::shard::slot::Slot;
 
-/// Name of a set, shared by the set and the map that finds it.
+/// Set name, shared by the set and its lookup map.
 pub(super) type SharedName = Rc<str>;
 
-/// Maximum number of changes between two updates; with more it is told anew what is there.
+/// Maximum number of changes between two updates. Beyond it, a new snapshot is sent.
 const CHANGES_MAX: usize = 65_536;
 
-/// Whether something is there since its change, or not any more.
+/// Direction of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
     Here,
     Gone,
 }
 
-/// Changes of one hub on one shard.
+/// Recorded changes of one hub on one shard.
 #[derive(Debug)]
 pub(crate) struct SetChanges {
     scope: PresenceScope,
@@ -34,19 +34,19 @@ pub(crate) struct SetChanges {
     has_changed: Rc<Notify>,
 }
 
-/// Changes that are told together.
+/// Changes sent in one update.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// Users who have their first connection here, or have lost their last one.
+    /// Users with their first connection here, or without their last.
     pub users: HashMap<SharedName, Presence>,
-    /// Connections that have joined groups or left them, by group and connection id; with the slot of the connection.
+    /// Connections that joined or left groups, by group and connection id, with the connection's slot.
     pub members: HashMap<(SharedName, Rc<str>), (Presence, Slot)>,
-    /// There were too many: none of them is known.
+    /// Set if there were too many changes; all were discarded.
     pub are_lost: bool,
 }
 
 impl SetChanges {
-    /// No changes yet; the first one of each update notifies.
+    /// Starts without changes. Notifies on changes.
     pub(crate) fn new(scope: PresenceScope, has_changed: Rc<Notify>) -> Self {
         Self { scope, changes: Changes::default(), has_changed }
     }
@@ -56,7 +56,6 @@ impl SetChanges {
         mem::take(&mut self.changes)
     }
 
-    /// Sets what is noted from now on.
     pub(crate) fn set_scope(&mut self, scope: PresenceScope) {
         self.scope = scope;
     }
@@ -83,7 +82,7 @@ impl SetChanges {
     }
 }
 
-/// Notes a change, or forgets the opposite one: changes of one thing alternate.
+/// Records a change, or removes its opposite. Changes of one key alternate.
 fn toggle<K: Hash + Eq, V>(changes: &mut HashMap<K, V>, key: K, change: V) {
     match changes.entry(key) {
         Entry::Occupied(opposite) => drop(opposite.remove()),

@@ -1,7 +1,7 @@
-//! Side homes of a client connection: app servers that take some of its methods, beside its home.
+//! Secondary assignments of a client connection: app servers for some of its methods.
 //!
-//! Beside its [`Assignment`] each has the streams that the client sends to its calls, and the results that it has asked
-//! the client for, so what belongs to a call goes where the call went. Pure.
+//! In addition to its [`Assignment`], each tracks the client's streams to its calls and the client results that
+//! it has requested, so that later messages are forwarded to the same app server. Pure.
 
 use std::sync::Arc;
 
@@ -11,40 +11,41 @@ use trunkline_protocol::hub::{CallScan, HandshakeResponse, MessageKind};
 use super::assignment::{Assignment, AssignmentStage};
 use crate::upstream::{AppServerId, HomeLink};
 
-/// Maximum number of open streams that a client sends to the calls of one side home.
+/// Maximum number of open client streams to the calls of one secondary.
 pub(crate) const SIDE_UPLOADS_MAX: usize = 1024;
 
-/// Maximum of the bytes of their ids: ids are short.
+/// Maximum bytes of all ids of such streams; ids are short.
 const UPLOAD_ID_BYTES_MAX: usize = 64 * SIDE_UPLOADS_MAX;
 
-/// Maximum number of results for which a side home may wait; the oldest is forgotten, and its answer goes to the home.
+/// Maximum number of pending client results per secondary. The oldest is evicted, and its reply goes to the
+/// primary.
 const ASKED_MAX: usize = 1024;
 
-/// Limit of the answer of an app server to a hub handshake.
+/// Maximum size of an app server's hub handshake response.
 const HANDSHAKE_MAX_BYTES: usize = 16 * 1024;
 
-/// Side home of a client connection.
+/// Secondary assignment of a client connection.
 #[derive(Debug)]
 pub(crate) struct SideHome {
     pub group: Arc<str>,
     pub link: HomeLink,
     pub assignment: Assignment,
-    /// Streams that the client sends to its calls.
+    /// Client streams to its calls.
     uploads: IndexSet<Box<str>>,
     upload_bytes: usize,
-    /// Invocation ids of the results that it has asked the client for.
+    /// Invocation ids of the client results that it requested.
     asked: IndexSet<Box<str>>,
 }
 
-/// Side homes of a client connection, one for each group at most.
+/// Secondary assignments of a client connection, at most one per group.
 #[derive(Debug, Default)]
 pub(crate) struct SideHomes(Vec<SideHome>);
 
 impl SideHome {
-    /// Takes the answer to the hub handshake off the front, if it is due, and returns what is behind it.
+    /// Removes a pending hub handshake response from the front, and returns the rest.
     ///
     /// # Errors
-    /// When the app server refuses the connection, or answers nonsense.
+    /// If the app server refuses the connection or the response is invalid.
     pub(crate) fn answer_handshake<'a>(&mut self, payload: &'a [u8]) -> Result<&'a [u8], String> {
         if self.assignment.stage() != AssignmentStage::Opening {
             return Ok(payload);
@@ -72,13 +73,13 @@ impl SideHome {
         }
     }
 
-    /// Whether neither a call runs there nor the client sends to one.
+    /// Whether no calls are running there and no uploads are open.
     #[must_use]
     pub(crate) fn is_idle(&self) -> bool {
         self.assignment.calls().count() == 0 && self.uploads.is_empty() && self.assignment.waits_since().is_none()
     }
 
-    /// Takes note of a call that goes there; `false` if the client has too many open uploads.
+    /// Records a call forwarded there. Returns `false` if the client has too many open uploads.
     #[must_use]
     pub(crate) fn begin(&mut self, call: &CallScan<'_>) -> bool {
         if let Some(id) = &call.invocation_id {
@@ -92,7 +93,7 @@ impl SideHome {
         self.uploads.len() <= SIDE_UPLOADS_MAX && self.upload_bytes <= UPLOAD_ID_BYTES_MAX
     }
 
-    /// Takes note of a result that its app server asks the client for.
+    /// Records a client result that its app server requested.
     pub(crate) fn ask(&mut self, invocation_id: &str) {
         if self.asked.len() >= ASKED_MAX {
             self.asked.shift_remove_index(0);
@@ -100,7 +101,7 @@ impl SideHome {
         self.asked.insert(invocation_id.into());
     }
 
-    /// Whether a message that is no call belongs to what runs there.
+    /// Whether a message other than a call belongs to this secondary.
     fn take(&mut self, message: &CallScan<'_>) -> bool {
         let Some(id) = message.invocation_id.as_deref() else { return false };
         match message.kind {
@@ -127,13 +128,13 @@ impl SideHomes {
         self.0.iter_mut().find(|side| *side.group == *group)
     }
 
-    /// The side home at an app server that has the connection.
+    /// Secondary at an app server that has the connection.
     #[must_use]
     pub(crate) fn at_app(&self, app: AppServerId) -> Option<&SideHome> {
         self.0.iter().find(|side| side.link.app() == app && side.assignment.is_known_there())
     }
 
-    /// The side home to which a message belongs that is no call.
+    /// Secondary for a message other than a call.
     #[must_use]
     pub(crate) fn owner_of(&mut self, message: &CallScan<'_>) -> Option<&mut SideHome> {
         self.0.iter_mut().find_map(|side| side.take(message).then_some(side))
@@ -143,7 +144,6 @@ impl SideHomes {
         self.0.push(side);
     }
 
-    /// Removes the side home of a group.
     pub(crate) fn remove(&mut self, group: &str) -> Option<SideHome> {
         let place = self.0.iter().position(|side| *side.group == *group)?;
         Some(self.0.remove(place))

@@ -1,4 +1,4 @@
-//! Connections with their sets and their census.
+//! Tests for connections with their sets and census.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -61,7 +61,7 @@ fn leaving_all_groups_keeps_hub_and_user() {
     assert_eq!(members(&connections, SetName::Hub), BTreeSet::from([0]));
 }
 
-/// Random joins and leaves against a plain map of sets.
+/// Random joins and leaves, compared with a plain map of sets.
 #[test]
 fn member_lists_and_back_references_agree_after_random_changes() {
     let mut connections = connections(8, None);

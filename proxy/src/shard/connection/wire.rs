@@ -1,8 +1,8 @@
-//! Wire of a client connection: its socket, the frames that wait for it, and who writes them next.
+//! Wire of a client connection: its socket, queued frames, and the state of writing.
 //!
 //! ```text
-//!  idle ──deferred──► dirty ──end of the batch──► written whole ──► idle
-//!                                                    └─ the socket takes no more ──► flushing ──task──► idle
+//!  idle ──deferred──► dirty ──end of the batch──► all written ──► idle
+//!                                                    └─ socket full ──► flushing ──task──► idle
 //! ```
 
 use std::io;
@@ -19,15 +19,15 @@ use crate::shard::delivery::outbox::{Dropped, Outbox};
 #[repr(C)]
 pub(crate) struct Wire {
     outbox: Outbox,
-    /// Read by the connection's own task, written by each delivery.
+    /// Read by the connection's own task, written by deliveries.
     socket: Socket,
-    /// Batch in which deferred frames were last written.
+    /// Batch of the last write of deferred frames.
     written_in: u32,
-    /// Deferred frames leave at the end of this batch.
+    /// Deferred frames are written at the end of this batch.
     is_dirty: bool,
-    /// A task waits until the socket takes more.
+    /// A task waits for a writable socket.
     is_flushing: bool,
-    /// The client is one of the [slow clients](crate::shard::delivery::slow_client).
+    /// Set for [slow clients](crate::shard::delivery::slow_client).
     is_slow: bool,
 }
 
@@ -49,34 +49,32 @@ impl Wire {
         &self.socket
     }
 
-    /// Whether there is a socket, and thereby a task that serves it.
+    /// Whether there is a socket and so a task that serves it.
     #[must_use]
     pub(crate) fn has_socket(&self) -> bool {
         !matches!(self.socket, Socket::Away)
     }
 
-    /// Bytes in the outbox.
     #[must_use]
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
         self.outbox.bytes()
     }
 
-    /// Whether a frame may be written immediately: no frame and no record of TLS waits before it.
+    /// Whether a frame may be written immediately, without queued frames or TLS records ahead of it.
     #[must_use]
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         !self.is_flushing && self.outbox.is_empty()
     }
 
-    /// Whether a task waits until the socket takes more.
     #[must_use]
     #[inline]
     pub(crate) fn is_flushing(&self) -> bool {
         self.is_flushing
     }
 
-    /// Whether the client is one of the slow clients, for which each byte that it takes is noted.
+    /// Whether the client is slow, so that its progress is tracked.
     #[must_use]
     #[inline]
     pub(crate) fn is_slow(&self) -> bool {
@@ -87,80 +85,80 @@ impl Wire {
         self.is_slow = is_slow;
     }
 
-    /// Queues a frame that the client must get.
+    /// Queues a mandatory frame.
     #[inline]
     pub(crate) fn queue(&mut self, frame: Bytes) {
         self.outbox.push(frame);
     }
 
-    /// Queues a frame that the client may miss.
+    /// Queues a frame that may be dropped.
     #[inline]
     pub(crate) fn queue_droppable(&mut self, frame: Bytes) {
         self.outbox.push_droppable(frame);
     }
 
-    /// Drops this many bytes of droppable frames, the oldest first.
+    /// Drops this many bytes of droppable frames, oldest first.
     pub(crate) fn drop_oldest(&mut self, bytes: usize) -> Dropped {
         self.outbox.drop_oldest(bytes)
     }
 
-    /// Removes bytes that were written.
+    /// Removes written bytes from the outbox.
     pub(crate) fn advance(&mut self, bytes: usize) {
         self.outbox.advance(bytes);
     }
 
-    /// Seals the outbox into TLS records, behind those that are there.
+    /// Seals the outbox into TLS records, appended to `records`.
     ///
     /// # Errors
-    /// When the socket seals nothing; the outbox is unchanged then.
+    /// If the socket can't seal; the outbox is then unchanged.
     pub(crate) fn seal(&mut self, records: &mut Vec<u8>) -> io::Result<()> {
         let Self { outbox, socket, .. } = self;
         outbox.write_with(|slices| socket.seal(slices, records))
     }
 
-    /// Leaves the frames for the end of the batch; returns the batch in which such frames were last written, unless
-    /// some wait already.
+    /// Defers frames to the end of the batch. Returns the batch of the last deferred write, unless frames were
+    /// already deferred.
     #[inline]
     pub(crate) fn defer(&mut self) -> Option<u32> {
         (!mem::replace(&mut self.is_dirty, true)).then_some(self.written_in)
     }
 
-    /// Takes the deferred frames up for writing; `false` if there are none.
+    /// Takes the deferred frames for writing, if any. Returns whether there were some.
     #[inline]
     pub(crate) fn take_deferred(&mut self) -> bool {
         mem::take(&mut self.is_dirty) && !self.outbox.is_empty()
     }
 
-    /// Notes the batch in which deferred frames are written.
+    /// Records the batch that writes deferred frames.
     #[inline]
     pub(crate) fn note_batch(&mut self, batch: u32) {
         self.written_in = batch;
     }
 
-    /// Writes as much as the socket takes now.
+    /// Writes until the socket is full.
     ///
     /// # Errors
-    /// `WouldBlock` when something still waits; else the socket failed.
+    /// `WouldBlock` if data remains; otherwise the socket failed.
     #[inline]
     pub(crate) fn try_flush(&mut self) -> io::Result<()> {
         self.is_dirty = false;
         self.outbox.try_flush(&self.socket)
     }
 
-    /// Leaves the rest to a task; `false` if one waits already.
+    /// Leaves the rest to a task. Returns `false` if one exists.
     pub(crate) fn begin_flush(&mut self) -> bool {
         !mem::replace(&mut self.is_flushing, true)
     }
 
-    /// Writes as the socket takes it, until nothing waits.
+    /// Writes as the socket accepts data, until nothing remains.
     ///
     /// # Errors
-    /// When the socket failed.
+    /// If the socket failed.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.outbox.poll_flush(cx, &self.socket)
     }
 
-    /// Notes that the task has ended.
+    /// Records that the flush task has ended.
     pub(crate) fn end_flush(&mut self) {
         self.is_flushing = false;
     }
@@ -169,13 +167,12 @@ impl Wire {
         self.outbox = Outbox::Empty;
     }
 
-    /// Takes the socket away, and the task that flushes with it.
+    /// Takes the socket, which ends its flush task.
     pub(crate) fn detach(&mut self) -> Socket {
         self.is_flushing = false;
         mem::replace(&mut self.socket, Socket::Away)
     }
 
-    /// Gives the connection another socket.
     pub(crate) fn attach(&mut self, socket: Socket) {
         self.socket = socket;
     }
