@@ -1,8 +1,8 @@
 //! Delivery of frames to clients: members of a set → outbox → socket.
 //!
-//! The path that the product exists for. Nothing here waits, locks, or allocates per recipient: a payload was
-//! encoded once by the app server, was framed once when its link was read, and is shared by all receivers. A recipient
-//! with an empty outbox is written to directly; what its socket refuses is queued, within a budget.
+//! The hot path of the proxy. Nothing here waits, locks, or allocates per recipient: a payload is encoded once
+//! by the app server, framed once when its link is read, and shared by all receivers. A recipient with an empty
+//! outbox is written to directly; the rest is queued within a budget.
 
 pub(super) mod framed;
 pub(super) mod gathering;
@@ -45,37 +45,36 @@ use vectored_sends::VectoredSends;
 /// When the frames of a batch are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flush {
-    /// Each at once: the batch has only one.
+    /// Immediately: the batch has a single frame.
     Now,
-    /// Together with others, in one system call per recipient: at the end of the batch, or when some hundred clients
-    /// have some.
+    /// In one system call per recipient, at the end of the batch or once a few hundred clients have frames.
     Deferred,
 }
 
-/// Mode of one batch: when its frames are written, and its tick.
+/// Write mode and tick of one batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BatchMode {
     pub flush: Flush,
     pub now: u32,
 }
 
-/// Effects of deliveries that are left for the end of a batch; the lists are used again, batch after batch.
+/// Effects of deliveries, handled at the end of a batch. The lists are reused.
 #[derive(Debug, Default)]
 struct Effects {
     /// Clients with deferred frames.
     dirty: Vec<Slot>,
-    /// Clients whose sockets take no more for now.
+    /// Clients with full sockets.
     blocked: Vec<Slot>,
-    /// Clients with more early messages than allowed, or without a socket and over the limit: to be closed.
+    /// Clients to be closed: too many early messages, or no socket and over the limit.
     slow: Vec<Slot>,
-    /// Clients whose outbox a task has to flush from now on.
+    /// Clients with an outbox that a new task has to flush.
     flush_tasks: Vec<(Slot, Serial)>,
-    /// Clients whose hold a task has to end.
+    /// Clients with a hold that a task has to end.
     holds: Vec<(Slot, Serial)>,
 }
 
 impl Effects {
-    /// Keeps messages behind the answer to the hub handshake, which they have overtaken.
+    /// Queues messages that arrived before the hub handshake response.
     #[cold]
     fn send_early(&mut self, slot: Slot, client: &mut Client, run: &SendRun, limit_bytes: usize) {
         let content = client.content();
@@ -90,23 +89,23 @@ impl Effects {
     }
 }
 
-/// Whether sends reach a client: it is open, or its app server may send before it answers the hub handshake.
+/// Whether sends reach a client: it is open, or its app server may send before answering the hub handshake.
 #[inline]
 pub(super) fn may_receive(client: &Client) -> bool {
     client.life().is_open() || (client.life().is_opening() && client.home().capabilities().may_send_early)
 }
 
-/// One run of sends to sets of clients.
+/// Run of sends to sets of clients.
 #[derive(Debug, Clone, Copy)]
 struct SetSend<'a> {
     hub: HubIndex,
-    /// Epoch of its exclusions.
+    /// Epoch of the send's exclusions.
     epoch: u64,
     run: &'a SendRun,
     mode: BatchMode,
 }
 
-/// Writer of frames to the clients of one shard.
+/// Delivery of frames to the clients of one shard.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     counters: Arc<Counters>,
@@ -114,15 +113,15 @@ pub(crate) struct Delivery {
     messages: MessageCounter,
     gathering: Gathering,
     vectored: VectoredSends,
-    /// Origin of the send to many that is being delivered.
+    /// Origin of the send being delivered.
     origin: Option<SendOrigin>,
     effects: Effects,
     pub(super) slow: SlowClients,
-    /// Tasks that wait until the sockets of their clients take something.
+    /// Tasks waiting for writable sockets.
     flushing: HashMap<Slot, Waker>,
-    /// Time at which the batch was read that is being applied, if anybody wants to know.
+    /// Read time of the current batch, if a watch needs it.
     pub(super) read_at: Option<Instant>,
-    /// Watches of what passes for some clients.
+    /// Watches on the traffic of some clients.
     pub(super) watches: Watches,
 }
 
@@ -143,13 +142,12 @@ impl Delivery {
         }
     }
 
-    /// Budget of the outboxes of all clients.
     #[must_use]
     pub(super) fn budget(&self) -> &OutboxBudget {
         &self.budget
     }
 
-    /// Sends messages to all receivers that are here.
+    /// Sends messages to all receivers on this shard.
     pub(super) fn send(
         &mut self,
         connections: &mut Connections,
@@ -184,7 +182,7 @@ impl Delivery {
         send: SetSend<'_>,
         tally: &mut ReceiverTally,
     ) {
-        // Checked once for all recipients: none of them pays for those that are watched.
+        // Checked once for all recipients, so unwatched clients cost nothing.
         if self.watches.are_any() {
             self.watch_set(connections, name, send);
         }
@@ -216,13 +214,13 @@ impl Delivery {
         }
     }
 
-    /// Whether a client gets the frames of a run as one: nothing waits for it that they would have to be counted with,
-    /// and nobody counts its messages.
+    /// Whether a client may get the frames of a run as one. This requires an empty outbox within the limits,
+    /// and no message counting.
     fn takes_joined(&self, client: &Client, frames: &Bytes) -> bool {
         client.wire().is_idle() && !client.is_resumable() && frames.len() <= self.budget.limit_bytes()
     }
 
-    /// Puts the frames of a run one by one. They leave together at the end of the batch.
+    /// Queues the frames of a run individually, to be flushed at the end of the batch.
     #[inline(never)]
     fn put_each(&mut self, slot: Slot, client: &mut Client, run: &SendRun, mode: BatchMode) {
         let mode = BatchMode { flush: Flush::Deferred, ..mode };
@@ -234,7 +232,7 @@ impl Delivery {
         }
     }
 
-    /// Shows a send to many to the watches of its recipients.
+    /// Shows a send to the watches of its recipients.
     #[cold]
     fn watch_set(&mut self, connections: &Connections, name: SetName<'_>, send: SetSend<'_>) {
         send.run.messages().for_each(|(message, _)| self.watch_message(connections, name, send, message));
@@ -285,14 +283,14 @@ impl Delivery {
         }
     }
 
-    /// Adds deliveries to their hub's counters: once for all recipients.
+    /// Updates the hub's counters once for all recipients.
     fn count(&self, hub: HubIndex, deliveries: u64, bytes: u64) {
         let counters = self.counters.hub(hub.get());
         counters.deliveries.add_alone(deliveries);
         counters.bytes_down.add_alone(bytes);
     }
 
-    /// Puts a frame that an app server sent to a client which is not its own, and counts it.
+    /// Sends and counts a frame from an app server that is not assigned to the client.
     pub(super) fn put_from(
         &mut self,
         slot: Slot,
@@ -308,13 +306,13 @@ impl Delivery {
         self.origin = None;
     }
 
-    /// Puts a frame that its app server sent to this client alone, and counts it.
+    /// Sends and counts a frame from the client's app server to this client only.
     pub(super) fn put_counted(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         self.count(client.home().hub(), 1, websocket::payload_bytes(frame) as u64);
         self.put(slot, client, frame, mode);
     }
 
-    /// Puts a frame that the client must get, or be closed.
+    /// Sends a frame, or closes the client that can't take it.
     pub(super) fn put(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         if self.watches.are_any() {
             self.watches.down(slot, client, (frame, Reach::One), self.read_at);
@@ -331,8 +329,8 @@ impl Delivery {
         self.put_transport(slot, client, frame, mode);
     }
 
-    /// Puts a frame of the transport, such as a pong. It is below the hub protocol: it postpones no hub ping, ends no
-    /// hold, is not kept for another socket, and watches don't see it.
+    /// Sends a transport frame, such as a pong. Being below the hub protocol, it postpones no hub ping, ends no
+    /// hold, is not kept for replay, and is invisible to watches.
     pub(super) fn put_transport(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         if self.has_to_wait(slot, client, frame, mode) {
             if !self.budget.has_room(client, frame.len()) {
@@ -343,14 +341,14 @@ impl Delivery {
         }
     }
 
-    /// Puts a frame for a client that may go on over another socket: it is kept until the client acknowledges it, and
-    /// written if there is a socket. Beyond the replay buffer it waits. Beyond the limit of an outbox the client is
-    /// slow; without a socket it is too slow.
+    /// Sends a frame to a resumable client. The frame is kept until acknowledged, and written if there is a
+    /// socket. When the replay buffer is full, it waits. Over the outbox limit the client is slow; without a
+    /// socket it is closed as too slow.
     #[inline(never)]
     fn put_resumable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode, is_for_many: bool) {
         let messages = self.messages.count(client.content(), frame);
         if messages == 0 {
-            // It may be a goodbye, which comes last.
+            // It may be a close message, which comes last.
             self.end_hold(slot, client, mode);
         }
         let (waiting, serial, may_miss) = (client.wire().bytes(), client.serial(), client.traits().may_miss);
@@ -387,7 +385,7 @@ impl Delivery {
         }
     }
 
-    /// Takes an acknowledgement of a client; frames that were held back for it leave.
+    /// Handles a client's acknowledgement and releases frames held back for it.
     pub(super) fn acknowledge(&mut self, slot: Slot, client: &mut Client, sequence_id: u64, mode: BatchMode) {
         let Some(resumption) = client.cold_mut().resumption_mut() else { return };
         let before = resumption.ownership().bytes();
@@ -399,7 +397,7 @@ impl Delivery {
         }
     }
 
-    /// Ends the hold of a client, if there is one: what was held back for it leaves.
+    /// Ends a client's hold, if any, and releases its frames.
     pub(super) fn end_hold(&mut self, slot: Slot, client: &mut Client, mode: BatchMode) {
         let resumption = client.cold_mut().resumption_mut();
         if resumption.is_some_and(|resumption| resumption.ownership_mut().end_hold()) {
@@ -407,7 +405,7 @@ impl Delivery {
         }
     }
 
-    /// Writes frames that were held back, as far as there is room in the replay buffer.
+    /// Writes held-back frames while the replay buffer has room.
     fn release(&mut self, slot: Slot, client: &mut Client, mode: BatchMode) {
         while let Some(resumption) = client.cold_mut().resumption_mut()
             && let Some(frame) = resumption.ownership_mut().release()
@@ -416,20 +414,20 @@ impl Delivery {
         }
     }
 
-    /// Puts what a client has to get over a new socket before anything else, whatever the limits.
+    /// Writes the replay for a new socket ahead of other frames, regardless of limits.
     pub(super) fn replay(&mut self, slot: Slot, client: &mut Client, frames: Vec<Bytes>, mode: BatchMode) {
         self.put_last(slot, client, frames);
         self.release(slot, client, mode);
     }
 
-    /// Forgets what was kept for a client.
+    /// Drops the frames kept for replay.
     pub(super) fn forget_kept(&self, client: &mut Client) {
         if let Some(resumption) = client.cold_mut().take_resumption() {
             self.budget.replay_changed(resumption.ownership().bytes(), 0);
         }
     }
 
-    /// Puts a frame that many get. Where the hub wants that, a client that is too slow for it misses it.
+    /// Sends a frame of a broadcast. If the hub allows it, slow clients miss the frame.
     fn put_droppable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         if client.is_resumable() {
             return self.put_resumable(slot, client, frame, mode, true);
@@ -447,9 +445,10 @@ impl Delivery {
         }
     }
 
-    /// Writes a frame at once where it may leave now and its outbox is empty; otherwise it has to wait.
+    /// Writes a frame if the mode and an empty outbox permit. Returns whether the frame has to be queued
+    /// instead.
     fn has_to_wait(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) -> bool {
-        // What waits may be below the outbox: records of TLS.
+        // TLS records may be pending below the outbox.
         let has_to_wait = mode.flush == Flush::Deferred || !client.wire().is_idle();
         if !has_to_wait {
             self.write(slot, client, frame);
@@ -457,7 +456,7 @@ impl Delivery {
         has_to_wait
     }
 
-    /// Notes a queued frame: it leaves at the end of the batch, or when the socket takes it.
+    /// Accounts for a queued frame, written at the end of the batch or when the socket is writable.
     fn queued(&mut self, slot: Slot, client: &mut Client, bytes: usize) {
         if client.wire().is_flushing() {
             self.budget.queued(bytes);
@@ -474,7 +473,7 @@ impl Delivery {
         let written = match client.wire().socket().try_write(&[io::IoSlice::new(frame)]) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            // Its reader sees the end and does the rest.
+            // The reader detects the end and cleans up.
             Err(_) => return client.cut(),
         };
         if written < frame.len() {
@@ -485,19 +484,21 @@ impl Delivery {
         }
     }
 
-    /// Number of clients that have deferred frames.
+    /// Number of clients with deferred frames.
     pub(super) fn deferred(&self) -> usize {
         self.effects.dirty.len()
     }
 
-    /// Writes deferred frames behind a command, before which so many clients had some, if a window is full.
+    /// Writes deferred frames after a command if a window is full. `before` is the number of clients with
+    /// deferred frames before the command.
     pub(super) fn flush_window(&mut self, connections: &mut Connections, before: usize) {
         if self.gathering.is_window_full(before, self.deferred()) {
             self.flush_dirty(connections.clients_mut());
         }
     }
 
-    /// Writes all deferred frames: in one system call per window where the system has one, else in one per recipient.
+    /// Writes all deferred frames: one system call per window if the platform supports it, otherwise one per
+    /// recipient.
     fn flush_dirty(&mut self, clients: &mut Slab<Client>) {
         let batch = self.gathering.batch();
         let mut dirty = mem::take(&mut self.effects.dirty);
@@ -514,7 +515,7 @@ impl Delivery {
         self.effects.dirty = dirty;
     }
 
-    /// Ends a batch: writes all frames that are still deferred; what sockets refuse is left to tasks.
+    /// Ends a batch: writes deferred frames, and leaves the rest to tasks if sockets are full.
     pub(super) fn flush_deferred(&mut self, connections: &mut Connections) {
         self.messages.forget();
         let waiting = self.deferred();
@@ -532,7 +533,7 @@ impl Delivery {
         }
     }
 
-    /// Whether nothing is left for the end of a step.
+    /// Whether the end of a step has nothing to do.
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
         let Effects { dirty, blocked, slow, flush_tasks, holds } = &self.effects;
@@ -541,23 +542,23 @@ impl Delivery {
         are_empty && holds.is_empty() && !has_batch && !self.slow.has_marked() && self.budget.excess_bytes() == 0
     }
 
-    /// Clients that went over their budget: to be closed. The list comes back by [`reuse`](Self::reuse).
+    /// Takes the clients over their budget, to be closed. Return the list with [`reuse`](Self::reuse).
     pub(super) fn take_slow(&mut self) -> Vec<Slot> {
         mem::take(&mut self.effects.slow)
     }
 
-    /// Takes the list of slow clients back, emptied.
+    /// Takes the list of slow clients back for reuse.
     pub(super) fn reuse(&mut self, mut slow: Vec<Slot>) {
         slow.clear();
         self.effects.slow = slow;
     }
 
-    /// Clients whose outbox a task has to flush from now on, and those whose hold a task has to end.
+    /// Clients that need a flush task, and clients that need a task to end their hold.
     pub(super) fn take_tasks(&mut self) -> [Drain<'_, (Slot, Serial)>; 2] {
         [self.effects.flush_tasks.drain(..), self.effects.holds.drain(..)]
     }
 
-    /// Writes the outbox of one client as far as its socket takes it.
+    /// Writes one client's outbox until its socket is full.
     fn flush(&mut self, slot: Slot, client: &mut Client) {
         let before = client.wire().bytes();
         let flushed = client.wire_mut().try_flush();
@@ -569,7 +570,7 @@ impl Delivery {
         }
     }
 
-    /// Has a task write the outbox as the socket takes it; the task ends when the outbox is empty.
+    /// Starts a task that writes the outbox as the socket accepts data, until the outbox is empty.
     fn flush_by_task(&mut self, slot: Slot, client: &mut Client) {
         if client.wire_mut().begin_flush() {
             self.budget.queued(client.wire().bytes());
@@ -577,7 +578,7 @@ impl Delivery {
         }
     }
 
-    /// Continues the flush of a client in its task, which ends when the client does.
+    /// Continues a client's flush in its task, which ends with the client.
     pub(super) fn poll_flush_by_task(&mut self, slot: Slot, client: &mut Client, cx: &mut Context<'_>) -> Poll<()> {
         let before = client.wire().bytes();
         let flushed = self.poll_flush(client, cx);
@@ -591,14 +592,13 @@ impl Delivery {
         flushed
     }
 
-    /// Ends the task that flushes a client which is gone: its socket wakes it no more.
+    /// Ends the flush task of a removed client, which its socket no longer wakes.
     pub(super) fn end_flush(&mut self, slot: Slot) {
         if let Some(task) = self.flushing.remove(&slot) {
             task.wake();
         }
     }
 
-    /// Continues the flush of a client.
     pub(super) fn poll_flush(&self, client: &mut Client, cx: &mut Context<'_>) -> Poll<()> {
         let before = client.wire().bytes();
         let flushed = client.wire_mut().poll_flush(cx);
@@ -610,7 +610,7 @@ impl Delivery {
         Poll::Ready(())
     }
 
-    /// Writes a client's last frames behind its outbox, whatever the limits.
+    /// Writes a client's last frames after its outbox, regardless of limits.
     pub(super) fn put_last(&mut self, slot: Slot, client: &mut Client, frames: impl IntoIterator<Item = Bytes>) {
         let before = client.wire().bytes();
         frames.into_iter().for_each(|frame| client.wire_mut().queue(frame));

@@ -1,4 +1,4 @@
-//! Transport frames around downward messages: made once per message, shared by all receivers.
+//! Transport frames of downstream messages, created once per message and shared by all receivers.
 
 use bytes::{Bytes, BytesMut};
 use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
@@ -7,7 +7,8 @@ use trunkline_protocol::service::{Payloads, RawKind};
 use crate::shard::content::Content;
 use crate::transport::websocket::{self, Opcode};
 
-/// One message in the transport frame of each protocol: JSON and raw text, MessagePack and raw bytes, Blazor's own.
+/// One message in the transport frame of each protocol: JSON and raw text, MessagePack and raw bytes,
+/// BlazorPack.
 #[derive(Debug, Clone)]
 pub(crate) struct Framed {
     text: Option<Bytes>,
@@ -29,7 +30,7 @@ impl Framed {
         Self { text, binary, blazor }
     }
 
-    /// Joins messages that have frames for the same contents.
+    /// Joins messages with frames for identical contents.
     #[must_use]
     pub(crate) fn join<'a>(messages: impl Iterator<Item = &'a Framed> + Clone) -> Self {
         let join = |frame_of: fn(&Framed) -> Option<&Bytes>| {
@@ -43,20 +44,20 @@ impl Framed {
         }
     }
 
-    /// Whether it has frames for the same contents.
+    /// Whether it has frames for identical contents.
     #[must_use]
     pub(crate) fn is_like(&self, other: &Framed) -> bool {
         let shape = |message: &Framed| [&message.text, &message.binary, &message.blazor].map(Option::is_some);
         shape(self) == shape(other)
     }
 
-    /// Bytes of its frames together.
+    /// Total bytes of its frames.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         [&self.text, &self.binary, &self.blazor].into_iter().flatten().map(Bytes::len).sum()
     }
 
-    /// Frame for clients whose transport carries this content; `None` leaves them out.
+    /// Frame for clients with this content; `None` skips them.
     #[must_use]
     pub(crate) fn get(&self, content: Content) -> Option<&Bytes> {
         match content {
@@ -68,13 +69,13 @@ impl Framed {
     }
 }
 
-/// Transport frame around encoded hub messages of this protocol.
+/// Transport frame of encoded hub messages in this protocol.
 #[must_use]
 pub(crate) fn frame_for(protocol: HubProtocol, payload: &[u8]) -> Bytes {
     websocket::frame(if protocol.is_binary() { Opcode::Binary } else { Opcode::Text }, payload)
 }
 
-/// Transport frame around one hub message, encoded for this protocol.
+/// Transport frame of one hub message, encoded in this protocol.
 #[must_use]
 pub(crate) fn message_frame(protocol: HubProtocol, message: &HubMessage) -> Bytes {
     let mut encoded = BytesMut::new();
@@ -82,7 +83,7 @@ pub(crate) fn message_frame(protocol: HubProtocol, message: &HubMessage) -> Byte
     frame_for(protocol, &encoded)
 }
 
-/// Transport frame around a message of a raw endpoint.
+/// Transport frame of a raw endpoint's message.
 #[must_use]
 pub(crate) fn raw_frame(kind: RawKind, payload: &[u8]) -> Bytes {
     let opcode = match kind {
@@ -92,8 +93,8 @@ pub(crate) fn raw_frame(kind: RawKind, payload: &[u8]) -> Bytes {
     websocket::frame(opcode, payload)
 }
 
-/// Whether these bytes are a close message that has the client come back: so an app server ends its clients when it
-/// stops.
+/// Whether the bytes are a close message that permits reconnecting, which app servers send to clients when they
+/// stop.
 pub(crate) fn is_goodbye(protocol: HubProtocol, payload: &[u8]) -> bool {
     let Ok(Some(frame)) = next_frame(protocol, payload, payload.len()) else { return false };
     let message = protocol.decode(&Bytes::copy_from_slice(payload.get(frame.body).unwrap_or_default()));

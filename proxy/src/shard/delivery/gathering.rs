@@ -1,59 +1,59 @@
-//! Gathering of the frames of a batch: until its end, or window by window.
+//! Gathering of a batch's frames, until its end or window by window.
 //!
-//! Gathered until the end, all that a client gets leaves in one system call. But where a batch is for thousands of
-//! clients, a second look at them is dear, because they have left the processor's caches by then. So frames leave for
-//! some hundred clients at a time where clients get one each. That this is not so shows when windows reach the same
-//! clients again; then the next batches are gathered whole.
+//! Gathered until the end, all frames for one client are written in one system call. For a batch to thousands
+//! of clients, however, a second pass is expensive, because the clients are no longer in the CPU caches. So
+//! frames are written for a few hundred clients at a time, if clients get one frame each. If windows reach the
+//! same clients repeatedly, the next batches are gathered whole.
 //!
 //! ```text
 //!  batch:  send to few │ to few │ … 256 clients: written │ to few │ … 256 clients: written │ … the rest
-//!                                                            └─ the same clients again? ─► later batches: whole
+//!                                                            └─ repeated clients? ─► later batches: whole
 //! ```
 
-/// Clients of a window: so many stay in the processor's caches.
+/// Number of clients in a window, few enough for the CPU caches.
 pub(crate) const WINDOW: usize = 256;
 
-/// A batch is one of repeats if this part of its frames is for clients that a window had reached before.
+/// Repeats count as frequent if more than one in this many frames is for a client of an earlier window.
 const REPEATED_PART: u32 = 16;
 
-/// Batches that are gathered whole after one of repeats.
+/// Number of batches gathered whole after frequent repeats.
 const WHOLE_BATCHES: u32 = 64;
 
-/// The gathering of one shard's batches.
+/// Gathering state of one shard's batches.
 #[derive(Debug, Default)]
 pub(crate) struct Gathering {
-    /// Number of the batch; the next one's differs from it.
+    /// Batch number, different from the next one's.
     batch: u32,
-    /// Whether a window has been written in it.
+    /// Set if a window was written in this batch.
     has_window: bool,
-    /// One of its sends was for more clients than a window has: those are looked at twice in any case.
+    /// Set if a send had more clients than a window, which need a second pass anyway.
     is_wide: bool,
     frames: u32,
     repeats: u32,
-    /// Number of long batches that are still gathered whole.
+    /// Remaining number of long batches to gather whole.
     whole_left: u32,
 }
 
 impl Gathering {
-    /// Number of this batch, to be noted with clients that a window reaches.
+    /// Number of this batch, recorded with clients that a window reaches.
     pub(crate) fn batch(&self) -> u32 {
         self.batch
     }
 
-    /// Whether anything was gathered since the last batch ended.
+    /// Whether frames were gathered since the last batch ended.
     pub(crate) fn has_begun(&self) -> bool {
         self.frames > 0
     }
 
-    /// Notes the first frame for a client since the window began. `written_in` is the batch whose window reached it
-    /// last.
+    /// Records a client's first frame in a window. `written_in` is the batch of the last window that reached
+    /// it.
     pub(crate) fn note(&mut self, written_in: u32) {
         self.frames += 1;
         self.repeats += u32::from(self.has_window && written_in == self.batch);
     }
 
-    /// Returns whether a window is full, behind a send. `waiting` is the number of clients with frames, and was
-    /// `before` ahead of it.
+    /// Returns whether a window is full after a send. `before` and `waiting` are the numbers of clients with
+    /// frames before and after.
     pub(crate) fn is_window_full(&mut self, before: usize, waiting: usize) -> bool {
         self.is_wide |= waiting.saturating_sub(before) > WINDOW;
         let is_full = waiting >= WINDOW && !self.is_wide && self.whole_left == 0;
@@ -61,7 +61,7 @@ impl Gathering {
         is_full
     }
 
-    /// Ends the batch, in which so many clients have frames at the end.
+    /// Ends the batch. `waiting` is the remaining number of clients with frames.
     pub(crate) fn end(&mut self, waiting: usize) {
         if self.has_window && self.repeats > self.frames / REPEATED_PART {
             self.whole_left = WHOLE_BATCHES;
@@ -77,7 +77,7 @@ impl Gathering {
 mod tests {
     use super::*;
 
-    /// A shard whose clients know the batch of their last window.
+    /// Shard with clients that store the batch of their last window.
     #[derive(Default)]
     struct Shard {
         gathering: Gathering,
@@ -89,7 +89,7 @@ mod tests {
             Self { gathering: Gathering::default(), written_in: vec![u32::MAX; clients] }
         }
 
-        /// A batch of sends to these ranges of clients. Returns how many clients were written to each time.
+        /// Runs a batch of sends to these ranges of clients. Returns the number of clients per write.
         fn batch(&mut self, sends: impl IntoIterator<Item = std::ops::Range<usize>>) -> Vec<usize> {
             let (mut waiting, mut writes) = (std::collections::BTreeSet::new(), Vec::new());
             for send in sends {

@@ -1,4 +1,4 @@
-//! Number of the messages in a frame, as far as stateful reconnect counts them.
+//! Number of messages in a frame, as counted by stateful reconnect.
 
 use bytes::Bytes;
 use trunkline_protocol::hub::{HubProtocol, next_frame};
@@ -6,10 +6,10 @@ use trunkline_protocol::hub::{HubProtocol, next_frame};
 use crate::shard::content::Content;
 use crate::transport::websocket::{Unframed, unframe_whole};
 
-/// Counter of messages. A send to many is counted once, however many clients get its frame.
+/// Message counter. A frame for many clients is counted once.
 #[derive(Debug, Default)]
 pub(crate) struct MessageCounter {
-    /// The frame that was counted last, held so that no other one can have its place in memory.
+    /// Last counted frame, kept alive so that its address is not reused.
     last: Option<(Bytes, u32)>,
 }
 
@@ -28,12 +28,12 @@ impl MessageCounter {
         count
     }
 
-    /// Whether a frame is held.
+    /// Whether a frame is kept.
     pub(crate) fn has_frame(&self) -> bool {
         self.last.is_some()
     }
 
-    /// Lets go of the frame that was counted last.
+    /// Releases the last counted frame.
     pub(crate) fn forget(&mut self) {
         self.last = None;
     }

@@ -1,6 +1,6 @@
-//! Outbox of one client: whole frames in their order; delivery bounds its bytes.
+//! Outbox of one client: complete frames in order. Delivery limits its bytes.
 //!
-//! Nearly all of the time it is empty or holds one frame, and then it owns no memory of its own.
+//! Usually it is empty or holds one frame, and then allocates no memory.
 
 mod frame_queue;
 
@@ -14,15 +14,15 @@ use crate::net::socket::Socket;
 use frame_queue::Need;
 pub(crate) use frame_queue::{Dropped, FrameQueue};
 
-/// Maximum number of frames in one system call; more slices gain nothing.
+/// Maximum number of frames per system call; more slices bring no gain.
 const SLICES_MAX: usize = 64;
 
-/// Frames that wait for one client.
+/// Queued frames of one client.
 #[derive(Debug, Default)]
 pub(crate) enum Outbox {
     #[default]
     Empty,
-    /// One frame, or the rest of it.
+    /// One frame or its remainder.
     One(Bytes),
     Many(Box<FrameQueue>),
 }
@@ -42,19 +42,19 @@ impl Outbox {
         }
     }
 
-    /// Appends a frame that the client must get.
+    /// Appends a mandatory frame.
     pub(crate) fn push(&mut self, frame: Bytes) {
         self.append(frame, Need::Must);
     }
 
-    /// Appends a frame that the client can do without: it was sent to many.
+    /// Appends a droppable frame of a broadcast.
     pub(crate) fn push_droppable(&mut self, frame: Bytes) {
         self.append(frame, Need::May);
     }
 
     fn append(&mut self, frame: Bytes, need: Need) {
         match self {
-            // A first frame is as good as begun.
+            // The first frame counts as partly written.
             Outbox::Empty => *self = Outbox::One(frame),
             Outbox::One(first) => {
                 *self = Outbox::Many(Box::new(FrameQueue::of_two(std::mem::take(first), frame, need)))
@@ -63,7 +63,7 @@ impl Outbox {
         }
     }
 
-    /// Drops droppable frames, the oldest first, until `bytes` of them are gone. The frame that was begun is finished.
+    /// Drops at least `bytes` bytes of droppable frames, oldest first. A partly written frame is kept.
     pub(crate) fn drop_oldest(&mut self, bytes: usize) -> Dropped {
         match self {
             Outbox::Many(queue) => queue.drop_oldest(bytes),
@@ -71,7 +71,7 @@ impl Outbox {
         }
     }
 
-    /// Slices to write next, no more than one system call takes.
+    /// Slices to write next, at most as many as one system call takes.
     pub(crate) fn slices(&self) -> impl Iterator<Item = &[u8]> {
         let (one, many) = match self {
             Outbox::Empty => (None, None),
@@ -81,7 +81,7 @@ impl Outbox {
         one.into_iter().chain(many.into_iter().flatten()).map(|frame| &frame[..])
     }
 
-    /// Removes bytes that were written.
+    /// Removes written bytes from the front.
     pub(crate) fn advance(&mut self, written: usize) {
         let is_empty = match self {
             Outbox::Empty => return,
@@ -99,10 +99,10 @@ impl Outbox {
         }
     }
 
-    /// Writes as much as the socket takes right now.
+    /// Writes until the socket is full.
     ///
     /// # Errors
-    /// `WouldBlock` when something still waits; else the socket failed.
+    /// `WouldBlock` if data remains; otherwise the socket failed.
     pub(crate) fn try_flush(&mut self, socket: &Socket) -> io::Result<()> {
         while !self.is_empty() {
             self.write_with(|slices| socket.try_write(slices))?;
@@ -110,10 +110,10 @@ impl Outbox {
         if socket.has_unsent() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     }
 
-    /// Writes as the socket takes it, until nothing waits.
+    /// Writes as the socket accepts data, until nothing remains.
     ///
     /// # Errors
-    /// When the socket failed.
+    /// If the socket failed.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>, socket: &Socket) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             let written = self.write_with(|slices| match socket.poll_write(cx, slices) {
@@ -129,10 +129,10 @@ impl Outbox {
         socket.poll_flush(cx)
     }
 
-    /// Writes frames from the front by `write`, which returns how many bytes it took.
+    /// Writes frames from the front with `write`, which returns the number of bytes written.
     ///
     /// # Errors
-    /// The error of `write`; nothing has left then.
+    /// The error of `write`; no bytes are removed then.
     pub(crate) fn write_with<E>(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> Result<usize, E>) -> Result<(), E> {
         let written = match self {
             Outbox::Empty => return Ok(()),
@@ -162,7 +162,7 @@ mod tests {
         outbox
     }
 
-    /// Writes through a socket that takes `step` bytes at a time.
+    /// Writes through a socket that accepts `step` bytes per call.
     fn drain(mut outbox: Outbox, step: usize) -> String {
         let mut out = String::new();
         while !outbox.is_empty() {

@@ -1,7 +1,7 @@
-//! Run of sends: messages of one batch for the same receivers, one behind the other.
+//! Run of sends: consecutive messages of one batch for the same receivers.
 //!
-//! Their frames are joined once, so that a receiver for whom nothing waits costs what it costs with one message. All
-//! others get them one by one.
+//! Their frames are joined once, so that for a receiver with an empty outbox the run costs as much as one
+//! message. Others get the frames individually.
 //!
 //! ```text
 //!  batch:  all: a │ all: b │ all: c │ group: d
@@ -17,17 +17,17 @@ use crate::shard::command::audience::SendOrigin;
 use crate::shard::content::Content;
 use crate::transport::websocket;
 
-/// Joined bytes: beyond them a frame's own work is little beside its bytes.
+/// Maximum joined bytes. Beyond it, the per-frame cost is small compared to the bytes.
 const JOINED_MAX_BYTES: usize = 16 * 1024;
 
-/// Messages for the same receivers; mostly there is one.
+/// Messages for the same receivers, usually a single one.
 #[derive(Debug)]
 pub(crate) struct SendRun {
     first: (Framed, SendOrigin),
     more: Vec<(Framed, SendOrigin)>,
-    /// Bytes of all frames.
+    /// Total bytes of all frames.
     bytes: usize,
-    /// Frames of all together, if there is more than one.
+    /// Joined frames, if there is more than one message.
     joined: Option<Framed>,
 }
 
@@ -37,7 +37,7 @@ impl SendRun {
         Self { bytes: first.0.bytes(), first, more: Vec::new(), joined: None }
     }
 
-    /// Appends a message, if it can be joined.
+    /// Appends a message if it can be joined.
     pub(crate) fn take(&mut self, (message, origin): (&Framed, SendOrigin)) -> bool {
         let bytes = self.bytes + message.bytes();
         if bytes > JOINED_MAX_BYTES || !message.is_like(&self.first.0) {
@@ -48,14 +48,13 @@ impl SendRun {
         true
     }
 
-    /// Joins the frames: there are no more.
+    /// Joins the frames of the complete run.
     pub(crate) fn join(&mut self) {
         if !self.is_single() {
             self.joined = Some(Framed::join(self.messages().map(|(message, _)| message)));
         }
     }
 
-    /// Number of its messages.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         1 + self.more.len()
@@ -66,20 +65,18 @@ impl SendRun {
         self.more.is_empty()
     }
 
-    /// Its messages in their order.
     pub(crate) fn messages(&self) -> impl Iterator<Item = (&Framed, SendOrigin)> + Clone {
         iter::once(&self.first).chain(&self.more).map(|(message, origin)| (message, *origin))
     }
 
-    /// All frames for clients with this content, as one; `None` leaves them out.
+    /// All frames for this content as one; `None` skips its clients.
     #[must_use]
     pub(crate) fn frames(&self, content: Content) -> Option<&Bytes> {
         self.joined.as_ref().unwrap_or(&self.first.0).get(content)
     }
 }
 
-/// Receivers of one run by the content of their transports, summed up on the way: each costs an addition and nothing
-/// shared.
+/// Receivers of one run by transport content, counted during the send with one unshared addition each.
 #[derive(Debug, Default)]
 pub(crate) struct ReceiverTally([u64; Content::ALL.len()]);
 
@@ -91,13 +88,12 @@ impl ReceiverTally {
         }
     }
 
-    /// Number of the receivers.
     #[must_use]
     pub(crate) fn receivers(&self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// Bytes of the payloads that they got.
+    /// Payload bytes received by all of them.
     #[must_use]
     pub(crate) fn bytes(&self, run: &SendRun) -> u64 {
         let of_all = |content| run.messages().filter_map(move |(message, _)| message.get(content));

@@ -1,25 +1,27 @@
-//! Slow clients: clients whose outbox is over its limit, and clients for which an app server waits or is paused.
+//! Slow clients: clients with an outbox over its limit, and clients for which an app server waits or is paused.
 //!
 //! ```text
-//!  frame ──over --outbox-max-bytes──► listed ──takes enough──► not listed
-//!  mark  ──more than a little waits──►   │
-//!                                        └──takes nothing for --slow-client-timeout──► closed
+//!  frame ──over --outbox-max-bytes──► listed ──reads enough──► not listed
+//!  mark  ──more than a little queued──►  │
+//!                                        └──reads nothing for --slow-client-timeout──► closed
 //! ```
 //!
-//! A client that reads may exceed the limit of its outbox as long as the budget of all outboxes holds, so that a large
-//! answer or a burst does not end a connection that is in good health.
+//! A client that keeps reading may exceed its outbox limit while the total budget holds, so that a large reply
+//! or a burst does not close a healthy connection.
 //!
-//! An app server follows its data for one client with marks ([`DownMark`]) and waits for their confirmation. The node
-//! confirms a mark when little waits for that client. A client that is not listed costs nothing here.
+//! An app server sends marks ([`DownMark`]) in its data for one client and waits for their confirmation. The
+//! node confirms a mark when little data is queued for that client. A client that is not listed costs nothing
+//! here.
 //!
-//! An app server with Microsoft's SDK knows no marks, but pauses what a client's own calls send: results and items.
+//! Microsoft's SDK does not support marks, but can pause the output of a client's own calls: results and stream
+//! items.
 //!
 //! ```text
-//!  flowing ──256 KiB wait──► asked ──acknowledged──► paused ──less than 128 KiB wait──► flowing
-//!                              └───a move begins, which needs the pause────┴──► the move resumes the client
+//!  flowing ──256 KiB queued──► asked ──acknowledged──► paused ──less than 128 KiB queued──► flowing
+//!                                └───a move starts, which needs the pause────┴──► the move resumes the client
 //! ```
 //!
-//! One pause is in flight for a client at a time, so each acknowledgement belongs to one pause.
+//! Only one pause per client is in flight, so each acknowledgement belongs to one pause.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,34 +32,33 @@ use crate::shard::connection::{Client, Connections, flow};
 use crate::shard::slot::{Serial, Slot};
 use crate::upstream::{Asker, LinkId};
 
-/// Bytes below which marks are confirmed. An SDK sends up to 256 KiB beyond its confirmed bytes, so the client has data
-/// to take while the confirmation and the next data travel.
+/// Queued bytes below which marks are confirmed. An SDK sends up to 256 KiB beyond its confirmed bytes, so the
+/// client has data to read while the confirmation and new data are in flight.
 const CONFIRMED_BELOW_BYTES: usize = 128 * 1024;
 
-/// Bytes above which an app server that can't wait is asked to pause the client.
+/// Queued bytes above which an app server without marks is asked to pause the client.
 pub(super) const PAUSED_ABOVE_BYTES: usize = 256 * 1024;
 
-/// Slow clients of one shard.
 #[derive(Debug, Default)]
 pub(crate) struct SlowClients {
     clients: HashMap<Slot, SlowClient>,
-    /// Clients that were marked since the last [`settle_marked`](Self::settle_marked).
+    /// Clients with new marks since the last [`settle_marked`](Self::settle_marked).
     marked: Vec<Slot>,
 }
 
 #[derive(Debug)]
 struct SlowClient {
     serial: Serial,
-    /// Tick of the last sign that the client takes something.
+    /// Tick of the last progress, or of the listing.
     since: u32,
     has_taken: bool,
-    /// Last mark of each app server of the client.
+    /// Last mark from each app server of the client.
     marks: Vec<(Arc<dyn Asker>, i64)>,
-    /// Pause at the home of the client.
+    /// Pause at the client's primary.
     pause: Option<Pause>,
 }
 
-/// Pause that an app server was asked for over this link.
+/// Pause requested from an app server over this link.
 #[derive(Debug, Clone, Copy)]
 struct Pause {
     link: LinkId,
@@ -65,20 +66,20 @@ struct Pause {
 }
 
 impl SlowClients {
-    /// Whether marks wait for the end of the batch.
+    /// Whether marks have to be settled.
     #[inline]
     pub(crate) fn has_marked(&self) -> bool {
         !self.marked.is_empty()
     }
 
-    /// Lists a client whose outbox exceeds its limit.
+    /// Lists a client with an outbox over its limit.
     pub(crate) fn exceed(&mut self, slot: Slot, client: &mut Client, now: u32) {
         if !client.wire().is_slow() {
             self.list(slot, client, now);
         }
     }
 
-    /// Asks the home of a client to pause it if much waits for the client.
+    /// Asks a client's primary to pause it if much data is queued.
     #[cold]
     #[inline(never)]
     pub(super) fn pause(&mut self, slot: Slot, client: &mut Client, now: u32) {
@@ -97,7 +98,7 @@ impl SlowClients {
         }
     }
 
-    /// Takes the acknowledgement of a pause; `false` if it belongs to a move.
+    /// Handles the acknowledgement of a pause. Returns `false` if it belongs to a move.
     pub(crate) fn pause_acknowledged(
         &mut self,
         slot: Slot,
@@ -114,15 +115,15 @@ impl SlowClients {
         true
     }
 
-    /// Gives the pause of a client to a move, which resumes the client. Returns `None` if the app server was not asked
-    /// to pause; else whether it has.
+    /// Transfers a client's pause to a move, which resumes the client. Returns whether the pause is
+    /// acknowledged; `None` if none was requested.
     pub(crate) fn take_pause(&mut self, slot: Slot, client: &Client) -> Option<bool> {
         let entry = self.clients.get_mut(&slot).filter(|entry| entry.serial == client.serial())?;
         let pause = entry.pause.take().filter(|pause| pause.link == client.home().id());
         pause.map(|pause| pause.is_acknowledged)
     }
 
-    /// Adds a mark of an app server.
+    /// Adds a mark from an app server.
     pub(crate) fn mark(&mut self, slot: Slot, client: &mut Client, (asker, number): (Arc<dyn Asker>, i64), now: u32) {
         let marks = &mut self.list(slot, client, now).marks;
         match marks.iter_mut().find(|(other, _)| other.app() == asker.app()) {
@@ -143,7 +144,7 @@ impl SlowClients {
         entry
     }
 
-    /// Confirms the marks of a batch, whose data is written as far as sockets take it.
+    /// Confirms the marks of a batch after its data was written as far as possible.
     pub(crate) fn settle_marked(&mut self, connections: &mut Connections, limit_bytes: usize) {
         for slot in std::mem::take(&mut self.marked) {
             if let Some(client) = connections.get_mut(slot) {
@@ -152,7 +153,7 @@ impl SlowClients {
         }
     }
 
-    /// Notes that a slow client has taken something.
+    /// Records that a slow client has read data.
     pub(crate) fn progressed(&mut self, slot: Slot, client: &mut Client, limit_bytes: usize) {
         if let Some(entry) = self.clients.get_mut(&slot) {
             entry.has_taken = true;
@@ -160,7 +161,8 @@ impl SlowClients {
         self.settle(slot, client, limit_bytes);
     }
 
-    /// Confirms the marks of a client if little waits for it. A client that is slow no more leaves the list.
+    /// Confirms a client's marks if little data is queued. Removes the client from the list if it is no longer
+    /// slow.
     fn settle(&mut self, slot: Slot, client: &mut Client, limit_bytes: usize) {
         let Some(entry) = self.clients.get_mut(&slot).filter(|entry| entry.serial == client.serial()) else { return };
         let waiting = waiting_bytes(client);
@@ -185,7 +187,8 @@ impl SlowClients {
         }
     }
 
-    /// Takes clients off the list that are slow no more. Returns those that have taken nothing for so many ticks.
+    /// Removes clients from the list that are no longer slow. Returns those without progress for `timeout`
+    /// ticks.
     pub(crate) fn stalled(
         &mut self,
         connections: &mut Connections,
@@ -202,7 +205,7 @@ impl SlowClients {
             let is_away = client.is_away();
             self.settle(slot, client, limit_bytes);
             let Some(entry) = self.clients.get_mut(&slot) else { continue };
-            // A client without a socket has a deadline of its own.
+            // A client without a socket has its own deadline.
             if std::mem::take(&mut entry.has_taken) || is_away {
                 entry.since = now;
             } else if now.saturating_sub(entry.since) >= timeout && waiting_bytes(client) > 0 {
@@ -213,8 +216,8 @@ impl SlowClients {
     }
 }
 
-/// Bytes that wait for a client. What the client has to acknowledge counts only while it is read: its acknowledgement
-/// may stand behind messages that its app server does not take, because it waits for this client.
+/// Bytes queued for a client. Unacknowledged data counts only while the client is read, since the
+/// acknowledgement may be behind messages that its app server, waiting for this client, does not accept.
 fn waiting_bytes(client: &Client) -> usize {
     let is_read = client.pauses().is_empty() || client.is_away();
     let resumption = client.cold().resumption().filter(|_| is_read);

@@ -1,4 +1,4 @@
-//! Delivery to clients of a shard.
+//! Tests for delivery to a shard's clients.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -148,7 +148,7 @@ fn a_message_has_a_frame_only_for_the_protocols_that_it_was_encoded_for() {
     assert_eq!(framed.get(Content::Raw), Some(&frame_for(HubProtocol::Json, b"hi")));
 }
 
-/// Adds clients with real sockets, whose far ends are read by the test.
+/// Adds clients with real sockets; the test reads their peers.
 async fn crowd(bed: &mut Testbed, count: usize) -> Vec<(Slot, std::net::TcpStream)> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut crowd = Vec::new();
@@ -162,7 +162,7 @@ async fn crowd(bed: &mut Testbed, count: usize) -> Vec<(Slot, std::net::TcpStrea
     crowd
 }
 
-/// Sends a batch of these texts to everyone. Returns the bytes that each client has to get.
+/// Sends a batch of these texts to everyone. Returns the expected bytes per client.
 fn batch(bed: &mut Testbed, texts: &[&str]) -> Vec<u8> {
     let send = |text: &&str| ShardCommand::Send {
         hub: bed.hub.index(),
@@ -187,7 +187,7 @@ async fn what_many_get_is_the_same_by_one_system_call_and_by_one_for_each() {
         bed.state.core.connections.get_mut(gone.0).unwrap().wire().socket().cut();
         let large = "x".repeat(3_000);
         let mut sent = Vec::new();
-        // None of them is more than a socket takes at once, but for the one that is not read.
+        // Each fits the socket buffer, except for the client that does not read.
         let long: [&str; 12] = [&large; 12];
         let batches = [&["lone"][..], &["a", "batch", "of four", ""], &long[..1], &["y", &large], &["last"]];
         for texts in batches.into_iter().chain([&long[..]; 10]) {
@@ -209,7 +209,7 @@ async fn what_many_get_is_the_same_by_one_system_call_and_by_one_for_each() {
     }
 }
 
-/// Task that notes whether it was woken.
+/// Task that records being woken.
 #[derive(Debug, Default)]
 struct Woken(AtomicBool);
 
@@ -236,7 +236,7 @@ async fn the_task_that_flushes_a_client_ends_with_it() {
     assert!(woken.0.load(Ordering::Relaxed), "its socket is gone, and wakes nobody");
 }
 
-/// Adds a client with TLS over a real socket, whose far end is read by the test.
+/// Adds a TLS client with a real socket; the test reads its peer.
 #[cfg(feature = "tls")]
 async fn tls_client(bed: &mut Testbed, name: &str) -> (Slot, TlsFarEnd) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -276,7 +276,7 @@ async fn clients_with_tls_get_the_same_by_one_system_call_and_by_one_for_each() 
         let long: [&str; 12] = [&large; 12];
         let mut sent = Vec::new();
         let batches = [&["lone"][..], &["a", "batch", "of four", ""], &long[..1], &["y", &large]];
-        // Frame by frame, so that what waits at last is below an empty outbox.
+        // Frame by frame, so that the remaining data is below an empty outbox.
         for texts in batches.into_iter().chain([&long[..1]; 200]) {
             let expected = batch(&mut bed, texts);
             let mut came = vec![0; expected.len()];

@@ -1,7 +1,7 @@
-//! Sends of many clients' frames by one system call, ahead of the one that each socket would take.
+//! Vectored sends: frames of many clients in one system call, instead of one call per socket.
 //!
-//! It is there to spare, not to decide: what it does not write (a socket that is full or gone, a few sockets, a system
-//! that refuses a ring) is left in the outboxes, and written or refused from there as ever.
+//! An optimization only: data that it doesn't write (sockets that are full or closed, too few sockets, no
+//! io_uring) stays in the outboxes and is written from there as usual.
 
 use std::ops::Range;
 
@@ -13,36 +13,36 @@ use crate::shard::delivery::outbox::Outbox;
 use crate::shard::delivery::outbox_budget::OutboxBudget;
 use crate::shard::slot::Slot;
 
-/// Fewest sockets for which a ring is worth its own price.
+/// Minimum number of sockets for which a ring pays off.
 const SOCKETS_MIN: usize = 8;
 
-/// TLS records of one call, beyond which further clients are served by themselves.
+/// Maximum bytes of TLS records per call. Further clients are written individually.
 const SEALED_MAX_BYTES: usize = 1024 * 1024;
 
-/// Room for records that is kept for the next call.
+/// Capacity for records that is kept for the next call.
 const SEALED_KEPT_BYTES: usize = 256 * 1024;
 
-/// Where the bytes of one send are.
+/// Location of the bytes of one send.
 #[derive(Debug)]
 pub(crate) enum OneSend {
-    /// In the client's outbox, as they leave.
+    /// In the client's outbox, unchanged.
     Outbox,
-    /// Among the TLS records of the call.
+    /// In the TLS records of the call.
     Sealed(Range<usize>),
 }
 
 /// Vectored sends of one shard.
 #[derive(Debug)]
 pub(crate) enum VectoredSends {
-    /// Not wanted, or refused by the system.
+    /// Disabled, or refused by the system.
     Off,
-    /// Wanted; nobody needed them so far.
+    /// Enabled but not needed yet.
     Wanted,
     On {
         ring: Box<SendRing>,
-        /// Clients of one call; the list is used again.
+        /// Clients of one call; the list is reused.
         sends: Vec<(Slot, OneSend)>,
-        /// TLS records of the call, one client behind the other.
+        /// TLS records of the call, client after client.
         sealed: Vec<u8>,
     },
 }
@@ -52,13 +52,13 @@ impl VectoredSends {
         if is_wanted { Self::Wanted } else { Self::Off }
     }
 
-    /// Whether frames for so many clients leave sooner if they are gathered.
+    /// Whether vectored sends pay off for this number of clients.
     pub(crate) fn are_worth(&mut self, clients: usize) -> bool {
         if clients < SOCKETS_MIN {
             return false;
         }
         if let Self::Wanted = self {
-            // Whether it can be made was found out, and logged, when the node started.
+            // Support was tested and logged when the node started.
             *self = SendRing::new().map_or(Self::Off, |ring| Self::On {
                 ring: Box::new(ring),
                 sends: Vec::new(),
@@ -68,7 +68,7 @@ impl VectoredSends {
         matches!(self, Self::On { .. })
     }
 
-    /// Writes deferred frames of clients, as far as they have sockets of the system that take them.
+    /// Writes deferred frames of clients with writable system sockets.
     pub(crate) fn write(&mut self, clients: &mut Slab<Client>, dirty: &[Slot], budget: &OutboxBudget) {
         if !self.are_worth(dirty.len()) {
             return;
@@ -77,7 +77,7 @@ impl VectoredSends {
         sends.clear();
         sealed.clear();
         for &slot in dirty {
-            // No client twice: its frames would leave twice.
+            // Skips duplicates, which would send the frames twice.
             if let Some(client) = clients.get_mut(slot as usize)
                 && client.wire_mut().take_deferred()
                 && let Some(send) = prepare(client, sealed, budget)
@@ -105,7 +105,7 @@ impl VectoredSends {
     }
 }
 
-/// Makes the bytes of a client ready to be sent; `None` when it has to be served by itself.
+/// Prepares a client's bytes for sending; `None` if the client has to be written individually.
 fn prepare(client: &mut Client, sealed: &mut Vec<u8>, budget: &OutboxBudget) -> Option<OneSend> {
     client.wire().socket().descriptor()?;
     if !client.wire().socket().is_sealed() {
@@ -122,7 +122,7 @@ fn prepare(client: &mut Client, sealed: &mut Vec<u8>, budget: &OutboxBudget) -> 
     Some(OneSend::Sealed(begin..sealed.len()))
 }
 
-/// Notes how many bytes a socket took; what it did not take waits there.
+/// Records the number of bytes written; the rest stays queued.
 fn settle(client: &mut Client, send: &OneSend, sealed: &[u8], bytes: usize, budget: &OutboxBudget) {
     match send {
         OneSend::Outbox => {

@@ -1,10 +1,10 @@
-//! Queue of several frames, some of which may be dropped.
+//! Queue of several frames, some of them droppable.
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
-/// Several frames and the sum of their bytes.
+/// Several frames with their total size.
 #[derive(Debug, Default)]
 pub(crate) struct FrameQueue {
     frames: VecDeque<QueuedFrame>,
@@ -20,9 +20,9 @@ struct QueuedFrame {
 /// Whether a frame may be dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
-    /// No: the client must get it, or all that follows makes no sense.
+    /// Mandatory: without it, later frames make no sense.
     Must,
-    /// Yes, when the client is too slow.
+    /// Droppable when the client is too slow.
     May,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Dropped {
 }
 
 impl FrameQueue {
-    /// Makes a queue of a first frame and a second one.
+    /// Creates a queue of two frames, the first mandatory.
     pub(super) fn of_two(first: Bytes, second: Bytes, need: Need) -> Self {
         let bytes = first.len() + second.len();
         let (first, second) = (QueuedFrame { frame: first, need: Need::Must }, QueuedFrame { frame: second, need });
@@ -45,7 +45,7 @@ impl FrameQueue {
         self.frames.push_back(QueuedFrame { frame, need });
     }
 
-    /// Removes bytes that were written.
+    /// Removes written bytes from the front.
     pub(super) fn advance(&mut self, mut written: usize) {
         self.bytes -= written.min(self.bytes);
         while let Some(front) = self.frames.front_mut() {
@@ -61,7 +61,7 @@ impl FrameQueue {
         }
     }
 
-    /// Drops droppable frames in one pass, because there may be thousands: so ask for more than is needed at once.
+    /// Drops droppable frames in one pass. There may be thousands, so request more bytes than currently needed.
     pub(super) fn drop_oldest(&mut self, bytes: usize) -> Dropped {
         let mut dropped = Dropped::default();
         self.frames.retain(|waiting| {
