@@ -1,4 +1,4 @@
-//! Departures: clients that a drain, a shed or a rebalance sends elsewhere, one by one.
+//! Departures: clients that a drain, shed or rebalance moves away one by one.
 //!
 //! | file | contents |
 //! |---|---|
@@ -6,7 +6,7 @@
 //! | `leaving` | which of them wait for the end of their calls |
 //! | `shed` `levelling` `reroute` | policies: to other nodes, to another app server, by another route |
 //!
-//! A drain asks all clients to reconnect, spread over a time, and then accepts no client.
+//! A drain asks all clients to reconnect, spread over a period, and then refuses new clients.
 
 pub(super) mod departure_search;
 pub(super) mod drain_schedule;
@@ -30,7 +30,7 @@ use departure_search::DepartureSearch;
 use drain_schedule::{DrainSchedule, chance};
 use leaving::LEAVE_WAIT;
 
-/// Departures that are spread over a time, in one loop of the driver.
+/// Departures spread over a period, run by one loop of the driver.
 #[derive(Debug)]
 pub(super) struct Departures {
     schedule: DrainSchedule<(Slot, Serial)>,
@@ -38,17 +38,17 @@ pub(super) struct Departures {
 }
 
 impl Departures {
-    /// Spreads the departures of these clients over a time.
+    /// Spreads the departures of these clients over a period.
     pub(super) fn new(clients: Vec<(Slot, Serial)>, begun: Instant, spread: Duration) -> Self {
         Self { schedule: DrainSchedule::new(clients, spread, chance), begun }
     }
 
-    /// Time at which the next client goes; `None` when all have gone.
+    /// Time of the next departure; `None` after the last one.
     pub(super) fn next_at(&self) -> Option<Instant> {
         Some(self.begun + self.schedule.next_at()?)
     }
 
-    /// Lets the clients go that are due and still there.
+    /// Runs the due departures of clients that are still here.
     pub(super) fn depart_due(&mut self, state: &mut ShardState, go: impl Fn(&mut ShardState, Slot)) {
         let now = self.begun.elapsed();
         while let Some((slot, serial)) = self.schedule.next(now, chance) {
@@ -59,7 +59,7 @@ impl Departures {
     }
 }
 
-/// Sends a client elsewhere that is due in a drain. A client with running calls goes after this wait at the latest.
+/// Moves a client away in a drain. A client with running calls leaves after `wait` at the latest.
 pub(super) fn leave_drained(state: &mut ShardState, slot: Slot, wait: Duration) {
     let may_move = state.core.context.shared.other_nodes().are_ready();
     if !(may_move && send_elsewhere(state, slot, MoveCause::Drain)) {
@@ -67,14 +67,14 @@ pub(super) fn leave_drained(state: &mut ShardState, slot: Slot, wait: Duration) 
     }
 }
 
-/// Sends a client elsewhere that is due in a shed. A client that can't move is asked to reconnect between two calls.
+/// Moves a client away in a shed. A client that can't move is asked to reconnect between two calls.
 pub(super) fn leave_shed(state: &mut ShardState, slot: Slot) {
     if !send_elsewhere(state, slot, MoveCause::Rebalance) {
         leave(state, slot, MoveCause::Rebalance, (Instant::now(), LEAVE_WAIT));
     }
 }
 
-/// Takes a step of the search for clients to shed; `true` when it was the last one.
+/// Runs one step of the search for clients to shed. Returns `true` after the last one.
 pub(super) fn search_for_shed(state: &mut ShardState, search: &mut DepartureSearch) -> bool {
     let is_done = search.step(&state.core.connections, shed::fit);
     if is_done {
@@ -83,14 +83,14 @@ pub(super) fn search_for_shed(state: &mut ShardState, search: &mut DepartureSear
     is_done
 }
 
-/// Closes a client between two of its calls, and after this wait in any case.
+/// Closes a client between two of its calls, or when the wait is over.
 fn leave(state: &mut ShardState, slot: Slot, cause: MoveCause, within: (Instant, Duration)) {
     if state.leaving.add(&mut state.core, slot, cause, within) {
         state.close(slot, &CloseReason::of_move(cause));
     }
 }
 
-/// Closes a client whose event stream is carried by another node, which stops.
+/// Closes a client with an event stream on another node that is shutting down.
 pub(crate) fn leave_carried(state: &mut ShardState, id: &str, now: Instant) {
     let context = &state.core.context;
     let Some(at) = context.shared.routes.find(id).filter(|at| at.shard == context.index) else { return };
@@ -99,7 +99,7 @@ pub(crate) fn leave_carried(state: &mut ShardState, id: &str, now: Instant) {
     }
 }
 
-/// Closes leaving clients that are between two calls, or have waited for too long. Returns whether others are left.
+/// Closes leaving clients that are between calls or out of time. Returns whether others are left.
 pub(super) fn close_leaving(state: &mut ShardState, now: Instant) -> bool {
     for (slot, cause) in state.leaving.take_due(&mut state.core, now) {
         state.close(slot, &CloseReason::of_move(cause));
@@ -107,7 +107,7 @@ pub(super) fn close_leaving(state: &mut ShardState, now: Instant) -> bool {
     !state.leaving.is_empty()
 }
 
-/// Closes all clients so that they reconnect elsewhere, and each new client from now on.
+/// Closes all clients so that they reconnect elsewhere, and refuses new ones.
 pub(super) fn close_all_drained(state: &mut ShardState) {
     state.is_drained = true;
     for (slot, _) in state.core.connections.everyone() {
@@ -115,8 +115,8 @@ pub(super) fn close_all_drained(state: &mut ShardState) {
     }
 }
 
-/// Has clients that have come back in a drain try once more. Returns whether any are left, or wait for the end of a
-/// call.
+/// Tries again to move clients that returned during a drain. Returns whether any clients are left or waiting
+/// for a call to end.
 pub(super) fn are_any_left(state: &mut ShardState) -> bool {
     let mut are_left = !state.leaving.is_empty();
     for (slot, _) in state.core.connections.everyone() {

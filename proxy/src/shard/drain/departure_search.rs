@@ -1,15 +1,15 @@
-//! Search for clients to send elsewhere, in short steps.
+//! Search for clients to move away, in short steps.
 
 use crate::shard::connection::{Client, Connections};
 use crate::shard::slot::{Serial, Slot};
 use crate::shard::slot_walk::SlotWalk;
 
-/// How well a client fits that may be sent elsewhere.
+/// Suitability of a client for moving away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fit {
-    /// Chosen first; when there are enough of them, the search is over.
+    /// Chosen first. The search ends when there are enough.
     Preferred,
-    /// Chosen if too few clients are preferred.
+    /// Chosen if there are too few preferred clients.
     Fair,
 }
 
@@ -23,12 +23,12 @@ pub(crate) struct DepartureSearch {
 }
 
 impl DepartureSearch {
-    /// Searches for some clients from this slot on.
+    /// Starts a search at this slot.
     pub(crate) fn new(wanted: usize, from: usize) -> Self {
         Self { wanted, walk: SlotWalk::around(from), preferred: Vec::new(), fair: Vec::new() }
     }
 
-    /// Takes a step; `true` when it was the last one.
+    /// Runs one step. Returns `true` after the last one.
     pub(crate) fn step(&mut self, connections: &Connections, fit: impl Fn(&Client) -> Option<Fit>) -> bool {
         let slots = connections.slot_count();
         for (slot, client) in connections.range(self.walk.step(slots)) {
@@ -44,12 +44,12 @@ impl DepartureSearch {
         self.preferred.len() >= self.wanted || self.walk.is_over(slots)
     }
 
-    /// Clients that were found, preferred ones first.
+    /// Found clients, preferred ones first.
     pub(crate) fn chosen(self) -> Vec<(Slot, Serial)> {
         self.preferred.into_iter().chain(self.fair).take(self.wanted).collect()
     }
 
-    /// Slot at which the next search begins: behind the last client that was chosen.
+    /// Start slot of the next search, after the last chosen client.
     pub(crate) fn next_from(&self) -> usize {
         let missing = self.wanted.saturating_sub(self.preferred.len());
         let last = match missing.min(self.fair.len()).checked_sub(1) {

@@ -1,44 +1,45 @@
-//! Drain schedule: when each client of a shard is closed. Pure: time and chance come in as arguments.
+//! Drain schedule: the close times of a shard's clients. Pure: time and randomness are arguments.
 //!
 //! ```text
 //!  0        step      2 step     3 step     4 step
-//!  ├──────x───┼─x────────┼────x─────┼────────x─┤     one closes at some moment of each step
+//!  ├──────x───┼─x────────┼────x─────┼────────x─┤     one close at a random time in each step
 //! ```
 //!
-//! So they are spread evenly, and yet several shards, and nodes that are stopped together, don't fall into step.
+//! Closes are spread evenly, yet several shards, and nodes that stop simultaneously, don't synchronize.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use trunkline_protocol::id::random_bytes;
 
-/// Longest time between two closes: ten clients in a second are no storm anywhere, and a node with few need not wait.
+/// Maximum interval between two closes. Ten reconnects per second are harmless anywhere, and a node with few
+/// clients finishes early.
 const CLOSE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Clients that are still to be closed.
+/// Clients not closed yet, with their schedule.
 #[derive(Debug)]
 pub(crate) struct DrainSchedule<T> {
     waiting: VecDeque<T>,
     step: Duration,
-    /// Number of clients that were due already.
+    /// Number of clients already taken.
     taken: u32,
     next_at: Duration,
 }
 
 impl<T> DrainSchedule<T> {
-    /// Spreads the clients over this time. `chance` returns numbers from 0 to 1.
+    /// Spreads the clients over this period. `chance` returns numbers from 0 to 1.
     pub(crate) fn new(all: Vec<T>, spread: Duration, mut chance: impl FnMut() -> f64) -> Self {
         let count = u32::try_from(all.len()).unwrap_or(u32::MAX).max(1);
         let step = spread / count;
         Self { waiting: all.into(), step, taken: 0, next_at: step.mul_f64(chance()) }
     }
 
-    /// Time since the beginning at which the next one is due; `None` when all were.
+    /// Time of the next close since the start; `None` after the last one.
     pub(crate) fn next_at(&self) -> Option<Duration> {
         (!self.waiting.is_empty()).then_some(self.next_at)
     }
 
-    /// Next client that is due at this time since the beginning; called late, several are.
+    /// Next client due at this time since the start. A late caller gets several in turn.
     pub(crate) fn next(&mut self, now: Duration, mut chance: impl FnMut() -> f64) -> Option<T> {
         if self.next_at > now {
             return None;

@@ -1,19 +1,20 @@
-//! Clients that are about to leave: each is closed between two of its calls, within a bound.
+//! Leaving clients: each is closed between two of its calls, within a time limit.
 //!
 //! ```text
-//!  chosen ────► one of its calls ends, or it makes none for a second ─────► closed
-//!      │ its next call ran by the next look, 100 ms later                     ▲
-//!      ├─ half of the wait is over: closed right behind the last answer ─────┤
-//!      └─ the wait is over: closed amid its calls ───────────────────────────┘
+//!  chosen ────► a call ends, or no call for a second ──────────────────────► closed
+//!      │ next call already running at the next check, 100 ms later            ▲
+//!      ├─ half of the wait is over: closed directly after the last reply ─────┤
+//!      └─ the wait is over: closed during its calls ──────────────────────────┘
 //! ```
 //!
-//! A call that crosses the close message is not begun; its client sees that its connection has ended. Most clients
-//! that call again and again pause after an answer, which leaves the close message the most time to arrive. A client is
-//! closed right behind an answer, which its next call may follow immediately, only if it never pauses.
+//! A call that crosses the close message is not started; its client sees that the connection has closed. Most
+//! clients that call repeatedly pause after a reply, which leaves time for the close message to arrive. Only a
+//! client that never pauses is closed directly after a reply, which its next call may follow immediately.
 //!
-//! A call is a message that its client awaits: an invocation with an id or a stream, with uploads or without. Calls are
-//! tracked for all hubs and transports, except at a node inside an app, a raw endpoint or a Blazor circuit. Client
-//! results count where app servers dial in; our SDK requests them within calls, or they fail as when a client leaves.
+//! A call is a message that its client awaits: an invocation with an id, or a stream, with or without uploads.
+//! Calls are tracked for all hubs and transports, except in embedded nodes, raw endpoints and Blazor circuits.
+//! Client results count for dialled-in app servers; our SDK requests them within calls, or they fail as for a
+//! disconnected client.
 
 use std::time::Duration;
 
@@ -25,20 +26,20 @@ use crate::shard::content::Content;
 use crate::shard::shard_core::ShardCore;
 use crate::shard::slot::{Serial, Slot};
 
-/// Longest wait for the calls of a client: what most take, and far less than a drain. A stream may never end.
+/// Maximum wait for a client's calls: enough for most calls, and far less than a drain. A stream may never end.
 pub(crate) const LEAVE_WAIT: Duration = Duration::from_secs(5);
 
-/// Interval at which clients with running calls are looked at again.
+/// Interval between checks of clients with running calls.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Part of the wait after which a client is told that has not called since its turn came.
+/// Fraction of the wait after which a client without calls is closed.
 const QUIET_PART: u32 = 5;
 
-/// Clients whose turn to leave has come, and that wait for a good moment.
+/// Clients chosen to leave that wait for a suitable time.
 #[derive(Debug, Default)]
 pub(crate) struct LeavingClients {
     waiting: Vec<LeavingClient>,
-    /// The driver looks at them.
+    /// The driver checks the clients.
     is_watched: bool,
 }
 
@@ -47,42 +48,42 @@ struct LeavingClient {
     slot: Slot,
     serial: Serial,
     cause: MoveCause,
-    /// From then on it is told even if it has not called.
+    /// From then on closed even without a call.
     quiet_at: Instant,
-    /// From then on it is told behind an answer.
+    /// From then on closed directly after a reply.
     hurries_at: Instant,
-    /// Then it is told whatever runs.
+    /// Closed at this time in any case.
     until: Instant,
 }
 
 impl LeavingClients {
-    /// Whether no client waits for its moment.
+    /// Whether no client is waiting to be closed.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Number of those who wait for this cause.
+    /// Number of clients waiting for this cause.
     #[must_use]
     pub(crate) fn count_of(&self, cause: MoveCause) -> usize {
         self.waiting.iter().filter(|client| client.cause == cause).count()
     }
 
-    /// Whether the driver has to begin to look at them.
+    /// Whether the driver has to start checking the clients.
     pub(crate) fn take_start(&mut self) -> bool {
         !self.waiting.is_empty() && !std::mem::replace(&mut self.is_watched, true)
     }
 }
 
-/// Wait for the calls of a client that fits a drain of this time.
+/// Wait for a client's calls that is appropriate for a drain of this duration.
 #[must_use]
 pub(crate) fn wait_within(spread: Duration) -> Duration {
     LEAVE_WAIT.min(spread / 4)
 }
 
 impl LeavingClients {
-    /// Has a client leave at a moment between its calls, and after this wait in any case. Returns whether it is to be
-    /// closed now.
+    /// Schedules a client to be closed between calls, or after the wait in any case. Returns whether it has to
+    /// be closed now.
     #[must_use]
     pub(crate) fn add(
         &mut self,
@@ -108,7 +109,7 @@ impl LeavingClients {
         false
     }
 
-    /// Clients whose moment has come, or that have waited for too long: they are to be closed for these causes.
+    /// Clients that are between calls or out of time, to be closed for these causes.
     #[must_use]
     pub(crate) fn take_due(&mut self, core: &mut ShardCore, now: Instant) -> Vec<(Slot, MoveCause)> {
         let mut due = Vec::new();

@@ -1,4 +1,4 @@
-//! Orders to give clients of one app server to another one, and the clients that were asked for.
+//! Rebalancing orders between two app servers, and the clients with a requested hand-over.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use crate::shard::connection::{Census, Connections};
 use crate::shard::slot::{Serial, Slot};
 use crate::upstream::{AppServerId, HubIndex};
 
-/// Order to give clients of one app server to another one.
+/// Order to move clients from one app server to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LevelOrder {
     pub hub: HubIndex,
@@ -19,20 +19,20 @@ pub(crate) struct LevelOrder {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct LevelCount {
     pub present: u64,
-    /// Present clients that were asked for, and are about to go.
+    /// Of these, clients with a requested hand-over.
     pub going: u64,
-    /// Clients of other app servers that are about to come.
+    /// Clients about to arrive from other app servers.
     pub coming: u64,
 }
 
-/// Client connections of one shard that go to app servers which have come.
+/// Client connections of one shard that move to new app servers.
 #[derive(Debug, Default)]
 pub(crate) struct Levelling {
-    /// Clients whose app servers were asked for them.
+    /// Clients with a requested hand-over.
     asked: HashMap<Slot, AskedClient>,
 }
 
-/// Client whose app server was asked to hand it over for an order.
+/// Client with a hand-over requested for an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AskedClient {
     pub serial: Serial,
@@ -40,17 +40,17 @@ pub(crate) struct AskedClient {
 }
 
 impl Levelling {
-    /// Notes that the app server of a client was asked for it.
+    /// Records that a client's hand-over was requested.
     pub(crate) fn ask(&mut self, slot: Slot, serial: Serial, order: LevelOrder) {
         self.asked.insert(slot, AskedClient { serial, order });
     }
 
-    /// Takes the order for which the app server of a client was asked for it.
+    /// Takes the order for which a client's hand-over was requested.
     pub(crate) fn take(&mut self, slot: Slot) -> Option<AskedClient> {
         self.asked.remove(&slot)
     }
 
-    /// Numbers of the clients of app servers at hubs.
+    /// Client counts by hub and app server.
     #[must_use]
     pub(crate) fn level_counts(&self, census: &Census) -> HashMap<(HubIndex, AppServerId), LevelCount> {
         let mut counts: HashMap<_, LevelCount> = HashMap::new();
@@ -64,7 +64,7 @@ impl Levelling {
         counts
     }
 
-    /// Forgets clients that have left, or have lost the app server that was asked for them.
+    /// Removes clients that have left or have lost the app server in question.
     pub(crate) fn forget_gone(&mut self, connections: &mut Connections) {
         self.asked.retain(|&slot, asked| {
             let client = connections.get_current(slot, asked.serial);

@@ -1,14 +1,14 @@
-//! Levelling: some clients of an app server go to another one, which has come and has fewer than its share.
+//! Rebalancing between app servers: some clients move to a new one that has fewer than its share.
 //!
 //! ```text
-//!  order ─► search for idle clients, from a random slot on ─► one by one, over most of a second:
-//!     ours        not read ─► asked for, if nothing of it runs there ─► handed over ─► opened at the newcomer
-//!                                └─ something does: read on, and it stays
-//!     by dial-in             ─► closed there (Migrate-To) ─► opened at the newcomer (Migrate-From)
+//!  order ─► search for idle clients from a random slot ─► one by one, over most of a second:
+//!     own SDK     paused ─► hand-over requested if idle ─► handed over ─► opened at the new server
+//!                               └─ not idle: resumed, and the client stays
+//!     dial-in            ─► closed there (Migrate-To) ─► opened at the new server (Migrate-From)
 //! ```
 //!
-//! A client is idle that waits for no answer and is not on its way anywhere. By dial-in nobody says whether a message
-//! without an answer is still being worked on, so only who has been silent for a moment goes.
+//! A client is idle if it waits for no reply and is not moving. With dial-in, no side reports whether a message
+//! without a reply is still being processed, so only clients that have been silent for a moment move.
 
 use std::sync::Arc;
 
@@ -25,20 +25,20 @@ use crate::shard::shard_state::ShardState;
 use crate::shard::slot::Slot;
 use crate::upstream::{HomeLink, Pool};
 
-/// Ticks for which nothing has come from a client of dial-in that goes.
+/// Ticks without data from a dial-in client before it may move.
 const SILENT_TICKS: u32 = 2;
 
-/// Begins the search for the clients of an order, at a random slot, so that not the same clients go with each release.
+/// Starts the search for an order at a random slot, so that different clients move with each release.
 pub(crate) fn level_search(order: &LevelOrder) -> DepartureSearch {
     DepartureSearch::new(order.clients, usize::from_ne_bytes(random_bytes()) / 2)
 }
 
-/// Takes a step of that search; `true` when it was the last one.
+/// Runs one step of that search. Returns `true` after the last one.
 pub(crate) fn search_for_level(core: &ShardCore, order: &LevelOrder, search: &mut DepartureSearch) -> bool {
     search.step(&core.connections, |client| may_be_levelled(core, client, order).then_some(Fit::Preferred))
 }
 
-/// Reassigns a client of an order whose turn has come.
+/// Reassigns a client of an order at its scheduled time.
 pub(crate) fn level_due(state: &mut ShardState, slot: Slot, order: &LevelOrder) {
     let client = state.core.connections.live(slot);
     if client.is_some_and(|client| may_be_levelled(&state.core, client, order)) {
@@ -46,7 +46,7 @@ pub(crate) fn level_due(state: &mut ShardState, slot: Slot, order: &LevelOrder) 
     }
 }
 
-/// Gives a client the newcomer, or asks its app server to hand it over.
+/// Assigns the new server to a client, or requests its hand-over.
 fn level(state: &mut ShardState, slot: Slot, order: &LevelOrder) {
     let Some(to) = newcomer(&state.core, slot, order).and_then(|pool| pool.choose_home()) else { return };
     let Some(client) = state.core.connections.live(slot) else { return };
@@ -62,7 +62,7 @@ fn level(state: &mut ShardState, slot: Slot, order: &LevelOrder) {
     }
 }
 
-/// Takes the link of a newcomer for a client that is handed over for it.
+/// Takes the new server's link for a client handed over for it.
 pub(crate) fn take_level_target(state: &mut ShardState, slot: Slot) -> Option<HomeLink> {
     let asked = state.levelling.take(slot)?;
     state.core.connections.get_current(slot, asked.serial)?;
@@ -72,8 +72,8 @@ pub(crate) fn take_level_target(state: &mut ShardState, slot: Slot) -> Option<Ho
     Some(home)
 }
 
-/// Reads a client on that its app server does not hand over, because something of it runs there. `false` if it is
-/// to leave for another reason.
+/// Resumes a client that its app server keeps because it is not idle there. Returns `false` if the client is
+/// leaving for another reason.
 pub(crate) fn stay_unlevelled(state: &mut ShardState, slot: Slot) -> bool {
     let now = state.core.tick;
     let Some(asked) = state.levelling.take(slot) else { return false };
@@ -83,7 +83,7 @@ pub(crate) fn stay_unlevelled(state: &mut ShardState, slot: Slot) -> bool {
     client.change_assignment(&Role::Home, now, Assignment::stay);
     let hubs = &state.core.context.shared.hubs;
     let pool = hubs.pool_of(client.home());
-    // Its app server has begun to stop meanwhile, or a route leads elsewhere: then it leaves, whatever runs.
+    // If its app server is stopping by now or a route has changed, the client leaves even if not idle.
     if pool.is_some_and(|pool| pool.is_draining()) {
         state.core.ask_for(slot, &Role::Home);
     } else if hubs.has_routes() || hubs.groups().are_any() {
@@ -92,21 +92,21 @@ pub(crate) fn stay_unlevelled(state: &mut ShardState, slot: Slot) -> bool {
     true
 }
 
-/// Reads a client on that is about to be handed over, because something of it is waited for.
+/// Resumes a client during a hand-over because its app server waits for input.
 pub(crate) fn read_on(state: &mut ShardState, slot: Slot) {
     if !stay_unlevelled(state, slot) {
         state.core.control(slot, &Role::Home, FlowOperation::ReadOn);
     }
 }
 
-/// Request to an app server to hand a connection over, if nothing of it runs.
+/// Message that requests a hand-over if the connection is idle.
 fn ask_if_idle(id: &str) -> ServiceMessage {
     let headers = [(MIGRATE_TO_HEADER, ""), (IF_IDLE_HEADER, "1")];
     let headers = headers.map(|(name, value)| (name.into(), vec![value.into()])).into();
     ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
 }
 
-/// Whether a client may go to the app server of an order now, without anybody's notice.
+/// Whether a client may move to an order's app server now, unnoticed.
 fn may_be_levelled(core: &ShardCore, client: &Client, order: &LevelOrder) -> bool {
     let (home, assignment) = (client.home(), client.assignments().home());
     let is_there = home.app() == order.from && home.hub() == order.hub && client.life().is_open();
@@ -122,7 +122,7 @@ fn may_be_levelled(core: &ShardCore, client: &Client, order: &LevelOrder) -> boo
     is_there && is_at_rest() && is_here() && can_go()
 }
 
-/// The newcomer of an order, while it takes clients of this one's group.
+/// New server of an order, while it accepts clients of this group.
 fn newcomer(core: &ShardCore, slot: Slot, order: &LevelOrder) -> Option<Arc<Pool>> {
     let client = core.connections.get(slot)?;
     let pool = core.context.shared.hubs.at(order.hub)?.pool_of(order.to)?;

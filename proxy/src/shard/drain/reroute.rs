@@ -1,9 +1,8 @@
-//! Clients that the routes in force lead to another group: their app servers hand them over, and nobody is
-//! disconnected.
+//! Rerouting: clients that the current routes send to another group are handed over without a disconnect.
 //!
-//! A client moves once an app server of its new group can be reached; until then it stays. One that a route rejects by
-//! now stays in its group as well, because rejections judge new connections; if the group is gone, the default one
-//! takes it.
+//! A client moves once an app server of its new group is reachable, and stays until then. A client that a route
+//! now rejects also stays in its group, because rejections apply to new connections; if the group is gone, the
+//! client moves to the default group.
 
 use crate::shard::command::ShardCommand;
 use crate::shard::connection::Role;
@@ -11,25 +10,24 @@ use crate::shard::shard_state::ShardState;
 use crate::shard::slot::Slot;
 use crate::upstream::{AppServerId, RouteChoice};
 
-/// Clients whose routes are asked in one step; the shard serves others in between.
+/// Maximum number of clients routed per step. The shard serves others in between.
 const STEP_CLIENTS: usize = 256;
 
-/// Asks the routes anew for all clients, in steps.
+/// Evaluates the routes again for all clients, in steps.
 pub(crate) fn reroute(state: &mut ShardState) {
     state.reroute_due = false;
     let slots = state.core.connections.everyone().into_iter().map(|(slot, _)| slot).collect();
     reroute_some(state, slots);
 }
 
-/// Has the routes be asked anew with the next tick: a link of another group may have opened. Without any route now,
-/// clients of a former one may have waited for an app server of the default group.
+/// Schedules a routing evaluation for the next tick, because a link of another group may have opened. Also
+/// without any route, since clients of a former one may be waiting for the default group.
 pub(crate) fn owe(state: &mut ShardState) {
     let hubs = &state.core.context.shared.hubs;
     state.reroute_due = hubs.has_routes() || hubs.groups().are_any();
 }
 
-/// Asks the routes anew for some of these clients, and has the shard go on with the others behind what waits in
-/// its inbox.
+/// Evaluates the routes for some of these clients, and queues the rest in the shard's inbox.
 pub(crate) fn reroute_some(state: &mut ShardState, mut slots: Vec<Slot>) {
     let rest = slots.split_off(slots.len().min(STEP_CLIENTS));
     slots.into_iter().for_each(|slot| reroute_one(state, slot));
@@ -40,8 +38,8 @@ pub(crate) fn reroute_some(state: &mut ShardState, mut slots: Vec<Slot>) {
     }
 }
 
-/// Asks the routes again for clients that wait for an app server: while theirs is down, the next route may take
-/// them.
+/// Evaluates the routes for clients that wait for an app server: if their group is down, the next route may
+/// apply.
 pub(crate) fn reroute_unassigned(state: &mut ShardState) {
     if state.core.context.shared.hubs.has_routes() {
         let unassigned: Vec<_> = state.assignments.reassignment.unassigned().collect();
@@ -49,7 +47,7 @@ pub(crate) fn reroute_unassigned(state: &mut ShardState) {
     }
 }
 
-/// Asks the routes anew for a client.
+/// Evaluates the routes again for one client.
 pub(crate) fn reroute_one(state: &mut ShardState, slot: Slot) {
     state.assignments.mirrored.refresh_mirrors(&mut state.core, slot);
     let Some((hub, group)) = state.core.route_of(slot) else { return };
@@ -57,7 +55,7 @@ pub(crate) fn reroute_one(state: &mut ShardState, slot: Slot) {
     let rules = state.core.context.shared.hubs.rules();
     let Some(client) = state.core.connections.live_mut(slot) else { return };
     let is_waiting = client.home().app() == AppServerId::NONE || client.is_unassigned();
-    // Where its group is no more, it has to leave in any case.
+    // If its group no longer exists, the client has to leave in any case.
     if !hub.is_served_by(&name) && !is_waiting && rules.has_group(client.cold().group_name()) {
         return;
     }

@@ -1,22 +1,22 @@
-//! Sheds: a shard sends some of its clients elsewhere, because its node has more than others.
+//! Sheds: a shard moves some of its clients away, because its node has more than others.
 //!
 //! ```text
 //!  slots  ├──────────────────────────────────────┤
 //!             ▲ cursor ──► steps of 1024 slots, once around at most
 //! ```
 //!
-//! Clients that can move unnoticed come first. The next search goes on behind the last one, so a load balancer that
-//! sends a client back does not have it cut each second.
+//! Clients that can move unnoticed come first. Each search continues after the previous one, so a client that a
+//! load balancer sends back is not disconnected every second.
 
 use std::time::Duration;
 
 use crate::shard::connection::{Client, LifeStage};
 use crate::shard::drain::departure_search::Fit;
 
-/// Time over which one shed is spread: it is over when the next numbers of clients are read, a second later.
+/// Duration of one shed. It ends before the next client counts are read, a second later.
 pub(crate) const SHED_SPREAD: Duration = Duration::from_millis(700);
 
-/// Whether a client may be shed. Clients that move unnoticed are preferred.
+/// Whether a client may be shed; prefers clients that move unnoticed.
 pub(crate) fn fit(client: &Client) -> Option<Fit> {
     if client.life().stage() != LifeStage::Open || client.is_away() {
         return None;

@@ -1,4 +1,4 @@
-//! Stragglers: clients that have not left when the time of a drain is over. For the log, so bounded.
+//! Stragglers: clients still connected when the time of a drain is over. For the log, therefore bounded.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -6,22 +6,22 @@ use std::fmt::Write;
 use crate::shard::shard_core::ShardCore;
 use crate::shard::shared::history::short;
 
-/// Maximum number of ids that are named.
+/// Maximum number of logged client ids.
 const IDS_MAX: usize = 10;
 
-/// Maximum number of kinds, by hub and transport, that are named.
+/// Maximum number of logged kinds, by hub and transport.
 const KINDS_MAX: usize = 20;
 
-/// Clients of a node that have not left.
+/// Remaining clients of a node.
 #[derive(Debug, Default)]
 pub(crate) struct Stragglers {
     by_kind: BTreeMap<(String, &'static str), usize>,
-    /// Beginnings of some of their ids.
+    /// Prefixes of some of their ids.
     ids: Vec<String>,
 }
 
 impl Stragglers {
-    /// Clients that are here still, closed ones whose socket has not ended among them.
+    /// Collects the remaining clients, including closed ones with an open socket.
     pub(crate) fn of(core: &ShardCore) -> Self {
         let mut stragglers = Stragglers::default();
         for (_, client) in core.connections.range(0..core.connections.slot_count()) {
@@ -34,7 +34,7 @@ impl Stragglers {
         stragglers
     }
 
-    /// Adds those of another shard.
+    /// Adds the stragglers of another shard.
     pub(crate) fn merge(&mut self, other: Self) {
         for (kind, count) in other.by_kind {
             *self.by_kind.entry(kind).or_default() += count;
@@ -43,13 +43,13 @@ impl Stragglers {
         self.ids.truncate(IDS_MAX);
     }
 
-    /// Numbers by hub and transport, in words.
+    /// Counts by hub and transport as text.
     #[must_use]
     pub(crate) fn kinds(&self) -> String {
         let mut text = String::new();
         for ((hub, transport), count) in self.by_kind.iter().take(KINDS_MAX) {
             let comma = if text.is_empty() { "" } else { ", " };
-            // Writing to a string does not fail.
+            // Writing to a string never fails.
             let _ = write!(text, "{comma}{hub}: {count} {transport}");
         }
         if self.by_kind.len() > KINDS_MAX {
@@ -58,7 +58,7 @@ impl Stragglers {
         text
     }
 
-    /// Some of their ids, as the observer shows them.
+    /// Some client ids, as shown by the observer.
     #[must_use]
     pub(crate) fn ids(&self) -> String {
         self.ids.join(" ")

@@ -1,4 +1,4 @@
-//! Drains of one shard.
+//! Tests for drains of one shard.
 
 use super::*;
 use crate::shard::testbed::Testbed;

@@ -1,4 +1,4 @@
-//! Clients that are to leave.
+//! Tests for leaving clients.
 
 use super::*;
 use crate::shard::drain::{self, close_leaving};
@@ -38,7 +38,7 @@ fn a_client_that_calls_when_its_turn_has_come_leaves_after_that_call() {
     let ann = bed.client("ann");
     leave(&mut bed, ann, now);
     assert!(close_leaving(&mut bed.state, now + LOOK_INTERVAL));
-    // Faster than anybody looks.
+    // Between two checks.
     bed.state.core.begin_call(ann, "1");
     bed.data("ann", ann, AppServerId::from(7), ANSWER);
     bed.received(ann);

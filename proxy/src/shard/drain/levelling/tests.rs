@@ -1,4 +1,4 @@
-//! Levelling of app servers.
+//! Tests for rebalancing between app servers.
 
 use super::*;
 use crate::shard::connection::{ClientOrigin, PauseReason};
@@ -6,7 +6,7 @@ use crate::shard::drain::level_order::LevelCount;
 use crate::shard::testbed::{Testbed, sent_over, whole_id};
 use crate::upstream::LinkHandle;
 
-/// Clients that are found for an order from one app server to another.
+/// Clients found for an order between two app servers.
 fn found(bed: &Testbed, (from, to): (&HomeLink, &HomeLink)) -> Vec<Slot> {
     let order = LevelOrder { hub: from.hub(), from: from.app(), to: to.app(), clients: 9 };
     let mut search = level_search(&order);

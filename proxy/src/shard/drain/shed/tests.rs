@@ -1,4 +1,4 @@
-//! Clients that are shed.
+//! Tests for shedding clients of a shard.
 
 use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;

@@ -1,4 +1,4 @@
-//! Stragglers of a drain.
+//! Tests for stragglers of a drain.
 
 use super::*;
 use crate::shard::testbed::Testbed;
