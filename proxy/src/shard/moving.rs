@@ -1,25 +1,26 @@
-//! Moves of client connections between nodes: a client has come back at a node that does not have its connection.
+//! Moves of client connections between nodes, when a client reconnects to a node that does not have its
+//! connection.
 //!
 //! ```text
 //!  new owner                                old owner                       app servers of the hub
-//!     ── Look ────────────────────────────────► cut its socket, say what it is
-//!   it is there for sends, which wait
-//!     ── Take ────────────────────────────────► keep what is sent to it
-//!                                               Pause ─► its own one ──────────► what is for it alone waits there
+//!     ── Look ────────────────────────────────► cut the socket, describe the connection
+//!   routable; sends wait
+//!     ── Take ────────────────────────────────► buffer sends to the connection
+//!                                               Pause ─► its app server ───────► holds direct data
 //!                                                                        ◄───── PauseAck
 //!                                               MoveConnection ────────────────► a new epoch begins
 //!                                                                        ◄───── ConnectionMoved (epoch)
 //!                                               (by dial-in: from and to the nodes, where sends enter the fleet)
-//!     ◄──────────────────────────── its state ──
-//!   it has its state, and what waited
-//!     ── Resume ───────────────────────────────────────────────────────────────► its own app server goes on
+//!     ◄───────────────────────────── state ─────
+//!   has the state and the buffered sends
+//!     ── Resume ───────────────────────────────────────────────────────────────► its app server continues
 //!     ── MoveConnection ──────────────────────► (by dial-in) ── echo ──────────►
-//!     ◄── what still came, ConnectionMoved ────                 ◄────── echo ──
-//!     ── Arrived ─────────────────────────────► forget it
+//!     ◄── late data, ConnectionMoved ──────────                 ◄────── echo ──
+//!     ── Arrived ─────────────────────────────► remove the connection
 //! ```
 //!
-//! Until it sends the state, the old owner has the connection, and keeps it when the move fails. From then on the new
-//! owner has the connection, or no node.
+//! The old owner keeps the connection until it sends the state, and also if the move fails before that.
+//! Afterwards the new owner has the connection, or no node does.
 
 pub(super) mod keep_alive;
 pub(crate) mod reconnect;
@@ -48,7 +49,7 @@ use crate::net::socket::Socket;
 use crate::upstream::{AppServerId, HomeLink, HubIndex};
 use reconnect::{may_return, sever};
 
-/// Says what a connection is that another node is about to take over, and cuts its socket; `None` where it can't
+/// Describes a connection that another node is about to take over, and cuts its socket. `None` if it can't
 /// move.
 pub(crate) fn look(state: &mut ShardState, hub: HubIndex, id: &str) -> Option<MovingConnection> {
     let slot = state.core.connections.find(hub, id)?;
@@ -97,7 +98,7 @@ fn groups_of(core: &ShardCore, client: &Client) -> Vec<ByteString> {
     groups.collect()
 }
 
-/// Begins to move a connection to another node; `answer` gets its state, or nothing when that fails.
+/// Starts moving a connection to another node. `answer` receives its state, or `None` if the move fails.
 pub(crate) fn move_out(state: &mut ShardState, hub: HubIndex, id: &str, answer: oneshot::Sender<Option<Bytes>>) {
     let Some(slot) = state.core.connections.find(hub, id) else { return };
     let Some(client) = state.core.connections.live_mut(slot) else { return };
@@ -114,15 +115,15 @@ pub(crate) fn move_out(state: &mut ShardState, hub: HubIndex, id: &str, answer: 
     }
 }
 
-/// Takes the answer of this node to its own move, as [`move_answered`].
+/// Handles this node's reply to its own move; see [`move_answered`].
 pub(crate) fn move_answered_for(state: &mut ShardState, hub: HubIndex, id: &str, from: AppServerId, epoch: i64) {
     if let Some(slot) = state.core.connections.find(hub, id) {
         move_answered(state, slot, from, epoch);
     }
 }
 
-/// Takes the answer of an app server to a move, or by dial-in of a node: from which of its epochs on it sends
-/// elsewhere.
+/// Handles an epoch reported by an app server, or for dial-in by a node: from that epoch on, it sends to the
+/// new owner.
 pub(super) fn move_answered(state: &mut ShardState, slot: Slot, from: AppServerId, epoch: i64) {
     if let Some(resumption) = state.core.resumption_of(slot) {
         resumption.move_answered(from, epoch);
@@ -130,22 +131,22 @@ pub(super) fn move_answered(state: &mut ShardState, slot: Slot, from: AppServerI
     send_state_if_ready(state, slot);
 }
 
-/// Drops `rest` once the old node of a connection has passed on what still came for it there.
+/// Drops `rest` once the old node has forwarded all late data.
 pub(crate) fn await_rest(state: &mut ShardState, slot: Slot, rest: oneshot::Sender<()>) {
     if let Some(resumption) = state.core.resumption_of(slot) {
         resumption.await_rest(rest);
     }
 }
 
-/// Home of a connection that another node has by now: its app server may still send over it.
+/// Primary link of a connection that another node owns. Its app server may still send over the link.
 pub(crate) fn home_of_given(state: &mut ShardState, hub: HubIndex, id: &str) -> Option<HomeLink> {
     let slot = state.core.connections.find(hub, id)?;
     state.core.ownership_of(slot).filter(|ownership| ownership.is_given())?;
     Some(state.core.connections.live(slot)?.home().clone())
 }
 
-/// Takes note that the app server of a connection sends it alone nothing more here: now all are asked to send
-/// elsewhere what is for many.
+/// Handles the pause of a connection's direct data: all app servers are asked to redirect sends to the new
+/// owner.
 pub(super) fn move_paused(state: &mut ShardState, slot: Slot) {
     if !state.core.ownership_of(slot).is_some_and(|ownership| ownership.pause_acknowledged()) {
         return;
@@ -163,7 +164,7 @@ pub(super) fn move_paused(state: &mut ShardState, slot: Slot) {
     let order = ServiceMessage::MoveConnection(MoveConnection { connection_id });
     for pool in pools.iter() {
         let link = if pool.app().id == home.app() { Some(home.clone()) } else { pool.any_link() };
-        // One that knows no moves stamps nothing: its sends are of the epoch before all others.
+        // An app server without support for moves stamps no epochs, so its sends count as the earliest epoch.
         if let Some(link) = link.filter(|link| link.knows_moves() && link.queue(&order)) {
             asked.push(link.app());
         }
@@ -174,7 +175,7 @@ pub(super) fn move_paused(state: &mut ShardState, slot: Slot) {
     send_state_if_ready(state, slot);
 }
 
-/// Sends the state of a connection to its next node, when nothing more comes for it here.
+/// Sends a connection's state to the new node, after the last data for it has arrived here.
 fn send_state_if_ready(state: &mut ShardState, slot: Slot) {
     let now = state.core.tick;
     let Some(resumption) = state.core.resumption_of(slot) else { return };
@@ -189,12 +190,12 @@ fn send_state_if_ready(state: &mut ShardState, slot: Slot) {
     let epochs = epochs.into_iter().map(named).collect();
     let moved = MovedState { calls, groups: groups_of(&state.core, client), epochs, ..moved };
     if let Some(taker) = taker {
-        // This fails when the other node has stopped waiting. Then no node has the connection, and it ends.
+        // Fails if the other node has stopped waiting. Then no node has the connection, and it closes.
         drop(taker.send(Some(moved.encode())));
     }
 }
 
-/// Forgets a connection that another node has by now, or that has not arrived: nobody is told of it.
+/// Removes a connection that another node owns or that has not arrived, without notices.
 pub(crate) fn forget_moved(state: &mut ShardState, hub: HubIndex, id: &str) {
     let Some(slot) = state.core.connections.find(hub, id) else { return };
     let Some(resumption) = state.core.connections.get(slot).and_then(|client| client.cold().resumption()) else {
@@ -206,8 +207,9 @@ pub(crate) fn forget_moved(state: &mut ShardState, hub: HubIndex, id: &str) {
     }
 }
 
-/// Claims a connection for a new socket of its client; an older one is cut. `None` where no client can come back to
-/// it. One that was moved is forgotten: the new owner has it, before this node hears of that.
+/// Claims a connection for a new socket of its client and cuts the old socket. `None` if the client can't
+/// resume it. A connection that has moved is removed, since the new owner may have it before this node is
+/// notified.
 pub(crate) fn claim(state: &mut ShardState, hub: HubIndex, id: &str) -> Option<(Slot, Serial)> {
     let slot = state.core.connections.find(hub, id)?;
     let client = state.core.connections.live(slot)?;
@@ -217,12 +219,12 @@ pub(crate) fn claim(state: &mut ShardState, hub: HubIndex, id: &str) -> Option<(
     }
     sever(state, slot, Cause::SocketEnded);
     let client = state.core.connections.get_mut(slot)?;
-    // The new socket brings its own.
+    // The new socket has its own permit.
     client.cold_mut().resumption_mut()?.set_permit(None);
     Some((slot, client.serial()))
 }
 
-/// Ends the moves that have taken too long: their connections stay here.
+/// Cancels moves that have taken too long; their connections stay here.
 pub(super) fn end_late_moves(state: &mut ShardState) {
     let now = state.core.tick;
     for (slot, serial) in state.moves.moving_out.take_due(now) {
@@ -234,8 +236,8 @@ pub(super) fn end_late_moves(state: &mut ShardState) {
     }
 }
 
-/// Takes a connection in that is about to arrive from another node: sends find it from now on, and wait. `None`
-/// where its app server can't be reached from here.
+/// Adds a connection that arrives from another node. Sends find it and wait. `None` if its app server can't be
+/// reached from this node.
 pub(crate) fn arrive(
     state: &mut ShardState,
     hub: HubIndex,
@@ -245,11 +247,11 @@ pub(crate) fn arrive(
 ) -> Option<(Slot, Serial)> {
     let shared = state.core.context.shared.clone();
     if shared.routes.find(id).is_some() {
-        // For another socket of its client, which has given up since.
+        // From an earlier attempt over another socket, since abandoned.
         return None;
     }
     if shared.admission.revocations.have_closed(moving.user.as_deref(), moving.opened_ms) {
-        // Its node is about to hear that it has to close it.
+        // Its node is about to be asked to close it.
         return None;
     }
     let home = shared.hubs.at(hub)?.choose_home_at(shared.hubs.app_servers().known(&moving.app_server)?)?;
@@ -296,8 +298,8 @@ fn arriving(
     Some(client)
 }
 
-/// Gives an arriving connection its state: this node owns the connection from then on. Returns its home link;
-/// `None` if the connection has ended.
+/// Applies the state of an arriving connection, which this node owns from then on. Returns its primary link;
+/// `None` if the connection has closed.
 pub(crate) fn settle(
     state: &mut ShardState,
     (slot, serial): (Slot, Serial),
@@ -326,7 +328,7 @@ pub(crate) fn settle(
         state.core.connections.leave(slot, hub, SetName::Group(group));
     }
     groups.iter().for_each(|group| state.core.connections.join(slot, hub, SetName::Group(group)));
-    // The other node may have sent the state before it heard of these.
+    // The other node may have sent the state before it received these.
     arrival.group_changes.iter().for_each(|change| state.core.change_groups(slot, change, None));
     if let Some(log_in) = refreshed {
         keep_log_in(state, slot, log_in);
@@ -340,7 +342,7 @@ pub(crate) fn settle(
     Some(home)
 }
 
-/// Gives a connection up whose state has not come.
+/// Gives up an arriving connection that received no state.
 pub(crate) fn give_up_arrival(state: &mut ShardState, (slot, serial): (Slot, Serial)) {
     if state.core.connections.get_current(slot, serial).is_some() {
         state.withdraw(slot);

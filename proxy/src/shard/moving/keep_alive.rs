@@ -1,7 +1,7 @@
-//! Keep-alives and time-outs of client connections: a coarse wheel of one-second buckets.
+//! Keep-alives and timeouts of client connections: a coarse wheel of one-second buckets.
 //!
-//! Nothing is re-armed when something is sent: a client is checked when it was last due, and put where it is
-//! due next. So an idle client costs one check per keep-alive interval, and a busy one no more.
+//! Sending does not rearm timers: a client is checked when last due, and rescheduled to its next due time. So
+//! each client costs one check per keep-alive interval, whether idle or busy.
 
 use std::mem;
 use std::sync::Arc;
@@ -19,30 +19,30 @@ use crate::shard::slot::{Serial, Slot};
 use crate::transport::websocket;
 use crate::upstream::Hub;
 
-/// Buckets of the wheel; a client that is due later is checked in between, and put back.
+/// Buckets of the wheel. Clients due later are checked in between and rescheduled.
 const BUCKETS: u32 = 64;
 
-/// Wheel of the clients to be checked, by tick.
+/// Wheel of the clients to check, by tick.
 #[derive(Debug)]
 pub(crate) struct KeepAlive(Vec<Vec<(Slot, Serial)>>);
 
-/// Action that the silence of a client calls for.
+/// Action required for a silent client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Overdue {
-    /// It was sent nothing for the interval: send a keep-alive.
+    /// Nothing sent during the interval: send a keep-alive.
     KeepAlive,
-    /// It was silent for too long: close it.
+    /// Silent for too long: close.
     TimedOut,
-    /// The app server never answered its hub handshake: close it.
+    /// Hub handshake not answered by the app server: close.
     NotOpened,
-    /// Its socket has ended for this cause, and it has not come back: close it.
+    /// Socket lost for this cause and not resumed: close.
     Lost(Cause),
 }
 
-/// Result of the check of one client.
+/// Result of checking one client.
 #[derive(Debug, PartialEq, Eq)]
 enum Due {
-    /// Nothing before this tick.
+    /// Nothing due before this tick.
     Wait(u32),
     Now(Overdue),
 }
@@ -54,7 +54,7 @@ impl Default for KeepAlive {
 }
 
 impl KeepAlive {
-    /// Has a client checked at tick `due`, or before.
+    /// Schedules a check of a client at tick `due` or earlier.
     pub(crate) fn schedule(&mut self, slot: Slot, serial: Serial, now: u32, due: u32) {
         let at = due.clamp(now + 1, now + BUCKETS - 1) % BUCKETS;
         if let Some(bucket) = self.0.get_mut(at as usize) {
@@ -62,7 +62,7 @@ impl KeepAlive {
         }
     }
 
-    /// Checks the clients that are due at this tick, schedules them again, and returns the actions that they call for.
+    /// Checks the clients due at this tick, reschedules them, and returns the required actions.
     pub(crate) fn check(&mut self, connections: &mut Connections, hubs: &[Arc<Hub>], now: u32) -> Vec<(Slot, Overdue)> {
         let mut overdue = Vec::new();
         for (slot, serial) in self.take(now) {
@@ -85,7 +85,7 @@ impl KeepAlive {
     }
 }
 
-/// Frame that shows a silent client that the proxy lives, and asks the transport of a raw one for an answer.
+/// Frame that keeps a silent client connected; for a raw client, a WebSocket ping that requests a reply.
 pub(crate) fn keep_alive_frame(content: Content) -> Bytes {
     match content {
         Content::Hub(protocol) => message_frame(protocol, &HubMessage::Ping),
@@ -93,13 +93,13 @@ pub(crate) fn keep_alive_frame(content: Content) -> Bytes {
     }
 }
 
-/// Next action for a client, by its stage and its silence.
+/// Next action for a client, based on its stage and silence.
 fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
     let (keep_alive, timeout) = (ticks(settings.keep_alive_interval_ms), ticks(settings.client_timeout_ms));
     match client.life().stage() {
-        // It has its own time, and is not kept alive.
+        // Closed clients have their own deadline and no keep-alives.
         LifeStage::Closed => Due::Wait(u32::MAX),
-        // It has no app server that could answer it.
+        // No app server that could answer the handshake.
         LifeStage::Opening { .. } if client.is_unassigned() => Due::Wait(now.saturating_add(keep_alive)),
         LifeStage::Opening { until, .. } if now >= until => Due::Now(Overdue::NotOpened),
         LifeStage::Opening { until, .. } => Due::Wait(until),
@@ -118,15 +118,16 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
 
 /// Next action for an open client with a socket.
 fn due_open(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
-    // Events of a tick may have happened at its end, so one more has to go by: a client whose timers are slow answers a
-    // ping only when its own interval is over, and no client is given up early.
+    // Events may have happened at the end of a tick, so one more must pass. A client with slow timers answers a
+    // ping only after its own interval, and no client is closed early.
     let (live, passed) = (client.liveness(), |since: u32, after: u32| now.saturating_sub(since) > after);
-    // Its polls show that it lives; when they stop, its pipe ends, which of a paused one a write shows.
+    // Polls show that the client is alive; when they stop, its pipe ends, which for a paused client only a
+    // write detects.
     if live.is_inherent() {
         let is_due = passed(live.last_sent(), keep_alive) && !client.pauses().is_empty();
         return if is_due { Due::Now(Overdue::KeepAlive) } else { Due::Wait(now.saturating_add(keep_alive)) };
     }
-    // While we don't read it, its silence is ours.
+    // Silence does not count while the client is paused.
     if live.has_pinged() && client.pauses().is_empty() && passed(live.last_heard(), timeout) {
         return Due::Now(Overdue::TimedOut);
     }
@@ -137,15 +138,16 @@ fn due_open(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
     Due::Wait(live.last_sent().saturating_add(keep_alive).min(silent_at).saturating_add(1))
 }
 
-/// Next action for a raw connection, which only the transport pings: as soon as it is silent, whatever is sent to it,
-/// because a client may have nothing to say. Every WebSocket answers a ping, so a silent one is gone.
+/// Next action for a raw connection, based on transport pings. It is pinged as soon as it is silent, regardless
+/// of sent data, because clients may have nothing to send. All WebSockets answer pings, so silence after a ping
+/// means that the client is gone.
 fn due_raw(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
     let silent_for = now.saturating_sub(client.liveness().last_heard());
     match silent_for {
-        // Its answers stay unread, but a write shows that its socket has ended.
+        // Its replies are not read, but a write detects a closed socket.
         1.. if !client.pauses().is_empty() && silent_for.is_multiple_of(keep_alive) => Due::Now(Overdue::KeepAlive),
         _ if !client.pauses().is_empty() => Due::Wait(now.saturating_add(keep_alive - silent_for % keep_alive)),
-        // A client that is pinged late still gets an interval for its answer.
+        // A client pinged late still gets an interval for its reply.
         _ if silent_for > timeout.max(keep_alive.saturating_mul(2)) => Due::Now(Overdue::TimedOut),
         _ if silent_for > keep_alive => Due::Now(Overdue::KeepAlive),
         _ => Due::Wait(client.liveness().last_heard().saturating_add(keep_alive).saturating_add(1)),

@@ -1,18 +1,18 @@
-//! Stateful reconnect: a client connection outlives its socket, and goes on over the next one.
+//! Stateful reconnect: a client connection outlives its socket and resumes over the next one.
 //!
 //! ```text
-//!  Open, with a socket ──socket ends──► Open, away ──client comes back──► Open, with a socket
-//!                                           └─ --disconnect-timeout ──► closed
+//!  Open, with a socket ──socket closes──► Open, away ──client resumes──► Open, with a socket
+//!                                             └─ --disconnect-timeout ──► closed
 //! ```
 //!
-//! To everybody else nothing happens: it stays in its groups, its app server hears nothing, and what is sent to it is
-//! kept. The record has another serial for each socket, so that tasks of an older one find out that it is not theirs
-//! any more.
+//! Other parties notice nothing: the client stays in its groups, its app server is not notified, and data for
+//! it is kept. Each socket gets a new serial, so that tasks of an old one detect that the connection is no
+//! longer theirs.
 //!
-//! A client that has just been accepted may not count what it gets yet: the official JavaScript client begins to a
-//! moment after it has read the answer to its handshake, and then sends a ping. A message that it reads in one go with
-//! that answer is one that it gets twice after its next move. So the first counted messages wait for its first frame,
-//! or a short time.
+//! A newly accepted client may not count received messages yet: the official JavaScript client starts shortly
+//! after it has read its handshake response, and then sends a ping. A message read together with that response
+//! would be delivered twice after the next resumption. So the first counted messages wait for the client's
+//! first frame, or a short time.
 
 use std::mem;
 
@@ -33,17 +33,17 @@ use crate::shard::moving::keep_alive::{Overdue, keep_alive_frame};
 use crate::shard::shard_state::ShardState;
 use crate::shard::slot::{Serial, Slot};
 
-/// Ticks for which a detached socket is kept: its task has ended by then.
+/// Ticks for which a detached socket is kept; its task has ended by then.
 const DETACHED_KEPT_TICKS: u32 = 2;
 
-/// Whether a client can come back after its socket has ended for this cause: not if it has said goodbye.
+/// Whether a client can resume after its socket closed for this cause. Not after a close message.
 pub(super) fn may_return(client: &Client, cause: Cause) -> bool {
     client.life().is_open()
         && client.is_resumable()
         && matches!(cause, Cause::SocketEnded | Cause::SocketReset | Cause::TlsFailed)
 }
 
-/// Lets a client go whose socket has ended, if it may come back. Returns whether it may.
+/// Detaches the closed socket of a client that may resume. Returns whether it may.
 pub(crate) fn let_away(state: &mut ShardState, slot: Slot, cause: Cause) -> bool {
     let may_return = state.core.connections.get(slot).is_some_and(|client| may_return(client, cause));
     if may_return {
@@ -52,7 +52,7 @@ pub(crate) fn let_away(state: &mut ShardState, slot: Slot, cause: Cause) -> bool
     may_return
 }
 
-/// Takes the socket of a client away: from now on it is away, for a time.
+/// Detaches and cuts a client's socket. The client is then away for a limited time.
 pub(crate) fn sever(state: &mut ShardState, slot: Slot, cause: Cause) {
     let (serial, now) = (state.core.connections.next_serial(), state.core.tick);
     let until =
@@ -65,7 +65,7 @@ pub(crate) fn sever(state: &mut ShardState, slot: Slot, cause: Cause) {
     state.core.delivery.budget().discard(client);
     state.core.delivery.end_flush(slot);
     client.liveness_mut().lose_socket();
-    // Whoever was to tell it knew it by its serial.
+    // Pending departures identify the client by its serial, which changes.
     client.life_mut().socket_lost();
     let socket = client.wire_mut().detach();
     socket.cut();
@@ -74,7 +74,7 @@ pub(crate) fn sever(state: &mut ShardState, slot: Slot, cause: Cause) {
     state.moves.keep_alive.schedule(slot, serial, now, until);
 }
 
-/// Has a client come back at another node, for this cause: its socket is cut. `false` where it can't.
+/// Cuts a client's socket so that it resumes at another node, for this cause. Returns `false` if it can't.
 pub(crate) fn send_elsewhere(state: &mut ShardState, slot: Slot, cause: MoveCause) -> bool {
     let Some(client) = state.core.connections.live_mut(slot).filter(|client| client.life().is_open()) else {
         return false;
@@ -89,8 +89,8 @@ pub(crate) fn send_elsewhere(state: &mut ShardState, slot: Slot, cause: MoveCaus
     true
 }
 
-/// Keeps the permit of a client's address for as long as its connection; gives it back where that is for as long as
-/// its socket.
+/// Stores the permit of a client's address with a resumable connection. Otherwise returns it, to be held with
+/// the socket.
 pub(crate) fn keep_permit(
     state: &mut ShardState,
     (slot, serial): (Slot, Serial),
@@ -106,9 +106,9 @@ pub(crate) fn keep_permit(
     }
 }
 
-/// Gives a claimed connection its new socket, with what the client has not acknowledged. Returns the serial for the
-/// task that reads it; `None` if another socket has come since, another node takes the
-/// connection over, or it has ended.
+/// Attaches the new socket to a claimed connection and replays unacknowledged data. Returns the serial for the
+/// reader task; `None` if another socket was attached since, another node takes over, or the connection has
+/// closed.
 pub(crate) fn come_back(state: &mut ShardState, slot: Slot, claimed: Serial, socket: Socket) -> Option<Serial> {
     let (serial, now, mode) = (state.core.connections.next_serial(), state.core.tick, state.core.mode(Flush::Deferred));
     let client = state.core.connections.get_current(slot, claimed).filter(|client| client.life().is_open())?;
@@ -121,7 +121,7 @@ pub(crate) fn come_back(state: &mut ShardState, slot: Slot, claimed: Serial, soc
     let (sequence_id, kept) = resumption.ownership().replay();
     let sequence = message_frame(protocol, &HubMessage::Sequence { sequence_id });
     let frames: Vec<_> = [sequence].into_iter().chain(kept.cloned()).collect();
-    // A node that has asked for it did not take it.
+    // A node that queried the connection did not take it over.
     state.core.context.shared.routes.end_move(client.id());
     state.core.context.counters.away.follow(1, 0);
     client.wire_mut().attach(socket);
@@ -129,7 +129,7 @@ pub(crate) fn come_back(state: &mut ShardState, slot: Slot, claimed: Serial, soc
     client.liveness_mut().come_back(now);
     state.core.delivery.replay(slot, client, frames, mode);
     if client.home().capabilities().takes_reconnects {
-        // It may keep a part of a message, which does not come any more.
+        // The app server may have kept an incomplete message, which is now void.
         let connection_id = ByteString::from(&**client.id());
         client.home().send(&ServiceMessage::ConnectionReconnect(ConnectionReconnect { connection_id }));
     }
@@ -139,7 +139,7 @@ pub(crate) fn come_back(state: &mut ShardState, slot: Slot, claimed: Serial, soc
     Some(serial)
 }
 
-/// Ends the hold of a client, which has sent something since it was accepted, or nothing for a while.
+/// Ends a client's hold after its first data, or after a timeout.
 pub(crate) fn end_hold(state: &mut ShardState, slot: Slot) {
     let mode = state.core.mode(Flush::Deferred);
     if let Some(client) = state.core.connections.live_mut(slot) {
@@ -147,7 +147,7 @@ pub(crate) fn end_hold(state: &mut ShardState, slot: Slot) {
     }
 }
 
-/// Takes an acknowledgement of a client: what was held back for it may leave.
+/// Handles a client's acknowledgement and releases held-back data.
 pub(crate) fn acknowledged(state: &mut ShardState, slot: Slot, sequence_id: u64) {
     let mode = state.core.mode(Flush::Deferred);
     if let Some(client) = state.core.connections.live_mut(slot) {
@@ -155,7 +155,7 @@ pub(crate) fn acknowledged(state: &mut ShardState, slot: Slot, sequence_id: u64)
     }
 }
 
-/// Has the messages that a client has sent acknowledged at the next tick.
+/// Schedules an acknowledgement of the client's messages for the next tick.
 pub(crate) fn owe_acknowledgement(state: &mut ShardState, slot: Slot) {
     let resumption = state.core.connections.get_mut(slot).and_then(|client| client.cold_mut().resumption_mut());
     if resumption.is_some_and(|resumption| resumption.owe_acknowledgement()) {
@@ -163,7 +163,7 @@ pub(crate) fn owe_acknowledgement(state: &mut ShardState, slot: Slot) {
     }
 }
 
-/// Acknowledges what clients have sent since the last tick.
+/// Acknowledges client messages since the last tick.
 pub(crate) fn send_acknowledgements(state: &mut ShardState) {
     let mode = state.core.mode(Flush::Deferred);
     for slot in mem::take(&mut state.moves.acknowledgements) {
@@ -178,18 +178,18 @@ pub(crate) fn send_acknowledgements(state: &mut ShardState) {
     }
 }
 
-/// Ends the service of a socket: its connection ends too, unless it may go on over another one.
+/// Ends the service of a socket. Its connection closes too, unless it may resume over another socket.
 pub(crate) fn end_socket(state: &mut ShardState, slot: Slot, serial: Serial, cause: Cause) -> Option<Client> {
     state.core.connections.get_current(slot, serial)?;
     if let_away(state, slot, cause) { None } else { state.free(slot, cause) }
 }
 
-/// Sockets that were left some time ago.
+/// Detached sockets that are due for removal.
 pub(crate) fn take_detached(state: &mut ShardState) -> Vec<Socket> {
     state.moves.detached.take_due(state.core.tick)
 }
 
-/// Sends the keep-alives that are due, and closes clients that have been silent for too long.
+/// Sends due keep-alives, and closes clients that have been silent for too long.
 pub(crate) fn check_keep_alives(state: &mut ShardState) {
     let mode = state.core.mode(Flush::Now);
     let hubs = state.core.context.shared.hubs.all();
@@ -198,7 +198,8 @@ pub(crate) fn check_keep_alives(state: &mut ShardState) {
             Overdue::TimedOut => state.close(slot, &CloseReason::timed_out()),
             Overdue::NotOpened => state.close(slot, &CloseReason::not_opened()),
             Overdue::KeepAlive => {
-                // Behind an outbox it would only wait: what is there shows as much, and its write shows a dead socket.
+                // A keep-alive would only queue behind the outbox. Writing the outbox detects a dead socket as
+                // well.
                 let is_idle = |client: &&mut Client| client.wire().is_idle();
                 if let Some(client) = state.core.connections.live_mut(slot).filter(is_idle) {
                     state.core.context.counters.keep_alives.increment();
