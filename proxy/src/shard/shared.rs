@@ -1,4 +1,4 @@
-//! State that all shards of a node share: settings, keys, hubs, routes, and each other's inboxes.
+//! State shared by all shards of a node: settings, keys, hubs, routes and the shards' inboxes.
 
 mod admission;
 pub(super) mod client_result;
@@ -50,71 +50,71 @@ use own_interest::OwnInterest;
 use route_table::RouteTable;
 use user_group::{MembershipNews, MembershipRefused, UserGroupLimits, UserGroups};
 
-/// Origin of the sockets of clients.
+/// Origin of client sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sockets {
     /// Accepted by the shard itself.
     Own,
-    /// Accepted by another runtime: they have to be moved to the shard's.
+    /// Accepted by another runtime, so they have to be moved to the shard's runtime.
     Adopted,
 }
 
 /// Connectors of a node. They differ in the certificates that they trust and present.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Connectors {
-    /// To app servers and other nodes.
+    /// For app servers and other nodes.
     pub fleet: Connector,
-    /// To the publishers of keys of access tokens.
+    /// For key servers of access-token issuers.
     pub issuers: Connector,
-    /// Resolver of the names of other nodes.
+    /// Resolver for the names of other nodes.
     pub resolver: Resolver,
 }
 
-/// Move of a connection of dial-in, which a node has announced.
+/// Announced move of a dial-in connection.
 #[derive(Debug)]
 pub(crate) struct AnnouncedMove {
-    /// Boot id of the node that has it still.
+    /// Boot id of the node that still has the connection.
     pub owner: ByteString,
-    /// Name of its hub in the fleet.
+    /// Fleet-wide name of the hub.
     pub hub: ByteString,
     pub connection_id: ByteString,
 }
 
-/// Ways from a node to app servers and other nodes.
+/// Outgoing connections of a node to app servers and other nodes.
 #[derive(Debug)]
 pub(crate) struct WaysOut {
-    /// Connector to app servers and other nodes, for what is no secret of the fleet.
+    /// Connector to app servers and other nodes for data that is not secret.
     pub connector: Connector,
-    /// Connector to app servers that prove themselves: for manifests, links and decisions about clients.
+    /// Connector to authenticated app servers: for manifests, links and decisions about clients.
     pub app_channels: Connector,
-    /// Connector to the admin ports of nodes that prove themselves.
+    /// Connector to the admin ports of authenticated nodes.
     pub node_channels: Connector,
-    /// Connector to the client ports of nodes that prove themselves: for requests whose connections are theirs.
+    /// Connector to the client ports of authenticated nodes, for requests of their connections.
     pub client_port_channels: Connector,
-    /// Names of other nodes, and where these were reached.
+    /// Names of other nodes, and the addresses where they were reached.
     pub node_names: Arc<NodeNames>,
-    /// Gate of the dials to other nodes.
+    /// Gate that limits dials to other nodes.
     pub node_dials: Arc<DialGate>,
 }
 
-/// State of a node that its fleet has to do with.
+/// Fleet-related state of a node.
 #[derive(Debug)]
 pub(crate) struct FleetSide {
-    /// Interest of this node in what other nodes pass on; `None` if it knows none.
+    /// Subscriptions of this node at other nodes; `None` for a node without peers.
     pub interest: Option<Arc<OwnInterest>>,
     /// Number of this node as the origin of sends that enter the fleet here.
     pub origin: AppServerId,
-    /// Hellos that the client port has taken: of channels that other nodes open there.
+    /// Hellos received at the client port, for channels opened by other nodes.
     pub client_port_hellos: HelloTable,
-    /// Moves of connections that wait for the sends that have entered the fleet here.
+    /// Moves of connections that wait for sends that entered the fleet here.
     pub moves: MoveQueue<AnnouncedMove>,
     other_nodes: OnceLock<Arc<dyn OtherNodes>>,
 }
 
-/// Reports of a node to its operator that no shard and no link has.
+/// Operator reports that belong to no shard and no link.
 #[derive(Debug, Default)]
 pub(crate) struct NodeReports {
-    /// Reason why the rules of the file are not in force.
+    /// Reason why the rules of the file are not applied.
     pub rules_problem: ArcSwapOption<String>,
     /// Newest differences between mirrors and primary app servers.
     pub differences: SeenDifferences,
@@ -122,7 +122,7 @@ pub(crate) struct NodeReports {
     pub rest_counters: RestCounters,
 }
 
-/// Shards of a node as others see them, by index.
+/// Senders, counters and histories of a node's shards, by index.
 #[derive(Debug)]
 struct ShardSet {
     senders: Vec<ShardSender>,
@@ -130,13 +130,13 @@ struct ShardSet {
     history: Vec<History>,
 }
 
-/// Life of a node, from its start to its drain.
+/// Lifecycle of a node from start to drain.
 #[derive(Debug)]
 struct NodeLife {
     whose_sockets: Sockets,
     sockets: AtomicU64,
     has_begun_drain: AtomicBool,
-    /// Whether shards send to many sockets by one system call.
+    /// Whether shards use vectored sends, one system call for many sockets.
     has_vectored_sends: AtomicBool,
     /// Cancelled when the drain begins.
     drain_begun: CancellationToken,
@@ -145,11 +145,11 @@ struct NodeLife {
     started: Instant,
 }
 
-/// State that all shards of a node share, a struct for each feature.
+/// State shared by all shards of a node, one struct per feature.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub settings: Settings,
-    /// Random id of this start of the node.
+    /// Random id of this process start.
     pub boot: String,
     /// Hubs and the links to their app servers.
     pub hubs: HubRegistry,
@@ -159,33 +159,33 @@ pub(crate) struct Shared {
     pub fleet: FleetSide,
     /// Webhooks of hubs without app servers.
     pub webhooks: Webhooks,
-    /// Client results that app servers that dial in wait for.
+    /// Client results awaited by dialled-in app servers.
     pub client_results: ClientResults,
-    /// Memberships of users that hold for connections to come.
+    /// Stored user memberships, which apply to future connections.
     pub user_groups: UserGroups,
     pub reports: NodeReports,
-    /// Tracer of calls and connections; `None` if nothing is traced.
+    /// Tracer of calls and connections; `None` if tracing is off.
     pub tracer: Option<SpanTracer>,
-    /// Counters behind the limits.
+    /// Counters of the configured limits.
     pub limits: LimitCounters,
     shards: ShardSet,
     life: NodeLife,
 }
 
 impl Shared {
-    /// Shared state of a node with these shards.
+    /// Creates the shared state of a node with these shards.
     #[must_use]
     pub(crate) fn new(settings: Settings, connectors: Connectors, shards: Vec<ShardSender>) -> Arc<Self> {
         Arc::new(Self::with(settings, connectors, shards, Sockets::Own))
     }
 
-    /// Shared state of a node inside an app, whose sockets come from the app's runtime.
+    /// Creates the shared state of an embedded node, which takes its sockets from the app's runtime.
     #[must_use]
     pub(crate) fn embedded(settings: Settings, shard: ShardSender) -> Arc<Self> {
         Arc::new(Self::with(settings, Connectors::default(), vec![shard], Sockets::Adopted))
     }
 
-    /// Returns the id of the connection of a hub that a connection token is for.
+    /// Returns the connection id in a connection token, if the token belongs to this hub.
     #[must_use]
     pub(crate) fn connection_of_token(&self, hub: &Hub, token: &str) -> Option<ByteString> {
         let opened = ConnectionToken::open(token, &self.settings.keys).ok()?;
@@ -240,31 +240,29 @@ impl Shared {
         }
     }
 
-    /// Notes that shards send to many sockets by one system call: the system lets the node make a ring.
+    /// Records that shards use vectored sends, since the kernel permits an io_uring.
     pub(crate) fn note_vectored_sends(&self) {
         self.life.has_vectored_sends.store(true, Ordering::Relaxed);
     }
 
-    /// Whether shards send to many sockets by one system call.
     #[must_use]
     pub(crate) fn has_vectored_sends(&self) -> bool {
         self.life.has_vectored_sends.load(Ordering::Relaxed)
     }
 
-    /// Origin of the sockets of clients.
     #[must_use]
     pub(crate) fn whose_sockets(&self) -> Sockets {
         self.life.whose_sockets
     }
 
-    /// Whether all hubs that have to be served are.
+    /// Whether all hubs that require app servers are served.
     #[must_use]
     pub(crate) fn hubs_are_served(&self) -> bool {
-        // Without upstreams app servers dial in, and load balancers lead them to nodes that are ready.
+        // Without upstreams app servers dial in, and load balancers send them to ready nodes only.
         self.hubs.are_served(self.settings.has_upstreams)
     }
 
-    /// Terms of a group of app servers that differs from the default one in nothing.
+    /// Default terms of a server group.
     #[must_use]
     pub(crate) fn default_terms(&self) -> GroupTerms {
         GroupTerms {
@@ -276,13 +274,13 @@ impl Shared {
         }
     }
 
-    /// Way to the other nodes of the fleet.
+    /// Access to the other nodes of the fleet.
     #[must_use]
     pub(crate) fn other_nodes(&self) -> &dyn OtherNodes {
         self.fleet.other_nodes.get().map_or(&NoOtherNodes, |nodes| &**nodes)
     }
 
-    /// Sets the way to the other nodes, once.
+    /// Sets the access to the other nodes, once.
     pub(crate) fn join_fleet(&self, nodes: Arc<dyn OtherNodes>) {
         drop(self.fleet.other_nodes.set(nodes));
     }
@@ -299,79 +297,77 @@ impl Shared {
         &self.shards.counters
     }
 
-    /// Counters of one shard.
     #[must_use]
     pub(crate) fn counters_of(&self, shard: u16) -> Arc<Counters> {
         self.shards.counters.get(usize::from(shard)).cloned().unwrap_or_default()
     }
 
-    /// Remembers a connection that a shard has closed or refused.
+    /// Records a connection that a shard has closed or refused.
     pub(crate) fn remember(&self, shard: u16, past: &PastConnection<'_>) {
         if let Some(ring) = self.shards.history.get(usize::from(shard)).or(self.shards.history.first()) {
             ring.remember(past);
         }
     }
 
-    /// Forgets connections of a shard that were closed too long ago.
+    /// Evicts old records of a shard's closed connections.
     pub(crate) fn forget_old_closes(&self, shard: u16) {
         if let Some(ring) = self.shards.history.get(usize::from(shard)) {
             ring.forget_old();
         }
     }
 
-    /// Record of a connection that was closed in the last minutes.
+    /// Record of a recently closed connection.
     #[must_use]
     pub(crate) fn past(&self, id: &str) -> Option<PastConnection<'static>> {
         self.shards.history.iter().filter_map(|ring| ring.find(id)).max_by_key(|past| past.closed_ms)
     }
 
-    /// Number of client connections that have no socket, and wait for their clients.
+    /// Number of client connections without a socket that wait for their clients.
     #[must_use]
     pub(crate) fn clients_away(&self) -> u64 {
         self.shards.counters.iter().map(|counters| counters.away.get()).sum()
     }
 
-    /// Number of sockets that are client connections, or are about to be, or were.
+    /// Number of sockets of current, future and former client connections.
     #[must_use]
     pub(crate) fn sockets(&self) -> u64 {
         self.life.sockets.load(Ordering::Relaxed)
     }
 
-    /// Counts a socket that begins to be served.
+    /// Counts a socket when serving starts.
     pub(crate) fn socket_began(&self) {
         self.life.sockets.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a socket that has ended.
+    /// Counts a closed socket.
     pub(crate) fn socket_ended(&self) {
         self.life.sockets.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Time since the node started.
     #[must_use]
     pub(crate) fn uptime(&self) -> Duration {
         self.life.started.elapsed()
     }
 
-    /// Milliseconds since the node started: the clock of link sessions.
+    /// Milliseconds since the node started, the clock of link sessions.
     #[must_use]
     pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from(self.life.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Instant of a time on that clock.
+    /// Instant that corresponds to a time of that clock.
     #[must_use]
     pub(crate) fn instant(&self, at_ms: u64) -> Instant {
         self.life.started + Duration::from_millis(at_ms)
     }
 
-    /// Whether the node is about to stop: it is not ready any more.
+    /// Whether the node is about to stop, and therefore not ready.
     #[must_use]
     pub(crate) fn has_begun_drain(&self) -> bool {
         self.life.has_begun_drain.load(Ordering::Relaxed)
     }
 
-    /// Begins the drain of a node that is about to stop: load balancers turn away from it.
+    /// Begins the drain before shutdown, so that load balancers stop routing to this node.
     pub(crate) fn begin_drain(&self) {
         self.life.has_begun_drain.store(true, Ordering::Relaxed);
         self.life.drain_begun.cancel();
@@ -383,7 +379,7 @@ impl Shared {
         self.life.drain_begun.cancelled().await;
     }
 
-    /// Whether the node stops and refuses new clients.
+    /// Whether the node is stopping and refuses new clients.
     #[must_use]
     pub(crate) fn refuses_clients(&self) -> bool {
         self.life.clients_refused.is_cancelled()
@@ -394,7 +390,7 @@ impl Shared {
         self.life.clients_refused.cancelled().await;
     }
 
-    /// Refuses new clients from now on.
+    /// Begins the drain and refuses new clients.
     pub(crate) fn refuse_clients(&self) {
         self.begin_drain();
         self.life.clients_refused.cancel();
@@ -403,21 +399,21 @@ impl Shared {
         }
     }
 
-    /// Groups that a new connection of a user joins at once.
+    /// Groups that a new connection of a user joins immediately.
     #[must_use]
     pub(crate) fn kept_groups_of(&self, hub: HubIndex, user: &str) -> Vec<ByteString> {
         self.hubs.at(hub).map(|hub| self.user_groups.of(hub.key(), user)).unwrap_or_default()
     }
 
-    /// Keeps or ends what a message says of a user's memberships in a hub, by its name in the fleet.
+    /// Stores or removes a user's memberships in a hub, given its fleet-wide name.
     ///
     /// # Errors
-    /// When too many are kept.
+    /// If too many memberships are stored.
     pub(crate) fn note_user_groups(&self, hub: &str, message: &ServiceMessage) -> Result<(), MembershipRefused> {
         self.count_refused(hub, self.user_groups.note(hub, message))
     }
 
-    /// Learns a user's membership from another node.
+    /// Stores a user's membership received from another node.
     pub(crate) fn learn_user_group(&self, told: &ToldMembership) -> MembershipNews {
         self.count_refused(&told.hub, self.user_groups.learn(told)).unwrap_or(MembershipNews::Nothing)
     }
@@ -431,7 +427,7 @@ impl Shared {
         })
     }
 
-    /// Has the connections of users leave the groups in which their time is over.
+    /// Removes the connections of users from groups with expired memberships.
     pub(crate) fn expire_user_groups(&self) {
         for over in self.user_groups.take_expired() {
             let Some(hub) = self.hubs.keyed(&over.hub).map(|hub| hub.index()) else { continue };
@@ -442,15 +438,14 @@ impl Shared {
         }
     }
 
-    /// Waits until a hub is served by a group again, if a link of that was lost a moment ago and clients are still
-    /// taken.
+    /// Waits until a group serves a hub again, if its link was lost recently and clients are still accepted.
     pub(crate) async fn wait_for_link(&self, hub: &Hub, group: &str) {
         let window = Duration::from_millis(self.settings.links.resume_window_ms);
         let limit = self.settings.rehoming.link_wait(hub.settings().handshake_timeout_ms);
         hub.wait_until_served(group, window, limit, || self.refuses_clients()).await;
     }
 
-    /// Waits until one app server of a hub can be reached, for as long as a client may wait for any.
+    /// Waits until a hub's app server can be reached, for at most the normal link wait.
     pub(crate) async fn wait_for_app(&self, hub: &Hub, app: AppServerId) {
         let limit = self.settings.rehoming.link_wait(hub.settings().handshake_timeout_ms);
         hub.wait_until_reached(app, limit, || self.refuses_clients()).await;

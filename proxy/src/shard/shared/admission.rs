@@ -1,4 +1,4 @@
-//! Admission of clients and callers: what a request needs before it is a connection.
+//! Admission of clients and callers: checks before a request becomes a connection.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,35 +12,34 @@ use crate::net::connector::Connector;
 use crate::transport::http_transport::{CarriedGets, HttpTransports};
 use crate::upstream::{Asker, RestoreQueries};
 
-/// Admission of clients and callers: what a request needs before it is a connection.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    /// Secrets that sign tokens for this node.
+    /// Keys that sign tokens for this node.
     pub signing_keys: Arc<SigningKeys>,
     pub verifier: Verifier,
-    /// Verifier of the tokens of dial-in.
+    /// Verifier of dial-in tokens.
     pub service_verifier: ServiceVerifier,
-    /// Tokens that are void before their end, for both verifiers.
+    /// Revoked tokens, for both verifiers.
     pub revocations: Arc<Revocations>,
-    /// The operator has read that an app server dials in by plain HTTP.
+    /// Set after the warning about an app server that dials in over plain HTTP.
     pub has_warned_of_plain: AtomicBool,
     /// Connections over HTTP transports.
     pub http_transports: HttpTransports,
-    /// GETs that are carried to the owners of their connections.
+    /// GET requests forwarded to the owners of their connections.
     pub carried_gets: CarriedGets,
-    /// Queries for what lost clients had.
+    /// Queries for the state of lost clients.
     pub restore_queries: RestoreQueries,
 }
 
 impl Admission {
-    /// Share of a signer in tables that all signers fill.
+    /// Share of a signer in tables that all signers use.
     #[must_use]
     pub(crate) fn share_of(&self, signer: &Signer) -> SignerShare {
         SignerShare::new(signer.clone(), self.signing_keys.has_apps())
     }
 
-    /// Share of somebody who asks a client of this hub. Whoever comes by another node, or has shown no token, counts
-    /// for the app that has the hub.
+    /// Share of a caller that invokes a client of this hub. Callers via other nodes or without a token count
+    /// for the app that owns the hub.
     #[must_use]
     pub(crate) fn share_of_asker(&self, asker: &dyn Asker, hub: &str) -> SignerShare {
         let signer = asker.signer().cloned().unwrap_or_else(|| self.signing_keys.owner_of(hub));
@@ -49,7 +48,7 @@ impl Admission {
 
     pub(super) fn new(settings: &Settings, issuers: Connector) -> Self {
         let (keys, tokens) = (SigningKeys::new(&settings.keys, &settings.app_keys), &settings.tokens);
-        // A node puts them in force once more at its start, and does not start if that fails.
+        // Applied again at node startup, where a failure is fatal.
         if let Err(error) = keys.set_rules(&settings.rules.app_keys) {
             warn!(%error, "keys of apps are not in force");
         }

@@ -1,6 +1,6 @@
-//! Client results that app servers that dial in wait for: whose question each is, by the id of the invocation.
+//! Client results awaited by dialled-in app servers, with the caller of each by invocation id.
 //!
-//! The app server of a client names itself, and not the one that asks, when it passes the client's answer on.
+//! When forwarding a client's reply, the client's app server names itself instead of the caller.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,20 +15,20 @@ use crate::bounded::{Permit, Permits};
 use crate::limits::{SignerShare, TableFull};
 use crate::upstream::{AppServerId, Asker};
 
-/// Time that a client has to answer, as long as Azure's service gives it.
+/// Timeout for the client's reply, as in Azure's service.
 const RESULT_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Maximum number of questions that wait at a time; their askers are told of more.
+/// Maximum number of pending client results. Further invocations fail.
 const WAITING_MAX: usize = 65_536;
 
-/// Questions to clients that wait for a result, of all shards.
+/// Pending client results of all shards.
 #[derive(Debug)]
 pub(crate) struct ClientResults {
     waiting: Mutex<HashMap<ByteString, WaitingResult>>,
     permits: Permits<Signer>,
 }
 
-/// Reason why a client is not asked.
+/// Reason to refuse a client invocation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ResultRefused {
     #[error("another question has this id")]
@@ -37,16 +37,16 @@ pub(crate) enum ResultRefused {
     Full(TableFull),
 }
 
-/// Question to a client of another app server.
+/// Pending result of a client at another app server.
 #[derive(Debug)]
 pub(crate) struct WaitingResult {
     asker: Arc<dyn Asker>,
     connection_id: ByteString,
-    /// Id of the app server that asks.
+    /// Id of the calling app server.
     caller: ByteString,
-    /// App server that has the client, if it is here.
+    /// App server of the client, if on this node.
     owner: Option<AppServerId>,
-    /// Boot id of the node that has the client, if it is another one.
+    /// Boot id of the client's node, if another one.
     node: Option<Box<str>>,
     until: Instant,
     _permit: Permit<Signer>,
@@ -59,10 +59,10 @@ impl Default for ClientResults {
 }
 
 impl ClientResults {
-    /// Notes who asks a client of this app server, which counts for this share.
+    /// Records an invocation of a client at this app server, counted against this share.
     ///
     /// # Errors
-    /// When too many do, or the id is in use.
+    /// If there are too many, or the id is in use.
     pub(crate) fn begin(
         &self,
         asker: &Arc<dyn Asker>,
@@ -82,8 +82,7 @@ impl ClientResults {
         Ok(())
     }
 
-    /// Takes the question about a client that a result answers, if it comes from the client's app server, or from
-    /// another node.
+    /// Takes the pending invocation for a result from the client's app server or another node.
     #[must_use]
     pub(crate) fn take(&self, invocation_id: &str, connection_id: &str, from: AppServerId) -> Option<WaitingResult> {
         let mut waiting = self.waiting();
@@ -92,36 +91,36 @@ impl ClientResults {
         if question.connection_id == connection_id && is_from_owner { waiting.remove(invocation_id) } else { None }
     }
 
-    /// Whether somebody waits for an answer of a client.
+    /// Whether a result of this client is pending.
     #[must_use]
     pub(crate) fn is_waiting_for(&self, connection_id: &str) -> bool {
         self.waiting().values().any(|question| question.connection_id == connection_id)
     }
 
-    /// Answers the questions that have waited for too long.
+    /// Fails the invocations that have timed out.
     pub(crate) fn expire(&self) {
         let now = Instant::now();
         self.fail(|question| question.until <= now, "has not answered in time");
     }
 
-    /// Answers the questions to a client that has gone.
+    /// Fails the invocations of a closed client.
     pub(crate) fn connection_ended(&self, connection_id: &str) {
         self.fail(|question| question.connection_id == connection_id, "has ended before it answered");
     }
 
-    /// Notes which node has the client that is asked.
+    /// Records the node of an invoked client.
     pub(crate) fn set_node(&self, invocation_id: &str, boot: &str) {
         if let Some(question) = self.waiting().get_mut(invocation_id) {
             question.node = Some(boot.into());
         }
     }
 
-    /// Answers the questions to the clients of a node that is gone.
+    /// Fails the invocations of clients on a lost node.
     pub(crate) fn node_gone(&self, boot: &str) {
         self.fail(|question| question.node.as_deref() == Some(boot), "was at a node that is gone");
     }
 
-    /// Answers one question that nobody else will.
+    /// Fails one invocation that would stay unanswered.
     pub(crate) fn fail_one(&self, invocation_id: &str, reason: &str) {
         let question = self.waiting().remove(invocation_id);
         if let Some(question) = question {
@@ -145,13 +144,12 @@ impl ClientResults {
 }
 
 impl WaitingResult {
-    /// Id of the app server that asks.
     #[must_use]
     pub(crate) fn caller(&self) -> &ByteString {
         &self.caller
     }
 
-    /// Asker, to whom the answer goes.
+    /// Recipient of the result.
     #[must_use]
     pub(crate) fn asker(&self) -> &Arc<dyn Asker> {
         &self.asker
@@ -163,21 +161,21 @@ impl WaitingResult {
     }
 }
 
-/// Error for an app server that asks a client which is not here for a result. Text of the official server.
+/// Error for an app server that invokes a client which is not here. Text of the official server.
 #[must_use]
 pub(crate) fn no_such_connection(request: ClientInvocation) -> ServiceMessage {
     let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
     error_completion((invocation_id, connection_id, caller_server_id), "does not exist")
 }
 
-/// Error for an app server whose question is not put to its client.
+/// Error for an app server with a refused client invocation.
 #[must_use]
 pub(crate) fn not_asked(request: ClientInvocation, refused: &ResultRefused) -> ServiceMessage {
     let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
     error_completion((invocation_id, connection_id, caller_server_id), &format!("is not asked: {refused}"))
 }
 
-/// Error about a connection, for a question with this id of this app server.
+/// Error about a connection for this invocation of this app server.
 fn error_completion(
     (invocation_id, connection_id, caller_server_id): (ByteString, ByteString, ByteString),
     reason: &str,

@@ -1,13 +1,13 @@
-//! History of client connections that were closed or refused: the last of each shard, for some minutes.
+//! History of closed and refused client connections: the latest ones of each shard, for some minutes.
 //!
 //! ```text
 //!   remember ─► open: a few records ──full──► packed: │ block │ block │ block │ … in one buffer, oldest first
-//!   find ─────► the hashes of all ids, newest first ─► unpacks the one block that it lies in
+//!   find ─────► hashes of all ids, newest first ─► unpacks the matching block
 //! ```
 //!
-//! Records of one node are much alike (hub, app server, browser), so a block of them takes a quarter of their bytes.
-//! Blocks stand one behind the other in one buffer: as single allocations they would pin the pages that all the
-//! connections before them have used, and the memory of a storm would never be given back.
+//! Records of one node are similar (hub, app server, browser), so packing a block reduces it to a quarter.
+//! Blocks are stored consecutively in one buffer: individual allocations would pin pages used by earlier
+//! connections, and the memory of a reconnect storm would never be released.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -25,59 +25,58 @@ use trunkline_protocol::service::{OpenConnection, header};
 use crate::clock::unix_ms;
 use crate::metrics::ClientProtocol;
 
-/// Time for which a close is remembered.
+/// Retention time of a closed connection.
 pub(crate) const REMEMBERED_MS: u64 = 10 * 60 * 1000;
 
-/// Maximum number of closes that a node remembers.
+/// Maximum number of closed connections kept by a node.
 const REMEMBERED_MAX: usize = 16 * 1024;
 
-/// Maximum size of their records together, packed.
+/// Maximum total size of their packed records.
 const REMEMBERED_MAX_BYTES: usize = 2 * 1024 * 1024;
 
-/// Number of records that are packed together: twice as many would take 4 % less.
+/// Number of records per packed block; twice as many would save 4 %.
 const BLOCK_RECORDS: usize = 32;
 
-/// Size of a block, before it is packed, at which it takes no more records.
+/// Unpacked size at which a block is full.
 const BLOCK_BYTES: usize = 8 * 1024;
 
-/// Blocks of which a history has room for at least so many, since the oldest are forgotten together.
+/// Minimum number of blocks for which a history has room, since the oldest records are evicted by block.
 const BLOCKS_MIN: usize = 4;
 
-/// Room that the buffer gets when it is full: twice what it has would mostly be left empty.
+/// Growth of a full buffer. Doubling would leave most of it empty.
 const GROWS_BY_BYTES: usize = 64 * 1024;
 
-/// Part of its room below which a history shrinks to its records.
+/// Fraction of its capacity below which a history shrinks.
 const SHRINKS_BELOW: usize = 4;
 
-/// Length to which texts of clients and app servers are cut.
+/// Maximum length of texts from clients and app servers.
 const TEXT_MAX_BYTES: usize = 512;
 
-/// Client connection that was closed, or refused.
+/// Closed or refused client connection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PastConnection<'a> {
-    /// First part of its id; the rest may be secret.
+    /// First part of the id; the rest may be secret.
     pub id: Cow<'a, str>,
-    /// Hub; `None` when it was refused before that was known.
+    /// Hub; `None` if refused before it was determined.
     pub hub: Option<Cow<'a, str>>,
     #[serde(serialize_with = "write_cause", deserialize_with = "read_cause")]
     pub cause: Cause,
-    /// Detail for people, such as the rule that was broken.
+    /// Detail for people, such as the violated rule.
     pub detail: Option<Cow<'a, str>>,
     pub transport: Option<Transport>,
-    /// Hub protocol; `None` before its hub handshake.
+    /// Hub protocol; `None` before the hub handshake.
     pub speech: Option<ClientProtocol>,
     pub user: Option<Cow<'a, str>>,
-    /// Address that the client connected from.
+    /// Remote address of the client.
     pub remote: Option<Cow<'a, str>>,
     pub user_agent: Option<Cow<'a, str>>,
-    /// Instance id of its app server.
+    /// Instance id of the app server.
     pub app_server: Option<Cow<'a, str>>,
-    /// Time at which it opened, in milliseconds since 1970; `None` if it never did.
+    /// Open time in milliseconds since 1970; `None` if it never opened.
     pub opened_ms: Option<u64>,
     pub closed_ms: u64,
 }
 
-/// History of one shard.
 #[derive(Debug)]
 pub(crate) struct History {
     room: HistoryRoom,
@@ -85,7 +84,7 @@ pub(crate) struct History {
     ring: Mutex<HistoryRing>,
 }
 
-/// Bounds of a history.
+/// Limits of a history.
 #[derive(Debug, Clone, Copy)]
 struct HistoryRoom {
     records: usize,
@@ -94,22 +93,22 @@ struct HistoryRoom {
 
 #[derive(Debug, Default)]
 struct HistoryRing {
-    /// Blocks in LZ4, oldest first.
+    /// LZ4 blocks, oldest first.
     packed: VecDeque<u8>,
     blocks: VecDeque<HistoryBlock>,
-    /// Newest records, in MessagePack.
+    /// Newest records in MessagePack.
     open: Vec<u8>,
     open_block: HistoryBlock,
     /// Hash of each record's id, oldest first.
     id_hashes: VecDeque<u32>,
 }
 
-/// Records that are packed together, oldest first.
+/// Block of records, oldest first.
 #[derive(Debug, Default, Clone, Copy)]
 struct HistoryBlock {
     records: usize,
     newest_ms: u64,
-    /// Bytes of its records, and what they take packed; known when it is.
+    /// Unpacked and packed size, set when packed.
     bytes: usize,
     packed_bytes: usize,
 }
@@ -134,7 +133,7 @@ impl<'a> PastConnection<'a> {
         }
     }
 
-    /// Adds what the opening frame tells of the client.
+    /// Adds client data from the opening frame.
     #[must_use]
     pub(crate) fn of(self, open: &'a OpenConnection) -> Self {
         let header = |wanted: &str| header(&open.headers, wanted).map(|value| cut_text(value));
@@ -144,7 +143,7 @@ impl<'a> PastConnection<'a> {
 }
 
 impl History {
-    /// History of one of several shards, which share the room of their node.
+    /// Creates the history of one shard with its share of the node's limits.
     #[must_use]
     pub(crate) fn new(shards: usize) -> Self {
         let shards = shards.max(1);
@@ -155,9 +154,9 @@ impl History {
         Self { room: HistoryRoom { records, bytes }, hasher: RandomState::new(), ring: Mutex::default() }
     }
 
-    /// Remembers a close; the oldest go.
+    /// Adds a closed connection; evicts the oldest.
     pub(crate) fn remember(&self, past: &PastConnection<'_>) {
-        // Texts and numbers: there is nothing in it that MessagePack has not.
+        // Only texts and numbers, which MessagePack always supports.
         let Ok(record) = rmp_serde::to_vec(past) else { return };
         let mut ring = self.ring();
         ring.forget_before(past.closed_ms.saturating_sub(REMEMBERED_MS));
@@ -168,31 +167,31 @@ impl History {
         }
     }
 
-    /// Forgets closes that are too long ago, and gives their memory back.
+    /// Evicts expired records and releases their memory.
     pub(crate) fn forget_old(&self) {
         self.ring().forget_old(unix_ms().saturating_sub(REMEMBERED_MS));
     }
 
-    /// Last close of this id, unless it is too long ago.
+    /// Last closed connection with this id, unless expired.
     pub(crate) fn find(&self, id: &str) -> Option<PastConnection<'static>> {
         let id = short(id);
         let past = self.ring().find(id, self.id_hash(id))?;
         (past.closed_ms >= unix_ms().saturating_sub(REMEMBERED_MS)).then_some(past)
     }
 
-    /// Half of a hash: whoever finds an equal one looks at the id itself.
+    /// Half of a hash. After a match the id itself is compared.
     fn id_hash(&self, id: &str) -> u32 {
         (self.hasher.hash_one(id) >> 32) as u32
     }
 
-    // An append, a block's packing or a look-up under the lock; no code panics there.
+    // Short operations under the lock (append, pack, look up); none panics.
     fn ring(&self) -> MutexGuard<'_, HistoryRing> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl HistoryRoom {
-    /// Whether a block is full that has so many records and bytes.
+    /// Whether a block with this many records and bytes is full.
     fn ends(self, records: usize, bytes: usize) -> bool {
         records >= BLOCK_RECORDS.min(self.records / BLOCKS_MIN) || bytes >= BLOCK_BYTES.min(self.bytes / BLOCKS_MIN)
     }
@@ -218,8 +217,8 @@ impl HistoryRing {
         self.open.clear();
     }
 
-    /// Newest record of this id. Looks at all hashes: that is some microseconds for a whole history, and an index would
-    /// cost each close more than it saves the few who ask.
+    /// Newest record of this id. Scans all hashes, which takes some microseconds; an index would cost more per
+    /// close than it saves for rare queries.
     fn find(&self, id: &str, id_hash: u32) -> Option<PastConnection<'static>> {
         let mut hashes = self.id_hashes.iter().rev();
         let mut may_have =
@@ -255,7 +254,7 @@ impl HistoryRing {
 
     fn forget_old(&mut self, closed_ms: u64) {
         self.forget_before(closed_ms);
-        // Not for a few: then it would grow again with the next ones.
+        // Not for small gaps, or the buffers would grow again with the next records.
         if self.id_hashes.len() < self.id_hashes.capacity() / SHRINKS_BELOW {
             self.packed.shrink_to_fit();
             self.open.shrink_to_fit();
@@ -264,7 +263,7 @@ impl HistoryRing {
         }
     }
 
-    /// Forgets the oldest until there is room for one more record of so many bytes.
+    /// Evicts the oldest records until there is room for one more of this size.
     fn make_room(&mut self, room: HistoryRoom, bytes: usize) {
         let is_full = |ring: &Self| {
             ring.id_hashes.len() >= room.records || ring.packed.len() + ring.open.len() + bytes > room.bytes
@@ -282,13 +281,13 @@ impl HistoryRing {
     }
 }
 
-/// Newest record of this id among these.
+/// Newest record of this id in these records.
 fn newest_of(id: &str, mut records: &[u8]) -> Option<PastConnection<'static>> {
     let mut next = || rmp_serde::from_read::<_, PastConnection<'static>>(&mut records).ok();
     iter::from_fn(&mut next).filter(|past| past.id == id).last()
 }
 
-/// Text, cut to the length that is kept.
+/// Truncates a text to the stored length.
 fn cut_text(text: &str) -> Cow<'_, str> {
     let end = text.floor_char_boundary(TEXT_MAX_BYTES);
     text.get(..end).unwrap_or_default().into()
@@ -354,7 +353,7 @@ mod tests {
         let agent =
             "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
         for number in 0..2 * REMEMBERED_MAX as u64 {
-            // Ids as random as real ones are, as far as packing goes.
+            // As random as real ids, for realistic packing.
             let id = format!("{:016x}{:06x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15), number * 7919 % 0xff_ffff);
             ring.remember(&PastConnection {
                 hub: Some("/chat".into()),

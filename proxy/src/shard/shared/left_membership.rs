@@ -1,19 +1,19 @@
-//! Memberships that users have left of late: what another node tells of the time before does not bring them back.
+//! Memberships that users have left recently, so that older reports from other nodes don't restore them.
 
 use bytestring::ByteString;
 
 use crate::bounded::Recent;
 
-/// Memberships that are remembered at a time, the latest ones.
+/// Maximum number of recently left memberships to keep. The oldest are evicted.
 const LEFT_MAX: usize = 10_000;
 
-/// Time for which one is remembered: nodes that don't see each other for longer may bring it back.
+/// Retention time. Nodes disconnected for longer may restore a membership.
 pub(crate) const LEFT_REMEMBERED_MS: i64 = 3_600_000;
 
-/// Name of a hub in the fleet, and a user of it. The hub need not be known here yet.
+/// Fleet-wide hub name and a user. The hub may be unknown to this node.
 pub(crate) type UserKey = (ByteString, ByteString);
 
-/// Memberships that users have left, with the times at which they have.
+/// Left memberships with their times.
 #[derive(Debug)]
 pub(crate) struct LeftMemberships(Recent<(UserKey, ByteString), i64, i64>);
 
@@ -24,29 +24,29 @@ impl Default for LeftMemberships {
 }
 
 impl LeftMemberships {
-    /// Notes that a user has left a group at a time.
+    /// Records that a user left a group at a time.
     pub(crate) fn note(&mut self, user: &UserKey, group: ByteString, at_ms: i64, now_ms: i64) {
         self.0.insert((user.clone(), group), at_ms, at_ms.saturating_add(LEFT_REMEMBERED_MS));
         self.0.expire(now_ms);
     }
 
-    /// Removes the note that a user has left a group.
+    /// Removes the record that a user left a group.
     pub(crate) fn remove(&mut self, user: &UserKey, group: &str) {
         self.0.remove(&(user.clone(), group.into()));
     }
 
-    /// Time at which a user has left a group, if that is remembered.
+    /// Time at which a user left a group, if recorded.
     pub(crate) fn at_ms(&self, user: &UserKey, group: &str) -> Option<i64> {
         self.0.get(&(user.clone(), group.into())).copied()
     }
 
-    /// Groups that a user has left, with the times.
+    /// Groups that a user has left, with times.
     pub(crate) fn of(&self, user: &UserKey) -> impl Iterator<Item = (&ByteString, i64)> {
         let left = self.0.range((user.clone(), ByteString::new())..).take_while(move |((other, _), _)| other == user);
         left.map(|((_, group), at_ms)| (group, *at_ms))
     }
 
-    /// Users that have left any group: each once for every group.
+    /// Users that have left groups, one entry per group.
     pub(crate) fn users(&self) -> impl Iterator<Item = &UserKey> {
         self.0.keys().map(|(user, _)| user)
     }

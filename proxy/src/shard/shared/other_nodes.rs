@@ -1,4 +1,4 @@
-//! Other nodes, as far as shards and links need them: what enters at this node and is another one's.
+//! Interface of shards and links to other nodes, for messages that enter here and concern another node.
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,111 +12,114 @@ use crate::shard::inbox::ShardSender;
 use crate::shard::slot::{Serial, Slot};
 use crate::upstream::{AppServerId, Asker, Hub, HubIndex, LinkHandle};
 
-/// Verdict on a link that an app server opens for a node that it names.
+/// Verdict on a link that an app server opens to a named node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TargetVerdict {
-    /// It is for another node, which the next try may reach, or for one that is gone.
+    /// For another node, which the next attempt may reach, or for a lost node.
     Refused,
-    /// It is for the node at this address, because none has reached that directly.
+    /// For the node at this address, because no link has reached it directly.
     CarriedTo(Address),
 }
 
-/// Way to the other nodes of the fleet. Nothing here waits.
+/// Non-blocking access to the other nodes of the fleet.
 pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
-    /// Passes a client's result on to the node that asked for it, or where the app server that asked is linked.
+    /// Forwards a client result to the requesting node, or to the node of the requesting app server.
     fn pass_result(&self, hub: &str, caller: &str, answer: &ServiceMessage);
 
-    /// Passes a message on that an app server has sent over a link that it dialled, to the nodes whose clients it
-    /// reaches no other way. Its epoch is that of this node in which it entered.
+    /// Forwards a message of a dialled-in app server to the nodes that it does not reach directly, with this
+    /// node's epoch at its arrival.
     fn pass_on(&self, link: &LinkHandle, message: &ServiceMessage, epoch: i64);
 
-    /// Whether what comes over this link is for the clients of this node: the app server sends it here once only.
+    /// Whether messages of this link are for the clients of this node, because the app server sends each here
+    /// only once.
     fn is_for_us(&self, link: &LinkHandle) -> bool;
 
-    /// Asks the other nodes a question of such a link that this node answers, too: returns an asker that takes the
-    /// answer of this node, and gives the link one for all. `None` if there is nobody else to ask.
+    /// Sends a query of such a link to the other nodes. Returns a target for this node's reply, which merges
+    /// all replies for the link; `None` if there are no other nodes.
     fn ask_too(&self, link: &Arc<LinkHandle>, message: &ServiceMessage) -> Option<Arc<dyn Asker>>;
 
-    /// Asks a client that is not here for a result; the link gets it. `false` if there is nobody to ask.
+    /// Invokes a client on another node; the link receives the result. Returns `false` if there is no such
+    /// node.
     fn invoke(&self, link: &Arc<LinkHandle>, request: &ClientInvocation, epoch: i64) -> bool;
 
     /// Ids of the app servers that have dialled in at other nodes for a hub.
     fn app_servers(&self, hub: &str) -> Vec<String>;
 
-    /// Notes that an app server has opened a link, or lost one.
+    /// Notifies that an app server has opened or lost a link.
     fn links_changed(&self);
 
-    /// Judges a link that an app server opens for another node, by its name.
+    /// Checks a link that an app server opens for another node, by its name.
     fn judge_target(&self, hub: &Hub, instance: &str, target: &str) -> TargetVerdict;
 
     /// Whether there is any other node.
     fn are_any(&self) -> bool;
 
-    /// Whether this node has just started and is still looking for the others.
+    /// Whether this node has just started and is still discovering the others.
     fn are_sought(&self) -> bool;
 
-    /// Whether any other node takes clients.
+    /// Whether any other node accepts clients.
     fn are_ready(&self) -> bool;
 
-    /// Has all nodes begin a new epoch, this one included, because a connection of dial-in is about to leave; each
-    /// answers behind what it has passed on before. Returns those that will; `None` when one can't be told.
+    /// Starts a new epoch on all nodes, because a dial-in connection is about to leave. Each node replies after
+    /// its earlier forwarded messages. Returns the nodes that will reply; `None` if one can't be reached.
     fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Option<Vec<AppServerId>>;
 
-    /// Whether connections of a hub of dial-in may move: each message enters the fleet once, and all nodes answer.
+    /// Whether connections of a dial-in hub may move, which requires that each message enters the fleet once
+    /// and all nodes reply.
     fn let_move(&self, hub: HubIndex) -> bool;
 
-    /// Asks a client for a result that is about to move, once it is known where it is.
+    /// Invokes a client that is about to move, once its location is settled.
     fn invoke_later(&self, link: &Arc<LinkHandle>, request: ClientInvocation);
 
-    /// Takes a client connection over from the node that has it, for this shard.
+    /// Takes a client connection over from its node, for this shard.
     fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender, sought: SoughtConnection)
     -> TakeOver;
 
-    /// Says whether the node with this boot id can be asked something now.
+    /// Returns the reachability of the node with this boot id.
     fn reachability(&self, boot: &str) -> Reachability;
 }
 
-/// Reachability of another node, as this one sees it.
+/// Reachability of another node from this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reachability {
-    /// This node knows of no other.
+    /// This node has no other nodes.
     Alone,
-    /// It is no member of the fleet, or is gone.
+    /// Not a member of the fleet, or gone.
     Unknown,
-    /// It answers, and both links to it are open.
+    /// Replies, with both links open.
     Alive,
-    /// It owes answers, or a link to it is missing.
+    /// Overdue replies, or a missing link.
     Late,
-    /// Nobody listens at its address.
+    /// Connection refused at its address.
     Refused,
 }
 
-/// Kind of a connection that all nodes are asked for, by which they are waited for.
+/// Kind of a requested connection, which determines how long to wait for nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SoughtConnection {
-    /// The connection has most likely never begun: late nodes are not waited for.
+    /// Most likely never opened: late nodes are not waited for.
     New,
     /// Its client was connected before.
     Return,
 }
 
-/// Outcome of the take-over of a client connection.
+/// Result of taking over a client connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TakenOver {
-    /// It is here, without a socket.
+    /// On this shard, without a socket.
     Here(Slot, Serial),
-    /// No other node has it: all say so.
+    /// On no other node, as all have replied.
     Nowhere,
-    /// No node says that it has it, and not all have answered.
+    /// Not found, but not all nodes have replied.
     Unclear,
-    /// It can't move, or got lost on the way.
+    /// Can't move, or was lost during the move.
     Failed,
 }
 
-/// Take-over of a client connection.
+/// Future of a client connection's take-over.
 pub(crate) type TakeOver = Pin<Box<dyn Future<Output = TakenOver> + Send>>;
 
-/// No other nodes: what is for nobody here is nobody's.
+/// Absence of other nodes: undeliverable messages are dropped.
 #[derive(Debug)]
 pub(crate) struct NoOtherNodes;
 

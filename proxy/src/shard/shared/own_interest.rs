@@ -1,8 +1,8 @@
-//! Interest of this node: which messages of other nodes somebody here can want, for all hubs.
+//! Subscriptions of this node: for all hubs, which messages of other nodes have receivers here.
 //!
-//! Shards count sets as they come and go; nothing is done for each member. Whoever is about to say that somebody is
-//! here (an ack, the answer to a handshake) says it when the other nodes have heard of the interest: only a set whose
-//! first member has just come makes anybody wait.
+//! Shards count sets when they appear and disappear, not each member. Anything that reveals the presence of a
+//! member (an ack, a handshake response) waits until the other nodes have confirmed the subscription. Only the
+//! first member of a set causes such a wait.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,23 +15,23 @@ use trunkline_protocol::fleet::{Awaited, Hearing, HubInterest, InterestMap, Want
 
 use crate::upstream::HubIndex;
 
-/// Interest of this node in all hubs.
+/// Subscriptions of this node in all hubs.
 #[derive(Debug, Default)]
 pub(crate) struct OwnInterest {
     hubs: ArcSwap<Vec<Arc<HubInterest>>>,
     told: Mutex<ToldInterest>,
-    /// Number of buckets that some node may not have heard of; all zero most of the time.
+    /// Number of buckets not confirmed by all nodes; usually 0.
     unheard: AtomicUsize,
     has_news: Notify,
 }
 
-/// News for the other nodes, and acts that wait until they have heard it.
+/// Changes for the other nodes, and actions that wait for their confirmation.
 #[derive(Default)]
 struct ToldInterest {
     hearing: Hearing<(HubIndex, u16), Arc<str>>,
-    /// Acts that wait for a round to be heard, by its number.
+    /// Actions that wait for a round to be confirmed, by round number.
     waiting: BTreeMap<u64, Vec<Act>>,
-    /// The node has left: nobody is told anything any more.
+    /// Set when the node has left the fleet and stops sending.
     is_over: bool,
 }
 
@@ -52,14 +52,14 @@ pub(crate) struct InterestHold {
 }
 
 impl OwnInterest {
-    /// Notes that a set has its first member on a shard.
+    /// Records the first member of a set on a shard.
     pub(crate) fn enter(&self, hub: HubIndex, set: Wanted<'_>) {
         self.enter_bucket(hub, set.bucket());
     }
 
     fn enter_bucket(&self, hub: HubIndex, bucket: u16) {
         let counts = self.hub(hub);
-        // Under the lock: who finds that the bucket is told finds out here, too, that it is not heard.
+        // Under the lock, so that a caller that finds the bucket present also finds it unconfirmed.
         let mut told = self.told();
         if counts.enter(bucket) && !told.is_over {
             told.hearing.note((hub, bucket));
@@ -68,12 +68,12 @@ impl OwnInterest {
         }
     }
 
-    /// Notes that a set has lost its last member on a shard.
+    /// Records that a set lost its last member on a shard.
     pub(crate) fn leave(&self, hub: HubIndex, set: Wanted<'_>) {
         self.hub(hub).leave(set.bucket());
     }
 
-    /// Has these sets count as having a member, before somebody is one.
+    /// Makes these sets count as having a member in advance.
     #[must_use]
     pub(crate) fn hold<'a>(
         self: &Arc<Self>,
@@ -85,8 +85,8 @@ impl OwnInterest {
         InterestHold { interest: self.clone(), hub, buckets }
     }
 
-    /// Does something once the other nodes know that a set has members here: at once, unless its first one has just
-    /// come.
+    /// Runs an action when the other nodes have confirmed that a set has members here: immediately, unless its
+    /// first member is new.
     pub(crate) fn when_heard(&self, hub: HubIndex, set: Wanted<'_>, act: impl FnOnce() + Send + 'static) {
         if self.unheard.load(Ordering::Acquire) == 0 {
             return act();
@@ -94,7 +94,7 @@ impl OwnInterest {
         self.when(|hearing| hearing.round_of(&(hub, set.bucket())), act);
     }
 
-    /// Does something once the other nodes know of all that is new here by now.
+    /// Runs an action when the other nodes have confirmed all current changes.
     pub(crate) fn when_all_heard(&self, act: impl FnOnce() + Send + 'static) {
         self.when(|hearing| hearing.newest(), act);
     }
@@ -114,24 +114,25 @@ impl OwnInterest {
         }
     }
 
-    /// Waits until there is news since the last wait. Cancel-safe.
+    /// Waits for new changes. Cancel-safe.
     pub(crate) async fn has_news(&self) {
         self.has_news.notified().await;
     }
 
-    /// Takes the news since the last call as a round; [`told`](Self::told) is to follow. `None` if there is none.
+    /// Takes the changes since the last call as a round, to be followed by [`told_to`](Self::told_to). `None`
+    /// if there are no changes.
     #[must_use]
     pub(crate) fn take_news(&self) -> Option<(u64, Vec<(HubIndex, u16)>)> {
         let mut told = self.told();
         told.hearing.has_news().then(|| told.hearing.take_news())
     }
 
-    /// Notes that a round was told, and by whom it is to be heard.
+    /// Records that a round was sent, and the nodes that have to confirm it.
     pub(crate) fn told_to(&self, round: u64, keys: Vec<(HubIndex, u16)>, awaited: Vec<Awaited<Arc<str>>>) {
         self.told().hearing.told(round, keys, awaited);
     }
 
-    /// Takes the answer of a node to a beat.
+    /// Handles a node's reply to a heartbeat.
     pub(crate) fn answered(&self, boot: &Arc<str>, beat: u64, now_ms: u64) {
         if self.unheard.load(Ordering::Acquire) > 0 {
             self.told().hearing.answered(boot, beat);
@@ -139,13 +140,13 @@ impl OwnInterest {
         }
     }
 
-    /// Waits for a node no more that is gone with certainty.
+    /// Stops waiting for a node that is certainly gone.
     pub(crate) fn gone(&self, boot: &Arc<str>, now_ms: u64) {
         self.told().hearing.gone(boot);
         self.settle(now_ms);
     }
 
-    /// Does what has waited for rounds that all have heard by now; returns the time to look again at the latest.
+    /// Runs the actions of confirmed rounds. Returns the latest time for the next call.
     pub(crate) fn settle(&self, now_ms: u64) -> Option<u64> {
         let mut told = self.told();
         let open = told.hearing.settle(now_ms);
@@ -158,7 +159,7 @@ impl OwnInterest {
         next_ms
     }
 
-    /// Ends all waiting: the node leaves the fleet.
+    /// Ends all waits when the node leaves the fleet.
     pub(crate) fn end(&self) {
         let mut told = self.told();
         told.is_over = true;
@@ -168,13 +169,13 @@ impl OwnInterest {
         waiting.into_values().flatten().for_each(|act| act());
     }
 
-    /// Returns all that is told of a hub.
+    /// Returns the subscriptions of a hub.
     #[must_use]
     pub(crate) fn map(&self, hub: HubIndex) -> InterestMap {
         self.hubs.load().get(hub.get()).map(|hub| hub.map()).unwrap_or_default()
     }
 
-    /// Takes back what has no member any more; returns hubs in which there was something.
+    /// Removes subscriptions without members. Returns the hubs with removals.
     #[must_use]
     pub(crate) fn sweep(&self) -> Vec<HubIndex> {
         let hubs = self.hubs.load();
@@ -186,7 +187,7 @@ impl OwnInterest {
         if let Some(known) = self.hubs.load().get(hub.get()) {
             return known.clone();
         }
-        // Two shards that come at once find the same tables: those that lost the race are dropped.
+        // Shards that race find the same tables; the loser's are dropped.
         self.hubs.rcu(|hubs| {
             let missing = (hub.get() + 1).saturating_sub(hubs.len());
             let new = (0..missing).map(|_| Arc::<HubInterest>::default());
@@ -201,7 +202,7 @@ impl OwnInterest {
 }
 
 impl InterestHold {
-    /// Waits until the other nodes know of the sets.
+    /// Waits until the other nodes have confirmed the sets.
     pub(crate) async fn heard(&self) {
         if self.interest.unheard.load(Ordering::Acquire) == 0 {
             return;
@@ -211,7 +212,7 @@ impl InterestHold {
             self.buckets.iter().filter_map(|&bucket| hearing.round_of(&(self.hub, bucket))).max()
         };
         self.interest.when(newest, move || act.send(()).unwrap_or_default());
-        // It fails never: what waits is done when the node leaves at the latest.
+        // Never fails: waiting actions run when the node leaves, at the latest.
         drop(heard.await);
     }
 }

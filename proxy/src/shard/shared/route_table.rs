@@ -1,7 +1,7 @@
-//! Table of routes: the shard and slot of each client connection of the node. All shards share it.
+//! Route table with the shard and slot of each client connection of the node, shared by all shards.
 //!
-//! Lock-free, because a send to one connection asks it. Keys are the first 128 bits of the connection id, so the shard
-//! that is found still compares the whole id.
+//! Lock-free, because each send to one connection looks it up. Keys are the first 128 bits of the connection
+//! id, so the shard found still compares the whole id.
 
 use papaya::{Compute, HashMap, Operation};
 use trunkline_protocol::id::routing_key;
@@ -19,12 +19,12 @@ pub(crate) struct Location {
 enum Route {
     /// A socket is about to become this connection.
     Reserved,
-    /// A socket asks for this connection at other nodes; here its token must not revive it.
+    /// A socket looks for this connection on other nodes; its token must not reopen it here.
     Returning,
     Live(Location),
-    /// Live, and perhaps at another node, too: it is about to move there.
+    /// Live here, and about to move to another node that may have it already.
     Moving(Location),
-    /// Closed, and its token must not revive it.
+    /// Closed; its token must not reopen it.
     Ended,
 }
 
@@ -33,7 +33,7 @@ enum Route {
 pub(crate) enum ReserveError {
     #[error("the connection is attached already")]
     Taken,
-    /// Closed, or never of this node.
+    /// Closed, or not of this node.
     #[error("No Connection with that ID")]
     Unknown,
 }
@@ -46,7 +46,7 @@ impl RouteTable {
     /// Reserves an id for a socket that is about to become this connection.
     ///
     /// # Errors
-    /// When the id is in use, or was.
+    /// If the id is or was in use.
     pub(crate) fn reserve(&self, connection_id: &str) -> Result<(), ReserveError> {
         let key = routing_key(connection_id).ok_or(ReserveError::Unknown)?;
         match self.0.pin().try_insert(key, Route::Reserved) {
@@ -56,10 +56,11 @@ impl RouteTable {
         }
     }
 
-    /// Reserves an id for a socket that may come back to this connection at another node, though it is over here.
+    /// Reserves an id for a socket that may resume this connection from another node, even if it has closed
+    /// here.
     ///
     /// # Errors
-    /// When the id is in use.
+    /// If the id is in use.
     pub(crate) fn reserve_return(&self, connection_id: &str) -> Result<(), ReserveError> {
         let key = routing_key(connection_id).ok_or(ReserveError::Unknown)?;
         let routes = self.0.pin();
@@ -76,7 +77,7 @@ impl RouteTable {
         self.set(connection_id, Route::Live(place));
     }
 
-    /// Location of a connection, as far as its first 128 bits tell.
+    /// Location of a connection, matched by its first 128 bits.
     #[must_use]
     pub(crate) fn find(&self, connection_id: &str) -> Option<Location> {
         match self.0.pin().get(&routing_key(connection_id)?)? {
@@ -85,24 +86,24 @@ impl RouteTable {
         }
     }
 
-    /// Whether a connection is here, or was, and its token could revive it.
+    /// Whether a connection is open here, or closed with a token that could reopen it.
     #[must_use]
     pub(crate) fn knows(&self, connection_id: &str) -> bool {
         routing_key(connection_id).is_some_and(|key| self.0.pin().contains_key(&key))
     }
 
-    /// Whether a connection is here, and at no other node.
+    /// Whether a connection is here and on no other node.
     #[must_use]
     pub(crate) fn is_here_alone(&self, connection_id: &str) -> bool {
         routing_key(connection_id).is_some_and(|key| matches!(self.0.pin().get(&key), Some(Route::Live(_))))
     }
 
-    /// Notes that a connection may be at another node, too, from now on.
+    /// Marks a connection as possibly on another node too.
     pub(crate) fn begin_move(&self, connection_id: &str) {
         self.replace_live(connection_id, Route::Moving);
     }
 
-    /// Notes that a connection is here alone again.
+    /// Marks a connection as being only here again.
     pub(crate) fn end_move(&self, connection_id: &str) {
         self.replace_live(connection_id, Route::Live);
     }
@@ -122,12 +123,12 @@ impl RouteTable {
         }
     }
 
-    /// Ends a route; it is remembered until [`forget`](Self::forget) is called.
+    /// Ends a route. The id stays reserved until [`forget`](Self::forget).
     pub(crate) fn end(&self, connection_id: &str) {
         self.set(connection_id, Route::Ended);
     }
 
-    /// Ends a live route before its shard knows of the close, and will [`end`](Self::end) it.
+    /// Ends a live route before its shard handles the close and calls [`end`](Self::end).
     pub(crate) fn retire(&self, connection_id: &str) {
         if let Some(key) = routing_key(connection_id) {
             self.0.pin().compute(key, |entry| match entry {
@@ -137,14 +138,14 @@ impl RouteTable {
         }
     }
 
-    /// Removes a route that no token names: nothing has to be remembered.
+    /// Removes the route of an id without a token.
     pub(crate) fn remove(&self, connection_id: &str) {
         if let Some(key) = routing_key(connection_id) {
             self.0.pin().remove(&key);
         }
     }
 
-    /// Removes a route that was reserved for a connection which did not come.
+    /// Removes the reservation of a connection that did not open.
     pub(crate) fn remove_reserved(&self, connection_id: &str) {
         if let Some(key) = routing_key(connection_id) {
             self.0.pin().compute(key, |entry| match entry {
@@ -155,7 +156,7 @@ impl RouteTable {
         }
     }
 
-    /// Forgets that a route has ended; a live one stays.
+    /// Removes an ended route; a live one stays.
     pub(crate) fn forget(&self, connection_id: &str) {
         if let Some(key) = routing_key(connection_id) {
             self.0.pin().compute(key, |entry| match entry {
@@ -237,7 +238,7 @@ mod tests {
         assert_eq!((routes.reserve_return(ID), routes.reserve(ID)), (Ok(()), Err(ReserveError::Taken)));
         routes.remove_reserved(ID);
         assert_eq!(routes.reserve(ID), Err(ReserveError::Unknown));
-        // Its token expires while others are asked.
+        // The token expires while other nodes are queried.
         routes.reserve_return(ID).unwrap();
         routes.forget(ID);
         routes.remove_reserved(ID);

@@ -1,11 +1,11 @@
-//! Memberships of users in groups that hold for connections to come, each for a time.
+//! Time-limited user memberships in groups, which also apply to future connections.
 //!
 //! ```text
-//!  a user joins, for a time ─► noted here ─► its connections join ─► connections that open meanwhile join, too
-//!                                   └─ the time is over, or the user leaves ─► its connections leave
+//!  a user joins, for a time ─► stored here ─► current connections join ─► new connections join, too
+//!                                  └─ expired, or the user leaves ─► connections leave
 //! ```
 //!
-//! Each node of a fleet has them all: a client may connect to any.
+//! Each node of a fleet stores all of them, because a client may connect to any node.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,41 +23,40 @@ use crate::metrics::Counter;
 use crate::shard::shared::left_membership::{LeftMemberships, UserKey};
 use crate::upstream::HubOrigin;
 
-/// Time that a membership holds without another one, in seconds: a year, as at Azure's service. None holds for longer.
+/// Default and maximum lifetime of a membership in seconds: one year, as in Azure's service.
 pub(crate) const MEMBERSHIP_S: i64 = 365 * 24 * 3600;
 
-/// Groups of one user that are kept, the latest ones, as at Azure's service.
+/// Maximum number of groups per user, as in Azure's service. The oldest memberships are evicted.
 const GROUPS_PER_USER_MAX: usize = 100;
 
-/// Longest id of a user, in characters, wherever it comes from; the REST data plane takes no longer one.
+/// Maximum length of a user id in characters, from any source. The REST data plane has the same limit.
 const USER_MAX_CHARS: usize = 1024;
 
-/// Memory of a membership beside its names, in bytes.
+/// Memory of a membership without its names, in bytes.
 const OVERHEAD_BYTES: usize = 64;
 
-/// Part of all bytes that the memberships of one hub may take: one app alone can't use up what all have.
+/// Fraction of the total bytes available to one hub, so that one app can't use up the memory of all.
 const HUB_PART: usize = 2;
 
-/// Limits of the memberships that are kept.
+/// Limits of the stored memberships.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UserGroupLimits {
     /// Number of memberships of all users.
     pub count: usize,
-    /// Memory of all of them.
+    /// Memory of all memberships.
     pub total_bytes: usize,
-    /// Largest name of a group.
+    /// Maximum length of a group name.
     pub name_max_bytes: usize,
 }
 
-/// Memberships of users, of all hubs.
 #[derive(Debug)]
 pub(crate) struct UserGroups {
     limits: UserGroupLimits,
-    /// Keys, which say whose a hub is.
+    /// Keys, which determine the owner of a hub.
     keys: Arc<SigningKeys>,
-    /// Number of memberships: what a connection that opens asks first.
+    /// Number of memberships, checked first by each new connection.
     count: AtomicUsize,
-    /// Memberships that were not kept, because there were too many.
+    /// Memberships refused because of a limit.
     pub(crate) refused: Counter,
     begun: Instant,
     kept: Mutex<KeptGroups>,
@@ -67,15 +66,15 @@ pub(crate) struct UserGroups {
 struct KeptGroups {
     users: HashMap<UserKey, VecDeque<UserGroup>>,
     left: LeftMemberships,
-    /// No membership ends before this.
+    /// No membership expires before this time.
     none_ends_before: Option<Instant>,
-    /// Use of each hub that has any, and the signer whose it was when the first one came.
+    /// Usage per hub, with the signer that owned the hub at its first membership.
     hubs: HashMap<ByteString, (Signer, KeptUse)>,
-    /// Use of each signer that has such hubs.
+    /// Usage per signer with such hubs.
     signers: HashMap<Signer, KeptUse>,
 }
 
-/// Memberships that are kept of a hub or a signer.
+/// Stored memberships of a hub or a signer.
 #[derive(Debug, Default, Clone, Copy)]
 struct KeptUse {
     count: usize,
@@ -87,29 +86,28 @@ struct KeptUse {
 struct UserGroup {
     group: ByteString,
     until: Instant,
-    /// When it began, or was renewed, in milliseconds since this node has kept any.
+    /// Time of the last start or renewal, in milliseconds since this node started storing memberships.
     changed_ms: i64,
 }
 
-/// Membership of a user whose time is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ExpiredMembership {
-    /// Name of the hub in the fleet.
+    /// Fleet-wide name of the hub.
     pub(crate) hub: ByteString,
     pub(crate) user: ByteString,
     pub(crate) group: ByteString,
 }
 
-/// News in what another node tells of a membership.
+/// Effect of another node's report about a membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MembershipNews {
     Begun,
     Ended,
-    /// It was known, or this node knows better.
+    /// Already known, or older than this node's state.
     Nothing,
 }
 
-/// Reason why a membership is not kept.
+/// Reason to refuse a membership.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MembershipRefused {
     #[error("a node keeps {0}: see --rest-user-groups-max")]
@@ -132,17 +130,17 @@ impl UserGroups {
         Self { limits, keys, count, refused, begun, kept: Mutex::default() }
     }
 
-    /// Keeps a membership for so many seconds; one that is known has a new time.
+    /// Stores a membership for `seconds`, or renews an existing one.
     ///
     /// # Errors
-    /// When too many are kept, or a name is too long.
+    /// If too many are stored, or a name is too long.
     pub(crate) fn join(&self, hub: &str, user: &str, group: &str, seconds: u64) -> Result<(), MembershipRefused> {
         self.check_names(user, group)?;
         let (key, now_ms) = ((hub.into(), user.into()), self.now_ms());
         self.keep(&mut self.kept(), key, group, (Duration::from_secs(seconds), now_ms)).map(drop)
     }
 
-    /// Checks the names of a membership before they are copied.
+    /// Checks the names of a membership before copying them.
     fn check_names(&self, user: &str, group: &str) -> Result<(), MembershipRefused> {
         let (length, limit) = (group.len(), self.limits.name_max_bytes);
         if length > limit {
@@ -154,7 +152,7 @@ impl UserGroups {
         }
     }
 
-    /// Keeps a membership that began, or was renewed, at this time; whether it is new.
+    /// Stores a membership started or renewed at this time. Returns whether it is new.
     fn keep(
         &self,
         kept: &mut KeptGroups,
@@ -171,8 +169,7 @@ impl UserGroups {
         let until = Instant::now() + time.min(Duration::from_secs(MEMBERSHIP_S.unsigned_abs()));
         kept.none_ends_before = Some(kept.none_ends_before.map_or(until, |least| least.min(until)));
         kept.left.remove(&user, group);
-        // A copy, as of the other names: they come as slices of the message that they stood in, which would live as
-        // long.
+        // Copied like the other names, which are slices that would keep their whole message alive.
         let group = former.map_or_else(|| group.into(), |former| former.group);
         let groups = kept.users.entry(user.clone()).or_default();
         let place = groups.partition_point(|kept| kept.changed_ms <= changed_ms);
@@ -187,7 +184,7 @@ impl UserGroups {
         Ok(if is_known { MembershipNews::Nothing } else { MembershipNews::Begun })
     }
 
-    /// Checks that there is room for one more membership. Returns whose its hub is.
+    /// Checks the room for one more membership. Returns the owner of its hub.
     fn check_room(&self, kept: &KeptGroups, user: &UserKey, group: &str) -> Result<Signer, MembershipRefused> {
         let UserGroupLimits { count, total_bytes, .. } = self.limits;
         let (signer, of_hub) = match kept.hubs.get(&user.0) {
@@ -210,23 +207,23 @@ impl UserGroups {
         Ok(share.signer().clone())
     }
 
-    /// Memory that the memberships take.
+    /// Memory used by the memberships.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         self.kept().bytes()
     }
 
-    /// Whether a message may change memberships that are kept.
+    /// Whether a message may change stored memberships.
     #[must_use]
     pub(crate) fn are_changed_by(&self, message: &ServiceMessage) -> bool {
         let ends_some = matches!(message, ServiceMessage::UserLeaveGroup(_) | ServiceMessage::UserLeaveGroupWithAck(_));
         message.outlasts_connections() && !(ends_some && self.is_empty())
     }
 
-    /// Keeps or ends what a message says of a user's memberships; any other message says nothing of them.
+    /// Stores or removes a user's memberships as requested by a message; other messages have no effect.
     ///
     /// # Errors
-    /// When too many are kept.
+    /// If too many are stored.
     pub(crate) fn note(&self, hub: &str, message: &ServiceMessage) -> Result<(), MembershipRefused> {
         use ServiceMessage as M;
         match message {
@@ -244,7 +241,7 @@ impl UserGroups {
         Ok(())
     }
 
-    /// Ends a membership, or all of a user.
+    /// Ends one membership of a user, or all.
     pub(crate) fn leave(&self, hub: &str, user: &str, group: Option<&str>) {
         if self.is_empty() {
             return;
@@ -255,7 +252,7 @@ impl UserGroups {
         }
     }
 
-    /// Removes a membership, or all of a user.
+    /// Removes one membership of a user, or all.
     fn end(&self, kept: &mut KeptGroups, user: &UserKey, group: Option<&str>) -> Vec<UserGroup> {
         let Some(groups) = kept.users.get_mut(user) else { return Vec::new() };
         let gone: Vec<_> = match group {
@@ -270,11 +267,11 @@ impl UserGroups {
         gone
     }
 
-    /// Learns a membership from another node. Of two changes the later one counts, so that nodes which did not see each
-    /// other for a while agree, and an old membership does not come back.
+    /// Applies another node's report. The later of two changes wins, so that nodes that were disconnected
+    /// converge, and an old membership is not restored.
     ///
     /// # Errors
-    /// When too many are kept, or a name is too long.
+    /// If too many are stored, or a name is too long.
     pub(crate) fn learn(&self, told: &ToldMembership) -> Result<MembershipNews, MembershipRefused> {
         self.check_names(&told.user, &told.group)?;
         let now_ms = self.now_ms();
@@ -294,7 +291,7 @@ impl UserGroups {
         Ok(if gone.is_empty() { MembershipNews::Nothing } else { MembershipNews::Ended })
     }
 
-    /// Users of whose memberships another node has to know.
+    /// Users with memberships that another node needs.
     #[must_use]
     pub(crate) fn users(&self) -> Vec<UserKey> {
         let kept = self.kept();
@@ -303,8 +300,8 @@ impl UserGroups {
         kept.users.keys().chain(gone).cloned().collect()
     }
 
-    /// Tells what another node has to know of a user. Under the lock: a change that is noted later and then told the
-    /// node follows this.
+    /// Passes a user's memberships to `tell`, for another node. Under the lock, so that later changes are sent
+    /// after this.
     pub(crate) fn tell(&self, user: &UserKey, mut tell: impl FnMut(ToldMembership)) {
         let (kept, now, now_ms) = (self.kept(), Instant::now(), self.now_ms());
         let told = |group: &ByteString, left: Duration, changed_ms: i64| ToldMembership {
@@ -336,13 +333,13 @@ impl UserGroups {
         groups.map(|kept| kept.group.clone()).collect()
     }
 
-    /// Whether a user is in a group, whether it has connections or not.
+    /// Whether a user is in a group, with or without connections.
     #[must_use]
     pub(crate) fn contain(&self, hub: &str, user: &str, group: &str) -> bool {
         self.of(hub, user).iter().any(|kept| kept == group)
     }
 
-    /// Takes the memberships whose time is over.
+    /// Takes the expired memberships.
     pub(crate) fn take_expired(&self) -> Vec<ExpiredMembership> {
         if self.is_empty() {
             return Vec::new();
@@ -371,7 +368,6 @@ impl UserGroups {
         expired
     }
 
-    /// Number of memberships that are kept.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
@@ -396,7 +392,7 @@ impl KeptGroups {
         self.signers.values().map(|used| used.bytes).sum()
     }
 
-    /// Counts a membership of a hub, which is this signer's unless it has some already.
+    /// Counts a membership. A hub without memberships is counted for this signer.
     fn add(&mut self, user: &UserKey, group: &str, signer: Signer) {
         let (signer, of_hub) = self.hubs.entry(user.0.clone()).or_insert_with(|| (signer, KeptUse::default()));
         for used in [of_hub, self.signers.entry(signer.clone()).or_default()] {
@@ -405,7 +401,7 @@ impl KeptGroups {
         }
     }
 
-    /// Counts a membership no more.
+    /// Removes a membership from the counts.
     fn take(&mut self, user: &UserKey, group: &str) {
         let Some((signer, of_hub)) = self.hubs.get_mut(&user.0) else { return };
         let signer = signer.clone();
@@ -418,26 +414,26 @@ impl KeptGroups {
     }
 }
 
-/// Memory of a membership.
+/// Memory of one membership.
 fn weight((hub, user): &UserKey, group: &str) -> usize {
     hub.len() + user.len() + group.len() + OVERHEAD_BYTES
 }
 
 impl KeptUse {
-    /// Takes one of these bytes away; whether it was the last.
+    /// Subtracts one membership of this size. Returns whether it was the last.
     fn take(&mut self, bytes: usize) -> bool {
         (self.count, self.bytes) = (self.count.saturating_sub(1), self.bytes.saturating_sub(bytes));
         self.count == 0
     }
 }
 
-/// Removes a group of a user, if it is one.
+/// Removes one of a user's groups, if present.
 fn remove(groups: &mut VecDeque<UserGroup>, group: &str) -> Option<UserGroup> {
     let place = groups.iter().position(|kept| kept.group == *group)?;
     groups.remove(place)
 }
 
-/// Copies a name out of the message that it is a slice of.
+/// Copies a name out of its message.
 fn copy(name: &str) -> ByteString {
     name.into()
 }
@@ -476,7 +472,7 @@ mod tests {
         told
     }
 
-    /// Has each of two nodes tell the other all that it knows.
+    /// Exchanges all memberships between two nodes.
     fn introduce(one: &UserGroups, other: &UserGroups) {
         let (of_one, of_other) = (told(one), told(other));
         of_one.iter().for_each(|told| drop(other.learn(told)));

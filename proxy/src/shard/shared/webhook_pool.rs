@@ -1,4 +1,4 @@
-//! Pools of links to webhooks: a link of each shard, in memory.
+//! Pools of in-memory links to webhooks, with links of each shard.
 
 use std::sync::Arc;
 
@@ -11,28 +11,29 @@ use crate::shard::inbox::ShardMessage;
 use crate::shard::shared::Shared;
 use crate::upstream::{AppServer, AppTarget, Hub, HubOrigin, Pool};
 
-/// Instance of the app server that a webhook is for the node. Dial-in refuses ids that begin with `?`.
+/// Instance id of a webhook as an app server. Dial-in refuses ids that start with `?`.
 const INSTANCE: &str = "?webhook";
 
-/// Largest message of a client, unless `--message-max-bytes` is less: a webhook says nothing about it.
+/// Maximum size of a client message, unless `--message-max-bytes` is lower. A webhook has no manifest with a
+/// limit.
 const MESSAGE_MAX_BYTES: usize = 1024 * 1024;
 
 impl Shared {
-    /// Opens the webhooks of hubs that are named, at the start.
+    /// Opens the webhooks of named hubs at startup.
     pub(crate) fn open_webhooks(&self) {
         for hub in self.webhooks.named_hubs() {
-            // Those are the operator's own, and no share of anybody.
+            // Configured by the operator, so not counted for any app.
             let share = SignerShare::new(Signer::Fleet, false);
             drop(self.serve_by_webhook((hub, &format!("/{hub}")), HubOrigin::Webhook, &share));
         }
     }
 
-    /// Finds a hub that a webhook serves, with links to it.
+    /// Finds a hub served by a webhook, with its links.
     ///
-    /// Path, origin and share are those of a hub which is not known yet.
+    /// Path, origin and share apply to a new hub.
     ///
     /// # Errors
-    /// When there are too many hubs.
+    /// If there are too many hubs.
     pub(crate) fn serve_by_webhook(
         &self,
         (name, path): (&str, &str),
@@ -42,7 +43,7 @@ impl Shared {
         let mut settings = HubManifest::new(name, path);
         settings.message_max_bytes = MESSAGE_MAX_BYTES.min(self.settings.message_max_bytes);
         let hub = self.hubs.learn_as(origin, settings, share)?;
-        // Only now: a hub that is one too many leaves nothing behind.
+        // After the limit check, so that a refused hub leaves no state.
         let Some((webhook, dialler)) = self.webhooks.of(name) else { return Ok(hub) };
         let (id, mut is_new) = (self.hubs.number(INSTANCE), false);
         let pool = hub.pool_or_add(id, || {
@@ -58,7 +59,7 @@ impl Shared {
         Ok(hub)
     }
 
-    /// Assigns the links of a pool to the shards round robin, from one of them on.
+    /// Assigns the links of a pool to the shards round-robin from `start`.
     pub(crate) fn keep_links(&self, pool: &Arc<Pool>, start: usize) {
         let shards = self.shards().iter().cycle().skip(start % self.shards().len().max(1));
         for (slot, shard) in (0..pool.size()).zip(shards) {
