@@ -1,15 +1,15 @@
-//! Watches of a shard: live copies of what passes for some clients, kept in bounded buffers until the observer reads
-//! them.
+//! Watches of a shard: live copies of some clients' traffic, in bounded buffers until the observer reads them.
 //!
 //! ```text
 //!  client ─read─► shard ─link_us─► link ─► app server: waited, queued, ran, answered (its own clock, by a report)
 //!  client ◄─written_us─ shard ◄─link_us─ link ◄─ …
 //! ```
 //!
-//! A watch is a subject, a connection, a user, a group, a method or a whole hub, in a detail: a *tap* has the summaries
-//! of one connection, a *recording* the bytes of a hub, a *trace* the time at each hop. A shard without a watch pays
-//! one look at a flag for a send, however many get it, and one for a message of a client; clients carry nothing for it.
-//! Bytes are copied as they are; payloads of summaries are there only on request, without what looks like a secret.
+//! A watch has a subject (a connection, a user, a group, a method or a whole hub) and a detail: a *tap* has the
+//! summaries of one connection, a *recording* the bytes of a hub, a *trace* the time at each hop. Without a
+//! watch, a shard checks one flag per send, regardless of its recipients, and one per client message; clients
+//! have no extra state. Bytes are copied unchanged. Summaries contain payloads only on request, and without
+//! apparent secrets.
 
 mod marked_message;
 mod message_summary;
@@ -48,42 +48,40 @@ pub(crate) use watch_piece::{
     WatchedConnection, WatchedMessage, WatchedOpening,
 };
 
-/// Maximum number of recipients of one send that a watch of a method has one by one.
+/// Maximum number of recipients of one send that a watch of a method shows individually.
 const RECIPIENTS_MAX: usize = 50;
 
-/// Maximum number of clients of one shard whose mirrors get what is sent to them: each send to many looks at all of
-/// them.
+/// Maximum number of clients of one shard with mirrored downstream data. Each broadcast checks all of them.
 const COPIED_MAX: usize = 1024;
 
-/// Watches of one shard.
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
-    /// There is a watch, or a client whose mirrors get copies: the only field that is read where there is none.
+    /// Set if there is a watch, or a client with mirrored data. Without any, no other field is read.
     are_any: bool,
-    /// A watch has times.
+    /// Set if a watch records times.
     are_timed: bool,
     next: u64,
     next_mark: i64,
     all: Vec<RunningWatch>,
     marked: MarkedMessages,
     unwritten: UnwrittenFrames,
-    /// Clients whose mirrors get what is sent to them.
+    /// Clients with mirrored downstream data.
     copied: IndexSet<Slot>,
-    /// Messages to them since the last batch.
+    /// Messages to these clients since the last batch.
     copies: Vec<(Slot, Bytes)>,
 }
 
-/// Messages of a client on their way to an app server, as watches with times see them.
+/// Client messages in flight to an app server, for watches with times.
 #[derive(Debug)]
 pub(crate) struct UpwardTrace {
-    /// Mark of the first of them; `None` at a raw endpoint, whose messages no app server reports on.
+    /// Mark of the first message; `None` at a raw endpoint, because app servers don't report on raw messages.
     pub mark: Option<i64>,
     slot: Slot,
     read_at: Instant,
     taken: Vec<TakenMessage>,
 }
 
-/// Message that one watch takes.
+/// Message captured by one watch.
 #[derive(Debug)]
 struct TakenMessage {
     watch: u64,
@@ -92,22 +90,22 @@ struct TakenMessage {
     summary: MessageSummary,
 }
 
-/// Fate of a client's messages at the proxy.
+/// Result of forwarding a client's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UpwardEnd {
-    /// They are in the link to this app server.
+    /// Forwarded to the link of this app server.
     Sent(AppServerId),
-    /// As before, and the app server reports on them.
+    /// Forwarded; the app server will report on the messages.
     SentMarked(AppServerId),
-    /// Rules about methods have refused them.
+    /// Refused by a method rule.
     Refused,
 }
 
-/// Number of the recipients of a frame.
+/// Number of recipients of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     One,
-    /// Watches of methods get it with all its recipients.
+    /// Several; watches of methods receive it with all recipients.
     Many,
 }
 
@@ -117,16 +115,16 @@ impl Watches {
         self.are_any
     }
 
-    /// Whether a watch has times: when a batch was read matters then.
+    /// Whether a watch records times, so that read times of batches are needed.
     #[must_use]
     pub(super) fn are_timed(&self) -> bool {
         self.are_timed
     }
 
-    /// Begins a watch whose times count from `started`; the number names it.
+    /// Starts a watch with times relative to `started`, and returns its number.
     ///
     /// # Errors
-    /// When too many of its detail run.
+    /// If too many watches with its detail are running.
     pub(super) fn begin(&mut self, order: WatchOrder, started: Instant) -> Result<u64, WatchRefused> {
         let detail = order.detail;
         if self.all.iter().filter(|watch| watch.detail() == detail).count() >= detail.bounds().watches {
@@ -139,7 +137,7 @@ impl Watches {
         Ok(number)
     }
 
-    /// Pieces since the last batch; `None` for a watch that has ended.
+    /// Events since the last read; `None` for an ended watch.
     #[must_use]
     pub(super) fn read(
         &mut self,
@@ -164,7 +162,7 @@ impl Watches {
         self.note_whether_any();
     }
 
-    /// Advances by one second: forgets watches that are not read.
+    /// Advances by one second and drops watches that are not read.
     pub(super) fn tick(&mut self) {
         if self.are_any {
             self.all.retain_mut(RunningWatch::tick);
@@ -184,7 +182,7 @@ impl Watches {
         self.all.iter_mut().find(|watch| watch.number() == number)
     }
 
-    /// Begins or ends to keep what is sent to a client for its mirrors.
+    /// Starts or stops copying a client's downstream data for its mirrors.
     pub(super) fn set_copied(&mut self, slot: Slot, is_copied: bool) {
         match is_copied {
             true if self.copied.len() >= COPIED_MAX => {}
@@ -194,31 +192,31 @@ impl Watches {
         self.note_whether_any();
     }
 
-    /// Takes what was sent to clients with such mirrors, in order.
+    /// Takes the copied data for mirrors, in order.
     pub(super) fn take_copies(&mut self) -> Vec<(Slot, Bytes)> {
         mem::take(&mut self.copies)
     }
 
-    /// Whether there are copies to send, or frames whose writing is awaited.
+    /// Whether copies have to be sent, or written frames reported.
     #[must_use]
     pub(super) fn has_unsettled(&self) -> bool {
         self.has_copies() || !self.unwritten.is_empty()
     }
 
-    /// Whether anything was sent to them since the last batch.
+    /// Whether data was copied since the last batch.
     #[must_use]
     pub(super) fn has_copies(&self) -> bool {
         !self.copies.is_empty()
     }
 
-    /// Follows clients that were open before a watch, where they match.
+    /// Adds already open clients to a watch if they match.
     pub(super) fn find(&mut self, connections: &Connections, number: u64, slots: &[Slot]) {
         if let Some(watch) = self.watch(number) {
             slots.iter().for_each(|&slot| watch.follow(connections, slot, ConnectionChange::Present, None));
         }
     }
 
-    /// Follows a client that opens, with its opening frame as it goes to the app server, and its hub handshake.
+    /// Follows a client that opens, given its opening frame for the app server and its hub handshake.
     pub(super) fn opened(&mut self, connections: &Connections, slot: Slot, open: &OpenConnection, handshake: &[u8]) {
         for watch in &mut self.all {
             watch.follow(connections, slot, ConnectionChange::Opened, Some(open));
@@ -229,18 +227,18 @@ impl Watches {
         }
     }
 
-    /// Follows a client that has come from another node.
+    /// Follows a client that arrived from another node.
     pub(super) fn arrived(&mut self, connections: &Connections, slot: Slot) {
         self.all.iter_mut().for_each(|watch| watch.follow(connections, slot, ConnectionChange::Arrived, None));
     }
 
-    /// Follows a client whose groups have changed, or follows it no longer, where a group is watched.
+    /// Follows or drops a client after its groups changed, for watches of groups.
     pub(super) fn regrouped(&mut self, connections: &Connections, slot: Slot) {
         self.all.iter_mut().for_each(|watch| watch.regroup(connections, slot));
     }
 
-    /// Ends the watch of a client connection that closes for this cause, or that another node has from now on: its slot
-    /// may be used again.
+    /// Stops following a client connection that closes for this cause or moves to another node. Its slot may be
+    /// reused.
     pub(super) fn closed(&mut self, slot: Slot, cause: Option<Cause>, detail: Option<&str>) {
         if self.are_any {
             self.all.iter_mut().for_each(|watch| watch.close(slot, cause, detail));
@@ -248,7 +246,7 @@ impl Watches {
         }
     }
 
-    /// Slots of the clients that are followed, each once.
+    /// Slots of the followed clients, without duplicates.
     #[must_use]
     pub(super) fn slots(&self) -> Vec<Slot> {
         let mut slots: Vec<_> =
@@ -258,14 +256,14 @@ impl Watches {
         slots
     }
 
-    /// Whether sends to all clients are looked at, because a watch follows a method.
+    /// Whether sends to all clients are inspected, for a watch of a method.
     #[must_use]
     pub(super) fn follow_methods(&self) -> bool {
         self.all.iter().any(RunningWatch::follows_a_method)
     }
 
-    /// Takes whole messages of a client that are about to go up; their data type tells the kind of a raw one. Returns
-    /// those whose fate a watch waits for.
+    /// Captures complete client messages before forwarding; the data type gives the kind of raw messages.
+    /// Returns them if a watch needs the result of forwarding.
     #[cold]
     pub(super) fn up(
         &mut self,
@@ -307,7 +305,7 @@ impl Watches {
         Some(Box::new(UpwardTrace { mark, slot, read_at, taken }))
     }
 
-    /// Summaries of messages, if a watch may want any.
+    /// Summaries of messages, if a watch may need any.
     fn summaries(
         &self,
         slot: Slot,
@@ -325,7 +323,7 @@ impl Watches {
         }
     }
 
-    /// Adds messages of a client, once it is known where they went.
+    /// Adds captured client messages after forwarding.
     #[cold]
     pub(super) fn went_up(&mut self, upward: UpwardTrace, end: UpwardEnd) {
         let UpwardTrace { slot, read_at, taken, .. } = upward;
@@ -356,7 +354,7 @@ impl Watches {
         }
     }
 
-    /// Takes what an app server reports on a message.
+    /// Handles an app server's report on a message.
     #[cold]
     pub(super) fn reported(&mut self, slot: Slot, report: &TraceReport) {
         let is_last = report.queued_us.is_none() || report.ran_us.is_some();
@@ -368,7 +366,7 @@ impl Watches {
         }
     }
 
-    /// Takes a frame that a client is about to get, from a batch that was read at this time.
+    /// Captures a frame for a client, from a batch read at this time.
     #[cold]
     pub(super) fn down(
         &mut self,
@@ -432,8 +430,7 @@ impl Watches {
         }
     }
 
-    /// Takes a send to many where a watch follows its method: the first recipients one by one, the others by their
-    /// number.
+    /// Captures a broadcast of a watched method: the first recipients individually, the rest as a number.
     #[cold]
     pub(super) fn down_to_many<'a>(
         &mut self,
@@ -464,7 +461,7 @@ impl Watches {
         }
     }
 
-    /// Adds which frames were written since the last time.
+    /// Reports the frames written since the last call.
     #[inline]
     pub(super) fn note_written(&mut self, connections: &Connections) {
         if !self.unwritten.is_empty() {
@@ -491,14 +488,14 @@ impl Watches {
     }
 }
 
-/// Bytes that wait for a client.
+/// Bytes queued for a client.
 fn wait_of(connections: &Connections, slot: Slot, serial: Serial) -> Wait {
     let Some(client) = connections.get(slot).filter(|client| client.serial() == serial) else { return Wait::Gone };
     let held = client.cold().resumption().map_or(0, |resumption| resumption.ownership().waiting_bytes());
     if client.is_away() { Wait::Away } else { Wait::Bytes(client.wire().bytes() + held) }
 }
 
-/// User of the connection of this id, if it is still there.
+/// User of the connection with this id, if the connection is still open.
 fn user_at(connections: &Connections, slot: Slot, id: &str) -> Option<String> {
     let client = connections.get(slot).filter(|client| client.id().starts_with(id))?;
     connections.user_of(client).map(Into::into)

@@ -1,21 +1,21 @@
-//! Messages in app servers whose reports are awaited. Bounded: the oldest are given up first.
+//! Messages in app servers with pending reports. Bounded: the oldest are evicted first.
 
 use std::collections::BTreeMap;
 
 use crate::shard::slot::Slot;
 
-/// Maximum number of messages whose reports are awaited: one that is never reported stays until then.
+/// Maximum number of messages with pending reports. Those never reported stay until evicted.
 const MARKED_MAX: usize = 4_096;
 
-/// Number of a trace, and of a message in it.
+/// Number of a trace, and of a message within it.
 type TraceEntry = (u64, u64);
 
-/// Messages that app servers report on, by their marks.
+/// Messages with pending reports of app servers, by mark.
 #[derive(Debug, Default)]
 pub(super) struct MarkedMessages(BTreeMap<i64, (Slot, Vec<TraceEntry>)>);
 
 impl MarkedMessages {
-    /// Adds a message of a client, as one trace has it.
+    /// Adds a client's message for one trace.
     pub(super) fn add(&mut self, mark: i64, slot: Slot, entry: TraceEntry) {
         self.0.entry(mark).or_insert_with(|| (slot, Vec::new())).1.push(entry);
         if self.0.len() > MARKED_MAX {
@@ -23,7 +23,7 @@ impl MarkedMessages {
         }
     }
 
-    /// Returns the traces that have a message of this client, and forgets it behind the last report.
+    /// Returns the traces with this message of the client, and removes it after the last report.
     pub(super) fn find(&mut self, mark: i64, slot: Slot, is_last: bool) -> Vec<TraceEntry> {
         let known = self.0.get(&mark).filter(|(of, _)| *of == slot).map(|(_, entries)| entries.clone());
         if known.is_some() && is_last {
@@ -32,7 +32,7 @@ impl MarkedMessages {
         known.unwrap_or_default()
     }
 
-    /// Forgets the messages of a client whose slot may be used again.
+    /// Removes the messages of a client when its slot may be reused.
     pub(super) fn forget(&mut self, slot: Slot) {
         self.0.retain(|_, (of, _)| *of != slot);
     }

@@ -1,4 +1,4 @@
-//! Summaries of watched messages: kind, method, size, and payload where that was asked for. Pure.
+//! Summaries of watched messages: kind, method, size, and the payload on request. Pure.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -8,13 +8,13 @@ use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, Pay
 use super::redaction;
 use crate::shard::content::Content;
 
-/// Larger messages show their size alone: reading one would hold up the shard.
+/// Maximum size of a parsed message. Parsing larger ones would delay the shard, so they show only their size.
 const READ_MAX_BYTES: usize = 64 * 1024;
 
-/// Length to which payloads are cut.
+/// Maximum number of characters of a watched payload.
 const TEXT_MAX_CHARS: usize = 2_000;
 
-/// Length to which names are cut.
+/// Maximum number of characters of a watched name.
 const NAME_MAX_CHARS: usize = 200;
 
 /// Direction of a message.
@@ -27,7 +27,6 @@ pub enum MessageWay {
     Down,
 }
 
-/// Summary of one message.
 #[derive(Debug, Clone)]
 pub(crate) struct MessageSummary {
     pub kind: &'static str,
@@ -38,23 +37,23 @@ pub(crate) struct MessageSummary {
 }
 
 impl MessageSummary {
-    /// Whether it is a call that is answered.
+    /// Whether it is a call with a reply.
     pub(super) fn is_answered_call(&self) -> bool {
         let is_call = [MessageKind::Invocation, MessageKind::StreamInvocation].map(kind_name).contains(&self.kind);
         is_call && self.invocation_id.is_some()
     }
 
-    /// Whether it ends a call.
+    /// Whether it completes a call.
     pub(super) fn is_answer(&self) -> bool {
         self.kind == kind_name(MessageKind::Completion)
     }
 
-    /// Whether it is an answer, or a part of one.
+    /// Whether it is a reply or part of one.
     pub(super) fn is_of_reply(&self) -> bool {
         self.is_answer() || self.kind == kind_name(MessageKind::StreamItem)
     }
 
-    /// Bytes of its texts.
+    /// Bytes of its text fields.
     pub(super) fn text_bytes(&self) -> usize {
         let texts = [&self.target, &self.invocation_id, &self.payload];
         texts.into_iter().flatten().map(String::len).sum()
@@ -65,7 +64,7 @@ impl MessageSummary {
     }
 }
 
-/// Summaries of whole messages.
+/// Summaries of complete messages.
 pub(super) fn read(content: Content, messages: &Bytes, with_payloads: bool) -> Vec<MessageSummary> {
     match content {
         Content::Raw => vec![raw(messages, with_payloads)],
@@ -95,7 +94,7 @@ fn hub_message(protocol: HubProtocol, body: &Bytes, bytes: usize, with_payloads:
     if body.len() > READ_MAX_BYTES {
         return MessageSummary::of("large", bytes);
     }
-    // The answer to a hub handshake has no kind.
+    // A hub handshake response has no kind.
     let Ok(Some(message)) = protocol.decode(body) else { return MessageSummary::of("other", bytes) };
     MessageSummary {
         target: match &message {
@@ -110,7 +109,7 @@ fn hub_message(protocol: HubProtocol, body: &Bytes, bytes: usize, with_payloads:
     }
 }
 
-/// Returns the name of a kind of hub message, for people.
+/// Returns the display name of a hub message kind.
 #[must_use]
 pub(crate) fn kind_name(kind: MessageKind) -> &'static str {
     match kind {

@@ -1,7 +1,7 @@
 //! Redaction of secrets in tapped payloads. Pure.
 //!
-//! By the names of values, and by the looks of tokens: an app knows its secrets, we can only guess. So payloads are
-//! shown only on request.
+//! Detects secrets by the names of values and by the format of tokens, which is only a heuristic. Payloads are
+//! therefore shown only on request.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use trunkline_protocol::wire::RESTORE_PARAMETER;
 
 pub(crate) const REDACTED: &str = "[redacted]";
 
-/// A value whose name holds one of these, written in small letters without `-` and `_`, is a secret.
+/// A value is secret if its name, in lower case without `-` and `_`, contains one of these.
 const SECRET_NAMES: [&str; 12] = [
     "password",
     "passwd",
@@ -26,16 +26,16 @@ const SECRET_NAMES: [&str; 12] = [
     "signature",
 ];
 
-/// Names of parameters of queries whose values are secrets: parts of longer names are none, nor are names in JSON.
+/// Names of query parameters with secret values. Applies to whole names only, and not to JSON.
 const SECRET_PARAMETERS: [&str; 5] = [RESTORE_PARAMETER, "sig", "code", "otp", "pin"];
 
-/// Depth beyond which nothing is shown: no text for people nests this deep.
+/// Maximum nesting depth shown. Human-readable data is never this deep.
 const DEPTH_MAX: usize = 32;
 
-/// Shortest part of a text that is taken for a part of a token.
+/// Minimum length of a part of a token.
 const TOKEN_LEAST_CHARS: usize = 8;
 
-/// A value without its secrets.
+/// Value without its secrets.
 pub(crate) fn value(value: Value) -> Value {
     within(value, 0)
 }
@@ -56,7 +56,7 @@ fn within(value: Value, depth: usize) -> Value {
     }
 }
 
-/// A text without its secrets: one that is JSON by the names in it, any other by its words.
+/// Text without its secrets: JSON is redacted by names, other text by words.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     if text.starts_with(['{', '['])
         && let Ok(json) = serde_json::from_str::<Value>(text)
@@ -81,7 +81,7 @@ pub(crate) fn text(text: &str) -> Cow<'_, str> {
     Cow::Owned(clean.join(" "))
 }
 
-/// `name=value` pairs, as in a query.
+/// Redacts `name=value` pairs, as in a query.
 fn assigned(word: &str) -> Cow<'_, str> {
     if !word.contains('=') {
         return Cow::Borrowed(word);
@@ -97,20 +97,20 @@ fn assigned(word: &str) -> Cow<'_, str> {
     Cow::Owned(pairs.collect::<Vec<_>>().join("&"))
 }
 
-/// Whether it is a parameter whose value is a secret; the first one has the path of its URL in front.
+/// Whether a parameter's value is secret. The first name may be preceded by the URL's path.
 fn is_secret_parameter(name: &str) -> bool {
     let name = name.rsplit('?').next().unwrap_or_default();
     SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
 }
 
-/// Whether the value of this name is a secret.
+/// Whether a value with this name is secret.
 #[must_use]
 pub(crate) fn is_secret(name: &str) -> bool {
     let plain: String = name.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect();
     SECRET_NAMES.iter().any(|secret| plain.contains(secret))
 }
 
-/// Whether it looks like a JWT: three parts in base64url, and the first begins as a JSON object does.
+/// Whether it looks like a JWT: three base64url parts, the first starting like a JSON object.
 fn is_token(word: &str) -> bool {
     let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
     let is_part = |part: &str| {

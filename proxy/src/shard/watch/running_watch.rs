@@ -1,7 +1,7 @@
-//! One running watch of a shard: the clients it follows, its unread pieces, and its bounds.
+//! Running watch of a shard: followed clients, unread events and limits.
 //!
-//! What finds no room is counted: new pieces of most watches, old ones of a watch that keeps the newest. News of
-//! followed connections always find room, because there is one end for each.
+//! Without room, new events are dropped and counted, or the oldest ones if the watch keeps the newest. Changes
+//! of followed connections always fit, since each connection ends only once.
 
 use std::collections::HashMap;
 use std::mem;
@@ -22,24 +22,24 @@ use crate::shard::connection::{Client, Connections, SetName};
 use crate::shard::content::Content;
 use crate::shard::slot::Slot;
 
-/// Ticks after which a watch that is not read is forgotten: its reader is gone without a word.
+/// Ticks without a read after which a watch ends, because its reader has gone silently.
 pub(super) const IDLE_TICKS: u32 = 10;
 
-/// Maximum number of calls whose answers are awaited.
+/// Maximum number of calls with pending replies.
 const CALLS_MAX: usize = 1_024;
 
-/// Call that waits for its answer.
+/// Call with a pending reply.
 #[derive(Debug)]
 struct AwaitedCall {
     number: u64,
     read_at: Instant,
 }
 
-/// Client that is followed.
+/// Client followed by a watch.
 #[derive(Debug)]
 struct FollowedClient {
     connection: Arc<WatchedConnection>,
-    /// The next bytes for the client are the answer to its hub handshake.
+    /// The next bytes for the client are its hub handshake response.
     awaits_handshake: bool,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct RunningWatch {
     idle_ticks: u32,
     started: Instant,
     followed: HashMap<Slot, FollowedClient>,
-    /// Calls that wait for their answers, by client and invocation id.
+    /// Calls with pending replies, by client and invocation id.
     calls: HashMap<(Slot, String), AwaitedCall>,
     next_message: u64,
     told_this_second: u32,
@@ -89,14 +89,14 @@ impl RunningWatch {
         self.order.with_payloads
     }
 
-    /// Takes the pieces since the last batch.
+    /// Takes the events since the last batch.
     pub(super) fn read(&mut self) -> WatchBatch {
         (self.idle_ticks, self.unread_bytes) = (0, 0);
         let WatchBatch { up, down, .. } = self.unread;
         mem::replace(&mut self.unread, WatchBatch { up, down, ..WatchBatch::default() })
     }
 
-    /// Advances by one second; `false` when it is not read any more.
+    /// Advances by one second. Returns `false` when the watch is no longer read.
     pub(super) fn tick(&mut self) -> bool {
         self.told_this_second = 0;
         self.idle_ticks += 1;
@@ -111,7 +111,7 @@ impl RunningWatch {
         self.order.method().is_some()
     }
 
-    /// Whether it follows the method that a message calls.
+    /// Whether it follows the method called by a message.
     pub(super) fn follows_method_of(&self, summary: &MessageSummary) -> bool {
         match (self.order.method(), &summary.target) {
             (Some(method), Some(target)) => target.to_lowercase() == method.to_lowercase(),
@@ -119,7 +119,7 @@ impl RunningWatch {
         }
     }
 
-    /// Whether it may take a message of this client: only then that is read.
+    /// Whether it may capture a message of this client. Otherwise the message is not parsed.
     pub(super) fn may_take(&self, slot: Slot, client: &Client) -> bool {
         match self.follows_a_method() {
             true => self.order.is_at(client.home().hub()),
@@ -127,8 +127,8 @@ impl RunningWatch {
         }
     }
 
-    /// Follows a client if it matches. One that was open before has only the opening frame that is kept, whose headers
-    /// may stand in another order.
+    /// Follows a client if it matches. For an already open client only the stored opening frame is available,
+    /// with headers possibly in a different order.
     pub(super) fn follow(
         &mut self,
         connections: &Connections,
@@ -167,7 +167,7 @@ impl RunningWatch {
         self.push(self.started.elapsed(), event, bytes);
     }
 
-    /// Follows a client whose groups have changed, or follows it no longer.
+    /// Follows or drops a client after its groups changed.
     pub(super) fn regroup(&mut self, connections: &Connections, slot: Slot) {
         let Some(group) = self.order.group() else { return };
         let Some(client) = connections.live(slot) else { return };
@@ -178,7 +178,7 @@ impl RunningWatch {
         }
     }
 
-    /// Follows a client no longer whose connection is closed, or has moved.
+    /// Stops following a client with a closed or moved connection.
     pub(super) fn close(&mut self, slot: Slot, cause: Option<Cause>, detail: Option<&str>) {
         self.calls.retain(|(of, _), _| *of != slot);
         let change = match cause {
@@ -194,7 +194,7 @@ impl RunningWatch {
         }
     }
 
-    /// Copies bytes of a client that is followed, where bytes are wanted.
+    /// Copies bytes of a followed client, if the watch records bytes.
     pub(super) fn copy(&mut self, slot: Slot, way: MessageWay, bytes: impl FnOnce(bool) -> WatchedBytes) {
         if self.order.detail != WatchDetail::Bytes {
             return;
@@ -210,7 +210,7 @@ impl RunningWatch {
         }
     }
 
-    /// Takes a message if it is one of the watch.
+    /// Captures a message that matches the watch.
     pub(super) fn take(
         &mut self,
         slot: Slot,
@@ -225,7 +225,7 @@ impl RunningWatch {
             return None;
         }
         if self.told_this_second >= self.bounds.per_second || !self.has_room(summary.text_bytes()) {
-            // No piece has the call either.
+            // The call is also missing from the events.
             self.unread.loss.messages += 1;
             return None;
         }
@@ -234,12 +234,12 @@ impl RunningWatch {
         Some(followed.unwrap_or_else(|| Arc::new(WatchedConnection::of(slot, client, user))))
     }
 
-    /// Summary as the watch shows it.
+    /// Summary with the fields that the watch shows.
     pub(super) fn shown(&self, summary: &MessageSummary) -> MessageSummary {
         MessageSummary { payload: summary.payload.clone().filter(|_| self.order.with_payloads), ..summary.clone() }
     }
 
-    /// Adds a message that was read at this time; returns its number.
+    /// Adds a message read at this time. Returns its number.
     pub(super) fn add(&mut self, mut message: WatchedMessage, read_at: Instant) -> u64 {
         message.number = self.next_message;
         self.next_message += 1;
@@ -267,14 +267,14 @@ impl RunningWatch {
         }
     }
 
-    /// Awaits the answer to a call that is added next.
+    /// Waits for the reply to the call that is added next.
     pub(super) fn await_answer(&mut self, slot: Slot, call: &MessageSummary, read_at: Instant) {
         if let Some(id) = call.invocation_id.clone().filter(|_| self.calls.len() < CALLS_MAX) {
             self.calls.insert((slot, id), AwaitedCall { number: self.next_message, read_at });
         }
     }
 
-    /// Returns the number of the call that a message answers, and adds how long that took.
+    /// Returns the number of the call that a message answers, and adds its duration.
     pub(super) fn answered(&mut self, slot: Slot, summary: &MessageSummary, now: Instant) -> Option<u64> {
         let key = (slot, summary.invocation_id.clone()?);
         let number = self.calls.get(&key)?.number;
@@ -287,12 +287,12 @@ impl RunningWatch {
         summary.is_of_reply().then_some(number)
     }
 
-    /// Counts messages that are left out.
+    /// Counts messages that were omitted.
     pub(super) fn leave_out(&mut self, messages: u64) {
         self.unread.loss.messages += messages;
     }
 
-    /// Whether it belongs to a call that the watch has.
+    /// Whether it belongs to a call in the watch.
     fn awaits(&self, slot: Slot, summary: &MessageSummary) -> bool {
         let id = summary.invocation_id.as_ref();
         !self.calls.is_empty() && id.is_some_and(|id| self.calls.contains_key(&(slot, id.clone())))

@@ -1,4 +1,4 @@
-//! Tests of watches in every detail, on a shard with clients whose sockets are in memory.
+//! Tests of watches with every detail, on a shard with in-memory clients.
 
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::Payloads;
@@ -72,7 +72,7 @@ fn send(bed: &mut Testbed, to: Receivers, text: &'static str) {
     bed.apply(vec![ShardCommand::Send { hub, to, message, origin }]);
 }
 
-/// Events since the last batch, in short.
+/// Events since the last batch, abbreviated.
 fn told(bed: &mut Testbed, trace: u64) -> Vec<String> {
     let text = |piece: WatchPiece| match piece.event {
         WatchEvent::Connection(connection, change) => format!("{} {}", &connection.id[..3], word(&change)),
@@ -309,7 +309,7 @@ fn a_tap_ends_with_its_connection() {
     assert_eq!(told(&mut bed, number), ["ann present", "ann client_closed"]);
 }
 
-/// Events since the last batch, each with the beginning of its connection's id.
+/// Events since the last batch, each with the start of its connection id.
 fn events(bed: &mut Testbed, number: u64) -> Vec<String> {
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
     let told = |piece: &WatchPiece| {
@@ -389,7 +389,7 @@ fn only_clients_that_match_hub_user_and_connection_are_followed() {
         (WatchOrder { hub: Some(HubIndex::from(5)), ..base.clone() }, 0),
     ];
     let numbers = orders.map(|(order, expected)| (begin(&mut bed, order), expected));
-    // All clients of the test bed are those of the user ann.
+    // All clients of the test bed have the user ann.
     for id in ["one", "two"] {
         bed.client(id);
     }
@@ -403,7 +403,7 @@ fn the_answer_to_a_hub_handshake_is_told_from_messages() {
     let mut bed = Testbed::new();
     let number = recording(&mut bed);
     let ann = bed.client("ann");
-    // As if its handshake were not answered yet.
+    // As if its handshake were still unanswered.
     *bed.state.core.connections.get_mut(ann).unwrap().life_mut() = LifeCycle::default();
     bed.state.watch_desk().end(number);
     let number = recording(&mut bed);

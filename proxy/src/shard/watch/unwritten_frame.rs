@@ -1,7 +1,7 @@
-//! Frames that traces have seen on their way into outboxes, until they are seen written. Pure.
+//! Frames in outboxes with their traces, until written. Pure.
 //!
-//! An outbox is a queue of bytes: a frame was written when no more bytes wait than were queued behind it. Nothing is
-//! asked of the delivery for that but how many bytes wait.
+//! An outbox is a queue of bytes, so a frame is written when the queue is at most as long as the data queued
+//! after the frame. Delivery only has to report the number of queued bytes.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,21 +9,21 @@ use tokio::time::Instant;
 
 use crate::shard::slot::{Serial, Slot};
 
-/// Maximum number of frames that are looked at; of older ones it is not told whether they were written.
+/// Maximum number of tracked frames. The write times of older frames are not reported.
 const UNWRITTEN_MAX: usize = 2_048;
 
-/// Bytes that wait for a client.
+/// Queued data of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// Bytes in its outbox, and those held back for it.
+    /// Bytes in its outbox, and those held back.
     Bytes(usize),
-    /// It has no socket, and may get one.
+    /// No socket, but may get one.
     Away,
-    /// Its connection has ended, or moved.
+    /// Connection closed or moved away.
     Gone,
 }
 
-/// Frame with the messages that traces have told of it, as pairs of trace and number.
+/// Frame with its traced messages, as pairs of trace and number.
 #[derive(Debug)]
 struct UnwrittenFrame {
     slot: Slot,
@@ -33,10 +33,10 @@ struct UnwrittenFrame {
     told: Vec<(u64, u64)>,
 }
 
-/// Frame whose fate is known: when it was put into the outbox, its messages, and whether it was written.
+/// Frame with a final state: queue time, messages, and whether it was written.
 type SettledFrame = (Instant, Vec<(u64, u64)>, bool);
 
-/// Frames that were not seen written, oldest first.
+/// Frames not yet written, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct UnwrittenFrames(VecDeque<UnwrittenFrame>);
 
@@ -46,7 +46,7 @@ impl UnwrittenFrames {
         self.0.is_empty()
     }
 
-    /// Adds a frame that is about to be put into the outbox of a client.
+    /// Adds a frame about to be queued in a client's outbox.
     pub(super) fn push(&mut self, slot: Slot, serial: Serial, bytes: usize, (since, told): (Instant, Vec<(u64, u64)>)) {
         if self.0.len() >= UNWRITTEN_MAX {
             self.0.pop_front();
@@ -54,7 +54,7 @@ impl UnwrittenFrames {
         self.0.push_back(UnwrittenFrame { slot, serial, bytes, since, told });
     }
 
-    /// Takes the frames that were written or are lost, given what waits for each client.
+    /// Takes the frames that were written or lost, given each client's queued data.
     pub(super) fn settle(&mut self, wait_of: impl Fn(Slot, Serial) -> Wait) -> Vec<SettledFrame> {
         let (mut behind, mut settled, mut left) = (HashMap::<Slot, usize>::new(), Vec::new(), VecDeque::new());
         for frame in std::mem::take(&mut self.0).into_iter().rev() {

@@ -1,4 +1,4 @@
-//! Order of a watch: a subject, a detail, and the bounds of that. Pure.
+//! Order for a watch: a subject, a detail, and the limits of the detail. Pure.
 //!
 //! ```text
 //!  subject: connection, user, group, method, whole hub  ×  detail: summaries, bytes, times
@@ -8,60 +8,60 @@ use trunkline_protocol::id::ID_CHARS;
 
 use crate::upstream::HubIndex;
 
-/// Order to watch what passes for some clients.
+/// Order to watch the traffic of some clients.
 #[derive(Debug, Clone)]
 pub(crate) struct WatchOrder {
     /// Hub of the clients; `None` for all hubs.
     pub hub: Option<HubIndex>,
-    /// Conditions on the clients: all hold, and all clients are followed without any.
+    /// Conditions on the clients, which must all hold. Empty for all clients.
     pub subjects: Vec<WatchSubject>,
     pub detail: WatchDetail,
-    /// Summaries have their payloads, without secrets.
+    /// Includes payloads in summaries, without secrets.
     pub with_payloads: bool,
 }
 
-/// Condition on what a watch follows.
+/// Condition on the followed clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum WatchSubject {
-    /// Connections whose ids begin like this.
+    /// Connections with this id prefix.
     Connection(String),
     /// All connections of a user.
     User(String),
-    /// The members of a group, while they are.
+    /// Current members of a group.
     Group(String),
-    /// Calls of a method, by clients or of clients, with their answers. Case does not count.
+    /// Calls of a method, by clients or to clients, with their replies. Case-insensitive.
     Method(String),
 }
 
-/// Detail in which a watch copies what passes.
+/// Level of detail of a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WatchDetail {
-    /// A tap: summaries of the messages of one client, the newest of them.
+    /// Tap: summaries of one client's newest messages.
     Summaries,
-    /// A recording: all bytes as they are, from the opening to the close.
+    /// Recording: all bytes unchanged, from opening to close.
     Bytes,
-    /// A trace: summaries, with the time at each hop.
+    /// Trace: summaries, with the time at each hop.
     Times,
 }
 
-/// Bounds of the watches of one detail, in one shard.
+/// Limits of watches with one detail, per shard.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WatchBounds {
     /// Maximum number of watches.
     pub(super) watches: usize,
-    /// Maximum number of clients that one follows at a time: each send to many looks for all of them.
+    /// Maximum number of clients followed simultaneously. Each broadcast checks all of them.
     pub(super) followed: usize,
-    /// Maximum number of messages that one copies in a second.
+    /// Maximum number of messages copied per second.
     pub(super) per_second: u32,
-    /// Limit of the unread bytes of one.
+    /// Maximum number of unread bytes.
     pub(super) unread_bytes: usize,
-    /// Bytes that a piece costs beside its payload.
+    /// Bytes of an event without its payload.
     pub(super) piece_bytes: usize,
-    /// Maximum number of unread pieces, where new ones push old ones out.
+    /// Maximum number of unread events if new ones replace the oldest.
     pub(super) newest: Option<usize>,
 }
 
-/// Reason why a watch does not begin.
+/// Reason why a watch can't start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WatchRefused {
     #[error("there is no such connection")]
@@ -83,7 +83,7 @@ impl WatchDetail {
         };
         match self {
             Self::Summaries => WatchBounds { watches: 16, newest: Some(200), ..UNBOUND },
-            // At hundreds of megabits this lasts until it is read.
+            // Enough at hundreds of Mbit/s until the next read.
             Self::Bytes => WatchBounds { followed: 2_048, unread_bytes: 8 * MIB, ..UNBOUND },
             Self::Times => {
                 WatchBounds { followed: 256, per_second: 500, unread_bytes: 4 * MIB, piece_bytes: 200, ..UNBOUND }
@@ -104,7 +104,7 @@ fn too_many(detail: WatchDetail) -> String {
 }
 
 impl WatchOrder {
-    /// Name of the method whose calls it follows, at all clients.
+    /// Name of the followed method, for all clients.
     pub(super) fn method(&self) -> Option<&str> {
         self.subjects.iter().find_map(|subject| match subject {
             WatchSubject::Method(name) => Some(name.as_str()),
@@ -112,7 +112,7 @@ impl WatchOrder {
         })
     }
 
-    /// Name of the group whose members it follows.
+    /// Name of the group with followed members.
     pub(super) fn group(&self) -> Option<&str> {
         self.subjects.iter().find_map(|subject| match subject {
             WatchSubject::Group(name) => Some(name.as_str()),
@@ -124,7 +124,7 @@ impl WatchOrder {
         self.hub.is_none_or(|wanted| wanted == hub)
     }
 
-    /// Whether it follows the client of this id and user.
+    /// Whether it follows a client with this id and user.
     pub(super) fn follows(&self, id: &str, user: Option<&str>, is_member: impl Fn(&str) -> bool) -> bool {
         self.subjects.iter().all(|subject| match subject {
             WatchSubject::Connection(wanted) => is_connection(wanted, id),
@@ -135,8 +135,8 @@ impl WatchOrder {
     }
 }
 
-/// Whether `wanted` names the connection of this id. Of that the first part is shown; the rest may be secret, so nobody
-/// finds it out letter by letter.
+/// Whether `wanted` identifies the connection with this id. Prefixes match only in the displayed part, so that
+/// the rest, which may be secret, can't be guessed letter by letter.
 fn is_connection(wanted: &str, id: &str) -> bool {
     let shown = id.get(..ID_CHARS).unwrap_or(id);
     shown.starts_with(wanted) || id == wanted

@@ -1,4 +1,4 @@
-//! Pieces of a watch: connections that come and go, their bytes or messages, and the hops of these.
+//! Events of a watch: connection changes, bytes, messages, and their hops.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::shard::content::Content;
 use crate::shard::slot::Slot;
 use crate::upstream::{AppServerId, HubIndex};
 
-/// Connection of a watch, as its pieces name it.
+/// Watched connection, as identified in events.
 #[derive(Debug, Clone)]
 pub(crate) struct WatchedConnection {
-    /// First part of its id; the rest may be secret.
+    /// First part of the id; the rest may be secret.
     pub id: Box<str>,
     pub hub: HubIndex,
     pub user: Option<String>,
@@ -28,94 +28,92 @@ pub(crate) struct WatchedConnection {
     pub(crate) slot: Slot,
 }
 
-/// Piece of a watch.
+/// Event of a watch with its time.
 #[derive(Debug)]
 pub(crate) struct WatchPiece {
-    /// Time since the watch began.
+    /// Time since the watch started.
     pub at: Duration,
     pub event: WatchEvent,
 }
 
-/// Event of a watch.
 #[derive(Debug)]
 pub(crate) enum WatchEvent {
-    /// Opening of a connection, where bytes are copied.
+    /// Opening of a connection, for watches that record bytes.
     Opening(Arc<WatchedConnection>, Box<WatchedOpening>),
     Connection(Arc<WatchedConnection>, ConnectionChange),
     Bytes(Arc<WatchedConnection>, MessageWay, WatchedBytes),
     Message(Box<WatchedMessage>),
-    /// Later hop of the message of this number.
+    /// Later hop of the message with this number.
     Hop(u64, TraceHop),
 }
 
-/// Opening of a connection, as its app server gets it.
+/// Opening of a connection, as its app server receives it.
 #[derive(Debug)]
 pub(crate) struct WatchedOpening {
     pub open: OpenConnection,
     pub transport: Transport,
-    /// It was open before the watch, or at another node.
+    /// Already open before the watch, or at another node.
     pub was_open: bool,
 }
 
 /// Bytes of one direction of a connection.
 #[derive(Debug)]
 pub(crate) enum WatchedBytes {
-    /// Hub handshake of the client, or the answer to it.
+    /// Hub handshake of the client, or its response.
     Handshake(Bytes),
-    /// Whole messages of one kind.
+    /// Complete messages of one kind.
     Messages(Bytes, RawKind),
 }
 
-/// Change of a connection that is followed.
+/// Change of a followed connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ConnectionChange {
-    /// It was open when the watch began.
+    /// Already open when the watch started.
     Present,
     Opened,
-    /// It has come from another node.
+    /// Arrived from another node.
     Arrived,
-    /// It has joined the group that is followed.
+    /// Joined the followed group.
     Joined,
-    /// It has left that group.
+    /// Left the followed group.
     Left,
-    /// Another node has it from now on.
+    /// Moved to another node.
     Moved,
     Closed(Cause, Option<String>),
 }
 
-/// Message of a connection.
 #[derive(Debug)]
 pub(crate) struct WatchedMessage {
-    /// Its number in the watch and the shard, from 0.
+    /// Number in the watch and shard, starting at 0.
     pub number: u64,
     pub connection: Arc<WatchedConnection>,
-    /// App server that it goes to, or comes from the home link of.
+    /// App server that receives it, or that has the primary link.
     pub app: Option<AppServerId>,
     pub way: MessageWay,
     pub summary: MessageSummary,
-    /// Microseconds between socket and link at the proxy: up until it was put into the link, down since it was read
-    /// from it; `None` if it has come from no link.
+    /// Microseconds between socket and link in the proxy: upstream until it was queued in the link, downstream
+    /// since it was read from the link; `None` for a message that came from no link.
     pub link_us: Option<u64>,
-    /// Rules about methods have refused it.
+    /// Set if a method rule refused it.
     pub is_refused: bool,
-    /// More hops are to come.
+    /// Set if more hops follow.
     pub is_open: bool,
-    /// The app server reports on it.
+    /// Set if the app server reports on it.
     pub is_marked: bool,
     /// Number of the call that it answers.
     pub answers: Option<u64>,
 }
 
-/// Hop of a message of an earlier piece.
+/// Hop of a message in an earlier event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TraceHop {
     /// Times in the app server.
     Hub(HubTimes),
-    /// The answer has come, so long after the call was read from the client.
+    /// Time from reading the call to the arrival of its reply.
     Answered { us: u64 },
-    /// It was written to the client's socket, so long after it was put into its outbox.
+    /// Time from queueing to the write to the client's socket.
     Written { us: u64 },
-    /// It was not written: the client is gone, or has missed it.
+    /// Not written: the client is gone or missed it.
     Lost,
 }
 
@@ -125,52 +123,52 @@ pub(crate) enum TraceHop {
 pub struct HubTimes {
     /// Microseconds from the link's reader to the connection's worker.
     pub waited_us: u64,
-    /// Microseconds until the method began; `None` for a message that calls none.
+    /// Microseconds until the method started; `None` for a message without a call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued_us: Option<u64>,
-    /// Microseconds that the method ran; `None` while it does.
+    /// Microseconds of the method's execution; `None` while running.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ran_us: Option<u64>,
-    /// Microseconds until the answer was in the link.
+    /// Microseconds until the reply was queued in the link.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answered_us: Option<u64>,
-    /// The call was answered with an error.
+    /// Set if the reply was an error.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub has_failed: bool,
 }
 
-/// Messages and bytes in one direction since a watch began.
+/// Messages and bytes in one direction since a watch started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WatchVolume {
     pub messages: u64,
     pub bytes: u64,
 }
 
-/// Number of things that a watch has left out since it was read last.
+/// Number of items omitted by a watch since its last read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct WatchLoss {
     pub messages: u64,
     pub hops: u64,
-    /// Connections that are not followed, because there are too many or no room was left.
+    /// Connections not followed, because of a limit.
     pub connections: u64,
 }
 
-/// Pieces of a watch since it was read last.
+/// Events of a watch since its last read.
 #[derive(Debug, Default)]
 pub(crate) struct WatchBatch {
-    /// Pieces in the order in which they were copied.
+    /// Events in the order of capture.
     pub pieces: VecDeque<WatchPiece>,
-    /// Number of summaries among them, those pushed out included.
+    /// Number of summaries, including evicted ones.
     pub messages: u64,
     pub loss: WatchLoss,
-    /// Summaries of messages of clients since the watch began.
+    /// Upstream volume since the watch started.
     pub up: WatchVolume,
-    /// Summaries of messages for clients.
+    /// Downstream volume since the watch started.
     pub down: WatchVolume,
 }
 
 impl WatchedConnection {
-    /// Connection of no shard, for tests of lines.
+    /// Connection without a shard, for tests.
     #[cfg(test)]
     pub(crate) fn made_up(id: &str, hub: HubIndex, user: Option<&str>, content: Content) -> Self {
         Self { id: id.into(), hub, user: user.map(Into::into), content, slot: 0 }
@@ -188,7 +186,7 @@ impl WatchedConnection {
 }
 
 impl WatchPiece {
-    /// Names the user of a connection that is not followed itself, if it has one.
+    /// Sets the user of a connection that is not followed itself.
     pub(super) fn name_user(&mut self, user_at: impl Fn(Slot, &str) -> Option<String>) {
         let WatchEvent::Message(message) = &mut self.event else { return };
         let connection = &message.connection;
@@ -219,7 +217,7 @@ impl WatchedOpening {
 }
 
 impl WatchedMessage {
-    /// Message of a connection, of which no hop is known.
+    /// Message of a connection without hops yet.
     pub(super) fn new(connection: Arc<WatchedConnection>, way: MessageWay, summary: MessageSummary) -> Self {
         Self {
             number: 0,
@@ -237,7 +235,7 @@ impl WatchedMessage {
 }
 
 impl HubTimes {
-    /// Times of a report; those that an app server has made negative are none.
+    /// Times of a report. Negative times of an app server become 0.
     pub(super) fn of(report: &TraceReport) -> Self {
         let sound = |duration: i64| u64::try_from(duration).unwrap_or_default();
         Self {
@@ -257,7 +255,6 @@ impl WatchVolume {
     }
 }
 
-/// Whole microseconds of a duration.
 pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
