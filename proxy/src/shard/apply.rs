@@ -1,4 +1,4 @@
-//! Application of commands: what the frames of a link change and write in one shard.
+//! Application of commands: state changes and writes in one shard that frames of a link cause.
 
 use std::vec::Drain;
 
@@ -26,19 +26,19 @@ use super::shard_state::{ShardState, ShardTask};
 use super::slot::Slot;
 use crate::upstream::{AppServerId, HubIndex, LinkId};
 
-/// Capacity beyond which a list of commands is not kept.
+/// Capacity above which a list of commands is not kept.
 const COMMANDS_KEPT_MAX: usize = 2048;
 
-/// Applies a batch that a link has brought, or another thread; it was read at this time, if a watch wants to know.
+/// Applies a batch from a link or another thread. `read_at` is set if a watch needs it.
 pub(super) fn apply_read(state: &mut ShardState, commands: Vec<ShardCommand>, read_at: Option<Instant>) {
     state.core.delivery.read_at = read_at;
     apply(state, commands);
     state.core.delivery.read_at = None;
 }
 
-/// Applies the commands of one batch in their order. What they leave to be written leaves with the end of the step.
+/// Applies the commands of one batch in order. Deferred writes are flushed at the end of the step.
 pub(super) fn apply(state: &mut ShardState, mut commands: Vec<ShardCommand>) {
-    // A lone frame is written at once; the frames of a longer batch leave together.
+    // A single frame is written immediately; frames of a longer batch are flushed together.
     let mode = state.core.mode(if commands.len() == 1 { Flush::Now } else { Flush::Deferred });
     let mut batch = AppliedBatch { length: commands.len(), rest: commands.drain(..), mode };
     while let Some(command) = batch.rest.next() {
@@ -55,14 +55,14 @@ pub(super) fn apply(state: &mut ShardState, mut commands: Vec<ShardCommand>) {
 /// Batch that is being applied.
 struct AppliedBatch<'a> {
     length: usize,
-    /// Commands behind the one that is being applied.
+    /// Commands after the current one.
     rest: Drain<'a, ShardCommand>,
     mode: BatchMode,
 }
 
 impl AppliedBatch<'_> {
-    /// Takes the sends that follow a first one to the same receivers, as far as they can be joined. If that is all,
-    /// they are as good as a lone frame.
+    /// Takes the following sends to the same receivers that can be joined with the first one. If they make up
+    /// the whole batch, they are flushed like a single frame.
     fn take_run(&mut self, hub: HubIndex, to: &Receivers, first: (Framed, SendOrigin)) -> (SendRun, BatchMode) {
         let mut run = SendRun::new(first);
         while let Some(next) = self.rest.as_slice().first().and_then(|next| next.send_to_set(hub, to))
@@ -129,7 +129,7 @@ fn apply_one(state: &mut ShardState, command: ShardCommand, batch: &mut AppliedB
         ShardCommand::LinkOpened(link) => state.link_opened(&link),
         ShardCommand::LeaveLink(link) => leave_link(state, &link),
         ShardCommand::AppShuttingDown { hub, app } => state.app_shutting_down(hub, app),
-        // At once where an app ends: it does not wait for a task.
+        // Immediate at process exit, which does not wait for a task.
         ShardCommand::Drain(spread) if spread.is_zero() => close_all_drained(state),
         ShardCommand::Drain(spread) => state.start(ShardTask::Drain(spread)),
         ShardCommand::Expire { hub, over } => state.core.expire_user_group(hub, &over),
@@ -139,7 +139,8 @@ fn apply_one(state: &mut ShardState, command: ShardCommand, batch: &mut AppliedB
     }
 }
 
-/// Applies a command to a connection that is here, of an app server that has this role for it, if it has one.
+/// Applies a command to a connection on this shard. `role` is the app server's role for the connection, if it
+/// has one.
 pub(super) fn apply_to_connection(
     state: &mut ShardState,
     slot: Slot,
@@ -151,7 +152,7 @@ pub(super) fn apply_to_connection(
     match (command, role) {
         (ConnectionCommand::Data { payload, kind }, Some(Role::Home)) => state.apply_data(slot, &payload, kind, mode),
         (ConnectionCommand::Data { payload, .. }, Some(role)) => state.apply_side_data(slot, &role, &payload, mode),
-        // Only an app server of its own may answer its calls, so that none is answered twice, or fail to.
+        // Only an assigned app server may answer calls, so that no call is answered twice or fails.
         (ConnectionCommand::Data { .. } | ConnectionCommand::Skipped { .. }, None) => {
             state.core.context.counters.unknown_receivers.increment()
         }
@@ -186,13 +187,13 @@ pub(super) fn apply_to_connection(
                 delivery.slow.mark(slot, client, (asker, number), mode.now);
             }
         }
-        // Of a previous app server, which waits for the client no more.
+        // From a previous app server, which no longer waits for the client.
         (ConnectionCommand::Mark { .. }, None) => {}
         (ConnectionCommand::Refresh { expires_s, ack }, _) => refresh(state, slot, expires_s, &ack),
         (ConnectionCommand::RefreshAuth { refresh, ack }, _) => refresh_auth(state, slot, *refresh, &ack),
         (ConnectionCommand::GetClaims { ack }, _) => tell_claims(&state.core, slot, &ack),
         (ConnectionCommand::HandOver { headers }, Some(role)) => state.hand_over(slot, &role, &headers),
-        // From any other than its own it is an answer that comes too late.
+        // From any other app server it is a late reply.
         (ConnectionCommand::HandOver { .. }, None) => late_hand_over(state, slot, app),
         (ConnectionCommand::Invoke { asker, request, origin }, role) => {
             if let Some(Role::Side(group)) = &role
@@ -200,7 +201,8 @@ pub(super) fn apply_to_connection(
             {
                 side.ask(&request.invocation_id);
             }
-            // The answer goes to the one that asks, so the home need not know of a side home's question.
+            // The reply goes directly to the caller, so the primary does not need to track a secondary's
+            // invocation.
             state.core.apply_invoke(slot, role.is_some(), asker, request, (origin, mode));
         }
         (ConnectionCommand::Moved { from, epoch }, _) => move_answered(state, slot, from, epoch),
@@ -217,7 +219,7 @@ pub(super) fn apply_to_connection(
     }
 }
 
-/// Takes a hand-over of an app server that may have had a side home of a connection which has ended since.
+/// Handles a hand-over from an app server that may have had a secondary assignment of a closed connection.
 fn late_hand_over(state: &mut ShardState, slot: Slot, app: AppServerId) {
     if let Some(client) = state.core.connections.get(slot).filter(|client| client.life().is_closed()) {
         let (hub, id) = (client.home().hub(), client.id().clone());
@@ -225,7 +227,7 @@ fn late_hand_over(state: &mut ShardState, slot: Slot, app: AppServerId) {
     }
 }
 
-/// Gives a client that closes with its token another time for that.
+/// Updates the expiry of a client that closes with its token.
 fn refresh(state: &mut ShardState, slot: Slot, expires_s: u64, ack: &PendingAck) {
     if state.assignments.token_expiries.of(slot).is_some() {
         state.assignments.token_expiries.set(slot, expires_s);
@@ -233,7 +235,7 @@ fn refresh(state: &mut ShardState, slot: Slot, expires_s: u64, ack: &PendingAck)
     ack.found();
 }
 
-/// Closes a connection on the order of an app server.
+/// Closes a connection at the request of an app server.
 fn apply_close(
     state: &mut ShardState,
     slot: Slot,
@@ -243,7 +245,7 @@ fn apply_close(
     let error = error.as_deref().filter(|error| !error.is_empty());
     let reason = match role {
         Some(Role::Side(group)) => {
-            // It has ended it: only the others are told.
+            // The secondary closed it itself, so only the others are notified.
             if let Some(sides) =
                 state.core.connections.live_mut(slot).and_then(|client| client.assignments_mut().sides_mut())
             {
@@ -251,13 +253,13 @@ fn apply_close(
             }
             CloseReason::by_side_home(error, cause)
         }
-        // By another link of its app server it comes from a part of that which does not have the connection.
+        // A close over another link comes from a part of the app server that does not have the connection.
         Some(Role::Home)
             if by.is_none_or(|by| state.core.connections.get(slot).is_some_and(|it| it.home().id() == by)) =>
         {
             CloseReason::by_app(error, cause)
         }
-        // Its own app server has sent a close message; for any other one we do.
+        // The client's own app server sent a close message; for others the proxy sends it.
         None if state.core.connections.get(slot).is_some_and(|client| client.cold().stay().was_at(app)) => return,
         Some(Role::Home) | None => CloseReason::ordered(error),
     };

@@ -1,4 +1,4 @@
-//! Close reasons: why a client connection ends, and what its client and its app server are told.
+//! Close reasons of client connections, with the notices for both sides.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -15,53 +15,53 @@ use crate::metrics::MoveCause;
 use crate::transport::websocket::{self, CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL};
 use crate::upstream::LinkHandle;
 
-/// Text for clients after an error; details follow only where the hub wants them.
+/// Error text for clients. Details follow only if the hub enables them.
 const CLOSED_WITH_ERROR: &str = "Connection closed with an error.";
 
-/// Reason to close a client connection, and what each side is told of it.
+/// Reason to close a client connection, with the notice for each side.
 #[derive(Debug, Clone)]
 pub(crate) struct CloseReason {
-    /// Cause, for counters, logs, the app server and the history.
+    /// Cause for counters, logs, the app server and the history.
     pub cause: Cause,
-    /// Detail for people, such as the rule that was broken.
+    /// Detail for people, such as the violated rule.
     pub detail: Option<String>,
-    /// Hub close message before the end of the transport; `None` when the client has one, or reads no more.
+    /// Hub close message before the transport closes; `None` if the client has received one or has stopped
+    /// reading.
     pub message: Option<CloseMessage>,
     /// Notice for the app server.
     pub notice: AppNotice,
-    /// Close code for a client of a raw endpoint, which nothing else tells why. The transport of a hub's client always
-    /// ends well: a close message came before.
+    /// Close code for a raw client, which gets no other reason. The transport of a hub client always closes
+    /// normally, after a close message.
     pub raw_code: u16,
 }
 
 /// Hub close message, and whether the client may reconnect.
 #[derive(Debug, Clone)]
 pub(crate) struct CloseMessage {
-    /// Text that is shown only where the hub gives details; `None` for a close without error.
+    /// Text shown only if the hub enables details; `None` for a close without error.
     detail: Option<String>,
-    /// Text that the app gives its clients; shown as it is.
+    /// Text that the app sends to its clients, always shown unchanged.
     reason: Option<String>,
     allow_reconnect: bool,
 }
 
-/// Notice of a close for the app server.
 #[derive(Debug, Clone)]
 pub(crate) enum AppNotice {
-    /// Nothing: it knows, or can't be told.
+    /// None: already informed or unreachable.
     None,
     Clean,
     Error(String),
 }
 
 impl CloseReason {
-    /// The client closed, or its socket ended: the cause tells which.
+    /// The client closed or its socket ended, depending on `cause`.
     #[must_use]
     pub(crate) fn by_client(cause: Cause) -> Self {
         Self { cause, detail: None, message: None, notice: AppNotice::Clean, raw_code: CLOSE_NORMAL }
     }
 
-    /// The app server closed it, for this error if there is one, and has told the client of a hub. It may name a more
-    /// exact cause.
+    /// The app server closed the connection and notified a hub client. It may name a more exact cause than the
+    /// default.
     #[must_use]
     pub(crate) fn by_app(error: Option<&str>, cause: Option<Cause>) -> Self {
         let (plain, raw_code) = match error {
@@ -72,21 +72,21 @@ impl CloseReason {
         Self { cause, detail, message: None, notice: AppNotice::None, raw_code }
     }
 
-    /// The app server of a side home closed it, and has told the client; its home has still to be told.
+    /// A secondary closed the connection and notified the client; the primary still has to be notified.
     #[must_use]
     pub(crate) fn by_side_home(error: Option<&str>, cause: Option<Cause>) -> Self {
         let notice = error.map_or(AppNotice::Clean, |error| AppNotice::Error(error.into()));
         Self { notice, ..Self::by_app(error, cause) }
     }
 
-    /// An app server other than its own closed it as if it were its own, perhaps for an error.
+    /// An app server other than the client's own closed the connection, perhaps with an error.
     #[must_use]
     pub(crate) fn ordered(reason: Option<&str>) -> Self {
         Self::on_request(Cause::Ordered, reason)
     }
 
-    /// An app server, its own or another, ordered its proxy to close it: the reason is meant for the client, which
-    /// reads it whether or not the hub gives details, and is not told to reconnect.
+    /// An app server, the client's own or another, requested the close. The reason is always shown to the
+    /// client, which is not asked to reconnect.
     #[must_use]
     pub(crate) fn told_by_app(cause: Cause, reason: Option<&str>) -> Self {
         let detail: Option<String> = reason.filter(|reason| !reason.is_empty()).map(Into::into);
@@ -94,13 +94,13 @@ impl CloseReason {
         Self { detail, message, ..Self::on_request(cause, None) }
     }
 
-    /// An operator closed it, and may have given a reason. The client is not told to reconnect.
+    /// Closed by an operator, perhaps with a reason. The client is not asked to reconnect.
     #[must_use]
     pub(crate) fn by_operator(reason: Option<&str>) -> Self {
         Self::on_request(Cause::Operator, reason)
     }
 
-    /// An operator has revoked the tokens of its user. The client is not told to reconnect.
+    /// An operator revoked the user's tokens. The client is not asked to reconnect.
     #[must_use]
     pub(crate) fn token_revoked() -> Self {
         Self::on_request(Cause::TokenRevoked, Some("its access token was revoked"))
@@ -112,45 +112,45 @@ impl CloseReason {
         Self { cause, detail, message, notice: AppNotice::Clean, raw_code: CLOSE_NORMAL }
     }
 
-    /// The client broke a rule or a limit; `raw_code` tells a client of a raw endpoint which.
+    /// The client violated a rule or a limit; `raw_code` reports the violation to a raw client.
     #[must_use]
     pub(crate) fn broken_rule(cause: Cause, detail: &str, raw_code: u16) -> Self {
         Self { raw_code, ..Self::error(cause, format!("InvalidDataException: {detail}"), detail) }
     }
 
-    /// A frame of its app server for it was skipped.
+    /// A frame from its app server was skipped.
     #[must_use]
     pub(crate) fn app_frame_skipped(problem: &str) -> Self {
         let text = format!("A message of the server could not be delivered: {problem}.");
-        // Shown whether or not the hub gives details: it is no secret of the app.
+        // Always shown, because it reveals nothing about the app.
         let reason = Some(format!("{CLOSED_WITH_ERROR} {text}"));
         let message = Some(CloseMessage { detail: None, reason, allow_reconnect: true });
         Self { message, ..Self::error(Cause::AppFrameSkipped, text.clone(), &text) }
     }
 
-    /// The client read too slowly: without a socket, or before it was open.
+    /// The client read too slowly, without a socket or before it was open.
     #[must_use]
     pub(crate) fn slow_client() -> Self {
-        // No close message: it would stand behind everything that the client doesn't read.
+        // No close message: it would queue behind data that the client doesn't read.
         let notice = AppNotice::Error("the client reads too slowly: its queue is over --outbox-max-bytes".into());
         Self { cause: Cause::SlowClient, detail: None, message: None, notice, raw_code: CLOSE_GOING_AWAY }
     }
 
-    /// The client took nothing for too long while something waited for it.
+    /// The client read nothing for too long while data was waiting.
     #[must_use]
     pub(crate) fn stalled_client() -> Self {
         let text = "the client reads too slowly: it took nothing for --slow-client-timeout while messages waited";
         Self { notice: AppNotice::Error(text.into()), ..Self::slow_client() }
     }
 
-    /// The client read slowly, and all outboxes of the node together were over their budget.
+    /// The client read slowly while the total of all outboxes exceeded the node's budget.
     #[must_use]
     pub(crate) fn outbox_total() -> Self {
         let text = "the client reads too slowly: all queues of its node together are over --outbox-total-max-bytes";
         Self { cause: Cause::OutboxTotal, notice: AppNotice::Error(text.into()), ..Self::slow_client() }
     }
 
-    /// A message of the client began, and its rest came too slowly.
+    /// The rest of a client message arrived too slowly.
     #[must_use]
     pub(crate) fn message_timeout() -> Self {
         let [pace, pressed] = [BYTES_PER_SECOND, PRESSED_BYTES_PER_SECOND].map(|bytes| bytes / 1024);
@@ -161,7 +161,7 @@ impl CloseReason {
         Self::error(Cause::MessageTimeout, text.clone(), &text)
     }
 
-    /// The unfinished messages of all clients of the node were over their budget, and this client had the most of them.
+    /// Unfinished messages exceeded the node's budget, and this client had the most.
     #[must_use]
     pub(crate) fn unfinished_total() -> Self {
         let text = "The unfinished messages of all clients of this node are over --unfinished-total-max-bytes, and this \
@@ -176,26 +176,26 @@ impl CloseReason {
         Self::error(Cause::KeepAliveTimeout, format!("OperationCanceledException: {text}"), text)
     }
 
-    /// The app server took a connection but never answered its hub handshake.
+    /// The app server accepted a connection but never answered its hub handshake.
     #[must_use]
     pub(crate) fn not_opened() -> Self {
         let notice = AppNotice::Error("the hub handshake was not answered in time".into());
         Self { cause: Cause::AppHandshakeTimeout, detail: None, message: None, notice, raw_code: CLOSE_GOING_AWAY }
     }
 
-    /// Its home link is lost, or has gone with its app server, and it can't be given another one.
+    /// The primary link or its app server is lost, and the client can't be reassigned.
     #[must_use]
     pub(crate) fn home_lost(cause: Cause) -> Self {
         Self::reconnect(cause, AppNotice::None)
     }
 
-    /// Its app server has two connections under its id, of which only one can be used.
+    /// The app server has two connections with this id, and only one can be used.
     #[must_use]
     pub(crate) fn had_twice() -> Self {
         Self::reconnect(Cause::LinkLost, AppNotice::Clean)
     }
 
-    /// It waited for an app server in vain.
+    /// No app server became available in time.
     #[must_use]
     pub(crate) fn no_app_server() -> Self {
         Self::reconnect(Cause::NoAppServer, AppNotice::Clean)
@@ -206,7 +206,7 @@ impl CloseReason {
         Self::reconnect(Cause::Drained, AppNotice::Clean)
     }
 
-    /// Reason to close a client that has to reconnect for this cause.
+    /// Close reason for a client that has to reconnect for this cause.
     pub(super) fn of_move(cause: MoveCause) -> Self {
         match cause {
             MoveCause::Rebalance => Self::rebalanced(),
@@ -214,7 +214,7 @@ impl CloseReason {
         }
     }
 
-    /// Its node has more clients than others, and a rebalance evens them out.
+    /// The node has more clients than others, and a rebalance evens out the load.
     #[must_use]
     pub(crate) fn rebalanced() -> Self {
         Self::reconnect(Cause::Rebalanced, AppNotice::Clean)
@@ -225,7 +225,7 @@ impl CloseReason {
         Self { cause, detail: None, message: Some(message), notice, raw_code: CLOSE_GOING_AWAY }
     }
 
-    /// Its access token has expired. As with the official server, the client is told to reconnect.
+    /// The access token has expired. As in the official server, the client is asked to reconnect.
     #[must_use]
     pub(crate) fn token_expired() -> Self {
         Self::reconnect(Cause::TokenExpired, AppNotice::Clean)
@@ -239,19 +239,19 @@ impl CloseReason {
 }
 
 impl CloseReason {
-    /// Whether the client gets no frame any more: it does not read what waits already.
+    /// Whether the client gets no further frames, because it does not read those already queued.
     #[must_use]
     pub(super) fn is_slow_client(&self) -> bool {
         matches!(self.cause, Cause::SlowClient | Cause::OutboxTotal)
     }
 
-    /// Whether the socket has ended by itself: nobody would read a goodbye, and writing one brings a reset.
+    /// Whether the socket has already ended. Writing a close then would only cause a reset.
     #[must_use]
     pub(super) fn is_end_of_socket(&self) -> bool {
         matches!(self.cause, Cause::SocketEnded | Cause::SocketReset)
     }
 
-    /// Last frames for the client: the close message of its hub protocol if there is one, and the transport's close.
+    /// Final frames for the client: the close message of its hub protocol, if any, and the transport's close.
     pub(super) fn frames(&self, content: Content, with_details: bool) -> impl Iterator<Item = Bytes> + use<> {
         let (message, code) = match content {
             Content::Raw => (None, self.raw_code),
@@ -263,7 +263,6 @@ impl CloseReason {
         message.into_iter().chain([websocket::close(code)])
     }
 
-    /// Error that the app server is told of.
     pub(super) fn error_for_app(&self) -> Option<ByteString> {
         match &self.notice {
             AppNotice::None | AppNotice::Clean => None,
@@ -271,7 +270,7 @@ impl CloseReason {
         }
     }
 
-    /// Notice for the app server of a client; `None` if it knows already, or can't be told.
+    /// Notice for a client's app server; `None` if already informed or unreachable.
     pub(super) fn notice_to_app(&self, client: &Client) -> Option<ServiceMessage> {
         if matches!(self.notice, AppNotice::None) {
             return None;
@@ -279,7 +278,7 @@ impl CloseReason {
         Some(self.notice_for(client.home(), client.id()))
     }
 
-    /// Notice for an app server at the end of this link.
+    /// Notice for the app server of this link.
     pub(super) fn notice_for(&self, link: &LinkHandle, id: &str) -> ServiceMessage {
         let (connection_id, error) = (ByteString::from(id), self.error_for_app());
         let cause = link.knows_causes().then(|| (CAUSE_HEADER.into(), vec![self.cause.label().into()]));

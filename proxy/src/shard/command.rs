@@ -1,4 +1,4 @@
-//! Commands: downward frames in a form that any shard can apply.
+//! Commands in a form that any shard can apply, created from frames of app servers.
 
 pub(super) mod audience;
 pub(super) mod member_query;
@@ -25,68 +25,68 @@ use audience::SendOrigin;
 pub(crate) use audience::{Audience, MembershipChange, Receivers};
 use member_query::{ListedSet, MemberListing, MemberTally};
 
-/// Command to a shard. Commands of one link are applied in the order of its frames.
+/// Command for a shard. Commands from one link are applied in the order of its frames.
 #[derive(Debug, Clone)]
 pub(crate) enum ShardCommand {
-    /// Command to one connection.
+    /// Command for one connection.
     One {
-        /// The hub of the link that brought it: a connection of another hub is out of its reach.
+        /// Hub of the source link. It can't reach connections of other hubs.
         hub: HubIndex,
-        /// The app server at the link's far end.
+        /// App server of the source link.
         app: AppServerId,
         connection_id: ByteString,
-        /// Its slot when the frame was read: it has that slot, or is gone.
+        /// Slot when the frame was parsed. The connection has this slot or is gone.
         slot: Slot,
         command: ConnectionCommand,
     },
-    /// One message for many.
+    /// Message to several clients.
     Send { hub: HubIndex, to: Receivers, message: Framed, origin: SendOrigin },
-    /// All of these connections join or leave groups.
+    /// Joins or leaves groups for all these connections.
     ChangeGroups { hub: HubIndex, to: Receivers, change: MembershipChange, ack: Option<Arc<PendingAck>> },
-    /// Asks whether any of these is there; the answer is the ack.
+    /// Checks whether any of these clients is here; the reply is the ack.
     Check {
         hub: HubIndex,
         who: Audience,
-        /// Only members of this group count.
+        /// Counts only members of this group.
         within_group: Option<ByteString>,
         ack: Arc<PendingAck>,
     },
-    /// Lists members of a set that this shard has, then those of the shards behind it.
+    /// Lists members of a set on this shard, then on the following shards.
     ListMembers(Box<MemberListing>),
-    /// Counts the members of a set that this shard has.
+    /// Counts this shard's members of a set.
     CountMembers { hub: HubIndex, set: ListedSet, tally: Arc<MemberTally> },
-    /// Counts the receivers of a message that this shard has.
+    /// Counts this shard's receivers of a message.
     CountReceivers { hub: HubIndex, to: Receivers, tally: Arc<MemberTally> },
     CloseMany {
         hub: HubIndex,
-        /// The app server at the link's far end.
+        /// App server of the source link.
         app: AppServerId,
         to: Receivers,
-        /// Text for the clients.
+        /// Reason for the clients.
         reason: Option<ByteString>,
         ack: Arc<PendingAck>,
     },
-    /// The session of a link is over: its clients are reassigned.
+    /// Reassigns the clients of a link with a closed session.
     LinkLost(Arc<LinkLoss>),
-    /// An app server has handed a connection over that is not here any more: it has not heard of its end.
+    /// An app server has handed over a connection that is gone, having missed the notice of its close.
     HandedOver { hub: HubIndex, app: AppServerId, connection_id: ByteString },
-    /// A link has opened: clients that wait for a home may have it.
+    /// A link has opened and may take waiting clients.
     LinkOpened(Arc<LinkHandle>),
-    /// A link is about to be given up: its clients are moved to others of its app server.
+    /// A link is about to be given up. Its clients move to other links of its app server.
     LeaveLink(Arc<LinkHandle>),
-    /// An app server is about to stop: its clients are handed over.
+    /// An app server is shutting down. Its clients are handed over.
     AppShuttingDown { hub: HubIndex, app: AppServerId },
-    /// The node stops: all clients are closed, spread over this time.
+    /// The node shuts down: closes all clients, spread over this time.
     Drain(Duration),
-    /// The time of a user's membership in a group is over.
+    /// A user's group membership has expired.
     Expire { hub: HubIndex, over: ExpiredMembership },
-    /// The routes are asked anew for these clients, in steps.
+    /// Evaluates the routes again for these clients, in steps.
     Reroute(Vec<Slot>),
 }
 
 impl ShardCommand {
-    /// Its message and where it comes from, if it is one for all of these receivers of the hub, and they are one set:
-    /// whoever gets one of two such messages gets the other one behind it.
+    /// Message and origin of a send to exactly these receivers, if they are a single set. Two such sends have
+    /// the same recipients and can be joined.
     #[must_use]
     pub(crate) fn send_to_set(&self, of: HubIndex, receivers: &Receivers) -> Option<(&Framed, SendOrigin)> {
         match self {
@@ -98,84 +98,84 @@ impl ShardCommand {
     }
 }
 
-/// End of the session of a link.
+/// End of a link's session.
 #[derive(Debug)]
 pub(crate) struct LinkLoss {
     pub link: LinkId,
-    /// Cause for client connections that can't go on.
+    /// Cause for client connections that can't continue.
     pub cause: Cause,
-    /// Seconds until the app server has certainly noticed it too, if it has other links: before that it takes no client
-    /// again that it had by this one.
+    /// Seconds until the app server has certainly detected the loss, if it has other links. Until then it
+    /// accepts none of the link's clients again.
     pub noticed_within_s: u32,
-    /// The app server may not notice it for long, and have the connections as before.
+    /// The app server may not detect the loss for a while, and may still have the connections.
     pub may_be_unnoticed: bool,
-    /// The app server has said goodbye: it has ended what connections it still had.
+    /// The app server has sent a farewell and closed its remaining connections.
     pub is_goodbye: bool,
-    /// Connections of whose ends the app server was told over this link, and may not know; in order.
+    /// Connections with a close notice sent over this link and not confirmed, in order.
     pub unheard: Vec<ByteString>,
 }
 
-/// Command to one connection.
+/// Command for one connection.
 #[derive(Debug, Clone)]
 pub(crate) enum ConnectionCommand {
-    /// Bytes of its own app server; those of another are dropped.
+    /// Bytes from an assigned app server; those from others are dropped.
     Data {
         payload: Bytes,
-        /// Kind of message to a client of a raw endpoint.
+        /// Message kind for a raw client.
         kind: RawKind,
     },
-    /// Bytes of a mirror's app server, to be compared.
+    /// Bytes from a mirror's app server, for comparison.
     Mirrored { payload: Bytes, kind: RawKind },
-    /// Order of a mirror's app server about its copy.
+    /// Command of a mirror's app server for its copy.
     Mirror(MirrorOrder),
-    /// It joins or leaves groups.
+    /// Joins or leaves groups.
     Group { change: MembershipChange, ack: Option<Arc<PendingAck>> },
-    /// Closes it; what its app server sent before still goes out.
+    /// Closes the connection after the data that its app server sent before.
     Close {
-        /// Error, if it is one.
+        /// Error text, if any.
         error: Option<ByteString>,
-        /// Cause that the app server names.
+        /// Cause named by the app server.
         cause: Option<Cause>,
-        /// Link of dial-in that the order has come by.
+        /// Dialled-in link that sent the command.
         by: Option<LinkId>,
     },
-    /// Closes it, if the app server is one of its own: a frame for it was skipped.
+    /// Closes the connection if the app server is assigned to it, because a frame for it was skipped.
     Skipped { problem: String },
-    /// Mark of an app server behind its data for the client, to be confirmed when the client has taken the data.
+    /// Mark of an app server in its data for the client, confirmed once the client has read up to it.
     Mark { number: i64, asker: Arc<dyn Asker> },
-    /// It closes at this time, in seconds since 1970, if it closes with its token.
+    /// Sets the close time, in seconds since 1970, of a connection that closes with its token.
     Refresh { expires_s: u64, ack: Arc<PendingAck> },
-    /// It has a newer log-in of its user.
+    /// Newer authentication of the connection's user.
     RefreshAuth { refresh: Box<RefreshAuth>, ack: Arc<PendingAck> },
-    /// Somebody asks for its claims.
+    /// Requests the connection's claims.
     GetClaims { ack: Arc<PendingAck> },
-    /// Its own app server hands it over to another one.
+    /// Hands the connection over from its app server to another.
     HandOver { headers: Vec<(ByteString, Vec<ByteString>)> },
-    /// Somebody asks it for a client result: an app server, maybe not its own, or another node.
+    /// Requests a client result, for any app server or another node.
     Invoke { asker: Arc<dyn Asker>, request: ClientInvocation, origin: SendOrigin },
-    /// An app server delivers what it sends to it to another node, from this epoch on.
+    /// From this epoch on, an app server sends data for the connection to another node.
     Moved { from: AppServerId, epoch: i64 },
-    /// An app server reports on a message of it that a trace follows.
+    /// Report on a traced message of the connection.
     Traced(Box<TraceReport>),
-    /// Pauses or resumes reading it.
+    /// Pauses or resumes reading from the client.
     Flow {
         operation: FlowOperation,
-        /// Link of dial-in that the order has come by.
+        /// Dialled-in link that sent the command.
         by: Option<LinkId>,
     },
 }
 
-/// Ack that is owed: sent when the last shard that had to do something drops it.
+/// Pending ack. Sent when the last shard involved drops it.
 #[derive(Debug)]
 pub(crate) struct PendingAck {
     asker: Arc<dyn Asker>,
     ack_id: i64,
     is_found: AtomicBool,
-    /// Why a shard has not done it, with a text for the app.
+    /// Failure status and text from a shard, for the app.
     problem: OnceLock<(AckStatus, ByteString)>,
-    /// Content of a positive answer.
+    /// Content of a positive reply.
     payload: OnceLock<Bytes>,
-    /// Group that somebody has joined, of which other nodes have to know first.
+    /// Joined group that other nodes have to be notified of first.
     joined: Option<JoinedGroup>,
 }
 
@@ -187,14 +187,14 @@ struct JoinedGroup {
 }
 
 impl PendingAck {
-    /// Ack for this asker: `NotFound`, unless a shard finds a receiver.
+    /// Ack for this caller: `NotFound`, unless a shard finds a receiver.
     #[must_use]
     pub(crate) fn new(asker: Arc<dyn Asker>, ack_id: i64) -> Arc<Self> {
         Arc::new(Self::of(asker, ack_id, None))
     }
 
-    /// Ack for joining a group: whoever gets it may send to the group at any node, so it waits until the other nodes
-    /// know that the group has members here.
+    /// Ack for joining a group. It permits sends to the group through any node, so it waits until the other
+    /// nodes have confirmed that the group has members here.
     #[must_use]
     pub(crate) fn of_join(
         asker: Arc<dyn Asker>,
@@ -220,22 +220,22 @@ impl PendingAck {
         }
     }
 
-    /// Notes that a receiver is here, and the command was applied.
+    /// Records that a receiver is here and the command was applied.
     pub(crate) fn found(&self) {
         self.is_found.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that a receiver is here, and the command can't be applied, for this reason; the first one counts.
+    /// Records that a receiver is here and the command failed. The first reason is kept.
     pub(crate) fn failed(&self, problem: impl Into<ByteString>) {
         self.refused(AckStatus::InternalServerError, problem);
     }
 
-    /// Notes that the command is not applied, with this status and reason; the first one counts.
+    /// Records that the command was refused with this status. The first reason is kept.
     pub(crate) fn refused(&self, status: AckStatus, problem: impl Into<ByteString>) {
         drop(self.problem.set((status, problem.into())));
     }
 
-    /// Notes that the command was applied, with this answer.
+    /// Records that the command was applied, with this reply.
     pub(crate) fn found_with(&self, payload: Bytes) {
         self.found();
         drop(self.payload.set(payload));
@@ -246,7 +246,7 @@ impl Drop for PendingAck {
     fn drop(&mut self) {
         let (status, text) = match (self.problem.take(), self.is_found.load(Ordering::Relaxed)) {
             (Some(problem), _) => problem,
-            // An empty text, not nil: so does the service that this protocol was made for.
+            // Empty, not nil, as in the service that defines this protocol.
             (None, true) => (AckStatus::Ok, ByteString::new()),
             (None, false) => (AckStatus::NotFound, ByteString::new()),
         };

@@ -5,19 +5,19 @@ use trunkline_protocol::service::DataType;
 
 use crate::metrics::ClientProtocol;
 
-/// Type of the data that carries a hub handshake in a service message.
+/// Data type of a hub handshake in a service message.
 pub(crate) const DATA_TYPE_HANDSHAKE: i64 = DataType::Handshake.number();
 
 /// Content that the transport of a client carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
     Hub(HubProtocol),
-    /// Bytes of a raw endpoint, which only its app understands.
+    /// Bytes of a raw endpoint, opaque to the proxy.
     Raw,
 }
 
 impl Content {
-    /// All contents, in the order of their numbers.
+    /// All contents, ordered by number.
     pub(crate) const ALL: [Content; 4] = [
         Content::Hub(HubProtocol::Json),
         Content::Hub(HubProtocol::MessagePack),
@@ -25,7 +25,7 @@ impl Content {
         Content::Raw,
     ];
 
-    /// Its number, for tables.
+    /// Number for indexing tables.
     #[must_use]
     pub(crate) fn number(self) -> usize {
         match self {

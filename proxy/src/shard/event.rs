@@ -1,4 +1,4 @@
-//! Events of a shard: a client opens, a second passes, links open and end, app servers stop.
+//! Shard events: a client opens, a second passes, a link opens or closes, an app server stops.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -27,7 +27,7 @@ use crate::metrics::Limit;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 
 impl ShardState {
-    /// Takes a client connection in: from now on sends find it. With its token it closes, where that is wanted.
+    /// Adds a client connection and makes it reachable. `expires_s` closes it with its token.
     pub(crate) fn open(&mut self, client: Client, user: Option<&str>, expires_s: Option<u64>) -> Slot {
         let serial = client.serial();
         self.core.context.record_open(&client);
@@ -87,7 +87,7 @@ impl ShardState {
         self.core.context.counters.homeless.set(self.assignments.reassignment.unassigned().count());
     }
 
-    /// Closes the clients with the largest unfinished messages while all together are over their budget.
+    /// Closes the clients with the largest unfinished messages while the total is over the budget.
     pub(crate) fn keep_unfinished_budget(&mut self) {
         let excess = self.core.unfinished.excess_bytes();
         if excess == 0 {
@@ -95,14 +95,14 @@ impl ShardState {
         }
         for slot in largest(self.core.unfinished.sizes(&self.core.connections), excess) {
             match self.core.connections.get_mut(slot) {
-                // It was told, but has not ended: its memory goes with its socket.
+                // Already closed, but its socket is still open; cutting the socket frees the memory.
                 Some(client) if client.life().is_closed() => client.wire().socket().cut(),
                 _ => self.close(slot, &CloseReason::unfinished_total()),
             }
         }
     }
 
-    /// Reassigns all clients of a link whose session is over.
+    /// Reassigns all clients of a link with a closed session.
     pub(super) fn lose_homes(&mut self, loss: &LinkLoss) {
         self.assignments.reassignment.link_lost(loss);
         self.presence.link_lost(&mut self.core.connections, &self.core.context, loss);
@@ -116,14 +116,14 @@ impl ShardState {
             self.lose_home(slot, loss.cause);
         }
         if loss.noticed_within_s > 0 {
-            // With its last link an app server is gone: its clients wait no longer for it.
+            // Without its last link the app server is gone, and its clients stop waiting for it.
             self.assignments.reassignment.retry(&mut self.core);
         }
         self.assignments.reassignment.tell_ends(&self.core.context.shared.hubs, self.core.tick);
     }
 
-    /// Gives a client connection that an app server hands over another one for its role, with the items that the app
-    /// gives along.
+    /// Handles a hand-over by an app server: reassigns the client in this role, and keeps the app's items for
+    /// the next one.
     pub(super) fn hand_over(&mut self, slot: Slot, role: &Role, headers: &[(ByteString, Vec<ByteString>)]) {
         let Some(client) = self.core.connections.get_mut(slot) else { return };
         if client.life().is_closed() {
@@ -140,15 +140,15 @@ impl ShardState {
         }
     }
 
-    /// Gives clients without a home the link that has opened, and tells its app server which ones live elsewhere by
-    /// now.
+    /// Assigns waiting clients to the new link, and reports to its app server which of its former clients have
+    /// moved.
     pub(super) fn link_opened(&mut self, link: &HomeLink) {
         let hubs = &self.core.context.shared.hubs;
         for (id, to) in self.assignments.reassignment.take_moved_away(link.hub(), link.app()) {
             let client = self.core.connections.find(link.hub(), &id).and_then(|slot| self.core.connections.get(slot));
-            // It may have come back.
+            // The client may have returned.
             if client.is_none_or(|client| client.role_of(link.app()).is_none()) {
-                // Where it is, or was: an empty name would ask to hand it over.
+                // Current or last app server. An empty name would request a hand-over.
                 let at = client.map_or(to, |client| client.home().app());
                 link.send(&moved_to(&id, &hubs.instance(at)));
             }
@@ -163,8 +163,8 @@ impl ShardState {
         owe(self);
     }
 
-    /// Pauses the clients of an app server that shuts down, and asks it to hand each of them over once its calls have
-    /// ended.
+    /// Pauses the clients of a stopping app server and requests the hand-over of each client once its calls
+    /// have ended.
     pub(super) fn app_shutting_down(&mut self, hub: HubIndex, app: AppServerId) {
         self.assignments.mirrored.leave_mirrors(&mut self.core.connections, hub, app);
         self.presence.app_stopping(hub, app);
@@ -176,15 +176,15 @@ impl ShardState {
         self.core.connections.at_app(hub, app).into_iter().for_each(|slot| self.core.ask_for(slot, &Role::Home));
     }
 
-    /// Homes of all clients here, and those of these hubs of which the end of a client is still to be reported.
+    /// Primary app servers of all clients here, and hubs with unreported closes.
     #[must_use]
     pub(crate) fn used_entries(&self, hubs: &[HubIndex]) -> (HashSet<(HubIndex, AppServerId)>, Vec<HubIndex>) {
         let has_ends = |hub: &HubIndex| self.assignments.reassignment.has_ends_of(*hub);
         (self.core.homes_of_clients().collect(), hubs.iter().copied().filter(has_ends).collect())
     }
 
-    /// Finishes a move to another link, or goes on with one to another node: the app server sends nothing more for the
-    /// client alone over its home link.
+    /// Completes a move to another link, or continues a move to another node, now that the app server has
+    /// paused direct data over the primary link.
     pub(super) fn pause_acknowledged(&mut self, slot: Slot, by: LinkId) {
         let now = self.core.tick;
         let Some(client) = self.core.connections.live_mut(slot) else { return };
@@ -200,7 +200,7 @@ impl ShardState {
         }
         if !client.cold().stay().is_moving() {
             if !client.is_in_transit() {
-                // It answers the pause of a move that has ended, and would stay paused.
+                // Late acknowledgement of a finished move; without a resume the client would stay paused.
                 client.home().send(&flow(client.id(), FlowOperation::Resume));
             }
             return move_paused(self, slot);
@@ -208,7 +208,7 @@ impl ShardState {
         cancel_failed_calls(client);
         let Some(to) = client.cold_mut().stay_mut().acknowledged() else { return };
         let serial = client.serial();
-        // One that is lost by now is of no use: the old one has the client still.
+        // If the new link is lost already, the client stays at the old one.
         let to = if to.is_open() { to } else { client.home().clone() };
         to.send(&flow(client.id(), FlowOperation::Resume));
         if to.id() != by {
@@ -220,7 +220,7 @@ impl ShardState {
     }
 }
 
-/// Looks for homes again, which may have been full; closes clients that have waited for too long.
+/// Retries assignments, since app servers may have been full, and closes clients that have waited too long.
 fn retry_unassigned(state: &mut ShardState) {
     reroute_unassigned(state);
     state.assignments.reassignment.open_unanswered(&mut state.core);
@@ -231,21 +231,22 @@ fn retry_unassigned(state: &mut ShardState) {
     }
 }
 
-/// Closes connections over HTTP whose clients have stopped sending requests. One shard does it for the whole node.
+/// Closes HTTP connections of clients that have stopped sending requests. One shard does this for the whole
+/// node.
 fn close_absent(state: &mut ShardState) {
     if state.core.context.index != 0 {
         return;
     }
     let shared = state.core.context.shared.clone();
     for outer in shared.admission.http_transports.sweep(shared.settings.http_transports.disconnect_timeout_s) {
-        // The others end where they are, because their pipes do.
+        // The others end with their pipes.
         if outer.take_inner_half().is_some() {
             state.close_id(&Rc::from(&**outer.id()), true);
         }
     }
 }
 
-/// Cuts the sockets of clients that do not answer our close.
+/// Cuts the sockets of clients that don't answer our close.
 fn cut_silent(state: &mut ShardState) {
     for (slot, serial) in state.assignments.closing.take_due(state.core.tick) {
         if let Some(client) = state.core.connections.get_current(slot, serial) {
@@ -254,7 +255,7 @@ fn cut_silent(state: &mut ShardState) {
     }
 }
 
-/// Closes the slow clients that have taken nothing for too long.
+/// Closes slow clients that have read nothing for too long.
 fn close_stalled(state: &mut ShardState) {
     let timeout = state.core.context.shared.settings.outbox.slow_client_timeout_s;
     let ShardCore { connections, delivery, tick, .. } = &mut state.core;
@@ -263,7 +264,7 @@ fn close_stalled(state: &mut ShardState) {
     }
 }
 
-/// Closes the clients whose tokens have expired.
+/// Closes clients with expired tokens.
 fn close_expired(state: &mut ShardState) {
     if state.assignments.token_expiries.is_empty() {
         return;

@@ -1,11 +1,11 @@
-//! Method firewall: the operator's rules about single messages of clients, before they go up.
+//! Method firewall: the operator's rules for client messages, applied before forwarding.
 //!
 //! ```text
-//!  call ─► deny, allow, size ─► group ─► rate ─┬─ within ──► pending call, goes up to the home or a side home
-//!                                              └─ refused ─► error to its caller; what belongs to the call is dropped
+//!  call ─► deny, allow, size ─► group ─► rate ─┬─ allowed ──► pending call, forwarded to the primary or a secondary
+//!                                              └─ refused ─► error to the caller; its streams are dropped
 //! ```
 //!
-//! Only kind, ids and method are read. What can't be read ends the connection.
+//! Only kind, ids and method are parsed. A message that can't be parsed closes the connection.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -22,22 +22,22 @@ use crate::limits::{RatedCall, RatedCaller};
 use crate::routing::{HubRules, MethodVerdict};
 use crate::upstream::HomeLink;
 
-/// Ruling about a message of a client.
+/// Verdict on a client message.
 #[derive(Debug, Clone)]
 pub(crate) enum Ruling {
-    /// It goes up to the client's home.
+    /// Forward to the client's primary.
     Home,
-    /// It goes up to a side home.
+    /// Forward to a secondary.
     Side(HomeLink),
-    /// It waits, with all that is behind it: no app server of its group is there.
+    /// Hold this and later messages: no app server of the group is available.
     Waits,
-    /// It does not go up: it is refused, or belongs to a refused call.
+    /// Drop: refused, or part of a refused call.
     Dropped,
-    /// The client has too many open streams to calls, for this reason.
+    /// Too many open streams to calls, with the error text.
     TooMany(String),
 }
 
-/// Rules on a message of a client: answers a call that is refused, and takes note of one that goes up.
+/// Applies the rules to a client message: answers a refused call and tracks a forwarded one.
 pub(crate) fn rule(
     state: &mut ShardState,
     slot: Slot,
@@ -57,7 +57,7 @@ pub(crate) fn rule(
     if let Some(group) = rules.group_of(target).filter(|group| state.core.is_beside_home(slot, group)) {
         match state.assignments.sided.side_for(&mut state.core, &mut state.assignments.reassignment, slot, group) {
             SideChoice::Ready(link) => side = Some((group, link)),
-            // Before its rate: it comes again.
+            // Before the rate limit, as the call is checked again later.
             SideChoice::Waits => return Ruling::Waits,
             SideChoice::Fails(text) => return answer_refused(&mut state.core, slot, message, &text),
         }
@@ -86,7 +86,7 @@ pub(crate) fn rule(
     }
 }
 
-/// Rules on a message that is no call: what belongs to a call goes where that went.
+/// Verdict on messages other than calls: parts of a call follow that call.
 fn rule_on_rest(core: &mut ShardCore, slot: Slot, message: &CallScan<'_>) -> Ruling {
     let Some(client) = core.connections.live_mut(slot) else { return Ruling::Home };
     if client.cold_mut().refused_mut().take(message) {
@@ -96,7 +96,7 @@ fn rule_on_rest(core: &mut ShardCore, slot: Slot, message: &CallScan<'_>) -> Rul
     owner.map_or(Ruling::Home, |side| Ruling::Side(side.link.clone()))
 }
 
-/// Takes a call of a client at this rate. Connections of one user count together, on whatever shard they are.
+/// Counts a call against this rate. Connections of one user are counted together across shards.
 fn is_within_rate(core: &ShardCore, slot: Slot, rule: &str, method: &str, per_second: u32) -> bool {
     let (Some(per_second), Some(client)) = (NonZeroU32::new(per_second), core.connections.get(slot)) else {
         return false;
@@ -122,7 +122,7 @@ fn refuse_call(
     answer_refused(core, slot, call, text)
 }
 
-/// Answers a call that does not go up; what belongs to it is dropped.
+/// Answers a refused call; its streams are dropped.
 fn answer_refused(core: &mut ShardCore, slot: Slot, call: &CallScan<'_>, text: &str) -> Ruling {
     let Some(client) = core.connections.live_mut(slot) else { return Ruling::Dropped };
     let has_room = client.cold_mut().refused_mut().add(call);
@@ -135,7 +135,7 @@ fn answer_refused(core: &mut ShardCore, slot: Slot, call: &CallScan<'_>, text: &
     Ruling::TooMany(format!("The client still sends over {REFUSED_UPLOADS_MAX} streams to calls that were refused."))
 }
 
-/// Text for a client over a rate; it names the method as the rule does.
+/// Error text for an exceeded rate, with the method as the rule writes it.
 fn over_rate(method: &str, per_second: u32) -> String {
     format!("The method '{method}' can't be called more than {per_second} times a second: the server's rules limit it.")
 }

@@ -1,6 +1,6 @@
-//! Inbox of a shard: how other threads reach it. Its bytes are bounded.
+//! Inbox of a shard, through which other threads reach the shard. Its bytes are bounded.
 //!
-//! Waiting for room can't lock up: a shard's inbox is emptied by a task that never waits.
+//! Waiting for room can't deadlock, because a non-blocking task empties each inbox.
 
 pub(super) mod client_stream;
 
@@ -25,41 +25,40 @@ use crate::telemetry::ConnectionTrace;
 use crate::upstream::{Hub, IncomingLink, Pool, ServerGroup};
 use client_stream::ClientStream;
 
-/// Limit of the bytes in one shard's inbox. Two of the largest frames fit, so that none can get stuck.
+/// Maximum bytes in one shard's inbox. Two of the largest frames fit, so that none can get stuck.
 const INBOX_MAX_BYTES: u32 = 64 * 1024 * 1024;
 
-/// Message for a shard.
 #[derive(Debug)]
 pub(crate) enum ShardMessage {
     Batch(CommandBatch),
     Accept(Box<PendingConnection>),
-    /// Keeps the link of this slot open from now on.
+    /// Keeps the link in this slot open.
     KeepLink(Arc<Pool>, usize),
-    /// Serves the link that an app server has asked for.
+    /// Serves a link dialled by an app server.
     ServeLink(Box<IncomingLink>),
     Inspect(Inspection),
-    /// Serves the clients that come by this listener. Sockets that bring something else are the app's.
+    /// Serves the clients of this listener. Other sockets go to the app.
     Listen(std::net::TcpListener, mpsc::Sender<AppSocket>),
 }
 
-/// Socket for the HTTP server of the app around this node.
+/// Socket for the HTTP server of the app that embeds this node.
 #[derive(Debug)]
 pub(crate) struct AppSocket {
     pub stream: std::net::TcpStream,
     pub peer: SocketAddr,
-    /// Bytes of its first request that were read already.
+    /// Bytes of its first request that were already read.
     pub early: Bytes,
 }
 
-/// Inspection of a shard by another thread, or an operator's change.
+/// Access to a shard from another thread: an inspection or an operator's change.
 ///
-/// The state lies above the inbox, which does not know its type: who makes an inspection does, and who runs it.
+/// Type-erased, because the state is in a layer above the inbox; both the sender and the shard know its type.
 pub(crate) struct Inspection(Box<Inspect>);
 
 type Inspect = dyn FnOnce(&mut dyn Any) + Send;
 
 impl Inspection {
-    /// Inspection of a state of this type.
+    /// Wraps an inspection of a state of this type.
     pub(super) fn of<S: 'static>(act: impl FnOnce(&mut S) + Send + 'static) -> Self {
         Self(Box::new(move |state| {
             let state = state.downcast_mut();
@@ -81,80 +80,79 @@ impl fmt::Debug for Inspection {
     }
 }
 
-/// Commands of one batch that another shard's link has read.
+/// Commands of one batch read by another shard's link.
 #[derive(Debug)]
 pub(crate) struct CommandBatch {
-    /// Commands, to be applied in this order.
+    /// Commands, applied in order.
     pub commands: Vec<ShardCommand>,
-    /// Time at which they were read, if the shard wants to know.
+    /// Read time, if the shard needs it.
     pub read_at: Option<Instant>,
-    /// Room in the inbox; commands that are not counted take none.
+    /// Reserved inbox bytes; `None` for commands that are not counted.
     _room: Option<OwnedSemaphorePermit>,
 }
 
-/// Accepted connect request: a socket that is about to become a client connection.
+/// Accepted connect request, about to become a client connection.
 #[derive(Debug)]
 pub(crate) struct PendingConnection {
     /// `None` once its task has taken it.
     pub stream: Option<ClientStream>,
     pub transport: Transport,
     pub hub: Arc<Hub>,
-    /// Opening frame; the hub protocol is not known yet.
+    /// Opening frame, without the hub protocol, which is still unknown.
     pub open: OpenConnection,
-    /// A token names the connection id.
+    /// Set if a token contains the connection id.
     pub is_negotiated: bool,
     /// User id, if authenticated.
     pub user: Option<String>,
-    /// Permit of its address.
+    /// Permit of the client's address.
     pub permit: Option<Box<AddressPermit>>,
-    /// Weight of its head, if that is large.
+    /// Weight of a large request head.
     pub head: Option<HeadWeight>,
-    /// Time at which it closes, in seconds since 1970: with its token, where the hub wants that.
+    /// Close time in seconds since 1970, if the hub closes connections with their token.
     pub expires_s: Option<u64>,
-    /// Terms of its token, beside the settings of its hub.
+    /// Terms of the token, in addition to the hub's settings.
     pub terms: ClientTerms,
-    /// It has negotiated stateful reconnect.
+    /// Set if the client negotiated stateful reconnect.
     pub wants_stateful: bool,
-    /// Revocations that had come when its token was verified; `None` where that was done for another connect.
+    /// Revocation mark when the token was verified; `None` if that happened in another connect request.
     pub verified_at: Option<RevocationMark>,
-    /// Lost connection whose groups and items it gets, if an app server keeps them.
+    /// Lost connection with groups and items to restore, if an app server keeps them.
     pub restores: Option<Box<LostConnection>>,
-    /// Slot and serial of the open connection for which this is a new socket.
+    /// Slot and serial of the open connection that resumes over this socket.
     pub claimed: Option<(Slot, Serial)>,
-    /// Group of app servers that it is routed to; `None` for the default one.
+    /// Server group that the route selects; `None` for the default group.
     pub group: Option<Arc<ServerGroup>>,
-    /// Trace that it belongs to, if it is sampled.
+    /// Trace of the connection, if sampled.
     pub trace: Option<Box<ConnectionTrace>>,
 }
 
-/// Connection that was lost, and whose client begins anew.
+/// Lost connection of a client that starts over.
 #[derive(Debug)]
 pub(crate) struct LostConnection {
     pub id: ByteString,
-    /// Its user, if the client gets it back with the rest.
+    /// User, if restored as well.
     pub user: Option<LostUser>,
 }
 
-/// User of a lost connection.
 #[derive(Debug)]
 pub(crate) struct LostUser {
     pub id: Option<String>,
     /// Claims of the opening frame.
     pub claims: Vec<(ByteString, ByteString)>,
-    /// Time at which the connection closes, in seconds since 1970.
+    /// Close time in seconds since 1970.
     pub expires_s: Option<u64>,
 }
 
-/// The sending end of a shard's inbox.
+/// Sending half of a shard's inbox.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardSender {
     parcels: mpsc::UnboundedSender<ShardMessage>,
     room: Arc<Semaphore>,
-    /// Whether a trace of the shard wants to know when batches were read.
+    /// Whether the shard needs the read times of batches.
     is_traced: Arc<AtomicBool>,
 }
 
-/// The receiving end of a shard's inbox.
+/// Receiving half of a shard's inbox.
 pub(crate) type Inbox = mpsc::UnboundedReceiver<ShardMessage>;
 
 impl ShardSender {
@@ -165,7 +163,7 @@ impl ShardSender {
         (Self { parcels, room, is_traced: Arc::default() }, inbox)
     }
 
-    /// Sends commands of some `bytes` to the shard, once there is room. Cancelled, nothing was sent.
+    /// Sends commands of about `bytes` bytes once there is room. Cancel-safe: a cancelled call sends nothing.
     pub(crate) async fn give(&self, commands: Vec<ShardCommand>, bytes: usize) {
         let read_at = self.is_traced.load(Ordering::Relaxed).then(Instant::now);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(INBOX_MAX_BYTES / 2);
@@ -174,19 +172,19 @@ impl ShardSender {
         }
     }
 
-    /// Says whether the shard wants to know when batches were read.
+    /// Sets whether the shard needs the read times of batches.
     pub(super) fn set_traced(&self, is_traced: bool) {
         self.is_traced.store(is_traced, Ordering::Relaxed);
     }
 
-    /// Sends a command of the node itself, whose bytes are not counted.
+    /// Sends a command of the node itself, which is not counted.
     pub(super) fn order(&self, command: ShardCommand) {
         self.put(ShardMessage::Batch(CommandBatch { commands: vec![command], read_at: None, _room: None }));
     }
 
-    /// Sends a message whose bytes are not counted: sockets bound the one kind, pools the other.
+    /// Sends a message that is not counted. Sockets and pools bound their number.
     pub(crate) fn put(&self, parcel: ShardMessage) {
-        // Sending fails when the shard's thread is gone: the node is stopping, and no client is left.
+        // Fails when the shard's thread is gone: the node is stopping and has no clients.
         drop(self.parcels.send(parcel));
     }
 }

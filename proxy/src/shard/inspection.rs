@@ -1,4 +1,4 @@
-//! Inspection of a shard by the observer: in short steps, because meanwhile the shard serves no client.
+//! Inspection of a shard by the observer, in short steps because the shard serves no clients meanwhile.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,13 +18,13 @@ use crate::upstream::{AppServerId, HubIndex};
 
 const MICROS_PER_SECOND: u64 = 1_000_000;
 
-/// Maximum number of rows in one step: the opening frame of each has to be decoded.
+/// Maximum number of rows per step. Each requires decoding an opening frame.
 const ROWS_STEP: usize = 64;
 
-/// Maximum number of groups that are listed for one client.
+/// Maximum number of groups listed for one client.
 const GROUPS_MAX: usize = 200;
 
-/// Length to which values of headers are cut.
+/// Maximum number of characters of a header value.
 const HEADER_MAX_CHARS: usize = 300;
 
 /// Filter of a list of clients.
@@ -33,14 +33,13 @@ pub(crate) enum ClientSelection {
     Everyone,
     Hub(HubIndex),
     Group(HubIndex, String),
-    /// Connections of a user, at these hubs.
+    /// Connections of a user at these hubs.
     User(Vec<HubIndex>, String),
 }
 
-/// Row of a list of clients.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientRow {
-    /// First part of its id: a whole one may be a token.
+    /// First part of the id; the whole id may serve as a token.
     pub id: String,
     pub hub: HubIndex,
     pub app: AppServerId,
@@ -48,7 +47,7 @@ pub(crate) struct ClientRow {
     pub transport: &'static str,
     pub protocol: &'static str,
     pub state: &'static str,
-    /// Seconds since it opened.
+    /// Seconds since the connection opened.
     pub age_s: u32,
     pub address: Option<String>,
 }
@@ -58,21 +57,21 @@ pub(crate) struct ClientRow {
 pub(crate) struct ClientInspection {
     pub row: ClientRow,
     pub user_agent: Option<String>,
-    /// Its groups; of very many only some.
+    /// Groups of the client, up to a limit.
     pub groups: Vec<String>,
-    /// Number of all its groups.
+    /// Number of all groups.
     pub group_count: usize,
     pub outbox_bytes: usize,
     pub pending_calls: usize,
-    /// Seconds since something came from it.
+    /// Seconds since data was last received.
     pub heard_s: u32,
-    /// Seconds since something was sent to it.
+    /// Seconds since data was last sent.
     pub sent_s: u32,
-    /// Time at which it closes with its token, in seconds since 1970.
+    /// Close time with the token, in seconds since 1970.
     pub token_ends_s: Option<u64>,
 }
 
-/// Search for the first names of sets after a given one, in order, with the number of their members.
+/// Search for the next set names in alphabetical order, with member counts.
 #[derive(Debug)]
 pub(crate) struct NameSearch {
     /// Names found so far.
@@ -126,7 +125,7 @@ pub(crate) struct Inspector<'a> {
     pub(super) now_us: u64,
 }
 
-/// Watches of a shard, with what they look at, for the observer.
+/// Watches of a shard for the observer, with the state that they inspect.
 #[derive(Debug)]
 pub(crate) struct WatchDesk<'a> {
     pub(super) watches: &'a mut Watches,
@@ -135,13 +134,12 @@ pub(crate) struct WatchDesk<'a> {
 }
 
 impl Inspector<'_> {
-    /// Number of clients of each kind.
     #[must_use]
     pub(crate) fn census(&self) -> Census {
         self.connections.census().clone()
     }
 
-    /// Takes a step of a search for names; `true` when it was the last one.
+    /// Runs one step of a name search. Returns `true` after the last one.
     pub(crate) fn search_names(&self, names: &mut NameSearch) -> bool {
         let connections = self.connections;
         let (step, is_last) = step(names.from, connections.sets().entries());
@@ -150,7 +148,7 @@ impl Inspector<'_> {
         is_last
     }
 
-    /// At most `most` of the clients that pass the filter, from this slot on, and the slot to go on from.
+    /// Up to `most` clients that match the filter, starting at slot `from`, with the next start slot.
     #[must_use]
     pub(crate) fn list(&self, which: &ClientSelection, from: Slot, most: usize) -> (Vec<ClientRow>, Option<Slot>) {
         let connections = self.connections;
@@ -173,7 +171,7 @@ impl Inspector<'_> {
         (rows.collect(), next)
     }
 
-    /// Number of clients in the set of a filter; 0 where the filter is no set.
+    /// Number of clients in the filter's set; 0 if the filter is not a set.
     #[must_use]
     pub(crate) fn set_size(&self, which: &ClientSelection) -> usize {
         let connections = self.connections;
@@ -237,21 +235,21 @@ impl Inspector<'_> {
 }
 
 impl WatchDesk<'_> {
-    /// Begins a watch of the clients that open from now on, or of a method; its times count from `started`. The number
-    /// names it.
+    /// Starts a watch of a method or of clients that open in future, with times relative to `started`. Returns
+    /// its number.
     ///
     /// # Errors
-    /// When too many run.
+    /// If too many watches are running.
     pub(crate) fn begin(&mut self, order: WatchOrder, started: Instant) -> Result<u64, WatchRefused> {
         let begun = self.watches.begin(order, started);
         self.context.show_timed(self.watches.are_timed());
         begun
     }
 
-    /// Begins a watch of one client that is here.
+    /// Starts a watch of one client on this shard.
     ///
     /// # Errors
-    /// When the client is not here, or too many watches run.
+    /// If the client is not here, or too many watches are running.
     pub(crate) fn begin_at(
         &mut self,
         (slot, id): (Slot, &str),
@@ -265,15 +263,15 @@ impl WatchDesk<'_> {
         Ok(number)
     }
 
-    /// Follows the clients of a stretch of slots that were open before a watch; returns the slot at which the next
-    /// stretch begins.
+    /// Adds clients that were already open to a watch, one range of slots at a time. Returns the start of the
+    /// next range.
     pub(crate) fn find_present(&mut self, number: u64, from: Slot) -> Option<Slot> {
         let (slots, next) = stretch(self.connections, from, ROWS_STEP, |_| true);
         self.watches.find(self.connections, number, &slots);
         next
     }
 
-    /// Pieces of a watch since it was read last; `None` when it has ended.
+    /// Events of a watch since the last read; `None` after its end.
     #[must_use]
     pub(crate) fn read(&mut self, number: u64) -> Option<WatchBatch> {
         self.watches.read(self.connections, number, self.context)
@@ -285,7 +283,7 @@ impl WatchDesk<'_> {
     }
 }
 
-/// Slots, or sets, of one step, and whether it is the last one.
+/// Range of slots or sets for one step, and whether it is the last one.
 fn step(from: usize, slots: usize) -> (Range<usize>, bool) {
     let mut walk = SlotWalk::onward(from);
     (walk.step(slots), walk.is_over(slots))
@@ -304,7 +302,7 @@ fn state(client: &Client) -> &'static str {
     }
 }
 
-/// First `most` wanted slots of a stretch of all slots, and the slot at which the next stretch begins.
+/// First `most` matching slots of a range, and the start of the next range.
 fn stretch(
     connections: &Connections,
     from: Slot,
@@ -331,11 +329,11 @@ fn members<'a>(
     connections.members(hub, name).iter().map(|member| member.slot).filter(move |slot| *slot >= from)
 }
 
-/// Lowest `most` slots in order, and the next one.
+/// Lowest `most` slots, sorted, and the next slot.
 fn first(mut slots: Vec<Slot>, most: usize) -> (Vec<Slot>, Option<Slot>) {
     let mut next = None;
     if slots.len() > most {
-        // Only these have to be sorted.
+        // Only the selected slots have to be sorted.
         next = Some(*slots.select_nth_unstable(most).1);
         slots.truncate(most);
     }

@@ -1,17 +1,18 @@
-//! Presence: app servers that want it are told which users and members of groups come to this shard, and leave it.
+//! Presence: reports to subscribed app servers which users and group members appear on this shard and leave it.
 //!
 //! ```text
 //!  link opens ──► snapshot, in parts ──► listed ──► changes, batched ──► app server
-//!                   ▲                                  │
-//!                   └── link lost, another is there; too much waits ◄─┘
+//!                   ▲                                            │
+//!                   └── link lost, another open; large backlog ◄─┘
 //! ```
 //!
-//! Each shard tells of its own sets, over one link per app server; the far end adds shards and nodes up. A snapshot
-//! walks the clients by slot, which a client keeps while it lives; changes of clients that were walked already, or not
-//! yet, are told beside it, and saying twice that something is there does no harm.
+//! Each shard reports its own sets over one link per app server; the peer merges shards and nodes. A snapshot
+//! walks the clients by slot, which is fixed while a client is connected. Changes are sent alongside, and
+//! repeating an addition does no harm.
 //!
-//! All app servers hear everything, and one of them tells the app. So each is told who hears, in the same place of its
-//! stream: an app server is listed when its snapshot is complete.
+//! All subscribed app servers receive everything, and one of them reports it to the app. Each therefore also
+//! receives the list of subscribers, at a consistent position of its stream. An app server is listed when its
+//! snapshot is complete.
 
 pub(super) mod presence_batch;
 
@@ -31,51 +32,51 @@ use crate::metrics::Counters;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, Pool};
 use presence_batch::PresenceBatch;
 
-/// Maximum number of slots that one step of a snapshot walks; it ends sooner when it has a frame.
+/// Maximum number of slots per snapshot step. A full frame ends the step earlier.
 const SNAPSHOT_SLOTS: usize = 4_000;
 
-/// Bytes of changes that one app server may be told while its link is full; with more it is told anew what is there,
+/// Maximum bytes of changes sent to an app server while its link is full. Beyond it, a new snapshot follows
 /// when there is room.
 const BACKLOG_MAX_BYTES: usize = 256 * 1024;
 
-/// Age up to which a client is new to an app server that comes: some open before this shard has heard of its link.
+/// Maximum age at which a client counts as new for a connecting app server. Some clients open before the shard
+/// has received the new link.
 const NEW_WITHIN_US: u64 = 1_000_000;
 
-/// Number of connections of a user that are looked at to say whether the user is new.
+/// Number of a user's connections checked to decide whether the user is new.
 const CONNECTIONS_LOOKED_AT: usize = 16;
 
-/// Presence feeds of one shard, by hub.
 #[derive(Debug, Default)]
 pub(super) struct PresenceFeeds {
     feeds: Vec<HubFeed>,
     last_stream: i64,
     has_changed: Rc<Notify>,
-    /// A task tells what has changed.
+    /// Set while a task sends the changes.
     is_told: bool,
 }
 
-/// Whether a step has told all.
+/// Result of a step that sends changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
     All,
-    /// A snapshot is under way, or a link full.
+    /// A snapshot is in progress or a link is full.
     NotYet,
-    /// Nobody listens any more.
+    /// No subscribers are left.
     Nobody,
 }
 
-/// App servers of one hub that are told.
+/// Subscribed app servers of one hub.
 #[derive(Debug)]
 struct HubFeed {
     hub: HubIndex,
     subscribers: Vec<Subscriber>,
-    /// The listed ones have changed since they were told.
+    /// The list of app servers has changed since.
     is_list_new: bool,
-    /// App servers that were lost since.
+    /// App servers lost since then.
     lost: Vec<ByteString>,
 }
 
-/// An app server that is told.
+/// Subscribed app server and its stream.
 #[derive(Debug)]
 struct Subscriber {
     app: AppServerId,
@@ -84,22 +85,22 @@ struct Subscriber {
     link: HomeLink,
     stream: i64,
     state: FeedState,
-    /// It hears all, and tells the app.
+    /// Receives everything and reports it to the app.
     is_listed: bool,
-    /// It is about to stop.
+    /// Set while the app server stops.
     is_leaving: bool,
-    /// Bytes of changes that it was told while its link was full. A snapshot waits for room, so it counts nothing.
+    /// Bytes of changes sent while the link was full. Snapshots wait for room, so they don't count.
     backlog_bytes: usize,
-    /// Time from which on clients are new to it, in microseconds since the node started.
+    /// Time from which clients count as new for it, in microseconds since the node started.
     since_us: u64,
 }
 
 /// State of the stream to an app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FeedState {
-    /// A stream is to begin, as soon as there is room.
+    /// A stream starts as soon as there is room.
     Due,
-    /// Snapshot under way: clients are told up to this slot.
+    /// Snapshot in progress: clients up to this slot were sent.
     Snapshot {
         next: usize,
     },
@@ -107,12 +108,12 @@ enum FeedState {
 }
 
 impl PresenceFeeds {
-    /// Notifies when something has changed; for the task that tells it.
+    /// Notified on changes, for the task that sends them.
     pub(super) fn has_changed(&self) -> Rc<Notify> {
         self.has_changed.clone()
     }
 
-    /// Whether a task has to be started that tells what changes.
+    /// Whether a task for sending changes has to be started.
     pub(super) fn take_start(&mut self) -> bool {
         !self.feeds.is_empty() && !mem::replace(&mut self.is_told, true)
     }
@@ -133,7 +134,7 @@ impl HubFeed {
         listed.map(|subscriber| subscriber.instance.clone()).collect()
     }
 
-    /// Tells everyone what has changed, continues snapshots, and then tells everyone who is listed.
+    /// Sends changes, continues snapshots, and then sends the list of app servers if changed.
     fn tell(
         &mut self,
         batch: &PresenceBatch,
@@ -176,8 +177,8 @@ impl Subscriber {
         self.send(shard, PresenceChanges { phase, app_servers: Some(app_servers), ..PresenceChanges::default() });
     }
 
-    /// Tells the next part of what is there. Clients that are newer than its link are told as changes: app servers that
-    /// begin take what is there for told, and these came while there was none.
+    /// Sends the next part of a snapshot. Clients newer than the link are sent as changes: an app server treats
+    /// a snapshot as already reported to the app, but these clients connected without any subscriber.
     fn continue_snapshot(&mut self, connections: &Connections, hub: HubIndex, shard: u16) {
         let FeedState::Snapshot { next } = self.state else { return };
         if self.link.is_full() {
@@ -216,7 +217,7 @@ impl Subscriber {
         }
     }
 
-    /// Whether all connections of a user are new to it; of one with many some are looked at.
+    /// Whether all connections of a user are new to it. Only some are checked.
     fn is_new(&self, connections: &Connections, hub: HubIndex, user: &str) -> bool {
         let members = connections.members(hub, SetName::User(user)).iter().take(CONNECTIONS_LOOKED_AT);
         let mut clients = members.filter_map(|member| connections.get(member.slot));
@@ -226,12 +227,12 @@ impl Subscriber {
     fn send(&mut self, shard: u16, update: PresenceChanges) {
         let update = PresenceChanges { shard: i64::from(shard), stream: self.stream, ..update };
         if !self.link.queue(&ServiceMessage::PresenceChanges(update)) {
-            // The command that says so is on its way.
+            // A command reporting the lost link is in flight.
             self.state = FeedState::Due;
         }
     }
 
-    /// Tells a change, which waits for no room.
+    /// Sends a change without waiting for room.
     fn send_change(&mut self, shard: u16, update: PresenceChanges) {
         let (was_full, before) = (self.link.is_full(), self.link.ring_bytes());
         self.send(shard, update);
@@ -239,14 +240,14 @@ impl Subscriber {
         self.backlog_bytes = if was_full { self.backlog_bytes + added } else { 0 };
     }
 
-    /// Whether so much waits for it that it is told anew what is there, later.
+    /// Whether the backlog is so large that a new snapshot has to replace it.
     fn is_overdue(&self) -> bool {
         self.backlog_bytes > BACKLOG_MAX_BYTES && self.state != FeedState::Due
     }
 }
 
 impl PresenceFeeds {
-    /// Begins to tell an app server what it wants to know, over its first link.
+    /// Subscribes an app server with its first link.
     pub(super) fn link_opened(&mut self, connections: &mut Connections, context: &ShardContext, link: &HomeLink) {
         let Some(pool) = context.shared.hubs.pool_of(link) else { return };
         let scope = pool.presence();
@@ -276,7 +277,7 @@ impl PresenceFeeds {
         self.note_presence(connections, hub);
     }
 
-    /// Tells what it told over a lost link anew over another one, or no more.
+    /// Restarts a stream over another link after its link is lost, or ends it.
     pub(super) fn link_lost(&mut self, connections: &mut Connections, context: &ShardContext, loss: &LinkLoss) {
         let hubs = &context.shared.hubs;
         let is_its = |subscriber: &Subscriber| subscriber.link.id() == loss.link;
@@ -298,7 +299,7 @@ impl PresenceFeeds {
         hubs.into_iter().for_each(|hub| self.note_presence(connections, hub));
     }
 
-    /// Takes an app server that is about to stop off the list: others tell the app from now on. It still hears of
+    /// Removes a stopping app server from the list, so that others report to the app. It still receives
     /// changes.
     pub(super) fn app_stopping(&mut self, hub: HubIndex, app: AppServerId) {
         let Some(feed) = self.feed(hub) else { return };
@@ -309,7 +310,7 @@ impl PresenceFeeds {
         self.has_changed.notify_one();
     }
 
-    /// Notes the changes that the subscribers of a hub want, or none without any.
+    /// Starts or stops recording a hub's changes, depending on its subscribers.
     fn note_presence(&mut self, connections: &mut Connections, hub: HubIndex) {
         let scope = self.feed(hub).map(|feed| feed.scope()).unwrap_or_default();
         match connections.sets_mut().changes_mut(hub) {
@@ -324,7 +325,7 @@ impl PresenceFeeds {
         self.has_changed.notify_one();
     }
 
-    /// Tells what has changed since the last time.
+    /// Sends the changes since the last call.
     pub(super) fn tell_changes(&mut self, connections: &mut Connections, context: &ShardContext) -> Told {
         let Self { feeds, last_stream, is_told, .. } = self;
         if feeds.is_empty() {
@@ -351,7 +352,7 @@ impl PresenceFeeds {
     }
 }
 
-/// Takes what has changed at a hub. When too much has, everyone is told anew what is there.
+/// Takes a hub's recorded changes. If there were too many, new snapshots replace them.
 fn take_batch(feed: &mut HubFeed, connections: &mut Connections, counters: &Counters) -> PresenceBatch {
     let mut batch = PresenceBatch::default();
     let Some(changes) = connections.sets_mut().changes_mut(feed.hub).map(SetChanges::take) else { return batch };
@@ -380,7 +381,7 @@ fn take_batch(feed: &mut HubFeed, connections: &mut Connections, counters: &Coun
     batch
 }
 
-/// Another link of an app server, with a socket or without.
+/// Another link of an app server, preferably with a socket.
 pub(super) fn other_link(pool: &Pool, loss: &LinkLoss) -> Option<Arc<LinkHandle>> {
     let links = pool.links();
     let is_other = |link: &&Arc<LinkHandle>| link.id() != loss.link && !link.is_closed();

@@ -1,4 +1,4 @@
-//! Context of one shard: what it shares with the node, and what it counts. Never changes.
+//! Immutable context of one shard: shared node state and counters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::shared::history::{PastConnection, short};
 use crate::clock::unix_ms;
 use crate::metrics::{ConnectionCounters, Counters, HubCounters, Limit};
 
-/// Claim of an app's token by which its client may see the details of errors.
+/// App token claim that lets its client see error details.
 const DETAILED_ERRORS_CLAIM: &str = "asrs.s.derror";
 
-/// Index of a shard, its counters, and what it shares with the node's other shards.
+/// Index and counters of a shard, and the state that it shares with other shards.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardContext {
     pub index: u16,
@@ -30,14 +30,13 @@ impl ShardContext {
         u64::try_from(self.shared.uptime().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Shows other threads whether the times of their batches matter here.
+    /// Sets whether other threads have to record the times of their batches.
     pub(super) fn show_timed(&self, is_timed: bool) {
         if let Some(own) = self.shared.shards().get(usize::from(self.index)) {
             own.set_traced(is_timed);
         }
     }
 
-    /// Counters of the hub of a client.
     fn hub_counters(&self, client: &Client) -> &HubCounters {
         self.counters.hub(client.home().hub().get())
     }
@@ -46,7 +45,7 @@ impl ShardContext {
         self.hub_counters(client).connections(client.traits().transport, client.content().speech())
     }
 
-    /// Whether this client may see the details of errors: by its hub's settings, or by its token.
+    /// Whether the client may see error details, by its hub's settings or its token.
     pub(super) fn with_details(&self, client: &Client) -> bool {
         let Some(hub) = self.shared.hubs.at(client.home().hub()) else { return false };
         let by_token = || {
@@ -64,12 +63,12 @@ impl ShardContext {
         connections.open.follow(0, 1);
     }
 
-    /// Counts a client connection that has come from another node.
+    /// Counts a client connection that arrived from another node.
     pub(super) fn record_arrival(&self, client: &Client) {
         self.connection_counters(client).open.follow(0, 1);
     }
 
-    /// Counts a client connection that is another node's from now on.
+    /// Counts a client connection that moved to another node.
     pub(super) fn record_moved_out(&self, client: &Client) {
         self.connection_counters(client).open.follow(1, 0);
     }
@@ -96,18 +95,18 @@ impl ShardContext {
         self.shared.remember(self.index, &past);
     }
 
-    /// Millisecond since 1970 at which a client connection was opened, at whatever node.
+    /// Open time of a client connection in milliseconds since 1970, on any node.
     pub(super) fn opened_ms(&self, client: &Client) -> u64 {
         unix_ms().saturating_sub(self.now_us().saturating_sub(client.cold().origin().opened_us) / 1000)
     }
 
-    /// Counts how long the app server took for the hub handshake of a client.
+    /// Records how long the app server took for a client's hub handshake.
     pub(super) fn record_app_handshake(&self, client: &Client) {
         let took = Duration::from_micros(self.now_us().saturating_sub(client.cold().origin().opened_us));
         self.counters.handshakes_of_apps.observe_duration(took);
     }
 
-    /// Logs a close in the words of metrics and hooks.
+    /// Logs a close with the terms of metrics and hooks.
     fn log_close(&self, hub: &str, id: &str, reason: &CloseReason) {
         let CloseReason { cause, detail, .. } = reason;
         let connection = short(id);
@@ -118,12 +117,12 @@ impl ShardContext {
         }
     }
 
-    /// Whether the default log has room for a line that a client brings about; counts what it leaves out.
+    /// Whether the log rate permits a line caused by a client. Counts suppressions.
     pub(super) fn may_log(&self) -> bool {
         self.counted(self.shared.limits.may_log(self.shared.uptime()))
     }
 
-    /// Whether it has room for a line about a mistake of a client.
+    /// Whether the log rate permits a line about a client's mistake.
     fn may_log_mistake(&self) -> bool {
         self.counted(self.shared.limits.may_log_mistake(self.shared.uptime()))
     }

@@ -1,4 +1,4 @@
-//! Core of a shard's state: its clients, what is written to them, and what each part needs to know beside them.
+//! Core of a shard's state: clients, their outgoing data, and shared context.
 
 use std::mem;
 use std::rc::Rc;
@@ -33,29 +33,29 @@ use crate::limits::HeadWeight;
 use crate::telemetry::OpenSpan;
 use crate::upstream::{AppServerId, Asker, HomeLink, Hub, HubIndex, ServerGroup};
 
-/// Size of the buffer that all sockets of a shard are read into. Large, so that a burst takes few system calls; there
-/// is only one.
+/// Size of the single read buffer shared by all sockets of a shard. Large, so that a burst takes few system
+/// calls.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Error for a caller whose app server is gone.
+/// Error for a caller without its app server.
 pub(super) const CALL_LOST: &str =
     "The app server that ran this call is gone. Whether it was carried out is not known; it is not run again.";
 
-/// Error for a caller whose app server has handed its connection over.
+/// Error for a caller after its app server handed the connection over.
 pub(super) const CALL_UNFINISHED: &str = "The app server that ran this call was stopped before the call had ended.";
 
-/// Clients of one shard, and what is written to them.
+/// Clients of one shard, and the delivery of data to them.
 #[derive(Debug)]
 pub(crate) struct ShardCore {
     pub(crate) context: ShardContext,
-    /// Whole seconds since the shard began.
+    /// Whole seconds since the shard started.
     pub(super) tick: u32,
     pub(crate) connections: Connections,
     pub(super) delivery: Delivery,
-    /// Messages of clients that have begun and not ended.
+    /// Client messages that are only partly received.
     pub(crate) unfinished: UnfinishedMessages,
     openings: OpeningInterner,
-    /// Buffer that all sockets are read into; empty while it is lent.
+    /// Read buffer of all sockets; empty while lent.
     read_buffer: Box<[u8]>,
 }
 
@@ -79,12 +79,13 @@ impl ShardCore {
         }
     }
 
-    /// Interned opening frame, for the case that another app server has to open the connection.
+    /// Interned opening frame, kept for reopening the connection at another app server.
     pub(crate) fn intern_opening(&mut self, open: &OpenConnection, weight: Option<Rc<HeadWeight>>) -> Opening {
         self.openings.intern_opening(open, weight)
     }
 
-    /// Shows whole messages of a client to its watches. Returns them if one waits to know where they went.
+    /// Shows complete client messages to watches. Returns them if a watch needs to see where they were
+    /// forwarded.
     #[inline]
     pub(crate) fn watch_up(
         &mut self,
@@ -99,26 +100,26 @@ impl ShardCore {
         self.delivery.watches.up(&self.connections, slot, (messages, data_type), read_at)
     }
 
-    /// Shows watches the fate of messages that were about to go up.
+    /// Reports to watches whether the messages were forwarded.
     #[cold]
     pub(crate) fn watched_up(&mut self, upward: UpwardTrace, end: UpwardEnd) {
         self.delivery.watches.went_up(upward, end);
     }
 
-    /// Shows watches a client that opens, with its opening frame as it goes to the app server.
+    /// Shows watches a client that opens, with the opening frame for the app server.
     pub(crate) fn watch_opening(&mut self, slot: Slot, open: &OpenConnection, handshake: &[u8]) {
         if self.delivery.watches.are_any() {
             self.delivery.watches.opened(&self.connections, slot, open, handshake);
         }
     }
 
-    /// Time of now, if a watch wants to know.
+    /// Current time, if a watch needs it.
     #[inline]
     pub(crate) fn time_for_watches(&self) -> Option<Instant> {
         self.delivery.watches.are_timed().then(Instant::now)
     }
 
-    /// Notes a call of a client: it waits for the answer. One with too many pending calls is paused.
+    /// Records a client's call as pending. Too many pending calls pause the client.
     pub(crate) fn begin_call(&mut self, slot: Slot, invocation_id: &str) {
         let calls_max = self.context.shared.settings.rehoming.pending_calls_max;
         if let Some(client) = self.connections.get_mut(slot) {
@@ -126,7 +127,8 @@ impl ShardCore {
         }
     }
 
-    /// Keeps the span of a pending call until its home or side home answers. Without such a call it ends here.
+    /// Keeps the span of a pending call until the primary or secondary answers. Ends the span if there is no
+    /// such call.
     pub(crate) fn keep_call_span(&mut self, slot: Slot, invocation_id: &str, span: OpenSpan) {
         let Some(client) = self.connections.get_mut(slot) else { return };
         let mut kept = client.assignments_mut().home_mut().calls_mut().keep_span(invocation_id, span);
@@ -136,7 +138,7 @@ impl ShardCore {
         }
     }
 
-    /// Current tick: whole seconds since the shard began.
+    /// Current tick: whole seconds since the shard started.
     #[must_use]
     pub(crate) fn tick(&self) -> u32 {
         self.tick
@@ -146,10 +148,10 @@ impl ShardCore {
         BatchMode { flush, now: self.tick }
     }
 
-    /// Buffer that sockets are read into, to be given back by [`return_read_buffer`](Self::return_read_buffer).
+    /// Lends the read buffer; give it back with [`return_read_buffer`](Self::return_read_buffer).
     pub(crate) fn lend_read_buffer(&mut self) -> Box<[u8]> {
         match mem::take(&mut self.read_buffer) {
-            // At first, and after a panic of its borrower.
+            // On first use, and after its borrower panicked.
             empty if empty.is_empty() => vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             buffer => buffer,
         }
@@ -159,7 +161,6 @@ impl ShardCore {
         self.read_buffer = buffer;
     }
 
-    /// Sends one frame of the transport.
     pub(crate) fn send_transport(&mut self, slot: Slot, frame: &Bytes) {
         let mode = self.mode(Flush::Now);
         if let Some(client) = self.connections.get_mut(slot) {
@@ -167,7 +168,7 @@ impl ShardCore {
         }
     }
 
-    /// Takes the app server from a client connection in a role, and answers the calls that it has run with this error.
+    /// Detaches an app server from a client in this role, and answers its pending calls with an error.
     pub(super) fn leave(&mut self, slot: Slot, role: &Role, error_of_calls: &str) {
         let Some(client) = self.connections.live_mut(slot) else { return };
         let Some(app) = client.link_of(role).map(|link| link.app()) else { return };
@@ -177,12 +178,12 @@ impl ShardCore {
         self.fail_calls(slot, role, error_of_calls);
     }
 
-    /// Answers all calls of a client that an app server runs with an error.
+    /// Fails all calls of a client that an app server is running.
     fn fail_calls(&mut self, slot: Slot, role: &Role, text: &str) {
         let (mode, calls_max) = (self.mode(Flush::Deferred), self.context.shared.settings.rehoming.pending_calls_max);
         let Some(client) = self.connections.live_mut(slot) else { return };
         if *role == Role::Home && !client.home().capabilities().names_callers {
-            // Nor will it pass on what the client answers to others.
+            // Client results for other callers won't be forwarded either.
             self.context.shared.client_results.connection_ended(client.id());
         }
         let failed =
@@ -195,13 +196,13 @@ impl ShardCore {
         if !client.assignments().have_too_many_calls(calls_max) {
             client.resume(PauseReason::PendingCalls, self.tick);
         }
-        // A client that has no answer to its hub handshake would take them for it.
+        // A client would mistake them for the handshake response.
         if !client.life().is_opening() {
             self.send_backlog(slot, mode);
         }
     }
 
-    /// Sends what waited for the answer to the hub handshake: errors of failed calls, then early messages.
+    /// Sends data that waited for the hub handshake response: errors of failed calls, then early messages.
     pub(super) fn send_backlog(&mut self, slot: Slot, mode: BatchMode) {
         let Some(client) = self.connections.get_mut(slot) else { return };
         let Content::Hub(protocol) = client.content() else { return };
@@ -219,8 +220,8 @@ impl ShardCore {
         }
     }
 
-    /// Answers a call with an error that is not run: at once, or behind the answer to the hub handshake. What it leaves
-    /// to be written leaves with the batch.
+    /// Answers a call with an error, now or after the hub handshake response. Queued frames are flushed with
+    /// the batch.
     pub(super) fn answer_with_error(&mut self, slot: Slot, invocation_id: &str, text: &str) {
         let (mode, calls_max) = (self.mode(Flush::Deferred), self.context.shared.settings.rehoming.pending_calls_max);
         let Some(client) = self.connections.live_mut(slot) else { return };
@@ -233,7 +234,7 @@ impl ShardCore {
         }
     }
 
-    /// Changes an assignment of a client at this tick, which is paused or resumed as it wants it then.
+    /// Changes an assignment of a client, and pauses or resumes the client accordingly.
     pub(super) fn change_assignment(&mut self, slot: Slot, role: &Role, change: impl FnOnce(&mut Assignment, u32)) {
         let now = self.tick;
         if let Some(client) = self.connections.live_mut(slot) {
@@ -241,18 +242,18 @@ impl ShardCore {
         }
     }
 
-    /// Asks an app server that shuts down to hand a client over once its calls have ended, unless that was done.
+    /// Asks a stopping app server, once, to hand a client over when its calls have ended.
     pub(super) fn ask_for(&mut self, slot: Slot, role: &Role) {
         let Some(client) = self.connections.live(slot) else { return };
         let is_leaving = client.assignments().of(role).is_none_or(|assignment| assignment.is_leaving());
-        // A side home is left to others as long as the client has its home.
+        // Secondaries are handed over even if the primary can't be.
         if !is_leaving && (*role != Role::Home || client.can_be_handed_over()) {
             let order = moved_to(client.id(), "");
             self.ask_to_hand_over(slot, role, &order);
         }
     }
 
-    /// Stops reading a client, and asks an app server by this order to hand it over, behind all that it has sent.
+    /// Stops reading from a client, and sends its app server this hand-over request after all earlier messages.
     pub(super) fn ask_to_hand_over(&mut self, slot: Slot, role: &Role, order: &ServiceMessage) {
         self.change_assignment(slot, role, |assignment, _| assignment.ask_to_hand_over());
         if let Some(link) = self.connections.live(slot).and_then(|client| client.link_of(role)) {
@@ -260,7 +261,8 @@ impl ShardCore {
         }
     }
 
-    /// Obeys an order of an app server about reading a client. One that has ended its input is asked for once more.
+    /// Executes an app server's flow-control operation. After its input has ended, the hand-over request is
+    /// repeated.
     pub(super) fn control(&mut self, slot: Slot, role: &Role, operation: FlowOperation) {
         self.change_assignment(slot, role, |assignment, _| assignment.obey(operation));
         let Some(client) = self.connections.live(slot).filter(|_| operation == FlowOperation::EndInput) else { return };
@@ -271,8 +273,8 @@ impl ShardCore {
         }
     }
 
-    /// Asks the home of a client to pause it for a move, unless that was asked because the client is slow. Returns
-    /// whether the client is paused already.
+    /// Asks the primary to pause a client for a move, unless the client is already paused as slow. Returns
+    /// whether the pause is already acknowledged.
     pub(super) fn pause_for_move(&mut self, slot: Slot) -> bool {
         let Self { connections, delivery, .. } = self;
         let Some(client) = connections.live(slot) else { return false };
@@ -283,7 +285,8 @@ impl ShardCore {
         pause == Some(true)
     }
 
-    /// Whether a client waits for something: the answer to its hub handshake or to a call; or somebody for its answer.
+    /// Whether a client waits for its hub handshake response or a call, or an app server waits for its client
+    /// result.
     pub(super) fn is_busy(&self, client: &Client) -> bool {
         let sides = || client.assignments().sides().into_iter().flat_map(|sides| sides.iter());
         let asks_it = || {
@@ -296,10 +299,10 @@ impl ShardCore {
             || asks_it()
     }
 
-    /// Whether calls for a group go to another app server than the home of their client.
+    /// Whether calls of a group go to a secondary.
     pub(super) fn is_beside_home(&self, slot: Slot, group: &str) -> bool {
         let Some(client) = self.connections.live(slot) else { return false };
-        // A node inside an app has no opening frames, and one app server.
+        // An embedded node has no opening frames and a single app server.
         client.cold().opening().is_some()
             && self.hub_of(client).is_some_and(|hub| *hub.group_of(client.home().app()) != *group)
     }
@@ -318,7 +321,7 @@ impl ShardCore {
         client.cold_mut().resumption_mut()
     }
 
-    /// Ends a move whose state has not left: the connection stays here, and waits for its client as before.
+    /// Cancels a move before its state is sent: the connection stays here and waits for its client.
     pub(super) fn stay_here(&mut self, slot: Slot) {
         let Some(client) = self.connections.live_mut(slot) else { return };
         let Some(resumption) = client.cold_mut().resumption_mut() else { return };
@@ -330,13 +333,13 @@ impl ShardCore {
         }
     }
 
-    /// Hubs of clients here, with the app servers at which these are at home.
+    /// Hubs and primary app servers of the clients here.
     pub(super) fn homes_of_clients(&self) -> impl Iterator<Item = (HubIndex, AppServerId)> {
         self.connections.census().iter().map(|(kind, _)| (kind.hub, kind.app))
     }
 
-    /// Asks the routes anew for a client that needs another home: its group may be down by now, and a route may lead
-    /// on.
+    /// Evaluates the routes again for a client that needs another primary: its group may be down, and a
+    /// fallback may apply.
     pub(super) fn refresh_group(&mut self, slot: Slot) {
         if !self.context.shared.hubs.has_routes() {
             return;
@@ -347,7 +350,7 @@ impl ShardCore {
         }
     }
 
-    /// The hub of a client, and its group by the routes in force; `None` where they don't count for it.
+    /// Hub of a client, and its group under the current routes; `None` if routes don't apply to the client.
     pub(super) fn route_of(&self, slot: Slot) -> Option<(Arc<Hub>, Option<Arc<ServerGroup>>)> {
         let (client, hubs) = (self.connections.live(slot)?, &self.context.shared.hubs);
         let hub = hubs.at(client.home().hub()).filter(|hub| hub.capabilities().has_server_groups)?;
@@ -357,7 +360,7 @@ impl ShardCore {
         Some((hub, group))
     }
 
-    /// Changes the groups of the connections of a user that are here.
+    /// Changes the groups of a user's connections on this shard.
     pub(super) fn change_groups_of(
         &mut self,
         hub: HubIndex,
@@ -371,7 +374,7 @@ impl ShardCore {
         }
     }
 
-    /// Has the connections of a user leave a group in which its time is over, unless it has been renewed since then.
+    /// Removes a user's connections from a group after the membership expired, unless it was renewed.
     pub(super) fn expire_user_group(&mut self, hub: HubIndex, over: &ExpiredMembership) {
         let ExpiredMembership { hub: key, user, group } = over;
         if !self.context.shared.user_groups.contain(key, user, group) {
@@ -380,7 +383,7 @@ impl ShardCore {
         }
     }
 
-    /// Changes the groups of a connection that is here, and tells the app whether that was done, if it asked.
+    /// Changes the groups of a connection, and reports the result if the app asked for an ack.
     pub(super) fn change_groups(&mut self, slot: Slot, change: &MembershipChange, ack: Option<&PendingAck>) {
         let context = &self.context;
         let refusal = self.connections.change_groups(slot, change, &context.shared.settings.groups).err();
@@ -400,8 +403,8 @@ impl ShardCore {
         }
     }
 
-    /// Tells the app server of a connection of a change that it can't know of: it restores the groups when the client
-    /// is lost.
+    /// Reports a group change by a third party to the connection's app server, which restores groups after a
+    /// loss.
     pub(super) fn tell_home_of_group(&self, slot: Slot, change: &MembershipChange) {
         let hubs = &self.context.shared.hubs;
         if let Some(client) = self.connections.get(slot).filter(|client| hubs.restores(client.home())) {
@@ -409,8 +412,8 @@ impl ShardCore {
         }
     }
 
-    /// Adds the members of a set that are here to a page of them, as far as there is room, and sends it on its way: to
-    /// the next shard, or to the app server. One step reads each entry of the set's list once, as a send to it does.
+    /// Adds this shard's members of a set to a page, up to its limit, and forwards the page to the next shard
+    /// or the app server. One step reads each member once, like a send.
     pub(super) fn list_members(&mut self, mut listing: Box<MemberListing>) {
         let slots = self.connections.members_from(listing.hub(), listing.set(), listing.slot(), listing.room());
         for slot in slots {
@@ -432,11 +435,11 @@ impl ShardCore {
         }
     }
 
-    /// Rejects a command whose connection is not here.
+    /// Rejects a command for a connection that is not here.
     pub(super) fn reject(&self, command: ConnectionCommand) {
         match command {
             ConnectionCommand::Invoke { asker, request, .. } => asker.answer(&no_such_connection(request)),
-            // The ack that goes with it says that nobody was found.
+            // The dropped ack reports that no receiver was found.
             ConnectionCommand::Group { .. } | ConnectionCommand::Refresh { .. } => {}
             ConnectionCommand::RefreshAuth { .. } | ConnectionCommand::GetClaims { .. } => {}
             ConnectionCommand::HandOver { .. } | ConnectionCommand::Moved { .. } | ConnectionCommand::Traced(_) => {}
@@ -451,15 +454,17 @@ impl ShardCore {
         }
     }
 
-    /// Whether calls of a hub may be answered by sends to one connection: its webhook ends a stream so. An app server's
-    /// streams are its own.
+    /// Whether a send to one connection may answer a call of this hub: webhooks end streams that way, app
+    /// servers don't.
     pub(super) fn are_streams_of_back_ends(&self, hub: HubIndex) -> bool {
         self.context.shared.hubs.at(hub).is_some_and(|hub| hub.has_webhook())
     }
 
-    /// Asks a client for a result. Its own app server is told first, so that it knows what the client's answer is for.
+    /// Invokes a client for a result. The client's own app server is notified first, so that it can match the
+    /// reply.
     ///
-    /// One that has not arrived from another node is asked when it has, if the other node has not asked it by then.
+    /// For a connection that is still arriving, the invocation waits, in case the other node has not made it by
+    /// then.
     pub(super) fn apply_invoke(
         &mut self,
         slot: Slot,
@@ -472,7 +477,7 @@ impl ShardCore {
             return arrival.requests.push((asker, request, origin));
         }
         if self.ownership_of(slot).is_some_and(|ownership| ownership.is_given()) {
-            // The new owner asks it.
+            // The new owner invokes it.
             return;
         }
         let shared = &self.context.shared;
@@ -500,7 +505,7 @@ impl ShardCore {
         }
     }
 
-    /// Side home of a client in a group.
+    /// Secondary assignment of a client in a group.
     pub(super) fn side_mut(&mut self, slot: Slot, group: &str) -> Option<&mut SideHome> {
         self.connections.live_mut(slot)?.assignments_mut().sides_mut()?.of_group(group)
     }

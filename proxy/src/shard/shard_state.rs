@@ -1,23 +1,23 @@
-//! State of one shard: its parts, each of which owns its own.
+//! State of one shard, divided into parts that each own their state.
 //!
 //! ```text
-//!                 ┌ ShardCore      clients with their sets and routes, what is written to them, watches
-//!                 ├ Assignments    app servers of a client: home, side homes, mirrors; its end
-//!                 ├ Moves          other sockets and other nodes for a client; keep-alives
-//!                 ├ LeavingClients, Levelling, hand-overs   clients that are to be elsewhere
-//!  ShardState ────┴ PresenceFeeds, TaskFeeds   app servers that follow others
+//!                 ┌ ShardCore      clients with their sets and routes, outgoing data, watches
+//!                 ├ Assignments    app servers of a client: primary, secondaries, mirrors; closing
+//!                 ├ Moves          resumption over other sockets and nodes; keep-alives
+//!                 ├ LeavingClients, Levelling, hand-overs   clients that have to move
+//!  ShardState ────┴ PresenceFeeds, TaskFeeds   app servers that subscribe to changes
 //! ```
 //!
-//! A part knows neither this file nor the others; it is given the core where it looks at clients. Steps that need
-//! several parts are in files above: each takes the whole state, or is a method of it.
+//! A part imports neither this file nor other parts, and receives the core if it inspects clients. Steps that
+//! involve several parts are in files above: each takes the whole state, or is one of its methods.
 //!
 //! ```text
 //!  apply ── event ── drain ── moving ── assignments ── ShardState ── parts ── ShardCore
 //! ```
 //!
-//! No step waits, and none calls back into the shard: links and sockets only take what they are given, and their wakers
-//! only schedule tasks. [`end_step`](ShardState::end_step) writes what a step has left, and returns the tasks that the
-//! driver, [`Shard`](super::Shard), starts.
+//! No step waits or calls back into the shard: links and sockets only accept data, and their wakers only
+//! schedule tasks. [`end_step`](ShardState::end_step) flushes the output of a step and returns the tasks that
+//! the driver, [`Shard`](super::Shard), starts.
 
 use std::mem;
 use std::time::Duration;
@@ -45,62 +45,60 @@ use crate::bounded::Deadlines;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
 
-/// Task that a step asks the driver for.
+/// Task that a step requests from the driver.
 #[derive(Debug)]
 pub(super) enum ShardTask {
-    /// Flushes the outbox of a client as its socket takes it.
+    /// Flushes a client's outbox as its socket accepts data.
     Flush(Slot, Serial),
-    /// Ends the hold of a client after a while.
+    /// Ends a client's hold after a delay.
     EndHold(Slot, Serial),
-    /// Closes all clients, spread over this time.
+    /// Closes all clients, spread over this period.
     Drain(Duration),
-    /// Sends this number of clients to other nodes.
+    /// Moves this number of clients to other nodes.
     Shed(usize),
-    /// Gives clients of one app server to another one.
+    /// Moves clients from one app server to another.
     Level(LevelOrder),
-    /// Looks at clients that are to leave, until none is left.
+    /// Checks leaving clients until none is left.
     WatchLeaving,
-    /// Reports users and groups that come and go.
+    /// Reports changes of users and group members.
     ReportPresence,
 }
 
-/// State of one shard.
 #[derive(Debug)]
 pub(crate) struct ShardState {
     pub(crate) core: ShardCore,
     pub(crate) assignments: Assignments,
     pub(super) moves: Moves,
-    /// All clients were told to leave: so is each that comes now.
+    /// Set when all clients were asked to leave. New clients are asked too.
     pub(super) is_drained: bool,
     pub(super) leaving: LeavingClients,
-    /// Slot at which the search for clients of the next shed begins, so that no client is chosen again and again.
+    /// Start slot for the next shed, so that the same clients are not chosen repeatedly.
     pub(super) shed_from: usize,
-    /// The routes are to be asked again for all clients at the next tick.
+    /// Set if the routes of all clients have to be evaluated again at the next tick.
     pub(super) reroute_due: bool,
     pub(crate) levelling: Levelling,
-    /// Clients that are being handed over.
     pub(super) hand_overs: Deadlines<(Slot, Serial)>,
-    /// Clients that have moved to another link, until their app servers have noticed.
+    /// Recently moved clients, until their app servers have detected the loss of the old link.
     pub(super) moved: Deadlines<MovedClient>,
-    /// App servers that are told who comes and goes.
+    /// App servers subscribed to presence.
     pub(super) presence: PresenceFeeds,
     pub(super) tasks: TaskFeeds,
-    /// Empty list for the commands of the next batch, with room.
+    /// Empty list with capacity, for the commands of the next batch.
     pub(super) spare_commands: Vec<ShardCommand>,
-    /// Tasks that this step asks for.
+    /// Tasks requested by this step.
     due: Vec<ShardTask>,
 }
 
-/// App servers of the client connections of one shard, and the ends of connections.
+/// App servers of the client connections of one shard, and closing connections.
 #[derive(Debug)]
 pub(crate) struct Assignments {
     pub(super) reassignment: Reassignment,
-    /// Client connections that have several app servers.
+    /// Client connections with several app servers.
     pub(crate) sided: SidedClients,
-    /// Client connections that have copies for mirrors.
+    /// Client connections with copies for mirrors.
     pub(crate) mirrored: MirroredConnections,
     pub(super) closed_ids: ClosedIds,
-    /// Clients whose sockets are cut unless they answer the close of this node.
+    /// Clients that must answer this node's close in time, or their sockets are cut.
     pub(super) closing: Deadlines<(Slot, Serial)>,
     pub(super) token_expiries: TokenExpiries,
 }
@@ -120,16 +118,16 @@ impl Assignments {
     }
 }
 
-/// Clients of one shard that come back over other sockets, or at other nodes.
+/// Clients of one shard that resume over other sockets or nodes.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
     pub(super) keep_alive: KeepAlive,
-    /// Sockets that clients have left which may come back. Their tasks still wait for them, and only a socket that is
-    /// there wakes them.
+    /// Sockets detached from resumable clients. Their tasks are still parked, and only a socket event wakes
+    /// them.
     pub(super) detached: Deadlines<Socket>,
-    /// Client connections whose messages are acknowledged at the next tick.
+    /// Client connections with an acknowledgement due at the next tick.
     pub(super) acknowledgements: Vec<Slot>,
-    /// Client connections that other nodes take over, until the tick at which that has failed.
+    /// Client connections being moved to other nodes, with the tick at which the move fails.
     pub(super) moving_out: Deadlines<(Slot, Serial)>,
 }
 
@@ -153,20 +151,20 @@ impl ShardState {
         }
     }
 
-    /// View of what the observer may read.
+    /// Read-only view for the observer.
     #[must_use]
     pub(crate) fn inspector(&self) -> Inspector<'_> {
         let (core, token_expiries) = (&self.core, &self.assignments.token_expiries);
         Inspector { connections: &core.connections, token_expiries, tick: core.tick, now_us: core.context.now_us() }
     }
 
-    /// Watches, with what they look at.
+    /// Watches, with the state that they inspect.
     pub(crate) fn watch_desk(&mut self) -> WatchDesk<'_> {
         let ShardCore { delivery, connections, context, .. } = &mut self.core;
         WatchDesk { watches: &mut delivery.watches, connections, context }
     }
 
-    /// Ends a step: what it has left to be written leaves. Returns the tasks that have to be started.
+    /// Ends a step: flushes its output and returns the tasks to start.
     #[inline]
     pub(super) fn end_step(&mut self) -> Vec<ShardTask> {
         if self.leaving.take_start() {
@@ -189,18 +187,19 @@ impl ShardState {
         self.due.extend(holds.map(|(slot, serial)| ShardTask::EndHold(slot, serial)));
     }
 
-    /// Has the driver start a task.
+    /// Requests a task from the driver.
     pub(super) fn start(&mut self, task: ShardTask) {
         self.due.push(task);
     }
 
-    /// Has the driver give clients of one app server to another one.
+    /// Requests moving clients from one app server to another.
     pub(crate) fn level(&mut self, order: LevelOrder) {
         self.start(ShardTask::Level(order));
     }
 
-    /// Has the driver send some clients elsewhere; returns how many. Those of earlier sheds whose calls still run are
-    /// some of them: until they leave their node has as many clients as before, and would shed too many.
+    /// Requests moving some clients to other nodes, and returns how many. Clients of earlier sheds that still
+    /// finish their calls are subtracted. They still count as clients of the node, which would otherwise shed
+    /// too many.
     pub(crate) fn shed(&mut self, clients: usize) -> usize {
         let others = clients.saturating_sub(self.leaving.count_of(MoveCause::Rebalance));
         if others > 0 {
@@ -211,19 +210,19 @@ impl ShardState {
 }
 
 impl ShardSender {
-    /// Has the shard run `act` behind what waits there, and returns its result. It must be short: meanwhile the shard
-    /// serves no client. `None` when the shard is gone.
+    /// Runs `act` on the shard after the queued messages, and returns its result. `act` must be short, because
+    /// the shard serves no clients meanwhile. `None` if the shard is gone.
     pub(crate) async fn inspect<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut ShardState) -> T + Send + 'static,
     ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
-        // Sending fails when the caller waits no more: fine.
+        // Fails if the caller has stopped waiting.
         self.post(move |state| drop(answer.send(act(state))));
         answered.await.ok()
     }
 
-    /// Has the shard run `act`, without waiting for it.
+    /// Runs `act` on the shard without waiting.
     pub(crate) fn post(&self, act: impl FnOnce(&mut ShardState) + Send + 'static) {
         self.put(ShardMessage::Inspect(Inspection::of(act)));
     }

@@ -1,11 +1,11 @@
-//! Walk over all slots of a shard in short steps, between which the shard serves its clients.
+//! Walk over all slots of a shard in short steps, so that clients are served in between.
 
 use std::ops::Range;
 
-/// Maximum number of slots in one step: some tens of microseconds.
+/// Maximum number of slots per step, some tens of microseconds.
 const STEP: usize = 1024;
 
-/// Walk over slots, of which there may be more or fewer with each step.
+/// Walk over slots, which may change in number between steps.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SlotWalk {
     at: usize,
@@ -13,12 +13,12 @@ pub(super) struct SlotWalk {
 }
 
 impl SlotWalk {
-    /// Walk over all slots once, from this one on and around.
+    /// Walk over all slots once, starting here and wrapping around.
     pub(super) fn around(from: usize) -> Self {
         Self { at: from, visited: 0 }
     }
 
-    /// Walk over the slots from this one on.
+    /// Walk over the slots from here to the end.
     pub(super) fn onward(from: usize) -> Self {
         Self { at: from, visited: from }
     }
@@ -39,7 +39,7 @@ impl SlotWalk {
         self.visited >= slots
     }
 
-    /// Slot at which the next step begins.
+    /// Start slot of the next step.
     pub(super) fn at(&self) -> usize {
         self.at
     }

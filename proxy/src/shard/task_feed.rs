@@ -1,7 +1,7 @@
-//! Exclusive tasks: app servers that stand for them are told which others do, and choose one of themselves.
+//! Exclusive tasks: app servers that are candidates receive the list of all candidates and elect one of them.
 //!
-//! Shard 0 tells for the whole node, over one link per app server, the whole list whenever it changes. An app server is
-//! listed from its first link on, until it says that it stops, or its last link is lost.
+//! Shard 0 sends the whole list for the node on each change, over one link per app server. An app server is
+//! listed from its first link until it announces its shutdown or its last link is lost.
 
 use std::sync::Arc;
 
@@ -15,33 +15,33 @@ use super::presence_feed::other_link;
 use super::shard_context::ShardContext;
 use crate::upstream::{AppServerId, HomeLink, HubIndex};
 
-/// App servers that stand for exclusive tasks of any hub.
+/// App servers that are candidates for exclusive tasks of any hub.
 #[derive(Debug, Default)]
 pub(super) struct TaskFeeds {
     standing: Vec<StandingApp>,
 }
 
-/// App server that stands for exclusive tasks of a hub.
+/// Candidate for exclusive tasks of a hub.
 #[derive(Debug)]
 struct StandingApp {
     hub: HubIndex,
     app: AppServerId,
     instance: ByteString,
     tasks: Arc<ExclusiveTasks>,
-    /// Link over which it is told.
+    /// Link that receives the list.
     link: HomeLink,
-    /// It is about to stop: it is told, and not listed.
+    /// About to stop: receives the list but is not on it.
     is_leaving: bool,
 }
 
 impl TaskFeeds {
-    /// Tells all app servers of a hub which of them stand for what.
+    /// Sends the list of candidates to all app servers of a hub.
     fn tell(&self, hub: HubIndex) {
         let of_hub = || self.standing.iter().filter(move |standing| standing.hub == hub);
         let candidates = of_hub().filter(|standing| !standing.is_leaving).flat_map(StandingApp::candidates).collect();
         let message = ServiceMessage::TaskCandidates(TaskCandidates { candidates });
         for standing in of_hub() {
-            // Of a link that is over the command is on its way, which tells over another one.
+            // If the link has closed, a command in flight sends the list over another link.
             let _ = standing.link.queue(&message);
         }
     }
@@ -59,7 +59,7 @@ impl StandingApp {
 }
 
 impl TaskFeeds {
-    /// Lists an app server that stands for tasks, with its first link.
+    /// Adds a candidate with its first link.
     pub(super) fn link_opened(&mut self, context: &ShardContext, link: &HomeLink) {
         if context.index != 0 {
             return;
@@ -75,7 +75,7 @@ impl TaskFeeds {
         self.tell(hub);
     }
 
-    /// Tells what it told over a lost link over another one, or takes the app server off the list.
+    /// Switches to another link after a loss, or removes the candidate.
     pub(super) fn link_lost(&mut self, context: &ShardContext, loss: &LinkLoss) {
         let place = self.standing.iter().position(|standing| standing.link.id() == loss.link);
         let Some((place, standing)) = place.and_then(|place| Some((place, self.standing.get_mut(place)?))) else {
@@ -90,7 +90,7 @@ impl TaskFeeds {
         self.tell(hub);
     }
 
-    /// Takes an app server that is about to stop off the list.
+    /// Removes a stopping app server from the list.
     pub(super) fn app_stopping(&mut self, hub: HubIndex, app: AppServerId) {
         let mut of_app = self.standing.iter_mut().filter(|standing| (standing.hub, standing.app) == (hub, app));
         if let Some(standing) = of_app.next() {

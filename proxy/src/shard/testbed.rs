@@ -1,4 +1,4 @@
-//! Test bed of the parts of a shard: clients with sockets in memory, a clock of ticks, and a hub with app servers.
+//! Test bed for the parts of a shard: clients with in-memory sockets, a tick clock, and a hub with app servers.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::net::socket::Socket;
 use crate::transport::websocket::{Unframed, unframe};
 use crate::upstream::{AppServer, AppServerId, AppTarget, HomeLink, Hub, LinkHandle, Pool, ServerGroup};
 
-/// Room of a client's socket.
+/// Buffer size of a client's socket.
 const SOCKET_BYTES: usize = 1024;
 
 /// Shard 0 of a node with one hub.
@@ -41,7 +41,7 @@ impl Testbed {
         Self::with(|_| {})
     }
 
-    /// With these changes of the settings.
+    /// Test bed with changed settings.
     pub(super) fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let mut settings = Settings::embedded(keys, Vec::new(), true);
@@ -65,7 +65,7 @@ impl Testbed {
         (pool, home)
     }
 
-    /// Adds an app server that has dialled in, with some links.
+    /// Adds an app server that has dialled in with several links.
     pub(super) fn dialled_in_server(&self, instance: &str, links: usize) -> (Arc<Pool>, Vec<HomeLink>) {
         let id = self.state.core.context.shared.hubs.number(instance);
         let server = AppServer {
@@ -81,7 +81,7 @@ impl Testbed {
         (pool, links)
     }
 
-    /// Adds a link of an app server that has dialled in.
+    /// Adds a link of a dialled-in app server.
     pub(super) fn dial_in_link(&self, pool: &Pool, instance: &str) -> HomeLink {
         let id = self.state.core.context.shared.hubs.number(instance);
         let link = Arc::new(LinkHandle::opened_by_dial_in(self.hub.identity(), id));
@@ -101,19 +101,19 @@ impl Testbed {
         self.end_step();
     }
 
-    /// Ends a step as the driver does. Returns the tasks that this would start.
+    /// Ends a step like the driver. Returns the tasks that the driver would start.
     pub(super) fn end_step(&mut self) -> Vec<ShardTask> {
         self.state.end_step()
     }
 
-    /// Applies bytes that an app server sends to a client.
+    /// Applies bytes from an app server to a client.
     pub(super) fn data(&mut self, id: &str, slot: Slot, app: AppServerId, payload: &'static str) {
         let command = ConnectionCommand::Data { payload: payload.into(), kind: RawKind::Binary };
         let (hub, connection_id) = (self.hub.index(), whole_id(id).into());
         self.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
     }
 
-    /// Applies the order of an app server to close a client.
+    /// Applies an app server's request to close a client.
     pub(super) fn close(&mut self, id: &str, slot: Slot, app: AppServerId) {
         let command = ConnectionCommand::Close { error: None, cause: None, by: None };
         let (hub, connection_id) = (self.hub.index(), whole_id(id).into());
@@ -126,12 +126,12 @@ impl Testbed {
         self.client_at(id, &home)
     }
 
-    /// Adds an open client with this home.
+    /// Adds an open client with this primary link.
     pub(super) fn client_at(&mut self, id: &str, home: &HomeLink) -> Slot {
         self.client_of(id, home, Content::Hub(HubProtocol::Json))
     }
 
-    /// Adds an open client with this home, for a hub or a raw endpoint.
+    /// Adds an open client with this primary link, for a hub or a raw endpoint.
     pub(super) fn client_of(&mut self, id: &str, home: &HomeLink, content: Content) -> Slot {
         let (socket, far_end) = duplex(SOCKET_BYTES);
         let serial = self.state.core.connections.next_serial();
@@ -146,13 +146,13 @@ impl Testbed {
         slot
     }
 
-    /// Lets a client come back to its connection over another socket.
+    /// Makes a client's connection resumable over another socket.
     pub(super) fn make_resumable(&mut self, slot: Slot) {
         let client = self.state.core.connections.live_mut(slot).unwrap();
         client.make_resumable(Ownership::new(1000));
     }
 
-    /// Payloads that a client has got by now, `close` for the end of its transport.
+    /// Payloads received by a client, with `close` for the end of its transport.
     pub(super) fn received(&mut self, slot: Slot) -> Vec<String> {
         let mut cx = Context::from_waker(Waker::noop());
         self.poll_flushes(&mut cx);
@@ -176,12 +176,12 @@ impl Testbed {
             .collect()
     }
 
-    /// Writes all outboxes as far as the sockets take them.
+    /// Writes all outboxes until the sockets are full.
     pub(super) fn flush(&mut self) {
         self.poll_flushes(&mut Context::from_waker(Waker::noop()));
     }
 
-    /// Does what the driver's flush tasks do.
+    /// Runs the work of the driver's flush tasks.
     fn poll_flushes(&mut self, cx: &mut Context<'_>) {
         let ShardCore { connections, delivery, .. } = &mut self.state.core;
         drop(delivery.take_tasks());
@@ -193,12 +193,12 @@ impl Testbed {
     }
 }
 
-/// Id of full length that begins with this text.
+/// Full-length id that starts with this text.
 pub(super) fn whole_id(id: &str) -> String {
     format!("{id:A<22}")
 }
 
-/// Frames that a link was given and has not sent; it is over then.
+/// Frames queued on a link. Closes the link.
 pub(super) fn sent_over(link: &HomeLink) -> Vec<ServiceMessage> {
     let mut frames = FrameBuffer::default();
     let rest = link.outbox().close();

@@ -1,20 +1,19 @@
-//! Unfinished messages of a shard's clients: each has its pace, and all together have a budget.
+//! Unfinished messages of a shard's clients, with a minimum rate for each and a budget for all.
 //!
-//! Only clients with an unfinished message are listed, so an idle client and one whose messages come whole cost
-//! nothing. Time in which a client is not read does not count.
+//! Only clients with an unfinished message are listed, so others cost nothing. Time during which a client is
+//! paused does not count.
 //!
-//! | all unfinished messages take | a message is given up |
+//! | total of all unfinished messages | a message is given up |
 //! |---|---|
-//! | up to half of the budget | when it comes at less than [`BYTES_PER_SECOND`]; it may stand still for [`MESSAGE_TIMEOUT_S`] in between |
-//! | more | besides, when it comes at less than [`PRESSED_BYTES_PER_SECOND`] after its first 30 s: the slowest first, until half is left |
-//! | more than the budget | when it is one of the largest, as with the outboxes of slow readers |
+//! | up to half of the budget | if it arrives at less than [`BYTES_PER_SECOND`]; it may stall for [`MESSAGE_TIMEOUT_S`] in between |
+//! | more | also if it arrives at less than [`PRESSED_BYTES_PER_SECOND`] after its first 30 s: the slowest first, down to half of the budget |
+//! | more than the budget | if it is one of the largest, as for the outboxes of slow readers |
 //!
-//! What a node runs short of is memory, and it nearly always has enough. So a phone with a slow uplink, or one whose
-//! radio is silent for a while, gets its message through; only a message that stands still is given up. A stranger who
-//! wants to hold much memory pays for it all the time: 1 KiB/s for each message within its hub's limit holds half of
-//! the budget at most. Beyond that the pace decides. It is the average since the message began, so a burst that is
-//! followed by a trickle gets slower with each second, and is given up before an honest slow uplink. Each shard has an
-//! equal share of the node's budget.
+//! The limited resource is memory, which is rarely short. So a phone with a slow uplink, or with no signal for
+//! a while, completes its message, and only a stalled message is given up. An attacker who wants to hold memory
+//! has to keep sending: 1 KiB/s for each message within its hub's limit holds at most half of the budget.
+//! Beyond that the average rate decides, so a burst followed by a trickle is given up before an honest slow
+//! uplink. Each shard has an equal share of the node's budget.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,34 +23,34 @@ use super::slot::{Serial, Slot};
 use crate::bounded::ByteBudget;
 use crate::metrics::Counters;
 
-/// Longest time for which a message may stand still, in seconds. By default a client that is silent for as long is
+/// Longest time for which a message may stall, in seconds. By default a client that is silent this long is
 /// lost.
 pub(super) const MESSAGE_TIMEOUT_S: u32 = 30;
 
-/// Bytes of a message that pay for a second: an uplink of 8 kbit/s has that.
+/// Bytes that extend a message's time by one second, as on an uplink of 8 kbit/s.
 pub(super) const BYTES_PER_SECOND: usize = 1024;
 
-/// Bytes that pay for a second while the unfinished messages take much: the pace of a poor mobile uplink.
+/// Bytes that pay for one second under memory pressure: the rate of a poor mobile uplink.
 pub(super) const PRESSED_BYTES_PER_SECOND: usize = 16 * 1024;
 
-/// Fraction of the share beyond which the unfinished messages take much.
+/// Fraction of the share above which memory pressure begins.
 const PRESSED_PART: usize = 2;
 
-/// State of the message that a client has begun, after a read.
+/// State of a client's unfinished message after a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MessageRest {
-    /// Memory that it takes; 0 if no message is unfinished.
+    /// Memory used; 0 if no message is unfinished.
     pub bytes: usize,
-    /// Bytes of it that have come.
+    /// Bytes received of the message.
     pub length: usize,
-    /// Number of the message among those of the client that took several reads.
+    /// Sequence number among the client's messages that took several reads.
     pub number: u32,
-    /// Whether whole messages are among the bytes, which wait for an app server.
+    /// Whether the bytes include complete messages that wait for an app server.
     pub is_held: bool,
 }
 
-/// Unfinished messages of a shard's clients, by the serials of the tasks that read them: one that waits while its
-/// client goes on over another socket has its memory until it ends.
+/// Unfinished messages of a shard's clients, by the serials of the reader tasks. A parked reader of a client
+/// that resumed over another socket keeps its memory until it ends.
 #[derive(Debug)]
 pub(crate) struct UnfinishedMessages {
     budget: ByteBudget,
@@ -63,21 +62,21 @@ pub(crate) struct UnfinishedMessages {
 struct Unfinished {
     slot: Slot,
     rest: MessageRest,
-    /// Bytes that its time goes on for: as much as it has come faster than it has to.
+    /// Bytes of remaining time, earned by arriving faster than required.
     credit: usize,
-    /// Tick at which it began, later by each tick in which its client was not read.
+    /// Start tick, moved later by each paused tick.
     since: u32,
 }
 
 impl Unfinished {
-    /// Most that a message is paid for in advance.
+    /// Maximum time that a message can earn in advance.
     const CREDIT: usize = MESSAGE_TIMEOUT_S as usize * BYTES_PER_SECOND;
 
     fn begun(slot: Slot, now: u32) -> Self {
         Self { slot, rest: MessageRest::NONE, credit: Self::CREDIT, since: now }
     }
 
-    /// Takes what a read has left. The next message has its own time.
+    /// Updates the state after a read. The next message starts with its own time.
     fn follow(&mut self, rest: MessageRest, now: u32) {
         if self.rest.number != rest.number {
             *self = Self { rest: self.rest, ..Self::begun(self.slot, now) };
@@ -88,13 +87,13 @@ impl Unfinished {
         self.rest = rest;
     }
 
-    /// Lets a second pass in which the client was read; `false` if the message has stood still for too long.
+    /// Advances a message by one second without pause. Returns `false` if it has stalled for too long.
     fn go_on(&mut self) -> bool {
         self.credit = self.credit.saturating_sub(BYTES_PER_SECOND);
         self.credit > 0
     }
 
-    /// Bytes that have come in a second, if these are too few for when the unfinished messages take much.
+    /// Bytes per second of a message that is too slow under memory pressure.
     fn slow_pace(&self, now: u32) -> Option<usize> {
         let seconds = now.saturating_sub(self.since) as usize;
         let earned = self.rest.length / PRESSED_BYTES_PER_SECOND;
@@ -103,12 +102,12 @@ impl Unfinished {
 }
 
 impl UnfinishedMessages {
-    /// Share of one shard in the node's budget.
+    /// Creates one shard's share of the node's budget.
     pub(super) fn new(total_bytes: usize, shards: usize, counters: Arc<Counters>) -> Self {
         Self { budget: ByteBudget::share_of(total_bytes, shards), counters, of_readers: HashMap::new() }
     }
 
-    /// Notes what a read has left of the client in this slot.
+    /// Records the unfinished message of the client in this slot after a read.
     pub(crate) fn note(&mut self, (slot, serial): (Slot, Serial), rest: MessageRest, now: u32) {
         if rest.bytes == 0 {
             return self.forget(serial);
@@ -118,14 +117,14 @@ impl UnfinishedMessages {
         kept.follow(rest, now);
     }
 
-    /// Forgets what a reader had, whose messages are whole or gone.
+    /// Removes a reader without an unfinished message.
     pub(crate) fn forget(&mut self, serial: Serial) {
         if let Some(gone) = self.of_readers.remove(&serial) {
             self.counters.unfinished_bytes.follow(gone.rest.bytes, 0);
         }
     }
 
-    /// Lets a second pass; returns the clients whose messages come too slowly.
+    /// Advances by one second. Returns the clients with messages that arrive too slowly.
     pub(super) fn advance(&mut self, connections: &Connections, now: u32) -> Vec<Slot> {
         let (mut late, mut slow, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
         for (serial, kept) in &mut self.of_readers {
@@ -155,13 +154,13 @@ impl UnfinishedMessages {
         late
     }
 
-    /// Bytes that must go to get well below the share; 0 within it.
+    /// Bytes to free to get well below the share; 0 within it.
     pub(crate) fn excess_bytes(&self) -> usize {
         self.budget.excess(self.counters.unfinished_bytes.get())
     }
 
-    /// Sizes of all unfinished messages, with the slots of their clients. A reader whose client has gone on over
-    /// another socket is about to end.
+    /// Sizes of all unfinished messages, with their clients' slots. Excludes readers of clients that resumed
+    /// over another socket, since they are about to end.
     pub(super) fn sizes(&self, connections: &Connections) -> Vec<(usize, Slot)> {
         let is_there = |serial: &Serial, slot| connections.get(slot).is_some_and(|client| client.serial() == *serial);
         let kept = self.of_readers.iter().filter(|(serial, kept)| is_there(serial, kept.slot));
@@ -183,7 +182,7 @@ mod tests {
     use crate::shard::content::Content;
     use crate::upstream::{AppServerId, HubIdentity, LinkHandle};
 
-    /// Clients in slots and with serials that are alike, and their unfinished messages.
+    /// Clients with equal slots and serials, and their unfinished messages.
     struct Scene {
         connections: Connections,
         messages: UnfinishedMessages,
@@ -218,7 +217,7 @@ mod tests {
             self.messages.advance(&self.connections, self.now)
         }
 
-        /// Ticks without late messages, at most so many.
+        /// Number of ticks without late messages, up to a maximum.
         fn calm(&mut self, ticks: u32) -> u32 {
             (0..ticks).take_while(|_| self.tick().is_empty()).count().try_into().unwrap()
         }
@@ -277,7 +276,7 @@ mod tests {
     #[test]
     fn beyond_half_of_the_budget_the_slowest_go_and_no_more_than_needed() {
         const UNIT: usize = 64 * 1024;
-        // One begins with all of it and trickles, one comes at 8 KiB/s, one at 20.
+        // One sends everything at first and then trickles, one sends 8 KiB/s, one 20.
         for (budget, late) in [(6, vec![]), (5, vec![0]), (2, vec![0, 1])] {
             let mut scene = Scene::new(budget * UNIT, 3);
             let mut found = Vec::new();

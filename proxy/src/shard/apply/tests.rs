@@ -1,4 +1,4 @@
-//! Application of commands to one shard.
+//! Tests for the application of commands to one shard.
 
 use bytes::Bytes;
 use trunkline_protocol::hub::HubProtocol;

@@ -1,5 +1,4 @@
-//! Audience of a message: which connections of a hub it is for; how the groups change by which they are found; and
-//! where it comes from.
+//! Audience of a message: the receiving connections of a hub, group changes, and the origin of sends.
 
 use std::sync::Arc;
 
@@ -9,15 +8,14 @@ use trunkline_protocol::service::{ClientFilter, GroupChange, ServiceMessage};
 
 use crate::upstream::AppServerId;
 
-/// Receivers of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Receivers {
     pub who: Audience,
-    /// Connections that are excluded.
+    /// Excluded connections of the hub.
     pub excluded: Vec<ByteString>,
-    /// Users whose connections are excluded.
+    /// Users with excluded connections.
     pub excluded_users: Vec<ByteString>,
-    /// Filter that receivers also have to match.
+    /// Filter that receivers must also match.
     pub filter: Option<Arc<ClientFilter>>,
 }
 
@@ -27,14 +25,13 @@ pub(crate) enum Audience {
     /// All connections of the hub.
     Everyone,
     Connections(Vec<ByteString>),
-    /// The members of groups, once per group.
+    /// Members of groups, once per group.
     Groups(Vec<ByteString>),
-    /// The connections of users.
     Users(Vec<ByteString>),
 }
 
 impl Audience {
-    /// Whether it is one set of clients: none of them is in it twice.
+    /// Whether the audience is a single set, so that no client occurs twice.
     #[must_use]
     pub(crate) fn is_one_set(&self) -> bool {
         match self {
@@ -51,7 +48,6 @@ impl From<Audience> for Receivers {
     }
 }
 
-/// Change of a connection's groups.
 #[derive(Debug, Clone)]
 pub(crate) enum MembershipChange {
     Join(ByteString),
@@ -60,7 +56,7 @@ pub(crate) enum MembershipChange {
 }
 
 impl MembershipChange {
-    /// Notice of the change for the app server of a connection.
+    /// Notice of the change for the connection's app server.
     #[must_use]
     pub(crate) fn notice(&self, id: &str) -> ServiceMessage {
         let change = |group: Option<&ByteString>| GroupChange {
@@ -71,12 +67,12 @@ impl MembershipChange {
         match self {
             Self::Join(group) => ServiceMessage::JoinGroup(change(Some(group))),
             Self::Leave(group) => ServiceMessage::LeaveGroup(change(Some(group))),
-            // The frame without an answer can't say that.
+            // The frame without an ack can't express this.
             Self::LeaveAll => ServiceMessage::LeaveGroupWithAck(change(None)),
         }
     }
 }
 
-/// Origin of a send to many. By dial-in the sender is the node at which it entered the fleet, by the number of its boot
-/// id.
+/// Origin of a send to several clients. For dial-in, the sender is the node where the send entered the fleet,
+/// as the number of its boot id.
 pub(crate) type SendOrigin = fleet::SendOrigin<AppServerId>;

@@ -1,12 +1,12 @@
-//! Queries for the members of a group, or the connections of a user: a page that one shard after the other fills, and
-//! their number.
+//! Queries for the members of a group or the connections of a user: their number, or a page filled by one shard
+//! after another.
 //!
 //! ```text
-//!  query ──► shard of its token ──not full──► next shard ──full──► ack with the page and the token of the rest
+//!  query ──► shard in its token ──not full──► next shard ──full──► ack with the page and the next token
 //! ```
 //!
-//! Members are listed by shard and slot. A connection keeps its slot for as long as it lives, so none is listed twice,
-//! whatever comes and goes between two pages; and no sorted structure has to be kept where messages are delivered.
+//! Members are listed by shard and slot. A connection keeps its slot while it is open, so none is listed twice
+//! even if others change between pages, and no sorted structure is needed on the delivery path.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,10 +21,10 @@ use crate::shard::connection::SetName;
 use crate::shard::slot::Slot;
 use crate::upstream::{Asker, HubIndex};
 
-/// Bytes of names at which a page ends, so that a page of long user ids fills no link.
+/// Bytes of names at which a page ends, so that long user ids don't fill the link.
 const PAGE_MAX_BYTES: usize = 256 * 1024;
 
-/// Set whose members an app server asks for.
+/// Set that an app server queries.
 #[derive(Debug, Clone)]
 pub(crate) enum ListedSet {
     Group(ByteString),
@@ -40,7 +40,7 @@ impl ListedSet {
     }
 }
 
-/// Query for the members of a set: a page of them, or their number.
+/// Query for a page of a set's members, or for their number.
 #[derive(Debug)]
 pub(crate) struct ListQuery {
     pub(crate) set: ListedSet,
@@ -51,7 +51,7 @@ pub(crate) struct ListQuery {
 }
 
 impl ListQuery {
-    /// Whether the number alone is wanted.
+    /// Whether only the number is requested.
     #[must_use]
     pub(crate) fn is_count(&self) -> bool {
         self.page_size == Some(0)
@@ -72,19 +72,19 @@ impl From<UserConnectionQuery> for ListQuery {
     }
 }
 
-/// Page of a set's members, on its way through the shards. One that a stopping shard drops is never answered.
+/// Page of a set's members that shards fill in turn. A page dropped by a stopping shard is never answered.
 #[derive(Debug, Clone)]
 pub(crate) struct MemberListing {
     asker: Arc<dyn Asker>,
     ack_id: i64,
     set: ListedSet,
-    /// Random id of this start of the node, for the token: the slots of another one mean nothing here.
+    /// Random id of this process start, for the token, because slots of another start are meaningless.
     boot: ByteString,
     next: MemberPosition,
     page: Vec<GroupMember>,
     bytes: usize,
     max: usize,
-    /// The asker wants no more than this page.
+    /// No further page was requested.
     is_last: bool,
 }
 
@@ -95,8 +95,8 @@ struct MemberPosition {
     slot: Slot,
 }
 
-/// Number of a set's members, or of a message's receivers, added up over the shards; answered when the last one drops
-/// it.
+/// Number of a set's members or a message's receivers, summed over the shards. Answered when the last shard
+/// drops it.
 #[derive(Debug)]
 pub(crate) struct MemberTally {
     asker: Arc<dyn Asker>,
@@ -105,7 +105,7 @@ pub(crate) struct MemberTally {
 }
 
 impl MemberListing {
-    /// Begins the page that a query asks for. `None` for a token that this node did not make: it has been answered.
+    /// Starts the page for a query. A token from another node is answered with an error, and returns `None`.
     #[must_use]
     pub(crate) fn begin(asker: &Arc<dyn Asker>, query: ListQuery, boot: &str) -> Option<Self> {
         let next = match &query.continuation_token {
@@ -142,23 +142,23 @@ impl MemberListing {
         self.set.name()
     }
 
-    /// The shard whose members are next.
+    /// Shard to be listed next.
     pub(crate) fn shard(&self) -> u16 {
         self.next.shard
     }
 
-    /// The first slot whose client is not listed yet.
+    /// First slot not yet listed.
     pub(crate) fn slot(&self) -> Slot {
         self.next.slot
     }
 
-    /// Number of members that the page still takes.
+    /// Remaining capacity of the page.
     #[must_use]
     pub(crate) fn room(&self) -> usize {
         if self.bytes >= PAGE_MAX_BYTES { 0 } else { self.max - self.page.len() }
     }
 
-    /// Adds the member in this slot, which must be behind all others of its shard.
+    /// Adds the member in this slot, which must be after all earlier ones of the shard.
     pub(crate) fn add(&mut self, slot: Slot, member: GroupMember) {
         debug_assert!(slot >= self.next.slot);
         self.bytes += member.connection_id.len() + member.user_id.as_deref().map_or(0, str::len);
@@ -166,18 +166,18 @@ impl MemberListing {
         self.next.slot = slot.saturating_add(1);
     }
 
-    /// Goes on to the next shard.
+    /// Continues at the next shard.
     pub(crate) fn leave_shard(&mut self) {
         self.next = MemberPosition { shard: self.next.shard.saturating_add(1), slot: 0 };
     }
 
-    /// Answers with a page that is full.
+    /// Answers with a full page.
     pub(crate) fn answer(self) {
         let token = (!self.is_last).then(|| self.next.token(&self.boot));
         self.answer_with(token);
     }
 
-    /// Answers with the page behind which there are no members.
+    /// Answers with the last page.
     pub(crate) fn answer_last(self) {
         self.answer_with(None);
     }
@@ -205,7 +205,7 @@ impl MemberTally {
         Arc::new(Self { asker, ack_id, members: AtomicU64::new(0) })
     }
 
-    /// Adds the members that one shard has.
+    /// Adds one shard's number of members.
     pub(crate) fn add(&self, members: usize) {
         self.members.fetch_add(members as u64, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! Stream of a client's bytes, before its connection is open.
+//! Byte stream of a client before its connection is open.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,31 +9,30 @@ use tokio::sync::oneshot;
 
 use crate::transport::http_transport::InnerHalf;
 
-/// Stream of a client's bytes.
+/// Byte stream of a client.
 #[derive(Debug)]
 pub(crate) enum ClientStream {
-    /// A WebSocket; the upgrade is on its way.
+    /// WebSocket with an upgrade in progress.
     Upgrade(OnUpgrade),
-    /// A WebSocket that this node's listener has answered itself; its socket is on its way.
+    /// WebSocket answered by this node's listener; the socket follows.
     Direct(oneshot::Receiver<UpgradedSocket>),
-    /// Requests carry them, to and from the other end of this pipe.
+    /// Pipe to HTTP requests that carry the bytes.
     Pipe(InnerHalf),
-    /// An event stream of plain HTTP/1.1: requests carry what its client sends, and the socket below its answer is on
-    /// its way.
+    /// Event stream over plain HTTP/1.1: requests carry upstream data, and the socket of the response follows.
     EventStream(Box<(InnerHalf, oneshot::Receiver<TcpStream>)>),
-    /// A WebSocket without a network: a client in this process.
+    /// In-memory WebSocket of a client in this process.
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "replays have it, which apps do not"))]
     Memory(tokio::io::DuplexStream),
 }
 
-/// Socket below a WebSocket, and the bytes of it that were read already.
+/// Socket of a WebSocket, with bytes already read.
 type UpgradedSocket = (TcpStream, Bytes);
 
-/// Upgrade of a socket that is answered without an HTTP server, in the extensions of its request.
+/// Upgrade of a socket that is answered without an HTTP server, stored in the request's extensions.
 #[derive(Debug, Clone)]
 pub(crate) struct DirectUpgrade(Arc<Mutex<Option<oneshot::Receiver<UpgradedSocket>>>>);
 
-/// Other end of a [`DirectUpgrade`]: it gives the socket, once the answer is sent.
+/// Sending half of a [`DirectUpgrade`], used once the response is sent.
 #[derive(Debug)]
 pub(crate) struct DirectUpgraded(oneshot::Sender<UpgradedSocket>);
 
@@ -44,7 +43,7 @@ impl DirectUpgrade {
         (Self(Arc::new(Mutex::new(Some(receiver)))), DirectUpgraded(sender))
     }
 
-    /// Takes the stream that the socket is going to be.
+    /// Takes the stream of the future socket.
     #[must_use]
     pub(crate) fn take(&self) -> Option<ClientStream> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map(ClientStream::Direct)
@@ -52,8 +51,8 @@ impl DirectUpgrade {
 }
 
 impl DirectUpgraded {
-    /// Gives the socket, and the bytes behind the request that were read already. It fails where the client was refused
-    /// meanwhile: then the socket closes.
+    /// Sends the socket, with bytes already read after the request. Closes the socket if the client was refused
+    /// meanwhile.
     pub(crate) fn complete(self, stream: TcpStream, early: Bytes) {
         drop(self.0.send((stream, early)));
     }

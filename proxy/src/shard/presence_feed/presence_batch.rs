@@ -1,4 +1,4 @@
-//! Updates of presence that go together, cut into frames of bounded size.
+//! Batched presence updates, split into frames of bounded size.
 
 use std::mem;
 
@@ -6,11 +6,11 @@ use bytestring::ByteString;
 use trunkline_protocol::manifest::PresenceScope;
 use trunkline_protocol::service::{GroupJoin, PresenceChanges, PresencePhase};
 
-/// Bytes of names at which a frame ends, so that what stands behind it on the link waits no longer than for a page of
+/// Bytes of names at which a frame ends, so that later frames on the link wait no longer than for a page of
 /// members.
 const FRAME_MAX_BYTES: usize = 256 * 1024;
 
-/// Updates of one stream that are about to be sent.
+/// Updates of one stream to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct PresenceBatch {
     full: Vec<PresenceChanges>,
@@ -40,14 +40,14 @@ impl PresenceBatch {
         self.count(group.len() + connection_id.len());
     }
 
-    /// The frames for an app server that wants this; none if nothing of it is there.
+    /// Frames for an app server with this scope; none without matching updates.
     #[must_use]
     pub(crate) fn frames(&self, scope: PresenceScope) -> Vec<PresenceChanges> {
         let all = self.full.iter().chain([&self.open]);
         all.map(|update| narrowed(update, scope)).filter(|update| !is_empty(update)).collect()
     }
 
-    /// The frames of a part of a snapshot: the last one ends it, if that is so.
+    /// Frames for a part of a snapshot; the last one has the phase `end`.
     #[must_use]
     pub(crate) fn into_snapshot(self, scope: PresenceScope, end: PresencePhase) -> Vec<PresenceChanges> {
         let part = |update, phase| PresenceChanges { phase, ..narrowed(update, scope) };
@@ -55,7 +55,7 @@ impl PresenceBatch {
         full.chain([part(&self.open, end)]).collect()
     }
 
-    /// Whether a frame is full, and what comes now is in another one.
+    /// Whether a frame is full, so that further updates start another one.
     #[must_use]
     pub(crate) fn has_full_frame(&self) -> bool {
         !self.full.is_empty()

@@ -1,4 +1,4 @@
-//! Core of a shard.
+//! Tests for the core of a shard.
 
 use super::*;
 use crate::shard::testbed::Testbed;
