@@ -64,6 +64,12 @@ pub enum JwksSourceError {
         /// Part of the text without secrets.
         shown: String,
     },
+    /// The text names an issuer before the source.
+    #[error("{shown:?} names an issuer: write a table [issuers.NAME] with issuer and jwks in the configuration file")]
+    Issuer {
+        /// Part of the text that may be shown.
+        shown: String,
+    },
     /// The URL would fetch keys from another machine without TLS.
     #[error(
         "{shown:?} fetches keys without TLS: anybody on the network path could let in any user. Use https://, or a file; \
@@ -123,6 +129,9 @@ impl FromStr for JwksSource {
 
     /// Parses a path or a URL. A file must be valid now; a URL may become available later.
     fn from_str(text: &str) -> Result<Self, JwksSourceError> {
+        if names_issuer(text) {
+            return Err(JwksSourceError::Issuer { shown: shown(text) });
+        }
         if !text.contains("://") {
             let path = PathBuf::from(text);
             let source = Self::File(path.clone());
@@ -143,7 +152,16 @@ impl FromStr for JwksSource {
     }
 }
 
-/// Returns the part of a rejected URL that is safe to show. The query may hold a key, and the user info a password.
+/// Whether a text is `ISSUER=SOURCE`, where the issuer is a URL: an equals sign in the host, or before another URL.
+fn names_issuer(text: &str) -> bool {
+    let Some((_, rest)) = text.split_once("://") else { return false };
+    let address = rest.split(['?', '#']).next().unwrap_or_default();
+    let host = address.split('/').next().unwrap_or_default();
+    host.contains('=') || address.split_once("://").is_some_and(|(before, _)| before.contains('='))
+}
+
+/// Returns the part of a refused URL that may be shown: a query may hold a key, and what stands before an `@` a
+/// password.
 fn shown(value: &str) -> String {
     let (scheme, rest) = value.split_once("://").unwrap_or(("", value));
     let rest = rest.split(['?', '#']).next().unwrap_or_default();

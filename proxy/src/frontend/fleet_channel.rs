@@ -9,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::Extensions;
 use http::uri::Scheme;
+use tracing::warn;
 use trunkline_channel::key_tag;
 use trunkline_protocol::key::{FarEnd, KeyTag};
 use trunkline_protocol::wire::HELLO_HEADER;
@@ -78,7 +79,14 @@ fn key_of(shared: &Shared, request: &Request) -> HelloKey {
             HelloKey::App(tag)
         }
         None if settings.takes_untagged_hellos && shared.limits.may_try_untagged(shared.uptime()) => HelloKey::Untagged,
-        _ => HelloKey::Unknown,
+        None => {
+            if !settings.takes_untagged_hellos && shared.limits.may_log_mistake(shared.uptime()) {
+                let from = peer_address(request.extensions()).map(|peer| peer.ip().to_string()).unwrap_or_default();
+                warn!(from, "hello without a key tag refused: if its sender is older, set --allow-untagged-hellos");
+            }
+            HelloKey::Unknown
+        }
+        Some(_) => HelloKey::Unknown,
     }
 }
 

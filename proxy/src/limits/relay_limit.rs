@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -75,6 +75,8 @@ pub(crate) struct RelayProgress {
     /// Wait in milliseconds not covered by received bytes, stored while the request is not waiting for the client.
     unpaid_ms: AtomicU64,
     reads_since_ms: AtomicU64,
+    /// The head of the answer is relayed.
+    is_answered: AtomicBool,
 }
 
 /// Requests in flight of one client connection. Clones share the count.
@@ -170,7 +172,8 @@ impl RelayLimit {
         let waiting = there().filter_map(|(number, request)| Some((request.progress.waits_since()?, number)));
         let longest = waiting.min().filter(|(since, _)| now.saturating_duration_since(*since) >= SAFE_WAIT);
         let chosen = longest.map(|(_, number)| number).or_else(|| {
-            let held = there().filter_map(|(number, request)| Some((number, request.holder?, 1)));
+            let ending = there().filter(|(_, request)| request.progress.can_be_cut());
+            let held = ending.filter_map(|(number, request)| Some((number, request.holder?, 1)));
             newest_of_largest(held, (newcomer.as_ref(), 1))
         });
         if chosen.is_none() {
@@ -227,7 +230,8 @@ impl RelayPermit {
 impl RelayProgress {
     fn new() -> Self {
         let (sends_since_ms, reads_since_ms) = (AtomicU64::new(NOT_WAITING), AtomicU64::new(NOT_WAITING));
-        Self { start: Instant::now(), sends_since_ms, unpaid_ms: AtomicU64::new(0), reads_since_ms }
+        let (unpaid_ms, is_answered) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { start: Instant::now(), sends_since_ms, unpaid_ms, reads_since_ms, is_answered }
     }
 
     /// Marks the start of waiting for bytes from the client.
@@ -256,12 +260,20 @@ impl RelayProgress {
 
     /// Marks the start of waiting for the client to read.
     pub(crate) fn wait_for_reader(&self) {
+        self.is_answered.store(true, Ordering::Relaxed);
         self.reads_since_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
     /// Records that the client has read all pending bytes.
     pub(crate) fn read(&self) {
+        self.is_answered.store(true, Ordering::Relaxed);
         self.reads_since_ms.store(NOT_WAITING, Ordering::Relaxed);
+    }
+
+    /// Whether a displaced request ends immediately. An answer that its client reads, and a tunnel, go on to their end:
+    /// displacing one of these would only stop counting it.
+    fn can_be_cut(&self) -> bool {
+        !self.is_answered.load(Ordering::Relaxed) || self.waits_since().is_some()
     }
 
     fn now_ms(&self) -> u64 {
@@ -407,6 +419,21 @@ mod tests {
         assert_eq!(refused, 0, "of 200 requests of others");
         let _other = limit.take(ip(99), None).unwrap();
         assert_eq!(stranger().err(), Some(RelayRefusal::Node), "the largest makes no room for itself");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_its_client_reads_is_counted_to_its_end() {
+        let limit = limit(3, 0, 0);
+        let permits: Vec<_> = (0..3).map(|_| place(&limit).unwrap()).collect();
+        permits[0].progress().wait_for_reader();
+        permits[0].progress().read();
+        permits[1].progress().read();
+        let _other = limit.take(ip(2), None).unwrap();
+        let displaced: Vec<_> = permits.iter().map(|permit| permit.request.token().is_cancelled()).collect();
+        assert_eq!(displaced, [false, false, true], "the only one without an answer");
+        assert_eq!(limit.take(ip(3), None).err(), Some(RelayRefusal::Node));
+        permits[0].progress().wait_for_reader();
+        assert!(limit.take(ip(3), None).is_ok() && permits[0].request.token().is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]
