@@ -373,3 +373,28 @@ fn a_websocket_ping_is_answered_immediately_and_ends_no_hold() {
         assert!((50..=51).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
     });
 }
+
+#[test]
+fn a_mark_is_confirmed_over_a_later_socket() {
+    run(async {
+        const TEXTS: usize = 200;
+        let mut scene = scene().await;
+        let (client, target) = scene.connect().await;
+        let (id, text) = (client.id.clone(), call(&"y".repeat(1000)));
+        for _ in 0..TEXTS {
+            scene.link.write(&id, text.clone() + "\u{1e}").await;
+        }
+        let mark = DownMark { connection_id: id.as_str().into(), number: 1 };
+        scene.link.send(ServiceMessage::DownMark(mark.clone())).await;
+        scene.link.fence().await;
+        drop(client);
+        scene.link.fence().await;
+        let (mut client, begin) = scene.come_back(&target).await;
+        client.send(&(begin.clone() + "\u{1e}")).await;
+        for number in 1..=TEXTS as u64 {
+            assert_eq!(client.text().await, text);
+            client.send(&(acknowledgement(number) + "\u{1e}")).await;
+        }
+        assert_eq!(scene.link.next().await, ServiceMessage::DownDone(mark));
+    });
+}

@@ -40,6 +40,8 @@ pub(super) fn take(source: FrameSource<'_>, message: ServiceMessage, batch: &mut
             caller_server_id: request.caller_server_id,
             error: ByteString::from_static(NO_RESULTS),
         })),
+        // No client waits for a copy.
+        M::DownMark(mark) => source.asker.answer(&M::DownDone(mark)),
         M::Stamped(stamped) => match M::decode(&stamped.body) {
             Ok(Some(inner)) if !matches!(inner, M::Stamped(_)) => return take(source, inner, batch),
             Ok(_) => {}

@@ -74,25 +74,29 @@ struct Effects {
 }
 
 impl Effects {
-    /// Queues messages that arrived before the hub handshake response.
+    /// Keeps messages for one client behind the answer to the hub handshake, which they have overtaken.
     #[cold]
-    fn send_early(&mut self, slot: Slot, client: &mut Client, run: &SendRun, limit_bytes: usize) {
-        let content = client.content();
-        let frames = run.messages().filter_map(|(message, _)| message.get(content));
-        frames.for_each(|frame| self.keep_early(slot, client, frame, limit_bytes));
-    }
-
-    fn keep_early(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, limit_bytes: usize) {
-        if !client.cold_mut().backlog_mut().add_frame(frame, limit_bytes) {
+    fn send_early(&mut self, slot: Slot, client: &mut Client, run: &SendRun) {
+        if keep_early(client, run) > 0 {
             self.slow.push(slot);
         }
     }
 }
 
+/// Keeps early messages as far as there is room. Returns the number of those left over.
+#[cold]
+fn keep_early(client: &mut Client, run: &SendRun) -> u64 {
+    let content = client.content();
+    let frames = run.messages().filter_map(|(message, _)| message.get(content));
+    let backlog = client.cold_mut().backlog_mut();
+    frames.map(|frame| u64::from(!backlog.add_frame(frame))).sum()
+}
+
 /// Whether sends reach a client: it is open, or its app server may send before answering the hub handshake.
 #[inline]
 pub(super) fn may_receive(client: &Client) -> bool {
-    client.life().is_open() || (client.life().is_opening() && client.home().capabilities().may_send_early)
+    let is_early = || client.home().capabilities().may_send_early && !client.is_unassigned();
+    client.life().is_open() || (client.life().is_opening() && is_early())
 }
 
 /// Run of sends to sets of clients.
@@ -204,7 +208,7 @@ impl Delivery {
             {
                 tally.add(client.content());
                 if client.life().is_opening() {
-                    self.effects.send_early(member.slot, client, run, self.budget.limit_bytes());
+                    self.counters.dropped.add(keep_early(client, run));
                 } else if run.is_single() || self.takes_joined(client, frames) {
                     self.put_droppable(member.slot, client, frames, mode);
                 } else {
@@ -272,7 +276,7 @@ impl Delivery {
         {
             tally.add(client.content());
             if client.life().is_opening() {
-                return self.effects.send_early(slot, client, run, self.budget.limit_bytes());
+                return self.effects.send_early(slot, client, run);
             }
             for (message, origin) in run.messages() {
                 self.origin = Some(origin);
@@ -299,7 +303,11 @@ impl Delivery {
         (origin, mode): (SendOrigin, BatchMode),
     ) {
         if client.life().is_opening() {
-            return self.effects.keep_early(slot, client, frame, self.budget.limit_bytes());
+            self.count(client.home().hub(), 1, websocket::payload_bytes(frame) as u64);
+            if !client.cold_mut().backlog_mut().add_frame(frame) {
+                self.effects.slow.push(slot);
+            }
+            return;
         }
         self.origin = Some(origin);
         self.put_counted(slot, client, frame, mode);
@@ -337,7 +345,7 @@ impl Delivery {
                 self.slow.exceed(slot, client, mode.now);
             }
             client.wire_mut().queue(frame.clone());
-            self.queued(slot, client, frame.len());
+            self.queued(slot, client, frame.len(), mode.now);
         }
     }
 
@@ -370,8 +378,12 @@ impl Delivery {
                     if ownership.has_begun_to_wait() {
                         self.effects.holds.push((slot, serial));
                     }
+                    let waiting = waiting + ownership.waiting_bytes();
                     if is_over {
                         self.slow.exceed(slot, client, mode.now);
+                    }
+                    if is_here && waiting > PAUSED_ABOVE_BYTES {
+                        self.slow.pause(slot, client, mode.now);
                     }
                     return;
                 }
@@ -391,8 +403,9 @@ impl Delivery {
         let before = resumption.ownership().bytes();
         resumption.ownership_mut().acknowledge(sequence_id);
         self.budget.replay_changed(before, resumption.ownership().bytes());
+        let has_taken = resumption.ownership().bytes() < before;
         self.release(slot, client, mode);
-        if client.wire().is_slow() {
+        if client.wire().is_slow() && has_taken {
             self.slow.progressed(slot, client, self.budget.limit_bytes());
         }
     }
@@ -441,7 +454,7 @@ impl Delivery {
                 self.slow.exceed(slot, client, mode.now);
             }
             client.wire_mut().queue_droppable(frame.clone());
-            self.queued(slot, client, frame.len());
+            self.queued(slot, client, frame.len(), mode.now);
         }
     }
 
@@ -457,11 +470,11 @@ impl Delivery {
     }
 
     /// Accounts for a queued frame, written at the end of the batch or when the socket is writable.
-    fn queued(&mut self, slot: Slot, client: &mut Client, bytes: usize) {
+    fn queued(&mut self, slot: Slot, client: &mut Client, bytes: usize, now: u32) {
         if client.wire().is_flushing() {
             self.budget.queued(bytes);
             if client.wire().bytes() > PAUSED_ABOVE_BYTES {
-                self.slow.pause(slot, client, client.liveness().last_sent());
+                self.slow.pause(slot, client, now);
             }
         } else if let Some(written_in) = client.wire_mut().defer() {
             self.gathering.note(written_in);

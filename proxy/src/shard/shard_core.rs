@@ -175,6 +175,9 @@ impl ShardCore {
         if let Some(assignment) = client.assignments_mut().of_mut(role) {
             assignment.leave(app);
         }
+        if *role == Role::Home && client.life().is_opening() {
+            client.cold_mut().backlog_mut().clear_frames();
+        }
         self.fail_calls(slot, role, error_of_calls);
     }
 

@@ -10,9 +10,11 @@ use std::mem;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-/// Maximum number of early messages. The response is in flight by then, so a large number indicates a runaway
-/// loop.
+/// Maximum number of early messages. The answer is in flight by then.
 const FRAMES_MAX: usize = 256;
+
+/// Maximum bytes of early messages; a first message may be larger.
+const FRAME_BYTES_MAX: usize = 256 * 1024;
 
 /// Errors and messages to send after the hub handshake response.
 #[derive(Debug, Default)]
@@ -30,11 +32,10 @@ impl HandshakeBacklog {
         self.errors.len()
     }
 
-    /// Adds an early message. Returns `false` if there are too many. A single message of any size fits, as in
-    /// an outbox.
-    pub(crate) fn add_frame(&mut self, frame: &Bytes, limit_bytes: usize) -> bool {
+    /// Adds an early message; `false` if there is no room. One of any size fits, as in an outbox.
+    pub(crate) fn add_frame(&mut self, frame: &Bytes) -> bool {
         let bytes = self.frame_bytes + frame.len();
-        let fits = self.frames.is_empty() || (bytes <= limit_bytes && self.frames.len() < FRAMES_MAX);
+        let fits = self.frames.is_empty() || (bytes <= FRAME_BYTES_MAX && self.frames.len() < FRAMES_MAX);
         if fits {
             self.frame_bytes = bytes;
             self.frames.push(frame.clone());
@@ -44,6 +45,11 @@ impl HandshakeBacklog {
 
     pub(crate) fn take_errors(&mut self) -> Vec<(ByteString, ByteString)> {
         mem::take(&mut self.errors)
+    }
+
+    /// Drops early messages: their app server has lost the client.
+    pub(crate) fn clear_frames(&mut self) {
+        (self.frames, self.frame_bytes) = (Vec::new(), 0);
     }
 
     pub(crate) fn into_frames(self) -> Vec<Bytes> {
@@ -58,11 +64,11 @@ mod tests {
     #[test]
     fn early_messages_are_bounded_by_number_and_bytes_but_a_first_one_fits() {
         let mut backlog = HandshakeBacklog::default();
-        assert!(backlog.add_frame(&Bytes::from(vec![0; 11]), 10), "a first message of any size");
-        assert!(!backlog.add_frame(&Bytes::from_static(b"x"), 10));
+        assert!(backlog.add_frame(&Bytes::from(vec![0; FRAME_BYTES_MAX + 1])), "a first message of any size");
+        assert!(!backlog.add_frame(&Bytes::from_static(b"x")));
         assert_eq!(backlog.into_frames().len(), 1);
         let mut backlog = HandshakeBacklog::default();
-        let kept = (0..=FRAMES_MAX).filter(|_| backlog.add_frame(&Bytes::from_static(b"x"), usize::MAX)).count();
+        let kept = (0..=FRAMES_MAX).filter(|_| backlog.add_frame(&Bytes::from_static(b"x"))).count();
         assert_eq!(kept, FRAMES_MAX);
     }
 }

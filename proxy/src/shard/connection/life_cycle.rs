@@ -203,6 +203,12 @@ impl HomeStay {
         matches!(self.stage, StayStage::Moving { .. } | StayStage::MovingLost { .. } | StayStage::Probing { .. })
     }
 
+    /// Whether a move was given up, so that a late answer to the pause of that move may come.
+    #[must_use]
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.is_fixed
+    }
+
     #[must_use]
     pub(crate) fn is_probing(&self) -> bool {
         matches!(self.stage, StayStage::Probing { .. })

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use trunkline_protocol::service::{DownMark, FlowOperation, ServiceMessage};
 
 use crate::shard::connection::{Client, Connections, flow};
-use crate::shard::slot::{Serial, Slot};
+use crate::shard::slot::Slot;
 use crate::upstream::{Asker, LinkId};
 
 /// Queued bytes below which marks are confirmed. An SDK sends up to 256 KiB beyond its confirmed bytes, so the
@@ -48,7 +48,6 @@ pub(crate) struct SlowClients {
 
 #[derive(Debug)]
 struct SlowClient {
-    serial: Serial,
     /// Tick of the last progress, or of the listing.
     since: u32,
     has_taken: bool,
@@ -84,6 +83,7 @@ impl SlowClients {
     #[inline(never)]
     pub(super) fn pause(&mut self, slot: Slot, client: &mut Client, now: u32) {
         let is_settled = !client.cold().stay().is_moving()
+            && !client.cold().stay().is_fixed()
             && !client.cold().stay().is_uncertain(now)
             && !client.assignments().home().is_leaving()
             && !client.is_in_transit();
@@ -106,7 +106,7 @@ impl SlowClients {
         by: LinkId,
         limit_bytes: usize,
     ) -> bool {
-        let entry = self.clients.get_mut(&slot).filter(|entry| entry.serial == client.serial());
+        let entry = self.entry(slot, client);
         let Some(pause) = entry.and_then(|entry| entry.pause.as_mut()).filter(|pause| pause.link == by) else {
             return false;
         };
@@ -118,8 +118,7 @@ impl SlowClients {
     /// Transfers a client's pause to a move, which resumes the client. Returns whether the pause is
     /// acknowledged; `None` if none was requested.
     pub(crate) fn take_pause(&mut self, slot: Slot, client: &Client) -> Option<bool> {
-        let entry = self.clients.get_mut(&slot).filter(|entry| entry.serial == client.serial())?;
-        let pause = entry.pause.take().filter(|pause| pause.link == client.home().id());
+        let pause = self.entry(slot, client)?.pause.take().filter(|pause| pause.link == client.home().id());
         pause.map(|pause| pause.is_acknowledged)
     }
 
@@ -134,14 +133,18 @@ impl SlowClients {
     }
 
     fn list(&mut self, slot: Slot, client: &mut Client, now: u32) -> &mut SlowClient {
-        client.wire_mut().set_slow(true);
-        let serial = client.serial();
-        let listed = || SlowClient { serial, since: now, has_taken: false, marks: Vec::new(), pause: None };
-        let entry = self.clients.entry(slot).or_insert_with(listed);
-        if entry.serial != serial {
-            *entry = listed();
+        if !client.wire().is_slow() {
+            // The entry of an earlier client in this slot is of no use.
+            self.clients.remove(&slot);
+            client.wire_mut().set_slow(true);
         }
-        entry
+        let listed = || SlowClient { since: now, has_taken: false, marks: Vec::new(), pause: None };
+        self.clients.entry(slot).or_insert_with(listed)
+    }
+
+    /// Entry of a client. The wire of the client, which outlives each of its sockets, shows whether there is one.
+    fn entry(&mut self, slot: Slot, client: &Client) -> Option<&mut SlowClient> {
+        self.clients.get_mut(&slot).filter(|_| client.wire().is_slow())
     }
 
     /// Confirms the marks of a batch after its data was written as far as possible.
@@ -155,7 +158,7 @@ impl SlowClients {
 
     /// Records that a slow client has read data.
     pub(crate) fn progressed(&mut self, slot: Slot, client: &mut Client, limit_bytes: usize) {
-        if let Some(entry) = self.clients.get_mut(&slot) {
+        if let Some(entry) = self.entry(slot, client) {
             entry.has_taken = true;
         }
         self.settle(slot, client, limit_bytes);
@@ -164,7 +167,7 @@ impl SlowClients {
     /// Confirms a client's marks if little data is queued. Removes the client from the list if it is no longer
     /// slow.
     fn settle(&mut self, slot: Slot, client: &mut Client, limit_bytes: usize) {
-        let Some(entry) = self.clients.get_mut(&slot).filter(|entry| entry.serial == client.serial()) else { return };
+        let Some(entry) = self.entry(slot, client) else { return };
         let waiting = waiting_bytes(client);
         if waiting < CONFIRMED_BELOW_BYTES {
             for (asker, number) in entry.marks.drain(..) {
@@ -195,20 +198,20 @@ impl SlowClients {
         limit_bytes: usize,
         (now, timeout): (u32, u32),
     ) -> Vec<Slot> {
-        let listed: Vec<_> = self.clients.iter().map(|(slot, entry)| (*slot, entry.serial)).collect();
+        let listed: Vec<_> = self.clients.keys().copied().collect();
         let mut stalled = Vec::new();
-        for (slot, serial) in listed {
-            let Some(client) = connections.get_current(slot, serial).filter(|client| !client.life().is_closed()) else {
+        for slot in listed {
+            let Some(client) = connections.live_mut(slot).filter(|client| client.wire().is_slow()) else {
                 self.clients.remove(&slot);
                 continue;
             };
-            let is_away = client.is_away();
             self.settle(slot, client, limit_bytes);
+            // A client without a socket has a deadline of its own, and one between two polls, too.
+            let may_wait = client.is_away() || client.liveness().is_inherent() || waiting_bytes(client) == 0;
             let Some(entry) = self.clients.get_mut(&slot) else { continue };
-            // A client without a socket has its own deadline.
-            if std::mem::take(&mut entry.has_taken) || is_away {
+            if std::mem::take(&mut entry.has_taken) || may_wait {
                 entry.since = now;
-            } else if now.saturating_sub(entry.since) >= timeout && waiting_bytes(client) > 0 {
+            } else if now.saturating_sub(entry.since) >= timeout {
                 stalled.push(slot);
             }
         }
