@@ -68,7 +68,7 @@ impl Probes {
             return None;
         }
         // The answer to this pause must not be taken for that of a slow client.
-        drop(core.delivery.slow.take_pause(slot, client));
+        core.delivery.slow.take_pause(slot, client);
         if !link.queue(&flow(client.id(), FlowOperation::Resume)) {
             return Some(false);
         }
