@@ -11,7 +11,7 @@ use crate::harness::sockets::free_address;
 use crate::harness::tools::shipped;
 
 /// Last line printed when everything is running.
-const INVITATION_END: &str = "Ctrl-C ends it all.";
+const INVITATION_END: &str = "Ctrl-C ends all processes.";
 
 /// Running layout, stopped on drop.
 #[derive(Debug)]
