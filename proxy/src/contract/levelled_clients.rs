@@ -104,7 +104,7 @@ fn clients_go_at_the_rate_and_no_more_are_asked_for_than_that() {
         let _all = clients(&stage, &mut first, 12).await;
         let mut second = app(&stage, "app-2").link().await;
         let asked_for = [asked(&mut first).await, asked(&mut first).await];
-        // No further clients are requested while these are pending. sleep: as above
+        // sleep: time is virtual, and no further client is requested while these are pending
         sleep(Duration::from_secs(30)).await;
         first.fence().await;
         for id in &asked_for {
