@@ -73,17 +73,7 @@ struct Effects {
     holds: Vec<(Slot, Serial)>,
 }
 
-impl Effects {
-    /// Keeps messages for one client behind the answer to the hub handshake, which they have overtaken.
-    #[cold]
-    fn send_early(&mut self, slot: Slot, client: &mut Client, run: &SendRun) {
-        if keep_early(client, run) > 0 {
-            self.slow.push(slot);
-        }
-    }
-}
-
-/// Keeps early messages as far as there is room. Returns the number of those left over.
+/// Keeps messages that have overtaken the hub handshake response. Returns the number of messages without room.
 #[cold]
 fn keep_early(client: &mut Client, run: &SendRun) -> u64 {
     let content = client.content();
@@ -276,7 +266,10 @@ impl Delivery {
         {
             tally.add(client.content());
             if client.life().is_opening() {
-                return self.effects.send_early(slot, client, run);
+                if keep_early(client, run) > 0 {
+                    self.effects.slow.push(slot);
+                }
+                return;
             }
             for (message, origin) in run.messages() {
                 self.origin = Some(origin);

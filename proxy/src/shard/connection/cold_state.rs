@@ -7,8 +7,9 @@ use std::sync::Arc;
 use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::OpenConnection;
 
-use super::{ClientAssignments, HandshakeBacklog, HomeStay, MirrorCopies, MirrorCopy, Opening};
-use super::{Pauses, RefusedCalls, Resumption};
+use super::{
+    ClientAssignments, HandshakeBacklog, HomeStay, MirrorCopies, MirrorCopy, Opening, Pauses, RefusedCalls, Resumption,
+};
 use crate::limits::HeadWeight;
 use crate::telemetry::ConnectionTrace;
 use crate::upstream::{RouteChoice, ServerGroup};

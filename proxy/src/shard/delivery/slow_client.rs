@@ -169,18 +169,14 @@ impl SlowClients {
     fn settle(&mut self, slot: Slot, client: &mut Client, limit_bytes: usize) {
         let Some(entry) = self.entry(slot, client) else { return };
         let waiting = waiting_bytes(client);
+        // A pause over an earlier link has ended with that link.
+        entry.pause = entry.pause.filter(|pause| pause.link == client.home().id());
         if waiting < CONFIRMED_BELOW_BYTES {
             for (asker, number) in entry.marks.drain(..) {
                 let connection_id = (&**client.id()).into();
                 asker.answer(&ServiceMessage::DownDone(DownMark { connection_id, number }));
             }
-        }
-        if waiting < CONFIRMED_BELOW_BYTES
-            && let Some(pause) = entry.pause
-            && (pause.is_acknowledged || pause.link != client.home().id())
-        {
-            entry.pause = None;
-            if pause.link == client.home().id() {
+            if entry.pause.take_if(|pause| pause.is_acknowledged).is_some() {
                 client.home().send(&flow(client.id(), FlowOperation::Resume));
             }
         }
