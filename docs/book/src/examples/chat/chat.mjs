@@ -1,0 +1,47 @@
+// A chat with Express: see docs/book/src/live-updates.md.
+import express from "express";
+import { read, rest, send, token, url } from "./nodes.mjs";
+
+const app = express();
+const rooms = new Map(); // the messages of each room; in production, a table of your database
+
+// Replace this by your own log-in.
+app.post("/login", express.json(), ({ body }, response) => {
+  response.json({ hub: `${url}/chat`, token: token({ sub: body.name }) });
+});
+
+const methods = {
+  async Say(user, room, id, text) {
+    const said = rooms.get(room) ?? rooms.set(room, []).get(room);
+    if (!said.some((message) => message.id === id)) said.push({ number: said.length + 1, id, user, text });
+    const { number, ...message } = said.find((message) => message.id === id);
+    await send(`groups/${encodeURIComponent(room)}`, "Said", number, message.user, message.text);
+    return number;
+  },
+  Since(user, room, last) {
+    const missed = (rooms.get(room) ?? []).slice(last, last + 100);
+    return missed.map(({ number, user, text }) => [number, user, text]);
+  },
+  Whisper: (user, room, to, text) => send(`users/${encodeURIComponent(to)}`, "Whispered", user, text),
+};
+
+app.post("/hook", express.raw({ type: () => true }), async ({ headers, body }, response) => {
+  const event = read(headers, body);
+  if (!event) return response.sendStatus(401);
+  const { connection, user, name, query, call } = event;
+  const room = query.get("room");
+  if (call) {
+    if (!Object.hasOwn(methods, name)) return response.sendStatus(404);
+    const result = await methods[name](user, room, ...call.arguments);
+    return response.json({ type: 3, invocationId: call.invocationId, result });
+  }
+  const [group, now] = [`groups/${encodeURIComponent(room)}`, Date.now()];
+  if (name === "connected") await rest("PUT", `${group}/connections/${connection}`);
+  const { value: members } = await rest("GET", `${group}/connections`);
+  await send(group, "Present", [...new Set(members.map((member) => member.userId))].sort(), now);
+  response.sendStatus(204);
+});
+
+app.use(express.static("public"));
+const { PORT = 7071 } = process.env;
+app.listen(PORT, "127.0.0.1", () => console.log(`listening on http://127.0.0.1:${PORT}`));

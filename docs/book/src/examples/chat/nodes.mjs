@@ -1,0 +1,48 @@
+// The nodes, for a back end in Node: tokens, REST calls, and signatures of webhooks. Copy this file.
+import { createHmac, timingSafeEqual } from "node:crypto";
+import { once } from "node:events";
+
+const { CHAT_KEY: key, TRUNKLINE_URL = "http://127.0.0.1:8080" } = process.env;
+const signed = ["x-asrs-connection-id", "x-asrs-hub", "x-asrs-category", "x-asrs-event", "x-trunkline-event-number"];
+signed.push("x-asrs-user-id", "x-asrs-user-claims", "x-asrs-client-query");
+
+export const url = TRUNKLINE_URL;
+const { default: http } = await import(url.startsWith("https:") ? "node:https" : "node:http");
+const agent = new http.Agent({ keepAlive: true }); // keeps its connections open
+
+// Signs a token that is valid for an hour.
+export function token(claims) {
+  const now = Math.floor(Date.now() / 1000);
+  const parts = [{ alg: "HS256", typ: "JWT" }, { ...claims, iat: now, exp: now + 3600 }];
+  const text = parts.map((part) => Buffer.from(JSON.stringify(part)).toString("base64url")).join(".");
+  return `${text}.${createHmac("sha256", key).update(text).digest("base64url")}`;
+}
+
+// Calls the REST API. 404 is no error: it means that the connection has ended.
+export async function rest(method, path, body) {
+  const headers = { authorization: `Bearer ${token({ aud: `${url}/api/hubs/chat/` })}`, "content-type": "application/json" };
+  const request = http.request(`${url}/api/hubs/chat/${path}`, { agent, method, headers });
+  request.end(body && JSON.stringify(body));
+  const [response] = await once(request, "response");
+  const text = Buffer.concat(await response.toArray()).toString();
+  if (response.statusCode >= 400 && response.statusCode !== 404) throw new Error(`${method} ${path}: ${text}`);
+  return JSON.parse(text || "{}");
+}
+
+// Calls a method of the clients of a path, such as `groups/red`. Returns their number.
+export const send = async (path, target, ...values) =>
+  (await rest("POST", `${path}/:send`, { target, arguments: values })).clients;
+
+// Returns the event of a webhook, or nothing if its signature is wrong or older than five minutes.
+export function read(headers, body) {
+  const [seconds, ...signatures] = (headers["x-trunkline-signature"] ?? "").replace(/^t=/, "").split(",");
+  const text = [seconds, ...signed.map((name) => headers[name] ?? ""), ""].join("\n");
+  const own = Buffer.from("sha256=" + createHmac("sha256", key).update(text, "latin1").update(body).digest("hex"));
+  const given = signatures.map((one) => Buffer.from(one, "latin1"));
+  const isOwn = given.some((one) => one.length === own.length && timingSafeEqual(one, own));
+  if (!isOwn || Math.abs(Date.now() / 1000 - Number(seconds)) > 300) return undefined;
+  const header = (name) => Buffer.from(headers[`x-asrs-${name}`] ?? "", "latin1").toString(); // UTF-8
+  const [connection, user, name] = ["connection-id", "user-id", "event"].map(header);
+  const call = header("category") === "messages" ? JSON.parse(body) : undefined;
+  return { connection, user, name, query: new URLSearchParams(header("client-query")), call };
+}

@@ -1,0 +1,54 @@
+<?php
+// The nodes, for a back end in PHP: tokens, REST calls, and signatures of webhooks. Copy this file.
+define('KEY', getenv('CHAT_KEY'));
+define('URL', getenv('TRUNKLINE_URL') ?: 'http://127.0.0.1:8080');
+const SIGNED = ['X_ASRS_CONNECTION_ID', 'X_ASRS_HUB', 'X_ASRS_CATEGORY', 'X_ASRS_EVENT', 'X_TRUNKLINE_EVENT_NUMBER',
+    'X_ASRS_USER_ID', 'X_ASRS_USER_CLAIMS', 'X_ASRS_CLIENT_QUERY'];
+
+// Signs a token that is valid for an hour.
+function token(array $claims): string
+{
+    $base64 = fn($bytes) => rtrim(strtr(base64_encode($bytes), '+/', '-_'), '=');
+    $claims += ['iat' => time(), 'exp' => time() + 3600];
+    $text = $base64('{"alg":"HS256","typ":"JWT"}') . '.' . $base64(json_encode($claims));
+    return $text . '.' . $base64(hash_hmac('sha256', $text, KEY, true));
+}
+
+// Calls the REST API. 404 is no error: it means that the connection has ended.
+function rest(string $method, string $path, ?array $body = null): array
+{
+    static $curl; // keeps its connection open during a request
+    $curl ??= curl_init();
+    $headers = ['Authorization: Bearer ' . token(['aud' => URL . '/api/hubs/chat/']), 'Content-Type: application/json'];
+    curl_setopt_array($curl, [CURLOPT_URL => URL . "/api/hubs/chat/$path", CURLOPT_CUSTOMREQUEST => $method]);
+    curl_setopt_array($curl, [CURLOPT_HTTPHEADER => $headers, CURLOPT_POSTFIELDS => $body ? json_encode($body) : '']);
+    curl_setopt($curl, CURLOPT_RETURNTRANSFER, true);
+    $answer = curl_exec($curl);
+    $status = curl_getinfo($curl, CURLINFO_RESPONSE_CODE);
+    if ($status !== 404 && ($status < 200 || $status > 299)) {
+        throw new RuntimeException("$method $path: $status $answer");
+    }
+    return json_decode($answer, true) ?? [];
+}
+
+// Calls a method of the clients of a path, such as `groups/red`. Returns their number.
+function send(string $path, string $target, ...$values): int
+{
+    return rest('POST', "$path/:send", ['target' => $target, 'arguments' => $values])['clients'];
+}
+
+// Returns the event of a webhook, or null if its signature is wrong or older than five minutes.
+function read(string $body): ?array
+{
+    $signatures = explode(',', $_SERVER['HTTP_X_TRUNKLINE_SIGNATURE'] ?? '');
+    $seconds = substr(array_shift($signatures), 2);
+    $values = array_map(fn($name) => $_SERVER["HTTP_$name"] ?? '', SIGNED);
+    $own = 'sha256=' . hash_hmac('sha256', implode("\n", [$seconds, ...$values, $body]), KEY);
+    if (!array_filter($signatures, fn($one) => hash_equals($own, $one)) || abs(time() - (int) $seconds) > 300) {
+        return null;
+    }
+    [$connection, , $category, $name, , $user, , $query] = $values;
+    parse_str(ltrim($query, '?'), $query);
+    $call = $category === 'messages' ? json_decode($body, true) : null;
+    return ['connection' => $connection, 'user' => $user, 'name' => $name, 'query' => $query, 'call' => $call];
+}

@@ -1,0 +1,52 @@
+"""The nodes, for a back end in Python: tokens, REST calls, and signatures of webhooks. Copy this file."""
+
+import functools, hashlib, hmac, json, os, time
+from urllib.parse import parse_qsl
+
+import aiohttp, jwt
+
+KEY, URL = os.environ["CHAT_KEY"], os.environ.get("TRUNKLINE_URL", "http://127.0.0.1:8080")
+SIGNED = [f"x-asrs-{name}" for name in ("connection-id", "hub", "category", "event")]
+SIGNED += ["x-trunkline-event-number", "x-asrs-user-id", "x-asrs-user-claims", "x-asrs-client-query"]
+
+
+@functools.cache
+def session():
+    """The client of all REST calls, which keeps its connections open."""
+    return aiohttp.ClientSession()
+
+
+def token(**claims):
+    """Signs a token that is valid for an hour."""
+    now = int(time.time())
+    return jwt.encode({**claims, "iat": now, "exp": now + 3600}, KEY, "HS256")
+
+
+async def rest(method, path, body=None):
+    """Calls the REST API. 404 is no error: it means that the connection has ended."""
+    headers = {"authorization": "Bearer " + token(aud=f"{URL}/api/hubs/chat/")}
+    async with session().request(method, f"{URL}/api/hubs/chat/{path}", headers=headers, json=body) as response:
+        text = await response.text()
+    if response.status >= 400 and response.status != 404:
+        raise RuntimeError(f"{method} {path}: {text}")
+    return json.loads(text or "{}")
+
+
+async def send(path, target, *arguments):
+    """Calls a method of the clients of a path, such as `groups/red`. Returns their number."""
+    return (await rest("POST", f"{path}/:send", {"target": target, "arguments": arguments}))["clients"]
+
+
+def read(headers, body):
+    """Returns the event of a webhook, or None if its signature is wrong or older than five minutes."""
+    head = {name.decode(): value.decode(errors="replace") for name, value in headers}
+    seconds, *signatures = head.get("x-trunkline-signature", "").removeprefix("t=").split(",")
+    text = "\n".join([seconds, *(head.get(name, "") for name in SIGNED), ""]).encode() + body
+    own = b"sha256=" + hmac.new(KEY.encode(), text, hashlib.sha256).hexdigest().encode()
+    if not any(hmac.compare_digest(own, one.encode()) for one in signatures) or abs(time.time() - int(seconds)) > 300:
+        return None
+    connection, user, category, name, query = (
+        head.get(f"x-asrs-{header}", "") for header in ("connection-id", "user-id", "category", "event", "client-query")
+    )
+    query, call = dict(parse_qsl(query.lstrip("?"))), json.loads(body) if category == "messages" else None
+    return {"connection": connection, "user": user, "name": name, "query": query, "call": call}
