@@ -67,7 +67,7 @@ pub(crate) fn beside_this_program(app: App) -> anyhow::Result<Programs> {
 /// Line printed before a build.
 fn plan_of_work(app: App, has_proxy: bool) -> String {
     let time = if has_proxy {
-        "what is new since the last time"
+        "changes since the last build"
     } else {
         "not optimised; the first time takes about two minutes on two cores, later ones a second"
     };
@@ -77,7 +77,7 @@ fn plan_of_work(app: App, has_proxy: bool) -> String {
 /// Folder of this program, usually `target/<profile>`.
 fn profile_folder() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe().context("the folder of this program is not known")?;
-    program.parent().map(Path::to_owned).context("this program is in no folder")
+    program.parent().map(Path::to_owned).context("this program has no folder")
 }
 
 fn program(folder: &Path, name: &str) -> PathBuf {

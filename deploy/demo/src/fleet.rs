@@ -37,7 +37,7 @@ impl Fleet {
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         let outcome = tokio::select! {
             outcome = self.end() => outcome,
-            () = received_again() => Err(anyhow!("asked to stop a second time, and stopped without leave")),
+            () = received_again() => Err(anyhow!("second stop signal: stopped immediately")),
         };
         for process in &mut self.0 {
             process.kill().await;

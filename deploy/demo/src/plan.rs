@@ -68,7 +68,7 @@ impl Plan {
     /// Checks the flags. Errors name the flag.
     pub(crate) fn new(Args { app, listen, proxies, admins, traffic, .. }: Args) -> anyhow::Result<Self> {
         if proxies.len() != admins.len() {
-            bail!("{} times --proxy but {} times --admin: each proxy needs one of both", proxies.len(), admins.len());
+            bail!("--proxy is given {} times but --admin {} times: each proxy needs both", proxies.len(), admins.len());
         }
         let proxies = (1..).zip(proxies.into_iter().zip(admins));
         let proxies =
@@ -77,11 +77,12 @@ impl Plan {
         for (flag, address) in plan.addresses() {
             if !address.ip().is_loopback() {
                 bail!(
-                    "{flag} {address} is open to other machines, but the demo has no access key: name a loopback address"
+                    "{flag} {address} is open to other machines, but the demo has no access key: name a loopback \
+                     address"
                 );
             }
             if address.port() == 0 {
-                bail!("{flag} {address} leaves the port open, but pages must be told of one: name it");
+                bail!("{flag} {address} has no fixed port, but the pages need one: give a port");
             }
         }
         Ok(plan)
@@ -96,7 +97,7 @@ impl Plan {
                 Ok(listener) => held.push(listener),
                 Err(error) if error.kind() == ErrorKind::AddrInUse => {
                     bail!(
-                        "{address} is taken: end what listens there, or choose another address: {}",
+                        "{address} is in use: stop the program that listens there, or choose another address: {}",
                         self.with_another(flag, address)
                     )
                 }

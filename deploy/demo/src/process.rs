@@ -72,8 +72,8 @@ impl Process {
     pub(crate) async fn unexpected_end(&mut self) -> anyhow::Error {
         let last: String = self.last_lines().await.iter().map(|line| format!("\n  {line}")).collect();
         match self.child.wait().await {
-            Ok(status) => anyhow!("{} ended by itself ({status}){last}", self.name),
-            Err(error) => anyhow!("{} can't be watched any more ({error}){last}", self.name),
+            Ok(status) => anyhow!("{} exited unexpectedly ({status}){last}", self.name),
+            Err(error) => anyhow!("lost track of {} ({error}){last}", self.name),
         }
     }
 

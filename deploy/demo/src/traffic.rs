@@ -23,7 +23,7 @@ const NAMES: [&str; 6] = ["Ada", "Grace", "Alan", "Edsger", "Barbara", "Tony"];
 /// Texts of chat messages and notes, in rotation.
 const LINES: [&str; 8] = [
     "good morning",
-    "has anybody seen the new board?",
+    "did you see the new board?",
     "I am connected to the other proxy",
     "coffee?",
     "this message crossed one link",
