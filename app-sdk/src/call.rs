@@ -54,8 +54,9 @@ pub mod marker {
     /// Implemented for markers of parameters that use nothing from the client.
     #[diagnostic::on_unimplemented(
         message = "hooks and filters take extractors only: no client gives them arguments or streams",
-        label = "not an extractor, but something that a client gives to a method",
-        note = "extractors are `Context`, `State<T>`, `Cancellation`, and types that implement `trunkline::FromContext`",
+        label = "not an extractor but an argument of a hub method",
+        note = "extractors are `Context`, `State<T>`, `Cancellation`, and types that implement \
+                `trunkline::FromContext`",
         note = "a filter reads arguments by `HubCall::argument`, and has `HubCall` and `Next` last"
     )]
     pub trait OfExtractor {}
@@ -141,10 +142,11 @@ pub(crate) struct CallInput {
 /// let hub: Hub = Hub::new("/club").method("Whisper", whisper).method("Peek", peek).with_state(Store);
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no extractor",
-    label = "can't be made from a connection and the hub's state",
-    note = "a type of your own becomes one by `#[derive(trunkline::FromContext)]`, or implements the trait",
-    note = "`State<T>` needs a hub whose state gives a `T`: `.with_state(…)`, and `axum::extract::FromRef` for its parts"
+    message = "`{Self}` is not an extractor",
+    label = "can't be extracted from a connection and the hub's state",
+    note = "derive `trunkline::FromContext` for your own type, or implement the trait",
+    note = "`State<T>` needs a hub with a state that provides a `T`: `.with_state(…)`, and `axum::extract::FromRef` \
+            for its parts"
 )]
 pub trait FromContext<S>: Sized {
     /// Creates the parameter.
@@ -163,9 +165,12 @@ pub trait FromContext<S>: Sized {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be a parameter of a hub method",
     label = "neither an extractor nor an argument that can be deserialized",
-    note = "an argument of the client is an owned type: derive `serde::Deserialize`, and take `String` instead of `&str`",
-    note = "an extractor is `Context`, `State<T>`, … or a type that implements `trunkline::FromContext`, taken by value",
-    note = "`State<T>` needs a hub whose state gives a `T`: `.with_state(…)`, and `axum::extract::FromRef` for its parts; to `#[debug_method]` the state is named by `#[debug_method(state = App)]`"
+    note = "an argument of the client is an owned type: derive `serde::Deserialize`, and take `String` instead of \
+            `&str`",
+    note = "an extractor is `Context`, `State<T>`, … or a type that implements `trunkline::FromContext`, taken by \
+            value",
+    note = "`State<T>` needs a hub with a state that provides a `T`: `.with_state(…)`, and `axum::extract::FromRef` \
+            for its parts; name the type of the state by `#[debug_method(state = App)]`"
 )]
 pub trait FromCall<S, M>: Sized {
     /// Number of client arguments that it takes.
@@ -254,7 +259,7 @@ impl<S: Send> FromCall<S, ViaCall> for CloseReason {
 impl<S: Send> FromCall<S, ViaCall> for Cause {
     fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
         let cause = call.close.as_ref().map(|close| close.cause);
-        future::ready(cause.ok_or_else(|| HubError::named("NoCause", "only on_disconnected is told a cause")))
+        future::ready(cause.ok_or_else(|| HubError::named("NoCause", "only on_disconnected has a cause")))
     }
 }
 

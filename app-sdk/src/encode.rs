@@ -24,9 +24,9 @@ use crate::telemetry;
 /// # Ok(()) }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no tuple of arguments",
+    message = "`{Self}` is not a tuple of arguments",
     label = "not a tuple of values that can be serialized",
-    note = "a single argument goes into a tuple too: `(argument,)`; no arguments are `()`"
+    note = "write one argument as `(argument,)`, and no arguments as `()`"
 )]
 pub trait Arguments: sealed::SealedArguments + Send {
     #[doc(hidden)]

@@ -314,18 +314,19 @@ pub enum InvokeError {
         detail: String,
     },
     /// Too many results are pending. No request was sent.
-    #[error("{0} client results are waited for already; the limit can be configured by Hub::client_results_max")]
+    #[error("{0} client results are already pending; the limit can be configured by Hub::client_results_max")]
     TooMany(usize),
     /// Too many bytes are queued for the methods of the calling client; the result might be behind them.
     #[error(
-        "more than {0} bytes wait for the methods of this client, and what is waited for may be behind them; the limit can be configured by Hub::waiting_inbox_max_bytes"
+        "more than {0} bytes of this client wait for its methods, and the client's result may be behind these bytes; \
+         the limit can be configured by Hub::waiting_inbox_max_bytes"
     )]
     InboxOverfull(usize),
     /// A client cannot answer before it is connected.
     #[error("Client results inside OnConnectedAsync Hub methods are not allowed.")]
     InsideOnConnected,
     /// The client's app server could not send the request to it.
-    #[error("the client's app server did not ask it: {0}")]
+    #[error("the client's app server did not invoke the client: {0}")]
     Refused(String),
     /// The request could not be sent.
     #[error(transparent)]
@@ -345,7 +346,7 @@ pub enum GroupError {
     #[error("a group needs a name")]
     EmptyGroupName,
     /// The group name is too long. Nothing was changed.
-    #[error("the name of the group has {length} bytes, and may have {limit}: see Hub::group_name_max_bytes")]
+    #[error("the group name has {length} bytes, but at most {limit} are allowed: see Hub::group_name_max_bytes")]
     NameTooLong {
         /// Length of the name.
         length: usize,
@@ -386,10 +387,10 @@ pub enum AskError {
     #[error("there are more than {0} connections; list them a page at a time, by Members::next_page")]
     TooMany(usize),
     /// More queries than this are pending. This one was not sent. Query less often, or cache results.
-    #[error("more than {0} questions wait for the proxies' answers: ask less often, or keep answers for a moment")]
+    #[error("more than {0} queries wait for answers of proxies: query less often, or cache answers briefly")]
     TooManyQuestions(usize),
     /// The text is not a continuation token of a member list.
-    #[error("this is no continuation token of a list of members")]
+    #[error("not a continuation token of a list of members")]
     Token,
     /// The query could not be sent.
     #[error(transparent)]

@@ -187,7 +187,8 @@ impl TaskRunner {
             () = unheard => if !self.is_started.load(Ordering::Relaxed) {
                 tracing::warn!(
                     hub = self.core.name(),
-                    "exclusive tasks don't run: no proxy tells which app servers there are, as older ones and services that are dialled don't"
+                    "exclusive tasks don't run: no proxy reports the app servers of the hub (older proxies and dialled \
+                     services don't)"
                 );
             }
         }

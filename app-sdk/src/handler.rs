@@ -38,10 +38,12 @@ pub(crate) use reply::{ItemStream, ReplyBody, ReplyFuture};
 /// An async function that can be a hub method: at most ten parameters, each an extractor or an argument
 /// ([`FromCall`]), and a result that implements [`IntoReply`].
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no hub method",
+    message = "`{Self}` is not a hub method",
     label = "not an async function of extractors and arguments that returns a reply",
-    note = "parameters: `Context`, `State<T>`, `UploadStream<T>`, or owned types that implement `serde::Deserialize`; at most ten",
-    note = "result: `()`, a type that implements `serde::Serialize`, a stream of it, or `Result<_, trunkline::HubError>` of these",
+    note = "parameters: `Context`, `State<T>`, `UploadStream<T>`, or owned types that implement `serde::Deserialize`; \
+            at most ten",
+    note = "result: `()`, a type that implements `serde::Serialize`, a stream of it, or `Result<_, \
+            trunkline::HubError>` of these",
     note = "the future must be `Send`: nothing like `Rc` or a lock's guard may live across an `.await`",
     note = "`#[trunkline::debug_method]` on the function says which of these it is"
 )]

@@ -82,7 +82,7 @@ pub struct Hub<S = ()> {
 #[diagnostic::on_unimplemented(
     message = "the state of this hub is missing: call `.with_state(…)` on it",
     label = "a `{Self}` still waits for its state",
-    note = "methods take the state as `State<…>`; `.with_state(value)` gives it to them, and makes a `Hub` of this"
+    note = "methods take the state as `State<…>`; `.with_state(value)` provides the state and returns the `Hub`"
 )]
 pub trait CompleteHub: sealed::SealedHub {
     #[doc(hidden)]
@@ -856,7 +856,7 @@ mod tests {
             assert!(matches!(Hub::new(path).build(), Err(BuildError::Path(_))), "{path}");
         }
         let error = Hub::new("/rooms/{id}").build().err().unwrap().to_string();
-        assert!(error.contains("what varies belongs into its query"), "{error}");
+        assert!(error.contains("put variable parts into the query"), "{error}");
         assert!(matches!(Hub::new("/").build(), Err(BuildError::NoName(_))));
     }
 
@@ -908,7 +908,8 @@ mod tests {
         let error = Hub::new("/chat").keep_alive_interval(Duration::ZERO).build().err().unwrap().to_string();
         assert_eq!(
             error,
-            "hub or raw endpoint 'chat': keep_alive_interval must be 1 ms at least; a long one means few pings"
+            "hub or raw endpoint 'chat': keep_alive_interval must be at least 1 ms; for few pings choose a long \
+             interval"
         );
         assert!(matches!(Hub::new("/chat").protocols([]).build(), Err(BuildError::NoProtocol(_))));
         assert!(matches!(Hub::new("/chat").transports([]).build(), Err(BuildError::NoTransport(_))));

@@ -126,7 +126,7 @@
 //!     clients.caller().send("Moved", (&room,)).await?;
 //!     clients.others_in_group(&room).send("Entered", (ctx.connection_id(), &room)).await?;
 //!     clients.all_except([ctx.connection_id()]).send("Rooms", ()).await?;
-//!     clients.user("ann").send("Notice", ("somebody moved",)).await?;
+//!     clients.user("ann").send("Notice", ("a client moved",)).await?;
 //!     Ok(())
 //! }
 //! ```

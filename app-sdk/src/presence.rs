@@ -209,7 +209,7 @@ impl Presence {
                 let (named, hook_timeout) = ((hook_name, subject_name), self.core.limits.hook_timeout);
                 if let Err(error) = supervise(&self.core.outbound, named, hook_timeout, hook).await {
                     let hub = self.core.name();
-                    tracing::error!(hub, hook = hook_name, subject = subject_name, ?error, "hook of presence failed");
+                    tracing::error!(hub, hook = hook_name, subject = subject_name, ?error, "presence hook failed");
                 }
             }
             let mut state = lock(&self.state);
@@ -245,7 +245,7 @@ impl PresenceState {
                 return false;
             }
             if *ticks == lost_node_ticks {
-                tracing::info!(node = node.name(), "a proxy can't be reached: its users are offline");
+                tracing::info!(node = node.name(), "proxy not reachable: its users are reported as offline");
                 view.suspend(node);
             }
             true

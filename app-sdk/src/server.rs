@@ -366,7 +366,7 @@ impl Server {
     #[cfg(feature = "embedded")]
     pub fn admin(mut self, address: impl ToSocketAddrs) -> Self {
         let found = address.to_socket_addrs().and_then(|mut all| {
-            all.next().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it leads to no address"))
+            all.next().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the name has no address"))
         });
         self.node.admin = Some(found);
         self
@@ -553,7 +553,7 @@ mod tests {
     fn doubled_hubs_and_methods_are_refused() {
         let doubled_name = Server::new().hub(Hub::new("/a/chat")).hub(Hub::new("/b/chat"));
         let problem = error(doubled_name);
-        assert!(problem.to_string().contains("give one of them another name, by `.name(\"…\")`"), "{problem}");
+        assert!(problem.to_string().contains("give one of them another name by `.name(\"…\")`"), "{problem}");
         assert!(matches!(problem, BuildError::DuplicateName(name) if name == "chat"));
         let doubled_path = Server::new().hub(Hub::new("/chat")).hub(Hub::new("/Chat"));
         assert!(matches!(error(doubled_path), BuildError::DuplicatePath(_)));

@@ -641,7 +641,7 @@ mod tests {
         })
         .await;
         assert_eq!(place, format!("{}:{}", file!(), line!() - 3), "{text}");
-        assert_eq!(text, "N was expected, M(\"all\") came: `expect_among` passes other calls over");
+        assert_eq!(text, "N expected, M(\"all\") received: `expect_among` skips other calls");
 
         let mut bob = server.connect("/test").answer_timeout(Duration::from_secs(3)).await.unwrap();
         let line = line!() + 2;
@@ -650,7 +650,7 @@ mod tests {
         })
         .await;
         let expected_at = format!(" (expected at {}:{line}:", file!());
-        assert!(text.starts_with("N was expected, and did not come within 3s"), "{text}");
+        assert!(text.starts_with("N expected, but not received within 3s"), "{text}");
         assert!(text.contains(&expected_at), "{text}");
     }
 

@@ -160,7 +160,8 @@ impl Watchdog {
         lock(&self.threads).push(Arc::downgrade(&record));
         self.thread.get_or_init(|| {
             let started = thread::Builder::new().name("trunkline-watch".into()).spawn(|| self.run());
-            let started = started.inspect_err(|error| tracing::warn!(%error, "no watchdog for code that blocks"));
+            let started =
+                started.inspect_err(|error| tracing::warn!(%error, "watchdog for blocking code could not be started"));
             started.ok().map(|started| started.thread().clone())
         });
         record
@@ -242,7 +243,7 @@ fn log_hung(code: CodeId, blocked: Duration, limit: &LogLimit) {
 }
 
 /// Advice about code that blocks.
-const REMEDY: &str = "code that blocks belongs in tokio::task::spawn_blocking or trunkline::block_in_place";
+const REMEDY: &str = "run blocking code in tokio::task::spawn_blocking or trunkline::block_in_place";
 
 /// Runs app code under the watchdog, and logs a poll that blocked its thread.
 pub(crate) async fn watch<F: Future + Unpin>(outbound: &Outbound, code: CodeId, mut running: F) -> F::Output {

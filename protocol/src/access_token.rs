@@ -38,7 +38,7 @@ pub type Claims = BTreeMap<String, JsonText>;
 #[non_exhaustive]
 pub enum AccessTokenError {
     /// Not a JWT signed with HS256.
-    #[error("the access token is no JWT that is signed with HS256")]
+    #[error("the access token is not a JWT signed with HS256")]
     Malformed,
     /// Not signed with an access key of the fleet.
     #[error("the access token is not signed with a key of this fleet")]
@@ -50,7 +50,7 @@ pub enum AccessTokenError {
     #[error("the access token has expired")]
     Expired,
     /// The token is not valid yet.
-    #[error("the access token is not good yet")]
+    #[error("the access token is not valid yet")]
     Immature,
     /// The token is for a link, a hub's clients or the REST data plane, not for users of an app.
     #[error("the access token is for another audience")]

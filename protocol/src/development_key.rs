@@ -19,7 +19,7 @@ const FILE_MAX_BYTES: u64 = 4 * 1024;
 pub enum DevelopmentKeyError {
     /// No state folder is configured.
     #[error(
-        "no state folder is known: set XDG_STATE_HOME or HOME, or give an access key (`trunkline token key` makes one)"
+        "there is no state folder: set XDG_STATE_HOME or HOME, or give an access key (`trunkline token key` makes one)"
     )]
     NoFolder,
     /// The file can't be read or created.
@@ -35,7 +35,7 @@ pub enum DevelopmentKeyError {
     },
     /// Others may know or have created the key.
     #[error(
-        "the development key {path} {problem}: remove the file, and it will be made anew, or give an access key \
+        "the development key {path} {problem}: remove the file, which is then created again, or give an access key \
          (`trunkline token key` makes one)"
     )]
     Exposed {
@@ -45,7 +45,7 @@ pub enum DevelopmentKeyError {
         problem: &'static str,
     },
     /// The file holds no valid key.
-    #[error("the development key {path} is no key: remove the file, and it will be made anew")]
+    #[error("the development key {path} is invalid: remove the file, which is then created again")]
     Damaged {
         /// Path of the key file.
         path: PathBuf,
@@ -106,7 +106,7 @@ fn read(path: &Path) -> Result<String, KeyFileError> {
     // Checked before opening, because opening a pipe would block.
     let entry = fs::symlink_metadata(path)?;
     if !entry.is_file() {
-        return Err(KeyFileError::Exposed("is no plain file but a link or something else"));
+        return Err(KeyFileError::Exposed("is not a regular file"));
     }
     let file = File::open(path)?;
     check_private(&entry, &file.metadata()?).map_err(KeyFileError::Exposed)?;
@@ -124,10 +124,10 @@ fn check_private(entry: &fs::Metadata, opened: &fs::Metadata) -> Result<(), &'st
     }
     let me = rustix::process::geteuid().as_raw();
     if opened.uid() != me && opened.uid() != 0 {
-        return Err("belongs to another user, who knows it");
+        return Err("belongs to another user, who can read it");
     }
     if opened.mode() & 0o077 != 0 {
-        return Err("can be read or written by other users, who may know it (its mode should be 600)");
+        return Err("can be read or written by other users (its mode should be 600)");
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ impl FromStr for HostPattern {
         let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
         let is_address = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
         if name.is_empty() || !(is_name || is_address) {
-            return Err("is no host like chat.example or *.example.com: give it without scheme and port");
+            return Err("is not a host such as chat.example or *.example.com, without scheme and port");
         }
         Ok(Self(host_of(text).to_ascii_lowercase()))
     }

@@ -36,7 +36,7 @@ const TYPED_BELOW_BITS: f64 = 80.0;
 pub enum AccessKeyError {
     /// The key is short enough to be guessed.
     #[error(
-        "access key has {length} bytes, at least {ACCESS_KEY_MIN_BYTES} are needed: `trunkline token key` makes one"
+        "access key has {length} bytes, but needs at least {ACCESS_KEY_MIN_BYTES}: `trunkline token key` makes one"
     )]
     TooShort {
         /// Length of the given key in bytes.
@@ -44,7 +44,8 @@ pub enum AccessKeyError {
     },
     /// The text contains more than a key, such as a comment or several lines.
     #[error(
-        "access key has a line break, a comment or an invisible character inside: give one key in a file, without comments"
+        "access key contains a line break, a comment or an invisible character: give one key in a file, without \
+         comments"
     )]
     NotOneKey,
     /// No key was given.

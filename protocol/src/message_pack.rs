@@ -23,7 +23,7 @@ pub(crate) enum ReadError {
     #[error("{wanted} was expected, not {found}")]
     Kind { wanted: &'static str, found: &'static str },
     /// A list or map announces more items than there are bytes left.
-    #[error("{claimed} items are claimed, but only {left} bytes are left")]
+    #[error("the header announces {claimed} items, but only {left} bytes follow")]
     Count { claimed: usize, left: usize },
     /// A number exceeds the range of `i64`.
     #[error("a number is too large")]
@@ -380,7 +380,7 @@ impl Writer<'_> {
         }
     }
 
-    #[expect(clippy::expect_used, reason = "what is written was sized by this process, far below 4 GiB")]
+    #[expect(clippy::expect_used, reason = "lengths come from this process, far below 4 GiB")]
     fn length(&mut self, length: usize, of_8: Option<Marker>, of_16: Marker, of_32: Marker) {
         if let (Some(of_8), Ok(length)) = (of_8, u8::try_from(length)) {
             self.marker(of_8);

@@ -528,19 +528,17 @@ fn an_error_names_the_message_and_the_field() {
         ),
         (
             "95 27 a26331 00 01 80",
-            "service message ConnectionFlowControl (39): connectionType: is 0, which stands for nothing",
+            "service message ConnectionFlowControl (39): connectionType: is 0, which has no meaning",
         ),
-        (
-            "95 27 a26331 01 09 80",
-            "service message ConnectionFlowControl (39): operation: is 9, which stands for nothing",
-        ),
+        ("95 27 a26331 01 09 80", "service message ConnectionFlowControl (39): operation: is 9, which has no meaning"),
         (
             "93 0a df7fffffff 80",
             "service message BroadcastData (10): excludedConnectionIds: a list was expected, not a map",
         ),
         (
             "93 0a dd7fffffff 80",
-            "service message BroadcastData (10): excludedConnectionIds: 2147483647 items are claimed, but only 1 bytes are left",
+            "service message BroadcastData (10): excludedConnectionIds: the header announces 2147483647 items, but \
+             only 1 bytes follow",
         ),
         ("93 06 a26331 c6ffffffff61", "service message ConnectionData (6): payload: the bytes end too early"),
         (

@@ -85,7 +85,8 @@ fn inferred_state(kind: FunctionKind, signature: &Signature) -> syn::Result<Type
         let Some(state) = shape::only_argument(&parameter.ty, "State") else { continue };
         if found.is_some_and(|other| other.to_token_stream().to_string() != state.to_token_stream().to_string()) {
             let text = format!(
-                "the hub's state is not clear from several `State`s: say `#[{}(state = App)]`, with its type for `App`",
+                "the type of the hub's state is ambiguous, because there are several `State`s: write `#[{}(state = \
+                 App)]`, with its type for `App`",
                 kind.macro_name()
             );
             return Err(Error::new_spanned(&parameter.ty, text));

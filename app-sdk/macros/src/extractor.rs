@@ -56,11 +56,11 @@ impl FieldSource {
     /// Reads the source of a field from its attributes.
     fn of(field: &Field) -> syn::Result<Self> {
         let mut sources = field.attrs.iter().filter_map(|attribute| Self::named(attribute).transpose());
-        let missing = || Error::new_spanned(field, format!("say where this field comes from: {SOURCES}"));
+        let missing = || Error::new_spanned(field, format!("the source of this field is missing: {SOURCES}"));
         let source = sources.next().ok_or_else(missing)??;
         match sources.next() {
             None => Ok(source),
-            Some(_) => Err(Error::new_spanned(field, "a field comes from one place: leave one of its attributes")),
+            Some(_) => Err(Error::new_spanned(field, "a field has one source: remove all but one of these attributes")),
         }
     }
 
@@ -80,7 +80,9 @@ impl FieldSource {
             _ => attribute.parse_args()?,
         };
         match (&part, variant) {
-            (Some(part), "User") => Err(Error::new(part.span(), "a connection has one user: write `#[user]`")),
+            (Some(part), "User") => {
+                Err(Error::new(part.span(), "a connection has one user: write `#[user]` without a name"))
+            }
             (None, "Claim" | "Header" | "Query") => {
                 Err(Error::new_spanned(attribute, format!("which {name}? Write `#[{name}(\"…\")]`")))
             }

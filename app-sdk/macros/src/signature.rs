@@ -74,7 +74,8 @@ fn generic(kind: FunctionKind, signature: &Signature) -> Option<Error> {
             kind.name()
         ),
         _ => format!(
-            "`#[{}]` checks no generic function: name the types, or leave the macro away and register `function::<Type>`",
+            "`#[{}]` can't check a generic function: name the types, or remove the macro and register \
+             `function::<Type>`",
             kind.macro_name()
         ),
     };
@@ -85,13 +86,15 @@ fn too_many(kind: FunctionKind, signature: &Signature) -> Option<Error> {
     let extra = signature.inputs.iter().nth(kind.parameters_max())?;
     let text = match kind {
         FunctionKind::Method => {
-            "a hub method has at most ten parameters: take several arguments as one struct that derives `serde::Deserialize`"
+            "a hub method has at most ten parameters: take several arguments as one struct that derives \
+             `serde::Deserialize`"
         }
         FunctionKind::Hook => {
             "a hook has at most ten parameters: put several extractors into one by `#[derive(FromContext)]`"
         }
         FunctionKind::Filter => {
-            "a filter has at most ten extractors, `HubCall` and `Next`: put several extractors into one by `#[derive(FromContext)]`"
+            "a filter has at most ten extractors, `HubCall` and `Next`: put several extractors into one by \
+             `#[derive(FromContext)]`"
         }
     };
     Some(Error::new_spanned(extra, text))
@@ -124,7 +127,7 @@ fn parameter(kind: FunctionKind, input: &FnArg) -> Option<Error> {
             let inner = readable(inner.to_token_stream());
             return Some(Error::new_spanned(
                 ty,
-                format!("arguments come without an envelope: take `{inner}` itself, not `{envelope}<_>`"),
+                format!("arguments have no wrapper: take `{inner}`, not `{envelope}<_>`"),
             ));
         }
     }

@@ -48,7 +48,7 @@ impl<S: Sync, T: Clone + Send + Sync + 'static> FromContext<S> for Extension<T> 
     async fn from_context(ctx: &Context, _state: &S) -> Result<Self, HubError> {
         let value = ctx.scope().extensions().get::<T>().cloned();
         let missing =
-            || HubError::named("MissingExtension", format!("no filter has put in a {}", std::any::type_name::<T>()));
+            || HubError::named("MissingExtension", format!("no filter has inserted a {}", std::any::type_name::<T>()));
         value.map(Extension).ok_or_else(missing)
     }
 }

@@ -33,8 +33,9 @@ pub enum Part {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be read from a text",
     label = "does not implement `std::str::FromStr`",
-    note = "a `#[user]`, `#[claim]`, `#[header]` or `#[query]` is a `String`, another type that implements `FromStr`, or an `Option` or `Vec` of one",
-    note = "a field of the hub's state is `#[state]`, one that another extractor makes is `#[extract]`"
+    note = "a `#[user]`, `#[claim]`, `#[header]` or `#[query]` is a `String`, another type that implements `FromStr`, \
+            or an `Option` or `Vec` of such a type",
+    note = "use `#[state]` for a field of the hub's state, and `#[extract]` for a field with an extractor of its own"
 )]
 pub trait FromText: Sized {
     /// Parses the value. The error describes the problem with the text.
@@ -76,7 +77,7 @@ impl Part {
     }
 
     fn read<T: FromText>(self, text: &str, refusal: Option<&str>) -> Result<T, HubError> {
-        let unfit = |error| format!("{self} can't be read: {error}");
+        let unfit = |error| format!("{self} is invalid: {error}");
         T::from_text(text).map_err(|error| HubError::new(refusal.map_or_else(|| unfit(error), str::to_owned)))
     }
 

@@ -45,8 +45,9 @@ pub struct Client {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be the result of a client",
     label = "can't be deserialized from what the client answers",
-    note = "say the type of the result: `let answer: bool = client.invoke(…).await?`, or `invoke::<bool>(…)`; `()` for none",
-    note = "a type of your own derives `serde::Deserialize`, and is owned"
+    note = "name the type of the result: `let answer: bool = client.invoke(…).await?`, or `invoke::<bool>(…)`; `()` if \
+            there is none",
+    note = "derive `serde::Deserialize` for your own type; it must be owned"
 )]
 pub trait ClientAnswer: DeserializeOwned {}
 

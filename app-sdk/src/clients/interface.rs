@@ -14,9 +14,10 @@ pub trait Target: sealed::SealedReceivers + Send + Sync {
 /// A client that can be invoked for a result. Implementation detail of
 /// [`client_interface!`](macro@crate::client_interface).
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` can't be asked for a result",
-    label = "only a single client can be asked",
-    note = "pick one by `clients().client(connection_id)`, or declare the function without a result: it can be sent to many then"
+    message = "`{Self}` can't be invoked for a result",
+    label = "only a single client can return a result",
+    note = "choose a client by `clients().client(connection_id)`, or declare the function without a result to send it \
+            to many clients"
 )]
 pub trait Askable: Target {
     /// The client to invoke.

@@ -255,8 +255,8 @@ impl ListedSet {
 
     fn too_old(&self) -> AskError {
         AskError::Failed(match self {
-            Self::Group(_) => "its version can't list members".into(),
-            Self::User(_) => "its version can't list the connections of a user".into(),
+            Self::Group(_) => "its version does not support listing members".into(),
+            Self::User(_) => "its version does not support listing the connections of a user".into(),
         })
     }
 }

@@ -39,7 +39,7 @@ pub(super) enum Carriers {
 #[non_exhaustive]
 pub enum NotAcknowledged {
     /// No proxy accepted the message: none is linked, or the single target client has disconnected.
-    #[error("no proxy took the message")]
+    #[error("no proxy received the message")]
     NoProxy,
     /// Some proxies may not have the message; all others have it.
     #[error("not acknowledged by {}", Listed(.0))]
@@ -57,7 +57,7 @@ pub enum NotAcknowledgedReason {
     #[error("it did not answer in time")]
     Timeout,
     /// Dialled services do not acknowledge messages.
-    #[error("a service that was dialled acknowledges no messages")]
+    #[error("a dialled service does not acknowledge messages")]
     Service,
 }
 

@@ -31,7 +31,7 @@ impl FlowControl {
     }
 
     pub(crate) fn remove_bytes(&mut self, bytes: usize) {
-        debug_assert!(narrow(bytes) <= self.waiting_bytes, "only what was added is removed");
+        debug_assert!(narrow(bytes) <= self.waiting_bytes, "bytes are removed only after they were added");
         self.waiting_bytes = self.waiting_bytes.saturating_sub(narrow(bytes));
     }
 

@@ -28,37 +28,45 @@ pub(crate) enum TlsError {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
     #[error(
-        "{authority} can't be reached ({source}): is the service up, and are host and port of the connection string right?"
+        "{authority} can't be reached ({source}): check that the service is up, and the host and port of the \
+         connection string"
     )]
     Unreachable { authority: String, source: io::Error },
-    #[error("{0} did not answer within 10 s: is there a service, and no firewall before it?")]
+    #[error("{0} did not answer within 10 s: check that the service is up, and firewalls in front of it")]
     Timeout(String),
     #[cfg(feature = "tls")]
     #[error(
-        "the TLS handshake failed ({0}): is the certificate of the service trusted here, and its endpoint rightly https?"
+        "the TLS handshake failed ({0}): check that the certificate of the service is trusted here, and that its \
+         endpoint uses https"
     )]
     Encryption(io::Error),
     #[error(
-        "the service does not accept the token (401{0}): is AccessKey the service's own key, Endpoint the host that it knows itself by, and the clock of this machine right?"
+        "the service refused the token (401{0}): check AccessKey, that Endpoint is the service's own host name, and \
+         the clock of this machine"
     )]
     Unauthorized(String),
     #[error(
-        "there is no service at {url} (404{answer}): is the port of the connection string that of the proxy's clients, and was the proxy given an --access-key?"
+        "there is no service at {url} (404{answer}): check that the connection string has the proxy's client port, and \
+         that the proxy has an --access-key"
     )]
     NotFound { url: String, answer: String },
     #[error("the service answered {status}{answer} to {url}")]
     Status { status: StatusCode, url: String, answer: String },
     #[error(
-        "{authority} speaks no HTTP that could become a WebSocket ({problem}): is it rightly http, and not https, in the connection string?"
+        "{authority} gave no valid HTTP answer to the WebSocket upgrade ({problem}): check whether the connection \
+         string needs https instead of http"
     )]
     NoWebSocket { authority: String, problem: String },
     #[error(
-        "{authority} opens no encrypted channel ({problem}). Over http:// the access key proves both ends, and nothing is said without that: is AccessKey the node's own key, or that of this app (--app-key)? For a service that is no Trunkline node, or stands behind a path, write https://; where nobody else can be on the way, allow plain HTTP by `Server::allow_plain_http` or TRUNKLINE_DIAL_PLAIN_HTTP=true"
+        "{authority} refused the encrypted channel ({problem}). Over http:// both ends authenticate by the access key \
+         before anything is sent: check that AccessKey is the node's own key, or the key of this app (--app-key). For \
+         a service that is not a Trunkline node, or has a path prefix, write https://; on a trusted network allow \
+         plain HTTP by `Server::allow_plain_http` or TRUNKLINE_DIAL_PLAIN_HTTP=true"
     )]
     NoChannel { authority: String, problem: String },
     #[error("the service refuses the server connection: {0}")]
     Refused(String),
-    #[error("the server connection broke off at its handshake: {0}")]
+    #[error("the server connection was lost during its handshake: {0}")]
     BrokenOff(String),
 }
 

@@ -80,14 +80,14 @@ impl DialledService {
             !is_known
         };
         if is_new {
-            tracing::warn!(service = %self.name, %hub, "service not reached, retrying: {text}");
+            tracing::warn!(service = %self.name, %hub, "cannot reach the service, retrying: {text}");
         }
     }
 
     pub(super) fn note_reached(&self, hub: &Arc<str>) {
         let had_problem = lock(&self.problems).remove(hub).is_some();
         if had_problem {
-            tracing::info!(service = %self.name, %hub, "service is reached again");
+            tracing::info!(service = %self.name, %hub, "service reached again");
         }
     }
 }

@@ -67,7 +67,7 @@ pub(super) fn log_failure(core: &HubCore, connection: &Connection, method: &str,
     } else if error.is_of_client() {
         let text = match error.stage() {
             CallStage::Authorizing => "a policy refuses the user",
-            _ => "method failed, because its client or another one has gone or does not answer",
+            _ => "method failed: a client has disconnected or does not answer",
         };
         let reason = error.to_string();
         let reason = telemetry::clipped_reason(&reason);
@@ -78,6 +78,6 @@ pub(super) fn log_failure(core: &HubCore, connection: &Connection, method: &str,
     } else if let Some(LinePermit { left_out }) = core.outbound.failure_limit.take() {
         tracing::error!(hub, connection, method, ?error, left_out, "method failed");
     } else {
-        tracing::debug!(hub, connection, method, ?error, "method failed, as others did a moment ago");
+        tracing::debug!(hub, connection, method, ?error, "method failed again");
     }
 }

@@ -209,7 +209,7 @@ async fn the_order_of_those_who_wait_is_kept() {
     });
     let sends = sends.collect::<Vec<_>>();
     settle().await;
-    assert!(bench.send("c1", 1).now_or_never().is_none(), "nobody overtakes");
+    assert!(bench.send("c1", 1).now_or_never().is_none(), "the order is kept");
     bench.report(last);
     join_all(sends).await;
     let numbers = bench.link.received().into_iter().filter_map(|message| match message {
@@ -319,7 +319,7 @@ async fn a_message_of_any_size_that_the_node_takes_waits_for_an_empty_window_onl
     let mut sending = Box::pin(bench.send("c1", LIMIT - 100));
     assert!(timeout(LONG, &mut sending).await.is_err());
     let received = bench.link.received();
-    assert_eq!(shape(&received), "dm", "what is before it is marked");
+    assert_eq!(shape(&received), "dm", "earlier data is marked");
     bench.report(marks(&received)[0]);
     sending.await.unwrap();
     let refused = bench.send("c1", LIMIT).now_or_never().unwrap().unwrap_err();

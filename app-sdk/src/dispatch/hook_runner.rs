@@ -121,8 +121,10 @@ impl HookRunner {
         let ran = self.supervised("on_leaving", connection, running.instrument(span)).await;
         let wrapped = ran.and_then(|reply| match reply.0 {
             ReplyBody::Value(items) => rehomed::wrap(&items)
-                .ok_or_else(|| HubError::new(format!("items are over {ITEMS_MAX_BYTES} bytes and stay behind"))),
-            ReplyBody::Stream(_) | ReplyBody::Nothing => Err(HubError::new("only a value can be handed over")),
+                .ok_or_else(|| HubError::new(format!("items dropped: over {ITEMS_MAX_BYTES} bytes"))),
+            ReplyBody::Stream(_) | ReplyBody::Nothing => {
+                Err(HubError::new("items dropped: only a value can be handed over"))
+            }
         });
         wrapped.map_err(|error| log_failure(&self.core, connection, "on_leaving", &error)).ok()
     }

@@ -69,13 +69,7 @@ impl Restorations {
     async fn give_back(&self, connection: &Connection, lost_id: ByteString, lost: LostClient) {
         let gone_for = lost.lost_at.elapsed();
         let (new, old) = (short(connection.id()), short(&lost_id));
-        tracing::debug!(
-            hub = self.core.name(),
-            connection = new,
-            lost = old,
-            ?gone_for,
-            "a lost client has reconnected"
-        );
+        tracing::debug!(hub = self.core.name(), connection = new, lost = old, ?gone_for, "lost client reconnected");
         let restored = RestoredFrom { connection_id: lost_id, cause: lost.cause, gone_for };
         {
             let mut items = connection.items();
@@ -87,7 +81,7 @@ impl Restorations {
         let groups = Groups::new(&self.core);
         for joined in join_all(lost.groups.iter().map(|group| groups.add(connection.id(), group))).await {
             if let Err(error) = joined {
-                tracing::debug!(hub = self.core.name(), connection = new, %error, "a group is not restored");
+                tracing::debug!(hub = self.core.name(), connection = new, %error, "group not restored");
             }
         }
         self.core.metrics().restored.inc();

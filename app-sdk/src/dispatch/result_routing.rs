@@ -41,7 +41,7 @@ impl ResultRouter {
         };
         match waiting {
             Some(waiting) => waiting.into_iter().for_each(Waker::wake),
-            None => tracing::debug!(hub = %self.core.name(), stream = %id, "item of an unknown stream is dropped"),
+            None => tracing::debug!(hub = %self.core.name(), stream = %id, "item of an unknown stream dropped"),
         }
     }
 
@@ -94,7 +94,7 @@ impl ResultRouter {
             return refuse(text::disconnected(&request.connection_id).into());
         };
         match self.core.expect_result_for(&request) {
-            Err(TooManyRequests) => refuse("too many client results are waited for".into()),
+            Err(TooManyRequests) => refuse("too many pending client results".into()),
             // Checked again after registering the request: a concurrent close either fails the request or is visible
             // here.
             Ok(()) if !self.core.connections.contains(&connection) => {

@@ -182,9 +182,9 @@ impl RunningCall {
         let reason = telemetry::clipped_reason(&reason);
         match self.setup.core.outbound.mistake_limit.take() {
             Some(LinePermit { left_out }) => {
-                tracing::info!(hub, connection, method, reason, left_out, "call does not fit its method");
+                tracing::info!(hub, connection, method, reason, left_out, "call does not match its method");
             }
-            None => tracing::debug!(hub, connection, method, reason, "call does not fit its method"),
+            None => tracing::debug!(hub, connection, method, reason, "call does not match its method"),
         }
     }
 

@@ -114,7 +114,7 @@ impl Dispatcher {
         };
         catch_unwind(AssertUnwindSafe(turn)).unwrap_or_else(|panic| {
             let error = HubError::from_panic(&*panic);
-            tracing::error!(hub = %self.core.name(), connection = short(connection.id()), %error, "a message is lost");
+            tracing::error!(hub = %self.core.name(), connection = short(connection.id()), %error, "message lost");
             WorkerPause::Unfinished
         })
     }
@@ -209,7 +209,7 @@ impl Dispatcher {
         let Some((methods, needs_worker)) = connection.inbox().give_up_calls() else { return };
         let (hub, connection_id, methods) = (self.core.name(), short(connection.id()), listed(&methods));
         if let Some(LinePermit { left_out }) = self.core.outbound.failure_limit.take() {
-            let text = "client has left, and its methods have not returned: on_disconnected does not wait for them";
+            let text = "client disconnected, but its methods still run: on_disconnected does not wait for them";
             tracing::warn!(hub, connection = connection_id, methods, left_out, "{text}");
         }
         if needs_worker {
@@ -278,7 +278,12 @@ impl Dispatcher {
         let connections = late.load(Ordering::Relaxed);
         if connections > 0 {
             let hub = self.core.name();
-            tracing::warn!(hub, hook = "on_leaving", connections, "hook has not returned; clients go on without items");
+            tracing::warn!(
+                hub,
+                hook = "on_leaving",
+                connections,
+                "hook did not return in time: clients are handed over without items"
+            );
         }
     }
 }

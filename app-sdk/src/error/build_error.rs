@@ -16,20 +16,23 @@ pub enum BuildError {
     #[error("path '{0}' must begin with '/', not end with it, and have no query")]
     Path(String),
     /// A path with parameters, like a router's route.
-    #[error("path '{0}' has braces: a hub or raw endpoint has one path, and what varies belongs into its query")]
+    #[error("path '{0}' has braces: a hub or raw endpoint has one fixed path; put variable parts into the query")]
     PathParameter(String),
     /// A ping interval below 1 ms.
-    #[error("hub or raw endpoint '{0}': keep_alive_interval must be 1 ms at least; a long one means few pings")]
+    #[error(
+        "hub or raw endpoint '{0}': keep_alive_interval must be at least 1 ms; for few pings choose a long interval"
+    )]
     KeepAliveInterval(String),
     /// No name can be derived from the path.
     #[error("hub or raw endpoint at '{0}' needs a name: call `name`")]
     NoName(String),
     /// The app's registry does not accept the server's metrics.
-    #[error("the registry has no room for the server's metrics, perhaps because another server's are in it: {0}")]
+    #[error("the server's metrics can't be registered, perhaps because another server uses the registry: {0}")]
     Metrics(#[source] prometheus::Error),
     /// Two hubs or raw endpoints have the same name.
     #[error(
-        "two hubs or raw endpoints are named '{0}', as the last part of a path is: give one of them another name, by `.name(\"…\")`"
+        "two hubs or raw endpoints are named '{0}' (the default is the last part of the path): give one of them \
+         another name by `.name(\"…\")`"
     )]
     DuplicateName(String),
     /// Two hubs or raw endpoints have the same path, ignoring case.
@@ -44,10 +47,10 @@ pub enum BuildError {
         method: String,
     },
     /// A hub without hub protocols.
-    #[error("hub '{0}' speaks no hub protocol")]
+    #[error("hub '{0}' has no hub protocol")]
     NoProtocol(String),
     /// A hub without transports.
-    #[error("hub '{0}' allows no transport")]
+    #[error("hub '{0}' has no transport")]
     NoTransport(String),
     /// A retention time of lost clients outside the allowed range.
     #[error("hub '{hub}': restore_groups({within:?}) is not between 1 s and 1 h")]
@@ -58,7 +61,10 @@ pub enum BuildError {
         within: std::time::Duration,
     },
     /// An exclusive task with an invalid name, or too many tasks.
-    #[error("hub '{hub}': exclusive task '{task}' needs a name of its own, 1 to 128 bytes, and a hub has 32 at most")]
+    #[error(
+        "hub '{hub}': exclusive task '{task}' needs a unique name of 1 to 128 bytes, and a hub has at most 32 \
+         exclusive tasks"
+    )]
     ExclusiveTask {
         /// Name of the hub.
         hub: String,
@@ -117,11 +123,13 @@ pub enum BuildError {
     #[error("Server::dial: {0}")]
     Tls(String),
     /// A path that cannot be a route of the app's router.
-    #[error("Server::dial: the path '{0}' has braces, or a segment that begins with ':' or '*': no router takes that")]
+    #[error(
+        "Server::dial: the path '{0}' has braces, or a segment that begins with ':' or '*', which routers don't accept"
+    )]
     DialledPath(String),
     /// Clients cannot be both served here and redirected to a service.
     #[cfg(feature = "embedded")]
-    #[error("`embedded` and `dial` both answer the clients that negotiate: choose one of them")]
+    #[error("`embedded` and `dial` exclude each other, because both answer negotiations: choose one")]
     EmbeddedAndDialled,
     /// The admin port cannot be opened.
     #[cfg(feature = "embedded")]
@@ -133,10 +141,13 @@ pub enum BuildError {
     AdminToken(&'static str),
     /// The admin port requires an embedded node.
     #[cfg(feature = "embedded")]
-    #[error("`admin` opens the admin port of the node inside the app: call `embedded`, too; a proxy has its own")]
+    #[error(
+        "`admin` opens the admin port of an embedded node: call `embedded`, too; a separate proxy has its own admin \
+         port"
+    )]
     AdminWithoutNode,
     /// Embedded or dialled hubs need a runtime.
-    #[error("`embedded` and `dial` need the Tokio runtime that is to run the hubs: call `into_router` inside of it")]
+    #[error("`embedded` and `dial` need the Tokio runtime of the hubs: call `into_router` inside it")]
     NoRuntime,
     /// The system cannot start the thread that serves clients without a proxy.
     #[cfg(feature = "embedded")]

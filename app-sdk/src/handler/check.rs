@@ -16,8 +16,9 @@ use crate::error::HubError;
 #[diagnostic::on_unimplemented(
     message = "the error must be `HubError`, not `{Self}`",
     label = "not `trunkline::HubError`",
-    note = "return `Result<_, trunkline::HubError>`: inside, `?` turns any error into it, and so does `.map_err(HubError::internal)`",
-    note = "what clients shall read is made by `HubError::new(\"…\")`"
+    note = "return `Result<_, trunkline::HubError>`: inside, `?` turns any error into it, and so does \
+            `.map_err(HubError::internal)`",
+    note = "make errors for clients by `HubError::new(\"…\")`"
 )]
 pub trait IsHubError {}
 

@@ -20,7 +20,7 @@ use crate::handler::{Reply, ReplyFuture};
 /// An async function that can be a [filter](crate::Hub::filter): at most ten extractors, then [`HubCall`] and
 /// [`Next`], with the result `Result<Reply, HubError>`.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no filter",
+    message = "`{Self}` is not a filter",
     label = "not `async fn(extractors…, HubCall, Next) -> Result<Reply, HubError>`",
     note = "parameters: any extractors, then `HubCall`, and `Next` last; arguments are read by `HubCall::argument`",
     note = "result: `Result<trunkline::Reply, trunkline::HubError>`, as `next.run(call).await` returns it",

@@ -11,9 +11,10 @@ use crate::handler::arity::for_each_arity;
 /// An async function that can be a hook of a hub, such as `on_connected`: at most ten extractors as parameters, and
 /// the result `()` or `Result<(), HubError>` ([`IntoEnd`]).
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no hook of a hub",
+    message = "`{Self}` is not a hook of a hub",
     label = "not an async function of extractors that ends in `()` or `Result<(), HubError>`",
-    note = "parameters: `Context`, `State<T>`, … and types that implement `trunkline::FromContext`; no client gives a hook arguments",
+    note = "parameters: `Context`, `State<T>`, … and types that implement `trunkline::FromContext`; no client gives a \
+            hook arguments",
     note = "result: `()` or `Result<(), trunkline::HubError>`; no other error, no value, no stream",
     note = "the future must be `Send`: nothing like `Rc` or a lock's guard may live across an `.await`",
     note = "`#[trunkline::debug_hook]` on the function says which of these it is"
@@ -27,7 +28,7 @@ pub trait Hook<S, M>: Clone + Send + Sync + Sized + 'static {
 #[diagnostic::on_unimplemented(
     message = "a hook can't end in `{Self}`",
     label = "neither `()` nor `Result<(), trunkline::HubError>`",
-    note = "another error, or a `bool`, would let everybody in: return `Err(HubError::new(\"…\"))` to close the client"
+    note = "another error or a `bool` would not close the client: return `Err(HubError::new(\"…\"))`"
 )]
 pub trait IntoEnd {
     /// Converts it to a `Result`.

@@ -34,8 +34,8 @@ const WRONG_ERROR: &str = "the method's error is no HubError";
 /// [`HubError`].
 #[diagnostic::on_unimplemented(
     message = "a hub method can't return `{Self}`",
-    label = "neither serializable nor a stream nor a `Result` of one of these and `HubError`",
-    note = "return `()`, a type of which you derive `serde::Serialize`, or an `impl Stream` of such a type",
+    label = "neither serializable, nor a stream, nor a `Result` of these with `HubError`",
+    note = "return `()`, a type that derives `serde::Serialize`, or an `impl Stream` of such a type",
     note = "or `Result<T, trunkline::HubError>` of any of these; a stream must be `Send` and `'static`",
     note = "inside the method `?` turns any error into a `HubError`"
 )]
@@ -53,7 +53,8 @@ pub trait IntoReply<M> {
 #[diagnostic::on_unimplemented(
     message = "a stream of `{Self}` can't be returned by a hub method",
     label = "neither serializable nor `Result<_, HubError>`",
-    note = "derive `serde::Serialize` for the items, or stream `Result<T, trunkline::HubError>`: other errors by `.map_err(HubError::internal)`"
+    note = "derive `serde::Serialize` for the items, or stream `Result<T, trunkline::HubError>`: other errors by \
+            `.map_err(HubError::internal)`"
 )]
 pub trait IntoItem<M> {
     #[doc(hidden)]

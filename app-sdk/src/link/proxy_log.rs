@@ -99,7 +99,7 @@ impl ProxyLog {
             None => {}
             Some(LinkEnding::Closed) => tracing::info!(%node, reason, "proxy unlinked"),
             Some(LinkEnding::Lost) => {
-                tracing::warn!(%node, reason, "all links to a proxy are lost: its connections wait until it reconnects");
+                tracing::warn!(%node, reason, "all links to a proxy lost: its connections wait until it reconnects");
             }
         }
     }
@@ -118,7 +118,7 @@ impl ProxyLog {
             is_news
         };
         if is_news {
-            tracing::warn!(node = %name.0, "a lost link to a proxy was not resumed: its connections are closed");
+            tracing::warn!(node = %name.0, "lost link to a proxy not resumed: its connections are closed");
         }
     }
 }

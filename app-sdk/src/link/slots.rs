@@ -162,7 +162,8 @@ impl Slots {
         if has_two_nodes(&slots, &key.node) && lock(&self.shared_names).insert(Arc::clone(&key.node)) {
             tracing::warn!(
                 node = %key.node,
-                "two proxies have this name; both are served, but give each its own --node-name, so that people can tell them apart"
+                "two proxies have this name; both are served: give each its own --node-name to distinguish them in \
+                 logs and metrics"
             );
         }
     }

@@ -95,7 +95,7 @@ impl RawConnection {
     /// [movable](crate::RawEndpoint::movable).
     pub fn hand_over(&self, items: &impl Serialize) -> Result<(), HubError> {
         let reassignment = self.client().reassignment.as_ref();
-        let stays = || HubError::new("the clients of this raw endpoint are not handed over: see RawEndpoint::movable");
+        let stays = || HubError::new("clients of this raw endpoint can't be handed over: see RawEndpoint::movable");
         reassignment.ok_or_else(stays)?.set_items(items)
     }
 

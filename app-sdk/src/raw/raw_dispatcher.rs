@@ -88,7 +88,7 @@ impl RawDispatcher {
             } else if let Some(LinePermit { left_out }) = self.core.outbound.failure_limit.take() {
                 tracing::error!(hub, connection, ?error, left_out, "handler failed");
             } else {
-                tracing::debug!(hub, connection, ?error, "handler failed, as others did a moment ago");
+                tracing::debug!(hub, connection, ?error, "handler failed again");
             }
             ByteString::from(error.to_string())
         });

@@ -50,7 +50,10 @@ impl RawReassignment {
         let items = ITEMS_ENCODING.payload(items).map_err(|error| HubError::invalid_data(error.to_string()))?;
         let wrapped = rehomed::wrap(&items).ok_or_else(|| {
             let length = items.as_bytes().len();
-            HubError::new(format!("the items have {length} bytes; a connection is handed over with {ITEMS_MAX_BYTES}"))
+            HubError::new(format!(
+                "the items have {length} bytes, but a connection is handed over with at most \
+                                   {ITEMS_MAX_BYTES}"
+            ))
         })?;
         *lock(&self.items) = Some(wrapped);
         Ok(())

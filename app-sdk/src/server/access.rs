@@ -24,13 +24,15 @@ pub(crate) struct Access {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AccessError {
     #[error(
-        "this app server has only the development key, which is good for proxies on the same machine: give the app server and its proxies an access key (TRUNKLINE_ACCESS_KEY; `trunkline token key` makes one)"
+        "this app server has only the development key, which proxies on the same machine share: give the app server \
+         and its proxies an access key (TRUNKLINE_ACCESS_KEY; `trunkline token key` makes one)"
     )]
     DevelopmentKey,
-    #[error("no access key of this app server opens the channel: give both ends the same (TRUNKLINE_ACCESS_KEY)")]
+    #[error("the access key does not match this app server's: give both ends the same key (TRUNKLINE_ACCESS_KEY)")]
     Key,
     #[error(
-        "another name was dialled than this app server answers for: see its `Server::dialled_as` (TRUNKLINE_DIALLED_AS), and where the name leads"
+        "the dialled name is not a name of this app server: see its `Server::dialled_as` (TRUNKLINE_DIALLED_AS), and \
+         the DNS entry of the name"
     )]
     Name,
 }
@@ -117,7 +119,8 @@ fn development_key() -> Result<AccessKey, BuildError> {
     let key = development_key::read_or_make(&path).map_err(BuildError::DevelopmentKey)?;
     tracing::warn!(
         file = %path.display(),
-        "no access key was given: the development key of this machine is used, and proxies on other machines are refused"
+        "no access key was given: the development key of this machine is used, and proxies on other machines are \
+         refused"
     );
     Ok(key)
 }

@@ -48,7 +48,7 @@ pub(super) async fn channel(
     access.check_name(&accepted.dialled).inspect_err(|_| {
         tracing::warn!(
             dialled = &*accepted.dialled,
-            "a proxy has dialled another name, which leads to this app server"
+            "channel refused: a proxy dialled a name that is not this app server's"
         );
     })?;
     let (response, stream) = accepted.into_parts();
@@ -86,6 +86,6 @@ async fn serve(
         }
     };
     if let Err(error) = served {
-        tracing::debug!(%error, "a channel ended in the middle of a request");
+        tracing::debug!(%error, "channel closed in the middle of a request");
     }
 }

@@ -60,7 +60,7 @@ impl ServerCore {
             join_all(raw.iter().map(|endpoint| endpoint.fence())),
         );
         if timeout(left, fences).await.is_err() {
-            tracing::warn!("a proxy has not acknowledged the last answers");
+            tracing::warn!("a proxy did not acknowledge the last answers");
         }
     }
 }

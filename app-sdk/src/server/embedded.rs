@@ -59,7 +59,7 @@ pub(super) fn start(
     let routes = node.router();
     if let Some((listener, token)) = admin {
         let address = node.serve_admin(listener, token).map_err(BuildError::Admin)?;
-        tracing::info!(%address, "admin port of the node inside");
+        tracing::info!(%address, "admin port of the embedded node");
     }
     // A server creates one router, so no node is set yet.
     let _ = core.embedded.set(node);

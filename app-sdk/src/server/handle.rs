@@ -184,7 +184,7 @@ impl ServerHandle {
 
     /// Returns a route for `/metrics` in the Prometheus text format. Metrics of the app start with `trunkline_app_`,
     /// metrics of the process with `process_`. The [app's registry](crate::Server::metrics_registry) is included.
-    #[must_use = "the route is to be added to a router"]
+    #[must_use = "a route does nothing until it is added to a router"]
     pub fn metrics<S: Clone + Send + Sync + 'static>(&self) -> MethodRouter<S> {
         let handle = self.clone();
         get(move || async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], handle.metrics_text()) })
@@ -241,7 +241,7 @@ impl ServerHandle {
         self.core.hubs().iter().for_each(|hub| hub.calls_given_up.cancel());
         if timeout_at(deadline, self.core.tasks.wait()).await.is_err() {
             let tasks = self.core.tasks.len();
-            tracing::warn!(tasks, "methods or hooks are still running; the shutdown goes on without them");
+            tracing::warn!(tasks, "shutdown continues while methods or hooks are still running");
         }
     }
 

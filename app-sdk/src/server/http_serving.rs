@@ -46,7 +46,7 @@ pub(super) async fn serve_http<L: Listener<Addr = SocketAddr>>(
         };
         // Sockets that became WebSockets no longer count as requests, but keep their descriptors.
         if sockets.len() >= sockets_max || number(&socket).is_some_and(|number| number >= sockets_max) {
-            tracing::debug!(%peer, sockets_max, "a socket is closed: there are as many as open files allow");
+            tracing::debug!(%peer, sockets_max, "socket closed: the limit of open files is reached");
             continue;
         }
         set_no_delay(&mut socket);
@@ -86,7 +86,7 @@ async fn serve_socket(
         }
     };
     if let Err(error) = served {
-        tracing::debug!(%peer, %error, "a socket ended in the middle of a request");
+        tracing::debug!(%peer, %error, "socket closed in the middle of a request");
     }
 }
 

@@ -2,8 +2,8 @@
 
 /// Trait without implementations unless the feature `embedded` is enabled.
 #[diagnostic::on_unimplemented(
-    message = "the crate `trunkline` has not got its feature `embedded` here",
-    label = "it takes the feature `embedded`",
+    message = "the feature `embedded` of the crate `trunkline` is not enabled",
+    label = "needs the feature `embedded`",
     note = "in `Cargo.toml`: `features = [\"embedded\"]` of `trunkline`; behind proxies an app needs no node inside"
 )]
 pub trait Embedded {}

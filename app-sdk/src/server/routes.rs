@@ -45,9 +45,9 @@ pub(super) enum RouteRefusal {
     Busy,
     #[error(transparent)]
     NotFresh(HandshakeError),
-    #[error("this is instance {0}: ask again to reach the other one")]
+    #[error("this is instance {0}: retry to reach the requested one")]
     Instance(Arc<str>),
-    #[error("there is no hub named '{0}' here")]
+    #[error("this app server has no hub named '{0}'")]
     Hub(String),
     #[error("header {0} is missing or malformed")]
     Header(&'static str),

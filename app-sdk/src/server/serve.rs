@@ -183,8 +183,8 @@ async fn serve_from<L: Listener<Addr = SocketAddr>>(
     };
     tokio::select! {
         () = &mut serving => {}
-        () = stop => tracing::warn!("requests are still running; the app ends without them"),
-        () = signal.next() => tracing::warn!("asked to stop again: the app ends at once"),
+        () = stop => tracing::warn!("requests are still running: the app exits without waiting for them"),
+        () = signal.next() => tracing::warn!("second stop signal: the app exits immediately"),
     }
     Ok(())
 }
@@ -195,7 +195,8 @@ fn refuse_open(address: SocketAddr) -> io::Result<()> {
         return Ok(());
     }
     let problem = format!(
-        "{address} is open to other machines, and without an access key there is only the development key of this one: give the app server and its proxies TRUNKLINE_ACCESS_KEY (`trunkline token key` makes one), or listen on 127.0.0.1"
+        "{address} is open to other machines, which can't use the development key of this machine: give the app server \
+         and its proxies TRUNKLINE_ACCESS_KEY (`trunkline token key` makes one), or listen on 127.0.0.1"
     );
     Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
 }
@@ -215,7 +216,7 @@ fn notify(state: AppState) {
         AppState::Stopping => sd_notify::NotifyState::Stopping,
     };
     if let Err(error) = sd_notify::notify(&[message]) {
-        tracing::warn!(%error, "the supervisor (NOTIFY_SOCKET) can't be told: {state:?}");
+        tracing::warn!(%error, "cannot notify the supervisor (NOTIFY_SOCKET): {state:?}");
     }
 }
 

@@ -52,7 +52,8 @@ pub(super) enum NegotiationRefusal {
     #[error("the app server has no connection to the service yet: try again in a moment")]
     NotConnected,
     #[error(
-        "the claims of the user make a token of {0} characters, and a service takes {CLIENT_TOKEN_MAX_CHARS}: give the user fewer of them"
+        "the claims of the user make a token of {0} characters, but a service accepts at most \
+         {CLIENT_TOKEN_MAX_CHARS}: use fewer claims"
     )]
     TokenTooLong(usize),
 }

@@ -26,7 +26,7 @@ pub enum UserRejection {
     Token(TokenError),
     /// The extractor finds no keys: a configuration error of the app, with status 500.
     #[error(
-        "the extractor `User` finds no keys: serve by `trunkline::serve`, or add `.layer(Extension(server.handle()))`"
+        "the extractor `User` has no keys: serve by `trunkline::serve`, or add `.layer(Extension(server.handle()))`"
     )]
     NoHandle,
 }

@@ -60,7 +60,7 @@ pub enum CallError {
     #[error("{0}")]
     Encode(String),
     /// The hub expects no result of this call.
-    #[error("no caller waits for a result")]
+    #[error("the call expects no result")]
     NoQuestion,
 }
 
@@ -130,14 +130,15 @@ pub enum ConnectError {
 #[non_exhaustive]
 pub enum RehomeError {
     /// There is only one app server. Create the test server with [`TestServer::fleet`](super::TestServer::fleet).
-    #[error("there is no other app server: make the test server with `TestServer::fleet`")]
+    #[error("there is only one app server: create the test server by `TestServer::fleet`")]
     NoOther,
     /// The client is not connected, or `on_rehomed` failed, with the hub's error if any.
     #[error("the connection has ended{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
     Closed(Option<String>),
     /// The client's calls have not ended within its [`answer_timeout`](super::Connect::answer_timeout).
     #[error(
-        "the app server has not handed the client over within the client's `answer_timeout` (10 s by default): do its calls end?"
+        "the app server did not hand the client over within the client's `answer_timeout` (10 s by default): check \
+         that its calls end"
     )]
     Timeout,
 }

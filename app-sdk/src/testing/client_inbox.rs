@@ -171,7 +171,7 @@ impl ClientInbox {
         let call = Received::new(self.codec, invocation);
         // The panic has been printed; it must not end the link.
         let outcome = catch_unwind(AssertUnwindSafe(|| answer(&call)));
-        let outcome = outcome.unwrap_or_else(|_| Outcome::Error("the answer that the test has prepared panics".into()));
+        let outcome = outcome.unwrap_or_else(|_| Outcome::Error("the test's prepared answer panics".into()));
         if let Some(invocation_id) = call.invocation_id() {
             let completion = Completion { headers: Vec::new(), invocation_id: invocation_id.clone(), outcome };
             let _ = self.replies.send(completion);

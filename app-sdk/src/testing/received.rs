@@ -21,8 +21,8 @@ pub struct Received {
 
 /// Arguments received by a client: a tuple of deserializable values, or `()` for none.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no tuple of arguments",
-    note = "a single argument comes in a tuple too: `(argument,)`; no arguments are `()`"
+    message = "`{Self}` is not a tuple of arguments",
+    note = "write one argument as `(argument,)`, and no arguments as `()`"
 )]
 pub trait FromArguments: sealed::SealedFromArguments + Sized {
     #[doc(hidden)]
@@ -61,7 +61,7 @@ impl Received {
 
     /// Deserializes the arguments, or returns the text of a failed test.
     pub(super) fn read<T: FromArguments>(&self) -> Result<T, String> {
-        self.arguments().map_err(|problem| format!("{self:?} came, with other arguments than expected: {problem}"))
+        self.arguments().map_err(|problem| format!("{self:?} was received, but its arguments differ: {problem}"))
     }
 
     pub(super) fn invocation_id(&self) -> Option<&ByteString> {
@@ -92,7 +92,7 @@ fn shown(codec: Codec, payload: &Payload) -> String {
 }
 
 fn wrong_number(wanted: usize, payloads: &[Payload]) -> String {
-    format!("{wanted} arguments are wanted, {} came", payloads.len())
+    format!("{wanted} arguments expected, {} received", payloads.len())
 }
 
 fn value<T: DeserializeOwned>(codec: Codec, payload: &Payload) -> Result<T, String> {

@@ -230,7 +230,7 @@ impl TestClient {
         Expected::new(async move {
             match client.next_in_time(&method, |_| true).await? {
                 received if received.target() == method => received.read(),
-                other => Err(format!("{method} was expected, {other:?} came: `expect_among` passes other calls over")),
+                other => Err(format!("{method} expected, {other:?} received: `expect_among` skips other calls")),
             }
         })
     }
@@ -371,10 +371,10 @@ impl TestClient {
         match next.map(|message| message.and_then(|message| self.received(message))) {
             Ok(Some(received)) => Ok(received),
             Ok(None) => match self.wire.inbox.close_error() {
-                Some(error) => Err(format!("{method} was expected, and the connection has ended: {error}")),
-                None => Err(format!("{method} was expected, and the connection has ended")),
+                Some(error) => Err(format!("{method} expected, but the connection has ended: {error}")),
+                None => Err(format!("{method} expected, but the connection has ended")),
             },
-            Err(_) => Err(format!("{method} was expected, and did not come within {:?}", self.wire.timeout)),
+            Err(_) => Err(format!("{method} expected, but not received within {:?}", self.wire.timeout)),
         }
     }
 

@@ -83,10 +83,10 @@ fn config() -> Config {
 #[non_exhaustive]
 pub enum TypeScriptError {
     /// Two Rust types have the same name in TypeScript.
-    #[error("two types of the file are named `{0}`: give one of them `#[ts(rename = \"…\")]`")]
+    #[error("two types of the file are named `{0}`: rename one by `#[ts(rename = \"…\")]`")]
     DuplicateType(String),
     /// The file differs from the generated text.
-    #[error("{0} is not current: write it again, by `TypeScript::write`")]
+    #[error("{0} is out of date: write it again by `TypeScript::write`")]
     Outdated(PathBuf),
     /// The file cannot be read or written.
     #[error("{path}: {source}")]

@@ -49,7 +49,7 @@ pub trait TypedMethods {
 
 /// A [`Handler`] with TypeScript types ([`TS`]) for all arguments and results.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no hub method with types in TypeScript",
+    message = "`{Self}` is not a hub method with types in TypeScript",
     note = "it must be a hub method, and all its arguments and results must derive `trunkline::typescript::TS`",
     note = "`#[trunkline::debug_method(typescript)]` on the function says which of these it is"
 )]
@@ -229,9 +229,10 @@ impl ClientMethod {
 }
 
 /// Words that JavaScript modules do not allow as parameter names. Rust allows some of them, such as `new`.
-const RESERVED: &str = "arguments break case catch class const continue debugger default delete do else enum eval export \
-    extends false finally for function if implements import in instanceof interface let new null package private \
-    protected public return static super switch throw true try typeof var void while with yield";
+const RESERVED: &str = "arguments break case catch class const continue debugger default delete do else enum eval \
+                        export extends false finally for function if implements import in instanceof interface let new \
+                        null package private protected public return static super switch throw true try typeof var \
+                        void while with yield";
 
 /// Converts a parameter name to TypeScript style: `ends_at` to `endsAt`, and `new` to `new_`.
 fn parameter_name(name: &str) -> String {

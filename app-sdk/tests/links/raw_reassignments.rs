@@ -156,11 +156,11 @@ async fn a_raw_client_that_leaves_meanwhile_is_not_reassigned() {
 async fn items_that_can_not_go_along_are_refused_with_the_reason() {
     let (_app, mut link) = start(true).await;
     link.send_all(&[opening(&[]), text("too much")]).await;
-    let reason = "the items have 16386 bytes; a connection is handed over with 16384";
+    let reason = "the items have 16386 bytes, but a connection is handed over with at most 16384";
     assert_eq!(received(&mut link).await, reason);
     let (_app, mut link) = start(false).await;
     link.send_all(&[opening(&[]), text("too much")]).await;
-    let reason = "the clients of this raw endpoint are not handed over: see RawEndpoint::movable";
+    let reason = "clients of this raw endpoint can't be handed over: see RawEndpoint::movable";
     assert_eq!(received(&mut link).await, reason);
 }
 

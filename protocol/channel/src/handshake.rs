@@ -26,19 +26,22 @@ const HELLO_MAX_BYTES: usize = (ANSWER_BYTES + CONTENTS_MAX_BYTES).next_multiple
 #[non_exhaustive]
 pub enum HandshakeError {
     /// The text is not a hello.
-    #[error("this is no hello of a channel")]
+    #[error("not a channel hello")]
     Malformed,
     /// The sender has none of the keys, or expects another kind of peer.
-    #[error("the far end does not have the fleet's key")]
+    #[error("the peer does not have the fleet's key")]
     Unproven,
     /// The hello is not from the last minutes: it was recorded, or the clocks differ.
-    #[error("this hello has no date of the last {CLOCK_SKEW_MAX_MINUTES} minutes: compare the clocks of both machines")]
+    #[error(
+        "the time in the hello is not within the last {CLOCK_SKEW_MAX_MINUTES} minutes: compare the clocks of both \
+         machines"
+    )]
     NotFresh,
     /// The hello was used before: it may have been recorded and replayed.
-    #[error("this hello was taken before")]
+    #[error("the hello was used before")]
     Replayed,
     /// Too many channels wait for their first record.
-    #[error("as many channels of the holder of this key wait for their first request as may")]
+    #[error("too many channels of this key wait for their first request")]
     Busy,
 }
 

@@ -43,9 +43,9 @@ pub(crate) enum Front {
 /// Reason why bytes are not a record; nothing after them can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RecordError {
-    #[error("the channel carries something else than its records")]
+    #[error("the channel received data that is not a record")]
     Foreign,
-    #[error("a record of the channel was changed on the way")]
+    #[error("a record of the channel was modified in transit")]
     Forged,
 }
 

@@ -52,13 +52,15 @@ pub enum OpenChannelError {
     #[error("{0}")]
     Refused(RefusedUpgrade),
     /// The peer did not prove that it holds the key.
-    #[error("what answers there does not have the fleet's key: has the address another owner now?")]
+    #[error("the peer does not have the fleet's key: has the address a new owner?")]
     Unproven,
     /// A key or name can't be encoded in a request.
     #[error("the request can't be written: {0}")]
     Request(#[from] http::Error),
     /// The name is longer than any host name.
-    #[error("a name of {0} bytes can't be dialled through a channel: at most {DIALLED_MAX_BYTES}, with its port")]
+    #[error(
+        "a host name of {0} bytes with its port is too long for a channel: at most {DIALLED_MAX_BYTES} are allowed"
+    )]
     Name(usize),
 }
 

@@ -75,13 +75,13 @@ impl LinkEnd {
 
     fn reason_of_proxy(&self) -> String {
         match self {
-            Self::Closed => "the app server closed it".into(),
-            Self::Goodbye(words) => format!("the app server says goodbye: {words}"),
+            Self::Closed => "the app server closed the link".into(),
+            Self::Goodbye(words) => format!("the app server closed the link: {words}"),
             Self::Socket(error) => error.to_string(),
             Self::Silent => "the app server is silent".into(),
             Self::Stuck => "the app server did not read for too long".into(),
-            Self::Replaced => "it was stopped".into(),
-            Self::Shutdown => "its pool is given up".into(),
+            Self::Replaced => "the link was stopped".into(),
+            Self::Shutdown => "the pool of links is closed".into(),
             Self::Over(cause) => cause.to_string(),
             Self::HandshakeTimeout => "the app server sent no handshake in time".into(),
             Self::HandshakeRefused(text) => text.clone(),
@@ -89,14 +89,14 @@ impl LinkEnd {
             Self::Frame(error) => error.to_string(),
             Self::Message(error) => error.to_string(),
             Self::Session(error) => error.to_string(),
-            Self::Text => "the app server sent text where frames belong".into(),
+            Self::Text => "the app server sent a text message; links are binary".into(),
         }
     }
 
     fn reason_of_app_server(&self) -> String {
         match self {
-            Self::Closed => "the proxy closed it".into(),
-            Self::Goodbye(_) => "the proxy said goodbye".into(),
+            Self::Closed => "the proxy closed the link".into(),
+            Self::Goodbye(_) => "the proxy ended the session".into(),
             Self::Socket(_) => "socket failed".into(),
             Self::Silent => "the proxy was silent for too long".into(),
             Self::Stuck => "the proxy did not read for too long".into(),
@@ -183,8 +183,8 @@ mod tests {
 
     #[test]
     fn each_end_names_the_other_one() {
-        assert_eq!(LinkEnd::Closed.reason(Role::Proxy), "the app server closed it");
-        assert_eq!(LinkEnd::Closed.reason(Role::AppServer), "the proxy closed it");
+        assert_eq!(LinkEnd::Closed.reason(Role::Proxy), "the app server closed the link");
+        assert_eq!(LinkEnd::Closed.reason(Role::AppServer), "the proxy closed the link");
         let missing = LinkEnd::HandshakeMissing(Some("Ping"));
         assert_eq!(missing.reason(Role::Proxy), "the first frame is Ping");
         assert_eq!(missing.reason(Role::AppServer), "the proxy sent Ping before it answered the handshake");

@@ -35,7 +35,7 @@ pub struct ManySend<'a> {
 
 /// Error for a move that exceeds the queue limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{WAITING_MAX} connections are on their way to other nodes, and no more can be")]
+#[error("{WAITING_MAX} connections are already moving to other nodes, which is the limit")]
 pub struct TooManyMoves;
 
 impl<M> Default for MoveQueue<M> {

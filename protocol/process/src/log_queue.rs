@@ -79,8 +79,12 @@ impl LogQueue {
     }
 
     fn with_panics(stream: LogStream) -> io::Result<Self> {
-        let notice =
-            |lost| format!(" WARN trunkline_process: log lines dropped, their reader is too slow lines={lost}");
+        let notice = |lost| {
+            format!(
+                " WARN trunkline_process: log lines dropped: the reader of the log is too slow \
+                            lines={lost}"
+            )
+        };
         let log = Self::start(stream, notice)?;
         log.take_panics(panic_text);
         Ok(log)

@@ -45,7 +45,7 @@ fn raise() -> OpenFiles {
     if current != maximum
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
     {
-        tracing::warn!(%error, soft = current, hard = maximum, "limit of open files can't be raised");
+        tracing::warn!(%error, soft = current, hard = maximum, "cannot raise the limit of open files");
     }
     OpenFiles { soft_at_start: current, soft: getrlimit(Resource::Nofile).current, hard: maximum }
 }

@@ -35,25 +35,27 @@ pub struct ConnectionString {
 pub enum ConnectionStringError {
     /// A part is not a `key=value` pair.
     #[error(
-        "part {0} of the connection string is no `key=value`: it reads `Endpoint=https://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`"
+        "part {0} of the connection string is not `key=value`: the format is \
+         `Endpoint=https://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`"
     )]
     NoPair(usize),
     /// Unknown key in the string.
-    #[error("'{0}' is no key of a connection string: {keys} are", keys = KEYS.join(", "))]
+    #[error("'{0}' is not a key of a connection string (allowed: {keys})", keys = KEYS.join(", "))]
     UnknownKey(String),
     /// Key that occurs twice.
-    #[error("'{0}' stands twice in the connection string: leave one")]
+    #[error("'{0}' occurs twice in the connection string: remove one")]
     Duplicate(&'static str),
     /// A required key is missing.
     #[error(
-        "'{0}' is missing in the connection string: it reads `Endpoint=https://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`"
+        "'{0}' is missing in the connection string: the format is \
+         `Endpoint=https://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`"
     )]
     Missing(&'static str),
     /// Authentication with Entra ID.
-    #[error("'{0}' is a login by Entra ID, which is not known here: give the AccessKey of the service")]
+    #[error("'{0}' is for Entra ID, which is not supported: use the AccessKey of the service")]
     Login(&'static str),
     /// Invalid URL of a service.
-    #[error("'{key}' of the connection string is '{value}', no URL such as https://proxy.example: {problem}")]
+    #[error("'{key}' of the connection string is '{value}', not a URL such as https://proxy.example: {problem}")]
     Url {
         /// Key of the URL.
         key: &'static str,
@@ -207,8 +209,12 @@ mod tests {
             ("Endpoint=http://p", "'AccessKey' is missing"),
             ("Endpoint=http://p;KEY", "part 2"),
             ("Endpoint=http://p;Endpoint=http://q;AccessKey=KEY", "'Endpoint' stands twice"),
-            ("Endpoint=http://p;Acceskey=KEY", "'Acceskey' is no key of a connection string: Endpoint, Port"),
-            ("Endpoint=http://p;AuthType=azure", "'AuthType' is a login by Entra ID"),
+            (
+                "Endpoint=http://p;Acceskey=KEY",
+                "'Acceskey' is not a key of a connection string (allowed: Endpoint, \
+                                                Port",
+            ),
+            ("Endpoint=http://p;AuthType=azure", "'AuthType' is for Entra ID"),
             ("Endpoint=p:80;AccessKey=KEY", "'Endpoint' of the connection string is 'p:80'"),
             ("Endpoint=http://p;ClientEndpoint=x;AccessKey=KEY", "'ClientEndpoint' of the connection string is 'x'"),
             ("Endpoint=http://p;Port=99999;AccessKey=KEY", "'99999': a number from 1 to 65535"),

@@ -28,13 +28,13 @@ pub enum ServiceUrlError {
     #[error("it must begin with http:// or https://")]
     Scheme,
     /// The host is missing or invalid.
-    #[error("its host is missing, or has a character that no host has")]
+    #[error("the host is missing or has an invalid character")]
     Host,
     /// The port is invalid.
-    #[error("its port is no number from 1 to 65535")]
+    #[error("the port must be a number from 1 to 65535")]
     Port,
     /// Contains a query, fragment, user, or invalid path character.
-    #[error("only a host, a port and a path may stand in it")]
+    #[error("only a host, a port and a path are allowed")]
     Rest,
 }
 

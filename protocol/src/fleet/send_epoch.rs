@@ -40,7 +40,7 @@ impl SendEpoch {
     /// Ends a counted send. Returns whether it may complete an epoch that an advance waits for.
     pub fn leave(&self, epoch: i64) -> bool {
         let before = self.count_of(epoch).fetch_sub(1, ORDER);
-        debug_assert!(before > 0, "only what has entered leaves");
+        debug_assert!(before > 0, "every exit follows an entry");
         before == 1 && self.current() != epoch
     }
 

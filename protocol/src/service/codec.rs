@@ -188,7 +188,7 @@ fn prefix_bytes(body_bytes: usize) -> usize {
         0x4000..=0x1f_ffff => 3,
         0x20_0000..=0xfff_ffff => 4,
         0x1000_0000..=0x7fff_ffff => 5,
-        _ => panic!("a service message of {body_bytes} bytes was built, no link can carry it"),
+        _ => panic!("a service message of {body_bytes} bytes is too large for a link"),
     }
 }
 

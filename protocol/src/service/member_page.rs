@@ -100,7 +100,7 @@ fn member(reader: &mut Reader<'_>) -> Result<GroupMember, MemberPageError> {
 
 fn count(reader: &mut Reader<'_>) -> Result<u64, MemberPageError> {
     let count = reader.integer().map_err(unreadable)?;
-    u64::try_from(count).map_err(|_| MemberPageError(format!("{count} is no number of members")))
+    u64::try_from(count).map_err(|_| MemberPageError(format!("{count} is not a valid number of members")))
 }
 
 fn optional_text(out: &mut Writer, text: Option<&ByteString>) {

@@ -230,7 +230,7 @@ impl Payloads {
         let (mut reader, unreadable) = (Reader::new(body), |error: ReadError| PayloadsError(error.to_string()));
         let count = reader.map_len().map_err(unreadable)?;
         if count > max {
-            return Err(PayloadsError(format!("it has {count} entries, at most {max} are taken")));
+            return Err(PayloadsError(format!("it has {count} entries, but at most {max} are allowed")));
         }
         let pair = |_| Ok((reader.shared_text()?, reader.binary()?));
         let pairs: Result<Vec<_>, ReadError> = (0..count).map(pair).collect();

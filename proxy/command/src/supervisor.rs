@@ -51,7 +51,7 @@ fn send_state(state: NodeState) {
         NodeState::Stopping => send("STOPPING=1\nSTATUS=clients are leaving\n"),
     };
     if let Err(error) = sent {
-        tracing::warn!(target: LOG_TARGET, %error, "the supervisor (NOTIFY_SOCKET) can't be told: {state:?}");
+        tracing::warn!(target: LOG_TARGET, %error, "cannot notify the supervisor (NOTIFY_SOCKET): {state:?}");
     }
 }
 

@@ -141,6 +141,6 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, ins
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     if let Err(error) = connection.await {
-        debug!(%error, "a channel ended in the middle of a request");
+        debug!(%error, "channel closed in the middle of a request");
     }
 }

@@ -1,4 +1,4 @@
-// remedy: only a single client can be asked
+// remedy: only a single client can return a result
 use trunkline::{Context, HubError};
 
 trunkline::client_interface! {

@@ -43,7 +43,7 @@ enum Problem {
     Read(ReadError),
     #[error("has {0} items, over {LIST_MAX_ITEMS}")]
     TooMany(usize),
-    #[error("is {0}, which stands for nothing")]
+    #[error("is {0}, which has no meaning")]
     Value(i64),
 }
 
@@ -261,7 +261,7 @@ mod tests {
     fn a_claimed_count_makes_no_room() {
         // Would panic if all capacity were allocated up front.
         let items: FieldResult<Vec<u64>> = collect(usize::MAX, || Err(FieldError::value("x", 1)));
-        assert_eq!(items.unwrap_err().to_string(), "x: is 1, which stands for nothing");
+        assert_eq!(items.unwrap_err().to_string(), "x: is 1, which has no meaning");
     }
 
     #[test]

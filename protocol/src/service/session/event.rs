@@ -70,7 +70,7 @@ pub enum SessionError {
         before: u64,
     },
     /// The acknowledgement is not a number.
-    #[error("an acknowledgement is no number")]
+    #[error("an acknowledgement is not a number")]
     NoNumber,
     /// The peer can no longer resume the session.
     #[error("the peer no longer resumes sessions")]

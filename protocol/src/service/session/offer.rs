@@ -105,7 +105,7 @@ pub struct Answer {
 
 /// Error parsing a header value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not what this header holds")]
+#[error("invalid value of this header: {0:?}")]
 pub struct HeaderError(String);
 
 impl Capabilities {
