@@ -50,7 +50,7 @@ struct DroppedLines(IntCounter);
 
 impl DroppedLines {
     fn new() -> prometheus::Result<Self> {
-        let help = "Lines of a log by LogQueue that were dropped, because their reader is too slow or gone.";
+        let help = "Log lines of LogQueue dropped because their reader is too slow or gone.";
         IntCounter::new("trunkline_app_log_lines_dropped_total", help).map(Self)
     }
 }
@@ -136,7 +136,8 @@ macro_rules! families {
 
         impl Families {
             fn new() -> prometheus::Result<Self> {
-                let build = IntGauge::family("trunkline_app_build_info", "What runs here.", &["version"])?;
+                let help = "Version of the program; always 1.";
+                let build = IntGauge::family("trunkline_app_build_info", help, &["version"])?;
                 build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
                 let mut all: Vec<Box<dyn Collector>> = vec![Box::new(build), Box::new(DroppedLines::new()?)];
                 $(
@@ -161,26 +162,30 @@ macro_rules! families {
 
 families! {
     links: IntGauge("links", "Open links to proxies.") => [links()];
-    links_resumed: IntCounter("links_resumed_total", "Links that went on where a lost one was.") => [links_resumed()];
-    connections: IntGauge("connections", "Client connections that are here.") => [connections()];
-    opened: IntCounter("connections_opened_total", "Client connections that began here.") => [opened()];
-    closed: IntCounter("connections_closed_total", "Client connections that ended here, by cause.", "cause") => [];
+    links_resumed: IntCounter("links_resumed_total", "Lost links that were resumed.") => [links_resumed()];
+    connections: IntGauge("connections", "Client connections of this app server.") => [connections()];
+    opened: IntCounter("connections_opened_total", "Client connections opened at this app server.") => [opened()];
+    closed: IntCounter(
+        "connections_closed_total",
+        "Client connections closed at this app server, by cause.",
+        "cause"
+    ) => [];
     rehomed: IntCounter(
         "connections_rehomed_total",
-        "Client connections that go on here and began elsewhere, or over another link."
+        "Client connections taken over from another app server or link."
     ) => [rehomed()];
     restored: IntCounter(
         "connections_restored_total",
-        "Clients that began anew and got back what their lost connection had."
+        "New connections of clients with the restored state of a lost connection."
     ) => [restored()];
     restorable_dropped: IntCounter(
         "restorable_dropped_total",
-        "Lost clients whose groups and items were dropped before their time, because there were too many."
+        "Lost clients with groups and items that were dropped early, because there were too many."
     ) => [restorable_dropped()];
-    invocations: IntCounter("invocations_total", "Calls of clients, by what came of them.", "method", "outcome") => [];
+    invocations: IntCounter("invocations_total", "Calls of clients, by method and outcome.", "method", "outcome") => [];
     durations: Histogram(
         "invocation_duration_seconds",
-        "How long calls took until they were answered; streams until their end.",
+        "Duration of calls until the answer; of streams until their end.",
         "method",
         "outcome"
     ) => [];
@@ -194,33 +199,36 @@ families! {
         => [bytes_down("down"), bytes_up("up")];
     frames_lost: IntCounter(
         "frames_lost_total",
-        "Frames that were not acknowledged, or had no other link to leave by, when the session of their link ended."
+        "Frames lost with the session of their link: not acknowledged, and no other link could send them."
     ) => [frames_lost()];
-    pauses: IntCounter("pauses_total", "Clients paused because too much waited for their handlers.") => [pauses()];
-    running: IntGauge("invocations_running", "Calls of clients that run, those with streams too.") => [running()];
-    streams: IntGauge("streams_running", "Streams that are being sent to clients.") => [streams()];
-    items_down: IntCounter("stream_items_down_total", "Items of streams queued for clients.") => [items_down()];
-    items_up: IntCounter("stream_items_up_total", "Items of uploads that methods have taken.") => [items_up()];
+    pauses: IntCounter(
+        "pauses_total",
+        "Pauses of clients because too many bytes waited for their methods."
+    ) => [pauses()];
+    running: IntGauge("invocations_running", "Running calls of clients, including streams.") => [running()];
+    streams: IntGauge("streams_running", "Streams currently sent to clients.") => [streams()];
+    items_down: IntCounter("stream_items_down_total", "Stream items queued for clients.") => [items_down()];
+    items_up: IntCounter("stream_items_up_total", "Upload items read by methods.") => [items_up()];
     client_results: IntCounter(
         "client_results_total",
-        "Results that clients were asked for, by what came of it.",
+        "Client results requested, by outcome.",
         "outcome"
     ) => [client_results_ok("ok"), client_results_failed("failed")];
     client_results_dropped: IntCounter(
         "client_results_dropped_total",
-        "Answers of clients that nobody waits for, such as late ones, or that another client was asked for."
+        "Client results dropped, because they came too late or from the wrong client."
     ) => [client_results_dropped()];
-    client_results_waiting: IntGauge("client_results_waiting", "Results of clients that are waited for.")
+    client_results_waiting: IntGauge("client_results_waiting", "Pending client results.")
         => [client_results_waiting()];
-    presence_notices: IntCounter("presence_notices_total", "Notices that hooks of presence were given.")
+    presence_notices: IntCounter("presence_notices_total", "Presence notices delivered to hooks.")
         => [presence_notices()];
     presence_ignored: IntCounter(
         "presence_ignored_total",
-        "Users and members of groups that were not followed, because there were too many."
+        "Users and group members not tracked by presence, because there were too many."
     ) => [presence_ignored()];
     questions_refused: IntCounter(
         "questions_refused_total",
-        "Questions about groups and users that were refused, because too many waited."
+        "Queries about groups and users refused because too many were pending."
     ) => [questions_refused()];
 }
 

@@ -28,7 +28,7 @@ metered! {
         /// Idle connections closed in favour of newer ones.
         #[metric(
             "trunkline_admin_connections_closed_total",
-            "Connections to the admin port that the node has closed, by reason.",
+            "Connections to the admin port closed by the node, by reason.",
             reason = "displaced"
         )]
         pub(super) displaced: Counter,

@@ -32,97 +32,100 @@ const OTHER_HUBS: &str = "(others)";
 
 metric_rows! {
     LOOKED_UP {
-        BUILD: Gauge("trunkline_build_info", "What runs here.", "version", "node");
-        READY: Gauge("trunkline_ready", "1 while clients are taken in.");
-        DRAINING: Gauge("trunkline_draining", "1 while the node stops.");
+        BUILD: Gauge("trunkline_build_info", "Version of the program; always 1.", "version", "node");
+        READY: Gauge("trunkline_ready", "1 while new clients are accepted.");
+        DRAINING: Gauge("trunkline_draining", "1 while the node is draining.");
         VECTORED_SENDS: Gauge(
             "trunkline_vectored_sends",
-            "1 where frames for many clients leave by one system call (io_uring), 0 where by one for each."
+            "1 if sends to many clients use one system call (io_uring), 0 if they use one call per client."
         );
         TOKENS_REFUSED: Counter("trunkline_access_tokens_refused_total", "Access tokens refused, by reason.", "reason");
-        REVOCATIONS: Gauge("trunkline_token_revocations", "Revocations of access tokens that are kept.");
+        REVOCATIONS: Gauge("trunkline_token_revocations", "Revocations of access tokens in force.");
         REVOCATIONS_REFUSED: Counter(
             "trunkline_token_revocations_refused_total",
-            "Revocations of other nodes that were not kept: too many, or too large."
+            "Revocations of other nodes that were refused: too many, or too large."
         );
-        JWKS_READS: Counter("trunkline_jwks_reads_total", "Readings of key sets, by outcome.", "outcome");
+        JWKS_READS: Counter("trunkline_jwks_reads_total", "Reads of key sets (JWKS), by outcome.", "outcome");
         CLIENTS_CLOSED: Counter(
             "trunkline_client_connections_closed_total",
-            "Client connections that were open and ended, by cause.",
+            "Open client connections that ended, by cause.",
             "hub",
             "cause"
         );
         LINKS: Gauge("trunkline_links", "Links to app servers, by state.", "hub", "app", "state");
         RING: Gauge(
             "trunkline_link_ring_bytes",
-            "Bytes kept for the links of a pool until the app server has them.",
+            "Bytes stored for the links of a pool until the app server acknowledges them.",
             "hub",
             "app"
         );
         RING_MAX: Gauge(
             "trunkline_link_ring_max_bytes",
-            "Bytes that may be kept for all links of a pool.",
+            "Maximum bytes stored for all links of a pool.",
             "hub",
             "app"
         );
-        HUB_SERVED: Gauge("trunkline_hub_served", "1 while an app server takes clients of the hub.", "hub");
+        HUB_SERVED: Gauge("trunkline_hub_served", "1 while an app server accepts clients of the hub.", "hub");
         FLEET_NODES: Gauge(
             "trunkline_fleet_nodes",
-            "Nodes of the fleet as this one sees them, itself included. What --peers names and is no node is \
-             unreachable.",
+            "Nodes of the fleet as seen by this node, including itself. Addresses of --peers that don't lead to a node \
+             count as unreachable.",
             "state"
         );
         FLEET_AGREE: Gauge("trunkline_fleet_agree", "1 while all nodes of the fleet see the same members.");
-        FLEET_SHARED_NAMES: Gauge("trunkline_fleet_shared_names", "Names that several nodes of the fleet have.");
+        FLEET_SHARED_NAMES: Gauge("trunkline_fleet_shared_names", "Names that are used by several nodes of the fleet.");
         ROUTE_MATCHES: Counter(
             "trunkline_route_matches_total",
-            "Connections and requests for which a route's conditions held.",
+            "Connections and requests that matched a route.",
             "route"
         );
         METHODS_REFUSED: Counter(
             "trunkline_methods_refused_total",
-            "Calls of clients that a method rule has refused.",
+            "Calls of clients refused by a method rule.",
             "rule"
         );
         USER_GROUPS_KEPT: Gauge(
             "trunkline_user_groups_kept",
-            "Memberships of users that are kept for connections to come."
+            "Stored group memberships of users, for their future connections."
         );
         USER_GROUPS_KEPT_BYTES: Gauge(
             "trunkline_user_groups_kept_bytes",
-            "Memory of memberships of users that are kept for connections to come."
+            "Memory of stored group memberships of users, in bytes."
         );
         USER_GROUPS_REFUSED: Counter(
             "trunkline_user_groups_refused_total",
-            "Memberships of users that were not kept: too many, too large, or with names that are too long."
+            "Group memberships of users that were refused: too many, too large, or with too long names."
         );
         KEPT_HEADS: Gauge(
             "trunkline_kept_head_bytes",
-            "Bytes of the heads of more than 4 KiB that open connections keep, each whole, as app servers keep them."
+            "Bytes of request heads over 4 KiB that are kept for open connections."
         );
         RELAYS_DISPLACED: Counter(
             "trunkline_pass_through_displaced_total",
-            "Requests for the app server that waited for their clients and lost their places to newer ones."
+            "Passed-through requests that waited for their clients and were displaced by newer requests."
         );
-        ACTS: Counter("trunkline_admin_acts_total", "Acts of operators that were done, by name.", "act");
+        ACTS: Counter("trunkline_admin_acts_total", "Completed acts of operators, by name.", "act");
         ACTS_REFUSED: Counter(
             "trunkline_admin_acts_refused_total",
-            "Acts, and requests with a token, that the admin port has refused."
+            "Acts, and requests with a token, refused by the admin port."
         );
         LOG_LINES_DROPPED: Counter(
             "trunkline_log_lines_dropped_total",
-            "Lines of the log that were dropped, because their reader is too slow or gone."
+            "Log lines dropped because their reader is too slow or gone."
         );
         AUDIT_LINES_LOST: Counter(
             "trunkline_audit_lines_lost_total",
-            "Lines of the audit log that are not where they belong, such as on a full disk."
+            "Lines of the audit log that could not be written, for example because the disk is full."
         );
-        WEBHOOK_IN_FLIGHT: Gauge("trunkline_webhook_in_flight", "Requests to webhooks under way.");
+        WEBHOOK_IN_FLIGHT: Gauge("trunkline_webhook_in_flight", "Requests to webhooks in flight.");
         WEBHOOK_WAITING: Gauge(
             "trunkline_webhook_waiting_bytes",
-            "Bytes of events for webhooks, those under way included."
+            "Bytes of waiting and in-flight events for webhooks."
         );
-        WEBHOOK_CLIENTS: Gauge("trunkline_webhook_clients", "Clients whose end no webhook was told of.");
+        WEBHOOK_CLIENTS: Gauge(
+            "trunkline_webhook_clients",
+            "Client connections not yet reported as disconnected to a webhook."
+        );
     }
 }
 

@@ -8,11 +8,11 @@ metered! {
     pub(crate) struct WebhookCounters {
         #[metric("trunkline_webhook_requests_total", "Requests to webhooks, by outcome.")]
         pub requests: WebhookRequestCounters,
-        #[metric("trunkline_webhook_retries_total", "Further attempts of requests to webhooks.")]
+        #[metric("trunkline_webhook_retries_total", "Retries of requests to webhooks.")]
         pub retries: Counter,
-        #[metric("trunkline_webhook_events_dropped_total", "Events that no webhook was told of.")]
+        #[metric("trunkline_webhook_events_dropped_total", "Events dropped without a successful request to a webhook.")]
         pub dropped: Counter,
-        #[metric("trunkline_webhook_duration_seconds", "Time of requests to webhooks until the end of the answer.")]
+        #[metric("trunkline_webhook_duration_seconds", "Duration of requests to webhooks until the end of the answer.")]
         pub durations: Histogram<DurationBuckets>,
     }
 }
@@ -24,7 +24,7 @@ metered! {
         requests: RestRequestCounters,
         #[metric(
             "trunkline_rest_displaced_total",
-            "Requests whose places other callers got, because their bodies did not come."
+            "REST requests displaced by other callers, because their bodies did not arrive."
         )]
         pub displaced: Counter,
     }

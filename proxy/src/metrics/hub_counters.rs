@@ -91,10 +91,10 @@ metered! {
         pub closed: CauseCounters,
         #[metric(
             "trunkline_client_connections_refused_total",
-            "Client connections that got no further than their hub handshake, by cause."
+            "Client connections that ended before their hub handshake was complete, by cause."
         )]
         pub refused: CauseCounters,
-        #[metric("trunkline_client_messages_total", "Messages that clients sent up.")]
+        #[metric("trunkline_client_messages_total", "Messages received from clients.")]
         pub messages_up: Counter,
         #[metric(
             "trunkline_client_bytes_total",
@@ -103,7 +103,7 @@ metered! {
         )]
         pub bytes_up: Counter,
         /// One message of an app server, written to one client.
-        #[metric("trunkline_deliveries_total", "Messages of app servers given to clients.")]
+        #[metric("trunkline_deliveries_total", "Messages of app servers delivered to clients.")]
         pub deliveries: Counter,
         #[metric("trunkline_client_bytes_total", direction = "down")]
         pub bytes_down: Counter,

@@ -41,7 +41,7 @@ metered! {
     pub(crate) struct MirrorCounters {
         #[metric(
             "trunkline_mirror_messages_total",
-            "Messages for a mirror, by what became of the copy.",
+            "Messages copied for a mirror, by outcome of the copy.",
             outcome = "sent"
         )]
         pub sent: Counter,

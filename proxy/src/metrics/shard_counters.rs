@@ -33,41 +33,51 @@ metered! {
         pub requests_refused: CauseCounters,
         #[metric("trunkline_sockets_refused_total", "Sockets refused before their request was read.")]
         pub sockets_refused: CauseCounters,
-        #[metric("trunkline_requests_malformed_total", "Requests that are no sound HTTP.")]
+        #[metric("trunkline_requests_malformed_total", "Requests that are not valid HTTP.")]
         pub malformed: Counter,
         #[metric("trunkline_origins_refused_total", "Upgrades refused because of their origin.")]
         pub refused_origins: Counter,
-        #[metric("trunkline_app_decisions_total", "Clients that apps were asked about.", outcome = "let_in")]
+        #[metric(
+            "trunkline_app_decisions_total",
+            "Decisions of apps about negotiating clients, by outcome.",
+            outcome = "let_in"
+        )]
         pub let_in_by_app: Counter,
         #[metric("trunkline_app_decisions_total", outcome = "refused")]
         pub refused_by_app: Counter,
         /// Clients refused because the app did not answer.
         #[metric("trunkline_app_decisions_total", outcome = "failed")]
         pub app_not_asked: Counter,
-        #[metric("trunkline_unknown_receivers_total", "Downward frames for a connection that is not here.")]
+        #[metric(
+            "trunkline_unknown_receivers_total",
+            "Frames of app servers for a connection that this node does not have."
+        )]
         pub unknown_receivers: Counter,
         /// As of the last tick. Shards count separately, so a group with members on several shards is counted on each.
-        #[metric("trunkline_groups", "Groups with members, by shard and summed.")]
+        #[metric("trunkline_groups", "Groups with members, summed over shards: a group counts once per shard.")]
         pub groups: Gauge,
         /// Value as of the last tick.
-        #[metric("trunkline_users", "Users with connections, by shard and summed.")]
+        #[metric("trunkline_users", "Users with connections, summed over shards: a user counts once per shard.")]
         pub users: Gauge,
-        #[metric("trunkline_outbox_bytes", "Bytes that wait because their clients read no faster.")]
+        #[metric("trunkline_outbox_bytes", "Bytes queued for clients that read slowly.")]
         pub outbox_bytes: Gauge,
         #[metric(
             "trunkline_unfinished_message_bytes",
-            "Memory of messages of clients that have begun and not ended."
+            "Memory of incomplete messages of clients, in bytes."
         )]
         pub unfinished_bytes: Gauge,
-        #[metric("trunkline_replay_bytes", "Bytes kept for clients that may come back, until they acknowledge them.")]
+        #[metric(
+            "trunkline_replay_bytes",
+            "Bytes stored for clients with stateful reconnect until they acknowledge them."
+        )]
         pub replay_bytes: Gauge,
         /// Disconnected client connections that may be resumed.
         pub away: Gauge,
-        #[metric("trunkline_connections_resumed_total", "Client connections that went on over another socket.")]
+        #[metric("trunkline_connections_resumed_total", "Client connections resumed over another socket.")]
         pub resumed: Counter,
         #[metric(
             "trunkline_connections_moved_total",
-            "Client connections that went to another node, or came from one, with all that belongs to them.",
+            "Client connections moved to or from another node with their state.",
             direction = "in"
         )]
         pub moved_in: MoveCounters,
@@ -75,32 +85,32 @@ metered! {
         pub moved_out: MoveCounters,
         #[metric(
             "trunkline_restores_total",
-            "Clients that began anew and asked for what their lost connection had, by outcome."
+            "New connections of clients that asked to restore the state of a lost connection, by outcome."
         )]
         pub restores: RestoreCounters,
         #[metric(
             "trunkline_authentication_refreshes_total",
-            "Newer log-ins for open client connections, by outcome."
+            "Refreshes of the access token of open client connections, by outcome."
         )]
         pub refreshes: RefreshCounters,
         /// Frames to many receivers that were dropped for slow readers.
-        #[metric("trunkline_frames_dropped_total", "Frames not given to clients.", reason = "slow_client")]
+        #[metric("trunkline_frames_dropped_total", "Frames not delivered to clients.", reason = "slow_client")]
         pub dropped: Counter,
         #[metric("trunkline_keep_alives_total", "Keep-alives sent to clients.")]
         pub keep_alives: Counter,
         #[metric("trunkline_traced_messages_total", "Messages shown by live traces.")]
         pub traced_messages: Counter,
-        #[metric("trunkline_traced_messages_dropped_total", "Messages that live traces have left out.")]
+        #[metric("trunkline_traced_messages_dropped_total", "Messages left out by live traces.")]
         pub untraced_messages: Counter,
         #[metric(..)]
         pub sessions: SessionCounters,
         #[metric("trunkline_sends_total", "Frames of app servers that carry a message to clients.")]
         pub sends: SendCounters,
-        #[metric("trunkline_send_receivers", "Receivers of a send to many, at each shard.")]
+        #[metric("trunkline_send_receivers", "Receivers of a send to several clients, per shard.")]
         pub send_receivers: Histogram<FanOutBuckets>,
         #[metric(
             "trunkline_handshake_duration_seconds",
-            "How long hub handshakes took: until the client's was read, and until the app server answered it.",
+            "Duration of hub handshakes: until the client's was read, and until the app server answered it.",
             stage = "client"
         )]
         pub handshakes_of_clients: Histogram<DurationBuckets>,
@@ -108,7 +118,7 @@ metered! {
         pub handshakes_of_apps: Histogram<DurationBuckets>,
         #[metric(
             "trunkline_client_connection_duration_seconds",
-            "How long client connections lasted that have ended."
+            "Duration of ended client connections."
         )]
         pub lifetimes: Histogram<LifetimeBuckets>,
         /// Value as of the last tick.
@@ -116,45 +126,45 @@ metered! {
         pub homeless: Gauge,
         #[metric(
             "trunkline_link_round_trip_seconds",
-            "How long a ping of a link took to the app server and back, behind what was queued."
+            "Round-trip time of pings on links to app servers, including queued frames."
         )]
         pub round_trips: Histogram<DurationBuckets>,
-        #[metric("trunkline_link_dial_duration_seconds", "How long it took to open a link, or to open it again.")]
+        #[metric("trunkline_link_dial_duration_seconds", "Time to open or reopen a link.")]
         pub dials: Histogram<DurationBuckets>,
-        #[metric("trunkline_client_connections_rehomed_total", "Client connections given another home.")]
+        #[metric("trunkline_client_connections_rehomed_total", "Client connections reassigned to another app server.")]
         pub rehomed: Counter,
         #[metric(
             "trunkline_client_connections_app_rebalanced_total",
-            "Client connections given to an app server that had come, and had fewer than its share."
+            "Client connections rebalanced to a new app server that had less than its share."
         )]
         pub app_rebalanced: Counter,
         #[metric(
             "trunkline_client_ends_passed_on_total",
-            "Ends of client connections told to another app server, because theirs was gone."
+            "Close notices of client connections sent to another app server, because their own was gone."
         )]
         pub ends_passed_on: Counter,
         #[metric(
             "trunkline_client_ends_lost_total",
-            "Ends of client connections that no app server could be told of."
+            "Close notices of client connections that could be sent to no app server."
         )]
         pub ends_lost: Counter,
         #[metric(
             "trunkline_presence_resyncs_total",
-            "Presence told anew to an app server that could not follow the changes, by each shard."
+            "Full presence reports to app servers that missed changes, counted per shard."
         )]
         pub presence_resyncs: Counter,
         #[metric(
             "trunkline_calls_failed_total",
-            "Calls answered with an error because their app server was gone."
+            "Calls that failed because their app server was gone."
         )]
         pub calls_failed: Counter,
-        #[metric("trunkline_tls_handshakes_total", "TLS handshakes with clients.")]
+        #[metric("trunkline_tls_handshakes_total", "TLS handshakes with clients, by outcome.")]
         pub tls_handshakes: OutcomeCounters,
-        #[metric("trunkline_proxy_headers_total", "PROXY protocol headers.")]
+        #[metric("trunkline_proxy_headers_total", "PROXY protocol headers, by outcome.")]
         pub proxy_headers: OutcomeCounters,
-        #[metric("trunkline_certificate_reads_total", "Certificates read anew.")]
+        #[metric("trunkline_certificate_reads_total", "Reloads of certificates, by outcome.")]
         pub certificate_reads: OutcomeCounters,
-        #[metric("trunkline_rule_reads_total", "Rules of the configuration file read anew.")]
+        #[metric("trunkline_rule_reads_total", "Reloads of the rules in the configuration file, by outcome.")]
         pub rule_reads: OutcomeCounters,
         #[metric(..)]
         pub relay: RelayCounters,
@@ -178,17 +188,17 @@ metered! {
     pub(crate) struct SessionCounters {
         #[metric("trunkline_links_lost_total", "Links that lost their sockets.")]
         pub interrupted: Counter,
-        #[metric("trunkline_links_resumed_total", "Lost links that went on where they were.")]
+        #[metric("trunkline_links_resumed_total", "Lost links that were resumed.")]
         pub resumed: Counter,
         #[metric("trunkline_frames_replayed_total", "Frames sent again over resumed links.")]
         pub replayed: Counter,
         /// The app server may have received some of them. After a goodbye, it has handled all received ones.
         #[metric(
             "trunkline_frames_lost_total",
-            "Upward frames that ended with the session of their link, without a goodbye of the app server, not acknowledged or not sent."
+            "Frames to app servers that were lost with the session of their link: not acknowledged, or not sent."
         )]
         pub frames_lost: Counter,
-        #[metric("trunkline_link_sessions_ended_total", "Sessions of links, by end.")]
+        #[metric("trunkline_link_sessions_ended_total", "Ended sessions of links, by cause.")]
         pub ended: SessionEndCounters,
     }
 }
@@ -207,45 +217,48 @@ metered! {
 metered! {
     /// Counters of forwarded requests: passed through to app servers, or forwarded to the connection's owner.
     pub(crate) struct RelayCounters {
-        #[metric("trunkline_pass_through_requests_total", "Requests for the app server, by what became of them.")]
+        #[metric("trunkline_pass_through_requests_total", "Requests passed through to app servers, by outcome.")]
         pub passed: PassThroughCounters,
         #[metric(
             "trunkline_pass_through_bytes_total",
-            "Bytes of bodies and upgraded connections that were passed through.",
+            "Bytes of passed-through bodies and upgraded connections.",
             direction = "up"
         )]
         pub bytes_up: Counter,
         #[metric("trunkline_pass_through_bytes_total", direction = "down")]
         pub bytes_down: Counter,
-        #[metric("trunkline_pass_through_upgrades_total", "Upgrades that app servers accepted.")]
+        #[metric("trunkline_pass_through_upgrades_total", "Passed-through upgrades accepted by app servers.")]
         pub upgrades: Counter,
-        #[metric("trunkline_private_paths_total", "Requests from outside for paths of the fleet's own.")]
+        #[metric("trunkline_private_paths_total", "Requests from outside for internal paths of the fleet.")]
         pub private_paths: Counter,
-        #[metric("trunkline_owner_hops_total", "Requests carried to the node that owns their connection.")]
+        #[metric("trunkline_owner_hops_total", "Requests relayed to the node that owns their connection.")]
         pub hops: Counter,
-        #[metric("trunkline_owner_hop_misses_total", "Carried requests whose owner did not have their connection.")]
+        #[metric(
+            "trunkline_owner_hop_misses_total",
+            "Relayed requests for a connection that the owner node did not have."
+        )]
         pub hop_misses: Counter,
         #[metric(
             "trunkline_owner_hop_duration_seconds",
-            "How long carried requests took until the head of the answer was there; polls wait for what they bring."
+            "Duration of relayed requests until the head of the answer; polls include their wait for messages."
         )]
         pub hop_durations: Histogram<DurationBuckets>,
-        #[metric("trunkline_owner_hop_failures_total", "Carried requests that got no answer, by cause.")]
+        #[metric("trunkline_owner_hop_failures_total", "Relayed requests without an answer, by cause.")]
         pub hop_failures: RelayFailureCounters,
         #[metric(
             "trunkline_owner_hops_refused_total",
-            "Requests that were not carried to the node that owns their connection, by cause."
+            "Requests that were refused instead of relayed to the node that owns their connection, by cause."
         )]
         pub hops_refused: HopRefusalCounters,
         #[metric(
             "trunkline_reservations_total",
-            "WebSockets with stateful reconnect, or with a user that the app has named, at another node than the one \
-             that made their token: whether that one gave the connection id away."
+            "Requests to the node that made a connection token for its connection id, by outcome: for WebSockets at \
+             another node with stateful reconnect, or with a user from the app."
         )]
         pub reservations: ReservationCounters,
         #[metric(
             "trunkline_forward_marks_refused_total",
-            "Requests with a forward mark that no node of this fleet made for them."
+            "Requests with an invalid forward mark."
         )]
         pub marks_refused: Counter,
     }
@@ -256,8 +269,7 @@ metered! {
     pub(crate) struct DialInCounters {
         #[metric(
             "trunkline_door_handshakes_refused_total",
-            "Links that app servers dialled and that were not opened, because their handshake was wrong or did not \
-             come."
+            "Links dialled by app servers and refused, because their handshake was invalid or missing."
         )]
         pub handshakes_refused: Counter,
         #[metric(
@@ -267,7 +279,7 @@ metered! {
         pub malformed: Counter,
         #[metric(
             "trunkline_door_clients_moved_total",
-            "Clients that changed the link of an app server that dials in, without a loss."
+            "Clients moved without a loss to another link of an app server that dials in."
         )]
         pub moved: Counter,
     }

@@ -16,7 +16,7 @@ metered! {
         /// Spans accepted by the collector.
         #[metric(
             "trunkline_otlp_spans_total",
-            "Spans of sampled calls and connections, by what became of them.",
+            "Spans of sampled calls and connections, by outcome.",
             outcome = "exported"
         )]
         pub exported: Counter,
@@ -32,7 +32,7 @@ metered! {
         /// Requests accepted by the collector.
         #[metric(
             "trunkline_otlp_requests_total",
-            "Requests to the OpenTelemetry collector, by what they carried.",
+            "Requests to the OpenTelemetry collector, by signal and outcome.",
             outcome = "ok"
         )]
         pub taken: SignalCounters,

@@ -111,8 +111,8 @@ pub(crate) fn metrics() -> String {
         page += &metric_row(name, labels, help);
     }
     write!(page, "\n## Of an app server\n\n{HEAD}").unwrap();
-    page += &metric_row("trunkline_app_build_info", [("version", Vec::new())], "What runs here.");
-    let help = "Lines of a log by LogQueue that were dropped, because their reader is too slow or gone.";
+    page += &metric_row("trunkline_app_build_info", [("version", Vec::new())], "Version of the program; always 1.");
+    let help = "Log lines of LogQueue dropped because their reader is too slow or gone.";
     page += &metric_row("trunkline_app_log_lines_dropped_total", [], help);
     let text = read(Path::new("app-sdk/src/metrics.rs"));
     let (_, rows) = text.split_once("\nfamilies! {\n").unwrap();
