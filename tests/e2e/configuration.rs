@@ -91,10 +91,10 @@ fn check_shows_what_would_be_used_and_no_secret() {
 #[test]
 fn check_shows_the_rules_and_which_of_them_a_sample_hits() {
     play(async |stage| {
-        let settings = "upstream = \"http://127.0.0.1:5000\"\n\n[groups.canary]\nupstream = \"http://127.0.0.1:5001\"\n\n\
-                        [[routes]]\nhub = \"/chat\"\nuser = \"ann\"\ngroup = \"canary\"\n\n\
-                        [[routes]]\nhub = \"/chat\"\nuser = \"ann\"\nreject = 403\n\n\
-                        [[methods]]\nhub = \"/chat\"\ndeny = [\"Debug*\"]\n";
+        let settings = "upstream = \"http://127.0.0.1:5000\"\n\n[groups.canary]\nupstream = \
+                        \"http://127.0.0.1:5001\"\n\n[[routes]]\nhub = \"/chat\"\nuser = \"ann\"\ngroup = \
+                        \"canary\"\n\n[[routes]]\nhub = \"/chat\"\nuser = \"ann\"\nreject = 403\n\n[[methods]]\nhub = \
+                        \"/chat\"\ndeny = [\"Debug*\"]\n";
         let file = file(stage, settings)?;
         let output = trunkline(&["check", name(&file)])?.output().await?;
         let shown = text(&output);
@@ -130,7 +130,7 @@ fn what_is_wrong_with_a_file_is_named() {
             ("pool-size = 5\npool-sise = 7", "line 2, column 1: there is no key \"pool-sise\""),
             ("pool-sise = 7", "there is no key \"pool-sise\"; is \"pool-size\" meant?"),
             ("listen = [1]", "listen is a list, but must be a string or a number"),
-            ("listen =", "is no TOML"),
+            ("listen =", "invalid TOML"),
             (
                 "upstream = \"http://a\"\npool-size = 1000",
                 "line 2, column 1: invalid value '1000' for '--pool-size <N>'",
@@ -169,7 +169,7 @@ fn a_file_that_init_writes_holds_the_defaults_and_a_node_takes_it() {
         assert!(output.status.success() && shown.contains("poll-timeout = \"90s\" # default"), "{shown}");
         let written = std::fs::read_to_string(&file)?;
         let again = trunkline(&init)?.output().await?;
-        assert!(!again.status.success() && text(&again).contains("is there, and stays as it is"), "{}", text(&again));
+        assert!(!again.status.success() && text(&again).contains("exists, and was not changed"), "{}", text(&again));
         assert_eq!(std::fs::read_to_string(&file)?, written);
         Ok(())
     });

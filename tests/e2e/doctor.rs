@@ -113,7 +113,7 @@ fn a_node_that_is_well_passes_every_check() {
         for transport in ["websockets", "server-sent-events", "long-polling"] {
             assert!(report.of(transport)?.1.contains("5 calls of Echo answered"), "{report:#?}");
         }
-        assert!(report.of("nodes")?.1.ends_with("8 of 8 ids found their node; all negotiated by alone (8)"));
+        assert!(report.of("nodes")?.1.ends_with("8 of 8 connections reached their node; all negotiated by alone (8)"));
 
         let text = command(&node.url("/bench"), &[])?.output().await?;
         let shown = String::from_utf8_lossy(&text.stdout);
@@ -141,7 +141,7 @@ fn a_wrong_token_a_wrong_path_and_an_origin_that_is_not_allowed_are_told_apart()
 
         let late = token::signed(ACCESS_KEY, &serde_json::json!({ "nameid": "ann", "exp": 1_000_000_000 }))?;
         let report = doctor(&url, &["--token", &late]).await?;
-        assert!(report.of("token")?.1.starts_with("it ended "), "{report:#?}");
+        assert!(report.of("token")?.1.starts_with("the token expired "), "{report:#?}");
 
         let good = token::of_user(ACCESS_KEY, "ann")?;
         let report = doctor(&node.url("/nothing"), &["--token", &good]).await?;
@@ -165,7 +165,7 @@ fn what_is_no_hub_or_nobody_at_all_is_said_so() {
         assert_eq!(admin.verdict("negotiate")?, "failed", "{admin:#?}");
         let site = site().await?;
         let page = doctor(&format!("http://{site}/chat"), &[]).await?;
-        assert!(page.of("negotiate")?.1.starts_with("this is not SignalR: 200, text/html"), "{page:#?}");
+        assert!(page.of("negotiate")?.1.starts_with("not a SignalR response: 200, text/html"), "{page:#?}");
         let nobody = doctor("http://127.0.0.1:9/chat", &[]).await?;
         assert_eq!(nobody.verdict("connect")?, "failed");
         assert!(!nobody.has("negotiate"));
@@ -185,7 +185,7 @@ fn a_certificate_of_an_unknown_authority_gets_no_token_and_a_named_one_does() {
         let url = format!("https://{}/bench", end.address());
         let other = Authority::new(stage, "other")?;
         let unknown = doctor(&url, &["--ca-file", text(&other.file)?]).await?;
-        assert!(unknown.of("tls")?.1.contains("comes from no root of --ca-file"), "{unknown:#?}");
+        assert!(unknown.of("tls")?.1.contains("comes from no CA of --ca-file"), "{unknown:#?}");
         assert!(!unknown.has("negotiate"), "nothing was sent");
         let known = doctor(&url, &["--ca-file", own]).await?;
         assert!(known.of("tls")?.1.starts_with("TLS 1.3, a certificate for 127.0.0.1, for "), "{known:#?}");
@@ -207,7 +207,7 @@ fn a_balancer_that_ships_passes_and_one_that_collects_pieces_is_told_by_its_sett
             assert_eq!((report.all("failed"), report.all("warning")), (vec![], vec![]), "{product:?} {report:#?}");
             // How many nodes negotiate is the balancer's choice: where all are idle, one has as few connections as the
             // other.
-            assert!(report.of("nodes")?.1.starts_with("8 of 8 ids found their node"), "{report:#?}");
+            assert!(report.of("nodes")?.1.starts_with("8 of 8 connections reached their node"), "{report:#?}");
         }
         let slow = Shipped::read(BalancerProduct::HaProxy)?.with("    option http-no-delay\n", "")?;
         let slow = behind(stage, &nodes, slow).await?;

@@ -44,7 +44,7 @@ fn lines_are_json_if_that_is_wanted_and_levels_change_at_run_time() {
         proxy.process.wait_for_log("client connection closed").await?;
         for (body, what) in [
             (r#"{"levels":"loud=very"}"#, "error parsing level filter"),
-            (r#"{"levels":""}"#, "must say which levels"),
+            (r#"{"levels":""}"#, "must name levels"),
             (r#"{"level":"info"}"#, "unknown field"),
             ("info", "must be {"),
             (&format!("{{\"levels\":\"{}\"}}", "x".repeat(1_025)), "1024 bytes at most"),

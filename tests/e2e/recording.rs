@@ -110,7 +110,8 @@ fn a_recorded_chat_replays_byte_equal_with_its_pauses_and_without() {
             let (is_good, told) = replay(&scene.file, &fresh, more).await?;
             assert!(is_good, "{told}");
             let counts = format!(
-                "connections: 2, messages sent: {up}, answers compared: {down}: {down} equal, 0 differ, 0 missing, 0 surplus, 0 not compared"
+                "connections: 2, messages sent: {up}, answers compared: {down}: {down} equal, 0 differ, 0 missing, 0 \
+                 surplus, 0 not compared"
             );
             assert!(told.contains(&counts), "{told}");
         }
@@ -197,7 +198,7 @@ fn secrets_are_not_written_and_what_has_lost_them_is_not_compared() {
         let fresh = fleet.app(App::Chat).await?;
         let (is_good, told) = replay(&scene.file, &fresh, &["--fast"]).await?;
         assert!(is_good && told.contains("2 equal, 0 differ, 0 missing, 0 surplus, 1 not compared"), "{told}");
-        assert!(told.contains("messages sent without their secrets, so that their answers may differ: 1"), "{told}");
+        assert!(told.contains("messages sent without their secrets, whose answers may differ: 1"), "{told}");
         Ok(())
     });
 }
@@ -231,11 +232,8 @@ fn payloads_need_the_admin_token_and_refusals_say_what_to_do() {
         let proxy = fleet.proxy_with(&[&app], &["--admin-token", ADMIN_TOKEN]).await?;
         let file = stage.folder().join("none.jsonl");
         for (arguments, told) in [
-            (vec!["--hub", "chat", "--payloads"], "refuses: it wants --admin-token"),
-            (
-                vec!["--hub", "chat", "--payloads", "--admin-token", "not-the-token-at-all"],
-                "it has another --admin-token",
-            ),
+            (vec!["--hub", "chat", "--payloads"], "refuses: --admin-token is required"),
+            (vec!["--hub", "chat", "--payloads", "--admin-token", "not-the-token-at-all"], "wrong --admin-token"),
             (vec!["--hub", "/talk", "--admin-token", ADMIN_TOKEN], "no node that answers has a hub \"/talk\""),
         ] {
             let mut command = Command::new(profile_folder()?.join("trunkline"));

@@ -93,11 +93,11 @@ async fn who_may_not_come_in_is_told_why() {
     assert_eq!((status, why), (StatusCode::UNAUTHORIZED, json!("an access token is needed: `Authorization: Bearer`")));
     let (status, why) = ask(&app, "/Test/negotiate", Some("rubbish")).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
-    assert!(why.as_str().unwrap().contains("no JWT"), "{why}");
+    assert!(why.as_str().unwrap().contains("not a JWT"), "{why}");
     let token = app.handle.token("ann").claim("story", "x".repeat(4000)).sign().unwrap();
     let (status, why) = ask(&app, "/Test/negotiate", Some(&token)).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
-    assert!(why.as_str().unwrap().contains("a service takes 4096"), "{why}");
+    assert!(why.as_str().unwrap().contains("a service accepts at most 4096"), "{why}");
 }
 
 #[tokio::test]

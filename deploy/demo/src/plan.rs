@@ -216,8 +216,8 @@ mod tests {
             problem(&["--app-listen", "0.0.0.0:5000"])
                 .starts_with("--app-listen 0.0.0.0:5000 is open to other machines")
         );
-        assert!(problem(&["--app-listen", "127.0.0.1:0"]).starts_with("--app-listen 127.0.0.1:0 leaves the port open"));
-        assert!(problem(&["--proxy", "127.0.0.1:1"]).starts_with("1 times --proxy but 2 times --admin"));
+        assert!(problem(&["--app-listen", "127.0.0.1:0"]).starts_with("--app-listen 127.0.0.1:0 has no fixed port"));
+        assert!(problem(&["--proxy", "127.0.0.1:1"]).starts_with("--proxy is given 1 times but --admin 2 times"));
     }
     #[test]
     fn apps_are_listed_and_the_nearest_one_is_suggested() {

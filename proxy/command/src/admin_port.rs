@@ -101,15 +101,15 @@ impl<'a> AdminPort<'a> {
         let answer = answer.map_err(silent)?;
         if answer.status() == StatusCode::OK {
             let read = serde_json::from_slice(answer.body());
-            return read.map_err(|error| silent(format!("what came can't be read: {error}")));
+            return read.map_err(|error| silent(format!("cannot parse the answer: {error}")));
         }
         Err(self.refused(&answer))
     }
 
     fn refused(&self, answer: &Response<Bytes>) -> AdminPortError {
         let problem = match answer.status() {
-            StatusCode::UNAUTHORIZED if !self.client.has_token() => "it wants --admin-token".into(),
-            StatusCode::UNAUTHORIZED => "it has another --admin-token".into(),
+            StatusCode::UNAUTHORIZED if !self.client.has_token() => "--admin-token is required".into(),
+            StatusCode::UNAUTHORIZED => "wrong --admin-token".into(),
             status => error_text(answer.body()).unwrap_or_else(|| format!("it answers {status}")),
         };
         AdminPortError::Refused { url: self.url.into(), problem }

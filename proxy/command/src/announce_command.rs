@@ -17,31 +17,31 @@ Examples:
   trunkline announce --hub chat --target Notice --arguments '[\"We restart in five minutes.\"]'
   trunkline announce --hub chat --target Notice --group room-7 --arguments '[\"Moved\", 8]'
 
-Clients take it as a call from their app server: connection.on(\"Notice\", text => …).
-The node passes it on to the other nodes of its fleet, which it knows by --peers.
-The exit status is 1 when one of them did not answer: its clients may not have it.";
+Clients receive the message like a call from their app server: connection.on(\"Notice\", text => …).
+The node forwards the message to the other nodes of its fleet (--peers).
+The exit status is 1 if a node did not answer: its clients may not have received the message.";
 
 /// Flags of `trunkline announce`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct AnnounceArgs {
-    /// The hub whose clients get it, by its name.
+    /// Name of the hub.
     #[arg(long, value_name = "HUB")]
     pub hub: String,
 
-    /// The method that is called at the clients.
+    /// Client method to call.
     #[arg(long, value_name = "METHOD")]
     pub target: String,
 
-    /// Only members of this group get it.
+    /// Send only to members of this group.
     #[arg(long, value_name = "GROUP", conflicts_with = "user")]
     pub group: Option<String>,
 
-    /// Only connections of this user get it.
+    /// Send only to connections of this user.
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
 
-    /// The arguments of the method, as a JSON list.
+    /// Arguments of the method, as a JSON list.
     #[arg(long, value_name = "JSON", default_value = "[]", value_parser = json_list)]
     pub arguments: JsonText,
 
@@ -67,7 +67,7 @@ struct AnnounceBody<'a> {
 pub(super) enum AnnounceError {
     #[error(transparent)]
     Port(#[from] AdminPortError),
-    #[error("{}; these did not answer, and their clients may not have it: {}", told(.0), .0.missing.join(", "))]
+    #[error("{}; clients of nodes without an answer may have missed it: {}", told(.0), .0.missing.join(", "))]
     Missing(AnnouncementReport),
 }
 
@@ -85,7 +85,7 @@ pub(super) async fn announce(args: &AnnounceArgs) -> Result<String, AnnounceErro
 
 fn told(report: &AnnouncementReport) -> String {
     let plural = |count: u64, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
-    format!("given to {} at {}", plural(report.clients, "client"), plural(report.nodes, "node"))
+    format!("sent to {} at {}", plural(report.clients, "client"), plural(report.nodes, "node"))
 }
 
 #[cfg(test)]
@@ -135,7 +135,7 @@ mod tests {
         let typed = ["--group", "red", "--arguments", "[\"text\", {\"n\": 5}]", "--admin-token", "0123456789abcdef"];
         let answer = json!({ "nodes": 3, "missing": [], "clients": 1 });
         let (told, asked) = announced(&typed, 200, answer).await;
-        assert_eq!(told.unwrap(), "given to 1 client at 3 nodes");
+        assert_eq!(told.unwrap(), "sent to 1 client at 3 nodes");
         let expected = json!({
             "hub": "chat", "target": "Notice", "group": "red", "user": null, "arguments": ["text", { "n": 5 }],
             "token": "Bearer 0123456789abcdef",
@@ -148,7 +148,7 @@ mod tests {
         let answer = json!({ "nodes": 1, "missing": ["proxy-b", "proxy-c"], "clients": 4 });
         let problem = announced(&[], 200, answer).await.0.unwrap_err();
         let expected =
-            "given to 4 clients at 1 node; these did not answer, and their clients may not have it: proxy-b, proxy-c";
+            "sent to 4 clients at 1 node; clients of nodes without an answer may have missed it: proxy-b, proxy-c";
         assert_eq!(problem, expected);
     }
 
@@ -157,7 +157,7 @@ mod tests {
         let answer = json!({ "error": "no node that answers has a hub \"chat\"", "field": null });
         let problem = announced(&[], 404, answer).await.0.unwrap_err();
         assert_eq!(problem, "URL refuses: no node that answers has a hub \"chat\"");
-        assert_eq!(announced(&[], 401, json!({})).await.0.unwrap_err(), "URL refuses: it wants --admin-token");
+        assert_eq!(announced(&[], 401, json!({})).await.0.unwrap_err(), "URL refuses: --admin-token is required");
         assert_eq!(announced(&[], 502, json!({})).await.0.unwrap_err(), "URL refuses: it answers 502 Bad Gateway");
     }
 

@@ -30,9 +30,9 @@ pub(super) struct CheckArgs {
     #[arg(help = "The file")]
     file: PathBuf,
 
-    /// A connection, request or message, such as 'hub=chat user=ann target=Say': prints which rules it hits, and why
-    /// not those before, in place of the settings. Further keys are path (of a request that is passed through), query,
-    /// address, connection (its id), bytes (of the message), header:NAME, cookie:NAME and claim:NAME. May be given
+    /// Connection, request or message, such as 'hub=chat user=ann target=Say': prints the rules that match it, and why
+    /// earlier rules don't, instead of the settings. Further keys are path (of a passed-through request), query,
+    /// address, connection (the id), bytes (of the message), header:NAME, cookie:NAME and claim:NAME. May be given
     /// several times.
     #[arg(long = "sample", value_name = "FACTS")]
     samples: Vec<RuleSample>,
@@ -215,7 +215,8 @@ mod tests {
             ("access-key".to_owned(), Source::Environment("TRUNKLINE_ACCESS_KEY".to_owned())),
             ("name".to_owned(), Source::File { path: "t.toml".into(), place }),
         ]));
-        let expected = "access-key = \"(secret)\" # TRUNKLINE_ACCESS_KEY\nname = \"a \\\"b\\\"\" # file\n\nport = [80] # default\n";
+        let expected = "access-key = \"(secret)\" # TRUNKLINE_ACCESS_KEY\nname = \"a \\\"b\\\"\" # file\n\nport = [80] \
+                        # default\n";
         assert_eq!(effective_settings(&command(), &matches, &sources), expected);
     }
 }

@@ -22,8 +22,8 @@ Examples:
   trunkline connection-string --config node.toml --app shop --endpoint https://chat.example
   trunkline connection-string --format env >>app.env
 
-Every other flag of `trunkline serve` is taken, too, with its environment variable. Without an access key the line has
-the development key of this machine, which a node without one accepts.";
+All other flags of `trunkline serve` and their environment variables are accepted, too. Without an access key the
+connection string has the development key of this machine, which nodes without an access key accept.";
 
 /// Ids of the `serve` flags shown in the help. Other flags are accepted but ignored.
 const SHOWN: [&str; 7] =
@@ -36,17 +36,16 @@ const SETTING: &str = "Azure:SignalR:ConnectionString";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ConnectionStringArgs {
-    /// The app whose own key is in the line, as --app-key, --app-key-file or the configuration file have it. [default:
-    /// the access key]
+    /// Use the key of this app, from --app-key, --app-key-file or the configuration file. [default: the access key]
     #[arg(long, value_name = "NAME")]
     app: Option<String>,
 
-    /// Where the app and its clients reach the nodes, such as `https://chat.example`. [default: this machine, at the
-    /// port of --listen]
+    /// URL at which the app and its clients reach the nodes, such as `https://chat.example`. [default: this machine, at
+    /// the port of --listen]
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
 
-    /// The text alone, a line of an environment file, or a part of `appsettings.json`.
+    /// Plain text, a line of an environment file, or a section of `appsettings.json`.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LineFormat::Text)]
     format: LineFormat,
 
@@ -72,25 +71,29 @@ pub(super) enum ConnectionStringCommandError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(
-        "--app {app:?} has no key here: {}; --app-key, --app-key-file and the tables [app-keys.NAME] of --config give them",
+        "--app {app:?} has no key: {}; set keys of apps by --app-key, --app-key-file or the tables [app-keys.NAME] of \
+         --config",
         known(.names)
     )]
     NoApp { app: String, names: Vec<String> },
     #[error("--endpoint {value:?} can't be used: {problem}")]
     Endpoint { value: String, problem: ServiceUrlError },
     #[error(
-        "without an access key a node with --upstream leaves the paths of dial-in to these app servers: make a key with \
-         `trunkline token key` and give it to the node by --access-key or TRUNKLINE_ACCESS_KEY"
+        "without an access key a node with --upstream does not accept app servers that dial in: make a key by \
+         `trunkline token key`, and give it to the node by --access-key or TRUNKLINE_ACCESS_KEY"
     )]
     NoDialIn,
     #[error(
-        "clients connect by --tls-listen, with a certificate for a name that is not known here: give it, as in \
-         --endpoint https://chat.example"
+        "clients connect by --tls-listen, and the host name of the certificate is unknown: give it as in --endpoint \
+         https://chat.example"
     )]
     EndpointMissing,
-    #[error("no connection string can hold this key: {0}; `trunkline token key` makes one that it can")]
+    #[error("a connection string can't contain this key: {0}; `trunkline token key` makes a suitable one")]
     Unspeakable(#[from] ConnectionStringError),
-    #[error("no connection string can hold this key: it has a `;`; `trunkline token key` makes one that it can")]
+    #[error(
+        "a connection string can't contain this key, because the key has a `;`; `trunkline token key` makes a suitable \
+         one"
+    )]
     Semicolon,
 }
 
@@ -136,7 +139,10 @@ pub(super) fn connection_string(args: ConnectionStringArgs) -> Result<(), Connec
     print(format.shown(&line.text).trim_end());
     line.warning.iter().for_each(|warning| print_warning(warning));
     if io::stdout().is_terminal() {
-        print_hint(&format!("dotnet user-secrets set {SETTING} \"$(trunkline connection-string)\" keeps it in an app"));
+        print_hint(&format!(
+            "store the connection string in an app by: dotnet user-secrets set {SETTING} \"$(trunkline \
+                             connection-string)\""
+        ));
     }
     Ok(())
 }
@@ -179,8 +185,9 @@ fn connection_line(
     let is_open = endpoint.scheme() == ServiceScheme::Http && !is_here;
     let warning = is_open.then(|| {
         format!(
-            "{endpoint} is plain HTTP beyond this machine: whoever is on the way can read and forge what the app and its \
-             clients say; give the nodes --tls-listen, or a load balancer with a certificate, and write https://"
+            "{endpoint} is plain HTTP to another machine: anyone on the network path can read and forge messages of \
+             the app and its clients; use --tls-listen at the nodes or a load balancer with a certificate, and \
+             https:// in the endpoint"
         )
     });
     Ok(ConnectionLine { text, warning })
@@ -262,7 +269,7 @@ mod tests {
         let with = |app: &str| line(&[&apps[..], &["--access-key", KEY, "--app", app]].concat());
         assert!(with("shop").unwrap().text.contains(";AccessKey=0123456789abcdefgh;Version"));
         let problem = with("shops").unwrap_err();
-        assert!(problem.starts_with("--app \"shops\" has no key here: news, shop have one;"), "{problem}");
+        assert!(problem.starts_with("--app \"shops\" has no key: news, shop have one;"), "{problem}");
         assert!(!problem.contains(KEY) && !problem.contains("0123456789"), "{problem}");
         let problem = line(&["--access-key", KEY, "--app", "shop"]).unwrap_err();
         assert!(problem.contains("no app has one"), "{problem}");
@@ -291,14 +298,14 @@ mod tests {
         assert!(problem.starts_with("--endpoint \"chat.example\" can't be used: it must begin with"), "{problem}");
         for key in ["0123456789abcdef;0123456789", "0123456789abcdef;Version=1.0"] {
             let problem = line(&["--access-key", key]).unwrap_err();
-            assert!(problem.starts_with("no connection string can hold this key"), "{problem}");
+            assert!(problem.starts_with("a connection string can't contain this key"), "{problem}");
         }
         let far = ["--access-key", KEY, "--endpoint", "https://chat.example"];
         let problem = line_of(&far, |settings| settings.is_development = true).unwrap_err();
         let expected = "--endpoint https://chat.example is not on this machine, so an access key is needed";
         assert!(problem.starts_with(expected), "{problem}");
         let problem = line_of(&["--access-key", KEY], |settings| settings.accepts_dial_in = false).unwrap_err();
-        assert!(problem.contains("leaves the paths of dial-in to these app servers"), "{problem}");
+        assert!(problem.contains("does not accept app servers that dial in"), "{problem}");
     }
 
     #[test]

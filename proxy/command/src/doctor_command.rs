@@ -52,54 +52,54 @@ Examples:
   trunkline doctor https://chat.example/chat --token-file token --idle 2m
   trunkline doctor http://127.0.0.1:8080/chat --invoke Echo --arguments '[\"hello\"]' --json
 
-It connects as official clients do, over each transport that is offered, and prints a line for
-each check: ok, warning or failed, what was seen, and what to change at the nodes or in the
-balancer. Without --invoke it calls a method that no hub has: the app server's error tells the
-way there and back, and runs nothing. `trunkline token user ID` makes a token. Nothing is sent to
-a server whose certificate does not fit.
-The exit status is 1 when a check has failed; warnings don't count.";
+The command connects like official clients, over each offered transport, and prints a line for
+each check: ok, warning or failed, the observation, and the remedy at the nodes or in the load
+balancer. Without --invoke it calls an unknown method: the app server's error proves the path in
+both directions, and no method runs. `trunkline token user ID` makes a token. Nothing is sent to
+a server with an invalid certificate.
+The exit status is 1 if a check failed; warnings don't count.";
 
 /// Flags of `trunkline doctor`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DoctorArgs {
-    #[arg(help = "The URL of a hub, as clients are given it", value_name = "URL")]
+    #[arg(help = "URL of a hub, as used by clients", value_name = "URL")]
     pub url: String,
 
-    /// The access token of a user, where the hub wants one.
+    /// Access token of a user, if the hub requires one.
     #[arg(long, env = "TRUNKLINE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<String>,
 
-    /// A file that holds it.
+    /// File with the access token.
     #[arg(long, env = "TRUNKLINE_TOKEN_FILE", value_name = "FILE", conflicts_with = "token")]
     pub token_file: Option<PathBuf>,
 
-    /// Certificates that may have signed the server's, as a PEM file. May be given several times.
-    /// [default: those that this system trusts]
+    /// PEM file with CA certificates for the server. May be given several times. [default: those that this system
+    /// trusts]
     #[arg(long = "ca-file", value_name = "FILE")]
     pub ca_files: Vec<PathBuf>,
 
-    /// The origin of the page that connects, such as `https://app.example`: checks CORS, too.
+    /// Origin of the connecting page, such as `https://app.example`: checks CORS, too.
     #[arg(long, value_name = "ORIGIN")]
     pub origin: Option<HeaderValue>,
 
-    /// A method to call in place of one that no hub has. It is run 5 times over each transport.
+    /// Method to call, instead of an unknown one. It is called 5 times over each transport.
     #[arg(long, value_name = "METHOD")]
     pub invoke: Option<String>,
 
-    /// Its arguments, as a JSON list.
+    /// Arguments of the method, as a JSON list.
     #[arg(long, value_name = "JSON", default_value = "[]", requires = "invoke", value_parser = json_list)]
     pub arguments: JsonText,
 
-    /// How long connections stay idle, to find time-outs. [default: not at all]
+    /// Time for which connections stay idle, to find time-outs. [default: none]
     #[arg(long, value_name = "DURATION", value_parser = seconds(1..=3600))]
     pub idle: Option<Duration>,
 
-    /// How long each step may take.
+    /// Time limit for each step.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = seconds(1..=120))]
     pub timeout: Duration,
 
-    /// Prints one JSON object, when all is done.
+    /// Print one JSON object at the end.
     #[arg(long)]
     pub json: bool,
 }
@@ -111,7 +111,7 @@ pub(super) enum DoctorError {
     Url { value: String, problem: String },
     #[error("--token-file {path} can't be read ({source})", path = path.display())]
     Token { path: PathBuf, source: io::Error },
-    #[error("the token is none: it has to be printable text in one line")]
+    #[error("the token is invalid: it must be one line of printable text")]
     TokenText,
     #[error("--ca-file: {0}")]
     Tls(#[from] TlsError),
@@ -205,9 +205,9 @@ async fn speak(client: &ProbeClient, args: &DoctorArgs, report: &mut DoctorRepor
     }
 }
 
-const AGAIN: &str = "the first negotiation went well, and this one did not";
+const AGAIN: &str = "the first negotiation succeeded, but this one failed";
 const AGAIN_ADVICE: &str =
-    "see whether all nodes behind the balancer are ready, and reach app servers: `trunkline health`";
+    "check that all nodes behind the load balancer are ready and reach app servers: `trunkline health`";
 
 /// Reads the user's token.
 fn token(args: &DoctorArgs) -> Result<Option<String>, DoctorError> {
@@ -300,7 +300,7 @@ mod tests {
     async fn a_url_that_is_none_is_refused_before_anything_is_tried() {
         let args = DoctorArgs { url: "chat".into(), ..parse(&[]).unwrap() };
         let problem = doctor(&args).await.unwrap_err().to_string();
-        assert!(problem.starts_with("\"chat\" is no URL of a hub"), "{problem}");
+        assert!(problem.starts_with("\"chat\" is not a URL of a hub"), "{problem}");
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub(super) struct HealthArgs {
     #[command(flatten)]
     admin: AdminAddressArgs,
 
-    /// Asks whether the node is alive and was ready once, as health checks of containers do: an engine replaces what is
-    /// unhealthy, and clients that wait for an app server would be lost.
+    /// Check whether the node is alive and was ready once, for health checks of containers: a container engine replaces
+    /// unhealthy nodes, which would disconnect clients that wait for an app server.
     #[arg(long)]
     live: bool,
 }
@@ -24,7 +24,7 @@ pub(super) struct HealthArgs {
 /// Error for a node that is unhealthy or unreachable.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HealthError {
-    #[error("--admin {0:?} is no URL like http://127.0.0.1:8090")]
+    #[error("--admin {0:?} is not a URL such as http://127.0.0.1:8090")]
     Url(String),
     #[error("no answer from {url}: {problem}")]
     Silent { url: String, problem: String },

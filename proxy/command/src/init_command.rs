@@ -11,19 +11,19 @@ use super::flag::ServeArgs;
 use super::settings_loader::{file_value, options};
 
 const INTRODUCTION: &str = "\
-# Settings of a Trunkline node. `trunkline serve --config FILE` runs by them, `trunkline check FILE` tells what comes of them.
+# Settings of a Trunkline node, for `trunkline serve --config FILE`; `trunkline check FILE` prints the effective settings.
 #
-# Every option stands here as a comment, with its default if it has one: take the # away to change it. `trunkline serve --help`
-# tells more about each. Flags and environment variables win over this file.
+# Every option is a comment with its default, if any: remove the # to change it. `trunkline serve --help` has complete
+# descriptions. Flags and environment variables override this file.
 #
 # Durations: \"500ms\", \"30s\", \"5m\", \"1h\". Sizes: \"64KiB\", \"16MiB\", \"1MB\". Addresses: \"127.0.0.1:8080\", or \":8080\" for every
 # address of this machine.
 ";
 
 const RULES: &str = "
-# Rules come last, because they are tables: other groups of app servers, routes, mirrors, a method firewall. The book has a
-# chapter about them, \"Groups, routes and mirrors\".
-# They are read anew when this file changes, or on SIGHUP; everything above needs a restart.
+# Rules come last, because they are tables: other groups of app servers, routes, mirrors, a method firewall. See the chapter
+# \"Groups, routes and mirrors\" of the book.
+# Rules are reloaded when this file changes, and on SIGHUP; all settings above need a restart.
 #[groups.canary]
 #upstream = [\"http://127.0.0.1:5001\"]
 #
@@ -39,7 +39,7 @@ const LINE_BYTES: usize = 120;
 /// Arguments of `trunkline init`.
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
-    /// The file, which must not be there; `-` is standard output.
+    /// File to create, which must not exist; `-` is standard output.
     #[arg(long, value_name = "FILE", default_value = "trunkline.toml")]
     out: PathBuf,
 }
@@ -47,7 +47,7 @@ pub(super) struct InitArgs {
 /// Error for a file that can't be written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InitError {
-    #[error("{path} is there, and stays as it is: name another file by --out")]
+    #[error("{path} exists, and was not changed: choose another file by --out")]
     Exists { path: PathBuf },
     #[error("--out {path} can't be written: {source}")]
     Write { path: PathBuf, source: io::Error },
@@ -62,7 +62,7 @@ pub(super) fn init(args: &InitArgs) -> Result<String, InitError> {
     let path = || args.out.clone();
     let written = private_file().open(&args.out).and_then(|mut file| file.write_all(text.as_bytes()));
     match written {
-        Ok(()) => Ok(format!("wrote {}: see it, then `trunkline serve --config {0}`", args.out.display())),
+        Ok(()) => Ok(format!("wrote {}: review it, then run `trunkline serve --config {0}`", args.out.display())),
         Err(source) if source.kind() == ErrorKind::AlreadyExists => Err(InitError::Exists { path: path() }),
         Err(source) => Err(InitError::Write { path: path(), source }),
     }
@@ -165,7 +165,7 @@ mod tests {
     fn an_option_has_its_first_sentence_and_the_default_that_its_help_tells() {
         let written = text();
         for lines in [
-            "\n# Where clients connect.\n#listen = \"127.0.0.1:8080\"\n",
+            "\n# Address on which clients connect.\n#listen = \"127.0.0.1:8080\"\n",
             "\n# Threads that serve clients. Default: one per core.\n#shards = \"N\"\n",
             "\n#drain-timeout = \"30s\"\n",
             "\n#body-max-bytes = \"30MB\"\n",
@@ -194,6 +194,6 @@ mod tests {
         std::fs::remove_file(&out).unwrap();
         first.unwrap();
         assert_eq!(read, text());
-        assert_eq!(second, format!("{} is there, and stays as it is: name another file by --out", out.display()));
+        assert_eq!(second, format!("{} exists, and was not changed: choose another file by --out", out.display()));
     }
 }

@@ -114,10 +114,11 @@ use version::VERSION;
 /// Commands that accept the flags of a node.
 const NODE_COMMANDS: [&str; 2] = ["serve", "connection-string"];
 
-/// An open, self-hosted proxy tier for SignalR.
+/// An open-source, self-hosted proxy tier for SignalR.
 ///
-/// Clients connect to proxies; proxies carry them over a few links to app servers built with the Trunkline SDK.
-/// No Redis, no sticky sessions.
+/// Proxies hold the connections of SignalR clients, and forward messages over a few links to app servers: Rust apps
+/// with the Trunkline SDK, ASP.NET Core apps with the Azure SignalR package (see `trunkline connection-string`), and
+/// services in any language by webhooks (see `--upstream-webhook`). Without Redis or sticky sessions.
 #[derive(Debug, Parser)]
 #[command(name = "trunkline", version = VERSION)]
 struct Cli {
@@ -133,31 +134,29 @@ enum CliCommand {
     Init(InitArgs),
     /// Write a new app: a hub with the SDK, its page, its tests, and a compose file.
     New(NewArgs),
-    /// Check a configuration file, and print what `serve --config FILE` would use here, and its rules. Secrets are left
-    /// out.
+    /// Check a configuration file, and print its rules and the settings of `serve --config FILE`, without secrets.
     Check(CheckArgs),
-    /// Ask a node whether it takes clients in; the exit status tells.
+    /// Check whether a node accepts clients. The exit status is 0 if it does.
     Health(HealthArgs),
-    /// Try a running fleet as a client does, over each transport, and tell what to change; the exit status tells.
+    /// Connect to a running fleet like a client, over each transport, and print problems with their remedies.
     Doctor(Box<DoctorArgs>),
-    /// Tell how many nodes carry so many clients and messages, and what each of them needs.
+    /// Compute the number of nodes for a number of clients and messages, and the resources of each.
     Size(SizeArgs),
-    /// Show nodes in the terminal: clients, links, rates, CPU and memory. Ctrl-C ends it.
+    /// Show nodes in the terminal: clients, links, rates, CPU and memory. Ctrl-C stops it.
     Top(TopArgs),
     /// Send a message to clients of a hub, at all nodes of a fleet.
     Announce(AnnounceArgs),
-    /// Void access tokens before they end, at all nodes of a fleet: of a user, an audience, an app or everybody.
+    /// Revoke access tokens at all nodes of a fleet: of a user, of an audience, of an app, or all.
     Revoke(RevokeArgs),
-    /// Have clients leave the nodes that have more than others. Ctrl-C stops it.
+    /// Move clients away from nodes that have more than others. Ctrl-C stops it.
     Rebalance(RebalanceArgs),
-    /// Record the traffic of clients of a hub into a file. Ctrl-C ends it.
+    /// Record the traffic of clients of a hub into a file. Ctrl-C stops it.
     Record(RecordArgs),
-    /// Show messages as they pass, with the time at each hop: of a connection, a user, a group or a method, at all
-    /// nodes.
+    /// Show live messages with the time of each hop: of a connection, a user, a group or a method, at all nodes.
     Trace(TraceArgs),
-    /// Feed a recording to a development app server, and tell which answers differ.
+    /// Send a recording to a development app server, and list answers that differ.
     Replay(ReplayArgs),
-    /// Print the line by which an ASP.NET Core app with the Azure SignalR package dials in.
+    /// Print the connection string for an ASP.NET Core app with the Azure SignalR package.
     ConnectionString(Box<ConnectionStringArgs>),
     /// Make keys and tokens.
     #[command(subcommand)]
@@ -308,7 +307,7 @@ mod tests {
     fn an_error_says_its_cause_once() {
         let taken = || std::io::Error::other("the port is taken");
         let said = anyhow::Error::new(top_command::TopError::Output(taken()));
-        assert_eq!(text_with_causes(&said), "what is shown can't be written: the port is taken");
+        assert_eq!(text_with_causes(&said), "cannot write the output: the port is taken");
         assert_eq!(text_with_causes(&anyhow::Error::new(taken()).context("no start")), "no start: the port is taken");
     }
 }

@@ -33,7 +33,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LevelsError {
-    #[error("must say which levels, such as info or trunkline_proxy=debug")]
+    #[error("must name levels, such as info or trunkline_proxy=debug")]
     Empty,
     #[error("may have {LEVELS_MAX_BYTES} bytes at most")]
     TooLong,
@@ -49,10 +49,11 @@ pub(crate) enum LogError {
     #[error("--log {0}")]
     Levels(LevelsError),
     #[error(
-        "--audit-log {path} can't be opened ({source}): it must be a file that this process may append to, or the datagram socket of a syslog that runs"
+        "--audit-log {path} can't be opened ({source}): it must be a file that this process can append to, or the \
+         datagram socket of a running syslog"
     )]
     AuditLog { path: PathBuf, source: std::io::Error },
-    #[error("the log can't begin: {0}")]
+    #[error("the log can't be started: {0}")]
     Thread(std::io::Error),
 }
 

@@ -41,10 +41,10 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct NewArgs {
-    /// The folder, which must not be there; its last part names the app.
+    /// Folder to create, which must not exist; its last part names the app.
     #[arg(value_name = "NAME")]
     folder: PathBuf,
-    /// Depend on the SDK in this clone of the repository, in place of the published crate.
+    /// Depend on the SDK in this clone of the repository, instead of the published crate.
     #[arg(long, value_name = "CLONE")]
     path: Option<PathBuf>,
 }
@@ -53,18 +53,17 @@ pub(super) struct NewArgs {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NewError {
     #[error(
-        "{name:?} can't name an app: a crate's name has 1 to 64 small letters, digits, - and _, begins with a letter, and is \
-         no word of Rust; try `trunkline new {suggestion}`"
+        "{name:?} can't name an app: a crate's name has 1 to 64 small letters, digits, - and _, begins with a letter, \
+         and is not a keyword of Rust; try `trunkline new {suggestion}`"
     )]
     Name { name: String, suggestion: String },
-    #[error(
-        "{path} is there, and stays as it is: choose another name, or another folder for it (`trunkline new FOLDER/NAME`)"
-    )]
+    #[error("{path} exists, and was not changed: choose another name, or another folder (`trunkline new FOLDER/NAME`)")]
     Exists { path: PathBuf },
-    #[error("--path {path} is no clone of Trunkline: it has no app-sdk/Cargo.toml")]
+    #[error("--path {path} is not a clone of Trunkline: it has no app-sdk/Cargo.toml")]
     NoClone { path: PathBuf },
     #[error(
-        "this program is of no release, so cargo would not find the crate `trunkline` {version}: take the SDK of a clone of the repository, by `trunkline new {folder} --path {clone}`"
+        "this program is not a release, so cargo would not find the crate `trunkline` {version}: use the SDK of a \
+         clone of the repository, by `trunkline new {folder} --path {clone}`"
     )]
     NoRelease { version: &'static str, folder: PathBuf, clone: String },
     #[error("{path} can't be written: {source}")]
@@ -118,7 +117,7 @@ fn write_app(args: &NewArgs, source: &SdkSource) -> Result<String, NewError> {
         let written = fs::create_dir_all(folder).and_then(|()| fs::write(&path, fill(template, name, source)));
         written.map_err(|error| failed(error, &path))?;
     }
-    Ok(format!("wrote {0}: `cd {0} && cargo run`, and its README.md tells the rest", args.folder.display()))
+    Ok(format!("wrote {0}: run `cd {0} && cargo run`; README.md has the next steps", args.folder.display()))
 }
 
 /// Derives the name of the app from its folder.
@@ -281,7 +280,7 @@ mod tests {
         );
 
         let error = apps.make("other", Some(Path::new("/nowhere"))).unwrap_err();
-        assert_eq!(error, "--path /nowhere is no clone of Trunkline: it has no app-sdk/Cargo.toml");
+        assert_eq!(error, "--path /nowhere is not a clone of Trunkline: it has no app-sdk/Cargo.toml");
         assert!(!apps.0.join("other").exists(), "nothing is made after an error");
     }
 
@@ -290,7 +289,7 @@ mod tests {
         let apps = Apps::new("exists");
         fs::create_dir(apps.0.join("mine")).unwrap();
         let error = apps.make("mine", None).unwrap_err();
-        assert!(error.contains("mine is there, and stays as it is: choose another name"), "{error}");
+        assert!(error.contains("mine exists, and was not changed: choose another name"), "{error}");
         assert_eq!(fs::read_dir(apps.0.join("mine")).unwrap().count(), 0);
     }
 

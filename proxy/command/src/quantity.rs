@@ -21,9 +21,9 @@ pub(crate) enum BareUnit {
 /// Error for an invalid duration or size.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub(crate) enum QuantityError {
-    #[error("no duration ({source}): write 500ms, 30s, 5m or 1h, for example; a bare number is in {bare}")]
+    #[error("not a duration ({source}): write 500ms, 30s, 5m or 1h, for example; a bare number is in {bare}")]
     Duration { source: humantime::DurationError, bare: &'static str },
-    #[error("no size: write 64KiB, 16MiB or 1MB, for example; a bare number is in bytes")]
+    #[error("not a size: write 64KiB, 16MiB or 1MB, for example; a bare number is in bytes")]
     Size,
 }
 

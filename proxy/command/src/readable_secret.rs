@@ -64,9 +64,7 @@ fn sets_secret(command: &Command, sources: &Sources) -> bool {
 fn warning(place: &str, path: &Path) -> Option<String> {
     can_be_read_by_others(path).then(|| {
         let path = path.display();
-        format!(
-            "every user of this machine can read the secret in {place} {path}: `chmod o= {path}` takes that from them"
-        )
+        format!("every user of this machine can read the secret in {place} {path}: run `chmod o= {path}`")
     })
 }
 

@@ -27,20 +27,21 @@ const MISSING_MAX: u32 = 5;
 
 const EXAMPLES: &str = "\
 Examples:
-  trunkline rebalance --to-mean                       after a new node has come
-  trunkline rebalance --to-mean --dry-run             only tells how many clients have to leave their nodes
-  trunkline rebalance --percent 10 --per-second 20    a part first
+  trunkline rebalance --to-mean                       after adding a node
+  trunkline rebalance --to-mean --dry-run             only print how many clients have to leave
+  trunkline rebalance --percent 10 --per-second 20    move a part first
   trunkline rebalance --node proxy-a                  after proxy-a was taken out of the load balancer
 
-Clients with stateful reconnect come back elsewhere unnoticed; others are told to connect again. The load balancer
-decides where they go: one that comes back to its node is sent elsewhere again.
-The node coordinates it, and goes on if this command is killed; Ctrl-C stops it. The exit status is 1 unless it is done.";
+Clients with stateful reconnect move without an interruption; others are asked to reconnect. The load balancer chooses
+their new node: a client that returns to its old node is asked again.
+The node coordinates the rebalance, also if this command is killed; Ctrl-C stops it. The exit status is 1 unless the
+rebalance is complete.";
 
 /// Flags of `trunkline rebalance`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, group = ArgGroup::new("goal").required(true).args(["to_mean", "percent", "node"]))]
 pub(super) struct RebalanceArgs {
-    /// Clients leave all nodes that have more than the mean, until these have the mean.
+    /// Clients leave all nodes above the mean until these have the mean.
     #[arg(long)]
     pub to_mean: bool,
 
@@ -52,11 +53,11 @@ pub(super) struct RebalanceArgs {
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
 
-    /// Clients that may leave all nodes together in a second.
+    /// Clients per second that may leave all nodes together.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub per_second: u64,
 
-    /// Only tells how many clients have to leave their nodes.
+    /// Only print how many clients have to leave their nodes.
     #[arg(long)]
     pub dry_run: bool,
 
@@ -105,7 +106,7 @@ pub(super) async fn rebalance(args: &RebalanceArgs) -> Result<(), RebalanceComma
         match port.get::<RebalanceReport>(PATH).await {
             Ok(next) if next.id == report.id => (report, missing) = (next, 0),
             Ok(_) => {
-                let problem = "its node is gone, and the rebalance has ended with it".to_owned();
+                let problem = "the coordinating node is gone, so the rebalance has ended".to_owned();
                 return Err(RebalanceCommandError::Unfinished(problem));
             }
             Err(error) if missing >= MISSING_MAX => return Err(error.into()),
@@ -168,20 +169,20 @@ fn line(report: &RebalanceReport) -> String {
         let clients = if *planned == 1 { "client" } else { "clients" };
         return format!("{planned} {clients} to move; nothing was done");
     }
-    let failures = if *failed > 0 { format!(", {failed} in vain") } else { String::new() };
+    let failures = if *failed > 0 { format!(", {failed} failed") } else { String::new() };
     format!("{moved} of {planned} moved{failures}: {}", report.state.label())
 }
 
 /// Line about a node with an unknown or outdated number of clients.
 fn missing_line(MissingCount { node, problem, age_ms }: &MissingCount) -> String {
     match age_ms {
-        Some(age_ms) => format!("{node} {problem}: it counts as it was {age_ms} ms ago"),
-        None => format!("{node} {problem}: it is left out"),
+        Some(age_ms) => format!("{node} {problem}: its number of clients is {age_ms} ms old"),
+        None => format!("{node} {problem}: the node is left out"),
     }
 }
 
 fn unfinished(report: &RebalanceReport) -> String {
-    let reason = report.reason.as_deref().unwrap_or("no reason is known");
+    let reason = report.reason.as_deref().unwrap_or("reason unknown");
     format!("{} of {} clients have moved: {reason}", report.moved, report.planned)
 }
 
@@ -254,7 +255,7 @@ mod tests {
         let running = json!({ "error": "a rebalance runs already, at proxy-b", "field": null });
         let (told, _) = rebalanced(&["--to-mean"], 409, &[running]).await;
         assert_eq!(told, Err("URL refuses: a rebalance runs already, at proxy-b".into()));
-        assert_eq!(rebalanced(&["--to-mean"], 401, &[]).await.0, Err("URL refuses: it wants --admin-token".into()));
+        assert_eq!(rebalanced(&["--to-mean"], 401, &[]).await.0, Err("URL refuses: --admin-token is required".into()));
     }
 
     #[test]
@@ -262,7 +263,7 @@ mod tests {
         let report = |value: Value| line(&serde_json::from_value(value).unwrap());
         assert_eq!(
             report(json!({ "planned": 9, "moved": 3, "failed": 2, "state": "running" })),
-            "3 of 9 moved, 2 in vain: running"
+            "3 of 9 moved, 2 failed: running"
         );
         assert_eq!(report(json!({ "planned": 9, "moved": 9, "state": "done" })), "9 of 9 moved: done");
         assert_eq!(report(json!({ "planned": 1, "state": "planned" })), "1 client to move; nothing was done");
@@ -271,8 +272,8 @@ mod tests {
     #[test]
     fn nodes_without_fresh_numbers_are_named_with_what_counts_instead() {
         let line = |age_ms| missing_line(&MissingCount { node: "b".into(), problem: "is late".into(), age_ms });
-        assert_eq!(line(Some(1200)), "b is late: it counts as it was 1200 ms ago");
-        assert_eq!(line(None), "b is late: it is left out");
+        assert_eq!(line(Some(1200)), "b is late: its number of clients is 1200 ms old");
+        assert_eq!(line(None), "b is late: the node is left out");
     }
 
     #[test]

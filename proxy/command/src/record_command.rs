@@ -35,20 +35,20 @@ const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 const EXAMPLES: &str = "\
 Examples:
-  trunkline record --hub /chat --out chat.jsonl --payloads              until Ctrl-C, to be replayed
-  trunkline record --hub chat --user ann --out ann.jsonl --seconds 60   one user; what is called, without what is said
+  trunkline record --hub /chat --out chat.jsonl --payloads              until Ctrl-C, for a replay
+  trunkline record --hub chat --user ann --out ann.jsonl --seconds 60   one user, without payloads
 
-Clients that open while it runs are recorded from their hub handshake on, those that are there from now on.
-It records the clients of one node, the one at --admin: in a fleet, record at each.
-With --payloads the file holds what users say, so it is readable by its owner only, and the node wants its admin token.
-Values whose names sound like secrets, tokens and cookies are replaced by [redacted]; an app knows its other secrets.
-The file is one JSON object in a line: see the page on recordings in the book. `trunkline replay` plays it to an app server.";
+New clients are recorded from their hub handshake on, existing clients from now on.
+Only clients of the node at --admin are recorded: in a fleet, record at each node.
+With --payloads the file contains messages of users: only its owner can read it, and the node requires its admin token.
+Values with names of secrets, tokens and cookies are replaced by [redacted]; check for other secrets of your app.
+The file has one JSON object per line: see the page on recordings in the book. `trunkline replay` sends it to an app server.";
 
 /// Flags of `trunkline record`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct RecordArgs {
-    /// The hub whose clients are recorded, by its path or its name.
+    /// Hub to record, by its path or its name.
     #[arg(long, value_name = "HUB")]
     pub hub: String,
 
@@ -56,27 +56,27 @@ pub(super) struct RecordArgs {
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
 
-    /// Only the connection of this id.
+    /// Only the connection with this id.
     #[arg(long, value_name = "ID")]
     pub connection: Option<String>,
 
-    /// The file, which must not be there. When it is full it becomes FILE.1, and so on.
+    /// File to create, which must not exist. When it is full it is renamed to FILE.1, and so on.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 
-    /// Ends it after this time.
+    /// Stop after this time.
     #[arg(long, value_name = "SECONDS", value_parser = seconds(1..=7 * 24 * 3600))]
     pub seconds: Option<Duration>,
 
-    /// Records the payloads of messages, and claims, headers and query of clients.
+    /// Also record payloads of messages, and claims, headers and query of clients.
     #[arg(long)]
     pub payloads: bool,
 
-    /// Size of a file at which the next one is begun.
+    /// Maximum size of a file before the next one is started.
     #[arg(long, value_name = "BYTES", default_value = size_text(MAX_BYTES), value_parser = bytes::<u64>(64 * 1024..=u64::MAX))]
     pub max_size: u64,
 
-    /// Files that are kept; when there are more, the oldest goes.
+    /// Number of files to keep; the oldest is deleted.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub files: u32,
 
@@ -164,7 +164,7 @@ struct Progress {
 impl Progress {
     fn begun(args: &RecordArgs, header: &RecordingHeader) -> Self {
         let RecordingHeader { hub, node, .. } = header;
-        tell(&format!("recording hub {hub:?} at node {node:?} to {}; Ctrl-C ends it", args.out.display()));
+        tell(&format!("recording hub {hub:?} at node {node:?} to {}; Ctrl-C stops it", args.out.display()));
         Self { connections: 0, messages: 0, lost_messages: 0, lost_connections: 0, last: String::new() }
     }
 
@@ -192,7 +192,7 @@ impl Progress {
         let Self { connections, messages, lost_messages, lost_connections, .. } = self;
         let mut line = format!("connections: {connections}, messages: {messages}");
         if *lost_messages > 0 {
-            line += &format!(", messages lost: {lost_messages} (more came than the node keeps)");
+            line += &format!(", messages lost: {lost_messages} (over the limit of the node)");
         }
         if *lost_connections > 0 {
             line += &format!(", connections left out: {lost_connections} (choose fewer, by --user or --connection)");
@@ -311,7 +311,7 @@ mod tests {
         std::fs::write(&out, "mine").unwrap();
         let args = parse(&["--out", out.to_str().unwrap(), "--admin", "127.0.0.1:1"]).unwrap();
         let problem = record(&args).await.unwrap_err().to_string();
-        assert!(problem.ends_with("is there already: name another file, or remove it"), "{problem}");
+        assert!(problem.ends_with("exists: choose another file, or remove it"), "{problem}");
         assert_eq!(std::fs::read_to_string(&out).unwrap(), "mine");
     }
 

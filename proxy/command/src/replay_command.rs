@@ -25,14 +25,14 @@ const LINK_TIMEOUT: Duration = Duration::from_secs(10);
 
 const EXAMPLES: &str = "\
 Examples:
-  trunkline replay chat.jsonl --upstream http://127.0.0.1:5000          with the pauses between messages
+  trunkline replay chat.jsonl --upstream http://127.0.0.1:5000          with the recorded pauses
   trunkline replay chat.jsonl --upstream http://127.0.0.1:5000 --fast   as fast as the answers come
 
-It takes the place of a proxy before this app server and opens the recorded connections with their ids, users, claims,
-headers and query. A message is sent when what came before it in the recording has come. Answers are compared byte for
-byte, in their order within a call and among the sends to a client; what has lost secrets is not compared.
-Play to a development app server in the state in which the recorded one was when the recording began: calls are run.
-The exit status is 1 if an answer differs, is missing or is more than was recorded.";
+The command acts as a proxy of the app server, and opens the recorded connections with their ids, users, claims, headers
+and query. A message is sent when the answers recorded before it have arrived. Answers are compared byte for byte, in
+their order within a call and among the sends to a client; answers with redacted secrets are not compared.
+Use a development app server in the same state as the recorded one when the recording began: methods do run.
+The exit status is 1 if an answer differs, is missing, or is not in the recording.";
 
 /// Flags of `trunkline replay`.
 #[derive(Debug, Args)]
@@ -41,23 +41,23 @@ pub(super) struct ReplayArgs {
     #[arg(help = "A file of `trunkline record --payloads`", value_name = "FILE")]
     pub file: PathBuf,
 
-    /// The app server, such as `http://127.0.0.1:5000`. Its hub of the recorded name gets the messages.
+    /// App server, such as `http://127.0.0.1:5000`. Its hub of the recorded name receives the messages.
     #[arg(long, value_name = "URL")]
     pub upstream: String,
 
-    /// Sends each message as soon as what came before it is there, whenever it was sent.
+    /// Send each message as soon as the answers before it have arrived, without the recorded pauses.
     #[arg(long)]
     pub fast: bool,
 
-    /// How long an answer may take longer than it did.
+    /// Additional time for an answer, compared with the recording.
     #[arg(long, value_name = "SECONDS", default_value = "5s", value_parser = seconds(1..=3600))]
     pub wait: Duration,
 
-    /// Differences that are listed.
+    /// Maximum number of differences to list.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub differences: u32,
 
-    /// Shows the values that differ, which may be secrets.
+    /// Print differing values, which may be secrets.
     #[arg(long)]
     pub show: bool,
 
@@ -80,11 +80,11 @@ pub(super) enum ReplayError {
     Hub(#[from] ReplayHubError),
     #[error("{file}, {source}", file = file.display())]
     Broken { file: PathBuf, source: PlayError },
-    #[error("{0} of the answers are not as they were recorded")]
+    #[error("{0} answers differ from the recording")]
     Differs(u64),
-    #[error("{unsent} messages could not be sent, so what they would have led to is not known")]
+    #[error("{unsent} messages could not be sent, so their answers are unknown")]
     Unsent { unsent: u64 },
-    #[error("no answer was compared: the recording holds none, or none without secrets")]
+    #[error("no answer was compared: the recording has no answers, or only answers with secrets")]
     Nothing,
 }
 

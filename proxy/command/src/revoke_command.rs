@@ -26,16 +26,16 @@ const KEEP_MAX_S: u64 = 366 * 24 * 3600;
 
 const EXAMPLES: &str = "\
 Examples:
-  trunkline revoke --user ann --close                         log ann out everywhere, now
+  trunkline revoke --user ann --close                         log ann out everywhere, immediately
   trunkline revoke --user ann --issued-before 2026-11-24T08:00:00Z
-  trunkline revoke --all --keep 8h                            where no token lives for longer than 8 hours
-  trunkline revoke --app shop                                 tokens that the key of this app has signed
+  trunkline revoke --all --keep 8h                            if no token lives for longer than 8 hours
+  trunkline revoke --app shop                                 tokens signed with the key of this app
   trunkline revoke --list
 
-Nodes refuse tokens that were issued at that second or before, or that do not say when they were (claim iat). Whoever
-logs in again gets a good one. A revocation can't be taken back; keep it for as long as such tokens live.
-The node passes it on to the other nodes of its fleet, and nodes that start learn it from them.
-The exit status is 1 when one of them did not answer: it may still take such tokens.";
+Nodes refuse tokens issued in that second or before, or without an issue time (claim iat). Users who log in again get
+valid tokens. A revocation can't be undone; keep it for as long as such tokens live.
+The node forwards the revocation to the other nodes of its fleet, and starting nodes receive it from them.
+The exit status is 1 if a node did not answer: it may still accept such tokens.";
 
 /// Flags of `trunkline revoke`.
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ The exit status is 1 when one of them did not answer: it may still take such tok
     group = ArgGroup::new("tokens").required(true).multiple(true).args(["user", "audience", "app", "all", "list"])
 )]
 pub(super) struct RevokeArgs {
-    /// The tokens of this user, by the id that nodes read in them.
+    /// Tokens of the user with this id.
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
 
@@ -52,28 +52,27 @@ pub(super) struct RevokeArgs {
     #[arg(long, value_name = "AUDIENCE")]
     pub audience: Option<String>,
 
-    /// Only tokens that the key of this app has signed (--app-key of the nodes).
+    /// Only tokens signed with the key of this app (--app-key of the nodes).
     #[arg(long, value_name = "NAME")]
     pub app: Option<String>,
 
-    /// The tokens of everybody, those of app servers that dial in and of callers of REST included.
+    /// All tokens, including those of app servers that dial in and of REST callers.
     #[arg(long, conflicts_with_all = ["user", "audience", "app", "close"])]
     pub all: bool,
 
-    /// Tokens that were issued at this time or before: as 2026-11-24T08:00:00Z, or in seconds since 1970. Now, unless
-    /// it is given.
+    /// Tokens issued at this time or before: as 2026-11-24T08:00:00Z, or in seconds since 1970. [default: now]
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub issued_before: Option<u64>,
 
-    /// How long nodes refuse them; the life of the longest-lived token is enough.
+    /// Time for which nodes refuse the tokens; the lifetime of the longest-lived token is enough.
     #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = whole_seconds::<u64>(60..=KEEP_MAX_S))]
     pub keep: u64,
 
-    /// Closes the open connections of the user, too, whatever token they have shown.
+    /// Also close the user's open connections, regardless of their token.
     #[arg(long, requires = "user", conflicts_with_all = ["audience", "app"])]
     pub close: bool,
 
-    /// Lists the newest revocations that the node keeps.
+    /// List the newest revocations of the node.
     #[arg(long, conflicts_with_all = ["user", "audience", "app", "all", "issued_before", "close"])]
     pub list: bool,
 
@@ -89,7 +88,7 @@ pub(super) struct RevokeArgs {
 pub(super) enum RevokeError {
     #[error(transparent)]
     Port(#[from] AdminPortError),
-    #[error("{}; these did not answer, and may still take them: {}", told(.0), .0.missing.join(", "))]
+    #[error("{}; nodes without an answer, which may still accept the tokens: {}", told(.0), .0.missing.join(", "))]
     Missing(RevocationReport),
 }
 
@@ -127,7 +126,7 @@ fn whose(tokens: &RevokedTokens) -> String {
     let named = [("of user", &tokens.user), ("for audience", &tokens.audience), ("signed by app", &tokens.app)];
     let named = named.into_iter().filter_map(|(word, name)| Some(format!("{word} {:?}", name.as_ref()?)));
     let words: Vec<_> = named.collect();
-    if words.is_empty() { "of everybody".into() } else { words.join(" ") }
+    if words.is_empty() { "of all users".into() } else { words.join(" ") }
 }
 
 fn listed(list: &RevocationList) -> String {
@@ -149,7 +148,7 @@ fn moment(text: &str) -> Result<u64, String> {
         return Ok(seconds);
     }
     let time = humantime::parse_rfc3339_weak(text)
-        .map_err(|error| format!("is no time ({error}): write 2026-11-24T08:00:00Z, or seconds since 1970"))?;
+        .map_err(|error| format!("is not a time ({error}): write 2026-11-24T08:00:00Z, or seconds since 1970"))?;
     Ok(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }
 
@@ -229,7 +228,7 @@ mod tests {
         let (told, asked) = revoked(&["--app", "shop"], report).await;
         assert_eq!((&asked["issued_before"], &asked["keep_s"]), (&Value::Null, &json!(2_592_000)));
         let expected = "tokens signed by app \"shop\" issued up to 1970-01-01T00:00:01Z are void at 1 node until \
-                        1970-01-01T00:00:02Z; these did not answer, and may still take them: proxy-b";
+                        1970-01-01T00:00:02Z; nodes without an answer, which may still accept the tokens: proxy-b";
         assert_eq!(told.unwrap_err(), expected);
     }
 
@@ -258,7 +257,7 @@ mod tests {
             (&["--all", "--close"], "cannot be used with"),
             (&["--app", "shop", "--close"], "cannot be used with"),
             (&["--list", "--all"], "cannot be used with"),
-            (&["--user", "ann", "--issued-before", "soon"], "is no time"),
+            (&["--user", "ann", "--issued-before", "soon"], "is not a time"),
             (&["--user", "ann", "--keep", "1s"], "must be"),
         ] {
             let told = parse(typed).unwrap_err();

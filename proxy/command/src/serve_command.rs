@@ -16,11 +16,11 @@ use crate::logging::{self, LOG_TARGET};
 
 /// Error after a signal that ends the process without a drain.
 const STOPPED_IMMEDIATELY: &str =
-    "ended without a drain by SIGQUIT or a second interrupt (SIGINT): the remaining clients are cut";
+    "ended without a drain by SIGQUIT or a second interrupt (SIGINT): the remaining clients are disconnected";
 
 /// Log line of a node without upstreams. Such a node is ready, so nothing else would reveal a missing `--upstream`.
-const DIALS_NOBODY: &str = "no --upstream: app servers with Azure's SDK may dial in, by the line that \
-    `trunkline connection-string` prints; one with the SDK for Rust has to be named by --upstream";
+const DIALS_NOBODY: &str = "no --upstream: app servers with Azure's SDK can dial in with the output of `trunkline \
+                            connection-string`; app servers with the Rust SDK need --upstream";
 
 /// Runs a node until a signal stops it, and logs `warnings` about its command line.
 pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> {
@@ -36,7 +36,7 @@ pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> 
     runtime.spawn(reopen_on_signals(&runtime));
     let note = args.relay.0.note_of_files(client_files_max());
     let config = Config::try_from(args)?;
-    let sockets = inherited_sockets().context("a socket that the supervisor hands over (LISTEN_FDS) can't be used")?;
+    let sockets = inherited_sockets().context("a socket passed by the supervisor (LISTEN_FDS) can't be used")?;
     logging::name_node(&config.settings.node);
     warnings.iter().for_each(|warning| warn!(target: LOG_TARGET, "{warning}"));
     note.iter().for_each(|note| warn!(target: LOG_TARGET, "{note}"));

@@ -52,12 +52,13 @@ impl Environment {
             let names: Vec<_> = known.iter().map(|name| short(name)).collect();
             let like = nearest(&short(name), names.iter().map(|name| &**name));
             let hint = like.map(|like| format!("; is {PREFIX}{like} meant?")).unwrap_or_default();
-            format!("{name} in the environment is unknown and has no effect{hint}")
+            format!("{name} in the environment is unknown and ignored{hint}")
         };
         let quoted = self.0.iter().filter(|(name, value)| known.contains(*name) && is_quoted(value));
         let quoted_warning = |name: &str| {
             format!(
-                "{name} in the environment keeps its quotes, which then are part of the value: `docker run --env-file` and Compose 1 pass quotes on"
+                "{name} in the environment contains quotes, which are part of the value: `docker run --env-file` and \
+                 Compose 1 don't remove quotes"
             )
         };
         unknown.map(|(name, _)| warning(name)).chain(quoted.map(|(name, _)| quoted_warning(name))).collect()
@@ -171,13 +172,10 @@ mod tests {
             ("TRUNKLINE_ACCESS_KEYFILE", "TRUNKLINE_ACCESS_KEY_FILE"),
             ("TRUNKLINE_ADMIN_PORT", "TRUNKLINE_ADMIN"),
         ] {
-            let expected = format!("{name} in the environment is unknown and has no effect; is {meant} meant?");
+            let expected = format!("{name} in the environment is unknown and ignored; is {meant} meant?");
             assert_eq!(warnings(&[(name, "secret")]), [expected]);
         }
-        assert_eq!(
-            warnings(&[("TRUNKLINE_ZZZ", "1")]),
-            ["TRUNKLINE_ZZZ in the environment is unknown and has no effect"]
-        );
+        assert_eq!(warnings(&[("TRUNKLINE_ZZZ", "1")]), ["TRUNKLINE_ZZZ in the environment is unknown and ignored"]);
     }
 
     #[test]

@@ -22,9 +22,9 @@ pub(crate) enum LoadError {
     #[error("--config {path}: {source}")]
     Read { path: PathBuf, source: std::io::Error },
     /// Without the affected line, which may contain a secret.
-    #[error("{path}, {place}: this is no TOML: {problem}")]
+    #[error("{path}, {place}: invalid TOML: {problem}")]
     Syntax { path: PathBuf, place: TextPlace, problem: String },
-    #[error("{path}, {place}: there is no key {key:?}{}", suggestion(nearest))]
+    #[error("{path}, {place}: unknown key {key:?}{}", suggestion(nearest))]
     UnknownKey {
         path: PathBuf,
         place: TextPlace,
@@ -370,8 +370,8 @@ mod tests {
         assert!(!loaded(&[], &[("TRUNKLINE_REST", "no")], "rest = true").unwrap().0.rest.rest);
         assert_eq!(
             loaded(&[], &[("TRUNKLINE_REST", "maybe")], "").unwrap_err(),
-            "TRUNKLINE_REST in the environment: invalid value 'maybe' for '--rest': must be true, 1, yes or on, or false, \
-             0, no or off"
+            "TRUNKLINE_REST in the environment: invalid value 'maybe' for '--rest': must be true, 1, yes or on, or \
+             false, 0, no or off"
         );
     }
 
@@ -409,7 +409,8 @@ mod tests {
 
     #[test]
     fn a_file_gives_what_flags_give_and_flags_win() {
-        let text = "upstream = [\"http://a\", \"http://b\"]\npool-size = 7\nlisten = \"[::1]:1\"\ndrain_timeout = \"3m\"\nkeep-alive-timeout = 7\nhead-max-bytes = \"64KiB\"";
+        let text = "upstream = [\"http://a\", \"http://b\"]\npool-size = 7\nlisten = \"[::1]:1\"\ndrain_timeout = \
+                    \"3m\"\nkeep-alive-timeout = 7\nhead-max-bytes = \"64KiB\"";
         let from_file = args(text, &[]).unwrap();
         assert_eq!(from_file.upstreams, ["http://a", "http://b"]);
         assert_eq!((from_file.pool_size, from_file.drain.0.timeout), (7, Duration::from_secs(180)));
@@ -461,8 +462,8 @@ mod tests {
         );
         assert_eq!(
             problem("log-format = \"jason\""),
-            "t.toml, line 1, column 1: invalid value 'jason' for '--log-format <FORMAT>' [possible values: human, json]; \
-             tip: a similar value exists: 'json'"
+            "t.toml, line 1, column 1: invalid value 'jason' for '--log-format <FORMAT>' [possible values: human, \
+             json]; tip: a similar value exists: 'json'"
         );
     }
 
@@ -476,7 +477,7 @@ mod tests {
             problem("listen = [\"a\"]"),
             "t.toml, line 1, column 1: listen is a list, but must be a string or a number"
         );
-        assert!(problem("listen =").starts_with("t.toml, line 1, column 9: this is no TOML: "));
+        assert!(problem("listen =").starts_with("t.toml, line 1, column 9: invalid TOML: "));
         let secret = problem("\nadmin-token = \"SECRET\n");
         assert!(secret.starts_with("t.toml, line 2, column ") && !secret.contains("SECRET"), "{secret}");
     }

@@ -44,10 +44,10 @@ pub(super) struct SizeArgs {
     /// Client connections at the same time.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub clients: u64,
-    /// Messages that clients receive in a second, all clients together: a broadcast to 1000 clients is 1000.
+    /// Messages per second received by all clients together: a broadcast to 1000 clients counts 1000.
     #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u64).range(0..=1_000_000_000_000))]
     pub rate: u64,
-    /// Calls that clients make in a second, all clients together.
+    /// Calls per second of all clients together.
     #[arg(long, value_name = "CALLS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000_000_000))]
     pub calls: u64,
     /// Processors of a node.
@@ -56,10 +56,10 @@ pub(super) struct SizeArgs {
     /// Memory of a node, in GiB.
     #[arg(long, value_name = "GIB", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     pub memory: u64,
-    /// How much of its processors a node shall use at most, in percent.
+    /// Maximum CPU usage of a node, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=100))]
     pub load: u64,
-    /// Nodes that may be missing, because they fail or are replaced.
+    /// Number of nodes that may be missing, because they fail or are replaced.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=1000))]
     pub spare: u64,
     #[arg(help = "App servers",
@@ -79,7 +79,8 @@ pub(super) struct SizeArgs {
 /// Error for nodes with too little memory even for their links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "--memory {given} GiB is too little: links alone may take {links} GiB on each node (--app-servers × --hubs × --pool-size × 4 MiB); give more, or a smaller --pool-size"
+    "--memory {given} GiB is too little: links alone may use {links} GiB on each node (--app-servers × --hubs × \
+     --pool-size × 4 MiB); use more memory, or a smaller --pool-size"
 )]
 pub(super) struct TooLittleMemory {
     /// Memory of a node in GiB, as given.
@@ -135,7 +136,7 @@ pub(super) fn size(args: &SizeArgs) -> Result<String, TooLittleMemory> {
     let clients = args.clients.div_ceil(carrying);
     let mut rows = Vec::new();
     let mut line = |name, value| rows.push((name, value));
-    line("nodes", format!("{all}: {carrying} to carry it all, {} more that may be missing", args.spare));
+    line("nodes", format!("{all}: {carrying} for the whole load, {} in reserve", args.spare));
     line(
         "  which is",
         format!(
@@ -143,14 +144,14 @@ pub(super) fn size(args: &SizeArgs) -> Result<String, TooLittleMemory> {
             nodes.by_processors, nodes.by_memory, nodes.by_connections
         ),
     );
-    line("clients of a node", format!("{clients} at most, {} while all are there", args.clients.div_ceil(all)));
+    line("clients of a node", format!("{clients} at most, {} while all nodes are up", args.clients.div_ceil(all)));
     let busy = parts_per_thousand(args).div_ceil(carrying);
     line("  processors", format!("{} of {}", thousandths(busy), args.cores));
     let memory = BASE_BYTES + links_of_node(args) * LINK_BYTES + clients * PLANNED_BYTES;
     line(
         "  memory",
         format!(
-            "{} GiB, and up to {} GiB more when links stand still",
+            "{} GiB, and up to {} GiB more while links are stalled",
             gib(memory),
             gib(links_of_node(args) * RING_BYTES)
         ),
@@ -188,7 +189,7 @@ fn lost(args: &SizeArgs, carrying: u64, all: u64) -> String {
     let others = (all - 1).max(carrying.saturating_sub(1)).max(1);
     let milliseconds = homeless.saturating_mul(1000).div_ceil(others * args.cores * CONNECTS_PER_CPU_SECOND);
     format!(
-        "{homeless} clients connect again; the others need {} s of all their processors for that",
+        "{homeless} clients reconnect; this takes the other nodes {} s of all their processors",
         thousandths(milliseconds)
     )
 }
@@ -196,11 +197,11 @@ fn lost(args: &SizeArgs, carrying: u64, all: u64) -> String {
 fn ports(clients: u64) -> String {
     let addresses = clients.div_ceil(PORTS_AT_MOST);
     if clients <= PORTS_AS_IT_COMES {
-        return "as they come: one load balancer address reaches a node by 28232 of them".into();
+        return "default: one load balancer address can open 28232 connections to a node".into();
     }
     format!(
-        "load balancers need {addresses} addresses of their own towards each node with \
-         net.ipv4.ip_local_port_range=\"1024 65535\", {} without",
+        "load balancers need {addresses} source addresses for each node with net.ipv4.ip_local_port_range=\"1024 \
+         65535\", {} without",
         clients.div_ceil(PORTS_AS_IT_COMES)
     )
 }

@@ -48,7 +48,7 @@ pub(super) fn notify(state: NodeState) {
 fn send_state(state: NodeState) {
     let sent = match state {
         NodeState::Ready => send("READY=1\nSTATUS=serving\n"),
-        NodeState::Stopping => send("STOPPING=1\nSTATUS=clients are leaving\n"),
+        NodeState::Stopping => send("STOPPING=1\nSTATUS=draining clients\n"),
     };
     if let Err(error) = sent {
         tracing::warn!(target: LOG_TARGET, %error, "cannot notify the supervisor (NOTIFY_SOCKET): {state:?}");

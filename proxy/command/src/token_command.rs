@@ -17,17 +17,17 @@ use super::output::{print, print_warning};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
-    /// Print a new access key, to be given to all proxies and app servers; or with `--app` one for a single app.
+    /// Print a new access key for all proxies and app servers, or with `--app` a key for a single app.
     Key {
-        /// Name of an app that is to have a key of its own. Prints `NAME=KEY`, with its hubs, as `--app-key` and the
-        /// lines of `--app-key-file` have it; the app itself gets what stands between `=` and the first `;`.
+        /// Name of an app, for a separate key. Prints `NAME=KEY` with its hubs, in the format of `--app-key` and the
+        /// lines of `--app-key-file`; give the app itself only the part between `=` and the first `;`.
         #[arg(long, value_name = "NAME", conflicts_with = "file")]
         app: Option<String>,
-        /// A hub that the app's key opens, or with a `*` at the end all that begin so. May be given several times.
-        /// [default: NAME, and NAME_*]
+        /// Hub for which the app's key is valid; with a `*` at the end, all hubs with that prefix. May be given several
+        /// times. [default: NAME, and NAME_*]
         #[arg(long = "hub", value_name = "HUB", requires = "app")]
         hubs: Vec<String>,
-        /// Keep it in this file, which only its owner can read, instead of printing it. A key that is there stays.
+        /// Store the key in this file, which only its owner can read, instead of printing it. An existing key is kept.
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
@@ -36,10 +36,10 @@ pub(super) enum TokenCommand {
     Rest {
         #[command(flatten)]
         access_keys: AccessKeyArgs,
-        /// A hub for which the token is good alone. [default: all]
+        /// Limit the token to this hub. [default: all]
         #[arg(long, value_name = "HUB")]
         hub: Option<String>,
-        /// The host that the token names, where nodes have `--rest-audience`.
+        /// Host in the audience of the token, for nodes with `--rest-audience`.
         #[arg(
             long = "rest-audience",
             env = "TRUNKLINE_REST_AUDIENCE",
@@ -47,11 +47,11 @@ pub(super) enum TokenCommand {
             default_value = "trunkline"
         )]
         audience: String,
-        /// How long the token is good for.
+        /// Lifetime of the token.
         #[arg(long, value_name = "SECONDS", default_value = "1h", value_parser = whole_seconds::<u64>(0..=u64::MAX))]
         lifetime: u64,
     },
-    /// Print an access token for a user, as an app would make one.
+    /// Print an access token for a user, as an app would create it.
     User {
         #[arg(help = "The user id")]
         id: String,
@@ -67,7 +67,7 @@ pub(super) enum TokenCommand {
         /// A further claim; may be given several times, also with the same name.
         #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = parse_claim)]
         claims: Vec<(String, String)>,
-        /// How long the token is good for.
+        /// Lifetime of the token.
         #[arg(long, value_name = "SECONDS", default_value = "1h", value_parser = whole_seconds::<u64>(0..=u64::MAX))]
         lifetime: u64,
     },
@@ -76,9 +76,9 @@ pub(super) enum TokenCommand {
 /// Error for `--file` of `trunkline token key`.
 #[derive(Debug, thiserror::Error)]
 enum KeyFileError {
-    #[error("--file {path} can't be read or made: {source}")]
+    #[error("--file {path} can't be read or created: {source}")]
     File { path: PathBuf, source: io::Error },
-    #[error("--file {path} holds something that is no key ({source}), and stays as it is")]
+    #[error("--file {path} does not contain a key ({source}), and was not changed")]
     Damaged { path: PathBuf, source: AccessKeyError },
 }
 
@@ -115,7 +115,7 @@ fn app_key(app: &str, hubs: &[String]) -> anyhow::Result<String> {
 
 /// Key that signs for an issuer with a table, and adds the claims that its tokens need.
 fn issuer_key(config: Option<&Path>, name: &str, claims: &mut Vec<(String, String)>) -> anyhow::Result<AccessKey> {
-    let config = config.context("--issuer needs the file with its table: give --config FILE")?;
+    let config = config.context("--issuer needs a file with the issuer's table: give --config FILE")?;
     let rules = Ruleset::read(config)?;
     let issuer = rules.issuers().iter().find(|issuer| issuer.name() == name);
     let issuer = issuer.with_context(|| format!("{} has no table [issuers.{name}]", config.display()))?;
@@ -137,7 +137,7 @@ fn signing_key(args: &AccessKeyArgs) -> anyhow::Result<AccessKey> {
 }
 
 fn parse_claim(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("a claim looks like role=admin")?;
+    let (name, value) = text.split_once('=').ok_or("a claim has the form role=admin")?;
     Ok((name.into(), value.into()))
 }
 

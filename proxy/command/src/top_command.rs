@@ -32,22 +32,22 @@ const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 /// Flags of `trunkline top`.
 #[derive(Debug, Args)]
 pub(super) struct TopArgs {
-    /// Admin ports of nodes. One shows those of its --peers too.
+    /// Admin ports of nodes. A node also shows the nodes of its --peers.
     #[arg(value_name = "URL", env = "TRUNKLINE_ADMIN", default_value = ADMIN_DEFAULT, num_args = 1..=64)]
     pub urls: Vec<String>,
 
-    /// The configuration file of a node, which names its admin port and token.
+    /// Configuration file of a node, with its admin port and token.
     #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
     #[command(flatten)]
     pub token: AdminTokenArgs,
 
-    /// How often to look.
+    /// Interval between two updates.
     #[arg(long, value_name = "SECONDS", default_value = "1s", value_parser = seconds(1..=60))]
     pub interval: Duration,
 
-    /// Looks once, prints, and ends.
+    /// Print once, and exit.
     #[arg(long)]
     pub once: bool,
 }
@@ -61,9 +61,9 @@ pub(super) enum TopError {
     Token(#[from] AdminTokenError),
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("no node shows its fleet: {0}")]
+    #[error("no node answered for its fleet: {0}")]
     Silent(String),
-    #[error("what is shown can't be written: {0}")]
+    #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }
 
@@ -175,11 +175,13 @@ impl FleetClient {
         let answer = self.client.get(node, "/api/fleet", ANSWER_MAX_BYTES).await?;
         match answer.status() {
             StatusCode::OK => {
-                serde_json::from_slice(answer.body()).map_err(|error| format!("no answer of a node: {error}"))
+                serde_json::from_slice(answer.body()).map_err(|error| format!("not a node's answer: {error}"))
             }
-            StatusCode::UNAUTHORIZED if !self.client.has_token() => Err("it wants --admin-token".into()),
-            StatusCode::UNAUTHORIZED => Err("it has another --admin-token".into()),
-            StatusCode::NOT_FOUND => Err("it serves no API: it has no --admin-token, or is no admin port".into()),
+            StatusCode::UNAUTHORIZED if !self.client.has_token() => Err("--admin-token is required".into()),
+            StatusCode::UNAUTHORIZED => Err("wrong --admin-token".into()),
+            StatusCode::NOT_FOUND => {
+                Err("it serves no API: --admin-token is not set, or the address is not an admin port".into())
+            }
             other => Err(format!("it answers {other}")),
         }
     }

@@ -28,29 +28,30 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const EXAMPLES: &str = "\
 Examples:
   trunkline trace --user ann                           all connections of a user, for 30 s
-  trunkline trace --method Send --hub /chat            calls of a method, by clients and of clients, with their answers
-  trunkline trace --group room-1 --seconds 300         the members of a group, while they are
-  trunkline trace --connection ID --payloads           one connection, and what it says
+  trunkline trace --method Send --hub /chat            calls of a method in both directions, with their answers
+  trunkline trace --group room-1 --seconds 300         the members of a group
+  trunkline trace --connection ID --payloads           one connection, with payloads
 
-It asks one node, which follows at all nodes of its fleet; those that take no part are named.
-A line is a message: \u{2191} from a client, \u{2193} to a client. Then the hops that it has taken:
+One node traces messages at all nodes of its fleet, and names nodes that can't be traced.
+Each line is a message: \u{2191} from a client, \u{2193} to a client. Then the time of each hop:
   link      at the proxy: up from the socket into the link, down from the link to the outbox
-  waited    in the app server, until the worker of the connection took it
-  queued    until the method began: other calls of the client run
+  waited    in the app server, until the connection's worker took the message
+  queued    until the method began, while other calls of the client ran
   ran       the method
   answered  until the answer was in the link
-  way       the rest between proxy and app server, there and back
+  way       the remaining time between proxy and app server, in both directions
   total     from the client's message to its answer, at the proxy
   written   from the outbox to the client's socket
-waited, queued, ran and answered are told by app servers with the Trunkline SDK, by their own clock.
-With --payloads the node wants its admin token. Names of secrets, tokens and cookies are replaced by [redacted].";
+waited, queued, ran and answered come from app servers with the Trunkline SDK, by their own clock.
+With --payloads the node requires its admin token. Values with names of secrets, tokens and cookies are replaced by
+[redacted].";
 
 /// Flags of `trunkline trace`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 #[group(id = "subject", required = true, multiple = false, args = ["connection", "user", "group", "method"])]
 pub(super) struct TraceArgs {
-    /// The connection whose id begins like this.
+    /// Connection with an id that begins with this text.
     #[arg(long, value_name = "ID")]
     pub connection: Option<String>,
 
@@ -62,7 +63,7 @@ pub(super) struct TraceArgs {
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
 
-    /// Calls of this method and their answers; case does not count.
+    /// Calls of this method and their answers; case-insensitive.
     #[arg(long, value_name = "METHOD")]
     pub method: Option<String>,
 
@@ -70,16 +71,16 @@ pub(super) struct TraceArgs {
     #[arg(long, value_name = "HUB")]
     pub hub: Option<String>,
 
-    /// Ends it after this time.
+    /// Stop after this time.
     #[arg(long, value_name = "SECONDS", default_value = duration_text(Duration::from_secs(TRACE_SECONDS_DEFAULT)),
           value_parser = whole_seconds::<u64>(1..=TRACE_SECONDS_MAX))]
     pub seconds: u64,
 
-    /// Shows the payloads of messages.
+    /// Show the payloads of messages.
     #[arg(long)]
     pub payloads: bool,
 
-    /// Prints what the node tells: one JSON object in a line.
+    /// Print the node's output unchanged: one JSON object per line.
     #[arg(long)]
     pub json: bool,
 
@@ -95,15 +96,15 @@ pub(super) struct TraceArgs {
 pub(super) enum TraceCommandError {
     #[error(transparent)]
     Port(#[from] AdminPortError),
-    #[error("the trace breaks off: {0}")]
+    #[error("the trace broke off: {0}")]
     Broken(#[from] LineStreamError),
-    #[error("the node has ended the trace: it stops, or this machine is too slow")]
+    #[error("the node has ended the trace: the node stops, or this machine is too slow")]
     Ended,
-    #[error("what the node sends can't be read: {0}. Is it of another version?")]
+    #[error("cannot parse the node's output: {0}. Has the node another version?")]
     Line(#[from] serde_json::Error),
-    #[error("Ctrl-C can't be heard: {0}")]
+    #[error("cannot listen for Ctrl-C: {0}")]
     Signals(io::Error),
-    #[error("what is shown can't be written: {0}")]
+    #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }
 

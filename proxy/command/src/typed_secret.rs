@@ -25,8 +25,8 @@ fn warning(command: &Command, arg: &Arg) -> Option<String> {
     let file = command.get_arguments().any(|arg| arg.get_long() == Some(&file)).then(|| format!("--{file}"));
     let variable = arg.get_env().map(|name| name.to_string_lossy().into_owned());
     let others: Vec<_> = variable.into_iter().chain(file).collect();
-    let advice = if others.is_empty() { String::new() } else { format!(": give it by {}", others.join(" or ")) };
-    Some(format!("--{flag} stands in the process list, where every user of this machine can read it{advice}"))
+    let advice = if others.is_empty() { String::new() } else { format!(": use {}", others.join(" or ")) };
+    Some(format!("--{flag} is visible in the process list to every user of this machine{advice}"))
 }
 
 #[cfg(test)]

@@ -29,8 +29,8 @@ settings! {
     /// Settings of links to app servers.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct LinkSettings {
-        /// How long a link to an app server may be away before its clients get another link or app server. A link that
-        /// comes back in time has lost nothing. 0: never resume.
+        /// Time for which a lost link to an app server can be resumed before its clients get another link or app
+        /// server. A link resumed in time has lost nothing. 0: never resume.
         #[flag("resume-window", Seconds(0..=600))]
         pub resume_window_ms: u64 = RESUME_WINDOW_MS,
 
@@ -38,7 +38,7 @@ settings! {
         #[flag(
             "link-outbox-max-bytes",
             Bytes(4096..=u64::MAX),
-            "What may wait for one link before its clients are read no further"
+            "Maximum bytes queued for one link before its clients are not read any further"
         )]
         // Some milliseconds of traffic on a busy link. A larger outbox would delay the pause of a client that the app
         // server requests.
@@ -48,8 +48,8 @@ settings! {
         #[flag(
             "link-ring-max-bytes",
             Bytes(64 * 1024..=u64::MAX),
-            "What is kept for one link until the app server acknowledges it, what waits included. When it is full \
-             its clients are read no further"
+            "Maximum bytes stored for one link until the app server acknowledges them, including queued bytes. While \
+             the limit is reached, its clients are not read"
         )]
         pub ring_max_bytes: usize = LINK_RING_MAX_BYTES,
     }
@@ -59,27 +59,26 @@ settings! {
     /// Settings for clients that have lost their app server: how long they wait for another, and what is remembered.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct RehomeSettings {
-        /// How long clients are held while no app server is there; then they are told to connect again. What they send
-        /// meanwhile waits in their sockets. 0: they are told so within a second. A hub that no app server has named
-        /// for this long is forgotten, if there are app servers with others.
+        /// Time for which clients are held while no app server is available; then they are asked to reconnect. Their
+        /// messages meanwhile wait in their sockets. 0: they are asked to reconnect within a second. A hub that no app
+        /// server has announced for this long is removed, if there are app servers with other hubs.
         #[flag("hold-timeout", WholeSeconds(0..=86_400))]
         // Long enough for a restart of the only app server.
         pub hold_timeout_s: u32 = 60,
 
-        /// Also holds clients that come while no app server of a known hub is there; else they get 503 and
+        /// Also hold new clients while no app server of a known hub is available; otherwise they get 503 and
         /// `Retry-After`, unless a link was lost a moment ago: then they wait for its return, as long as for a hub
         /// handshake.
         #[flag("hold-new", On)]
         pub holds_new: bool = false,
 
-        /// Calls of one client that may wait for their answers before it is read no further: they are remembered, so
-        /// that each gets an error when its app server is gone.
+        /// Maximum number of pending calls of one client before it is not read any further: the node records them, so
+        /// that each gets an error if its app server is lost.
         #[flag("pending-calls-max", Count(1..=1_000_000))]
         pub pending_calls_max: usize = 1_000,
 
-        /// Clients that this node gives in a second, one by one and between their calls, to an app server that has come
-        /// and has fewer than its share, as after its restart. 0: clients stay where they are until their app server
-        /// stops.
+        /// Clients per second that this node reassigns, one by one and between their calls, to a new app server with
+        /// less than its share, for example after a restart. 0: clients stay at their app server until it stops.
         #[flag("app-rebalance-rate", Clients(0..=100_000))]
         // Moves half of ten thousand clients within a minute. A new app server runs `on_rehomed` a hundred times a
         // second per node.
@@ -95,46 +94,46 @@ settings! {
         #[flag("no-pass-through", Off)]
         pub pass_through: bool = true,
 
-        /// How long an app server may take to accept a connection for a request that is passed through.
+        /// Time limit for an app server to accept a connection for a passed-through request.
         #[flag("upstream-connect-timeout", Seconds(1..=600))]
         // App servers are nearby: a slower one is unlikely to accept at all.
         pub upstream_connect_timeout: Duration = Duration::from_secs(5),
 
-        /// How long an app server may be silent before it begins to answer a request that is passed through. An upload
-        /// may take longer as long as it moves (`--body-timeout`); an answer that has begun may be silent for as long
-        /// as the app server likes.
+        /// Time limit for an app server to begin its response to a passed-through request. An upload may take longer
+        /// while it makes progress (`--body-timeout`); a response that has begun may pause without a limit.
         #[flag("upstream-answer-timeout", Seconds(1..=86_400))]
         // Default of most reverse proxies.
         pub upstream_answer_timeout: Duration = Duration::from_secs(60),
 
-        /// Requests under way to all app servers, from the head to the end of both bodies, upgraded connections
-        /// included. Beyond it a new one gets the place of the one that has waited longest for its client, a second at
-        /// least; if none has, 503 and `Retry-After`. One HTTP/2 connection gets a sixteenth of this, or of
-        /// `--pass-through-per-upstream-max` where that is less. 0 for no limit [default: 4096, or as many as fit into
-        /// half of the files that the process may open, with two for each].
+        /// Maximum number of requests in flight to all app servers, from the head to the end of both bodies, including
+        /// upgraded connections. Beyond it a new request displaces the request that has waited longest for its client,
+        /// if for at least a second; otherwise it gets 503 and `Retry-After`. One HTTP/2 connection gets a sixteenth of
+        /// this, or of `--pass-through-per-upstream-max` if that is less. 0 for no limit [default: 4096, or as many as
+        /// fit into half of the files that the process may open, with two for each].
         #[flag("pass-through-max", Count(ANY_U32))]
         pub requests_max: Option<u32> = None,
 
-        /// Requests under way to one app server; beyond it the next one is asked. If all are full, a new one gets the
-        /// place of one that waits for its client, as with `--pass-through-max`, or 503. 0 for no limit [default: 1024,
-        /// or as many as all app servers together may have by default].
+        /// Maximum number of requests in flight to one app server; further requests go to the next app server. If all
+        /// are full, a new request displaces one that waits for its client, as with `--pass-through-max`, or gets 503.
+        /// 0 for no limit [default: 1024, or as many as all app servers together may have by default].
         #[flag("pass-through-per-upstream-max", Count(ANY_U32))]
         pub requests_per_upstream_max: Option<u32> = None,
 
-        /// Requests under way to app servers from one address, or from one /64 of IPv6; beyond it 429. Addresses of
-        /// `--trust` stand for many clients and have none. 0 for no limit [default: 256 with `--trust`, else 0, because
-        /// behind a load balancer that is not named there all clients have its address].
+        /// Maximum number of requests in flight to app servers from one address, or from one /64 of IPv6; further ones
+        /// get 429. Addresses of `--trust`, which serve many clients, are not limited. 0 for no limit [default: 256
+        /// with `--trust`, else 0, because behind a load balancer that is not named there all clients have its
+        /// address].
         #[flag("pass-through-per-address-max", Count(ANY_U32))]
         pub requests_per_address_max: Option<u32> = None,
 
-        /// Don't carry requests to the node that owns their connection: for nodes that can't reach each other. Clients
-        /// are then offered WebSockets only, because the other transports need either this or a load balancer with
+        /// Don't relay requests to the node that owns their connection: for nodes that can't reach each other. Clients
+        /// are then offered only WebSockets, because the other transports need relayed requests or a load balancer with
         /// stickiness.
         #[flag("no-forward", Off)]
         pub forward: bool = true,
 
-        /// How long the node that owns a connection may be silent before a request that was carried to it is given up;
-        /// a poll gets this on top of the time that it may wait for messages.
+        /// Time limit for the node that owns a connection to answer a relayed request; for a poll, in addition to its
+        /// wait for messages.
         #[flag("hop-timeout", Seconds(1..=600))]
         // Between two nodes there is only network latency.
         pub hop_timeout: Duration = Duration::from_secs(5),
@@ -202,8 +201,8 @@ impl RelaySettings {
         let is_fitted = self.pass_through && self.requests_max.is_none() && fitting < PASS_THROUGH_MAX;
         is_fitted.then(|| {
             format!(
-                "--pass-through-max is {fitting} in place of {PASS_THROUGH_MAX}, because clients can have only {} files \
-                 open: raise the limit of open files of this process",
+                "--pass-through-max is {fitting} in place of {PASS_THROUGH_MAX}, because clients can have only {} \
+                 files open: raise the limit of open files of this process",
                 files.unwrap_or_default()
             )
         })

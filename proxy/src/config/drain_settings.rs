@@ -11,14 +11,15 @@ settings! {
     /// Timing of a graceful stop.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct DrainSettings {
-        /// How long a node that was told to stop goes on taking clients in. `/readyz` answers 503 meanwhile, so
-        /// that load balancers turn away before clients are refused: give a little more than they need to notice.
-        /// Answers end their connections meanwhile.
+        /// Time for which a stopping node still accepts clients. During it `/readyz` answers 503, so that load
+        /// balancers choose other nodes before clients are refused: give a little more than they need to notice.
+        /// Responses close their connections during this time.
         #[flag("drain-grace", Seconds(0..=3600))]
         pub grace: Duration = Duration::ZERO,
 
-        /// How long clients may take to leave when the node stops. They are told one after the other, spread
-        /// evenly over most of it, so that they don't all connect elsewhere at once, and each between its calls.
+        /// Time for clients to leave when the node stops. The node asks them to reconnect one after the other, spread
+        /// evenly over most of this time, so that they don't all connect elsewhere together, and each client between
+        /// its calls.
         #[flag("drain-timeout", Seconds(0..=3600))]
         pub timeout: Duration = Duration::from_secs(30),
     }

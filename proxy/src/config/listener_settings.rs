@@ -43,13 +43,13 @@ settings! {
     /// Settings of server-sent events and long polling. Defaults are those of the official server.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct HttpTransportSettings {
-        /// How long a poll waits for messages before it is answered empty. Keep it below the time after which
-        /// load balancers cut requests that are not answered.
+        /// Time for which a poll waits for messages before it gets an empty response. Keep it below the time-out of
+        /// load balancers for requests.
         #[flag("poll-timeout", Seconds(1..=3600))]
         pub poll_timeout: Duration = Duration::from_secs(90),
 
-        /// How long a client may stay away between two polls before it is taken for gone. After a POST its first
-        /// GET has no more than five. With stateful reconnect, how long it may be without a socket.
+        /// Time between two polls after which a client counts as disconnected. After a POST, its first GET must arrive
+        /// within at most five seconds. With stateful reconnect, time for which a client may be without a socket.
         #[flag("disconnect-timeout", WholeSeconds(1..=3600))]
         pub disconnect_timeout_s: u32 = 15,
     }

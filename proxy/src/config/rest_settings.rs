@@ -15,23 +15,23 @@ settings! {
         /// Address of a port of its own.
         pub listen: Option<SocketAddr> = None,
 
-        /// Largest body of a REST request.
+        /// Maximum body size of a REST request.
         // At most a quarter of a link's maximum frame.
         #[flag("rest-body-max-bytes", Bytes(1024..=4 * 1024 * 1024))]
         // Limit of Azure's service.
         pub body_max_bytes: usize = 1024 * 1024,
 
-        /// REST requests that this node answers at a time; beyond it 503 and `Retry-After`.
+        /// Maximum number of concurrent REST requests of this node; further ones get 503 and `Retry-After`.
         #[flag("rest-requests-max", Count(1..=u64::MAX))]
         pub requests_max: NonZeroUsize = NonZeroUsize::new(256).unwrap(),
 
-        /// Memberships of users in groups that are kept for connections to come, 100 of each user at most; beyond it
-        /// 409.
+        /// Maximum number of stored group memberships of users, for their future connections; at most 100 per user.
+        /// Further ones get 409.
         #[flag("rest-user-groups-max", Count(0..=u64::MAX))]
         pub user_groups_max: usize = 100_000,
 
-        /// Memory of memberships of users that are kept for connections to come, also of those for which app servers
-        /// that dial in ask; one hub has half of it at most. Beyond it 409.
+        /// Maximum memory for stored group memberships of users, including requests of app servers that dial in; one
+        /// hub can use half of it. Beyond it requests get 409.
         #[flag("rest-user-groups-max-bytes", Bytes(1024..=u64::MAX))]
         // About 600 bytes per membership.
         pub user_groups_max_bytes: usize = 64 * 1024 * 1024,

@@ -51,8 +51,8 @@ fn what_is_wrong_is_told() {
         proxy.process.wait_for_line(&format!("admin on http://{everywhere}")).await?;
         let nobody = free_address()?;
         for (arguments, told) in [
-            (vec![admin.as_str()], "it wants --admin-token"),
-            (vec![admin.as_str(), "--admin-token", "not-the-token-at-all"], "it has another --admin-token"),
+            (vec![admin.as_str()], "--admin-token is required"),
+            (vec![admin.as_str(), "--admin-token", "not-the-token-at-all"], "wrong --admin-token"),
             (vec![admin.as_str(), "--admin-token", "short"], "--admin-token must have from 16"),
             (vec![nobody.as_str()], nobody.as_str()),
             (vec!["ftp://x"], "\"ftp://x\" is no URL"),
@@ -63,7 +63,7 @@ fn what_is_wrong_is_told() {
         // Once there is an app server: before, nothing behind that port answers.
         until(async || {
             let (is_good, text) = top(&[&address]).await?;
-            Ok((!is_good && text.contains("is no admin port")).then_some(()))
+            Ok((!is_good && text.contains("is not an admin port")).then_some(()))
         })
         .await?;
         assert!(top(&[&admin, "--admin-token", ADMIN_TOKEN]).await?.0);

@@ -34,42 +34,48 @@ pub(super) fn check_clock(answer: &AnswerSeen, token: Option<&str>, now: SystemT
 
 fn judge_clock(date: Option<SystemTime>, now: SystemTime, took: Duration) -> Finding {
     let Some(date) = date else {
-        return Finding::warning(CLOCK, "the answer has no Date", "let the balancer pass the Date of the nodes on");
+        return Finding::warning(
+            CLOCK,
+            "the response has no Date header",
+            "let the load balancer forward the Date header of the nodes",
+        );
     };
     let difference = now.duration_since(date).unwrap_or_else(|error| error.duration());
     if difference <= DIFFERENCE_MAX + took {
-        return Finding::ok(CLOCK, "the server's clock fits to this one");
+        return Finding::ok(CLOCK, "the server's clock agrees with this machine's");
     }
     let side = if date > now { "ahead of" } else { "behind" };
     Finding::warning(
         CLOCK,
-        format!("the server's clock is {} s {side} this one", difference.as_secs()),
-        "set both by NTP: the times of access tokens are judged by the server's clock; --jwt-clock-skew allows for a \
-         difference",
+        format!("the server's clock is {} s {side} this machine's", difference.as_secs()),
+        "set both clocks by NTP: the server's clock decides about the times of access tokens; --jwt-clock-skew allows \
+         for a difference",
     )
 }
 
 fn judge_token(token: &str, at_s: u64) -> Finding {
     let Some(TokenTimes { exp, nbf }) = token_times(token) else {
-        return Finding::ok(TOKEN, "it is no JWT, so its times are not known");
+        return Finding::ok(TOKEN, "the token is not a JWT, so its times are unknown");
     };
     // Both numbers are far below the precision limit of a float.
     let seconds = |at: f64| at - Duration::from_secs(at_s).as_secs_f64();
     match (exp.map(seconds), nbf.map(seconds)) {
         (Some(left), _) if left <= 0.0 => Finding::failed(
             TOKEN,
-            format!("it ended {:.0} s ago by the server's clock", -left),
-            "give a fresh one: `trunkline token user ID` makes one, and so does your app",
+            format!("the token expired {:.0} s ago by the server's clock", -left),
+            "use a new token, from your app or from `trunkline token user ID`",
         ),
         (_, Some(wait)) if wait > 0.0 => Finding::failed(
             TOKEN,
-            format!("it begins in {wait:.0} s by the server's clock"),
-            "set the clock of who makes tokens by NTP; --jwt-clock-skew allows for a difference",
+            format!("the token becomes valid in {wait:.0} s by the server's clock"),
+            "set the clock of the token issuer by NTP; --jwt-clock-skew allows for a difference",
         ),
-        (Some(left), _) => Finding::ok(TOKEN, format!("it is good for {left:.0} more seconds")),
-        (None, _) => {
-            Finding::warning(TOKEN, "it never ends", "give tokens an end (`exp`): one that is stolen works forever")
-        }
+        (Some(left), _) => Finding::ok(TOKEN, format!("the token is valid for {left:.0} more seconds")),
+        (None, _) => Finding::warning(
+            TOKEN,
+            "the token never expires",
+            "give tokens an expiry (`exp`): a stolen token works forever",
+        ),
     }
 }
 
@@ -105,9 +111,12 @@ mod tests {
 
     #[test]
     fn a_token_is_judged_by_the_clock_of_the_server() {
-        assert_eq!(token("{\"exp\":1800000060}").seen, "it is good for 60 more seconds");
-        assert_eq!(token("{\"exp\":1799999940}").seen, "it ended 60 s ago by the server's clock");
-        assert_eq!(token("{\"exp\":1900000000,\"nbf\":1800000030.0}").seen, "it begins in 30 s by the server's clock");
+        assert_eq!(token("{\"exp\":1800000060}").seen, "the token is valid for 60 more seconds");
+        assert_eq!(token("{\"exp\":1799999940}").seen, "the token expired 60 s ago by the server's clock");
+        assert_eq!(
+            token("{\"exp\":1900000000,\"nbf\":1800000030.0}").seen,
+            "the token becomes valid in 30 s by the server's clock"
+        );
         assert_eq!(token("{}").verdict, Verdict::Warning);
         assert_eq!(judge_token("opaque", NOW_S).verdict, Verdict::Ok);
     }

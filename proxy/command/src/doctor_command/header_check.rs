@@ -23,17 +23,17 @@ pub(super) fn judge_headers(answer: &AnswerSeen) -> Finding {
     if is_cached {
         return Finding::failed(
             HEADERS,
-            format!("a cache has answered the negotiation: two clients get one id{between}"),
-            "let the cache pass the paths of hubs on, and obey `Cache-Control: no-store`",
+            format!("a cache answered the negotiation: two clients got the same id{between}"),
+            "let the cache forward the paths of hubs, and obey `Cache-Control: no-store`",
         );
     }
     let is_kept_out = answer.header(CACHE_CONTROL.as_str()).is_some_and(|control| control.contains("no-store"));
     match is_kept_out {
-        true => Finding::ok(HEADERS, format!("nothing is missing{between}")),
+        true => Finding::ok(HEADERS, format!("no header is missing{between}")),
         false => Finding::warning(
             HEADERS,
-            format!("the negotiation's answer lacks `Cache-Control: no-store`, which nodes send{between}"),
-            "let the balancer pass it back, so that no cache on the way keeps an id",
+            format!("the negotiate response lacks `Cache-Control: no-store`, which nodes send{between}"),
+            "let the load balancer forward the header, so that no cache stores an id",
         ),
     }
 }
@@ -61,13 +61,13 @@ pub(super) async fn check_host(client: &ProbeClient) -> Option<Finding> {
 fn judge_host(own: &HeaderValue, answer: &AnswerSeen) -> Finding {
     let shown = excerpt(own.as_bytes());
     if answer.status != StatusCode::FORBIDDEN {
-        return Finding::ok(HOST_CHECK, format!("pages of {shown} itself may connect"));
+        return Finding::ok(HOST_CHECK, format!("pages of {shown} itself are allowed"));
     }
     Finding::failed(
         HOST_CHECK,
         format!("pages of {shown} itself are refused: {}", excerpt(&answer.body)),
-        "let the balancer pass Host on (nginx: `proxy_set_header Host $http_host`), or send X-Forwarded-Host, with \
-         --trust-headers for,proto,host at the nodes; or name the origin in --allow-origin",
+        "let the load balancer forward Host (nginx: `proxy_set_header Host $http_host`), or send X-Forwarded-Host, \
+         with --trust-headers for,proto,host at the nodes; or add the origin to --allow-origin",
     )
 }
 
@@ -75,8 +75,8 @@ fn judge_host(own: &HeaderValue, answer: &AnswerSeen) -> Finding {
 pub(super) async fn check_cors(client: &ProbeClient) -> Option<Finding> {
     let origin = client.origin.as_ref()?;
     let unanswered = |method: &str, error: ProbeError| {
-        let seen = format!("{method} of a page is not answered: {error}");
-        Finding::failed(CORS, seen, format!("let the balancer pass {method} on"))
+        let seen = format!("{method} of a page got no response: {error}");
+        Finding::failed(CORS, seen, format!("let the load balancer forward {method}"))
     };
     let preflight = match client.preflight().await {
         Ok(preflight) => preflight,
@@ -91,38 +91,38 @@ pub(super) async fn check_cors(client: &ProbeClient) -> Option<Finding> {
 fn judge_cors(origin: &HeaderValue, preflight: &AnswerSeen, negotiated: &AnswerSeen) -> Finding {
     let shown = excerpt(origin.as_bytes());
     if !preflight.status.is_success() {
-        let seen = format!("OPTIONS for {shown} is answered by {}", preflight.status);
+        let seen = format!("OPTIONS for {shown} got {}", preflight.status);
         return Finding::failed(
             CORS,
             seen,
-            "let the balancer pass OPTIONS on to the nodes, and name the origin in --allow-origin",
+            "let the load balancer forward OPTIONS to the nodes, and add the origin to --allow-origin",
         );
     }
     for (name, answer) in [("OPTIONS", preflight), ("negotiate", negotiated)] {
         let allowed: Vec<_> = answer.headers.get_all(ACCESS_CONTROL_ALLOW_ORIGIN).iter().collect();
         let advice = match allowed.as_slice() {
             [one] if *one == origin => continue,
-            [] => "name it in --allow-origin (or in the app's own CORS, if the path is not a hub's)",
-            [_] => "name it in --allow-origin; cookies need the origin itself, `*` is not enough",
-            _ => "let only the nodes send CORS headers, and not the balancer, too: browsers refuse two",
+            [] => "add the origin to --allow-origin (or to the app's own CORS, if the path is not a hub's)",
+            [_] => "add the origin to --allow-origin; cookies need the origin itself, `*` is not enough",
+            _ => "let only the nodes send CORS headers, not the load balancer: browsers refuse two",
         };
         let values: Vec<_> = allowed.iter().map(|value| excerpt(value.as_bytes())).collect();
         let values = if values.is_empty() { "nothing".to_owned() } else { values.join(" and ") };
-        let seen = format!("the answer to {name} allows {values}, not {shown} alone");
+        let seen = format!("the response to {name} allows {values}, not only {shown}");
         return Finding::failed(CORS, seen, advice);
     }
     if negotiated.header(ACCESS_CONTROL_ALLOW_CREDENTIALS.as_str()) != Some("true") {
-        let seen = format!("{shown} may connect, but without cookies");
-        return Finding::warning(CORS, seen, "let the balancer pass Access-Control-Allow-Credentials back");
+        let seen = format!("{shown} is allowed, but without cookies");
+        return Finding::warning(CORS, seen, "let the load balancer forward Access-Control-Allow-Credentials");
     }
     let headers = preflight.header(ACCESS_CONTROL_ALLOW_HEADERS.as_str()).unwrap_or_default().to_ascii_lowercase();
     let missing: Vec<_> = NEEDED.into_iter().filter(|name| !headers.contains(name) && headers.trim() != "*").collect();
     match missing.is_empty() {
-        true => Finding::ok(CORS, format!("pages of {shown} may connect")),
+        true => Finding::ok(CORS, format!("pages of {shown} are allowed")),
         false => Finding::failed(
             CORS,
             format!("pages of {shown} may not send {}", missing.join(", ")),
-            "let the nodes answer OPTIONS, in place of the balancer",
+            "let the nodes answer OPTIONS, not the load balancer",
         ),
     }
 }
@@ -157,9 +157,9 @@ mod tests {
     #[test]
     fn a_cache_that_answers_fails_and_a_cut_header_is_a_warning() {
         let kept_out = ("cache-control", "no-store");
-        assert_eq!(judge_headers(&answer(&[kept_out])).seen, "nothing is missing");
+        assert_eq!(judge_headers(&answer(&[kept_out])).seen, "no header is missing");
         let seen = judge_headers(&answer(&[kept_out, ("server", "nginx"), ("set-cookie", "TRUNKLINE=a; Path=/")])).seen;
-        assert_eq!(seen, "nothing is missing; in between: server \"nginx\", the cookie \"TRUNKLINE\"");
+        assert_eq!(seen, "no header is missing; in between: server \"nginx\", the cookie \"TRUNKLINE\"");
         assert_eq!(judge_headers(&answer(&[])).verdict, Verdict::Warning);
         assert_eq!(judge_headers(&answer(&[kept_out, ("age", "3")])).verdict, Verdict::Failed);
         assert_eq!(judge_headers(&answer(&[kept_out, ("x-cache", "Hit from x")])).verdict, Verdict::Failed);

@@ -43,7 +43,7 @@ impl FromStr for HubUrl {
 
     /// Parses an HTTP or WebSocket URL. The error text continues a sentence that begins with the input.
     fn from_str(text: &str) -> Result<Self, String> {
-        let example = || "is no URL of a hub, such as https://chat.example/chat".to_owned();
+        let example = || "is not a URL of a hub, such as https://chat.example/chat".to_owned();
         let text = match text.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("ws") => format!("http://{rest}"),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("wss") => format!("https://{rest}"),
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn what_is_no_url_of_a_hub_is_refused_with_the_reason() {
         for text in ["chat.example/chat", "ftp://x/chat", "", "a b"] {
-            assert!(text.parse::<HubUrl>().unwrap_err().starts_with("is no URL of a hub"), "{text}");
+            assert!(text.parse::<HubUrl>().unwrap_err().starts_with("is not a URL of a hub"), "{text}");
         }
         assert!("http://me@x/chat".parse::<HubUrl>().unwrap_err().starts_with("has a user name"));
         assert!("http://x/chat/negotiate".parse::<HubUrl>().unwrap_err().contains("clients add themselves"));

@@ -79,13 +79,14 @@ fn judge_idle(seen: &IdleSeen, time: Duration) -> Finding {
     let name = check_name(seen.transport);
     match &seen.end {
         None => {
-            let text = format!("{name} lived for {}, and got {} keep-alives", duration_text(time), seen.received);
+            let text = format!("{name} stayed open for {}, with {} keep-alives", duration_text(time), seen.received);
             match seen.transport {
-                Transport::LongPolling => Finding::ok(IDLE, format!("{name} lived for {}", duration_text(time))),
+                Transport::LongPolling => Finding::ok(IDLE, format!("{name} stayed open for {}", duration_text(time))),
                 _ if seen.received == 0 && time > 2 * PING_INTERVAL => Finding::warning(
                     IDLE,
                     text,
-                    "let the hub send keep-alives (`Hub::keep_alive_interval`), every 15 s as it comes: balancers cut what is silent",
+                    "let the hub send keep-alives (`Hub::keep_alive_interval`, default 15 s): load balancers close \
+                     idle connections",
                 ),
                 _ => Finding::ok(IDLE, text),
             }
@@ -95,12 +96,12 @@ fn judge_idle(seen: &IdleSeen, time: Duration) -> Finding {
             format!("{name} ended after {} s: {end}", seen.lived.as_secs()),
             match seen.transport {
                 Transport::LongPolling => {
-                    "give the nodes a --poll-timeout below the time-out of the balancer (HAProxy `timeout server`, nginx \
-                     `proxy_read_timeout`, an idle time-out elsewhere)"
+                    "give the nodes a --poll-timeout below the time-out of the load balancer (HAProxy `timeout \
+                     server`, nginx `proxy_read_timeout`, or an idle time-out)"
                 }
                 _ => {
-                    "let the balancer's idle time-out be above 15 s: HAProxy `timeout client`, `timeout server`, `timeout \
-                     tunnel`; nginx `proxy_read_timeout` and `proxy_send_timeout`"
+                    "set the load balancer's idle time-out above 15 s: HAProxy `timeout client`, `timeout server`, \
+                     `timeout tunnel`; nginx `proxy_read_timeout` and `proxy_send_timeout`"
                 }
             },
         ),

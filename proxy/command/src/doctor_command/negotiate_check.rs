@@ -92,14 +92,13 @@ pub(super) async fn check_negotiate(client: &ProbeClient) -> Negotiation {
             },
         }
     }
-    let seen = format!("{REDIRECTS_MAX} redirects, and no end");
-    findings.push(Finding::failed(NEGOTIATE, seen, "let `on_negotiate` name a URL that does not redirect again"));
+    let seen = format!("more than {REDIRECTS_MAX} redirects");
+    findings.push(Finding::failed(NEGOTIATE, seen, "let `on_negotiate` return a URL that does not redirect again"));
     Negotiation { client, answer: None, negotiated: None, findings }
 }
 
 fn judge_silence(error: &ProbeError) -> Finding {
-    let advice =
-        "see whether this port speaks HTTP, or HTTPS where the URL says http, and whether the balancer reaches a node";
+    let advice = "check that this port speaks HTTP (or needs https), and that the load balancer reaches a node";
     Finding::failed(NEGOTIATE, format!("no answer: {error}"), advice)
 }
 
@@ -108,14 +107,14 @@ fn judge_redirect(from: &HubUrl, to: &str) -> (Finding, Option<HubUrl>) {
         Ok(target) if from.address.is_tls() && !target.address.is_tls() => (
             Finding::failed(
                 NEGOTIATE,
-                format!("it redirects from https to {target}, which pages refuse to follow"),
-                "let `on_negotiate` name an https:// URL",
+                format!("redirect from https to {target}, which browsers don't follow"),
+                "let `on_negotiate` return an https:// URL",
             ),
             None,
         ),
-        Ok(target) => (Finding::ok(NEGOTIATE, format!("it redirects to {target}")), Some(target)),
+        Ok(target) => (Finding::ok(NEGOTIATE, format!("redirect to {target}")), Some(target)),
         Err(problem) => {
-            let seen = format!("it redirects to {} which {problem}", excerpt(to.as_bytes()));
+            let seen = format!("redirect to {} which {problem}", excerpt(to.as_bytes()));
             (Finding::failed(NEGOTIATE, seen, "correct the URL in `on_negotiate`"), None)
         }
     }
@@ -133,7 +132,7 @@ fn judge_negotiate(answer: &AnswerSeen, has_token: bool) -> NegotiateMeaning {
         return NegotiateMeaning::Refused(Finding::failed(
             NEGOTIATE,
             seen,
-            "the text is the app's or the hub's: see there",
+            "the text comes from the app or the hub: look there",
         ));
     }
     if let Some(url) = body.url {
@@ -170,51 +169,52 @@ fn no_signalr(answer: &AnswerSeen) -> Finding {
     let kind = answer.header("content-type").unwrap_or("no type");
     Finding::failed(
         NEGOTIATE,
-        format!("this is not SignalR: 200, {kind}, {}", excerpt(&answer.body)),
-        "give the path of a hub, and let the balancer pass that path, with /negotiate below it, to the nodes",
+        format!("not a SignalR response: 200, {kind}, {}", excerpt(&answer.body)),
+        "give the path of a hub, and let the load balancer forward that path and /negotiate below it to the nodes",
     )
 }
 
 fn judge_status(answer: &AnswerSeen, has_token: bool) -> Finding {
     let advice = match (answer.status.as_u16(), has_token) {
-        (300..=399, _) => "give clients the URL that it redirects to: they don't follow redirects of HTTP",
-        (400, _) => {
-            "compare Host and path with what the balancer passes on: nodes refuse heads that can be read in two ways"
-        }
+        (300..=399, _) => "give clients the target URL: they don't follow HTTP redirects",
+        (400, _) => "compare Host and path with the forwarded request: nodes refuse ambiguous request heads",
         (401, false) => "give an access token by --token-file; `trunkline token user ID` makes one",
         (401, true) => {
-            "the token is not taken: see its end and its audience, and whether nodes and whoever made it have the same \
-             --access-key, or the issuer's keys (--jwt-*); does the balancer pass Authorization on?"
+            "the token is refused: check its expiry and audience, that the nodes have the --access-key or the issuer's \
+             keys (--jwt-*) that signed it, and that the load balancer forwards Authorization"
         }
         (403, _) => {
-            "the origin or the user is refused: see --allow-origin, rules with `reject`, and the app's `on_negotiate`; or a \
-             firewall in between refuses"
+            "the origin or the user is refused: check --allow-origin, rules with `reject`, the app's `on_negotiate`, \
+             and firewalls in between"
         }
         (404, _) => {
-            "no hub is served at this path: the URL is that of a hub, such as http://127.0.0.1:8080/chat; compare its path \
-             with the app's (see the page of the admin port), with --path-prefix, and with what the balancer does to paths"
+            "no hub is served at this path: give the URL of a hub, such as http://127.0.0.1:8080/chat; compare its \
+             path with the app's (see the page of the admin port), with --path-prefix, and with the load balancer's \
+             changes of paths"
         }
-        (405, _) => "let the balancer pass POST on to the nodes: this looks like a server of files",
+        (405, _) => "let the load balancer forward POST to the nodes: this looks like a static file server",
         (408 | 504, _) => {
-            "the app server or the node gives no answer: see `trunkline health`, and time-outs of the balancer"
+            "the app server or the node does not answer: check `trunkline health`, and time-outs of the load balancer"
         }
         (413 | 431, _) => {
-            "the head is too large for something in between: shorten token and cookies, or raise its limit"
+            "the request head is too large for a proxy in between: shorten token and cookies, or raise the limit there"
         }
         (429, _) => {
-            "this address has too many connections: see --pending-per-address-max and --connections-per-address-max, and name the balancer in --trust"
+            "this address has too many connections: see --pending-per-address-max and --connections-per-address-max, \
+             and add the load balancer to --trust"
         }
         (502, _) => {
-            "the balancer reaches no node: see its health checks, and whether it speaks plain HTTP to a port with TLS"
+            "the load balancer reaches no node: see its health checks, and check whether it sends plain HTTP to a port \
+             with TLS"
         }
         (503, _) => {
-            "no app server is linked, the node stops, or a limit is reached: see `trunkline health`, and --upstream; HAProxy \
-             says 503 when all its servers are down"
+            "no app server is linked, the node is draining, or a limit is reached: see `trunkline health`, and \
+             --upstream; HAProxy answers 503 if all its servers are down"
         }
-        _ => "see the log of the node and of what is in between",
+        _ => "see the logs of the node and of proxies in between",
     };
     let location = answer.header("location").map(|to| format!(" to {to}")).unwrap_or_default();
-    let seen = format!("the answer is {}{location} with {}", answer.status, excerpt(&answer.body));
+    let seen = format!("the response is {}{location} with {}", answer.status, excerpt(&answer.body));
     Finding::failed(NEGOTIATE, seen, advice)
 }
 
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn what_is_not_signalr_is_said_to_be_something_else() {
         for body in ["<html>", "{}", "[]", ""] {
-            assert!(refused(200, body, false).seen.starts_with("this is not SignalR"), "{body}");
+            assert!(refused(200, body, false).seen.starts_with("not a SignalR response"), "{body}");
         }
         assert!(refused(200, r#"{"error":"no"}"#, false).seen.contains("\"no\""));
     }

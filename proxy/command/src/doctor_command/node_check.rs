@@ -60,17 +60,18 @@ fn judge_pairs(pairs: &[PairSeen], transport: Transport) -> Finding {
     let by = named(pairs);
     let problems: Vec<_> = pairs.iter().filter_map(|pair| pair.problem.as_deref()).collect();
     match problems.first() {
-        None => Finding::ok(NODES, format!("{} of {} ids found their node; {by}", pairs.len(), pairs.len())),
+        None => Finding::ok(NODES, format!("{} of {} connections reached their node; {by}", pairs.len(), pairs.len())),
         Some(first) => Finding::failed(
             NODES,
             format!(
-                "{} of {} ids did not connect by {}: {first}; {by}",
+                "{} of {} connections failed by {}: {first}; {by}",
                 problems.len(),
                 pairs.len(),
                 transport_name(transport)
             ),
-            "let all nodes have the same --access-key, and reach each other at the address that each tells by --advertise, or \
-             give them --no-forward; a server without connection tokens needs stickiness in the balancer",
+            "give all nodes the same --access-key, and check that they reach each other at their --advertise \
+             addresses, or give them --no-forward; a server without connection tokens needs stickiness in the load \
+             balancer",
         ),
     }
 }
@@ -82,7 +83,7 @@ fn named(pairs: &[PairSeen]) -> String {
     }
     let shown: Vec<_> = counts.iter().take(NAMED_MAX).map(|(node, count)| format!("{node} ({count})")).collect();
     match counts.len() {
-        0 => "no answer names a node".to_owned(),
+        0 => "no response names a node".to_owned(),
         1 => format!("all negotiated by {}", shown.concat()),
         count => format!("negotiated by {count} nodes: {}", shown.join(", ")),
     }
@@ -93,8 +94,9 @@ pub(super) fn judge_node_name(answer: &AnswerSeen) -> Option<Finding> {
         Some(_) => None,
         None => Some(Finding::warning(
             NODES,
-            "the answer names no node (X-Trunkline-Node)",
-            "let the balancer pass that header back: it tells who has answered. A server that is no Trunkline node has none",
+            "the response does not name the node (X-Trunkline-Node)",
+            "let the load balancer forward this header, which names the node. Servers other than Trunkline don't send \
+             it",
         )),
     }
 }
@@ -112,14 +114,14 @@ mod tests {
     fn ids_that_find_their_nodes_are_counted_by_node() {
         let finding = judge_pairs(&[pair("b", None), pair("a", None), pair("b", None)], Transport::LongPolling);
         assert_eq!(finding.verdict, Verdict::Ok);
-        assert_eq!(finding.seen, "3 of 3 ids found their node; negotiated by 2 nodes: a (1), b (2)");
-        assert!(judge_pairs(&[pair("", None)], Transport::LongPolling).seen.ends_with("no answer names a node"));
+        assert_eq!(finding.seen, "3 of 3 connections reached their node; negotiated by 2 nodes: a (1), b (2)");
+        assert!(judge_pairs(&[pair("", None)], Transport::LongPolling).seen.ends_with("no response names a node"));
     }
 
     #[test]
     fn one_id_that_is_lost_fails_with_its_answer() {
-        let finding = judge_pairs(&[pair("a", None), pair("a", Some("the answer is 404"))], Transport::LongPolling);
+        let finding = judge_pairs(&[pair("a", None), pair("a", Some("the response is 404"))], Transport::LongPolling);
         assert_eq!(finding.verdict, Verdict::Failed);
-        assert!(finding.seen.starts_with("1 of 2 ids did not connect by LongPolling: the answer is 404"), "{finding}");
+        assert!(finding.seen.starts_with("1 of 2 connections failed by LongPolling: the response is 404"), "{finding}");
     }
 }

@@ -43,7 +43,7 @@ impl PollCarrier {
         loop {
             let answer = self.client.poll(&self.id, POLL_MAX).await?.successful()?;
             if answer.status == StatusCode::NO_CONTENT {
-                return Err(ProbeError::Closed("the poll is answered with the end of the connection".into()));
+                return Err(ProbeError::Closed("the response to the poll ends the connection".into()));
             }
             if !answer.body.is_empty() {
                 return Ok(answer.body);

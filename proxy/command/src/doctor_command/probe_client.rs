@@ -24,27 +24,27 @@ pub(super) const ANSWER_MAX_BYTES: usize = 1024 * 1024;
 pub(super) enum ProbeError {
     #[error("{0}")]
     Http(HttpError),
-    #[error("the answer is {status} with {excerpt}")]
+    #[error("the response is {status} with {excerpt}")]
     Status { status: StatusCode, excerpt: String },
-    #[error("nothing came within {}", duration_text(*.0))]
+    #[error("nothing received within {}", duration_text(*.0))]
     Late(Duration),
-    #[error("the answer is 101, but {0}")]
+    #[error("the response is 101, but {0}")]
     Upgrade(&'static str),
-    #[error("the answer is of the type {0:?}")]
+    #[error("the response has the type {0:?}")]
     ContentType(String),
     #[error("the connection ended: {0}")]
     Closed(String),
-    #[error("the WebSocket broke: {0}")]
+    #[error("the WebSocket failed: {0}")]
     WebSocket(#[from] Box<tungstenite::Error>),
     #[error("the hub handshake is refused: {0}")]
     Refused(String),
-    #[error("what came is no hub handshake: {0}")]
+    #[error("invalid hub handshake received: {0}")]
     Handshake(#[from] HandshakeError),
-    #[error("what came is no hub message: {0}")]
+    #[error("invalid hub message received: {0}")]
     Framing(#[from] FramingError),
-    #[error("what came is no hub message: {0}")]
+    #[error("invalid hub message received: {0}")]
     Message(#[from] HubMessageError),
-    #[error("more than 1MiB came without an end")]
+    #[error("more than 1MiB received without the end of a message")]
     Large,
 }
 

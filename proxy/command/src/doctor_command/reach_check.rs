@@ -27,11 +27,11 @@ struct AddressSeen {
 pub(super) async fn check_reach(address: &Address, deadline: Duration) -> (Vec<Finding>, Option<SocketAddr>) {
     let resolved = match timeout(deadline, Resolver::default().resolve(address)).await {
         Ok(resolved) => resolved.map_err(|error| error.to_string()),
-        Err(_) => Err("the resolver gives no answer".into()),
+        Err(_) => Err("the resolver does not answer".into()),
     };
     let addresses = match resolved {
         Ok(addresses) if !addresses.is_empty() => addresses,
-        Ok(_) => return (vec![unresolved(address, "it has no address")], None),
+        Ok(_) => return (vec![unresolved(address, "the name has no address")], None),
         Err(problem) => return (vec![unresolved(address, &problem)], None),
     };
     let mut seen = Vec::new();
@@ -51,8 +51,8 @@ pub(super) async fn check_reach(address: &Address, deadline: Duration) -> (Vec<F
 }
 
 fn unresolved(address: &Address, problem: &str) -> Finding {
-    let seen = format!("{} can't be resolved: {problem}", address.host());
-    Finding::failed(NAME, seen, "add the name to the DNS, or correct the URL that clients are given")
+    let seen = format!("cannot resolve {}: {problem}", address.host());
+    Finding::failed(NAME, seen, "add the name to the DNS, or correct the URL of clients")
 }
 
 fn judge_addresses(address: &Address, seen: &[AddressSeen]) -> Finding {
@@ -62,8 +62,9 @@ fn judge_addresses(address: &Address, seen: &[AddressSeen]) -> Finding {
     match best {
         None => Finding::failed(
             CONNECT,
-            format!("no connection: {}", failed.join(", ")),
-            "start the balancer or the node there (`--listen`), and open the port in firewalls and security groups",
+            format!("connection failed: {}", failed.join(", ")),
+            "start the load balancer or the node there (`--listen`), and open the port in firewalls and security \
+             groups",
         ),
         // A local machine's name often has an address of an unused family.
         Some(best) if failed.is_empty() || address.is_loopback() => {
@@ -71,8 +72,8 @@ fn judge_addresses(address: &Address, seen: &[AddressSeen]) -> Finding {
         }
         Some(_) => Finding::warning(
             CONNECT,
-            format!("{} of {} addresses give no connection: {}", failed.len(), seen.len(), failed.join(", ")),
-            "take these addresses out of the DNS, or start what has to listen there: clients lose time at them",
+            format!("{} of {} addresses don't accept connections: {}", failed.len(), seen.len(), failed.join(", ")),
+            "remove these addresses from the DNS, or start the servers there: clients lose time at these addresses",
         ),
     }
 }

@@ -28,32 +28,32 @@ pub(super) async fn check_tls(address: &Address, at: SocketAddr, settings: &Clie
         Ok(Err(error)) => judge_no_tls(&error),
         Err(_) => Finding::failed(
             TLS,
-            "the handshake gets no answer",
-            "see whether this port speaks TLS: `--tls-listen` at a node, `bind … ssl` in HAProxy, `listen … ssl` in nginx",
+            "the handshake got no response",
+            "check that this port uses TLS: `--tls-listen` at a node, `bind … ssl` in HAProxy, `listen … ssl` in nginx",
         ),
     }
 }
 
 fn judge_plain(address: &Address) -> Finding {
     match address.is_loopback() {
-        true => Finding::ok(TLS, "none, and none is needed on this machine"),
+        true => Finding::ok(TLS, "no TLS, which is not needed on this machine"),
         false => Finding::warning(
             TLS,
-            "none: whoever is on the way reads tokens and messages",
-            "give clients an https:// URL: end TLS in the balancer, or at the nodes with --tls-listen",
+            "no TLS: anyone on the network path can read tokens and messages",
+            "give clients an https:// URL: terminate TLS in the load balancer, or at the nodes by --tls-listen",
         ),
     }
 }
 
 fn judge_no_tls(error: &TlsLookError) -> Finding {
     let advice = match error {
-        TlsLookError::Setup(_) | TlsLookError::Roots(_) => "name the roots of the certificate by --ca-file",
-        TlsLookError::Name(_) => "give clients a name that a certificate can hold",
+        TlsLookError::Setup(_) | TlsLookError::Roots(_) => "give the CA certificates by --ca-file",
+        TlsLookError::Name(_) => "give clients a host name that a certificate can contain",
         TlsLookError::Handshake(_) | TlsLookError::NoCertificate => {
-            "see whether this port speaks TLS, of version 1.2 or 1.3, and without certificates of clients"
+            "check that this port uses TLS 1.2 or 1.3, without client certificates"
         }
     };
-    Finding::failed(TLS, format!("no handshake: {error}"), advice)
+    Finding::failed(TLS, format!("handshake failed: {error}"), advice)
 }
 
 fn judge_tls(seen: &TlsSeen, host: &str, settings: &ClientTls, now_s: u64) -> Finding {
@@ -65,7 +65,7 @@ fn judge_tls(seen: &TlsSeen, host: &str, settings: &ClientTls, now_s: u64) -> Fi
     let text = format!("{}, a certificate for {host}{end}", seen.version);
     match left_days {
         Some(days) if days < RENEWAL_DAYS => {
-            Finding::warning(TLS, text, "renew it, and see why that has not happened by itself")
+            Finding::warning(TLS, text, "renew the certificate, and find out why it was not renewed automatically")
         }
         _ => Finding::ok(TLS, text),
     }
@@ -74,39 +74,41 @@ fn judge_tls(seen: &TlsSeen, host: &str, settings: &ClientTls, now_s: u64) -> Fi
 fn judge_fault(fault: &CertificateFault, seen: &TlsSeen, host: &str, settings: &ClientTls, now_s: u64) -> Finding {
     let (text, advice) = match fault {
         CertificateFault::UnknownIssuer => {
-            let by = if settings.roots.is_empty() { "no root that this system trusts" } else { "no root of --ca-file" };
+            let by = if settings.roots.is_empty() { "no CA that this system trusts" } else { "no CA of --ca-file" };
             let sent = match seen.certificates {
-                1 => "the server sends its own certificate alone".to_owned(),
+                1 => "the server sends only its own certificate".to_owned(),
                 count => format!("the server sends {count} certificates"),
             };
             (
                 format!("the certificate comes from {by}; {sent}"),
-                "give the server the whole chain (--tls-cert, HAProxy `crt`, nginx `ssl_certificate`: its own certificate, \
-                 then the intermediate ones); if clients have a root of their own, name it by --ca-file"
+                "give the server the whole chain (--tls-cert, HAProxy `crt`, nginx `ssl_certificate`: its own \
+                 certificate, then the intermediate ones); if clients use a private CA, give it by --ca-file"
                     .to_owned(),
             )
         }
         CertificateFault::OtherNames(names) => {
             let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
-            (format!("the certificate is for {names}, not for {host}"), format!("have one made that names {host}"))
+            (format!("the certificate is for {names}, not for {host}"), format!("get a certificate for {host}"))
         }
         CertificateFault::Expired => {
             let days = seen.expires_s.map(|expires_s| now_s.saturating_sub(expires_s) / DAY_S).unwrap_or_default();
             (
-                format!("the certificate ended {days} days ago"),
-                "renew it, and have the server read it again: nodes do when the file changes".to_owned(),
+                format!("the certificate expired {days} days ago"),
+                "renew the certificate, and reload it in the server: nodes do so when the file changes".to_owned(),
             )
         }
         CertificateFault::NotYetValid => (
             "the certificate is not valid yet".to_owned(),
-            "compare the clocks of this machine and of who has signed it".to_owned(),
+            "compare the clocks of this machine and of the certificate's issuer".to_owned(),
         ),
         CertificateFault::Authority => (
-            "the certificate is an authority's (CA:TRUE), which can't be a server's".to_owned(),
-            "have one made with CA:FALSE: `openssl req -x509 -addext basicConstraints=critical,CA:FALSE …`".to_owned(),
+            "the certificate is a CA certificate (CA:TRUE), which a server can't use".to_owned(),
+            "create a certificate with CA:FALSE: `openssl req -x509 -addext basicConstraints=critical,CA:FALSE \
+             …`"
+            .to_owned(),
         ),
         CertificateFault::Other(problem) => {
-            (format!("the certificate is refused: {problem}"), "have another one made".to_owned())
+            (format!("the certificate is refused: {problem}"), "get another certificate".to_owned())
         }
     };
     Finding::failed(TLS, text, advice)
@@ -130,13 +132,13 @@ mod tests {
         assert_eq!(judged(None, 60).seen, "TLS 1.3, a certificate for chat.example, for 60 more days");
         assert_eq!((judged(None, 60).verdict, judged(None, 13).verdict), (Verdict::Ok, Verdict::Warning));
         let ended = judged(Some(CertificateFault::Expired), -3);
-        assert_eq!((ended.verdict, ended.seen.as_str()), (Verdict::Failed, "the certificate ended 3 days ago"));
+        assert_eq!((ended.verdict, ended.seen.as_str()), (Verdict::Failed, "the certificate expired 3 days ago"));
     }
 
     #[test]
     fn an_unknown_root_and_other_names_are_told_with_what_to_change() {
         let unknown = judged(Some(CertificateFault::UnknownIssuer), 60);
-        assert!(unknown.seen.contains("sends its own certificate alone"), "{unknown}");
+        assert!(unknown.seen.contains("sends only its own certificate"), "{unknown}");
         assert!(unknown.advice.unwrap().contains("--ca-file"));
         let authority = judged(Some(CertificateFault::Authority), 60);
         assert!(authority.seen.contains("CA:TRUE") && authority.advice.unwrap().contains("CA:FALSE"));

@@ -16,9 +16,9 @@ const CALLS: usize = 5;
 /// Delay of an event that indicates a buffering intermediary. HAProxy without `http-no-delay` waits about 200 ms.
 const DELAY_MAX: Duration = Duration::from_millis(100);
 
-const COLLECTED: &str = "something in between collects pieces of the answer: HAProxy needs `option http-no-delay`; nginx \
-                         `proxy_buffering off`, unless it passes on that nodes send `X-Accel-Buffering: no` (without \
-                         `proxy_ignore_headers`); no compression and no cache for text/event-stream";
+const COLLECTED: &str = "a proxy in between buffers the response: HAProxy needs `option http-no-delay`; nginx needs \
+                         `proxy_buffering off`, unless it respects the nodes' `X-Accel-Buffering: no` (without \
+                         `proxy_ignore_headers`); use no compression and no cache for text/event-stream";
 
 /// Step at which a connection failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,18 +96,19 @@ pub(super) fn judge_transport(
     let check = check_name(transport);
     if let Some((step, error)) = &seen.failure {
         let (what, advice) = match step {
-            TransportStep::Open => ("it does not open", opening_advice(transport, error)),
+            TransportStep::Open => ("the transport does not open", opening_advice(transport, error)),
             TransportStep::Handshake => ("the hub handshake fails", handshake_advice(transport, error)),
             TransportStep::Call => (
-                "calls are not answered",
-                "see whether the app server answers (`trunkline trace`), and whether messages are held back in between",
+                "calls get no answer",
+                "check that the app server answers (`trunkline trace`), and that no proxy in between holds messages \
+                 back",
             ),
         };
         return Finding::failed(check, format!("{what}: {error}"), advice);
     }
     let took = seen.round_trip().map(milliseconds_text).unwrap_or_default();
     let text = format!(
-        "opened, handshake in {}, {} calls of {} answered, half of them within {took}",
+        "opened, handshake in {}, {} of {} calls answered, half of them within {took}",
         milliseconds_text(seen.handshake),
         seen.calls.len(),
         if call.is_real() { &call.target } else { "an unknown method" },
@@ -123,8 +124,8 @@ pub(super) fn judge_transport(
     if seen.is_compressed {
         return Finding::warning(
             check,
-            format!("{text}; but something in between accepts permessage-deflate, which no node does"),
-            "let the balancer pass WebSockets through as they are: what packs them holds memory for each client",
+            format!("{text}; but a proxy in between accepts permessage-deflate, which nodes never do"),
+            "let the load balancer forward WebSockets unchanged: compression takes memory for each client",
         );
     }
     match delay(seen, usual) {
@@ -158,24 +159,26 @@ pub(super) fn not_offered(transport: Transport) -> Finding {
 fn opening_advice(transport: Transport, error: &ProbeError) -> &'static str {
     match (transport, error) {
         (_, ProbeError::Status { status: StatusCode::NOT_FOUND, .. }) => {
-            "the node does not know the id: let all nodes have the same --access-key and reach each other (--advertise), or \
-             give them --no-forward; servers without connection tokens need stickiness in the balancer"
+            "the id is unknown at the node: give all nodes the same --access-key, and check that they reach each other \
+             (--advertise), or give them --no-forward; servers without connection tokens need stickiness in the load \
+             balancer"
         }
         (_, ProbeError::Status { status: StatusCode::FORBIDDEN, .. }) => {
-            "name the origin of the page in --allow-origin, or remove the rule in between that refuses"
+            "add the origin of the page to --allow-origin, or remove the refusing rule in between"
         }
         (_, ProbeError::Status { status: StatusCode::UNAUTHORIZED, .. }) => {
-            "the token was good for the negotiation: let the balancer pass the query (`access_token`) and Authorization on"
+            "the negotiation accepted the token: let the load balancer forward the query (`access_token`) and \
+             Authorization"
         }
         (Transport::WebSockets, ProbeError::Status { .. } | ProbeError::Upgrade(_)) => {
-            "let the balancer pass upgrades: nginx needs `proxy_http_version 1.1`, `proxy_set_header Upgrade $http_upgrade` \
-             and `proxy_set_header Connection \"upgrade\"`; in others turn WebSockets on"
+            "let the load balancer forward upgrades: nginx needs `proxy_http_version 1.1`, `proxy_set_header Upgrade \
+             $http_upgrade` and `proxy_set_header Connection \"upgrade\"`; enable WebSockets in others"
         }
         (Transport::ServerSentEvents, ProbeError::Late(_)) => COLLECTED,
         (Transport::ServerSentEvents, ProbeError::ContentType(_)) => {
-            "let the balancer pass the header Accept on, and the answer's type back"
+            "let the load balancer forward the header Accept, and the type of the response"
         }
-        _ => "see the log of the node and of the balancer, and its time-outs",
+        _ => "see the logs of the node and the load balancer, and its time-outs",
     }
 }
 
@@ -183,11 +186,14 @@ fn handshake_advice(transport: Transport, error: &ProbeError) -> &'static str {
     match (transport, error) {
         (Transport::ServerSentEvents, ProbeError::Late(_)) => COLLECTED,
         (Transport::ServerSentEvents | Transport::LongPolling, ProbeError::Status { .. }) => {
-            "the POST did not find the node of its connection: let nodes reach each other (--advertise), or give them \
-             --no-forward; let the balancer pass POST on"
+            "the POST did not reach the node of its connection: check that nodes reach each other (--advertise), or \
+             give them --no-forward; let the load balancer forward POST"
         }
-        (_, ProbeError::Refused(_) | ProbeError::Closed(_)) => "see the log of the node and of the app server",
-        _ => "see whether a hub is served at this path (a raw endpoint has no handshake), and what is in between",
+        (_, ProbeError::Refused(_) | ProbeError::Closed(_)) => "see the logs of the node and the app server",
+        _ => {
+            "check that a hub is served at this path (a raw endpoint has no handshake), and look at proxies in \
+              between"
+        }
     }
 }
 
@@ -235,13 +241,14 @@ mod tests {
         };
         let status = |status| ProbeError::Status { status, excerpt: "nothing".into() };
         let (seen, advice) = failed(Transport::WebSockets, TransportStep::Open, status(StatusCode::OK));
-        assert!(seen.starts_with("it does not open: the answer is 200") && advice.contains("proxy_set_header Upgrade"));
+        assert!(seen.starts_with("the transport does not open: the response is 200"), "{seen}");
+        assert!(advice.contains("proxy_set_header Upgrade"));
         let (_, advice) = failed(Transport::LongPolling, TransportStep::Open, status(StatusCode::NOT_FOUND));
         assert!(advice.contains("--advertise"));
         let (_, advice) = failed(EVENTS, TransportStep::Open, status(StatusCode::FORBIDDEN));
         assert!(advice.contains("--allow-origin"));
         let (seen, advice) = failed(EVENTS, TransportStep::Handshake, ProbeError::Late(Duration::from_secs(10)));
-        assert!(seen.ends_with("nothing came within 10s") && advice.contains("proxy_buffering"), "{seen}");
+        assert!(seen.ends_with("nothing received within 10s") && advice.contains("proxy_buffering"), "{seen}");
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl WebSocketCarrier {
                 Some(Ok(Message::Close(None))) => return Err(ProbeError::Closed("closed without a reason".into())),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(told(error)),
-                None => return Err(ProbeError::Closed("cut without a word".into())),
+                None => return Err(ProbeError::Closed("cut without a close frame".into())),
             }
         }
     }
@@ -100,12 +100,12 @@ pub(super) enum Compression {
 }
 
 /// Problem with an upgrade after accepted compression. Nodes never accept it.
-pub(super) const COMPRESSED: &str = "it accepts permessage-deflate";
+pub(super) const COMPRESSED: &str = "the response accepts permessage-deflate";
 
 fn judge_upgrade(headers: &HeaderMap, accept: &str) -> Result<(), &'static str> {
     match headers.get(SEC_WEBSOCKET_ACCEPT) {
-        None => Err("it has no Sec-WebSocket-Accept"),
-        Some(value) if value != accept => Err("its Sec-WebSocket-Accept is that of another request"),
+        None => Err("the response has no Sec-WebSocket-Accept"),
+        Some(value) if value != accept => Err("the response has the Sec-WebSocket-Accept of another request"),
         Some(_) if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) => Err(COMPRESSED),
         Some(_) => Ok(()),
     }

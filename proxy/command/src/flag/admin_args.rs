@@ -13,29 +13,29 @@ const PEERS_MAX: usize = 64;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AdminArgs {
-    /// Where health, metrics and the observer page are served; keep it private. Beyond this machine page and API are
-    /// served only with --admin-token.
+    /// Address of health checks, metrics and the observer page; keep it private. On other than loopback addresses the
+    /// page and its API need --admin-token.
     #[arg(long, env = "TRUNKLINE_ADMIN", value_name = "HOST:PORT", default_value = "127.0.0.1:8090")]
     pub admin: String,
 
-    /// The token that opens the observer page and its API, at least 16 characters. On a loopback address reading needs
-    /// none, but closing clients and showing what they say does.
+    /// Token for the observer page and its API, at least 16 characters. On a loopback address only changes and payloads
+    /// of clients need the token.
     #[arg(long, env = "TRUNKLINE_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub admin_token: Option<String>,
 
-    /// A file that holds the token of --admin-token. It is read again when it changes, and on SIGHUP; log-ins by the
-    /// old token end.
+    /// File with the token of --admin-token. Reloaded when it changes, and on SIGHUP; log-ins with the old token then
+    /// end.
     #[arg(long, env = "TRUNKLINE_ADMIN_TOKEN_FILE", value_name = "FILE", conflicts_with = "admin_token")]
     pub admin_token_file: Option<PathBuf>,
 
-    /// The token that `/metrics` wants; without one it is open to whoever reaches the admin port.
+    /// Token required for `/metrics`; without it, metrics are open to everyone who can reach the admin port.
     #[arg(long, env = "TRUNKLINE_METRICS_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub metrics_token: Option<String>,
 
     /// Admin ports of the other nodes, such as `http://proxy-b:8090`, or one name for all addresses that it resolves to
-    /// (again every few seconds). With it nodes form a fleet: they pass on messages that enter at one of them for
-    /// clients at others, and each shows all. All have the same access key. May name this node. May be given several
-    /// times.
+    /// (resolved again every few seconds). Such nodes form a fleet: they forward messages for clients at other nodes,
+    /// and each shows all nodes. All nodes need the same access key. The list may include this node. May be given
+    /// several times.
     #[arg(long, env = "TRUNKLINE_PEERS", value_name = "URL", value_delimiter = ',')]
     pub peers: Vec<String>,
 }

@@ -10,7 +10,8 @@ const ANYWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
 /// Error for an address that other nodes can't use.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "--advertise {value:?} {problem}: give what other nodes reach this one by, like 10.0.0.7:8080, [fd00::7]:8080 or https://node-1:8443"
+    "--advertise {value:?} {problem}: give an address at which other nodes reach this node, such as 10.0.0.7:8080, \
+     [fd00::7]:8080 or https://node-1:8443"
 )]
 pub struct AdvertiseError {
     pub value: String,
@@ -42,7 +43,7 @@ fn read(value: &str) -> Result<Address, &'static str> {
         return Err("has no port");
     }
     let is_wildcard = authority.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
-    if is_wildcard { Err("is every address of a machine") } else { Ok(address) }
+    if is_wildcard { Err("is a wildcard address") } else { Ok(address) }
 }
 
 fn own_ip(listen: IpAddr, upstreams: &[Address]) -> IpAddr {

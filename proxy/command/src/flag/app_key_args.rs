@@ -54,8 +54,8 @@ impl AppKeyArgs {
         if self.allow_untagged_hellos {
             warn!(
                 target: LOG_TARGET,
-                "--allow-untagged-hellos: strangers can have hellos tried with the keys of all apps; remove it after the \
-                 update"
+                "--allow-untagged-hellos: strangers can make this node try hellos with the keys of all apps; remove \
+                 the flag after the upgrade"
             );
         }
         self.allow_untagged_hellos

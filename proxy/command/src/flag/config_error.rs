@@ -19,10 +19,11 @@ use super::token_args::TokenArgsError;
 #[non_exhaustive]
 pub enum ConfigError {
     #[error(
-        "{flag} {value:?} is no address ({reason}): write 127.0.0.1:8080 or node-1:8080, for example, or :8080 for every address of this machine"
+        "{flag} {value:?} is not an address ({reason}): write 127.0.0.1:8080 or node-1:8080, for example, or :8080 for \
+         every address of this machine"
     )]
     Address { flag: &'static str, value: String, reason: std::io::Error },
-    #[error("--share-port: only on Unix nodes can share a port; leave it out, or put a load balancer in front of them")]
+    #[error("--share-port works only on Unix; omit it, or use a load balancer")]
     SharePort,
     #[error("--upstream {value:?} {problem}")]
     Upstream { value: String, problem: &'static str },
@@ -39,13 +40,13 @@ pub enum ConfigError {
     #[error(transparent)]
     AppKeySet(#[from] AppKeySetError),
     #[error(
-        "apps have keys of their own, so the fleet needs one, too: make it with `trunkline token key` and give it to the \
-         nodes alone by --access-key-file or TRUNKLINE_ACCESS_KEY"
+        "apps have their own keys, so the fleet needs an access key, too: make one by `trunkline token key`, and give \
+         it only to the nodes, by --access-key-file or TRUNKLINE_ACCESS_KEY"
     )]
     AppKeysAlone,
     #[error(
-        "{what} is not on this machine, so an access key is needed: make one with `trunkline token key` and give it \
-         to this node and to the app servers by --access-key or TRUNKLINE_ACCESS_KEY"
+        "{what} is not on this machine, so an access key is needed: make one by `trunkline token key`, and give it to \
+         this node and the app servers by --access-key or TRUNKLINE_ACCESS_KEY"
     )]
     NoKey { what: String },
     #[error(transparent)]

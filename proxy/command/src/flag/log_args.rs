@@ -10,8 +10,8 @@ use crate::logging::LogFormat;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LogArgs {
     #[arg(
-        help = "What is logged: levels such as `info`, or of a part, such as `trunkline_proxy=debug`, separated by commas. \
-              It can be changed while the node runs, by `PUT /api/log` at the admin port",
+        help = "Log levels, such as `info`, or for one module, such as `trunkline_proxy=debug`, separated by commas. \
+                `PUT /api/log` at the admin port changes the levels of a running node",
         long,
         env = "TRUNKLINE_LOG",
         value_name = "LEVELS",
@@ -20,7 +20,7 @@ pub(crate) struct LogArgs {
     pub log: String,
 
     #[arg(
-        help = "What lines of the log look like: for people, or one JSON object each",
+        help = "Format of log lines: readable text, or one JSON object per line",
         long,
         env = "TRUNKLINE_LOG_FORMAT",
         value_name = "FORMAT",
@@ -28,14 +28,14 @@ pub(crate) struct LogArgs {
     )]
     pub log_format: LogFormat,
 
-    /// A file to which a line is appended for each act of an operator: who, from where, what. Without it these lines
-    /// are in the log, whatever --log says. A new file has the permissions 0600. Where it is a Unix datagram socket,
-    /// such as `/dev/log`, each line goes there in the form of syslog. A line that can't be written goes to standard
-    /// error. SIGHUP and SIGUSR1 open the file again.
+    /// File for the audit log: one line per act of an operator, with caller, address and act. Without the flag these
+    /// lines are in the log, regardless of --log. A new file has the permissions 0600. If the path is a Unix datagram
+    /// socket, such as `/dev/log`, lines are sent there in syslog format. A line that can't be written goes to standard
+    /// error. SIGHUP and SIGUSR1 reopen the file.
     #[arg(long, env = "TRUNKLINE_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
 
-    /// Refuses acts of operators that can't be recorded: each is in the audit log before it begins.
+    /// Refuse acts of operators that can't be recorded: each act is written to the audit log before it begins.
     #[arg(long, env = "TRUNKLINE_AUDIT_REQUIRED", requires = "audit_log")]
     pub audit_required: bool,
 }

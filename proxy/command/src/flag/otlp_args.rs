@@ -11,29 +11,28 @@ use super::value_parser::seconds;
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct OtlpArgs {
-    /// OpenTelemetry collector that takes OTLP over HTTP as protobuf, such as `http://127.0.0.1:4318`; spans go to
-    /// /v1/traces below it, metrics to /v1/metrics. One that hangs or is gone costs spans, which are counted, and
-    /// nothing else. [default: nothing is traced or exported]
+    /// OpenTelemetry collector for OTLP over HTTP with protobuf, such as `http://127.0.0.1:4318`; spans go to
+    /// /v1/traces below it, metrics to /v1/metrics. If the collector hangs or is gone, only spans are lost, and
+    /// counted. [default: nothing is traced or exported]
     #[arg(long, env = "TRUNKLINE_OTLP", value_name = "URL")]
     pub otlp: Option<String>,
 
-    /// Share of the connections that are traced, from 0 to 1: their negotiation, connect request, hub handshake and
-    /// calls. What is not traced costs nothing.
+    /// Share of connections that are traced, from 0 to 1: their negotiation, connect request, hub handshake and calls.
+    /// Untraced connections cost nothing.
     #[arg(long, env = "TRUNKLINE_OTLP_SAMPLE", value_name = "RATIO", default_value_t = 0.01)]
     pub otlp_sample: f64,
 
-    /// Traces what clients say is traced, by the `traceparent` of their requests and messages, and nothing that they
-    /// say is not; --otlp-sample is for those that say nothing. Any client can then have spans exported, as many as
-    /// --otlp-max-spans allows.
+    /// Follow the sampling decision in the `traceparent` of clients' requests and messages; --otlp-sample applies to
+    /// clients without one. Any client can then cause exported spans, as many as --otlp-max-spans allows.
     #[arg(long, env = "TRUNKLINE_OTLP_TRUST_CLIENTS")]
     pub otlp_trust_clients: bool,
 
-    /// Most spans that this node begins in a second. Further calls and connections are served untraced.
+    /// Maximum number of spans that this node begins per second. Further calls and connections are served untraced.
     #[arg(long, env = "TRUNKLINE_OTLP_MAX_SPANS", value_name = "N", default_value_t = 500,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub otlp_max_spans: u32,
 
-    /// How often the metrics of the admin port are sent to the collector; 0 for never.
+    /// Interval at which the metrics of the admin port are sent to the collector; 0 for never.
     #[arg(long, env = "TRUNKLINE_OTLP_METRICS_INTERVAL", value_name = "SECONDS", default_value = "15s",
           value_parser = seconds(0..=3600))]
     pub otlp_metrics_interval: Duration,
@@ -48,8 +47,8 @@ pub(crate) struct OtlpArgs {
     )]
     pub otlp_headers: Vec<String>,
 
-    /// Certificates that an https:// collector may be signed by, a PEM file. May be given several times.
-    /// [default: those that the system trusts]
+    /// PEM file with CA certificates for an https:// collector. May be given several times. [default: those that the
+    /// system trusts]
     #[arg(long = "otlp-ca", env = "TRUNKLINE_OTLP_CA", value_name = "FILE", value_delimiter = ',')]
     pub otlp_cas: Vec<PathBuf>,
 }
@@ -62,7 +61,7 @@ pub enum OtlpArgsError {
     Url { value: String, problem: &'static str },
     #[error("--otlp-sample is {0}, but must be from 0 to 1")]
     Ratio(f64),
-    #[error("--otlp-header number {0} is no header like api-key=secret")]
+    #[error("--otlp-header number {0} is not a header such as api-key=secret")]
     Header(usize),
 }
 
@@ -99,7 +98,7 @@ impl OtlpArgs {
 
 /// Parses address and path of a collector. The error text continues a sentence that begins with the URL.
 fn collector(url: &str) -> Result<(Address, String), &'static str> {
-    let uri: Uri = url.parse().map_err(|_| "is no URL like http://127.0.0.1:4318")?;
+    let uri: Uri = url.parse().map_err(|_| "is not a URL such as http://127.0.0.1:4318")?;
     if uri.query().is_some() {
         return Err("has a query: give only scheme, host, port and the path before /v1/traces");
     }
@@ -159,6 +158,6 @@ mod tests {
         assert!(problem(&["--otlp", "http://x", "--otlp-sample", "1.5"]).starts_with("--otlp-sample is 1.5"));
         assert!(problem(&["--otlp", "http://x", "--otlp-sample", "NaN"]).starts_with("--otlp-sample is NaN"));
         let text = problem(&["--otlp", "http://x", "--otlp-header", "a=b,secret"]);
-        assert_eq!(text, "--otlp-header number 2 is no header like api-key=secret");
+        assert_eq!(text, "--otlp-header number 2 is not a header such as api-key=secret");
     }
 }

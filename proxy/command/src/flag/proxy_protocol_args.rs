@@ -9,12 +9,13 @@ use super::value_parser::seconds;
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ProxyProtocolArgs {
-    /// The load balancers of --trust begin each connection with a PROXY protocol header (version 1 or 2) that tells the
-    /// client's address. From them a connection without one is refused; from all others one with it is.
+    /// Load balancers of --trust begin each connection with a PROXY protocol header (version 1 or 2) with the client's
+    /// address. Their connections without the header are refused, and so are connections with the header from other
+    /// addresses.
     #[arg(long, env = "TRUNKLINE_PROXY_PROTOCOL")]
     pub proxy_protocol: bool,
 
-    /// How long a PROXY protocol header may take.
+    /// Time limit for a PROXY protocol header.
     #[arg(long, env = "TRUNKLINE_PROXY_PROTOCOL_TIMEOUT", value_name = "SECONDS", default_value = "5s",
           value_parser = seconds(1..=300))]
     pub proxy_protocol_timeout: Duration,
@@ -22,7 +23,7 @@ pub(crate) struct ProxyProtocolArgs {
 
 /// Error for `--proxy-protocol` without `--trust`.
 #[derive(Debug, thiserror::Error)]
-#[error("--proxy-protocol needs --trust with the addresses of the load balancers that send its headers")]
+#[error("--proxy-protocol needs --trust with the addresses of the load balancers")]
 pub struct NobodyTrusted;
 
 impl ProxyProtocolArgs {

@@ -9,22 +9,22 @@ use super::socket_address::socket_address;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RestArgs {
-    /// Answer the REST data plane on the client ports, too: `/api/hubs/{hub}/...`, with which back ends send to clients
-    /// and ask who is there. Callers show a token that the access key signs: `trunkline token rest` prints one.
+    /// Serve the REST data plane on the client ports, too: `/api/hubs/{hub}/...`, with which back ends send to clients
+    /// and query connections. Callers need a token signed with the access key: `trunkline token rest` prints one.
     #[arg(long, env = "TRUNKLINE_REST")]
     pub rest: bool,
 
-    /// A port of its own for the REST data plane, such as `127.0.0.1:8091`. The address of `--admin` has that port
-    /// answer it.
+    /// Separate port for the REST data plane, such as `127.0.0.1:8091`. With the address of `--admin` the admin port
+    /// serves it.
     #[arg(long, env = "TRUNKLINE_REST_LISTEN", value_name = "HOST:PORT")]
     pub rest_listen: Option<String>,
 
     #[command(flatten)]
     pub settings: Flags<RestSettings>,
 
-    /// A host that the audience of a REST token has to name, such as `signalr.example`, so that a token for one fleet
-    /// is good at no other one with the same key. Of a URL the host counts; several are possible. Without it any host
-    /// is taken.
+    /// Host required in the audience of a REST token, such as `signalr.example`, so that a token for one fleet is
+    /// invalid at other fleets with the same key. Only the host of a URL counts; may be given several times. Without
+    /// the flag any host is accepted.
     #[arg(long = "rest-audience", env = "TRUNKLINE_REST_AUDIENCE", value_name = "HOST", value_delimiter = ',',
           value_parser = audience_host)]
     pub rest_audiences: Vec<String>,

@@ -49,21 +49,21 @@ const NODE_NAME_MAX_BYTES: usize = 64;
 
 /// Syntax of values, shown at the end of `trunkline serve --help`.
 const VALUES: &str = "\
-Durations have a unit, as 500ms, 30s, 5m or 1h have; a bare number is in SECONDS or MS, as the option says.
-Sizes have one, as 64KiB, 16MiB or 1MB have; a bare number is in BYTES.
+Durations have a unit, such as 500ms, 30s, 5m or 1h; a bare number is in SECONDS or MS, as shown for the option.
+Sizes have a unit, such as 64KiB, 16MiB or 1MB; a bare number is in BYTES.
 Addresses are 127.0.0.1:8080, [::1]:8080, node-1:8080, or :8080 for every address of this machine.";
 
 /// Flags of `trunkline serve`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = VALUES)]
 pub struct ServeArgs {
-    /// A file in TOML whose keys are the names of these flags, such as `pool-size = 5`. Flags and environment variables
-    /// win over it; `trunkline check FILE` shows what comes of it.
+    /// TOML file with the names of these flags as keys, such as `pool-size = 5`. Flags and environment variables
+    /// override it; `trunkline check FILE` prints the result.
     #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
     #[arg(
-        help = "Where clients connect",
+        help = "Address on which clients connect",
         long,
         env = "TRUNKLINE_LISTEN",
         value_name = "HOST:PORT",
@@ -71,10 +71,9 @@ pub struct ServeArgs {
     )]
     pub(crate) listen: String,
 
-    /// Share the ports of --listen, --tls-listen and --rest-listen with other nodes of the same user that have this
-    /// flag, too: each gets a part of the connections, until it stops. So one node replaces another on a machine
-    /// without a load balancer. Without it a node does not start on a taken port. Only on Unix; sockets that a
-    /// supervisor hands over are its own matter.
+    /// Share the ports of --listen, --tls-listen and --rest-listen with other nodes of the same user that also have
+    /// this flag: the system distributes connections over them. This replaces a node without a load balancer. Without
+    /// the flag a node does not start on a port in use. Only on Unix; not for sockets passed by a supervisor.
     #[arg(long, env = "TRUNKLINE_SHARE_PORT")]
     pub(crate) share_port: bool,
 
@@ -88,16 +87,16 @@ pub struct ServeArgs {
     pub(crate) admin: AdminArgs,
 
     /// App servers with the Trunkline SDK that this node dials, such as `http://127.0.0.1:5000` or
-    /// `https://app.example`: one for each address that the name resolves to. May be given several times.
+    /// `https://app.example`: one app server for each address of the name. May be given several times.
     #[arg(long = "upstream", env = "TRUNKLINE_UPSTREAM", value_name = "URL", value_delimiter = ',')]
     pub(crate) upstreams: Vec<String>,
 
     #[command(flatten)]
     pub(crate) webhooks: WebhookArgs,
 
-    /// How often the names of upstreams are resolved again: each address is an app server of its own, unless
-    /// several lead to one. Host header and TLS server name stay the name's. 0: a name is one app server,
-    /// whichever address answers.
+    /// Interval at which the names of upstreams are resolved again: each address is a separate app server, unless
+    /// several addresses lead to the same one. Host header and TLS server name remain the name. 0: a name is one app
+    /// server, at any of its addresses.
     #[arg(long, env = "TRUNKLINE_RESOLVE_INTERVAL", value_name = "SECONDS", default_value = "5s",
           value_parser = seconds(0..=3600))]
     pub(crate) resolve_interval: Duration,
@@ -107,8 +106,8 @@ pub struct ServeArgs {
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) pool_size: u16,
 
-    /// Clients that get one of these links in a row. Messages that come close together share a write only on one link:
-    /// few clients cost less so. 1 spreads them at once.
+    /// Number of consecutive clients assigned to the same link. Messages in quick succession share a write only on the
+    /// same link, so small numbers of clients cost less. 1 distributes clients evenly from the start.
     #[arg(long, env = "TRUNKLINE_POOL_TURN", value_name = "N", default_value_t = 64,
           value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub(crate) pool_turn: u16,
@@ -123,18 +122,18 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub(crate) app_keys: AppKeyArgs,
 
-    /// Where other nodes reach this one: a host and a port, or `https://` and these where that port speaks TLS.
+    /// Address at which other nodes reach this node: host and port, with `https://` in front if the port uses TLS.
     /// [default: the listen address, or where that is every address of the machine, the one from which an app server is
     /// reached]
     #[arg(long, env = "TRUNKLINE_ADVERTISE", value_name = "ADDRESS")]
     pub(crate) advertise: Option<String>,
 
-    /// The name of this node in headers, logs and metrics, for people: two nodes of one name do no harm, but are hard
-    /// to tell apart. [default: a random one]
+    /// Name of this node in headers, logs and metrics. Duplicate names are harmless, but make nodes hard to
+    /// distinguish. [default: a random one]
     #[arg(long, env = "TRUNKLINE_NODE_NAME", value_name = "NAME")]
     pub(crate) node_name: Option<String>,
 
-    /// How long an app may take to decide about a client, for hubs that want to be asked.
+    /// Time limit for an app's decision about a negotiating client, for hubs with such a check.
     #[arg(long, env = "TRUNKLINE_NEGOTIATE_TIMEOUT", value_name = "SECONDS", default_value = duration_text(NEGOTIATE_TIMEOUT),
           value_parser = seconds(1..=300))]
     pub(crate) negotiate_timeout: Duration,
@@ -142,16 +141,16 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub(crate) tokens: TokenArgs,
 
-    /// An origin whose pages may connect, such as `https://app.example`, or `https://*.example.com` for all below one
-    /// but not itself; scheme and port count. Other schemes, such as `capacitor://localhost`, and `null` are compared
-    /// as text. May be given several times. `*` lets all others in too, but without cookies and other credentials.
-    /// Pages of this node's own address always may; without an access key, so may all pages of this machine.
+    /// Allowed origin of pages, such as `https://app.example`, or `https://*.example.com` for all subdomains but not
+    /// the domain; scheme and port must match. Other schemes, such as `capacitor://localhost`, and `null` are compared
+    /// as text. May be given several times. `*` allows all other origins, but without cookies and other credentials.
+    /// Pages of this node's own address are always allowed; without an access key, so are all pages of this machine.
     #[arg(long = "allow-origin", env = "TRUNKLINE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub(crate) allow_origins: Vec<String>,
 
-    /// A host that requests may ask for, such as `chat.example`, or `*.example.com` for all below one but not itself.
-    /// May be given several times. So a page whose name was made to lead here gets no answer. Numbers and names of this
-    /// machine always may. [default: any; without an access key, numbers and names of this machine]
+    /// Allowed Host of requests, such as `chat.example`, or `*.example.com` for all subdomains but not the domain. May
+    /// be given several times. Protects from DNS rebinding. IP addresses and names of this machine are always allowed.
+    /// [default: any; without an access key, numbers and names of this machine]
     #[arg(long = "allow-host", env = "TRUNKLINE_ALLOW_HOST", value_name = "HOST", value_delimiter = ',')]
     pub(crate) allow_hosts: Vec<String>,
 
@@ -159,8 +158,8 @@ pub struct ServeArgs {
     pub(crate) trust: TrustArgs,
 
     #[arg(
-        help = "What a load balancer puts in front of every path, such as `/realtime`: it is taken off before paths are \
-              matched. Paths without it are served too",
+        help = "Prefix that a load balancer adds to every path, such as `/realtime`: removed before paths are matched. \
+                Paths without the prefix are served too",
         long,
         env = "TRUNKLINE_PATH_PREFIX",
         value_name = "PATH"
@@ -173,7 +172,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub(crate) limits: Flags<FrontendLimits>,
 
-    /// Largest message of a client, whatever a hub allows.
+    /// Maximum size of a client message, even if its hub allows more.
     #[arg(long, env = "TRUNKLINE_MESSAGE_MAX_BYTES", value_name = "BYTES", default_value = bytes_text(MESSAGE_MAX_BYTES),
           value_parser = bytes::<usize>(MESSAGE_BYTES))]
     pub(crate) message_max_bytes: usize,
@@ -366,8 +365,8 @@ fn warn_of_typed<'a>(keys: &AccessKeys, apps: impl Iterator<Item = &'a AppKey>) 
     for (_, name) in of_fleet.chain(of_apps).filter(|(key, _)| key.looks_typed()) {
         warn!(
             target: LOG_TARGET,
-            "{name} looks as if somebody has typed it: each token that it signs lets its bearer try guesses; \
-             `trunkline token key` makes one that can't be guessed"
+            "{name} looks hand-typed: holders of tokens signed with it can guess it offline; `trunkline token key` \
+             makes a random key"
         );
     }
 }
@@ -520,7 +519,7 @@ mod tests {
         assert_eq!(listen.address, "[::1]:8443".parse().unwrap());
         assert_eq!(listen.identities[1], IdentityFiles { certificate: "b.pem".into(), key: "b.key".into() });
         let problem = with(&["--tls-cert", "a.pem"]).unwrap_err().to_string();
-        assert!(problem.contains("1 of --tls-cert and 0 of --tls-key"), "{problem}");
+        assert!(problem.contains("--tls-cert is given 1 times and --tls-key 0 times"), "{problem}");
     }
 
     #[test]
@@ -565,7 +564,7 @@ mod tests {
         );
         let address = problem(&["--upstream", "http://localhost", "--listen", "8080"]);
         assert!(
-            address.starts_with("--listen \"8080\" is no address") && address.contains(":8080 for every"),
+            address.starts_with("--listen \"8080\" is not an address") && address.contains(":8080 for every"),
             "{address}"
         );
     }

@@ -11,34 +11,35 @@ use super::value_parser::seconds;
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct TlsArgs {
-    /// Where clients connect with TLS: wss:// and https://, with HTTP/2 for those who speak it. Beside --listen.
+    /// Address on which clients connect with TLS: wss:// and https://, also by HTTP/2. In addition to --listen.
     #[arg(long, env = "TRUNKLINE_TLS_LISTEN", value_name = "HOST:PORT")]
     pub tls_listen: Option<String>,
 
-    /// Certificate chain of --tls-listen, a PEM file, the node's own certificate first. May be given several times:
-    /// the first one that names the host which a client asks for is used, else the first. Read anew when it changes.
+    /// PEM file with a certificate chain for --tls-listen, the node's own certificate first. May be given several
+    /// times: the first certificate for the requested host name is used, or else the first of all. Reloaded when the
+    /// file changes.
     #[arg(long = "tls-cert", env = "TRUNKLINE_TLS_CERT", value_name = "FILE", value_delimiter = ',')]
     pub tls_certs: Vec<PathBuf>,
 
-    /// Private key of a --tls-cert, a PEM file; as many and in the same order.
+    /// PEM file with the private key of a --tls-cert; one for each, in the same order.
     #[arg(long = "tls-key", env = "TRUNKLINE_TLS_KEY", value_name = "FILE", value_delimiter = ',')]
     pub tls_keys: Vec<PathBuf>,
 
-    /// How long a client may take for its TLS handshake.
+    /// Time limit for a client's TLS handshake.
     #[arg(long, env = "TRUNKLINE_TLS_HANDSHAKE_TIMEOUT", value_name = "SECONDS", default_value = "10s",
           value_parser = seconds(1..=300))]
     pub tls_handshake_timeout: Duration,
 
-    /// Certificates that https:// upstreams and other nodes may be signed by, a PEM file. May be given several times.
-    /// [default: those that the system trusts]
+    /// PEM file with CA certificates for https:// upstreams and other nodes. May be given several times. [default:
+    /// those that the system trusts]
     #[arg(long = "upstream-ca", env = "TRUNKLINE_UPSTREAM_CA", value_name = "FILE", value_delimiter = ',')]
     pub upstream_cas: Vec<PathBuf>,
 
-    /// Certificate chain that shows https:// upstreams who this node is (mutual TLS), a PEM file.
+    /// PEM file with the certificate chain that this node presents to https:// upstreams (mutual TLS).
     #[arg(long, env = "TRUNKLINE_UPSTREAM_CERT", value_name = "FILE")]
     pub upstream_cert: Option<PathBuf>,
 
-    /// Private key of --upstream-cert, a PEM file.
+    /// PEM file with the private key of --upstream-cert.
     #[arg(long, env = "TRUNKLINE_UPSTREAM_KEY", value_name = "FILE")]
     pub upstream_key: Option<PathBuf>,
 }
@@ -48,10 +49,11 @@ pub(crate) struct TlsArgs {
 #[non_exhaustive]
 pub enum TlsArgsError {
     #[error(
-        "--tls-listen needs --tls-cert, and a --tls-key for each, but there are {certificates} of --tls-cert and {keys} of --tls-key"
+        "--tls-listen needs --tls-cert and one --tls-key for each, but --tls-cert is given {certificates} times and \
+         --tls-key {keys} times"
     )]
     Counts { certificates: usize, keys: usize },
-    #[error("{given} needs {missing} beside it")]
+    #[error("{given} also needs {missing}")]
     Half { given: &'static str, missing: &'static str },
 }
 

@@ -17,7 +17,7 @@ pub(crate) struct TokenArgs {
     #[arg(long = "jwt-secret-file", env = "TRUNKLINE_JWT_SECRET_FILE", value_name = "FILE", value_delimiter = ',')]
     pub jwt_secret_files: Vec<PathBuf>,
 
-    /// A PEM file with a public key that verifies access tokens: RS256 for an RSA key, ES256 for one on the curve
+    /// A PEM file with a public key that verifies access tokens: RS256 for an RSA key, ES256 for a key on the curve
     /// P-256. May be given several times. The files are read again when they change, and on SIGHUP.
     #[arg(long = "jwt-public-key", env = "TRUNKLINE_JWT_PUBLIC_KEY", value_name = "FILE", value_delimiter = ',')]
     pub jwt_public_keys: Vec<PathBuf>,
@@ -87,8 +87,8 @@ pub enum TokenArgsError {
     Jwks(JwksSourceError),
     /// A second issuer has keys of its own, and flags make no pairs.
     #[error(
-        "--jwt-issuer names {one:?} and {other:?}, but flags describe one issuer: give each further one a table \
-         [issuers.NAME] with its issuer, keys or jwks, audiences and hubs in the file of --config"
+        "--jwt-issuer is {one:?} and {other:?}, but flags describe one issuer: define further issuers by tables \
+         [issuers.NAME] with issuer, keys or jwks, audiences and hubs in the file of --config"
     )]
     SecondIssuer { one: String, other: String },
 }

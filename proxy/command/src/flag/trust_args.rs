@@ -6,14 +6,13 @@ use trunkline_proxy::parts::{AmbiguousHeaders, NetworkError, TrustedHeader, Trus
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct TrustArgs {
-    /// Addresses of the load balancers in front, such as `10.0.0.0/8` or `::1`, whose word about a client's address is
-    /// taken. May be given several times.
+    /// Addresses of trusted load balancers, such as `10.0.0.0/8` or `::1`, which may state a client's address. May be
+    /// given several times.
     #[arg(long = "trust", env = "TRUNKLINE_TRUST", value_name = "CIDR", value_delimiter = ',')]
     pub trust: Vec<String>,
 
-    /// Headers of these load balancers that are believed. Name only what yours write themselves, whatever the client
-    /// has sent: many pass on a client's own X-Forwarded-Host, X-Forwarded-Prefix and Forwarded. May be given several
-    /// times.
+    /// Trusted headers of these load balancers. Name only headers that your load balancers always overwrite: many pass
+    /// on a client's own X-Forwarded-Host, X-Forwarded-Prefix and Forwarded. May be given several times.
     #[arg(long = "trust-headers", env = "TRUNKLINE_TRUST_HEADERS", value_name = "HEADER", value_delimiter = ',',
           default_values = ["for", "proto"], value_parser = header_parser())]
     pub trust_headers: Vec<TrustedHeader>,
@@ -40,12 +39,12 @@ fn header_parser() -> impl TypedValueParser<Value = TrustedHeader> {
     let names = TrustedHeader::ALL.map(|header| {
         let help = match header {
             TrustedHeader::For => "X-Forwarded-For: the client's address",
-            TrustedHeader::Proto => "X-Forwarded-Proto: the scheme that the client uses",
-            TrustedHeader::Host => "X-Forwarded-Host: the host that the client asked for",
+            TrustedHeader::Proto => "X-Forwarded-Proto: the client's scheme",
+            TrustedHeader::Host => "X-Forwarded-Host: the requested host",
             TrustedHeader::Prefix => "X-Forwarded-Prefix: the path prefix that the load balancer removed",
-            TrustedHeader::Forwarded => "Forwarded (RFC 7239): address, scheme and host, in place of those headers",
+            TrustedHeader::Forwarded => "Forwarded (RFC 7239): address, scheme and host, instead of the other headers",
         };
         PossibleValue::new(header.name()).help(help)
     });
-    PossibleValuesParser::new(names).try_map(|name| TrustedHeader::named(&name).ok_or("no such header"))
+    PossibleValuesParser::new(names).try_map(|name| TrustedHeader::named(&name).ok_or("unknown header"))
 }

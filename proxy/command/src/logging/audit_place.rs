@@ -70,10 +70,15 @@ impl LineSink for AuditPlace {
         match open_file(path) {
             Ok(opened) => {
                 (*file, *is_torn) = (opened, false);
-                info!(target: LOG_TARGET, path = %path.display(), "audit log opened again");
+                info!(target: LOG_TARGET, path = %path.display(), "audit log reopened");
             }
             Err(error) => {
-                error!(target: LOG_TARGET, path = %path.display(), %error, "audit log can't be opened again: the old file stays in use");
+                error!(
+                    target: LOG_TARGET,
+                    path = %path.display(),
+                    %error,
+                    "cannot reopen the audit log: the old file stays in use"
+                );
             }
         }
     }

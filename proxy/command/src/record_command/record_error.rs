@@ -16,14 +16,17 @@ pub(crate) enum RecordError {
     Taken { path: PathBuf, problem: &'static str },
     #[error("--out {path} can't be written: {source}", path = path.display())]
     File { path: PathBuf, source: io::Error },
-    #[error("the recording breaks off: {0}. What came before is in the file")]
+    #[error("the recording broke off: {0}. The file contains all earlier messages")]
     Broken(#[from] LineStreamError),
-    #[error("the node has ended the recording: it stops, or this machine is too slow. What came before is in the file")]
+    #[error(
+        "the node has ended the recording: the node stops, or this machine is too slow. The file contains all earlier \
+         messages"
+    )]
     Ended,
-    #[error("what the node sends can't be read: {0}. Is it of another version?")]
+    #[error("cannot parse the node's output: {0}. Has the node another version?")]
     Line(#[from] serde_json::Error),
-    #[error("what the node sends does not begin as a recording does. Is it of another version?")]
+    #[error("the node's output does not begin like a recording. Has the node another version?")]
     Header,
-    #[error("Ctrl-C can't be heard: {0}")]
+    #[error("cannot listen for Ctrl-C: {0}")]
     Signals(io::Error),
 }

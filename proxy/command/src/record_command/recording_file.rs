@@ -36,7 +36,7 @@ pub(super) struct RecordingFile {
 /// Checks that the recording would not overwrite existing files.
 pub(super) fn ensure_free(path: &Path, limits: FileLimits) -> Result<(), RecordError> {
     match (0..limits.files).map(|number| older(path, number)).find(|path| path.exists()) {
-        Some(path) => Err(RecordError::Taken { path, problem: "is there already: name another file, or remove it" }),
+        Some(path) => Err(RecordError::Taken { path, problem: "exists: choose another file, or remove it" }),
         None => Ok(()),
     }
 }

@@ -66,7 +66,7 @@ pub(crate) enum PlayError {
     Read(#[from] ReadRecordingError),
     #[error("line {line}: {problem}")]
     Line { line: u64, problem: String },
-    #[error("line {0}: the app server answers nothing any more")]
+    #[error("line {0}: the app server no longer answers")]
     Silent(u64),
 }
 
@@ -161,7 +161,7 @@ impl<'a> Player<'a> {
         let protocol = protocol.as_ref().map(named).transpose()?;
         let opening = ReplayedOpening { connection: connection.clone(), user, claims, headers, query };
         let pipe = self.node.connect(&self.hub, opening);
-        let pipe = pipe.ok_or_else(|| wrong(format!("the connection {connection:?} is opened a second time")))?;
+        let pipe = pipe.ok_or_else(|| wrong(format!("the connection {connection:?} is opened twice")))?;
         let account = self.ledger.add(&connection, was_open);
         let mut client = ReplayedClient::open(pipe, account, protocol, self.sender.clone()).await;
         self.outcome.connections += 1;
@@ -300,5 +300,5 @@ fn receive(ledger: &mut AnswerLedger, left: &HashSet<AccountNumber>, arrival: Re
 }
 
 fn payload(line: u64, message: &MessageLine) -> Result<Option<RecordedPayload>, PlayError> {
-    message.payload().map_err(|error| PlayError::Line { line, problem: format!("no base64: {error}") })
+    message.payload().map_err(|error| PlayError::Line { line, problem: format!("invalid base64: {error}") })
 }

@@ -15,15 +15,15 @@ const LINE_MAX_BYTES: u64 = 16 * 1024 * 1024;
 pub(crate) enum ReadRecordingError {
     #[error("can't be read: {0}")]
     File(#[from] io::Error),
-    #[error("is no recording: its first line is no header of one")]
+    #[error("is not a recording: the first line is not a valid header")]
     NoRecording,
     #[error("has version {0} of the format, and this trunkline reads version {RECORDING_VERSION} only")]
     Version(u64),
-    #[error("has no payloads, so nothing of it can be sent: record with --payloads")]
+    #[error("has no payloads to send: record with --payloads")]
     NoPayloads,
     #[error("line {0} is longer than {LINE_MAX_BYTES} bytes")]
     TooLong(u64),
-    #[error("line {line} is no line of a recording: {problem}")]
+    #[error("line {line} is not a valid line of a recording: {problem}")]
     Line { line: u64, problem: String },
 }
 
@@ -126,17 +126,17 @@ mod tests {
         assert_eq!(read(&format!("{HEADER}\n{UP}\n{}", &UP[..30])).unwrap().len(), 1);
         assert_eq!(read(&format!("{HEADER}\n{UP}")).unwrap().len(), 1, "only its end is missing");
         let problem = read(&format!("{HEADER}\n{}\n{UP}\n", &UP[..30])).unwrap_err();
-        assert!(problem.starts_with("line 2 is no line of a recording"), "{problem}");
+        assert!(problem.starts_with("line 2 is not a valid line of a recording"), "{problem}");
         assert!(read(&format!("{HEADER}\n{HEADER}\n")).unwrap_err().ends_with("a second header"));
     }
 
     #[test]
     fn other_files_versions_and_recordings_without_payloads_are_refused_with_the_reason() {
         for (text, told) in [
-            ("", "is no recording"),
-            ("hello\n", "is no recording"),
-            ("{\"event\":\"header\"}\n", "is no recording"),
-            (UP, "is no recording"),
+            ("", "is not a recording"),
+            ("hello\n", "is not a recording"),
+            ("{\"event\":\"header\"}\n", "is not a recording"),
+            (UP, "is not a recording"),
             (&HEADER.replace("\"version\":1", "\"version\":2,\"x\":1"), "has version 2 of the format"),
             (&HEADER.replace("true", "false"), "record with --payloads"),
         ] {

@@ -37,18 +37,18 @@ fn counts(outcome: &ReplayOutcome) -> String {
     let Tally { equal, different, missing, surplus, not_compared, .. } = tally;
     let compared = equal + different;
     format!(
-        "connections: {connections}, messages sent: {sent}, answers compared: {compared}: {equal} equal, {different} differ, \
-         {missing} missing, {surplus} surplus, {not_compared} not compared\n"
+        "connections: {connections}, messages sent: {sent}, answers compared: {compared}: {equal} equal, {different} \
+         differ, {missing} missing, {surplus} surplus, {not_compared} not compared\n"
     )
 }
 
 fn notes(outcome: &ReplayOutcome, text: &mut String) {
     for (count, note) in [
-        (outcome.tally.reordered, "equal answers that came in another order"),
-        (outcome.sent_without_secrets, "messages sent without their secrets, so that their answers may differ"),
-        (outcome.unsent, "messages not sent, because their connection is not there or they were not recorded whole"),
-        (outcome.opened_anew, "connections opened anew that were open before the recording"),
-        (outcome.lost, "messages missing in the recording, because more came than the node kept"),
+        (outcome.tally.reordered, "equal answers in a different order"),
+        (outcome.sent_without_secrets, "messages sent without their secrets, whose answers may differ"),
+        (outcome.unsent, "messages not sent, because their connection is missing or they were recorded incompletely"),
+        (outcome.opened_anew, "reopened connections that were open before the recording"),
+        (outcome.lost, "messages missing in the recording, because they exceeded the limit of the node"),
     ] {
         if count > 0 {
             let _ = writeln!(text, "note: {note}: {count}");
@@ -146,7 +146,7 @@ mod tests {
     fn counts_come_first_and_each_difference_is_named_without_its_values() {
         let expected = "\
 connections: 2, messages sent: 9, answers compared: 6: 5 equal, 1 differ, 1 missing, 7 surplus, 2 not compared
-note: messages missing in the recording, because more came than the node kept: 3
+note: messages missing in the recording, because they exceeded the limit of the node: 3
 differs: invocation \"Say\" (invocation 3) of c1, line 4: byte 8 of 8
 missing: invocation \"Say\" (invocation 3) of c1, line 5
 surplus: invocation \"Say\" (invocation 3) of c1, 3 bytes

@@ -48,9 +48,7 @@ pub(super) fn lines(fleet: &FleetSnapshot, last_hour: Vec<String>) -> Vec<String
         hubs.into_iter().map(|(hub, clients)| vec![hub, clients.to_string()]),
     ));
     if !fleet.agree {
-        lines.push(
-            "The nodes do not see the same members: what is passed on between them may not reach all clients.".into(),
-        );
+        lines.push("The nodes see different members: messages between nodes may not reach all clients.".into());
     }
     let rebalances = fleet.nodes.iter().filter_map(|node| node.rebalance.as_ref());
     if let Some(RebalanceReport { node, planned, moved, state, .. }) = rebalances.max_by_key(|one| one.begun_ms) {

@@ -81,9 +81,9 @@ impl TracedHops {
     fn outcome(&self) -> &'static str {
         match self.hub {
             _ if self.message.refused => "  refused by rules",
-            _ if self.is_lost => "  not written: the client is gone",
+            _ if self.is_lost => "  not written: the client has disconnected",
             Some(hub) if hub.has_failed => "  failed",
-            Some(hub) if hub.queued_us.is_some() && hub.ran_us.is_none() => "  still runs",
+            Some(hub) if hub.queued_us.is_some() && hub.ran_us.is_none() => "  still running",
             _ => "",
         }
     }
@@ -129,7 +129,7 @@ mod tests {
         call.hub = Some(begun);
         assert!(
             !call.is_complete()
-                && call.text().ends_with("link 0.02 ms \u{b7} waited 0.03 ms \u{b7} queued 0.00 ms  still runs")
+                && call.text().ends_with("link 0.02 ms \u{b7} waited 0.03 ms \u{b7} queued 0.00 ms  still running")
         );
         call.hub = Some(HubTimes { ran_us: Some(120_000), answered_us: Some(50), ..begun });
         call.answered_us = Some(120_500);
@@ -150,7 +150,7 @@ mod tests {
             "01:02:03.004 n1 \u{2193} c1 chat completion #7 (52 B)  link 0.00 ms \u{b7} written 1.23 ms"
         );
         (answer.written_us, answer.is_lost) = (None, true);
-        assert!(answer.is_complete() && answer.text().ends_with("not written: the client is gone"));
+        assert!(answer.is_complete() && answer.text().ends_with("not written: the client has disconnected"));
         let refused = message(r#","way":"up","kind":"invocation","target":"Ban","refused":true,"payload":"[1]""#);
         assert!(refused.is_complete() && refused.text().ends_with("refused by rules  [1]"));
     }

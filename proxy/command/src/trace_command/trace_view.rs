@@ -78,11 +78,11 @@ impl TraceView {
         match line.state {
             TraceNodeState::Following => {
                 self.missing.remove(&line.node);
-                format!("node {} takes part", line.node)
+                format!("node {} is traced", line.node)
             }
             TraceNodeState::Missing => {
-                let problem = line.problem.unwrap_or_else(|| "it does not say why".into());
-                let told = format!("node {} takes no part: {problem}", line.node);
+                let problem = line.problem.unwrap_or_else(|| "reason unknown".into());
+                let told = format!("node {} is not traced: {problem}", line.node);
                 self.missing.insert(line.node, problem);
                 told
             }
@@ -192,7 +192,7 @@ impl TraceView {
         let (messages, hops, connections) = self.left_out;
         for (count, what) in [(messages, "messages"), (hops, "hops"), (connections, "connections")] {
             if count > 0 {
-                sum += &format!("; {what} left out: {count} (more than a trace tells: follow fewer)");
+                sum += &format!("; {what} left out: {count} (over the limit of a trace: follow fewer)");
             }
         }
         if !self.missing.is_empty() {
@@ -205,7 +205,7 @@ impl TraceView {
 
 fn begun(header: &TraceHeader) -> String {
     let payloads = if header.payloads { ", with payloads" } else { "" };
-    format!("tracing for {} s, asked at node {}{payloads}; Ctrl-C ends it", header.seconds, header.node)
+    format!("tracing for {} s through node {}{payloads}; Ctrl-C stops it", header.seconds, header.node)
 }
 
 #[cfg(test)]
