@@ -214,9 +214,9 @@ mod tests {
     async fn what_is_wrong_with_a_request_is_named() {
         for (path, status, problem) in [
             ("/api/fleet?scope=all", 400, "scope must be fleet or node"),
-            ("/api/clients?group=g", 400, "hub is missing: a group is one of a hub"),
-            ("/api/clients?hub=chat&scope=node", 404, "no node that answers has a hub \\\"chat\\\""),
-            ("/api/clients/short", 404, "no node that answers has a client connection \\\"short\\\""),
+            ("/api/clients?group=g", 400, "hub is missing: a group belongs to a hub"),
+            ("/api/clients?hub=chat&scope=node", 404, "no reachable node has a hub \\\"chat\\\""),
+            ("/api/clients/short", 404, "no reachable node has a client connection \\\"short\\\""),
         ] {
             let (answered, text) = get(node("refused"), path).await;
             assert_eq!(answered, status, "{path}");

@@ -98,7 +98,7 @@ async fn upgraded(shard: &Shard, upgrade: OnUpgrade, may_be_of_other_shard: bool
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => {
-            debug!(%error, "the upgrade broke off");
+            debug!(%error, "the upgrade failed");
             return None;
         }
     };

@@ -138,7 +138,7 @@ impl<'a> SlotKeeper<'a> {
                     // The upstream watcher logs the problem once; at a higher level, this would be a line per link and
                     // attempt.
                     let (hub, slot) = (self.pool.hub().name(), self.slot);
-                    debug!(hub, app = %self.pool.app().target, slot, %error, "a link can't be opened yet");
+                    debug!(hub, app = %self.pool.app().target, slot, %error, "cannot open a link yet");
                 }
             }
             if let Some(over) = self.wait(backoff).await {
@@ -183,7 +183,7 @@ impl<'a> SlotKeeper<'a> {
     fn lost(&self, reason: &str) {
         self.pool.interrupted();
         let (hub, app, slot) = (self.pool.hub().name(), &self.pool.app().name, self.slot);
-        debug!(hub, %app, slot, reason, "link lost: it is to be resumed, and its clients wait");
+        debug!(hub, %app, slot, reason, "link lost: waiting for it to resume");
     }
 
     /// Logs the end of the session. The upstream watcher warns about lost links; only a protocol violation is warned
@@ -192,7 +192,7 @@ impl<'a> SlotKeeper<'a> {
         let (hub, app, slot, reason) = (self.pool.hub().name(), &self.pool.app().name, self.slot, &over.reason);
         let is_broken = self.was_open && over.cause == SessionCloseReason::Broken;
         match is_broken.then(|| self.pool.may_warn()).flatten() {
-            Some(others) => warn!(hub, %app, slot, reason, others, "link over: the protocol is broken"),
+            Some(others) => warn!(hub, %app, slot, reason, others, "link closed: protocol error"),
             None => debug!(hub, %app, slot, was_open = self.was_open, reason, "link over"),
         }
     }

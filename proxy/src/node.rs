@@ -158,7 +158,15 @@ impl Node {
             .spawn(async move { admin::serve(admin_listener, admin, readiness, &observer, of_admin, counters).await });
 
         note_ways_out(&shared);
-        info!(node = %shared.settings.node, listen = %listen.plain, tls = ?listen.tls, rest = ?listen.rest, %admin, shards, "node started");
+        info!(
+            node = %shared.settings.node,
+            listen = %listen.plain,
+            tls = ?listen.tls,
+            rest = ?listen.rest,
+            %admin,
+            shards,
+            "node started"
+        );
         Ok(Self {
             shared,
             fleet,
@@ -234,23 +242,20 @@ impl Node {
             info!(
                 clients = self.clients(),
                 seconds = grace.as_secs(),
-                "stopping: not ready, but serving for --drain-grace"
+                "stopping: not ready, still accepting clients for --drain-grace"
             );
             sleep(grace).await;
         }
         self.shared.refuse_clients();
-        info!(
-            clients = self.clients(),
-            "stopping: no client is taken in any more, those here are told to connect again"
-        );
+        info!(clients = self.clients(), "draining: refusing new clients, asking connected clients to reconnect");
         if timeout(drain_timeout, self.drain_clients()).await.is_err() {
             let (clients, carried) = (self.clients(), self.shared.admission.carried_gets.count());
             let left = stragglers(&self.shared).await;
             let (who, ids) = (left.kinds(), left.ids());
-            warn!(clients, who, carried, ids, "some clients did not leave within --drain-timeout and are cut");
+            warn!(clients, who, carried, ids, "some clients did not leave within --drain-timeout: disconnecting them");
             let untold = self.shared.webhooks.clients();
             if untold > 0 {
-                warn!(clients = untold, "webhooks were not told in time that these clients have gone");
+                warn!(clients = untold, "webhooks were not notified in time of these disconnected clients");
             }
         }
         let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
@@ -307,15 +312,18 @@ fn keep_own_state(shared: &Arc<Shared>, key_sources: SecretSources) -> JoinSet<(
 /// Logs non-default ways of reaching clients, and records them for metrics.
 fn note_ways_out(shared: &Shared) {
     if !shared.settings.relay.forward {
-        info!("--no-forward: clients are offered WebSockets only, and no request is carried to another node");
+        info!("--no-forward: clients are offered only WebSockets, and requests are not relayed to other nodes");
     }
     if shared.settings.outbox.vectored_sends {
         match SendRing::new() {
             Ok(_) => {
                 shared.note_vectored_sends();
-                info!("frames for many clients leave by one system call for some hundred of them (io_uring)");
+                info!("sends to many clients use one system call for several hundred of them (io_uring)");
             }
-            Err(error) => info!(%error, "frames for many clients leave by a system call for each: no io_uring"),
+            Err(error) => info!(
+                %error,
+                "sends to many clients use one system call per client: io_uring is not available"
+            ),
         }
     }
 }

@@ -392,7 +392,7 @@ impl Observer {
         &self,
         open: impl Future<Output = Result<T, WatchError>>,
     ) -> Result<(T, OwnedSemaphorePermit), WatchError> {
-        let too_many = || WatchError::TooMany(format!("{STREAMS_MAX} streams are open, and no more can be"));
+        let too_many = || WatchError::TooMany(format!("{STREAMS_MAX} streams are already open, which is the limit"));
         let permit = self.stream().ok_or_else(too_many)?;
         Ok((open.await?, permit))
     }

@@ -102,7 +102,7 @@ fn check_shows_the_rules_and_which_of_them_a_sample_hits() {
         for line in [
             "# route 1: hub is \"/chat\", user is \"ann\" -> group canary",
             "# method rule 1: hub is \"/chat\" -> deny \"Debug*\"",
-            "warning: route 2 takes nothing: route 1 takes all that it could take",
+            "warning: route 2 matches nothing: route 1 takes all its clients",
         ] {
             assert!(shown.lines().any(|shown| shown == line), "{line} is missing in\n{shown}");
         }

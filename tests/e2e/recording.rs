@@ -234,7 +234,7 @@ fn payloads_need_the_admin_token_and_refusals_say_what_to_do() {
         for (arguments, told) in [
             (vec!["--hub", "chat", "--payloads"], "refuses: --admin-token is required"),
             (vec!["--hub", "chat", "--payloads", "--admin-token", "not-the-token-at-all"], "wrong --admin-token"),
-            (vec!["--hub", "/talk", "--admin-token", ADMIN_TOKEN], "no node that answers has a hub \"/talk\""),
+            (vec!["--hub", "/talk", "--admin-token", ADMIN_TOKEN], "no reachable node has a hub \"/talk\""),
         ] {
             let mut command = Command::new(profile_folder()?.join("trunkline"));
             command.args(["record", "--admin", proxy.admin(), "--out"]).arg(&file).args(&arguments);

@@ -175,7 +175,7 @@ fn a_key_set_is_fetched_with_tls_from_trusted_issuers_only() {
         let asked = issuer.asked();
         let mut wary = proxy_that_trusts(&other).await?;
         assert!(!is_let_in(&wary, &of_issuer).await?, "its keys are not known");
-        let line = wary.process.wait_for_log("the key set can't be read").await?;
+        let line = wary.process.wait_for_log("cannot read the key set").await?;
         assert!(line.contains("UnknownIssuer") && line.contains(&url), "{line}");
         assert!(is_let_in(&wary, &token::of_user(ACCESS_KEY, "ann")?).await?, "other keys are as good as ever");
         assert_eq!(issuer.asked(), asked, "nothing was said to a stranger");

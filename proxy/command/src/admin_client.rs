@@ -185,7 +185,7 @@ impl AdminClient {
 
 fn told(error: HttpError) -> String {
     match error {
-        HttpError::Timeout(deadline) => format!("nothing within {} s", deadline.as_secs()),
+        HttpError::Timeout(deadline) => format!("no data within {} s", deadline.as_secs()),
         other => other.to_string(),
     }
 }

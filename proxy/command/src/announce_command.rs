@@ -154,9 +154,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_is_told_in_the_words_of_the_node() {
-        let answer = json!({ "error": "no node that answers has a hub \"chat\"", "field": null });
+        let answer = json!({ "error": "no reachable node has a hub \"chat\"", "field": null });
         let problem = announced(&[], 404, answer).await.0.unwrap_err();
-        assert_eq!(problem, "URL refuses: no node that answers has a hub \"chat\"");
+        assert_eq!(problem, "URL refuses: no reachable node has a hub \"chat\"");
         assert_eq!(announced(&[], 401, json!({})).await.0.unwrap_err(), "URL refuses: --admin-token is required");
         assert_eq!(announced(&[], 502, json!({})).await.0.unwrap_err(), "URL refuses: it answers 502 Bad Gateway");
     }

@@ -252,9 +252,9 @@ mod tests {
         let (told, asked) = rebalanced(&["--percent", "20"], 200, &[report("stalled", 4)]).await;
         assert_eq!(told, Err("4 of 9 clients have moved: no way".into()));
         assert_eq!((&asked["to"], &asked["percent"]), (&json!("percent"), &json!(20)));
-        let running = json!({ "error": "a rebalance runs already, at proxy-b", "field": null });
+        let running = json!({ "error": "a rebalance is already running, at proxy-b", "field": null });
         let (told, _) = rebalanced(&["--to-mean"], 409, &[running]).await;
-        assert_eq!(told, Err("URL refuses: a rebalance runs already, at proxy-b".into()));
+        assert_eq!(told, Err("URL refuses: a rebalance is already running, at proxy-b".into()));
         assert_eq!(rebalanced(&["--to-mean"], 401, &[]).await.0, Err("URL refuses: --admin-token is required".into()));
     }
 

@@ -301,9 +301,9 @@ mod tests {
     async fn a_refusal_leaves_no_file_and_a_file_that_is_there_stays() {
         let folder = TestFolder::new();
         let out = folder.file();
-        let refusal = r#"{"error":"no node that answers has a hub \"/chat\"","field":null}"#;
+        let refusal = r#"{"error":"no reachable node has a hub \"/chat\"","field":null}"#;
         let (told, asked) = recorded(&out, &[], 404, refusal, false).await;
-        assert_eq!(told.unwrap_err(), "URL refuses: no node that answers has a hub \"/chat\"");
+        assert_eq!(told.unwrap_err(), "URL refuses: no reachable node has a hub \"/chat\"");
         assert_eq!(asked, "hub=%2Fchat&payloads=hidden");
         let (told, _) = recorded(&out, &[], 200, &header_of(RECORDING_VERSION + 1), true).await;
         assert!(told.unwrap_err().contains("another version"));

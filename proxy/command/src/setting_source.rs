@@ -230,8 +230,8 @@ mod tests {
         let source = Source::Environment("TRUNKLINE_UPSTREAM".to_owned());
         let sources = Sources(BTreeMap::from([("upstream".to_owned(), source)]));
         assert_eq!(
-            sources.named_in("--upstream \"x\" is no URL"),
-            "TRUNKLINE_UPSTREAM in the environment: --upstream \"x\" is no URL"
+            sources.named_in("--upstream \"x\" is not a URL"),
+            "TRUNKLINE_UPSTREAM in the environment: --upstream \"x\" is not a URL"
         );
         for other in ["--upstream-ca x", "--listen x", "upstream"] {
             assert_eq!(sources.named_in(other), other);

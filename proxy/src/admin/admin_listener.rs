@@ -41,7 +41,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum size of a request head: the longest id, plus a browser's headers.
 const HEAD_MAX_BYTES: usize = 64 * 1024;
 
-const LATE: &str = "the request did not come whole, or its answer took too long\n";
+const LATE: &str = "the request did not arrive completely, or its response took too long\n";
 
 /// Pause after a failed accept. Without free descriptors, retrying immediately would only use CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -61,7 +61,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, counters: Arc<A
                 None => counters.turned_away.increment(),
             },
             Err(error) => {
-                warn!(%error, "a connection to the admin port can't be accepted");
+                warn!(%error, "cannot accept a connection to the admin port");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -105,11 +105,11 @@ async fn serve_connection(
             if error.is_timeout() {
                 counters.overdue.increment();
             }
-            debug!(%peer, %error, "a connection to the admin port has ended");
+            debug!(%peer, %error, "admin connection closed");
         },
         () = place.revoked() => {
             counters.displaced.increment();
-            debug!(%peer, "a connection to the admin port is closed for a newer one");
+            debug!(%peer, "admin connection closed in favour of a newer one");
         }
     }
 }

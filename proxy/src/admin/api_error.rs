@@ -38,7 +38,7 @@ impl ApiError {
     pub(super) fn unread_body(rejection: &BytesRejection, max_bytes: usize) -> Self {
         match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => {
-                let problem = format!("is too large: at most {max_bytes} bytes are taken");
+                let problem = format!("is too large: at most {max_bytes} bytes are allowed");
                 Self::field("body", &problem).with_status(StatusCode::PAYLOAD_TOO_LARGE)
             }
             status => Self::field("body", "could not be read").with_status(status),
@@ -55,14 +55,14 @@ impl ApiError {
     #[must_use]
     pub(super) fn unknown_client(id: &str) -> Self {
         let shown: String = id.chars().take(ID_CHARS).collect();
-        Self::new(StatusCode::NOT_FOUND, format!("no node that answers has a client connection {shown:?}"))
+        Self::new(StatusCode::NOT_FOUND, format!("no reachable node has a client connection {shown:?}"))
     }
 
     /// Error for a hub not found at any node.
     #[must_use]
     pub(super) fn unknown_hub(hub: Option<&str>) -> Self {
         let shown: String = hub.unwrap_or_default().chars().take(HUB_MAX_CHARS).collect();
-        Self::new(StatusCode::NOT_FOUND, format!("no node that answers has a hub {shown:?}"))
+        Self::new(StatusCode::NOT_FOUND, format!("no reachable node has a hub {shown:?}"))
     }
 
     #[must_use]

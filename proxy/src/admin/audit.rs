@@ -292,8 +292,9 @@ pub(super) async fn record_first(State(log): State<AuditLog>, request: Request, 
             })
         });
         if let Err(problem) = recorded.await.unwrap_or_else(|failed| Err(failed.to_string())) {
-            let text =
-                format!("refused, because it can't be recorded in --audit-log ({problem}) and --audit-required is set");
+            let text = format!(
+                "refused, because the act can't be recorded in --audit-log ({problem}) and --audit-required is set"
+            );
             return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text).into_response();
         }
     }
@@ -365,7 +366,7 @@ pub(super) struct CallerGone(pub(super) CancellationToken);
 pub(super) async fn record(State(log): State<AuditLog>, request: Request, next: Next) -> Response {
     let act = OperatorAct::of(request.method(), request.uri().path());
     if act.is_none() && !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
-        let text = format!("{} is none of the acts that this path takes", request.method());
+        let text = format!("method {} is not allowed here", request.method());
         return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, text).into_response();
     }
     let seen = SeenRequest::of(&request);
@@ -383,7 +384,7 @@ pub(super) async fn record(State(log): State<AuditLog>, request: Request, next: 
         return noted.await;
     }
     // Runs in its own task, so the action is logged even if the caller disconnects.
-    let failed = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the act has broken off").into_response();
+    let failed = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the act was interrupted").into_response();
     tokio::spawn(noted).await.unwrap_or_else(failed)
 }
 

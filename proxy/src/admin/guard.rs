@@ -91,7 +91,7 @@ impl Guard {
         match (self.0.exposure, &self.0.token) {
             (Exposure::Network, None) => Err(ApiError::new(
                 StatusCode::NOT_FOUND,
-                "not served: --admin is no loopback address, so the observer page and /api need --admin-token",
+                "not served: --admin is not a loopback address, so the observer page and /api need --admin-token",
             )),
             _ => Ok(()),
         }
@@ -118,7 +118,7 @@ impl Guard {
                 self.check_token(given, &[&token.load().token], caller).await?;
                 Ok((Access::Act, None))
             }
-            (Credential::Token(_), None) => Err(unauthorized("this node has no --admin-token, so none is accepted")),
+            (Credential::Token(_), None) => Err(unauthorized("this node has no --admin-token, so it accepts no token")),
             (Credential::Nothing, _) if self.0.exposure == Exposure::Loopback && names_this_machine(headers) => {
                 Ok((Access::Read, None))
             }
@@ -139,15 +139,14 @@ impl Guard {
         }
         if let Some(count) = throttle.note_wrong(address, given, began.elapsed()) {
             let from = address.map(|ip| ip.to_string()).unwrap_or_default();
-            warn!(%from, count, "wrong tokens at the admin port; the next line about them comes in a minute at the earliest");
+            warn!(%from, count, "wrong tokens at the admin port; logged at most once a minute");
         }
         if wait.is_zero() {
             counters.wrong_token.increment();
-            return Err(unauthorized("the token is not the one of --admin-token"));
+            return Err(unauthorized("wrong admin token"));
         }
         counters.braked.increment();
-        let text =
-            "the token is not the one of --admin-token; after many wrong ones from an address its answers are slow";
+        let text = "wrong admin token; after many wrong tokens from an address its responses are delayed";
         Err(unauthorized(text))
     }
 
@@ -166,7 +165,7 @@ impl Guard {
     /// Counts a request for another machine's host and returns its refusal.
     fn foreign_host(&self) -> ApiError {
         self.0.counters.foreign_host.increment();
-        let text = "Host names no loopback address: without --admin-token this is for this machine alone";
+        let text = "Host is not a loopback address: without --admin-token only this machine has access";
         ApiError::new(StatusCode::FORBIDDEN, text)
     }
 
@@ -202,7 +201,7 @@ impl Guard {
             return Ok((access, end));
         }
         if access == Access::Read && !self.has_token() {
-            let text = "nothing can be changed here: this node was started without --admin-token";
+            let text = "changes are disabled: this node was started without --admin-token";
             return Err(ApiError::new(StatusCode::FORBIDDEN, text));
         }
         access.to_act()?;
@@ -225,7 +224,7 @@ impl Guard {
         self.check_host(headers)?;
         check_page(headers)?;
         let Some(token) = self.0.token.as_ref().map(AdminTokenInForce::load) else {
-            return Err(unauthorized("this node has no --admin-token, so nobody can log in"));
+            return Err(unauthorized("this node has no --admin-token, so log-in is disabled"));
         };
         self.check_token(given, &[&token.token], caller).await?;
         Ok(self.0.sessions.begin(&token.replaced, headers))
@@ -259,7 +258,7 @@ pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next
         None => {
             let CallerGone(gone) = request.extensions().get().cloned().unwrap_or_default();
             let access = guard.access_for(request.method(), request.headers(), caller);
-            gone.run_until_cancelled(access).await.unwrap_or_else(|| Err(unauthorized("the caller has gone")))
+            gone.run_until_cancelled(access).await.unwrap_or_else(|| Err(unauthorized("the caller has disconnected")))
         }
     };
     match access {
@@ -286,14 +285,14 @@ fn unauthorized(text: &'static str) -> ApiError {
 }
 
 fn metrics_unauthorized() -> ApiError {
-    unauthorized("this needs the token of --metrics-token, as Authorization: Bearer")
+    unauthorized("--metrics-token is required, as Authorization: Bearer")
 }
 
 /// Checks that a request comes from this node's page, or not from a page.
 fn check_page(headers: &HeaderMap) -> Result<(), ApiError> {
     match is_own_page(headers) {
         true => Ok(()),
-        false => Err(ApiError::new(StatusCode::FORBIDDEN, "Origin is another page than this node's own")),
+        false => Err(ApiError::new(StatusCode::FORBIDDEN, "Origin is not this node's own page")),
     }
 }
 

@@ -73,7 +73,7 @@ impl QueryParameters {
     /// Rejects parameters that were not taken.
     pub(super) fn end(self) -> Result<(), ApiError> {
         match self.0.into_keys().next() {
-            Some(name) => Err(ApiError::field(&name, "is no parameter here")),
+            Some(name) => Err(ApiError::field(&name, "is not a parameter here")),
             None => Ok(()),
         }
     }
@@ -95,7 +95,7 @@ impl BodyFields {
         match serde_json::from_slice(body) {
             Ok(fields) => Ok(Self(fields)),
             Err(error) if error.is_data() => Err(ApiError::field("body", &format!("must be a JSON object: {error}"))),
-            Err(error) => Err(ApiError::field("body", &format!("is no JSON: {error}"))),
+            Err(error) => Err(ApiError::field("body", &format!("is not valid JSON: {error}"))),
         }
     }
 
@@ -144,7 +144,7 @@ impl BodyFields {
         match list.items() {
             Some(items) if items.len() > most => {
                 let count = items.len();
-                Err(ApiError::field(name, &format!("has {count} items, at most {most} are taken")))
+                Err(ApiError::field(name, &format!("has {count} items, but at most {most} are allowed")))
             }
             Some(items) => Ok(Some(items)),
             None => Err(ApiError::field(name, "must be a list")),
@@ -158,7 +158,7 @@ impl BodyFields {
     /// Rejects fields that were not taken.
     pub(super) fn end(self) -> Result<(), ApiError> {
         match self.0.into_iter().next() {
-            Some((name, _)) => Err(ApiError::field(&name, "is no field here")),
+            Some((name, _)) => Err(ApiError::field(&name, "is not a field here")),
             None => Ok(()),
         }
     }
@@ -167,7 +167,7 @@ impl BodyFields {
 fn checked(name: &str, text: String, most_chars: usize) -> Result<String, ApiError> {
     let chars = text.chars().count();
     if chars > most_chars {
-        return Err(ApiError::field(name, &format!("has {chars} characters, at most {most_chars} are taken")));
+        return Err(ApiError::field(name, &format!("has {chars} characters, but at most {most_chars} are allowed")));
     }
     Ok(text)
 }

@@ -27,12 +27,12 @@ pub enum AppKeyError {
     #[error("has no name of an app before its `=`: a name has 1 to {NAME_MAX_BYTES} letters, digits, `-`, `_` and `.`")]
     Name,
     /// The list of hubs is empty. An omitted list would cover more hubs than intended.
-    #[error("has a `;` behind its key and no hub: name the hubs, or leave the `;` out for those of the app's own name")]
+    #[error(
+        "has a `;` after the key but no hub: name the hubs, or remove the `;` to use the hubs of the app's own name"
+    )]
     NoHubs,
     /// A hub name is invalid.
-    #[error(
-        "names a hub {0:?}; a name has 1 to {NAME_MAX_BYTES} bytes, and a `*` at its end stands for whatever follows"
-    )]
+    #[error("names a hub {0:?}; a name has 1 to {NAME_MAX_BYTES} bytes, and a `*` at its end matches any suffix")]
     Hub(String),
     /// The key can't be used.
     #[error("{0}")]
@@ -62,18 +62,20 @@ pub enum AppKeySetError {
         other_hubs: String,
     },
     /// Two apps have the same key, so each could act as the other app.
-    #[error("apps {0:?} and {1:?} have the same key: give each its own (`trunkline token key --app NAME` makes it)")]
+    #[error(
+        "apps {0:?} and {1:?} have the same key: give each its own key (`trunkline token key --app NAME` makes one)"
+    )]
     SameKey(String, String),
     /// An app uses an access key of the fleet. The app could then act as a node and as an operator.
     #[error(
-        "the key of app {0:?} is an access key of the fleet, which opens everything: give the app one of its own \
-         (`trunkline token key --app NAME` makes it)"
+        "the key of app {0:?} is an access key of the fleet, which is valid for everything: give the app its own key \
+         (`trunkline token key --app NAME` makes one)"
     )]
     IsAccessKey(String),
     /// There are more apps than a node accepts.
     #[error(
-        "{0} apps have keys of their own (--app-key, --app-key-file, [app-keys.NAME]), and a fleet takes {APPS_MAX}: \
-         give the others a fleet of their own, or one name and key to apps of the same team"
+        "{0} apps have their own keys (--app-key, --app-key-file, [app-keys.NAME]), but a fleet allows at most \
+         {APPS_MAX}: use a second fleet, or one name and key for apps of the same team"
     )]
     TooMany(usize),
 }
@@ -287,8 +289,8 @@ mod tests {
             ("=KEY", "has no name of an app"),
             ("a b=KEY", "has no name of an app"),
             ("shop=KEY;a*b", "a hub \"a*b\""),
-            ("shop=KEY;", "and no hub"),
-            ("shop=KEY; ;", "and no hub"),
+            ("shop=KEY;", "but no hub"),
+            ("shop=KEY; ;", "but no hub"),
             ("shop=short;orders", "access key has 5 bytes, at least 16"),
         ] {
             let problem = key(text).unwrap_err();
@@ -349,7 +351,7 @@ mod tests {
         assert_eq!(AppKey::check_all(twice, &[]), Ok(()));
         let error = AppKey::check_all(keys.iter(), &[]).unwrap_err();
         assert_eq!(error, AppKeySetError::TooMany(251));
-        assert!(error.to_string().contains("takes 250: give the others a fleet"), "{error}");
+        assert!(error.to_string().contains("allows at most 250: use a second fleet"), "{error}");
     }
 
     #[test]

@@ -39,10 +39,13 @@ pub enum JwksError {
     #[error("is no JWKS: {0}")]
     Format(String),
     /// The set has no key of a supported kind.
-    #[error("holds no key for RS256 (RSA) or ES256 (P-256)")]
+    #[error("contains no key for RS256 (RSA) or ES256 (P-256)")]
     NoKey,
     /// All keys of supported kinds are unusable. The error lists their ids.
-    #[error("holds no usable key: RSA needs 2048 to 8192 bits, and EC a point on P-256, unlike the keys {}", .0.join(", "))]
+    #[error(
+        "contains no usable key: RSA needs 2048 to 8192 bits, and EC a point on P-256, unlike the keys {}",
+        .0.join(", ")
+    )]
     NoUsableKey(Vec<String>),
 }
 
@@ -72,8 +75,8 @@ pub enum JwksSourceError {
     },
     /// The URL would fetch keys from another machine without TLS.
     #[error(
-        "{shown:?} fetches keys without TLS: anybody on the network path could let in any user. Use https://, or a file; \
-         http:// is for this machine only"
+        "{shown:?} fetches keys without TLS: anyone on the network path could forge tokens of any user. Use https://, \
+         or a file; http:// is only for this machine"
     )]
     Plain {
         /// Part of the text without secrets.
@@ -340,21 +343,26 @@ impl KeySets {
             Ok(published) => {
                 self.read.increment();
                 if set.is_failing.swap(false, Ordering::Relaxed) {
-                    info!(jwks = %set.source, keys = published.keys.len(), "the key set can be read again");
+                    info!(jwks = %set.source, keys = published.keys.len(), "key set reloaded after failures");
                 }
                 let published = Arc::new(published);
                 let former = set.published.swap(Arc::clone(&published));
                 self.stored.send_replace(());
                 if !published.unusable.is_empty() && former.unusable != published.unusable {
                     let unusable = published.unusable.join(", ");
-                    warn!(jwks = %set.source, unusable, "keys of the set can't be used, and are left out");
+                    warn!(jwks = %set.source, unusable, "unusable keys of the set ignored");
                 }
             }
             Err(problem) => {
                 self.failed.increment();
                 if !set.is_failing.swap(true, Ordering::Relaxed) {
                     let kept = set.published.load().keys.len();
-                    warn!(jwks = %set.source, %problem, kept, "the key set can't be read: its last good keys are kept");
+                    warn!(
+                        jwks = %set.source,
+                        %problem,
+                        kept,
+                        "cannot read the key set: its last valid keys stay in use"
+                    );
                 }
             }
         }

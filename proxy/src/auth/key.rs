@@ -19,13 +19,13 @@ pub enum KeyError {
     #[error("has {0} bytes, but a secret needs at least {ACCESS_KEY_MIN_BYTES}")]
     ShortSecret(usize),
     /// The key is private. A proxy needs only the public key.
-    #[error("holds a private key: give the public one, which is all that verifying needs")]
+    #[error("contains a private key: use the public key, which is enough to verify tokens")]
     Private,
     /// The text is not a supported public key.
-    #[error("holds no PEM public key for RS256 (RSA) or ES256 (P-256)")]
+    #[error("contains no PEM public key for RS256 (RSA) or ES256 (P-256)")]
     NoPublicKey,
     /// The parameters of a published key are invalid: the RSA size is not supported, or the point is not on the curve.
-    #[error("has numbers that make no key: RSA needs 2048 to 8192 bits, and EC a point on P-256")]
+    #[error("is not a valid key: RSA needs 2048 to 8192 bits, and EC a point on P-256")]
     Numbers,
 }
 

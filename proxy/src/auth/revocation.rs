@@ -40,16 +40,14 @@ pub(crate) const REVOCATION_KEPT_MAX_S: u64 = 366 * 24 * 3600;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RevocationRefused {
-    #[error(
-        "a node keeps {REVOCATIONS_MAX} revocations, and no more: revoke the tokens of an audience, of an app, or all"
-    )]
+    #[error("a node stores at most {REVOCATIONS_MAX} revocations: revoke the tokens of an audience, of an app, or all")]
     TooMany,
     #[error(
-        "a node keeps revocations of {REVOCATIONS_MAX_BYTES} bytes, and no more: revoke the tokens of an audience, of \
-         an app, or all"
+        "a node stores at most {REVOCATIONS_MAX_BYTES} bytes of revocations: revoke the tokens of an audience, of an \
+         app, or all"
     )]
     TooLarge,
-    #[error("a name in a revocation has {0} bytes, and {NAME_MAX_BYTES} are allowed")]
+    #[error("a name in a revocation has {0} bytes, but at most {NAME_MAX_BYTES} are allowed")]
     NameTooLong(usize),
 }
 

@@ -15,9 +15,9 @@ pub(crate) enum TokenError {
     #[error("the access token has {bytes} bytes, but --jwt-max-bytes allows {max}")]
     TooLarge { bytes: usize, max: usize },
     /// The text is not a JWT, or not signed.
-    #[error("the access token is not valid: it is no signed JWT of an algorithm that is known")]
+    #[error("the access token is not valid: it is not a signed JWT with a supported algorithm")]
     Malformed,
-    #[error("the access token is not valid: no key is known that it could be signed with")]
+    #[error("the access token is not valid: its signing key is unknown")]
     UnknownKey,
     /// A key matches, but the signature is invalid.
     #[error("the access token is not valid: its signature is wrong")]
@@ -27,14 +27,14 @@ pub(crate) enum TokenError {
     /// An operator revoked the token before it expired.
     #[error("the access token is not valid: it was revoked, so log in again for a new one")]
     Revoked,
-    #[error("the access token is not valid: its time has not come yet")]
+    #[error("the access token is not valid: its validity has not begun")]
     Immature,
     #[error("the access token is not valid: its issuer is not allowed here")]
     Issuer,
     #[error("the access token is not valid: it is for another audience")]
     Audience,
     /// The header requires an extension (`crit`).
-    #[error("the access token is not valid: its header demands what is not known here (`crit`)")]
+    #[error("the access token is not valid: its header requires an unsupported extension (`crit`)")]
     Critical,
     /// A claim is missing or malformed.
     #[error("the access token is not valid: {0}")]
@@ -91,7 +91,7 @@ fn wrong_type(token: &str) -> Option<TokenError> {
     }
     let is_nested = |name: &&str| claims.get(*name).is_some_and(|value| value.is_array() || value.is_object());
     let name = SINGLE_CLAIMS.into_iter().find(is_nested)?;
-    Some(TokenError::Claim(format!("its claim {name:?} has to be one value, and is a list or an object")))
+    Some(TokenError::Claim(format!("its claim {name:?} has to be a single value, but is a list or an object")))
 }
 
 impl From<Error> for TokenError {
@@ -120,7 +120,7 @@ mod tests {
             TokenError::Malformed.explained(&format!("{token}.x")).to_string()
         };
         assert!(explained(r#"{"alg":"HS256","kid":7}"#, "{}").contains("`kid`"));
-        assert!(explained(r#"{"alg":"HS256"}"#, r#"{"sub":["ann"]}"#).contains(r#""sub" has to be one value"#));
+        assert!(explained(r#"{"alg":"HS256"}"#, r#"{"sub":["ann"]}"#).contains(r#""sub" has to be a single value"#));
         for (header, claims) in [(r#"{"alg":"none"}"#, "{}"), ("x", "{}"), ("{}", r#"{"aud":["a"],"sub":"ann"}"#)] {
             assert_eq!(explained(header, claims), TokenError::Malformed.to_string());
         }

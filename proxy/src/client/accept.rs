@@ -167,7 +167,7 @@ async fn find_restoring_home(
         return None;
     };
     restores.of(RestoreOutcome::Found).increment();
-    debug!(hub = pending.hub.name(), lost = short(&id), "a lost connection is restored");
+    debug!(hub = pending.hub.name(), lost = short(&id), "lost connection restored");
     pending.open.headers.push((ByteString::from_static(RESTORES_HEADER), vec![id]));
     if let Some(user) = user {
         pending.open.claims = user.claims;

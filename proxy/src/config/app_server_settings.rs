@@ -201,8 +201,8 @@ impl RelaySettings {
         let is_fitted = self.pass_through && self.requests_max.is_none() && fitting < PASS_THROUGH_MAX;
         is_fitted.then(|| {
             format!(
-                "--pass-through-max is {fitting} in place of {PASS_THROUGH_MAX}, because clients can have only {} \
-                 files open: raise the limit of open files of this process",
+                "--pass-through-max is {fitting} instead of {PASS_THROUGH_MAX}, because only {} open files are left \
+                 for clients: raise the limit of open files of this process",
                 files.unwrap_or_default()
             )
         })

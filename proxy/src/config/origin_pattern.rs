@@ -10,20 +10,21 @@ const ANY: &str = "*";
 pub enum OriginError {
     /// The scheme is missing.
     #[error(
-        "has to be an origin with its scheme, such as https://app.example or capacitor://localhost, null for pages without an origin, or * for any page, without credentials"
+        "has to be an origin with its scheme, such as https://app.example or capacitor://localhost, null for pages \
+         without an origin, or * for any page, without credentials"
     )]
     Scheme,
     /// A path, query or fragment follows the host or port.
-    #[error("goes on behind host and port: an origin has no path")]
+    #[error("continues after host and port: an origin has no path")]
     Path,
     /// The host is not valid.
-    #[error("has a host that is none")]
+    #[error("has an invalid host")]
     Host,
     /// A wildcard is in an unsupported position.
-    #[error("has a * that is not the whole first label behind http:// or https://, as in https://*.example.com")]
+    #[error("has a * that is not the whole first label after http:// or https://, as in https://*.example.com")]
     Star,
     /// The port is not valid.
-    #[error("has a port that is none")]
+    #[error("has an invalid port")]
     Port,
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 /// Error of parsing a path prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{value:?} is no path like /realtime, with a slash in front and neither '?' nor '#'")]
+#[error("{value:?} is not a path like /realtime, with a leading slash and neither '?' nor '#'")]
 pub struct PathPrefixError {
     /// Rejected text of the prefix.
     pub value: String,
@@ -63,7 +63,7 @@ mod tests {
     fn a_text_that_is_no_path_is_refused_with_its_value() {
         for text in ["realtime", "/a?b", "/a b", ""] {
             let problem = PathPrefix::new(text).unwrap_err().to_string();
-            assert!(problem.starts_with(&format!("{text:?} is no path")), "{problem}");
+            assert!(problem.starts_with(&format!("{text:?} is not a path")), "{problem}");
         }
     }
 }

@@ -69,6 +69,8 @@ pub(super) fn read_secrets<T: SecretLine>(path: &Path) -> Result<Option<Vec<T>>,
 
 /// Error for a file that was emptied, perhaps while it is being rewritten.
 pub(super) fn emptied<T: SecretLine>(path: &Path) -> SecretFileError {
-    let problem = " is empty, and had keys before: write a comment (`# none`) into it to take them away".to_owned();
+    let problem = " is empty, but had keys before: to remove all keys write a comment (`# none`) into the \
+                   file"
+        .to_owned();
     SecretFileError::Content { flag: T::FLAG, path: path.to_owned(), problem }
 }

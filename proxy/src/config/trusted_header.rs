@@ -46,8 +46,8 @@ impl TrustedHeader {
 /// Error for headers with overlapping content: a client could set the header that the balancer does not overwrite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "has forwarded beside for, proto or host, which tell the same: a load balancer writes one of them, and a client the \
-     other. Name forwarded alone or with prefix, or leave it away"
+    "has forwarded together with for, proto or host, which mean the same: a load balancer writes one kind, and a \
+     client could forge the other. Use forwarded alone or with prefix, or omit it"
 )]
 pub struct AmbiguousHeaders;
 

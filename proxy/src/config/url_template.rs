@@ -26,9 +26,9 @@ pub enum UrlTemplateError {
     Address(&'static str),
     #[error("has a fragment (#), which is never sent: leave it out")]
     Fragment,
-    #[error("has {{{0}}}; only {{hub}}, {{category}} and {{event}} are known, behind the host")]
+    #[error("has {{{0}}}; only {{hub}}, {{category}} and {{event}} are allowed, after the host")]
     Placeholder(String),
-    #[error("is no URL: a path and a query hold no spaces and no characters beyond ASCII; escape them, as %20")]
+    #[error("is not a URL: a path and a query contain no spaces and only ASCII characters; escape others, as %20")]
     Path,
 }
 
@@ -249,15 +249,15 @@ mod tests {
     #[test]
     fn a_text_that_is_no_template_is_refused_with_the_reason() {
         for (text, reason) in [
-            ("app/{event}", "is no URL"),
-            ("ftp://app/", "is no URL"),
-            ("http://{hub}.example/", "is no URL"),
+            ("app/{event}", "is not a URL"),
+            ("ftp://app/", "is not a URL"),
+            ("http://{hub}.example/", "is not a URL"),
             ("http://me@app/", "has a user name"),
             ("http://app/#x", "has a fragment"),
-            ("http://app/{method}", "has {method}; only {hub}, {category} and {event} are known"),
+            ("http://app/{method}", "has {method}; only {hub}, {category} and {event} are allowed"),
             ("http://app/{event", "has {event"),
-            ("http://app/a b", "is no URL"),
-            ("http://app/ü", "is no URL"),
+            ("http://app/a b", "is not a URL"),
+            ("http://app/ü", "is not a URL"),
         ] {
             let problem = text.parse::<UrlTemplate>().map_err(|error| error.to_string());
             assert!(problem.as_ref().is_err_and(|problem| problem.starts_with(reason)), "{text}: {problem:?}");

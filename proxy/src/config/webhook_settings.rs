@@ -139,7 +139,7 @@ mod tests {
             ("=http://app/", "the hub is named \"\""),
             ("a/b=http://app/", "the hub is named \"a/b\""),
             ("..=http://app/", "the hub is named \"..\""),
-            ("chat=app", "the URL is no URL"),
+            ("chat=app", "the URL is not a URL"),
         ] {
             let problem = rule(text).unwrap_err();
             assert!(problem.starts_with(reason), "{text}: {problem}");

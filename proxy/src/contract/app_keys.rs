@@ -119,8 +119,7 @@ fn hubs_that_tokens_of_one_key_name_leave_a_half_to_those_of_others() {
         assert!(is_known("news1"), "the other key has its places");
         assert!(is_known("shop499") && !is_known("shop500"));
         let refusal = name_hub(&node, OLD, "shop1000").await;
-        let text =
-            "500 hubs that app servers and clients have named by the key of app shop, which is the most for one key";
+        let text = "500 hubs named by app servers and clients by the key of app shop, which is the most for one key";
         assert!(refusal.contains(text), "{refusal}");
         read_anew(&node, "");
         name_hub(&node, KEY, "any").await;

@@ -610,7 +610,8 @@ fn strangers_other_fleets_and_other_versions_are_told_apart_in_plain_words() {
         assert!(problem(4).contains("refused"), "{problems:?}");
         until(SOON, "the version is told", || !newer.fleet.members().unreachable().is_empty()).await;
         let (_, version) = &newer.fleet.members().unreachable()[0];
-        let told = "it speaks versions 2 to 3 of the node messages, this node 1 to 1: upgrade the older one";
+        let told = "the node supports versions 2 to 3 of the node messages, but this node 1 to 1: upgrade the older \
+                    one";
         assert_eq!(version, told);
         assert!([&nodes[0], &other, &newer].iter().all(|node| node.fleet.members().all().is_empty()));
     });

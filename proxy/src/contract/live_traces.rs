@@ -193,7 +193,7 @@ fn a_trace_ends_with_its_time_and_unknown_hubs_and_too_many_traces_are_refused()
                 Err(refused) => break refused,
             }
         };
-        assert!(matches!(refused, WatchError::TooMany(text) if text.starts_with("4 traces run already")));
+        assert!(matches!(refused, WatchError::TooMany(text) if text.starts_with("4 traces are already running")));
         drop(running);
         link.fence().await;
         assert!(observer.trace_node(&choice(user())).await.is_ok());

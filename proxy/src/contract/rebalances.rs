@@ -182,7 +182,7 @@ fn a_node_that_does_not_tell_its_clients_is_named_and_an_older_one_is_asked_as_b
         // The node has reported no numbers, so it is excluded, and a plan without clients is not a success.
         let plan = begin(&nodes[0], json!({ "to": "mean" })).await;
         assert_eq!((&plan["planned"], &plan["state"]), (&json!(0), &json!("stalled")), "{plan}");
-        let problem = "has not told its clients within 2 s";
+        let problem = "has not asked its clients to reconnect within 2 s";
         assert!(plan["reason"].as_str().unwrap().ends_with(&format!("n2 {problem}")), "{plan}");
         let _clients = (clients_of(&mut nodes[1], 4).await, clients_of(&mut nodes[2], 8).await);
         let plan = begin(&nodes[0], dry_run.clone()).await;
@@ -265,12 +265,12 @@ fn a_dry_run_only_counts_and_one_rebalance_runs_at_a_time() {
         for node in &nodes {
             let (status, refusal) = ask(node, "POST", "/api/rebalance", json!({ "to": "mean" })).await;
             let text = refusal["error"].as_str().unwrap().to_owned();
-            assert!(status == 409 && text.contains("runs already, at n2"), "{status} {text}");
+            assert!(status == 409 && text.contains("is already running, at n2"), "{status} {text}");
             assert_eq!(progress(node).await["id"], running["id"]);
         }
         let (status, stopped) = ask(&nodes[2], "DELETE", "/api/rebalance", Value::Null).await;
         assert_eq!((status, &stopped["id"], &stopped["state"]), (200, &running["id"], &json!("stopped")));
-        assert_eq!(progress(&nodes[0]).await["reason"], "an operator has stopped it");
+        assert_eq!(progress(&nodes[0]).await["reason"], "stopped by an operator");
         begin(&nodes[2], json!({ "to": "mean", "dry_run": true })).await;
     });
 }
@@ -280,7 +280,7 @@ fn what_can_not_be_done_is_refused_by_the_name_of_its_field() {
     run(async {
         let (_network, nodes) = nodes(2).await;
         let (status, refusal) = ask(&nodes[0], "POST", "/api/rebalance", json!({ "to": "node", "node": "n7" })).await;
-        let text = "node must be a node of the fleet that takes clients: n1, n2";
+        let text = "node must be a node of the fleet that accepts clients: n1, n2";
         assert_eq!((status, refusal), (400, json!({ "error": text, "field": "node" })));
         let large = json!({ "to": "x".repeat(5000) });
         assert_eq!(ask(&nodes[0], "POST", "/api/rebalance", large).await.0, 413);
@@ -303,7 +303,7 @@ fn a_rebalance_ends_with_the_node_that_coordinates_it() {
         begin(&nodes[1], json!({ "to": "mean", "per_second": 1 })).await;
         nodes[1].stage.shared.begin_drain();
         let end = ended(&nodes[1]).await;
-        assert_eq!((&end["state"], &end["reason"]), (&json!("stopped"), &json!("its node stops")));
+        assert_eq!((&end["state"], &end["reason"]), (&json!("stopped"), &json!("the coordinating node stops")));
         let again = begin(&nodes[2], json!({ "to": "mean", "dry_run": true })).await;
         assert_eq!(again["state"], "planned", "the others take another one");
     });

@@ -123,7 +123,7 @@ fn recordings_are_bounded_and_one_that_is_dropped_makes_room() {
                 Err(refused) => break refused,
             }
         };
-        assert!(matches!(refused, WatchError::TooMany(text) if text.starts_with("4 recordings run already")));
+        assert!(matches!(refused, WatchError::TooMany(text) if text.starts_with("4 recordings are already running")));
         assert_eq!(running.len(), 4);
         drop(running.pop());
         assert!(HubRecording::open(&stage.shared, &choice("chat")).await.is_ok());

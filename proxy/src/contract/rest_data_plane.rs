@@ -480,7 +480,7 @@ fn items_and_the_end_of_a_stream_reach_its_client_and_the_call_is_over() {
         let pending =
             shard.inspect(move |state| state.inspector().details(place.slot, &ann_id).map(|ann| ann.pending_calls));
         assert_eq!(pending.await, Some(Some(0)), "the calls are over");
-        for (path, body, text) in [(&first, "", "no item of a stream"), (&wrong, "1", "true or false")] {
+        for (path, body, text) in [(&first, "", "not a stream item"), (&wrong, "1", "true or false")] {
             let answer = back_end.ask("POST", path, body).await;
             assert!(answer.status == 400 && answer.body["message"].as_str().unwrap().contains(text), "{answer:?}");
         }
@@ -789,7 +789,7 @@ fn calls_that_wait_for_their_clients_hold_no_place_of_short_requests_and_are_bou
         }
         let third = call(&of_app).await.unwrap();
         assert_eq!((third.status, &*third.code), (503, "Error.Node.Busy"));
-        let text = "2 calls at clients that wait for answers by the key of app chat, which is the most for one key";
+        let text = "2 pending client results by the key of app chat, which is the most for one key";
         assert!(third.body["message"].as_str().unwrap().contains(text), "{third:?}");
         calls.push(call(&of_fleet));
         ann.text().await;

@@ -76,7 +76,7 @@ fn keys_in_files_are_read_anew_together_or_not_at_all() {
         assert_eq!(statuses().await, [200, 401, 200], "nothing has changed");
         for empty in ["", " \n\n"] {
             let problem = read(NEW, empty).unwrap_err();
-            assert!(problem.contains("is empty, and had keys before"), "{problem}");
+            assert!(problem.contains("is empty, but had keys before"), "{problem}");
             assert_eq!(statuses().await, [200, 401, 200], "a truncated file takes no key away");
         }
         read(NEW, "# none").unwrap();

@@ -331,7 +331,7 @@ fn what_waits_for_the_first_frame_of_a_client_comes_before_a_goodbye_and_after_a
         scene.link.fence().await;
         let state = &scene.stage.shared;
         state.shards()[0].give(vec![crate::shard::ShardCommand::Drain(Duration::ZERO)], 0).await;
-        assert_eq!(client.text().await, call("b"), "before the node says goodbye");
+        assert_eq!(client.text().await, call("b"), "before the node has closed the link");
         let mut scene = scene_with(Stage::start()).await;
         let (client, target) = scene.connect().await;
         scene.link.write(&client.id, sent("c")).await;

@@ -62,7 +62,7 @@ impl AcceptedSocket {
     pub(super) async fn run(mut self, upgrade: OnUpgrade) {
         let upgraded = match upgrade.await {
             Ok(upgraded) => upgraded,
-            Err(error) => return debug!(peer = self.member.name(), %error, "the upgrade of a node link broke off"),
+            Err(error) => return debug!(peer = self.member.name(), %error, "upgrade of a node link failed"),
         };
         let LinkSocket { reader, mut writer } = LinkSocket::network(into_websocket(upgraded, Side::Server).await);
         let (mut incoming, stop) = (std::mem::take(&mut self.incoming), self.stop.clone());
@@ -92,8 +92,8 @@ impl Drop for AcceptedSocket {
             let reason = self.over.as_ref().map(|over| over.reason.as_str());
             let is_gone = self.over.as_ref().is_some_and(|over| over.is_gone);
             match is_gone || fleet.members().has_left() {
-                true => debug!(peer = member.name(), reason, "the link from a node is over"),
-                false => info!(peer = member.name(), reason, "the link from a node is over"),
+                true => debug!(peer = member.name(), reason, "link from a node closed"),
+                false => info!(peer = member.name(), reason, "link from a node closed"),
             }
             if is_gone {
                 member.set_left();

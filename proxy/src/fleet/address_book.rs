@@ -93,7 +93,7 @@ impl AddressBook {
         *stored = problem;
         let is_overdue = since.take_if(|since| now.saturating_duration_since(*since) >= UNRESOLVED_MAX).is_some();
         if is_overdue {
-            warn!(peer = name, problem = stored.as_str(), "a name of --peers leads to no node");
+            warn!(peer = name, problem = stored.as_str(), "a name of --peers does not lead to a node");
         }
         is_overdue
     }

@@ -188,7 +188,7 @@ impl AppPresence {
                 let (carried, direct): (Vec<_>, Vec<_>) = pool.homes().into_iter().partition(|link| link.is_carried());
                 for link in carried.into_iter().filter(|link| !direct.is_empty() && link.begin_leave()) {
                     let (hub, app) = (hub.name(), &pool.app().name);
-                    info!(hub, %app, "a link that another node has carried is given up: there are direct ones");
+                    info!(hub, %app, "relayed link closed: there are direct links");
                     for shard in fleet.shared().shards() {
                         shard.give(vec![ShardCommand::LeaveLink(link.clone())], 0).await;
                     }
@@ -207,7 +207,7 @@ impl AppPresence {
         let is_direct = |link: &&Arc<LinkHandle>| !link.is_carried() && link.endpoint() == Some(&*wish.endpoint);
         if let Some(link) = pool.homes().iter().find(is_direct) {
             let (hub, app, peer) = (hub.name(), &pool.app().name, member.name());
-            debug!(hub, %app, peer, "the app server is asked for a link to a node that has none");
+            debug!(hub, %app, peer, "requesting a link of the app server to a node without one");
             link.send(&link_request(&self.target_of(fleet, &member)));
         }
     }

@@ -51,7 +51,7 @@ impl ChannelRefused {
             Self::NotFresh => (NOT_FRESH, HandshakeError::NotFresh.to_string()),
             Self::Stranger => (StatusCode::NOT_FOUND, "not found".into()),
             Self::Misdirected { option } => {
-                let text = format!("another name was dialled than this node answers for: see its {option}");
+                let text = format!("the dialled name is not a name of this node: see its {option}");
                 (StatusCode::MISDIRECTED_REQUEST, text)
             }
         }
@@ -112,7 +112,7 @@ pub(crate) fn open_channel(
         Ok(None) | Err(_) => return Err(ChannelRefused::Stranger),
     };
     if let Err(refused) = lock.names.check(&accepted.dialled) {
-        warn!(dialled = &*accepted.dialled, "a holder of the key has dialled another name, which leads to this node");
+        warn!(dialled = &*accepted.dialled, "channel refused: the dialled name is not a name of this node");
         return Err(refused);
     }
     let (response, stream) = accepted.into_parts();

@@ -53,7 +53,7 @@ impl AnswerTerms {
             (true, Some(problem), _) if self.rule == AnswerRule::NoRefusal => (problem.status, problem.message),
             (true, _, _) => (AckStatus::Ok, text("")),
             (false, Some(problem), _) => (problem.status, problem.message),
-            (false, None, Some(cause)) => (AckStatus::Timeout, text(&format!("a node gives no answer: {cause}"))),
+            (false, None, Some(cause)) => (AckStatus::Timeout, text(&format!("a node does not answer: {cause}"))),
             (false, None, None) => (AckStatus::NotFound, text("")),
         };
         // A non-numeric payload comes from the one node that has the connection.

@@ -77,6 +77,6 @@ fn tell_of_crash(shared: &Shared, member: &FleetMember) -> bool {
         }
     }
     let (peer, app_servers) = (member.name(), told.len());
-    info!(peer, boot = member.boot(), app_servers, "a node has crashed: app servers are told");
+    info!(peer, boot = member.boot(), app_servers, "node crashed: notifying app servers");
     true
 }

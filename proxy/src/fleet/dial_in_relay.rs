@@ -116,7 +116,7 @@ impl OtherNodes for Fleet {
                     }
                 }
                 None if answers.iter().all(|(_, answer)| answer.is_ok()) => results.fail_one(&id, "does not exist"),
-                None => results.fail_one(&id, "may be at a node that gives no answer"),
+                None => results.fail_one(&id, "may be at a node that does not answer"),
             }
         }));
         true
@@ -203,7 +203,7 @@ async fn invoke_when_moved(fleet: &Fleet, link: &Arc<LinkHandle>, request: Clien
         if let Err(problem) =
             fleet.passage().route_here(&asker, origin, ServiceMessage::ClientInvocation(request)).await
         {
-            debug!(problem, "a question of an app server is skipped");
+            debug!(problem, "skipped a query of an app server");
         }
     } else if !fleet.invoke(link, &request, send.epoch()) {
         link.send(&no_such_connection(request));

@@ -65,11 +65,11 @@ pub(super) enum GreetError {
     Http(#[from] HttpError),
     #[error("the node is about to stop")]
     Leaving,
-    #[error("what answers there is no node of this version: {0} to a greeting")]
+    #[error("not a node of this version: {0} to a greeting")]
     Status(StatusCode),
     #[error(transparent)]
     Greeting(#[from] GreetingError),
-    #[error("it speaks versions {} to {} of the node messages, this node {} to {}: upgrade the older one",
+    #[error("the node supports versions {} to {} of the node messages, but this node {} to {}: upgrade the older one",
         .0.oldest, .0.newest, WireVersions::CURRENT.oldest, WireVersions::CURRENT.newest)]
     Version(WireVersions),
     #[error("there are too many members")]
@@ -81,15 +81,15 @@ pub(super) enum GreetError {
 enum LinkError {
     #[error(transparent)]
     Http(#[from] HttpError),
-    #[error("another start of a node answers there")]
+    #[error("the node has restarted")]
     OtherStart,
-    #[error("the node does not know the session any more")]
+    #[error("the session is unknown to the node")]
     UnknownSession,
     #[error("the node answers {0} instead of an upgrade")]
     Status(StatusCode),
-    #[error("the node's answer makes no sense: {0}")]
+    #[error("the node's response is invalid: {0}")]
     Header(#[from] MalformedHeader),
-    #[error("the upgrade broke off: {0}")]
+    #[error("the upgrade failed: {0}")]
     Upgrade(#[from] hyper::Error),
     #[error("no answer within {} s", GREETING_TIMEOUT.as_secs())]
     Timeout,
@@ -131,14 +131,16 @@ fn words(error: &HttpError) -> String {
         Some(OpenChannelError::Refused(refused)) if refused.status == NOT_FRESH => refused.reason.clone(),
         Some(OpenChannelError::Refused(refused)) if refused.headers.contains_key(NODE_HEADER) => {
             // The admin port of a node of another fleet gives the same answer.
-            "it is a node that opens no channel here: that is its port for clients, where --peers names its admin port \
-             (its --admin), or it has another access key or no --peers"
+            "the node refuses a channel at this port: it is its client port instead of its admin port (its --admin), \
+             or the node has another access key or no --peers"
                 .into()
         }
         Some(OpenChannelError::Refused(refused)) if refused.status == StatusCode::NOT_FOUND => {
-            "it opens no channel: it has another access key, no --peers, an older version, or is no admin port".into()
+            "no channel: the node has another access key, no --peers or an older version, or the address is not an \
+             admin port"
+                .into()
         }
-        Some(OpenChannelError::Refused(refused)) => format!("it is no admin port of a node: it {refused}"),
+        Some(OpenChannelError::Refused(refused)) => format!("not an admin port of a node: it {refused}"),
         Some(error @ OpenChannelError::Http(_)) => error.to_string(),
         _ => root_cause(source),
     }
@@ -222,7 +224,7 @@ impl Dialler {
     /// Greets a linked node to discover further members.
     pub(super) async fn greet_again(&self) {
         if let Err(error) = self.greet().await {
-            debug!(peer = %self.address, %error, "a member can't be greeted again");
+            debug!(peer = %self.address, %error, "cannot greet a member again");
         }
     }
 
@@ -235,7 +237,7 @@ impl Dialler {
         }
         let is_new = tries >= noted_tries(error) && book.set(&self.address, AddressState::Problem(problem.clone()));
         if is_new && book.is_given(&self.address) {
-            warn!(peer = %self.address, problem, "a node of --peers can't be linked");
+            warn!(peer = %self.address, problem, "cannot link a node of --peers");
         }
     }
 
@@ -258,8 +260,8 @@ impl Dialler {
         self.fleet.link_over(member);
         // For a draining node, the state change is logged instead.
         match is_gone || self.fleet.members().has_left() {
-            true => debug!(peer = member.name(), reason, "the link to a node is over"),
-            false => info!(peer = member.name(), reason, "the link to a node is over"),
+            true => debug!(peer = member.name(), reason, "link to a node closed"),
+            false => info!(peer = member.name(), reason, "link to a node closed"),
         }
     }
 
@@ -267,7 +269,7 @@ impl Dialler {
         let (mut backoff, mut was_open, mut refusals) = (Backoff::default(), false, Refusals::default());
         let begun = Instant::now();
         loop {
-            let Some(offer) = link.outbox().offer() else { return LinkOver::because("its session is over") };
+            let Some(offer) = link.outbox().offer() else { return LinkOver::because("the session has ended") };
             self.address.set_listed(self.fleet.members().addresses().is_given(&self.address));
             let dialled = tokio::select! {
                 biased;
@@ -281,7 +283,7 @@ impl Dialler {
                     member.set_reached();
                     match link.outbox().attach_answer(&offer, &answer, link.clock().now_ms()) {
                         Ok(Some((attachment, replayed))) => {
-                            debug!(peer = member.name(), replayed, "a node link is open");
+                            debug!(peer = member.name(), replayed, "node link opened");
                             if !std::mem::replace(&mut was_open, true) {
                                 self.fleet.introduce(member, link);
                             }
@@ -290,7 +292,7 @@ impl Dialler {
                                 return LinkOver::from(&end);
                             }
                         }
-                        Ok(None) => return LinkOver::because("its session is over"),
+                        Ok(None) => return LinkOver::because("the session has ended"),
                         Err(error) => return LinkOver::because(error),
                     }
                 }
@@ -307,14 +309,14 @@ impl Dialler {
                             self.fleet.members().note_gone(member);
                         }
                         if refusals.note(self.fleet.shared(), member) > REFUSED_MAX {
-                            return LinkOver::gone("nobody listens at its address any more");
+                            return LinkOver::gone("nothing listens at its address");
                         }
                     } else {
                         refusals.end();
                     }
-                    debug!(peer = member.name(), %error, "a node link can't be opened yet");
+                    debug!(peer = member.name(), %error, "cannot open a node link yet");
                     if !was_open && begun.elapsed().as_millis() > u128::from(NODE_LINK_WINDOW_MS) {
-                        return LinkOver::because("the node has greeted, and can't be linked");
+                        return LinkOver::because("a greeting node can't be linked");
                     }
                 }
             }
@@ -407,14 +409,15 @@ mod tests {
         };
         let answers = |headers: HeaderMap| answers_with(StatusCode::NOT_FOUND, headers, "not found");
         let of_clients = HeaderMap::from_iter([(HeaderName::from_static(NODE_HEADER), "n1".parse().unwrap())]);
-        assert!(answers(of_clients.clone()).starts_with("it is a node that opens no channel here"));
+        assert!(answers(of_clients.clone()).starts_with("the node refuses a channel at this port"));
         assert_eq!(answers_with(NOT_FRESH, of_clients, "compare the clocks"), "compare the clocks");
-        assert!(answers(HeaderMap::new()).starts_with("it opens no channel"));
+        assert!(answers(HeaderMap::new()).starts_with("no channel"));
         let refused = || HttpError::Connect(std::io::ErrorKind::ConnectionRefused.into());
         assert_eq!(GreetError::from(refused()).to_string(), "connection refused");
         assert!(noted_tries(&refused().into()) > noted_tries(&other), "a node that is restarted is no news yet");
         let version = GreetError::Version(WireVersions { oldest: 7, newest: 9 });
-        let told = "it speaks versions 7 to 9 of the node messages, this node 1 to 1: upgrade the older one";
+        let told = "the node supports versions 7 to 9 of the node messages, but this node 1 to 1: upgrade the older \
+                    one";
         assert_eq!(version.to_string(), told);
     }
 }

@@ -262,7 +262,7 @@ impl FleetEntry {
         within: Duration,
     ) -> InvocationOutcome {
         let Some(open) = self.0.questions().results().open() else {
-            return InvocationOutcome::Failed("too many clients are being asked at this node".into());
+            return InvocationOutcome::Failed("too many pending client results at this node".into());
         };
         let shared = self.0.shared();
         let id = format!("{}.{}", shared.boot, open.number());

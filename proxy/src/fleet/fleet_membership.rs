@@ -126,12 +126,7 @@ impl Membership {
         let is_new = self.find(&greeting.boot).is_none();
         let member = self.table.meet(greeting, address)?;
         if is_new {
-            info!(
-                peer = member.name(),
-                boot = member.boot(),
-                version = member.version(),
-                "a node of the fleet is here"
-            );
+            info!(peer = member.name(), boot = member.boot(), version = member.version(), "node joined the fleet");
         }
         Some((member, is_new))
     }

@@ -57,7 +57,7 @@ async fn link(State(fleet): State<Fleet>, mut request: Request) -> Response {
     let accept = derive_accept_key(text(headers, SEC_WEBSOCKET_KEY.as_str()).as_bytes());
     let offer = match read_offer(headers) {
         Ok(Some(offer)) => offer,
-        Ok(None) => return refuse(StatusCode::BAD_REQUEST, "a node link resumes"),
+        Ok(None) => return refuse(StatusCode::BAD_REQUEST, "node link resumed"),
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {

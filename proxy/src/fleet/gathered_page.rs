@@ -60,7 +60,7 @@ pub(super) async fn page_of(
     let mut token = query.continuation_token.clone();
     if let Some(token) = &token {
         let begun = nodes.iter().position(|node| is_token_of(token, &boot(node)));
-        nodes.drain(..begun.ok_or_else(|| failed("the continuation token is of no node that is here"))?);
+        nodes.drain(..begun.ok_or_else(|| failed("the continuation token is from a node that is not in the fleet"))?);
     }
     for node in nodes {
         loop {
@@ -106,7 +106,7 @@ async fn part_of(
         Ok(Some(ServiceMessage::Ack(ack))) => Err((ack.status, ack.message.unwrap_or_default().to_string())),
         // The hub is unknown there.
         Ok(_) => Ok(MemberPage::default()),
-        Err(cause) => Err((AckStatus::Timeout, format!("a node gives no answer: {cause}"))),
+        Err(cause) => Err((AckStatus::Timeout, format!("a node does not answer: {cause}"))),
     }
 }
 

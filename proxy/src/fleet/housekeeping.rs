@@ -84,13 +84,13 @@ impl Housekeeper<'_> {
                 self.note_state(member);
             }
             for member in self.members.remove_gone() {
-                info!(peer = member.name(), boot = member.boot(), "a node of the fleet is gone");
+                info!(peer = member.name(), boot = member.boot(), "node left the fleet");
                 self.fleet.presence().note_change();
             }
             for name in names.update(self.members.shared_names()) {
                 warn!(
                     node = name,
-                    "two nodes of the fleet have this name; both serve, but give each its own --node-name"
+                    "two nodes of the fleet have this name; both are served: give each its own --node-name"
                 );
             }
             self.note_agreement(&mut agreement, &mut notice);
@@ -110,14 +110,14 @@ impl Housekeeper<'_> {
         if !(is_missed && member.may_be_away()) && member.has_changed(member_state) {
             let (peer, state) = (member.name(), member_state.label());
             match is_missed {
-                true => warn!(peer, state, lag_ms, "a node of the fleet is missed"),
+                true => warn!(peer, state, lag_ms, "node of the fleet not reachable"),
                 false => info!(peer, state, "a node of the fleet"),
             }
         }
         if member.links().outgoing().is_some_and(|link| link.is_open() && !link.is_full()) {
             let dropped = member.take_dropped();
             if dropped > 0 {
-                warn!(peer = member.name(), dropped, "a node takes messages again, and has missed some");
+                warn!(peer = member.name(), dropped, "node accepts messages again, and has missed some");
             }
         }
     }
@@ -143,13 +143,13 @@ impl Housekeeper<'_> {
         let telling = members.iter().filter(|member| member.links().has_incoming_socket());
         agreement.update(own, telling.filter_map(|member| member.view()), now_ms);
         match notice.update(own, agreement.agrees(), now_ms) {
-            Some(false) => info!("the nodes of the fleet see the same members again"),
+            Some(false) => info!("the nodes of the fleet agree on its members again"),
             Some(true) => {
                 let differing = members.iter().filter(|member| member.view().is_some_and(|view| view != own));
                 let nodes: Vec<_> = differing.map(|member| member.name()).collect();
                 warn!(
                     peers = ?nodes,
-                    "these nodes of the fleet see other members than this one: what is passed on may not reach all clients"
+                    "nodes of the fleet disagree on its members: messages may not reach all clients"
                 );
             }
             None => {}

@@ -26,13 +26,13 @@ impl LinkOver {
 impl From<&LinkEnd> for LinkOver {
     fn from(end: &LinkEnd) -> Self {
         match end {
-            LinkEnd::Goodbye(_) => Self::gone("the node says goodbye"),
-            LinkEnd::Shutdown => Self::because("this node leaves, or the other one has started again"),
-            LinkEnd::Closed => Self::because("the node has closed it"),
+            LinkEnd::Goodbye(_) => Self::gone("the node has closed the link"),
+            LinkEnd::Shutdown => Self::because("this node stops, or the other node has restarted"),
+            LinkEnd::Closed => Self::because("the node has closed the socket"),
             LinkEnd::Silent => Self::because("the node is silent"),
             LinkEnd::Stuck => Self::because("the node does not read"),
-            LinkEnd::Replaced => Self::because("another socket has taken it"),
-            LinkEnd::Text => Self::because("the node has sent text where messages belong"),
+            LinkEnd::Replaced => Self::because("a newer socket has replaced this one"),
+            LinkEnd::Text => Self::because("the node has sent a text message"),
             // The remaining reasons name neither end.
             other => Self::because(other.reason(Role::Proxy)),
         }

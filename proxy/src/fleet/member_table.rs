@@ -39,7 +39,7 @@ impl MemberTable {
             return None;
         }
         for former in all.iter().filter(|member| is_former_start(member, greeting, address)) {
-            info!(peer = former.name(), "the node has started again");
+            info!(peer = former.name(), "the node has restarted");
             former.links().living().for_each(|link| link.give_up());
         }
         let member = Arc::new(FleetMember::new(greeting, address.cloned()));

@@ -106,7 +106,7 @@ impl<'a> NodeSink<'a> {
             (NodeMessage::Response { question, status, body }, LinkDirection::ByUs) => {
                 self.fleet.questions().requests().answer(question, self.member.boot(), PeerResponse::new(status, body));
             }
-            (other, _) => debug!(peer = self.member.name(), kind = other.name(), "a node message is ignored"),
+            (other, _) => debug!(peer = self.member.name(), kind = other.name(), "node message ignored"),
         }
     }
 
@@ -131,7 +131,11 @@ impl<'a> NodeSink<'a> {
         if let Err(problem) = revocations.revoke(told, unix_seconds()) {
             revocations.refused.increment();
             if shared.limits.may_log(shared.uptime()) {
-                warn!(peer = self.member.name(), %problem, "tokens that were revoked at a node are still good here");
+                warn!(
+                    peer = self.member.name(),
+                    %problem,
+                    "revocations of another node can't be stored: its revoked tokens are still accepted here"
+                );
             }
         }
         if let Some(user) = told.user.as_ref().filter(|_| told.closed_ms > 0)

@@ -43,7 +43,7 @@ impl Passage {
             self.counters.drop_messages(cause, 1);
             if member.note_dropped(1) {
                 let (peer, cause) = (member.name(), DropCause::label(cause));
-                warn!(peer, cause, "messages to a node are dropped: its clients miss them, no others do");
+                warn!(peer, cause, "dropping messages to a node: only its clients miss them");
             }
         }
         sent.is_ok()

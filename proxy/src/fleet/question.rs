@@ -20,9 +20,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 pub(crate) enum NoAnswer {
     #[error("it did not answer in time")]
     Timeout,
-    #[error("it is late: it gives no sign of life")]
+    #[error("it is late: it sends nothing")]
     Late,
-    #[error("there is no link to it, or too much waits for it")]
+    #[error("there is no link to it, or its queue is full")]
     Unlinked,
     #[error("its link was lost")]
     Lost,

@@ -128,12 +128,16 @@ impl TakeOvers {
                 hub = hub.name(),
                 connection = short(id),
                 peer = owner.name(),
-                "its app server is not reached from here, or it is about to be closed"
+                "its app server is not reachable from this node, or the connection is about to close"
             );
             return TakenOver::Failed;
         };
         if !hub.capabilities().sends_to_all_nodes && timeout(KNOWN_TIMEOUT, self.be_known()).await.is_err() {
-            debug!(hub = hub.name(), connection = short(id), "other nodes don't know in time what is wanted here");
+            debug!(
+                hub = hub.name(),
+                connection = short(id),
+                "other nodes did not receive this node's subscriptions in time"
+            );
             shard.post(move |state| moving::give_up_arrival(state, place));
             return TakenOver::Failed;
         }
@@ -152,13 +156,18 @@ impl TakeOvers {
             if !home.capabilities().sends_to_all_nodes
                 && timeout(REST_TIMEOUT, self.await_rest(&home, (hub, id), (shard, place.0), &owner)).await.is_err()
             {
-                debug!(hub = hub.name(), connection = short(id), peer = owner.name(), "rest of a move timed out");
+                debug!(
+                    hub = hub.name(),
+                    connection = short(id),
+                    peer = owner.name(),
+                    "move of a client connection timed out"
+                );
             }
             self.tell_of(MoveStep::Arrived, hub, id, &owner);
-            debug!(hub = hub.name(), connection = short(id), peer = owner.name(), "a client connection has arrived");
+            debug!(hub = hub.name(), connection = short(id), peer = owner.name(), "client connection moved here");
             return TakenOver::Here(place.0, place.1);
         }
-        debug!(hub = hub.name(), connection = short(id), peer = owner.name(), "a client connection has not arrived");
+        debug!(hub = hub.name(), connection = short(id), peer = owner.name(), "client connection could not move here");
         shard.post(move |state| moving::give_up_arrival(state, place));
         TakenOver::Failed
     }
@@ -218,7 +227,7 @@ impl TakeOvers {
                 drop(runtime.spawn(async move { these.answer_announced().await }));
             }
             (Ok(_), _) => {}
-            (Err(error), _) => debug!(%error, "a client connection can't move"),
+            (Err(error), _) => debug!(%error, "client connection can't move to another node"),
         }
     }
 

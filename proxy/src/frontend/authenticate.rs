@@ -54,7 +54,7 @@ pub(crate) async fn authenticate(
         request.extensions_mut().insert(user);
         request.extensions_mut().insert(binding);
     } else if !is_negotiate {
-        return Err(plain(StatusCode::BAD_REQUEST, "this hub sends its clients elsewhere: negotiate, to learn where"));
+        return Err(plain(StatusCode::BAD_REQUEST, "this hub redirects its clients: negotiate first"));
     }
     request.extensions_mut().insert(granted);
     Ok(())

@@ -68,11 +68,11 @@ pub(crate) fn authorize<'a>(
         };
         endpoint.counters.app_not_asked.increment();
         if endpoint.shared.limits.may_log(endpoint.shared.uptime()) {
-            warn!(hub = name, app = %first.target, %problem, "a client can't be let in, because the app can't be asked");
+            warn!(hub = name, app = %first.target, %problem, "client refused: the app's decision is not available");
         } else {
             endpoint.counters.limit(Limit::LogLines).increment();
         }
-        Err(unavailable(Cause::AppUnreachable, "the app can't be asked whether you may come in"))
+        Err(unavailable(Cause::AppUnreachable, "the app can't be asked whether to accept this client"))
     }
 }
 
@@ -84,11 +84,11 @@ fn read_decision(answer: http::Response<Bytes>) -> Result<Result<Grant, Response
     let (mut parts, body) = answer.into_parts();
     let Some(mark) = parts.headers.remove(ANSWER_HEADER) else {
         return Err(match RefusalSource::of(parts.status, &parts.headers) {
-            RefusalSource::AccessKey => "it refuses our access key".into(),
+            RefusalSource::AccessKey => "it refuses this node's access key".into(),
             RefusalSource::DevelopmentKey => "it has only the development key of its machine".into(),
             RefusalSource::Sdk => format!("it answers {}: {}", parts.status, String::from_utf8_lossy(&body)),
             RefusalSource::Middleware => format!("it answers {}, {MIDDLEWARE_HINT}", parts.status),
-            RefusalSource::Stranger => format!("it answers {} without asking a negotiate handler", parts.status),
+            RefusalSource::Stranger => format!("it answers {} without a negotiate handler", parts.status),
         });
     };
     // hyper sets the final length and its own date.
@@ -103,7 +103,7 @@ fn read_decision(answer: http::Response<Bytes>) -> Result<Result<Grant, Response
             Ok(Ok(Grant { decision, headers: parts.headers }))
         }
         Ok(REFUSAL) => Ok(Err(because(Cause::AppRefused, Response::from_parts(parts, Body::from(body))))),
-        _ => Err("its answer is of a kind that is not known".into()),
+        _ => Err("its answer has an unknown type".into()),
     }
 }
 

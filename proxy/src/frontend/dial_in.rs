@@ -86,14 +86,14 @@ pub(crate) fn enter(
         true => shared.serve_by_webhook((&name, &client_path(&name)), HubOrigin::WebhookPattern, &share),
         false => shared.hubs.learn_as(HubOrigin::DialIn, manifest(endpoint, &name), &share),
     };
-    let hub = hub.map_err(|refusal| full(&refusal, "hubs that app servers and clients have named"))?;
+    let hub = hub.map_err(|refusal| full(&refusal, "hubs named by app servers and clients"))?;
     Ok((hub, user, signer))
 }
 
 /// Refuses a hub or an app server above the limit.
 fn full(refusal: &TableFull, of: &str) -> Response {
     let known = refusal.describe(of);
-    let text = format!("this node knows {known}, and all of them have links or clients, or had some a moment ago");
+    let text = format!("this node has {known}, and all of them have links or clients, or had some a moment ago");
     unavailable(Cause::NoAppServer, text)
 }
 
@@ -162,7 +162,7 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
     if is_open_to_others && endpoint.shared.settings.needs_encrypted_dial_in {
         let refusal = plain(
             StatusCode::FORBIDDEN,
-            "app servers dial in by https here: --require-encrypted-dial-in refuses links in plain text from other machines",
+            "app servers must dial in by https: --require-encrypted-dial-in refuses plain HTTP from other machines",
         );
         log_refused(endpoint, &request, &refusal);
         return Err(refusal);
@@ -180,7 +180,7 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
     if instance.is_empty() || instance.len() > NAME_MAX_BYTES || instance.starts_with(RESERVED_ID_START) {
         return Err(plain(
             StatusCode::BAD_REQUEST,
-            "X-ASRS-Server-Id has to name the app server, in 1 to 256 bytes of which the first is no '?'",
+            "X-ASRS-Server-Id has to name the app server, in 1 to 256 bytes, and not begin with '?'",
         ));
     }
     let share = endpoint.shared.admission.share_of(&signer.signer);
@@ -198,7 +198,9 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
     let is_own = |target: &String| *target == endpoint.shared.settings.node || *target == endpoint.shared.boot;
     if let Some(target) = target.filter(|target| !is_own(target)) {
         match endpoint.shared.other_nodes().judge_target(&hub, &instance, &target) {
-            TargetVerdict::Refused => refusal = Some("this connection is for another node, or one that is gone".into()),
+            TargetVerdict::Refused => {
+                refusal = Some("this connection is for another node, or for a node that is gone".into())
+            }
             TargetVerdict::CarriedTo(node) => return carried_link::carry(endpoint, &node, request).await,
         }
     }
@@ -231,8 +233,8 @@ fn warn_of_plain(endpoint: &Endpoint, request: &Request) {
     if !endpoint.shared.admission.has_warned_of_plain.swap(true, Ordering::Relaxed) {
         warn!(
             app = shown_id(request.headers()),
-            "an app server dials in from another machine by plain HTTP: whoever is on the way can read and forge what it and \
-             its clients say; write https:// into its connection string. It is said once"
+            "an app server dials in from another machine by plain HTTP: anyone on the network path can read and forge \
+             messages; use https:// in its connection string (logged once)"
         );
     }
 }
@@ -242,7 +244,7 @@ fn log_refused(endpoint: &Endpoint, request: &Request, refusal: &Response) {
     if endpoint.shared.limits.may_log(endpoint.shared.uptime()) {
         let app = shown_id(request.headers());
         let hint = hint(refusal.status());
-        info!(app, status, hint, "an app server that dials in is refused");
+        info!(app, status, hint, "app server refused");
     }
 }
 
@@ -250,16 +252,19 @@ fn log_refused(endpoint: &Endpoint, request: &Request, refusal: &Response) {
 fn hint(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => {
-            "compare the AccessKey of its connection string with --access-key, or with the --app-key of this hub, and the \
-                                     clocks"
+            "compare the AccessKey of its connection string with --access-key, or with the --app-key of this hub, and \
+             the clocks"
         }
         StatusCode::SERVICE_UNAVAILABLE => {
-            "this node knows as many hubs or app servers as it may, or as the key of this one may name, and all are in \
-             use: give some app servers a node of their own"
+            "this node, or the key of the app server, has reached its limit of hubs or app servers: move some app \
+             servers to another node"
         }
-        StatusCode::FORBIDDEN => "write https:// into its connection string, or leave --require-encrypted-dial-in out",
-        StatusCode::PAYLOAD_TOO_LARGE => "its token is too large: let it have fewer claims",
-        _ => "its request names no hub or no app server as Azure's SDK does: something on the way has changed it",
+        StatusCode::FORBIDDEN => "use https:// in its connection string, or remove --require-encrypted-dial-in",
+        StatusCode::PAYLOAD_TOO_LARGE => "its token is too large: use fewer claims",
+        _ => {
+            "its request does not name a hub and an app server like Azure's SDK: a proxy in between may have changed \
+              it"
+        }
     }
 }
 

@@ -82,7 +82,10 @@ fn key_of(shared: &Shared, request: &Request) -> HelloKey {
         None => {
             if !settings.takes_untagged_hellos && shared.limits.may_log_mistake(shared.uptime()) {
                 let from = peer_address(request.extensions()).map(|peer| peer.ip().to_string()).unwrap_or_default();
-                warn!(from, "hello without a key tag refused: if its sender is older, set --allow-untagged-hellos");
+                warn!(
+                    from,
+                    "hello without a key tag refused: if the sender has an older version, set --allow-untagged-hellos"
+                );
             }
             HelloKey::Unknown
         }

@@ -93,7 +93,7 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, service: Listen
     let (layers, service) = (Rc::new(layers), Rc::new(service));
     let (descriptors, warnings) = (DescriptorLimit::for_clients(), LogThrottle::default());
     if let Err(error) = prepare(&listener) {
-        warn!(%error, "options of a listening socket can't be set");
+        warn!(%error, "cannot set options of a listening socket");
     }
     loop {
         match listener.accept().await {
@@ -102,7 +102,7 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, service: Listen
                 drop(stream);
                 if let Some(others) = warnings.pass(Instant::now()) {
                     let text =
-                        "connections are refused: the last descriptors are kept back, raise the limit of open files";
+                        "refusing connections: the last file descriptors are reserved; raise the limit of open files";
                     warn!(%peer, others, "{text}");
                 }
             }
@@ -121,7 +121,7 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, service: Listen
                 };
                 let context = SocketContext::new(peer, gate.clone(), admitted);
                 if !IS_INHERITED && let Err(error) = prepare(&stream) {
-                    debug!(%peer, %error, "a connection was gone before it was served");
+                    debug!(%peer, %error, "connection closed before it was served");
                 } else if layers.is_empty() {
                     spawn_local(first_request::serve(stream, context, service.clone()));
                 } else {
@@ -130,7 +130,7 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, service: Listen
             }
             Err(error) => {
                 if let Some(others) = warnings.pass(Instant::now()) {
-                    warn!(%error, others, "a connection can't be accepted");
+                    warn!(%error, others, "cannot accept a connection");
                 }
                 sleep(ACCEPT_PAUSE).await;
             }
@@ -162,13 +162,17 @@ async fn serve_layered(stream: TcpStream, mut context: SocketContext, layers: Rc
             Some(Some(client)) => {
                 context.peer = client;
                 if context.gate.assign(&mut context.admitted, client).is_err() {
-                    return debug!(peer = %client, "a connection is refused: see --connections-per-address-max");
+                    return debug!(peer = %client, "connection refused: see --connections-per-address-max");
                 }
             }
             Some(None) => {}
             None => {
                 count_refused_socket(&counters, Cause::ProxyHeaderInvalid);
-                return debug!(%peer, cause = %Cause::ProxyHeaderInvalid, "a connection without a PROXY protocol header is refused");
+                return debug!(
+                    %peer,
+                    cause = %Cause::ProxyHeaderInvalid,
+                    "connection without a PROXY protocol header refused"
+                );
             }
         }
     }

@@ -46,6 +46,6 @@ async fn check(shared: &Shared, (owner, boot): (Address, Arc<str>)) {
     };
     if is_lost {
         let ended = shared.admission.carried_gets.end_of_lost(&boot);
-        info!(%owner, boot = &*boot, ended, "a node is lost: polls and event streams that were carried to it end");
+        info!(%owner, boot = &*boot, ended, "node lost: ending relayed polls and event streams");
     }
 }

@@ -28,8 +28,8 @@ use crate::frontend::upgrade_answer::is_upgrade;
 use crate::metrics::Limit;
 
 /// Response to a request for a foreign host.
-const FOREIGN_HOST: &str = "Host is none that this node answers for: see --allow-host (without an access key a node answers \
-                            for names of this machine only)";
+const FOREIGN_HOST: &str = "Host is not served by this node: see --allow-host (without an access key a node serves \
+                            only names of this machine)";
 
 /// Normalises a request.
 ///

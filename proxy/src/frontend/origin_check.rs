@@ -165,9 +165,9 @@ pub(crate) fn refuse(endpoint: &Endpoint, request: &Request) -> Response {
     let scheme = request.extensions().get().map(|ClientScheme(scheme)| format!("{}://", scheme.name()));
     let reached = format!("{}{host}", scheme.unwrap_or_default());
     let text = format!(
-        "pages of this origin may not connect: Origin is {origin:?}, and Host is {reached:?}. If this is a page of the \
-         node's own address, let the load balancer pass Host on (nginx: proxy_set_header Host $http_host), or send \
-         X-Forwarded-Host and name it: --trust-headers for,proto,host. For pages elsewhere see --allow-origin"
+        "the origin of the page is not allowed: Origin is {origin:?}, and Host is {reached:?}. If this is a page of \
+         the node's own address, let the load balancer forward Host (nginx: proxy_set_header Host $http_host), or send \
+         X-Forwarded-Host with --trust-headers for,proto,host. For other pages see --allow-origin"
     );
     plain(StatusCode::FORBIDDEN, text)
 }

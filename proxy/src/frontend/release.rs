@@ -94,7 +94,7 @@ async fn release(shared: &Shared, nodes: &HttpClient, get: CarriedGet) {
     forward_mark::set(&shared.settings, &mut question, None);
     let (request, limit) = (Request::from_parts(question, Body::empty()), shared.settings.relay.hop_timeout);
     match nodes.fetch(&get.owner, request, ANSWER_MAX_BYTES, limit).await {
-        Ok(answer) => debug!(owner = %get.owner, status = %answer.status(), "an owner was asked to end a GET"),
-        Err(error) => debug!(owner = %get.owner, %error, "the owner of a connection can't be asked to end a GET"),
+        Ok(answer) => debug!(owner = %get.owner, status = %answer.status(), "asked an owner node to end a GET"),
+        Err(error) => debug!(owner = %get.owner, %error, "cannot ask the owner node to end a GET"),
     }
 }

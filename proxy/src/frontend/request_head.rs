@@ -27,11 +27,11 @@ pub(crate) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 pub(crate) enum HeadProblem {
     #[error("this method is not allowed here")]
     Method,
-    #[error("the target of a request is a path, or http:// or https:// and a host in front of one")]
+    #[error("the target of a request must be a path, or a URL with http:// or https://")]
     Target,
-    #[error("a request names its host once, by a Host header of a name or address and perhaps a port")]
+    #[error("a request needs one Host header with a name or address, and optionally a port")]
     Host,
-    #[error("the host in the target of a request is that of its Host header, without a user name")]
+    #[error("the host in the target of a request must equal its Host header, without a user name")]
     Authority,
     #[error("a request has only one {0} header")]
     Duplicate(HeaderName),
@@ -41,7 +41,7 @@ pub(crate) enum HeadProblem {
     Coding,
     #[error("a request for a WebSocket has no body")]
     UpgradeBody,
-    #[error("Connection may not name {0}, which is not for one connection only")]
+    #[error("Connection may not name {0}, which is not a hop-by-hop header")]
     Nomination(HeaderName),
     #[error("Connection names too many headers")]
     Nominations,

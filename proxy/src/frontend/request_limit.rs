@@ -45,7 +45,7 @@ enum LimitOwner {
 pub(crate) fn throttle_negotiate(endpoint: &Endpoint, request: &Request) -> Result<Duration, Response> {
     if let (Some(pending), Some(ip)) = (&endpoint.shared.limits.pending, counted_ip(endpoint, request)) {
         pending.negotiated(ip, endpoint.shared.uptime()).map_err(|retry_after| {
-            let text = "too many negotiates of this address led to no connection: see --pending-per-address-max";
+            let text = "too many negotiations of this address without a connection: see --pending-per-address-max";
             refuse(endpoint, Limit::PendingPerAddress, LimitOwner::Client, retry_after, text)
         })?;
     }
@@ -65,7 +65,7 @@ fn throttle(endpoint: &Endpoint) -> Result<Duration, Response> {
             Ok(wait)
         }
         Err(TooFast { retry_after }) => {
-            let text = "too many new connections at once: see --connects-per-second";
+            let text = "too many new connections within a second: see --connects-per-second";
             Err(refuse(endpoint, Limit::Connects, LimitOwner::Node, retry_after, text))
         }
     }
@@ -100,13 +100,13 @@ fn take_permit_beside(
     let taken = taken.saturating_sub(own);
     let is_full = shared.settings.limits.connections.is_some_and(|most| taken >= u64::from(most.get()));
     if is_full {
-        let text = "this node has as many connections as it may have: see --connections-max";
+        let text = "this node has reached its limit of connections: see --connections-max";
         return Err(refuse(endpoint, Limit::Connections, LimitOwner::Node, ROOM_RETRY_AFTER, text));
     }
     let Some(ip) = counted_ip(endpoint, request) else { return Ok(None) };
     let permit = shared.limits.clients.as_ref().map(|clients| {
         clients.take(Some(ip.into())).map(Box::new).map_err(|_full| {
-            let text = "this address has as many connections as it may have: see --connections-per-address-max";
+            let text = "this address has reached its limit of connections: see --connections-per-address-max";
             refuse(endpoint, Limit::ConnectionsPerAddress, LimitOwner::Client, ROOM_RETRY_AFTER, text)
         })
     });
@@ -131,8 +131,8 @@ pub(crate) fn take_head_room(
     endpoint.shared.limits.heads.take(bytes).map_err(|_full| {
         endpoint.counters.limit(Limit::HeadTotal).increment();
         let text = format!(
-            "{bytes} bytes of headers, claims and query of this request would be kept, and all heads of more than 4 \
-             KiB take as much memory as they may: see --heads-total-max-bytes"
+            "this request has {bytes} bytes of headers, claims and query, and the memory for heads over 4 KiB is used \
+             up: see --heads-total-max-bytes"
         );
         let answer = plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text);
         because(cause_of_limit(Limit::HeadTotal), answer)
@@ -167,18 +167,16 @@ pub(crate) fn take_relay_permit(endpoint: &Endpoint, request: &Request) -> Resul
     let permit = endpoint.shared.limits.relays.take(counted_ip(endpoint, request), connection);
     permit.map_err(|refusal| match refusal {
         RelayRefusal::Node => {
-            let text = "as many requests to the app are under way as may be: see --pass-through-max";
+            let text = "too many requests to the app are in flight: see --pass-through-max";
             refuse(endpoint, Limit::PassThrough, LimitOwner::Node, RELAY_RETRY_AFTER, text)
         }
         RelayRefusal::Address => {
-            let text = "this address has as many requests to the app under way as it may have: \
-                        see --pass-through-per-address-max";
+            let text = "this address has too many requests to the app in flight: see --pass-through-per-address-max";
             refuse(endpoint, Limit::PassThroughPerAddress, LimitOwner::Client, RELAY_RETRY_AFTER, text)
         }
         RelayRefusal::Connection => {
-            let text = "this connection has as many requests to the app under way as one may have, a sixteenth of \
-                        --pass-through-max and of --pass-through-per-upstream-max (a load balancer that --trust names \
-                        may have more)";
+            let text = "this connection has too many requests to the app in flight: the limit is a sixteenth of \
+                        --pass-through-max and of --pass-through-per-upstream-max (more for load balancers of --trust)";
             refuse(endpoint, Limit::PassThroughPerConnection, LimitOwner::Client, RELAY_RETRY_AFTER, text)
         }
     })
@@ -187,8 +185,8 @@ pub(crate) fn take_relay_permit(endpoint: &Endpoint, request: &Request) -> Resul
 /// Creates the refusal of a request displaced by a newer one while waiting for its client. The rest of its body may
 /// still arrive, so the connection can't be reused.
 pub(crate) fn refuse_displaced() -> Response {
-    let text = "a newer request got the place of this one, whose rest did not come or whose address had more under way \
-                than any other: see --pass-through-max and --pass-through-per-upstream-max";
+    let text = "this request was displaced by a newer one, because its body did not arrive or its address had the most \
+                requests in flight: see --pass-through-max and --pass-through-per-upstream-max";
     let cause = cause_of_limit(Limit::PassThrough);
     let mut answer = because(cause, plain(StatusCode::SERVICE_UNAVAILABLE, text));
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -197,14 +195,14 @@ pub(crate) fn refuse_displaced() -> Response {
 
 /// Creates the refusal for the case that all app servers are at their limits.
 pub(crate) fn refuse_full_upstreams(endpoint: &Endpoint) -> Response {
-    let text = "each app server has as many requests under way as it may have: see --pass-through-per-upstream-max";
+    let text = "all app servers have reached their limit of requests in flight: see --pass-through-per-upstream-max";
     refuse(endpoint, Limit::PassThroughPerUpstream, LimitOwner::Node, RELAY_RETRY_AFTER, text)
 }
 
 /// Creates the refusal of a request with a stalled body. The rest may still arrive, so the connection can't be reused.
 pub(crate) fn refuse_slow_body(endpoint: &Endpoint) -> Response {
     endpoint.counters.limit(Limit::BodyTime).increment();
-    let text = "the body of the request stood still, or came too slowly: see --body-timeout";
+    let text = "the body of the request stalled or arrived too slowly: see --body-timeout";
     let mut answer = because(cause_of_limit(Limit::BodyTime), plain(StatusCode::REQUEST_TIMEOUT, text));
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
@@ -212,7 +210,7 @@ pub(crate) fn refuse_slow_body(endpoint: &Endpoint) -> Response {
 
 /// Makes the refusal of a request whose body is malformed or broke off.
 pub(crate) fn refuse_broken_body() -> Response {
-    let mut answer = plain(StatusCode::BAD_REQUEST, "the body of the request is malformed, or broke off");
+    let mut answer = plain(StatusCode::BAD_REQUEST, "the body of the request is malformed or incomplete");
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
@@ -224,8 +222,7 @@ pub(crate) fn take_hop_permit(endpoint: &Endpoint, request: &Request) -> Result<
         return Ok(None);
     };
     clients.take(Some(ip.into())).map(Some).map_err(|_full| {
-        let text = "this address has as many requests carried to other nodes as it may have: see \
-                    --connections-per-address-max";
+        let text = "this address has too many requests relayed to other nodes: see --connections-per-address-max";
         refuse(endpoint, Limit::ConnectionsPerAddress, LimitOwner::Client, ROOM_RETRY_AFTER, text)
     })
 }

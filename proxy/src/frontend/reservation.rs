@@ -155,7 +155,7 @@ async fn ask_owner(
     let answer = match asked {
         Ok(answer) => answer,
         Err(error) => {
-            tracing::debug!(%owner, %error, "the owner of a connection token can't be asked");
+            tracing::debug!(%owner, %error, "cannot ask the owner of a connection token");
             return ReservationOutcome::Unanswered;
         }
     };

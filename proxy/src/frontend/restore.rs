@@ -28,7 +28,7 @@ pub(super) fn claim(endpoint: &Endpoint, hub: &Hub, request: &Request, user: &Us
         Ok(claim) => Some(Box::new(claim)),
         Err(problem) => {
             endpoint.counters.restores.of(RestoreOutcome::Refused).increment();
-            debug!(hub = hub.name(), problem, "a lost connection is not restored");
+            debug!(hub = hub.name(), problem, "lost connection not restored");
             None
         }
     }
@@ -41,11 +41,12 @@ fn judge(
     (sealed, user): (String, &User),
 ) -> Result<RestoreClaim, &'static str> {
     if !hub.capabilities().restores_connections {
-        return Err("app servers that dial in keep nothing");
+        return Err("app servers that dial in store no state");
     }
-    let lost = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys).map_err(|_| "the token is not ours")?;
+    let lost = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys)
+        .map_err(|_| "the token is from another fleet")?;
     if !lost.hub.eq_ignore_ascii_case(&hub.settings().path) {
-        return Err("the token is another hub's");
+        return Err("the token is for another hub");
     }
     let (claims, made_s) = (lost.user_claims(), lost.made_s());
     let ConnectionToken { user: named, expires_s, restores, .. } = lost;
@@ -61,13 +62,13 @@ fn judge(
             return Err("an access token shows its user");
         }
         shown if *shown == of_lost.id => None,
-        Some(_) => return Err("the token is another user's"),
+        Some(_) => return Err("the token is for another user"),
         None if needs_access_token => return Err("an access token shows its user"),
-        None if is_over => return Err("the time of its user is over"),
-        None if is_revoked() => return Err("the log-ins of its user were revoked"),
+        None if is_over => return Err("the user's token has expired"),
+        None if is_revoked() => return Err("the tokens of the user were revoked"),
         None => Some(of_lost),
     };
     let connection_id = lost.connection_id.unwrap_or(sealed);
-    debug!(hub = hub.name(), connection = short(&connection_id), "a client asks for a lost connection");
+    debug!(hub = hub.name(), connection = short(&connection_id), "client requests the state of a lost connection");
     Ok(RestoreClaim { connection_id, user })
 }

@@ -306,7 +306,7 @@ fn enter_by_dial_in(endpoint: &Endpoint, request: &mut Request) -> Result<Arc<Hu
 }
 
 fn too_many_pairs() -> String {
-    format!("the query has more than {QUERY_PAIRS_MAX} pairs, the most that a hub takes")
+    format!("the query has more than {QUERY_PAIRS_MAX} pairs, the limit for hubs")
 }
 
 fn not_allowed() -> Response {

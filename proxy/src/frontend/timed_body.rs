@@ -16,7 +16,7 @@ const HUB_BYTES_PER_SECOND: u64 = 240;
 
 /// Error of a body stalled by its client.
 #[derive(Debug, thiserror::Error)]
-#[error("the body of the request stood still for {} s, or came too slowly: see --body-timeout", .0.as_secs())]
+#[error("the body of the request stalled for {} s, or arrived too slowly: see --body-timeout", .0.as_secs())]
 pub(crate) struct BodyTimeout(Duration);
 
 /// Number of bytes by which a client earns further time.

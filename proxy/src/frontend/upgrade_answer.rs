@@ -86,7 +86,7 @@ pub(crate) fn lost_part(request: &Request) -> Option<&'static str> {
 }
 
 pub(crate) fn incomplete(lost: &str, version: Version) -> Response {
-    let text = format!("this WebSocket upgrade can't be answered: {lost}; the load balancer has to pass upgrades on");
+    let text = format!("this WebSocket upgrade can't be answered: {lost}; the load balancer has to forward upgrades");
     let mut answer = plain(StatusCode::UPGRADE_REQUIRED, text);
     if version <= Version::HTTP_11 {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));

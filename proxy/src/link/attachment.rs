@@ -39,7 +39,7 @@ impl SlotKeeper<'_> {
                 give_to_all(self.shard, &ShardCommand::LinkOpened(self.link.clone())).await;
                 attachment
             }
-            Ok(None) => return CarryEnd::Lost("its session was over before it was open".into()),
+            Ok(None) => return CarryEnd::Lost("the session ended before the link was open".into()),
             Err(error) => return over_with(SessionOver::of(&error.into()), writer),
         };
         let group = self.pool.app().group.clone();
@@ -193,7 +193,15 @@ impl FrameSink for ShardSink<'_> {
         self.shard.counters().dial_in.malformed.increment();
         if let Some(left_out) = self.skipped.pass(Instant::now()) {
             let (hub, app, kind) = (self.pool.hub().name(), &self.pool.app().name, head.name());
-            warn!(hub, %app, kind, problem, left_out, clients = head.connections.len(), "skipped a frame of an app server");
+            warn!(
+                hub,
+                %app,
+                kind,
+                problem,
+                left_out,
+                clients = head.connections.len(),
+                "skipped a frame of an app server"
+            );
         }
         if is_mirror(self.group.as_deref()) {
             return;

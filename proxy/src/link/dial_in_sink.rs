@@ -187,7 +187,7 @@ impl<'a> DialInSink<'a> {
     fn leave(&mut self, how: Leaving) {
         if self.pool.begin_drain() {
             let (hub, app) = (self.pool.hub().name(), &self.pool.app().name);
-            info!(hub, %app, ?how, "the app server is about to stop: it gets no new clients");
+            info!(hub, %app, ?how, "app server about to stop: it gets no new clients");
         }
         // An earlier notice may have asked to wait.
         self.is_migrating |= how == Leaving::Migrating && self.pool.begin_reassigning();
@@ -260,7 +260,7 @@ impl FrameSink for DialInSink<'_> {
         self.sends = None;
         if self.link.ring_bytes() > ANSWERS_MAX_BYTES {
             let (hub, app) = (self.pool.hub().name(), &self.pool.app().name);
-            warn!(hub, %app, "the app server asks, and does not read the answers: its link is given up");
+            warn!(hub, %app, "app server does not read answers to its queries: closing its link");
             self.link.give_up();
         }
         if std::mem::take(&mut self.is_migrating) {

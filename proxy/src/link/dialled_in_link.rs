@@ -40,7 +40,7 @@ const LOSS_NOTICED_S: u32 = 1;
 const CLIENTS_ENDED_S: u32 = 2;
 
 /// Text logged by the app server when the node gives up a link.
-const FAREWELL: &str = "this connection is given up: others take its place";
+const FAREWELL: &str = "this connection is closed: others replace it";
 
 /// Arrival time for frames that the app server sent before the farewell reached it.
 const FAREWELL_TIME: Duration = Duration::from_millis(500);
@@ -59,7 +59,7 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
     let IncomingLink { upgrade, hub, instance, endpoint, signer, is_carried, refusal } = *incoming;
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
-        Err(error) => return debug!(hub = hub.name(), %error, "the upgrade of a link broke off"),
+        Err(error) => return debug!(hub = hub.name(), %error, "upgrade of a link failed"),
     };
     let mut socket = LinkSocket::network(into_websocket(upgraded, Side::Server).await);
     let request = match answer_handshake_if(&mut socket, |request| {
@@ -73,7 +73,7 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
         Err(end) => {
             shard.counters().dial_in.handshakes_refused.increment();
             let reason = end.reason(Role::Proxy);
-            debug!(hub = hub.name(), app = %instance, reason, "a link of an app server is not opened");
+            debug!(hub = hub.name(), app = %instance, reason, "link of an app server refused");
             return close(socket, &end).await;
         }
     };
@@ -96,7 +96,7 @@ fn too_many(shard: &Shard, hub: &Hub, (instance, signer): (&str, &Signer)) -> Op
 /// Refusal reason for a client-carrying link to a hub that has a webhook.
 fn for_senders_only(hub: &Hub, kind: LinkKind) -> Option<String> {
     let is_refused = hub.has_webhook() && kind != LinkKind::Weak;
-    is_refused.then(|| "this hub has a webhook in place of app servers (--upstream-webhook)".to_owned())
+    is_refused.then(|| "this hub has a webhook instead of app servers (--upstream-webhook)".to_owned())
 }
 
 /// Finds or creates the pool of an app server's links.
@@ -135,8 +135,8 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     shard.shared().other_nodes().links_changed();
     let (hub, app) = (pool.hub().name(), &pool.app().name);
     match is_first {
-        true => info!(hub, %app, "an app server has dialled in"),
-        false => debug!(hub, %app, slot, "an app server has opened a link"),
+        true => info!(hub, %app, "app server dialled in"),
+        false => debug!(hub, %app, slot, "link of an app server opened"),
     }
     give_to_all(shard, &ShardCommand::LinkOpened(link.clone())).await;
 
@@ -203,7 +203,7 @@ async fn log_end(shard: &Shard, pool: &Arc<Pool>, (link, slot): (&LinkHandle, us
     let (reason, carried) = (&over.reason, link.is_carried());
     if over.is_planned() || pool.is_draining() {
         return match pool.is_empty() {
-            true => info!(hub, %app, reason, "an app server has closed its last link"),
+            true => info!(hub, %app, reason, "app server closed its last link"),
             false => debug!(hub, %app, slot, reason, "link closed"),
         };
     }
@@ -232,7 +232,7 @@ async fn forget_if_gone(shard: &Shard, pool: &Arc<Pool>) {
     sleep(Duration::from_millis(shard.shared().settings.links.resume_window_ms)).await;
     let hub = shard.shared().hubs.of_pool(pool);
     if pool.is_empty() && hub.is_some_and(|hub| hub.remove_empty_pool(pool)) {
-        info!(hub = pool.hub().name(), app = %pool.app().name, "the app server is gone");
+        info!(hub = pool.hub().name(), app = %pool.app().name, "app server gone");
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) async fn ask_while_full(node: &str, pool: &Pool, link: &Arc<LinkHandl
         full_looks = if needs_more { full_looks + 1 } else { 0 };
         if full_looks >= FULL_LOOKS && !pool.is_draining() {
             let (hub, app, links) = (pool.hub().name(), &pool.app().name, homes.len());
-            info!(hub, %app, links, "all links of an app server are full: it is asked for another one");
+            info!(hub, %app, links, "all links of an app server are full: requesting another link");
             link.send(&link_request(node));
             full_looks = 0;
             sleep(REST).await;

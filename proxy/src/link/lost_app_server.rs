@@ -19,13 +19,20 @@ pub(crate) async fn warn_of_lost_app_server(shared: &Shared, pools: &[Arc<Pool>]
         pools.iter().cloned().partition(|pool| shared.hubs.of_pool(pool).is_some_and(|hub| hub.is_served_beside(pool)));
     let moved_clients = count_clients(shared, &served).await;
     if unserved.is_empty() {
-        return warn!(app = %app.name, at = %app.target, hubs = hub_names(&served), reason, moved_clients, "app server lost");
+        return warn!(
+            app = %app.name,
+            at = %app.target,
+            hubs = hub_names(&served),
+            reason,
+            moved_clients,
+            "app server lost"
+        );
     }
     let (waiting_clients, hold_s) = (count_clients(shared, &unserved).await, shared.settings.rehoming.hold_timeout_s);
     let hubs = hub_names(&unserved);
     warn!(
         app = %app.name, at = %app.target, hubs, reason, waiting_clients, hold_s, moved_clients,
-        "app server lost: no other serves these hubs"
+        "app server lost: no other app server has these hubs"
     );
 }
 

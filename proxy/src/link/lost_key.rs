@@ -15,7 +15,7 @@ use crate::shard::Shard;
 use crate::upstream::{LinkHandle, Pool};
 
 /// Reason sent to an app server. A WebSocket close frame holds 123 bytes of it.
-pub(super) const KEY_GONE: &str = "the key that has signed the token of this connection was taken away";
+pub(super) const KEY_GONE: &str = "the key that signed the token of this connection was removed";
 
 /// WebSocket close code for a policy violation.
 pub(super) const CLOSE_POLICY: u16 = 1008;
@@ -40,7 +40,7 @@ fn take_from_homes(shard: &Shard, pool: &Pool, signer: &TokenSigner) {
         let links = of_key.filter(|link| link.begin_leave()).count();
         if links > 0 {
             let (hub, app, key) = (hub.name(), &pool.app().name, &signer.signer);
-            warn!(hub, %app, %key, links, "links end: the key with which the app server has dialled in was taken away");
+            warn!(hub, %app, %key, links, "closing links: the key of the app server was removed");
         }
     }
 }

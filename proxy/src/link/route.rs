@@ -177,7 +177,7 @@ fn route_filtered(
 pub(super) fn read_filtered(filtered: &Filtered) -> Result<(ClientFilter, ServiceMessage), String> {
     let filter = ClientFilter::parse(&filtered.filter).map_err(|error| format!("the filter {error}"))?;
     match ServiceMessage::decode(&filtered.body) {
-        Ok(Some(ServiceMessage::Filtered(_))) => Err("a filtered message is inside of another one".into()),
+        Ok(Some(ServiceMessage::Filtered(_))) => Err("a filtered message contains a filtered message".into()),
         Ok(Some(inner)) => Ok((filter, inner)),
         Ok(None) => Err("a filter is around a message of an unknown type".into()),
         Err(error) => Err(error.to_string()),
@@ -316,8 +316,8 @@ fn mark_data(source: FrameSource<'_>, mark: DownMark, batch: &mut RoutedBatch) {
 
 /// Reply to an app server that authenticates with Entra ID.
 fn no_access_keys(key_id: Option<ByteString>) -> ServiceMessage {
-    let error = "Entra ID (AuthType=azure) is not supported by this service: write AccessKey=… into the connection string, \
-                 with the node's --access-key or the app's --app-key";
+    let error = "Entra ID (AuthType=azure) is not supported by this service: write AccessKey=… into the connection \
+                 string, with the node's --access-key or the app's --app-key";
     ServiceMessage::AccessKeyResponse(AccessKeyResponse {
         key_id,
         error_type: Some(ByteString::from_static("NotSupported")),
@@ -498,7 +498,7 @@ fn drain_app(source: FrameSource<'_>, batch: &mut RoutedBatch) {
     for pool in pools.iter().filter(|pool| pool.app().id == app && pool.begin_drain()) {
         // The upstream watcher logs this for dialled app servers, once for all hubs.
         let (hub_name, app_name) = (pool.hub().name(), &pool.app().name);
-        debug!(hub = hub_name, app = %app_name, "the app server stops: its clients get another one");
+        debug!(hub = hub_name, app = %app_name, "app server stops: reassigning its clients");
         batch.for_all(ShardCommand::AppShuttingDown { hub, app });
     }
 }

@@ -40,12 +40,12 @@ impl SessionOver {
     }
 
     pub(super) fn unknown() -> Self {
-        Self::new(SessionCloseReason::Unknown, "the app server does not know it any more")
+        Self::new(SessionCloseReason::Unknown, "the session is unknown to the app server")
     }
 
     /// End without a socket, after the app server shut down gracefully and closed its clients.
     pub(super) fn left() -> Self {
-        Self::new(SessionCloseReason::Farewell, "the app server has said goodbye over its other links")
+        Self::new(SessionCloseReason::Farewell, "the app server has closed its other links")
     }
 
     /// End decided by the session itself.

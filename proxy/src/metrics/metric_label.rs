@@ -159,13 +159,13 @@ label! {
         #[error("it did not answer in time")]
         Timeout = "timeout",
         /// The connection broke, or the response is not HTTP.
-        #[error("it broke off")]
+        #[error("it failed")]
         Broken = "broken",
         /// The client stalled while sending the body.
-        #[error("the client's body stood still")]
+        #[error("the client's body stalled")]
         ClientLate = "client_late",
         /// The client's body is malformed, or broke off.
-        #[error("the client's body is malformed or broke off")]
+        #[error("the client's body is malformed or incomplete")]
         ClientBroken = "client_broken",
     }
 }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::endpoints::{AlternativeEndpoint, Endpoints};
 
-const EXAMPLE: &str = "is no URL like http://127.0.0.1:5000 or https://app.example";
+const EXAMPLE: &str = "is not a URL such as http://127.0.0.1:5000 or https://app.example";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Security {
@@ -210,9 +210,9 @@ mod tests {
     #[test]
     fn a_url_that_is_no_address_is_refused_with_the_reason() {
         for (url, reason) in [
-            ("ftp://x", "is no URL"),
-            ("app:5000", "is no URL"),
-            ("http://::1:5000", "is no URL"),
+            ("ftp://x", "is not a URL"),
+            ("app:5000", "is not a URL"),
+            ("http://::1:5000", "is not a URL"),
             ("http://x/path", "has a path"),
             ("http://x?q", "has a path"),
             ("http://me@x", "has a user name"),

@@ -205,7 +205,7 @@ impl Connector {
         }
         let stream = connect_tcp(address).await?;
         if self.descriptors.is_some_and(|descriptors| !descriptors.allows(&stream)) {
-            return Err(io::Error::other("the last descriptors are kept back: raise the limit of open files"));
+            return Err(io::Error::other("the last file descriptors are reserved: raise the limit of open files"));
         }
         stream.set_nodelay(true)?;
         SockRef::from(&stream)

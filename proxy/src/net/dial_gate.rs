@@ -152,7 +152,7 @@ impl AddressGate {
 }
 
 fn resting() -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, "a dial to this address has failed a moment ago")
+    io::Error::new(io::ErrorKind::NotConnected, "a dial to this address failed a moment ago")
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub struct LineStream {
 #[derive(Debug, thiserror::Error)]
 pub enum LineStreamError {
     /// Nothing received for this time.
-    #[error("nothing within {} s", .0.as_secs())]
+    #[error("no data within {} s", .0.as_secs())]
     Silent(Duration),
     /// A line exceeds the limit.
     #[error("a line is longer than {LINE_MAX_BYTES} bytes")]

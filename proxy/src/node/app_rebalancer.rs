@@ -103,7 +103,7 @@ impl AppRebalancer {
             match newcomer.begin_round(missing, coming, plan.is_tolerable(load.app)) {
                 NewcomerRound::Begun => {
                     let app = &pool.app().name;
-                    info!(%app, hub = hub.name(), clients = missing, "an app server has come: it gets its share of clients");
+                    info!(%app, hub = hub.name(), clients = missing, "app server joined: rebalancing clients");
                 }
                 NewcomerRound::GoesOn => {}
                 NewcomerRound::Over => (load.is_newcomer, is_any_over) = (false, true),

@@ -81,11 +81,11 @@ pub(super) async fn run(
         match off_thread(move || users.reload()).await {
             Ok(()) => {
                 outcomes.of(Outcome::Done).increment();
-                info!("certificates were read anew");
+                info!("certificates reloaded");
             }
             Err(error) => {
                 outcomes.of(Outcome::Invalid).increment();
-                warn!(%error, "certificates can't be read anew: the old ones stay in use");
+                warn!(%error, "cannot reload certificates: the old ones stay in use");
             }
         }
     }

@@ -198,7 +198,7 @@ impl Listener for AppListener {
             let Some(AppSocket { stream, peer, early }) = self.sockets.recv().await else { return pending().await };
             match TcpStream::from_std(stream) {
                 Ok(stream) => return (RequestSocket::continued(stream, early), peer),
-                Err(error) => debug!(%peer, %error, "a socket of the app can't be served"),
+                Err(error) => debug!(%peer, %error, "cannot serve a socket of the app"),
             }
         }
     }

@@ -38,7 +38,7 @@ async fn sweep(shared: &Shared, limit: Duration) {
     for hub in unnamed {
         if !used.hubs.contains(&hub.index()) && shared.hubs.remove(&hub, limit) {
             let seconds = limit.as_secs();
-            info!(hub = hub.name(), seconds, "hub removed: unnamed for the hold time-out");
+            info!(hub = hub.name(), seconds, "hub removed: not announced by app servers for --hold-timeout");
         }
     }
     shared.hubs.note_use(|hub| used.hubs.contains(&hub.index()) || shared.webhooks.has_clients(hub.name()));

@@ -26,8 +26,8 @@ pub(crate) async fn run(shared: Arc<Shared>, sources: SecretSources) {
         watch.changed().await;
         let (shared, sources) = (shared.clone(), sources.clone());
         match off_thread(move || reload(&shared, &sources)).await {
-            Ok(()) => info!("keys, secrets of webhooks and the admin token were read anew"),
-            Err(problem) => warn!(%problem, "keys can't be read anew: the old ones stay in force"),
+            Ok(()) => info!("keys, webhook secrets and the admin token reloaded"),
+            Err(problem) => warn!(%problem, "cannot reload keys: the old ones stay in use"),
         }
     }
 }

@@ -22,14 +22,14 @@ pub(super) fn fit_budgets(settings: &mut Settings) {
     let Some(limit) = limit else { return };
     if lower(&mut settings.outbox, &mut settings.limits, limit) {
         let (outboxes, unfinished) = (settings.outbox.total_bytes, settings.limits.unfinished_total_bytes);
-        info!(memory_limit = limit, outboxes, unfinished, "budgets of memory lowered to the limit of this cgroup");
+        info!(memory_limit = limit, outboxes, unfinished, "memory budgets lowered to fit the cgroup's limit");
     }
     let total = total(&settings.outbox, &settings.limits);
     if total > limit {
         warn!(
             memory_limit = limit,
             budgets = total,
-            "the memory limit of this cgroup is smaller than the budgets together: lower --outbox-total-max-bytes, \
+            "the cgroup's memory limit is smaller than the sum of the budgets: lower --outbox-total-max-bytes, \
              --unfinished-total-max-bytes or --heads-total-max-bytes, or raise the limit"
         );
     }

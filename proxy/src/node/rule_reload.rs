@@ -37,15 +37,14 @@ pub(crate) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
                 outcomes.of(Outcome::Done).increment();
                 shared.reports.rules_problem.store(None);
                 let (groups, routes) = (rules.groups.len(), rules.routes.len());
-                info!(file = %path.display(), groups, routes, "rules were read anew");
+                info!(file = %path.display(), groups, routes, "rules reloaded");
             }
             Err(problem) => {
                 outcomes.of(Outcome::Invalid).increment();
                 shared.reports.rules_problem.store(Some(Arc::new(problem.clone())));
                 warn!(
                     %problem,
-                    "rules can't be read anew: the old ones stay in force, and so do keys that are removed from the file or \
-                     replaced in it"
+                    "cannot reload rules: the old ones stay in use, and so do keys removed from or replaced in the file"
                 );
             }
         }

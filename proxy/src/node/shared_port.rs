@@ -65,7 +65,7 @@ fn share(listener: &TcpListener) -> io::Result<()> {
 }
 
 #[cfg(not(unix))]
-#[expect(clippy::unnecessary_wraps, reason = "as the one of Unix")]
+#[expect(clippy::unnecessary_wraps, reason = "as on Unix")]
 fn share(_: &TcpListener) -> io::Result<()> {
     Ok(())
 }

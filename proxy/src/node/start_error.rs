@@ -19,8 +19,8 @@ pub enum StartError {
     },
     /// Inherited socket without a matching flag.
     #[error(
-        "a socket at {0} was handed over, but none of --listen, --tls-listen and --admin is {0}: name it by one of these, \
-         or have it not handed over (`ListenStream=` of systemd's socket unit)"
+        "a socket at {0} was passed by the supervisor, but none of --listen, --tls-listen and --admin is {0}: use it \
+         for one of these flags, or remove it (`ListenStream=` of systemd's socket unit)"
     )]
     Stray(SocketAddr),
     /// TLS can't be set up.
@@ -46,13 +46,17 @@ pub enum GroupError {
     #[cfg(feature = "tls")]
     #[error("group {group:?}: {source}")]
     Tls { group: String, source: crate::net::tls::TlsError },
-    #[error("group {group:?} {} until a moment ago, and its app servers are still linked: {} a group of another name", role(*.was_mirror), new_role(*.was_mirror))]
+    #[error(
+        "group {group:?} {} until a moment ago, and its app servers are still linked: {} a group with another name",
+        role(*.was_mirror), new_role(*.was_mirror)
+    )]
     Role { group: String, was_mirror: bool },
     #[error(
-        "group {group:?} has {address}, on another machine, and this node only the development key of its own: give both ends an access key"
+        "group {group:?} has {address} on another machine, but this node has only the development key of its machine: \
+         give both ends an access key"
     )]
     NoKey { group: String, address: String },
-    #[error("{address} is in the group {one:?} and in {other:?}: an app server is of one group, so name it in one")]
+    #[error("{address} is in the group {one:?} and in {other:?}: an app server can be in only one group")]
     Twice { address: String, one: String, other: String },
     #[error(transparent)]
     AppKeys(#[from] crate::auth::AppKeySetError),
@@ -70,7 +74,7 @@ fn advice(flag: &str, source: &io::Error) -> String {
     match source.kind() {
         io::ErrorKind::AddrInUse => {
             let shared = if cfg!(unix) && flag != "--admin" { ", or give --share-port to both nodes" } else { "" };
-            format!(" - something listens there already; choose another address with {flag}{shared}")
+            format!(" - the address is in use; choose another address by {flag}{shared}")
         }
         _ => String::new(),
     }
@@ -87,10 +91,10 @@ mod tests {
             StartError::Listen { flag, address, source: kind.into() }.to_string()
         };
         let taken = text("--listen", io::ErrorKind::AddrInUse);
-        assert!(taken.starts_with("--listen 127.0.0.1:8080: ") && taken.contains("another address with --listen"));
+        assert!(taken.starts_with("--listen 127.0.0.1:8080: ") && taken.contains("another address by --listen"));
         assert_eq!(taken.ends_with("or give --share-port to both nodes"), cfg!(unix), "{taken}");
         let admin = text("--admin", io::ErrorKind::AddrInUse);
-        assert!(admin.ends_with("another address with --admin"), "the admin port is never shared: {admin}");
+        assert!(admin.ends_with("another address by --admin"), "the admin port is never shared: {admin}");
         assert!(!text("--listen", io::ErrorKind::PermissionDenied).contains("choose"));
     }
 }

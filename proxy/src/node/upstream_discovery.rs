@@ -60,7 +60,7 @@ impl UpstreamDiscovery {
                         self.problems.set(&name, None);
                     }
                     for (at, listing) in listed.update(&found) {
-                        info!(upstream = %self.address, %at, "an address has appeared");
+                        info!(upstream = %self.address, %at, "address added to DNS");
                         let (address, resolve, families) = (self.address.at(at), resolve.clone(), families.clone());
                         watchers.spawn(self.watch(WatchedAddress { address, listing, resolve, families }));
                     }

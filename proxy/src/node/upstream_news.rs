@@ -103,7 +103,7 @@ impl UpstreamNews {
         let (upstream, app) = (&self.address, &first.app().name);
         if pools.iter().any(|pool| pool.is_draining()) {
             if !std::mem::replace(&mut self.is_stopping, true) {
-                info!(%upstream, %app, hubs = hub_names(&pools), "the app server stops: its clients get another one");
+                info!(%upstream, %app, hubs = hub_names(&pools), "app server stops: reassigning its clients");
             }
             return;
         }
@@ -113,7 +113,7 @@ impl UpstreamNews {
         match self.links.update((open, all), Instant::now()) {
             Some(LinkNews::Linked) => info!(%upstream, %app, hubs = hubs(), links = open, "app server linked"),
             Some(LinkNews::LinkedAgain) => {
-                info!(%upstream, %app, links = open, "all links to the app server are open again")
+                info!(%upstream, %app, links = open, "all links to the app server reopened")
             }
             Some(LinkNews::Impaired) => {
                 warn!(%upstream, %app, hubs = hubs(), open, links = all, "links to the app server are down")
@@ -132,7 +132,7 @@ impl UpstreamNews {
     /// Reports that the app server with these pools is given up, and why.
     pub(super) async fn tell_gone(&mut self, shared: &Shared, pools: &[Arc<Pool>], reason: &str) {
         match self.is_stopping {
-            true => info!(upstream = %self.address, "the app server has stopped"),
+            true => info!(upstream = %self.address, "app server stopped"),
             false => warn_of_lost_app_server(shared, pools, reason).await,
         }
         self.links.reset();

@@ -70,7 +70,7 @@ impl UpstreamSet {
             if !is_wanted
                 && listing.send_if_modified(|was| std::mem::replace(was, Listing::Removed) != Listing::Removed)
             {
-                info!(group = %key.0, upstream = %key.1, "an upstream was removed: its clients get another app server");
+                info!(group = %key.0, upstream = %key.1, "upstream removed: reassigning its clients");
             }
         }
         for (group, address) in &self.wanted {

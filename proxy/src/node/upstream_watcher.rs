@@ -153,7 +153,7 @@ pub(super) async fn watch(
         // A new address of the name may lead to the same app server.
         let is_gone = vanished_since.is_some_and(|since| since.elapsed() >= RETRY_INTERVAL);
         if is_gone && known.values().flatten().all(|pool| pool.open() == 0) {
-            info!(upstream = %address, "the address has vanished, and nobody is linked there any more");
+            info!(upstream = %address, "address removed from DNS, and no longer linked");
             news.tell_usable();
             return give_up(&shared, (&mut known, &mut news), "its address has left DNS").await;
         }
@@ -265,13 +265,13 @@ async fn record_answer(
         Sighting::Known => return Ok(()),
         Sighting::Successor(before) => {
             for pools in &before {
-                news.tell_gone(shared, pools, "another start of it answers at its address").await;
+                news.tell_gone(shared, pools, "it has restarted").await;
                 retire(shared, pools);
             }
         }
         Sighting::FirstOfSeveral => warn!(
             upstream = %address,
-            "several app servers answer at one address, so links find theirs only by chance: give each its own \
+            "several app servers answer at one address, so links reach the right one only by chance: give each its own \
              --upstream, or a DNS name with an address for each"
         ),
         Sighting::OneOfSeveral => {}
@@ -280,7 +280,7 @@ async fn record_answer(
         let other = pool.app().group.name();
         if other != group.name() {
             // Reported once, like every problem of an upstream, although it is checked repeatedly.
-            let problem = format!("it is an app server of the group {other:?} already, and can't be of two");
+            let problem = format!("it is already in the group {other:?}, and can't be in two groups");
             return Err(Unusable::Problem(problem));
         }
         // At an address with several, the others are kept.
@@ -302,7 +302,7 @@ fn warn_of_webhooks(shared: &Shared, address: &Address, manifest: &Manifest) {
                 upstream = %address,
                 hub = %hub.name,
                 path = %hub.path,
-                "clients of this path go to the webhook of {:?} (--upstream-webhook), and none to the app server",
+                "clients of this path are assigned to the webhook of {:?} (--upstream-webhook), not to the app server",
                 other.name()
             );
         }

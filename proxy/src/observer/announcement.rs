@@ -54,13 +54,13 @@ pub struct AnnouncementReport {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AnnouncementError {
-    #[error("no node that answers has this hub")]
+    #[error("no reachable node has this hub")]
     UnknownHub,
-    #[error("is a raw endpoint: its clients speak no hub protocol, so there is nothing to invoke")]
+    #[error("is a raw endpoint: its clients use no hub protocol, so they have no methods")]
     RawEndpoint,
     #[error("can't be written in a hub protocol: {0}")]
     Arguments(#[from] PayloadError),
-    #[error("{UNDER_WAY_MAX} announcements are under way, and no more can be")]
+    #[error("{UNDER_WAY_MAX} announcements are in progress, which is the limit")]
     TooMany,
     #[error("this node is stopping")]
     Stopping,
@@ -117,7 +117,7 @@ impl AnnouncerState {
         }
         let (hub, method) = (&announcement.hub, &announcement.target);
         let silent = (!missing.is_empty()).then(|| missing.join(", "));
-        info!(hub, method, clients, nodes, missing = silent, "an operator has announced something");
+        info!(hub, method, clients, nodes, missing = silent, "announcement of an operator sent");
         Ok(AnnouncementReport { nodes, missing, clients })
     }
 }

@@ -48,7 +48,7 @@ impl FromStr for ClientCursor {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        let problem = "is not what `next` of a page was";
+        let problem = "is not the `next` of a page";
         let mut parts = text.split('~');
         let mut part = || parts.next().ok_or(problem);
         let (node, instance) = (part()?.into(), part()?.into());

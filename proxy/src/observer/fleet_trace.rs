@@ -245,7 +245,7 @@ fn lines_of(peers: Arc<Peers>, member: Arc<FleetMember>, target: String) -> impl
                     Err(_) => Some((SourceNews::Lines(Vec::new()), Stage::Reading(boot, lines))),
                 },
                 Ok(None) => {
-                    let cause = MissingCause::Broken("it has ended its trace: it stops".into());
+                    let cause = MissingCause::Broken("its trace has ended, because the node stops".into());
                     Some((SourceNews::Missing(boot, cause), Stage::Over))
                 }
                 Err(error) => Some((SourceNews::Missing(boot, MissingCause::Broken(error.to_string())), Stage::Over)),
@@ -268,7 +268,7 @@ async fn ask(peers: &Peers, member: &FleetMember, target: &str) -> Result<LineSt
     let told = told.as_ref().and_then(|told| told.get("error")?.as_str());
     let problem = match (head.status, told) {
         (StatusCode::NOT_FOUND, Some(told)) if told.contains("/api/trace") => {
-            format!("its version {} knows no traces", member.version())
+            format!("its version {} does not support traces", member.version())
         }
         (_, Some(told)) => told.to_owned(),
         (status, None) => format!("it answers {status}"),

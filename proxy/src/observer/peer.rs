@@ -170,7 +170,7 @@ impl Peers {
     /// # Errors
     /// If there is no response; the text states why.
     pub(super) async fn open(&self, member: &FleetMember, target: &str) -> Result<Response<Incoming>, String> {
-        let address = member.address().ok_or("no address of it is known")?;
+        let address = member.address().ok_or("its address is unknown")?;
         let request = Request::get(target).body(Body::empty()).map_err(|error| error.to_string())?;
         self.client.send(&address, request).await.map_err(|error| error.to_string())
     }

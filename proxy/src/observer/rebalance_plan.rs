@@ -129,10 +129,10 @@ impl RebalancePlan {
                 let keeps: Vec<_> = named.map(|load| (load.instance.clone(), 0)).collect();
                 if keeps.is_empty() {
                     let names: Vec<_> = loads.iter().map(|load| load.name.as_str()).collect();
-                    return Err(format!("must be a node of the fleet that takes clients: {}", names.join(", ")));
+                    return Err(format!("must be a node of the fleet that accepts clients: {}", names.join(", ")));
                 }
                 if keeps.len() == loads.len() {
-                    return Err("is the only node that takes clients: its clients have nowhere to go".into());
+                    return Err("is the only node that accepts clients: its clients have no other node".into());
                 }
                 keeps
             }
@@ -173,7 +173,7 @@ impl RebalancePlan {
             return Round::End(RebalanceState::Done, None);
         }
         if loads.len() < 2 {
-            return Round::End(RebalanceState::Stalled, Some("no other node takes clients".into()));
+            return Round::End(RebalanceState::Stalled, Some("no other node accepts clients".into()));
         }
         if self.idle_rounds > IDLE_ROUNDS_MAX {
             return Round::End(RebalanceState::Stalled, Some(self.obstacle(&excesses)));
@@ -247,11 +247,11 @@ impl RebalancePlan {
         }
         let names: Vec<_> = excesses.iter().map(|order| order.name.as_str()).collect();
         match (&self.goal, names.is_empty()) {
-            (RebalanceGoal::Node(name), true) => format!("{name} takes no clients any more, or does not answer"),
-            (_, true) => "clients that have left come back nowhere".into(),
+            (RebalanceGoal::Node(name), true) => format!("{name} no longer accepts clients, or does not answer"),
+            (_, true) => "clients that left did not reconnect to any node".into(),
             (_, false) => format!(
-                "as many clients come to {} as leave: look whether the load balancer knows the other nodes, and keeps \
-                 no clients to a node",
+                "as many clients come to {} as leave: check that the load balancer has the other nodes, and no sticky \
+                 sessions",
                 names.join(", ")
             ),
         }
@@ -409,7 +409,7 @@ mod tests {
         let refused = |name: &str, present: &[u64]| {
             RebalancePlan::new(RebalanceGoal::Node(name.into()), 1, &loads(present)).unwrap_err()
         };
-        assert_eq!(refused("n7", &[1, 2]), "must be a node of the fleet that takes clients: n0, n1");
+        assert_eq!(refused("n7", &[1, 2]), "must be a node of the fleet that accepts clients: n0, n1");
         assert!(refused("n0", &[1]).contains("the only node"));
     }
 
@@ -464,7 +464,7 @@ mod tests {
     fn the_last_other_node_that_goes_ends_it() {
         let mut plan = plan(RebalanceGoal::Node("n0".into()), 10, &[50, 0]);
         let Round::End(RebalanceState::Stalled, Some(reason)) = plan.round(&loads(&[50])) else { panic!("it goes on") };
-        assert_eq!(reason, "no other node takes clients");
+        assert_eq!(reason, "no other node accepts clients");
     }
 
     proptest! {

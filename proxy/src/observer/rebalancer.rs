@@ -53,7 +53,10 @@ pub(crate) struct RebalanceRequest {
 /// Reason why a rebalance does not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RebalanceError {
-    #[error("a rebalance runs already, at {}: DELETE /api/rebalance, or Ctrl-C where it was started, stops it", .0.node)]
+    #[error(
+        "a rebalance is already running, at {}: stop it by DELETE /api/rebalance, or by Ctrl-C where it was started",
+        .0.node
+    )]
     Running(Box<RebalanceReport>),
     #[error("{0}")]
     Node(String),
@@ -119,7 +122,7 @@ impl Rebalancer {
 
     /// Stops this node's rebalance; `None` if none is running.
     pub(super) fn stop_own(&self) -> Option<RebalanceReport> {
-        let stopped = self.0.board.stop("an operator has stopped it")?;
+        let stopped = self.0.board.stop("stopped by an operator")?;
         told("stopped", &stopped);
         Some(stopped)
     }
@@ -201,7 +204,7 @@ impl RebalancerParts {
         let loads = match self.loads().await {
             Some(loads) if !self.shared.has_begun_drain() => loads,
             _ => {
-                self.board.stop("its node stops");
+                self.board.stop("the coordinating node stops");
                 return true;
             }
         };
@@ -234,7 +237,7 @@ impl RebalancerParts {
         for (order, answer) in orders.iter().zip(answers) {
             match answer {
                 Ok(clients) => sum.0 += clients,
-                Err(problem) => sum.1 = Some(format!("{} sheds no clients: {problem}", order.name)),
+                Err(problem) => sum.1 = Some(format!("{} can't move clients away: {problem}", order.name)),
             }
         }
         sum
@@ -276,10 +279,10 @@ fn is_load(node: &NodeSnapshot) -> bool {
 fn missing_nodes(fleet: &FleetSnapshot) -> Vec<MissingCount> {
     let problem = |node: &NodeSnapshot| match node.state {
         MemberState::Draining => None,
-        MemberState::Starting => Some("is starting, and takes no clients yet".to_owned()),
+        MemberState::Starting => Some("is starting, and does not accept clients yet".to_owned()),
         MemberState::Late | MemberState::Unreachable => Some(format!("is {}", node.state.label())),
         MemberState::Ready if fleet.missing.contains(&node.name) => {
-            Some(format!("has not told its clients within {} s", FRESH_TIMEOUT.as_secs()))
+            Some(format!("has not asked its clients to reconnect within {} s", FRESH_TIMEOUT.as_secs()))
         }
         MemberState::Ready => None,
     };
@@ -293,7 +296,7 @@ fn missing_nodes(fleet: &FleetSnapshot) -> Vec<MissingCount> {
 /// `--peers` addresses without a node; another node may still reach one there.
 fn missing_addresses(fleet: &FleetSnapshot) -> impl Iterator<Item = MissingCount> {
     fleet.unreachable.iter().map(|peer| {
-        let problem = format!("leads to no node: {}", peer.problem);
+        let problem = format!("does not lead to a node: {}", peer.problem);
         MissingCount { node: peer.url.clone(), problem, age_ms: None }
     })
 }
@@ -302,7 +305,7 @@ fn missing_addresses(fleet: &FleetSnapshot) -> impl Iterator<Item = MissingCount
 fn unknown(missing: &[MissingCount]) -> Option<String> {
     let all: Vec<_> = missing.iter().map(|count| format!("{} {}", count.node, count.problem)).collect();
     (!all.is_empty())
-        .then(|| format!("no node that has told its clients has too many, and not all have: {}", all.join("; ")))
+        .then(|| format!("nodes with too many clients have not asked them to reconnect: {}", all.join("; ")))
 }
 
 fn load(node: &NodeSnapshot) -> RebalanceLoad {
@@ -329,5 +332,5 @@ async fn shed(shared: &Shared, clients: u64) -> u64 {
 
 fn told(what: &str, report: &RebalanceReport) {
     let RebalanceReport { id, to, planned, moved, failed, reason, .. } = report;
-    info!(id, to, planned, moved, failed, reason = reason.as_deref(), "a rebalance has {what}");
+    info!(id, to, planned, moved, failed, reason = reason.as_deref(), "rebalance {what}");
 }

@@ -87,7 +87,7 @@ pub struct RevocationList {
 pub(crate) enum RevocationError {
     #[error(transparent)]
     Refused(#[from] RevocationRefused),
-    #[error("{UNDER_WAY_MAX} revocations are under way, and no more can be")]
+    #[error("{UNDER_WAY_MAX} revocations are in progress, which is the limit")]
     TooMany,
     #[error("this node is stopping")]
     Stopping,
@@ -201,7 +201,7 @@ impl RevokerState {
             clients,
             nodes,
             missing = silent,
-            "an operator has revoked access tokens"
+            "access tokens revoked by an operator"
         );
         Ok(report)
     }

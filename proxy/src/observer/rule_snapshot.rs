@@ -98,7 +98,7 @@ pub(super) fn compare(rules: &mut [RuleSnapshot], before: Option<(&RuleCounts, f
         if let Some((before, seconds)) = before
             && let Some(before) = before.get(&key)
         {
-            #[expect(clippy::cast_precision_loss, reason = "rates need no more than 52 bits")]
+            #[expect(clippy::cast_precision_loss, reason = "rates fit into 52 bits")]
             let rate = count.saturating_sub(*before) as f64 / seconds.max(0.001);
             rule.per_second = Some((rate * 10.0).round() / 10.0);
         }

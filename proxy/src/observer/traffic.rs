@@ -5,7 +5,7 @@ use crate::metrics::{Counters, Direction, FrameKind, HubCounters};
 use crate::shard::Shared;
 
 /// Totals since the node started, stored in the fields for rates.
-#[expect(clippy::cast_precision_loss, reason = "rates need no more than 52 bits")]
+#[expect(clippy::cast_precision_loss, reason = "rates fit into 52 bits")]
 pub(super) fn totals(shared: &Shared) -> Rates {
     let sum = |of: &dyn Fn(&Counters) -> u64| shared.counters().iter().map(|counters| of(counters)).sum::<u64>() as f64;
     let hubs = |of: fn(&HubCounters) -> u64| sum(&|counters| counters.hubs().map(of).sum());

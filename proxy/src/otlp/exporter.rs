@@ -155,8 +155,8 @@ struct CollectorHealth {
 impl CollectorHealth {
     fn note(&mut self, what: &'static str, error: Option<&CollectorError>) {
         match error {
-            Some(error) if !self.fails => warn!(%error, "the collector does not take {what}: see --otlp"),
-            None if self.fails => info!("the collector takes {what} again"),
+            Some(error) if !self.fails => warn!(%error, "the collector does not accept {what}: see --otlp"),
+            None if self.fails => info!("the collector accepts {what} again"),
             _ => {}
         }
         self.fails = error.is_some();

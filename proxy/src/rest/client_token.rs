@@ -28,7 +28,7 @@ pub(super) fn answer(
     let (url, token) = match manifest {
         Some(hub) => {
             let user = query.user()?.ok_or_else(|| {
-                RestError::bad_value("userId", "is missing: clients of this hub that are nobody need no token")
+                RestError::bad_value("userId", "is missing: clients of this hub without a user need no token")
             })?;
             let of_hub = client_url(origin, hub.name());
             let audiences = shared.settings.tokens.audiences.iter().chain([&of_hub]);
@@ -41,7 +41,7 @@ pub(super) fn answer(
             (format!("{origin}{}", hub.settings().path), token)
         }
         None if !shared.settings.accepts_dial_in => {
-            let text = "no app server has named this hub yet, so nothing is known of its clients";
+            let text = "no app server has announced this hub yet, so its clients are unknown";
             return Err(RestError::new(StatusCode::NOT_FOUND, "Error.Hub.NotExisted", text));
         }
         None => {

@@ -34,7 +34,7 @@ pub(super) fn read_commands(body: &[u8]) -> Result<Vec<Command>, RestError> {
     let items: Vec<BTreeMap<String, JsonText>> = serde_json::from_slice(body).map_err(|error| {
         RestError::bad_value(
             "body",
-            &format!("is no list like [{{\"type\": \"JoinGroup\", \"group\": \"red\"}}]: {error}"),
+            &format!("is not a list like [{{\"type\": \"JoinGroup\", \"group\": \"red\"}}]: {error}"),
         )
     })?;
     if items.is_empty() || items.len() > COMMANDS_MAX {
@@ -126,7 +126,7 @@ mod tests {
         );
         let many = format!("[{}]", vec!["{\"type\":\"CloseConnection\"}"; COMMANDS_MAX + 1].join(","));
         for (body, problem) in [
-            ("{}", "is no list"),
+            ("{}", "is not a list"),
             ("[]", "1 to 100"),
             (&many, "1 to 100"),
             (r#"[{"type":"CloseConnection"},{"type":"Dance"}]"#, "wrong command 2: the type must be SendMessage"),

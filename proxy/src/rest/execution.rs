@@ -150,7 +150,8 @@ impl Execution {
     fn check_group(&self, group: &str) -> Result<(), RestError> {
         let max = self.shared.settings.groups.name_max_bytes;
         if group.len() > max {
-            let problem = format!("has {} bytes, at most {max} are taken: see --group-name-max-bytes", group.len());
+            let problem =
+                format!("has {} bytes, but at most {max} are allowed: see --group-name-max-bytes", group.len());
             return Err(RestError::bad_value("group", &problem));
         }
         Ok(())
@@ -158,7 +159,7 @@ impl Execution {
 
     fn check_methods(&self, hub: &NamedHub) -> Result<(), RestError> {
         if hub.here().is_some_and(|hub| hub.settings().kind == EndpointKind::Raw) {
-            let text = "this is a raw endpoint: its clients speak no hub protocol, so there is nothing to invoke";
+            let text = "this is a raw endpoint: its clients use no hub protocol, so they have no methods";
             return Err(RestError::new(StatusCode::BAD_REQUEST, "Error.Hub.Raw", text));
         }
         Ok(())
@@ -251,7 +252,7 @@ impl Execution {
     async fn refresh_auth(&self, hub: &NamedHub) -> Result<Response, RestError> {
         is_json(&self.head.headers)?;
         let named = read_log_in(&self.body)?;
-        let missing = || RestError::bad_value("body", "names no expireTime, such as \"2027-01-31T12:00:00Z\"");
+        let missing = || RestError::bad_value("body", "has no expireTime, such as \"2027-01-31T12:00:00Z\"");
         let expires_s = named.expires_s.ok_or_else(missing)?;
         let connection = self.connection_of(hub, &named)?;
         let claims = match named.claims {

@@ -36,7 +36,7 @@ impl ClientCall {
         let members: BTreeMap<String, JsonText> = serde_json::from_slice(body).map_err(|error| {
             RestError::bad_value(
                 "body",
-                &format!("is no JSON like {{\"target\": \"Say\", \"arguments\": []}}: {error}"),
+                &format!("is not JSON like {{\"target\": \"Say\", \"arguments\": []}}: {error}"),
             )
         })?;
         Self::of(members)
@@ -61,7 +61,7 @@ impl ClientCall {
             Some(Value::String(_)) => {
                 return Err(RestError::bad_value("target", &format!("must have 1 to {TARGET_MAX_CHARS} characters")));
             }
-            _ => return Err(RestError::bad_value("target", "is missing: the method that clients are to run, a text")),
+            _ => return Err(RestError::bad_value("target", "is missing: the name of the method to call at clients")),
         };
         let arguments = match arguments.filter(|arguments| !arguments.value().is_null()) {
             Some(arguments) => arguments.items().ok_or_else(|| RestError::bad_value("arguments", "must be a list"))?,
@@ -87,13 +87,13 @@ impl ClientCall {
 pub(crate) fn read_item(headers: &HeaderMap, body: &[u8], stream: &str) -> Result<Payloads, RestError> {
     is_json(headers)?;
     let item: JsonText = serde_json::from_slice(body)
-        .map_err(|error| RestError::bad_value("body", &format!("is no item of a stream in JSON: {error}")))?;
+        .map_err(|error| RestError::bad_value("body", &format!("is not a stream item in JSON: {error}")))?;
     let message = |protocol: HubProtocol| {
         let item = protocol.payload(&item)?;
         Ok(HubMessage::StreamItem(StreamItem { headers: Vec::new(), invocation_id: stream.into(), item }))
     };
     let unwritable =
-        |error: PayloadError| RestError::bad_value("body", &format!("holds what can't be written: {error}"));
+        |error: PayloadError| RestError::bad_value("body", &format!("contains a value that can't be encoded: {error}"));
     Payloads::encode(message).map_err(unwritable)
 }
 
@@ -147,7 +147,7 @@ fn read_encoded(body: &Bytes) -> Result<Payloads, RestError> {
         if !is_whole {
             return Err(RestError::bad_value(
                 "body",
-                &format!("holds something else than one framed message for {name}"),
+                &format!("does not contain exactly one framed message for {name}"),
             ));
         }
     }
@@ -205,8 +205,8 @@ mod tests {
     fn what_is_wrong_with_a_body_is_named() {
         let long = json!({ "target": "x".repeat(TARGET_MAX_CHARS + 1) }).to_string();
         for (body, problem) in [
-            ("", "the body is no JSON"),
-            ("[1]", "the body is no JSON"),
+            ("", "the body is not JSON"),
+            ("[1]", "the body is not JSON"),
             ("{}", "the target is missing"),
             (r#"{"target":7}"#, "the target is missing"),
             (r#"{"target":""}"#, "1 to 1024"),

@@ -220,7 +220,7 @@ fn of_method(method: &Method, names: &[&str]) -> Result<Operation, RestError> {
 
 fn decoded(segment: &str) -> Result<String, RestError> {
     let text = percent_decode_str(segment).decode_utf8();
-    text.map(Into::into).map_err(|_| RestError::bad_value("path", "has percent-encoded bytes that are no UTF-8"))
+    text.map(Into::into).map_err(|_| RestError::bad_value("path", "has percent-encoded bytes that are not UTF-8"))
 }
 
 pub(super) fn connection(id: &str) -> Result<String, RestError> {

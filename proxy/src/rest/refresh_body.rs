@@ -34,7 +34,7 @@ struct NamedClaim {
 pub(super) fn read_expire_time(body: &[u8]) -> Result<i64, RestError> {
     let bad = || {
         let problem =
-            "is no JSON like {\"expireTime\": \"2027-01-31T12:00:00Z\"}: a time of RFC 3339, or seconds since 1970";
+            "is not JSON like {\"expireTime\": \"2027-01-31T12:00:00Z\"}: a time of RFC 3339, or seconds since 1970";
         RestError::bad_value("body", problem)
     };
     let mut members: Map<String, Value> = serde_json::from_slice(body).map_err(|_| bad())?;
@@ -48,7 +48,7 @@ pub(super) fn read_expire_time(body: &[u8]) -> Result<i64, RestError> {
 /// If the body has another form.
 pub(super) fn read_log_in(body: &[u8]) -> Result<NamedLogIn, RestError> {
     let bad = || {
-        let problem = "is no JSON like {\"connectionToken\": \"the token of the negotiate answer\", \"expireTime\": \
+        let problem = "is not JSON like {\"connectionToken\": \"the token of the negotiate answer\", \"expireTime\": \
                        \"2027-01-31T12:00:00Z\", \"claims\": [{\"type\": \"role\", \"value\": \"cook\"}]}";
         RestError::bad_value("body", problem)
     };

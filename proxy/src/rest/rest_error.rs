@@ -71,7 +71,7 @@ impl RestError {
     /// Creates the error for reaching the request limit.
     #[must_use]
     pub(super) fn busy(max: usize) -> Self {
-        let text = format!("this node answers {max} requests at a time, and no more: see --rest-requests-max");
+        let text = format!("this node has reached its limit of {max} concurrent requests: see --rest-requests-max");
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
@@ -79,8 +79,8 @@ impl RestError {
     /// Creates the error for reaching the limit of client invocations.
     #[must_use]
     pub(super) fn too_many_calls(full: &TableFull) -> Self {
-        let waiting = full.describe("calls at clients that wait for answers");
-        let text = format!("this node has {waiting}: call fewer clients at a time, or see --rest-requests-max");
+        let waiting = full.describe("pending client results");
+        let text = format!("this node has {waiting}: invoke fewer clients at a time, or see --rest-requests-max");
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
@@ -88,8 +88,8 @@ impl RestError {
     /// Creates the error for a request displaced by another caller while its body was missing.
     #[must_use]
     pub(super) fn displaced() -> Self {
-        let text = "the body had not come when all places were taken and this caller held more than its share, a \
-                    quarter: send it at once, or see --rest-requests-max";
+        let text = "the request was displaced: its body had not arrived, all permits were in use, and this caller had \
+                    more than a quarter of them: send bodies immediately, or see --rest-requests-max";
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
@@ -103,7 +103,7 @@ impl RestError {
     /// Creates the error for a query without a result while nodes are missing.
     #[must_use]
     pub(super) fn incomplete(missing: &[String]) -> Self {
-        let text = format!("nobody that answers has it, and these nodes gave no answer: {}", missing.join(", "));
+        let text = format!("no reachable node has it, and these nodes did not answer: {}", missing.join(", "));
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Fleet.Incomplete", text);
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }

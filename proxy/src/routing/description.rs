@@ -37,7 +37,7 @@ impl Display for RouteAction {
         match self {
             Self::Group(group) => write!(f, "group {group}"),
             Self::Reject(rejection) => write!(f, "rejection with {}", rejection.status.as_u16()),
-            Self::Next => f.write_str("counted, and the next routes are tried"),
+            Self::Next => f.write_str("counted, then the next routes apply"),
         }
     }
 }
@@ -49,7 +49,7 @@ impl Display for RouteRule {
         write!(f, "route {}: {conditions} -> {}", self.label, self.action)?;
         match self.on_down {
             OnDown::Wait => Ok(()),
-            OnDown::Next => f.write_str(", or the next routes while it is down"),
+            OnDown::Next => f.write_str(", or the next routes while the group is down"),
         }
     }
 }
@@ -62,9 +62,9 @@ impl Display for GroupRule {
         });
         write!(f, "group {}: {}", self.name, shown.collect::<Vec<_>>().join(", "))?;
         self.pool_size.map_or(Ok(()), |size| write!(f, ", pool-size {size}"))?;
-        f.write_str(if self.keys.is_some() { ", access keys of its own" } else { "" })?;
+        f.write_str(if self.keys.is_some() { ", own access keys" } else { "" })?;
         let has_tls = !self.roots.is_empty() || self.identity.is_some();
-        f.write_str(if has_tls { ", TLS of its own" } else { "" })
+        f.write_str(if has_tls { ", own TLS" } else { "" })
     }
 }
 

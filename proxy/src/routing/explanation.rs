@@ -120,7 +120,9 @@ fn copies(mirror: &MirrorRule, connection_id: Option<&str>) -> String {
         _ if sample >= 1.0 => format!("holds: copies to group {group}"),
         Some(id) if mirror.samples(id) => format!("holds: copies to group {group}"),
         Some(id) => format!("does not hold: sample is {sample}{}", place(&mirror.group, "connection", id, 1.0)),
-        None => format!("copies a share of {sample} to group {group}: which, connection=ID would tell"),
+        None => format!(
+            "copies a share of {sample} to group {group}; add connection=ID to see whether this connection is copied"
+        ),
     }
 }
 
@@ -191,13 +193,14 @@ mod tests {
             explained("hub=chat user=ann target=Say"),
             [
                 "route 1 does not hold: percent is 10 (user ann is at 93.255)",
-                "route count holds: counted, and the next routes are tried",
+                "route count holds: counted, then the next routes apply",
                 "route closed does not hold: header \"x-tenant\" equals \"acme\"",
                 "=> connection: group default, as no route takes it",
                 "method rule 1 allows it: 20 calls of \"Say\" a second for each user",
                 "message rule 1 does not hold: target is \"Admin*\" or \"Ban\"",
                 "=> message: the app server of its connection",
-                "mirror 1 copies a share of 0.5 to group audit: which, connection=ID would tell",
+                "mirror 1 copies a share of 0.5 to group audit; add connection=ID to see whether this connection is \
+                 copied",
             ]
         );
         let bob = explained("hub=chat user=bob target=ban connection=id");
@@ -230,7 +233,7 @@ mod tests {
             request,
             [
                 "route 1 does not hold: hub is \"/chat\" (not known)",
-                "route count holds: counted, and the next routes are tried",
+                "route count holds: counted, then the next routes apply",
                 "route closed holds: rejection with 403",
                 "=> request: refused with 403",
             ]

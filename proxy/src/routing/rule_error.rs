@@ -47,9 +47,9 @@ pub(super) struct Fault {
 pub(crate) enum RuleProblem {
     #[error("{0}")]
     Syntax(String),
-    #[error("the file has more than {most} bytes, which is all that rules are read from")]
+    #[error("the file has more than {most} bytes, the limit for rules")]
     FileTooLarge { most: usize },
-    #[error("there is no key {key:?} in {table}{}; it may have {allowed}", suggestion(.nearest.as_deref()))]
+    #[error("there is no key {key:?} in {table}{}; allowed: {allowed}", suggestion(.nearest.as_deref()))]
     UnknownKey { key: String, table: &'static str, nearest: Option<String>, allowed: String },
     #[error("{table} has no {key}: {advice}")]
     Missing { table: &'static str, key: &'static str, advice: &'static str },
@@ -69,19 +69,19 @@ pub(crate) enum RuleProblem {
     Pattern { key: &'static str, text: String, source: PatternError },
     #[error("{key} {text:?} {problem}")]
     Address { key: &'static str, text: String, problem: &'static str },
-    #[error("{key} {text:?} is no upstream of this group; weights are for those that `upstream` names")]
+    #[error("{key} {text:?} is not an upstream of this group; weights are only for addresses in `upstream`")]
     StrangeWeight { key: &'static str, text: String },
     #[error("address {text:?} is neither an address like 10.1.2.3 or ::1 nor a network like 10.0.0.0/8")]
     Network { text: String },
     #[error("{key} {text:?} must have 1 to {most} letters, digits, '-', '_' and '.'")]
     Name { key: &'static str, text: String, most: usize },
-    #[error("{key} {text:?} is the name of another one; each needs its own")]
+    #[error("{key} {text:?} is used twice; each needs its own name")]
     Duplicate { key: &'static str, text: String },
     #[error("there is no group {name:?}{}; give its app servers in [groups.{name}]", suggestion(.nearest.as_deref()))]
     UnknownGroup { name: String, nearest: Option<String> },
     #[error(
-        "group {name:?} is served by a route or message rule, but a mirror discards its answers: give the mirror a group \
-         of its own"
+        "group {name:?} is used by a route or message rule, but a mirror discards its answers: give the mirror a \
+         separate group"
     )]
     MirrorOfServingGroup { name: String },
     #[error("a route needs exactly one of group, reject and next = true, but this one has {found}")]

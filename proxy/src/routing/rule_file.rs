@@ -183,8 +183,8 @@ mod tests {
     fn an_unknown_key_is_named_with_its_place_and_the_nearest_one() {
         assert_eq!(
             problem("[[mirrors]]\nhub = \"/chat\"\ngroup = \"audit\"\nsampel = 0.5"),
-            "4:1: there is no key \"sampel\" in a mirror; is \"sample\" meant?; it may have name, hub, group, sample, diff, \
-             down"
+            "4:1: there is no key \"sampel\" in a mirror; is \"sample\" meant?; it may have name, hub, group, sample, \
+             diff, down"
         );
         assert!(problem("[[routes]]\ngroup = \"canary\"\nhubs = \"/chat\"").contains("is \"hub\" meant?"));
         assert!(problem("[groups.x]\nupstream = \"http://x\"\nsize = 3").contains("no key \"size\" in a group"));
@@ -222,7 +222,7 @@ mod tests {
             ("", "default"),
         ] {
             let found = problem(&format!("{mirror}{group:?}\n{other}"));
-            let expected = format!("3:9: group {group:?} is served by a route or message rule");
+            let expected = format!("3:9: group {group:?} is used by a route or message rule");
             assert!(found.starts_with(&expected), "{found}");
         }
         assert!(problem("[groups.x]\npool-size = 2").starts_with("1:1: a group has no upstream: give the address"));
@@ -264,7 +264,8 @@ mod tests {
             ("hub = \"\"", "3:7: hub \"\" is empty; `*` stands for any text"),
             (
                 "address = \"10.0.0.0/33\"",
-                "3:11: address \"10.0.0.0/33\" is neither an address like 10.1.2.3 or ::1 nor a network like 10.0.0.0/8",
+                "3:11: address \"10.0.0.0/33\" is neither an address like 10.1.2.3 or ::1 nor a network like \
+                 10.0.0.0/8",
             ),
             (
                 "query = { name = \"x\" }",
@@ -276,7 +277,8 @@ mod tests {
             ),
             (
                 "cookie = { equals = \"x\" }",
-                "3:10: a condition has no name: say of which value it is, as in { name = \"x-tenant\", equals = \"acme\" }",
+                "3:10: a condition has no name: give the name of the value, as in { name = \"x-tenant\", equals = \
+                 \"acme\" }",
             ),
         ] {
             assert_eq!(problem(&format!("[[routes]]\ngroup = \"canary\"\n{text}")), expected);
@@ -300,7 +302,7 @@ mod tests {
     #[test]
     fn names_are_not_given_twice_and_numbers_of_rules_are_bounded() {
         let twice = "[[routes]]\nname = \"2\"\nreject = 403\n[[routes]]\nreject = 403";
-        assert_eq!(problem(twice), "4:1: name \"2\" is the name of another one; each needs its own");
+        assert_eq!(problem(twice), "4:1: name \"2\" is used twice; each needs its own name");
         let many = problem(&"[[routes]]\nreject = 403\n".repeat(1001));
         assert_eq!(many, "1:1: routes has 1001 entries, but may have at most 1000");
         let groups: String = (0..101).map(|at| format!("[groups.g{at}]\nupstream = \"http://a{at}\"\n")).collect();

@@ -27,10 +27,7 @@ impl Ruleset {
             let mut before = self.mirrors.iter().take(at);
             let is_same = before.find(|other| other.group == rule.group && other.hub.covers(&rule.hub));
             warnings.extend(is_same.map(|other| {
-                format!(
-                    "mirror {label} copies to group {} what mirror {} copies there already",
-                    rule.group, other.label
-                )
+                format!("mirror {label} copies the same messages to group {} as mirror {}", rule.group, other.label)
             }));
         }
         warnings
@@ -45,17 +42,18 @@ impl Ruleset {
         let mirrors = self.mirrors.iter().map(|rule| ("mirror", &rule.label, &rule.group));
         let used: Vec<_> = routes.chain(messages).chain(mirrors).collect();
         let unused = self.groups.iter().filter(|group| used.iter().all(|(_, _, name)| **name != group.name));
-        let mut warnings: Vec<_> = unused.map(|group| format!("no rule leads to group {}", group.name)).collect();
+        let mut warnings: Vec<_> = unused.map(|group| format!("no rule uses group {}", group.name)).collect();
         if upstreams.is_empty() {
             let idle = used.iter().filter(|(_, _, group)| ***group == *DEFAULT_GROUP);
             warnings.extend(idle.map(|(kind, label, _)| {
-                format!("{kind} {label} leads to group {DEFAULT_GROUP}, but there is no upstream")
+                format!("{kind} {label} uses group {DEFAULT_GROUP}, but there is no upstream")
             }));
         }
         let strange = self.default_group.weights.iter().map(|weight| &weight.address);
         let strange = strange.filter(|address| !upstreams.contains(address));
-        warnings
-            .extend(strange.map(|address| format!("{address} has a weight in [groups.default], but is no upstream")));
+        warnings.extend(
+            strange.map(|address| format!("{address} has a weight in [groups.default], but is not an upstream")),
+        );
         warnings
     }
 }
@@ -63,10 +61,10 @@ impl Ruleset {
 fn route_warning<'a>(rule: &RouteRule, mut before: impl Iterator<Item = &'a RouteRule> + Clone) -> Option<String> {
     let label = &rule.label;
     if percent_of(rule).is_some_and(|percent| percent <= 0.0) {
-        return Some(format!("route {label} takes nothing: its percent is 0"));
+        return Some(format!("route {label} matches nothing: its percent is 0"));
     }
     if let Some(earlier) = before.clone().find(|earlier| takes_all_of(earlier, rule)) {
-        return Some(format!("route {label} takes nothing: route {} takes all that it could take", earlier.label));
+        return Some(format!("route {label} matches nothing: route {} takes all its clients", earlier.label));
     }
     let percent = percent_of(rule)?;
     before.find_map(|earlier| {
@@ -75,7 +73,7 @@ fn route_warning<'a>(rule: &RouteRule, mut before: impl Iterator<Item = &'a Rout
         let is_shared = same_salt(earlier, rule);
         (!is_shared).then(|| {
             format!(
-                "route {label} takes {percent} % of what route {} leaves over, which is {left:.2} % of all",
+                "route {label} takes {percent} % of the clients left by route {}, which is {left:.2} % of all",
                 earlier.label
             )
         })
@@ -131,8 +129,8 @@ fn message_warning<'a>(rule: &MessageRule, before: impl Iterator<Item = &'a Mess
     let (target, first) = taken.first()?;
     let (label, other) = (&rule.label, &first.label);
     Some(match taken.len() == rule.targets.len() {
-        true => format!("message rule {label} takes nothing: message rule {other} takes \"{target}\" already"),
-        false => format!("message rule {label} never gets \"{target}\": message rule {other} takes it"),
+        true => format!("message rule {label} matches nothing: message rule {other} already takes \"{target}\""),
+        false => format!("message rule {label} never matches \"{target}\": message rule {other} takes it"),
     })
 }
 
@@ -163,7 +161,7 @@ mod tests {
     fn warnings(text: &str) -> Vec<String> {
         let upstreams = ["http://app".parse().unwrap()];
         let mut warnings = Ruleset::parse(&format!("{GROUPS}{text}")).unwrap().warnings(&upstreams);
-        warnings.retain(|warning| !warning.starts_with("no rule leads to group"));
+        warnings.retain(|warning| !warning.starts_with("no rule uses group"));
         warnings
     }
 
@@ -173,7 +171,7 @@ mod tests {
 
     #[test]
     fn routes_that_nothing_reaches_are_named_with_the_one_that_takes_all() {
-        let taken = |one: &str| format!("route 2 takes nothing: route {one} takes all that it could take");
+        let taken = |one: &str| format!("route 2 matches nothing: route {one} takes all its clients");
         for (earlier, later) in [
             ("group = 'a'", "hub = 'chat'\nreject = 403"),
             ("hub = 'c*'\ngroup = 'a'", "hub = ['chat', 'cat']\nuser = 'ann'\ngroup = 'b'"),
@@ -212,9 +210,9 @@ mod tests {
     fn percentages_of_what_is_left_and_of_nobody_are_told() {
         assert_eq!(
             routes(&["hub = 'chat'\npercent = 20\ngroup = 'a'", "hub = 'chat'\npercent = 10\ngroup = 'b'"]),
-            ["route 2 takes 10 % of what route 1 leaves over, which is 8.00 % of all"]
+            ["route 2 takes 10 % of the clients left by route 1, which is 8.00 % of all"]
         );
-        assert_eq!(routes(&["percent = 0\ngroup = 'a'"]), ["route 1 takes nothing: its percent is 0"]);
+        assert_eq!(routes(&["percent = 0\ngroup = 'a'"]), ["route 1 matches nothing: its percent is 0"]);
     }
 
     #[test]
@@ -223,7 +221,7 @@ mod tests {
         let admin = rule("chat", "'Admin*'");
         assert_eq!(
             warnings(&(admin.clone() + &rule("chat", "['adminList']"))),
-            ["message rule 2 takes nothing: message rule 1 takes \"adminList\" already"]
+            ["message rule 2 matches nothing: message rule 1 already takes \"adminList\""]
         );
         assert_eq!(
             warnings(&(admin.clone() + &rule("chat", "['Say', 'AdminList']"))),
@@ -244,10 +242,7 @@ mod tests {
         let mirror = "[[mirrors]]\nhub = '*'\ngroup = 'a'\n";
         assert_eq!(
             warnings(&format!("{mirror}{mirror}sample = 0")),
-            [
-                "mirror 2 copies nothing: its sample is 0",
-                "mirror 2 copies to group a what mirror 1 copies there already"
-            ]
+            ["mirror 2 copies nothing: its sample is 0", "mirror 2 copies the same messages to group a as mirror 1"]
         );
     }
 
@@ -259,10 +254,10 @@ mod tests {
         assert_eq!(
             Ruleset::parse(&text).unwrap().warnings(&[]),
             [
-                "no rule leads to group a",
-                "no rule leads to group b",
-                "route 1 leads to group default, but there is no upstream",
-                "http://gone:80 has a weight in [groups.default], but is no upstream",
+                "no rule uses group a",
+                "no rule uses group b",
+                "route 1 uses group default, but there is no upstream",
+                "http://gone:80 has a weight in [groups.default], but is not an upstream",
             ]
         );
     }

@@ -18,7 +18,7 @@ const NAMED_KEYS: [&str; 3] = ["header", "cookie", "claim"];
 /// Error of an invalid sample.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SampleError {
-    #[error("{word:?} is no pair such as user=ann")]
+    #[error("{word:?} is not a pair such as user=ann")]
     Pair { word: String },
     #[error("there is no key {key:?}{}; a sample may have {}", suggestion(.nearest.as_deref()), KEYS.join(", "))]
     UnknownKey { key: String, nearest: Option<String> },
@@ -26,13 +26,13 @@ pub enum SampleError {
     Name { key: String },
     #[error("{key} is given twice")]
     Twice { key: String },
-    #[error("address {text:?} is no IP address")]
+    #[error("address {text:?} is not an IP address")]
     Address { text: String },
     #[error("bytes is {text:?}, but must be a number")]
     Bytes { text: String },
-    #[error("target and bytes are of messages, which need a hub")]
+    #[error("target and bytes describe messages, which need a hub")]
     NoHub,
-    #[error("a sample needs a hub, or the path of a request that is passed through")]
+    #[error("a sample needs a hub, or the path of a passed-through request")]
     Empty,
 }
 
@@ -168,14 +168,14 @@ mod tests {
     #[test]
     fn texts_that_are_no_samples_are_refused_with_the_reason() {
         for (text, problem) in [
-            ("hub", "\"hub\" is no pair such as user=ann"),
+            ("hub", "\"hub\" is not a pair such as user=ann"),
             ("hub=chat usr=ann", "there is no key \"usr\"; is \"user\" meant?; a sample may have hub, path, query"),
             ("hub=chat header=x", "header needs a name, as in header:x-tenant=acme"),
             ("hub:x=chat", "hub needs a name"),
             ("hub=chat hub=news", "hub is given twice"),
-            ("hub=chat address=home", "address \"home\" is no IP address"),
+            ("hub=chat address=home", "address \"home\" is not an IP address"),
             ("hub=chat bytes=many", "bytes is \"many\", but must be a number"),
-            ("path=/a target=Say", "target and bytes are of messages, which need a hub"),
+            ("path=/a target=Say", "target and bytes describe messages, which need a hub"),
             ("user=ann", "a sample needs a hub, or the path"),
             ("", "a sample needs a hub, or the path"),
         ] {

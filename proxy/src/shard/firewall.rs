@@ -117,7 +117,7 @@ fn refuse_call(
 ) -> Ruling {
     rules.count_refusal(rule);
     if enabled!(tracing::Level::DEBUG) && core.context.may_log() {
-        debug!(slot, rule = &**rule, text, "a call is refused");
+        debug!(slot, rule = &**rule, text, "call refused");
     }
     answer_refused(core, slot, call, text)
 }

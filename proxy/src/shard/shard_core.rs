@@ -397,7 +397,7 @@ impl ShardCore {
         let context = &self.context;
         if let Some(refusal) = refusal {
             context.counters.limit(refusal.limit()).increment();
-            debug!(slot, %refusal, "a connection does not join a group");
+            debug!(slot, %refusal, "group join refused");
         }
         match (ack, refusal) {
             (Some(ack), Some(refusal)) => ack.failed(refusal.to_string()),

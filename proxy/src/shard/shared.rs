@@ -422,7 +422,7 @@ impl Shared {
         kept.inspect_err(|problem| {
             self.user_groups.refused.increment();
             if self.limits.may_log(self.uptime()) {
-                warn!(hub, %problem, "a user's membership is not kept for connections to come");
+                warn!(hub, %problem, "group membership of a user can't be stored");
             }
         })
     }

@@ -31,7 +31,7 @@ pub(crate) enum AuthorizeError {
     #[error("no app server is linked")]
     Nobody,
     /// No permit became available in time.
-    #[error("{CALLS_MAX} calls are under way, and none ended in time")]
+    #[error("{CALLS_MAX} calls are in flight, and none ended in time")]
     Full,
     #[error("no answer within {} s (--negotiate-timeout)", .0.as_secs())]
     Timeout(Duration),

@@ -22,7 +22,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) enum RequestError {
     #[error("can't connect to {authority}: {source}")]
     Connect { authority: String, source: io::Error },
-    #[error("{authority} gives no HTTP answer: {source}")]
+    #[error("{authority} gave no HTTP response: {source}")]
     Http { authority: String, source: HttpError },
     #[error("{authority} did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
     Timeout { authority: String },

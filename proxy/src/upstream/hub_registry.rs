@@ -339,7 +339,7 @@ impl HubRegistry {
         free.remove(&hub.index());
         if hub.naming().recall() {
             hub.set_rules(self.rules.load().of_hub(&hub.rule_path()));
-            info!(hub = hub.name(), "removed hub is named again");
+            info!(hub = hub.name(), "removed hub announced again");
         }
     }
 

@@ -39,14 +39,14 @@ pub(crate) enum DialError {
     #[error("another app server instance answers")]
     OtherInstance,
     /// The app server has ended the session, or never had it.
-    #[error("the app server does not know the session any more")]
+    #[error("the session is unknown to the app server")]
     UnknownSession,
     /// A session header is unreadable.
-    #[error("the app server's answer makes no sense: {0}")]
+    #[error("the app server's response is invalid: {0}")]
     Answer(#[from] MalformedHeader),
     #[error("the app server answers {0} instead of an upgrade")]
     Status(StatusCode),
-    #[error("the upgrade broke off: {0}")]
+    #[error("the upgrade failed: {0}")]
     Upgrade(String),
     /// The first frame is not a supported handshake.
     #[error("the app server's handshake is wrong: {0}")]

@@ -24,11 +24,12 @@ pub(crate) enum ReadManifestError {
     #[error(transparent)]
     Request(#[from] RequestError),
     /// The two ends have different keys.
-    #[error("{0} refuses our access key: give both ends the same --access-key or TRUNKLINE_ACCESS_KEY")]
+    #[error("{0} refuses this node's access key: give both ends the same --access-key or TRUNKLINE_ACCESS_KEY")]
     Key(String),
     /// The app server has only its machine's development key.
     #[error(
-        "{0} has only the development key of its machine, and takes it for a proxy on another one: give both ends an access key (TRUNKLINE_ACCESS_KEY; `trunkline token key` makes one)"
+        "{0} has only the development key of its machine, which proxies on other machines can't use: give both ends an \
+         access key (TRUNKLINE_ACCESS_KEY; `trunkline token key` makes one)"
     )]
     DevelopmentKey(String),
     /// The SDK refuses for another reason, such as a shutdown.
@@ -38,15 +39,16 @@ pub(crate) enum ReadManifestError {
     #[error("{authority} answers {status}, {MIDDLEWARE_HINT}")]
     Middleware { authority: String, status: StatusCode },
     /// The client port of a node answers there.
-    #[error("{0} is a Trunkline node itself: --upstream names the address on which an app server listens")]
+    #[error("{0} is a Trunkline node: --upstream must be the address of an app server")]
     Node(String),
     /// Another program answers there.
     #[error(
-        "{authority} answers {status} to {CHANNEL_PATH}: no app server with the Trunkline SDK, or one whose `Server::into_router` is not merged into the app's router, or nested below a path?"
+        "{authority} answers {status} to {CHANNEL_PATH}: is it an app server with the Trunkline SDK, with \
+         `Server::into_router` merged into the app's router, not nested below a path?"
     )]
     Status { authority: String, status: StatusCode },
     /// The response is not a manifest.
-    #[error("{authority} gives a manifest that can't be read: {problem}")]
+    #[error("{authority} sent an invalid manifest: {problem}")]
     Body { authority: String, problem: String },
 }
 
@@ -137,11 +139,11 @@ mod tests {
         let marked = |status: u16, mark: &'static str| {
             (StatusCode::from_u16(status).unwrap(), [(REFUSAL_HEADER, mark)], "this app server shuts down")
         };
-        assert!(problem(marked(401, REFUSED_KEY)).await.starts_with("it refuses our access key"));
+        assert!(problem(marked(401, REFUSED_KEY)).await.starts_with("it refuses this node's access key"));
         assert!(problem(marked(403, REFUSED_DEVELOPMENT_KEY)).await.contains("only the development key"));
         let stopping = problem(marked(503, "shutdown")).await;
         assert_eq!(stopping, "it answers 503 Service Unavailable: this app server shuts down");
-        let middleware = "but not as Trunkline's SDK: is a middleware around `Server::into_router`?";
+        let middleware = "but not by Trunkline's SDK: is a middleware around `Server::into_router`?";
         let unmarked = problem((StatusCode::UNAUTHORIZED, "log in first")).await;
         assert!(unmarked.starts_with(&format!("it answers 401 Unauthorized, {middleware}")), "{unmarked}");
         assert!(problem(StatusCode::FORBIDDEN).await.contains(middleware));
@@ -149,11 +151,8 @@ mod tests {
         let stranger = problem((StatusCode::SWITCHING_PROTOCOLS, [(HELLO_HEADER, "A".repeat(64))])).await;
         assert!(stranger.contains("does not have the fleet's key"), "{stranger}");
         let node = problem((StatusCode::NOT_FOUND, [(NODE_HEADER, "n1")], "not found")).await;
-        assert!(node.starts_with("it is a Trunkline node itself: --upstream"), "{node}");
+        assert!(node.starts_with("it is a Trunkline node: --upstream"), "{node}");
         let elsewhere = problem(StatusCode::NOT_FOUND).await;
-        assert!(
-            elsewhere.contains("no app server with the Trunkline SDK") && elsewhere.contains("nested"),
-            "{elsewhere}"
-        );
+        assert!(elsewhere.contains("with the Trunkline SDK") && elsewhere.contains("nested"), "{elsewhere}");
     }
 }

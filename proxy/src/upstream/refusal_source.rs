@@ -6,7 +6,7 @@ use trunkline_protocol::wire::{REFUSAL_HEADER, REFUSED_DEVELOPMENT_KEY, REFUSED_
 
 /// Remedy for a refusal by an app's middleware; follows the status.
 pub(crate) const MIDDLEWARE_HINT: &str =
-    "but not as Trunkline's SDK: is a middleware around `Server::into_router`? Merge that router after `.layer(...)`";
+    "but not by Trunkline's SDK: is a middleware around `Server::into_router`? Merge that router after `.layer(...)`";
 
 /// Source of an unsuccessful response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

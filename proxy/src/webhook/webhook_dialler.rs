@@ -30,7 +30,7 @@ impl MemoryDialler for WebhookDialler {
         // Runs on the dialling shard's thread.
         tokio::spawn(async move {
             let end = serve(of_hub, link).await;
-            debug!(hub, slot, reason = end.reason(Role::AppServer), "a link to a webhook has ended");
+            debug!(hub, slot, reason = end.reason(Role::AppServer), "link to a webhook closed");
         });
     }
 

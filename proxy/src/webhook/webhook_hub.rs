@@ -154,7 +154,7 @@ impl WebhookHub {
         let left_out = self.warnings.pass(Instant::now());
         if let Some(left_out) = left_out {
             let (hub, to) = (&self.name, &self.template);
-            warn!(hub, %to, event, problem, left_out, "a webhook has not answered as it should");
+            warn!(hub, %to, event, problem, left_out, "unexpected answer of a webhook");
         }
     }
 }

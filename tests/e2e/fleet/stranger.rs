@@ -94,7 +94,7 @@ fn peers_that_are_no_nodes_are_told_apart_and_disturb_nobody() {
             node.ready().await?;
         }
         for node in &scene.nodes {
-            let words = ["HTTP", "older version", "no answer", "no admin port", "refused", "can't be resolved"];
+            let words = ["HTTP", "older version", "no answer", "not an admin port", "refused", "can't be resolved"];
             for (stranger, word) in strangers.iter().map(String::as_str).chain([nowhere]).zip(words) {
                 let problem = problem(node, stranger).await?;
                 ensure!(problem.contains(word), "{stranger} should be told as {word:?}, but is as {problem:?}");

@@ -226,7 +226,7 @@ fn a_token_that_could_be_guessed_and_a_peer_that_is_none_are_refused_at_the_star
             (["--admin-token", "short"], "--admin-token must have from 16"),
             (["--metrics-token", "short"], "--metrics-token must have from 16"),
             (["--admin-token-file", "/nowhere/at/all"], "--admin-token-file /nowhere/at/all can't be read"),
-            (["--peers", "proxy-b"], "--peers \"proxy-b\" is no URL"),
+            (["--peers", "proxy-b"], "--peers \"proxy-b\" is not a URL"),
         ] {
             let mut proxy = fleet.proxy_of(&free_address()?, &free_address()?, &["127.0.0.1:1"], &more)?;
             let log = failure_of(&mut proxy.process).await?;

@@ -55,7 +55,7 @@ fn what_is_wrong_is_told() {
             (vec![admin.as_str(), "--admin-token", "not-the-token-at-all"], "wrong --admin-token"),
             (vec![admin.as_str(), "--admin-token", "short"], "--admin-token must have from 16"),
             (vec![nobody.as_str()], nobody.as_str()),
-            (vec!["ftp://x"], "\"ftp://x\" is no URL"),
+            (vec!["ftp://x"], "\"ftp://x\" is not a URL"),
         ] {
             let (is_good, text) = top(&arguments).await?;
             assert!(!is_good && text.contains(told), "{arguments:?}: {text}");

@@ -45,7 +45,8 @@ impl IntruderScene {
     fn head(&self, more: &str) -> String {
         let (path, bearer) = (self.back_end.path("/:send"), self.back_end.authorization());
         format!(
-            "POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: {bearer}\r\nContent-Type: application/json\r\n{more}\r\n"
+            "POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: {bearer}\r\nContent-Type: \
+             application/json\r\n{more}\r\n"
         )
     }
 
@@ -82,7 +83,7 @@ fn bodies_that_are_too_large_or_lie_are_refused_by_name() {
             ("an announced one", announced, 413, "--rest-body-max-bytes"),
             ("endless chunks", scene.head("Transfer-Encoding: chunked\r\n") + &endless.repeat(20), 413, "2048"),
             ("a chunk of no size", scene.head("Transfer-Encoding: chunked\r\n") + "zz\r\n", 400, "broke off"),
-            ("a body cut by its length", fixed(good.len() - 4, &good), 400, "no JSON"),
+            ("a body cut by its length", fixed(good.len() - 4, &good), 400, "not JSON"),
             ("two lengths", scene.head("Content-Length: 5\r\nContent-Length: 6\r\n") + "{}{}{}", 400, ""),
             ("a negative length", scene.head("Content-Length: -5\r\n"), 400, ""),
         ] {

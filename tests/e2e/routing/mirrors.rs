@@ -144,7 +144,7 @@ fn a_bug_that_is_planted_in_a_canary_is_found_and_told_without_the_values() {
         }
         let count = async || scene.node.metric("trunkline_mirror_differences_total", &differences).await;
         until(async || Ok((count().await? >= 2.0).then_some(()))).await?;
-        let line = scene.node.proxy.process.wait_for_log("a mirror answers otherwise").await?;
+        let line = scene.node.proxy.process.wait_for_log("answer of a mirror differs").await?;
         assert!(line.contains("Add") && line.contains("tee") && line.contains("a result of 6 bytes"), "{line}");
         let log = scene.node.proxy.process.log();
         assert!(!log.contains("424242") && !log.contains("424243"), "{log}");

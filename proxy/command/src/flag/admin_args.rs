@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn a_wrong_value_is_named_with_its_flag() {
         let problem = |peers| FleetSettings::try_from(&args(peers, None)).unwrap_err().to_string();
-        assert!(problem(vec!["ftp://x".into()]).starts_with("--peers \"ftp://x\" is no URL"));
+        assert!(problem(vec!["ftp://x".into()]).starts_with("--peers \"ftp://x\" is not a URL"));
         assert!(problem(vec!["http://x".into(); 65]).starts_with("--peers names 65 nodes"));
         let short = AdminSettings::try_from(&args(Vec::new(), Some("short"))).unwrap_err().to_string();
         assert!(short.starts_with("--metrics-token must have"), "{short}");

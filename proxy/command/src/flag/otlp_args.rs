@@ -153,7 +153,7 @@ mod tests {
             let problem = args.settings().map(drop).and_then(|()| args.sampling().map(drop));
             problem.unwrap_err().to_string()
         };
-        assert!(problem(&["--otlp", "ftp://x"]).starts_with("--otlp \"ftp://x\" is no URL"));
+        assert!(problem(&["--otlp", "ftp://x"]).starts_with("--otlp \"ftp://x\" is not a URL"));
         assert!(problem(&["--otlp", "http://x?y"]).contains("has a query"));
         assert!(problem(&["--otlp", "http://x", "--otlp-sample", "1.5"]).starts_with("--otlp-sample is 1.5"));
         assert!(problem(&["--otlp", "http://x", "--otlp-sample", "NaN"]).starts_with("--otlp-sample is NaN"));

@@ -551,7 +551,7 @@ mod tests {
         assert!(problem(&["--upstream", "http://x/path", "--access-key", KEY]).contains("has a path"));
         assert!(
             problem(&["--upstream", "http://localhost", "--access-key", KEY, "--trust-headers", "for,forwarded"])
-                .starts_with("--trust-headers has forwarded beside for")
+                .starts_with("--trust-headers has forwarded together with for")
         );
         assert!(problem(&["--upstream", "http://localhost", "--access-key", "short"]).starts_with("--access-key: "));
         assert!(

@@ -51,7 +51,7 @@ async fn announce(
 fn announcement(headers: &HeaderMap, body: &[u8]) -> Result<Announcement, ApiError> {
     let mut fields = BodyFields::read(headers, body)?;
     if body.is_empty() {
-        return Err(ApiError::field("body", "is missing: it names hub, target and arguments"));
+        return Err(ApiError::field("body", "is missing: it needs hub, target and arguments"));
     }
     let hub = fields.required_text("hub", NAME_MAX_CHARS)?;
     let target = fields.required_text("target", TARGET_MAX_CHARS)?;
@@ -59,7 +59,7 @@ fn announcement(headers: &HeaderMap, body: &[u8]) -> Result<Announcement, ApiErr
     if arguments.iter().any(|argument| !is_within(argument.value(), DEPTH_MAX)) {
         return Err(ApiError::field(
             "arguments",
-            &format!("are nested too deep: at most {DEPTH_MAX} levels are taken"),
+            &format!("are nested too deep: at most {DEPTH_MAX} levels are allowed"),
         ));
     }
     let to = match (fields.name("group", NAME_MAX_CHARS)?, fields.name("user", NAME_MAX_CHARS)?) {
@@ -154,7 +154,7 @@ mod tests {
             (json!({ "group": "" }), "group", "must not be empty"),
             (json!({ "user": long }), "user", "1000"),
             (json!({ "group": "g", "user": "u" }), "user", "together with group"),
-            (json!({ "colour": "red" }), "colour", "is no field here"),
+            (json!({ "colour": "red" }), "colour", "is not a field here"),
         ] {
             let told = problem(change.clone()).await;
             assert_eq!(told["field"], field, "{change}: {told}");

@@ -40,7 +40,7 @@ pub(super) async fn clients(
     };
     parameters.end()?;
     if filter.group.is_some() && filter.hub.is_none() {
-        return Err(ApiError::field("hub", "is missing: a group is one of a hub"));
+        return Err(ApiError::field("hub", "is missing: a group belongs to a hub"));
     }
     if filter.group.is_some() && filter.user.is_some() {
         return Err(ApiError::field("user", "can't be given together with group"));

@@ -41,7 +41,7 @@ async fn change(State(context): State<AdminContext>, body: Bytes) -> Response {
     if let Err(error) = levels.set(&change.levels) {
         return refused(&error);
     }
-    info!(before, now = levels.text(), "other levels are logged");
+    info!(before, now = levels.text(), "log levels changed");
     shown(levels)
 }
 
@@ -56,6 +56,6 @@ fn refused(problem: &str) -> Response {
 
 /// Response of a node embedded in an app, which owns the log.
 fn not_ours() -> Response {
-    let body = json!({ "error": "the log is the app's, which this node is a part of", "field": null });
+    let body = json!({ "error": "this node is embedded in an app, which owns the log", "field": null });
     (StatusCode::NOT_FOUND, Json(body)).into_response()
 }

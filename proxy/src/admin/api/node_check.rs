@@ -9,7 +9,7 @@ use crate::fleet::FromNode;
 /// Checks that the caller is a node of the fleet; operators are referred to the given path.
 pub(super) fn check_node(from: Option<&Extension<FromNode>>, path: &str) -> Result<(), ApiError> {
     let refusal = || {
-        let text = format!("only nodes of the fleet ask this of each other: operators use {path}");
+        let text = format!("this path is only for nodes of the fleet: operators use {path}");
         ApiError::new(StatusCode::FORBIDDEN, text)
     };
     from.map(|_| ()).ok_or_else(refusal)

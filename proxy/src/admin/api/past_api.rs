@@ -32,7 +32,7 @@ pub(super) async fn past(
     };
     known.map(Json).ok_or_else(|| {
         let minutes = REMEMBERED_MS / 60_000;
-        let problem = format!("is not known: no node that answers had it in the last {minutes} minutes");
+        let problem = format!("is unknown: no reachable node had this connection in the last {minutes} minutes");
         ApiError::field(FIELD, &problem).with_status(StatusCode::NOT_FOUND)
     })
 }

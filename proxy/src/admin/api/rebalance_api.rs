@@ -173,7 +173,7 @@ mod tests {
             (json!({ "to": "mean", "per_second": 0 }), "per_second", "from 1 to 10000"),
             (json!({ "to": "mean", "per_second": 10_001 }), "per_second", "from 1 to 10000"),
             (json!({ "to": "mean", "dry_run": "yes" }), "dry_run", "true or false"),
-            (json!({ "to": "mean", "fast": true }), "fast", "is no field here"),
+            (json!({ "to": "mean", "fast": true }), "fast", "is not a field here"),
         ] {
             let answer = read(&body).unwrap_err().into_response();
             assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{body}");

@@ -82,7 +82,7 @@ async fn revoke_own(
     check_node(from.as_ref(), PATH)?;
     // Later versions may send additional fields.
     let order: RevocationOrder =
-        serde_json::from_slice(&body).map_err(|error| ApiError::field("body", &format!("is no order: {error}")))?;
+        serde_json::from_slice(&body).map_err(|error| ApiError::field("body", &format!("is invalid: {error}")))?;
     let answer = context.observer.revoke_own(&order).await.map_err(|error| refusal(&error))?;
     Ok(Json(answer).into_response())
 }
@@ -98,14 +98,17 @@ fn order(headers: &HeaderMap, body: &[u8], now_s: u64) -> Result<RevocationOrder
     let close = fields.flag("close")?;
     fields.end()?;
     if all == (user.is_some() || audience.is_some() || app.is_some()) {
-        let problem = "must be true to revoke the tokens of everybody, and can't be given with user, audience or app";
+        let problem = "must be true to revoke all tokens, and can't be combined with user, audience or app";
         return Err(ApiError::field("all", problem));
     }
     if close && (user.is_none() || audience.is_some() || app.is_some()) {
-        return Err(ApiError::field("close", "can only be given with a user alone: it closes all connections of them"));
+        return Err(ApiError::field(
+            "close",
+            "can only be given with a user alone: it closes all connections of the user",
+        ));
     }
     if issued_before > now_s.saturating_add(AHEAD_MAX_S) {
-        let problem = "lies in the future: it counts seconds since 1970, and may be an hour ahead of now at most";
+        let problem = "is in the future: seconds since 1970 are expected, at most an hour ahead of now";
         return Err(ApiError::field("issued_before", problem));
     }
     let tokens = RevokedTokens { user, audience, app, issued_before, kept_until: now_s.saturating_add(keep_s) };
@@ -164,7 +167,7 @@ mod tests {
         for (body, field, text) in [
             (json!({}), "all", "must be true to revoke"),
             (json!({ "all": false }), "all", "must be true to revoke"),
-            (json!({ "all": true, "user": "ann" }), "all", "can't be given with user"),
+            (json!({ "all": true, "user": "ann" }), "all", "can't be combined with user"),
             (json!({ "user": "" }), "user", "must not be empty"),
             (json!({ "user": long }), "user", "1000"),
             (json!({ "app": 7 }), "app", "must be a text"),
@@ -175,7 +178,7 @@ mod tests {
             (json!({ "user": "ann", "issued_before": "now" }), "issued_before", "must be a number"),
             (json!({ "user": "ann", "keep_s": 59 }), "keep_s", "from 60 to"),
             (json!({ "user": "ann", "keep_s": REVOCATION_KEPT_MAX_S + 1 }), "keep_s", "from 60 to"),
-            (json!({ "user": "ann", "token": "x" }), "token", "is no field here"),
+            (json!({ "user": "ann", "token": "x" }), "token", "is not a field here"),
         ] {
             let answer = read(&body).unwrap_err().into_response();
             assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{body}");

@@ -204,9 +204,9 @@ fn trace_choice(uri: &Uri) -> Result<(Scope, WatchChoice), ApiError> {
     parameters.end()?;
     let subjects: Vec<_> = subjects.into_iter().flatten().collect();
     let problem = match subjects.len() {
-        0 => "is missing, and user, group and method, too: one of them says what to follow",
+        0 => "is missing: connection, user, group or method is required",
         1 => return Ok((scope, WatchChoice { hub, subjects, payloads, seconds: Some(seconds) })),
-        _ => "can't be given together with user, group or method, nor these with each other",
+        _ => "can't be combined with user, group or method, and these exclude each other",
     };
     Err(ApiError::field("connection", problem))
 }

@@ -72,7 +72,7 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
     if request.extensions().get::<ComesBack>().is_some() {
         return Err(plain(
             StatusCode::UNAUTHORIZED,
-            "the access token has expired, and there is no connection to go on with",
+            "the access token has expired, and there is no connection to resume",
         ));
     }
     if !client.is_fresh {

@@ -55,7 +55,7 @@ pub(super) async fn serve(stream: TcpStream, context: SocketContext, service: Rc
         Ok(_) => return,
         Err(_) => {
             context.gate.count_late_head();
-            return debug!(peer = %context.peer, "a connection is closed: the head of its first request took too long");
+            return debug!(peer = %context.peer, "connection closed: the head of its first request took too long");
         }
     };
     let answered = match (&service.connects, parse(&bytes)) {
@@ -79,7 +79,7 @@ pub(super) async fn serve(stream: TcpStream, context: SocketContext, service: Rc
             let mut stream = stream;
             match stream.write_all(&head_of(&answer)).await {
                 Ok(()) => upgraded.complete(stream, bytes.slice(length..)),
-                Err(error) => debug!(peer = %context.peer, %error, "a client was gone before it was answered"),
+                Err(error) => debug!(peer = %context.peer, %error, "client disconnected before the response"),
             }
             return;
         }
@@ -117,7 +117,7 @@ fn poll_first(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<Bytes
 async fn hand_over(stream: TcpStream, early: Bytes, context: &SocketContext, app: &Sender<AppSocket>) {
     match stream.into_std() {
         Ok(stream) => drop(app.send(AppSocket { stream, peer: context.peer, early }).await),
-        Err(error) => debug!(peer = %context.peer, %error, "a socket can't be handed to the app"),
+        Err(error) => debug!(peer = %context.peer, %error, "cannot hand a socket to the app"),
     }
 }
 

@@ -178,14 +178,14 @@ where
         }
         () = streams.taken_back(TAKEN_BACK_MAX) => {
             gate.count_resets();
-            debug!(%peer, "an HTTP/2 connection is ended: its client takes its requests back");
+            debug!(%peer, "HTTP/2 connection closed: its client resets too many requests");
             connection.as_mut().graceful_shutdown();
             say_goodbye(connection, &streams).await
         }
     };
     if let Err(error) = served {
         gate.count(&error);
-        debug!(%peer, %error, "an HTTP/2 connection ended in the middle of a request");
+        debug!(%peer, %error, "HTTP/2 connection closed in the middle of a request");
     }
 }
 

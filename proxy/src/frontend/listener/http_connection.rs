@@ -116,7 +116,7 @@ where
         let kept = connection.into_parts().filter(|parts| error.is_timeout() || is_http2(parts));
         let Some(Parts { io, read_buf, .. }) = kept else {
             gate.count(&error);
-            return debug!(%peer, %error, "a connection ended in the middle of a request");
+            return debug!(%peer, %error, "connection closed in the middle of a request");
         };
         let stream = io.into_inner().into_inner();
         if plain_http2::is_preface(&read_buf) {
@@ -132,10 +132,10 @@ where
                 None => return,
             },
             Silence::Begun(early, left) => (early, left),
-            Silence::Stuck => return debug!(%peer, "a connection is closed: its client does not read the answer"),
+            Silence::Stuck => return debug!(%peer, "connection closed: its client does not read the response"),
             Silence::Overdue => {
                 gate.count(&error);
-                return debug!(%peer, "a connection is closed: the head of a request took too long");
+                return debug!(%peer, "connection closed: the head of a request took too long");
             }
         };
         (socket, head_timeout) = (RequestSocket::continued(stream, early), left);

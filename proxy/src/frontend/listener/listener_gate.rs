@@ -24,9 +24,8 @@ use crate::shard::Shared;
 /// Time for a refused client to read the response.
 pub(super) const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-const FULL: &str = "this node has as many connections as it may have: see --connections-max\n";
-const FULL_FOR_ADDRESS: &str =
-    "this address has as many connections as it may have: see --connections-per-address-max\n";
+const FULL: &str = "this node has reached its limit of connections: see --connections-max\n";
+const FULL_FOR_ADDRESS: &str = "this address has reached its limit of connections: see --connections-per-address-max\n";
 
 #[derive(Debug, Clone)]
 pub(crate) struct ListenerGate {
@@ -189,7 +188,7 @@ impl SocketRefusal {
              Connection: close\r\n\r\n{text}"
         );
         if timeout(REFUSAL_TIMEOUT, write_and_drain(stream, &answer)).await.is_err() {
-            debug!("a socket that was turned away did not read why");
+            debug!("refused socket did not read the response");
         }
     }
 }

@@ -38,7 +38,7 @@ impl TlsLayer {
             Ok(Ok(stream)) => (Outcome::Done, Some(stream)),
             Ok(Err(error)) => {
                 // Not a warning, because strangers could fill the log.
-                debug!(%peer, %error, "a TLS handshake failed");
+                debug!(%peer, %error, "TLS handshake failed");
                 (cause(&error), None)
             }
             Err(_) => (Outcome::Timeout, None),

@@ -33,10 +33,10 @@ pub(crate) async fn carry(endpoint: &Endpoint, node: &Address, request: Request)
     let (request, limit) = (next_hop::request(parts, Body::empty()), endpoint.shared.settings.relay.hop_timeout);
     let sent = silence_limit::send(&endpoint.proxy_client.nodes, node, request, &SilenceTimer::new(), limit).await;
     let mut answer = sent.map_err(|failure| {
-        plain(StatusCode::BAD_GATEWAY, format!("the node that this connection is for gives no answer: {failure}"))
+        plain(StatusCode::BAD_GATEWAY, format!("the node of this connection does not answer: {failure}"))
     })?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let text = format!("the node that this connection is for answers {}", answer.status());
+        let text = format!("the node of this connection answers {}", answer.status());
         return Err(plain(StatusCode::BAD_GATEWAY, text));
     }
     next_hop::prepare_answer(&mut answer);

@@ -39,7 +39,7 @@ pub(crate) fn accept(endpoint: &Endpoint, request: &mut Request) {
             extensions.insert(ForwardedByNode { user: mark.user });
         }
         Err(error) => {
-            tracing::debug!(%error, "a forward mark is not believed");
+            tracing::debug!(%error, "forward mark refused");
             endpoint.counters.relay.marks_refused.increment();
         }
     }

@@ -89,8 +89,8 @@ pub(super) fn check_claims(request: &Request, client: &ConnectingClient) -> Resu
         return Ok(());
     }
     let text = format!(
-        "the claims of the user have {bytes} bytes, and a request that is carried to another node may have \
-         {MARK_CLAIMS_MAX_BYTES}: connect by WebSockets, which are not carried"
+        "the claims of the user have {bytes} bytes, but a request relayed to another node allows \
+         {MARK_CLAIMS_MAX_BYTES}: connect by WebSockets, which are not relayed"
     );
     Err(plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text))
 }

@@ -121,7 +121,7 @@ pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Reque
             refuse_broken_body()
         }
         Err(failure) => {
-            tracing::debug!(%owner, %failure, "the node that owns a connection gave no answer");
+            tracing::debug!(%owner, %failure, "no answer from the node that owns a connection");
             counters.hop_failures.of(failure).increment();
             match reachability {
                 Some(Reachability::Alive) => unavailable(Cause::NodeUnreachable, UNREACHED),
@@ -163,13 +163,13 @@ fn refuse(refusal: HopRefusal) -> Response {
     let (status, text) = match refusal {
         HopRefusal::OwnerGone | HopRefusal::TooOld => return plain(StatusCode::NOT_FOUND, UNKNOWN_ID),
         HopRefusal::OwnerFull => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("to its node, which gets {HOPS_PER_OWNER_MAX} at once"))
+            (StatusCode::SERVICE_UNAVAILABLE, format!("to its node ({HOPS_PER_OWNER_MAX} at a time)"))
         }
         HopRefusal::ConnectionFull => {
-            (StatusCode::TOO_MANY_REQUESTS, format!("for its connection, which has {HOPS_PER_CONNECTION_MAX} at once"))
+            (StatusCode::TOO_MANY_REQUESTS, format!("for its connection ({HOPS_PER_CONNECTION_MAX} at a time)"))
         }
     };
-    let mut answer = plain(status, format!("too many requests are being carried {text} at most"));
+    let mut answer = plain(status, format!("too many requests are being relayed {text}"));
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
     because(Cause::LimitConnections, answer)
 }

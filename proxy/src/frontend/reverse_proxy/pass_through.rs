@@ -100,7 +100,7 @@ fn refusal(endpoint: &Endpoint, failure: RelayFailure) -> Response {
         RelayFailure::Unreachable | RelayFailure::Broken => StatusCode::BAD_GATEWAY,
         RelayFailure::Timeout => StatusCode::GATEWAY_TIMEOUT,
     };
-    plain(status, format!("the app server gave no answer: {failure}"))
+    plain(status, format!("the app server did not answer: {failure}"))
 }
 
 impl<'a> PassThrough<'a> {

@@ -40,7 +40,7 @@ pub(crate) async fn send_patiently(
 }
 
 fn failure(error: &HttpError, silence: &SilenceTimer) -> RelayFailure {
-    debug!(%error, "a request got no answer");
+    debug!(%error, "no response to a request");
     match error {
         _ if silence.is_client_late() => RelayFailure::ClientLate,
         _ if silence.is_client_broken() => RelayFailure::ClientBroken,

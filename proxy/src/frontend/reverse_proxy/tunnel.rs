@@ -19,13 +19,13 @@ pub(crate) fn open(counters: Arc<Counters>, client: OnUpgrade, app: OnUpgrade, p
         let _permit = permit;
         let (client, app) = match tokio::try_join!(client, app) {
             Ok(ends) => ends,
-            Err(error) => return debug!(%error, "an upgrade was granted, but one end was gone"),
+            Err(error) => return debug!(%error, "upgrade accepted, but one end has disconnected"),
         };
         let relay = &counters.relay;
         let mut client = InspectReader::new(TokioIo::new(client), |bytes| relay.bytes_up.add(bytes.len() as u64));
         let mut app = InspectReader::new(TokioIo::new(app), |bytes| relay.bytes_down.add(bytes.len() as u64));
         if let Err(error) = copy_bidirectional(&mut client, &mut app).await {
-            debug!(%error, "a tunnel broke off");
+            debug!(%error, "tunnel failed");
         }
     });
 }

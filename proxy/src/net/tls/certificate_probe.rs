@@ -63,7 +63,7 @@ pub enum TlsLookError {
     #[error("{0}")]
     Handshake(#[from] io::Error),
     /// The server sent no certificate.
-    #[error("the server has shown no certificate")]
+    #[error("the server sent no certificate")]
     NoCertificate,
 }
 

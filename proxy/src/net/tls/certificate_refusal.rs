@@ -5,15 +5,15 @@ use rustls::{CertificateError, Error};
 use x509_parser::time::ASN1Time;
 
 /// Remedy for a self-signed certificate made with plain `openssl req -x509`.
-const AUTHORITY: &str = "its certificate is an authority's (CA:TRUE), which can't be a server's: make it with \
-     `-addext basicConstraints=critical,CA:FALSE`";
+const AUTHORITY: &str = "its certificate is a CA certificate (CA:TRUE), which servers can't use: create it with \
+                         `-addext basicConstraints=critical,CA:FALSE`";
 
 /// Returns a constant text for a certificate error; `None` if the library's text is good enough.
 #[must_use]
 pub(crate) fn refusal_words(error: &Error) -> Option<String> {
     match error {
         Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
-            Some(format!("its certificate ended on {}: renew it, or set the clock of this machine", date(*not_after)))
+            Some(format!("its certificate expired on {}: renew it, or set the clock of this machine", date(*not_after)))
         }
         Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => Some(format!(
             "its certificate is valid from {} on: set the clocks of this machine and of its issuer",
@@ -67,7 +67,7 @@ mod tests {
     fn the_words_for_a_refused_certificate_have_its_date_and_not_the_time() {
         const NOW_S: u64 = 1_800_000_000;
         for (years, start) in [
-            ((2020, 2021), "its certificate ended on Jan  1 00:00:00 2021"),
+            ((2020, 2021), "its certificate expired on Jan  1 00:00:00 2021"),
             ((2029, 2030), "its certificate is valid from Jan  1 00:00:00 2029"),
         ] {
             let first = words(years, IsCa::NoCa, NOW_S).unwrap();

@@ -19,12 +19,12 @@ pub enum TlsError {
         problem: String,
     },
     /// A file contains no certificate.
-    #[error("{0} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)")]
+    #[error("{0} contains no PEM certificate (-----BEGIN CERTIFICATE-----)")]
     NoCertificate(PathBuf),
     /// A private key requires a passphrase.
     #[error(
-        "the key in {0} is encrypted, and a node asks for no passphrase: write the key without one by `openssl pkey -in {0} -out \
-         NEW-FILE`, into a file that only the node's user can read"
+        "the key in {0} is encrypted, which is not supported: decrypt it by `openssl pkey -in {0} -out NEW-FILE`, into \
+         a file that only the node's user can read"
     )]
     EncryptedKey(PathBuf),
     /// A certificate and key don't match, or are unusable.
@@ -47,7 +47,8 @@ pub enum TlsError {
     },
     /// The system has no root certificates.
     #[error(
-        "no certificates that this system trusts were found: give those of https:// upstreams by --upstream-ca, those of issuers by --jwt-jwks-ca"
+        "this system has no trusted CA certificates: give them for https:// upstreams by --upstream-ca, for issuers by \
+         --jwt-jwks-ca"
     )]
     NoRoots,
     /// TLS can't be set up.
@@ -70,7 +71,8 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     if all.len() < begun {
         let count = all.len();
         let problem = format!(
-            "it holds {begun} certificates, of which {count} can be read: each {CERTIFICATE} needs a line of its own, and its END line"
+            "it contains {begun} certificates, but only {count} are valid PEM: each {CERTIFICATE} needs a separate \
+             line, and its END line"
         );
         return Err(TlsError::File { path: path.into(), problem });
     }
@@ -96,7 +98,7 @@ fn read(path: &Path) -> Result<String, TlsError> {
 fn unreadable(path: &Path, error: pem::Error) -> TlsError {
     let problem = match error {
         pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "it holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)".into(),
+        pem::Error::NoItemsFound => "it contains no PEM private key (-----BEGIN PRIVATE KEY-----)".into(),
         other => other.to_string(),
     };
     TlsError::File { path: path.into(), problem }
@@ -137,7 +139,7 @@ mod tests {
             let problem = count("skipped", &text).unwrap_err();
             assert!(problem.contains("can be read") || problem.contains("missing"), "{text:?}: {problem}");
         }
-        assert!(count("none", "no certificate").unwrap_err().contains("holds no certificate"));
+        assert!(count("none", "no certificate").unwrap_err().contains("contains no PEM certificate"));
     }
 
     #[test]
@@ -166,6 +168,6 @@ mod tests {
         std::fs::write(&file, "nothing").unwrap();
         let problem = private_key(&file).unwrap_err().to_string();
         std::fs::remove_file(&file).unwrap();
-        assert!(problem.contains("it holds no private key"), "{problem}");
+        assert!(problem.contains("it contains no PEM private key"), "{problem}");
     }
 }

@@ -45,12 +45,12 @@ fn problem(validity: &Validity, now_s: i64) -> Option<&'static str> {
     let (begins_s, ends_s) = (validity.not_before.timestamp(), validity.not_after.timestamp());
     let soon_s = (ends_s.saturating_sub(begins_s) / LAST_PART).clamp(0, SOON_MAX_S);
     if now_s > ends_s || ends_s < begins_s {
-        return Some("certificate has ended: replace it");
+        return Some("certificate has expired: replace it");
     }
     if now_s < begins_s {
         return Some("certificate is not valid yet: check the clock of this machine, or replace it");
     }
-    (ends_s - now_s < soon_s).then_some("certificate ends soon: renew it")
+    (ends_s - now_s < soon_s).then_some("certificate expires soon: renew it")
 }
 
 fn now_s() -> i64 {

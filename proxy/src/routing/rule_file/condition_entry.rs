@@ -49,7 +49,7 @@ pub(super) fn conditions(table: &mut TomlTable<'_>, salt: &str) -> Result<Vec<Co
 
 fn value_condition(source: ValueSource, value: &TomlValue<'_>) -> Result<Condition, Fault> {
     let mut table = TomlTable::new("a condition", value)?;
-    let name = table.require("name", "say of which value it is, as in { name = \"x-tenant\", equals = \"acme\" }")?;
+    let name = table.require("name", "give the name of the value, as in { name = \"x-tenant\", equals = \"acme\" }")?;
     let name = short(&name)?.into();
     let equals = table.take("equals").map(|value| short(&value).map(|text| ValueTest::Equals(text.into())));
     let prefix = table.take("prefix").map(|value| short(&value).map(|text| ValueTest::Prefix(text.into())));

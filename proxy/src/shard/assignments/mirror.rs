@@ -220,7 +220,7 @@ fn report(context: &ShardContext, (id, hub): (&str, HubIndex), rule: &MirrorRule
     let (hub, connection) = (hub.as_ref().map_or("", |hub| hub.name()), short(id));
     if context.may_log() {
         let shown = target.escape_debug();
-        warn!(mirror = %rule.label, hub, connection, method = %shown, primary, answer, "a mirror answers otherwise");
+        warn!(mirror = %rule.label, hub, connection, method = %shown, primary, answer, "answer of a mirror differs");
     }
     let (hub, connection) = (hub.into(), connection.into());
     let (at_ms, mirror) = (unix_ms(), rule.label.clone());

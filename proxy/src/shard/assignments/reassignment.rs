@@ -174,7 +174,7 @@ impl Reassignment {
             true
         });
         for (slot, group) in sides {
-            debug!(slot, %group, "no app server of the group came in time");
+            debug!(slot, %group, "no app server of the group was available in time");
             let give_up = |side: &mut Assignment, _| side.give_up();
             core.change_assignment(slot, &Role::Side(group), give_up);
         }

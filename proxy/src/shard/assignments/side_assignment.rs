@@ -248,7 +248,7 @@ impl SidedClients {
         let Some(client) = core.connections.live_mut(slot) else { return };
         let connection = short(client.id()).to_owned();
         if core.context.may_log() {
-            warn!(connection, group = &**group, error, "an app server has refused a connection that calls its methods");
+            warn!(connection, group = &**group, error, "app server refused a secondary connection");
         }
         let role = Role::Side(group.clone());
         core.leave(slot, &role, &refused(group));

@@ -286,9 +286,11 @@ fn index(of: usize) -> u32 {
 /// Reason why a client connection can't join a group, with a text for the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum GroupRefusal {
-    #[error("the name of the group has {length} bytes, and may have {limit}: see --group-name-max-bytes of proxies")]
+    #[error(
+        "the group name has {length} bytes, but at most {limit} are allowed: see --group-name-max-bytes of proxies"
+    )]
     NameTooLong { length: usize, limit: usize },
-    #[error("the connection is in {limit} groups, and may be in no more: see --groups-per-client-max of proxies")]
+    #[error("the connection has reached the limit of {limit} groups: see --groups-per-client-max of proxies")]
     TooMany { limit: usize },
 }
 

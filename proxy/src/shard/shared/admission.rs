@@ -50,7 +50,7 @@ impl Admission {
         let (keys, tokens) = (SigningKeys::new(&settings.keys, &settings.app_keys), &settings.tokens);
         // Applied again at node startup, where a failure is fatal.
         if let Err(error) = keys.set_rules(&settings.rules.app_keys) {
-            warn!(%error, "keys of apps are not in force");
+            warn!(%error, "keys of apps can't be used");
         }
         let revocations = Arc::new(Revocations::new(tokens.clock_skew_s));
         let (skew_s, max_bytes) = (tokens.clock_skew_s, tokens.max_bytes);

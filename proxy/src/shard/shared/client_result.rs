@@ -31,9 +31,9 @@ pub(crate) struct ClientResults {
 /// Reason to refuse a client invocation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ResultRefused {
-    #[error("another question has this id")]
+    #[error("another query has this id")]
     InUse,
-    #[error("this node knows {}", .0.describe("questions to clients that wait for results"))]
+    #[error("this node has {}", .0.describe("pending client results"))]
     Full(TableFull),
 }
 
@@ -272,7 +272,7 @@ mod tests {
         let request = question("one more", "ann");
         let refused = begin_by(&results, &asker, &request, &share("shop")).unwrap_err();
         let ServiceMessage::ErrorCompletion(error) = not_asked(request, &refused) else { panic!("no error") };
-        let text = "Connection 'ann' is not asked: this node knows 32768 questions to clients that wait for results by \
+        let text = "Connection 'ann' is not asked: this node has 32768 pending client results by \
                     the key of app shop, which is the most for one key.";
         assert_eq!(error.error, text);
         assert_eq!(ask(WAITING_MAX, "news"), Ok(()));

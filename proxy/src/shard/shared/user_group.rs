@@ -110,16 +110,16 @@ pub(crate) enum MembershipNews {
 /// Reason to refuse a membership.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MembershipRefused {
-    #[error("a node keeps {0}: see --rest-user-groups-max")]
+    #[error("a node stores at most {0}: see --rest-user-groups-max")]
     TooMany(String),
     #[error(
-        "a node keeps memberships of users of {0} bytes, half of it for one hub and for the key of one app, and no \
-         more: see --rest-user-groups-max-bytes"
+        "a node stores at most {0} bytes of memberships of users, half of it per hub and per app key: see \
+         --rest-user-groups-max-bytes"
     )]
     TooLarge(usize),
-    #[error("the id of the user has {0} characters, and {USER_MAX_CHARS} are allowed")]
+    #[error("the user id has {0} characters, but at most {USER_MAX_CHARS} are allowed")]
     UserTooLong(usize),
-    #[error("the name of the group has {length} bytes, and {limit} are allowed: see --group-name-max-bytes")]
+    #[error("the group name has {length} bytes, but at most {limit} are allowed: see --group-name-max-bytes")]
     GroupTooLong { length: usize, limit: usize },
 }
 

@@ -216,9 +216,9 @@ async fn a_send_to_very_many_is_told_for_some_of_them() {
 #[tokio::test(start_paused = true)]
 async fn watches_of_each_detail_are_bounded_and_end_when_they_are_not_read() {
     for (detail, refusal) in [
-        (WatchDetail::Summaries, "16 clients of its shard are watched already"),
-        (WatchDetail::Bytes, "4 recordings run already"),
-        (WatchDetail::Times, "4 traces run already"),
+        (WatchDetail::Summaries, "16 clients of its shard are already watched"),
+        (WatchDetail::Bytes, "4 recordings are already running"),
+        (WatchDetail::Times, "4 traces are already running"),
     ] {
         let mut bed = Testbed::new();
         let order = order(vec![WatchSubject::User("ann".into())], detail);

@@ -96,10 +96,10 @@ fn too_many(detail: WatchDetail) -> String {
     let most = detail.bounds().watches;
     match detail {
         WatchDetail::Summaries => {
-            format!("{most} clients of its shard are watched already, and no more can be: end one of these watches")
+            format!("{most} clients of its shard are already watched, which is the limit: end one of these watches")
         }
-        WatchDetail::Bytes => format!("{most} recordings run already, and no more can: end one of them"),
-        WatchDetail::Times => format!("{most} traces run already, and no more can: end one of them"),
+        WatchDetail::Bytes => format!("{most} recordings are already running, which is the limit: end one"),
+        WatchDetail::Times => format!("{most} traces are already running, which is the limit: end one"),
     }
 }
 
