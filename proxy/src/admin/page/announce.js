@@ -34,7 +34,7 @@ export function watchAnnouncing(state) {
 async function announce() {
   tell("", "");
   const body = { hub: field("hub").value, target: field("target").value, arguments: argumentsOf(field("arguments").value) };
-  if (!body.arguments) return tell("", "The arguments are no JSON list, such as [\"We restart in five minutes.\"]");
+  if (!body.arguments) return tell("", "The arguments are not a JSON list, such as [\"We restart in five minutes.\"]");
   const to = field("to").value;
   if (to) body[to] = field("name").value;
   field("submit").disabled = true;
@@ -42,7 +42,7 @@ async function announce() {
   field("submit").disabled = false;
   if (!answer.ok) return tell("", answer.problem);
   const { nodes, clients, missing } = answer.value;
-  const silent = missing.length ? `No answer, so their clients may not have it: ${missing.join(", ")}` : "";
+  const silent = missing.length ? `No answer, so their clients may have missed the message: ${missing.join(", ")}` : "";
   tell(`Given to ${plural(clients, "client")} at ${plural(nodes, "node")}.`, silent);
 }
 

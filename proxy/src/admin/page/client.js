@@ -56,7 +56,7 @@ function over(of) {
   if (of.isOver) return;
   of.isOver = true;
   of.stream?.close();
-  say(byId("client-note"), "This connection is over.");
+  say(byId("client-note"), "This connection has ended.");
   explain(of);
   panel.dataset.state = "over";
   byId("client-end").disabled = true;
@@ -70,7 +70,7 @@ async function explain(of) {
   of.life.end(answer.ok ? answer.value : null, Date.now());
   if (!answer.ok || !answer.value.text) return;
   const { text, detail } = answer.value;
-  say(byId("client-note"), `This connection is over: ${text}${detail ? ` (${detail})` : ""}.`);
+  say(byId("client-note"), `This connection has ended: ${text}${detail ? ` (${detail})` : ""}.`);
 }
 
 function build(of) {
@@ -92,7 +92,7 @@ function build(of) {
     draw("svg", { id: id("spark"), viewBox: "0 0 300 40", "aria-hidden": "true", preserveAspectRatio: "none" }, draw("path", { class: "up" }), draw("path", { class: "down" })),
     make("p", { class: "quiet" }, "Messages since this panel was opened, newest first."),
     make("ol", { id: id("messages"), "aria-label": "Messages, newest first", tabindex: 0 }),
-    make("p", { id: id("empty"), class: "empty" }, "Nothing was said since you look."),
+    make("p", { id: id("empty"), class: "empty" }, "No messages yet."),
   );
   panel.onkeydown = (event) => {
     if (event.key === "Escape") closeClient();
@@ -100,7 +100,7 @@ function build(of) {
 }
 
 function facts(of, client) {
-  const holds = { opening: "opening: its app server has not answered yet", held: "held: it has no app server", paused: "paused: it is not read for now", away: "away: its socket is gone, and it may come back" };
+  const holds = { opening: "opening: its app server has not answered yet", held: "held: waiting for an app server", paused: "paused: not read at the moment", away: "away: its socket is lost, and it may reconnect" };
   const groups = client.groups.join(", ") + (client.groupCount > client.groups.length ? `, and ${count(client.groupCount - client.groups.length)} more` : "");
   const all = [
     ["user", "User", client.user ?? "none"],
@@ -115,7 +115,7 @@ function facts(of, client) {
     ["state", "State", holds[client.state] ?? client.state],
     ["age", "Here for", age(client.ageS)],
     ["heard", "Heard of", `${age(client.heardS)} ago`],
-    ["waiting", "Waits for it", bytes(client.outboxBytes)],
+    ["waiting", "Queued for it", bytes(client.outboxBytes)],
     ["calls", "Pending calls", count(client.pendingCalls)],
     ["token", "Closes with its token", client.tokenEndsS ? `in ${age(Math.max(0, client.tokenEndsS - Date.now() / 1000))}` : "no"],
   ];
@@ -194,7 +194,7 @@ function messages(of) {
 
 function askToLogIn() {
   if (shown.state.canLogIn) byId("login").showModal();
-  else say(byId("client-note"), "This node was started without --admin-token: nobody can do that here.");
+  else say(byId("client-note"), "This node was started without --admin-token, so changes are disabled.");
 }
 
 function togglePayloads(of) {

@@ -52,7 +52,7 @@ export class Graph {
     this.showDots(edges, clients, nodes.all, isSingle);
     this.showLegend(fleet);
     const [ways, many] = [plural(fleet.nodes.length, "node"), plural(apps.all.size, "app server")];
-    const text = `${plural(total, "client")} at ${ways}, ${many}. The lists below tell the same.`;
+    const text = `${plural(total, "client")} at ${ways}, ${many}. The lists below show the same.`;
     say(document.getElementById("graph-text"), text);
   }
 
@@ -163,7 +163,7 @@ export class Graph {
       set(element, "data-clients", way.clients);
       set(element, "data-open", way.open);
       set(flow, "data-flow", speed(way.node.rates));
-      say(title, `${way.node.name} → ${way.app.name}: ${way.open} of ${plural(way.size, "link")} open, ${plural(way.clients, "client")} at home there`);
+      say(title, `${way.node.name} → ${way.app.name}: ${way.open} of ${plural(way.size, "link")} open, ${plural(way.clients, "client")} assigned there`);
     });
   }
 
@@ -248,7 +248,7 @@ export class Graph {
   }
 
   tellDot(element, { client, node }) {
-    const home = client.app ? `at home at ${client.appName}` : "without an app server";
+    const home = client.app ? `assigned to ${client.appName}` : "without an app server";
     const text = `Client ${client.user ?? client.id} of ${client.hub} at node ${node.name}, ${home}`;
     set(element, "data-state", client.state);
     set(element, "aria-label", text);

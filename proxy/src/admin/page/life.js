@@ -32,7 +32,7 @@ export class Life {
     if (before && before.node !== client.node) this.add(nowMs, `moved from ${before.node} to ${client.node}`, "warm");
     if (before && before.app !== client.app) {
       const from = before.appName || "no app server";
-      this.add(nowMs, client.app && client.appName ? `reassigned from ${from} to ${client.appName}` : `waits for an app server: ${from} is gone`, "warm");
+      this.add(nowMs, client.app && client.appName ? `reassigned from ${from} to ${client.appName}` : `waiting for an app server: ${from} is gone`, "warm");
     }
     if ((before?.state === "away") !== (client.state === "away")) {
       if (client.state === "away") this.leave(nowMs);
@@ -53,14 +53,14 @@ export class Life {
 
   leave(nowMs) {
     this.awaySince = nowMs;
-    this.add(nowMs, "its socket is gone", "warm");
+    this.add(nowMs, "its socket was lost", "warm");
   }
 
   comeBack(nowMs) {
     this.gaps.push([this.awaySince ?? nowMs, nowMs]);
     this.gaps = this.gaps.slice(-EVENTS_MAX);
     this.awaySince = null;
-    this.add(nowMs, "came back with another socket", "good");
+    this.add(nowMs, "reconnected with another socket", "good");
   }
 
   add(atMs, text, tone) {

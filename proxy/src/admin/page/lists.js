@@ -158,7 +158,7 @@ class Pages {
   async load() {
     const values = Object.fromEntries(Object.entries(this.fields).map(([name, input]) => [name, input.value.trim()]));
     if (this.kind !== "clients" && !values.hub) return;
-    if (values.group && !values.hub) return this.tell([], "A group is one of a hub: choose the hub.");
+    if (values.group && !values.hub) return this.tell([], "A group belongs to a hub: choose the hub.");
     const number = ++this.number;
     this.isLoading = true;
     const answer = await read(`/api/${this.kind}`, { ...values, limit: LIMIT, after: this.after });

@@ -60,7 +60,7 @@ function show(fleet) {
 }
 
 function problemsOf(fleet) {
-  const split = fleet.agree ? [] : ["The nodes do not see the same members: what is passed on between them may not reach all clients"];
+  const split = fleet.agree ? [] : ["The nodes see different members: messages between nodes may not reach all clients"];
   const missed = fleet.nodes.filter(isMissed).map((node) => `${node.name} is ${node.state}`);
   const rules = fleet.nodes.filter((node) => node.rulesProblem).map((node) => `${node.name} keeps its old rules: ${node.rulesProblem}`);
   return [...split, ...missed, ...rules, ...fleet.unreachable.map((peer) => `${peer.url} can't be reached: ${peer.problem}`)];
@@ -120,7 +120,7 @@ async function checkAccess() {
   Object.assign(state, answer.value);
   const mayAct = state.access === "act";
   say(byId("access"), mayAct ? "may act" : "read-only");
-  byId("access").title = mayAct || state.canLogIn ? "" : "This node was started without --admin-token: nobody can log in";
+  byId("access").title = mayAct || state.canLogIn ? "" : "This node was started without --admin-token, so log-in is disabled";
   byId("log-in").hidden = mayAct || !state.canLogIn;
   byId("log-out").hidden = !mayAct;
   document.body.dataset.access = state.access;

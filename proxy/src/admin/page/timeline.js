@@ -177,7 +177,7 @@ export class Timeline {
     };
     keyed(byId("timeline-marks"), newest, (mark) => mark.key, create,
       (element, mark) => say(element.firstChild, clock(mark.atMs, true)));
-    say(byId("timeline-count"), newest.length ? `Came and went (${count(newest.length)})` : "Nothing came or went");
+    say(byId("timeline-count"), newest.length ? `Joined and left (${count(newest.length)})` : "No node or app server joined or left");
     byId("timeline-came").hidden = false;
   }
 

@@ -15,12 +15,12 @@ const SUBJECTS = [["connection", "Connection"], ["user", "User"], ["group", "Gro
 // In path order; `way` is the remaining time between proxy and app server, both ways.
 const HOPS = [
   ["link", "link: at the proxy, between socket and link"],
-  ["waited", "waited: in the app server, until the connection's worker took it"],
+  ["waited", "waited: in the app server, until the connection's worker took the message"],
   ["queued", "queued: until the method began"],
   ["ran", "ran: the method"],
   ["answered", "answered: until the answer was in the link"],
-  ["way", "way: between proxy and app server, there and back"],
-  ["written", "written: until the client's socket took it"],
+  ["way", "way: between proxy and app server, in both directions"],
+  ["written", "written: until it was written to the client's socket"],
 ];
 
 const milliseconds = (us) => `${us >= 100_000 ? Math.round(us / 1000) : (us / 1000).toFixed(2)} ms`;
@@ -80,7 +80,7 @@ export class Trace {
     this.stream?.close();
     if (this.payloads.checked && this.state.access !== "act") {
       if (this.state.canLogIn) byId("login").showModal();
-      return this.fail("Payloads are shown to whoever has logged in with the admin token.");
+      return this.fail("Payloads require a log-in with the admin token.");
     }
     Object.assign(this, { messages: [], left: 0 });
     for (const known of [this.byKey, this.missing, this.following]) known.clear();
@@ -125,7 +125,7 @@ export class Trace {
       message: () => this.takeMessage(line),
       hop: () => this.takeHop(line),
       lost: () => (this.left += line.messages),
-      end: () => this.stop("The time is over."),
+      end: () => this.stop("The time limit is reached."),
     };
     act[line.event]?.();
     if (!this.isDrawing) requestAnimationFrame(() => this.draw());
@@ -148,7 +148,7 @@ export class Trace {
       this.following.delete(node);
       this.missing.set(node, problem);
     }
-    this.fail([...this.missing].map(([name, why]) => `${name} takes no part: ${why}`).join(" · "));
+    this.fail([...this.missing].map(([name, why]) => `${name} is not traced: ${why}`).join(" · "));
   }
 
   takeMessage(message) {
@@ -169,7 +169,7 @@ export class Trace {
 
   sum() {
     const nodes = [...this.following].sort().join(", ");
-    const left = this.left ? `, ${count(this.left)} left out: more than a trace tells` : "";
+    const left = this.left ? `, ${count(this.left)} left out: over the limit of a trace` : "";
     return nodes ? `At ${nodes}: ${count(this.messages.length)} messages shown${left}.` : "";
   }
 
@@ -232,7 +232,7 @@ function update(row, message, longest) {
 
 function outcomeOf(message) {
   if (message.refused) return "refused by rules";
-  if (message.isLost) return "not written: the client is gone";
+  if (message.isLost) return "not written: the client has disconnected";
   if (message.hub_times?.hasFailed) return "failed";
   if (message.hub_times?.queuedUs !== undefined && message.hub_times.ranUs === undefined) return "still runs";
   return "";
