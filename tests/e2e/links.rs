@@ -39,7 +39,7 @@ fn a_malformed_length_prefix_ends_its_link() {
         app.dropped(1).await?;
         proxy.ready().await?;
         assert_eq!(get(proxy.admin(), "/healthz").await?.status, StatusCode::OK);
-        let told = proxy.process.wait_for_log("link over").await?;
+        let told = proxy.process.wait_for_log("link closed").await?;
         assert!(told.contains("a length prefix is malformed"), "{told}");
         Ok(())
     });

@@ -76,14 +76,14 @@ async fn logged(hub: Hub, level: tracing::Level) -> (String, Vec<String>) {
     drop(guard);
     let id = ann.connection_id().to_owned();
     let lines = std::mem::take(&mut *lines.0.lock().unwrap());
-    (id, lines.into_iter().filter(|line| line.contains("call{") || line.contains("does not fit")).collect())
+    (id, lines.into_iter().filter(|line| line.contains("call{") || line.contains("does not match")).collect())
 }
 
 #[tokio::test]
 async fn what_the_app_logs_names_hub_method_connection_and_user() {
     let (id, lines) = logged(hub(), tracing::Level::DEBUG).await;
     let lines: Vec<_> =
-        lines.into_iter().filter(|line| line.starts_with("INFO") && !line.contains("not fit")).collect();
+        lines.into_iter().filter(|line| line.starts_with("INFO") && !line.contains("not match")).collect();
     let expected = [("on_connected", "}: hello"), ("Note", "}: noted length=3")];
     assert_eq!(lines.len(), expected.len(), "{lines:?}");
     for (line, (method, end)) in lines.iter().zip(expected) {
@@ -96,7 +96,7 @@ async fn what_the_app_logs_names_hub_method_connection_and_user() {
 #[tokio::test]
 async fn a_call_that_does_not_fit_is_one_line_with_the_reason() {
     let (_, lines) = logged(hub(), tracing::Level::DEBUG).await;
-    let unfit: Vec<_> = lines.iter().filter(|line| line.contains("does not fit")).collect();
+    let unfit: Vec<_> = lines.iter().filter(|line| line.contains("does not match")).collect();
     assert_eq!(unfit.len(), 3, "{lines:?}");
     assert!(unfit[0].contains("method=\"Note\"") && unfit[0].starts_with("INFO"), "{unfit:?}");
     assert!(unfit[0].contains("argument 1: unknown field `txt`, expected `text`"), "{unfit:?}");
@@ -137,7 +137,7 @@ async fn a_quoted_text_of_a_client_is_one_short_line() {
         eve.invoke::<()>("Note", (serde_json::json!({ key: 1 }),)).await.unwrap_err();
     })
     .await;
-    let unfit: Vec<_> = lines.iter().filter(|line| line.contains("does not fit")).collect();
+    let unfit: Vec<_> = lines.iter().filter(|line| line.contains("does not match")).collect();
     assert!(unfit.len() == 1 && unfit[0].lines().count() == 1 && unfit[0].len() < 1000, "{unfit:?}");
 }
 
@@ -156,7 +156,7 @@ async fn strangers_cause_no_warning_and_only_so_many_lines() {
     assert!(lines.iter().all(|line| line.starts_with("INFO")), "{lines:?}");
     let refused = lines.iter().filter(|line| line.contains("a policy refuses the user"));
     assert!(refused.clone().all(|line| line.contains("method=\"Clear\"") && line.contains("claim role = admin")));
-    let unfit = lines.iter().filter(|line| line.contains("does not fit")).count();
+    let unfit = lines.iter().filter(|line| line.contains("does not match")).count();
     assert_eq!((refused.count() + unfit, unfit), (10, 6), "{lines:?}");
 }
 

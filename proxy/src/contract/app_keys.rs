@@ -57,7 +57,7 @@ fn links_of_a_key_that_is_taken_away_end_and_those_of_others_stay() {
         read_anew(&node, &format!("bench={NEW}"));
         for link in [&mut first, &mut second] {
             let ServiceMessage::ServiceError(reason) = link.next().await else { panic!("no reason") };
-            assert!(reason.error.contains("was taken away"), "{}", reason.error);
+            assert!(reason.error.contains("was removed"), "{}", reason.error);
             link.ended().await;
         }
         // As after the shutdown of an app server: another one takes over the clients.

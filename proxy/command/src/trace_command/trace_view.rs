@@ -249,7 +249,7 @@ mod tests {
         view.take(hop(1, r#""hub":{"waitedUs":1,"queuedUs":2}"#), now);
         assert!(view.due(now).is_empty());
         let told = view.due(now + WAIT);
-        assert!(told.len() == 1 && told[0].ends_with("still runs"), "{told:?}");
+        assert!(told.len() == 1 && told[0].ends_with("still running"), "{told:?}");
         view.take(hop(1, r#""hub":{"waitedUs":1,"queuedUs":2,"ranUs":5000000}"#), now);
         let told = view.due(now + WAIT);
         assert!(told.len() == 1 && told[0].ends_with("ran 5000 ms"), "{told:?}");
