@@ -71,7 +71,7 @@ impl House {
         Ok(())
     }
 
-    /// Waits until each bidder has made some more bids, and returns what came since the last count.
+    /// Waits until each bidder has made several more bids, and returns the bids since the last count.
     async fn bids_go_on(&self) -> Result<Value> {
         let mut sum = self.ask("count", json!({})).await?;
         let goal = bids(&sum) + BIDS_PER_BIDDER * self.count;
@@ -95,7 +95,7 @@ fn bids(counts: &Value) -> u64 {
     counts["bids"].as_u64().unwrap_or_default()
 }
 
-/// Adds counts to others. Bids and pushes are told from the beginning.
+/// Adds counts. Bids and pushes are counted from the beginning.
 fn add(sum: &mut Value, more: &Value) {
     for (key, value) in more.as_object().into_iter().flatten() {
         let before = if key == "bids" || key == "pushes" { 0 } else { sum[key].as_u64().unwrap_or_default() };

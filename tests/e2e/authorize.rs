@@ -83,7 +83,7 @@ fn whom_the_app_does_not_name_the_access_token_does() {
             let headers = [("authorization", authorization), ("cookie", cookie)];
             assert_eq!(ask(proxy.address(), Method::POST, NEGOTIATE, &headers).await?.status, status, "{headers:?}");
         }
-        // The hub wants a user, and here nobody names one.
+        // The hub requires a user, and this client has none.
         let nobody = ask(proxy.address(), Method::POST, NEGOTIATE, &[("cookie", "session=token")]).await?;
         assert_eq!((nobody.status, nobody.body.as_str()), (StatusCode::UNAUTHORIZED, ""));
         Ok(())

@@ -47,7 +47,7 @@ impl BadInputScene {
     }
 }
 
-/// Plays in a scene whose witnesses are asked at the end.
+/// Runs a scene, and checks its witnesses at the end.
 fn play_undisturbed(body: impl AsyncFnOnce(&BadInputScene) -> Result<()>) {
     play(async |stage| {
         let agents = Agents::new(stage);
@@ -98,7 +98,7 @@ fn a_late_or_missing_hub_handshake_ends_the_connection() {
         let ending = silent.ending().await?;
         assert_eq!(ending.messages()?, [json!({ "error": CANCELED })]);
         assert_eq!(ending.code, Some(1000));
-        // Whoever just goes away is no error either.
+        // A client that just disconnects is not an error either.
         let gone = RawClient::open(scene.proxy.address(), "/sends").await?;
         assert_eq!(gone.close().await?.code, Some(1000));
         drop(RawClient::open(scene.proxy.address(), "/sends").await?);
@@ -241,7 +241,7 @@ fn frames_that_break_the_web_socket_protocol_end_their_socket() {
         // Before the hub handshake, and within an open hub connection.
         let mask = [0x81, 0x80 | u8::try_from(handshake.len())?, 0, 0, 0, 0];
         let starts = [Vec::new(), [&mask, handshake].concat()];
-        // All at once: the proxy gives each some seconds to answer its close.
+        // Concurrently, because the proxy gives each client some seconds to answer its close.
         let endings = starts.iter().flat_map(|start| frames.map(|frame| [start, frame].concat())).map(async |bytes| {
             let socket = upgraded_socket(scene.proxy.address(), "/sends").await?;
             rest_after(socket, &bytes).await

@@ -1,5 +1,5 @@
-//! The example `board` on two app servers behind two proxies, while one of them stops, or is killed, in the middle of
-//! work: no call fails by a stop, no answer is taken for another's, and everybody who has gone is told of once.
+//! The example `board` on two app servers behind two proxies, while one app server stops or is killed under load: a
+//! stop fails no call, no answer is mixed up, and each departure is reported once.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ use trunkline_tests::harness::tools::type_check;
 
 const HUB: &str = "/board?room=kitchen";
 
-/// A room with guests at both proxies and both app servers, and somebody who only looks on.
+/// Room with guests at both proxies and both app servers, and an observer.
 struct Kitchen<'a> {
     agents: &'a Agents<'a>,
     apps: [AppServer; 2],
@@ -74,7 +74,7 @@ impl<'a> Kitchen<'a> {
         Ok(names)
     }
 
-    /// Comings and goings that the onlooker was told of until somebody new came.
+    /// Arrivals and departures that the observer received before the next guest arrived.
     async fn told(&mut self) -> Result<Vec<Message>> {
         let newcomer = enter(self.agents, Kind::JsJson, &self.proxies[1], "newcomer", &[]).await?;
         let fence = Message { target: "Entered".into(), arguments: vec![json!("newcomer")] };
@@ -107,7 +107,7 @@ async fn asked(apps: &[&AppServer], count: u32) -> Result<()> {
     .await
 }
 
-/// Waits until the proxies have answered this many calls whose app server is gone.
+/// Waits until the proxies have answered this many calls of lost app servers.
 async fn failed(proxies: &[Proxy], count: u32) -> Result<()> {
     until(async || {
         let mut failed = 0.0;
@@ -213,7 +213,8 @@ fn after_a_kill_a_late_answer_is_nobodys_and_each_end_is_told_once() {
         let agents = Agents::new(stage);
         let mut kitchen = Kitchen::open(stage, &agents, 12).await?;
         let (first, second) = (kitchen.add_notes("milk").await?, kitchen.add_notes("tea").await?);
-        // Both app servers ask; one of them is killed, and some clients of both leave before they have another.
+        // Both app servers send client invocations; one app server is killed, and some clients of both leave before
+        // reassignment.
         let leaving: Vec<_> = kitchen.guests.split_off(8);
         let killing = async {
             let [killed, other] = &kitchen.apps;

@@ -31,7 +31,7 @@ async fn draw_and_kill(stage: &Stage, more: &[&str]) -> Result<()> {
     let app = fleet.app_with(App::Canvas, &[&["--supervised", "--history", &history], more].concat()).await?;
     let proxies = fleet.two_proxies(&app).await?;
     let browser = Browser::start(stage)?;
-    // The pages come from the proxies, which pass on what is not theirs.
+    // The proxies serve the pages, by passing other paths through to the app.
     let anna = browser.open("anna", &proxies[0].url("/?room=kitchen&name=anna")).await?;
     let ben = browser.open("ben", &proxies[1].url("/?room=kitchen&name=ben")).await?;
     let pages = [anna, ben];
@@ -46,7 +46,7 @@ async fn draw_and_kill(stage: &Stage, more: &[&str]) -> Result<()> {
     for (kills, killer, other) in [(1, anna, ben), (2, ben, anna)] {
         let before = anna.text("server").await?;
         killer.click("kill").await?;
-        // One stroke while it dies, and one on each page while there is none.
+        // One stroke while the app server dies, and one on each page while there is no app server.
         draw(other, 0.4).await?;
         for page in &pages {
             page.see("kills", &kills.to_string()).await?;
@@ -64,7 +64,7 @@ async fn draw_and_kill(stage: &Stage, more: &[&str]) -> Result<()> {
         page.see_count("people", "li", 2).await?;
         page.see("state", "Connected").await?;
     }
-    // Somebody who comes later sees the same.
+    // A page opened later shows the same strokes.
     let eve = browser.open("eve", &proxies[0].url("/?room=kitchen&name=eve")).await?;
     eve.see_count("ink", "path", 8).await?;
     anna.see_count("people", "li", 3).await?;

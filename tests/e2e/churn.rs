@@ -10,7 +10,7 @@ use trunkline_tests::harness::scenario::{is_full, play_heavy, until};
 
 const CROWD: usize = 200;
 
-/// Comes, joins a group, calls, and goes in one of several ways.
+/// Connects, joins a group, calls, and disconnects in one of several ways.
 async fn visit(proxy: &Proxy, number: usize) -> Result<()> {
     let mut client = RawClient::join(proxy.address(), "/sends").await?;
     client.call("Join", json!([format!("group {}", number % 7)])).await?;

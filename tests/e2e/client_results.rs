@@ -1,4 +1,4 @@
-//! Client results: a hub asks a client, wherever it is held, and hears all that can go wrong.
+//! Client results: a hub invokes a client at any node, and gets an error for each kind of failure.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use trunkline_tests::harness::scenario::{play, until};
 
 const WAITING: &str = "trunkline_app_client_results_waiting";
 
-/// A client is at the app server that its proxy chose; by so many attempts both have been chosen.
+/// The proxy chooses a client's app server; after this many attempts both have been chosen.
 const ATTEMPTS: usize = 40;
 
 fn failed(target: &str, text: &str) -> String {

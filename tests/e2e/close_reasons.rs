@@ -23,7 +23,7 @@ use scene::{CloseScene, negotiate, spare_handle};
 /// Size beyond what any client may send.
 const TOO_LONG: usize = 200_000;
 
-/// A text frame of a client, masked with zeros, whose first byte is this.
+/// Text frame of a client, masked with zeros, with this first byte.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let length = u8::try_from(payload.len()).unwrap_or(u8::MAX);
     [&[first, 0x80 | length, 0, 0, 0, 0], payload].concat()
@@ -84,7 +84,7 @@ fn clients_that_break_rules() {
         std::io::Write::write_all(&mut handle, &frame(0xc1, b"x"))?;
         scene.closed(&id, "ends", "websocket_protocol").await?;
         drop(client);
-        // What is no JSON is found by the app server, what has no end by the node.
+        // The app server detects invalid JSON, the node an incomplete message.
         let (mut client, id) = scene.join("/ends").await?;
         client.send_text("{\"type\":\u{1e}").await?;
         scene.closed(&id, "ends", "hub_protocol").await?;

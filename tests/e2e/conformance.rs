@@ -1,9 +1,9 @@
-//! The published cases of the Autobahn test suite for WebSocket servers, by their numbers: played to the decoder, and
-//! to a raw endpoint that sends everything back.
+//! The published cases of the Autobahn test suite for WebSocket servers, by their numbers: run against the decoder,
+//! and against a raw endpoint that echoes all messages.
 //!
-//! A case is what a client sends and what has to come of it. ConformanceCase numbers and expectations are those of the
-//! published list; what is sent is written anew. The decoder gets each in the pieces it asks for, then byte by byte and
-//! all at once.
+//! A case consists of the client's frames and the expected result. Numbers and expectations follow the published list;
+//! the frames are written for this test. The decoder receives each case in the requested pieces, then byte by byte, and
+//! then as a whole.
 
 mod cases;
 mod conformance_case;

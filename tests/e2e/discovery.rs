@@ -1,4 +1,4 @@
-//! App servers behind one name: its addresses come and go, and clients are spread over those that are there.
+//! App servers behind one name: its addresses change, and clients are distributed over the present ones.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -154,7 +154,7 @@ fn an_address_that_appears_gets_its_share_and_one_that_vanishes_hands_its_client
         let of_late = places(&mut late).await?;
         assert_eq!(of_late.into_values().collect::<Vec<_>>(), [CLIENTS / 2, CLIENTS / 2]);
 
-        // As a deployment does it: the name forgets the address, and then the app server is told to stop.
+        // Like a deployment: the address leaves DNS, and then the app server is stopped.
         list(&hosts, &["127.0.0.3"])?;
         stop(&mut first.process, Signal::Terminate).await?;
         let mut all: Vec<RawClient> = early.into_iter().chain(late).collect();

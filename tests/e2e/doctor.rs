@@ -214,8 +214,7 @@ fn a_balancer_that_ships_passes_and_one_that_collects_pieces_is_told_by_its_sett
         let report = doctor(&slow.url("/bench"), &[]).await?;
         assert_eq!(report.verdict("server-sent-events")?, "warning", "{report:#?}");
         assert!(report.advice("server-sent-events")?.contains("option http-no-delay"));
-        // nginx holds back what has no length and no chunks: an answer to HTTP/1.0, which it speaks unless told
-        // otherwise.
+        // nginx buffers a response without a length and without chunks, as to HTTP/1.0, its default.
         let buffered = Shipped::read(BalancerProduct::Nginx)?
             .with("proxy_http_version 1.1;", "proxy_http_version 1.0;\nproxy_ignore_headers X-Accel-Buffering;")?;
         let buffered = behind(stage, &nodes, buffered).await?;

@@ -59,7 +59,7 @@ fn clients_are_sent_away_one_after_the_other_and_served_until_then() {
             clients.spawn(async move { call_until_told_to_leave(client, &told, &answered).await });
         }
         proxy.process.signal(Signal::Terminate).await?;
-        // The first has left: who comes now is told to go elsewhere.
+        // The first client has left: new clients are asked to connect elsewhere.
         clients.join_next().await.context("a client")???;
         let refused = post(proxy.address(), "/bench/negotiate?negotiateVersion=1").await?;
         assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -124,7 +124,7 @@ fn it_ends_in_time_when_app_servers_and_clients_hang() {
         let mut proxy = fleet.proxy_with(&[&app], &["--drain-timeout", "1"]).await?;
         let deaf = upgraded_socket(proxy.address(), "/bench").await?;
         let client = RawClient::join(proxy.address(), "/bench").await?;
-        // It never answers a close, and there are frames that nobody takes.
+        // It never answers a close, and does not read its frames.
         let mut hanging = RawClient::open(proxy.address(), "/bench").await?;
         hanging.send_text(JSON_HANDSHAKE).await?;
         app.process.signal(Signal::Freeze).await?;

@@ -9,7 +9,7 @@ use trunkline_tests::harness::scenario::play;
 
 const HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
 
-/// Reads up to the end of this text, and returns what has come.
+/// Reads up to the end of this text, and returns the received data.
 async fn read_until(stream: &mut TcpStream, end: &[u8]) -> Result<String> {
     let mut read = Vec::new();
     while !read.ends_with(end) {
@@ -49,7 +49,7 @@ fn a_connect_is_let_in_however_its_bytes_come() {
                 stream.write_all(&handshake).await?;
                 is_let_in(&mut stream).await?;
             }
-            // Some send their handshake at once.
+            // Some send their handshake immediately.
             let mut stream = TcpStream::connect(proxy.address()).await?;
             stream.write_all(&[head.as_bytes(), &handshake].concat()).await?;
             is_let_in(&mut stream).await?;

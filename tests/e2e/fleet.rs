@@ -31,7 +31,7 @@ pub(crate) const TARGET: &str = "Notice";
 const PROBE: &str = "Probe";
 pub(crate) const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
 
-/// State of each node by its name, and `unreachable` by the URL of one whose name nobody knows.
+/// State of each node by its name, and `unreachable` by the URL of a node with an unknown name.
 type Sight = BTreeMap<String, String>;
 
 /// An app server and nodes that form a fleet.
@@ -42,14 +42,14 @@ pub(crate) struct FleetScene<'a> {
 }
 
 impl<'a> FleetScene<'a> {
-    /// Starts the three nodes, each of which names all, itself too, and waits until all agree.
+    /// Starts the three nodes, each with all nodes as peers, itself included, and waits until they agree.
     pub(crate) async fn open(stage: &'a Stage, more: &[&str]) -> Result<Self> {
         let scene = Self::begin(stage, &NAMES, more).await?;
         scene.agrees(&NAMES).await?;
         Ok(scene)
     }
 
-    /// Starts nodes of these names, each of which names all.
+    /// Starts nodes with these names, each with all nodes as peers.
     pub(crate) async fn begin(stage: &'a Stage, names: &[&str], more: &[&str]) -> Result<Self> {
         Self::begin_with(stage, &[], names, more).await
     }
@@ -119,7 +119,7 @@ impl<'a> FleetScene<'a> {
         Ok(clients)
     }
 
-    /// Waits until each node knows where these clients are: what nodes tell each other of it is under way for a moment.
+    /// Waits until all nodes have learned the location of these clients, which takes a moment.
     pub(crate) async fn settles(&self, of: &Value, clients: usize) -> Result<()> {
         let mut probe = json!({ "hub": HUB, "target": PROBE, "arguments": [] });
         for (field, name) in of.as_object().context("fields")? {
@@ -203,7 +203,7 @@ async fn announce(node: &Proxy, body: &Value) -> Result<Value> {
     answer.json()
 }
 
-/// Demands that an announcement has reached so many clients, and that no node was missing.
+/// Checks the number of clients reached by an announcement, and that no node was missing.
 async fn reaches(node: &Proxy, body: &Value, nodes: usize, clients: usize) -> Result<()> {
     let answer = announce(node, body).await?;
     let expected = json!({ "nodes": nodes, "missing": [], "clients": clients });

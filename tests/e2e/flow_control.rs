@@ -48,12 +48,12 @@ fn as_many_calls_of_a_client_run_at_once_as_the_hub_allows_and_they_start_in_ord
             for (seat, kind) in Kind::JS.into_iter().enumerate() {
                 let builder = agents.client(kind, &ground.url(seat, "/parallel")).subscribe(&["Began"]);
                 let mut client = builder.open().await?;
-                // Each call ends only when as many as may run at once do run.
+                // Each call ends only when the maximum number of calls are running.
                 let calls = PARALLEL_INVOCATIONS * 20;
                 client.flood("Meet", 0, calls).await?;
                 for place in 0..calls {
                     let began = client.expect("Began").await?;
-                    // Those that run at once may overtake each other on their way back.
+                    // Answers of concurrent calls may overtake each other.
                     let number = began.first().and_then(Value::as_u64).context("a number")?;
                     assert!(place.abs_diff(number) < PARALLEL_INVOCATIONS, "{number} began in place {place}");
                 }

@@ -21,7 +21,7 @@ fn kinds(transport: Transport) -> &'static [Kind] {
     if transport == Transport::ServerSentEvents { &[Kind::JsJson] } else { &Kind::JS }
 }
 
-/// Plays all of them over one transport, and tells the names of all that fail.
+/// Runs all cases over one transport, and returns the names of failed ones.
 fn play_all_cases(setting: Setting, transport: Transport) {
     play(async |stage| {
         let fleet = Fleet::new(stage);

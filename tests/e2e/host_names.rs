@@ -31,7 +31,7 @@ struct Arguments {
     serve: ServeArgs,
 }
 
-/// An app server on a runtime of its own, so that it can go at once with all its sockets.
+/// App server on its own runtime, so that it can end immediately with all its sockets.
 struct OneOfTwo {
     runtime: Option<Runtime>,
     accepting: AbortHandle,
@@ -145,9 +145,9 @@ fn requests_are_spread_over_the_addresses_where_links_are_open() {
 fn an_address_that_is_linked_but_refuses_clients_is_skipped() {
     play(async |_stage| {
         let scene = HostNameScene::start().await?;
-        // What is open stays open: its links live.
+        // Open connections stay open: their links live.
         scene.apps[0].accepting.abort();
-        // Nor does it take any more what has come meanwhile.
+        // Nor does it accept new connections any longer.
         until(async || Ok(scene.apps[0].accepting.is_finished().then_some(()))).await?;
         assert_eq!(scene.counts(6).await?, [(0, 0), (6, 6)]);
         scene.linked(2).await?;

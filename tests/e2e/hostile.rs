@@ -1,4 +1,4 @@
-//! Hostile input at the front door: a clear status, a counter, no second request, and nobody else notices.
+//! Hostile input at the client port: a clear status, a counter, no second request, and no effect on other clients.
 
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;

@@ -20,7 +20,7 @@ pub(crate) fn completion(id: u64, result: &Value) -> String {
     format!("{{\"type\":3,\"invocationId\":\"{id}\",\"result\":{result}}}{RECORD_SEPARATOR}")
 }
 
-/// Asks again and again, until it is told to stop: all that came.
+/// Polls repeatedly until it is stopped, and returns all received messages.
 async fn poll_to_the_end(client: &CarriedClient) -> Result<String> {
     let mut all = String::new();
     loop {

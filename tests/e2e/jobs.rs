@@ -1,4 +1,4 @@
-//! Tasks that run at one app server: with two of them each client hears each second once, whichever stops or is killed.
+//! Exclusive tasks: with two app servers each client receives each second once, even if one of them stops or is killed.
 
 use anyhow::{Context, Result, ensure};
 use trunkline_tests::harness::fleet::{App, Fleet, POOL_SIZE, stop};
@@ -6,14 +6,14 @@ use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::play;
 
-/// Client that hears the time of example `background`.
+/// Client that receives the time from the example `background`.
 struct Listener {
     client: RawClient,
     latest: u64,
 }
 
 impl Listener {
-    /// Hears the next seconds, of which none may come again.
+    /// Receives the next seconds, without duplicates.
     async fn hears(&mut self, count: usize, when: &str) -> Result<()> {
         for _ in 0..count {
             let message = loop {

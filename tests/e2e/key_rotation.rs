@@ -34,8 +34,8 @@ async fn stop(process: &mut Process) -> Result<()> {
     Ok(())
 }
 
-/// Demands that all links are there, and that clients whose requests go to different proxies get in, as a user whose
-/// token the app server has signed.
+/// Checks that all links are open, and that clients with requests to different proxies can connect, as a user with a
+/// token of the app server.
 async fn serves(stage: &Stage, proxies: &mut [Proxy; 2], keys_of_app: &str) -> Result<()> {
     for proxy in proxies.iter_mut() {
         proxy.ready().await?;

@@ -1,4 +1,5 @@
-//! Limits of the front door: who passes one gets an answer that names it, it is counted, and nobody else notices.
+//! Limits of the client port: a client over a limit gets an answer that names the limit, and is counted, without an
+//! effect on others.
 
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
@@ -83,7 +84,7 @@ fn an_address_has_so_many_connections_and_others_have_theirs() {
         assert_names(&scene.connect(ANN).await?.err().context("let in")?, 429, "--connections-per-address-max");
         assert_eq!(scene.reached("connections_per_address").await?, 1.0);
         assert!(scene.connect(BEN).await?.is_ok());
-        // What a client says of itself to the left of its own address makes it nobody else.
+        // Addresses that a client adds to the left of its own don't change its address.
         let spoofed = ("x-forwarded-for", "198.51.100.7, 203.0.113.1");
         assert_eq!(scene.connect(spoofed).await?.err().context("let in")?.status, 429);
         one.close().await?;
@@ -95,7 +96,7 @@ fn an_address_has_so_many_connections_and_others_have_theirs() {
 #[test]
 fn a_burst_of_connects_waits_or_is_told_to_come_again() {
     play(async |stage| {
-        // Two pass at once, one more waits for half a second, and whoever would wait longer is sent away.
+        // Two pass immediately, one more waits for half a second, and further ones are refused.
         let mut scene = LimitScene::open(stage, &["--connects-per-second", "2", "--connect-wait-ms", "700"]).await?;
         let answers = try_join_all((0..20).map(|_| post(scene.proxy.address(), NEGOTIATE))).await?;
         let served = answers.iter().filter(|answer| answer.status == StatusCode::OK).count();

@@ -1,4 +1,4 @@
-//! Links: one that breaks the service protocol is dropped with a line in the log, and the proxy lives on.
+//! Links: a link that violates the service protocol is closed with a log line, and the proxy continues.
 
 use http::StatusCode;
 use trunkline_tests::apps::fake_app::FakeApp;

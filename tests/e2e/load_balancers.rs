@@ -182,7 +182,7 @@ fn no_token_stands_in_the_log_of_a_balancer() {
             let secrets = "id=SECRET-ID&access_token=SECRET-TOKEN";
             post(&address, &format!("/bench/negotiate?negotiateVersion=1&{secrets}")).await?;
             get(&address, &format!("/bench?{secrets}")).await?;
-            // Lines about failures tell the request, too.
+            // Lines about failures contain the request, too.
             for node in &mut scene.nodes {
                 node.process.kill().await?;
             }
@@ -202,8 +202,7 @@ fn no_token_stands_in_the_log_of_a_balancer() {
 #[test]
 fn twenty_nodes_are_as_good_as_three_and_a_lonely_client_among_twelve_is_served() {
     play_heavy(async |stage| {
-        // With nobody else around all nodes have equally few connections: the same one comes again only after all
-        // others.
+        // Without other clients all nodes have equally few connections: a node is chosen again only after all others.
         for (count, connects) in [(20, 5), (12, 1)] {
             let shipped = Shipped::read(BalancerProduct::HaProxy)?;
             let scene = BalancerScene::start_of(count, stage, App::Bench, &ARGUMENTS, shipped).await?;
@@ -301,7 +300,7 @@ fn idle_clients_outlive_the_time_outs_of_their_balancer() {
                 let builder = scene.agents.client(kind, &scene.balancer.url("/lively")).transport(transport);
                 clients.push(builder.keep_alive_ms(CLIENT_PINGS_MS).open().await?);
             }
-            // Nobody pings who polls: an empty answer says as much.
+            // Polling clients get no pings: an empty answer has the same effect.
             let pinged = ways().filter(|(_, transport)| *transport != Transport::LongPolling).count();
             let most = pinged as f64 * IDLE_PINGS;
             until(async || {

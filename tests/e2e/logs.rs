@@ -150,7 +150,7 @@ fn a_node_that_cannot_start_says_so_in_json_too() {
     });
 }
 
-/// Most lines that a process logs in its life, of which a roll-out of two nodes and two app servers is a part.
+/// Maximum number of log lines of a process during a roll-out of two nodes and two app servers.
 const LINES_MAX: usize = 30;
 
 /// Two nodes before two app servers with six hubs each, all linked.

@@ -1,5 +1,5 @@
-//! Proxies crash, freeze, restart and drain; each app server is told once of each connection that ended, and nothing
-//! stays.
+//! Proxies crash, freeze, restart and drain; app servers are notified once of each ended connection, and no state
+//! remains.
 
 use std::collections::BTreeSet;
 
@@ -57,8 +57,7 @@ impl Mesh {
         Ok(mesh)
     }
 
-    /// The ids that app servers were told of, in lines that begin like this; each once, and each by one app server
-    /// only.
+    /// Ids reported to app servers in lines with this prefix; each once, and each at one app server only.
     fn told(&self, start: &str) -> BTreeSet<String> {
         let lines: Vec<String> = self.apps.iter().flat_map(|app| app.process.lines_after(start)).collect();
         let ids: BTreeSet<String> = lines.iter().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect();
@@ -66,7 +65,7 @@ impl Mesh {
         ids
     }
 
-    /// Waits until app servers were told of so many disconnects.
+    /// Waits until app servers were notified of this many disconnects.
     async fn disconnects(&self, count: usize) -> Result<()> {
         until(async || Ok((self.told("disconnected ").len() >= count).then_some(()))).await
     }
@@ -186,7 +185,7 @@ fn a_proxy_frozen_beyond_the_window_keeps_clients_that_app_servers_gave_up() {
         mesh.disconnects(CLIENTS).await?;
         assert_eq!(mesh.told("disconnected "), mesh.ids[0]);
         mesh.proxies[0].process.signal(Signal::Thaw).await?;
-        // Its links of before count as open until it has looked at them, and a call on one of them fails.
+        // Its earlier links count as open until it has checked them, and a call on such a link fails.
         until(async || Ok((mesh.told("rehomed ") == mesh.ids[0]).then_some(()))).await?;
         // The sockets have outlived it, and with them the connections: each has a home again, under its id.
         let mut again = BTreeSet::new();

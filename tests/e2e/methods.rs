@@ -26,7 +26,7 @@ hub = \"moves\"
 allow = [\"Who\"]
 ";
 
-/// Calls at once, far over the rate.
+/// Concurrent calls, far over the rate.
 const CALLS: usize = 40;
 
 async fn ruled(fleet: &Fleet<'_>, app: &AppServer, rules: &str) -> Result<Proxy> {

@@ -147,7 +147,7 @@ fn a_token_that_was_not_made_by_this_fleet_opens_nothing() {
             let refusal = RawClient::try_open(proxy.address(), &format!("/bench?id={id}")).await?.unwrap_err();
             assert_eq!((refusal.status, refusal.body.as_str()), (404, "No Connection with that ID"), "{id}");
         }
-        // The sound one still does, and an empty one is none.
+        // The valid one still does, and an empty one counts as missing.
         RawClient::join(proxy.address(), &format!("/bench?id={token}")).await?;
         RawClient::join(proxy.address(), "/bench?id=").await?;
         Ok(())

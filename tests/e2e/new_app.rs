@@ -32,7 +32,7 @@ fn a_new_app_is_what_is_compiled_and_tested_here() {
             assert_eq!(read(&app, file)?, read(Path::new(ROOT), &format!("proxy/command/template/{file}"))?);
         }
         if is_full() {
-            // With its own dependencies, as its manifest has them. All are compiled anew, which takes minutes.
+            // With its own dependencies from its manifest. All are compiled, which takes minutes.
             fs::copy(Path::new(ROOT).join("Cargo.lock"), app.join("Cargo.lock"))?;
             let tested = run(Command::new("cargo").args(["test", "--offline"]).current_dir(&app)).await?;
             assert!(tested.contains("test result: ok. 2 passed"), "{tested}");

@@ -22,7 +22,7 @@ const ADMIN_TOKEN: &str = "the-admin-token-of-the-tests";
 const NODES: [&str; 3] = ["proxy-a", "proxy-b", "proxy-c"];
 const CLIENTS: usize = 20;
 
-/// Folder for the documentation's pictures of the page, if they are to be taken anew.
+/// Folder for new screenshots for the documentation, if wanted.
 const PICTURES: &str = "TRUNKLINE_PICTURES";
 
 /// Charts of the last hour.
@@ -230,7 +230,7 @@ async fn says_what(page: &Page, client: &Client, other: &Client) -> Result<()> {
     log_in(page).await?;
     page.click("client-payloads").await?;
     page.see("client-payloads", "Hide payloads").await?;
-    // The watch begins when the stream does; what was said before is not shown.
+    // The watch begins with the stream; earlier messages are not shown.
     let mut number = 0;
     while page.count("client-messages", ".payload").await? == 0 {
         number += 1;

@@ -128,7 +128,7 @@ fn call(number: usize) -> String {
     format!("{call}{RECORD_SEPARATOR}")
 }
 
-/// Makes so many calls, and waits for the answers.
+/// Makes this many calls, and waits for the answers.
 async fn call_often(client: &mut RawClient, calls: usize) -> Result<()> {
     const AT_ONCE: usize = 100;
     for first in (0..calls).step_by(AT_ONCE) {

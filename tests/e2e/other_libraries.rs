@@ -154,7 +154,7 @@ fn messages_to_groups_and_to_all_reach_every_library() {
             for (seat, kind) in [Kind::JsJson].into_iter().chain(Kind::others()).enumerate() {
                 let builder = agents.client(kind, &ground.url(seat, "/calls")).subscribe(&["Announced"]);
                 let client = builder.open().await?;
-                // The first one stays outside: what it hears is for all.
+                // The first one stays outside: it receives only messages to all.
                 if seat > 0 {
                     client.invoke("Join", json!(["red"])).await?;
                 }

@@ -1,4 +1,4 @@
-//! A request whose connection another node owns goes there, in one hop that nobody outside can fake.
+//! A request for a connection of another node is forwarded there, in one hop that outsiders can't fake.
 
 use anyhow::{Context, Result};
 use http::{Method, StatusCode};
@@ -45,7 +45,7 @@ fn a_request_goes_to_the_owner_of_its_connection_in_one_hop() {
         let connect = negotiate(&owner).await?;
         let mut client = RawClient::join(owner.address(), &connect).await?;
 
-        // What the owner knows about it nobody else can say.
+        // Claims of the owner about the client can't be forged.
         let origin = [("origin", format!("http://{}", other.address()))];
         let origin = origin.each_ref().map(|(name, value)| (*name, value.as_str()));
         for (method, status) in
@@ -115,7 +115,7 @@ fn a_mark_is_believed_only_if_the_fleet_made_it_for_this_request() {
         };
         let good = mark(&connect, &keys(ACCESS_KEY)?);
         let marks = [
-            // Whoever has recorded it has no channel.
+            // An eavesdropper with the recorded mark has no channel.
             good.clone(),
             "nonsense".to_owned(),
             mark("/bench?id=other", &keys(ACCESS_KEY)?),

@@ -17,7 +17,7 @@ use trunkline_tests::harness::scenario::{play, until};
 
 const BYTES: &str = "trunkline_pass_through_bytes_total";
 
-/// An upload that nobody should keep in memory, in pieces.
+/// An upload that no end should hold in memory, in pieces.
 const UPLOAD_BYTES: usize = 20 << 20;
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -75,7 +75,7 @@ fn events_of_an_app_come_when_they_are_sent() {
         let mut teller = HttpConnection::open(proxy.address()).await?;
         for text in ["one", "two", "three"] {
             teller.send(Method::POST, "/tell", &[], text.into()).await?.into_body().collect().await?;
-            // The next one is told only when this one is here, so none can have waited for it.
+            // The next part is announced only after this one has arrived, so no end can have waited for it.
             assert_eq!(next().await?, format!("data: {text}\n\n"));
         }
         Ok(())
@@ -173,7 +173,7 @@ fn who_gives_up_reading_stops_the_app_server_and_the_reverse() {
         assert_eq!(half, "half");
         HttpConnection::open(app.address()).await?.send(Method::POST, "/tell", &[], "end".into()).await?;
         assert!(broken.collect().await.is_err(), "half a body must not look like a whole one");
-        // Nobody else notices, and a stop does not wait for what is over.
+        // No effect on others, and a stop does not wait for closed requests.
         assert_eq!(get(proxy.address(), "/name").await?.status, StatusCode::OK);
         Ok(())
     });

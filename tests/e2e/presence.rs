@@ -1,4 +1,4 @@
-//! Presence: users at several proxies are told once, and questions of everybody hold nobody up.
+//! Presence: users at several proxies are reported once, and queries about all users delay no client.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -15,17 +15,17 @@ use trunkline_tests::harness::scenario::{Stage, play, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token;
 
-/// Time in which the users of a killed proxy are told to be offline, on a busy machine; it took 20 s without presence.
+/// Time limit for reporting the users of a killed proxy as offline, on a busy machine; it took 20 s without presence.
 const OFFLINE_WITHIN: Duration = Duration::from_secs(12);
 
-/// Time in which a client of a killed proxy has disconnected for its app, on a busy machine; it took 20 s before nodes
-/// told.
+/// Time limit for the app to see a killed proxy's client disconnect, on a busy machine; it took 20 s before nodes
+/// reported crashes.
 const DISCONNECTED_WITHIN: Duration = Duration::from_secs(12);
 
 /// Time for which a proxy is frozen: within `--resume-window`.
 const FROZEN_FOR: Duration = Duration::from_secs(6);
 
-/// Clients that all ask at once, and questions of each.
+/// Clients that query concurrently, and queries of each.
 const ASKING: usize = 50;
 const QUESTIONS: usize = 40;
 
@@ -114,7 +114,7 @@ fn a_client_of_a_killed_proxy_has_disconnected_within_seconds_and_one_of_a_froze
         let gone = RawClient::join(doomed.address(), "/moves").await?;
         app.process.wait_for_lines("connected ", 2).await?;
         frozen.process.signal(Signal::Freeze).await?;
-        // sleep: as long as a crash takes to be told, and longer; nobody announces that a process is frozen
+        // sleep: longer than the report of a crash takes; there is no event for a frozen process
         sleep(FROZEN_FOR).await;
         frozen.process.signal(Signal::Thaw).await?;
         staying.call("Run", json!(["after"])).await?;

@@ -12,7 +12,7 @@ use trunkline_tests::harness::scenario::{Stage, play, profile_folder};
 /// Calls of each client.
 const CALLS: usize = 50;
 
-/// Broadcasts of one of them.
+/// Broadcasts per client.
 const BROADCASTS: usize = 20;
 
 /// Clients that the load tester has at each node.
@@ -55,7 +55,7 @@ impl Counting {
         self.client.send_text(text).await
     }
 
-    /// Waits for so many messages; pings of the proxy are none.
+    /// Waits for this many messages; pings of the proxy don't count.
     async fn receive(&mut self, messages: usize) -> Result<()> {
         let until = self.received.messages + messages;
         while self.received.messages < until {
@@ -112,7 +112,7 @@ fn what_prometheus_sees_is_what_clients_have_sent_and_received() {
             ("sum(trunkline_app_invocations_total{method='Echo',outcome='ok'})", clients.len() * CALLS),
             ("sum(trunkline_app_invocation_duration_seconds_count{method='Echo'})", clients.len() * CALLS),
             ("sum(trunkline_app_invocations_total{method='unknown',outcome='unbound'})", 1),
-            // A broadcast is one frame for each node, and reaches whoever is there.
+            // A broadcast is one frame per node, and reaches all clients.
             ("sum(trunkline_sends_total{kind='all'})", 2 * BROADCASTS),
             ("sum(trunkline_send_receivers_sum)", clients.len() * BROADCASTS),
         ] {

@@ -54,7 +54,7 @@ fn chunk(number: usize) -> Message {
     }
 }
 
-/// The rest of what the server sends after these frames of a client whose masks are zero.
+/// The rest of the server's data after these frames of a client with masks of zeros.
 async fn end_after(address: &str, path: &str, frames: &[u8]) -> Result<Vec<u8>> {
     rest_after(upgraded_socket(address, path).await?, frames).await
 }
@@ -98,7 +98,7 @@ fn ends_are_clean_from_either_side_and_name_the_error() {
         assert_eq!(end_after(address, "/raw", b"\x81\x83\0\0\0\0bye").await?, [0x88, 2, 3, 232]);
         assert_eq!(end_after(address, "/raw", b"\x81\x84\0\0\0\0fail").await?, [0x88, 2, 3, 243]);
         assert_eq!(end_after(address, "/raw", b"\x88\x80\0\0\0\0").await?, [0x88, 2, 3, 232]);
-        // A text that is none, in one frame and in two.
+        // Invalid text, in one frame and in two.
         assert_eq!(end_after(address, "/raw", b"\x81\x81\0\0\0\0\xff").await?, [0x88, 2, 3, 239]);
         assert_eq!(end_after(address, "/raw", b"\x01\x80\0\0\0\0\x80\x81\0\0\0\0\xc3").await?, [0x88, 2, 3, 239]);
         // A frame that is not masked.

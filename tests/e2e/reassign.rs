@@ -163,7 +163,7 @@ fn under_traffic_each_call_runs_at_most_once_and_has_one_outcome() {
         let outcomes: Vec<Vec<_>> = outcomes.into_iter().collect::<Result<_>>()?;
         let answered: BTreeSet<_> =
             outcomes.iter().flatten().filter(|(_, outcome)| outcome.is_ok()).map(|(tag, _)| tag.clone()).collect();
-        // What was answered has run; the line that says so may still be on its way.
+        // Answered calls have run; their log lines may still be in flight.
         let ran = until(async || {
             let ran = ran(&[&apps[0].process, &apps[1].process]);
             Ok(answered.iter().all(|tag| ran.contains(tag)).then_some(ran))
@@ -342,14 +342,14 @@ fn clients_of_the_only_app_server_wait_for_it_to_come_back() {
             }
             for proxy in &proxies {
                 until(async || {
-                    // Nor is one to be resumed: what is sent while that is hoped for fails with the app server.
+                    // The same while a lost app server may return: messages sent then fail with it.
                     let metrics = proxy.metrics().await?;
                     let links = ["open", "resuming"].map(|state| metrics.sum("trunkline_links", &[("state", state)]));
                     Ok((links == [0.0, 0.0]).then_some(()))
                 })
                 .await?;
             }
-            // What is sent meanwhile waits, and is answered by the next one.
+            // Messages sent meanwhile wait for the next app server.
             let waiting = clients
                 .iter()
                 .enumerate()

@@ -13,7 +13,7 @@ use trunkline_tests::harness::token;
 
 const ADMIN_TOKEN: &str = "the-admin-token-of-the-recordings";
 
-/// A proxy whose operator may record, and a recording of one of its hubs that runs.
+/// A proxy with permission to record, and a running recording of one hub.
 struct Scene {
     proxy: Proxy,
     recording: Process,
@@ -39,7 +39,7 @@ impl Scene {
         lines(&self.file)
     }
 
-    /// Waits until the recording has so many lines of an event.
+    /// Waits until the recording has this many lines of an event.
     async fn recorded(&self, event: &str, count: usize) -> Result<()> {
         until(async || Ok((of(&lines(&self.file).unwrap_or_default(), event).len() >= count).then_some(()))).await
     }
@@ -61,7 +61,7 @@ async fn replay(file: &Path, app: &AppServer, more: &[&str]) -> Result<(bool, St
     Ok((output.status.success(), String::from_utf8([output.stdout, output.stderr].concat())?))
 }
 
-/// Two official clients, one of each protocol, talk to all and in a room; then one of them leaves.
+/// Two official clients, one per protocol, send to all and in a room; then one of them leaves.
 async fn chat(stage: &Stage, proxy: &Proxy) -> Result<()> {
     let agents = Agents::new(stage);
     let mut clients = Vec::new();

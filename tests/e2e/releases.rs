@@ -1,5 +1,5 @@
 //! Releases of an app that drop or rename a hub, one app server after the other: no node leaves its load balancer, and
-//! the hub is forgotten.
+//! the hub is removed.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::{play, until};
 
-/// Times after which a hub is forgotten.
+/// Times after which a hub is removed.
 const SOON: [&str; 4] = ["--hold-timeout", "2", "--resume-window", "2"];
 
 /// Asks for readiness, as a load balancer does, for ever.

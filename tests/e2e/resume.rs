@@ -45,7 +45,7 @@ impl Line {
         Ok(self.proxy.metrics().await?.sum("trunkline_links", &[("state", state)]))
     }
 
-    /// Waits until the app server holds so many connections.
+    /// Waits until the app server has this many connections.
     async fn connections(&self, count: usize) -> Result<()> {
         until(async || {
             let there = Metrics::of(self.app.address()).await?.sum("trunkline_app_connections", &[HUB]);
@@ -72,7 +72,7 @@ impl Line {
     }
 }
 
-/// Sends numbers up for as long as links are cut, and then looks at what came back: each once, in order.
+/// Sends numbers while links are cut, and then checks the echoes: each once, in order.
 async fn echo(client: &Client, is_over: &Cell<bool>) -> Result<()> {
     let mut sent = 0;
     while !is_over.get() {
@@ -188,7 +188,7 @@ fn processes_that_freeze_for_less_than_the_window_go_on_where_they_were() {
         until(async || Ok((line.in_state("resuming").await? >= POOL_SIZE as f64).then_some(()))).await?;
         line.app.process.signal(Signal::Thaw).await?;
         client.sequence("Echoed", 2 * BATCH).await?;
-        // One that was given up last is dialled last: its window must not pass while the other end stands still.
+        // The link given up last is dialled last: its window must not pass while the other end stalls.
         line.proxy.linked(POOL_SIZE).await?;
 
         client.flood("EchoBack", 2 * BATCH + 1, BATCH).await?;

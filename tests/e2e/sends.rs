@@ -12,7 +12,7 @@ use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, Proxy};
 use trunkline_tests::harness::scenario::{Stage, play};
 use trunkline_tests::harness::token;
 
-/// Clients by number: 0 to 3 at the first proxy, one of each kind, and 4 to 7 at the second.
+/// Clients by number: 0 to 3 at the first proxy, each of a different kind, and 4 to 7 at the second.
 const CLIENTS: usize = 8;
 const USERS: [Option<&str>; CLIENTS] =
     [Some("alice"), Some("bob"), Some("carol"), None, Some("alice"), Some("bob"), None, None];
@@ -50,7 +50,7 @@ impl Crowd {
         numbers.iter().map(|number| self.ids[*number].as_str()).collect()
     }
 
-    /// Calls a send of the hub, and tells how many copies each client got.
+    /// Calls a send of the hub, and returns the number of copies that each client got.
     async fn receivers(
         &mut self,
         caller: usize,

@@ -1,5 +1,5 @@
-//! A slow client hurts only itself: it is closed and counted, and all others get everything.
-//! A slow hub slows its own callers, and nobody else.
+//! A slow client affects only itself: it is closed and counted, and other clients get all messages. A slow hub slows
+//! only its own callers.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ const SLOW_CLIENTS: [&str; 4] = ["--outbox-max-bytes", "262144", "--slow-client-
 /// Bytes far beyond both together.
 const MESSAGES: usize = 2_000;
 const MESSAGE_BYTES: usize = 16_000;
-/// Interval at which one of many messages is for the slow client alone.
+/// Every this many messages, one is for the slow client only.
 const DIRECT_EVERY: usize = 100;
 /// 64 MB: more than any queue or buffer between a client and a slow method may take.
 const FLOOD_MESSAGES: usize = 4_000;
@@ -126,7 +126,7 @@ fn who_reads_nothing_loses_its_socket_too_when_its_connection_is_over() {
         for stream in &streams {
             stream.reset().await?;
         }
-        // The WebSocket's end stands behind what is not read, but the proxy is done with it.
+        // The end of the WebSocket is behind unread data, but the proxy has finished with the client.
         until(async || Ok((established_at(proxy.address())? == 1).then_some(()))).await?;
         sender.call("Echo", json!([1])).await?;
         Ok(())
@@ -142,7 +142,7 @@ fn who_does_not_read_the_answer_to_a_poll_loses_its_socket_too() {
         let proxy = fleet.proxy_with(&[&app], &["--disconnect-timeout", "1", "--outbox-max-bytes", &room]).await?;
         let client = CarriedClient::join(proxy.address(), "/sends", JSON_HANDSHAKE).await?;
         assert_eq!(client.send(&call(1, "Repeat", &json!(["x", LARGE_BYTES]))).await?.status, 200);
-        // It polls no more, so it is given up; its answer has not left.
+        // It no longer polls, so it is closed; its answer has not been sent.
         client.unread("*/*").await?.reset().await
     });
 }
@@ -256,7 +256,7 @@ fn a_client_that_floods_a_slow_method_is_read_no_further_and_the_others_notice_n
             }
             anyhow::Ok(())
         });
-        // Until the links carry no more than what the dawdling calls make room for.
+        // Until the links carry only as much as the slow calls leave room for.
         let mut last = before;
         loop {
             for number in 0..CALLS_BETWEEN {

@@ -1,4 +1,4 @@
-//! All clients come back at once: as many are let in as the node is told to, and the others when there is room.
+//! All clients reconnect together: the node accepts the configured number, and the others later.
 
 use anyhow::ensure;
 use tokio::process::Command;
@@ -18,7 +18,7 @@ fn in_a_storm_clients_that_are_told_to_wait_connect_too() {
         load.args(["--access-key", ACCESS_KEY]);
         let done = load.kill_on_drop(true).output().await?;
         let report = String::from_utf8_lossy(&done.stdout);
-        // It calls a run in which anybody was refused not clean, as it should.
+        // The load generator reports a run with refused clients as not clean, as expected.
         let back = format!("storm 1: {CLIENTS} of {CLIENTS} back");
         ensure!(report.contains(&back), "{report}\n{}", String::from_utf8_lossy(&done.stderr));
         let refused = proxy.metrics().await?.sum("trunkline_limits_reached_total", &[("limit", "connects")]);

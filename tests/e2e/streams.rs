@@ -18,7 +18,7 @@ fn numbers(end: u64) -> Vec<Value> {
     (1..=end).map(Value::from).collect()
 }
 
-/// Plays a scene with a client of each hub protocol, behind proxies and without, and looks for what is left of it.
+/// Runs a scene with a client of each hub protocol, behind proxies and without, and checks for leftovers.
 fn play_with_each(scene: impl AsyncFn(&mut Client) -> Result<()>) {
     play(async |stage| {
         let fleet = Fleet::new(stage);
@@ -197,7 +197,7 @@ fn what_a_method_leaves_of_an_upload_is_dropped() {
         let (first, ()) =
             tokio::try_join!(client.invoke("FirstOf", json!([upload.argument()])), upload.feed(json!([7, 8, 9])))?;
         assert_eq!(first, 7);
-        // Nobody takes these any more.
+        // No end reads these any longer.
         upload.feed(json!(vec![1; 1000])).await?;
         upload.complete().await?;
         assert_eq!(client.invoke("Echo", json!(["still here"])).await?, "still here");

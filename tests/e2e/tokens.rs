@@ -1,4 +1,4 @@
-//! Access tokens: keys of all kinds, their rotation, what is claimed, and the end of a token.
+//! Access tokens: keys of all kinds, their rotation, claims, and expiry.
 
 use anyhow::Result;
 use http::{Method, StatusCode};
@@ -140,7 +140,7 @@ fn a_published_key_set_is_followed_and_its_last_good_keys_are_kept() {
         let [rsa, ec] = [Pair::Rsa.sign(&json!({ "sub": "r" }))?, Pair::Ec.sign(&json!({ "sub": "e" }))?];
         assert!(is_let_in(&proxy, &rsa).await?);
         assert!(!is_let_in(&proxy, &ec).await?);
-        // Rotated: the unknown key makes the proxy look at once, although the next turn is an hour away.
+        // Rotated: the unknown key makes the proxy reload immediately, although the next refresh is an hour away.
         issuer.publish(&[Pair::Ec])?;
         assert!(is_let_in(&proxy, &ec).await?);
         assert!(!is_let_in(&proxy, &rsa).await?, "its key is not published any more");
@@ -180,7 +180,7 @@ fn a_key_set_is_fetched_with_tls_from_trusted_issuers_only() {
         assert!(is_let_in(&wary, &token::of_user(ACCESS_KEY, "ann")?).await?, "other keys are as good as ever");
         assert_eq!(issuer.asked(), asked, "nothing was said to a stranger");
 
-        // Whom it trusts is read anew, as all certificates are.
+        // Its CA certificates are reloaded like all certificates.
         std::fs::copy(&trusted.file, &other.file)?;
         wary.process.signal(Signal::Hangup).await?;
         until(async || Ok(is_let_in(&wary, &of_issuer).await?.then_some(()))).await

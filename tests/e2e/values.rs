@@ -51,7 +51,7 @@ fn big_numbers_stay_exact() {
                     assert_eq!(client.invoke("EchoSigned", json!([number])).await?, number, "{kind:?}");
                 }
                 assert_eq!(client.invoke("UnsignedInWords", json!([SAFE])).await?, SAFE.to_string(), "{kind:?}");
-                // Python's whole numbers have no edge there; those of JavaScript do.
+                // Python's integers have no limit there, JavaScript's do.
                 if Kind::JS.contains(&kind) {
                     let rounded = client.invoke("UnsignedOfWords", json!([u64::MAX.to_string()])).await?;
                     assert_eq!(rounded.as_f64(), Some(u64::MAX as f64), "{kind:?}");

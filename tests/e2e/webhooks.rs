@@ -18,7 +18,7 @@ use trunkline_tests::harness::tools::python;
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/book/src/examples/webhooks");
 
-/// Packages of the examples in JavaScript: those of the official client.
+/// Packages of the examples in JavaScript: the official client's.
 const PACKAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/js/node_modules");
 
 /// Starts the example in Python.
@@ -90,7 +90,7 @@ async fn serves_official_clients(stage: &Stage, command: Command) -> Result<()> 
     first.close().await?;
     back_end.wait_for_lines("connected ", 2).await?;
     back_end.wait_for_lines("disconnected ", 1).await?;
-    // Its end is told before the proxy ends.
+    // Its disconnect is reported before the proxy ends.
     stop(&mut proxy.process, Signal::Terminate).await?;
     back_end.wait_for_lines("disconnected ", 2).await?;
     let (mut begun, mut ended) = (back_end.lines_after("connected "), back_end.lines_after("disconnected "));
@@ -138,7 +138,7 @@ async fn misbehave(mut socket: TcpStream, elsewhere: &str) -> Result<()> {
         "NoHttp" => "220 mail.example ESMTP\r\n".to_owned(),
         "Garbage" => small("<html>no completion</html>"),
         "TooMuch" => small(&"x".repeat(3000)),
-        // Its length is told by nobody.
+        // Its length is not announced.
         "Endless" => format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(3000)),
         "Redirect" => format!("HTTP/1.1 307 Elsewhere\r\nLocation: http://{elsewhere}/\r\nContent-Length: 0\r\n\r\n"),
         "Drip" => {

@@ -1,4 +1,4 @@
-//! Server-Sent Events and long polling whose requests land at any node but the one that owns their connection.
+//! Server-Sent Events and long polling with requests to any node other than the owner of the connection.
 
 use anyhow::{Context, Result};
 use http::Method;
@@ -225,7 +225,7 @@ fn three_nodes_take_turns_request_by_request_and_every_transport_connects_at_onc
             if transport == Transport::WebSockets {
                 assert_eq!(hops, 0.0);
             } else {
-                // A negotiate is nobody's else.
+                // A negotiate belongs to no connection.
                 assert!(hops > 0.0 && hops <= (requests - CONNECTS) as f64, "{hops} hops for {requests} requests");
             }
         }

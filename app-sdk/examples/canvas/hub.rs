@@ -13,7 +13,7 @@ use crate::stroke::Stroke;
 use crate::supervision;
 use crate::visitor::{Visitor, admit};
 
-/// Grace period in which a client that reloads the page still counts as present.
+/// Grace period: a client that reloads the page still counts as present.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// State of the app. Nothing in it is lost in a crash.

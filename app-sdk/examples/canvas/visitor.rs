@@ -24,7 +24,7 @@ pub(crate) struct Admission {
     room: String,
 }
 
-/// Lets in everybody who gives a name; the proxies know them by it from then on. An app asks for more.
+/// Accepts any client with a name, which becomes its user id at the proxies. Real apps require more.
 pub(crate) async fn admit(Query(asked): Query<Admission>) -> Result<Negotiation, (StatusCode, String)> {
     let refusal = |text: String| (StatusCode::BAD_REQUEST, text);
     let is_named = !asked.name.trim().is_empty() && asked.name.chars().count() <= NAME_MAX_CHARS;

@@ -67,13 +67,13 @@ async fn join(ctx: Context, group: String) -> Result<(), HubError> {
     Ok(ctx.join(group).await?)
 }
 
-/// Sends a number to everybody, with the name of the app server.
+/// Sends a number to all clients, with the name of the app server.
 async fn shout(ctx: Context, State(role): State<Role>, number: i64) -> Result<(), HubError> {
     ctx.clients().all().send("Shouted", (&role.name, number)).await?;
     Ok(())
 }
 
-/// Sends a number to everybody.
+/// Sends a number to all clients.
 async fn count(ctx: Context, number: i64) -> Result<(), HubError> {
     ctx.clients().all().send("Number", (number,)).await?;
     Ok(())

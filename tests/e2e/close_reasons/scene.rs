@@ -41,7 +41,7 @@ impl CloseScene {
         Self::over(&fleet, app, &address, more).await
     }
 
-    /// Starts a scene whose node finds the app server at another address.
+    /// Starts a scene with an app server at a different address.
     pub(super) async fn over(fleet: &Fleet<'_>, app: AppServer, upstream: &str, more: &[&str]) -> Result<Self> {
         let arguments = [&["--log", "info,trunkline_proxy=debug", "--log-format", "json"], more].concat();
         let mut proxy = fleet.proxy_of(&free_address()?, &free_address()?, &[upstream], &arguments)?;
@@ -173,10 +173,10 @@ impl CloseScene {
         Ok(self.proxy.metrics().await?.sum(name, &[("cause", cause)]))
     }
 
-    /// Demands that both ends have counted what was seen, and nothing else.
+    /// Checks that both ends have counted exactly the observed closes.
     pub(super) async fn agree(&self) -> Result<()> {
         agree(&self.proxy.metrics().await?, CLOSED, &self.closed)?;
-        // The app server hears of an end a moment later.
+        // The app server is notified of a close a moment later.
         until(async || {
             let metrics = Metrics::of(self.app.address()).await?;
             let all: f64 = self.closed_at_app.values().sum();
@@ -193,7 +193,7 @@ impl CloseScene {
         agree(&self.proxy.metrics().await?, REFUSED, &self.refused)
     }
 
-    /// The line of the node's log that tells of an end.
+    /// Log line of the node about a close.
     pub(super) async fn logged(&self, id: &str) -> Result<Value> {
         until(async || {
             let log = self.proxy.process.log();

@@ -181,7 +181,7 @@ fn close_codes() -> Vec<ConformanceCase> {
     let cases: [Vec<ConformanceCase>; 3] = [
         of(7, &sound, good),
         of(9, &[0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999], bad),
-        // The list leaves open what comes of these two.
+        // The list does not define the outcome of these two cases.
         of(13, &[5000, 65_535], bad),
     ];
     cases.concat()

@@ -1,7 +1,7 @@
-//! The cases against a real proxy, before an app server whose raw endpoint sends everything back.
+//! The cases against a real proxy, with an app server that echoes all messages of a raw endpoint.
 //!
-//! What the list leaves open is left open here: whether a broken connection still carries what came before, and whether
-//! an echo is faster than the close that follows its message.
+//! As in the list, two results are open: whether a broken connection still delivers earlier echoes, and whether an echo
+//! is faster than the close after its message.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use trunkline_tests::harness::scenario::{is_full, play};
 use super::cases;
 use super::conformance_case::{ConformanceCase, Expect};
 
-/// Cases that are played at once.
+/// Number of concurrent cases.
 const TOGETHER: usize = 8;
 
 /// Size limit of cases in the short version; the large ones only take time.
@@ -57,7 +57,7 @@ impl Frames {
                 self.bytes.drain(..end);
                 return Ok(Some((opcode, payload)));
             }
-            // A reset tells no more than an end: the server has closed while we still sent.
+            // A reset means only that the server has closed while the client still sent.
             if self.socket.read_buf(&mut self.bytes).await.unwrap_or(0) == 0 {
                 ensure!(self.bytes.is_empty(), "the last frame broke off");
                 return Ok(None);

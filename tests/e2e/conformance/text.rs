@@ -4,10 +4,10 @@ use super::conformance_case::{ConformanceCase, Expect, case, fragmented};
 
 const TEXT: u8 = 0x1;
 
-/// Greek, whose letters have two and three bytes.
+/// Greek, with letters of two and three bytes.
 const KOSME: &[u8] = "\u{3ba}\u{1f79}\u{3c3}\u{3bc}\u{3b5}".as_bytes();
 
-/// Each with one byte too few, so many or too many.
+/// Texts with one byte missing, complete, and with one byte too many.
 const UNSOUND: [(u32, &[&[u8]]); 12] = [
     (8, &[b"\xf8\x88\x80\x80\x80", b"\xfc\x84\x80\x80\x80\x80"]),
     (10, &[b"\xf7\xbf\xbf\xbf", b"\xfb\xbf\xbf\xbf\xbf", b"\xfd\xbf\xbf\xbf\xbf\xbf"]),
@@ -123,12 +123,12 @@ fn fragments() -> Vec<ConformanceCase> {
     all
 }
 
-/// A frame of less than 126 bytes whose mask changes nothing.
+/// Frame of less than 126 bytes with a mask of zeros.
 fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     [&[first, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0], payload].concat()
 }
 
-/// All beginnings of a text; those that end within a character are unsound.
+/// All prefixes of a text; prefixes that end within a character are invalid.
 fn prefixes() -> Vec<ConformanceCase> {
     let is_end = |length: usize| KOSME.get(length).is_none_or(|next| next & 0xc0 != 0x80);
     let of = |length: usize| {

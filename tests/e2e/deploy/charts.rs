@@ -1,4 +1,4 @@
-//! The Helm chart: rendered by Go's templates and Sprig, of which Helm is made, and then looked at like manifests.
+//! The Helm chart: rendered by Go's templates and Sprig, as in Helm, and then checked like manifests.
 
 use std::path::PathBuf;
 

@@ -6,7 +6,7 @@ use tokio::process::Command;
 use trunkline_tests::harness::scenario::{Stage, play};
 use trunkline_tests::harness::tools::{python, read_yaml, run, shipped};
 
-/// The oldest version that is supported, and the newest that the validator knows.
+/// The oldest supported version, and the newest of the validator.
 const VERSIONS: [&str; 2] = ["1.30", "1.37"];
 
 /// Kinds of operators, which the cluster's own schemas don't have.
@@ -39,7 +39,7 @@ impl Objects {
     /// The object of this kind and name.
     ///
     /// # Errors
-    /// When there is none.
+    /// If the object is missing.
     pub(super) fn get(&self, kind: &str, name: &str) -> Result<&Value> {
         let is_it = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
         self.0.iter().find(is_it).with_context(|| format!("no {kind} {name}"))
@@ -55,7 +55,7 @@ impl Objects {
             let Some(deployment) = self.of_kind("Deployment").find(|deployment| {
                 selects(&service["spec"]["selector"], &deployment["spec"]["template"]["metadata"]["labels"])
             }) else {
-                // Of a chart: its app servers are somebody else's.
+                // Object of a chart with external app servers.
                 assert!(service["metadata"]["name"].as_str().unwrap_or_default().ends_with("-app"), "{service}");
                 continue;
             };
@@ -105,7 +105,7 @@ impl Objects {
             let rules = policy["spec"][direction].as_array().unwrap();
             rules.iter().any(|rule| {
                 let peers = rule[side].as_array();
-                // A rule without a side is for everybody.
+                // A rule without a side applies to all.
                 let is_for_nodes =
                     peers.is_none_or(|peers| peers.iter().any(|peer| peer["podSelector"]["matchLabels"] == *nodes));
                 is_for_nodes && rule["ports"].as_array().unwrap().iter().any(|own| own["port"] == *port)

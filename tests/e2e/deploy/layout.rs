@@ -11,7 +11,7 @@ use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::scenario::{play_heavy, until};
 use trunkline_tests::harness::tools::run;
 
-/// Requests in which each node and each app server has to have answered.
+/// Number of requests after which each node and each app server must have answered.
 const REQUESTS: usize = 8;
 
 /// Tabs that are opened at most until both nodes have one: the turns of the balancer are not only theirs.
@@ -87,7 +87,7 @@ fn two_tabs_at_two_nodes_see_each_other_and_the_rest_carries_on_when_a_node_is_k
         let killed = local.process_of("node-1")?;
         run(Command::new("sh").args(["-c", &format!("kill -s KILL {killed}")])).await?;
         local.process.wait_for_line("node-1: has ended").await?;
-        // Not one request fails from now on, although the balancer learns of it only with its next check.
+        // From now on no request fails, although the balancer notices only at its next check.
         let (apps, nodes) = ask(&local, REQUESTS).await?;
         assert_eq!((apps, nodes), (both("app"), ["node-2".to_owned()].into()));
         for (_, page) in &tabs {
@@ -98,7 +98,7 @@ fn two_tabs_at_two_nodes_see_each_other_and_the_rest_carries_on_when_a_node_is_k
             Ok((metrics.sum("trunkline_client_connections", &[]) == tabs.len() as f64).then_some(()))
         })
         .await?;
-        // Whoever comes now is seen by those who were there. (Their own names go when the app servers give up what the
+        // Existing clients see each new one. (Their own names go when the app servers give up what the
         // dead node had, so they are not looked at.)
         let _late = browser.open("late", &format!("http://{}/?name=late", local.front())).await?;
         for (_, page) in &tabs {

@@ -1,4 +1,4 @@
-//! Prometheus and Grafana: rules by promtool, and no name that nobody exports.
+//! Prometheus and Grafana: rules checked by promtool, and only exported names.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -95,7 +95,7 @@ fn names(expression: &str) -> BTreeSet<String> {
     names
 }
 
-/// The names that a process exports, and of a histogram those of its parts.
+/// Names that a process exports; for a histogram, the names of its parts.
 async fn exported(address: &str) -> Result<BTreeSet<String>> {
     let text = http_client::get(address, "/metrics").await?.body;
     let mut names = BTreeSet::new();
@@ -114,7 +114,7 @@ fn rules_and_panels_name_only_what_nodes_and_app_servers_export() {
     play_heavy(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;
-        // Metrics of the fleet are those of a node that is in one.
+        // Metrics of a node in a fleet.
         let (address, admin) = (free_address()?, free_address()?);
         let peers = ["--peers", &format!("http://{admin}")];
         let mut proxy = fleet.proxy_of(&address, &admin, &[app.address()], &peers)?;

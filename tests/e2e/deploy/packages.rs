@@ -25,7 +25,7 @@ async fn pack(stage: &Stage, folder: &str, kinds: &[&str]) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The only file in a folder whose name has this ending.
+/// The only file of a folder with this ending.
 fn only(folder: &Path, ending: &str) -> Result<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -36,7 +36,7 @@ fn only(folder: &Path, ending: &str) -> Result<PathBuf> {
     found.pop().context("one was there")
 }
 
-/// Checks that a program tells the version, commit and target of the packed one.
+/// Checks that a program prints the version, commit and target of the packed one.
 async fn has_our_version(program: &Path) -> Result<()> {
     let ours = run(Command::new(profile_folder()?.join("trunkline")).arg("--version")).await?;
     let told = run(Command::new(program).arg("--version")).await?;
@@ -104,7 +104,7 @@ fn a_wheel_installs_the_command_by_pip() {
     });
 }
 
-/// A folder in which a package can be installed: a shell, what the package's scripts call, and dpkg's database.
+/// Folder to install a package into: a shell, the commands of the package's scripts, and dpkg's database.
 async fn system(stage: &Stage) -> Result<PathBuf> {
     let root = stage.folder().join("system");
     for folder in ["usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "var/lib/dpkg/info", "var/lib/dpkg/updates"] {
@@ -152,7 +152,7 @@ fn a_debian_package_installs_makes_a_key_keeps_it_and_leaves_nothing_when_purged
             let installed = root.join("usr/lib/systemd/system").join(unit);
             assert_eq!(std::fs::read(installed)?, std::fs::read(shipped("systemd").join(unit))?, "{unit}");
         }
-        // What the page tells teams to make: keys of apps, and a drop-in that loads them.
+        // Steps for teams on the page: keys of apps, and a drop-in that loads them.
         std::fs::write(root.join("etc/trunkline/app-keys"), "shop=key;shop\n")?;
         let drop_ins = root.join("etc/systemd/system/trunkline.service.d");
         std::fs::create_dir_all(&drop_ins)?;

@@ -16,7 +16,7 @@ use trunkline_tests::harness::tools::{read_yaml, shipped};
 /// Clients of the old task.
 const CLIENTS: usize = 20;
 
-/// Time in which two nodes of one name are told from one that has started again, in seconds.
+/// Time after which two nodes with the same name are distinguished from a restarted one, in seconds.
 const WINDOW_S: &str = "2";
 
 /// Task of an engine: one place, and an id for each start.
@@ -73,7 +73,7 @@ fn no_shipped_file_gives_two_tasks_that_run_at_once_one_name() {
         // Compose replaces a container in place and may have several: each node makes its own name.
         let compose = &read_yaml(&[shipped("compose.yaml")]).await?[0]["services"]["proxy"];
         assert!(compose["environment"].get("TRUNKLINE_NODE_NAME").is_none() && compose.get("container_name").is_none());
-        // systemd has one process of a unit, whose name is the machine's; local/run counts its nodes.
+        // systemd runs one process per unit, named like the machine; local/run numbers its nodes.
         let unit = std::fs::read_to_string(shipped("systemd/trunkline.service"))?;
         assert!(unit.contains("Environment=TRUNKLINE_NODE_NAME=%H\n"));
         let local = std::fs::read_to_string(shipped("local/run"))?;
@@ -82,7 +82,7 @@ fn no_shipped_file_gives_two_tasks_that_run_at_once_one_name() {
     });
 }
 
-/// Two nodes of a fleet before one app server, the second of which starts while clients of the first call.
+/// Two nodes of a fleet with one app server; the second node starts while clients of the first call.
 struct RollOut<'a> {
     stage: &'a Stage,
     app: AppServer,

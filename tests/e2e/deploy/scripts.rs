@@ -1,4 +1,4 @@
-//! Shell scripts and programs for Node, by the parsers of those that run them.
+//! Shell scripts and programs for Node, checked by the parsers of their interpreters.
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ fn every_script_can_be_parsed() {
             run(Command::new("node").arg("--check").arg(program)).await?;
         }
         assert!(scripts.len() > SCRIPTS.len() && !programs.is_empty(), "{scripts:?} {programs:?}");
-        // What is broken is found.
+        // Errors are found.
         let broken = stage.folder().join("broken.sh");
         std::fs::write(&broken, "if true; then\n")?;
         assert!(run(Command::new("bash").arg("-n").arg(&broken)).await.is_err());

@@ -1,4 +1,4 @@
-//! Settings in what is shipped: each one is there, none is a secret, and nodes have the time that their drain takes.
+//! Settings in shipped files: each one exists, none is a secret, and nodes have enough time for their drain.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! systemd's side of a node: its units, the sockets that it hands over, what it is told, its watchdog.
+//! systemd's side of a node: its units, passed sockets, notifications and watchdog.
 
 use std::path::PathBuf;
 
@@ -149,7 +149,7 @@ fn a_socket_that_no_flag_names_is_an_error_that_tells_what_to_change() {
         let mut starter = Command::new("systemd-socket-activate");
         starter.args(["--listen", &stray, "--setenv=TRUNKLINE_ACCESS_KEY"]);
         let mut process = Process::start(stage, "activated", scene.node(starter)?)?;
-        // The first who comes starts the node, whose end may be faster than the answer.
+        // The first client starts the node, which may end before the answer.
         until(async || Ok((TcpStream::connect(&stray).await.is_ok() || !process.is_running()).then_some(()))).await?;
         let error = failure_of(&mut process).await?;
         assert!(error.contains(&stray) && error.contains("--listen") && error.contains("ListenStream="), "{error}");

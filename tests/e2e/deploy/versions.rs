@@ -11,7 +11,7 @@ use trunkline_tests::harness::sockets::free_address;
 /// Fields of a hub that came after the first release: who does not send them means their defaults.
 const LATER_FIELDS: [&str; 4] = ["kind", "slowClients", "closeOnTokenExpiry", "asksApp"];
 
-/// An app server of years to come tells more, everywhere.
+/// A future app server sends additional fields everywhere.
 fn newer(manifest: &mut Value) {
     manifest["version"] = "99.0.0".into();
     manifest["regions"] = json!(["north", { "name": "south" }]);

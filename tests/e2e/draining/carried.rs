@@ -1,5 +1,4 @@
-//! Event streams and polls while a node leaves: its own, which another node carries, and those that it carries for
-//! another.
+//! Event streams and polls while a node drains: its own, relayed by another node, and those it relays for another node.
 
 use std::path::Path;
 
@@ -20,7 +19,7 @@ use super::come_again;
 const NAME: &str = "leaver.test";
 const HUB: &str = "/moves";
 
-/// A node that is about to leave, one that stays, and their app server.
+/// A draining node, a remaining one, and their app server.
 struct Pair {
     app: AppServer,
     leaver: Proxy,
@@ -28,7 +27,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// Starts both; in the eyes of the one that stays `hosts` is the machine's `/etc/hosts`.
+    /// Starts both; the remaining node uses `hosts` as its `/etc/hosts`.
     async fn start(stage: &Stage, hosts: &Path) -> Result<Self> {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Moves).await?;
@@ -52,7 +51,7 @@ impl Pair {
         Ok(Self { app, leaver, stayer })
     }
 
-    /// Tells the one node to leave, and waits until it is about to.
+    /// Stops the node, and waits until it drains.
     async fn begin_to_leave(&mut self) -> Result<()> {
         self.leaver.process.signal(Signal::Terminate).await?;
         self.leaver.readiness(StatusCode::SERVICE_UNAVAILABLE).await?;
@@ -75,13 +74,13 @@ impl Pair {
     }
 }
 
-/// The hosts that the node that stays knows.
+/// Hosts in the remaining node's file.
 fn list(hosts: &Path, names: &str) -> Result<()> {
     // In place: the node sees this very file.
     Ok(std::fs::write(hosts, format!("127.0.0.1 localhost\n{names}"))?)
 }
 
-/// A client of an event stream of one node, whose requests go to another.
+/// Client with an event stream at one node and requests to another.
 async fn stream(owner: &Proxy, by: &Proxy) -> Result<(CarriedClient, EventStream)> {
     let client = CarriedClient::negotiate(owner.address(), HUB).await?.at(by.address());
     let mut events = client.events().await?;

@@ -1,4 +1,4 @@
-//! Nodes that die, freeze or stop: the others say so and go on, and nobody gets anything twice.
+//! Nodes that die, freeze or stop: the others report them and continue, and no client gets a message twice.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ const NOTICED: Duration = Duration::from_secs(30);
 /// An announcement waits for a node that does not answer, but not for long.
 const ANSWERED: Duration = Duration::from_secs(30);
 
-/// States of a node that has died, until it is forgotten.
+/// States of a dead node until it is removed.
 fn is_away(state: Option<&String>) -> bool {
     state.is_none_or(|state| state == "unreachable")
 }
@@ -31,7 +31,7 @@ fn a_killed_node_is_noticed_and_the_others_go_on() {
         let mut clients = scene.crowd(&agents, &scene.nodes[..2]).await?;
         scene.nodes[2].process.kill().await?;
         let started = Instant::now();
-        // Whether it is known to be gone or not: nobody waits for long, and nobody gets it twice.
+        // In any state: no long waits, and no duplicates.
         let answer = announce(&scene.nodes[0], &to_all("at once")).await?;
         assert_eq!(answer["clients"], json!(4), "{answer}");
         for node in &scene.nodes[..2] {
@@ -72,7 +72,7 @@ fn a_frozen_node_is_late_and_its_clients_get_what_was_announced_meanwhile_once()
         let answer = announce(&scene.nodes[0], &to_all("meanwhile")).await?;
         ensure!(started.elapsed() < ANSWERED, "{:?}", started.elapsed());
         assert_eq!(answer, json!({ "nodes": 2, "missing": [NAMES[2]], "clients": 4 }));
-        // The others' clients have it at once.
+        // Clients of other nodes have the message immediately.
         for client in &mut clients {
             assert_eq!(client.expect(super::TARGET).await?, [json!("meanwhile")]);
         }

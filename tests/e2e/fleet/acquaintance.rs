@@ -1,4 +1,4 @@
-//! How nodes get to know each other: by one that is known, by themselves, by two addresses.
+//! Discovery of nodes: through a known node, through themselves, through two addresses.
 
 use trunkline_tests::harness::client::Agents;
 use trunkline_tests::harness::demo::{Addresses, Demo};

@@ -23,7 +23,7 @@ fn an_announcement_at_any_node_reaches_each_client_of_the_fleet_once() {
         let mut clients = scene.crowd(&agents, &scene.nodes).await?;
         for (place, node) in scene.nodes.iter().enumerate() {
             reaches(node, &to_all(&format!("from {place}")), NAMES.len(), clients.len()).await?;
-            // To those of each node alone, by what they share.
+            // To clients of each node alone, by a common group or user.
             for other in 0..scene.nodes.len() {
                 for (kind, name) in [("group", format!("group-{other}")), ("user", format!("user-{other}"))] {
                     let body = json!({ "hub": HUB, "target": TARGET, "arguments": [format!("{place} to {name}")], kind: name });

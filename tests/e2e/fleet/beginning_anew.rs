@@ -1,5 +1,5 @@
-//! A node dies, and its clients begin anew at another one: with their groups, items and user, if they prove who they
-//! are.
+//! A node dies, and its clients open new connections at another node: with their groups, items and user, if they prove
+//! their identity.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ const GROUP: &str = "room";
 /// Delays after which clients try again, until the balancer has noticed.
 const RETRIES_MS: [u64; 12] = [0, 100, 100, 200, 200, 500, 500, 1000, 1000, 1000, 1000, 1000];
 
-/// Time in which a client is back, on a busy machine.
+/// Time limit for a client to return, on a busy machine.
 const BACK_WITHIN: Duration = Duration::from_secs(10);
 
 /// Three nodes that know each other, before one app server and behind HAProxy.

@@ -1,4 +1,4 @@
-//! Stateful reconnect with the official client: sockets break, nodes stop, and nobody notices.
+//! Stateful reconnect with the official client: sockets break and nodes stop without a visible interruption.
 
 use anyhow::{Context, Result, ensure};
 use axum::Router;
@@ -35,7 +35,7 @@ const CLIENTS: usize = 3;
 const ROLLED: usize = 10;
 const ROLLED_FULL: usize = 300;
 
-/// Delays before the tries of a client that is told to reconnect.
+/// Delays between the attempts of a client that was asked to reconnect.
 const RETRIES_MS: [u64; 6] = [0, 100, 500, 1_000, 2_000, 4_000];
 
 /// Three nodes behind a balancer that takes them in turn, and a relay before that.
@@ -77,7 +77,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Sends numbered messages, of which each comes back.
+/// Sends numbered messages, and expects each of them back.
 async fn converse(client: &Client, from: u64, count: u64) -> Result<()> {
     client.flood("EchoBack", from, count).await?;
     let echoed = client.sequence("Echoed", from + count - 1).await?;
@@ -215,8 +215,8 @@ fn a_page_in_a_browser_goes_on_over_cut_sockets() {
         let page = browser.open("counting", &format!("{page_origin}/?hub=http://{}/bench", relay.address())).await?;
         page.see("state", "open").await?;
         for cut in 1..=if is_full() { CUTS } else { 10 } {
-            // First, so that it comes before all have been heard: an armed cut would hit the next time, and that time's
-            // own cut the attempt to come back, of which this client makes one.
+            // First, so that it happens before all clients have answered: an armed cut would hit the next round, and
+            // the cut of that round would hit the only reconnect attempt of this client.
             relay.decide(if cut % 2 == 0 { Fate::CutInPiece } else { Fate::Cut }, usize::MAX);
             page.click("more").await?;
             page.see("heard", &format!("{} heard", cut * 40)).await?;
@@ -266,7 +266,7 @@ fn a_rolling_restart_of_all_nodes_behind_haproxy_goes_unnoticed_and_so_does_a_re
                 clients.push(builder.open().await?);
             }
         }
-        // Half of them can't: they are told to reconnect, and do.
+        // Half of them can't move: they are asked to reconnect, and do.
         let mut plain = Vec::new();
         for _ in 0..clients.len() {
             let builder = agents.client(Kind::JsJson, &balancer.url("/bench")).reconnect_after_ms(&RETRIES_MS);
@@ -286,7 +286,7 @@ fn a_rolling_restart_of_all_nodes_behind_haproxy_goes_unnoticed_and_so_does_a_re
             fleet.nodes[place].start_again(stage).await?;
             fleet.agrees(&NAMES).await?;
         }
-        // The node that was last has nobody by now.
+        // The last node has no clients by now.
         even_out(&fleet, clients.len() + plain.len()).await?;
         clients[0].invoke("StopTicks", json!([])).await?;
         are_whole(&clients, NAMES.len() as u64 * MESSAGES).await?;

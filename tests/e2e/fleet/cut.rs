@@ -11,10 +11,10 @@ use super::{FleetScene, HUB, TARGET, all_agree, announce, got, shows, to_all};
 
 const PAIR: [&str; 2] = ["node-a", "node-b"];
 
-/// Announcements, of which each tenth finds the link cut.
+/// Number of announcements; the link is cut during each tenth.
 const NUMBERS: u64 = 60;
 
-/// Two nodes, of which the first reaches the second by a relay alone.
+/// Two nodes; the first reaches the second only through a relay.
 struct RelayedPair<'a> {
     scene: FleetScene<'a>,
     relay: Relay,

@@ -27,7 +27,7 @@ const YOUNG_FULL: usize = 100;
 /// Delays before the tries of a client that has lost its connection. The balancer gives the dead node its turns.
 const RETRIES_MS: [u64; 12] = [0, 50, 50, 100, 100, 200, 200, 500, 500, 1_000, 1_000, 1_000];
 
-/// Time in which all are back. The mute ones of old were away for 17 s.
+/// Time limit for all clients to return. Without a fix, silent ones were away for 17 s.
 const BACK_WITHIN: Duration = Duration::from_secs(10);
 const BACK_WITHIN_FULL: Duration = Duration::from_secs(30);
 
@@ -62,7 +62,7 @@ impl<'a> Scene<'a> {
         Ok(self.fleet.nodes[0].metrics().await?.sum("trunkline_client_connections", &[]))
     }
 
-    /// Makes sure that no client was taken for one that has something else to say than its handshake.
+    /// Checks that no client was taken for one with a message before its handshake.
     async fn nobody_was_mute(&self) -> Result<()> {
         for node in self.fleet.nodes.iter().skip(1) {
             for cause in ["handshake_invalid", "handshake_timeout"] {
@@ -75,7 +75,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Waits until so many of these clients have a new connection, and all have one.
+/// Waits until this many of these clients have a new connection, and all have a connection.
 async fn are_back(clients: &[Client], lost: f64) -> Result<()> {
     let begun = Instant::now();
     until(async || {

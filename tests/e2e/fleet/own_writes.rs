@@ -45,7 +45,7 @@ impl<'a> Joiners<'a> {
         self.scene.nodes.last_mut().context("a node")
     }
 
-    /// Has clients join so many groups in all, each followed by an announcement at one of the first nodes.
+    /// Lets clients join this many groups, each followed by an announcement at one of the first nodes.
     async fn join(&mut self, count: usize, entries: usize, when: &str) -> Result<()> {
         let (nodes, first, each) = (&self.scene.nodes, self.joins, count.div_ceil(self.clients.len()));
         let all = self.clients.iter_mut().enumerate().map(async |(number, (place, client))| {

@@ -1,4 +1,4 @@
-//! Peers that are no nodes of this fleet: named, explained, and of no effect on anybody else.
+//! Peers that are not nodes of this fleet: reported, explained, and without an effect on others.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -14,7 +14,7 @@ use super::{FleetScene, got, reaches, to_all, told};
 /// Bytes that a stranger answers with, whatever it is asked.
 const GARBAGE: &[u8] = b"\x00\xff\x16\x03 this is no HTTP\r\n\r\n\x1e\x1e";
 
-/// Answer of a node of a version without fleets to whoever wants a channel.
+/// Response of a node of a version without fleets to a channel request.
 const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
 
 /// A server that says this to each request, or nothing at all.

@@ -33,7 +33,7 @@ async fn can_send_and_receive_messages(scene: FunctionalScene<'_>) -> Result<()>
     if scene.transport() == Transport::ServerSentEvents {
         return Ok(());
     }
-    // Not of the suite: what is binary stays so.
+    // Not part of the suite: binary data stays binary.
     let mut connection = scene.echo().binary().open().await?;
     connection.send(json!({ "base64": "AAH/" })).await?;
     assert_eq!(connection.receive().await?, json!({ "base64": "AAH/" }));
@@ -67,7 +67,7 @@ async fn can_be_used_to_connect_to_signalr_endpoint(scene: FunctionalScene<'_>) 
     Ok(())
 }
 
-/// Sends a text, gets it back, closes without an error, and returns what was logged.
+/// Sends a text, receives the echo, closes without an error, and returns the log.
 async fn echo_text(mut connection: Connection) -> Result<Vec<String>> {
     connection.send(json!({ "text": TEXT })).await?;
     assert_eq!(connection.receive().await?, json!({ "text": TEXT }));

@@ -1,4 +1,4 @@
-//! The cases themselves, under the names of the suite. A case that returns an error has failed; so has one that hangs.
+//! The cases, under their names in the suite. A case fails if it returns an error or hangs.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use super::functional_scene::{
 
 const CHINESE: &str = "你好,世界!";
 
-/// Header in which the library names itself, in Node.
+/// Header with the library's name, in Node.
 const USER_AGENT: &str = "User-Agent";
 
 cases!(
@@ -353,7 +353,7 @@ async fn transport_falls_back_from_web_sockets(scene: FunctionalScene<'_>) -> Re
     close(client).await
 }
 
-/// Its own `stop` waits for both; afterwards the node knows nothing of it, and it can begin anew.
+/// Its own `stop` waits for both; afterwards the node has no state of the client, which can start again.
 async fn over_long_polling_it_sends_delete_request_and_waits_for_poll_to_terminate(
     scene: FunctionalScene<'_>,
 ) -> Result<()> {

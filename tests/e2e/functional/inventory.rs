@@ -125,6 +125,6 @@ fn the_list_has_all_tests_of_the_suite() {
     let here: usize = SUITE.iter().map(|listed| listed.here).sum();
     let over_https: usize = SUITE.iter().map(|listed| listed.over_https).sum();
     assert_eq!((here + elsewhere(|_| true), over_https), (152, 8));
-    // The suite has nothing to play in what is left.
+    // The suite has no cases for the rest.
     assert_eq!((cases().count(), here), (45, 146));
 }

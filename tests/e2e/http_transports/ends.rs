@@ -1,4 +1,4 @@
-//! Connections that are carried by requests end as all others do, whoever ends them, and nothing of them is left.
+//! Relayed connections end like all others, closed by either side, and leave no state behind.
 
 use serde_json::json;
 use trunkline_tests::harness::client::{Agents, Kind};
@@ -24,7 +24,7 @@ fn a_client_that_polls_no_more_is_given_up_and_the_app_is_told() {
         let client = CarriedClient::join(proxy.address(), "/statusHub", JSON_HANDSHAKE).await?;
         assert_eq!(client.send(&call(1, "SendPing", &json!(["lobby"]))).await?.status, 200);
         assert_eq!(watcher.expect("online").await?, ["lobby"]);
-        // It says no more.
+        // It sends nothing further.
         assert_eq!(watcher.expect("offline").await?, ["lobby"]);
         assert_eq!(client.poll().await?.status, 404);
         Ok(())

@@ -84,7 +84,7 @@ fn a_second_poll_takes_the_place_of_the_first_and_loses_nothing() {
     });
 }
 
-/// Two polls at once, again and again, and a call that only the newer one may bring; then the DELETE.
+/// Two concurrent polls, repeatedly, and a call that only the newer poll may deliver; then the DELETE.
 pub(crate) async fn hand_over(client: &CarriedClient, rounds: u64) -> Result<()> {
     for round in 1..=rounds {
         let (one, other) = (Box::pin(client.poll()), Box::pin(client.poll()));
@@ -118,7 +118,7 @@ fn a_post_may_come_before_the_first_get_and_waits_for_it() {
         assert_eq!(all, format!("{{}}\u{1e}{}", completion(1, &json!("early"))));
         assert_eq!(client.delete().await?.status, 202);
 
-        // So does one whose GET asks for events.
+        // The same for a GET that requests events.
         let client = CarriedClient::negotiate(address, "/bench").await?;
         assert_eq!(told(&client.send(&early).await?), (200, ""));
         client.events().await?.until("early").await?;

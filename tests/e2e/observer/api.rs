@@ -1,4 +1,4 @@
-//! The API by itself: who may do what, what is wrong is named, lists are paged and bounded.
+//! The API alone: permissions, errors with the name of the field, lists with pages and limits.
 
 use std::collections::BTreeSet;
 
@@ -147,7 +147,7 @@ fn who_opens_more_streams_than_there_may_be_is_told_so_and_may_when_others_end()
         for (path, most) in [(watch.as_str(), WATCHES), ("/api/events", STREAMS)] {
             let mut open = Vec::new();
             for _ in 0..most {
-                // Places of streams that have ended come free when the node learns of it.
+                // Permits of ended streams are released when the node notices the end.
                 open.push(until(async || Ok(Stream::open(proxy.admin(), path).await.ok())).await?);
             }
             let refused = get(proxy.admin(), path).await?;

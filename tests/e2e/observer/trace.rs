@@ -116,7 +116,7 @@ fn the_page_follows_a_client_from_its_details_and_a_method_from_the_form() {
         page.fill("trace-value", "Echo").await?;
         page.press("Enter").await?;
         page.see("trace-note", &format!("At {}", NODES.join(", "))).await?;
-        // One after the other: nodes tell the page in their own time.
+        // One after the other: nodes send to the page with different delays.
         for (count, client) in [(1, &client), (2, &other)] {
             client.invoke("Echo", json!(["hello"])).await?;
             page.see_count("trace-messages", &format!("{call} rect.hop-ran"), count).await?;

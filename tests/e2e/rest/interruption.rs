@@ -1,5 +1,5 @@
-//! A node that dies or stands still in the middle of a stream of sends: each answer tells of it, and nobody gets
-//! anything twice.
+//! A node that dies or stalls in the middle of a stream of sends: each answer reports it, and no client gets a message
+//! twice.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -34,12 +34,12 @@ struct Stream {
     /// Sends that all nodes had, and sends that the interrupted one gave no answer to.
     whole: usize,
     partly: usize,
-    /// Sends behind the end of the node, when the others have forgotten it.
+    /// Number of sends after the other nodes have removed the dead one.
     without: usize,
 }
 
 impl Stream {
-    /// Sends one more text, and demands that its answer is one of those that are right.
+    /// Sends one more text, and checks that its answer is allowed.
     async fn send(&mut self, back_end: &BackEnd) -> Result<()> {
         let text = self.texts.len().to_string();
         let answer = ask_for(back_end, &text).await?;
@@ -47,7 +47,7 @@ impl Stream {
         self.note(&answer)
     }
 
-    /// Sends more texts at once, in any order.
+    /// Sends more texts concurrently, in any order.
     async fn send_together(&mut self, back_end: &BackEnd, count: usize) -> Result<()> {
         let begun = self.texts.len();
         let texts: Vec<String> = (begun..begun + count).map(|number| number.to_string()).collect();
@@ -58,7 +58,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Counts an answer, which has to be one of those that are right.
+    /// Counts an answer, which has to be an allowed one.
     fn note(&mut self, answer: &Answer) -> Result<()> {
         let told = answer.json()?;
         let missing = answer.header("x-trunkline-missing-nodes").unwrap_or_default();
@@ -165,8 +165,8 @@ fn a_node_that_stands_still_is_named_and_its_clients_get_nothing_twice() {
     });
 }
 
-/// Numbers that a client has got before the fence: those that were sent one after the other, which have to come in this
-/// order, and the set of those that were sent together. None may come twice.
+/// Numbers that a client received before the fence: sequential sends, in order, and the set of concurrent sends. Each
+/// number at most once.
 async fn numbers(client: &mut Client, together: &Range<usize>) -> Result<(Vec<usize>, BTreeSet<usize>)> {
     let (mut alone, mut others) = (Vec::new(), BTreeSet::new());
     for text in texts_before_fence(client).await? {

@@ -90,7 +90,7 @@ fn bodies_that_are_too_large_or_lie_are_refused_by_name() {
             let (answered, told) = answered(&answer_to_garbage(&address, request.as_bytes()).await?);
             ensure!(answered == status && told.contains(text), "{name}: {told}");
         }
-        // One that ends in the middle leaves nothing behind.
+        // A truncated request leaves no state behind.
         let mut broken = TcpStream::connect(&address).await?;
         broken.write_all(fixed(100, "{\"target\"").as_bytes()).await?;
         broken.shutdown().await?;
@@ -218,7 +218,7 @@ fn a_caller_that_reads_no_answer_stops_only_itself() {
         let all = request.repeat(UNREAD);
         let mut written = std::pin::pin!(writing.write_all(all.as_bytes()));
         let mut rounds = 0;
-        // It writes until the node reads no more of it; meanwhile others are served.
+        // It writes until the node stops reading; meanwhile others are served.
         while rounds < 50 {
             tokio::select! {
                 biased;

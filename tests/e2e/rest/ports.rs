@@ -15,12 +15,12 @@ const SAY: &str = "/:send";
 struct PortScene {
     _app: AppServer,
     node: Proxy,
-    /// A client of the hub, which gets what is sent.
+    /// Client of the hub, which receives the sends.
     client: RawClient,
 }
 
 impl PortScene {
-    /// Starts a node whose admin port is at this address.
+    /// Starts a node with its admin port at this address.
     async fn open(fleet: &Fleet<'_>, admin: &str, flags: &[&str]) -> Result<Self> {
         let app = fleet.app(App::Web).await?;
         let mut node = fleet.proxy_of(&free_address()?, admin, &[app.address()], flags)?;

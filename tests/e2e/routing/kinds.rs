@@ -79,7 +79,7 @@ fn a_client_comes_to_the_group_of_the_first_route_whose_conditions_it_meets() {
             assert_eq!(home(&client).await?, case.home, "{shown}");
             clients.push(client);
         }
-        // `/news` with a query meets two, of which the first counts.
+        // `/news` with a query matches two routes; the first applies.
         let matched = [("all", cases.len()), ("hub", 2), ("query", 1), ("header", 1), ("cookie", 1), ("claim", 1)];
         for (route, count) in matched.into_iter().chain([("user", 1), ("address", 1)]) {
             assert_eq!(node.matches(route).await?, count as f64, "{route}");
@@ -170,7 +170,7 @@ fn a_group_that_is_down_is_passed_over_where_the_route_allows_it_and_gets_its_cl
         let early = agents.client(Kind::JsJson, &node.chat()).open().await?;
         assert_eq!(home(&early).await?, "canary");
         canary.process.kill().await?;
-        // What was sent to the dead one is answered with an error.
+        // Calls to the dead app server are answered with an error.
         comes_to(&early, "stable").await?;
         let late = agents.client(Kind::JsJson, &node.chat()).open().await?;
         assert_eq!(home(&late).await?, "stable");

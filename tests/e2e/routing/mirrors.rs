@@ -1,4 +1,4 @@
-//! Mirrors: they get what clients send, whatever happens to them, and nobody else notices them.
+//! Mirrors: they receive the messages of clients, and their failures have no effect on others.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -36,13 +36,13 @@ impl MirrorScene {
         Ok(Self { stable, audit, node })
     }
 
-    /// Messages that were sent to the mirror, and those that it did not get.
+    /// Numbers of messages sent to the mirror, and of messages lost.
     async fn counted(&self) -> Result<(f64, f64)> {
         let sent = self.node.metric(COPIES, &[("mirror", "tee"), ("outcome", "sent")]).await?;
         Ok((sent, self.node.metric(COPIES, &[("mirror", "tee"), ("outcome", "dropped")]).await?))
     }
 
-    /// Calls `Hear` with the next numbers; each call has to be answered.
+    /// Calls `Hear` with the next numbers; each call must be answered.
     async fn call(&self, client: &Client, numbers: std::ops::Range<u64>) -> Result<()> {
         for number in numbers {
             let answer = client.invoke("Hear", json!([number])).await?;
@@ -52,7 +52,7 @@ impl MirrorScene {
     }
 }
 
-/// Numbers that an app server has heard of a connection, in their order.
+/// Numbers that an app server received from a connection, in order.
 fn heard(app: &AppServer, id: &str) -> Vec<u64> {
     let lines = app.process.lines_after(&format!("heard {id} "));
     lines.iter().filter_map(|number| number.parse().ok()).collect()

@@ -67,7 +67,7 @@ async fn are_at(clients: &[Client], expected: impl Fn(usize) -> &'static str) ->
     .await
 }
 
-/// Numbers that each connection's app servers have heard.
+/// Numbers received by each connection's app servers.
 fn heard(apps: &[&AppServer]) -> BTreeMap<String, Vec<u64>> {
     let mut heard = BTreeMap::<String, Vec<u64>>::new();
     for line in apps.iter().flat_map(|app| app.process.lines_after("heard ")) {
@@ -86,7 +86,7 @@ async fn change_all(node: &RuledNode, clients: &[Client], (canary, extra): (&App
     node.linked("canary", HUBS * POOL_SIZE).await?;
     node.reload(&evens(group("canary", canary), "canary")).await?;
     are_at(clients, half("canary")).await?;
-    // Nobody moves for a file that can't be used.
+    // An invalid file moves no client.
     node.change("[[routes]]\ngroup = \"canari\"\n", "invalid", Some(Signal::Hangup)).await?;
     are_at(clients, half("canary")).await?;
     // A group that is new comes with its route, and the file is noticed without a signal.
@@ -97,7 +97,7 @@ async fn change_all(node: &RuledNode, clients: &[Client], (canary, extra): (&App
     node.reload(&evens(group("canary", canary), "canary")).await?;
     are_at(clients, half("canary")).await?;
     until(async || Ok((node.links("extra").await? == 0).then_some(()))).await?;
-    // All rules go at once.
+    // All rules are removed together.
     node.reload("").await?;
     are_at(clients, |_| "stable").await
 }

@@ -19,7 +19,7 @@ const READS: &str = "trunkline_rule_reads_total";
 /// Hubs of each app server.
 pub(super) const HUBS: usize = 2;
 
-/// Proxy whose rules stand in a file.
+/// Proxy with a file of rules.
 #[derive(Debug)]
 pub(super) struct RuledNode {
     file: PathBuf,
@@ -68,7 +68,7 @@ impl RuledNode {
         Ok(node)
     }
 
-    /// Waits until so many links to the app servers of a name are open.
+    /// Waits until this many links to the app servers of a name are open.
     pub(super) async fn linked(&self, app: &str, links: usize) -> Result<()> {
         until(async || Ok((self.links(app).await? >= links).then_some(()))).await
     }
@@ -88,7 +88,7 @@ impl RuledNode {
         self.metric("trunkline_route_matches_total", &[("route", route)]).await
     }
 
-    /// Changes the file, and waits until the node has read it with this outcome. It looks for itself, or is told to by
+    /// Changes the file, and waits until the node has read it with this outcome. The node checks periodically, or on
     /// SIGHUP.
     pub(super) async fn change(&self, rules: &str, outcome: &str, signal: Option<Signal>) -> Result<()> {
         let outcome = [("outcome", outcome)];

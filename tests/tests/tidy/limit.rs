@@ -15,7 +15,7 @@ use std::path::Path;
 use crate::reference::{ServeFlag, escape, read, serve_flags};
 use crate::workspace::rust_files;
 
-/// Folders whose constants are limits of a running fleet, with their titles.
+/// Folders with limits of a running fleet, and their titles.
 const CRATES: [(&str, &str); 6] = [
     ("protocol/src", "Both protocols"),
     ("protocol/channel/src", "Channels"),
@@ -28,7 +28,7 @@ const CRATES: [(&str, &str); 6] = [
 /// Modules without limits of a running fleet: the command's own, what tests use, and forms of values.
 const LEFT_OUT: [&str; 6] = ["cli", "contract", "fuzzing", "testing", "main", "value"];
 
-/// The file all of whose constants are limits.
+/// The file in which all constants are limits.
 const LIMITS_FILE: &str = "protocol/src/limits.rs";
 
 /// Parts of the name of a flag that bounds something.
@@ -99,7 +99,7 @@ fn rows_by_module(folder: &Path, known: &BTreeMap<String, u64>) -> BTreeMap<Stri
     rows
 }
 
-/// The constants at the top level of a file; those of tests in it are indented.
+/// The constants at the top level of a file; constants of tests are indented.
 fn constants(text: &str) -> Vec<Constant> {
     let mut found = Vec::new();
     let (mut doc, mut lines) = (String::new(), text.lines());
@@ -138,10 +138,10 @@ fn plain(doc: &str) -> String {
     joined.replace("[`", "`").replace("`]", "`")
 }
 
-/// Values of constants that are numbers or times (in milliseconds), beside those that are known already.
+/// Values of constants that are numbers or times (in milliseconds), in addition to known ones.
 fn evaluated(constants: &[Constant], known: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     let mut known = known.clone();
-    // Twice: a constant may stand before one that it is made of.
+    // Twice: a constant may precede the constants in its expression.
     for constant in constants.iter().chain(constants) {
         if let Some(value) = value(&constant.expression, &known) {
             known.insert(constant.name.clone(), value);
@@ -160,7 +160,7 @@ fn value(expression: &str, known: &BTreeMap<String, u64>) -> Option<u64> {
     if let Some(inner) = inside("Duration::from_millis(", ")").or_else(|| inside("NonZeroUsize::new(", ").unwrap()")) {
         return value(inner, known);
     }
-    // The last one of the weaker signs first: what stands before it is computed before.
+    // Weaker operators first, the last of them: everything before it is computed first.
     for signs in SIGNS {
         let last = signs.iter().filter_map(|(sign, apply)| Some((expression.rfind(sign)?, sign.len(), apply)));
         if let Some((at, length, apply)) = last.max_by_key(|(at, ..)| *at) {
@@ -189,7 +189,7 @@ fn time(ms: u64) -> String {
     in_units(ms, &units, " ms")
 }
 
-/// Number in the largest unit of which it is a multiple, with its thousands apart.
+/// Number in its largest integral unit, with separated thousands.
 fn in_units(number: u64, units: &[(&str, u64)], smallest: &str) -> String {
     let largest = units.iter().find(|(_, size)| number > 0 && number.is_multiple_of(*size));
     let (unit, size) = largest.copied().unwrap_or((smallest, 1));

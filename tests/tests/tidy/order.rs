@@ -127,7 +127,7 @@ fn steps_to(start: usize, way: &BTreeMap<usize, &Import>) -> Vec<Import> {
     steps.into()
 }
 
-/// The modules in the rows of the table whose head begins with *module*.
+/// The modules in the rows of the table with a head that begins with *module*.
 fn table(text: &str) -> Vec<String> {
     let lines = text.lines().skip_while(|line| !line.starts_with("//! | module |"));
     let rows = lines.map_while(|line| line.strip_prefix("//! |")).skip(2);

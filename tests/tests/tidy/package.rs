@@ -77,8 +77,8 @@ fn manifest_problems(manifest: &str) -> Vec<String> {
     problems
 }
 
-/// Checks that dependencies of a published crate are published at the version of the workspace. Those of its tests may
-/// also be a bare path, which a package leaves out.
+/// Checks that dependencies of a published crate are published at the version of the workspace. Dependencies of its
+/// tests may also be a bare path, which a package omits.
 fn dependency_problems(manifest: &str, root: &str) -> Vec<String> {
     let version = root.lines().find_map(|line| line.strip_prefix("version = ")).unwrap();
     let mut problems = Vec::new();

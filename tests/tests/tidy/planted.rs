@@ -1,4 +1,4 @@
-//! Planted violations: every rule finds what it is for, and lets what is allowed pass.
+//! Planted violations: every rule finds its violations, and accepts allowed code.
 
 use crate::rule::Rule;
 use crate::source::Crate;
@@ -12,7 +12,7 @@ fn found(rule: Rule, files: &[(&str, &str)]) -> Vec<String> {
     rule.violations(&Crate::planted(files)).iter().map(ToString::to_string).collect()
 }
 
-/// Violations of the order in a crate of three modules whose middle one has this text.
+/// Violations of the order in a crate of three modules with this text in the middle one.
 fn order(middle: &str) -> Vec<String> {
     let high = "pub struct Named; pub(crate) mod inner { pub struct Deep; }";
     found(Rule::Order, &[("lib.rs", TABLE), ("low.rs", "pub struct Low;"), ("middle.rs", middle), ("high.rs", high)])

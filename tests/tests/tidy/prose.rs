@@ -6,7 +6,7 @@ use crate::violation::Violation;
 /// A doc comment of so few words says nothing that the name does not say.
 pub(crate) const SHORT_WORDS: usize = 3;
 
-/// Columns of a line of a comment, as those of code.
+/// Maximum columns of a comment line, as for code.
 const COMMENT_COLUMNS: usize = 120;
 
 /// First words that leave the reader to guess what the item is.

@@ -17,11 +17,11 @@ use crate::workspace::{rust_files, workspace};
 /// Folder of the reference pages.
 const FOLDER: &str = "docs/book/src/reference";
 
-/// Lines around what is generated; the rest of a page is written by people.
+/// Lines around the generated part; the rest of a page is written by hand.
 const BEGIN: &str = "<!-- generated from here -->\n";
 const END: &str = "<!-- to here -->\n";
 
-/// Environment variable that has the pages written anew.
+/// Environment variable that makes the test write the pages.
 const WRITE: &str = "TRUNKLINE_WRITE_PAGES";
 
 /// Compares the generated part of a page with what the code gives now, or writes it if the environment says so.
@@ -74,7 +74,7 @@ pub(crate) fn flags() -> String {
     table
 }
 
-/// Help of a flag, and its default: clap's, or where that depends on something the one that the help ends with.
+/// Help of a flag, and its default: clap's, or the text at the end of the help if the default depends on something.
 fn help_and_default(flag: &Arg) -> (String, String) {
     let help = flag.get_long_help().or(flag.get_help()).map(ToString::to_string).unwrap_or_default();
     let help = escape(&help.split_whitespace().collect::<Vec<_>>().join(" "));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::token::Facts;
 
-/// A module: its name behind those of the modules around it; empty for the crate root.
+/// A module: its name after the names of its parents; empty for the crate root.
 pub(crate) type ModulePath = Vec<String>;
 
 /// One source file of a crate.

@@ -94,7 +94,7 @@ struct Context {
 
 type Tokens = Peekable<token_stream::IntoIter>;
 
-/// The walk over the tokens of one group, with what was said in front of the next item.
+/// Walk over the tokens of one group, with the attributes of the next item.
 struct Walk<'a> {
     facts: &'a mut Facts,
     context: &'a Context,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::source::{Crate, Kind, normal};
 
-/// Folders whose files are roots, each of a crate of its own.
+/// Folders with crate roots: each file is a separate crate.
 const ROOT_FOLDERS: [(&str, Kind); 6] = [
     ("src/bin", Kind::Tool),
     ("tests", Kind::Test),
@@ -49,7 +49,7 @@ pub(crate) fn members() -> Vec<String> {
     list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Finds the roots of a member: those that its manifest names, and those that Cargo finds by their places.
+/// Finds the roots of a member: the targets in its manifest, and the files that Cargo finds automatically.
 fn roots(member: &str) -> Vec<(PathBuf, Kind)> {
     let named = named_roots(member);
     let mut roots: Vec<_> = [("src/lib.rs", Kind::Library), ("src/main.rs", Kind::Main), ("build.rs", Kind::Tool)]
@@ -103,7 +103,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     entries
 }
 
-/// All Rust files of a member, without those of members below it.
+/// All Rust files of a member, without members below it.
 pub(crate) fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in entries(folder) {
