@@ -151,7 +151,7 @@ mod tests {
         let settings = Settings { node: "proxy-a".into(), ..Settings::embedded(keys, Vec::new(), true) };
         let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
         let problems = Arc::new(UpstreamProblems::default());
-        problems.set("http://app:5000", Some(problem.into()));
+        problems.set("http://app:5000", Some(problem.to_owned().into()));
         let settings = AdminSettings::default();
         let fleet = Fleet::new(shared.clone(), ([127, 0, 0, 1], 8090).into());
         router(Readiness::new(shared, problems), &settings, Exposure::Loopback, Arc::default(), fleet)

@@ -27,6 +27,7 @@ mod client_pools;
 mod client_results;
 mod client_routes;
 mod closes;
+mod conditions;
 mod connects;
 mod deliveries;
 mod drains;

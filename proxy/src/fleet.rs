@@ -21,7 +21,6 @@ mod crash;
 mod dial_in_question;
 mod dial_in_relay;
 mod dialler;
-mod disagreement_notice;
 mod entry;
 mod fleet_core;
 mod fleet_counters;
@@ -44,7 +43,6 @@ mod passage;
 mod peer_request;
 mod question;
 mod relayed_message;
-mod shared_name;
 mod take_over;
 mod user_group_copy;
 

@@ -18,6 +18,7 @@
 //! |---|---|
 //! | `clock` | the system clock as Unix time |
 //! | `bounded` | permits, budgets and tables with limits, for general use |
+//! | `condition` | states that keep users from being served: catalogue and registry |
 //! | `metrics` | counters and histograms of each shard |
 //! | `telemetry` | spans of this node: sampling, open spans, export queue |
 //! | `net` | addresses, outgoing connections, client sockets, TLS |
@@ -46,6 +47,7 @@ pub(crate) mod auth;
 pub(crate) mod bounded;
 pub(crate) mod client;
 pub(crate) mod clock;
+pub(crate) mod condition;
 pub(crate) mod config;
 #[cfg(test)]
 mod contract;

@@ -10,18 +10,22 @@ mod app_instance;
 pub(crate) mod app_rebalancer;
 #[cfg(feature = "tls")]
 mod certificate_reload;
+pub(crate) mod condition_watch;
+mod condition_webhook;
 mod embedded;
 #[cfg(feature = "otlp")]
 mod export;
 mod file_check;
 mod graceful_stop;
 mod heartbeat;
+mod hub_condition;
 pub(crate) mod hub_sweep;
 mod inherited_socket;
 pub(crate) mod key_reload;
-mod link_notice;
 mod listener_set;
 mod memory_limit;
+mod node_condition;
+mod process_condition;
 #[cfg(feature = "tls")]
 mod replay_node;
 pub(crate) mod rule_reload;
@@ -29,6 +33,7 @@ pub(crate) mod rule_set;
 pub(crate) mod shard_thread;
 mod shared_port;
 mod start_error;
+mod traffic_condition;
 mod upstream_discovery;
 mod upstream_news;
 mod upstream_set;
@@ -148,6 +153,8 @@ impl Node {
         if let Some(file) = rules_file {
             background.spawn(rule_reload::run(shared.clone(), rule_set, file));
         }
+        let watch = condition_watch::ConditionWatch::new(shared.clone(), fleet.clone(), problems.clone());
+        background.spawn(condition_watch::run(watch, observer.condition_webhook.clone()));
         let readiness = Readiness::new(shared.clone(), problems);
         background.spawn(keep_fleet(fleet.clone(), fleet_resolver));
         let counters = Arc::<AdminCounters>::default();

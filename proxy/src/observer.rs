@@ -11,6 +11,7 @@ mod announcement;
 mod client_filter;
 mod client_summary;
 mod client_tap;
+mod condition_list;
 mod fleet_snapshot;
 mod fleet_trace;
 mod hub_part;
@@ -71,6 +72,7 @@ pub use announcement::AnnouncementReport;
 pub(crate) use announcement::{Announcees, Announcement, AnnouncementError};
 pub(crate) use client_filter::ClientFilter;
 pub(crate) use client_tap::ClientTap;
+pub use condition_list::{ConditionSnapshot, FleetConditions};
 pub(crate) use fleet_trace::FleetTrace;
 pub use hub_part::{HubPart, take_parts};
 pub(crate) use hub_recording::HubRecording;
@@ -79,7 +81,7 @@ pub(crate) use list_page::{ListPage, NameKind, NamePage};
 pub(crate) use node_trace::NodeTrace;
 pub use node_trace::{TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX};
 pub(crate) use node_watch::{PayloadView, WatchChoice, WatchError, WatchLines};
-pub(crate) use readiness::{Readiness, UpstreamProblems};
+pub(crate) use readiness::{Readiness, UpstreamProblem, UpstreamProblems};
 pub(crate) use rebalance_plan::RebalanceGoal;
 pub(crate) use rebalancer::{RebalanceError, RebalanceRequest, SHED_PATH, SHED_PER_SECOND_MAX, STOP_PATH};
 pub use recording_line::{
@@ -151,6 +153,27 @@ impl Observer {
     /// Queries current numbers from all nodes. Takes some seconds if nodes are new or do not answer.
     pub(crate) async fn fresh_fleet(&self) -> FleetSnapshot {
         fleet_snapshot::gather(&self.node, &self.peers, Freshness::Asked).await
+    }
+
+    /// Returns the conditions of all nodes, and those that have ended in the last day.
+    pub(crate) async fn conditions(&self) -> FleetConditions {
+        let answers = self.peers.ask_all(&PeerRequest::get("/api/conditions?scope=node")).await;
+        let mut all = self.own_conditions();
+        for (member, answer) in answers {
+            match answer.ok().and_then(|answer| answer.read::<FleetConditions>().ok()) {
+                Some(of_node) => all.conditions.extend(of_node.conditions),
+                None => all.missing.push(member.name().to_owned()),
+            }
+        }
+        all.sort();
+        all
+    }
+
+    /// Returns the conditions of this node.
+    #[must_use]
+    pub(crate) fn own_conditions(&self) -> FleetConditions {
+        let shared = self.node.shared();
+        FleetConditions::of_node(&shared.settings.node, &shared.reports.conditions)
     }
 
     /// Returns the timelines of all nodes since a time in milliseconds since 1970.

@@ -8,6 +8,7 @@ pub use crate::auth::{
 };
 pub use crate::clock::unix_seconds;
 #[cfg(feature = "otlp")]
+pub use crate::condition::{CatalogueEntry, Severity, condition_entries};
 pub use crate::config::OtlpSettings;
 #[cfg(feature = "tls")]
 pub use crate::config::TlsListener;
@@ -31,12 +32,12 @@ pub use crate::node::{Heartbeat, InheritedSockets, StartError};
 #[cfg(feature = "tls")]
 pub use crate::node::{ReplayHubError, ReplayNode, ReplayedOpening};
 pub use crate::observer::{
-    AnnouncementReport, CloseLine, FleetSnapshot, FleetTimeline, HubPart, HubSnapshot, LossLine, MessageLine,
-    MissingCount, NodeSnapshot, NodeTimeline, OpenLine, PartyChange, PoolSnapshot, RECORDING_FORMAT, RECORDING_VERSION,
-    Rates, RebalanceReport, RebalanceState, RecordedPayload, RecordingHeader, RecordingLine, RevocationList,
-    RevocationReport, RevokedTokens, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TimelineMark, TimelineParty,
-    TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine, TraceNodeLine, TraceNodeState,
-    UnreachablePeer, json_line, take_parts,
+    AnnouncementReport, CloseLine, ConditionSnapshot, FleetConditions, FleetSnapshot, FleetTimeline, HubPart,
+    HubSnapshot, LossLine, MessageLine, MissingCount, NodeSnapshot, NodeTimeline, OpenLine, PartyChange, PoolSnapshot,
+    RECORDING_FORMAT, RECORDING_VERSION, Rates, RebalanceReport, RebalanceState, RecordedPayload, RecordingHeader,
+    RecordingLine, RevocationList, RevocationReport, RevokedTokens, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX,
+    TimelineMark, TimelineParty, TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine,
+    TraceNodeLine, TraceNodeState, UnreachablePeer, json_line, take_parts,
 };
 pub use crate::routing::{NamedFiles, RULE_TABLES, RuleSample, Ruleset, TextPlace, nearest};
 pub use crate::shard::HubTimes;

@@ -10,12 +10,12 @@
 //! ```
 
 mod case_folding;
-mod condition;
 mod description;
 mod explanation;
 mod hub_rules;
 mod path_reading;
 mod pattern;
+mod route_condition;
 mod rule;
 mod rule_error;
 mod rule_file;
@@ -25,9 +25,9 @@ mod sample;
 mod share;
 mod target_table;
 
-pub(crate) use condition::RouteFacts;
 pub(crate) use hub_rules::{HubRules, MethodVerdict};
 pub(crate) use pattern::Pattern;
+pub(crate) use route_condition::RouteFacts;
 pub(crate) use rule::{DEFAULT_GROUP, GroupRule, MirrorRule, Rejection, RouteAction, RouteRule, WeightedUpstream};
 pub use rule_error::{TextPlace, nearest};
 pub use rule_file::{NamedFiles, RULE_TABLES};

@@ -166,7 +166,7 @@ fn a_collector_that_refuses_or_hangs_costs_spans_and_nothing_else() {
         collector.set_mood(Mood::Hangs);
         call_often(&mut client, MANY_CALLS).await?;
         counted(&proxy, "queue_full").await?;
-        proxy.process.wait_for_log("the collector does not accept spans").await?;
+        proxy.process.wait_for_log("a receiver of telemetry does not accept it").await?;
         // A collector that is gone holds no stop up for long.
         client.close().await?;
         stop(&mut proxy.process, Signal::Terminate).await

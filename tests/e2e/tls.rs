@@ -154,7 +154,7 @@ fn new_certificates_are_served_without_disturbing_clients_and_broken_ones_never(
 
         // Without a signal, too: the files are looked at now and then.
         fs::write(&secured.identity.certificate, "nonsense")?;
-        secured.proxy.process.wait_for_log("cannot reload certificates").await?;
+        secured.proxy.process.wait_for_log("changed files can't be loaded").await?;
         assert_eq!(secured.shown().await?, second);
         assert_eq!(client.call("Echo", json!([2])).await?["result"], 2);
         let reads = secured.proxy.metrics().await?;

@@ -4,6 +4,7 @@
 //! is sent without verified TLS, so that a token can't leak.
 
 mod clock_check;
+mod condition_check;
 mod event_carrier;
 mod finding;
 mod header_check;
@@ -31,9 +32,11 @@ use trunkline_protocol::key::without_mark;
 use trunkline_protocol::manifest::Transport;
 use trunkline_proxy::parts::{ClientTls, Connector, TlsError};
 
+use super::admin_client::AdminTokenArgs;
 use super::flag::value_parser::{json_list, seconds};
 use super::output::print;
 use clock_check::check_clock;
+use condition_check::check_conditions;
 use finding::{Finding, Verdict};
 use header_check::{check_cors, check_host, judge_headers};
 use hub_connection::ProbeCall;
@@ -78,6 +81,14 @@ pub(super) struct DoctorArgs {
     /// trusts]
     #[arg(long = "ca-file", value_name = "FILE")]
     pub ca_files: Vec<PathBuf>,
+
+    /// Admin port of a node, whose conditions are listed first.
+    /// [default: http://127.0.0.1:8090 for a hub of this machine]
+    #[arg(long, env = "TRUNKLINE_ADMIN", value_name = "URL")]
+    pub admin: Option<String>,
+
+    #[command(flatten)]
+    pub admin_token: AdminTokenArgs,
 
     /// Origin of the connecting page, such as `https://app.example`: checks CORS, too.
     #[arg(long, value_name = "ORIGIN")]
@@ -129,6 +140,7 @@ pub(super) async fn doctor(args: &DoctorArgs) -> Result<(), DoctorError> {
     let tls = ClientTls { roots: args.ca_files.clone(), identity: None };
     let token = token(args)?;
     let mut report = DoctorReport { findings: Vec::new(), is_json: args.json };
+    report.add_all(check_conditions(args.admin.as_deref(), url.address.is_loopback(), &args.admin_token).await);
     if let Some(connector) = reach(&url, tls, args.timeout, &mut report).await? {
         let client = ProbeClient::new(connector, url.clone(), token, args.origin.clone(), args.timeout);
         speak(&client, args, &mut report).await;

@@ -4,6 +4,7 @@
 
 mod announcement_api;
 mod client_api;
+mod condition_api;
 mod event_api;
 mod fleet_api;
 mod log_level_api;
@@ -29,6 +30,7 @@ pub(super) fn guarded() -> Router<AdminContext> {
         .route("/api/session", get(session_api::session))
         .route("/api/fleet", get(fleet_api::fleet))
         .route("/api/events", get(event_api::fleet))
+        .route("/api/conditions", get(condition_api::conditions))
         .route("/api/timeline", get(timeline_api::timeline))
         .route("/api/clients", get(client_api::clients))
         .route("/api/clients/{id}", get(client_api::client))

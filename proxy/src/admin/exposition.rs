@@ -10,6 +10,7 @@ use prometheus::core::Collector;
 #[cfg(target_os = "linux")]
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::MetricFamily;
+use tokio::time::Instant;
 use trunkline_process::{audit_lines_lost, log_lines_dropped};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{EndpointKind, Transport};
@@ -17,6 +18,7 @@ use trunkline_protocol::manifest::{EndpointKind, Transport};
 use super::admin_counters::AdminCounters;
 use crate::auth::TokenError;
 use crate::clock::unix_seconds;
+use crate::condition::ConditionKind;
 use crate::fleet::{Fleet, FleetCounters, MemberState, own_phase};
 use crate::metrics::{
     ClientProtocol, ConnectionCounters, Counter, Counters, Families, HUBS_MAX, HubCounters, LabelledCounters, Metered,
@@ -64,6 +66,17 @@ metric_rows! {
             "Maximum bytes stored for all links of a pool.",
             "hub",
             "app"
+        );
+        CONDITION: Gauge(
+            "trunkline_condition",
+            "1 while a condition of the catalogue is active at this node, with any subject.",
+            "condition",
+            "severity"
+        );
+        CONDITION_SUBJECTS: Gauge(
+            "trunkline_condition_subjects",
+            "Hubs, app servers, nodes, files or flags for which a condition is active.",
+            "condition"
         );
         HUB_SERVED: Gauge("trunkline_hub_served", "1 while an app server accepts clients of the hub.", "hub");
         FLEET_NODES: Gauge(
@@ -153,6 +166,7 @@ pub(crate) fn families(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounte
     let mut families = Families::default();
     node(shared, readiness.reasons_not_ready().is_empty(), &mut families);
     Counters::show(&shared.counters().iter().map(|counters| &**counters).collect::<Vec<_>>(), &[], &mut families);
+    conditions(shared, &mut families);
     clients(shared, &mut families);
     links(shared, &mut families);
     nodes(own_phase(shared).into(), fleet, &mut families);
@@ -197,6 +211,9 @@ pub fn metric_entries() -> Vec<MetricEntry> {
     for row in LOOKED_UP {
         families.add(row, &vec![""; row.labels.len()], 0);
     }
+    for kind in ConditionKind::ALL {
+        families.add(&CONDITION, &[kind.entry().name, kind.entry().severity.label()], 0);
+    }
     MemberState::ALL.iter().for_each(|state| families.add(&FLEET_NODES, &[state.label()], 0));
     TokenError::LABELS.iter().for_each(|reason| families.add(&TOKENS_REFUSED, &[reason], 0));
     families.entries().map(|(name, help, labels)| MetricEntry { name, help, labels }).collect()
@@ -222,11 +239,22 @@ fn node(shared: &Shared, is_ready: bool, families: &mut Families) {
     families.add(&RELAYS_DISPLACED, &[], shared.limits.relays.displaced());
 }
 
+/// Conditions of the catalogue, active or not.
+fn conditions(shared: &Shared, families: &mut Families) {
+    let active = shared.reports.conditions.list();
+    for kind in ConditionKind::ALL {
+        let (entry, count) = (kind.entry(), active.iter().filter(|condition| condition.kind == kind).count());
+        families.add(&CONDITION, &[entry.name, entry.severity.label()], u64::from(count > 0));
+        families.add(&CONDITION_SUBJECTS, &[entry.name], count as u64);
+    }
+}
+
 /// Clients of each hub; hubs with shared counters form one row.
 fn clients(shared: &Shared, families: &mut Families) {
-    let living = shared.hubs.living();
-    let (counted, others): (Vec<_>, Vec<_>) =
-        living.iter().map(|hub| &**hub).partition(|hub| hub.index().get() < HUBS_MAX);
+    let (all, known) = (shared.hubs.all(), &shared.reports.known_hubs);
+    // A removed hub keeps its series for an hour, or until another hub has its counters.
+    let shown = all.iter().filter(|hub| !hub.is_removed() || known.has(hub.name()));
+    let (counted, others): (Vec<_>, Vec<_>) = shown.map(|hub| &**hub).partition(|hub| hub.index().get() < HUBS_MAX);
     for hub in counted {
         clients_of(&[hub], hub.name(), shared, families);
     }
@@ -282,6 +310,13 @@ fn links(shared: &Shared, families: &mut Families) {
             }
             families.add(&RING, &labels, pool.ring_bytes() as u64);
             families.add(&RING_MAX, &labels, most.saturating_mul(pool.size()) as u64);
+        }
+    }
+    for (hub, known) in shared.reports.known_hubs.list() {
+        // An alert on a sum of 0 needs a series, even without app servers.
+        if known.unserved(Instant::now()).is_some() {
+            served.entry(hub.clone()).or_default();
+            families.add(&LINKS, &[&hub, "", "open"], 0);
         }
     }
     for (hub, is_served) in served {

@@ -532,7 +532,7 @@ mod tests {
         assert!(open.check_metrics(&HeaderMap::new(), me()).await.is_ok());
         let metrics_token = AdminToken::new("the-token-of-metrics").ok();
         let token = AdminToken::new("the-token-of-admins").ok().map(Into::into);
-        let guard = of(Exposure::Network, &AdminSettings { token, metrics_token, log: None });
+        let guard = of(Exposure::Network, &AdminSettings { token, metrics_token, ..AdminSettings::default() });
         assert_eq!(guard.check_metrics(&HeaderMap::new(), me()).await.unwrap_err().status(), StatusCode::UNAUTHORIZED);
         for good in ["the-token-of-metrics", "the-token-of-admins"] {
             assert!(guard.check_metrics(&headers(&[("authorization", &bearer_of(good))]), me()).await.is_ok());

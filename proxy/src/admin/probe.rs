@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -14,8 +15,12 @@ use super::admin_counters::AdminCounters;
 use super::api_error::ApiError;
 use super::exposition::render;
 use super::guard::Guard;
+use crate::condition::{ConditionKind, Finding};
 use crate::fleet::Fleet;
 use crate::observer::Readiness;
+
+/// Longest usual interval of scrapes, and some more; a refusal is reported for this time.
+const SCRAPE_INTERVAL: Duration = Duration::from_secs(150);
 
 #[derive(Debug, Clone)]
 struct ProbeState {
@@ -39,14 +44,13 @@ pub(super) fn router(readiness: Readiness, fleet: Fleet, guard: Guard, counters:
 
 async fn ready(State(probes): State<ProbeState>, headers: HeaderMap) -> Result<Response, ApiError> {
     probes.guard.check_host(&headers)?;
-    let reasons = probes.readiness.reasons_not_ready();
+    let (reasons, warnings) = (probes.readiness.reasons_not_ready(), probes.readiness.warnings());
+    let lines: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
     if reasons.is_empty() {
         probes.was_ready.store(true, Ordering::Relaxed);
-        let warnings = probes.readiness.warnings();
-        let lines: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
         return Ok(format!("ready\n{lines}").into_response());
     }
-    Ok((StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", reasons.join("\n"))).into_response())
+    Ok((StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n{lines}", reasons.join("\n"))).into_response())
 }
 
 /// Responds like `/readyz` until the node is first ready, then always 200.
@@ -62,7 +66,11 @@ async fn metrics(
     caller: AdminCaller,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    guard.check_metrics(&headers, caller).await?;
+    let from = caller.0.map_or_else(|| "an unknown address".to_owned(), |ip| ip.to_string());
+    guard.check_metrics(&headers, caller).await.inspect_err(|_| {
+        let finding = Finding::new(ConditionKind::ScrapeRefused, "metrics", format!("the latest came from {from}"));
+        readiness.shared().reports.conditions.report(finding, Some(SCRAPE_INTERVAL));
+    })?;
     Ok(match render(&readiness, &fleet, &counters) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

@@ -4,10 +4,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::future::join_all;
 use http::Uri;
 use jsonwebtoken::jwk::Jwk;
@@ -232,7 +232,8 @@ pub(crate) fn parse(text: &[u8]) -> Result<PublishedKeys, JwksError> {
 struct KeySet {
     source: JwksSource,
     published: ArcSwap<PublishedKeys>,
-    is_failing: AtomicBool,
+    /// Reason why the last read failed.
+    failure: ArcSwapOption<String>,
     /// Time of the last read. Locked during a read: a concurrent caller waits, then finds the set fresh.
     last_read: Mutex<Option<Instant>>,
     reads: AtomicU64,
@@ -259,7 +260,7 @@ impl KeySet {
                 keys: source.read_file().unwrap_or_default(),
                 unusable: Vec::new(),
             }),
-            is_failing: AtomicBool::new(false),
+            failure: ArcSwapOption::empty(),
             last_read: Mutex::new(None),
             reads: AtomicU64::new(0),
         }
@@ -296,6 +297,12 @@ impl KeySets {
         let sets = self.sets.load();
         let sets = sets.iter().filter(|set| sources.contains(&set.source));
         sets.map(|set| set.published.load_full()).collect()
+    }
+
+    /// Sources that can't be read, with the reason.
+    pub(super) fn failures(&self) -> Vec<(String, String)> {
+        let sets = self.sets.load();
+        sets.iter().filter_map(|set| Some((set.source.to_string(), set.failure.load_full()?.to_string()))).collect()
     }
 
     /// Reads all sets immediately, periodically, and whenever the sources change. Never returns.
@@ -342,7 +349,7 @@ impl KeySets {
         match outcome {
             Ok(published) => {
                 self.read.increment();
-                if set.is_failing.swap(false, Ordering::Relaxed) {
+                if set.failure.swap(None).is_some() {
                     info!(jwks = %set.source, keys = published.keys.len(), "key set reloaded after failures");
                 }
                 let published = Arc::new(published);
@@ -355,15 +362,8 @@ impl KeySets {
             }
             Err(problem) => {
                 self.failed.increment();
-                if !set.is_failing.swap(true, Ordering::Relaxed) {
-                    let kept = set.published.load().keys.len();
-                    warn!(
-                        jwks = %set.source,
-                        %problem,
-                        kept,
-                        "cannot read the key set: its last valid keys stay in use"
-                    );
-                }
+                let kept = set.published.load().keys.len();
+                set.failure.store(Some(Arc::new(format!("{problem}; {kept} keys are in use"))));
             }
         }
     }

@@ -18,6 +18,7 @@ use trunkline_protocol::manifest::Transport;
 use super::revocation::Revocations;
 use super::signed_token::{SignedToken, audiences};
 use super::signer::{Signer, TokenSigner};
+use super::signing_key::SigningKey;
 use super::{SigningKeys, TokenError};
 use crate::clock::unix_seconds;
 
@@ -32,6 +33,9 @@ const HANDSHAKE_SECONDS: std::ops::RangeInclusive<u64> = 1..=30;
 
 /// Range of the poll timeout that a claim may set, in seconds.
 const POLL_SECONDS: std::ops::RangeInclusive<u64> = 1..=300;
+
+/// Maximum number of keys of other hubs that an invalid signature is compared with, to name the app.
+const EXPLAINED_KEYS_MAX: usize = 16;
 
 /// Path of a token's audience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,15 +206,22 @@ impl ServiceVerifier {
         validation.validate_exp = expires;
         validation.validate_nbf = true;
         validation.validate_aud = false;
-        for key in self.keys.load().iter().filter(|key| key.is_for(hub)) {
+        let keys = self.keys.load();
+        let opened = |key: &SigningKey| {
             let outcome = decode(token, &key.of_service, &validation).map(|data| data.claims);
-            match outcome.map_err(TokenError::from) {
+            outcome.map_err(TokenError::from)
+        };
+        for key in keys.iter().filter(|key| key.is_for(hub)) {
+            match opened(key) {
                 Err(TokenError::Signature) => {}
                 // After a valid signature, no other key can change the result.
                 outcome => return outcome.map(|claims| OpenedToken { claims, by: key.as_signer() }),
             }
         }
-        Err(TokenError::Signature)
+        let others = keys.iter().filter(|key| !key.is_for(hub)).take(EXPLAINED_KEYS_MAX);
+        let mut signers = others.filter(|key| !matches!(opened(key), Err(TokenError::Signature)));
+        let app = signers.next().and_then(|key| key.app.as_deref());
+        Err(app.map_or(TokenError::Signature, |app| TokenError::OtherApp(app.to_owned())))
     }
 }
 
@@ -568,7 +579,8 @@ mod tests {
             };
             let good = || Ok(("vm_1".to_owned(), Signer::App("shop".into())));
             assert_eq!((verify("shop"), verify("shop_chat")), (good(), good()));
-            assert_eq!((verify("bench"), verify("shops")), (Err(TokenError::Signature), Err(TokenError::Signature)));
+            let other = || Err(TokenError::OtherApp("shop".into()));
+            assert_eq!((verify("bench"), verify("shops")), (other(), other()));
         }
         let rest = |path: &str, application| {
             let signer = verifier.verify_rest(&token("http://a/api/"), (path, application), below_live(&[]));
@@ -583,7 +595,7 @@ mod tests {
             ("/api/", None),
             ("/api/hubs", None),
         ] {
-            assert_eq!(rest(path, application), Err(TokenError::Signature), "{path} {application:?}");
+            assert_eq!(rest(path, application), Err(TokenError::OtherApp("shop".into())), "{path} {application:?}");
         }
     }
 }

@@ -22,6 +22,9 @@ pub(crate) enum TokenError {
     /// A key matches, but the signature is invalid.
     #[error("the access token is not valid: its signature is wrong")]
     Signature,
+    /// The token is signed with the key of an app that may not open the hub.
+    #[error("the access token is not valid: it is signed with the key of app {0}, which does not open this hub")]
+    OtherApp(String),
     #[error("the access token is not valid: it has expired")]
     Expired,
     /// An operator revoked the token before it expired.
@@ -67,7 +70,7 @@ impl TokenError {
             Self::TooLarge { .. } => 0,
             Self::Malformed => 1,
             Self::UnknownKey => 2,
-            Self::Signature => 3,
+            Self::Signature | Self::OtherApp(_) => 3,
             Self::Expired => 4,
             Self::Immature => 5,
             Self::Issuer => 6,

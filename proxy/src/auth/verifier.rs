@@ -112,6 +112,12 @@ impl Verifier {
         TokenError::LABELS.into_iter().zip(self.refused.iter().map(Counter::get))
     }
 
+    /// Key sets that can't be read, with the reason.
+    #[must_use]
+    pub(crate) fn key_set_failures(&self) -> Vec<(String, String)> {
+        self.sets.failures()
+    }
+
     /// Returns the number of reads of key sets by outcome.
     pub(crate) fn reads(&self) -> [(&'static str, u64); 2] {
         [("read", self.sets.read.get()), ("failed", self.sets.failed.get())]

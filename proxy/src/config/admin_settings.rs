@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use http::Uri;
+
 use crate::auth::{AdminToken, AdminTokenInForce};
 use crate::net::address::Address;
 
@@ -15,6 +17,8 @@ pub struct AdminSettings {
     pub token: Option<AdminTokenInForce>,
     /// Token required by `/metrics`; `None` leaves it open.
     pub metrics_token: Option<AdminToken>,
+    /// Receiver of a message for each condition that begins or ends.
+    pub condition_webhook: Option<Uri>,
     /// Log levels; `None` if an app owns the log.
     pub log: Option<&'static dyn LogLevels>,
 }

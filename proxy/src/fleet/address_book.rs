@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
-use tracing::warn;
+use tokio::time::timeout;
 
 use crate::net::address::Address;
 use crate::net::resolver::{AddressFamilies, Resolver};
@@ -20,10 +19,6 @@ pub(super) const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Timeout of one DNS lookup.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Time for which a name may fail to resolve before a warning. In Kubernetes, the name of a headless service exists
-/// once a pod is ready.
-const UNRESOLVED_MAX: Duration = Duration::from_secs(30);
 
 /// Maximum number of addresses dialled concurrently. Further addresses wait.
 const ADDRESSES_MAX: usize = 1_024;
@@ -51,8 +46,8 @@ struct AddressEntry {
 #[derive(Debug, Default)]
 pub(super) struct AddressBook {
     entries: Mutex<BTreeMap<String, AddressEntry>>,
-    /// Names that fail to resolve, with the reason, and the time of the first failure until a warning is logged.
-    unresolved: Mutex<BTreeMap<String, (String, Option<Instant>)>>,
+    /// Names that fail to resolve, with the reason.
+    unresolved: Mutex<BTreeMap<String, String>>,
     /// Address families that answer, by `host:port` of a `--peers` name.
     families: Mutex<BTreeMap<String, AddressFamilies>>,
     is_resolved: AtomicBool,
@@ -75,27 +70,14 @@ impl AddressBook {
                 Ok(Err(error)) => Some(format!("the name can't be resolved: {error}")),
                 Err(_) => Some(format!("the name was not resolved within {} s", RESOLVE_TIMEOUT.as_secs())),
             };
-            self.note_resolution(name, problem, Instant::now());
+            match problem {
+                Some(problem) => self.unresolved().insert(name.to_string(), problem),
+                None => self.unresolved().remove(&name.to_string()),
+            };
         }
         let new = self.set_given(&found);
         self.is_resolved.store(true, Ordering::Relaxed);
         new
-    }
-
-    /// Records the result of a DNS lookup. Warns once if failures last, and returns whether it did.
-    fn note_resolution(&self, name: &Address, problem: Option<String>, now: Instant) -> bool {
-        let (mut unresolved, name) = (self.unresolved(), name.to_string());
-        let Some(problem) = problem else {
-            unresolved.remove(&name);
-            return false;
-        };
-        let (stored, since) = unresolved.entry(name.clone()).or_insert_with(|| (String::new(), Some(now)));
-        *stored = problem;
-        let is_overdue = since.take_if(|since| now.saturating_duration_since(*since) >= UNRESOLVED_MAX).is_some();
-        if is_overdue {
-            warn!(peer = name, problem = stored.as_str(), "a name of --peers does not lead to a node");
-        }
-        is_overdue
     }
 
     /// Replaces the addresses of the `--peers` names. An empty lookup changes nothing.
@@ -158,8 +140,7 @@ impl AddressBook {
     /// Addresses and names without a node, with the reason.
     #[must_use]
     pub(super) fn problems(&self) -> Vec<(String, String)> {
-        let mut problems: Vec<_> =
-            self.unresolved().iter().map(|(name, (why, _))| (name.clone(), why.clone())).collect();
+        let mut problems: Vec<_> = self.unresolved().iter().map(|(name, why)| (name.clone(), why.clone())).collect();
         let entries = self.entries();
         problems.extend(entries.iter().filter(|(_, entry)| entry.is_given).filter_map(
             |(url, entry)| match &entry.state {
@@ -178,7 +159,7 @@ impl AddressBook {
         self.families.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unresolved(&self) -> MutexGuard<'_, BTreeMap<String, (String, Option<Instant>)>> {
+    fn unresolved(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.unresolved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -224,19 +205,6 @@ mod tests {
         book.resolve(std::slice::from_ref(&name), &Resolver::knowing(Vec::new())).await;
         assert!(book.is_given(&at));
         assert_eq!(book.problems(), [(name.to_string(), "the name has no address".to_owned())]);
-    }
-
-    #[test]
-    fn a_name_that_can_not_be_resolved_is_warned_of_once_after_a_while() {
-        let (book, name, now) = (AddressBook::default(), address("http://proxy.invalid:8090"), Instant::now());
-        let note = |s, problem: Option<&str>| {
-            book.note_resolution(&name, problem.map(str::to_owned), now + Duration::from_secs(s))
-        };
-        let warned: Vec<_> = (0..300).step_by(5).filter(|&s| note(s, Some(&format!("after {s} s")))).collect();
-        assert_eq!(warned, [30]);
-        assert_eq!(book.problems(), [(name.to_string(), "after 295 s".to_owned())]);
-        assert!(!note(300, None) && book.problems().is_empty());
-        assert!(!note(305, Some("away")) && !note(330, Some("away")) && note(335, Some("away")));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use http::{Request, StatusCode};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::Role as Side;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 use trunkline_channel::{NOT_FRESH, OpenChannelError};
 use trunkline_link::{LinkEnd, LinkSocket, MalformedHeader, read_answer, window_passed, write_offer};
 use trunkline_protocol::fleet::{Greeting, GreetingError, WireVersions};
@@ -228,16 +228,15 @@ impl Dialler {
         }
     }
 
-    /// Logs a problem once. The first attempts are not logged, because nodes start together.
+    /// Notes a problem. The first attempts are not noted, because nodes start together.
     fn note(&self, error: &GreetError, tries: u32) {
         let (problem, book) = (error.to_string(), self.fleet.members().addresses());
         if is_silence(error) && book.is_spare(&self.address) {
             book.set(&self.address, AddressState::Trying);
             return;
         }
-        let is_new = tries >= noted_tries(error) && book.set(&self.address, AddressState::Problem(problem.clone()));
-        if is_new && book.is_given(&self.address) {
-            warn!(peer = %self.address, problem, "cannot link a node of --peers");
+        if tries >= noted_tries(error) {
+            book.set(&self.address, AddressState::Problem(problem));
         }
     }
 

@@ -92,7 +92,7 @@ impl Fleet {
         &self.0.runtime
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         self.0.members.shared()
     }
 

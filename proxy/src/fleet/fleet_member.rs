@@ -200,7 +200,8 @@ impl FleetMember {
     }
 
     /// Port for clients, if the node has advertised one.
-    pub(super) fn client_port(&self) -> Option<&Address> {
+    #[must_use]
+    pub(crate) fn client_port(&self) -> Option<&Address> {
         self.client_port.as_ref()
     }
 
@@ -243,7 +244,8 @@ impl FleetMember {
     }
 
     /// Whether missing links are expected: the node has just greeted, or is about to stop.
-    pub(super) fn may_be_away(&self) -> bool {
+    #[must_use]
+    pub(crate) fn may_be_away(&self) -> bool {
         let is_new = self.status().noted.is_none() && self.age() < SETTLING_MAX;
         is_new || self.is_leaving()
     }

@@ -20,7 +20,6 @@ use trunkline_protocol::service::SessionId;
 use super::address_book::AddressBook;
 use super::fleet_member::{FleetMember, MemberState};
 use super::member_table::MemberTable;
-use super::shared_name;
 use crate::net::address::Address;
 use crate::net::connector::Connector;
 use crate::shard::Shared;
@@ -146,7 +145,9 @@ impl Membership {
         let alive = members
             .iter()
             .filter(|member| !matches!(member.state(self.now_ms()), MemberState::Late | MemberState::Unreachable));
-        shared_name::shared(alive.map(|member| member.name()).chain([self.shared.settings.node.as_str()]))
+        let mut seen = BTreeSet::new();
+        let names = alive.map(|member| member.name()).chain([self.shared.settings.node.as_str()]);
+        names.filter(|name| !seen.insert(*name)).map(str::to_owned).collect()
     }
 
     /// Sends a message to all linked members.

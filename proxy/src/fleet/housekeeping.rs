@@ -11,12 +11,10 @@ use trunkline_protocol::id::random_bytes;
 
 use super::address_book::RESOLVE_INTERVAL;
 use super::dialler::Dialler;
-use super::disagreement_notice::DisagreementNotice;
 use super::fleet_core::Fleet;
 use super::fleet_member::{FleetMember, MemberState};
 use super::fleet_membership::Membership;
 use super::member_name::keep_names;
-use super::shared_name::SharedNames;
 use crate::net::address::Address;
 use crate::net::resolver::Resolver;
 use crate::shard::OwnInterest;
@@ -75,8 +73,7 @@ impl Housekeeper<'_> {
     async fn keep_beats(&self) {
         let mut beats = interval(Duration::from_millis(BEAT_INTERVAL_MS));
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut agreement, mut names) = (Agreement::default(), SharedNames::default());
-        let mut notice = DisagreementNotice::default();
+        let mut agreement = Agreement::default();
         loop {
             beats.tick().await;
             for member in self.members.all().iter() {
@@ -87,13 +84,7 @@ impl Housekeeper<'_> {
                 info!(peer = member.name(), boot = member.boot(), "node left the fleet");
                 self.fleet.presence().note_change();
             }
-            for name in names.update(self.members.shared_names()) {
-                warn!(
-                    node = name,
-                    "two nodes of the fleet have this name; both are served: give each its own --node-name"
-                );
-            }
-            self.note_agreement(&mut agreement, &mut notice);
+            self.note_agreement(&mut agreement);
             if !agreement.agrees() {
                 self.greet_again();
             }
@@ -108,11 +99,7 @@ impl Housekeeper<'_> {
         let is_missed = matches!(member_state, MemberState::Late | MemberState::Unreachable);
         // A new member is not linked yet, and a draining member is about to leave.
         if !(is_missed && member.may_be_away()) && member.has_changed(member_state) {
-            let (peer, state) = (member.name(), member_state.label());
-            match is_missed {
-                true => warn!(peer, state, lag_ms, "node of the fleet not reachable"),
-                false => info!(peer, state, "a node of the fleet"),
-            }
+            info!(peer = member.name(), state = member_state.label(), lag_ms, "a node of the fleet");
         }
         if member.links().outgoing().is_some_and(|link| link.is_open() && !link.is_full()) {
             let dropped = member.take_dropped();
@@ -136,24 +123,12 @@ impl Housekeeper<'_> {
         }
     }
 
-    fn note_agreement(&self, agreement: &mut Agreement, notice: &mut DisagreementNotice) {
+    fn note_agreement(&self, agreement: &mut Agreement) {
         let (own, now_ms) = (self.members.view(), self.members.now_ms());
         let members = self.members.all();
         // Includes members that this node can't send to; they may still count it.
         let telling = members.iter().filter(|member| member.links().has_incoming_socket());
         agreement.update(own, telling.filter_map(|member| member.view()), now_ms);
-        match notice.update(own, agreement.agrees(), now_ms) {
-            Some(false) => info!("the nodes of the fleet agree on its members again"),
-            Some(true) => {
-                let differing = members.iter().filter(|member| member.view().is_some_and(|view| view != own));
-                let nodes: Vec<_> = differing.map(|member| member.name()).collect();
-                warn!(
-                    peers = ?nodes,
-                    "nodes of the fleet disagree on its members: messages may not reach all clients"
-                );
-            }
-            None => {}
-        }
         self.members.set_agrees(agreement.agrees());
     }
 

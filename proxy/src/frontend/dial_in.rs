@@ -11,12 +11,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::response::Response;
 use http::header::{HOST, HeaderName};
 use http::{HeaderMap, StatusCode};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_ID_HEADER, TARGET_PARAMETER};
 use trunkline_protocol::manifest::HubManifest;
@@ -24,11 +25,12 @@ use trunkline_protocol::token::ConnectionToken;
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::auth::{ServiceAudience, TokenError, TokenSigner, User};
+use crate::condition::{ConditionKind, Finding};
 use crate::frontend::bearer::{mark_revocations, refuse_token, token};
 use crate::frontend::endpoint::{Endpoint, STOPPING};
 use crate::frontend::forwarded_header::ForwardedScheme;
 use crate::frontend::path_rule::split_negotiate;
-use crate::frontend::plain_response::{because, plain, unavailable};
+use crate::frontend::plain_response::{RefusalText, because, plain, unavailable};
 use crate::frontend::request_extension::{FromFleet, InChannel, peer_address};
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::{carried_link, x_forwarded};
@@ -164,11 +166,11 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
             StatusCode::FORBIDDEN,
             "app servers must dial in by https: --require-encrypted-dial-in refuses plain HTTP from other machines",
         );
-        log_refused(endpoint, &request, &refusal);
+        report_refused(endpoint, &request, &refusal);
         return Err(refusal);
     }
     let entered = enter(endpoint, &mut request, ServiceAudience::Server);
-    let (hub, server, signer) = entered.inspect_err(|refusal| log_refused(endpoint, &request, refusal))?;
+    let (hub, server, signer) = entered.inspect_err(|refusal| report_refused(endpoint, &request, refusal))?;
     if is_open_to_others {
         warn_of_plain(endpoint, &request);
     }
@@ -190,7 +192,7 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
         .app_servers()
         .check_room(&instance, &share)
         .map_err(|refusal| full(&refusal, "app servers"));
-    room.inspect_err(|refusal| log_refused(endpoint, &request, refusal))?;
+    room.inspect_err(|refusal| report_refused(endpoint, &request, refusal))?;
     let is_carried = request.extensions().get::<FromFleet>().is_some();
     let mut refusal = None;
     // A link carried by another node is not carried on.
@@ -239,13 +241,22 @@ fn warn_of_plain(endpoint: &Endpoint, request: &Request) {
     }
 }
 
-fn log_refused(endpoint: &Endpoint, request: &Request, refusal: &Response) {
+/// Time for which a refusal is reported; an app server retries more often.
+const REFUSED_FOR: Duration = Duration::from_secs(90);
+
+/// Subject of a refusal at a hub that this node does not know: strangers choose these names.
+const UNKNOWN_HUB: &str = "(unknown hub)";
+
+fn report_refused(endpoint: &Endpoint, request: &Request, refusal: &Response) {
+    let shared = &endpoint.shared;
+    let hub = parameter(request, HUB_PARAMETER).and_then(|hub| shared.hubs.named(&hub.to_ascii_lowercase()));
+    let hub = hub.map_or_else(|| UNKNOWN_HUB.to_owned(), |hub| hub.name().to_owned());
+    let from = peer_address(request.extensions()).map(|peer| peer.ip().to_string()).unwrap_or_default();
+    let reason = refusal.extensions().get().map_or("", |RefusalText(text)| text);
     let status = refusal.status().as_u16();
-    if endpoint.shared.limits.may_log(endpoint.shared.uptime()) {
-        let app = shown_id(request.headers());
-        let hint = hint(refusal.status());
-        info!(app, status, hint, "app server refused");
-    }
+    let detail = format!("from {from}, status {status}: {reason}; {}", hint(refusal.status()));
+    shared.reports.conditions.report(Finding::new(ConditionKind::AppServerRefused, hub, detail), Some(REFUSED_FOR));
+    debug!(app = shown_id(request.headers()), status, from, "app server refused");
 }
 
 /// Advice for the log of a refusal; an app server shows its user only the status.

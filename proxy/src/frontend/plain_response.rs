@@ -1,5 +1,7 @@
 //! Plain-text responses, and the cause of a refusal.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -9,14 +11,27 @@ use trunkline_protocol::cause::Cause;
 /// Seconds until a client should retry while no app server or node is available; they return within seconds.
 pub(crate) const RETRY_AFTER_SECONDS: &str = "2";
 
-pub(crate) fn plain(status: StatusCode, text: impl Into<Body>) -> Response {
-    (status, [(CONTENT_TYPE, "text/plain")], text.into()).into_response()
+/// Text of a refusal, attached to the response for the condition that reports refusals.
+#[derive(Debug, Clone)]
+pub(crate) struct RefusalText(pub Cow<'static, str>);
+
+pub(crate) fn plain(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Response {
+    with_text((status, [(CONTENT_TYPE, "text/plain")]), text.into())
+}
+
+fn with_text(head: impl IntoResponse, text: Cow<'static, str>) -> Response {
+    let mut answer = head.into_response();
+    *answer.body_mut() = Body::from(text.clone());
+    if !answer.status().is_success() {
+        answer.extensions_mut().insert(RefusalText(text));
+    }
+    answer
 }
 
 /// Creates a response that asks the client to retry soon.
-pub(crate) fn unavailable(cause: Cause, text: impl Into<Body>) -> Response {
+pub(crate) fn unavailable(cause: Cause, text: impl Into<Cow<'static, str>>) -> Response {
     let headers = [(CONTENT_TYPE, "text/plain"), (RETRY_AFTER, RETRY_AFTER_SECONDS)];
-    because(cause, (StatusCode::SERVICE_UNAVAILABLE, headers, text.into()).into_response())
+    because(cause, with_text((StatusCode::SERVICE_UNAVAILABLE, headers), text.into()))
 }
 
 /// Attaches a cause to a refusal, where the status is not specific enough.

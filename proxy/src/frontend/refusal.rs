@@ -8,6 +8,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::token::ConnectionToken;
 
 use crate::frontend::endpoint::Endpoint;
+use crate::frontend::plain_response::RefusalText;
 use crate::frontend::request_query::RequestQuery;
 use crate::metrics::{Counters, Limit};
 use crate::shard::{PastConnection, short};
@@ -40,6 +41,9 @@ pub(crate) fn cause_of_limit(limit: Limit) -> Cause {
 pub(crate) fn record(endpoint: &Endpoint, uri: &Uri, answer: &Response) {
     let cause = cause_of(answer);
     endpoint.counters.requests_refused.count(cause);
+    if let Some(RefusalText(text)) = answer.extensions().get() {
+        endpoint.shared.reports.refusals.note(cause, text);
+    }
     let id = connection_id(endpoint, uri);
     let connection = id.as_deref().map(short);
     debug!(path = uri.path(), connection, status = answer.status().as_u16(), %cause, "request refused");

@@ -31,6 +31,24 @@ impl DescriptorLimit {
         self.first_refused
     }
 
+    /// Number of the next free descriptor, which is at least the number in use, and the limit; `None` without a limit.
+    #[cfg(unix)]
+    #[must_use]
+    pub(crate) fn usage(self) -> Option<(u64, u64)> {
+        use std::os::fd::AsRawFd;
+
+        let most = self.first_refused?;
+        let next = std::fs::File::open("/dev/null").map_or(Ok(most), |file| u64::try_from(file.as_raw_fd()));
+        Some((next.unwrap_or_default().min(most), most))
+    }
+
+    /// Usage; this system has no small limit.
+    #[cfg(not(unix))]
+    #[must_use]
+    pub(crate) fn usage(self) -> Option<(u64, u64)> {
+        None
+    }
+
     fn below(open_files_max: Option<u64>) -> Self {
         // With a low system limit, a quarter is reserved.
         Self { first_refused: open_files_max.map(|most| most - RESERVED.min(most / 4)) }
@@ -77,5 +95,7 @@ mod tests {
         assert!(DescriptorLimit { first_refused: Some(number + 1) }.allows(&socket));
         assert!(!DescriptorLimit { first_refused: Some(number) }.allows(&socket));
         assert!(DescriptorLimit::for_clients().allows(&socket));
+        let (used, most) = DescriptorLimit { first_refused: Some(number + 1) }.usage().unwrap();
+        assert_eq!((used.min(number), most), (number.min(used), number + 1));
     }
 }

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::file_check::{FileCheck, FileChecks, FileVersion, off_thread, version};
+use crate::condition::{ConditionKind, Finding};
 use crate::metrics::Outcome;
 use crate::net::connector::Connector;
 use crate::net::tls::{Certificates, TlsError};
@@ -14,6 +15,9 @@ use crate::shard::{Connectors, Shared};
 
 /// Interval of file checks. Symbolic links swapped by deployment tools can't be watched reliably, and checks are cheap.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Subject of the condition that reports unreadable files.
+const SUBJECT: &str = "certificates";
 
 struct CertificateUsers {
     certificates: Option<Arc<Certificates>>,
@@ -33,6 +37,15 @@ impl CertificateUsers {
             stamps.extend(group.files().map(stamp));
         }
         stamps
+    }
+
+    /// Reports certificates of the listener that are invalid or expire soon.
+    fn report_ends(&self) {
+        let problems = self.certificates.iter().flat_map(|certificates| certificates.problems());
+        for (file, problem) in problems {
+            let finding = Finding::new(ConditionKind::CertificateEnds, file.display().to_string(), problem);
+            self.shared.reports.conditions.report(finding, Some(3 * CHECK_INTERVAL));
+        }
     }
 
     fn reload(&self) -> Result<(), TlsError> {
@@ -69,6 +82,7 @@ pub(super) async fn run(
     }
     let mut checks = FileChecks::every(CHECK_INTERVAL);
     loop {
+        users.report_ends();
         let is_requested = checks.next().await == FileCheck::Hangup;
         let now = stamps().await;
         // On SIGHUP, rules are reloaded too, and there may be no certificates.
@@ -81,11 +95,13 @@ pub(super) async fn run(
         match off_thread(move || users.reload()).await {
             Ok(()) => {
                 outcomes.of(Outcome::Done).increment();
+                shared.reports.conditions.clear(ConditionKind::FileUnreadable, SUBJECT);
                 info!("certificates reloaded");
             }
             Err(error) => {
                 outcomes.of(Outcome::Invalid).increment();
-                warn!(%error, "cannot reload certificates: the old ones stay in use");
+                let finding = Finding::new(ConditionKind::FileUnreadable, SUBJECT, error.to_string());
+                shared.reports.conditions.report(finding, None);
             }
         }
     }

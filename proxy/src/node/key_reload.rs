@@ -5,14 +5,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::file_check::{FileWatch, off_thread};
 use crate::auth::AppKey;
+use crate::condition::{ConditionKind, Finding};
 use crate::config::{AdminTokenSource, SecretFileError, SecretSources};
 use crate::shard::Shared;
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Subject of the condition that reports unreadable files.
+const SUBJECT: &str = "keys and secrets";
 
 /// Checks the files forever, if there are any.
 pub(crate) async fn run(shared: Arc<Shared>, sources: SecretSources) {
@@ -24,10 +28,15 @@ pub(crate) async fn run(shared: Arc<Shared>, sources: SecretSources) {
     let sources = Arc::new(sources);
     loop {
         watch.changed().await;
-        let (shared, sources) = (shared.clone(), sources.clone());
+        let (watched, shared, sources) = (&shared, shared.clone(), sources.clone());
         match off_thread(move || reload(&shared, &sources)).await {
-            Ok(()) => info!("keys, webhook secrets and the admin token reloaded"),
-            Err(problem) => warn!(%problem, "cannot reload keys: the old ones stay in use"),
+            Ok(()) => {
+                watched.reports.conditions.clear(ConditionKind::FileUnreadable, SUBJECT);
+                info!("keys, webhook secrets and the admin token reloaded");
+            }
+            Err(problem) => {
+                watched.reports.conditions.report(Finding::new(ConditionKind::FileUnreadable, SUBJECT, problem), None);
+            }
         }
     }
 }

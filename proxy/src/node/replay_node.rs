@@ -131,7 +131,8 @@ impl ReplayNode {
                 return Err(ReplayHubError::Unknown { hub: name.into(), known: known.join(", ") });
             }
             if Instant::now() >= until {
-                let problem = self.problems.list().pop().map_or_else(|| "no link opens".into(), |(_, problem)| problem);
+                let problem =
+                    self.problems.list().pop().map_or_else(|| "no link opens".into(), |(_, problem)| problem.text);
                 return Err(ReplayHubError::Unreachable { upstream: self.upstream.clone(), limit, problem });
             }
             sleep(POLL_INTERVAL).await;

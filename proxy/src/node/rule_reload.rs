@@ -5,16 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::file_check::{FileWatch, off_thread};
 use super::rule_set::RuleSet;
+use crate::condition::{ConditionKind, Finding};
 use crate::metrics::Outcome;
 use crate::routing::{NamedFiles, Ruleset};
 use crate::shard::Shared;
 
 /// Interval of file checks. Symbolic links swapped by deployment tools can't be watched reliably.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Subject of the condition that reports an unreadable file.
+const SUBJECT: &str = "rules";
 
 /// Checks the files forever.
 pub(crate) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
@@ -35,17 +39,13 @@ pub(crate) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
         match outcome {
             Ok(rules) => {
                 outcomes.of(Outcome::Done).increment();
-                shared.reports.rules_problem.store(None);
+                shared.reports.conditions.clear(ConditionKind::FileUnreadable, SUBJECT);
                 let (groups, routes) = (rules.groups.len(), rules.routes.len());
                 info!(file = %path.display(), groups, routes, "rules reloaded");
             }
             Err(problem) => {
                 outcomes.of(Outcome::Invalid).increment();
-                shared.reports.rules_problem.store(Some(Arc::new(problem.clone())));
-                warn!(
-                    %problem,
-                    "cannot reload rules: the old ones stay in use, and so do keys removed from or replaced in the file"
-                );
+                shared.reports.conditions.report(Finding::new(ConditionKind::FileUnreadable, SUBJECT, problem), None);
             }
         }
     }

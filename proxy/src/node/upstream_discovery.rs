@@ -70,7 +70,7 @@ impl UpstreamDiscovery {
                         warn!(upstream = %self.address, %error, "the name can't be resolved");
                     }
                     if listed.0.is_empty() {
-                        self.problems.set(&name, Some(format!("the name can't be resolved: {error}")));
+                        self.problems.set(&name, Some(format!("the name can't be resolved: {error}").into()));
                     }
                 }
             }

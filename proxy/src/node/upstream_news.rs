@@ -1,32 +1,17 @@
 //! Log messages and problem list of one upstream: its problem, its links and its shutdown, each reported once.
 //!
-//! Graceful shutdowns and brief absences are part of every roll-out, so they are logged as warnings only if they last.
+//! Graceful shutdowns and brief absences are part of every roll-out, so they are no warnings.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::link_notice::{LinkNews, LinkNotice};
+use crate::condition::ConditionKind;
 use crate::link::{hub_names, warn_of_lost_app_server};
 use crate::net::address::Address;
-use crate::observer::UpstreamProblems;
+use crate::observer::{UpstreamProblem, UpstreamProblems};
 use crate::shard::Shared;
 use crate::upstream::{Pool, ReadManifestError};
-
-/// Absence after which an app server is reported as missing; longer than a restart with a new image.
-const ABSENCE_MAX: Duration = Duration::from_secs(30);
-
-/// Change of an upstream's problem.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ProblemNews {
-    Unexpected,
-    /// Normal during a roll-out.
-    Expected,
-    /// Expected, but lasting too long.
-    Lasting,
-}
 
 /// Kind of a problem: its text without digits, which may be times.
 fn kind(problem: &str) -> String {
@@ -38,62 +23,52 @@ pub(super) struct UpstreamNews {
     address: Address,
     problems: Arc<UpstreamProblems>,
     problem: Option<String>,
-    /// Start of an absence that is not yet a warning.
-    away_since: Option<Instant>,
     /// The app server has announced its shutdown.
     is_stopping: bool,
-    links: LinkNotice,
+    /// Whether all links have been open.
+    is_linked: bool,
 }
 
 impl UpstreamNews {
     pub(super) fn new(address: Address, problems: Arc<UpstreamProblems>) -> Self {
-        Self { address, problems, problem: None, away_since: None, is_stopping: false, links: LinkNotice::default() }
+        Self { address, problems, problem: None, is_stopping: false, is_linked: false }
     }
 
     /// Reports that the manifest is unreadable. This is `expected` if the name has addresses of both families.
     pub(super) fn tell_unreadable(&mut self, error: &ReadManifestError, expected: bool) {
         let is_expected = expected || error.is_refused() || error.is_stopping() || self.is_stopping;
-        self.tell_problem(error.to_string(), is_expected, Instant::now());
+        use ReadManifestError as E;
+        let kind = match error {
+            E::Key(_) | E::DevelopmentKey(_) => ConditionKind::AppServerRefusesKey,
+            E::Node(_) | E::Status { .. } | E::Body { .. } => ConditionKind::AppServerIncompatible,
+            E::Request(_) | E::Refused { .. } | E::Middleware { .. } => ConditionKind::AppServerUnreachable,
+        };
+        let problem = UpstreamProblem { text: error.to_string(), kind };
+        self.tell_problem(problem, is_expected);
     }
 
     /// Reports that the upstream answers but is unusable.
     pub(super) fn tell_unusable(&mut self, problem: String) {
-        self.tell_problem(problem, false, Instant::now());
+        let kind = ConditionKind::AppServerIncompatible;
+        self.tell_problem(UpstreamProblem { text: problem, kind }, false);
     }
 
     /// Clears the problem: the upstream is usable, or no longer watched.
     pub(super) fn tell_usable(&mut self) {
-        (self.problem, self.away_since) = (None, None);
+        self.problem = None;
         self.problems.set(&self.address.to_string(), None);
     }
 
-    fn tell_problem(&mut self, problem: String, is_expected: bool, now: Instant) {
-        self.problems.set(&self.address.to_string(), Some(problem.clone()));
-        let news = self.problem_news(&problem, is_expected, now);
-        let upstream = &self.address;
-        match news {
-            Some(ProblemNews::Unexpected) => warn!(%upstream, %problem, "waiting for the app server"),
-            Some(ProblemNews::Expected) => info!(%upstream, %problem, "waiting for the app server"),
-            Some(ProblemNews::Lasting) => warn!(%upstream, %problem, "still waiting for the app server"),
-            None => {}
+    /// Stores a problem, and logs it if its kind is new. If it lasts, it is a condition.
+    fn tell_problem(&mut self, problem: UpstreamProblem, is_expected: bool) {
+        let (upstream, text) = (&self.address, &problem.text);
+        if self.problem.replace(kind(text)) != Some(kind(text)) {
+            match is_expected {
+                true => info!(%upstream, problem = text, "waiting for the app server"),
+                false => warn!(%upstream, problem = text, "waiting for the app server"),
+            }
         }
-    }
-
-    /// Stores a problem; returns a change to report, if any.
-    fn problem_news(&mut self, problem: &str, is_expected: bool, now: Instant) -> Option<ProblemNews> {
-        let kind = kind(problem);
-        let is_new = self.problem.as_ref() != Some(&kind);
-        self.problem = Some(kind);
-        if !is_expected {
-            self.away_since = None;
-            return is_new.then_some(ProblemNews::Unexpected);
-        }
-        if is_new {
-            self.away_since.get_or_insert(now);
-            return Some(ProblemNews::Expected);
-        }
-        self.away_since.take_if(|since| now.saturating_duration_since(*since) >= ABSENCE_MAX)?;
-        Some(ProblemNews::Lasting)
+        self.problems.set(&upstream.to_string(), Some(problem));
     }
 
     /// Checks the links of the app server and reports changes.
@@ -107,18 +82,10 @@ impl UpstreamNews {
             }
             return;
         }
-        let open = pools.iter().map(|pool| pool.open()).sum();
-        let all = pools.iter().map(|pool| pool.size()).sum();
-        let hubs = || hub_names(&pools);
-        match self.links.update((open, all), Instant::now()) {
-            Some(LinkNews::Linked) => info!(%upstream, %app, hubs = hubs(), links = open, "app server linked"),
-            Some(LinkNews::LinkedAgain) => {
-                info!(%upstream, %app, links = open, "all links to the app server reopened")
-            }
-            Some(LinkNews::Impaired) => {
-                warn!(%upstream, %app, hubs = hubs(), open, links = all, "links to the app server are down")
-            }
-            None => {}
+        let open: usize = pools.iter().map(|pool| pool.open()).sum();
+        let all: usize = pools.iter().map(|pool| pool.size()).sum();
+        if open >= all && !std::mem::replace(&mut self.is_linked, true) {
+            info!(%upstream, %app, hubs = hub_names(&pools), links = open, "app server linked");
         }
     }
 
@@ -126,7 +93,7 @@ impl UpstreamNews {
     pub(super) fn tell_found(&mut self, instance: &str) {
         debug!(upstream = %self.address, instance, "app server found");
         self.is_stopping = false;
-        self.links.reset();
+        self.is_linked = false;
     }
 
     /// Reports that the app server with these pools is given up, and why.
@@ -135,26 +102,6 @@ impl UpstreamNews {
             true => info!(upstream = %self.address, "app server stopped"),
             false => warn_of_lost_app_server(shared, pools, reason).await,
         }
-        self.links.reset();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_problem_whose_text_has_the_time_in_it_is_told_once() {
-        let mut news = UpstreamNews::new("https://10.0.0.7:443".parse().unwrap(), Arc::default());
-        let now = Instant::now();
-        let mut told = |problem: &str, is_expected, s| {
-            news.problem_news(problem, is_expected, now + Duration::from_secs(s)).map(|news| (s, news))
-        };
-        let ended = (0..60).filter_map(|s| told(&format!("ended {s} s ago"), false, s)).collect::<Vec<_>>();
-        assert_eq!(ended, [(0, ProblemNews::Unexpected)]);
-        let refused = (60..120).filter_map(|s| told(&format!("refused at {s}"), true, s)).collect::<Vec<_>>();
-        assert_eq!(refused, [(60, ProblemNews::Expected), (90, ProblemNews::Lasting)]);
-        assert_eq!(told("ended 120 s ago", false, 120), Some((120, ProblemNews::Unexpected)));
-        assert_eq!(told("another", false, 121), Some((121, ProblemNews::Unexpected)));
+        self.is_linked = false;
     }
 }

@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::client_summary::summary;
+use super::condition_list::ConditionSnapshot;
 use super::process_stats::{CpuTimes, ProcessStats};
 use super::readiness::Readiness;
 use super::rebalance_board::RebalanceBoard;
@@ -72,7 +73,8 @@ impl NodeSampler {
             at_ms: unix_ms(),
             shards: shared.shards().len() as u64,
             not_ready: self.readiness.reasons_not_ready(),
-            warnings: self.readiness.warnings(),
+            warnings: self.readiness.unserved_warning().into_iter().collect(),
+            conditions: ConditionSnapshot::active(&shared.settings.node, &shared.reports.conditions),
             clients,
             sockets: shared.sockets(),
             groups: level(|counters| counters.groups.get()),
@@ -84,7 +86,6 @@ impl NodeSampler {
             links: pools(&shared, &kinds),
             rules: rule_snapshot::rules(&shared.hubs.rules()),
             differences: rule_snapshot::differences(&shared),
-            rules_problem: shared.reports.rules_problem.load_full().map(|problem| problem.to_string()),
             individuals,
             ..NodeSnapshot::default()
         };

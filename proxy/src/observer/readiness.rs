@@ -3,15 +3,30 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::condition::{ActiveCondition, ConditionKind};
 use crate::shard::Shared;
+use crate::upstream::Hub;
 
 /// Problems of upstreams without a link, by address.
 #[derive(Debug, Default)]
-pub(crate) struct UpstreamProblems(Mutex<BTreeMap<String, String>>);
+pub(crate) struct UpstreamProblems(Mutex<BTreeMap<String, UpstreamProblem>>);
+
+/// Problem of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UpstreamProblem {
+    pub text: String,
+    pub kind: ConditionKind,
+}
+
+impl From<String> for UpstreamProblem {
+    fn from(text: String) -> Self {
+        Self { text, kind: ConditionKind::AppServerUnreachable }
+    }
+}
 
 impl UpstreamProblems {
     /// Sets or clears the problem of an upstream.
-    pub(crate) fn set(&self, address: &str, problem: Option<String>) {
+    pub(crate) fn set(&self, address: &str, problem: Option<UpstreamProblem>) {
         let mut problems = self.lock();
         match problem {
             Some(problem) => problems.insert(address.into(), problem),
@@ -21,11 +36,11 @@ impl UpstreamProblems {
 
     /// Lists upstreams with problems, by address.
     #[must_use]
-    pub(crate) fn list(&self) -> Vec<(String, String)> {
+    pub(crate) fn list(&self) -> Vec<(String, UpstreamProblem)> {
         self.lock().iter().map(|(address, problem)| (address.clone(), problem.clone())).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, UpstreamProblem>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -51,10 +66,16 @@ impl Readiness {
     #[must_use]
     pub(crate) fn reasons_not_ready(&self) -> Vec<String> {
         if self.shared.has_begun_drain() {
-            return vec!["draining: this node is stopping".into()];
+            let left = self.shared.sockets() + self.shared.clients_away();
+            return vec![format!("draining: this node is stopping, {left} clients are left")];
         }
         if self.shared.other_nodes().are_sought() {
             return vec!["starting: looking for the other nodes of the fleet".into()];
+        }
+        let is_local = |condition: &ActiveCondition| condition.kind.entry().is_local;
+        let stuck: Vec<_> = self.conditions().iter().filter(|condition| is_local(condition)).map(describe).collect();
+        if !stuck.is_empty() {
+            return stuck;
         }
         if self.shared.hubs_are_served() {
             return Vec::new();
@@ -63,23 +84,50 @@ impl Readiness {
         if problems.is_empty() {
             return vec![format!("waiting for links of hubs: {}", self.unserved())];
         }
-        problems.iter().map(|(address, problem)| format!("waiting for app server {address}: {problem}")).collect()
+        problems
+            .iter()
+            .map(|(address, problem)| format!("waiting for app server {address}: {}", problem.text))
+            .collect()
     }
 
-    /// Warnings of a ready node: hubs without an app server, while other hubs have one.
+    /// Warnings: the active conditions, and hubs without an app server while other hubs have one.
     #[must_use]
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let unserved = self.unserved();
-        if unserved.is_empty() || !self.reasons_not_ready().is_empty() {
-            return Vec::new();
-        }
-        vec![format!("no app server serves these hubs: {unserved}")]
+        self.conditions().iter().map(describe).chain(self.unserved_warning()).collect()
+    }
+
+    /// Warning about hubs without an app server that are not, or not yet, a condition.
+    #[must_use]
+    pub(super) fn unserved_warning(&self) -> Option<String> {
+        let conditions = self.conditions();
+        let is_new = |hub: &&Arc<Hub>| {
+            let is_of = |condition: &ActiveCondition| {
+                condition.kind == ConditionKind::HubWithoutAppServer && condition.subject == hub.name()
+            };
+            !conditions.iter().any(is_of)
+        };
+        let unserved = self.shared.hubs.unserved();
+        let unserved: Vec<_> = unserved.iter().filter(is_new).map(|hub| hub.name()).collect();
+        let is_worth_it = !unserved.is_empty() && self.reasons_not_ready().is_empty();
+        is_worth_it.then(|| format!("no app server serves these hubs: {}", unserved.join(", ")))
+    }
+
+    /// Active conditions, in the order of the catalogue.
+    #[must_use]
+    pub(crate) fn conditions(&self) -> Vec<ActiveCondition> {
+        self.shared.reports.conditions.list()
     }
 
     fn unserved(&self) -> String {
         let hubs = self.shared.hubs.unserved();
         hubs.iter().map(|hub| hub.name()).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Line of a condition in `/readyz`: name, subject, numbers and remedy.
+fn describe(condition: &ActiveCondition) -> String {
+    let (entry, ActiveCondition { subject, detail, .. }) = (condition.kind.entry(), condition);
+    format!("{}: {subject}: {}: {detail} ({})", entry.name, entry.text, entry.remedy)
 }
 
 #[cfg(test)]
@@ -89,11 +137,12 @@ mod tests {
     #[test]
     fn a_solved_problem_is_not_listed_and_the_others_are_by_address() {
         let problems = UpstreamProblems::default();
-        problems.set("http://b", Some("refused".into()));
-        problems.set("http://a", Some("no answer".into()));
-        problems.set("http://b", Some("404".into()));
-        let listed =
-            |problems: &UpstreamProblems| problems.list().into_iter().map(|(_, text)| text).collect::<Vec<_>>();
+        problems.set("http://b", Some("refused".to_owned().into()));
+        problems.set("http://a", Some("no answer".to_owned().into()));
+        problems.set("http://b", Some("404".to_owned().into()));
+        let listed = |problems: &UpstreamProblems| {
+            problems.list().into_iter().map(|(_, problem)| problem.text).collect::<Vec<_>>()
+        };
         assert_eq!(listed(&problems), ["no answer", "404"]);
         problems.set("http://a", None);
         assert_eq!(listed(&problems), ["404"]);

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::condition_list::ConditionSnapshot;
 use super::rule_snapshot::{DifferenceSnapshot, RuleSnapshot};
 use crate::fleet::MemberState;
 
@@ -68,6 +69,8 @@ pub struct NodeSnapshot {
     pub not_ready: Vec<String>,
     /// Warnings of a ready node, for people.
     pub warnings: Vec<String>,
+    /// Active conditions of the node.
+    pub conditions: Vec<ConditionSnapshot>,
     /// Number of open client connections.
     pub clients: u64,
     /// Client sockets, including opening and closing ones.
@@ -96,8 +99,6 @@ pub struct NodeSnapshot {
     pub rules: Vec<RuleSnapshot>,
     /// Latest differing answers of mirrors.
     pub differences: Vec<DifferenceSnapshot>,
-    /// Reason why the rules file is not active; `None` if it is.
-    pub rules_problem: Option<String>,
     /// Individual client connections, if there are few.
     pub individuals: Option<Vec<ClientSummary>>,
 }

@@ -12,12 +12,12 @@ use tokio::join;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use super::collector::{Collector, CollectorError};
 use super::metric_request::{MetricPeriod, metric_request};
 use super::span_request::span_request;
 use crate::clock::unix_ns;
+use crate::condition::{ConditionKind, ConditionRegistry, Finding};
 use crate::config::OtlpSettings;
 use crate::shard::Shared;
 use crate::telemetry::{ExportedSignal, SpanQueue, SpanRecord};
@@ -78,7 +78,7 @@ impl Exporter {
     }
 
     async fn export_spans(&self, mut receiver: Receiver<Box<SpanRecord>>) {
-        let (mut batch, mut health) = (Batch::new(), CollectorHealth::default());
+        let (mut batch, mut health) = (Batch::new(), self.health("--otlp spans"));
         while self.stop.run_until_cancelled(fill(&mut batch, &mut receiver)).await.is_some() {
             let count = batch.len() as u64;
             let message = self.message_of(mem::take(&mut batch));
@@ -97,7 +97,7 @@ impl Exporter {
                 return;
             }
             let posted = self.collector.post(ExportedSignal::Traces, self.message_of(mem::take(&mut batch))).await;
-            health.note("spans", posted.as_ref().err());
+            health.note(posted.as_ref().err());
         }
     }
 
@@ -106,12 +106,12 @@ impl Exporter {
     }
 
     /// Sends a batch, with retries. Returns the number of accepted spans.
-    async fn send_spans(&self, message: &[u8], count: u64, health: &mut CollectorHealth) -> u64 {
+    async fn send_spans(&self, message: &[u8], count: u64, health: &mut CollectorHealth<'_>) -> u64 {
         let (signal, mut wait) = (ExportedSignal::Traces, RETRY_WAIT);
         for attempt in 1..=TRIES {
             let posted = self.collector.post(signal, message.to_vec()).await;
             self.count(signal, posted.is_ok());
-            health.note("spans", posted.as_ref().err());
+            health.note(posted.as_ref().err());
             match posted {
                 Ok(answer) => return count.saturating_sub(rejected(&answer)),
                 Err(error) if error.may_pass() && attempt < TRIES => {
@@ -127,7 +127,7 @@ impl Exporter {
     }
 
     async fn export_metrics(&self, period: Duration) {
-        let (mut ticks, mut health) = (interval(period), CollectorHealth::default());
+        let (mut ticks, mut health) = (interval(period), self.health("--otlp metrics"));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -136,8 +136,12 @@ impl Exporter {
             // Not retried: later exports include all values.
             let posted = self.collector.post(ExportedSignal::Metrics, message).await;
             self.count(ExportedSignal::Metrics, posted.is_ok());
-            health.note("metrics", posted.as_ref().err());
+            health.note(posted.as_ref().err());
         }
+    }
+
+    fn health(&self, subject: &'static str) -> CollectorHealth<'_> {
+        CollectorHealth { conditions: &self.shared.reports.conditions, subject, fails: false }
     }
 
     fn count(&self, signal: ExportedSignal, is_taken: bool) {
@@ -146,18 +150,20 @@ impl Exporter {
     }
 }
 
-/// Whether exports succeed; logs one line per change.
-#[derive(Debug, Default)]
-struct CollectorHealth {
+/// Whether exports of one signal succeed; a failure is a condition.
+struct CollectorHealth<'a> {
+    conditions: &'a ConditionRegistry,
+    /// Subject of the condition.
+    subject: &'static str,
     fails: bool,
 }
 
-impl CollectorHealth {
-    fn note(&mut self, what: &'static str, error: Option<&CollectorError>) {
+impl CollectorHealth<'_> {
+    fn note(&mut self, error: Option<&CollectorError>) {
+        let kind = ConditionKind::TelemetryFails;
         match error {
-            Some(error) if !self.fails => warn!(%error, "the collector does not accept {what}: see --otlp"),
-            None if self.fails => info!("the collector accepts {what} again"),
-            _ => {}
+            Some(error) => self.conditions.report(Finding::new(kind, self.subject, error.to_string()), None),
+            None => self.conditions.clear(kind, self.subject),
         }
         self.fails = error.is_some();
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use super::condition::{Condition, ValueTest};
+use super::route_condition::{Condition, ValueTest};
 use super::rule::{GroupRule, MessageRule, MethodRule, MirrorRule, OnDown, RouteAction, RouteRule};
 
 /// Joins quoted texts as alternatives.

@@ -2,9 +2,9 @@
 
 use std::fmt::{self, Display};
 
-use super::condition::{Condition, RouteFacts};
 use super::description::any_of;
 use super::hub_rules::{HubRules, MethodVerdict};
+use super::route_condition::{Condition, RouteFacts};
 use super::rule::{DEFAULT_GROUP, MirrorRule, OnDown, RouteAction};
 use super::ruleset::Ruleset;
 use super::sample::RuleSample;

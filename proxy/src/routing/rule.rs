@@ -6,8 +6,8 @@ use std::sync::Arc;
 use http::StatusCode;
 use trunkline_protocol::key::AccessKeys;
 
-use super::condition::{Condition, PathPattern, RouteFacts};
 use super::path_reading::Doubt;
+use super::route_condition::{Condition, PathPattern, RouteFacts};
 use super::share::Share;
 use super::target_table::TargetPattern;
 use crate::metrics::{Counter, MirrorCounters};

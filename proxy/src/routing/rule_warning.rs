@@ -1,6 +1,6 @@
 //! Warnings about valid rules that are probably mistakes, such as unreachable ones.
 
-use super::condition::Condition;
+use super::route_condition::Condition;
 use super::rule::{DEFAULT_GROUP, MessageRule, MethodRule, OnDown, RouteAction, RouteRule};
 use super::ruleset::Ruleset;
 use super::target_table::TargetPattern;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::condition::RouteFacts;
 use super::hub_rules::HubRules;
+use super::route_condition::RouteFacts;
 use super::rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, MessageRule, MethodRule, MirrorRule, RouteRule};
 use crate::auth::{AppKey, Issuer};
 use crate::metrics::RuleCounters;

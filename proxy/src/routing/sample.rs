@@ -6,7 +6,7 @@ use std::str::FromStr;
 use bytestring::ByteString;
 use http::header::COOKIE;
 
-use super::condition::RouteFacts;
+use super::route_condition::RouteFacts;
 use super::rule_error::nearest;
 
 const KEYS: [&str; 11] =

@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use bytestring::ByteString;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +30,7 @@ use trunkline_protocol::token::ConnectionToken;
 use super::assignments::answer_diff::SeenDifferences;
 use super::command::ShardCommand;
 use super::inbox::ShardSender;
+use crate::condition::{ConditionRegistry, KnownHubs, RefusalReasons};
 use crate::config::Settings;
 use crate::limits::LimitCounters;
 use crate::metrics::{Counters, RestCounters};
@@ -114,12 +114,16 @@ pub(crate) struct FleetSide {
 /// Operator reports that belong to no shard and no link.
 #[derive(Debug, Default)]
 pub(crate) struct NodeReports {
-    /// Reason why the rules of the file are not applied.
-    pub rules_problem: ArcSwapOption<String>,
     /// Newest differences between mirrors and primary app servers.
     pub differences: SeenDifferences,
     /// Counters of the REST data plane.
     pub rest_counters: RestCounters,
+    /// States that keep users from being served, or soon will.
+    pub conditions: ConditionRegistry,
+    /// Hubs of the last hour.
+    pub known_hubs: KnownHubs,
+    /// Latest reasons of refused requests.
+    pub refusals: RefusalReasons,
 }
 
 /// Senders, counters and histories of a node's shards, by index.

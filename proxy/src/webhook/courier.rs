@@ -15,7 +15,7 @@ use super::client_fact::header_text;
 use super::far_end::Post;
 use super::signature::{signatures, signed_request};
 use super::webhook_event::EventKind;
-use super::webhook_hub::{RequestPermit, WebhookHub};
+use super::webhook_hub::{RequestPermit, WebhookFailure, WebhookHub};
 use crate::clock::unix_seconds;
 use crate::net::http_client::{HttpClient, HttpError};
 
@@ -68,8 +68,9 @@ impl Courier {
             counters.requests.of(outcome).increment();
             let pause =
                 pauses.next().filter(|pause| may_repeat(&event.kind, &reply) && Instant::now() + **pause < until);
-            if let Some(problem) = problem {
-                self.hub.warn(&event.name, &problem);
+            match problem {
+                Some(problem) => self.hub.note_failure(&event.name, &problem, failure(&reply)),
+                None => self.hub.note_answer(),
             }
             let Some(pause) = pause else { return (post.connection_id, answer) };
             counters.retries.increment();
@@ -94,7 +95,9 @@ impl Courier {
         *request.headers_mut() = self.head(post);
         let address = self.hub.template().address();
         let fetched = self.client.fetch(address, request, max_bytes, until - begun).await;
-        self.hub.counters().durations.observe_duration(begun.elapsed());
+        let duration = begun.elapsed();
+        self.hub.counters().durations.observe_duration(duration);
+        self.hub.note_duration(duration);
         let reply = fetched.map(|answer| (answer.status(), answer.into_body()));
         (reply.map_err(|error| reply_error(error, max_bytes, limit)), until)
     }
@@ -146,6 +149,14 @@ fn reply_error(error: HttpError, max_bytes: usize, limit: Duration) -> ReplyErro
         HttpError::Body(source) if source.is::<LengthLimitError>() => ReplyError::TooLarge(max_bytes),
         HttpError::Broken(_) | HttpError::Body(_) => ReplyError::Broken(error.to_string()),
         HttpError::Timeout(_) => ReplyError::Timeout(limit.as_secs()),
+    }
+}
+
+/// Kind of a failed request.
+fn failure(reply: &Reply) -> WebhookFailure {
+    match reply {
+        Ok((StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _)) => WebhookFailure::Refusal,
+        _ => WebhookFailure::Fault,
     }
 }
 

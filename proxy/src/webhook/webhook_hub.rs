@@ -1,17 +1,17 @@
 //! Webhook of one hub: target URL, requests in flight and their outcomes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
-use tracing::warn;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
 use super::backlog::Backlog;
+use crate::condition::{ConditionKind, Finding};
 use crate::config::{UrlTemplate, WebhookConnecting, WebhookSecret, WebhookSettings};
-use crate::limits::LogThrottle;
 use crate::metrics::WebhookCounters;
 use crate::net::connector::Connector;
 use crate::net::http_client::HttpClient;
@@ -26,8 +26,36 @@ pub(crate) struct WebhookHub {
     /// Clients at all links with an end not yet reported to the back end.
     clients: AtomicUsize,
     counters: Arc<WebhookCounters>,
-    warnings: LogThrottle,
+    trouble: Mutex<WebhookTrouble>,
 }
+
+/// Failures of requests since the last valid answer, and slow answers since the last fast one.
+#[derive(Debug, Default)]
+struct WebhookTrouble {
+    failure: Option<(Instant, String)>,
+    refusals: u32,
+    has_failed: bool,
+    slow: Option<(Instant, Duration)>,
+    slow_answers: u32,
+}
+
+/// Kind of a failed request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WebhookFailure {
+    /// Status 401 or 403: the signature is refused, or for a new client the client.
+    Refusal,
+    Fault,
+}
+
+/// Number of refusals without a valid answer after which they are about the signature and not about clients.
+const REFUSALS_MIN: u32 = 3;
+
+/// Time of an answer from which it is slow, and number of slow answers in a row from which they are reported.
+const SLOW_ANSWER: Duration = Duration::from_secs(5);
+const SLOW_ANSWERS_MIN: u32 = 2;
+
+/// Time after the last failure for which it is reported.
+const TROUBLE_TIME: Duration = Duration::from_secs(600);
 
 /// Common settings of a node's webhooks.
 #[derive(Debug)]
@@ -66,7 +94,7 @@ impl WebhookHub {
             room,
             clients: AtomicUsize::new(0),
             counters,
-            warnings: LogThrottle::default(),
+            trouble: Mutex::default(),
         }
     }
 
@@ -149,12 +177,51 @@ impl WebhookHub {
         RequestPermit { _of_hub: of_hub, _of_node: of_node }
     }
 
-    /// Logs a failure, throttled.
-    pub(super) fn warn(&self, event: &str, problem: &str) {
-        let left_out = self.warnings.pass(Instant::now());
-        if let Some(left_out) = left_out {
-            let (hub, to) = (&self.name, &self.template);
-            warn!(hub, %to, event, problem, left_out, "unexpected answer of a webhook");
+    /// Notes a valid answer.
+    pub(super) fn note_answer(&self) {
+        let mut trouble = self.trouble();
+        (trouble.failure, trouble.refusals, trouble.has_failed) = (None, 0, false);
+    }
+
+    /// Notes the duration of a request.
+    pub(super) fn note_duration(&self, duration: Duration) {
+        let mut trouble = self.trouble();
+        let is_slow = duration >= SLOW_ANSWER;
+        trouble.slow = is_slow.then(|| (Instant::now(), duration));
+        trouble.slow_answers = if is_slow { trouble.slow_answers.saturating_add(1) } else { 0 };
+    }
+
+    /// Notes a failed request.
+    pub(super) fn note_failure(&self, event: &str, problem: &str, failure: WebhookFailure) {
+        let mut trouble = self.trouble();
+        let is_refusal = failure == WebhookFailure::Refusal;
+        trouble.failure = Some((Instant::now(), format!("{event}: {problem} ({})", self.template)));
+        trouble.refusals = trouble.refusals.saturating_add(u32::from(is_refusal));
+        trouble.has_failed |= !is_refusal;
+    }
+
+    /// Conditions of the back end: it fails, or it is slow.
+    #[must_use]
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let (trouble, mut findings) = (self.trouble(), Vec::new());
+        let is_recent = |at: &Instant| at.elapsed() < TROUBLE_TIME;
+        let kind = match trouble.refusals >= REFUSALS_MIN {
+            true => Some(ConditionKind::WebhookRefusesSignature),
+            false => trouble.has_failed.then_some(ConditionKind::WebhookFails),
+        };
+        if let (Some(kind), Some((_, problem))) = (kind, trouble.failure.as_ref().filter(|(at, _)| is_recent(at))) {
+            findings.push(Finding::new(kind, self.name.as_str(), problem.as_str()));
         }
+        let slow = trouble.slow.filter(|(at, _)| is_recent(at) && trouble.slow_answers >= SLOW_ANSWERS_MIN);
+        if let Some((_, duration)) = slow {
+            let (seconds, waiting) = (duration.as_secs(), self.in_flight());
+            let detail = format!("the last answer took {seconds} s, {waiting} requests wait ({})", self.template);
+            findings.push(Finding::new(ConditionKind::WebhookSlow, self.name.as_str(), detail));
+        }
+        findings
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, WebhookTrouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,6 +10,7 @@ use trunkline_protocol::key::AccessKeys;
 use super::backlog::Backlog;
 use super::webhook_dialler::WebhookDialler;
 use super::webhook_hub::{WebhookHub, WebhookTerms};
+use crate::condition::Finding;
 use crate::config::{WebhookSecret, WebhookSettings};
 use crate::metrics::{LabelledCounters, WebhookCounters};
 use crate::net::connector::Connector;
@@ -77,6 +78,13 @@ impl Webhooks {
     #[must_use]
     pub(crate) fn has_clients(&self, hub: &str) -> bool {
         self.hubs().get(hub).and_then(Weak::upgrade).is_some_and(|hub| hub.has_clients())
+    }
+
+    /// Conditions of all back ends.
+    #[must_use]
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        let hubs: Vec<_> = self.hubs().values().filter_map(Weak::upgrade).collect();
+        hubs.iter().flat_map(|hub| hub.findings()).collect()
     }
 
     #[cfg(test)]

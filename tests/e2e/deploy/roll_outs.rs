@@ -171,7 +171,7 @@ fn two_nodes_of_one_name_do_no_harm_and_are_told_of() {
                     })
                     .await?;
                     until(async || {
-                        Ok(node.process.log().contains("two nodes of the fleet have this name").then_some(()))
+                        Ok(node.process.log().contains("several nodes of the fleet have the same name").then_some(()))
                     })
                     .await?;
                 }

@@ -176,6 +176,11 @@ fn the_page_of_causes_is_what_the_enum_has() {
 }
 
 #[test]
+fn the_reference_of_conditions_is_that_of_the_code() {
+    reference::check_generated("conditions.md", &reference::conditions());
+}
+
+#[test]
 fn the_page_of_metrics_is_what_nodes_and_app_servers_declare() {
     reference::check_generated("metrics.md", &reference::metrics());
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use trunkline_command::ServeArgs;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{HubManifest, Manifest};
-use trunkline_proxy::parts::{MetricEntry, metric_entries};
+use trunkline_proxy::parts::{MetricEntry, condition_entries, metric_entries};
 
 use crate::workspace::{rust_files, workspace};
 
@@ -98,6 +98,18 @@ pub(crate) fn causes() -> String {
     for cause in Cause::all() {
         let (ends, refuses) = (mark(cause.closes()), mark(cause.refuses()));
         writeln!(table, "| `{}` | {ends} | {refuses} | {} |", cause.label(), cause.text()).unwrap();
+    }
+    table
+}
+
+/// Table of the conditions, from their catalogue.
+pub(crate) fn conditions() -> String {
+    let mut table = "| condition | severity | begins after | state | remedy |\n|---|---|---|---|---|\n".to_owned();
+    for entry in condition_entries() {
+        let (name, severity, after_s) = (entry.name, entry.severity.label(), entry.after_s);
+        let start = if entry.is_normal_at_start { ", not in the first minute" } else { "" };
+        let (text, remedy) = (escape(entry.text), escape(entry.remedy));
+        writeln!(table, "| `{name}` | {severity} | {after_s} s{start} | {text} | {remedy} |").unwrap();
     }
     table
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use http::Uri;
 use trunkline_proxy::AdminToken;
-use trunkline_proxy::parts::{AdminSettings, AdminTokenSource, FleetSettings, SecretFileError};
+use trunkline_proxy::parts::{Address, AdminSettings, AdminTokenSource, FleetSettings, SecretFileError};
 
 use crate::logging::levels;
 
@@ -32,6 +33,11 @@ pub(crate) struct AdminArgs {
     #[arg(long, env = "TRUNKLINE_METRICS_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub metrics_token: Option<String>,
 
+    /// URL to which a JSON message is posted when a condition begins or ends: an outage, a full budget, a certificate
+    /// that ends. Chat services show its member `text`. [default: none is posted]
+    #[arg(long, env = "TRUNKLINE_CONDITION_WEBHOOK", value_name = "URL", hide_env_values = true)]
+    pub condition_webhook: Option<String>,
+
     /// Admin ports of the other nodes, such as `http://proxy-b:8090`, or one name for all addresses that it resolves to
     /// (resolved again every few seconds). Such nodes form a fleet: they forward messages for clients at other nodes,
     /// and each shows all nodes. All nodes need the same access key. The list may include this node. May be given
@@ -48,6 +54,9 @@ pub enum AdminArgsError {
     Token { flag: &'static str, problem: &'static str },
     #[error(transparent)]
     TokenFile(#[from] SecretFileError),
+    /// The text is not shown: webhook URLs of chat services are secrets.
+    #[error("--condition-webhook {0}")]
+    ConditionWebhook(&'static str),
     #[error("--peers {value:?} {problem}")]
     Peer { value: String, problem: &'static str },
     #[error("--peers names {0} nodes, at most {PEERS_MAX} are taken: give one name that resolves to all of them")]
@@ -65,7 +74,8 @@ impl TryFrom<&AdminArgs> for AdminSettings {
         };
         let metrics_token =
             args.metrics_token.as_deref().map(|text| self::token("--metrics-token", text)).transpose()?;
-        Ok(Self { token: token.map(Into::into), metrics_token, log: levels() })
+        let condition_webhook = args.condition_webhook.as_deref().map(receiver).transpose()?;
+        Ok(Self { token: token.map(Into::into), metrics_token, condition_webhook, log: levels() })
     }
 }
 
@@ -81,6 +91,12 @@ impl TryFrom<&AdminArgs> for FleetSettings {
     }
 }
 
+fn receiver(url: &str) -> Result<Uri, AdminArgsError> {
+    let uri: Uri =
+        url.parse().map_err(|_| AdminArgsError::ConditionWebhook("is no URL like https://chat.example/hook"))?;
+    Address::try_from(&uri).map(|_| uri).map_err(AdminArgsError::ConditionWebhook)
+}
+
 fn token(flag: &'static str, text: &str) -> Result<AdminToken, AdminArgsError> {
     AdminToken::new(text).map_err(|problem| AdminArgsError::Token { flag, problem })
 }
@@ -91,7 +107,14 @@ mod tests {
 
     fn args(peers: Vec<String>, metrics_token: Option<&str>) -> AdminArgs {
         let metrics_token = metrics_token.map(str::to_owned);
-        AdminArgs { admin: String::new(), admin_token: None, admin_token_file: None, metrics_token, peers }
+        AdminArgs {
+            admin: String::new(),
+            admin_token: None,
+            admin_token_file: None,
+            metrics_token,
+            condition_webhook: None,
+            peers,
+        }
     }
 
     #[test]

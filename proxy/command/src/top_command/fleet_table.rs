@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use trunkline_proxy::parts::{FleetSnapshot, MemberState, NodeSnapshot, Rates, RebalanceReport};
+use trunkline_proxy::parts::{ConditionSnapshot, FleetSnapshot, MemberState, NodeSnapshot, Rates, RebalanceReport};
 
 use crate::shown_text::one_line;
 use crate::text_table;
@@ -27,6 +27,7 @@ struct AppRow {
 pub(super) fn lines(fleet: &FleetSnapshot, last_hour: Vec<String>) -> Vec<String> {
     let (apps, hubs) = (apps(fleet), hubs(fleet));
     let mut lines = vec![summary(fleet, &apps), String::new()];
+    lines.extend(conditions(fleet));
     if !last_hour.is_empty() {
         lines.extend(last_hour);
         lines.push(String::new());
@@ -77,6 +78,26 @@ fn summary(fleet: &FleetSnapshot, apps: &BTreeMap<String, AppRow>) -> String {
         sum(|rates| rates.messages_up),
         sum(|rates| rates.deliveries),
     )
+}
+
+/// Active conditions of all nodes, two lines for each.
+fn conditions(fleet: &FleetSnapshot) -> Vec<String> {
+    let mut found = BTreeMap::<_, (&ConditionSnapshot, Vec<&str>)>::new();
+    for one in fleet.nodes.iter().flat_map(|node| &node.conditions) {
+        let entry = found.entry((&one.severity, &one.name, &one.subject)).or_insert_with(|| (one, Vec::new()));
+        entry.1.push(&one.node);
+    }
+    let mut lines = Vec::new();
+    for (one, nodes) in found.values() {
+        let since = age(fleet.at_ms.saturating_sub(one.since_ms) / 1000);
+        let (severity, at) = (one.severity.to_uppercase(), nodes.join(", "));
+        let line = format!("{severity} {}: {}: {} (at {at}, since {since})", one.text, one.subject, one.detail);
+        lines.extend([one_line(&line).into_owned(), format!("  -> {}", one_line(&one.remedy))]);
+    }
+    if !lines.is_empty() {
+        lines.push(String::new());
+    }
+    lines
 }
 
 fn counted(number: u64, thing: &str) -> String {

@@ -3,11 +3,11 @@
 import { offerAnnouncing, watchAnnouncing } from "./announce.js";
 import { HOME, read, send } from "./api.js";
 import { closeClient, openClient, refreshClient } from "./client.js";
-import { byId, keyed, make, say } from "./dom.js";
+import { Conditions } from "./conditions.js";
+import { byId, keyed, make, say, set } from "./dom.js";
 import { bytes, count, percent, plural, rate, short } from "./format.js";
 import { Graph } from "./graph.js";
 import { Lists } from "./lists.js";
-import { isMissed } from "./nodes.js";
 import { Timeline } from "./timeline.js";
 
 // Restarts a silent stream.
@@ -16,6 +16,11 @@ const SILENCE_MS = 5000;
 const state = { fleet: null, access: "read", canLogIn: false };
 const open = (id) => openClient(id, state, (traced) => lists.traceClient(traced));
 const lists = new Lists({ openClient: open, state });
+const conditions = new Conditions((list) => {
+  lists.choose(list);
+  byId("lists").scrollIntoView({ block: "nearest" });
+  byId(`tab-${list}`).focus();
+});
 const graph = new Graph(byId("graph"), {
   openClient: open,
   showClients: (filter) => lists.showClients(filter),
@@ -52,24 +57,11 @@ function tellLive(isLive) {
 
 function show(fleet) {
   tellLive(true);
-  tell(problemsOf(fleet));
+  conditions.show(fleet);
   sum(fleet);
   graph.show(fleet);
   lists.show(fleet);
   refreshClient(fleet);
-}
-
-function problemsOf(fleet) {
-  const split = fleet.agree ? [] : ["The nodes see different members: messages between nodes may not reach all clients"];
-  const missed = fleet.nodes.filter(isMissed).map((node) => `${node.name} is ${node.state}`);
-  const rules = fleet.nodes.filter((node) => node.rulesProblem).map((node) => `${node.name} keeps its old rules: ${node.rulesProblem}`);
-  return [...split, ...missed, ...rules, ...fleet.unreachable.map((peer) => `${peer.url} can't be reached: ${peer.problem}`)];
-}
-
-function tell(problems) {
-  const told = byId("told");
-  told.hidden = problems.length === 0;
-  say(told, problems.join(" · "));
 }
 
 function total(fleet, of) {
@@ -80,13 +72,14 @@ function sum(fleet) {
   const apps = new Set(fleet.nodes.flatMap((node) => node.links.map((link) => link.app)));
   const open = total(fleet, (node) => node.links.reduce((all, link) => all + link.open, 0));
   const links = total(fleet, (node) => node.links.reduce((all, link) => all + link.open + link.resuming + link.down, 0));
+  const isUnserved = fleet.nodes.some((node) => node.conditions?.some((one) => one.name === "hub-without-app-server"));
   const isKnown = fleet.nodes.some((node) => node.rates);
   const perSecond = (of) => (isKnown ? rate(total(fleet, (node) => node.rates && of(node.rates))) : "–");
   const facts = [
     ["Clients", short(total(fleet, (node) => node.clients)), "clients"],
     ["Nodes", count(fleet.nodes.length), "nodes"],
-    ["App servers", count(apps.size), "apps"],
-    ["Links open", `${count(open)} of ${count(links)}`, "links"],
+    ["App servers", count(apps.size), "apps", isUnserved && apps.size === 0],
+    ["Links open", `${count(open)} of ${count(links)}`, "links", open < links || isUnserved],
     ["Messages up", perSecond((rates) => rates.messagesUp), "up"],
     ["Deliveries", perSecond((rates) => rates.deliveries), "down"],
     ["CPU of proxies", percent(isKnown ? total(fleet, (node) => node.process.cpuPercent) : null), "cpu"],
@@ -98,7 +91,10 @@ function sum(fleet) {
     facts,
     ([name]) => name,
     ([name, , id]) => make("div", {}, make("dt", {}, name), make("dd", { id: `sum-${id}` })),
-    (element, [, value]) => say(element.lastChild, value),
+    (element, [, value, , isBad]) => {
+      say(element.lastChild, value);
+      set(element.lastChild, "data-bad", isBad);
+    },
   );
   document.title = `${plural(total(fleet, (node) => node.clients), "client")} · Trunkline`;
 }

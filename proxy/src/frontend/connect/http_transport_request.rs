@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
@@ -152,7 +151,7 @@ pub(crate) async fn post(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) 
         Err(refusal) => return refusal,
     };
     match outer.send(request.into_body().into_data_stream()).await {
-        Ok(()) => plain(StatusCode::OK, Body::empty()),
+        Ok(()) => plain(StatusCode::OK, ""),
         Err(SendError::Closed) => plain(StatusCode::NOT_FOUND, ""),
         Err(SendError::Body(error)) if is_body_timeout(&error) => refuse_slow_body(endpoint),
         Err(SendError::Body(_)) => plain(StatusCode::BAD_REQUEST, "the body of the request broke off"),

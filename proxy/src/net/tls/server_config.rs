@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::{IdentityFiles, TlsError, identity, provider};
+use super::{IdentityFiles, TlsError, identity, provider, validity};
 
 /// ALPN protocols, preferred first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -43,6 +43,15 @@ impl Certificates {
 
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().flat_map(|files| [files.certificate.as_path(), &files.key])
+    }
+
+    /// Certificates in use that are invalid or expire soon: file and problem.
+    #[must_use]
+    pub(crate) fn problems(&self) -> Vec<(&Path, String)> {
+        let identities = self.identities.load();
+        let chains = self.files.iter().zip(identities.iter());
+        let problem = |identity: &CertifiedKey| identity.cert.iter().find_map(validity::problem_of);
+        chains.filter_map(|(files, identity)| Some((files.certificate.as_path(), problem(identity)?))).collect()
     }
 
     /// Returns the first certificate that names the host, or else the first one.

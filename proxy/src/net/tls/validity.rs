@@ -28,6 +28,13 @@ pub(super) fn warn_of_all(file: &Path, roots: &[CertificateDer<'_>]) {
     }
 }
 
+/// Problem of a certificate that is invalid or expires soon, and its end.
+#[must_use]
+pub(super) fn problem_of(certificate: &CertificateDer<'_>) -> Option<String> {
+    let validity = read(certificate)?;
+    problem(&validity, now_s()).map(|problem| format!("{problem} (its end: {})", validity.not_after))
+}
+
 fn warn_of(file: &Path, certificate: &CertificateDer<'_>) {
     let Some(validity) = read(certificate) else { return };
     if let Some(problem) = problem(&validity, now_s()) {

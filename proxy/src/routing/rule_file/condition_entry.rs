@@ -4,8 +4,8 @@ use ipnet::IpNet;
 
 use super::toml_value::{TomlTable, TomlValue};
 use crate::net::address::parse_network;
-use crate::routing::condition::{Condition, PathPattern, ValueSource, ValueTest};
 use crate::routing::pattern::Pattern;
+use crate::routing::route_condition::{Condition, PathPattern, ValueSource, ValueTest};
 use crate::routing::rule_error::{Fault, RuleProblem};
 
 /// Maximum number of conditions of a route, and of patterns or networks of a condition. All may be tested for each

@@ -6,8 +6,8 @@ use bytesize::ByteSize;
 
 use super::group_entry::{KnownGroups, Labels};
 use super::toml_value::{TomlTable, TomlValue};
-use crate::routing::condition::PathPattern;
 use crate::routing::pattern::PatternError;
+use crate::routing::route_condition::PathPattern;
 use crate::routing::rule::{MessageRule, MethodRule, MirrorRule};
 use crate::routing::rule_error::{Fault, RuleProblem};
 use crate::routing::target_table::TargetPattern;

@@ -1,0 +1,82 @@
+//! Checks the conditions that the nodes report themselves, before any symptom.
+
+use http::StatusCode;
+use trunkline_proxy::parts::{ConditionSnapshot, Connector, FleetConditions};
+
+use super::finding::{Finding, Verdict};
+use crate::admin_client::{ADMIN_DEFAULT, AdminClient, AdminTokenArgs, admin_address};
+
+const CONDITIONS: &str = "conditions";
+
+/// Maximum answer size: a thousand conditions of several nodes.
+const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// Reads the conditions from an admin port. Without `--admin`, only a hub on this machine has a known one, and a
+/// missing answer is no finding.
+pub(super) async fn check_conditions(admin: Option<&str>, is_local: bool, token: &AdminTokenArgs) -> Vec<Finding> {
+    let url = match admin {
+        Some(url) => url,
+        None if is_local => ADMIN_DEFAULT,
+        None => return Vec::new(),
+    };
+    match (read(url, token).await, admin.is_some()) {
+        (Ok(conditions), _) => judge_conditions(&conditions),
+        (Err(problem), true) => {
+            let advice = "give the admin port of a node by --admin, and its token by --admin-token";
+            vec![Finding::warning(CONDITIONS, format!("{url} lists none: {problem}"), advice)]
+        }
+        (Err(_), false) => Vec::new(),
+    }
+}
+
+async fn read(url: &str, token: &AdminTokenArgs) -> Result<FleetConditions, String> {
+    let address = admin_address(url)?;
+    let client = AdminClient::new(Connector::default(), token.token().map_err(|error| error.to_string())?);
+    let answer = client.get(&address, "/api/conditions", ANSWER_MAX_BYTES).await?;
+    match answer.status() {
+        StatusCode::OK => serde_json::from_slice(answer.body()).map_err(|error| error.to_string()),
+        status => Err(format!("the answer is {status}")),
+    }
+}
+
+fn judge_conditions(FleetConditions { conditions, missing }: &FleetConditions) -> Vec<Finding> {
+    let active = conditions.iter().filter(|condition| condition.ended_ms.is_none());
+    let mut findings: Vec<_> = active.map(judge).collect();
+    if !missing.is_empty() {
+        let seen = format!("no answer from: {}", missing.join(", "));
+        findings.push(Finding::warning(CONDITIONS, seen, "check that these nodes run"));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(CONDITIONS, "the nodes report none"));
+    }
+    findings
+}
+
+fn judge(condition: &ConditionSnapshot) -> Finding {
+    let ConditionSnapshot { node, name, subject, text, detail, remedy, .. } = condition;
+    let finding = Finding::warning(CONDITIONS, format!("{name} at {node}: {subject}: {text}: {detail}"), remedy);
+    let verdict = if condition.severity == "error" { Verdict::Failed } else { finding.verdict };
+    Finding { verdict, ..finding }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn active_conditions_are_findings_by_severity_and_ended_ones_are_not() {
+        let condition = |severity: &str, ended_ms| ConditionSnapshot {
+            severity: severity.into(),
+            name: "hub-without-app-server".into(),
+            ended_ms,
+            ..ConditionSnapshot::default()
+        };
+        let verdicts = |conditions| {
+            let findings = judge_conditions(&FleetConditions { conditions, missing: Vec::new() });
+            findings.into_iter().map(|finding| finding.verdict).collect::<Vec<_>>()
+        };
+        let all = vec![condition("error", None), condition("warning", None), condition("error", Some(1))];
+        assert_eq!(verdicts(all), [Verdict::Failed, Verdict::Warning]);
+        assert_eq!(verdicts(vec![condition("error", Some(1))]), [Verdict::Ok]);
+    }
+}

@@ -1,0 +1,20 @@
+//! Conditions: states that keep users from being served, or soon will.
+//!
+//! ```text
+//!  evaluation, once a second ──► findings ──┐
+//!  reports of events ───────────────────────┴─► registry ──► notices for the log
+//!                                                  └───────► list for metrics, /readyz and the API
+//! ```
+//!
+//! The catalogue is static. The registry holds one entry per condition and subject. It imports no channel.
+
+mod catalogue;
+mod condition_registry;
+mod known_hub;
+mod refusal_reason;
+
+pub(crate) use catalogue::ConditionKind;
+pub use catalogue::{CatalogueEntry, Severity, condition_entries};
+pub(crate) use condition_registry::{ActiveCondition, ConditionNotice, ConditionRegistry, Finding, NoticeKind};
+pub(crate) use known_hub::{HubSight, KnownHub, KnownHubs};
+pub(crate) use refusal_reason::RefusalReasons;

@@ -1,0 +1,281 @@
+//! Registry of the active conditions, keyed by condition and subject.
+//!
+//! ```text
+//!  found ──► pending ──for the time of the catalogue──► active ──not found for 3 s──► removed
+//!                └──not found──► removed
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::catalogue::ConditionKind;
+use crate::clock::unix_ms;
+
+/// Maximum number of conditions and subjects; further ones are ignored.
+const CONDITIONS_MAX: usize = 1000;
+
+/// Time without a finding after which a condition ends.
+const END_AFTER: Duration = Duration::from_secs(3);
+
+/// Interval of log lines of a condition that lasts.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Maximum number of ended conditions in the history; the oldest are removed.
+const HISTORY_MAX: usize = 200;
+
+/// Time for which ended conditions stay in the history.
+const HISTORY_TIME: Duration = Duration::from_secs(24 * 3600);
+
+/// Minimum interval of log lines of a reported event whose reason changes.
+const NEWS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// State found by one evaluation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub kind: ConditionKind,
+    /// Hub, app server, node, file or flag.
+    pub subject: String,
+    /// Current numbers, for people.
+    pub detail: String,
+}
+
+impl Finding {
+    pub(crate) fn new(kind: ConditionKind, subject: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { kind, subject: subject.into(), detail: detail.into() }
+    }
+}
+
+/// Active condition of one subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ActiveCondition {
+    pub kind: ConditionKind,
+    pub subject: String,
+    pub detail: String,
+    /// Unix time of the beginning, in milliseconds.
+    pub since_ms: u64,
+    pub lasts: Duration,
+}
+
+/// Kind of a change of a condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoticeKind {
+    Began,
+    Lasts,
+    Ended,
+}
+
+/// Change of a condition, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConditionNotice {
+    pub kind: NoticeKind,
+    pub condition: ActiveCondition,
+}
+
+type ConditionKey = (ConditionKind, String);
+
+#[derive(Debug)]
+struct ConditionEntry {
+    detail: String,
+    found_first: Instant,
+    found_last: Instant,
+    /// Beginning and its Unix time; `None` while pending.
+    begun: Option<(Instant, u64)>,
+    logged: Instant,
+    /// Whether the reason of an event has changed since it was logged.
+    has_news: bool,
+}
+
+/// Reported event, which holds until it is cleared or expires.
+#[derive(Debug)]
+struct ReportedEvent {
+    detail: String,
+    until: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct RegistryState {
+    entries: BTreeMap<ConditionKey, ConditionEntry>,
+    events: BTreeMap<ConditionKey, ReportedEvent>,
+    /// Ended conditions and their ends, oldest first.
+    history: VecDeque<(Instant, ActiveCondition)>,
+}
+
+/// Registry of the conditions of a node.
+#[derive(Debug, Default)]
+pub(crate) struct ConditionRegistry(Mutex<RegistryState>);
+
+impl ConditionRegistry {
+    /// Reports an event; without a time limit, the event holds until it is cleared.
+    pub(crate) fn report(&self, finding: Finding, time: Option<Duration>) {
+        let mut state = self.lock();
+        let key = (finding.kind, finding.subject);
+        if state.events.len() < CONDITIONS_MAX || state.events.contains_key(&key) {
+            let until = time.map(|time| Instant::now() + time);
+            state.events.insert(key, ReportedEvent { detail: finding.detail, until });
+        }
+    }
+
+    /// Clears a reported event.
+    pub(crate) fn clear(&self, kind: ConditionKind, subject: &str) {
+        self.lock().events.remove(&(kind, subject.to_owned()));
+    }
+
+    /// Replaces all findings by those of a new evaluation; returns the changes. In a `quiet` time, such as a drain,
+    /// states that are normal then are ignored.
+    pub(crate) fn update(&self, findings: Vec<Finding>, is_quiet: bool, now: Instant) -> Vec<ConditionNotice> {
+        let mut state = self.lock();
+        let RegistryState { entries, events, history } = &mut *state;
+        events.retain(|_, event| event.until.is_none_or(|until| until > now));
+        let reported =
+            events.iter().map(|((kind, subject), event)| Finding::new(*kind, subject.as_str(), event.detail.as_str()));
+        let found = findings.into_iter().map(|finding| (finding, false)).chain(reported.map(|event| (event, true)));
+        let is_wanted = |finding: &Finding| !(is_quiet && finding.kind.entry().is_normal_at_start);
+        for (finding, is_event) in found.filter(|(finding, _)| is_wanted(finding)) {
+            let key = (finding.kind, finding.subject);
+            if let Some(entry) = entries.get_mut(&key) {
+                entry.has_news |= is_event && entry.detail != finding.detail;
+                (entry.detail, entry.found_last) = (finding.detail, now);
+            } else if entries.len() < CONDITIONS_MAX {
+                entries.insert(key, ConditionEntry::new(finding.detail, now));
+            }
+        }
+        let mut notices = Vec::new();
+        entries.retain(|key, entry| {
+            let is_kept = entry.is_kept(now);
+            notices.extend(
+                entry
+                    .advance(key.0, is_kept, now)
+                    .map(|kind| ConditionNotice { kind, condition: entry.active(key, now) }),
+            );
+            is_kept
+        });
+        let ended = notices.iter().filter(|notice| notice.kind == NoticeKind::Ended);
+        history.extend(ended.map(|notice| (now, notice.condition.clone())));
+        let too_many = history.len().saturating_sub(HISTORY_MAX);
+        history.drain(..too_many);
+        history.retain(|(ended, _)| now.saturating_duration_since(*ended) < HISTORY_TIME);
+        notices
+    }
+
+    /// Lists the active conditions, in the order of the catalogue.
+    #[must_use]
+    pub(crate) fn list(&self) -> Vec<ActiveCondition> {
+        let (state, now) = (self.lock(), Instant::now());
+        let begun = state.entries.iter().filter(|(_, entry)| entry.begun.is_some());
+        begun.map(|(key, entry)| entry.active(key, now)).collect()
+    }
+
+    /// Lists the conditions that have ended in the last day, newest first.
+    #[must_use]
+    pub(crate) fn history(&self) -> Vec<ActiveCondition> {
+        self.lock().history.iter().rev().map(|(_, condition)| condition.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, RegistryState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ConditionEntry {
+    fn new(detail: String, now: Instant) -> Self {
+        Self { detail, found_first: now, found_last: now, begun: None, logged: now, has_news: false }
+    }
+
+    fn is_kept(&self, now: Instant) -> bool {
+        let missing = now.saturating_duration_since(self.found_last);
+        missing.is_zero() || (self.begun.is_some() && missing < END_AFTER)
+    }
+
+    /// Begins, continues or ends; returns the change to log.
+    fn advance(&mut self, kind: ConditionKind, is_kept: bool, now: Instant) -> Option<NoticeKind> {
+        let interval = if self.has_news { NEWS_INTERVAL } else { REMINDER_INTERVAL };
+        match self.begun {
+            Some(_) if !is_kept => Some(NoticeKind::Ended),
+            Some(_) if now.saturating_duration_since(self.logged) >= interval => {
+                (self.logged, self.has_news) = (now, false);
+                Some(NoticeKind::Lasts)
+            }
+            None if is_kept && now.saturating_duration_since(self.found_first).as_secs() >= kind.entry().after_s => {
+                (self.begun, self.logged, self.has_news) = (Some((now, unix_ms())), now, false);
+                Some(NoticeKind::Began)
+            }
+            Some(_) | None => None,
+        }
+    }
+
+    fn active(&self, (kind, subject): &ConditionKey, now: Instant) -> ActiveCondition {
+        let (begun, since_ms) = self.begun.unwrap_or((now, unix_ms()));
+        let lasts = now.saturating_duration_since(begun);
+        ActiveCondition { kind: *kind, subject: subject.clone(), detail: self.detail.clone(), since_ms, lasts }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn links_lost(subject: &str) -> Vec<Finding> {
+        vec![Finding::new(ConditionKind::AppServerLinksLost, subject, "1 of 5")]
+    }
+
+    /// Updates with a finding in these seconds; returns each change and its second.
+    fn changes(found: impl Fn(u64) -> bool, seconds: u64) -> Vec<(u64, NoticeKind)> {
+        let (registry, start) = (ConditionRegistry::default(), Instant::now());
+        let at = |second| {
+            let findings = if found(second) { links_lost("app") } else { Vec::new() };
+            let notices = registry.update(findings, false, start + Duration::from_secs(second));
+            notices.into_iter().map(move |notice| (second, notice.kind))
+        };
+        (0..seconds).flat_map(at).collect()
+    }
+
+    #[test]
+    fn a_condition_begins_after_its_bound_is_repeated_each_minute_and_ends_three_seconds_after_the_state() {
+        let expected = [(5, NoticeKind::Began), (65, NoticeKind::Lasts), (102, NoticeKind::Ended)];
+        assert_eq!(changes(|second| second < 100, 200), expected);
+    }
+
+    #[test]
+    fn a_state_that_is_shorter_than_its_bound_is_no_condition_and_a_short_gap_does_not_end_one() {
+        assert_eq!(changes(|second| second % 5 != 4, 100), []);
+        assert_eq!(changes(|second| second != 10 && second != 11, 60), [(5, NoticeKind::Began)]);
+    }
+
+    #[test]
+    fn a_state_that_is_normal_in_a_quiet_time_is_ignored_then() {
+        let (registry, start) = (ConditionRegistry::default(), Instant::now());
+        for second in 0..20 {
+            registry.update(links_lost("app"), true, start + Duration::from_secs(second));
+        }
+        assert_eq!(registry.list(), []);
+    }
+
+    #[test]
+    fn the_number_of_conditions_is_bounded() {
+        let (registry, start) = (ConditionRegistry::default(), Instant::now());
+        let findings: Vec<_> =
+            (0..1100).map(|n| Finding::new(ConditionKind::CertificateEnds, n.to_string(), "")).collect();
+        assert_eq!(registry.update(findings, false, start).len(), CONDITIONS_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reported_event_holds_until_it_is_cleared_or_expires() {
+        let registry = ConditionRegistry::default();
+        let finding = |subject: &str| Finding::new(ConditionKind::FileUnreadable, subject, "no such file");
+        registry.report(finding("keys"), None);
+        registry.report(finding("rules"), Some(Duration::from_secs(90)));
+        let active = |registry: &ConditionRegistry| {
+            registry.update(Vec::new(), false, Instant::now());
+            registry.list().into_iter().map(|condition| condition.subject).collect::<Vec<_>>()
+        };
+        assert_eq!(active(&registry), ["keys", "rules"]);
+        tokio::time::advance(Duration::from_secs(100)).await;
+        assert_eq!(active(&registry), ["keys"]);
+        registry.clear(ConditionKind::FileUnreadable, "keys");
+        tokio::time::advance(END_AFTER).await;
+        assert_eq!(active(&registry), Vec::<String>::new());
+    }
+}

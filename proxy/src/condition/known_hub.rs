@@ -1,0 +1,131 @@
+//! Hubs of the last hour: a hub that had app servers or clients keeps its series after its removal.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Maximum number of known hubs; further ones are ignored.
+const KNOWN_HUBS_MAX: usize = 1000;
+
+/// Time for which a hub is known after its last app server or client.
+const KNOWN_FOR: Duration = Duration::from_secs(3600);
+
+/// State of a hub at one moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct HubSight {
+    pub is_served: bool,
+    /// Whether all its app servers have announced their shutdown.
+    pub is_stopping: bool,
+    pub clients: u64,
+}
+
+/// Hub that had an app server in the last hour, or is expected to have one.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownHub {
+    first_served: Option<Instant>,
+    used: Instant,
+    unserved_since: Option<Instant>,
+    /// Whether the last app server has stopped gracefully.
+    pub has_stopped: bool,
+    /// Whether it had clients.
+    pub had_clients: bool,
+    /// Whether the last sight found the hub.
+    pub is_present: bool,
+}
+
+impl KnownHub {
+    fn new(now: Instant) -> Self {
+        Self {
+            first_served: None,
+            used: now,
+            unserved_since: None,
+            has_stopped: false,
+            had_clients: false,
+            is_present: true,
+        }
+    }
+
+    /// Time without an app server; `None` while served.
+    #[must_use]
+    pub(crate) fn unserved(&self, now: Instant) -> Option<Duration> {
+        self.unserved_since.map(|since| now.saturating_duration_since(since))
+    }
+
+    /// Time between its first app server and the loss of its last one.
+    #[must_use]
+    pub(crate) fn served_for(&self) -> Option<Duration> {
+        Some(self.unserved_since?.saturating_duration_since(self.first_served?))
+    }
+
+    fn note(&mut self, sight: HubSight, now: Instant) {
+        self.is_present = true;
+        self.had_clients |= sight.clients > 0;
+        if sight.is_served || sight.clients > 0 {
+            self.used = now;
+        }
+        if sight.is_served {
+            self.first_served.get_or_insert(now);
+            (self.unserved_since, self.has_stopped) = (None, false);
+        } else {
+            self.unserved_since.get_or_insert(now);
+            self.has_stopped |= sight.is_stopping;
+        }
+    }
+}
+
+/// Table of known hubs, by name.
+#[derive(Debug, Default)]
+pub(crate) struct KnownHubs(Mutex<BTreeMap<String, KnownHub>>);
+
+impl KnownHubs {
+    /// Records the present hubs, and removes hubs without use for an hour.
+    pub(crate) fn note(&self, sights: BTreeMap<String, HubSight>, now: Instant) {
+        let mut hubs = self.lock();
+        hubs.values_mut().for_each(|hub| hub.is_present = false);
+        for (name, sight) in sights {
+            if let Some(hub) = hubs.get_mut(&name) {
+                hub.note(sight, now);
+            } else if hubs.len() < KNOWN_HUBS_MAX {
+                hubs.entry(name).or_insert_with(|| KnownHub::new(now)).note(sight, now);
+            }
+        }
+        let is_recent = |hub: &KnownHub| now.saturating_duration_since(hub.used) < KNOWN_FOR;
+        hubs.retain(|_, hub| hub.is_present || (is_recent(hub) && hub.first_served.is_some()));
+    }
+
+    /// Whether a hub is known.
+    #[must_use]
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.lock().contains_key(name)
+    }
+
+    /// Lists the known hubs, by name.
+    #[must_use]
+    pub(crate) fn list(&self) -> Vec<(String, KnownHub)> {
+        self.lock().iter().map(|(name, hub)| (name.clone(), hub.clone())).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, KnownHub>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removed_hub_that_was_served_is_known_for_an_hour() {
+        let (hubs, start) = (KnownHubs::default(), Instant::now());
+        let note = |is_served: Option<bool>, second| {
+            let sight = is_served.map(|is_served| ("chat".to_owned(), HubSight { is_served, ..HubSight::default() }));
+            hubs.note(sight.into_iter().collect(), start + Duration::from_secs(second));
+            hubs.list().len()
+        };
+        assert_eq!((note(Some(false), 0), note(None, 1)), (1, 0), "it was never served");
+        assert_eq!(note(Some(true), 10), 1);
+        assert_eq!((note(Some(false), 20), note(None, 3600), note(None, 3611)), (1, 1, 0));
+    }
+}

@@ -1,0 +1,474 @@
+//! Conditions: each fault is reported by the log, `/readyz` and metrics while it lasts, and not after.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::StatusCode;
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::manifest::{HubManifest, Transport};
+
+use super::client::Client;
+use super::fleet_nodes;
+use super::http::{HttpConnection, request};
+use super::stage::{Stage, run, settings};
+use super::webhook_server::WebhookServer;
+use super::webhooks;
+use crate::admin::families;
+use crate::condition::{ConditionKind, NoticeKind};
+use crate::config::{GivenKeys, SecretSources, Settings};
+use crate::fleet::Fleet;
+use crate::metrics::ClientProtocol;
+use crate::net::connector::MemoryNetwork;
+use crate::node::condition_watch::ConditionWatch;
+use crate::node::{hub_sweep, key_reload};
+use crate::observer::{Readiness, UpstreamProblem, UpstreamProblems};
+use crate::shard::{Connectors, ShardSender, Shared};
+
+/// Time after the start of a node in which missing app servers are normal.
+const START_S: u64 = 61;
+
+/// Evaluation of the conditions of a node, with its channels.
+struct Watched {
+    readiness: Readiness,
+    fleet: Fleet,
+    watch: ConditionWatch,
+    problems: Arc<UpstreamProblems>,
+    /// Changes of conditions, as the log shows them.
+    log: Vec<(NoticeKind, ConditionKind)>,
+}
+
+impl Watched {
+    fn new(shared: &Arc<Shared>) -> Self {
+        let fleet = Fleet::new(shared.clone(), ([127, 0, 0, 1], 8090).into());
+        Self::with(shared, fleet)
+    }
+
+    fn with(shared: &Arc<Shared>, fleet: Fleet) -> Self {
+        let problems = Arc::<UpstreamProblems>::default();
+        let watch = ConditionWatch::new(shared.clone(), fleet.clone(), problems.clone());
+        let readiness = Readiness::new(shared.clone(), problems.clone());
+        Self { readiness, fleet, watch, problems, log: Vec::new() }
+    }
+
+    /// Evaluates once a second for this time.
+    async fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            // sleep: time is paused, and passing it is what these tests are about.
+            sleep(Duration::from_secs(1)).await;
+            let notices = self.watch.evaluate().await;
+            self.log.extend(notices.iter().map(|notice| (notice.kind, notice.condition.kind)));
+        }
+    }
+
+    /// Value of a metric of a condition or hub.
+    fn metric(&self, name: &str, label: &str) -> Option<u64> {
+        let families = families(&self.readiness, &self.fleet, &Default::default());
+        let family = families.iter().find(|family| family.name() == name)?;
+        let is_labelled =
+            |metric: &&prometheus::proto::Metric| metric.get_label().iter().any(|pair| pair.value() == label);
+        Some(family.get_metric().iter().find(is_labelled)?.get_gauge().get_value() as u64)
+    }
+
+    /// Line of `/readyz` about a condition, if active. All channels agree.
+    fn line(&self, kind: ConditionKind) -> Option<String> {
+        let name = kind.entry().name;
+        let lines = self.readiness.warnings();
+        let line = lines.iter().find(|line| line.starts_with(name)).cloned();
+        assert_eq!(self.metric("trunkline_condition", name), Some(u64::from(line.is_some())), "{lines:?}");
+        let last = self.log.iter().rfind(|(_, logged)| *logged == kind).map(|(notice, _)| *notice);
+        assert_eq!(matches!(last, Some(NoticeKind::Began | NoticeKind::Lasts)), line.is_some(), "{:?}", self.log);
+        line
+    }
+
+    /// Passes this time, and returns the line about a condition, which has begun by then.
+    async fn begun(&mut self, kind: ConditionKind, within_s: u64) -> String {
+        self.pass(within_s).await;
+        self.line(kind).unwrap_or_else(|| panic!("{kind:?} has not begun: {:?}", self.readiness.conditions()))
+    }
+
+    /// Passes some seconds, after which a condition has ended.
+    async fn ended(&mut self, kind: ConditionKind) {
+        self.pass(5).await;
+        assert_eq!(self.line(kind), None);
+        assert_eq!(self.log.last(), Some(&(NoticeKind::Ended, kind)));
+    }
+}
+
+#[test]
+fn a_hub_whose_last_app_server_crashes_is_reported_with_its_waiting_clients_until_another_one_comes() {
+    run(async {
+        let (stage, app, mut link) = Stage::start().with_chat().await;
+        let mut watched = Watched::new(&stage.shared);
+        watched.pass(START_S).await;
+        let _client = Client::connect(&stage, &mut link, "/chat").await;
+        assert_eq!(watched.log, []);
+        drop(link);
+        app.retire();
+        let line = watched.begun(ConditionKind::HubWithoutAppServer, 5).await;
+        assert!(line.contains("chat") && line.contains("1 clients wait and are closed in 5"), "{line}");
+        assert_eq!(watched.metric("trunkline_hub_served", "chat"), Some(0));
+        let mut again = stage.app("app-2", vec![HubManifest::new("chat", "/chat")]);
+        let _link = again.link().await;
+        watched.ended(ConditionKind::HubWithoutAppServer).await;
+    });
+}
+
+#[test]
+fn a_hub_that_had_clients_keeps_its_condition_and_series_after_its_removal() {
+    run(async {
+        let (stage, app, mut link) = Stage::start().with_chat().await;
+        spawn_local(hub_sweep::run(stage.shared.clone()));
+        let mut other = stage.app("other", vec![HubManifest::new("auction", "/auction")]);
+        let _other = other.link().await;
+        let mut watched = Watched::new(&stage.shared);
+        watched.pass(START_S).await;
+        let _client = Client::connect(&stage, &mut link, "/chat").await;
+        watched.pass(1).await;
+        drop(link);
+        app.retire();
+        watched.pass(180).await;
+        assert!(stage.shared.hubs.find("/chat").is_none(), "the hub is removed");
+        assert!(watched.line(ConditionKind::HubWithoutAppServer).unwrap().contains("no client waits"));
+        assert_eq!(watched.metric("trunkline_hub_served", "chat"), Some(0));
+        assert_eq!(watched.metric("trunkline_client_connections", "chat"), Some(0));
+    });
+}
+
+#[test]
+fn a_starting_node_and_a_short_lived_hub_without_clients_are_no_condition() {
+    run(async {
+        let stage = Stage::start();
+        let mut watched = Watched::new(&stage.shared);
+        watched.pass(START_S).await;
+        let mut app = stage.app("app-1", vec![HubManifest::new("preview", "/preview")]);
+        let _link = app.link().await;
+        watched.pass(20).await;
+        app.retire();
+        watched.pass(20).await;
+        assert_eq!(watched.log, []);
+    });
+}
+
+#[test]
+fn an_app_server_that_does_not_respond_is_reported_after_ten_seconds() {
+    run(async {
+        let (stage, _app, link) = Stage::start().with_chat().await;
+        let mut watched = Watched::new(&stage.shared);
+        watched.pass(START_S).await;
+        assert_eq!(watched.log, []);
+        link.set_reading(false);
+        watched.pass(8).await;
+        assert_eq!(watched.log, []);
+        let line = watched.begun(ConditionKind::AppServerSilent, 3).await;
+        assert!(line.contains("app-1") && line.contains("hubs: chat"), "{line}");
+        link.set_reading(true);
+        watched.ended(ConditionKind::AppServerSilent).await;
+    });
+}
+
+#[test]
+fn lost_links_are_one_condition_of_their_app_server() {
+    run(async {
+        let settings = Settings { pool_size: 3, ..settings() };
+        let stage = Stage::with(settings, 1);
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let (_one, two, three) = (app.link().await, app.link().await, app.link().await);
+        let mut watched = Watched::new(&stage.shared);
+        watched.pass(START_S).await;
+        two.cut();
+        three.cut();
+        let line = watched.begun(ConditionKind::AppServerLinksLost, 7).await;
+        assert!(line.contains("app-1") && line.contains("1 of 3 links are open"), "{line}");
+        assert_eq!(watched.metric("trunkline_condition_subjects", "app-server-links-lost"), Some(1));
+        let _links = (app.link_anew().await, app.link().await);
+        watched.ended(ConditionKind::AppServerLinksLost).await;
+    });
+}
+
+#[test]
+fn an_app_server_that_refuses_the_key_and_one_that_does_not_answer_are_told_apart() {
+    run(async {
+        let (stage, _app, _link) = Stage::start().with_chat().await;
+        let mut watched = Watched::new(&stage.shared);
+        watched.pass(START_S).await;
+        let problem = |text: &str, kind| Some(UpstreamProblem { text: text.into(), kind });
+        watched.problems.set("http://a:5000", problem("refuses our access key", ConditionKind::AppServerRefusesKey));
+        watched.problems.set("http://b:5000", problem("connection refused", ConditionKind::AppServerUnreachable));
+        let line = watched.begun(ConditionKind::AppServerRefusesKey, 4).await;
+        assert!(line.contains("http://a:5000") && line.contains("--access-key"), "{line}");
+        assert_eq!(watched.line(ConditionKind::AppServerUnreachable), None, "it may be restarting");
+        let line = watched.begun(ConditionKind::AppServerUnreachable, 30).await;
+        assert!(line.contains("http://b:5000: "), "{line}");
+        watched.problems.set("http://a:5000", None);
+        watched.ended(ConditionKind::AppServerRefusesKey).await;
+    });
+}
+
+#[test]
+fn a_refused_app_server_that_dials_in_is_reported_with_hub_and_address() {
+    run(async {
+        let stage = Stage::with(Settings { accepts_dial_in: true, ..settings() }, 1);
+        let mut watched = Watched::new(&stage.shared);
+        let mut upgrade = request("GET", "/server/?hub=chat", "");
+        for (name, value) in [
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("authorization", "Bearer of.no.key"),
+        ] {
+            upgrade.headers_mut().insert(name, value.parse().unwrap());
+        }
+        let status = HttpConnection::open(&stage).await.exchange(upgrade).await.0;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        let line = watched.begun(ConditionKind::AppServerRefused, 1).await;
+        assert!(line.contains("status 401") && line.contains("AccessKey"), "{line}");
+        watched.pass(90).await;
+        watched.ended(ConditionKind::AppServerRefused).await;
+    });
+}
+
+#[test]
+fn a_webhook_that_fails_and_one_that_refuses_signatures_are_told_apart() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let stage = webhooks::stage(&network, webhooks::plain());
+        let mut server = WebhookServer::listen(&network, webhooks::APP);
+        let mut watched = Watched::new(&stage.shared);
+        let mut client = webhooks::connect(&stage, "/chat").await;
+        server.next().await.answer(204, "");
+        let mut answer = async |watched: &mut Watched, status: u16, count: usize| {
+            for _ in 0..count {
+                client.send(&webhooks::cast("Say", "hi")).await;
+                server.next_at("/chat/messages/Say").await.answer(status, "");
+            }
+            watched.pass(4).await;
+        };
+        answer(&mut watched, 418, 1).await;
+        let line = watched.line(ConditionKind::WebhookFails).unwrap();
+        assert!(line.contains("chat") && line.contains("status code 418"), "{line}");
+        answer(&mut watched, 204, 1).await;
+        assert_eq!(watched.line(ConditionKind::WebhookFails), None);
+        answer(&mut watched, 401, 3).await;
+        let line = watched.line(ConditionKind::WebhookRefusesSignature).unwrap();
+        assert!(line.contains("--webhook-secret"), "{line}");
+        answer(&mut watched, 204, 1).await;
+        watched.ended(ConditionKind::WebhookRefusesSignature).await;
+    });
+}
+
+#[test]
+fn a_memory_budget_above_nine_tenths_is_reported_by_its_flag() {
+    run(async {
+        let stage = Stage::start();
+        let mut watched = Watched::new(&stage.shared);
+        let most = stage.shared.settings.outbox.total_bytes;
+        stage.shared.counters_of(0).outbox_bytes.set(most);
+        let line = watched.begun(ConditionKind::MemoryBudgetHigh, 7).await;
+        assert!(line.contains("--outbox-total-max-bytes"), "{line}");
+        stage.shared.counters_of(0).outbox_bytes.set(0);
+        watched.ended(ConditionKind::MemoryBudgetHigh).await;
+    });
+}
+
+#[test]
+fn keys_that_can_not_be_read_again_are_reported_until_they_can() {
+    run(async {
+        let stage = Stage::start();
+        let file = std::env::temp_dir().join(format!("trunkline-condition-keys-{}", std::process::id()));
+        let write = |text: &str| std::fs::write(&file, text).unwrap();
+        write("the access key of a file of keys");
+        let access = GivenKeys { typed: Vec::new(), files: vec![file.clone()] };
+        spawn_local(key_reload::run(stage.shared.clone(), SecretSources { access, ..SecretSources::default() }));
+        let mut watched = Watched::new(&stage.shared);
+        watched.pass(20).await;
+        write("short");
+        let line = watched.begun(ConditionKind::FileUnreadable, 20).await;
+        assert!(line.contains("keys and secrets"), "{line}");
+        write("another access key of a file of keys");
+        watched.pass(20).await;
+        watched.ended(ConditionKind::FileUnreadable).await;
+        std::fs::remove_file(&file).unwrap();
+    });
+}
+
+#[test]
+fn a_shard_without_a_tick_makes_the_node_not_ready() {
+    run(async {
+        let shared = Shared::new(settings(), Connectors::default(), vec![ShardSender::new().0]);
+        let mut watched = Watched::new(&shared);
+        watched.pass(5).await;
+        assert_eq!(watched.log, []);
+        let line = watched.begun(ConditionKind::ShardStuck, 2).await;
+        assert!(line.contains("shard-0"), "{line}");
+        assert!(watched.readiness.reasons_not_ready()[0].contains("shard-0"));
+        shared.counters_of(0).ticks.increment();
+        watched.ended(ConditionKind::ShardStuck).await;
+    });
+}
+
+#[test]
+fn a_node_of_the_fleet_that_is_killed_is_reported_by_its_name() {
+    run(async {
+        let (network, nodes) = fleet_nodes::nodes(2).await;
+        let mut watched = Watched::with(&nodes[0].stage.shared, nodes[0].fleet.clone());
+        watched.pass(START_S).await;
+        assert_eq!(watched.log, []);
+        nodes[1].kill(&network);
+        let line = watched.begun(ConditionKind::NodeMissing, 18).await;
+        assert!(line.contains("n2"), "{line}");
+    });
+}
+
+#[test]
+fn a_drain_reports_no_missing_app_server() {
+    run(async {
+        let (stage, app, mut link) = Stage::start().with_chat().await;
+        let mut watched = Watched::new(&stage.shared);
+        watched.pass(START_S).await;
+        let _client = Client::connect(&stage, &mut link, "/chat").await;
+        stage.shared.begin_drain();
+        drop(link);
+        app.retire();
+        watched.pass(30).await;
+        assert_eq!(watched.log, []);
+    });
+}
+
+#[test]
+fn an_app_server_that_is_lost_while_another_one_serves_is_missed_until_it_has_a_successor() {
+    run(async {
+        let (stage, app, link) = Stage::start().with_chat().await;
+        let mut other = stage.app("app-2", vec![HubManifest::new("chat", "/chat")]);
+        let _other = other.link().await;
+        let mut watched = Watched::new(&stage.shared);
+        watched.pass(START_S).await;
+        drop(link);
+        app.retire();
+        let line = watched.begun(ConditionKind::AppServerMissing, 33).await;
+        assert!(line.contains("app-1") && line.contains("1 of 2 are left (hubs: chat)"), "{line}");
+        let mut again = stage.app("app-3", vec![HubManifest::new("chat", "/chat")]);
+        let _link = again.link().await;
+        watched.ended(ConditionKind::AppServerMissing).await;
+    });
+}
+
+#[test]
+fn links_that_are_full_are_reported_by_their_app_server() {
+    run(async {
+        let mut settings = settings();
+        settings.links.outbox_max_bytes = 1024;
+        let stage = Stage::with(settings, 1);
+        let (stage, _app, mut link) = stage.with_chat().await;
+        let mut watched = Watched::new(&stage.shared);
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        watched.pass(START_S).await;
+        assert_eq!(watched.log, []);
+        link.set_reading(false);
+        let flood = async {
+            loop {
+                client.send(&webhooks::cast("Say", &"x".repeat(10_000))).await;
+            }
+        };
+        assert!(timeout(Duration::from_secs(1), flood).await.is_err(), "the client is not read any more");
+        let line = watched.begun(ConditionKind::LinksFull, 12).await;
+        assert!(line.contains("app-1") && line.contains("chat"), "{line}");
+        link.set_reading(true);
+        watched.pass(10).await;
+        assert_eq!(watched.line(ConditionKind::LinksFull), None);
+    });
+}
+
+#[test]
+fn a_webhook_that_answers_slowly_is_reported() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let stage = webhooks::stage(&network, webhooks::plain());
+        let mut server = WebhookServer::listen(&network, webhooks::APP);
+        let mut watched = Watched::new(&stage.shared);
+        let mut client = webhooks::connect(&stage, "/chat").await;
+        server.next().await.answer(204, "");
+        for second in [6, 6, 0] {
+            client.send(&webhooks::cast("Say", "hi")).await;
+            let asked = server.next_at("/chat/messages/Say").await;
+            watched.pass(second).await;
+            asked.answer(204, "");
+            watched.pass(1).await;
+        }
+        assert!(watched.log.contains(&(NoticeKind::Began, ConditionKind::WebhookSlow)), "{:?}", watched.log);
+        watched.ended(ConditionKind::WebhookSlow).await;
+    });
+}
+
+#[test]
+fn clients_that_are_refused_at_a_high_rate_are_reported_with_their_cause_and_reason() {
+    run(async {
+        let (stage, _app, _link) = Stage::start().with_chat().await;
+        let mut watched = Watched::new(&stage.shared);
+        for _ in 0..20 {
+            let mut negotiate = request("POST", "/chat/negotiate?negotiateVersion=1", "");
+            negotiate.headers_mut().insert("authorization", "Bearer of.no.key".parse().unwrap());
+            let status = HttpConnection::open(&stage).await.exchange(negotiate).await.0;
+            assert_eq!(status, StatusCode::UNAUTHORIZED);
+            watched.pass(1).await;
+        }
+        let line = watched.line(ConditionKind::ClientsRefused).unwrap();
+        assert!(line.contains("token_refused") && line.contains("the access token is not valid"), "{line}");
+        watched.pass(30).await;
+        watched.ended(ConditionKind::ClientsRefused).await;
+    });
+}
+
+#[test]
+fn clients_closed_for_reading_slowly_and_a_storm_of_new_ones_are_reported() {
+    run(async {
+        let (stage, _app, _link) = Stage::start().with_chat().await;
+        let shard = stage.shared.counters_of(0);
+        let counters = shard.hub(0);
+        let mut watched = Watched::new(&stage.shared);
+        watched.pass(START_S).await;
+        counters.closed.count(Cause::OutboxTotal);
+        let line = watched.begun(ConditionKind::SlowClientsClosed, 1).await;
+        assert!(line.contains("--outbox-total-max-bytes"), "{line}");
+        for _ in 0..12 {
+            counters.connections(Transport::WebSockets, ClientProtocol::Json).opened.add(150);
+            watched.pass(1).await;
+        }
+        let line = watched.line(ConditionKind::ReconnectStorm).unwrap();
+        assert!(line.contains("150 per second"), "{line}");
+        watched.pass(200).await;
+        assert_eq!(
+            (watched.line(ConditionKind::ReconnectStorm), watched.line(ConditionKind::SlowClientsClosed)),
+            (None, None)
+        );
+    });
+}
+
+#[test]
+fn a_drain_of_more_than_ten_minutes_is_reported() {
+    run(async {
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
+        let mut watched = Watched::new(&stage.shared);
+        let _client = Client::connect(&stage, &mut link, "/chat").await;
+        stage.shared.begin_drain();
+        watched.pass(600).await;
+        assert_eq!(watched.log, []);
+        let line = watched.begun(ConditionKind::DrainSlow, 2).await;
+        assert!(line.contains("1 clients left"), "{line}");
+    });
+}
+
+#[test]
+fn a_node_that_clients_of_others_can_not_reach_is_reported() {
+    run(async {
+        let (network, nodes) = fleet_nodes::nodes(2).await;
+        let mut watched = Watched::with(&nodes[0].stage.shared, nodes[0].fleet.clone());
+        watched.pass(START_S).await;
+        assert_eq!(watched.log, []);
+        nodes[1].unplug(&network);
+        let line = watched.begun(ConditionKind::NodeAddressUnreachable, 22).await;
+        assert!(line.contains("n2: ") && line.contains("http://10.0.0.2:8080"), "{line}");
+    });
+}

@@ -1,0 +1,236 @@
+//! Conditions of hubs: their app servers, links and webhooks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::condition::{ConditionKind, Finding, HubSight, KnownHub};
+use crate::observer::UpstreamProblems;
+use crate::shard::Shared;
+use crate::upstream::{AppTarget, Hub};
+
+/// Time without an app server in which clients may wait after a crash.
+const CRASH_TIME: Duration = Duration::from_secs(2);
+
+/// Time without an app server in which clients may wait after a graceful stop.
+const RESTART_TIME: Duration = Duration::from_secs(15);
+
+/// Time without an app server for a hub without clients.
+const IDLE_TIME: Duration = Duration::from_secs(30);
+
+/// Time for which a hub must be served to be missed without clients; hubs of tests and previews live shorter.
+const LASTING_HUB: Duration = Duration::from_secs(600);
+
+/// Silence on all open links after which an app server counts as hung.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// Time for which a lost app server without a successor is reported.
+const MISSED_TIME: Duration = Duration::from_secs(3600);
+
+/// Time after which a full link counts as free again; its level changes with each acknowledgement.
+const FULL_TIME: Duration = Duration::from_secs(5);
+
+/// Time for a shard to answer.
+const SHARD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Owner of the conditions of hubs and app servers.
+pub(super) struct HubConditions {
+    shared: Arc<Shared>,
+    problems: Arc<UpstreamProblems>,
+    /// App servers of the last hour, by name.
+    apps: BTreeMap<String, AppSight>,
+}
+
+/// App server when last seen with links.
+struct AppSight {
+    seen: Instant,
+    is_stopping: bool,
+    is_full_at: Option<Instant>,
+    hubs: Vec<String>,
+    /// Number of app servers of these hubs.
+    beside: usize,
+}
+
+/// Links of one app server over all hubs.
+#[derive(Default)]
+struct AppLinks {
+    hubs: Vec<String>,
+    open: usize,
+    wanted: usize,
+    silence: Option<Duration>,
+    is_full: bool,
+    is_stopping: bool,
+}
+
+impl HubConditions {
+    pub(super) fn new(shared: Arc<Shared>, problems: Arc<UpstreamProblems>) -> Self {
+        Self { shared, problems, apps: BTreeMap::new() }
+    }
+
+    pub(super) async fn findings(&mut self, now: Instant) -> Vec<Finding> {
+        let living = self.shared.hubs.living();
+        self.note_hubs(&living, now);
+        let mut findings = self.unserved(&living, now).await;
+        findings.extend(self.app_servers(&living, now));
+        let problems = self.problems.list().into_iter();
+        findings.extend(problems.map(|(address, problem)| Finding::new(problem.kind, address, problem.text)));
+        findings.extend(self.shared.webhooks.findings());
+        findings
+    }
+
+    /// Records which hubs are served. Hubs of webhooks need no app server, and unexpected hubs never had one.
+    fn note_hubs(&self, living: &[Arc<Hub>], now: Instant) {
+        let mut sights = BTreeMap::<String, HubSight>::new();
+        let expected = self.shared.hubs.unserved();
+        for hub in living.iter().filter(|hub| !hub.has_webhook()) {
+            let (pools, is_served) = (hub.pools(), hub.is_served());
+            let is_expected = expected.iter().any(|other| Arc::ptr_eq(other, hub));
+            if !is_served && !is_expected && !self.shared.reports.known_hubs.has(hub.name()) {
+                continue;
+            }
+            let counters = self.shared.counters().iter();
+            let clients: u64 = counters.map(|counters| counters.hub(hub.index().get()).open()).sum();
+            let sight = sights.entry(hub.name().to_owned()).or_default();
+            sight.is_served |= is_served;
+            sight.is_stopping |= pools.iter().any(|pool| pool.is_draining());
+            sight.clients += clients;
+        }
+        self.shared.reports.known_hubs.note(sights, now);
+    }
+
+    async fn unserved(&self, living: &[Arc<Hub>], now: Instant) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (name, hub) in self.shared.reports.known_hubs.list() {
+            let Some(unserved) = hub.unserved(now) else { continue };
+            let mut waiting = 0;
+            for present in living.iter().filter(|present| present.name() == name) {
+                waiting += self.waiting_clients(present).await;
+            }
+            if is_missed(&hub, waiting, unserved) {
+                findings.push(Finding::new(ConditionKind::HubWithoutAppServer, name, self.numbers(waiting, unserved)));
+            }
+        }
+        findings
+    }
+
+    fn numbers(&self, waiting: usize, unserved: Duration) -> String {
+        let hold = Duration::from_secs(self.shared.settings.rehoming.hold_timeout_s.into());
+        match waiting {
+            0 => format!("for {} s, no client waits", unserved.as_secs()),
+            _ => {
+                let left_s = hold.saturating_sub(unserved).as_secs();
+                format!("for {} s, {waiting} clients wait and are closed in {left_s} s", unserved.as_secs())
+            }
+        }
+    }
+
+    /// Number of clients of a hub that wait for an app server. Shards are queried only if any client waits.
+    async fn waiting_clients(&self, hub: &Hub) -> usize {
+        let (mut count, index) = (0, hub.index());
+        for (shard, counters) in self.shared.shards().iter().zip(self.shared.counters()) {
+            if counters.homeless.get() > 0 {
+                let counting = shard.inspect(move |state| state.core.connections.count_unassigned(index));
+                count += timeout(SHARD_TIMEOUT, counting).await.ok().flatten().unwrap_or_default();
+            }
+        }
+        count
+    }
+
+    fn app_servers(&mut self, living: &[Arc<Hub>], now: Instant) -> Vec<Finding> {
+        let mut apps = BTreeMap::<String, AppLinks>::new();
+        for hub in living.iter().filter(|hub| !hub.has_webhook()) {
+            for pool in hub.pools().iter() {
+                // App servers without links for clients only send, and may end at any time.
+                if !pool.links().iter().any(|link| link.may_carry_clients()) {
+                    continue;
+                }
+                let (app, down) = (pool.app(), pool.down() + pool.resuming());
+                let subject = match &app.target {
+                    AppTarget::Network(address) => format!("{} at {address}", app.name),
+                    AppTarget::Memory(_) | AppTarget::DialsIn => app.name.clone(),
+                };
+                let links = apps.entry(subject).or_default();
+                links.hubs.push(hub.name().to_owned());
+                links.open += pool.open();
+                links.wanted += pool.open() + down;
+                let silence = pool.silence().filter(|_| pool.open() > 0);
+                links.silence = links.silence.into_iter().chain(silence).min();
+                links.is_full |= pool.links().iter().any(|link| link.is_full());
+                links.is_stopping |= pool.is_draining();
+            }
+        }
+        let mut findings = self.note_apps(&apps, now);
+        findings.extend(apps.into_iter().filter_map(|(subject, links)| links.finding(subject)));
+        findings
+    }
+
+    /// Records the app servers; reports full links, and lost app servers without a successor.
+    fn note_apps(&mut self, apps: &BTreeMap<String, AppLinks>, now: Instant) -> Vec<Finding> {
+        let beside = |hubs: &[String]| {
+            apps.values().filter(|app| !app.is_stopping && app.hubs.iter().any(|hub| hubs.contains(hub))).count()
+        };
+        for (name, links) in apps {
+            let is_full_at = self.apps.get(name).and_then(|sight| sight.is_full_at);
+            let sight = AppSight {
+                seen: now,
+                is_stopping: links.is_stopping,
+                is_full_at: if links.is_full { Some(now) } else { is_full_at },
+                beside: beside(&links.hubs),
+                hubs: links.hubs.clone(),
+            };
+            self.apps.insert(name.clone(), sight);
+        }
+        let age = |at: Instant| now.saturating_duration_since(at);
+        self.apps.retain(|name, sight| {
+            apps.contains_key(name)
+                || (!sight.is_stopping && age(sight.seen) < MISSED_TIME && beside(&sight.hubs) < sight.beside)
+        });
+        let mut findings = Vec::new();
+        for (name, sight) in &self.apps {
+            let (hubs, others) = (sight.hubs.join(", "), beside(&sight.hubs));
+            if sight.is_full_at.is_some_and(|at| age(at) < FULL_TIME) {
+                findings.push(Finding::new(ConditionKind::LinksFull, name, format!("hubs: {hubs}")));
+            }
+            if !apps.contains_key(name) && others > 0 {
+                let detail = format!(
+                    "for {} s, {others} of {} are left (hubs: {hubs})",
+                    age(sight.seen).as_secs(),
+                    sight.beside
+                );
+                findings.push(Finding::new(ConditionKind::AppServerMissing, name, detail));
+            }
+        }
+        findings
+    }
+}
+
+impl AppLinks {
+    fn finding(self, subject: String) -> Option<Finding> {
+        if self.is_stopping {
+            return None;
+        }
+        let hubs = self.hubs.join(", ");
+        if let Some(silence) = self.silence.filter(|silence| *silence >= SILENCE_MAX) {
+            let detail = format!("for {} s (hubs: {hubs})", silence.as_secs());
+            return Some(Finding::new(ConditionKind::AppServerSilent, subject, detail));
+        }
+        (self.open < self.wanted).then(|| {
+            let detail = format!("{} of {} links are open (hubs: {hubs})", self.open, self.wanted);
+            Finding::new(ConditionKind::AppServerLinksLost, subject, detail)
+        })
+    }
+}
+
+/// Whether a hub without an app server is missed, and not just restarting or removed by a release.
+fn is_missed(hub: &KnownHub, waiting: usize, unserved: Duration) -> bool {
+    match (hub.is_present, hub.has_stopped, waiting > 0) {
+        (true, false, true) => unserved >= CRASH_TIME,
+        (true, true, true) => unserved >= RESTART_TIME,
+        (true, _, false) => unserved >= IDLE_TIME && hub.served_for().is_none_or(|served| served >= LASTING_HUB),
+        (false, is_release, _) => {
+            !is_release && (hub.had_clients || hub.served_for().is_some_and(|served| served >= LASTING_HUB))
+        }
+    }
+}

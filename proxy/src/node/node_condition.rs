@@ -1,0 +1,163 @@
+//! Conditions of the other nodes of the fleet.
+//!
+//! A lost node is first late, then unreachable, then no member, and at last an address of `--peers` without an answer.
+//! All of these states have one subject: its name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, timeout};
+
+use crate::condition::{ConditionKind, Finding};
+use crate::fleet::{Fleet, FleetMember, MemberState};
+
+/// Part of the problem of an address whose node has another time.
+const CLOCK_MARK: &str = "compare the clocks";
+
+/// Parts of the problem of an address that answers, but not as a node of this fleet.
+const STRANGER_MARKS: [&str; 3] = ["access key", "admin port", "version"];
+
+/// Time after a graceful stop in which the address of a node may not answer; longer than a restart.
+const RESTART_TIME: Duration = Duration::from_secs(120);
+
+/// Time for which a lost node is reported that has no successor and no address in `--peers`.
+const LOST_TIME: Duration = Duration::from_secs(600);
+
+/// Number of evaluations between two checks of advertised addresses.
+const PROBE_INTERVAL: u64 = 15;
+
+/// Time for a node to accept a connection at its advertised address.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Owner of the conditions of other nodes.
+pub(super) struct NodeConditions {
+    fleet: Fleet,
+    /// Nodes by boot id.
+    nodes: BTreeMap<String, NodeSight>,
+    evaluations: u64,
+    /// Findings of the last check of advertised addresses.
+    unreached: Vec<Finding>,
+}
+
+/// Present node, or one that has gone lately.
+struct NodeSight {
+    member: Arc<FleetMember>,
+    gone_at: Option<Instant>,
+    /// Number of members before it was gone.
+    members: usize,
+}
+
+impl NodeSight {
+    fn address(&self) -> Option<String> {
+        self.member.address().map(|address| address.to_string())
+    }
+
+    fn is_restarting(&self, now: Instant) -> bool {
+        self.member.is_draining() && self.gone_at.is_none_or(|at| now.saturating_duration_since(at) < RESTART_TIME)
+    }
+}
+
+impl NodeConditions {
+    pub(super) fn new(fleet: Fleet) -> Self {
+        Self { fleet, nodes: BTreeMap::new(), evaluations: 0, unreached: Vec::new() }
+    }
+
+    pub(super) async fn findings(&mut self, now: Instant) -> Vec<Finding> {
+        let members = self.fleet.members().all();
+        let problems = self.fleet.members().unreachable();
+        self.note(&members, &problems, now);
+        if self.evaluations.is_multiple_of(PROBE_INTERVAL) {
+            self.unreached = self.probe(&members).await;
+        }
+        self.evaluations += 1;
+        let mut findings = self.unreached.clone();
+        findings.extend(members.iter().flat_map(|member| self.of_member(member)));
+        for sight in self.nodes.values().filter(|sight| !sight.member.is_draining()) {
+            if let Some(gone_at) = sight.gone_at {
+                let gone_s = now.saturating_duration_since(gone_at).as_secs();
+                findings.push(missing(sight.member.name(), format!("lost {gone_s} s ago, without a goodbye")));
+            }
+        }
+        findings.extend(problems.into_iter().filter_map(|problem| self.of_address(problem, now)));
+        let names = self.fleet.members().shared_names().into_iter();
+        let is_shared = |name| Finding::new(ConditionKind::NodeNameShared, name, "several nodes have this name");
+        findings.extend(names.map(is_shared));
+        if !self.fleet.members().agrees() {
+            let others: Vec<_> = members.iter().map(|member| member.name()).collect();
+            let detail = format!("this node is linked to: {}", others.join(", "));
+            findings.push(Finding::new(ConditionKind::FleetDisagrees, "fleet", detail));
+        }
+        findings
+    }
+
+    /// Records the present nodes. A lost node is removed once another node has its name or its place.
+    fn note(&mut self, members: &[Arc<FleetMember>], problems: &[(String, String)], now: Instant) {
+        for member in members {
+            let sight = NodeSight { member: member.clone(), gone_at: None, members: members.len() };
+            self.nodes.insert(member.boot().to_owned(), sight);
+        }
+        let is_present = |boot: &String| members.iter().any(|member| member.boot() == boot);
+        self.nodes.retain(|boot, sight| {
+            if is_present(boot) {
+                return true;
+            }
+            let gone_at = *sight.gone_at.get_or_insert(now);
+            let is_missed = problems.iter().any(|(address, _)| Some(address) == sight.address().as_ref());
+            let has_successor = members.iter().any(|member| member.name() == sight.member.name());
+            let is_complete = members.len() >= sight.members;
+            !has_successor && (is_missed || !is_complete && now.saturating_duration_since(gone_at) < LOST_TIME)
+        });
+    }
+
+    fn of_member(&self, member: &FleetMember) -> Vec<Finding> {
+        let now_ms = self.fleet.members().now_ms();
+        let (state, own_version) = (member.state(now_ms), env!("CARGO_PKG_VERSION"));
+        let mut findings = Vec::new();
+        if matches!(state, MemberState::Late | MemberState::Unreachable) && !member.may_be_away() {
+            let detail = format!("{}, last message {} s ago", state.label(), member.links().lag_ms(now_ms) / 1000);
+            findings.push(missing(member.name(), detail));
+        }
+        if member.version() != own_version {
+            let detail = format!("version {}, this node has {own_version}", member.version());
+            findings.push(Finding::new(ConditionKind::NodeVersionDiffers, member.name(), detail));
+        }
+        findings
+    }
+
+    fn of_address(&self, (address, problem): (String, String), now: Instant) -> Option<Finding> {
+        let known = self.nodes.values().find(|sight| sight.address().as_ref() == Some(&address));
+        if known.is_some_and(|sight| sight.is_restarting(now)) {
+            return None;
+        }
+        let name = known.map_or(address.as_str(), |sight| sight.member.name());
+        Some(match problem.contains(CLOCK_MARK) {
+            true => Finding::new(ConditionKind::NodeClockDiffers, name, problem),
+            false if STRANGER_MARKS.iter().any(|mark| problem.contains(mark)) => {
+                Finding::new(ConditionKind::NodeNotOfFleet, address, problem)
+            }
+            false => missing(name, format!("{address}: {problem}")),
+        })
+    }
+
+    /// Connects to the advertised addresses of all nodes, as forwarded requests of HTTP transports do.
+    async fn probe(&self, members: &[Arc<FleetMember>]) -> Vec<Finding> {
+        let shared = self.fleet.shared();
+        let advertised = members.iter().filter_map(|member| Some((member, member.client_port()?)));
+        let advertised = advertised.filter(|(member, _)| shared.settings.relay.forward && !member.may_be_away());
+        let checks = advertised.map(async |(member, address)| {
+            let problem = match timeout(PROBE_TIMEOUT, shared.ways.connector.connect(address)).await {
+                Ok(Ok(_)) => return None,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no connection within {} s", PROBE_TIMEOUT.as_secs()),
+            };
+            Some(Finding::new(ConditionKind::NodeAddressUnreachable, member.name(), format!("{address}: {problem}")))
+        });
+        join_all(checks).await.into_iter().flatten().collect()
+    }
+}
+
+fn missing(name: &str, detail: String) -> Finding {
+    Finding::new(ConditionKind::NodeMissing, name, detail)
+}

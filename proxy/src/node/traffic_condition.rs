@@ -1,0 +1,183 @@
+//! Conditions of client traffic: refused clients, slow clients, reconnect storms, drains, and uneven nodes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use trunkline_protocol::cause::Cause;
+
+use crate::condition::{ConditionKind, Finding};
+use crate::fleet::{Fleet, PeerRequest};
+use crate::metrics::{Counters, HubCounters};
+use crate::observer::FleetSnapshot;
+use crate::shard::Shared;
+
+/// Number of seconds over which refusals are counted.
+const WINDOW_S: usize = 30;
+
+/// Number of refusals within the window from which they are reported, if also one in five clients is refused.
+const REFUSED_MIN: u64 = 10;
+
+/// Number of slow clients closed within the window, and their part of all clients, from which they are reported.
+const SLOW_MIN: u64 = 3;
+const SLOW_PART: u64 = 500;
+
+/// New clients per second from which a storm is possible, and factor above the usual rate.
+const STORM_MIN: f64 = 50.0;
+const STORM_FACTOR: f64 = 10.0;
+
+/// Time constant of the usual rate of new clients, in seconds.
+const USUAL_S: f64 = 600.0;
+
+/// Time after the drain of another node in which its clients arrive here.
+const ARRIVAL_TIME: Duration = Duration::from_secs(60);
+
+/// Time for which an event is reported: longer than two scrapes of Prometheus.
+const REPORTED_FOR: Duration = Duration::from_secs(150);
+
+/// Number of evaluations between two comparisons of all nodes.
+const COMPARE_INTERVAL: u64 = 30;
+
+/// Time for the other nodes to answer.
+const COMPARE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Number of clients of all nodes from which they should be even.
+const EVEN_MIN: u64 = 40;
+
+/// Causes of refusals that an operator can end. Others are routine, or have conditions of their own.
+fn is_reported(cause: Cause) -> bool {
+    use Cause as C;
+    matches!(cause, C::TokenRefused | C::OriginRefused | C::AppUnreachable | C::NodeUnreachable | C::TransportRefused)
+        || cause.label().starts_with("limit_")
+}
+
+/// Owner of the conditions of client traffic.
+pub(super) struct TrafficConditions {
+    shared: Arc<Shared>,
+    fleet: Fleet,
+    /// Readings of the last seconds, oldest first.
+    readings: VecDeque<TrafficReading>,
+    usual_opened: f64,
+    others_drained: Option<Instant>,
+    evaluations: u64,
+    uneven: Option<Finding>,
+}
+
+/// Counters at one moment.
+struct TrafficReading {
+    opened: u64,
+    slow: u64,
+    over_budget: u64,
+    refused: Vec<(Cause, u64)>,
+}
+
+impl TrafficReading {
+    fn of(shared: &Shared) -> Self {
+        let sum = |of: &dyn Fn(&Counters) -> u64| shared.counters().iter().map(|counters| of(counters)).sum::<u64>();
+        let hubs = |of: &dyn Fn(&HubCounters) -> u64| sum(&|counters| counters.hubs().map(of).sum());
+        let refused = |cause| sum(&|counters| counters.requests_refused.of(cause) + counters.sockets_refused.of(cause));
+        Self {
+            opened: hubs(&HubCounters::opened),
+            slow: hubs(&|hub| hub.closed.of(Cause::SlowClient)),
+            over_budget: hubs(&|hub| hub.closed.of(Cause::OutboxTotal)),
+            refused: Cause::all().filter(|cause| is_reported(*cause)).map(|cause| (cause, refused(cause))).collect(),
+        }
+    }
+}
+
+impl TrafficConditions {
+    pub(super) fn new(shared: Arc<Shared>, fleet: Fleet) -> Self {
+        let readings = VecDeque::new();
+        Self { shared, fleet, readings, usual_opened: 0.0, others_drained: None, evaluations: 0, uneven: None }
+    }
+
+    pub(super) async fn findings(&mut self, now: Instant) -> Vec<Finding> {
+        if self.evaluations.is_multiple_of(COMPARE_INTERVAL) {
+            self.uneven = self.compare_nodes().await;
+        }
+        self.evaluations += 1;
+        let reading = TrafficReading::of(&self.shared);
+        if let Some(before) = self.readings.front() {
+            let events = [self.slow_clients(before, &reading), self.storm(&reading, now)];
+            for event in events.into_iter().flatten() {
+                self.shared.reports.conditions.report(event, Some(REPORTED_FOR));
+            }
+        }
+        let mut findings = self.refusals(&reading);
+        let last = self.readings.back().map_or(reading.opened, |last| last.opened);
+        self.usual_opened += (per_second(reading.opened, last, 1) - self.usual_opened) / USUAL_S;
+        self.readings.push_back(reading);
+        if self.readings.len() > WINDOW_S {
+            self.readings.pop_front();
+        }
+        findings.extend(self.uneven.clone());
+        if self.shared.has_begun_drain() {
+            let left = self.shared.sockets() + self.shared.clients_away();
+            findings.push(Finding::new(ConditionKind::DrainSlow, "this node", format!("{left} clients left")));
+        }
+        findings
+    }
+
+    /// Causes for which many clients are refused, with the latest reason.
+    fn refusals(&self, reading: &TrafficReading) -> Vec<Finding> {
+        let Some(before) = self.readings.front() else { return Vec::new() };
+        let opened = reading.opened.saturating_sub(before.opened);
+        let causes = reading.refused.iter().zip(&before.refused);
+        let counts = causes.map(|(&(cause, now), &(_, before))| (cause, now.saturating_sub(before)));
+        let many = counts.filter(|(_, count)| *count >= REFUSED_MIN && count * 5 >= opened);
+        let seconds = self.readings.len();
+        many.map(|(cause, count)| {
+            let reason = self.shared.reports.refusals.reason(cause).unwrap_or_else(|| cause.text().to_owned());
+            let detail = format!("{count} in {seconds} s, {opened} accepted: {reason}");
+            Finding::new(ConditionKind::ClientsRefused, cause.label(), detail)
+        })
+        .collect()
+    }
+
+    fn slow_clients(&self, before: &TrafficReading, reading: &TrafficReading) -> Option<Finding> {
+        let slow = reading.slow.saturating_sub(before.slow);
+        let over_budget = reading.over_budget.saturating_sub(before.over_budget);
+        let enough = SLOW_MIN.max(self.shared.sockets() / SLOW_PART);
+        let (subject, count) = match over_budget > 0 {
+            true => ("--outbox-total-max-bytes", over_budget),
+            false => ("--outbox-max-bytes", slow),
+        };
+        let detail = format!("{count} clients in {} s", self.readings.len());
+        (over_budget > 0 || slow >= enough).then(|| Finding::new(ConditionKind::SlowClientsClosed, subject, detail))
+    }
+
+    /// Checks the rate of new clients of the last 5 seconds. Clients of a draining node are expected.
+    fn storm(&mut self, reading: &TrafficReading, now: Instant) -> Option<Finding> {
+        if self.fleet.members().all().iter().any(|member| member.is_draining()) {
+            self.others_drained = Some(now);
+        }
+        let is_expected = self.others_drained.is_some_and(|at| now.saturating_duration_since(at) < ARRIVAL_TIME);
+        let before = self.readings.iter().rev().nth(4)?;
+        let rate = per_second(reading.opened, before.opened, 5);
+        let is_storm = rate > STORM_MIN && rate > STORM_FACTOR * self.usual_opened && !is_expected;
+        let detail = format!("{rate:.0} per second, usually {:.1}", self.usual_opened);
+        is_storm.then(|| Finding::new(ConditionKind::ReconnectStorm, "this node", detail))
+    }
+
+    /// Compares the numbers of clients of all nodes; reports this node if it has more than twice its share.
+    async fn compare_nodes(&self) -> Option<Finding> {
+        let members = self.fleet.members();
+        if members.is_alone() || self.shared.sockets() < EVEN_MIN {
+            return None;
+        }
+        let answers = self.fleet.request_all(&PeerRequest::get("/api/fleet?scope=node"), COMPARE_TIMEOUT).await;
+        let fleets = answers.into_iter().filter_map(|(_, answer)| answer.ok()?.read::<FleetSnapshot>().ok());
+        let others: Vec<u64> = fleets.flat_map(|fleet| fleet.nodes).map(|node| node.clients).collect();
+        let own = self.shared.sockets();
+        let all = own + others.iter().sum::<u64>();
+        let is_uneven = !others.is_empty() && own * (others.len() as u64 + 1) > 2 * all - all / 10;
+        let detail = format!("{own} of {all} clients of {} nodes", others.len() + 1);
+        is_uneven.then(|| Finding::new(ConditionKind::ClientsUneven, self.shared.settings.node.as_str(), detail))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates need no more than 52 bits")]
+fn per_second(now: u64, before: u64, seconds: u64) -> f64 {
+    now.saturating_sub(before) as f64 / seconds as f64
+}
