@@ -291,7 +291,7 @@ mod tests {
             ("shop=KEY;a*b", "a hub \"a*b\""),
             ("shop=KEY;", "but no hub"),
             ("shop=KEY; ;", "but no hub"),
-            ("shop=short;orders", "access key has 5 bytes, at least 16"),
+            ("shop=short;orders", "access key has 5 bytes, but needs at least 16"),
         ] {
             let problem = key(text).unwrap_err();
             assert!(problem.contains(words) && !problem.contains(KEY), "{text}: {problem}");

@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(given.clone().by_files(Some(896)).requests_max, Some(0));
         assert_eq!(given.note_of_files(Some(896)), None);
         let note = RelaySettings::DEFAULT.note_of_files(Some(896)).unwrap();
-        assert!(note.starts_with("--pass-through-max is 224") && note.contains("896 files"), "{note}");
+        assert!(note.starts_with("--pass-through-max is 224") && note.contains("896 open files"), "{note}");
     }
 
     #[test]

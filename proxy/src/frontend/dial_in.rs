@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn each_refusal_has_a_hint_of_its_own() {
         for (status, word) in
-            [(401, "--access-key"), (503, "in use"), (413, "claims"), (403, "https://"), (400, "names no hub")]
+            [(401, "--access-key"), (503, "limit"), (413, "claims"), (403, "https://"), (400, "not name a hub")]
         {
             assert!(hint(StatusCode::from_u16(status).unwrap()).contains(word), "{status}");
         }

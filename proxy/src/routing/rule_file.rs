@@ -183,7 +183,7 @@ mod tests {
     fn an_unknown_key_is_named_with_its_place_and_the_nearest_one() {
         assert_eq!(
             problem("[[mirrors]]\nhub = \"/chat\"\ngroup = \"audit\"\nsampel = 0.5"),
-            "4:1: there is no key \"sampel\" in a mirror; is \"sample\" meant?; it may have name, hub, group, sample, \
+            "4:1: there is no key \"sampel\" in a mirror; is \"sample\" meant?; allowed: name, hub, group, sample, \
              diff, down"
         );
         assert!(problem("[[routes]]\ngroup = \"canary\"\nhubs = \"/chat\"").contains("is \"hub\" meant?"));

@@ -225,7 +225,7 @@ mod tests {
         );
         assert_eq!(
             warnings(&(admin.clone() + &rule("chat", "['Say', 'AdminList']"))),
-            ["message rule 2 never gets \"AdminList\": message rule 1 takes it"]
+            ["message rule 2 never matches \"AdminList\": message rule 1 takes it"]
         );
         assert_eq!(warnings(&(admin + &rule("*", "'AdminList'"))), [""; 0]);
     }

@@ -137,7 +137,7 @@ mod tests {
         let cut = "-----BEGIN CERTIFICATE-----\nMIIB\n";
         for text in [format!("{ONE} {ONE}"), format!("{ONE}\n  {ONE}"), format!("{ONE}\n{cut}")] {
             let problem = count("skipped", &text).unwrap_err();
-            assert!(problem.contains("can be read") || problem.contains("missing"), "{text:?}: {problem}");
+            assert!(problem.contains("valid PEM") || problem.contains("missing"), "{text:?}: {problem}");
         }
         assert!(count("none", "no certificate").unwrap_err().contains("contains no PEM certificate"));
     }

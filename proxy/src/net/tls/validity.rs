@@ -95,14 +95,14 @@ mod tests {
     fn what_has_ended_ends_soon_or_has_not_begun_is_reported() {
         for (from_days, to_days, expected) in [
             (-30, 60, None),
-            (-76, 13, Some("ends soon")),
+            (-76, 13, Some("expires soon")),
             (-60, 15, None),
-            (-360, 10, Some("ends soon")),
+            (-360, 10, Some("expires soon")),
             (-4, 2, None),
-            (-5, 1, Some("ends soon")),
-            (-90, -1, Some("has ended")),
-            (30, -1, Some("has ended")),
-            (30, 10, Some("has ended")),
+            (-5, 1, Some("expires soon")),
+            (-90, -1, Some("has expired")),
+            (30, -1, Some("has expired")),
+            (30, 10, Some("has expired")),
             (1, 90, Some("not valid yet")),
         ] {
             let found = problem_of(from_days, to_days);
