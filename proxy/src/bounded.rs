@@ -8,6 +8,7 @@
 //! | `byte_budget` | a limit of bytes; the largest holders are closed |
 //! | `holder` | choice of the entry to evict from a full table |
 //! | `permit` | permits with a total limit and a share per key |
+//! | `turn` | turns by time of busy holders |
 //! | `shrink` | memory that tables release after a peak |
 //! | `deadline` | items due at a tick |
 //! | `recent` | the most recent keys, each until a deadline |
@@ -22,6 +23,7 @@ mod partition;
 mod permit;
 mod recent;
 mod shrink;
+mod turn;
 
 pub(crate) use budget::{Budget, BudgetShare};
 pub(crate) use byte_budget::{ByteBudget, largest};
@@ -32,3 +34,4 @@ pub(crate) use partition::Partitions;
 pub(crate) use permit::{Full, Permit, Permits};
 pub(crate) use recent::Recent;
 pub(crate) use shrink::{shrink_queue, shrink_slab};
+pub(crate) use turn::{Turn, TurnLine, Turns};

@@ -189,7 +189,12 @@ impl Shard {
     }
 
     pub(crate) fn apply_batch(self: &Rc<Self>, batch: CommandBatch) {
-        self.step(|state| apply_read(state, batch.commands, batch.read_at));
+        let CommandBatch { commands, read_at, turn, _room } = batch;
+        let apply = || self.step(|state| apply_read(state, commands, read_at));
+        match turn {
+            Some(turn) => turn.work(apply),
+            None => apply(),
+        }
     }
 
     /// Returns an empty, allocated list for commands. Allocating one would be the largest cost of a batch of small

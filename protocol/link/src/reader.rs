@@ -4,6 +4,7 @@
 //! completed even if the socket fails: delivered frames must be counted as taken, or they would be delivered again.
 
 use std::convert::Infallible;
+use std::future::ready;
 
 use bytes::Bytes;
 use trunkline_protocol::service::{FrameError, FrameHead, Incoming, Ping, ServiceMessage, bytes_of_frame};
@@ -31,6 +32,16 @@ pub trait FrameSink {
     /// target connections are affected, because all others share the link.
     fn handle_skipped(&mut self, head: &FrameHead, problem: &str);
 
+    /// Waits until a batch may begin, after its first bytes have been read.
+    fn begin_batch(&mut self) -> impl Future<Output = ()> {
+        ready(())
+    }
+
+    /// Whether a batch of this many frames is complete, even if more have been read.
+    fn is_batch_full(&mut self, _frames: usize) -> bool {
+        false
+    }
+
     /// Completes a batch with `bytes` bytes of new frames. They count as taken when this returns.
     fn end_batch(&mut self, bytes: usize) -> impl Future<Output = ()>;
 
@@ -41,7 +52,7 @@ pub trait FrameSink {
 
     /// Lets other tasks run between batches, unless the thread has its own rule.
     fn yield_after_batch(&mut self) -> impl Future<Output = ()> {
-        std::future::ready(())
+        ready(())
     }
 }
 
@@ -61,6 +72,10 @@ pub struct LinkReadLoop<'a, S: LinkWebSocket> {
 /// Number and bytes of the frames read since the last batch.
 #[derive(Debug, Default)]
 struct Batch {
+    /// Frames of all kinds.
+    frames: usize,
+    /// Whether the batch ended before the frames that have been read.
+    is_cut: bool,
     /// Number of the last new frame.
     taken: Option<u64>,
     /// Total bytes of new frames.
@@ -70,28 +85,34 @@ struct Batch {
 impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
     /// Reads batches until the socket ends, and returns the reason. Stops only between batches.
     pub async fn run(&mut self, sink: &mut impl FrameSink, stop: &SocketStop) -> LinkEnd {
+        // The handshake may have read the first frames.
+        let mut has_frames = true;
         loop {
+            let filled = tokio::select! {
+                biased;
+                // Frames that have been read are delivered before the link stops.
+                () = ready(()), if has_frames => Ok(()),
+                () = stop.stopped() => return stop.end(),
+                filled = self.reader.fill() => filled,
+                never = sink.idle() => match never {},
+            };
+            if let Err(end) = filled {
+                return end;
+            }
+            sink.begin_batch().await;
             let mut batch = Batch::default();
             let mut taken = self.take_frames(sink, &mut batch);
-            if taken.is_ok() && batch.taken.is_none() {
-                let filled = tokio::select! {
-                    biased;
-                    () = stop.stopped() => return stop.end(),
-                    filled = self.reader.fill() => filled,
-                    never = sink.idle() => match never {},
-                };
-                if let Err(end) = filled {
-                    return end;
-                }
-                taken = self.take_frames(sink, &mut batch);
-            }
-            // Adds data that is already available to the batch.
+            // Adds data that is already available to the batch. The rest of a cut batch gets none, so that it ends, and
+            // the link can stop.
             while taken.is_ok()
+                && !has_frames
+                && !batch.is_cut
                 && batch.bytes < BATCH_MAX_BYTES
                 && let Some(filled) = self.reader.fill_now()
             {
                 taken = filled.and_then(|()| self.take_frames(sink, &mut batch));
             }
+            has_frames = batch.is_cut;
             // Frames received before the end still count.
             sink.end_batch(batch.bytes).await;
             self.outbox.handle_batch(batch.taken, batch.bytes, self.clock.now_ms());
@@ -102,18 +123,24 @@ impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
         }
     }
 
-    /// Delivers all complete frames that have been read.
+    /// Delivers the complete frames that have been read, until the batch is full.
     fn take_frames(&mut self, sink: &mut impl FrameSink, batch: &mut Batch) -> Result<(), LinkEnd> {
         loop {
+            batch.is_cut = sink.is_batch_full(batch.frames);
+            if batch.is_cut {
+                return Ok(());
+            }
             let body = match self.reader.next_body() {
                 Ok(Some(body)) => body,
                 Ok(None) => return Ok(()),
                 Err(FrameError::TooLarge(frame)) => {
+                    batch.frames += 1;
                     self.skip_frame(sink, batch, &frame.head, &frame.to_string());
                     continue;
                 }
                 Err(error) => return Err(error.into()),
             };
+            batch.frames += 1;
             let message = match ServiceMessage::decode(&body) {
                 Ok(message) => message,
                 Err(error) => {

@@ -36,6 +36,8 @@ struct TestEnd {
     outbox: Arc<LinkOutbox>,
     clock: LinkClock,
     incoming: Incoming,
+    /// Frames after which its sink ends a batch.
+    batch_frames: usize,
     /// Received texts by batch.
     batches: Vec<Vec<String>>,
 }
@@ -48,7 +50,8 @@ impl TestEnd {
             Role::AppServer => OutboxPolicy::waiting(),
         };
         let outbox = Arc::new(LinkOutbox::new(policy, Some(session)));
-        Self { role, outbox, clock: LinkClock::start(), incoming: Incoming::default(), batches: Vec::new() }
+        let (clock, incoming) = (LinkClock::start(), Incoming::default());
+        Self { role, outbox, clock, incoming, batch_frames: usize::MAX, batches: Vec::new() }
     }
 
     fn send(&self, text: &str) {
@@ -64,7 +67,8 @@ impl TestEnd {
         let LinkSocket { reader, mut writer } = socket;
         let outbox = Arc::clone(&self.outbox);
         let (outbox, clock) = (&*outbox, self.clock);
-        let mut sink = BatchRecorder { outbox, role: self.role, batches: vec![Vec::new()] };
+        let batch_frames = self.batch_frames;
+        let mut sink = BatchRecorder { outbox, role: self.role, batch_frames, batches: vec![Vec::new()] };
         let end = {
             let mut reads = LinkReadLoop { outbox, clock, incoming: &mut self.incoming, reader };
             let mut reading = pin!(reads.run(&mut sink, &stop));
@@ -100,6 +104,7 @@ impl TestEnd {
 struct BatchRecorder<'a> {
     outbox: &'a LinkOutbox,
     role: Role,
+    batch_frames: usize,
     batches: Vec<Vec<String>>,
 }
 
@@ -122,6 +127,10 @@ impl FrameSink for BatchRecorder<'_> {
 
     fn handle_skipped(&mut self, head: &FrameHead, problem: &str) {
         self.batches.last_mut().unwrap().push(format!("{} {:?} {problem}", head.name(), head.connections));
+    }
+
+    fn is_batch_full(&mut self, frames: usize) -> bool {
+        frames >= self.batch_frames
     }
 
     async fn end_batch(&mut self, _bytes: usize) {
@@ -266,6 +275,24 @@ async fn frames_that_are_there_at_once_are_one_batch_up_to_its_bound() {
     let sizes: Vec<_> = app.batches.iter().map(Vec::len).collect();
     assert!(pieces > 2, "several messages make a batch");
     assert_eq!(sizes, [23, 2], "a batch ends with the frame that takes it to 256 KiB");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_may_end_a_batch_early_and_gets_the_other_frames_in_the_next_ones() {
+    let (mut proxy, mut app) = new_ends();
+    let [(of_proxy, mut near), (of_app, far)] = connect(&mut proxy, &mut app).await;
+    app.batch_frames = 8;
+    numbered(20).iter().for_each(|text| proxy.send(text));
+    while let Outgoing::Piece(piece) = proxy.outbox.poll(of_proxy, 0) {
+        near.writer.send(piece.bytes).await.unwrap();
+    }
+    let stop = SocketStop::default();
+    let running = app.spawn(of_app, far, &stop);
+    settle().await;
+    stop.stop(StopReason::Failed, &proxy.outbox);
+    let (app, _) = running.await.unwrap();
+    let sizes: Vec<_> = app.batches.iter().map(Vec::len).collect();
+    assert_eq!((sizes, app.texts()), (vec![8, 8, 4], numbered(20)));
 }
 
 #[tokio::test(start_paused = true)]

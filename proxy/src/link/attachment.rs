@@ -18,6 +18,8 @@ use super::route::{FrameSource, RoutedBatch, route};
 use super::session_over::{CarryEnd, SessionOver};
 use super::socket_carrier::{SocketCarrier, SocketMeter};
 use super::{SlotKeeper, give_to_all};
+use crate::auth::Signer;
+use crate::bounded::{Turn, TurnLine};
 use crate::limits::LogThrottle;
 use crate::metrics::{Direction, FrameKind};
 use crate::shard::{ConnectionCommand, SendOrigin, Shard, ShardCommand};
@@ -25,6 +27,9 @@ use crate::upstream::{Asker, Dialled, LinkHandle, Pool, ServerGroup, UpstreamWeb
 
 /// Interval between round-trip measurements of a link.
 const ECHO_INTERVAL_MS: u64 = 5_000;
+
+/// Frames of a batch without messages, such as pings, that count as work of the app.
+const BUSY_FRAMES: usize = 64;
 
 /// Minimum interval between warnings about skipped frames.
 const SKIPPED_INTERVAL: Duration = Duration::from_secs(60);
@@ -43,7 +48,8 @@ impl SlotKeeper<'_> {
             Err(error) => return over_with(SessionOver::of(&error.into()), writer),
         };
         let group = self.pool.app().group.clone();
-        let mut sink = ShardSink::new(self.shard, self.pool, self.link.clone()).in_group(group);
+        let mut sink =
+            ShardSink::new(self.shard, self.pool, self.link.clone()).in_group(group).in_turns(&Signer::Fleet);
         let carrier = link_carrier(self.shard, &self.link, self.clock, attachment);
         let given_up = self.pool.retired().cancelled();
         let end = carrier.run(&mut self.incoming, reader, &mut writer, &mut sink, given_up).await;
@@ -128,13 +134,27 @@ pub(super) struct ShardSink<'a> {
     /// Group of a dialled app server.
     group: Option<Arc<ServerGroup>>,
     batch: RoutedBatch,
+    /// Frames of the batch, of all kinds.
+    frames: usize,
+    /// Turns of the app's links at this shard; `None` for a frame outside of a link's batches.
+    line: Option<Arc<TurnLine>>,
+    /// Turn of this batch with its start, while several apps are busy.
+    turn: Option<(Turn, Instant)>,
+    /// Turn that ends after other tasks have run.
+    ending: Option<Arc<Turn>>,
     skipped: LogThrottle,
 }
 
 impl<'a> ShardSink<'a> {
     pub(super) fn new(shard: &'a Rc<Shard>, pool: &'a Pool, asker: Arc<dyn Asker>) -> Self {
         let (batch, skipped) = (RoutedBatch::of(shard.shared()), LogThrottle::every(SKIPPED_INTERVAL));
-        Self { shard, pool, asker, group: None, batch, skipped }
+        Self { shard, pool, asker, group: None, batch, frames: 0, line: None, turn: None, ending: None, skipped }
+    }
+
+    /// Lets the link's batches take turns with those of other apps.
+    pub(super) fn in_turns(self, signer: &Signer) -> Self {
+        let line = self.shard.shared().turn_line(signer, self.pool.hub().key(), self.shard.index());
+        Self { line: Some(line), ..self }
     }
 
     /// Sets the group of the app server. The group may be a mirror.
@@ -214,22 +234,44 @@ impl FrameSink for ShardSink<'_> {
         }
     }
 
-    /// Applies the batch here and sends the other shards their parts.
+    async fn begin_batch(&mut self) {
+        if let Some(line) = &self.line {
+            self.turn = line.begin().await.map(|turn| (turn, Instant::now()));
+        }
+    }
+
+    fn is_batch_full(&mut self, frames: usize) -> bool {
+        self.frames = frames;
+        self.turn.as_ref().is_some_and(|(turn, begun_at)| turn.is_full(frames, *begun_at))
+    }
+
+    /// Applies the batch here and sends the other shards their parts. The turn ends when all have applied them.
     async fn end_batch(&mut self, bytes: usize) {
+        if let Some(line) = &self.line
+            && (self.batch.has_begun() || self.frames >= BUSY_FRAMES)
+        {
+            line.note_work();
+        }
+        let turn = self.turn.take().map(|(turn, begun_at)| turn.read(self.frames, begun_at.elapsed()));
         let batch = std::mem::replace(&mut self.batch, RoutedBatch::of(self.shard.shared()));
         for (index, commands) in
             batch.into_commands().into_iter().enumerate().filter(|(_, commands)| !commands.is_empty())
         {
             if index == usize::from(self.shard.index()) {
-                self.shard.apply(commands);
+                match &turn {
+                    Some(turn) => turn.work(|| self.shard.apply(commands)),
+                    None => self.shard.apply(commands),
+                }
             } else if let Some(other) = self.shard.shared().shards().get(index) {
-                other.give(commands, bytes).await;
+                other.give_in_turn(commands, bytes, turn.clone()).await;
             }
         }
+        self.ending = turn;
     }
 
-    /// Lets the shard serve its clients.
+    /// Lets the shard serve its clients before the app's next turn.
     async fn yield_after_batch(&mut self) {
         tokio::task::yield_now().await;
+        self.ending = None;
     }
 }

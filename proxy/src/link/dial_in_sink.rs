@@ -19,6 +19,7 @@ use trunkline_protocol::service::{
 use super::attachment::ShardSink;
 use super::dial_in_ping::{self, Leaving, NodeLoad, Wish};
 use super::route::read_filtered;
+use crate::auth::Signer;
 use crate::clock::unix_seconds;
 use crate::shard::{MEMBERSHIP_S, SendOrigin, Shard, ShardCommand, no_such_connection};
 use crate::upstream::{LinkHandle, Pool};
@@ -46,6 +47,11 @@ impl<'a> DialInSink<'a> {
     pub(super) fn new(shard: &'a Rc<Shard>, pool: &'a Arc<Pool>, link: &Arc<LinkHandle>) -> Self {
         let inner = ShardSink::new(shard, pool, link.clone());
         Self { shard, pool, link: link.clone(), inner, sends: None, is_migrating: false }
+    }
+
+    /// Lets the link's batches take turns with those of other apps.
+    pub(super) fn in_turns(self, signer: &Signer) -> Self {
+        Self { inner: self.inner.in_turns(signer), ..self }
     }
 
     fn take(&mut self, mut message: ServiceMessage) -> Result<(), String> {
@@ -253,6 +259,14 @@ impl FrameSink for DialInSink<'_> {
 
     fn handle_skipped(&mut self, head: &FrameHead, problem: &str) {
         self.inner.handle_skipped(head, problem);
+    }
+
+    async fn begin_batch(&mut self) {
+        self.inner.begin_batch().await;
+    }
+
+    fn is_batch_full(&mut self, frames: usize) -> bool {
+        self.inner.is_batch_full(frames)
     }
 
     async fn end_batch(&mut self, bytes: usize) {

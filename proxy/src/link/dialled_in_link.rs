@@ -141,7 +141,8 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     give_to_all(shard, &ShardCommand::LinkOpened(link.clone())).await;
 
     let LinkSocket { reader, mut writer } = socket;
-    let mut sink = DialInSink::new(shard, pool, &link);
+    let mut sink =
+        DialInSink::new(shard, pool, &link).in_turns(link.token_signer().map_or(&Signer::Fleet, |token| &token.signer));
     let (ended, mut incoming) = (CancellationToken::new(), Incoming::default());
     let carrier = link_carrier(shard, &link, clock, attachment);
     let mut has_lost_key = false;

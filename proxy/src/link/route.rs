@@ -44,6 +44,11 @@ impl RoutedBatch {
         }
     }
 
+    /// Whether a frame was routed.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
     pub(crate) fn into_commands(self) -> Vec<Vec<ShardCommand>> {
         self.commands
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -102,7 +102,14 @@ async fn tick(shard: Rc<Shard>) {
 async fn take_parcels(shard: Rc<Shard>, mut inbox: Inbox) {
     while let Some(parcel) = inbox.recv().await {
         match parcel {
-            ShardMessage::Batch(batch) => shard.apply_batch(batch),
+            ShardMessage::Batch(batch) => {
+                let is_in_turn = batch.turn.is_some();
+                shard.apply_batch(batch);
+                // While several apps are busy, clients are served between two turns.
+                if is_in_turn {
+                    yield_now().await;
+                }
+            }
             ShardMessage::Accept(pending) => drop(spawn_local(client::serve(shard.clone(), pending))),
             ShardMessage::Inspect(inspection) => shard.inspect(inspection),
             ShardMessage::ServeLink(incoming) => drop(spawn_local(serve_link(shard.clone(), incoming))),

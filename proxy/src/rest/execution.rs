@@ -41,6 +41,9 @@ const MISSING_NODES: HeaderName = HeaderName::from_static("x-trunkline-missing-n
 const NO_TARGET: &str = "Error.Connection.NotExisted";
 const NO_CONNECTION: &str = "Warning.Connection.NotExisted";
 
+/// Turns of REST callers, in place of a thread: an app has one for all its callers.
+const REST_TURNS: u16 = u16::MAX;
+
 pub(super) struct Execution {
     shared: Arc<Shared>,
     fleet: FleetEntry,
@@ -165,9 +168,19 @@ impl Execution {
         Ok(())
     }
 
+    /// Parses the body in a turn of the caller's app, because a large body takes milliseconds.
+    async fn in_turn<T>(&self, hub: &NamedHub, parse: impl FnOnce() -> T) -> T {
+        // Unknown hubs share their turns, so that names of a caller fill no table.
+        let key = hub.here().map_or("", |hub| hub.key());
+        let line = self.shared.turn_line(&self.caller.signer.signer, key, REST_TURNS);
+        line.note_work();
+        let _turn = line.begin().await;
+        parse()
+    }
+
     async fn send(&self, hub: &NamedHub, to: Addressee) -> Result<Response, RestError> {
         self.check_methods(hub)?;
-        let payloads = read_message(&self.head.headers, &self.body)?;
+        let payloads = self.in_turn(hub, || read_message(&self.head.headers, &self.body)).await?;
         Ok(delivered(self.deliver(hub, to, payloads).await))
     }
 
@@ -179,7 +192,7 @@ impl Execution {
     async fn send_item(&self, hub: &NamedHub, connection: &str, stream: &str) -> Result<Response, RestError> {
         self.check_methods(hub)?;
         let is_last = self.query.is_completed()?;
-        let item = read_item(&self.head.headers, &self.body, stream)?;
+        let item = self.in_turn(hub, || read_item(&self.head.headers, &self.body, stream)).await?;
         let to = || Addressee::Connection(connection.to_owned());
         let sent = self.deliver(hub, to(), item).await;
         // A client that missed the item must not see a successful end of the stream.
@@ -193,7 +206,7 @@ impl Execution {
     async fn execute(&self, hub: &NamedHub) -> Result<Response, RestError> {
         is_json(&self.head.headers)?;
         let whom = read_filter(self.query.filter())?;
-        let commands = read_commands(&self.body)?;
+        let commands = self.in_turn(hub, || read_commands(&self.body)).await?;
         // Validated first: errors in the request must be found before the first command runs.
         for command in &commands {
             match command {

@@ -63,6 +63,7 @@ impl ShardState {
         end_late_moves(self);
         self.levelling.forget_gone(&mut self.core.connections);
         if self.core.context.index == 0 {
+            self.core.context.shared.turns.tick();
             self.core.context.shared.client_results.expire();
             self.core.context.shared.expire_user_groups();
         }

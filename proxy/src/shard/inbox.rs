@@ -20,6 +20,7 @@ use trunkline_protocol::service::OpenConnection;
 use super::command::ShardCommand;
 use super::slot::{Serial, Slot};
 use crate::auth::{ClientTerms, RevocationMark};
+use crate::bounded::Turn;
 use crate::limits::{AddressPermit, HeadWeight};
 use crate::telemetry::ConnectionTrace;
 use crate::upstream::{Hub, IncomingLink, Pool, ServerGroup};
@@ -88,7 +89,9 @@ pub(crate) struct CommandBatch {
     /// Read time, if the shard needs it.
     pub read_at: Option<Instant>,
     /// Reserved inbox bytes; `None` for commands that are not counted.
-    _room: Option<OwnedSemaphorePermit>,
+    pub(super) _room: Option<OwnedSemaphorePermit>,
+    /// Turn of the sender, if several are busy.
+    pub(crate) turn: Option<Arc<Turn>>,
 }
 
 /// Accepted connect request, about to become a client connection.
@@ -165,10 +168,15 @@ impl ShardSender {
 
     /// Sends commands of about `bytes` bytes once there is room. Cancel-safe: a cancelled call sends nothing.
     pub(crate) async fn give(&self, commands: Vec<ShardCommand>, bytes: usize) {
+        self.give_in_turn(commands, bytes, None).await;
+    }
+
+    /// Sends commands as a part of the sender's turn.
+    pub(crate) async fn give_in_turn(&self, commands: Vec<ShardCommand>, bytes: usize, turn: Option<Arc<Turn>>) {
         let read_at = self.is_traced.load(Ordering::Relaxed).then(Instant::now);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(INBOX_MAX_BYTES / 2);
         if let Ok(room) = self.room.clone().acquire_many_owned(bytes).await {
-            self.put(ShardMessage::Batch(CommandBatch { commands, read_at, _room: Some(room) }));
+            self.put(ShardMessage::Batch(CommandBatch { commands, read_at, _room: Some(room), turn }));
         }
     }
 
@@ -179,7 +187,7 @@ impl ShardSender {
 
     /// Sends a command of the node itself, which is not counted.
     pub(super) fn order(&self, command: ShardCommand) {
-        self.put(ShardMessage::Batch(CommandBatch { commands: vec![command], read_at: None, _room: None }));
+        self.put(ShardMessage::Batch(CommandBatch { commands: vec![command], read_at: None, _room: None, turn: None }));
     }
 
     /// Sends a message that is not counted. Sockets and pools bound their number.

@@ -30,6 +30,8 @@ use trunkline_protocol::token::ConnectionToken;
 use super::assignments::answer_diff::SeenDifferences;
 use super::command::ShardCommand;
 use super::inbox::ShardSender;
+use crate::auth::Signer;
+use crate::bounded::{TurnLine, Turns};
 use crate::condition::{ConditionRegistry, KnownHubs, RefusalReasons};
 use crate::config::Settings;
 use crate::limits::LimitCounters;
@@ -158,6 +160,8 @@ pub(crate) struct Shared {
     /// Hubs and the links to their app servers.
     pub hubs: HubRegistry,
     pub routes: Arc<RouteTable>,
+    /// Turns of busy apps.
+    pub turns: Turns,
     pub admission: Admission,
     pub ways: WaysOut,
     pub fleet: FleetSide,
@@ -221,6 +225,7 @@ impl Shared {
         Self {
             user_groups: UserGroups::new(user_groups, admission.signing_keys.clone()),
             admission,
+            turns: Turns::new(shards.len()),
             fleet: FleetSide::new(&settings, hubs.number(&boot)),
             webhooks: Webhooks::new(&settings.webhooks, &settings.keys, connectors.fleet.clone()),
             ways: WaysOut {
@@ -287,6 +292,15 @@ impl Shared {
     /// Sets the access to the other nodes, once.
     pub(crate) fn join_fleet(&self, nodes: Arc<dyn OtherNodes>) {
         drop(self.fleet.other_nodes.set(nodes));
+    }
+
+    /// Turns of an app at a thread: of its key, or of the hub for the fleet's key, which all apps may use.
+    #[must_use]
+    pub(crate) fn turn_line(&self, signer: &Signer, hub_key: &str, thread: u16) -> Arc<TurnLine> {
+        match signer {
+            Signer::App(_) => self.turns.line(signer, thread),
+            Signer::Fleet => self.turns.line(&hub_key, thread),
+        }
     }
 
     /// Inbox of each shard, by index.
