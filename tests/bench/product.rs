@@ -372,6 +372,17 @@ pub fn connection_string(proxy: SocketAddr) -> String {
     format!("Endpoint=http://{};Port={};AccessKey={ACCESS_KEY};Version=1.0;", proxy.ip(), proxy.port())
 }
 
+/// Token of an app server that dials in for a hub.
+///
+/// # Errors
+/// If the key is invalid.
+pub fn app_server_token(hub: &str) -> Result<String> {
+    let claims =
+        [("aud".to_owned(), format!("http://127.0.0.1/server/?hub={hub}")), ("nameid".to_owned(), hub.to_owned())];
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    Ok(access_token::sign(&AccessKey::new(ACCESS_KEY)?, "", &claims, TokenTimes::from_now(now_s, TOKEN_LIFETIME_S)))
+}
+
 /// Request target for an anonymous client of a dial-in app server's hub, as such app servers give to their clients.
 ///
 /// # Errors

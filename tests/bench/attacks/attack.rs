@@ -12,6 +12,8 @@ use serde::Serialize;
 use trunkline_generator::connect;
 use trunkline_generator::frame::{self, Opcode};
 
+use super::busy_links::BusyLinks;
+
 /// Bytes of an unfinished message, below the hub's limit of 32 KiB.
 const UNFINISHED_BYTES: usize = 30 * 1024;
 
@@ -36,16 +38,20 @@ pub(crate) enum Attack {
     Queries,
     /// Forwarded requests with stalled bodies.
     StoppedUploads,
+    /// Links of another app that send at full speed.
+    BusyLinks,
 }
 
 /// Attack that continues until it is ended.
 pub(crate) struct RunningAttack {
     sockets: Vec<TcpStream>,
+    links: Option<BusyLinks>,
     speaker: Option<(Arc<AtomicBool>, JoinHandle<Result<()>>)>,
 }
 
 impl Attack {
-    pub(crate) const ALL: [Self; 4] = [Self::UnfinishedMessages, Self::LargeHeads, Self::Queries, Self::StoppedUploads];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::UnfinishedMessages, Self::LargeHeads, Self::Queries, Self::StoppedUploads, Self::BusyLinks];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -53,6 +59,7 @@ impl Attack {
             Self::LargeHeads => "large heads",
             Self::Queries => "queries",
             Self::StoppedUploads => "stopped uploads",
+            Self::BusyLinks => "busy links",
         }
     }
 
@@ -64,13 +71,15 @@ impl Attack {
             Self::UnfinishedMessages => (open(unfinished_message)?, None),
             Self::LargeHeads => (open(large_head)?, None),
             Self::StoppedUploads => (open(stopped_upload)?, None),
+            Self::BusyLinks => (Vec::new(), None),
             Self::Queries => {
                 let is_over = Arc::new(AtomicBool::new(false));
                 let (socket, told) = (connect::open(proxy)?, is_over.clone());
                 (Vec::new(), Some((is_over, thread::spawn(move || query(socket, &told)))))
             }
         };
-        Ok(RunningAttack { sockets, speaker })
+        let links = (self == Self::BusyLinks).then(|| BusyLinks::begin(proxy)).transpose()?;
+        Ok(RunningAttack { sockets, links, speaker })
     }
 }
 
@@ -78,6 +87,7 @@ impl RunningAttack {
     /// Ends the attack. Fails if the proxy did not react as expected.
     pub(crate) fn end(self) -> Result<()> {
         drop(self.sockets);
+        self.links.map_or(Ok(()), BusyLinks::end)?;
         let Some((is_over, speaker)) = self.speaker else { return Ok(()) };
         is_over.store(true, Ordering::Relaxed);
         speaker.join().map_err(|_| anyhow!("the attack has panicked"))?

@@ -11,6 +11,7 @@
 //! the proxy's limits, to measure its cost while it is allowed.
 
 mod attack;
+mod busy_links;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -48,6 +49,9 @@ struct Settings {
     /// Rounds, each with every attack and its twin
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+    /// Only this attack
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
     /// File for the results as JSON
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -94,14 +98,15 @@ fn measure(settings: Settings) -> Result<()> {
     command::warn_of_debug_build("attacks");
     let mut rows = Attack::ALL.map(|attack| Row { attack, attacked: Vec::new(), twin: Vec::new() });
     for round in 1..=settings.rounds {
-        for row in &mut rows {
+        let is_wanted = |row: &&mut Row| settings.only.as_ref().is_none_or(|only| row.attack.name() == only);
+        for row in rows.iter_mut().filter(is_wanted) {
             row.twin.push(Scene::start()?.measure(None, &settings)?);
             row.attacked.push(Scene::start()?.measure(Some(row.attack), &settings)?);
             say(&format!("round {round}: {}", row.attack.name()));
         }
     }
     say("\nmedians: attacked, and its twin");
-    for row in &rows {
+    for row in rows.iter().filter(|row| !row.twin.is_empty()) {
         say(&format!("{:20} {}", row.attack.name(), line(row)?));
     }
     let report = Report { settings, rows: rows.into() };
