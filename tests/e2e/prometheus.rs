@@ -12,7 +12,7 @@ use trunkline_tests::harness::scenario::{Stage, play, profile_folder};
 /// Calls of each client.
 const CALLS: usize = 50;
 
-/// Broadcasts per client.
+/// Number of broadcasts per client.
 const BROADCASTS: usize = 20;
 
 /// Clients that the load tester has at each node.

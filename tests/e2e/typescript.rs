@@ -12,7 +12,7 @@ use trunkline::{Context, Hub, HubError, Methods, Policy, Receivers, UploadStream
 use trunkline_tests::harness::scenario::{Stage, play};
 use trunkline_tests::harness::tools::type_check;
 
-/// A drawn shape.
+/// Shape that a client draws.
 #[derive(Serialize, Deserialize, TS)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 enum Shape {
