@@ -45,6 +45,9 @@ struct UsersPage;
 #[doc = include_str!("../docs/book/src/clients/dotnet.md")]
 struct DotnetPage;
 
+#[doc = include_str!("../docs/book/src/missed-messages.md")]
+struct MissedMessagesPage;
+
 #[doc = include_str!("../docs/book/src/operators/opentelemetry.md")]
 struct OpentelemetryPage;
 

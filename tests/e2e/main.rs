@@ -76,6 +76,8 @@ mod limits;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
+mod live_updates;
+#[cfg(test)]
 mod load_balancers;
 #[cfg(test)]
 mod logs;
