@@ -11,6 +11,8 @@ use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, RawClient};
 use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy, until};
 use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
+use trunkline_tests::harness::sockets::free_address;
+use trunkline_tests::harness::tls::{Authority, Identity};
 
 use crate::http_transports::libraries::WAYS;
 
@@ -117,6 +119,51 @@ fn every_client_connects_at_the_first_attempt_behind_haproxy_and_nginx() {
             for client in &mut all {
                 client.close().await?;
             }
+        }
+        Ok(())
+    });
+}
+
+/// Activates the commented lines for TLS of a shipped file, at this address.
+fn with_tls(product: BalancerProduct, address: &str, identity: &Identity) -> Result<Shipped> {
+    let (certificate, key) = identity.arguments()?;
+    let shipped = Shipped::read(product)?;
+    match product {
+        BalancerProduct::HaProxy => {
+            let pair = format!("{certificate}.pair");
+            std::fs::write(&pair, std::fs::read_to_string(certificate)? + &std::fs::read_to_string(key)?)?;
+            shipped
+                .with("#bind :443 ssl crt /etc/haproxy/tls.pem", &format!("bind {address} ssl crt {pair}"))?
+                .with("#http-request redirect", "http-request redirect")
+        }
+        BalancerProduct::Nginx => shipped
+            .with("#listen 443 ssl", &format!("listen {address} ssl"))?
+            .with("#ssl_certificate /etc/nginx/tls.pem", &format!("ssl_certificate {certificate}"))?
+            .with("#ssl_certificate_key /etc/nginx/tls.key", &format!("ssl_certificate_key {key}"))?
+            .with("#ssl_protocols", "ssl_protocols")?
+            .with("#if ($scheme", "if ($scheme"),
+    }
+}
+
+#[test]
+fn the_lines_for_tls_serve_every_transport_and_redirect_plain_requests() {
+    play_heavy(async |stage| {
+        let authority = Authority::new(stage, "own")?;
+        let identity = authority.sign("balancer", &["127.0.0.1"])?;
+        for product in BalancerProduct::ALL {
+            let address = free_address()?;
+            let shipped = with_tls(product, &address, &identity)?;
+            let scene = BalancerScene::start_of(2, stage, App::Bench, &ARGUMENTS, shipped).await?;
+            let url = format!("https://{address}/bench");
+            let agents = Agents::trusting(stage, &authority.file);
+            for transport in [Transport::WebSockets, Transport::ServerSentEvents, Transport::LongPolling] {
+                let client = agents.client(Kind::JsJson, &url).transport(transport).open().await?;
+                assert_eq!(client.invoke("Echo", json!([7])).await?, 7, "{product:?} {transport:?}");
+            }
+            let plain = post(scene.balancer.address(), "/bench/negotiate").await?;
+            assert_eq!(plain.status, StatusCode::PERMANENT_REDIRECT, "{product:?}");
+            let place = plain.header("location").unwrap_or_default();
+            ensure!(place.starts_with("https://"), "{product:?}: {place}");
         }
         Ok(())
     });
