@@ -5,8 +5,8 @@
 //!                       2 ──┴──► turn: a batch of `frames_max` frames ──► ends when all threads have applied it
 //! ```
 //!
-//! A line is one source of work of a holder, such as its links at one thread. The measured time of a turn sets the frames
-//! of the next one. A holder that is busy alone takes no turns: its batches are limited by bytes only.
+//! A line is one source of work of a holder, such as its links at one thread. The measured time of a turn sets the
+//! frames of the next one. A holder that is busy alone takes no turns: its batches are limited by bytes only.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// Time of a turn at a single thread. Every thread's turns reach all others, so the more threads, the shorter the turns.
+/// Time of a turn at a single thread. Every thread's turns reach all others, so more threads have shorter turns.
 const TURN_TIME: Duration = Duration::from_micros(400);
 
 /// Minimum time of a turn.

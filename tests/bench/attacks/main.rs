@@ -49,7 +49,7 @@ struct Settings {
     /// Rounds, each with every attack and its twin
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Only this attack
+    /// Measure only the attack of this name
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// File for the results as JSON
