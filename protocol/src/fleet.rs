@@ -10,10 +10,10 @@
 //! Each node dials every other one, so two node links connect a pair. Each link carries its dialler's requests and the
 //! replies to them. Messages are sent only to nodes that may have recipients, according to [`PeerInterest`].
 
+mod ack_tracker;
 mod beat;
 mod client_home;
 mod greeting;
-mod hearing;
 mod hub_interest;
 mod interest;
 mod moving;
@@ -23,10 +23,10 @@ mod presence;
 mod send_epoch;
 mod view;
 
+pub use ack_tracker::{AckTracker, Awaited};
 pub use beat::{BEAT_INTERVAL_MS, BeatPing, Beats, LATE_AFTER_MS, OVERDUE_AFTER_MS};
 pub use client_home::{ClientHome, HomeLoss, ResumeOutcome, Way};
 pub use greeting::{Greeting, GreetingError, WireVersions};
-pub use hearing::{Awaited, Hearing};
 pub use hub_interest::HubInterest;
 pub use interest::{INTEREST_BUCKETS, InterestMap, InterestMapError, InterestUpdate, PeerInterest, Wanted};
 pub use moving::{CountedFrame, MovedState, MovingConnection, MovingError, RefreshedLogIn};

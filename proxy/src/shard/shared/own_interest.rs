@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, oneshot};
-use trunkline_protocol::fleet::{Awaited, Hearing, HubInterest, InterestMap, Wanted};
+use trunkline_protocol::fleet::{AckTracker, Awaited, HubInterest, InterestMap, Wanted};
 
 use crate::upstream::HubIndex;
 
@@ -28,7 +28,7 @@ pub(crate) struct OwnInterest {
 /// Changes for the other nodes, and actions that wait for their confirmation.
 #[derive(Default)]
 struct ToldInterest {
-    hearing: Hearing<(HubIndex, u16), Arc<str>>,
+    ack_tracker: AckTracker<(HubIndex, u16), Arc<str>>,
     /// Actions that wait for a round to be confirmed, by round number.
     waiting: BTreeMap<u64, Vec<Act>>,
     /// Set when the node has left the fleet and stops sending.
@@ -39,7 +39,7 @@ type Act = Box<dyn FnOnce() + Send>;
 
 impl fmt::Debug for ToldInterest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ToldInterest").field("hearing", &self.hearing).field("is_over", &self.is_over).finish()
+        f.debug_struct("ToldInterest").field("hearing", &self.ack_tracker).field("is_over", &self.is_over).finish()
     }
 }
 
@@ -62,8 +62,8 @@ impl OwnInterest {
         // Under the lock, so that a caller that finds the bucket present also finds it unconfirmed.
         let mut told = self.told();
         if counts.enter(bucket) && !told.is_over {
-            told.hearing.note((hub, bucket));
-            self.unheard.store(told.hearing.unheard(), Ordering::Release);
+            told.ack_tracker.note((hub, bucket));
+            self.unheard.store(told.ack_tracker.unheard(), Ordering::Release);
             self.has_news.notify_one();
         }
     }
@@ -91,21 +91,21 @@ impl OwnInterest {
         if self.unheard.load(Ordering::Acquire) == 0 {
             return act();
         }
-        self.when(|hearing| hearing.round_of(&(hub, set.bucket())), act);
+        self.when(|ack_tracker| ack_tracker.round_of(&(hub, set.bucket())), act);
     }
 
     /// Runs an action when the other nodes have confirmed all current changes.
     pub(crate) fn when_all_heard(&self, act: impl FnOnce() + Send + 'static) {
-        self.when(|hearing| hearing.newest(), act);
+        self.when(|ack_tracker| ack_tracker.newest(), act);
     }
 
     fn when(
         &self,
-        round: impl FnOnce(&Hearing<(HubIndex, u16), Arc<str>>) -> Option<u64>,
+        round: impl FnOnce(&AckTracker<(HubIndex, u16), Arc<str>>) -> Option<u64>,
         act: impl FnOnce() + Send + 'static,
     ) {
         let mut told = self.told();
-        match round(&told.hearing).filter(|_| !told.is_over) {
+        match round(&told.ack_tracker).filter(|_| !told.is_over) {
             Some(round) => told.waiting.entry(round).or_default().push(Box::new(act)),
             None => {
                 drop(told);
@@ -124,36 +124,36 @@ impl OwnInterest {
     #[must_use]
     pub(crate) fn take_news(&self) -> Option<(u64, Vec<(HubIndex, u16)>)> {
         let mut told = self.told();
-        told.hearing.has_news().then(|| told.hearing.take_news())
+        told.ack_tracker.has_news().then(|| told.ack_tracker.take_news())
     }
 
     /// Records that a round was sent, and the nodes that have to confirm it.
     pub(crate) fn told_to(&self, round: u64, keys: Vec<(HubIndex, u16)>, awaited: Vec<Awaited<Arc<str>>>) {
-        self.told().hearing.told(round, keys, awaited);
+        self.told().ack_tracker.told(round, keys, awaited);
     }
 
     /// Handles a node's reply to a heartbeat.
     pub(crate) fn answered(&self, boot: &Arc<str>, beat: u64, now_ms: u64) {
         if self.unheard.load(Ordering::Acquire) > 0 {
-            self.told().hearing.answered(boot, beat);
+            self.told().ack_tracker.answered(boot, beat);
             self.settle(now_ms);
         }
     }
 
     /// Stops waiting for a node that is certainly gone.
     pub(crate) fn gone(&self, boot: &Arc<str>, now_ms: u64) {
-        self.told().hearing.gone(boot);
+        self.told().ack_tracker.gone(boot);
         self.settle(now_ms);
     }
 
     /// Runs the actions of confirmed rounds. Returns the latest time for the next call.
     pub(crate) fn settle(&self, now_ms: u64) -> Option<u64> {
         let mut told = self.told();
-        let open = told.hearing.settle(now_ms);
-        self.unheard.store(told.hearing.unheard(), Ordering::Release);
+        let open = told.ack_tracker.settle(now_ms);
+        self.unheard.store(told.ack_tracker.unheard(), Ordering::Release);
         let later = told.waiting.split_off(&open);
         let heard = std::mem::replace(&mut told.waiting, later);
-        let next_ms = told.hearing.heard_at_ms();
+        let next_ms = told.ack_tracker.heard_at_ms();
         drop(told);
         heard.into_values().flatten().for_each(|act| act());
         next_ms
@@ -208,8 +208,8 @@ impl InterestHold {
             return;
         }
         let (act, heard) = oneshot::channel();
-        let newest = |hearing: &Hearing<(HubIndex, u16), Arc<str>>| {
-            self.buckets.iter().filter_map(|&bucket| hearing.round_of(&(self.hub, bucket))).max()
+        let newest = |ack_tracker: &AckTracker<(HubIndex, u16), Arc<str>>| {
+            self.buckets.iter().filter_map(|&bucket| ack_tracker.round_of(&(self.hub, bucket))).max()
         };
         self.interest.when(newest, move || act.send(()).unwrap_or_default());
         // Never fails: waiting actions run when the node leaves, at the latest.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use trunkline_protocol::fleet::{
-    Agreement, Awaited, Greeting, Hearing, HubInterest, InterestUpdate, NodeMessage, NodePhase, NodeState,
+    AckTracker, Agreement, Awaited, Greeting, HubInterest, InterestUpdate, NodeMessage, NodePhase, NodeState,
     PeerInterest, WireVersions, encode_ask, encode_relay, view_of,
 };
 use trunkline_protocol::limits::INTEREST_STALE_MS;
@@ -157,7 +157,7 @@ pub(crate) struct Process {
     /// Ledger of announced interest, by hub and bucket.
     pub(crate) tellings: BTreeMap<(usize, u16), Telling>,
     /// Acknowledgements of interest by the other nodes.
-    pub(crate) hearing: Hearing<(usize, u16), usize>,
+    pub(crate) ack_tracker: AckTracker<(usize, u16), usize>,
     /// Time of the last answered beat of each process that receives the interest.
     pub(crate) echoed: BTreeMap<usize, u64>,
     hubs: [HubInterest; HUBS.len()],
@@ -192,7 +192,7 @@ impl Process {
             agreement: Agreement::default(),
             dropped: 0,
             tellings: BTreeMap::new(),
-            hearing: Hearing::default(),
+            ack_tracker: AckTracker::default(),
             echoed: BTreeMap::new(),
             hubs: Default::default(),
         }
@@ -232,7 +232,7 @@ impl Process {
 
     pub(crate) fn enter(&mut self, hub: usize, membership: Recipients) {
         if self.hubs[hub].enter(membership.bucket()) {
-            self.hearing.note((hub, membership.bucket()));
+            self.ack_tracker.note((hub, membership.bucket()));
         }
     }
 
@@ -256,7 +256,7 @@ impl Process {
 
     /// Takes additions since the last call, which count as announced from now on.
     pub(crate) fn take_news(&mut self, now_ms: u64) -> NewsRound {
-        let (number, news) = self.hearing.take_news();
+        let (number, news) = self.ack_tracker.take_news();
         for &(hub, bucket) in &news {
             self.tellings.insert((hub, bucket), Telling { is_told: true, since_ms: now_ms });
         }
@@ -283,14 +283,14 @@ impl Process {
                 awaited.push(Awaited { peer, beat, until_ms });
             }
         }
-        self.hearing.told(round.number, round.keys, awaited);
+        self.ack_tracker.told(round.number, round.keys, awaited);
     }
 
     /// Whether a client here may already have a confirmed membership for this message.
     pub(crate) fn has_promised(&mut self, post: Post, now_ms: u64, mutant: Option<FleetMutant>) -> bool {
-        self.hearing.settle(now_ms);
-        let round = self.hearing.round_of(&(post.hub, post.to.bucket()));
-        let is_untold = self.hearing.has_news() && round == self.hearing.newest();
+        self.ack_tracker.settle(now_ms);
+        let round = self.ack_tracker.round_of(&(post.hub, post.to.bucket()));
+        let is_untold = self.ack_tracker.has_news() && round == self.ack_tracker.newest();
         let is_heard = round.is_none() || (is_untold && mutant == Some(FleetMutant::AnswersBeforeTelling));
         is_heard && self.clients.iter().any(|client| client.wants(post))
     }

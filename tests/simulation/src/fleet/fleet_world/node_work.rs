@@ -188,7 +188,7 @@ impl FleetWorld {
             Arrival::Answered { number, asked_ms } => {
                 match direction {
                     Direction::Incoming => self.confirm(process, key, asked_ms),
-                    Direction::Outgoing => self.processes[process].hearing.answered(&key.0, number),
+                    Direction::Outgoing => self.processes[process].ack_tracker.answered(&key.0, number),
                 }
                 Ok(())
             }

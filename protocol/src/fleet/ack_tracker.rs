@@ -32,7 +32,7 @@ struct Round<K, P> {
 
 /// Updates of a node by key, and whether all peers have acknowledged them.
 #[derive(Debug)]
-pub struct Hearing<K, P> {
+pub struct AckTracker<K, P> {
     /// Updates to be sent in the round `next`.
     news: Vec<K>,
     next: u64,
@@ -42,13 +42,13 @@ pub struct Hearing<K, P> {
     unheard: HashMap<K, u64>,
 }
 
-impl<K, P> Default for Hearing<K, P> {
+impl<K, P> Default for AckTracker<K, P> {
     fn default() -> Self {
         Self { news: Vec::new(), next: 0, told: VecDeque::new(), unheard: HashMap::new() }
     }
 }
 
-impl<K: Copy + Eq + Hash, P: PartialEq> Hearing<K, P> {
+impl<K: Copy + Eq + Hash, P: PartialEq> AckTracker<K, P> {
     /// Queues an update for the next round.
     pub fn note(&mut self, key: K) {
         self.news.push(key);
@@ -136,62 +136,70 @@ impl<K: Copy + Eq + Hash, P: PartialEq> Hearing<K, P> {
 mod tests {
     use super::*;
 
-    type Rooms = Hearing<&'static str, &'static str>;
+    type Rooms = AckTracker<&'static str, &'static str>;
 
     fn awaiting(peers: &[(&'static str, u64, u64)]) -> Vec<Awaited<&'static str>> {
         peers.iter().map(|&(peer, beat, until_ms)| Awaited { peer, beat, until_ms }).collect()
     }
 
-    fn tell(hearing: &mut Rooms, awaited: &[(&'static str, u64, u64)]) -> u64 {
-        let (number, keys) = hearing.take_news();
-        hearing.told(number, keys, awaiting(awaited));
+    fn tell(ack_tracker: &mut Rooms, awaited: &[(&'static str, u64, u64)]) -> u64 {
+        let (number, keys) = ack_tracker.take_news();
+        ack_tracker.told(number, keys, awaiting(awaited));
         number
     }
 
     #[test]
     fn news_is_heard_when_every_peer_has_answered_a_beat_behind_it() {
-        let mut hearing = Rooms::default();
-        hearing.note("kitchen");
-        assert_eq!((hearing.round_of(&"kitchen"), hearing.newest()), (Some(0), Some(0)), "even before it is told");
-        tell(&mut hearing, &[("b", 7, 900), ("c", 3, 900)]);
-        hearing.answered(&"b", 7);
-        hearing.answered(&"c", 2);
-        assert_eq!((hearing.settle(100), hearing.round_of(&"kitchen")), (0, Some(0)), "that beat was asked before");
-        hearing.answered(&"c", 4);
-        assert_eq!((hearing.settle(100), hearing.round_of(&"kitchen"), hearing.newest()), (1, None, None));
+        let mut ack_tracker = Rooms::default();
+        ack_tracker.note("kitchen");
+        assert_eq!(
+            (ack_tracker.round_of(&"kitchen"), ack_tracker.newest()),
+            (Some(0), Some(0)),
+            "even before it is told"
+        );
+        tell(&mut ack_tracker, &[("b", 7, 900), ("c", 3, 900)]);
+        ack_tracker.answered(&"b", 7);
+        ack_tracker.answered(&"c", 2);
+        assert_eq!(
+            (ack_tracker.settle(100), ack_tracker.round_of(&"kitchen")),
+            (0, Some(0)),
+            "that beat was asked before"
+        );
+        ack_tracker.answered(&"c", 4);
+        assert_eq!((ack_tracker.settle(100), ack_tracker.round_of(&"kitchen"), ack_tracker.newest()), (1, None, None));
     }
 
     #[test]
     fn a_peer_that_does_not_hear_is_waited_for_until_it_believes_nothing_old() {
-        let mut hearing = Rooms::default();
-        hearing.note("kitchen");
-        tell(&mut hearing, &[("b", 7, 900), ("c", 3, 700)]);
-        assert_eq!(hearing.heard_at_ms(), Some(900));
-        assert_eq!(hearing.settle(899), 0);
-        assert_eq!((hearing.settle(900), hearing.unheard()), (1, 0));
+        let mut ack_tracker = Rooms::default();
+        ack_tracker.note("kitchen");
+        tell(&mut ack_tracker, &[("b", 7, 900), ("c", 3, 700)]);
+        assert_eq!(ack_tracker.heard_at_ms(), Some(900));
+        assert_eq!(ack_tracker.settle(899), 0);
+        assert_eq!((ack_tracker.settle(900), ack_tracker.unheard()), (1, 0));
     }
 
     #[test]
     fn nobody_waits_where_nobody_goes_by_old_knowledge() {
-        let mut hearing = Rooms::default();
-        hearing.note("kitchen");
-        assert_eq!(tell(&mut hearing, &[]), 0);
-        assert_eq!((hearing.settle(0), hearing.unheard(), hearing.heard_at_ms()), (1, 0, None));
+        let mut ack_tracker = Rooms::default();
+        ack_tracker.note("kitchen");
+        assert_eq!(tell(&mut ack_tracker, &[]), 0);
+        assert_eq!((ack_tracker.settle(0), ack_tracker.unheard(), ack_tracker.heard_at_ms()), (1, 0, None));
     }
 
     #[test]
     fn rounds_are_heard_in_their_order_and_news_that_comes_again_is_of_its_newest() {
-        let mut hearing = Rooms::default();
-        hearing.note("kitchen");
-        tell(&mut hearing, &[("b", 1, 900)]);
-        hearing.note("hall");
-        hearing.note("kitchen");
-        tell(&mut hearing, &[("b", 2, 950)]);
-        hearing.note("garden");
-        assert_eq!([hearing.round_of(&"kitchen"), hearing.round_of(&"garden")], [Some(1), Some(2)]);
-        hearing.answered(&"b", 1);
-        assert_eq!((hearing.settle(0), hearing.round_of(&"kitchen")), (1, Some(1)));
-        hearing.gone(&"b");
-        assert_eq!((hearing.settle(0), hearing.round_of(&"kitchen"), hearing.newest()), (2, None, Some(2)));
+        let mut ack_tracker = Rooms::default();
+        ack_tracker.note("kitchen");
+        tell(&mut ack_tracker, &[("b", 1, 900)]);
+        ack_tracker.note("hall");
+        ack_tracker.note("kitchen");
+        tell(&mut ack_tracker, &[("b", 2, 950)]);
+        ack_tracker.note("garden");
+        assert_eq!([ack_tracker.round_of(&"kitchen"), ack_tracker.round_of(&"garden")], [Some(1), Some(2)]);
+        ack_tracker.answered(&"b", 1);
+        assert_eq!((ack_tracker.settle(0), ack_tracker.round_of(&"kitchen")), (1, Some(1)));
+        ack_tracker.gone(&"b");
+        assert_eq!((ack_tracker.settle(0), ack_tracker.round_of(&"kitchen"), ack_tracker.newest()), (2, None, Some(2)));
     }
 }
