@@ -108,15 +108,15 @@ pub enum NodeMessage {
         state: Option<Bytes>,
     },
     /// Membership of a user, sent to a newly linked node.
-    Membership(ToldMembership),
+    Membership(SharedMembership),
     /// Revocation of access tokens: new, or missed by a newly linked node.
-    Revocation(ToldRevocation),
+    Revocation(SharedRevocation),
 }
 
 /// Revocation of access tokens by their claims. Of two for equal tokens the later times win, so nodes may receive them
 /// in any order, repeatedly and from any node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToldRevocation {
+pub struct SharedRevocation {
     /// User id of the tokens; `None` for all users.
     pub user: Option<ByteString>,
     /// Audience of the tokens; `None` for any.
@@ -134,7 +134,7 @@ pub struct ToldRevocation {
 
 /// Membership of a user in a group, applied to future connections. The most recently changed one wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToldMembership {
+pub struct SharedMembership {
     /// Hub of the group.
     pub hub: ByteString,
     /// Id of the user.
@@ -252,14 +252,14 @@ impl NodeMessage {
                     None => writer.nil(),
                 }
             }),
-            Self::Membership(ToldMembership { hub, user, group, left_ms, age_ms }) => {
+            Self::Membership(SharedMembership { hub, user, group, left_ms, age_ms }) => {
                 write(MEMBERSHIP, 6, hub.len() + user.len() + group.len(), out, |writer| {
                     [hub, user, group].into_iter().for_each(|name| writer.text(name));
                     unsigned(writer, *left_ms);
                     unsigned(writer, *age_ms);
                 });
             }
-            Self::Revocation(ToldRevocation { user, audience, app, issued_before_s, kept_until_s, closed_ms }) => {
+            Self::Revocation(SharedRevocation { user, audience, app, issued_before_s, kept_until_s, closed_ms }) => {
                 let names = [user, audience, app];
                 let bytes = names.iter().map(|name| name.as_ref().map_or(0, |name| name.len())).sum();
                 write(REVOCATION, if *closed_ms == 0 { 6 } else { 7 }, bytes, out, |writer| {
@@ -439,14 +439,14 @@ fn message(number: i64, fields: &mut MessageFields) -> Result<Option<NodeMessage
             M::Move { question, step, hub: fields.text("hub")?, connection_id: fields.text("connectionId")? }
         }
         MOVED => M::Moved { question: fields.unsigned("question")?, state: fields.optional_binary("state")? },
-        MEMBERSHIP => M::Membership(ToldMembership {
+        MEMBERSHIP => M::Membership(SharedMembership {
             hub: fields.text("hub")?,
             user: fields.text("user")?,
             group: fields.text("group")?,
             left_ms: fields.unsigned("leftMs")?,
             age_ms: fields.unsigned("ageMs")?,
         }),
-        REVOCATION => M::Revocation(ToldRevocation {
+        REVOCATION => M::Revocation(SharedRevocation {
             user: fields.optional_text("user")?,
             audience: fields.optional_text("audience")?,
             app: fields.optional_text("app")?,
@@ -687,7 +687,7 @@ mod tests {
             (M::Moved { question: 7, state: Some(Bytes::from_static(b"s")) }, b"\x93\x70\x07\xc4\x01s"),
             (M::Moved { question: 7, state: None }, b"\x93\x70\x07\xc0"),
             (
-                M::Membership(ToldMembership {
+                M::Membership(SharedMembership {
                     hub: "chat".into(),
                     user: "ann".into(),
                     group: "red".into(),
@@ -697,7 +697,7 @@ mod tests {
                 b"\x96\x71\xa4chat\xa3ann\xa3red\x09\xcd\x01\x2c",
             ),
             (
-                M::Revocation(ToldRevocation {
+                M::Revocation(SharedRevocation {
                     user: Some("ann".into()),
                     audience: None,
                     app: Some("shop".into()),
@@ -708,7 +708,7 @@ mod tests {
                 b"\x96\x72\xa3ann\xc0\xa4shop\x09\xcd\x01\x2c",
             ),
             (
-                M::Revocation(ToldRevocation {
+                M::Revocation(SharedRevocation {
                     user: Some("ann".into()),
                     audience: None,
                     app: None,

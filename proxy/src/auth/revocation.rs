@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytestring::ByteString;
-use trunkline_protocol::fleet::ToldRevocation;
+use trunkline_protocol::fleet::SharedRevocation;
 
 use super::TokenError;
 use super::signed_token::SignedToken;
@@ -60,8 +60,8 @@ struct TokenSet {
 }
 
 impl TokenSet {
-    fn of(told: &ToldRevocation) -> Self {
-        let ToldRevocation { user, audience, app, .. } = told;
+    fn of(told: &SharedRevocation) -> Self {
+        let SharedRevocation { user, audience, app, .. } = told;
         Self { user: user.clone(), audience: audience.clone(), app: app.clone() }
     }
 
@@ -138,7 +138,7 @@ impl Revocations {
     ///
     /// # Errors
     /// If the table is full or a name is too long.
-    pub(crate) fn revoke(&self, told: &ToldRevocation, now_s: u64) -> Result<(), RevocationRefused> {
+    pub(crate) fn revoke(&self, told: &SharedRevocation, now_s: u64) -> Result<(), RevocationRefused> {
         let tokens = TokenSet::of(told);
         if let Some(name) = tokens.names().find(|name| name.len() > NAME_MAX_BYTES) {
             return Err(RevocationRefused::NameTooLong(name.len()));
@@ -241,7 +241,7 @@ impl Revocations {
 
     /// Records that this node is about to close a revoked user's connections. Returns `false` if it did before, or the
     /// revocation is not stored.
-    pub(crate) fn note_close(&self, told: &ToldRevocation, at_ms: u64) -> bool {
+    pub(crate) fn note_close(&self, told: &SharedRevocation, at_ms: u64) -> bool {
         let mut table = self.table();
         let kept = table.by_tokens.get_mut(&TokenSet::of(told)).filter(|kept| kept.closed_ms < at_ms);
         kept.map(|kept| kept.closed_ms = at_ms).is_some()
@@ -295,14 +295,14 @@ impl Revocations {
 
     /// Active revocations, newest first.
     #[must_use]
-    pub(crate) fn all(&self, now_s: u64) -> Vec<ToldRevocation> {
+    pub(crate) fn all(&self, now_s: u64) -> Vec<SharedRevocation> {
         let table = self.table();
         let mut kept: Vec<_> = table.by_tokens.iter().filter(|(_, kept)| kept.kept_until_s > now_s).collect();
         kept.sort_by_key(|(_, kept)| std::cmp::Reverse(kept.number));
         let told = |(tokens, kept): (&TokenSet, &KeptRevocation)| {
             let TokenSet { user, audience, app } = tokens.clone();
             let KeptRevocation { issued_before_s, kept_until_s, closed_ms, .. } = *kept;
-            ToldRevocation { user, audience, app, issued_before_s, kept_until_s, closed_ms }
+            SharedRevocation { user, audience, app, issued_before_s, kept_until_s, closed_ms }
         };
         kept.into_iter().map(told).collect()
     }
@@ -324,12 +324,12 @@ mod tests {
 
     const NOW_S: u64 = 1_000_000;
 
-    fn revocation(user: Option<&str>, issued_before_s: u64) -> ToldRevocation {
+    fn revocation(user: Option<&str>, issued_before_s: u64) -> SharedRevocation {
         let user = user.map(ByteString::from);
-        ToldRevocation { user, audience: None, app: None, issued_before_s, kept_until_s: NOW_S + 3600, closed_ms: 0 }
+        SharedRevocation { user, audience: None, app: None, issued_before_s, kept_until_s: NOW_S + 3600, closed_ms: 0 }
     }
 
-    fn revocations(all: &[ToldRevocation]) -> Revocations {
+    fn revocations(all: &[SharedRevocation]) -> Revocations {
         let revocations = Revocations::new(5);
         all.iter().for_each(|told| revocations.revoke(told, NOW_S).unwrap());
         revocations
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn an_audience_an_app_a_user_and_all_of_them_together_choose_tokens() {
-        let told = |user: Option<&str>, audience: Option<&str>, app: Option<&str>| ToldRevocation {
+        let told = |user: Option<&str>, audience: Option<&str>, app: Option<&str>| SharedRevocation {
             audience: audience.map(ByteString::from),
             app: app.map(ByteString::from),
             ..revocation(user, NOW_S)
@@ -391,8 +391,8 @@ mod tests {
     #[test]
     fn of_two_about_the_same_tokens_the_later_times_count_whichever_comes_first() {
         let (early, late) = (revocation(Some("ann"), NOW_S - 100), revocation(Some("ann"), NOW_S - 50));
-        let longer = ToldRevocation { kept_until_s: NOW_S + 7200, ..early.clone() };
-        let merged = ToldRevocation { issued_before_s: NOW_S - 50, ..longer.clone() };
+        let longer = SharedRevocation { kept_until_s: NOW_S + 7200, ..early.clone() };
+        let merged = SharedRevocation { issued_before_s: NOW_S - 50, ..longer.clone() };
         for order in [[&early, &late, &longer], [&longer, &late, &early], [&late, &longer, &late]] {
             let revocations = revocations(&order.map(Clone::clone));
             assert_eq!(revocations.all(NOW_S), std::slice::from_ref(&merged));
@@ -408,12 +408,12 @@ mod tests {
             (revocations.check(token, now_s).is_ok(), revocations.all(now_s).len(), revocations.len(now_s))
         };
         assert_eq!((at(NOW_S + 3599), at(NOW_S + 3600)), ((false, 1, 1), (true, 0, 0)));
-        let forever = ToldRevocation { kept_until_s: u64::MAX, ..revocation(Some("bob"), NOW_S) };
+        let forever = SharedRevocation { kept_until_s: u64::MAX, ..revocation(Some("bob"), NOW_S) };
         revocations.revoke(&forever, NOW_S + 3600).unwrap();
         let until: Vec<_> = revocations.all(NOW_S + 3600).iter().map(|kept| kept.kept_until_s).collect();
         assert_eq!(until, [NOW_S + 3600 + REVOCATION_KEPT_MAX_S]);
         assert_eq!(revocations.table().by_tokens.len(), 1, "the first one takes no place any more");
-        let over = ToldRevocation { kept_until_s: NOW_S, ..revocation(Some("eve"), NOW_S) };
+        let over = SharedRevocation { kept_until_s: NOW_S, ..revocation(Some("eve"), NOW_S) };
         revocations.revoke(&over, NOW_S + 1).unwrap();
         assert_eq!(revocations.all(NOW_S + 1).len(), 1, "its time was over when it came");
     }
@@ -449,19 +449,20 @@ mod tests {
         let hers = revocation(Some("ann"), NOW_S);
         let noted = [5, 5, 4, 6].map(|at_ms| revocations.note_close(&hers, at_ms));
         assert_eq!(noted, [true, false, false, true]);
-        assert_eq!(revocations.all(NOW_S), [ToldRevocation { closed_ms: 6, ..hers }]);
+        assert_eq!(revocations.all(NOW_S), [SharedRevocation { closed_ms: 6, ..hers }]);
         assert!(!revocations.note_close(&revocation(Some("bob"), NOW_S), 7), "nothing of his is revoked");
     }
 
     #[test]
     fn a_log_in_that_the_app_has_named_is_void_like_a_token_of_the_same_second() {
-        let is_void = |revoked: ToldRevocation, user, made_s| revocations(&[revoked]).void_log_in(user, made_s, NOW_S);
+        let is_void =
+            |revoked: SharedRevocation, user, made_s| revocations(&[revoked]).void_log_in(user, made_s, NOW_S);
         let of_ann = || revocation(Some("ann"), NOW_S);
         assert!(is_void(of_ann(), Some("ann"), NOW_S) && !is_void(of_ann(), Some("ann"), NOW_S + 1));
         assert!(!is_void(of_ann(), Some("bob"), NOW_S) && !is_void(of_ann(), None, 0));
         let everybodys = || revocation(None, NOW_S);
         assert!(is_void(everybodys(), Some("bob"), NOW_S) && !is_void(everybodys(), None, 0));
-        let at_shop = ToldRevocation { app: Some("shop".into()), ..of_ann() };
+        let at_shop = SharedRevocation { app: Some("shop".into()), ..of_ann() };
         assert!(!is_void(at_shop, Some("ann"), NOW_S), "no key of an app has signed it");
         let kept_until_s = of_ann().kept_until_s;
         assert!(!revocations(&[of_ann()]).void_log_in(Some("ann"), NOW_S, kept_until_s), "its time is over");
@@ -482,7 +483,7 @@ mod tests {
         assert_eq!(kept.count(), REVOCATIONS_MAX_BYTES / (NAME_MAX_BYTES + OVERHEAD_BYTES));
         let one = revocation(Some(&name(1_000)), NOW_S);
         assert_eq!(wide.revoke(&one, NOW_S), Err(RevocationRefused::TooLarge));
-        wide.revoke(&ToldRevocation { kept_until_s: NOW_S + 7200, ..one.clone() }, NOW_S + 3600).unwrap();
+        wide.revoke(&SharedRevocation { kept_until_s: NOW_S + 7200, ..one.clone() }, NOW_S + 3600).unwrap();
         let long = revocation(Some(&"x".repeat(NAME_MAX_BYTES + 1)), NOW_S);
         assert_eq!(wide.revoke(&long, NOW_S), Err(RevocationRefused::NameTooLong(NAME_MAX_BYTES + 1)));
     }

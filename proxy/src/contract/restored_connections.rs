@@ -1,7 +1,7 @@
 //! Clients that open a new connection after losing one: who keeps their state, and who may restore it.
 
 use tokio::time::Instant;
-use trunkline_protocol::fleet::ToldRevocation;
+use trunkline_protocol::fleet::SharedRevocation;
 use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::negotiate::Decision;
@@ -198,8 +198,14 @@ fn a_user_whose_log_ins_were_revoked_is_not_given_back() {
         let (_, claimed_before) = negotiate(&stage, "/chat", &format!("&restore={lost}")).await;
         let now_s = unix_seconds();
         let (user, kept_until_s) = (Some("ann".into()), now_s + 60);
-        let told =
-            ToldRevocation { user, audience: None, app: None, issued_before_s: now_s + 1, kept_until_s, closed_ms: 0 };
+        let told = SharedRevocation {
+            user,
+            audience: None,
+            app: None,
+            issued_before_s: now_s + 1,
+            kept_until_s,
+            closed_ms: 0,
+        };
         stage.shared.admission.revocations.revoke(&told, now_s).unwrap();
         assert_eq!(Client::upgrade(&stage, &format!("/chat?id={claimed_before}")).await.err(), Some(401));
         let (_, token) = negotiate(&stage, "/chat", &format!("&restore={lost}")).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tracing::info;
-use trunkline_protocol::fleet::{Greeting, InterestUpdate, NodeMessage, ToldRevocation};
+use trunkline_protocol::fleet::{Greeting, InterestUpdate, NodeMessage, SharedRevocation};
 use trunkline_protocol::service::ServiceMessage;
 
 use super::accepted_link::AcceptedLinks;
@@ -164,7 +164,7 @@ impl Fleet {
     }
 
     /// Sends a revocation to all members. Later members receive it first of all.
-    pub(crate) fn spread_revocation(&self, told: &ToldRevocation) {
+    pub(crate) fn spread_revocation(&self, told: &SharedRevocation) {
         self.0.members.tell_all(&NodeMessage::Revocation(told.clone()));
     }
 

@@ -9,7 +9,7 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 use trunkline_link::FrameSink;
-use trunkline_protocol::fleet::{BeatPing, NodeMessage, ToldMembership, ToldRevocation, encode_relay};
+use trunkline_protocol::fleet::{BeatPing, NodeMessage, SharedMembership, SharedRevocation, encode_relay};
 use trunkline_protocol::service::{ClientInvocation, FrameHead, Ping, ServiceMessage, ServiceMessageError, Stamped};
 
 use super::entry::{answer_for_unknown, take_result};
@@ -111,7 +111,7 @@ impl<'a> NodeSink<'a> {
     }
 
     /// Stores a membership of a user, and adds or removes the user's connections here.
-    fn learn_membership(&mut self, told: &ToldMembership) {
+    fn learn_membership(&mut self, told: &SharedMembership) {
         let shared = self.fleet.shared();
         let change = match shared.learn_user_group(told) {
             MembershipNews::Begun => MembershipChange::Join(told.group.clone()),
@@ -125,7 +125,7 @@ impl<'a> NodeSink<'a> {
     }
 
     /// Stores a token revocation.
-    fn learn_revocation(&self, told: &ToldRevocation) {
+    fn learn_revocation(&self, told: &SharedRevocation) {
         let shared = self.fleet.shared();
         let revocations = &shared.admission.revocations;
         if let Err(problem) = revocations.revoke(told, unix_seconds()) {

@@ -14,7 +14,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
-use trunkline_protocol::fleet::ToldRevocation;
+use trunkline_protocol::fleet::SharedRevocation;
 
 use super::snapshot::{FleetSnapshot, NodeSnapshot, UnreachablePeer};
 use super::snapshot_cache::Freshness;
@@ -152,7 +152,7 @@ impl Peers {
     }
 
     /// Sends a revocation to all peers, including peers that link later.
-    pub(super) fn spread_revocation(&self, told: &ToldRevocation) {
+    pub(super) fn spread_revocation(&self, told: &SharedRevocation) {
         self.fleet.spread_revocation(told);
     }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tracing::info;
-use trunkline_protocol::fleet::ToldRevocation;
+use trunkline_protocol::fleet::SharedRevocation;
 
 use super::node_inspector::NodeInspector;
 use super::peer::Peers;
@@ -101,9 +101,9 @@ pub(crate) struct RevokedAnswer {
 }
 
 impl RevokedTokens {
-    fn told(&self) -> ToldRevocation {
+    fn told(&self) -> SharedRevocation {
         let name = |name: &Option<String>| name.as_deref().map(Into::into);
-        ToldRevocation {
+        SharedRevocation {
             user: name(&self.user),
             audience: name(&self.audience),
             app: name(&self.app),
@@ -115,9 +115,9 @@ impl RevokedTokens {
     }
 }
 
-impl From<ToldRevocation> for RevokedTokens {
-    fn from(told: ToldRevocation) -> Self {
-        let ToldRevocation { user, audience, app, issued_before_s, kept_until_s, .. } = told;
+impl From<SharedRevocation> for RevokedTokens {
+    fn from(told: SharedRevocation) -> Self {
+        let SharedRevocation { user, audience, app, issued_before_s, kept_until_s, .. } = told;
         let [user, audience, app] = [user, audience, app].map(|name| name.map(|name| name.to_string()));
         Self { user, audience, app, issued_before: issued_before_s, kept_until: kept_until_s }
     }

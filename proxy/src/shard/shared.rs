@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use trunkline_channel::HelloTable;
 use trunkline_link::MoveQueue;
-use trunkline_protocol::fleet::ToldMembership;
+use trunkline_protocol::fleet::SharedMembership;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::FarEnd;
 use trunkline_protocol::service::ServiceMessage;
@@ -432,7 +432,7 @@ impl Shared {
     }
 
     /// Stores a user's membership received from another node.
-    pub(crate) fn learn_user_group(&self, told: &ToldMembership) -> MembershipNews {
+    pub(crate) fn learn_user_group(&self, told: &SharedMembership) -> MembershipNews {
         self.count_refused(&told.hub, self.user_groups.learn(told)).unwrap_or(MembershipNews::Nothing)
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::time::Instant;
-use trunkline_protocol::fleet::ToldMembership;
+use trunkline_protocol::fleet::SharedMembership;
 use trunkline_protocol::service::ServiceMessage;
 
 use crate::auth::{Signer, SigningKeys};
@@ -272,7 +272,7 @@ impl UserGroups {
     ///
     /// # Errors
     /// If too many are stored, or a name is too long.
-    pub(crate) fn learn(&self, told: &ToldMembership) -> Result<MembershipNews, MembershipRefused> {
+    pub(crate) fn learn(&self, told: &SharedMembership) -> Result<MembershipNews, MembershipRefused> {
         self.check_names(&told.user, &told.group)?;
         let now_ms = self.now_ms();
         let changed_ms = now_ms.saturating_sub_unsigned(told.age_ms);
@@ -302,9 +302,9 @@ impl UserGroups {
 
     /// Passes a user's memberships to `tell`, for another node. Under the lock, so that later changes are sent
     /// after this.
-    pub(crate) fn tell(&self, user: &UserKey, mut tell: impl FnMut(ToldMembership)) {
+    pub(crate) fn tell(&self, user: &UserKey, mut tell: impl FnMut(SharedMembership)) {
         let (kept, now, now_ms) = (self.kept(), Instant::now(), self.now_ms());
-        let told = |group: &ByteString, left: Duration, changed_ms: i64| ToldMembership {
+        let told = |group: &ByteString, left: Duration, changed_ms: i64| SharedMembership {
             hub: user.0.clone(),
             user: user.1.clone(),
             group: group.clone(),
@@ -466,7 +466,7 @@ mod tests {
         groups.of("chat", user).iter().map(ToString::to_string).collect()
     }
 
-    fn told(groups: &UserGroups) -> Vec<ToldMembership> {
+    fn told(groups: &UserGroups) -> Vec<SharedMembership> {
         let mut told = Vec::new();
         groups.users().iter().for_each(|user| groups.tell(user, |one| told.push(one)));
         told
@@ -540,9 +540,9 @@ mod tests {
         let ttl_s = Some(i64::MAX);
         let change = UserGroupChange { user_id: name("ann"), group: Some(name("red")), ack_id: 0, ttl_s };
         assert!(groups.note("chat", &ServiceMessage::UserJoinGroup(change)).is_ok());
-        let forever = ToldMembership { left_ms: u64::MAX, ..told(&groups)[0].clone() };
+        let forever = SharedMembership { left_ms: u64::MAX, ..told(&groups)[0].clone() };
         let other = groups_of(10);
-        assert_eq!(other.learn(&ToldMembership { age_ms: u64::MAX, ..forever }), Ok(MembershipNews::Begun));
+        assert_eq!(other.learn(&SharedMembership { age_ms: u64::MAX, ..forever }), Ok(MembershipNews::Begun));
         advance(Duration::from_secs(MEMBERSHIP_S.unsigned_abs())).await;
         assert_eq!((groups.take_expired().len(), other.take_expired().len()), (1, 1));
     }
@@ -562,7 +562,7 @@ mod tests {
         assert!(are_copies(&groups));
         let other = groups_of(10);
         let (hub, left_ms, age_ms) = (name("chat"), 10, 0);
-        let mut of_frame = ToldMembership { hub, user: user.clone(), group: group.clone(), left_ms, age_ms };
+        let mut of_frame = SharedMembership { hub, user: user.clone(), group: group.clone(), left_ms, age_ms };
         other.learn(&of_frame).unwrap();
         assert!(are_copies(&other));
         advance(Duration::from_millis(1)).await;
@@ -621,9 +621,9 @@ mod tests {
         let (one, other) = (groups_of(2), groups_of(1));
         one.join("chat", "ann", "red", 100).unwrap();
         let red = told(&one)[0].clone();
-        let news = |told: &ToldMembership| other.learn(told);
+        let news = |told: &SharedMembership| other.learn(told);
         assert_eq!((news(&red), news(&red)), (Ok(MembershipNews::Begun), Ok(MembershipNews::Nothing)));
-        let blue = ToldMembership { group: name("blue"), ..red };
+        let blue = SharedMembership { group: name("blue"), ..red };
         assert!(news(&blue).is_err(), "the limit holds for what is told, too");
         advance(Duration::from_secs(1)).await;
         one.leave("chat", "ann", None);
@@ -645,7 +645,7 @@ mod tests {
         let (hub, user, group) = (name("chat"), name("ann"), ByteString::from(long));
         for left_ms in [0, 1_000] {
             let told =
-                ToldMembership { hub: hub.clone(), user: user.clone(), group: group.clone(), left_ms, age_ms: 0 };
+                SharedMembership { hub: hub.clone(), user: user.clone(), group: group.clone(), left_ms, age_ms: 0 };
             assert!(groups.learn(&told).is_err(), "an end is remembered, too");
         }
         assert_eq!((groups.bytes(), told(&groups).len()), (0, 0));
