@@ -44,8 +44,8 @@ use trunkline_protocol::service::{
 };
 
 use crate::connection::{
-    CallKind, CallScope, ConnectRequest, Connection, ConnectionClose, DueQueue, Home, HomeEnd, LinkId, MessageTrace,
-    ReplyKind, StartWorker, repeat_mark, short,
+    CallKind, CallScope, ConnectRequest, Connection, ConnectionClose, Home, HomeEnd, LinkId, MessageTrace, ReplyKind,
+    RunQueue, StartWorker, repeat_mark, short,
 };
 use crate::context::Context;
 use crate::endpoint::Endpoint;
@@ -285,7 +285,7 @@ impl Endpoint for Arc<Dispatcher> {
         needs_worker.then_some(connection)
     }
 
-    fn start_workers(&self, due: &Arc<DueQueue<Arc<Connection>>>, tasks: usize) {
+    fn start_workers(&self, due: &Arc<RunQueue<Arc<Connection>>>, tasks: usize) {
         self.spawn_workers(due, tasks);
     }
 

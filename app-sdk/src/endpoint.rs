@@ -9,7 +9,7 @@ use trunkline_protocol::service::{
     TaskCandidates,
 };
 
-use crate::connection::{Connection, ConnectionClose, DueQueue, LinkId};
+use crate::connection::{Connection, ConnectionClose, LinkId, RunQueue};
 use crate::node::Node;
 use crate::outbound::Outbound;
 
@@ -26,7 +26,7 @@ pub(crate) trait Endpoint: Send + Sync {
     fn handle_data(&self, data: ConnectionData, mark: Option<i64>) -> Option<Arc<Connection>>;
 
     /// Starts tasks for connections that received data in reads of a link.
-    fn start_workers(&self, _due: &Arc<DueQueue<Arc<Connection>>>, _tasks: usize) {}
+    fn start_workers(&self, _due: &Arc<RunQueue<Arc<Connection>>>, _tasks: usize) {}
 
     fn handle_close(&self, node: &Arc<Node>, close: CloseConnection);
 

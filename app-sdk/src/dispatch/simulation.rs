@@ -169,7 +169,7 @@ struct Simulation {
     outbox: Arc<LinkOutbox>,
     socket: Attachment,
     frames: FrameBuffer,
-    due: Arc<DueQueue<Arc<Connection>>>,
+    due: Arc<RunQueue<Arc<Connection>>>,
     state: TestState,
     connection: Arc<Connection>,
     is_open: bool,

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::{Dispatcher, cause_of, framing_error};
-use crate::connection::{CallKind, CallScope, Connection, DueQueue, MessageTrace, TURN, WorkItem, short};
+use crate::connection::{CallKind, CallScope, Connection, MessageTrace, RunQueue, TIME_SLICE, WorkItem, short};
 use crate::error::HubError;
 use crate::hub_core::HubCore;
 use crate::log_limit::LinePermit;
@@ -47,14 +47,14 @@ impl Dispatcher {
         self.tasks.spawn(Arc::clone(self).work(Arc::clone(connection)));
     }
 
-    pub(super) fn spawn_workers(self: &Arc<Self>, due: &Arc<DueQueue<Arc<Connection>>>, tasks: usize) {
+    pub(super) fn spawn_workers(self: &Arc<Self>, due: &Arc<RunQueue<Arc<Connection>>>, tasks: usize) {
         for _ in 0..tasks {
             self.tasks.spawn(Arc::clone(self).work_off(Arc::clone(due)));
         }
     }
 
     /// Processes connections from the queue until it is empty. Starts another task if this takes long.
-    async fn work_off(self: Arc<Self>, due: Arc<DueQueue<Arc<Connection>>>) {
+    async fn work_off(self: Arc<Self>, due: Arc<RunQueue<Arc<Connection>>>) {
         let mut since = Instant::now();
         let mut now = since;
         due.enter();
@@ -66,7 +66,7 @@ impl Dispatcher {
                 WorkerPause::Last(last) => drop(self.tasks.spawn(last)),
             }
             now = Instant::now();
-            if now.saturating_duration_since(since) > TURN {
+            if now.saturating_duration_since(since) > TIME_SLICE {
                 self.spawn_workers(&due, due.begin_help(Handle::current().metrics().num_workers(), now));
                 tokio::task::yield_now().await;
                 since = Instant::now();

@@ -18,7 +18,7 @@ use trunkline_protocol::service::{
 
 use super::peer::{Service, SlotKey};
 use super::proxy_log::ProxyLog;
-use crate::connection::{Connection, ConnectionClose, DueQueue, LinkId};
+use crate::connection::{Connection, ConnectionClose, LinkId, RunQueue};
 use crate::endpoint::Endpoint;
 use crate::node::{Node, NodeName};
 use crate::outbound::SEND_FRAME_MAX_BYTES;
@@ -53,7 +53,7 @@ pub(crate) struct LinkSession {
     /// Numbering of incoming frames, while no socket owns it.
     pub(super) incoming: Mutex<Incoming>,
     /// Connections with work from this link.
-    pub(super) due: Arc<DueQueue<Arc<Connection>>>,
+    pub(super) due: Arc<RunQueue<Arc<Connection>>>,
     pub(super) shutdown: CancellationToken,
     /// Stops the current socket.
     pub(super) socket: Mutex<SocketStop>,

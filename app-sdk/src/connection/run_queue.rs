@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use crate::sync::lock;
 
 /// Time that a task works alone before another one is started.
-pub(crate) const TURN: Duration = Duration::from_micros(200);
+pub(crate) const TIME_SLICE: Duration = Duration::from_micros(200);
 
 #[derive(Debug)]
-pub(crate) struct DueQueue<T>(Mutex<State<T>>);
+pub(crate) struct RunQueue<T>(Mutex<State<T>>);
 
 #[derive(Debug)]
 struct State<T> {
@@ -31,20 +31,20 @@ struct State<T> {
     taken_at: Option<Instant>,
 }
 
-impl<T> Default for DueQueue<T> {
+impl<T> Default for RunQueue<T> {
     fn default() -> Self {
         Self(Mutex::new(State { waiting: VecDeque::new(), tasks: 0, beginning: 0, taken_at: None }))
     }
 }
 
-impl<T> DueQueue<T> {
+impl<T> RunQueue<T> {
     /// Adds the work from a read. Returns the number of tasks to start: one if there is none; if the running tasks
     /// are blocked, one per waiting item, because new tasks may block as well.
     #[must_use = "tasks must begin"]
     pub(crate) fn push(&self, due: &mut Vec<T>, now: Instant) -> usize {
         let mut state = lock(&self.0);
         state.waiting.extend(due.drain(..));
-        let are_held_up = state.taken_at.is_some_and(|at| now.saturating_duration_since(at) > TURN);
+        let are_held_up = state.taken_at.is_some_and(|at| now.saturating_duration_since(at) > TIME_SLICE);
         match state.tasks {
             0 => state.begin(1, now),
             _ if are_held_up => state.begin(usize::MAX, now),
@@ -112,13 +112,13 @@ mod tests {
     use super::*;
 
     /// Pushes the work of one read. Returns the number of tasks to start.
-    fn push(queue: &DueQueue<u8>, read: &[u8], now: Instant) -> usize {
+    fn push(queue: &RunQueue<u8>, read: &[u8], now: Instant) -> usize {
         queue.push(&mut read.to_vec(), now)
     }
 
     #[test]
     fn one_task_takes_all_in_order() {
-        let (queue, now) = (DueQueue::default(), Instant::now());
+        let (queue, now) = (RunQueue::default(), Instant::now());
         assert_eq!(push(&queue, &[1, 2], now), 1, "the first read begins a task");
         queue.enter();
         assert_eq!(push(&queue, &[3], now), 0, "which takes what comes meanwhile, too");
@@ -130,26 +130,26 @@ mod tests {
 
     #[test]
     fn nothing_begins_a_task_where_nothing_waits() {
-        let (queue, now) = (DueQueue::default(), Instant::now());
+        let (queue, now) = (RunQueue::default(), Instant::now());
         assert_eq!(push(&queue, &[], now), 0);
         assert_eq!(push(&queue, &[1], now), 1);
         queue.enter();
         assert_eq!(queue.take(now), Some(1));
-        assert_eq!(push(&queue, &[], now + 2 * TURN), 0, "it is held up, but nothing waits for it");
+        assert_eq!(push(&queue, &[], now + 2 * TIME_SLICE), 0, "it is held up, but nothing waits for it");
         assert_eq!((queue.begin_help(9, now), queue.begin_rest(now)), (0, 0));
     }
 
     #[test]
     fn each_that_waits_behind_tasks_that_are_held_up_gets_one() {
-        let (queue, now) = (DueQueue::default(), Instant::now());
+        let (queue, now) = (RunQueue::default(), Instant::now());
         assert_eq!(push(&queue, &[1, 2, 3], now), 1);
         queue.enter();
         assert_eq!(queue.take(now), Some(1));
-        assert_eq!(push(&queue, &[4], now + TURN), 0);
-        let later = now + 2 * TURN;
+        assert_eq!(push(&queue, &[4], now + TIME_SLICE), 0);
+        let later = now + 2 * TIME_SLICE;
         assert_eq!(push(&queue, &[], later), 3, "nothing was taken for longer than a turn");
         assert_eq!(push(&queue, &[5], later), 0, "the new ones are about to take");
-        assert_eq!(push(&queue, &[], later + 2 * TURN), 1, "they have not begun, but there is one more by now");
+        assert_eq!(push(&queue, &[], later + 2 * TIME_SLICE), 1, "they have not begun, but there is one more by now");
         (0..4).for_each(|_| queue.enter());
         assert_eq!([(); 4].map(|()| queue.take(later)), [Some(2), Some(3), Some(4), Some(5)]);
         assert_eq!([(); 4].map(|()| queue.take(later)), [None; 4]);
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn help_has_a_bound_and_ends_as_others_do() {
-        let (queue, now) = (DueQueue::default(), Instant::now());
+        let (queue, now) = (RunQueue::default(), Instant::now());
         assert_eq!(push(&queue, &[1, 2], now), 1);
         queue.enter();
         assert_eq!(queue.begin_help(2, now), 1);
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_rest_gets_a_task_each() {
-        let (queue, now) = (DueQueue::default(), Instant::now());
+        let (queue, now) = (RunQueue::default(), Instant::now());
         assert_eq!(push(&queue, &[1, 2, 3], now), 1);
         queue.enter();
         assert_eq!((queue.take(now), queue.begin_rest(now), queue.begin_rest(now)), (Some(1), 2, 0));
