@@ -121,8 +121,8 @@ impl Groups {
             return outcome(self.ask(&self.core.outbound.nodes(), message).await?);
         };
         // During a move, the previous node might lose the change.
-        let passage = known.home().pass().await;
-        let changed = outcome(self.ask(&[Arc::clone(passage.node())], message).await?);
+        let permit = known.home().pass().await;
+        let changed = outcome(self.ask(&[Arc::clone(permit.node())], message).await?);
         if changed.is_ok() && self.core.lost.are_kept() {
             match (change, group) {
                 (MembershipChange::Join, Some(group)) => known.note_joined(group),

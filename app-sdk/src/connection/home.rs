@@ -30,7 +30,7 @@ pub(crate) struct MovableHome {
 }
 
 /// Permission to queue a frame for the client at its node. Released on drop.
-pub(crate) struct Passage<'a> {
+pub(crate) struct SendPermit<'a> {
     home: Option<&'a Mutex<MovableHome>>,
     node: Arc<Node>,
 }
@@ -99,30 +99,30 @@ impl Home {
     }
 
     /// Waits until the client is not paused.
-    pub(crate) async fn pass(&self) -> Passage<'_> {
+    pub(crate) async fn pass(&self) -> SendPermit<'_> {
         loop {
             match self.pass_or_resumed() {
-                Ok(passage) => return passage,
+                Ok(permit) => return permit,
                 Err(resumed) => resumed.await,
             }
         }
     }
 
     /// Permission to send to the client, unless it is paused.
-    pub(crate) fn try_pass(&self) -> Option<Passage<'_>> {
+    pub(crate) fn try_pass(&self) -> Option<SendPermit<'_>> {
         self.pass_or_resumed().ok()
     }
 
     /// Permission to send to the client, or the end of its pause to wait for.
-    fn pass_or_resumed(&self) -> Result<Passage<'_>, OwnedNotified> {
+    fn pass_or_resumed(&self) -> Result<SendPermit<'_>, OwnedNotified> {
         let home = match self {
-            Self::Fixed { node, .. } => return Ok(Passage { home: None, node: Arc::clone(node) }),
+            Self::Fixed { node, .. } => return Ok(SendPermit { home: None, node: Arc::clone(node) }),
             Self::Movable(home) => home,
         };
         let mut home_now = lock(home);
         match home_now.state.pass() {
-            Way::To(node) => Ok(Passage { home: Some(home), node }),
-            Way::Nowhere => Ok(Passage { home: None, node: Arc::new(Node::nowhere()) }),
+            Way::To(node) => Ok(SendPermit { home: Some(home), node }),
+            Way::Nowhere => Ok(SendPermit { home: None, node: Arc::new(Node::nowhere()) }),
             Way::Paused => Err(home_now.resumed()),
         }
     }
@@ -228,13 +228,13 @@ impl MovableHome {
     }
 }
 
-impl Passage<'_> {
+impl SendPermit<'_> {
     pub(crate) fn node(&self) -> &Arc<Node> {
         &self.node
     }
 }
 
-impl Drop for Passage<'_> {
+impl Drop for SendPermit<'_> {
     fn drop(&mut self) {
         let Some(home) = self.home else { return };
         let mut home = lock(home);
@@ -244,7 +244,7 @@ impl Drop for Passage<'_> {
     }
 }
 
-impl fmt::Debug for Passage<'_> {
+impl fmt::Debug for SendPermit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Passage").field("node", &self.node.name()).finish_non_exhaustive()
     }
@@ -313,11 +313,11 @@ mod tests {
     async fn a_pause_is_acknowledged_when_what_was_on_its_way_is_queued() {
         let (old, outbox, socket) = service("old");
         let home = Home::new(LinkId(1), Arc::clone(&old));
-        let passage = home.pass().await;
+        let permit = home.pass().await;
         home.pause(&old, ACKNOWLEDGEMENT);
         assert!(written(&outbox, socket).is_empty());
-        passage.node().control(b"\x01a");
-        drop(passage);
+        permit.node().control(b"\x01a");
+        drop(permit);
         assert_eq!(written(&outbox, socket), b"\x01a\x01!");
     }
 

@@ -63,10 +63,10 @@ impl<'a> ClientSends<'a> {
         // Not sent as a multi-connection message: those carry an epoch, while this one follows the client in any epoch.
         let frame = checked_frame(&connection_data(connection, payload, DataType::Invocation))?;
         let Some(room) = self.room_of_send(&frame).await? else { return Ok(None) };
-        let passage = connection.home().pass().await;
-        let is_taken = outbound.send(passage.node(), &frame).await;
+        let permit = connection.home().pass().await;
+        let is_taken = outbound.send(permit.node(), &frame).await;
         room.note_queued();
-        Ok(is_taken.then(|| Arc::clone(passage.node())))
+        Ok(is_taken.then(|| Arc::clone(permit.node())))
     }
 
     /// Waits for space for a send; `None` if the connection closes meanwhile.
@@ -88,7 +88,7 @@ impl<'a> ClientSends<'a> {
         let frame = connection_data(self.connection, payload, DataType::Invocation).to_frame();
         let Some(room) = try_room(self, frame.len()) else { return Err(frame) };
         match self.connection.home().try_pass() {
-            Some(passage) if self.outbound.try_complete(passage.node(), &frame) => {
+            Some(permit) if self.outbound.try_complete(permit.node(), &frame) => {
                 room.note_queued();
                 Ok(())
             }
@@ -100,8 +100,8 @@ impl<'a> ClientSends<'a> {
     /// queues.
     pub(crate) async fn complete(&self, frame: &Bytes) {
         let Ok(room) = room(self, frame.len(), usize::MAX).await else { return };
-        let passage = self.connection.home().pass().await;
-        self.outbound.complete(passage.node(), frame).await;
+        let permit = self.connection.home().pass().await;
+        self.outbound.complete(permit.node(), frame).await;
         room.note_queued();
     }
 
@@ -109,8 +109,8 @@ impl<'a> ClientSends<'a> {
     pub(crate) async fn item(&self, payload: Bytes) -> bool {
         let frame = connection_data(self.connection, payload, DataType::Invocation).to_frame();
         let Ok(room) = room(self, frame.len(), usize::MAX).await else { return false };
-        let passage = self.connection.home().pass().await;
-        let is_taken = self.outbound.send(passage.node(), &frame).await;
+        let permit = self.connection.home().pass().await;
+        let is_taken = self.outbound.send(permit.node(), &frame).await;
         room.note_queued();
         is_taken
     }
@@ -140,11 +140,11 @@ impl WindowedClient for ClientSends<'_> {
 
     /// During a move the mark is skipped; the last one is repeated when the move ends.
     fn send_mark(&self, number: i64) -> bool {
-        let Some(passage) = self.connection.home().try_pass() else { return true };
-        let has_reports = passage.node().client_message_max_bytes().is_some();
+        let Some(permit) = self.connection.home().try_pass() else { return true };
+        let has_reports = permit.node().client_message_max_bytes().is_some();
         if has_reports {
             let mark = DownMark { connection_id: self.connection.shared_id(), number };
-            self.outbound.mark(passage.node(), mark);
+            self.outbound.mark(permit.node(), mark);
         }
         has_reports
     }
