@@ -209,7 +209,7 @@ impl HubCore {
         let closing = Outbound::close_of(&connection.node(), connection.shared_id(), close.cause, None);
         let was_here = self.connections.end(connection, || {
             if connection.home().keep_last(&[last.to_frame(), closing.to_frame()]) {
-                return self.connections.keep_parting(connection);
+                return self.connections.keep_tombstone(connection);
             }
             connection.home().end_pause();
             let node = connection.node();

@@ -80,7 +80,7 @@ impl NodeMoves {
     /// late is asked to close the client.
     pub(super) fn resume(&self, link: LinkId, node: &Arc<Node>, connection_id: ByteString) {
         let is_proxy = node.knows_moves() && !node.is_of_service();
-        if is_proxy && let Some(closed) = self.core.connections.take_parting(&connection_id) {
+        if is_proxy && let Some(closed) = self.core.connections.take_tombstone(&connection_id) {
             closed.home().resume(link, node);
             return;
         }

@@ -14,7 +14,7 @@ use crate::sync::{lock, read, write};
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     here: RwLock<Registry>,
-    parting: Mutex<Parting>,
+    tombstones: Mutex<Tombstones>,
 }
 
 impl Connections {
@@ -60,22 +60,22 @@ impl Connections {
     }
 
     /// Keeps a connection that was closed during a move, for the node that has it now.
-    pub(super) fn keep_parting(&self, connection: &Arc<Connection>) {
-        lock(&self.parting).push(connection);
+    pub(super) fn keep_tombstone(&self, connection: &Arc<Connection>) {
+        lock(&self.tombstones).push(connection);
     }
 
     /// Takes a connection that was closed during a move, to notify the node that resumes it.
-    pub(crate) fn take_parting(&self, id: &str) -> Option<Arc<Connection>> {
-        lock(&self.parting).take(id)
+    pub(crate) fn take_tombstone(&self, id: &str) -> Option<Arc<Connection>> {
+        lock(&self.tombstones).take(id)
     }
 }
 
 /// Closed connections with last frames for the node that has them now, oldest first. Expired ones are removed
 /// when the next one is added.
 #[derive(Debug, Default)]
-struct Parting(VecDeque<(Instant, Arc<Connection>)>);
+struct Tombstones(VecDeque<(Instant, Arc<Connection>)>);
 
-impl Parting {
+impl Tombstones {
     fn push(&mut self, connection: &Arc<Connection>) {
         let (now, longest) = (Instant::now(), Duration::from_secs(STATEFUL_RECONNECT_TIMEOUT_S));
         while self.0.pop_front_if(|(since, _)| now.duration_since(*since) > longest).is_some() {}

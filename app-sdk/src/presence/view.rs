@@ -419,7 +419,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     }
 
     /// Assigns pending reports of lost app servers to others.
-    fn pass_pending_on(&mut self, gone: &[Arc<str>], parting: Departure) {
+    fn pass_pending_on(&mut self, gone: &[Arc<str>], tombstones: Departure) {
         // Changes due soon are reported by this app server itself before it stops.
         let (me, keeps_until) = (Arc::clone(&self.me), self.now + LAST_TICKS);
         let passes = |pending: &Pending| {
@@ -435,7 +435,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
             let Some(pending) = entry.pending() else { continue };
             let heir = passes(pending).then(|| self.heir(name, &pending.teller.heard_by, gone));
             // The lost app server may have seen and reported the change earlier.
-            entry.pass_on(heir, parting == Departure::Lost);
+            entry.pass_on(heir, tombstones == Departure::Lost);
         }
         (self.users, self.groups) = (users, groups);
     }
