@@ -39,14 +39,14 @@ pub(super) struct ProxyLog(Mutex<HashMap<ProxyName, ProxyLinks>>);
 struct ProxyLinks {
     sessions: usize,
     open: BTreeMap<Arc<str>, usize>,
-    told: Told,
+    logged: LoggedState,
     /// A link was closed gracefully since the last one opened.
     is_leaving: bool,
 }
 
 /// Last log line about a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Told {
+enum LoggedState {
     #[default]
     Nothing,
     /// A log line is pending.
@@ -128,10 +128,10 @@ impl ProxyLinks {
     fn opened(&mut self, hub: &Arc<str>) -> bool {
         *self.open.entry(Arc::clone(hub)).or_default() += 1;
         self.is_leaving = false;
-        match self.told {
-            Told::Settling | Told::Linked => false,
-            Told::Nothing | Told::Lost | Told::Missed => {
-                self.told = Told::Settling;
+        match self.logged {
+            LoggedState::Settling | LoggedState::Linked => false,
+            LoggedState::Nothing | LoggedState::Lost | LoggedState::Missed => {
+                self.logged = LoggedState::Settling;
                 true
             }
         }
@@ -139,10 +139,10 @@ impl ProxyLinks {
 
     /// Returns hubs and number of links of a proxy that is to be logged.
     fn settled(&mut self) -> Option<(String, usize)> {
-        if self.told != Told::Settling || self.open.is_empty() {
+        if self.logged != LoggedState::Settling || self.open.is_empty() {
             return None;
         }
-        self.told = Told::Linked;
+        self.logged = LoggedState::Linked;
         let shown: Vec<_> = self.open.keys().take(HUBS_SHOWN_MAX).map(|hub| &**hub).collect();
         let more = self.open.len() - shown.len();
         let shown = shown.join(", ");
@@ -160,18 +160,19 @@ impl ProxyLinks {
         if !self.open.is_empty() {
             return None;
         }
-        let before = std::mem::replace(&mut self.told, if self.is_leaving { Told::Nothing } else { Told::Lost });
+        let before =
+            std::mem::replace(&mut self.logged, if self.is_leaving { LoggedState::Nothing } else { LoggedState::Lost });
         let last = if self.is_leaving { LinkEnding::Closed } else { LinkEnding::Lost };
-        (before == Told::Linked || last == LinkEnding::Lost).then_some(last)
+        (before == LoggedState::Linked || last == LinkEnding::Lost).then_some(last)
     }
 
     /// Records the end of a session. Returns `true` if it is the first since the proxy linked that has lost its
     /// connections.
     fn session_over(&mut self, ending: LinkEnding) -> bool {
         self.sessions = self.sessions.saturating_sub(1);
-        let is_news = ending == LinkEnding::Lost && self.told != Told::Missed;
+        let is_news = ending == LinkEnding::Lost && self.logged != LoggedState::Missed;
         if is_news {
-            self.told = Told::Missed;
+            self.logged = LoggedState::Missed;
         }
         is_news
     }
