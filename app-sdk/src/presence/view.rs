@@ -71,7 +71,7 @@ pub(super) struct PresenceView<N> {
     due: BTreeMap<u64, Vec<Subject>>,
     ready: VecDeque<Subject>,
     running: HashSet<Subject>,
-    told_by_others: VecDeque<ToldByOther>,
+    told_by_others: VecDeque<ReportedByOther>,
 }
 
 #[derive(Debug, Default)]
@@ -93,7 +93,7 @@ enum Departure {
 
 /// Change that another app server reports.
 #[derive(Debug)]
-struct ToldByOther {
+struct ReportedByOther {
     at: Instant,
     teller: Teller,
     held: Held,
@@ -307,11 +307,11 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     }
 
     fn remember(&mut self, at: Instant, teller: Teller, held: Held, user: Option<Arc<str>>) {
-        let is_old = |told: &ToldByOther| told.at + REMEMBERED_FOR < at;
+        let is_old = |told: &ReportedByOther| told.at + REMEMBERED_FOR < at;
         while self.told_by_others.front().is_some_and(is_old) || self.told_by_others.len() >= REMEMBERED_MAX {
             self.told_by_others.pop_front();
         }
-        self.told_by_others.push_back(ToldByOther { at, teller, held, user });
+        self.told_by_others.push_back(ReportedByOther { at, teller, held, user });
     }
 }
 
@@ -445,10 +445,10 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         let lost: Vec<_> = lost.iter().map(text).collect();
         self.pass_pending_on(&lost, Departure::Lost);
         // A lost app server that saw a change earlier may have reported it before it reverted.
-        let is_lost = |told: &ToldByOther| lost.contains(&told.teller.owner) || *told.teller.owner == *self.me;
+        let is_lost = |told: &ReportedByOther| lost.contains(&told.teller.owner) || *told.teller.owner == *self.me;
         let (again, rest) = mem::take(&mut self.told_by_others).into_iter().partition::<VecDeque<_>, _>(is_lost);
         self.told_by_others = rest;
-        for ToldByOther { at, teller: Teller { owner, heard_by, .. }, held, user } in again {
+        for ReportedByOther { at, teller: Teller { owner, heard_by, .. }, held, user } in again {
             let owner = match lost.contains(&owner) {
                 true => self.heir(held.name(), &heard_by, &lost),
                 false => owner,
@@ -457,7 +457,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
             if *heir.owner == *self.me {
                 self.doubt(&held, user, heir);
             } else {
-                self.told_by_others.push_back(ToldByOther { at, teller: heir, held, user });
+                self.told_by_others.push_back(ReportedByOther { at, teller: heir, held, user });
             }
         }
     }
