@@ -31,7 +31,7 @@ mod gathered_page;
 mod housekeeping;
 mod link_over;
 mod link_reach;
-mod link_wish;
+mod link_request_schedule;
 mod member_links;
 mod member_name;
 mod member_table;

@@ -15,7 +15,7 @@ use trunkline_protocol::limits::{GREETING_MEMBERS_MAX, PRESENCE_SERVERS_MAX, PRE
 use super::fleet_member::FleetMember;
 use super::fleet_membership::Membership;
 use super::link_reach::{LinkReach, LinkReaches};
-use super::link_wish::{LinkWishes, Urgency};
+use super::link_request_schedule::{LinkRequestSchedule, Urgency};
 use super::node_link::NodeLink;
 use crate::link::link_request;
 use crate::net::address::Address;
@@ -43,12 +43,12 @@ pub(super) struct AppPresence {
     changed: Notify,
     /// Endpoints through which app servers have reached each node, by node name. They survive restarts of the node.
     endpoints: Mutex<HashMap<String, BTreeSet<ByteString>>>,
-    wishes: Mutex<LinkWishes<LinkWish>>,
+    wishes: Mutex<LinkRequestSchedule<LinkRequest>>,
 }
 
 /// Link from an app server that a node is missing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct LinkWish {
+struct LinkRequest {
     hub: ByteString,
     instance: ByteString,
     /// Endpoint used for the request, through which the app server may reach the node.
@@ -59,9 +59,9 @@ struct LinkWish {
 /// Links that nodes are currently missing.
 #[derive(Debug, Default)]
 struct MissingLinks {
-    wished: HashMap<LinkWish, Urgency>,
+    wished: HashMap<LinkRequest, Urgency>,
     /// Requests that this node should send.
-    ours: HashSet<LinkWish>,
+    ours: HashSet<LinkRequest>,
 }
 
 impl AppPresence {
@@ -146,7 +146,7 @@ impl AppPresence {
         let presence = member.presence();
         let has_link = presence.servers(hub.key()).iter().any(|server| server.instance == instance && server.links > 0);
         let is_meant =
-            |wish: &LinkWish| wish.boot == member.boot() && wish.hub == hub.key() && wish.instance == instance;
+            |wish: &LinkRequest| wish.boot == member.boot() && wish.hub == hub.key() && wish.instance == instance;
         let is_old = !has_link && self.wishes().is_any_old(is_meant, Instant::now());
         member.client_port().filter(|_| is_old).cloned()
     }
@@ -198,7 +198,7 @@ impl AppPresence {
         }
     }
 
-    fn ask_for_link(&self, fleet: &Membership, wish: &LinkWish) {
+    fn ask_for_link(&self, fleet: &Membership, wish: &LinkRequest) {
         let Some(member) = fleet.find(&wish.boot) else { return };
         let Some(hub) = fleet.shared().hubs.keyed(&wish.hub) else { return };
         let pools = hub.pools();
@@ -250,7 +250,7 @@ impl AppPresence {
             for (endpoint, first) in endpoints {
                 if is_behind(endpoint, endpoints, &known, presence.knows(hub)) {
                     let (hub, instance, endpoint) = (hub.clone(), instance.clone(), endpoint.clone());
-                    let wish = LinkWish { hub, instance, endpoint, boot: member.boot().into() };
+                    let wish = LinkRequest { hub, instance, endpoint, boot: member.boot().into() };
                     if *first == fleet.shared().boot {
                         out.ours.insert(wish.clone());
                     }
@@ -314,7 +314,7 @@ impl AppPresence {
         all.get(node).cloned().unwrap_or_default()
     }
 
-    fn wishes(&self) -> MutexGuard<'_, LinkWishes<LinkWish>> {
+    fn wishes(&self) -> MutexGuard<'_, LinkRequestSchedule<LinkRequest>> {
         self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

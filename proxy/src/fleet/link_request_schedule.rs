@@ -36,28 +36,28 @@ pub(super) enum Urgency {
 
 /// Request times of missing links.
 #[derive(Debug)]
-pub(super) struct LinkWishes<K>(HashMap<K, WishTimes>);
+pub(super) struct LinkRequestSchedule<K>(HashMap<K, RequestTimes>);
 
 #[derive(Debug, Clone, Copy)]
-struct WishTimes {
+struct RequestTimes {
     since: Instant,
     next: Instant,
     tries: u32,
 }
 
-impl<K> Default for LinkWishes<K> {
+impl<K> Default for LinkRequestSchedule<K> {
     fn default() -> Self {
         Self(HashMap::new())
     }
 }
 
-impl<K: Clone + Eq + Hash> LinkWishes<K> {
+impl<K: Clone + Eq + Hash> LinkRequestSchedule<K> {
     /// Replaces the set of missing links; returns those to request now.
     pub(super) fn update(&mut self, wished: &HashMap<K, Urgency>, now: Instant) -> HashSet<K> {
         self.0.retain(|key, _| wished.contains_key(key));
         let mut due = HashSet::new();
         for (key, urgency) in wished {
-            let new = WishTimes { since: now, next: now + FIRST_WAIT, tries: 0 };
+            let new = RequestTimes { since: now, next: now + FIRST_WAIT, tries: 0 };
             let times = self.0.entry(key.clone()).or_insert(new);
             if times.next <= now {
                 times.tries += 1;
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     fn asked_at(urgency: Urgency, seconds: u64) -> Vec<u64> {
-        let (mut wishes, begun) = (LinkWishes::default(), Instant::now());
+        let (mut wishes, begun) = (LinkRequestSchedule::default(), Instant::now());
         let wished = HashMap::from([("a", urgency)]);
         let is_asked = |second: &u64| !wishes.update(&wished, begun + Duration::from_secs(*second)).is_empty();
         (0..seconds).filter(is_asked).collect()
@@ -104,10 +104,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wish_begins_anew_when_it_was_fulfilled() {
-        let (mut wishes, begun) = (LinkWishes::default(), Instant::now());
+        let (mut wishes, begun) = (LinkRequestSchedule::default(), Instant::now());
         let at = |seconds| begun + Duration::from_secs(seconds);
         let wished = HashMap::from([("a", Urgency::Missing)]);
-        let is_old = |wishes: &LinkWishes<_>, key, second| wishes.is_any_old(|known| *known == key, at(second));
+        let is_old =
+            |wishes: &LinkRequestSchedule<_>, key, second| wishes.is_any_old(|known| *known == key, at(second));
         wishes.update(&wished, at(0));
         assert!(!is_old(&wishes, "a", 3) && is_old(&wishes, "a", 4) && !is_old(&wishes, "b", 4));
         assert!(wishes.update(&HashMap::new(), at(5)).is_empty());
