@@ -19,7 +19,7 @@ const SECONDS_BEFORE_1970: u64 = 62_135_596_800;
 
 /// Request that an app server makes with a ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum PingAction {
     Status,
     Servers,
     /// Announces a shutdown of the app server.
@@ -46,12 +46,12 @@ pub(super) struct NodeLoad {
 }
 
 /// Parses the requests in a ping.
-pub(super) fn wishes(ping: &Ping) -> impl Iterator<Item = Wish> {
+pub(super) fn wishes(ping: &Ping) -> impl Iterator<Item = PingAction> {
     ping.pairs.iter().filter_map(|(key, value)| match (&**key, &**value) {
-        (STATUS_PING, _) => Some(Wish::Status),
-        (SERVERS, _) => Some(Wish::Servers),
-        (SHUTDOWN_PING, "fin:0" | FIN_MIGRATE) => Some(Wish::Leave(Leaving::Migrating)),
-        (SHUTDOWN_PING, fin) if fin.starts_with("fin:") => Some(Wish::Leave(Leaving::Waiting)),
+        (STATUS_PING, _) => Some(PingAction::Status),
+        (SERVERS, _) => Some(PingAction::Servers),
+        (SHUTDOWN_PING, "fin:0" | FIN_MIGRATE) => Some(PingAction::Leave(Leaving::Migrating)),
+        (SHUTDOWN_PING, fin) if fin.starts_with("fin:") => Some(PingAction::Leave(Leaving::Waiting)),
         _ => None,
     })
 }
@@ -87,17 +87,17 @@ fn ping(key: &'static str, value: impl Into<ByteString>) -> Ping {
 mod tests {
     use super::*;
 
-    fn of(pairs: &[(&'static str, &'static str)]) -> Vec<Wish> {
+    fn of(pairs: &[(&'static str, &'static str)]) -> Vec<PingAction> {
         wishes(&Ping { pairs: pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect() }).collect()
     }
 
     #[test]
     fn each_ping_of_the_reference_is_known_and_others_want_nothing() {
-        assert_eq!(of(&[("status", "1"), ("clientcount", "3")]), [Wish::Status]);
-        assert_eq!(of(&[("servers", "")]), [Wish::Servers]);
-        assert_eq!(of(&[("shutdown", "fin:0")]), [Wish::Leave(Leaving::Migrating)]);
-        assert_eq!(of(&[("shutdown", "fin:1")]), [Wish::Leave(Leaving::Migrating)]);
-        assert_eq!(of(&[("shutdown", "fin:2")]), [Wish::Leave(Leaving::Waiting)]);
+        assert_eq!(of(&[("status", "1"), ("clientcount", "3")]), [PingAction::Status]);
+        assert_eq!(of(&[("servers", "")]), [PingAction::Servers]);
+        assert_eq!(of(&[("shutdown", "fin:0")]), [PingAction::Leave(Leaving::Migrating)]);
+        assert_eq!(of(&[("shutdown", "fin:1")]), [PingAction::Leave(Leaving::Migrating)]);
+        assert_eq!(of(&[("shutdown", "fin:2")]), [PingAction::Leave(Leaving::Waiting)]);
         assert_eq!(of(&[("#clientInHub", "1"), ("#client", "1")]), []);
         assert_eq!(of(&[("shutdown", "finack"), ("echo", "1"), ("d-m", "1")]), []);
     }

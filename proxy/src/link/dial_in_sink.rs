@@ -17,7 +17,7 @@ use trunkline_protocol::service::{
 };
 
 use super::attachment::ShardSink;
-use super::dial_in_ping::{self, Leaving, NodeLoad, Wish};
+use super::dial_in_ping::{self, Leaving, NodeLoad, PingAction};
 use super::route::read_filtered;
 use crate::auth::Signer;
 use crate::clock::unix_seconds;
@@ -159,16 +159,16 @@ impl<'a> DialInSink<'a> {
         self.inner.route(SendOrigin::Sender(self.link.app(), 0), asker.as_ref(), message)
     }
 
-    fn answer(&mut self, wish: Wish) {
+    fn answer(&mut self, wish: PingAction) {
         let answer = match wish {
-            Wish::Status => dial_in_ping::status(self.load()),
-            Wish::Servers => {
+            PingAction::Status => dial_in_ping::status(self.load()),
+            PingAction::Servers => {
                 let shared = self.shard.shared();
                 let mut ids: Vec<_> = self.pools().iter().map(|pool| pool.app().instance.clone()).collect();
                 ids.extend(shared.other_nodes().app_servers(self.pool.hub().key()));
                 dial_in_ping::servers(ids, unix_seconds())
             }
-            Wish::Leave(how) => {
+            PingAction::Leave(how) => {
                 self.leave(how);
                 dial_in_ping::finack()
             }
