@@ -23,9 +23,9 @@ fn the_answer_of_a_client_goes_to_the_app_server_that_asked_wherever_its_home_is
         let stage = Stage::start();
         let chat = || vec![HubManifest::new("chat", "/chat")];
         let (mut one, mut two) = (stage.app("app-1", chat()), stage.app("app-2", chat()));
-        let (mut home, mut asker) = (one.link().await, two.link().await);
+        let (mut home, mut reply_to) = (one.link().await, two.link().await);
         let mut client = Client::connect(&stage, &mut home, "/chat").await;
-        asker.send(question(&client.id, "q-1")).await;
+        reply_to.send(question(&client.id, "q-1")).await;
         assert!(client.text().await.contains("\"q-1\""));
         // The client's app server must be notified of the invocation, or it would treat the result as a protocol
         // violation.
@@ -45,7 +45,7 @@ fn the_answer_of_a_client_goes_to_the_app_server_that_asked_wherever_its_home_is
             payload: answer.into(),
         }))
         .await;
-        let ServiceMessage::ClientCompletion(completion) = asker.next().await else { panic!("no completion") };
+        let ServiceMessage::ClientCompletion(completion) = reply_to.next().await else { panic!("no completion") };
         assert_eq!((completion.invocation_id.as_ref(), &completion.payload[..]), ("q-1", answer.as_bytes()));
     });
 }

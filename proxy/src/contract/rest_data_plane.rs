@@ -413,10 +413,10 @@ fn a_client_is_invoked_and_its_result_is_the_answer() {
             ("{\"type\":3,\"invocationId\":\"ID\",\"error\":\"not now\"}\u{1e}", 502, json!("not now")),
             ("garbage", 502, json!("the client's completion can't be read")),
         ] {
-            let (asker, path) = (back_end.clone(), format!("/connections/{}/:invoke", ann.id));
+            let (reply_to, path) = (back_end.clone(), format!("/connections/{}/:invoke", ann.id));
             let asking =
                 spawn_local(
-                    async move { asker.ask("POST", &path, "{\"target\":\"Say\",\"arguments\":[\"?\"]}").await },
+                    async move { reply_to.ask("POST", &path, "{\"target\":\"Say\",\"arguments\":[\"?\"]}").await },
                 );
             let asked: Value = serde_json::from_str(&ann.text().await).unwrap();
             assert_eq!((&asked["target"], &asked["arguments"]), (&json!("Say"), &json!(["?"])));

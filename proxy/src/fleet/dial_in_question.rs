@@ -17,7 +17,7 @@ use super::fleet_member::FleetMember;
 use super::gathered_page::{QuestionedHub, page_of};
 use super::node_question::Answers;
 use super::own_answer::OwnAnswer;
-use crate::upstream::{Asker, LinkHandle};
+use crate::upstream::{LinkHandle, ReplyTo};
 
 /// Answer being gathered for one query.
 pub(super) struct GatheredAnswer {
@@ -28,9 +28,9 @@ pub(super) struct GatheredAnswer {
 
 impl GatheredAnswer {
     /// Starts gathering. Returns the reply handle for this node too.
-    pub(super) fn begin(link: Arc<LinkHandle>, question: &ServiceMessage) -> (Arc<dyn Asker>, Self) {
-        let (asker, own) = OwnAnswer::of(link.hub(), link.app());
-        (asker, Self { link, terms: AnswerTerms::of(question), own })
+    pub(super) fn begin(link: Arc<LinkHandle>, question: &ServiceMessage) -> (Arc<dyn ReplyTo>, Self) {
+        let (reply_to, own) = OwnAnswer::of(link.hub(), link.app());
+        (reply_to, Self { link, terms: AnswerTerms::of(question), own })
     }
 
     /// Sends the combined answer to the app server, once this node has answered.

@@ -12,7 +12,7 @@ use super::dial_in_question::{GatheredAnswer, list_members};
 use super::fleet_core::Fleet;
 use super::fleet_member::{FleetMember, MemberState};
 use super::fleet_membership::Membership;
-use super::own_answer::SilentAsker;
+use super::own_answer::NoReply;
 use super::relayed_message::{is_about_own, relayed, stamped, with_wanted};
 use super::take_over::TakeOvers;
 use super::user_group_copy::keep_first;
@@ -20,7 +20,7 @@ use crate::shard::{
     OtherNodes, Reachability, SendOrigin, ShardSender, SoughtConnection, TakeOver, TargetVerdict, no_such_connection,
     not_asked,
 };
-use crate::upstream::{AppServerId, Asker, Hub, HubIndex, LinkHandle};
+use crate::upstream::{AppServerId, Hub, HubIndex, LinkHandle, ReplyTo};
 
 /// Maximum number of polls for the end of a move before a client is invoked, and their interval.
 const MOVE_LOOKS: u32 = 500;
@@ -63,7 +63,7 @@ impl OtherNodes for Fleet {
         self.presence().reach(self.members(), link).is_for_us
     }
 
-    fn ask_too(&self, link: &Arc<LinkHandle>, message: &ServiceMessage) -> Option<Arc<dyn Asker>> {
+    fn ask_too(&self, link: &Arc<LinkHandle>, message: &ServiceMessage) -> Option<Arc<dyn ReplyTo>> {
         let (runtime, key) = (self.runtime().get()?, link.hub_identity().key());
         keep_first(self.shared(), key, message);
         if let ServiceMessage::GroupMemberQuery(query) = message
@@ -74,7 +74,7 @@ impl OtherNodes for Fleet {
                 return None;
             }
             let (fleet, link, query) = (self.clone(), link.clone(), query.clone());
-            let silent = Arc::new(SilentAsker(link.hub()));
+            let silent = Arc::new(NoReply(link.hub()));
             drop(runtime.spawn(async move { list_members(&fleet, &link, query, nodes).await }));
             return Some(silent);
         }
@@ -97,7 +97,7 @@ impl OtherNodes for Fleet {
             return false;
         }
         let share = self.shared().admission.share_of_asker(&**link, hub.name());
-        let begun = self.shared().client_results.begin(&(link.clone() as Arc<dyn Asker>), request, None, &share);
+        let begun = self.shared().client_results.begin(&(link.clone() as Arc<dyn ReplyTo>), request, None, &share);
         if let Err(refused) = begun {
             link.send(&not_asked(request.clone(), &refused));
             return true;
@@ -199,9 +199,10 @@ async fn invoke_when_moved(fleet: &Fleet, link: &Arc<LinkHandle>, request: Clien
     }
     let send = shared.fleet.moves.begin_send();
     if shared.routes.find(&request.connection_id).is_some() {
-        let (asker, origin) = (link.clone() as Arc<dyn Asker>, SendOrigin::Sender(shared.fleet.origin, send.epoch()));
+        let (reply_to, origin) =
+            (link.clone() as Arc<dyn ReplyTo>, SendOrigin::Sender(shared.fleet.origin, send.epoch()));
         if let Err(problem) =
-            fleet.passage().route_here(&asker, origin, ServiceMessage::ClientInvocation(request)).await
+            fleet.passage().route_here(&reply_to, origin, ServiceMessage::ClientInvocation(request)).await
         {
             debug!(problem, "skipped a query of an app server");
         }

@@ -28,7 +28,7 @@ use super::relayed_message::relayed;
 use super::relayed_message::{is_about_own, stamped, with_wanted};
 use super::user_group_copy::keep_first;
 use crate::shard::{SendOrigin, Shared, not_asked};
-use crate::upstream::{AppServerId, Asker, Hub, HubIndex, HubOrigin};
+use crate::upstream::{AppServerId, Hub, HubIndex, HubOrigin, ReplyTo};
 
 /// Hub named by a request, known to this node or not.
 #[derive(Debug, Clone)]
@@ -188,12 +188,12 @@ impl FleetEntry {
         let others = self.0.ask(asked, &hub.key, &body);
         let own = match &hub.here {
             Some(here) => {
-                let (asker, counted) = OwnAnswer::of(here.index(), AppServerId::OTHER_NODE);
+                let (reply_to, counted) = OwnAnswer::of(here.index(), AppServerId::OTHER_NODE);
                 // Can't fail for messages with receivers.
                 drop(
                     self.0
                         .passage()
-                        .route_counted_here(&asker, hub.origin(self.0.shared(), epoch), message, body.len())
+                        .route_counted_here(&reply_to, hub.origin(self.0.shared(), epoch), message, body.len())
                         .await,
                 );
                 Some(counted)
@@ -274,12 +274,12 @@ impl FleetEntry {
             payloads,
         };
         let index = hub.here.as_ref().map_or(HubIndex::from(u32::MAX), |hub| hub.index());
-        let (asker, own) = OwnAnswer::of(index, AppServerId::OTHER_NODE);
+        let (reply_to, own) = OwnAnswer::of(index, AppServerId::OTHER_NODE);
         let missing = match shared.routes.find(connection_id).is_some() {
-            true => self.invoke_here(hub, &asker, request).await,
-            false => self.invoke_elsewhere(hub, &asker, request).await,
+            true => self.invoke_here(hub, &reply_to, request).await,
+            false => self.invoke_elsewhere(hub, &reply_to, request).await,
         };
-        drop(asker);
+        drop(reply_to);
         if let Err(missing) = missing {
             return InvocationOutcome::NotFound { missing };
         }
@@ -304,14 +304,14 @@ impl FleetEntry {
     async fn invoke_here(
         &self,
         hub: &NamedHub,
-        asker: &Arc<dyn Asker>,
+        reply_to: &Arc<dyn ReplyTo>,
         request: ClientInvocation,
     ) -> Result<(), Vec<String>> {
         let send = self.0.shared().fleet.moves.begin_send();
         let origin = hub.origin(self.0.shared(), send.epoch());
         self.0
             .passage()
-            .route_here(asker, origin, ServiceMessage::ClientInvocation(request))
+            .route_here(reply_to, origin, ServiceMessage::ClientInvocation(request))
             .await
             .map_err(|_| Vec::new())
     }
@@ -323,7 +323,7 @@ impl FleetEntry {
     async fn invoke_elsewhere(
         &self,
         hub: &NamedHub,
-        asker: &Arc<dyn Asker>,
+        reply_to: &Arc<dyn ReplyTo>,
         request: ClientInvocation,
     ) -> Result<(), Vec<String>> {
         let (results, id) = (&self.0.shared().client_results, request.invocation_id.clone());
@@ -331,9 +331,9 @@ impl FleetEntry {
         let is_awaited = hub.here.as_ref().is_none_or(|hub| !hub.capabilities().names_callers);
         if is_awaited {
             let name = hub.here.as_ref().map_or("", |hub| hub.name());
-            let share = self.0.shared().admission.share_of_asker(&**asker, name);
-            if let Err(refused) = results.begin(asker, &request, None, &share) {
-                asker.answer(&not_asked(request, &refused));
+            let share = self.0.shared().admission.share_of_asker(&**reply_to, name);
+            if let Err(refused) = results.begin(reply_to, &request, None, &share) {
+                reply_to.answer(&not_asked(request, &refused));
                 return Ok(());
             }
         }
@@ -381,7 +381,7 @@ pub(super) fn take_result(shared: &Shared, answer: &ServiceMessage) {
         _ => return,
     };
     let waiting = shared.client_results.take(id, connection_id, AppServerId::OTHER_NODE);
-    waiting.iter().for_each(|waiting| waiting.asker().answer(answer));
+    waiting.iter().for_each(|waiting| waiting.reply_to().answer(answer));
 }
 
 /// Whether a message addresses only connections owned by this node alone.

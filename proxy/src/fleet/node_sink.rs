@@ -17,14 +17,14 @@ use super::fleet_core::Fleet;
 use super::fleet_counters::DropCause;
 use super::fleet_member::FleetMember;
 use super::node_link::NodeLink;
-use super::own_answer::SilentAsker;
+use super::own_answer::NoReply;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::take_over::{MoveRequest, TakeOvers};
 use crate::clock::unix_seconds;
 use crate::limits::LogThrottle;
 use crate::link::{FrameSource, RoutedBatch, route, route_counted};
 use crate::shard::{Audience, MembershipChange, MembershipNews, SendOrigin, ShardCommand, no_such_connection};
-use crate::upstream::{AppServerId, Asker, HubIndex};
+use crate::upstream::{AppServerId, HubIndex, ReplyTo};
 
 /// Minimum interval between log lines about skipped frames of a link.
 const SKIPPED_INTERVAL: Duration = Duration::from_secs(60);
@@ -74,7 +74,7 @@ impl<'a> NodeSink<'a> {
                     TakeOvers::of(self.fleet).take_announced(self.member.boot().into(), hub, order.connection_id);
                 }
                 read => {
-                    self.apply(&hub, read, Counting::No, |hub| Arc::new(SilentAsker(hub)));
+                    self.apply(&hub, read, Counting::No, |hub| Arc::new(NoReply(hub)));
                 }
             },
             (NodeMessage::Ask { question, hub, frame }, LinkDirection::ByIt) => self.ask(question, &hub, &frame),
@@ -168,8 +168,8 @@ impl<'a> NodeSink<'a> {
                 self.invoke(question, hub, request, epoch)
             }
             read => {
-                let asker = |hub| -> Arc<dyn Asker> { Arc::new(NodeAsker::new(hub, question, link)) };
-                self.apply(hub, read, Counting::Receivers, asker)
+                let reply_to = |hub| -> Arc<dyn ReplyTo> { Arc::new(NodeReplyTo::new(hub, question, link)) };
+                self.apply(hub, read, Counting::Receivers, reply_to)
             }
         };
         if !is_known {
@@ -210,8 +210,8 @@ impl<'a> NodeSink<'a> {
         request.caller_server_id = self.member.boot().into();
         let (fleet, member) = (self.fleet.clone(), self.member.clone());
         let key = ByteString::from(hub);
-        let asker = |hub| -> Arc<dyn Asker> { Arc::new(ResultAsker { fleet, member, key, hub, app }) };
-        self.apply_message(hub, (ServiceMessage::ClientInvocation(request), epoch), Counting::No, asker)
+        let reply_to = |hub| -> Arc<dyn ReplyTo> { Arc::new(ResultReplyTo { fleet, member, key, hub, app }) };
+        self.apply_message(hub, (ServiceMessage::ClientInvocation(request), epoch), Counting::No, reply_to)
     }
 
     /// Applies a service message as if from an app server. Returns `false` on failure.
@@ -220,10 +220,10 @@ impl<'a> NodeSink<'a> {
         hub: &str,
         read: Result<Option<(ServiceMessage, i64)>, ServiceMessageError>,
         counting: Counting,
-        asker: impl FnOnce(HubIndex) -> Arc<dyn Asker>,
+        reply_to: impl FnOnce(HubIndex) -> Arc<dyn ReplyTo>,
     ) -> bool {
         match read {
-            Ok(Some(message)) => self.apply_message(hub, message, counting, asker),
+            Ok(Some(message)) => self.apply_message(hub, message, counting, reply_to),
             // Message kind of a later version.
             Ok(None) => false,
             Err(error) => self.note_malformed(&error.to_string()),
@@ -235,7 +235,7 @@ impl<'a> NodeSink<'a> {
         hub: &str,
         (message, epoch): (ServiceMessage, i64),
         counting: Counting,
-        asker: impl FnOnce(HubIndex) -> Arc<dyn Asker>,
+        reply_to: impl FnOnce(HubIndex) -> Arc<dyn ReplyTo>,
     ) -> bool {
         let (shared, counters) = (self.fleet.shared(), self.fleet.passage().relayed());
         let Some(hub) = shared.hubs.keyed(hub) else {
@@ -250,8 +250,8 @@ impl<'a> NodeSink<'a> {
             false => SendOrigin::Sender(shared.hubs.number(self.member.boot()), epoch),
         };
         let hub = hub.index();
-        let asker = asker(hub);
-        let source = FrameSource { shared, counters, hub, asker: &asker, origin, filter: None };
+        let reply_to = reply_to(hub);
+        let source = FrameSource { shared, counters, hub, reply_to: &reply_to, origin, filter: None };
         let routed = match counting {
             Counting::Receivers => route_counted(source, message, &mut self.batch),
             Counting::No => route(source, message, &mut self.batch),
@@ -339,14 +339,14 @@ fn read_stamped(frame: &Bytes) -> Result<Option<(ServiceMessage, i64)>, ServiceM
 
 /// Reply handle for a query of another node. Sends one reply: the first answer, or that there is none.
 #[derive(Debug)]
-struct NodeAsker {
+struct NodeReplyTo {
     hub: HubIndex,
     question: u64,
     link: Arc<NodeLink>,
     is_answered: AtomicBool,
 }
 
-impl NodeAsker {
+impl NodeReplyTo {
     fn new(hub: HubIndex, question: u64, link: Arc<NodeLink>) -> Self {
         Self { hub, question, link, is_answered: AtomicBool::new(false) }
     }
@@ -359,7 +359,7 @@ impl NodeAsker {
     }
 }
 
-impl Asker for NodeAsker {
+impl ReplyTo for NodeReplyTo {
     fn hub(&self) -> HubIndex {
         self.hub
     }
@@ -375,7 +375,7 @@ impl Asker for NodeAsker {
 
 /// Reply handle for a client invocation from an app server linked to another node. The result goes to that node.
 #[derive(Debug)]
-struct ResultAsker {
+struct ResultReplyTo {
     fleet: Fleet,
     member: Arc<FleetMember>,
     /// Fleet-wide key of the hub.
@@ -384,7 +384,7 @@ struct ResultAsker {
     app: AppServerId,
 }
 
-impl Asker for ResultAsker {
+impl ReplyTo for ResultReplyTo {
     fn hub(&self) -> HubIndex {
         self.hub
     }
@@ -401,7 +401,7 @@ impl Asker for ResultAsker {
     }
 }
 
-impl Drop for NodeAsker {
+impl Drop for NodeReplyTo {
     fn drop(&mut self) {
         self.answer_once(None);
     }

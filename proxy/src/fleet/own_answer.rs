@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 use trunkline_protocol::service::ServiceMessage;
 
-use crate::upstream::{AppServerId, Asker, HubIndex};
+use crate::upstream::{AppServerId, HubIndex, ReplyTo};
 
 /// Reply handle that passes this node's answer to a receiver.
 #[derive(Debug)]
@@ -16,13 +16,13 @@ pub(super) struct OwnAnswer {
 }
 
 impl OwnAnswer {
-    pub(super) fn of(hub: HubIndex, app: AppServerId) -> (Arc<dyn Asker>, oneshot::Receiver<ServiceMessage>) {
+    pub(super) fn of(hub: HubIndex, app: AppServerId) -> (Arc<dyn ReplyTo>, oneshot::Receiver<ServiceMessage>) {
         let (sender, answer) = oneshot::channel();
         (Arc::new(Self { hub, app, answer: Mutex::new(Some(sender)) }), answer)
     }
 }
 
-impl Asker for OwnAnswer {
+impl ReplyTo for OwnAnswer {
     fn hub(&self) -> HubIndex {
         self.hub
     }
@@ -40,9 +40,9 @@ impl Asker for OwnAnswer {
 
 /// Reply handle of a relayed message, which has no answer.
 #[derive(Debug)]
-pub(super) struct SilentAsker(pub(super) HubIndex);
+pub(super) struct NoReply(pub(super) HubIndex);
 
-impl Asker for SilentAsker {
+impl ReplyTo for NoReply {
     fn hub(&self) -> HubIndex {
         self.0
     }

@@ -11,7 +11,7 @@ use super::own_answer::OwnAnswer;
 use crate::link::{FrameSource, RoutedBatch, route, route_counted};
 use crate::metrics::Counters;
 use crate::shard::{SendOrigin, Shared};
-use crate::upstream::{AppServerId, Asker, HubIndex};
+use crate::upstream::{AppServerId, HubIndex, ReplyTo};
 
 /// Relay to members and shards, with counters.
 #[derive(Debug)]
@@ -55,36 +55,36 @@ impl Passage {
         (hub, app): (HubIndex, AppServerId),
         question: ServiceMessage,
     ) -> Option<ServiceMessage> {
-        let (asker, answer) = OwnAnswer::of(hub, app);
-        self.route_here(&asker, SendOrigin::OtherNode, question).await.ok()?;
-        drop(asker);
+        let (reply_to, answer) = OwnAnswer::of(hub, app);
+        self.route_here(&reply_to, SendOrigin::OtherNode, question).await.ok()?;
+        drop(reply_to);
         answer.await.ok()
     }
 
     /// Routes a message to this node's shards.
     pub(super) async fn route_here(
         &self,
-        asker: &Arc<dyn Asker>,
+        reply_to: &Arc<dyn ReplyTo>,
         origin: SendOrigin,
         message: ServiceMessage,
     ) -> Result<(), String> {
-        self.give_routed((asker, origin), message, 0, route).await
+        self.give_routed((reply_to, origin), message, 0, route).await
     }
 
     /// Routes a message of the given size to this node's shards, which report the number of receivers.
     pub(super) async fn route_counted_here(
         &self,
-        asker: &Arc<dyn Asker>,
+        reply_to: &Arc<dyn ReplyTo>,
         origin: SendOrigin,
         message: ServiceMessage,
         bytes: usize,
     ) -> Result<(), String> {
-        self.give_routed((asker, origin), message, bytes, route_counted).await
+        self.give_routed((reply_to, origin), message, bytes, route_counted).await
     }
 
     async fn give_routed(
         &self,
-        (asker, origin): (&Arc<dyn Asker>, SendOrigin),
+        (reply_to, origin): (&Arc<dyn ReplyTo>, SendOrigin),
         message: ServiceMessage,
         bytes: usize,
         route: impl Fn(FrameSource<'_>, ServiceMessage, &mut RoutedBatch) -> Result<(), String>,
@@ -92,7 +92,7 @@ impl Passage {
         let shared = &self.shared;
         let mut batch = RoutedBatch::of(shared);
         route(
-            FrameSource { shared, counters: &self.relayed, hub: asker.hub(), asker, origin, filter: None },
+            FrameSource { shared, counters: &self.relayed, hub: reply_to.hub(), reply_to, origin, filter: None },
             message,
             &mut batch,
         )?;

@@ -23,7 +23,7 @@ use crate::bounded::{Turn, TurnLine};
 use crate::limits::LogThrottle;
 use crate::metrics::{Direction, FrameKind};
 use crate::shard::{ConnectionCommand, SendOrigin, Shard, ShardCommand};
-use crate::upstream::{Asker, Dialled, LinkHandle, Pool, ServerGroup, UpstreamWebSocket};
+use crate::upstream::{Dialled, LinkHandle, Pool, ReplyTo, ServerGroup, UpstreamWebSocket};
 
 /// Interval between round-trip measurements of a link.
 const ECHO_INTERVAL_MS: u64 = 5_000;
@@ -130,7 +130,7 @@ fn over_with(over: SessionOver, writer: LinkWriter<UpstreamWebSocket>) -> CarryE
 pub(super) struct ShardSink<'a> {
     shard: &'a Rc<Shard>,
     pool: &'a Pool,
-    asker: Arc<dyn Asker>,
+    reply_to: Arc<dyn ReplyTo>,
     /// Group of a dialled app server.
     group: Option<Arc<ServerGroup>>,
     batch: RoutedBatch,
@@ -146,9 +146,9 @@ pub(super) struct ShardSink<'a> {
 }
 
 impl<'a> ShardSink<'a> {
-    pub(super) fn new(shard: &'a Rc<Shard>, pool: &'a Pool, asker: Arc<dyn Asker>) -> Self {
+    pub(super) fn new(shard: &'a Rc<Shard>, pool: &'a Pool, reply_to: Arc<dyn ReplyTo>) -> Self {
         let (batch, skipped) = (RoutedBatch::of(shard.shared()), LogThrottle::every(SKIPPED_INTERVAL));
-        Self { shard, pool, asker, group: None, batch, frames: 0, line: None, turn: None, ending: None, skipped }
+        Self { shard, pool, reply_to, group: None, batch, frames: 0, line: None, turn: None, ending: None, skipped }
     }
 
     /// Lets the link's batches take turns with those of other apps.
@@ -169,11 +169,11 @@ impl<'a> ShardSink<'a> {
     pub(super) fn route(
         &mut self,
         origin: SendOrigin,
-        asker: Option<&Arc<dyn Asker>>,
+        reply_to: Option<&Arc<dyn ReplyTo>>,
         message: ServiceMessage,
     ) -> Result<(), String> {
         self.batch.begin(self.shard);
-        route(FrameSource::of(self.shard, asker.unwrap_or(&self.asker), origin), message, &mut self.batch)
+        route(FrameSource::of(self.shard, reply_to.unwrap_or(&self.reply_to), origin), message, &mut self.batch)
     }
 }
 
@@ -199,9 +199,9 @@ impl FrameSink for ShardSink<'_> {
 
     fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), String> {
         let Some(message) = message else { return Ok(()) };
-        let Self { shard, asker, group, batch, .. } = self;
+        let Self { shard, reply_to, group, batch, .. } = self;
         batch.begin(shard);
-        let source = FrameSource::of(shard, asker, SendOrigin::Sender(asker.app(), 0));
+        let source = FrameSource::of(shard, reply_to, SendOrigin::Sender(reply_to.app(), 0));
         match is_mirror(group.as_deref()) {
             true => mirror_frame::take(source, message, batch),
             false => route(source, message, batch),
@@ -227,7 +227,7 @@ impl FrameSink for ShardSink<'_> {
             return;
         }
         self.batch.begin(self.shard);
-        let source = FrameSource::of(self.shard, &self.asker, SendOrigin::Sender(self.asker.app(), 0));
+        let source = FrameSource::of(self.shard, &self.reply_to, SendOrigin::Sender(self.reply_to.app(), 0));
         for id in &head.connections {
             let command = ConnectionCommand::Skipped { problem: problem.to_owned() };
             self.batch.for_owner(source, id.clone(), command);

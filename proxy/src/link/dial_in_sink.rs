@@ -155,8 +155,8 @@ impl<'a> DialInSink<'a> {
 
     /// Queries this node and the other nodes. The app server gets one reply.
     fn ask(&mut self, message: ServiceMessage) -> Result<(), String> {
-        let asker = self.shard.shared().other_nodes().ask_too(&self.link, &message);
-        self.inner.route(SendOrigin::Sender(self.link.app(), 0), asker.as_ref(), message)
+        let reply_to = self.shard.shared().other_nodes().ask_too(&self.link, &message);
+        self.inner.route(SendOrigin::Sender(self.link.app(), 0), reply_to.as_ref(), message)
     }
 
     fn answer(&mut self, wish: PingAction) {

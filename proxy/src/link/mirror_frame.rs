@@ -34,14 +34,14 @@ pub(super) fn take(source: FrameSource<'_>, message: ServiceMessage, batch: &mut
             batch.for_owner(source, flow.connection_id, order);
         }
         M::ConnectionFlowControl(flow) => control_flow(source, flow, batch),
-        M::ClientInvocation(request) => source.asker.answer(&M::ErrorCompletion(ErrorCompletion {
+        M::ClientInvocation(request) => source.reply_to.answer(&M::ErrorCompletion(ErrorCompletion {
             invocation_id: request.invocation_id,
             connection_id: request.connection_id,
             caller_server_id: request.caller_server_id,
             error: ByteString::from_static(NO_RESULTS),
         })),
         // No client waits for a copy.
-        M::DownMark(mark) => source.asker.answer(&M::DownDone(mark)),
+        M::DownMark(mark) => source.reply_to.answer(&M::DownDone(mark)),
         M::Stamped(stamped) => match M::decode(&stamped.body) {
             Ok(Some(inner)) if !matches!(inner, M::Stamped(_)) => return take(source, inner, batch),
             Ok(_) => {}
@@ -49,7 +49,7 @@ pub(super) fn take(source: FrameSource<'_>, message: ServiceMessage, batch: &mut
         },
         message => match (message.class(), message.ack_id()) {
             (MessageClass::Question | MessageClass::Service, _) => return route(source, message, batch),
-            (_, Some(ack_id)) => PendingAck::new(source.asker.clone(), ack_id).found(),
+            (_, Some(ack_id)) => PendingAck::new(source.reply_to.clone(), ack_id).found(),
             (_, None) => {}
         },
     }

@@ -20,7 +20,7 @@ use crate::shard::{
 };
 use crate::shard::{ListQuery, MemberListing, MemberTally, Shard, WaitingResult, no_such_connection};
 use crate::shard::{Location, MembershipRefused, Shared};
-use crate::upstream::{AppServerId, Asker, HubIndex};
+use crate::upstream::{AppServerId, HubIndex, ReplyTo};
 
 /// Commands of one batch of frames, by shard.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl RoutedBatch {
     pub(super) fn for_owner(&mut self, source: FrameSource<'_>, connection_id: ByteString, act: ConnectionCommand) {
         match source.shared.routes.find(&connection_id) {
             Some(Location { shard, slot }) => {
-                let (hub, app) = (source.hub, source.asker.app());
+                let (hub, app) = (source.hub, source.reply_to.app());
                 self.for_shard(shard, ShardCommand::One { hub, app, connection_id, slot, command: act });
             }
             None => source.counters.unknown_receivers.increment(),
@@ -83,7 +83,7 @@ pub(crate) struct FrameSource<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) counters: &'a Counters,
     pub(crate) hub: HubIndex,
-    pub(crate) asker: &'a Arc<dyn Asker>,
+    pub(crate) reply_to: &'a Arc<dyn ReplyTo>,
     /// Origin of sends to several clients.
     pub(crate) origin: SendOrigin,
     /// Filter for receiving clients.
@@ -92,8 +92,8 @@ pub(crate) struct FrameSource<'a> {
 
 impl<'a> FrameSource<'a> {
     /// Source of the frames that a shard reads from a link.
-    pub(super) fn of(shard: &'a Shard, asker: &'a Arc<dyn Asker>, origin: SendOrigin) -> Self {
-        Self { shared: shard.shared(), counters: shard.counters(), hub: asker.hub(), asker, origin, filter: None }
+    pub(super) fn of(shard: &'a Shard, reply_to: &'a Arc<dyn ReplyTo>, origin: SendOrigin) -> Self {
+        Self { shared: shard.shared(), counters: shard.counters(), hub: reply_to.hub(), reply_to, origin, filter: None }
     }
 }
 
@@ -144,7 +144,7 @@ pub(crate) fn route_counted(
     if matches!(message.class(), MessageClass::Data | MessageClass::Send)
         && let Some(to) = receivers_of(source, &message)
     {
-        let tally = MemberTally::new(source.asker.clone(), 0);
+        let tally = MemberTally::new(source.reply_to.clone(), 0);
         batch.for_all(ShardCommand::CountReceivers { hub: source.hub, to, tally });
     }
     route(source, message, batch)
@@ -219,11 +219,11 @@ fn receivers_of(source: FrameSource<'_>, message: &ServiceMessage) -> Option<Rec
 fn close_one(source: FrameSource<'_>, close: CloseConnection, batch: &mut RoutedBatch) {
     let act = if !close.is_reassignment() {
         let cause = close.reason().cause.filter(|cause| cause.closes());
-        ConnectionCommand::Close { error: close.error, cause, by: source.asker.dial_in_link() }
+        ConnectionCommand::Close { error: close.error, cause, by: source.reply_to.dial_in_link() }
     } else if source.shared.routes.find(&close.connection_id).is_some() {
         ConnectionCommand::HandOver { headers: close.headers }
     } else {
-        let (hub, app, connection_id) = (source.hub, source.asker.app(), close.connection_id);
+        let (hub, app, connection_id) = (source.hub, source.reply_to.app(), close.connection_id);
         return batch.for_all(ShardCommand::HandedOver { hub, app, connection_id });
     };
     batch.for_owner(source, close.connection_id, act);
@@ -233,10 +233,10 @@ fn close_one(source: FrameSource<'_>, close: CloseConnection, batch: &mut Routed
 fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
     use ServiceMessage as M;
     let ack_id = message.ack_id();
-    let ack = || ack_id.map(|ack_id| PendingAck::new(source.asker.clone(), ack_id));
+    let ack = || ack_id.map(|ack_id| PendingAck::new(source.reply_to.clone(), ack_id));
     let ack_of_join = |group: Option<&ByteString>| {
         let interest = source.shared.fleet.interest.as_ref();
-        ack_id.map(|ack_id| PendingAck::of_join(source.asker.clone(), ack_id, interest, group))
+        ack_id.map(|ack_id| PendingAck::of_join(source.reply_to.clone(), ack_id, interest, group))
     };
     let refusal = note_user_groups(source, &message).err();
     match message {
@@ -258,17 +258,17 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         }
         M::RefreshConnectionWithAck(refresh) => {
             let expires_s = refresh.expires_s.try_into().unwrap_or_default();
-            let ack = PendingAck::new(source.asker.clone(), refresh.ack_id);
+            let ack = PendingAck::new(source.reply_to.clone(), refresh.ack_id);
             batch.for_owner(source, refresh.connection_id, ConnectionCommand::Refresh { expires_s, ack });
         }
         M::RefreshAuth(refresh) => refresh_auth(source, refresh, batch),
         M::DownMark(mark) => mark_data(source, mark, batch),
         M::GetConnectionClaims(question) => {
-            let ack = PendingAck::new(source.asker.clone(), question.ack_id);
+            let ack = PendingAck::new(source.reply_to.clone(), question.ack_id);
             batch.for_owner(source, question.subject, ConnectionCommand::GetClaims { ack });
         }
         M::CheckUserInGroupWithAck(check) if is_kept(source, &check) => {
-            PendingAck::new(source.asker.clone(), check.ack_id).found();
+            PendingAck::new(source.reply_to.clone(), check.ack_id).found();
         }
         M::CheckUserInGroupWithAck(_)
         | M::CheckConnectionExistenceWithAck(_)
@@ -280,7 +280,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         | M::CloseConnectionsWithAck(ref close)
         | M::CloseUserConnectionsWithAck(ref close)
         | M::CloseGroupConnectionsWithAck(ref close) => {
-            let (hub, app, reason) = (source.hub, source.asker.app(), close.reason.clone());
+            let (hub, app, reason) = (source.hub, source.reply_to.app(), close.reason.clone());
             if let (Some(to), Some(ack)) = (receivers_of(source, &message), ack()) {
                 batch.for_all(ShardCommand::CloseMany { hub, app, to, reason, ack });
             }
@@ -293,9 +293,9 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
             let caller = answer.caller_server_id.clone();
             pass_result(source, waiting.as_ref(), &caller, &M::ErrorCompletion(answer));
         }
-        M::AccessKeyRequest(AccessKeyRequest { key_id, .. }) => source.asker.answer(&no_access_keys(key_id)),
+        M::AccessKeyRequest(AccessKeyRequest { key_id, .. }) => source.reply_to.answer(&no_access_keys(key_id)),
         M::TraceReport(report) => report_trace(source, report, batch),
-        M::RestoreAnswer(answer) => source.shared.admission.restore_queries.answer(source.asker.app(), &answer),
+        M::RestoreAnswer(answer) => source.shared.admission.restore_queries.answer(source.reply_to.app(), &answer),
         // Only proxies may send these.
         M::HandshakeRequest(_) | M::HandshakeResponse(_) | M::OpenConnection(_) | M::Ack(_) => {
             return Err(format!("the app server sent {} ({}), which it must not", message.name(), message.number()));
@@ -307,15 +307,15 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
 }
 
 fn refresh_auth(source: FrameSource<'_>, refresh: RefreshAuth, batch: &mut RoutedBatch) {
-    let (id, ack) = (refresh.connection.clone(), PendingAck::new(source.asker.clone(), refresh.ack_id));
+    let (id, ack) = (refresh.connection.clone(), PendingAck::new(source.reply_to.clone(), refresh.ack_id));
     batch.for_owner(source, id, ConnectionCommand::RefreshAuth { refresh: Box::new(refresh), ack });
 }
 
 /// Marks the position in a client's data. No app server waits for a disconnected client.
 fn mark_data(source: FrameSource<'_>, mark: DownMark, batch: &mut RoutedBatch) {
     if source.shared.routes.find(&mark.connection_id).is_some() {
-        let (number, asker) = (mark.number, Arc::clone(source.asker));
-        batch.for_owner(source, mark.connection_id, ConnectionCommand::Mark { number, asker });
+        let (number, reply_to) = (mark.number, Arc::clone(source.reply_to));
+        batch.for_owner(source, mark.connection_id, ConnectionCommand::Mark { number, reply_to });
     }
 }
 
@@ -361,10 +361,10 @@ fn report_trace(source: FrameSource<'_>, report: TraceReport, batch: &mut Routed
 fn invoke_client(source: FrameSource<'_>, question: ClientInvocation, batch: &mut RoutedBatch) {
     let id = question.connection_id.clone();
     if source.shared.routes.find(&id).is_none() {
-        return source.asker.answer(&no_such_connection(question));
+        return source.reply_to.answer(&no_such_connection(question));
     }
-    let (asker, origin) = (source.asker.clone(), source.origin);
-    batch.for_owner(source, id, ConnectionCommand::Invoke { asker, request: question, origin });
+    let (reply_to, origin) = (source.reply_to.clone(), source.origin);
+    batch.for_owner(source, id, ConnectionCommand::Invoke { reply_to, request: question, origin });
 }
 
 /// Forwards a client result to its caller.
@@ -381,7 +381,7 @@ fn route_result(source: FrameSource<'_>, mut answer: ClientCompletion) {
 
 /// Removes the pending invocation that a result answers.
 fn waiting_for(source: FrameSource<'_>, invocation_id: &str, connection_id: &str) -> Option<WaitingResult> {
-    source.shared.client_results.take(invocation_id, connection_id, source.asker.app())
+    source.shared.client_results.take(invocation_id, connection_id, source.reply_to.app())
 }
 
 /// Forwards a client result to the app server or node that invoked the client. Dropped if the caller is gone.
@@ -389,16 +389,16 @@ fn pass_result(source: FrameSource<'_>, waiting: Option<&WaitingResult>, caller:
     let Some(hub) = source.shared.hubs.at(source.hub) else { return };
     if let Some(waiting) = waiting {
         // The link may have closed while its app server is still connected.
-        return match hub.pool_of(waiting.asker().app()) {
+        return match hub.pool_of(waiting.reply_to().app()) {
             Some(pool) => pool.any_link().iter().for_each(|link| link.send(answer)),
-            None => waiting.asker().answer(answer),
+            None => waiting.reply_to().answer(answer),
         };
     }
     let (pools, names_callers) = (hub.pools(), hub.capabilities().names_callers);
     match pools.iter().find(|pool| pool.app().instance == caller) {
         // A dialled-in app server also reports results of its own clients, which have no other caller.
         _ if !names_callers && is_over(answer) => {}
-        _ if !names_callers && source.asker.app() == AppServerId::OTHER_NODE => {}
+        _ if !names_callers && source.reply_to.app() == AppServerId::OTHER_NODE => {}
         Some(pool) if names_callers => pool.any_link().iter().for_each(|link| link.send(answer)),
         _ => source.shared.other_nodes().pass_result(hub.key(), caller, answer),
     }
@@ -486,9 +486,9 @@ fn check(source: FrameSource<'_>, question: &ServiceMessage, ack: Option<Arc<Pen
 /// A page starts at one shard, which forwards it to the following ones; a count is the sum over all shards.
 fn query_members(source: FrameSource<'_>, query: ListQuery, batch: &mut RoutedBatch) {
     if query.is_count() {
-        let tally = MemberTally::new(Arc::clone(source.asker), query.ack_id);
+        let tally = MemberTally::new(Arc::clone(source.reply_to), query.ack_id);
         batch.for_all(ShardCommand::CountMembers { hub: source.hub, set: query.set, tally });
-    } else if let Some(listing) = MemberListing::begin(source.asker, query, &source.shared.boot) {
+    } else if let Some(listing) = MemberListing::begin(source.reply_to, query, &source.shared.boot) {
         match usize::from(listing.shard()) < batch.commands.len() {
             true => batch.for_shard(listing.shard(), ShardCommand::ListMembers(Box::new(listing))),
             false => listing.answer_last(),
@@ -498,7 +498,7 @@ fn query_members(source: FrameSource<'_>, query: ListQuery, batch: &mut RoutedBa
 
 /// Starts the drain of an app server that is shutting down: its connections are reassigned.
 fn drain_app(source: FrameSource<'_>, batch: &mut RoutedBatch) {
-    let (hub, app) = (source.hub, source.asker.app());
+    let (hub, app) = (source.hub, source.reply_to.app());
     let pools = source.shared.hubs.at(hub).map(|hub| hub.pools()).unwrap_or_default();
     for pool in pools.iter().filter(|pool| pool.app().id == app && pool.begin_drain()) {
         // The upstream watcher logs this for dialled app servers, once for all hubs.
@@ -512,7 +512,7 @@ pub(super) fn control_flow(source: FrameSource<'_>, flow: ConnectionFlowControl,
     if flow.subject == FlowSubject::Server && flow.operation == FlowOperation::Offline {
         drain_app(source, batch);
     } else if flow.subject == FlowSubject::Client {
-        let by = source.asker.dial_in_link();
+        let by = source.reply_to.dial_in_link();
         batch.for_owner(source, flow.connection_id, ConnectionCommand::Flow { operation: flow.operation, by });
     }
 }

@@ -181,10 +181,10 @@ pub(super) fn apply_to_connection(
         (ConnectionCommand::Skipped { problem }, Some(_)) => {
             state.close(slot, &CloseReason::app_frame_skipped(&problem))
         }
-        (ConnectionCommand::Mark { number, asker }, Some(_)) => {
+        (ConnectionCommand::Mark { number, reply_to }, Some(_)) => {
             let ShardCore { delivery, connections, .. } = &mut state.core;
             if let Some(client) = connections.live_mut(slot) {
-                delivery.slow.mark(slot, client, (asker, number), mode.now);
+                delivery.slow.mark(slot, client, (reply_to, number), mode.now);
             }
         }
         // From a previous app server, which no longer waits for the client.
@@ -195,7 +195,7 @@ pub(super) fn apply_to_connection(
         (ConnectionCommand::HandOver { headers }, Some(role)) => state.hand_over(slot, &role, &headers),
         // From any other app server it is a late reply.
         (ConnectionCommand::HandOver { .. }, None) => late_hand_over(state, slot, app),
-        (ConnectionCommand::Invoke { asker, request, origin }, role) => {
+        (ConnectionCommand::Invoke { reply_to, request, origin }, role) => {
             if let Some(Role::Side(group)) = &role
                 && let Some(side) = state.core.side_mut(slot, group)
             {
@@ -203,7 +203,7 @@ pub(super) fn apply_to_connection(
             }
             // The reply goes directly to the caller, so the primary does not need to track a secondary's
             // invocation.
-            state.core.apply_invoke(slot, role.is_some(), asker, request, (origin, mode));
+            state.core.apply_invoke(slot, role.is_some(), reply_to, request, (origin, mode));
         }
         (ConnectionCommand::Moved { from, epoch }, _) => move_answered(state, slot, from, epoch),
         (ConnectionCommand::Traced(report), _) => state.core.delivery.watches.reported(slot, &report),

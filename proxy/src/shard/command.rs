@@ -20,7 +20,7 @@ use super::delivery::framed::Framed;
 use super::shared::own_interest::OwnInterest;
 use super::shared::user_group::ExpiredMembership;
 use super::slot::Slot;
-use crate::upstream::{AppServerId, Asker, HubIndex, LinkHandle, LinkId};
+use crate::upstream::{AppServerId, HubIndex, LinkHandle, LinkId, ReplyTo};
 use audience::SendOrigin;
 pub(crate) use audience::{Audience, MembershipChange, Receivers};
 use member_query::{ListedSet, MemberListing, MemberTally};
@@ -142,7 +142,7 @@ pub(crate) enum ConnectionCommand {
     /// Closes the connection if the app server is assigned to it, because a frame for it was skipped.
     Skipped { problem: String },
     /// Mark of an app server in its data for the client, confirmed once the client has read up to it.
-    Mark { number: i64, asker: Arc<dyn Asker> },
+    Mark { number: i64, reply_to: Arc<dyn ReplyTo> },
     /// Sets the close time, in seconds since 1970, of a connection that closes with its token.
     Refresh { expires_s: u64, ack: Arc<PendingAck> },
     /// Newer authentication of the connection's user.
@@ -152,7 +152,7 @@ pub(crate) enum ConnectionCommand {
     /// Hands the connection over from its app server to another.
     HandOver { headers: Vec<(ByteString, Vec<ByteString>)> },
     /// Requests a client result, for any app server or another node.
-    Invoke { asker: Arc<dyn Asker>, request: ClientInvocation, origin: SendOrigin },
+    Invoke { reply_to: Arc<dyn ReplyTo>, request: ClientInvocation, origin: SendOrigin },
     /// From this epoch on, an app server sends data for the connection to another node.
     Moved { from: AppServerId, epoch: i64 },
     /// Report on a traced message of the connection.
@@ -168,7 +168,7 @@ pub(crate) enum ConnectionCommand {
 /// Pending ack. Sent when the last shard involved drops it.
 #[derive(Debug)]
 pub(crate) struct PendingAck {
-    asker: Arc<dyn Asker>,
+    reply_to: Arc<dyn ReplyTo>,
     ack_id: i64,
     is_found: AtomicBool,
     /// Failure status and text from a shard, for the app.
@@ -189,29 +189,29 @@ struct JoinedGroup {
 impl PendingAck {
     /// Ack for this caller: `NotFound`, unless a shard finds a receiver.
     #[must_use]
-    pub(crate) fn new(asker: Arc<dyn Asker>, ack_id: i64) -> Arc<Self> {
-        Arc::new(Self::of(asker, ack_id, None))
+    pub(crate) fn new(reply_to: Arc<dyn ReplyTo>, ack_id: i64) -> Arc<Self> {
+        Arc::new(Self::of(reply_to, ack_id, None))
     }
 
     /// Ack for joining a group. It permits sends to the group through any node, so it waits until the other
     /// nodes have confirmed that the group has members here.
     #[must_use]
     pub(crate) fn of_join(
-        asker: Arc<dyn Asker>,
+        reply_to: Arc<dyn ReplyTo>,
         ack_id: i64,
         interest: Option<&Arc<OwnInterest>>,
         group: Option<&ByteString>,
     ) -> Arc<Self> {
-        let hub = asker.hub();
+        let hub = reply_to.hub();
         let joined = interest.zip(group);
         let joined =
             joined.map(|(interest, group)| JoinedGroup { interest: interest.clone(), hub, group: group.clone() });
-        Arc::new(Self::of(asker, ack_id, joined))
+        Arc::new(Self::of(reply_to, ack_id, joined))
     }
 
-    fn of(asker: Arc<dyn Asker>, ack_id: i64, joined: Option<JoinedGroup>) -> Self {
+    fn of(reply_to: Arc<dyn ReplyTo>, ack_id: i64, joined: Option<JoinedGroup>) -> Self {
         Self {
-            asker,
+            reply_to,
             ack_id,
             is_found: AtomicBool::new(false),
             problem: OnceLock::new(),
@@ -254,10 +254,10 @@ impl Drop for PendingAck {
         let ack = ServiceMessage::Ack(Ack { ack_id: self.ack_id, status, message: Some(text), payload });
         match self.joined.take() {
             Some(JoinedGroup { interest, hub, group }) => {
-                let asker = self.asker.clone();
-                interest.when_heard(hub, Wanted::Group(&group), move || asker.answer(&ack));
+                let reply_to = self.reply_to.clone();
+                interest.when_heard(hub, Wanted::Group(&group), move || reply_to.answer(&ack));
             }
-            None => self.asker.answer(&ack),
+            None => self.reply_to.answer(&ack),
         }
     }
 }

@@ -334,9 +334,9 @@ pub(crate) fn settle(
         keep_log_in(state, slot, log_in);
     }
     let mode = state.core.mode(Flush::Deferred);
-    for (asker, request, origin) in arrival.requests {
+    for (reply_to, request, origin) in arrival.requests {
         if state.core.ownership_of(slot).is_some_and(|ownership| ownership.is_of_new_owner(origin)) {
-            state.core.apply_invoke(slot, false, asker, request, (origin, mode));
+            state.core.apply_invoke(slot, false, reply_to, request, (origin, mode));
         }
     }
     Some(home)

@@ -31,7 +31,7 @@ use super::unfinished_message::UnfinishedMessages;
 use super::watch::{UpwardEnd, UpwardTrace};
 use crate::limits::HeadWeight;
 use crate::telemetry::OpenSpan;
-use crate::upstream::{AppServerId, Asker, HomeLink, Hub, HubIndex, ServerGroup};
+use crate::upstream::{AppServerId, HomeLink, Hub, HubIndex, ReplyTo, ServerGroup};
 
 /// Size of the single read buffer shared by all sockets of a shard. Large, so that a burst takes few system
 /// calls.
@@ -441,7 +441,7 @@ impl ShardCore {
     /// Rejects a command for a connection that is not here.
     pub(super) fn reject(&self, command: ConnectionCommand) {
         match command {
-            ConnectionCommand::Invoke { asker, request, .. } => asker.answer(&no_such_connection(request)),
+            ConnectionCommand::Invoke { reply_to, request, .. } => reply_to.answer(&no_such_connection(request)),
             // The dropped ack reports that no receiver was found.
             ConnectionCommand::Group { .. } | ConnectionCommand::Refresh { .. } => {}
             ConnectionCommand::RefreshAuth { .. } | ConnectionCommand::GetClaims { .. } => {}
@@ -472,12 +472,12 @@ impl ShardCore {
         &mut self,
         slot: Slot,
         is_own: bool,
-        asker: Arc<dyn Asker>,
+        reply_to: Arc<dyn ReplyTo>,
         request: ClientInvocation,
         (origin, mode): (SendOrigin, BatchMode),
     ) {
         if let Some(arrival) = self.resumption_of(slot).and_then(|resumption| resumption.arrival_mut()) {
-            return arrival.requests.push((asker, request, origin));
+            return arrival.requests.push((reply_to, request, origin));
         }
         if self.ownership_of(slot).is_some_and(|ownership| ownership.is_given()) {
             // The new owner invokes it.
@@ -486,8 +486,8 @@ impl ShardCore {
         let shared = &self.context.shared;
         let note = |home: &HomeLink| match home.hub_identity() {
             hub if !is_own && !hub.capabilities().names_callers => {
-                let share = shared.admission.share_of_asker(&*asker, hub.name());
-                shared.client_results.begin(&asker, &request, Some(home.app()), &share)
+                let share = shared.admission.share_of_asker(&*reply_to, hub.name());
+                shared.client_results.begin(&reply_to, &request, Some(home.app()), &share)
             }
             _ => Ok(()),
         };
@@ -496,7 +496,7 @@ impl ShardCore {
             && let Some(payload) = request.payloads.get(protocol)
         {
             if let Err(refused) = note(client.home()) {
-                return asker.answer(&not_asked(request, &refused));
+                return reply_to.answer(&not_asked(request, &refused));
             }
             let frame = frame_for(protocol, payload);
             if !is_own {
@@ -504,7 +504,7 @@ impl ShardCore {
             }
             self.delivery.put_from(slot, client, &frame, (origin, mode));
         } else {
-            asker.answer(&no_such_connection(request));
+            reply_to.answer(&no_such_connection(request));
         }
     }
 

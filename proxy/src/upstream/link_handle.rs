@@ -10,7 +10,7 @@ use trunkline_protocol::service::{Answer, Attachment, Class, ECHO_KEY, LinkKind,
 use trunkline_protocol::service::{ServiceMessage, Session, SessionError, encode_connection_data, encode_traced_data};
 
 use super::capability::LinkCapabilities;
-use super::{AppServerId, Asker, HubIdentity, HubIndex, LinkId};
+use super::{AppServerId, HubIdentity, HubIndex, LinkId, ReplyTo};
 use crate::auth::{Signer, TokenSigner};
 
 /// Echo value used by [`LinkHandle::fence`].
@@ -330,7 +330,7 @@ impl LinkHandle {
     }
 }
 
-impl Asker for LinkHandle {
+impl ReplyTo for LinkHandle {
     fn hub(&self) -> HubIndex {
         self.hub.index()
     }

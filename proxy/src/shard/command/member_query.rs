@@ -19,7 +19,7 @@ use trunkline_protocol::service::{
 
 use crate::shard::connection::SetName;
 use crate::shard::slot::Slot;
-use crate::upstream::{Asker, HubIndex};
+use crate::upstream::{HubIndex, ReplyTo};
 
 /// Bytes of names at which a page ends, so that long user ids don't fill the link.
 const PAGE_MAX_BYTES: usize = 256 * 1024;
@@ -75,7 +75,7 @@ impl From<UserConnectionQuery> for ListQuery {
 /// Page of a set's members that shards fill in turn. A page dropped by a stopping shard is never answered.
 #[derive(Debug, Clone)]
 pub(crate) struct MemberListing {
-    asker: Arc<dyn Asker>,
+    reply_to: Arc<dyn ReplyTo>,
     ack_id: i64,
     set: ListedSet,
     /// Random id of this process start, for the token, because slots of another start are meaningless.
@@ -99,7 +99,7 @@ struct MemberPosition {
 /// drops it.
 #[derive(Debug)]
 pub(crate) struct MemberTally {
-    asker: Arc<dyn Asker>,
+    reply_to: Arc<dyn ReplyTo>,
     ack_id: i64,
     members: AtomicU64,
 }
@@ -107,13 +107,13 @@ pub(crate) struct MemberTally {
 impl MemberListing {
     /// Starts the page for a query. A token from another node is answered with an error, and returns `None`.
     #[must_use]
-    pub(crate) fn begin(asker: &Arc<dyn Asker>, query: ListQuery, boot: &str) -> Option<Self> {
+    pub(crate) fn begin(reply_to: &Arc<dyn ReplyTo>, query: ListQuery, boot: &str) -> Option<Self> {
         let next = match &query.continuation_token {
             None => MemberPosition::default(),
             Some(token) => match MemberPosition::parse(token, boot) {
                 Some(next) => next,
                 None => {
-                    refuse(&**asker, query.ack_id);
+                    refuse(&**reply_to, query.ack_id);
                     return None;
                 }
             },
@@ -122,7 +122,7 @@ impl MemberListing {
         let page_max = query.page_size.map_or(MEMBERS_PER_PAGE_MAX, |size| wanted(size).clamp(1, MEMBERS_PER_PAGE_MAX));
         let top = query.top.map_or(usize::MAX, wanted);
         Some(Self {
-            asker: Arc::clone(asker),
+            reply_to: Arc::clone(reply_to),
             ack_id: query.ack_id,
             set: query.set,
             boot: boot.into(),
@@ -135,7 +135,7 @@ impl MemberListing {
     }
 
     pub(crate) fn hub(&self) -> HubIndex {
-        self.asker.hub()
+        self.reply_to.hub()
     }
 
     pub(crate) fn set(&self) -> SetName<'_> {
@@ -184,7 +184,7 @@ impl MemberListing {
 
     fn answer_with(self, continuation_token: Option<ByteString>) {
         let page = MemberPage { members: self.page, continuation_token, count: None };
-        answer(&*self.asker, self.ack_id, &page);
+        answer(&*self.reply_to, self.ack_id, &page);
     }
 }
 
@@ -201,8 +201,8 @@ impl MemberPosition {
 
 impl MemberTally {
     #[must_use]
-    pub(crate) fn new(asker: Arc<dyn Asker>, ack_id: i64) -> Arc<Self> {
-        Arc::new(Self { asker, ack_id, members: AtomicU64::new(0) })
+    pub(crate) fn new(reply_to: Arc<dyn ReplyTo>, ack_id: i64) -> Arc<Self> {
+        Arc::new(Self { reply_to, ack_id, members: AtomicU64::new(0) })
     }
 
     /// Adds one shard's number of members.
@@ -213,13 +213,13 @@ impl MemberTally {
 
 impl Drop for MemberTally {
     fn drop(&mut self) {
-        answer(&*self.asker, self.ack_id, &MemberPage::counted(*self.members.get_mut()));
+        answer(&*self.reply_to, self.ack_id, &MemberPage::counted(*self.members.get_mut()));
     }
 }
 
-fn answer(asker: &dyn Asker, ack_id: i64, page: &MemberPage) {
+fn answer(reply_to: &dyn ReplyTo, ack_id: i64, page: &MemberPage) {
     let message = Some(ByteString::new());
-    asker.answer(&ServiceMessage::Ack(Ack {
+    reply_to.answer(&ServiceMessage::Ack(Ack {
         ack_id,
         status: AckStatus::Ok,
         message,
@@ -227,10 +227,10 @@ fn answer(asker: &dyn Asker, ack_id: i64, page: &MemberPage) {
     }));
 }
 
-fn refuse(asker: &dyn Asker, ack_id: i64) {
+fn refuse(reply_to: &dyn ReplyTo, ack_id: i64) {
     let message = Some(ByteString::from_static("the continuation token is not of this process"));
     let ack = Ack { ack_id, status: AckStatus::InternalServerError, message, payload: None };
-    asker.answer(&ServiceMessage::Ack(ack));
+    reply_to.answer(&ServiceMessage::Ack(ack));
 }
 
 #[cfg(test)]

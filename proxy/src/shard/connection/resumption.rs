@@ -13,7 +13,7 @@ use crate::limits::AddressPermit;
 use crate::metrics::MoveCause;
 use crate::shard::command::audience::MembershipChange;
 use crate::shard::command::audience::SendOrigin;
-use crate::upstream::{AppServerId, Asker};
+use crate::upstream::{AppServerId, ReplyTo};
 
 /// State for resuming a client connection over another socket, here or at another node.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(crate) struct Arrival {
     /// Group changes that the other node may have missed.
     pub group_changes: Vec<MembershipChange>,
     /// Client invocations that the other node may not have made.
-    pub requests: Vec<(Arc<dyn Asker>, ClientInvocation, SendOrigin)>,
+    pub requests: Vec<(Arc<dyn ReplyTo>, ClientInvocation, SendOrigin)>,
 }
 
 /// State of a departing connection for the node that takes over.

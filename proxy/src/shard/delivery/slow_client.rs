@@ -30,7 +30,7 @@ use trunkline_protocol::service::{DownMark, FlowOperation, ServiceMessage};
 
 use crate::shard::connection::{Client, Connections, flow};
 use crate::shard::slot::Slot;
-use crate::upstream::{Asker, LinkId};
+use crate::upstream::{LinkId, ReplyTo};
 
 /// Queued bytes below which marks are confirmed. An SDK sends up to 256 KiB beyond its confirmed bytes, so the
 /// client has data to read while the confirmation and new data are in flight.
@@ -52,7 +52,7 @@ struct SlowClient {
     since: u32,
     has_taken: bool,
     /// Last mark from each app server of the client.
-    marks: Vec<(Arc<dyn Asker>, i64)>,
+    marks: Vec<(Arc<dyn ReplyTo>, i64)>,
     /// Pause at the client's primary.
     pause: Option<Pause>,
 }
@@ -123,11 +123,17 @@ impl SlowClients {
     }
 
     /// Adds a mark from an app server.
-    pub(crate) fn mark(&mut self, slot: Slot, client: &mut Client, (asker, number): (Arc<dyn Asker>, i64), now: u32) {
+    pub(crate) fn mark(
+        &mut self,
+        slot: Slot,
+        client: &mut Client,
+        (reply_to, number): (Arc<dyn ReplyTo>, i64),
+        now: u32,
+    ) {
         let marks = &mut self.list(slot, client, now).marks;
-        match marks.iter_mut().find(|(other, _)| other.app() == asker.app()) {
-            Some(mark) => *mark = (asker, number.max(mark.1)),
-            None => marks.push((asker, number)),
+        match marks.iter_mut().find(|(other, _)| other.app() == reply_to.app()) {
+            Some(mark) => *mark = (reply_to, number.max(mark.1)),
+            None => marks.push((reply_to, number)),
         }
         self.marked.push(slot);
     }
@@ -172,9 +178,9 @@ impl SlowClients {
         // A pause over an earlier link has ended with that link.
         entry.pause = entry.pause.filter(|pause| pause.link == client.home().id());
         if waiting < CONFIRMED_BELOW_BYTES {
-            for (asker, number) in entry.marks.drain(..) {
+            for (reply_to, number) in entry.marks.drain(..) {
                 let connection_id = (&**client.id()).into();
-                asker.answer(&ServiceMessage::DownDone(DownMark { connection_id, number }));
+                reply_to.answer(&ServiceMessage::DownDone(DownMark { connection_id, number }));
             }
             if entry.pause.take_if(|pause| pause.is_acknowledged).is_some() {
                 client.home().send(&flow(client.id(), FlowOperation::Resume));

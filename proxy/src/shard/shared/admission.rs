@@ -10,7 +10,7 @@ use crate::config::Settings;
 use crate::limits::SignerShare;
 use crate::net::connector::Connector;
 use crate::transport::http_transport::{CarriedGets, HttpTransports};
-use crate::upstream::{Asker, RestoreQueries};
+use crate::upstream::{ReplyTo, RestoreQueries};
 
 #[derive(Debug)]
 pub(crate) struct Admission {
@@ -41,8 +41,8 @@ impl Admission {
     /// Share of a caller that invokes a client of this hub. Callers via other nodes or without a token count
     /// for the app that owns the hub.
     #[must_use]
-    pub(crate) fn share_of_asker(&self, asker: &dyn Asker, hub: &str) -> SignerShare {
-        let signer = asker.signer().cloned().unwrap_or_else(|| self.signing_keys.owner_of(hub));
+    pub(crate) fn share_of_asker(&self, reply_to: &dyn ReplyTo, hub: &str) -> SignerShare {
+        let signer = reply_to.signer().cloned().unwrap_or_else(|| self.signing_keys.owner_of(hub));
         self.share_of(&signer)
     }
 

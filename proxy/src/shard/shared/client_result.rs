@@ -13,7 +13,7 @@ use trunkline_protocol::service::{ClientInvocation, ErrorCompletion, ServiceMess
 use crate::auth::Signer;
 use crate::bounded::{Permit, Permits};
 use crate::limits::{SignerShare, TableFull};
-use crate::upstream::{AppServerId, Asker};
+use crate::upstream::{AppServerId, ReplyTo};
 
 /// Timeout for the client's reply, as in Azure's service.
 const RESULT_TIMEOUT: Duration = Duration::from_secs(600);
@@ -40,7 +40,7 @@ pub(crate) enum ResultRefused {
 /// Pending result of a client at another app server.
 #[derive(Debug)]
 pub(crate) struct WaitingResult {
-    asker: Arc<dyn Asker>,
+    reply_to: Arc<dyn ReplyTo>,
     connection_id: ByteString,
     /// Id of the calling app server.
     caller: ByteString,
@@ -65,7 +65,7 @@ impl ClientResults {
     /// If there are too many, or the id is in use.
     pub(crate) fn begin(
         &self,
-        asker: &Arc<dyn Asker>,
+        reply_to: &Arc<dyn ReplyTo>,
         request: &ClientInvocation,
         owner: Option<AppServerId>,
         share: &SignerShare,
@@ -76,8 +76,8 @@ impl ClientResults {
         }
         let _permit = share.take(&self.permits).map_err(ResultRefused::Full)?;
         let (connection_id, caller) = (request.connection_id.clone(), request.caller_server_id.clone());
-        let (asker, until) = (asker.clone(), Instant::now() + RESULT_TIMEOUT);
-        let question = WaitingResult { asker, connection_id, caller, owner, node: None, until, _permit };
+        let (reply_to, until) = (reply_to.clone(), Instant::now() + RESULT_TIMEOUT);
+        let question = WaitingResult { reply_to, connection_id, caller, owner, node: None, until, _permit };
         waiting.insert(request.invocation_id.clone(), question);
         Ok(())
     }
@@ -151,13 +151,13 @@ impl WaitingResult {
 
     /// Recipient of the result.
     #[must_use]
-    pub(crate) fn asker(&self) -> &Arc<dyn Asker> {
-        &self.asker
+    pub(crate) fn reply_to(&self) -> &Arc<dyn ReplyTo> {
+        &self.reply_to
     }
 
     fn fail(self, invocation_id: ByteString, reason: &str) {
-        let Self { asker, connection_id, caller, .. } = self;
-        asker.answer(&error_completion((invocation_id, connection_id, caller), reason));
+        let Self { reply_to, connection_id, caller, .. } = self;
+        reply_to.answer(&error_completion((invocation_id, connection_id, caller), reason));
     }
 }
 
@@ -192,7 +192,7 @@ mod tests {
     #[derive(Debug, Default)]
     struct Answers(Mutex<Vec<ServiceMessage>>);
 
-    impl Asker for Answers {
+    impl ReplyTo for Answers {
         fn hub(&self) -> HubIndex {
             0.into()
         }
@@ -213,21 +213,21 @@ mod tests {
 
     const OWNER: AppServerId = AppServerId::NONE;
 
-    fn begin(results: &ClientResults, asker: &Arc<Answers>, id: &'static str, connection: &'static str) -> bool {
-        begin_by(results, asker, &question(id, connection), &SignerShare::new(Signer::Fleet, false)).is_ok()
+    fn begin(results: &ClientResults, reply_to: &Arc<Answers>, id: &'static str, connection: &'static str) -> bool {
+        begin_by(results, reply_to, &question(id, connection), &SignerShare::new(Signer::Fleet, false)).is_ok()
     }
 
     fn begin_by(
         results: &ClientResults,
-        asker: &Arc<Answers>,
+        reply_to: &Arc<Answers>,
         question: &ClientInvocation,
         share: &SignerShare,
     ) -> Result<(), ResultRefused> {
-        results.begin(&(asker.clone() as Arc<dyn Asker>), question, Some(OWNER), share)
+        results.begin(&(reply_to.clone() as Arc<dyn ReplyTo>), question, Some(OWNER), share)
     }
 
-    fn errors(asker: &Answers) -> Vec<String> {
-        let told = std::mem::take(&mut *asker.0.lock().unwrap());
+    fn errors(reply_to: &Answers) -> Vec<String> {
+        let told = std::mem::take(&mut *reply_to.0.lock().unwrap());
         let id = |message| match message {
             ServiceMessage::ErrorCompletion(error) => error.invocation_id.to_string(),
             other => panic!("{other:?}"),
@@ -237,9 +237,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_result_is_taken_once_and_from_the_client_s_app_server_alone() {
-        let (results, asker) = (ClientResults::default(), Arc::new(Answers::default()));
-        assert!(begin(&results, &asker, "1", "ann"));
-        assert!(!begin(&results, &asker, "1", "ben"), "the first question keeps its id");
+        let (results, reply_to) = (ClientResults::default(), Arc::new(Answers::default()));
+        assert!(begin(&results, &reply_to, "1", "ann"));
+        assert!(!begin(&results, &reply_to, "1", "ben"), "the first question keeps its id");
         assert!(results.take("1", "ann", AppServerId::from(7)).is_none());
         assert!(results.take("1", "ben", OWNER).is_none());
         assert_eq!(results.take("1", "ann", OWNER).unwrap().caller(), "one");
@@ -248,29 +248,29 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_question_is_answered_when_its_client_ends_or_its_time_is_over() {
-        let (results, asker) = (ClientResults::default(), Arc::new(Answers::default()));
-        assert!(begin(&results, &asker, "2", "ann") && begin(&results, &asker, "3", "ben"));
+        let (results, reply_to) = (ClientResults::default(), Arc::new(Answers::default()));
+        assert!(begin(&results, &reply_to, "2", "ann") && begin(&results, &reply_to, "3", "ben"));
         results.connection_ended("ann");
-        assert_eq!(errors(&asker), ["2"]);
+        assert_eq!(errors(&reply_to), ["2"]);
         results.expire();
-        assert!(errors(&asker).is_empty());
+        assert!(errors(&reply_to).is_empty());
         tokio::time::advance(RESULT_TIMEOUT).await;
         results.expire();
-        assert_eq!(errors(&asker), ["3"]);
+        assert_eq!(errors(&reply_to), ["3"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_key_of_an_app_has_a_half_and_its_questions_leave_the_others_room() {
-        let (results, asker) = (ClientResults::default(), Arc::new(Answers::default()));
+        let (results, reply_to) = (ClientResults::default(), Arc::new(Answers::default()));
         let share = |app: &str| SignerShare::new(Signer::App(app.into()), true);
         let ask = |number: usize, app: &str| {
             let request = ClientInvocation { invocation_id: number.to_string().into(), ..question("", "ann") };
-            begin_by(&results, &asker, &request, &share(app))
+            begin_by(&results, &reply_to, &request, &share(app))
         };
         let taken = (0..WAITING_MAX).filter(|number| ask(*number, "shop").is_ok()).count();
         assert_eq!(taken, WAITING_MAX / 2);
         let request = question("one more", "ann");
-        let refused = begin_by(&results, &asker, &request, &share("shop")).unwrap_err();
+        let refused = begin_by(&results, &reply_to, &request, &share("shop")).unwrap_err();
         let ServiceMessage::ErrorCompletion(error) = not_asked(request, &refused) else { panic!("no error") };
         let text = "Connection 'ann' is not asked: this node has 32768 pending client results by \
                     the key of app shop, which is the most for one key.";

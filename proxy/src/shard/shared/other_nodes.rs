@@ -10,7 +10,7 @@ use trunkline_protocol::service::{ClientInvocation, ServiceMessage};
 use crate::net::address::Address;
 use crate::shard::inbox::ShardSender;
 use crate::shard::slot::{Serial, Slot};
-use crate::upstream::{AppServerId, Asker, Hub, HubIndex, LinkHandle};
+use crate::upstream::{AppServerId, Hub, HubIndex, LinkHandle, ReplyTo};
 
 /// Verdict on a link that an app server opens to a named node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
 
     /// Sends a query of such a link to the other nodes. Returns a target for this node's reply, which merges
     /// all replies for the link; `None` if there are no other nodes.
-    fn ask_too(&self, link: &Arc<LinkHandle>, message: &ServiceMessage) -> Option<Arc<dyn Asker>>;
+    fn ask_too(&self, link: &Arc<LinkHandle>, message: &ServiceMessage) -> Option<Arc<dyn ReplyTo>>;
 
     /// Invokes a client on another node; the link receives the result. Returns `false` if there is no such
     /// node.
@@ -132,7 +132,7 @@ impl OtherNodes for NoOtherNodes {
         true
     }
 
-    fn ask_too(&self, _link: &Arc<LinkHandle>, _message: &ServiceMessage) -> Option<Arc<dyn Asker>> {
+    fn ask_too(&self, _link: &Arc<LinkHandle>, _message: &ServiceMessage) -> Option<Arc<dyn ReplyTo>> {
         None
     }
 

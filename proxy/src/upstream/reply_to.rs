@@ -8,7 +8,7 @@ use super::{AppServerId, HubIndex, LinkId};
 use crate::auth::Signer;
 
 /// Sender of commands that receives their answers: the app server at the other end of a link, or another node.
-pub(crate) trait Asker: fmt::Debug + Send + Sync {
+pub(crate) trait ReplyTo: fmt::Debug + Send + Sync {
     /// Hub of the commands.
     fn hub(&self) -> HubIndex;
 
