@@ -170,7 +170,7 @@ pub(crate) fn families(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounte
     clients(shared, &mut families);
     links(shared, &mut families);
     nodes(own_phase(shared).into(), fleet, &mut families);
-    FleetCounters::show(&[fleet.passage().counters()], &[], &mut families);
+    FleetCounters::show(&[fleet.fleet_relay().counters()], &[], &mut families);
     rules(shared, &mut families);
     webhooks(shared, &mut families);
     RestCounters::show(&[&shared.reports.rest_counters], &[], &mut families);

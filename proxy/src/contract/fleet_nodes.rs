@@ -314,7 +314,7 @@ fn a_message_crosses_only_to_nodes_where_somebody_wants_it() {
         let _stranger = nodes[2].client().await;
         nodes[1].link.join(&member.id, "red").await;
         linked(&nodes).await;
-        let received = |node: &FleetNode| node.fleet.passage().counters().received.get();
+        let received = |node: &FleetNode| node.fleet.fleet_relay().counters().received.get();
         let before = [received(&nodes[1]), received(&nodes[2])];
         for _ in 0..50 {
             nodes[0].say(&[Wanted::Group("red")], &to_group("red", "hello"));
@@ -339,7 +339,7 @@ fn what_is_new_is_wanted_at_once_and_what_has_ended_is_forgotten() {
         nodes[0].say(&[Wanted::Group("late")], &to_group("late", "first"));
         assert_eq!(word(&mut client).await, "first");
         client.close().await;
-        let sent = |nodes: &[FleetNode]| nodes[0].fleet.passage().counters().sent.get();
+        let sent = |nodes: &[FleetNode]| nodes[0].fleet.fleet_relay().counters().sent.get();
         // The sweep runs every ten seconds.
         sleep(Duration::from_secs(15)).await; // sleep: longer than the sweep interval
         let before = sent(&nodes);
@@ -369,7 +369,7 @@ fn links_that_are_cut_resume_and_lose_nothing() {
             assert_eq!(word(&mut client).await, number.to_string());
         }
         client.fence(&nodes[1].link).await;
-        assert!(DropCause::ALL.iter().all(|&cause| nodes[0].fleet.passage().counters().dropped(cause) == 0));
+        assert!(DropCause::ALL.iter().all(|&cause| nodes[0].fleet.fleet_relay().counters().dropped(cause) == 0));
     });
 }
 
@@ -387,7 +387,8 @@ fn a_node_that_is_cut_off_for_too_long_misses_what_was_said_and_nobody_else_does
             // sleep: in total longer than a link survives without a socket
             sleep(Duration::from_secs(1)).await;
         }
-        let dropped: u64 = DropCause::ALL.iter().map(|&cause| nodes[0].fleet.passage().counters().dropped(cause)).sum();
+        let dropped: u64 =
+            DropCause::ALL.iter().map(|&cause| nodes[0].fleet.fleet_relay().counters().dropped(cause)).sum();
         assert!(dropped > 0);
         nodes[1].cut(false);
         linked(&nodes).await;
@@ -419,7 +420,7 @@ fn a_node_that_takes_nothing_is_dropped_for_and_delays_nobody() {
             nodes[0].say(&[Wanted::Everyone], &message);
             assert_eq!(word(&mut other).await.len(), number.to_string().len() + 1 + long.len());
         }
-        assert!(nodes[0].fleet.passage().counters().dropped(DropCause::Full) > 100);
+        assert!(nodes[0].fleet.fleet_relay().counters().dropped(DropCause::Full) > 100);
     });
 }
 
@@ -553,7 +554,7 @@ fn the_link_to_a_node_moves_to_its_other_address_and_loses_nothing() {
             // sleep: in total longer than a link survives without a socket
             sleep(Duration::from_secs(1)).await;
         }
-        assert!(DropCause::ALL.iter().all(|&cause| nodes[1].fleet.passage().counters().dropped(cause) == 0));
+        assert!(DropCause::ALL.iter().all(|&cause| nodes[1].fleet.fleet_relay().counters().dropped(cause) == 0));
     });
 }
 

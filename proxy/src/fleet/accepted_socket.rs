@@ -67,7 +67,7 @@ impl AcceptedSocket {
         let LinkSocket { reader, mut writer } = LinkSocket::network(into_websocket(upgraded, Side::Server).await);
         let (mut incoming, stop) = (std::mem::take(&mut self.incoming), self.stop.clone());
         let Self { fleet, member, link, attachment, .. } = &self;
-        let carrier = node_carrier(link, fleet.passage().counters(), *attachment, stop);
+        let carrier = node_carrier(link, fleet.fleet_relay().counters(), *attachment, stop);
         let mut sink = NodeSink::new(fleet, member, link, LinkDirection::ByIt);
         let end = carrier.run(&mut incoming, reader, &mut writer, &mut sink, link.given_up()).await;
         drop(sink);

@@ -33,12 +33,12 @@ impl OtherNodes for Fleet {
                 self.questions().results().answer(number, caller, answer.clone());
             }
         } else if let Some(member) = self.members().find(caller) {
-            self.passage().pass_to(&member, &relayed(hub, answer, 0));
+            self.fleet_relay().pass_to(&member, &relayed(hub, answer, 0));
         } else {
             // An app server that dials in uses its own ids, so only the waiting node can match the answer.
             let frame = relayed(hub, answer, 0);
             for member in self.members().all().iter().filter(|member| member.links().are_complete()) {
-                self.passage().pass_to(member, &frame);
+                self.fleet_relay().pass_to(member, &frame);
             }
         }
     }
@@ -50,7 +50,7 @@ impl OtherNodes for Fleet {
         if !wanting.is_empty() {
             let frame = relayed(key, message, epoch);
             for member in wanting {
-                self.passage().pass_to(&member, &frame);
+                self.fleet_relay().pass_to(&member, &frame);
             }
         }
     }
@@ -149,7 +149,7 @@ impl OtherNodes for Fleet {
         let frame = relayed(hub.key(), &order, 0);
         let mut asked = vec![self.shared().fleet.origin];
         for member in self.members().all().iter().filter(|member| member.links().are_complete()) {
-            if !self.passage().pass_to(member, &frame) {
+            if !self.fleet_relay().pass_to(member, &frame) {
                 return None;
             }
             asked.push(self.shared().hubs.number(member.boot()));
@@ -202,7 +202,7 @@ async fn invoke_when_moved(fleet: &Fleet, link: &Arc<LinkHandle>, request: Clien
         let (reply_to, origin) =
             (link.clone() as Arc<dyn ReplyTo>, SendOrigin::Sender(shared.fleet.origin, send.epoch()));
         if let Err(problem) =
-            fleet.passage().route_here(&reply_to, origin, ServiceMessage::ClientInvocation(request)).await
+            fleet.fleet_relay().route_here(&reply_to, origin, ServiceMessage::ClientInvocation(request)).await
         {
             debug!(problem, "skipped a query of an app server");
         }

@@ -252,7 +252,7 @@ impl Dialler {
             self.fleet.members().note_gone(member);
         }
         self.fleet
-            .passage()
+            .fleet_relay()
             .counters()
             .drop_messages(DropCause::Lost, undelivered.uncertain.count + undelivered.unsent.count);
         member.set_outgoing(None);
@@ -336,7 +336,7 @@ impl Dialler {
     ) -> LinkEnd {
         let (mut incoming, stop) = link.begin_socket(offer.received.unwrap_or_default());
         let LinkSocket { reader, mut writer } = socket;
-        let carrier = node_carrier(link, self.fleet.passage().counters(), attachment, stop);
+        let carrier = node_carrier(link, self.fleet.fleet_relay().counters(), attachment, stop);
         let mut sink = NodeSink::new(&self.fleet, member, link, LinkDirection::ByUs);
         let end = carrier.run(&mut incoming, reader, &mut writer, &mut sink, link.given_up()).await;
         link.end_socket(incoming);

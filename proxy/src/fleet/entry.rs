@@ -126,7 +126,7 @@ impl FleetEntry {
     pub(crate) fn relay(&self, hub: &str, wanted: &[Wanted<'_>], message: &ServiceMessage) {
         let frame = relayed(hub, message, 0);
         for member in self.0.members().wanting(hub, wanted) {
-            self.0.passage().pass_to(&member, &frame);
+            self.0.fleet_relay().pass_to(&member, &frame);
         }
     }
 
@@ -192,7 +192,7 @@ impl FleetEntry {
                 // Can't fail for messages with receivers.
                 drop(
                     self.0
-                        .passage()
+                        .fleet_relay()
                         .route_counted_here(&reply_to, hub.origin(self.0.shared(), epoch), message, body.len())
                         .await,
                 );
@@ -230,7 +230,7 @@ impl FleetEntry {
         let others = self.0.ask(asked, &hub.key, &question.to_body());
         let terms = AnswerTerms::of(&question);
         let own = match &hub.here {
-            Some(here) => self.0.passage().ask_here((here.index(), AppServerId::OTHER_NODE), question).await,
+            Some(here) => self.0.fleet_relay().ask_here((here.index(), AppServerId::OTHER_NODE), question).await,
             None => answer_for_unknown(self.0.shared(), &hub.key, &question),
         };
         let others = others.await;
@@ -310,7 +310,7 @@ impl FleetEntry {
         let send = self.0.shared().fleet.moves.begin_send();
         let origin = hub.origin(self.0.shared(), send.epoch());
         self.0
-            .passage()
+            .fleet_relay()
             .route_here(reply_to, origin, ServiceMessage::ClientInvocation(request))
             .await
             .map_err(|_| Vec::new())

@@ -13,10 +13,10 @@ use super::accepted_link::AcceptedLinks;
 use super::app_presence::AppPresence;
 use super::fleet_member::FleetMember;
 use super::fleet_membership::{Membership, url};
+use super::fleet_relay::FleetRelay;
 use super::member_name::note_address;
 use super::node_link::NodeLink;
 use super::node_question::{Answers, NodeQuestions};
-use super::passage::Passage;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::user_group_copy::introduce_user_groups;
 use crate::clock::unix_seconds;
@@ -32,7 +32,7 @@ pub(crate) struct Fleet(Arc<FleetParts>);
 #[derive(Debug)]
 struct FleetParts {
     members: Membership,
-    passage: Passage,
+    fleet_relay: FleetRelay,
     questions: NodeQuestions,
     /// App servers that have dialled in.
     presence: AppPresence,
@@ -47,7 +47,7 @@ impl Fleet {
     pub(crate) fn new(shared: Arc<Shared>, admin: SocketAddr) -> Self {
         let fleet = Self(Arc::new(FleetParts {
             members: Membership::new(shared.clone(), admin),
-            passage: Passage::new(shared.clone()),
+            fleet_relay: FleetRelay::new(shared.clone()),
             questions: NodeQuestions::default(),
             presence: AppPresence::default(),
             accepted: AcceptedLinks::default(),
@@ -67,8 +67,8 @@ impl Fleet {
 
     /// Relaying to members and shards, with counters.
     #[must_use]
-    pub(crate) fn passage(&self) -> &Passage {
-        &self.0.passage
+    pub(crate) fn fleet_relay(&self) -> &FleetRelay {
+        &self.0.fleet_relay
     }
 
     /// Queries between nodes, and the API that answers them.
@@ -104,7 +104,7 @@ impl Fleet {
         body: &[u8],
     ) -> impl Future<Output = Answers<Option<ServiceMessage>>> + use<> {
         let share = self.share_of_hub(hub);
-        self.0.questions.ask((&self.0.passage, self.0.members.clock()), asked, (hub, &share), body)
+        self.0.questions.ask((&self.0.fleet_relay, self.0.members.clock()), asked, (hub, &share), body)
     }
 
     /// Permit share for queries about connections of this hub.

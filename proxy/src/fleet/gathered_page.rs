@@ -91,7 +91,7 @@ async fn part_of(
     let question = ServiceMessage::GroupMemberQuery(query);
     let answer = match node {
         None => Ok(match hub.here {
-            Some(here) => fleet.passage().ask_here((here, hub.app), question).await,
+            Some(here) => fleet.fleet_relay().ask_here((here, hub.app), question).await,
             None => None,
         }),
         Some(member) => {

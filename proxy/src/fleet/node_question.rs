@@ -11,7 +11,7 @@ use trunkline_protocol::fleet::{NodeMessage, encode_ask};
 use trunkline_protocol::service::ServiceMessage;
 
 use super::fleet_member::FleetMember;
-use super::passage::Passage;
+use super::fleet_relay::FleetRelay;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::question::{NoAnswer, OpenQuestion, QUESTIONS_MAX, Questions};
 use crate::auth::Signer;
@@ -74,7 +74,7 @@ impl NodeQuestions {
     /// future resolves with the answers.
     pub(super) fn ask(
         &self,
-        (passage, clock): (&Passage, LinkClock),
+        (fleet_relay, clock): (&FleetRelay, LinkClock),
         asked: Vec<Arc<FleetMember>>,
         (hub, share): (&str, &SignerShare),
         body: &[u8],
@@ -84,7 +84,7 @@ impl NodeQuestions {
             Some((_, question)) => {
                 let mut frame = BytesMut::new();
                 encode_ask(question.number(), hub, body, &mut frame);
-                let sent = asked.into_iter().partition::<Vec<_>, _>(|member| passage.pass_to(member, &frame));
+                let sent = asked.into_iter().partition::<Vec<_>, _>(|member| fleet_relay.pass_to(member, &frame));
                 watch(&sent.0);
                 sent
             }

@@ -237,7 +237,7 @@ impl<'a> NodeSink<'a> {
         counting: Counting,
         reply_to: impl FnOnce(HubIndex) -> Arc<dyn ReplyTo>,
     ) -> bool {
-        let (shared, counters) = (self.fleet.shared(), self.fleet.passage().relayed());
+        let (shared, counters) = (self.fleet.shared(), self.fleet.fleet_relay().relayed());
         let Some(hub) = shared.hubs.keyed(hub) else {
             // The hub may appear later, with clients. Refusals are counted, and there is no waiting caller.
             drop(shared.note_user_groups(hub, &message));
@@ -263,7 +263,7 @@ impl<'a> NodeSink<'a> {
     }
 
     fn note_malformed(&self, problem: &str) -> bool {
-        self.fleet.passage().counters().drop_messages(DropCause::Malformed, 1);
+        self.fleet.fleet_relay().counters().drop_messages(DropCause::Malformed, 1);
         if let Some(left_out) = self.warnings.pass(Instant::now()) {
             warn!(peer = self.member.name(), problem, left_out, "skipped a frame of a node");
         }
@@ -273,7 +273,7 @@ impl<'a> NodeSink<'a> {
 
 impl FrameSink for NodeSink<'_> {
     fn count(&mut self, message: Option<&ServiceMessage>, bytes: usize) {
-        let counters = self.fleet.passage().counters();
+        let counters = self.fleet.fleet_relay().counters();
         counters.received_bytes.add(bytes as u64);
         if !matches!(message, Some(ServiceMessage::Ping(_))) {
             counters.received.increment();
@@ -397,7 +397,7 @@ impl ReplyTo for ResultReplyTo {
     fn answer(&self, message: &ServiceMessage) {
         let mut frame = BytesMut::new();
         encode_relay(&self.key, &message.to_body(), &mut frame);
-        self.fleet.passage().pass_to(&self.member, &frame);
+        self.fleet.fleet_relay().pass_to(&self.member, &frame);
     }
 }
 

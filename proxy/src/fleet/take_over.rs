@@ -185,7 +185,7 @@ impl TakeOvers {
         let (rest, has_come) = oneshot::channel();
         shard.post(move |state| moving::await_rest(state, slot, rest));
         let order = ServiceMessage::MoveConnection(MoveConnection { connection_id: id.into() });
-        self.0.passage().pass_to(owner, &relayed(hub.key(), &order, 0));
+        self.0.fleet_relay().pass_to(owner, &relayed(hub.key(), &order, 0));
         drop(has_come.await);
     }
 
@@ -239,7 +239,7 @@ impl TakeOvers {
                     let answer = ServiceMessage::ConnectionMoved(ConnectionMoved { connection_id, epoch });
                     let mut frame = BytesMut::new();
                     encode_relay(&hub, &answer.to_body(), &mut frame);
-                    self.0.passage().pass_to(&member, &frame);
+                    self.0.fleet_relay().pass_to(&member, &frame);
                 } else if let Some(location) = shared.routes.find(&connection_id)
                     && let Some(shard) = shared.shards().get(usize::from(location.shard))
                     && let Some(hub) = shared.hubs.keyed(&hub).map(|hub| hub.index())

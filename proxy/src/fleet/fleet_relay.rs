@@ -15,14 +15,14 @@ use crate::upstream::{AppServerId, HubIndex, ReplyTo};
 
 /// Relay to members and shards, with counters.
 #[derive(Debug)]
-pub(crate) struct Passage {
+pub(crate) struct FleetRelay {
     shared: Arc<Shared>,
     counters: FleetCounters,
     /// Counters of messages to shards. Never displayed, so a race may lose a count.
     relayed: Arc<Counters>,
 }
 
-impl Passage {
+impl FleetRelay {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, counters: FleetCounters::default(), relayed: Arc::default() }
     }
