@@ -18,7 +18,7 @@ pub(super) mod hand_over;
 pub(super) mod mirror;
 pub(super) mod moved_client;
 pub(super) mod reassignment;
-pub(super) mod side_assignment;
+pub(super) mod secondary_clients;
 pub(super) mod token_expiry;
 pub(super) mod unheard_end;
 
@@ -86,7 +86,13 @@ impl ShardState {
         if let Some(sides) =
             self.core.connections.live_mut(slot).and_then(|client| client.assignments_mut().take_sides())
         {
-            self.assignments.sided.end_sides(&mut self.core, &mut self.assignments.reassignment, slot, &sides, reason);
+            self.assignments.secondary_clients.end_sides(
+                &mut self.core,
+                &mut self.assignments.reassignment,
+                slot,
+                &sides,
+                reason,
+            );
         }
         let mode = self.core.mode(Flush::Deferred);
         let Some(client) = self.core.connections.close(slot) else { return };
@@ -219,7 +225,7 @@ impl ShardState {
         let Some(side) = self.core.side_mut(slot, group) else { return };
         let payload = match side.answer_handshake(payload) {
             Ok(rest) => rest,
-            Err(error) => return self.assignments.sided.side_refused(&mut self.core, slot, group, &error),
+            Err(error) => return self.assignments.secondary_clients.side_refused(&mut self.core, slot, group, &error),
         };
         let Some(client) = self.core.connections.live_mut(slot) else { return };
         self.assignments.mirrored.compare_down(&self.core.context, client, payload);
@@ -321,7 +327,12 @@ impl ShardState {
                 resumption.ownership_mut().hold();
             }
             self.core.send_backlog(slot, mode);
-            self.assignments.sided.open_sides(&mut self.core, &mut self.assignments.reassignment, slot, payload);
+            self.assignments.secondary_clients.open_sides(
+                &mut self.core,
+                &mut self.assignments.reassignment,
+                slot,
+                payload,
+            );
             if let Some(client) = self.core.connections.live_mut(slot) {
                 client.refresh_pauses(self.core.tick);
             }

@@ -17,8 +17,8 @@ mod pending_call;
 mod record;
 mod refused_call;
 mod resumption;
+mod secondary_assignment;
 mod set_changes;
-mod side_home;
 mod wire;
 
 use std::collections::BinaryHeap;
@@ -52,8 +52,8 @@ pub(crate) use pending_call::PendingCalls;
 pub(crate) use record::{Client, ClientTraits};
 pub(crate) use refused_call::{REFUSED_UPLOADS_MAX, RefusedCalls};
 pub(crate) use resumption::{DepartingState, Resumption};
+pub(crate) use secondary_assignment::{SIDE_UPLOADS_MAX, SecondaryAssignment, SecondaryAssignments};
 pub(crate) use set_changes::{Presence, SetChanges};
-pub(crate) use side_home::{SIDE_UPLOADS_MAX, SideHome, SideHomes};
 pub(crate) use wire::Wire;
 
 /// Client connections of one shard, their sets and their entries in the node's route table.

@@ -68,7 +68,7 @@ impl ShardState {
             self.core.context.shared.expire_user_groups();
         }
         retry_unassigned(self);
-        self.assignments.sided.tick(&mut self.core, &mut self.assignments.reassignment);
+        self.assignments.secondary_clients.tick(&mut self.core, &mut self.assignments.reassignment);
         if self.reroute_due {
             reroute(self);
         }
@@ -108,7 +108,7 @@ impl ShardState {
         self.assignments.reassignment.link_lost(loss);
         self.presence.link_lost(&mut self.core.connections, &self.core.context, loss);
         self.tasks.link_lost(&self.core.context, loss);
-        self.assignments.sided.link_lost(&mut self.core, &mut self.assignments.reassignment, loss);
+        self.assignments.secondary_clients.link_lost(&mut self.core, &mut self.assignments.reassignment, loss);
         moving_link_lost(self, loss);
         for slot in self.core.connections.at_home(loss.link) {
             if let Some(client) = self.core.connections.live_mut(slot).filter(|_| loss.is_goodbye) {
@@ -158,7 +158,7 @@ impl ShardState {
         self.assignments.reassignment.tell_ends(&self.core.context.shared.hubs, self.core.tick);
         reassign_all_to(self, link);
         level_links(self, link);
-        self.assignments.sided.link_opened(&mut self.core, &mut self.assignments.reassignment, link);
+        self.assignments.secondary_clients.link_opened(&mut self.core, &mut self.assignments.reassignment, link);
         self.presence.link_opened(&mut self.core.connections, &self.core.context, link);
         self.tasks.link_opened(&self.core.context, link);
         owe(self);
@@ -173,7 +173,7 @@ impl ShardState {
         if self.core.context.shared.hubs.at(hub).is_some_and(|hub| !hub.capabilities().confirms_hand_over) {
             return reassign_all(self, hub, app);
         }
-        self.assignments.sided.app_stopping(&mut self.core, hub, app);
+        self.assignments.secondary_clients.app_stopping(&mut self.core, hub, app);
         self.core.connections.at_app(hub, app).into_iter().for_each(|slot| self.core.ask_for(slot, &Role::Home));
     }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tracing::{debug, enabled};
 use trunkline_protocol::hub::CallScan;
 
-use super::assignments::side_assignment::SideChoice;
+use super::assignments::secondary_clients::SideChoice;
 use super::connection::{REFUSED_UPLOADS_MAX, SIDE_UPLOADS_MAX};
 use super::shard_core::ShardCore;
 use super::shard_state::ShardState;
@@ -55,7 +55,12 @@ pub(crate) fn rule(
     }
     let mut side = None;
     if let Some(group) = rules.group_of(target).filter(|group| state.core.is_beside_home(slot, group)) {
-        match state.assignments.sided.side_for(&mut state.core, &mut state.assignments.reassignment, slot, group) {
+        match state.assignments.secondary_clients.side_for(
+            &mut state.core,
+            &mut state.assignments.reassignment,
+            slot,
+            group,
+        ) {
             SideChoice::Ready(link) => side = Some((group, link)),
             // Before the rate limit, as the call is checked again later.
             SideChoice::Waits => return Ruling::Waits,
@@ -71,7 +76,9 @@ pub(crate) fn rule(
         client.cold_mut().refused_mut().allow(message);
     }
     match side {
-        Some((group, link)) if state.assignments.sided.begin_side_call(&mut state.core, slot, group, message) => {
+        Some((group, link))
+            if state.assignments.secondary_clients.begin_side_call(&mut state.core, slot, group, message) =>
+        {
             Ruling::Side(link)
         }
         Some(_) => Ruling::TooMany(format!(

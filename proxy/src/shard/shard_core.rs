@@ -17,7 +17,7 @@ use super::command::audience::SendOrigin;
 use super::command::member_query::MemberListing;
 use super::command::{Audience, ConnectionCommand, MembershipChange, PendingAck, Receivers, ShardCommand};
 use super::connection::{
-    Assignment, Client, Connections, Opening, OpeningInterner, PauseReason, Role, SideHome, flow, moved_to,
+    Assignment, Client, Connections, Opening, OpeningInterner, PauseReason, Role, SecondaryAssignment, flow, moved_to,
 };
 use super::content::Content;
 use super::delivery::framed::{frame_for, message_frame};
@@ -509,7 +509,7 @@ impl ShardCore {
     }
 
     /// Secondary assignment of a client in a group.
-    pub(super) fn side_mut(&mut self, slot: Slot, group: &str) -> Option<&mut SideHome> {
+    pub(super) fn side_mut(&mut self, slot: Slot, group: &str) -> Option<&mut SecondaryAssignment> {
         self.connections.live_mut(slot)?.assignments_mut().sides_mut()?.of_group(group)
     }
 }

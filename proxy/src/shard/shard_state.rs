@@ -28,7 +28,7 @@ use super::assignments::closed_id::ClosedIds;
 use super::assignments::mirror::MirroredConnections;
 use super::assignments::moved_client::MovedClient;
 use super::assignments::reassignment::Reassignment;
-use super::assignments::side_assignment::SidedClients;
+use super::assignments::secondary_clients::SecondaryClients;
 use super::assignments::token_expiry::TokenExpiries;
 use super::command::ShardCommand;
 use super::drain::leaving::LeavingClients;
@@ -94,7 +94,7 @@ pub(crate) struct ShardState {
 pub(crate) struct Assignments {
     pub(super) reassignment: Reassignment,
     /// Client connections with several app servers.
-    pub(crate) sided: SidedClients,
+    pub(crate) secondary_clients: SecondaryClients,
     /// Client connections with copies for mirrors.
     pub(crate) mirrored: MirroredConnections,
     pub(super) closed_ids: ClosedIds,
@@ -109,7 +109,7 @@ impl Assignments {
         let (window_ms, hold_s) = (settings.links.resume_window_ms, settings.rehoming.hold_timeout_s);
         Self {
             reassignment: Reassignment::new(window_ms, hold_s, context.counters.clone()),
-            sided: SidedClients::default(),
+            secondary_clients: SecondaryClients::default(),
             mirrored: MirroredConnections::default(),
             closed_ids: ClosedIds::new(context.shared.routes.clone()),
             closing: Deadlines::default(),

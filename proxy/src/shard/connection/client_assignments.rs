@@ -3,14 +3,14 @@
 use std::iter;
 
 use super::assignment::{Assignment, Role};
-use super::{PauseReason, SideHomes};
+use super::{PauseReason, SecondaryAssignments};
 
 /// Assignments of a client connection, each to one app server.
 #[derive(Debug, Default)]
 pub(crate) struct ClientAssignments {
     home: Assignment,
     /// Secondaries; `None` for a client without any.
-    sides: Option<Box<SideHomes>>,
+    sides: Option<Box<SecondaryAssignments>>,
 }
 
 impl ClientAssignments {
@@ -24,21 +24,21 @@ impl ClientAssignments {
     }
 
     #[must_use]
-    pub(crate) fn sides(&self) -> Option<&SideHomes> {
+    pub(crate) fn sides(&self) -> Option<&SecondaryAssignments> {
         self.sides.as_deref()
     }
 
-    pub(crate) fn sides_mut(&mut self) -> Option<&mut SideHomes> {
+    pub(crate) fn sides_mut(&mut self) -> Option<&mut SecondaryAssignments> {
         self.sides.as_deref_mut()
     }
 
     /// Secondaries, created if missing.
-    pub(crate) fn sides_to_fill(&mut self) -> &mut SideHomes {
+    pub(crate) fn sides_to_fill(&mut self) -> &mut SecondaryAssignments {
         self.sides.get_or_insert_default()
     }
 
     /// Removes all secondaries and returns them.
-    pub(crate) fn take_sides(&mut self) -> Option<Box<SideHomes>> {
+    pub(crate) fn take_sides(&mut self) -> Option<Box<SecondaryAssignments>> {
         self.sides.take()
     }
 

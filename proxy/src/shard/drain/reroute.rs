@@ -71,7 +71,12 @@ pub(crate) fn reroute_one(state: &mut ShardState, slot: Slot) {
     if !client.can_be_handed_over() || client.cold().origin().is_bound {
         return;
     }
-    if !state.assignments.sided.leave_side_of(&mut state.core, &mut state.assignments.reassignment, slot, &name) {
+    if !state.assignments.secondary_clients.leave_side_of(
+        &mut state.core,
+        &mut state.assignments.reassignment,
+        slot,
+        &name,
+    ) {
         return owe(state);
     }
     let Some(client) = state.core.connections.live_mut(slot) else { return };

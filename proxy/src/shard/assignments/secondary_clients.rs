@@ -21,7 +21,7 @@ use crate::shard::assignments::reassignment::Reassignment;
 use crate::shard::close_reason::CloseReason;
 use crate::shard::command::LinkLoss;
 use crate::shard::connection::{
-    Assignment, AssignmentStage, Client, PauseReason, ReleaseReason, Role, SideHome, SideHomes,
+    Assignment, AssignmentStage, Client, PauseReason, ReleaseReason, Role, SecondaryAssignment, SecondaryAssignments,
 };
 use crate::shard::shard_core::{CALL_LOST, ShardCore};
 use crate::shard::shared::history::short;
@@ -30,7 +30,7 @@ use crate::upstream::{AppServerId, HubIndex, LinkHandle};
 
 /// Client connections of a shard with secondary assignments.
 #[derive(Debug, Default)]
-pub(crate) struct SidedClients {
+pub(crate) struct SecondaryClients {
     all: IndexSet<Slot>,
     /// Rules of the last check.
     rules: Option<Arc<Ruleset>>,
@@ -48,7 +48,7 @@ pub(crate) enum SideChoice {
     Fails(String),
 }
 
-impl SidedClients {
+impl SecondaryClients {
     /// Finds the app server for a message of a group. The first message opens the connection there.
     pub(crate) fn side_for(
         &mut self,
@@ -65,7 +65,7 @@ impl SidedClients {
         }
         self.add_side(core, slot, group);
         let role = Role::Side(group.clone());
-        let is_lost = |side: &mut SideHome| side.assignment.is_known_there() && side.link.is_closed();
+        let is_lost = |side: &mut SecondaryAssignment| side.assignment.is_known_there() && side.link.is_closed();
         if core.side_mut(slot, group).is_some_and(is_lost) {
             // The shard has not yet received the loss.
             core.leave(slot, &role, CALL_LOST);
@@ -112,7 +112,7 @@ impl SidedClients {
         let nowhere = LinkHandle::nowhere(client.home().hub_identity().clone());
         let sides = client.assignments_mut().sides_to_fill();
         if sides.of_group(group).is_none() {
-            sides.add(SideHome::new(group.clone(), Arc::new(nowhere)));
+            sides.add(SecondaryAssignment::new(group.clone(), Arc::new(nowhere)));
             self.all.insert(slot);
         }
     }
@@ -132,7 +132,7 @@ impl SidedClients {
     }
 
     /// Clients and roles of the matching secondaries.
-    fn sides_where(&self, core: &ShardCore, is_wanted: impl Fn(&SideHome) -> bool) -> Vec<(Slot, Role)> {
+    fn sides_where(&self, core: &ShardCore, is_wanted: impl Fn(&SecondaryAssignment) -> bool) -> Vec<(Slot, Role)> {
         let mut found = Vec::new();
         for &slot in &self.all {
             let sides = core.connections.live(slot).and_then(|client| client.assignments().sides());
@@ -144,7 +144,7 @@ impl SidedClients {
 
     /// Reassigns secondaries that were refused elsewhere to an app server with a new link.
     pub(crate) fn link_opened(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment, link: &LinkHandle) {
-        let is_refused = |side: &SideHome| side.assignment.stage() == AssignmentStage::Refused;
+        let is_refused = |side: &SecondaryAssignment| side.assignment.stage() == AssignmentStage::Refused;
         for (slot, role) in self.sides_where(core, |side| is_refused(side) && side.link.app() != link.app()) {
             core.leave(slot, &role, CALL_LOST);
             reassignment.assign_or_wait(core, slot, &role);
@@ -208,7 +208,7 @@ impl SidedClients {
         core: &mut ShardCore,
         reassignment: &mut Reassignment,
         slot: Slot,
-        sides: &SideHomes,
+        sides: &SecondaryAssignments,
         reason: &CloseReason,
     ) {
         self.forget(slot);
@@ -221,7 +221,7 @@ impl SidedClients {
         core: &mut ShardCore,
         reassignment: &mut Reassignment,
         slot: Slot,
-        side: &SideHome,
+        side: &SecondaryAssignment,
         reason: &CloseReason,
     ) {
         // If the app server is now the primary, it still has the connection.
@@ -237,7 +237,7 @@ impl SidedClients {
 
     /// Asks a stopping app server to hand over its secondary connections.
     pub(crate) fn app_stopping(&mut self, core: &mut ShardCore, hub: HubIndex, app: AppServerId) {
-        let is_there = |side: &SideHome| side.link.hub() == hub && side.link.app() == app;
+        let is_there = |side: &SecondaryAssignment| side.link.hub() == hub && side.link.app() == app;
         for (slot, role) in self.sides_where(core, |side| is_there(side) && side.assignment.is_known_there()) {
             core.ask_for(slot, &role);
         }
@@ -256,7 +256,7 @@ impl SidedClients {
     }
 }
 
-impl SidedClients {
+impl SecondaryClients {
     fn forget(&mut self, slot: Slot) {
         self.all.swap_remove(&slot);
     }

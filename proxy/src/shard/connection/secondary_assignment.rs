@@ -26,7 +26,7 @@ const HANDSHAKE_MAX_BYTES: usize = 16 * 1024;
 
 /// Secondary assignment of a client connection.
 #[derive(Debug)]
-pub(crate) struct SideHome {
+pub(crate) struct SecondaryAssignment {
     pub group: Arc<str>,
     pub link: HomeLink,
     pub assignment: Assignment,
@@ -39,9 +39,9 @@ pub(crate) struct SideHome {
 
 /// Secondary assignments of a client connection, at most one per group.
 #[derive(Debug, Default)]
-pub(crate) struct SideHomes(Vec<SideHome>);
+pub(crate) struct SecondaryAssignments(Vec<SecondaryAssignment>);
 
-impl SideHome {
+impl SecondaryAssignment {
     /// Removes a pending hub handshake response from the front, and returns the rest.
     ///
     /// # Errors
@@ -117,43 +117,43 @@ impl SideHome {
     }
 }
 
-impl SideHomes {
+impl SecondaryAssignments {
     #[must_use]
-    pub(crate) fn find(&self, group: &str) -> Option<&SideHome> {
+    pub(crate) fn find(&self, group: &str) -> Option<&SecondaryAssignment> {
         self.0.iter().find(|side| *side.group == *group)
     }
 
     #[must_use]
-    pub(crate) fn of_group(&mut self, group: &str) -> Option<&mut SideHome> {
+    pub(crate) fn of_group(&mut self, group: &str) -> Option<&mut SecondaryAssignment> {
         self.0.iter_mut().find(|side| *side.group == *group)
     }
 
     /// Secondary at an app server that has the connection.
     #[must_use]
-    pub(crate) fn at_app(&self, app: AppServerId) -> Option<&SideHome> {
+    pub(crate) fn at_app(&self, app: AppServerId) -> Option<&SecondaryAssignment> {
         self.0.iter().find(|side| side.link.app() == app && side.assignment.is_known_there())
     }
 
     /// Secondary for a message other than a call.
     #[must_use]
-    pub(crate) fn owner_of(&mut self, message: &CallScan<'_>) -> Option<&mut SideHome> {
+    pub(crate) fn owner_of(&mut self, message: &CallScan<'_>) -> Option<&mut SecondaryAssignment> {
         self.0.iter_mut().find_map(|side| side.take(message).then_some(side))
     }
 
-    pub(crate) fn add(&mut self, side: SideHome) {
+    pub(crate) fn add(&mut self, side: SecondaryAssignment) {
         self.0.push(side);
     }
 
-    pub(crate) fn remove(&mut self, group: &str) -> Option<SideHome> {
+    pub(crate) fn remove(&mut self, group: &str) -> Option<SecondaryAssignment> {
         let place = self.0.iter().position(|side| *side.group == *group)?;
         Some(self.0.remove(place))
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut SideHome> {
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut SecondaryAssignment> {
         self.0.iter_mut()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &SideHome> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &SecondaryAssignment> {
         self.0.iter()
     }
 
@@ -175,13 +175,13 @@ mod tests {
         CallScan { kind, invocation_id: Some(id.into()), target: None, stream_ids }
     }
 
-    fn side(group: &str) -> SideHome {
-        SideHome::new(group.into(), Arc::new(LinkHandle::nowhere(HubIdentity::detached())))
+    fn side(group: &str) -> SecondaryAssignment {
+        SecondaryAssignment::new(group.into(), Arc::new(LinkHandle::nowhere(HubIdentity::detached())))
     }
 
     #[test]
     fn what_belongs_to_a_call_goes_where_the_call_went() {
-        let mut sides = SideHomes::default();
+        let mut sides = SecondaryAssignments::default();
         for (group, call, stream) in [("a", "1", "s"), ("b", "2", "t")] {
             let mut side = side(group);
             assert!(side.begin(&message(MessageKind::Invocation, call, &[stream])));
