@@ -17,10 +17,10 @@ pub(super) mod closed_id;
 pub(super) mod hand_over;
 pub(super) mod mirror;
 pub(super) mod moved_client;
+pub(super) mod pending_close_notice;
 pub(super) mod reassignment;
 pub(super) mod secondary_clients;
 pub(super) mod token_expiry;
-pub(super) mod unheard_end;
 
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};

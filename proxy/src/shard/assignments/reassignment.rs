@@ -20,7 +20,7 @@ use trunkline_protocol::wire::RESTORES_HEADER;
 
 use crate::metrics::Counters;
 use crate::shard::assignments::client_probe::Probes;
-use crate::shard::assignments::unheard_end::{UnheardEnd, UnheardEnds};
+use crate::shard::assignments::pending_close_notice::{PendingCloseNotice, PendingCloseNotices};
 use crate::shard::close_reason::CloseReason;
 use crate::shard::command::{LinkLoss, MembershipChange};
 use crate::shard::connection::{Assignment, Client, Connections, ReleaseReason, Role, SetName, open_over};
@@ -51,7 +51,7 @@ pub(crate) struct Reassignment {
     /// Assignments without an app server, ordered by the time of the loss.
     waiting: IndexSet<(Slot, Role)>,
     moved_away: Vec<MovedAway>,
-    ends: UnheardEnds,
+    ends: PendingCloseNotices,
     probes: Probes,
     /// Seconds for which an app server may hold a connection that has moved away.
     moved_remembered_s: u32,
@@ -62,7 +62,7 @@ impl Reassignment {
     pub(crate) fn new(resume_window_ms: u64, hold_timeout_s: u32, counters: Arc<Counters>) -> Self {
         let moved_remembered_s = moved_remembered_s(resume_window_ms);
         let untold_kept_s = moved_remembered_s.saturating_add(hold_timeout_s);
-        let ends = UnheardEnds::new(moved_remembered_s, untold_kept_s, counters.clone());
+        let ends = PendingCloseNotices::new(moved_remembered_s, untold_kept_s, counters.clone());
         let (waiting, moved_away, probes) = (IndexSet::new(), Vec::new(), Probes::default());
         Self { waiting, moved_away, ends, probes, moved_remembered_s, counters }
     }
@@ -78,7 +78,7 @@ impl Reassignment {
         now: u32,
     ) {
         let Some(opening) = client.cold().opening().cloned() else { return };
-        self.ends.add(UnheardEnd {
+        self.ends.add(PendingCloseNotice {
             hub: client.home().hub(),
             from: link.app(),
             is_handed_over: released.is_some(),

@@ -40,7 +40,7 @@ const KEPT_MIN_S: u32 = 2;
 
 /// Close notice of one client connection.
 #[derive(Debug)]
-pub(crate) struct UnheardEnd {
+pub(crate) struct PendingCloseNotice {
     pub(crate) hub: HubIndex,
     /// Former app server of the connection.
     pub(crate) from: AppServerId,
@@ -59,8 +59,8 @@ pub(crate) struct UnheardEnd {
 
 /// Close notices of one shard's clients that may have to be sent.
 #[derive(Debug)]
-pub(crate) struct UnheardEnds {
-    ends: VecDeque<UnheardEnd>,
+pub(crate) struct PendingCloseNotices {
+    ends: VecDeque<PendingCloseNotice>,
     bytes: usize,
     /// Seconds after which a link has acknowledged its frames, or its session has ended.
     told_kept_s: u32,
@@ -69,13 +69,13 @@ pub(crate) struct UnheardEnds {
     counters: Arc<Counters>,
 }
 
-impl UnheardEnds {
+impl PendingCloseNotices {
     pub(crate) fn new(told_kept_s: u32, untold_kept_s: u32, counters: Arc<Counters>) -> Self {
         Self { ends: VecDeque::new(), bytes: 0, told_kept_s, untold_kept_s, counters }
     }
 
     /// Stores the notice of a closed client connection.
-    pub(crate) fn add(&mut self, end: UnheardEnd) {
+    pub(crate) fn add(&mut self, end: PendingCloseNotice) {
         self.bytes += end.weight();
         self.ends.push_back(end);
         while self.ends.len() > ENDS_MAX || self.bytes > ENDS_MAX_BYTES {
@@ -145,7 +145,7 @@ impl UnheardEnds {
         shrink_queue(&mut self.ends);
     }
 
-    fn keep(&mut self, mut is_kept: impl FnMut(&mut UnheardEnd) -> bool) {
+    fn keep(&mut self, mut is_kept: impl FnMut(&mut PendingCloseNotice) -> bool) {
         let bytes = &mut self.bytes;
         self.ends.retain_mut(|end| {
             let is_kept = is_kept(end);
@@ -156,14 +156,14 @@ impl UnheardEnds {
         });
     }
 
-    fn count_lost(&self, end: &UnheardEnd) {
+    fn count_lost(&self, end: &PendingCloseNotice) {
         if end.told.is_none() {
             self.counters.ends_lost.increment();
         }
     }
 }
 
-impl UnheardEnd {
+impl PendingCloseNotice {
     /// Link to the former app server if it may still have the connection: `Some(None)` while it has no open
     /// link.
     fn owner(&self, hub: &Hub) -> Option<Option<HomeLink>> {
