@@ -69,7 +69,7 @@ pub(crate) use connection::{
 pub(crate) use content::{Content, DATA_TYPE_HANDSHAKE};
 pub(crate) use delivery::framed::{Framed, message_frame};
 pub(crate) use delivery::outbox::Outbox;
-pub(crate) use drain::level_order::{LevelCount, LevelOrder};
+pub(crate) use drain::rebalance_order::{LevelCount, RebalanceOrder};
 pub(crate) use drain::straggler::Stragglers;
 pub(crate) use firewall::Ruling;
 pub(crate) use inbox::client_stream::{ClientStream, DirectUpgrade};
@@ -98,7 +98,7 @@ use apply::apply_read;
 use drain::departure_search::DepartureSearch;
 use drain::drain_schedule::longest_spread;
 use drain::leaving::{LOOK_INTERVAL, wait_within};
-use drain::levelling::{level_due, level_search, search_for_level};
+use drain::server_rebalance::{level_due, level_search, search_for_level};
 use drain::shed::SHED_SPREAD;
 use drain::{Departures, are_any_left, close_all_drained, close_leaving, leave_drained, leave_shed, search_for_shed};
 use moving::reconnect::{end_hold, end_socket, take_detached};
@@ -332,7 +332,7 @@ impl Shard {
     }
 
     /// Moves some clients from one app server to another, spread over most of a second.
-    async fn level(self: Rc<Self>, order: LevelOrder) {
+    async fn level(self: Rc<Self>, order: RebalanceOrder) {
         let begun = Instant::now();
         let mut search = level_search(&order);
         while !search_for_level(&self.state().core, &order, &mut search) {

@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 use trunkline_protocol::id::random_bytes;
 
-use crate::shard::{LevelCount, LevelOrder, Shared};
+use crate::shard::{LevelCount, RebalanceOrder, Shared};
 use crate::upstream::{AppServerId, Hub, HubIndex, Newcomer, NewcomerRound, Pool, ShareLoad, ShareMove, SharePlan};
 
 /// Interval of observations and rounds.
@@ -122,7 +122,7 @@ async fn gather(shared: &Shared) -> Vec<ShardCounts> {
     for shard in shared.shards() {
         counts.push(
             shard
-                .inspect(|state| state.levelling.level_counts(state.core.connections.census()))
+                .inspect(|state| state.server_rebalance.level_counts(state.core.connections.census()))
                 .await
                 .unwrap_or_default(),
         );
@@ -150,7 +150,7 @@ fn order(shared: &Shared, hub: &Hub, one: &ShareMove, counts: &[ShardCounts]) {
     for (shard, clients) in shared.shards().iter().zip(parts(clients, &there, start)) {
         let clients = usize::try_from(clients).unwrap_or(usize::MAX);
         if clients > 0 {
-            shard.post(move |state| state.level(LevelOrder { hub, from, to, clients }));
+            shard.post(move |state| state.level(RebalanceOrder { hub, from, to, clients }));
         }
     }
 }

@@ -4,16 +4,16 @@
 //! |---|---|
 //! | `departure_search` `drain_schedule` | which clients go, and when |
 //! | `leaving` | which of them wait for the end of their calls |
-//! | `shed` `levelling` `reroute` | policies: to other nodes, to another app server, by another route |
+//! | `shed` `server_rebalance` `reroute` | policies: to other nodes, to another app server, by another route |
 //!
 //! A drain asks all clients to reconnect, spread over a period, and then refuses new clients.
 
 pub(super) mod departure_search;
 pub(super) mod drain_schedule;
 pub(super) mod leaving;
-pub(super) mod level_order;
-pub(super) mod levelling;
+pub(super) mod rebalance_order;
 pub(crate) mod reroute;
+pub(super) mod server_rebalance;
 pub(super) mod shed;
 pub(super) mod straggler;
 

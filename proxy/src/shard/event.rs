@@ -14,8 +14,8 @@ use super::assignments::hand_over::{
 use super::close_reason::CloseReason;
 use super::command::{LinkLoss, MembershipChange};
 use super::connection::{Client, Role, flow, moved_to};
-use super::drain::levelling::take_level_target;
 use super::drain::reroute::{owe, reroute, reroute_unassigned};
+use super::drain::server_rebalance::take_level_target;
 use super::moving::reconnect::{check_keep_alives, send_acknowledgements};
 use super::moving::{end_late_moves, move_paused};
 use super::shard_core::{CALL_UNFINISHED, ShardCore};
@@ -61,7 +61,7 @@ impl ShardState {
         self.assignments.reassignment.forget_old_moves(self.core.tick);
         end_late_hand_overs(self);
         end_late_moves(self);
-        self.levelling.forget_gone(&mut self.core.connections);
+        self.server_rebalance.forget_gone(&mut self.core.connections);
         if self.core.context.index == 0 {
             self.core.context.shared.turns.tick();
             self.core.context.shared.client_results.expire();

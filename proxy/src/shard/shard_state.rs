@@ -4,7 +4,7 @@
 //!                 ┌ ShardCore      clients with their sets and routes, outgoing data, watches
 //!                 ├ Assignments    app servers of a client: primary, secondaries, mirrors; closing
 //!                 ├ Moves          resumption over other sockets and nodes; keep-alives
-//!                 ├ LeavingClients, Levelling, hand-overs   clients that have to move
+//!                 ├ LeavingClients, ServerRebalance, hand-overs   clients that have to move
 //!  ShardState ────┴ PresenceFeeds, TaskFeeds   app servers that subscribe to changes
 //! ```
 //!
@@ -32,7 +32,7 @@ use super::assignments::secondary_clients::SecondaryClients;
 use super::assignments::token_expiry::TokenExpiries;
 use super::command::ShardCommand;
 use super::drain::leaving::LeavingClients;
-use super::drain::level_order::{LevelOrder, Levelling};
+use super::drain::rebalance_order::{RebalanceOrder, ServerRebalance};
 use super::inbox::{Inspection, ShardMessage, ShardSender};
 use super::inspection::{Inspector, WatchDesk};
 use super::moving::keep_alive::KeepAlive;
@@ -57,7 +57,7 @@ pub(super) enum ShardTask {
     /// Moves this number of clients to other nodes.
     Shed(usize),
     /// Moves clients from one app server to another.
-    Level(LevelOrder),
+    Level(RebalanceOrder),
     /// Checks leaving clients until none is left.
     WatchLeaving,
     /// Reports changes of users and group members.
@@ -76,7 +76,7 @@ pub(crate) struct ShardState {
     pub(super) shed_from: usize,
     /// Set if the routes of all clients have to be evaluated again at the next tick.
     pub(super) reroute_due: bool,
-    pub(crate) levelling: Levelling,
+    pub(crate) server_rebalance: ServerRebalance,
     pub(super) hand_overs: Deadlines<(Slot, Serial)>,
     /// Recently moved clients, until their app servers have detected the loss of the old link.
     pub(super) moved: Deadlines<MovedClient>,
@@ -141,7 +141,7 @@ impl ShardState {
             leaving: LeavingClients::default(),
             shed_from: 0,
             reroute_due: false,
-            levelling: Levelling::default(),
+            server_rebalance: ServerRebalance::default(),
             hand_overs: Deadlines::default(),
             moved: Deadlines::default(),
             presence: PresenceFeeds::default(),
@@ -193,7 +193,7 @@ impl ShardState {
     }
 
     /// Requests moving clients from one app server to another.
-    pub(crate) fn level(&mut self, order: LevelOrder) {
+    pub(crate) fn level(&mut self, order: RebalanceOrder) {
         self.start(ShardTask::Level(order));
     }
 

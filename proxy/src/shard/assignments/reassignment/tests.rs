@@ -8,7 +8,7 @@ use trunkline_protocol::wire::ITEMS_HEADER;
 use super::*;
 use crate::shard::connection::{ClientOrigin, LifeCycle, PauseReason, moved_to};
 use crate::shard::content::Content;
-use crate::shard::drain::levelling::read_on;
+use crate::shard::drain::server_rebalance::read_on;
 use crate::shard::testbed::{Testbed, sent_over, whole_id};
 use crate::upstream::LinkHandle;
 

@@ -18,7 +18,7 @@ use trunkline_protocol::service::{CloseConnection, FlowOperation, ServiceMessage
 
 use crate::shard::connection::{Assignment, Client, Role, moved_to};
 use crate::shard::drain::departure_search::{DepartureSearch, Fit};
-use crate::shard::drain::level_order::LevelOrder;
+use crate::shard::drain::rebalance_order::RebalanceOrder;
 use crate::shard::drain::reroute::reroute_one;
 use crate::shard::shard_core::ShardCore;
 use crate::shard::shard_state::ShardState;
@@ -29,17 +29,17 @@ use crate::upstream::{HomeLink, Pool};
 const SILENT_TICKS: u32 = 2;
 
 /// Starts the search for an order at a random slot, so that different clients move with each release.
-pub(crate) fn level_search(order: &LevelOrder) -> DepartureSearch {
+pub(crate) fn level_search(order: &RebalanceOrder) -> DepartureSearch {
     DepartureSearch::new(order.clients, usize::from_ne_bytes(random_bytes()) / 2)
 }
 
 /// Runs one step of that search. Returns `true` after the last one.
-pub(crate) fn search_for_level(core: &ShardCore, order: &LevelOrder, search: &mut DepartureSearch) -> bool {
+pub(crate) fn search_for_level(core: &ShardCore, order: &RebalanceOrder, search: &mut DepartureSearch) -> bool {
     search.step(&core.connections, |client| may_be_levelled(core, client, order).then_some(Fit::Preferred))
 }
 
 /// Reassigns a client of an order at its scheduled time.
-pub(crate) fn level_due(state: &mut ShardState, slot: Slot, order: &LevelOrder) {
+pub(crate) fn level_due(state: &mut ShardState, slot: Slot, order: &RebalanceOrder) {
     let client = state.core.connections.live(slot);
     if client.is_some_and(|client| may_be_levelled(&state.core, client, order)) {
         level(state, slot, order);
@@ -47,13 +47,13 @@ pub(crate) fn level_due(state: &mut ShardState, slot: Slot, order: &LevelOrder) 
 }
 
 /// Assigns the new server to a client, or requests its hand-over.
-fn level(state: &mut ShardState, slot: Slot, order: &LevelOrder) {
+fn level(state: &mut ShardState, slot: Slot, order: &RebalanceOrder) {
     let Some(to) = newcomer(&state.core, slot, order).and_then(|pool| pool.choose_home()) else { return };
     let Some(client) = state.core.connections.live(slot) else { return };
     if client.home().capabilities().confirms_hand_over {
         let (serial, request) = (client.serial(), ask_if_idle(client.id()));
         state.core.ask_to_hand_over(slot, &Role::Home, &request);
-        state.levelling.ask(slot, serial, *order);
+        state.server_rebalance.ask(slot, serial, *order);
     } else if !state.core.context.shared.client_results.is_waiting_for(client.id()) {
         let instance = state.core.context.shared.hubs.instance(to.app());
         client.home().send(&moved_to(client.id(), &instance));
@@ -64,7 +64,7 @@ fn level(state: &mut ShardState, slot: Slot, order: &LevelOrder) {
 
 /// Takes the new server's link for a client handed over for it.
 pub(crate) fn take_level_target(state: &mut ShardState, slot: Slot) -> Option<HomeLink> {
-    let asked = state.levelling.take(slot)?;
+    let asked = state.server_rebalance.take(slot)?;
     state.core.connections.get_current(slot, asked.serial)?;
     state.core.refresh_group(slot);
     let home = newcomer(&state.core, slot, &asked.order)?.choose_home()?;
@@ -76,7 +76,7 @@ pub(crate) fn take_level_target(state: &mut ShardState, slot: Slot) -> Option<Ho
 /// leaving for another reason.
 pub(crate) fn stay_unlevelled(state: &mut ShardState, slot: Slot) -> bool {
     let now = state.core.tick;
-    let Some(asked) = state.levelling.take(slot) else { return false };
+    let Some(asked) = state.server_rebalance.take(slot) else { return false };
     let Some(client) = state.core.connections.live_mut(slot).filter(|client| client.serial() == asked.serial) else {
         return false;
     };
@@ -107,7 +107,7 @@ fn ask_if_idle(id: &str) -> ServiceMessage {
 }
 
 /// Whether a client may move to an order's app server now, unnoticed.
-fn may_be_levelled(core: &ShardCore, client: &Client, order: &LevelOrder) -> bool {
+fn may_be_levelled(core: &ShardCore, client: &Client, order: &RebalanceOrder) -> bool {
     let (home, assignment) = (client.home(), client.assignments().home());
     let is_there = home.app() == order.from && home.hub() == order.hub && client.life().is_open();
     let is_at_rest = || {
@@ -123,7 +123,7 @@ fn may_be_levelled(core: &ShardCore, client: &Client, order: &LevelOrder) -> boo
 }
 
 /// New server of an order, while it accepts clients of this group.
-fn newcomer(core: &ShardCore, slot: Slot, order: &LevelOrder) -> Option<Arc<Pool>> {
+fn newcomer(core: &ShardCore, slot: Slot, order: &RebalanceOrder) -> Option<Arc<Pool>> {
     let client = core.connections.get(slot)?;
     let pool = core.context.shared.hubs.at(order.hub)?.pool_of(order.to)?;
     (**pool.app().group.name() == *client.cold().group_name()).then_some(pool)

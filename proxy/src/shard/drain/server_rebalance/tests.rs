@@ -2,13 +2,13 @@
 
 use super::*;
 use crate::shard::connection::{ClientOrigin, PauseReason};
-use crate::shard::drain::level_order::LevelCount;
+use crate::shard::drain::rebalance_order::LevelCount;
 use crate::shard::testbed::{Testbed, sent_over, whole_id};
 use crate::upstream::LinkHandle;
 
 /// Clients found for an order between two app servers.
 fn found(bed: &Testbed, (from, to): (&HomeLink, &HomeLink)) -> Vec<Slot> {
-    let order = LevelOrder { hub: from.hub(), from: from.app(), to: to.app(), clients: 9 };
+    let order = RebalanceOrder { hub: from.hub(), from: from.app(), to: to.app(), clients: 9 };
     let mut search = level_search(&order);
     while !search_for_level(&bed.state.core, &order, &mut search) {}
     let mut slots: Vec<_> = search.chosen().into_iter().map(|(slot, _)| slot).collect();
@@ -17,13 +17,13 @@ fn found(bed: &Testbed, (from, to): (&HomeLink, &HomeLink)) -> Vec<Slot> {
 }
 
 fn level_all(bed: &mut Testbed, (from, to): (&HomeLink, &HomeLink)) {
-    let order = LevelOrder { hub: from.hub(), from: from.app(), to: to.app(), clients: 9 };
+    let order = RebalanceOrder { hub: from.hub(), from: from.app(), to: to.app(), clients: 9 };
     found(bed, (from, to)).into_iter().for_each(|slot| level_due(&mut bed.state, slot, &order));
 }
 
 fn count(bed: &Testbed, link: &HomeLink) -> LevelCount {
     bed.state
-        .levelling
+        .server_rebalance
         .level_counts(bed.state.core.connections.census())
         .get(&(link.hub(), link.app()))
         .copied()

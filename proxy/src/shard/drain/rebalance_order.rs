@@ -8,7 +8,7 @@ use crate::upstream::{AppServerId, HubIndex};
 
 /// Order to move clients from one app server to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LevelOrder {
+pub(crate) struct RebalanceOrder {
     pub hub: HubIndex,
     pub from: AppServerId,
     pub to: AppServerId,
@@ -27,7 +27,7 @@ pub(crate) struct LevelCount {
 
 /// Client connections of one shard that move to new app servers.
 #[derive(Debug, Default)]
-pub(crate) struct Levelling {
+pub(crate) struct ServerRebalance {
     /// Clients with a requested hand-over.
     asked: HashMap<Slot, AskedClient>,
 }
@@ -36,12 +36,12 @@ pub(crate) struct Levelling {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AskedClient {
     pub serial: Serial,
-    pub order: LevelOrder,
+    pub order: RebalanceOrder,
 }
 
-impl Levelling {
+impl ServerRebalance {
     /// Records that a client's hand-over was requested.
-    pub(crate) fn ask(&mut self, slot: Slot, serial: Serial, order: LevelOrder) {
+    pub(crate) fn ask(&mut self, slot: Slot, serial: Serial, order: RebalanceOrder) {
         self.asked.insert(slot, AskedClient { serial, order });
     }
 
