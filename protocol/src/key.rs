@@ -102,7 +102,7 @@ pub enum FarEnd {
 /// Bytes of a tag.
 const KEY_TAG_BYTES: usize = 12;
 
-/// Public tag of a key for channels to one kind of far end. A hello names its key by it, so the far end tries that key
+/// Public tag of a key for channels to one kind of peer. A hello names its key by this tag, so the peer tries only that key
 /// only. It is fixed and derived one way, so it is as good for guesses of the key as a hello is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyTag([u8; KEY_TAG_BYTES]);

@@ -71,7 +71,7 @@ pub(crate) use delivery::framed::{Framed, message_frame};
 pub(crate) use delivery::outbox::Outbox;
 pub(crate) use drain::rebalance_order::{LevelCount, RebalanceOrder};
 pub(crate) use drain::straggler::Stragglers;
-pub(crate) use firewall::Ruling;
+pub(crate) use firewall::Verdict;
 pub(crate) use inbox::client_stream::{ClientStream, DirectUpgrade};
 pub(crate) use inbox::{
     AppSocket, CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender,

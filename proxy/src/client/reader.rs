@@ -29,7 +29,7 @@ use crate::metrics::Limit;
 use crate::routing::HubRules;
 use crate::shard::moving::reconnect::{acknowledged, end_hold, owe_acknowledgement};
 use crate::shard::{
-    CloseReason, Content, PauseReason, Resumption, Role, Ruling, Serial, Shard, ShardState, Slot, UpwardEnd,
+    CloseReason, Content, PauseReason, Resumption, Role, Serial, Shard, ShardState, Slot, UpwardEnd, Verdict,
 };
 use crate::telemetry::SpanTracer;
 use crate::transport::websocket;
@@ -589,14 +589,14 @@ impl<'a> Upstream<'a> {
             }
             let rule =
                 |scan: &CallScan<'_>| crate::shard::firewall::rule(self.state, self.slot, rules, scan, place.len());
-            let ruling = scan.as_ref().map_or(Ruling::Home, rule);
+            let verdict = scan.as_ref().map_or(Verdict::Home, rule);
             let call = scan.as_ref().filter(|scan| self.is_traced && scan.kind.is_call());
-            match ruling {
-                Ruling::Home => self.allow_traced((call, protocol), place, None, messages),
-                Ruling::Side(link) => self.allow_traced((call, protocol), place, Some(link), messages),
-                Ruling::Dropped => self.drop_refused(messages.slice(place)),
-                Ruling::TooMany(problem) => return Err(InboundError::Message(problem)),
-                Ruling::Waits => {
+            match verdict {
+                Verdict::Home => self.allow_traced((call, protocol), place, None, messages),
+                Verdict::Side(link) => self.allow_traced((call, protocol), place, Some(link), messages),
+                Verdict::Dropped => self.drop_refused(messages.slice(place)),
+                Verdict::TooMany(problem) => return Err(InboundError::Message(problem)),
+                Verdict::Waits => {
                     // Counted when it is read again.
                     if let (Some(received), Some(before)) = (received, before) {
                         *received = before;

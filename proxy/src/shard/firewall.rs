@@ -24,7 +24,7 @@ use crate::upstream::HomeLink;
 
 /// Verdict on a client message.
 #[derive(Debug, Clone)]
-pub(crate) enum Ruling {
+pub(crate) enum Verdict {
     /// Forward to the client's primary.
     Home,
     /// Forward to a secondary.
@@ -44,11 +44,11 @@ pub(crate) fn rule(
     rules: &HubRules,
     message: &CallScan<'_>,
     bytes: usize,
-) -> Ruling {
+) -> Verdict {
     if !message.kind.is_call() {
         return rule_on_rest(&mut state.core, slot, message);
     }
-    let Some(target) = message.target.as_deref() else { return Ruling::Home };
+    let Some(target) = message.target.as_deref() else { return Verdict::Home };
     let verdict = rules.judge(target, bytes);
     if let MethodVerdict::Refused { rule, text } = verdict {
         return refuse_call(&mut state.core, slot, rules, (message, &rule), &text);
@@ -63,7 +63,7 @@ pub(crate) fn rule(
         ) {
             SideChoice::Ready(link) => side = Some((group, link)),
             // Before the rate limit, as the call is checked again later.
-            SideChoice::Waits => return Ruling::Waits,
+            SideChoice::Waits => return Verdict::Waits,
             SideChoice::Fails(text) => return answer_refused(&mut state.core, slot, message, &text),
         }
     }
@@ -79,28 +79,28 @@ pub(crate) fn rule(
         Some((group, link))
             if state.assignments.secondary_clients.begin_side_call(&mut state.core, slot, group, message) =>
         {
-            Ruling::Side(link)
+            Verdict::Side(link)
         }
-        Some(_) => Ruling::TooMany(format!(
+        Some(_) => Verdict::TooMany(format!(
             "The client still sends over {SIDE_UPLOADS_MAX} streams to calls of methods that one app server runs."
         )),
         None => {
             if let Some(id) = &message.invocation_id {
                 state.core.begin_call(slot, id);
             }
-            Ruling::Home
+            Verdict::Home
         }
     }
 }
 
 /// Verdict on messages other than calls: parts of a call follow that call.
-fn rule_on_rest(core: &mut ShardCore, slot: Slot, message: &CallScan<'_>) -> Ruling {
-    let Some(client) = core.connections.live_mut(slot) else { return Ruling::Home };
+fn rule_on_rest(core: &mut ShardCore, slot: Slot, message: &CallScan<'_>) -> Verdict {
+    let Some(client) = core.connections.live_mut(slot) else { return Verdict::Home };
     if client.cold_mut().refused_mut().take(message) {
-        return Ruling::Dropped;
+        return Verdict::Dropped;
     }
     let owner = client.assignments_mut().sides_mut().and_then(|sides| sides.owner_of(message));
-    owner.map_or(Ruling::Home, |side| Ruling::Side(side.link.clone()))
+    owner.map_or(Verdict::Home, |side| Verdict::Side(side.link.clone()))
 }
 
 /// Counts a call against this rate. Connections of one user are counted together across shards.
@@ -121,7 +121,7 @@ fn refuse_call(
     rules: &HubRules,
     (call, rule): (&CallScan<'_>, &Arc<str>),
     text: &str,
-) -> Ruling {
+) -> Verdict {
     rules.count_refusal(rule);
     if enabled!(tracing::Level::DEBUG) && core.context.may_log() {
         debug!(slot, rule = &**rule, text, "call refused");
@@ -130,16 +130,16 @@ fn refuse_call(
 }
 
 /// Answers a refused call; its streams are dropped.
-fn answer_refused(core: &mut ShardCore, slot: Slot, call: &CallScan<'_>, text: &str) -> Ruling {
-    let Some(client) = core.connections.live_mut(slot) else { return Ruling::Dropped };
+fn answer_refused(core: &mut ShardCore, slot: Slot, call: &CallScan<'_>, text: &str) -> Verdict {
+    let Some(client) = core.connections.live_mut(slot) else { return Verdict::Dropped };
     let has_room = client.cold_mut().refused_mut().add(call);
     if let Some(id) = &call.invocation_id {
         core.answer_with_error(slot, id, text);
     }
     if has_room {
-        return Ruling::Dropped;
+        return Verdict::Dropped;
     }
-    Ruling::TooMany(format!("The client still sends over {REFUSED_UPLOADS_MAX} streams to calls that were refused."))
+    Verdict::TooMany(format!("The client still sends over {REFUSED_UPLOADS_MAX} streams to calls that were refused."))
 }
 
 /// Error text for an exceeded rate, with the method as the rule writes it.
