@@ -89,8 +89,8 @@ pub(crate) use slot::{Serial, Slot};
 pub(crate) use unfinished_message::MessageRest;
 pub use watch::HubTimes;
 pub(crate) use watch::{
-    ConnectionChange, MessageSummary, MessageWay, TraceHop, UpwardEnd, WatchDetail, WatchEvent, WatchLoss, WatchOrder,
-    WatchPiece, WatchRefused, WatchSubject, WatchVolume, WatchedBytes, WatchedConnection, WatchedMessage,
+    ConnectionChange, MessageDirection, MessageSummary, TraceHop, UpwardEnd, WatchDetail, WatchEvent, WatchLoss,
+    WatchOrder, WatchPiece, WatchRefused, WatchSubject, WatchVolume, WatchedBytes, WatchedConnection, WatchedMessage,
     WatchedOpening, kind_name, redaction,
 };
 

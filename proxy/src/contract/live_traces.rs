@@ -12,7 +12,7 @@ use super::fleet_nodes::{FleetNode, nodes};
 use super::stage::{Stage, run, settings, token_of};
 use crate::fleet::Fleet;
 use crate::observer::{Observer, PayloadView, Readiness, TraceLine, WatchChoice, WatchError, WatchLines};
-use crate::shard::{MessageWay, Shared, WatchSubject};
+use crate::shard::{MessageDirection, Shared, WatchSubject};
 
 const SAY: &str = "{\"type\":1,\"target\":\"Say\",\"invocationId\":\"1\",\"arguments\":[\"hush\"]}\u{1e}";
 const ANSWER: &str = "{\"type\":3,\"invocationId\":\"1\",\"result\":7}\u{1e}";
@@ -55,7 +55,7 @@ fn short(line: &TraceLine) -> Option<String> {
         }
         TraceLine::Connection(line) => line.change.clone(),
         TraceLine::Message(line) => {
-            let way = if line.way == MessageWay::Up { "up" } else { "down" };
+            let way = if line.way == MessageDirection::Up { "up" } else { "down" };
             format!("{} {way} {}", line.number, line.target.as_deref().unwrap_or(&line.kind))
         }
         TraceLine::Hop(line) => {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::node_watch::{NodeWatch, PayloadView, WatchError, WatchLines, WatchNews};
 use crate::shard::{
-    ConnectionChange, MessageSummary, MessageWay, ShardSender, Slot, WatchEvent, WatchPiece, WatchVolume,
+    ConnectionChange, MessageDirection, MessageSummary, ShardSender, Slot, WatchEvent, WatchPiece, WatchVolume,
     WatchedMessage,
 };
 
@@ -15,7 +15,7 @@ pub(crate) struct TappedMessage {
     pub number: u64,
     /// Time in milliseconds since 1970.
     pub at_ms: u64,
-    pub way: MessageWay,
+    pub way: MessageDirection,
     /// Kind of hub message, or of raw message.
     pub kind: String,
     /// Method name, if the message has one.

@@ -14,8 +14,8 @@ use super::lenient_value::LenientValue;
 use super::node_watch::{PayloadView, change_words, micros};
 use super::recording_line::{CloseLine, MessageLine, OpenLine, RecordedPayload, RecordingLine};
 use crate::shard::{
-    ConnectionChange, Content, MessageWay, WatchEvent, WatchPiece, WatchedBytes, WatchedConnection, WatchedOpening,
-    redaction,
+    ConnectionChange, Content, MessageDirection, WatchEvent, WatchPiece, WatchedBytes, WatchedConnection,
+    WatchedOpening, redaction,
 };
 
 /// Larger messages are recorded by size only: searching them for secrets would block the observer.
@@ -51,7 +51,7 @@ pub(super) fn lines(piece: &WatchPiece, payloads: PayloadView) -> Vec<RecordingL
                 WatchedBytes::Handshake(bytes) => vec![of(connection).handshake(bytes)],
                 WatchedBytes::Messages(bytes, kind) => of(connection).messages(bytes, *kind),
             };
-            let line = if *way == MessageWay::Up { RecordingLine::Up } else { RecordingLine::Down };
+            let line = if *way == MessageDirection::Up { RecordingLine::Up } else { RecordingLine::Down };
             lines.into_iter().map(line).collect()
         }
         WatchEvent::Connection(connection, change @ (ConnectionChange::Closed(..) | ConnectionChange::Moved)) => {
@@ -280,12 +280,12 @@ mod tests {
         lines(&WatchPiece { at: Duration::from_micros(7), event }, payloads)
     }
 
-    fn messages(content: Content, way: MessageWay, bytes: Bytes, kind: RawKind) -> WatchEvent {
+    fn messages(content: Content, way: MessageDirection, bytes: Bytes, kind: RawKind) -> WatchEvent {
         WatchEvent::Bytes(connection(content), way, WatchedBytes::Messages(bytes, kind))
     }
 
     fn down(content: Content, bytes: impl Into<Bytes>) -> Vec<MessageLine> {
-        let told = told(messages(content, MessageWay::Down, bytes.into(), RawKind::Text), PayloadView::Shown);
+        let told = told(messages(content, MessageDirection::Down, bytes.into(), RawKind::Text), PayloadView::Shown);
         let message = |line| match line {
             RecordingLine::Down(message) => message,
             other => panic!("{other:?}"),
@@ -359,7 +359,7 @@ mod tests {
             (RawKind::Binary, &b"hello"[..], None),
             (RawKind::Binary, &b"\xff\x00"[..], None),
         ] {
-            let event = messages(Content::Raw, MessageWay::Up, Bytes::from_static(bytes), kind);
+            let event = messages(Content::Raw, MessageDirection::Up, Bytes::from_static(bytes), kind);
             let RecordingLine::Up(message) = &told(event, PayloadView::Shown)[0] else { panic!() };
             assert_eq!((message.text.as_deref(), message.kind.as_str()), (text, "raw"));
             assert_eq!(message.payload().unwrap().unwrap().into_bytes(), bytes);
@@ -403,7 +403,7 @@ mod tests {
     #[test]
     fn without_payloads_messages_have_none() {
         let bytes = call(HubProtocol::Json, &Value::from("hello"));
-        let told = told(messages(JSON, MessageWay::Up, bytes, RawKind::Text), PayloadView::Hidden);
+        let told = told(messages(JSON, MessageDirection::Up, bytes, RawKind::Text), PayloadView::Hidden);
         let RecordingLine::Up(message) = &told[0] else { panic!("{told:?}") };
         assert_eq!(
             (message.payload().unwrap(), message.redacted, message.target.as_deref()),

@@ -15,7 +15,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::shard::{HubTimes, MessageWay};
+use crate::shard::{HubTimes, MessageDirection};
 
 /// One line of a trace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,7 +120,7 @@ pub struct TraceMessageLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<String>,
     /// Direction of the message.
-    pub way: MessageWay,
+    pub way: MessageDirection,
     /// Kind of hub message, or of raw message.
     pub kind: String,
     /// Method name, if the message has one.
@@ -199,6 +199,6 @@ impl TraceMessageLine {
     /// Whether the message is from the client.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.way == MessageWay::Up
+        self.way == MessageDirection::Up
     }
 }

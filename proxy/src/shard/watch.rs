@@ -40,7 +40,7 @@ use running_watch::RunningWatch;
 use unwritten_frame::{UnwrittenFrames, Wait};
 use watch_piece::micros;
 
-pub(crate) use message_summary::{MessageSummary, MessageWay, kind_name};
+pub(crate) use message_summary::{MessageDirection, MessageSummary, kind_name};
 pub(crate) use watch_order::{WatchDetail, WatchOrder, WatchRefused, WatchSubject};
 pub use watch_piece::HubTimes;
 pub(crate) use watch_piece::{
@@ -222,7 +222,7 @@ impl Watches {
             watch.follow(connections, slot, ConnectionChange::Opened, Some(open));
             if !handshake.is_empty() {
                 let bytes = || WatchedBytes::Handshake(Bytes::copy_from_slice(handshake));
-                watch.copy(slot, MessageWay::Up, |_| bytes());
+                watch.copy(slot, MessageDirection::Up, |_| bytes());
             }
         }
     }
@@ -280,7 +280,7 @@ impl Watches {
         let is_binary = data_type == RawKind::Binary.data_type();
         let kind = if is_binary { RawKind::Binary } else { RawKind::Text };
         for watch in &mut self.all {
-            watch.copy(slot, MessageWay::Up, |_| WatchedBytes::Messages(messages.clone(), kind));
+            watch.copy(slot, MessageDirection::Up, |_| WatchedBytes::Messages(messages.clone(), kind));
         }
         let summaries = self.summaries(slot, client, &messages, |_| true);
         let (user, mark) = (connections.user_of(client), self.next_mark);
@@ -293,7 +293,7 @@ impl Watches {
                 if watch.detail() == WatchDetail::Times {
                     taken.push(TakenMessage { watch: watch.number(), mark, connection, summary });
                 } else {
-                    watch.add(WatchedMessage::new(connection, MessageWay::Up, summary), read_at);
+                    watch.add(WatchedMessage::new(connection, MessageDirection::Up, summary), read_at);
                 }
             }
         }
@@ -345,7 +345,7 @@ impl Watches {
                 is_open: is_marked || awaits_answer,
                 is_marked,
                 link_us: Some(link_us),
-                ..WatchedMessage::new(connection, MessageWay::Up, summary)
+                ..WatchedMessage::new(connection, MessageDirection::Up, summary)
             };
             let number = watch.add(message, read_at);
             if is_marked {
@@ -386,7 +386,7 @@ impl Watches {
         }
         let kind = if is_text(frame) { RawKind::Text } else { RawKind::Binary };
         for watch in &mut self.all {
-            watch.copy(slot, MessageWay::Down, |is_handshake| match is_handshake {
+            watch.copy(slot, MessageDirection::Down, |is_handshake| match is_handshake {
                 true => WatchedBytes::Handshake(messages.clone()),
                 false => WatchedBytes::Messages(messages.clone(), kind),
             });
@@ -417,7 +417,7 @@ impl Watches {
                     is_open: true,
                     link_us,
                     answers: watch.answered(slot, summary, now),
-                    ..WatchedMessage::new(connection, MessageWay::Down, watch.shown(summary))
+                    ..WatchedMessage::new(connection, MessageDirection::Down, watch.shown(summary))
                 };
                 let number = watch.add(message, read_at.unwrap_or(now));
                 if watch.detail() == WatchDetail::Times {

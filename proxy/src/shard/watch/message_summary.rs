@@ -20,7 +20,7 @@ const NAME_MAX_CHARS: usize = 200;
 /// Direction of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum MessageWay {
+pub enum MessageDirection {
     /// From the client to its app server.
     Up,
     /// From an app server to the client.

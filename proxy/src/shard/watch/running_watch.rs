@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::OpenConnection;
 
-use super::message_summary::{MessageSummary, MessageWay};
+use super::message_summary::{MessageDirection, MessageSummary};
 use super::watch_order::{WatchBounds, WatchDetail, WatchOrder};
 use super::watch_piece::{
     ConnectionChange, TraceHop, WatchBatch, WatchEvent, WatchPiece, WatchedBytes, WatchedConnection, WatchedMessage,
@@ -195,12 +195,12 @@ impl RunningWatch {
     }
 
     /// Copies bytes of a followed client, if the watch records bytes.
-    pub(super) fn copy(&mut self, slot: Slot, way: MessageWay, bytes: impl FnOnce(bool) -> WatchedBytes) {
+    pub(super) fn copy(&mut self, slot: Slot, way: MessageDirection, bytes: impl FnOnce(bool) -> WatchedBytes) {
         if self.order.detail != WatchDetail::Bytes {
             return;
         }
         let Some(followed) = self.followed.get_mut(&slot) else { return };
-        let is_handshake = way == MessageWay::Down && mem::take(&mut followed.awaits_handshake);
+        let is_handshake = way == MessageDirection::Down && mem::take(&mut followed.awaits_handshake);
         let (connection, bytes) = (followed.connection.clone(), bytes(is_handshake));
         let length = bytes.len();
         if self.has_room(length) {
@@ -246,8 +246,8 @@ impl RunningWatch {
         let (number, bytes) = (message.number, message.summary.text_bytes());
         self.unread.messages += 1;
         match message.way {
-            MessageWay::Up => self.unread.up.add(message.summary.bytes),
-            MessageWay::Down => self.unread.down.add(message.summary.bytes),
+            MessageDirection::Up => self.unread.up.add(message.summary.bytes),
+            MessageDirection::Down => self.unread.down.add(message.summary.bytes),
         }
         if self.bounds.newest.is_some_and(|most| self.unread.pieces.len() >= most)
             && let Some(WatchPiece { event: WatchEvent::Message(_), .. }) = self.unread.pieces.pop_front()

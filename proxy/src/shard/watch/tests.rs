@@ -78,7 +78,7 @@ fn told(bed: &mut Testbed, trace: u64) -> Vec<String> {
         WatchEvent::Connection(connection, change) => format!("{} {}", &connection.id[..3], word(&change)),
         WatchEvent::Message(message) => {
             let name = message.summary.target.as_deref().unwrap_or(message.summary.kind);
-            let way = if message.way == MessageWay::Up { "up" } else { "down" };
+            let way = if message.way == MessageDirection::Up { "up" } else { "down" };
             let answers = message.answers.map(|number| format!(" answers {number}")).unwrap_or_default();
             format!("{} {way} {name} {}{answers}", &message.connection.id[..3], message.number)
         }
@@ -279,7 +279,7 @@ fn only_tapped_clients_are_summed_up_and_payloads_are_there_only_on_request() {
     let batch = read_all(&mut bed, full);
     let last = messages(&batch)[2];
     assert_eq!(last.summary.payload.as_deref(), Some(r#"[{"token":"[redacted]"}]"#));
-    assert_eq!((last.way, last.number), (MessageWay::Down, 2));
+    assert_eq!((last.way, last.number), (MessageDirection::Down, 2));
     let batch = read_all(&mut bed, full);
     assert!(messages(&batch).is_empty() && batch.up.messages == 2, "each is read once");
 }
@@ -318,7 +318,7 @@ fn events(bed: &mut Testbed, number: u64) -> Vec<String> {
             WatchEvent::Opening(connection, _) => (connection, "opened".into()),
             WatchEvent::Bytes(connection, way, bytes) => match bytes {
                 WatchedBytes::Handshake(bytes) => (connection, text(bytes)),
-                WatchedBytes::Messages(bytes, _) if *way == MessageWay::Up => {
+                WatchedBytes::Messages(bytes, _) if *way == MessageDirection::Up => {
                     (connection, format!("up {}", text(bytes)))
                 }
                 WatchedBytes::Messages(bytes, _) => (connection, format!("down {}", text(bytes))),

@@ -11,7 +11,7 @@ use trunkline_protocol::id::ID_CHARS;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::{OpenConnection, RawKind, TraceReport};
 
-use super::message_summary::{MessageSummary, MessageWay};
+use super::message_summary::{MessageDirection, MessageSummary};
 use crate::shard::connection::Client;
 use crate::shard::content::Content;
 use crate::shard::slot::Slot;
@@ -41,7 +41,7 @@ pub(crate) enum WatchEvent {
     /// Opening of a connection, for watches that record bytes.
     Opening(Arc<WatchedConnection>, Box<WatchedOpening>),
     Connection(Arc<WatchedConnection>, ConnectionChange),
-    Bytes(Arc<WatchedConnection>, MessageWay, WatchedBytes),
+    Bytes(Arc<WatchedConnection>, MessageDirection, WatchedBytes),
     Message(Box<WatchedMessage>),
     /// Later hop of the message with this number.
     Hop(u64, TraceHop),
@@ -89,7 +89,7 @@ pub(crate) struct WatchedMessage {
     pub connection: Arc<WatchedConnection>,
     /// App server that receives it, or that has the primary link.
     pub app: Option<AppServerId>,
-    pub way: MessageWay,
+    pub way: MessageDirection,
     pub summary: MessageSummary,
     /// Microseconds between socket and link in the proxy: upstream until it was queued in the link, downstream
     /// since it was read from the link; `None` for a message that came from no link.
@@ -218,7 +218,7 @@ impl WatchedOpening {
 
 impl WatchedMessage {
     /// Message of a connection without hops yet.
-    pub(super) fn new(connection: Arc<WatchedConnection>, way: MessageWay, summary: MessageSummary) -> Self {
+    pub(super) fn new(connection: Arc<WatchedConnection>, way: MessageDirection, summary: MessageSummary) -> Self {
         Self {
             number: 0,
             connection,
