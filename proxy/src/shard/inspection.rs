@@ -127,7 +127,7 @@ pub(crate) struct Inspector<'a> {
 
 /// Watches of a shard for the observer, with the state that they inspect.
 #[derive(Debug)]
-pub(crate) struct WatchDesk<'a> {
+pub(crate) struct WatchController<'a> {
     pub(super) watches: &'a mut Watches,
     pub(super) connections: &'a Connections,
     pub(super) context: &'a ShardContext,
@@ -234,7 +234,7 @@ impl Inspector<'_> {
     }
 }
 
-impl WatchDesk<'_> {
+impl WatchController<'_> {
     /// Starts a watch of a method or of clients that open in future, with times relative to `started`. Returns
     /// its number.
     ///

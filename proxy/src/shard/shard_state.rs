@@ -34,7 +34,7 @@ use super::command::ShardCommand;
 use super::drain::leaving::LeavingClients;
 use super::drain::rebalance_order::{RebalanceOrder, ServerRebalance};
 use super::inbox::{Inspection, ShardMessage, ShardSender};
-use super::inspection::{Inspector, WatchDesk};
+use super::inspection::{Inspector, WatchController};
 use super::moving::keep_alive::KeepAlive;
 use super::presence_feed::PresenceFeeds;
 use super::shard_context::ShardContext;
@@ -159,9 +159,9 @@ impl ShardState {
     }
 
     /// Watches, with the state that they inspect.
-    pub(crate) fn watch_desk(&mut self) -> WatchDesk<'_> {
+    pub(crate) fn watch_desk(&mut self) -> WatchController<'_> {
         let ShardCore { delivery, connections, context, .. } = &mut self.core;
-        WatchDesk { watches: &mut delivery.watches, connections, context }
+        WatchController { watches: &mut delivery.watches, connections, context }
     }
 
     /// Ends a step: flushes its output and returns the tasks to start.
