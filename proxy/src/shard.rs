@@ -102,7 +102,7 @@ use drain::server_rebalance::{level_due, level_search, search_for_level};
 use drain::shed::SHED_SPREAD;
 use drain::{Departures, are_any_left, close_all_drained, close_leaving, leave_drained, leave_shed, search_for_shed};
 use moving::reconnect::{end_hold, end_socket, take_detached};
-use presence_feed::Told;
+use presence_feed::FlushOutcome;
 use shard_context::ShardContext;
 use shard_state::ShardTask;
 
@@ -267,15 +267,15 @@ impl Shard {
     /// Sends presence changes to app servers while any is subscribed.
     async fn tell_presence(self: Rc<Self>) {
         let has_changed = self.state().presence.has_changed();
-        let mut told = Told::All;
-        while told != Told::Nobody {
-            if told == Told::All {
+        let mut outcome = FlushOutcome::All;
+        while outcome != FlushOutcome::Nobody {
+            if outcome == FlushOutcome::All {
                 has_changed.notified().await;
                 sleep(PRESENCE_WINDOW).await;
             } else {
                 sleep(PRESENCE_STEP).await;
             }
-            told = self.step(|state| state.presence.tell_changes(&mut state.core.connections, &state.core.context));
+            outcome = self.step(|state| state.presence.tell_changes(&mut state.core.connections, &state.core.context));
         }
     }
 

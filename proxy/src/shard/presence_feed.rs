@@ -57,7 +57,7 @@ pub(super) struct PresenceFeeds {
 
 /// Result of a step that sends changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum FlushOutcome {
     All,
     /// A snapshot is in progress or a link is full.
     NotYet,
@@ -326,13 +326,13 @@ impl PresenceFeeds {
     }
 
     /// Sends the changes since the last call.
-    pub(super) fn tell_changes(&mut self, connections: &mut Connections, context: &ShardContext) -> Told {
+    pub(super) fn tell_changes(&mut self, connections: &mut Connections, context: &ShardContext) -> FlushOutcome {
         let Self { feeds, last_stream, is_told, .. } = self;
         if feeds.is_empty() {
             *is_told = false;
-            return Told::Nobody;
+            return FlushOutcome::Nobody;
         }
-        let mut told = Told::All;
+        let mut told = FlushOutcome::All;
         for feed in feeds.iter_mut() {
             let batch = take_batch(feed, connections, &context.counters);
             let next_stream = || {
@@ -345,7 +345,7 @@ impl PresenceFeeds {
                 context.counters.presence_resyncs.increment();
             }
             if feed.subscribers.iter().any(|subscriber| subscriber.state != FeedState::Live) {
-                told = Told::NotYet;
+                told = FlushOutcome::NotYet;
             }
         }
         told
