@@ -40,17 +40,17 @@ pub(super) struct Peers {
     /// Limits concurrent queries, each a request to every peer.
     questions: Semaphore,
     /// Last snapshot of each current member, by boot id.
-    last: Mutex<HashMap<String, ToldSnapshot>>,
+    last: Mutex<HashMap<String, ReportedSnapshot>>,
 }
 
 /// Snapshot received from a peer, with its arrival time.
 #[derive(Debug, Clone)]
-struct ToldSnapshot {
+struct ReportedSnapshot {
     node: NodeSnapshot,
     at: Instant,
 }
 
-impl ToldSnapshot {
+impl ReportedSnapshot {
     /// Current age of the numbers. Nodes of earlier versions don't report the age at the time of sending.
     fn age_ms(&self) -> u64 {
         let since = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -83,7 +83,7 @@ impl Peers {
         for (member, answer) in &answers {
             let fleet = answer.as_ref().ok().and_then(|answer| answer.read::<FleetSnapshot>().ok());
             match fleet.and_then(|fleet| fleet.nodes.into_iter().next()) {
-                Some(node) => drop(last.insert(member.boot().into(), ToldSnapshot { node, at: Instant::now() })),
+                Some(node) => drop(last.insert(member.boot().into(), ReportedSnapshot { node, at: Instant::now() })),
                 None => missing.push(member.name().to_owned()),
             }
         }
@@ -117,9 +117,9 @@ impl Peers {
     }
 
     /// Snapshot of a member as seen by this node.
-    fn shown(&self, member: &Arc<FleetMember>, last: Option<&ToldSnapshot>) -> NodeSnapshot {
+    fn shown(&self, member: &Arc<FleetMember>, last: Option<&ReportedSnapshot>) -> NodeSnapshot {
         let now_ms = self.fleet.members().now_ms();
-        let age_ms = last.map(ToldSnapshot::age_ms);
+        let age_ms = last.map(ReportedSnapshot::age_ms);
         NodeSnapshot {
             name: member.name().into(),
             instance: member.boot().into(),
@@ -189,7 +189,7 @@ impl Peers {
         answers.into_iter().flatten().find(|answer| knows(answer.status()))
     }
 
-    fn last(&self) -> MutexGuard<'_, HashMap<String, ToldSnapshot>> {
+    fn last(&self) -> MutexGuard<'_, HashMap<String, ReportedSnapshot>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,7 +19,7 @@ use crate::upstream::HubIndex;
 #[derive(Debug, Default)]
 pub(crate) struct OwnInterest {
     hubs: ArcSwap<Vec<Arc<HubInterest>>>,
-    told: Mutex<ToldInterest>,
+    told: Mutex<ReportedInterest>,
     /// Number of buckets not confirmed by all nodes; usually 0.
     unheard: AtomicUsize,
     has_news: Notify,
@@ -27,7 +27,7 @@ pub(crate) struct OwnInterest {
 
 /// Changes for the other nodes, and actions that wait for their confirmation.
 #[derive(Default)]
-struct ToldInterest {
+struct ReportedInterest {
     ack_tracker: AckTracker<(HubIndex, u16), Arc<str>>,
     /// Actions that wait for a round to be confirmed, by round number.
     waiting: BTreeMap<u64, Vec<Act>>,
@@ -37,7 +37,7 @@ struct ToldInterest {
 
 type Act = Box<dyn FnOnce() + Send>;
 
-impl fmt::Debug for ToldInterest {
+impl fmt::Debug for ReportedInterest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ToldInterest").field("hearing", &self.ack_tracker).field("is_over", &self.is_over).finish()
     }
@@ -196,7 +196,7 @@ impl OwnInterest {
         self.hubs.load().get(hub.get()).cloned().unwrap_or_default()
     }
 
-    fn told(&self) -> MutexGuard<'_, ToldInterest> {
+    fn told(&self) -> MutexGuard<'_, ReportedInterest> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
