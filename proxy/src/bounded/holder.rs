@@ -9,14 +9,14 @@ use std::hash::Hash;
 #[must_use]
 pub(crate) fn newest_of_largest<K: Eq + Hash>(
     entries: impl Iterator<Item = (u64, K, usize)>,
-    (newcomer, weight): (Option<&K>, usize),
+    (new_server, weight): (Option<&K>, usize),
 ) -> Option<u64> {
     let mut holders = HashMap::<K, (usize, u64)>::new();
     for (number, holder, weight) in entries {
         let (sum, newest) = holders.entry(holder).or_default();
         (*sum, *newest) = (*sum + weight, number.max(*newest));
     }
-    let own = newcomer.and_then(|key| holders.get(key)).map_or(0, |(sum, _)| *sum);
+    let own = new_server.and_then(|key| holders.get(key)).map_or(0, |(sum, _)| *sum);
     let (sum, newest) = holders.into_values().max()?;
     (sum > own + weight).then_some(newest)
 }
@@ -28,7 +28,7 @@ mod tests {
     #[test]
     fn the_largest_holder_makes_room_for_smaller_ones_only() {
         let entries = || [(1, "a", 1), (2, "b", 1), (3, "b", 1), (4, "b", 1), (5, "a", 1)].into_iter();
-        let chosen = |newcomer: &str| newest_of_largest(entries(), (Some(&newcomer), 1));
+        let chosen = |new_server: &str| newest_of_largest(entries(), (Some(&new_server), 1));
         assert_eq!((chosen("c"), chosen("a"), chosen("b")), (Some(4), None, None));
         assert_eq!(newest_of_largest(entries(), (None, 1)), Some(4));
         assert_eq!(newest_of_largest(entries(), (Some(&"c"), 3)), None, "it would be the largest itself");

@@ -166,7 +166,7 @@ impl RelayLimit {
         if none_before.contains_key(&search) {
             return None;
         }
-        let (upstream, newcomer) = &search;
+        let (upstream, new_server) = &search;
         let is_there = |request: &RelayRequest| upstream.is_none() || request.upstream() == upstream.as_ref();
         let there = || requests.iter().filter(|(_, request)| is_there(request));
         let waiting = there().filter_map(|(number, request)| Some((request.progress.waits_since()?, number)));
@@ -174,7 +174,7 @@ impl RelayLimit {
         let chosen = longest.map(|(_, number)| number).or_else(|| {
             let ending = there().filter(|(_, request)| request.progress.can_be_cut());
             let held = ending.filter_map(|(number, request)| Some((number, request.holder?, 1)));
-            newest_of_largest(held, (newcomer.as_ref(), 1))
+            newest_of_largest(held, (new_server.as_ref(), 1))
         });
         if chosen.is_none() {
             none_before.insert(search, now + VAIN_LOOK);

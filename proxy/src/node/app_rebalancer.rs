@@ -17,7 +17,7 @@ use tracing::info;
 use trunkline_protocol::id::random_bytes;
 
 use crate::shard::{LevelCount, RebalanceOrder, Shared};
-use crate::upstream::{AppServerId, Hub, HubIndex, Newcomer, NewcomerRound, Pool, ShareLoad, ShareMove, SharePlan};
+use crate::upstream::{AppServerId, Hub, HubIndex, NewServer, NewServerRound, Pool, ShareLoad, ShareMove, SharePlan};
 
 /// Interval of observations and rounds.
 const ROUND: Duration = Duration::from_secs(1);
@@ -46,13 +46,13 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 /// New app servers of each hub.
 #[derive(Debug, Default)]
 struct AppRebalancer {
-    newcomers: HashMap<(HubIndex, AppServerId), (Arc<Pool>, Newcomer)>,
+    new_servers: HashMap<(HubIndex, AppServerId), (Arc<Pool>, NewServer)>,
 }
 
 impl AppRebalancer {
     async fn round(&mut self, shared: &Shared, per_second: u64) {
         self.look(shared);
-        let short = self.newcomers.values().filter(|(_, newcomer)| newcomer.is_short());
+        let short = self.new_servers.values().filter(|(_, new_server)| new_server.is_short());
         let groups: HashSet<_> = short.map(|(pool, _)| (pool.hub().index(), pool.app().group.name().clone())).collect();
         if groups.is_empty() {
             return;
@@ -69,14 +69,14 @@ impl AppRebalancer {
 
     /// Observes all pools, once per second.
     fn look(&mut self, shared: &Shared) {
-        let mut before = std::mem::take(&mut self.newcomers);
+        let mut before = std::mem::take(&mut self.new_servers);
         for hub in shared.hubs.all().iter().filter(|hub| !hub.has_webhook()) {
             for pool in hub.pools().iter().filter(|pool| !pool.app().group.is_mirror()) {
                 let place = (hub.index(), pool.app().id);
                 let known = before.remove(&place).filter(|(known, _)| Arc::ptr_eq(known, pool));
-                let mut newcomer = known.map(|(_, newcomer)| newcomer).unwrap_or_default();
-                newcomer.look(pool.look());
-                self.newcomers.insert(place, (pool.clone(), newcomer));
+                let mut new_server = known.map(|(_, new_server)| new_server).unwrap_or_default();
+                new_server.look(pool.look());
+                self.new_servers.insert(place, (pool.clone(), new_server));
             }
         }
     }
@@ -89,7 +89,7 @@ impl AppRebalancer {
             let place = (hub.index(), pool.app().id);
             let total = total(counts, place);
             on_their_way += total.coming;
-            let is_newcomer = self.newcomers.get(&place).is_some_and(|(_, newcomer)| newcomer.is_short());
+            let is_newcomer = self.new_servers.get(&place).is_some_and(|(_, new_server)| new_server.is_short());
             let clients = (total.present + total.coming).saturating_sub(total.going);
             let weight = u64::from(pool.app().weight());
             loads.push(ShareLoad { app: pool.app().id, weight, clients, is_newcomer });
@@ -98,15 +98,15 @@ impl AppRebalancer {
         let mut is_any_over = false;
         for load in loads.iter_mut().filter(|load| load.is_newcomer) {
             let place = (hub.index(), load.app);
-            let Some((pool, newcomer)) = self.newcomers.get_mut(&place) else { continue };
+            let Some((pool, new_server)) = self.new_servers.get_mut(&place) else { continue };
             let (missing, coming) = (plan.missing(load.app), total(counts, place).coming);
-            match newcomer.begin_round(missing, coming, plan.is_tolerable(load.app)) {
-                NewcomerRound::Begun => {
+            match new_server.begin_round(missing, coming, plan.is_tolerable(load.app)) {
+                NewServerRound::Begun => {
                     let app = &pool.app().name;
                     info!(%app, hub = hub.name(), clients = missing, "app server joined: rebalancing clients");
                 }
-                NewcomerRound::GoesOn => {}
-                NewcomerRound::Over => (load.is_newcomer, is_any_over) = (false, true),
+                NewServerRound::GoesOn => {}
+                NewServerRound::Over => (load.is_newcomer, is_any_over) = (false, true),
             }
         }
         if is_any_over {

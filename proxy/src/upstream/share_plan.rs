@@ -47,8 +47,8 @@ impl SharePlan {
     pub(crate) fn new(loads: &[ShareLoad]) -> Self {
         let shares = shares(loads);
         let pairs = || loads.iter().zip(&shares);
-        let newcomers = pairs().filter(|(load, _)| load.is_newcomer);
-        let missing = newcomers.map(|(load, &share)| (load.app, share.saturating_sub(load.clients), share)).collect();
+        let new_servers = pairs().filter(|(load, _)| load.is_newcomer);
+        let missing = new_servers.map(|(load, &share)| (load.app, share.saturating_sub(load.clients), share)).collect();
         let excess = pairs().map(|(load, share)| (load.app, load.clients.saturating_sub(*share)));
         let mut excess: Vec<_> = excess.filter(|(_, clients)| *clients > 0).collect();
         excess.sort_by_key(|(_, clients)| std::cmp::Reverse(*clients));
@@ -58,13 +58,13 @@ impl SharePlan {
     /// Number of clients missing at a newcomer.
     #[must_use]
     pub(crate) fn missing(&self, app: AppServerId) -> u64 {
-        self.missing.iter().find(|(newcomer, ..)| *newcomer == app).map_or(0, |(_, missing, _)| *missing)
+        self.missing.iter().find(|(new_server, ..)| *new_server == app).map_or(0, |(_, missing, _)| *missing)
     }
 
     /// Whether a newcomer's deficit is within the tolerance.
     #[must_use]
     pub(crate) fn is_tolerable(&self, app: AppServerId) -> bool {
-        let found = self.missing.iter().find(|(newcomer, ..)| *newcomer == app);
+        let found = self.missing.iter().find(|(new_server, ..)| *new_server == app);
         found.is_none_or(|(_, missing, share)| *missing <= share / TOLERANCE_DIVISOR)
     }
 

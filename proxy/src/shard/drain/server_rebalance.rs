@@ -48,7 +48,7 @@ pub(crate) fn level_due(state: &mut ShardState, slot: Slot, order: &RebalanceOrd
 
 /// Assigns the new server to a client, or requests its hand-over.
 fn level(state: &mut ShardState, slot: Slot, order: &RebalanceOrder) {
-    let Some(to) = newcomer(&state.core, slot, order).and_then(|pool| pool.choose_home()) else { return };
+    let Some(to) = new_server(&state.core, slot, order).and_then(|pool| pool.choose_home()) else { return };
     let Some(client) = state.core.connections.live(slot) else { return };
     if client.home().capabilities().confirms_hand_over {
         let (serial, request) = (client.serial(), ask_if_idle(client.id()));
@@ -67,7 +67,7 @@ pub(crate) fn take_level_target(state: &mut ShardState, slot: Slot) -> Option<Ho
     let asked = state.server_rebalance.take(slot)?;
     state.core.connections.get_current(slot, asked.serial)?;
     state.core.refresh_group(slot);
-    let home = newcomer(&state.core, slot, &asked.order)?.choose_home()?;
+    let home = new_server(&state.core, slot, &asked.order)?.choose_home()?;
     state.core.context.counters.app_rebalanced.increment();
     Some(home)
 }
@@ -123,7 +123,7 @@ fn may_be_levelled(core: &ShardCore, client: &Client, order: &RebalanceOrder) ->
 }
 
 /// New server of an order, while it accepts clients of this group.
-fn newcomer(core: &ShardCore, slot: Slot, order: &RebalanceOrder) -> Option<Arc<Pool>> {
+fn new_server(core: &ShardCore, slot: Slot, order: &RebalanceOrder) -> Option<Arc<Pool>> {
     let client = core.connections.get(slot)?;
     let pool = core.context.shared.hubs.at(order.hub)?.pool_of(order.to)?;
     (**pool.app().group.name() == *client.cold().group_name()).then_some(pool)

@@ -1,4 +1,4 @@
-//! Newcomer: an app server that has joined a hub, until it has its share of clients. Pure: driven by one observation
+//! NewServer: an app server that has joined a hub, until it has its share of clients. Pure: driven by one observation
 //! per second.
 //!
 //! ```text
@@ -32,19 +32,19 @@ pub(crate) struct LinkLook {
 
 /// State of an app server at one hub.
 #[derive(Debug, Default)]
-pub(crate) struct Newcomer {
-    stage: NewcomerStage,
+pub(crate) struct NewServer {
+    stage: NewServerStage,
     last_open: usize,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum NewcomerStage {
+enum NewServerStage {
     Linking { whole: u32 },
     Short { missing: Option<u64>, idle: u32 },
     Settled,
 }
 
-impl Default for NewcomerStage {
+impl Default for NewServerStage {
     fn default() -> Self {
         Self::Linking { whole: 0 }
     }
@@ -52,7 +52,7 @@ impl Default for NewcomerStage {
 
 /// Result of a round for a newcomer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NewcomerRound {
+pub(crate) enum NewServerRound {
     /// The newcomer starts receiving clients.
     Begun,
     GoesOn,
@@ -60,19 +60,19 @@ pub(crate) enum NewcomerRound {
     Over,
 }
 
-impl Newcomer {
+impl NewServer {
     /// Applies the observation of this second.
     pub(crate) fn look(&mut self, look: LinkLook) {
         let before = std::mem::replace(&mut self.last_open, look.open);
         if !look.is_known || look.is_draining {
-            self.stage = NewcomerStage::default();
+            self.stage = NewServerStage::default();
             return;
         }
         let is_whole = look.open > 0 && look.wanted.map_or(look.open == before, |wanted| look.open >= wanted);
-        if let NewcomerStage::Linking { whole } = &mut self.stage {
+        if let NewServerStage::Linking { whole } = &mut self.stage {
             *whole = if is_whole { *whole + 1 } else { 0 };
             if *whole > SETTLED_LOOKS {
-                self.stage = NewcomerStage::Short { missing: None, idle: 0 };
+                self.stage = NewServerStage::Short { missing: None, idle: 0 };
             }
         }
     }
@@ -80,27 +80,27 @@ impl Newcomer {
     /// Whether the newcomer may have fewer clients than its share.
     #[must_use]
     pub(crate) fn is_short(&self) -> bool {
-        matches!(self.stage, NewcomerStage::Short { .. })
+        matches!(self.stage, NewServerStage::Short { .. })
     }
 
     /// Applies the number of clients missing in this round, and of those already moving. `is_tolerable` if too few are
     /// missing to start.
-    pub(crate) fn begin_round(&mut self, missing: u64, on_their_way: u64, is_tolerable: bool) -> NewcomerRound {
-        let NewcomerStage::Short { missing: last, idle } = &mut self.stage else { return NewcomerRound::Over };
+    pub(crate) fn begin_round(&mut self, missing: u64, on_their_way: u64, is_tolerable: bool) -> NewServerRound {
+        let NewServerStage::Short { missing: last, idle } = &mut self.stage else { return NewServerRound::Over };
         let left = missing + on_their_way;
         let Some(before) = last.replace(left) else {
             if !is_tolerable {
-                return NewcomerRound::Begun;
+                return NewServerRound::Begun;
             }
-            self.stage = NewcomerStage::Settled;
-            return NewcomerRound::Over;
+            self.stage = NewServerStage::Settled;
+            return NewServerRound::Over;
         };
         *idle = if left < before { 0 } else { *idle + 1 };
         if left > 0 && *idle < IDLE_ROUNDS_MAX {
-            return NewcomerRound::GoesOn;
+            return NewServerRound::GoesOn;
         }
-        self.stage = NewcomerStage::Settled;
-        NewcomerRound::Over
+        self.stage = NewServerStage::Settled;
+        NewServerRound::Over
     }
 }
 
@@ -114,72 +114,72 @@ mod tests {
 
     const GONE: LinkLook = LinkLook { is_known: false, open: 0, wanted: Some(2), is_draining: false };
 
-    fn settled() -> Newcomer {
-        let mut newcomer = Newcomer::default();
-        (0..=SETTLED_LOOKS).for_each(|_| newcomer.look(look(2, Some(2))));
-        assert!(newcomer.is_short());
-        newcomer
+    fn settled() -> NewServer {
+        let mut new_server = NewServer::default();
+        (0..=SETTLED_LOOKS).for_each(|_| new_server.look(look(2, Some(2))));
+        assert!(new_server.is_short());
+        new_server
     }
 
     #[test]
     fn it_is_a_newcomer_once_all_its_links_have_been_there_for_some_seconds() {
-        let mut newcomer = Newcomer::default();
+        let mut new_server = NewServer::default();
         for open in [1, 2, 2, 1, 2, 2, 2, 2, 2] {
-            newcomer.look(look(open, Some(2)));
-            assert!(!newcomer.is_short());
+            new_server.look(look(open, Some(2)));
+            assert!(!new_server.is_short());
         }
-        newcomer.look(look(2, Some(2)));
-        assert!(newcomer.is_short());
+        new_server.look(look(2, Some(2)));
+        assert!(new_server.is_short());
     }
 
     #[test]
     fn one_that_dials_in_has_settled_when_no_more_links_come() {
-        let mut newcomer = Newcomer::default();
+        let mut new_server = NewServer::default();
         for open in [1, 3, 5, 5, 5, 5, 5, 5] {
-            newcomer.look(look(open, None));
-            assert!(!newcomer.is_short());
+            new_server.look(look(open, None));
+            assert!(!new_server.is_short());
         }
-        newcomer.look(look(5, None));
-        assert!(newcomer.is_short());
+        new_server.look(look(5, None));
+        assert!(new_server.is_short());
     }
 
     #[test]
     fn a_link_that_is_away_for_a_moment_begins_nothing_anew_and_one_that_is_gone_does() {
-        let mut newcomer = settled();
-        assert_eq!(newcomer.begin_round(0, 0, true), NewcomerRound::Over);
-        newcomer.look(look(0, Some(2)));
-        newcomer.look(look(2, Some(2)));
-        assert!(!newcomer.is_short());
-        newcomer.look(GONE);
-        (0..=SETTLED_LOOKS).for_each(|_| newcomer.look(look(2, Some(2))));
-        assert!(newcomer.is_short());
+        let mut new_server = settled();
+        assert_eq!(new_server.begin_round(0, 0, true), NewServerRound::Over);
+        new_server.look(look(0, Some(2)));
+        new_server.look(look(2, Some(2)));
+        assert!(!new_server.is_short());
+        new_server.look(GONE);
+        (0..=SETTLED_LOOKS).for_each(|_| new_server.look(look(2, Some(2))));
+        assert!(new_server.is_short());
     }
 
     #[test]
     fn one_that_is_about_to_stop_is_none() {
-        let mut newcomer = settled();
-        newcomer.look(LinkLook { is_draining: true, ..look(2, Some(2)) });
-        assert!(!newcomer.is_short());
+        let mut new_server = settled();
+        new_server.look(LinkLook { is_draining: true, ..look(2, Some(2)) });
+        assert!(!new_server.is_short());
     }
 
     #[test]
     fn it_begins_beyond_the_tolerance_and_ends_with_its_share() {
-        let mut newcomer = settled();
-        assert_eq!(newcomer.begin_round(10, 0, false), NewcomerRound::Begun);
-        assert_eq!(newcomer.begin_round(5, 5, false), NewcomerRound::GoesOn);
-        assert_eq!(newcomer.begin_round(1, 0, true), NewcomerRound::GoesOn, "what has begun is ended");
-        assert_eq!(newcomer.begin_round(0, 0, true), NewcomerRound::Over);
-        assert!(!newcomer.is_short());
-        assert_eq!(settled().begin_round(1, 0, true), NewcomerRound::Over);
+        let mut new_server = settled();
+        assert_eq!(new_server.begin_round(10, 0, false), NewServerRound::Begun);
+        assert_eq!(new_server.begin_round(5, 5, false), NewServerRound::GoesOn);
+        assert_eq!(new_server.begin_round(1, 0, true), NewServerRound::GoesOn, "what has begun is ended");
+        assert_eq!(new_server.begin_round(0, 0, true), NewServerRound::Over);
+        assert!(!new_server.is_short());
+        assert_eq!(settled().begin_round(1, 0, true), NewServerRound::Over);
     }
 
     #[test]
     fn it_stays_as_it_is_when_nobody_can_go_there() {
-        let mut newcomer = settled();
-        newcomer.begin_round(10, 0, false);
+        let mut new_server = settled();
+        new_server.begin_round(10, 0, false);
         for _ in 1..IDLE_ROUNDS_MAX {
-            assert_eq!(newcomer.begin_round(10, 0, false), NewcomerRound::GoesOn);
+            assert_eq!(new_server.begin_round(10, 0, false), NewServerRound::GoesOn);
         }
-        assert_eq!(newcomer.begin_round(10, 0, false), NewcomerRound::Over);
+        assert_eq!(new_server.begin_round(10, 0, false), NewServerRound::Over);
     }
 }
