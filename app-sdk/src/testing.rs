@@ -51,8 +51,8 @@ mod call_error;
 mod client_inbox;
 mod client_wire;
 mod expected;
+mod fake_proxy;
 mod far_clients;
-mod far_end;
 #[cfg(test)]
 mod from_outside;
 mod leaving;
@@ -88,7 +88,7 @@ pub use test_client::TestClient;
 
 use admission::{Admitted, Credentials, Gate, admit};
 use client_wire::ANSWER_TIMEOUT;
-use far_end::{FarEnd, TestHub};
+use fake_proxy::{FakeProxy, TestHub};
 use test_client::Opening;
 
 /// Server without a network for tests, or a fleet of servers.
@@ -180,10 +180,10 @@ impl TestServer {
                 let hub = hubs.entry(manifest.path.to_lowercase()).or_insert_with(|| TestHub {
                     path: manifest.path.clone(),
                     requires_user: manifest.authentication == Authentication::Required,
-                    far_end: Arc::new(FarEnd::new(linked.dispatcher.core.naming, manifest.presence)),
+                    fake_proxy: Arc::new(FakeProxy::new(linked.dispatcher.core.naming, manifest.presence)),
                     servers: Vec::new(),
                 });
-                let socket = hub.far_end.add_link(&linked.instance, manifest.exclusive_tasks.clone());
+                let socket = hub.fake_proxy.add_link(&linked.instance, manifest.exclusive_tasks.clone());
                 hub.servers.push(linked);
                 socket
             })?;
@@ -230,7 +230,7 @@ impl TestServer {
     /// # Errors
     /// If there is no other app server, `on_rehomed` fails, or the client's calls do not end.
     pub async fn rehome(&self, client: &mut TestClient, leaving: Leaving) -> Result<(), RehomeError> {
-        let is_its = |hub: &&Arc<TestHub>| Arc::ptr_eq(&hub.far_end, &client.wire().far_end);
+        let is_its = |hub: &&Arc<TestHub>| Arc::ptr_eq(&hub.fake_proxy, &client.wire().fake_proxy);
         let hub = self.hubs.values().find(is_its).ok_or(RehomeError::NoOther)?;
         leaving::reassign(hub, client, leaving).await
     }
@@ -364,8 +364,8 @@ impl Connect {
         if let Some(body) = linked.dispatcher.refuse(open.clone()) {
             return Err(ConnectError::Denied { status: StatusCode::FORBIDDEN, body });
         }
-        let far_end = Arc::clone(&hub.far_end);
-        TestClient::connect(Opening { far_end, protocol, open, server, negotiate_headers, timeout }).await
+        let fake_proxy = Arc::clone(&hub.fake_proxy);
+        TestClient::connect(Opening { fake_proxy, protocol, open, server, negotiate_headers, timeout }).await
     }
 }
 

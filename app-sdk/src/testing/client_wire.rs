@@ -15,7 +15,7 @@ use trunkline_protocol::service::{ConnectionData, OpenConnection, ServiceMessage
 
 use super::call_error::CallError;
 use super::client_inbox::ClientInbox;
-use super::far_end::FarEnd;
+use super::fake_proxy::FakeProxy;
 use crate::encode;
 use crate::naming::Codec;
 
@@ -25,7 +25,7 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Part of a client that its calls share: ID, inbox, and sending to the hub.
 #[derive(Debug)]
 pub(super) struct ClientWire {
-    pub(super) far_end: Arc<FarEnd>,
+    pub(super) fake_proxy: Arc<FakeProxy>,
     pub(super) inbox: Arc<ClientInbox>,
     pub(super) codec: Codec,
     pub(super) id: ByteString,
@@ -48,7 +48,7 @@ pub(super) async fn send_replies(wire: Arc<ClientWire>, mut replies: mpsc::Unbou
 impl ClientWire {
     /// Opens the connection at an app server: the open message, then the handshake.
     pub(super) async fn open_at(&self, server: usize, open: OpenConnection) {
-        self.far_end.send(server, ServiceMessage::OpenConnection(open)).await;
+        self.fake_proxy.send(server, ServiceMessage::OpenConnection(open)).await;
         let handshake = HandshakeRequest { protocol: self.codec.protocol(), version: HUB_PROTOCOL_VERSION }.encode();
         self.send_bytes(handshake).await;
     }
@@ -69,8 +69,8 @@ impl ClientWire {
     /// Sends bytes to the hub. A closed connection is only noticed when reading.
     async fn send_bytes(&self, payload: Bytes) {
         let data = ConnectionData { connection_id: self.id.clone(), payload, ..ConnectionData::default() };
-        if let Some(home) = self.far_end.home(&self.id) {
-            self.far_end.send(home, ServiceMessage::ConnectionData(data)).await;
+        if let Some(home) = self.fake_proxy.home(&self.id) {
+            self.fake_proxy.send(home, ServiceMessage::ConnectionData(data)).await;
         }
     }
 

@@ -8,7 +8,7 @@ use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEA
 
 use super::call_error::RehomeError;
 use super::client_wire::ClientWire;
-use super::far_end::TestHub;
+use super::fake_proxy::TestHub;
 use super::test_client::TestClient;
 use crate::hub_core::TakenOver;
 
@@ -29,7 +29,7 @@ pub enum Leaving {
 pub(super) async fn reassign(hub: &TestHub, client: &TestClient, leaving: Leaving) -> Result<(), RehomeError> {
     let wire = client.wire();
     let closed = || RehomeError::Closed(wire.inbox.close_error());
-    let from = wire.far_end.home(&wire.id).ok_or_else(closed)?;
+    let from = wire.fake_proxy.home(&wire.id).ok_or_else(closed)?;
     let to = (from + 1) % hub.servers.len().max(1);
     let (Some(old), Some(new)) = (hub.servers.get(from), hub.servers.get(to)) else { return Err(RehomeError::NoOther) };
     if from == to {
@@ -42,7 +42,7 @@ pub(super) async fn reassign(hub: &TestHub, client: &TestClient, leaving: Leavin
             None
         }
     };
-    wire.far_end.set_home(&wire.id, to);
+    wire.fake_proxy.set_home(&wire.id, to);
     if leaving == Leaving::Crash {
         wire.inbox.fail_pending(CRASHED);
     }
@@ -69,10 +69,10 @@ async fn is_kept(mut taken_over: broadcast::Receiver<TakenOver>, connection_id: 
 
 /// Requests a client from an app server. Returns the result of `on_leaving`.
 async fn ask_for(wire: &ClientWire, from: usize) -> Result<Option<ByteString>, RehomeError> {
-    let given = wire.far_end.expect_reassignment(&wire.id);
+    let given = wire.fake_proxy.expect_reassignment(&wire.id);
     let headers = vec![header_of(MIGRATE_TO_HEADER, "")];
     let close = CloseConnection { connection_id: wire.id.clone(), headers, ..CloseConnection::default() };
-    wire.far_end.send(from, ServiceMessage::CloseConnection(close)).await;
+    wire.fake_proxy.send(from, ServiceMessage::CloseConnection(close)).await;
     let given = timeout(wire.timeout, given).await.map_err(|_| RehomeError::Timeout)?;
     let close = given.map_err(|_| RehomeError::Closed(wire.inbox.close_error()))?;
     Ok(close.reason().items.cloned())

@@ -16,7 +16,7 @@ use super::call_error::{CallError, ConnectError};
 use super::client_inbox::ClientInbox;
 use super::client_wire::{ClientWire, send_replies};
 use super::expected::Expected;
-use super::far_end::{FarEnd, NewMember};
+use super::fake_proxy::{FakeProxy, NewMember};
 use super::received::{FromArguments, Received};
 use super::test_call::{TestCall, TestStream};
 use crate::encode::Arguments;
@@ -32,7 +32,7 @@ pub struct TestClient {
 
 /// Connection that a test opens.
 pub(super) struct Opening {
-    pub(super) far_end: Arc<FarEnd>,
+    pub(super) fake_proxy: Arc<FakeProxy>,
     pub(super) protocol: HubProtocol,
     pub(super) open: OpenConnection,
     pub(super) server: usize,
@@ -42,14 +42,14 @@ pub(super) struct Opening {
 
 impl TestClient {
     pub(super) async fn connect(opening: Opening) -> Result<Self, ConnectError> {
-        let Opening { far_end, protocol, mut open, server, negotiate_headers, timeout } = opening;
+        let Opening { fake_proxy, protocol, mut open, server, negotiate_headers, timeout } = opening;
         open.protocol = Some(ByteString::from_static(protocol.name()));
         let id = open.connection_id.clone();
         let user = open.claims.iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, value)| value.clone());
-        let (inbox, replies) = ClientInbox::new(far_end.codec(protocol));
+        let (inbox, replies) = ClientInbox::new(fake_proxy.codec(protocol));
         let new = NewMember { id: id.clone(), protocol, user, home: server, inbox: Arc::clone(&inbox) };
-        far_end.join(new).await;
-        let wire = Arc::new(ClientWire { codec: far_end.codec(protocol), far_end, inbox, id, timeout });
+        fake_proxy.join(new).await;
+        let wire = Arc::new(ClientWire { codec: fake_proxy.codec(protocol), fake_proxy, inbox, id, timeout });
         tokio::spawn(send_replies(Arc::clone(&wire), replies));
         let client = Self { wire, open, negotiate_headers, latest_invocation: 0 };
         client.wire.open_at(server, client.open.clone()).await;
@@ -334,19 +334,19 @@ impl TestClient {
         let claims = claims.into_iter().map(|(name, value)| (name.into().into(), value.into().into()));
         self.open.claims = user.into_iter().chain(claims).collect();
         let update = ConnectionClaims { connection_id: self.wire.id.clone(), claims: self.open.claims.clone() };
-        if let Some(home) = self.wire.far_end.home(&self.wire.id) {
-            self.wire.far_end.send(home, ServiceMessage::UpdateConnectionClaims(update)).await;
+        if let Some(home) = self.wire.fake_proxy.home(&self.wire.id) {
+            self.wire.fake_proxy.send(home, ServiceMessage::UpdateConnectionClaims(update)).await;
         }
     }
 
     /// Closes the connection from this side, as if the client had closed its socket. The hub's `on_disconnected` runs
     /// soon after; wait for a message that it sends, or for [`TestServer::shutdown`](super::TestServer::shutdown).
     pub async fn disconnect(&mut self) {
-        let home = self.wire.far_end.home(&self.wire.id);
-        self.wire.far_end.leave(&self.wire.id);
+        let home = self.wire.fake_proxy.home(&self.wire.id);
+        self.wire.fake_proxy.leave(&self.wire.id);
         let close = CloseConnection { connection_id: self.wire.id.clone(), ..CloseConnection::default() };
         if let Some(home) = home {
-            self.wire.far_end.send(home, ServiceMessage::CloseConnection(close)).await;
+            self.wire.fake_proxy.send(home, ServiceMessage::CloseConnection(close)).await;
         }
     }
 

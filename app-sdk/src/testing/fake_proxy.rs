@@ -25,7 +25,7 @@ use crate::sync::lock;
 
 /// Proxy side of the links of one hub.
 #[derive(Debug)]
-pub(super) struct FarEnd {
+pub(super) struct FakeProxy {
     /// Naming of the hub, which its clients use as well.
     naming: Naming,
     links: Mutex<Vec<Arc<FarLink>>>,
@@ -59,7 +59,7 @@ pub(super) struct NewMember {
     pub(super) inbox: Arc<ClientInbox>,
 }
 
-impl FarEnd {
+impl FakeProxy {
     pub(super) fn new(naming: Naming, presence: PresenceScope) -> Self {
         let presence = presence.is_any().then(Mutex::default);
         Self { naming, links: Mutex::default(), members: Mutex::default(), presence, has_changed: Notify::new() }
@@ -287,7 +287,7 @@ fn close_notice(connection_id: ByteString) -> ServiceMessage {
 pub(super) struct TestHub {
     pub(super) path: String,
     pub(super) requires_user: bool,
-    pub(super) far_end: Arc<FarEnd>,
+    pub(super) fake_proxy: Arc<FakeProxy>,
     /// The hub on each app server, in the order of the links.
     pub(super) servers: Vec<LinkedHub>,
 }
