@@ -116,7 +116,7 @@ impl Node {
     }
 
     /// Name and boot ID of the proxy, or the name of the service for all its server connections.
-    pub(crate) fn far_end(&self) -> (&str, &str) {
+    pub(crate) fn peer_name(&self) -> (&str, &str) {
         self.service.as_deref().map_or((&self.name, &self.boot), |service| (service, ""))
     }
 

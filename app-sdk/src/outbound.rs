@@ -128,11 +128,11 @@ impl Outbound {
 
     /// Names and boot IDs of the linked proxies and services.
     pub(crate) fn far_ends(&self) -> BTreeSet<(String, String)> {
-        let far_end = |node: &Arc<Node>| {
-            let (name, boot) = node.far_end();
+        let peer_name = |node: &Arc<Node>| {
+            let (name, boot) = node.peer_name();
             (name.to_owned(), boot.to_owned())
         };
-        self.nodes().iter().map(far_end).collect()
+        self.nodes().iter().map(peer_name).collect()
     }
 
     pub(crate) fn nodes(&self) -> Arc<[Arc<Node>]> {

@@ -279,7 +279,7 @@ fn sorted(nodes: &[Arc<Node>]) -> Vec<Arc<Node>> {
 }
 
 fn key_of(node: &Node) -> (&str, &str) {
-    node.far_end()
+    node.peer_name()
 }
 
 impl Place {

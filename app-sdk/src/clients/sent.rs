@@ -125,7 +125,7 @@ async fn missing(node: &Node, since: LossMark, timeout: Duration) -> Option<(Str
         Ok(Err(DeliveryError::Unsupported)) => NotAcknowledgedReason::Service,
         Err(_) => NotAcknowledgedReason::Timeout,
     };
-    Some((node.far_end().0.to_owned(), reason))
+    Some((node.peer_name().0.to_owned(), reason))
 }
 
 impl Carriers {
