@@ -88,7 +88,7 @@ impl Purpose {
 /// Kind of a channel's peer. A key holder authenticates as one kind, so traffic for one kind can't be redirected to
 /// another: a forwarded client request never reaches an admin port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FarEnd {
+pub enum PeerKind {
     /// App server dialled by a proxy.
     AppServer,
     /// Admin port of a node, dialled by another node for node links, queries and commands.
@@ -132,8 +132,8 @@ pub struct ChannelSecret {
 }
 
 impl ChannelSecret {
-    fn new(key: &AccessKey, far_end: FarEnd) -> Self {
-        let secret = subkey(key, far_end.name());
+    fn new(key: &AccessKey, peer_kind: PeerKind) -> Self {
+        let secret = subkey(key, peer_kind.name());
         let mut tag = [0; KEY_TAG_BYTES];
         expand(&secret, b"trunkline 1 tag of a channel key", &mut tag);
         Self { tag: KeyTag(tag), secret }
@@ -146,17 +146,17 @@ impl fmt::Debug for ChannelSecret {
     }
 }
 
-impl FarEnd {
-    const ALL: [FarEnd; 4] = [FarEnd::AppServer, FarEnd::NodeAdmin, FarEnd::NodeClients, FarEnd::DialIn];
+impl PeerKind {
+    const ALL: [PeerKind; 4] = [PeerKind::AppServer, PeerKind::NodeAdmin, PeerKind::NodeClients, PeerKind::DialIn];
 
     /// Name of the kind, which both ends bind into the handshake.
     #[must_use]
     pub fn name(self) -> &'static [u8] {
         match self {
-            FarEnd::AppServer => b"trunkline 2 channel to an app server",
-            FarEnd::NodeAdmin => b"trunkline 2 channel to the admin port of a node",
-            FarEnd::NodeClients => b"trunkline 2 channel to the client port of a node",
-            FarEnd::DialIn => b"trunkline 2 channel to dial-in",
+            PeerKind::AppServer => b"trunkline 2 channel to an app server",
+            PeerKind::NodeAdmin => b"trunkline 2 channel to the admin port of a node",
+            PeerKind::NodeClients => b"trunkline 2 channel to the client port of a node",
+            PeerKind::DialIn => b"trunkline 2 channel to dial-in",
         }
     }
 }
@@ -227,7 +227,7 @@ pub struct AccessKeys(Arc<RwLock<Arc<KeyRing>>>);
 struct KeyRing {
     keys: Vec<AccessKey>,
     ciphers: Vec<[XChaCha20Poly1305; Purpose::ALL.len()]>,
-    channels: Vec<(FarEnd, ChannelSecret)>,
+    channels: Vec<(PeerKind, ChannelSecret)>,
 }
 
 impl AccessKeys {
@@ -255,16 +255,16 @@ impl AccessKeys {
     }
 
     /// Handshake secrets for channels to this kind of peer, in the order of the keys.
-    pub fn channel_secrets(&self, far_end: FarEnd) -> impl Iterator<Item = ChannelSecret> + use<> {
+    pub fn channel_secrets(&self, peer_kind: PeerKind) -> impl Iterator<Item = ChannelSecret> + use<> {
         let channels = self.ring().channels.clone();
-        channels.into_iter().filter_map(move |(kind, secret)| (kind == far_end).then_some(secret))
+        channels.into_iter().filter_map(move |(kind, secret)| (kind == peer_kind).then_some(secret))
     }
 
     /// Secret of the handshake with this tag. Nothing is computed.
     #[must_use]
-    pub fn tagged_secret(&self, far_end: FarEnd, tag: KeyTag) -> Option<ChannelSecret> {
+    pub fn tagged_secret(&self, peer_kind: PeerKind, tag: KeyTag) -> Option<ChannelSecret> {
         let ring = self.ring();
-        let found = ring.channels.iter().find(|(kind, secret)| (*kind, secret.tag) == (far_end, tag));
+        let found = ring.channels.iter().find(|(kind, secret)| (*kind, secret.tag) == (peer_kind, tag));
         found.map(|(_, secret)| secret.clone())
     }
 
@@ -312,7 +312,7 @@ impl KeyRing {
             return Err(AccessKeyError::None);
         }
         let ciphers = keys.iter().map(|key| Purpose::ALL.map(|purpose| cipher(key, purpose))).collect();
-        let channels = keys.iter().flat_map(|key| FarEnd::ALL.map(|kind| (kind, ChannelSecret::new(key, kind))));
+        let channels = keys.iter().flat_map(|key| PeerKind::ALL.map(|kind| (kind, ChannelSecret::new(key, kind))));
         Ok(Self { ciphers, channels: channels.collect(), keys })
     }
 }
@@ -447,7 +447,7 @@ mod tests {
         assert!(elsewhere.open(Purpose::ConnectionToken, &sealed).is_err());
         assert_eq!(elsewhere.iter().map(|key| key.expose().to_owned()).collect::<Vec<_>>(), [new]);
         let secret =
-            |keys: &AccessKeys| keys.channel_secrets(FarEnd::NodeAdmin).map(|one| one.secret).collect::<Vec<_>>();
+            |keys: &AccessKeys| keys.channel_secrets(PeerKind::NodeAdmin).map(|one| one.secret).collect::<Vec<_>>();
         assert_eq!(secret(&elsewhere), secret(&keys(&[new])));
     }
 
@@ -455,12 +455,12 @@ mod tests {
     fn a_tag_names_one_key_for_one_kind_of_far_end_and_shows_no_secret() {
         let keys = keys(&["the old key of the fleet", "the new key of the fleet"]);
         let mut tags = std::collections::HashSet::new();
-        for kind in FarEnd::ALL {
+        for kind in PeerKind::ALL {
             for ChannelSecret { tag, secret } in keys.channel_secrets(kind) {
                 assert!(tags.insert(tag));
                 assert_eq!(KeyTag::parse(&tag.to_string()), Some(tag));
                 assert!(!secret.windows(4).any(|part| tag.0.windows(4).any(|of_tag| of_tag == part)));
-                for other in FarEnd::ALL {
+                for other in PeerKind::ALL {
                     let found = keys.tagged_secret(other, tag).map(|found| found.secret);
                     assert_eq!(found, (other == kind).then_some(secret), "{kind:?} {other:?}");
                 }

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use trunkline_channel::{ChannelStream, Dialled, HelloTable, accept, open};
-use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 use trunkline_protocol::wire::CHANNEL_PATH;
 
 use crate::harness::fleet::ACCESS_KEY;
@@ -28,7 +28,7 @@ pub(super) fn in_channels(inside: Router) -> Result<Router> {
 }
 
 fn host(mut request: Request, (keys, hellos): (&AccessKeys, &HelloTable), inside: Router) -> Response {
-    let Ok(Some(accepted)) = accept(&mut request, keys, FarEnd::AppServer, hellos) else {
+    let Ok(Some(accepted)) = accept(&mut request, keys, PeerKind::AppServer, hellos) else {
         return StatusCode::UNAUTHORIZED.into_response();
     };
     let (response, stream) = accepted.into_parts();
@@ -50,7 +50,7 @@ pub(super) async fn dial_channel(app: &str) -> Result<ChannelStream<TcpStream>> 
         stream.set_nodelay(true)?;
         Ok(stream)
     };
-    let dialled = Dialled { far_end: FarEnd::AppServer, name: app };
+    let dialled = Dialled { peer_kind: PeerKind::AppServer, name: app };
     open(dial, dialled, &keys()?).await.with_context(|| format!("a channel to {app}"))
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use trunkline_channel::Dialled;
-use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 use trunkline_protocol::manifest::FORWARD_HEADER;
 use trunkline_protocol::token::ForwardMark;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, Proxy};
@@ -132,7 +132,7 @@ fn a_mark_is_believed_only_if_the_fleet_made_it_for_this_request() {
         }
         // A request that was carried here goes no further, so that two nodes can't play ball.
         let dial = async || TcpStream::connect(other.address()).await;
-        let dialled = Dialled { far_end: FarEnd::NodeClients, name: other.address() };
+        let dialled = Dialled { peer_kind: PeerKind::NodeClients, name: other.address() };
         let mut channel = trunkline_channel::open(dial, dialled, &keys(ACCESS_KEY)?).await?;
         let head =
             format!("DELETE {connect} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{FORWARD_HEADER}: {good}\r\n\r\n");

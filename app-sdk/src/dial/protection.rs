@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use tokio::net::{TcpStream, lookup_host};
 use trunkline_channel::{Dialled, OpenChannelError, dial_staggered, open};
 use trunkline_protocol::dial_in::{ServiceScheme, ServiceUrl};
-use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 
 use super::dial_error::{DialError, TlsError};
 use super::tls::Encryption;
@@ -69,7 +69,7 @@ impl Protection {
             Self::Tls(encryption) => encryption.encrypt(dial().await.map_err(unreachable)?).await,
             Self::Channel(keys) => {
                 let authority = url.authority();
-                match open(dial, Dialled { far_end: FarEnd::DialIn, name: &authority }, keys).await {
+                match open(dial, Dialled { peer_kind: PeerKind::DialIn, name: &authority }, keys).await {
                     Ok(stream) => Ok(Box::new(stream)),
                     Err(OpenChannelError::Connect(source)) => Err(unreachable(source)),
                     Err(error) => Err(DialError::NoChannel { authority, problem: error.to_string() }),

@@ -14,7 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use trunkline_channel::{HandshakeError, HelloTable, accept};
-use trunkline_protocol::key::FarEnd;
+use trunkline_protocol::key::PeerKind;
 
 use super::access::AccessError;
 use super::routes::RouteRefusal;
@@ -39,7 +39,7 @@ pub(super) async fn channel(
     let access = core.access.get().filter(|_| !core.shutdown.is_cancelled()).ok_or(RouteRefusal::Shutdown)?;
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| *address);
     access.check_peer(peer)?;
-    let accepted = match accept(&mut request, access.keys(), FarEnd::AppServer, &hellos) {
+    let accepted = match accept(&mut request, access.keys(), PeerKind::AppServer, &hellos) {
         Err(HandshakeError::Busy) => return Err(RouteRefusal::Busy),
         Err(error @ HandshakeError::NotFresh) => return Err(RouteRefusal::NotFresh(error)),
         other => other.map_err(|_| AccessError::Key)?,

@@ -20,7 +20,7 @@ use trunkline::{CloseReason, Context, Hub, HubError, Server, ServerHandle};
 use trunkline_channel::{ChannelStream, Dialled, OpenChannelError, RefusedUpgrade};
 use trunkline_link::{LinkEnd, LinkSocket, answer_handshake};
 use trunkline_protocol::hub::{HandshakeRequest, HubMessage, HubProtocol, Invocation, next_frame};
-use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 use trunkline_protocol::service::*;
 use trunkline_protocol::wire::{
     BOOT_HEADER, CAPABILITIES_HEADER, INSTANCE_HEADER, LINK_PATH, NODE_HEADER, RECEIVED_HEADER, SESSION_HEADER,
@@ -28,7 +28,7 @@ use trunkline_protocol::wire::{
 };
 
 pub(crate) const KEY: &str = "the access key of these tests";
-pub(crate) const APP: Dialled<'_> = Dialled { far_end: FarEnd::AppServer, name: "app:5000" };
+pub(crate) const APP: Dialled<'_> = Dialled { peer_kind: PeerKind::AppServer, name: "app:5000" };
 const EVENT_TIMEOUT: Duration = Duration::from_secs(10);
 const MOMENT: Duration = Duration::from_millis(100);
 

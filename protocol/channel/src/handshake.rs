@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use snow::params::NoiseParams;
 use snow::{Builder, HandshakeState, TransportState};
-use trunkline_protocol::key::{ChannelSecret, FarEnd};
+use trunkline_protocol::key::{ChannelSecret, PeerKind};
 
 use crate::hello::{CLOCK_SKEW_MAX_MINUTES, CONTENTS_MAX_BYTES, HelloContents};
 use crate::resolver::Resolver;
@@ -53,10 +53,10 @@ impl Initiator {
     /// Starts with one key. Also returns the hello to send.
     pub(crate) fn new(
         secret: &[u8; 32],
-        far_end: FarEnd,
+        peer_kind: PeerKind,
         contents: &HelloContents,
     ) -> Result<(Self, String), HandshakeError> {
-        let mut state = builder(secret, far_end)?.build_initiator().map_err(unproven)?;
+        let mut state = builder(secret, peer_kind)?.build_initiator().map_err(unproven)?;
         let hello = write(&mut state, &contents.to_bytes())?;
         Ok((Self(state), hello))
     }
@@ -89,12 +89,12 @@ impl fmt::Debug for Responder {
 /// Answers a hello opened by one secret, as this kind of peer.
 pub(crate) fn respond(
     secrets: impl IntoIterator<Item = ChannelSecret>,
-    far_end: FarEnd,
+    peer_kind: PeerKind,
     hello: &str,
 ) -> Result<Responder, HandshakeError> {
     let mut refusal = HandshakeError::Unproven;
     for ChannelSecret { secret, .. } in secrets {
-        let mut state = builder(&secret, far_end)?.build_responder().map_err(unproven)?;
+        let mut state = builder(&secret, peer_kind)?.build_responder().map_err(unproven)?;
         let mut contents = [0; CONTENTS_MAX_BYTES];
         match read(&mut state, hello, &mut contents) {
             Ok(contents) => {
@@ -108,10 +108,10 @@ pub(crate) fn respond(
     Err(refusal)
 }
 
-fn builder(secret: &[u8; 32], far_end: FarEnd) -> Result<Builder<'_>, HandshakeError> {
+fn builder(secret: &[u8; 32], peer_kind: PeerKind) -> Result<Builder<'_>, HandshakeError> {
     let pattern: NoiseParams = PATTERN.parse().map_err(unproven)?;
     Builder::with_resolver(pattern, Box::new(Resolver))
-        .prologue(far_end.name())
+        .prologue(peer_kind.name())
         .and_then(|builder| builder.psk(0, secret))
         .map_err(unproven)
 }
@@ -153,12 +153,12 @@ mod tests {
         AccessKeys::new(texts.iter().map(|text| AccessKey::new(text).unwrap()).collect()).unwrap()
     }
 
-    fn secret(key: &str, far_end: FarEnd) -> [u8; 32] {
-        keys(&[key]).channel_secrets(far_end).next().unwrap().secret
+    fn secret(key: &str, peer_kind: PeerKind) -> [u8; 32] {
+        keys(&[key]).channel_secrets(peer_kind).next().unwrap().secret
     }
 
     fn secrets(texts: &[&str]) -> impl Iterator<Item = ChannelSecret> {
-        keys(texts).channel_secrets(FarEnd::AppServer)
+        keys(texts).channel_secrets(PeerKind::AppServer)
     }
 
     const OLD: &str = "the old key of the fleet";
@@ -168,14 +168,14 @@ mod tests {
         HelloContents { minute: 29_000_000, dialled: "app:5000".into() }
     }
 
-    fn begin(secret: &[u8; 32], far_end: FarEnd) -> (Initiator, String) {
-        Initiator::new(secret, far_end, &contents()).unwrap()
+    fn begin(secret: &[u8; 32], peer_kind: PeerKind) -> (Initiator, String) {
+        Initiator::new(secret, peer_kind, &contents()).unwrap()
     }
 
     #[test]
     fn both_ends_prove_the_key_and_then_understand_each_other() {
-        let (initiator, hello) = begin(&secret(OLD, FarEnd::AppServer), FarEnd::AppServer);
-        let mut far = respond(secrets(&[NEW, OLD]), FarEnd::AppServer, &hello).unwrap();
+        let (initiator, hello) = begin(&secret(OLD, PeerKind::AppServer), PeerKind::AppServer);
+        let mut far = respond(secrets(&[NEW, OLD]), PeerKind::AppServer, &hello).unwrap();
         assert_eq!(far.contents, contents());
         let mut near = initiator.finish(&far.answer).unwrap();
         let (mut sealed, mut plain) = ([0; 64], [0; 64]);
@@ -186,10 +186,10 @@ mod tests {
 
     #[test]
     fn another_key_another_kind_of_far_end_and_rubbish_are_refused() {
-        let of = |key, far_end| begin(&secret(key, far_end), far_end).1;
-        let answer = |hello: &str| respond(secrets(&[OLD]), FarEnd::AppServer, hello).unwrap_err();
-        assert_eq!(answer(&of(NEW, FarEnd::AppServer)), HandshakeError::Unproven);
-        for other in [FarEnd::NodeAdmin, FarEnd::NodeClients, FarEnd::DialIn] {
+        let of = |key, peer_kind| begin(&secret(key, peer_kind), peer_kind).1;
+        let answer = |hello: &str| respond(secrets(&[OLD]), PeerKind::AppServer, hello).unwrap_err();
+        assert_eq!(answer(&of(NEW, PeerKind::AppServer)), HandshakeError::Unproven);
+        for other in [PeerKind::NodeAdmin, PeerKind::NodeClients, PeerKind::DialIn] {
             assert_eq!(answer(&of(OLD, other)), HandshakeError::Unproven, "{other:?}");
         }
         for rubbish in ["", "!", &"A".repeat(63), &"A".repeat(65), &"A".repeat(424), &"A".repeat(10_000)] {
@@ -202,38 +202,38 @@ mod tests {
 
     #[test]
     fn the_name_that_was_dialled_is_sealed_and_can_t_be_changed() {
-        let (_, hello) = begin(&secret(OLD, FarEnd::AppServer), FarEnd::AppServer);
+        let (_, hello) = begin(&secret(OLD, PeerKind::AppServer), PeerKind::AppServer);
         let bytes = URL_SAFE_NO_PAD.decode(&hello).unwrap();
         assert!(!bytes.windows(4).any(|bytes| bytes == b"app:"), "whoever carries it reads no name");
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
-            let refused = respond(secrets(&[OLD]), FarEnd::AppServer, &URL_SAFE_NO_PAD.encode(changed));
+            let refused = respond(secrets(&[OLD]), PeerKind::AppServer, &URL_SAFE_NO_PAD.encode(changed));
             assert_eq!(refused.unwrap_err(), HandshakeError::Unproven, "byte {at}");
         }
     }
 
     #[test]
     fn the_longest_name_fits_into_a_hello() {
-        let (secret, dialled) = (secret(OLD, FarEnd::AppServer), "a".repeat(DIALLED_MAX_BYTES));
+        let (secret, dialled) = (secret(OLD, PeerKind::AppServer), "a".repeat(DIALLED_MAX_BYTES));
         let longest = HelloContents { dialled: dialled.into(), ..contents() };
-        let (_, hello) = Initiator::new(&secret, FarEnd::AppServer, &longest).unwrap();
-        assert_eq!(respond(secrets(&[OLD]), FarEnd::AppServer, &hello).unwrap().contents, longest);
+        let (_, hello) = Initiator::new(&secret, PeerKind::AppServer, &longest).unwrap();
+        assert_eq!(respond(secrets(&[OLD]), PeerKind::AppServer, &hello).unwrap().contents, longest);
     }
 
     #[test]
     fn an_answer_is_good_for_its_own_hello_only() {
-        let secret = secret(OLD, FarEnd::AppServer);
-        let (_, recorded) = begin(&secret, FarEnd::AppServer);
-        let Responder { answer, .. } = respond(secrets(&[OLD]), FarEnd::AppServer, &recorded).unwrap();
-        let (initiator, _) = begin(&secret, FarEnd::AppServer);
+        let secret = secret(OLD, PeerKind::AppServer);
+        let (_, recorded) = begin(&secret, PeerKind::AppServer);
+        let Responder { answer, .. } = respond(secrets(&[OLD]), PeerKind::AppServer, &recorded).unwrap();
+        let (initiator, _) = begin(&secret, PeerKind::AppServer);
         assert_eq!(initiator.finish(&answer).unwrap_err(), HandshakeError::Unproven);
     }
 
     #[test]
     fn one_s_own_hello_is_no_answer() {
-        let secret = secret(OLD, FarEnd::NodeAdmin);
-        let (initiator, hello) = begin(&secret, FarEnd::NodeAdmin);
+        let secret = secret(OLD, PeerKind::NodeAdmin);
+        let (initiator, hello) = begin(&secret, PeerKind::NodeAdmin);
         assert_eq!(initiator.finish(&hello).unwrap_err(), HandshakeError::Unproven);
     }
 }

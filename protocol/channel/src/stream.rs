@@ -201,7 +201,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ChannelStream<S> {
 mod tests {
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-    use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+    use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 
     use super::*;
     use crate::handshake::{Initiator, Responder, respond};
@@ -210,11 +210,11 @@ mod tests {
     /// Creates a channel over these sockets.
     fn pair<A, B>(near: A, far: B) -> (ChannelStream<A>, ChannelStream<B>) {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
-        let far_end = FarEnd::NodeAdmin;
-        let secret = keys.channel_secrets(far_end).next().unwrap();
+        let peer_kind = PeerKind::NodeAdmin;
+        let secret = keys.channel_secrets(peer_kind).next().unwrap();
         let contents = HelloContents { minute: 0, dialled: "node:8090".into() };
-        let (initiator, hello) = Initiator::new(&secret.secret, far_end, &contents).unwrap();
-        let Responder { noise: responder, answer, .. } = respond(Some(secret), far_end, &hello).unwrap();
+        let (initiator, hello) = Initiator::new(&secret.secret, peer_kind, &contents).unwrap();
+        let Responder { noise: responder, answer, .. } = respond(Some(secret), peer_kind, &hello).unwrap();
         let near = ChannelStream::new(near, initiator.finish(&answer).unwrap(), Side::Client, Bytes::new());
         (near, ChannelStream::new(far, responder, Side::Server, Bytes::new()))
     }

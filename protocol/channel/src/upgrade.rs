@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use trunkline_protocol::key::{AccessKeys, ChannelSecret, FarEnd, KeyTag};
+use trunkline_protocol::key::{AccessKeys, ChannelSecret, KeyTag, PeerKind};
 use trunkline_protocol::unix_time::unix_seconds;
 use trunkline_protocol::wire::{AGENT, CHANNEL_PATH, HELLO_HEADER, KEY_TAG_HEADER};
 
@@ -68,7 +68,7 @@ pub enum OpenChannelError {
 #[derive(Debug, Clone, Copy)]
 pub struct Dialled<'a> {
     /// Kind of the peer.
-    pub far_end: FarEnd,
+    pub peer_kind: PeerKind,
     /// Host and port, as configured by the operator or advertised by a node.
     pub name: &'a str,
 }
@@ -103,7 +103,7 @@ where
         return Err(OpenChannelError::Name(dialled.name.len()));
     }
     let mut outcome = Err(OpenChannelError::Unproven);
-    for secret in keys.channel_secrets(dialled.far_end) {
+    for secret in keys.channel_secrets(dialled.peer_kind) {
         let socket = dial().await.map_err(OpenChannelError::Connect)?;
         outcome = open_with(socket, dialled, &secret).await;
         match &outcome {
@@ -117,7 +117,7 @@ where
 
 async fn open_with<S>(
     socket: S,
-    Dialled { far_end, name }: Dialled<'_>,
+    Dialled { peer_kind, name }: Dialled<'_>,
     secret: &ChannelSecret,
 ) -> Result<ChannelStream<S>, OpenChannelError>
 where
@@ -125,7 +125,7 @@ where
 {
     let unproven = |_: HandshakeError| OpenChannelError::Unproven;
     let contents = HelloContents { minute: present_minute(), dialled: name.into() };
-    let (initiator, hello) = Initiator::new(&secret.secret, far_end, &contents).map_err(unproven)?;
+    let (initiator, hello) = Initiator::new(&secret.secret, peer_kind, &contents).map_err(unproven)?;
     let key = generate_key();
     let request = Request::get(CHANNEL_PATH)
         .header(HOST, name)
@@ -194,7 +194,7 @@ pub fn key_tag<B>(request: &Request<B>) -> Option<KeyTag> {
 pub fn accept<B>(
     request: &mut Request<B>,
     keys: &AccessKeys,
-    far_end: FarEnd,
+    peer_kind: PeerKind,
     hellos: &HelloTable,
 ) -> Result<Option<Accepted>, HandshakeError> {
     let said = text(request.headers(), HELLO_HEADER);
@@ -203,8 +203,8 @@ pub fn accept<B>(
         return Err(HandshakeError::Replayed);
     }
     let Responder { noise, answer: hello, contents } = match key_tag(request) {
-        Some(tag) => respond(keys.tagged_secret(far_end, tag), far_end, said)?,
-        None => respond(keys.channel_secrets(far_end), far_end, said)?,
+        Some(tag) => respond(keys.tagged_secret(peer_kind, tag), peer_kind, said)?,
+        None => respond(keys.channel_secrets(peer_kind), peer_kind, said)?,
     };
     let is_upgrade = text(request.headers(), UPGRADE.as_str()).eq_ignore_ascii_case("websocket");
     if !is_upgrade || request.extensions().get::<OnUpgrade>().is_none() {
@@ -277,7 +277,7 @@ mod tests {
 
     const OLD: &str = "the old key of the fleet";
     const NEW: &str = "the new key of the fleet";
-    const NODE: Dialled<'_> = Dialled { far_end: FarEnd::NodeAdmin, name: "node:8090" };
+    const NODE: Dialled<'_> = Dialled { peer_kind: PeerKind::NodeAdmin, name: "node:8090" };
 
     fn keys(texts: &[&str]) -> AccessKeys {
         AccessKeys::new(texts.iter().map(|text| AccessKey::new(text).unwrap()).collect()).unwrap()
@@ -292,7 +292,7 @@ mod tests {
             let (near, far) = duplex(4096);
             let hellos = hellos.clone();
             let service = service_fn(move |mut request: Request<Incoming>| {
-                let answer = match accept(&mut request, &keys(&[OLD]), FarEnd::NodeAdmin, &hellos) {
+                let answer = match accept(&mut request, &keys(&[OLD]), PeerKind::NodeAdmin, &hellos) {
                     Ok(Some(accepted)) if &*accepted.dialled != NODE.name => {
                         Response::builder().status(421).body(Empty::new()).unwrap()
                     }
@@ -366,9 +366,9 @@ mod tests {
     }
 
     fn hello_made(minute: u64) -> String {
-        let secret = keys(&[OLD]).channel_secrets(NODE.far_end).next().unwrap();
+        let secret = keys(&[OLD]).channel_secrets(NODE.peer_kind).next().unwrap();
         let contents = HelloContents { minute, dialled: NODE.name.into() };
-        Initiator::new(&secret.secret, NODE.far_end, &contents).unwrap().1
+        Initiator::new(&secret.secret, NODE.peer_kind, &contents).unwrap().1
     }
 
     #[tokio::test]

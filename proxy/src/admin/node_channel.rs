@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::Extensions;
 use trunkline_channel::HelloTable;
-use trunkline_protocol::key::{AccessKeys, FarEnd};
+use trunkline_protocol::key::{AccessKeys, PeerKind};
 use trunkline_protocol::wire::CHANNEL_PATH;
 
 use super::admin_counters::AdminCounters;
@@ -34,7 +34,7 @@ async fn open(State(route): State<NodeChannelRoute>, mut request: Request) -> Re
     let NodeChannelRoute { keys, hellos, inside, counters } = route;
     let mut extensions = Extensions::new();
     extensions.insert(FromNode);
-    let lock = ChannelLock { keys: &keys, far_end: FarEnd::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
+    let lock = ChannelLock { keys: &keys, peer_kind: PeerKind::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
     open_channel(&mut request, lock, inside, extensions).unwrap_or_else(|refused| {
         if refused == ChannelRefused::Stranger {
             counters.strangers.increment();

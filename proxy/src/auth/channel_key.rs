@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use trunkline_channel::HelloTable;
-use trunkline_protocol::key::{AccessKeys, FarEnd, KeyTag};
+use trunkline_protocol::key::{AccessKeys, KeyTag, PeerKind};
 
 use super::signer::Signer;
 
@@ -33,7 +33,7 @@ pub(crate) struct ChannelKeyTable {
 
 impl ChannelKeyTable {
     pub(super) fn new(holders: Vec<ChannelKeys>) -> Self {
-        let tags = |keys: &AccessKeys| keys.channel_secrets(FarEnd::DialIn).map(|secret| secret.tag);
+        let tags = |keys: &AccessKeys| keys.channel_secrets(PeerKind::DialIn).map(|secret| secret.tag);
         let by_tag = holders.iter().enumerate().flat_map(|(at, holder)| tags(&holder.keys).map(move |tag| (tag, at)));
         Self { by_tag: by_tag.collect(), holders }
     }

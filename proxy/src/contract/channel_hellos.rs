@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, duplex};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 use trunkline_channel::{Dialled, open};
-use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 use trunkline_protocol::wire::{CHANNEL_PATH, HELLO_HEADER, KEY_TAG_HEADER};
 
 use super::http::HttpConnection;
@@ -18,12 +18,12 @@ use crate::auth::AppKey;
 use crate::config::{SecretLine, Settings};
 
 /// Creates the hello and the tag of a sender with this key.
-async fn hello(key: &str, far_end: FarEnd) -> (String, String) {
+async fn hello(key: &str, peer_kind: PeerKind) -> (String, String) {
     let keys = AccessKeys::new(vec![AccessKey::new(key).unwrap()]).unwrap();
     let (near, mut far) = duplex(4096);
     let mut near = Some(near);
     let dial = move || std::future::ready(near.take().ok_or_else(|| std::io::ErrorKind::Other.into()));
-    let sending = spawn_local(async move { open(dial, Dialled { far_end, name: ONE }, &keys).await.err() });
+    let sending = spawn_local(async move { open(dial, Dialled { peer_kind, name: ONE }, &keys).await.err() });
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(far.read_u8().await.unwrap());
@@ -59,13 +59,13 @@ fn of_many_apps(takes_untagged_hellos: bool) -> Stage {
 fn a_hello_is_tried_with_the_key_of_its_tag_and_one_without_with_none() {
     run(async {
         let stage = of_many_apps(false);
-        for (key, far_end) in [(KEY, FarEnd::NodeClients), (KEY, FarEnd::DialIn), (APP_KEY, FarEnd::DialIn)] {
-            let (good, tag) = hello(key, far_end).await;
-            let (_, other) = hello("the key of app 7 of many", FarEnd::DialIn).await;
+        for (key, peer_kind) in [(KEY, PeerKind::NodeClients), (KEY, PeerKind::DialIn), (APP_KEY, PeerKind::DialIn)] {
+            let (good, tag) = hello(key, peer_kind).await;
+            let (_, other) = hello("the key of app 7 of many", PeerKind::DialIn).await;
             assert_eq!(ask(&stage, &good, None).await, 404, "without a tag");
             assert_eq!(ask(&stage, &good, Some("nonsense")).await, 404);
             assert_eq!(ask(&stage, &good, Some(&other)).await, 404, "with the tag of another key");
-            assert_eq!(ask(&stage, &good, Some(&tag)).await, 101, "{far_end:?}");
+            assert_eq!(ask(&stage, &good, Some(&tag)).await, 101, "{peer_kind:?}");
         }
     });
 }
@@ -76,12 +76,12 @@ fn hellos_without_a_tag_are_taken_by_a_switch_and_fifty_of_them_a_second() {
         let stage = of_many_apps(true);
         let mut statuses = Vec::new();
         for _ in 0..60 {
-            let (good, _) = hello(APP_KEY, FarEnd::DialIn).await;
+            let (good, _) = hello(APP_KEY, PeerKind::DialIn).await;
             statuses.push(ask(&stage, &good, None).await);
         }
         let taken = statuses.iter().filter(|status| **status == 101).count();
         assert!(taken == 50 && statuses[..50].iter().all(|status| *status == 101), "{taken}");
-        let (good, tag) = hello(APP_KEY, FarEnd::DialIn).await;
+        let (good, tag) = hello(APP_KEY, PeerKind::DialIn).await;
         assert_eq!(ask(&stage, &good, Some(&tag)).await, 101, "one with a tag needs none of them");
     });
 }
@@ -90,7 +90,7 @@ fn hellos_without_a_tag_are_taken_by_a_switch_and_fifty_of_them_a_second() {
 fn rubbish_that_names_no_key_is_refused_at_once_and_rubbish_that_names_one_waits() {
     run(async {
         let stage = of_many_apps(false);
-        let (rubbish, (_, tag)) = ("A".repeat(72), hello(APP_KEY, FarEnd::DialIn).await);
+        let (rubbish, (_, tag)) = ("A".repeat(72), hello(APP_KEY, PeerKind::DialIn).await);
         let begun = Instant::now();
         for _ in 0..500 {
             assert_eq!(ask(&stage, &rubbish, None).await, 404);
@@ -101,7 +101,7 @@ fn rubbish_that_names_no_key_is_refused_at_once_and_rubbish_that_names_one_waits
             assert_eq!(ask(&stage, &format!("{number:0>3}{}", "A".repeat(69)), Some(&tag)).await, 404);
         }
         assert!(begun.elapsed() >= Duration::from_secs(30), "the last ten wait for 3 s each: {:?}", begun.elapsed());
-        let (good, tag) = hello(APP_KEY, FarEnd::DialIn).await;
+        let (good, tag) = hello(APP_KEY, PeerKind::DialIn).await;
         assert_eq!(ask(&stage, &good, Some(&tag)).await, 101, "nobody is locked out");
     });
 }

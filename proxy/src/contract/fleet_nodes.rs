@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use trunkline_channel::HelloTable;
 use trunkline_protocol::fleet::{Greeting, Wanted, WireVersions};
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
 use trunkline_protocol::wire::{CHANNEL_PATH, FLEET_GREET_PATH};
@@ -177,7 +177,7 @@ async fn serve(network: MemoryNetwork, address: Address, fleet: Fleet, sockets: 
     let open = move |mut request: Request| {
         let mut extensions = Extensions::new();
         extensions.insert(FromNode);
-        let lock = ChannelLock { keys: &keys, far_end: FarEnd::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
+        let lock = ChannelLock { keys: &keys, peer_kind: PeerKind::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
         let opened = open_channel(&mut request, lock, inside.clone(), extensions);
         std::future::ready(opened.unwrap_or_else(|refused| {
             assert_eq!(refused, ChannelRefused::Stranger);
@@ -211,7 +211,8 @@ async fn serve_version(network: MemoryNetwork, address: Address, wire: WireVersi
         let (keys, inside) = (keys.clone(), inside.clone());
         let open = move |mut request: Request| {
             let hellos = HelloTable::default();
-            let lock = ChannelLock { keys: &keys, far_end: FarEnd::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
+            let lock =
+                ChannelLock { keys: &keys, peer_kind: PeerKind::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
             let opened = open_channel(&mut request, lock, inside.clone(), Extensions::new());
             std::future::ready(opened.unwrap())
         };

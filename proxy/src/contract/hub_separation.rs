@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{client_async, tungstenite};
 use trunkline_channel::{ChannelStream, Dialled, OpenChannelError, open};
 use trunkline_protocol::access_token;
-use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
@@ -241,22 +241,22 @@ fn an_app_server_dials_in_through_a_channel_that_its_key_opens_and_nobody_else()
     run(async {
         let stage = Stage::with(Settings { needs_encrypted_dial_in: true, ..two_hubs() }, 1);
         assert_eq!(ask_for_link(stage.dial(), "chat", APP_KEY).await, 403, "in plain text");
-        let channel = async |key: &str, far_end| channel(&stage, key, Dialled { far_end, name: ONE }).await;
+        let channel = async |key: &str, peer_kind| channel(&stage, key, Dialled { peer_kind, name: ONE }).await;
         for key in [KEY, APP_KEY] {
-            let stream = channel(key, FarEnd::DialIn).await.unwrap();
+            let stream = channel(key, PeerKind::DialIn).await.unwrap();
             assert_eq!(ask_for_link(stream, "chat", key).await, 101);
         }
-        let stream = channel(APP_KEY, FarEnd::DialIn).await.unwrap();
+        let stream = channel(APP_KEY, PeerKind::DialIn).await.unwrap();
         assert_eq!(ask_for_link(stream, "admin", APP_KEY).await, 401, "a hub of others");
-        for (key, far_end) in [
-            ("a key of somebody else", FarEnd::DialIn),
-            (APP_KEY, FarEnd::NodeClients),
-            (APP_KEY, FarEnd::AppServer),
+        for (key, peer_kind) in [
+            ("a key of somebody else", PeerKind::DialIn),
+            (APP_KEY, PeerKind::NodeClients),
+            (APP_KEY, PeerKind::AppServer),
             // The fleet's key opens no other kind of channel at this port.
-            (KEY, FarEnd::NodeAdmin),
-            (KEY, FarEnd::AppServer),
+            (KEY, PeerKind::NodeAdmin),
+            (KEY, PeerKind::AppServer),
         ] {
-            assert_eq!(channel(key, far_end).await.err(), Some(404), "{key} {far_end:?}");
+            assert_eq!(channel(key, peer_kind).await.err(), Some(404), "{key} {peer_kind:?}");
         }
     });
 }
@@ -267,7 +267,7 @@ fn channels_of_one_key_that_say_nothing_keep_no_other_key_out() {
     run(async {
         let app_keys: Vec<AppKey> = AppKey::lines(&format!("chat={APP_KEY}\nshop={OTHER_KEY}")).unwrap();
         let stage = Stage::with(Settings { app_keys: app_keys.clone(), ..two_hubs() }, 1);
-        let dialled = || Dialled { far_end: FarEnd::DialIn, name: ONE };
+        let dialled = || Dialled { peer_kind: PeerKind::DialIn, name: ONE };
         let mut silent = Vec::new();
         let refused = loop {
             match channel(&stage, APP_KEY, dialled()).await {
@@ -291,19 +291,19 @@ fn a_channel_for_the_name_of_another_node_is_not_opened() {
         let hosts = HostRules { named: vec![ONE.parse().unwrap()], is_development: false };
         let advertise = Some("http://node-1.internal:8080".parse().unwrap());
         let stage = Stage::with(Settings { hosts, advertise, ..two_hubs() }, 1);
-        for (far_end, name, refusal) in [
-            (FarEnd::NodeClients, "node-1.internal:8080", None),
-            (FarEnd::NodeClients, "node-2.internal:8080", Some(421)),
-            (FarEnd::NodeClients, "node-1.internal:8090", Some(421)),
-            (FarEnd::DialIn, "one.example:80", None),
-            (FarEnd::DialIn, "two.example:80", Some(421)),
+        for (peer_kind, name, refusal) in [
+            (PeerKind::NodeClients, "node-1.internal:8080", None),
+            (PeerKind::NodeClients, "node-2.internal:8080", Some(421)),
+            (PeerKind::NodeClients, "node-1.internal:8090", Some(421)),
+            (PeerKind::DialIn, "one.example:80", None),
+            (PeerKind::DialIn, "two.example:80", Some(421)),
         ] {
-            let opened = channel(&stage, KEY, Dialled { far_end, name }).await;
-            assert_eq!(opened.err(), refusal, "{far_end:?} {name}");
+            let opened = channel(&stage, KEY, Dialled { peer_kind, name }).await;
+            assert_eq!(opened.err(), refusal, "{peer_kind:?} {name}");
         }
         let without = Stage::with(two_hubs(), 1);
-        for far_end in [FarEnd::NodeClients, FarEnd::DialIn] {
-            let any = Dialled { far_end, name: "any.example:80" };
+        for peer_kind in [PeerKind::NodeClients, PeerKind::DialIn] {
+            let any = Dialled { peer_kind, name: "any.example:80" };
             assert!(channel(&without, KEY, any).await.is_ok(), "a node that knows no name of its own takes all");
         }
     });

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower::ServiceExt;
 use tracing::{debug, warn};
 use trunkline_channel::{HandshakeError, HelloTable, NOT_FRESH, accept};
-use trunkline_protocol::key::{AccessKeys, FarEnd};
+use trunkline_protocol::key::{AccessKeys, PeerKind};
 
 use crate::config::HostRules;
 use crate::net::address::Address;
@@ -90,7 +90,7 @@ impl<'a> OwnNames<'a> {
 pub(crate) struct ChannelLock<'a> {
     pub keys: &'a AccessKeys,
     /// Kind of peer that this port is to its callers.
-    pub far_end: FarEnd,
+    pub peer_kind: PeerKind,
     pub names: OwnNames<'a>,
     pub hellos: &'a HelloTable,
 }
@@ -105,7 +105,7 @@ pub(crate) fn open_channel(
     inside: Router,
     extensions: Extensions,
 ) -> Result<Response, ChannelRefused> {
-    let accepted = match accept(request, lock.keys, lock.far_end, lock.hellos) {
+    let accepted = match accept(request, lock.keys, lock.peer_kind, lock.hellos) {
         Ok(Some(accepted)) => accepted,
         Err(HandshakeError::Busy) => return Err(ChannelRefused::Busy),
         Err(HandshakeError::NotFresh) => return Err(ChannelRefused::NotFresh),

@@ -11,7 +11,7 @@ use http::Extensions;
 use http::uri::Scheme;
 use tracing::warn;
 use trunkline_channel::key_tag;
-use trunkline_protocol::key::{FarEnd, KeyTag};
+use trunkline_protocol::key::{KeyTag, PeerKind};
 use trunkline_protocol::wire::HELLO_HEADER;
 
 use crate::auth::ChannelKeys;
@@ -74,7 +74,7 @@ enum HelloKey {
 fn key_of(shared: &Shared, request: &Request) -> HelloKey {
     let settings = &shared.settings;
     match key_tag(request) {
-        Some(tag) if settings.keys.tagged_secret(FarEnd::NodeClients, tag).is_some() => HelloKey::Node,
+        Some(tag) if settings.keys.tagged_secret(PeerKind::NodeClients, tag).is_some() => HelloKey::Node,
         Some(tag) if settings.accepts_dial_in && shared.admission.signing_keys.of_channels().tagged(tag).is_some() => {
             HelloKey::App(tag)
         }
@@ -118,7 +118,7 @@ fn try_key(shared: &Shared, key: HelloKey, request: &mut Request, inside: &Route
 fn open_for_node(shared: &Shared, request: &mut Request, inside: &Router) -> Result<Response, ChannelRefused> {
     let hellos = &shared.fleet.client_port_hellos;
     let names = OwnNames::advertised(shared.settings.advertise.as_ref());
-    let lock = ChannelLock { keys: &shared.settings.keys, far_end: FarEnd::NodeClients, names, hellos };
+    let lock = ChannelLock { keys: &shared.settings.keys, peer_kind: PeerKind::NodeClients, names, hellos };
     let mut extensions = kept_extensions(request);
     extensions.insert(FromFleet);
     open_channel(request, lock, inside.clone(), extensions)
@@ -132,7 +132,7 @@ fn open_for_app(
     ChannelKeys { keys, hellos, .. }: &ChannelKeys,
 ) -> Result<Response, ChannelRefused> {
     let names = OwnNames::Hosts(&shared.settings.hosts);
-    let lock = ChannelLock { keys, far_end: FarEnd::DialIn, names, hellos };
+    let lock = ChannelLock { keys, peer_kind: PeerKind::DialIn, names, hellos };
     let mut extensions = kept_extensions(request);
     extensions.insert(InChannel);
     open_channel(request, lock, inside.clone(), extensions)

@@ -16,7 +16,7 @@ use arc_swap::ArcSwapOption;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use trunkline_channel::{Dialled, OpenChannelError, dial_staggered};
-use trunkline_protocol::key::{AccessKeys, FarEnd};
+use trunkline_protocol::key::{AccessKeys, PeerKind};
 #[cfg(feature = "tls")]
 use {rustls::ClientConfig, rustls::InvalidMessage, rustls::pki_types::ServerName, tokio_rustls::TlsConnector};
 
@@ -52,7 +52,7 @@ pub struct Connector {
 #[derive(Debug)]
 struct FleetChannel {
     keys: AccessKeys,
-    far_end: FarEnd,
+    peer_kind: PeerKind,
 }
 
 #[cfg(feature = "tls")]
@@ -141,8 +141,8 @@ impl Connector {
 impl Connector {
     /// Connector to holders of one of the keys; each connection is a channel.
     #[must_use]
-    pub(crate) fn through_channels(&self, keys: &AccessKeys, far_end: FarEnd) -> Self {
-        Self { channel: Some(Arc::new(FleetChannel { keys: keys.clone(), far_end })), ..self.clone() }
+    pub(crate) fn through_channels(&self, keys: &AccessKeys, peer_kind: PeerKind) -> Self {
+        Self { channel: Some(Arc::new(FleetChannel { keys: keys.clone(), peer_kind })), ..self.clone() }
     }
 
     /// Connector for connections caused by clients, which can't use the process's last file descriptors.
@@ -175,7 +175,7 @@ impl Connector {
             *reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
             Ok(stream)
         };
-        let dialled = Dialled { far_end: channel.far_end, name: address.authority() };
+        let dialled = Dialled { peer_kind: channel.peer_kind, name: address.authority() };
         let opened = trunkline_channel::open(dial, dialled, &channel.keys).await;
         match (names, reached.into_inner().unwrap_or_else(PoisonError::into_inner), &opened) {
             (Some(names), Some(at), Ok(_)) => names.note_reached(address, at),

@@ -18,7 +18,7 @@ use crate::routing::{DEFAULT_GROUP, GroupRule, Ruleset};
 use crate::shard::Shared;
 use crate::shard::drain::reroute::reroute;
 use crate::upstream::{GroupTerms, ServerGroup};
-use trunkline_protocol::key::FarEnd;
+use trunkline_protocol::key::PeerKind;
 
 /// Rules of a node, and their effects.
 #[derive(Debug)]
@@ -137,7 +137,7 @@ impl RuleSet {
         Ok(GroupTerms {
             pool_size: rule.pool_size.unwrap_or(terms.pool_size),
             pool_turn: terms.pool_turn,
-            channels: plain.through_channels(keys, FarEnd::AppServer),
+            channels: plain.through_channels(keys, PeerKind::AppServer),
             plain,
             weights: weights(&rule.upstreams),
         })

@@ -144,7 +144,7 @@ mod tests {
     use tokio::runtime::Builder;
     use tokio::task::{AbortHandle, LocalSet, spawn_local};
     use trunkline_channel::HelloTable;
-    use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+    use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
     use trunkline_protocol::manifest::{HubManifest, MANIFEST_PATH, Manifest};
     use trunkline_protocol::wire::CHANNEL_PATH;
 
@@ -202,7 +202,7 @@ mod tests {
             let (keys, hellos) = (self.keys.clone(), Arc::new(HelloTable::default()));
             let open = move |mut request: Request| {
                 let lock =
-                    ChannelLock { keys: &keys, far_end: FarEnd::AppServer, names: OwnNames::Any, hellos: &hellos };
+                    ChannelLock { keys: &keys, peer_kind: PeerKind::AppServer, names: OwnNames::Any, hellos: &hellos };
                 std::future::ready(open_channel(&mut request, lock, inside.clone(), Extensions::new()).unwrap())
             };
             let router = Router::new().route(CHANNEL_PATH, get(open));

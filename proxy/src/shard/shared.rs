@@ -23,7 +23,7 @@ use trunkline_channel::HelloTable;
 use trunkline_link::MoveQueue;
 use trunkline_protocol::fleet::SharedMembership;
 use trunkline_protocol::id::random_id;
-use trunkline_protocol::key::FarEnd;
+use trunkline_protocol::key::PeerKind;
 use trunkline_protocol::service::ServiceMessage;
 use trunkline_protocol::token::ConnectionToken;
 
@@ -203,7 +203,7 @@ impl Shared {
 
     fn with(settings: Settings, connectors: Connectors, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
         let (boot, hubs) = (random_id(), HubRegistry::default());
-        let app_channels = connectors.fleet.through_channels(&settings.keys, FarEnd::AppServer);
+        let app_channels = connectors.fleet.through_channels(&settings.keys, PeerKind::AppServer);
         let terms = GroupTerms {
             pool_size: settings.pool_size,
             pool_turn: settings.pool_turn,
@@ -230,8 +230,8 @@ impl Shared {
             webhooks: Webhooks::new(&settings.webhooks, &settings.keys, connectors.fleet.clone()),
             ways: WaysOut {
                 app_channels,
-                node_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::NodeAdmin),
-                client_port_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::NodeClients),
+                node_channels: connectors.fleet.through_channels(&settings.keys, PeerKind::NodeAdmin),
+                client_port_channels: connectors.fleet.through_channels(&settings.keys, PeerKind::NodeClients),
                 connector: connectors.fleet,
                 node_names: Arc::new(NodeNames::new(connectors.resolver)),
                 node_dials: Arc::default(),

@@ -133,7 +133,7 @@ impl Testbed {
 
     /// Adds an open client with this primary link, for a hub or a raw endpoint.
     pub(super) fn client_of(&mut self, id: &str, home: &HomeLink, content: Content) -> Slot {
-        let (socket, far_end) = duplex(SOCKET_BYTES);
+        let (socket, peer_kind) = duplex(SOCKET_BYTES);
         let serial = self.state.core.connections.next_serial();
         let mut client = Client::new(whole_id(id).into(), serial, home.clone(), content, Socket::boxed(socket));
         client.life_mut().answered();
@@ -142,7 +142,7 @@ impl Testbed {
         client.begin(ClientTraits::default(), Liveness::new(self.state.core.tick(), false));
         let slot = self.state.open(client, Some("ann"), None);
         self.state.core.watch_opening(slot, &open, &[]);
-        self.clients.push((slot, far_end));
+        self.clients.push((slot, peer_kind));
         slot
     }
 
@@ -156,11 +156,11 @@ impl Testbed {
     pub(super) fn received(&mut self, slot: Slot) -> Vec<String> {
         let mut cx = Context::from_waker(Waker::noop());
         self.poll_flushes(&mut cx);
-        let (_, far_end) = self.clients.iter_mut().find(|(client, _)| *client == slot).unwrap();
+        let (_, peer_kind) = self.clients.iter_mut().find(|(client, _)| *client == slot).unwrap();
         let (mut bytes, mut buffer) = (bytes::BytesMut::new(), [0; SOCKET_BYTES]);
         loop {
             let mut read = ReadBuf::new(&mut buffer);
-            let polled = Pin::new(&mut *far_end).poll_read(&mut cx, &mut read);
+            let polled = Pin::new(&mut *peer_kind).poll_read(&mut cx, &mut read);
             if matches!(polled, Poll::Ready(Ok(()))) && !read.filled().is_empty() {
                 bytes.extend_from_slice(read.filled());
                 continue;

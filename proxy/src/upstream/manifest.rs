@@ -113,7 +113,7 @@ async fn refusal(authority: String, answer: Response<Incoming>) -> ReadManifestE
 mod tests {
     use axum::Router;
     use axum::response::{IntoResponse, Redirect};
-    use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+    use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
     use trunkline_protocol::wire::{HELLO_HEADER, REFUSAL_HEADER, REFUSED_DEVELOPMENT_KEY, REFUSED_KEY};
 
     use super::*;
@@ -126,7 +126,7 @@ mod tests {
         let app = Router::new().fallback(async move || answer);
         let serving = tokio::spawn(async move { axum::serve(listener, app).await });
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
-        let connector = Connector::default().through_channels(&keys, FarEnd::AppServer);
+        let connector = Connector::default().through_channels(&keys, PeerKind::AppServer);
         let caller = Caller { node: "node", connector: &connector };
         let address = format!("http://{authority}").parse().unwrap();
         let error = read_manifest(&address, caller).await.unwrap_err();

@@ -24,7 +24,7 @@ use crate::shard::{ClientTraits, CloseReason, Content, Liveness};
 use crate::upstream::AppServerId;
 
 #[cfg(feature = "tls")]
-type TlsFarEnd = rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>;
+type TlsPeer = rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>;
 
 fn message(text: &str) -> Framed {
     let payloads = Payloads::single(HubProtocol::Json, Bytes::copy_from_slice(text.as_bytes()));
@@ -238,7 +238,7 @@ async fn the_task_that_flushes_a_client_ends_with_it() {
 
 /// Adds a TLS client with a real socket; the test reads its peer.
 #[cfg(feature = "tls")]
-async fn tls_client(bed: &mut Testbed, name: &str) -> (Slot, TlsFarEnd) {
+async fn tls_client(bed: &mut Testbed, name: &str) -> (Slot, TlsPeer) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, client) = configs(&rustls::version::TLS13);

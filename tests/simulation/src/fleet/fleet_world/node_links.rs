@@ -133,14 +133,14 @@ impl FleetWorld {
         }
         let socket = self.sockets.len();
         self.sockets.push(LinkSocket { pipe: Socket::default(), is_over: false });
-        let Some(far_end) = self.processes[key.0].end(far_key, Direction::Incoming) else {
+        let Some(peer_kind) = self.processes[key.0].end(far_key, Direction::Incoming) else {
             return broken("no session to attach");
         };
-        let (attachment, answer) = far_end
+        let (attachment, answer) = peer_kind
             .session
             .handle_offer(&offer, now_ms)
             .or_else(|error| broken(format!("{offer:?} can't be taken: {error}")))?;
-        far_end.attached(socket, attachment, answer.received);
+        peer_kind.attached(socket, attachment, answer.received);
         if !self.is_calm && self.random.percent(FAILURE_PERCENT) {
             self.note(|| format!("{process}: the answer of {key:?} is lost"));
             self.sockets[socket].pipe.close(0, now_ms, &mut self.random);
@@ -237,11 +237,11 @@ impl FleetWorld {
     fn check_end(&self, process: usize, key: MemberKey, direction: Direction, end: &NodeEnd, reason: LinkEnd) -> Check {
         use trunkline_protocol::service::SessionEndReason as Why;
         let far = &self.processes[key.0];
-        let far_end = far.peers.get(&(process, key.1)).and_then(|peer| match direction {
+        let peer_kind = far.peers.get(&(process, key.1)).and_then(|peer| match direction {
             Direction::Outgoing => peer.incoming.as_ref(),
             Direction::Incoming => peer.outgoing.as_ref(),
         });
-        let is_held = far_end.is_some_and(|far_end| far_end.session.id() == end.session.id());
+        let is_held = peer_kind.is_some_and(|peer_kind| peer_kind.session.id() == end.session.id());
         let is_good = match reason {
             LinkEnd::Verdict(Why::WindowPassed) => {
                 direction == Direction::Outgoing && end.socket.is_none() && self.now_ms - end.lost_ms >= LINK_WINDOW_MS
