@@ -100,7 +100,9 @@ use drain::drain_schedule::longest_spread;
 use drain::leaving::{LOOK_INTERVAL, wait_within};
 use drain::server_rebalance::{level_due, level_search, search_for_level};
 use drain::shed::SHED_SPREAD;
-use drain::{Departures, are_any_left, close_all_drained, close_leaving, leave_drained, leave_shed, search_for_shed};
+use drain::{
+    Departures, close_all_drained, close_leaving, has_clients_left, leave_drained, leave_shed, search_for_shed,
+};
 use moving::reconnect::{end_hold, end_socket, take_detached};
 use presence_feed::FlushOutcome;
 use shard_context::ShardContext;
@@ -314,7 +316,7 @@ impl Shard {
         self.depart(departures, |state, slot| leave_drained(state, slot, wait)).await;
         // Clients that reconnected here try again, because load balancers need time to notice. Meanwhile the calls of
         // other clients complete.
-        while self.step(are_any_left) && Instant::now() < last {
+        while self.step(has_clients_left) && Instant::now() < last {
             sleep(TRY_ELSEWHERE).await;
         }
         // Also close clients that were connecting when the others were asked.

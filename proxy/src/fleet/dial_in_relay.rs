@@ -134,7 +134,7 @@ impl OtherNodes for Fleet {
         self.presence().judge(self.members(), hub, instance, target)
     }
 
-    fn are_any(&self) -> bool {
+    fn is_linked(&self) -> bool {
         self.members().all().iter().any(|member| member.links().are_complete())
     }
 

@@ -277,7 +277,7 @@ impl ShardState {
         let results = &self.core.context.shared.client_results;
         let is_idle = || {
             !client.cold().stay().is_moving()
-                && client.assignments().home().calls().are_none()
+                && client.assignments().home().calls().is_empty()
                 && !results.is_waiting_for(client.id())
         };
         if client.assignments().home().is_leaving() && !client.home().capabilities().confirms_hand_over && is_idle() {
@@ -355,7 +355,7 @@ impl ShardState {
             let Some(slot) = self.core.connections.find(hub, id) else { continue };
             let Some(client) = self.core.connections.live_mut(slot) else { continue };
             let Content::Hub(protocol) = client.content() else { continue };
-            if client.assignments().home().calls().are_none() {
+            if client.assignments().home().calls().is_empty() {
                 continue;
             }
             if let Some(Unframed::Payload(payload)) = message.get(client.content()).and_then(unframe_whole) {
@@ -427,7 +427,7 @@ impl super::connection::Client {
             Content::Hub(protocol) => protocol,
         };
         let calls = self.assignments_mut().of_mut(role)?.calls_mut();
-        if calls.are_none() {
+        if calls.is_empty() {
             return Some(frame_for(protocol, payload));
         }
         let payload = calls.filter(protocol, payload);

@@ -177,7 +177,7 @@ impl Delivery {
         tally: &mut ReceiverTally,
     ) {
         // Checked once for all recipients, so unwatched clients cost nothing.
-        if self.watches.are_any() {
+        if self.watches.is_active() {
             self.watch_set(connections, name, send);
         }
         let SetSend { hub, epoch, run, mut mode } = send;
@@ -315,7 +315,7 @@ impl Delivery {
 
     /// Sends a frame, or closes the client that can't take it.
     pub(super) fn put(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
-        if self.watches.are_any() {
+        if self.watches.is_active() {
             self.watches.down(slot, client, (frame, Reach::One), self.read_at);
         }
         if client.is_resumable() {

@@ -117,7 +117,7 @@ pub(super) fn close_all_drained(state: &mut ShardState) {
 
 /// Tries again to move clients that returned during a drain. Returns whether any clients are left or waiting
 /// for a call to end.
-pub(super) fn are_any_left(state: &mut ShardState) -> bool {
+pub(super) fn has_clients_left(state: &mut ShardState) -> bool {
     let mut are_left = !state.leaving.is_empty();
     for (slot, _) in state.core.connections.everyone() {
         are_left |= send_elsewhere(state, slot, MoveCause::Drain);

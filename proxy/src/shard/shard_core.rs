@@ -94,7 +94,7 @@ impl ShardCore {
         data_type: i64,
         read_at: Option<Instant>,
     ) -> Option<Box<UpwardTrace>> {
-        if !self.delivery.watches.are_any() {
+        if !self.delivery.watches.is_active() {
             return None;
         }
         self.delivery.watches.up(&self.connections, slot, (messages, data_type), read_at)
@@ -108,7 +108,7 @@ impl ShardCore {
 
     /// Shows watches a client that opens, with the opening frame for the app server.
     pub(crate) fn watch_opening(&mut self, slot: Slot, open: &OpenConnection, handshake: &[u8]) {
-        if self.delivery.watches.are_any() {
+        if self.delivery.watches.is_active() {
             self.delivery.watches.opened(&self.connections, slot, open, handshake);
         }
     }

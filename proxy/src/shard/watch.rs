@@ -57,7 +57,7 @@ const COPIED_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
     /// Set if there is a watch, or a client with mirrored data. Without any, no other field is read.
-    are_any: bool,
+    is_active: bool,
     /// Set if a watch records times.
     are_timed: bool,
     next: u64,
@@ -111,8 +111,8 @@ pub(super) enum Reach {
 
 impl Watches {
     #[must_use]
-    pub(super) fn are_any(&self) -> bool {
-        self.are_any
+    pub(super) fn is_active(&self) -> bool {
+        self.is_active
     }
 
     /// Whether a watch records times, so that read times of batches are needed.
@@ -164,7 +164,7 @@ impl Watches {
 
     /// Advances by one second and drops watches that are not read.
     pub(super) fn tick(&mut self) {
-        if self.are_any {
+        if self.is_active {
             self.all.retain_mut(RunningWatch::tick);
             self.note_whether_any();
         }
@@ -172,7 +172,7 @@ impl Watches {
 
     fn note_whether_any(&mut self) {
         self.are_timed = self.all.iter().any(|watch| watch.detail() == WatchDetail::Times);
-        self.are_any = !self.all.is_empty() || !self.copied.is_empty();
+        self.is_active = !self.all.is_empty() || !self.copied.is_empty();
         if !self.are_timed {
             (self.marked, self.unwritten) = (MarkedMessages::default(), UnwrittenFrames::default());
         }
@@ -240,7 +240,7 @@ impl Watches {
     /// Stops following a client connection that closes for this cause or moves to another node. Its slot may be
     /// reused.
     pub(super) fn closed(&mut self, slot: Slot, cause: Option<Cause>, detail: Option<&str>) {
-        if self.are_any {
+        if self.is_active {
             self.all.iter_mut().for_each(|watch| watch.close(slot, cause, detail));
             self.marked.forget(slot);
         }

@@ -100,7 +100,7 @@ impl GroupTerms {
 impl ServerGroups {
     /// Whether there is any group other than the default group, present or former.
     #[must_use]
-    pub(crate) fn are_any(&self) -> bool {
+    pub(crate) fn has_named_groups(&self) -> bool {
         self.all.load().iter().any(|group| !group.is_default())
     }
 

@@ -99,7 +99,7 @@ async fn find_elsewhere(
     client: &ConnectingClient,
 ) -> Result<StatefulConnect, Response> {
     let (others, token) = (endpoint.shared.other_nodes(), client.token.as_deref());
-    let is_sought = others.are_any() && token.is_some_and(|token| !token.is_too_old_to_carry(unix_seconds()));
+    let is_sought = others.is_linked() && token.is_some_and(|token| !token.is_too_old_to_carry(unix_seconds()));
     let needs_leave = reservation::has_owner_elsewhere(endpoint, client) && may_begin(endpoint, hub, request, client);
     if !is_sought && !needs_leave {
         return Ok(StatefulConnect::New(NewTerms::default()));

@@ -35,8 +35,8 @@ pub(crate) struct MirroredConnections(IndexSet<Slot>);
 
 impl MirroredConnections {
     #[must_use]
-    pub(crate) fn are_any(&self) -> bool {
-        !self.0.is_empty()
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -68,7 +68,7 @@ impl MirroredConnections {
     /// Copies a client's complete messages after forwarding.
     #[inline]
     pub(crate) fn mirror_up(&mut self, core: &mut ShardCore, slot: Slot, (bytes, count): (&[u8], u64), data_type: i64) {
-        if self.are_any() {
+        if !self.is_empty() {
             self.copy_up(core, slot, (bytes, count), data_type);
         }
     }
@@ -92,7 +92,7 @@ impl MirroredConnections {
     /// Compares data from the primary app server to a client, if a rule requires it.
     #[inline]
     pub(crate) fn compare_down(&self, context: &ShardContext, client: &mut Client, payload: &[u8]) {
-        if self.are_any() {
+        if !self.is_empty() {
             compare(context, client, payload, None);
         }
     }

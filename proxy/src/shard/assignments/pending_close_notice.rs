@@ -86,7 +86,7 @@ impl PendingCloseNotices {
     }
 
     /// Whether any notice is for this hub.
-    pub(crate) fn are_any_of(&self, hub: HubIndex) -> bool {
+    pub(crate) fn contains_hub(&self, hub: HubIndex) -> bool {
         self.ends.iter().any(|end| end.hub == hub)
     }
 

@@ -94,7 +94,7 @@ impl Reassignment {
 
     /// Whether a hub has unreported closes.
     pub(crate) fn has_ends_of(&self, hub: HubIndex) -> bool {
-        self.ends.are_any_of(hub)
+        self.ends.contains_hub(hub)
     }
 
     /// Handles the end of a link's session.

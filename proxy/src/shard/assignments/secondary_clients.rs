@@ -192,7 +192,7 @@ impl SecondaryClients {
         let Some(client) = core.connections.live_mut(slot) else { return };
         let Some(sides) = client.assignments_mut().sides_mut() else { return };
         let side = sides.remove(group);
-        if sides.are_none() {
+        if sides.is_empty() {
             client.assignments_mut().take_sides();
             self.forget(slot);
         }

@@ -75,7 +75,7 @@ impl PendingCalls {
 
     /// Whether messages to the client need no filter.
     #[must_use]
-    pub(crate) fn are_none(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
@@ -207,16 +207,16 @@ mod tests {
         assert_eq!(pass(&mut calls, &format!("{SEND}{ITEM}{ONE}")), format!("{SEND}{ITEM}{ONE}"));
         assert_eq!(calls.count(), 1);
         pass(&mut calls, &ONE.replace('1', "2"));
-        assert!(calls.are_none());
+        assert!(calls.is_empty());
     }
 
     #[test]
     fn pending_calls_fail_once() {
         let mut calls = calls(&["1", "2"]);
         assert_eq!(calls.fail(), ["1", "2"]);
-        assert!(calls.fail().is_empty() && !calls.are_none());
+        assert!(calls.fail().is_empty() && !calls.is_empty());
         calls.forget_failed();
-        assert!(calls.are_none());
+        assert!(calls.is_empty());
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
         calls.begin("2");
         let two = ONE.replace("\"1\"", "\"2\"");
         assert_eq!(pass(&mut calls, &format!("{SEND}{ITEM}{ONE}{two}")), format!("{SEND}{two}"));
-        assert!(calls.are_none());
+        assert!(calls.is_empty());
     }
 
     #[test]
@@ -235,7 +235,7 @@ mod tests {
         calls.fail();
         calls.begin("1");
         assert_eq!(pass(&mut calls, ONE), ONE);
-        assert!(calls.are_none());
+        assert!(calls.is_empty());
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl SecondaryAssignments {
     }
 
     #[must_use]
-    pub(crate) fn are_none(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn reroute(state: &mut ShardState) {
 /// without any route, since clients of a former one may be waiting for the default group.
 pub(crate) fn owe(state: &mut ShardState) {
     let hubs = &state.core.context.shared.hubs;
-    state.reroute_due = hubs.has_routes() || hubs.groups().are_any();
+    state.reroute_due = hubs.has_routes() || hubs.groups().has_named_groups();
 }
 
 /// Evaluates the routes for some of these clients, and queues the rest in the shard's inbox.

@@ -86,7 +86,7 @@ pub(crate) fn stay_unlevelled(state: &mut ShardState, slot: Slot) -> bool {
     // If its app server is stopping by now or a route has changed, the client leaves even if not idle.
     if pool.is_some_and(|pool| pool.is_draining()) {
         state.core.ask_for(slot, &Role::Home);
-    } else if hubs.has_routes() || hubs.groups().are_any() {
+    } else if hubs.has_routes() || hubs.groups().has_named_groups() {
         reroute_one(state, slot);
     }
     true
@@ -112,7 +112,7 @@ fn may_be_levelled(core: &ShardCore, client: &Client, order: &RebalanceOrder) ->
     let is_there = home.app() == order.from && home.hub() == order.hub && client.life().is_open();
     let is_at_rest = || {
         let stays = client.cold().origin().is_bound || assignment.is_leaving() || client.cold().stay().is_moving();
-        !stays && client.pauses().is_empty() && assignment.calls().are_none()
+        !stays && client.pauses().is_empty() && assignment.calls().is_empty()
     };
     let is_here = || !client.is_in_transit() && !client.is_away();
     let can_go = || match home.capabilities().confirms_hand_over {

@@ -51,8 +51,8 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     /// Checks a link that an app server opens for another node, by its name.
     fn judge_target(&self, hub: &Hub, instance: &str, target: &str) -> TargetVerdict;
 
-    /// Whether there is any other node.
-    fn are_any(&self) -> bool;
+    /// Whether any other node is linked.
+    fn is_linked(&self) -> bool;
 
     /// Whether this node has just started and is still discovering the others.
     fn are_sought(&self) -> bool;
@@ -154,7 +154,7 @@ impl OtherNodes for NoOtherNodes {
         false
     }
 
-    fn are_any(&self) -> bool {
+    fn is_linked(&self) -> bool {
         false
     }
 

@@ -232,7 +232,7 @@ async fn watches_of_each_detail_are_bounded_and_end_when_they_are_not_read() {
         }
         assert!(bed.state.watch_desk().read(all[0]).is_some() && bed.state.watch_desk().read(all[1]).is_none());
         bed.state.watch_desk().end(all[0]);
-        assert!(!bed.state.core.delivery.watches.are_any() && bed.state.core.time_for_watches().is_none());
+        assert!(!bed.state.core.delivery.watches.is_active() && bed.state.core.time_for_watches().is_none());
     }
 }
 
@@ -263,7 +263,7 @@ fn messages(batch: &WatchBatch) -> Vec<&WatchedMessage> {
 #[test]
 fn only_tapped_clients_are_summed_up_and_payloads_are_there_only_on_request() {
     let mut bed = Testbed::new();
-    assert!(!bed.state.core.delivery.watches.are_any());
+    assert!(!bed.state.core.delivery.watches.is_active());
     let (ann, ben) = (bed.client("ann"), bed.client("ben"));
     let (plain, full) = (tap(&mut bed, ann, "ann", false).unwrap(), tap(&mut bed, ann, "ann", true).unwrap());
     assert_eq!(tap(&mut bed, ann, "ben", true), Err(WatchRefused::Unknown));
