@@ -298,7 +298,7 @@ impl HubCore {
     }
 
     /// Removes a request when its caller no longer waits.
-    fn forget_request(&self, id: &str, connection_id: &str) {
+    fn remove_request(&self, id: &str, connection_id: &str) {
         self.client_results.forget(id);
         self.requests_changed(connection_id);
     }

@@ -163,8 +163,8 @@ impl Node {
     }
 
     /// Whether the proxy understands causes of closes.
-    pub(crate) fn knows_causes(&self) -> bool {
-        self.capabilities.knows_causes
+    pub(crate) fn supports_causes(&self) -> bool {
+        self.capabilities.supports_causes
     }
 
     /// Whether the proxy supports member queries of groups. An older one would close the link.
@@ -179,12 +179,12 @@ impl Node {
 
     /// Whether the proxy can continue reading from a client during its reassignment.
     pub(crate) fn reads_on(&self) -> bool {
-        self.capabilities.knows_handovers
+        self.capabilities.supports_handovers
     }
 
     /// Whether client connections can move between this proxy and others.
-    pub(crate) fn knows_moves(&self) -> bool {
-        self.capabilities.knows_moves
+    pub(crate) fn supports_moves(&self) -> bool {
+        self.capabilities.supports_moves
     }
 
     /// Maximum size of a message to one client, if the proxy reports marks in line with such messages.

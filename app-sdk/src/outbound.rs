@@ -285,7 +285,7 @@ impl Outbound {
         cause: Cause,
         error: Option<ByteString>,
     ) -> ServiceMessage {
-        let named = node.knows_causes().then(|| header_of(CAUSE_HEADER, cause.label()));
+        let named = node.supports_causes().then(|| header_of(CAUSE_HEADER, cause.label()));
         let close = CloseConnection { connection_id, error, headers: named.into_iter().collect() };
         ServiceMessage::CloseConnection(close)
     }

@@ -253,7 +253,7 @@ impl Shard {
             ShardTask::Shed(clients) => drop(spawn_local(shard.shed(clients))),
             ShardTask::Level(order) => drop(spawn_local(shard.level(order))),
             ShardTask::WatchLeaving => drop(spawn_local(shard.watch_leaving())),
-            ShardTask::ReportPresence => drop(spawn_local(shard.tell_presence())),
+            ShardTask::ReportPresence => drop(spawn_local(shard.notify_presence())),
         }
     }
 
@@ -267,7 +267,7 @@ impl Shard {
     }
 
     /// Sends presence changes to app servers while any is subscribed.
-    async fn tell_presence(self: Rc<Self>) {
+    async fn notify_presence(self: Rc<Self>) {
         let has_changed = self.state().presence.has_changed();
         let mut outcome = FlushOutcome::All;
         while outcome != FlushOutcome::Nobody {
@@ -277,7 +277,7 @@ impl Shard {
             } else {
                 sleep(PRESENCE_STEP).await;
             }
-            outcome = self.step(|state| state.presence.tell_changes(&mut state.core.connections, &state.core.context));
+            outcome = self.step(|state| state.presence.send_changes(&mut state.core.connections, &state.core.context));
         }
     }
 

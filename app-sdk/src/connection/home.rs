@@ -53,7 +53,7 @@ impl Home {
 
     /// Creates the home of a connection that can move, if its proxy supports moves.
     pub(crate) fn of_stateful(link: LinkId, node: Arc<Node>) -> Self {
-        if node.knows_moves() { Self::movable(link, node) } else { Self::new(link, node) }
+        if node.supports_moves() { Self::movable(link, node) } else { Self::new(link, node) }
     }
 
     fn movable(link: LinkId, node: Arc<Node>) -> Self {

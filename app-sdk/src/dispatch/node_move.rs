@@ -79,7 +79,7 @@ impl NodeMoves {
     /// Resumes a client over this link, which becomes its home if it belongs to another node. A node that comes too
     /// late is asked to close the client.
     pub(super) fn resume(&self, link: LinkId, node: &Arc<Node>, connection_id: ByteString) {
-        let is_proxy = node.knows_moves() && !node.is_of_service();
+        let is_proxy = node.supports_moves() && !node.is_of_service();
         if is_proxy && let Some(closed) = self.core.connections.take_tombstone(&connection_id) {
             closed.home().resume(link, node);
             return;

@@ -141,7 +141,7 @@ impl ClientResults {
         max: usize,
         now: Instant,
     ) -> Result<(), TooManyRequests> {
-        self.forget_expired(now);
+        self.evict_expired(now);
         self.foreign.push_back((now, id.clone()));
         let requester = Requester::AppServer { id: app_server, since: now };
         self.insert(id, ResultRequest { connection_id, requester }, max)
@@ -272,7 +272,7 @@ impl ClientResults {
 
     /// Removes old requests of other app servers. The client may never answer, and the requesters have long timed
     /// out.
-    fn forget_expired(&mut self, now: Instant) {
+    fn evict_expired(&mut self, now: Instant) {
         let timeout = Duration::from_millis(FOREIGN_QUESTION_TIMEOUT_MS);
         while let Some((_, id)) = self.foreign.pop_front_if(|(since, _)| now.duration_since(*since) >= timeout) {
             if let Some(ResultRequest { requester: Requester::AppServer { .. }, .. }) = self.by_id.get(&id) {

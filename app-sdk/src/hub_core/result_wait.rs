@@ -85,6 +85,6 @@ impl<'a> ExpectedResult<'a> {
 
 impl Drop for ExpectedResult<'_> {
     fn drop(&mut self) {
-        self.core.forget_request(&self.id, &self.connection_id);
+        self.core.remove_request(&self.id, &self.connection_id);
     }
 }

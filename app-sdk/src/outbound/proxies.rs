@@ -146,7 +146,7 @@ impl ManyFrame {
 
     /// The encoding for this node.
     pub(crate) fn of(&self, node: &Node) -> &Bytes {
-        self.stamped.as_ref().filter(|_| node.knows_moves()).unwrap_or(&self.plain)
+        self.stamped.as_ref().filter(|_| node.supports_moves()).unwrap_or(&self.plain)
     }
 }
 
@@ -251,8 +251,8 @@ mod tests {
         assert!(!proxies.is_recording());
     }
 
-    fn node(knows_moves: bool) -> Node {
-        Node::new(NodeName::proxy("node", "boot"), Capabilities { knows_moves, ..Capabilities::plain() })
+    fn node(supports_moves: bool) -> Node {
+        Node::new(NodeName::proxy("node", "boot"), Capabilities { supports_moves, ..Capabilities::plain() })
     }
 
     #[test]

@@ -263,7 +263,7 @@ impl RawClient {
 
     /// Returns the state of a due reassignment: the handler has read all input and has returned.
     pub(super) fn due_reassignment(&self) -> Option<&RawReassignment> {
-        self.reassignment.as_deref().filter(|_| lock(&self.inbox).knows_reassignment())
+        self.reassignment.as_deref().filter(|_| lock(&self.inbox).supports_reassignment())
     }
 
     fn close(&self, close_inbox: impl FnOnce(&mut RawInbox) -> Option<Waker>) {

@@ -76,7 +76,7 @@ impl RawInbox {
     }
 
     /// Returns whether the handler has read all data and was notified of the reassignment.
-    pub(super) fn knows_reassignment(&self) -> bool {
+    pub(super) fn supports_reassignment(&self) -> bool {
         self.reassignment == ReaderNotice::Given
     }
 
@@ -138,11 +138,11 @@ mod tests {
         inbox.push("a".into());
         assert!(!inbox.is_leaving());
         assert!(inbox.begin_reassignment().is_none(), "nobody waits");
-        assert!(inbox.is_leaving() && !inbox.knows_reassignment());
+        assert!(inbox.is_leaving() && !inbox.supports_reassignment());
         assert_eq!(next(&mut inbox), Poll::Ready(Some("a".into())));
-        assert!(!inbox.knows_reassignment());
+        assert!(!inbox.supports_reassignment());
         assert_eq!(next(&mut inbox), Poll::Ready(None));
-        assert!(inbox.knows_reassignment());
+        assert!(inbox.supports_reassignment());
         inbox.close();
         let mut idle = RawInbox::default();
         assert!(next(&mut idle).is_pending());

@@ -95,7 +95,7 @@ impl MemoryDialler for EmbeddedDialler {
         Box::pin(async { asking.await.ok().flatten().unwrap_or_else(|| StatusCode::NOT_FOUND.into_response()) })
     }
 
-    fn knows_traces(&self) -> bool {
+    fn supports_traces(&self) -> bool {
         true
     }
 

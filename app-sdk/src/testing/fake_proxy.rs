@@ -81,7 +81,7 @@ impl FakeProxy {
         };
         if let Some(link) = link {
             if link.server == 0 && self.presence.is_some() {
-                tokio::spawn(Arc::clone(self).tell_presence());
+                tokio::spawn(Arc::clone(self).notify_presence());
             }
             tokio::spawn(Arc::clone(self).run(link, far.into()));
         }
@@ -148,18 +148,18 @@ impl FakeProxy {
         if answer_handshake(&mut socket).await.is_ok() {
             *link.up.lock().await = Some(socket.writer);
             link.open.cancel();
-            self.tell_candidates().await;
+            self.send_candidates().await;
             self.read(link.server, socket.reader).await;
         }
         // Its clients see the close.
         lock(&self.members).end(link.server);
         link.open.cancel();
         self.has_changed.notify_one();
-        self.tell_candidates().await;
+        self.send_candidates().await;
     }
 
     /// Reports presence changes to app servers until none is left.
-    async fn tell_presence(self: Arc<Self>) {
+    async fn notify_presence(self: Arc<Self>) {
         loop {
             self.has_changed.notified().await;
             let Some(presence) = &self.presence else { return };
@@ -185,7 +185,7 @@ impl FakeProxy {
     }
 
     /// Sends the list of candidates to app servers with exclusive tasks.
-    async fn tell_candidates(&self) {
+    async fn send_candidates(&self) {
         let standing: Vec<_> = {
             let (links, members) = (lock(&self.links), lock(&self.members));
             let is_there = |link: &&Arc<FarLink>| link.open.is_cancelled() && !members.over.contains(&link.server);

@@ -113,7 +113,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         write_offer(&offer(None), &mut headers);
         assert_eq!(read_offer(&headers), Ok(None));
-        assert!(read_capabilities(&headers).unwrap().knows_causes);
+        assert!(read_capabilities(&headers).unwrap().supports_causes);
     }
 
     #[test]
@@ -124,6 +124,6 @@ mod tests {
         assert_eq!(read_answer(&headers, &offer(Some(1))), Ok(answer.clone()));
         let plain = read_answer(&headers, &offer(None)).unwrap();
         assert_eq!(plain.capabilities.resume_ring_bytes, None);
-        assert!(plain.capabilities.knows_causes);
+        assert!(plain.capabilities.supports_causes);
     }
 }

@@ -67,7 +67,7 @@ struct AnnounceBody<'a> {
 pub(super) enum AnnounceError {
     #[error(transparent)]
     Port(#[from] AdminPortError),
-    #[error("{}; clients of nodes without an answer may have missed it: {}", told(.0), .0.missing.join(", "))]
+    #[error("{}; clients of nodes without an answer may have missed it: {}", summary(.0), .0.missing.join(", "))]
     Missing(AnnouncementReport),
 }
 
@@ -80,10 +80,10 @@ pub(super) async fn announce(args: &AnnounceArgs) -> Result<String, AnnounceErro
     let AnnounceArgs { hub, target, group, user, arguments, .. } = args;
     let body = AnnounceBody { hub, target, group: group.as_deref(), user: user.as_deref(), arguments };
     let report: AnnouncementReport = port.post("/api/announce", &body).await?;
-    if report.missing.is_empty() { Ok(told(&report)) } else { Err(AnnounceError::Missing(report)) }
+    if report.missing.is_empty() { Ok(summary(&report)) } else { Err(AnnounceError::Missing(report)) }
 }
 
-fn told(report: &AnnouncementReport) -> String {
+fn summary(report: &AnnouncementReport) -> String {
     let plural = |count: u64, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     format!("sent to {} at {}", plural(report.clients, "client"), plural(report.nodes, "node"))
 }
@@ -126,16 +126,16 @@ mod tests {
         );
         tokio::spawn(async { axum::serve(listener, router).await });
         let args = parse(&[typed, &["--admin", &url]].concat()).unwrap();
-        let told = announce(&args).await.map_err(|error| error.to_string().replace(&url, "URL"));
-        (told, asked.recv().await.unwrap())
+        let summary = announce(&args).await.map_err(|error| error.to_string().replace(&url, "URL"));
+        (summary, asked.recv().await.unwrap())
     }
 
     #[tokio::test]
     async fn whom_it_has_reached_is_told() {
         let typed = ["--group", "red", "--arguments", "[\"text\", {\"n\": 5}]", "--admin-token", "0123456789abcdef"];
         let answer = json!({ "nodes": 3, "missing": [], "clients": 1 });
-        let (told, asked) = announced(&typed, 200, answer).await;
-        assert_eq!(told.unwrap(), "sent to 1 client at 3 nodes");
+        let (summary, asked) = announced(&typed, 200, answer).await;
+        assert_eq!(summary.unwrap(), "sent to 1 client at 3 nodes");
         let expected = json!({
             "hub": "chat", "target": "Notice", "group": "red", "user": null, "arguments": ["text", { "n": 5 }],
             "token": "Bearer 0123456789abcdef",

@@ -164,7 +164,7 @@ struct Progress {
 impl Progress {
     fn begun(args: &RecordArgs, header: &RecordingHeader) -> Self {
         let RecordingHeader { hub, node, .. } = header;
-        tell(&format!("recording hub {hub:?} at node {node:?} to {}; Ctrl-C stops it", args.out.display()));
+        print_status(&format!("recording hub {hub:?} at node {node:?} to {}; Ctrl-C stops it", args.out.display()));
         Self { connections: 0, messages: 0, lost_messages: 0, lost_connections: 0, last: String::new() }
     }
 
@@ -183,7 +183,7 @@ impl Progress {
     fn show(&mut self) {
         let line = self.line();
         if line != self.last {
-            tell(&line);
+            print_status(&line);
             self.last = line;
         }
     }
@@ -201,7 +201,7 @@ impl Progress {
     }
 }
 
-fn tell(line: &str) {
+fn print_status(line: &str) {
     // A closed standard error is not an error here.
     drop(writeln!(io::stderr().lock(), "{}", one_line(line)));
 }
@@ -268,8 +268,8 @@ mod tests {
         );
         tokio::spawn(async { axum::serve(listener, router).await });
         let args = parse(&[&["--out", out.to_str().unwrap(), "--admin", &url], more].concat()).unwrap();
-        let told = record(&args).await.map_err(|error| error.to_string().replace(&url, "URL"));
-        (told, asked.recv().await.unwrap())
+        let outcome = record(&args).await.map_err(|error| error.to_string().replace(&url, "URL"));
+        (outcome, asked.recv().await.unwrap())
     }
 
     #[tokio::test]
@@ -284,8 +284,8 @@ mod tests {
             + &json_line(&RecordingLine::Up(say))
             + &json_line(&RecordingLine::Lost(LossLine { messages: 2, connections: 1 }));
         let more = ["--seconds", "1", "--user", "a&b", "--payloads"];
-        let (told, asked) = recorded(&out, &more, 200, &lines, true).await;
-        assert_eq!(told, Ok(()));
+        let (outcome, asked) = recorded(&out, &more, 200, &lines, true).await;
+        assert_eq!(outcome, Ok(()));
         assert_eq!(asked, "hub=%2Fchat&user=a%26b&payloads=shown");
         assert_eq!(std::fs::read_to_string(&out).unwrap(), lines.replace("\n\n", "\n"));
         #[cfg(unix)]
@@ -293,8 +293,8 @@ mod tests {
             use std::os::unix::fs::PermissionsExt;
             assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        let (told, _) = recorded(&other.file(), &[], 200, &lines, false).await;
-        assert!(told.unwrap_err().starts_with("the node has ended the recording"));
+        let (outcome, _) = recorded(&other.file(), &[], 200, &lines, false).await;
+        assert!(outcome.unwrap_err().starts_with("the node has ended the recording"));
     }
 
     #[tokio::test]
@@ -302,11 +302,11 @@ mod tests {
         let folder = TestFolder::new();
         let out = folder.file();
         let refusal = r#"{"error":"no reachable node has a hub \"/chat\"","field":null}"#;
-        let (told, asked) = recorded(&out, &[], 404, refusal, false).await;
-        assert_eq!(told.unwrap_err(), "URL refuses: no reachable node has a hub \"/chat\"");
+        let (outcome, asked) = recorded(&out, &[], 404, refusal, false).await;
+        assert_eq!(outcome.unwrap_err(), "URL refuses: no reachable node has a hub \"/chat\"");
         assert_eq!(asked, "hub=%2Fchat&payloads=hidden");
-        let (told, _) = recorded(&out, &[], 200, &header_of(RECORDING_VERSION + 1), true).await;
-        assert!(told.unwrap_err().contains("another version"));
+        let (outcome, _) = recorded(&out, &[], 200, &header_of(RECORDING_VERSION + 1), true).await;
+        assert!(outcome.unwrap_err().contains("another version"));
         assert!(!out.exists());
         std::fs::write(&out, "mine").unwrap();
         let args = parse(&["--out", out.to_str().unwrap(), "--admin", "127.0.0.1:1"]).unwrap();

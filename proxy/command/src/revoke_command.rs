@@ -88,7 +88,7 @@ pub(super) struct RevokeArgs {
 pub(super) enum RevokeError {
     #[error(transparent)]
     Port(#[from] AdminPortError),
-    #[error("{}; nodes without an answer, which may still accept the tokens: {}", told(.0), .0.missing.join(", "))]
+    #[error("{}; nodes without an answer, which may still accept the tokens: {}", summary(.0), .0.missing.join(", "))]
     Missing(RevocationReport),
 }
 
@@ -102,7 +102,7 @@ pub(super) async fn revoke(args: &RevokeArgs) -> Result<String, RevokeError> {
         return Ok(listed(&port.get(LIST_PATH).await?));
     }
     let report: RevocationReport = port.post(PATH, &order(args)).await?;
-    if report.missing.is_empty() { Ok(told(&report)) } else { Err(RevokeError::Missing(report)) }
+    if report.missing.is_empty() { Ok(summary(&report)) } else { Err(RevokeError::Missing(report)) }
 }
 
 fn order(args: &RevokeArgs) -> Value {
@@ -113,7 +113,7 @@ fn order(args: &RevokeArgs) -> Value {
     })
 }
 
-fn told(report: &RevocationReport) -> String {
+fn summary(report: &RevocationReport) -> String {
     let plural = |count: u64, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     let RevocationReport { tokens, nodes, clients, .. } = report;
     let closed = if *clients > 0 { format!("; {} closed", plural(*clients, "connection")) } else { String::new() };
@@ -200,8 +200,8 @@ mod tests {
         let router = Router::new().route(PATH, route);
         tokio::spawn(async { axum::serve(listener, router).await });
         let args = parse(&[typed, &["--admin", &url]].concat()).unwrap();
-        let told = revoke(&args).await.map_err(|error| error.to_string().replace(&url, "URL"));
-        (told, asked.recv().await.unwrap())
+        let summary = revoke(&args).await.map_err(|error| error.to_string().replace(&url, "URL"));
+        (summary, asked.recv().await.unwrap())
     }
 
     #[tokio::test]
@@ -211,7 +211,7 @@ mod tests {
             "missing": [], "clients": 2,
         });
         let typed = ["--user", "ann", "--close", "--issued-before", "2026-11-24T08:00:00Z", "--keep", "1h"];
-        let (told, asked) = revoked(&typed, report).await;
+        let (summary, asked) = revoked(&typed, report).await;
         let order = json!({
             "user": "ann", "audience": null, "app": null, "all": false, "issued_before": 1_795_507_200_u64,
             "keep_s": 3600, "close": true,
@@ -219,17 +219,17 @@ mod tests {
         assert_eq!(asked, order);
         let expected = "tokens of user \"ann\" issued up to 2026-11-24T08:00:00Z are void at 3 nodes until \
                         2026-11-24T09:00:00Z; 2 connections closed";
-        assert_eq!(told.unwrap(), expected);
+        assert_eq!(summary.unwrap(), expected);
     }
 
     #[tokio::test]
     async fn a_node_that_is_missing_is_an_error_that_names_it() {
         let report = json!({ "app": "shop", "issued_before": 1, "kept_until": 2, "nodes": 1, "missing": ["proxy-b"] });
-        let (told, asked) = revoked(&["--app", "shop"], report).await;
+        let (summary, asked) = revoked(&["--app", "shop"], report).await;
         assert_eq!((&asked["issued_before"], &asked["keep_s"]), (&Value::Null, &json!(2_592_000)));
         let expected = "tokens signed by app \"shop\" issued up to 1970-01-01T00:00:01Z are void at 1 node until \
                         1970-01-01T00:00:02Z; nodes without an answer, which may still accept the tokens: proxy-b";
-        assert_eq!(told.unwrap_err(), expected);
+        assert_eq!(summary.unwrap_err(), expected);
     }
 
     #[tokio::test]
@@ -238,7 +238,7 @@ mod tests {
             { "user": "a\u{1b}nn", "issued_before": 1, "kept_until": 2 },
             { "audience": "shop", "issued_before": 3, "kept_until": u64::MAX },
         ]);
-        let (told, asked) = revoked(&["--list"], json!({ "revocations": kept, "total": 5 })).await;
+        let (summary, asked) = revoked(&["--list"], json!({ "revocations": kept, "total": 5 })).await;
         assert_eq!(asked, Value::Null);
         let expected = [
             "USER  AUDIENCE  APP  ISSUED UP TO          KEPT UNTIL",
@@ -246,7 +246,7 @@ mod tests {
             "any   shop      any  1970-01-01T00:00:03Z  18446744073709551615",
             "and 3 older ones",
         ];
-        assert_eq!(told.unwrap().lines().map(str::trim_end).collect::<Vec<_>>(), expected);
+        assert_eq!(summary.unwrap().lines().map(str::trim_end).collect::<Vec<_>>(), expected);
     }
 
     #[test]
@@ -260,8 +260,8 @@ mod tests {
             (&["--user", "ann", "--issued-before", "soon"], "is not a time"),
             (&["--user", "ann", "--keep", "1s"], "must be"),
         ] {
-            let told = parse(typed).unwrap_err();
-            assert!(told.contains(problem), "{typed:?}: {told}");
+            let summary = parse(typed).unwrap_err();
+            assert!(summary.contains(problem), "{typed:?}: {summary}");
         }
         assert_eq!(parse(&["--all", "--issued-before", "7"]).unwrap().issued_before, Some(7));
         assert!(parse(&["--user", "ann", "--audience", "shop", "--app", "store"]).is_ok());

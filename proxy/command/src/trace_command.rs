@@ -125,7 +125,7 @@ pub(super) async fn trace(args: &TraceArgs) -> Result<(), TraceCommandError> {
                 Ok(Some(text)) => {
                     let line: TraceLine = serde_json::from_slice(&text)?;
                     let is_last = matches!(line, TraceLine::End(_));
-                    view.take(line, Instant::now()).iter().for_each(|news| tell(news));
+                    view.take(line, Instant::now()).iter().for_each(|news| print_status(news));
                     if args.json {
                         put_json(&text)?;
                     }
@@ -141,7 +141,7 @@ pub(super) async fn trace(args: &TraceArgs) -> Result<(), TraceCommandError> {
         }
     };
     show(args, view.rest())?;
-    tell(&view.summary());
+    print_status(&view.summary());
     ended
 }
 
@@ -179,7 +179,7 @@ fn put(bytes: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-fn tell(line: &str) {
+fn print_status(line: &str) {
     // A closed standard error is not an error here.
     drop(writeln!(io::stderr().lock(), "{}", one_line(line)));
 }

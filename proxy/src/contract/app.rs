@@ -52,7 +52,7 @@ pub(super) struct AppLink {
 }
 
 impl MemoryDialler for Dialler {
-    fn knows_traces(&self) -> bool {
+    fn supports_traces(&self) -> bool {
         true
     }
 

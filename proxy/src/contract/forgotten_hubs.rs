@@ -196,7 +196,7 @@ fn names_of_the_door_are_forgotten_and_their_places_used_again() {
         let hubs = &stage.shared.hubs;
         let learn = |name: String| {
             let settings = HubManifest::new(&name, "/client");
-            hubs.learn_as(HubOrigin::DialIn, settings, &ALONE).ok().map(|hub| hub.index())
+            hubs.register_as(HubOrigin::DialIn, settings, &ALONE).ok().map(|hub| hub.index())
         };
         for round in 0..3 {
             let all: Vec<_> = (0..DIAL_IN_HUBS_MAX).map(|number| learn(format!("{round}-{number}"))).collect();
@@ -214,7 +214,7 @@ fn idle_hubs_of_a_full_table_make_room_and_those_with_a_link_or_a_client_stay() 
     run(async {
         let stage = forgetting(Stage::with(settings(), 2));
         let hubs = &stage.shared.hubs;
-        let learn = |origin, name: &str| hubs.learn_as(origin, HubManifest::new(name, &format!("/{name}")), &ALONE);
+        let learn = |origin, name: &str| hubs.register_as(origin, HubManifest::new(name, &format!("/{name}")), &ALONE);
         let kept = learn(HubOrigin::DialIn, "kept").unwrap();
         let mut apps = App::start(&stage.shared, "kept", vec![HubManifest::new("dialled", "/dialled")]);
         let mut link = apps.link().await;

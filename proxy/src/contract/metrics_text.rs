@@ -19,7 +19,7 @@ fn hubs_that_share_counters_are_one_series() {
         let hubs = (0..HUBS_MAX + 2).map(|number| {
             let name = format!("hub{number}");
             let settings = HubManifest::new(&name, &format!("/{name}"));
-            stage.shared.hubs.learn_as(HubOrigin::DialIn, settings, &alone).unwrap()
+            stage.shared.hubs.register_as(HubOrigin::DialIn, settings, &alone).unwrap()
         });
         for hub in hubs {
             stage.shared.counters_of(0).hub(hub.index().get()).messages_up.increment();

@@ -165,7 +165,7 @@ impl AppPresence {
             let update = PresenceUpdate::Whole { hub: key, servers };
             let PresenceUpdate::Whole { hub: key, servers } = &update else { continue };
             if !told.knows(key) || told.servers(key) != servers {
-                fleet.tell_all(&NodeMessage::Presence(update.clone()));
+                fleet.send_to_members(&NodeMessage::Presence(update.clone()));
             }
             own.apply(update);
         }

@@ -43,7 +43,7 @@ impl Refusals {
 
     /// Reports the crash once.
     pub(super) fn tell(&mut self, shared: &Shared, member: &FleetMember) {
-        self.is_told = self.is_told || tell_of_crash(shared, member);
+        self.is_told = self.is_told || report_crash(shared, member);
     }
 
     /// Records a dial that was not refused.
@@ -60,7 +60,7 @@ impl Refusals {
 
 /// Notifies app servers that a node has crashed. Returns `false` if the node has a link to this one and so is alive.
 #[must_use]
-fn tell_of_crash(shared: &Shared, member: &FleetMember) -> bool {
+fn report_crash(shared: &Shared, member: &FleetMember) -> bool {
     if member.links().has_incoming_socket() {
         return false;
     }

@@ -165,7 +165,7 @@ impl Fleet {
 
     /// Sends a revocation to all members. Later members receive it first of all.
     pub(crate) fn spread_revocation(&self, told: &SharedRevocation) {
-        self.0.members.tell_all(&NodeMessage::Revocation(told.clone()));
+        self.0.members.send_to_members(&NodeMessage::Revocation(told.clone()));
     }
 
     /// Handles the end of a session: pending answers fail.

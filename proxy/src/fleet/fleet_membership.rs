@@ -151,7 +151,7 @@ impl Membership {
     }
 
     /// Sends a message to all linked members.
-    pub(super) fn tell_all(&self, message: &NodeMessage) {
+    pub(super) fn send_to_members(&self, message: &NodeMessage) {
         for member in self.all().iter() {
             if let Some(link) = member.links().outgoing() {
                 link.tell(message);
@@ -319,7 +319,7 @@ impl Membership {
     /// Leaves the fleet: says goodbye and closes all links.
     pub(crate) async fn leave(&self) {
         // A node without clients stops between two beats. Without a goodbye, the others would consider it lost.
-        self.tell_all(&NodeMessage::State(self.state()));
+        self.send_to_members(&NodeMessage::State(self.state()));
         self.left.cancel();
         self.shared.fleet.interest.iter().for_each(|interest| interest.end());
         let links: Vec<_> = self.all().iter().flat_map(|member| member.links().living()).collect();

@@ -136,7 +136,7 @@ impl Housekeeper<'_> {
     async fn keep_told(&self) {
         loop {
             if let Some(state) = self.members.next_state().await {
-                self.members.tell_all(&NodeMessage::State(state));
+                self.members.send_to_members(&NodeMessage::State(state));
             }
         }
     }
@@ -150,11 +150,11 @@ impl Housekeeper<'_> {
             let look_again = interest.settle(self.members.now_ms());
             tokio::select! {
                 () = interest.has_news() => {
-                    self.tell_news(&interest);
+                    self.send_updates(&interest);
                     sleep(NEWS_INTERVAL).await;
                 }
                 () = self.until_ms(look_again) => {}
-                _ = sweeps.tick() => self.tell_sweep(&interest),
+                _ = sweeps.tick() => self.send_sweep(&interest),
             }
         }
     }
@@ -168,25 +168,26 @@ impl Housekeeper<'_> {
     }
 
     /// Publishes new interest. Runs only on the fleet's thread, because messages from other threads could overtake it.
-    fn tell_news(&self, interest: &OwnInterest) {
+    fn send_updates(&self, interest: &OwnInterest) {
         let Some((round, mut news)) = interest.take_news() else { return };
         news.sort_by_key(|(hub, _)| hub.get());
         let hubs = &self.members.shared().hubs;
         for part in news.chunk_by(|(one, _), (other, _)| one == other) {
             let Some(hub) = part.first().and_then(|(hub, _)| hubs.at(*hub)) else { continue };
             let buckets = part.iter().map(|&(_, bucket)| bucket).collect();
-            self.members.tell_all(&NodeMessage::Interest(InterestUpdate::Added { hub: hub.key().into(), buckets }));
+            self.members
+                .send_to_members(&NodeMessage::Interest(InterestUpdate::Added { hub: hub.key().into(), buckets }));
         }
         let now_ms = self.members.now_ms();
         interest.told_to(round, news, self.members.all().iter().filter_map(|member| member.awaited(now_ms)).collect());
     }
 
-    fn tell_sweep(&self, interest: &OwnInterest) {
+    fn send_sweep(&self, interest: &OwnInterest) {
         // Sent after the sweep, it would outlive the interest that the sweep removes.
-        self.tell_news(interest);
+        self.send_updates(interest);
         for index in interest.sweep() {
             if let Some(hub) = self.members.shared().hubs.at(index) {
-                self.members.tell_all(&NodeMessage::Interest(self.members.interest_in(&hub)));
+                self.members.send_to_members(&NodeMessage::Interest(self.members.interest_in(&hub)));
             }
         }
     }

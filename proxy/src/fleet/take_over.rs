@@ -296,7 +296,7 @@ impl TakeOvers {
                 answered.await.ok().flatten()
             }
             (Some(hub), Some(shard), MoveStep::Arrived) => {
-                return shard.post(move |state| moving::forget_moved(state, hub, &connection_id));
+                return shard.post(move |state| moving::remove_moved(state, hub, &connection_id));
             }
             _ => None,
         };

@@ -86,7 +86,7 @@ pub(crate) fn enter(
     let (shared, share) = (&endpoint.shared, endpoint.shared.admission.share_of(&signer.signer));
     let hub = match shared.webhooks.serve(&name) {
         true => shared.serve_by_webhook((&name, &client_path(&name)), HubOrigin::WebhookPattern, &share),
-        false => shared.hubs.learn_as(HubOrigin::DialIn, manifest(endpoint, &name), &share),
+        false => shared.hubs.register_as(HubOrigin::DialIn, manifest(endpoint, &name), &share),
     };
     let hub = hub.map_err(|refusal| full(&refusal, "hubs named by app servers and clients"))?;
     Ok((hub, user, signer))

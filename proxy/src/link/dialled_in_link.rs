@@ -194,7 +194,7 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
         drop(timeout(CLOSE_TIMEOUT, writer.close(words)).await);
     }
     drop(writer);
-    forget_if_gone(shard, pool).await;
+    remove_if_gone(shard, pool).await;
 }
 
 /// Logs the end of a link. Simultaneous losses are one warning; losing the last link means that the app server
@@ -226,7 +226,7 @@ async fn say_farewell(link: &LinkHandle) {
 }
 
 /// Removes an app server that has not returned within the resume window.
-async fn forget_if_gone(shard: &Shard, pool: &Arc<Pool>) {
+async fn remove_if_gone(shard: &Shard, pool: &Arc<Pool>) {
     if !pool.is_empty() {
         return;
     }

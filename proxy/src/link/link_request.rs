@@ -63,7 +63,7 @@ mod tests {
     fn pool() -> (Pool, [Arc<LinkHandle>; 2]) {
         let share = SignerShare::new(Signer::Fleet, false);
         let settings = HubManifest::new("bench", "/client");
-        let hub = HubRegistry::default().learn_as(HubOrigin::DialIn, settings, &share).unwrap();
+        let hub = HubRegistry::default().register_as(HubOrigin::DialIn, settings, &share).unwrap();
         let (id, instance) = (7.into(), "vm_1".into());
         let app = AppServer { id, instance, name: "vm".into(), target: AppTarget::DialsIn, group: Arc::default() };
         let links = [(); 2].map(|()| Arc::new(LinkHandle::opened_by_dial_in(hub.identity(), id)));

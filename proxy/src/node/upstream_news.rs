@@ -35,7 +35,7 @@ impl UpstreamNews {
     }
 
     /// Reports that the manifest is unreadable. This is `expected` if the name has addresses of both families.
-    pub(super) fn tell_unreadable(&mut self, error: &ReadManifestError, expected: bool) {
+    pub(super) fn report_unreadable(&mut self, error: &ReadManifestError, expected: bool) {
         let is_expected = expected || error.is_refused() || error.is_stopping() || self.is_stopping;
         use ReadManifestError as E;
         let kind = match error {
@@ -44,23 +44,23 @@ impl UpstreamNews {
             E::Request(_) | E::Refused { .. } | E::Middleware { .. } => ConditionKind::AppServerUnreachable,
         };
         let problem = UpstreamProblem { text: error.to_string(), kind };
-        self.tell_problem(problem, is_expected);
+        self.report_problem(problem, is_expected);
     }
 
     /// Reports that the upstream answers but is unusable.
-    pub(super) fn tell_unusable(&mut self, problem: String) {
+    pub(super) fn report_unusable(&mut self, problem: String) {
         let kind = ConditionKind::AppServerIncompatible;
-        self.tell_problem(UpstreamProblem { text: problem, kind }, false);
+        self.report_problem(UpstreamProblem { text: problem, kind }, false);
     }
 
     /// Clears the problem: the upstream is usable, or no longer watched.
-    pub(super) fn tell_usable(&mut self) {
+    pub(super) fn report_usable(&mut self) {
         self.problem = None;
         self.problems.set(&self.address.to_string(), None);
     }
 
     /// Stores a problem, and logs it if its kind is new. If it lasts, it is a condition.
-    fn tell_problem(&mut self, problem: UpstreamProblem, is_expected: bool) {
+    fn report_problem(&mut self, problem: UpstreamProblem, is_expected: bool) {
         let (upstream, text) = (&self.address, &problem.text);
         if self.problem.replace(kind(text)) != Some(kind(text)) {
             match is_expected {
@@ -90,14 +90,14 @@ impl UpstreamNews {
     }
 
     /// Reports a discovered app server, which replaces the former one.
-    pub(super) fn tell_found(&mut self, instance: &str) {
+    pub(super) fn report_found(&mut self, instance: &str) {
         debug!(upstream = %self.address, instance, "app server found");
         self.is_stopping = false;
         self.is_linked = false;
     }
 
     /// Reports that the app server with these pools is given up, and why.
-    pub(super) async fn tell_gone(&mut self, shared: &Shared, pools: &[Arc<Pool>], reason: &str) {
+    pub(super) async fn report_gone(&mut self, shared: &Shared, pools: &[Arc<Pool>], reason: &str) {
         match self.is_stopping {
             true => info!(upstream = %self.address, "app server stopped"),
             false => warn_of_lost_app_server(shared, pools, reason).await,

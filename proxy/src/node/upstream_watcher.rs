@@ -107,7 +107,7 @@ pub(super) async fn watch(
             biased;
             read = read_manifest(&address, terms.caller(&shared.settings.node)) => read,
             () = vanished(&known, &watched) => {
-                news.tell_usable();
+                news.report_usable();
                 return give_up(&shared, (&mut known, &mut news), "it is silent, and its address has left DNS").await;
             }
             // The other watcher's links must not depend on an address that is gone.
@@ -125,27 +125,27 @@ pub(super) async fn watch(
                     watched.families.note_answer(at);
                 }
                 match record_answer(&shared, (&group, &address), (&mut known, &mut news), manifest, &changed).await {
-                    Ok(()) => news.tell_usable(),
-                    Err(Unusable::Problem(problem)) => news.tell_unusable(problem),
+                    Ok(()) => news.report_usable(),
+                    Err(Unusable::Problem(problem)) => news.report_unusable(problem),
                     Err(Unusable::LinkedBy(pool)) => {
-                        news.tell_usable();
+                        news.report_usable();
                         let is_listed = *watched.listing.borrow() == Listing::Listed;
                         standby = is_listed.then(|| Standby::new(pool, &address));
                     }
                 }
             }
-            Err(error) if is_spare(&error, (&known, standby.as_ref()), &watched) => news.tell_usable(),
+            Err(error) if is_spare(&error, (&known, standby.as_ref()), &watched) => news.report_usable(),
             Err(error) => {
                 standby = None;
                 give_up_if_certain(&shared, (&mut known, &mut news), &error, &mut refused_since).await;
                 let is_one_of_both = is_silence(&error) && watched.families.are_both_listed();
-                news.tell_unreadable(&error, is_one_of_both);
+                news.report_unreadable(&error, is_one_of_both);
             }
         }
         let listed = *watched.listing.borrow_and_update();
         if listed == Listing::Removed {
             leave(&shared, &known).await;
-            news.tell_usable();
+            news.report_usable();
             return known.clear().iter().for_each(|pools| retire(&shared, pools));
         }
         let is_vanished = listed == Listing::Vanished && !address.has_alternative();
@@ -154,7 +154,7 @@ pub(super) async fn watch(
         let is_gone = vanished_since.is_some_and(|since| since.elapsed() >= RETRY_INTERVAL);
         if is_gone && known.values().flatten().all(|pool| pool.open() == 0) {
             info!(upstream = %address, "address removed from DNS, and no longer linked");
-            news.tell_usable();
+            news.report_usable();
             return give_up(&shared, (&mut known, &mut news), "its address has left DNS").await;
         }
         match &standby {
@@ -265,7 +265,7 @@ async fn record_answer(
         Sighting::Known => return Ok(()),
         Sighting::Successor(before) => {
             for pools in &before {
-                news.tell_gone(shared, pools, "it has restarted").await;
+                news.report_gone(shared, pools, "it has restarted").await;
                 retire(shared, pools);
             }
         }
@@ -286,7 +286,7 @@ async fn record_answer(
         // At an address with several, the others are kept.
         return if known.is_empty() { Err(Unusable::LinkedBy(pool)) } else { Ok(()) };
     }
-    news.tell_found(&instance);
+    news.report_found(&instance);
     warn_of_webhooks(shared, address, &manifest);
     known.add(instance, open_pools(shared, (AppTarget::Network(address.clone()), group), manifest, changed));
     // Of several instances, those without a link are given up.
@@ -332,7 +332,7 @@ async fn give_up_if_certain(
 
 async fn give_up(shared: &Shared, (known, news): (&mut PoolsByInstance, &mut UpstreamNews), reason: &str) {
     for pools in known.clear() {
-        news.tell_gone(shared, &pools, reason).await;
+        news.report_gone(shared, &pools, reason).await;
         retire(shared, &pools);
     }
 }

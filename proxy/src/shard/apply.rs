@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::FlowOperation;
 
-use super::assignments::auth_refresh::{refresh_auth, tell_claims};
+use super::assignments::auth_refresh::{refresh_auth, report_claims};
 use super::assignments::hand_over::leave_link;
 use super::assignments::mirror::{compare, control_copy};
 use super::close_reason::CloseReason;
@@ -172,7 +172,7 @@ pub(super) fn apply_to_connection(
         (ConnectionCommand::Group { change, ack }, _) => {
             state.core.change_groups(slot, &change, ack.as_deref());
             if !is_home {
-                state.core.tell_home_of_group(slot, &change);
+                state.core.notify_home_of_group(slot, &change);
             }
         }
         (ConnectionCommand::Close { error, cause, by }, role) => {
@@ -191,7 +191,7 @@ pub(super) fn apply_to_connection(
         (ConnectionCommand::Mark { .. }, None) => {}
         (ConnectionCommand::Refresh { expires_s, ack }, _) => refresh(state, slot, expires_s, &ack),
         (ConnectionCommand::RefreshAuth { refresh, ack }, _) => refresh_auth(state, slot, *refresh, &ack),
-        (ConnectionCommand::GetClaims { ack }, _) => tell_claims(&state.core, slot, &ack),
+        (ConnectionCommand::GetClaims { ack }, _) => report_claims(&state.core, slot, &ack),
         (ConnectionCommand::HandOver { headers }, Some(role)) => state.hand_over(slot, &role, &headers),
         // From any other app server it is a late reply.
         (ConnectionCommand::HandOver { .. }, None) => late_hand_over(state, slot, app),

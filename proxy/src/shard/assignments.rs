@@ -112,7 +112,7 @@ impl ShardState {
             }
         }
         self.core.context.counters.away.follow(usize::from(client.is_away()), 0);
-        self.core.delivery.forget_kept(client);
+        self.core.delivery.drop_kept(client);
         if !client.wire().has_socket() {
             // No task serves the client and would free its slot.
             self.assignments.token_expiries.forget(slot);
@@ -205,7 +205,7 @@ impl ShardState {
     /// Handles a hand-over of a connection that has already closed here.
     pub(super) fn handed_over(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
         self.assignments.reassignment.handed_over(hub, app, id);
-        self.assignments.reassignment.tell_ends(&self.core.context.shared.hubs, self.core.tick);
+        self.assignments.reassignment.send_close_notices(&self.core.context.shared.hubs, self.core.tick);
     }
 
     /// Closes a leaving client after the reply to its last call, once half of its time has passed.
@@ -235,13 +235,13 @@ impl ShardState {
         self.leave_behind_answer(slot);
     }
 
-    pub(super) fn forget_silently(&mut self, slot: Slot) {
+    pub(super) fn remove_silently(&mut self, slot: Slot) {
         self.assignments.mirrored.end_mirrors(&mut self.core, slot, Cause::ClientClosed);
         let Some(client) = self.core.connections.close(slot) else { return };
         self.core.context.record_moved_out(client);
         self.core.context.counters.away.follow(usize::from(client.is_away()), 0);
         self.core.delivery.watches.closed(slot, None, None);
-        self.core.delivery.forget_kept(client);
+        self.core.delivery.drop_kept(client);
         // The client's token must not open another connection here, nor elsewhere with this node's permission.
         let age_us = self.core.context.now_us().saturating_sub(client.cold().origin().opened_us);
         self.assignments.closed_ids.move_away(client.id(), age_us / 1_000_000, self.core.tick);
@@ -267,7 +267,7 @@ impl ShardState {
         } else if let Some(client) = self.core.connections.live(slot) {
             self.core.context.record_arrival(client);
         }
-        self.forget_silently(slot);
+        self.remove_silently(slot);
         true
     }
 

@@ -281,7 +281,7 @@ impl CloseReason {
     /// Notice for the app server of this link.
     pub(super) fn notice_for(&self, link: &LinkHandle, id: &str) -> ServiceMessage {
         let (connection_id, error) = (ByteString::from(id), self.error_for_app());
-        let cause = link.knows_causes().then(|| (CAUSE_HEADER.into(), vec![self.cause.label().into()]));
+        let cause = link.supports_causes().then(|| (CAUSE_HEADER.into(), vec![self.cause.label().into()]));
         let headers = cause.into_iter().collect();
         ServiceMessage::CloseConnection(CloseConnection { connection_id, error, headers })
     }

@@ -427,7 +427,7 @@ impl Delivery {
     }
 
     /// Drops the frames kept for replay.
-    pub(super) fn forget_kept(&self, client: &mut Client) {
+    pub(super) fn drop_kept(&self, client: &mut Client) {
         if let Some(resumption) = client.cold_mut().take_resumption() {
             self.budget.replay_changed(resumption.ownership().bytes(), 0);
         }

@@ -58,10 +58,10 @@ impl ShardState {
         }
         self.keep_unfinished_budget();
         send_acknowledgements(self);
-        self.assignments.reassignment.forget_old_moves(self.core.tick);
+        self.assignments.reassignment.evict_old_moves(self.core.tick);
         end_late_hand_overs(self);
         end_late_moves(self);
-        self.server_rebalance.forget_gone(&mut self.core.connections);
+        self.server_rebalance.remove_departed(&mut self.core.connections);
         if self.core.context.index == 0 {
             self.core.context.shared.turns.tick();
             self.core.context.shared.client_results.expire();
@@ -72,12 +72,12 @@ impl ShardState {
         if self.reroute_due {
             reroute(self);
         }
-        self.assignments.reassignment.tell_ends(&self.core.context.shared.hubs, self.core.tick);
+        self.assignments.reassignment.send_close_notices(&self.core.context.shared.hubs, self.core.tick);
         close_absent(self);
         close_expired(self);
-        self.assignments.closed_ids.forget_expired(self.core.tick);
+        self.assignments.closed_ids.evict_expired(self.core.tick);
         self.core.connections.give_back_room();
-        self.core.context.shared.forget_old_closes(self.core.context.index);
+        self.core.context.shared.evict_old_closes(self.core.context.index);
         self.core.delivery.watches.tick();
         self.core.context.show_timed(self.core.delivery.watches.are_timed());
         let ShardCore { context, connections, tick, .. } = &mut self.core;
@@ -120,7 +120,7 @@ impl ShardState {
             // Without its last link the app server is gone, and its clients stop waiting for it.
             self.assignments.reassignment.retry(&mut self.core);
         }
-        self.assignments.reassignment.tell_ends(&self.core.context.shared.hubs, self.core.tick);
+        self.assignments.reassignment.send_close_notices(&self.core.context.shared.hubs, self.core.tick);
     }
 
     /// Handles a hand-over by an app server: reassigns the client in this role, and keeps the app's items for
@@ -155,7 +155,7 @@ impl ShardState {
             }
         }
         self.assignments.reassignment.retry(&mut self.core);
-        self.assignments.reassignment.tell_ends(&self.core.context.shared.hubs, self.core.tick);
+        self.assignments.reassignment.send_close_notices(&self.core.context.shared.hubs, self.core.tick);
         reassign_all_to(self, link);
         level_links(self, link);
         self.assignments.secondary_clients.link_opened(&mut self.core, &mut self.assignments.reassignment, link);

@@ -165,7 +165,7 @@ pub(super) fn move_paused(state: &mut ShardState, slot: Slot) {
     for pool in pools.iter() {
         let link = if pool.app().id == home.app() { Some(home.clone()) } else { pool.any_link() };
         // An app server without support for moves stamps no epochs, so its sends count as the earliest epoch.
-        if let Some(link) = link.filter(|link| link.knows_moves() && link.queue(&order)) {
+        if let Some(link) = link.filter(|link| link.supports_moves() && link.queue(&order)) {
             asked.push(link.app());
         }
     }
@@ -196,14 +196,14 @@ fn send_state_if_ready(state: &mut ShardState, slot: Slot) {
 }
 
 /// Removes a connection that another node owns or that has not arrived, without notices.
-pub(crate) fn forget_moved(state: &mut ShardState, hub: HubIndex, id: &str) {
+pub(crate) fn remove_moved(state: &mut ShardState, hub: HubIndex, id: &str) {
     let Some(slot) = state.core.connections.find(hub, id) else { return };
     let Some(resumption) = state.core.connections.get(slot).and_then(|client| client.cold().resumption()) else {
         return;
     };
     if resumption.ownership().is_given() {
         state.core.context.counters.moved_out.of(resumption.move_cause()).increment();
-        state.forget_silently(slot);
+        state.remove_silently(slot);
     }
 }
 
@@ -214,7 +214,7 @@ pub(crate) fn claim(state: &mut ShardState, hub: HubIndex, id: &str) -> Option<(
     let slot = state.core.connections.find(hub, id)?;
     let client = state.core.connections.live(slot)?;
     if !may_return(client, Cause::SocketEnded) || client.is_in_transit() {
-        forget_moved(state, hub, id);
+        remove_moved(state, hub, id);
         return None;
     }
     sever(state, slot, Cause::SocketEnded);

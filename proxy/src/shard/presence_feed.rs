@@ -326,7 +326,7 @@ impl PresenceFeeds {
     }
 
     /// Sends the changes since the last call.
-    pub(super) fn tell_changes(&mut self, connections: &mut Connections, context: &ShardContext) -> FlushOutcome {
+    pub(super) fn send_changes(&mut self, connections: &mut Connections, context: &ShardContext) -> FlushOutcome {
         let Self { feeds, last_stream, is_told, .. } = self;
         if feeds.is_empty() {
             *is_told = false;

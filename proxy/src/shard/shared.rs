@@ -328,9 +328,9 @@ impl Shared {
     }
 
     /// Evicts old records of a shard's closed connections.
-    pub(crate) fn forget_old_closes(&self, shard: u16) {
+    pub(crate) fn evict_old_closes(&self, shard: u16) {
         if let Some(ring) = self.shards.history.get(usize::from(shard)) {
-            ring.forget_old();
+            ring.evict_old();
         }
     }
 

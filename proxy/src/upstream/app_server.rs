@@ -55,7 +55,7 @@ pub trait MemoryDialler: std::fmt::Debug + Send + Sync {
     }
 
     /// Whether the app's ends of links report on traced messages.
-    fn knows_traces(&self) -> bool {
+    fn supports_traces(&self) -> bool {
         false
     }
 }

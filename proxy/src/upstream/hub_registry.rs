@@ -298,7 +298,7 @@ impl HubRegistry {
     ///
     /// # Errors
     /// If there are too many hubs in total, or of the token's signer.
-    pub(crate) fn learn_as(
+    pub(crate) fn register_as(
         &self,
         origin: HubOrigin,
         settings: HubManifest,
@@ -445,7 +445,7 @@ mod tests {
     fn an_app_server_that_dials_in_keeps_none_of_the_same_id_out_of_its_group() {
         let hubs = HubRegistry::default();
         let share = SignerShare::new(Signer::Fleet, false);
-        let hub = hubs.learn_as(HubOrigin::DialIn, HubManifest::new("chat", "/client"), &share).unwrap();
+        let hub = hubs.register_as(HubOrigin::DialIn, HubManifest::new("chat", "/client"), &share).unwrap();
         for (target, is_known) in
             [(AppTarget::DialsIn, false), (AppTarget::Network("http://app".parse().unwrap()), true)]
         {

@@ -84,7 +84,7 @@ pub(crate) async fn dial(
             let (near, far) = LinkSocket::memory();
             dialler.dial(pool.hub().name(), caller.node, boot, slot, far);
             // Both ends share a process, so no frame can be lost and none is kept.
-            let capabilities = Capabilities { knows_traces: dialler.knows_traces(), ..Capabilities::plain() };
+            let capabilities = Capabilities { supports_traces: dialler.supports_traces(), ..Capabilities::plain() };
             (near, Answer { received: 0, capabilities })
         }
         AppTarget::DialsIn => return Err(DialError::Upgrade("the app server dials in".into())),

@@ -24,11 +24,11 @@ pub(crate) struct LinkHandle {
     app: AppServerId,
     outbox: LinkOutbox,
     capabilities: &'static LinkCapabilities,
-    knows_causes: AtomicBool,
-    knows_handovers: AtomicBool,
-    knows_moves: AtomicBool,
-    knows_traces: AtomicBool,
-    knows_idle_handovers: AtomicBool,
+    supports_causes: AtomicBool,
+    supports_handovers: AtomicBool,
+    supports_moves: AtomicBool,
+    supports_traces: AtomicBool,
+    supports_idle_handovers: AtomicBool,
     /// Details sent by an app server that dialled in.
     dialled_in: Option<Box<DialledIn>>,
     /// Whether its clients are moving to other links.
@@ -94,11 +94,11 @@ impl LinkHandle {
             app,
             capabilities: &LinkCapabilities::DIALLED,
             outbox: LinkOutbox::new(OutboxPolicy::pausing(unsent_max_bytes), session),
-            knows_causes: AtomicBool::new(false),
-            knows_handovers: AtomicBool::new(false),
-            knows_moves: AtomicBool::new(false),
-            knows_traces: AtomicBool::new(false),
-            knows_idle_handovers: AtomicBool::new(false),
+            supports_causes: AtomicBool::new(false),
+            supports_handovers: AtomicBool::new(false),
+            supports_moves: AtomicBool::new(false),
+            supports_traces: AtomicBool::new(false),
+            supports_idle_handovers: AtomicBool::new(false),
         }
     }
 
@@ -155,26 +155,26 @@ impl LinkHandle {
 
     /// Whether the app server supports close causes.
     #[must_use]
-    pub(crate) fn knows_causes(&self) -> bool {
-        self.knows_causes.load(Ordering::Relaxed)
+    pub(crate) fn supports_causes(&self) -> bool {
+        self.supports_causes.load(Ordering::Relaxed)
     }
 
     /// Whether the app server accepts the ends of connections handed over from another one.
     #[must_use]
-    pub(crate) fn knows_handovers(&self) -> bool {
-        self.knows_handovers.load(Ordering::Relaxed)
+    pub(crate) fn supports_handovers(&self) -> bool {
+        self.supports_handovers.load(Ordering::Relaxed)
     }
 
     /// Whether the app server can hand over a connection only if it is idle.
     #[must_use]
-    pub(crate) fn knows_idle_handovers(&self) -> bool {
-        self.knows_idle_handovers.load(Ordering::Relaxed)
+    pub(crate) fn supports_idle_handovers(&self) -> bool {
+        self.supports_idle_handovers.load(Ordering::Relaxed)
     }
 
     /// Whether the app server supports moving client connections between nodes.
     #[must_use]
-    pub(crate) fn knows_moves(&self) -> bool {
-        self.knows_moves.load(Ordering::Relaxed)
+    pub(crate) fn supports_moves(&self) -> bool {
+        self.supports_moves.load(Ordering::Relaxed)
     }
 
     /// Capabilities of the app server at the other end.
@@ -187,7 +187,7 @@ impl LinkHandle {
     /// support a pause and a resume over another node's link.
     #[must_use]
     pub(crate) fn lets_clients_move(&self) -> bool {
-        self.dialled_in.as_ref().map_or_else(|| self.knows_moves(), |dialled_in| dialled_in.allows_reconnect)
+        self.dialled_in.as_ref().map_or_else(|| self.supports_moves(), |dialled_in| dialled_in.allows_reconnect)
     }
 
     /// Host dialled by the app server; `None` for a link dialled by this node.
@@ -298,7 +298,7 @@ impl LinkHandle {
     /// Queues data of a traced client connection, marked for the first message if possible. Returns whether the app
     /// server will report on it; otherwise the data is sent unmarked.
     pub(crate) fn send_traced(&self, mark: Option<i64>, (id, payload): (&str, &[u8]), data_type: i64) -> bool {
-        let mark = mark.filter(|_| self.knows_traces.load(Ordering::Relaxed));
+        let mark = mark.filter(|_| self.supports_traces.load(Ordering::Relaxed));
         match mark {
             Some(mark) => self.append(Class::Ordinary, |out| encode_traced_data(mark, id, payload, data_type, out)),
             None => self.send_data(id, payload, data_type),
@@ -321,11 +321,11 @@ impl LinkHandle {
         answer: &Answer,
         now_ms: u64,
     ) -> Result<Option<(Attachment, u64)>, SessionError> {
-        self.knows_causes.store(answer.capabilities.knows_causes, Ordering::Relaxed);
-        self.knows_handovers.store(answer.capabilities.knows_handovers, Ordering::Relaxed);
-        self.knows_moves.store(answer.capabilities.knows_moves, Ordering::Relaxed);
-        self.knows_traces.store(answer.capabilities.knows_traces, Ordering::Relaxed);
-        self.knows_idle_handovers.store(answer.capabilities.knows_idle_handovers, Ordering::Relaxed);
+        self.supports_causes.store(answer.capabilities.supports_causes, Ordering::Relaxed);
+        self.supports_handovers.store(answer.capabilities.supports_handovers, Ordering::Relaxed);
+        self.supports_moves.store(answer.capabilities.supports_moves, Ordering::Relaxed);
+        self.supports_traces.store(answer.capabilities.supports_traces, Ordering::Relaxed);
+        self.supports_idle_handovers.store(answer.capabilities.supports_idle_handovers, Ordering::Relaxed);
         self.outbox.attach_answer(offer, answer, now_ms)
     }
 }
@@ -381,7 +381,7 @@ mod tests {
 
         /// Open link to an app server of an older version.
         pub(crate) fn opened_by_older(hub: &Arc<HubIdentity>, app: AppServerId) -> Self {
-            Self::opened_with(hub, app, Capabilities { knows_idle_handovers: false, ..Capabilities::plain() })
+            Self::opened_with(hub, app, Capabilities { supports_idle_handovers: false, ..Capabilities::plain() })
         }
 
         fn opened_with(hub: &Arc<HubIdentity>, app: AppServerId, capabilities: Capabilities) -> Self {

@@ -278,7 +278,7 @@ impl Pool {
 
     /// Notes that a link has lost its socket. The session lives on.
     pub(crate) fn interrupted(&self) {
-        self.tell_if_left();
+        self.report_if_left();
         self.changed.notify_one();
     }
 
@@ -287,7 +287,7 @@ impl Pool {
         if self.is_draining() {
             self.has_said_goodbye.store(true, Ordering::Relaxed);
         }
-        self.tell_if_left();
+        self.report_if_left();
     }
 
     /// Receiver that changes when the app server has left gracefully. A disconnected link will then not return.
@@ -296,7 +296,7 @@ impl Pool {
         self.left.subscribe()
     }
 
-    fn tell_if_left(&self) {
+    fn report_if_left(&self) {
         if self.has_said_goodbye.load(Ordering::Relaxed) && self.open() == 0 {
             self.left.send_replace(());
         }

@@ -28,7 +28,7 @@ pub fn link_upgrade(data: &[u8]) {
             let again: Capabilities = written.parse().expect("written capabilities can be read");
             assert_eq!(again.to_string(), written);
             assert_eq!(again.resume_ring_bytes, capabilities.resume_ring_bytes);
-            assert_eq!(again.knows_causes, capabilities.knows_causes);
+            assert_eq!(again.supports_causes, capabilities.supports_causes);
             assert_eq!(again.lists_members, capabilities.lists_members);
             assert_eq!(again.tells_presence, capabilities.tells_presence);
             assert_eq!(again.client_message_max_bytes, capabilities.client_message_max_bytes);

@@ -62,21 +62,21 @@ pub struct Capabilities {
     /// Milliseconds that a session outlives its socket. The proxy decides.
     pub window_ms: Option<u64>,
     /// Whether it reads causes of closes.
-    pub knows_causes: bool,
+    pub supports_causes: bool,
     /// Whether it answers group member queries, as proxies do. Older proxies drop a link with such a query.
     pub lists_members: bool,
     /// Whether it supports extended reassignments: a proxy keeps reading from a client on request, and an app server
     /// accepts the end of another app server's connection.
-    pub knows_handovers: bool,
+    pub supports_handovers: bool,
     /// Whether it reports presence and lists a user's connections, as proxies do.
     pub tells_presence: bool,
     /// Whether it supports moving client connections to other nodes: an app server answers move requests and stamps its
     /// sends.
-    pub knows_moves: bool,
+    pub supports_moves: bool,
     /// Whether it supports live traces: an app server reports durations of marked messages.
-    pub knows_traces: bool,
+    pub supports_traces: bool,
     /// Whether it can hand over a connection only if idle: if it is busy, an app server has its client read instead.
-    pub knows_idle_handovers: bool,
+    pub supports_idle_handovers: bool,
     /// Maximum size of a message to a single client that it accepts, or that an app server sends, if it supports flow
     /// control for such messages: an app server sends a [`DownMark`](crate::service::DownMark) in order with them, and
     /// a proxy reports it.
@@ -115,13 +115,13 @@ impl Capabilities {
         Self {
             resume_ring_bytes: None,
             window_ms: None,
-            knows_causes: true,
+            supports_causes: true,
             lists_members: true,
-            knows_handovers: true,
-            knows_moves: true,
+            supports_handovers: true,
+            supports_moves: true,
             tells_presence: true,
-            knows_traces: true,
-            knows_idle_handovers: true,
+            supports_traces: true,
+            supports_idle_handovers: true,
             client_message_max_bytes: None,
         }
     }
@@ -162,13 +162,13 @@ impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let resume = self.resume_ring_bytes.map(|bytes| format!("{RESUME}={bytes}"));
         let window = resume.as_ref().and(self.window_ms).map(|window_ms| format!("{WINDOW}={window_ms}"));
-        let causes = self.knows_causes.then(|| CAUSES.to_owned());
+        let causes = self.supports_causes.then(|| CAUSES.to_owned());
         let members = self.lists_members.then(|| MEMBERS.to_owned());
-        let handovers = self.knows_handovers.then(|| HANDOVERS.to_owned());
-        let moves = self.knows_moves.then(|| MOVES.to_owned());
+        let handovers = self.supports_handovers.then(|| HANDOVERS.to_owned());
+        let moves = self.supports_moves.then(|| MOVES.to_owned());
         let presence = self.tells_presence.then(|| PRESENCE.to_owned());
-        let traces = self.knows_traces.then(|| TRACES.to_owned());
-        let idle_handovers = self.knows_idle_handovers.then(|| IDLE_HANDOVERS.to_owned());
+        let traces = self.supports_traces.then(|| TRACES.to_owned());
+        let idle_handovers = self.supports_idle_handovers.then(|| IDLE_HANDOVERS.to_owned());
         let client_flow = self.client_message_max_bytes.map(|bytes| format!("{CLIENT_FLOW}={bytes}"));
         let all = [resume, window, causes, members, handovers, moves, presence, traces, idle_handovers, client_flow];
         f.write_str(&all.into_iter().flatten().collect::<Vec<_>>().join(", "))
@@ -182,13 +182,13 @@ impl FromStr for Capabilities {
     fn from_str(text: &str) -> Result<Self, HeaderError> {
         let mut capabilities = Self::default();
         for item in text.split(',').map(str::trim) {
-            capabilities.knows_causes |= item == CAUSES;
+            capabilities.supports_causes |= item == CAUSES;
             capabilities.lists_members |= item == MEMBERS;
-            capabilities.knows_handovers |= item == HANDOVERS;
-            capabilities.knows_moves |= item == MOVES;
+            capabilities.supports_handovers |= item == HANDOVERS;
+            capabilities.supports_moves |= item == MOVES;
             capabilities.tells_presence |= item == PRESENCE;
-            capabilities.knows_traces |= item == TRACES;
-            capabilities.knows_idle_handovers |= item == IDLE_HANDOVERS;
+            capabilities.supports_traces |= item == TRACES;
+            capabilities.supports_idle_handovers |= item == IDLE_HANDOVERS;
             let Some((name @ (RESUME | WINDOW | CLIENT_FLOW), value)) = item.split_once('=') else { continue };
             let value = number(value).map_err(|_| HeaderError(item.into()))?;
             let bytes = || usize::try_from(value).map_err(|_| HeaderError(item.into()));

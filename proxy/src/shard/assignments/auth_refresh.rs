@@ -76,7 +76,7 @@ pub(crate) fn keep_log_in(state: &mut ShardState, slot: Slot, log_in: RefreshedL
 }
 
 /// Replies with a client's claims.
-pub(crate) fn tell_claims(core: &ShardCore, slot: Slot, ack: &PendingAck) {
+pub(crate) fn report_claims(core: &ShardCore, slot: Slot, ack: &PendingAck) {
     let opening = core.connections.live(slot).and_then(|client| client.cold().read_opening());
     opening.iter().for_each(|opening| ack.found_with(claims_to_payload(&opening.claims)));
 }

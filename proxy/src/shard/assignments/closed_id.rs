@@ -40,7 +40,7 @@ impl ClosedIds {
     }
 
     /// Removes ids with expired tokens.
-    pub(crate) fn forget_expired(&mut self, now: u32) {
+    pub(crate) fn evict_expired(&mut self, now: u32) {
         self.until.take_due(now).iter().for_each(|id| self.routes.forget(id));
     }
 }
@@ -64,9 +64,9 @@ mod tests {
     fn a_negotiated_id_cannot_attach_again_until_its_token_has_expired() {
         let (routes, mut ids) = closed(true);
         let expires = 100 + u32::try_from(TOKEN_LIFETIME_S).unwrap();
-        ids.forget_expired(expires - 1);
+        ids.evict_expired(expires - 1);
         assert_eq!(routes.reserve(ID), Err(ReserveError::Unknown));
-        ids.forget_expired(expires);
+        ids.evict_expired(expires);
         assert_eq!(routes.reserve(ID), Ok(()));
     }
 

@@ -119,7 +119,7 @@ impl PendingCloseNotices {
             let Some(hub) = hubs.at(end.hub) else { continue };
             end.told = match end.owner(&hub) {
                 Some(link) => link.filter(|link| link.queue(&end.close())),
-                None => end.tell_another(&hub, &hubs.instance(end.from), &self.counters),
+                None => end.notify_another(&hub, &hubs.instance(end.from), &self.counters),
             };
             if end.told.is_some() {
                 end.since = now;
@@ -128,7 +128,7 @@ impl PendingCloseNotices {
     }
 
     /// Removes delivered and expired notices.
-    pub(crate) fn forget_old(&mut self, now: u32) {
+    pub(crate) fn evict_old(&mut self, now: u32) {
         let (told_kept_s, untold_kept_s) = (self.told_kept_s, self.untold_kept_s);
         let counters = Arc::clone(&self.counters);
         self.keep(|end| {
@@ -173,10 +173,10 @@ impl PendingCloseNotice {
     }
 
     /// Sends the notice to an app server that never had the connection. Returns the link.
-    fn tell_another(&self, hub: &Hub, from: &str, counters: &Counters) -> Option<HomeLink> {
+    fn notify_another(&self, hub: &Hub, from: &str, counters: &Counters) -> Option<HomeLink> {
         let group = RouteChoice::group_name(self.group.as_ref());
         let mut homes = (0..hub.pools().len()).filter_map(|_| hub.choose_home_in(group));
-        let home = homes.find(|home| home.knows_handovers())?;
+        let home = homes.find(|home| home.supports_handovers())?;
         let told = home.queue(&self.opening(from)?);
         if told {
             counters.ends_passed_on.increment();

@@ -108,7 +108,7 @@ impl Reassignment {
     }
 
     /// Reports closes to app servers that have not been notified.
-    pub(crate) fn tell_ends(&mut self, hubs: &HubRegistry, now: u32) {
+    pub(crate) fn send_close_notices(&mut self, hubs: &HubRegistry, now: u32) {
         self.ends.tell(hubs, now);
     }
 
@@ -182,9 +182,9 @@ impl Reassignment {
     }
 
     /// Removes expired records of moves.
-    pub(crate) fn forget_old_moves(&mut self, now: u32) {
+    pub(crate) fn evict_old_moves(&mut self, now: u32) {
         self.moved_away.retain(|moved| moved.until > now);
-        self.ends.forget_old(now);
+        self.ends.evict_old(now);
     }
 
     /// Moved connections that an app server with a new link may still hold, with their new app servers.
@@ -262,7 +262,7 @@ impl Reassignment {
                 }
                 client.cold_mut().stay_mut().opened(left.filter(|_| has_ended));
                 client.refresh_pauses(now);
-                tell_of_groups(&core.connections, hubs, slot, link);
+                report_groups(&core.connections, hubs, slot, link);
                 core.connections.set_home(slot, link);
             }
             Role::Side(group) => {
@@ -300,7 +300,7 @@ fn choose(core: &ShardCore, client: &Client, role: &Role) -> Option<HomeLink> {
 }
 
 /// Sends the groups of a connection to its new app server, if it restores groups after a loss.
-fn tell_of_groups(connections: &Connections, hubs: &HubRegistry, slot: Slot, home: &HomeLink) {
+fn report_groups(connections: &Connections, hubs: &HubRegistry, slot: Slot, home: &HomeLink) {
     let Some(client) = connections.get(slot).filter(|_| hubs.restores(home)) else { return };
     for set in connections.sets().of(client) {
         if let SetName::Group(group) = set {

@@ -198,7 +198,7 @@ impl SecondaryClients {
         }
         client.refresh_pauses(core.tick);
         if let Some(side) = side {
-            self.tell_side_of_end(core, reassignment, slot, &side, reason);
+            self.notify_secondary_of_end(core, reassignment, slot, &side, reason);
         }
     }
 
@@ -212,11 +212,11 @@ impl SecondaryClients {
         reason: &CloseReason,
     ) {
         self.forget(slot);
-        sides.iter().for_each(|side| self.tell_side_of_end(core, reassignment, slot, side, reason));
+        sides.iter().for_each(|side| self.notify_secondary_of_end(core, reassignment, slot, side, reason));
     }
 
     /// Sends a close notice to a secondary's app server.
-    fn tell_side_of_end(
+    fn notify_secondary_of_end(
         &mut self,
         core: &mut ShardCore,
         reassignment: &mut Reassignment,

@@ -222,7 +222,7 @@ impl Assignment {
         (self.stage, self.released, self.is_paused) = (stage, None, false);
         self.departure = Departure::Staying;
         if self.was_at != app {
-            self.calls.forget_failed();
+            self.calls.remove_failed();
         }
     }
 

@@ -124,7 +124,7 @@ impl PendingCalls {
     }
 
     /// Drops the failed calls, since replies of their app server are no longer accepted.
-    pub(crate) fn forget_failed(&mut self) {
+    pub(crate) fn remove_failed(&mut self) {
         if let Some(table) = &mut self.0 {
             table.failed = IndexSet::new();
             if table.pending.is_empty() {
@@ -215,7 +215,7 @@ mod tests {
         let mut calls = calls(&["1", "2"]);
         assert_eq!(calls.fail(), ["1", "2"]);
         assert!(calls.fail().is_empty() && !calls.is_empty());
-        calls.forget_failed();
+        calls.remove_failed();
         assert!(calls.is_empty());
     }
 

@@ -69,7 +69,7 @@ impl RefusedCalls {
         let is_refused = match message.kind {
             MessageKind::StreamItem => return table.uploads.contains(id),
             MessageKind::Completion => table.end_upload(id),
-            MessageKind::CancelInvocation => table.forget_call(id),
+            MessageKind::CancelInvocation => table.remove_call(id),
             _ => return false,
         };
         self.shrink();
@@ -83,7 +83,7 @@ impl RefusedCalls {
             table.end_upload(stream);
         }
         if let Some(id) = &call.invocation_id {
-            table.forget_call(id);
+            table.remove_call(id);
         }
         self.shrink();
     }
@@ -104,7 +104,7 @@ impl RefusedTable {
         is_known
     }
 
-    fn forget_call(&mut self, id: &str) -> bool {
+    fn remove_call(&mut self, id: &str) -> bool {
         let place = self.calls.iter().position(|known| **known == *id);
         place.and_then(|place| self.calls.remove(place)).is_some()
     }

@@ -65,7 +65,7 @@ impl ServerRebalance {
     }
 
     /// Removes clients that have left or have lost the app server in question.
-    pub(crate) fn forget_gone(&mut self, connections: &mut Connections) {
+    pub(crate) fn remove_departed(&mut self, connections: &mut Connections) {
         self.asked.retain(|&slot, asked| {
             let client = connections.get_current(slot, asked.serial);
             client.is_some_and(|client| {

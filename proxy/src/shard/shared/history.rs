@@ -159,7 +159,7 @@ impl History {
         // Only texts and numbers, which MessagePack always supports.
         let Ok(record) = rmp_serde::to_vec(past) else { return };
         let mut ring = self.ring();
-        ring.forget_before(past.closed_ms.saturating_sub(REMEMBERED_MS));
+        ring.evict_before(past.closed_ms.saturating_sub(REMEMBERED_MS));
         ring.make_room(self.room, record.len());
         ring.push(self.id_hash(&past.id), past.closed_ms, &record);
         if self.room.ends(ring.open_block.records, ring.open.len()) {
@@ -168,8 +168,8 @@ impl History {
     }
 
     /// Evicts expired records and releases their memory.
-    pub(crate) fn forget_old(&self) {
-        self.ring().forget_old(unix_ms().saturating_sub(REMEMBERED_MS));
+    pub(crate) fn evict_old(&self) {
+        self.ring().evict_old(unix_ms().saturating_sub(REMEMBERED_MS));
     }
 
     /// Last closed connection with this id, unless expired.
@@ -241,9 +241,9 @@ impl HistoryRing {
         lz4_flex::decompress(&packed, block.bytes).ok()
     }
 
-    fn forget_before(&mut self, closed_ms: u64) {
+    fn evict_before(&mut self, closed_ms: u64) {
         while self.blocks.front().is_some_and(|oldest| oldest.newest_ms < closed_ms) {
-            self.forget_oldest();
+            self.evict_oldest();
         }
         if self.blocks.is_empty() && self.open_block.newest_ms < closed_ms {
             self.open.clear();
@@ -252,8 +252,8 @@ impl HistoryRing {
         }
     }
 
-    fn forget_old(&mut self, closed_ms: u64) {
-        self.forget_before(closed_ms);
+    fn evict_old(&mut self, closed_ms: u64) {
+        self.evict_before(closed_ms);
         // Not for small gaps, or the buffers would grow again with the next records.
         if self.id_hashes.len() < self.id_hashes.capacity() / SHRINKS_BELOW {
             self.packed.shrink_to_fit();
@@ -269,11 +269,11 @@ impl HistoryRing {
             ring.id_hashes.len() >= room.records || ring.packed.len() + ring.open.len() + bytes > room.bytes
         };
         while is_full(self) && !self.blocks.is_empty() {
-            self.forget_oldest();
+            self.evict_oldest();
         }
     }
 
-    fn forget_oldest(&mut self) {
+    fn evict_oldest(&mut self) {
         if let Some(oldest) = self.blocks.pop_front() {
             self.packed.drain(..oldest.packed_bytes);
             self.id_hashes.drain(..oldest.records);
@@ -393,9 +393,9 @@ mod tests {
         };
         remember(now);
         let kept = room();
-        ring.forget_old();
+        ring.evict_old();
         assert_eq!(room(), kept, "all of them are still found");
-        ring.ring().forget_old(now + 1);
+        ring.ring().evict_old(now + 1);
         assert_eq!(room(), (0, 0, 0));
     }
 

@@ -73,7 +73,7 @@ fn headers_are_read_as_they_are_written() {
     assert_eq!(second().to_string().parse(), Ok(second()));
     assert_eq!(capable().to_string(), "resume=1000, causes, handovers, moves, traces, idle-handovers");
     assert_eq!("other, resume=1000 ,x=1,causes, handovers, moves, traces,idle-handovers".parse(), Ok(capable()));
-    let plain = Capabilities { knows_causes: true, ..Capabilities::default() };
+    let plain = Capabilities { supports_causes: true, ..Capabilities::default() };
     assert_eq!((plain.to_string().as_str(), "causes".parse()), ("causes", Ok(plain)));
     assert_eq!("causes=1, because".parse(), Ok(Capabilities::default()));
     let proxy = session(Role::Proxy).offer().capabilities;

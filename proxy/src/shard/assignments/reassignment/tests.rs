@@ -95,7 +95,7 @@ fn an_app_server_that_returns_is_told_once_of_clients_that_moved_away() {
     moves.assign_or_wait(&mut bed.state.core, slot, &Role::Home);
     assert_eq!(moves.unassigned().count(), 0);
     assert_eq!(moves.take_moved_away(home.hub(), home.app()), []);
-    moves.forget_old_moves(100 + moved_remembered_s(10_000) - 1);
+    moves.evict_old_moves(100 + moved_remembered_s(10_000) - 1);
     assert_eq!(moves.take_moved_away(home.hub(), was_at), [(whole_id("ann").into(), home.app())]);
     assert_eq!(moves.take_moved_away(home.hub(), was_at), []);
 }

@@ -69,7 +69,7 @@ impl FleetWorld {
         let node = &mut self.processes[process];
         let round = node.take_news(now_ms);
         for update in &round.updates {
-            self.tell_all(process, &NodeMessage::Interest(update.clone()))?;
+            self.send_to_members(process, &NodeMessage::Interest(update.clone()))?;
         }
         let node = &mut self.processes[process];
         node.await_peers(round, now_ms, mutant);
@@ -79,12 +79,12 @@ impl FleetWorld {
             updates.extend(node.sweep(now_ms, mutant));
         }
         for update in updates {
-            self.tell_all(process, &NodeMessage::Interest(update))?;
+            self.send_to_members(process, &NodeMessage::Interest(update))?;
         }
         Ok(())
     }
 
-    fn tell_all(&mut self, process: usize, message: &NodeMessage) -> Check {
+    fn send_to_members(&mut self, process: usize, message: &NodeMessage) -> Check {
         for key in self.processes[process].keys() {
             self.tell(process, key, Direction::Outgoing, message)?;
         }
