@@ -63,7 +63,7 @@ impl Document {
     }
 
     /// Iterates over its lines without blocks and spans of code.
-    fn prose(&self) -> impl Iterator<Item = (usize, String)> {
+    pub(crate) fn prose(&self) -> impl Iterator<Item = (usize, String)> {
         unfenced(&self.text).map(|(number, line)| (number, line.split('`').step_by(2).collect::<Vec<_>>().join("`")))
     }
 }

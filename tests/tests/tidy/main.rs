@@ -1,7 +1,7 @@
 #![forbid(unsafe_code)]
-//! Tidiness of the whole workspace: order of modules, cycles, names, first lines of docs, sleeping tests, unsafe code;
-//! documents: their links, sizes and files, the book's summary, reference pages that say what the code has; and
-//! manifests of the crates that are published.
+//! Tidiness of the whole workspace: order of modules, cycles, names, first lines of docs, plain language, sleeping
+//! tests, unsafe code; documents: their links, sizes and files, the book's summary, reference pages that match the
+//! code; and manifests of published crates.
 //!
 //! The test reads the source files of every crate as tokens; nothing is compiled or run, so it takes a second.
 //! *Crate* means what rustc means by it: a library, a program, an example or an integration test, each with all files
@@ -10,6 +10,7 @@
 //! `cargo test -p trunkline-tests --test tidy -- --nocapture` also prints a row of figures for each crate.
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod dialect;
 mod document;
 mod figure;
 mod import;
@@ -28,6 +29,7 @@ mod workspace;
 
 use std::path::Path;
 
+use dialect::Rates;
 use document::{BOOK, Document, dead_links, gone_files, resolve};
 use rule::Rule;
 
@@ -71,6 +73,13 @@ fn no_doc_comment_is_too_short_to_say_anything() {
 #[test]
 fn no_doc_comment_begins_with_a_riddle() {
     check(Rule::Riddle);
+}
+
+#[test]
+fn comments_messages_and_documents_use_few_vague_forms() {
+    let problems = Rates::of(&workspace::crates(), &Document::below(Path::new(""))).problems();
+    let advice = "use standard terms, nouns and active verbs: *send*, *report*, *store*, not *tell*, *know*, *forget*";
+    assert!(problems.is_empty(), "{} folders: {advice}\n{}\n", problems.len(), problems.join("\n"));
 }
 
 #[test]

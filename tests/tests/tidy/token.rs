@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::iter::Peekable;
 
-use proc_macro2::{Delimiter, Group, Spacing, TokenStream, TokenTree, token_stream};
+use proc_macro2::{Delimiter, Group, Literal, Spacing, TokenStream, TokenTree, token_stream};
 
 /// Position of an item: its line, the inline modules around it, and whether only tests have it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,6 +55,13 @@ pub(crate) struct DocComment {
     pub(crate) line: usize,
 }
 
+/// A string literal.
+#[derive(Debug)]
+pub(crate) struct StringLiteral {
+    pub(crate) text: String,
+    pub(crate) line: usize,
+}
+
 /// Everything that the rules want to know of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
@@ -65,6 +72,8 @@ pub(crate) struct Facts {
     /// Functions, constants and macros, which are no types.
     pub(crate) values: Vec<Declared>,
     pub(crate) docs: Vec<DocComment>,
+    /// String literals outside of tests.
+    pub(crate) strings: Vec<StringLiteral>,
     pub(crate) sleeps: Vec<Place>,
     /// Identifiers outside of `use` declarations.
     pub(crate) mentioned: BTreeSet<String>,
@@ -128,10 +137,20 @@ impl Walk<'_> {
                     self.word(&ident.to_string(), ident.span().start().line, &mut tokens);
                 }
                 TokenTree::Group(group) => self.group(&group, false),
-                TokenTree::Literal(_) => self.end_doc(),
+                TokenTree::Literal(value) => {
+                    self.end_doc();
+                    self.string(&value);
+                }
             }
         }
         self.end_doc();
+    }
+
+    fn string(&mut self, value: &Literal) {
+        let text = value.to_string();
+        if text.starts_with(['"', 'r']) && !self.context.is_test && !self.is_test {
+            self.facts.strings.push(StringLiteral { text: literal(&text), line: value.span().start().line });
+        }
     }
 
     fn place(&self, line: usize) -> Place {

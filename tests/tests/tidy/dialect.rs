@@ -1,0 +1,210 @@
+//! Plain language: how often comments, strings and documents use vague forms instead of standard terms.
+//!
+//! ```text
+//!  lines of comments ─┐
+//!  strings of products ├─► words per kind and folder ─► vague forms per 1000 words, at most RATE_MAX
+//!  prose of documents ─┘
+//! ```
+//!
+//! The rule is a rate, so a form may stand where a sentence needs it. There is no list of exceptions.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::document::Document;
+use crate::source::{Crate, SourceFile};
+
+/// Maximum number of vague forms per 1000 words of a folder.
+const RATE_MAX: usize = 2;
+
+/// Forms that are allowed in any folder, so that a small one may have a form, too.
+const FREE: usize = 1;
+
+/// Vague forms: verbs of talk for programs, riddling pronouns, inverted negations, literary filler. Words are separated
+/// by spaces, alternatives by bars.
+const FORMS: [&str; 19] = [
+    "tell|tells|told|telling",
+    "hear|hears|heard",
+    "what is|was|has|comes|came|others",
+    "nobody|whoever|somebody|anybody|whomever|everybody",
+    "is|are none",
+    "no|any more",
+    "so many|much",
+    "anew",
+    "at once",
+    "those that|who|of|whose|which",
+    "one that|who|whose|which",
+    "whose",
+    "of|by|in which",
+    "forget|forgets|forgotten",
+    "wish|wishes|knows|learns|learnt",
+    "but for",
+    "another than",
+    "in vain",
+    "on its|their way",
+];
+
+/// Kind of text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TextKind {
+    Comment,
+    /// String of a program, outside of its tests.
+    Message,
+    Document,
+}
+
+/// Numbers of words and vague forms.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    words: usize,
+    /// Found forms, each with its place.
+    found: Vec<String>,
+}
+
+/// Tallies by kind of text and folder.
+#[derive(Debug, Default)]
+pub(crate) struct Rates(BTreeMap<(TextKind, String), Tally>);
+
+impl Rates {
+    /// Counts comments of all crates, strings of products and prose of documents.
+    pub(crate) fn of(crates: &[Crate], documents: &[Document]) -> Self {
+        let mut rates = Self::default();
+        let files: BTreeMap<_, _> =
+            crates.iter().flat_map(|krate| &krate.files).map(|file| (&file.path, file)).collect();
+        for file in files.values() {
+            rates.add_file(file);
+        }
+        for document in documents {
+            for (line, text) in document.prose() {
+                rates.add(TextKind::Document, &document.path, line, &text);
+            }
+        }
+        rates
+    }
+
+    fn add_file(&mut self, file: &SourceFile) {
+        for (line, text) in (1..).zip(file.text.lines()) {
+            if let Some(comment) = text.trim_start().strip_prefix("//") {
+                self.add(TextKind::Comment, &file.path, line, &outside_of_code(comment));
+            }
+        }
+        // Assertions of tests are not read by users.
+        let is_product = !file.path.starts_with("tests");
+        for string in file.facts.strings.iter().filter(|string| is_product && string.text.contains(' ')) {
+            self.add(TextKind::Message, &file.path, string.line, &string.text);
+        }
+    }
+
+    fn add(&mut self, kind: TextKind, path: &Path, line: usize, text: &str) {
+        let folder = path.parent().unwrap_or(path).display().to_string();
+        let tally = self.0.entry((kind, folder)).or_default();
+        let (words, forms) = count(text);
+        tally.words += words;
+        tally.found.extend(forms.into_iter().map(|form| format!("{}:{line}: \"{form}\"", path.display())));
+    }
+
+    /// Folders above the rate, each with its vague forms.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let above = self.0.iter().filter(|(_, tally)| tally.found.len() > tally.words * RATE_MAX / 1000 + FREE);
+        let describe = |((kind, folder), tally): (&(TextKind, String), &Tally)| {
+            let (found, words) = (tally.found.len(), tally.words);
+            format!("{kind:?} texts of {folder}: {found} vague forms in {words} words\n  {}", tally.found.join("\n  "))
+        };
+        above.map(describe).collect()
+    }
+}
+
+/// Drops spans of code.
+fn outside_of_code(line: &str) -> String {
+    line.split('`').step_by(2).collect::<Vec<_>>().join("`")
+}
+
+/// Returns the number of words, and the vague forms among them. A form does not cross punctuation.
+fn count(text: &str) -> (usize, Vec<String>) {
+    let text: String = text.chars().map(|c| if c == '\'' || c.is_alphanumeric() { c } else { separator(c) }).collect();
+    let text = text.to_lowercase().replace('|', " | ");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let forms = (0..words.len()).flat_map(|at| {
+        let rest = words.get(at..).unwrap_or_default();
+        FORMS.iter().filter_map(move |form| matched(form, rest))
+    });
+    (words.iter().filter(|word| **word != "|").count(), forms.collect())
+}
+
+fn separator(c: char) -> char {
+    if c.is_whitespace() { ' ' } else { '|' }
+}
+
+/// Returns the words of a form if these words begin with it.
+fn matched(form: &str, words: &[&str]) -> Option<String> {
+    let mut found = Vec::new();
+    for (place, alternatives) in form.split(' ').enumerate() {
+        let word = words.get(place)?;
+        alternatives.split('|').find(|alternative| alternative == word)?;
+        found.push(*word);
+    }
+    Some(found.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sentence of ten words without vague forms.
+    const PLAIN: &str = "The node closes the connection of a slow client immediately.";
+
+    fn problems(kind: TextKind, lines: &[&str]) -> Vec<String> {
+        let mut rates = Rates::default();
+        for (number, line) in (1..).zip(lines) {
+            rates.add(kind, Path::new("proxy/src/a.rs"), number, line);
+        }
+        rates.problems()
+    }
+
+    #[test]
+    fn every_form_is_found_in_each_of_its_variants() {
+        for (text, form) in [
+            ("The app is told of it.", "told"),
+            ("It begins anew.", "anew"),
+            ("all AT ONCE", "at once"),
+            ("there is no more", "no more"),
+            ("the host is none", "is none"),
+            ("clients whose socket", "whose"),
+            ("a map in which", "in which"),
+            ("one that waits", "one that"),
+            ("nobody waits", "nobody"),
+            ("frames on their way", "on their way"),
+        ] {
+            assert_eq!(count(text).1, [form], "{text}");
+        }
+    }
+
+    #[test]
+    fn plain_words_and_forms_across_punctuation_or_in_code_pass() {
+        for text in [PLAIN, "no. More follows", "what (is) this", "a foretelling", "`tell` and", "the heart"] {
+            assert_eq!(count(&outside_of_code(text)).1, [""; 0], "{text}");
+        }
+        assert_eq!(count(PLAIN).0, 10);
+    }
+
+    #[test]
+    fn a_folder_may_have_one_form_and_two_per_thousand_words() {
+        for kind in [TextKind::Comment, TextKind::Message, TextKind::Document] {
+            let forms = |count: usize, plain: usize| [vec!["told"; count], vec![PLAIN; plain]].concat();
+            assert_eq!(problems(kind, &forms(1, 0)), [""; 0]);
+            assert_eq!(problems(kind, &forms(2, 10)).len(), 1, "two in a hundred words");
+            assert_eq!(problems(kind, &forms(3, 100)), [""; 0], "three in a thousand words");
+            assert_eq!(problems(kind, &forms(4, 100)).len(), 1, "four in a thousand words");
+        }
+    }
+
+    #[test]
+    fn planted_comments_and_strings_of_products_are_counted() {
+        let text = "//! Told twice.\n// Told `told`.\nconst A: &str = \"told of it\";\nfn f() { g(\"it is told\") }\n\
+                    #[error(\"nobody was told\")]\nstruct E;\n#[cfg(test)]\nmod tests { const B: &str = \"told again\"; }";
+        let rates = Rates::of(&[Crate::planted(&[("lib.rs", text)])], &[]);
+        let found = |kind| rates.0.get(&(kind, String::new())).map(|tally| tally.found.len());
+        assert_eq!((found(TextKind::Comment), found(TextKind::Message)), (Some(2), Some(4)));
+        assert_eq!(rates.problems().len(), 2, "{:?}", rates.problems());
+    }
+}
