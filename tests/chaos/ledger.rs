@@ -33,11 +33,11 @@ struct Said {
 
 /// All speeches by number.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger(Mutex<Vec<Arc<Speech>>>);
+pub(crate) struct Ledger(Mutex<Vec<Arc<SentMessages>>>);
 
 /// Messages that one speaker sends over one connection.
 #[derive(Debug)]
-pub(crate) struct Speech {
+pub(crate) struct SentMessages {
     pub(crate) id: usize,
     said: Mutex<Vec<Said>>,
 }
@@ -47,27 +47,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Ledger {
-    pub(crate) fn begin(&self) -> Arc<Speech> {
-        let mut speeches = lock(&self.0);
-        let speech = Arc::new(Speech { id: speeches.len(), said: Mutex::default() });
-        speeches.push(Arc::clone(&speech));
-        speech
+    pub(crate) fn begin(&self) -> Arc<SentMessages> {
+        let mut all_sent = lock(&self.0);
+        let sent = Arc::new(SentMessages { id: all_sent.len(), said: Mutex::default() });
+        all_sent.push(Arc::clone(&sent));
+        sent
     }
 
     /// An app server was killed: messages that it has confirmed since then may still have been in its queues.
     pub(crate) fn doubt_since(&self, since: Instant) {
-        for speech in lock(&self.0).iter() {
-            let mut said = lock(&speech.said);
+        for sent in lock(&self.0).iter() {
+            let mut said = lock(&sent.said);
             said.iter_mut().rev().take_while(|said| said.at >= since).for_each(|said| said.fate = Fate::Unknown);
         }
     }
 
-    fn speeches(&self) -> Vec<Arc<Speech>> {
+    fn all_sent(&self) -> Vec<Arc<SentMessages>> {
         lock(&self.0).clone()
     }
 }
 
-impl Speech {
+impl SentMessages {
     /// Number of the next message.
     pub(crate) fn say(&self, audience: Audience) -> usize {
         let mut said = lock(&self.said);
@@ -85,7 +85,7 @@ impl Speech {
 
 /// Messages that one connection of a client has received.
 #[derive(Debug)]
-pub(crate) struct Hearing {
+pub(crate) struct ReceivedMessages {
     ledger: Arc<Ledger>,
     client: usize,
     life: u32,
@@ -112,12 +112,12 @@ pub(crate) enum Arrival {
     Misdelivered,
 }
 
-impl Hearing {
+impl ReceivedMessages {
     /// Starts to expect messages to everyone, to its group and to this client.
     pub(crate) fn begin(ledger: &Arc<Ledger>, client: usize, life: u32, group: usize) -> Self {
-        let heard = ledger.speeches().into_iter().map(|speech| {
-            let from = lock(&speech.said).len();
-            (speech.id, Heard { from, ..Heard::default() })
+        let heard = ledger.all_sent().into_iter().map(|sent| {
+            let from = lock(&sent.said).len();
+            (sent.id, Heard { from, ..Heard::default() })
         });
         Self { ledger: Arc::clone(ledger), client, life, group, heard: heard.collect() }
     }
@@ -130,13 +130,13 @@ impl Hearing {
         }
     }
 
-    pub(crate) fn hear(&mut self, speech: usize, number: usize) -> Arrival {
-        let Some(speech) = lock(&self.ledger.0).get(speech).map(Arc::clone) else { return Arrival::Misdelivered };
-        let said = lock(&speech.said);
+    pub(crate) fn hear(&mut self, sent: usize, number: usize) -> Arrival {
+        let Some(sent) = lock(&self.ledger.0).get(sent).map(Arc::clone) else { return Arrival::Misdelivered };
+        let said = lock(&sent.said);
         if !said.get(number).is_some_and(|said| self.is_for_me(said.audience)) {
             return Arrival::Misdelivered;
         }
-        let mut heard = self.heard.remove(&speech.id).unwrap_or_default();
+        let mut heard = self.heard.remove(&sent.id).unwrap_or_default();
         let arrival = if number >= heard.next {
             let skipped = heard.next.max(heard.from)..number;
             let for_me = |number: &usize| said.get(*number).is_some_and(|said| self.is_for_me(said.audience));
@@ -148,7 +148,7 @@ impl Hearing {
         } else {
             Arrival::Duplicate
         };
-        self.heard.insert(speech.id, heard);
+        self.heard.insert(sent.id, heard);
         arrival
     }
 
@@ -156,10 +156,10 @@ impl Hearing {
     /// received one.
     pub(crate) fn lost(&self, is_whole: bool) -> Vec<Instant> {
         let mut lost = Vec::new();
-        for speech in self.ledger.speeches() {
-            let said = lock(&speech.said);
+        for sent in self.ledger.all_sent() {
+            let said = lock(&sent.said);
             let nothing = Heard::default();
-            let heard = self.heard.get(&speech.id).unwrap_or(&nothing);
+            let heard = self.heard.get(&sent.id).unwrap_or(&nothing);
             let tail = if is_whole { heard.next.max(heard.from)..said.len() } else { 0..0 };
             let asked = heard.missing.iter().copied().chain(tail).filter_map(|number| said.get(number));
             let missed = asked.filter(|said| said.fate == Fate::Confirmed && self.is_for_me(said.audience));
@@ -175,59 +175,59 @@ mod tests {
 
     const ME: Audience = Audience::One { client: 7, life: 1 };
 
-    fn hearing(ledger: &Arc<Ledger>) -> Hearing {
-        Hearing::begin(ledger, 7, 1, 2)
+    fn received(ledger: &Arc<Ledger>) -> ReceivedMessages {
+        ReceivedMessages::begin(ledger, 7, 1, 2)
     }
 
-    fn say(speech: &Speech, audience: Audience) -> usize {
-        let number = speech.say(audience);
-        speech.settle(number, Fate::Confirmed);
+    fn say(sent: &SentMessages, audience: Audience) -> usize {
+        let number = sent.say(audience);
+        sent.settle(number, Fate::Confirmed);
         number
     }
 
     #[test]
     fn gaps_are_lost_only_where_the_message_was_for_me_and_confirmed() {
         let ledger = Arc::new(Ledger::default());
-        let mut hearing = hearing(&ledger);
-        let speech = ledger.begin();
+        let mut received = received(&ledger);
+        let sent = ledger.begin();
         for audience in
             [Audience::All, Audience::Group(1), Audience::One { client: 7, life: 2 }, Audience::Group(2), ME]
         {
-            say(&speech, audience);
+            say(&sent, audience);
         }
-        let unsure = speech.say(Audience::All);
-        let last = say(&speech, Audience::All);
-        speech.settle(unsure, Fate::Unknown);
-        assert_eq!(hearing.hear(speech.id, 0), Arrival::InOrder);
-        assert_eq!(hearing.hear(speech.id, last), Arrival::InOrder);
-        assert_eq!(hearing.lost(true).len(), 2, "those for my group and for me");
-        assert_eq!(hearing.hear(speech.id, 3), Arrival::OutOfOrder);
-        assert_eq!(hearing.hear(speech.id, 3), Arrival::Duplicate);
-        assert_eq!(hearing.hear(speech.id, 1), Arrival::Misdelivered);
-        assert_eq!(hearing.lost(true).len(), 1);
+        let unsure = sent.say(Audience::All);
+        let last = say(&sent, Audience::All);
+        sent.settle(unsure, Fate::Unknown);
+        assert_eq!(received.hear(sent.id, 0), Arrival::InOrder);
+        assert_eq!(received.hear(sent.id, last), Arrival::InOrder);
+        assert_eq!(received.lost(true).len(), 2, "those for my group and for me");
+        assert_eq!(received.hear(sent.id, 3), Arrival::OutOfOrder);
+        assert_eq!(received.hear(sent.id, 3), Arrival::Duplicate);
+        assert_eq!(received.hear(sent.id, 1), Arrival::Misdelivered);
+        assert_eq!(received.lost(true).len(), 1);
     }
 
     #[test]
     fn what_was_under_way_when_a_life_began_may_come_or_not() {
         let ledger = Arc::new(Ledger::default());
-        let speech = ledger.begin();
-        let early = [say(&speech, Audience::All), say(&speech, Audience::All)];
-        let mut hearing = hearing(&ledger);
-        assert_eq!(hearing.lost(true).len(), 0);
-        assert_eq!(hearing.hear(speech.id, early[1]), Arrival::InOrder);
-        assert_eq!(hearing.hear(speech.id, early[1]), Arrival::Duplicate);
-        assert_eq!(hearing.lost(true).len(), 0);
+        let sent = ledger.begin();
+        let early = [say(&sent, Audience::All), say(&sent, Audience::All)];
+        let mut received = received(&ledger);
+        assert_eq!(received.lost(true).len(), 0);
+        assert_eq!(received.hear(sent.id, early[1]), Arrival::InOrder);
+        assert_eq!(received.hear(sent.id, early[1]), Arrival::Duplicate);
+        assert_eq!(received.lost(true).len(), 0);
     }
 
     #[test]
     fn the_last_messages_are_expected_of_clients_that_stayed() {
         let ledger = Arc::new(Ledger::default());
-        let hearing = hearing(&ledger);
+        let received = received(&ledger);
         say(&ledger.begin(), Audience::All);
-        assert_eq!((hearing.lost(false).len(), hearing.lost(true).len()), (0, 1));
+        assert_eq!((received.lost(false).len(), received.lost(true).len()), (0, 1));
         let before = Instant::now();
         say(&ledger.begin(), Audience::All);
         ledger.doubt_since(before);
-        assert_eq!(hearing.lost(true).len(), 1, "the app server that confirmed it was killed");
+        assert_eq!(received.lost(true).len(), 1, "the app server that confirmed it was killed");
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::{interval, sleep, timeout};
 use trunkline_tests::harness::raw::{RECORD_SEPARATOR, RawClient};
 
-use crate::ledger::{Arrival, Hearing};
+use crate::ledger::{Arrival, ReceivedMessages};
 use crate::speaker::FENCE;
 use crate::world::World;
 
@@ -21,7 +21,7 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// Connection of one client.
 struct Life {
     client: RawClient,
-    hearing: Hearing,
+    received: ReceivedMessages,
     /// Number to be echoed next, and the send times of it and later ones.
     echoed: u64,
     under_way: VecDeque<Instant>,
@@ -71,9 +71,9 @@ async fn begin(world: &Arc<World>, number: usize, life: u32, proxy: usize) -> Re
     let id = who["result"]["connectionId"].as_str().context("a connection id")?.to_owned();
     let group = world.group_of(number);
     client.call("Join", json!([format!("group {group}")])).await?;
-    let hearing = Hearing::begin(&world.ledger, number, life, group);
+    let received = ReceivedMessages::begin(&world.ledger, number, life, group);
     world.enrol(number, Some((id, life)));
-    Ok(Life { client, hearing, echoed: 0, under_way: VecDeque::new(), fences: world.fences })
+    Ok(Life { client, received, echoed: 0, under_way: VecDeque::new(), fences: world.fences })
 }
 
 impl Life {
@@ -104,7 +104,7 @@ impl Life {
                 }
             }
         };
-        self.hearing.lost(is_whole).into_iter().for_each(|confirmed| world.tally.lost(confirmed));
+        self.received.lost(is_whole).into_iter().for_each(|confirmed| world.tally.lost(confirmed));
         is_whole
     }
 
@@ -136,10 +136,9 @@ impl Life {
             Some("Message") if *argument == FENCE => self.fences = self.fences.saturating_sub(1),
             Some("Message") => {
                 let text = argument.as_str().unwrap_or_default();
-                let numbers =
-                    text.split_once(' ').and_then(|(speech, n)| Some((speech.parse().ok()?, n.parse().ok()?)));
-                if let Some((speech, number)) = numbers {
-                    world.tally.arrived(self.hearing.hear(speech, number));
+                let numbers = text.split_once(' ').and_then(|(sent, n)| Some((sent.parse().ok()?, n.parse().ok()?)));
+                if let Some((sent, number)) = numbers {
+                    world.tally.arrived(self.received.hear(sent, number));
                 }
             }
             // Close message: the socket ends next.

@@ -25,14 +25,14 @@ pub(crate) enum Spoil {
 /// Time after which even an idle connection is cut.
 const CUT_INSIDE_PATIENCE: Duration = Duration::from_millis(500);
 
-type Wish = Option<Spoil>;
+type RequestedFault = Option<Spoil>;
 
 /// Relay. Its tasks end with the runtime.
 #[derive(Debug)]
 pub(crate) struct Relay {
     address: String,
     server: String,
-    open: Arc<Mutex<Vec<watch::Sender<Wish>>>>,
+    open: Arc<Mutex<Vec<watch::Sender<RequestedFault>>>>,
     accepting: Option<JoinHandle<()>>,
 }
 
@@ -89,7 +89,7 @@ impl Relay {
     }
 }
 
-async fn pass_both_ways(client: TcpStream, server: TcpStream, wishes: watch::Receiver<Wish>) {
+async fn pass_both_ways(client: TcpStream, server: TcpStream, wishes: watch::Receiver<RequestedFault>) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let up = pass(from_client, to_server, wishes.clone());
@@ -101,7 +101,7 @@ async fn pass_both_ways(client: TcpStream, server: TcpStream, wishes: watch::Rec
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut wishes: watch::Receiver<Wish>) {
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut wishes: watch::Receiver<RequestedFault>) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         tokio::select! {
@@ -120,7 +120,7 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut wishes: watch
     }
 }
 
-async fn wished(wishes: &mut watch::Receiver<Wish>) -> Option<Spoil> {
+async fn wished(wishes: &mut watch::Receiver<RequestedFault>) -> Option<Spoil> {
     wishes.wait_for(Option::is_some).await.ok().and_then(|wish| *wish)
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use trunkline_tests::harness::raw::{RECORD_SEPARATOR, RawClient};
 
-use crate::ledger::{Audience, Fate, Speech};
+use crate::ledger::{Audience, Fate, SentMessages};
 use crate::world::World;
 
 /// A call that is neither answered nor cut off within this time never will be.
@@ -24,8 +24,8 @@ pub(crate) async fn speak(world: Arc<World>, number: usize, pause: Duration) {
     while !world.is_quiet() {
         let proxy = at % world.proxies.len();
         if let Ok(Ok(client)) = timeout(CONNECT_PATIENCE, RawClient::join(world.proxy(proxy), "/bench")).await {
-            let speech = world.ledger.begin();
-            let speaking = Speaking { world: &world, client, speech: &speech, calls: 0 };
+            let sent = world.ledger.begin();
+            let speaking = Speaking { world: &world, client, sent: &sent, calls: 0 };
             if speaking.run(number, pause).await.is_err() {
                 world.tally.disconnected(proxy);
             }
@@ -55,7 +55,7 @@ pub(crate) async fn broadcast_fences(world: &World) -> Result<()> {
 struct Speaking<'a> {
     world: &'a World,
     client: RawClient,
-    speech: &'a Speech,
+    sent: &'a SentMessages,
     calls: usize,
 }
 
@@ -67,11 +67,11 @@ impl Speaking<'_> {
         while !self.world.is_quiet() {
             turns.tick().await;
             let (audience, target, first) = self.choose(self.calls * 31 + offset);
-            let number = self.speech.say(audience);
-            let text = json!(format!("{} {number}", self.speech.id));
+            let number = self.sent.say(audience);
+            let text = json!(format!("{} {number}", self.sent.id));
             let arguments: Vec<Value> = first.into_iter().chain([text]).collect();
             let fate = self.call(target, &json!(arguments)).await;
-            self.speech.settle(number, *fate.as_ref().unwrap_or(&Fate::Unknown));
+            self.sent.settle(number, *fate.as_ref().unwrap_or(&Fate::Unknown));
             fate?;
         }
         Ok(())
