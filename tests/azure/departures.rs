@@ -23,7 +23,7 @@ const JSON: Library = Library::Js(Kind::JsJson);
 const MESSAGES: u64 = 400;
 
 /// Two apps behind a node, counting guests at both, and a speaker at the second, which stays.
-struct Parting<'a> {
+struct DepartureFixture<'a> {
     dial_in: DialIn,
     host: Host<'a>,
     leaving: AspNetApp,
@@ -33,7 +33,7 @@ struct Parting<'a> {
     counters: Vec<Client>,
 }
 
-impl<'a> Parting<'a> {
+impl<'a> DepartureFixture<'a> {
     async fn open(stage: &'a Stage, dotnet: &'a DotNet, shutdown: &str) -> Result<Self> {
         let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
         let mut leaving = host.app(&dial_in, "leaving", &[("--shutdown", shutdown)]).await?;
@@ -103,7 +103,7 @@ async fn closed_by_us(node: &Proxy) -> Result<f64> {
 #[test]
 fn an_app_server_that_stops_and_migrates_its_clients_loses_none_and_no_message() {
     play_dotnet_heavy(async |stage, dotnet| {
-        let mut parting = Parting::open(stage, dotnet, "migrate").await?;
+        let mut parting = DepartureFixture::open(stage, dotnet, "migrate").await?;
         parting.speaks_while(async |leaving, _| stop(&mut leaving.process, Signal::Terminate).await).await?;
         parting.all_stay().await
     });
@@ -112,7 +112,7 @@ fn an_app_server_that_stops_and_migrates_its_clients_loses_none_and_no_message()
 #[test]
 fn an_app_server_that_stops_without_grace_loses_none_either() {
     play_dotnet_heavy(async |stage, dotnet| {
-        let mut parting = Parting::open(stage, dotnet, "off").await?;
+        let mut parting = DepartureFixture::open(stage, dotnet, "off").await?;
         parting.speaks_while(async |leaving, _| stop(&mut leaving.process, Signal::Terminate).await).await?;
         parting.all_stay().await
     });
@@ -121,7 +121,7 @@ fn an_app_server_that_stops_without_grace_loses_none_either() {
 #[test]
 fn an_app_server_that_waits_ends_when_its_clients_have_gone_and_gets_no_new_one() {
     play_dotnet_heavy(async |stage, dotnet| {
-        let mut parting = Parting::open(stage, dotnet, "wait").await?;
+        let mut parting = DepartureFixture::open(stage, dotnet, "wait").await?;
         parting.leaving.process.signal(Signal::Terminate).await?;
         // Wait until the node has noticed: several new guests in a row reach the other app.
         for number in 0..4 {
@@ -144,7 +144,7 @@ fn an_app_server_that_waits_ends_when_its_clients_have_gone_and_gets_no_new_one(
 #[test]
 fn a_killed_app_server_loses_no_client_and_no_message_of_others() {
     play_dotnet_heavy(async |stage, dotnet| {
-        let mut parting = Parting::open(stage, dotnet, "off").await?;
+        let mut parting = DepartureFixture::open(stage, dotnet, "off").await?;
         parting.speaks_while(async |leaving, _| leaving.process.kill().await).await?;
         parting.all_stay().await
     });
@@ -153,7 +153,7 @@ fn a_killed_app_server_loses_no_client_and_no_message_of_others() {
 #[test]
 fn a_call_under_way_is_answered_with_the_reason_when_its_app_server_is_killed() {
     play_dotnet_heavy(async |stage, dotnet| {
-        let mut parting = Parting::open(stage, dotnet, "off").await?;
+        let mut parting = DepartureFixture::open(stage, dotnet, "off").await?;
         let counter = &parting.counters[0];
         let leaving = &mut parting.leaving;
         let killed = async {
