@@ -32,7 +32,7 @@
 //! | [`window`] | results of windows and rounds |
 //! | [`companion`] | the companion trait, and waiting for the proxy's counters |
 //! | [`admin_stream`] | an admin port stream that is read and counted |
-//! | [`page`], [`tracer`], [`mirror`], [`newcomer`] | the companions |
+//! | [`page`], [`tracer`], [`mirror`], [`new_server`] | the companions |
 //! | [`scene`] | the proxy, its crowd and the companion, and a window of them |
 //! | [`report`] | ratios, the table |
 //!
@@ -41,7 +41,7 @@
 mod admin_stream;
 mod companion;
 mod mirror;
-mod newcomer;
+mod new_server;
 mod page;
 mod report;
 mod scene;

@@ -16,14 +16,14 @@ const NEXT_MOVES: Duration = Duration::from_secs(3);
 
 /// App server that starts and stops.
 #[derive(Debug)]
-pub(crate) struct Newcomer {
+pub(crate) struct NewServer {
     address: SocketAddr,
     /// Clients reassigned per second.
     rate: u32,
     app: Option<MeasuredApp>,
 }
 
-impl Newcomer {
+impl NewServer {
     /// Reserves its address, which the node keeps dialling until the app server starts.
     pub(crate) fn new(rate: u32) -> Result<Self> {
         Ok(Self { address: address()?, rate, app: None })
@@ -35,7 +35,7 @@ impl Newcomer {
     }
 }
 
-impl Companion for Newcomer {
+impl Companion for NewServer {
     fn proxy_arguments(&self) -> Vec<String> {
         let (upstream, rate) = (format!("http://{}", self.address), self.rate.to_string());
         ["--upstream", &upstream, "--app-rebalance-rate", &rate].map(str::to_owned).into()

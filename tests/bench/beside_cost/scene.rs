@@ -12,7 +12,7 @@ use trunkline_tests::bench::single_caller::SingleCaller;
 
 use crate::companion::Companion;
 use crate::mirror::Mirror;
-use crate::newcomer::Newcomer;
+use crate::new_server::NewServer;
 use crate::page::Page;
 use crate::settings::{Beside, Settings};
 use crate::tracer::Tracer;
@@ -55,7 +55,7 @@ impl Scene {
             Beside::Page => Box::new(Page::default()),
             Beside::Trace => Box::new(Tracer::of(&settings.traced_method)),
             Beside::Mirror => Box::new(Mirror::start()?),
-            Beside::Rebalance => Box::new(Newcomer::new(settings.rebalance_rate)?),
+            Beside::Rebalance => Box::new(NewServer::new(settings.rebalance_rate)?),
         };
         let more = companion.proxy_arguments();
         let more: Vec<&str> = more.iter().map(String::as_str).collect();
