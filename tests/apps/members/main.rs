@@ -41,7 +41,7 @@ async fn who_am_i(ctx: Context) -> Value {
 }
 
 #[derive(Debug, Deserialize)]
-struct Wish {
+struct NegotiateRequest {
     /// Redirect to another URL, with this token.
     elsewhere: Option<String>,
     token: Option<String>,
@@ -52,7 +52,7 @@ struct Wish {
 /// Accepts the owner of a cookie, with a claim and two cookies; refuses others with a custom text.
 async fn decide(
     headers: HeaderMap,
-    Query(wish): Query<Wish>,
+    Query(wish): Query<NegotiateRequest>,
     ConnectInfo(address): ConnectInfo<SocketAddr>,
 ) -> Result<impl IntoResponse, impl IntoResponse> {
     if wish.hang.is_some() {
