@@ -62,11 +62,11 @@ impl Restorations {
         let cancellation = connection.cancellation();
         let taken = timeout(DISCONNECT_HOOK_TIMEOUT, self.core.lost.take(&lost_id, user_id));
         if let Some(Ok(Some(lost))) = cancellation.run_until_cancelled(taken).await {
-            cancellation.run_until_cancelled(self.give_back(connection, lost_id, *lost)).await;
+            cancellation.run_until_cancelled(self.restore_state(connection, lost_id, *lost)).await;
         }
     }
 
-    async fn give_back(&self, connection: &Connection, lost_id: ByteString, lost: LostClient) {
+    async fn restore_state(&self, connection: &Connection, lost_id: ByteString, lost: LostClient) {
         let gone_for = lost.lost_at.elapsed();
         let (new, old) = (short(connection.id()), short(&lost_id));
         tracing::debug!(hub = self.core.name(), connection = new, lost = old, ?gone_for, "lost client reconnected");
