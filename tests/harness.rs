@@ -13,7 +13,7 @@
 //! | [`tools`] | programs that look at files, such as validators |
 //! | [`driver`] | commands and replies as JSON lines, to a process of another language |
 //! | [`fleet`] | app servers and proxies |
-//! | [`ground`] | where clients find hubs: behind two proxies, or at the app server itself |
+//! | [`test_servers`] | where clients find hubs: behind two proxies, or at the app server itself |
 //! | [`balancer`] | a load balancer without stickiness, request by request |
 //! | [`shipped`] | HAProxy and nginx as `deploy/` configures them |
 //! | [`demo`] | the demo, in a process group of its own |
@@ -41,7 +41,6 @@ pub mod demo;
 pub mod dotnet;
 pub mod driver;
 pub mod fleet;
-pub mod ground;
 pub mod http_client;
 pub mod http_transport;
 pub mod issuer;
@@ -56,6 +55,7 @@ pub mod relay;
 pub mod scenario;
 pub mod shipped;
 pub mod sockets;
+pub mod test_servers;
 pub mod tls;
 pub mod token;
 pub mod tools;

@@ -4,10 +4,10 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, ClientBuilder, Kind};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
-use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 const WAITING: &str = "trunkline_app_client_results_waiting";
 
@@ -66,11 +66,11 @@ fn a_client_answers_whoever_asks() {
         let fleet = Fleet::new(stage);
         let agents = Agents::new(stage);
         for setting in Setting::ALL {
-            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             for (seat, kind) in Kind::JS.into_iter().enumerate() {
-                let asked = answering(agents.client(kind, &ground.url(seat, "/calls"))).open().await?;
+                let asked = answering(agents.client(kind, &test_servers.url(seat, "/calls"))).open().await?;
                 for (seat, kind) in Kind::JS.into_iter().enumerate() {
-                    let asker = agents.client(kind, &ground.url(seat, "/calls")).open().await?;
+                    let asker = agents.client(kind, &test_servers.url(seat, "/calls")).open().await?;
                     assert_all_answers(&asker, asked.connection_id()?).await?;
                     let error = asker.invoke_failing("Ask", json!(["nobody", "Value"])).await?;
                     assert_eq!(error, failed("Ask", "Connection 'nobody' does not exist."));
@@ -81,7 +81,7 @@ fn a_client_answers_whoever_asks() {
                     failed("AskMePlainly", "Error: not now")
                 );
             }
-            nobody_waits(&[&ground.app]).await?;
+            nobody_waits(&[&test_servers.app]).await?;
         }
         Ok(())
     });
@@ -93,15 +93,15 @@ fn a_client_that_never_answers_is_given_up() {
         let fleet = Fleet::new(stage);
         let agents = Agents::new(stage);
         for setting in Setting::ALL {
-            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             for (seat, kind) in Kind::JS.into_iter().enumerate() {
-                let asked = answering(agents.client(kind, &ground.url(seat, "/impatient"))).open().await?;
-                let asker = agents.client(kind, &ground.url(seat + 1, "/impatient")).open().await?;
+                let asked = answering(agents.client(kind, &test_servers.url(seat, "/impatient"))).open().await?;
+                let asker = agents.client(kind, &test_servers.url(seat + 1, "/impatient")).open().await?;
                 let error = asker.invoke_failing("Ask", json!([asked.connection_id()?, "Never"])).await?;
                 assert_eq!(error, failed("Ask", "the client gave no result within 300ms"));
                 assert_eq!(asked.invoke("Echo", json!(["still here"])).await?, "still here");
             }
-            nobody_waits(&[&ground.app]).await?;
+            nobody_waits(&[&test_servers.app]).await?;
         }
         Ok(())
     });
@@ -113,9 +113,9 @@ fn a_method_that_waits_for_its_own_caller_lets_its_other_calls_by() {
         let fleet = Fleet::new(stage);
         let agents = Agents::new(stage);
         for setting in Setting::ALL {
-            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             for (seat, kind) in Kind::JS.into_iter().enumerate() {
-                let builder = agents.client(kind, &ground.url(seat, "/calls")).keep_alive_ms(20);
+                let builder = agents.client(kind, &test_servers.url(seat, "/calls")).keep_alive_ms(20);
                 let mut client = answering(builder).open().await?;
                 client.send("AskMe", json!(["Never"])).await?;
                 client.expect("Never").await?;
@@ -126,7 +126,7 @@ fn a_method_that_waits_for_its_own_caller_lets_its_other_calls_by() {
                 assert_eq!(client.invoke("AskMe", json!(["Value"])).await?, json!({ "a": [1, null] }));
                 client.expect("Value").await?;
                 client.close().await?;
-                nobody_waits(&[&ground.app]).await?;
+                nobody_waits(&[&test_servers.app]).await?;
             }
         }
         Ok(())
@@ -222,9 +222,9 @@ fn a_client_that_vanishes_without_a_word_fails_the_question() {
         let fleet = Fleet::new(stage);
         let agents = Agents::new(stage);
         for setting in Setting::ALL {
-            let ground = Ground::start(&fleet, App::Calls, setting).await?;
-            let asker = agents.client(Kind::JsMessagePack, &ground.url(0, "/calls")).open().await?;
-            let mut asked = RawClient::join(ground.address(1), "/calls").await?;
+            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
+            let asker = agents.client(Kind::JsMessagePack, &test_servers.url(0, "/calls")).open().await?;
+            let mut asked = RawClient::join(test_servers.address(1), "/calls").await?;
             let id = asked.call("ConnectionId", json!([])).await?["result"].clone();
             let (error, ()) = tokio::try_join!(asker.invoke_failing("Ask", json!([id, "Anything"])), async {
                 let question = asked.next_record().await?;
@@ -235,7 +235,7 @@ fn a_client_that_vanishes_without_a_word_fails_the_question() {
             })?;
             let id = id.as_str().context("an id")?;
             assert_eq!(error, failed("Ask", &format!("Connection '{id}' disconnected.")));
-            nobody_waits(&[&ground.app]).await?;
+            nobody_waits(&[&test_servers.app]).await?;
         }
         Ok(())
     });

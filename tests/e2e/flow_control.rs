@@ -4,9 +4,9 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, ClientAnswer, Kind};
 use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 const PAUSES: &str = "trunkline_app_pauses_total";
 
@@ -23,9 +23,9 @@ fn calls_of_a_client_run_one_after_the_other() {
         let fleet = Fleet::new(stage);
         let agents = Agents::new(stage);
         for setting in Setting::ALL {
-            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             for (seat, kind) in Kind::JS.into_iter().enumerate() {
-                let builder = agents.client(kind, &ground.url(seat, "/calls")).subscribe(&["Began", "Ended"]);
+                let builder = agents.client(kind, &test_servers.url(seat, "/calls")).subscribe(&["Began", "Ended"]);
                 let mut client = builder.open().await?;
                 client.flood("Work", 0, 50).await?;
                 for number in 0..50 {
@@ -44,9 +44,9 @@ fn as_many_calls_of_a_client_run_at_once_as_the_hub_allows_and_they_start_in_ord
         let fleet = Fleet::new(stage);
         let agents = Agents::new(stage);
         for setting in Setting::ALL {
-            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             for (seat, kind) in Kind::JS.into_iter().enumerate() {
-                let builder = agents.client(kind, &ground.url(seat, "/parallel")).subscribe(&["Began"]);
+                let builder = agents.client(kind, &test_servers.url(seat, "/parallel")).subscribe(&["Began"]);
                 let mut client = builder.open().await?;
                 // Each call ends only when the maximum number of calls are running.
                 let calls = PARALLEL_INVOCATIONS * 20;
@@ -70,10 +70,11 @@ fn a_client_that_floods_a_slow_method_is_paused_and_no_other_notices() {
         let fleet = Fleet::new(stage);
         let agents = Agents::new(stage);
         for setting in Setting::ALL {
-            let ground = Ground::start(&fleet, App::Calls, setting).await?;
-            let pauses = async || anyhow::Ok(Metrics::of(ground.app.address()).await?.sum(PAUSES, &[("hub", "calls")]));
+            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
+            let pauses =
+                async || anyhow::Ok(Metrics::of(test_servers.app.address()).await?.sum(PAUSES, &[("hub", "calls")]));
             for kind in Kind::JS {
-                let url = ground.url(0, "/calls");
+                let url = test_servers.url(0, "/calls");
                 let flooding = agents.client(kind, &url).count(&["Taken"]).open().await?;
                 let other = agents.client(kind, &url).open().await?;
                 other.invoke("SetGate", json!([false])).await?;
@@ -100,10 +101,11 @@ fn a_client_that_uploads_faster_than_its_method_takes_is_paused() {
         let fleet = Fleet::new(stage);
         let agents = Agents::new(stage);
         for setting in Setting::ALL {
-            let ground = Ground::start(&fleet, App::Calls, setting).await?;
-            let pauses = async || anyhow::Ok(Metrics::of(ground.app.address()).await?.sum(PAUSES, &[("hub", "calls")]));
+            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
+            let pauses =
+                async || anyhow::Ok(Metrics::of(test_servers.app.address()).await?.sum(PAUSES, &[("hub", "calls")]));
             for kind in Kind::JS {
-                let url = ground.url(0, "/calls");
+                let url = test_servers.url(0, "/calls");
                 let uploading = agents.client(kind, &url).count(&["Taken"]).open().await?;
                 let other = agents.client(kind, &url).open().await?;
                 other.invoke("SetGate", json!([false])).await?;
@@ -134,9 +136,9 @@ fn a_flood_behind_a_question_fails_the_question_and_loses_nothing() {
         let fleet = Fleet::new(stage);
         let agents = Agents::new(stage);
         for setting in Setting::ALL {
-            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             for kind in Kind::JS {
-                let url = ground.url(0, "/calls");
+                let url = test_servers.url(0, "/calls");
                 let builder = agents.client(kind, &url).count(&["Taken"]).answer("Never", &ClientAnswer::Never);
                 let flooding = builder.open().await?;
                 let other = agents.client(kind, &url).open().await?;

@@ -11,8 +11,8 @@ use anyhow::{Context, ensure};
 use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::Kind;
 use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 use functional_scene::FunctionalScene;
 
@@ -25,8 +25,8 @@ fn kinds(transport: Transport) -> &'static [Kind] {
 fn play_all_cases(setting: Setting, transport: Transport) {
     play(async |stage| {
         let fleet = Fleet::new(stage);
-        let ground = Ground::start(&fleet, App::Functional, setting).await?;
-        let agents = ground.agents(stage);
+        let test_servers = TestServers::start(&fleet, App::Functional, setting).await?;
+        let agents = test_servers.agents(stage);
         let mut failed = Vec::new();
         let of_hubs = hub_connection::CASES.iter().map(|case| (case, kinds(transport)));
         // There is no hub protocol that they could be played with.
@@ -36,7 +36,7 @@ fn play_all_cases(setting: Setting, transport: Transport) {
         let all = of_hubs.chain(without_hub).chain(with_tls).filter(|(case, _)| case.over.contains(&transport));
         for (seat, (case, kinds)) in all.enumerate() {
             for &kind in kinds {
-                let scene = FunctionalScene { ground: &ground, agents: &agents, kind, transport, seat };
+                let scene = FunctionalScene { test_servers: &test_servers, agents: &agents, kind, transport, seat };
                 let outcome = (case.play)(scene).await;
                 let outcome = outcome.with_context(|| format!("{} with {kind:?}, {setting:?}", case.name));
                 failed.extend(outcome.err().map(|error| format!("{error:#}")));

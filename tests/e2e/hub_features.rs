@@ -4,18 +4,18 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::http_client::get;
 use trunkline_tests::harness::scenario::{Stage, play};
+use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 /// Plays a scene behind proxies and without.
-fn play_on_each_ground(scene: impl AsyncFn(&Agents<'_>, &Ground) -> Result<()>) {
+fn play_on_each_ground(scene: impl AsyncFn(&Agents<'_>, &TestServers) -> Result<()>) {
     play(async |stage: &Stage| {
         let fleet = Fleet::new(stage);
         let agents = Agents::new(stage);
         for setting in Setting::ALL {
-            let ground = Ground::start(&fleet, App::Calls, setting).await?;
-            scene(&agents, &ground).await?;
+            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
+            scene(&agents, &test_servers).await?;
         }
         Ok(())
     });
@@ -23,9 +23,9 @@ fn play_on_each_ground(scene: impl AsyncFn(&Agents<'_>, &Ground) -> Result<()>) 
 
 #[test]
 fn filters_stand_around_methods_in_the_order_in_which_they_were_added() {
-    play_on_each_ground(async |agents, ground| {
+    play_on_each_ground(async |agents, test_servers| {
         for (seat, kind) in Kind::JS.into_iter().enumerate() {
-            let client = agents.client(kind, &ground.url(seat, "/filtered")).open().await?;
+            let client = agents.client(kind, &test_servers.url(seat, "/filtered")).open().await?;
             client.invoke("Note", json!(["noted"])).await?;
             let refused = "An unexpected error occurred invoking 'Forbidden' on the server. HubException: not for you";
             assert_eq!(client.invoke_failing("Forbidden", json!([])).await?, refused);
@@ -56,9 +56,9 @@ fn filters_stand_around_methods_in_the_order_in_which_they_were_added() {
 
 #[test]
 fn items_belong_to_one_connection() {
-    play_on_each_ground(async |agents, ground| {
-        let mut ann = agents.client(Kind::JsJson, &ground.url(0, "/calls")).open().await?;
-        let bob = agents.client(Kind::JsMessagePack, &ground.url(0, "/calls")).open().await?;
+    play_on_each_ground(async |agents, test_servers| {
+        let mut ann = agents.client(Kind::JsJson, &test_servers.url(0, "/calls")).open().await?;
+        let bob = agents.client(Kind::JsMessagePack, &test_servers.url(0, "/calls")).open().await?;
         assert_eq!(ann.invoke("Remember", json!(["ann"])).await?, Value::Null);
         assert_eq!(bob.invoke("Recall", json!([])).await?, Value::Null);
         assert_eq!(bob.invoke("Remember", json!(["bob"])).await?, Value::Null);
@@ -73,9 +73,9 @@ fn items_belong_to_one_connection() {
 
 #[test]
 fn a_panic_ends_one_call_and_nothing_else() {
-    play_on_each_ground(async |agents, ground| {
+    play_on_each_ground(async |agents, test_servers| {
         for (seat, kind) in Kind::JS.into_iter().enumerate() {
-            let client = agents.client(kind, &ground.url(seat, "/calls")).open().await?;
+            let client = agents.client(kind, &test_servers.url(seat, "/calls")).open().await?;
             client.invoke("Remember", json!(["me"])).await?;
             let generic = "An unexpected error occurred invoking 'Panic' on the server.";
             for _ in 0..3 {
@@ -90,9 +90,9 @@ fn a_panic_ends_one_call_and_nothing_else() {
 
 #[test]
 fn an_aborted_connection_is_closed_for_good() {
-    play_on_each_ground(async |agents, ground| {
+    play_on_each_ground(async |agents, test_servers| {
         for (seat, kind) in Kind::JS.into_iter().enumerate() {
-            let builder = agents.client(kind, &ground.url(seat, "/calls")).reconnect_after_ms(&[0]);
+            let builder = agents.client(kind, &test_servers.url(seat, "/calls")).reconnect_after_ms(&[0]);
             let mut client = builder.open().await?;
             client.send("Abort", json!([])).await?;
             assert_eq!(client.closed().await?, None, "{kind:?}");
@@ -103,25 +103,25 @@ fn an_aborted_connection_is_closed_for_good() {
 
 #[test]
 fn sends_from_outside_a_hub_reach_its_clients_and_tell_how_many_proxies_took_them() {
-    play_on_each_ground(async |agents, ground| {
+    play_on_each_ground(async |agents, test_servers| {
         let mut clients = Vec::new();
         for seat in 0..2 {
             for kind in Kind::JS {
-                let url = ground.url(seat, "/calls");
+                let url = test_servers.url(seat, "/calls");
                 clients.push(agents.client(kind, &url).subscribe(&["Announced"]).open().await?);
             }
         }
         for client in &clients {
             client.invoke("Join", json!(["members"])).await?;
         }
-        let outsider = agents.client(Kind::JsJson, &ground.url(0, "/calls")).subscribe(&["Announced"]);
+        let outsider = agents.client(Kind::JsJson, &test_servers.url(0, "/calls")).subscribe(&["Announced"]);
         let mut outsider = outsider.open().await?;
         // Without a proxy the app has a node inside, which counts as one.
-        let nodes = ground.proxies.len().max(1).to_string();
+        let nodes = test_servers.proxies.len().max(1).to_string();
         for round in 0..20 {
-            let answer = get(ground.app.address(), &format!("/announce/members/to-members-{round}")).await?;
+            let answer = get(test_servers.app.address(), &format!("/announce/members/to-members-{round}")).await?;
             assert_eq!(answer.body, nodes);
-            let answer = get(ground.app.address(), &format!("/announce/to-all-{round}")).await?;
+            let answer = get(test_servers.app.address(), &format!("/announce/to-all-{round}")).await?;
             assert_eq!(answer.body, nodes);
         }
         for round in 0..20 {

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind, Streamed};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
-use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::http_client::get;
 use trunkline_tests::harness::relay::{Fate, Relay};
 use trunkline_tests::harness::scenario::{Stage, play};
+use trunkline_tests::harness::test_servers::{Setting, TestServers};
 use trunkline_tests::harness::token;
 
 /// Beginning of the requests that carry a connection of the hub `/calls`.
@@ -36,14 +36,14 @@ async fn arguments_of(client: &mut Client, target: &str, count: usize) -> Result
 /// Plays a scenario with each kind on each ground; the seat says at which proxy.
 async fn with_each(
     stage: &Stage,
-    scenario: impl AsyncFn(&Agents<'_>, &Ground, Kind, usize) -> Result<()>,
+    scenario: impl AsyncFn(&Agents<'_>, &TestServers, Kind, usize) -> Result<()>,
 ) -> Result<()> {
     let fleet = Fleet::new(stage);
     let agents = Agents::new(stage);
     for setting in Setting::ALL {
-        let ground = Ground::start(&fleet, App::Calls, setting).await?;
+        let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
         for (seat, kind) in Kind::others().into_iter().enumerate() {
-            scenario(&agents, &ground, kind, seat).await.with_context(|| format!("{kind:?}, {setting:?}"))?;
+            scenario(&agents, &test_servers, kind, seat).await.with_context(|| format!("{kind:?}, {setting:?}"))?;
         }
     }
     Ok(())
@@ -52,8 +52,8 @@ async fn with_each(
 #[test]
 fn other_libraries_call_methods_and_learn_of_errors() {
     play(async |stage| {
-        with_each(stage, async |agents, ground, kind, seat| {
-            let client = agents.client(kind, &ground.url(seat, "/calls")).open().await?;
+        with_each(stage, async |agents, test_servers, kind, seat| {
+            let client = agents.client(kind, &test_servers.url(seat, "/calls")).open().await?;
             for value in [json!("text, Ünïcode 🚀"), json!(null), json!({ "a": [1, -2, true, null], "b": 0.5 })] {
                 assert_eq!(client.invoke("Echo", json!([value])).await?, value);
             }
@@ -73,8 +73,8 @@ fn other_libraries_call_methods_and_learn_of_errors() {
 #[test]
 fn other_libraries_receive_streams_and_their_errors() {
     play(async |stage| {
-        with_each(stage, async |agents, ground, kind, seat| {
-            let client = agents.client(kind, &ground.url(seat, "/calls")).open().await?;
+        with_each(stage, async |agents, test_servers, kind, seat| {
+            let client = agents.client(kind, &test_servers.url(seat, "/calls")).open().await?;
             let streamed = client.stream("CountTo", json!([500])).await?;
             assert_eq!(streamed, Streamed { items: numbers(500), error: None });
             let streamed = client.stream("CountAndRefuse", json!([3, "no more"])).await?;
@@ -95,8 +95,8 @@ fn other_libraries_receive_streams_and_their_errors() {
 #[test]
 fn other_libraries_upload_streams() {
     play(async |stage| {
-        with_each(stage, async |agents, ground, kind, seat| {
-            let builder = agents.client(kind, &ground.url(seat, "/calls")).subscribe(&["Taken"]);
+        with_each(stage, async |agents, test_servers, kind, seat| {
+            let builder = agents.client(kind, &test_servers.url(seat, "/calls")).subscribe(&["Taken"]);
             let mut client = builder.open().await?;
             client.invoke("SetGate", json!([true])).await?;
             // The second one shows that the first has left nothing in the way.
@@ -115,8 +115,8 @@ fn other_libraries_upload_streams() {
 #[test]
 fn other_libraries_answer_when_they_are_asked() {
     play(async |stage| {
-        with_each(stage, async |agents, ground, kind, seat| {
-            let mut builder = agents.client(kind, &ground.url(seat, "/calls"));
+        with_each(stage, async |agents, test_servers, kind, seat| {
+            let mut builder = agents.client(kind, &test_servers.url(seat, "/calls"));
             builder = builder.answer("Value", &ClientAnswer::Value(json!({ "a": [1, null] })));
             let is_net = matches!(kind, Kind::NetJson | Kind::NetMessagePack);
             if !is_net {
@@ -124,7 +124,7 @@ fn other_libraries_answer_when_they_are_asked() {
             }
             let asked = builder.open().await?;
             let id = asked.connection_id()?;
-            let asker = agents.client(Kind::JsMessagePack, &ground.url(seat + 1, "/calls")).open().await?;
+            let asker = agents.client(Kind::JsMessagePack, &test_servers.url(seat + 1, "/calls")).open().await?;
             assert_eq!(asker.invoke("Ask", json!([id, "Value"])).await?, json!({ "a": [1, null] }));
             if !is_net {
                 let error = asker.invoke_failing("Ask", json!([id, "Throw"])).await?;
@@ -149,10 +149,10 @@ fn messages_to_groups_and_to_all_reach_every_library() {
         let fleet = Fleet::new(stage);
         let agents = Agents::new(stage);
         for setting in Setting::ALL {
-            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             let mut clients = Vec::new();
             for (seat, kind) in [Kind::JsJson].into_iter().chain(Kind::others()).enumerate() {
-                let builder = agents.client(kind, &ground.url(seat, "/calls")).subscribe(&["Announced"]);
+                let builder = agents.client(kind, &test_servers.url(seat, "/calls")).subscribe(&["Announced"]);
                 let client = builder.open().await?;
                 // The first one stays outside: it receives only messages to all.
                 if seat > 0 {
@@ -167,7 +167,7 @@ fn messages_to_groups_and_to_all_reach_every_library() {
                     assert_eq!(member.expect("Announced").await?, [text.as_str()], "{:?}, {setting:?}", member.kind());
                 }
             }
-            get(ground.app.address(), "/announce/everyone").await?;
+            get(test_servers.app.address(), "/announce/everyone").await?;
             for client in &mut clients {
                 assert_eq!(client.expect("Announced").await?, ["everyone"], "{:?}, {setting:?}", client.kind());
             }
@@ -204,8 +204,8 @@ fn other_libraries_show_access_tokens() {
 #[test]
 fn other_libraries_come_back_after_a_lost_connection() {
     play(async |stage| {
-        with_each(stage, async |agents, ground, kind, seat| {
-            let relay = Relay::start_for(CONNECTION_REQUEST, ground.address(seat)).await?;
+        with_each(stage, async |agents, test_servers, kind, seat| {
+            let relay = Relay::start_for(CONNECTION_REQUEST, test_servers.address(seat)).await?;
             let mut builder = agents.client(kind, &format!("http://{}/calls", relay.address()));
             // The Java library has no automatic reconnect.
             let is_automatic = kind != Kind::JavaJson;
@@ -244,9 +244,9 @@ fn other_transports(kind: Kind) -> &'static [Transport] {
 #[test]
 fn other_libraries_use_the_http_transports_that_they_have() {
     play(async |stage| {
-        with_each(stage, async |agents, ground, kind, seat| {
+        with_each(stage, async |agents, test_servers, kind, seat| {
             for transport in other_transports(kind) {
-                let builder = agents.client(kind, &ground.url(seat, "/calls")).transport(*transport);
+                let builder = agents.client(kind, &test_servers.url(seat, "/calls")).transport(*transport);
                 let mut client = builder.subscribe(&["Announced"]).open().await?;
                 assert_eq!(client.invoke("Echo", json!(["hello"])).await?, "hello", "{transport:?}");
                 client.invoke("Join", json!(["red"])).await?;

@@ -7,12 +7,12 @@ use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, POOL_SIZE, stop};
-use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::http_client::{get, post};
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::{RawClient, rest_after, upgraded_socket};
 use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::test_servers::{Setting, TestServers};
 use trunkline_tests::harness::token;
 
 const CHUNKS: usize = 1000;
@@ -34,12 +34,12 @@ const STOPS: usize = 5;
 const ECHOES_BETWEEN: u64 = 20;
 
 /// Plays on both kinds of ground.
-fn on_each_ground(app: App, body: impl AsyncFn(&Ground) -> Result<()>) {
+fn on_each_ground(app: App, body: impl AsyncFn(&TestServers) -> Result<()>) {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         for setting in Setting::ALL {
-            let ground = Ground::start(&fleet, app, setting).await?;
-            body(&ground).await.with_context(|| format!("{setting:?}"))?;
+            let test_servers = TestServers::start(&fleet, app, setting).await?;
+            body(&test_servers).await.with_context(|| format!("{setting:?}"))?;
         }
         Ok(())
     });
@@ -61,9 +61,9 @@ async fn end_after(address: &str, path: &str, frames: &[u8]) -> Result<Vec<u8>> 
 
 #[test]
 fn a_thousand_chunks_come_back_whole_in_order_and_as_what_they_are() {
-    on_each_ground(App::Functional, async |ground| {
+    on_each_ground(App::Functional, async |test_servers| {
         for seat in 0..2 {
-            let mut client = RawClient::open(ground.address(seat), "/echo").await?;
+            let mut client = RawClient::open(test_servers.address(seat), "/echo").await?;
             for number in 0..CHUNKS {
                 client.send(chunk(number)).await?;
             }
@@ -77,13 +77,13 @@ fn a_thousand_chunks_come_back_whole_in_order_and_as_what_they_are() {
 
 #[test]
 fn a_large_message_stays_whole_and_one_that_is_too_large_ends_its_connection() {
-    on_each_ground(App::Functional, async |ground| {
-        let mut client = RawClient::open(ground.address(0), "/echo").await?;
+    on_each_ground(App::Functional, async |test_servers| {
+        let mut client = RawClient::open(test_servers.address(0), "/echo").await?;
         let large: String = "0123456789abcdef".chars().cycle().take(LARGE_BYTES).collect();
         client.send_text(large.as_str()).await?;
         ensure!(client.next_message().await?.into_text()?.as_str() == large, "it came back changed");
         // The first bytes of a message that never ends.
-        let mut client = RawClient::open(ground.address(1), "/echo").await?;
+        let mut client = RawClient::open(test_servers.address(1), "/echo").await?;
         client.send_binary(vec![0; 8 * 1024 * 1024 + 1]).await?;
         assert_eq!(client.ending().await?.code, Some(1009));
         Ok(())
@@ -92,8 +92,8 @@ fn a_large_message_stays_whole_and_one_that_is_too_large_ends_its_connection() {
 
 #[test]
 fn ends_are_clean_from_either_side_and_name_the_error() {
-    on_each_ground(App::Calls, async |ground| {
-        let address = ground.address(0);
+    on_each_ground(App::Calls, async |test_servers| {
+        let address = test_servers.address(0);
         // The app is done, the app has failed, the client closes without a code.
         assert_eq!(end_after(address, "/raw", b"\x81\x83\0\0\0\0bye").await?, [0x88, 2, 3, 232]);
         assert_eq!(end_after(address, "/raw", b"\x81\x84\0\0\0\0fail").await?, [0x88, 2, 3, 243]);
@@ -104,7 +104,7 @@ fn ends_are_clean_from_either_side_and_name_the_error() {
         // A frame that is not masked.
         assert_eq!(end_after(address, "/raw", b"\x81\x01x").await?, [0x88, 2, 3, 234]);
         until(async || {
-            let metrics = Metrics::of(ground.app.address()).await?;
+            let metrics = Metrics::of(test_servers.app.address()).await?;
             let here = metrics.sum("trunkline_app_connections", &[("hub", "raw")]);
             Ok((here == 0.0).then_some(()))
         })
@@ -114,9 +114,9 @@ fn ends_are_clean_from_either_side_and_name_the_error() {
 
 #[test]
 fn a_ping_is_answered_between_the_frames_of_a_message() {
-    on_each_ground(App::Functional, async |ground| {
+    on_each_ground(App::Functional, async |test_servers| {
         let frames = b"\x01\x81\0\0\0\0a\x89\x81\0\0\0\0p\x80\x81\0\0\0\0b\x88\x80\0\0\0\0";
-        let rest = end_after(ground.address(0), "/echo", frames).await?;
+        let rest = end_after(test_servers.address(0), "/echo", frames).await?;
         ensure!(rest.starts_with(b"\x8a\x01p"), "{rest:?}");
         Ok(())
     });
@@ -124,11 +124,11 @@ fn a_ping_is_answered_between_the_frames_of_a_message() {
 
 #[test]
 fn a_client_that_floods_a_slow_handler_is_paused_and_no_other_notices() {
-    on_each_ground(App::Calls, async |ground| {
-        let address = ground.address(0);
+    on_each_ground(App::Calls, async |test_servers| {
+        let address = test_servers.address(0);
         let pauses = async || {
             Ok::<_, anyhow::Error>(
-                Metrics::of(ground.app.address()).await?.sum("trunkline_app_pauses_total", &[("hub", "raw")]),
+                Metrics::of(test_servers.app.address()).await?.sum("trunkline_app_pauses_total", &[("hub", "raw")]),
             )
         };
         let mut flooding = RawClient::open(address, "/raw").await?;

@@ -4,9 +4,9 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Client, Kind, Streamed};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet};
-use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 const STREAMS_RUNNING: &str = "trunkline_app_streams_running";
 const CALLS_RUNNING: &str = "trunkline_app_invocations_running";
@@ -24,11 +24,11 @@ fn play_with_each(scene: impl AsyncFn(&mut Client) -> Result<()>) {
         let fleet = Fleet::new(stage);
         let agents = Agents::new(stage);
         for setting in Setting::ALL {
-            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             for (seat, kind) in Kind::JS.into_iter().enumerate() {
-                let mut client = agents.client(kind, &ground.url(seat, "/calls")).open().await?;
+                let mut client = agents.client(kind, &test_servers.url(seat, "/calls")).open().await?;
                 scene(&mut client).await?;
-                nothing_left(&ground.app).await?;
+                nothing_left(&test_servers.app).await?;
             }
         }
         Ok(())

@@ -3,9 +3,9 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::raw::{RECORD_SEPARATOR, RawClient};
 use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 /// Messages of a client, and the number of answers to each before it goes on.
 fn script() -> Vec<(Value, usize)> {
@@ -43,8 +43,8 @@ fn without_question_id(mut message: Value) -> (Value, Option<Value>) {
     (message, id)
 }
 
-async fn transcript(ground: &Ground) -> Result<Vec<Value>> {
-    let mut client = RawClient::join(ground.address(0), "/calls").await?;
+async fn transcript(test_servers: &TestServers) -> Result<Vec<Value>> {
+    let mut client = RawClient::join(test_servers.address(0), "/calls").await?;
     let mut transcript = Vec::new();
     let mut question = None;
     for (message, answers) in script() {
@@ -71,8 +71,8 @@ fn the_same_bytes_get_the_same_answers_through_a_proxy_and_without_one() {
         let fleet = Fleet::new(stage);
         let mut transcripts = Vec::new();
         for setting in Setting::ALL {
-            let ground = Ground::start(&fleet, App::Calls, setting).await?;
-            transcripts.push(transcript(&ground).await?);
+            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
+            transcripts.push(transcript(&test_servers).await?);
         }
         assert_eq!(transcripts[0], transcripts[1]);
         let texts: Vec<&str> = transcripts[0].iter().filter_map(|message| message["error"].as_str()).collect();

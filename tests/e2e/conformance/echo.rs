@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use trunkline_proxy::websocket::{CLOSE_NORMAL, CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE};
 use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::raw::upgraded_socket;
 use trunkline_tests::harness::scenario::{is_full, play};
+use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 use super::cases;
 use super::conformance_case::{ConformanceCase, Expect};
@@ -143,12 +143,12 @@ async fn play_case(socket: TcpStream, case: &ConformanceCase) -> Result<()> {
 fn every_case_comes_out_as_listed_through_two_proxies() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
-        let ground = Ground::start(&fleet, App::Functional, Setting::TwoProxies).await?;
+        let test_servers = TestServers::start(&fleet, App::Functional, Setting::TwoProxies).await?;
         let all: Vec<ConformanceCase> =
             cases::all().into_iter().filter(|case| is_full() || case.sent.len() <= SHORT_BYTES).collect();
-        let (ground, all) = (&ground, &all);
+        let (test_servers, all) = (&test_servers, &all);
         let played = stream::iter(all.iter().enumerate()).map(async |(seat, case)| {
-            let socket = upgraded_socket(ground.address(seat), "/echo").await?;
+            let socket = upgraded_socket(test_servers.address(seat), "/echo").await?;
             play_case(socket, case).await.with_context(|| format!("case {}", case.id))?;
             anyhow::Ok(case.id.as_str())
         });

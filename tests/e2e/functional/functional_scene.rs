@@ -5,12 +5,12 @@ use std::pin::Pin;
 use anyhow::Result;
 use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::{Agents, ClientBuilder, ConnectionBuilder, Kind};
-use trunkline_tests::harness::ground::Ground;
+use trunkline_tests::harness::test_servers::TestServers;
 
 /// Setting of a case.
 #[derive(Clone, Copy)]
 pub(crate) struct FunctionalScene<'a> {
-    pub(crate) ground: &'a Ground,
+    pub(crate) test_servers: &'a TestServers,
     pub(super) agents: &'a Agents<'a>,
     pub(super) kind: Kind,
     pub(super) transport: Transport,
@@ -52,12 +52,12 @@ impl<'a> FunctionalScene<'a> {
     }
 
     pub(crate) fn client_at(&self, path: &str) -> ClientBuilder<'a> {
-        self.agents.client(self.kind, &self.ground.url(self.seat, path)).transport(self.transport)
+        self.agents.client(self.kind, &self.test_servers.url(self.seat, path)).transport(self.transport)
     }
 
     /// A client that chooses its transport, at a hub that offers all but WebSockets.
     pub(crate) fn client_without_web_sockets(&self) -> ClientBuilder<'a> {
-        self.agents.client(self.kind, &self.ground.url(self.seat, "/testhub-nowebsockets")).any_transport()
+        self.agents.client(self.kind, &self.test_servers.url(self.seat, "/testhub-nowebsockets")).any_transport()
     }
 
     pub(crate) fn transport(&self) -> Transport {
@@ -65,7 +65,7 @@ impl<'a> FunctionalScene<'a> {
     }
 
     pub(crate) fn echo(&self) -> ConnectionBuilder<'a> {
-        self.agents.connection(&self.ground.url(self.seat, "/echo")).transport(self.transport.name())
+        self.agents.connection(&self.test_servers.url(self.seat, "/echo")).transport(self.transport.name())
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -74,6 +74,6 @@ impl<'a> FunctionalScene<'a> {
 
     /// A URL at another proxy, where there is one.
     pub(crate) fn url_elsewhere(&self, path: &str) -> String {
-        self.ground.url(self.seat + 1, path)
+        self.test_servers.url(self.seat + 1, path)
     }
 }

@@ -260,7 +260,7 @@ async fn can_give_no_result_to_server(scene: FunctionalScene<'_>) -> Result<()> 
 async fn client_result(scene: FunctionalScene<'_>, answer: ClientAnswer, expected: &str) -> Result<()> {
     let mut client = scene.client().answer("Result", &answer).open().await?;
     let path = format!("/clientresult/{}", client.connection_id()?);
-    let response = get(scene.ground.app.address(), &path).await?;
+    let response = get(scene.test_servers.app.address(), &path).await?;
     expect((response.status.as_u16(), response.body.as_str()), (200, expected))?;
     expect(client.expect("Result").await?, Vec::<Value>::new())?;
     close(client).await
@@ -366,7 +366,7 @@ async fn over_long_polling_it_sends_delete_request_and_waits_for_poll_to_termina
 }
 
 async fn token(scene: FunctionalScene<'_>) -> Result<String> {
-    Ok(get(scene.ground.app.address(), "/generateJwtToken").await?.body)
+    Ok(get(scene.test_servers.app.address(), "/generateJwtToken").await?.body)
 }
 
 async fn can_connect_to_hub_with_authorization(scene: FunctionalScene<'_>) -> Result<()> {

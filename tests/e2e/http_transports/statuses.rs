@@ -5,11 +5,11 @@ use http::Method;
 use serde_json::json;
 use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::http_client::{Answer, ask, post};
 use trunkline_tests::harness::http_transport::CarriedClient;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, MESSAGE_PACK_HANDSHAKE, RawClient};
 use trunkline_tests::harness::scenario::{Stage, play};
+use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 use super::{call, completion, poll_to_the_end};
 
@@ -21,8 +21,8 @@ fn play_on_each(app: App, body: impl AsyncFn(&str) -> Result<()>) {
     play(async |stage: &Stage| {
         let fleet = Fleet::new(stage);
         for setting in Setting::ALL {
-            let ground = Ground::start(&fleet, app, setting).await?;
-            body(ground.address(0)).await?;
+            let test_servers = TestServers::start(&fleet, app, setting).await?;
+            body(test_servers.address(0)).await?;
         }
         Ok(())
     });

@@ -34,7 +34,7 @@ impl Setting {
 
 /// App server and its optional proxies.
 #[derive(Debug)]
-pub struct Ground {
+pub struct TestServers {
     /// The running app server.
     pub app: AppServer,
     /// Proxies in front of it, if any.
@@ -43,7 +43,7 @@ pub struct Ground {
     tls: Option<(Authority, Vec<String>)>,
 }
 
-impl Ground {
+impl TestServers {
     /// Starts all processes and waits until clients can connect.
     ///
     /// # Errors
