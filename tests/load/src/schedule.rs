@@ -22,7 +22,7 @@ pub(crate) fn offset_us(ramp: Duration, number: usize, count: usize) -> u64 {
 
 /// Send times of a client in a chat: the first, and the interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Speech {
+pub(crate) struct SendSchedule {
     pub(crate) first_us: u64,
     pub(crate) every_us: u64,
 }
@@ -31,14 +31,14 @@ pub(crate) struct Speech {
 ///
 /// With ten or more clients, a tenth is chatty and a fifth is casual. First messages are staggered as in the published
 /// tests, but never by more than the interval: otherwise most clients of a large chat would be silent in a short run.
-pub(crate) fn speech(index: usize, clients: usize, interval: Duration) -> Option<Speech> {
+pub(crate) fn send_schedule(index: usize, clients: usize, interval: Duration) -> Option<SendSchedule> {
     let intervals = match index {
         _ if clients < ROLES_MIN || index < clients / 10 => CHATTY_INTERVALS,
         _ if index < clients / 10 + clients / 5 => CASUAL_INTERVALS,
         _ => return None,
     };
     let every_us = micros(interval).saturating_mul(intervals).max(1);
-    Some(Speech { first_us: (STAGGER_US * index as u64) % every_us, every_us })
+    Some(SendSchedule { first_us: (STAGGER_US * index as u64) % every_us, every_us })
 }
 
 #[cfg(test)]
@@ -55,22 +55,24 @@ mod tests {
 
     #[test]
     fn a_tenth_is_chatty_a_fifth_is_casual_and_the_rest_listens() {
-        let speeches: Vec<_> = (0..500).map(|index| speech(index, 500, SECOND)).collect();
-        let every = |us| speeches.iter().flatten().filter(|speech| speech.every_us == us).count();
+        let speeches: Vec<_> = (0..500).map(|index| send_schedule(index, 500, SECOND)).collect();
+        let every = |us| speeches.iter().flatten().filter(|send_schedule| send_schedule.every_us == us).count();
         assert_eq!((every(11_000_000), every(59_000_000)), (50, 100));
-        assert_eq!(speeches.iter().filter(|speech| speech.is_none()).count(), 350);
+        assert_eq!(speeches.iter().filter(|send_schedule| send_schedule.is_none()).count(), 350);
     }
 
     #[test]
     fn of_a_few_all_are_chatty_and_staggered() {
-        assert_eq!(speech(8, 9, SECOND), Some(Speech { first_us: 800_000, every_us: 11_000_000 }));
-        assert_eq!(speech(9, 10, SECOND), None);
+        assert_eq!(send_schedule(8, 9, SECOND), Some(SendSchedule { first_us: 800_000, every_us: 11_000_000 }));
+        assert_eq!(send_schedule(9, 10, SECOND), None);
     }
 
     #[test]
     fn nobody_waits_longer_for_the_first_word_than_for_the_second() {
         assert!(
-            (0..5_000).filter_map(|index| speech(index, 5_000, SECOND)).all(|speech| speech.first_us < speech.every_us)
+            (0..5_000)
+                .filter_map(|index| send_schedule(index, 5_000, SECOND))
+                .all(|send_schedule| send_schedule.first_us < send_schedule.every_us)
         );
     }
 }

@@ -15,7 +15,7 @@ use crate::engine::{Harvest, Part, Profile};
 use crate::ledger::Ledger;
 use crate::published::{Figure, Mean, Published};
 use crate::run::Run;
-use crate::schedule::{Speech, speech};
+use crate::schedule::{SendSchedule, send_schedule};
 use crate::stamp::Stamp;
 use trunkline_generator::histogram::micros;
 
@@ -31,7 +31,7 @@ struct Speaker {
     room: u32,
     /// Number among the senders of its room.
     sender: u32,
-    speech: Speech,
+    send_schedule: SendSchedule,
 }
 
 /// Received messages of one client.
@@ -56,10 +56,15 @@ impl Rooms {
         let (mut speakers, mut senders) = (Vec::new(), vec![0; room_count(&run, kind)]);
         for client in 0..run.client_count() {
             let room = room_of(&run, kind, client);
-            if let Some(speech) = speech_of(&run, kind, client)
+            if let Some(send_schedule) = schedule_of(&run, kind, client)
                 && let Some(count) = senders.get_mut(room as usize)
             {
-                speakers.push(Speaker { client, room, sender: u32::try_from(*count).unwrap_or(u32::MAX), speech });
+                speakers.push(Speaker {
+                    client,
+                    room,
+                    sender: u32::try_from(*count).unwrap_or(u32::MAX),
+                    send_schedule,
+                });
                 *count += 1;
             }
         }
@@ -68,13 +73,13 @@ impl Rooms {
     }
 
     async fn speak(self: Rc<Self>, speaker: Speaker, begun_us: u64, until_us: u64) {
-        let mut due_us = begun_us + speaker.speech.first_us;
+        let mut due_us = begun_us + speaker.send_schedule.first_us;
         while due_us < until_us {
             self.run.clock.wait_until(due_us).await;
             // A client without a connection stops sending; the loss is counted elsewhere.
             let Some(connection) = self.run.connection(speaker.client) else { return };
             self.send(&speaker, &connection, due_us);
-            due_us += speaker.speech.every_us;
+            due_us += speaker.send_schedule.every_us;
         }
     }
 
@@ -110,11 +115,13 @@ fn room_of(run: &Run, kind: RoomKind, client: usize) -> u32 {
     u32::try_from(run.index(client) % room_count(run, kind)).unwrap_or(0)
 }
 
-fn speech_of(run: &Run, kind: RoomKind, client: usize) -> Option<Speech> {
+fn schedule_of(run: &Run, kind: RoomKind, client: usize) -> Option<SendSchedule> {
     let interval = std::time::Duration::from_millis(run.arguments.interval);
     match kind {
-        RoomKind::Broadcast => (client == 0).then(|| Speech { first_us: micros(interval), every_us: micros(interval) }),
-        RoomKind::Chat => speech(run.index(client), run.arguments.clients as usize, interval),
+        RoomKind::Broadcast => {
+            (client == 0).then(|| SendSchedule { first_us: micros(interval), every_us: micros(interval) })
+        }
+        RoomKind::Chat => send_schedule(run.index(client), run.arguments.clients as usize, interval),
     }
 }
 
