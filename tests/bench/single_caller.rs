@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use trunkline_generator::done::Done;
-use trunkline_generator::speech::Hub;
+use trunkline_generator::frame_protocol::Hub;
 use trunkline_generator::{connect, frame};
 
 use super::echo;

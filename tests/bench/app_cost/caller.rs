@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 use trunkline_generator::client::Client;
 use trunkline_generator::crowd::Crowd;
 use trunkline_generator::frame;
-use trunkline_generator::speech::Hub;
+use trunkline_generator::frame_protocol::Hub;
 
 use trunkline_tests::bench::echo;
 

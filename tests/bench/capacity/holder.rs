@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use trunkline_generator::client::Client;
 use trunkline_generator::connect;
 use trunkline_generator::crowd::Crowd;
+use trunkline_generator::frame_protocol::Hub;
 use trunkline_generator::idlers::{KEEP_ALIVE_TURN, KeepAlives};
 use trunkline_generator::receivers::numbered_text;
-use trunkline_generator::speech::Hub;
 use trunkline_tests::bench::child::{READY, say};
 
 use crate::machine;

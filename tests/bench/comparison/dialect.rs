@@ -3,7 +3,7 @@
 use anyhow::{Result, bail, ensure};
 use trunkline_generator::callers::Call;
 use trunkline_generator::frame::{self, Frame, Opcode};
-use trunkline_generator::speech::{Heard, Hub, Speech};
+use trunkline_generator::frame_protocol::{FrameProtocol, Heard, Hub};
 use trunkline_generator::upgrade;
 use trunkline_generator::welcome::{HubWelcome, Next, Welcome};
 
@@ -202,7 +202,7 @@ impl SocketIoStep {
     }
 }
 
-impl Speech for Dialect {
+impl FrameProtocol for Dialect {
     fn hear<'a>(self, frame: &Frame<'a>) -> Result<Heard<'a>> {
         if self == Self::SignalR {
             return Hub::Json.hear(frame);
@@ -218,7 +218,7 @@ impl Speech for Dialect {
 
 #[cfg(test)]
 mod tests {
-    use trunkline_generator::speech::PING;
+    use trunkline_generator::frame_protocol::PING;
 
     use super::*;
 

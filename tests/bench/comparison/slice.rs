@@ -11,7 +11,7 @@ use trunkline_generator::cpu::CpuTime;
 use trunkline_generator::memory::Memory;
 use trunkline_tests::bench::child::{READY, say};
 
-use trunkline_generator::play::{Play, settle};
+use trunkline_generator::workload::{Workload, settle};
 
 use crate::crowds;
 use crate::peer::Peer;
@@ -124,7 +124,7 @@ impl Slice {
     }
 }
 
-fn window(play: &mut dyn Play, warm_up: Duration, length: Duration, servers: &Servers) -> Result<Window> {
+fn window(play: &mut dyn Workload, warm_up: Duration, length: Duration, servers: &Servers) -> Result<Window> {
     play.run_for(warm_up)?;
     settle(play)?;
     let before = (cpu_times(servers)?, CpuTime::of(std::process::id())?, CpuTime::of_softirqs()?);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use trunkline_generator::done::Done;
-use trunkline_generator::play::Play;
+use trunkline_generator::workload::Workload;
 use trunkline_tests::bench::mover::Mover;
 
 /// Node to which clients reconnect.
@@ -34,7 +34,7 @@ impl Movers {
     }
 }
 
-impl Play for Movers {
+impl Workload for Movers {
     fn run_for(&mut self, length: Duration) -> Result<Done> {
         let (started, mut done) = (Instant::now(), Done::default());
         while started.elapsed() < length {

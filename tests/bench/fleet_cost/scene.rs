@@ -11,9 +11,9 @@ use anyhow::{Context, Result, ensure};
 use trunkline_generator::callers::Callers;
 use trunkline_generator::connect;
 use trunkline_generator::cpu::CpuTime;
-use trunkline_generator::play::{Play, settle};
+use trunkline_generator::frame_protocol::Hub;
 use trunkline_generator::receivers::Receivers;
-use trunkline_generator::speech::Hub;
+use trunkline_generator::workload::{Workload, settle};
 use trunkline_tests::bench::product::{MeasuredProxy, Product, Wanted};
 
 use crate::entry::{ADMIN_TOKEN, Announcer, Entry, EntryPublisher, GROUP, HUB};
@@ -87,7 +87,7 @@ enum Kind {
 struct Scene {
     product: Product,
     /// Clients, unless the nodes are idle.
-    crowd: Option<Box<dyn Play>>,
+    crowd: Option<Box<dyn Workload>>,
     entry: Rc<Cell<Entry>>,
     comes_back: Rc<Cell<Return>>,
     /// Ports of this process's connections to admin ports.

@@ -14,8 +14,8 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 use socket2::{Domain, Type};
 use trunkline_generator::frame;
+use trunkline_generator::frame_protocol::PING;
 use trunkline_generator::idlers::{KEEP_ALIVE_SHARES, KEEP_ALIVE_TURN};
-use trunkline_generator::speech::PING;
 use trunkline_tests::bench::child::{READY, say};
 
 use crate::work::{self, Exchange, Work};
@@ -30,7 +30,7 @@ const OVER: Token = Token(usize::MAX - 1);
 /// Requests of a connection in sequence; the last one repeats.
 struct Script(Vec<Exchange>);
 
-struct Asker {
+struct Requester {
     socket: TcpStream,
     /// Received bytes of the current request.
     heard: usize,
@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
     let mut poll = Poll::new()?;
     let mut listener = listen(arguments.listen).with_context(|| format!("listen on {}", arguments.listen))?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    let mut askers: Slab<Asker> = Slab::new();
+    let mut askers: Slab<Requester> = Slab::new();
     let mut scratch = vec![0; READ_BYTES];
     // Also held here: dropping a waker removes its event.
     let waker = Arc::new(Waker::new(poll.registry(), OVER)?);
@@ -94,7 +94,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from_std(socket.into()))
 }
 
-fn accept(listener: &TcpListener, poll: &Poll, askers: &mut Slab<Asker>) -> Result<()> {
+fn accept(listener: &TcpListener, poll: &Poll, askers: &mut Slab<Requester>) -> Result<()> {
     loop {
         let mut socket = match listener.accept() {
             Ok((socket, _)) => socket,
@@ -104,7 +104,7 @@ fn accept(listener: &TcpListener, poll: &Poll, askers: &mut Slab<Asker>) -> Resu
         socket.set_nodelay(true)?;
         let entry = askers.vacant_entry();
         poll.registry().register(&mut socket, Token(entry.key()), Interest::READABLE)?;
-        entry.insert(Asker { socket, heard: 0, turn: 0 });
+        entry.insert(Requester { socket, heard: 0, turn: 0 });
     }
 }
 
@@ -123,7 +123,7 @@ impl Default for KeepAlives {
 
 impl KeepAlives {
     /// Sends keep-alives to due clients. Returns the time until the next group.
-    fn send(&mut self, askers: &mut Slab<Asker>) -> io::Result<Duration> {
+    fn send(&mut self, askers: &mut Slab<Requester>) -> io::Result<Duration> {
         let now = Instant::now();
         while self.next <= now {
             for (place, asker) in askers.iter_mut() {
@@ -138,7 +138,7 @@ impl KeepAlives {
     }
 }
 
-impl Asker {
+impl Requester {
     /// Answers available requests. An error ends the connection.
     fn serve(&mut self, script: &Script, scratch: &mut [u8]) -> io::Result<()> {
         loop {

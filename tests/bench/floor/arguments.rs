@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use crate::broadcast::{Speech, To};
+use crate::broadcast::{ProtocolMix, To};
 use crate::transport::Transport;
 use crate::work::Work;
 
@@ -55,7 +55,7 @@ pub(crate) struct CrowdArguments {
     pub(crate) transport: Transport,
     /// Hub protocols of the clients
     #[arg(long)]
-    pub(crate) speech: Speech,
+    pub(crate) speech: ProtocolMix,
     /// Links between the proxy and its app server
     #[arg(long)]
     pub(crate) links: u16,

@@ -2,9 +2,9 @@
 
 use clap::ValueEnum;
 use serde::Serialize;
+use trunkline_generator::frame_protocol::Hub;
 use trunkline_generator::message_pack;
 use trunkline_generator::receivers::numbered_text;
-use trunkline_generator::speech::Hub;
 
 /// Recipients of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -25,7 +25,7 @@ pub(crate) enum To {
 /// Hub protocols of the clients. The first one, which sends requests, always uses JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Speech {
+pub(crate) enum ProtocolMix {
     /// JSON for all clients
     Json,
     /// MessagePack for all except the first
@@ -102,22 +102,22 @@ impl Half {
     }
 }
 
-impl Speech {
+impl ProtocolMix {
     /// Name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Speech::Json => "json",
-            Speech::MessagePack => "message-pack",
-            Speech::Mixed => "mixed",
+            ProtocolMix::Json => "json",
+            ProtocolMix::MessagePack => "message-pack",
+            ProtocolMix::Mixed => "mixed",
         }
     }
 
     /// Hub protocol of the client with this number.
     pub(crate) fn hub(self, number: usize) -> Hub {
         let is_binary = match self {
-            Speech::Json => false,
-            Speech::MessagePack => number > 0,
-            Speech::Mixed => number % 2 == 1,
+            ProtocolMix::Json => false,
+            ProtocolMix::MessagePack => number > 0,
+            ProtocolMix::Mixed => number % 2 == 1,
         };
         if is_binary { Hub::MessagePack } else { Hub::Json }
     }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use trunkline_generator::cpu::CpuTime;
-use trunkline_generator::play::{Play, settle};
+use trunkline_generator::workload::{Workload, settle};
 use trunkline_tests::bench::child::{READY, say};
 use trunkline_tests::bench::cores;
 
@@ -105,7 +105,7 @@ fn give_up_a_core() -> Result<u16> {
 
 /// Server with its clients. Clients end first, because each would notice the end of its server.
 struct Scene {
-    play: Box<dyn Play>,
+    play: Box<dyn Workload>,
     server: Server,
     alone_bytes: u64,
     /// Whether messages are large enough for measuring peak memory.
@@ -121,7 +121,7 @@ impl Scene {
         };
         core.map_or(Ok(()), |core| server.pin(core))?;
         let alone_bytes = server.memory_bytes()?;
-        let play: Box<dyn Play> = match arguments.work {
+        let play: Box<dyn Workload> = match arguments.work {
             Work::Broadcast => Box::new(burst_publisher::receivers(&server, arguments)?),
             Work::Echo => Box::new(callers(&server, arguments)?),
             Work::Idle => Box::new(idlers(arguments.at, server.address(), arguments.clients)?),

@@ -78,7 +78,7 @@ use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
 use arguments::CrowdArguments;
-use broadcast::{Speech, To};
+use broadcast::{ProtocolMix, To};
 use crowd::BystanderArguments;
 use report::Report;
 use settings::Settings;
@@ -134,7 +134,7 @@ fn compare(settings: Settings) -> Result<()> {
     let can_spread = matches!(settings.work, Work::Broadcast | Work::Echo);
     ensure!(settings.proxies == 1 || can_spread, "--proxies is for broadcasts and echoes only");
     let is_everyone = settings.work == Work::Broadcast && settings.to == To::Everyone && settings.proxies == 1;
-    let is_json = settings.speech == Speech::Json;
+    let is_json = settings.speech == ProtocolMix::Json;
     let is_plain = settings.transport == Transport::WebSockets;
     ensure!(
         is_plain || (is_everyone && is_json),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::broadcast::{Speech, To};
+use crate::broadcast::{ProtocolMix, To};
 use crate::transport::Transport;
 use crate::work::Work;
 
@@ -40,8 +40,8 @@ pub(crate) struct Settings {
     #[arg(long, default_value_t = Transport::WebSockets, value_enum)]
     pub(crate) transport: Transport,
     /// Hub protocols of the clients; the floor sends JSON to all
-    #[arg(long, default_value_t = Speech::Json, value_enum)]
-    pub(crate) speech: Speech,
+    #[arg(long, default_value_t = ProtocolMix::Json, value_enum)]
+    pub(crate) speech: ProtocolMix,
     /// Links between each proxy and the app server
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) links: u16,

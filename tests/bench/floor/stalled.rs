@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Socket, Type};
 use trunkline_generator::connect;
-use trunkline_generator::speech::Hub;
+use trunkline_generator::frame_protocol::Hub;
 use trunkline_tests::bench::child::{READY, Speaker, say};
 
 /// The system doubles this for its own overhead.

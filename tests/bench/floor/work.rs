@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::Serialize;
 use trunkline_generator::callers::Call;
-use trunkline_generator::speech::{HANDSHAKE, HANDSHAKE_ANSWER, PING};
+use trunkline_generator::frame_protocol::{HANDSHAKE, HANDSHAKE_ANSWER, PING};
 use trunkline_generator::{frame, upgrade};
 
 /// Kind of measured work.

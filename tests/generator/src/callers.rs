@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use crate::client::{Client, Opened};
 use crate::crowd::Crowd;
 use crate::done::Done;
-use crate::play::{Play, Repeat, Then, repeat_for};
-use crate::speech::Speech;
+use crate::frame_protocol::FrameProtocol;
+use crate::workload::{Repeat, Then, Workload, repeat_for};
 
 /// Call with its expected answer.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ struct Caller<S> {
     since: Option<Instant>,
 }
 
-impl<S: Speech> Callers<S> {
+impl<S: FrameProtocol> Callers<S> {
     /// Connects the clients; see [`Client::gather`].
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl<S: Speech> Callers<S> {
     }
 }
 
-impl<S: Speech> Repeat for Callers<S> {
+impl<S: FrameProtocol> Repeat for Callers<S> {
     fn begin(&mut self) -> Result<usize> {
         self.crowd.clients.iter_mut().try_for_each(|caller| caller.call(&self.call))?;
         Ok(self.crowd.clients.len())
@@ -65,7 +65,7 @@ impl<S: Speech> Repeat for Callers<S> {
     }
 }
 
-impl<S: Speech> Play for Callers<S> {
+impl<S: FrameProtocol> Workload for Callers<S> {
     fn run_for(&mut self, length: Duration) -> Result<Done> {
         repeat_for(self, length)
     }
@@ -76,7 +76,7 @@ impl<S: Speech> Play for Callers<S> {
     }
 }
 
-impl<S: Speech> Caller<S> {
+impl<S: FrameProtocol> Caller<S> {
     fn call(&mut self, call: &Call) -> Result<()> {
         self.since = Some(Instant::now());
         self.client.say(&call.asked)

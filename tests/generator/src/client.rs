@@ -9,7 +9,7 @@ use rustls::ClientConnection;
 use crate::carrier::Carrier;
 use crate::crowd::{Crowd, read_ready};
 use crate::frame;
-use crate::speech::{Heard, Speech};
+use crate::frame_protocol::{FrameProtocol, Heard};
 use crate::stream::Stream;
 
 /// State of an open connection in addition to its socket.
@@ -31,15 +31,15 @@ impl<T: Into<Carrier>> From<T> for Opened {
 #[derive(Debug)]
 pub struct Client<S> {
     socket: Stream,
-    speech: S,
+    frame_protocol: S,
     carrier: Carrier,
 }
 
-impl<S: Speech> Client<S> {
+impl<S: FrameProtocol> Client<S> {
     /// Takes over a nonblocking socket. Bytes received after a WebSocket's handshake can serve as the transport.
     #[must_use]
-    pub fn new(socket: Stream, speech: S, carrier: impl Into<Carrier>) -> Self {
-        Self { socket, speech, carrier: carrier.into() }
+    pub fn new(socket: Stream, frame_protocol: S, carrier: impl Into<Carrier>) -> Self {
+        Self { socket, frame_protocol, carrier: carrier.into() }
     }
 
     /// Creates a crowd of clients. `connect` opens the connection for each number and returns its transport, or the
@@ -52,16 +52,17 @@ impl<S: Speech> Client<S> {
         mut connect: impl FnMut(usize) -> Result<(TcpStream, S, T)>,
         mut client: impl FnMut(Self) -> C,
     ) -> Result<Crowd<C>> {
-        let connect = |number| connect(number).map(|(socket, speech, opened)| (socket, (speech, opened)));
-        Crowd::gather(count, connect, |socket, (speech, opened)| {
+        let connect =
+            |number| connect(number).map(|(socket, frame_protocol, opened)| (socket, (frame_protocol, opened)));
+        Crowd::gather(count, connect, |socket, (frame_protocol, opened)| {
             let Opened { carrier, tls } = opened.into();
-            client(Self::new(Stream::new(socket, tls), speech, carrier))
+            client(Self::new(Stream::new(socket, tls), frame_protocol, carrier))
         })
     }
 
     /// Message format of this client.
-    pub fn speech(&self) -> S {
-        self.speech
+    pub fn frame_protocol(&self) -> S {
+        self.frame_protocol
     }
 
     /// Socket of this client.
@@ -82,10 +83,10 @@ impl<S: Speech> Client<S> {
     /// # Errors
     /// If the connection is closed or fails, or the first error of `each`.
     pub fn read(&mut self, scratch: &mut [u8], mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
-        let Self { socket, speech, carrier } = self;
+        let Self { socket, frame_protocol, carrier } = self;
         let (mut keep_alives, mut question) = (0, None);
         read_ready(socket, scratch, |bytes| {
-            carrier.take(bytes, |frame| match speech.hear(frame)? {
+            carrier.take(bytes, |frame| match frame_protocol.hear(frame)? {
                 Heard::Message(message) => each(message),
                 Heard::KeepAlive => {
                     keep_alives += 1;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Socket, Type};
 
 use crate::frame;
-use crate::speech::{Heard, Hub, Speech};
+use crate::frame_protocol::{FrameProtocol, Heard, Hub};
 use crate::upgrade;
 use crate::welcome::{HubWelcome, Next, Welcome};
 

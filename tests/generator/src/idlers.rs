@@ -10,8 +10,8 @@ use crate::client::{Client, Opened};
 use crate::crowd::Crowd;
 use crate::done::Done;
 use crate::frame;
-use crate::play::Play;
-use crate::speech::{PING, Speech};
+use crate::frame_protocol::{FrameProtocol, PING};
+use crate::workload::Workload;
 
 /// Keep-alive interval of both ends, spread over groups of clients.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -38,7 +38,7 @@ impl KeepAlives {
     ///
     /// # Errors
     /// If the server has stopped reading.
-    pub fn send<'a, S: Speech + 'a>(&mut self, clients: impl Iterator<Item = &'a mut Client<S>>) -> Result<()> {
+    pub fn send<'a, S: FrameProtocol + 'a>(&mut self, clients: impl Iterator<Item = &'a mut Client<S>>) -> Result<()> {
         let shares = KEEP_ALIVE_SHARES as usize;
         clients.skip(self.share).step_by(shares).try_for_each(|client| client.say(&self.frame))?;
         self.share = (self.share + 1) % shares;
@@ -53,7 +53,7 @@ pub struct Idlers<S> {
     keep_alives: KeepAlives,
 }
 
-impl<S: Speech> Idlers<S> {
+impl<S: FrameProtocol> Idlers<S> {
     /// Connects the clients; see [`Client::gather`].
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl<S: Speech> Idlers<S> {
     }
 }
 
-impl<S: Speech> Play for Idlers<S> {
+impl<S: FrameProtocol> Workload for Idlers<S> {
     fn run_for(&mut self, length: Duration) -> Result<Done> {
         let (mut due, end) = (Instant::now(), Instant::now() + length);
         let mut done = Done::default();

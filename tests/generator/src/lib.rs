@@ -10,7 +10,7 @@
 //! | [`frame`] | WebSocket frames, encoded as a client, decoded as sent by a server |
 //! | [`upgrade`] | the HTTP upgrade to a WebSocket |
 //! | [`message_pack`] | a MessagePack encoder for benchmark messages |
-//! | [`speech`] | hub protocols, and the distinction of messages and keep-alives |
+//! | [`frame_protocol`] | hub protocols, and the distinction of messages and keep-alives |
 //! | [`welcome`] | the steps from an upgrade to an open hub connection |
 //! | [`http_answer`] | HTTP/1.1 requests and responses |
 //! | [`carrier`] | transports of messages: WebSockets, server-sent events, long polls |
@@ -24,7 +24,7 @@
 //! | [`chart`] | line charts as SVG |
 //! | [`crowd`] | sockets of one thread, polled with naps |
 //! | [`client`] | one nonblocking client |
-//! | [`play`] | work of a crowd in a window |
+//! | [`workload`] | work of a crowd in a window |
 //! | [`receivers`], [`callers`], [`idlers`], [`visitors`], [`residents`] | the kinds of crowds |
 
 pub mod callers;
@@ -36,6 +36,7 @@ pub mod cpu;
 pub mod crowd;
 pub mod done;
 pub mod frame;
+pub mod frame_protocol;
 pub mod histogram;
 pub mod http_answer;
 pub mod idlers;
@@ -43,11 +44,10 @@ pub mod memory;
 pub mod message_pack;
 pub mod negotiated;
 pub mod origin;
-pub mod play;
 pub mod receivers;
 pub mod residents;
-pub mod speech;
 pub mod stream;
 pub mod upgrade;
 pub mod visitors;
 pub mod welcome;
+pub mod workload;

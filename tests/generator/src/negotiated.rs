@@ -9,8 +9,8 @@ use memchr::memmem;
 use crate::carrier::{Carrier, EventStream, LongPoll};
 use crate::connect::open;
 use crate::frame::Frame;
+use crate::frame_protocol::{HANDSHAKE, HANDSHAKE_ANSWER};
 use crate::http_answer::{Answer, request};
-use crate::speech::{HANDSHAKE, HANDSHAKE_ANSWER};
 
 const TOKEN: &[u8] = b"\"connectionToken\":\"";
 

@@ -11,8 +11,8 @@ use anyhow::{Result, bail, ensure};
 use crate::client::{Client, Opened};
 use crate::crowd::{Crowd, nap_until_none_is_missing};
 use crate::done::Done;
-use crate::play::Play;
-use crate::speech::Speech;
+use crate::frame_protocol::FrameProtocol;
+use crate::workload::Workload;
 
 /// Broadcasts that are requested together.
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ struct Receiver<S> {
     last: u64,
 }
 
-impl<S: Speech, P: Publisher> Receivers<S, P> {
+impl<S: FrameProtocol, P: Publisher> Receivers<S, P> {
     /// Connects the clients, see [`Client::gather`], then creates `publisher`.
     ///
     /// # Errors
@@ -105,10 +105,10 @@ impl<S: Speech, P: Publisher> Receivers<S, P> {
 }
 
 /// Reads available data and returns the number of messages.
-fn take<S: Speech>(crowd: &mut Crowd<Receiver<S>>, first: u64, burst: &Burst) -> Result<usize> {
+fn take<S: FrameProtocol>(crowd: &mut Crowd<Receiver<S>>, first: u64, burst: &Burst) -> Result<usize> {
     let mut came = 0;
     crowd.each_ready(|Receiver { client, last }, scratch| {
-        let messages = if client.speech().is_binary() { &burst.binary_messages } else { &burst.messages };
+        let messages = if client.frame_protocol().is_binary() { &burst.binary_messages } else { &burst.messages };
         client.read(scratch, |message| {
             check(message, last, first, messages)?;
             came += 1;
@@ -119,7 +119,7 @@ fn take<S: Speech>(crowd: &mut Crowd<Receiver<S>>, first: u64, burst: &Burst) ->
     Ok(came)
 }
 
-impl<S: Speech, P: Publisher> Play for Receivers<S, P> {
+impl<S: FrameProtocol, P: Publisher> Workload for Receivers<S, P> {
     /// Sends bursts in sequence.
     fn run_for(&mut self, length: Duration) -> Result<Done> {
         let (started, mut done) = (Instant::now(), Done::default());

@@ -8,9 +8,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::client::Client;
 use crate::crowd::{Crowd, NAP, PROGRESS_TIMEOUT};
 use crate::done::Done;
-use crate::play::Play;
-use crate::speech::Speech;
+use crate::frame_protocol::FrameProtocol;
 use crate::visitors::{Arrivals, Visitor};
+use crate::workload::Workload;
 
 /// Slot of a client.
 ///
@@ -28,19 +28,19 @@ enum Place<W, S> {
 #[derive(Debug)]
 pub struct Residents<A: Arrivals, S> {
     arrivals: A,
-    speech: S,
+    frame_protocol: S,
     under_way_max: usize,
     crowd: Crowd<Place<A::Welcome, S>>,
 }
 
-impl<A: Arrivals, S: Speech> Residents<A, S> {
+impl<A: Arrivals, S: FrameProtocol> Residents<A, S> {
     /// Creates empty slots for this many clients, with a limit of `under_way_max` concurrent connects.
     ///
     /// # Errors
     /// If the system can't create an epoll instance.
-    pub fn new(count: usize, under_way_max: usize, speech: S, arrivals: A) -> Result<Self> {
+    pub fn new(count: usize, under_way_max: usize, frame_protocol: S, arrivals: A) -> Result<Self> {
         let crowd = Crowd::of((0..count).map(|_| Place::Empty).collect())?;
-        Ok(Self { arrivals, speech, under_way_max, crowd })
+        Ok(Self { arrivals, frame_protocol, under_way_max, crowd })
     }
 
     /// Connects this many clients, and returns when all of them are connected.
@@ -80,7 +80,7 @@ impl<A: Arrivals, S: Speech> Residents<A, S> {
 
     /// Reads available data and returns the number of newly connected clients.
     fn take(&mut self, done: &mut Done) -> Result<usize> {
-        let (mut entered, speech) = (0, self.speech);
+        let (mut entered, frame_protocol) = (0, self.frame_protocol);
         self.crowd.each_ready(|place, scratch| {
             match place {
                 Place::Empty => {}
@@ -93,7 +93,7 @@ impl<A: Arrivals, S: Speech> Residents<A, S> {
                         done.note(1, visitor.since.elapsed());
                         entered += 1;
                         if let Place::Coming(visitor) = std::mem::replace(place, Place::Empty) {
-                            *place = Place::In(Client::new(visitor.socket, speech, visitor.heard));
+                            *place = Place::In(Client::new(visitor.socket, frame_protocol, visitor.heard));
                         }
                     }
                 }
@@ -104,7 +104,7 @@ impl<A: Arrivals, S: Speech> Residents<A, S> {
     }
 }
 
-impl<A: Arrivals, S: Speech> Play for Residents<A, S> {
+impl<A: Arrivals, S: FrameProtocol> Workload for Residents<A, S> {
     /// Fills all slots once, regardless of the length.
     fn run_for(&mut self, _length: Duration) -> Result<Done> {
         self.fill(self.crowd.clients.len())

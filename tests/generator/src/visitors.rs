@@ -9,9 +9,9 @@ use rustls::ClientConnection;
 
 use crate::crowd::{Crowd, read_ready};
 use crate::done::Done;
-use crate::play::{Play, Repeat, Then, repeat_for};
 use crate::stream::Stream;
 use crate::welcome::{Next, Welcome};
+use crate::workload::{Repeat, Then, Workload, repeat_for};
 
 /// Connection policy of visitors.
 pub trait Arrivals {
@@ -106,7 +106,7 @@ impl<A: Arrivals> Repeat for Visitors<A> {
     }
 }
 
-impl<A: Arrivals> Play for Visitors<A> {
+impl<A: Arrivals> Workload for Visitors<A> {
     fn run_for(&mut self, length: Duration) -> Result<Done> {
         repeat_for(self, length)
     }

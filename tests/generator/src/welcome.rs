@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::frame;
-use crate::speech::{HANDSHAKE_ANSWER, Heard, Hub, Speech};
+use crate::frame_protocol::{FrameProtocol, HANDSHAKE_ANSWER, Heard, Hub};
 use crate::upgrade;
 
 /// Next step of opening a connection.

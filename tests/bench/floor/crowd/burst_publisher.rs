@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use trunkline_generator::carrier::Carrier;
 use trunkline_generator::crowd::NAP;
 use trunkline_generator::frame;
+use trunkline_generator::frame_protocol::Hub;
 use trunkline_generator::receivers::{Burst, Publisher, Receivers};
-use trunkline_generator::speech::Hub;
 
 use super::connect::{HUB, to_floor, to_proxy};
 use super::left_out::LeftOut;

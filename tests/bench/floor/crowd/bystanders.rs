@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use trunkline_generator::play::Play;
+use trunkline_generator::workload::Workload;
 use trunkline_tests::bench::child::{READY, Speaker, say};
 
 use super::hub_crowds::idlers;

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context, Result, ensure};
-use trunkline_generator::speech::Hub;
+use trunkline_generator::frame_protocol::Hub;
 use trunkline_generator::{connect, message_pack};
 
 use crate::arguments::At;

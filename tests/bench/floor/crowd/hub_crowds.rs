@@ -4,10 +4,10 @@ use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context, Result};
 use trunkline_generator::callers::Callers;
+use trunkline_generator::frame_protocol::Hub;
 use trunkline_generator::idlers::Idlers;
 use trunkline_generator::origin::Origins;
 use trunkline_generator::residents::Residents;
-use trunkline_generator::speech::Hub;
 use trunkline_generator::visitors::{Arrivals, Visitors};
 use trunkline_generator::welcome::HubWelcome;
 

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use trunkline_generator::connect;
+use trunkline_generator::frame_protocol::Hub;
 use trunkline_generator::idlers::Idlers;
-use trunkline_generator::play::Play;
-use trunkline_generator::speech::Hub;
+use trunkline_generator::workload::Workload;
 
 use super::connect::{HUB, call};
 use crate::broadcast::LEFT_OUT;

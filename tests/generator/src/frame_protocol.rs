@@ -28,7 +28,7 @@ pub enum Heard<'a> {
 }
 
 /// Interpretation of frames by a client.
-pub trait Speech: Copy {
+pub trait FrameProtocol: Copy {
     /// Interprets a frame.
     ///
     /// # Errors
@@ -78,7 +78,7 @@ impl Hub {
     }
 }
 
-impl Speech for Hub {
+impl FrameProtocol for Hub {
     fn hear<'a>(self, frame: &Frame<'a>) -> Result<Heard<'a>> {
         let (is_due, ping) = match self {
             Self::Json => (frame.opcode == Opcode::Text, PING),

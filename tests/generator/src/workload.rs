@@ -14,7 +14,7 @@ use crate::done::Done;
 const SETTLE: Duration = Duration::from_millis(50);
 
 /// Work of a crowd.
-pub trait Play {
+pub trait Workload {
     /// Works for this long, and until all started units are complete.
     ///
     /// # Errors
@@ -48,9 +48,9 @@ pub trait Play {
 ///
 /// # Errors
 /// If one did.
-pub fn settle(play: &mut dyn Play) -> Result<()> {
+pub fn settle(workload: &mut dyn Workload) -> Result<()> {
     sleep(SETTLE);
-    play.look()
+    workload.look()
 }
 
 /// Next action of a client after a unit of work.
