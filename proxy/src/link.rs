@@ -192,8 +192,8 @@ impl<'a> SlotKeeper<'a> {
         let (hub, app, slot, reason) = (self.pool.hub().name(), &self.pool.app().name, self.slot, &over.reason);
         let is_broken = self.was_open && over.cause == SessionCloseReason::Broken;
         match is_broken.then(|| self.pool.may_warn()).flatten() {
-            Some(others) => warn!(hub, %app, slot, reason, others, "link closed: protocol error"),
-            None => debug!(hub, %app, slot, was_open = self.was_open, reason, "link over"),
+            Some(suppressed) => warn!(hub, %app, reason, suppressed, "link closed: protocol error"),
+            None => debug!(hub, %app, slot, was_open = self.was_open, reason, "link closed"),
         }
     }
 

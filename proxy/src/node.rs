@@ -47,6 +47,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::field::display;
 use tracing::{info, warn};
 use trunkline_process::log_open_files;
 use trunkline_vectored::SendRing;
@@ -168,8 +169,8 @@ impl Node {
         info!(
             node = %shared.settings.node,
             listen = %listen.plain,
-            tls = ?listen.tls,
-            rest = ?listen.rest,
+            tls = listen.tls.map(display),
+            rest = listen.rest.map(display),
             %admin,
             shards,
             "node started"
@@ -256,13 +257,16 @@ impl Node {
         self.shared.refuse_clients();
         info!(clients = self.clients(), "draining: refusing new clients, asking connected clients to reconnect");
         if timeout(drain_timeout, self.drain_clients()).await.is_err() {
-            let (clients, carried) = (self.clients(), self.shared.admission.carried_gets.count());
+            let (clients, relayed) = (self.clients(), self.shared.admission.carried_gets.count());
             let left = stragglers(&self.shared).await;
-            let (who, ids) = (left.kinds(), left.ids());
-            warn!(clients, who, carried, ids, "some clients did not leave within --drain-timeout: disconnecting them");
-            let untold = self.shared.webhooks.clients();
-            if untold > 0 {
-                warn!(clients = untold, "webhooks were not notified in time of these disconnected clients");
+            let (kinds, ids) = (left.kinds(), left.ids());
+            warn!(
+                clients,
+                kinds, relayed, ids, "some clients did not leave within --drain-timeout: disconnecting them"
+            );
+            let unreported = self.shared.webhooks.clients();
+            if unreported > 0 {
+                warn!(clients = unreported, "webhooks were not notified in time of these disconnected clients");
             }
         }
         let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();

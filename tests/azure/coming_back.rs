@@ -23,7 +23,7 @@ const CUTS: u64 = 20;
 const MESSAGES: u64 = 30;
 
 /// Log text of a node about a lost server connection that was carried by another node.
-const LOST_CARRIED: &str = "link lost carried=true";
+const LOST_CARRIED: &str = "link lost relayed=true";
 
 /// Sends numbered messages, which the hub echoes.
 async fn converse(client: &Client, from: u64, count: u64) -> Result<()> {

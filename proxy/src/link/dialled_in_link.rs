@@ -201,7 +201,7 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
 /// is lost.
 async fn log_end(shard: &Shard, pool: &Arc<Pool>, (link, slot): (&LinkHandle, usize), over: &SessionOver) {
     let (hub, app) = (pool.hub().name(), &pool.app().name);
-    let (reason, carried) = (&over.reason, link.is_carried());
+    let (reason, relayed) = (&over.reason, link.is_carried().then_some(true));
     if over.is_planned() || pool.is_draining() {
         return match pool.is_empty() {
             true => info!(hub, %app, reason, "app server closed its last link"),
@@ -209,8 +209,8 @@ async fn log_end(shard: &Shard, pool: &Arc<Pool>, (link, slot): (&LinkHandle, us
         };
     }
     match pool.may_warn() {
-        Some(others) => warn!(carried, hub, %app, slot, reason, others, "link lost"),
-        None => debug!(carried, hub, %app, slot, reason, "link lost"),
+        Some(suppressed) => warn!(relayed, hub, %app, reason, suppressed, "link lost"),
+        None => debug!(relayed, hub, %app, slot, reason, "link lost"),
     }
     if pool.is_empty() && link.may_carry_clients() {
         warn_of_lost_app_server(shard.shared(), std::slice::from_ref(pool), reason).await;

@@ -234,6 +234,6 @@ function outcomeOf(message) {
   if (message.refused) return "refused by rules";
   if (message.isLost) return "not written: the client has disconnected";
   if (message.hub_times?.hasFailed) return "failed";
-  if (message.hub_times?.queuedUs !== undefined && message.hub_times.ranUs === undefined) return "still runs";
+  if (message.hub_times?.queuedUs !== undefined && message.hub_times.ranUs === undefined) return "still running";
   return "";
 }
