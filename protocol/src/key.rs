@@ -102,8 +102,8 @@ pub enum PeerKind {
 /// Bytes of a tag.
 const KEY_TAG_BYTES: usize = 12;
 
-/// Public tag of a key for channels to one kind of peer. A hello names its key by this tag, so the peer tries only that key
-/// only. It is fixed and derived one way, so it is as good for guesses of the key as a hello is.
+/// Public tag of a key for channels to one kind of peer. A hello names its key by this tag, so the peer tries only
+/// that key. It is fixed and derived one way, so it is as good for guesses of the key as a hello is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyTag([u8; KEY_TAG_BYTES]);
 

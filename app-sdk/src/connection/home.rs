@@ -246,7 +246,7 @@ impl Drop for SendPermit<'_> {
 
 impl fmt::Debug for SendPermit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Passage").field("node", &self.node.name()).finish_non_exhaustive()
+        f.debug_struct("SendPermit").field("node", &self.node.name()).finish_non_exhaustive()
     }
 }
 

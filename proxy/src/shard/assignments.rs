@@ -3,7 +3,7 @@
 //! ```text
 //!  Assignments ─┬─ reassignment   opens, loses, waits, retries: primary and secondary assignments
 //!               ├─ client probe   checks whether an app server still has a client
-//!               ├─ sided          start and end of secondary assignments, for some methods
+//!               ├─ secondary      start and end of secondary assignments, for some methods
 //!               ├─ mirrored       copies for mirrors
 //!               └─ closed ids, token expiries   end of a connection
 //! ```

@@ -39,7 +39,10 @@ type Act = Box<dyn FnOnce() + Send>;
 
 impl fmt::Debug for ReportedInterest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ToldInterest").field("hearing", &self.ack_tracker).field("is_over", &self.is_over).finish()
+        f.debug_struct("ReportedInterest")
+            .field("ack_tracker", &self.ack_tracker)
+            .field("is_over", &self.is_over)
+            .finish()
     }
 }
 
