@@ -47,7 +47,6 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::field::display;
 use tracing::{info, warn};
 use trunkline_process::log_open_files;
 use trunkline_vectored::SendRing;
