@@ -36,6 +36,7 @@ causes! {
     MessageTooLarge "message_too_large" Closes "a message of the client exceeded the limit of its hub or --message-max-bytes"
     MessageTimeout "message_timeout" Closes "a message of the client was incomplete for 30 s, or arrived too slowly"
     UnfinishedTotal "unfinished_total" Closes "incomplete messages of all clients used too much memory, and this client's was among the largest: see --unfinished-total-max-bytes"
+    HeadsTotal "heads_total" Both "the request heads of all clients used too much memory, and this client's app or address had the most: see --heads-total-max-bytes"
     TextInvalid "text_invalid" Closes "the client sent text that is not UTF-8"
     KeepAliveTimeout "keep_alive_timeout" Closes "the client sent no message or ping within the time-out of its hub"
     SlowClient "slow_client" Closes "the client read too slowly: see --outbox-max-bytes and --slow-client-timeout"
@@ -144,6 +145,7 @@ impl Cause {
             C::SlowClient
                 | C::OutboxTotal
                 | C::UnfinishedTotal
+                | C::HeadsTotal
                 | C::AppError
                 | C::AppHandshakeTimeout
                 | C::AppHandshakeRefused

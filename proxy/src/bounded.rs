@@ -6,7 +6,7 @@
 //! | `partition` | values partitioned by key, each with its own lock |
 //! | `budget` | an amount in use with a limit, shared between threads |
 //! | `byte_budget` | a limit of bytes; the largest holders are closed |
-//! | `holder` | choice of the entry to evict from a full table |
+//! | `holder` | choice of the entries to evict from a full table |
 //! | `permit` | permits with a total limit and a share per key |
 //! | `turn` | turns by time of busy holders |
 //! | `shrink` | memory that tables release after a peak |
@@ -28,7 +28,7 @@ mod turn;
 pub(crate) use budget::{Budget, BudgetShare};
 pub(crate) use byte_budget::{ByteBudget, largest};
 pub(crate) use deadline::Deadlines;
-pub(crate) use holder::newest_of_largest;
+pub(crate) use holder::{Holders, pass_interval};
 pub(crate) use lease::{Lease, LeaseTable, Leases};
 pub(crate) use partition::Partitions;
 pub(crate) use permit::{Full, Permit, Permits};

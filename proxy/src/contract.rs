@@ -43,6 +43,7 @@ mod idle_sockets;
 mod inbound_links;
 mod inbound_moves;
 mod keep_alives;
+mod link_permits;
 mod live_traces;
 mod message_routes;
 mod method_firewall;

@@ -7,6 +7,7 @@ mod address_key;
 mod auth_throttle;
 mod head_budget;
 mod hop_limit;
+mod link_permit;
 mod log_throttle;
 mod method_rate;
 mod pending_negotiation;
@@ -24,8 +25,9 @@ use trunkline_protocol::limits::{PENDING_PIPES_MAX, PENDING_PIPES_PER_ADDRESS_MA
 
 pub(crate) use address_key::{AddressKey, AddressPermit};
 pub(crate) use auth_throttle::AuthThrottle;
-pub(crate) use head_budget::{HeadBudget, HeadWeight};
+pub(crate) use head_budget::{HeadAdmission, HeadBudget, HeadHolder, HeadWeight};
 pub(crate) use hop_limit::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX, HopLimits, HopPermit};
+pub(crate) use link_permit::{LinkLimit, LinkPermit, LinkRefusal};
 pub(crate) use log_throttle::LogThrottle;
 pub(crate) use method_rate::{MethodRates, RatedCall, RatedCaller};
 pub(crate) use pending_negotiation::PendingNegotiations;
@@ -36,7 +38,8 @@ pub(crate) use signer_share::{IDLE_TIMEOUT, SignerShare, TableFull};
 pub(crate) use throttle::{Bucket, Quota, TooFast};
 
 use crate::bounded::{Budget, Permits};
-use crate::config::{FrontendLimits, RelaySettings};
+use crate::config::Settings;
+use crate::metrics::PermitRefusals;
 
 /// Maximum rate of log lines caused by clients. A client in a reconnect loop could fill a disk. Counters and the
 /// connection history cover all clients.
@@ -71,6 +74,12 @@ pub(crate) struct LimitCounters {
     pub heads: HeadBudget,
     /// Requests in flight to app servers.
     pub relays: Arc<RelayLimit>,
+    /// Links to app servers.
+    pub links: LinkLimit,
+    /// Refused permits, for metrics.
+    pub refusals: PermitRefusals,
+    /// Bytes of names of groups with members, by the index of their hub.
+    pub group_names: Permits<usize>,
     pub methods: MethodRates,
     log_lines: Bucket,
     mistake_lines: Bucket,
@@ -90,7 +99,8 @@ pub(crate) struct LimitCounters {
 
 impl LimitCounters {
     #[must_use]
-    pub(crate) fn new(limits: &FrontendLimits, relay: &RelaySettings) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let limits = &settings.limits;
         let addresses = |most: Option<NonZeroU32>| most.map(|most| Permits::new(usize::MAX, most.get() as usize));
         let given = |most: Option<u32>| most.and_then(NonZeroU32::new);
         Self {
@@ -100,7 +110,10 @@ impl LimitCounters {
             pending: given(limits.pending_per_address).map(PendingNegotiations::new),
             pipes: Permits::new(PENDING_PIPES_MAX, PENDING_PIPES_PER_ADDRESS_MAX),
             heads: HeadBudget::new(limits.heads_total_bytes),
-            relays: RelayLimit::new(relay),
+            relays: RelayLimit::new(&settings.relay),
+            links: LinkLimit::new(&settings.links),
+            refusals: PermitRefusals::default(),
+            group_names: Permits::new(settings.groups.names_total_bytes, usize::MAX),
             methods: MethodRates::default(),
             log_lines: Bucket::new(LOG_LINES_PER_SECOND),
             mistake_lines: Bucket::new(MISTAKE_LINES_PER_SECOND),

@@ -37,9 +37,10 @@ use trunkline_protocol::service::{
     Backoff, Capabilities, FrameBuffer, Incoming, Offer, Role, ServiceMessage, Session, SessionId, UndeliveredFrames,
 };
 
+use crate::limits::LinkPermit;
 use crate::metrics::SessionCloseReason;
 use crate::shard::{LinkLoss, Shard, ShardCommand};
-use crate::upstream::{DialError, Dialled, LinkHandle, Pool, dial};
+use crate::upstream::{AppTarget, DialError, Dialled, LinkHandle, Pool, dial};
 use session_over::{CarryEnd, SessionOver};
 
 pub(crate) use dialled_in_link::serve_link;
@@ -54,8 +55,12 @@ const DIALS_PER_WINDOW: u64 = 4;
 /// Minimum timeout of a dial, even with a short window: a distant app server may need it.
 const DIAL_TIMEOUT_MIN_MS: u64 = 500;
 
+/// Pause before a slot without a permit tries again.
+const PERMIT_RETRY: Duration = Duration::from_secs(5);
+
 /// Keeps the link of a slot open until its pool is retired.
 pub(crate) async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
+    let Ok(_permit) = take_permit(&shard, &pool, slot).await else { return };
     let mut id = SessionId::FIRST;
     let mut backoff = Backoff::default();
     while !pool.retired().is_cancelled() {
@@ -65,6 +70,34 @@ pub(crate) async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
         id = id.next();
     }
 }
+
+/// Waits for a permit, which only links over a network need.
+///
+/// # Errors
+/// If the pool was retired.
+async fn take_permit(shard: &Shard, pool: &Pool, slot: usize) -> Result<Option<LinkPermit>, PoolRetired> {
+    let AppTarget::Network(address) = &pool.app().target else { return Ok(None) };
+    let (limits, mut is_first) = (&shard.shared().limits, true);
+    loop {
+        let refusal = match limits.links.take_dialled(address.authority()) {
+            Ok(permit) => return Ok(Some(permit)),
+            Err(refusal) => refusal,
+        };
+        limits.refusals.count("links", refusal.label());
+        if is_first && let Some(others) = pool.may_warn() {
+            let (hub, app) = (pool.hub().name(), &pool.app().name);
+            warn!(hub, %app, slot, reason = %refusal, others, "link not opened");
+        }
+        is_first = false;
+        tokio::select! {
+            () = pool.retired().cancelled() => return Err(PoolRetired),
+            () = sleep(PERMIT_RETRY) => {}
+        }
+    }
+}
+
+/// Error: the pool of a slot was retired.
+struct PoolRetired;
 
 /// Keeper of one session of a slot across its sockets.
 struct SlotKeeper<'a> {

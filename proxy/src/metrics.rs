@@ -9,6 +9,7 @@ mod histogram;
 mod hub_counters;
 mod metric_family;
 mod metric_label;
+mod permit_refusal;
 mod rule_counters;
 mod shard_counters;
 
@@ -25,5 +26,6 @@ pub(crate) use metric_label::{
     ReservationCounters, ReservationOutcome, RestOutcome, RestRequestCounters, RestoreCounters, RestoreOutcome,
     SendCounters, SendKind, SessionCloseReason, SessionEndCounters, WebhookOutcome, WebhookRequestCounters,
 };
+pub(crate) use permit_refusal::PermitRefusals;
 pub(crate) use rule_counters::{LabelledCounters, MirrorCounters, RuleCounters};
 pub(crate) use shard_counters::{Counters, Direction, FrameKind, HUBS_MAX, RelayCounters};

@@ -71,6 +71,7 @@ pub(crate) use delivery::framed::{Framed, message_frame};
 pub(crate) use delivery::outbox::Outbox;
 pub(crate) use drain::rebalance_order::{LevelCount, RebalanceOrder};
 pub(crate) use drain::straggler::Stragglers;
+pub(crate) use event::close_with_heads;
 pub(crate) use firewall::Verdict;
 pub(crate) use inbox::client_stream::{ClientStream, DirectUpgrade};
 pub(crate) use inbox::{

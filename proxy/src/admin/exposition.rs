@@ -109,6 +109,19 @@ metric_rows! {
             "trunkline_user_groups_refused_total",
             "Group memberships of users that were refused: too many, too large, or with too long names."
         );
+        PERMITS_REFUSED: Counter(
+            "trunkline_permits_refused_total",
+            "Refusals because of a limit that apps share, by resource and by the key that has used up its share: an \
+             app, (fleet) for access keys, the address of an app server that the node dials, (address) for an address \
+             that dials in, or (node) if the limit of the node is reached.",
+            "what",
+            "key"
+        );
+        LINK_PERMITS: Gauge("trunkline_link_permits", "Links to app servers that count for --links-max.");
+        GROUP_NAMES: Gauge(
+            "trunkline_group_name_bytes",
+            "Bytes of names of groups with members, by shard and summed, with what their tables take."
+        );
         KEPT_HEADS: Gauge(
             "trunkline_kept_head_bytes",
             "Bytes of request heads over 4 KiB that are kept for open connections."
@@ -235,6 +248,11 @@ fn node(shared: &Shared, is_ready: bool, families: &mut Families) {
     families.add(&USER_GROUPS_KEPT, &[], shared.user_groups.len() as u64);
     families.add(&USER_GROUPS_KEPT_BYTES, &[], shared.user_groups.bytes() as u64);
     families.add(&USER_GROUPS_REFUSED, &[], shared.user_groups.refused.get());
+    for (what, key, count) in shared.limits.refusals.all() {
+        families.add(&PERMITS_REFUSED, &[what, &key], count);
+    }
+    families.add(&LINK_PERMITS, &[], shared.limits.links.len() as u64);
+    families.add(&GROUP_NAMES, &[], shared.limits.group_names.len() as u64);
     families.add(&KEPT_HEADS, &[], shared.limits.heads.kept_bytes() as u64);
     families.add(&RELAYS_DISPLACED, &[], shared.limits.relays.displaced());
 }

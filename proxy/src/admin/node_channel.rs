@@ -35,7 +35,7 @@ async fn open(State(route): State<NodeChannelRoute>, mut request: Request) -> Re
     let mut extensions = Extensions::new();
     extensions.insert(FromNode);
     let lock = ChannelLock { keys: &keys, peer_kind: PeerKind::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
-    open_channel(&mut request, lock, inside, extensions).unwrap_or_else(|refused| {
+    open_channel(&mut request, lock, inside, || Ok(extensions)).unwrap_or_else(|refused| {
         if refused == ChannelRefused::Stranger {
             counters.strangers.increment();
         }

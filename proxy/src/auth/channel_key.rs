@@ -11,7 +11,7 @@ use super::signer::Signer;
 /// apps.
 #[derive(Debug, Clone)]
 pub(crate) struct ChannelKeys {
-    signer: Signer,
+    pub signer: Signer,
     pub keys: AccessKeys,
     pub hellos: HelloTable,
 }

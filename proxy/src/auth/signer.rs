@@ -14,6 +14,17 @@ pub(crate) enum Signer {
     App(Arc<str>),
 }
 
+impl Signer {
+    /// Name in metrics.
+    #[must_use]
+    pub(crate) fn label(&self) -> &str {
+        match self {
+            Self::Fleet => "(fleet)",
+            Self::App(name) => name,
+        }
+    }
+}
+
 impl fmt::Display for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

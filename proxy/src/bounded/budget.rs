@@ -48,8 +48,13 @@ impl Budget {
     /// Takes an amount regardless of the limit.
     #[must_use]
     pub(crate) fn charge(self: &Arc<Self>, amount: usize) -> BudgetShare {
-        self.used.fetch_add(amount, Ordering::Relaxed);
+        self.add(amount);
         BudgetShare { budget: self.clone(), amount }
+    }
+
+    /// Takes an amount regardless of the limit, without a share; the caller must release it.
+    pub(super) fn add(&self, amount: usize) {
+        self.used.fetch_add(amount, Ordering::Relaxed);
     }
 
     /// Takes an amount without a share; the caller must release it. Returns `false` if it does not fit.
@@ -72,7 +77,7 @@ impl BudgetShare {
 
     /// Increases the amount regardless of the limit.
     pub(crate) fn add(&mut self, amount: usize) {
-        self.budget.used.fetch_add(amount, Ordering::Relaxed);
+        self.budget.add(amount);
         self.amount += amount;
     }
 

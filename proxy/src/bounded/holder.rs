@@ -1,24 +1,91 @@
-//! Holders of entries in a full table. The holder of the most entries has to free one.
+//! Holders of entries in a full table. The holder with the most weight has to free its newest entry.
+//!
+//! Finding the largest holder takes a pass over the table. One pass serves all newcomers until its plan expires, after
+//! [`pass_interval`], so a flood of newcomers costs a bounded share of the time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
+use std::time::Duration;
 
-/// Number of the entry to evict for a new one: the newest entry of the holder with the most weight. `None` if the
-/// holder of the new entry has as much weight. Each entry has a number, a holder and a weight; a higher number is
-/// newer.
+/// Interval between passes for each entry of the table. A pass takes some 50 ns for each.
+const PASS_INTERVAL_PER_ENTRY: Duration = Duration::from_micros(2);
+
+/// Time for which the result of a pass over a table of this size is used.
 #[must_use]
-pub(crate) fn newest_of_largest<K: Eq + Hash>(
-    entries: impl Iterator<Item = (u64, K, usize)>,
-    (new_server, weight): (Option<&K>, usize),
-) -> Option<u64> {
-    let mut holders = HashMap::<K, (usize, u64)>::new();
-    for (number, holder, weight) in entries {
-        let (sum, newest) = holders.entry(holder).or_default();
-        (*sum, *newest) = (*sum + weight, number.max(*newest));
+pub(crate) fn pass_interval(entries: usize) -> Duration {
+    PASS_INTERVAL_PER_ENTRY.saturating_mul(u32::try_from(entries).unwrap_or(u32::MAX))
+}
+
+/// Holders in a table, by weight, with their entries.
+#[derive(Debug)]
+pub(crate) struct Holders<K> {
+    by_key: HashMap<K, Holding>,
+    by_weight: BTreeSet<(usize, K)>,
+    weight: usize,
+}
+
+#[derive(Debug, Default)]
+struct Holding {
+    weight: usize,
+    /// Numbers and weights of the entries, oldest first.
+    entries: Vec<(u64, usize)>,
+}
+
+impl<K> Default for Holders<K> {
+    fn default() -> Self {
+        Self { by_key: HashMap::new(), by_weight: BTreeSet::new(), weight: 0 }
     }
-    let own = new_server.and_then(|key| holders.get(key)).map_or(0, |(sum, _)| *sum);
-    let (sum, newest) = holders.into_values().max()?;
-    (sum > own + weight).then_some(newest)
+}
+
+impl<K: Clone + Eq + Hash + Ord> Holders<K> {
+    /// Collects the holders of entries. Each entry has a number, a holder and a weight; later entries are newer.
+    #[must_use]
+    pub(crate) fn of(entries: impl Iterator<Item = (u64, K, usize)>) -> Self {
+        let (mut by_key, mut sum) = (HashMap::<K, Holding>::new(), 0);
+        for (number, holder, weight) in entries {
+            let holding = by_key.entry(holder).or_default();
+            holding.weight += weight;
+            holding.entries.push((number, weight));
+            sum += weight;
+        }
+        let by_weight = by_key.iter().map(|(key, holding)| (holding.weight, key.clone())).collect();
+        Self { by_key, by_weight, weight: sum }
+    }
+
+    /// Weight of all holders together.
+    #[must_use]
+    pub(crate) fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Takes the number of the entry to evict for a new one: the newest entry of the holder with the most weight.
+    /// `None` if the holder of the new entry has as much weight, including the new entry.
+    pub(crate) fn newest_of_largest(&mut self, (newcomer, weight): (Option<&K>, usize)) -> Option<u64> {
+        let own = newcomer.and_then(|key| self.by_key.get(key)).map_or(0, |holding| holding.weight);
+        while let Some((sum, key)) = self.by_weight.pop_last() {
+            if sum <= own.saturating_add(weight) {
+                self.by_weight.insert((sum, key));
+                return None;
+            }
+            // A holder without known entries has only new ones, which the next pass finds.
+            let Some(holding) = self.by_key.get_mut(&key) else { continue };
+            let Some((number, weight)) = holding.entries.pop() else { continue };
+            holding.weight -= weight;
+            self.weight -= weight;
+            self.by_weight.insert((holding.weight, key));
+            return Some(number);
+        }
+        None
+    }
+
+    /// Records the weight of a new entry.
+    pub(crate) fn add(&mut self, key: &K, weight: usize) {
+        let holding = self.by_key.entry(key.clone()).or_default();
+        self.by_weight.remove(&(holding.weight, key.clone()));
+        holding.weight += weight;
+        self.weight += weight;
+        self.by_weight.insert((holding.weight, key.clone()));
+    }
 }
 
 #[cfg(test)]
@@ -28,10 +95,27 @@ mod tests {
     #[test]
     fn the_largest_holder_makes_room_for_smaller_ones_only() {
         let entries = || [(1, "a", 1), (2, "b", 1), (3, "b", 1), (4, "b", 1), (5, "a", 1)].into_iter();
-        let chosen = |new_server: &str| newest_of_largest(entries(), (Some(&new_server), 1));
-        assert_eq!((chosen("c"), chosen("a"), chosen("b")), (Some(4), None, None));
-        assert_eq!(newest_of_largest(entries(), (None, 1)), Some(4));
-        assert_eq!(newest_of_largest(entries(), (Some(&"c"), 3)), None, "it would be the largest itself");
-        assert_eq!(newest_of_largest(std::iter::empty::<(u64, &str, usize)>(), (None, 0)), None);
+        let chosen =
+            |newcomer: Option<&str>, weight| Holders::of(entries()).newest_of_largest((newcomer.as_ref(), weight));
+        assert_eq!([chosen(Some("c"), 1), chosen(Some("a"), 1), chosen(Some("b"), 1)], [Some(4), None, None]);
+        assert_eq!(chosen(None, 1), Some(4));
+        assert_eq!(chosen(Some("c"), 3), None, "it would be the largest itself");
+        assert_eq!(Holders::of(std::iter::empty::<(u64, &str, usize)>()).newest_of_largest((None, 0)), None);
+    }
+
+    #[test]
+    fn one_pass_serves_many_newcomers() {
+        let entries = (0..90).map(|number| (number, number % 3, 1));
+        let mut holders = Holders::of(entries.chain((90..100).map(|number| (number, 0, 1))));
+        let mut chosen = Vec::new();
+        for newcomer in 10..1000 {
+            let Some(number) = holders.newest_of_largest((Some(&newcomer), 1)) else { break };
+            holders.add(&newcomer, 1);
+            chosen.push(number);
+        }
+        assert_eq!(chosen[..10], [99, 98, 97, 96, 95, 94, 93, 92, 91, 90], "the largest, newest first");
+        assert_eq!(chosen.len(), 97, "until nobody has more than one");
+        holders.add(&7, 5);
+        assert_eq!(holders.newest_of_largest((Some(&8), 1)), None, "the new entries of 7 have no numbers yet");
     }
 }

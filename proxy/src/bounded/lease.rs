@@ -88,6 +88,11 @@ impl<T> LeaseTable<T> {
         self.entries.values_mut().map(|(entry, _)| entry)
     }
 
+    #[must_use]
+    pub(crate) fn get(&self, number: u64) -> Option<&T> {
+        self.entries.get(&number).map(|(entry, _)| entry)
+    }
+
     pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut T> {
         self.entries.get_mut(&number).map(|(entry, _)| entry)
     }

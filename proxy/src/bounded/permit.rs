@@ -1,4 +1,5 @@
-//! Permits: a total limit, and a share for each key. Dropping a permit returns it.
+//! Permits: a total limit, and a share for each key. Dropping a permit returns it. Amounts, such as bytes, are counted
+//! in the same way, without permits.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -64,6 +65,34 @@ impl<K: Clone + Eq + Hash> Permits<K> {
         self.take_within(usize::MAX, key)
     }
 
+    /// Takes a permit for a key that holds fewer permits than are free. One key alone gets half of them, two keys a
+    /// third each, so a key with few permits always gets another one.
+    ///
+    /// # Errors
+    /// Returns the limit that was reached.
+    pub(crate) fn take_fair(&self, key: K) -> Result<Permit<K>, Full<K>> {
+        self.take_within(self.free(), Some(key))
+    }
+
+    /// Number of free permits.
+    #[must_use]
+    pub(crate) fn free(&self) -> usize {
+        self.limit().saturating_sub(self.len())
+    }
+
+    /// Takes an amount for a key regardless of the limits. The caller must release it.
+    pub(crate) fn charge(&self, key: &K, amount: usize) {
+        let PermitTable { all, by_key, .. } = &*self.0;
+        all.add(amount);
+        *by_key.of(key).entry(key.clone()).or_default() += amount;
+    }
+
+    /// Amount held by a key.
+    #[must_use]
+    pub(crate) fn held(&self, key: &K) -> usize {
+        self.0.by_key.of(key).get(key).copied().unwrap_or_default()
+    }
+
     /// Takes a permit for a key, within a smaller share.
     ///
     /// # Errors
@@ -85,6 +114,22 @@ impl<K: Clone + Eq + Hash> Permits<K> {
     }
 }
 
+impl<K: Eq + Hash> Permits<K> {
+    /// Returns an amount of a key.
+    pub(crate) fn release(&self, key: Option<&K>, amount: usize) {
+        let PermitTable { all, by_key, .. } = &*self.0;
+        all.release(amount);
+        let Some(key) = key else { return };
+        let mut by_key = by_key.of(key);
+        if let Some(held) = by_key.get_mut(key) {
+            *held = held.saturating_sub(amount);
+            if *held == 0 {
+                by_key.remove(key);
+            }
+        }
+    }
+}
+
 impl<K: Eq + Hash> Permit<K> {
     #[must_use]
     pub(crate) fn key(&self) -> Option<&K> {
@@ -94,16 +139,7 @@ impl<K: Eq + Hash> Permit<K> {
 
 impl<K: Eq + Hash> Drop for Permit<K> {
     fn drop(&mut self) {
-        let PermitTable { all, by_key, .. } = &*self.permits.0;
-        all.release(1);
-        let Some(key) = &self.key else { return };
-        let mut by_key = by_key.of(key);
-        if let Some(count) = by_key.get_mut(key) {
-            *count -= 1;
-            if *count == 0 {
-                by_key.remove(key);
-            }
-        }
+        self.permits.release(self.key.as_ref(), 1);
     }
 }
 
@@ -126,6 +162,29 @@ mod tests {
         assert_eq!(permits.len(), 3, "a refusal takes nothing");
         let without = [permits.take(None).unwrap(), permits.take(None).unwrap()];
         assert!(permits.take(None).is_err() && without.iter().all(|permit| permit.key().is_none()));
+    }
+
+    #[test]
+    fn the_last_permits_are_for_keys_with_few() {
+        let permits = Permits::new(12, usize::MAX);
+        let take_all = |key: u32| std::iter::from_fn(|| permits.take_fair(key).ok()).collect::<Vec<_>>();
+        let (one, two, three) = (take_all(1), take_all(2), take_all(3));
+        assert_eq!((one.len(), two.len(), three.len()), (6, 3, 2));
+        assert_eq!(permits.take_fair(1).unwrap_err(), Full { limit: 1, key: Some(1) });
+        let last = permits.take_fair(4).unwrap();
+        assert_eq!((permits.take_fair(5).unwrap_err(), permits.free()), (Full { limit: 12, key: None }, 0));
+        drop((one, two, last));
+        assert_eq!(take_all(3).len(), 4, "half of what is left, with its own");
+    }
+
+    #[test]
+    fn amounts_are_counted_by_key() {
+        let bytes = Permits::new(100, usize::MAX);
+        bytes.charge(&1, 70);
+        bytes.charge(&2, 50);
+        assert_eq!((bytes.len(), bytes.free(), bytes.held(&1), bytes.held(&3)), (120, 0, 70, 0));
+        bytes.release(Some(&1), 70);
+        assert_eq!((bytes.len(), bytes.free(), bytes.held(&1)), (50, 50, 0));
     }
 
     #[test]

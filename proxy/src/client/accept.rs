@@ -27,7 +27,8 @@ use crate::net::socket::Socket;
 use crate::shard::moving::reconnect::come_back;
 use crate::shard::{
     Client, ClientOrigin, ClientTraits, Content, DATA_TYPE_HANDSHAKE, InterestHold, Liveness, LostConnection,
-    PastConnection, PendingConnection, Serial, Shard, ShardState, Slot, Sockets, opening_until, short,
+    PastConnection, PendingConnection, Serial, Shard, ShardState, Slot, Sockets, close_with_heads, opening_until,
+    short,
 };
 use crate::telemetry::OpenSpan;
 use crate::upstream::{HomeLink, Hub, LinkHandle, RouteChoice};
@@ -123,7 +124,10 @@ async fn handshake(
     let begun = shard.now_us();
     let limit = Duration::from_millis(settings.handshake_timeout_ms);
     let limit = pending.terms.handshake_timeout.unwrap_or(limit);
-    let read = timeout(limit, socket.read_handshake(shard, early)).await;
+    let read = tokio::select! {
+        read = timeout(limit, socket.read_handshake(shard, early)) => read,
+        () = evicted(pending.head.as_ref()) => return Err(HandshakeFailure::SocketEnded(Cause::HeadsTotal)),
+    };
     let Ok(read) = read else {
         // An `EventSource` that failed to connect retries automatically, possibly after its client has opened a newer
         // connection. Messages on the old stream, or its end, would close the newer one, so none are sent.
@@ -140,6 +144,14 @@ async fn handshake(
     let took = Duration::from_micros(shard.now_us().saturating_sub(begun));
     shard.counters().handshakes_of_clients.observe_duration(took);
     Ok(Some(handshake))
+}
+
+/// Waits until a head is evicted from the budget of heads.
+async fn evicted(head: Option<&HeadWeight>) {
+    match head {
+        Some(head) => head.revoked().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Counts, logs and records a refused client.
@@ -234,6 +246,7 @@ fn open(
 ) -> Box<Reader> {
     let PendingSocket { socket, inbound, .. } = pending_socket;
     let (trace, head) = (pending.trace.take(), pending.head.take());
+    let evicted = head.as_ref().map(|head| head.token().clone());
     let PendingConnection {
         hub, open, user, is_negotiated, transport, expires_s, terms, wants_stateful, group, ..
     } = pending;
@@ -278,6 +291,10 @@ fn open(
     if home.is_closed() {
         // Lost during the choice, and its other clients were already reassigned.
         shard.lose_home(slot, Cause::LinkLost);
+    }
+    if evicted.is_some_and(|evicted| evicted.is_cancelled()) {
+        // Evicted before the route to the connection was known.
+        close_with_heads(shard.shared(), vec![ByteString::from(&*id)]);
     }
     let limits = &shard.shared().settings.limits;
     let quota = Quota::new(limits.messages_per_second, limits.bytes_per_second);

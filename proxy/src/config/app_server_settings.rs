@@ -19,10 +19,17 @@ const PASS_THROUGH_MAX: u32 = 4096;
 /// per process.
 const PASS_THROUGH_PER_UPSTREAM_MAX: u32 = 1024;
 
+/// Default limit of links to app servers: some hundred apps with a few app servers and hubs each. An idle link takes
+/// 5 KiB.
+const NODE_LINKS_MAX: u32 = 65_536;
+
+/// Default limit of links per address, if addresses identify app servers. A whole site may dial in through one NAT.
+const LINKS_PER_ADDRESS_MAX: u32 = 16 * 1024;
+
 /// Open files per relayed request: the client connection and the app server connection.
 const FILES_PER_REQUEST: u64 = 2;
 
-/// Divisor for the share of client files available to relayed requests. The rest is for hubs.
+/// Divisor for the share of client files available to relayed requests, and to links. The rest is for hubs.
 const FILES_PART: u64 = 2;
 
 settings! {
@@ -52,6 +59,18 @@ settings! {
              the limit is reached, its clients are not read"
         )]
         pub ring_max_bytes: usize = LINK_RING_MAX_BYTES,
+
+        /// Links of app servers to this node, dialled in either direction; an app server that dials in gets 503 beyond
+        /// it. Where apps have keys, one key may have as many links as are free, and so may each app server that the
+        /// node dials: an app with few links always gets another one. 0 for no limit [default: 65536, or as many as fit
+        /// into half of the files that the process may open].
+        #[flag("links-max", Count(ANY_U32))]
+        pub links_max: Option<u32> = None,
+
+        /// Links that app servers dial from one address, or from one /64 of IPv6; beyond it 429. Addresses of `--trust`
+        /// have no limit. 0 for no limit [default: 16384 with `--trust`, else 0].
+        #[flag("links-per-address-max", Count(ANY_U32))]
+        pub links_per_address_max: Option<u32> = None,
     }
 }
 
@@ -153,6 +172,23 @@ impl LinkSettings {
         self.resume_window_ms > 0
     }
 
+    /// Sets the limit that was not configured, given the number of open files available to clients.
+    #[must_use]
+    pub fn by_files(mut self, files: Option<u64>) -> Self {
+        let fitting = files.map(|files| u32::try_from(files / FILES_PART).unwrap_or(u32::MAX));
+        self.links_max.get_or_insert(fitting.map_or(NODE_LINKS_MAX, |fitting| fitting.clamp(1, NODE_LINKS_MAX)));
+        self
+    }
+
+    /// Sets the limit per address if it was not configured and the node `knows_balancers` in front of it, or has none.
+    #[must_use]
+    pub fn by_address(mut self, knows_balancers: bool) -> Self {
+        if knows_balancers {
+            self.links_per_address_max.get_or_insert(LINKS_PER_ADDRESS_MAX);
+        }
+        self
+    }
+
     /// Returns the settings of a link session.
     #[must_use]
     pub fn session(&self) -> SessionSettings {
@@ -237,6 +273,17 @@ mod tests {
         assert_eq!(given.note_of_files(Some(896)), None);
         let note = RelaySettings::DEFAULT.note_of_files(Some(896)).unwrap();
         assert!(note.starts_with("--pass-through-max is 224") && note.contains("896 open files"), "{note}");
+    }
+
+    #[test]
+    fn links_get_half_of_the_files_at_most() {
+        let most = |files| LinkSettings::DEFAULT.by_files(files).links_max;
+        assert_eq!([most(None), most(Some(1_000_000)), most(Some(896))], [Some(65_536), Some(65_536), Some(448)]);
+        assert_eq!(most(Some(1)), Some(1), "0 would be no limit");
+        let given = LinkSettings { links_max: Some(0), ..LinkSettings::DEFAULT };
+        assert_eq!(given.by_files(Some(896)).links_max, Some(0));
+        let of_address = |given: LinkSettings, knows| given.by_address(knows).links_per_address_max;
+        assert_eq!([true, false].map(|knows| of_address(LinkSettings::DEFAULT, knows)), [Some(16_384), None]);
     }
 
     #[test]

@@ -161,6 +161,13 @@ settings! {
         #[flag("groups-per-client-max", CountLimit)]
         // More than apps use, and a few megabytes with the longest names.
         pub per_client: usize = 4096,
+
+        /// Memory that names of groups may take on this node. A join to a new group fails, and says so to the app, if
+        /// the client's groups take more than is left: the clients with the most fail first. Where apps have keys, one
+        /// app may have as much as is left for others. 0 for no limit.
+        #[flag("group-names-total-max-bytes", BytesLimit(1024 * 1024))]
+        // A quarter of a million names of the maximum size.
+        pub names_total_bytes: usize = 256 * 1024 * 1024,
     }
 }
 

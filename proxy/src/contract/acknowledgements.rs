@@ -1,6 +1,7 @@
 //! Requests of app servers that need an acknowledgement.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::*;
@@ -8,6 +9,7 @@ use trunkline_protocol::wire::CAUSE_HEADER;
 
 use super::app::{App, AppLink, membership};
 use super::client::Client;
+use super::fleet_nodes::until;
 use super::stage::{Stage, run, settings, token_of};
 use crate::metrics::Limit;
 
@@ -57,6 +59,44 @@ fn joining_with_the_id_of_nobody_is_not_found_and_leaving_a_group_of_others_is_f
         assert_eq!(link.ack().await, (1, AckStatus::NotFound));
         link.send(ServiceMessage::LeaveGroupWithAck(membership(&client.id, "red", 2))).await;
         assert_eq!(link.ack().await, (2, AckStatus::Ok));
+    });
+}
+
+#[test]
+fn names_of_groups_have_a_sum_that_the_clients_with_most_reach_first() {
+    run(async {
+        let mut settings = settings();
+        settings.groups.names_total_bytes = 1024 * 1024;
+        let (stage, _app, mut link) = Stage::with(settings, 2).with_chat().await;
+        let mut clients = Vec::new();
+        for _ in 0..4 {
+            clients.push(Client::connect(&stage, &mut link, "/chat").await);
+        }
+        let mut join = async |client: usize, number: i64| {
+            let name = format!("{client}-{number:0>1000}");
+            link.send(ServiceMessage::JoinGroupWithAck(membership(&clients[client].id, &name, number))).await;
+            link.whole_ack().await
+        };
+        let mut joined = [0; 4];
+        for client in 0..3 {
+            for number in 0..1_000 {
+                let ack = join(client, number).await;
+                if ack.status != AckStatus::Ok {
+                    let text = ack.message.unwrap_or_default();
+                    assert!(text.contains("--group-names-total-max-bytes"), "{text}");
+                    break;
+                }
+                joined[client] += 1;
+            }
+        }
+        assert!(joined[0] > 400 && joined[0] < 500 && joined[1] > 200 && joined[2] > 100, "{joined:?}");
+        assert_eq!(join(3, 0).await.status, AckStatus::Ok, "a client with few groups joins one");
+        assert_eq!(join(0, 5_000).await.status, AckStatus::InternalServerError);
+        let names = &stage.shared.limits.group_names;
+        assert!(names.len() <= 1024 * 1024, "{}", names.len());
+        assert_eq!(stage.shared.limits.refusals.all()[0].0, "group_names");
+        drop(clients);
+        until(Duration::from_secs(60), "names of groups without members are returned", || names.len() == 0).await;
     });
 }
 

@@ -38,13 +38,19 @@ async fn hello(key: &str, peer_kind: PeerKind) -> (String, String) {
 }
 
 async fn ask(stage: &Stage, hello: &str, tag: Option<&str>) -> u16 {
+    ask_from(stage, 1, (hello, tag)).await
+}
+
+/// Sends a hello from the address with this last number.
+async fn ask_from(stage: &Stage, last: u8, (hello, tag): (&str, Option<&str>)) -> u16 {
     let mut request = Request::get(CHANNEL_PATH).header("host", ONE).header("connection", "upgrade");
     request = request.header("upgrade", "websocket").header("sec-websocket-version", "13");
     request = request.header("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA==").header(HELLO_HEADER, hello);
     if let Some(tag) = tag {
         request = request.header(KEY_TAG_HEADER, tag);
     }
-    let answer = HttpConnection::open(stage).await.begin(request.body(String::new()).unwrap()).await;
+    let pipe = stage.dial_from(([192, 0, 2, last], 40_000).into(), 4096);
+    let answer = HttpConnection::over(pipe).await.begin(request.body(String::new()).unwrap()).await;
     answer.status().as_u16()
 }
 
@@ -86,22 +92,50 @@ fn hellos_without_a_tag_are_taken_by_a_switch_and_fifty_of_them_a_second() {
     });
 }
 
+/// Ten failed hellos of an address are answered immediately, and each further one after this time.
+const SLOW_ANSWER: Duration = Duration::from_secs(3);
+
 #[test]
 fn rubbish_that_names_no_key_is_refused_at_once_and_rubbish_that_names_one_waits() {
     run(async {
         let stage = of_many_apps(false);
         let (rubbish, (_, tag)) = ("A".repeat(72), hello(APP_KEY, PeerKind::DialIn).await);
-        let begun = Instant::now();
-        for _ in 0..500 {
-            assert_eq!(ask(&stage, &rubbish, None).await, 404);
-            assert_eq!(ask(&stage, &rubbish, Some(&"A".repeat(16))).await, 404);
+        let named = |number: u32| format!("{number:0>3}{}", "A".repeat(69));
+        let timed = async |last: u8, hello: &str, tag: Option<&str>| {
+            let begun = Instant::now();
+            (ask_from(&stage, last, (hello, tag)).await, begun.elapsed())
+        };
+        for number in 0..10 {
+            let (status, took) = timed(1, &named(number), Some(&tag)).await;
+            assert!(status == 404 && took < SLOW_ANSWER, "{number}: {status} {took:?}");
         }
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-        for number in 0..110 {
-            assert_eq!(ask(&stage, &format!("{number:0>3}{}", "A".repeat(69)), Some(&tag)).await, 404);
+        for number in 10..15 {
+            let (status, took) = timed(1, &named(number), Some(&tag)).await;
+            assert!(status == 404 && took >= SLOW_ANSWER, "{number}: {status} {took:?}");
         }
-        assert!(begun.elapsed() >= Duration::from_secs(30), "the last ten wait for 3 s each: {:?}", begun.elapsed());
+        for unnamed in [None, Some("A".repeat(16))] {
+            let (status, took) = timed(1, &rubbish, unnamed.as_deref()).await;
+            assert!(status == 404 && took < SLOW_ANSWER, "no key is tried: {status} {took:?}");
+        }
         let (good, tag) = hello(APP_KEY, PeerKind::DialIn).await;
         assert_eq!(ask(&stage, &good, Some(&tag)).await, 101, "nobody is locked out");
+        let (good, tag) = hello(APP_KEY, PeerKind::DialIn).await;
+        let (status, took) = timed(2, &good, Some(&tag)).await;
+        assert!(status == 101 && took < SLOW_ANSWER, "another address: {status} {took:?}");
+    });
+}
+
+#[test]
+fn rubbish_without_tags_leaves_the_rate_of_untagged_hellos_to_others() {
+    run(async {
+        let stage = of_many_apps(true);
+        for number in 0..100 {
+            let rubbish = format!("{number:0>3}{}", "A".repeat(69));
+            assert_eq!(ask(&stage, &rubbish, None).await, 404);
+        }
+        for _ in 0..30 {
+            let (good, _) = hello(APP_KEY, PeerKind::DialIn).await;
+            assert_eq!(ask_from(&stage, 2, (&good, None)).await, 101);
+        }
     });
 }

@@ -8,6 +8,7 @@ use trunkline_protocol::negotiate::Decision;
 use trunkline_protocol::wire::USER_HEADER;
 
 use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::closes::cause_of;
 use super::fleet_nodes::until;
 use super::http::{HttpConnection, exchange, negotiate, request};
 use super::speech::cast;
@@ -43,6 +44,46 @@ fn large_heads_of_open_connections_share_a_budget_and_small_ones_are_not_concern
         link.close().await;
         until(Duration::from_secs(60), "nothing is kept", || stage.shared.limits.heads.kept_bytes() == 0).await;
         let _again = Client::connect(&stage, &mut link, &large).await;
+    });
+}
+
+#[test]
+fn the_address_with_the_most_heads_makes_room_for_others_whether_its_clients_are_open_or_not() {
+    run(async {
+        let limits = FrontendLimits { heads_total_bytes: 40_000, ..FrontendLimits::default() };
+        let stage = Stage::with(Settings { limits, ..settings() }, 1);
+        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let large = format!("/chat?x={}", "x".repeat(6_000));
+        let _open = Client::connect(&stage, &mut link, &large).await;
+        let mut pending = Vec::new();
+        while let Ok(client) = Client::upgrade(&stage, &large).await {
+            pending.push(client);
+        }
+        assert_eq!(pending.len(), 5, "the own address makes no room");
+        let dial_from = |last: u8| stage.dial_from(([198, 51, 100, last], 7).into(), 64 * 1024);
+        let mut others = Vec::new();
+        for other in 1..=2 {
+            others.push(Client::connect_over(dial_from(other), &mut link, &large).await);
+            let end = pending.pop().unwrap().next().await;
+            assert!(matches!(end, Received::End(_)), "{end:?} of the newest of the largest");
+        }
+        drop(pending);
+        for other in others {
+            other.close().await;
+            link.close().await;
+        }
+        let kept = || stage.shared.limits.heads.kept_bytes();
+        until(Duration::from_secs(60), "all others are gone", || kept() < 10_000).await;
+        let mut own = Vec::new();
+        for _ in 0..5 {
+            own.push(Client::connect(&stage, &mut link, &large).await);
+        }
+        let _other = Client::upgrade_over(dial_from(3), &large).await.unwrap();
+        let end = link.close().await;
+        assert_eq!((&*end.connection_id, cause_of(&end).as_deref()), (&*own[4].id, Some("heads_total")));
+        let words = own[4].text().await;
+        assert!(words.contains("\"type\":7") && words.contains("\"allowReconnect\":true"), "{words}");
+        assert!(kept() <= 40_000);
     });
 }
 

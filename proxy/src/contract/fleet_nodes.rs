@@ -178,7 +178,7 @@ async fn serve(network: MemoryNetwork, address: Address, fleet: Fleet, sockets: 
         let mut extensions = Extensions::new();
         extensions.insert(FromNode);
         let lock = ChannelLock { keys: &keys, peer_kind: PeerKind::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
-        let opened = open_channel(&mut request, lock, inside.clone(), extensions);
+        let opened = open_channel(&mut request, lock, inside.clone(), || Ok(extensions));
         std::future::ready(opened.unwrap_or_else(|refused| {
             assert_eq!(refused, ChannelRefused::Stranger);
             ::http::Response::builder().status(404).body(Body::empty()).unwrap()
@@ -211,9 +211,8 @@ async fn serve_version(network: MemoryNetwork, address: Address, wire: WireVersi
         let (keys, inside) = (keys.clone(), inside.clone());
         let open = move |mut request: Request| {
             let hellos = HelloTable::default();
-            let lock =
-                ChannelLock { keys: &keys, peer_kind: PeerKind::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
-            let opened = open_channel(&mut request, lock, inside.clone(), Extensions::new());
+            let lock = ChannelLock { keys: &keys, peer_kind: PeerKind::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
+            let opened = open_channel(&mut request, lock, inside.clone(), || Ok(Extensions::new()));
             std::future::ready(opened.unwrap())
         };
         let service = TowerToHyperService::new(Router::new().route(CHANNEL_PATH, get(open)));

@@ -79,7 +79,7 @@ impl DialInLink {
         Self::dial_by(KEY, node, instance, (endpoint, target)).await
     }
 
-    async fn dial_by(
+    pub(super) async fn dial_by(
         key: &str,
         node: &FleetNode,
         instance: &str,
@@ -93,7 +93,9 @@ impl DialInLink {
         let mut socket = match client_async(request, node.stage.dial()).await {
             Ok((socket, _)) => socket,
             Err(tungstenite::Error::Http(answer)) => {
-                panic!("{:?}", answer.map(|body| body.map(|body| String::from_utf8_lossy(&body).into_owned())))
+                let status = answer.status();
+                let text = String::from_utf8(answer.into_body().unwrap_or_default()).unwrap();
+                return Err(format!("{status}: {text}"));
             }
             Err(error) => panic!("{error}"),
         };

@@ -164,12 +164,17 @@ impl Stage {
 
     /// Opens a connection with a pipe of this capacity in each direction.
     pub(super) fn dial_with(&self, bytes: usize) -> DuplexStream {
+        self.dial_from(PEER.into(), bytes)
+    }
+
+    /// Opens a connection from this address.
+    pub(super) fn dial_from(&self, peer: SocketAddr, bytes: usize) -> DuplexStream {
         let (near, far) = duplex(bytes);
         let turn = self.next_shard.get();
         self.next_shard.set(turn + 1);
         let index = turn % self.routers.len();
         let gate = ListenerGate::new(self.shared.clone(), self.shared.counters_of(u16::try_from(index).unwrap()));
-        spawn_local(serve_pipe(near, PEER.into(), gate, self.routers[index].clone()));
+        spawn_local(serve_pipe(near, peer, gate, self.routers[index].clone()));
         far
     }
 }

@@ -19,6 +19,7 @@ use trunkline_channel::{HandshakeError, HelloTable, NOT_FRESH, accept};
 use trunkline_protocol::key::{AccessKeys, PeerKind};
 
 use crate::config::HostRules;
+use crate::limits::LinkRefusal;
 use crate::net::address::Address;
 use crate::net::socket::WriteStallLimit;
 
@@ -28,10 +29,12 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time after which the channel is closed if the peer reads nothing of a response.
 const STALLED_TIMEOUT: Duration = Duration::from_secs(60);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ChannelRefused {
     /// Too many channels wait for their first request.
     Busy,
+    /// The holder of the key has no link left.
+    Full(LinkRefusal),
     /// The hello is more than a few minutes old.
     NotFresh,
     /// Not an upgrade, or not from a holder of our key.
@@ -48,6 +51,7 @@ impl ChannelRefused {
     pub(crate) fn answer(self) -> (StatusCode, String) {
         match self {
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, HandshakeError::Busy.to_string()),
+            Self::Full(refusal) => (StatusCode::SERVICE_UNAVAILABLE, refusal.to_string()),
             Self::NotFresh => (NOT_FRESH, HandshakeError::NotFresh.to_string()),
             Self::Stranger => (StatusCode::NOT_FOUND, "not found".into()),
             Self::Misdirected { option } => {
@@ -95,7 +99,7 @@ pub(crate) struct ChannelLock<'a> {
     pub hellos: &'a HelloTable,
 }
 
-/// Opens the requested channel. Requests inside carry these extensions.
+/// Opens the requested channel. Requests inside carry the extensions, which are made after the hello was checked.
 ///
 /// # Errors
 /// If the channel is refused.
@@ -103,7 +107,7 @@ pub(crate) fn open_channel(
     request: &mut Request,
     lock: ChannelLock<'_>,
     inside: Router,
-    extensions: Extensions,
+    extensions: impl FnOnce() -> Result<Extensions, ChannelRefused>,
 ) -> Result<Response, ChannelRefused> {
     let accepted = match accept(request, lock.keys, lock.peer_kind, lock.hellos) {
         Ok(Some(accepted)) => accepted,
@@ -115,6 +119,7 @@ pub(crate) fn open_channel(
         warn!(dialled = &*accepted.dialled, "channel refused: the dialled name is not a name of this node");
         return Err(refused);
     }
+    let extensions = extensions()?;
     let (response, stream) = accepted.into_parts();
     tokio::spawn(async move {
         // Fails if the peer is gone, or if its hello was a replay.

@@ -32,11 +32,12 @@ use crate::frontend::forwarded_header::ForwardedScheme;
 use crate::frontend::path_rule::split_negotiate;
 use crate::frontend::plain_response::{RefusalText, because, plain, unavailable};
 use crate::frontend::request_extension::{FromFleet, InChannel, peer_address};
+use crate::frontend::request_limit::counted_ip;
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::{carried_link, x_forwarded};
 use crate::frontend::upgrade_answer::{accept_key, is_upgrade_of, switching_protocols};
 use crate::frontend::visitor::{ComesBack, HUB_PARAMETER};
-use crate::limits::TableFull;
+use crate::limits::{LinkPermit, LinkRefusal, SignerShare, TableFull};
 use crate::shard::{ShardMessage, TargetVerdict};
 use crate::upstream::{Hub, HubOrigin, IncomingLink};
 
@@ -88,7 +89,10 @@ pub(crate) fn enter(
         true => shared.serve_by_webhook((&name, &client_path(&name)), HubOrigin::WebhookPattern, &share),
         false => shared.hubs.register_as(HubOrigin::DialIn, manifest(endpoint, &name), &share),
     };
-    let hub = hub.map_err(|refusal| full(&refusal, "hubs named by app servers and clients"))?;
+    let hub = hub.map_err(|refusal| {
+        shared.limits.refusals.count("hubs", refusal.label());
+        full(&refusal, "hubs named by app servers and clients")
+    })?;
     Ok((hub, user, signer))
 }
 
@@ -191,8 +195,11 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
         .hubs
         .app_servers()
         .check_room(&instance, &share)
+        .inspect_err(|refusal| endpoint.shared.limits.refusals.count("app_servers", refusal.label()))
         .map_err(|refusal| full(&refusal, "app servers"));
     room.inspect_err(|refusal| report_refused(endpoint, &request, refusal))?;
+    let permit = take_permit(endpoint, &request, &share);
+    let permit = permit.inspect_err(|refusal| report_refused(endpoint, &request, refusal))?;
     let is_carried = request.extensions().get::<FromFleet>().is_some();
     let mut refusal = None;
     // A link carried by another node is not carried on.
@@ -203,7 +210,7 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
             TargetVerdict::Refused => {
                 refusal = Some("this connection is for another node, or for a node that is gone".into())
             }
-            TargetVerdict::CarriedTo(node) => return carried_link::carry(endpoint, &node, request).await,
+            TargetVerdict::CarriedTo(node) => return carried_link::carry(endpoint, &node, (request, permit)).await,
         }
     }
     let host = text(request.headers(), &HOST).filter(|host| host.len() <= NAME_MAX_BYTES);
@@ -216,9 +223,30 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
         signer,
         hub,
         refusal,
+        permit,
     };
     endpoint.shard.put(ShardMessage::ServeLink(Box::new(incoming)));
     Ok(switching_protocols(&accept))
+}
+
+/// Takes a permit for a link of this signer: that of its channel, if it has one. A link carried by another node counts
+/// for its address there.
+fn take_permit(endpoint: &Endpoint, request: &Request, share: &SignerShare) -> Result<Arc<LinkPermit>, Response> {
+    let limits = &endpoint.shared.limits;
+    if let Some(InChannel(permit)) = request.extensions().get() {
+        return Ok(permit.clone());
+    }
+    let is_carried = request.extensions().get::<FromFleet>().is_some();
+    let address = counted_ip(&endpoint.shared.settings, request.extensions()).filter(|_| !is_carried);
+    limits.links.take_dialled_in(share, address).map(Arc::new).map_err(|refusal| {
+        limits.refusals.count("links", refusal.label());
+        match refusal {
+            LinkRefusal::Address { .. } => {
+                because(Cause::LimitAddress, plain(StatusCode::TOO_MANY_REQUESTS, refusal.to_string()))
+            }
+            _ => unavailable(Cause::LimitConnections, refusal.to_string()),
+        }
+    })
 }
 
 /// Whether a link could be read and changed in transit: plain text from another machine, as far as detectable here.
@@ -267,9 +295,10 @@ fn hint(status: StatusCode) -> &'static str {
              the clocks"
         }
         StatusCode::SERVICE_UNAVAILABLE => {
-            "this node, or the key of the app server, has reached its limit of hubs or app servers: move some app \
-             servers to another node"
+            "this node, or the key of the app server, has reached its limit of hubs, app servers or links: see \
+             --links-max, or move some app servers to another node"
         }
+        StatusCode::TOO_MANY_REQUESTS => "its address has too many links: see --links-per-address-max and --trust",
         StatusCode::FORBIDDEN => "use https:// in its connection string, or remove --require-encrypted-dial-in",
         StatusCode::PAYLOAD_TOO_LARGE => "its token is too large: use fewer claims",
         _ => {
@@ -295,9 +324,14 @@ mod tests {
 
     #[test]
     fn each_refusal_has_a_hint_of_its_own() {
-        for (status, word) in
-            [(401, "--access-key"), (503, "limit"), (413, "claims"), (403, "https://"), (400, "not name a hub")]
-        {
+        for (status, word) in [
+            (401, "--access-key"),
+            (503, "--links-max"),
+            (429, "--links-per-address-max"),
+            (413, "claims"),
+            (403, "https://"),
+            (400, "not name a hub"),
+        ] {
             assert!(hint(StatusCode::from_u16(status).unwrap()).contains(word), "{status}");
         }
     }

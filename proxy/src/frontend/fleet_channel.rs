@@ -19,6 +19,7 @@ use crate::fleet::{ChannelLock, ChannelRefused, OwnNames, open_channel};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{FromFleet, InChannel, PeerAddress, peer_address};
+use crate::frontend::request_limit::counted_ip;
 use crate::shard::Shared;
 
 /// Route that opens channels, and the routes inside them.
@@ -78,7 +79,7 @@ fn key_of(shared: &Shared, request: &Request) -> HelloKey {
         Some(tag) if settings.accepts_dial_in && shared.admission.signing_keys.of_channels().tagged(tag).is_some() => {
             HelloKey::App(tag)
         }
-        None if settings.takes_untagged_hellos && shared.limits.may_try_untagged(shared.uptime()) => HelloKey::Untagged,
+        None if settings.takes_untagged_hellos && may_try_untagged(shared, request) => HelloKey::Untagged,
         None => {
             if !settings.takes_untagged_hellos && shared.limits.may_log_mistake(shared.uptime()) {
                 let from = peer_address(request.extensions()).map(|peer| peer.ip().to_string()).unwrap_or_default();
@@ -91,6 +92,13 @@ fn key_of(shared: &Shared, request: &Request) -> HelloKey {
         }
         Some(_) => HelloKey::Unknown,
     }
+}
+
+/// Whether an untagged hello is tried. Addresses with failed hellos are refused first, so they don't use up the rate.
+fn may_try_untagged(shared: &Shared, request: &Request) -> bool {
+    let (limits, now) = (&shared.limits, shared.uptime());
+    let peer = peer_address(request.extensions()).map(|peer| peer.ip());
+    limits.failed_hellos.wait(peer, now).is_zero() && limits.may_try_untagged(now)
 }
 
 fn try_key(shared: &Shared, key: HelloKey, request: &mut Request, inside: &Router) -> Result<Response, ChannelRefused> {
@@ -121,21 +129,26 @@ fn open_for_node(shared: &Shared, request: &mut Request, inside: &Router) -> Res
     let lock = ChannelLock { keys: &shared.settings.keys, peer_kind: PeerKind::NodeClients, names, hellos };
     let mut extensions = kept_extensions(request);
     extensions.insert(FromFleet);
-    open_channel(request, lock, inside.clone(), extensions)
+    open_channel(request, lock, inside.clone(), || Ok(extensions))
 }
 
-/// Opens a channel to an app server that dials in, by the keys of one holder.
+/// Opens a channel to an app server that dials in, by the keys of one holder. It counts as a link of the holder.
 fn open_for_app(
     shared: &Shared,
     request: &mut Request,
     inside: &Router,
-    ChannelKeys { keys, hellos, .. }: &ChannelKeys,
+    ChannelKeys { signer, keys, hellos }: &ChannelKeys,
 ) -> Result<Response, ChannelRefused> {
     let names = OwnNames::Hosts(&shared.settings.hosts);
     let lock = ChannelLock { keys, peer_kind: PeerKind::DialIn, names, hellos };
     let mut extensions = kept_extensions(request);
-    extensions.insert(InChannel);
-    open_channel(request, lock, inside.clone(), extensions)
+    let address = counted_ip(&shared.settings, request.extensions());
+    open_channel(request, lock, inside.clone(), || {
+        let permit = shared.limits.links.take_dialled_in(&shared.admission.share_of(signer), address);
+        let permit = permit.inspect_err(|refusal| shared.limits.refusals.count("links", refusal.label()));
+        extensions.insert(InChannel(permit.map_err(ChannelRefused::Full)?.into()));
+        Ok(extensions)
+    })
 }
 
 /// Extensions that requests inside the channel have from the one that opens it.

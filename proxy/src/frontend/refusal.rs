@@ -33,7 +33,7 @@ pub(crate) fn cause_of_limit(limit: Limit) -> Cause {
         Limit::MessageSize | Limit::Messages | Limit::Bytes => Cause::MessageTooLarge,
         Limit::MessageTime => Cause::MessageTimeout,
         // These limits never refuse a request.
-        Limit::Groups | Limit::GroupName | Limit::LogLines => Cause::MessageTooLarge,
+        Limit::Groups | Limit::GroupName | Limit::GroupNames | Limit::LogLines => Cause::MessageTooLarge,
     }
 }
 

@@ -1,12 +1,14 @@
 //! Extensions of requests and responses: data that one step of the frontend leaves for a later one.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::extract::ConnectInfo;
 use http::Extensions;
 
 use super::forwarded_header::ForwardedScheme;
 use crate::auth::User;
+use crate::limits::LinkPermit;
 
 /// Peer address of a request; after normalisation, the client's.
 ///
@@ -22,9 +24,9 @@ pub(crate) struct ClientScheme(pub ForwardedScheme);
 #[derive(Debug, Clone)]
 pub(crate) struct FromFleet;
 
-/// Marks a request that came through a channel of an app server that dials in.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct InChannel;
+/// Marks a request that came through a channel of an app server that dials in, and holds the permit of the channel.
+#[derive(Debug, Clone)]
+pub(crate) struct InChannel(pub Arc<LinkPermit>);
 
 /// Marks a request forwarded by another node; it is not forwarded again.
 #[derive(Debug, Clone)]

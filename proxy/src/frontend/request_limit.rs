@@ -8,21 +8,27 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderValue, StatusCode};
+use http::{Extensions, HeaderValue, StatusCode};
 use http_body_util::Limited;
 use hyper::body::Body as _;
 
 use trunkline_protocol::limits::FIRST_GET_TIMEOUT_S;
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
+use crate::config::Settings;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::{because, plain};
 use crate::frontend::refusal::cause_of_limit;
 use crate::frontend::request_extension::peer_address;
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::timed_body::TimedBody;
-use crate::limits::{AddressPermit, HeadBudget, HeadWeight, RelayConnection, RelayPermit, RelayRefusal, TooFast};
+use crate::limits::{
+    AddressPermit, HeadAdmission, HeadBudget, HeadHolder, HeadWeight, RelayConnection, RelayPermit, RelayRefusal,
+    TooFast,
+};
 use crate::metrics::Limit;
+use crate::shard::close_with_heads;
+use crate::upstream::Hub;
 
 /// Retry-After at the connection limit; when others will close is unknown.
 const ROOM_RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -43,7 +49,9 @@ enum LimitOwner {
 
 /// Throttles a negotiate request: returns its delay in a burst, or the refusal.
 pub(crate) fn throttle_negotiate(endpoint: &Endpoint, request: &Request) -> Result<Duration, Response> {
-    if let (Some(pending), Some(ip)) = (&endpoint.shared.limits.pending, counted_ip(endpoint, request)) {
+    if let (Some(pending), Some(ip)) =
+        (&endpoint.shared.limits.pending, counted_ip(&endpoint.shared.settings, request.extensions()))
+    {
         pending.negotiated(ip, endpoint.shared.uptime()).map_err(|retry_after| {
             let text = "too many negotiations of this address without a connection: see --pending-per-address-max";
             refuse(endpoint, Limit::PendingPerAddress, LimitOwner::Client, retry_after, text)
@@ -103,7 +111,7 @@ fn take_permit_beside(
         let text = "this node has reached its limit of connections: see --connections-max";
         return Err(refuse(endpoint, Limit::Connections, LimitOwner::Node, ROOM_RETRY_AFTER, text));
     }
-    let Some(ip) = counted_ip(endpoint, request) else { return Ok(None) };
+    let Some(ip) = counted_ip(&endpoint.shared.settings, request.extensions()) else { return Ok(None) };
     let permit = shared.limits.clients.as_ref().map(|clients| {
         clients.take(Some(ip.into())).map(Box::new).map_err(|_full| {
             let text = "this address has reached its limit of connections: see --connections-per-address-max";
@@ -113,12 +121,14 @@ fn take_permit_beside(
     permit.transpose()
 }
 
-/// Reserves memory for a large head of a new client; none for a small one.
+/// Reserves memory for a large head of a new client; none for a small one. Connections of the largest holder may be
+/// closed for it.
 ///
 /// # Errors
 /// The refusal, if large heads use up their budget.
 pub(crate) fn take_head_room(
     endpoint: &Endpoint,
+    hub: &Hub,
     parts: &Parts,
     opening: impl FnOnce() -> OpenConnection,
 ) -> Result<Option<HeadWeight>, Response> {
@@ -127,9 +137,19 @@ pub(crate) fn take_head_room(
         return Ok(None);
     }
     // Excludes the access token and node-only data.
-    let bytes = ServiceMessage::OpenConnection(opening()).to_body().len();
-    endpoint.shared.limits.heads.take(bytes).map_err(|_full| {
+    let (shared, opening) = (&endpoint.shared, opening());
+    let (connection_id, app) = (opening.connection_id.clone(), shared.admission.signing_keys.owner_of(hub.name()));
+    let address = counted_ip(&shared.settings, &parts.extensions).map(Into::into);
+    let bytes = ServiceMessage::OpenConnection(opening).to_body().len();
+    let holder = HeadHolder { connection_id, app, address };
+    let HeadAdmission { weight, evicted } = shared.limits.heads.take(bytes, holder);
+    if !evicted.is_empty() {
+        endpoint.counters.limit(Limit::HeadTotal).add(evicted.len() as u64);
+        close_with_heads(shared, evicted);
+    }
+    weight.map_err(|_full| {
         endpoint.counters.limit(Limit::HeadTotal).increment();
+        shared.limits.refusals.count("heads", shared.admission.signing_keys.owner_of(hub.name()).label());
         let text = format!(
             "this request has {bytes} bytes of headers, claims and query, and the memory for heads over 4 KiB is used \
              up: see --heads-total-max-bytes"
@@ -152,10 +172,15 @@ pub(crate) fn count_connected(endpoint: &Endpoint, peer: Option<SocketAddr>) {
 /// # Errors
 /// The refusal at the limit.
 pub(crate) fn take_pipe_permit(endpoint: &Endpoint, request: &Request) -> Result<AddressPermit, Response> {
-    endpoint.shared.limits.pipes.take(counted_ip(endpoint, request).map(Into::into)).map_err(|_full| {
-        let text = "too many connections wait for their first GET: begin with the GET";
-        refuse(endpoint, Limit::PendingPipes, LimitOwner::Node, PIPE_RETRY_AFTER, text)
-    })
+    endpoint
+        .shared
+        .limits
+        .pipes
+        .take(counted_ip(&endpoint.shared.settings, request.extensions()).map(Into::into))
+        .map_err(|_full| {
+            let text = "too many connections wait for their first GET: begin with the GET";
+            refuse(endpoint, Limit::PendingPipes, LimitOwner::Node, PIPE_RETRY_AFTER, text)
+        })
 }
 
 /// Takes a permit for a request to an app server, held while it is in flight.
@@ -164,7 +189,8 @@ pub(crate) fn take_pipe_permit(endpoint: &Endpoint, request: &Request) -> Result
 /// The refusal at the limit.
 pub(crate) fn take_relay_permit(endpoint: &Endpoint, request: &Request) -> Result<RelayPermit, Response> {
     let connection = request.extensions().get::<RelayConnection>();
-    let permit = endpoint.shared.limits.relays.take(counted_ip(endpoint, request), connection);
+    let permit =
+        endpoint.shared.limits.relays.take(counted_ip(&endpoint.shared.settings, request.extensions()), connection);
     permit.map_err(|refusal| match refusal {
         RelayRefusal::Node => {
             let text = "too many requests to the app are in flight: see --pass-through-max";
@@ -218,7 +244,9 @@ pub(crate) fn refuse_broken_body() -> Response {
 /// Takes a permit to forward a request to another node, held while it is in flight; `None` if addresses are not
 /// counted.
 pub(crate) fn take_hop_permit(endpoint: &Endpoint, request: &Request) -> Result<Option<AddressPermit>, Response> {
-    let (Some(clients), Some(ip)) = (&endpoint.shared.limits.hop_clients, counted_ip(endpoint, request)) else {
+    let (Some(clients), Some(ip)) =
+        (&endpoint.shared.limits.hop_clients, counted_ip(&endpoint.shared.settings, request.extensions()))
+    else {
         return Ok(None);
     };
     clients.take(Some(ip.into())).map(Some).map_err(|_full| {
@@ -246,9 +274,9 @@ fn bounded(body: Body, most: usize, limit: Duration) -> Body {
 }
 
 /// Address used for counting a client. A trusted address without a named client represents many.
-fn counted_ip(endpoint: &Endpoint, request: &Request) -> Option<IpAddr> {
-    let ip = peer_address(request.extensions())?.ip();
-    (!endpoint.shared.settings.trusted.contains(ip)).then_some(ip)
+pub(crate) fn counted_ip(settings: &Settings, extensions: &Extensions) -> Option<IpAddr> {
+    let ip = peer_address(extensions)?.ip();
+    (!settings.trusted.contains(ip)).then_some(ip)
 }
 
 fn refuse(endpoint: &Endpoint, limit: Limit, owner: LimitOwner, retry_after: Duration, text: &'static str) -> Response {

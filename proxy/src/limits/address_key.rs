@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::bounded::Permit;
 
 /// Address as counted by limits. An IPv6 /64 counts as one address, because it is the smallest block a client gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum AddressKey {
     V4(u32),
     V6(u64),

@@ -9,8 +9,9 @@
 //! When all permits are taken, a new request displaces the request that has waited longest for its client, as at the
 //! admin port: a stalled upload, or a response that is not read. If none has waited long enough, it displaces the
 //! newest request of the address with the most requests, unless that is its own address. The displaced request fails.
+//! One pass over all requests serves all new requests of the next milliseconds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::address_key::{AddressKey, AddressPermit};
-use crate::bounded::{Budget, BudgetShare, Lease, LeaseTable, Leases, Permit, Permits, newest_of_largest};
+use crate::bounded::{Budget, BudgetShare, Holders, Lease, LeaseTable, Leases, Permit, Permits, pass_interval};
 use crate::config::RelaySettings;
 use crate::net::address::Address;
 
@@ -30,9 +31,6 @@ const SAFE_WAIT: Duration = Duration::from_secs(1);
 /// Upload rate that counts as progress: the speed of a poor mobile uplink. An occasional byte does not protect a
 /// request from being displaced.
 const SENDER_BYTES_PER_SECOND: u64 = 16 * 1024;
-
-/// Pause after a failed search for a request to displace, because a search visits all requests.
-const VAIN_LOOK: Duration = Duration::from_millis(50);
 
 /// Divisor for the share of all permits that one client connection may take.
 const CONNECTION_PART: usize = 16;
@@ -51,12 +49,18 @@ pub(crate) struct RelayLimit {
     upstreams: Permits<Address>,
     displaced: AtomicU64,
     under_way: Leases<RelayRequest>,
-    /// Times until which a search is skipped, because the last one failed.
-    none_before: Mutex<HashMap<Search, Instant>>,
+    /// Requests to displace, by full app server; `None` for those of all app servers.
+    plans: Mutex<HashMap<Option<Address>, DisplacementPlan>>,
 }
 
-/// Key of a search for a request to displace: app server (`None` for all), and address of the new request.
-type Search = (Option<Address>, Option<AddressKey>);
+/// Result of one pass over all requests.
+#[derive(Debug)]
+struct DisplacementPlan {
+    until: Instant,
+    /// Requests that wait for their clients, the longest first.
+    waiting: VecDeque<u64>,
+    holders: Holders<AddressKey>,
+}
 
 #[derive(Debug)]
 struct RelayRequest {
@@ -120,7 +124,7 @@ impl RelayLimit {
             upstreams: Permits::new(usize::MAX, upstream_max),
             displaced: AtomicU64::new(0),
             under_way: Leases::default(),
-            none_before: Mutex::default(),
+            plans: Mutex::default(),
         })
     }
 
@@ -151,43 +155,79 @@ impl RelayLimit {
         let address = address.transpose()?;
         let progress = Arc::new(RelayProgress::new());
         let request = RelayRequest { holder, upstream: None, progress: progress.clone() };
-        let choose = |requests: &LeaseTable<_>, _: &_| self.choose_displaced(requests, (None, holder));
+        let choose = |requests: &LeaseTable<_>, _: &_| self.choose_displaced(requests, None, holder);
         let request = self.under_way.take_or_revoke(self.node_max, request, choose);
         let request = request.ok_or(RelayRefusal::Node)?;
         Ok(RelayPermit { limit: self.clone(), request, progress, _connection: connection, _address: address })
     }
 
     /// Chooses a request to displace, at one app server or among all, and counts it.
-    fn choose_displaced(&self, requests: &LeaseTable<RelayRequest>, search: Search) -> Option<u64> {
+    fn choose_displaced(
+        &self,
+        requests: &LeaseTable<RelayRequest>,
+        upstream: Option<&Address>,
+        newcomer: Option<AddressKey>,
+    ) -> Option<u64> {
         let now = Instant::now();
-        // A failed search applies only to its app server and address.
-        let mut none_before = self.none_before.lock().unwrap_or_else(PoisonError::into_inner);
-        none_before.retain(|_, before| *before > now);
-        if none_before.contains_key(&search) {
-            return None;
-        }
-        let (upstream, new_server) = &search;
-        let is_there = |request: &RelayRequest| upstream.is_none() || request.upstream() == upstream.as_ref();
-        let there = || requests.iter().filter(|(_, request)| is_there(request));
-        let waiting = there().filter_map(|(number, request)| Some((request.progress.waits_since()?, number)));
-        let longest = waiting.min().filter(|(since, _)| now.saturating_duration_since(*since) >= SAFE_WAIT);
-        let chosen = longest.map(|(_, number)| number).or_else(|| {
-            let ending = there().filter(|(_, request)| request.progress.can_be_cut());
-            let held = ending.filter_map(|(number, request)| Some((number, request.holder?, 1)));
-            newest_of_largest(held, (new_server.as_ref(), 1))
-        });
-        if chosen.is_none() {
-            none_before.insert(search, now + VAIN_LOOK);
-        }
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        plans.retain(|_, plan| plan.until > now);
+        let interval = pass_interval(requests.len() * (plans.len() + 1));
+        let plan = plans.entry(upstream.cloned()).or_insert_with(|| DisplacementPlan::of(requests, upstream, interval));
+        let chosen = plan.choose(requests, upstream, newcomer);
         self.displaced.fetch_add(u64::from(chosen.is_some()), Ordering::Relaxed);
         chosen
     }
 }
 
+impl DisplacementPlan {
+    fn of(requests: &LeaseTable<RelayRequest>, upstream: Option<&Address>, interval: Duration) -> Self {
+        let there = || requests.iter().filter(|(_, request)| request.is_at(upstream));
+        let mut waiting: Vec<_> = there()
+            .filter(|(_, request)| request.has_waited())
+            .filter_map(|(number, request)| Some((request.progress.waits_since()?, number)))
+            .collect();
+        waiting.sort_unstable();
+        let ending = there().filter(|(_, request)| request.progress.can_be_cut());
+        let holders = Holders::of(ending.filter_map(|(number, request)| Some((number, request.holder?, 1))));
+        Self {
+            until: Instant::now() + interval,
+            waiting: waiting.into_iter().map(|(_, number)| number).collect(),
+            holders,
+        }
+    }
+
+    /// Takes the next request to displace. Requests that have ended or changed since the pass are skipped.
+    fn choose(
+        &mut self,
+        requests: &LeaseTable<RelayRequest>,
+        upstream: Option<&Address>,
+        newcomer: Option<AddressKey>,
+    ) -> Option<u64> {
+        let there = |number: u64| requests.get(number).filter(|request| request.is_at(upstream));
+        while let Some(number) = self.waiting.pop_front() {
+            if there(number).is_some_and(RelayRequest::has_waited) {
+                return Some(number);
+            }
+        }
+        while let Some(number) = self.holders.newest_of_largest((newcomer.as_ref(), 1)) {
+            if there(number).is_some_and(|request| request.progress.can_be_cut()) {
+                newcomer.iter().for_each(|key| self.holders.add(key, 1));
+                return Some(number);
+            }
+        }
+        None
+    }
+}
+
 impl RelayRequest {
-    /// App server that the request counts for.
-    fn upstream(&self) -> Option<&Address> {
-        self.upstream.as_ref()?.key()
+    /// Whether the request counts for this app server; `None` for any.
+    fn is_at(&self, upstream: Option<&Address>) -> bool {
+        upstream.is_none() || self.upstream.as_ref().and_then(Permit::key) == upstream
+    }
+
+    /// Whether the request has waited for its client long enough to be displaced.
+    fn has_waited(&self) -> bool {
+        self.progress.waits_since().is_some_and(|since| since.elapsed() >= SAFE_WAIT)
     }
 }
 
@@ -202,8 +242,7 @@ impl RelayPermit {
         let permit = take().or_else(|| {
             let displaces = when_full == FullUpstream::Displace;
             let holder = requests.get_mut(self.request.number()).and_then(|request| request.holder);
-            let search = (Some(upstream.clone()), holder);
-            let chosen = displaces.then(|| self.limit.choose_displaced(&requests, search))??;
+            let chosen = displaces.then(|| self.limit.choose_displaced(&requests, Some(upstream), holder))??;
             requests.revoke(chosen);
             take()
         });
@@ -419,6 +458,18 @@ mod tests {
         assert_eq!(refused, 0, "of 200 requests of others");
         let _other = limit.take(ip(99), None).unwrap();
         assert_eq!(stranger().err(), Some(RelayRefusal::Node), "the largest makes no room for itself");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_from_many_addresses_costs_one_pass_over_the_requests() {
+        let limit = limit(4096, 0, 0);
+        let permits: Vec<_> = (0..4096).map(|number| limit.take(ip(number), None).unwrap()).collect();
+        let begun = std::time::Instant::now();
+        let refused = (0..50_000).filter(|number| limit.take(ip(10_000 + number), None).is_err()).count();
+        assert_eq!(refused, 50_000, "no address has more than the new one would have");
+        // A pass for each takes minutes.
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        drop(permits);
     }
 
     #[tokio::test(start_paused = true)]

@@ -34,6 +34,12 @@ impl SignerShare {
         &self.signer
     }
 
+    /// Whether other apps use the same tables.
+    #[must_use]
+    pub(crate) fn has_others(&self) -> bool {
+        self.has_others
+    }
+
     /// Number of entries that the signer may have in a table of this size.
     #[must_use]
     pub(crate) fn of(&self, places: usize) -> usize {
@@ -62,6 +68,12 @@ impl SignerShare {
 }
 
 impl Full<Signer> {
+    /// Key of the refusal in metrics.
+    #[must_use]
+    pub(crate) fn label(&self) -> &str {
+        self.key.as_ref().map_or("(node)", Signer::label)
+    }
+
     /// Describes the limit, as in `500 hubs by the key of app shop, which is the most for one key`.
     #[must_use]
     pub(crate) fn describe(&self, places: &str) -> String {

@@ -26,6 +26,7 @@ use super::lost_app_server::warn_of_lost_app_server;
 use super::lost_key::{CLOSE_POLICY, KEY_GONE, lose_key};
 use super::session_over::SessionOver;
 use crate::auth::Signer;
+use crate::limits::LinkPermit;
 use crate::metrics::SessionCloseReason;
 use crate::shard::{LinkLoss, Shard, ShardCommand};
 use crate::upstream::{
@@ -56,7 +57,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves a link from the upgrade until it closes.
 pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
-    let IncomingLink { upgrade, hub, instance, endpoint, signer, is_carried, refusal } = *incoming;
+    let IncomingLink { upgrade, hub, instance, endpoint, signer, is_carried, refusal, permit } = *incoming;
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(hub = hub.name(), %error, "upgrade of a link failed"),
@@ -84,7 +85,7 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
     }
     let endpoint = endpoint.into();
     let link = make_link(&shard, &pool, DialledIn { kind, endpoint, signer, is_carried, allows_reconnect });
-    carry(&shard, &pool, link, socket).await;
+    carry(&shard, &pool, link, (socket, permit)).await;
 }
 
 /// Refusal reason for an app server with too many links.
@@ -125,7 +126,12 @@ fn make_link(shard: &Shard, pool: &Pool, dialled_in: DialledIn) -> Arc<LinkHandl
     Arc::new(LinkHandle::dialled_in(hub, app, links.outbox_max_bytes, session, dialled_in, pool.retired()))
 }
 
-async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socket: LinkSocket<UpstreamWebSocket>) {
+async fn carry(
+    shard: &Rc<Shard>,
+    pool: &Arc<Pool>,
+    link: Arc<LinkHandle>,
+    (socket, permit): (LinkSocket<UpstreamWebSocket>, Arc<LinkPermit>),
+) {
     let clock = LinkClock::since(shard.shared().instant(0));
     let Some(offer) = link.outbox().offer() else { return };
     let plain = Answer { received: 0, capabilities: Capabilities::default() };
@@ -193,7 +199,7 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, link: Arc<LinkHandle>, socke
     if let Some(words) = words {
         drop(timeout(CLOSE_TIMEOUT, writer.close(words)).await);
     }
-    drop(writer);
+    drop((writer, permit));
     remove_if_gone(shard, pool).await;
 }
 

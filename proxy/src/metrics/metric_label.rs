@@ -49,6 +49,8 @@ label! {
         Groups = "groups",
         /// Size of the name of a group.
         GroupName = "group_name",
+        /// Memory of the names of groups.
+        GroupNames = "group_names",
         /// Log lines per second caused by clients; further ones are logged at level `debug`.
         LogLines = "log_lines",
     }

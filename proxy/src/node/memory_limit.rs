@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
-use crate::config::{FrontendLimits, OutboxLimits, Settings};
+use crate::config::{FrontendLimits, GroupLimits, OutboxLimits, Settings};
 
 /// Divisor of the memory for client outboxes; the rest is for clients and socket buffers.
 const OUTBOX_SHARE: usize = 4;
 
-/// Divisor of the memory for unfinished messages, and for request heads.
+/// Divisor of the memory for unfinished messages, for request heads, and for names of groups.
 const INBOUND_SHARE: usize = 8;
 
 /// Lowers default budgets to the memory limit of this process.
@@ -20,29 +20,31 @@ pub(super) fn fit_budgets(settings: &mut Settings) {
     let read = |path: &Path| std::fs::read_to_string(path).ok();
     let limit = read(Path::new("/proc/self/cgroup")).and_then(|cgroups| memory_limit(&cgroups, read));
     let Some(limit) = limit else { return };
-    if lower(&mut settings.outbox, &mut settings.limits, limit) {
+    if lower(settings, limit) {
         let (outboxes, unfinished) = (settings.outbox.total_bytes, settings.limits.unfinished_total_bytes);
         info!(memory_limit = limit, outboxes, unfinished, "memory budgets lowered to fit the cgroup's limit");
     }
-    let total = total(&settings.outbox, &settings.limits);
+    let total = total(settings);
     if total > limit {
         warn!(
             memory_limit = limit,
             budgets = total,
             "the cgroup's memory limit is smaller than the sum of the budgets: lower --outbox-total-max-bytes, \
-             --unfinished-total-max-bytes or --heads-total-max-bytes, or raise the limit"
+             --unfinished-total-max-bytes, --heads-total-max-bytes or --group-names-total-max-bytes, or raise the limit"
         );
     }
 }
 
 /// Lowers budgets; returns `false` if none changes.
-fn lower(outbox: &mut OutboxLimits, limits: &mut FrontendLimits, limit: usize) -> bool {
+fn lower(settings: &mut Settings, limit: usize) -> bool {
+    let Settings { outbox, limits, groups, .. } = settings;
     let defaults = FrontendLimits::DEFAULT;
     let mut is_lower = false;
     for (budget, default, share) in [
         (&mut outbox.total_bytes, OutboxLimits::DEFAULT.total_bytes, OUTBOX_SHARE),
         (&mut limits.unfinished_total_bytes, defaults.unfinished_total_bytes, INBOUND_SHARE),
         (&mut limits.heads_total_bytes, defaults.heads_total_bytes, INBOUND_SHARE),
+        (&mut groups.names_total_bytes, GroupLimits::DEFAULT.names_total_bytes, INBOUND_SHARE),
     ] {
         if *budget == default && limit / share < default {
             *budget = limit / share;
@@ -52,8 +54,9 @@ fn lower(outbox: &mut OutboxLimits, limits: &mut FrontendLimits, limit: usize) -
     is_lower
 }
 
-fn total(outbox: &OutboxLimits, limits: &FrontendLimits) -> usize {
-    outbox.total_bytes.saturating_add(limits.unfinished_total_bytes).saturating_add(limits.heads_total_bytes)
+fn total(Settings { outbox, limits, groups, .. }: &Settings) -> usize {
+    let inbound = [limits.unfinished_total_bytes, limits.heads_total_bytes, groups.names_total_bytes];
+    inbound.into_iter().fold(outbox.total_bytes, usize::saturating_add)
 }
 
 /// Smallest memory limit of the cgroups in `/proc/self/cgroup` and their parents; `None` without a limit.
@@ -82,18 +85,22 @@ fn memory_limit(cgroups: &str, read: impl Fn(&Path) -> Option<String>) -> Option
 
 #[cfg(test)]
 mod tests {
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
+
     use super::*;
 
     const MIB: usize = 1024 * 1024;
 
     #[test]
     fn budgets_that_have_their_defaults_fit_into_the_limit() {
-        let (mut outbox, mut limits) = (OutboxLimits::DEFAULT, FrontendLimits::DEFAULT);
-        assert!(!lower(&mut outbox, &mut limits, 64 * 1024 * MIB));
-        limits.heads_total_bytes = 100 * MIB;
-        assert!(lower(&mut outbox, &mut limits, 128 * MIB));
-        assert_eq!((outbox.total_bytes, limits.unfinished_total_bytes), (32 * MIB, 16 * MIB));
-        assert_eq!((limits.heads_total_bytes, total(&outbox, &limits)), (100 * MIB, 148 * MIB));
+        let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
+        let mut settings = Settings::embedded(keys, Vec::new(), true);
+        assert!(!lower(&mut settings, 64 * 1024 * MIB));
+        settings.limits.heads_total_bytes = 100 * MIB;
+        assert!(lower(&mut settings, 128 * MIB));
+        assert_eq!((settings.outbox.total_bytes, settings.limits.unfinished_total_bytes), (32 * MIB, 16 * MIB));
+        assert_eq!((settings.groups.names_total_bytes, total(&settings)), (16 * MIB, 164 * MIB));
+        assert_eq!(settings.limits.heads_total_bytes, 100 * MIB, "a given number stays");
     }
 
     #[test]

@@ -203,7 +203,8 @@ mod tests {
             let open = move |mut request: Request| {
                 let lock =
                     ChannelLock { keys: &keys, peer_kind: PeerKind::AppServer, names: OwnNames::Any, hellos: &hellos };
-                std::future::ready(open_channel(&mut request, lock, inside.clone(), Extensions::new()).unwrap())
+                let opened = open_channel(&mut request, lock, inside.clone(), || Ok(Extensions::new()));
+                std::future::ready(opened.unwrap())
             };
             let router = Router::new().route(CHANNEL_PATH, get(open));
             let mut accepted = self.network.listen(&format!("http://{address}").parse().unwrap());

@@ -169,6 +169,14 @@ impl CloseReason {
         Self::error(Cause::UnfinishedTotal, text.into(), text)
     }
 
+    /// The heads of all clients exceeded the node's budget, and this client's app or address had the most.
+    #[must_use]
+    pub(crate) fn heads_total() -> Self {
+        let text = "The request heads of all clients of this node are over --heads-total-max-bytes, and this client's app or \
+                    address has the most of them.";
+        Self::error(Cause::HeadsTotal, text.into(), text)
+    }
+
     /// The client was silent for too long. Text of the official server.
     #[must_use]
     pub(crate) fn timed_out() -> Self {

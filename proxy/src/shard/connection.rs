@@ -30,9 +30,9 @@ use trunkline_protocol::id::ID_CHARS;
 use trunkline_protocol::service::{ClientFilter, FilterSubject};
 
 use super::command::audience::{Audience, MembershipChange, Receivers};
-use super::shared::own_interest::OwnInterest;
 use super::shared::route_table::{Location, RouteTable};
 use super::slot::{Serial, Slot};
+use crate::auth::Signer;
 use crate::bounded::shrink_slab;
 use crate::config::GroupLimits;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
@@ -90,8 +90,8 @@ impl FilterSubject for FilteredClient<'_> {
 
 impl Connections {
     /// Creates an empty table for the shard with this index.
-    pub(super) fn new(shard: u16, routes: Arc<RouteTable>, interest: Option<Arc<OwnInterest>>) -> Self {
-        Self { shard, routes, sets: MembershipSets::told_to(interest), ..Self::default() }
+    pub(super) fn new(shard: u16, routes: Arc<RouteTable>, sets: MembershipSets) -> Self {
+        Self { shard, routes, sets, ..Self::default() }
     }
 
     pub(crate) fn next_serial(&mut self) -> Serial {
@@ -233,7 +233,8 @@ impl Connections {
         }
     }
 
-    /// Changes the groups of a live client connection.
+    /// Changes the groups of a live client connection. `left` returns the owner of a hub, and the bytes left for its
+    /// names of groups.
     ///
     /// # Errors
     /// If the limits forbid the group or another one.
@@ -242,12 +243,14 @@ impl Connections {
         slot: Slot,
         change: &MembershipChange,
         limits: &GroupLimits,
+        left: impl Fn(HubIndex) -> (Signer, usize),
     ) -> Result<(), GroupRefusal> {
         let Some(client) = self.live(slot) else { return Ok(()) };
         let hub = client.home().hub();
         match change {
             MembershipChange::Join(group) => {
                 self.check_join(client, group, limits)?;
+                self.check_name(client, group, left)?;
                 self.join(slot, hub, SetName::Group(group));
             }
             MembershipChange::Leave(group) => self.leave(slot, hub, SetName::Group(group)),
@@ -268,6 +271,24 @@ impl Connections {
         }
         let groups = self.sets.of(client).filter(|set| matches!(set, SetName::Group(_))).count();
         if groups < limit { Ok(()) } else { Err(GroupRefusal::TooMany { limit }) }
+    }
+
+    /// Checks that there is memory for the name of a new group: at least as much as the names of all groups of the
+    /// client.
+    fn check_name(
+        &self,
+        client: &Client,
+        group: &str,
+        left: impl Fn(HubIndex) -> (Signer, usize),
+    ) -> Result<(), GroupRefusal> {
+        let hub = client.home().hub();
+        let bytes = self.sets.new_name_bytes(hub, group);
+        if bytes == 0 || self.sets.has_names_left(bytes) {
+            return Ok(());
+        }
+        let own: usize = self.sets.of(client).map(SetName::name_bytes).sum();
+        let (app, left) = left(hub);
+        if own + bytes <= left { Ok(()) } else { Err(GroupRefusal::NamesFull { app, own, left }) }
     }
 
     /// Adds a client connection to a set. Idempotent.

@@ -20,11 +20,28 @@ use super::moving::reconnect::{check_keep_alives, send_acknowledgements};
 use super::moving::{end_late_moves, move_paused};
 use super::shard_core::{CALL_UNFINISHED, ShardCore};
 use super::shard_state::ShardState;
+use super::shared::Shared;
+use super::shared::route_table::Location;
 use super::slot::Slot;
 use crate::bounded::largest;
 use crate::clock::unix_seconds;
 use crate::metrics::Limit;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
+
+/// Closes the connections with these ids, because their heads were evicted from the budget of heads.
+pub(crate) fn close_with_heads(shared: &Shared, connection_ids: Vec<ByteString>) {
+    for id in connection_ids {
+        let Some(Location { shard, slot }) = shared.routes.find(&id) else { continue };
+        let close = move |state: &mut ShardState| {
+            if state.core.connections.live(slot).is_some_and(|client| **client.id() == *id) {
+                state.close(slot, &CloseReason::heads_total());
+            }
+        };
+        if let Some(shard) = shared.shards().get(usize::from(shard)) {
+            shard.post(close);
+        }
+    }
+}
 
 impl ShardState {
     /// Adds a client connection and makes it reachable. `expires_s` closes it with its token.

@@ -44,6 +44,7 @@ use super::shard_core::ShardCore;
 use super::shard_state::ShardState;
 use super::slot::{Serial, Slot};
 use crate::clock::unix_ms;
+use crate::limits::HeadHolder;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
 use crate::upstream::{AppServerId, HomeLink, HubIndex};
@@ -292,7 +293,11 @@ fn arriving(
     let age_us = unix_ms().saturating_sub(moving.opened_ms).saturating_mul(1000);
     let opened_us = state.core.context.now_us().saturating_sub(age_us);
     client.cold_mut().begin(ClientOrigin { opened_us, is_bound: moving.is_bound, ..ClientOrigin::default() });
-    let head = state.core.context.shared.limits.heads.weigh(moving.opening.len()).map(Rc::new);
+    let shared = &state.core.context.shared;
+    // The address of the client is known to the other node only.
+    let app = shared.admission.signing_keys.owner_of(home.hub_identity().name());
+    let holder = HeadHolder { connection_id: id.into(), app, address: None };
+    let head = shared.limits.heads.weigh(moving.opening.len(), holder).map(Rc::new);
     client.cold_mut().keep_opening(Some(state.core.intern_opening(opening, head.clone())), head);
     client.make_resumable(ownership);
     Some(client)

@@ -17,7 +17,8 @@ use super::command::audience::SendOrigin;
 use super::command::member_query::MemberListing;
 use super::command::{Audience, ConnectionCommand, MembershipChange, PendingAck, Receivers, ShardCommand};
 use super::connection::{
-    Assignment, Client, Connections, Opening, OpeningInterner, PauseReason, Role, SecondaryAssignment, flow, moved_to,
+    Assignment, Client, Connections, GroupRefusal, MembershipSets, Opening, OpeningInterner, PauseReason, Role,
+    SecondaryAssignment, flow, moved_to,
 };
 use super::content::Content;
 use super::delivery::framed::{frame_for, message_frame};
@@ -66,7 +67,7 @@ impl ShardCore {
         let budget = OutboxBudget::new(&settings.outbox, shared.shards().len(), counters.clone());
         Self {
             tick: 1,
-            connections: Connections::new(context.index, shared.routes.clone(), shared.fleet.interest.clone()),
+            connections: Connections::new(context.index, shared.routes.clone(), MembershipSets::on_node(shared)),
             unfinished: UnfinishedMessages::new(
                 settings.limits.unfinished_total_bytes,
                 shared.shards().len(),
@@ -389,14 +390,19 @@ impl ShardCore {
     /// Changes the groups of a connection, and reports the result if the app asked for an ack.
     pub(super) fn change_groups(&mut self, slot: Slot, change: &MembershipChange, ack: Option<&PendingAck>) {
         let context = &self.context;
-        let refusal = self.connections.change_groups(slot, change, &context.shared.settings.groups).err();
+        let shared = &context.shared;
+        let left = |hub| shared.group_names_left(hub);
+        let refusal = self.connections.change_groups(slot, change, &shared.settings.groups, left).err();
         self.delivery.watches.regrouped(&self.connections, slot);
         if let Some(arrival) = self.resumption_of(slot).and_then(|resumption| resumption.arrival_mut()) {
             arrival.group_changes.push(change.clone());
         }
         let context = &self.context;
-        if let Some(refusal) = refusal {
+        if let Some(refusal) = &refusal {
             context.counters.limit(refusal.limit()).increment();
+            if let GroupRefusal::NamesFull { app, .. } = refusal {
+                context.shared.limits.refusals.count("group_names", app.label());
+            }
             debug!(slot, %refusal, "group join refused");
         }
         match (ack, refusal) {

@@ -239,7 +239,7 @@ impl Shared {
             client_results: ClientResults::default(),
             reports: NodeReports::default(),
             tracer: settings.sampling.map(SpanTracer::new),
-            limits: LimitCounters::new(&settings.limits, &settings.relay),
+            limits: LimitCounters::new(&settings),
             shards: ShardSet::new(shards),
             life: NodeLife::new(whose_sockets),
             routes: Arc::default(),
@@ -421,6 +421,21 @@ impl Shared {
     #[must_use]
     pub(crate) fn kept_groups_of(&self, hub: HubIndex, user: &str) -> Vec<ByteString> {
         self.hubs.at(hub).map(|hub| self.user_groups.of(hub.key(), user)).unwrap_or_default()
+    }
+
+    /// Owner of a hub, and the bytes that names of groups of its hubs may take in addition: those free, minus those it
+    /// has if there are other apps. So one app leaves a half to others.
+    #[must_use]
+    pub(crate) fn group_names_left(&self, hub: HubIndex) -> (Signer, usize) {
+        let (names, keys) = (&self.limits.group_names, &self.admission.signing_keys);
+        let owner = self.hubs.at(hub).map(|hub| keys.owner_of(hub.name())).unwrap_or_default();
+        if !keys.has_apps() {
+            return (owner, names.free());
+        }
+        let hubs = self.hubs.all();
+        let held = hubs.iter().map(|hub| (hub, names.held(&hub.index().get()))).filter(|(_, held)| *held > 0);
+        let own: usize = held.filter(|(hub, _)| keys.owner_of(hub.name()) == owner).map(|(_, held)| held).sum();
+        (owner, names.free().saturating_sub(own))
     }
 
     /// Stores or removes a user's memberships in a hub, given its fleet-wide name.

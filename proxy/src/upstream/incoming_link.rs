@@ -6,6 +6,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::Hub;
 use crate::auth::TokenSigner;
+use crate::limits::LinkPermit;
 
 /// Requested link with a pending upgrade.
 #[derive(Debug)]
@@ -22,4 +23,6 @@ pub(crate) struct IncomingLink {
     pub is_carried: bool,
     /// Reason to refuse the handshake, if already known.
     pub refusal: Option<String>,
+    /// Permit of the link, held until its socket is closed.
+    pub permit: Arc<LinkPermit>,
 }

@@ -86,7 +86,7 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
         let (mut parts, _) = request.into_parts();
         let kept = || opening(endpoint, hub, &parts, (&client, transport));
         let refusal = endpoint.refuse_new_client(hub, &parts.extensions);
-        let head = refusal.map_or_else(|| take_head_room(endpoint, &parts, kept), Err).inspect_err(|_| {
+        let head = refusal.map_or_else(|| take_head_room(endpoint, hub, &parts, kept), Err).inspect_err(|_| {
             // A POST started it while new clients were still accepted. No shard has it yet.
             endpoint.shared.admission.http_transports.remove(&outer);
             endpoint.shared.routes.remove(outer.id());

@@ -84,7 +84,7 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
     endpoint.refuse_new_client(hub, request.extensions()).map_or(Ok(()), Err)?;
     let (parts, body) = request.into_parts();
     let kept = || opening(endpoint, hub, &parts, (&client, Transport::WebSockets));
-    let head = take_head_room(endpoint, &parts, kept)?;
+    let head = take_head_room(endpoint, hub, &parts, kept)?;
     let mut request = Request::from_parts(parts, body);
     let permit = permit.map_or_else(|| take_permit(endpoint, &request), Ok)?;
     // Last, because it uses up the token.

@@ -2,6 +2,8 @@
 //!
 //! The app server's token is forwarded, and verified again at the other node.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
@@ -11,17 +13,20 @@ use hyper::upgrade::OnUpgrade;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::hop_header;
 use crate::frontend::plain_response::plain;
-use crate::frontend::request_limit::take_relay_permit;
 use crate::frontend::reverse_proxy::relayed_body::SilenceTimer;
 use crate::frontend::reverse_proxy::{next_hop, silence_limit, tunnel};
+use crate::limits::LinkPermit;
 use crate::net::address::Address;
 
 /// Forwards the upgrade of an app server to the node at this address.
 ///
 /// # Errors
 /// The refusal, if that node does not accept it.
-pub(crate) async fn carry(endpoint: &Endpoint, node: &Address, request: Request) -> Result<Response, Response> {
-    let permit = take_relay_permit(endpoint, &request)?;
+pub(crate) async fn carry(
+    endpoint: &Endpoint,
+    node: &Address,
+    (request, permit): (Request, Arc<LinkPermit>),
+) -> Result<Response, Response> {
     let (mut parts, _) = request.into_parts();
     let app_server: Option<OnUpgrade> = parts.extensions.remove();
     let protocol = next_hop::prepare_request(&mut parts);
@@ -41,7 +46,7 @@ pub(crate) async fn carry(endpoint: &Endpoint, node: &Address, request: Request)
     }
     next_hop::prepare_answer(&mut answer);
     hop_header::drop_private(answer.headers_mut());
-    tunnel::open(endpoint.counters.clone(), app_server, hyper::upgrade::on(&mut answer), permit.into());
+    tunnel::open(endpoint.counters.clone(), app_server, hyper::upgrade::on(&mut answer), permit);
     hop_header::set_upgrade(answer.headers_mut(), protocol);
     Ok(answer.map(|_| Body::empty()))
 }

@@ -169,6 +169,7 @@ impl<'a> PassThrough<'a> {
             return Err(RelayFailure::Broken.into());
         };
         endpoint.counters.relay.upgrades.increment();
+        permit.progress().read();
         tunnel::open(endpoint.counters.clone(), client, hyper::upgrade::on(&mut answer), permit);
         hop_header::set_upgrade(answer.headers_mut(), protocol);
         Ok(answer.map(|_| Body::empty()))

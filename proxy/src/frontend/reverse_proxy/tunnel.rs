@@ -8,13 +8,11 @@ use tokio::io::copy_bidirectional;
 use tokio_util::io::InspectReader;
 use tracing::debug;
 
-use crate::limits::RelayPermit;
 use crate::metrics::Counters;
 
 /// Joins both ends once they are upgraded. Either may end its direction and still read the other. Silence is unlimited,
 /// because only the ends know its meaning; the permit is therefore held as long as the tunnel lasts.
-pub(crate) fn open(counters: Arc<Counters>, client: OnUpgrade, app: OnUpgrade, permit: Arc<RelayPermit>) {
-    permit.progress().read();
+pub(crate) fn open(counters: Arc<Counters>, client: OnUpgrade, app: OnUpgrade, permit: impl Send + 'static) {
     tokio::spawn(async move {
         let _permit = permit;
         let (client, app) = match tokio::try_join!(client, app) {

@@ -14,10 +14,19 @@ use trunkline_protocol::fleet::Wanted;
 use super::Client;
 use super::record::MembershipEntry;
 use super::set_changes::{Presence, SetChanges, SharedName};
+use crate::auth::Signer;
+use crate::bounded::Permits;
 use crate::metrics::Limit;
+use crate::shard::shared::Shared;
 use crate::shard::shared::own_interest::OwnInterest;
 use crate::shard::slot::Slot;
 use crate::upstream::HubIndex;
+
+/// Bytes that a group takes in addition to its name: its entries in tables.
+const GROUP_BYTES: usize = 192;
+
+/// Fraction of the limit of names up to which any client may join new groups.
+const FREE_NAMES_PART: usize = 4;
 
 /// Name of a set within its hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +46,14 @@ impl<'a> SetName<'a> {
             SetName::User(name) => Wanted::User(name),
         }
     }
+
+    /// Bytes that count for the limit of names of groups; 0 for other sets.
+    pub(super) fn name_bytes(self) -> usize {
+        match self {
+            SetName::Group(name) => name.len() + GROUP_BYTES,
+            SetName::Hub | SetName::User(_) => 0,
+        }
+    }
 }
 
 /// Entry of a member list.
@@ -54,6 +71,8 @@ pub(crate) struct MembershipSets {
     hubs: Vec<HubSets>,
     /// Subscriptions reported to other nodes, if there are any.
     interest: Option<Arc<OwnInterest>>,
+    /// Bytes of names of groups of all shards, by the index of their hub.
+    names: Option<Permits<usize>>,
 }
 
 #[derive(Debug)]
@@ -106,9 +125,21 @@ impl HubSets {
 }
 
 impl MembershipSets {
-    /// Creates sets that are reported to other nodes.
-    pub(super) fn told_to(interest: Option<Arc<OwnInterest>>) -> Self {
-        Self { interest, ..Self::default() }
+    /// Creates the sets of a shard, which are reported to other nodes, and whose names count for the node's limit.
+    pub(in crate::shard) fn on_node(shared: &Shared) -> Self {
+        let names = Some(shared.limits.group_names.clone());
+        Self { interest: shared.fleet.interest.clone(), names, ..Self::default() }
+    }
+
+    /// Bytes that the name of a group takes if it has no member yet, else 0.
+    pub(super) fn new_name_bytes(&self, hub: HubIndex, group: &str) -> usize {
+        let name = SetName::Group(group);
+        if self.find(hub, name).is_none() { name.name_bytes() } else { 0 }
+    }
+
+    /// Whether the names of all groups are far below their limit.
+    pub(super) fn has_names_left(&self, more: usize) -> bool {
+        self.names.as_ref().is_none_or(|names| names.len() + more <= names.limit() / FREE_NAMES_PART)
     }
 
     pub(super) fn members(&self, hub: HubIndex, name: SetName<'_>) -> &[Member] {
@@ -245,6 +276,7 @@ impl MembershipSets {
         if let Some(interest) = &self.interest {
             interest.enter(hub, name.wanted());
         }
+        self.count_name(name, |names, bytes| names.charge(&hub.get(), bytes));
         let key = match name {
             SetName::Hub => SetKey::Hub,
             SetName::Group(name) => SetKey::Group(name.into()),
@@ -262,8 +294,15 @@ impl MembershipSets {
         set
     }
 
+    fn count_name(&self, name: SetName<'_>, count: impl FnOnce(&Permits<usize>, usize)) {
+        if let (Some(names), bytes @ 1..) = (&self.names, name.name_bytes()) {
+            count(names, bytes);
+        }
+    }
+
     fn forget(&mut self, set: u32) {
         let Some(set) = self.all.try_remove(set as usize) else { return };
+        self.count_name(set.key.name(), |names, bytes| names.release(Some(&set.hub.get()), bytes));
         if let Some(interest) = &self.interest {
             interest.leave(set.hub, set.key.name().wanted());
         }
@@ -284,7 +323,7 @@ fn index(of: usize) -> u32 {
 }
 
 /// Reason why a client connection can't join a group, with a text for the app.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum GroupRefusal {
     #[error(
         "the group name has {length} bytes, but at most {limit} are allowed: see --group-name-max-bytes of proxies"
@@ -292,14 +331,20 @@ pub(crate) enum GroupRefusal {
     NameTooLong { length: usize, limit: usize },
     #[error("the connection has reached the limit of {limit} groups: see --groups-per-client-max of proxies")]
     TooMany { limit: usize },
+    #[error(
+        "the names of the connection's groups take {own} bytes, and {left} bytes are left for names of groups: see \
+         --group-names-total-max-bytes of proxies"
+    )]
+    NamesFull { app: Signer, own: usize, left: usize },
 }
 
 impl GroupRefusal {
     /// Exceeded limit, as named in metrics.
-    pub(crate) fn limit(self) -> Limit {
+    pub(crate) fn limit(&self) -> Limit {
         match self {
             Self::NameTooLong { .. } => Limit::GroupName,
             Self::TooMany { .. } => Limit::Groups,
+            Self::NamesFull { .. } => Limit::GroupNames,
         }
     }
 }
