@@ -53,7 +53,7 @@ pub use otlp_settings::OtlpSettings;
 pub use path_prefix::{PathPrefix, PathPrefixError};
 pub use rest_settings::RestSettings;
 pub use secret_file::{SecretFileError, SecretLine};
-pub use secret_source::{AdminTokenSource, GivenKeys, SecretSources, TokenKeySources};
+pub use secret_source::{AdminTokenSource, GivenKeys, LineCounts, SecretSources, TokenKeySources};
 pub use trusted_header::{AmbiguousHeaders, TrustedHeader, TrustedHeaders};
 pub use trusted_network::{NetworkError, TrustedNetworks};
 pub(crate) use url_template::{ExpandError, TemplateValues, UrlTemplate, UrlTemplateError};

@@ -14,7 +14,7 @@ pub use crate::config::OtlpSettings;
 pub use crate::config::TlsListener;
 pub use crate::config::{
     AdminSettings, AdminTokenSource, AmbiguousHeaders, DrainSettings, FleetSettings, FrontendLimits, GivenKeys,
-    GroupLimits, HostPattern, HostRules, HttpTransportSettings, LEVELS_MAX_BYTES, LinkSettings, LogLevels,
+    GroupLimits, HostPattern, HostRules, HttpTransportSettings, LEVELS_MAX_BYTES, LineCounts, LinkSettings, LogLevels,
     MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, NetworkError, OptionGroup, OptionKind, OptionRow, OutboxLimits, PathPrefix,
     PathPrefixError, PortSharing, ProxyProtocolSettings, RehomeSettings, RelaySettings, RestSettings, SecretFileError,
     SecretLine, SecretSources, TokenKeySources, TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting,

@@ -42,8 +42,7 @@ pub(super) fn warnings(command: &Command, matches: &ArgMatches, sources: &Source
             if SECRET_FILES.contains(&id) || sets_secret {
                 warnings.extend(warning(&flag, path));
             }
-            let named = rules.secrets.iter().chain(&rules.private_keys);
-            warnings.extend(named.filter_map(|named| warning(&format!("a table of {flag},"), named)));
+            warnings.extend(rules.secret_files().filter_map(|named| warning(&format!("a table of {flag},"), named)));
         }
     }
     if let Some((name, below)) = matches.subcommand()

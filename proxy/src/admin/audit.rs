@@ -22,6 +22,7 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +49,7 @@ const BODY_SEEN_BYTES: usize = 64 * 1024;
 const SHOWN_CHARS: usize = 300;
 
 /// Words in names of a query whose values are not shown.
-const SECRET_WORDS: [&str; 4] = ["token", "key", "secret", "password"];
+const SECRET_WORDS: [&str; 6] = ["token", "key", "secret", "password", "jwt", "sig"];
 
 /// Body fields logged as details of an action. Announced content and tokens are excluded.
 const DETAILS: [&str; 19] = [
@@ -337,7 +338,9 @@ impl SeenRequest {
 /// Path and query of a request, without what an operator may have written there by mistake.
 fn shown_target(uri: &Uri) -> String {
     let is_secret = |pair: &&str| {
-        let name = pair.split('=').next().unwrap_or_default().to_ascii_lowercase();
+        // The name as the server decodes it.
+        let name = percent_decode_str(pair.split('=').next().unwrap_or_default()).decode_utf8_lossy();
+        let name = name.to_ascii_lowercase();
         SECRET_WORDS.iter().any(|word| name.contains(word))
     };
     let shown = |pair: &str| match Some(pair).filter(is_secret) {
@@ -416,6 +419,8 @@ mod tests {
             ("/api/trace?user=ann&payloads=shown", "/api/trace?user=ann&payloads=shown"),
             ("/api/trace?token=hush&user=ann", "/api/trace?token=(secret)&user=ann"),
             ("/api/trace?Access_Token=hush&api-key=hush&x", "/api/trace?Access_Token=(secret)&api-key=(secret)&x"),
+            ("/api/trace?jwt=hush&Sig=hush&se=1", "/api/trace?jwt=(secret)&Sig=(secret)&se=1"),
+            ("/api/trace?%74oken=hush&to%6Ben=hush", "/api/trace?%74oken=(secret)&to%6Ben=(secret)"),
             ("/api/trace", "/api/trace"),
         ] {
             assert_eq!(shown_target(&target.parse().unwrap()), shown);

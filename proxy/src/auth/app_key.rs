@@ -34,6 +34,9 @@ pub enum AppKeyError {
     /// A hub name is invalid.
     #[error("names a hub {0:?}; a name has 1 to {NAME_MAX_BYTES} bytes, and a `*` at its end matches any suffix")]
     Hub(String),
+    /// An entry of the list looks like the one that shares hubs.
+    #[error("has {0:?} in its list of hubs: write `shared=true` to share them with other apps")]
+    Shared(String),
     /// The key can't be used.
     #[error("{0}")]
     Key(AccessKeyError),
@@ -223,6 +226,11 @@ impl FromStr for AppKey {
         if list.is_some() && items.clone().next().is_none() {
             return Err(AppKeyError::NoHubs);
         }
+        let is_like_shared =
+            |hub: &&str| hub.split_once('=').is_some_and(|(name, _)| name.trim_end().eq_ignore_ascii_case("shared"));
+        if let Some(entry) = hubs.clone().find(is_like_shared) {
+            return Err(AppKeyError::Shared(entry.to_owned()));
+        }
         Ok(Self::new(name.trim(), key, hubs)?.shared(items.clone().any(|item| item == SHARED)))
     }
 }
@@ -292,6 +300,8 @@ mod tests {
             ("shop=KEY;", "but no hub"),
             ("shop=KEY; ;", "but no hub"),
             ("shop=short;orders", "access key has 5 bytes, but needs at least 16"),
+            ("shop=KEY;shop;shared=yes", "\"shared=yes\" in its list of hubs: write `shared=true`"),
+            ("shop=KEY;shop;Shared = true", "write `shared=true`"),
         ] {
             let problem = key(text).unwrap_err();
             assert!(problem.contains(words) && !problem.contains(KEY), "{text}: {problem}");

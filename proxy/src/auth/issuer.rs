@@ -46,7 +46,7 @@ impl Issuer {
         Some((self.secret.as_deref()?, self.issuers.first()?, &self.audiences))
     }
 
-    pub(super) fn is_named(&self, issuer: &str) -> bool {
+    pub(crate) fn is_named(&self, issuer: &str) -> bool {
         self.issuers.iter().any(|named| named == issuer)
     }
 

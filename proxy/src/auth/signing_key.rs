@@ -104,11 +104,6 @@ impl SigningKeys {
         self.change(|sources| sources.of_flags = keys.to_vec())
     }
 
-    /// Number of app keys from flags and their files.
-    pub(crate) fn given_by_flags(&self) -> usize {
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner).of_flags.len()
-    }
-
     /// Current keys, starting with the fleet's keys.
     #[must_use]
     pub(crate) fn load(&self) -> Guard<Arc<Vec<SigningKey>>> {

@@ -1,6 +1,8 @@
 //! Sources of all keys and secrets that a node reloads at run time.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use trunkline_protocol::key::AccessKey;
 
@@ -21,7 +23,13 @@ pub struct SecretSources {
     pub tokens: TokenKeySources,
     /// File of the admin token, if there is one.
     pub admin: Option<AdminTokenSource>,
+    /// Numbers of keys in the files, as last read.
+    pub counts: LineCounts,
 }
+
+/// Number of keys that each file had when it was last read. Clones share the numbers.
+#[derive(Debug, Clone, Default)]
+pub struct LineCounts(Arc<Mutex<HashMap<PathBuf, usize>>>);
 
 /// Keys of one kind, given in flags or in files named by flags.
 #[derive(Debug, Clone)]
@@ -59,11 +67,22 @@ impl SecretLine for WebhookSecret {
 }
 
 impl SecretSources {
+    /// Records the number of keys in each file. Files that can't be read were reported before.
+    pub(crate) fn count_lines(&self) {
+        drop((self.apps.read_lines_again(&self.counts), self.webhooks.read_lines_again(&self.counts)));
+    }
+
     /// Files to reload on change.
     pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let keys = self.access.files.iter().chain(&self.apps.files).chain(&self.webhooks.files);
         let of_tokens = self.tokens.secrets.iter().chain(&self.tokens.public_keys);
         keys.chain(of_tokens).chain(self.admin.as_ref().map(|admin| &admin.file))
+    }
+}
+
+impl LineCounts {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -99,26 +118,24 @@ impl<K: SecretLine> GivenKeys<K> {
     /// # Errors
     /// If a file can't be read or has an invalid line.
     pub fn read_lines(&self) -> Result<Vec<K>, SecretFileError> {
-        self.read_lines_again(0)
+        self.read_lines_again(&LineCounts::default())
     }
 
-    /// Reads all keys like [`read_lines`](Self::read_lines), given the previous number of keys.
+    /// Reads all keys like [`read_lines`](Self::read_lines), and records the number of keys in each file.
     ///
     /// # Errors
-    /// Also returns an error if there are fewer keys than before and a file is empty: the file was truncated by
-    /// accident.
-    pub(crate) fn read_lines_again(&self, before: usize) -> Result<Vec<K>, SecretFileError> {
-        let (mut keys, mut empty) = (self.typed.clone(), None);
+    /// Also returns an error if a file is empty that had keys before: it was truncated by accident.
+    pub(crate) fn read_lines_again(&self, counts: &LineCounts) -> Result<Vec<K>, SecretFileError> {
+        let mut keys = self.typed.clone();
         for path in &self.files {
-            match read_secrets(path)? {
-                Some(read) => keys.extend(read),
-                None => empty = Some(path),
+            let (read, mut counts) = (read_secrets(path)?, counts.lock());
+            if read.is_none() && counts.get(path).is_some_and(|count| *count > 0) {
+                return Err(emptied::<K>(path));
             }
+            counts.insert(path.clone(), read.as_ref().map_or(0, Vec::len));
+            keys.extend(read.into_iter().flatten());
         }
-        match empty {
-            Some(path) if keys.len() < before => Err(emptied::<K>(path)),
-            _ => Ok(keys),
-        }
+        Ok(keys)
     }
 }
 

@@ -170,6 +170,43 @@ fn a_file_of_a_key_that_the_rules_name_is_read_anew_when_it_changes() {
 }
 
 #[test]
+fn a_table_with_the_issuer_of_the_flags_is_refused() {
+    run(async {
+        let tokens = TokenPolicy { issuer: Some("https://a".into()), ..TokenPolicy::default() };
+        let stage = Stage::with(Settings { tokens, ..two_hubs() }, 1);
+        let set = RuleSet::new(
+            stage.shared.clone(),
+            Vec::new(),
+            #[cfg(feature = "tls")]
+            ClientTls::default(),
+        );
+        let apply = |issuer: &str| {
+            let rules = format!("[issuers.staff]\nissuer = ['b', '{issuer}']\njwks = 'https://staff.example/keys'");
+            set.apply(&Arc::new(Ruleset::parse(&rules).unwrap()))
+        };
+        let problem = apply("https://a").unwrap_err().to_string();
+        assert!(problem.contains("[issuers.staff]") && problem.contains("--jwt-issuer"), "{problem}");
+        apply("https://b").unwrap();
+    });
+}
+
+#[test]
+fn tables_of_issuers_are_in_force_before_the_first_request() {
+    run(async {
+        let file = std::env::temp_dir().join(format!("trunkline-issuer-at-start-{}", std::process::id()));
+        std::fs::write(&file, "\u{feff}a secret of an issuer, long enough").unwrap();
+        let rules = Ruleset::parse(&format!("[issuers.staff]\nissuer = 'https://staff'\nkeys = {file:?}")).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let stage = Stage::with(Settings { rules: Arc::new(rules), ..two_hubs() }, 1);
+        let claims = [("iss".to_owned(), "https://staff".to_owned())];
+        let by = |key: &str| access_token::sign(&AccessKey::new(key).unwrap(), "ann", &claims, unix_seconds() + 60);
+        let verifier = &stage.shared.admission.verifier;
+        assert!(verifier.verify_now(&by("a secret of an issuer, long enough"), "chat").is_ok());
+        assert!(verifier.verify_now(&by(KEY), "chat").is_err(), "a key of the fleet does not vouch for the issuer");
+    });
+}
+
+#[test]
 fn keys_of_files_and_rules_that_overlap_stay_out_of_force() {
     run(async {
         let stage = Stage::with(Settings { app_keys: Vec::new(), ..two_hubs() }, 1);

@@ -47,6 +47,28 @@ fn a_file_of_keys_that_is_half_written_takes_no_key_away() {
 }
 
 #[test]
+fn an_emptied_file_is_refused_whatever_other_files_gain_and_one_that_was_empty_blocks_nothing() {
+    run(async {
+        let stage = Stage::with(two_hubs(), 1);
+        let (one, other) = (file("one-of-two"), file("other-of-two"));
+        let apps = GivenKeys { typed: Vec::new(), files: vec![one.clone(), other.clone()] };
+        let sources = SecretSources { apps, ..SecretSources::default() };
+        let read = |in_one: &str, in_other: &str| {
+            std::fs::write(&one, in_one).unwrap();
+            std::fs::write(&other, in_other).unwrap();
+            reload(&stage.shared, &sources)
+        };
+        let (shop, news) = ("shop=the key of the app shop", "news=the key of the app news");
+        read(&format!("{shop}\n{news}"), "").unwrap();
+        read(shop, "").unwrap();
+        let problem = read("", &format!("{news}\nchat=the key of the app chat")).unwrap_err();
+        assert!(problem.contains("one-of-two") && problem.contains("is empty"), "{problem}");
+        read("# None.", news).unwrap();
+        [one, other].iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    });
+}
+
+#[test]
 fn keys_in_files_are_read_anew_together_or_not_at_all() {
     const NEW: &str = "the new key of these tests";
     run(async {
@@ -71,6 +93,7 @@ fn keys_in_files_are_read_anew_together_or_not_at_all() {
             ]
         };
         assert_eq!(statuses().await, [200, 401, 200]);
+        read(KEY, &format!("chat={APP_KEY}")).unwrap();
         let problem = read(NEW, "no key").unwrap_err();
         assert!(problem.contains("line 1"), "{problem}");
         assert_eq!(statuses().await, [200, 401, 200], "nothing has changed");

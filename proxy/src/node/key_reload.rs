@@ -26,6 +26,8 @@ pub(crate) async fn run(shared: Arc<Shared>, sources: SecretSources) {
     }
     let mut watch = FileWatch::new(CHECK_INTERVAL, files).await;
     let sources = Arc::new(sources);
+    let counted = sources.clone();
+    off_thread(move || counted.count_lines()).await;
     loop {
         watch.changed().await;
         let (watched, shared, sources) = (&shared, shared.clone(), sources.clone());
@@ -47,12 +49,8 @@ pub(crate) async fn run(shared: Arc<Shared>, sources: SecretSources) {
 /// Text of the problem, with its flag.
 pub(crate) fn reload(shared: &Shared, sources: &SecretSources) -> Result<(), String> {
     let keys = sources.access.read().map_err(|error| error.to_string())?;
-    let of_apps = sources
-        .apps
-        .read_lines_again(shared.admission.signing_keys.given_by_flags())
-        .map_err(|error| error.to_string())?;
-    let of_webhooks =
-        sources.webhooks.read_lines_again(shared.webhooks.secrets()).map_err(|error| error.to_string())?;
+    let of_apps = sources.apps.read_lines_again(&sources.counts).map_err(|error| error.to_string())?;
+    let of_webhooks = sources.webhooks.read_lines_again(&sources.counts).map_err(|error| error.to_string())?;
     let of_tokens = sources.tokens.read().map_err(|error| error.to_string())?;
     let of_admin = sources.admin.as_ref().map(|admin| Ok((admin, AdminTokenSource::read(&admin.file)?))).transpose();
     let of_admin = of_admin.map_err(|error: SecretFileError| error.to_string())?;

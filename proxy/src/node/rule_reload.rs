@@ -57,7 +57,7 @@ async fn files(path: &Path) -> Option<Vec<PathBuf>> {
     let path = path.to_owned();
     off_thread(move || {
         let named = NamedFiles::of(&path)?;
-        Some([path].into_iter().chain(named.secrets).chain(named.pages).collect())
+        Some([path].into_iter().chain(named.secrets).chain(named.issuer_keys).chain(named.pages).collect())
     })
     .await
 }

@@ -52,6 +52,7 @@ impl RuleSet {
     pub(crate) fn apply(&self, rules: &Arc<Ruleset>) -> Result<(), GroupError> {
         self.ensure_apart(rules)?;
         self.ensure_roles(rules)?;
+        self.ensure_issuers_differ(rules)?;
         let terms = rules.groups.iter().map(|rule| self.terms(rule)).collect::<Result<Vec<_>, _>>()?;
         self.shared.admission.signing_keys.set_rules(&rules.app_keys)?;
         self.shared.admission.verifier.set_issuers(&rules.issuers);
@@ -101,6 +102,15 @@ impl RuleSet {
         });
         changed.map_or(Ok(()), |rule| {
             Err(GroupError::Role { group: rule.name.to_string(), was_mirror: !rules.is_mirror(&rule.name) })
+        })
+    }
+
+    /// Checks that no table has the `iss` of the flags, because only the keys of the table would be used then.
+    fn ensure_issuers_differ(&self, rules: &Ruleset) -> Result<(), GroupError> {
+        let Some(issuer) = &self.shared.settings.tokens.issuer else { return Ok(()) };
+        let table = rules.issuers.iter().find(|table| table.is_named(issuer));
+        table.map_or(Ok(()), |table| {
+            Err(GroupError::IssuerTwice { table: table.name().to_owned(), issuer: issuer.clone() })
         })
     }
 

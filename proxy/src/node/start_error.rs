@@ -58,6 +58,11 @@ pub enum GroupError {
     NoKey { group: String, address: String },
     #[error("{address} is in the group {one:?} and in {other:?}: an app server can be in only one group")]
     Twice { address: String, one: String, other: String },
+    #[error(
+        "[issuers.{table}] has the `iss` {issuer:?} of --jwt-issuer, so the keys of the flags (--jwt-secret-file, \
+         --jwt-public-key, --jwt-jwks) would verify no token: move these keys into the table, or drop one of both"
+    )]
+    IssuerTwice { table: String, issuer: String },
     #[error(transparent)]
     AppKeys(#[from] crate::auth::AppKeySetError),
 }

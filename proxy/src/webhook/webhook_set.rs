@@ -43,11 +43,6 @@ impl Webhooks {
         self.terms.secrets.store(Arc::new(secrets));
     }
 
-    /// Number of secrets in force.
-    pub(crate) fn secrets(&self) -> usize {
-        self.terms.secrets.load().len()
-    }
-
     /// Whether a hub, given in lower case, has a webhook.
     #[must_use]
     pub(crate) fn serve(&self, hub: &str) -> bool {

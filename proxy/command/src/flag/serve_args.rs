@@ -13,9 +13,9 @@ use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_proxy::parts::{
     Address, AdminSettings, AdminTokenSource, AppKey, DrainSettings, FrontendLimits, GroupLimits, HostPattern,
-    HostRules, HttpTransportSettings, LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OutboxLimits, PathPrefix,
-    PortSharing, RehomeSettings, RelaySettings, RestSettings, Ruleset, SecretSources, TlsListener, TrustedHeaders,
-    TrustedNetworks, WebhookSettings, client_files_max, random_node_name,
+    HostRules, HttpTransportSettings, LineCounts, LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OutboxLimits,
+    PathPrefix, PortSharing, RehomeSettings, RelaySettings, RestSettings, Ruleset, SecretSources, TlsListener,
+    TrustedHeaders, TrustedNetworks, WebhookSettings, client_files_max, random_node_name,
 };
 use trunkline_proxy::{Config, OriginPattern, Resolver, Settings};
 
@@ -286,6 +286,7 @@ impl TryFrom<ServeArgs> for Config {
             webhooks: args.webhooks.secret_sources()?,
             tokens: args.tokens.sources(),
             admin: in_force.map(|(file, in_force)| AdminTokenSource { file, in_force }),
+            counts: LineCounts::default(),
         };
         let settings = settings(args, &addresses)?;
         Ok(Self {
@@ -346,7 +347,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         message_max_bytes: args.message_max_bytes,
         outbox: args.outbox.0,
         groups: args.groups.0,
-        links: args.links.0,
+        links: args.links.0.by_address(knows_balancers).by_files(client_files_max()),
         rehoming: args.rehoming.0,
         http_transports: args.http_transports.0,
         relay: args.relay.0.by_address(knows_balancers).by_files(client_files_max()),

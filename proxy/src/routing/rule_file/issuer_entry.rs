@@ -31,7 +31,7 @@ fn issuer(name: &str, value: &TomlValue<'_>) -> Result<Issuer, Fault> {
         issuer.set_hubs(names.iter().map(String::as_str)).map_err(refused)?;
     }
     for (item, text) in secret_files(&mut table, "keys")? {
-        let is_public = text.contains("-----BEGIN ");
+        let is_public = is_public_key(&text);
         let key = if is_public { VerifyingKey::from_pem(&text) } else { VerifyingKey::from_secret(&text) };
         let key = key.map_err(|source| item.fault(RuleProblem::IssuerKey { issuer: name.to_owned(), source }))?;
         issuer.keys.push(key);
@@ -49,6 +49,11 @@ fn issuer(name: &str, value: &TomlValue<'_>) -> Result<Issuer, Fault> {
     }
     table.finish()?;
     Ok(issuer)
+}
+
+/// Whether a file has a public key in PEM format, and no secret.
+pub(super) fn is_public_key(text: &str) -> bool {
+    text.contains("-----BEGIN ") && !text.contains("PRIVATE KEY")
 }
 
 fn texts(value: Option<TomlValue<'_>>, most: usize) -> Result<Vec<String>, Fault> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use super::issuer_entry::is_public_key;
 use super::toml_value::read_beyond;
 
 /// Keys of the file that contain rules.
@@ -18,8 +19,10 @@ pub(super) const FILE_MAX_BYTES: usize = 1024 * 1024;
 pub struct NamedFiles {
     /// Whether a rule contains a secret.
     pub has_secrets: bool,
-    /// Files with access keys, and keys of apps and issuers.
+    /// Files with access keys and keys of apps.
     pub secrets: Vec<PathBuf>,
+    /// Files with keys of issuers: secrets, or public keys.
+    pub issuer_keys: Vec<PathBuf>,
     /// Files with private TLS keys.
     pub private_keys: Vec<PathBuf>,
     /// Files with rejection pages.
@@ -31,6 +34,12 @@ impl NamedFiles {
     #[must_use]
     pub fn of(path: &Path) -> Option<Self> {
         read_beyond(path, FILE_MAX_BYTES).ok().and_then(|text| Self::parse(&text))
+    }
+
+    /// Files with secrets. A key of an issuer is a secret unless its file has a public key.
+    pub fn secret_files(&self) -> impl Iterator<Item = &PathBuf> {
+        let is_secret = |path: &&PathBuf| !read_beyond(path, FILE_MAX_BYTES).is_ok_and(|text| is_public_key(&text));
+        self.secrets.iter().chain(&self.private_keys).chain(self.issuer_keys.iter().filter(is_secret))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -57,7 +66,8 @@ impl NamedFiles {
     fn note(&mut self, key: &str, text: &str) {
         match key {
             "key" | "access-key" => self.has_secrets = true,
-            "key-file" | "access-key-file" | "keys" => self.secrets.push(text.into()),
+            "key-file" | "access-key-file" => self.secrets.push(text.into()),
+            "keys" => self.issuer_keys.push(text.into()),
             "upstream-key" => self.private_keys.push(text.into()),
             "page" => self.pages.push(text.into()),
             _ => {}
@@ -89,7 +99,8 @@ mod tests {
         found.secrets.sort();
         let expected = NamedFiles {
             has_secrets: false,
-            secrets: paths(&["a", "b", "e", "f"]),
+            secrets: paths(&["a", "b", "e"]),
+            issuer_keys: paths(&["f"]),
             private_keys: paths(&["c"]),
             pages: paths(&["d"]),
         };
@@ -97,5 +108,16 @@ mod tests {
         assert!(NamedFiles::parse("[app-keys.shop]\nkey = ['x']").unwrap().has_secrets);
         assert!(!NamedFiles::parse("access-key = 'of a flag'").unwrap().has_secrets);
         assert_eq!(NamedFiles::parse("[app-keys.shop"), None);
+    }
+
+    #[test]
+    fn a_public_key_of_an_issuer_is_no_secret() {
+        let path = |name: &str| std::env::temp_dir().join(format!("trunkline-{name}-{}", std::process::id()));
+        let (public, secret) = (path("public-key"), path("issuer-secret"));
+        std::fs::write(&public, "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n").unwrap();
+        std::fs::write(&secret, "a secret that is long enough").unwrap();
+        let files = NamedFiles::parse(&format!("[issuers.staff]\nkeys = [{public:?}, {secret:?}]")).unwrap();
+        assert_eq!(files.secret_files().collect::<Vec<_>>(), [&secret]);
+        [public, secret].iter().for_each(|path| std::fs::remove_file(path).unwrap());
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use trunkline_protocol::key::without_mark;
+
 use super::toml_value::{TomlTable, TomlValue, read_beyond};
 use crate::routing::rule_error::{Fault, RuleProblem};
 
@@ -38,7 +40,7 @@ pub(super) fn secret_files<'t>(
         if text.len() > FILE_MAX_BYTES {
             return Err(item.fault(RuleProblem::NamedFileTooLarge { key: item.key, most: FILE_MAX_BYTES }));
         }
-        secrets.push((item, text));
+        secrets.push((item, without_mark(&text).to_owned()));
     }
     Ok(secrets)
 }

@@ -54,8 +54,10 @@ impl Admission {
         }
         let revocations = Arc::new(Revocations::new(tokens.clock_skew_s));
         let (skew_s, max_bytes) = (tokens.clock_skew_s, tokens.max_bytes);
+        let verifier = Verifier::new(tokens.clone(), keys.clone(), revocations.clone(), issuers);
+        verifier.set_issuers(settings.rules.issuers());
         Self {
-            verifier: Verifier::new(tokens.clone(), keys.clone(), revocations.clone(), issuers),
+            verifier,
             service_verifier: ServiceVerifier::new(keys.clone(), revocations.clone(), skew_s, max_bytes),
             revocations,
             signing_keys: keys,
