@@ -46,8 +46,8 @@ const SIGNS: [[(&str, Operation); 2]; 2] =
 
 /// A constant at the top level of a file.
 #[derive(Debug)]
-struct Constant {
-    name: String,
+pub(crate) struct Constant {
+    pub(crate) name: String,
     kind: String,
     expression: String,
     /// Its doc comment, in one line.
@@ -100,7 +100,7 @@ fn rows_by_module(folder: &Path, known: &BTreeMap<String, u64>) -> BTreeMap<Stri
 }
 
 /// The constants at the top level of a file; constants of tests are indented.
-fn constants(text: &str) -> Vec<Constant> {
+pub(crate) fn constants(text: &str) -> Vec<Constant> {
     let mut found = Vec::new();
     let (mut doc, mut lines) = (String::new(), text.lines());
     while let Some(line) = lines.next() {

@@ -21,6 +21,7 @@ mod package;
 mod planted;
 mod prose;
 mod reference;
+mod resource;
 mod rule;
 mod source;
 mod token;
@@ -177,6 +178,12 @@ fn the_page_of_flags_is_what_clap_knows() {
 #[test]
 fn the_page_of_limits_is_what_flags_and_constants_say() {
     reference::check_generated("limits.md", &limit::limits());
+}
+
+#[test]
+fn every_limit_has_a_row_in_the_table_of_resources() {
+    let problems = resource::problems();
+    assert!(problems.is_empty(), "{} problems in SECURITY.md:\n{}\n", problems.len(), problems.join("\n"));
 }
 
 #[test]
