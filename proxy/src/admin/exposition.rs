@@ -111,16 +111,16 @@ metric_rows! {
         );
         PERMITS_REFUSED: Counter(
             "trunkline_permits_refused_total",
-            "Refusals because of a limit that apps share, by resource and by the key that has used up its share: an \
-             app, (fleet) for access keys, the address of an app server that the node dials, (address) for an address \
-             that dials in, or (node) if the limit of the node is reached.",
+            "Refusals because of a limit that apps share, by resource and by the key that has reached its share: an \
+             app, (fleet) for access keys, the address of a dialled app server, (address) for the limit of an address, \
+             or (node) for the limit of the node.",
             "what",
             "key"
         );
         LINK_PERMITS: Gauge("trunkline_link_permits", "Links to app servers that count for --links-max.");
         GROUP_NAMES: Gauge(
             "trunkline_group_name_bytes",
-            "Bytes of names of groups with members, by shard and summed, with what their tables take."
+            "Memory of the names of groups with members, including their table entries, summed over shards."
         );
         KEPT_HEADS: Gauge(
             "trunkline_kept_head_bytes",

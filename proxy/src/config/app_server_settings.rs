@@ -60,15 +60,15 @@ settings! {
         )]
         pub ring_max_bytes: usize = LINK_RING_MAX_BYTES,
 
-        /// Links of app servers to this node, dialled in either direction; an app server that dials in gets 503 beyond
-        /// it. Where apps have keys, one key may have as many links as are free, and so may each app server that the
-        /// node dials: an app with few links always gets another one. 0 for no limit [default: 65536, or as many as fit
-        /// into half of the files that the process may open].
+        /// Maximum number of links to app servers, dialled by either side; above it, an app server that dials in gets
+        /// 503. If apps have keys, one key may have as many links as are free, and so may each app server that the node
+        /// dials: an app with few links always gets another one. 0 for no limit [default: 65536, or as many as fit into
+        /// half of the files that the process may open].
         #[flag("links-max", Count(ANY_U32))]
         pub links_max: Option<u32> = None,
 
-        /// Links that app servers dial from one address, or from one /64 of IPv6; beyond it 429. Addresses of `--trust`
-        /// have no limit. 0 for no limit [default: 16384 with `--trust`, else 0].
+        /// Maximum number of links dialled from one address, or from one /64 of IPv6; further ones get 429. Addresses of
+        /// `--trust` have no limit. 0 for no limit [default: 16384 with `--trust`, else 0].
         #[flag("links-per-address-max", Count(ANY_U32))]
         pub links_per_address_max: Option<u32> = None,
     }

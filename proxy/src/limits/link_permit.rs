@@ -38,16 +38,14 @@ pub(crate) struct LinkPermit {
 /// Limit that refuses a link.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LinkRefusal {
-    #[error("this node has {limit} links to app servers, which is its limit: see --links-max")]
+    #[error("this node has reached its limit of {limit} links to app servers: see --links-max")]
     Node { limit: usize },
     #[error(
-        "{holder} has as many links to this node as are free for others ({limit}): raise --links-max and the limit of \
-         open files, or give its app servers a node of their own"
+        "{holder} has reached its share of links ({limit} are left for others): raise --links-max and the limit of open \
+         files, or move some app servers to another node"
     )]
     Holder { holder: LinkHolder, limit: usize },
-    #[error(
-        "this address has {limit} links to this node, which is the limit of an address: see --links-per-address-max"
-    )]
+    #[error("this address has reached its limit of {limit} links: see --links-per-address-max")]
     Address { limit: usize },
 }
 
@@ -145,7 +143,7 @@ mod tests {
         let (shop, news) = (open("shop"), open("news"));
         assert_eq!((shop.len(), news.len()), (50, 25));
         let refusal = links.take_dialled_in(&share("shop"), ip(1)).unwrap_err();
-        assert!(refusal.to_string().starts_with("the key of app shop has as many links"), "{refusal}");
+        assert!(refusal.to_string().starts_with("the key of app shop has reached its share of links"), "{refusal}");
         assert_eq!(refusal.label(), "shop");
         assert!(links.take_dialled("10.0.0.1:5000").is_ok(), "for an app server that the node dials, too");
         drop((shop, news));

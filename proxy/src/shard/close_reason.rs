@@ -172,8 +172,8 @@ impl CloseReason {
     /// The heads of all clients exceeded the node's budget, and this client's app or address had the most.
     #[must_use]
     pub(crate) fn heads_total() -> Self {
-        let text = "The request heads of all clients of this node are over --heads-total-max-bytes, and this client's app or \
-                    address has the most of them.";
+        let text = "The request heads of all clients of this node exceed --heads-total-max-bytes, and this client's app or \
+                    address has the most.";
         Self::error(Cause::HeadsTotal, text.into(), text)
     }
 
