@@ -15,7 +15,7 @@ pub(crate) enum Signer {
 }
 
 impl Signer {
-    /// Name in metrics.
+    /// Name of the holder as a metric label.
     #[must_use]
     pub(crate) fn label(&self) -> &str {
         match self {

@@ -67,8 +67,8 @@ settings! {
         #[flag("links-max", Count(ANY_U32))]
         pub links_max: Option<u32> = None,
 
-        /// Maximum number of links dialled from one address, or from one /64 of IPv6; further ones get 429. Addresses of
-        /// `--trust` have no limit. 0 for no limit [default: 16384 with `--trust`, else 0].
+        /// Maximum number of links dialled from one address, or from one /64 of IPv6; further ones get 429. Addresses
+        /// of `--trust` have no limit. 0 for no limit [default: 16384 with `--trust`, else 0].
         #[flag("links-per-address-max", Count(ANY_U32))]
         pub links_per_address_max: Option<u32> = None,
     }

@@ -91,8 +91,8 @@ settings! {
         pub unfinished_total_bytes: usize = 256 * 1024 * 1024,
 
         /// Maximum memory for headers, claims and queries of open connections, counting those over 4 KiB. If a new one
-        /// does not fit, connections of the app, then of the address, with the most are closed for it; it gets 431 if its
-        /// own app and address have the most. Other clients are not affected. 0 for no limit.
+        /// does not fit, connections of the app, then of the address, with the most are closed for it; it gets 431 if
+        /// its own app and address have the most. Other clients are not affected. 0 for no limit.
         #[flag("heads-total-max-bytes", BytesLimit(1024 * 1024))]
         // Eight thousand heads of the maximum size.
         pub heads_total_bytes: usize = 256 * 1024 * 1024,
@@ -164,8 +164,8 @@ settings! {
         pub per_client: usize = 4096,
 
         /// Maximum memory for names of groups on this node. A join to a new group fails, and the app gets an error, if
-        /// the names of the client's groups take more than is left, so clients with many groups fail first. If apps have
-        /// keys, one app may have as much as is left for others. 0 for no limit.
+        /// the names of the client's groups take more than is left, so clients with many groups fail first. If apps
+        /// have keys, one app may have as much as is left for others. 0 for no limit.
         #[flag("group-names-total-max-bytes", BytesLimit(1024 * 1024))]
         // A quarter of a million names of the maximum size.
         pub names_total_bytes: usize = 256 * 1024 * 1024,

@@ -12,7 +12,7 @@ use crate::auth::Signer;
 use crate::bounded::{Full, Permit, Permits};
 use crate::config::LinkSettings;
 
-/// Holder of links.
+/// Key or app server that a link counts for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum LinkHolder {
     /// Key of the app servers that dial in.

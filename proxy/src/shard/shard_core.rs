@@ -64,10 +64,11 @@ impl ShardCore {
     pub(super) fn new(context: ShardContext) -> Self {
         let (shared, counters) = (&context.shared, &context.counters);
         let settings = &shared.settings;
+        let sets = MembershipSets::counted(shared.fleet.interest.clone(), shared.limits.group_names.clone());
         let budget = OutboxBudget::new(&settings.outbox, shared.shards().len(), counters.clone());
         Self {
             tick: 1,
-            connections: Connections::new(context.index, shared.routes.clone(), MembershipSets::on_node(shared)),
+            connections: Connections::new(context.index, shared.routes.clone(), sets),
             unfinished: UnfinishedMessages::new(
                 settings.limits.unfinished_total_bytes,
                 shared.shards().len(),

@@ -49,7 +49,7 @@ pub(crate) fn problems() -> Vec<String> {
     limits.extend(limits_of(Path::new("proxy/src/limits.rs")));
     let flags = serve_flags().into_iter().map(|flag| format!("--{}", flag.name));
     limits.extend(flags.filter(|flag| FLAG_MARKS.iter().any(|mark| flag.contains(mark))));
-    let sources = members().iter().flat_map(|member| rust_files(Path::new(member))).map(|path| read(&path));
+    let sources = members().into_iter().flat_map(|member| rust_files(Path::new(&member))).map(|path| read(&path));
     let tests: BTreeSet<String> = sources.flat_map(|text| functions(&text)).collect();
     differences(&rows, &limits, &tests)
 }

@@ -17,7 +17,6 @@ use super::set_changes::{Presence, SetChanges, SharedName};
 use crate::auth::Signer;
 use crate::bounded::Permits;
 use crate::metrics::Limit;
-use crate::shard::shared::Shared;
 use crate::shard::shared::own_interest::OwnInterest;
 use crate::shard::slot::Slot;
 use crate::upstream::HubIndex;
@@ -126,9 +125,8 @@ impl HubSets {
 
 impl MembershipSets {
     /// Creates the sets of a shard, which are reported to other nodes, and whose names count for the node's limit.
-    pub(in crate::shard) fn on_node(shared: &Shared) -> Self {
-        let names = Some(shared.limits.group_names.clone());
-        Self { interest: shared.fleet.interest.clone(), names, ..Self::default() }
+    pub(crate) fn counted(interest: Option<Arc<OwnInterest>>, names: Permits<usize>) -> Self {
+        Self { interest, names: Some(names), ..Self::default() }
     }
 
     /// Bytes that the name of a group takes if it has no member yet, else 0.
