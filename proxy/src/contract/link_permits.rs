@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 use trunkline_channel::{Dialled, open};
-use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 
 use super::fleet_nodes::{FleetNode, peers, until};
 use super::inbound_links::{DialInLink, ONE};
@@ -71,7 +71,7 @@ fn a_channel_of_an_app_server_counts_as_a_link_until_it_ends() {
         let node = node_with(LinkSettings { links_max: Some(4), ..LinkSettings::DEFAULT }).await;
         let keys = AccessKeys::new(vec![AccessKey::new(SHOP).unwrap()]).unwrap();
         let channel = async || {
-            let dialled = Dialled { far_end: FarEnd::DialIn, name: ONE };
+            let dialled = Dialled { peer_kind: PeerKind::DialIn, name: ONE };
             open(|| std::future::ready(Ok(node.stage.dial())), dialled, &keys).await
         };
         let mut open = vec![channel().await.unwrap(), channel().await.unwrap()];
