@@ -211,7 +211,8 @@ async fn serve_version(network: MemoryNetwork, address: Address, wire: WireVersi
         let (keys, inside) = (keys.clone(), inside.clone());
         let open = move |mut request: Request| {
             let hellos = HelloTable::default();
-            let lock = ChannelLock { keys: &keys, peer_kind: PeerKind::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
+            let lock =
+                ChannelLock { keys: &keys, peer_kind: PeerKind::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
             let opened = open_channel(&mut request, lock, inside.clone(), || Ok(Extensions::new()));
             std::future::ready(opened.unwrap())
         };
