@@ -22,7 +22,7 @@ const HEADING: &str = "\n## All resources\n";
 const FOLDERS: [&str; 4] = ["proxy/src", "protocol/channel/src", "protocol/link/src", "protocol/process/src"];
 
 /// Modules without resources of a running node.
-const LEFT_OUT: [&str; 4] = ["/contract", "/bounded", "/fuzzing", "/limits.rs"];
+const LEFT_OUT: [&str; 3] = ["/contract", "/fuzzing", "/limits.rs"];
 
 /// Parts of the names of limits.
 const FLAG_MARKS: [&str; 2] = ["-max", "-per-second"];

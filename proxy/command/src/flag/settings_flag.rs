@@ -155,7 +155,10 @@ mod tests {
         let FrontendLimits { connections_per_address, messages_per_second, connect_wait, .. } = flags.limits.0;
         assert_eq!((connections_per_address, messages_per_second), (Some(0), None));
         assert_eq!(connect_wait, Duration::from_millis(250));
-        assert_eq!(flags.groups.0, GroupLimits { name_max_bytes: usize::MAX, per_client: usize::MAX });
+        assert_eq!(
+            flags.groups.0,
+            GroupLimits { name_max_bytes: usize::MAX, per_client: usize::MAX, ..GroupLimits::DEFAULT }
+        );
     }
 
     #[test]
