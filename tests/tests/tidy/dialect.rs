@@ -44,7 +44,7 @@ const FORMS: [&str; 19] = [
     "on its|their way",
 ];
 
-/// Kind of text.
+/// Kind of a text: comment, string or document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TextKind {
     Comment,

@@ -55,7 +55,7 @@ pub(crate) struct DocComment {
     pub(crate) line: usize,
 }
 
-/// A string literal.
+/// A string literal without its quotes.
 #[derive(Debug)]
 pub(crate) struct StringLiteral {
     pub(crate) text: String,
