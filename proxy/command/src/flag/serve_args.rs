@@ -458,7 +458,7 @@ mod tests {
         assert_eq!(relay.upstream_connect_timeout, Duration::from_secs(5));
         assert_eq!(relay.upstream_answer_timeout, Duration::from_secs(60));
         assert_eq!(relay.hop_timeout, Duration::from_secs(5));
-        assert_eq!(config.settings.links, LinkSettings::default());
+        assert_eq!(config.settings.links, LinkSettings::default().by_files(client_files_max()));
         assert_eq!(config.settings.links.resume_window_ms, 10_000);
     }
 
