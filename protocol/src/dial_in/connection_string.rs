@@ -220,7 +220,7 @@ mod tests {
             ("Endpoint=http://p;Port=99999;AccessKey=KEY", "'99999': a number from 1 to 65535"),
             ("Endpoint=http://p;Version=2.0;AccessKey=KEY", "'2.0': 1.0 is allowed"),
             ("Endpoint=http://p;Version=1;AccessKey=KEY", "'1': 1.0 is allowed"),
-            ("Endpoint=http://p;AccessKey=short", "access key has 5 bytes, at least 16"),
+            ("Endpoint=http://p;AccessKey=short", "access key has 5 bytes, but needs at least 16"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(words) && !error.contains(KEY), "{text}: {error}");

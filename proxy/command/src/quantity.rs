@@ -102,7 +102,7 @@ mod tests {
     fn an_error_names_what_is_wrong_and_gives_examples() {
         assert_eq!(
             seconds("5parsecs").unwrap_err(),
-            "no duration (unknown time unit \"parsecs\", supported units: ns, us/µs, ms, sec, min, hours, days, weeks, \
+            "not a duration (unknown time unit \"parsecs\", supported units: ns, us/µs, ms, sec, min, hours, days, weeks, \
              months, years (and few variations)): write 500ms, 30s, 5m or 1h, for example; a bare number is in seconds"
         );
         for wrong in ["", "s", "-5", "5 5", "1..5s", "99999999999999999999h"] {

@@ -436,18 +436,18 @@ mod tests {
     fn unknown_keys_are_errors_that_name_the_nearest_key() {
         assert_eq!(
             problem("pool-sise = 7"),
-            "t.toml, line 1, column 1: there is no key \"pool-sise\"; is \"pool-size\" meant?"
+            "t.toml, line 1, column 1: unknown key \"pool-sise\"; is \"pool-size\" meant?"
         );
         assert_eq!(
             problem("listn = \"\""),
-            "t.toml, line 1, column 1: there is no key \"listn\"; is \"listen\" meant?"
+            "t.toml, line 1, column 1: unknown key \"listn\"; is \"listen\" meant?"
         );
         assert_eq!(
             problem("# Routes.\n\n[[route]]\nreject = 403"),
-            "t.toml, line 3, column 3: there is no key \"route\"; is \"routes\" meant?"
+            "t.toml, line 3, column 3: unknown key \"route\"; is \"routes\" meant?"
         );
-        assert_eq!(problem("zzz = 1"), "t.toml, line 1, column 1: there is no key \"zzz\"");
-        assert_eq!(problem("config = \"other.toml\""), "t.toml, line 1, column 1: there is no key \"config\"");
+        assert_eq!(problem("zzz = 1"), "t.toml, line 1, column 1: unknown key \"zzz\"");
+        assert_eq!(problem("config = \"other.toml\""), "t.toml, line 1, column 1: unknown key \"config\"");
     }
 
     #[test]

@@ -192,6 +192,6 @@ mod tests {
     #[test]
     fn a_key_file_that_cannot_be_made_is_named() {
         let problem = make_key_file(Path::new("/proc/no/such/folder/key")).unwrap_err().to_string();
-        assert!(problem.starts_with("--file /proc/no/such/folder/key can't be read or made"), "{problem}");
+        assert!(problem.starts_with("--file /proc/no/such/folder/key can't be read or created"), "{problem}");
     }
 }
