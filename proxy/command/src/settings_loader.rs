@@ -438,10 +438,7 @@ mod tests {
             problem("pool-sise = 7"),
             "t.toml, line 1, column 1: unknown key \"pool-sise\"; is \"pool-size\" meant?"
         );
-        assert_eq!(
-            problem("listn = \"\""),
-            "t.toml, line 1, column 1: unknown key \"listn\"; is \"listen\" meant?"
-        );
+        assert_eq!(problem("listn = \"\""), "t.toml, line 1, column 1: unknown key \"listn\"; is \"listen\" meant?");
         assert_eq!(
             problem("# Routes.\n\n[[route]]\nreject = 403"),
             "t.toml, line 3, column 3: unknown key \"route\"; is \"routes\" meant?"
