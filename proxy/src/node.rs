@@ -165,15 +165,7 @@ impl Node {
             .spawn(async move { admin::serve(admin_listener, admin, readiness, &observer, of_admin, counters).await });
 
         note_ways_out(&shared);
-        info!(
-            node = %shared.settings.node,
-            listen = %listen.plain,
-            tls = listen.tls.map(display),
-            rest = listen.rest.map(display),
-            %admin,
-            shards,
-            "node started"
-        );
+        log_start(&shared, &listen, admin, shards);
         Ok(Self {
             shared,
             fleet,
@@ -317,6 +309,18 @@ fn keep_own_state(shared: &Arc<Shared>, key_sources: SecretSources) -> JoinSet<(
     background.spawn(key_reload::run(shared.clone(), key_sources));
     background.spawn(app_rebalancer::run(shared.clone()));
     background
+}
+
+fn log_start(shared: &Shared, listen: &BoundAddresses, admin: SocketAddr, shards: u16) {
+    info!(
+        node = %shared.settings.node,
+        listen = %listen.plain,
+        tls = listen.tls.map(display),
+        rest = listen.rest.map(display),
+        %admin,
+        shards,
+        "node started"
+    );
 }
 
 /// Logs non-default ways of reaching clients, and records them for metrics.

@@ -61,8 +61,10 @@ impl ConditionWebhook {
         );
         if one.subject != SUBJECT {
             let mut message = json!(one);
-            message["event"] = event.into();
-            message["text"] = text.into();
+            if let Some(members) = message.as_object_mut() {
+                members.insert("event".into(), event.into());
+                members.insert("text".into(), text.into());
+            }
             // Dropped at the limit.
             drop(self.queue.try_send(message.to_string()));
         }
