@@ -88,13 +88,12 @@ impl HeadBudget {
             return HeadAdmission { weight: Ok(None), evicted };
         }
         let mut heads = self.kept.lock();
-        let share = loop {
-            if let Some(share) = self.budget.take(bytes) {
-                break Some(share);
+        let share = self.budget.take(bytes).or_else(|| {
+            for number in self.choose_evicted(&heads, &holder, bytes) {
+                evicted.extend(heads.revoke(number).map(|head| head.holder.connection_id));
             }
-            let Some(head) = self.evict(&mut heads, &holder, bytes) else { break None };
-            evicted.push(head.holder.connection_id);
-        };
+            self.budget.take(bytes)
+        });
         drop(heads);
         if share.is_some() && !evicted.is_empty() {
             self.count_in_plan(&holder, bytes);
@@ -123,19 +122,25 @@ impl HeadBudget {
         }
     }
 
-    fn evict(&self, heads: &mut LeaseTable<KeptHead>, newcomer: &HeadHolder, bytes: usize) -> Option<KeptHead> {
+    /// Numbers of the heads to evict for a new one; none if all that may be evicted would not suffice.
+    fn choose_evicted(&self, heads: &LeaseTable<KeptHead>, newcomer: &HeadHolder, bytes: usize) -> Vec<u64> {
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let plan = match &mut *plan {
             Some(plan) if plan.until > now => plan,
             old => old.insert(EvictionPlan::of(heads, now)),
         };
-        loop {
+        let missing = self.budget.used().saturating_add(bytes).saturating_sub(self.budget.limit());
+        let (mut freed, mut chosen) = (0, Vec::new());
+        while freed < missing {
+            let Some(number) = plan.choose(newcomer, bytes) else { return Vec::new() };
             // A head that was closed since the pass is skipped.
-            if let Some(head) = heads.revoke(plan.choose(newcomer, bytes)?) {
-                return Some(head);
+            if let Some(head) = heads.get(number) {
+                freed += head.share.amount();
+                chosen.push(number);
             }
         }
+        chosen
     }
 }
 
@@ -217,6 +222,15 @@ mod tests {
         }
         assert_eq!(news.len(), 10, "until both have the same");
         assert_eq!(shop.iter().filter(|head| head.token().is_cancelled()).count(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_fit_evicts_nobody() {
+        let budget = HeadBudget::new(30_000);
+        let kept = [1, 1, 2, 3, 4, 5].map(|address| take(&budget, 5_000, of("", address)).unwrap().unwrap());
+        let HeadAdmission { weight, evicted } = budget.take(8_000, of("", 9));
+        assert!(weight.is_err() && evicted.is_empty(), "one head of 1 is not enough, and nobody else has more than 9");
+        assert!(kept.iter().all(|head| !head.token().is_cancelled()));
     }
 
     #[tokio::test(start_paused = true)]
