@@ -5,6 +5,7 @@
 
 mod address_key;
 mod auth_throttle;
+mod group_name_sum;
 mod head_budget;
 mod hop_limit;
 mod link_permit;
@@ -25,6 +26,7 @@ use trunkline_protocol::limits::{PENDING_PIPES_MAX, PENDING_PIPES_PER_ADDRESS_MA
 
 pub(crate) use address_key::{AddressKey, AddressPermit};
 pub(crate) use auth_throttle::AuthThrottle;
+pub(crate) use group_name_sum::GroupNameSums;
 pub(crate) use head_budget::{HeadAdmission, HeadBudget, HeadHolder, HeadWeight};
 pub(crate) use hop_limit::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX, HopLimits, HopPermit};
 pub(crate) use link_permit::{LinkLimit, LinkPermit, LinkRefusal};
@@ -80,6 +82,7 @@ pub(crate) struct LimitCounters {
     pub refusals: PermitRefusals,
     /// Bytes of names of groups with members, by the index of their hub.
     pub group_names: Permits<usize>,
+    pub group_name_sums: GroupNameSums,
     pub methods: MethodRates,
     log_lines: Bucket,
     mistake_lines: Bucket,
@@ -114,6 +117,7 @@ impl LimitCounters {
             links: LinkLimit::new(&settings.links),
             refusals: PermitRefusals::default(),
             group_names: Permits::new(settings.groups.names_total_bytes, usize::MAX),
+            group_name_sums: GroupNameSums::default(),
             methods: MethodRates::default(),
             log_lines: Bucket::new(LOG_LINES_PER_SECOND),
             mistake_lines: Bucket::new(MISTAKE_LINES_PER_SECOND),

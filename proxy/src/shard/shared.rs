@@ -432,9 +432,16 @@ impl Shared {
         if !keys.has_apps() {
             return (owner, names.free());
         }
-        let hubs = self.hubs.all();
-        let held = hubs.iter().map(|hub| (hub, names.held(&hub.index().get()))).filter(|(_, held)| *held > 0);
-        let own: usize = held.filter(|(hub, _)| keys.owner_of(hub.name()) == owner).map(|(_, held)| held).sum();
+        let own = self.limits.group_name_sums.of(&owner, self.uptime(), || {
+            let mut by_app = HashMap::<Signer, usize>::new();
+            for hub in self.hubs.all().iter() {
+                let held = names.held(&hub.index().get());
+                if held > 0 {
+                    *by_app.entry(keys.owner_of(hub.name())).or_default() += held;
+                }
+            }
+            by_app
+        });
         (owner, names.free().saturating_sub(own))
     }
 
