@@ -154,7 +154,13 @@ where
 impl RefusedUpgrade {
     /// Returns whether a holder of the key refuses for another reason: further keys would not help.
     fn is_of_holder(&self) -> bool {
-        [StatusCode::SERVICE_UNAVAILABLE, StatusCode::MISDIRECTED_REQUEST, NOT_FRESH].contains(&self.status)
+        let of_holder = [
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::TOO_MANY_REQUESTS,
+            StatusCode::MISDIRECTED_REQUEST,
+            NOT_FRESH,
+        ];
+        of_holder.contains(&self.status)
     }
 
     async fn read(answer: Response<Incoming>) -> Self {
@@ -330,7 +336,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_far_end_without_our_key_or_without_room_is_told_by_its_status() {
-        for (status, tried) in [(404, 2), (503, 1), (425, 1)] {
+        for (status, tried) in [(404, 2), (503, 1), (429, 1), (425, 1)] {
             let dials = Arc::new(AtomicUsize::new(0));
             let strangers = keys(&["a key of strangers", "and one more of theirs"]);
             let refused = open(echo(status, dials.clone()), NODE, &strangers).await.unwrap_err();

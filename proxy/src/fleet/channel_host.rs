@@ -33,7 +33,7 @@ const STALLED_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) enum ChannelRefused {
     /// Too many channels wait for their first request.
     Busy,
-    /// The holder of the key has no link left.
+    /// The holder of the key, or its address, has no link left.
     Full(LinkRefusal),
     /// The hello is more than a few minutes old.
     NotFresh,
@@ -51,6 +51,7 @@ impl ChannelRefused {
     pub(crate) fn answer(self) -> (StatusCode, String) {
         match self {
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, HandshakeError::Busy.to_string()),
+            Self::Full(refusal @ LinkRefusal::Address { .. }) => (StatusCode::TOO_MANY_REQUESTS, refusal.to_string()),
             Self::Full(refusal) => (StatusCode::SERVICE_UNAVAILABLE, refusal.to_string()),
             Self::NotFresh => (NOT_FRESH, HandshakeError::NotFresh.to_string()),
             Self::Stranger => (StatusCode::NOT_FOUND, "not found".into()),

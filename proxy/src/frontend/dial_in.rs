@@ -275,7 +275,8 @@ const REFUSED_FOR: Duration = Duration::from_secs(90);
 /// Subject of a refusal at a hub that this node does not know: strangers choose these names.
 const UNKNOWN_HUB: &str = "(unknown hub)";
 
-fn report_refused(endpoint: &Endpoint, request: &Request, refusal: &Response) {
+/// Reports the refusal of an app server as a condition.
+pub(crate) fn report_refused(endpoint: &Endpoint, request: &Request, refusal: &Response) {
     let shared = &endpoint.shared;
     let hub = parameter(request, HUB_PARAMETER).and_then(|hub| shared.hubs.named(&hub.to_ascii_lowercase()));
     let hub = hub.map_or_else(|| UNKNOWN_HUB.to_owned(), |hub| hub.name().to_owned());

@@ -16,6 +16,7 @@ use trunkline_protocol::wire::HELLO_HEADER;
 
 use crate::auth::ChannelKeys;
 use crate::fleet::{ChannelLock, ChannelRefused, OwnNames, open_channel};
+use crate::frontend::dial_in::report_refused;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{FromFleet, InChannel, PeerAddress, peer_address};
@@ -53,8 +54,12 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
     };
     opened.unwrap_or_else(|refused| {
         endpoint.counters.relay.private_paths.increment();
+        let is_full = matches!(refused, ChannelRefused::Full(_));
         let (status, text) = refused.answer();
         let mut answer = plain(status, text);
+        if is_full {
+            report_refused(&endpoint, &request, &answer);
+        }
         endpoint.name_on(&mut answer);
         answer
     })

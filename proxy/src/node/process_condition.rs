@@ -82,6 +82,11 @@ impl ProcessConditions {
             ("--unfinished-total-max-bytes", unfinished, settings.limits.unfinished_total_bytes),
             ("--heads-total-max-bytes", shared.limits.heads.kept_bytes() as u64, settings.limits.heads_total_bytes),
             (
+                "--group-names-total-max-bytes",
+                shared.limits.group_names.len() as u64,
+                settings.groups.names_total_bytes,
+            ),
+            (
                 "--webhook-waiting-max-bytes",
                 shared.webhooks.waiting_bytes() as u64,
                 settings.webhooks.waiting_max_bytes,
