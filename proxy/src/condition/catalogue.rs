@@ -147,7 +147,7 @@ catalogue! {
         "correct the files; this node then reloads them";
     TokenKeysUnreachable = Warning "token-keys-unreachable" after 5:
         "the keys of an issuer of access tokens can't be read; the last ones stay in use",
-        "check the URL of --jwks and the issuer";
+        "check the URL of --jwt-jwks and the issuer";
     TelemetryFails = Warning "telemetry-fails" after 0:
         "a receiver of telemetry does not accept it",
         "check the receiver and its URL";

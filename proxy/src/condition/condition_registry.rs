@@ -136,7 +136,7 @@ impl ConditionRegistry {
         for (finding, is_event) in found.filter(|(finding, _)| is_wanted(finding)) {
             let key = (finding.kind, finding.subject);
             if let Some(entry) = entries.get_mut(&key) {
-                entry.has_news |= is_event && entry.detail != finding.detail;
+                entry.has_news |= is_event && !is_same_reason(&entry.detail, &finding.detail);
                 (entry.detail, entry.found_last) = (finding.detail, now);
             } else if entries.len() < CONDITIONS_MAX {
                 entries.insert(key, ConditionEntry::new(finding.detail, now));
@@ -177,6 +177,12 @@ impl ConditionRegistry {
     fn lock(&self) -> MutexGuard<'_, RegistryState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether two texts differ only in their numbers: counts, rates or addresses.
+fn is_same_reason(one: &str, other: &str) -> bool {
+    let reason = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+    reason(one) == reason(other)
 }
 
 impl ConditionEntry {
@@ -251,6 +257,18 @@ mod tests {
             registry.update(links_lost("app"), true, start + Duration::from_secs(second));
         }
         assert_eq!(registry.list(), []);
+    }
+
+    #[test]
+    fn a_reported_event_is_logged_early_if_its_reason_changes_but_not_its_numbers() {
+        let (registry, start) = (ConditionRegistry::default(), Instant::now());
+        let lasts = |second: u64, detail: &str| {
+            registry.report(Finding::new(ConditionKind::SlowClientsClosed, "budget", detail), None);
+            let notices = registry.update(Vec::new(), false, start + Duration::from_secs(second));
+            notices.iter().any(|notice| notice.kind == NoticeKind::Lasts)
+        };
+        assert!((0..20).all(|second| !lasts(second, &format!("{second} clients in 30 s"))));
+        assert!(lasts(20, "another reason"));
     }
 
     #[test]

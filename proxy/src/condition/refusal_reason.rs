@@ -18,7 +18,7 @@ impl RefusalReasons {
         let mut reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let stored = reasons.entry(cause).or_default();
         stored.clear();
-        stored.push_str(reason.get(..REASON_MAX_BYTES).unwrap_or(reason));
+        stored.push_str(reason.get(..reason.floor_char_boundary(REASON_MAX_BYTES)).unwrap_or_default());
     }
 
     /// Returns the latest reason of a cause.

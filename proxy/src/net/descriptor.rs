@@ -31,7 +31,7 @@ impl DescriptorLimit {
         self.first_refused
     }
 
-    /// Number of the next free descriptor, which is at least the number in use, and the limit; `None` without a limit.
+    /// Number of the next free descriptor, by which clients are refused, and the limit; `None` without a limit.
     #[cfg(unix)]
     #[must_use]
     pub(crate) fn usage(self) -> Option<(u64, u64)> {

@@ -34,8 +34,8 @@ const START_TIME: Duration = Duration::from_secs(60);
 /// Time without an evaluation after which the control thread counts as stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 
-/// Time for which a stop of the control thread is reported after its end.
-const REPORTED_FOR: Duration = Duration::from_secs(60);
+/// Time for which a stop of the control thread is reported after its end: longer than two scrapes of Prometheus.
+const REPORTED_FOR: Duration = Duration::from_secs(150);
 
 /// Interval of the watchdog's log lines.
 const WATCHDOG_REMINDER_S: u64 = 60;

@@ -29,6 +29,9 @@ const POST_TIMEOUT: Duration = Duration::from_secs(10);
 const TRIES: u32 = 3;
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
+/// Time for which a failure is reported. Without other conditions, no message shows that the receiver works again.
+const REPORTED_FOR: Duration = Duration::from_secs(600);
+
 /// Subject of the condition that reports a failing receiver.
 const SUBJECT: &str = "--condition-webhook";
 
@@ -81,7 +84,8 @@ async fn send(url: Uri, shared: Arc<Shared>, mut messages: Receiver<String>) {
                     break;
                 }
                 Err(problem) => {
-                    conditions.report(Finding::new(ConditionKind::TelemetryFails, SUBJECT, problem), None);
+                    let finding = Finding::new(ConditionKind::TelemetryFails, SUBJECT, problem);
+                    conditions.report(finding, Some(REPORTED_FOR));
                     if attempt < TRIES {
                         sleep(RETRY_PAUSE).await;
                     }

@@ -13,19 +13,20 @@ use crate::shard::Shared;
 /// Part of a budget, in percent, above which it is nearly full.
 const FULL_PERCENT: u64 = 90;
 
-/// Time for which lost lines are reported.
-const LOSS_TIME: Duration = Duration::from_secs(60);
+/// Time for which lost lines are reported: longer than two scrapes of Prometheus, so that alerts fire.
+const LOSS_TIME: Duration = Duration::from_secs(150);
 
-/// Time without a tick after which a shard counts as stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(5);
+/// Number of evaluations without a tick after which a shard counts as stuck. Evaluations are counted instead of time:
+/// after a pause of the whole machine, this thread may run before the shards.
+const STUCK_AFTER: u64 = 5;
 
 /// Owner of the conditions of the process.
 pub(super) struct ProcessConditions {
     shared: Arc<Shared>,
     log: LossCounter,
     audit: LossCounter,
-    /// Ticks of each shard, and the time of the last change.
-    ticks: Vec<(u64, Instant)>,
+    /// Ticks of each shard, and the number of evaluations without a change.
+    ticks: Vec<(u64, u64)>,
 }
 
 /// Counter of lost lines, and the time of the last loss.
@@ -68,7 +69,7 @@ impl ProcessConditions {
         }
         let failures = self.shared.admission.verifier.key_set_failures().into_iter();
         findings.extend(failures.map(|(source, why)| Finding::new(ConditionKind::TokenKeysUnreachable, source, why)));
-        findings.extend(self.stuck_shards(now));
+        findings.extend(self.stuck_shards());
         findings
     }
 
@@ -99,16 +100,15 @@ impl ProcessConditions {
         budgets.into_iter().filter(is_nearly_full).map(finding).collect()
     }
 
-    fn stuck_shards(&mut self, now: Instant) -> Vec<Finding> {
+    fn stuck_shards(&mut self) -> Vec<Finding> {
         let mut findings = Vec::new();
-        self.ticks.resize(self.shared.counters().len(), (0, now));
-        for (index, (counters, (ticks, changed))) in self.shared.counters().iter().zip(&mut self.ticks).enumerate() {
-            if *ticks != counters.ticks.get() {
-                (*ticks, *changed) = (counters.ticks.get(), now);
-            }
-            let stuck = now.saturating_duration_since(*changed);
-            if stuck >= STUCK_AFTER {
-                let detail = format!("no tick for {} s", stuck.as_secs());
+        self.ticks.resize(self.shared.counters().len(), (u64::MAX, 0));
+        for (index, (counters, (ticks, unchanged))) in self.shared.counters().iter().zip(&mut self.ticks).enumerate() {
+            let latest = counters.ticks.get();
+            *unchanged = if *ticks == latest { *unchanged + 1 } else { 0 };
+            *ticks = latest;
+            if *unchanged >= STUCK_AFTER {
+                let detail = format!("no tick for {unchanged} s");
                 findings.push(Finding::new(ConditionKind::ShardStuck, format!("shard-{index}"), detail));
             }
         }
@@ -125,10 +125,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lost_lines_are_reported_for_a_minute() {
+    fn lost_lines_are_reported_for_longer_than_two_scrapes() {
         let (mut losses, start) = (LossCounter::default(), Instant::now());
         let mut note = |total, second| losses.note(total, start + Duration::from_secs(second));
-        assert_eq!((note(0, 0), note(2, 1), note(2, 60), note(2, 61)), (None, Some(2), Some(2), None));
+        assert_eq!((note(0, 0), note(2, 1), note(2, 150), note(2, 151)), (None, Some(2), Some(2), None));
     }
 
     #[test]

@@ -30,7 +30,7 @@ const STORM_FACTOR: f64 = 10.0;
 /// Time constant of the usual rate of new clients, in seconds.
 const USUAL_S: f64 = 600.0;
 
-/// Time after the drain of another node in which its clients arrive here.
+/// Time after the drain of another node, or after the start of this one, in which clients arrive here.
 const ARRIVAL_TIME: Duration = Duration::from_secs(60);
 
 /// Time for which an event is reported: longer than two scrapes of Prometheus.
@@ -147,12 +147,13 @@ impl TrafficConditions {
         (over_budget > 0 || slow >= enough).then(|| Finding::new(ConditionKind::SlowClientsClosed, subject, detail))
     }
 
-    /// Checks the rate of new clients of the last 5 seconds. Clients of a draining node are expected.
+    /// Checks the rate of new clients of the last 5 seconds. After a start or a drain, many are expected.
     fn storm(&mut self, reading: &TrafficReading, now: Instant) -> Option<Finding> {
         if self.fleet.members().all().iter().any(|member| member.is_draining()) {
             self.others_drained = Some(now);
         }
-        let is_expected = self.others_drained.is_some_and(|at| now.saturating_duration_since(at) < ARRIVAL_TIME);
+        let is_expected = self.shared.uptime() < ARRIVAL_TIME
+            || self.others_drained.is_some_and(|at| now.saturating_duration_since(at) < ARRIVAL_TIME);
         let before = self.readings.iter().rev().nth(4)?;
         let rate = per_second(reading.opened, before.opened, 5);
         let is_storm = rate > STORM_MIN && rate > STORM_FACTOR * self.usual_opened && !is_expected;

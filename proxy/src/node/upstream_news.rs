@@ -40,6 +40,8 @@ impl UpstreamNews {
         use ReadManifestError as E;
         let kind = match error {
             E::Key(_) | E::DevelopmentKey(_) => ConditionKind::AppServerRefusesKey,
+            // Sidecars and gateways give such an answer while the app server starts.
+            E::Status { status, .. } if status.is_server_error() => ConditionKind::AppServerUnreachable,
             E::Node(_) | E::Status { .. } | E::Body { .. } => ConditionKind::AppServerIncompatible,
             E::Request(_) | E::Refused { .. } | E::Middleware { .. } => ConditionKind::AppServerUnreachable,
         };

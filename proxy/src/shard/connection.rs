@@ -438,7 +438,7 @@ impl Connections {
     /// Number of clients of a hub that wait for an app server.
     #[must_use]
     pub(crate) fn count_unassigned(&self, hub: HubIndex) -> usize {
-        self.slots(|client| client.home().hub() == hub && client.is_unassigned()).len()
+        self.clients.iter().filter(|(_, client)| client.home().hub() == hub && client.is_unassigned()).count()
     }
 
     fn slots(&self, wanted: impl Fn(&Client) -> bool) -> Vec<Slot> {
