@@ -142,15 +142,19 @@ impl HubConditions {
         let mut apps = BTreeMap::<String, AppLinks>::new();
         for hub in living.iter().filter(|hub| !hub.has_webhook()) {
             for pool in hub.pools().iter() {
-                // App servers without links for clients only send, and may end at any time.
-                if !pool.links().iter().any(|link| link.may_carry_clients()) {
-                    continue;
-                }
                 let (app, down) = (pool.app(), pool.down() + pool.resuming());
                 let subject = match &app.target {
                     AppTarget::Network(address) => format!("{} at {address}", app.name),
                     AppTarget::Memory(_) | AppTarget::DialsIn => app.name.clone(),
                 };
+                // App servers without links for clients only send, and may end at any time.
+                if !pool.links().iter().any(|link| link.may_carry_clients()) {
+                    // One without clients stops within a second.
+                    if let Some(sight) = self.apps.get_mut(&subject).filter(|_| pool.is_draining()) {
+                        sight.is_stopping = true;
+                    }
+                    continue;
+                }
                 let links = apps.entry(subject).or_default();
                 links.hubs.push(hub.name().to_owned());
                 links.open += pool.open();
