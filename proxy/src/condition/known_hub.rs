@@ -12,6 +12,9 @@ const KNOWN_HUBS_MAX: usize = 1000;
 /// Time for which a hub is known after its last app server or client.
 const KNOWN_FOR: Duration = Duration::from_secs(3600);
 
+/// Time without an app server after which remaining clients were left alone: nothing took them over.
+const LEFT_ALONE_AFTER: Duration = Duration::from_secs(30);
+
 /// State of a hub at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct HubSight {
@@ -27,7 +30,7 @@ pub(crate) struct KnownHub {
     first_served: Option<Instant>,
     used: Instant,
     unserved_since: Option<Instant>,
-    /// Whether the last app server has stopped gracefully.
+    /// Whether the last app server has stopped gracefully, and has left no clients alone.
     pub has_stopped: bool,
     /// Whether it had clients.
     pub had_clients: bool,
@@ -69,8 +72,10 @@ impl KnownHub {
             self.first_served.get_or_insert(now);
             (self.unserved_since, self.has_stopped) = (None, false);
         } else {
-            self.unserved_since.get_or_insert(now);
+            let since = *self.unserved_since.get_or_insert(now);
             self.has_stopped |= sight.is_stopping;
+            let has_left_clients = sight.clients > 0 && now.saturating_duration_since(since) >= LEFT_ALONE_AFTER;
+            self.has_stopped &= !has_left_clients;
         }
     }
 }

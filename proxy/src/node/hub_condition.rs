@@ -108,19 +108,22 @@ impl HubConditions {
             for present in living.iter().filter(|present| present.name() == name) {
                 waiting += self.waiting_clients(present).await;
             }
-            if is_missed(&hub, waiting, unserved) {
+            if is_missed(&hub, waiting, unserved, self.hold()) {
                 findings.push(Finding::new(ConditionKind::HubWithoutAppServer, name, self.numbers(waiting, unserved)));
             }
         }
         findings
     }
 
+    fn hold(&self) -> Duration {
+        Duration::from_secs(self.shared.settings.rehoming.hold_timeout_s.into())
+    }
+
     fn numbers(&self, waiting: usize, unserved: Duration) -> String {
-        let hold = Duration::from_secs(self.shared.settings.rehoming.hold_timeout_s.into());
         match waiting {
             0 => format!("for {} s, no client waits", unserved.as_secs()),
             _ => {
-                let left_s = hold.saturating_sub(unserved).as_secs();
+                let left_s = self.hold().saturating_sub(unserved).as_secs();
                 format!("for {} s, {waiting} clients wait and are closed in {left_s} s", unserved.as_secs())
             }
         }
@@ -228,11 +231,14 @@ impl AppLinks {
 }
 
 /// Whether a hub without an app server is missed, and not just restarting or removed by a release.
-fn is_missed(hub: &KnownHub, waiting: usize, unserved: Duration) -> bool {
+fn is_missed(hub: &KnownHub, waiting: usize, unserved: Duration, hold: Duration) -> bool {
+    let lasted = || hub.served_for().is_none_or(|served| served >= LASTING_HUB);
     match (hub.is_present, hub.has_stopped, waiting > 0) {
         (true, false, true) => unserved >= CRASH_TIME,
         (true, true, true) => unserved >= RESTART_TIME,
-        (true, _, false) => unserved >= IDLE_TIME && hub.served_for().is_none_or(|served| served >= LASTING_HUB),
+        (true, false, false) => unserved >= IDLE_TIME && lasted(),
+        // A hub that a release has dropped is removed after the hold timeout.
+        (true, true, false) => unserved >= hold + IDLE_TIME && lasted(),
         (false, is_release, _) => {
             !is_release && (hub.had_clients || hub.served_for().is_some_and(|served| served >= LASTING_HUB))
         }
