@@ -166,7 +166,7 @@ catalogue! {
     NodeNameShared = Warning "node-name-shared" after 10:
         "several nodes of the fleet have the same name",
         "give each node its own --node-name";
-    NodeAddressUnreachable = Warning "node-address-unreachable" after 5 normal at start true:
+    NodeAddressUnreachable = Warning "node-address-unreachable" after 20 normal at start true:
         "another node can't be reached at the address that it advertises: SSE and long polling fail",
         "correct --advertise of that node, or check the network between the nodes";
     NodeVersionDiffers = Warning "node-version-differs" after 3600:

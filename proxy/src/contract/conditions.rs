@@ -468,7 +468,7 @@ fn a_node_that_clients_of_others_can_not_reach_is_reported() {
         watched.pass(START_S).await;
         assert_eq!(watched.log, []);
         nodes[1].unplug(&network);
-        let line = watched.begun(ConditionKind::NodeAddressUnreachable, 22).await;
+        let line = watched.begun(ConditionKind::NodeAddressUnreachable, 38).await;
         assert!(line.contains("n2: ") && line.contains("http://10.0.0.2:8080"), "{line}");
     });
 }

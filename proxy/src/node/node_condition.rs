@@ -25,7 +25,7 @@ const RESTART_TIME: Duration = Duration::from_secs(120);
 /// Time for which a lost node is reported that has no successor and no address in `--peers`.
 const LOST_TIME: Duration = Duration::from_secs(600);
 
-/// Number of evaluations between two checks of advertised addresses.
+/// Number of evaluations between two checks of advertised addresses. The condition begins after two failed ones.
 const PROBE_INTERVAL: u64 = 15;
 
 /// Time for a node to accept a connection at its advertised address.
