@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use trunkline_protocol::manifest::Manifest;
 
+use super::condition_watch::{self, ConditionWatch};
 use super::graceful_stop::{close_links, poll_until};
 use super::shard_thread;
 use super::upstream_watcher::open_pools;
@@ -95,7 +96,7 @@ impl Embedded {
     }
 
     /// Serves the admin port on a listener, once: health, metrics, the observer page and its API, guarded like a
-    /// standalone node's. Needs a runtime, which serves the port.
+    /// standalone node's. Needs a runtime, which serves the port and evaluates the conditions.
     ///
     /// # Errors
     /// If the listener is unusable.
@@ -106,8 +107,11 @@ impl Embedded {
         let settings = AdminSettings { token: token.map(Into::into), ..AdminSettings::default() };
         let readiness = Readiness::new(self.shared.clone(), Arc::default());
         let fleet = Fleet::new(self.shared.clone(), address);
-        let serving =
-            async move { admin::serve(listener, address, readiness, &settings, (fleet, None), Arc::default()).await };
+        let watch = ConditionWatch::new(self.shared.clone(), fleet.clone(), Arc::default());
+        let serving = async move {
+            let admin = admin::serve(listener, address, readiness, &settings, (fleet, None), Arc::default());
+            tokio::join!(admin, condition_watch::run(watch, None))
+        };
         let serving = tokio::spawn(serving).abort_handle();
         if let Err(second) = self.admin.set(AdminServer { address, serving }) {
             second.serving.abort();
