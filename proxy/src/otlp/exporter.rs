@@ -34,6 +34,9 @@ const TRIES: u32 = 3;
 /// Wait before the second attempt; doubled for each further one.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
+/// Time for which a failure is reported. A quiet node sends no spans that show that the collector works again.
+const REPORTED_FOR: Duration = Duration::from_secs(600);
+
 pub(crate) type MetricSource = Box<dyn Fn() -> Vec<MetricFamily> + Send + Sync>;
 
 type Batch = Vec<Box<SpanRecord>>;
@@ -162,7 +165,10 @@ impl CollectorHealth<'_> {
     fn note(&mut self, error: Option<&CollectorError>) {
         let kind = ConditionKind::TelemetryFails;
         match error {
-            Some(error) => self.conditions.report(Finding::new(kind, self.subject, error.to_string()), None),
+            Some(error) => {
+                let finding = Finding::new(kind, self.subject, error.to_string());
+                self.conditions.report(finding, Some(REPORTED_FOR));
+            }
             None => self.conditions.clear(kind, self.subject),
         }
         self.fails = error.is_some();
