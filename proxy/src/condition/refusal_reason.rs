@@ -24,6 +24,6 @@ impl RefusalReasons {
     /// Returns the latest reason of a cause.
     #[must_use]
     pub(crate) fn reason(&self, cause: Cause) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&cause).cloned()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&cause).filter(|reason| !reason.is_empty()).cloned()
     }
 }
