@@ -78,7 +78,7 @@ fn names_of_groups_have_a_sum_that_the_clients_with_most_reach_first() {
             link.whole_ack().await
         };
         let mut joined = [0; 4];
-        for client in 0..3 {
+        for (client, joined) in joined.iter_mut().enumerate().take(3) {
             for number in 0..1_000 {
                 let ack = join(client, number).await;
                 if ack.status != AckStatus::Ok {
@@ -86,7 +86,7 @@ fn names_of_groups_have_a_sum_that_the_clients_with_most_reach_first() {
                     assert!(text.contains("--group-names-total-max-bytes"), "{text}");
                     break;
                 }
-                joined[client] += 1;
+                *joined += 1;
             }
         }
         assert!(joined[0] > 400 && joined[0] < 500 && joined[1] > 200 && joined[2] > 100, "{joined:?}");

@@ -68,7 +68,7 @@ impl Watched {
         let family = families.iter().find(|family| family.name() == name)?;
         let is_labelled =
             |metric: &&prometheus::proto::Metric| metric.get_label().iter().any(|pair| pair.value() == label);
-        Some(family.get_metric().iter().find(is_labelled)?.get_gauge().get_value() as u64)
+        family.get_metric().iter().find(is_labelled)?.get_gauge().get_value().to_string().parse().ok()
     }
 
     /// Line of `/readyz` about a condition, if active. All channels agree.
