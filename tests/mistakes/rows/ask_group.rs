@@ -1,4 +1,4 @@
-// remedy: pick one by `clients().client(connection_id)`
+// remedy: choose a client by `clients().client(connection_id)`
 use trunkline::{Context, Hub, HubError};
 
 async fn vote(ctx: Context) -> Result<bool, HubError> {

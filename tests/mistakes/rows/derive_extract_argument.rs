@@ -1,4 +1,4 @@
-// remedy: `#[derive(trunkline::FromContext)]`
+// remedy: derive `trunkline::FromContext` for your own type
 use trunkline::FromContext;
 
 #[derive(FromContext)]

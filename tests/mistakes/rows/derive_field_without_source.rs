@@ -1,4 +1,4 @@
-// remedy: say where this field comes from
+// remedy: the source of this field is missing
 use trunkline::FromContext;
 
 #[derive(FromContext)]

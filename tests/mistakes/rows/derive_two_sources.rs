@@ -1,4 +1,4 @@
-// remedy: leave one of its attributes
+// remedy: remove all but one of these attributes
 use trunkline::FromContext;
 
 #[derive(FromContext)]

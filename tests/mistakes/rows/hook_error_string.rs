@@ -1,4 +1,4 @@
-// remedy: return `Err(HubError::new("…"))` to close the client
+// remedy: return `Err(HubError::new("…"))`
 use trunkline::{Context, debug_hook};
 
 #[debug_hook]

@@ -1,4 +1,4 @@
-// remedy: say the type of the result
+// remedy: name the type of the result
 use trunkline::{Context, HubError};
 
 async fn ask(ctx: Context, player: String) -> Result<(), HubError> {

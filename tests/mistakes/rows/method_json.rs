@@ -1,4 +1,4 @@
-// remedy: take `Order` itself
+// remedy: take `Order`, not `Json<_>`
 use axum::Json;
 use trunkline::debug_method;
 

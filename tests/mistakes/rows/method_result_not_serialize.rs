@@ -1,4 +1,4 @@
-// remedy: derive `serde::Serialize`
+// remedy: a type that derives `serde::Serialize`
 use trunkline::{HubError, debug_method};
 
 struct Receipt {

@@ -1,4 +1,4 @@
-// remedy: say `#[debug_method(state = App)]`
+// remedy: write `#[debug_method(state = App)]`
 use axum::extract::State;
 use trunkline::debug_method;
 

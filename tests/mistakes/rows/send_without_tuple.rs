@@ -1,4 +1,4 @@
-// remedy: a single argument goes into a tuple too
+// remedy: write one argument as `(argument,)`
 use trunkline::{Context, HubError};
 
 async fn say(ctx: Context, text: String) -> Result<(), HubError> {
