@@ -108,7 +108,7 @@ pub(super) fn judge_transport(
     }
     let took = seen.round_trip().map(milliseconds_text).unwrap_or_default();
     let text = format!(
-        "opened, handshake in {}, {} of {} calls answered, half of them within {took}",
+        "opened, handshake in {}, {} calls of {} answered, half of them within {took}",
         milliseconds_text(seen.handshake),
         seen.calls.len(),
         if call.is_real() { &call.target } else { "an unknown method" },
