@@ -126,9 +126,9 @@ fn what_is_wrong_with_a_file_is_named() {
     play(async |stage| {
         let cases = [
             ("[[routes]]\ngroup = \"canary\"", "line 2, column 9: there is no group \"canary\""),
-            ("[[route]]\nreject = 403", "line 1, column 3: there is no key \"route\"; is \"routes\" meant?"),
-            ("pool-size = 5\npool-sise = 7", "line 2, column 1: there is no key \"pool-sise\""),
-            ("pool-sise = 7", "there is no key \"pool-sise\"; is \"pool-size\" meant?"),
+            ("[[route]]\nreject = 403", "line 1, column 3: unknown key \"route\"; is \"routes\" meant?"),
+            ("pool-size = 5\npool-sise = 7", "line 2, column 1: unknown key \"pool-sise\""),
+            ("pool-sise = 7", "unknown key \"pool-sise\"; is \"pool-size\" meant?"),
             ("listen = [1]", "listen is a list, but must be a string or a number"),
             ("listen =", "invalid TOML"),
             (

@@ -19,7 +19,7 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 async fn new_app(stage: &Stage) -> Result<PathBuf> {
     let mut command = Command::new(profile_folder()?.join("trunkline"));
     let said = run(command.args(["new", "my-chat", "--path", ROOT]).current_dir(stage.folder())).await?;
-    assert!(said.contains("wrote my-chat: `cd my-chat && cargo run`"), "{said}");
+    assert!(said.contains("wrote my-chat: run `cd my-chat && cargo run`"), "{said}");
     Ok(stage.folder().join("my-chat"))
 }
 

@@ -199,7 +199,7 @@ fn details_of_a_client_are_shown_payloads_only_on_request_and_it_can_be_closed()
         page.click("client-end").await?;
         page.fill("closing-reason", "it was only a test").await?;
         page.click("closing-submit").await?;
-        page.see("client-note", "This connection is over").await?;
+        page.see("client-note", "This connection has ended").await?;
         let why = ask_api(&scene.proxies[2], &format!("/api/why/{}", client.connection_id()?)).await?;
         assert_eq!((&why["cause"], &why["node"]), (&json!("operator"), &json!(NODES[1])), "{why}");
         let error = client.closed().await?.context("an error, because a reason was given")?;
@@ -263,7 +263,7 @@ fn who_may_act_announces_to_the_clients_of_all_nodes_and_is_told_whom_it_reached
         page.fill("announcing-target", "Message").await?;
         page.fill("announcing-arguments", "soon").await?;
         page.click("announcing-submit").await?;
-        page.see("announcing-problem", "no JSON list").await?;
+        page.see("announcing-problem", "not a JSON list").await?;
         page.fill("announcing-arguments", "[\"soon\"]").await?;
         page.click("announcing-submit").await?;
         page.see("announcing-answer", "Given to 6 clients at 3 nodes.").await?;

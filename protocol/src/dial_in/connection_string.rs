@@ -208,7 +208,7 @@ mod tests {
             ("", "'Endpoint' is missing"),
             ("Endpoint=http://p", "'AccessKey' is missing"),
             ("Endpoint=http://p;KEY", "part 2"),
-            ("Endpoint=http://p;Endpoint=http://q;AccessKey=KEY", "'Endpoint' stands twice"),
+            ("Endpoint=http://p;Endpoint=http://q;AccessKey=KEY", "'Endpoint' occurs twice"),
             (
                 "Endpoint=http://p;Acceskey=KEY",
                 "'Acceskey' is not a key of a connection string (allowed: Endpoint, \

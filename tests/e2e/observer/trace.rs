@@ -20,7 +20,7 @@ async fn trace(stage: &Stage, name: &str, scene: &ObserverScene, more: &[&str]) 
     command.env("TRUNKLINE_ADMIN_TOKEN", ADMIN_TOKEN);
     let mut process = Process::start(stage, name, command)?;
     for node in NODES {
-        process.wait_for_log(&format!("node {node} takes part")).await?;
+        process.wait_for_log(&format!("node {node} is traced")).await?;
     }
     Ok(process)
 }
