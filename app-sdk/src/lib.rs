@@ -51,7 +51,7 @@
 //!   `trunkline::call` and the fields `hub`, `method`, `connection` and `user`. With
 //!   `RUST_LOG=info,trunkline::call=debug`, log lines inside a call carry these fields; this costs about two
 //!   microseconds per call.
-//! - If the compiler says that a function "is no hub method", add `#[debug_method]` to get a precise error;
+//! - If the compiler says that a function "is not a hub method", add `#[debug_method]` to get a precise error;
 //!   `debug_hook` and `debug_filter` do the same for hooks and filters.
 //! - Lifetime of a connection: handshake, [`on_connected`](Hub::on_connected), messages, and
 //!   [`on_disconnected`](Hub::on_disconnected) once the connection has closed and its methods have returned. If its
