@@ -110,7 +110,7 @@ async fn a_part_that_cannot_be_read_refuses() {
     let connect = server.connect("/hub").user("ann").claim("level", "high").claim("staff", "x");
     let mut ann = connect.query("room=kitchen").await.unwrap();
     for (method, refusal) in [
-        ("Level", "HubException: the claim `level` can't be read: invalid digit found in string"),
+        ("Level", "HubException: the claim `level` is invalid: invalid digit found in string"),
         ("Staff", "HubException: staff only"),
     ] {
         let text = error(&mut ann, method, ()).await;
