@@ -167,8 +167,8 @@ settings! {
         /// the names of the client's groups take more than is left, so clients with many groups fail first. If apps
         /// have keys, one app may have as much as is left for others. 0 for no limit.
         #[flag("group-names-total-max-bytes", BytesLimit(1024 * 1024))]
-        // A quarter of a million names of the maximum size.
-        pub names_total_bytes: usize = 256 * 1024 * 1024,
+        // Some four groups of its own for each of a million clients.
+        pub names_total_bytes: usize = 1024 * 1024 * 1024,
     }
 }
 
