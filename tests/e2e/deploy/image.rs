@@ -171,7 +171,7 @@ fn a_key_file_is_made_once_and_understood_by_proxies_and_app_servers() {
         assert!(http_client::get(proxy.address(), "/api").await?.status.is_success());
         std::fs::write(&file, "short")?;
         let error = run(&mut make()).await.unwrap_err().to_string();
-        assert!(error.contains("--file") && error.contains("no key"), "{error}");
+        assert!(error.contains("--file") && error.contains("does not contain a key"), "{error}");
         Ok(())
     });
 }
