@@ -605,13 +605,13 @@ fn strangers_other_fleets_and_other_versions_are_told_apart_in_plain_words() {
         let problems = other.fleet.members().unreachable();
         let problem = |number: u8| {
             let url = address(number).to_string();
-            problems.iter().find(|(known, _)| *known == url).map(|(_, problem)| problem.as_str()).unwrap()
+            problems.iter().find(|problem| problem.address == url).map(|problem| problem.text.as_str()).unwrap()
         };
         assert!(problem(1).contains("another access key"), "{problems:?}");
         assert!(problem(3).contains("no HTTP answer"), "{problems:?}");
         assert!(problem(4).contains("refused"), "{problems:?}");
         until(SOON, "the version is told", || !newer.fleet.members().unreachable().is_empty()).await;
-        let (_, version) = &newer.fleet.members().unreachable()[0];
+        let version = newer.fleet.members().unreachable()[0].text.clone();
         let told = "the node supports versions 2 to 3 of the node messages, but this node 1 to 1: upgrade the older \
                     one";
         assert_eq!(version, told);

@@ -23,6 +23,25 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of addresses dialled concurrently. Further addresses wait.
 const ADDRESSES_MAX: usize = 1_024;
 
+/// Why no node can be linked at an address or name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AddressProblem {
+    pub address: String,
+    pub kind: AddressProblemKind,
+    /// Problem and what to check, for people.
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AddressProblemKind {
+    /// No answer, or a name without an address.
+    Unreachable,
+    /// The clock of the node differs too much.
+    ClockDiffers,
+    /// An answer, but not of a node of this fleet with a common version.
+    NotOfFleet,
+}
+
 /// Result of the last attempt to reach a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum AddressState {
@@ -30,7 +49,7 @@ pub(super) enum AddressState {
     Trying,
     Node,
     /// No node to link with, and why.
-    Problem(String),
+    Problem(AddressProblemKind, String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,9 +124,9 @@ impl AddressBook {
         }
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&address.to_string()) else { return false };
-        let was_problem = matches!(entry.state, AddressState::Problem(_));
+        let was_problem = matches!(entry.state, AddressState::Problem(..));
         entry.state = state;
-        !was_problem && matches!(entry.state, AddressState::Problem(_))
+        !was_problem && matches!(entry.state, AddressState::Problem(..))
     }
 
     /// Whether no node has ever answered at this address family, while one has at the other family of the same name.
@@ -139,12 +158,18 @@ impl AddressBook {
 
     /// Addresses and names without a node, with the reason.
     #[must_use]
-    pub(super) fn problems(&self) -> Vec<(String, String)> {
-        let mut problems: Vec<_> = self.unresolved().iter().map(|(name, why)| (name.clone(), why.clone())).collect();
+    pub(super) fn problems(&self) -> Vec<AddressProblem> {
+        let problem = |address: &String, kind, text: &String| AddressProblem {
+            address: address.clone(),
+            kind,
+            text: text.clone(),
+        };
+        let unresolved = |(name, why)| problem(name, AddressProblemKind::Unreachable, why);
+        let mut problems: Vec<_> = self.unresolved().iter().map(unresolved).collect();
         let entries = self.entries();
         problems.extend(entries.iter().filter(|(_, entry)| entry.is_given).filter_map(
             |(url, entry)| match &entry.state {
-                AddressState::Problem(problem) => Some((url.clone(), problem.clone())),
+                AddressState::Problem(kind, text) => Some(problem(url, *kind, text)),
                 AddressState::Trying | AddressState::Node => None,
             },
         ));
@@ -204,17 +229,22 @@ mod tests {
         book.resolve(std::slice::from_ref(&name), &Resolver::knowing(vec![([10, 0, 0, 1], 8090).into()])).await;
         book.resolve(std::slice::from_ref(&name), &Resolver::knowing(Vec::new())).await;
         assert!(book.is_given(&at));
-        assert_eq!(book.problems(), [(name.to_string(), "the name has no address".to_owned())]);
+        let [problem] = &book.problems()[..] else { panic!("one problem") };
+        assert_eq!((problem.address.as_str(), problem.kind), (&*name.to_string(), AddressProblemKind::Unreachable));
+        assert_eq!(problem.text, "the name has no address");
     }
 
     #[test]
     fn what_members_tell_is_no_problem_when_nobody_is_there() {
         let (book, told) = (AddressBook::default(), address("http://10.0.0.9:8090"));
         assert!(book.learn(&told) && !book.learn(&told) && !book.is_given(&told));
-        assert!(book.set(&told, AddressState::Problem("refused".into())));
-        assert!(!book.set(&told, AddressState::Problem("silent".into())), "it was one before");
+        assert!(book.set(&told, AddressState::Problem(AddressProblemKind::Unreachable, "refused".into())));
+        assert!(
+            !book.set(&told, AddressState::Problem(AddressProblemKind::Unreachable, "silent".into())),
+            "it was one before"
+        );
         assert!(!book.set(&told, AddressState::Node));
-        assert!(book.set(&told, AddressState::Problem("refused".into())));
+        assert!(book.set(&told, AddressState::Problem(AddressProblemKind::Unreachable, "refused".into())));
         assert!(book.problems().is_empty());
         book.forget(&told);
         assert!(book.learn(&told));

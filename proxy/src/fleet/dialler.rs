@@ -26,7 +26,7 @@ use trunkline_protocol::limits::GREETING_MAX_BYTES;
 use trunkline_protocol::service::{Answer, Attachment, Backoff, Offer, Role};
 use trunkline_protocol::wire::{BOOT_HEADER, FLEET_GREET_PATH, FLEET_LINK_PATH, INSTANCE_HEADER, NODE_HEADER};
 
-use super::address_book::AddressState;
+use super::address_book::{AddressProblemKind, AddressState};
 use super::carry::node_carrier;
 use super::crash::Refusals;
 use super::fleet_core::Fleet;
@@ -122,10 +122,30 @@ fn is_silence(error: &GreetError) -> bool {
     }
 }
 
+/// Kind of the problem at an address, for conditions.
+fn problem_kind(error: &GreetError) -> AddressProblemKind {
+    let channel_error = match error {
+        GreetError::Http(HttpError::Connect(source)) => channel_error(source),
+        GreetError::Http(_) | GreetError::Leaving | GreetError::TooMany => None,
+        GreetError::Status(_) | GreetError::Greeting(_) | GreetError::Version(_) => {
+            return AddressProblemKind::NotOfFleet;
+        }
+    };
+    match channel_error {
+        Some(OpenChannelError::Refused(refused)) if refused.status == NOT_FRESH => AddressProblemKind::ClockDiffers,
+        Some(OpenChannelError::Unproven | OpenChannelError::Refused(_)) => AddressProblemKind::NotOfFleet,
+        _ => AddressProblemKind::Unreachable,
+    }
+}
+
+fn channel_error(source: &std::io::Error) -> Option<&OpenChannelError> {
+    source.get_ref()?.downcast_ref()
+}
+
 /// Message for the operator: the problem at the address, and what to check.
 fn words(error: &HttpError) -> String {
     let HttpError::Connect(source) = error else { return error.to_string() };
-    match source.get_ref().and_then(|inner| inner.downcast_ref::<OpenChannelError>()) {
+    match channel_error(source) {
         Some(OpenChannelError::Unproven) => "it does not have this fleet's access key".into(),
         // Checked before the headers: the admin port of a node with clock skew also sends the node header.
         Some(OpenChannelError::Refused(refused)) if refused.status == NOT_FRESH => refused.reason.clone(),
@@ -236,7 +256,7 @@ impl Dialler {
             return;
         }
         if tries >= noted_tries(error) {
-            book.set(&self.address, AddressState::Problem(problem));
+            book.set(&self.address, AddressState::Problem(problem_kind(error), problem));
         }
     }
 
@@ -402,17 +422,25 @@ mod tests {
         let channel = |error| HttpError::Connect(std::io::Error::new(std::io::ErrorKind::PermissionDenied, error));
         let other = GreetError::from(channel(OpenChannelError::Unproven));
         assert_eq!(other.to_string(), "it does not have this fleet's access key");
+        assert_eq!(problem_kind(&other), AddressProblemKind::NotOfFleet);
         let answers_with = |status, headers, reason: &str| {
             let refused = OpenChannelError::Refused(RefusedUpgrade { status, headers, reason: reason.into() });
-            GreetError::from(channel(refused)).to_string()
+            let error = GreetError::from(channel(refused));
+            (problem_kind(&error), error.to_string())
         };
-        let answers = |headers: HeaderMap| answers_with(StatusCode::NOT_FOUND, headers, "not found");
+        let answers = |headers: HeaderMap| {
+            let (kind, text) = answers_with(StatusCode::NOT_FOUND, headers, "not found");
+            assert_eq!(kind, AddressProblemKind::NotOfFleet);
+            text
+        };
         let of_clients = HeaderMap::from_iter([(HeaderName::from_static(NODE_HEADER), "n1".parse().unwrap())]);
         assert!(answers(of_clients.clone()).starts_with("the node refuses a channel at this port"));
-        assert_eq!(answers_with(NOT_FRESH, of_clients, "compare the clocks"), "compare the clocks");
+        let late = (AddressProblemKind::ClockDiffers, "compare the clocks".to_owned());
+        assert_eq!(answers_with(NOT_FRESH, of_clients, "compare the clocks"), late);
         assert!(answers(HeaderMap::new()).starts_with("no channel"));
         let refused = || HttpError::Connect(std::io::ErrorKind::ConnectionRefused.into());
         assert_eq!(GreetError::from(refused()).to_string(), "connection refused");
+        assert_eq!(problem_kind(&refused().into()), AddressProblemKind::Unreachable);
         assert!(noted_tries(&refused().into()) > noted_tries(&other), "a node that is restarted is no news yet");
         let version = GreetError::Version(WireVersions { oldest: 7, newest: 9 });
         let told = "the node supports versions 7 to 9 of the node messages, but this node 1 to 1: upgrade the older \

@@ -17,7 +17,7 @@ use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::limits::GREETING_MEMBERS_MAX;
 use trunkline_protocol::service::SessionId;
 
-use super::address_book::AddressBook;
+use super::address_book::{AddressBook, AddressProblem};
 use super::fleet_member::{FleetMember, MemberState};
 use super::member_table::MemberTable;
 use crate::net::address::Address;
@@ -190,7 +190,7 @@ impl Membership {
 
     /// `--peers` addresses without a node, with the reason.
     #[must_use]
-    pub(crate) fn unreachable(&self) -> Vec<(String, String)> {
+    pub(crate) fn unreachable(&self) -> Vec<AddressProblem> {
         self.addresses.problems()
     }
 

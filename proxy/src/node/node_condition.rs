@@ -11,13 +11,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
 use crate::condition::{ConditionKind, Finding};
-use crate::fleet::{Fleet, FleetMember, MemberState};
-
-/// Part of the problem of an address whose node has another time.
-const CLOCK_MARK: &str = "compare the clocks";
-
-/// Parts of the problem of an address that answers, but not as a node of this fleet.
-const STRANGER_MARKS: [&str; 3] = ["access key", "admin port", "version"];
+use crate::fleet::{AddressProblem, AddressProblemKind, Fleet, FleetMember, MemberState};
 
 /// Time after a graceful stop in which the address of a node may not answer; longer than a restart.
 const RESTART_TIME: Duration = Duration::from_secs(120);
@@ -93,7 +87,7 @@ impl NodeConditions {
     }
 
     /// Records the present nodes. A lost node is removed once another node has its name or its place.
-    fn note(&mut self, members: &[Arc<FleetMember>], problems: &[(String, String)], now: Instant) {
+    fn note(&mut self, members: &[Arc<FleetMember>], problems: &[AddressProblem], now: Instant) {
         for member in members {
             let sight = NodeSight { member: member.clone(), gone_at: None, members: members.len() };
             self.nodes.insert(member.boot().to_owned(), sight);
@@ -104,7 +98,7 @@ impl NodeConditions {
                 return true;
             }
             let gone_at = *sight.gone_at.get_or_insert(now);
-            let is_missed = problems.iter().any(|(address, _)| Some(address) == sight.address().as_ref());
+            let is_missed = problems.iter().any(|problem| Some(&problem.address) == sight.address().as_ref());
             let has_successor = members.iter().any(|member| member.name() == sight.member.name());
             let is_complete = members.len() >= sight.members;
             !has_successor && (is_missed || !is_complete && now.saturating_duration_since(gone_at) < LOST_TIME)
@@ -126,18 +120,16 @@ impl NodeConditions {
         findings
     }
 
-    fn of_address(&self, (address, problem): (String, String), now: Instant) -> Option<Finding> {
+    fn of_address(&self, AddressProblem { address, kind, text }: AddressProblem, now: Instant) -> Option<Finding> {
         let known = self.nodes.values().find(|sight| sight.address().as_ref() == Some(&address));
         if known.is_some_and(|sight| sight.is_restarting(now)) {
             return None;
         }
         let name = known.map_or(address.as_str(), |sight| sight.member.name());
-        Some(match problem.contains(CLOCK_MARK) {
-            true => Finding::new(ConditionKind::NodeClockDiffers, name, problem),
-            false if STRANGER_MARKS.iter().any(|mark| problem.contains(mark)) => {
-                Finding::new(ConditionKind::NodeNotOfFleet, address, problem)
-            }
-            false => missing(name, format!("{address}: {problem}")),
+        Some(match kind {
+            AddressProblemKind::ClockDiffers => Finding::new(ConditionKind::NodeClockDiffers, name, text),
+            AddressProblemKind::NotOfFleet => Finding::new(ConditionKind::NodeNotOfFleet, address, text),
+            AddressProblemKind::Unreachable => missing(name, format!("{address}: {text}")),
         })
     }
 

@@ -25,7 +25,7 @@ use super::node_trace::{NodeTrace, TRACE_SECONDS_DEFAULT};
 use super::node_watch::{PayloadView, WatchChoice, WatchLines};
 use super::peer::Peers;
 use super::trace_line::{TraceLine, TraceNodeLine, TraceNodeState};
-use crate::fleet::{ANSWER_TIMEOUT, FleetMember};
+use crate::fleet::{ANSWER_TIMEOUT, AddressProblem, FleetMember};
 use crate::net::line_stream::LineStream;
 use crate::shard::WatchSubject;
 
@@ -170,10 +170,9 @@ impl FleetTrace {
             }
         }
         let unreachable = self.peers.unreachable().into_iter();
-        let new: Vec<_> = unreachable.filter(|(url, _)| self.unreachable.insert(url.clone())).collect();
-        let missing = |(node, problem)| {
-            let problem = Some(problem);
-            TraceLine::Node(TraceNodeLine { node, state: TraceNodeState::Missing, problem })
+        let new: Vec<_> = unreachable.filter(|problem| self.unreachable.insert(problem.address.clone())).collect();
+        let missing = |AddressProblem { address: node, text, .. }| {
+            TraceLine::Node(TraceNodeLine { node, state: TraceNodeState::Missing, problem: Some(text) })
         };
         new.into_iter().map(missing).collect()
     }

@@ -18,7 +18,9 @@ use trunkline_protocol::fleet::SharedRevocation;
 
 use super::snapshot::{FleetSnapshot, NodeSnapshot, UnreachablePeer};
 use super::snapshot_cache::Freshness;
-use crate::fleet::{ANSWER_TIMEOUT, Answers, Fleet, FleetMember, MemberState, PeerRequest, PeerResponse};
+use crate::fleet::{
+    ANSWER_TIMEOUT, AddressProblem, Answers, Fleet, FleetMember, MemberState, PeerRequest, PeerResponse,
+};
 use crate::net::http_client::HttpClient;
 
 /// Timeout for a node's snapshot. It keeps the page at most a second behind.
@@ -89,7 +91,8 @@ impl Peers {
         }
         let nodes = answers.iter().map(|(member, _)| self.shown(member, last.get(member.boot()))).collect();
         let unreachable = self.fleet.members().unreachable().into_iter();
-        let unreachable = unreachable.map(|(url, problem)| UnreachablePeer { url, problem }).collect();
+        let unreachable =
+            unreachable.map(|problem| UnreachablePeer { url: problem.address, problem: problem.text }).collect();
         PeerSnapshots { nodes, missing, unreachable }
     }
 
@@ -161,7 +164,7 @@ impl Peers {
     }
 
     /// Configured addresses without a node, with the reason.
-    pub(super) fn unreachable(&self) -> Vec<(String, String)> {
+    pub(super) fn unreachable(&self) -> Vec<AddressProblem> {
         self.fleet.members().unreachable()
     }
 
