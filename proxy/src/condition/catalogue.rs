@@ -139,8 +139,11 @@ catalogue! {
     AuditLinesLost = Error "audit-lines-lost" after 0:
         "lines of the audit log are lost",
         "check the disk and the permissions of the audit log";
+    CertificateInvalid = Error "certificate-invalid" after 0:
+        "a certificate has ended or is not valid yet: clients refuse it",
+        "replace the certificate, or correct the clock of this machine; this node reloads a changed file";
     CertificateEnds = Warning "certificate-ends" after 0:
-        "a certificate ends within 14 days, or has ended",
+        "a certificate ends within 14 days",
         "renew the certificate; this node reloads a changed file";
     FileUnreadable = Warning "file-unreadable" after 0:
         "changed files can't be loaded: the old contents stay in use, removed keys included",

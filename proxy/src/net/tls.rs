@@ -21,6 +21,7 @@ pub use pem::TlsError;
 pub(crate) use records::{RECORD_BYTES, Records};
 pub(crate) use server_config::{Certificates, server_config};
 pub(crate) use server_stream::TlsStream;
+pub(crate) use validity::ValidityProblem;
 
 use std::path::PathBuf;
 use std::sync::Arc;

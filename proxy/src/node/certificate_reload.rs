@@ -10,7 +10,7 @@ use super::file_check::{FileCheck, FileChecks, FileVersion, off_thread, version}
 use crate::condition::{ConditionKind, Finding};
 use crate::metrics::Outcome;
 use crate::net::connector::Connector;
-use crate::net::tls::{Certificates, TlsError};
+use crate::net::tls::{Certificates, TlsError, ValidityProblem};
 use crate::shard::{Connectors, Shared};
 
 /// Interval of file checks. Symbolic links swapped by deployment tools can't be watched reliably, and checks are cheap.
@@ -42,8 +42,12 @@ impl CertificateUsers {
     /// Reports certificates of the listener that are invalid or expire soon.
     fn report_ends(&self) {
         let problems = self.certificates.iter().flat_map(|certificates| certificates.problems());
-        for (file, problem) in problems {
-            let finding = Finding::new(ConditionKind::CertificateEnds, file.display().to_string(), problem);
+        for (file, problem, text) in problems {
+            let kind = match problem {
+                ValidityProblem::ExpiresSoon => ConditionKind::CertificateEnds,
+                ValidityProblem::Expired | ValidityProblem::NotYetValid => ConditionKind::CertificateInvalid,
+            };
+            let finding = Finding::new(kind, file.display().to_string(), text);
             self.shared.reports.conditions.report(finding, Some(3 * CHECK_INTERVAL));
         }
     }

@@ -10,7 +10,8 @@ use rustls::pki_types::ServerName;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::{IdentityFiles, TlsError, identity, provider, validity};
+use super::validity::{self, ValidityProblem};
+use super::{IdentityFiles, TlsError, identity, provider};
 
 /// ALPN protocols, preferred first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -45,13 +46,17 @@ impl Certificates {
         self.files.iter().flat_map(|files| [files.certificate.as_path(), &files.key])
     }
 
-    /// Certificates in use that are invalid or expire soon: file and problem.
+    /// Certificates in use that are invalid or expire soon: file, problem, and a text.
     #[must_use]
-    pub(crate) fn problems(&self) -> Vec<(&Path, String)> {
+    pub(crate) fn problems(&self) -> Vec<(&Path, ValidityProblem, String)> {
         let identities = self.identities.load();
         let chains = self.files.iter().zip(identities.iter());
         let problem = |identity: &CertifiedKey| identity.cert.iter().find_map(validity::problem_of);
-        chains.filter_map(|(files, identity)| Some((files.certificate.as_path(), problem(identity)?))).collect()
+        let problems = chains.filter_map(|(files, identity)| {
+            let (problem, text) = problem(identity)?;
+            Some((files.certificate.as_path(), problem, text))
+        });
+        problems.collect()
     }
 
     /// Returns the first certificate that names the host, or else the first one.

@@ -14,6 +14,17 @@ const SOON_MAX_S: i64 = 14 * 24 * 3600;
 /// Divisor for the last part of a certificate's lifetime.
 const LAST_PART: i64 = 5;
 
+/// Problem of a certificate at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ValidityProblem {
+    #[error("certificate has expired: replace it")]
+    Expired,
+    #[error("certificate is not valid yet: check the clock of this machine, or replace it")]
+    NotYetValid,
+    #[error("certificate expires soon: renew it")]
+    ExpiresSoon,
+}
+
 /// Logs certificates of a chain that are invalid or expire soon.
 pub(super) fn warn_of_each(file: &Path, chain: &[CertificateDer<'_>]) {
     for certificate in chain {
@@ -28,11 +39,12 @@ pub(super) fn warn_of_all(file: &Path, roots: &[CertificateDer<'_>]) {
     }
 }
 
-/// Problem of a certificate that is invalid or expires soon, and its end.
+/// Problem of a certificate that is invalid or expires soon, and a text with its end.
 #[must_use]
-pub(super) fn problem_of(certificate: &CertificateDer<'_>) -> Option<String> {
+pub(super) fn problem_of(certificate: &CertificateDer<'_>) -> Option<(ValidityProblem, String)> {
     let validity = read(certificate)?;
-    problem(&validity, now_s()).map(|problem| format!("{problem} (its end: {})", validity.not_after))
+    let problem = problem(&validity, now_s())?;
+    Some((problem, format!("{problem} (its end: {})", validity.not_after)))
 }
 
 fn warn_of(file: &Path, certificate: &CertificateDer<'_>) {
@@ -48,16 +60,16 @@ fn read(certificate: &CertificateDer<'_>) -> Option<Validity> {
     Some(parse_x509_certificate(certificate).ok()?.1.validity().clone())
 }
 
-fn problem(validity: &Validity, now_s: i64) -> Option<&'static str> {
+fn problem(validity: &Validity, now_s: i64) -> Option<ValidityProblem> {
     let (begins_s, ends_s) = (validity.not_before.timestamp(), validity.not_after.timestamp());
     let soon_s = (ends_s.saturating_sub(begins_s) / LAST_PART).clamp(0, SOON_MAX_S);
     if now_s > ends_s || ends_s < begins_s {
-        return Some("certificate has expired: replace it");
+        return Some(ValidityProblem::Expired);
     }
     if now_s < begins_s {
-        return Some("certificate is not valid yet: check the clock of this machine, or replace it");
+        return Some(ValidityProblem::NotYetValid);
     }
-    (ends_s - now_s < soon_s).then_some("certificate expires soon: renew it")
+    (ends_s - now_s < soon_s).then_some(ValidityProblem::ExpiresSoon)
 }
 
 fn now_s() -> i64 {
@@ -75,7 +87,7 @@ mod tests {
     const NOW_S: i64 = 1_800_000_000;
 
     /// Problem of a certificate valid between these days from now.
-    fn problem_of(from_days: i64, to_days: i64) -> Option<&'static str> {
+    fn problem_of(from_days: i64, to_days: i64) -> Option<ValidityProblem> {
         let day = |days: i64| ASN1Time::from_timestamp(NOW_S + days * 24 * 3600).unwrap();
         problem(&Validity { not_before: day(from_days), not_after: day(to_days) }, NOW_S)
     }
@@ -95,22 +107,17 @@ mod tests {
     fn what_has_ended_ends_soon_or_has_not_begun_is_reported() {
         for (from_days, to_days, expected) in [
             (-30, 60, None),
-            (-76, 13, Some("expires soon")),
+            (-76, 13, Some(ValidityProblem::ExpiresSoon)),
             (-60, 15, None),
-            (-360, 10, Some("expires soon")),
+            (-360, 10, Some(ValidityProblem::ExpiresSoon)),
             (-4, 2, None),
-            (-5, 1, Some("expires soon")),
-            (-90, -1, Some("has expired")),
-            (30, -1, Some("has expired")),
-            (30, 10, Some("has expired")),
-            (1, 90, Some("not valid yet")),
+            (-5, 1, Some(ValidityProblem::ExpiresSoon)),
+            (-90, -1, Some(ValidityProblem::Expired)),
+            (30, -1, Some(ValidityProblem::Expired)),
+            (30, 10, Some(ValidityProblem::Expired)),
+            (1, 90, Some(ValidityProblem::NotYetValid)),
         ] {
-            let found = problem_of(from_days, to_days);
-            let is_expected = match (found, expected) {
-                (Some(found), Some(expected)) => found.contains(expected),
-                (found, expected) => found.is_none() && expected.is_none(),
-            };
-            assert!(is_expected, "{from_days} to {to_days}: {found:?}");
+            assert_eq!(problem_of(from_days, to_days), expected, "{from_days} to {to_days}");
         }
     }
 }
