@@ -246,12 +246,19 @@ fn a_webhook_that_fails_and_one_that_refuses_signatures_are_told_apart() {
             }
             watched.pass(4).await;
         };
-        answer(&mut watched, 418, 1).await;
+        answer(&mut watched, 500, 1).await;
         let line = watched.line(ConditionKind::WebhookFails).unwrap();
-        assert!(line.contains("chat") && line.contains("status code 418"), "{line}");
+        assert!(line.contains("chat") && line.contains("status code 500"), "{line}");
         answer(&mut watched, 204, 1).await;
+        // Clients can cause some: calls of unknown methods, and calls without permission.
+        answer(&mut watched, 404, 19).await;
+        answer(&mut watched, 401, 19).await;
         assert_eq!(watched.line(ConditionKind::WebhookFails), None);
-        answer(&mut watched, 401, 3).await;
+        assert_eq!(watched.line(ConditionKind::WebhookRefusesSignature), None);
+        answer(&mut watched, 404, 1).await;
+        assert!(watched.line(ConditionKind::WebhookFails).is_some());
+        answer(&mut watched, 204, 1).await;
+        answer(&mut watched, 401, 20).await;
         let line = watched.line(ConditionKind::WebhookRefusesSignature).unwrap();
         assert!(line.contains("--webhook-secret"), "{line}");
         answer(&mut watched, 204, 1).await;

@@ -156,6 +156,7 @@ fn reply_error(error: HttpError, max_bytes: usize, limit: Duration) -> ReplyErro
 fn failure(reply: &Reply) -> WebhookFailure {
     match reply {
         Ok((StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _)) => WebhookFailure::Refusal,
+        Ok((status, _)) if status.is_client_error() => WebhookFailure::Rejection,
         _ => WebhookFailure::Fault,
     }
 }

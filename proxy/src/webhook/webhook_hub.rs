@@ -34,7 +34,10 @@ pub(crate) struct WebhookHub {
 struct WebhookTrouble {
     failure: Option<(Instant, String)>,
     refusals: u32,
+    rejections: u32,
     has_failed: bool,
+    /// Whether any event was accepted.
+    has_accepted: bool,
     slow: Option<(Instant, Duration)>,
     slow_answers: u32,
 }
@@ -42,13 +45,19 @@ struct WebhookTrouble {
 /// Kind of a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WebhookFailure {
-    /// Status 401 or 403: the signature is refused, or for a new client the client.
+    /// Status 401 or 403: the signature is refused, or the client.
     Refusal,
+    /// Another status of the class 4xx: the URL is wrong, or the request of the client.
+    Rejection,
     Fault,
 }
 
-/// Number of refusals without a valid answer after which they are about the signature and not about clients.
+/// Number of refusals in a row after which they are about the signature and not about clients.
 const REFUSALS_MIN: u32 = 3;
+
+/// Number of refusals or rejections in a row after which they are about the back end, although it has accepted events.
+/// Clients can cause some of them.
+const ACCEPTED_REFUSALS_MIN: u32 = 20;
 
 /// Time of an answer from which it is slow, and number of slow answers in a row from which they are reported.
 const SLOW_ANSWER: Duration = Duration::from_secs(5);
@@ -180,7 +189,8 @@ impl WebhookHub {
     /// Notes a valid answer.
     pub(super) fn note_answer(&self) {
         let mut trouble = self.trouble();
-        (trouble.failure, trouble.refusals, trouble.has_failed) = (None, 0, false);
+        (trouble.failure, trouble.refusals, trouble.rejections) = (None, 0, 0);
+        (trouble.has_failed, trouble.has_accepted) = (false, true);
     }
 
     /// Notes the duration of a request.
@@ -194,10 +204,12 @@ impl WebhookHub {
     /// Notes a failed request.
     pub(super) fn note_failure(&self, event: &str, problem: &str, failure: WebhookFailure) {
         let mut trouble = self.trouble();
-        let is_refusal = failure == WebhookFailure::Refusal;
         trouble.failure = Some((Instant::now(), format!("{event}: {problem} ({})", self.template)));
-        trouble.refusals = trouble.refusals.saturating_add(u32::from(is_refusal));
-        trouble.has_failed |= !is_refusal;
+        match failure {
+            WebhookFailure::Refusal => trouble.refusals = trouble.refusals.saturating_add(1),
+            WebhookFailure::Rejection => trouble.rejections = trouble.rejections.saturating_add(1),
+            WebhookFailure::Fault => trouble.has_failed = true,
+        }
     }
 
     /// Conditions of the back end: it fails, or it is slow.
@@ -205,9 +217,14 @@ impl WebhookHub {
     pub(super) fn findings(&self) -> Vec<Finding> {
         let (trouble, mut findings) = (self.trouble(), Vec::new());
         let is_recent = |at: &Instant| at.elapsed() < TROUBLE_TIME;
-        let kind = match trouble.refusals >= REFUSALS_MIN {
+        let (refusals_min, rejections_min) = match trouble.has_accepted {
+            true => (ACCEPTED_REFUSALS_MIN, ACCEPTED_REFUSALS_MIN),
+            false => (REFUSALS_MIN, 1),
+        };
+        let has_failed = trouble.has_failed || trouble.rejections >= rejections_min;
+        let kind = match trouble.refusals >= refusals_min {
             true => Some(ConditionKind::WebhookRefusesSignature),
-            false => trouble.has_failed.then_some(ConditionKind::WebhookFails),
+            false => has_failed.then_some(ConditionKind::WebhookFails),
         };
         if let (Some(kind), Some((_, problem))) = (kind, trouble.failure.as_ref().filter(|(at, _)| is_recent(at))) {
             findings.push(Finding::new(kind, self.name.as_str(), problem.as_str()));
