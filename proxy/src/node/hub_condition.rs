@@ -1,15 +1,16 @@
 //! Conditions of hubs: their app servers, links and webhooks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
 use crate::condition::{ConditionKind, Finding, HubSight, KnownHub};
 use crate::observer::UpstreamProblems;
 use crate::shard::Shared;
-use crate::upstream::{AppTarget, Hub};
+use crate::upstream::{AppTarget, Hub, HubIndex};
 
 /// Time without an app server in which clients may wait after a crash.
 const CRASH_TIME: Duration = Duration::from_secs(2);
@@ -101,13 +102,15 @@ impl HubConditions {
     }
 
     async fn unserved(&self, living: &[Arc<Hub>], now: Instant) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        for (name, hub) in self.shared.reports.known_hubs.list() {
-            let Some(unserved) = hub.unserved(now) else { continue };
-            let mut waiting = 0;
-            for present in living.iter().filter(|present| present.name() == name) {
-                waiting += self.waiting_clients(present).await;
-            }
+        let hubs = self.shared.reports.known_hubs.list().into_iter();
+        let unserved: Vec<_> = hubs.filter_map(|(name, hub)| Some((name, hub.unserved(now)?, hub))).collect();
+        if unserved.is_empty() {
+            return Vec::new();
+        }
+        let (waiting_clients, mut findings) = (self.waiting_clients().await, Vec::new());
+        for (name, unserved, hub) in unserved {
+            let present = living.iter().filter(|present| present.name() == name);
+            let waiting = present.filter_map(|present| waiting_clients.get(&present.index())).sum();
             if is_missed(&hub, waiting, unserved, self.hold()) {
                 findings.push(Finding::new(ConditionKind::HubWithoutAppServer, name, self.numbers(waiting, unserved)));
             }
@@ -129,16 +132,16 @@ impl HubConditions {
         }
     }
 
-    /// Number of clients of a hub that wait for an app server. Shards are queried only if any client waits.
-    async fn waiting_clients(&self, hub: &Hub) -> usize {
-        let (mut count, index) = (0, hub.index());
-        for (shard, counters) in self.shared.shards().iter().zip(self.shared.counters()) {
-            if counters.homeless.get() > 0 {
-                let counting = shard.inspect(move |state| state.core.connections.count_unassigned(index));
-                count += timeout(SHARD_TIMEOUT, counting).await.ok().flatten().unwrap_or_default();
-            }
+    /// Numbers of clients that wait for an app server, by hub. All shards with such clients are asked together.
+    async fn waiting_clients(&self) -> HashMap<HubIndex, usize> {
+        let shards = self.shared.shards().iter().zip(self.shared.counters());
+        let asked = shards.filter(|(_, counters)| counters.homeless.get() > 0);
+        let counts = asked.map(|(shard, _)| timeout(SHARD_TIMEOUT, shard.inspect(|state| state.unassigned_by_hub())));
+        let mut sums = HashMap::new();
+        for (hub, count) in join_all(counts).await.into_iter().filter_map(|count| count.ok().flatten()).flatten() {
+            *sums.entry(hub).or_default() += count;
         }
-        count
+        sums
     }
 
     fn app_servers(&mut self, living: &[Arc<Hub>], now: Instant) -> Vec<Finding> {

@@ -435,12 +435,6 @@ impl Connections {
         waiting.map(|(slot, client)| (waiting_bytes(client), Slot::try_from(slot).unwrap_or(Slot::MAX))).collect()
     }
 
-    /// Number of clients of a hub that wait for an app server.
-    #[must_use]
-    pub(crate) fn count_unassigned(&self, hub: HubIndex) -> usize {
-        self.clients.iter().filter(|(_, client)| client.home().hub() == hub && client.is_unassigned()).count()
-    }
-
     fn slots(&self, wanted: impl Fn(&Client) -> bool) -> Vec<Slot> {
         let chosen = self.clients.iter().filter(|(_, client)| wanted(client));
         chosen.map(|(slot, _)| Slot::try_from(slot).unwrap_or(Slot::MAX)).collect()

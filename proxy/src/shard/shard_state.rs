@@ -19,6 +19,7 @@
 //! schedule tasks. [`end_step`](ShardState::end_step) flushes the output of a step and returns the tasks that
 //! the driver, [`Shard`](super::Shard), starts.
 
+use std::collections::HashMap;
 use std::mem;
 use std::time::Duration;
 
@@ -44,6 +45,7 @@ use super::task_feed::TaskFeeds;
 use crate::bounded::Deadlines;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
+use crate::upstream::HubIndex;
 
 /// Task that a step requests from the driver.
 #[derive(Debug)]
@@ -156,6 +158,18 @@ impl ShardState {
     pub(crate) fn inspector(&self) -> Inspector<'_> {
         let (core, token_expiries) = (&self.core, &self.assignments.token_expiries);
         Inspector { connections: &core.connections, token_expiries, tick: core.tick, now_us: core.context.now_us() }
+    }
+
+    /// Numbers of clients that wait for an app server, by hub.
+    #[must_use]
+    pub(crate) fn unassigned_by_hub(&self) -> HashMap<HubIndex, usize> {
+        let mut counts = HashMap::new();
+        for slot in self.assignments.reassignment.unassigned() {
+            if let Some(client) = self.core.connections.live(slot) {
+                *counts.entry(client.home().hub()).or_default() += 1;
+            }
+        }
+        counts
     }
 
     /// Watches, with the state that they inspect.
