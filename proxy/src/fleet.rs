@@ -46,6 +46,7 @@ mod relayed_message;
 mod take_over;
 mod user_group_copy;
 
+pub(crate) use address_book::{AddressProblem, AddressProblemKind};
 pub(crate) use channel_host::{ChannelLock, ChannelRefused, OwnNames, open_channel};
 pub(crate) use entry::{FleetAnswer, FleetDelivery, FleetEntry, InvocationOutcome, NamedHub};
 pub(crate) use fleet_core::Fleet;

@@ -28,6 +28,9 @@ use crate::net::connector::Connector;
 /// Maximum size of a key set; enough for a hundred certificates.
 const SET_MAX_BYTES: usize = 512 * 1024;
 
+/// Maximum interval between two reads of a set that could not be read.
+const FAILED_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Error of reading a key set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -311,7 +314,8 @@ impl KeySets {
         loop {
             let sets = self.sets.load_full();
             join_all(sets.iter().map(|set| self.read_unless_fresh(set, Duration::ZERO))).await;
-            tokio::select! { () = sleep(refresh) => {}, _ = changed.changed() => {} }
+            let wait = if self.failures().is_empty() { refresh } else { refresh.min(FAILED_INTERVAL) };
+            tokio::select! { () = sleep(wait) => {}, _ = changed.changed() => {} }
         }
     }
 

@@ -155,16 +155,11 @@ impl Turn {
         Arc::new(self)
     }
 
-    /// Records the work of one thread.
-    pub(crate) fn note_time(&self, time: Duration) {
-        self.slowest_ns.fetch_max(nanos(time), Ordering::Relaxed);
-    }
-
     /// Does one thread's work and records its time.
     pub(crate) fn work<T>(&self, work: impl FnOnce() -> T) -> T {
         let begun_at = Instant::now();
         let result = work();
-        self.note_time(begun_at.elapsed());
+        self.slowest_ns.fetch_max(nanos(begun_at.elapsed()), Ordering::Relaxed);
         result
     }
 }

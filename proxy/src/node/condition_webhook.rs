@@ -76,9 +76,11 @@ impl ConditionWebhook {
 
 async fn send(url: Uri, shared: Arc<Shared>, mut messages: Receiver<String>) {
     let conditions = &shared.reports.conditions;
+    // Reads the root certificates once. Without a connector, each message is reported as failed.
+    let target = target(&url);
     while let Some(message) = messages.recv().await {
         for attempt in 1..=TRIES {
-            match post(&url, &message).await {
+            match post(&target, &url, &message).await {
                 Ok(()) => {
                     conditions.clear(ConditionKind::TelemetryFails, SUBJECT);
                     break;
@@ -95,13 +97,19 @@ async fn send(url: Uri, shared: Arc<Shared>, mut messages: Receiver<String>) {
     }
 }
 
-async fn post(url: &Uri, message: &str) -> Result<(), String> {
+/// Address of the receiver, and a client for it.
+fn target(url: &Uri) -> Result<(Address, HttpClient), String> {
     let address = Address::try_from(url)?;
+    let client = HttpClient::without_pool(connector(&address)?);
+    Ok((address, client))
+}
+
+async fn post(target: &Result<(Address, HttpClient), String>, url: &Uri, message: &str) -> Result<(), String> {
+    let (address, client) = target.as_ref().map_err(String::clone)?;
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     let request = Request::post(path).header(CONTENT_TYPE, "application/json").body(Body::from(message.to_owned()));
     let request = request.map_err(|error| error.to_string())?;
-    let client = HttpClient::without_pool(connector(&address)?);
-    let answer = client.fetch(&address, request, 64 * 1024, POST_TIMEOUT).await.map_err(|error| error.to_string())?;
+    let answer = client.fetch(address, request, 64 * 1024, POST_TIMEOUT).await.map_err(|error| error.to_string())?;
     if answer.status().is_success() { Ok(()) } else { Err(format!("the answer is {}", answer.status())) }
 }
 
