@@ -62,6 +62,10 @@ impl TestEnd {
         self.batches.concat()
     }
 
+    fn batch_sizes(&self) -> Vec<usize> {
+        self.batches.iter().map(Vec::len).collect()
+    }
+
     /// Runs one socket until it ends, like a real end.
     async fn carry(mut self, attachment: Attachment, socket: TestSocket, stop: SocketStop) -> (Self, LinkEnd) {
         let LinkSocket { reader, mut writer } = socket;
@@ -254,14 +258,11 @@ async fn a_handshake_that_never_comes_is_given_up_and_another_frame_is_none() {
     assert!(matches!(request_handshake(&mut far).await, Err(LinkEnd::HandshakeMissing(Some(_)))));
 }
 
-#[tokio::test(start_paused = true)]
-async fn frames_that_are_there_at_once_are_one_batch_up_to_its_bound() {
-    let (mut proxy, mut app) = (TestEnd::new(Role::Proxy, 8 << 20), TestEnd::new(Role::AppServer, RING_BYTES));
-    let large = "x".repeat(100 * 1024);
+/// Lets the app server read these texts of the proxy when all frames are in the socket. Returns the app server and the
+/// number of WebSocket messages.
+async fn read_together((mut proxy, mut app): (TestEnd, TestEnd), texts: &[String]) -> (TestEnd, usize) {
     let [(of_proxy, mut near), (of_app, far)] = connect(&mut proxy, &mut app).await;
-    (0..2).for_each(|_| numbered(10).iter().for_each(|text| proxy.send(text)));
-    (0..5).for_each(|_| proxy.send(&large));
-    // All frames are in the socket before the first is read.
+    texts.iter().for_each(|text| proxy.send(text));
     let mut pieces = 0;
     while let Outgoing::Piece(piece) = proxy.outbox.poll(of_proxy, 0) {
         near.writer.send(piece.bytes).await.unwrap();
@@ -271,28 +272,25 @@ async fn frames_that_are_there_at_once_are_one_batch_up_to_its_bound() {
     let running = app.spawn(of_app, far, &stop);
     settle().await;
     stop.stop(StopReason::Failed, &proxy.outbox);
-    let (app, _) = running.await.unwrap();
-    let sizes: Vec<_> = app.batches.iter().map(Vec::len).collect();
+    (running.await.unwrap().0, pieces)
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_that_are_there_at_once_are_one_batch_up_to_its_bound() {
+    let ends = (TestEnd::new(Role::Proxy, 8 << 20), TestEnd::new(Role::AppServer, RING_BYTES));
+    let texts = [numbered(20), vec!["x".repeat(100 * 1024); 5]].concat();
+    let (app, pieces) = read_together(ends, &texts).await;
     assert!(pieces > 2, "several messages make a batch");
-    assert_eq!(sizes, [23, 2], "a batch ends with the frame that takes it to 256 KiB");
+    assert_eq!(app.batch_sizes(), [23, 2], "a batch ends with the frame that takes it to 256 KiB");
+    assert!(app.texts() == texts, "complete and in order");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_sink_may_end_a_batch_early_and_gets_the_other_frames_in_the_next_ones() {
-    let (mut proxy, mut app) = new_ends();
-    let [(of_proxy, mut near), (of_app, far)] = connect(&mut proxy, &mut app).await;
+    let (proxy, mut app) = new_ends();
     app.batch_frames = 8;
-    numbered(20).iter().for_each(|text| proxy.send(text));
-    while let Outgoing::Piece(piece) = proxy.outbox.poll(of_proxy, 0) {
-        near.writer.send(piece.bytes).await.unwrap();
-    }
-    let stop = SocketStop::default();
-    let running = app.spawn(of_app, far, &stop);
-    settle().await;
-    stop.stop(StopReason::Failed, &proxy.outbox);
-    let (app, _) = running.await.unwrap();
-    let sizes: Vec<_> = app.batches.iter().map(Vec::len).collect();
-    assert_eq!((sizes, app.texts()), (vec![8, 8, 4], numbered(20)));
+    let (app, _) = read_together((proxy, app), &numbered(20)).await;
+    assert_eq!((app.batch_sizes(), app.texts()), (vec![8, 8, 4], numbered(20)));
 }
 
 #[tokio::test(start_paused = true)]
