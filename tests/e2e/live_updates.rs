@@ -188,6 +188,9 @@ async fn calls_have_results(stage: &Stage, language: Language) -> Result<()> {
     assert_eq!(ann.invoke("Whisper", json!(["nobody", "psst"])).await?, 0, "{language:?}");
     let error = ann.invoke_failing("NoSuchMethod", json!([])).await?;
     ensure!(error.contains("Invocation failed, status code 404."), "{error}");
+    // In a URL, `..` would address all clients of the hub.
+    let error = ann.invoke_failing("Whisper", json!(["..", "psst"])).await?;
+    ensure!(error.contains("Invocation failed, status code 500."), "{language:?}: {error}");
     Ok(())
 }
 

@@ -6,6 +6,7 @@ const { CHAT_KEY: key, TRUNKLINE_URL = "http://127.0.0.1:8080" } = process.env;
 const signed = ["x-asrs-connection-id", "x-asrs-hub", "x-asrs-category", "x-asrs-event", "x-trunkline-event-number"];
 signed.push("x-asrs-user-id", "x-asrs-user-claims", "x-asrs-client-query");
 
+if (!key) throw new Error("CHAT_KEY is not set");
 export const url = TRUNKLINE_URL;
 const { default: http } = await import(url.startsWith("https:") ? "node:https" : "node:http");
 const agent = new http.Agent({ keepAlive: true }); // keeps its connections open
@@ -20,12 +21,15 @@ export function token(claims) {
 
 // Calls the REST API. 404 is no error: it means that the connection has ended.
 export async function rest(method, path, body) {
+  // "users/.." would address all clients.
+  if (/(^|\/)\.\.?(\/|$)/.test(path)) throw new Error(`invalid name in ${path}`);
   const headers = { authorization: `Bearer ${token({ aud: `${url}/api/hubs/chat/` })}`, "content-type": "application/json" };
-  const request = http.request(`${url}/api/hubs/chat/${path}`, { agent, method, headers });
+  const options = { agent, method, headers, signal: AbortSignal.timeout(10_000) };
+  const request = http.request(`${url}/api/hubs/chat/${path}`, options);
   request.end(body && JSON.stringify(body));
   const [response] = await once(request, "response");
   const text = Buffer.concat(await response.toArray()).toString();
-  if (response.statusCode >= 400 && response.statusCode !== 404) throw new Error(`${method} ${path}: ${text}`);
+  if (response.statusCode >= 300 && response.statusCode !== 404) throw new Error(`${method} ${path}: ${text}`);
   return JSON.parse(text || "{}");
 }
 

@@ -1,6 +1,7 @@
 <?php
 // The nodes, for a back end in PHP: tokens, REST calls, and signatures of webhooks. Copy this file.
-define('KEY', getenv('CHAT_KEY'));
+ini_set('display_errors', '0'); // an error is logged, and answered with status 500
+define('KEY', getenv('CHAT_KEY') ?: throw new RuntimeException('CHAT_KEY is not set'));
 define('URL', getenv('TRUNKLINE_URL') ?: 'http://127.0.0.1:8080');
 const SIGNED = ['X_ASRS_CONNECTION_ID', 'X_ASRS_HUB', 'X_ASRS_CATEGORY', 'X_ASRS_EVENT', 'X_TRUNKLINE_EVENT_NUMBER',
     'X_ASRS_USER_ID', 'X_ASRS_USER_CLAIMS', 'X_ASRS_CLIENT_QUERY'];
@@ -17,16 +18,19 @@ function token(array $claims): string
 // Calls the REST API. 404 is no error: it means that the connection has ended.
 function rest(string $method, string $path, ?array $body = null): array
 {
+    if (array_intersect(['.', '..'], explode('/', $path))) { // `users/..` would address all clients
+        throw new InvalidArgumentException("invalid name in $path");
+    }
     static $curl; // keeps its connection open during a request
     $curl ??= curl_init();
     $headers = ['Authorization: Bearer ' . token(['aud' => URL . '/api/hubs/chat/']), 'Content-Type: application/json'];
     curl_setopt_array($curl, [CURLOPT_URL => URL . "/api/hubs/chat/$path", CURLOPT_CUSTOMREQUEST => $method]);
     curl_setopt_array($curl, [CURLOPT_HTTPHEADER => $headers, CURLOPT_POSTFIELDS => $body ? json_encode($body) : '']);
-    curl_setopt($curl, CURLOPT_RETURNTRANSFER, true);
+    curl_setopt_array($curl, [CURLOPT_RETURNTRANSFER => true, CURLOPT_TIMEOUT => 10]);
     $answer = curl_exec($curl);
     $status = curl_getinfo($curl, CURLINFO_RESPONSE_CODE);
     if ($status !== 404 && ($status < 200 || $status > 299)) {
-        throw new RuntimeException("$method $path: $status $answer");
+        throw new RuntimeException("$method $path: $status " . ($answer ?: curl_error($curl)));
     }
     return json_decode($answer, true) ?? [];
 }

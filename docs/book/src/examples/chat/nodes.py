@@ -5,7 +5,9 @@ from urllib.parse import parse_qsl
 
 import aiohttp, jwt
 
-KEY, URL = os.environ["CHAT_KEY"], os.environ.get("TRUNKLINE_URL", "http://127.0.0.1:8080")
+KEY, URL = os.environ.get("CHAT_KEY"), os.environ.get("TRUNKLINE_URL", "http://127.0.0.1:8080")
+if not KEY:
+    raise SystemExit("CHAT_KEY is not set")
 SIGNED = [f"x-asrs-{name}" for name in ("connection-id", "hub", "category", "event")]
 SIGNED += ["x-trunkline-event-number", "x-asrs-user-id", "x-asrs-user-claims", "x-asrs-client-query"]
 
@@ -13,7 +15,7 @@ SIGNED += ["x-trunkline-event-number", "x-asrs-user-id", "x-asrs-user-claims", "
 @functools.cache
 def session():
     """The client of all REST calls, which keeps its connections open."""
-    return aiohttp.ClientSession()
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
 
 
 def token(**claims):
@@ -24,6 +26,8 @@ def token(**claims):
 
 async def rest(method, path, body=None):
     """Calls the REST API. 404 is no error: it means that the connection has ended."""
+    if {".", ".."} & set(path.split("/")):  # "users/.." would address all clients
+        raise ValueError(f"invalid name in {path}")
     headers = {"authorization": "Bearer " + token(aud=f"{URL}/api/hubs/chat/")}
     async with session().request(method, f"{URL}/api/hubs/chat/{path}", headers=headers, json=body) as response:
         text = await response.text()
