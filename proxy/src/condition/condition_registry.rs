@@ -279,6 +279,22 @@ mod tests {
         assert_eq!(registry.update(findings, false, start).len(), CONDITIONS_MAX);
     }
 
+    #[test]
+    fn ended_conditions_are_listed_for_a_day_newest_first_and_the_oldest_are_removed() {
+        let (registry, start) = (ConditionRegistry::default(), Instant::now());
+        let at = |second| start + Duration::from_secs(second);
+        for (number, second) in (0..=HISTORY_MAX).zip((0..).step_by(20)) {
+            let finding = Finding::new(ConditionKind::CertificateEnds, number.to_string(), "");
+            registry.update(vec![finding], false, at(second));
+            registry.update(Vec::new(), false, at(second + 10));
+        }
+        let subjects: Vec<_> = registry.history().into_iter().map(|condition| condition.subject).collect();
+        let expected: Vec<_> = (1..=HISTORY_MAX).rev().map(|number| number.to_string()).collect();
+        assert_eq!(subjects, expected);
+        registry.update(Vec::new(), false, at(20 * HISTORY_MAX as u64 + 10) + HISTORY_TIME);
+        assert_eq!(registry.history(), []);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_reported_event_holds_until_it_is_cleared_or_expires() {
         let registry = ConditionRegistry::default();
