@@ -210,6 +210,8 @@ fn an_app_server_that_refuses_the_key_and_one_that_does_not_answer_are_told_apar
 fn a_refused_app_server_that_dials_in_is_reported_with_hub_and_address() {
     run(async {
         let stage = Stage::with(Settings { accepts_dial_in: true, ..settings() }, 1);
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let _link = app.link().await;
         let mut watched = Watched::new(&stage.shared);
         let mut upgrade = request("GET", "/server/?hub=chat", "");
         for (name, value) in [
@@ -224,7 +226,8 @@ fn a_refused_app_server_that_dials_in_is_reported_with_hub_and_address() {
         let status = HttpConnection::open(&stage).await.exchange(upgrade).await.0;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
         let line = watched.begun(ConditionKind::AppServerRefused, 1).await;
-        assert!(line.contains("status 401") && line.contains("AccessKey"), "{line}");
+        assert!(line.contains(": chat: ") && line.contains("from 192.0.2.1, status 401"), "{line}");
+        assert!(line.contains("AccessKey"), "{line}");
         watched.pass(90).await;
         watched.ended(ConditionKind::AppServerRefused).await;
     });
