@@ -8,7 +8,7 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::limit::constants;
 use crate::reference::{read, serve_flags};
@@ -22,7 +22,7 @@ const HEADING: &str = "\n## All resources\n";
 const FOLDERS: [&str; 4] = ["proxy/src", "protocol/channel/src", "protocol/link/src", "protocol/process/src"];
 
 /// Modules without resources of a running node.
-const LEFT_OUT: [&str; 3] = ["/contract", "/fuzzing", "/limits.rs"];
+const LEFT_OUT: [&str; 3] = ["/contract", "/fuzzing", "/tests"];
 
 /// Parts of the names of limits.
 const FLAG_MARKS: [&str; 2] = ["-max", "-per-second"];
@@ -40,17 +40,12 @@ pub(crate) fn problems() -> Vec<String> {
     let text = read(Path::new(DOCUMENT));
     let rows = rows(&text);
     let files: Vec<_> = FOLDERS.iter().flat_map(|folder| rust_files(Path::new(folder))).collect();
-    let is_code = |path: &&std::path::PathBuf| {
-        let path = path.to_string_lossy();
-        !path.contains("tests") && !LEFT_OUT.iter().any(|part| path.contains(part))
-    };
+    let is_code = |path: &&PathBuf| !LEFT_OUT.iter().any(|part| path.to_string_lossy().contains(part));
     let mut limits: BTreeSet<String> = files.iter().filter(is_code).flat_map(|path| limits_of(path)).collect();
-    // Constants that all shards share are in a file of their own.
-    limits.extend(limits_of(Path::new("proxy/src/limits.rs")));
     let flags = serve_flags().into_iter().map(|flag| format!("--{}", flag.name));
     limits.extend(flags.filter(|flag| FLAG_MARKS.iter().any(|mark| flag.contains(mark))));
     let sources = members().into_iter().flat_map(|member| rust_files(Path::new(&member))).map(|path| read(&path));
-    let tests: BTreeSet<String> = sources.flat_map(|text| functions(&text)).collect();
+    let tests: BTreeSet<String> = sources.flat_map(|text| test_names(&text)).collect();
     differences(&rows, &limits, &tests)
 }
 
@@ -79,8 +74,10 @@ fn uses_table(text: &str) -> bool {
     imports.flat_map(|(names, _)| names.split(|char: char| !char.is_alphanumeric())).any(|name| TABLES.contains(&name))
 }
 
-fn functions(text: &str) -> Vec<String> {
-    let names = text.split("fn ").skip(1).filter_map(|rest| rest.split_once('('));
+/// Names of the tests in a source file.
+fn test_names(text: &str) -> Vec<String> {
+    let marked = ["#[test]", "#[tokio::test"].into_iter().flat_map(|mark| text.split(mark).skip(1));
+    let names = marked.filter_map(|rest| rest.split_once("fn ")?.1.split_once('('));
     names.map(|(name, _)| name.to_owned()).collect()
 }
 
@@ -124,6 +121,8 @@ mod tests {
         let expected = ["file::NEW_MAX has no row", "old::C_MAX is no limit", "no test gone", "| names has no test"];
         assert!(expected.iter().all(|words| found.contains(words)), "{found}");
         assert_eq!(found.lines().count(), expected.len(), "{found}");
+        let source = "#[test]\nfn one() {}\nfn helper() {}\n#[tokio::test(start_paused = true)]\nasync fn two() {}";
+        assert_eq!(test_names(source), ["one", "two"]);
         assert!(
             uses_table("use crate::bounded::{Full, Permits};") && !uses_table("use crate::bounded::{BudgetShare};")
         );
