@@ -97,6 +97,9 @@ fn main() -> ExitCode {
 fn measure(settings: Settings) -> Result<()> {
     command::warn_of_debug_build("attacks");
     let mut rows = Attack::ALL.map(|attack| Row { attack, attacked: Vec::new(), twin: Vec::new() });
+    let names = Attack::ALL.map(Attack::name);
+    let is_known = settings.only.as_deref().is_none_or(|only| names.contains(&only));
+    ensure!(is_known, "--only expects one of: {}", names.join(", "));
     for round in 1..=settings.rounds {
         let is_wanted = |row: &&mut Row| settings.only.as_ref().is_none_or(|only| row.attack.name() == only);
         for row in rows.iter_mut().filter(is_wanted) {
