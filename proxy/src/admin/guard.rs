@@ -141,13 +141,13 @@ impl Guard {
             let from = address.map(|ip| ip.to_string()).unwrap_or_default();
             warn!(%from, count, "wrong tokens at the admin port; logged at most once a minute");
         }
+        let wrong = "wrong token: it is not the --admin-token of this node";
         if wait.is_zero() {
             counters.wrong_token.increment();
-            return Err(unauthorized("wrong admin token"));
+            return Err(unauthorized(wrong));
         }
         counters.braked.increment();
-        let text = "wrong admin token; after many wrong tokens from an address its responses are delayed";
-        Err(unauthorized(text))
+        Err(unauthorized(format!("{wrong}; its address sent many wrong ones, so responses are delayed")))
     }
 
     /// Protects readiness and metrics against DNS rebinding. Requests without `Host` don't come from browsers.
@@ -280,7 +280,7 @@ pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next
     }
 }
 
-fn unauthorized(text: &'static str) -> ApiError {
+fn unauthorized(text: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::UNAUTHORIZED, text).with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
