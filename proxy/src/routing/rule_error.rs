@@ -49,7 +49,7 @@ pub(crate) enum RuleProblem {
     Syntax(String),
     #[error("the file has more than {most} bytes, the limit for rules")]
     FileTooLarge { most: usize },
-    #[error("there is no key {key:?} in {table}{}; allowed: {allowed}", suggestion(.nearest.as_deref()))]
+    #[error("unknown key {key:?} in {table}{}; allowed: {allowed}", suggestion(.nearest.as_deref()))]
     UnknownKey { key: String, table: &'static str, nearest: Option<String>, allowed: String },
     #[error("{table} has no {key}: {advice}")]
     Missing { table: &'static str, key: &'static str, advice: &'static str },

@@ -183,13 +183,13 @@ mod tests {
     fn an_unknown_key_is_named_with_its_place_and_the_nearest_one() {
         assert_eq!(
             problem("[[mirrors]]\nhub = \"/chat\"\ngroup = \"audit\"\nsampel = 0.5"),
-            "4:1: there is no key \"sampel\" in a mirror; is \"sample\" meant?; allowed: name, hub, group, sample, \
+            "4:1: unknown key \"sampel\" in a mirror; is \"sample\" meant?; allowed: name, hub, group, sample, \
              diff, down"
         );
         assert!(problem("[[routes]]\ngroup = \"canary\"\nhubs = \"/chat\"").contains("is \"hub\" meant?"));
         assert!(problem("[groups.x]\nupstream = \"http://x\"\nsize = 3").contains("no key \"size\" in a group"));
         let operator = "[[routes]]\nreject = 403\nheader = { name = \"x\", equal = \"y\" }";
-        assert!(problem(operator).starts_with("3:24: there is no key \"equal\" in a condition; is \"equals\" meant?"));
+        assert!(problem(operator).starts_with("3:24: unknown key \"equal\" in a condition; is \"equals\" meant?"));
     }
 
     #[test]

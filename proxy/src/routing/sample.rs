@@ -20,7 +20,7 @@ const NAMED_KEYS: [&str; 3] = ["header", "cookie", "claim"];
 pub enum SampleError {
     #[error("{word:?} is not a pair such as user=ann")]
     Pair { word: String },
-    #[error("there is no key {key:?}{}; a sample may have {}", suggestion(.nearest.as_deref()), KEYS.join(", "))]
+    #[error("unknown key {key:?}{}; allowed: {}", suggestion(.nearest.as_deref()), KEYS.join(", "))]
     UnknownKey { key: String, nearest: Option<String> },
     #[error("{key} needs a name, as in {key}:x-tenant=acme; other keys have none")]
     Name { key: String },
@@ -169,7 +169,7 @@ mod tests {
     fn texts_that_are_no_samples_are_refused_with_the_reason() {
         for (text, problem) in [
             ("hub", "\"hub\" is not a pair such as user=ann"),
-            ("hub=chat usr=ann", "there is no key \"usr\"; is \"user\" meant?; a sample may have hub, path, query"),
+            ("hub=chat usr=ann", "unknown key \"usr\"; is \"user\" meant?; allowed: hub, path, query"),
             ("hub=chat header=x", "header needs a name, as in header:x-tenant=acme"),
             ("hub:x=chat", "hub needs a name"),
             ("hub=chat hub=news", "hub is given twice"),

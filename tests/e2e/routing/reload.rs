@@ -168,8 +168,8 @@ fn a_bad_file_keeps_the_old_rules_and_the_log_says_where_it_is_bad() {
                 good.replace("group = \"canary\"", "group = \"canari\""),
                 "line 5, column 9: there is no group \"canari\"",
             ),
-            (good.replace("hub", "hup"), "line 4, column 1: there is no key \"hup\""),
-            (good.replace("[[routes]]", "[[route]]"), "line 3, column 3: there is no key \"route\""),
+            (good.replace("hub", "hup"), "line 4, column 1: unknown key \"hup\""),
+            (good.replace("[[routes]]", "[[route]]"), "line 3, column 3: unknown key \"route\""),
             (format!("{good}percent = 200\n"), "line 6, column 11: percent is 200"),
         ];
         for (rules, problem) in &bad {
