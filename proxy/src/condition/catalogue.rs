@@ -123,7 +123,7 @@ catalogue! {
         "send less, let the hub drop messages to slow clients (Hub::slow_clients), or raise the named budget";
     ReconnectStorm = Warning "reconnect-storm" after 5:
         "clients connect at many times the usual rate",
-        "check what has disconnected them: a node, a balancer or a network";
+        "find out whether a node, a load balancer or a network has disconnected them";
     DrainSlow = Warning "drain-slow" after 600:
         "this node has been draining for more than 10 minutes",
         "see which clients stay (/api/clients), or shorten --drain-grace and --drain-timeout";
@@ -140,16 +140,16 @@ catalogue! {
         "lines of the audit log are lost",
         "check the disk and the permissions of the audit log";
     CertificateInvalid = Error "certificate-invalid" after 0:
-        "a certificate has ended or is not valid yet: clients refuse it",
+        "a certificate has expired or is not valid yet: clients refuse it",
         "replace the certificate, or correct the clock of this machine; this node reloads a changed file";
     CertificateEnds = Warning "certificate-ends" after 0:
-        "a certificate ends within 14 days",
+        "a certificate expires within 14 days",
         "renew the certificate; this node reloads a changed file";
     FileUnreadable = Warning "file-unreadable" after 0:
         "changed files can't be loaded: the old contents stay in use, removed keys included",
         "correct the files; this node then reloads them";
     TokenKeysUnreachable = Warning "token-keys-unreachable" after 5:
-        "the keys of an issuer of access tokens can't be read; the last ones stay in use",
+        "the keys of an issuer of access tokens can't be read; the last keys stay in use",
         "check the URL of --jwt-jwks and the issuer";
     TelemetryFails = Warning "telemetry-fails" after 0:
         "a receiver of telemetry does not accept it",
@@ -162,7 +162,7 @@ catalogue! {
         "check that the node runs, and that --peers names its admin port";
     NodeNotOfFleet = Error "node-not-of-fleet" after 2:
         "an address of --peers answers, but not as a node of this fleet",
-        "give all nodes the same access key, versions that fit, and the admin ports of each other (--peers)";
+        "give all nodes the same access key, compatible versions, and the admin ports of each other (--peers)";
     NodeClockDiffers = Error "node-clock-differs" after 2:
         "the clock of another node differs by more than 5 minutes",
         "compare the clocks of both machines, and synchronize them (NTP)";
@@ -180,7 +180,7 @@ catalogue! {
         "check that all nodes reach each other's admin ports, and that --peers is equal everywhere";
     ClientsUneven = Warning "clients-uneven" after 900:
         "one node has far more clients than the others",
-        "check the balancer, or run `trunkline rebalance`";
+        "check the load balancer, or run `trunkline rebalance`";
     ShardStuck = Error "shard-stuck" after 0 local true:
         "a shard thread has stopped",
         "restart this node, and report the fault with its log";
