@@ -58,7 +58,7 @@ causes! {
     Unnamed "unnamed" Closes "the proxy gave no reason"
     Superseded "superseded" Closes "a newer connection has the same id"
     Restored "restored" Closes "the client opened a new connection, which restored the state of this one"
-    Rebalanced "rebalanced" Closes "a rebalance moved the client to a node with fewer clients"
+    Rebalanced "rebalanced" Closes "a rebalance made the client leave its node"
     HandshakeTimeout "handshake_timeout" Refuses "the client sent no hub handshake in time"
     HandshakeInvalid "handshake_invalid" Refuses "the client's first message is not a hub handshake"
     HandshakeTooLarge "handshake_too_large" Refuses "the client's hub handshake is too large"
