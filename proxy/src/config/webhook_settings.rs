@@ -37,12 +37,12 @@ settings! {
         #[flag("webhook-answer-max-bytes", Bytes(1024..=16 * 1024 * 1024))]
         pub answer_max_bytes: usize = 1024 * 1024,
 
-        /// Requests to webhooks under way for one hub; further events wait their turn.
+        /// Requests to webhooks in flight for one hub; further events wait their turn.
         #[flag("webhook-in-flight-max", Count(1..=u64::MAX))]
         // Typical concurrency of a few back ends in PHP or Python.
         pub in_flight_max: NonZeroUsize = NonZeroUsize::new(128).unwrap(),
 
-        /// Requests to webhooks under way for all hubs of this node; further events wait their turn.
+        /// Requests to webhooks in flight for all hubs of this node; further events wait their turn.
         #[flag("webhook-total-in-flight-max", Count(1..=u64::MAX))]
         // A hub with a hanging back end leaves capacity for other hubs.
         pub total_in_flight_max: NonZeroUsize = NonZeroUsize::new(512).unwrap(),
@@ -74,7 +74,7 @@ pub struct WebhookRule {
 /// Error of parsing a webhook rule. The URL may hold a secret, so the text does not repeat it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookRuleError {
-    #[error("this is no `HUB=URL`, such as `chat=http://127.0.0.1:5000/{{hub}}/{{category}}/{{event}}`")]
+    #[error("not `HUB=URL`, such as `chat=http://127.0.0.1:5000/{{hub}}/{{category}}/{{event}}`")]
     NoPair,
     #[error("the hub is named {0:?}; a name has 1 to 128 letters, digits, `-`, `_` and `.`, and `*` for any of them")]
     Hub(String),
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_rule_that_makes_no_sense_is_refused_with_the_reason() {
         for (text, reason) in [
-            ("http://app/", "this is no `HUB=URL`"),
+            ("http://app/", "not `HUB=URL`"),
             ("=http://app/", "the hub is named \"\""),
             ("a/b=http://app/", "the hub is named \"a/b\""),
             ("..=http://app/", "the hub is named \"..\""),
