@@ -24,7 +24,8 @@ pub enum DevelopmentKeyError {
     NoFolder,
     /// The file can't be read or created.
     #[error(
-        "the development key {path} can't be read or made: give an access key instead (`trunkline token key` makes one)"
+        "the development key {path} can't be read or created: give an access key instead (`trunkline token key` makes \
+         one)"
     )]
     File {
         /// Path of the key file.

@@ -232,7 +232,7 @@ fn keys_that_are_none_are_refused_at_the_start() {
             ("--jwt-secret-file", short.as_str(), "at least 16"),
             ("--jwt-public-key", &private, "private key"),
             ("--jwt-public-key", &short, "RS256"),
-            ("--jwt-jwks", &short, "is no JWKS"),
+            ("--jwt-jwks", &short, "is not a JWKS"),
             ("--jwt-jwks", "ftp://issuer.example/", "is neither a file nor a URL"),
             ("--jwt-jwks", "https://me@issuer.example/", "is neither a file nor a URL"),
             ("--jwt-jwks", "http://issuer.example/keys", "fetches keys without TLS"),

@@ -178,7 +178,7 @@ fn back_ends_that_misbehave_cost_a_call_each_and_nobody_else() {
         let hanging = agents.client(Kind::JsJson, &proxy.url("/bad")).open().await?;
         let undisturbed = agents.client(Kind::JsMessagePack, &proxy.url("/good")).open().await?;
         for (event, text) in [
-            ("Garbage", "is no completion of this invocation"),
+            ("Garbage", "is not a completion of this invocation"),
             ("TooMuch", "is larger than 2000 bytes"),
             ("Endless", "is larger than 2000 bytes"),
             ("Redirect", "status code 307: redirects are not followed"),

@@ -39,7 +39,7 @@ pub(super) enum Carriers {
 #[non_exhaustive]
 pub enum NotAcknowledged {
     /// No proxy accepted the message: none is linked, or the single target client has disconnected.
-    #[error("no proxy received the message")]
+    #[error("no proxy accepted the message")]
     NoProxy,
     /// Some proxies may not have the message; all others have it.
     #[error("not acknowledged by {}", Listed(.0))]

@@ -215,7 +215,7 @@ mod tests {
         assert!(window.reserve(100) && window.note_queued(100).is_none());
         assert!(!window.reserve(CLIENT_WINDOW_MAX_BYTES));
         window.begin_wait(1).unwrap();
-        assert!(!window.reserve(1), "the order is kept who waits");
+        assert!(!window.reserve(1), "later sends wait behind earlier ones");
         let rest = window.mark_rest().unwrap();
         window.confirm(rest);
         assert!(window.reserve_first(CLIENT_WINDOW_MAX_BYTES));

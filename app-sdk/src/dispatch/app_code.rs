@@ -78,6 +78,6 @@ pub(super) fn log_failure(core: &HubCore, connection: &Connection, method: &str,
     } else if let Some(LinePermit { left_out }) = core.outbound.failure_limit.take() {
         tracing::error!(hub, connection, method, ?error, left_out, "method failed");
     } else {
-        tracing::debug!(hub, connection, method, ?error, "method failed again");
+        tracing::debug!(hub, connection, method, ?error, "method failed, like others a moment ago");
     }
 }

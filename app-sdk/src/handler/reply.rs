@@ -28,7 +28,7 @@ pub(crate) enum ReplyBody {
 }
 
 /// Text of an error that cannot occur.
-const WRONG_ERROR: &str = "the method's error is no HubError";
+const WRONG_ERROR: &str = "the method's error is not a HubError";
 
 /// A result of a hub method: a serializable value, a [`Stream`] of such values, or a `Result` of either with
 /// [`HubError`].

@@ -88,7 +88,7 @@ impl RawDispatcher {
             } else if let Some(LinePermit { left_out }) = self.core.outbound.failure_limit.take() {
                 tracing::error!(hub, connection, ?error, left_out, "handler failed");
             } else {
-                tracing::debug!(hub, connection, ?error, "handler failed again");
+                tracing::debug!(hub, connection, ?error, "handler failed, like others a moment ago");
             }
             ByteString::from(error.to_string())
         });

@@ -50,7 +50,7 @@ impl Visitor<'_> for BytesOrBase64 {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Binary, E> {
-        STANDARD.decode(text).map(Binary::from).map_err(|_| E::custom("the text is no Base64"))
+        STANDARD.decode(text).map(Binary::from).map_err(|_| E::custom("the text is not Base64"))
     }
 
     fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Binary, E> {

@@ -463,7 +463,7 @@ fn buckets(bytes: &[u8]) -> Result<Vec<u16>, FieldProblem> {
         (pairs, []) if pairs.len() <= usize::try_from(INTEREST_BUCKETS).unwrap_or(usize::MAX) => {
             Ok(pairs.iter().map(|pair| u16::from_be_bytes(*pair)).collect())
         }
-        _ => Err(FieldProblem::Value("buckets", format!("{} bytes are no list of buckets", bytes.len()))),
+        _ => Err(FieldProblem::Value("buckets", format!("{} bytes are not a list of buckets", bytes.len()))),
     }
 }
 
@@ -773,7 +773,7 @@ mod tests {
             (b"\x94\x64\x01\xff\x01", "State): members: is -1, out of its range"),
             (b"\x94\x6c\x06\xce\0\x01\0\0\xc4\0", "Response): status: is 65536, out of its range"),
             (b"\x93\x65\xa0\xc4\x01\0", "InterestWhole): map: 1 bytes are neither"),
-            (b"\x93\x66\xa0\xc4\x01\0", "InterestAdded): buckets: 1 bytes are no list"),
+            (b"\x93\x66\xa0\xc4\x01\0", "InterestAdded): buckets: 1 bytes are not a list"),
             (b"\x93\x6d\xa0\x91\x93\xa0\xa0\x01", "AppServers): carried: is missing"),
             (b"\x93\x6d\xa0\x91\x94\xa0\xa0\xff\x01", "AppServers): links: is -1, out of its range"),
             (b"\x93\x6d\xa0\x91\x90", "AppServers): instance: is missing"),

@@ -21,7 +21,7 @@ const SHARED: &str = "shared=true";
 #[non_exhaustive]
 pub enum AppKeyError {
     /// The text has no key.
-    #[error("is no `NAME=KEY` or `NAME=KEY;HUB;HUB`, such as `shop=…;shop;orders`")]
+    #[error("is not `NAME=KEY` or `NAME=KEY;HUB;HUB`, such as `shop=…;shop;orders`")]
     NoPair,
     /// The name of the app is missing or has characters that are not allowed.
     #[error("has no name of an app before its `=`: a name has 1 to {NAME_MAX_BYTES} letters, digits, `-`, `_` and `.`")]
@@ -292,8 +292,8 @@ mod tests {
     #[test]
     fn a_text_that_is_no_key_of_an_app_is_refused_without_showing_the_key() {
         for (text, words) in [
-            ("shop", "is no `NAME=KEY`"),
-            ("shop=", "is no `NAME=KEY`"),
+            ("shop", "is not `NAME=KEY`"),
+            ("shop=", "is not `NAME=KEY`"),
             ("=KEY", "has no name of an app"),
             ("a b=KEY", "has no name of an app"),
             ("shop=KEY;a*b", "a hub \"a*b\""),

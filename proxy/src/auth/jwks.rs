@@ -39,7 +39,7 @@ pub enum JwksError {
     #[error("can't be read: {0}")]
     Read(String),
     /// The text is not a key set.
-    #[error("is no JWKS: {0}")]
+    #[error("is not a JWKS: {0}")]
     Format(String),
     /// The set has no key of a supported kind.
     #[error("contains no key for RS256 (RSA) or ES256 (P-256)")]

@@ -17,7 +17,7 @@ pub struct WebhookSecret {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookSecretError {
     /// The hub or the secret is missing.
-    #[error("is no `HUB=SECRET`, such as `chat=…`, or `*=…` for all hubs with webhooks")]
+    #[error("is not `HUB=SECRET`, such as `chat=…`, or `*=…` for all hubs with webhooks")]
     NoPair,
     /// The secret is invalid for signing.
     #[error("its secret can't be used: {0}")]

@@ -215,8 +215,8 @@ fn each_failure_of_a_server_is_an_error_for_its_call_alone() {
         let mut server = WebhookServer::listen(&network, APP);
         let mut client = connect(&stage, "/chat").await;
         server.next().await.answer(200, "");
-        let garbage =
-            "Invocation failed: the server's answer is no completion of this invocation in the protocol of its client.";
+        let garbage = "Invocation failed: the server's answer is not a completion of this invocation in the protocol \
+                       of its client.";
         let large = "x".repeat(1025);
         for (status, body, text, outcome) in [
             (500, "", "Invocation failed, status code 500.", WebhookOutcome::Status),

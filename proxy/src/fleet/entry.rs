@@ -78,7 +78,7 @@ impl InvocationOutcome {
                 Self::Completed { protocol: answer.protocol, completion: answer.payload }
             }
             Some(ServiceMessage::ErrorCompletion(error)) => Self::Failed(error.error.to_string()),
-            Some(other) => Self::Failed(format!("{} is no answer", other.name())),
+            Some(other) => Self::Failed(format!("{} is not an answer", other.name())),
             None => Self::Late,
         }
     }

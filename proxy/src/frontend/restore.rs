@@ -44,7 +44,7 @@ fn judge(
         return Err("app servers that dial in store no state");
     }
     let lost = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys)
-        .map_err(|_| "the token is from another fleet")?;
+        .map_err(|_| "the token is invalid, or from another fleet")?;
     if !lost.hub.eq_ignore_ascii_case(&hub.settings().path) {
         return Err("the token is for another hub");
     }

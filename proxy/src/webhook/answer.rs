@@ -112,7 +112,7 @@ fn read_result(
     match read_completion(protocol, id, &body) {
         Some(result) => (complete(result), outcome, None),
         None => {
-            let problem = "the server's answer is no completion of this invocation in the protocol of its client";
+            let problem = "the server's answer is not a completion of this invocation in the protocol of its client";
             let error = Outcome::Error(format!("Invocation failed: {problem}.").into());
             (complete(error), WebhookOutcome::Malformed, Some(problem.into()))
         }
@@ -214,8 +214,8 @@ mod tests {
         ] {
             assert_eq!(answered(StatusCode::from_u16(status).unwrap(), b"x"), (error(text), outcome));
         }
-        let text =
-            "Invocation failed: the server's answer is no completion of this invocation in the protocol of its client.";
+        let text = "Invocation failed: the server's answer is not a completion of this invocation in the protocol of \
+                    its client.";
         let garbage: [&[u8]; 4] = [
             b"<html>",
             b"{\"type\":3,\"invocationId\":\"8\"}",

@@ -23,7 +23,7 @@ pub(super) async fn check_conditions(admin: Option<&str>, is_local: bool, token:
         (Ok(conditions), _) => judge_conditions(&conditions),
         (Err(problem), true) => {
             let advice = "give the admin port of a node by --admin, and its token by --admin-token";
-            vec![Finding::warning(CONDITIONS, format!("{url} lists none: {problem}"), advice)]
+            vec![Finding::warning(CONDITIONS, format!("no list from {url}: {problem}"), advice)]
         }
         (Err(_), false) => Vec::new(),
     }
@@ -35,7 +35,7 @@ async fn read(url: &str, token: &AdminTokenArgs) -> Result<FleetConditions, Stri
     let answer = client.get(&address, "/api/conditions", ANSWER_MAX_BYTES).await?;
     match answer.status() {
         StatusCode::OK => serde_json::from_slice(answer.body()).map_err(|error| error.to_string()),
-        status => Err(format!("the answer is {status}")),
+        status => Err(format!("the response is {status}")),
     }
 }
 
@@ -47,7 +47,7 @@ fn judge_conditions(FleetConditions { conditions, missing }: &FleetConditions) -
         findings.push(Finding::warning(CONDITIONS, seen, "check that these nodes run"));
     }
     if findings.is_empty() {
-        findings.push(Finding::ok(CONDITIONS, "the nodes report none"));
+        findings.push(Finding::ok(CONDITIONS, "the nodes report no condition"));
     }
     findings
 }

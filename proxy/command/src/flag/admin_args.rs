@@ -59,7 +59,7 @@ pub enum AdminArgsError {
     ConditionWebhook(&'static str),
     #[error("--peers {value:?} {problem}")]
     Peer { value: String, problem: &'static str },
-    #[error("--peers names {0} nodes, at most {PEERS_MAX} are taken: give one name that resolves to all of them")]
+    #[error("--peers names {0} nodes, but at most {PEERS_MAX} are allowed: give one name that resolves to all of them")]
     TooManyPeers(usize),
 }
 
@@ -93,7 +93,7 @@ impl TryFrom<&AdminArgs> for FleetSettings {
 
 fn receiver(url: &str) -> Result<Uri, AdminArgsError> {
     let uri: Uri =
-        url.parse().map_err(|_| AdminArgsError::ConditionWebhook("is no URL like https://chat.example/hook"))?;
+        url.parse().map_err(|_| AdminArgsError::ConditionWebhook("is not a URL such as https://chat.example/hook"))?;
     Address::try_from(&uri).map(|_| uri).map_err(AdminArgsError::ConditionWebhook)
 }
 

@@ -32,7 +32,7 @@ pub enum ProtocolError {
     #[error("close code {0} may not be sent")]
     CloseCode(u16),
     /// A close reason must be text.
-    #[error("the reason in a close frame is no UTF-8")]
+    #[error("the reason in a close frame is not UTF-8")]
     CloseReason,
 }
 
