@@ -1,19 +1,19 @@
 //! Webhooks: hubs without app servers. Their events are POSTed to URLs in the format of Azure SignalR's upstream.
 //!
 //! ```text
-//!  shards ══ in-memory link ══ FarEnd ─► one request at a time per client ─► Courier ─► back end
-//!         ◄═══ completions, closes, pauses ═══ FarEnd ◄─────── response ─────────────┘
+//!  shards ══ in-memory link ══ LoopbackServer ─► one request at a time per client ─► EventSender ─► back end
+//!         ◄═══ completions, closes, pauses ═══ LoopbackServer ◄─────── response ──────────┘
 //! ```
 //!
 //! To the node, a webhook is an app server at the other end of in-memory links, so assignments, closes and client
-//! results work as for any other. [`FarEnd`](far_end::FarEnd) does no I/O: frames and responses in, frames and requests
-//! out.
+//! results work as for any other. [`LoopbackServer`](loopback_server::LoopbackServer) does no I/O: frames and responses
+//! in, frames and requests out.
 
 mod answer;
 mod backlog;
 mod client_fact;
-mod courier;
-mod far_end;
+mod event_sender;
+mod loopback_server;
 mod signature;
 mod webhook_client;
 mod webhook_dialler;

@@ -13,8 +13,8 @@ use tracing::debug;
 use trunkline_link::{LinkEnd, LinkSocket, request_handshake};
 use trunkline_protocol::service::{Ping, Role, ServiceMessage};
 
-use super::courier::Courier;
-use super::far_end::FarEnd;
+use super::event_sender::EventSender;
+use super::loopback_server::LoopbackServer;
 use super::webhook_hub::WebhookHub;
 use crate::upstream::{MemoryDialler, MemoryLink, UpstreamWebSocket};
 
@@ -51,13 +51,13 @@ async fn serve(hub: Arc<WebhookHub>, link: MemoryLink) -> LinkEnd {
         return end;
     }
     let LinkSocket { mut reader, mut writer } = socket;
-    let (mut far_end, courier) = (FarEnd::new(hub.clone()), Courier::new(hub.clone()));
+    let (mut server, events) = (LoopbackServer::new(hub.clone()), EventSender::new(hub.clone()));
     // At most one permit is awaited, so waiting requests are plain values instead of futures.
     let (mut permits, mut requests) = (FuturesUnordered::new(), FuturesUnordered::new());
     let mut pings = interval(PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        if !far_end.has_next_post() {
+        if !server.has_next_post() {
             // Otherwise it would hold an unused permit.
             permits.clear();
         } else if permits.is_empty() {
@@ -65,15 +65,15 @@ async fn serve(hub: Arc<WebhookHub>, link: MemoryLink) -> LinkEnd {
         }
         let frames = tokio::select! {
             message = reader.next_message() => match message {
-                Ok(Some(message)) => far_end.take(message),
+                Ok(Some(message)) => server.take(message),
                 Ok(None) => Vec::new(),
                 Err(end) => return end,
             },
             Some(permit) = permits.next() => {
-                requests.extend(far_end.next_post().map(|post| courier.deliver(permit, post)));
+                requests.extend(server.next_post().map(|post| events.deliver(permit, post)));
                 Vec::new()
             }
-            Some((id, answer)) = requests.next() => far_end.answered(&id, answer),
+            Some((id, answer)) = requests.next() => server.answered(&id, answer),
             _ = pings.tick() => vec![ServiceMessage::Ping(Ping::default())],
         };
         // Reading a link never waits for an app server, so this wait is short.

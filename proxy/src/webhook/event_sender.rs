@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::answer::{self, Reply, ReplyError, WebhookAnswer};
 use super::client_fact::header_text;
-use super::far_end::Post;
+use super::loopback_server::Post;
 use super::signature::{signatures, signed_request};
 use super::webhook_event::EventKind;
 use super::webhook_hub::{RequestPermit, WebhookFailure, WebhookHub};
@@ -45,12 +45,12 @@ const SIGNED: [HeaderName; 8] = [CONNECTION_ID, HUB, CATEGORY, EVENT, EVENT_NUMB
 
 /// Sends the events of one link.
 #[derive(Debug, Clone)]
-pub(super) struct Courier {
+pub(super) struct EventSender {
     client: HttpClient,
     hub: Arc<WebhookHub>,
 }
 
-impl Courier {
+impl EventSender {
     #[must_use]
     pub(super) fn new(hub: Arc<WebhookHub>) -> Self {
         Self { client: hub.http_client(), hub }

@@ -29,7 +29,7 @@ use crate::config::WebhookConnecting;
 
 /// App server's end of one link.
 #[derive(Debug)]
-pub(super) struct FarEnd {
+pub(super) struct LoopbackServer {
     hub: Arc<WebhookHub>,
     clients: HashMap<ByteString, WebhookClient>,
     /// Clients with an event to send next, in order of arrival.
@@ -47,7 +47,7 @@ pub(super) struct Post {
     pub(super) event: WebhookEvent,
 }
 
-impl FarEnd {
+impl LoopbackServer {
     #[must_use]
     pub(super) fn new(hub: Arc<WebhookHub>) -> Self {
         Self { hub, clients: HashMap::new(), line: BTreeMap::new(), next_place: 0, frames: Vec::new() }
@@ -260,7 +260,7 @@ impl FarEnd {
         let Some(client) = self.clients.get_mut(&connection_id) else { return };
         let (copied_id, copied_caller) = (ByteString::from(&*invocation_id), ByteString::from(&*caller_server_id));
         if !client.ask(copied_id, copied_caller, Instant::now()) {
-            let error = "too many client results are waited for".into();
+            let error = "too many pending client results".into();
             let refusal = ErrorCompletion { invocation_id, connection_id, caller_server_id, error };
             self.frames.push(ServiceMessage::ErrorCompletion(refusal));
         }
@@ -341,7 +341,7 @@ impl FarEnd {
     }
 }
 
-impl Drop for FarEnd {
+impl Drop for LoopbackServer {
     fn drop(&mut self) {
         self.hub.clients_left(self.clients.len());
     }
@@ -375,11 +375,11 @@ mod tests {
     const HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
     const SAY: &[u8] = b"{\"type\":1,\"invocationId\":\"1\",\"target\":\"Say\",\"arguments\":[]}\x1e";
 
-    fn far_end(connecting: WebhookConnecting) -> (FarEnd, Arc<Backlog>) {
+    fn server(connecting: WebhookConnecting) -> (LoopbackServer, Arc<Backlog>) {
         bounded(connecting, usize::MAX)
     }
 
-    fn bounded(connecting: WebhookConnecting, waiting_max_bytes: usize) -> (FarEnd, Arc<Backlog>) {
+    fn bounded(connecting: WebhookConnecting, waiting_max_bytes: usize) -> (LoopbackServer, Arc<Backlog>) {
         let rules = vec!["chat=http://app/{category}/{event}".parse().unwrap()];
         let keys = AccessKeys::new(vec![AccessKey::new("a key that is long enough").unwrap()]).unwrap();
         let settings = WebhookSettings { rules, connecting, waiting_max_bytes, ..WebhookSettings::DEFAULT };
@@ -389,7 +389,7 @@ mod tests {
         let secrets = arc_swap::ArcSwap::default();
         let terms = WebhookTerms { settings, secrets, keys, connector, room, backlog: backlog.clone() };
         let hub = WebhookHub::new("chat", template, Arc::new(terms), Arc::default());
-        (FarEnd::new(Arc::new(hub)), backlog)
+        (LoopbackServer::new(Arc::new(hub)), backlog)
     }
 
     fn open(id: &'static str, header: Option<&'static str>) -> ServiceMessage {
@@ -419,17 +419,17 @@ mod tests {
         posts: Vec<Post>,
     }
 
-    fn take(end: &mut FarEnd, message: ServiceMessage) -> Steps {
+    fn take(end: &mut LoopbackServer, message: ServiceMessage) -> Steps {
         let frames = end.take(message);
         Steps { frames, posts: posts(end) }
     }
 
-    fn answered(end: &mut FarEnd, id: &ByteString, answer: WebhookAnswer) -> Steps {
+    fn answered(end: &mut LoopbackServer, id: &ByteString, answer: WebhookAnswer) -> Steps {
         let frames = end.answered(id, answer);
         Steps { frames, posts: posts(end) }
     }
 
-    fn posts(end: &mut FarEnd) -> Vec<Post> {
+    fn posts(end: &mut LoopbackServer) -> Vec<Post> {
         let posts = std::iter::from_fn(|| end.next_post()).collect();
         assert!(!end.has_next_post());
         posts
@@ -441,7 +441,7 @@ mod tests {
 
     #[test]
     fn a_client_that_has_lost_another_link_goes_on_and_nobody_is_told_of_it_again() {
-        let (mut end, backlog) = far_end(WebhookConnecting::Open);
+        let (mut end, backlog) = server(WebhookConnecting::Open);
         assert!(take(&mut end, open("c", Some(MIGRATE_FROM_HEADER))).posts.is_empty());
         assert_eq!(names(&take(&mut end, data("c", SAY))), ["Say"]);
         assert!(take(&mut end, close("c", Some(MIGRATE_TO_HEADER))).posts.is_empty(), "it goes on elsewhere");
@@ -452,7 +452,7 @@ mod tests {
 
     #[test]
     fn a_client_that_goes_before_it_is_let_in_is_nobodys() {
-        let (mut end, backlog) = far_end(WebhookConnecting::Asked);
+        let (mut end, backlog) = server(WebhookConnecting::Asked);
         drop(take(&mut end, open("a", None)));
         drop(take(&mut end, close("a", None)));
         drop(take(&mut end, open("b", None)));
@@ -466,7 +466,7 @@ mod tests {
     #[test]
     fn clients_that_come_and_go_without_room_leave_as_many_as_the_backlog_takes() {
         for (connecting, most) in [(WebhookConnecting::Open, 16_384), (WebhookConnecting::Asked, 0)] {
-            let (mut end, backlog) = far_end(connecting);
+            let (mut end, backlog) = server(connecting);
             for number in 0..20_000 {
                 let id = number.to_string();
                 let open = OpenConnection { connection_id: id.as_str().into(), ..OpenConnection::default() };
@@ -497,7 +497,7 @@ mod tests {
 
     #[test]
     fn what_is_known_of_a_client_counts_when_it_has_gone() {
-        let (mut end, backlog) = far_end(WebhookConnecting::Open);
+        let (mut end, backlog) = server(WebhookConnecting::Open);
         let query = Some("x".repeat(1_000).into());
         drop(end.take(ServiceMessage::OpenConnection(OpenConnection {
             connection_id: "c".into(),
@@ -512,7 +512,7 @@ mod tests {
 
     #[test]
     fn a_handshake_that_is_not_good_is_answered_as_the_official_server_does() {
-        let (mut end, backlog) = far_end(WebhookConnecting::Open);
+        let (mut end, backlog) = server(WebhookConnecting::Open);
         drop(take(&mut end, open("c", None)));
         let steps = take(&mut end, data("c", b"{\"protocol\":\"json\",\"version\":9}\x1e"));
         let [ServiceMessage::ConnectionData(answer), ServiceMessage::CloseConnection(_)] = &steps.frames[..] else {
@@ -536,7 +536,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn questions_that_a_client_never_answers_make_room_for_others_in_time() {
-        let (mut end, _backlog) = far_end(WebhookConnecting::Open);
+        let (mut end, _backlog) = server(WebhookConnecting::Open);
         drop(take(&mut end, open("c", Some(MIGRATE_FROM_HEADER))));
         assert!((0..100).all(|number| take(&mut end, question(number)).frames.is_empty()));
         tokio::time::advance(Duration::from_secs(29)).await;
@@ -549,7 +549,7 @@ mod tests {
 
     #[test]
     fn more_questions_to_a_client_than_may_wait_are_refused() {
-        let (mut end, _backlog) = far_end(WebhookConnecting::Open);
+        let (mut end, _backlog) = server(WebhookConnecting::Open);
         drop(take(&mut end, open("c", Some(MIGRATE_FROM_HEADER))));
         assert!((0..100).all(|number| take(&mut end, question(number)).frames.is_empty()));
         assert!(matches!(take(&mut end, question(100)).frames[..], [ServiceMessage::ErrorCompletion(_)]));
@@ -566,7 +566,7 @@ mod tests {
             steps in proptest::collection::vec((0usize..3, 0usize..7), 0..120), asked in any::<bool>(),
         ) {
             let connecting = if asked { WebhookConnecting::Asked } else { WebhookConnecting::Open };
-            let (mut end, backlog) = far_end(connecting);
+            let (mut end, backlog) = server(connecting);
             let mut under_way: HashMap<ByteString, u64> = HashMap::new();
             let mut paused: HashMap<ByteString, bool> = HashMap::new();
             let mut last: HashMap<ByteString, u64> = HashMap::new();
