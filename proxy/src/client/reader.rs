@@ -75,14 +75,14 @@ pub(super) struct Reader {
 pub(super) struct SideReading {
     /// Messages were checked individually; this continues regardless of the rules.
     has_any: bool,
-    /// Link of a side home that was full after a send.
+    /// Link of a secondary that was full after a send.
     full: Option<HomeLink>,
     /// The client has closed its transport after messages that are still waiting.
     is_closed_behind: bool,
 }
 
 impl SideReading {
-    /// For a client that has, or may get, side homes.
+    /// For a client that has, or may get, secondary assignments.
     pub(super) fn new(has_any: bool) -> Self {
         Self { has_any, ..Self::default() }
     }
@@ -91,7 +91,7 @@ impl SideReading {
         self.full.as_ref().is_some_and(|link| link.is_full())
     }
 
-    /// Records the side homes used by a read.
+    /// Records the secondaries used by a read.
     fn note(&mut self, upward: &mut Upstream<'_>) {
         if let Some(link) = upward.side.take() {
             self.has_any = true;
@@ -468,7 +468,7 @@ pub(super) fn cause_of(error: &io::Error) -> Cause {
     }
 }
 
-/// Rules for single messages, if any. The messages of a client with side homes are always checked individually.
+/// Rules for single messages, if any. The messages of a client with secondaries are always checked individually.
 fn rules_of(hub: &Hub, sides: &SideReading) -> Option<Arc<HubRules>> {
     hub.message_rules().or_else(|| sides.has_any.then(Arc::default))
 }
@@ -493,7 +493,7 @@ struct Upstream<'a> {
     is_traced: bool,
     /// Allowed messages to be forwarded together.
     allowed: Run,
-    /// Link of a side home used by this read, preferably a full one.
+    /// Link of a secondary used by this read, preferably a full one.
     side: Option<HomeLink>,
     /// Time of this read, if its messages are watched.
     read_at: Option<Instant>,
@@ -505,7 +505,7 @@ struct Upstream<'a> {
 struct Run {
     place: Range<usize>,
     count: u64,
-    /// Link of a side home; `None` for the home.
+    /// Link of a secondary; `None` for the home.
     side: Option<HomeLink>,
 }
 
@@ -648,7 +648,7 @@ impl<'a> Upstream<'a> {
         self.send_run(side, messages.slice(place), count);
     }
 
-    /// Sends adjacent messages, and records a full side home.
+    /// Sends adjacent messages, and records a full secondary.
     fn send_run(&mut self, side: Option<HomeLink>, bytes: &[u8], count: u64) {
         self.send(side.as_ref(), bytes, count, 0);
         if side.is_some() && self.side.as_ref().is_none_or(|known| !known.is_full()) {
@@ -717,7 +717,7 @@ impl<'a> Upstream<'a> {
         }
     }
 
-    /// Sends messages to an app server: a side home's or the home's.
+    /// Sends messages to an app server: a secondary's or the home's.
     fn send(&mut self, side: Option<&HomeLink>, bytes: &[u8], count: u64, data_type: i64) {
         self.messages += count;
         let counters = self.state.core.context.counters.hub(self.home.hub().get());
