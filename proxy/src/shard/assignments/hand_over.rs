@@ -31,7 +31,7 @@ const MOVED_TICKS: u32 = 40;
 const READ_ON_TICKS: u32 = 2;
 
 /// Maximum number of clients that one shard hands over to a new link.
-const LEVELLED_MAX: usize = 1000;
+const HANDED_OVER_MAX: usize = 1000;
 
 /// Reassigns the clients of a stopping app server, each once its calls have ended. They stay if there is no
 /// other app server.
@@ -79,10 +79,10 @@ pub(crate) fn level_links(state: &mut ShardState, link: &HomeLink) {
     let mut by_home: Vec<Vec<Slot>> = homes.iter().map(|home| state.core.connections.at_home(home.id())).collect();
     let share = by_home.iter().map(Vec::len).sum::<usize>() / homes.len();
     for clients in &mut by_home {
-        let excess = clients.len().saturating_sub(share + 1).min(LEVELLED_MAX);
+        let excess = clients.len().saturating_sub(share + 1).min(HANDED_OVER_MAX);
         clients.truncate(excess);
     }
-    by_home.into_iter().flatten().take(share.min(LEVELLED_MAX)).for_each(|slot| move_to(state, slot, link));
+    by_home.into_iter().flatten().take(share.min(HANDED_OVER_MAX)).for_each(|slot| move_to(state, slot, link));
 }
 
 /// Moves the clients of a link about to be given up to other links of its app server.
