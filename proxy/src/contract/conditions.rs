@@ -107,7 +107,7 @@ fn a_hub_whose_last_app_server_crashes_is_reported_with_its_waiting_clients_unti
         drop(link);
         app.retire();
         let line = watched.begun(ConditionKind::HubWithoutAppServer, 5).await;
-        assert!(line.contains("chat") && line.contains("1 clients wait and are closed in 5"), "{line}");
+        assert!(line.contains("chat") && line.contains("waiting clients: 1, closed in 5"), "{line}");
         assert_eq!(watched.metric("trunkline_hub_served", "chat"), Some(0));
         let mut again = stage.app("app-2", vec![HubManifest::new("chat", "/chat")]);
         let _link = again.link().await;
@@ -466,7 +466,7 @@ fn a_drain_of_more_than_ten_minutes_is_reported() {
         watched.pass(600).await;
         assert_eq!(watched.log, []);
         let line = watched.begun(ConditionKind::DrainSlow, 2).await;
-        assert!(line.contains("1 clients left"), "{line}");
+        assert!(line.contains("clients left: 1"), "{line}");
     });
 }
 

@@ -12,10 +12,10 @@ use crate::observer::UpstreamProblems;
 use crate::shard::Shared;
 use crate::upstream::{AppTarget, Hub, HubIndex};
 
-/// Time without an app server in which clients may wait after a crash.
+/// Tolerated time without an app server after a crash, while clients wait.
 const CRASH_TIME: Duration = Duration::from_secs(2);
 
-/// Time without an app server in which clients may wait after a graceful stop.
+/// Tolerated time without an app server after a graceful stop, while clients wait.
 const RESTART_TIME: Duration = Duration::from_secs(15);
 
 /// Time without an app server for a hub without clients.
@@ -127,7 +127,7 @@ impl HubConditions {
             0 => format!("for {} s, no client waits", unserved.as_secs()),
             _ => {
                 let left_s = self.hold().saturating_sub(unserved).as_secs();
-                format!("for {} s, {waiting} clients wait and are closed in {left_s} s", unserved.as_secs())
+                format!("for {} s, waiting clients: {waiting}, closed in {left_s} s", unserved.as_secs())
             }
         }
     }

@@ -114,7 +114,7 @@ impl TrafficConditions {
         findings.extend(self.uneven.clone());
         if self.shared.has_begun_drain() {
             let left = self.shared.sockets() + self.shared.clients_away();
-            findings.push(Finding::new(ConditionKind::DrainSlow, "this node", format!("{left} clients left")));
+            findings.push(Finding::new(ConditionKind::DrainSlow, "this node", format!("clients left: {left}")));
         }
         findings
     }

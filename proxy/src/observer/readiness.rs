@@ -67,7 +67,7 @@ impl Readiness {
     pub(crate) fn reasons_not_ready(&self) -> Vec<String> {
         if self.shared.has_begun_drain() {
             let left = self.shared.sockets() + self.shared.clients_away();
-            return vec![format!("draining: this node is stopping, {left} clients are left")];
+            return vec![format!("draining: this node is stopping, clients left: {left}")];
         }
         if self.shared.other_nodes().are_sought() {
             return vec!["starting: looking for the other nodes of the fleet".into()];

@@ -232,7 +232,7 @@ impl WebhookHub {
         let slow = trouble.slow.filter(|(at, _)| is_recent(at) && trouble.slow_answers >= SLOW_ANSWERS_MIN);
         if let Some((_, duration)) = slow {
             let (seconds, waiting) = (duration.as_secs(), self.in_flight());
-            let detail = format!("the last answer took {seconds} s, {waiting} requests wait ({})", self.template);
+            let detail = format!("the last answer took {seconds} s, waiting requests: {waiting} ({})", self.template);
             findings.push(Finding::new(ConditionKind::WebhookSlow, self.name.as_str(), detail));
         }
         findings
