@@ -155,7 +155,7 @@ impl Observer {
         fleet_snapshot::gather(&self.node, &self.peers, Freshness::Asked).await
     }
 
-    /// Returns the conditions of all nodes, and those that have ended in the last day.
+    /// Returns the conditions of all nodes: active ones, and ended ones of the last day.
     pub(crate) async fn conditions(&self) -> FleetConditions {
         let answers = self.peers.ask_all(&PeerRequest::get("/api/conditions?scope=node")).await;
         let mut all = self.own_conditions();
@@ -182,7 +182,7 @@ impl Observer {
         let mut all = self.own_timeline(since_ms);
         for (member, answer) in answers {
             match answer.ok().and_then(|answer| answer.read::<FleetTimeline>().ok()) {
-                Some(told) => all.nodes.extend(told.nodes),
+                Some(timeline) => all.nodes.extend(timeline.nodes),
                 None => all.missing.push(member.name().to_owned()),
             }
         }

@@ -14,11 +14,11 @@ struct Listener {
 
 impl Listener {
     /// Receives the next seconds, without duplicates.
-    async fn hears(&mut self, count: usize, when: &str) -> Result<()> {
+    async fn receives(&mut self, count: usize, when: &str) -> Result<()> {
         for _ in 0..count {
             let message = loop {
                 let record = self.client.next_record().await?;
-                // Between them come pings.
+                // Pings are skipped.
                 if record["target"] == "Time" {
                     break record;
                 }
@@ -43,23 +43,23 @@ fn of_two_app_servers_one_tells_the_time_whichever_ends() {
             listeners.push(Listener { client: RawClient::join(node.address(), "/news").await?, latest: 0 });
         }
         for listener in &mut listeners {
-            listener.hears(3, "undisturbed").await?;
+            listener.receives(3, "undisturbed").await?;
         }
-        // It began first, so it runs the task.
+        // The app server that started first runs the task.
         apps[0].process.kill().await?;
         for listener in &mut listeners {
-            listener.hears(2, "the one that runs it killed").await?;
+            listener.receives(2, "after a kill of the app server with the task").await?;
         }
         apps[0].start_again(stage).await?;
         for node in &nodes {
             node.linked(2 * POOL_SIZE).await?;
         }
         for listener in &mut listeners {
-            listener.hears(3, "a new one beside it").await?;
+            listener.receives(3, "with a new app server").await?;
         }
         stop(&mut apps[1].process, Signal::Terminate).await?;
         for listener in &mut listeners {
-            listener.hears(2, "the one that runs it stopped").await?;
+            listener.receives(2, "after a stop of the app server with the task").await?;
         }
         Ok(())
     });

@@ -77,12 +77,12 @@ pub(super) struct DoctorArgs {
     #[arg(long, env = "TRUNKLINE_TOKEN_FILE", value_name = "FILE", conflicts_with = "token")]
     pub token_file: Option<PathBuf>,
 
-    /// PEM file with CA certificates for the server. May be given several times. [default: those that this system
-    /// trusts]
+    /// PEM file with CA certificates for the server. May be given several times. [default: the CA
+    /// certificates of this system]
     #[arg(long = "ca-file", value_name = "FILE")]
     pub ca_files: Vec<PathBuf>,
 
-    /// Admin port of a node, whose conditions are listed first.
+    /// Admin port of a node: the conditions of its fleet are checked first.
     /// [default: http://127.0.0.1:8090 for a hub of this machine]
     #[arg(long, env = "TRUNKLINE_ADMIN", value_name = "URL")]
     pub admin: Option<String>,

@@ -34,7 +34,7 @@ pub enum AppKeyError {
     /// A hub name is invalid.
     #[error("names a hub {0:?}; a name has 1 to {NAME_MAX_BYTES} bytes, and a `*` at its end matches any suffix")]
     Hub(String),
-    /// An entry of the list looks like the one that shares hubs.
+    /// An entry of the list looks like `shared=true`.
     #[error("has {0:?} in its list of hubs: write `shared=true` to share them with other apps")]
     Shared(String),
     /// The key can't be used.

@@ -103,8 +103,8 @@ settings! {
         // Azure's limit. ASP.NET Core accepts 32 KiB unless the app sets a higher limit.
         pub dial_in_message_max_bytes: usize = 1024 * 1024,
 
-        /// Sockets from one address that are no client connection (yet). Nodes carry requests of many clients by
-        /// theirs, so this is limited only where somebody says so.
+        /// Sockets from one address without a client connection. Nodes relay requests of many clients over few sockets,
+        /// so only a given number is a limit.
         pub sockets_per_address: Option<NonZeroU32> = None,
     }
 }
