@@ -99,7 +99,7 @@ impl Housekeeper<'_> {
         let is_missed = matches!(member_state, MemberState::Late | MemberState::Unreachable);
         // A new member is not linked yet, and a draining member is about to leave.
         if !(is_missed && member.may_be_away()) && member.has_changed(member_state) {
-            info!(peer = member.name(), state = member_state.label(), lag_ms, "a node of the fleet");
+            info!(peer = member.name(), state = member_state.label(), lag_ms, "node changed its state");
         }
         if member.links().outgoing().is_some_and(|link| link.is_open() && !link.is_full()) {
             let dropped = member.take_dropped();
