@@ -43,7 +43,7 @@ pub(super) struct AppPresence {
     changed: Notify,
     /// Endpoints through which app servers have reached each node, by node name. They survive restarts of the node.
     endpoints: Mutex<HashMap<String, BTreeSet<ByteString>>>,
-    wishes: Mutex<LinkRequestSchedule<LinkRequest>>,
+    schedule: Mutex<LinkRequestSchedule<LinkRequest>>,
 }
 
 /// Link from an app server that a node is missing.
@@ -59,7 +59,7 @@ struct LinkRequest {
 /// Links that nodes are currently missing.
 #[derive(Debug, Default)]
 struct MissingLinks {
-    wished: HashMap<LinkRequest, Urgency>,
+    requested: HashMap<LinkRequest, Urgency>,
     /// Requests that this node should send.
     ours: HashSet<LinkRequest>,
 }
@@ -145,9 +145,10 @@ impl AppPresence {
     fn carrier(&self, hub: &Hub, instance: &str, member: &FleetMember) -> Option<Address> {
         let presence = member.presence();
         let has_link = presence.servers(hub.key()).iter().any(|server| server.instance == instance && server.links > 0);
-        let is_meant =
-            |wish: &LinkRequest| wish.boot == member.boot() && wish.hub == hub.key() && wish.instance == instance;
-        let is_old = !has_link && self.wishes().is_any_old(is_meant, Instant::now());
+        let is_meant = |request: &LinkRequest| {
+            request.boot == member.boot() && request.hub == hub.key() && request.instance == instance
+        };
+        let is_old = !has_link && self.schedule().is_any_old(is_meant, Instant::now());
         member.client_port().filter(|_| is_old).cloned()
     }
 
@@ -174,9 +175,9 @@ impl AppPresence {
 
     fn ask_for_links(&self, fleet: &Membership) {
         let missing = self.missing_links(fleet);
-        let due = self.wishes().update(&missing.wished, Instant::now());
-        for wish in due.intersection(&missing.ours) {
-            self.ask_for_link(fleet, wish);
+        let due = self.schedule().update(&missing.requested, Instant::now());
+        for request in due.intersection(&missing.ours) {
+            self.ask_for_link(fleet, request);
         }
     }
 
@@ -198,13 +199,13 @@ impl AppPresence {
         }
     }
 
-    fn ask_for_link(&self, fleet: &Membership, wish: &LinkRequest) {
-        let Some(member) = fleet.find(&wish.boot) else { return };
-        let Some(hub) = fleet.shared().hubs.keyed(&wish.hub) else { return };
+    fn ask_for_link(&self, fleet: &Membership, request: &LinkRequest) {
+        let Some(member) = fleet.find(&request.boot) else { return };
+        let Some(hub) = fleet.shared().hubs.keyed(&request.hub) else { return };
         let pools = hub.pools();
-        let pool = pools.iter().find(|pool| *pool.app().instance == *wish.instance && !pool.is_draining());
+        let pool = pools.iter().find(|pool| *pool.app().instance == *request.instance && !pool.is_draining());
         let Some(pool) = pool else { return };
-        let is_direct = |link: &&Arc<LinkHandle>| !link.is_carried() && link.endpoint() == Some(&*wish.endpoint);
+        let is_direct = |link: &&Arc<LinkHandle>| !link.is_carried() && link.endpoint() == Some(&*request.endpoint);
         if let Some(link) = pool.homes().iter().find(is_direct) {
             let (hub, app, peer) = (hub.name(), &pool.app().name, member.name());
             debug!(hub, %app, peer, "requesting a link of the app server to a node without one");
@@ -250,11 +251,11 @@ impl AppPresence {
             for (endpoint, first) in endpoints {
                 if is_behind(endpoint, endpoints, &known, presence.knows(hub)) {
                     let (hub, instance, endpoint) = (hub.clone(), instance.clone(), endpoint.clone());
-                    let wish = LinkRequest { hub, instance, endpoint, boot: member.boot().into() };
+                    let request = LinkRequest { hub, instance, endpoint, boot: member.boot().into() };
                     if *first == fleet.shared().boot {
-                        out.ours.insert(wish.clone());
+                        out.ours.insert(request.clone());
                     }
-                    out.wished.insert(wish, urgency);
+                    out.requested.insert(request, urgency);
                 }
             }
         }
@@ -314,8 +315,8 @@ impl AppPresence {
         all.get(node).cloned().unwrap_or_default()
     }
 
-    fn wishes(&self) -> MutexGuard<'_, LinkRequestSchedule<LinkRequest>> {
-        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn schedule(&self) -> MutexGuard<'_, LinkRequestSchedule<LinkRequest>> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

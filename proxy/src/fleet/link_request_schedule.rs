@@ -53,10 +53,10 @@ impl<K> Default for LinkRequestSchedule<K> {
 
 impl<K: Clone + Eq + Hash> LinkRequestSchedule<K> {
     /// Replaces the set of missing links; returns those to request now.
-    pub(super) fn update(&mut self, wished: &HashMap<K, Urgency>, now: Instant) -> HashSet<K> {
-        self.0.retain(|key, _| wished.contains_key(key));
+    pub(super) fn update(&mut self, requested: &HashMap<K, Urgency>, now: Instant) -> HashSet<K> {
+        self.0.retain(|key, _| requested.contains_key(key));
         let mut due = HashSet::new();
-        for (key, urgency) in wished {
+        for (key, urgency) in requested {
             let new = RequestTimes { since: now, next: now + FIRST_WAIT, tries: 0 };
             let times = self.0.entry(key.clone()).or_insert(new);
             if times.next <= now {
@@ -90,9 +90,9 @@ mod tests {
     use super::*;
 
     fn asked_at(urgency: Urgency, seconds: u64) -> Vec<u64> {
-        let (mut wishes, begun) = (LinkRequestSchedule::default(), Instant::now());
-        let wished = HashMap::from([("a", urgency)]);
-        let is_asked = |second: &u64| !wishes.update(&wished, begun + Duration::from_secs(*second)).is_empty();
+        let (mut schedule, begun) = (LinkRequestSchedule::default(), Instant::now());
+        let requested = HashMap::from([("a", urgency)]);
+        let is_asked = |second: &u64| !schedule.update(&requested, begun + Duration::from_secs(*second)).is_empty();
         (0..seconds).filter(is_asked).collect()
     }
 
@@ -103,16 +103,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wish_begins_anew_when_it_was_fulfilled() {
-        let (mut wishes, begun) = (LinkRequestSchedule::default(), Instant::now());
+    async fn a_request_begins_again_when_it_was_fulfilled() {
+        let (mut schedule, begun) = (LinkRequestSchedule::default(), Instant::now());
         let at = |seconds| begun + Duration::from_secs(seconds);
-        let wished = HashMap::from([("a", Urgency::Missing)]);
+        let requested = HashMap::from([("a", Urgency::Missing)]);
         let is_old =
-            |wishes: &LinkRequestSchedule<_>, key, second| wishes.is_any_old(|known| *known == key, at(second));
-        wishes.update(&wished, at(0));
-        assert!(!is_old(&wishes, "a", 3) && is_old(&wishes, "a", 4) && !is_old(&wishes, "b", 4));
-        assert!(wishes.update(&HashMap::new(), at(5)).is_empty());
-        wishes.update(&wished, at(6));
-        assert!(!is_old(&wishes, "a", 9) && is_old(&wishes, "a", 10));
+            |schedule: &LinkRequestSchedule<_>, key, second| schedule.is_any_old(|known| *known == key, at(second));
+        schedule.update(&requested, at(0));
+        assert!(!is_old(&schedule, "a", 3) && is_old(&schedule, "a", 4) && !is_old(&schedule, "b", 4));
+        assert!(schedule.update(&HashMap::new(), at(5)).is_empty());
+        schedule.update(&requested, at(6));
+        assert!(!is_old(&schedule, "a", 9) && is_old(&schedule, "a", 10));
     }
 }

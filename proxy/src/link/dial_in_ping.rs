@@ -46,7 +46,7 @@ pub(super) struct NodeLoad {
 }
 
 /// Parses the requests in a ping.
-pub(super) fn wishes(ping: &Ping) -> impl Iterator<Item = PingAction> {
+pub(super) fn actions(ping: &Ping) -> impl Iterator<Item = PingAction> {
     ping.pairs.iter().filter_map(|(key, value)| match (&**key, &**value) {
         (STATUS_PING, _) => Some(PingAction::Status),
         (SERVERS, _) => Some(PingAction::Servers),
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     fn of(pairs: &[(&'static str, &'static str)]) -> Vec<PingAction> {
-        wishes(&Ping { pairs: pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect() }).collect()
+        actions(&Ping { pairs: pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect() }).collect()
     }
 
     #[test]

@@ -159,8 +159,8 @@ impl<'a> DialInSink<'a> {
         self.inner.route(SendOrigin::Sender(self.link.app(), 0), reply_to.as_ref(), message)
     }
 
-    fn answer(&mut self, wish: PingAction) {
-        let answer = match wish {
+    fn answer(&mut self, action: PingAction) {
+        let answer = match action {
             PingAction::Status => dial_in_ping::status(self.load()),
             PingAction::Servers => {
                 let shared = self.shard.shared();
@@ -237,13 +237,13 @@ impl FrameSink for DialInSink<'_> {
     fn handle_ping(&mut self, ping: &Ping) {
         self.inner.handle_ping(ping);
         self.link.take_echo(ping);
-        let mut wishes: Vec<_> = Vec::new();
-        for wish in dial_in_ping::wishes(ping).take(PAIRS_MAX) {
-            if !wishes.contains(&wish) {
-                wishes.push(wish);
+        let mut actions: Vec<_> = Vec::new();
+        for action in dial_in_ping::actions(ping).take(PAIRS_MAX) {
+            if !actions.contains(&action) {
+                actions.push(action);
             }
         }
-        wishes.into_iter().for_each(|wish| self.answer(wish));
+        actions.into_iter().for_each(|action| self.answer(action));
     }
 
     fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), String> {
