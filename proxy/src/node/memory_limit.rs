@@ -21,8 +21,15 @@ pub(super) fn fit_budgets(settings: &mut Settings) {
     let limit = read(Path::new("/proc/self/cgroup")).and_then(|cgroups| memory_limit(&cgroups, read));
     let Some(limit) = limit else { return };
     if lower(settings, limit) {
-        let (outboxes, unfinished) = (settings.outbox.total_bytes, settings.limits.unfinished_total_bytes);
-        info!(memory_limit = limit, outboxes, unfinished, "memory budgets lowered to fit the cgroup's limit");
+        let Settings { outbox, limits, groups, .. } = &*settings;
+        info!(
+            memory_limit = limit,
+            outboxes = outbox.total_bytes,
+            unfinished = limits.unfinished_total_bytes,
+            heads = limits.heads_total_bytes,
+            group_names = groups.names_total_bytes,
+            "memory budgets lowered to fit the cgroup's limit"
+        );
     }
     let total = total(settings);
     if total > limit {
