@@ -1,7 +1,7 @@
 //! Holders of entries in a full table. The holder with the most weight has to free its newest entry.
 //!
-//! Finding the largest holder takes a pass over the table. One pass serves all newcomers until its plan expires, after
-//! [`pass_interval`], so a flood of newcomers costs a bounded share of the time.
+//! Finding the largest holder takes a pass over the table. One pass serves all new entries until its plan expires,
+//! after [`pass_interval`], so a flood of new entries costs a bounded share of the time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -60,8 +60,8 @@ impl<K: Clone + Eq + Hash + Ord> Holders<K> {
 
     /// Takes the number of the entry to evict for a new one: the newest entry of the holder with the most weight.
     /// `None` if the holder of the new entry has as much weight, including the new entry.
-    pub(crate) fn newest_of_largest(&mut self, (newcomer, weight): (Option<&K>, usize)) -> Option<u64> {
-        let own = newcomer.and_then(|key| self.by_key.get(key)).map_or(0, |holding| holding.weight);
+    pub(crate) fn newest_of_largest(&mut self, (new_holder, weight): (Option<&K>, usize)) -> Option<u64> {
+        let own = new_holder.and_then(|key| self.by_key.get(key)).map_or(0, |holding| holding.weight);
         while let Some((sum, key)) = self.by_weight.pop_last() {
             if sum <= own.saturating_add(weight) {
                 self.by_weight.insert((sum, key));
@@ -96,7 +96,7 @@ mod tests {
     fn the_largest_holder_makes_room_for_smaller_ones_only() {
         let entries = || [(1, "a", 1), (2, "b", 1), (3, "b", 1), (4, "b", 1), (5, "a", 1)].into_iter();
         let chosen =
-            |newcomer: Option<&str>, weight| Holders::of(entries()).newest_of_largest((newcomer.as_ref(), weight));
+            |new_holder: Option<&str>, weight| Holders::of(entries()).newest_of_largest((new_holder.as_ref(), weight));
         assert_eq!([chosen(Some("c"), 1), chosen(Some("a"), 1), chosen(Some("b"), 1)], [Some(4), None, None]);
         assert_eq!(chosen(None, 1), Some(4));
         assert_eq!(chosen(Some("c"), 3), None, "it would be the largest itself");
@@ -108,9 +108,9 @@ mod tests {
         let entries = (0..90).map(|number| (number, number % 3, 1));
         let mut holders = Holders::of(entries.chain((90..100).map(|number| (number, 0, 1))));
         let mut chosen = Vec::new();
-        for newcomer in 10..1000 {
-            let Some(number) = holders.newest_of_largest((Some(&newcomer), 1)) else { break };
-            holders.add(&newcomer, 1);
+        for new_holder in 10..1000 {
+            let Some(number) = holders.newest_of_largest((Some(&new_holder), 1)) else { break };
+            holders.add(&new_holder, 1);
             chosen.push(number);
         }
         assert_eq!(chosen[..10], [99, 98, 97, 96, 95, 94, 93, 92, 91, 90], "the largest, newest first");

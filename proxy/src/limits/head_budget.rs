@@ -123,7 +123,7 @@ impl HeadBudget {
     }
 
     /// Numbers of the heads to evict for a new one; none if all that may be evicted would not suffice.
-    fn choose_evicted(&self, heads: &LeaseTable<KeptHead>, newcomer: &HeadHolder, bytes: usize) -> Vec<u64> {
+    fn choose_evicted(&self, heads: &LeaseTable<KeptHead>, new_holder: &HeadHolder, bytes: usize) -> Vec<u64> {
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let plan = match &mut *plan {
@@ -133,7 +133,7 @@ impl HeadBudget {
         let missing = self.budget.used().saturating_add(bytes).saturating_sub(self.budget.limit());
         let (mut freed, mut chosen) = (0, Vec::new());
         while freed < missing {
-            let Some(number) = plan.choose(newcomer, bytes) else { return Vec::new() };
+            let Some(number) = plan.choose(new_holder, bytes) else { return Vec::new() };
             // A head that was closed since the pass is skipped.
             if let Some(head) = heads.get(number) {
                 freed += head.share.amount();
@@ -157,12 +157,12 @@ impl EvictionPlan {
     }
 
     /// Takes the number of the next head to evict.
-    fn choose(&mut self, newcomer: &HeadHolder, bytes: usize) -> Option<u64> {
-        let own = self.apps.get(&newcomer.app).map_or(0, Holders::weight);
-        let others = self.apps.iter_mut().filter(|(app, _)| **app != newcomer.app).map(|(_, holders)| holders);
+    fn choose(&mut self, new_holder: &HeadHolder, bytes: usize) -> Option<u64> {
+        let own = self.apps.get(&new_holder.app).map_or(0, Holders::weight);
+        let others = self.apps.iter_mut().filter(|(app, _)| **app != new_holder.app).map(|(_, holders)| holders);
         let largest = others.max_by_key(|holders| holders.weight()).filter(|holders| holders.weight() > own + bytes);
         let chosen = largest.and_then(|holders| holders.newest_of_largest((None, 0)));
-        chosen.or_else(|| self.apps.get_mut(&newcomer.app)?.newest_of_largest((newcomer.address.as_ref(), bytes)))
+        chosen.or_else(|| self.apps.get_mut(&new_holder.app)?.newest_of_largest((new_holder.address.as_ref(), bytes)))
     }
 }
 

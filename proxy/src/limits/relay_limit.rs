@@ -166,14 +166,14 @@ impl RelayLimit {
         &self,
         requests: &LeaseTable<RelayRequest>,
         upstream: Option<&Address>,
-        newcomer: Option<AddressKey>,
+        sender: Option<AddressKey>,
     ) -> Option<u64> {
         let now = Instant::now();
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         plans.retain(|_, plan| plan.until > now);
         let interval = pass_interval(requests.len() * (plans.len() + 1));
         let plan = plans.entry(upstream.cloned()).or_insert_with(|| DisplacementPlan::of(requests, upstream, interval));
-        let chosen = plan.choose(requests, upstream, newcomer);
+        let chosen = plan.choose(requests, upstream, sender);
         self.displaced.fetch_add(u64::from(chosen.is_some()), Ordering::Relaxed);
         chosen
     }
@@ -201,7 +201,7 @@ impl DisplacementPlan {
         &mut self,
         requests: &LeaseTable<RelayRequest>,
         upstream: Option<&Address>,
-        newcomer: Option<AddressKey>,
+        sender: Option<AddressKey>,
     ) -> Option<u64> {
         let there = |number: u64| requests.get(number).filter(|request| request.is_at(upstream));
         while let Some(number) = self.waiting.pop_front() {
@@ -209,9 +209,9 @@ impl DisplacementPlan {
                 return Some(number);
             }
         }
-        while let Some(number) = self.holders.newest_of_largest((newcomer.as_ref(), 1)) {
+        while let Some(number) = self.holders.newest_of_largest((sender.as_ref(), 1)) {
             if there(number).is_some_and(|request| request.progress.can_be_cut()) {
-                newcomer.iter().for_each(|key| self.holders.add(key, 1));
+                sender.iter().for_each(|key| self.holders.add(key, 1));
                 return Some(number);
             }
         }
@@ -388,7 +388,7 @@ mod tests {
         permits[1].progress().wait_for_sender();
         step().await;
         permits[2].progress().wait_for_reader();
-        assert!(place(&limit).is_ok(), "the first newcomer");
+        assert!(place(&limit).is_ok(), "the first new request");
         let displaced = || permits.iter().map(|permit| permit.request.token().is_cancelled()).collect::<Vec<_>>();
         assert_eq!(displaced(), [false, true, false]);
         let (one, two) = (place(&limit).unwrap(), place(&limit));
@@ -418,7 +418,7 @@ mod tests {
         }
         assert!(place(&limit).is_ok());
         assert!(trickle.request.token().is_cancelled() && !steady.request.token().is_cancelled());
-        assert_eq!(place(&limit).err(), None, "the newcomer has left");
+        assert_eq!(place(&limit).err(), None, "the new request has ended");
         let (_third, none) = (place(&limit).unwrap(), place(&limit));
         assert_eq!(none.err(), Some(RelayRefusal::Node), "the steady one keeps its place");
     }

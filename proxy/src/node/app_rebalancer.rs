@@ -1,12 +1,12 @@
 //! Rebalancer of app servers: a new one receives its share of this node's clients, some each second.
 //!
 //! ```text
-//!  pools, each second ─► newcomer? ── no ─► nothing
+//!  pools, each second ─► new one? ─── no ─► nothing
 //!                           └─ yes ─► clients by app server, of all shards ─► plan ─► orders to shards
 //! ```
 //!
 //! Each node balances only its own clients, without communication: balance at each node implies balance in the fleet,
-//! and concurrent nodes can't move too many. Shards are queried only while there is a newcomer.
+//! and concurrent nodes can't move too many. Shards are queried only while there is a new app server.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -89,14 +89,14 @@ impl AppRebalancer {
             let place = (hub.index(), pool.app().id);
             let total = total(counts, place);
             on_their_way += total.coming;
-            let is_newcomer = self.new_servers.get(&place).is_some_and(|(_, new_server)| new_server.is_short());
+            let is_new = self.new_servers.get(&place).is_some_and(|(_, new_server)| new_server.is_short());
             let clients = (total.present + total.coming).saturating_sub(total.going);
             let weight = u64::from(pool.app().weight());
-            loads.push(ShareLoad { app: pool.app().id, weight, clients, is_newcomer });
+            loads.push(ShareLoad { app: pool.app().id, weight, clients, is_new });
         }
         let mut plan = SharePlan::new(&loads);
         let mut is_any_over = false;
-        for load in loads.iter_mut().filter(|load| load.is_newcomer) {
+        for load in loads.iter_mut().filter(|load| load.is_new) {
             let place = (hub.index(), load.app);
             let Some((pool, new_server)) = self.new_servers.get_mut(&place) else { continue };
             let (missing, coming) = (plan.missing(load.app), total(counts, place).coming);
@@ -106,7 +106,7 @@ impl AppRebalancer {
                     info!(%app, hub = hub.name(), clients = missing, "app server joined: rebalancing clients");
                 }
                 NewServerRound::GoesOn => {}
-                NewServerRound::Over => (load.is_newcomer, is_any_over) = (false, true),
+                NewServerRound::Over => (load.is_new, is_any_over) = (false, true),
             }
         }
         if is_any_over {

@@ -1,5 +1,4 @@
-//! NewServer: an app server that has joined a hub, until it has its share of clients. Pure: driven by one observation
-//! per second.
+//! App server that has joined a hub, until it has its share of clients. Pure: driven by one observation per second.
 //!
 //! ```text
 //!  no link ──► Linking ── all links, for 5 s ──► Short ── share reached, or no progress for 60 s ──► Settled
@@ -50,10 +49,10 @@ impl Default for NewServerStage {
     }
 }
 
-/// Result of a round for a newcomer.
+/// Result of a round for a new app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NewServerRound {
-    /// The newcomer starts receiving clients.
+    /// The new app server starts receiving clients.
     Begun,
     GoesOn,
     /// The share is reached, or can't be reached.
@@ -77,7 +76,7 @@ impl NewServer {
         }
     }
 
-    /// Whether the newcomer may have fewer clients than its share.
+    /// Whether the app server may have fewer clients than its share.
     #[must_use]
     pub(crate) fn is_short(&self) -> bool {
         matches!(self.stage, NewServerStage::Short { .. })

@@ -1,16 +1,16 @@
-//! Plan of shares: how many clients move between which app servers, so that newcomers reach the share of their weight.
+//! Plan of shares: how many clients move between which app servers, so that new ones reach the share of their weight.
 //! Pure: loads are arguments.
 //!
 //! ```text
 //!  clients   A ████████│████      The target of each app server is the share of its weight. An indivisible remainder is
-//!            B ████████│██        not moved. Only newcomers receive clients; app servers that have fewer for other reasons
+//!            B ████████│██        not moved. Only new ones receive clients; app servers that have fewer for other reasons
 //!            C         │ ◄─       catch up through the usual turns.
 //!                      └─ share
 //! ```
 
 use super::AppServerId;
 
-/// Divisor of the share for the deficit that a newcomer may keep (5 %): client numbers always fluctuate.
+/// Divisor of the share for the deficit that a new app server may keep (5 %): client numbers always fluctuate.
 const TOLERANCE_DIVISOR: u64 = 20;
 
 /// Clients of one app server of a group, at one hub.
@@ -21,7 +21,7 @@ pub(crate) struct ShareLoad {
     /// Current clients, including those arriving and excluding those leaving.
     pub clients: u64,
     /// New, and possibly below its share.
-    pub is_newcomer: bool,
+    pub is_new: bool,
 }
 
 /// Clients moving from one app server to another.
@@ -35,7 +35,7 @@ pub(crate) struct ShareMove {
 /// Plan of one group at one hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SharePlan {
-    /// Clients missing at each newcomer.
+    /// Clients missing at each new app server.
     missing: Vec<(AppServerId, u64, u64)>,
     /// Excess of each app server over its share, largest first.
     excess: Vec<(AppServerId, u64)>,
@@ -47,7 +47,7 @@ impl SharePlan {
     pub(crate) fn new(loads: &[ShareLoad]) -> Self {
         let shares = shares(loads);
         let pairs = || loads.iter().zip(&shares);
-        let new_servers = pairs().filter(|(load, _)| load.is_newcomer);
+        let new_servers = pairs().filter(|(load, _)| load.is_new);
         let missing = new_servers.map(|(load, &share)| (load.app, share.saturating_sub(load.clients), share)).collect();
         let excess = pairs().map(|(load, share)| (load.app, load.clients.saturating_sub(*share)));
         let mut excess: Vec<_> = excess.filter(|(_, clients)| *clients > 0).collect();
@@ -55,20 +55,20 @@ impl SharePlan {
         Self { missing, excess }
     }
 
-    /// Number of clients missing at a newcomer.
+    /// Number of clients missing at a new app server.
     #[must_use]
     pub(crate) fn missing(&self, app: AppServerId) -> u64 {
         self.missing.iter().find(|(new_server, ..)| *new_server == app).map_or(0, |(_, missing, _)| *missing)
     }
 
-    /// Whether a newcomer's deficit is within the tolerance.
+    /// Whether the deficit of a new app server is within the tolerance.
     #[must_use]
     pub(crate) fn is_tolerable(&self, app: AppServerId) -> bool {
         let found = self.missing.iter().find(|(new_server, ..)| *new_server == app);
         found.is_none_or(|(_, missing, share)| *missing <= share / TOLERANCE_DIVISOR)
     }
 
-    /// Moves towards the newcomers' shares, limited to a number of clients.
+    /// Moves towards the shares of new app servers, limited to a number of clients.
     #[must_use]
     pub(crate) fn moves(&self, most: u64) -> Vec<ShareMove> {
         let (mut left, mut excess, mut moves) = (most, self.excess.iter().copied(), Vec::new());
@@ -120,11 +120,11 @@ mod tests {
 
     /// Loads of app servers with these weights and clients.
     fn loads(of: &[(u64, u64, bool)]) -> Vec<ShareLoad> {
-        let load = |(number, &(weight, clients, is_newcomer)): (u32, &(u64, u64, bool))| ShareLoad {
+        let load = |(number, &(weight, clients, is_new)): (u32, &(u64, u64, bool))| ShareLoad {
             app: app(number),
             weight,
             clients,
-            is_newcomer,
+            is_new,
         };
         (0..).zip(of).map(load).collect()
     }
@@ -174,7 +174,7 @@ mod tests {
     fn a_few_are_no_reason_to_begin() {
         let tolerable = |clients: u64| SharePlan::new(&loads(&[(1, 200 - clients, false), (1, clients, true)]));
         assert!(tolerable(95).is_tolerable(app(1)) && !tolerable(94).is_tolerable(app(1)));
-        assert!(tolerable(94).is_tolerable(app(0)), "it is no newcomer");
+        assert!(tolerable(94).is_tolerable(app(0)), "it is not new");
         assert_eq!(tolerable(94).missing(app(1)), 6);
     }
 
@@ -202,7 +202,7 @@ mod tests {
             prop_assert_eq!(loads.iter().map(|load| load.clients).sum::<u64>(), total);
             for (load, before) in loads.iter().zip(&before) {
                 let share = total * load.weight / weights;
-                prop_assert!(!load.is_newcomer || load.clients >= share);
+                prop_assert!(!load.is_new || load.clients >= share);
                 prop_assert!(load.clients >= before.clients.min(share));
             }
         }
