@@ -235,7 +235,7 @@ impl<'a> SlotKeeper<'a> {
         let (leftover, cause) = (self.link.outbox().close(), over.of_connections());
         let is_goodbye = matches!(over.cause, SessionCloseReason::Farewell);
         // A goodbye means that the app server has ended its connections.
-        let unheard = if is_goodbye { Vec::new() } else { unheard_ends(&leftover) };
+        let pending_closes = if is_goodbye { Vec::new() } else { pending_closes(&leftover) };
         self.pool.lost(self.slot);
         if is_goodbye {
             self.pool.said_goodbye();
@@ -253,7 +253,7 @@ impl<'a> SlotKeeper<'a> {
                 noticed_within_s: 0,
                 may_be_unnoticed: false,
                 is_goodbye,
-                unheard,
+                pending_closes,
             };
             give_to_all(self.shard, &ShardCommand::LinkLost(Arc::new(loss))).await;
         }
@@ -262,7 +262,7 @@ impl<'a> SlotKeeper<'a> {
 }
 
 /// Ids of the connections closed by these frames, in frame order.
-fn unheard_ends(frames: &UndeliveredFrames) -> Vec<ByteString> {
+fn pending_closes(frames: &UndeliveredFrames) -> Vec<ByteString> {
     let mut buffer = FrameBuffer::default();
     frames.uncertain.chunks.iter().chain(&frames.unsent.chunks).for_each(|chunk| buffer.push(chunk.clone()));
     let mut ids = Vec::new();
@@ -320,7 +320,7 @@ mod tests {
     fn ends_that_a_lost_session_has_not_delivered_are_found_in_its_frames() {
         let uncertain = frames(&[close("c3", None), close("c4", Some(MIGRATE_TO_HEADER)), open("c5", "x-app")]);
         let unsent = frames(&[open("c2", ENDED_HEADER), close("c1", None)]);
-        assert_eq!(unheard_ends(&UndeliveredFrames { uncertain, unsent }), ["c1", "c2", "c3"]);
-        assert!(unheard_ends(&UndeliveredFrames::default()).is_empty());
+        assert_eq!(pending_closes(&UndeliveredFrames { uncertain, unsent }), ["c1", "c2", "c3"]);
+        assert!(pending_closes(&UndeliveredFrames::default()).is_empty());
     }
 }

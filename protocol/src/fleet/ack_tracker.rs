@@ -37,14 +37,14 @@ pub struct AckTracker<K, P> {
     news: Vec<K>,
     next: u64,
     /// Sent rounds that some peer may not have acknowledged, oldest first.
-    told: VecDeque<Round<K, P>>,
+    sent: VecDeque<Round<K, P>>,
     /// Newest round of each update that some peer may not have acknowledged.
-    unheard: HashMap<K, u64>,
+    unacknowledged: HashMap<K, u64>,
 }
 
 impl<K, P> Default for AckTracker<K, P> {
     fn default() -> Self {
-        Self { news: Vec::new(), next: 0, told: VecDeque::new(), unheard: HashMap::new() }
+        Self { news: Vec::new(), next: 0, sent: VecDeque::new(), unacknowledged: HashMap::new() }
     }
 }
 
@@ -52,7 +52,7 @@ impl<K: Copy + Eq + Hash, P: PartialEq> AckTracker<K, P> {
     /// Queues an update for the next round.
     pub fn note(&mut self, key: K) {
         self.news.push(key);
-        self.unheard.insert(key, self.next);
+        self.unacknowledged.insert(key, self.next);
     }
 
     /// Whether updates are waiting to be sent.
@@ -61,7 +61,7 @@ impl<K: Copy + Eq + Hash, P: PartialEq> AckTracker<K, P> {
         !self.news.is_empty()
     }
 
-    /// Takes the queued updates as a round to send now. The caller then calls [`told`](Self::told).
+    /// Takes the queued updates as a round to send now. The caller then calls [`mark_sent`](Self::mark_sent).
     pub fn take_news(&mut self) -> (u64, Vec<K>) {
         let number = self.next;
         self.next += 1;
@@ -69,26 +69,26 @@ impl<K: Copy + Eq + Hash, P: PartialEq> AckTracker<K, P> {
     }
 
     /// Records that a round was sent, and which peers still rely on older state. Rounds must be sent in order.
-    pub fn told(&mut self, number: u64, keys: Vec<K>, awaited: Vec<Awaited<P>>) {
-        self.told.push_back(Round { number, keys, awaited });
+    pub fn mark_sent(&mut self, number: u64, keys: Vec<K>, awaited: Vec<Awaited<P>>) {
+        self.sent.push_back(Round { number, keys, awaited });
     }
 
     /// Round that has to be acknowledged for this update; `None` if all peers have acknowledged it.
     #[must_use]
     pub fn round_of(&self, key: &K) -> Option<u64> {
-        self.unheard.get(key).copied()
+        self.unacknowledged.get(key).copied()
     }
 
     /// Newest unacknowledged round, sent or queued.
     #[must_use]
     pub fn newest(&self) -> Option<u64> {
-        if self.has_news() { Some(self.next) } else { self.told.back().map(|round| round.number) }
+        if self.has_news() { Some(self.next) } else { self.sent.back().map(|round| round.number) }
     }
 
     /// Number of unacknowledged keys.
     #[must_use]
-    pub fn unheard(&self) -> usize {
-        self.unheard.len()
+    pub fn unacknowledged(&self) -> usize {
+        self.unacknowledged.len()
     }
 
     /// Handles a peer's answer to a beat, which acknowledges everything sent before it.
@@ -102,23 +102,23 @@ impl<K: Copy + Eq + Hash, P: PartialEq> AckTracker<K, P> {
     }
 
     fn forgive(&mut self, is_done: impl Fn(&Awaited<P>) -> bool) {
-        for round in &mut self.told {
+        for round in &mut self.sent {
             round.awaited.retain(|awaited| !is_done(awaited));
         }
     }
 
     /// Removes fully acknowledged updates. Returns the oldest open round; all earlier ones are acknowledged.
     pub fn settle(&mut self, now_ms: u64) -> u64 {
-        while let Some(first) = self.told.front_mut() {
+        while let Some(first) = self.sent.front_mut() {
             first.awaited.retain(|awaited| awaited.until_ms > now_ms);
             if !first.awaited.is_empty() {
                 return first.number;
             }
-            let Some(heard) = self.told.pop_front() else { break };
-            for key in heard.keys {
+            let Some(acknowledged) = self.sent.pop_front() else { break };
+            for key in acknowledged.keys {
                 // The key may have been sent again since.
-                if self.unheard.get(&key).is_some_and(|round| *round == heard.number) {
-                    self.unheard.remove(&key);
+                if self.unacknowledged.get(&key).is_some_and(|round| *round == acknowledged.number) {
+                    self.unacknowledged.remove(&key);
                 }
             }
         }
@@ -127,8 +127,8 @@ impl<K: Copy + Eq + Hash, P: PartialEq> AckTracker<K, P> {
 
     /// Latest time at which the oldest open round is acknowledged or expires.
     #[must_use]
-    pub fn heard_at_ms(&self) -> Option<u64> {
-        self.told.front()?.awaited.iter().map(|awaited| awaited.until_ms).max()
+    pub fn acknowledged_at_ms(&self) -> Option<u64> {
+        self.sent.front()?.awaited.iter().map(|awaited| awaited.until_ms).max()
     }
 }
 
@@ -142,9 +142,9 @@ mod tests {
         peers.iter().map(|&(peer, beat, until_ms)| Awaited { peer, beat, until_ms }).collect()
     }
 
-    fn tell(ack_tracker: &mut Rooms, awaited: &[(&'static str, u64, u64)]) -> u64 {
+    fn send(ack_tracker: &mut Rooms, awaited: &[(&'static str, u64, u64)]) -> u64 {
         let (number, keys) = ack_tracker.take_news();
-        ack_tracker.told(number, keys, awaiting(awaited));
+        ack_tracker.mark_sent(number, keys, awaiting(awaited));
         number
     }
 
@@ -155,9 +155,9 @@ mod tests {
         assert_eq!(
             (ack_tracker.round_of(&"kitchen"), ack_tracker.newest()),
             (Some(0), Some(0)),
-            "even before it is told"
+            "even before it is sent"
         );
-        tell(&mut ack_tracker, &[("b", 7, 900), ("c", 3, 900)]);
+        send(&mut ack_tracker, &[("b", 7, 900), ("c", 3, 900)]);
         ack_tracker.answered(&"b", 7);
         ack_tracker.answered(&"c", 2);
         assert_eq!(
@@ -173,28 +173,31 @@ mod tests {
     fn a_peer_that_does_not_hear_is_waited_for_until_it_believes_nothing_old() {
         let mut ack_tracker = Rooms::default();
         ack_tracker.note("kitchen");
-        tell(&mut ack_tracker, &[("b", 7, 900), ("c", 3, 700)]);
-        assert_eq!(ack_tracker.heard_at_ms(), Some(900));
+        send(&mut ack_tracker, &[("b", 7, 900), ("c", 3, 700)]);
+        assert_eq!(ack_tracker.acknowledged_at_ms(), Some(900));
         assert_eq!(ack_tracker.settle(899), 0);
-        assert_eq!((ack_tracker.settle(900), ack_tracker.unheard()), (1, 0));
+        assert_eq!((ack_tracker.settle(900), ack_tracker.unacknowledged()), (1, 0));
     }
 
     #[test]
     fn nobody_waits_where_nobody_goes_by_old_knowledge() {
         let mut ack_tracker = Rooms::default();
         ack_tracker.note("kitchen");
-        assert_eq!(tell(&mut ack_tracker, &[]), 0);
-        assert_eq!((ack_tracker.settle(0), ack_tracker.unheard(), ack_tracker.heard_at_ms()), (1, 0, None));
+        assert_eq!(send(&mut ack_tracker, &[]), 0);
+        assert_eq!(
+            (ack_tracker.settle(0), ack_tracker.unacknowledged(), ack_tracker.acknowledged_at_ms()),
+            (1, 0, None)
+        );
     }
 
     #[test]
     fn rounds_are_heard_in_their_order_and_news_that_comes_again_is_of_its_newest() {
         let mut ack_tracker = Rooms::default();
         ack_tracker.note("kitchen");
-        tell(&mut ack_tracker, &[("b", 1, 900)]);
+        send(&mut ack_tracker, &[("b", 1, 900)]);
         ack_tracker.note("hall");
         ack_tracker.note("kitchen");
-        tell(&mut ack_tracker, &[("b", 2, 950)]);
+        send(&mut ack_tracker, &[("b", 2, 950)]);
         ack_tracker.note("garden");
         assert_eq!([ack_tracker.round_of(&"kitchen"), ack_tracker.round_of(&"garden")], [Some(1), Some(2)]);
         ack_tracker.answered(&"b", 1);

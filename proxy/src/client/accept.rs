@@ -89,7 +89,7 @@ async fn announce(shard: &Shard, pending: &PendingConnection) -> Option<Interest
     let user = pending.user.as_deref().map(Wanted::User);
     let groups = groups.iter().map(|group| Wanted::Group(group));
     let hold = interest.hold(hub, std::iter::once(Wanted::Everyone).chain(user).chain(groups));
-    hold.heard().await;
+    hold.acknowledged().await;
     Some(hold)
 }
 

@@ -179,7 +179,11 @@ impl Housekeeper<'_> {
                 .send_to_members(&NodeMessage::Interest(InterestUpdate::Added { hub: hub.key().into(), buckets }));
         }
         let now_ms = self.members.now_ms();
-        interest.told_to(round, news, self.members.all().iter().filter_map(|member| member.awaited(now_ms)).collect());
+        interest.mark_sent(
+            round,
+            news,
+            self.members.all().iter().filter_map(|member| member.awaited(now_ms)).collect(),
+        );
     }
 
     fn send_sweep(&self, interest: &OwnInterest) {

@@ -187,8 +187,9 @@ async fn carry(
     // A dialled-in app server closes a link's clients when it detects the loss.
     let may_be_unnoticed = !matches!(end, LinkEnd::Closed | LinkEnd::Goodbye(_));
     let noticed_within_s = if may_be_unnoticed { LOSS_NOTICED_S } else { CLIENTS_ENDED_S };
-    let (cause, unheard) = (over.of_connections(), Vec::new());
-    let loss = LinkLoss { link: link.id(), cause, noticed_within_s, may_be_unnoticed, is_goodbye: true, unheard };
+    let (cause, pending_closes) = (over.of_connections(), Vec::new());
+    let loss =
+        LinkLoss { link: link.id(), cause, noticed_within_s, may_be_unnoticed, is_goodbye: true, pending_closes };
     give_to_all(shard, &ShardCommand::LinkLost(Arc::new(loss))).await;
     // Codes other than the normal one are logged as errors by the app server.
     let words = match end {

@@ -112,7 +112,7 @@ pub(crate) struct LinkLoss {
     /// The app server has sent a farewell and closed its remaining connections.
     pub is_goodbye: bool,
     /// Connections with a close notice sent over this link and not confirmed, in order.
-    pub unheard: Vec<ByteString>,
+    pub pending_closes: Vec<ByteString>,
 }
 
 /// Command for one connection.

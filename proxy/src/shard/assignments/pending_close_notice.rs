@@ -91,12 +91,12 @@ impl PendingCloseNotices {
     }
 
     /// Handles the end of a link's session, given the ids of unacknowledged notices.
-    pub(crate) fn link_lost(&mut self, link: LinkId, unheard: &[ByteString]) {
-        let is_unheard = |id: &ByteString| unheard.binary_search(id).is_ok();
+    pub(crate) fn link_lost(&mut self, link: LinkId, pending_closes: &[ByteString]) {
+        let is_pending = |id: &ByteString| pending_closes.binary_search(id).is_ok();
         self.keep(|end| match &end.told {
             Some(told) if told.id() == link => {
                 end.told = None;
-                is_unheard(&end.id)
+                is_pending(&end.id)
             }
             _ => true,
         });

@@ -99,7 +99,7 @@ impl Reassignment {
 
     /// Handles the end of a link's session.
     pub(crate) fn link_lost(&mut self, loss: &LinkLoss) {
-        self.ends.link_lost(loss.link, &loss.unheard);
+        self.ends.link_lost(loss.link, &loss.pending_closes);
     }
 
     /// Handles a hand-over of a connection that has already closed.

@@ -19,9 +19,9 @@ use crate::upstream::HubIndex;
 #[derive(Debug, Default)]
 pub(crate) struct OwnInterest {
     hubs: ArcSwap<Vec<Arc<HubInterest>>>,
-    told: Mutex<ReportedInterest>,
+    reported: Mutex<ReportedInterest>,
     /// Number of buckets not confirmed by all nodes; usually 0.
-    unheard: AtomicUsize,
+    unacknowledged: AtomicUsize,
     has_news: Notify,
 }
 
@@ -63,10 +63,10 @@ impl OwnInterest {
     fn enter_bucket(&self, hub: HubIndex, bucket: u16) {
         let counts = self.hub(hub);
         // Under the lock, so that a caller that finds the bucket present also finds it unconfirmed.
-        let mut told = self.told();
-        if counts.enter(bucket) && !told.is_over {
-            told.ack_tracker.note((hub, bucket));
-            self.unheard.store(told.ack_tracker.unheard(), Ordering::Release);
+        let mut reported = self.reported();
+        if counts.enter(bucket) && !reported.is_over {
+            reported.ack_tracker.note((hub, bucket));
+            self.unacknowledged.store(reported.ack_tracker.unacknowledged(), Ordering::Release);
             self.has_news.notify_one();
         }
     }
@@ -91,7 +91,7 @@ impl OwnInterest {
     /// Runs an action when the other nodes have confirmed that a set has members here: immediately, unless its
     /// first member is new.
     pub(crate) fn when_heard(&self, hub: HubIndex, set: Wanted<'_>, act: impl FnOnce() + Send + 'static) {
-        if self.unheard.load(Ordering::Acquire) == 0 {
+        if self.unacknowledged.load(Ordering::Acquire) == 0 {
             return act();
         }
         self.when(|ack_tracker| ack_tracker.round_of(&(hub, set.bucket())), act);
@@ -107,11 +107,11 @@ impl OwnInterest {
         round: impl FnOnce(&AckTracker<(HubIndex, u16), Arc<str>>) -> Option<u64>,
         act: impl FnOnce() + Send + 'static,
     ) {
-        let mut told = self.told();
-        match round(&told.ack_tracker).filter(|_| !told.is_over) {
-            Some(round) => told.waiting.entry(round).or_default().push(Box::new(act)),
+        let mut reported = self.reported();
+        match round(&reported.ack_tracker).filter(|_| !reported.is_over) {
+            Some(round) => reported.waiting.entry(round).or_default().push(Box::new(act)),
             None => {
-                drop(told);
+                drop(reported);
                 act();
             }
         }
@@ -122,53 +122,53 @@ impl OwnInterest {
         self.has_news.notified().await;
     }
 
-    /// Takes the changes since the last call as a round, to be followed by [`told_to`](Self::told_to). `None`
+    /// Takes the changes since the last call as a round, to be followed by [`mark_sent`](Self::mark_sent). `None`
     /// if there are no changes.
     #[must_use]
     pub(crate) fn take_news(&self) -> Option<(u64, Vec<(HubIndex, u16)>)> {
-        let mut told = self.told();
-        told.ack_tracker.has_news().then(|| told.ack_tracker.take_news())
+        let mut reported = self.reported();
+        reported.ack_tracker.has_news().then(|| reported.ack_tracker.take_news())
     }
 
     /// Records that a round was sent, and the nodes that have to confirm it.
-    pub(crate) fn told_to(&self, round: u64, keys: Vec<(HubIndex, u16)>, awaited: Vec<Awaited<Arc<str>>>) {
-        self.told().ack_tracker.told(round, keys, awaited);
+    pub(crate) fn mark_sent(&self, round: u64, keys: Vec<(HubIndex, u16)>, awaited: Vec<Awaited<Arc<str>>>) {
+        self.reported().ack_tracker.mark_sent(round, keys, awaited);
     }
 
     /// Handles a node's reply to a heartbeat.
     pub(crate) fn answered(&self, boot: &Arc<str>, beat: u64, now_ms: u64) {
-        if self.unheard.load(Ordering::Acquire) > 0 {
-            self.told().ack_tracker.answered(boot, beat);
+        if self.unacknowledged.load(Ordering::Acquire) > 0 {
+            self.reported().ack_tracker.answered(boot, beat);
             self.settle(now_ms);
         }
     }
 
     /// Stops waiting for a node that is certainly gone.
     pub(crate) fn gone(&self, boot: &Arc<str>, now_ms: u64) {
-        self.told().ack_tracker.gone(boot);
+        self.reported().ack_tracker.gone(boot);
         self.settle(now_ms);
     }
 
     /// Runs the actions of confirmed rounds. Returns the latest time for the next call.
     pub(crate) fn settle(&self, now_ms: u64) -> Option<u64> {
-        let mut told = self.told();
-        let open = told.ack_tracker.settle(now_ms);
-        self.unheard.store(told.ack_tracker.unheard(), Ordering::Release);
-        let later = told.waiting.split_off(&open);
-        let heard = std::mem::replace(&mut told.waiting, later);
-        let next_ms = told.ack_tracker.heard_at_ms();
-        drop(told);
-        heard.into_values().flatten().for_each(|act| act());
+        let mut reported = self.reported();
+        let open = reported.ack_tracker.settle(now_ms);
+        self.unacknowledged.store(reported.ack_tracker.unacknowledged(), Ordering::Release);
+        let later = reported.waiting.split_off(&open);
+        let acknowledged = std::mem::replace(&mut reported.waiting, later);
+        let next_ms = reported.ack_tracker.acknowledged_at_ms();
+        drop(reported);
+        acknowledged.into_values().flatten().for_each(|act| act());
         next_ms
     }
 
     /// Ends all waits when the node leaves the fleet.
     pub(crate) fn end(&self) {
-        let mut told = self.told();
-        told.is_over = true;
-        let waiting = std::mem::take(&mut told.waiting);
-        self.unheard.store(0, Ordering::Release);
-        drop(told);
+        let mut reported = self.reported();
+        reported.is_over = true;
+        let waiting = std::mem::take(&mut reported.waiting);
+        self.unacknowledged.store(0, Ordering::Release);
+        drop(reported);
         waiting.into_values().flatten().for_each(|act| act());
     }
 
@@ -199,24 +199,24 @@ impl OwnInterest {
         self.hubs.load().get(hub.get()).cloned().unwrap_or_default()
     }
 
-    fn told(&self) -> MutexGuard<'_, ReportedInterest> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reported(&self) -> MutexGuard<'_, ReportedInterest> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl InterestHold {
     /// Waits until the other nodes have confirmed the sets.
-    pub(crate) async fn heard(&self) {
-        if self.interest.unheard.load(Ordering::Acquire) == 0 {
+    pub(crate) async fn acknowledged(&self) {
+        if self.interest.unacknowledged.load(Ordering::Acquire) == 0 {
             return;
         }
-        let (act, heard) = oneshot::channel();
+        let (act, acknowledged) = oneshot::channel();
         let newest = |ack_tracker: &AckTracker<(HubIndex, u16), Arc<str>>| {
             self.buckets.iter().filter_map(|&bucket| ack_tracker.round_of(&(self.hub, bucket))).max()
         };
         self.interest.when(newest, move || act.send(()).unwrap_or_default());
         // Never fails: waiting actions run when the node leaves, at the latest.
-        drop(heard.await);
+        drop(acknowledged.await);
     }
 }
 
@@ -237,7 +237,7 @@ mod tests {
 
     fn news(interest: &OwnInterest) -> Vec<(HubIndex, u16)> {
         let Some((round, keys)) = interest.take_news() else { return Vec::new() };
-        interest.told_to(round, keys.clone(), Vec::new());
+        interest.mark_sent(round, keys.clone(), Vec::new());
         interest.settle(0);
         keys
     }
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(buckets.map(|bucket| interest.map(hub).contains(bucket)), [false, true]);
         assert!(interest.sweep().is_empty() && news(&interest).is_empty());
         interest.enter(hub, one);
-        assert_eq!(news(&interest), [(hub, buckets[0])], "it is told again");
+        assert_eq!(news(&interest), [(hub, buckets[0])], "it is reported again");
     }
 
     #[test]
@@ -281,7 +281,7 @@ mod tests {
         let (round, keys) = interest.take_news().unwrap();
         let [one, other] = ["one", "other"].map(Arc::<str>::from);
         let awaited = [&one, &other].map(|peer| Awaited { peer: peer.clone(), beat: 0, until_ms: 50 });
-        interest.told_to(round, keys, awaited.to_vec());
+        interest.mark_sent(round, keys, awaited.to_vec());
         interest.answered(&one, 0, 10);
         assert_eq!(what(), [true, false, false]);
         interest.gone(&other, 10);
@@ -294,7 +294,7 @@ mod tests {
         let ann = Wanted::User("ann");
         let hold = interest.hold(hub, [Wanted::Everyone, ann]);
         assert_eq!(news(&interest).len(), 2);
-        hold.heard().await;
+        hold.acknowledged().await;
         interest.enter(hub, ann);
         drop(hold);
         assert_eq!(interest.sweep(), [hub]);
@@ -305,9 +305,9 @@ mod tests {
     async fn nobody_waits_at_a_node_that_has_left() {
         let (interest, hub) = (Arc::new(OwnInterest::default()), HubIndex::from(HUB));
         let hold = interest.hold(hub, [Wanted::Everyone]);
-        let waiting = hold.heard();
+        let waiting = hold.acknowledged();
         interest.end();
         waiting.await;
-        interest.hold(hub, [Wanted::Group("later")]).heard().await;
+        interest.hold(hub, [Wanted::Group("later")]).acknowledged().await;
     }
 }

@@ -283,7 +283,7 @@ impl Process {
                 awaited.push(Awaited { peer, beat, until_ms });
             }
         }
-        self.ack_tracker.told(round.number, round.keys, awaited);
+        self.ack_tracker.mark_sent(round.number, round.keys, awaited);
     }
 
     /// Whether a client here may already have a confirmed membership for this message.

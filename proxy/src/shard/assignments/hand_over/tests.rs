@@ -93,7 +93,7 @@ fn a_client_whose_link_is_lost_waits_until_its_app_server_knows_or_is_gone() {
         noticed_within_s: 2,
         may_be_unnoticed: false,
         is_goodbye: true,
-        unheard: Vec::new(),
+        pending_closes: Vec::new(),
     };
     pool.remove(&links[0]);
     bed.state.lose_homes(&loss(&links[0]));

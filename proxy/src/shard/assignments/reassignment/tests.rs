@@ -12,14 +12,14 @@ use crate::shard::drain::server_rebalance::read_on;
 use crate::shard::testbed::{Testbed, sent_over, whole_id};
 use crate::upstream::LinkHandle;
 
-fn loss(link: &HomeLink, unheard: Vec<ByteString>) -> LinkLoss {
+fn loss(link: &HomeLink, pending_closes: Vec<ByteString>) -> LinkLoss {
     LinkLoss {
         link: link.id(),
         cause: Cause::LinkLost,
         noticed_within_s: 0,
         may_be_unnoticed: false,
         is_goodbye: false,
-        unheard,
+        pending_closes,
     }
 }
 
