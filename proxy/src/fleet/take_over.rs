@@ -194,7 +194,7 @@ impl TakeOvers {
         let (known, is_known) = oneshot::channel();
         // Fails when the client stops waiting.
         let Some(interest) = &self.0.shared().fleet.interest else { return };
-        interest.when_all_heard(move || known.send(()).unwrap_or_default());
+        interest.when_all_acknowledged(move || known.send(()).unwrap_or_default());
         drop(is_known.await);
     }
 

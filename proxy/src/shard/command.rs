@@ -255,7 +255,7 @@ impl Drop for PendingAck {
         match self.joined.take() {
             Some(JoinedGroup { interest, hub, group }) => {
                 let reply_to = self.reply_to.clone();
-                interest.when_heard(hub, Wanted::Group(&group), move || reply_to.answer(&ack));
+                interest.when_acknowledged(hub, Wanted::Group(&group), move || reply_to.answer(&ack));
             }
             None => self.reply_to.answer(&ack),
         }

@@ -90,7 +90,7 @@ impl OwnInterest {
 
     /// Runs an action when the other nodes have confirmed that a set has members here: immediately, unless its
     /// first member is new.
-    pub(crate) fn when_heard(&self, hub: HubIndex, set: Wanted<'_>, act: impl FnOnce() + Send + 'static) {
+    pub(crate) fn when_acknowledged(&self, hub: HubIndex, set: Wanted<'_>, act: impl FnOnce() + Send + 'static) {
         if self.unacknowledged.load(Ordering::Acquire) == 0 {
             return act();
         }
@@ -98,7 +98,7 @@ impl OwnInterest {
     }
 
     /// Runs an action when the other nodes have confirmed all current changes.
-    pub(crate) fn when_all_heard(&self, act: impl FnOnce() + Send + 'static) {
+    pub(crate) fn when_all_acknowledged(&self, act: impl FnOnce() + Send + 'static) {
         self.when(|ack_tracker| ack_tracker.newest(), act);
     }
 
@@ -273,9 +273,9 @@ mod tests {
             let said = said[at].clone();
             move || said.store(true, Ordering::Relaxed)
         };
-        interest.when_heard(hub, old, say(0));
-        interest.when_heard(hub, new, say(1));
-        interest.when_all_heard(say(2));
+        interest.when_acknowledged(hub, old, say(0));
+        interest.when_acknowledged(hub, new, say(1));
+        interest.when_all_acknowledged(say(2));
         let what = || [0, 1, 2].map(|at: usize| said[at].load(Ordering::Relaxed));
         assert_eq!(what(), [true, false, false]);
         let (round, keys) = interest.take_news().unwrap();
