@@ -40,7 +40,7 @@ causes! {
     TextInvalid "text_invalid" Closes "the client sent text that is not UTF-8"
     KeepAliveTimeout "keep_alive_timeout" Closes "the client sent no message or ping within the time-out of its hub"
     SlowClient "slow_client" Closes "the client read too slowly: see --outbox-max-bytes and --slow-client-timeout"
-    OutboxTotal "outbox_total" Closes "the outboxes of all clients were over their total limit, and this client was among the slowest: see --outbox-total-max-bytes"
+    OutboxTotal "outbox_total" Closes "the outboxes of all clients were over their total limit, and this client's was among the largest: see --outbox-total-max-bytes"
     TokenExpired "token_expired" Closes "the client's access token has expired"
     AppClosed "app_closed" Closes "the app closed the connection"
     AppError "app_error" Closes "the app failed: a hook or a handler returned an error, or panicked"
