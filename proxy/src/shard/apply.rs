@@ -251,7 +251,7 @@ fn apply_close(
             {
                 drop(sides.remove(&group));
             }
-            CloseReason::by_side_home(error, cause)
+            CloseReason::by_secondary(error, cause)
         }
         // A close over another link comes from a part of the app server that does not have the connection.
         Some(Role::Home)

@@ -74,7 +74,7 @@ impl CloseReason {
 
     /// A secondary closed the connection and notified the client; the primary still has to be notified.
     #[must_use]
-    pub(crate) fn by_side_home(error: Option<&str>, cause: Option<Cause>) -> Self {
+    pub(crate) fn by_secondary(error: Option<&str>, cause: Option<Cause>) -> Self {
         let notice = error.map_or(AppNotice::Clean, |error| AppNotice::Error(error.into()));
         Self { notice, ..Self::by_app(error, cause) }
     }

@@ -14,7 +14,7 @@ use tracing::{debug, enabled};
 use trunkline_protocol::hub::CallScan;
 
 use super::assignments::secondary_clients::SideChoice;
-use super::connection::{REFUSED_UPLOADS_MAX, SIDE_UPLOADS_MAX};
+use super::connection::{REFUSED_UPLOADS_MAX, SECONDARY_UPLOADS_MAX};
 use super::shard_core::ShardCore;
 use super::shard_state::ShardState;
 use super::slot::Slot;
@@ -82,7 +82,7 @@ pub(crate) fn rule(
             Verdict::Side(link)
         }
         Some(_) => Verdict::TooMany(format!(
-            "The client still sends over {SIDE_UPLOADS_MAX} streams to calls of methods that one app server runs."
+            "The client still sends over {SECONDARY_UPLOADS_MAX} streams to calls of methods that one app server runs."
         )),
         None => {
             if let Some(id) = &message.invocation_id {

@@ -11,14 +11,14 @@ use trunkline_protocol::hub::{CallScan, HandshakeResponse, MessageKind};
 use super::assignment::{Assignment, AssignmentStage};
 use crate::upstream::{AppServerId, HomeLink};
 
-/// Maximum number of open client streams to the calls of one secondary.
-pub(crate) const SIDE_UPLOADS_MAX: usize = 1024;
+/// Maximum number of open client streams to the calls of one secondary app server.
+pub(crate) const SECONDARY_UPLOADS_MAX: usize = 1024;
 
 /// Maximum bytes of all ids of such streams; ids are short.
-const UPLOAD_ID_BYTES_MAX: usize = 64 * SIDE_UPLOADS_MAX;
+const UPLOAD_ID_BYTES_MAX: usize = 64 * SECONDARY_UPLOADS_MAX;
 
-/// Maximum number of pending client results per secondary. The oldest is evicted, and its reply goes to the
-/// primary.
+/// Maximum number of pending client results per secondary app server. The oldest is evicted, and its reply goes to the
+/// primary one.
 const ASKED_MAX: usize = 1024;
 
 /// Maximum size of an app server's hub handshake response.
@@ -90,7 +90,7 @@ impl SecondaryAssignment {
                 self.upload_bytes += stream.len();
             }
         }
-        self.uploads.len() <= SIDE_UPLOADS_MAX && self.upload_bytes <= UPLOAD_ID_BYTES_MAX
+        self.uploads.len() <= SECONDARY_UPLOADS_MAX && self.upload_bytes <= UPLOAD_ID_BYTES_MAX
     }
 
     /// Records a client result that its app server requested.
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn uploads_are_bounded_in_number_and_bytes() {
         let mut many = side("a");
-        for number in 0..SIDE_UPLOADS_MAX {
+        for number in 0..SECONDARY_UPLOADS_MAX {
             assert!(many.begin(&message(MessageKind::Invocation, "1", &[&number.to_string()])));
         }
         assert!(!many.begin(&message(MessageKind::Invocation, "1", &["one more"])));
