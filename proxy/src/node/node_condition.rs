@@ -71,7 +71,7 @@ impl NodeConditions {
         for sight in self.nodes.values().filter(|sight| !sight.member.is_draining()) {
             if let Some(gone_at) = sight.gone_at {
                 let gone_s = now.saturating_duration_since(gone_at).as_secs();
-                findings.push(missing(sight.member.name(), format!("lost {gone_s} s ago, without a goodbye")));
+                findings.push(missing(sight.member.name(), format!("lost {gone_s} s ago, without a graceful stop")));
             }
         }
         findings.extend(problems.into_iter().filter_map(|problem| self.of_address(problem, now)));
