@@ -266,7 +266,7 @@ fn who_may_act_announces_to_the_clients_of_all_nodes_and_is_told_whom_it_reached
         page.see("announcing-problem", "not a JSON list").await?;
         page.fill("announcing-arguments", "[\"soon\"]").await?;
         page.click("announcing-submit").await?;
-        page.see("announcing-answer", "Sent to 6 clients at 3 nodes.").await?;
+        page.see("announcing-answer", "Given to 6 clients at 3 nodes.").await?;
         for client in &mut clients {
             assert_eq!(client.expect("Message").await?, [json!("soon")]);
         }

@@ -114,7 +114,7 @@ metric_rows! {
             "Refusals because of a limit that apps share, by resource and by the key that has reached its share: an \
              app, (fleet) for access keys, the address of a dialled app server, (address) for the limit of an address, \
              or (node) for the limit of the node.",
-            "resource",
+            "what",
             "key"
         );
         LINK_PERMITS: Gauge("trunkline_link_permits", "Links to app servers that count for --links-max.");
@@ -124,7 +124,7 @@ metric_rows! {
         );
         KEPT_HEADS: Gauge(
             "trunkline_kept_head_bytes",
-            "Bytes of kept request heads of open connections, counting those over 4 KiB, each completely."
+            "Bytes of request heads over 4 KiB that are kept for open connections."
         );
         RELAYS_DISPLACED: Counter(
             "trunkline_pass_through_displaced_total",
@@ -248,8 +248,8 @@ fn node(shared: &Shared, is_ready: bool, families: &mut Families) {
     families.add(&USER_GROUPS_KEPT, &[], shared.user_groups.len() as u64);
     families.add(&USER_GROUPS_KEPT_BYTES, &[], shared.user_groups.bytes() as u64);
     families.add(&USER_GROUPS_REFUSED, &[], shared.user_groups.refused.get());
-    for (resource, key, count) in shared.limits.refusals.all() {
-        families.add(&PERMITS_REFUSED, &[resource, &key], count);
+    for (what, key, count) in shared.limits.refusals.all() {
+        families.add(&PERMITS_REFUSED, &[what, &key], count);
     }
     families.add(&LINK_PERMITS, &[], shared.limits.links.len() as u64);
     families.add(&GROUP_NAMES, &[], shared.limits.group_names.len() as u64);

@@ -43,7 +43,7 @@ async function announce() {
   if (!answer.ok) return tell("", answer.problem);
   const { nodes, clients, missing } = answer.value;
   const silent = missing.length ? `No answer, so their clients may have missed the message: ${missing.join(", ")}` : "";
-  tell(`Sent to ${plural(clients, "client")} at ${plural(nodes, "node")}.`, silent);
+  tell(`Given to ${plural(clients, "client")} at ${plural(nodes, "node")}.`, silent);
 }
 
 function argumentsOf(text) {
