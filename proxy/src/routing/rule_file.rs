@@ -187,7 +187,7 @@ mod tests {
              diff, down"
         );
         assert!(problem("[[routes]]\ngroup = \"canary\"\nhubs = \"/chat\"").contains("is \"hub\" meant?"));
-        assert!(problem("[groups.x]\nupstream = \"http://x\"\nsize = 3").contains("no key \"size\" in a group"));
+        assert!(problem("[groups.x]\nupstream = \"http://x\"\nsize = 3").contains("unknown key \"size\" in a group"));
         let operator = "[[routes]]\nreject = 403\nheader = { name = \"x\", equal = \"y\" }";
         assert!(problem(operator).starts_with("3:24: unknown key \"equal\" in a condition; is \"equals\" meant?"));
     }
