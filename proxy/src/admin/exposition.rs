@@ -124,7 +124,7 @@ metric_rows! {
         );
         KEPT_HEADS: Gauge(
             "trunkline_kept_head_bytes",
-            "Bytes of request heads over 4 KiB that are kept for open connections."
+            "Bytes of kept request heads of open connections, counting those over 4 KiB, each completely."
         );
         RELAYS_DISPLACED: Counter(
             "trunkline_pass_through_displaced_total",
