@@ -117,6 +117,15 @@ fn compose_and_swarm_nodes_find_each_other_by_a_name_of_all_and_have_one_key() {
     });
 }
 
+#[test]
+fn images_are_built_from_digests() -> Result<()> {
+    let image = std::fs::read_to_string(shipped("image/Dockerfile"))?;
+    let stages: Vec<_> = image.lines().filter_map(|line| line.strip_prefix("FROM ")).collect();
+    let bases: Vec<_> = stages.iter().filter(|stage| !stage.starts_with("scratch ")).collect();
+    assert!(!bases.is_empty() && bases.iter().all(|base| base.contains("@sha256:")), "{bases:?}");
+    Ok(())
+}
+
 /// The whole request, its target, its query, and the page that named it, in the words of HAProxy and nginx.
 const WITH_QUERY: [&str; 10] =
     ["httplog", "%r", "%{+Q}r", "%HU", "%HQ", "$request", "$request_uri", "$args", "$query_string", "$http_referer"];
