@@ -88,6 +88,31 @@ fn the_address_with_the_most_heads_makes_room_for_others_whether_its_clients_are
 }
 
 #[test]
+fn a_client_over_the_limit_of_its_address_takes_no_room_of_other_heads() {
+    run(async {
+        let mut settings = settings();
+        settings.limits = FrontendLimits { heads_total_bytes: 13_000, ..settings.limits };
+        settings.limits.connections_per_address = Some(2);
+        let stage = Stage::with(settings, 1);
+        let _link = stage.app("app-1", chat()).link().await;
+        let large = format!("/chat?x={}", "x".repeat(6_000));
+        let mut own = Vec::new();
+        for _ in 0..2 {
+            own.push(Client::upgrade(&stage, &large).await.unwrap());
+        }
+        let kept = stage.shared.limits.heads.kept_bytes();
+        let dial_other = || stage.dial_from(([198, 51, 100, 1], 7).into(), 64 * 1024);
+        let _others = [
+            Client::upgrade_over(dial_other(), "/chat").await.unwrap(),
+            Client::upgrade_over(dial_other(), "/chat").await.unwrap(),
+        ];
+        assert_eq!(Client::upgrade_over(dial_other(), &large).await.err(), Some(429));
+        assert_eq!(stage.shared.limits.heads.kept_bytes(), kept, "no head is evicted");
+        assert_eq!(stage.shared.counters_of(0).limit(Limit::HeadTotal).get(), 0);
+    });
+}
+
+#[test]
 fn a_client_is_announced_once_with_query_headers_address_and_its_handshake() {
     run(async {
         let (stage, _app, mut link) = Stage::start().with_chat().await;

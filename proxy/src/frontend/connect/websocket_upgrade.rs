@@ -82,11 +82,12 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
         return Err(not_supported(Transport::WebSockets));
     }
     endpoint.refuse_new_client(hub, request.extensions()).map_or(Ok(()), Err)?;
+    // First, because the memory for a large head may be taken from other clients.
+    let permit = permit.map_or_else(|| take_permit(endpoint, &request), Ok)?;
     let (parts, body) = request.into_parts();
     let kept = || opening(endpoint, hub, &parts, (&client, Transport::WebSockets));
     let head = take_head_room(endpoint, hub, &parts, kept)?;
     let mut request = Request::from_parts(parts, body);
-    let permit = permit.map_or_else(|| take_permit(endpoint, &request), Ok)?;
     // Last, because it uses up the token.
     client.user = reservation::confirm(endpoint, hub, &mut request, (&client, asked)).await?;
     let id = &client.connection_id;
