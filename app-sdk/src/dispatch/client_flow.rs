@@ -36,6 +36,7 @@ struct FakeLink {
 struct Bench {
     hub: Arc<Dispatcher>,
     link: FakeLink,
+    metrics: Metrics,
 }
 
 impl FakeLink {
@@ -82,12 +83,13 @@ impl Bench {
                 while ctx.clients().caller().send("M", ("x".repeat(ITEM_BYTES),)).await.unwrap().proxies() > 0 {}
             });
         let hub = hub.build().unwrap();
-        let outbound = Outbound::new("test", Metrics::new().hub("test"));
+        let metrics = Metrics::new();
+        let outbound = Outbound::new("test", metrics.hub("test"));
         let (protocols, naming) = (hub.settings.protocols.clone(), hub.settings.naming);
         let core = HubCore::new("me".into(), protocols, naming, hub.settings.limits, outbound);
         let hub = Dispatcher::new(hub, Arc::new(core), TaskTracker::new());
         let link = begin(&hub, "first", 0, limit);
-        Self { hub, link }
+        Self { hub, link, metrics }
     }
 
     /// Opens a client at the first proxy. Its home is link 1.
@@ -352,6 +354,9 @@ async fn a_result_over_the_limit_of_the_node_is_an_error() {
     bench.call(1, "Large").await;
     let [ServiceMessage::ConnectionData(answer)] = &bench.link.received()[..] else { panic!() };
     assert!(answer.payload.len() < 1_000 && String::from_utf8_lossy(&answer.payload).contains("error"));
+    let counts = bench.metrics.text();
+    assert!(counts.contains("{hub=\"test\",method=\"Large\",outcome=\"failed\"} 1"), "{counts}");
+    assert!(!counts.contains("outcome=\"ok\"} 1"), "{counts}");
 }
 
 #[tokio::test(start_paused = true)]

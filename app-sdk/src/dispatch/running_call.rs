@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::future::{BoxFuture, CatchUnwind, OptionFuture};
 use futures_util::{FutureExt, StreamExt};
@@ -123,8 +124,7 @@ impl RunningCall {
         };
         match ran {
             None => {
-                self.count(CallOutcome::Cancelled);
-                OptionFuture::from(self.complete(Outcome::Void)).await;
+                OptionFuture::from(self.complete(Outcome::Void, CallOutcome::Cancelled)).await;
             }
             Some(ran) => match self.answer(ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)))) {
                 None => {}
@@ -141,16 +141,12 @@ impl RunningCall {
                 return Some(Rest::Stream(RunningStream { call: self, items }));
             }
             (Ok(ReplyBody::Value(payload)), ReplyKind::Result) => match check_size(&payload) {
-                Ok(()) => {
-                    self.count(CallOutcome::Ok);
-                    self.complete(Outcome::Value(payload))
-                }
+                Ok(()) => self.complete(Outcome::Value(payload), CallOutcome::Ok),
                 Err(error) => self.failed(&error),
             },
             (Ok(_), _) => {
-                self.count(CallOutcome::Failed);
                 let text = text::no_stream(&self.target);
-                self.complete(Outcome::Error(text.into()))
+                self.complete(Outcome::Error(text.into()), CallOutcome::Failed)
             }
             (Err(error), _) => self.failed(&error),
         };
@@ -163,7 +159,6 @@ impl RunningCall {
             CallStage::Invoking | CallStage::Authorizing => CallOutcome::Failed,
             CallStage::Binding | CallStage::Refusing => CallOutcome::Unbound,
         };
-        self.count(outcome);
         telemetry::fail(&self.span, error.message());
         let is_detailed = self.setup.is_detailed;
         match outcome {
@@ -171,7 +166,7 @@ impl RunningCall {
             _ => self.span.in_scope(|| log_failure(&self.setup.core, self.connection(), &self.target, error)),
         }
         let text = text::call_failed(&self.target, error, is_detailed);
-        self.complete(Outcome::Error(text.into()))
+        self.complete(Outcome::Error(text.into()), outcome)
     }
 
     /// Logs why a call matches no method. The client sees the reason only with detailed errors.
@@ -188,25 +183,14 @@ impl RunningCall {
         }
     }
 
-    /// Queues the answer if one is expected. Returns a future if it has to wait.
-    fn complete(mut self, outcome: Outcome) -> Option<BoxFuture<'static, ()>> {
-        let report = self.scope.trace().map(|trace| self.report_of_end(trace, &outcome));
+    /// Counts the call, and queues its answer if one is expected. Returns a future if it has to wait.
+    fn complete(mut self, outcome: Outcome, counted: CallOutcome) -> Option<BoxFuture<'static, ()>> {
+        let (encoded, counted) = self.encode(outcome, counted);
+        self.count(counted);
+        let report = self.scope.trace().map(|trace| self.report_of_end(trace, counted));
         self.forget();
         let (core, connection) = (&self.setup.core, self.connection());
-        let queued = match self.scope.invocation_id().filter(|_| core.connections.contains(connection)) {
-            Some(id) => {
-                let headers = telemetry::headers_of(&self.span);
-                let completion =
-                    |headers, outcome| encode::completion(connection.protocol(), headers, id.clone(), outcome);
-                let mut encoded = completion(headers, outcome);
-                if let Err(error) = check_limit(core, connection, encoded.len()) {
-                    let text = text::call_failed(&self.target, &error, self.setup.is_detailed);
-                    encoded = completion(Vec::new(), Outcome::Error(text.into()));
-                }
-                core.to(connection).try_complete(encoded)
-            }
-            None => Ok(()),
-        };
+        let queued = encoded.map_or(Ok(()), |encoded| core.to(connection).try_complete(encoded));
         let Err(frame) = queued else {
             self.report_answered(report);
             return None;
@@ -217,6 +201,21 @@ impl RunningCall {
         }))
     }
 
+    /// Encodes the answer, if one is expected. A result over the limit of the client's node becomes an error.
+    fn encode(&self, outcome: Outcome, counted: CallOutcome) -> (Option<Bytes>, CallOutcome) {
+        let (core, connection) = (&self.setup.core, self.connection());
+        let Some(id) = self.scope.invocation_id().filter(|_| core.connections.contains(connection)) else {
+            return (None, counted);
+        };
+        let completion = |headers, outcome| encode::completion(connection.protocol(), headers, id.clone(), outcome);
+        let encoded = completion(telemetry::headers_of(&self.span), outcome);
+        let Err(error) = check_limit(core, connection, encoded.len()) else { return (Some(encoded), counted) };
+        telemetry::fail(&self.span, error.message());
+        self.span.in_scope(|| log_failure(core, connection, &self.target, &error));
+        let text = text::call_failed(&self.target, &error, self.setup.is_detailed);
+        (Some(completion(Vec::new(), Outcome::Error(text.into()))), CallOutcome::Failed)
+    }
+
     /// Reports the end of the call to its trace, after the answer because its time is part of the report.
     fn report_answered(&self, report: Option<(TraceReport, Instant)>) {
         if let Some((report, ended_at)) = report {
@@ -225,10 +224,10 @@ impl RunningCall {
         }
     }
 
-    fn report_of_end(&self, trace: &MessageTrace, outcome: &Outcome) -> (TraceReport, Instant) {
+    fn report_of_end(&self, trace: &MessageTrace, counted: CallOutcome) -> (TraceReport, Instant) {
         let ended_at = Instant::now();
         let ran_us = Some(micros(ended_at.saturating_duration_since(self.since)));
-        let has_failed = matches!(outcome, Outcome::Error(_));
+        let has_failed = matches!(counted, CallOutcome::Failed | CallOutcome::Unbound);
         (TraceReport { ran_us, has_failed, ..trace.begun(self.connection().shared_id(), self.since) }, ended_at)
     }
 
@@ -332,15 +331,13 @@ impl RunningStream {
         };
         match sent {
             Ok(()) => {
-                call.count(good);
-                OptionFuture::from(call.complete(Outcome::Void)).await;
+                OptionFuture::from(call.complete(Outcome::Void, good)).await;
             }
             Err(error) => {
-                call.count(CallOutcome::Failed);
                 telemetry::fail(&call.span, error.message());
                 log_failure(&call.setup.core, call.connection(), &call.target, &error);
                 let text = text::streaming_failed(&error, call.setup.is_detailed);
-                OptionFuture::from(call.complete(Outcome::Error(text.into()))).await;
+                OptionFuture::from(call.complete(Outcome::Error(text.into()), CallOutcome::Failed)).await;
             }
         }
     }
