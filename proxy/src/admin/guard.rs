@@ -39,7 +39,6 @@ use crate::fleet::FromNode;
 use crate::limits::AuthThrottle;
 use crate::net::address::is_loopback_host;
 
-/// Reachability of the admin port, judged by its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exposure {
     /// Only from this machine.
@@ -47,7 +46,6 @@ pub(crate) enum Exposure {
     Network,
 }
 
-/// Guard of the admin port; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Guard(Arc<GuardRules>);
 
@@ -77,16 +75,12 @@ impl Guard {
         Self(Arc::new(GuardRules { exposure, token, metrics_token, sessions, throttle, began, counters }))
     }
 
-    /// Whether an admin token is set, which permits actions.
     #[must_use]
     pub(super) fn has_token(&self) -> bool {
         self.0.token.is_some()
     }
 
-    /// Checks that page and API are served.
-    ///
-    /// # Errors
-    /// If the port is not loopback and has no token.
+    /// Fails if the port is not loopback and has no token.
     pub(super) fn check_served(&self) -> Result<(), ApiError> {
         match (self.0.exposure, &self.0.token) {
             (Exposure::Network, None) => Err(ApiError::new(
@@ -97,15 +91,11 @@ impl Guard {
         }
     }
 
-    /// Returns the permissions of a request with these headers.
-    ///
-    /// # Errors
-    /// If it has no read permission.
+    /// Fails if the request has no read permission.
     pub(super) async fn access(&self, headers: &HeaderMap, caller: AdminCaller) -> Result<Access, ApiError> {
         self.access_and_end(headers, caller).await.map(|(access, _)| access)
     }
 
-    /// Returns the permissions of a request, and the end of its session, if any.
     async fn access_and_end(
         &self,
         headers: &HeaderMap,
@@ -230,10 +220,7 @@ impl Guard {
         Ok(self.0.sessions.begin(&token.replaced, headers))
     }
 
-    /// Ends the session of a request.
-    ///
-    /// # Errors
-    /// If the request comes from another page.
+    /// Fails if the request comes from another page.
     pub(super) fn log_out(&self, headers: &HeaderMap) -> Result<Response, ApiError> {
         self.check_served()?;
         check_page(headers)?;

@@ -45,7 +45,6 @@ const LIMIT_MAX: usize = 1000;
 /// Suggested wait before the next revocation, in seconds.
 const RETRY_S: u16 = 1;
 
-/// Routes to revoke tokens and list revocations.
 pub(super) fn routes() -> Router<AdminContext> {
     Router::new()
         .route(PATH, get(list).post(revoke))
@@ -73,7 +72,6 @@ async fn revoke(
     context.observer.revoke(order).await.map(Json).map_err(|error| refusal(&error))
 }
 
-/// Revokes tokens at this node, for another node.
 async fn revoke_own(
     State(context): State<AdminContext>,
     from: Option<Extension<FromNode>>,
