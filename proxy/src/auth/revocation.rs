@@ -93,7 +93,6 @@ pub(crate) struct Revocations {
     clock_skew_s: u64,
     /// Number of revocations. Checked first for each token.
     count: AtomicUsize,
-    /// Number of the last change.
     newest: AtomicU64,
     /// Revocations from other nodes that were refused because the table was full.
     pub(crate) refused: Counter,
@@ -134,10 +133,7 @@ impl Revocations {
         Self { clock_skew_s, count, newest, refused: Counter::default(), kept: Mutex::default() }
     }
 
-    /// Stores a revocation.
-    ///
-    /// # Errors
-    /// If the table is full or a name is too long.
+    /// Fails if the table is full or a name is too long.
     pub(crate) fn revoke(&self, told: &SharedRevocation, now_s: u64) -> Result<(), RevocationRefused> {
         let tokens = TokenSet::of(told);
         if let Some(name) = tokens.names().find(|name| name.len() > NAME_MAX_BYTES) {
@@ -177,10 +173,6 @@ impl Revocations {
         Ok(())
     }
 
-    /// Checks that a token is not revoked.
-    ///
-    /// # Errors
-    /// Returns an error for a revoked token.
     pub(super) fn check(&self, token: SignedToken<'_>, now_s: u64) -> Result<(), TokenError> {
         if self.count.load(Ordering::Acquire) == 0 {
             return Ok(());
