@@ -8,7 +8,6 @@ use trunkline_protocol::manifest::HubManifest;
 use crate::shard::{Content, Outbox, message_frame};
 use crate::transport::websocket::{self, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, Opcode};
 
-/// Reason for refusing a client.
 #[derive(Debug)]
 pub(super) enum HandshakeFailure {
     /// The hub handshake is answered with this error.
