@@ -61,7 +61,6 @@ struct AddressEntry {
     state: AddressState,
 }
 
-/// Addresses of other nodes. Each has its own dialler.
 #[derive(Debug, Default)]
 pub(super) struct AddressBook {
     entries: Mutex<BTreeMap<String, AddressEntry>>,
@@ -135,7 +134,6 @@ impl AddressBook {
         at.is_some_and(|at| families.get(address.authority()).is_some_and(|families| families.only_other_answers(at)))
     }
 
-    /// Marks the first attempt as finished.
     pub(super) fn set_tried(&self, address: &Address) {
         if let Some(entry) = self.entries().get_mut(&address.to_string()) {
             entry.is_tried = true;
@@ -156,7 +154,6 @@ impl AddressBook {
         self.entries().remove(&address.to_string());
     }
 
-    /// Addresses and names without a node, with the reason.
     #[must_use]
     pub(super) fn problems(&self) -> Vec<AddressProblem> {
         let problem = |address: &String, kind, text: &String| AddressProblem {

@@ -3,7 +3,6 @@
 use trunkline_link::LinkEnd;
 use trunkline_protocol::service::Role;
 
-/// End of a node link session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LinkOver {
     pub(super) reason: String,

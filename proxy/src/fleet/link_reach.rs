@@ -23,7 +23,6 @@ use super::fleet_member::FleetMember;
 use crate::shard::Shared;
 use crate::upstream::{LinkHandle, LinkId};
 
-/// Nodes whose clients get the messages of a link.
 #[derive(Debug, Default)]
 pub(super) struct LinkReach {
     /// Whether this node is included.
@@ -50,7 +49,6 @@ impl LinkReaches {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Returns the reach of an app server's link.
     pub(super) fn find(
         &self,
         shared: &Shared,

@@ -72,7 +72,6 @@ impl<T> Questions<T> {
         waiting.get_mut(number).is_some_and(|question| question.take(boot, NodeAnswer::Given(answer)))
     }
 
-    /// Fails a node's answer in all pending queries.
     pub(super) fn lost(&self, boot: &str) {
         for question in self.0.lock().iter_mut() {
             question.take(boot, NodeAnswer::Missing(NoAnswer::Lost));
