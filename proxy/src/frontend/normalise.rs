@@ -31,10 +31,6 @@ use crate::metrics::Limit;
 const FOREIGN_HOST: &str = "Host is not served by this node: see --allow-host (without an access key a node serves \
                             only names of this machine)";
 
-/// Normalises a request.
-///
-/// # Errors
-/// The refusal of an invalid request.
 pub(crate) fn normalise(endpoint: &Endpoint, request: &mut Request) -> Result<(), Response> {
     check(request).map_err(|problem| refuse(endpoint, &problem))?;
     request_head::settle(request);

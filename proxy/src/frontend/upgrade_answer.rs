@@ -20,7 +20,6 @@ pub(crate) fn is_upgrade_of(request: &Request) -> bool {
     *request.method() == Method::GET && request.version() >= Version::HTTP_11 && is_upgrade(request.headers())
 }
 
-/// Whether the headers of a request ask for a WebSocket.
 pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
     has_word(headers, &CONNECTION, "upgrade") && has_word(headers, &UPGRADE, "websocket")
 }

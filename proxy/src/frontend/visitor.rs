@@ -47,7 +47,7 @@ fn visitor_of(path: &str) -> Option<Visitor> {
     }
 }
 
-/// Marks a request with an expired access token: it may resume an open connection, but not start one.
+/// Marks a request whose access token has expired: the request may resume an open connection, but not start one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ComesBack;
 

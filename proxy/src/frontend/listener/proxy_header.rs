@@ -19,7 +19,6 @@ const HEADER_MAX_BYTES: usize = 4096;
 /// Maximum length of a version 1 header, according to its specification.
 const VERSION_1_MAX_BYTES: usize = 107;
 
-/// Start of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HeaderStart {
     /// A header of this length. Without an address, the load balancer speaks for itself.

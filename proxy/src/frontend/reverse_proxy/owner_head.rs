@@ -76,9 +76,6 @@ pub(super) fn prepare_request(parts: &mut Parts, client: &ConnectingClient) -> O
 }
 
 /// Refuses the GET that starts a connection if the user's claims don't fit into the mark.
-///
-/// # Errors
-/// The refusal of the request.
 pub(super) fn check_claims(request: &Request, client: &ConnectingClient) -> Result<(), Response> {
     let begins = *request.method() == Method::GET && client.is_fresh;
     let is_bound = client.token.as_ref().is_some_and(|token| token.binding == UserBinding::AccessToken);
@@ -103,7 +100,6 @@ fn target(uri: &Uri, query: &RequestQuery, rest: Option<&str>) -> Option<Uri> {
     format!("{}?{CONNECTION_TOKEN_PARAMETER}={token}{rest}", uri.path()).parse().ok()
 }
 
-/// Boot id of the responding node.
 pub(crate) fn boot_of(headers: &HeaderMap) -> Option<&str> {
     headers.get(BOOT_HEADER)?.to_str().ok()
 }

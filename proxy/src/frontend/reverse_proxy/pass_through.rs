@@ -40,7 +40,6 @@ struct PassThrough<'a> {
     permit: RelayPermit,
 }
 
-/// Reason why no app server has responded.
 enum PassThroughError {
     /// All app servers are at their limits of requests in flight.
     Full,

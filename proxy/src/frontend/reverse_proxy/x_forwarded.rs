@@ -7,7 +7,6 @@ use http::{Extensions, HeaderValue};
 use crate::frontend::forwarded_header::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use crate::frontend::request_extension::{ClientScheme, peer_address};
 
-/// Sets the headers with the client's address, scheme and host.
 pub(crate) fn set_headers(parts: &mut Parts) {
     if let Some(value) =
         peer_address(&parts.extensions).and_then(|peer| HeaderValue::from_str(&peer.ip().to_string()).ok())
