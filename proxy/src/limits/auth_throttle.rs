@@ -51,7 +51,6 @@ struct AddressGuesses {
     last: Option<u64>,
 }
 
-/// Count within the current period.
 #[derive(Debug, Default, Clone, Copy)]
 struct SpanCount {
     span: u64,

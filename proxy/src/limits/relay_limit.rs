@@ -53,7 +53,6 @@ pub(crate) struct RelayLimit {
     plans: Mutex<HashMap<Option<Address>, DisplacementPlan>>,
 }
 
-/// Result of one pass over all requests.
 #[derive(Debug)]
 struct DisplacementPlan {
     until: Instant,
@@ -87,7 +86,6 @@ pub(crate) struct RelayProgress {
 #[derive(Debug, Clone)]
 pub(crate) struct RelayConnection(Arc<Budget>);
 
-/// Permit of one request in flight, returned on drop.
 #[derive(Debug)]
 pub(crate) struct RelayPermit {
     limit: Arc<RelayLimit>,
@@ -253,7 +251,6 @@ impl RelayPermit {
         is_taken
     }
 
-    /// Progress of the request, updated by its bodies.
     #[must_use]
     pub(crate) fn progress(&self) -> &RelayProgress {
         &self.progress
@@ -292,7 +289,6 @@ impl RelayProgress {
         self.unpaid_ms.store(waited_ms.saturating_sub(paid_ms), Ordering::Relaxed);
     }
 
-    /// Records the end of the client's upload.
     pub(crate) fn has_sent_all(&self) {
         self.sends_since_ms.store(NOT_WAITING, Ordering::Relaxed);
     }

@@ -35,14 +35,12 @@ pub(crate) struct RestPermits {
     requests: Leases<RestRequest>,
 }
 
-/// Request that holds a permit.
 #[derive(Debug)]
 pub(crate) struct RestRequest {
     shares: Vec<RestShare>,
     waits_for_body: bool,
 }
 
-/// Permit of one request, returned on drop.
 pub(crate) type RestPermit = Lease<RestRequest>;
 
 impl RestPermits {
