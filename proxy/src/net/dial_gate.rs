@@ -22,7 +22,6 @@ const REST: Duration = Duration::from_secs(1);
 /// Maximum number of addresses being dialled or paused, far more than the nodes of a fleet.
 const ADDRESSES_MAX: usize = 1024;
 
-/// Dial gate of a node, shared by its shards.
 #[derive(Debug, Default)]
 pub(crate) struct DialGate(Mutex<HashMap<Address, Arc<AddressGate>>>);
 

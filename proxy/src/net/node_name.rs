@@ -27,19 +27,17 @@ const NODES_MAX: usize = 1024;
 /// take seconds.
 const STEP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Known addresses of nodes by name, each for one start.
 #[derive(Debug, Default)]
 pub(crate) struct NodeNames {
     resolver: Resolver,
     known: Mutex<IndexMap<Address, KnownAddress>>,
 }
 
-/// Address of a node, and its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KnownAddress {
-    /// A connection succeeded there.
+    /// A connection to this address has succeeded.
     Reached(SocketAddr),
-    /// The name resolved to it.
+    /// The name has resolved to this address.
     Resolved(SocketAddr),
     /// Reported by a link.
     Told(SocketAddr),

@@ -49,7 +49,6 @@ impl Resolver {
 }
 
 impl Default for Resolver {
-    /// Creates a resolver that uses the system.
     fn default() -> Self {
         Self(Arc::new(|name| {
             let name = name.authority().to_owned();
@@ -86,7 +85,6 @@ impl AddressFamilies {
         if at.is_ipv4() { &self.v4_answers } else { &self.v6_answers }.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the name has addresses of both families.
     pub(crate) fn are_both_listed(&self) -> bool {
         self.are_both_listed.load(Ordering::Relaxed)
     }
