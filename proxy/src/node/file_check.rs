@@ -18,13 +18,11 @@ pub(super) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Sen
     }
 }
 
-/// File checks, triggered by the clock or an operator.
 pub(super) struct FileChecks {
     ticks: Interval,
     hangups: HangupSignals,
 }
 
-/// Trigger of a file check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileCheck {
     Tick,
@@ -54,7 +52,6 @@ pub(super) type FileVersion = (PathBuf, Option<(SystemTime, u64, FileIdentity)>)
 /// Device, inode and change time, which programs can't set.
 type FileIdentity = [i128; 4];
 
-/// Watch of files that are reloaded when they change.
 pub(super) struct FileWatch {
     checks: FileChecks,
     /// Versions of the files last loaded.
@@ -63,7 +60,6 @@ pub(super) struct FileWatch {
 }
 
 impl FileWatch {
-    /// Watches files that were just read.
     pub(super) async fn new(period: Duration, files: Vec<PathBuf>) -> Self {
         let read = versions(files).await;
         Self { checks: FileChecks::every(period), latest: read.clone(), read }
