@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Page of a list, and the position of the next page.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ListPage<T> {
@@ -45,7 +44,6 @@ impl NameSum {
         names.into_iter().for_each(|(name, clients)| *self.0.entry(name).or_default() += clients);
     }
 
-    /// Returns the first `limit` names.
     pub(super) fn into_page(self, limit: usize) -> NamePage {
         let is_more = self.0.len() > limit;
         let items: Vec<_> = self.0.into_iter().take(limit).collect();

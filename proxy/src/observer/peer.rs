@@ -33,7 +33,6 @@ pub(super) const FRESH_TIMEOUT: Duration = Duration::from_secs(2);
 /// them.
 const QUESTIONS_MAX: usize = 8;
 
-/// The other nodes, as seen by the observer.
 #[derive(Debug)]
 pub(super) struct Peers {
     fleet: Fleet,
@@ -114,7 +113,6 @@ impl Peers {
         answers
     }
 
-    /// Whether all nodes see the same members.
     pub(super) fn agree(&self) -> bool {
         self.fleet.members().agrees()
     }
@@ -147,7 +145,6 @@ impl Peers {
         answer.ok()
     }
 
-    /// Queries all peers concurrently.
     pub(super) async fn ask_all(&self, request: &PeerRequest) -> Answers<PeerResponse> {
         // Never closed.
         let _turn = self.questions.acquire().await;
@@ -163,7 +160,6 @@ impl Peers {
         self.fleet.members().all()
     }
 
-    /// Configured addresses without a node, with the reason.
     pub(super) fn unreachable(&self) -> Vec<AddressProblem> {
         self.fleet.members().unreachable()
     }
@@ -197,7 +193,6 @@ impl Peers {
     }
 }
 
-/// Request for a peer's own snapshot.
 fn own_part() -> PeerRequest {
     PeerRequest::get("/api/fleet?scope=node")
 }

@@ -2,7 +2,6 @@
 
 use super::snapshot::{HostUsage, ProcessUsage};
 
-/// CPU time used so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct CpuTimes {
     process_s: f64,
@@ -10,7 +9,6 @@ pub(super) struct CpuTimes {
     host_total: f64,
 }
 
-/// CPU time and memory of process and machine at one moment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ProcessStats {
     /// CPU times, for comparison with the next reading.

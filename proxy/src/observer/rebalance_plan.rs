@@ -55,7 +55,7 @@ pub(super) struct RebalanceLoad {
     pub present: u64,
     /// Disconnected clients that may resume at any node.
     pub away: u64,
-    /// Time of these numbers; those of a late node are older.
+    /// Time of these numbers, which are older for a late node.
     pub at_ms: u64,
 }
 
@@ -67,7 +67,6 @@ pub(super) struct ShedOrder {
     pub clients: u64,
 }
 
-/// Result of planning a round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Round {
     /// Clients to shed; empty while earlier ones are still reconnecting.
