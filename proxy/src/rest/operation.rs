@@ -91,7 +91,6 @@ impl Operation {
     }
 }
 
-/// Operation with the hub in its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HubOperation {
     /// Set for changes in the first API version, which always return 202.
