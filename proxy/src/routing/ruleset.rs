@@ -14,15 +14,12 @@ use crate::net::address::Address;
 pub struct Ruleset {
     /// Groups other than the default group.
     pub(crate) groups: Vec<GroupRule>,
-    /// Default group's settings that override the node's.
     pub(crate) default_group: DefaultGroup,
     pub(crate) routes: Vec<RouteRule>,
     pub(crate) messages: Vec<MessageRule>,
     pub(crate) methods: Vec<MethodRule>,
     pub(crate) mirrors: Vec<MirrorRule>,
-    /// App keys, each valid for its own hubs only.
     pub(crate) app_keys: Vec<AppKey>,
-    /// Issuers of access tokens, each with its keys and hubs.
     pub(crate) issuers: Vec<Issuer>,
 }
 
@@ -97,7 +94,6 @@ impl Ruleset {
         rules
     }
 
-    /// Rules of a hub for messages of its connections, if any.
     #[must_use]
     pub(crate) fn of_hub(&self, path: &str) -> Option<Arc<HubRules>> {
         let rules = HubRules::new(

@@ -14,7 +14,6 @@ const PLACES: f64 = 4_294_967_296.0;
 pub(crate) struct Share(f64);
 
 impl Share {
-    /// Position of a key with this salt.
     #[must_use]
     pub(crate) fn of(salt: &str, key: &str) -> Self {
         let hash = Sha256::new().chain_update(salt).chain_update(b"\n").chain_update(key).finalize();
@@ -22,7 +21,6 @@ impl Share {
         Self(f64::from(place) / PLACES)
     }
 
-    /// Position scaled to `whole`.
     #[must_use]
     pub(crate) fn of_whole(self, whole: f64) -> f64 {
         self.0 * whole
