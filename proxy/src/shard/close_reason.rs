@@ -18,7 +18,6 @@ use crate::upstream::LinkHandle;
 /// Error text for clients. Details follow only if the hub enables them.
 const CLOSED_WITH_ERROR: &str = "Connection closed with an error.";
 
-/// Reason to close a client connection, with the notice for each side.
 #[derive(Debug, Clone)]
 pub(crate) struct CloseReason {
     /// Cause for counters, logs, the app server and the history.
@@ -28,7 +27,6 @@ pub(crate) struct CloseReason {
     /// Hub close message before the transport closes; `None` if the client has received one or has stopped
     /// reading.
     pub message: Option<CloseMessage>,
-    /// Notice for the app server.
     pub notice: AppNotice,
     /// Close code for a raw client, which gets no other reason. The transport of a hub client always closes
     /// normally, after a close message.
@@ -286,7 +284,6 @@ impl CloseReason {
         Some(self.notice_for(client.home(), client.id()))
     }
 
-    /// Notice for the app server of this link.
     pub(super) fn notice_for(&self, link: &LinkHandle, id: &str) -> ServiceMessage {
         let (connection_id, error) = (ByteString::from(id), self.error_for_app());
         let cause = link.supports_causes().then(|| (CAUSE_HEADER.into(), vec![self.cause.label().into()]));

@@ -39,7 +39,6 @@ impl ClosedIds {
         self.close(id, age_s < TOKEN_LIFETIME_S, now);
     }
 
-    /// Removes ids with expired tokens.
     pub(crate) fn evict_expired(&mut self, now: u32) {
         self.until.take_due(now).iter().for_each(|id| self.routes.forget(id));
     }

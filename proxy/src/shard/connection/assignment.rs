@@ -24,7 +24,6 @@ use super::PendingCalls;
 use crate::shard::content::{Content, DATA_TYPE_HANDSHAKE};
 use crate::upstream::{AppServerId, LinkHandle};
 
-/// Role of an app server for a client connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Role {
     /// Primary: receives all messages that no secondary receives.
@@ -33,7 +32,6 @@ pub(crate) enum Role {
     Side(Arc<str>),
 }
 
-/// Stage of an assignment's lifecycle.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AssignmentStage {
     /// No app server. Contains the tick since which the client waits, if it does.
@@ -233,12 +231,10 @@ impl Assignment {
         }
     }
 
-    /// Records that the app server has refused the connection.
     pub(crate) fn refuse(&mut self) {
         self.stage = AssignmentStage::Refused;
     }
 
-    /// Ends the wait for an app server.
     pub(crate) fn give_up(&mut self) {
         self.stage = AssignmentStage::GivenUp;
     }

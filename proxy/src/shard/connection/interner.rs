@@ -27,7 +27,6 @@ const OWN_HEADERS: [&str; 8] = [
 /// Number of interned texts at which unused ones are first removed.
 const SWEEP_FROM: usize = 64;
 
-/// Interner of headers common to a shard's clients.
 #[derive(Debug, Default)]
 pub(crate) struct OpeningInterner {
     known: HashSet<Rc<[u8]>>,

@@ -26,7 +26,6 @@ pub(crate) enum Presence {
     Gone,
 }
 
-/// Recorded changes of one hub on one shard.
 #[derive(Debug)]
 pub(crate) struct SetChanges {
     scope: PresenceScope,
@@ -34,7 +33,6 @@ pub(crate) struct SetChanges {
     has_changed: Rc<Notify>,
 }
 
-/// Changes sent in one update.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     /// Users with their first connection here, or without their last.
@@ -51,7 +49,6 @@ impl SetChanges {
         Self { scope, changes: Changes::default(), has_changed }
     }
 
-    /// Takes the changes since the last call.
     pub(crate) fn take(&mut self) -> Changes {
         mem::take(&mut self.changes)
     }

@@ -276,7 +276,7 @@ async fn clients_with_tls_get_the_same_by_one_system_call_and_by_one_for_each() 
         let long: [&str; 12] = [&large; 12];
         let mut sent = Vec::new();
         let batches = [&["lone"][..], &["a", "batch", "of four", ""], &long[..1], &["y", &large]];
-        // Frame by frame, so that the remaining data is below an empty outbox.
+        // One frame per batch, so that the unsent rest is below the outbox, which is empty.
         for texts in batches.into_iter().chain([&long[..1]; 200]) {
             let expected = batch(&mut bed, texts);
             let mut came = vec![0; expected.len()];

@@ -16,7 +16,6 @@ use trunkline_protocol::id::random_bytes;
 /// clients finishes early.
 const CLOSE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Clients not closed yet, with their schedule.
 #[derive(Debug)]
 pub(crate) struct DrainSchedule<T> {
     waiting: VecDeque<T>,

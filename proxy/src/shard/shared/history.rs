@@ -52,7 +52,6 @@ const SHRINKS_BELOW: usize = 4;
 /// Maximum length of texts from clients and app servers.
 const TEXT_MAX_BYTES: usize = 512;
 
-/// Closed or refused client connection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PastConnection<'a> {
     /// First part of the id; the rest may be secret.
@@ -67,7 +66,6 @@ pub(crate) struct PastConnection<'a> {
     /// Hub protocol; `None` before the hub handshake.
     pub speech: Option<ClientProtocol>,
     pub user: Option<Cow<'a, str>>,
-    /// Remote address of the client.
     pub remote: Option<Cow<'a, str>>,
     pub user_agent: Option<Cow<'a, str>>,
     /// Instance id of the app server.
@@ -143,7 +141,6 @@ impl<'a> PastConnection<'a> {
 }
 
 impl History {
-    /// Creates the history of one shard with its share of the node's limits.
     #[must_use]
     pub(crate) fn new(shards: usize) -> Self {
         let shards = shards.max(1);
@@ -205,7 +202,6 @@ impl HistoryRing {
         self.id_hashes.push_back(id_hash);
     }
 
-    /// Packs the newest records.
     fn pack(&mut self) {
         let packed = lz4_flex::compress(&self.open);
         let block = std::mem::take(&mut self.open_block);

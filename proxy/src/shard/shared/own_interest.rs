@@ -15,7 +15,6 @@ use trunkline_protocol::fleet::{AckTracker, Awaited, HubInterest, InterestMap, W
 
 use crate::upstream::HubIndex;
 
-/// Subscriptions of this node in all hubs.
 #[derive(Debug, Default)]
 pub(crate) struct OwnInterest {
     hubs: ArcSwap<Vec<Arc<HubInterest>>>,
@@ -172,7 +171,6 @@ impl OwnInterest {
         waiting.into_values().flatten().for_each(|act| act());
     }
 
-    /// Returns the subscriptions of a hub.
     #[must_use]
     pub(crate) fn map(&self, hub: HubIndex) -> InterestMap {
         self.hubs.load().get(hub.get()).map(|hub| hub.map()).unwrap_or_default()

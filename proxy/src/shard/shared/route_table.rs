@@ -8,7 +8,6 @@ use trunkline_protocol::id::routing_key;
 
 use crate::shard::slot::Slot;
 
-/// Shard and slot of a client connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Location {
     pub shard: u16,
@@ -38,7 +37,6 @@ pub(crate) enum ReserveError {
     Unknown,
 }
 
-/// Routes of all client connections of the node.
 #[derive(Debug, Default)]
 pub(crate) struct RouteTable(HashMap<u128, Route>);
 

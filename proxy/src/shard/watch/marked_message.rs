@@ -15,7 +15,6 @@ type TraceEntry = (u64, u64);
 pub(super) struct MarkedMessages(BTreeMap<i64, (Slot, Vec<TraceEntry>)>);
 
 impl MarkedMessages {
-    /// Adds a client's message for one trace.
     pub(super) fn add(&mut self, mark: i64, slot: Slot, entry: TraceEntry) {
         self.0.entry(mark).or_insert_with(|| (slot, Vec::new())).1.push(entry);
         if self.0.len() > MARKED_MAX {
