@@ -29,7 +29,6 @@ pub struct SamplingTerms {
     pub spans_per_second: u32,
 }
 
-/// Creates a node's spans and puts them into its queue.
 #[derive(Debug)]
 pub(crate) struct SpanTracer {
     terms: SamplingTerms,
