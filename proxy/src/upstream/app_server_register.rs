@@ -22,7 +22,6 @@ use crate::limits::{IDLE_TIMEOUT, SignerShare, TableFull};
 /// Maximum number of instances registered by dial-in. A fleet has hundreds at most.
 pub(crate) const APP_SERVERS_MAX: usize = 16_384;
 
-/// Register of known app server instances.
 #[derive(Debug, Default)]
 pub(crate) struct AppServerRegister(Mutex<RegisterTable>);
 

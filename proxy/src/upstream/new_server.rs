@@ -25,11 +25,9 @@ pub(crate) struct LinkLook {
     pub open: usize,
     /// Required number of links; `None` if the app server chooses it.
     pub wanted: Option<usize>,
-    /// Whether the app server is about to stop.
     pub is_draining: bool,
 }
 
-/// State of an app server at one hub.
 #[derive(Debug, Default)]
 pub(crate) struct NewServer {
     stage: NewServerStage,
@@ -49,7 +47,6 @@ impl Default for NewServerStage {
     }
 }
 
-/// Result of a round for a new app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NewServerRound {
     /// The new app server starts receiving clients.

@@ -21,7 +21,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of clients waiting for answers. Further clients start without state.
 const WAITING_MAX: usize = 16_384;
 
-/// Pending queries of a node.
 #[derive(Debug, Default)]
 pub(crate) struct RestoreQueries(Leases<WaitingQuery>);
 

@@ -24,7 +24,6 @@ pub(crate) struct ShareLoad {
     pub is_new: bool,
 }
 
-/// Clients moving from one app server to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ShareMove {
     pub from: AppServerId,
@@ -42,7 +41,6 @@ pub(crate) struct SharePlan {
 }
 
 impl SharePlan {
-    /// Creates a plan for these loads.
     #[must_use]
     pub(crate) fn new(loads: &[ShareLoad]) -> Self {
         let shares = shares(loads);
@@ -55,7 +53,6 @@ impl SharePlan {
         Self { missing, excess }
     }
 
-    /// Number of clients missing at a new app server.
     #[must_use]
     pub(crate) fn missing(&self, app: AppServerId) -> u64 {
         self.missing.iter().find(|(new_server, ..)| *new_server == app).map_or(0, |(_, missing, _)| *missing)
