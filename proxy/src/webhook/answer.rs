@@ -25,7 +25,6 @@ pub(super) enum ReplyError {
     TooLarge(usize),
 }
 
-/// Effect of a response on the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WebhookAnswer {
     /// Nothing is sent to the client; the event is accepted.

@@ -27,7 +27,6 @@ use super::webhook_event::{EventKind, WebhookEvent};
 use super::webhook_hub::WebhookHub;
 use crate::config::WebhookConnecting;
 
-/// App server's end of one link.
 #[derive(Debug)]
 pub(super) struct LoopbackServer {
     hub: Arc<WebhookHub>,
@@ -75,7 +74,6 @@ impl LoopbackServer {
         std::mem::take(&mut self.frames)
     }
 
-    /// Whether a request is waiting for a permit.
     #[must_use]
     pub(super) fn has_next_post(&self) -> bool {
         !self.line.is_empty()
