@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_snapshot_tells_why_the_node_is_not_ready() {
+    async fn a_snapshot_states_why_the_node_is_not_ready() {
         let (status, text) = get(node("refused"), "/api/fleet?scope=node").await;
         let fleet: FleetSnapshot = serde_json::from_str(&text).unwrap();
         let reasons: Vec<_> = fleet.nodes.iter().flat_map(|node| node.not_ready.clone()).collect();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn page_and_api_are_served_below_the_path_of_the_cookie_too_and_browsers_are_told_to_be_careful() {
+    async fn page_and_api_are_also_served_below_the_cookie_path_with_security_headers() {
         let node = node("refused");
         for path in ["/.trunkline/observer/", "/.trunkline/observer/api/session", "/", "/api/session", "/nothing"] {
             let request = Request::get(path).header(HOST, "localhost:8090").body(Body::empty()).unwrap();

@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_operator_at_a_new_address_gets_in_at_once_while_twelve_addresses_guess() {
+    async fn an_operator_at_a_new_address_is_not_delayed_while_twelve_addresses_guess() {
         let guard = guard(Exposure::Network, Some(TOKEN));
         for number in 0..120 {
             let from = AdminCaller(Some([192, 0, 2, number % 12].into()));
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_session_is_over_with_the_log_out_for_whoever_has_kept_its_cookie() {
+    async fn a_session_cookie_is_invalid_after_the_log_out() {
         let guard = guard(Exposure::Network, Some(TOKEN));
         let own = headers(&[("host", "proxy-a:8090"), ("origin", "http://proxy-a:8090")]);
         let answer = guard.log_in(&own, me(), &TOKEN.replace(' ', "-")).await.unwrap();
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_port_of_this_machine_tells_nothing_to_a_page_that_was_led_here() {
+    async fn a_loopback_port_reveals_nothing_to_a_page_by_dns_rebinding() {
         let guard = guard(Exposure::Loopback, Some(TOKEN));
         let rebound = headers(&[("host", "rebound.example:8090"), ("origin", "http://rebound.example:8090")]);
         assert_eq!(status(guard.check_host(&rebound)), 403);

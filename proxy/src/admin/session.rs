@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_session_ends_by_itself() {
+    async fn a_session_expires() {
         let sessions = Sessions::new("proxy-a");
         let headers = cookies(&[&begun(&sessions)]);
         let began = Instant::now();

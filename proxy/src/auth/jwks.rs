@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stranger_who_hangs_up_does_not_stop_the_reading() {
+    async fn a_fetch_continues_after_its_client_disconnects() {
         let issuer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys", issuer.local_addr().unwrap()).parse().unwrap();
         let sources = [JwksSource::Url(url)];

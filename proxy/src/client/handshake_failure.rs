@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_without_an_app_server_is_accepted_and_told_to_reconnect() {
+    fn a_client_without_an_app_server_is_accepted_and_asked_to_reconnect() {
         let told = frames(&HandshakeFailure::TryAgain(Content::Hub(HubProtocol::Json)));
         let told = String::from_utf8_lossy(&told).into_owned();
         assert!(told.contains("{}\u{1e}") && told.contains("\"allowReconnect\":true"), "{told}");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_comes_back_in_vain_is_told_to_begin_anew_in_its_own_protocol() {
+    fn a_client_that_can_not_resume_is_asked_to_start_over_in_its_own_protocol() {
         let told = frames(&HandshakeFailure::Returned(HubProtocol::Json));
         let told = String::from_utf8_lossy(&told).into_owned();
         let (sequence, close) = (told.find("{\"type\":9,\"sequenceId\":1}"), told.find("\"allowReconnect\":true"));

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_members_tell_is_no_problem_when_nobody_is_there() {
+    fn an_unreachable_address_reported_by_a_member_is_no_problem() {
         let (book, told) = (AddressBook::default(), address("http://10.0.0.9:8090"));
         assert!(book.learn(&told) && !book.learn(&told) && !book.is_given(&told));
         assert!(book.set(&told, AddressState::Problem(AddressProblemKind::Unreachable, "refused".into())));

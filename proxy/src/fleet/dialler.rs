@@ -414,7 +414,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_at_an_address_is_told_in_plain_words() {
+    fn the_problem_at_an_address_is_described() {
         let channel = |error| HttpError::Connect(std::io::Error::new(std::io::ErrorKind::PermissionDenied, error));
         let other = GreetError::from(channel(OpenChannelError::Unproven));
         assert_eq!(other.to_string(), "it does not have this fleet's access key");

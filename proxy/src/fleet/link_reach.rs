@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_its_pool_does_not_know_yet_counts() {
+    fn a_link_not_yet_in_its_pool_counts() {
         assert_eq!(nodes_reached("a", None, &[None, Some("b")]), (true, vec![true, false]));
         assert_eq!(nodes_reached("b", Some("a"), &[None, Some("b")]), (false, vec![false, true]));
     }

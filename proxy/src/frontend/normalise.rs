@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_is_that_of_a_socket_with_tls_unless_a_balancer_tells_another() {
+    fn the_scheme_is_https_on_a_tls_socket_unless_a_balancer_reports_another() {
         let scheme = |socket: Scheme, claimed| {
             let mut request = request("/");
             request.extensions_mut().insert(socket);

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_connection_token_is_none() {
+    fn an_empty_connection_token_counts_as_missing() {
         let token = |uri: &str| query(uri).connection_token().map(str::to_owned);
         assert_eq!(token("/chat?id=a").as_deref(), Some("a"));
         assert_eq!((token("/chat?id="), token("/chat?id"), token("/chat")), (None, None, None));

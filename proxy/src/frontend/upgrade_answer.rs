@@ -119,7 +119,7 @@ mod tests {
     const KEY: (&str, &str) = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
 
     #[test]
-    fn an_upgrade_that_has_lost_a_part_is_refused_by_its_name_and_a_poll_is_none() {
+    fn an_upgrade_with_a_lost_part_is_refused_with_its_name_and_a_poll_is_no_upgrade() {
         for (version, headers, lost) in [
             (Version::HTTP_10, &[UPGRADED, NAMED, KEY][..], "HTTP/1.0"),
             (Version::HTTP_11, &[UPGRADED, KEY], "Connection: Upgrade"),

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_head_that_does_not_fit_evicts_nobody() {
+    async fn a_head_that_does_not_fit_evicts_no_other_head() {
         let budget = HeadBudget::new(30_000);
         let kept = [1, 1, 2, 3, 4, 5].map(|address| take(&budget, 5_000, of("", address)).unwrap().unwrap());
         let HeadAdmission { weight, evicted } = budget.take(8_000, of("", 9));

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_told_of_a_node_is_tried_last_and_counts_less_than_where_it_was_reached() {
+    async fn a_reported_address_is_tried_last_and_does_not_replace_a_reached_one() {
         let (resolver, is_gone) = resolver(1);
         let (names, node) = (NodeNames::new(resolver), name(1));
         names.note_told(&node, at(2));
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_resolver_that_hangs_does_not_hide_what_is_told() {
+    async fn a_hanging_resolver_does_not_hide_a_reported_address() {
         let names = NodeNames::new(Resolver::asking_slowly(|_| Box::pin(pending())));
         names.note_told(&name(1), at(2));
         let begun = Instant::now();

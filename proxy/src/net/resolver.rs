@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn fixed_addresses_answer_any_name_and_the_system_knows_numbers() {
+    async fn fixed_addresses_answer_any_name_and_the_system_resolves_ip_addresses() {
         let fixed: Vec<SocketAddr> = vec![([10, 0, 0, 1], 1).into(), ([10, 0, 0, 2], 1).into()];
         let name: Address = "http://name.invalid".parse().unwrap();
         assert_eq!(Resolver::knowing(fixed.clone()).resolve(&name).await.unwrap(), fixed);

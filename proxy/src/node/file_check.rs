@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn files_are_read_anew_once_when_they_have_changed_and_change_no_more() {
+    async fn changed_files_are_reloaded_once_when_they_have_settled() {
         let path = |name: &str| std::env::temp_dir().join(format!("trunkline-watch-{name}-{}", std::process::id()));
         let (one, other) = (path("one"), path("other"));
         let write = |path: &PathBuf, text: &str| std::fs::write(path, text).unwrap();

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_names_tells_whether_there_are_more() {
+    fn a_page_of_names_shows_whether_another_page_follows() {
         let all: &[(&str, u64)] = &[("a", 1), ("b", 2), ("c", 3)];
         let page = sum(&[all]).into_page(2);
         assert_eq!((page.items.len(), page.next.as_deref()), (2, Some("b")));

@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_that_is_even_is_done_at_once() {
+    fn an_even_fleet_is_done_immediately() {
         for present in [&[][..], &[5], &[5, 5, 5], &[5, 5, 4], &[0, 0], &[105, 95]] {
             let mut plan = plan(RebalanceGoal::Mean, 10, present);
             assert_eq!(plan.round(&loads(present)), Round::End(RebalanceState::Done, None), "{present:?}");
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_has_told_nothing_new_is_not_ordered_a_second_time() {
+    fn a_node_without_a_new_load_gets_no_second_order() {
         let mut plan = plan(RebalanceGoal::Mean, 10, &[50, 0]);
         let mut late = loads(&[50, 0]);
         assert_eq!(orders(plan.round(&late)), [("n0".into(), 10)]);

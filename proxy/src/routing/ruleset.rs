@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_meets_no_condition() {
+    fn an_unknown_fact_meets_no_condition() {
         for condition in [
             "hub = '*'",
             "user = '*'",
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_of_a_label_go_on_when_rules_are_read_anew() {
+    fn counters_of_a_label_persist_when_rules_are_reloaded() {
         let counters = RuleCounters::default();
         let text = "[[routes]]\nname = 'r'\ngroup = 'a'\n[[methods]]\nname = 'm'\nhub = '*'\ndeny = 'Kill'";
         for _ in 0..2 {

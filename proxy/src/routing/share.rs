@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_in_a_part_is_in_a_larger_one() {
+    fn a_key_in_a_part_is_also_in_every_larger_part() {
         for user in users() {
             let share = Share::of("canary", &user);
             assert!(!share.is_in_first(0.1) || share.is_in_first(0.2), "{user}");

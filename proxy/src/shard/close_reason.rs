@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hub_client_is_told_why_and_whether_to_reconnect_before_its_transport_ends_well() {
+    fn a_hub_client_gets_the_reason_and_whether_to_reconnect_before_a_normal_transport_close() {
         let reason = CloseReason::broken_rule(Cause::HubProtocol, "no message", 1002);
         let told = String::from_utf8_lossy(&frames(&reason, JSON, true)[0]).into_owned();
         assert!(told.contains("InvalidDataException: no message") && told.contains("allowReconnect"), "{told}");
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn the_app_server_is_told_of_a_close_unless_it_closed_itself() {
+    fn the_app_server_is_notified_of_a_close_unless_it_requested_it() {
         let home = Arc::new(LinkHandle::opened(&HubIdentity::detached(), AppServerId::from(0)));
         let client = Client::new("id".into(), 0, home, JSON, Socket::boxed(tokio::io::empty()));
         assert_eq!(CloseReason::by_app(None, None).notice_to_app(&client), None);

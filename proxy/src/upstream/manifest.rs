@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_of_the_sdk_is_told_from_one_of_a_middleware_around_it() {
+    async fn a_refusal_of_the_sdk_is_distinguished_from_one_of_a_middleware() {
         let marked = |status: u16, mark: &'static str| {
             (StatusCode::from_u16(status).unwrap(), [(REFUSAL_HEADER, mark)], "this app server shuts down")
         };

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_any_more_when_all_have_said_no() {
+    fn the_wait_ends_when_all_app_servers_have_answered_no() {
         let queries = RestoreQueries::default();
         let (query, mut found) = ask(&queries, &[1]);
         answer(&queries, 1, query.number(), false);

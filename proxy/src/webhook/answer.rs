@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_learns_of_a_failure_without_addresses() {
+    fn a_client_gets_a_failure_text_without_addresses() {
         let reply = Err(ReplyError::Unreachable("10.0.0.1 refused".into()));
         let (answer, outcome, problem) = read(&call(HubProtocol::Json), &reply);
         let text =

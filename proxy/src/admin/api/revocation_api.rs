@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revocation_is_of_a_user_an_audience_an_app_or_all_and_up_to_now_unless_told_otherwise() {
+    fn a_revocation_names_a_user_audience_app_or_all_and_applies_up_to_now_by_default() {
         let now = RevokedTokens { issued_before: NOW_S, kept_until: NOW_S + KEEP_DEFAULT_S, ..Default::default() };
         let order = |tokens, close| RevocationOrder { tokens, close, closed_ms: 0 };
         let of_user = RevokedTokens { user: Some("ann".into()), ..now.clone() };

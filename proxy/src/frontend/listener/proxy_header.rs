@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn both_versions_tell_the_clients_address_and_end_where_the_client_begins() {
+    fn both_versions_have_the_client_address_and_end_before_client_data() {
         for (header, client) in headers() {
             let bytes = [&header[..], b"GET / HTTP/1.1\r\n"].concat();
             assert_eq!(

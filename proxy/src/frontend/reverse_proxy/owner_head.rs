@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_gets_no_secret_and_only_the_first_get_tells_it_of_the_client() {
+    fn the_owner_gets_no_secrets_and_only_the_first_get_describes_the_client() {
         let ann = User { id: Some("ann".into()), ..User::default() };
         for (method, is_fresh) in [(Method::POST, true), (Method::DELETE, true), (Method::GET, false)] {
             let (target, names, user) = prepared(method, is_fresh);

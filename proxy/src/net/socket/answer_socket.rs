@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_goes_on_sending_behind_its_request_is_closed() {
+    async fn a_client_that_keeps_sending_after_its_request_is_closed() {
         let (socket, mut client, _requests) = ends().await;
         client.write_all(&[b'x'; 8 * UNREAD_MAX_BYTES]).await.unwrap();
         let error = read(&socket).await.unwrap_err();

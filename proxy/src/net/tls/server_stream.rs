@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_whole_takes_the_memory_of_what_has_come() {
+    async fn incomplete_data_uses_memory_only_for_received_bytes() {
         let (mut client, mut server) = ends(&version::TLS13, 4096).await;
         // Head of a 16 KiB record, and a few of its bytes.
         for bytes in [&[23, 3, 3, 64, 17][..], &[0; 20], &[0; 20]] {

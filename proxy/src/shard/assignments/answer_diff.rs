@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_only_one_gives_is_a_difference_in_the_end_and_one_that_nobody_gives_is_not() {
+    fn a_reply_of_only_one_app_server_becomes_a_difference_and_a_missing_reply_does_not() {
         let mut diff = AnswerDiff::default();
         up(&mut diff, &format!("{CALL}{}", CALL.replace("\"1\"", "\"2\"")));
         down(&mut diff, Answerer::Primary, r#"{"type":3,"invocationId":"1"};"#);

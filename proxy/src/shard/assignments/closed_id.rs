@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_no_token_names_is_forgotten_at_once() {
+    fn an_id_without_a_token_is_removed_immediately() {
         let (routes, ids) = closed(false);
         assert_eq!(ids.until.iter().count(), 0);
         assert_eq!(routes.reserve(ID), Ok(()));

@@ -133,7 +133,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn headers_that_no_client_has_any_more_are_swept_out() {
+    fn unused_headers_are_swept_out() {
         let mut interner = OpeningInterner::default();
         let stays = interner.intern_opening(&open("1", "stays"), None);
         for number in 0..10 * SWEEP_FROM {

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_and_its_opposite_leave_nothing_to_tell() {
+    fn a_change_and_its_opposite_cancel_out() {
         let mut changes = changes(BOTH);
         let (ann, bob, room, id) = ("ann".into(), "bob".into(), "room".into(), "c1".into());
         changes.user(&ann, Presence::Here);

@@ -73,7 +73,7 @@ fn deferred_frames_wait_for_the_end_of_the_batch_and_stay_in_order() {
 }
 
 #[test]
-fn a_run_is_one_frame_for_whom_nothing_waits_and_several_for_whoever_counts_them() {
+fn a_run_is_one_frame_for_an_empty_outbox_and_several_for_clients_that_count_messages() {
     let mut bed = Testbed::new();
     let [idle, waiting, stateful] = ["idle", "waiting", "stateful"].map(|name| bed.client(name));
     send(&mut bed, &Audience::Connections(vec![whole_id("waiting").into()]).into(), "0", Flush::Deferred);

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn no_spread_closes_all_at_once_and_no_clients_are_done_at_once() {
+    fn without_a_spread_all_close_immediately_and_without_clients_the_schedule_is_done() {
         let mut schedule = DrainSchedule::new(vec![1, 2], Duration::ZERO, || 0.9);
         assert_eq!(all(&mut schedule, &mut || 0.9), [(Duration::ZERO, 1), (Duration::ZERO, 2)]);
         assert_eq!(DrainSchedule::<u32>::new(Vec::new(), SPREAD, || 0.1).next_at(), None);

@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_close_of_an_id_is_remembered_and_the_oldest_are_forgotten() {
+    fn the_last_close_of_an_id_is_stored_and_the_oldest_records_are_evicted() {
         let (ring, now) = (History::with_room(2, REMEMBERED_MAX_BYTES), unix_ms());
         ring.remember(&past("a", Cause::Drained, now));
         ring.remember(&past("a", Cause::SlowClient, now));
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn after_some_minutes_a_close_is_forgotten() {
+    fn a_close_record_expires_after_some_minutes() {
         let (ring, now) = (History::new(1), unix_ms());
         ring.remember(&past("old", Cause::Drained, now - REMEMBERED_MS - 1_000));
         assert!(ring.find("old").is_none());

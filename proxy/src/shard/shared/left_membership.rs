@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_left_again_is_remembered_from_the_last_time_on() {
+    fn a_membership_left_again_keeps_the_last_time() {
         let (mut left, ann) = (LeftMemberships::default(), ann());
         left.note(&ann, "red".into(), 0, 0);
         left.note(&ann, "red".into(), LEFT_REMEMBERED_MS, LEFT_REMEMBERED_MS);

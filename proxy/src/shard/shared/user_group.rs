@@ -607,7 +607,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn news_of_another_node_are_told_apart_from_what_is_known() {
+    async fn reports_of_another_node_are_distinguished_from_known_memberships() {
         let (one, other) = (groups_of(2), groups_of(1));
         one.join("chat", "ann", "red", 100).unwrap();
         let red = told(&one)[0].clone();
