@@ -128,7 +128,7 @@ impl AddressBook {
         !was_problem && matches!(entry.state, AddressState::Problem(..))
     }
 
-    /// Whether no node has ever answered at this address family, while one has at the other family of the same name.
+    /// Whether a name has answered only at its addresses of the other family (IPv4 or IPv6) than this one.
     pub(super) fn is_spare(&self, address: &Address) -> bool {
         let (families, at) = (self.families(), address.resolved());
         at.is_some_and(|at| families.get(address.authority()).is_some_and(|families| families.only_other_answers(at)))

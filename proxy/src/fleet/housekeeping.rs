@@ -30,7 +30,7 @@ pub(crate) async fn keep_fleet(fleet: Fleet, resolver: Resolver) {
     if members.is_alone() {
         return;
     }
-    // Runs once.
+    // This function runs once.
     drop(fleet.runtime().set(Handle::current()));
     let keeper = Housekeeper { fleet: &fleet, members };
     tokio::join!(

@@ -174,7 +174,7 @@ async fn changes(known: &PoolsByInstance, changed: &Notify, watched: &mut Watche
         tokio::select! {
             () = changed.notified() => {}
             Ok(()) = listing.changed() => {}
-            // Reading it again may provide a second sign.
+            // Reading the manifest again may provide the second sign.
             () = doubted(known, resolve) => {}
         }
     } else {

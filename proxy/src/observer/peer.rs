@@ -97,7 +97,7 @@ impl Peers {
 
     /// Queries current numbers from all peers, including new ones.
     async fn fresh_answers(&self) -> Answers<PeerResponse> {
-        // Never closed.
+        // The semaphore is never closed.
         let _turn = self.questions.acquire().await;
         self.fleet.members().settled().await;
         let fresh = PeerRequest::get("/api/fleet?scope=node&fresh=1");
@@ -146,7 +146,7 @@ impl Peers {
     }
 
     pub(super) async fn ask_all(&self, request: &PeerRequest) -> Answers<PeerResponse> {
-        // Never closed.
+        // The semaphore is never closed.
         let _turn = self.questions.acquire().await;
         self.fleet.request_all(request, ANSWER_TIMEOUT).await
     }

@@ -43,7 +43,7 @@ pub(crate) struct PendingCloseNotice {
     pub(crate) hub: HubIndex,
     /// Former app server of the connection.
     pub(crate) from: AppServerId,
-    /// Set if that app server has handed the connection over and no longer has it.
+    /// Set if the former app server has handed the connection over and no longer has it.
     pub(crate) is_handed_over: bool,
     pub(crate) id: ByteString,
     pub(crate) opening: Opening,
