@@ -47,7 +47,6 @@ use context::AdminContext;
 use guard::{Exposure, Guard};
 use page_path::PAGE_PATH;
 
-/// Serves the admin port forever, on a listener bound to this address.
 pub(crate) async fn serve(
     listener: TcpListener,
     address: SocketAddr,
@@ -76,7 +75,7 @@ async fn data_plane(State(rest): State<Rest>, request: Request, next: Next) -> R
     rest.answer(request, address, &origin).await
 }
 
-/// Builds the router of the admin port. Needs a runtime.
+/// Needs a tokio runtime.
 fn router(
     readiness: Readiness,
     settings: &AdminSettings,
@@ -111,7 +110,6 @@ fn router(
         .layer(middleware::from_fn_with_state(node, name_node))
 }
 
-/// API for other nodes, for contract tests.
 #[cfg(test)]
 pub(crate) fn api_for_nodes(observer: Observer) -> Router {
     let settings = AdminSettings::default();
@@ -120,7 +118,6 @@ pub(crate) fn api_for_nodes(observer: Observer) -> Router {
     guarded.with_state(AdminContext { observer, guard, log: None })
 }
 
-/// Middleware that adds this node's name to each response.
 async fn name_node(State(node): State<Option<HeaderValue>>, request: Request, next: Next) -> Response {
     let mut answer = next.run(request).await;
     if let Some(node) = node {
@@ -145,7 +142,6 @@ mod tests {
     use crate::observer::{FleetSnapshot, UpstreamProblems};
     use crate::shard::{Connectors, ShardSender, Shared};
 
-    /// Router of a node with stopped shards.
     fn node(problem: &str) -> Router {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let settings = Settings { node: "proxy-a".into(), ..Settings::embedded(keys, Vec::new(), true) };
@@ -203,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_snapshot_tells_why_the_node_is_not_ready() {
+    async fn a_snapshot_states_why_the_node_is_not_ready() {
         let (status, text) = get(node("refused"), "/api/fleet?scope=node").await;
         let fleet: FleetSnapshot = serde_json::from_str(&text).unwrap();
         let reasons: Vec<_> = fleet.nodes.iter().flat_map(|node| node.not_ready.clone()).collect();
@@ -225,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn page_and_api_are_served_below_the_path_of_the_cookie_too_and_browsers_are_told_to_be_careful() {
+    async fn page_and_api_are_also_served_below_the_cookie_path_with_security_headers() {
         let node = node("refused");
         for path in ["/.trunkline/observer/", "/.trunkline/observer/api/session", "/", "/api/session", "/nothing"] {
             let request = Request::get(path).header(HOST, "localhost:8090").body(Body::empty()).unwrap();

@@ -1,18 +1,5 @@
 //! Bounded data structures for general use: permits, budgets and tables with a limit. They are independent of their
 //! contents.
-//!
-//! | file and folder | contents |
-//! |---|---|
-//! | `partition` | values partitioned by key, each with its own lock |
-//! | `budget` | an amount in use with a limit, shared between threads |
-//! | `byte_budget` | a limit of bytes; the largest holders are closed |
-//! | `holder` | choice of the entries to evict from a full table |
-//! | `permit` | permits with a total limit and a share per key |
-//! | `turn` | turns by time of busy holders |
-//! | `shrink` | memory that tables release after a peak |
-//! | `deadline` | items due at a tick |
-//! | `recent` | the most recent keys, each until a deadline |
-//! | `lease` | table entries that live as long as their lease |
 
 mod budget;
 mod byte_budget;

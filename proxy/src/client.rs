@@ -38,7 +38,6 @@ use crate::transport::event_stream::EventEncoder;
 /// Timeout for sending the response head of an event stream, as the handshake timeout of official servers.
 const STREAM_HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Serves a client from its connect request to the end of its socket.
 pub(crate) async fn serve(shard: Rc<Shard>, mut pending: Box<PendingConnection>) {
     let permit = pending.permit.take();
     let id: Rc<str> = Rc::from(&*pending.open.connection_id);

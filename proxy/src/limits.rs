@@ -63,7 +63,6 @@ const REFUSED_RETURN_WAIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct LimitCounters {
-    /// Rate of new client connections.
     pub connects: Option<Bucket>,
     /// Sockets without a client connection (so far), by address.
     pub sockets: Option<Permits<AddressKey>>,
@@ -72,13 +71,9 @@ pub(crate) struct LimitCounters {
     pub pending: Option<PendingNegotiations>,
     /// Pipes created by a POST before the first GET.
     pub pipes: Permits<AddressKey>,
-    /// Large heads kept by open connections.
     pub heads: HeadBudget,
-    /// Requests in flight to app servers.
     pub relays: Arc<RelayLimit>,
-    /// Links to app servers.
     pub links: LinkLimit,
-    /// Refused permits, for metrics.
     pub refusals: PermitRefusals,
     /// Bytes of names of groups with members, by the index of their hub.
     pub group_names: Permits<usize>,
@@ -86,7 +81,6 @@ pub(crate) struct LimitCounters {
     pub methods: MethodRates,
     log_lines: Bucket,
     mistake_lines: Bucket,
-    /// Log lines about misconfigurations in front of this node.
     pub setup_faults: SetupFaults,
     refused_returns: Bucket,
     /// Failed hellos of channels, by address.

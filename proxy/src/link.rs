@@ -58,7 +58,6 @@ const DIAL_TIMEOUT_MIN_MS: u64 = 500;
 /// Pause before a slot without a permit tries again.
 const PERMIT_RETRY: Duration = Duration::from_secs(5);
 
-/// Keeps the link of a slot open until its pool is retired.
 pub(crate) async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
     let Ok(_permit) = take_permit(&shard, &pool, slot).await else { return };
     let mut id = SessionId::FIRST;
@@ -72,9 +71,6 @@ pub(crate) async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
 }
 
 /// Waits for a permit, which only links over a network need.
-///
-/// # Errors
-/// If the pool was retired.
 async fn take_permit(shard: &Shard, pool: &Pool, slot: usize) -> Result<Option<LinkPermit>, PoolRetired> {
     let AppTarget::Network(address) = &pool.app().target else { return Ok(None) };
     let (limits, mut is_first) = (&shard.shared().limits, true);
@@ -99,7 +95,6 @@ async fn take_permit(shard: &Shard, pool: &Pool, slot: usize) -> Result<Option<L
 /// Error: the pool of a slot was retired.
 struct PoolRetired;
 
-/// Keeper of one session of a slot across its sockets.
 struct SlotKeeper<'a> {
     shard: &'a Rc<Shard>,
     pool: &'a Arc<Pool>,
@@ -122,7 +117,6 @@ impl<'a> SlotKeeper<'a> {
         Self { shard, pool, slot, link: Arc::new(link), clock, incoming, left, was_open: false }
     }
 
-    /// Keeps the session alive until its end.
     async fn run(&mut self, backoff: &mut Backoff) -> SessionOver {
         loop {
             let (dialled, offer) = match self.dial(backoff).await {

@@ -289,7 +289,7 @@ impl Node {
             // Leaves the last quarter for calls of the remaining clients.
             () = release_carried(&self.shared, spread - spread / 4) => {}
         }
-        // Back ends of webhooks are notified of these ends, too.
+        // Back ends of webhooks are notified of the ends of these clients, too.
         poll_until(|| self.shared.webhooks.clients() == 0).await;
     }
 

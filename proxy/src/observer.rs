@@ -108,7 +108,6 @@ pub(crate) const STREAMS_MAX: usize = 32;
 /// Request target of a peer's own timeline.
 const TIMELINE_OF_NODE: &str = "/api/timeline?scope=node";
 
-/// Inspects this node and, over node links, the others.
 #[derive(Debug, Clone)]
 pub(crate) struct Observer {
     node: Arc<NodeInspector>,
@@ -169,7 +168,6 @@ impl Observer {
         all
     }
 
-    /// Returns the conditions of this node.
     #[must_use]
     pub(crate) fn own_conditions(&self) -> FleetConditions {
         let shared = self.node.shared();
@@ -190,7 +188,6 @@ impl Observer {
         all
     }
 
-    /// Returns the timeline of this node since a time in milliseconds since 1970.
     #[must_use]
     pub(crate) fn own_timeline(&self, since_ms: u64) -> FleetTimeline {
         let nodes = vec![self.timeline.since(since_ms)];
@@ -366,9 +363,6 @@ impl Observer {
     }
 
     /// Revokes access tokens at this node, for another node.
-    ///
-    /// # Errors
-    /// If the revocation fails.
     pub(crate) async fn revoke_own(&self, order: &RevocationOrder) -> Result<RevokedAnswer, RevocationError> {
         self.revoker.revoke_own(order).await
     }
@@ -410,7 +404,6 @@ impl Observer {
         Ok((FleetTrace::new(self.peers.clone(), own, choice), permit))
     }
 
-    /// Opens a watch with a stream permit.
     async fn with_permit<T>(
         &self,
         open: impl Future<Output = Result<T, WatchError>>,

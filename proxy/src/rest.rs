@@ -58,7 +58,6 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Timeout for a request body, which is as small as a message.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// REST data plane of a node; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Rest(Arc<RestState>);
 

@@ -207,7 +207,6 @@ impl Shard {
         mem::take(&mut self.state().spare_commands)
     }
 
-    /// Advances the shard by one second.
     pub(crate) fn advance(self: &Rc<Self>) {
         let detached = self.step(|state| {
             state.advance();
@@ -216,17 +215,14 @@ impl Shard {
         drop(detached);
     }
 
-    /// Runs an inspection for another thread.
     pub(crate) fn inspect(self: &Rc<Self>, inspection: inbox::Inspection) {
         self.step(|state| inspection.run(state));
     }
 
-    /// Closes a client connection; idempotent. Its slot is freed when its socket has ended.
     pub(crate) fn close(self: &Rc<Self>, slot: Slot, reason: &CloseReason) {
         self.step(|state| state.close(slot, reason));
     }
 
-    /// Closes the route of an id that never became a connection.
     pub(crate) fn close_id(self: &Rc<Self>, id: &Rc<str>, is_negotiated: bool) {
         self.step(|state| state.close_id(id, is_negotiated));
     }
@@ -238,7 +234,6 @@ impl Shard {
         drop(client);
     }
 
-    /// Reassigns a client connection that lost its app server while opening.
     pub(crate) fn lose_home(self: &Rc<Self>, slot: Slot, cause: Cause) {
         self.step(|state| state.lose_home(slot, cause));
     }

@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use super::api_error::ApiError;
 
-/// Permissions of a request to the admin port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Access {
@@ -15,10 +14,7 @@ pub(super) enum Access {
 }
 
 impl Access {
-    /// Requires permission for operator actions.
-    ///
-    /// # Errors
-    /// If the request has read-only access.
+    /// Refuses operator actions of a request with read-only access.
     pub(super) fn to_act(self) -> Result<(), ApiError> {
         match self {
             Self::Act => Ok(()),

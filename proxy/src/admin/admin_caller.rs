@@ -12,7 +12,6 @@ use axum::http::request::Parts;
 pub(super) struct AdminCaller(pub(super) Option<IpAddr>);
 
 impl AdminCaller {
-    /// Returns the caller set by the listener.
     pub(super) fn of(extensions: &Extensions) -> Self {
         extensions.get().copied().unwrap_or_default()
     }

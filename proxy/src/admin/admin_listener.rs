@@ -46,7 +46,6 @@ const LATE: &str = "the request did not arrive completely, or its response took 
 /// Pause after a failed accept. Without free descriptors, retrying immediately would only use CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts connections forever and serves each in its own task.
 pub(super) async fn serve(listener: TcpListener, router: Router, counters: Arc<AdminCounters>) {
     let table = ConnectionTable::default();
     loop {
@@ -143,7 +142,6 @@ impl Drop for AnswerBody {
     }
 }
 
-/// Handles a request within the timeout.
 async fn answer(router: Router, request: Request<Incoming>) -> Response {
     match timeout(REQUEST_TIMEOUT, router.oneshot(request.map(Body::new))).await {
         Ok(Ok(answer)) => answer,
@@ -159,7 +157,6 @@ mod tests {
     use super::*;
     use crate::admin::connection_table::PER_ADDRESS_MAX;
 
-    /// Starts a listener with a probe and a route that reads its body.
     async fn started() -> (SocketAddr, Arc<AdminCounters>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, counters) = (listener.local_addr().unwrap(), Arc::<AdminCounters>::default());

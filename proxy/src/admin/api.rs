@@ -55,7 +55,6 @@ pub(super) fn open() -> Router<AdminContext> {
     router.layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
 }
 
-/// Handles requests for unknown paths.
 pub(super) async fn unknown(uri: Uri) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, format!("there is no {}", uri.path()))
 }

@@ -10,7 +10,6 @@ use trunkline_protocol::id::ID_CHARS;
 /// Maximum characters of an unknown hub's name in an error.
 const HUB_MAX_CHARS: usize = 100;
 
-/// Error response of the admin port.
 #[derive(Debug)]
 pub(super) struct ApiError {
     status: StatusCode,
@@ -20,7 +19,6 @@ pub(super) struct ApiError {
 }
 
 impl ApiError {
-    /// Error of the request as a whole.
     #[must_use]
     pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
         Self { status, text: text.into(), field: None, header: None }
@@ -45,20 +43,17 @@ impl ApiError {
         }
     }
 
-    /// Error of a request during shutdown.
     #[must_use]
     pub(super) fn stopping() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "this node is stopping")
     }
 
-    /// Error for a client connection not found at any node.
     #[must_use]
     pub(super) fn unknown_client(id: &str) -> Self {
         let shown: String = id.chars().take(ID_CHARS).collect();
         Self::new(StatusCode::NOT_FOUND, format!("no reachable node has a client connection {shown:?}"))
     }
 
-    /// Error for a hub not found at any node.
     #[must_use]
     pub(super) fn unknown_hub(hub: Option<&str>) -> Self {
         let shown: String = hub.unwrap_or_default().chars().take(HUB_MAX_CHARS).collect();

@@ -99,7 +99,6 @@ pub(super) enum OperatorAct {
 /// Number of routes with actions.
 const ROUTES: usize = 14;
 
-/// Every action with its method and route.
 static ACTS: [(Method, &str, OperatorAct); ROUTES] = [
     (Method::POST, "/api/login", OperatorAct::LogIn),
     (Method::POST, "/api/logout", OperatorAct::LogOut),
@@ -117,7 +116,6 @@ static ACTS: [(Method, &str, OperatorAct); ROUTES] = [
     (Method::GET, "/api/trace", OperatorAct::Trace),
 ];
 
-/// Method and path of every action.
 #[cfg(test)]
 pub(super) fn routes() -> impl Iterator<Item = (&'static Method, &'static str)> {
     ACTS.iter().map(|(method, path, _)| (method, *path))
@@ -174,7 +172,6 @@ pub(super) enum Actor {
     /// Caller without a valid credential.
     #[default]
     Nobody,
-    /// Holder of the admin token.
     Token,
     /// Session of the page, by its number since the node started.
     Session(u64),
@@ -193,7 +190,6 @@ impl fmt::Display for Actor {
     }
 }
 
-/// Audit log of an admin port; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct AuditLog(Arc<AuditState>);
 
@@ -302,7 +298,6 @@ pub(super) async fn record_first(State(log): State<AuditLog>, request: Request, 
     next.run(request).await
 }
 
-/// Part of a request shown in the log line.
 struct SeenRequest {
     caller: AdminCaller,
     has_token: bool,
@@ -352,7 +347,6 @@ fn shown_target(uri: &Uri) -> String {
     target.chars().take(SHOWN_CHARS).collect()
 }
 
-/// Limits the length of a detail value.
 fn short_value(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(text.chars().take(SHOWN_CHARS).collect()),

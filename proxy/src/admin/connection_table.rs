@@ -32,7 +32,6 @@ pub(super) enum Phase {
     Answering,
 }
 
-/// Connections to the admin port; clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ConnectionTable(Leases<AdminConnection>);
 

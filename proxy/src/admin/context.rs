@@ -4,7 +4,6 @@ use super::guard::Guard;
 use crate::config::LogLevels;
 use crate::observer::Observer;
 
-/// State of the handlers of page and API.
 #[derive(Debug, Clone)]
 pub(super) struct AdminContext {
     pub(super) observer: Observer,

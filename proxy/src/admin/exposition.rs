@@ -166,10 +166,7 @@ pub struct MetricEntry {
     pub labels: BTreeMap<&'static str, BTreeSet<String>>,
 }
 
-/// Renders all metrics of a node.
-///
-/// # Errors
-/// If a family has no name, which a test excludes.
+/// Fails only if a family has no name, which a test excludes.
 pub(super) fn render(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounters) -> prometheus::Result<String> {
     TextEncoder::new().encode_to_string(&families(readiness, fleet, admin))
 }
@@ -314,7 +311,6 @@ fn can_have(hub: &Hub, transport: Transport, protocol: ClientProtocol) -> bool {
         }
 }
 
-/// Links to app servers, by pool.
 fn links(shared: &Shared, families: &mut Families) {
     let most = shared.settings.links.ring_max_bytes;
     let mut served: BTreeMap<String, bool> = BTreeMap::new();

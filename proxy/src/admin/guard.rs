@@ -39,7 +39,6 @@ use crate::fleet::FromNode;
 use crate::limits::AuthThrottle;
 use crate::net::address::is_loopback_host;
 
-/// Reachability of the admin port, judged by its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exposure {
     /// Only from this machine.
@@ -47,7 +46,6 @@ pub(crate) enum Exposure {
     Network,
 }
 
-/// Guard of the admin port; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Guard(Arc<GuardRules>);
 
@@ -77,16 +75,12 @@ impl Guard {
         Self(Arc::new(GuardRules { exposure, token, metrics_token, sessions, throttle, began, counters }))
     }
 
-    /// Whether an admin token is set, which permits actions.
     #[must_use]
     pub(super) fn has_token(&self) -> bool {
         self.0.token.is_some()
     }
 
-    /// Checks that page and API are served.
-    ///
-    /// # Errors
-    /// If the port is not loopback and has no token.
+    /// Fails if the port is not loopback and has no token.
     pub(super) fn check_served(&self) -> Result<(), ApiError> {
         match (self.0.exposure, &self.0.token) {
             (Exposure::Network, None) => Err(ApiError::new(
@@ -97,15 +91,11 @@ impl Guard {
         }
     }
 
-    /// Returns the permissions of a request with these headers.
-    ///
-    /// # Errors
-    /// If it has no read permission.
+    /// Fails if the request has no read permission.
     pub(super) async fn access(&self, headers: &HeaderMap, caller: AdminCaller) -> Result<Access, ApiError> {
         self.access_and_end(headers, caller).await.map(|(access, _)| access)
     }
 
-    /// Returns the permissions of a request, and the end of its session, if any.
     async fn access_and_end(
         &self,
         headers: &HeaderMap,
@@ -230,10 +220,7 @@ impl Guard {
         Ok(self.0.sessions.begin(&token.replaced, headers))
     }
 
-    /// Ends the session of a request.
-    ///
-    /// # Errors
-    /// If the request comes from another page.
+    /// Fails if the request comes from another page.
     pub(super) fn log_out(&self, headers: &HeaderMap) -> Result<Response, ApiError> {
         self.check_served()?;
         check_page(headers)?;
@@ -464,7 +451,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_operator_at_a_new_address_gets_in_at_once_while_twelve_addresses_guess() {
+    async fn an_operator_at_a_new_address_is_not_delayed_while_twelve_addresses_guess() {
         let guard = guard(Exposure::Network, Some(TOKEN));
         for number in 0..120 {
             let from = AdminCaller(Some([192, 0, 2, number % 12].into()));
@@ -478,7 +465,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_session_is_over_with_the_log_out_for_whoever_has_kept_its_cookie() {
+    async fn a_session_cookie_is_invalid_after_the_log_out() {
         let guard = guard(Exposure::Network, Some(TOKEN));
         let own = headers(&[("host", "proxy-a:8090"), ("origin", "http://proxy-a:8090")]);
         let answer = guard.log_in(&own, me(), &TOKEN.replace(' ', "-")).await.unwrap();
@@ -493,7 +480,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_port_of_this_machine_tells_nothing_to_a_page_that_was_led_here() {
+    async fn a_loopback_port_reveals_nothing_to_a_page_by_dns_rebinding() {
         let guard = guard(Exposure::Loopback, Some(TOKEN));
         let rebound = headers(&[("host", "rebound.example:8090"), ("origin", "http://rebound.example:8090")]);
         assert_eq!(status(guard.check_host(&rebound)), 403);

@@ -14,7 +14,6 @@ use trunkline_protocol::wire::CHANNEL_PATH;
 use super::admin_counters::AdminCounters;
 use crate::fleet::{ChannelLock, ChannelRefused, FromNode, OwnNames, open_channel};
 
-/// Route that opens channels, and the routes inside them.
 #[derive(Debug, Clone)]
 struct NodeChannelRoute {
     keys: AccessKeys,
@@ -23,7 +22,6 @@ struct NodeChannelRoute {
     counters: Arc<AdminCounters>,
 }
 
-/// Route that opens channels to these inner routes.
 pub(super) fn router(keys: AccessKeys, inside: Router, counters: Arc<AdminCounters>) -> Router {
     let route = NodeChannelRoute { keys, hellos: HelloTable::default(), inside, counters };
     Router::new().route(CHANNEL_PATH, get(open)).with_state(route)

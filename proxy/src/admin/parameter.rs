@@ -19,7 +19,6 @@ pub(super) const NAME_MAX_CHARS: usize = 1_000;
 /// Nodes covered by a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// This node and its peers.
     Fleet,
     Node,
 }
@@ -28,7 +27,6 @@ pub(super) enum Scope {
 pub(super) struct QueryParameters(BTreeMap<String, String>);
 
 impl QueryParameters {
-    /// Parses the query of a request.
     pub(super) fn read(uri: &Uri) -> Result<Self, ApiError> {
         let mut all = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
@@ -39,12 +37,10 @@ impl QueryParameters {
         Ok(Self(all))
     }
 
-    /// Takes a text of limited length.
     pub(super) fn text(&mut self, name: &str, most_chars: usize) -> Result<Option<String>, ApiError> {
         self.0.remove(name).map(|value| checked(name, value, most_chars)).transpose()
     }
 
-    /// Takes a number within bounds.
     pub(super) fn number(&mut self, name: &str, least: usize, most: usize) -> Result<Option<usize>, ApiError> {
         let Some(text) = self.0.remove(name) else { return Ok(None) };
         let number = text.parse().ok().filter(|number| (least..=most).contains(number));
@@ -70,7 +66,7 @@ impl QueryParameters {
         Ok(if self.word("scope", ["fleet", "node"])? == "node" { Scope::Node } else { Scope::Fleet })
     }
 
-    /// Rejects parameters that were not taken.
+    /// Rejects unknown parameters: all that no handler has taken.
     pub(super) fn end(self) -> Result<(), ApiError> {
         match self.0.into_keys().next() {
             Some(name) => Err(ApiError::field(&name, "is not a parameter here")),
@@ -99,7 +95,6 @@ impl BodyFields {
         }
     }
 
-    /// Takes a text of limited length.
     pub(super) fn text(&mut self, name: &str, most_chars: usize) -> Result<Option<String>, ApiError> {
         match self.value(name) {
             None | Some(Value::Null) => Ok(None),
@@ -108,7 +103,6 @@ impl BodyFields {
         }
     }
 
-    /// Takes a required text of limited length.
     pub(super) fn required_text(&mut self, name: &str, most_chars: usize) -> Result<String, ApiError> {
         let text = self.text(name, most_chars)?.filter(|text| !text.is_empty());
         text.ok_or_else(|| ApiError::field(name, "is missing"))
@@ -122,7 +116,6 @@ impl BodyFields {
         }
     }
 
-    /// Takes an integer within bounds.
     pub(super) fn number(&mut self, name: &str, least: u64, most: u64) -> Result<Option<u64>, ApiError> {
         let Some(value) = self.value(name).filter(|value| !value.is_null()) else { return Ok(None) };
         let number = value.as_u64().filter(|number| (least..=most).contains(number));
@@ -138,7 +131,6 @@ impl BodyFields {
         }
     }
 
-    /// Takes a list of limited length.
     pub(super) fn list(&mut self, name: &str, most: usize) -> Result<Option<Vec<JsonText>>, ApiError> {
         let Some(list) = self.0.remove(name) else { return Ok(None) };
         match list.items() {
@@ -155,7 +147,7 @@ impl BodyFields {
         self.0.remove(name).map(JsonText::into_value)
     }
 
-    /// Rejects fields that were not taken.
+    /// Rejects unknown fields: all that no handler has taken.
     pub(super) fn end(self) -> Result<(), ApiError> {
         match self.0.into_iter().next() {
             Some((name, _)) => Err(ApiError::field(&name, "is not a field here")),

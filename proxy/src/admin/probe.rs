@@ -19,7 +19,7 @@ use crate::condition::{ConditionKind, Finding};
 use crate::fleet::Fleet;
 use crate::observer::Readiness;
 
-/// Longest usual interval of scrapes, and some more; a refusal is reported for this time.
+/// Time for which a refused scrape is reported: somewhat longer than the usual scrape intervals.
 const SCRAPE_INTERVAL: Duration = Duration::from_secs(150);
 
 #[derive(Debug, Clone)]

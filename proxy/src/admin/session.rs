@@ -39,7 +39,6 @@ const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
 /// Maximum length of the path prefix.
 const PREFIX_MAX_BYTES: usize = 256;
 
-/// Open sessions of this node; clones share the list.
 #[derive(Debug, Clone)]
 pub(super) struct Sessions {
     cookie_name: Arc<str>,
@@ -102,7 +101,6 @@ impl Sessions {
         answer
     }
 
-    /// Responds to a log-out: ends the sessions of the request and removes the cookie.
     pub(super) fn end(&self, headers: &HeaderMap) -> Response {
         let mut actor = Actor::Nobody;
         self.open().retain(|session| {
@@ -118,7 +116,7 @@ impl Sessions {
         answer
     }
 
-    /// Returns the end of the session of a request, if its cookie belongs to an open one.
+    /// Finds the open session of a request's cookie.
     ///
     /// Stale cookies are ignored, so the page shows the log-in form. Cookies in cross-origin requests are ignored, too.
     pub(super) fn find(&self, headers: &HeaderMap) -> Option<SessionEnd> {
@@ -177,7 +175,6 @@ mod tests {
         texts.iter().map(|text| (COOKIE, text.parse().unwrap())).collect()
     }
 
-    /// Starts a session; returns name and value of its cookie.
     fn begun(sessions: &Sessions) -> String {
         let cookie = sessions.begin(&CancellationToken::new(), &HeaderMap::new()).headers()[SET_COOKIE]
             .to_str()
@@ -206,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_session_ends_by_itself() {
+    async fn a_session_expires() {
         let sessions = Sessions::new("proxy-a");
         let headers = cookies(&[&begun(&sessions)]);
         let began = Instant::now();

@@ -149,10 +149,6 @@ pub struct AppKey {
 }
 
 impl AppKey {
-    /// Checks the parts of an app key.
-    ///
-    /// # Errors
-    /// If a part is invalid.
     pub(crate) fn new<'a>(name: &str, key: &str, hubs: impl IntoIterator<Item = &'a str>) -> Result<Self, AppKeyError> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if !(1..=NAME_MAX_BYTES).contains(&name.len()) || !name.bytes().all(is_plain) {
@@ -188,7 +184,6 @@ impl AppKey {
         ensure_apart(keys)
     }
 
-    /// Sets whether other apps may claim the hubs of this app.
     #[must_use]
     pub(crate) fn shared(self, is_shared: bool) -> Self {
         Self { is_shared, ..self }
@@ -310,7 +305,6 @@ mod tests {
         assert!(shown.starts_with("app key shop: hubs shop, shop_* ") && !shown.contains(KEY), "{shown}");
     }
 
-    /// Returns the conflict between keys; each app has its own key.
     fn overlap(texts: &[&str]) -> Option<AppKeySetError> {
         let keys = texts.iter().map(|text| key(&text.replace("KEY", &format!("KEY{}", text.len()))).unwrap());
         let keys: Vec<_> = keys.collect();

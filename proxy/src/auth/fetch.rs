@@ -47,7 +47,6 @@ mod tests {
 
     use super::*;
 
-    /// Starts an issuer that answers one request with these bytes, then keeps the connection open.
     async fn issuer(answer: Vec<u8>) -> Uri {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys", listener.local_addr().unwrap()).parse().unwrap();

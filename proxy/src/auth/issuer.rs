@@ -25,10 +25,6 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// Restricts the issuer to hubs.
-    ///
-    /// # Errors
-    /// If a name is invalid.
     pub(crate) fn set_hubs<'a>(&mut self, hubs: impl IntoIterator<Item = &'a str>) -> Result<(), AppKeyError> {
         self.hubs = Some(HubScope::new(&self.name, hubs)?);
         Ok(())

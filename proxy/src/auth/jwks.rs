@@ -147,7 +147,7 @@ impl FromStr for JwksSource {
             };
         }
         let url = text.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
-        // A user name would not be sent, and the log would show the password next to it.
+        // The user name of a URL would not be sent, and its password would be logged.
         let host = url.as_ref().and_then(Uri::authority);
         let host = host.filter(|host| !host.host().is_empty() && !host.as_str().contains('@')).map(ToString::to_string);
         let Some((url, host)) = url.zip(host) else { return Err(JwksSourceError::Url { shown: shown(text) }) };
@@ -302,7 +302,6 @@ impl KeySets {
         sets.map(|set| set.published.load_full()).collect()
     }
 
-    /// Sources that can't be read, with the reason.
     pub(super) fn failures(&self) -> Vec<(String, String)> {
         let sets = self.sets.load();
         sets.iter().filter_map(|set| Some((set.source.to_string(), set.failure.load_full()?.to_string()))).collect()
@@ -319,7 +318,6 @@ impl KeySets {
         }
     }
 
-    /// Subscribes to stored key sets.
     pub(super) fn stored(&self) -> watch::Receiver<()> {
         self.stored.subscribe()
     }
@@ -389,7 +387,6 @@ mod tests {
                 "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM" })
     }
 
-    /// Generates a public key, and a token signed with its private key.
     fn signed_by(kind: &'static rcgen::SignatureAlgorithm, algorithm: Algorithm) -> (Value, String) {
         let pem = rcgen::KeyPair::generate_for(kind).unwrap().serialize_pem();
         let key = if algorithm == Algorithm::ES256 { EncodingKey::from_ec_pem } else { EncodingKey::from_rsa_pem };
@@ -513,7 +510,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stranger_who_hangs_up_does_not_stop_the_reading() {
+    async fn a_fetch_continues_after_its_client_disconnects() {
         let issuer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys", issuer.local_addr().unwrap()).parse().unwrap();
         let sources = [JwksSource::Url(url)];

@@ -93,7 +93,6 @@ pub(crate) struct Revocations {
     clock_skew_s: u64,
     /// Number of revocations. Checked first for each token.
     count: AtomicUsize,
-    /// Number of the last change.
     newest: AtomicU64,
     /// Revocations from other nodes that were refused because the table was full.
     pub(crate) refused: Counter,
@@ -134,10 +133,7 @@ impl Revocations {
         Self { clock_skew_s, count, newest, refused: Counter::default(), kept: Mutex::default() }
     }
 
-    /// Stores a revocation.
-    ///
-    /// # Errors
-    /// If the table is full or a name is too long.
+    /// Fails if the table is full or a name is too long.
     pub(crate) fn revoke(&self, told: &SharedRevocation, now_s: u64) -> Result<(), RevocationRefused> {
         let tokens = TokenSet::of(told);
         if let Some(name) = tokens.names().find(|name| name.len() > NAME_MAX_BYTES) {
@@ -177,10 +173,6 @@ impl Revocations {
         Ok(())
     }
 
-    /// Checks that a token is not revoked.
-    ///
-    /// # Errors
-    /// Returns an error for a revoked token.
     pub(super) fn check(&self, token: SignedToken<'_>, now_s: u64) -> Result<(), TokenError> {
         if self.count.load(Ordering::Acquire) == 0 {
             return Ok(());
@@ -342,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_a_user_are_void_up_to_the_second_and_those_that_do_not_say_their_age() {
+    fn a_revocation_covers_tokens_up_to_its_second_and_tokens_without_a_valid_issue_time() {
         let revocations = revocations(&[revocation(Some("ann"), NOW_S - 10)]);
         let good = |claims: Value| is_good(&revocations, &claims, None);
         for issued in [json!(NOW_S - 10), json!(NOW_S - 1000), json!(0), json!(999_989.5)] {
@@ -400,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revocation_is_forgotten_in_its_time_and_none_is_kept_for_longer_than_a_year() {
+    fn a_revocation_expires_in_its_time_and_after_a_year_at_the_latest() {
         let revocations = revocations(&[revocation(Some("ann"), NOW_S)]);
         let claims = serde_json::from_value(json!({ "iat": NOW_S })).unwrap();
         let at = |now_s| {
@@ -444,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn each_close_is_noted_once_and_told_to_nodes_that_were_away() {
+    fn each_close_is_recorded_once_and_sent_to_nodes_that_were_disconnected() {
         let revocations = revocations(&[revocation(Some("ann"), NOW_S)]);
         let hers = revocation(Some("ann"), NOW_S);
         let noted = [5, 5, 4, 6].map(|at_ms| revocations.note_close(&hers, at_ms));
@@ -489,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_knows_for_whom_revocations_have_come_since() {
+    fn a_mark_detects_later_revocations_of_its_user() {
         let revocations = revocations(&[revocation(Some("ann"), NOW_S - 10)]);
         let mark = revocations.mark();
         assert!(!revocations.have_come_since(mark, Some("ann")));

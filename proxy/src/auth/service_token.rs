@@ -77,7 +77,6 @@ pub(crate) struct RestAudience<'a> {
     pub without_prefix: PrefixStrip<'a>,
 }
 
-/// Verifier of dial-in tokens, with the keys of the fleet and of apps.
 #[derive(Debug)]
 pub(crate) struct ServiceVerifier {
     keys: Arc<SigningKeys>,
@@ -104,9 +103,6 @@ impl ServiceVerifier {
 
     /// Verifies a token for a hub. Returns its user (id, claims, expiry) and the key that signed the token. A claim
     /// with a long name in .NET is returned under both names.
-    ///
-    /// # Errors
-    /// If the token is invalid.
     pub(crate) fn verify(
         &self,
         token: &str,
@@ -117,9 +113,6 @@ impl ServiceVerifier {
     }
 
     /// Verifies a token that may have expired since its connection was opened.
-    ///
-    /// # Errors
-    /// Returns the errors of [`verify`](Self::verify), except expiry.
     pub(crate) fn verify_old(
         &self,
         token: &str,
@@ -177,7 +170,6 @@ impl ServiceVerifier {
         Ok((user, opened.by))
     }
 
-    /// Checks that a token of this user is not revoked.
     fn ensure_in_force(&self, opened: &OpenedToken, user: Option<&str>) -> Result<(), TokenError> {
         let app = match &opened.by.signer {
             Signer::Fleet => None,

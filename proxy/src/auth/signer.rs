@@ -8,14 +8,12 @@ use trunkline_protocol::key::AccessKey;
 /// Holder of signing keys. Shares count all keys of a holder together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Signer {
-    /// Holder of an access key of the fleet.
     #[default]
     Fleet,
     App(Arc<str>),
 }
 
 impl Signer {
-    /// Name of the holder as a metric label.
     #[must_use]
     pub(crate) fn label(&self) -> &str {
         match self {
@@ -34,7 +32,6 @@ impl fmt::Display for Signer {
     }
 }
 
-/// Key that signed a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TokenSigner {
     pub key: AccessKey,

@@ -36,7 +36,6 @@ impl SigningKey {
         Some(Self { key: key.clone(), app: name, hubs, of_users, of_service })
     }
 
-    /// Key and holder, as returned for a verified token.
     #[must_use]
     pub(super) fn as_signer(&self) -> TokenSigner {
         TokenSigner { key: self.key.clone(), signer: self.app.clone().map_or(Signer::Fleet, Signer::App) }

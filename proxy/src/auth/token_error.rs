@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 /// Claims that hold a single value.
 const SINGLE_CLAIMS: [&str; 3] = ["sub", "exp", "nbf"];
 
-/// Reason for refusing an access token. The client receives the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum TokenError {

@@ -37,8 +37,7 @@ pub(crate) struct Verifier {
 }
 
 impl Verifier {
-    /// Creates a verifier with the keys of the fleet and of apps, and the keys of the policy. `connector` fetches key
-    /// sets from URLs.
+    /// `connector` fetches key sets from URLs.
     #[must_use]
     pub(crate) fn new(
         policy: TokenPolicy,
@@ -69,7 +68,6 @@ impl Verifier {
         self.policy.is_required
     }
 
-    /// Refreshes published keys periodically. Never returns.
     pub(crate) async fn keep_fresh(&self) {
         self.sets.keep_fresh(self.policy.jwks_refresh).await;
     }
@@ -112,7 +110,6 @@ impl Verifier {
         TokenError::LABELS.into_iter().zip(self.refused.iter().map(Counter::get))
     }
 
-    /// Key sets that can't be read, with the reason.
     #[must_use]
     pub(crate) fn key_set_failures(&self) -> Vec<(String, String)> {
         self.sets.failures()
@@ -265,7 +262,6 @@ fn issuers_of<'i>(issuers: &'i [Issuer], token: &str) -> Vec<&'i Issuer> {
     issuers.iter().filter(|issuer| issuer.is_named(&claimed)).collect()
 }
 
-/// Issuer in the claims of an unverified token.
 fn claimed_issuer(token: &str) -> Option<String> {
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     let mut claims = serde_json::from_slice::<Map<String, Value>>(&claims).ok()?;

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Amount in use and its limit, shared between threads.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: usize,
     used: AtomicUsize,
 }
 
-/// Share of a budget, returned on drop.
 #[derive(Debug)]
 pub(crate) struct BudgetShare {
     budget: Arc<Budget>,
@@ -39,7 +37,6 @@ impl Budget {
         self.limit
     }
 
-    /// Takes an amount; `None` if it does not fit.
     #[must_use]
     pub(crate) fn take(self: &Arc<Self>, amount: usize) -> Option<BudgetShare> {
         self.reserve(amount).then(|| BudgetShare { budget: self.clone(), amount })
@@ -63,7 +60,6 @@ impl Budget {
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Returns a reserved amount.
     pub(super) fn release(&self, amount: usize) {
         self.used.fetch_sub(amount, Ordering::Relaxed);
     }

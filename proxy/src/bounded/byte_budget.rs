@@ -3,7 +3,6 @@
 /// Fraction of the limit freed at a time: finding the largest holders visits all of them.
 const FREED_PART: usize = 8;
 
-/// Limit of the total bytes of all holders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ByteBudget {
     limit: usize,

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use super::shrink::shrink_queue;
 
-/// Items with their deadlines in ticks.
 #[derive(Debug)]
 pub(crate) struct Deadlines<T>(VecDeque<(u32, T)>);
 

@@ -52,7 +52,6 @@ impl<K: Clone + Eq + Hash + Ord> Holders<K> {
         Self { by_key, by_weight, weight: sum }
     }
 
-    /// Weight of all holders together.
     #[must_use]
     pub(crate) fn weight(&self) -> usize {
         self.weight
@@ -78,7 +77,6 @@ impl<K: Clone + Eq + Hash + Ord> Holders<K> {
         None
     }
 
-    /// Records the weight of a new entry.
     pub(crate) fn add(&mut self, key: &K, weight: usize) {
         let holding = self.by_key.entry(key.clone()).or_default();
         self.by_weight.remove(&(holding.weight, key.clone()));

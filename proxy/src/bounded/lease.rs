@@ -15,7 +15,6 @@ pub(crate) struct LeaseTable<T> {
     last: u64,
 }
 
-/// Lease of one entry. Dropping it removes the entry.
 #[derive(Debug)]
 pub(crate) struct Lease<T> {
     leases: Leases<T>,
@@ -97,7 +96,6 @@ impl<T> LeaseTable<T> {
         self.entries.get_mut(&number).map(|(entry, _)| entry)
     }
 
-    /// Revokes the lease of an entry and removes the entry.
     pub(crate) fn revoke(&mut self, number: u64) -> Option<T> {
         let (entry, revoked) = self.entries.remove(&number)?;
         revoked.cancel();

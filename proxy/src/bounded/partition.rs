@@ -29,7 +29,6 @@ impl<T> Partitions<T> {
         self.of_hash(self.hash(key))
     }
 
-    /// Locks the partition of a hash.
     pub(crate) fn of_hash(&self, hash: u64) -> MutexGuard<'_, T> {
         let [first, rest @ ..] = &self.all;
         let place = usize::try_from(hash % PARTITIONS as u64).unwrap_or_default();

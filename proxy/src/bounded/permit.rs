@@ -19,7 +19,6 @@ struct PermitTable<K> {
     by_key: Partitions<HashMap<K, usize>>,
 }
 
-/// Permit, optionally of a key; returned on drop.
 #[derive(Debug)]
 pub(crate) struct Permit<K: Eq + Hash> {
     permits: Permits<K>,
@@ -74,7 +73,6 @@ impl<K: Clone + Eq + Hash> Permits<K> {
         self.take_within(self.free(), Some(key))
     }
 
-    /// Number of free permits.
     #[must_use]
     pub(crate) fn free(&self) -> usize {
         self.limit().saturating_sub(self.len())
@@ -87,7 +85,6 @@ impl<K: Clone + Eq + Hash> Permits<K> {
         *by_key.of(key).entry(key.clone()).or_default() += amount;
     }
 
-    /// Amount held by a key.
     #[must_use]
     pub(crate) fn held(&self, key: &K) -> usize {
         self.0.by_key.of(key).get(key).copied().unwrap_or_default()
@@ -115,7 +112,6 @@ impl<K: Clone + Eq + Hash> Permits<K> {
 }
 
 impl<K: Eq + Hash> Permits<K> {
-    /// Returns an amount of a key.
     pub(crate) fn release(&self, key: Option<&K>, amount: usize) {
         let PermitTable { all, by_key, .. } = &*self.0;
         all.release(amount);

@@ -4,7 +4,6 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeFrom;
 
-/// Values by key: the most recent ones, each until a deadline.
 #[derive(Debug)]
 pub(crate) struct Recent<K, V, T> {
     limit: usize,
@@ -55,7 +54,6 @@ impl<K: Clone + Ord, V, T: Copy + Ord> Recent<K, V, T> {
         self.by_key.remove(key);
     }
 
-    /// Values from a key on, in key order.
     pub(crate) fn range(&self, from: RangeFrom<K>) -> impl Iterator<Item = (&K, &V)> {
         self.by_key.range(from).map(|(key, (_, value))| (key, value))
     }

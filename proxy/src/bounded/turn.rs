@@ -56,7 +56,6 @@ struct TurnState {
 }
 
 impl Turns {
-    /// Creates the turns of a node with this many threads.
     pub(crate) fn new(threads: usize) -> Self {
         let threads = u32::try_from(threads).unwrap_or(u32::MAX).max(1);
         let turn_time = (TURN_TIME / threads).max(TURN_TIME_MIN);
@@ -64,7 +63,6 @@ impl Turns {
         Self { state, hasher: RandomState::new(), lines: Mutex::default() }
     }
 
-    /// Line of a holder at a thread.
     pub(crate) fn line(&self, holder: &impl Hash, thread: u16) -> Arc<TurnLine> {
         // Holders with equal hashes would share their turns, which is harmless.
         let holder = self.hasher.hash_one(holder);
@@ -89,7 +87,6 @@ impl Turns {
     }
 }
 
-/// Source of work of one holder.
 #[derive(Debug)]
 pub(crate) struct TurnLine {
     holder: u64,
@@ -110,7 +107,7 @@ impl TurnLine {
         }
     }
 
-    /// Waits for a turn; `None` without waiting while no other holder is busy.
+    /// Waits for a turn. Returns `None` immediately while no other holder is busy.
     pub(crate) async fn begin(self: &Arc<Self>) -> Option<Turn> {
         if self.turns.contended_s.load(Ordering::Relaxed) == 0 {
             return None;

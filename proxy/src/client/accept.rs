@@ -100,7 +100,6 @@ fn is_revoked(shard: &Shard, pending: &PendingConnection) -> bool {
     pending.verified_at.is_some_and(|mark| revocations.have_come_since(mark, pending.user.as_deref()))
 }
 
-/// Begins the span of a hub handshake, if its connection is sampled.
 fn handshake_span(shard: &Shard, pending: &PendingConnection) -> Option<OpenSpan> {
     let (trace, tracer) = (pending.trace.as_ref()?, shard.shared().tracer.as_ref()?);
     let mut span = tracer.begin("handshake", Some(trace.context), unix_ns())?;
@@ -146,7 +145,6 @@ async fn handshake(
     Ok(Some(handshake))
 }
 
-/// Waits until a head is evicted from the budget of heads.
 async fn evicted(head: Option<&HeadWeight>) {
     match head {
         Some(head) => head.revoked().await,
@@ -154,7 +152,6 @@ async fn evicted(head: Option<&HeadWeight>) {
     }
 }
 
-/// Counts, logs and records a refused client.
 fn record(shard: &Shard, pending: &PendingConnection, failure: &HandshakeFailure) {
     let (cause, detail) = (failure.cause(shard.is_drained()), failure.detail());
     let (hub, id) = (&pending.hub, &*pending.open.connection_id);

@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_in_place_of_a_handshake_tells_its_protocol() {
+    fn a_message_instead_of_a_handshake_reveals_its_protocol() {
         let (json, message_pack) = (Some(HubProtocol::Json), Some(HubProtocol::MessagePack));
         assert_eq!(protocol_of_message(b"{\"type\":9,\"sequenceId\":1}\x1e{\"type\":1"), json);
         assert_eq!(protocol_of_message(b"{\"sequenceId\":4,\"type\":9}\x1e"), json);

@@ -8,7 +8,6 @@ use trunkline_protocol::manifest::HubManifest;
 use crate::shard::{Content, Outbox, message_frame};
 use crate::transport::websocket::{self, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, Opcode};
 
-/// Reason for refusing a client.
 #[derive(Debug)]
 pub(super) enum HandshakeFailure {
     /// The hub handshake is answered with this error.
@@ -135,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_without_an_app_server_is_accepted_and_told_to_reconnect() {
+    fn a_client_without_an_app_server_is_accepted_and_asked_to_reconnect() {
         let told = frames(&HandshakeFailure::TryAgain(Content::Hub(HubProtocol::Json)));
         let told = String::from_utf8_lossy(&told).into_owned();
         assert!(told.contains("{}\u{1e}") && told.contains("\"allowReconnect\":true"), "{told}");
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_comes_back_in_vain_is_told_to_begin_anew_in_its_own_protocol() {
+    fn a_client_that_can_not_resume_is_asked_to_start_over_in_its_own_protocol() {
         let told = frames(&HandshakeFailure::Returned(HubProtocol::Json));
         let told = String::from_utf8_lossy(&told).into_owned();
         let (sequence, close) = (told.find("{\"type\":9,\"sequenceId\":1}"), told.find("\"allowReconnect\":true"));

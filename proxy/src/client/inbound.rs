@@ -65,7 +65,6 @@ pub(super) enum InboundError {
 }
 
 impl InboundError {
-    /// Standard cause of the error.
     pub(super) fn cause(&self) -> Cause {
         match self {
             Self::Transport(_) => Cause::WebsocketProtocol,
@@ -102,7 +101,7 @@ pub(super) struct PartialMessage {
     bytes: Vec<u8>,
     /// Number of bytes already searched for the end of a message.
     searched: usize,
-    /// Whether it includes complete messages waiting for an app server.
+    /// Whether the stored bytes include complete messages that wait for an app server.
     is_held: bool,
     /// Number of messages completed from a stored beginning.
     ended: u32,
@@ -136,7 +135,6 @@ impl InboundTransport {
     }
 }
 
-/// Piece of the transport's stream.
 #[derive(Debug)]
 pub(super) enum Piece<'a> {
     /// Payload, and its position in a transport message.
@@ -216,7 +214,8 @@ impl PartialMessage {
         if self.bytes.is_empty() {
             self.bytes.extend_from_slice(payload.get(used..).unwrap_or_default());
         } else if used > 0 {
-            // Frees the memory: an idle connection holds no buffer, and a short rest not that of a long message.
+            // Frees the memory: an idle connection holds no buffer, and a short rest does not keep the buffer of a long
+            // message.
             self.bytes = self.bytes.get(used..).unwrap_or_default().to_vec();
             self.note_end();
         }
@@ -237,7 +236,6 @@ impl PartialMessage {
         self.is_held
     }
 
-    /// Records that the stored message is complete.
     pub(super) fn note_end(&mut self) {
         self.ended = self.ended.wrapping_add(1);
     }
@@ -254,7 +252,6 @@ impl PartialMessage {
         !self.bytes.is_empty()
     }
 
-    /// Whether complete messages wait for an app server.
     pub(super) fn is_held(&self) -> bool {
         self.is_held
     }

@@ -62,9 +62,7 @@ pub(super) struct Reader {
     /// The connection is resumed: its early bytes are not decoded.
     pub(super) is_resumed: bool,
     pub(super) is_traced: bool,
-    /// Rate limit, if any.
     pub(super) quota: Option<Box<Quota>>,
-    /// State for a client with several app servers.
     pub(super) sides: SideReading,
     /// A message is incomplete, and the shard has recorded it.
     pub(super) is_unfinished: bool,
@@ -91,7 +89,6 @@ impl SideReading {
         self.full.as_ref().is_some_and(|link| link.is_full())
     }
 
-    /// Records the secondaries used by a read.
     fn note(&mut self, upward: &mut Upstream<'_>) {
         if let Some(link) = upward.side.take() {
             self.has_any = true;
@@ -100,7 +97,6 @@ impl SideReading {
     }
 }
 
-/// Next step after a read.
 #[derive(Debug)]
 enum Step {
     Continue,
@@ -238,7 +234,7 @@ impl Reader {
         if !Arc::ptr_eq(client.home(), &self.home) {
             self.home = Arc::clone(client.home());
         }
-        // Its shard will be notified soon.
+        // The shard has not yet been notified of the lost link.
         if self.home.is_closed() && !client.life().is_closed() && !client.is_unassigned() {
             client.change_assignment(&Role::Home, now, |home| {
                 home.leave(self.home.app());
@@ -261,13 +257,12 @@ impl Reader {
         state.core.connections.get_current(self.slot, self.serial).is_none_or(|client| client.life().is_closed())
     }
 
-    /// Whether only the end of the socket is awaited.
+    /// Whether the task only waits for the socket to end.
     fn is_ending(&self, state: &mut ShardState) -> bool {
         let client = state.core.connections.get_current(self.slot, self.serial);
         client.is_none_or(|client| client.life().is_closed() || client.pauses().is_cut())
     }
 
-    /// Reads once and handles the data.
     fn poll_step(&mut self, state: &mut ShardState, cx: &mut Context<'_>) -> Poll<Step> {
         // The link may have filled while the client was idle. Many clients starting together would exceed the limit by
         // far.
@@ -321,7 +316,6 @@ impl Reader {
         Poll::Ready(Some(read))
     }
 
-    /// Handles the data of a read.
     fn take(&mut self, state: &mut ShardState, bytes: &mut [u8]) -> Step {
         if self.is_closing(state) {
             return self.take_last(bytes);
@@ -456,7 +450,6 @@ impl Reader {
     }
 }
 
-/// Standard cause of a failed socket.
 pub(super) fn cause_of(error: &io::Error) -> Cause {
     match (error.get_ref().and_then(|inner| inner.downcast_ref()), error.kind()) {
         (Some(cause), _) => *cause,
@@ -473,7 +466,6 @@ fn rules_of(hub: &Hub, sides: &SideReading) -> Option<Arc<HubRules>> {
     hub.message_rules().or_else(|| sides.has_any.then(Arc::default))
 }
 
-/// Bytes of a hub ping.
 fn ping_of(protocol: HubProtocol) -> &'static [u8] {
     if protocol.is_binary() { &[2, 0x91, 6] } else { b"{\"type\":6}\x1e" }
 }
@@ -664,7 +656,6 @@ impl<'a> Upstream<'a> {
         }
     }
 
-    /// Sequence state of a resumable client.
     fn resumption(&mut self) -> Option<&mut Resumption> {
         let client = self.state.core.connections.get_mut(self.slot).filter(|client| client.is_resumable())?;
         client.cold_mut().resumption_mut()

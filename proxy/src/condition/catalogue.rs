@@ -59,7 +59,6 @@ macro_rules! catalogue {
             /// All conditions in the order of the book.
             pub(crate) const ALL: [Self; [$($name),*].len()] = [$(Self::$kind),*];
 
-            /// Catalogue entry of the condition.
             #[must_use]
             pub(crate) fn entry(self) -> CatalogueEntry {
                 match self {

@@ -48,7 +48,6 @@ impl Finding {
     }
 }
 
-/// Active condition of one subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ActiveCondition {
     pub kind: ConditionKind,
@@ -59,7 +58,6 @@ pub(crate) struct ActiveCondition {
     pub lasts: Duration,
 }
 
-/// Kind of a change of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoticeKind {
     Began,
@@ -103,7 +101,6 @@ struct RegistryState {
     history: VecDeque<(Instant, ActiveCondition)>,
 }
 
-/// Registry of the conditions of a node.
 #[derive(Debug, Default)]
 pub(crate) struct ConditionRegistry(Mutex<RegistryState>);
 
@@ -118,7 +115,6 @@ impl ConditionRegistry {
         }
     }
 
-    /// Clears a reported event.
     pub(crate) fn clear(&self, kind: ConditionKind, subject: &str) {
         self.lock().events.remove(&(kind, subject.to_owned()));
     }

@@ -15,7 +15,6 @@ const KNOWN_FOR: Duration = Duration::from_secs(3600);
 /// Time without an app server after which remaining clients were left alone: nothing took them over.
 const LEFT_ALONE_AFTER: Duration = Duration::from_secs(30);
 
-/// State of a hub at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct HubSight {
     pub is_served: bool,
@@ -32,7 +31,6 @@ pub(crate) struct KnownHub {
     unserved_since: Option<Instant>,
     /// Whether the last app server has stopped gracefully, and has left no clients alone.
     pub has_stopped: bool,
-    /// Whether it had clients.
     pub had_clients: bool,
     /// Whether the last sight found the hub.
     pub is_present: bool,
@@ -80,7 +78,6 @@ impl KnownHub {
     }
 }
 
-/// Table of known hubs, by name.
 #[derive(Debug, Default)]
 pub(crate) struct KnownHubs(Mutex<BTreeMap<String, KnownHub>>);
 
@@ -100,13 +97,11 @@ impl KnownHubs {
         hubs.retain(|_, hub| hub.is_present || (is_recent(hub) && hub.first_served.is_some()));
     }
 
-    /// Whether a hub is known.
     #[must_use]
     pub(crate) fn has(&self, name: &str) -> bool {
         self.lock().contains_key(name)
     }
 
-    /// Lists the known hubs, by name.
     #[must_use]
     pub(crate) fn list(&self) -> Vec<(String, KnownHub)> {
         self.lock().iter().map(|(name, hub)| (name.clone(), hub.clone())).collect()

@@ -63,7 +63,6 @@ pub(crate) const ANY_U32: RangeInclusive<u64> = 0..=u32::MAX as u64;
 
 /// Type of a field that an option can set.
 pub(crate) trait OptionValue {
-    /// Converts an option's number.
     fn of_number(number: u64) -> Self;
 
     /// Returns the number; `None` if it was not configured.

@@ -36,7 +36,7 @@ settings! {
         // About 600 bytes per membership.
         pub user_groups_max_bytes: usize = 64 * 1024 * 1024,
 
-        /// Hosts of which the audience of a token has to name one; any will do if there is none.
+        /// Accepted hosts in the audience of a token. Empty accepts any host.
         pub audience_hosts: Vec<String> = Vec::new(),
     }
 }

@@ -72,7 +72,6 @@ impl SecretSources {
         drop((self.apps.read_lines_again(&self.counts), self.webhooks.read_lines_again(&self.counts)));
     }
 
-    /// Files to reload on change.
     pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let keys = self.access.files.iter().chain(&self.apps.files).chain(&self.webhooks.files);
         let of_tokens = self.tokens.secrets.iter().chain(&self.tokens.public_keys);

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_none_is_refused_and_not_shown() {
+    fn an_invalid_text_is_refused_and_not_shown() {
         for (text, line) in [("0123456789abcdef", 1), ("\n=0123456789abcdef", 2), ("a=b\nc=0123456789abcdef", 1)] {
             let (number, problem) = WebhookSecret::lines(text).unwrap_err();
             assert_eq!(number, line, "{text}");

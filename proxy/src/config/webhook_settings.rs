@@ -15,7 +15,7 @@ settings! {
         /// Rules in their order; the first one that matches a hub counts.
         pub rules: Vec<WebhookRule> = Vec::new(),
 
-        /// Secrets that sign requests at the start; those of a hub without any are signed with the access keys.
+        /// Secrets that sign requests initially. Without a secret for the hub, the access keys sign.
         pub secrets: Vec<WebhookSecret> = Vec::new(),
 
         /// Whether a back end is asked about each client before it is let in.

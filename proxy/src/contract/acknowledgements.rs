@@ -51,7 +51,7 @@ fn existence_of_connections_users_and_groups_is_known_on_all_shards() {
 }
 
 #[test]
-fn joining_with_the_id_of_nobody_is_not_found_and_leaving_a_group_of_others_is_fine() {
+fn joining_with_an_unknown_id_is_not_found_and_leaving_a_group_of_others_succeeds() {
     run(async {
         let (stage, _app, mut link) = chat().await;
         let client = Client::connect(&stage, &mut link, "/chat").await;
@@ -239,7 +239,7 @@ fn members_of_a_group_are_counted_and_listed_a_page_at_a_time_over_all_shards() 
 }
 
 #[test]
-fn nobody_is_listed_twice_while_members_come_and_go_between_two_pages() {
+fn no_member_is_listed_twice_while_members_join_and_leave_between_two_pages() {
     run(async {
         let (stage, _app, mut link) = chat().await;
         let mut clients = Vec::new();

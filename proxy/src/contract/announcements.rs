@@ -96,7 +96,7 @@ fn arguments_arrive_as_they_were_given_in_each_hub_protocol() {
 }
 
 #[test]
-fn announcements_that_come_at_once_arrive_in_one_order_everywhere() {
+fn simultaneous_announcements_arrive_in_one_order_everywhere() {
     run(async {
         let (stage, _app, mut link) = Stage::with(settings(), 2).with_chat().await;
         let mut clients = Vec::new();
@@ -116,7 +116,7 @@ fn announcements_that_come_at_once_arrive_in_one_order_everywhere() {
 }
 
 #[test]
-fn more_announcements_at_once_than_a_node_has_under_way_are_refused() {
+fn announcements_above_the_limit_of_a_node_are_refused() {
     run(async {
         let stage = Stage::start();
         let _app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
@@ -130,7 +130,7 @@ fn more_announcements_at_once_than_a_node_has_under_way_are_refused() {
 }
 
 #[test]
-fn a_hub_that_nobody_has_and_a_raw_endpoint_are_no_place_for_announcements() {
+fn an_unknown_hub_and_a_raw_endpoint_take_no_announcements() {
     run(async {
         let stage = Stage::start();
         let raw = HubManifest { kind: EndpointKind::Raw, ..HubManifest::new("chat", "/chat") };

@@ -107,7 +107,6 @@ impl App {
         self.link().await
     }
 
-    /// Retires all pools, as when discovery reports the app server as gone.
     pub(super) fn retire(&self) {
         for pool in &self.pools {
             self.shared.hubs.of_pool(pool).unwrap().remove_pool(pool);
@@ -203,7 +202,6 @@ impl AppLink {
         }
     }
 
-    /// Receives connection data: its payload as text, and the message.
     pub(super) async fn data(&mut self) -> (String, ConnectionData) {
         match self.next().await {
             ServiceMessage::ConnectionData(data) => (String::from_utf8_lossy(&data.payload).into_owned(), data),
@@ -240,12 +238,10 @@ impl AppLink {
         assert_eq!(answered, ack_id);
     }
 
-    /// Sends hub messages or a handshake response to one connection.
     pub(super) async fn write(&self, id: &str, payload: impl Into<Bytes>) {
         self.send(data_for(id, payload)).await;
     }
 
-    /// Adds a connection to a group, and waits for the acknowledgement.
     pub(super) async fn join(&mut self, id: &str, group: &str) {
         let ack_id = self.next_ack.replace(self.next_ack.get() + 1);
         self.send(ServiceMessage::JoinGroupWithAck(membership(id, group, ack_id))).await;

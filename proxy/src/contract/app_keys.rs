@@ -45,7 +45,7 @@ async fn is_alive(link: &mut DialInLink, client: &Client) -> bool {
 }
 
 #[test]
-fn links_of_a_key_that_is_taken_away_end_and_those_of_others_stay() {
+fn links_of_a_removed_key_end_and_links_of_other_keys_stay() {
     run(async {
         let node = node_with(keys(&format!("bench={OLD}"))).await;
         let (mut first, mut second) =
@@ -81,7 +81,7 @@ fn links_of_a_key_that_is_taken_away_end_and_those_of_others_stay() {
 }
 
 #[test]
-fn links_end_with_the_hub_that_their_key_opens_no_more_and_never_with_the_access_key() {
+fn links_end_when_their_key_no_longer_covers_the_hub_and_never_with_the_access_key() {
     run(async {
         let node = node_with(keys(&format!("shop={OLD};bench;shop"))).await;
         let mut of_app = DialInLink::open_by(OLD, &node, "home_1").await;

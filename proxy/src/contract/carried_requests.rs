@@ -173,7 +173,7 @@ fn an_owner_that_another_node_has_replaced_is_asked_once() {
 }
 
 #[test]
-fn a_stranger_at_the_address_of_an_owner_learns_nothing_and_hands_nothing_to_the_client() {
+fn another_server_at_an_owners_address_gets_no_secrets_and_passes_nothing_to_the_client() {
     run(async {
         let network = MemoryNetwork::default();
         let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
@@ -296,7 +296,7 @@ fn tokens_without_a_user_and_users_who_show_themselves_need_no_owner() {
 }
 
 #[test]
-fn nobody_but_a_node_may_ask_for_an_id() {
+fn only_a_node_may_request_an_id() {
     run(async {
         let network = MemoryNetwork::default();
         let owner = FleetNode::start(OWNER, &network).await;
@@ -325,7 +325,7 @@ fn the_failures_of_a_start_are_none_of_the_next_one_at_its_address() {
 }
 
 #[test]
-fn an_owner_is_reached_when_its_name_does_not_resolve_any_more() {
+fn an_owner_is_reached_when_its_name_no_longer_resolves() {
     run(async {
         let (network, is_gone) = (MemoryNetwork::default(), Arc::new(AtomicBool::new(false)));
         let asked = is_gone.clone();

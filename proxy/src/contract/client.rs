@@ -95,7 +95,6 @@ impl Client {
         assert!(self.try_write(message).await);
     }
 
-    /// Writes a message; `false` if the node has closed the socket.
     pub(super) async fn try_write(&mut self, message: Message) -> bool {
         self.socket.send(message).await.is_ok()
     }
@@ -151,7 +150,6 @@ impl Client {
         self.socket.get_mut().shutdown().await.unwrap();
     }
 
-    /// Closes the WebSocket with a close frame, and waits for the node's close.
     pub(super) async fn close(mut self) {
         self.socket.close(None).await.unwrap();
         while !matches!(self.next().await, Received::End(_)) {}

@@ -56,7 +56,7 @@ fn a_message_in_pieces_goes_up_when_it_is_whole() {
 }
 
 #[test]
-fn a_message_over_the_hubs_limit_closes_its_client_and_both_sides_learn_why() {
+fn a_message_over_the_hubs_limit_closes_its_client_and_both_sides_get_the_reason() {
     run(async {
         let hub = HubManifest { message_max_bytes: 100, detailed_errors: true, ..HubManifest::new("chat", "/chat") };
         let (stage, _app, mut link) = Stage::start().with_app(hub).await;
@@ -78,7 +78,7 @@ fn cause_of(end: &CloseConnection) -> Option<String> {
 }
 
 #[test]
-fn a_message_that_does_not_end_closes_its_client_and_nobody_else() {
+fn a_message_that_does_not_end_closes_only_its_client() {
     run(async {
         let (stage, _app, mut link) = Stage::start().with_chat().await;
         let (mut late, mut idle) =
@@ -182,7 +182,7 @@ fn a_client_with_as_many_calls_as_may_be_pending_is_read_on_when_one_is_answered
 }
 
 #[test]
-fn a_raw_endpoint_carries_whole_texts_and_bytes_and_says_which_they_are() {
+fn a_raw_endpoint_forwards_complete_messages_marked_as_text_or_binary() {
     run(async {
         let (stage, _app, mut link) = Stage::start().with_app(HubManifest::raw("echo", "/echo")).await;
         let mut client = Client::upgrade(&stage, "/echo").await.unwrap();

@@ -51,7 +51,7 @@ fn the_answer_of_a_client_goes_to_the_app_server_that_asked_wherever_its_home_is
 }
 
 #[test]
-fn a_question_to_nobody_is_answered_with_an_error() {
+fn an_invocation_of_an_unknown_client_is_answered_with_an_error() {
     run(async {
         let (_stage, _app, mut link) = Stage::start().with_chat().await;
         link.send(question("nobody", "q-1")).await;

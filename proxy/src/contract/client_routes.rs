@@ -200,7 +200,7 @@ fn a_client_whose_app_server_is_lost_goes_where_the_routes_lead_on_at_once() {
 }
 
 #[test]
-fn a_rejection_that_comes_later_ends_nobody() {
+fn a_later_rejection_ends_no_client() {
     run(async {
         let stage = Stage::start();
         let mut app = stage.app_in("default", "app");

@@ -188,7 +188,7 @@ fn lost_links_are_one_condition_of_their_app_server() {
 }
 
 #[test]
-fn an_app_server_that_refuses_the_key_and_one_that_does_not_answer_are_told_apart() {
+fn a_refused_key_and_a_silent_app_server_are_distinguished() {
     run(async {
         let (stage, _app, _link) = Stage::start().with_chat().await;
         let mut watched = Watched::new(&stage.shared);
@@ -234,7 +234,7 @@ fn a_refused_app_server_that_dials_in_is_reported_with_hub_and_address() {
 }
 
 #[test]
-fn a_webhook_that_fails_and_one_that_refuses_signatures_are_told_apart() {
+fn a_failing_webhook_and_refused_signatures_are_distinguished() {
     run(async {
         let network = MemoryNetwork::default();
         let stage = webhooks::stage(&network, webhooks::plain());

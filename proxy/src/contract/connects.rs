@@ -139,7 +139,7 @@ fn a_client_is_announced_once_with_query_headers_address_and_its_handshake() {
 }
 
 #[test]
-fn what_follows_the_handshake_at_once_goes_up_behind_it() {
+fn data_directly_after_the_handshake_is_forwarded_after_it() {
     run(async {
         let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
@@ -151,7 +151,7 @@ fn what_follows_the_handshake_at_once_goes_up_behind_it() {
 }
 
 #[test]
-fn a_client_without_a_handshake_is_refused_in_time_and_nobody_hears_of_it() {
+fn a_client_without_a_handshake_is_refused_in_time_without_a_notice() {
     run(async {
         let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
@@ -257,7 +257,7 @@ fn the_app_decides_about_a_client_at_negotiate_and_its_refusal_is_passed_on() {
 }
 
 #[test]
-fn the_app_learns_the_user_that_the_node_has_verified_and_none_that_a_client_claims() {
+fn the_app_gets_only_the_user_verified_by_the_node() {
     run(async {
         let stage = Stage::start();
         let hub = HubManifest { asks_app: true, ..HubManifest::new("chat", "/chat") };
@@ -317,7 +317,7 @@ fn new_clients_alternate_between_the_links_of_a_pool() {
 }
 
 #[test]
-fn a_path_without_a_hub_is_404_and_the_fleets_own_paths_are_nobodys() {
+fn a_path_without_a_hub_and_paths_of_the_fleet_are_404() {
     run(async {
         let (stage, _app, _link) = Stage::start().with_chat().await;
         assert_eq!(exchange(&stage, "GET", "/.trunkline/manifest", "").await.0, 404);

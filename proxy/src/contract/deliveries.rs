@@ -189,7 +189,7 @@ fn data_is_taken_from_a_connections_own_app_server_only_and_sends_from_any() {
 }
 
 #[test]
-fn a_client_that_reads_nothing_is_closed_in_a_while_and_holds_up_nobody() {
+fn a_client_that_reads_nothing_is_closed_and_delays_no_other_client() {
     run(async {
         let mut settings = settings();
         settings.outbox.client_bytes = 10_000;

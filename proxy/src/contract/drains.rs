@@ -32,7 +32,7 @@ async fn closed_as_drained(link: &mut AppLink) -> String {
 }
 
 #[test]
-fn clients_are_told_to_connect_again_one_by_one_and_their_app_server_hears_of_each() {
+fn clients_are_asked_to_reconnect_one_by_one_and_their_app_server_is_notified_of_each() {
     run(async {
         let (stage, _app, mut link) = Stage::with(settings(), 2).with_chat().await;
         let mut clients = Vec::new();
@@ -57,7 +57,7 @@ fn clients_are_told_to_connect_again_one_by_one_and_their_app_server_hears_of_ea
 }
 
 #[test]
-fn a_node_that_stops_takes_nobody_in() {
+fn a_stopping_node_accepts_no_clients() {
     run(async {
         let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut late = Client::upgrade(&stage, "/chat").await.unwrap();
@@ -75,7 +75,7 @@ fn a_node_that_stops_takes_nobody_in() {
 }
 
 #[test]
-fn by_each_transport_a_client_is_told_to_leave_behind_the_answers_to_its_calls() {
+fn by_each_transport_a_client_is_asked_to_reconnect_after_the_answers_to_its_calls() {
     run(async {
         let (stage, _app, mut link) = Stage::start().with_chat().await;
         let quiet = Client::connect(&stage, &mut link, "/chat").await;
@@ -113,7 +113,7 @@ fn by_each_transport_a_client_is_told_to_leave_behind_the_answers_to_its_calls()
 }
 
 #[test]
-fn a_message_pack_client_is_told_to_leave_behind_the_last_item_of_its_stream() {
+fn a_message_pack_client_is_asked_to_reconnect_after_the_last_item_of_its_stream() {
     run(async {
         const HANDSHAKE: &[u8] = b"{\"protocol\":\"messagepack\",\"version\":1}\x1e";
         const STREAM: &[u8] = &[9, 0x96, 4, 0x80, 0xa1, b'1', 0xa1, b'M', 0x90, 0x90];

@@ -29,7 +29,7 @@ fn entry(task: &str, instance: &str, since_ms: i64) -> (String, String, i64) {
 }
 
 #[test]
-fn app_servers_are_told_who_else_stands_for_a_task_from_the_first_link_to_the_last() {
+fn app_servers_get_the_candidates_of_a_task_from_the_first_link_to_the_last() {
     run(async {
         let stage = Stage::with(Settings { pool_size: 2, ..settings() }, 2);
         let mut first = stage.app("app-1", vec![hub(7, &["clock", "sweep"])]);
@@ -53,7 +53,7 @@ fn app_servers_are_told_who_else_stands_for_a_task_from_the_first_link_to_the_la
 }
 
 #[test]
-fn an_app_server_that_stops_is_taken_off_the_list_at_once() {
+fn a_stopping_app_server_is_removed_from_the_list_immediately() {
     run(async {
         let stage = Stage::with(settings(), 1);
         let mut first = stage.app("app-1", vec![hub(7, &["clock"])]);

@@ -308,7 +308,7 @@ fn what_enters_at_one_node_reaches_the_clients_of_all_others_once_and_in_order()
 }
 
 #[test]
-fn a_message_crosses_only_to_nodes_where_somebody_wants_it() {
+fn a_message_is_relayed_only_to_nodes_with_receivers() {
     run(async {
         let (_network, mut nodes) = nodes(3).await;
         let mut member = nodes[1].client().await;
@@ -331,7 +331,7 @@ fn a_message_crosses_only_to_nodes_where_somebody_wants_it() {
 }
 
 #[test]
-fn what_is_new_is_wanted_at_once_and_what_has_ended_is_forgotten() {
+fn new_subscriptions_apply_immediately_and_ended_ones_are_removed() {
     run(async {
         let (_network, mut nodes) = nodes(2).await;
         let mut client = nodes[1].client().await;
@@ -375,7 +375,7 @@ fn links_that_are_cut_resume_and_lose_nothing() {
 }
 
 #[test]
-fn a_node_that_is_cut_off_for_too_long_misses_what_was_said_and_nobody_else_does() {
+fn only_a_node_that_is_cut_off_for_too_long_misses_messages() {
     run(async {
         let (_network, mut nodes) = nodes(3).await;
         let (mut lost, mut other) = (nodes[1].client().await, nodes[2].client().await);
@@ -409,7 +409,7 @@ fn a_node_that_is_cut_off_for_too_long_misses_what_was_said_and_nobody_else_does
 }
 
 #[test]
-fn a_node_that_takes_nothing_is_dropped_for_and_delays_nobody() {
+fn messages_for_a_node_that_reads_nothing_are_dropped_and_delay_no_other_node() {
     run(async {
         let (_network, mut nodes) = nodes(3).await;
         let (_stuck, mut other) = (nodes[1].client().await, nodes[2].client().await);
@@ -560,7 +560,7 @@ fn the_link_to_a_node_moves_to_its_other_address_and_loses_nothing() {
 }
 
 #[test]
-fn nodes_that_have_forgotten_each_other_find_each_other_again() {
+fn nodes_that_have_removed_each_other_discover_each_other_again() {
     run(async {
         let network = MemoryNetwork::default();
         let mut nodes = Vec::new();
@@ -587,7 +587,7 @@ fn nodes_that_have_forgotten_each_other_find_each_other_again() {
 }
 
 #[test]
-fn strangers_other_fleets_and_other_versions_are_told_apart_in_plain_words() {
+fn other_servers_other_fleets_and_other_versions_are_distinguished_in_the_log() {
     run(async {
         let (network, nodes) = nodes(1).await;
         let keys = AccessKeys::new(vec![AccessKey::new("the access key of another fleet").unwrap()]).unwrap();
@@ -649,7 +649,7 @@ fn a_node_that_leaves_is_gone_at_once_and_one_that_starts_again_is_another() {
 }
 
 #[test]
-fn app_servers_are_told_of_a_node_that_has_crashed_and_not_of_one_that_is_cut_off() {
+fn app_servers_are_notified_of_a_crashed_node_and_not_of_a_disconnected_one() {
     run(async {
         let (_network, mut nodes) = nodes(3).await;
         let doomed = nodes[2].stage.shared.boot.clone();
@@ -689,7 +689,7 @@ fn a_node_that_refuses_and_is_linked_all_the_same_has_not_crashed() {
 }
 
 #[test]
-fn nodes_that_see_different_members_say_so() {
+fn nodes_that_see_different_members_report_it() {
     run(async {
         let (_network, nodes) = nodes(3).await;
         // The third node can be reached only over links that it dialled itself.

@@ -62,7 +62,7 @@ async fn hold(stage: &Stage) {
 }
 
 #[test]
-fn a_release_that_drops_a_hub_makes_no_node_unready_and_the_hub_is_forgotten() {
+fn a_release_that_drops_a_hub_leaves_nodes_ready_and_the_hub_is_removed() {
     run(async {
         let (stage, warning) = (stage(), "no app server serves these hubs: a");
         let old = app(&stage, "old", &["a", "auction"]).await;
@@ -81,7 +81,7 @@ fn a_release_that_drops_a_hub_makes_no_node_unready_and_the_hub_is_forgotten() {
 }
 
 #[test]
-fn a_hub_that_comes_back_after_it_was_forgotten_works_as_a_new_one() {
+fn a_hub_that_returns_after_its_removal_works_as_a_new_one() {
     run(async {
         let stage = stage();
         let _other = app(&stage, "new", &["auction"]).await;
@@ -97,7 +97,7 @@ fn a_hub_that_comes_back_after_it_was_forgotten_works_as_a_new_one() {
 }
 
 #[test]
-fn clients_of_a_hub_that_nobody_names_are_held_and_then_told_to_connect_again() {
+fn clients_of_an_unnamed_hub_are_held_and_then_asked_to_reconnect() {
     run(async {
         let stage = stage();
         let _other = app(&stage, "new", &["auction"]).await;
@@ -158,7 +158,7 @@ fn an_app_server_that_was_away_for_long_brings_its_hub_back_with_its_link() {
 }
 
 #[test]
-fn a_hub_of_the_default_group_is_not_forgotten_while_only_another_group_is_there() {
+fn a_hub_of_the_default_group_is_not_removed_while_only_another_group_is_linked() {
     run(async {
         let stage = forgetting(Stage::ruled("[groups.canary]\nupstream = \"http://canary\"\n"));
         leave(app(&stage, "stable", &["a"]).await).await;
@@ -174,7 +174,7 @@ fn a_hub_of_the_default_group_is_not_forgotten_while_only_another_group_is_there
 }
 
 #[test]
-fn of_two_hubs_of_one_path_clients_go_to_the_one_that_is_served() {
+fn of_two_hubs_with_one_path_clients_get_the_served_one() {
     run(async {
         let stage = stage();
         let old = app(&stage, "old", &["a"]).await;
@@ -190,7 +190,7 @@ fn of_two_hubs_of_one_path_clients_go_to_the_one_that_is_served() {
 const ALONE: SignerShare = SignerShare::new(Signer::Fleet, false);
 
 #[test]
-fn names_of_the_door_are_forgotten_and_their_places_used_again() {
+fn unused_dial_in_hubs_are_removed_and_their_indices_reused() {
     run(async {
         let stage = forgetting(Stage::with(settings(), 2));
         let hubs = &stage.shared.hubs;
@@ -235,7 +235,7 @@ fn idle_hubs_of_a_full_table_make_room_and_those_with_a_link_or_a_client_stay() 
 }
 
 #[test]
-fn app_servers_that_are_gone_are_forgotten_and_those_with_a_link_or_a_client_are_not() {
+fn app_servers_without_links_and_clients_are_removed() {
     run(async {
         let stage = forgetting(Stage::with(settings(), 2));
         let (kept, mut links) = app(&stage, "kept", &["a"]).await;

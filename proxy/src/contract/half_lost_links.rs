@@ -117,7 +117,7 @@ impl LinkScene {
 }
 
 #[test]
-fn a_client_goes_on_over_another_link_if_its_app_server_has_not_noticed_the_loss() {
+fn a_client_continues_over_another_link_if_its_app_server_has_not_noticed_the_loss() {
     run(async {
         let mut scene = LinkScene::with_lost_link().await;
         scene.acknowledge();

@@ -27,7 +27,6 @@ impl HttpConnection {
         Self(sender)
     }
 
-    /// Returns whether the connection is idle and not known to be closed.
     pub(super) fn is_usable(&self) -> bool {
         self.0.is_ready()
     }
@@ -53,7 +52,6 @@ impl HttpConnection {
     }
 }
 
-/// Builds a request to the node, optionally with a body.
 pub(super) fn request(method: &str, target: &str, body: &str) -> Request<String> {
     Request::builder().method(method).uri(target).header("host", "node.example").body(body.to_owned()).unwrap()
 }

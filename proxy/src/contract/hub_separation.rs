@@ -133,7 +133,7 @@ fn the_key_of_an_app_opens_its_hub_and_no_other() {
 }
 
 #[test]
-fn a_file_of_a_key_that_the_rules_name_is_read_anew_when_it_changes() {
+fn a_key_file_named_by_the_rules_is_reloaded_when_it_changes() {
     const NEW: &str = "the new key of one app of several";
     run(async {
         let stage = Stage::with(Settings { app_keys: Vec::new(), ..two_hubs() }, 1);
@@ -263,7 +263,7 @@ fn an_app_server_that_dials_in_has_no_id_that_the_node_gives_itself() {
 }
 
 #[test]
-fn a_stranger_does_not_use_up_the_warning_about_plain_text() {
+fn a_client_without_a_key_does_not_use_up_the_warning_about_plain_text() {
     run(async {
         let stage = Stage::with(two_hubs(), 1);
         let has_warned = || stage.shared.admission.has_warned_of_plain.load(Ordering::Relaxed);
@@ -274,7 +274,7 @@ fn a_stranger_does_not_use_up_the_warning_about_plain_text() {
 }
 
 #[test]
-fn an_app_server_dials_in_through_a_channel_that_its_key_opens_and_nobody_else() {
+fn only_an_app_server_with_the_key_dials_in_through_its_channel() {
     run(async {
         let stage = Stage::with(Settings { needs_encrypted_dial_in: true, ..two_hubs() }, 1);
         assert_eq!(ask_for_link(stage.dial(), "chat", APP_KEY).await, 403, "in plain text");
@@ -299,7 +299,7 @@ fn an_app_server_dials_in_through_a_channel_that_its_key_opens_and_nobody_else()
 }
 
 #[test]
-fn channels_of_one_key_that_say_nothing_keep_no_other_key_out() {
+fn silent_channels_of_one_key_do_not_block_other_keys() {
     const OTHER_KEY: &str = "the key of another app of several";
     run(async {
         let app_keys: Vec<AppKey> = AppKey::lines(&format!("chat={APP_KEY}\nshop={OTHER_KEY}")).unwrap();
@@ -347,7 +347,7 @@ fn a_channel_for_the_name_of_another_node_is_not_opened() {
 }
 
 #[test]
-fn keys_of_apps_are_read_anew_without_any_access_key_too() {
+fn keys_of_apps_are_reloaded_without_any_access_key_too() {
     run(async {
         let stage = Stage::with(two_hubs(), 1);
         let mut app = stage.app("app-1", hubs());

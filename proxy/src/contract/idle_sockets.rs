@@ -115,7 +115,7 @@ fn a_head_that_begins_soon_after_an_answer_has_its_whole_time() {
 }
 
 #[test]
-fn a_head_that_begins_on_a_long_idle_socket_has_its_time_and_no_more() {
+fn a_head_on_a_long_idle_socket_has_the_usual_timeout() {
     with_socket(async |stage, mut socket| {
         socket.exchange().await;
         socket.pass_until_s(100).await;
@@ -192,7 +192,7 @@ fn a_client_that_reads_its_answer_slowly_gets_all_of_it() {
 }
 
 #[test]
-fn an_answer_tells_how_long_its_connection_is_kept_unless_it_is_the_last() {
+fn a_response_states_how_long_its_connection_is_kept_unless_it_is_the_last() {
     with_socket(async |stage, mut socket| {
         let answer = socket.exchange().await.to_ascii_lowercase();
         assert!(answer.contains("\r\nkeep-alive: timeout=130\r\n"), "{answer}");
@@ -206,7 +206,7 @@ fn an_answer_tells_how_long_its_connection_is_kept_unless_it_is_the_last() {
 }
 
 #[test]
-fn a_load_balancer_is_not_told() {
+fn a_load_balancer_gets_no_keep_alive_header() {
     run(async {
         let mut settings = settings();
         settings.trusted = crate::config::TrustedNetworks::parse(["192.0.2.1"]).unwrap();

@@ -313,7 +313,7 @@ fn over_one_endpoint_a_message_reaches_the_clients_of_all_nodes_once() {
 }
 
 #[test]
-fn a_send_with_a_filter_reaches_whom_it_includes_at_all_nodes_and_nobody_if_it_is_malformed() {
+fn a_filtered_send_reaches_matching_clients_at_all_nodes_and_none_if_it_is_malformed() {
     run(async {
         let (_network, nodes) = dial_in_nodes(2).await;
         let (mut homes, mut clients) = (Vec::new(), Vec::new());

@@ -109,7 +109,7 @@ fn the_end_of_a_raw_connection_that_is_paused_is_noticed() {
 }
 
 #[test]
-fn a_client_that_goes_on_pinging_stays() {
+fn a_client_that_keeps_pinging_stays() {
     run(async {
         let (stage, _app, mut link) = Stage::start().with_chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;

@@ -85,7 +85,7 @@ fn report(client: &Client, mark: i64, ran_us: Option<i64>) -> ServiceMessage {
 }
 
 #[test]
-fn a_call_is_told_hop_by_hop_by_the_clock_of_each_end() {
+fn a_call_is_traced_hop_by_hop_with_the_clock_of_each_end() {
     run(async {
         let (stage, _app, mut link) = chat().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
@@ -146,7 +146,7 @@ fn payloads_are_hidden_unless_they_are_wanted_and_nothing_is_marked_without_a_tr
 }
 
 #[test]
-fn a_method_is_followed_whoever_calls_it_and_a_group_while_clients_are_in_it() {
+fn a_trace_follows_a_method_for_all_callers_and_a_group_while_it_has_members() {
     run(async {
         let (stage, _app, mut link) = chat().await;
         let mut ann = Client::connect(&stage, &mut link, "/chat").await;

@@ -70,7 +70,7 @@ fn a_mirror_gets_what_a_client_sends_and_the_end_and_nothing_that_it_sends_arriv
 }
 
 #[test]
-fn a_mirror_that_asks_a_client_for_a_result_gets_an_error_and_the_client_hears_nothing() {
+fn a_mirror_that_invokes_a_client_gets_an_error_and_the_client_gets_nothing() {
     run(async {
         let mut scene = Scene::with(RULES).await;
         let request = ClientInvocation {
@@ -148,7 +148,7 @@ fn a_mirror_that_pauses_or_is_gone_misses_messages_and_gets_the_later_ones() {
 }
 
 #[test]
-fn a_frozen_mirror_holds_nobody_back() {
+fn a_frozen_mirror_delays_no_client() {
     run(async {
         let mut scene = Scene::with(RULES).await;
         scene.mirror.set_reading(false);
@@ -164,7 +164,7 @@ fn a_frozen_mirror_holds_nobody_back() {
 }
 
 #[test]
-fn answers_that_differ_are_counted_and_told_without_their_content() {
+fn differing_answers_are_counted_and_reported_without_their_content() {
     run(async {
         let mut scene = Scene::with(&format!("{RULES}diff = true\n")).await;
         let id = scene.client.id.clone();

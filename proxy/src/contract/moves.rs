@@ -180,7 +180,7 @@ fn a_connection_moves_back_and_forth() {
 }
 
 #[test]
-fn a_client_is_back_before_its_old_node_hears_that_it_has_moved() {
+fn a_client_returns_before_its_old_node_is_notified_of_the_move() {
     run(async {
         let (mut scene, id, target) = Scene::with_lost_client().await;
         // Manual move: the second node takes the connection without reporting it.
@@ -253,7 +253,7 @@ fn a_token_that_was_never_used_opens_a_connection_at_any_node() {
 }
 
 #[test]
-fn a_node_that_stops_sends_its_clients_to_another_one_and_nobody_notices() {
+fn a_stopping_node_moves_its_clients_to_another_node_unnoticed() {
     run(async {
         let mut scene = Scene::open().await;
         let (mut client, target) = scene.connect().await;

@@ -98,7 +98,7 @@ async fn leave(client: Client, link: &mut AppLink) {
 }
 
 #[test]
-fn a_hub_that_does_not_ask_is_told_nothing() {
+fn a_hub_without_a_subscription_gets_no_updates() {
     run(async {
         let (stage, _app, mut link) = scene(2, PresenceScope::default()).await;
         let client = connect(&stage, &mut link, "ann").await;
@@ -111,7 +111,7 @@ fn a_hub_that_does_not_ask_is_told_nothing() {
 }
 
 #[test]
-fn the_first_and_the_last_connection_of_a_user_are_told_and_no_other() {
+fn only_the_first_and_the_last_connection_of_a_user_are_reported() {
     run(async {
         let (stage, _app, mut link) = scene(1, PresenceScope { users: true, groups: false }).await;
         let mut belief = Belief::default();
@@ -132,7 +132,7 @@ fn the_first_and_the_last_connection_of_a_user_are_told_and_no_other() {
 }
 
 #[test]
-fn who_comes_and_goes_between_two_updates_is_not_told() {
+fn a_user_that_comes_and_leaves_between_two_updates_is_not_reported() {
     run(async {
         let (stage, _app, mut link) = scene(1, BOTH).await;
         let client = connect(&stage, &mut link, "ann").await;
@@ -151,7 +151,7 @@ fn who_comes_and_goes_between_two_updates_is_not_told() {
 }
 
 #[test]
-fn an_app_server_that_comes_later_is_told_what_is_there_and_listed_behind_it() {
+fn a_later_app_server_gets_a_snapshot_and_is_listed_after_it() {
     run(async {
         let (stage, _app, mut link) = scene(2, BOTH).await;
         let mut clients = Vec::new();
@@ -269,7 +269,7 @@ fn an_app_server_that_does_not_read_is_told_anew_later_and_others_are_told_on() 
 }
 
 #[test]
-fn a_snapshot_that_fills_its_link_goes_on_where_it_stopped() {
+fn a_snapshot_that_fills_its_link_continues_where_it_stopped() {
     run(async {
         for are_new in [false, true] {
             let mut narrow = settings();
@@ -349,7 +349,7 @@ fn the_connections_of_a_user_are_listed_and_counted_on_all_shards() {
 
 /// Compares random joins and leaves on two shards, with cut links, against plain sets.
 #[test]
-fn what_an_app_server_believes_is_what_is_there_after_random_changes() {
+fn an_app_server_has_the_actual_state_after_random_changes() {
     run(async {
         let (stage, mut app, mut link) = scene(2, BOTH).await;
         let mut clients = Vec::new();

@@ -62,7 +62,7 @@ fn while_no_app_server_is_there_a_client_is_kept_unread_and_goes_on_when_one_com
 }
 
 #[test]
-fn a_client_is_kept_for_the_hold_time_out_and_then_told_to_connect_again() {
+fn a_client_is_held_for_the_hold_timeout_and_then_asked_to_reconnect() {
     run(async {
         let stage = Stage::start();
         let hold_s = u64::from(stage.shared.settings.rehoming.hold_timeout_s);
@@ -114,7 +114,7 @@ fn an_app_server_that_leaves_hands_each_connection_over_with_its_items() {
 }
 
 #[test]
-fn an_app_server_that_comes_back_hears_who_was_moved_away_meanwhile() {
+fn a_returning_app_server_is_notified_of_clients_moved_meanwhile() {
     run(async {
         let stage = Stage::start();
         let (mut one, mut two) = (app(&stage, "app-1"), app(&stage, "app-2"));
@@ -133,7 +133,7 @@ fn an_app_server_that_comes_back_hears_who_was_moved_away_meanwhile() {
 }
 
 #[test]
-fn the_end_of_a_client_that_no_app_server_had_is_told_to_the_next_one_once() {
+fn the_close_of_a_client_without_an_app_server_is_sent_to_the_next_one_once() {
     run(async {
         let stage = Stage::start();
         let mut one = app(&stage, "app-1");
@@ -204,7 +204,7 @@ fn fragment(text: &'static str, code: Data, is_final: bool) -> Message {
 }
 
 #[test]
-fn a_raw_client_goes_on_elsewhere_with_whole_messages_in_their_order() {
+fn a_raw_client_continues_elsewhere_with_complete_messages_in_order() {
     run(async {
         let stage = Stage::start();
         let (mut one, mut two) = (raw_app(&stage, "app-1"), raw_app(&stage, "app-2"));
@@ -285,7 +285,7 @@ fn a_raw_client_is_closed_when_its_app_server_ends_without_handing_it_over() {
 }
 
 #[test]
-fn the_end_of_a_raw_client_between_two_app_servers_is_told_to_the_next_one() {
+fn the_close_of_a_raw_client_between_two_app_servers_is_sent_to_the_next_one() {
     run(async {
         let stage = Stage::start();
         let mut one = raw_app(&stage, "app-1");

@@ -200,7 +200,7 @@ fn an_app_server_that_stops_meanwhile_is_asked_for_the_clients_that_it_has_kept(
 }
 
 #[test]
-fn a_newcomer_that_stops_before_a_client_has_come_leaves_it_where_another_one_is() {
+fn a_client_goes_to_another_app_server_if_the_new_one_stops_before_it_arrives() {
     run(async {
         let stage = stage(100, 1);
         let mut one = app(&stage, "app-1");

@@ -137,7 +137,7 @@ fn a_node_that_has_just_started_asks_the_others_before_it_plans() {
 }
 
 #[test]
-fn whoever_asks_for_fresh_numbers_gets_those_of_now_with_their_age() {
+fn fresh_numbers_are_current_and_have_an_age() {
     run(async {
         let (_network, mut nodes) = nodes(2).await;
         let clients = async |nodes: &[FleetNode], target: &str| {
@@ -155,7 +155,7 @@ fn whoever_asks_for_fresh_numbers_gets_those_of_now_with_their_age() {
 }
 
 #[test]
-fn a_node_that_does_not_tell_its_clients_is_named_and_an_older_one_is_asked_as_before() {
+fn a_node_without_numbers_is_named_and_an_older_node_is_queried_as_before() {
     async fn silent_once_it_has_told(request: AxumRequest, next: Next) -> axum::response::Response {
         match request.uri().query() {
             Some(query) if query.contains("fresh") => std::future::pending().await,

@@ -44,7 +44,7 @@ async fn told(recording: &mut HubRecording, count: usize) -> Vec<(&'static str, 
 const SAY: &str = "{\"type\":1,\"target\":\"Say\",\"arguments\":[]}\u{1e}";
 
 #[test]
-fn a_connection_is_told_from_its_opening_to_its_close_and_keep_alives_are_not() {
+fn a_connection_is_recorded_from_opening_to_close_without_keep_alives() {
     run(async {
         let (stage, _app, mut link) = chat().await;
         let mut recording = HubRecording::open(&stage.shared, &choice("/chat")).await.unwrap();
@@ -71,7 +71,7 @@ fn a_connection_is_told_from_its_opening_to_its_close_and_keep_alives_are_not() 
 }
 
 #[test]
-fn clients_of_two_shards_are_told_in_the_order_of_time() {
+fn clients_of_two_shards_are_recorded_in_the_order_of_time() {
     run(async {
         let (stage, _app, mut link) = chat().await;
         let mut recording = HubRecording::open(&stage.shared, &choice("chat")).await.unwrap();
@@ -93,7 +93,7 @@ fn clients_of_two_shards_are_told_in_the_order_of_time() {
 }
 
 #[test]
-fn those_who_are_there_are_followed_and_those_of_other_hubs_and_users_are_not() {
+fn present_clients_are_recorded_and_clients_of_other_hubs_and_users_are_not() {
     run(async {
         let (stage, mut app, mut link) = chat().await;
         let mut news = app.link().await;

@@ -74,7 +74,7 @@ fn the_cookie_of_an_admin_session_reaches_no_app_server() {
 }
 
 #[test]
-fn a_token_that_names_nobody_is_no_user_where_one_is_needed() {
+fn a_token_without_a_user_is_not_sufficient_where_a_user_is_required() {
     run(async {
         let tokens = TokenPolicy { is_required: true, ..TokenPolicy::default() };
         let (stage, _app, _link) = Stage::with(Settings { tokens, ..settings() }, 1).with_chat().await;

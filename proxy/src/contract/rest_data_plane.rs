@@ -811,7 +811,7 @@ fn never() -> impl futures_util::Stream<Item = std::io::Result<Bytes>> {
 }
 
 #[test]
-fn in_a_fleet_any_node_may_be_asked_and_says_which_others_gave_no_answer() {
+fn any_node_of_a_fleet_answers_and_names_the_nodes_without_an_answer() {
     run(async {
         let (network, mut nodes) = nodes(3).await;
         let mut clients = Vec::new();
@@ -857,7 +857,7 @@ fn in_a_fleet_any_node_may_be_asked_and_says_which_others_gave_no_answer() {
 }
 
 #[test]
-fn a_client_of_a_hub_that_only_another_node_knows_is_invoked() {
+fn a_client_of_a_hub_that_only_another_node_has_is_invoked() {
     run(async {
         let (_network, nodes) = nodes(2).await;
         let mut app = nodes[1].stage.app("app-news", vec![HubManifest::new("news", "/news")]);
@@ -947,7 +947,7 @@ fn a_membership_that_ends_while_nodes_do_not_see_each_other_ends_everywhere() {
 }
 
 #[test]
-fn a_hub_of_the_door_that_no_node_knows_is_one_while_a_node_is_late() {
+fn an_unknown_hub_counts_as_a_dial_in_hub_while_a_node_is_late() {
     run(async {
         let (_network, nodes) = dial_in_nodes(2).await;
         nodes.iter().for_each(|node| node.cut(true));

@@ -127,7 +127,7 @@ fn a_client_for_which_nothing_is_kept_begins_with_nothing() {
 }
 
 #[test]
-fn a_proof_that_is_not_good_restores_nothing_and_refuses_nobody() {
+fn an_invalid_proof_restores_nothing_and_refuses_no_client() {
     run(async {
         let mut scene = scene(&[true]).await;
         let _other = scene.stage.app("app-2", vec![hub("other", true)]).link().await;
@@ -229,7 +229,7 @@ fn a_claim_stands_in_the_token_only_where_it_was_proved() {
 }
 
 #[test]
-fn an_app_server_is_told_of_the_groups_that_others_have_its_clients_join() {
+fn an_app_server_is_notified_of_groups_that_others_add_its_clients_to() {
     run(async {
         let mut scene = scene(&[true]).await;
         let Scene { stage, apps } = &mut scene;

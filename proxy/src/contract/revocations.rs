@@ -70,7 +70,7 @@ async fn may_connect(stage: &Stage, query: &str) -> bool {
 }
 
 #[test]
-fn a_revoked_token_is_refused_by_name_and_whoever_logs_in_again_is_let_in() {
+fn a_revoked_token_is_refused_by_name_and_a_new_log_in_is_accepted() {
     run(async {
         let (stage, _app, _link) = Stage::start().with_chat().await;
         let observer = observer(&stage);
@@ -169,7 +169,7 @@ fn a_client_that_connects_while_its_token_is_revoked_has_to_show_one_again() {
 }
 
 #[test]
-fn all_tokens_are_void_at_once_where_nobody_is_named() {
+fn a_revocation_without_a_user_voids_all_tokens_immediately() {
     run(async {
         let (stage, _app, _link) = Stage::start().with_chat().await;
         observer(&stage).revoke(order(None)).await.unwrap();
@@ -203,7 +203,7 @@ fn what_is_revoked_at_one_node_is_void_at_all_and_closes_connections_everywhere(
 }
 
 #[test]
-fn a_node_that_starts_knows_what_is_revoked_before_it_takes_clients() {
+fn a_starting_node_has_all_revocations_before_it_accepts_clients() {
     run(async {
         let (network, mut nodes) = nodes(2).await;
         observer_of(&nodes[0].stage, nodes[0].fleet.clone()).revoke(order(Some("ann"))).await.unwrap();
@@ -220,7 +220,7 @@ fn a_node_that_starts_knows_what_is_revoked_before_it_takes_clients() {
 }
 
 #[test]
-fn a_node_that_is_away_is_missing_and_learns_what_is_revoked_when_it_is_back() {
+fn a_disconnected_node_is_missing_and_gets_revocations_on_its_return() {
     run(async {
         let (_network, nodes) = nodes(2).await;
         nodes[1].cut(true);
@@ -346,7 +346,7 @@ fn a_connection_does_not_move_to_a_node_that_has_closed_those_of_its_user() {
 }
 
 #[test]
-fn an_app_server_hears_of_a_connection_that_was_closed_on_its_way() {
+fn an_app_server_is_notified_of_a_connection_closed_during_its_move() {
     run(async {
         let mut movers = Movers::open().await;
         let (id, target) = movers.lost_client().await;
@@ -367,7 +367,7 @@ fn an_app_server_hears_of_a_connection_that_was_closed_on_its_way() {
 }
 
 #[test]
-fn a_request_that_is_carried_by_a_node_which_has_not_heard_has_to_come_again() {
+fn a_request_forwarded_by_a_node_without_the_revocation_gets_a_reconnect() {
     run(async {
         let (_network, mut nodes) = nodes(2).await;
         let old = issued("ann", OLD_S);

@@ -69,7 +69,7 @@ fn an_emptied_file_is_refused_whatever_other_files_gain_and_one_that_was_empty_b
 }
 
 #[test]
-fn keys_in_files_are_read_anew_together_or_not_at_all() {
+fn keys_in_files_are_reloaded_together_or_not_at_all() {
     const NEW: &str = "the new key of these tests";
     run(async {
         let stage = Stage::with(two_hubs(), 1);
@@ -110,7 +110,7 @@ fn keys_in_files_are_read_anew_together_or_not_at_all() {
 }
 
 #[test]
-fn keys_of_issuers_and_the_admin_token_are_read_anew_with_the_others() {
+fn keys_of_issuers_and_the_admin_token_are_reloaded_with_the_others() {
     const SECRETS: [&str; 2] = ["the secret of an issuer", "its secret from tomorrow on"];
     const TOKENS: [&str; 2] = ["the-token-of-monday", "the-token-of-tuesday"];
     run(async {
@@ -150,7 +150,7 @@ fn keys_of_issuers_and_the_admin_token_are_read_anew_with_the_others() {
 }
 
 #[test]
-fn secrets_in_files_are_read_anew_and_sign_the_next_request_or_stay_all_of_them() {
+fn secrets_in_files_are_all_reloaded_for_the_next_request_or_none() {
     run(async {
         let network = MemoryNetwork::default();
         let stage = webhooks::stage(&network, plain());

@@ -149,7 +149,7 @@ async fn paused_client(node: &FleetNode, link: &mut DialInLink) -> Client {
 }
 
 #[test]
-fn an_app_server_that_knows_no_marks_pauses_the_client_until_the_client_has_read() {
+fn an_app_server_without_marks_pauses_the_client_until_the_client_has_read() {
     run(async {
         let (_network, nodes) = dial_in_nodes(1).await;
         let mut link = DialInLink::open(&nodes[0], "home_1", ONE).await;

@@ -81,7 +81,7 @@ fn acknowledgement(number: u64) -> String {
 }
 
 #[test]
-fn nothing_is_lost_or_doubled_when_a_socket_ends_and_the_app_server_hears_nothing() {
+fn a_lost_socket_loses_and_doubles_nothing_and_the_app_server_is_not_notified() {
     run(async {
         let mut scene = scene_with(Stage::with(settings(), 2)).await;
         let (mut client, target) = scene.connect().await;
@@ -166,7 +166,7 @@ fn a_newer_socket_takes_the_place_of_an_older_one() {
 }
 
 #[test]
-fn a_goodbye_is_an_end_at_once() {
+fn a_goodbye_ends_the_connection_immediately() {
     run(async {
         let mut scene = scene().await;
         for is_hub_close in [true, false] {
@@ -182,7 +182,7 @@ fn a_goodbye_is_an_end_at_once() {
 }
 
 #[test]
-fn nobody_comes_back_to_what_the_app_server_has_closed() {
+fn no_client_resumes_a_connection_closed_by_its_app_server() {
     run(async {
         let mut scene = scene().await;
         for is_away in [false, true] {
@@ -259,7 +259,7 @@ fn what_a_client_does_not_acknowledge_waits_and_then_flows() {
 }
 
 #[test]
-fn a_client_that_is_away_for_too_many_bytes_is_cut_and_nobody_else_waits() {
+fn a_disconnected_client_with_too_many_pending_bytes_is_closed_and_delays_no_other() {
     run(async {
         let outbox = OutboxLimits { client_bytes: 2_000, ..OutboxLimits::default() };
         let mut scene = scene_with(Stage::with(Settings { outbox, ..settings() }, 1)).await;

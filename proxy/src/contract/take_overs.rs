@@ -184,7 +184,7 @@ fn a_node_that_can_be_asked_by_its_link_alone_is_believed() {
 }
 
 #[test]
-fn a_client_that_comes_back_where_nodes_ask_nobody_is_told_to_begin_anew() {
+fn a_client_that_returns_where_nodes_query_no_other_is_asked_to_start_over() {
     run(async {
         let each_for_itself = |settings| {
             let relay = RelaySettings { forward: false, ..RelaySettings::embedded() };

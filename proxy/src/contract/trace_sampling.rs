@@ -97,7 +97,7 @@ fn the_trace_of_a_negotiation_reaches_the_app_though_the_node_traces_nothing() {
 }
 
 #[test]
-fn a_connect_request_says_more_than_its_negotiation() {
+fn the_trace_of_a_connect_request_overrides_its_negotiation() {
     run(async {
         let (stage, _app, mut link) = with(settings()).await;
         let token = negotiate(&stage, &[(TRACEPARENT_HEADER, CLIENTS)]).await;
@@ -204,7 +204,7 @@ fn a_call_that_its_client_does_not_wait_for_ends_with_the_connection() {
 }
 
 #[test]
-fn the_word_of_clients_counts_only_where_the_operator_says_so() {
+fn sampling_decisions_of_clients_count_only_if_the_operator_trusts_them() {
     run(async {
         for trusts_clients in [false, true] {
             let (stage, _app, mut link) = traced(0.0, trusts_clients).await;
@@ -249,7 +249,7 @@ fn a_call_in_message_pack_names_its_span_too() {
 }
 
 #[test]
-fn what_is_no_call_goes_up_as_it_came() {
+fn messages_other_than_calls_are_forwarded_unchanged() {
     run(async {
         let (stage, _app, mut link) = traced(1.0, true).await;
         let (mut client, _) = connect(&stage, &mut link, "/chat", &[]).await;

@@ -160,7 +160,7 @@ fn a_link_that_does_not_return_is_waited_for_during_its_window_and_then_the_answ
 }
 
 #[test]
-fn nobody_waits_longer_than_for_a_handshake_or_than_clients_are_held() {
+fn a_new_client_waits_at_most_for_the_handshake_or_hold_timeout() {
     run(async {
         let hub = HubManifest { handshake_timeout_ms: 4_000, ..HubManifest::new("chat", "/chat") };
         let lost = LostLink::with(|settings| settings.links.resume_window_ms = 60_000, hub.clone()).await;
@@ -186,7 +186,7 @@ fn an_app_server_that_is_given_up_is_waited_for_no_longer() {
 }
 
 #[test]
-fn a_node_that_stops_lets_nobody_wait() {
+fn a_stopping_node_lets_no_client_wait() {
     run(async {
         let lost = LostLink::new().await;
         let (answer, ()) = tokio::join!(Client::upgrade(lost.stage, &lost.target), async {

@@ -243,7 +243,7 @@ fn each_failure_of_a_server_is_an_error_for_its_call_alone() {
 }
 
 #[test]
-fn a_server_that_hangs_costs_its_calls_and_nobody_else() {
+fn a_hanging_back_end_fails_only_its_own_calls() {
     run(async {
         let network = MemoryNetwork::default();
         let rules = ["chat=http://app.example:5000/{hub}/{category}/{event}", "other=http://other.example/{event}"];
@@ -272,7 +272,7 @@ fn a_server_that_hangs_costs_its_calls_and_nobody_else() {
 }
 
 #[test]
-fn a_call_is_sent_again_while_nobody_listens_and_fails_then() {
+fn a_call_is_retried_while_the_connection_is_refused_and_then_fails() {
     run(async {
         let network = MemoryNetwork::default();
         let stage = stage(&network, plain());
@@ -395,7 +395,7 @@ fn clients_that_come_and_go_while_a_server_hangs_leave_no_more_than_the_bound() 
 }
 
 #[test]
-fn clients_that_go_before_they_are_let_in_leave_nothing_behind() {
+fn clients_that_disconnect_before_their_admission_leave_nothing_behind() {
     run(async {
         let network = MemoryNetwork::default();
         let (connecting, in_flight_max) = (WebhookConnecting::Asked, std::num::NonZeroUsize::MIN);
@@ -442,7 +442,7 @@ fn the_number_of_requests_under_way_is_bounded() {
 }
 
 #[test]
-fn a_name_that_would_leave_its_place_in_the_url_reaches_nobody() {
+fn a_name_that_would_escape_its_placeholder_in_the_url_is_not_sent() {
     run(async {
         let (stage, mut server) = start();
         let mut client = connect(&stage, "/chat").await;
@@ -489,7 +489,7 @@ fn uploads_are_refused_by_name_and_a_stream_ends_by_the_answer_or_is_the_servers
 }
 
 #[test]
-fn a_client_that_breaks_the_protocol_is_closed_and_the_server_learns_why() {
+fn a_client_that_violates_the_protocol_is_closed_and_the_back_end_gets_the_reason() {
     run(async {
         let (stage, mut server) = start();
         let mut client = connect(&stage, "/chat").await;
@@ -601,7 +601,7 @@ async fn negotiate(stage: &Stage, hub: &str) -> u16 {
 }
 
 #[test]
-fn hubs_that_clients_name_for_a_pattern_are_forgotten_when_they_have_none() {
+fn hubs_of_a_pattern_are_removed_without_clients() {
     run(async {
         let network = MemoryNetwork::default();
         let rules = ["chat=http://app.example:5000/{hub}/{category}/{event}", "room-*=http://app.example:5000/{event}"];
@@ -667,7 +667,7 @@ fn a_link_to_a_webhook_lives_while_nothing_happens() {
 }
 
 #[test]
-fn a_client_that_is_invoked_answers_whoever_asks_and_not_the_server() {
+fn an_invoked_client_answers_the_caller_and_not_the_back_end() {
     run(async {
         let (stage, mut server) = start();
         let mut client = connect(&stage, "/chat").await;

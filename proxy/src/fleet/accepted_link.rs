@@ -43,9 +43,6 @@ pub(super) enum TakenSession {
 
 impl AcceptedLinks {
     /// Assigns a session to a member's upgrade. `begun` is called for each new session.
-    ///
-    /// # Errors
-    /// If the session is unknown or the offer is invalid.
     pub(super) fn take(
         &self,
         (member, clock): (&FleetMember, LinkClock),

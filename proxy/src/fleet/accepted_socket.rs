@@ -32,10 +32,6 @@ pub(super) struct AcceptedSocket {
 }
 
 impl AcceptedSocket {
-    /// Assigns a new or existing session to a member's upgrade.
-    ///
-    /// # Errors
-    /// If the session is unknown or the offer is invalid.
     pub(super) async fn attach(
         fleet: &Fleet,
         member: &Arc<FleetMember>,

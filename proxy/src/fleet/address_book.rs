@@ -61,7 +61,6 @@ struct AddressEntry {
     state: AddressState,
 }
 
-/// Addresses of other nodes. Each has its own dialler.
 #[derive(Debug, Default)]
 pub(super) struct AddressBook {
     entries: Mutex<BTreeMap<String, AddressEntry>>,
@@ -129,13 +128,12 @@ impl AddressBook {
         !was_problem && matches!(entry.state, AddressState::Problem(..))
     }
 
-    /// Whether no node has ever answered at this address family, while one has at the other family of the same name.
+    /// Whether a name has answered only at its addresses of the other family (IPv4 or IPv6) than this one.
     pub(super) fn is_spare(&self, address: &Address) -> bool {
         let (families, at) = (self.families(), address.resolved());
         at.is_some_and(|at| families.get(address.authority()).is_some_and(|families| families.only_other_answers(at)))
     }
 
-    /// Marks the first attempt as finished.
     pub(super) fn set_tried(&self, address: &Address) {
         if let Some(entry) = self.entries().get_mut(&address.to_string()) {
             entry.is_tried = true;
@@ -156,7 +154,6 @@ impl AddressBook {
         self.entries().remove(&address.to_string());
     }
 
-    /// Addresses and names without a node, with the reason.
     #[must_use]
     pub(super) fn problems(&self) -> Vec<AddressProblem> {
         let problem = |address: &String, kind, text: &String| AddressProblem {
@@ -235,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_members_tell_is_no_problem_when_nobody_is_there() {
+    fn an_unreachable_address_reported_by_a_member_is_no_problem() {
         let (book, told) = (AddressBook::default(), address("http://10.0.0.9:8090"));
         assert!(book.learn(&told) && !book.learn(&told) && !book.is_given(&told));
         assert!(book.set(&told, AddressState::Problem(AddressProblemKind::Unreachable, "refused".into())));

@@ -34,7 +34,6 @@ const ENDPOINTS_MAX: usize = 64;
 /// Time for the clients of a link to be reassigned before it ends.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// App servers that dial in, as seen by this node.
 #[derive(Debug, Default)]
 pub(super) struct AppPresence {
     /// App servers of this node, as last reported to the others.
@@ -91,7 +90,6 @@ impl AppPresence {
         self.changed.notify_one();
     }
 
-    /// Applies a member's report of its app servers.
     pub(super) fn learn(&self, member: &FleetMember, update: PresenceUpdate) {
         if let PresenceUpdate::Whole { servers, .. } = &update {
             let direct = servers.iter().filter(|server| server.carried == 0 || server.links > server.carried);

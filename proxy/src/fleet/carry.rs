@@ -10,7 +10,6 @@ use super::fleet_counters::FleetCounters;
 use super::node_link::NodeLink;
 use crate::link::{SocketCarrier, SocketMeter};
 
-/// Creates the carrier for one socket of a node link.
 pub(super) fn node_carrier<'a>(
     link: &'a NodeLink,
     counters: &'a FleetCounters,

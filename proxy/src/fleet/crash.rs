@@ -24,7 +24,6 @@ const CRASHED_AFTER: Duration = Duration::from_secs(2);
 /// Maximum time between two dials of a refusing address until the node counts as crashed.
 const REFUSED_LOOK: Duration = Duration::from_millis(500);
 
-/// Consecutive refused dials of a member.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     since: Option<Instant>,
@@ -51,7 +50,6 @@ impl Refusals {
         *self = Self::default();
     }
 
-    /// Maximum time until the next dial.
     #[must_use]
     pub(super) fn longest_wait(&self) -> Duration {
         if self.since.is_some() && !self.is_told { REFUSED_LOOK } else { Duration::MAX }

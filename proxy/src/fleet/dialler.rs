@@ -58,7 +58,6 @@ const NOTED_REFUSED_TRIES: u32 = 8;
 /// Failed attempts, about half a minute, after which an address reported only by members is removed.
 const LEARNT_TRIES_MAX: u32 = 20;
 
-/// Reason why a node can't be linked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GreetError {
     #[error("{}", words(.0))]
@@ -122,7 +121,6 @@ fn is_silence(error: &GreetError) -> bool {
     }
 }
 
-/// Kind of the problem at an address, for conditions.
 fn problem_kind(error: &GreetError) -> AddressProblemKind {
     let channel_error = match error {
         GreetError::Http(HttpError::Connect(source)) => channel_error(source),
@@ -166,7 +164,6 @@ fn words(error: &HttpError) -> String {
     }
 }
 
-/// Node that answered a greeting.
 enum Greeted {
     Itself,
     /// Already linked through this address.
@@ -260,7 +257,6 @@ impl Dialler {
         }
     }
 
-    /// Maintains the link to a member until its session ends.
     async fn keep_link(&self, member: &Arc<FleetMember>) {
         let link =
             Arc::new(NodeLink::new(self.fleet.members().next_session(), Role::Proxy, self.fleet.members().clock()));
@@ -418,7 +414,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_at_an_address_is_told_in_plain_words() {
+    fn the_problem_at_an_address_is_described() {
         let channel = |error| HttpError::Connect(std::io::Error::new(std::io::ErrorKind::PermissionDenied, error));
         let other = GreetError::from(channel(OpenChannelError::Unproven));
         assert_eq!(other.to_string(), "it does not have this fleet's access key");

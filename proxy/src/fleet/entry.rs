@@ -38,14 +38,12 @@ pub(crate) struct NamedHub {
     here: Option<Arc<Hub>>,
 }
 
-/// Result of sending a message to clients.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct FleetDelivery {
     /// Nodes that delivered it, including this one and nodes without receivers.
     pub(crate) nodes: u64,
     /// Nodes without an answer.
     pub(crate) missing: Vec<String>,
-    /// Number of receiving clients.
     pub(crate) clients: u64,
     /// Whether any answering node has the hub.
     pub(crate) is_known: bool,
@@ -58,7 +56,6 @@ pub(crate) struct FleetAnswer {
     pub(crate) missing: Vec<String>,
 }
 
-/// Result of invoking a client method.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum InvocationOutcome {
     /// Framed completion, encoded in the named hub protocol.
@@ -105,7 +102,6 @@ impl NamedHub {
     }
 }
 
-/// Entry point to the fleet at this node.
 #[derive(Debug, Clone)]
 pub(crate) struct FleetEntry(Fleet);
 
@@ -115,7 +111,6 @@ impl FleetEntry {
         Self(fleet.clone())
     }
 
-    /// Whether this node sees other members.
     #[must_use]
     pub(crate) fn has_others(&self) -> bool {
         !self.0.members().all().is_empty()
@@ -300,7 +295,6 @@ impl FleetEntry {
         InvocationOutcome::of(answer)
     }
 
-    /// Invokes a client of this node.
     async fn invoke_here(
         &self,
         hub: &NamedHub,
@@ -395,7 +389,6 @@ fn names_of_missing<T>(answers: &[(Arc<FleetMember>, Result<T, NoAnswer>)]) -> V
     answers.iter().filter(|(_, answer)| answer.is_err()).map(|(member, _)| member.name().to_owned()).collect()
 }
 
-/// Number of receivers reported in an ack.
 fn receivers_counted(message: &ServiceMessage) -> u64 {
     let ServiceMessage::Ack(Ack { payload: Some(payload), .. }) = message else { return 0 };
     MemberPage::from_payload(payload).ok().and_then(|page| page.count).unwrap_or_default()

@@ -25,7 +25,6 @@ use crate::net::address::Address;
 use crate::shard::Shared;
 use crate::upstream::HubOrigin;
 
-/// This node's view of the fleet; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Fleet(Arc<FleetParts>);
 
@@ -34,7 +33,6 @@ struct FleetParts {
     members: Membership,
     fleet_relay: FleetRelay,
     questions: NodeQuestions,
-    /// App servers that have dialled in.
     presence: AppPresence,
     accepted: AcceptedLinks,
     /// Runtime of the fleet's thread.
@@ -42,7 +40,6 @@ struct FleetParts {
 }
 
 impl Fleet {
-    /// Creates the fleet of a node with this admin address.
     #[must_use]
     pub(crate) fn new(shared: Arc<Shared>, admin: SocketAddr) -> Self {
         let fleet = Self(Arc::new(FleetParts {
@@ -59,30 +56,25 @@ impl Fleet {
         fleet
     }
 
-    /// Members, and this node's state as reported to them.
     #[must_use]
     pub(crate) fn members(&self) -> &Membership {
         &self.0.members
     }
 
-    /// Relaying to members and shards, with counters.
     #[must_use]
     pub(crate) fn fleet_relay(&self) -> &FleetRelay {
         &self.0.fleet_relay
     }
 
-    /// Queries between nodes, and the API that answers them.
     #[must_use]
     pub(crate) fn questions(&self) -> &NodeQuestions {
         &self.0.questions
     }
 
-    /// App servers that dial in, at any node.
     pub(super) fn presence(&self) -> &AppPresence {
         &self.0.presence
     }
 
-    /// Sessions begun by other nodes.
     pub(super) fn accepted(&self) -> &AcceptedLinks {
         &self.0.accepted
     }
@@ -113,12 +105,10 @@ impl Fleet {
         admission.share_of(&admission.signing_keys.owner_of(HubOrigin::name_in(key)))
     }
 
-    /// Sends an API request to all members.
     pub(crate) async fn request_all(&self, request: &PeerRequest, within: Duration) -> Answers<PeerResponse> {
         self.request(self.0.members.all().to_vec(), request, within).await
     }
 
-    /// Sends an API request to some members.
     pub(crate) async fn request(
         &self,
         asked: Vec<Arc<FleetMember>>,

@@ -65,7 +65,6 @@ impl From<NodePhase> for MemberState {
     }
 }
 
-/// One start of another node.
 #[derive(Debug)]
 pub(crate) struct FleetMember {
     name: String,
@@ -76,7 +75,6 @@ pub(crate) struct FleetMember {
     links: MemberLinks,
     interest: ArcSwap<PeerInterest>,
     presence: ArcSwap<PeerPresence>,
-    /// Port for clients, reachable by other nodes.
     client_port: Option<Address>,
     met_at: Instant,
     status: Mutex<MemberStatus>,
@@ -121,7 +119,6 @@ impl FleetMember {
         &self.name
     }
 
-    /// Random id of this start.
     #[must_use]
     pub(crate) fn boot(&self) -> &str {
         &self.boot
@@ -187,7 +184,6 @@ impl FleetMember {
         self.interest.store(Arc::new(interest));
     }
 
-    /// App servers that have dialled in at the node, as reported by the node.
     pub(super) fn presence(&self) -> Arc<PeerPresence> {
         self.presence.load_full()
     }
@@ -199,7 +195,6 @@ impl FleetMember {
         self.presence.store(Arc::new(presence));
     }
 
-    /// Port for clients, if the node has advertised one.
     #[must_use]
     pub(crate) fn client_port(&self) -> Option<&Address> {
         self.client_port.as_ref()
@@ -261,7 +256,6 @@ impl FleetMember {
         status.has_left || status.reported.as_ref().is_some_and(|reported| reported.phase == NodePhase::Draining)
     }
 
-    /// Whether the node has reported that it is about to stop.
     #[must_use]
     pub(crate) fn is_draining(&self) -> bool {
         self.status().reported.as_ref().is_some_and(|reported| reported.phase == NodePhase::Draining)
@@ -301,12 +295,10 @@ impl FleetMember {
         is_first
     }
 
-    /// Returns the number of messages dropped since the last call.
     pub(super) fn take_dropped(&self) -> u64 {
         std::mem::take(&mut self.status().dropped)
     }
 
-    /// Current state, as seen by this node.
     #[must_use]
     pub(crate) fn state(&self, now_ms: u64) -> MemberState {
         let are_open = self.links.are_open();

@@ -37,7 +37,6 @@ const SETTLE_LOOK: Duration = Duration::from_millis(20);
 /// Time for other nodes to receive a goodbye.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Known members, and this node's state as reported to them.
 #[derive(Debug)]
 pub(crate) struct Membership {
     shared: Arc<Shared>,
@@ -60,7 +59,6 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
-    /// Membership of a node with this admin address.
     pub(super) fn new(shared: Arc<Shared>, admin: SocketAddr) -> Self {
         let (new_addresses, learnt) = unbounded_channel();
         Self {
@@ -113,7 +111,6 @@ impl Membership {
         self.table.find(boot)
     }
 
-    /// Members whose clients may want a message.
     pub(super) fn wanting(&self, hub: &str, wanted: &[Wanted<'_>]) -> Vec<Arc<FleetMember>> {
         let now_ms = self.now_ms();
         let members = self.all();
@@ -150,7 +147,6 @@ impl Membership {
         names.filter(|name| !seen.insert(*name)).map(str::to_owned).collect()
     }
 
-    /// Sends a message to all linked members.
     pub(super) fn send_to_members(&self, message: &NodeMessage) {
         for member in self.all().iter() {
             if let Some(link) = member.links().outgoing() {
@@ -188,7 +184,6 @@ impl Membership {
         self.is_finding_others() || self.all().iter().any(|member| is_new(member) && is_on_its_way(member))
     }
 
-    /// `--peers` addresses without a node, with the reason.
     #[must_use]
     pub(crate) fn unreachable(&self) -> Vec<AddressProblem> {
         self.addresses.problems()
@@ -311,7 +306,6 @@ impl Membership {
         self.left.is_cancelled()
     }
 
-    /// Waits until this node leaves.
     pub(super) async fn left(&self) {
         self.left.cancelled().await;
     }

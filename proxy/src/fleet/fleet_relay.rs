@@ -13,7 +13,6 @@ use crate::metrics::Counters;
 use crate::shard::{SendOrigin, Shared};
 use crate::upstream::{AppServerId, HubIndex, ReplyTo};
 
-/// Relay to members and shards, with counters.
 #[derive(Debug)]
 pub(crate) struct FleetRelay {
     shared: Arc<Shared>,

@@ -27,7 +27,7 @@ pub(crate) fn routes(fleet: Fleet) -> Router {
         .with_state(fleet)
 }
 
-/// Answers a greeting. Nodes of other versions get a greeting too, which states the problem.
+/// Answers a greeting. A node of another version gets a greeting too, so that it can log the version conflict.
 async fn greet(State(fleet): State<Fleet>, body: Bytes) -> Response {
     if fleet.members().has_left() {
         return (StatusCode::SERVICE_UNAVAILABLE, "this node is about to stop").into_response();

@@ -17,11 +17,9 @@ pub(super) struct QuestionedHub {
     pub(super) key: String,
     /// Local index, if this node should answer too.
     pub(super) here: Option<HubIndex>,
-    /// App server that sent the query.
     pub(super) app: AppServerId,
 }
 
-/// Page of a group's members, filled node by node in the order of boot ids.
 struct GatheredPage {
     members: Vec<GroupMember>,
     max: usize,
@@ -104,7 +102,7 @@ async fn part_of(
             MemberPage::from_payload(&payload).map_err(|error| failed(&error.to_string()))
         }
         Ok(Some(ServiceMessage::Ack(ack))) => Err((ack.status, ack.message.unwrap_or_default().to_string())),
-        // The hub is unknown there.
+        // That node does not have the hub.
         Ok(_) => Ok(MemberPage::default()),
         Err(cause) => Err((AckStatus::Timeout, format!("a node does not answer: {cause}"))),
     }

@@ -25,13 +25,12 @@ const NEWS_INTERVAL: Duration = Duration::from_millis(2);
 /// Interval between removals of ended interest.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Runs the fleet tasks until the node stops.
 pub(crate) async fn keep_fleet(fleet: Fleet, resolver: Resolver) {
     let members = fleet.members();
     if members.is_alone() {
         return;
     }
-    // Runs once.
+    // This function runs once.
     drop(fleet.runtime().set(Handle::current()));
     let keeper = Housekeeper { fleet: &fleet, members };
     tokio::join!(
@@ -187,7 +186,7 @@ impl Housekeeper<'_> {
     }
 
     fn send_sweep(&self, interest: &OwnInterest) {
-        // Sent after the sweep, it would outlive the interest that the sweep removes.
+        // An update sent after the sweep would add subscriptions that the sweep has removed.
         self.send_updates(interest);
         for index in interest.sweep() {
             if let Some(hub) = self.members.shared().hubs.at(index) {

@@ -3,7 +3,6 @@
 use trunkline_link::LinkEnd;
 use trunkline_protocol::service::Role;
 
-/// End of a node link session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LinkOver {
     pub(super) reason: String,
@@ -44,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_says_goodbye_is_gone_and_no_app_server_is_named() {
+    fn only_a_node_that_said_goodbye_is_gone_and_the_reason_names_no_app_server() {
         assert!(LinkOver::from(&LinkEnd::Goodbye(String::new())).is_gone);
         for end in
             [LinkEnd::Closed, LinkEnd::Silent, LinkEnd::Stuck, LinkEnd::Replaced, LinkEnd::Shutdown, LinkEnd::Text]

@@ -23,7 +23,6 @@ use super::fleet_member::FleetMember;
 use crate::shard::Shared;
 use crate::upstream::{LinkHandle, LinkId};
 
-/// Nodes whose clients get the messages of a link.
 #[derive(Debug, Default)]
 pub(super) struct LinkReach {
     /// Whether this node is included.
@@ -50,7 +49,6 @@ impl LinkReaches {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Returns the reach of an app server's link.
     pub(super) fn find(
         &self,
         shared: &Shared,
@@ -135,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_its_pool_does_not_know_yet_counts() {
+    fn a_link_not_yet_in_its_pool_counts() {
         assert_eq!(nodes_reached("a", None, &[None, Some("b")]), (true, vec![true, false]));
         assert_eq!(nodes_reached("b", Some("a"), &[None, Some("b")]), (false, vec![false, true]));
     }

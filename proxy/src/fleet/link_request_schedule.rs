@@ -34,7 +34,6 @@ pub(super) enum Urgency {
     Carried,
 }
 
-/// Request times of missing links.
 #[derive(Debug)]
 pub(super) struct LinkRequestSchedule<K>(HashMap<K, RequestTimes>);
 

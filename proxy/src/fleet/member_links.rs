@@ -9,7 +9,6 @@ use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use super::fleet_counters::DropCause;
 use super::node_link::NodeLink;
 
-/// Links to and from one member, while their sessions live.
 #[derive(Debug, Default)]
 pub(crate) struct MemberLinks {
     outgoing: ArcSwapOption<NodeLink>,
@@ -27,7 +26,6 @@ impl MemberLinks {
         self.incoming.load_full()
     }
 
-    /// Live links, at most two.
     pub(super) fn living(&self) -> impl Iterator<Item = Arc<NodeLink>> {
         [self.outgoing(), self.incoming()].into_iter().flatten()
     }

@@ -12,7 +12,6 @@ use crate::net::address::Address;
 /// Maximum number of members. Real fleets are far smaller; the limit bounds the cost of a mistake.
 const MEMBERS_MAX: usize = 1_024;
 
-/// Other members seen by this node.
 #[derive(Debug, Default)]
 pub(super) struct MemberTable(ArcSwap<Vec<Arc<FleetMember>>>);
 

@@ -17,7 +17,6 @@ pub(super) const NODE_LINK_WINDOW_MS: u64 = 30_000;
 /// Maximum bytes queued for a node: the ring plus a quarter in reserve.
 const TOLD_MAX_BYTES: usize = 5 * LINK_RING_MAX_BYTES / 4;
 
-/// One end of a node link, for the lifetime of its session.
 #[derive(Debug)]
 pub(crate) struct NodeLink {
     outbox: LinkOutbox,
@@ -35,7 +34,6 @@ pub(crate) struct NodeLink {
 }
 
 impl NodeLink {
-    /// Creates this role's end of a new session.
     pub(super) fn new(id: SessionId, role: Role, clock: LinkClock) -> Self {
         let settings = SessionSettings::new(LINK_RING_MAX_BYTES, NODE_LINK_WINDOW_MS);
         let session = Session::new(id, role, settings, clock.now_ms());
@@ -82,9 +80,6 @@ impl NodeLink {
     }
 
     /// Queues a frame if there is room; never waits.
-    ///
-    /// # Errors
-    /// If the frame is not queued.
     pub(super) fn try_send(&self, frame: &[u8]) -> Result<(), TrySendError> {
         self.outbox.push_if_room(Class::Ordinary, frame)
     }
@@ -103,7 +98,6 @@ impl NodeLink {
         self.beats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a beat to the peer.
     pub(super) fn beat(&self) {
         if self.is_open() {
             let ping = self.beats().ask(self.clock.now_ms());
@@ -152,7 +146,6 @@ impl NodeLink {
         *self.incoming() = incoming;
     }
 
-    /// Wakes waiters after a socket is detached.
     pub(super) fn notify_detached(&self) {
         self.detached.notify_waiters();
     }
@@ -161,7 +154,6 @@ impl NodeLink {
         self.socket().stop(reason, &self.outbox);
     }
 
-    /// Waits until no socket is attached.
     pub(super) async fn detached(&self) {
         loop {
             let detached = self.detached.notified();

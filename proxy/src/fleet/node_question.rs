@@ -27,7 +27,6 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of concurrent requests answered for other nodes. Further ones fail as busy.
 const ANSWERING_MAX: usize = 256;
 
-/// Pending queries and answers to other nodes.
 #[derive(Debug)]
 pub(crate) struct NodeQuestions {
     asks: Questions<Option<ServiceMessage>>,
@@ -59,12 +58,10 @@ impl Default for NodeQuestions {
 }
 
 impl NodeQuestions {
-    /// Sets the API for other nodes, once.
     pub(crate) fn serve_api(&self, api: Router) {
         drop(self.api.set(api));
     }
 
-    /// API for other nodes, once set.
     #[must_use]
     pub(crate) fn api(&self) -> Option<Router> {
         self.api.get().cloned()
@@ -106,7 +103,6 @@ impl NodeQuestions {
         Some((permit, self.asks.open()?))
     }
 
-    /// Sends an API request to some members.
     pub(super) async fn request(
         &self,
         clock: LinkClock,
@@ -156,7 +152,6 @@ impl NodeQuestions {
     }
 }
 
-/// Sends beats to the queried members.
 fn watch(asked: &[Arc<FleetMember>]) {
     asked.iter().filter_map(|member| member.links().outgoing()).for_each(|link| link.watch());
 }

@@ -45,7 +45,6 @@ enum Counting {
     Receivers,
 }
 
-/// Dispatches the messages of one link.
 pub(super) struct NodeSink<'a> {
     fleet: &'a Fleet,
     member: &'a Arc<FleetMember>,
@@ -124,7 +123,6 @@ impl<'a> NodeSink<'a> {
         }
     }
 
-    /// Stores a token revocation.
     fn learn_revocation(&self, told: &SharedRevocation) {
         let shared = self.fleet.shared();
         let revocations = &shared.admission.revocations;
@@ -181,7 +179,6 @@ impl<'a> NodeSink<'a> {
         }
     }
 
-    /// Answer to a query about an unknown hub.
     fn answer_for_unknown(
         &self,
         hub: &str,

@@ -45,7 +45,6 @@ impl PeerRequest {
         Self { method: RequestMethod::Post, target: target.into(), body }
     }
 
-    /// Runs the request against this node's API.
     pub(super) async fn answer(self, api: Router) -> PeerResponse {
         let method = match self.method {
             RequestMethod::Get => Method::GET,
@@ -78,7 +77,6 @@ impl PeerResponse {
         Self::new(503, Bytes::from_static(b"the node is starting"))
     }
 
-    /// Response at the request limit.
     pub(super) fn busy() -> Self {
         Self::new(503, Bytes::from_static(b"the node answers too many requests of other nodes"))
     }

@@ -72,7 +72,6 @@ impl<T> Questions<T> {
         waiting.get_mut(number).is_some_and(|question| question.take(boot, NodeAnswer::Given(answer)))
     }
 
-    /// Fails a node's answer in all pending queries.
     pub(super) fn lost(&self, boot: &str) {
         for question in self.0.lock().iter_mut() {
             question.take(boot, NodeAnswer::Missing(NoAnswer::Lost));
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_gives_no_sign_of_life_is_named_at_once_and_the_others_are_waited_for() {
+    async fn a_silent_member_is_reported_immediately_and_others_are_waited_for() {
         let (questions, begun) = (Questions::<u32>::default(), Instant::now());
         let question = questions.open().unwrap();
         let asked = ["a", "b"].map(member).to_vec();
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_long_for_members_that_are_late() {
+    async fn a_query_does_not_wait_long_for_late_members() {
         let questions = Questions::<Option<u32>>::default();
         let (long, short, begun) = (Duration::from_secs(2), Duration::from_millis(300), Instant::now());
         let time = |member: &FleetMember| if member.name() == "b" { short } else { long };
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn that_nobody_has_it_is_known_only_when_all_say_so() {
+    async fn a_query_has_no_result_only_when_all_members_have_answered() {
         let questions = Questions::<Option<u32>>::default();
         for is_lost in [false, true] {
             let question = questions.open().unwrap();

@@ -47,7 +47,6 @@ pub(super) struct MoveRequest {
     pub(super) connection_id: ByteString,
 }
 
-/// Take-overs of the fleet.
 #[derive(Debug, Clone)]
 pub(super) struct TakeOvers(Fleet);
 
@@ -87,7 +86,6 @@ impl TakeOvers {
         }
     }
 
-    /// Timeout for a member in the search for a connection.
     fn look_time(&self, member: &FleetMember, sought: SoughtConnection) -> Duration {
         let now_ms = self.0.members().now_ms();
         let is_late = match member.state(now_ms) {
@@ -189,7 +187,8 @@ impl TakeOvers {
         drop(has_come.await);
     }
 
-    /// Waits until the other nodes have this node's interest. By dial-in, they relay messages.
+    /// Waits until all other nodes have confirmed this node's subscriptions (dial-in only). From then on they relay
+    /// messages for its clients.
     async fn be_known(&self) {
         let (known, is_known) = oneshot::channel();
         // Fails when the client stops waiting.
@@ -278,7 +277,6 @@ impl TakeOvers {
         }
     }
 
-    /// Answers a take-over request of another node.
     pub(super) async fn answer_move(&self, request: MoveRequest, link: Arc<NodeLink>) {
         let MoveRequest { question, step, hub, connection_id } = request;
         let shared = self.0.shared();

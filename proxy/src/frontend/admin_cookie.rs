@@ -8,7 +8,6 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::auth::ADMIN_COOKIE;
 
-/// Removes the cookies of admin sessions and keeps all others.
 pub(crate) fn remove(headers: &mut HeaderMap) {
     if !headers.get_all(COOKIE).iter().any(holds_one) {
         return;

@@ -18,9 +18,6 @@ use crate::upstream::{Hub, RouteChoice};
 
 /// Authenticates a request without a connection token. Stores its [`User`], the user's binding and the app's [`Grant`]
 /// in the extensions.
-///
-/// # Errors
-/// The response for a client that may not connect.
 pub(crate) async fn authenticate(
     endpoint: &Endpoint,
     hub: &Hub,

@@ -19,7 +19,6 @@ use crate::frontend::request_extension::ForwardedByNode;
 use crate::frontend::request_query::RequestQuery;
 use crate::upstream::Hub;
 
-/// Verifies the access token of a request to a hub, if present.
 pub(crate) async fn verify_token(
     endpoint: &Endpoint,
     hub: &Hub,
@@ -50,7 +49,6 @@ pub(crate) fn find_user(
     Ok((user, binding))
 }
 
-/// Creates and counts the refusal of an invalid access token.
 pub(crate) fn refuse_token(endpoint: &Endpoint, error: &TokenError) -> Response {
     endpoint.shared.admission.verifier.count_refused(error);
     let answer = plain(StatusCode::UNAUTHORIZED, error.to_string());
@@ -81,7 +79,6 @@ pub(crate) fn token<B>(request: &http::Request<B>) -> Option<String> {
     shown.filter(|token| !token.is_empty())
 }
 
-/// Claims of a client for its app server.
 pub(crate) fn claims(user: &User) -> Vec<(ByteString, ByteString)> {
     let system = user.id.iter().map(|id| (USER_ID_CLAIM, id.as_str()));
     // Clients can't set claims reserved for proxies.

@@ -45,7 +45,6 @@ pub(crate) struct NewConnection {
     pub(super) head: Option<HeadWeight>,
 }
 
-/// Hands a new client connection to this shard.
 pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: NewConnection) {
     let NewConnection { socket, transport, client, is_negotiated, permit, head } = new;
     let mut open = opening(endpoint, hub, parts, (&client, transport));
@@ -137,7 +136,6 @@ pub(crate) fn changed_transport() -> Response {
     because(Cause::TransportRefused, answer)
 }
 
-/// Creates the refusal of a transport that the hub does not offer.
 pub(crate) fn not_supported(transport: Transport) -> Response {
     let text = format!("{} transport not supported by this end point type", transport.name());
     because(Cause::TransportRefused, plain(StatusCode::NOT_FOUND, text))

@@ -59,10 +59,7 @@ fn parameter(request: &Request, name: &str) -> Option<String> {
     RequestQuery::of(request).values_of_exactly(name).next().map(str::to_owned)
 }
 
-/// Returns the hub name of a request.
-///
-/// # Errors
-/// The refusal, unless there is exactly one.
+/// Fails unless the query names exactly one hub.
 fn hub_name(query: &RequestQuery) -> Result<String, Response> {
     let mut names = query.values_of_exactly(HUB_PARAMETER);
     match (names.next(), names.next()) {
@@ -73,9 +70,6 @@ fn hub_name(query: &RequestQuery) -> Result<String, Response> {
 }
 
 /// Verifies the token of a visitor; returns its hub, user and signer.
-///
-/// # Errors
-/// The refusal of the request.
 pub(crate) fn enter(
     endpoint: &Endpoint,
     request: &mut Request,
@@ -159,7 +153,6 @@ fn manifest(endpoint: &Endpoint, name: &str) -> HubManifest {
     manifest
 }
 
-/// Handles an app server that dials in; the error is a refusal.
 pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Result<Response, Response> {
     if !is_upgrade_of(&request) {
         return Err(plain(StatusCode::BAD_REQUEST, "app servers dial in by a WebSocket upgrade"));
@@ -229,8 +222,8 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
     Ok(switching_protocols(&accept))
 }
 
-/// Takes a permit for a link of this signer: that of its channel, if it has one. A link carried by another node counts
-/// for its address there.
+/// Takes a permit for a link of this signer. A link inside a channel uses the channel's permit. A link carried by
+/// another node counts for its address there.
 fn take_permit(endpoint: &Endpoint, request: &Request, share: &SignerShare) -> Result<Arc<LinkPermit>, Response> {
     let limits = &endpoint.shared.limits;
     if let Some(InChannel(permit)) = request.extensions().get() {

@@ -21,7 +21,6 @@ use crate::upstream::{Authorizer, Hub, RouteChoice, ServerGroup};
 
 pub(super) const STOPPING: &str = "this node is stopping: connect again, to another one";
 
-/// State of one shard for handling requests.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(super) shared: Arc<Shared>,
@@ -46,13 +45,11 @@ impl Endpoint {
         Self { shared, counters, shard, authorizer, proxy_client, rest: None, fleet: None }
     }
 
-    /// Adds access to the fleet's connections.
     #[must_use]
     pub(crate) fn with_fleet(self, fleet: &Fleet) -> Self {
         Self { fleet: Some(FleetEntry::of(fleet)), ..self }
     }
 
-    /// Adds the REST data plane, if there is one.
     #[must_use]
     pub(crate) fn with_rest(self, rest: Option<Rest>) -> Self {
         Self { rest, ..self }
@@ -86,10 +83,6 @@ impl Endpoint {
         }
     }
 
-    /// Finds the hub of a path.
-    ///
-    /// # Errors
-    /// The refusal, if there is no such hub.
     pub(super) fn find_hub(&self, path: &str) -> Result<Arc<Hub>, Response> {
         if is_private(path) {
             self.counters.relay.private_paths.increment();

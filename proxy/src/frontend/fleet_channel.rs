@@ -23,7 +23,6 @@ use crate::frontend::request_extension::{FromFleet, InChannel, PeerAddress, peer
 use crate::frontend::request_limit::counted_ip;
 use crate::shard::Shared;
 
-/// Route that opens channels, and the routes inside them.
 #[derive(Debug, Clone)]
 pub(crate) struct FleetChannelRoute {
     pub(crate) endpoint: Arc<Endpoint>,
@@ -71,9 +70,9 @@ enum HelloKey {
     Node,
     /// One of the fleet or of an app, of an app server that dials in.
     App(KeyTag),
-    /// It names none, and is tried with all keys.
+    /// The hello has no key tag, and is tried with all keys.
     Untagged,
-    /// None of this node: nothing is computed for it.
+    /// The tag belongs to no key of this node, so nothing is computed for the hello.
     Unknown,
 }
 

@@ -53,7 +53,6 @@ pub(crate) enum ForwardedScheme {
 }
 
 impl ForwardedScheme {
-    /// Name of the scheme in URLs.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -72,7 +71,6 @@ impl ForwardedScheme {
     }
 }
 
-/// Claims of trusted load balancers about a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ForwardedClaims {
     /// Address of the client, with port 0 if not claimed.

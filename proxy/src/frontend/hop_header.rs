@@ -119,7 +119,7 @@ fn remove_if(headers: &mut HeaderMap, is_unwanted: impl Fn(&str) -> bool) {
     }
 }
 
-/// Removes headers for this connection only; returns the requested or granted upgrade.
+/// Removes the headers that apply to this connection only; returns the requested or granted upgrade.
 pub(crate) fn end_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let named: Vec<HeaderName> = nominated(headers).collect();
     let upgrade = headers.get(UPGRADE).filter(|value| named.contains(&UPGRADE) && may_tunnel(value)).cloned();
@@ -133,7 +133,6 @@ pub(crate) fn end_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     upgrade
 }
 
-/// Adds headers to request or grant an upgrade.
 pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, protocol);

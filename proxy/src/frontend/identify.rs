@@ -43,7 +43,6 @@ pub(crate) struct ConnectingClient {
 }
 
 impl ConnectingClient {
-    /// A new client without a connection token.
     pub(super) fn without_negotiation(connection_id: String, user: User) -> Self {
         Self { connection_id, user, is_fresh: true, is_ours: true, token: None, restores: None }
     }
@@ -55,9 +54,6 @@ pub(crate) fn names_connection(request: &Request) -> bool {
 
 /// Decrypts the connection token of a request, checks the connection's user, and stores a [`ConnectingClient`] in the
 /// extensions.
-///
-/// # Errors
-/// The refusal of the request.
 pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Request) -> Result<(), Response> {
     mark_revocations(endpoint, request);
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);

@@ -88,7 +88,6 @@ impl Layers {
     }
 }
 
-/// Accepts sockets forever and serves each in its own task.
 pub(crate) async fn serve(listener: TcpListener, layers: Layers, service: ListenerService, gate: ListenerGate) {
     let (layers, service) = (Rc::new(layers), Rc::new(service));
     let (descriptors, warnings) = (DescriptorLimit::for_clients(), LogThrottle::default());

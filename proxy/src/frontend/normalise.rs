@@ -31,10 +31,6 @@ use crate::metrics::Limit;
 const FOREIGN_HOST: &str = "Host is not served by this node: see --allow-host (without an access key a node serves \
                             only names of this machine)";
 
-/// Normalises a request.
-///
-/// # Errors
-/// The refusal of an invalid request.
 pub(crate) fn normalise(endpoint: &Endpoint, request: &mut Request) -> Result<(), Response> {
     check(request).map_err(|problem| refuse(endpoint, &problem))?;
     request_head::settle(request);
@@ -240,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_is_that_of_a_socket_with_tls_unless_a_balancer_tells_another() {
+    fn the_scheme_is_https_on_a_tls_socket_unless_a_balancer_reports_another() {
         let scheme = |socket: Scheme, claimed| {
             let mut request = request("/");
             request.extensions_mut().insert(socket);

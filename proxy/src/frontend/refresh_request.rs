@@ -23,7 +23,6 @@ use crate::upstream::Hub;
 /// Header with the connection token of a client with a redirected negotiation.
 const CONNECTION_TOKEN_HEADER: &str = "x-signalr-connection-token";
 
-/// Handles a request to refresh the authentication of a connection.
 pub(crate) async fn answer(endpoint: &Endpoint, hub: &Hub, mut request: Request) -> Response {
     let in_query = RequestQuery::of(&request).connection_token().map(str::to_owned);
     let in_header = || Some(request.headers().get(CONNECTION_TOKEN_HEADER)?.to_str().ok()?.to_owned());

@@ -46,7 +46,6 @@ pub(crate) fn is_question(request: &Request) -> bool {
     request.uri().path() == RELEASE_PATH && forward_mark::is_forwarded_by_node(request)
 }
 
-/// Handles another node's request to end a GET.
 pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
     let shared = &endpoint.shared;
     if request.method() != Method::POST {

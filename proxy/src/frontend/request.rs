@@ -13,7 +13,6 @@ use crate::frontend::forwarded_header::FORWARDED_FOR;
 use crate::frontend::hop_header::HOP_BY_HOP;
 use crate::frontend::request_extension::peer_address;
 
-/// Returns the access token of the `Authorization` header.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     wire::bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)
 }

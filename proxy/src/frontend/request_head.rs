@@ -22,7 +22,6 @@ const SINGLE_HEADERS: [HeaderName; 3] = [AUTHORIZATION, CONTENT_LENGTH, ORIGIN];
 /// Accepted methods, for the header `Allow` of a refusal.
 pub(crate) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// Problem of an ambiguous or unsupported head.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeadProblem {
     #[error("this method is not allowed here")]
@@ -57,10 +56,7 @@ impl HeadProblem {
     }
 }
 
-/// Checks method, target, host and framing of a request.
-///
-/// # Errors
-/// The first problem found.
+/// Returns the first problem of method, target, host or framing.
 pub(crate) fn check<B>(request: &Request<B>) -> Result<(), HeadProblem> {
     // TRACE reveals HttpOnly cookies to scripts; CONNECT is for forward proxies.
     if matches!(*request.method(), Method::TRACE | Method::CONNECT) {

@@ -80,17 +80,11 @@ fn throttle(endpoint: &Endpoint) -> Result<Duration, Response> {
 }
 
 /// Takes a permit for a new client connection, for its lifetime; `None` if addresses are not counted.
-///
-/// # Errors
-/// The refusal at the limit.
 pub(crate) fn take_permit(endpoint: &Endpoint, request: &Request) -> Result<Option<Box<AddressPermit>>, Response> {
     take_permit_beside(endpoint, request, 0)
 }
 
 /// Takes a permit for a returning client, which is already counted.
-///
-/// # Errors
-/// The refusal at the limit.
 pub(crate) fn take_permit_again(
     endpoint: &Endpoint,
     request: &Request,
@@ -123,9 +117,6 @@ fn take_permit_beside(
 
 /// Reserves memory for a large head of a new client; none for a small one. Connections of the largest holder may be
 /// closed for it.
-///
-/// # Errors
-/// The refusal, if large heads use up their budget.
 pub(crate) fn take_head_room(
     endpoint: &Endpoint,
     hub: &Hub,
@@ -159,7 +150,6 @@ pub(crate) fn take_head_room(
     })
 }
 
-/// Counts the connection that results from a negotiation.
 pub(crate) fn count_connected(endpoint: &Endpoint, peer: Option<SocketAddr>) {
     let shared = &endpoint.shared;
     if let (Some(pending), Some(peer)) = (&shared.limits.pending, peer) {
@@ -168,9 +158,6 @@ pub(crate) fn count_connected(endpoint: &Endpoint, peer: Option<SocketAddr>) {
 }
 
 /// Takes a permit for a pipe opened by a POST before the first GET.
-///
-/// # Errors
-/// The refusal at the limit.
 pub(crate) fn take_pipe_permit(endpoint: &Endpoint, request: &Request) -> Result<AddressPermit, Response> {
     endpoint
         .shared
@@ -184,9 +171,6 @@ pub(crate) fn take_pipe_permit(endpoint: &Endpoint, request: &Request) -> Result
 }
 
 /// Takes a permit for a request to an app server, held while it is in flight.
-///
-/// # Errors
-/// The refusal at the limit.
 pub(crate) fn take_relay_permit(endpoint: &Endpoint, request: &Request) -> Result<RelayPermit, Response> {
     let connection = request.extensions().get::<RelayConnection>();
     let permit =
@@ -219,7 +203,6 @@ pub(crate) fn refuse_displaced() -> Response {
     answer
 }
 
-/// Creates the refusal for the case that all app servers are at their limits.
 pub(crate) fn refuse_full_upstreams(endpoint: &Endpoint) -> Response {
     let text = "all app servers have reached their limit of requests in flight: see --pass-through-per-upstream-max";
     refuse(endpoint, Limit::PassThroughPerUpstream, LimitOwner::Node, RELAY_RETRY_AFTER, text)
@@ -234,7 +217,7 @@ pub(crate) fn refuse_slow_body(endpoint: &Endpoint) -> Response {
     answer
 }
 
-/// Makes the refusal of a request whose body is malformed or broke off.
+/// Creates the refusal of a request whose body is malformed or broke off.
 pub(crate) fn refuse_broken_body() -> Response {
     let mut answer = plain(StatusCode::BAD_REQUEST, "the body of the request is malformed or incomplete");
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

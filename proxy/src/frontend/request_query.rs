@@ -50,17 +50,14 @@ impl RequestQuery {
         Self::Parsed(query.split('&').map(decoded).collect())
     }
 
-    /// Returns the query of a request, as parsed during normalisation.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
         Self::of_parts(request.uri(), request.extensions())
     }
 
-    /// Returns the query of a head, as parsed during normalisation.
     pub(crate) fn of_parts(uri: &Uri, extensions: &Extensions) -> Self {
         extensions.get().cloned().unwrap_or_else(|| Self::parse(uri))
     }
 
-    /// Whether a hub must refuse it.
     pub(crate) fn has_too_many_pairs(&self) -> bool {
         matches!(self, Self::TooManyPairs)
     }
@@ -135,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_connection_token_is_none() {
+    fn an_empty_connection_token_counts_as_missing() {
         let token = |uri: &str| query(uri).connection_token().map(str::to_owned);
         assert_eq!(token("/chat?id=a").as_deref(), Some("a"));
         assert_eq!((token("/chat?id="), token("/chat?id"), token("/chat")), (None, None, None));

@@ -130,7 +130,6 @@ fn ask(endpoint: &Endpoint, facts: &RouteFacts<'_>) -> Routed {
     Routed { choice, matched }
 }
 
-/// Copy of the head of a request.
 fn parts_of(request: &Request) -> Parts {
     let mut parts = http::Request::new(()).into_parts().0;
     (parts.headers, parts.uri) = (request.headers().clone(), request.uri().clone());

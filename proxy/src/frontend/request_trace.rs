@@ -53,7 +53,6 @@ impl SealedTrace {
         (TRACE_CLAIM.into(), format!("{kind} {context}"))
     }
 
-    /// Trace stored in the claims of a connection token.
     fn of(claims: &[Claim]) -> Option<Self> {
         let (_, value) = claims.iter().find(|(name, _)| name == TRACE_CLAIM)?;
         let (kind, context) = value.split_once(' ')?;

@@ -48,7 +48,6 @@ pub(crate) fn is_question(request: &Request) -> bool {
     request.uri().path() == RESERVE_PATH && forward_mark::is_forwarded_by_node(request)
 }
 
-/// Handles another node's request for the id of a connection token.
 pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
     let shared = &endpoint.shared;
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);

@@ -38,7 +38,6 @@ impl Routed {
         Some(refusal(rejection))
     }
 
-    /// Counts an accepted client.
     pub(crate) fn count_in(extensions: &Extensions) {
         if let Some(routed) = extensions.get::<Self>() {
             routed.count();

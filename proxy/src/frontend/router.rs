@@ -105,7 +105,6 @@ async fn serve_all(State((endpoint, hubs)): State<(Arc<Endpoint>, Router)>, requ
     serve(&endpoint, request, |request| route(&endpoint, hubs, request)).await
 }
 
-/// Serves a request as a middleware.
 async fn serve_next(State(endpoint): State<Arc<Endpoint>>, request: Request, next: Next) -> Response {
     serve(&endpoint, request, |request| next.run(request)).await
 }
@@ -150,7 +149,6 @@ async fn pass_on(endpoint: &Endpoint, request: Request) -> Response {
     if is_of_hub && !is_of_app { final_status::settle(kind, answer) } else { answer }
 }
 
-/// Handles a data plane request, which has its own counters.
 async fn answer_rest(rest: &Rest, request: Request) -> Response {
     let scheme = x_forwarded::scheme(request.extensions());
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -247,9 +245,6 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
 }
 
 /// Refuses a WebSocket request with an incomplete upgrade, before its token is used.
-///
-/// # Errors
-/// The refusal of the request.
 fn refuse_incomplete_upgrade(endpoint: &Endpoint, request: &Request) -> Result<(), Response> {
     let Some(lost) = lost_part(request) else { return Ok(()) };
     if let Some(others) = endpoint.shared.limits.setup_faults.pass(SetupFault::Upgrade) {

@@ -34,7 +34,6 @@ pub(crate) struct TimedBody {
     body: Body,
     limit: Duration,
     pace: Pace,
-    /// Time used up by the client.
     spent: Duration,
     waits_since: Option<Instant>,
     deadline: Option<Pin<Box<Sleep>>>,

@@ -20,7 +20,6 @@ pub(crate) fn is_upgrade_of(request: &Request) -> bool {
     *request.method() == Method::GET && request.version() >= Version::HTTP_11 && is_upgrade(request.headers())
 }
 
-/// Whether the headers of a request ask for a WebSocket.
 pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
     has_word(headers, &CONNECTION, "upgrade") && has_word(headers, &UPGRADE, "websocket")
 }
@@ -120,7 +119,7 @@ mod tests {
     const KEY: (&str, &str) = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
 
     #[test]
-    fn an_upgrade_that_has_lost_a_part_is_refused_by_its_name_and_a_poll_is_none() {
+    fn an_upgrade_with_a_lost_part_is_refused_with_its_name_and_a_poll_is_no_upgrade() {
         for (version, headers, lost) in [
             (Version::HTTP_10, &[UPGRADED, NAMED, KEY][..], "HTTP/1.0"),
             (Version::HTTP_11, &[UPGRADED, KEY], "Connection: Upgrade"),

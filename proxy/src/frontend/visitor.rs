@@ -47,7 +47,7 @@ fn visitor_of(path: &str) -> Option<Visitor> {
     }
 }
 
-/// Marks a request with an expired access token: it may resume an open connection, but not start one.
+/// Marks a request whose access token has expired: the request may resume an open connection, but not start one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ComesBack;
 
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_the_door_are_known_with_and_without_the_last_slash() {
+    fn dial_in_paths_match_with_and_without_a_trailing_slash() {
         assert_eq!(at("/server/?hub=a"), Some(Visitor::AppServer));
         assert_eq!(at("/client/?hub=a"), Some(Visitor::Client { is_negotiate: false }));
         assert_eq!(at("/client?hub=a"), Some(Visitor::Client { is_negotiate: false }));

@@ -11,7 +11,6 @@ pub(crate) enum AddressKey {
     V6(u64),
 }
 
-/// Permit of an address, returned on drop.
 pub(crate) type AddressPermit = Permit<AddressKey>;
 
 impl From<IpAddr> for AddressKey {

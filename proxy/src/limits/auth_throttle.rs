@@ -51,7 +51,6 @@ struct AddressGuesses {
     last: Option<u64>,
 }
 
-/// Count within the current period.
 #[derive(Debug, Default, Clone, Copy)]
 struct SpanCount {
     span: u64,
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_guesses_of_a_second_few_are_answered_at_once_and_one_line_is_logged() {
+    fn few_guesses_per_second_are_answered_without_delay_and_one_line_is_logged() {
         let guess = |number: u32| format!("guess-{number}");
         assert_eq!(show(&AuthThrottle::default(), |_| ANN, guess), (GUESSES_PER_ADDRESS, 1), "from one address");
         let twelve = |number: u32| Some(IpAddr::V4((0x0b00_0000 + number % 12).into()));
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_not_guessed_is_answered_at_once_while_others_guess_and_all_are_a_minute_later() {
+    fn an_address_without_guesses_is_not_delayed_and_none_is_a_minute_later() {
         let (throttle, now) = (AuthThrottle::default(), Duration::from_secs(7));
         show(&throttle, |number| Some(IpAddr::V4((0x0b00_0000 + number % 12).into())), |number| number.to_string());
         show(&throttle, |_| ANN, |number| number.to_string());

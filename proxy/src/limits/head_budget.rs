@@ -40,7 +40,6 @@ pub(crate) struct HeadHolder {
     pub address: Option<AddressKey>,
 }
 
-/// Large head of an open connection.
 #[derive(Debug)]
 pub(crate) struct KeptHead {
     holder: HeadHolder,
@@ -50,7 +49,6 @@ pub(crate) struct KeptHead {
 /// Share of the budget, held while a large head is kept. It is revoked when the connection has to close.
 pub(crate) type HeadWeight = Lease<KeptHead>;
 
-/// Result of keeping a new head.
 #[derive(Debug)]
 pub(crate) struct HeadAdmission {
     /// Share of a large head; an error if the budget is exhausted.
@@ -108,7 +106,6 @@ impl HeadBudget {
         (!Self::is_free(bytes)).then(|| self.kept.add(KeptHead { holder, share: self.budget.charge(bytes) }))
     }
 
-    /// Total bytes of large heads.
     #[must_use]
     pub(crate) fn kept_bytes(&self) -> usize {
         self.budget.used()
@@ -225,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_head_that_does_not_fit_evicts_nobody() {
+    async fn a_head_that_does_not_fit_evicts_no_other_head() {
         let budget = HeadBudget::new(30_000);
         let kept = [1, 1, 2, 3, 4, 5].map(|address| take(&budget, 5_000, of("", address)).unwrap().unwrap());
         let HeadAdmission { weight, evicted } = budget.take(8_000, of("", 9));

@@ -17,13 +17,13 @@ pub(crate) const HOPS_PER_OWNER_MAX: usize = 20_000;
 /// each.
 pub(crate) const HOPS_PER_CONNECTION_MAX: usize = 16;
 
-/// Time for which an owner is considered gone. Its address may have led elsewhere only for a moment.
+/// Time for which an owner counts as gone. It is limited, because the address may have led to another node only for a
+/// moment.
 const GONE_TIME: Duration = Duration::from_secs(300);
 
 /// Maximum number of owners marked as gone. Above it, the oldest are evicted.
 const GONE_MAX: usize = 1024;
 
-/// Limits of forwarded requests, shared by all shards of a node.
 #[derive(Debug)]
 pub(crate) struct HopLimits {
     by_owner: Permits<Box<str>>,
@@ -31,7 +31,6 @@ pub(crate) struct HopLimits {
     gone: Mutex<Recent<Box<str>, (), Instant>>,
 }
 
-/// Permit of one forwarded request, returned on drop.
 #[derive(Debug)]
 pub(crate) struct HopPermit {
     _of_owner: Permit<Box<str>>,

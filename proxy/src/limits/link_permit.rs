@@ -21,14 +21,12 @@ pub(crate) enum LinkHolder {
     Upstream(Box<str>),
 }
 
-/// Links of a node, by holder and by address.
 #[derive(Debug)]
 pub(crate) struct LinkLimit {
     links: Permits<LinkHolder>,
     addresses: Permits<AddressKey>,
 }
 
-/// Permit of one link, returned on drop.
 #[derive(Debug)]
 pub(crate) struct LinkPermit {
     _link: Permit<LinkHolder>,
@@ -60,9 +58,6 @@ impl LinkLimit {
     }
 
     /// Takes a permit for a link that an app server dials. Addresses of many app servers are not counted.
-    ///
-    /// # Errors
-    /// Returns the limit that was reached.
     pub(crate) fn take_dialled_in(
         &self,
         share: &SignerShare,
@@ -75,10 +70,6 @@ impl LinkLimit {
         Ok(LinkPermit { _link: link?, _address: address })
     }
 
-    /// Takes a permit for a link that the node dials.
-    ///
-    /// # Errors
-    /// Returns the limit that was reached.
     pub(crate) fn take_dialled(&self, upstream: &str) -> Result<LinkPermit, LinkRefusal> {
         Ok(LinkPermit { _link: self.links.take_fair(LinkHolder::Upstream(upstream.into()))?, _address: None })
     }
@@ -91,7 +82,6 @@ impl LinkLimit {
 }
 
 impl LinkRefusal {
-    /// Key of the refusal in metrics.
     #[must_use]
     pub(crate) fn label(&self) -> &str {
         match self {

@@ -12,7 +12,6 @@ use crate::bounded::Partitions;
 /// Maximum number of buckets in a partition; 262 144 in all, about 8 MiB.
 const BUCKETS_PER_PART_MAX: usize = 16 * 1024;
 
-/// Key of a rate-limited call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct RatedCall<'a> {
     pub rule: &'a str,

@@ -17,7 +17,6 @@ const SPAN_S: u64 = CONNECT_TIMEOUT_S + CLOCK_SKEW_S;
 /// full, new addresses are not counted: a flood from that many addresses can't be limited per address.
 const ADDRESSES_MAX: usize = 8 * 1024;
 
-/// Pending negotiates by address, with their limit.
 #[derive(Debug)]
 pub(crate) struct PendingNegotiations {
     most: NonZeroU32,
@@ -43,7 +42,6 @@ impl Count {
 }
 
 impl PendingNegotiations {
-    /// Creates a limit of `most` pending negotiates per address.
     #[must_use]
     pub(crate) fn new(most: NonZeroU32) -> Self {
         Self { most, counts: Partitions::default() }

@@ -53,7 +53,6 @@ pub(crate) struct RelayLimit {
     plans: Mutex<HashMap<Option<Address>, DisplacementPlan>>,
 }
 
-/// Result of one pass over all requests.
 #[derive(Debug)]
 struct DisplacementPlan {
     until: Instant,
@@ -87,7 +86,6 @@ pub(crate) struct RelayProgress {
 #[derive(Debug, Clone)]
 pub(crate) struct RelayConnection(Arc<Budget>);
 
-/// Permit of one request in flight, returned on drop.
 #[derive(Debug)]
 pub(crate) struct RelayPermit {
     limit: Arc<RelayLimit>,
@@ -253,7 +251,6 @@ impl RelayPermit {
         is_taken
     }
 
-    /// Progress of the request, updated by its bodies.
     #[must_use]
     pub(crate) fn progress(&self) -> &RelayProgress {
         &self.progress
@@ -292,7 +289,6 @@ impl RelayProgress {
         self.unpaid_ms.store(waited_ms.saturating_sub(paid_ms), Ordering::Relaxed);
     }
 
-    /// Records the end of the client's upload.
     pub(crate) fn has_sent_all(&self) {
         self.sends_since_ms.store(NOT_WAITING, Ordering::Relaxed);
     }
@@ -356,7 +352,7 @@ mod tests {
     const REQUESTS: usize = 4 * 256;
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_holds_no_more_requests_than_it_may_and_others_have_theirs() {
+    async fn requests_of_an_address_are_limited_and_do_not_affect_others() {
         let limit = limit(8192, 1024, 256);
         let permits: Vec<_> = (0..REQUESTS).filter_map(|_| place(&limit).ok()).collect();
         assert_eq!((permits.len(), place(&limit).err()), (256, Some(RelayRefusal::Address)));
@@ -381,7 +377,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_newcomer_gets_the_place_of_the_request_that_has_waited_longest_for_its_client() {
+    async fn a_new_request_displaces_the_one_that_has_waited_longest_for_its_client() {
         let limit = limit(3, 0, 0);
         let permits: Vec<_> = (0..3).map(|_| place(&limit).unwrap()).collect();
         let step = || tokio::time::advance(Duration::from_secs(1));

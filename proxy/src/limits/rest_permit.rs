@@ -35,14 +35,12 @@ pub(crate) struct RestPermits {
     requests: Leases<RestRequest>,
 }
 
-/// Request that holds a permit.
 #[derive(Debug)]
 pub(crate) struct RestRequest {
     shares: Vec<RestShare>,
     waits_for_body: bool,
 }
 
-/// Permit of one request, returned on drop.
 pub(crate) type RestPermit = Lease<RestRequest>;
 
 impl RestPermits {
@@ -129,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_keeps_to_a_share_is_not_displaced() {
+    fn a_request_within_its_share_is_not_displaced() {
         let places = RestPermits::new(MOST);
         let kept: Vec<_> =
             (0..MOST).map(|number| places.take([hub(&(number % SHARES).to_string())]).unwrap()).collect();

@@ -9,7 +9,6 @@ use super::LogThrottle;
 
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Misconfiguration in front of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SetupFault {
     /// `Origin` of the page and `Host` of its request differ.
@@ -30,7 +29,6 @@ impl Default for SetupFaults {
 }
 
 impl SetupFaults {
-    /// Returns the number of lines suppressed before this one; `None` if this one is suppressed too.
     pub(crate) fn pass(&self, fault: SetupFault) -> Option<u64> {
         let Self([host, upgrade, http2]) = self;
         let throttle = match fault {

@@ -58,17 +58,12 @@ impl SignerShare {
         if own >= limit { Err(Full { limit, key: Some(self.signer.clone()) }) } else { Ok(()) }
     }
 
-    /// Takes a permit for the signer.
-    ///
-    /// # Errors
-    /// If all permits or the signer's share are in use.
     pub(crate) fn take(&self, permits: &Permits<Signer>) -> Result<Permit<Signer>, TableFull> {
         permits.take_within(self.of(permits.limit()), Some(self.signer.clone()))
     }
 }
 
 impl Full<Signer> {
-    /// Key of the refusal in metrics.
     #[must_use]
     pub(crate) fn label(&self) -> &str {
         self.key.as_ref().map_or("(node)", Signer::label)

@@ -84,14 +84,12 @@ impl SlotKeeper<'_> {
     }
 }
 
-/// Meter of a link to an app server.
 pub(super) struct LinkMeter<'a> {
     shard: &'a Shard,
     link: &'a LinkHandle,
     measured_at_ms: Cell<Option<u64>>,
 }
 
-/// Creates the carrier for one socket of an app server's link.
 pub(super) fn link_carrier<'a>(
     shard: &'a Shard,
     link: &'a LinkHandle,
@@ -157,7 +155,7 @@ impl<'a> ShardSink<'a> {
         Self { line: Some(line), ..self }
     }
 
-    /// Sets the group of the app server. The group may be a mirror.
+    /// Sets the group of the app server, which may be a mirror group.
     pub(super) fn in_group(self, group: Arc<ServerGroup>) -> Self {
         Self { group: Some(group), ..self }
     }

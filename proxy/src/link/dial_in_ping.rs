@@ -56,7 +56,6 @@ pub(super) fn actions(ping: &Ping) -> impl Iterator<Item = PingAction> {
     })
 }
 
-/// Reply to a status request.
 pub(super) fn status(load: NodeLoad) -> Ping {
     let mut answer = ping(STATUS_PING, if load.has_clients { "1" } else { "0" });
     let mut add = |key: &'static str, value: u64| answer.pairs.push((key.into(), value.to_string().into()));
@@ -74,7 +73,6 @@ pub(super) fn servers(mut ids: Vec<String>, unix_s: u64) -> Ping {
     ping(SERVERS, format!("{ticks}:{}", ids.join(";")))
 }
 
-/// Reply to the shutdown notice of an app server.
 pub(super) fn finack() -> Ping {
     ping(SHUTDOWN_PING, FIN_ACK)
 }

@@ -31,13 +31,12 @@ const PAIRS_MAX: usize = 16;
 /// don't.
 const ANSWERS_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Frame consumer of one dialled-in link.
 pub(super) struct DialInSink<'a> {
     shard: &'a Rc<Shard>,
     pool: &'a Arc<Pool>,
     link: Arc<LinkHandle>,
     inner: ShardSink<'a>,
-    /// Sends of this batch, all in one epoch.
+    /// Send being assembled from the frames of this batch. All its frames share one epoch.
     sends: Option<ManySend<'a>>,
     /// Set when the app server migrates its clients. Shards are notified at the end of the batch.
     is_migrating: bool,
@@ -49,7 +48,6 @@ impl<'a> DialInSink<'a> {
         Self { shard, pool, link: link.clone(), inner, sends: None, is_migrating: false }
     }
 
-    /// Lets the link's batches take turns with those of other apps.
     pub(super) fn in_turns(self, signer: &Signer) -> Self {
         Self { inner: self.inner.in_turns(signer), ..self }
     }
@@ -176,7 +174,6 @@ impl<'a> DialInSink<'a> {
         self.link.send(&ServiceMessage::Ping(answer));
     }
 
-    /// Pools of this hub, one per app server.
     fn pools(&self) -> Arc<Vec<Arc<Pool>>> {
         self.shard.shared().hubs.of_pool(self.pool).map(|hub| hub.pools()).unwrap_or_default()
     }

@@ -55,7 +55,6 @@ const CLOSE_NORMAL: u16 = 1000;
 /// Timeout for closing a link to an app server that may be gone.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves a link from the upgrade until it closes.
 pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
     let IncomingLink { upgrade, hub, instance, endpoint, signer, is_carried, refusal, permit } = *incoming;
     let upgraded = match upgrade.await {

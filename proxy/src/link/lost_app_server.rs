@@ -48,7 +48,6 @@ pub(crate) async fn count_clients(shared: &Shared, pools: &[Arc<Pool>]) -> usize
     count
 }
 
-/// Hub names of these pools for a log line.
 pub(crate) fn hub_names(pools: &[Arc<Pool>]) -> String {
     let mut names: Vec<_> = pools.iter().map(|pool| pool.hub().name()).collect();
     names.sort_unstable();

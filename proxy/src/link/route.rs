@@ -130,9 +130,6 @@ pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mu
 }
 
 /// Routes one frame and reports the number of receiving clients to the caller.
-///
-/// # Errors
-/// See [`route`].
 pub(crate) fn route_counted(
     source: FrameSource<'_>,
     message: ServiceMessage,
@@ -345,7 +342,6 @@ fn is_kept(source: FrameSource<'_>, check: &CheckUserInGroup) -> bool {
     !kept.is_empty() && kept.contain(&hub_key(source), &check.user_id, &check.group)
 }
 
-/// Fleet-wide name of the frame's hub.
 fn hub_key(source: FrameSource<'_>) -> String {
     source.shared.hubs.at(source.hub).map(|hub| hub.key().to_owned()).unwrap_or_default()
 }

@@ -13,7 +13,6 @@ use crate::upstream::UpstreamWebSocket;
 /// Timeout for closing a link to a peer that may be gone.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Reason for the end of a session.
 #[derive(Debug)]
 pub(super) struct SessionOver {
     pub(super) cause: SessionCloseReason,
@@ -22,7 +21,6 @@ pub(super) struct SessionOver {
     pub(super) socket: Option<LinkWriter<UpstreamWebSocket>>,
 }
 
-/// Result of carrying frames over a socket.
 #[derive(Debug)]
 pub(super) enum CarryEnd {
     /// Socket lost for this reason; the session may continue on another socket.

@@ -18,14 +18,12 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Counters and measurements of a socket's traffic.
 pub(crate) trait SocketMeter {
-    /// Counts one written piece.
     fn count_written(&self, piece: &Transmit);
 
     /// Called at the interval of the silence check.
     fn tick(&self, _now_ms: u64) {}
 }
 
-/// One socket of a session.
 pub(crate) struct SocketCarrier<'a, M> {
     pub(crate) outbox: &'a LinkOutbox,
     pub(crate) clock: LinkClock,

@@ -31,7 +31,6 @@ metered! {
 }
 
 impl RestCounters {
-    /// Counts a request by the status of its response.
     pub(crate) fn answered(&self, status: StatusCode) {
         let outcome = match status {
             StatusCode::NOT_FOUND => RestOutcome::Absent,

@@ -40,7 +40,6 @@ impl Gauge {
         self.0.fetch_add((after as u64).wrapping_sub(before as u64), Ordering::Relaxed);
     }
 
-    /// Replaces the current value.
     pub(crate) fn set(&self, now: usize) {
         self.0.store(now as u64, Ordering::Relaxed);
     }

@@ -34,7 +34,6 @@ impl Buckets for LifetimeBuckets {
     const STEP: f64 = 1e-3;
 }
 
-/// Buckets of the number of receivers of a send.
 #[derive(Debug)]
 pub(crate) struct FanOutBuckets;
 
@@ -57,9 +56,7 @@ pub(crate) struct Histogram<B> {
 pub(crate) struct Distribution {
     /// Upper bound of each bucket except the last, and the cumulative count.
     pub buckets: Vec<(f64, u64)>,
-    /// Number of all values.
     pub count: u64,
-    /// Sum of all values.
     pub sum: f64,
 }
 
@@ -80,7 +77,6 @@ impl<B: Buckets> Histogram<B> {
         }
     }
 
-    /// Sums the histograms of several shards.
     pub(crate) fn sum_up<'a>(all: impl Iterator<Item = &'a Self>) -> Distribution
     where
         B: 'a,

@@ -6,7 +6,6 @@ use trunkline_protocol::manifest::Transport;
 
 use super::{Counter, Gauge, LabelledSample, Measure, Sample, metered};
 
-/// Counters by cause of a close or refusal.
 #[derive(Debug)]
 pub(crate) struct CauseCounters([Counter; Cause::COUNT]);
 
@@ -22,7 +21,6 @@ impl CauseCounters {
         self.0.get(cause.index()).map_or(0, Counter::get)
     }
 
-    /// Returns the sum over all causes.
     #[must_use]
     pub(crate) fn total(&self) -> u64 {
         self.0.iter().map(Counter::get).sum()
@@ -48,9 +46,7 @@ impl Measure for CauseCounters {
 /// Protocol of a client connection, as a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ClientProtocol {
-    /// The JSON hub protocol.
     Json,
-    /// The MessagePack hub protocol.
     MessagePack,
     /// The protocol of Blazor circuits.
     BlazorPack,
@@ -112,7 +108,6 @@ metered! {
 }
 
 impl HubCounters {
-    /// Number of client connections opened so far.
     #[must_use]
     pub(crate) fn opened(&self) -> u64 {
         self.connections.as_flattened().iter().map(|connections| connections.opened.get()).sum()

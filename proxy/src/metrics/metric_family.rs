@@ -27,9 +27,7 @@ pub(crate) struct MetricRow {
 /// Kind of a looked-up metric.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum MetricKind {
-    /// Number that never decreases.
     Counter,
-    /// Number that can go up and down.
     Gauge,
 }
 
@@ -48,7 +46,6 @@ pub(crate) enum Sample {
     Histogram(Distribution),
 }
 
-/// Labels of a family with their values.
 pub(crate) type LabelValues = BTreeMap<&'static str, BTreeSet<String>>;
 
 /// Sample with an optional label of its own.
@@ -68,7 +65,6 @@ struct Family {
 }
 
 impl Families {
-    /// Adds a number to the sample with these label values.
     pub(crate) fn add(&mut self, row: &MetricRow, values: &[&str], number: u64) {
         let labels = row.labels.iter().copied().zip(values.iter().map(|value| (*value).to_owned())).collect();
         let sample = match row.kind {
@@ -112,7 +108,6 @@ impl Families {
         })
     }
 
-    /// Converts the families for the encoders.
     pub(crate) fn into_proto(self) -> Vec<MetricFamily> {
         self.0.into_iter().map(|(name, family)| family.into_proto(name)).collect()
     }

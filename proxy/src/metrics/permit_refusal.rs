@@ -9,7 +9,6 @@ const KEYS_MAX: usize = 1000;
 /// Key that counts all others.
 const OTHERS: &str = "(others)";
 
-/// Number of refused permits, by resource and key.
 #[derive(Debug, Default)]
 pub(crate) struct PermitRefusals(Mutex<BTreeMap<(&'static str, Box<str>), u64>>);
 
@@ -21,7 +20,6 @@ impl PermitRefusals {
         *counts.entry((what, if is_room { key } else { OTHERS }.into())).or_default() += 1;
     }
 
-    /// All counts, by resource and key.
     #[must_use]
     pub(crate) fn all(&self) -> Vec<(&'static str, Box<str>, u64)> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -132,7 +132,6 @@ impl Connector {
 
 #[cfg(test)]
 impl Connector {
-    /// Connects to in-memory servers.
     pub(crate) fn in_memory(network: MemoryNetwork) -> Self {
         Self { memory: Some(network), ..Self::default() }
     }

@@ -22,7 +22,6 @@ const REST: Duration = Duration::from_secs(1);
 /// Maximum number of addresses being dialled or paused, far more than the nodes of a fleet.
 const ADDRESSES_MAX: usize = 1024;
 
-/// Dial gate of a node, shared by its shards.
 #[derive(Debug, Default)]
 pub(crate) struct DialGate(Mutex<HashMap<Address, Arc<AddressGate>>>);
 
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_somebody_is_there_again_all_that_ask_get_through() {
+    async fn when_a_server_answers_again_all_waiting_dials_pass() {
         let gate = DialGate::default();
         assert_eq!(failing(&gate, 1).await, 1);
         advance(REST).await;

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_is_told_from_one_that_breaks_off() {
+    async fn an_unreachable_server_is_distinguished_from_a_broken_connection() {
         let client = HttpClient::new(Connector::default(), Duration::from_secs(5));
         let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

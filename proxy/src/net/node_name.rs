@@ -27,19 +27,17 @@ const NODES_MAX: usize = 1024;
 /// take seconds.
 const STEP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Known addresses of nodes by name, each for one start.
 #[derive(Debug, Default)]
 pub(crate) struct NodeNames {
     resolver: Resolver,
     known: Mutex<IndexMap<Address, KnownAddress>>,
 }
 
-/// Address of a node, and its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KnownAddress {
-    /// A connection succeeded there.
+    /// A connection to this address has succeeded.
     Reached(SocketAddr),
-    /// The name resolved to it.
+    /// The name has resolved to this address.
     Resolved(SocketAddr),
     /// Reported by a link.
     Told(SocketAddr),
@@ -193,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_told_of_a_node_is_tried_last_and_counts_less_than_where_it_was_reached() {
+    async fn a_reported_address_is_tried_last_and_does_not_replace_a_reached_one() {
         let (resolver, is_gone) = resolver(1);
         let (names, node) = (NodeNames::new(resolver), name(1));
         names.note_told(&node, at(2));
@@ -208,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_resolver_that_hangs_does_not_hide_what_is_told() {
+    async fn a_hanging_resolver_does_not_hide_a_reported_address() {
         let names = NodeNames::new(Resolver::asking_slowly(|_| Box::pin(pending())));
         names.note_told(&name(1), at(2));
         let begun = Instant::now();

@@ -49,7 +49,6 @@ impl Resolver {
 }
 
 impl Default for Resolver {
-    /// Creates a resolver that uses the system.
     fn default() -> Self {
         Self(Arc::new(|name| {
             let name = name.authority().to_owned();
@@ -86,7 +85,6 @@ impl AddressFamilies {
         if at.is_ipv4() { &self.v4_answers } else { &self.v6_answers }.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the name has addresses of both families.
     pub(crate) fn are_both_listed(&self) -> bool {
         self.are_both_listed.load(Ordering::Relaxed)
     }
@@ -103,7 +101,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn fixed_addresses_answer_any_name_and_the_system_knows_numbers() {
+    async fn fixed_addresses_answer_any_name_and_the_system_resolves_ip_addresses() {
         let fixed: Vec<SocketAddr> = vec![([10, 0, 0, 1], 1).into(), ([10, 0, 0, 2], 1).into()];
         let name: Address = "http://name.invalid".parse().unwrap();
         assert_eq!(Resolver::knowing(fixed.clone()).resolve(&name).await.unwrap(), fixed);

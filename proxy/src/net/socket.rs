@@ -47,7 +47,6 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// Boxes a stream other than TCP.
     #[must_use]
     pub(crate) fn boxed(stream: impl SocketStream + 'static) -> Self {
         Socket::Boxed(Box::new(RefCell::new(BoxedSocket::new(stream))))
@@ -56,9 +55,6 @@ impl Socket {
     /// Reads available data into `buffer`; 0 is the end. Cancel-safe.
     ///
     /// The buffer is borrowed only while data is available, so any number of waiting sockets share one.
-    ///
-    /// # Errors
-    /// If the socket failed.
     pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Socket::Tcp(stream) => loop {
@@ -153,9 +149,6 @@ impl Socket {
     }
 
     /// Writes once the socket accepts data.
-    ///
-    /// # Errors
-    /// If the socket failed.
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Socket::Tcp(stream) => loop {
@@ -174,9 +167,6 @@ impl Socket {
     }
 
     /// Flushes earlier writes; a TLS stream may hold bytes that the socket below did not accept.
-    ///
-    /// # Errors
-    /// If the socket failed.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Socket::Tcp(_) | Socket::Away => Poll::Ready(Ok(())),

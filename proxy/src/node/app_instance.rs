@@ -22,9 +22,9 @@ pub(super) enum Sighting<T> {
     Known,
     /// New instance that replaces the former ones; contains their values.
     Successor(Vec<T>),
-    /// Former instance, which proves that the address has several.
+    /// A former instance has returned, so the address has several instances.
     FirstOfSeveral,
-    /// New instance at an address with several.
+    /// New instance at an address that has several.
     OneOfSeveral,
 }
 

@@ -43,7 +43,6 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// New app servers of each hub.
 #[derive(Debug, Default)]
 struct AppRebalancer {
     new_servers: HashMap<(HubIndex, AppServerId), (Arc<Pool>, NewServer)>,
@@ -155,8 +154,8 @@ fn order(shared: &Shared, hub: &Hub, one: &ShareMove, counts: &[ShardCounts]) {
     }
 }
 
-/// Splits a number in proportion to these, none exceeding its own. The remainder is assigned from a random position on:
-/// if all clients of a shard are in the middle of calls, the next round uses another shard.
+/// Splits a number in proportion to the numbers in `of`, with no part above its number. The remainder is assigned from
+/// a random position on: if all clients of a shard are in the middle of calls, the next round uses another shard.
 fn parts(number: u64, of: &[u64], start: usize) -> Vec<u64> {
     let sum: u64 = of.iter().sum();
     let part = |one: &u64| {

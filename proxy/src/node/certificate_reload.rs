@@ -68,7 +68,6 @@ impl CertificateUsers {
     }
 }
 
-/// Checks the files forever, if there are or could be any.
 pub(super) async fn run(
     shared: Arc<Shared>,
     connectors: Connectors,

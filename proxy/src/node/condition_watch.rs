@@ -40,7 +40,6 @@ const REPORTED_FOR: Duration = Duration::from_secs(150);
 /// Interval of the watchdog's log lines.
 const WATCHDOG_REMINDER_S: u64 = 60;
 
-/// Evaluation of the conditions of a node.
 pub(crate) struct ConditionWatch {
     shared: Arc<Shared>,
     hubs: HubConditions,
@@ -72,7 +71,6 @@ impl ConditionWatch {
     }
 }
 
-/// Evaluates the conditions for the lifetime of the node.
 pub(super) async fn run(mut watch: ConditionWatch, webhook: Option<Uri>) {
     let turns = Arc::new(AtomicU64::new(0));
     watch_control_thread(&turns, &watch.shared);

@@ -49,7 +49,7 @@ impl ConditionWebhook {
         Self { queue, node: shared.settings.node.clone() }
     }
 
-    /// Queues a message about a beginning or an end. A failing receiver is not told of its own failure.
+    /// Queues a message about a beginning or an end. A failing receiver is not notified of its own failure.
     pub(super) fn notify(&self, notice: &ConditionNotice) {
         let event = match notice.kind {
             NoticeKind::Began => "began",
@@ -97,7 +97,6 @@ async fn send(url: Uri, shared: Arc<Shared>, mut messages: Receiver<String>) {
     }
 }
 
-/// Address of the receiver, and a client for it.
 fn target(url: &Uri) -> Result<(Address, HttpClient), String> {
     let address = Address::try_from(url)?;
     let client = HttpClient::without_pool(connector(&address)?);

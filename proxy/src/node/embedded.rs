@@ -71,7 +71,6 @@ pub struct AppListener {
     address: SocketAddr,
 }
 
-/// Admin port being served.
 #[derive(Debug)]
 struct AdminServer {
     address: SocketAddr,
@@ -159,7 +158,6 @@ impl Embedded {
         self.end();
     }
 
-    /// Ends the thread and the admin port.
     fn end(&self) {
         if let Some(admin) = self.admin.get() {
             admin.serving.abort();

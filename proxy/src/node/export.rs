@@ -17,7 +17,6 @@ use crate::otlp::{Exporter, MetricSource};
 /// Time for the collector to accept the last spans of a stopping node.
 const LAST_SPANS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Export task of a node, if data is exported.
 #[derive(Debug)]
 pub(crate) struct Export {
     task: Option<JoinHandle<()>>,
@@ -26,9 +25,6 @@ pub(crate) struct Export {
 
 impl Export {
     /// Starts the export on this thread's runtime, if a collector is configured.
-    ///
-    /// # Errors
-    /// If the TLS files are unusable.
     pub(super) fn start(
         settings: Option<OtlpSettings>,
         readiness: &Readiness,

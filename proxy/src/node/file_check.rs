@@ -18,13 +18,11 @@ pub(super) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Sen
     }
 }
 
-/// File checks, triggered by the clock or an operator.
 pub(super) struct FileChecks {
     ticks: Interval,
     hangups: HangupSignals,
 }
 
-/// Trigger of a file check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileCheck {
     Tick,
@@ -54,7 +52,6 @@ pub(super) type FileVersion = (PathBuf, Option<(SystemTime, u64, FileIdentity)>)
 /// Device, inode and change time, which programs can't set.
 type FileIdentity = [i128; 4];
 
-/// Watch of files that are reloaded when they change.
 pub(super) struct FileWatch {
     checks: FileChecks,
     /// Versions of the files last loaded.
@@ -63,7 +60,6 @@ pub(super) struct FileWatch {
 }
 
 impl FileWatch {
-    /// Watches files that were just read.
     pub(super) async fn new(period: Duration, files: Vec<PathBuf>) -> Self {
         let read = versions(files).await;
         Self { checks: FileChecks::every(period), latest: read.clone(), read }
@@ -173,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn files_are_read_anew_once_when_they_have_changed_and_change_no_more() {
+    async fn changed_files_are_reloaded_once_when_they_have_settled() {
         let path = |name: &str| std::env::temp_dir().join(format!("trunkline-watch-{name}-{}", std::process::id()));
         let (one, other) = (path("one"), path("other"));
         let write = |path: &PathBuf, text: &str| std::fs::write(path, text).unwrap();

@@ -25,7 +25,7 @@ mod tests {
     use crate::shard::{Connectors, ShardSender};
 
     #[test]
-    fn one_shard_that_hangs_stops_the_heartbeat_although_the_others_go_on() {
+    fn one_hanging_shard_stops_the_heartbeat() {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let senders = (0..2).map(|_| ShardSender::new().0).collect();
         let shared = Shared::new(Settings::embedded(keys, Vec::new(), true), Connectors::default(), senders);

@@ -36,7 +36,6 @@ const FULL_TIME: Duration = Duration::from_secs(5);
 /// Time for a shard to answer.
 const SHARD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Owner of the conditions of hubs and app servers.
 pub(super) struct HubConditions {
     shared: Arc<Shared>,
     problems: Arc<UpstreamProblems>,
@@ -50,7 +49,7 @@ struct AppSight {
     is_stopping: bool,
     is_full_at: Option<Instant>,
     hubs: Vec<String>,
-    /// Number of app servers of these hubs.
+    /// Number of app servers with one of these hubs, including this one, when it was last seen.
     beside: usize,
 }
 

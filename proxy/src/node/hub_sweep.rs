@@ -19,7 +19,6 @@ use crate::upstream::{AppServerId, HubIndex};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sweeps for the lifetime of the node.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let hold = Duration::from_secs(shared.settings.rehoming.hold_timeout_s.into());
     // The link of a live app server may be resumed within the window.
@@ -54,7 +53,6 @@ async fn sweep(shared: &Shared, limit: Duration) {
     }
 }
 
-/// Hubs and app servers in use at any shard.
 #[derive(Debug, Default)]
 struct UsedEntries {
     hubs: HashSet<HubIndex>,

@@ -30,10 +30,7 @@ impl InheritedSockets {
         self.0.extract_if(.., |entry| entry.0 == address).map(|(_, listener)| listener).collect()
     }
 
-    /// Checks that no socket is left.
-    ///
-    /// # Errors
-    /// If a socket is left that matches no flag.
+    /// Fails if a socket is left that matches no flag.
     pub(super) fn ensure_all_taken(&self) -> Result<(), StartError> {
         self.0.first().map_or(Ok(()), |(address, _)| Err(StartError::Stray(*address)))
     }

@@ -18,7 +18,6 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Subject of the condition that reports unreadable files.
 const SUBJECT: &str = "keys and secrets";
 
-/// Checks the files forever, if there are any.
 pub(crate) async fn run(shared: Arc<Shared>, sources: SecretSources) {
     let files: Vec<_> = sources.files().cloned().collect();
     if files.is_empty() {

@@ -15,7 +15,6 @@ const OUTBOX_SHARE: usize = 4;
 /// Divisor of the memory for unfinished messages, for request heads, and for names of groups.
 const INBOUND_SHARE: usize = 8;
 
-/// Lowers default budgets to the memory limit of this process.
 pub(super) fn fit_budgets(settings: &mut Settings) {
     let read = |path: &Path| std::fs::read_to_string(path).ok();
     let limit = read(Path::new("/proc/self/cgroup")).and_then(|cgroups| memory_limit(&cgroups, read));

@@ -25,7 +25,6 @@ const PROBE_INTERVAL: u64 = 15;
 /// Time for a node to accept a connection at its advertised address.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Owner of the conditions of other nodes.
 pub(super) struct NodeConditions {
     fleet: Fleet,
     /// Nodes by boot id.
@@ -39,7 +38,7 @@ pub(super) struct NodeConditions {
 struct NodeSight {
     member: Arc<FleetMember>,
     gone_at: Option<Instant>,
-    /// Number of members before it was gone.
+    /// Number of other members when the node was last present.
     members: usize,
 }
 

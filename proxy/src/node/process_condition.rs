@@ -20,7 +20,6 @@ const LOSS_TIME: Duration = Duration::from_secs(150);
 /// after a pause of the whole machine, this thread may run before the shards.
 const STUCK_AFTER: u64 = 5;
 
-/// Owner of the conditions of the process.
 pub(super) struct ProcessConditions {
     shared: Arc<Shared>,
     log: LossCounter,

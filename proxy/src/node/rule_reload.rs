@@ -20,7 +20,6 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Subject of the condition that reports an unreadable file.
 const SUBJECT: &str = "rules";
 
-/// Checks the files forever.
 pub(crate) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
     let rules = Arc::new(rules);
     let mut watch = FileWatch::new(CHECK_INTERVAL, files(&path).await.unwrap_or_else(|| vec![path.clone()])).await;

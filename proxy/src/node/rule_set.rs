@@ -20,7 +20,6 @@ use crate::shard::drain::reroute::reroute;
 use crate::upstream::{GroupTerms, ServerGroup};
 use trunkline_protocol::key::PeerKind;
 
-/// Rules of a node, and their effects.
 #[derive(Debug)]
 pub(crate) struct RuleSet {
     shared: Arc<Shared>,

@@ -182,7 +182,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn nodes_that_were_told_so_share_a_port_and_one_that_was_not_is_refused() {
+    fn nodes_configured_to_share_a_port_do_so_and_another_node_is_refused() {
         for count in [1, 3] {
             let any = "127.0.0.1:0".parse().unwrap();
             let (address, one) = bind_shared(any, count, PortSharing::WithNodes).unwrap();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_was_told_to_share_is_refused_the_port_of_another_program() {
+    fn a_node_configured_to_share_is_refused_the_port_of_another_program() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let refused = bind_shared(taken.local_addr().unwrap(), 2, PortSharing::WithNodes).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);

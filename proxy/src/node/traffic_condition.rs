@@ -52,7 +52,6 @@ fn is_reported(cause: Cause) -> bool {
         || cause.label().starts_with("limit_")
 }
 
-/// Owner of the conditions of client traffic.
 pub(super) struct TrafficConditions {
     shared: Arc<Shared>,
     fleet: Fleet,
@@ -64,7 +63,6 @@ pub(super) struct TrafficConditions {
     uneven: Option<Finding>,
 }
 
-/// Counters at one moment.
 struct TrafficReading {
     opened: u64,
     slow: u64,

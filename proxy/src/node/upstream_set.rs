@@ -19,7 +19,6 @@ use crate::observer::UpstreamProblems;
 use crate::shard::Shared;
 use crate::upstream::ServerGroup;
 
-/// Key of a group's upstream in the set.
 type UpstreamKey = (Arc<str>, Address);
 
 #[derive(Debug)]

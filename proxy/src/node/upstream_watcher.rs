@@ -84,7 +84,7 @@ struct Standby {
 /// Reason why an answering app server gets no links through an address.
 enum Unusable {
     Problem(String),
-    /// Another watcher has this pool to it.
+    /// Another watcher has linked the app server, with this pool.
     LinkedBy(Arc<Pool>),
 }
 
@@ -174,7 +174,7 @@ async fn changes(known: &PoolsByInstance, changed: &Notify, watched: &mut Watche
         tokio::select! {
             () = changed.notified() => {}
             Ok(()) = listing.changed() => {}
-            // Reading it again may provide a second sign.
+            // Reading the manifest again may provide the second sign.
             () = doubted(known, resolve) => {}
         }
     } else {
@@ -216,7 +216,6 @@ fn is_spare(
     is_silence(error) && (is_linked || at.is_some_and(|at| watched.families.only_other_answers(at)))
 }
 
-/// Whether there was no connection or no response.
 fn is_silence(error: &ReadManifestError) -> bool {
     matches!(error, ReadManifestError::Request(_))
 }

@@ -22,7 +22,6 @@ use crate::fleet::{Fleet, FleetDelivery, FleetEntry};
 /// Maximum number of concurrent announcements. A silent node delays one by some seconds.
 const UNDER_WAY_MAX: usize = 32;
 
-/// Message from an operator to clients of one hub.
 #[derive(Debug)]
 pub(crate) struct Announcement {
     pub(crate) hub: String,
@@ -84,10 +83,6 @@ impl Announcer {
         Self(Arc::new(AnnouncerState { fleet: FleetEntry::of(&fleet), under_way, turn: AsyncMutex::default() }))
     }
 
-    /// Sends an announcement to its receivers at all nodes.
-    ///
-    /// # Errors
-    /// If it was not delivered at all.
     pub(super) async fn announce(&self, announcement: Announcement) -> Result<AnnouncementReport, AnnouncementError> {
         let permit = self.0.under_way.clone().try_acquire_owned().map_err(|_| AnnouncementError::TooMany)?;
         let announcer = self.0.clone();

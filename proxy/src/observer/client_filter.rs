@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use crate::shard::Slot;
 
-/// Filter of listed client connections, and the requested page.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ClientFilter {
     pub hub: Option<String>,

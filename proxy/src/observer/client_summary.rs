@@ -4,7 +4,6 @@ use super::snapshot::ClientSummary;
 use crate::shard::{ClientRow, Shared};
 use crate::upstream::{AppServerId, HubIndex};
 
-/// Builds the summary from a row of the client's shard.
 pub(super) fn summary(shared: &Shared, row: &ClientRow) -> ClientSummary {
     let hub = shared.hubs.at(row.hub);
     ClientSummary {

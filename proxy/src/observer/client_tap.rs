@@ -21,7 +21,6 @@ pub(crate) struct TappedMessage {
     /// Method name, if the message has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Id of the invocation or stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invocation_id: Option<String>,
     pub bytes: u64,
@@ -53,7 +52,6 @@ pub(crate) struct ClientTap {
 }
 
 impl ClientTap {
-    /// Opens a tap on a client connection of this shard.
     pub(super) async fn open(
         shard: &ShardSender,
         client: (Slot, &str),

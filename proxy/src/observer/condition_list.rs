@@ -56,14 +56,12 @@ impl ConditionSnapshot {
         }
     }
 
-    /// Active conditions of a node.
     pub(super) fn active(node: &str, registry: &ConditionRegistry) -> Vec<Self> {
         registry.list().iter().map(|condition| Self::of(node, condition, false)).collect()
     }
 }
 
 impl FleetConditions {
-    /// Conditions of one node.
     pub(super) fn of_node(node: &str, registry: &ConditionRegistry) -> Self {
         let ended = registry.history();
         let ended = ended.iter().map(|condition| ConditionSnapshot::of(node, condition, true));
@@ -71,7 +69,6 @@ impl FleetConditions {
         Self { conditions, missing: Vec::new() }
     }
 
-    /// Sorts the conditions of several nodes.
     pub(super) fn sort(&mut self) {
         self.conditions.sort_by(|one, other| {
             let key = |of: &ConditionSnapshot| (of.ended_ms.is_some(), of.ended_ms.map_or(0, |ended| u64::MAX - ended));

@@ -41,7 +41,6 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// Maximum body of a refusal.
 const REFUSAL_MAX_BYTES: usize = 64 * 1024;
 
-/// Events from one source.
 #[derive(Debug)]
 enum SourceNews {
     Lines(Vec<TraceLine>),
@@ -53,7 +52,6 @@ enum SourceNews {
     OwnEnd(Vec<TraceLine>),
 }
 
-/// Reason why a node does not take part.
 #[derive(Debug)]
 enum MissingCause {
     /// Refused; not queried again.
@@ -62,7 +60,6 @@ enum MissingCause {
     Broken(String),
 }
 
-/// State of another node in the trace.
 #[derive(Debug)]
 struct AskedNode {
     name: String,

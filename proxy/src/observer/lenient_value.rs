@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_json_does_not_know_are_read_around() {
+    fn values_without_a_json_form_become_text() {
         // {"a": bytes 01 ff, "at": a 32-bit timestamp, 5: [nil, 1.5, -1]}
         let map = b"\x83\xa1a\xc4\x02\x01\xff\xa2at\xd6\xff\x00\x00\x00\x01\x05\x93\xc0\xcb\x3f\xf8\0\0\0\0\0\0\xff";
         let value = read(map).unwrap();

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Page of a list, and the position of the next page.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ListPage<T> {
@@ -45,7 +44,6 @@ impl NameSum {
         names.into_iter().for_each(|(name, clients)| *self.0.entry(name).or_default() += clients);
     }
 
-    /// Returns the first `limit` names.
     pub(super) fn into_page(self, limit: usize) -> NamePage {
         let is_more = self.0.len() > limit;
         let items: Vec<_> = self.0.into_iter().take(limit).collect();
@@ -65,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_names_tells_whether_there_are_more() {
+    fn a_page_of_names_shows_whether_another_page_follows() {
         let all: &[(&str, u64)] = &[("a", 1), ("b", 2), ("c", 3)];
         let page = sum(&[all]).into_page(2);
         assert_eq!((page.items.len(), page.next.as_deref()), (2, Some("b")));

@@ -26,7 +26,6 @@ use crate::upstream::HubIndex;
 /// Maximum number of lists read concurrently; further requests wait.
 const LISTS_MAX: usize = 8;
 
-/// Reads this node's shards and counters.
 #[derive(Debug)]
 pub(crate) struct NodeInspector {
     shared: Arc<Shared>,
@@ -43,7 +42,6 @@ impl NodeInspector {
         Self { shared, snapshots, lists: Semaphore::new(LISTS_MAX) }
     }
 
-    /// Boot id of this node.
     #[must_use]
     pub(crate) fn instance(&self) -> &str {
         &self.shared.boot
@@ -81,7 +79,6 @@ impl NodeInspector {
         Some(page)
     }
 
-    /// Lists groups or users of a hub at this node; `None` if the hub is unknown.
     pub(crate) async fn names(
         &self,
         kind: NameKind,
@@ -129,7 +126,6 @@ impl NodeInspector {
         })
     }
 
-    /// Closes a client connection; `false` if it is not here.
     pub(crate) async fn close(&self, id: &str, reason: Option<String>) -> bool {
         let Some((shard, Location { slot, .. })) = self.find(id) else { return false };
         let id = id.to_owned();
@@ -145,21 +141,15 @@ impl NodeInspector {
         join_all(closing).await.into_iter().flatten().sum()
     }
 
-    /// Opens a tap on a client connection of this node.
-    ///
-    /// # Errors
-    /// If the connection is not here, or its shard has too many taps.
     pub(super) async fn tap(&self, id: &str, payloads: PayloadView) -> Result<ClientTap, WatchError> {
         let (shard, Location { slot, .. }) = self.find(id).ok_or(WatchError::UnknownClient)?;
         ClientTap::open(shard, (slot, id), payloads).await
     }
 
-    /// State shared by all shards.
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// Returns this node's record of a connection: open, or how it ended.
     pub(crate) fn past(&self, id: &str) -> Option<Value> {
         let node = self.shared.settings.node.as_str();
         if self.shared.routes.find(id).is_some() {
@@ -168,7 +158,6 @@ impl NodeInspector {
         self.shared.past(id).map(|past| past_record::ended(&past, node))
     }
 
-    /// Whether the client connection is at this node.
     pub(super) fn has(&self, id: &str) -> bool {
         self.find(id).is_some()
     }

@@ -107,7 +107,6 @@ impl NodeSampler {
     }
 }
 
-/// Counts the client connections of all shards by kind.
 async fn census(shards: &[ShardSender]) -> Census {
     let counts = join_all(shards.iter().map(|shard| shard.inspect(|state| state.inspector().census()))).await;
     let mut all = Census::default();

@@ -37,7 +37,6 @@ pub(crate) enum PayloadView {
     Shown,
 }
 
-/// Selection of clients and messages for a watch.
 #[derive(Debug, Clone)]
 pub(crate) struct WatchChoice {
     /// Name or path of the hub; `None` for all hubs.
@@ -49,7 +48,6 @@ pub(crate) struct WatchChoice {
     pub seconds: Option<u64>,
 }
 
-/// Reason why a watch can't start.
 #[derive(Debug)]
 pub(crate) enum WatchError {
     UnknownHub,
@@ -59,7 +57,6 @@ pub(crate) enum WatchError {
     Stopping,
 }
 
-/// Source of the lines of a watch.
 pub(crate) trait WatchLines: Send + 'static {
     type Line: Serialize + Send;
 
@@ -81,7 +78,6 @@ pub(super) struct WatchNews {
     pub(super) end: Option<WatchEnd>,
 }
 
-/// Reason for the end of a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WatchEnd {
     Time,
@@ -89,7 +85,6 @@ pub(super) enum WatchEnd {
     Stopping,
 }
 
-/// Running watch of this node.
 #[derive(Debug)]
 pub(super) struct NodeWatch {
     /// Keeps the hub index from being reused while shards follow it.
@@ -99,7 +94,6 @@ pub(super) struct NodeWatch {
     started_ms: u64,
     interval: Duration,
     read_at: Instant,
-    /// Buffers pieces until every shard has reported a later time.
     held: TimeOrder<(usize, WatchPiece)>,
 }
 
@@ -157,12 +151,10 @@ impl NodeWatch {
         Self { hub, shards: Vec::new(), started, started_ms, interval, read_at: started, held }
     }
 
-    /// Hub that the watch is limited to.
     pub(super) fn hub(&self) -> Option<&Hub> {
         self.hub.as_deref()
     }
 
-    /// Start time in milliseconds since 1970.
     pub(super) fn started_ms(&self) -> u64 {
         self.started_ms
     }
@@ -214,7 +206,6 @@ impl Drop for NodeWatch {
     }
 }
 
-/// Follows the existing clients of a shard.
 async fn find_present(shard: &ShardSender, number: u64) -> Result<(), WatchError> {
     let mut next = Some(0);
     while let Some(from) = next {

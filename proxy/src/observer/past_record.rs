@@ -5,12 +5,10 @@ use serde_json::{Value, json};
 use crate::metrics::ClientProtocol;
 use crate::shard::{PastConnection, short};
 
-/// Record of an open connection.
 pub(super) fn open(id: &str, node: &str) -> Value {
     json!({ "connectionId": short(id), "state": "open", "node": node })
 }
 
-/// Record of a closed or refused connection.
 pub(super) fn ended(past: &PastConnection<'_>, node: &str) -> Value {
     json!({
         "connectionId": past.id,

@@ -33,7 +33,6 @@ pub(super) const FRESH_TIMEOUT: Duration = Duration::from_secs(2);
 /// them.
 const QUESTIONS_MAX: usize = 8;
 
-/// The other nodes, as seen by the observer.
 #[derive(Debug)]
 pub(super) struct Peers {
     fleet: Fleet,
@@ -98,7 +97,7 @@ impl Peers {
 
     /// Queries current numbers from all peers, including new ones.
     async fn fresh_answers(&self) -> Answers<PeerResponse> {
-        // Never closed.
+        // The semaphore is never closed.
         let _turn = self.questions.acquire().await;
         self.fleet.members().settled().await;
         let fresh = PeerRequest::get("/api/fleet?scope=node&fresh=1");
@@ -114,7 +113,6 @@ impl Peers {
         answers
     }
 
-    /// Whether all nodes see the same members.
     pub(super) fn agree(&self) -> bool {
         self.fleet.members().agrees()
     }
@@ -147,9 +145,8 @@ impl Peers {
         answer.ok()
     }
 
-    /// Queries all peers concurrently.
     pub(super) async fn ask_all(&self, request: &PeerRequest) -> Answers<PeerResponse> {
-        // Never closed.
+        // The semaphore is never closed.
         let _turn = self.questions.acquire().await;
         self.fleet.request_all(request, ANSWER_TIMEOUT).await
     }
@@ -163,7 +160,6 @@ impl Peers {
         self.fleet.members().all()
     }
 
-    /// Configured addresses without a node, with the reason.
     pub(super) fn unreachable(&self) -> Vec<AddressProblem> {
         self.fleet.members().unreachable()
     }
@@ -197,7 +193,6 @@ impl Peers {
     }
 }
 
-/// Request for a peer's own snapshot.
 fn own_part() -> PeerRequest {
     PeerRequest::get("/api/fleet?scope=node")
 }

@@ -2,7 +2,6 @@
 
 use super::snapshot::{HostUsage, ProcessUsage};
 
-/// CPU time used so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct CpuTimes {
     process_s: f64,
@@ -10,7 +9,6 @@ pub(super) struct CpuTimes {
     host_total: f64,
 }
 
-/// CPU time and memory of process and machine at one moment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ProcessStats {
     /// CPU times, for comparison with the next reading.
@@ -112,7 +110,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn linux_tells_the_usage_of_this_process_and_machine() {
+    fn linux_reports_the_usage_of_this_process_and_machine() {
         let stats = ProcessStats::read();
         assert!(stats.memory_bytes.unwrap() > 1_000_000, "{stats:?}");
         let (cpu, memory) = (stats.cpu.unwrap(), stats.host_memory.unwrap());
@@ -122,7 +120,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn memory_is_known_only_where_the_kernel_tells_total_and_available() {
+    fn memory_is_reported_only_with_total_and_available_from_the_kernel() {
         let memory = linux::host_memory("MemTotal:  16 kB\nMemAvailable: 4 kB\n");
         assert_eq!(memory, Some(HostMemory { total_bytes: 16_384, used_bytes: 12_288 }));
         assert_eq!((linux::host_memory("MemTotal: 16 kB\n"), linux::host_memory("")), (None, None));

@@ -11,7 +11,6 @@ use crate::upstream::Hub;
 #[derive(Debug, Default)]
 pub(crate) struct UpstreamProblems(Mutex<BTreeMap<String, UpstreamProblem>>);
 
-/// Problem of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UpstreamProblem {
     pub text: String,
@@ -34,7 +33,6 @@ impl UpstreamProblems {
         };
     }
 
-    /// Lists upstreams with problems, by address.
     #[must_use]
     pub(crate) fn list(&self) -> Vec<(String, UpstreamProblem)> {
         self.lock().iter().map(|(address, problem)| (address.clone(), problem.clone())).collect()
@@ -112,7 +110,6 @@ impl Readiness {
         is_worth_it.then(|| format!("no app server serves these hubs: {}", unserved.join(", ")))
     }
 
-    /// Active conditions, in the order of the catalogue.
     #[must_use]
     pub(crate) fn conditions(&self) -> Vec<ActiveCondition> {
         self.shared.reports.conditions.list()

@@ -64,7 +64,6 @@ impl RebalanceBoard {
         Some(entry.report.clone())
     }
 
-    /// Progress of the current or last rebalance.
     #[must_use]
     pub(super) fn report(&self) -> Option<RebalanceReport> {
         self.entry().as_ref().map(|entry| entry.report.clone())

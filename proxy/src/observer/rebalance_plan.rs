@@ -55,7 +55,7 @@ pub(super) struct RebalanceLoad {
     pub present: u64,
     /// Disconnected clients that may resume at any node.
     pub away: u64,
-    /// Time of these numbers; those of a late node are older.
+    /// Time of these numbers, which are older for a late node.
     pub at_ms: u64,
 }
 
@@ -67,7 +67,6 @@ pub(super) struct ShedOrder {
     pub clients: u64,
 }
 
-/// Result of planning a round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Round {
     /// Clients to shed; empty while earlier ones are still reconnecting.
@@ -414,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_that_is_even_is_done_at_once() {
+    fn an_even_fleet_is_done_immediately() {
         for present in [&[][..], &[5], &[5, 5, 5], &[5, 5, 4], &[0, 0], &[105, 95]] {
             let mut plan = plan(RebalanceGoal::Mean, 10, present);
             assert_eq!(plan.round(&loads(present)), Round::End(RebalanceState::Done, None), "{present:?}");
@@ -451,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_has_told_nothing_new_is_not_ordered_a_second_time() {
+    fn a_node_without_a_new_load_gets_no_second_order() {
         let mut plan = plan(RebalanceGoal::Mean, 10, &[50, 0]);
         let mut late = loads(&[50, 0]);
         assert_eq!(orders(plan.round(&late)), [("n0".into(), 10)]);

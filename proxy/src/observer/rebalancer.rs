@@ -50,7 +50,6 @@ pub(crate) struct RebalanceRequest {
     pub(crate) is_dry_run: bool,
 }
 
-/// Reason why a rebalance does not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RebalanceError {
     #[error(
@@ -64,14 +63,12 @@ pub(crate) enum RebalanceError {
     Stopping,
 }
 
-/// Answer of a node to a shed order.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ShedAnswer {
     /// Clients that will reconnect elsewhere within a second.
     pub(crate) clients: u64,
 }
 
-/// Coordinator of this node's rebalances; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Rebalancer(Arc<RebalancerParts>);
 
@@ -94,10 +91,6 @@ impl Rebalancer {
         Self(Arc::new(RebalancerParts { shared, node, peers, fleet, board }))
     }
 
-    /// Starts or, for a dry run, only plans a rebalance; returns its plan.
-    ///
-    /// # Errors
-    /// If another rebalance is running in the fleet, or the goal is unreachable.
     pub(super) async fn begin(&self, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
         let parts = self.0.clone();
         // Runs in its own task, so a disconnecting caller can't leave a registered rebalance that never runs.
@@ -127,7 +120,6 @@ impl Rebalancer {
         Some(stopped)
     }
 
-    /// Stops the fleet's rebalance; `None` if none is running.
     pub(super) async fn stop(&self) -> Option<RebalanceReport> {
         if let Some(stopped) = self.stop_own() {
             return Some(stopped);
@@ -137,7 +129,6 @@ impl Rebalancer {
         answers.iter().find_map(|(_, answer)| answer.as_ref().ok()?.read().ok())
     }
 
-    /// Makes some clients of this node reconnect elsewhere within a second.
     pub(super) async fn shed(&self, clients: u64) -> ShedAnswer {
         ShedAnswer { clients: shed(&self.0.shared, clients).await }
     }
@@ -181,7 +172,6 @@ impl RebalancerParts {
         Ok(report)
     }
 
-    /// Runs rounds until the end.
     async fn run(&self, id: &str, mut plan: RebalancePlan, stop: &CancellationToken) {
         loop {
             let round = async {

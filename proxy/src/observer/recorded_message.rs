@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_messages_are_whole_and_tell_whether_they_are_text() {
+    fn raw_messages_are_complete_and_marked_as_text_or_binary() {
         for (kind, bytes, text) in [
             (RawKind::Text, &b"hello"[..], Some("hello")),
             (RawKind::Binary, &b"hello"[..], None),
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_tells_its_cause_and_a_move_that_it_is_none() {
+    fn a_close_has_a_cause_and_a_move_has_none() {
         let closed = ConnectionChange::Closed(Cause::ClientClosed, None);
         for (change, label) in [(closed, "client_closed"), (ConnectionChange::Moved, "moved")] {
             let told = told(WatchEvent::Connection(connection(JSON), change), PayloadView::Hidden);

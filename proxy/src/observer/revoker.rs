@@ -45,7 +45,6 @@ pub struct RevokedTokens {
     pub kept_until: u64,
 }
 
-/// Order of an operator to revoke tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct RevocationOrder {
@@ -93,10 +92,8 @@ pub(crate) enum RevocationError {
     Stopping,
 }
 
-/// Answer of a node that has stored a revocation.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct RevokedAnswer {
-    /// Client connections closed by the node.
     pub(crate) clients: u64,
 }
 
@@ -123,7 +120,6 @@ impl From<SharedRevocation> for RevokedTokens {
     }
 }
 
-/// Revoker of this node; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Revoker(Arc<RevokerState>);
 
@@ -141,10 +137,6 @@ impl Revoker {
         Self(Arc::new(RevokerState { shared, node, peers, under_way }))
     }
 
-    /// Revokes tokens at all nodes.
-    ///
-    /// # Errors
-    /// If no node has revoked them.
     pub(super) async fn revoke(&self, order: RevocationOrder) -> Result<RevocationReport, RevocationError> {
         let permit = self.0.under_way.clone().try_acquire_owned().map_err(|_| RevocationError::TooMany)?;
         let revoker = self.0.clone();
@@ -156,15 +148,10 @@ impl Revoker {
         revoking.await.unwrap_or(Err(RevocationError::Stopping))
     }
 
-    /// Revokes tokens at this node.
-    ///
-    /// # Errors
-    /// If the revocation fails.
     pub(super) async fn revoke_own(&self, order: &RevocationOrder) -> Result<RevokedAnswer, RevocationError> {
         self.0.revoke_own(order).await
     }
 
-    /// Lists the newest revocations, optionally of one user.
     pub(super) fn list(&self, user: Option<&str>, limit: usize) -> RevocationList {
         let mut kept = self.0.shared.admission.revocations.all(unix_seconds());
         let total = kept.len() as u64;

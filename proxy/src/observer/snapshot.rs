@@ -292,9 +292,7 @@ pub(crate) struct ClientDetails {
     pub user_agent: Option<String>,
     /// Names of groups, at most 200.
     pub groups: Vec<String>,
-    /// Total number of groups.
     pub group_count: u64,
-    /// Bytes in the outbox.
     pub outbox_bytes: u64,
     /// Calls still without an answer.
     pub pending_calls: u64,

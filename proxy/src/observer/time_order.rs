@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-/// Buffers pieces until every shard has reported a later time.
 #[derive(Debug)]
 pub(super) struct TimeOrder<T>(Vec<(Duration, T)>);
 

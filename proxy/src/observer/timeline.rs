@@ -108,7 +108,6 @@ impl Timeline {
     }
 }
 
-/// Appends to a bounded queue.
 fn push<T>(queue: &mut VecDeque<T>, item: T, max: usize) {
     while queue.len() >= max {
         queue.pop_front();

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_stops_in_order_drains_and_leaves_and_one_that_dies_is_lost() {
+    fn a_graceful_stop_drains_and_leaves_and_a_crash_is_lost() {
         let [came, drains, left] = [PartyChange::Came, PartyChange::Drains, PartyChange::Left];
         assert_eq!(changes(&[Here, Here, Leaving, Leaving, Away, Left]), [came, drains, left]);
         assert_eq!(changes(&[Here, Leaving, Lost]), [came, drains, left], "its sockets end before its last word");
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_missed_for_a_while_is_back() {
+    fn a_party_that_was_away_for_a_while_is_back() {
         let expected = [PartyChange::Came, PartyChange::Missed, PartyChange::Back];
         assert_eq!(changes(&[Here, Away, Away, Here, Here]), expected);
         assert_eq!(changes(&[Away, Away, Lost]), [], "one that was never there is not missed");
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_are_gone_are_forgotten_and_a_node_is_no_app_server() {
+    fn departed_parties_are_removed_and_nodes_are_distinct_from_app_servers() {
         let mut attendance = Attendance::default();
         for party in [TimelineParty::Node, TimelineParty::App] {
             assert_eq!(attendance.note(party, "same", Here), Some(PartyChange::Came));

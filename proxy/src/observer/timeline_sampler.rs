@@ -37,7 +37,6 @@ pub(super) struct TimelineKeeper {
     timeline: Arc<Mutex<Timeline>>,
 }
 
-/// Sampler, with the previous reading for comparison.
 #[derive(Debug)]
 struct TimelineSampler {
     shared: Arc<Shared>,
@@ -50,7 +49,6 @@ struct TimelineSampler {
     before: CounterReading,
 }
 
-/// Reading of monotonic counters.
 #[derive(Debug)]
 struct CounterReading {
     at: Instant,
@@ -66,7 +64,6 @@ impl TimelineKeeper {
         Self { shared, timeline }
     }
 
-    /// Returns entries after a time in milliseconds since 1970.
     pub(super) fn since(&self, ms: u64) -> NodeTimeline {
         lock(&self.timeline).since(ms, (&self.shared.settings.node, &self.shared.boot))
     }
@@ -194,7 +191,6 @@ impl CounterReading {
     }
 }
 
-/// Pools of each app server in all hubs, by instance id.
 fn pools_by_app(shared: &Shared) -> BTreeMap<String, Vec<Arc<Pool>>> {
     let mut apps = BTreeMap::<_, Vec<_>>::new();
     for pool in shared.hubs.living().iter().flat_map(|hub| hub.pools().to_vec()) {

@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn two_snapshots_at_once_make_no_infinite_rate() {
+    fn two_simultaneous_snapshots_cause_no_infinite_rate() {
         let rate = rates(&Rates { closed: 1.0, ..Rates::default() }, &Rates::default(), 0.0);
         assert_eq!(rate.closed, 1000.0);
     }

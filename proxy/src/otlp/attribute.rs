@@ -12,7 +12,6 @@ pub(super) fn text(key: &str, value: &str) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(value), ..KeyValue::default() }
 }
 
-/// This node as an OTLP resource.
 pub(super) fn resource(node: &str) -> Resource {
     let attributes = vec![
         text("service.name", SERVICE),
@@ -22,7 +21,6 @@ pub(super) fn resource(node: &str) -> Resource {
     Resource { attributes, ..Resource::default() }
 }
 
-/// Instrumentation scope of this crate.
 pub(super) fn scope() -> InstrumentationScope {
     let (name, version) = ("trunkline-proxy".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     InstrumentationScope { name, version, ..InstrumentationScope::default() }

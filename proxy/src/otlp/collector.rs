@@ -37,7 +37,6 @@ impl CollectorError {
     }
 }
 
-/// Collector of this node's spans and metrics.
 #[derive(Debug)]
 pub(super) struct Collector {
     client: HttpClient,
@@ -46,17 +45,11 @@ pub(super) struct Collector {
 
 impl Collector {
     /// Creates a collector. TLS files are read only for an https URL.
-    ///
-    /// # Errors
-    /// If the TLS files are unusable.
     pub(super) fn new(settings: OtlpSettings) -> io::Result<Self> {
         Ok(Self { client: HttpClient::new(connector(&settings)?, DEADLINE), settings })
     }
 
-    /// Sends one message and returns the response.
-    ///
-    /// # Errors
-    /// If the collector did not accept it in time.
+    /// Fails if the collector did not accept the message in time.
     pub(super) async fn post(&self, signal: ExportedSignal, message: Vec<u8>) -> Result<Bytes, CollectorError> {
         let place = match signal {
             ExportedSignal::Traces => "/v1/traces",
@@ -85,10 +78,6 @@ fn connector(settings: &OtlpSettings) -> io::Result<Connector> {
 fn connector(_settings: &OtlpSettings) -> io::Result<Connector> {
     Ok(Connector::default())
 }
-/// Checks that collector settings are usable.
-///
-/// # Errors
-/// If the TLS files are unusable.
 pub(crate) fn check(settings: OtlpSettings) -> io::Result<()> {
     Collector::new(settings).map(drop)
 }

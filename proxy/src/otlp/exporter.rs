@@ -41,7 +41,6 @@ pub(crate) type MetricSource = Box<dyn Fn() -> Vec<MetricFamily> + Send + Sync>;
 
 type Batch = Vec<Box<SpanRecord>>;
 
-/// Exporter of a node's spans and metrics.
 pub(crate) struct Exporter {
     collector: Collector,
     metrics_interval: Option<Duration>,
@@ -54,9 +53,6 @@ pub(crate) struct Exporter {
 
 impl Exporter {
     /// Creates the exporter of a node; `None` without tracing. Runs until `stop` is cancelled.
-    ///
-    /// # Errors
-    /// If the TLS files are unusable.
     pub(crate) fn new(
         settings: OtlpSettings,
         shared: Arc<Shared>,

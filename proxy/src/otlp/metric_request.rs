@@ -19,7 +19,6 @@ pub(super) struct MetricPeriod {
     pub(super) now_ns: u64,
 }
 
-/// Builds the export message for these metrics of a node.
 pub(super) fn metric_request(
     node: &str,
     period: MetricPeriod,

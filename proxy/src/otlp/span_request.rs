@@ -9,7 +9,6 @@ use trunkline_protocol::trace_context::TraceContext;
 use super::attribute::{resource, scope, text};
 use crate::telemetry::{SpanKind, SpanRecord};
 
-/// Builds the export message for these spans of a node.
 pub(super) fn span_request(node: &str, spans: impl IntoIterator<Item = Box<SpanRecord>>) -> ExportTraceServiceRequest {
     let spans = spans.into_iter().map(|span| span_of(*span)).collect();
     let scope_spans = vec![ScopeSpans { scope: Some(scope()), spans, ..ScopeSpans::default() }];

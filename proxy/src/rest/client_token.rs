@@ -15,7 +15,6 @@ use crate::clock::unix_seconds;
 use crate::fleet::NamedHub;
 use crate::shard::Shared;
 
-/// Responds with a client token and its URL.
 pub(super) fn answer(
     shared: &Shared,
     (query, caller): (&RestQuery, &RestCaller),

@@ -74,10 +74,6 @@ impl Command {
     }
 }
 
-/// Parses a filter.
-///
-/// # Errors
-/// If the filter, or a name in it, is malformed.
 pub(super) fn read_filter(filter: Option<&str>) -> Result<Addressee, RestError> {
     let Some(text) = filter.map(str::trim).filter(|filter| !filter.is_empty()) else {
         return Ok(Addressee::Everyone);

@@ -401,7 +401,6 @@ fn close_order(whom: &Addressee, reason: Option<String>, excluded: Vec<ByteStrin
     }
 }
 
-/// Message for the clients matched by a filter.
 fn filtered(filter: &str, message: &ServiceMessage) -> ServiceMessage {
     ServiceMessage::Filtered(Filtered { filter: filter.into(), body: message.to_body() })
 }

@@ -42,10 +42,6 @@ impl ClientCall {
         Self::of(members)
     }
 
-    /// Parses the members of such an object.
-    ///
-    /// # Errors
-    /// If a member has another form; the text names it.
     pub(crate) fn of(members: BTreeMap<String, JsonText>) -> Result<Self, RestError> {
         let (mut target, mut arguments) = (None, None);
         for (name, value) in members {
@@ -81,9 +77,6 @@ impl ClientCall {
 }
 
 /// Parses a stream item and encodes it once per hub protocol.
-///
-/// # Errors
-/// If the body is not JSON.
 pub(crate) fn read_item(headers: &HeaderMap, body: &[u8], stream: &str) -> Result<Payloads, RestError> {
     is_json(headers)?;
     let item: JsonText = serde_json::from_slice(body)
@@ -108,10 +101,6 @@ pub(crate) fn end_of_stream(stream: &str, error: Option<String>) -> Result<Paylo
     payloads.map_err(|error| RestError::bad_value("reason", &format!("can't be written: {error}")))
 }
 
-/// Reads the body of a send.
-///
-/// # Errors
-/// If it can't be sent to clients.
 pub(crate) fn read_message(headers: &HeaderMap, body: &Bytes) -> Result<Payloads, RestError> {
     if media_type(headers).eq_ignore_ascii_case(ENCODED) {
         return read_encoded(body);

@@ -91,7 +91,6 @@ impl Operation {
     }
 }
 
-/// Operation with the hub in its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HubOperation {
     /// Set for changes in the first API version, which always return 202.
@@ -395,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_path_is_told() {
+    fn the_problem_of_a_path_is_reported() {
         let long = "x".repeat(USER_MAX_CHARS + 1);
         for (method, path, status, text) in [
             ("POST", "/api/hubs/", StatusCode::BAD_REQUEST, "hub is empty"),

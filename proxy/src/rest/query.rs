@@ -50,9 +50,6 @@ impl RestQuery {
     }
 
     /// Reason sent to closed clients.
-    ///
-    /// # Errors
-    /// If the reason is too long.
     pub(crate) fn reason(&self) -> Result<Option<String>, RestError> {
         let reason = self.text("reason").filter(|reason| !reason.is_empty());
         if reason.is_some_and(|reason| reason.chars().count() > REASON_MAX_CHARS) {
@@ -67,9 +64,6 @@ impl RestQuery {
     }
 
     /// Whether an item is the last of its stream.
-    ///
-    /// # Errors
-    /// If it is neither `true` nor `false`.
     pub(crate) fn is_completed(&self) -> Result<bool, RestError> {
         match self.text("completed").unwrap_or_default().to_ascii_lowercase().as_str() {
             "" | "false" => Ok(false),
@@ -79,18 +73,12 @@ impl RestQuery {
     }
 
     /// Lifetime of a user's membership in seconds; 0 applies to current connections only.
-    ///
-    /// # Errors
-    /// If it is not a number.
     pub(crate) fn membership_s(&self) -> Result<i64, RestError> {
         let given = self.number("ttl", 0, MEMBERSHIP_S.unsigned_abs())?;
         Ok(given.and_then(|seconds| seconds.try_into().ok()).unwrap_or(MEMBERSHIP_S))
     }
 
     /// User of a client token.
-    ///
-    /// # Errors
-    /// If the id is too long.
     pub(crate) fn user(&self) -> Result<Option<&str>, RestError> {
         let user = self.text("userId").filter(|user| !user.is_empty());
         if user.is_some_and(|user| user.chars().count() > USER_MAX_CHARS) {
@@ -100,31 +88,21 @@ impl RestQuery {
     }
 
     /// Lifetime of a client token, in minutes.
-    ///
-    /// # Errors
-    /// If it is out of range.
     pub(crate) fn token_minutes(&self) -> Result<u64, RestError> {
         Ok(self.number("minutesToExpire", 1, TOKEN_MAX_MINUTES)?.unwrap_or(TOKEN_MINUTES))
     }
 
     /// Maximum number of members per page.
-    ///
-    /// # Errors
-    /// If it is out of range.
     pub(crate) fn page_size(&self) -> Result<Option<i64>, RestError> {
         let most = u64::try_from(MEMBERS_PER_PAGE_MAX).unwrap_or(u64::MAX);
         Ok(self.number("maxpagesize", 1, most)?.and_then(|size| size.try_into().ok()))
     }
 
-    /// Maximum number of members in total.
-    ///
-    /// # Errors
-    /// If it is out of range.
+    /// Maximum number of members over all pages.
     pub(crate) fn top(&self) -> Result<Option<u64>, RestError> {
         self.number("top", 1, u32::MAX.into())
     }
 
-    /// Token of the requested page.
     #[must_use]
     pub(crate) fn continuation_token(&self) -> Option<&str> {
         self.text("continuationToken").filter(|token| !token.is_empty())

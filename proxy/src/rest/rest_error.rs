@@ -16,7 +16,6 @@ const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 /// Seconds until a busy node should be retried.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// Error response of the data plane.
 #[derive(Debug)]
 pub(crate) struct RestError {
     status: StatusCode,
@@ -28,7 +27,6 @@ pub(crate) struct RestError {
 }
 
 impl RestError {
-    /// Creates the error of a request as a whole.
     #[must_use]
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), target: None, headers: HeaderMap::new() }
@@ -47,7 +45,6 @@ impl RestError {
         Self::new(StatusCode::NOT_FOUND, "Error.Path.NotExisted", text)
     }
 
-    /// Creates the error for an unsupported method.
     #[must_use]
     pub(super) fn not_allowed(allowed: &'static str) -> Self {
         let text = format!("this path takes {allowed}");
@@ -57,7 +54,6 @@ impl RestError {
         error.with_header(ALLOW, HeaderValue::from_str(&methods.join(", ")).ok())
     }
 
-    /// Creates the error for a missing or invalid token.
     #[must_use]
     pub(super) fn unauthorized(problem: &str) -> Self {
         let text = format!(
@@ -68,7 +64,6 @@ impl RestError {
         error.with_header(WWW_AUTHENTICATE, Some(HeaderValue::from_static("Bearer")))
     }
 
-    /// Creates the error for reaching the request limit.
     #[must_use]
     pub(super) fn busy(max: usize) -> Self {
         let text = format!("this node has reached its limit of {max} concurrent requests: see --rest-requests-max");
@@ -76,7 +71,6 @@ impl RestError {
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
-    /// Creates the error for reaching the limit of client invocations.
     #[must_use]
     pub(super) fn too_many_calls(full: &TableFull) -> Self {
         let waiting = full.describe("pending client results");
@@ -100,7 +94,6 @@ impl RestError {
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
-    /// Creates the error for a query without a result while nodes are missing.
     #[must_use]
     pub(super) fn incomplete(missing: &[String]) -> Self {
         let text = format!("no reachable node has it, and these nodes did not answer: {}", missing.join(", "));

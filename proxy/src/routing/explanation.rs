@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_is_told_which_rules_it_hits_and_why_not_those_before() {
+    fn an_explanation_names_the_matching_rules_and_why_earlier_ones_do_not_match() {
         assert_eq!(
             explained("hub=chat user=ann target=Say"),
             [
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_what_the_client_is_told() {
+    fn refusals_contain_the_text_for_the_client() {
         let refused = explained("hub=chat user=bob target=DebugAll");
         assert_eq!(
             refused[2..4],

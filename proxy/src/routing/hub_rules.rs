@@ -10,7 +10,6 @@ use crate::metrics::Counter;
 /// Maximum number of characters of a method name in a refusal. Clients may send any name.
 const SHOWN_TARGET_CHARS: usize = 64;
 
-/// Verdict on a client's invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MethodVerdict {
     Allowed,
@@ -90,7 +89,6 @@ fn first_of_each_group<'a>(mirrors: impl IntoIterator<Item = &'a MirrorRule>) ->
     kept
 }
 
-/// Rules of one hub for messages of its connections.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HubRules {
     groups: TargetTable<Arc<str>>,

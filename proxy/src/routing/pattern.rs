@@ -45,7 +45,6 @@ impl Pattern {
         }
     }
 
-    /// The pattern as written.
     #[must_use]
     pub(crate) fn text(&self) -> &Arc<str> {
         &self.text

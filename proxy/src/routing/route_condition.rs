@@ -13,7 +13,6 @@ use super::path_reading::{Doubt, PathReadings};
 use super::pattern::{Pattern, PatternError};
 use super::share::Share;
 
-/// Facts about a client connection or request, for routes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RouteFacts<'a> {
     /// Path of the hub with a leading slash; `None` for a passed-through request.
@@ -35,10 +34,7 @@ pub(crate) struct RouteFacts<'a> {
 pub(crate) struct PathPattern(Pattern);
 
 impl PathPattern {
-    /// Parses a pattern; a leading slash is optional.
-    ///
-    /// # Errors
-    /// If the pattern is empty, too long or contains a control character.
+    /// A leading slash of the pattern is optional.
     pub(crate) fn new(text: &str) -> Result<Self, PatternError> {
         let text = Pattern::new(text)?.text().clone();
         let slash = if text.starts_with('/') { "" } else { "/" };
@@ -50,7 +46,6 @@ impl PathPattern {
         self.0.matches(&fold(without_last_slash(path)))
     }
 
-    /// Whether this pattern matches every path that the other matches.
     #[must_use]
     pub(crate) fn covers(&self, other: &Self) -> bool {
         self.0.covers(&other.0)
@@ -72,13 +67,10 @@ fn without_last_slash(path: &str) -> &str {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ValueTest {
-    /// A value equals this text.
     Equals(Box<str>),
-    /// A value starts with this text.
     Prefix(Box<str>),
     /// The name exists, with any value.
     Present,
-    /// The name does not exist.
     Absent,
 }
 

@@ -68,7 +68,7 @@ pub(crate) enum RouteAction {
 /// Behaviour while the group has no reachable app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum OnDown {
-    /// Connections wait for one, as without routes.
+    /// Connections wait for an app server, as without routes.
     #[default]
     Wait,
     /// The next rules are tried.
@@ -83,7 +83,6 @@ pub(crate) struct RouteRule {
     pub conditions: Vec<Condition>,
     pub action: RouteAction,
     pub on_down: OnDown,
-    /// Number of times the conditions held.
     pub matches: Arc<Counter>,
 }
 
@@ -128,7 +127,6 @@ pub(crate) struct MessageRule {
 /// Mirror of a hub's connections: another group gets copies of their messages.
 #[derive(Debug, Clone)]
 pub(crate) struct MirrorRule {
-    /// Name in metrics, logs and on the observer page.
     pub label: Arc<str>,
     pub hub: PathPattern,
     pub group: Arc<str>,
@@ -159,17 +157,13 @@ impl MirrorRule {
 /// Refused or limited methods of a hub.
 #[derive(Debug, Clone)]
 pub(crate) struct MethodRule {
-    /// Name in metrics, logs and on the observer page.
     pub label: Arc<str>,
     pub hub: PathPattern,
-    /// Methods that are refused.
     pub deny: Vec<TargetPattern>,
     /// The only methods to allow; `None` allows all.
     pub allow: Option<Vec<TargetPattern>>,
     /// Calls per second of one user; all methods of a pattern are counted together.
     pub per_second: Vec<(TargetPattern, u32)>,
-    /// Maximum message sizes, in bytes.
     pub max_bytes: Vec<(TargetPattern, usize)>,
-    /// Number of refused calls.
     pub refused: Arc<Counter>,
 }

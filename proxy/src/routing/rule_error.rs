@@ -19,7 +19,6 @@ pub struct RuleError {
 }
 
 impl RuleError {
-    /// Locates a fault in the text of the file.
     pub(super) fn new(text: &str, fault: Fault) -> Self {
         Self { place: TextPlace::new(text, fault.at), problem: fault.problem }
     }
@@ -35,7 +34,6 @@ pub enum RuleFileError {
     Rules { path: PathBuf, cause: RuleError },
 }
 
-/// Problem at a byte offset of the file.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub at: usize,

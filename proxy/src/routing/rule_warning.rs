@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn percentages_of_what_is_left_and_of_nobody_are_told() {
+    fn percentages_of_the_rest_and_of_no_clients_are_reported() {
         assert_eq!(
             routes(&["hub = 'chat'\npercent = 20\ngroup = 'a'", "hub = 'chat'\npercent = 10\ngroup = 'b'"]),
             ["route 2 takes 10 % of the clients left by route 1, which is 8.00 % of all"]

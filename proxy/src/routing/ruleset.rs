@@ -14,15 +14,12 @@ use crate::net::address::Address;
 pub struct Ruleset {
     /// Groups other than the default group.
     pub(crate) groups: Vec<GroupRule>,
-    /// Default group's settings that override the node's.
     pub(crate) default_group: DefaultGroup,
     pub(crate) routes: Vec<RouteRule>,
     pub(crate) messages: Vec<MessageRule>,
     pub(crate) methods: Vec<MethodRule>,
     pub(crate) mirrors: Vec<MirrorRule>,
-    /// App keys, each valid for its own hubs only.
     pub(crate) app_keys: Vec<AppKey>,
-    /// Issuers of access tokens, each with its keys and hubs.
     pub(crate) issuers: Vec<Issuer>,
 }
 
@@ -97,7 +94,6 @@ impl Ruleset {
         rules
     }
 
-    /// Rules of a hub for messages of its connections, if any.
     #[must_use]
     pub(crate) fn of_hub(&self, path: &str) -> Option<Arc<HubRules>> {
         let rules = HubRules::new(
@@ -265,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_meets_no_condition() {
+    fn an_unknown_fact_meets_no_condition() {
         for condition in [
             "hub = '*'",
             "user = '*'",
@@ -366,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_of_a_label_go_on_when_rules_are_read_anew() {
+    fn counters_of_a_label_persist_when_rules_are_reloaded() {
         let counters = RuleCounters::default();
         let text = "[[routes]]\nname = 'r'\ngroup = 'a'\n[[methods]]\nname = 'm'\nhub = '*'\ndeny = 'Kill'";
         for _ in 0..2 {

@@ -60,7 +60,6 @@ pub struct RuleSample {
 }
 
 impl RuleSample {
-    /// Facts about the connection or request.
     #[must_use]
     pub(crate) fn facts(&self) -> RouteFacts<'_> {
         RouteFacts {

@@ -14,7 +14,6 @@ const PLACES: f64 = 4_294_967_296.0;
 pub(crate) struct Share(f64);
 
 impl Share {
-    /// Position of a key with this salt.
     #[must_use]
     pub(crate) fn of(salt: &str, key: &str) -> Self {
         let hash = Sha256::new().chain_update(salt).chain_update(b"\n").chain_update(key).finalize();
@@ -22,7 +21,6 @@ impl Share {
         Self(f64::from(place) / PLACES)
     }
 
-    /// Position scaled to `whole`.
     #[must_use]
     pub(crate) fn of_whole(self, whole: f64) -> f64 {
         self.0 * whole
@@ -66,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_in_a_part_is_in_a_larger_one() {
+    fn a_key_in_a_part_is_also_in_every_larger_part() {
         for user in users() {
             let share = Share::of("canary", &user);
             assert!(!share.is_in_first(0.1) || share.is_in_first(0.2), "{user}");

@@ -10,16 +10,11 @@ use super::pattern::{Pattern, PatternError};
 /// Pattern of method names, case-insensitive, as app servers match methods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TargetPattern {
-    /// The pattern as written.
     pub text: Arc<str>,
     folded: Pattern,
 }
 
 impl TargetPattern {
-    /// Parses and checks a pattern.
-    ///
-    /// # Errors
-    /// If the pattern is empty, too long or contains a control character.
     pub(crate) fn new(text: &str) -> Result<Self, PatternError> {
         let text = Pattern::new(text)?.text().clone();
         let folded = Pattern::new(&fold(&text))?;
@@ -31,13 +26,12 @@ impl TargetPattern {
         self.folded.matches(&fold(target))
     }
 
-    /// Whether this pattern matches every method that the other matches.
     #[must_use]
     pub(crate) fn covers(&self, other: &Self) -> bool {
         self.folded.covers(&other.folded)
     }
 
-    /// Whether it is a single name, without wildcards.
+    /// Whether the pattern has no wildcards.
     #[must_use]
     pub(crate) fn is_exact(&self) -> bool {
         self.folded.exact().is_some()

@@ -52,7 +52,6 @@ pub(super) fn apply(state: &mut ShardState, mut commands: Vec<ShardCommand>) {
     }
 }
 
-/// Batch that is being applied.
 struct AppliedBatch<'a> {
     length: usize,
     /// Commands after the current one.
@@ -235,7 +234,6 @@ fn refresh(state: &mut ShardState, slot: Slot, expires_s: u64, ack: &PendingAck)
     ack.found();
 }
 
-/// Closes a connection at the request of an app server.
 fn apply_close(
     state: &mut ShardState,
     slot: Slot,

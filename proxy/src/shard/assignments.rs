@@ -202,7 +202,6 @@ impl ShardState {
         }
     }
 
-    /// Handles a hand-over of a connection that has already closed here.
     pub(super) fn handed_over(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
         self.assignments.reassignment.handed_over(hub, app, id);
         self.assignments.reassignment.send_close_notices(&self.core.context.shared.hubs, self.core.tick);

@@ -18,7 +18,6 @@ use crate::upstream::LinkHandle;
 /// Error text for clients. Details follow only if the hub enables them.
 const CLOSED_WITH_ERROR: &str = "Connection closed with an error.";
 
-/// Reason to close a client connection, with the notice for each side.
 #[derive(Debug, Clone)]
 pub(crate) struct CloseReason {
     /// Cause for counters, logs, the app server and the history.
@@ -28,7 +27,6 @@ pub(crate) struct CloseReason {
     /// Hub close message before the transport closes; `None` if the client has received one or has stopped
     /// reading.
     pub message: Option<CloseMessage>,
-    /// Notice for the app server.
     pub notice: AppNotice,
     /// Close code for a raw client, which gets no other reason. The transport of a hub client always closes
     /// normally, after a close message.
@@ -286,7 +284,6 @@ impl CloseReason {
         Some(self.notice_for(client.home(), client.id()))
     }
 
-    /// Notice for the app server of this link.
     pub(super) fn notice_for(&self, link: &LinkHandle, id: &str) -> ServiceMessage {
         let (connection_id, error) = (ByteString::from(id), self.error_for_app());
         let cause = link.supports_causes().then(|| (CAUSE_HEADER.into(), vec![self.cause.label().into()]));
@@ -323,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hub_client_is_told_why_and_whether_to_reconnect_before_its_transport_ends_well() {
+    fn a_hub_client_gets_the_reason_and_whether_to_reconnect_before_a_normal_transport_close() {
         let reason = CloseReason::broken_rule(Cause::HubProtocol, "no message", 1002);
         let told = String::from_utf8_lossy(&frames(&reason, JSON, true)[0]).into_owned();
         assert!(told.contains("InvalidDataException: no message") && told.contains("allowReconnect"), "{told}");
@@ -353,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn the_app_server_is_told_of_a_close_unless_it_closed_itself() {
+    fn the_app_server_is_notified_of_a_close_unless_it_requested_it() {
         let home = Arc::new(LinkHandle::opened(&HubIdentity::detached(), AppServerId::from(0)));
         let client = Client::new("id".into(), 0, home, JSON, Socket::boxed(tokio::io::empty()));
         assert_eq!(CloseReason::by_app(None, None).notice_to_app(&client), None);

@@ -32,7 +32,6 @@ pub(crate) enum ShardCommand {
     One {
         /// Hub of the source link. It can't reach connections of other hubs.
         hub: HubIndex,
-        /// App server of the source link.
         app: AppServerId,
         connection_id: ByteString,
         /// Slot when the frame was parsed. The connection has this slot or is gone.
@@ -62,7 +61,6 @@ pub(crate) enum ShardCommand {
         /// App server of the source link.
         app: AppServerId,
         to: Receivers,
-        /// Reason for the clients.
         reason: Option<ByteString>,
         ack: Arc<PendingAck>,
     },
@@ -98,7 +96,6 @@ impl ShardCommand {
     }
 }
 
-/// End of a link's session.
 #[derive(Debug)]
 pub(crate) struct LinkLoss {
     pub link: LinkId,
@@ -115,7 +112,6 @@ pub(crate) struct LinkLoss {
     pub pending_closes: Vec<ByteString>,
 }
 
-/// Command for one connection.
 #[derive(Debug, Clone)]
 pub(crate) enum ConnectionCommand {
     /// Bytes from an assigned app server; those from others are dropped.
@@ -132,7 +128,6 @@ pub(crate) enum ConnectionCommand {
     Group { change: MembershipChange, ack: Option<Arc<PendingAck>> },
     /// Closes the connection after the data that its app server sent before.
     Close {
-        /// Error text, if any.
         error: Option<ByteString>,
         /// Cause named by the app server.
         cause: Option<Cause>,

@@ -56,7 +56,6 @@ pub(crate) use secondary_assignment::{SECONDARY_UPLOADS_MAX, SecondaryAssignment
 pub(crate) use set_changes::{Presence, SetChanges};
 pub(crate) use wire::Wire;
 
-/// Client connections of one shard, their sets and their entries in the node's route table.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     clients: Slab<Client>,
@@ -89,7 +88,6 @@ impl FilterSubject for FilteredClient<'_> {
 }
 
 impl Connections {
-    /// Creates an empty table for the shard with this index.
     pub(super) fn new(shard: u16, routes: Arc<RouteTable>, sets: MembershipSets) -> Self {
         Self { shard, routes, sets, ..Self::default() }
     }
@@ -136,7 +134,6 @@ impl Connections {
         self.clients.try_remove(slot as usize)
     }
 
-    /// Assigns a primary link to a client connection.
     pub(crate) fn set_home(&mut self, slot: Slot, home: &HomeLink) {
         let Some(client) = self.live_mut(slot) else { return };
         let before = ClientKind::of(client);
@@ -160,7 +157,6 @@ impl Connections {
         self.clients.get_mut(slot as usize)
     }
 
-    /// All client connections, by their slots.
     pub(crate) fn clients_mut(&mut self) -> &mut Slab<Client> {
         &mut self.clients
     }
@@ -176,7 +172,6 @@ impl Connections {
         self.get(slot).filter(|client| !client.life().is_closed())
     }
 
-    /// Mutable client connection in this slot, unless it is closing.
     pub(crate) fn live_mut(&mut self, slot: Slot) -> Option<&mut Client> {
         self.get_mut(slot).filter(|client| !client.life().is_closed())
     }
@@ -202,7 +197,6 @@ impl Connections {
         (shown_id.len() >= ID_CHARS && client.id().starts_with(shown_id)).then_some(client)
     }
 
-    /// Slots of all receivers on this shard.
     #[must_use]
     pub(crate) fn slots_of(&self, hub: HubIndex, to: &Receivers) -> Vec<Slot> {
         let set = |name| self.members(hub, name).iter().map(|member| member.slot);
@@ -220,7 +214,6 @@ impl Connections {
         slots
     }
 
-    /// Number of receivers on this shard.
     #[must_use]
     pub(crate) fn count_of(&self, hub: HubIndex, to: &Receivers) -> usize {
         match (&to.who, &*to.excluded) {
@@ -335,7 +328,6 @@ impl Connections {
         lowest.into_sorted_vec()
     }
 
-    /// User of an authenticated client.
     #[must_use]
     pub(crate) fn user_of<'a>(&'a self, client: &'a Client) -> Option<&'a str> {
         self.sets.of(client).find_map(|set| match set {
@@ -344,7 +336,6 @@ impl Connections {
         })
     }
 
-    /// Members of a set, with the mutable slab of clients.
     pub(crate) fn members_and_clients(&mut self, hub: HubIndex, name: SetName<'_>) -> (&[Member], &mut Slab<Client>) {
         (self.sets.members(hub, name), &mut self.clients)
     }
@@ -397,13 +388,11 @@ impl Connections {
         clients.map(|(slot, client)| (Slot::try_from(slot).unwrap_or(Slot::MAX), client))
     }
 
-    /// Slots of all clients with this primary link.
     #[must_use]
     pub(crate) fn at_home(&self, link: LinkId) -> Vec<Slot> {
         self.slots(|client| client.home().id() == link)
     }
 
-    /// Slots of all clients of a hub with this primary app server.
     #[must_use]
     pub(crate) fn at_app(&self, hub: HubIndex, app: AppServerId) -> Vec<Slot> {
         self.slots(|client| client.home().app() == app && client.home().hub() == hub)
@@ -421,7 +410,6 @@ impl Connections {
         self.slots(|client| client.home().hub() == hub && is_there(client)).len()
     }
 
-    /// Slots and serials of all client connections.
     #[must_use]
     pub(crate) fn everyone(&self) -> Vec<(Slot, Serial)> {
         let all = self.clients.iter();
@@ -445,7 +433,6 @@ fn matches(connections: &Connections, slot: Slot, filter: &ClientFilter) -> bool
     connections.live(slot).is_some_and(|client| filter.matches(&FilteredClient { connections, client }))
 }
 
-/// Bytes queued for a client because its socket is full or they are not acknowledged.
 fn waiting_bytes(client: &Client) -> usize {
     let unwritten = if client.wire().is_flushing() { client.wire().bytes() } else { 0 };
     unwritten + client.cold().resumption().map_or(0, |resumption| resumption.ownership().bytes())

@@ -8,7 +8,6 @@ use crate::metrics::ClientProtocol;
 /// Data type of a hub handshake in a service message.
 pub(crate) const DATA_TYPE_HANDSHAKE: i64 = DataType::Handshake.number();
 
-/// Content that the transport of a client carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
     Hub(HubProtocol),

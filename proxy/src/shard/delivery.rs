@@ -51,7 +51,6 @@ pub(crate) enum Flush {
     Deferred,
 }
 
-/// Write mode and tick of one batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BatchMode {
     pub flush: Flush,
@@ -99,7 +98,6 @@ struct SetSend<'a> {
     mode: BatchMode,
 }
 
-/// Delivery of frames to the clients of one shard.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     counters: Arc<Counters>,
@@ -115,7 +113,6 @@ pub(crate) struct Delivery {
     flushing: HashMap<Slot, Waker>,
     /// Read time of the current batch, if a watch needs it.
     pub(super) read_at: Option<Instant>,
-    /// Watches on the traffic of some clients.
     pub(super) watches: Watches,
 }
 
@@ -141,7 +138,6 @@ impl Delivery {
         &self.budget
     }
 
-    /// Sends messages to all receivers on this shard.
     pub(super) fn send(
         &mut self,
         connections: &mut Connections,
@@ -349,7 +345,7 @@ impl Delivery {
     fn put_resumable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode, is_for_many: bool) {
         let messages = self.messages.count(client.content(), frame);
         if messages == 0 {
-            // It may be a close message, which comes last.
+            // The frame may be a close message, which must be the last one.
             self.end_hold(slot, client, mode);
         }
         let (waiting, serial, may_miss) = (client.wire().bytes(), client.serial(), client.traits().may_miss);
@@ -426,7 +422,6 @@ impl Delivery {
         self.release(slot, client, mode);
     }
 
-    /// Drops the frames kept for replay.
     pub(super) fn drop_kept(&self, client: &mut Client) {
         if let Some(resumption) = client.cold_mut().take_resumption() {
             self.budget.replay_changed(resumption.ownership().bytes(), 0);
@@ -490,7 +485,6 @@ impl Delivery {
         }
     }
 
-    /// Number of clients with deferred frames.
     pub(super) fn deferred(&self) -> usize {
         self.effects.dirty.len()
     }
@@ -564,7 +558,6 @@ impl Delivery {
         [self.effects.flush_tasks.drain(..), self.effects.holds.drain(..)]
     }
 
-    /// Writes one client's outbox until its socket is full.
     fn flush(&mut self, slot: Slot, client: &mut Client) {
         let before = client.wire().bytes();
         let flushed = client.wire_mut().try_flush();
@@ -584,7 +577,7 @@ impl Delivery {
         }
     }
 
-    /// Continues a client's flush in its task, which ends with the client.
+    /// Polls the flush of a client's outbox from its flush task.
     pub(super) fn poll_flush_by_task(&mut self, slot: Slot, client: &mut Client, cx: &mut Context<'_>) -> Poll<()> {
         let before = client.wire().bytes();
         let flushed = self.poll_flush(client, cx);

@@ -38,12 +38,10 @@ pub(super) struct Departures {
 }
 
 impl Departures {
-    /// Spreads the departures of these clients over a period.
     pub(super) fn new(clients: Vec<(Slot, Serial)>, begun: Instant, spread: Duration) -> Self {
         Self { schedule: DrainSchedule::new(clients, spread, chance), begun }
     }
 
-    /// Time of the next departure; `None` after the last one.
     pub(super) fn next_at(&self) -> Option<Instant> {
         Some(self.begun + self.schedule.next_at()?)
     }

@@ -282,7 +282,6 @@ fn close_stalled(state: &mut ShardState) {
     }
 }
 
-/// Closes clients with expired tokens.
 fn close_expired(state: &mut ShardState) {
     if state.assignments.token_expiries.is_empty() {
         return;

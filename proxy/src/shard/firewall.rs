@@ -22,7 +22,6 @@ use crate::limits::{RatedCall, RatedCaller};
 use crate::routing::{HubRules, MethodVerdict};
 use crate::upstream::HomeLink;
 
-/// Verdict on a client message.
 #[derive(Debug, Clone)]
 pub(crate) enum Verdict {
     /// Forward to the client's primary.
@@ -62,7 +61,7 @@ pub(crate) fn rule(
             group,
         ) {
             SideChoice::Ready(link) => side = Some((group, link)),
-            // Before the rate limit, as the call is checked again later.
+            // Returns before the rate limit counts the call, because a waiting call is checked again.
             SideChoice::Waits => return Verdict::Waits,
             SideChoice::Fails(text) => return answer_refused(&mut state.core, slot, message, &text),
         }

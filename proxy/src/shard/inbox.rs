@@ -84,7 +84,6 @@ impl fmt::Debug for Inspection {
 /// Commands of one batch read by another shard's link.
 #[derive(Debug)]
 pub(crate) struct CommandBatch {
-    /// Commands, applied in order.
     pub commands: Vec<ShardCommand>,
     /// Read time, if the shard needs it.
     pub read_at: Option<Instant>,
@@ -107,9 +106,7 @@ pub(crate) struct PendingConnection {
     pub is_negotiated: bool,
     /// User id, if authenticated.
     pub user: Option<String>,
-    /// Permit of the client's address.
     pub permit: Option<Box<AddressPermit>>,
-    /// Weight of a large request head.
     pub head: Option<HeadWeight>,
     /// Close time in seconds since 1970, if the hub closes connections with their token.
     pub expires_s: Option<u64>,
@@ -125,7 +122,6 @@ pub(crate) struct PendingConnection {
     pub claimed: Option<(Slot, Serial)>,
     /// Server group that the route selects; `None` for the default group.
     pub group: Option<Arc<ServerGroup>>,
-    /// Trace of the connection, if sampled.
     pub trace: Option<Box<ConnectionTrace>>,
 }
 
@@ -180,7 +176,6 @@ impl ShardSender {
         }
     }
 
-    /// Sets whether the shard needs the read times of batches.
     pub(super) fn set_traced(&self, is_traced: bool) {
         self.is_traced.store(is_traced, Ordering::Relaxed);
     }

@@ -27,7 +27,6 @@ const GROUPS_MAX: usize = 200;
 /// Maximum number of characters of a header value.
 const HEADER_MAX_CHARS: usize = 300;
 
-/// Filter of a list of clients.
 #[derive(Debug, Clone)]
 pub(crate) enum ClientSelection {
     Everyone,
@@ -52,14 +51,12 @@ pub(crate) struct ClientRow {
     pub address: Option<String>,
 }
 
-/// Details of one client.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientInspection {
     pub row: ClientRow,
     pub user_agent: Option<String>,
     /// Groups of the client, up to a limit.
     pub groups: Vec<String>,
-    /// Number of all groups.
     pub group_count: usize,
     pub outbox_bytes: usize,
     pub pending_calls: usize,
@@ -74,7 +71,6 @@ pub(crate) struct ClientInspection {
 /// Search for the next set names in alphabetical order, with member counts.
 #[derive(Debug)]
 pub(crate) struct NameSearch {
-    /// Names found so far.
     pub found: BTreeMap<String, u64>,
     hub: HubIndex,
     are_users: bool,
@@ -90,7 +86,6 @@ impl NameSearch {
         Self { found: BTreeMap::new(), hub, are_users: false, after, most, from: 0 }
     }
 
-    /// Searches the first `most` users of a hub after this name.
     #[must_use]
     pub(crate) fn users(hub: HubIndex, after: Option<String>, most: usize) -> Self {
         Self { are_users: true, ..Self::groups(hub, after, most) }
@@ -121,7 +116,6 @@ pub(crate) struct Inspector<'a> {
     pub(super) connections: &'a Connections,
     pub(super) token_expiries: &'a TokenExpiries,
     pub(super) tick: u32,
-    /// Microseconds since the node started.
     pub(super) now_us: u64,
 }
 
@@ -185,7 +179,6 @@ impl Inspector<'_> {
         }
     }
 
-    /// Details of a client, if it is here.
     #[must_use]
     pub(crate) fn details(&self, slot: Slot, id: &str) -> Option<ClientInspection> {
         let connections = self.connections;

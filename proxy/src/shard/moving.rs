@@ -252,7 +252,7 @@ pub(crate) fn arrive(
         return None;
     }
     if shared.admission.revocations.have_closed(moving.user.as_deref(), moving.opened_ms) {
-        // Its node is about to be asked to close it.
+        // The other node is about to be asked to close the connection.
         return None;
     }
     let home = shared.hubs.at(hub)?.choose_home_at(shared.hubs.app_servers().known(&moving.app_server)?)?;

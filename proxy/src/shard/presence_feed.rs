@@ -55,7 +55,6 @@ pub(super) struct PresenceFeeds {
     is_told: bool,
 }
 
-/// Result of a step that sends changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FlushOutcome {
     All,
@@ -65,18 +64,16 @@ pub(super) enum FlushOutcome {
     Nobody,
 }
 
-/// Subscribed app servers of one hub.
 #[derive(Debug)]
 struct HubFeed {
     hub: HubIndex,
     subscribers: Vec<Subscriber>,
-    /// The list of app servers has changed since.
+    /// The list of app servers has changed since it was last sent.
     is_list_new: bool,
-    /// App servers lost since then.
+    /// App servers lost since the list was last sent.
     lost: Vec<ByteString>,
 }
 
-/// Subscribed app server and its stream.
 #[derive(Debug)]
 struct Subscriber {
     app: AppServerId,
@@ -91,11 +88,10 @@ struct Subscriber {
     is_leaving: bool,
     /// Bytes of changes sent while the link was full. Snapshots wait for room, so they don't count.
     backlog_bytes: usize,
-    /// Time from which clients count as new for it, in microseconds since the node started.
+    /// For this subscriber, clients opened from this time on are new. In microseconds since the node started.
     since_us: u64,
 }
 
-/// State of the stream to an app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FeedState {
     /// A stream starts as soon as there is room.
@@ -217,7 +213,7 @@ impl Subscriber {
         }
     }
 
-    /// Whether all connections of a user are new to it. Only some are checked.
+    /// Whether all connections of a user are new to the subscriber. Only some are checked.
     fn is_new(&self, connections: &Connections, hub: HubIndex, user: &str) -> bool {
         let members = connections.members(hub, SetName::User(user)).iter().take(CONNECTIONS_LOOKED_AT);
         let mut clients = members.filter_map(|member| connections.get(member.slot));
@@ -325,7 +321,6 @@ impl PresenceFeeds {
         self.has_changed.notify_one();
     }
 
-    /// Sends the changes since the last call.
     pub(super) fn send_changes(&mut self, connections: &mut Connections, context: &ShardContext) -> FlushOutcome {
         let Self { feeds, last_stream, is_told, .. } = self;
         if feeds.is_empty() {

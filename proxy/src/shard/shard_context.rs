@@ -15,7 +15,6 @@ use crate::metrics::{ConnectionCounters, Counters, HubCounters, Limit};
 /// App token claim that lets its client see error details.
 const DETAILED_ERRORS_CLAIM: &str = "asrs.s.derror";
 
-/// Index and counters of a shard, and the state that it shares with other shards.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardContext {
     pub index: u16,
@@ -24,7 +23,6 @@ pub(crate) struct ShardContext {
 }
 
 impl ShardContext {
-    /// Microseconds since the node started.
     #[must_use]
     pub(crate) fn now_us(&self) -> u64 {
         u64::try_from(self.shared.uptime().as_micros()).unwrap_or(u64::MAX)
@@ -56,19 +54,16 @@ impl ShardContext {
         hub.settings().detailed_errors || (hub.capabilities().tokens_hold_terms && by_token().unwrap_or(false))
     }
 
-    /// Counts a client connection that opens.
     pub(super) fn record_open(&self, client: &Client) {
         let connections = self.connection_counters(client);
         connections.opened.increment();
         connections.open.follow(0, 1);
     }
 
-    /// Counts a client connection that arrived from another node.
     pub(super) fn record_arrival(&self, client: &Client) {
         self.connection_counters(client).open.follow(0, 1);
     }
 
-    /// Counts a client connection that moved to another node.
     pub(super) fn record_moved_out(&self, client: &Client) {
         self.connection_counters(client).open.follow(1, 0);
     }

@@ -45,7 +45,6 @@ pub(super) const CALL_LOST: &str =
 /// Error for a caller after its app server handed the connection over.
 pub(super) const CALL_UNFINISHED: &str = "The app server that ran this call was stopped before the call had ended.";
 
-/// Clients of one shard, and the delivery of data to them.
 #[derive(Debug)]
 pub(crate) struct ShardCore {
     pub(crate) context: ShardContext,
@@ -53,7 +52,6 @@ pub(crate) struct ShardCore {
     pub(super) tick: u32,
     pub(crate) connections: Connections,
     pub(super) delivery: Delivery,
-    /// Client messages that are only partly received.
     pub(crate) unfinished: UnfinishedMessages,
     openings: OpeningInterner,
     /// Read buffer of all sockets; empty while lent.
@@ -140,7 +138,6 @@ impl ShardCore {
         }
     }
 
-    /// Current tick: whole seconds since the shard started.
     #[must_use]
     pub(crate) fn tick(&self) -> u32 {
         self.tick
@@ -239,7 +236,6 @@ impl ShardCore {
         }
     }
 
-    /// Changes an assignment of a client, and pauses or resumes the client accordingly.
     pub(super) fn change_assignment(&mut self, slot: Slot, role: &Role, change: impl FnOnce(&mut Assignment, u32)) {
         let now = self.tick;
         if let Some(client) = self.connections.live_mut(slot) {
@@ -316,7 +312,6 @@ impl ShardCore {
         self.context.shared.hubs.at(client.home().hub())
     }
 
-    /// Ownership of a connection that may move.
     pub(super) fn ownership_of(&mut self, slot: Slot) -> Option<&mut Ownership<AppServerId>> {
         Some(self.resumption_of(slot)?.ownership_mut())
     }
@@ -338,7 +333,6 @@ impl ShardCore {
         }
     }
 
-    /// Hubs and primary app servers of the clients here.
     pub(super) fn homes_of_clients(&self) -> impl Iterator<Item = (HubIndex, AppServerId)> {
         self.connections.census().iter().map(|(kind, _)| (kind.hub, kind.app))
     }
@@ -365,7 +359,6 @@ impl ShardCore {
         Some((hub, group))
     }
 
-    /// Changes the groups of a user's connections on this shard.
     pub(super) fn change_groups_of(
         &mut self,
         hub: HubIndex,
@@ -445,7 +438,6 @@ impl ShardCore {
         }
     }
 
-    /// Rejects a command for a connection that is not here.
     pub(super) fn reject(&self, command: ConnectionCommand) {
         match command {
             ConnectionCommand::Invoke { reply_to, request, .. } => reply_to.answer(&no_such_connection(request)),
@@ -515,7 +507,6 @@ impl ShardCore {
         }
     }
 
-    /// Secondary assignment of a client in a group.
     pub(super) fn side_mut(&mut self, slot: Slot, group: &str) -> Option<&mut SecondaryAssignment> {
         self.connections.live_mut(slot)?.assignments_mut().sides_mut()?.of_group(group)
     }

@@ -62,7 +62,6 @@ pub(super) enum ShardTask {
     Level(RebalanceOrder),
     /// Checks leaving clients until none is left.
     WatchLeaving,
-    /// Reports changes of users and group members.
     ReportPresence,
 }
 
@@ -82,7 +81,6 @@ pub(crate) struct ShardState {
     pub(super) hand_overs: Deadlines<(Slot, Serial)>,
     /// Recently moved clients, until their app servers have detected the loss of the old link.
     pub(super) moved: Deadlines<MovedClient>,
-    /// App servers subscribed to presence.
     pub(super) presence: PresenceFeeds,
     pub(super) tasks: TaskFeeds,
     /// Empty list with capacity, for the commands of the next batch.
@@ -95,9 +93,7 @@ pub(crate) struct ShardState {
 #[derive(Debug)]
 pub(crate) struct Assignments {
     pub(super) reassignment: Reassignment,
-    /// Client connections with several app servers.
     pub(crate) secondary_clients: SecondaryClients,
-    /// Client connections with copies for mirrors.
     pub(crate) mirrored: MirroredConnections,
     pub(super) closed_ids: ClosedIds,
     /// Clients that must answer this node's close in time, or their sockets are cut.
@@ -153,7 +149,6 @@ impl ShardState {
         }
     }
 
-    /// Read-only view for the observer.
     #[must_use]
     pub(crate) fn inspector(&self) -> Inspector<'_> {
         let (core, token_expiries) = (&self.core, &self.assignments.token_expiries);
@@ -172,7 +167,6 @@ impl ShardState {
         counts
     }
 
-    /// Watches, with the state that they inspect.
     pub(crate) fn watch_desk(&mut self) -> WatchController<'_> {
         let ShardCore { delivery, connections, context, .. } = &mut self.core;
         WatchController { watches: &mut delivery.watches, connections, context }
@@ -201,12 +195,10 @@ impl ShardState {
         self.due.extend(holds.map(|(slot, serial)| ShardTask::EndHold(slot, serial)));
     }
 
-    /// Requests a task from the driver.
     pub(super) fn start(&mut self, task: ShardTask) {
         self.due.push(task);
     }
 
-    /// Requests moving clients from one app server to another.
     pub(crate) fn level(&mut self, order: RebalanceOrder) {
         self.start(ShardTask::Level(order));
     }

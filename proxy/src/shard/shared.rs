@@ -82,7 +82,6 @@ pub(crate) struct AnnouncedMove {
     pub connection_id: ByteString,
 }
 
-/// Outgoing connections of a node to app servers and other nodes.
 #[derive(Debug)]
 pub(crate) struct WaysOut {
     /// Connector to app servers and other nodes for data that is not secret.
@@ -93,13 +92,10 @@ pub(crate) struct WaysOut {
     pub node_channels: Connector,
     /// Connector to the client ports of authenticated nodes, for requests of their connections.
     pub client_port_channels: Connector,
-    /// Names of other nodes, and the addresses where they were reached.
     pub node_names: Arc<NodeNames>,
-    /// Gate that limits dials to other nodes.
     pub node_dials: Arc<DialGate>,
 }
 
-/// Fleet-related state of a node.
 #[derive(Debug)]
 pub(crate) struct FleetSide {
     /// Subscriptions of this node at other nodes; `None` for a node without peers.
@@ -116,15 +112,10 @@ pub(crate) struct FleetSide {
 /// Operator reports that belong to no shard and no link.
 #[derive(Debug, Default)]
 pub(crate) struct NodeReports {
-    /// Newest differences between mirrors and primary app servers.
     pub differences: SeenDifferences,
-    /// Counters of the REST data plane.
     pub rest_counters: RestCounters,
-    /// States that keep users from being served, or soon will.
     pub conditions: ConditionRegistry,
-    /// Hubs of the last hour.
     pub known_hubs: KnownHubs,
-    /// Latest reasons of refused requests.
     pub refusals: RefusalReasons,
 }
 
@@ -136,7 +127,6 @@ struct ShardSet {
     history: Vec<History>,
 }
 
-/// Lifecycle of a node from start to drain.
 #[derive(Debug)]
 struct NodeLife {
     whose_sockets: Sockets,
@@ -151,25 +141,19 @@ struct NodeLife {
     started: Instant,
 }
 
-/// State shared by all shards of a node, one struct per feature.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub settings: Settings,
     /// Random id of this process start.
     pub boot: String,
-    /// Hubs and the links to their app servers.
     pub hubs: HubRegistry,
     pub routes: Arc<RouteTable>,
-    /// Turns of busy apps.
     pub turns: Turns,
     pub admission: Admission,
     pub ways: WaysOut,
     pub fleet: FleetSide,
-    /// Webhooks of hubs without app servers.
     pub webhooks: Webhooks,
-    /// Client results awaited by dialled-in app servers.
     pub client_results: ClientResults,
-    /// Stored user memberships, which apply to future connections.
     pub user_groups: UserGroups,
     pub reports: NodeReports,
     /// Tracer of calls and connections; `None` if tracing is off.
@@ -181,7 +165,6 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Creates the shared state of a node with these shards.
     #[must_use]
     pub(crate) fn new(settings: Settings, connectors: Connectors, shards: Vec<ShardSender>) -> Arc<Self> {
         Arc::new(Self::with(settings, connectors, shards, Sockets::Own))
@@ -271,7 +254,6 @@ impl Shared {
         self.hubs.are_served(self.settings.has_upstreams)
     }
 
-    /// Default terms of a server group.
     #[must_use]
     pub(crate) fn default_terms(&self) -> GroupTerms {
         GroupTerms {
@@ -283,7 +265,6 @@ impl Shared {
         }
     }
 
-    /// Access to the other nodes of the fleet.
     #[must_use]
     pub(crate) fn other_nodes(&self) -> &dyn OtherNodes {
         self.fleet.other_nodes.get().map_or(&NoOtherNodes, |nodes| &**nodes)
@@ -294,7 +275,7 @@ impl Shared {
         drop(self.fleet.other_nodes.set(nodes));
     }
 
-    /// Turns of an app at a thread: of its key, or of the hub for the fleet's key, which all apps may use.
+    /// Turns of an app at a thread, by the app's key. All apps may use the fleet's key, so its turns are by hub.
     #[must_use]
     pub(crate) fn turn_line(&self, signer: &Signer, hub_key: &str, thread: u16) -> Arc<TurnLine> {
         match signer {
@@ -303,13 +284,11 @@ impl Shared {
         }
     }
 
-    /// Inbox of each shard, by index.
     #[must_use]
     pub(crate) fn shards(&self) -> &[ShardSender] {
         &self.shards.senders
     }
 
-    /// Counters of each shard, by index.
     #[must_use]
     pub(crate) fn counters(&self) -> &[Arc<Counters>] {
         &self.shards.counters
@@ -327,14 +306,12 @@ impl Shared {
         }
     }
 
-    /// Evicts old records of a shard's closed connections.
     pub(crate) fn evict_old_closes(&self, shard: u16) {
         if let Some(ring) = self.shards.history.get(usize::from(shard)) {
             ring.evict_old();
         }
     }
 
-    /// Record of a recently closed connection.
     #[must_use]
     pub(crate) fn past(&self, id: &str) -> Option<PastConnection<'static>> {
         self.shards.history.iter().filter_map(|ring| ring.find(id)).max_by_key(|past| past.closed_ms)
@@ -352,12 +329,10 @@ impl Shared {
         self.life.sockets.load(Ordering::Relaxed)
     }
 
-    /// Counts a socket when serving starts.
     pub(crate) fn socket_began(&self) {
         self.life.sockets.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a closed socket.
     pub(crate) fn socket_ended(&self) {
         self.life.sockets.fetch_sub(1, Ordering::Relaxed);
     }
@@ -373,7 +348,7 @@ impl Shared {
         u64::try_from(self.life.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Instant that corresponds to a time of that clock.
+    /// Instant of a time in milliseconds since the node started.
     #[must_use]
     pub(crate) fn instant(&self, at_ms: u64) -> Instant {
         self.life.started + Duration::from_millis(at_ms)
@@ -391,7 +366,6 @@ impl Shared {
         self.life.drain_begun.cancel();
     }
 
-    /// Waits until the drain begins.
     #[cfg(feature = "tls")]
     pub(crate) async fn drain_begun(&self) {
         self.life.drain_begun.cancelled().await;
@@ -403,7 +377,6 @@ impl Shared {
         self.life.clients_refused.is_cancelled()
     }
 
-    /// Waits until new clients are refused.
     pub(crate) async fn clients_refused(&self) {
         self.life.clients_refused.cancelled().await;
     }
@@ -423,8 +396,8 @@ impl Shared {
         self.hubs.at(hub).map(|hub| self.user_groups.of(hub.key(), user)).unwrap_or_default()
     }
 
-    /// Owner of a hub, and the bytes that names of groups of its hubs may take in addition: those free, minus those it
-    /// has if there are other apps. So one app leaves a half to others.
+    /// Owner of a hub, and the remaining bytes for names of groups in the owner's hubs. If other apps have keys, an
+    /// owner may hold at most as many bytes as are free, so one app alone gets half.
     #[must_use]
     pub(crate) fn group_names_left(&self, hub: HubIndex) -> (Signer, usize) {
         let (names, keys) = (&self.limits.group_names, &self.admission.signing_keys);
@@ -453,7 +426,6 @@ impl Shared {
         self.count_refused(hub, self.user_groups.note(hub, message))
     }
 
-    /// Stores a user's membership received from another node.
     pub(crate) fn learn_user_group(&self, told: &SharedMembership) -> MembershipNews {
         self.count_refused(&told.hub, self.user_groups.learn(told)).unwrap_or(MembershipNews::Nothing)
     }
@@ -467,7 +439,6 @@ impl Shared {
         })
     }
 
-    /// Removes the connections of users from groups with expired memberships.
     pub(crate) fn expire_user_groups(&self) {
         for over in self.user_groups.take_expired() {
             let Some(hub) = self.hubs.keyed(&over.hub).map(|hub| hub.index()) else { continue };

@@ -5,7 +5,6 @@ use std::ops::Range;
 /// Maximum number of slots per step, some tens of microseconds.
 const STEP: usize = 1024;
 
-/// Walk over slots, which may change in number between steps.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SlotWalk {
     at: usize,
@@ -23,7 +22,6 @@ impl SlotWalk {
         Self { at: from, visited: from }
     }
 
-    /// Slots of the next step.
     pub(super) fn step(&mut self, slots: usize) -> Range<usize> {
         if self.at >= slots {
             self.at = self.at.checked_rem(slots).unwrap_or_default();
@@ -34,12 +32,10 @@ impl SlotWalk {
         range
     }
 
-    /// Whether all slots were visited.
     pub(super) fn is_over(&self, slots: usize) -> bool {
         self.visited >= slots
     }
 
-    /// Start slot of the next step.
     pub(super) fn at(&self) -> usize {
         self.at
     }

@@ -15,7 +15,6 @@ use super::presence_feed::other_link;
 use super::shard_context::ShardContext;
 use crate::upstream::{AppServerId, HomeLink, HubIndex};
 
-/// App servers that are candidates for exclusive tasks of any hub.
 #[derive(Debug, Default)]
 pub(super) struct TaskFeeds {
     standing: Vec<StandingApp>,

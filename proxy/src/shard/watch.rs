@@ -81,7 +81,6 @@ pub(crate) struct UpwardTrace {
     taken: Vec<TakenMessage>,
 }
 
-/// Message captured by one watch.
 #[derive(Debug)]
 struct TakenMessage {
     watch: u64,
@@ -90,18 +89,15 @@ struct TakenMessage {
     summary: MessageSummary,
 }
 
-/// Result of forwarding a client's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UpwardEnd {
     /// Forwarded to the link of this app server.
     Sent(AppServerId),
     /// Forwarded; the app server will report on the messages.
     SentMarked(AppServerId),
-    /// Refused by a method rule.
     Refused,
 }
 
-/// Number of recipients of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     One,
@@ -488,7 +484,6 @@ impl Watches {
     }
 }
 
-/// Bytes queued for a client.
 fn wait_of(connections: &Connections, slot: Slot, serial: Serial) -> Wait {
     let Some(client) = connections.get(slot).filter(|client| client.serial() == serial) else { return Wait::Gone };
     let held = client.cold().resumption().map_or(0, |resumption| resumption.ownership().waiting_bytes());

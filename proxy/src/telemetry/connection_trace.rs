@@ -2,7 +2,6 @@
 
 use trunkline_protocol::trace_context::TraceContext;
 
-/// Trace of a sampled client connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConnectionTrace {
     /// Span of the negotiation or of the connect request.

@@ -28,7 +28,6 @@ impl OpenSpan {
         self.span.as_ref().map(|span| span.context)
     }
 
-    /// Adds an attribute, truncating a long text.
     pub(crate) fn set(&mut self, name: &'static str, text: &str) {
         if let Some(span) = &mut self.span {
             span.set(name, text);

@@ -19,7 +19,6 @@ pub(crate) enum SpanKind {
 /// Span, with times in nanoseconds since 1970.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SpanRecord {
-    /// Context of the span itself.
     pub context: TraceContext,
     pub parent: Option<[u8; 8]>,
     /// Related span of another trace.
@@ -40,7 +39,6 @@ impl SpanRecord {
     }
 }
 
-/// Text truncated to the limit of a span.
 pub(crate) fn clipped(text: &str) -> &str {
     text.get(..text.floor_char_boundary(TEXT_MAX_BYTES)).unwrap_or_default()
 }

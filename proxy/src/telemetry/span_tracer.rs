@@ -29,7 +29,6 @@ pub struct SamplingTerms {
     pub spans_per_second: u32,
 }
 
-/// Creates a node's spans and puts them into its queue.
 #[derive(Debug)]
 pub(crate) struct SpanTracer {
     terms: SamplingTerms,
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_spans_begin_in_a_second_than_the_rate_allows() {
+    fn spans_per_second_are_limited_by_the_rate() {
         let tracer = tracer(1.0, true, 3);
         let taken = |second| (0..10).filter(|_| tracer.takes_one(second)).count();
         assert_eq!((taken(7), taken(8), taken(8)), (3, 3, 0));
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_has_nothing_traced_by_saying_so() {
+    fn an_untrusted_client_can_not_request_tracing() {
         let begins = |trusts, message| tracer(0.0, trusts, 10).begin_call("a", None, Some(message)).is_some();
         assert!(!begins(false, context(true)) && begins(true, context(true)) && !begins(true, context(false)));
     }

@@ -22,7 +22,6 @@ pub(crate) struct AppServer {
 }
 
 impl AppServer {
-    /// Weight within its group, for taking turns.
     #[must_use]
     pub(crate) fn weight(&self) -> u32 {
         match &self.target {
@@ -43,7 +42,7 @@ pub(crate) enum AppTarget {
 
 /// Connector to the app that embeds this node.
 pub trait MemoryDialler: std::fmt::Debug + Send + Sync {
-    /// Passes the app its end of a link, with the values of the headers used over the network.
+    /// Passes the app its end of a link. The other arguments are sent as headers over the network.
     fn dial(&self, hub: &str, node: &str, boot: &str, slot: usize, link: MemoryLink);
 
     /// Passes the app a request for a path that it serves to proxies.

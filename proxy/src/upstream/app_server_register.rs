@@ -22,7 +22,6 @@ use crate::limits::{IDLE_TIMEOUT, SignerShare, TableFull};
 /// Maximum number of instances registered by dial-in. A fleet has hundreds at most.
 pub(crate) const APP_SERVERS_MAX: usize = 16_384;
 
-/// Register of known app server instances.
 #[derive(Debug, Default)]
 pub(crate) struct AppServerRegister(Mutex<RegisterTable>);
 
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_is_not_used_for_the_time_is_forgotten_and_gets_another_number() {
+    async fn an_unused_instance_is_removed_and_gets_another_number_later() {
         let register = AppServerRegister::default();
         let [used, unused, returning] = ["used", "unused", "returning"].map(|name| number(&register, name));
         let is_used = |id| id == used;
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn there_is_room_again_once_some_are_forgotten() {
+    async fn there_is_room_again_once_instances_are_removed() {
         let register = AppServerRegister::default();
         let has_room = |register: &AppServerRegister, instance: &str| register.check_room(instance, &FLEET).is_ok();
         for start in 0..APP_SERVERS_MAX {
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_register_evicts_whoever_is_unused_and_keeps_the_others() {
+    async fn a_full_register_evicts_unused_instances_and_keeps_the_others() {
         let register = AppServerRegister::default();
         let used = number(&register, "used");
         for start in 1..APP_SERVERS_MAX {

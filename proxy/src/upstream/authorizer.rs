@@ -24,7 +24,6 @@ const CALLS_MAX: usize = 256;
 /// Divisor of the timeout for the time a call may wait for a permit.
 const WAIT_SHARE: u32 = 4;
 
-/// Reason for a missing decision.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum AuthorizeError {
@@ -48,7 +47,6 @@ pub(crate) enum AuthorizeError {
     Request(#[from] http::Error),
 }
 
-/// Client of the apps' authorization handlers.
 #[derive(Debug, Clone)]
 pub(crate) struct Authorizer {
     client: HttpClient,

@@ -17,7 +17,6 @@ use crate::net::http_client::{HttpClient, HttpError, within};
 /// Timeout for a response after the connection was accepted.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reason for a missing response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
     #[error("can't connect to {authority}: {source}")]
@@ -59,7 +58,6 @@ impl RequestError {
 /// This node as seen by app servers: its name and connector.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller<'a> {
-    /// Name of this node.
     pub node: &'a str,
     /// Connector with channels to app servers of this fleet.
     pub connector: &'a Connector,

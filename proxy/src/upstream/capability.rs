@@ -94,11 +94,9 @@ pub(crate) struct HubCapabilities {
     pub confirms_hand_over: bool,
     /// App servers belong to groups, and routes choose among them.
     pub has_server_groups: bool,
-    /// Client results name the app server that invoked the client. Otherwise each node keeps the callers.
     pub names_callers: bool,
     /// App servers keep the state of lost connections.
     pub restores_connections: bool,
-    /// App servers send to all nodes and stamp their sends with epochs. Otherwise nodes relay and stamp them.
     pub sends_to_all_nodes: bool,
     /// App servers are notified of crashed nodes.
     pub takes_crash_notices: bool,

@@ -72,7 +72,6 @@ impl Hub {
         self.identity.key()
     }
 
-    /// Capabilities of its app servers and clients.
     #[must_use]
     pub(crate) fn capabilities(&self) -> &'static HubCapabilities {
         self.identity.capabilities()
@@ -89,7 +88,6 @@ impl Hub {
         self.settings.load_full()
     }
 
-    /// Rules of the operator for the messages of its connections.
     #[must_use]
     pub(crate) fn rules(&self) -> Option<Arc<HubRules>> {
         self.rules.load_full()
@@ -121,12 +119,10 @@ impl Hub {
         self.identity.origin()
     }
 
-    /// Applies the settings of a newer manifest.
     pub(super) fn set_settings(&self, settings: HubManifest) {
         self.settings.store(Arc::new(settings));
     }
 
-    /// Record of the app servers and tokens that name the hub.
     pub(super) fn naming(&self) -> &HubNaming {
         self.identity.naming()
     }
@@ -170,7 +166,6 @@ impl Hub {
         }
     }
 
-    /// Pools of the hub, one per app server.
     #[must_use]
     pub(crate) fn pools(&self) -> Arc<Vec<Arc<Pool>>> {
         self.pools.load_full()
@@ -203,7 +198,6 @@ impl Hub {
         self.pools_of(app.group.name()).iter().any(|other| other.app().id != app.id && other.is_up())
     }
 
-    /// Pools of the app servers of a group.
     pub(crate) fn pools_of(&self, group: &str) -> Vec<Arc<Pool>> {
         self.pools.load().iter().filter(|pool| **pool.app().group.name() == *group).cloned().collect()
     }
@@ -301,7 +295,6 @@ impl Hub {
         is_due
     }
 
-    /// Adds a pool behind the others.
     pub(crate) fn add_pool(&self, pool: Arc<Pool>) {
         self.pools.rcu(|pools| pools.iter().chain([&pool]).cloned().collect::<Vec<_>>());
     }

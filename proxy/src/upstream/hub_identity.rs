@@ -42,19 +42,16 @@ impl HubIdentity {
         self.index
     }
 
-    /// Name in links, logs and metrics.
     #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Unique name in the fleet.
     #[must_use]
     pub(crate) fn key(&self) -> &str {
         &self.key
     }
 
-    /// Capabilities of its app servers and clients.
     #[must_use]
     pub(crate) fn capabilities(&self) -> &'static HubCapabilities {
         match self.origin {
@@ -69,7 +66,6 @@ impl HubIdentity {
         self.origin
     }
 
-    /// Record of the app servers and tokens that name the hub.
     pub(super) fn naming(&self) -> &HubNaming {
         &self.naming
     }

@@ -63,12 +63,10 @@ impl HubNaming {
         self.is_of_default.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a token of this signer registered the hub.
     pub(super) fn is_by(&self, signer: &Signer) -> bool {
         *self.named_by.lock().unwrap_or_else(PoisonError::into_inner) == *signer
     }
 
-    /// Notes the signer of the token that registered the hub.
     pub(super) fn name_by(&self, signer: &Signer) {
         *self.named_by.lock().unwrap_or_else(PoisonError::into_inner) = signer.clone();
     }
@@ -116,14 +114,12 @@ impl HubNaming {
         })
     }
 
-    /// Notes whether the hub has links or clients now.
     pub(super) fn note_use(&self, is_used: bool) {
         self.with_times(|times| {
             times.idle_since = if is_used { None } else { times.idle_since.or_else(|| Some(Instant::now())) };
         });
     }
 
-    /// Start of the idle time; `None` while the hub has links or clients.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         self.with_times(|times| times.idle_since)
     }

@@ -28,7 +28,6 @@ pub(crate) const DIAL_IN_HUBS_MAX: usize = 1000;
 pub(crate) struct HubRegistry {
     all: ArcSwap<Vec<Arc<Hub>>>,
     rules: ArcSwap<Ruleset>,
-    /// Counters of the present and former rules.
     rule_counters: RuleCounters,
     groups: ServerGroups,
     /// Indices of removed, unused hubs. Locked while the hubs or the rules change.
@@ -61,7 +60,6 @@ impl HubRegistry {
         self.all.load().get(pool.hub().index().get()).filter(|hub| Arc::ptr_eq(hub.identity(), pool.hub())).cloned()
     }
 
-    /// Current rules of the operator.
     #[must_use]
     pub(crate) fn rules(&self) -> Arc<Ruleset> {
         self.rules.load_full()
@@ -82,7 +80,6 @@ impl HubRegistry {
         self.rules.store(rules);
     }
 
-    /// Groups of app servers, present and former.
     #[must_use]
     pub(crate) fn groups(&self) -> &ServerGroups {
         &self.groups
@@ -356,7 +353,6 @@ impl HubRegistry {
         hub
     }
 
-    /// Register of app server instances, shared by all hubs.
     #[must_use]
     pub(crate) fn app_servers(&self) -> &AppServerRegister {
         &self.app_servers
@@ -367,7 +363,6 @@ impl HubRegistry {
         self.app_servers.number(instance, &Signer::Fleet)
     }
 
-    /// Instance id of a number; empty for a removed instance.
     #[must_use]
     pub(crate) fn instance(&self, app: AppServerId) -> Arc<str> {
         self.app_servers.instance(app)

@@ -8,7 +8,6 @@ use super::Hub;
 use crate::auth::TokenSigner;
 use crate::limits::LinkPermit;
 
-/// Requested link with a pending upgrade.
 #[derive(Debug)]
 pub(crate) struct IncomingLink {
     pub upgrade: OnUpgrade,
@@ -17,7 +16,6 @@ pub(crate) struct IncomingLink {
     pub instance: String,
     /// Host that the app server dialled.
     pub endpoint: String,
-    /// Signer of the token.
     pub signer: TokenSigner,
     /// Whether another node carries the link.
     pub is_carried: bool,

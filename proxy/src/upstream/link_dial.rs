@@ -17,7 +17,6 @@ use super::caller::{Caller, RequestError};
 use super::{AppTarget, Pool};
 use crate::net::address::Address;
 
-/// WebSocket to an app server.
 pub(crate) type UpstreamWebSocket = WebSocketStream<TokioIo<Upgraded>>;
 
 type LinkSocket = trunkline_link::LinkSocket<UpstreamWebSocket>;
@@ -29,7 +28,6 @@ const READ_BUFFER_BYTES: usize = 16 * 1024;
 /// Maximum WebSocket message from an app server. Frames over the limit are skipped; a message is read whole.
 const MESSAGE_MAX_BYTES: usize = 8 * LINK_FRAME_MAX_BYTES;
 
-/// Reason why a link was not opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum DialError {
@@ -51,7 +49,6 @@ pub(crate) enum DialError {
     /// The first frame is not a supported handshake.
     #[error("the app server's handshake is wrong: {0}")]
     Handshake(String),
-    /// The handshake timed out.
     #[error("the app server sent no handshake within {} s", LINK_HANDSHAKE_TIMEOUT_MS / 1000)]
     Timeout,
 }
@@ -60,14 +57,10 @@ pub(crate) enum DialError {
 #[derive(Debug)]
 pub(crate) struct Dialled {
     pub socket: LinkSocket,
-    /// The app server's answer to the offer.
     pub answer: Answer,
 }
 
-/// Opens the link of one slot.
-///
-/// # Errors
-/// If it can't be opened; the caller may retry later.
+/// Opens the link of one slot. After an error, the caller may retry later.
 pub(crate) async fn dial(
     pool: &Pool,
     slot: usize,

@@ -123,7 +123,6 @@ impl LinkHandle {
         &self.hub
     }
 
-    /// App server at the other end.
     #[must_use]
     pub(crate) fn app(&self) -> AppServerId {
         self.app
@@ -147,13 +146,11 @@ impl LinkHandle {
         self.outbox.is_open()
     }
 
-    /// Whether its session has ended.
     #[must_use]
     pub(crate) fn is_closed(&self) -> bool {
         self.outbox.is_closed()
     }
 
-    /// Whether the app server supports close causes.
     #[must_use]
     pub(crate) fn supports_causes(&self) -> bool {
         self.supports_causes.load(Ordering::Relaxed)
@@ -171,13 +168,11 @@ impl LinkHandle {
         self.supports_idle_handovers.load(Ordering::Relaxed)
     }
 
-    /// Whether the app server supports moving client connections between nodes.
     #[must_use]
     pub(crate) fn supports_moves(&self) -> bool {
         self.supports_moves.load(Ordering::Relaxed)
     }
 
-    /// Capabilities of the app server at the other end.
     #[must_use]
     pub(crate) fn capabilities(&self) -> &'static LinkCapabilities {
         self.capabilities
@@ -225,7 +220,6 @@ impl LinkHandle {
         self.given_up.cancel();
     }
 
-    /// Cancelled when the link should close.
     #[must_use]
     pub(crate) fn given_up(&self) -> &CancellationToken {
         &self.given_up
@@ -290,7 +284,6 @@ impl LinkHandle {
         self.outbox.push(Class::Reserved, |buffer| message.encode(buffer)).is_ok()
     }
 
-    /// Queues data of a client connection.
     pub(crate) fn send_data(&self, connection_id: &str, payload: &[u8], data_type: i64) {
         self.append(Class::Ordinary, |buffer| encode_connection_data(connection_id, payload, data_type, buffer));
     }

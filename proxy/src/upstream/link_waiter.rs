@@ -60,7 +60,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn a_waiter_goes_when_it_is_woken_and_need_not_wait_any_more() {
+    async fn a_woken_waiter_without_a_reason_to_wait_returns() {
         let (waiters, began) = (LinkWaiters::default(), Instant::now());
         let until = Cell::new(Some(began + 10 * SECOND));
         tokio::join!(waiters.wait(|| until.get()), async {

@@ -17,7 +17,6 @@ const MANIFEST_MAX_BYTES: usize = 1024 * 1024;
 /// Maximum size of the SDK's refusal reason, which is one line.
 const REFUSAL_MAX_BYTES: usize = 1024;
 
-/// Reason why a manifest could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ReadManifestError {
@@ -38,10 +37,10 @@ pub(crate) enum ReadManifestError {
     /// A component in front of the SDK requires a login.
     #[error("{authority} answers {status}, {MIDDLEWARE_HINT}")]
     Middleware { authority: String, status: StatusCode },
-    /// The client port of a node answers there.
+    /// The client port of a node answers at the address.
     #[error("{0} is a Trunkline node: --upstream must be the address of an app server")]
     Node(String),
-    /// Another program answers there.
+    /// Another program answers at the address.
     #[error(
         "{authority} answers {status} to {CHANNEL_PATH}: is it an app server with the Trunkline SDK, with \
          `Server::into_router` merged into the app's router, not nested below a path?"
@@ -65,10 +64,7 @@ impl ReadManifestError {
     }
 }
 
-/// Reads the manifest of the app server at an address.
-///
-/// # Errors
-/// If the manifest is unavailable; the caller may retry later.
+/// After an error, the caller may retry later.
 pub(crate) async fn read_manifest(address: &Address, caller: Caller<'_>) -> Result<Manifest, ReadManifestError> {
     let authority = address.authority();
     let request = Request::get(MANIFEST_PATH).body(Body::empty()).map_err(RequestError::from)?;
@@ -135,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_of_the_sdk_is_told_from_one_of_a_middleware_around_it() {
+    async fn a_refusal_of_the_sdk_is_distinguished_from_one_of_a_middleware() {
         let marked = |status: u16, mark: &'static str| {
             (StatusCode::from_u16(status).unwrap(), [(REFUSAL_HEADER, mark)], "this app server shuts down")
         };

@@ -25,11 +25,9 @@ pub(crate) struct LinkLook {
     pub open: usize,
     /// Required number of links; `None` if the app server chooses it.
     pub wanted: Option<usize>,
-    /// Whether the app server is about to stop.
     pub is_draining: bool,
 }
 
-/// State of an app server at one hub.
 #[derive(Debug, Default)]
 pub(crate) struct NewServer {
     stage: NewServerStage,
@@ -49,7 +47,6 @@ impl Default for NewServerStage {
     }
 }
 
-/// Result of a round for a new app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NewServerRound {
     /// The new app server starts receiving clients.
@@ -121,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_a_newcomer_once_all_its_links_have_been_there_for_some_seconds() {
+    fn an_app_server_is_new_once_all_its_links_have_been_open_for_some_seconds() {
         let mut new_server = NewServer::default();
         for open in [1, 2, 2, 1, 2, 2, 2, 2, 2] {
             new_server.look(look(open, Some(2)));
@@ -132,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_dials_in_has_settled_when_no_more_links_come() {
+    fn an_app_server_that_dials_in_is_short_once_no_more_links_open() {
         let mut new_server = NewServer::default();
         for open in [1, 3, 5, 5, 5, 5, 5, 5] {
             new_server.look(look(open, None));
@@ -143,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_is_away_for_a_moment_begins_nothing_anew_and_one_that_is_gone_does() {
+    fn a_briefly_disconnected_link_restarts_nothing_and_a_lost_one_does() {
         let mut new_server = settled();
         assert_eq!(new_server.begin_round(0, 0, true), NewServerRound::Over);
         new_server.look(look(0, Some(2)));
@@ -155,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_about_to_stop_is_none() {
+    fn a_stopping_app_server_is_not_new() {
         let mut new_server = settled();
         new_server.look(LinkLook { is_draining: true, ..look(2, Some(2)) });
         assert!(!new_server.is_short());
@@ -173,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn it_stays_as_it_is_when_nobody_can_go_there() {
+    fn a_new_app_server_without_progress_settles() {
         let mut new_server = settled();
         new_server.begin_round(10, 0, false);
         for _ in 1..IDLE_ROUNDS_MAX {

@@ -17,7 +17,6 @@ pub(crate) struct LinkId(u64);
 static NEXT_LINK: AtomicU64 = AtomicU64::new(1);
 
 impl LinkId {
-    /// Number for a new link.
     pub(super) fn next() -> Self {
         Self(NEXT_LINK.fetch_add(1, Ordering::Relaxed))
     }

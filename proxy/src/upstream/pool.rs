@@ -15,7 +15,6 @@ use super::asked_methods::AskedMethods;
 use super::{AppServer, AppTarget, HubIdentity, LinkHandle, LinkLook, home_choice};
 use crate::limits::LogThrottle;
 
-/// Links of one hub from this node to one app server instance.
 #[derive(Debug)]
 pub(crate) struct Pool {
     hub: Arc<HubIdentity>,
@@ -44,11 +43,8 @@ pub(crate) struct Pool {
 /// Terms of an app server for a hub, from the part of its manifest that describes the app server.
 #[derive(Debug, Default)]
 pub(crate) struct PoolTerms {
-    /// The app server restores lost clients.
     pub restores: bool,
-    /// Presence changes to report to the app server.
     pub presence: PresenceScope,
-    /// Exclusive tasks for which the app server is a candidate.
     pub exclusive_tasks: Option<Arc<ExclusiveTasks>>,
 }
 
@@ -56,7 +52,6 @@ pub(crate) struct PoolTerms {
 pub(crate) type HomeLink = Arc<LinkHandle>;
 
 impl Pool {
-    /// A pool without open links.
     #[must_use]
     pub(crate) fn new(hub: Arc<HubIdentity>, app: Arc<AppServer>, size: usize, changed: Arc<Notify>) -> Self {
         Self {
@@ -77,7 +72,6 @@ impl Pool {
         }
     }
 
-    /// The pool with terms of its app server.
     #[must_use]
     pub(crate) fn with_terms(self, terms: PoolTerms) -> Self {
         Self { terms, ..self }
@@ -164,7 +158,6 @@ impl Pool {
         self.links.load().iter().filter(|link| is_dialled && link.is_none()).count()
     }
 
-    /// Counts of the present links.
     #[must_use]
     pub(crate) fn look(&self) -> LinkLook {
         let is_dialled = !matches!(self.app.target, AppTarget::DialsIn);
@@ -302,7 +295,6 @@ impl Pool {
         }
     }
 
-    /// Notes that the session of a slot is over.
     pub(crate) fn lost(&self, slot: usize) {
         self.set(slot, None);
         self.changed.notify_one();
@@ -338,7 +330,6 @@ impl Pool {
         self.warnings.pass(Instant::now())
     }
 
-    /// Notes that another instance answers at the address.
     pub(crate) fn met_another_instance(&self) {
         self.changed.notify_one();
     }
@@ -349,7 +340,6 @@ impl Pool {
         self.hub.wake_waiters();
     }
 
-    /// Cancelled when the pool is retired.
     #[must_use]
     pub(crate) fn retired(&self) -> &CancellationToken {
         &self.retired

@@ -8,10 +8,9 @@ use trunkline_protocol::wire::{REFUSAL_HEADER, REFUSED_DEVELOPMENT_KEY, REFUSED_
 pub(crate) const MIDDLEWARE_HINT: &str =
     "but not by Trunkline's SDK: is a middleware around `Server::into_router`? Merge that router after `.layer(...)`";
 
-/// Source of an unsuccessful response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RefusalSource {
-    /// The SDK: this node's key is unknown to it.
+    /// The SDK, which does not have this node's key.
     AccessKey,
     /// The SDK: it has only the development key, and this node is on another machine.
     DevelopmentKey,

@@ -9,7 +9,6 @@ use crate::auth::Signer;
 
 /// Sender of commands that receives their answers: the app server at the other end of a link, or another node.
 pub(crate) trait ReplyTo: fmt::Debug + Send + Sync {
-    /// Hub of the commands.
     fn hub(&self) -> HubIndex;
 
     /// App server of the sender; [`AppServerId::OTHER_NODE`] for another node.

@@ -21,7 +21,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of clients waiting for answers. Further clients start without state.
 const WAITING_MAX: usize = 16_384;
 
-/// Pending queries of a node.
 #[derive(Debug, Default)]
 pub(crate) struct RestoreQueries(Leases<WaitingQuery>);
 
@@ -107,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_any_more_when_all_have_said_no() {
+    fn the_wait_ends_when_all_app_servers_have_answered_no() {
         let queries = RestoreQueries::default();
         let (query, mut found) = ask(&queries, &[1]);
         answer(&queries, 1, query.number(), false);

@@ -25,7 +25,6 @@ impl RouteChoice {
 }
 
 impl HubRegistry {
-    /// Whether the rules contain routes.
     #[must_use]
     pub(crate) fn has_routes(&self) -> bool {
         !self.rules().routes.is_empty()
@@ -63,7 +62,6 @@ impl HubRegistry {
     }
 }
 
-/// Facts of a client connection, from its open frame.
 #[must_use]
 pub(crate) fn facts_of<'a>(path: &'a str, open: &'a OpenConnection, user: Option<&'a str>) -> RouteFacts<'a> {
     let remote = header(&open.headers, REMOTE_HEADER).and_then(|remote| remote.parse::<SocketAddr>().ok());

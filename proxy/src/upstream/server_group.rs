@@ -11,7 +11,6 @@ use crate::net::address::Address;
 use crate::net::connector::Connector;
 use crate::routing::DEFAULT_GROUP;
 
-/// Group of app servers, shared by all its app servers.
 #[derive(Debug)]
 pub(crate) struct ServerGroup {
     name: Arc<str>,
@@ -66,7 +65,6 @@ impl ServerGroup {
         *self.name == *DEFAULT_GROUP
     }
 
-    /// Whether the app servers receive only copies.
     #[must_use]
     pub(crate) fn is_mirror(&self) -> bool {
         self.is_mirror.load(Ordering::Relaxed)
@@ -110,7 +108,6 @@ impl ServerGroups {
         self.all.load().iter().find(|group| **group.name() == *name && !group.is_default()).cloned()
     }
 
-    /// The default group, which every node has.
     #[must_use]
     pub(crate) fn default_one(&self) -> Arc<ServerGroup> {
         self.all.load().iter().find(|group| group.is_default()).cloned().unwrap_or_default()

@@ -24,7 +24,6 @@ pub(crate) struct ShareLoad {
     pub is_new: bool,
 }
 
-/// Clients moving from one app server to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ShareMove {
     pub from: AppServerId,
@@ -42,7 +41,6 @@ pub(crate) struct SharePlan {
 }
 
 impl SharePlan {
-    /// Creates a plan for these loads.
     #[must_use]
     pub(crate) fn new(loads: &[ShareLoad]) -> Self {
         let shares = shares(loads);
@@ -55,7 +53,6 @@ impl SharePlan {
         Self { missing, excess }
     }
 
-    /// Number of clients missing at a new app server.
     #[must_use]
     pub(crate) fn missing(&self, app: AppServerId) -> u64 {
         self.missing.iter().find(|(new_server, ..)| *new_server == app).map_or(0, |(_, missing, _)| *missing)
@@ -137,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_gets_half_of_two_and_at_the_rate_that_is_given() {
+    fn a_new_app_server_gets_half_of_two_shares_at_the_given_rate() {
         assert_eq!(moves(&[(1, 20, false), (1, 0, true)], 100), [(0, 1, 10)]);
         assert_eq!(moves(&[(1, 20, false), (1, 0, true)], 3), [(0, 1, 3)]);
         assert_eq!(moves(&[(1, 20, false), (1, 0, true)], 0), []);
@@ -157,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_divide_evenly_stays_and_a_newcomer_gets_its_whole_part_even_so() {
+    fn an_indivisible_remainder_stays_and_a_new_app_server_gets_its_whole_share() {
         assert_eq!(moves(&[(1, 5, false), (1, 0, true)], 100), [(0, 1, 2)]);
         assert_eq!(moves(&[(1, 3, false), (1, 2, true)], 100), []);
         assert_eq!(moves(&[(1, 2, false), (1, 2, false), (1, 0, true)], 100), [(1, 2, 1)]);
@@ -165,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_no_newcomer_gets_none() {
+    fn only_new_app_servers_receive_clients() {
         assert_eq!(moves(&[(1, 20, false), (1, 0, false)], 100), []);
         assert_eq!(moves(&[(1, 0, false), (1, 20, true)], 100), []);
     }
@@ -180,7 +177,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rounds_end_with_every_newcomer_at_its_share_and_nobody_gives_below_its_own(
+        fn rounds_end_with_each_new_app_server_at_its_share_and_no_other_below_its_own(
             of in prop::collection::vec((1_u64..9, 0_u64..400, any::<bool>()), 1..8),
             rate in 1_u64..100,
         ) {

@@ -25,7 +25,6 @@ pub(super) enum ReplyError {
     TooLarge(usize),
 }
 
-/// Effect of a response on the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WebhookAnswer {
     /// Nothing is sent to the client; the event is accepted.
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_learns_of_a_failure_without_addresses() {
+    fn a_client_gets_a_failure_text_without_addresses() {
         let reply = Err(ReplyError::Unreachable("10.0.0.1 refused".into()));
         let (answer, outcome, problem) = read(&call(HubProtocol::Json), &reply);
         let text =

@@ -11,7 +11,7 @@ const ENDED_MAX: usize = 16_384;
 pub(super) struct Backlog {
     /// Bytes of waiting and in-flight events, and of data about disconnected clients.
     pub(super) bytes: Arc<Budget>,
-    /// Clients with an undelivered end.
+    /// Clients whose end was not yet delivered to the back end.
     pub(super) clients: Arc<Budget>,
     /// Disconnected clients among them.
     pub(super) ended: Arc<Budget>,

@@ -6,7 +6,6 @@ use percent_encoding::{CONTROLS, utf8_percent_encode};
 use trunkline_protocol::service::OpenConnection;
 use trunkline_protocol::wire::{PRIVATE_CLAIM_PREFIX, USER_ID_CLAIM};
 
-/// Facts about a client connection, copied from its open frame.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ClientFacts {
     pub(super) user: Option<HeaderValue>,

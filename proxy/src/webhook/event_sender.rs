@@ -43,7 +43,6 @@ const SIGNED_REQUEST: HeaderName = HeaderName::from_static("x-trunkline-signatur
 /// Headers whose values are signed, in this order.
 const SIGNED: [HeaderName; 8] = [CONNECTION_ID, HUB, CATEGORY, EVENT, EVENT_NUMBER, USER_ID, USER_CLAIMS, CLIENT_QUERY];
 
-/// Sends the events of one link.
 #[derive(Debug, Clone)]
 pub(super) struct EventSender {
     client: HttpClient,
@@ -152,7 +151,6 @@ fn reply_error(error: HttpError, max_bytes: usize, limit: Duration) -> ReplyErro
     }
 }
 
-/// Kind of a failed request.
 fn failure(reply: &Reply) -> WebhookFailure {
     match reply {
         Ok((StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _)) => WebhookFailure::Refusal,

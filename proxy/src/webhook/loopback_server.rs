@@ -27,7 +27,6 @@ use super::webhook_event::{EventKind, WebhookEvent};
 use super::webhook_hub::WebhookHub;
 use crate::config::WebhookConnecting;
 
-/// App server's end of one link.
 #[derive(Debug)]
 pub(super) struct LoopbackServer {
     hub: Arc<WebhookHub>,
@@ -75,7 +74,6 @@ impl LoopbackServer {
         std::mem::take(&mut self.frames)
     }
 
-    /// Whether a request is waiting for a permit.
     #[must_use]
     pub(super) fn has_next_post(&self) -> bool {
         !self.line.is_empty()
@@ -440,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_has_lost_another_link_goes_on_and_nobody_is_told_of_it_again() {
+    fn a_client_that_lost_another_link_continues_without_another_event() {
         let (mut end, backlog) = server(WebhookConnecting::Open);
         assert!(take(&mut end, open("c", Some(MIGRATE_FROM_HEADER))).posts.is_empty());
         assert_eq!(names(&take(&mut end, data("c", SAY))), ["Say"]);
@@ -451,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_goes_before_it_is_let_in_is_nobodys() {
+    fn a_client_that_disconnects_before_its_admission_causes_no_further_events() {
         let (mut end, backlog) = server(WebhookConnecting::Asked);
         drop(take(&mut end, open("a", None)));
         drop(take(&mut end, close("a", None)));
@@ -483,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_backlog_keeps_the_end_of_a_client_only_if_its_beginning_was_told() {
+    fn a_full_backlog_keeps_the_end_event_only_after_a_sent_connected_event() {
         let (mut end, backlog) = bounded(WebhookConnecting::Open, 0);
         drop(end.take(open("told", None)));
         assert_eq!(names(&take(&mut end, data("told", HANDSHAKE))), ["connected"]);
@@ -496,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_a_client_counts_when_it_has_gone() {
+    fn facts_about_a_client_count_after_it_has_disconnected() {
         let (mut end, backlog) = server(WebhookConnecting::Open);
         let query = Some("x".repeat(1_000).into());
         drop(end.take(ServiceMessage::OpenConnection(OpenConnection {

@@ -59,10 +59,8 @@ struct Question {
     asked_at: Instant,
 }
 
-/// Life cycle of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WebhookStage {
-    /// Waiting for the hub handshake.
     Handshaking,
     /// Waiting for the back end's decision.
     Admitting(HubProtocol),
@@ -127,19 +125,17 @@ impl WebhookClient {
         }
     }
 
-    /// Stores bytes received before acceptance.
     pub(super) fn keep_early(&mut self, bytes: &[u8]) {
         self.early.extend_from_slice(bytes);
         self.share.bytes.add(bytes.len());
     }
 
-    /// Takes the stored bytes.
     pub(super) fn take_early(&mut self) -> Vec<u8> {
         self.share.bytes.remove(self.early.len());
         std::mem::take(&mut self.early)
     }
 
-    /// Whether the connected event is still waiting.
+    /// Whether the connected event has not been sent yet.
     #[must_use]
     pub(super) fn is_untold(&self) -> bool {
         self.events.front().is_some_and(|event| event.kind == EventKind::Connected)

@@ -58,7 +58,7 @@ async fn serve(hub: Arc<WebhookHub>, link: MemoryLink) -> LinkEnd {
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         if !server.has_next_post() {
-            // Otherwise it would hold an unused permit.
+            // Otherwise the link would hold an unused permit.
             permits.clear();
         } else if permits.is_empty() {
             permits.push(hub.request_permit());

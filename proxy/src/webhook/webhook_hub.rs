@@ -42,7 +42,6 @@ struct WebhookTrouble {
     slow_answers: u32,
 }
 
-/// Kind of a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WebhookFailure {
     /// Status 401 or 403: the signature is refused, or the client.
@@ -122,7 +121,7 @@ impl WebhookHub {
         self.settings().in_flight_max.get().saturating_sub(self.room.available_permits())
     }
 
-    /// Whether it has clients, or ends still to be reported.
+    /// Whether the hub has clients, or ends still to be reported.
     #[must_use]
     pub(super) fn has_clients(&self) -> bool {
         self.clients.load(Ordering::Relaxed) > 0
@@ -180,20 +179,18 @@ impl WebhookHub {
     /// Waits for a permit to send a request. Links of a hub take turns, and the hub's limit comes first, so that a
     /// hanging back end leaves permits for other hubs.
     pub(super) async fn request_permit(&self) -> RequestPermit<'_> {
-        // Neither is ever closed.
+        // The semaphores are never closed.
         let of_hub = self.room.acquire().await.ok();
         let of_node = self.terms.room.acquire().await.ok();
         RequestPermit { _of_hub: of_hub, _of_node: of_node }
     }
 
-    /// Notes a valid answer.
     pub(super) fn note_answer(&self) {
         let mut trouble = self.trouble();
         (trouble.failure, trouble.refusals, trouble.rejections) = (None, 0, 0);
         (trouble.has_failed, trouble.has_accepted) = (false, true);
     }
 
-    /// Notes the duration of a request.
     pub(super) fn note_duration(&self, duration: Duration) {
         let mut trouble = self.trouble();
         let is_slow = duration >= SLOW_ANSWER;
@@ -201,7 +198,6 @@ impl WebhookHub {
         trouble.slow_answers = if is_slow { trouble.slow_answers.saturating_add(1) } else { 0 };
     }
 
-    /// Notes a failed request.
     pub(super) fn note_failure(&self, event: &str, problem: &str, failure: WebhookFailure) {
         let mut trouble = self.trouble();
         trouble.failure = Some((Instant::now(), format!("{event}: {problem} ({})", self.template)));

@@ -69,13 +69,11 @@ impl Webhooks {
         Some((known.clone(), Arc::new(WebhookDialler(known))))
     }
 
-    /// Whether a webhook has clients, or ends still to be reported.
     #[must_use]
     pub(crate) fn has_clients(&self, hub: &str) -> bool {
         self.hubs().get(hub).and_then(Weak::upgrade).is_some_and(|hub| hub.has_clients())
     }
 
-    /// Conditions of all back ends.
     #[must_use]
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let hubs: Vec<_> = self.hubs().values().filter_map(Weak::upgrade).collect();
@@ -98,13 +96,11 @@ impl Webhooks {
         self.hubs().values().filter_map(Weak::upgrade).map(|hub| hub.in_flight()).sum()
     }
 
-    /// Bytes of waiting and in-flight events.
     #[must_use]
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.terms.backlog.bytes.used()
     }
 
-    /// Clients with an end not yet reported to a back end.
     #[must_use]
     pub(crate) fn clients(&self) -> usize {
         self.terms.backlog.clients.used()

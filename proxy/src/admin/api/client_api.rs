@@ -22,7 +22,6 @@ const LIMIT_DEFAULT: usize = 50;
 /// Maximum number of rows per page.
 const LIMIT_MAX: usize = 500;
 
-/// Lists client connections of all nodes or of this one.
 pub(super) async fn clients(
     State(context): State<AdminContext>,
     uri: Uri,

@@ -42,7 +42,6 @@ pub(super) async fn fleet(
     Ok(Sse::new(events.take_until(over(end))).into_response())
 }
 
-/// Waits for the end of the session that opened a stream, if any.
 pub(super) async fn over(end: Option<SessionEnd>) {
     match end {
         Some(end) => end.wait().await,

@@ -12,7 +12,6 @@ use crate::admin::context::AdminContext;
 use crate::admin::parameter::{QueryParameters, Scope};
 use crate::observer::{FleetSnapshot, Freshness};
 
-/// Returns a snapshot of the fleet, or of this node.
 pub(super) async fn fleet(State(context): State<AdminContext>, uri: Uri) -> Result<Response, ApiError> {
     let mut parameters = QueryParameters::read(&uri)?;
     let scope = parameters.scope()?;

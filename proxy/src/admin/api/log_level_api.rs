@@ -16,7 +16,6 @@ use crate::config::{LEVELS_MAX_BYTES, LogLevels};
 /// Maximum body: the levels in JSON.
 const BODY_MAX_BYTES: usize = 2 * LEVELS_MAX_BYTES + 256;
 
-/// Body of a request to change levels.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LogLevelChange {

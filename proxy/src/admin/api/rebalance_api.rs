@@ -26,7 +26,6 @@ const PER_SECOND_DEFAULT: u64 = 100;
 /// Path for operators, instead of the node paths.
 const PATH: &str = "/api/rebalance";
 
-/// Routes to start, show and stop a rebalance.
 pub(super) fn routes() -> Router<AdminContext> {
     Router::new()
         .route(PATH, get(progress).post(begin).delete(stop))
@@ -61,7 +60,6 @@ async fn stop(State(context): State<AdminContext>, uri: Uri) -> Result<Json<Reba
     context.observer.stop_rebalance().await.map(Json).ok_or_else(none_runs)
 }
 
-/// Stops this node's rebalance, for another node.
 async fn stop_own(
     State(context): State<AdminContext>,
     from: Option<Extension<FromNode>>,

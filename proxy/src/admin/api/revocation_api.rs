@@ -45,7 +45,6 @@ const LIMIT_MAX: usize = 1000;
 /// Suggested wait before the next revocation, in seconds.
 const RETRY_S: u16 = 1;
 
-/// Routes to revoke tokens and list revocations.
 pub(super) fn routes() -> Router<AdminContext> {
     Router::new()
         .route(PATH, get(list).post(revoke))
@@ -73,7 +72,6 @@ async fn revoke(
     context.observer.revoke(order).await.map(Json).map_err(|error| refusal(&error))
 }
 
-/// Revokes tokens at this node, for another node.
 async fn revoke_own(
     State(context): State<AdminContext>,
     from: Option<Extension<FromNode>>,
@@ -140,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revocation_is_of_a_user_an_audience_an_app_or_all_and_up_to_now_unless_told_otherwise() {
+    fn a_revocation_names_a_user_audience_app_or_all_and_applies_up_to_now_by_default() {
         let now = RevokedTokens { issued_before: NOW_S, kept_until: NOW_S + KEEP_DEFAULT_S, ..Default::default() };
         let order = |tokens, close| RevocationOrder { tokens, close, closed_ms: 0 };
         let of_user = RevokedTokens { user: Some("ann".into()), ..now.clone() };

@@ -13,12 +13,10 @@ use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::admin::parameter::{BODY_MAX_BYTES, BodyFields};
 
-/// Returns the permissions of the request.
 pub(super) async fn session(State(context): State<AdminContext>, Extension(access): Extension<Access>) -> Json<Value> {
     Json(json!({ "access": access, "canLogIn": context.guard.has_token() }))
 }
 
-/// Starts a session for a client with the admin token.
 pub(super) async fn log_in(
     State(context): State<AdminContext>,
     caller: AdminCaller,
@@ -31,7 +29,6 @@ pub(super) async fn log_in(
     context.guard.log_in(&headers, caller, &token).await
 }
 
-/// Ends the session of the page.
 pub(super) async fn log_out(State(context): State<AdminContext>, headers: HeaderMap) -> Result<Response, ApiError> {
     context.guard.log_out(&headers)
 }

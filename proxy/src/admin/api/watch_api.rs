@@ -43,10 +43,8 @@ const EVENT_STREAM: &str = "text/event-stream";
 /// Media type of JSON lines.
 const JSON_LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
-/// Lines of a watch, in batches.
 type WatchStream<L> = BoxStream<'static, Vec<L>>;
 
-/// Streams the messages of a client connection while the response is read.
 pub(super) async fn tap(
     State(context): State<AdminContext>,
     Extension(access): Extension<Access>,
@@ -87,7 +85,6 @@ async fn tap_of_peer(
     Ok(response)
 }
 
-/// Streams all data of a hub's clients on this node, starting now.
 pub(super) async fn record(
     State(context): State<AdminContext>,
     Extension(access): Extension<Access>,
@@ -100,7 +97,6 @@ pub(super) async fn record(
     Ok(json_lines(lines(recording), end))
 }
 
-/// Streams the messages of a connection, user, group or method, with times at each hop.
 pub(super) async fn trace(
     State(context): State<AdminContext>,
     Extension(access): Extension<Access>,
@@ -125,7 +121,7 @@ pub(super) async fn trace(
     Ok(Sse::new(events.take_until(over(end))).keep_alive(KeepAlive::default()).into_response())
 }
 
-/// Lines of a watch. The permit is held while they are read.
+/// The permit is held while the lines are read.
 fn lines<W: WatchLines>((watch, permit): (W, OwnedSemaphorePermit)) -> WatchStream<W::Line> {
     stream::unfold((watch, permit), |(mut watch, permit)| async move {
         // Yields to other tasks, because decoding takes CPU time.
@@ -135,7 +131,6 @@ fn lines<W: WatchLines>((watch, permit): (W, OwnedSemaphorePermit)) -> WatchStre
     .boxed()
 }
 
-/// Converts each line to an event.
 fn events<L: Serialize + Send>(
     name: &'static str,
     lines: impl Stream<Item = Vec<L>> + Send + 'static,
@@ -216,7 +211,6 @@ fn payload_view(parameters: &mut QueryParameters) -> Result<PayloadView, ApiErro
     Ok(if word == "shown" { PayloadView::Shown } else { PayloadView::Hidden })
 }
 
-/// Requires the permission needed for payloads.
 fn check_access(access: &Access, payloads: PayloadView) -> Result<(), ApiError> {
     if payloads == PayloadView::Shown { access.to_act() } else { Ok(()) }
 }

@@ -35,7 +35,6 @@ use crate::upstream::{Hub, RouteChoice};
 
 pub(crate) const ID_REQUIRED: &str = "Connection ID required";
 
-/// Handles a GET: an event stream or a poll.
 pub(crate) async fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
     if may_begin(endpoint, hub, &request) {
         endpoint.wait_for_link(hub, Routed::group_in(request.extensions())).await;
@@ -49,13 +48,10 @@ pub(crate) async fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -
     }
 }
 
-/// Kind of a GET.
 enum AttachedGet {
-    /// A new event stream.
     EventStream(Arc<OuterHalf>),
     /// A new event stream with only its head sent by the server. The socket is then handed to the client module.
     HandedOver(Arc<OuterHalf>, SocketHandover, oneshot::Sender<TcpStream>),
-    /// First request of long polling.
     FirstPoll,
     /// A poll, which may wait this long.
     Poll(Arc<OuterHalf>, Duration),
@@ -130,7 +126,6 @@ async fn poll(endpoint: &Endpoint, outer: Arc<OuterHalf>, wait: Duration) -> Res
     }
 }
 
-/// Handles a POST: messages of the client.
 pub(crate) async fn post(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
     if may_begin(endpoint, hub, &request) {
         endpoint.wait_for_link(hub, Routed::group_in(request.extensions())).await;
@@ -158,7 +153,6 @@ pub(crate) async fn post(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) 
     }
 }
 
-/// Handles a DELETE: the end of long polling.
 pub(crate) fn delete(endpoint: &Endpoint, request: &Request) -> Response {
     let client = match client_of(request) {
         Ok(client) => client,
@@ -185,10 +179,6 @@ fn forget(endpoint: &Endpoint, outer: &Arc<OuterHalf>) {
     endpoint.shared.admission.http_transports.remove(outer);
 }
 
-/// Returns the client of a request.
-///
-/// # Errors
-/// The response if the request names none.
 fn client_of(request: &Request) -> Result<ConnectingClient, Response> {
     let client = request.extensions().get::<ConnectingClient>().cloned();
     client.ok_or_else(|| plain(StatusCode::BAD_REQUEST, ID_REQUIRED))

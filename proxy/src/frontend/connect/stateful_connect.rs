@@ -43,7 +43,6 @@ const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Timeout for a late node, which may be busy but is probably frozen.
 const LATE_LEAVE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Result of a connect with a stateful reconnect token.
 pub(super) enum StatefulConnect {
     /// Resumes the client's open connection.
     Open(Claim),
@@ -69,9 +68,6 @@ pub(super) struct Claim {
 }
 
 /// Determines the kind of a connect with such a token.
-///
-/// # Errors
-/// The response for a client that must negotiate again.
 pub(super) async fn find(
     endpoint: &Endpoint,
     hub: &Arc<Hub>,
@@ -91,7 +87,6 @@ pub(super) async fn find(
     find_elsewhere(endpoint, hub, request, client).await
 }
 
-/// Determines the kind of a connect if the connection is not here.
 async fn find_elsewhere(
     endpoint: &Endpoint,
     hub: &Arc<Hub>,
@@ -163,7 +158,6 @@ async fn ask_for_leave(
     reservation::ask(endpoint, request, client, limit.min(endpoint.shared.settings.relay.hop_timeout)).await
 }
 
-/// Claims a returning client's connection at its shard.
 async fn claim_here(
     endpoint: &Endpoint,
     hub: &Hub,
@@ -188,7 +182,6 @@ impl Drop for ReservedId<'_> {
     }
 }
 
-/// Takes over an open connection from another node.
 async fn take_over(
     endpoint: &Endpoint,
     hub: &Arc<Hub>,

@@ -26,7 +26,6 @@ use crate::frontend::{reservation, restore};
 use crate::shard::{ClientStream, DirectUpgrade, PendingConnection, ReserveError, ShardMessage};
 use crate::upstream::Hub;
 
-/// Handles a WebSocket upgrade.
 pub(crate) async fn answer(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
     let accept = match accept_key(request.headers()) {
         Ok(accept) => accept,
@@ -106,7 +105,6 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
     Ok(())
 }
 
-/// Hands the new socket of an open connection to its shard.
 fn resume(hub: &Arc<Hub>, mut request: Request, claim: Claim) {
     let stream = Some(stream_below(&mut request));
     let pending = PendingConnection {

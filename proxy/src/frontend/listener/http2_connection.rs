@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_connection_is_told_to_go_away_after_its_last_stream() {
+    async fn an_idle_connection_gets_goaway_after_its_last_stream() {
         let test = async {
             let ((mut sender, connection), began) = (client().await, Instant::now());
             sender.send_request(get()).await.unwrap();
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_the_node_is_about_to_stop_each_connection_is_told_to_go_away_behind_its_streams() {
+    async fn a_stopping_node_sends_goaway_after_the_streams_of_each_connection() {
         let test = async {
             let (shared, began) = (node(), Instant::now());
             // sleep: time is paused, and passing it is what the test is about.

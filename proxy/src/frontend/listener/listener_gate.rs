@@ -84,7 +84,6 @@ impl ListenerGate {
         })
     }
 
-    /// Counter of a connection's requests to app servers.
     pub(super) fn relay_connection(&self) -> RelayConnection {
         self.shared.limits.relays.connection()
     }
@@ -100,12 +99,10 @@ impl ListenerGate {
         self.shared.settings.limits.header_timeout
     }
 
-    /// Timeout of a connection without any request.
     pub(super) fn keep_alive_timeout(&self) -> Duration {
         self.shared.settings.limits.keep_alive_timeout
     }
 
-    /// Maximum stall of a body because of its client.
     pub(super) fn body_timeout(&self) -> Duration {
         self.shared.settings.limits.body_timeout
     }
@@ -129,13 +126,11 @@ impl ListenerGate {
         self.shared.has_begun_drain()
     }
 
-    /// Waits until the node is about to stop.
     #[cfg(feature = "tls")]
     pub(super) async fn stopping(&self) {
         self.shared.drain_begun().await;
     }
 
-    /// Whether an address belongs to a trusted load balancer.
     pub(super) fn trusts(&self, peer: SocketAddr) -> bool {
         self.shared.settings.trusted.contains(peer.ip())
     }
@@ -151,7 +146,6 @@ impl ListenerGate {
         self.shared.settings.limits.head_max_bytes + 32 * HEADERS_MAX
     }
 
-    /// Counts a connection closed because a head took too long.
     pub(super) fn count_late_head(&self) {
         self.counters.limit(Limit::HeadTime).increment();
         count_refused_socket(&self.counters, Cause::HeadTimeout);

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn requests_that_are_taken_back_count_beyond_those_that_are_answered() {
+    async fn cancelled_requests_count_minus_answered_ones() {
         let streams = OpenStreams::new();
         for _ in 0..99 {
             drop(streams.begin());

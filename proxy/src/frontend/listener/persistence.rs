@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_request_of_http_1_1_that_does_not_say_close_keeps_the_connection() {
+    fn only_an_http_1_1_request_without_close_keeps_the_connection() {
         let request = |version, connection: &'static str| {
             Request::builder().version(version).header(CONNECTION, connection).body(()).unwrap()
         };

@@ -19,7 +19,6 @@ const HEADER_MAX_BYTES: usize = 4096;
 /// Maximum length of a version 1 header, according to its specification.
 const VERSION_1_MAX_BYTES: usize = 107;
 
-/// Start of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HeaderStart {
     /// A header of this length. Without an address, the load balancer speaks for itself.
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn both_versions_tell_the_clients_address_and_end_where_the_client_begins() {
+    fn both_versions_have_the_client_address_and_end_before_client_data() {
         for (header, client) in headers() {
             let bytes = [&header[..], b"GET / HTTP/1.1\r\n"].concat();
             assert_eq!(

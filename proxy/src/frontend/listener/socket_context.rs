@@ -7,7 +7,6 @@ use tokio::net::TcpStream;
 use super::listener_gate::{AdmittedSocket, ListenerGate};
 use crate::net::socket::{CurrentStallLimit, StallGuard};
 
-/// State of an accepted socket while it serves HTTP.
 pub(super) struct SocketContext {
     pub(super) peer: SocketAddr,
     pub(super) gate: ListenerGate,

@@ -13,7 +13,6 @@ use crate::metrics::{Outcome, OutcomeCounters};
 use crate::net::socket::StallGuard;
 use crate::net::tls::TlsStream;
 
-/// TLS acceptor of a listener, with a timeout.
 #[derive(Clone)]
 pub(crate) struct TlsLayer {
     config: Arc<ServerConfig>,
@@ -62,7 +61,6 @@ fn cause(error: &io::Error) -> Outcome {
     }
 }
 
-/// Whether the client chose HTTP/2.
 pub(crate) fn speaks_http2(stream: &TlsStream<StallGuard>) -> bool {
     stream.alpn_protocol() == Some(b"h2")
 }

@@ -18,10 +18,6 @@ use crate::frontend::reverse_proxy::{next_hop, silence_limit, tunnel};
 use crate::limits::LinkPermit;
 use crate::net::address::Address;
 
-/// Forwards the upgrade of an app server to the node at this address.
-///
-/// # Errors
-/// The refusal, if that node does not accept it.
 pub(crate) async fn carry(
     endpoint: &Endpoint,
     node: &Address,

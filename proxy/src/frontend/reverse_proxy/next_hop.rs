@@ -39,7 +39,6 @@ pub(crate) fn prepare_answer(answer: &mut http::Response<Incoming>) -> Option<He
     hop_header::end_hop(answer.headers_mut())
 }
 
-/// Creates the response for our client.
 pub(crate) fn answer(
     answer: http::Response<Incoming>,
     meter: Option<ByteMeter>,

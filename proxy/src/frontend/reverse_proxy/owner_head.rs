@@ -76,9 +76,6 @@ pub(super) fn prepare_request(parts: &mut Parts, client: &ConnectingClient) -> O
 }
 
 /// Refuses the GET that starts a connection if the user's claims don't fit into the mark.
-///
-/// # Errors
-/// The refusal of the request.
 pub(super) fn check_claims(request: &Request, client: &ConnectingClient) -> Result<(), Response> {
     let begins = *request.method() == Method::GET && client.is_fresh;
     let is_bound = client.token.as_ref().is_some_and(|token| token.binding == UserBinding::AccessToken);
@@ -103,7 +100,6 @@ fn target(uri: &Uri, query: &RequestQuery, rest: Option<&str>) -> Option<Uri> {
     format!("{}?{CONNECTION_TOKEN_PARAMETER}={token}{rest}", uri.path()).parse().ok()
 }
 
-/// Boot id of the responding node.
 pub(crate) fn boot_of(headers: &HeaderMap) -> Option<&str> {
     headers.get(BOOT_HEADER)?.to_str().ok()
 }
@@ -166,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_gets_no_secret_and_only_the_first_get_tells_it_of_the_client() {
+    fn the_owner_gets_no_secrets_and_only_the_first_get_describes_the_client() {
         let ann = User { id: Some("ann".into()), ..User::default() };
         for (method, is_fresh) in [(Method::POST, true), (Method::DELETE, true), (Method::GET, false)] {
             let (target, names, user) = prepared(method, is_fresh);

@@ -136,7 +136,6 @@ fn ended_by(body: Body, lost: CancellationToken) -> Body {
     Body::from_stream(body.into_data_stream().take_until(lost.cancelled_owned()))
 }
 
-/// Patience with an owner of this reachability.
 fn patience(owner: Option<Reachability>, hop_timeout: Duration) -> Patience {
     match owner {
         Some(Reachability::Alive) => Patience::For(hop_timeout),

@@ -40,7 +40,6 @@ struct PassThrough<'a> {
     permit: RelayPermit,
 }
 
-/// Reason why no app server has responded.
 enum PassThroughError {
     /// All app servers are at their limits of requests in flight.
     Full,
@@ -301,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_app_server_is_passed_over_and_full_ones_are_told() {
+    async fn a_full_app_server_is_skipped_and_counted_if_all_are_full() {
         let ((one, mut at_one), (two, mut at_two)) = (mute_app().await, mute_app().await);
         let requests_per_upstream_max = Some(2);
         let relay = RelaySettings { requests_per_upstream_max, ..RelaySettings::embedded() };
@@ -374,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_told_stays() {
+    fn a_stated_length_is_kept() {
         let mut headers = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from_static("5"))]);
         announce_body(&mut headers);
         assert_eq!(headers.keys().collect::<Vec<_>>(), [CONTENT_LENGTH]);

@@ -7,7 +7,6 @@ use http::{Extensions, HeaderValue};
 use crate::frontend::forwarded_header::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use crate::frontend::request_extension::{ClientScheme, peer_address};
 
-/// Sets the headers with the client's address, scheme and host.
 pub(crate) fn set_headers(parts: &mut Parts) {
     if let Some(value) =
         peer_address(&parts.extensions).and_then(|peer| HeaderValue::from_str(&peer.ip().to_string()).ok())
@@ -47,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn an_app_server_learns_address_scheme_and_host_of_the_client() {
+    fn an_app_server_gets_address_scheme_and_host_of_the_client() {
         let headers = headers_of(request());
         let names = [FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO];
         assert_eq!(names.map(|name| headers[name].clone()), ["203.0.113.9", "chat.example:8443", "https"]);

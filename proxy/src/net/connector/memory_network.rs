@@ -14,7 +14,6 @@ use crate::net::address::Address;
 /// Buffer of a connection in each direction, in bytes.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// In-memory network; clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MemoryNetwork(Arc<Mutex<Servers>>);
 

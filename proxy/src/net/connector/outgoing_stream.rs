@@ -10,7 +10,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use trunkline_channel::ChannelStream;
 
-/// Open connection to a server.
 #[derive(Debug)]
 pub(crate) enum OutgoingStream {
     Plain(TcpStream),

@@ -21,16 +21,13 @@ const AGE_MAX: Duration = Duration::from_secs(60);
 /// Maximum number of idle connections per address. A larger burst opens its own.
 const IDLE_MAX: usize = 64;
 
-/// Connection and the time of its dial.
 #[derive(Debug)]
 pub(super) struct PooledConnection {
-    /// Request sender of the connection.
     pub sender: SendRequest<Body>,
     dialled: Instant,
 }
 
 impl PooledConnection {
-    /// Wraps a newly dialled connection.
     pub(super) fn new(sender: SendRequest<Body>) -> Self {
         Self { sender, dialled: Instant::now() }
     }

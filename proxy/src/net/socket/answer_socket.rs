@@ -120,7 +120,6 @@ impl AnswerSocket {
         Poll::Ready(self.try_write(slices))
     }
 
-    /// Writes pending translated bytes.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut answer = self.answer.borrow_mut();
         while !answer.unsent.is_empty() {
@@ -141,7 +140,6 @@ impl AnswerSocket {
         !self.answer.borrow().unsent.is_empty()
     }
 
-    /// Descriptor for writing translated bytes.
     #[must_use]
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
@@ -173,7 +171,6 @@ impl AnswerSocket {
         Ok(taken)
     }
 
-    /// Keeps bytes that the caller of [`seal`](Self::seal) could not write.
     pub(super) fn keep_unsent(&self, sealed: &[u8]) {
         if sealed.is_empty() {
             self.end_if_complete();
@@ -286,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_goes_on_sending_behind_its_request_is_closed() {
+    async fn a_client_that_keeps_sending_after_its_request_is_closed() {
         let (socket, mut client, _requests) = ends().await;
         client.write_all(&[b'x'; 8 * UNREAD_MAX_BYTES]).await.unwrap();
         let error = read(&socket).await.unwrap_err();

@@ -24,7 +24,6 @@ fn shut_down<S: AsyncWrite + Unpin + ?Sized>(mut stream: &mut S) {
     let _ = Pin::new(&mut stream).poll_shutdown(&mut cx);
 }
 
-/// Client socket other than TCP.
 pub(crate) struct BoxedSocket {
     /// `None` after a cut.
     stream: Option<Box<dyn SocketStream>>,

@@ -1,4 +1,4 @@
-//! Reads that avoid a second read to detect an empty socket.
+//! Reads that need no second read to detect that a socket is empty.
 
 use std::io;
 

@@ -44,7 +44,6 @@ pub struct RequestSocket<S> {
 }
 
 impl RequestProgress {
-    /// Whether a request was served and the next head is awaited.
     #[must_use]
     pub(crate) fn has_served(&self) -> bool {
         self.has_served.load(Ordering::Relaxed)
@@ -54,7 +53,6 @@ impl RequestProgress {
         self.has_served.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a byte has arrived since the wait for a head began.
     #[must_use]
     pub(crate) fn has_read(&self) -> bool {
         self.has_read.load(Ordering::Relaxed)
@@ -64,7 +62,6 @@ impl RequestProgress {
         self.has_read.store(false, Ordering::Relaxed);
     }
 
-    /// Whether a response is waiting for the client to read.
     #[must_use]
     pub(crate) fn is_stuck(&self) -> bool {
         self.is_stuck.load(Ordering::Relaxed)

@@ -33,7 +33,6 @@ impl StallGuard {
         &self.stream
     }
 
-    /// Returns the socket without its limit.
     #[must_use]
     pub(crate) fn into_inner(self) -> TcpStream {
         self.stream

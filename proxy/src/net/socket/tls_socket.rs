@@ -66,7 +66,6 @@ impl TlsSocket {
         self.poll_with(cx, || records.write_with(slices, RECORD_BYTES, |bytes| self.stream.try_write(bytes)))
     }
 
-    /// Writes pending encrypted records.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut records = self.records.borrow_mut();
         if !records.has_unsent() {
@@ -79,7 +78,6 @@ impl TlsSocket {
         self.records.borrow().has_unsent()
     }
 
-    /// Descriptor for writing records.
     #[must_use]
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
@@ -93,7 +91,6 @@ impl TlsSocket {
         self.records.borrow_mut().seal(slices, RECORD_BYTES, sealed)
     }
 
-    /// Keeps bytes that the caller of [`seal`](Self::seal) could not write.
     pub(super) fn keep_unsent(&self, sealed: &[u8]) {
         self.records.borrow_mut().keep_unsent(sealed);
     }

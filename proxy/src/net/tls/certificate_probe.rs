@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_of_a_certificate_is_told_and_its_end_whoever_has_signed_it() {
+    fn each_certificate_fault_is_reported_and_the_expiry_for_any_issuer() {
         let year_2030 = Some(1_893_456_000);
         assert_eq!(judged("chat.example", (2020, 2030), true), (None, year_2030));
         let (fault, end) = judged("chat.example", (2020, 2030), false);

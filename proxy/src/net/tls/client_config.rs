@@ -8,10 +8,7 @@ use rustls::sign::SingleCertAndKey;
 
 use super::{ClientTls, TlsError, identity, pem, provider, validity};
 
-/// Builds the TLS client configuration from the files.
-///
-/// # Errors
-/// If a file is missing or unusable, or there is no root certificate.
+/// Fails if a file is missing or unusable, or if there is no root certificate.
 pub(crate) fn client_config(settings: &ClientTls) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = builder.with_root_certificates(roots(settings)?);
@@ -27,7 +24,6 @@ pub(crate) fn client_config(settings: &ClientTls) -> Result<ClientConfig, TlsErr
     Ok(config)
 }
 
-/// Returns the trusted root certificates.
 pub(super) fn roots(settings: &ClientTls) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for path in &settings.roots {

@@ -82,12 +82,10 @@ impl Records {
         self.tls.is_handshaking()
     }
 
-    /// Protocol negotiated with the client.
     pub(super) fn alpn_protocol(&self) -> Option<&[u8]> {
         self.tls.alpn_protocol()
     }
 
-    /// Whether the peer has closed its direction.
     pub(crate) fn is_ended(&self) -> bool {
         self.is_ended
     }
@@ -232,7 +230,6 @@ impl Records {
         processed.map(drop)
     }
 
-    /// Decrypts kept records that are now complete.
     fn decrypt_partial(&mut self, into: &mut ReadBuf<'_>) -> Result<(), Error> {
         self.process_partial(into, |_| ())?;
         // rustls waits for complete messages without a limit of its own.

@@ -24,10 +24,6 @@ pub(crate) struct Certificates {
 }
 
 impl Certificates {
-    /// Reads the files for the first time.
-    ///
-    /// # Errors
-    /// If a file is missing or unusable.
     pub(crate) fn read(files: Vec<IdentityFiles>) -> Result<Arc<Self>, TlsError> {
         let identities = ArcSwap::from_pointee(read_all(&files)?);
         Ok(Arc::new(Self { files, identities }))

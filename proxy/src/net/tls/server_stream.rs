@@ -11,7 +11,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::records::{Records, WRITE_MAX_BYTES};
 
-/// Server end of a TLS connection.
 pub(crate) struct TlsStream<S> {
     socket: S,
     records: Records,
@@ -28,12 +27,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         Ok(stream)
     }
 
-    /// Returns the stream below and its TLS state.
     pub(crate) fn into_parts(self) -> (S, Records) {
         (self.socket, self.records)
     }
 
-    /// Protocol negotiated with the client.
     pub(crate) fn alpn_protocol(&self) -> Option<&[u8]> {
         self.records.alpn_protocol()
     }
@@ -68,7 +65,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         in_time(read)
     }
 
-    /// Writes pending encrypted records.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { socket, records } = self;
         in_time(records.send_with(|bytes| at_once(Pin::new(&mut *socket).poll_write(cx, bytes))))
@@ -335,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_whole_takes_the_memory_of_what_has_come() {
+    async fn incomplete_data_uses_memory_only_for_received_bytes() {
         let (mut client, mut server) = ends(&version::TLS13, 4096).await;
         // Head of a 16 KiB record, and a few of its bytes.
         for bytes in [&[23, 3, 3, 64, 17][..], &[0; 20], &[0; 20]] {

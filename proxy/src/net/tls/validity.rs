@@ -14,7 +14,6 @@ const SOON_MAX_S: i64 = 14 * 24 * 3600;
 /// Divisor for the last part of a certificate's lifetime.
 const LAST_PART: i64 = 5;
 
-/// Problem of a certificate at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ValidityProblem {
     #[error("certificate has expired: replace it")]

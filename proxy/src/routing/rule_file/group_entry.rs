@@ -83,7 +83,6 @@ pub(super) fn groups(value: Option<TomlValue<'_>>) -> Result<GroupTables, Fault>
     Ok(tables)
 }
 
-/// Checks the name of a group or rule.
 pub(super) fn checked_name(key: &'static str, text: &str) -> Result<Arc<str>, RuleProblem> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     match is_plain && (1..=NAME_MAX_BYTES).contains(&text.len()) {

@@ -11,10 +11,9 @@ const ITEMS_MAX: usize = 100;
 /// Maximum number of key sets of an issuer. A move from one URL to another needs two.
 const SETS_MAX: usize = 4;
 
-/// Kind of these tables, for people.
+/// Name of this type of table in error texts.
 const TABLE: &str = "an issuer";
 
-/// Reads the table `issuers`.
 pub(super) fn issuers(value: Option<TomlValue<'_>>) -> Result<Vec<Issuer>, Fault> {
     let entries = value.map(|value| value.entries(ISSUERS_MAX)).transpose()?.unwrap_or_default();
     entries.into_iter().map(|(name, _, value)| issuer(name, &value)).collect()

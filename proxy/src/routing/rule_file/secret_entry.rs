@@ -27,7 +27,6 @@ pub(super) fn secrets<'t>(
     Ok(secrets)
 }
 
-/// Takes the secrets in the files of a key.
 pub(super) fn secret_files<'t>(
     table: &mut TomlTable<'t>,
     file_key: &'static str,

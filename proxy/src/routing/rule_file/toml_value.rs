@@ -59,7 +59,6 @@ impl<'t> TomlValue<'t> {
         self.value.as_bool().ok_or_else(|| self.kind("true or false"))
     }
 
-    /// Reads an integer within a range.
     pub(super) fn number(&self, range: RangeInclusive<u32>) -> Result<u32, Fault> {
         let integer = self.value.as_integer().ok_or_else(|| self.kind("a whole number"))?;
         let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
@@ -132,7 +131,7 @@ impl<'t> TomlValue<'t> {
 /// Table with fixed keys. Each is taken once; remaining keys are unknown.
 #[derive(Debug)]
 pub(super) struct TomlTable<'t> {
-    /// Kind of the table, for people.
+    /// Name of this type of table in error texts, such as `an issuer`.
     pub what: &'static str,
     pub at: usize,
     table: &'t DeTable<'t>,
@@ -158,7 +157,6 @@ impl<'t> TomlTable<'t> {
         self.take(key).ok_or_else(|| RuleProblem::Missing { table, key, advice }.at(at))
     }
 
-    /// Attaches this table's position to a problem.
     pub(super) fn fault(&self, problem: RuleProblem) -> Fault {
         problem.at(self.at)
     }

@@ -29,21 +29,17 @@ const ANSWER_TICKS: u32 = 60;
 /// Maximum number of differences kept for the operator.
 const SEEN_MAX: usize = 100;
 
-/// App server that replied to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answerer {
     Primary,
     Mirror,
 }
 
-/// Different replies to one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AnswerDifference {
     pub(crate) target: Box<str>,
     pub(crate) invocation_id: Box<str>,
-    /// Description of the primary's reply.
     pub(crate) primary: String,
-    /// Description of the mirror's reply.
     pub(crate) mirror: String,
 }
 
@@ -74,7 +70,6 @@ impl SeenDifferences {
         seen.push_front(difference);
     }
 
-    /// All stored differences, newest first.
     #[must_use]
     pub(crate) fn newest(&self) -> Vec<SeenDifference> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
@@ -85,7 +80,6 @@ impl SeenDifferences {
 #[derive(Debug, Default)]
 pub(crate) struct AnswerDiff(IndexMap<Box<str>, ComparedCall>);
 
-/// Call waiting for two replies.
 #[derive(Debug)]
 struct ComparedCall {
     target: Box<str>,
@@ -171,7 +165,6 @@ impl AnswerDiff {
         self.0 = IndexMap::new();
     }
 
-    /// Whether no call is pending.
     #[must_use]
     pub(crate) fn is_idle(&self) -> bool {
         self.0.is_empty()
@@ -314,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_only_one_gives_is_a_difference_in_the_end_and_one_that_nobody_gives_is_not() {
+    fn a_reply_of_only_one_app_server_becomes_a_difference_and_a_missing_reply_does_not() {
         let mut diff = AnswerDiff::default();
         up(&mut diff, &format!("{CALL}{}", CALL.replace("\"1\"", "\"2\"")));
         down(&mut diff, Answerer::Primary, r#"{"type":3,"invocationId":"1"};"#);

@@ -37,7 +37,6 @@ const LOST_TIMEOUT_TICKS: u32 = 6;
 /// Ticks during which a late reply closes a reopened client.
 const LATE_TICKS: u32 = 10;
 
-/// Clients of one shard with a probe in progress.
 #[derive(Debug, Default)]
 pub(crate) struct Probes {
     asked: Deadlines<(Slot, Serial)>,
@@ -67,7 +66,7 @@ impl Probes {
         if !client.cold().stay().is_lost() {
             return None;
         }
-        // The answer to this pause must not be taken for that of a slow client.
+        // A reply to this pause must not count as a reply to the pause of a slow client.
         core.delivery.slow.take_pause(slot, client);
         if !link.queue(&flow(client.id(), FlowOperation::Resume)) {
             return Some(false);

@@ -39,7 +39,6 @@ impl ClosedIds {
         self.close(id, age_s < TOKEN_LIFETIME_S, now);
     }
 
-    /// Removes ids with expired tokens.
     pub(crate) fn evict_expired(&mut self, now: u32) {
         self.until.take_due(now).iter().for_each(|id| self.routes.forget(id));
     }
@@ -81,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_no_token_names_is_forgotten_at_once() {
+    fn an_id_without_a_token_is_removed_immediately() {
         let (routes, ids) = closed(false);
         assert_eq!(ids.until.iter().count(), 0);
         assert_eq!(routes.reserve(ID), Ok(()));

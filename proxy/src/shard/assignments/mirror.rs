@@ -29,7 +29,6 @@ use crate::shard::shared::history::short;
 use crate::shard::slot::Slot;
 use crate::upstream::{AppServerId, Hub, HubIndex, HubRegistry};
 
-/// Client connections of a shard with copies.
 #[derive(Debug, Default)]
 pub(crate) struct MirroredConnections(IndexSet<Slot>);
 
@@ -126,7 +125,6 @@ impl MirroredConnections {
         }
     }
 
-    /// Ends all copies of a closing connection.
     pub(crate) fn end_mirrors(&mut self, core: &mut ShardCore, slot: Slot, cause: Cause) {
         if !self.0.swap_remove(&slot) {
             return;

@@ -3,7 +3,6 @@
 use crate::shard::slot::{Serial, Slot};
 use crate::upstream::LinkId;
 
-/// Client connection that has moved away from this link.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MovedClient {
     pub slot: Slot,

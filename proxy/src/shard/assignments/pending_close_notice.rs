@@ -38,13 +38,12 @@ const END_BYTES: usize = 256;
 /// the same time.
 const KEPT_MIN_S: u32 = 2;
 
-/// Close notice of one client connection.
 #[derive(Debug)]
 pub(crate) struct PendingCloseNotice {
     pub(crate) hub: HubIndex,
     /// Former app server of the connection.
     pub(crate) from: AppServerId,
-    /// Set if that app server has handed the connection over and no longer has it.
+    /// Set if the former app server has handed the connection over and no longer has it.
     pub(crate) is_handed_over: bool,
     pub(crate) id: ByteString,
     pub(crate) opening: Opening,
@@ -74,7 +73,6 @@ impl PendingCloseNotices {
         Self { ends: VecDeque::new(), bytes: 0, told_kept_s, untold_kept_s, counters }
     }
 
-    /// Stores the notice of a closed client connection.
     pub(crate) fn add(&mut self, end: PendingCloseNotice) {
         self.bytes += end.weight();
         self.ends.push_back(end);
@@ -85,7 +83,6 @@ impl PendingCloseNotices {
         }
     }
 
-    /// Whether any notice is for this hub.
     pub(crate) fn contains_hub(&self, hub: HubIndex) -> bool {
         self.ends.iter().any(|end| end.hub == hub)
     }
@@ -127,7 +124,6 @@ impl PendingCloseNotices {
         }
     }
 
-    /// Removes delivered and expired notices.
     pub(crate) fn evict_old(&mut self, now: u32) {
         let (told_kept_s, untold_kept_s) = (self.told_kept_s, self.untold_kept_s);
         let counters = Arc::clone(&self.counters);

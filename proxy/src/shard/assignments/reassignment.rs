@@ -39,7 +39,6 @@ const CROWD_TICKS: usize = 20;
 struct MovedAway {
     hub: HubIndex,
     app: AppServerId,
-    /// New app server of the connection.
     to: AppServerId,
     id: ByteString,
     until: u32,
@@ -92,17 +91,14 @@ impl Reassignment {
         });
     }
 
-    /// Whether a hub has unreported closes.
     pub(crate) fn has_ends_of(&self, hub: HubIndex) -> bool {
         self.ends.contains_hub(hub)
     }
 
-    /// Handles the end of a link's session.
     pub(crate) fn link_lost(&mut self, loss: &LinkLoss) {
         self.ends.link_lost(loss.link, &loss.pending_closes);
     }
 
-    /// Handles a hand-over of a connection that has already closed.
     pub(crate) fn handed_over(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
         self.ends.handed_over(hub, app, id);
     }
@@ -131,7 +127,6 @@ impl Reassignment {
         });
     }
 
-    /// Schedules a probe of a client that may have been lost with a link.
     pub(crate) fn ask_at(&mut self, tick: u32, slot: Slot, serial: Serial) {
         self.probes.ask_at(tick, slot, serial);
     }
@@ -181,7 +176,6 @@ impl Reassignment {
         homes
     }
 
-    /// Removes expired records of moves.
     pub(crate) fn evict_old_moves(&mut self, now: u32) {
         self.moved_away.retain(|moved| moved.until > now);
         self.ends.evict_old(now);
@@ -276,7 +270,6 @@ impl Reassignment {
     }
 }
 
-/// Chooses an app server for a client in a role.
 fn choose(core: &ShardCore, client: &Client, role: &Role) -> Option<HomeLink> {
     let (hub, left) = (core.hub_of(client)?, client.link_of(role)?.app());
     match role {

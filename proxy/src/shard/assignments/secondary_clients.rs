@@ -28,7 +28,6 @@ use crate::shard::shared::history::short;
 use crate::shard::slot::Slot;
 use crate::upstream::{AppServerId, HubIndex, LinkHandle};
 
-/// Client connections of a shard with secondary assignments.
 #[derive(Debug, Default)]
 pub(crate) struct SecondaryClients {
     all: IndexSet<Slot>,
@@ -142,7 +141,7 @@ impl SecondaryClients {
         found
     }
 
-    /// Reassigns secondaries that were refused elsewhere to an app server with a new link.
+    /// Reassigns the secondaries that other app servers have refused to the app server with a new link.
     pub(crate) fn link_opened(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment, link: &LinkHandle) {
         let is_refused = |side: &SecondaryAssignment| side.assignment.stage() == AssignmentStage::Refused;
         for (slot, role) in self.sides_where(core, |side| is_refused(side) && side.link.app() != link.app()) {
@@ -202,7 +201,6 @@ impl SecondaryClients {
         }
     }
 
-    /// Ends all secondaries of a closing client.
     pub(crate) fn end_sides(
         &mut self,
         core: &mut ShardCore,
@@ -215,7 +213,6 @@ impl SecondaryClients {
         sides.iter().for_each(|side| self.notify_secondary_of_end(core, reassignment, slot, side, reason));
     }
 
-    /// Sends a close notice to a secondary's app server.
     fn notify_secondary_of_end(
         &mut self,
         core: &mut ShardCore,

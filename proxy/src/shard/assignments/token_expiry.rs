@@ -21,12 +21,10 @@ impl TokenExpiries {
         self.by_slot.insert(slot, at_s);
     }
 
-    /// Token expiry of a client, in seconds since 1970.
     pub(crate) fn of(&self, slot: Slot) -> Option<u64> {
         self.by_slot.get(&slot).copied()
     }
 
-    /// Removes the expiry of a freed slot.
     pub(crate) fn forget(&mut self, slot: Slot) {
         if let Some(at_s) = self.by_slot.remove(&slot) {
             self.by_time.remove(&(at_s, slot));

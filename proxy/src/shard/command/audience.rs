@@ -22,7 +22,6 @@ pub(crate) struct Receivers {
 /// Receivers of a message before exclusions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Audience {
-    /// All connections of the hub.
     Everyone,
     Connections(Vec<ByteString>),
     /// Members of groups, once per group.

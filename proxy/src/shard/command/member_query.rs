@@ -88,7 +88,6 @@ pub(crate) struct MemberListing {
     is_last: bool,
 }
 
-/// Position in the list of a set's members.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct MemberPosition {
     shard: u16,
@@ -142,7 +141,6 @@ impl MemberListing {
         self.set.name()
     }
 
-    /// Shard to be listed next.
     pub(crate) fn shard(&self) -> u16 {
         self.next.shard
     }
@@ -152,7 +150,6 @@ impl MemberListing {
         self.next.slot
     }
 
-    /// Remaining capacity of the page.
     #[must_use]
     pub(crate) fn room(&self) -> usize {
         if self.bytes >= PAGE_MAX_BYTES { 0 } else { self.max - self.page.len() }
@@ -166,7 +163,6 @@ impl MemberListing {
         self.next.slot = slot.saturating_add(1);
     }
 
-    /// Continues at the next shard.
     pub(crate) fn leave_shard(&mut self) {
         self.next = MemberPosition { shard: self.next.shard.saturating_add(1), slot: 0 };
     }
@@ -205,7 +201,6 @@ impl MemberTally {
         Arc::new(Self { reply_to, ack_id, members: AtomicU64::new(0) })
     }
 
-    /// Adds one shard's number of members.
     pub(crate) fn add(&self, members: usize) {
         self.members.fetch_add(members as u64, Ordering::Relaxed);
     }

@@ -24,7 +24,6 @@ use super::PendingCalls;
 use crate::shard::content::{Content, DATA_TYPE_HANDSHAKE};
 use crate::upstream::{AppServerId, LinkHandle};
 
-/// Role of an app server for a client connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Role {
     /// Primary: receives all messages that no secondary receives.
@@ -33,7 +32,6 @@ pub(crate) enum Role {
     Side(Arc<str>),
 }
 
-/// Stage of an assignment's lifecycle.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AssignmentStage {
     /// No app server. Contains the tick since which the client waits, if it does.
@@ -233,12 +231,10 @@ impl Assignment {
         }
     }
 
-    /// Records that the app server has refused the connection.
     pub(crate) fn refuse(&mut self) {
         self.stage = AssignmentStage::Refused;
     }
 
-    /// Ends the wait for an app server.
     pub(crate) fn give_up(&mut self) {
         self.stage = AssignmentStage::GivenUp;
     }
@@ -333,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_waits_is_to_get_an_app_server_and_counts_from_the_first_message_on() {
+    fn a_waiting_assignment_needs_an_app_server_and_waits_since_its_first_message() {
         let mut assignment = Assignment::unassigned();
         assert!(assignment.wants_link() && assignment.waits_since().is_none());
         assignment.wait(5);
@@ -359,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_handed_over_is_not_known_there_any_more_until_it_is_opened_again() {
+    fn a_handed_over_connection_is_unknown_there_until_it_is_opened_again() {
         let mut assignment = Assignment::default();
         assignment.ask_to_hand_over();
         assert!(assignment.is_known_there() && assignment.is_leaving() && assignment.holds_input());
@@ -387,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_that_leaves_is_read_on_and_held_again() {
+    fn only_a_leaving_connection_is_resumed_and_held_again() {
         let mut assignment = Assignment::default();
         assignment.obey(FlowOperation::EndInput);
         assert!(!assignment.holds_input());
@@ -408,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_lost_twice_waits_since_the_first_time() {
+    fn a_connection_lost_twice_waits_since_the_first_loss() {
         let mut assignment = Assignment::default();
         assignment.leave(app());
         assignment.wait(5);

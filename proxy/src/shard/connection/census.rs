@@ -41,7 +41,6 @@ impl Census {
         }
     }
 
-    /// Adds the census of another shard.
     pub(crate) fn merge(&mut self, other: &Self) {
         other.iter().for_each(|(kind, count)| *self.0.entry(*kind).or_default() += count);
     }

@@ -5,7 +5,6 @@ use std::iter;
 use super::assignment::{Assignment, Role};
 use super::{PauseReason, SecondaryAssignments};
 
-/// Assignments of a client connection, each to one app server.
 #[derive(Debug, Default)]
 pub(crate) struct ClientAssignments {
     home: Assignment,
@@ -37,7 +36,6 @@ impl ClientAssignments {
         self.sides.get_or_insert_default()
     }
 
-    /// Removes all secondaries and returns them.
     pub(crate) fn take_sides(&mut self) -> Option<Box<SecondaryAssignments>> {
         self.sides.take()
     }

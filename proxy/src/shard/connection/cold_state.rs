@@ -19,7 +19,6 @@ use crate::upstream::{RouteChoice, ServerGroup};
 pub(crate) struct ClientOrigin {
     /// Open time in microseconds since the node started.
     pub opened_us: u64,
-    /// Trace of the connection, if sampled.
     pub trace: Option<Box<ConnectionTrace>>,
     /// The connection is bound to its app server.
     pub is_bound: bool,
@@ -33,12 +32,10 @@ pub(crate) struct ColdState {
     origin: ClientOrigin,
     /// Opening frame, for another app server and the observer. `None` in an embedded node.
     opening: Option<Opening>,
-    /// Weight of a large request head.
     head: Option<Rc<HeadWeight>>,
     assignments: ClientAssignments,
     pauses: Pauses,
     stay: HomeStay,
-    /// Copies for mirrors; `None` without any.
     mirrors: Option<Box<MirrorCopies>>,
     /// Server group; `None` for the default group.
     group: Option<Arc<ServerGroup>>,
@@ -51,7 +48,6 @@ pub(crate) struct ColdState {
 }
 
 impl ColdState {
-    /// Sets the facts about its opening.
     pub(crate) fn begin(&mut self, origin: ClientOrigin) {
         self.origin = origin;
     }
@@ -71,7 +67,6 @@ impl ColdState {
         self.opening.as_ref()
     }
 
-    /// Decodes the opening frame.
     #[must_use]
     pub(crate) fn read_opening(&self) -> Option<OpenConnection> {
         self.opening.as_ref()?.read()
@@ -123,7 +118,6 @@ impl ColdState {
         (self.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()), self.opening.as_ref())
     }
 
-    /// Replaces the copies for mirrors and returns the old ones.
     pub(crate) fn replace_mirrors(&mut self, copies: MirrorCopies) -> MirrorCopies {
         let copies = (!copies.is_empty()).then(|| Box::new(copies));
         mem::replace(&mut self.mirrors, copies).map(|copies| *copies).unwrap_or_default()

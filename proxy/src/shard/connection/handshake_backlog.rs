@@ -16,7 +16,6 @@ const FRAMES_MAX: usize = 256;
 /// Maximum bytes of early messages; a first message may be larger.
 const FRAME_BYTES_MAX: usize = 256 * 1024;
 
-/// Errors and messages to send after the hub handshake response.
 #[derive(Debug, Default)]
 pub(crate) struct HandshakeBacklog {
     /// Invocation ids of failed calls, with their error texts.

@@ -27,7 +27,6 @@ const OWN_HEADERS: [&str; 8] = [
 /// Number of interned texts at which unused ones are first removed.
 const SWEEP_FROM: usize = 64;
 
-/// Interner of headers common to a shard's clients.
 #[derive(Debug, Default)]
 pub(crate) struct OpeningInterner {
     known: HashSet<Rc<[u8]>>,
@@ -134,7 +133,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn headers_that_no_client_has_any_more_are_swept_out() {
+    fn unused_headers_are_swept_out() {
         let mut interner = OpeningInterner::default();
         let stays = interner.intern_opening(&open("1", "stays"), None);
         for number in 0..10 * SWEEP_FROM {

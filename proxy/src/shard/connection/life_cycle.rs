@@ -31,7 +31,6 @@ use std::mem;
 use crate::metrics::MoveCause;
 use crate::upstream::{AppServerId, HomeLink};
 
-/// Stage in the lifecycle of a client connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LifeStage {
     /// No hub handshake response yet; only the response may be sent to the client.
@@ -165,7 +164,6 @@ impl LifeCycle {
     }
 }
 
-/// Stage of a client's stay at its primary app server.
 #[derive(Debug, Default, Clone)]
 enum StayStage {
     #[default]
@@ -183,7 +181,6 @@ enum StayStage {
     Reopened { until: u32 },
 }
 
-/// Stay of a client connection at its primary app server.
 #[derive(Debug, Default)]
 pub(crate) struct HomeStay {
     stage: StayStage,
@@ -234,7 +231,6 @@ impl HomeStay {
         self.held_until.saturating_add(answer_ticks) > since.saturating_add(timeout_ticks)
     }
 
-    /// Whether the connection is being reopened after an unanswered probe.
     #[must_use]
     pub(crate) fn is_reopened(&self) -> bool {
         matches!(self.stage, StayStage::Reopened { .. })

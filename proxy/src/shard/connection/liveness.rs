@@ -1,6 +1,5 @@
 //! Liveness of a client connection: times of the last sent and received data, in ticks.
 
-/// Last activity of a client connection in both directions.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Liveness {
     /// Tick of the last hub message to the client; transport frames don't count.
@@ -40,7 +39,6 @@ impl Liveness {
         self.is_inherent
     }
 
-    /// Records a hub message to the client.
     #[inline]
     pub(crate) fn sent(&mut self, now: u32) {
         self.last_sent = now;

@@ -30,7 +30,6 @@ const FREE_NAMES_PART: usize = 4;
 /// Name of a set within its hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SetName<'a> {
-    /// All client connections of the hub.
     Hub,
     Group(&'a str),
     User(&'a str),
@@ -124,7 +123,8 @@ impl HubSets {
 }
 
 impl MembershipSets {
-    /// Creates the sets of a shard, which are reported to other nodes, and whose names count for the node's limit.
+    /// Creates the sets of a shard. Other nodes receive their subscriptions, and names of groups count towards the
+    /// node's limit.
     pub(crate) fn counted(interest: Option<Arc<OwnInterest>>, names: Permits<usize>) -> Self {
         Self { interest, names: Some(names), ..Self::default() }
     }
@@ -177,13 +177,11 @@ impl MembershipSets {
         sets.map(|set| (set.hub, set.key.name(), set.members.len()))
     }
 
-    /// Sets that a client is a member of.
     pub(crate) fn of<'a>(&'a self, client: &'a Client) -> impl Iterator<Item = SetName<'a>> {
         let sets = client.memberships().iter().filter_map(|membership| self.all.get(membership.set as usize));
         sets.map(|set| set.key.name())
     }
 
-    /// Whether a client is a member of this set.
     #[must_use]
     pub(crate) fn has(&self, client: &Client, hub: HubIndex, name: SetName<'_>) -> bool {
         let set = self.find(hub, name);
@@ -320,7 +318,6 @@ fn index(of: usize) -> u32 {
     u32::try_from(of).unwrap_or(u32::MAX)
 }
 
-/// Reason why a client connection can't join a group, with a text for the app.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum GroupRefusal {
     #[error(

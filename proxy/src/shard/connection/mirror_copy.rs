@@ -11,10 +11,8 @@ use crate::shard::assignments::answer_diff::{AnswerDiff, AnswerDifference, Answe
 use crate::shard::content::Content;
 use crate::upstream::{AppServerId, HomeLink};
 
-/// Copies of one client connection, one per mirror.
 pub(crate) type MirrorCopies = Vec<MirrorCopy>;
 
-/// Copy of a client connection for one mirror.
 #[derive(Debug)]
 pub(crate) struct MirrorCopy {
     rule: MirrorRule,
@@ -26,7 +24,6 @@ pub(crate) struct MirrorCopy {
     is_over: bool,
     /// Tick of the last attempt to find an app server.
     tried: Option<u32>,
-    /// Comparison of replies, if enabled.
     diff: Option<AnswerDiff>,
 }
 
@@ -55,7 +52,6 @@ impl MirrorCopy {
         &self.rule.group
     }
 
-    /// Whether this app server has the copy.
     #[must_use]
     pub(crate) fn is_at(&self, app: AppServerId) -> bool {
         self.link.as_ref().is_some_and(|link| link.app() == app)
@@ -73,7 +69,6 @@ impl MirrorCopy {
         self.tried.replace(now) != Some(now)
     }
 
-    /// Detaches the copy from its link.
     pub(crate) fn lose(&mut self) {
         (self.link, self.is_paused) = (None, false);
         self.diff.iter_mut().for_each(AnswerDiff::forget);
@@ -137,17 +132,14 @@ impl MirrorCopy {
         }
     }
 
-    /// Compares messages of one app server to the client.
     pub(crate) fn compare(&mut self, protocol: HubProtocol, from: Answerer, messages: &[u8]) -> Vec<AnswerDifference> {
         self.diff.as_mut().map(|diff| diff.take(protocol, from, messages)).unwrap_or_default()
     }
 
-    /// Removes calls without a timely reply from one app server.
     pub(crate) fn take_late(&mut self, now: u32) -> Vec<AnswerDifference> {
         self.diff.as_mut().filter(|diff| !diff.is_idle()).map(|diff| diff.take_late(now)).unwrap_or_default()
     }
 
-    /// Executes a request of its app server.
     pub(crate) fn obey(&mut self, order: MirrorOrder) {
         match order {
             MirrorOrder::Flow(FlowOperation::Pause) => self.is_paused = true,
@@ -157,7 +149,6 @@ impl MirrorCopy {
         }
     }
 
-    /// Sends its app server the close.
     pub(crate) fn end(&self, id: &str, cause: Cause) {
         let headers = vec![(CAUSE_HEADER.into(), vec![cause.label().into()])];
         let close = CloseConnection { connection_id: id.into(), error: None, headers };

@@ -25,13 +25,11 @@ pub(crate) enum PauseReason {
 /// Reasons of the reader itself; a new reader starts without them.
 const READER_REASONS: u8 = PauseReason::FullLink as u8 | PauseReason::Throttled as u8;
 
-/// Reasons to pause reading from a client, with the notification for its reader.
 #[derive(Debug, Default)]
 pub(crate) struct Pauses {
     reasons: u8,
     /// The socket was cut while the client was paused, so its reader only reads the end.
     is_cut: bool,
-    /// Wakes the reader of a paused client.
     resumed: Option<Rc<Notify>>,
 }
 

@@ -65,7 +65,6 @@ impl PendingCalls {
         None
     }
 
-    /// Whether the client has the maximum number of pending calls.
     #[must_use]
     pub(crate) fn is_full(&self, most: usize) -> bool {
         self.0.as_ref().is_some_and(|table| {
@@ -89,7 +88,6 @@ impl PendingCalls {
         self.0.as_ref().is_some_and(|table| table.pending.contains(id))
     }
 
-    /// Invocation ids of the pending calls.
     pub(crate) fn pending(&self) -> impl Iterator<Item = &str> {
         self.0.iter().flat_map(|table| table.pending.iter().map(|id| &**id))
     }

@@ -79,7 +79,6 @@ impl Client {
         }
     }
 
-    /// Sets immutable properties and initial liveness.
     pub(crate) fn begin(&mut self, traits: ClientTraits, liveness: Liveness) {
         (self.traits, self.liveness) = (traits, liveness);
     }
@@ -100,7 +99,6 @@ impl Client {
         self.home = HomeLink::clone(home);
     }
 
-    /// Its entries in the sets that it belongs to.
     #[must_use]
     pub(super) fn memberships(&self) -> &[MembershipEntry] {
         &self.memberships
@@ -169,9 +167,9 @@ impl Client {
         &mut self.life
     }
 
-    /// Whether it can be opened at another app server without its own. Not a raw connection: a new handler
-    /// could not obtain the position of the old one. Nor a Blazor circuit, which exists only in its app server;
-    /// its client reconnects automatically.
+    /// Whether the client can be opened at another app server without its own. A raw connection can't: a new handler
+    /// could not obtain the position of the old one. Nor can a Blazor circuit, which exists only in its app server; its
+    /// client reconnects automatically.
     #[must_use]
     pub(crate) fn can_move(&self) -> bool {
         let is_mute = matches!(self.content, Content::Raw | Content::Hub(HubProtocol::BlazorPack));
@@ -186,7 +184,7 @@ impl Client {
         comes_back && self.can_move() && self.home.lets_clients_move()
     }
 
-    /// Whether its app server can hand it over. For a raw endpoint the app may permit this, since the old
+    /// Whether the app server can hand the client over. For a raw endpoint the app may permit this, since the old
     /// handler has read all earlier data.
     #[must_use]
     pub(crate) fn can_be_handed_over(&self) -> bool {
@@ -217,7 +215,6 @@ impl Client {
         Some(Role::Side(side.group.clone()))
     }
 
-    /// Link of the app server in a role.
     #[must_use]
     pub(crate) fn link_of(&self, role: &Role) -> Option<&HomeLink> {
         match role {
@@ -226,7 +223,6 @@ impl Client {
         }
     }
 
-    /// Whether the client waits for a primary.
     #[must_use]
     pub(crate) fn is_unassigned(&self) -> bool {
         !self.life.is_closed() && self.assignments().home().waits_since().is_some()
@@ -289,7 +285,6 @@ impl Client {
         self.cold.pauses_mut().change_reader();
     }
 
-    /// Makes the client resumable over another socket: frames are numbered and kept.
     pub(crate) fn make_resumable(&mut self, ownership: Ownership<AppServerId>) {
         self.is_resumable = true;
         self.cold.set_resumption(Resumption::new(ownership));
@@ -318,7 +313,6 @@ impl Client {
         self.exclusion_epoch = epoch;
     }
 
-    /// Whether the client was excluded from the send of this epoch.
     #[must_use]
     pub(crate) fn is_excluded(&self, epoch: u64) -> bool {
         self.exclusion_epoch == epoch

@@ -15,7 +15,6 @@ use crate::shard::command::audience::MembershipChange;
 use crate::shard::command::audience::SendOrigin;
 use crate::upstream::{AppServerId, ReplyTo};
 
-/// State for resuming a client connection over another socket, here or at another node.
 #[derive(Debug)]
 pub(crate) struct Resumption {
     /// Whether this node has the connection, with the frames kept for its client.
@@ -24,7 +23,6 @@ pub(crate) struct Resumption {
     owes_acknowledgement: bool,
     /// Permit of the client's address, held with and without a socket.
     permit: Option<Box<AddressPermit>>,
-    /// Cause of a move to another node.
     move_cause: MoveCause,
     /// App server reported to the last node that queried the connection.
     reported_app: Option<AppServerId>,
@@ -73,7 +71,6 @@ impl Resumption {
         &mut self.ownership
     }
 
-    /// Whether the client has no socket but may return.
     #[must_use]
     pub(crate) fn is_away(&self) -> bool {
         self.ownership.absence().is_some()
@@ -115,7 +112,6 @@ impl Resumption {
         is_back
     }
 
-    /// Records which app server was reported to another node.
     pub(crate) fn report_to_node(&mut self, app: AppServerId) {
         (self.reported_app, self.refreshed) = (Some(app), None);
     }

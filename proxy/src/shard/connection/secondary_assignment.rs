@@ -24,7 +24,6 @@ const ASKED_MAX: usize = 1024;
 /// Maximum size of an app server's hub handshake response.
 const HANDSHAKE_MAX_BYTES: usize = 16 * 1024;
 
-/// Secondary assignment of a client connection.
 #[derive(Debug)]
 pub(crate) struct SecondaryAssignment {
     pub group: Arc<str>,

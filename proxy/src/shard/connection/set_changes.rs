@@ -26,7 +26,6 @@ pub(crate) enum Presence {
     Gone,
 }
 
-/// Recorded changes of one hub on one shard.
 #[derive(Debug)]
 pub(crate) struct SetChanges {
     scope: PresenceScope,
@@ -34,7 +33,6 @@ pub(crate) struct SetChanges {
     has_changed: Rc<Notify>,
 }
 
-/// Changes sent in one update.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     /// Users with their first connection here, or without their last.
@@ -51,7 +49,6 @@ impl SetChanges {
         Self { scope, changes: Changes::default(), has_changed }
     }
 
-    /// Takes the changes since the last call.
     pub(crate) fn take(&mut self) -> Changes {
         mem::take(&mut self.changes)
     }
@@ -101,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_and_its_opposite_leave_nothing_to_tell() {
+    fn a_change_and_its_opposite_cancel_out() {
         let mut changes = changes(BOTH);
         let (ann, bob, room, id) = ("ann".into(), "bob".into(), "room".into(), "c1".into());
         changes.user(&ann, Presence::Here);

@@ -41,7 +41,7 @@ fn a_new_connection_is_a_member_of_its_hub_and_its_user() {
 }
 
 #[test]
-fn joining_twice_counts_once_and_an_empty_group_is_forgotten() {
+fn joining_twice_counts_once_and_an_empty_group_is_removed() {
     let mut connections = connections(1, None);
     connections.join(0, hub(), SetName::Group("g"));
     connections.join(0, hub(), SetName::Group("g"));

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use crate::net::socket::Socket;
 use crate::shard::delivery::outbox::{Dropped, Outbox};
 
-/// Socket of a client connection with its outbox.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Wire {
@@ -91,18 +90,15 @@ impl Wire {
         self.outbox.push(frame);
     }
 
-    /// Queues a frame that may be dropped.
     #[inline]
     pub(crate) fn queue_droppable(&mut self, frame: Bytes) {
         self.outbox.push_droppable(frame);
     }
 
-    /// Drops this many bytes of droppable frames, oldest first.
     pub(crate) fn drop_oldest(&mut self, bytes: usize) -> Dropped {
         self.outbox.drop_oldest(bytes)
     }
 
-    /// Removes written bytes from the outbox.
     pub(crate) fn advance(&mut self, bytes: usize) {
         self.outbox.advance(bytes);
     }
@@ -129,7 +125,6 @@ impl Wire {
         mem::take(&mut self.is_dirty) && !self.outbox.is_empty()
     }
 
-    /// Records the batch that writes deferred frames.
     #[inline]
     pub(crate) fn note_batch(&mut self, batch: u32) {
         self.written_in = batch;
@@ -151,14 +146,10 @@ impl Wire {
     }
 
     /// Writes as the socket accepts data, until nothing remains.
-    ///
-    /// # Errors
-    /// If the socket failed.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.outbox.poll_flush(cx, &self.socket)
     }
 
-    /// Records that the flush task has ended.
     pub(crate) fn end_flush(&mut self) {
         self.is_flushing = false;
     }

@@ -17,7 +17,6 @@ pub(crate) struct Framed {
 }
 
 impl Framed {
-    /// Frames each payload once.
     #[must_use]
     pub(crate) fn new(payloads: &Payloads) -> Self {
         let frame = |protocol, kind| {
@@ -44,14 +43,13 @@ impl Framed {
         }
     }
 
-    /// Whether it has frames for identical contents.
+    /// Whether both messages have frames for the same contents.
     #[must_use]
     pub(crate) fn is_like(&self, other: &Framed) -> bool {
         let shape = |message: &Framed| [&message.text, &message.binary, &message.blazor].map(Option::is_some);
         shape(self) == shape(other)
     }
 
-    /// Total bytes of its frames.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         [&self.text, &self.binary, &self.blazor].into_iter().flatten().map(Bytes::len).sum()
@@ -75,7 +73,6 @@ pub(crate) fn frame_for(protocol: HubProtocol, payload: &[u8]) -> Bytes {
     websocket::frame(if protocol.is_binary() { Opcode::Binary } else { Opcode::Text }, payload)
 }
 
-/// Transport frame of one hub message, encoded in this protocol.
 #[must_use]
 pub(crate) fn message_frame(protocol: HubProtocol, message: &HubMessage) -> Bytes {
     let mut encoded = BytesMut::new();
@@ -83,7 +80,6 @@ pub(crate) fn message_frame(protocol: HubProtocol, message: &HubMessage) -> Byte
     frame_for(protocol, &encoded)
 }
 
-/// Transport frame of a raw endpoint's message.
 #[must_use]
 pub(crate) fn raw_frame(kind: RawKind, payload: &[u8]) -> Bytes {
     let opcode = match kind {

@@ -19,7 +19,6 @@ const REPEATED_PART: u32 = 16;
 /// Number of batches gathered whole after frequent repeats.
 const WHOLE_BATCHES: u32 = 64;
 
-/// Gathering state of one shard's batches.
 #[derive(Debug, Default)]
 pub(crate) struct Gathering {
     /// Batch number, different from the next one's.

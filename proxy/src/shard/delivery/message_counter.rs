@@ -28,12 +28,10 @@ impl MessageCounter {
         count
     }
 
-    /// Whether a frame is kept.
     pub(crate) fn has_frame(&self) -> bool {
         self.last.is_some()
     }
 
-    /// Releases the last counted frame.
     pub(crate) fn forget(&mut self) {
         self.last = None;
     }

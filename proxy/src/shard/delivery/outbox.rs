@@ -17,7 +17,6 @@ pub(crate) use frame_queue::{Dropped, FrameQueue};
 /// Maximum number of frames per system call; more slices bring no gain.
 const SLICES_MAX: usize = 64;
 
-/// Queued frames of one client.
 #[derive(Debug, Default)]
 pub(crate) enum Outbox {
     #[default]
@@ -47,7 +46,6 @@ impl Outbox {
         self.append(frame, Need::Must);
     }
 
-    /// Appends a droppable frame of a broadcast.
     pub(crate) fn push_droppable(&mut self, frame: Bytes) {
         self.append(frame, Need::May);
     }
@@ -99,10 +97,6 @@ impl Outbox {
         }
     }
 
-    /// Writes until the socket is full.
-    ///
-    /// # Errors
-    /// `WouldBlock` if data remains; otherwise the socket failed.
     pub(crate) fn try_flush(&mut self, socket: &Socket) -> io::Result<()> {
         while !self.is_empty() {
             self.write_with(|slices| socket.try_write(slices))?;
@@ -110,10 +104,6 @@ impl Outbox {
         if socket.has_unsent() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     }
 
-    /// Writes as the socket accepts data, until nothing remains.
-    ///
-    /// # Errors
-    /// If the socket failed.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>, socket: &Socket) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             let written = self.write_with(|slices| match socket.poll_write(cx, slices) {

@@ -13,7 +13,6 @@ use crate::shard::connection::Client;
 /// Fraction of a slow client's limit to free in one pass.
 const DROPPED_PART: usize = 8;
 
-/// Outbox budget of one shard, with the limit per client.
 #[derive(Debug)]
 pub(crate) struct OutboxBudget {
     /// Maximum bytes of one client's outbox.
@@ -23,7 +22,6 @@ pub(crate) struct OutboxBudget {
 }
 
 impl OutboxBudget {
-    /// Creates one shard's share of the node's budget.
     pub(crate) fn new(limits: &OutboxLimits, shards: usize, counters: Arc<Counters>) -> Self {
         let budget = ByteBudget::share_of(limits.total_bytes, shards);
         Self { limit_bytes: limits.client_bytes, budget, counters }

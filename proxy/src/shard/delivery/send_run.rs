@@ -25,7 +25,6 @@ const JOINED_MAX_BYTES: usize = 16 * 1024;
 pub(crate) struct SendRun {
     first: (Framed, SendOrigin),
     more: Vec<(Framed, SendOrigin)>,
-    /// Total bytes of all frames.
     bytes: usize,
     /// Joined frames, if there is more than one message.
     joined: Option<Framed>,
@@ -81,7 +80,6 @@ impl SendRun {
 pub(crate) struct ReceiverTally([u64; Content::ALL.len()]);
 
 impl ReceiverTally {
-    /// Adds one receiver with this content.
     pub(crate) fn add(&mut self, content: Content) {
         if let Some(count) = self.0.get_mut(content.number()) {
             *count += 1;
@@ -93,7 +91,7 @@ impl ReceiverTally {
         self.0.iter().sum()
     }
 
-    /// Payload bytes received by all of them.
+    /// Payload bytes received by all receivers.
     #[must_use]
     pub(crate) fn bytes(&self, run: &SendRun) -> u64 {
         let of_all = |content| run.messages().filter_map(move |(message, _)| message.get(content));

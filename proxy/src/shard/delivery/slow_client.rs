@@ -65,7 +65,6 @@ struct Pause {
 }
 
 impl SlowClients {
-    /// Whether marks have to be settled.
     #[inline]
     pub(crate) fn has_marked(&self) -> bool {
         !self.marked.is_empty()
@@ -122,7 +121,6 @@ impl SlowClients {
         pause.map(|pause| pause.is_acknowledged)
     }
 
-    /// Adds a mark from an app server.
     pub(crate) fn mark(
         &mut self,
         slot: Slot,
@@ -148,7 +146,7 @@ impl SlowClients {
         self.clients.entry(slot).or_insert_with(listed)
     }
 
-    /// Entry of a client. The wire of the client, which outlives each of its sockets, shows whether there is one.
+    /// Entry of a slow client; the flag in its wire excludes an entry of an earlier client in this slot.
     fn entry(&mut self, slot: Slot, client: &Client) -> Option<&mut SlowClient> {
         self.clients.get_mut(&slot).filter(|_| client.wire().is_slow())
     }

@@ -73,7 +73,7 @@ fn deferred_frames_wait_for_the_end_of_the_batch_and_stay_in_order() {
 }
 
 #[test]
-fn a_run_is_one_frame_for_whom_nothing_waits_and_several_for_whoever_counts_them() {
+fn a_run_is_one_frame_for_an_empty_outbox_and_several_for_clients_that_count_messages() {
     let mut bed = Testbed::new();
     let [idle, waiting, stateful] = ["idle", "waiting", "stateful"].map(|name| bed.client(name));
     send(&mut bed, &Audience::Connections(vec![whole_id("waiting").into()]).into(), "0", Flush::Deferred);
@@ -276,7 +276,7 @@ async fn clients_with_tls_get_the_same_by_one_system_call_and_by_one_for_each() 
         let long: [&str; 12] = [&large; 12];
         let mut sent = Vec::new();
         let batches = [&["lone"][..], &["a", "batch", "of four", ""], &long[..1], &["y", &large]];
-        // Frame by frame, so that the remaining data is below an empty outbox.
+        // One frame per batch, so that the unsent rest is below the outbox, which is empty.
         for texts in batches.into_iter().chain([&long[..1]; 200]) {
             let expected = batch(&mut bed, texts);
             let mut came = vec![0; expected.len()];

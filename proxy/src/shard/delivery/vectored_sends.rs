@@ -31,7 +31,6 @@ pub(crate) enum OneSend {
     Sealed(Range<usize>),
 }
 
-/// Vectored sends of one shard.
 #[derive(Debug)]
 pub(crate) enum VectoredSends {
     /// Disabled, or refused by the system.

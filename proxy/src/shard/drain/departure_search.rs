@@ -13,7 +13,6 @@ pub(crate) enum Fit {
     Fair,
 }
 
-/// Search for a number of clients.
 #[derive(Debug)]
 pub(crate) struct DepartureSearch {
     wanted: usize,
@@ -23,7 +22,6 @@ pub(crate) struct DepartureSearch {
 }
 
 impl DepartureSearch {
-    /// Starts a search at this slot.
     pub(crate) fn new(wanted: usize, from: usize) -> Self {
         Self { wanted, walk: SlotWalk::around(from), preferred: Vec::new(), fair: Vec::new() }
     }

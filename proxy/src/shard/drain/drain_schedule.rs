@@ -16,7 +16,6 @@ use trunkline_protocol::id::random_bytes;
 /// clients finishes early.
 const CLOSE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Clients not closed yet, with their schedule.
 #[derive(Debug)]
 pub(crate) struct DrainSchedule<T> {
     waiting: VecDeque<T>,
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn no_spread_closes_all_at_once_and_no_clients_are_done_at_once() {
+    fn without_a_spread_all_close_immediately_and_without_clients_the_schedule_is_done() {
         let mut schedule = DrainSchedule::new(vec![1, 2], Duration::ZERO, || 0.9);
         assert_eq!(all(&mut schedule, &mut || 0.9), [(Duration::ZERO, 1), (Duration::ZERO, 2)]);
         assert_eq!(DrainSchedule::<u32>::new(Vec::new(), SPREAD, || 0.1).next_at(), None);

@@ -35,7 +35,6 @@ pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Fraction of the wait after which a client without calls is closed.
 const QUIET_PART: u32 = 5;
 
-/// Clients chosen to leave that wait for a suitable time.
 #[derive(Debug, Default)]
 pub(crate) struct LeavingClients {
     waiting: Vec<LeavingClient>,
@@ -57,7 +56,6 @@ struct LeavingClient {
 }
 
 impl LeavingClients {
-    /// Whether no client is waiting to be closed.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()

@@ -6,7 +6,6 @@ use crate::shard::connection::{Census, Connections};
 use crate::shard::slot::{Serial, Slot};
 use crate::upstream::{AppServerId, HubIndex};
 
-/// Order to move clients from one app server to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RebalanceOrder {
     pub hub: HubIndex,
@@ -19,20 +18,18 @@ pub(crate) struct RebalanceOrder {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct LevelCount {
     pub present: u64,
-    /// Of these, clients with a requested hand-over.
+    /// Present clients with a requested hand-over.
     pub going: u64,
     /// Clients about to arrive from other app servers.
     pub coming: u64,
 }
 
-/// Client connections of one shard that move to new app servers.
 #[derive(Debug, Default)]
 pub(crate) struct ServerRebalance {
     /// Clients with a requested hand-over.
     asked: HashMap<Slot, AskedClient>,
 }
 
-/// Client with a hand-over requested for an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AskedClient {
     pub serial: Serial,
@@ -50,7 +47,6 @@ impl ServerRebalance {
         self.asked.remove(&slot)
     }
 
-    /// Client counts by hub and app server.
     #[must_use]
     pub(crate) fn level_counts(&self, census: &Census) -> HashMap<(HubIndex, AppServerId), LevelCount> {
         let mut counts: HashMap<_, LevelCount> = HashMap::new();

@@ -47,7 +47,6 @@ pub(crate) fn reroute_unassigned(state: &mut ShardState) {
     }
 }
 
-/// Evaluates the routes again for one client.
 pub(crate) fn reroute_one(state: &mut ShardState, slot: Slot) {
     state.assignments.mirrored.refresh_mirrors(&mut state.core, slot);
     let Some((hub, group)) = state.core.route_of(slot) else { return };

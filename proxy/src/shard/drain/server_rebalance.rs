@@ -106,7 +106,7 @@ fn ask_if_idle(id: &str) -> ServiceMessage {
     ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
 }
 
-/// Whether a client may move to an order's app server now, unnoticed.
+/// Whether an order may move this client now: it is idle, and does not notice the move.
 fn may_be_levelled(core: &ShardCore, client: &Client, order: &RebalanceOrder) -> bool {
     let (home, assignment) = (client.home(), client.assignments().home());
     let is_there = home.app() == order.from && home.hub() == order.hub && client.life().is_open();

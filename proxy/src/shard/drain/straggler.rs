@@ -12,7 +12,6 @@ const IDS_MAX: usize = 10;
 /// Maximum number of logged kinds, by hub and transport.
 const KINDS_MAX: usize = 20;
 
-/// Remaining clients of a node.
 #[derive(Debug, Default)]
 pub(crate) struct Stragglers {
     by_kind: BTreeMap<(String, &'static str), usize>,
@@ -34,7 +33,6 @@ impl Stragglers {
         stragglers
     }
 
-    /// Adds the stragglers of another shard.
     pub(crate) fn merge(&mut self, other: Self) {
         for (kind, count) in other.by_kind {
             *self.by_kind.entry(kind).or_default() += count;

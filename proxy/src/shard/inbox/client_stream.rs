@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 
 use crate::transport::http_transport::InnerHalf;
 
-/// Byte stream of a client.
 #[derive(Debug)]
 pub(crate) enum ClientStream {
     /// WebSocket with an upgrade in progress.

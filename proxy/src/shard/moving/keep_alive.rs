@@ -39,7 +39,6 @@ pub(crate) enum Overdue {
     Lost(Cause),
 }
 
-/// Result of checking one client.
 #[derive(Debug, PartialEq, Eq)]
 enum Due {
     /// Nothing due before this tick.
@@ -138,13 +137,13 @@ fn due_open(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
     Due::Wait(live.last_sent().saturating_add(keep_alive).min(silent_at).saturating_add(1))
 }
 
-/// Next action for a raw connection, based on transport pings. It is pinged as soon as it is silent, regardless
-/// of sent data, because clients may have nothing to send. All WebSockets answer pings, so silence after a ping
-/// means that the client is gone.
+/// Next action for a raw connection, based on transport pings. The client is pinged as soon as it is silent, regardless
+/// of sent data, because clients may have nothing to send. All WebSockets answer pings, so silence after a ping means
+/// that the client is gone.
 fn due_raw(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
     let silent_for = now.saturating_sub(client.liveness().last_heard());
     match silent_for {
-        // Its replies are not read, but a write detects a closed socket.
+        // Replies of a paused client are not read, but a write detects a closed socket.
         1.. if !client.pauses().is_empty() && silent_for.is_multiple_of(keep_alive) => Due::Now(Overdue::KeepAlive),
         _ if !client.pauses().is_empty() => Due::Wait(now.saturating_add(keep_alive - silent_for % keep_alive)),
         // A client pinged late still gets an interval for its reply.

@@ -163,7 +163,6 @@ pub(crate) fn owe_acknowledgement(state: &mut ShardState, slot: Slot) {
     }
 }
 
-/// Acknowledges client messages since the last tick.
 pub(crate) fn send_acknowledgements(state: &mut ShardState) {
     let mode = state.core.mode(Flush::Deferred);
     for slot in mem::take(&mut state.moves.acknowledgements) {

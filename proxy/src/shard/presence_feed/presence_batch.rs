@@ -10,7 +10,6 @@ use trunkline_protocol::service::{GroupJoin, PresenceChanges, PresencePhase};
 /// members.
 const FRAME_MAX_BYTES: usize = 256 * 1024;
 
-/// Updates of one stream to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct PresenceBatch {
     full: Vec<PresenceChanges>,

@@ -14,32 +14,26 @@ use crate::upstream::{ReplyTo, RestoreQueries};
 
 #[derive(Debug)]
 pub(crate) struct Admission {
-    /// Keys that sign tokens for this node.
     pub signing_keys: Arc<SigningKeys>,
     pub verifier: Verifier,
-    /// Verifier of dial-in tokens.
     pub service_verifier: ServiceVerifier,
     /// Revoked tokens, for both verifiers.
     pub revocations: Arc<Revocations>,
     /// Set after the warning about an app server that dials in over plain HTTP.
     pub has_warned_of_plain: AtomicBool,
-    /// Connections over HTTP transports.
     pub http_transports: HttpTransports,
-    /// GET requests forwarded to the owners of their connections.
     pub carried_gets: CarriedGets,
-    /// Queries for the state of lost clients.
     pub restore_queries: RestoreQueries,
 }
 
 impl Admission {
-    /// Share of a signer in tables that all signers use.
     #[must_use]
     pub(crate) fn share_of(&self, signer: &Signer) -> SignerShare {
         SignerShare::new(signer.clone(), self.signing_keys.has_apps())
     }
 
-    /// Share of a caller that invokes a client of this hub. Callers via other nodes or without a token count
-    /// for the app that owns the hub.
+    /// Permit share of the caller that invokes a client of this hub. Calls relayed by other nodes, or without a token,
+    /// count for the app that owns the hub.
     #[must_use]
     pub(crate) fn share_of_asker(&self, reply_to: &dyn ReplyTo, hub: &str) -> SignerShare {
         let signer = reply_to.signer().cloned().unwrap_or_else(|| self.signing_keys.owner_of(hub));

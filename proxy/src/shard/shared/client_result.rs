@@ -21,14 +21,12 @@ const RESULT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Maximum number of pending client results. Further invocations fail.
 const WAITING_MAX: usize = 65_536;
 
-/// Pending client results of all shards.
 #[derive(Debug)]
 pub(crate) struct ClientResults {
     waiting: Mutex<HashMap<ByteString, WaitingResult>>,
     permits: Permits<Signer>,
 }
 
-/// Reason to refuse a client invocation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ResultRefused {
     #[error("another query has this id")]
@@ -91,31 +89,26 @@ impl ClientResults {
         if question.connection_id == connection_id && is_from_owner { waiting.remove(invocation_id) } else { None }
     }
 
-    /// Whether a result of this client is pending.
     #[must_use]
     pub(crate) fn is_waiting_for(&self, connection_id: &str) -> bool {
         self.waiting().values().any(|question| question.connection_id == connection_id)
     }
 
-    /// Fails the invocations that have timed out.
     pub(crate) fn expire(&self) {
         let now = Instant::now();
         self.fail(|question| question.until <= now, "has not answered in time");
     }
 
-    /// Fails the invocations of a closed client.
     pub(crate) fn connection_ended(&self, connection_id: &str) {
         self.fail(|question| question.connection_id == connection_id, "has ended before it answered");
     }
 
-    /// Records the node of an invoked client.
     pub(crate) fn set_node(&self, invocation_id: &str, boot: &str) {
         if let Some(question) = self.waiting().get_mut(invocation_id) {
             question.node = Some(boot.into());
         }
     }
 
-    /// Fails the invocations of clients on a lost node.
     pub(crate) fn node_gone(&self, boot: &str) {
         self.fail(|question| question.node.as_deref() == Some(boot), "was at a node that is gone");
     }
@@ -149,7 +142,6 @@ impl WaitingResult {
         &self.caller
     }
 
-    /// Recipient of the result.
     #[must_use]
     pub(crate) fn reply_to(&self) -> &Arc<dyn ReplyTo> {
         &self.reply_to

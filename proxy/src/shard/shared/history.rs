@@ -52,7 +52,6 @@ const SHRINKS_BELOW: usize = 4;
 /// Maximum length of texts from clients and app servers.
 const TEXT_MAX_BYTES: usize = 512;
 
-/// Closed or refused client connection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PastConnection<'a> {
     /// First part of the id; the rest may be secret.
@@ -67,7 +66,6 @@ pub(crate) struct PastConnection<'a> {
     /// Hub protocol; `None` before the hub handshake.
     pub speech: Option<ClientProtocol>,
     pub user: Option<Cow<'a, str>>,
-    /// Remote address of the client.
     pub remote: Option<Cow<'a, str>>,
     pub user_agent: Option<Cow<'a, str>>,
     /// Instance id of the app server.
@@ -143,7 +141,6 @@ impl<'a> PastConnection<'a> {
 }
 
 impl History {
-    /// Creates the history of one shard with its share of the node's limits.
     #[must_use]
     pub(crate) fn new(shards: usize) -> Self {
         let shards = shards.max(1);
@@ -205,7 +202,6 @@ impl HistoryRing {
         self.id_hashes.push_back(id_hash);
     }
 
-    /// Packs the newest records.
     fn pack(&mut self) {
         let packed = lz4_flex::compress(&self.open);
         let block = std::mem::take(&mut self.open_block);
@@ -313,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_close_of_an_id_is_remembered_and_the_oldest_are_forgotten() {
+    fn the_last_close_of_an_id_is_stored_and_the_oldest_records_are_evicted() {
         let (ring, now) = (History::with_room(2, REMEMBERED_MAX_BYTES), unix_ms());
         ring.remember(&past("a", Cause::Drained, now));
         ring.remember(&past("a", Cause::SlowClient, now));
@@ -374,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn after_some_minutes_a_close_is_forgotten() {
+    fn a_close_record_expires_after_some_minutes() {
         let (ring, now) = (History::new(1), unix_ms());
         ring.remember(&past("old", Cause::Drained, now - REMEMBERED_MS - 1_000));
         assert!(ring.find("old").is_none());

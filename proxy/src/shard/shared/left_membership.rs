@@ -13,7 +13,6 @@ pub(crate) const LEFT_REMEMBERED_MS: i64 = 3_600_000;
 /// Fleet-wide hub name and a user. The hub may be unknown to this node.
 pub(crate) type UserKey = (ByteString, ByteString);
 
-/// Left memberships with their times.
 #[derive(Debug)]
 pub(crate) struct LeftMemberships(Recent<(UserKey, ByteString), i64, i64>);
 
@@ -24,13 +23,11 @@ impl Default for LeftMemberships {
 }
 
 impl LeftMemberships {
-    /// Records that a user left a group at a time.
     pub(crate) fn note(&mut self, user: &UserKey, group: ByteString, at_ms: i64, now_ms: i64) {
         self.0.insert((user.clone(), group), at_ms, at_ms.saturating_add(LEFT_REMEMBERED_MS));
         self.0.expire(now_ms);
     }
 
-    /// Removes the record that a user left a group.
     pub(crate) fn remove(&mut self, user: &UserKey, group: &str) {
         self.0.remove(&(user.clone(), group.into()));
     }
@@ -40,7 +37,6 @@ impl LeftMemberships {
         self.0.get(&(user.clone(), group.into())).copied()
     }
 
-    /// Groups that a user has left, with times.
     pub(crate) fn of(&self, user: &UserKey) -> impl Iterator<Item = (&ByteString, i64)> {
         let left = self.0.range((user.clone(), ByteString::new())..).take_while(move |((other, _), _)| other == user);
         left.map(|((_, group), at_ms)| (group, *at_ms))
@@ -75,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_left_again_is_remembered_from_the_last_time_on() {
+    fn a_membership_left_again_keeps_the_last_time() {
         let (mut left, ann) = (LeftMemberships::default(), ann());
         left.note(&ann, "red".into(), 0, 0);
         left.note(&ann, "red".into(), LEFT_REMEMBERED_MS, LEFT_REMEMBERED_MS);

@@ -51,7 +51,6 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     /// Checks a link that an app server opens for another node, by its name.
     fn judge_target(&self, hub: &Hub, instance: &str, target: &str) -> TargetVerdict;
 
-    /// Whether any other node is linked.
     fn is_linked(&self) -> bool;
 
     /// Whether this node has just started and is still discovering the others.
@@ -75,11 +74,9 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender, sought: SoughtConnection)
     -> TakeOver;
 
-    /// Returns the reachability of the node with this boot id.
     fn reachability(&self, boot: &str) -> Reachability;
 }
 
-/// Reachability of another node from this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reachability {
     /// This node has no other nodes.
@@ -99,11 +96,10 @@ pub(crate) enum Reachability {
 pub(crate) enum SoughtConnection {
     /// Most likely never opened: late nodes are not waited for.
     New,
-    /// Its client was connected before.
+    /// The client was connected before.
     Return,
 }
 
-/// Result of taking over a client connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TakenOver {
     /// On this shard, without a socket.
@@ -116,7 +112,6 @@ pub(crate) enum TakenOver {
     Failed,
 }
 
-/// Future of a client connection's take-over.
 pub(crate) type TakeOver = Pin<Box<dyn Future<Output = TakenOver> + Send>>;
 
 /// Absence of other nodes: undeliverable messages are dropped.

@@ -15,7 +15,6 @@ use trunkline_protocol::fleet::{AckTracker, Awaited, HubInterest, InterestMap, W
 
 use crate::upstream::HubIndex;
 
-/// Subscriptions of this node in all hubs.
 #[derive(Debug, Default)]
 pub(crate) struct OwnInterest {
     hubs: ArcSwap<Vec<Arc<HubInterest>>>,
@@ -172,7 +171,6 @@ impl OwnInterest {
         waiting.into_values().flatten().for_each(|act| act());
     }
 
-    /// Returns the subscriptions of a hub.
     #[must_use]
     pub(crate) fn map(&self, hub: HubIndex) -> InterestMap {
         self.hubs.load().get(hub.get()).map(|hub| hub.map()).unwrap_or_default()
@@ -243,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_is_told_once_until_a_sweep_takes_it_back() {
+    fn a_set_is_reported_once_until_a_sweep_removes_it() {
         let (interest, hub) = (OwnInterest::default(), HubIndex::from(HUB));
         let (one, other) = (Wanted::Group("one"), Wanted::User("other"));
         for _ in 0..3 {
@@ -262,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_said_of_new_sets_waits_and_not_for_those_who_are_gone() {
+    fn only_actions_for_new_sets_wait_and_not_for_departed_nodes() {
         let (interest, hub) = (OwnInterest::default(), HubIndex::from(HUB));
         let (old, new) = (Wanted::Group("old"), Wanted::Group("new"));
         interest.enter(hub, old);
@@ -289,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hold_keeps_sets_wanted_until_somebody_is_there() {
+    async fn a_hold_keeps_subscriptions_until_a_member_joins() {
         let (interest, hub) = (Arc::new(OwnInterest::default()), HubIndex::from(HUB));
         let ann = Wanted::User("ann");
         let hold = interest.hold(hub, [Wanted::Everyone, ann]);
@@ -302,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_waits_at_a_node_that_has_left() {
+    async fn no_action_waits_after_the_node_has_left_the_fleet() {
         let (interest, hub) = (Arc::new(OwnInterest::default()), HubIndex::from(HUB));
         let hold = interest.hold(hub, [Wanted::Everyone]);
         let waiting = hold.acknowledged();

@@ -8,7 +8,6 @@ use trunkline_protocol::id::routing_key;
 
 use crate::shard::slot::Slot;
 
-/// Shard and slot of a client connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Location {
     pub shard: u16,
@@ -38,7 +37,6 @@ pub(crate) enum ReserveError {
     Unknown,
 }
 
-/// Routes of all client connections of the node.
 #[derive(Debug, Default)]
 pub(crate) struct RouteTable(HashMap<u128, Route>);
 
@@ -175,7 +173,7 @@ mod tests {
     const ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
     #[test]
-    fn a_retired_id_cannot_attach_again_and_a_forgotten_one_is_not_retired() {
+    fn a_retired_id_can_not_attach_again_and_a_removed_one_is_not_retired() {
         let routes = RouteTable::default();
         routes.reserve(ID).unwrap();
         routes.retire(ID);
@@ -217,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn only_ended_routes_are_forgotten() {
+    fn only_ended_routes_are_removed() {
         let routes = RouteTable::default();
         routes.open(ID, Location { shard: 0, slot: 0 });
         routes.forget(ID);

@@ -56,7 +56,6 @@ pub(crate) struct UserGroups {
     keys: Arc<SigningKeys>,
     /// Number of memberships, checked first by each new connection.
     count: AtomicUsize,
-    /// Memberships refused because of a limit.
     pub(crate) refused: Counter,
     begun: Instant,
     kept: Mutex<KeptGroups>,
@@ -81,7 +80,6 @@ struct KeptUse {
     bytes: usize,
 }
 
-/// Membership of a user in a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct UserGroup {
     group: ByteString,
@@ -98,7 +96,6 @@ pub(crate) struct ExpiredMembership {
     pub(crate) group: ByteString,
 }
 
-/// Effect of another node's report about a membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MembershipNews {
     Begun,
@@ -107,7 +104,6 @@ pub(crate) enum MembershipNews {
     Nothing,
 }
 
-/// Reason to refuse a membership.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MembershipRefused {
     #[error("a node stores at most {0}: see --rest-user-groups-max")]
@@ -207,7 +203,6 @@ impl UserGroups {
         Ok(share.signer().clone())
     }
 
-    /// Memory used by the memberships.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         self.kept().bytes()
@@ -252,7 +247,6 @@ impl UserGroups {
         }
     }
 
-    /// Removes one membership of a user, or all.
     fn end(&self, kept: &mut KeptGroups, user: &UserKey, group: Option<&str>) -> Vec<UserGroup> {
         let Some(groups) = kept.users.get_mut(user) else { return Vec::new() };
         let gone: Vec<_> = match group {
@@ -322,7 +316,6 @@ impl UserGroups {
         }
     }
 
-    /// Groups that a new connection of a user joins.
     #[must_use]
     pub(crate) fn of(&self, hub: &str, user: &str) -> Vec<ByteString> {
         if self.is_empty() {
@@ -339,7 +332,6 @@ impl UserGroups {
         self.of(hub, user).iter().any(|kept| kept == group)
     }
 
-    /// Takes the expired memberships.
     pub(crate) fn take_expired(&self) -> Vec<ExpiredMembership> {
         if self.is_empty() {
             return Vec::new();
@@ -414,7 +406,6 @@ impl KeptGroups {
     }
 }
 
-/// Memory of one membership.
 fn weight((hub, user): &UserKey, group: &str) -> usize {
     hub.len() + user.len() + group.len() + OVERHEAD_BYTES
 }
@@ -427,7 +418,6 @@ impl KeptUse {
     }
 }
 
-/// Removes one of a user's groups, if present.
 fn remove(groups: &mut VecDeque<UserGroup>, group: &str) -> Option<UserGroup> {
     let place = groups.iter().position(|kept| kept.group == *group)?;
     groups.remove(place)
@@ -617,7 +607,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn news_of_another_node_are_told_apart_from_what_is_known() {
+    async fn reports_of_another_node_are_distinguished_from_known_memberships() {
         let (one, other) = (groups_of(2), groups_of(1));
         one.join("chat", "ann", "red", 100).unwrap();
         let red = told(&one)[0].clone();

@@ -15,7 +15,6 @@ type TraceEntry = (u64, u64);
 pub(super) struct MarkedMessages(BTreeMap<i64, (Slot, Vec<TraceEntry>)>);
 
 impl MarkedMessages {
-    /// Adds a client's message for one trace.
     pub(super) fn add(&mut self, mark: i64, slot: Slot, entry: TraceEntry) {
         self.0.entry(mark).or_insert_with(|| (slot, Vec::new())).1.push(entry);
         if self.0.len() > MARKED_MAX {
@@ -54,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_are_given_up_and_those_of_a_client_that_is_gone_are_forgotten() {
+    fn the_oldest_messages_are_evicted_and_messages_of_a_departed_client_removed() {
         let mut marked = MarkedMessages::default();
         (0..).take(MARKED_MAX + 1).for_each(|mark| marked.add(mark, 1, (0, 0)));
         assert!(marked.find(0, 1, true).is_empty());

@@ -37,18 +37,18 @@ pub(crate) struct MessageSummary {
 }
 
 impl MessageSummary {
-    /// Whether it is a call with a reply.
+    /// Whether the message is a call with a reply.
     pub(super) fn is_answered_call(&self) -> bool {
         let is_call = [MessageKind::Invocation, MessageKind::StreamInvocation].map(kind_name).contains(&self.kind);
         is_call && self.invocation_id.is_some()
     }
 
-    /// Whether it completes a call.
+    /// Whether the message completes a call.
     pub(super) fn is_answer(&self) -> bool {
         self.kind == kind_name(MessageKind::Completion)
     }
 
-    /// Whether it is a reply or part of one.
+    /// Whether the message is a reply or part of one.
     pub(super) fn is_of_reply(&self) -> bool {
         self.is_answer() || self.kind == kind_name(MessageKind::StreamItem)
     }
@@ -64,7 +64,6 @@ impl MessageSummary {
     }
 }
 
-/// Summaries of complete messages.
 pub(super) fn read(content: Content, messages: &Bytes, with_payloads: bool) -> Vec<MessageSummary> {
     match content {
         Content::Raw => vec![raw(messages, with_payloads)],
@@ -109,7 +108,6 @@ fn hub_message(protocol: HubProtocol, body: &Bytes, bytes: usize, with_payloads:
     }
 }
 
-/// Returns the display name of a hub message kind.
 #[must_use]
 pub(crate) fn kind_name(kind: MessageKind) -> &'static str {
     match kind {

@@ -110,7 +110,7 @@ pub(crate) fn is_secret(name: &str) -> bool {
     SECRET_NAMES.iter().any(|secret| plain.contains(secret))
 }
 
-/// Whether it looks like a JWT: three base64url parts, the first starting like a JSON object.
+/// Whether a word looks like a JWT: three base64url parts, the first starting like a JSON object.
 fn is_token(word: &str) -> bool {
     let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
     let is_part = |part: &str| {

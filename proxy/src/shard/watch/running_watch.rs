@@ -28,14 +28,12 @@ pub(super) const IDLE_TICKS: u32 = 10;
 /// Maximum number of calls with pending replies.
 const CALLS_MAX: usize = 1_024;
 
-/// Call with a pending reply.
 #[derive(Debug)]
 struct AwaitedCall {
     number: u64,
     read_at: Instant,
 }
 
-/// Client followed by a watch.
 #[derive(Debug)]
 struct FollowedClient {
     connection: Arc<WatchedConnection>,
@@ -43,7 +41,6 @@ struct FollowedClient {
     awaits_handshake: bool,
 }
 
-/// One watch of a shard.
 #[derive(Debug)]
 pub(super) struct RunningWatch {
     number: u64,
@@ -111,7 +108,7 @@ impl RunningWatch {
         self.order.method().is_some()
     }
 
-    /// Whether it follows the method called by a message.
+    /// Whether the watch follows the method called by a message.
     pub(super) fn follows_method_of(&self, summary: &MessageSummary) -> bool {
         match (self.order.method(), &summary.target) {
             (Some(method), Some(target)) => target.to_lowercase() == method.to_lowercase(),
@@ -119,7 +116,7 @@ impl RunningWatch {
         }
     }
 
-    /// Whether it may capture a message of this client. Otherwise the message is not parsed.
+    /// Whether the watch may capture a message of this client. Otherwise the message is not parsed.
     pub(super) fn may_take(&self, slot: Slot, client: &Client) -> bool {
         match self.follows_a_method() {
             true => self.order.is_at(client.home().hub()),
@@ -210,7 +207,6 @@ impl RunningWatch {
         }
     }
 
-    /// Captures a message that matches the watch.
     pub(super) fn take(
         &mut self,
         slot: Slot,
@@ -258,7 +254,6 @@ impl RunningWatch {
         number
     }
 
-    /// Adds a later hop of a message.
     pub(super) fn add_hop(&mut self, number: u64, hop: TraceHop) {
         if self.has_room(0) {
             self.push(self.started.elapsed(), WatchEvent::Hop(number, hop), 0);
@@ -292,7 +287,7 @@ impl RunningWatch {
         self.unread.loss.messages += messages;
     }
 
-    /// Whether it belongs to a call in the watch.
+    /// Whether a message belongs to a call in the watch.
     fn awaits(&self, slot: Slot, summary: &MessageSummary) -> bool {
         let id = summary.invocation_id.as_ref();
         !self.calls.is_empty() && id.is_some_and(|id| self.calls.contains_key(&(slot, id.clone())))

@@ -102,7 +102,7 @@ fn word(change: &ConnectionChange) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_is_told_with_its_hops_and_its_answer_names_it() {
+async fn a_call_is_reported_with_its_hops_and_its_answer_refers_to_it() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
     let number = trace(&mut bed, WatchSubject::Connection(whole_id("ann")));
@@ -126,7 +126,7 @@ async fn a_call_is_told_with_its_hops_and_its_answer_names_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn others_are_not_told_and_payloads_are_only_where_they_are_wanted() {
+async fn other_clients_are_not_traced_and_payloads_are_included_only_on_request() {
     let mut bed = Testbed::new();
     let (ann, ben) = (bed.client("ann"), bed.client("ben"));
     let subject = WatchSubject::Connection(whole_id("ann"));
@@ -184,7 +184,7 @@ async fn members_of_a_group_are_followed_while_they_are() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_than_a_trace_tells_in_a_second_is_counted() {
+async fn messages_above_the_rate_of_a_trace_are_counted() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
     let number = trace(&mut bed, WatchSubject::User("ann".into()));
@@ -202,7 +202,7 @@ async fn more_than_a_trace_tells_in_a_second_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_send_to_very_many_is_told_for_some_of_them() {
+async fn a_send_to_many_clients_is_traced_for_some_of_them() {
     let mut bed = Testbed::new();
     let number = trace(&mut bed, WatchSubject::Method("Said".into()));
     for index in 0..RECIPIENTS_MAX + 9 {
@@ -237,7 +237,7 @@ async fn watches_of_each_detail_are_bounded_and_end_when_they_are_not_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_trace_nothing_is_marked_and_a_report_is_for_nobody() {
+async fn without_a_trace_nothing_is_marked_and_a_report_is_ignored() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
     assert_eq!(say(&mut bed, ann, SAY, true), None);
@@ -399,7 +399,7 @@ fn only_clients_that_match_hub_user_and_connection_are_followed() {
 }
 
 #[test]
-fn the_answer_to_a_hub_handshake_is_told_from_messages() {
+fn a_hub_handshake_response_is_distinguished_from_messages() {
     let mut bed = Testbed::new();
     let number = recording(&mut bed);
     let ann = bed.client("ann");
@@ -415,7 +415,7 @@ fn the_answer_to_a_hub_handshake_is_told_from_messages() {
 }
 
 #[test]
-fn what_finds_no_room_is_counted_and_the_close_is_told_all_the_same() {
+fn dropped_events_are_counted_and_the_close_is_reported_anyway() {
     let mut bed = Testbed::new();
     let number = recording(&mut bed);
     let ann = bed.client("ann");

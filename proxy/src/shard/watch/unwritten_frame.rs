@@ -15,7 +15,7 @@ const UNWRITTEN_MAX: usize = 2_048;
 /// Queued data of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// Bytes in its outbox, and those held back.
+    /// Bytes in the client's outbox, and bytes held back from it.
     Bytes(usize),
     /// No socket, but may get one.
     Away,
@@ -23,7 +23,7 @@ pub(super) enum Wait {
     Gone,
 }
 
-/// Frame with its traced messages, as pairs of trace and number.
+/// Frame, and the traced messages in it as pairs of trace and message number.
 #[derive(Debug)]
 struct UnwrittenFrame {
     slot: Slot,

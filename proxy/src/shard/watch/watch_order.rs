@@ -8,7 +8,6 @@ use trunkline_protocol::id::ID_CHARS;
 
 use crate::upstream::HubIndex;
 
-/// Order to watch the traffic of some clients.
 #[derive(Debug, Clone)]
 pub(crate) struct WatchOrder {
     /// Hub of the clients; `None` for all hubs.
@@ -25,7 +24,6 @@ pub(crate) struct WatchOrder {
 pub(crate) enum WatchSubject {
     /// Connections with this id prefix.
     Connection(String),
-    /// All connections of a user.
     User(String),
     /// Current members of a group.
     Group(String),
@@ -33,7 +31,6 @@ pub(crate) enum WatchSubject {
     Method(String),
 }
 
-/// Level of detail of a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WatchDetail {
     /// Tap: summaries of one client's newest messages.
@@ -61,7 +58,6 @@ pub(super) struct WatchBounds {
     pub(super) newest: Option<usize>,
 }
 
-/// Reason why a watch can't start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WatchRefused {
     #[error("there is no such connection")]
@@ -112,7 +108,6 @@ impl WatchOrder {
         })
     }
 
-    /// Name of the group with followed members.
     pub(super) fn group(&self) -> Option<&str> {
         self.subjects.iter().find_map(|subject| match subject {
             WatchSubject::Group(name) => Some(name.as_str()),
@@ -124,7 +119,7 @@ impl WatchOrder {
         self.hub.is_none_or(|wanted| wanted == hub)
     }
 
-    /// Whether it follows a client with this id and user.
+    /// Whether the watch includes a client with this id and user.
     pub(super) fn follows(&self, id: &str, user: Option<&str>, is_member: impl Fn(&str) -> bool) -> bool {
         self.subjects.iter().all(|subject| match subject {
             WatchSubject::Connection(wanted) => is_connection(wanted, id),

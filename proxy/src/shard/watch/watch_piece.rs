@@ -28,7 +28,6 @@ pub(crate) struct WatchedConnection {
     pub(crate) slot: Slot,
 }
 
-/// Event of a watch with its time.
 #[derive(Debug)]
 pub(crate) struct WatchPiece {
     /// Time since the watch started.
@@ -65,7 +64,6 @@ pub(crate) enum WatchedBytes {
     Messages(Bytes, RawKind),
 }
 
-/// Change of a followed connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ConnectionChange {
     /// Already open when the watch started.
@@ -94,13 +92,13 @@ pub(crate) struct WatchedMessage {
     /// Microseconds between socket and link in the proxy: upstream until it was queued in the link, downstream
     /// since it was read from the link; `None` for a message that came from no link.
     pub link_us: Option<u64>,
-    /// Set if a method rule refused it.
+    /// Set if a method rule refused the message.
     pub is_refused: bool,
     /// Set if more hops follow.
     pub is_open: bool,
-    /// Set if the app server reports on it.
+    /// Set if the app server reports on the message.
     pub is_marked: bool,
-    /// Number of the call that it answers.
+    /// Number of the call that the message answers.
     pub answers: Option<u64>,
 }
 

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn polls_end_at_once_and_event_streams_spread_out_each_once() {
+    async fn polls_end_immediately_and_event_streams_spread_out_each_once() {
         let (gets, owner) = (CarriedGets::default(), "http://10.0.0.1:8080".parse().unwrap());
         let poll = gets.begin((&owner, "b1"), "poll", GetKind::Poll);
         let streams: Vec<_> =

@@ -70,7 +70,7 @@ async fn a_newer_poll_replaces_the_waiting_one_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_poll_without_messages_ends_by_itself() {
+async fn a_poll_without_messages_times_out() {
     let (_registry, outer, _inner) = halves();
     assert_eq!(outer.poll(Duration::from_millis(1)).await, PollOutcome::Empty);
 }

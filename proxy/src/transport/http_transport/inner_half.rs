@@ -15,7 +15,6 @@ use trunkline_protocol::cause::Cause;
 use crate::limits::AddressPermit;
 use crate::net::socket::SocketStream;
 
-/// Client socket with bytes transported in requests.
 #[derive(Debug)]
 pub(crate) struct InnerHalf {
     pipe: DuplexStream,

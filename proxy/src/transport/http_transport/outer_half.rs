@@ -21,7 +21,6 @@ use crate::limits::AddressPermit;
 /// Capacity of a pipe per direction in bytes; the official server's limit.
 pub(super) const PIPE_BYTES: usize = 64 * 1024;
 
-/// Outer half of a client connection, used by all of its requests.
 #[derive(Debug)]
 pub(crate) struct OuterHalf {
     id: Arc<str>,

@@ -15,7 +15,6 @@ const PARTS: usize = 64;
 
 type Part = HashMap<Arc<str>, Arc<OuterHalf>>;
 
-/// Outer halves of a node's HTTP transports, by connection id.
 #[derive(Debug)]
 pub(crate) struct HttpTransports {
     parts: Vec<Mutex<Part>>,

@@ -52,14 +52,11 @@ fn unframed(content: FrameContent, payload: Bytes) -> Unframed {
 /// Content of a frame of ours, according to its head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FrameContent {
-    /// Payload for the client.
     Message,
-    /// End of the connection.
     Close,
     Other,
 }
 
-/// Head of a frame of ours.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FrameHead {
     pub(crate) content: FrameContent,

@@ -50,7 +50,7 @@ fn a_client_without_a_home_is_paused_and_its_calls_fail() {
 }
 
 #[test]
-fn the_next_link_that_opens_takes_those_that_wait() {
+fn the_next_opened_link_takes_the_waiting_clients() {
     let mut bed = Testbed::new();
     let slot = unassigned_client(&mut bed);
     let (_, home) = bed.app_server("new");
@@ -73,7 +73,7 @@ fn a_client_that_comes_back_over_another_socket_still_waits_for_an_app_server() 
 }
 
 #[test]
-fn a_client_that_waits_for_too_long_is_told_to_reconnect() {
+fn a_client_that_waits_for_too_long_is_asked_to_reconnect() {
     let mut bed = Testbed::with(|settings| settings.rehoming.hold_timeout_s = 3);
     let slot = unassigned_client(&mut bed);
     bed.received(slot);
@@ -85,7 +85,7 @@ fn a_client_that_waits_for_too_long_is_told_to_reconnect() {
 }
 
 #[test]
-fn an_app_server_that_returns_is_told_once_of_clients_that_moved_away() {
+fn a_returning_app_server_is_notified_once_of_clients_that_moved_away() {
     let mut bed = Testbed::new();
     let slot = unassigned_client(&mut bed);
     let (_, home) = bed.app_server("new");
@@ -122,7 +122,7 @@ fn end(id: &str, is_news: bool) -> (String, String, bool) {
 }
 
 #[test]
-fn the_end_of_a_client_whose_app_server_is_gone_is_told_once_to_the_next() {
+fn the_close_of_a_client_without_an_app_server_is_sent_once_to_the_next_one() {
     let mut bed = Testbed::new();
     let (pool, old) = bed.app_server("old");
     let ann = bed.client_at("ann", &old);
@@ -140,7 +140,7 @@ fn the_end_of_a_client_whose_app_server_is_gone_is_told_once_to_the_next() {
 }
 
 #[test]
-fn an_app_server_that_may_live_is_told_itself_and_no_other_one() {
+fn a_close_goes_only_to_an_app_server_that_may_be_alive() {
     let mut bed = Testbed::new();
     let (pool, old) = bed.app_server("old");
     let ann = bed.client_at("ann", &old);
@@ -159,7 +159,7 @@ fn an_app_server_that_may_live_is_told_itself_and_no_other_one() {
 }
 
 #[test]
-fn a_notice_that_was_lost_with_its_link_is_told_again_and_one_that_arrived_is_not() {
+fn a_notice_lost_with_its_link_is_sent_again_and_a_delivered_one_is_not() {
     let mut bed = Testbed::new();
     let (pool, old) = bed.app_server("old");
     let (ann, ben) = (bed.client_at("ann", &old), bed.client_at("ben", &old));
@@ -173,7 +173,7 @@ fn a_notice_that_was_lost_with_its_link_is_told_again_and_one_that_arrived_is_no
 }
 
 #[test]
-fn who_gave_a_client_away_or_never_had_it_open_is_not_told() {
+fn an_app_server_that_released_or_never_opened_a_client_gets_no_notice() {
     let mut bed = Testbed::new();
     let (_, old) = bed.app_server("old");
     let (ann, ben) = (bed.client_at("ann", &old), bed.client_at("ben", &old));
@@ -188,7 +188,7 @@ fn who_gave_a_client_away_or_never_had_it_open_is_not_told() {
 }
 
 #[test]
-fn an_end_that_nobody_can_be_told_of_is_forgotten_and_counted() {
+fn an_undeliverable_close_notice_is_dropped_and_counted() {
     let mut bed = Testbed::with(|settings| settings.rehoming.hold_timeout_s = 3);
     let (pool, old) = bed.app_server("old");
     let ann = bed.client_at("ann", &old);

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
-/// Several frames with their total size.
 #[derive(Debug, Default)]
 pub(crate) struct FrameQueue {
     frames: VecDeque<QueuedFrame>,
@@ -17,7 +16,6 @@ struct QueuedFrame {
     need: Need,
 }
 
-/// Whether a frame may be dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
     /// Mandatory: without it, later frames make no sense.
@@ -45,7 +43,6 @@ impl FrameQueue {
         self.frames.push_back(QueuedFrame { frame, need });
     }
 
-    /// Removes written bytes from the front.
     pub(super) fn advance(&mut self, mut written: usize) {
         self.bytes -= written.min(self.bytes);
         while let Some(front) = self.frames.front_mut() {

@@ -46,7 +46,7 @@ fn only_who_is_open_there_idle_and_free_to_go_is_chosen() {
 }
 
 #[test]
-fn an_app_server_that_knows_no_idle_hand_overs_is_not_asked() {
+fn an_app_server_without_idle_hand_overs_is_not_asked() {
     let mut bed = Testbed::new();
     let (pool, _) = bed.app_server("old");
     let (_, new) = bed.app_server("new");
@@ -57,7 +57,7 @@ fn an_app_server_that_knows_no_idle_hand_overs_is_not_asked() {
 }
 
 #[test]
-fn who_was_asked_for_counts_as_going_until_it_is_there_or_stays() {
+fn a_requested_client_counts_as_leaving_until_it_has_moved_or_stays() {
     let mut bed = Testbed::new();
     let ((_, old), (_, new)) = (bed.app_server("old"), bed.app_server("new"));
     let [ann, ben] = ["ann", "ben"].map(|id| bed.client_at(id, &old));
@@ -77,7 +77,7 @@ fn who_was_asked_for_counts_as_going_until_it_is_there_or_stays() {
 }
 
 #[test]
-fn who_loses_its_app_server_meanwhile_is_forgotten() {
+fn a_client_that_loses_its_app_server_meanwhile_is_removed() {
     let mut bed = Testbed::new();
     let ((pool, old), (_, new)) = (bed.app_server("old"), bed.app_server("new"));
     let ann = bed.client_at("ann", &old);
@@ -90,7 +90,7 @@ fn who_loses_its_app_server_meanwhile_is_forgotten() {
 }
 
 #[test]
-fn at_the_door_a_client_that_has_been_silent_goes_at_once() {
+fn by_dial_in_a_silent_client_moves_immediately() {
     let mut bed = Testbed::new();
     let ((_, old), (_, new)) = (bed.dialled_in_server("old", 1), bed.dialled_in_server("new", 1));
     let (ann, ben) = (bed.client_at("ann", &old[0]), bed.client_at("ben", &old[0]));

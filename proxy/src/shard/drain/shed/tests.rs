@@ -17,7 +17,7 @@ fn search(bed: &mut Testbed, wanted: usize) -> Vec<Slot> {
 }
 
 #[test]
-fn clients_take_turns_so_that_nobody_is_cut_each_second() {
+fn clients_take_turns_so_that_no_client_is_cut_every_second() {
     let mut bed = Testbed::new();
     let all: Vec<_> = (0..5).map(|number| bed.client(&format!("c{number}"))).collect();
     let rounds = [search(&mut bed, 2), search(&mut bed, 2), search(&mut bed, 2)];
@@ -47,7 +47,7 @@ fn a_client_whose_call_runs_is_shed_behind_it_and_no_other_in_its_place() {
 }
 
 #[test]
-fn a_client_that_can_not_move_is_told_to_connect_again() {
+fn a_client_that_can_not_move_is_asked_to_reconnect() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
     leave_shed(&mut bed.state, ann);

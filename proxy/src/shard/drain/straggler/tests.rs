@@ -4,7 +4,7 @@ use super::*;
 use crate::shard::testbed::Testbed;
 
 #[test]
-fn those_who_are_left_are_told_by_hub_and_transport_with_some_ids() {
+fn remaining_clients_are_reported_by_hub_and_transport_with_some_ids() {
     let mut bed = Testbed::new();
     for number in 0..30 {
         bed.client(&format!("c{number}"));
