@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use crate::sync::lock;
 
-/// Rate limit of one kind of log line of one hub.
 #[derive(Debug)]
 pub(crate) struct LogLimit(Mutex<LineCount>);
 

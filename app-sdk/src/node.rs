@@ -50,7 +50,6 @@ pub(crate) struct NodeName<'a> {
 }
 
 impl<'a> NodeName<'a> {
-    /// Name of a proxy process.
     #[cfg(test)]
     pub(crate) fn proxy(name: &'a str, boot: &'a str) -> Self {
         Self { name, boot, service: None }
@@ -162,7 +161,6 @@ impl Node {
         &self.name
     }
 
-    /// Whether the proxy understands causes of closes.
     pub(crate) fn supports_causes(&self) -> bool {
         self.capabilities.supports_causes
     }
@@ -288,7 +286,6 @@ impl Node {
         false
     }
 
-    /// Outboxes of all its links.
     pub(crate) fn links(&self) -> Vec<Arc<LinkOutbox>> {
         read(&self.pool).iter().map(Arc::clone).collect()
     }
@@ -316,7 +313,6 @@ impl<L> Default for LinkPool<L> {
 }
 
 impl<L> LinkPool<L> {
-    /// Adds the session of a slot.
     fn open(&mut self, slot: u32, link: L) {
         self.live.insert(slot, link);
         self.chosen = self.chosen.or(Some(slot));
@@ -337,12 +333,10 @@ impl<L> LinkPool<L> {
         self.live.get(&self.chosen?)
     }
 
-    /// Iterates over all live sessions.
     fn iter(&self) -> impl Iterator<Item = &L> {
         self.live.values()
     }
 
-    /// Whether there is no live session.
     fn is_empty(&self) -> bool {
         self.live.is_empty()
     }

@@ -107,7 +107,6 @@ pub struct Server {
 
 /// Hub of a server that is linked to the test kit.
 pub(crate) struct LinkedHub {
-    /// Instance of the server.
     pub(crate) instance: String,
     pub(crate) dispatcher: Arc<Dispatcher>,
     /// Handler of the hub's `on_negotiate`.

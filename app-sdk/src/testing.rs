@@ -369,7 +369,6 @@ impl Connect {
     }
 }
 
-/// Builds the message with which a proxy opens the connection.
 fn open_connection(credentials: Credentials, user: access_token::User) -> OpenConnection {
     let Credentials { headers, query, remote, .. } = credentials;
     let id = user.id.map(|id| (USER_ID_CLAIM.to_owned(), id));

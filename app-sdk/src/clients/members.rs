@@ -64,7 +64,6 @@ pub struct Members {
     set: ListedSet,
     page_size: usize,
     place: Place,
-    /// Proxies that did not reply.
     missing: Missing,
     /// Number of proxies that have been read completely.
     read: usize,
@@ -78,7 +77,6 @@ struct Place {
     node: Option<(String, String)>,
     /// That proxy's continuation token; `None` if it has no further members.
     token: Option<ByteString>,
-    /// Number of proxies that did not reply.
     missing: usize,
 }
 
@@ -203,7 +201,6 @@ pub(super) async fn count(core: &HubCore, set: &ListedSet) -> Result<Answer<u64>
     Answer::of_any(members, as_of, (answered, missing), failed)
 }
 
-/// Reply of one proxy to a query.
 type QueriedPage = (Arc<Node>, Result<MemberPage, AskError>);
 
 /// Queries proxies for members of a set; page size 0 requests only the count.

@@ -154,7 +154,6 @@ impl ClientWindow {
         }
     }
 
-    /// Drops the state of a client without open marks.
     fn shrink(&mut self) {
         if self.open.as_ref().is_some_and(|open| open.marks.is_empty() && open.waiting == 0) {
             self.open = None;

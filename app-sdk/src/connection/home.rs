@@ -21,7 +21,6 @@ pub(crate) enum Home {
     Movable(Box<Mutex<MovableHome>>),
 }
 
-/// Home of a connection that can move.
 #[derive(Debug)]
 pub(crate) struct MovableHome {
     state: ClientHome<LinkId, Arc<Node>>,
@@ -35,7 +34,6 @@ pub(crate) struct SendPermit<'a> {
     node: Arc<Node>,
 }
 
-/// Effect of a link's end on a connection.
 #[derive(Debug)]
 pub(crate) enum HomeEnd {
     /// The link was not, or is no longer, its home.
@@ -150,7 +148,6 @@ impl Home {
         Some((home.state.present_pause()?, home.resumed()))
     }
 
-    /// Gives up a connection that no node has resumed since this pause began. Returns `false` if one has.
     pub(crate) fn give_up_pause(&self, pause: u32) -> bool {
         matches!(self, Self::Movable(home) if lock(home).state.give_up_pause(pause))
     }
@@ -162,7 +159,6 @@ impl Home {
         }
     }
 
-    /// Holds the last frames for a client that is moving. Returns `false` if it is not, and they can be sent.
     pub(crate) fn keep_last(&self, frames: &[Bytes]) -> bool {
         let Self::Movable(home) = self else { return false };
         let mut home = lock(home);
@@ -196,7 +192,6 @@ impl Home {
         }
     }
 
-    /// Gives up a connection that no other node has resumed. Returns `false` if this link is no longer its home.
     pub(crate) fn give_up(&self, link: LinkId) -> bool {
         match self {
             Self::Fixed { link: home, .. } => *home == link,

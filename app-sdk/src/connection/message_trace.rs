@@ -25,7 +25,7 @@ pub(crate) struct TracedPieces {
 
 #[derive(Debug)]
 struct TracedPiece {
-    /// Bytes between the previous piece (or the read position) and its first message.
+    /// Untraced bytes between the previous piece, or the read position, and this piece.
     bytes_before: usize,
     bytes: usize,
     mark: i64,

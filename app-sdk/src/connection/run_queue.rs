@@ -27,7 +27,6 @@ struct State<T> {
     tasks: usize,
     /// Started tasks that have not taken work yet.
     beginning: usize,
-    /// Time of the last take.
     taken_at: Option<Instant>,
 }
 
@@ -52,7 +51,6 @@ impl<T> RunQueue<T> {
         }
     }
 
-    /// Whether work is waiting for a task.
     pub(crate) fn is_waiting(&self) -> bool {
         !lock(&self.0).waiting.is_empty()
     }

@@ -27,7 +27,6 @@ pub(super) trait PoolRequests: Send + Sync {
     fn set_finished(&self, slot: u32);
 }
 
-/// Handler of the pings of one server connection.
 pub(super) struct PoolPings {
     /// Weak, because the pool owns the sessions, and these own their handlers.
     pool: Weak<dyn PoolRequests>,

@@ -40,7 +40,6 @@ const SPREAD: Duration = Duration::from_secs(1);
 const FIN_INTERVAL: Duration = Duration::from_secs(5);
 const FIN_TRIES: u32 = 24;
 
-/// Parts of the server that a pool needs.
 pub(crate) struct PoolParts {
     pub(crate) service: Arc<DialledService>,
     /// Name of the hub. The service uses it in lower case.
@@ -102,7 +101,6 @@ impl ServerPool {
         &self.parts.service
     }
 
-    /// Name of the hub at the service.
     pub(crate) fn service_hub(&self) -> &str {
         &self.service_hub
     }
@@ -314,7 +312,6 @@ impl BackOff {
         wait + share(CHANCE, chance)
     }
 
-    /// Resets the wait after the service was reached.
     fn reset(&mut self) {
         self.failures = 0;
     }

@@ -35,7 +35,6 @@ impl<N: PartialEq + Clone> Election<N> {
         Self { me, lists: Vec::new() }
     }
 
-    /// Replaces the list of a proxy.
     pub(super) fn update(&mut self, node: &N, candidates: Vec<TaskCandidate>) {
         match self.lists.iter_mut().find(|list| list.node == *node) {
             Some(list) => list.candidates = candidates,

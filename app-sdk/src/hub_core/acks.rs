@@ -40,7 +40,6 @@ pub(crate) struct ExpectedAck<'a> {
 }
 
 impl Acks {
-    /// Registers a request to a node that will be acknowledged.
     pub(crate) fn expect(&self, node: &Arc<Node>) -> ExpectedAck<'_> {
         let (id, receiver) = lock(&self.0).expect(node);
         ExpectedAck { acks: self, id, receiver }
@@ -54,7 +53,6 @@ impl Acks {
         }
     }
 
-    /// Fails the requests to a node that has no links left.
     pub(crate) fn fail_node(&self, node: &Arc<Node>) {
         lock(&self.0).fail_node(node);
     }
@@ -72,7 +70,6 @@ impl AwaitedAcks {
         (id, receiver)
     }
 
-    /// Removes and returns the request of an acknowledgement, if it exists.
     fn take(&mut self, id: i64) -> Option<oneshot::Sender<Ack>> {
         self.waiting.remove(&id).map(|waiting| waiting.sender)
     }
@@ -105,7 +102,6 @@ const ASKED_MAX: usize = 1_024;
 /// Maximum number of queued queries. Further queries are refused.
 pub(crate) const WAITING_MAX: usize = 16_384;
 
-/// Limit of one hub.
 #[derive(Debug)]
 pub(crate) struct QuestionLimit {
     turns: Semaphore,

@@ -18,7 +18,6 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Registers a connection. Fails with the existing connection if the ID is in use.
     pub(crate) fn insert(&self, connection: &Arc<Connection>) -> Result<(), Arc<Connection>> {
         write(&self.here).insert(connection)
     }
@@ -39,7 +38,6 @@ impl Connections {
         read(&self.here).get(id).map(Arc::clone)
     }
 
-    /// Whether exactly this connection is registered, not just its ID.
     pub(crate) fn contains(&self, connection: &Arc<Connection>) -> bool {
         read(&self.here).contains(connection)
     }
@@ -54,7 +52,6 @@ impl Connections {
         (here.iter().count(), here.at_home(link).len())
     }
 
-    /// Connections with their home on this link.
     pub(crate) fn at_home(&self, link: LinkId) -> Vec<Arc<Connection>> {
         read(&self.here).at_home(link)
     }

@@ -48,7 +48,6 @@ enum LostState {
     Kept(Box<LostClient>),
 }
 
-/// Result of looking up a lost client.
 #[derive(Debug)]
 pub(crate) enum FoundLost {
     Taken(Box<LostClient>),

@@ -30,7 +30,7 @@ pub(crate) struct ClientResults {
     id_prefix: String,
     latest: u64,
     by_id: HashMap<ByteString, ResultRequest>,
-    /// Pairs of a connection and a request to it.
+    /// Open requests, as pairs of connection ID and request ID.
     of_connections: BTreeSet<(ByteString, ByteString)>,
     /// Requests of other app servers, oldest first. Some may be answered already.
     foreign: VecDeque<(Instant, ByteString)>,
@@ -81,12 +81,10 @@ impl ClientSilence {
     }
 }
 
-/// Addressee of a client's completion.
 #[derive(Debug)]
 pub(crate) enum Addressee {
     /// A waiting local method.
     Local(oneshot::Sender<ClientResult>),
-    /// Another app server, by ID.
     AppServer(ByteString),
     /// No addressee: the completion is late, or there was no request.
     Nobody,
@@ -101,7 +99,6 @@ pub(crate) struct AbandonedRequest {
     pub(crate) app_server: ByteString,
 }
 
-/// The limit of open requests is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooManyRequests;
 
@@ -109,7 +106,6 @@ pub(crate) struct TooManyRequests;
 pub(super) type Registered = (ByteString, oneshot::Receiver<ClientResult>);
 
 impl ClientResults {
-    /// Creates an empty set for the app server with this instance.
     pub(super) fn new(instance: &str) -> Self {
         let id_prefix = format!("{ID_PREFIX}{instance}-");
         Self { id_prefix, latest: 0, by_id: HashMap::new(), of_connections: BTreeSet::new(), foreign: VecDeque::new() }

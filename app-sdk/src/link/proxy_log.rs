@@ -57,7 +57,6 @@ enum LoggedState {
     Missed,
 }
 
-/// Whether a link was closed gracefully.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LinkEnding {
     Closed,
@@ -65,7 +64,6 @@ enum LinkEnding {
 }
 
 impl ProxyLog {
-    /// Records the begin of a session.
     pub(super) fn session_begun(&self, key: &SlotKey, service: Option<&Arc<str>>) {
         lock(&self.0).entry(name_of(key, service)).or_default().sessions += 1;
     }

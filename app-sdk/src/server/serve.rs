@@ -201,7 +201,6 @@ fn refuse_open(address: SocketAddr) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
 }
 
-/// App state reported to the supervisor.
 #[derive(Debug, Clone, Copy)]
 enum AppState {
     Ready,

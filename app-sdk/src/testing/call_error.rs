@@ -74,7 +74,6 @@ impl CallError {
         }
     }
 
-    /// Parses the error text of a completion.
     pub(super) fn of(text: &str) -> Self {
         let text = text.to_owned();
         if text.starts_with(UNBOUND) && text.ends_with(UNAUTHORIZED) {

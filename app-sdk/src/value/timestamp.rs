@@ -170,7 +170,6 @@ impl<'de> Visitor<'de> for Moment {
     }
 }
 
-/// Bytes of an extension.
 struct Data(Vec<u8>);
 
 impl Serialize for Data {
