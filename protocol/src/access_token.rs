@@ -120,7 +120,6 @@ impl TokenTimes {
         Self { issued_s: Some(now_s), expires_s: now_s.saturating_add(lifetime_s) }
     }
 
-    /// Adds the times to the body of a token.
     pub(crate) fn add_to(self, body: &mut Map<String, Value>) {
         body.extend(self.issued_s.map(|issued_s| ("iat".to_owned(), json!(issued_s))));
         body.insert("exp".to_owned(), json!(self.expires_s));
@@ -151,7 +150,6 @@ pub(crate) fn add_claim(body: &mut Map<String, Value>, name: &str, value: &str) 
     }
 }
 
-/// Signs a token with these claims.
 pub(crate) fn sign_claims(key: &AccessKey, body: Map<String, Value>) -> String {
     let encode = |part: Value| URL_SAFE_NO_PAD.encode(part.to_string());
     let signed = format!("{}.{}", encode(json!({"alg": ALGORITHM, "typ": "JWT"})), encode(Value::Object(body)));

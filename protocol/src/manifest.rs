@@ -1,8 +1,7 @@
 //! Manifest of an app server: its hubs and their settings.
 //!
 //! The proxy requests `GET /.trunkline/manifest`, then opens links at `GET /.trunkline/link?hub=NAME`, both inside a
-//! channel that authenticates each end with the fleet's key. Session data travels in headers of the upgrade, because
-//! Azure's SDK can't handle unknown frame fields.
+//! channel that authenticates each end with the fleet's key.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,8 @@
 //! Hellos accepted by one port, from channels that wait for their first record, and from the last minutes.
 //!
 //! ```text
-//!  hello ─► of the last minutes? ─ yes ─► taken before? ─ no ─► waits for its first record, and is known for as long
-//!                └── no ─► refused           └── yes ─► refused          as its date is good
+//!  hello ─► of the last minutes? ─ yes ─► taken before? ─ no ─► waits for its first record, and is remembered while
+//!                └── no ─► refused           └── yes ─► refused          its minute is valid
 //! ```
 //!
 //! An attacker who replays recorded hellos can't use the channels, but each hello occupies a place while it waits. So a

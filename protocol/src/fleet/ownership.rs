@@ -71,7 +71,6 @@ pub struct Ownership<A> {
     phase: Phase<A>,
     /// First epoch of each app server that this node delivers.
     epochs: Vec<(A, i64)>,
-    /// Outstanding answers to a failed move.
     owed: Option<Box<OwedAnswers<A>>>,
     /// Frames of this origin, queued after the late frames of the old owner.
     behind: Option<(A, TransitFrames<A>)>,

@@ -87,7 +87,7 @@ mod tests {
         sends: [SendStep; 3],
         /// Remaining sends of each sender.
         left: [u8; 3],
-        /// Whether the mover waits for the previous epoch, and its remaining advances.
+        /// The mover waits for the previous epoch.
         is_waiting: bool,
         is_woken: bool,
         advances: u8,

@@ -34,7 +34,7 @@ pub trait FilterSubject {
     fn is_in_group(&self, group: &str) -> bool;
 }
 
-/// Clients that a filter selects by name, without evaluating it per client.
+/// Clients that a filter selects by a single name, which needs no evaluation per client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FilterTarget<'a> {
     /// All connections of a user.

@@ -31,7 +31,7 @@ pub struct OpenHeaders<'a> {
     pub previous_home: Option<&'a str>,
     /// Items handed over with the connection.
     pub items: Option<&'a ByteString>,
-    /// Cause of the connection's end at its previous app server, which the frame only reports.
+    /// Cause of the end, if the frame only reports that a connection has ended at its previous app server.
     pub ended: Option<Cause>,
     /// Error of that end, if any.
     pub ended_error: Option<&'a ByteString>,

@@ -56,7 +56,6 @@ pub struct FrameBuffer {
 #[derive(Debug)]
 struct Skipping {
     length: usize,
-    /// Bytes that are still missing.
     missing: usize,
     head: BytesMut,
 }

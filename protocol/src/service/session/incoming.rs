@@ -13,7 +13,6 @@
 pub struct Incoming {
     /// Number of the last frame on the current socket.
     at: u64,
-    /// Number of the last frame that was not a duplicate.
     handed_out: u64,
 }
 
