@@ -62,7 +62,6 @@ struct AnnounceBody<'a> {
     arguments: &'a JsonText,
 }
 
-/// Error for an announcement that some nodes have not delivered.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AnnounceError {
     #[error(transparent)]

@@ -53,7 +53,6 @@ pub(super) struct ConnectionStringArgs {
     node: NodeFlags,
 }
 
-/// Output format of the connection string.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LineFormat {
     Text,
@@ -65,7 +64,6 @@ enum LineFormat {
 #[derive(Debug, Clone)]
 struct NodeFlags(ServeArgs);
 
-/// Error for a connection string that can't be created.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectionStringCommandError {
     #[error(transparent)]
@@ -160,7 +158,6 @@ impl LineFormat {
     }
 }
 
-/// Creates the connection string for a node with these settings.
 fn connection_line(
     config: &Config,
     app: Option<&str>,

@@ -115,7 +115,6 @@ pub(super) struct DoctorArgs {
     pub json: bool,
 }
 
-/// Error for a fleet that fails a check, or can't be tested.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DoctorError {
     #[error("{value:?} {problem}")]
@@ -221,7 +220,6 @@ const AGAIN: &str = "the first negotiation succeeded, but this one failed";
 const AGAIN_ADVICE: &str =
     "check that all nodes behind the load balancer are ready and reach app servers: `trunkline health`";
 
-/// Reads the user's token.
 fn token(args: &DoctorArgs) -> Result<Option<String>, DoctorError> {
     let text = match (&args.token, &args.token_file) {
         (Some(text), _) => Some(text.clone()),

@@ -44,7 +44,6 @@ pub(super) struct InitArgs {
     out: PathBuf,
 }
 
-/// Error for a file that can't be written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InitError {
     #[error("{path} exists, and was not changed: choose another file by --out")]
@@ -77,7 +76,6 @@ fn private_file() -> OpenOptions {
     options
 }
 
-/// Content of the file.
 fn text() -> String {
     let serve = ServeArgs::augment_args(Command::new("trunkline serve"));
     let mut text = INTRODUCTION.to_owned();
@@ -89,7 +87,6 @@ fn text() -> String {
     text + RULES
 }
 
-/// Wraps a text into comment lines.
 fn comment(text: &str) -> String {
     let mut lines = vec!["#".to_owned()];
     for word in text.split(' ') {

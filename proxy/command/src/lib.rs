@@ -262,7 +262,6 @@ fn begin_format(command: &Command, line: &[OsString]) {
     }
 }
 
-/// The command and its subcommands without environment variables.
 fn without_environment(command: Command) -> Command {
     command.mut_args(|arg| arg.env(None)).mut_subcommands(without_environment)
 }

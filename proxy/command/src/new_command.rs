@@ -49,7 +49,6 @@ pub(super) struct NewArgs {
     path: Option<PathBuf>,
 }
 
-/// Error for an app that can't be created.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NewError {
     #[error(
@@ -70,7 +69,6 @@ pub(super) enum NewError {
     Write { path: PathBuf, source: io::Error },
 }
 
-/// Source of the SDK for a new app.
 #[derive(Debug)]
 enum SdkSource {
     /// Published crate with this program's version.
@@ -120,7 +118,6 @@ fn write_app(args: &NewArgs, source: &SdkSource) -> Result<String, NewError> {
     Ok(format!("wrote {0}: run `cd {0} && cargo run`; README.md has the next steps", args.folder.display()))
 }
 
-/// Derives the name of the app from its folder.
 fn name(folder: &Path) -> Result<&str, NewError> {
     let last = folder.file_name().unwrap_or_default();
     let name = last.to_str().filter(|name| is_name(name));
@@ -150,7 +147,6 @@ fn suggestion(name: &str) -> String {
     if is_name(&near) { near } else { format!("my-{near}") }
 }
 
-/// Fills in the placeholders of a template.
 fn fill(template: &str, name: &str, source: &SdkSource) -> String {
     let text = template.replace("{{name}}", name).replace("{{trunkline}}", &source.dependency());
     text.replace("{{context}}", &source.context()).replace("{{copy}}", &source.copy())

@@ -18,7 +18,6 @@ pub(crate) enum BareUnit {
     Milliseconds,
 }
 
-/// Error for an invalid duration or size.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub(crate) enum QuantityError {
     #[error("not a duration ({source}): write 500ms, 30s, 5m or 1h, for example; a bare number is in {bare}")]

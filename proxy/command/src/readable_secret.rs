@@ -53,7 +53,6 @@ pub(super) fn warnings(command: &Command, matches: &ArgMatches, sources: &Source
     warnings
 }
 
-/// Whether the configuration file sets a secret.
 fn sets_secret(command: &Command, sources: &Sources) -> bool {
     let mut secrets = command.get_arguments().filter(|arg| arg.is_hide_env_values_set());
     secrets.any(|arg| arg.get_long().is_some_and(|flag| matches!(sources.0.get(flag), Some(Source::File { .. }))))

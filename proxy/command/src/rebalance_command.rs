@@ -68,7 +68,6 @@ pub(super) struct RebalanceArgs {
     pub token: AdminTokenArgs,
 }
 
-/// Error for a rebalance that has not reached its goal.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RebalanceCommandError {
     #[error(transparent)]

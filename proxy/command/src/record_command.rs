@@ -152,7 +152,6 @@ async fn header(stream: &mut LineStream) -> Result<RecordingHeader, RecordError>
     }
 }
 
-/// Progress of a recording, on standard error.
 struct Progress {
     connections: u64,
     messages: u64,

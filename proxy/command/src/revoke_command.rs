@@ -83,7 +83,6 @@ pub(super) struct RevokeArgs {
     pub token: AdminTokenArgs,
 }
 
-/// Error for a revocation that is not in force at all nodes.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RevokeError {
     #[error(transparent)]

@@ -15,7 +15,6 @@ use trunkline_proxy::parts::{RULE_TABLES, TextPlace, nearest};
 
 use super::setting_source::{Environment, Source, Sources, cleaned, variable};
 
-/// Error for invalid settings.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum LoadError {

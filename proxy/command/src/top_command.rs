@@ -52,7 +52,6 @@ pub(super) struct TopArgs {
     pub once: bool,
 }
 
-/// Error for a fleet that can't be shown.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TopError {
     #[error("{value:?} {problem}")]
@@ -137,7 +136,6 @@ fn write(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Client of the shown nodes.
 struct FleetClient {
     nodes: Vec<Address>,
     client: AdminClient,

@@ -91,7 +91,6 @@ pub(super) struct TraceArgs {
     pub token: AdminTokenArgs,
 }
 
-/// Error for a trace that can't be started, or ends unexpectedly.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TraceCommandError {
     #[error(transparent)]

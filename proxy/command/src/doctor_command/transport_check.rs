@@ -151,7 +151,6 @@ pub(super) fn check_name(transport: Transport) -> &'static str {
     }
 }
 
-/// Finding for a transport that is not offered.
 pub(super) fn not_offered(transport: Transport) -> Finding {
     Finding::ok(check_name(transport), format!("{} is not offered", transport_name(transport)))
 }

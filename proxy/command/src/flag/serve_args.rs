@@ -205,7 +205,6 @@ pub struct ServeArgs {
     pub(crate) otlp: OtlpArgs,
 }
 
-/// Resolved addresses of a node and its upstreams.
 struct NodeAddresses {
     listen: SocketAddr,
     tls_listen: Option<TlsListener>,
@@ -263,7 +262,6 @@ impl NodeAddresses {
         remote.map(|(group, address)| format!("upstream {address} of group {group}"))
     }
 
-    /// Whether there are app servers to dial for clients.
     fn has_upstreams(&self) -> bool {
         !self.upstreams.is_empty() || self.rules.has_upstreams()
     }

@@ -76,7 +76,6 @@ fn value_name(kind: &OptionKind) -> Option<&'static str> {
     }
 }
 
-/// Parses the number of an option.
 fn number(kind: &OptionKind, text: &str) -> Result<u64, ValueError> {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     match kind {

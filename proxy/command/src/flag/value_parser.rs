@@ -1,4 +1,4 @@
-//! Parsers of flag values: durations and sizes within a range, JSON lists.
+//! Parsers of flag values.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -89,7 +89,6 @@ pub(crate) fn count(text: &str, range: &RangeInclusive<u64>) -> Result<u64, Valu
     })
 }
 
-/// Parses a JSON list.
 pub(crate) fn json_list(text: &str) -> Result<JsonText, String> {
     let example = "must be a JSON list, such as '[\"text\", 5]'";
     match serde_json::from_str::<JsonText>(text) {

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 /// Syslog priority: facility authpriv (10), severity informational (6).
 const PRIORITY: u8 = 10 * 8 + 6;
 
-/// Local syslog, which receives each line as a datagram.
 #[derive(Debug)]
 pub(super) struct SyslogSocket {
     path: PathBuf,

@@ -39,7 +39,6 @@ pub(super) struct AnswerName {
     pub(super) invocation_id: Option<String>,
 }
 
-/// Difference between recording and replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Difference {
     pub(super) connection: String,
@@ -100,7 +99,6 @@ struct Received {
 pub(super) type AccountNumber = usize;
 
 impl AnswerLedger {
-    /// Creates an empty ledger with a limit of kept differences.
     pub(super) fn new(differences_max: usize) -> Self {
         Self { accounts: Vec::new(), tally: Tally::default(), differences: Vec::new(), differences_max }
     }
@@ -217,12 +215,10 @@ impl AnswerLedger {
 }
 
 impl Account {
-    /// Method of the call answered by a message with this name.
     fn method_of(&self, name: &AnswerName) -> Option<String> {
         self.methods.get(name.answered_call()?).cloned()
     }
 
-    /// Removes the call that this message ends.
     fn end_call(&mut self, name: &AnswerName) {
         if let Some(call) = name.answered_call().filter(|_| name.kind == COMPLETION) {
             self.methods.remove(call);
@@ -255,7 +251,6 @@ impl AnswerName {
         self.answered_call() == other.answered_call()
     }
 
-    /// Id of the answered call, if any.
     fn answered_call(&self) -> Option<&str> {
         // A message with a target is itself a call.
         self.invocation_id.as_deref().filter(|_| self.target.is_none())

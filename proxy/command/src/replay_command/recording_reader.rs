@@ -37,7 +37,6 @@ pub(crate) struct RecordingReader<R> {
 }
 
 impl RecordingReader<BufReader<File>> {
-    /// Opens a file and reads its header.
     pub(super) fn open(path: &Path) -> Result<Self, ReadRecordingError> {
         Self::new(BufReader::new(File::open(path)?))
     }

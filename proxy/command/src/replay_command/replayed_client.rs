@@ -22,7 +22,6 @@ const MESSAGE_MAX_BYTES: usize = 256 * 1024 * 1024;
 /// Maximum number of messages of all clients waiting for the player; beyond it, readers wait.
 pub(super) const ARRIVALS_MAX: usize = 1_024;
 
-/// Message received for a client.
 #[derive(Debug)]
 pub(super) struct ReplayArrival {
     pub(super) account: AccountNumber,
@@ -57,7 +56,6 @@ impl ReplayedClient {
         Self { account, sink, reader }
     }
 
-    /// Sends a message as recorded.
     pub(super) async fn send(&mut self, payload: RecordedPayload) -> Result<(), tungstenite::Error> {
         let message = match payload {
             RecordedPayload::Text(text) => Message::text(text),
@@ -66,7 +64,6 @@ impl ReplayedClient {
         self.sink.send(message).await
     }
 
-    /// Closes the connection gracefully.
     pub(super) async fn close(mut self) {
         // Fails if the app server has already closed.
         drop(self.sink.close().await);

@@ -12,7 +12,6 @@ const MINUTES: usize = 60;
 
 const MINUTE_MS: u64 = 60_000;
 
-/// Figure shown as a sparkline.
 struct Figure {
     name: &'static str,
     of: fn(&NodeTimeline, usize) -> Option<f64>,

@@ -50,7 +50,6 @@ impl TracedHops {
         !self.message.open || self.written_us.is_some() || self.is_lost || is_up_over
     }
 
-    /// Text of the message and its hops.
     pub(super) fn text(&self) -> String {
         let message = &self.message;
         let mut text = format!("{} {} {}", time_of_day(message.at_us), message.node, arrow(message));

@@ -17,14 +17,13 @@ const WAIT: Duration = Duration::from_secs(1);
 /// Maximum number of messages waiting for hops.
 const AWAITED_MAX: usize = 4_096;
 
-/// Message shown before its last hop was known.
+/// Message with hops that are not known yet.
 #[derive(Debug)]
 struct LateMessage {
     key: (String, u64),
     hops: TracedHops,
 }
 
-/// Slowest hop so far.
 #[derive(Debug)]
 struct SlowestHop {
     name: &'static str,
@@ -32,7 +31,6 @@ struct SlowestHop {
     of: String,
 }
 
-/// View of a trace with its totals.
 #[derive(Debug, Default)]
 pub(super) struct TraceView {
     waiting: VecDeque<(Instant, LateMessage)>,
@@ -46,7 +44,6 @@ pub(super) struct TraceView {
 }
 
 impl TraceView {
-    /// Handles a line of the trace and returns the lines to show.
     pub(super) fn take(&mut self, line: TraceLine, now: Instant) -> Vec<String> {
         let news = self.news(line, now);
         news.into_iter().map(|news| one_line(&news).into_owned()).collect()
@@ -181,7 +178,6 @@ impl TraceView {
         }
     }
 
-    /// Summary of the trace in one line.
     pub(super) fn summary(&self) -> String {
         let (up, down, connections) = (self.up, self.down, self.connections.len());
         let mut sum =
