@@ -85,7 +85,6 @@ fn program(folder: &Path, name: &str) -> PathBuf {
 }
 
 impl Programs {
-    /// Finds the programs that the demo has built.
     fn built(folder: &Path, app: App) -> anyhow::Result<Self> {
         Self::find(folder, &format!("demo-{}", app.name()), folder)
     }
