@@ -915,7 +915,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_needs_a_name_of_its_own() {
+    fn a_task_needs_a_unique_name() {
         let named = |names: &[&str]| {
             let hub = names.iter().fold(Hub::new("/test"), |hub, name| hub.exclusively(*name, async || ()));
             hub.build()

@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_was_written_to_a_lost_link_is_lost_whenever_its_sender_asks() {
+    fn a_frame_written_to_a_lost_link_stays_lost() {
         let (node, other) = (proxy(), proxy());
         let [(first, socket), (_second, _)] = [0, 1].map(|slot| open_acknowledging(&node, slot));
         let (theirs, their_socket) = open_acknowledging(&other, 0);
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_acknowledged_before_the_link_ended_is_delivered() {
+    fn frames_acknowledged_before_the_end_of_the_link_are_delivered() {
         let node = proxy();
         let (outbox, socket) = open_acknowledging(&node, 0);
         let since = LossMark::now();
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_far_end_in_memory_has_what_is_written_and_a_service_never_says() {
+    fn a_peer_in_memory_has_written_frames_and_a_service_never_acknowledges() {
         let node = proxy();
         let (outbox, socket) = open_outbox(100);
         let outbox = Arc::new(outbox);

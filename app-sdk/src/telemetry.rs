@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_sampled_or_not_traced_names_nothing() {
+    fn unsampled_and_untraced_calls_send_no_headers() {
         let message = headers(&[(TRACEPARENT_HEADER, OF_MESSAGE)]);
         assert_eq!(named_by_call(Sampler::AlwaysOff, &message), Headers::new());
         assert_eq!(current_headers(), Headers::new(), "nobody listens");

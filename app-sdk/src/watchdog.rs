@@ -301,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_turn_that_goes_on_is_blocked_and_is_logged_once() {
+    fn a_continuing_turn_is_blocked_and_logged_once() {
         let now = Instant::now();
         let mut sighting = Sighting { turn: 0, since: now, is_logged: false };
         let turn = |number: u64, code: u64| (number << 32) | code;

@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_is_given_back_early_is_not_given_back_twice() {
+    fn a_slot_released_early_is_not_released_twice() {
         let mut table = OneSlot::default();
         let first = table.start("1", Concurrency::Slot, &[]);
         assert!(matches!(table.admit("2", Concurrency::Slot, &[]), Admission::Queued));
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_in_use_until_its_call_is_forgotten() {
+    fn an_id_is_in_use_until_its_call_is_removed() {
         let mut table = OneSlot::default();
         let first = table.start("1", Concurrency::Background, &["s"]);
         assert!(matches!(table.admit("1", Concurrency::Slot, &[]), Admission::IdInUse(id) if id == "1"));

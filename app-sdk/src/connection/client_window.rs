@@ -380,7 +380,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn the_window_is_kept_and_nobody_waits_for_ever(events in vec(event(), 0..80)) {
+        fn the_window_holds_and_no_sender_waits_forever(events in vec(event(), 0..80)) {
             prop_assert_eq!(senders_left(Peers::default(), events), 0);
         }
     }

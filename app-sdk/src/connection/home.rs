@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_pause_holds_back_leaves_over_the_new_link_in_order() {
+    async fn held_frames_leave_over_the_new_link_in_order() {
         let both = [
             [service("old"), service("new")].map(|home| (home, Home::new as fn(LinkId, Arc<Node>) -> Home)),
             [proxy("old"), proxy("new")].map(|home| (home, Home::of_stateful as fn(LinkId, Arc<Node>) -> Home)),
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pause_is_acknowledged_when_what_was_on_its_way_is_queued() {
+    async fn a_pause_is_acknowledged_once_frames_in_flight_are_queued() {
         let (old, outbox, socket) = service("old");
         let home = Home::new(LinkId(1), Arc::clone(&old));
         let permit = home.pass().await;
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn only_stateful_connections_at_nodes_that_know_moves_are_movable() {
+    fn only_stateful_connections_at_nodes_with_moves_are_movable() {
         let old_node = open(NodeName::proxy("old", "boot"), Capabilities::default()).0;
         let (known, served) = (proxy("known").0, service("service").0);
         let is_movable = |home: &Home| (matches!(home, Home::Movable(_)), home.moves_between_nodes());

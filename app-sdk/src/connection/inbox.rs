@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_messages_are_read_before_the_close_and_none_after_it() {
+    fn waiting_messages_are_read_before_the_close_only() {
         let mut inbox = open();
         inbox.set_connected();
         let _ = inbox.push(Bytes::from_static(b"a\x1ehalf"));
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_left_at_once_is_still_read() {
+    fn a_client_that_left_immediately_is_still_read() {
         let mut inbox = Inbox::<CallState>::default();
         let _ = inbox.push(Bytes::from_static(b"{\"protocol\":\"json\",\"version\":1}\x1ea\x1e"));
         let _ = inbox.close(ConnectionClose::new(Cause::ClientClosed));
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_keeps_no_buffer_of_the_link() {
+    fn waiting_bytes_keep_no_buffer_of_the_link() {
         let mut inbox = open();
         let link = Bytes::from([b"a\x1e".repeat(100), vec![b'x'; 60_000]].concat());
         assert!(inbox.push(link.slice(..2)));
@@ -557,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn a_traced_message_is_known_by_its_mark_behind_others_that_wait() {
+    fn a_traced_message_behind_waiting_ones_keeps_its_mark() {
         let mut inbox = open();
         let _ = inbox.push(Bytes::from_static(b"a\x1e"));
         let _ = inbox.push_traced(Bytes::from_static(b"b\x1ec\x1e"), 7);

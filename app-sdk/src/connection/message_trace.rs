@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_tells_each_duration_once_it_is_known() {
+    fn a_report_has_each_duration_as_soon_as_it_is_known() {
         let mut pieces = TracedPieces::default();
         pieces.push(0, 3, 1);
         pieces.take(3);

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn each_that_waits_behind_tasks_that_are_held_up_gets_one() {
+    fn each_item_waiting_behind_blocked_tasks_gets_a_task() {
         let (queue, now) = (RunQueue::default(), Instant::now());
         assert_eq!(push(&queue, &[1, 2, 3], now), 1);
         queue.enter();

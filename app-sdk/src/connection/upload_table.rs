@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn items_come_in_their_order_and_the_end_after_them() {
+    fn items_arrive_in_order_and_the_end_after_them() {
         let mut upload = OneUpload::new();
         upload.push(1).unwrap();
         upload.push(2).unwrap();

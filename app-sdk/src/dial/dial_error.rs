@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_says_what_to_look_at() {
+    fn an_answer_names_what_to_check() {
         let of =
             |status, body: &[u8]| DialError::of_answer(status, "http://p/server/?hub=chat", Some(body)).to_string();
         let unauthorized = of(StatusCode::UNAUTHORIZED, b"expired\nmore");

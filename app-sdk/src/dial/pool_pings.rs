@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_number_of_clients_is_told_every_five_seconds_at_most_and_only_in_return() {
+    async fn the_number_of_clients_is_reported_on_request_at_most_every_five_seconds() {
         let pool = Arc::new(Noted::default());
         let hub = Arc::new(SevenClients(Outbound::new("hub", Metrics::new().hub("hub"))));
         let weak: Weak<dyn PoolRequests> = Arc::<Noted>::downgrade(&pool);

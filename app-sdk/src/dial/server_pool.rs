@@ -327,7 +327,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_minute_and_begin_anew() {
+    fn waits_double_up_to_a_minute_and_restart() {
         let mut back_off = BackOff::default();
         let waits: Vec<_> = (0..8).map(|_| back_off.next_wait(0).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);

@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_idle_connection_is_given_to_a_newcomer_with_its_items() {
+    async fn an_idle_connection_is_handed_to_a_new_app_server_with_its_items() {
         let scene = Scene::new().await;
         let told = scene.ask().await;
         let [ServiceMessage::CloseConnection(close)] = &told[..] else { panic!("{told:?}") };

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_call_is_told_by_the_step_at_which_it_failed() {
+    fn the_text_of_a_failed_call_depends_on_the_failed_step() {
         let told = |error: HubError| call_failed("Add", &error, false);
         assert_eq!(
             told(HubError::new("no")),

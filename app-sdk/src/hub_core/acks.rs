@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_positive_int32_and_begin_anew_after_the_last() {
+    fn ids_are_positive_int32_and_wrap_around() {
         let (mut acks, node) = (AwaitedAcks { latest: i32::MAX as u32 - 1, ..AwaitedAcks::default() }, node("a"));
         assert_eq!(acks.expect(&node).0, i64::from(i32::MAX));
         assert_eq!(acks.expect(&node).0, 1);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_expectation_is_forgotten() {
+    fn a_dropped_expectation_is_removed() {
         let acks = Acks::default();
         let expected = acks.expect(&node("a"));
         let id = expected.id();
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn questions_are_refused_at_once_when_too_many_wait() {
+    async fn queries_are_refused_immediately_when_too_many_wait() {
         let limit = QuestionLimit::default();
         let _turns = join_all((0..ASKED_MAX).map(|_| limit.turn())).await;
         let waiting = join_all((0..WAITING_MAX).map(|_| limit.turn()));

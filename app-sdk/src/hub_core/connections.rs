@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_is_here_until_its_proxy_is_told_of_its_end() {
+    fn a_connection_is_registered_until_its_proxy_is_notified_of_its_end() {
         let (connections, ending) = (Connections::default(), connection("c1", 1));
         connections.insert(&ending).unwrap();
         let (is_told, (begun, begins), (asked, asks)) = (AtomicBool::new(false), mpsc::channel(), mpsc::channel());

@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_completion_goes_to_the_requester_and_a_second_one_to_nobody() {
+    fn only_the_first_completion_reaches_the_requester() {
         let mut results = ClientResults::new("me");
         let (id, _) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
         assert_eq!(id, "sme-1");
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_client_that_was_asked_may_answer() {
+    fn only_the_requested_client_may_answer() {
         let mut results = ClientResults::new("me");
         let (_, mut receiver) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
         assert!(matches!(results.complete("sme-1", "c2"), Addressee::WrongClient));
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_names_the_app_server_that_waits_and_none_of_two_is_the_same() {
+    fn an_id_is_unique_and_names_the_requesting_app_server() {
         let (mut mine, mut theirs) = (ClientResults::new("me"), ClientResults::new("an-other"));
         let (my_id, _) = mine.request(&text("c1"), Vec::new(), MAX).unwrap();
         let (their_id, _) = theirs.request(&text("c1"), Vec::new(), MAX).unwrap();
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_asked_until_its_last_request_is_over_or_too_old() {
+    fn a_result_is_pending_until_the_last_request_ends_or_expires() {
         let (mut results, start) = (ClientResults::new("me"), Instant::now());
         let timeout = Duration::from_secs(30);
         let (id, _) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_does_not_exist_when_every_proxy_says_so() {
+    fn a_client_does_not_exist_if_every_proxy_denies_it() {
         let (mut results, [a, b], (id, mut receiver)) = remote();
         assert_eq!(id, "sme-1");
         results.deny(&id, &a);
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn old_requests_of_other_app_servers_are_forgotten() {
+    fn old_requests_of_other_app_servers_are_evicted() {
         let (mut results, start) = (ClientResults::new("me"), Instant::now());
         let mut request = |id, now| results.request_for(text("other"), text(id), text("c1"), 1, now);
         request("other-1", start).unwrap();

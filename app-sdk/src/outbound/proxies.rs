@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn sends_after_a_move_are_stamped_for_nodes_that_know_moves() {
+    fn sends_after_a_move_are_stamped_for_nodes_with_moves() {
         let queue = MoveQueue::default();
         let payloads = Payloads(vec![("json".into(), vec![7; 300].into())]);
         let message = ServiceMessage::BroadcastData(BroadcastData { excluded: Vec::new(), payloads });

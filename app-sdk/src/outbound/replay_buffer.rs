@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_is_back_gets_no_replay_and_one_that_restarted_does() {
+    fn a_returning_proxy_gets_no_replay_but_a_restarted_one_does() {
         let (mut buffer, now) = (ReplayBuffer::default(), Instant::now());
         buffer.open(now);
         buffer.replay("first", "boot", now);

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_knows_of_a_reassignment_when_it_has_read_all() {
+    fn a_handler_is_notified_of_a_reassignment_after_all_messages() {
         let mut inbox = RawInbox::default();
         inbox.push("a".into());
         assert!(!inbox.is_leaving());
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_keeps_no_buffer_of_the_link() {
+    fn waiting_bytes_keep_no_buffer_of_the_link() {
         let link = Bytes::from(vec![b'x'; 64 * 1024]);
         let (text, binary) = (RawMessage::new(RawKind::Text, link.slice(..15)), link.slice(15..30).into());
         let mut inbox = RawInbox::default();

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_reassignment_waits_for_sends_that_have_begun_and_lets_none_overtake_it() {
+    async fn a_reassignment_waits_for_begun_sends_and_blocks_later_ones() {
         let reassignment = RawReassignment::new(&CancellationToken::new());
         let sending = reassignment.send().await;
         let mut blocking = Box::pin(reassignment.block());

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_app_is_served_until_its_signal_and_what_runs_is_finished() {
+    async fn an_app_is_served_until_its_signal_and_running_requests_finish() {
         let server = Server::new().access_key(KEY).hub(Hub::new("/chat"));
         let handle = server.handle();
         let (stop, stopping) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

@@ -149,7 +149,7 @@ mod tests {
     use crate::error::{CallStage, text};
 
     #[test]
-    fn errors_are_told_apart_by_the_official_texts() {
+    fn errors_are_distinguished_by_the_official_texts() {
         let shown = HubError::new("HubException: twice");
         let failed = CallError::of(&text::invoking_failed("M", &shown, false));
         assert_eq!(failed.message(), Some("HubException: twice"));

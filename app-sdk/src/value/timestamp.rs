@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn system_times_come_and_go() {
+    fn system_times_round_trip() {
         for (seconds, nanos) in [(0, 0), (1, 500_000_000), (-1, 0), (-1, 500_000_000)] {
             let timestamp = Timestamp::new(seconds, nanos).unwrap();
             assert_eq!(Timestamp::from(timestamp.to_system_time().unwrap()), timestamp);
