@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_with_a_comment_or_of_several_lines_is_refused_with_what_to_do() {
+    fn a_key_with_a_comment_or_several_lines_is_refused_with_advice() {
         const KEY: &str = "a-key-that-is-long-enough";
         for text in [
             format!("# ours\n{KEY}"),
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_names_one_key_for_one_kind_of_far_end_and_shows_no_secret() {
+    fn a_tag_identifies_a_key_for_one_kind_of_peer_and_reveals_no_secret() {
         let keys = keys(&["the old key of the fleet", "the new key of the fleet"]);
         let mut tags = std::collections::HashSet::new();
         for kind in PeerKind::ALL {

@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manifest_survives_json_and_ignores_what_a_newer_one_adds() {
+    fn a_manifest_round_trips_and_ignores_newer_fields() {
         let manifest = Manifest {
             instance: "i".into(),
             name: "app".into(),
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_does_not_say_what_it_is_is_a_hub() {
+    fn an_endpoint_without_a_kind_is_a_hub() {
         let mut json = serde_json::to_value(HubManifest::raw("echo", "/echo")).unwrap();
         assert_eq!(json["kind"], "raw");
         json.as_object_mut().unwrap().remove("kind");

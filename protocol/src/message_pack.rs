@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_take_their_shortest_form_and_come_back() {
+    fn integers_round_trip_in_their_shortest_form() {
         let cases = [
             (0, 1),
             (127, 1),
@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn nil_is_empty_binary_and_can_be_taken_where_it_stands() {
+    fn nil_is_an_empty_binary_and_can_be_skipped() {
         let bytes = Bytes::from_static(&[0xc0, 0xc0, 0x01]);
         let mut reader = Reader::new(&bytes);
         assert_eq!(reader.binary(), Ok(Bytes::new()));

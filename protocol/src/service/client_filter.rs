@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_where_and_what_was_expected() {
+    fn an_error_has_the_position_and_the_expected_tokens() {
         for (filter, expected) in [
             ("", "wrong at byte 0: expected userId"),
             ("userId eq ann", "wrong at byte 10: expected userId"),
