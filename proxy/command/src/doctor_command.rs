@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_one_printable_text_and_an_empty_one_is_none() {
+    fn a_token_is_one_printable_text_and_an_empty_text_is_absent() {
         let of = |text: &str| token(&parse(&["--token", text]).unwrap());
         assert_eq!(of("abc\n").unwrap().as_deref(), Some("abc"));
         assert_eq!(of("").unwrap(), None);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_url_that_is_none_is_refused_before_anything_is_tried() {
+    async fn an_invalid_url_is_refused_before_any_check() {
         let args = DoctorArgs { url: "chat".into(), ..parse(&[]).unwrap() };
         let problem = doctor(&args).await.unwrap_err().to_string();
         assert!(problem.starts_with("\"chat\" is not a URL of a hub"), "{problem}");

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_has_its_first_sentence_and_the_default_that_its_help_tells() {
+    fn an_option_has_its_first_sentence_and_the_default_from_its_help() {
         let written = text();
         for lines in [
             "\n# Address on which clients connect.\n#listen = \"127.0.0.1:8080\"\n",

@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_its_cause_once() {
+    fn an_error_includes_its_cause_once() {
         let taken = || std::io::Error::other("the port is taken");
         let said = anyhow::Error::new(top_command::TopError::Output(taken()));
         assert_eq!(text_with_causes(&said), "cannot write the output: the port is taken");

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_release_the_clone_is_asked_for() {
+    fn without_a_release_the_clone_is_required() {
         let apps = Apps::new("unreleased");
         let args = NewArgs { folder: apps.0.join("my-chat"), path: None };
         if env!("CARGO_PKG_REPOSITORY").contains(NO_REPOSITORY) {
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_valid_is_told_with_the_rule_and_a_better_one() {
+    fn an_invalid_name_is_refused_with_the_rule_and_a_suggestion() {
         for (name, better) in [
             ("My Chat", "my-chat"),
             ("2048", "my-2048"),

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn known_variables_and_service_links_are_no_typos() {
+    fn known_variables_and_service_links_cause_no_warning() {
         let none: &[&str] = &[];
         assert_eq!(
             warnings(&[

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_hour_of_a_node_that_several_tell_of_counts_once() {
+    fn the_last_hour_of_a_node_in_several_answers_counts_once() {
         let hour = |at_ms, instances: &[&str]| FleetTimeline {
             at_ms,
             nodes: instances
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_several_tell_of_is_shown_once_and_silent_ones_are_listed() {
+    fn a_node_in_several_answers_is_shown_once_and_silent_nodes_are_listed() {
         let silent = || Err("gone".to_owned());
         let answers = [fleet(1, &["b", "a"]), fleet(2, &["c", "b"]), silent(), silent()];
         let all = merge(["u", "v", "w", "w"].map(str::to_owned).into_iter().zip(answers));

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_signalr_is_said_to_be_something_else() {
+    fn an_answer_that_is_not_signalr_is_recognized() {
         for body in ["<html>", "{}", "[]", ""] {
             assert!(refused(200, body, false).seen.starts_with("not a SignalR response"), "{body}");
         }
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn each_status_has_an_advice_of_its_own() {
+    fn each_status_has_its_own_advice() {
         let advice = |status, has_token| refused(status, "", has_token).advice.unwrap();
         assert!(advice(401, false).contains("--token-file") && advice(401, true).contains("--access-key"));
         assert!(advice(403, true).contains("--allow-origin") && advice(404, true).contains("--path-prefix"));

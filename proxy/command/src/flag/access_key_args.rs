@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn without_texts_there_is_no_key_and_bad_ones_are_refused() {
+    fn without_texts_there_is_no_key_and_invalid_texts_are_refused() {
         assert!(keys(&[]).unwrap().is_none());
         assert!(keys(&["a-key-of-the-fleet-long-enough"]).unwrap().is_some());
         assert!(keys(&["short"]).unwrap_err().to_string().starts_with("--access-key: "));

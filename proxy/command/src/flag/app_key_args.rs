@@ -73,7 +73,7 @@ mod tests {
     const KEY: &str = "0123456789abcdefgh";
 
     #[test]
-    fn keys_of_apps_come_from_flags_and_from_lines_of_files() {
+    fn keys_of_apps_are_read_from_flags_and_lines_of_files() {
         let path = std::env::temp_dir().join(format!("trunkline-app-keys-{}", std::process::id()));
         std::fs::write(&path, format!("# Ours.\norders={KEY}\n")).unwrap();
         let args = AppKeyArgs {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_key_is_refused_and_not_shown() {
+    fn an_invalid_key_is_refused_and_not_shown() {
         let args = AppKeyArgs { app_keys: vec![format!("{KEY}+/==")], ..AppKeyArgs::default() };
         let problem = keys(&args).unwrap_err();
         assert!(problem.starts_with("--app-key: ") && !problem.contains(KEY), "{problem}");

@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_this_machine_a_key_is_needed_and_the_text_says_how_to_make_one() {
+    fn beyond_this_machine_a_key_is_required_and_the_text_explains_how_to_create_one() {
         for args in [
             ["--upstream", "http://10.0.0.1:5000", "--listen", "127.0.0.1:1"],
             ["--upstream", "http://localhost", "--listen", "0.0.0.0:1"],
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_shared_only_where_that_is_asked_for_and_possible() {
+    fn ports_are_shared_only_if_requested_and_possible() {
         let base = ["--upstream", "http://localhost", "--access-key", KEY];
         assert_eq!(config(&base).unwrap().settings.port_sharing, PortSharing::Alone);
         let shared = config(&[&base[..], &["--share-port"]].concat()).map(|config| config.settings.port_sharing);
@@ -569,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_or_size_out_of_range_is_refused_with_what_is_allowed() {
+    fn a_duration_or_size_out_of_range_is_refused_with_the_range() {
         for (flag, value, allowed) in [
             ("--message-max-bytes", "1KB", "must be from 1KiB to 16MiB"),
             ("--link-ring-max-bytes", "1", "must be at least 64KiB"),

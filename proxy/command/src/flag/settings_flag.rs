@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_set_their_fields_and_zero_is_no_limit_where_the_help_says_so() {
+    fn flags_set_their_fields_and_zero_is_no_limit_if_the_help_allows_it() {
         let flags = parsed(&[
             "--resume-window=3s",
             "--no-forward",

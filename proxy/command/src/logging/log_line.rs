@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_line_is_one_line_whatever_text_it_holds() {
+    fn a_json_line_is_one_line_for_any_text() {
         let line = written(LogFormat::Json, &fields());
         assert_eq!(line.lines().count(), 1, "{line}");
         let read: Value = serde_json::from_str(&line).unwrap();

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_syslog_that_takes_nothing_holds_nobody() {
+    fn a_stuck_syslog_delays_no_caller() {
         let path = path("full");
         let syslog = listen(&path);
         let mut log = SyslogSocket::open(&path).unwrap();

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_down_is_taken_apart_wherever_it_is_cut_and_keep_alives_are_left_out() {
+    fn received_bytes_are_split_into_messages_without_keep_alives() {
         let all = b"{}\x1e{\"type\":6}\x1e{\"type\":3,\"invocationId\":\"1\"}\x1e{\"type\":1,\"target\":\"T\",\"arguments\":[]}\x1e";
         for cut in 0..all.len() {
             let protocol = Some(HubProtocol::Json);
