@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_is_told_before_the_first_build_only() {
+    fn the_duration_is_printed_before_the_first_build_only() {
         assert!(plan_of_work(App::Chat, false).contains("about two minutes"));
         assert!(!plan_of_work(App::Chat, true).contains("minutes"));
     }

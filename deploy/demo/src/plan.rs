@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_tells_of_the_app_and_of_its_traffic() {
+    fn the_text_describes_the_app_and_its_traffic() {
         let text = plan(&["--app", "status", "--traffic"]).unwrap().invitation();
         assert!(text.starts_with("\nWho is online") && text.contains("\n6 simulated clients come and go.\n"), "{text}");
         assert!(!plan(&["--app", "status"]).unwrap().invitation().contains("simulated"));
