@@ -93,7 +93,7 @@ async fn clock(State(state): State<AppState>) {
 }
 
 impl Fleet {
-    /// App servers started in this order, and a number of proxies without links.
+    /// App servers with these start times, and this number of proxies without links.
     fn new(since_ms: &[i64], proxies: usize) -> Self {
         let stand = Stand::default();
         let task = |number| {

@@ -23,7 +23,7 @@ pub(super) struct Proxies {
 #[derive(Debug)]
 pub(super) struct SessionBegin {
     pub(super) node: Arc<Node>,
-    /// Number and size of the frames replayed to the node.
+    /// Number of frames replayed to the node.
     pub(super) replayed_frames: usize,
     pub(super) replayed_bytes: usize,
 }
