@@ -79,7 +79,6 @@ pub struct Call<S> {
     close: Option<ConnectionClose>,
 }
 
-/// Input of a method or a hook.
 pub(crate) struct CallInput {
     pub(crate) context: Context,
     pub(crate) arguments: Vec<Payload>,

@@ -44,7 +44,7 @@ pub use users::Users;
 #[derive(Clone)]
 pub struct Clients {
     core: Arc<HubCore>,
-    /// The client call that sends or invokes, if any.
+    /// Call by a client during which this was created, if any.
     scope: Option<Arc<CallScope>>,
 }
 

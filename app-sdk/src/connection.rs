@@ -74,7 +74,6 @@ pub(crate) struct CallScope {
     state: CallState,
     /// Values that filters store with the call. Owns no memory while empty.
     extensions: Mutex<Extensions>,
-    /// Created on demand, like that of the connection.
     cancellation: OnceLock<CancellationToken>,
     /// Trace of the message that started the call, if it is traced.
     trace: Option<Box<MessageTrace>>,
@@ -116,7 +115,6 @@ impl Connection {
         belongings::join(&mut self.items(), group);
     }
 
-    /// Records that the connection has left one group or all.
     pub(crate) fn note_left(&self, group: Option<&str>) {
         belongings::leave(&mut self.items(), group);
     }
@@ -141,13 +139,11 @@ impl Connection {
         &self.request
     }
 
-    /// Claims of the user, from the latest authentication.
     pub(crate) fn claims(&self) -> Vec<(String, String)> {
         let refreshed = self.items().get().map(|RefreshedClaims(claims)| claims.clone());
         refreshed.unwrap_or_else(|| self.request.claims())
     }
 
-    /// Replaces the claims after an authentication refresh.
     pub(crate) fn refresh_claims(&self, claims: Vec<(ByteString, ByteString)>) {
         let claims = self.request.claims_of_user(&claims);
         self.items().insert(RefreshedClaims(claims));
@@ -180,7 +176,6 @@ impl CallScope {
         Arc::new(Self { connection, workers, state, extensions, cancellation, trace })
     }
 
-    /// Trace of the message that started the call, if it is traced.
     pub(crate) fn trace(&self) -> Option<&MessageTrace> {
         self.trace.as_deref()
     }
@@ -197,7 +192,6 @@ impl CallScope {
         self.state.invocation_id()
     }
 
-    /// Values that filters store with the call.
     pub(crate) fn extensions(&self) -> MutexGuard<'_, Extensions> {
         lock(&self.extensions)
     }

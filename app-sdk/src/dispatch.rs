@@ -67,13 +67,10 @@ use result_routing::ResultRouter;
 /// Error text for the app when a service has lost the instance that held a client.
 const INSTANCE_LOST: &str = "The service has lost the instance that held the client.";
 
-/// Turns the messages of one hub's clients into calls of its methods.
 pub(crate) struct Dispatcher {
     pub(crate) core: Arc<HubCore>,
     settings: HubSettings,
-    /// Presence hooks, if the hub has any.
     pub(crate) presence: Option<Arc<Presence>>,
-    /// Exclusive tasks, if the hub has any.
     pub(crate) exclusive: Option<Arc<TaskRunner>>,
     tasks: TaskTracker,
     /// Cancelled when a shutdown no longer waits for methods of disconnected clients.
@@ -168,7 +165,7 @@ impl Dispatcher {
         Arc::<Self>::clone(self)
     }
 
-    /// Handles a message. Returns a future that the worker must wait for, if any.
+    /// Handles a message. Returns a future if the worker must wait.
     fn dispatch(
         self: &Arc<Self>,
         connection: &Arc<Connection>,
@@ -206,7 +203,7 @@ impl Dispatcher {
     }
 
     /// Fails the call or upload of a message that cannot be decoded, or closes the connection if neither is known.
-    /// Returns a future that the worker must wait for, if any.
+    /// Returns a future if the worker must wait.
     #[cold]
     fn handle_undecodable(
         self: &Arc<Self>,

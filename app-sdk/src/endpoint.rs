@@ -65,10 +65,8 @@ pub(crate) trait Endpoint: Send + Sync {
     /// Updates the claims of a client that has refreshed its authentication.
     fn handle_claims(&self, _update: ConnectionClaims) {}
 
-    /// Handles a node's presence updates of users and groups.
     fn handle_presence(&self, _node: &Arc<Node>, _update: PresenceChanges) {}
 
-    /// Handles a node's list of candidates for exclusive tasks.
     fn handle_task_candidates(&self, _node: &Arc<Node>, _told: TaskCandidates) {}
 
     /// Handles the end of a node's socket. Its session may continue.
@@ -77,7 +75,6 @@ pub(crate) trait Endpoint: Send + Sync {
     /// Fails everything that is pending at a proxy without links.
     fn handle_node_lost(&self, _node: &Arc<Node>) {}
 
-    /// Handles the acknowledgement of a group change.
     fn handle_ack(&self, _ack: Ack) {}
 
     /// Handles another app server's request for a result of a local client.

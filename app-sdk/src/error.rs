@@ -134,19 +134,16 @@ impl HubError {
         Self::new(text).at(CallStage::Refusing)
     }
 
-    /// Sets the step at which the call failed.
     pub(crate) fn at(mut self, stage: CallStage) -> Self {
         self.0.stage = stage;
         self
     }
 
-    /// Sets the source of this error.
     pub(crate) fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// Step at which the call failed.
     pub(crate) fn stage(&self) -> CallStage {
         self.0.stage
     }
@@ -256,7 +253,7 @@ pub enum SendError {
     TooLarge {
         /// Length of the message.
         length: usize,
-        /// Limit of a frame, or of the client's proxy.
+        /// Limit that it exceeds: of a link's frame, or of the client's proxy.
         limit: usize,
     },
     /// Too many sends to this client are already waiting. Nothing was sent.
@@ -276,7 +273,7 @@ pub enum RawSendError {
     TooLarge {
         /// Length of the message.
         length: usize,
-        /// Limit of a frame, or of the client's proxy.
+        /// Limit that it exceeds: of a link's frame, or of the client's proxy.
         limit: usize,
     },
     /// Too many sends to this client are already waiting. Nothing was sent.

@@ -148,7 +148,6 @@ impl TaskRunner {
         }))
     }
 
-    /// Applies the list of a proxy.
     pub(crate) fn handle_candidates(self: &Arc<Self>, node: &Arc<Node>, told: TaskCandidates) {
         lock(&self.election).update(node, told.candidates);
         if !self.is_started.swap(true, Ordering::Relaxed) {
@@ -164,7 +163,6 @@ impl TaskRunner {
         self.changed.send_replace(());
     }
 
-    /// Removes a proxy after its links have closed.
     pub(crate) fn handle_node_lost(&self, node: &Arc<Node>) {
         lock(&self.election).forget(node);
         self.changed.send_replace(());

@@ -139,7 +139,6 @@ impl Method {
     }
 }
 
-/// Erases the types of a method.
 pub(crate) fn bindable<S: Clone + Send + Sync + 'static, M: 'static, H: Handler<S, M>>(
     name: ByteString,
     handler: H,

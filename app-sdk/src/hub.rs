@@ -1,4 +1,4 @@
-//! Builder of a hub: path, methods, settings.
+//! Builder of a hub.
 
 mod hub_settings;
 mod methods;
@@ -102,7 +102,6 @@ impl CompleteHub for Hub {
     }
 }
 
-/// A hub with validated settings.
 pub(crate) struct BuiltHub {
     pub(crate) manifest: HubManifest,
     pub(crate) settings: HubSettings,
@@ -728,7 +727,6 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
 }
 
 impl Hub<()> {
-    /// Validates the settings and builds the hub.
     pub(crate) fn build(self) -> Result<BuiltHub, BuildError> {
         let name = checked_name(&self.path, self.name.as_deref())?;
         if self.settings.protocols.is_empty() {
@@ -917,7 +915,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_needs_a_name_of_its_own() {
+    fn a_task_needs_a_unique_name() {
         let named = |names: &[&str]| {
             let hub = names.iter().fold(Hub::new("/test"), |hub, name| hub.exclusively(*name, async || ()));
             hub.build()

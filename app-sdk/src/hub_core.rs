@@ -73,7 +73,6 @@ pub(crate) struct HubCore {
     pub(crate) reassigned: RecentIds,
     /// Limit of concurrent queries about groups and users.
     pub(crate) questions: QuestionLimit,
-    /// Lost clients with groups and items that may be restored.
     pub(crate) lost: Restorables,
 }
 
@@ -119,7 +118,6 @@ impl HubCore {
         ClientSends::new(&self.outbound, connection, &self.limits)
     }
 
-    /// Fails everything that is pending at a proxy without links.
     pub(crate) fn handle_node_lost(&self, node: &Arc<Node>) {
         self.acks.fail_node(node);
         self.client_results.fail_node(node);
@@ -129,23 +127,20 @@ impl HubCore {
 /// Ends of client connections, by either side.
 impl HubCore {
     /// Closes a connection from this side, once: sends a hub close message, then the close. Discards its inbox.
-    /// Returns whether a worker must be started.
     #[must_use = "a worker must be started"]
     pub(crate) fn close(&self, connection: &Arc<Connection>, message: Close, close: ConnectionClose) -> bool {
         let payload = encode::message(connection.protocol(), &HubMessage::Close(message));
         self.close_after(connection, payload, DataType::Close, close)
     }
 
-    /// Closes a connection after its handshake failed, without a close message. Returns whether a worker must be
-    /// started.
+    /// Closes a connection after its handshake failed, without a close message.
     #[must_use = "a worker must be started"]
     pub(crate) fn refuse_handshake(&self, connection: &Arc<Connection>, answer: Bytes) -> bool {
         let close = ConnectionClose::new(Cause::AppHandshakeRefused);
         self.close_after(connection, answer, DataType::Handshake, close)
     }
 
-    /// Removes a connection that the other side has closed, once. The rest of its inbox is still processed. Returns
-    /// whether a worker must be started.
+    /// Removes a connection that the other side has closed, once. The rest of its inbox is still processed.
     #[must_use = "a worker must be started"]
     pub(crate) fn handle_closed(&self, connection: &Arc<Connection>, close: ConnectionClose) -> bool {
         if !self.end(connection, || ()) {
@@ -180,7 +175,7 @@ impl HubCore {
         was_here
     }
 
-    /// Cancels the calls of a connection that was taken over. Returns whether a worker must be started.
+    /// Cancels the calls of a connection that was taken over.
     #[must_use = "a worker must be started"]
     pub(crate) fn abandon_calls(&self, connection: &Arc<Connection>) -> bool {
         // Before the cancellation: a send woken by it continues to the next app server.
@@ -230,8 +225,6 @@ impl HubCore {
 
 /// Frames to connections and proxies.
 impl HubCore {
-    /// Sends a due pause or resume request for the client to its proxy; never waits. Must be called with the inbox
-    /// locked, or requests could be reordered.
     pub(crate) fn apply_flow_control(&self, connection: &Connection, inbox: &mut Inbox<CallScope>) {
         self.to(connection).apply_flow_control(inbox);
         if inbox.reassignment.has_begun()
@@ -243,16 +236,14 @@ impl HubCore {
     }
 
     /// Begins the reassignment of a connection: its proxy stops reading from the client unless asked to continue.
-    /// Returns whether a worker must be started.
     #[must_use = "a worker must be started"]
     pub(crate) fn begin_reassignment(&self, connection: &Connection) -> bool {
         self.has_reassignments.store(true, Ordering::Relaxed);
         connection.inbox().begin_reassignment()
     }
 
-    /// Begins the reassignment of a connection if it has no running calls and no pending client result. Otherwise
-    /// asks its proxy to continue reading from the client, and keeps the connection. Returns whether a worker must be
-    /// started.
+    /// Begins the reassignment of a connection if it has no running calls and no pending client result. Otherwise asks
+    /// its proxy to continue reading from the client, and keeps the connection.
     #[must_use = "a worker must be started"]
     pub(crate) fn begin_idle_reassignment(&self, connection: &Connection) -> bool {
         let mut inbox = connection.inbox();
@@ -264,8 +255,7 @@ impl HubCore {
         false
     }
 
-    /// Advances the reassignment of a connection after a change of its pending results. Returns whether a worker must
-    /// be started.
+    /// Advances the reassignment of a connection after a change of its pending results.
     #[must_use = "a worker must be started"]
     pub(crate) fn advance_reassignment(&self, connection: &Connection) -> bool {
         let mut inbox = connection.inbox();
@@ -273,12 +263,10 @@ impl HubCore {
         inbox.reassignment.has_begun() && inbox.start_reassignment(self.client_results.is_asked(connection.id()))
     }
 
-    /// Announces the shutdown of this app server to the proxies; see [`announce_shutdown`].
     pub(crate) async fn announce_shutdown(&self) {
         announce_shutdown(&self.outbound, &self.acks).await;
     }
 
-    /// Waits until all proxies have applied earlier frames; see [`fence`].
     pub(crate) async fn fence(&self) {
         fence(&self.outbound, &self.acks).await;
     }
@@ -286,7 +274,6 @@ impl HubCore {
 
 /// Acknowledgements and client results.
 impl HubCore {
-    /// Registers a request to a client of this app server, or to a client that the requested proxies may have.
     fn register_request(
         &self,
         connection_id: &ByteString,
@@ -297,7 +284,6 @@ impl HubCore {
         Ok(registered)
     }
 
-    /// Removes a request when its caller no longer waits.
     fn remove_request(&self, id: &str, connection_id: &str) {
         self.client_results.forget(id);
         self.requests_changed(connection_id);
@@ -320,7 +306,6 @@ impl HubCore {
         }
     }
 
-    /// Registers another app server's request to a client of this app server.
     pub(crate) fn expect_result_for(&self, request: &ClientInvocation) -> Result<(), TooManyRequests> {
         self.client_results.request_for(request)?;
         self.requests_changed(&request.connection_id);

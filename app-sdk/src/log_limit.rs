@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use crate::sync::lock;
 
-/// Rate limit of one kind of log line of one hub.
 #[derive(Debug)]
 pub(crate) struct LogLimit(Mutex<LineCount>);
 
@@ -74,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_beyond_the_limit_are_left_out_and_their_number_stands_in_the_next_one() {
+    fn lines_beyond_the_limit_are_omitted_and_counted_in_the_next_line() {
         let (limit, begun) = (LogLimit::new(10, Duration::from_secs(2)), Instant::now());
         let mut count = limit.0.into_inner().unwrap();
         let next = begun + count.span;

@@ -14,7 +14,6 @@ use trunkline_protocol::cause::Cause;
 #[derive(Clone)]
 pub(crate) struct Metrics(Arc<Families>);
 
-/// Outcome of a client's call, as a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallOutcome {
     Ok,
@@ -119,12 +118,11 @@ macro_rules! families {
     ) => {
         struct Families {
             registry: OnceLock<Registry>,
-            /// The families registered there.
+            /// All families, as registered in `registry`.
             all: Vec<Box<dyn Collector>>,
             $($family: <$kind as Kind>::Family,)*
         }
 
-        /// Metrics of one hub, resolved once.
         #[derive(Debug)]
         pub(crate) struct HubMetrics {
             hub: Box<str>,
@@ -251,7 +249,6 @@ impl HubMetrics {
         self.closed.get(cause.index()).unwrap_or(&self.opened)
     }
 
-    /// Counts a completed method call.
     pub(crate) fn invoked(&self, metrics: &MethodMetrics, method: &str, outcome: CallOutcome, took: Duration) {
         let Some(place) = metrics.0.get(outcome as usize) else { return };
         let (count, durations) = place.get_or_init(|| {

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dotnet_client_sends_is_read_and_written_the_same() {
+    fn arguments_of_dotnet_clients_round_trip() {
         assert_eq!(from_json::<Order>(DOTNET_JSON), Ok(order()));
         assert_eq!(json(&order()), DOTNET_JSON);
         let sent = Payload::new(bytes(DOTNET_MESSAGE_PACK).into());
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_in_any_case_and_the_errors_name_what_came() {
+    fn names_are_read_in_any_case_and_errors_name_the_input() {
         for text in [
             r#"{"streetName":"a","ipAddress":"b","url":"c"}"#,
             r#"{"STREETNAME":"a","ipaddress":"b","Url":"c"}"#,
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_count_variants_whatever_their_names() {
+    fn numbers_count_variants_regardless_of_names() {
         #[derive(Debug, PartialEq, Serialize, Deserialize)]
         #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
         enum Odd {
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_serde_buffers_works_in_json_with_camel_case() {
+    fn buffered_types_work_in_json_with_camel_case() {
         #[derive(Debug, PartialEq, Serialize, Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Whole {

@@ -50,7 +50,6 @@ pub(crate) struct NodeName<'a> {
 }
 
 impl<'a> NodeName<'a> {
-    /// Name of a proxy process.
     #[cfg(test)]
     pub(crate) fn proxy(name: &'a str, boot: &'a str) -> Self {
         Self { name, boot, service: None }
@@ -162,7 +161,6 @@ impl Node {
         &self.name
     }
 
-    /// Whether the proxy understands causes of closes.
     pub(crate) fn supports_causes(&self) -> bool {
         self.capabilities.supports_causes
     }
@@ -288,7 +286,6 @@ impl Node {
         false
     }
 
-    /// Outboxes of all its links.
     pub(crate) fn links(&self) -> Vec<Arc<LinkOutbox>> {
         read(&self.pool).iter().map(Arc::clone).collect()
     }
@@ -316,7 +313,6 @@ impl<L> Default for LinkPool<L> {
 }
 
 impl<L> LinkPool<L> {
-    /// Adds the session of a slot.
     fn open(&mut self, slot: u32, link: L) {
         self.live.insert(slot, link);
         self.chosen = self.chosen.or(Some(slot));
@@ -337,12 +333,10 @@ impl<L> LinkPool<L> {
         self.live.get(&self.chosen?)
     }
 
-    /// Iterates over all live sessions.
     fn iter(&self) -> impl Iterator<Item = &L> {
         self.live.values()
     }
 
-    /// Whether there is no live session.
     fn is_empty(&self) -> bool {
         self.live.is_empty()
     }
@@ -448,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_was_written_to_a_lost_link_is_lost_whenever_its_sender_asks() {
+    fn a_frame_written_to_a_lost_link_stays_lost() {
         let (node, other) = (proxy(), proxy());
         let [(first, socket), (_second, _)] = [0, 1].map(|slot| open_acknowledging(&node, slot));
         let (theirs, their_socket) = open_acknowledging(&other, 0);
@@ -467,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_acknowledged_before_the_link_ended_is_delivered() {
+    fn frames_acknowledged_before_the_end_of_the_link_are_delivered() {
         let node = proxy();
         let (outbox, socket) = open_acknowledging(&node, 0);
         let since = LossMark::now();
@@ -482,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_far_end_in_memory_has_what_is_written_and_a_service_never_says() {
+    fn a_peer_in_memory_has_written_frames_and_a_service_never_acknowledges() {
         let node = proxy();
         let (outbox, socket) = open_outbox(100);
         let outbox = Arc::new(outbox);

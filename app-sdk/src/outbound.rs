@@ -42,19 +42,13 @@ use proxies::Proxies;
 /// Error for the second of two connections with the same ID, which requires two nodes with the same name.
 pub(crate) const ID_IN_USE: &str = "the connection id is in use";
 
-/// Sends frames to the proxies of one hub or raw endpoint.
 pub(crate) struct Outbound {
-    /// Name of the hub or raw endpoint.
     pub(crate) name: Box<str>,
     pub(crate) metrics: HubMetrics,
-    /// Rate limit of log lines about failures of app code.
     pub(crate) failure_limit: LogLimit,
-    /// Rate limit of log lines about mistakes of clients.
     pub(crate) mistake_limit: LogLimit,
-    /// Rate limit of log lines about code that blocks its thread.
     pub(crate) hold_limit: LogLimit,
     proxies: RwLock<Proxies>,
-    /// Notified when a proxy is linked or unlinked.
     linked: watch::Sender<()>,
     moves: MoveQueue<RequestedMove>,
     /// Set with the first mark. Before that, a lost link requires no repeated marks.
@@ -110,7 +104,6 @@ impl Outbound {
         ended.node_is_lost
     }
 
-    /// Switches sends to another server connection of the service, if there is one.
     pub(crate) fn retire(&self, node: &Arc<Node>) {
         write(&self.proxies).retire(node);
     }
@@ -120,7 +113,6 @@ impl Outbound {
         self.linked.subscribe()
     }
 
-    /// Waits until a proxy is linked.
     pub(crate) async fn linked(&self) {
         let mut changes = self.link_changes();
         while self.nodes().is_empty() && changes.changed().await.is_ok() {}
@@ -246,7 +238,6 @@ impl Outbound {
         self.control(node, &ServiceMessage::DownMark(mark));
     }
 
-    /// Whether any mark was sent. Marks can be lost with a link.
     #[must_use]
     pub(crate) fn has_sent_marks(&self) -> bool {
         self.has_sent_marks.load(Ordering::Relaxed)
@@ -262,7 +253,6 @@ impl Outbound {
         self.control(node, &ServiceMessage::ConnectionFlowControl(message));
     }
 
-    /// Refuses a connection that a proxy has opened to this app server.
     pub(crate) fn refuse(&self, node: &Node, connection_id: ByteString, cause: Cause, error: &'static str) {
         self.close_at_proxy(node, connection_id, cause, Some(ByteString::from_static(error)));
     }

@@ -128,7 +128,6 @@ impl Presence {
         Some(Arc::new(Self { core: Arc::clone(core), hooks, tasks, lost_node_ticks, state: Mutex::new(state) }))
     }
 
-    /// Applies an update from a shard of a node.
     pub(crate) fn handle_update(self: &Arc<Self>, node: &Arc<Node>, update: PresenceChanges) {
         let mut state = lock(&self.state);
         let first_update_at = *state.first_update_at.get_or_insert_with(Instant::now);
@@ -148,7 +147,6 @@ impl Presence {
         }
     }
 
-    /// Removes a node after its links have closed.
     pub(crate) fn handle_node_lost(self: &Arc<Self>, node: &Arc<Node>) {
         let mut state = lock(&self.state);
         let missed = state.away.extract_if(.., |(away, _)| *away == *node).map(|(_, ticks)| ticks).max();

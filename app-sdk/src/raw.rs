@@ -186,7 +186,6 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
 }
 
 impl RawEndpoint<()> {
-    /// Validates the settings and builds the endpoint.
     pub(crate) fn build(self) -> Result<BuiltRaw, BuildError> {
         let name = checked_name(&self.path, self.name.as_deref())?;
         if millis(self.keep_alive_interval) == 0 {

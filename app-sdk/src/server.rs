@@ -107,7 +107,6 @@ pub struct Server {
 
 /// Hub of a server that is linked to the test kit.
 pub(crate) struct LinkedHub {
-    /// Instance of the server.
     pub(crate) instance: String,
     pub(crate) dispatcher: Arc<Dispatcher>,
     /// Handler of the hub's `on_negotiate`.
@@ -568,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_knows_the_hubs_and_refuses_others() {
+    fn a_handle_finds_hubs_and_refuses_unknown_names() {
         let handle = Server::new().hub(Hub::new("/chat")).handle();
         assert_eq!(handle.hub("chat").unwrap().name(), "chat");
         assert!(handle.hub("talk").unwrap_err().to_string().contains("talk"));
@@ -588,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_tells_hubs_from_raw_endpoints() {
+    fn a_handle_distinguishes_hubs_from_raw_endpoints() {
         let handle = Server::new().hub(Hub::new("/chat")).raw("/echo", raw_nothing).handle();
         assert_eq!(handle.raw("echo").unwrap().name(), "echo");
         assert!(handle.raw("chat").is_err());

@@ -15,7 +15,6 @@ use crate::watchdog::{CodeId, watch};
 /// Time after which a running hook is reported.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A hook that exceeded its deadline.
 #[derive(Debug, thiserror::Error)]
 #[error("{hook} did not return within {timeout:?} and was ended; the time can be configured by Hub::hook_timeout")]
 struct HookTimeout {

@@ -24,7 +24,6 @@ const REASON_MAX_BYTES: usize = 256;
 #[cfg(feature = "opentelemetry")]
 const TRACESTATE_MAX_BYTES: usize = 512;
 
-/// Parent of a span from remote headers.
 #[cfg(feature = "opentelemetry")]
 struct RemoteParent {
     context: TraceContext,
@@ -52,8 +51,6 @@ impl RemoteParent {
 /// Whether message headers are used.
 pub(crate) const READS_HEADERS: bool = cfg!(feature = "opentelemetry");
 
-/// Span around a call of app code, for its log lines. Not at level `info`, the usual level of apps: that would double
-/// the cost of a call.
 #[cfg(not(feature = "opentelemetry"))]
 pub(crate) fn call_span(hub: &str, method: &str, connection: &str, user: Option<&str>) -> Span {
     let method = clipped_method(method);
@@ -139,12 +136,10 @@ pub(crate) fn fail(span: &Span, error: &str) {
     }
 }
 
-/// Name of a method, shortened for logs and spans.
 pub(crate) fn clipped_method(method: &str) -> &str {
     clipped(method, METHOD_MAX_BYTES)
 }
 
-/// Reason for a binding error, shortened for logs.
 pub(crate) fn clipped_reason(reason: &str) -> &str {
     clipped(reason, REASON_MAX_BYTES)
 }
@@ -210,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_sampled_or_not_traced_names_nothing() {
+    fn unsampled_and_untraced_calls_send_no_headers() {
         let message = headers(&[(TRACEPARENT_HEADER, OF_MESSAGE)]);
         assert_eq!(named_by_call(Sampler::AlwaysOff, &message), Headers::new());
         assert_eq!(current_headers(), Headers::new(), "nobody listens");

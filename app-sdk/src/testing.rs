@@ -369,7 +369,6 @@ impl Connect {
     }
 }
 
-/// Builds the message with which a proxy opens the connection.
 fn open_connection(credentials: Credentials, user: access_token::User) -> OpenConnection {
     let Credentials { headers, query, remote, .. } = credentials;
     let id = user.id.map(|id| (USER_ID_CLAIM.to_owned(), id));
@@ -632,7 +631,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_does_not_come_fails_at_the_line_of_the_test() {
+    async fn a_missing_call_fails_at_the_line_of_the_test() {
         let server = server();
         let mut ann = server.connect("/test").user("ann").messagepack().await.unwrap();
         ann.invoke::<()>("Send", ("all",)).await.unwrap();
@@ -671,7 +670,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_waits_for_as_long_as_it_is_told() {
+    async fn a_client_waits_for_its_configured_timeout() {
         let hub = Hub::new("/test")
             .client_result_timeout(Duration::from_secs(20))
             .method("Ask", async |ctx: Context| ctx.clients().caller().invoke::<u32>("Ask", ()).await.is_err());

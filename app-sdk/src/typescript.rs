@@ -89,7 +89,6 @@ pub struct TypeScript {
     connections: Vec<ConnectionType>,
 }
 
-/// Type of a page's connection to one hub.
 #[derive(Debug)]
 struct ConnectionType {
     name: String,

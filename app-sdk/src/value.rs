@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn values_round_trip_as_far_as_both_protocols_can_carry_them() {
+    fn values_round_trip_as_far_as_both_protocols_can_represent_them() {
         let plain = Value::from_iter([
             ("b", Value::from(true)),
             ("a", Value::from(vec![Value::Null, i64::MIN.into(), u64::MAX.into(), 0.1.into(), 2.0.into()])),

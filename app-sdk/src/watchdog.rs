@@ -32,7 +32,7 @@ const PARK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum time that app code may block its thread without a log line: a thousand times the recommended time.
 const HOLD_MAX: Duration = Duration::from_secs(1);
 
-/// Lower half of a turn's number: the running code, or 0 for none.
+/// Bits of [`WatchedThread::turn`] that identify the running code; 0 if none is running.
 const CODE_MASK: u64 = 0xffff_ffff;
 
 static WATCHDOG: Watchdog =
@@ -82,7 +82,6 @@ struct Sighting {
     is_logged: bool,
 }
 
-/// Result of one check of a thread.
 #[derive(Debug, PartialEq, Eq)]
 enum Finding {
     Idle,
@@ -94,7 +93,6 @@ enum Finding {
 }
 
 impl CodeId {
-    /// Number of the method, hook or task with this name.
     pub(crate) fn of(hub: &str, code: &str) -> Self {
         if let Some(id) = read(&NAMES).get(hub).and_then(|codes| codes.get(code)) {
             return *id;
@@ -152,7 +150,6 @@ impl WatchedThread {
 }
 
 impl Watchdog {
-    /// Adds the current thread.
     fn register(&'static self) -> Arc<WatchedThread> {
         let runtime = Handle::try_current().ok();
         let runtime = runtime.filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
@@ -304,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_turn_that_goes_on_is_blocked_and_is_logged_once() {
+    fn a_continuing_turn_is_blocked_and_logged_once() {
         let now = Instant::now();
         let mut sighting = Sighting { turn: 0, since: now, is_logged: false };
         let turn = |number: u64, code: u64| (number << 32) | code;

@@ -120,7 +120,6 @@ impl TokenTimes {
         Self { issued_s: Some(now_s), expires_s: now_s.saturating_add(lifetime_s) }
     }
 
-    /// Adds the times to the body of a token.
     pub(crate) fn add_to(self, body: &mut Map<String, Value>) {
         body.extend(self.issued_s.map(|issued_s| ("iat".to_owned(), json!(issued_s))));
         body.insert("exp".to_owned(), json!(self.expires_s));
@@ -151,7 +150,6 @@ pub(crate) fn add_claim(body: &mut Map<String, Value>, name: &str, value: &str) 
     }
 }
 
-/// Signs a token with these claims.
 pub(crate) fn sign_claims(key: &AccessKey, body: Map<String, Value>) -> String {
     let encode = |part: Value| URL_SAFE_NO_PAD.encode(part.to_string());
     let signed = format!("{}.{}", encode(json!({"alg": ALGORITHM, "typ": "JWT"})), encode(Value::Object(body)));
@@ -276,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_says_when_it_was_issued_whatever_its_claims_say() {
+    fn claims_can_not_change_the_issue_time_of_a_token() {
         let claims = [("iat".to_owned(), "9".to_owned()), ("exp".to_owned(), "9".to_owned())];
         let times = TokenTimes::from_now(NOW_S, 60);
         assert_eq!(times, TokenTimes { issued_s: Some(NOW_S), expires_s: NOW_S + 60 });
@@ -336,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_named_by_nothing_null_or_a_value_that_is_no_name() {
+    fn a_missing_null_or_invalid_claim_names_no_user() {
         for nobody in [json!(null), json!(""), json!([]), json!([null]), json!([["ann"]]), json!({}), json!(true)] {
             let found = user(&json!({ "sub": nobody }));
             assert_eq!((found.id.as_deref(), found.is_named()), (None, false), "{nobody}");

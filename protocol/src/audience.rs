@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_of_the_service_are_known_below_any_host_and_prefix() {
+    fn parts_of_the_service_are_recognized_below_any_host_and_prefix() {
         let client = |hub: &str| Some(ServicePart::Client(hub.into()));
         for (audience, part) in [
             ("http://a/server/?hub=chat", Some(ServicePart::Server)),

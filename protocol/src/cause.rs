@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cause_has_a_label_of_its_own_which_names_it() {
+    fn every_cause_has_a_unique_label() {
         let labels: BTreeSet<_> = Cause::all().map(Cause::label).collect();
         assert_eq!(labels.len(), Cause::COUNT);
         for cause in Cause::all() {

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_to_come_makes_it_and_all_read_the_same() {
+    fn the_first_process_creates_the_key_and_all_read_the_same() {
         let path = folder().join("deep/development.key");
         let keys: Vec<_> = std::thread::scope(|scope| {
             let readers: Vec<_> = (0..8).map(|_| scope.spawn(|| read_or_make(&path).unwrap())).collect();
@@ -204,7 +204,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_file_that_others_can_read_is_refused_and_made_anew_once_it_is_removed() {
+    fn a_file_that_others_can_read_is_refused_until_it_is_removed() {
         use std::os::unix::fs::PermissionsExt;
         let path = folder().join("development.key");
         let known = read_or_make(&path).unwrap();

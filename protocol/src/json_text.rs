@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn message_pack_keeps_integers_of_64_bits_and_rounds_what_it_has_no_form_for() {
+    fn message_pack_keeps_64_bit_integers_and_rounds_other_numbers() {
         let packed = |text: &str| rmp_serde::to_vec(&serde_json::from_str::<JsonText>(text).unwrap()).unwrap();
         assert_eq!(packed("18446744073709551615"), rmp_serde::to_vec(&u64::MAX).unwrap());
         assert_eq!(packed("-9223372036854775808"), rmp_serde::to_vec(&i64::MIN).unwrap());
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_or_nested_too_deeply_is_refused() {
+    fn invalid_or_too_deeply_nested_json_is_refused() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         for text in ["", "01", "[1,]", "nul", "1 2", &deep] {
             assert!(serde_json::from_str::<JsonText>(text).is_err(), "{:.10}", text);

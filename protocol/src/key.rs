@@ -102,13 +102,13 @@ pub enum PeerKind {
 /// Bytes of a tag.
 const KEY_TAG_BYTES: usize = 12;
 
-/// Public tag of a key for channels to one kind of peer. A hello names its key by this tag, so the peer tries only
-/// that key. It is fixed and derived one way, so it is as good for guesses of the key as a hello is.
+/// Public tag of a key for channels to one kind of peer. A hello is sent with the tag of its key, so that the peer
+/// tries only that key. The tag is fixed and derived one way; it allows the same offline guesses of the key as a hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyTag([u8; KEY_TAG_BYTES]);
 
 impl KeyTag {
-    /// Reads a tag as a header has it.
+    /// Parses a tag from a header.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; KEY_TAG_BYTES];
@@ -125,7 +125,7 @@ impl fmt::Display for KeyTag {
 /// Secret of the handshake of a channel, and the tag of its key.
 #[derive(Clone)]
 pub struct ChannelSecret {
-    /// Tag that a hello has beside it.
+    /// Tag sent with the hello.
     pub tag: KeyTag,
     /// Secret that both ends prove.
     pub secret: [u8; 32],
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_with_a_comment_or_of_several_lines_is_refused_with_what_to_do() {
+    fn a_key_with_a_comment_or_several_lines_is_refused_with_advice() {
         const KEY: &str = "a-key-that-is-long-enough";
         for text in [
             format!("# ours\n{KEY}"),
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_names_one_key_for_one_kind_of_far_end_and_shows_no_secret() {
+    fn a_tag_identifies_a_key_for_one_kind_of_peer_and_reveals_no_secret() {
         let keys = keys(&["the old key of the fleet", "the new key of the fleet"]);
         let mut tags = std::collections::HashSet::new();
         for kind in PeerKind::ALL {

@@ -1,8 +1,7 @@
 //! Manifest of an app server: its hubs and their settings.
 //!
 //! The proxy requests `GET /.trunkline/manifest`, then opens links at `GET /.trunkline/link?hub=NAME`, both inside a
-//! channel that authenticates each end with the fleet's key. Session data travels in headers of the upgrade, because
-//! Azure's SDK can't handle unknown frame fields.
+//! channel that authenticates each end with the fleet's key.
 
 use serde::{Deserialize, Serialize};
 
@@ -237,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manifest_survives_json_and_ignores_what_a_newer_one_adds() {
+    fn a_manifest_round_trips_and_ignores_newer_fields() {
         let manifest = Manifest {
             instance: "i".into(),
             name: "app".into(),
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_does_not_say_what_it_is_is_a_hub() {
+    fn an_endpoint_without_a_kind_is_a_hub() {
         let mut json = serde_json::to_value(HubManifest::raw("echo", "/echo")).unwrap();
         assert_eq!(json["kind"], "raw");
         json.as_object_mut().unwrap().remove("kind");

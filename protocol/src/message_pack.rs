@@ -13,7 +13,6 @@ use crate::limits::NESTING_MAX;
 /// Extension type of timestamps.
 const TIMESTAMP: i8 = -1;
 
-/// Error reading an unexpected value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ReadError {
     /// The value exceeds the remaining bytes.
@@ -53,12 +52,10 @@ pub(crate) fn skip_value(bytes: &[u8]) -> Result<&[u8], ReadError> {
 }
 
 impl<'a> Reader<'a> {
-    /// Starts at the first byte.
     pub(crate) fn new(bytes: &'a Bytes) -> Self {
         Self { bytes, rest: bytes }
     }
 
-    /// Whether everything has been read.
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
@@ -136,18 +133,17 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a string that shares the buffer's memory.
     pub(crate) fn shared_text(&mut self) -> Result<ByteString, ReadError> {
         let text = self.text_bytes()?;
         ByteString::try_from(self.bytes.slice_ref(text)).map_err(|_| ReadError::Utf8)
     }
 
-    /// Reads a string that shares the buffer's memory, or nil.
+    /// Reads a string or nil.
     pub(crate) fn optional_text(&mut self) -> Result<Option<ByteString>, ReadError> {
         if self.take_nil() { Ok(None) } else { self.shared_text().map(Some) }
     }
 
-    /// Reads a binary that shares the buffer's memory; nil is empty.
+    /// Reads a binary; nil is empty.
     pub(crate) fn binary(&mut self) -> Result<Bytes, ReadError> {
         let length = match self.marker()? {
             Marker::Null => 0,
@@ -170,7 +166,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Skips a value of any type.
     pub(crate) fn skip(&mut self) -> Result<(), ReadError> {
         self.skip_nested(0)
     }
@@ -279,7 +274,6 @@ impl<'a> Reader<'a> {
 pub(crate) struct Writer<'a>(pub(crate) &'a mut BytesMut);
 
 impl Writer<'_> {
-    /// Starts a list of `items` items.
     pub(crate) fn array_len(&mut self, items: usize) {
         match u8::try_from(items) {
             Ok(items @ 0..=15) => self.marker(Marker::FixArray(items)),
@@ -287,7 +281,6 @@ impl Writer<'_> {
         }
     }
 
-    /// Starts a map of `entries` entries.
     pub(crate) fn map_len(&mut self, entries: usize) {
         match u8::try_from(entries) {
             Ok(entries @ 0..=15) => self.marker(Marker::FixMap(entries)),
@@ -303,7 +296,6 @@ impl Writer<'_> {
         }
     }
 
-    /// Writes a timestamp, in whole seconds since 1970.
     pub(crate) fn timestamp(&mut self, seconds: i64) {
         if let Ok(seconds) = u32::try_from(seconds) {
             self.marker(Marker::FixExt4);
@@ -427,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_take_their_shortest_form_and_come_back() {
+    fn integers_round_trip_in_their_shortest_form() {
         let cases = [
             (0, 1),
             (127, 1),
@@ -527,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn nil_is_empty_binary_and_can_be_taken_where_it_stands() {
+    fn nil_is_an_empty_binary_and_can_be_skipped() {
         let bytes = Bytes::from_static(&[0xc0, 0xc0, 0x01]);
         let mut reader = Reader::new(&bytes);
         assert_eq!(reader.binary(), Ok(Bytes::new()));

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn stateful_reconnect_is_said_first_and_only_where_it_is_offered() {
+    fn stateful_reconnect_is_written_first_and_only_if_offered() {
         let answer = NegotiateAnswer::connect(NegotiateVersion::Zero, "id".into(), "token".into(), &[]);
         assert_eq!(
             json(&answer.with_stateful_reconnect(true)),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lifetime_of_the_token_is_said_where_it_is_known() {
+    fn the_lifetime_of_the_token_is_written_if_known() {
         let answer = NegotiateAnswer::connect(NegotiateVersion::Zero, "id".into(), "token".into(), &[]);
         assert_eq!(
             json(&answer.with_token_lifetime(Some(20))),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_stands_alone() {
+    fn an_error_or_redirect_has_no_other_members() {
         assert_eq!(json(&NegotiateAnswer::error("no")), r#"{"error":"no"}"#);
         let elsewhere = NegotiateAnswer::Redirect { url: "http://x/chat".into(), access_token: Some("t".into()) };
         assert_eq!(json(&elsewhere), r#"{"url":"http://x/chat","accessToken":"t"}"#);

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_comes_back_as_it_was_with_repeated_claims() {
+    fn a_token_with_repeated_claims_round_trips() {
         let keys = keys();
         let token = token();
         assert_eq!(ConnectionToken::open(&token.seal(&keys), &keys), Ok(token));
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forward_mark_is_good_for_its_own_request_and_for_a_short_time() {
+    fn a_forward_mark_is_valid_for_its_own_request_and_for_a_short_time() {
         let keys = keys();
         let client = Some("10.1.2.3:4567".parse().unwrap());
         let user = User { id: Some("ann".into()), ..User::default() };

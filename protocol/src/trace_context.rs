@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn later_versions_may_say_more() {
+    fn later_versions_may_append_fields() {
         let later = EXAMPLE.replacen("00", "cc", 1);
         let context: TraceContext = EXAMPLE.parse().unwrap();
         assert_eq!(later.parse(), Ok(context));

@@ -90,7 +90,7 @@ pub const ENDED_HEADER: &str = "x-trunkline-ended";
 /// Header of an open frame with the lost connection to restore groups and items from. Sent only to the app server that
 /// reported to keep them.
 pub const RESTORES_HEADER: &str = "x-trunkline-restores";
-/// Header beside [`ENDED_HEADER`] with the error of the end, if any.
+/// Header with the error of an end, sent with [`ENDED_HEADER`].
 pub const ENDED_ERROR_HEADER: &str = "x-trunkline-ended-error";
 /// Header of a request forwarded between nodes with a sealed [`ForwardMark`](crate::token::ForwardMark).
 pub const FORWARD_HEADER: &str = "x-trunkline-forward";
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bearer_token_is_found_whatever_the_case_of_its_scheme() {
+    fn a_bearer_token_is_found_for_any_case_of_its_scheme() {
         assert_eq!(bearer("Bearer abc"), Some("abc"));
         assert_eq!(bearer("bEARER  abc "), Some("abc"));
     }

@@ -21,7 +21,7 @@ proptest! {
     }
 
     #[test]
-    fn a_good_connection_string_keeps_what_it_says(
+    fn a_valid_connection_string_keeps_its_values(
         host in "[a-z][a-z0-9.-]{0,30}", port in 1u16.., order in any::<prop::sample::Index>(), spaces in " {0,2}",
     ) {
         let mut parts = [

@@ -108,12 +108,12 @@ fn body_of(frame: Bytes) -> Bytes {
 
 proptest! {
     #[test]
-    fn every_node_message_comes_back_as_it_was(message in message()) {
+    fn every_node_message_round_trips(message in message()) {
         prop_assert_eq!(NodeMessage::decode(&body_of(message.to_frame())), Ok(Some(message)));
     }
 
     #[test]
-    fn the_quick_ways_write_what_the_messages_would(question in any::<u64>(), hub in hub(), frame in binary()) {
+    fn direct_encodings_equal_the_encodings_of_the_messages(question in any::<u64>(), hub in hub(), frame in binary()) {
         let (mut relay, mut ask) = (BytesMut::new(), BytesMut::new());
         encode_relay(&hub, &frame, &mut relay);
         encode_ask(question, &hub, &frame, &mut ask);
@@ -137,12 +137,12 @@ proptest! {
     }
 
     #[test]
-    fn a_greeting_comes_back_as_it_was(greeting in greeting()) {
+    fn a_greeting_round_trips(greeting in greeting()) {
         prop_assert_eq!(Greeting::read(&greeting.to_json()), Ok(greeting));
     }
 
     #[test]
-    fn the_common_version_is_one_that_both_speak(ours in any::<(u8, u8)>(), theirs in any::<(u8, u8)>()) {
+    fn the_common_version_is_supported_by_both(ours in any::<(u8, u8)>(), theirs in any::<(u8, u8)>()) {
         let versions = |(oldest, newest): (u8, u8)| WireVersions { oldest: oldest.into(), newest: newest.into() };
         let speaks = |(oldest, newest): (u8, u8), version: u8| (oldest..=newest).contains(&version);
         let newest = (0..=u8::MAX).rev().find(|&version| speaks(ours, version) && speaks(theirs, version));
@@ -160,7 +160,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_told_last_is_wanted_and_nothing_else(updates in vec(update(), 0..20), bucket_of in vec(text(), 0..8)) {
+    fn only_the_last_reported_buckets_are_wanted(updates in vec(update(), 0..20), bucket_of in vec(text(), 0..8)) {
         let mut told: Vec<(ByteString, BTreeSet<u16>)> = Vec::new();
         let mut interest = PeerInterest::default();
         interest.confirm(0);
@@ -194,7 +194,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_added_is_wanted(names in vec(text(), 1..20), others in vec(any::<u16>(), 0..5_000), before in any::<bool>()) {
+    fn added_buckets_are_wanted(names in vec(text(), 1..20), others in vec(any::<u16>(), 0..5_000), before in any::<bool>()) {
         let buckets = |names: &[String]| names.iter().map(|name| Wanted::User(name).bucket()).collect();
         let mut interest = PeerInterest::default();
         interest.confirm(0);

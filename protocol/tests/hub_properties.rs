@@ -180,14 +180,14 @@ fn mutate(bytes: &mut Vec<u8>, changes: &[(prop::sample::Index, u8, u8)]) {
 
 proptest! {
     #[test]
-    fn any_message_comes_back((protocol, messages) in stream()) {
+    fn any_message_round_trips((protocol, messages) in stream()) {
         let mut buffer = encode(protocol, &messages);
         prop_assert_eq!(drain(protocol, &mut buffer), messages);
         prop_assert!(buffer.is_empty());
     }
 
     #[test]
-    fn any_value_comes_back(protocol in protocol(), value in value()) {
+    fn any_value_round_trips(protocol in protocol(), value in value()) {
         let payload = protocol.payload(&value).unwrap();
         prop_assert_eq!(protocol.value::<Value>(&payload).unwrap(), value);
     }
@@ -205,7 +205,7 @@ proptest! {
     }
 
     #[test]
-    fn json_members_may_come_in_any_order(message in message(HubProtocol::Json), turn in 0_usize..8) {
+    fn json_members_may_be_in_any_order(message in message(HubProtocol::Json), turn in 0_usize..8) {
         let frame = encode(HubProtocol::Json, std::slice::from_ref(&message)).freeze();
         let Value::Object(object) = serde_json::from_slice(&body_of(HubProtocol::Json, &frame)).unwrap() else {
             panic!("an object")

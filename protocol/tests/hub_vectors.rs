@@ -279,7 +279,7 @@ fn handshake_responses_are_read_and_written() {
 }
 
 #[test]
-fn client_forms_are_read_and_come_back_in_ours() {
+fn client_forms_are_read_and_written_in_the_official_form() {
     for vector in vectors(&CLIENT_FORMS) {
         for protocol in HubProtocol::ALL {
             let bytes = vector.bytes(protocol).expect("both forms");
@@ -353,7 +353,7 @@ fn a_type_of_the_future_is_skipped() {
 }
 
 #[test]
-fn results_that_json_does_not_know_keep_their_bytes() {
+fn results_without_a_json_form_keep_their_bytes() {
     for (id, raw) in RAW_RESULTS {
         let bytes = vectors(&[id])[0].bytes(HubProtocol::MessagePack).unwrap();
         let messages = decode_all(HubProtocol::MessagePack, &bytes);

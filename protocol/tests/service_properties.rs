@@ -409,13 +409,13 @@ fn lengthened(body: &Bytes, more: &[Vec<u8>]) -> Bytes {
 
 proptest! {
     #[test]
-    fn every_message_comes_back_as_it_was(message in message()) {
+    fn every_message_round_trips(message in message()) {
         let decoded = ServiceMessage::decode(&body_of(message.to_frame()));
         prop_assert_eq!(decoded, Ok(Some(message)));
     }
 
     #[test]
-    fn the_number_is_the_first_item_and_is_known(message in message()) {
+    fn the_number_is_the_first_item_and_is_defined(message in message()) {
         let body = body_of(message.to_frame());
         let mut rest = &body[..];
         rmp::decode::read_array_len(&mut rest).unwrap();
@@ -426,7 +426,7 @@ proptest! {
     }
 
     #[test]
-    fn the_quick_way_writes_what_the_message_would(id in text(), payload in binary(), data_type in number()) {
+    fn direct_encoding_equals_the_encoding_of_the_message(id in text(), payload in binary(), data_type in number()) {
         let mut quick = BytesMut::new();
         encode_connection_data(&id, &payload, data_type, &mut quick);
         let message = ConnectionData { connection_id: id, payload, data_type, is_partial: false };
@@ -469,7 +469,7 @@ proptest! {
     }
 
     #[test]
-    fn an_unknown_type_is_none(number in number(), fields in vec(value(), 0..6)) {
+    fn an_unknown_type_decodes_to_none(number in number(), fields in vec(value(), 0..6)) {
         prop_assume!(!KNOWN.contains(&number));
         let mut body = Vec::new();
         rmp::encode::write_array_len(&mut body, u32::try_from(fields.len() + 1).unwrap()).unwrap();

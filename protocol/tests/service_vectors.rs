@@ -249,7 +249,7 @@ fn golden_client_completion() {
 }
 
 #[test]
-fn types_without_a_use_here_are_none() {
+fn undefined_types_are_skipped() {
     // Undefined types.
     for body in ["922cc0", "91cd1000", "9100", "91ff"] {
         assert_eq!(decode_body(body), Ok(None), "{body}");
@@ -401,7 +401,7 @@ fn layouts_of_client_results() {
 }
 
 #[test]
-fn a_user_who_leaves_is_written_without_a_time_to_live() {
+fn a_leaving_user_is_written_without_a_time_to_live() {
     let change = UserGroupChange { user_id: text("u1"), group: some("g1"), ack_id: 0, ttl_s: Some(60) };
     assert_eq!(hex(&ServiceMessage::UserLeaveGroup(change).to_frame()), "099411a27531a2673180");
 }
@@ -490,7 +490,7 @@ fn claims_may_repeat_and_keep_their_order() {
 }
 
 #[test]
-fn the_extension_map_may_be_nil_and_may_have_members_that_are_not_known() {
+fn the_extension_map_may_be_nil_or_have_unknown_members() {
     let expected =
         ConnectionData { connection_id: text("c1"), payload: Bytes::from_static(b"a"), ..Default::default() };
     let plain = "94 06 a26331 c40161 c0";

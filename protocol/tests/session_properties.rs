@@ -132,7 +132,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_left_over_is_what_was_not_acknowledged(steps in vec(step(), 0..100)) {
+    fn undelivered_frames_are_the_unacknowledged_ones(steps in vec(step(), 0..100)) {
         let mut link = Link::new();
         for step in &steps {
             link.step(step)?;

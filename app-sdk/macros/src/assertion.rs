@@ -8,7 +8,6 @@ use syn::{FnArg, ReturnType, Signature, Type};
 use crate::shape::{self, Written};
 use crate::signature::{self, FunctionKind};
 
-/// Generates the checks of all parameters.
 pub(crate) fn parameters(kind: FunctionKind, signature: &Signature, state: &Type) -> TokenStream {
     let types = types(signature);
     let own = if kind == FunctionKind::Filter { types.len().saturating_sub(2) } else { types.len() };
@@ -27,7 +26,6 @@ pub(crate) fn parameters(kind: FunctionKind, signature: &Signature, state: &Type
     quote! { #(#parameters)* #(#last)* }
 }
 
-/// Generates the check of the result.
 pub(crate) fn result(kind: FunctionKind, signature: &Signature) -> TokenStream {
     let unit = syn::parse_quote!(());
     let ty = match &signature.output {

@@ -35,7 +35,6 @@ impl Parse for DebugArguments {
     }
 }
 
-/// Adds the checks of a function next to it.
 pub(crate) fn expand(kind: FunctionKind, attribute: TokenStream, item: TokenStream) -> TokenStream {
     let checks = syn::parse2::<ItemFn>(item.clone())
         .map_err(|error| Error::new(error.span(), format!("`#[{}]` goes on an async function", kind.macro_name())))

@@ -53,7 +53,6 @@ impl Parse for PartArguments {
 }
 
 impl FieldSource {
-    /// Reads the source of a field from its attributes.
     fn of(field: &Field) -> syn::Result<Self> {
         let mut sources = field.attrs.iter().filter_map(|attribute| Self::named(attribute).transpose());
         let missing = || Error::new_spanned(field, format!("the source of this field is missing: {SOURCES}"));
@@ -91,7 +90,6 @@ impl FieldSource {
     }
 }
 
-/// Implements `FromContext` for a struct.
 pub(crate) fn expand(item: TokenStream) -> TokenStream {
     syn::parse2(item)
         .and_then(|item: DeriveInput| implementation(&item))

@@ -14,7 +14,6 @@ const PARAMETERS_MAX: usize = 10;
 /// axum extractors for request bodies and paths. Hub calls have arguments instead.
 const AXUM_BODIES: [&str; 3] = ["Json", "Form", "Path"];
 
-/// Kind of app function that the SDK calls.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FunctionKind {
     Method,

@@ -7,7 +7,6 @@
 use proc_macro2::TokenStream;
 use quote::quote;
 
-/// Generates the copy with both attributes.
 pub(crate) fn expand(item: &TokenStream) -> TokenStream {
     quote! {
         #[derive(::trunkline::typescript::ts_rs::TS)]

@@ -28,11 +28,9 @@ pub struct Answer<T> {
     missing: Missing,
 }
 
-/// Proxies that did not reply.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Missing {
     count: usize,
-    /// Known names of these proxies.
     names: Vec<String>,
 }
 
@@ -79,7 +77,6 @@ impl<T> Answer<T> {
         self.value
     }
 
-    /// Converts the value with `change`.
     pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Answer<U> {
         Answer { value: change(self.value), as_of: self.as_of, proxies: self.proxies, missing: self.missing }
     }

@@ -36,7 +36,6 @@ use crate::outbound::{ManyFrame, checked_frame};
 #[must_use = "a client gets nothing until `send` or `invoke` is called"]
 pub struct Client {
     receivers: Receivers,
-    /// The client call that sends or invokes, if any.
     scope: Option<Arc<CallScope>>,
     timeout: Duration,
 }
@@ -54,7 +53,6 @@ pub trait ClientAnswer: DeserializeOwned {}
 #[diagnostic::do_not_recommend]
 impl<T: DeserializeOwned> ClientAnswer for T {}
 
-/// Location of a client.
 enum ClientLocation {
     Local(Arc<Connection>),
     Remote(ByteString),
@@ -177,7 +175,6 @@ impl Client {
     }
 }
 
-/// Requests a result from a client of this app server.
 async fn request_local(
     core: &HubCore,
     connection: &Arc<Connection>,
@@ -230,7 +227,6 @@ fn too_many(core: &HubCore, TooManyRequests: TooManyRequests) -> InvokeError {
     InvokeError::TooMany(core.limits.client_results_max)
 }
 
-/// Completes when the caller's inbox is overfull.
 async fn inbox_overfull(notified: Option<OwnedNotified>) -> InboxOverfull {
     match notified {
         Some(notified) => notified.await,

@@ -1,4 +1,4 @@
-//! Server-side closing of connections: one, all of a user or group, or all of the hub.
+//! Server-side closing of connections.
 
 use bytestring::ByteString;
 use futures_util::future::join_all;

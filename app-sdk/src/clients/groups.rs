@@ -1,4 +1,4 @@
-//! Group membership: changes, which the proxies acknowledge, and queries.
+//! Changes and queries of group membership.
 
 use std::collections::BTreeSet;
 use std::fmt;

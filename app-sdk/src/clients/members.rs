@@ -64,7 +64,6 @@ pub struct Members {
     set: ListedSet,
     page_size: usize,
     place: Place,
-    /// Proxies that did not reply.
     missing: Missing,
     /// Number of proxies that have been read completely.
     read: usize,
@@ -78,7 +77,6 @@ struct Place {
     node: Option<(String, String)>,
     /// That proxy's continuation token; `None` if it has no further members.
     token: Option<ByteString>,
-    /// Number of proxies that did not reply.
     missing: usize,
 }
 
@@ -203,7 +201,6 @@ pub(super) async fn count(core: &HubCore, set: &ListedSet) -> Result<Answer<u64>
     Answer::of_any(members, as_of, (answered, missing), failed)
 }
 
-/// Reply of one proxy to a query.
 type QueriedPage = (Arc<Node>, Result<MemberPage, AskError>);
 
 /// Queries proxies for members of a set; page size 0 requests only the count.
@@ -361,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn proxies_are_asked_one_after_the_other_until_each_has_no_more() {
+    fn proxies_are_queried_in_turn_until_each_list_ends() {
         let (nodes, mut place) = (nodes(&["a", "b"]), Place::default());
         assert_eq!(next(&mut place, &nodes).as_deref(), Some("a"));
         place.leave(&nodes[0], Some("t".into()));
@@ -374,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_is_gone_in_the_middle_is_missing_once() {
+    fn a_proxy_lost_during_a_listing_is_missing_once() {
         let (before, after, mut place) = (nodes(&["a", "b"]), nodes(&["b"]), Place::default());
         place.leave(&before[0], Some("t".into()));
         assert_eq!(next(&mut place, &after).as_deref(), Some("b"));
@@ -383,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_read_back_whatever_the_proxy_is_called() {
+    fn a_token_round_trips_for_any_proxy_name() {
         let node = Some(("a~b~c/ü".to_owned(), "boot".to_owned()));
         for place in [Place { node, token: Some("boot.1.2".into()), missing: 3 }, Place::default()] {
             assert_eq!(Place::from_token(&place.to_token()), Some(place));

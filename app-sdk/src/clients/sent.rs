@@ -1,4 +1,4 @@
-//! Result of a send: which proxies accepted it, and whether they have acknowledged it.
+//! Result of a send.
 //!
 //! A send only records its proxies and a mark for detecting lost links. Waiting for acknowledgement means waiting until
 //! each proxy has acknowledged everything queued for it so far, which links do anyway.
@@ -25,7 +25,7 @@ pub struct Sent {
     since: LossMark,
 }
 
-/// Proxies of a send, in the representation of the send.
+/// Proxies of a send, in the form in which the send selected them.
 #[derive(Debug, Clone)]
 pub(super) enum Carriers {
     None,

@@ -1,4 +1,4 @@
-//! Users of a hub: who is online, and on which connections.
+//! Users of a hub.
 
 use std::fmt;
 use std::sync::Arc;

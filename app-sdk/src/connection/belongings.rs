@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_stand_among_the_items_until_they_are_taken() {
+    fn groups_are_stored_among_the_items_until_taken() {
         let mut items = Extensions::new();
         leave(&mut items, Some("none"));
         for group in ["red", "blue", "red", "green"] {

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytestring::ByteString;
 
-/// Kind of the app code that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallKind {
     /// The hook `on_connected` or `on_rehomed`.
@@ -21,7 +20,7 @@ pub(crate) enum CallKind {
 pub(crate) enum Concurrency {
     /// A slot. There are few, so that calls run in order.
     Slot,
-    /// No slot: calls with streams run in the background.
+    /// No slot: a call with streams runs in the background.
     Background,
     /// None: the call is immediately answered with an error.
     Rejected,
@@ -60,7 +59,6 @@ impl CallState {
         let _ = self.method.set(method);
     }
 
-    /// Name of the method, if it waits for something.
     pub(super) fn method(&self) -> Option<&ByteString> {
         self.method.get()
     }

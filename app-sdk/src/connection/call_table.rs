@@ -33,7 +33,6 @@ pub(crate) enum ReplyKind {
     Stream,
 }
 
-/// A call that has not reached its method yet.
 #[derive(Debug)]
 pub(crate) struct IncomingCall<C> {
     pub(crate) call: Arc<C>,
@@ -41,11 +40,9 @@ pub(crate) struct IncomingCall<C> {
     pub(crate) invocation: Invocation,
     pub(crate) stream_count: usize,
     pub(crate) reply_kind: ReplyKind,
-    /// Size in bytes while queued.
     pub(crate) bytes: usize,
 }
 
-/// Decision about a new call.
 #[derive(Debug)]
 pub(crate) enum Admission<C> {
     Start(IncomingCall<C>),
@@ -127,7 +124,6 @@ impl<C: AsRef<CallState>> CallTable<C> {
         Some(call)
     }
 
-    /// Whether the first queued call can start now.
     pub(crate) fn has_startable(&self, limits: &Limits) -> bool {
         let first = self.first_queued();
         first.is_some_and(|call| self.has_room_for((*call.call).as_ref().concurrency(), limits))
@@ -142,7 +138,6 @@ impl<C: AsRef<CallState>> CallTable<C> {
         }
     }
 
-    /// Names of the waiting methods, without duplicates.
     pub(crate) fn waiting_methods(&self) -> BTreeSet<ByteString> {
         let pending = self.pending.iter();
         let calls = pending.flat_map(|pending| pending.active.values().chain(&pending.unanswered));
@@ -179,7 +174,6 @@ impl<C: AsRef<CallState>> CallTable<C> {
         self.release_slot(call);
     }
 
-    /// Releases the slot of a call, if it still has one.
     pub(crate) fn release_slot(&mut self, call: &CallState) {
         if call.give_slot() {
             self.slots = self.slots.saturating_sub(1);
@@ -246,7 +240,6 @@ impl<C: AsRef<CallState>> CallTable<C> {
         }
     }
 
-    /// Frees the memory of an empty table.
     pub(crate) fn shrink(&mut self) {
         if self.pending.as_ref().is_some_and(|pending| pending.is_empty()) {
             self.pending = None;
@@ -452,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_is_given_back_early_is_not_given_back_twice() {
+    fn a_slot_released_early_is_not_released_twice() {
         let mut table = OneSlot::default();
         let first = table.start("1", Concurrency::Slot, &[]);
         assert!(matches!(table.admit("2", Concurrency::Slot, &[]), Admission::Queued));
@@ -465,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_in_use_until_its_call_is_forgotten() {
+    fn an_id_is_in_use_until_its_call_is_removed() {
         let mut table = OneSlot::default();
         let first = table.start("1", Concurrency::Background, &["s"]);
         assert!(matches!(table.admit("1", Concurrency::Slot, &[]), Admission::IdInUse(id) if id == "1"));

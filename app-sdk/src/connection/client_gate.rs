@@ -9,9 +9,7 @@ use super::client_window::ClientWindow;
 /// client's own calls limit their number.
 pub(crate) const WAITING_SENDS_MAX: usize = 1_024;
 
-/// Client with a window.
 pub(crate) trait WindowedClient: Sync {
-    /// Runs a step on the window, under its lock.
     fn with_window<R>(&self, step: impl FnOnce(&mut ClientWindow) -> R) -> R;
 
     /// Returns whether the node of the client confirms marks.
@@ -27,7 +25,6 @@ pub(crate) trait WindowedClient: Sync {
     fn note_wait(&self, _begins: bool) {}
 }
 
-/// Reason why a message was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoRoom {
     Closed,

@@ -154,7 +154,6 @@ impl ClientWindow {
         }
     }
 
-    /// Drops the state of a client without open marks.
     fn shrink(&mut self) {
         if self.open.as_ref().is_some_and(|open| open.marks.is_empty() && open.waiting == 0) {
             self.open = None;
@@ -381,7 +380,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn the_window_is_kept_and_nobody_waits_for_ever(events in vec(event(), 0..80)) {
+        fn the_window_holds_and_no_sender_waits_forever(events in vec(event(), 0..80)) {
             prop_assert_eq!(senders_left(Peers::default(), events), 0);
         }
     }

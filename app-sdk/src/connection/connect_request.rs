@@ -1,4 +1,4 @@
-//! Connect request of a client from its `OpenConnection` frame, stored encoded and parsed on demand.
+//! Connect request of a client, from its `OpenConnection` frame.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -20,10 +20,8 @@ use crate::telemetry::{READS_HEADERS, TRACEPARENT_HEADER, TRACESTATE_HEADER};
 const PRIVATE_HEADERS: [&str; 6] =
     [REMOTE_HEADER, TRANSPORT_HEADER, ITEMS_HEADER, ENDED_HEADER, ENDED_ERROR_HEADER, RESTORES_HEADER];
 
-/// Connect request of a client.
-///
-/// A browser's headers take a kilobyte encoded but several as a map, and few methods read them. So the frame is kept
-/// in one allocation of exactly its size, and IDs are ranges in it.
+/// Connect request, stored encoded and parsed on demand: a browser's headers take a kilobyte encoded but several as a
+/// map, and few methods read them. The frame is one allocation of exactly its size, and IDs are ranges in it.
 #[derive(Debug)]
 pub(crate) struct ConnectRequest {
     /// The connection existed before, on another app server or another link.
@@ -91,7 +89,6 @@ impl ConnectRequest {
         Some(Self::new(&body, &decode(&body)))
     }
 
-    /// Marks the request as coming from a service.
     pub(super) fn of_service(self) -> Self {
         Self { is_of_service: true, ..self }
     }
@@ -183,7 +180,6 @@ pub(crate) fn forwarded_for(list: &str) -> Option<SocketAddr> {
     first.parse().ok().or_else(|| Some(SocketAddr::new(first.parse().ok()?, 0)))
 }
 
-/// Whether a header is exchanged only between the SDK and its proxy or service.
 fn is_private_header(name: &str) -> bool {
     let beginning = name.get(..SERVICE_HEADER_PREFIX.len());
     beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(SERVICE_HEADER_PREFIX))

@@ -4,7 +4,6 @@ use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{CloseConnection, OpenConnection};
 
-/// Reason why a connection was closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConnectionClose {
     pub(crate) cause: Cause,
@@ -13,7 +12,6 @@ pub(crate) struct ConnectionClose {
 }
 
 impl ConnectionClose {
-    /// Creates a close without an error.
     pub(crate) fn new(cause: Cause) -> Self {
         Self { cause, error: None }
     }

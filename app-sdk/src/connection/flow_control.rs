@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn when_the_wait_is_over_the_first_budget_holds_again() {
+    fn the_first_budget_applies_again_after_the_wait() {
         let mut flow = FlowControl::default();
         flow.begin_wait();
         flow.add_bytes(300);

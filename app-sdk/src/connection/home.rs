@@ -21,7 +21,6 @@ pub(crate) enum Home {
     Movable(Box<Mutex<MovableHome>>),
 }
 
-/// Home of a connection that can move.
 #[derive(Debug)]
 pub(crate) struct MovableHome {
     state: ClientHome<LinkId, Arc<Node>>,
@@ -35,7 +34,6 @@ pub(crate) struct SendPermit<'a> {
     node: Arc<Node>,
 }
 
-/// Effect of a link's end on a connection.
 #[derive(Debug)]
 pub(crate) enum HomeEnd {
     /// The link was not, or is no longer, its home.
@@ -150,7 +148,6 @@ impl Home {
         Some((home.state.present_pause()?, home.resumed()))
     }
 
-    /// Gives up a connection that no node has resumed since this pause began. Returns `false` if one has.
     pub(crate) fn give_up_pause(&self, pause: u32) -> bool {
         matches!(self, Self::Movable(home) if lock(home).state.give_up_pause(pause))
     }
@@ -162,7 +159,6 @@ impl Home {
         }
     }
 
-    /// Holds the last frames for a client that is moving. Returns `false` if it is not, and they can be sent.
     pub(crate) fn keep_last(&self, frames: &[Bytes]) -> bool {
         let Self::Movable(home) = self else { return false };
         let mut home = lock(home);
@@ -196,7 +192,6 @@ impl Home {
         }
     }
 
-    /// Gives up a connection that no other node has resumed. Returns `false` if this link is no longer its home.
     pub(crate) fn give_up(&self, link: LinkId) -> bool {
         match self {
             Self::Fixed { link: home, .. } => *home == link,
@@ -288,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_pause_holds_back_leaves_over_the_new_link_in_order() {
+    async fn held_frames_leave_over_the_new_link_in_order() {
         let both = [
             [service("old"), service("new")].map(|home| (home, Home::new as fn(LinkId, Arc<Node>) -> Home)),
             [proxy("old"), proxy("new")].map(|home| (home, Home::of_stateful as fn(LinkId, Arc<Node>) -> Home)),
@@ -310,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pause_is_acknowledged_when_what_was_on_its_way_is_queued() {
+    async fn a_pause_is_acknowledged_once_frames_in_flight_are_queued() {
         let (old, outbox, socket) = service("old");
         let home = Home::new(LinkId(1), Arc::clone(&old));
         let permit = home.pass().await;
@@ -322,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn only_stateful_connections_at_nodes_that_know_moves_are_movable() {
+    fn only_stateful_connections_at_nodes_with_moves_are_movable() {
         let old_node = open(NodeName::proxy("old", "boot"), Capabilities::default()).0;
         let (known, served) = (proxy("known").0, service("service").0);
         let is_movable = |home: &Home| (matches!(home, Home::Movable(_)), home.moves_between_nodes());

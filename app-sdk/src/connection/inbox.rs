@@ -7,8 +7,9 @@
 //!                                              └─► calls: running, queued, uploads
 //! ```
 //!
-//! The worker keeps reading while calls are running or queued, because items, completions and cancellations behind
-//! them must get through. Queued calls still count as waiting bytes.
+//! The worker keeps reading while calls are running or queued, because items, completions and cancellations behind them
+//! must get through. Queued calls still count as waiting bytes. If a command such as `push` returns `true`, its caller
+//! must start a worker.
 
 use std::collections::BTreeSet;
 use std::task::Waker;
@@ -51,7 +52,6 @@ pub(crate) struct Inbox<C> {
     is_connected: bool,
 }
 
-/// Rarely used parts of an inbox.
 #[derive(Debug, Default)]
 struct RareParts {
     /// Close that follows all waiting messages.
@@ -73,7 +73,6 @@ enum ReadStage {
 
 #[derive(Debug)]
 pub(crate) enum WorkItem<C> {
-    /// Hub handshake of the client.
     Handshake(Result<HandshakeRequest, HandshakeError>),
     /// Body of a hub message, and the length of its frame.
     Message(Bytes, usize),
@@ -92,7 +91,7 @@ pub(crate) enum WorkItem<C> {
 }
 
 impl<C: AsRef<CallState>> Inbox<C> {
-    /// Adds bytes from the client. Returns whether a worker must be started.
+    /// Adds bytes from the client.
     #[must_use = "a worker must be started"]
     pub(crate) fn push(&mut self, bytes: Bytes) -> bool {
         if self.is_closing || bytes.is_empty() {
@@ -104,8 +103,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.start_worker()
     }
 
-    /// Adds bytes from the client that a live trace follows, starting at this mark. Returns whether a worker must be
-    /// started.
+    /// Adds bytes from the client that a live trace follows, starting at this mark.
     #[must_use = "a worker must be started"]
     pub(crate) fn push_traced(&mut self, bytes: Bytes, mark: i64) -> bool {
         if !self.is_closing {
@@ -114,14 +112,13 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.push(bytes)
     }
 
-    /// Takes the trace of the last message taken, if any.
     pub(crate) fn take_trace(&mut self) -> Option<Box<MessageTrace>> {
         let taken = self.rare.as_mut()?.traced.take_last();
         self.drop_rare();
         taken
     }
 
-    /// Closes the connection after all waiting messages. Returns whether a worker must be started.
+    /// Closes the connection after all waiting messages.
     #[must_use = "a worker must be started"]
     pub(crate) fn close(&mut self, close: ConnectionClose) -> bool {
         debug_assert!(!self.is_closing, "the registry lets only one caller close a connection");
@@ -132,7 +129,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
     }
 
     /// Begins reassignment after all waiting messages, unless the connection closes first. Its proxy has stopped
-    /// reading from the client. Returns whether a worker must be started.
+    /// reading from the client.
     #[must_use = "a worker must be started"]
     pub(crate) fn begin_reassignment(&mut self) -> bool {
         if self.is_closing {
@@ -157,13 +154,12 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.reassignment.poll(is_asked || self.calls.has_open_uploads())
     }
 
-    /// Starts the worker if the connection can be reassigned. Returns whether one must be started.
+    /// Starts the worker if the connection can be reassigned.
     #[must_use = "a worker must be started"]
     pub(crate) fn start_reassignment(&mut self, is_asked: bool) -> bool {
         self.can_be_reassigned(is_asked) && self.start_worker()
     }
 
-    /// Whether a call is running or queued.
     pub(crate) fn has_calls(&self) -> bool {
         !self.calls.is_idle()
     }
@@ -174,7 +170,6 @@ impl<C: AsRef<CallState>> Inbox<C> {
     }
 
     /// Closes the inbox of a reassigned connection: drops waiting messages, and `on_disconnected` does not run.
-    /// Returns whether a worker must be started.
     #[must_use = "a worker must be started"]
     pub(crate) fn close_reassigned(&mut self) -> bool {
         self.discard();
@@ -193,7 +188,6 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.calls.drop_queued(&mut self.flow);
     }
 
-    /// Records that `on_connected` has succeeded.
     pub(crate) fn set_connected(&mut self) {
         self.is_connected = true;
     }
@@ -217,7 +211,6 @@ impl<C: AsRef<CallState>> Inbox<C> {
         next.unwrap_or_else(|| self.next_without_message(is_asked))
     }
 
-    /// Decides when a new call starts.
     pub(crate) fn admit(&mut self, call: IncomingCall<C>, limits: &Limits) -> Admission<C> {
         self.finish_handled();
         self.calls.admit(call, limits, &mut self.flow)
@@ -240,7 +233,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.calls.uploads()?.end(id, end, &mut self.flow).ok()
     }
 
-    /// Ends a call. Returns whether a worker must be started.
+    /// Ends a running call.
     #[must_use = "a worker must be started"]
     pub(crate) fn release(&mut self, call: &CallState, limits: &Limits) -> bool {
         self.calls.release(call);
@@ -256,19 +249,16 @@ impl<C: AsRef<CallState>> Inbox<C> {
         Some((self.calls.waiting_methods(), self.start_worker()))
     }
 
-    /// Releases the slot of a call. Returns whether a worker must be started.
     #[must_use = "a worker must be started"]
     pub(crate) fn release_slot(&mut self, call: &CallState, limits: &Limits) -> bool {
         self.calls.release_slot(call);
         self.start_if_due(limits)
     }
 
-    /// Returns the calls, and the flow control that counts their bytes.
     pub(crate) fn calls(&mut self) -> (&mut CallTable<C>, &mut FlowControl) {
         (&mut self.calls, &mut self.flow)
     }
 
-    /// Whether waiting for the client is hopeless, because too much is queued before its answer.
     pub(crate) fn is_overfull(&self, limits: &Limits) -> bool {
         self.flow.is_overfull(limits)
     }
@@ -278,12 +268,11 @@ impl<C: AsRef<CallState>> Inbox<C> {
         if self.flow.is_overfull(limits) { self.calls.fail_waits(&mut self.flow) } else { OverfullWaits::default() }
     }
 
-    /// Returns the next flow control request to the proxy, if one is due; none after the close is known.
+    /// Returns the next request to the proxy, if one is due; none after the close is known.
     pub(crate) fn poll_flow(&mut self, limits: &Limits) -> Option<FlowOperation> {
         if self.is_closing { None } else { self.flow.poll(limits) }
     }
 
-    /// Whether the proxy was asked to pause the client.
     pub(crate) fn is_client_paused(&self) -> bool {
         self.flow.is_paused()
     }
@@ -371,7 +360,6 @@ impl<C: AsRef<CallState>> Inbox<C> {
         close
     }
 
-    /// Frees the memory of unused rare parts.
     fn drop_rare(&mut self) {
         if self.rare.as_ref().is_some_and(|rare| rare.close.is_none() && rare.traced.is_empty()) {
             self.rare = None;
@@ -484,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_messages_are_read_before_the_close_and_none_after_it() {
+    fn waiting_messages_are_read_before_the_close_only() {
         let mut inbox = open();
         inbox.set_connected();
         let _ = inbox.push(Bytes::from_static(b"a\x1ehalf"));
@@ -498,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_left_at_once_is_still_read() {
+    fn a_client_that_left_immediately_is_still_read() {
         let mut inbox = Inbox::<CallState>::default();
         let _ = inbox.push(Bytes::from_static(b"{\"protocol\":\"json\",\"version\":1}\x1ea\x1e"));
         let _ = inbox.close(ConnectionClose::new(Cause::ClientClosed));
@@ -525,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_keeps_no_buffer_of_the_link() {
+    fn waiting_bytes_keep_no_buffer_of_the_link() {
         let mut inbox = open();
         let link = Bytes::from([b"a\x1e".repeat(100), vec![b'x'; 60_000]].concat());
         assert!(inbox.push(link.slice(..2)));
@@ -569,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn a_traced_message_is_known_by_its_mark_behind_others_that_wait() {
+    fn a_traced_message_behind_waiting_ones_keeps_its_mark() {
         let mut inbox = open();
         let _ = inbox.push(Bytes::from_static(b"a\x1e"));
         let _ = inbox.push_traced(Bytes::from_static(b"b\x1ec\x1e"), 7);

@@ -27,7 +27,6 @@ impl Input {
         self.0.iter().map(Bytes::len).sum()
     }
 
-    /// Drops all unread bytes. Returns their number.
     pub(super) fn clear(&mut self) -> usize {
         std::mem::take(self).len()
     }

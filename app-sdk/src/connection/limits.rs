@@ -10,7 +10,6 @@ use trunkline_protocol::limits::{
 /// Default time limit of a hook, after which it is cancelled.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Memory and time limits of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Maximum size of a client message, including framing.

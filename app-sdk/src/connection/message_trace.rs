@@ -25,7 +25,7 @@ pub(crate) struct TracedPieces {
 
 #[derive(Debug)]
 struct TracedPiece {
-    /// Bytes between the previous piece (or the read position) and its first message.
+    /// Untraced bytes between the previous piece, or the read position, and this piece.
     bytes_before: usize,
     bytes: usize,
     mark: i64,
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_tells_each_duration_once_it_is_known() {
+    fn a_report_has_each_duration_as_soon_as_it_is_known() {
         let mut pieces = TracedPieces::default();
         pieces.push(0, 3, 1);
         pieces.take(3);

@@ -14,7 +14,6 @@ pub(crate) struct Reassignment {
     stage: ReassignmentStage,
     /// This app server is stopping, and another one has the connection.
     is_elsewhere: bool,
-    /// The connection continues elsewhere or over another link.
     goes_on: bool,
     /// The hook `on_leaving` is running.
     is_leaving: bool,
@@ -37,7 +36,6 @@ impl Reassignment {
         self.stage = ReassignmentStage::Boundary;
     }
 
-    /// Ends, because the connection closes.
     pub(super) fn end(&mut self) {
         self.stage = ReassignmentStage::None;
     }
@@ -67,7 +65,6 @@ impl Reassignment {
         self.is_leaving = false;
     }
 
-    /// Whether the hook `on_leaving` is running.
     pub(super) fn is_leaving(&self) -> bool {
         self.is_leaving
     }

@@ -27,7 +27,6 @@ struct State<T> {
     tasks: usize,
     /// Started tasks that have not taken work yet.
     beginning: usize,
-    /// Time of the last take.
     taken_at: Option<Instant>,
 }
 
@@ -52,7 +51,6 @@ impl<T> RunQueue<T> {
         }
     }
 
-    /// Whether work is waiting for a task.
     pub(crate) fn is_waiting(&self) -> bool {
         !lock(&self.0).waiting.is_empty()
     }
@@ -140,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn each_that_waits_behind_tasks_that_are_held_up_gets_one() {
+    fn each_item_waiting_behind_blocked_tasks_gets_a_task() {
         let (queue, now) = (RunQueue::default(), Instant::now());
         assert_eq!(push(&queue, &[1, 2, 3], now), 1);
         queue.enter();

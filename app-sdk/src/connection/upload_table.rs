@@ -1,7 +1,8 @@
 //! Table of one client's uploads: the items that wait for their methods. Pure logic.
 //!
 //! Items stay encoded until their method takes them, because only the method has their type. Generic over the handle
-//! `C` of a call; only its identity matters.
+//! `C` of a call; only its identity matters. Commands return the wakers of waiting readers, to be woken after
+//! unlocking.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -38,7 +39,6 @@ pub(crate) enum UploadEnd {
     Complete,
     /// The client aborted the upload with this error.
     Failed(ByteString),
-    /// The connection was closed.
     ConnectionClosed,
     /// The app server is stopping and can no longer wait for the client.
     Leaving,
@@ -46,7 +46,6 @@ pub(crate) enum UploadEnd {
     Overfull,
 }
 
-/// Event that a method reads from its upload.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum UploadEvent {
     /// The next item, still encoded.
@@ -75,7 +74,6 @@ impl<C> UploadTable<C> {
         self.0.values().any(|upload| upload.end.is_none())
     }
 
-    /// Opens an upload for the method of a call.
     pub(crate) fn open(&mut self, id: ByteString, owner: &Arc<C>) {
         let (owner, items) = (Arc::clone(owner), VecDeque::new());
         let upload = Upload { owner, items, end: None, reader: None, is_full: false };
@@ -83,7 +81,7 @@ impl<C> UploadTable<C> {
         debug_assert!(before.is_none(), "ids in use are refused");
     }
 
-    /// Adds an item of `bytes`. Returns the waker of a waiting reader; `Err` if no such upload is open.
+    /// Adds an item of `bytes`; `Err` if no such upload is open.
     pub(crate) fn push(
         &mut self,
         id: &str,
@@ -102,14 +100,13 @@ impl<C> UploadTable<C> {
         Ok(upload.take_reader(flow))
     }
 
-    /// Ends an upload. Returns the waker of a waiting reader; `Err` if no such upload is open.
+    /// Ends an upload; `Err` if no such upload is open.
     pub(crate) fn end(&mut self, id: &str, end: UploadEnd, flow: &mut FlowControl) -> Result<Option<Waker>, ()> {
         let upload = self.0.get_mut(id).filter(|upload| upload.end.is_none()).ok_or(())?;
         upload.end = Some(end);
         Ok(upload.take_reader(flow))
     }
 
-    /// Ends all uploads. Returns the wakers of waiting readers.
     pub(crate) fn end_all(&mut self, end: &UploadEnd, flow: &mut FlowControl) -> Vec<Waker> {
         let open = self.0.values_mut().filter(|upload| upload.end.is_none());
         open.filter_map(|upload| {
@@ -119,7 +116,7 @@ impl<C> UploadTable<C> {
         .collect()
     }
 
-    /// Fails all uploads with a method that waits for an item. Returns the wakers of these readers.
+    /// Fails all uploads with a method that waits for an item.
     pub(crate) fn fail_waiting(&mut self, flow: &mut FlowControl) -> Vec<Waker> {
         let waiting = self.0.values_mut().filter(|upload| upload.reader.is_some());
         waiting
@@ -164,8 +161,7 @@ impl<C> UploadTable<C> {
         Poll::Pending
     }
 
-    /// Closes an upload on behalf of the method that owns it, and drops its items. Returns the waker of a waiting
-    /// reader.
+    /// Closes an upload on behalf of the method that owns it, and drops its items.
     pub(crate) fn close(&mut self, id: &str, owner: &Arc<C>, flow: &mut FlowControl) -> Option<Waker> {
         if !self.0.get(id).is_some_and(|upload| Arc::ptr_eq(&upload.owner, owner)) {
             return None;
@@ -236,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn items_come_in_their_order_and_the_end_after_them() {
+    fn items_arrive_in_order_and_the_end_after_them() {
         let mut upload = OneUpload::new();
         upload.push(1).unwrap();
         upload.push(2).unwrap();

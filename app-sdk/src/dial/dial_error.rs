@@ -8,7 +8,6 @@ use trunkline_protocol::key::AccessKeyError;
 /// Maximum length of a service's response text in the log.
 const ANSWER_MAX_BYTES: usize = 200;
 
-/// Reason why TLS for a service is not available.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
     #[error("the access key of the connection string can't be used: {0}")]
@@ -24,7 +23,6 @@ pub(crate) enum TlsError {
     Host,
 }
 
-/// Reason why a server connection was not opened.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
     #[error(
@@ -71,7 +69,6 @@ pub(super) enum DialError {
 }
 
 impl DialError {
-    /// Error for a response that is not an upgrade.
     pub(super) fn of_answer(status: StatusCode, url: &str, body: Option<&[u8]>) -> Self {
         let answer = first_line(body.unwrap_or_default());
         match status {
@@ -95,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_says_what_to_look_at() {
+    fn an_answer_names_what_to_check() {
         let of =
             |status, body: &[u8]| DialError::of_answer(status, "http://p/server/?hub=chat", Some(body)).to_string();
         let unauthorized = of(StatusCode::UNAUTHORIZED, b"expired\nmore");

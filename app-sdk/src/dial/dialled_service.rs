@@ -104,7 +104,6 @@ fn lifetime() -> (u64, u64) {
     (now_s, now_s.saturating_add(TOKEN_LIFETIME.as_secs()))
 }
 
-/// Encodes a text for a URL query.
 pub(super) fn encoded(text: &str) -> String {
     byte_serialize(text.as_bytes()).collect()
 }

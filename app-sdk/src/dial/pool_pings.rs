@@ -27,7 +27,6 @@ pub(super) trait PoolRequests: Send + Sync {
     fn set_finished(&self, slot: u32);
 }
 
-/// Handler of the pings of one server connection.
 pub(super) struct PoolPings {
     /// Weak, because the pool owns the sessions, and these own their handlers.
     pool: Weak<dyn PoolRequests>,
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_number_of_clients_is_told_every_five_seconds_at_most_and_only_in_return() {
+    async fn the_number_of_clients_is_reported_on_request_at_most_every_five_seconds() {
         let pool = Arc::new(Noted::default());
         let hub = Arc::new(SevenClients(Outbound::new("hub", Metrics::new().hub("hub"))));
         let weak: Weak<dyn PoolRequests> = Arc::<Noted>::downgrade(&pool);

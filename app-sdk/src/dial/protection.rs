@@ -23,7 +23,6 @@ pub(crate) enum PlainHttp {
     Anywhere,
 }
 
-/// Protection of the server connections of one service.
 pub(super) enum Protection {
     /// None: the service is on this machine, or the network is trusted.
     Plain,

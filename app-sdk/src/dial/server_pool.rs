@@ -40,7 +40,6 @@ const SPREAD: Duration = Duration::from_secs(1);
 const FIN_INTERVAL: Duration = Duration::from_secs(5);
 const FIN_TRIES: u32 = 24;
 
-/// Parts of the server that a pool needs.
 pub(crate) struct PoolParts {
     pub(crate) service: Arc<DialledService>,
     /// Name of the hub. The service uses it in lower case.
@@ -102,7 +101,6 @@ impl ServerPool {
         &self.parts.service
     }
 
-    /// Name of the hub at the service.
     pub(crate) fn service_hub(&self) -> &str {
         &self.service_hub
     }
@@ -314,7 +312,6 @@ impl BackOff {
         wait + share(CHANCE, chance)
     }
 
-    /// Resets the wait after the service was reached.
     fn reset(&mut self) {
         self.failures = 0;
     }
@@ -330,7 +327,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_minute_and_begin_anew() {
+    fn waits_double_up_to_a_minute_and_restart() {
         let mut back_off = BackOff::default();
         let waits: Vec<_> = (0..8).map(|_| back_off.next_wait(0).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);

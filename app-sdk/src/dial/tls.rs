@@ -37,7 +37,6 @@ impl Encryption {
         Ok(Self { connector: TlsConnector::from(std::sync::Arc::new(config)), host })
     }
 
-    /// Makes the TLS handshake on a connected socket.
     pub(super) async fn encrypt(&self, tcp: TcpStream) -> Result<Box<dyn DialledStream>, DialError> {
         let stream = self.connector.connect(self.host.clone(), tcp).await.map_err(DialError::Encryption)?;
         Ok(Box::new(stream))

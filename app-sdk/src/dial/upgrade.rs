@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_has_what_a_service_looks_for() {
+    fn an_upgrade_has_the_headers_that_a_service_requires() {
         let asked = request("Endpoint=http://p;Port=8080;AccessKey=0123456789abcdef", Wanted::Default);
         assert_eq!((asked.uri().path(), asked.headers()["host"].to_str().unwrap()), ("/server/", "p:8080"));
         let query = asked.uri().query().unwrap();

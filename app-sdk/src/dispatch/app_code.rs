@@ -53,7 +53,6 @@ pub(super) fn in_order_of(connection: &Connection, running: ReplyFuture) -> Repl
     if node.is_of_service() { Box::pin(node.run_call(running)) } else { running }
 }
 
-/// Runs app code; a panic becomes an error.
 pub(super) async fn catch_panic<T>(running: impl Future<Output = Result<T, HubError>>) -> Result<T, HubError> {
     let ran = AssertUnwindSafe(running).catch_unwind().await;
     ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)))

@@ -191,7 +191,7 @@ async fn sends_to_one_client_wait_for_that_client_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_a_node_that_reports_no_marks_nothing_waits_and_none_is_sent() {
+async fn without_support_for_marks_no_send_waits_and_no_mark_is_sent() {
     let bench = Bench::new(None, true);
     bench.open("c1").await;
     assert_eq!(bench.fill("c1"), 100);
@@ -200,7 +200,7 @@ async fn at_a_node_that_reports_no_marks_nothing_waits_and_none_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_order_of_those_who_wait_is_kept() {
+async fn waiting_senders_keep_their_order() {
     let bench = Bench::new(Some(LIMIT), false);
     bench.open("c1").await;
     bench.fill("c1");
@@ -271,7 +271,7 @@ async fn a_wait_for_a_client_that_another_app_server_gets_becomes_a_send_to_it_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_a_client_moves_the_reports_of_its_new_node_go_on() {
+async fn after_a_move_the_new_node_reports_the_marks() {
     for (limit, stays) in [(Some(LIMIT), false), (None, false), (Some(LIMIT), true)] {
         let bench = Bench::new(Some(LIMIT), true);
         bench.open("c1").await;
@@ -373,7 +373,7 @@ async fn a_method_that_sends_in_a_loop_goes_at_the_speed_of_its_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sends_that_nobody_awaits_are_bounded() {
+async fn unawaited_sends_are_bounded() {
     let bench = Bench::new(Some(LIMIT), false);
     let connection = bench.open("c1").await;
     bench.fill("c1");
@@ -390,7 +390,7 @@ async fn sends_that_nobody_awaits_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_acknowledges_messages_is_read_on_while_somebody_waits_for_it() {
+async fn a_client_that_acknowledges_messages_is_read_while_a_sender_waits() {
     let bench = Bench::new(Some(LIMIT), true);
     bench.open("c1").await;
     bench.call(1, "Wait").await;

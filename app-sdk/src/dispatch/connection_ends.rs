@@ -53,7 +53,6 @@ impl ConnectionEnds {
         self.close(connection, Close::default(), close);
     }
 
-    /// Closes a connection after invalid input.
     pub(super) fn close_with_error(&self, connection: &Arc<Connection>, cause: Cause, error: &HubError) {
         let close = ConnectionClose::with_error(cause, error.message());
         self.close(connection, Close { error: Some(self.close_text(error)), allow_reconnect: true }, close);
@@ -65,7 +64,6 @@ impl ConnectionEnds {
         }
     }
 
-    /// Text of the close message after an error.
     pub(super) fn close_text(&self, error: &HubError) -> ByteString {
         let base = match error.stage() {
             CallStage::Authorizing => text::CLOSED_UNAUTHORIZED,
@@ -74,7 +72,6 @@ impl ConnectionEnds {
         error.describe(base, self.is_detailed).into()
     }
 
-    /// Removes a connection that the other side has closed.
     pub(super) fn handle_closed(&self, connection: &Arc<Connection>, close: ConnectionClose) {
         if self.core.handle_closed(connection, close) {
             self.start(connection);
@@ -128,14 +125,12 @@ impl ConnectionEnds {
         }
     }
 
-    /// Cancels the calls of a connection that was taken over.
     pub(super) fn abandon_calls(&self, connection: &Arc<Connection>) {
         if self.core.abandon_calls(connection) {
             self.start(connection);
         }
     }
 
-    /// Ends a connection after its home link has closed.
     pub(super) fn end_with_link(&self, connection: &Arc<Connection>, close: ConnectionClose) {
         // It was being reassigned.
         if connection.inbox().reassignment.has_begun() {

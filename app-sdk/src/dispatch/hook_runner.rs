@@ -64,7 +64,6 @@ impl HookRunner {
         false
     }
 
-    /// Runs `on_disconnected` for a client that has left.
     pub(super) async fn disconnected(&self, connection: &Connection, context: Context, close: ConnectionClose) {
         if let Err(error) = self.run(HubCallKind::Disconnected, connection, context, Some(close)).await {
             log_failure(&self.core, connection, "on_disconnected", &error);

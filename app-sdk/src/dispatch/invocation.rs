@@ -48,8 +48,8 @@ impl MethodCalls {
         Self { setup: Arc::new(CallSetup::new(core, is_detailed)), methods, tasks }
     }
 
-    /// Handles an invocation from a frame of `bytes`, with its trace if it is traced. Returns a future that the
-    /// worker must wait for, if any.
+    /// Handles an invocation from a frame of `bytes`, with its trace if it is traced. Returns a future if the worker
+    /// must wait.
     pub(super) fn invoke(
         &self,
         connection: &Arc<Connection>,
@@ -94,7 +94,7 @@ impl MethodCalls {
         }
     }
 
-    /// Starts a queued call. Returns a future that the worker must wait for, if any.
+    /// Starts a queued call. Returns a future if the worker must wait.
     pub(super) fn start_queued(&self, call: IncomingCall<CallScope>) -> Option<BoxFuture<'static, ()>> {
         let bound = self.bind(&call.invocation, call.stream_count, call.reply_kind);
         self.start(call, bound)
@@ -178,7 +178,7 @@ impl MethodCalls {
         Ok(method)
     }
 
-    /// Answers a call that cannot be decoded. Returns a future that the worker must wait for, if any.
+    /// Answers a call that cannot be decoded. Returns a future if the worker must wait.
     pub(super) fn refuse_undecodable(
         &self,
         connection: &Arc<Connection>,
@@ -225,7 +225,6 @@ impl MethodCalls {
     }
 }
 
-/// Reports a call that was not admitted to its trace.
 fn report_refused(core: &HubCore, scope: &CallScope) {
     if let Some(trace) = scope.trace() {
         let connection = scope.connection();

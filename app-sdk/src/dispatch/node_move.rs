@@ -29,7 +29,6 @@ use crate::outbound::ID_IN_USE;
 /// Error for a node that resumes a connection which has ended on this app server.
 const NOT_HERE: &str = "the connection is over";
 
-/// Moves of the connections of one hub.
 pub(super) struct NodeMoves {
     core: Arc<HubCore>,
     ends: Arc<ConnectionEnds>,

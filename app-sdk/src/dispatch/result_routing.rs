@@ -16,7 +16,6 @@ use crate::error::text;
 use crate::hub_core::{Addressee, ClientResult, ClientSilence, HubCore, TooManyRequests};
 use crate::node::Node;
 
-/// Routes results and uploads of one hub's clients, and fails the waits for them.
 pub(super) struct ResultRouter {
     core: Arc<HubCore>,
 }
@@ -69,7 +68,6 @@ impl ResultRouter {
         None
     }
 
-    /// Cancels a call on behalf of its client.
     pub(super) fn cancel(&self, connection: &Connection, cancel: &CancelInvocation) {
         let call = connection.inbox().calls().0.active(&cancel.invocation_id);
         match call {
@@ -163,14 +161,12 @@ impl ResultRouter {
         }
     }
 
-    /// Counts and logs a dropped result.
     fn drop_result(&self, connection: &Connection, completion: &Completion, reason: &str) {
         self.core.count_dropped_result(&completion.invocation_id);
         let (hub, connection) = (self.core.name(), short(connection.id()));
         tracing::debug!(hub, connection, id = %completion.invocation_id, "{reason}");
     }
 
-    /// Fails the requests to a connection that cannot send results here any longer.
     fn abandon_requests(&self, connection: &Connection, silence: ClientSilence) {
         for abandoned in self.core.client_results.fail_connection(connection.id(), silence) {
             let refusal = ErrorCompletion {
@@ -231,8 +227,6 @@ impl ResultRouter {
         }
     }
 
-    /// Fails everything that waits for clients in reassignment, because the time limit of their calls has passed.
-    /// Returns whether there was anything.
     pub(super) fn give_up_waits(&self) -> bool {
         let connections = self.core.connections.all();
         let leaving = connections.iter().filter(|connection| connection.inbox().reassignment.has_begun());

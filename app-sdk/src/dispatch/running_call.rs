@@ -44,7 +44,6 @@ pub(super) struct CallSetup {
     pub(super) core: Arc<HubCore>,
     unknown_method: MethodMetrics,
     unknown_code: CodeId,
-    /// Whether clients see detailed errors.
     pub(super) is_detailed: bool,
 }
 
@@ -91,7 +90,6 @@ pub(super) enum Rest {
     Stream(RunningStream),
 }
 
-/// A running call that is answered with a stream.
 pub(super) struct RunningStream {
     call: RunningCall,
     items: ItemStream,
@@ -231,7 +229,6 @@ impl RunningCall {
         (TraceReport { ran_us, has_failed, ..trace.begun(self.connection().shared_id(), self.since) }, ended_at)
     }
 
-    /// Reports to its trace that a waiting call has begun.
     pub(super) fn report_begun(&self) {
         if let Some(trace) = self.scope.trace() {
             let connection = self.connection();
@@ -288,7 +285,6 @@ impl RunningCall {
         note_turn(&self.setup.core.outbound, self.code(), took);
     }
 
-    /// Identifier of the method for the watchdog.
     pub(super) fn code(&self) -> CodeId {
         self.method.as_ref().map_or(self.setup.unknown_code, |method| method.code(self.setup.core.name()))
     }
@@ -343,7 +339,6 @@ impl RunningStream {
     }
 }
 
-/// Checks the length of a message against the limit of the client's node.
 fn check_limit(core: &HubCore, connection: &Connection, length: usize) -> Result<(), HubError> {
     match core.to(connection).limit_under(length) {
         Some(limit) => Err(HubError::invalid_data(format!("The result is too large: a client takes {limit} bytes."))),

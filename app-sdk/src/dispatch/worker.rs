@@ -164,12 +164,10 @@ impl Dispatcher {
     }
 }
 
-/// Formats names in one line.
 fn listed(names: &BTreeSet<ByteString>) -> String {
     names.iter().map(|name| &**name).collect::<Vec<_>>().join(", ")
 }
 
-/// Takes the next work of a connection and the trace of its message.
 fn next_work(core: &HubCore, connection: &Connection) -> (WorkItem<CallScope>, Option<Box<MessageTrace>>) {
     let mut inbox = connection.inbox();
     let is_asked = inbox.reassignment.has_begun() && core.client_results.is_asked(connection.id());
@@ -377,7 +375,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_idle_connection_is_given_to_a_newcomer_with_its_items() {
+    async fn an_idle_connection_is_handed_to_a_new_app_server_with_its_items() {
         let scene = Scene::new().await;
         let told = scene.ask().await;
         let [ServiceMessage::CloseConnection(close)] = &told[..] else { panic!("{told:?}") };

@@ -15,7 +15,6 @@ pub(crate) fn call_failed(target: &str, error: &HubError, detailed: bool) -> Str
     }
 }
 
-/// Text for a method that failed while running.
 pub(crate) fn invoking_failed(target: &str, error: &HubError, detailed: bool) -> String {
     error.describe(&format!("An unexpected error occurred invoking '{target}' on the server."), detailed)
 }
@@ -30,28 +29,23 @@ fn binding_failed(target: &str, error: &HubError, detailed: bool) -> String {
     }
 }
 
-/// Error of a call to an unknown method.
 pub(crate) fn no_such_method() -> HubError {
     HubError::new("Method does not exist.").at(CallStage::Binding)
 }
 
-/// Error of a call with a wrong number of arguments.
 pub(crate) fn argument_count(provided: usize, expected: usize) -> HubError {
     HubError::invalid_data(format!("Invocation provides {provided} argument(s) but target expects {expected}."))
         .at(CallStage::Binding)
 }
 
-/// Error of a call with a wrong number of streams.
 pub(crate) fn stream_count(provided: usize, expected: usize) -> HubError {
     HubError::new(format!("Client sent {provided} stream(s), Hub method expects {expected}."))
 }
 
-/// Error of a call refused by a policy.
 pub(crate) fn unauthorized(policy: &str) -> HubError {
     HubError::named("UnauthorizedException", format!("the policy is: {policy}")).at(CallStage::Authorizing)
 }
 
-/// Error of an argument that does not fit its type.
 pub(crate) fn unfit_argument(protocol: HubProtocol, argument: usize) -> HubError {
     const ADVICE: &str =
         "Make sure that the types of the provided values match the types of the hub method being invoked.";
@@ -73,7 +67,6 @@ pub(crate) fn streaming(target: &str) -> String {
     format!("The client attempted to invoke the streaming '{target}' method with a non-streaming invocation.")
 }
 
-/// Text for a stream that failed.
 pub(crate) fn streaming_failed(error: &HubError, detailed: bool) -> String {
     error.describe("An error occurred on the server while streaming results.", detailed)
 }
@@ -93,12 +86,10 @@ pub(crate) fn too_many_streams(provided: usize) -> String {
     format!("Client sent {provided} stream(s), at most {STREAMS_MAX} are allowed.")
 }
 
-/// Error of an upload item that cannot be deserialized.
 pub(crate) fn item_not_bound() -> HubError {
     HubError::new("Failed to bind Stream message.")
 }
 
-/// Error of an upload after its connection was closed.
 pub(crate) fn upload_cut_off() -> HubError {
     HubError::named("OperationCanceledException", UploadCutOff.to_string()).because(UploadCutOff)
 }
@@ -106,7 +97,6 @@ pub(crate) fn upload_cut_off() -> HubError {
 /// Text for a client if a policy of the hub refuses its user, modelled on the text for methods.
 pub(crate) const CLOSED_UNAUTHORIZED: &str = "Connection closed because user is unauthorized.";
 
-/// Text for a client that does not exist.
 pub(crate) fn does_not_exist(connection_id: &str) -> String {
     InvokeError::DoesNotExist(connection_id.to_owned()).to_string()
 }
@@ -116,12 +106,10 @@ pub(crate) fn leaving() -> String {
     InvokeError::Leaving.to_string()
 }
 
-/// Text for a client that has disconnected.
 pub(crate) fn disconnected(connection_id: &str) -> String {
     InvokeError::Disconnected(connection_id.to_owned()).to_string()
 }
 
-/// Error of a message over the size limit.
 pub(crate) fn message_too_large(limit: usize) -> HubError {
     HubError::invalid_data(format!(
         "The maximum message size of {limit}B was exceeded. The message size can be configured by Hub::message_max_bytes."
@@ -135,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_call_is_told_by_the_step_at_which_it_failed() {
+    fn the_text_of_a_failed_call_depends_on_the_failed_step() {
         let told = |error: HubError| call_failed("Add", &error, false);
         assert_eq!(
             told(HubError::new("no")),

@@ -35,7 +35,6 @@ impl<N: PartialEq + Clone> Election<N> {
         Self { me, lists: Vec::new() }
     }
 
-    /// Replaces the list of a proxy.
     pub(super) fn update(&mut self, node: &N, candidates: Vec<TaskCandidate>) {
         match self.lists.iter_mut().find(|list| list.node == *node) {
             Some(list) => list.candidates = candidates,
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_app_server_that_began_first_is_chosen_whichever_proxy_lists_it() {
+    fn the_app_server_that_started_first_is_selected_from_any_list() {
         let (now, me) = (Instant::now(), candidate("me", 5));
         let is_chosen = |lists: &[(&'static str, &[TaskCandidate])]| election(lists).may_start("clock", now);
         assert!(is_chosen(&[("a", &[me.clone(), candidate("later", 6)])]));
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_socket_it_goes_on_for_a_while_and_does_not_start() {
+    fn without_a_socket_a_task_continues_for_a_while_but_does_not_start() {
         let (mut election, now) = (election(&[("a", &[candidate("me", 5)])]), Instant::now());
         election.note_links(|_| false, now);
         assert!(!election.may_start("clock", now));
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_stays_away_or_is_forgotten_does_not_count() {
+    fn an_absent_or_removed_proxy_does_not_count() {
         let now = Instant::now();
         let lists: [(&str, &[TaskCandidate]); 2] = [("a", &[candidate("me", 5)]), ("b", &[candidate("earlier", 4)])];
         let mut stale = election(&lists);

@@ -93,7 +93,7 @@ async fn clock(State(state): State<AppState>) {
 }
 
 impl Fleet {
-    /// App servers started in this order, and a number of proxies without links.
+    /// App servers with these start times, and this number of proxies without links.
     fn new(since_ms: &[i64], proxies: usize) -> Self {
         let stand = Stand::default();
         let task = |number| {
@@ -182,7 +182,7 @@ async fn pass(time: Duration) {
 const LONG: Duration = Duration::from_secs(600);
 
 #[tokio::test(start_paused = true)]
-async fn one_app_server_runs_the_task_and_one_that_comes_takes_nothing() {
+async fn a_new_app_server_does_not_displace_the_running_one() {
     let mut fleet = Fleet::new(&[1, 2, 3], 2);
     fleet.link(1, 0);
     assert!(fleet.stand.until(&[1]).await <= START_AFTER);
@@ -194,7 +194,7 @@ async fn one_app_server_runs_the_task_and_one_that_comes_takes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_crash_another_one_takes_over_once_all_proxies_know() {
+async fn after_a_crash_another_app_server_takes_over_once_all_proxies_have_detected_it() {
     let mut fleet = Fleet::new(&[1, 2], 2);
     for (app, proxy) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
         fleet.link(app, proxy);
@@ -245,7 +245,7 @@ async fn an_app_server_that_is_cut_off_stops_long_before_proxies_give_it_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_was_frozen_ends_the_task_before_that_goes_on() {
+async fn a_suspended_process_stops_the_task_before_it_continues() {
     let mut fleet = Fleet::new(&[1], 1);
     fleet.link(0, 0);
     fleet.stand.until(&[0]).await;
@@ -281,7 +281,7 @@ async fn two_without_a_common_proxy_both_run_it_until_they_have_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_whose_clock_is_behind_starts_when_the_other_one_has_stopped() {
+async fn an_app_server_with_a_slow_clock_starts_after_the_other_has_stopped() {
     let mut fleet = Fleet::new(&[5, 1], 1);
     fleet.link(0, 0);
     fleet.stand.until(&[0]).await;
@@ -306,7 +306,7 @@ async fn runs_within(time: Duration, end: fn() -> Result<(), HubError>) -> usize
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_returns_is_done_and_one_that_fails_starts_again() {
+async fn a_task_that_returns_is_finished_and_a_failed_task_restarts() {
     assert_eq!(runs_within(LONG, || Ok(())).await, 1);
     let failing = runs_within(Duration::from_secs(16), || Err(HubError::new("on purpose"))).await;
     assert_eq!(failing, 3, "after 1, 7 and 13 s: a pause, and a second as the chosen one");

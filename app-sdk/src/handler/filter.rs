@@ -73,7 +73,6 @@ pub struct Next {
     method: ReplyFuture,
 }
 
-/// A type-erased filter with its state bound.
 type ErasedFilter = Arc<dyn Fn(HubCall, Next) -> ReplyFuture + Send + Sync>;
 
 /// A filter that may not have its state yet.
@@ -109,7 +108,6 @@ impl Filters {
         Self(filters.iter().map(|filter| (filter.0)(state)).collect())
     }
 
-    /// Combines these filters with inner ones.
     pub(crate) fn around(&self, inner: &Filters) -> Self {
         Self(self.0.iter().chain(&inner.0).map(Arc::clone).collect())
     }
@@ -118,7 +116,6 @@ impl Filters {
         self.0.is_empty()
     }
 
-    /// Wraps the filters around a method or hook.
     pub(crate) fn wrap(&self, call: HubCall, inner: ReplyFuture) -> ReplyFuture {
         let next = Next { filters: self.0.clone().into_iter(), method: inner };
         Box::pin(next.run(call))
@@ -126,7 +123,6 @@ impl Filters {
 }
 
 impl HubCall {
-    /// Call of a method with this name and number of uploads.
     pub(crate) fn of_method(name: &ByteString, uploads: usize, is_streaming: bool, input: &CallInput) -> Self {
         Self { is_streaming, ..Self::unbound(name.clone(), input, uploads) }
     }

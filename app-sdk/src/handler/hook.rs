@@ -50,13 +50,10 @@ impl IntoEnd for Result<(), HubError> {
     }
 }
 
-/// Future of a running hook.
 pub(crate) type EndFuture = Pin<Box<dyn Future<Output = Result<(), HubError>> + Send>>;
 
-/// A type-erased hook with its state bound.
 pub(crate) type ErasedHook = Box<dyn Fn(CallInput) -> EndFuture + Send + Sync>;
 
-/// Erases the types of a hook.
 pub(crate) fn bindable<S: Clone + Send + Sync + 'static, M: 'static>(hook: impl Hook<S, M>) -> Bindable<S, ErasedHook> {
     Bindable::new(move |state: &S| {
         let state = state.clone();

@@ -11,7 +11,6 @@ use super::marker::{TheErrorMustBeHubError, ViaResult, ViaStream, ViaStreamResul
 use crate::error::HubError;
 use crate::naming::Codec;
 
-/// Future of a running method.
 pub(crate) type ReplyFuture = Pin<Box<dyn Future<Output = Result<Reply, HubError>> + Send>>;
 
 /// Reply of a method, encoded for the caller.
@@ -130,7 +129,6 @@ where
 }
 
 impl Reply {
-    /// Reply of a hook that succeeded.
     pub(crate) fn nothing() -> Self {
         Self(ReplyBody::Nothing)
     }

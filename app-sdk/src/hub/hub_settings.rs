@@ -24,7 +24,6 @@ pub(crate) struct HubSettings {
     pub(crate) requires_authentication: bool,
     pub(crate) close_on_token_expiry: bool,
     pub(crate) refreshes_authentication: bool,
-    /// Whether clients may resume their connection on a new socket.
     pub(crate) stateful_reconnect: bool,
     pub(crate) stateful_reconnect_buffer_bytes: usize,
     /// Time without connections after which a user is offline.

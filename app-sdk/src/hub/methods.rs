@@ -139,7 +139,6 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
         Methods { entries, filters: Vec::new(), policies: Policies::default() }
     }
 
-    /// Names of the methods, with the policies that their callers must meet.
     pub(super) fn policies(&self) -> impl Iterator<Item = (&str, Vec<&Policy>)> {
         self.entries.iter().map(|entry| (&*entry.name, self.policies.iter().chain(entry.policies.iter()).collect()))
     }

@@ -40,7 +40,6 @@ pub(crate) struct ExpectedAck<'a> {
 }
 
 impl Acks {
-    /// Registers a request to a node that will be acknowledged.
     pub(crate) fn expect(&self, node: &Arc<Node>) -> ExpectedAck<'_> {
         let (id, receiver) = lock(&self.0).expect(node);
         ExpectedAck { acks: self, id, receiver }
@@ -54,7 +53,6 @@ impl Acks {
         }
     }
 
-    /// Fails the requests to a node that has no links left.
     pub(crate) fn fail_node(&self, node: &Arc<Node>) {
         lock(&self.0).fail_node(node);
     }
@@ -72,7 +70,6 @@ impl AwaitedAcks {
         (id, receiver)
     }
 
-    /// Removes and returns the request of an acknowledgement, if it exists.
     fn take(&mut self, id: i64) -> Option<oneshot::Sender<Ack>> {
         self.waiting.remove(&id).map(|waiting| waiting.sender)
     }
@@ -105,7 +102,6 @@ const ASKED_MAX: usize = 1_024;
 /// Maximum number of queued queries. Further queries are refused.
 pub(crate) const WAITING_MAX: usize = 16_384;
 
-/// Limit of one hub.
 #[derive(Debug)]
 pub(crate) struct QuestionLimit {
     turns: Semaphore,
@@ -163,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_positive_int32_and_begin_anew_after_the_last() {
+    fn ids_are_positive_int32_and_wrap_around() {
         let (mut acks, node) = (AwaitedAcks { latest: i32::MAX as u32 - 1, ..AwaitedAcks::default() }, node("a"));
         assert_eq!(acks.expect(&node).0, i64::from(i32::MAX));
         assert_eq!(acks.expect(&node).0, 1);
@@ -180,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_expectation_is_forgotten() {
+    fn a_dropped_expectation_is_removed() {
         let acks = Acks::default();
         let expected = acks.expect(&node("a"));
         let id = expected.id();
@@ -198,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn questions_are_refused_at_once_when_too_many_wait() {
+    async fn queries_are_refused_immediately_when_too_many_wait() {
         let limit = QuestionLimit::default();
         let _turns = join_all((0..ASKED_MAX).map(|_| limit.turn())).await;
         let waiting = join_all((0..WAITING_MAX).map(|_| limit.turn()));

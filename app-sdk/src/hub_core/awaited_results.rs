@@ -15,7 +15,6 @@ use crate::connection::Limits;
 use crate::node::Node;
 use crate::sync::lock;
 
-/// Requests for client results of one hub.
 #[derive(Debug)]
 pub(crate) struct AwaitedResults {
     requests: Mutex<ClientResults>,
@@ -29,7 +28,6 @@ impl AwaitedResults {
         Self { requests, max: limits.client_results_max, timeout: limits.client_result_timeout }
     }
 
-    /// Registers a request to a client of this app server, or to a client that the requested proxies may have.
     pub(super) fn request(
         &self,
         connection_id: &ByteString,
@@ -38,14 +36,12 @@ impl AwaitedResults {
         lock(&self.requests).request(connection_id, asked, self.max)
     }
 
-    /// Registers another app server's request to a client of this app server.
     pub(super) fn request_for(&self, request: &ClientInvocation) -> Result<(), TooManyRequests> {
         let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
         let (app_server, id) = (caller_server_id.clone(), invocation_id.clone());
         lock(&self.requests).request_for(app_server, id, connection_id.clone(), self.max, Instant::now())
     }
 
-    /// Removes a request when its caller no longer waits.
     pub(super) fn forget(&self, id: &str) {
         lock(&self.requests).forget(id);
     }
@@ -54,7 +50,6 @@ impl AwaitedResults {
         lock(&self.requests).is_asked(connection_id, self.timeout, Instant::now())
     }
 
-    /// Returns the other app server that made a request with this ID.
     pub(crate) fn requester_of<'a>(&self, id: &'a str) -> Option<&'a str> {
         lock(&self.requests).requester_of(id)
     }
@@ -74,28 +69,22 @@ impl AwaitedResults {
         None
     }
 
-    /// Records that a proxy does not have the client of a request.
     pub(crate) fn deny(&self, invocation_id: &str, node: &Arc<Node>) {
         lock(&self.requests).deny(invocation_id, node);
     }
 
-    /// Fails a request of a local method.
     pub(crate) fn refuse(&self, invocation_id: &str, connection_id: &str, refusal: ClientResult) {
         lock(&self.requests).refuse(invocation_id, connection_id, refusal);
     }
 
-    /// Fails the requests to a connection that cannot send results here any longer. Returns the requests of other app
-    /// servers, which must be notified.
     pub(crate) fn fail_connection(&self, connection_id: &str, silence: ClientSilence) -> Vec<AbandonedRequest> {
         lock(&self.requests).fail_connection(connection_id, silence)
     }
 
-    /// Fails the requests to a proxy that has no links left.
     pub(super) fn fail_node(&self, node: &Arc<Node>) {
         lock(&self.requests).fail_node(node);
     }
 
-    /// Number of open requests.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         lock(&self.requests).len()

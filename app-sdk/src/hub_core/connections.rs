@@ -18,7 +18,6 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Registers a connection. Fails with the existing connection if the ID is in use.
     pub(crate) fn insert(&self, connection: &Arc<Connection>) -> Result<(), Arc<Connection>> {
         write(&self.here).insert(connection)
     }
@@ -39,7 +38,6 @@ impl Connections {
         read(&self.here).get(id).map(Arc::clone)
     }
 
-    /// Whether exactly this connection is registered, not just its ID.
     pub(crate) fn contains(&self, connection: &Arc<Connection>) -> bool {
         read(&self.here).contains(connection)
     }
@@ -54,7 +52,6 @@ impl Connections {
         (here.iter().count(), here.at_home(link).len())
     }
 
-    /// Connections with their home on this link.
     pub(crate) fn at_home(&self, link: LinkId) -> Vec<Arc<Connection>> {
         read(&self.here).at_home(link)
     }
@@ -98,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_is_here_until_its_proxy_is_told_of_its_end() {
+    fn a_connection_is_registered_until_its_proxy_is_notified_of_its_end() {
         let (connections, ending) = (Connections::default(), connection("c1", 1));
         connections.insert(&ending).unwrap();
         let (is_told, (begun, begins), (asked, asks)) = (AtomicBool::new(false), mpsc::channel(), mpsc::channel());

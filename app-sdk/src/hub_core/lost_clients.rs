@@ -48,7 +48,6 @@ enum LostState {
     Kept(Box<LostClient>),
 }
 
-/// Result of looking up a lost client.
 #[derive(Debug)]
 pub(crate) enum FoundLost {
     Taken(Box<LostClient>),
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_had_is_taken_once_and_by_its_user() {
+    fn the_state_of_a_client_is_taken_once_and_by_its_user() {
         let (mut clients, now) = (LostClients::new(KEPT_FOR), Instant::now());
         keep(&mut clients, "a", &["red"], now);
         assert!(matches!(clients.take("a", Some("ann"), now), FoundLost::Nothing));

@@ -44,7 +44,6 @@ pub(crate) type TakenOver = (ByteString, bool);
 /// Maximum number of events that a slow observer can lag behind.
 const TAKEN_OVER_MAX: usize = 16;
 
-/// Announces connections that were taken over.
 #[derive(Debug)]
 pub(crate) struct TakeOvers(broadcast::Sender<TakenOver>);
 
@@ -62,7 +61,6 @@ impl TakeOvers {
         }
     }
 
-    /// Subscribes to future announcements.
     pub(crate) fn observe(&self) -> broadcast::Receiver<TakenOver> {
         self.0.subscribe()
     }

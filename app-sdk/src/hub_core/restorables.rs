@@ -15,7 +15,6 @@ use crate::sync::lock;
 /// Default time for which proxies keep a client without a socket or a request.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(STATEFUL_RECONNECT_TIMEOUT_S);
 
-/// Lost clients of a hub with restorable groups and items.
 #[derive(Debug)]
 pub(crate) struct Restorables {
     /// `None` if the hub does not restore clients.
@@ -77,7 +76,6 @@ impl Restorables {
         waited == 0 && lost.waiting() > 0
     }
 
-    /// Whether state of a lost connection is stored, or about to be, for a client with this user.
     pub(crate) fn contains(&self, id: &str, user_id: Option<&str>) -> bool {
         self.clients.as_ref().is_some_and(|lost| lock(lost).contains(id, user_id, Instant::now()))
     }
@@ -94,7 +92,6 @@ impl Restorables {
         }
     }
 
-    /// Drops expired entries. Returns when to call this again.
     pub(crate) fn drop_old(&self, now: Instant) -> Option<Instant> {
         lock(self.clients.as_ref()?).drop_old(now)
     }

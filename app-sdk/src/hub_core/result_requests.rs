@@ -30,7 +30,7 @@ pub(crate) struct ClientResults {
     id_prefix: String,
     latest: u64,
     by_id: HashMap<ByteString, ResultRequest>,
-    /// Pairs of a connection and a request to it.
+    /// Open requests, as pairs of connection ID and request ID.
     of_connections: BTreeSet<(ByteString, ByteString)>,
     /// Requests of other app servers, oldest first. Some may be answered already.
     foreign: VecDeque<(Instant, ByteString)>,
@@ -81,12 +81,10 @@ impl ClientSilence {
     }
 }
 
-/// Addressee of a client's completion.
 #[derive(Debug)]
 pub(crate) enum Addressee {
     /// A waiting local method.
     Local(oneshot::Sender<ClientResult>),
-    /// Another app server, by ID.
     AppServer(ByteString),
     /// No addressee: the completion is late, or there was no request.
     Nobody,
@@ -101,7 +99,6 @@ pub(crate) struct AbandonedRequest {
     pub(crate) app_server: ByteString,
 }
 
-/// The limit of open requests is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooManyRequests;
 
@@ -109,7 +106,6 @@ pub(crate) struct TooManyRequests;
 pub(super) type Registered = (ByteString, oneshot::Receiver<ClientResult>);
 
 impl ClientResults {
-    /// Creates an empty set for the app server with this instance.
     pub(super) fn new(instance: &str) -> Self {
         let id_prefix = format!("{ID_PREFIX}{instance}-");
         Self { id_prefix, latest: 0, by_id: HashMap::new(), of_connections: BTreeSet::new(), foreign: VecDeque::new() }
@@ -310,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_completion_goes_to_the_requester_and_a_second_one_to_nobody() {
+    fn only_the_first_completion_reaches_the_requester() {
         let mut results = ClientResults::new("me");
         let (id, _) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
         assert_eq!(id, "sme-1");
@@ -320,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_client_that_was_asked_may_answer() {
+    fn only_the_requested_client_may_answer() {
         let mut results = ClientResults::new("me");
         let (_, mut receiver) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
         assert!(matches!(results.complete("sme-1", "c2"), Addressee::WrongClient));
@@ -328,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_names_the_app_server_that_waits_and_none_of_two_is_the_same() {
+    fn an_id_is_unique_and_names_the_requesting_app_server() {
         let (mut mine, mut theirs) = (ClientResults::new("me"), ClientResults::new("an-other"));
         let (my_id, _) = mine.request(&text("c1"), Vec::new(), MAX).unwrap();
         let (their_id, _) = theirs.request(&text("c1"), Vec::new(), MAX).unwrap();
@@ -340,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_asked_until_its_last_request_is_over_or_too_old() {
+    fn a_result_is_pending_until_the_last_request_ends_or_expires() {
         let (mut results, start) = (ClientResults::new("me"), Instant::now());
         let timeout = Duration::from_secs(30);
         let (id, _) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
@@ -355,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_does_not_exist_when_every_proxy_says_so() {
+    fn a_client_does_not_exist_if_every_proxy_denies_it() {
         let (mut results, [a, b], (id, mut receiver)) = remote();
         assert_eq!(id, "sme-1");
         results.deny(&id, &a);
@@ -394,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn old_requests_of_other_app_servers_are_forgotten() {
+    fn old_requests_of_other_app_servers_are_evicted() {
         let (mut results, start) = (ClientResults::new("me"), Instant::now());
         let mut request = |id, now| results.request_for(text("other"), text(id), text("c1"), 1, now);
         request("other-1", start).unwrap();

@@ -63,7 +63,6 @@ pub(crate) struct ExpectedResult<'a> {
 }
 
 impl<'a> ExpectedResult<'a> {
-    /// Registers a request to a local client, or to a client that the requested proxies may have.
     pub(crate) fn register(
         core: &'a HubCore,
         connection_id: &ByteString,

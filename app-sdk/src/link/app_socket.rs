@@ -20,13 +20,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> DialledStream for T {}
 
 pub(crate) type DialledSocket = WebSocketStream<Box<dyn DialledStream>>;
 
-/// WebSocket of a link, accepted or dialled.
 pub(crate) enum AppSocket {
     Accepted(WebSocket),
     Dialled(DialledSocket),
 }
 
-/// A link over a WebSocket or in memory, and its halves.
 pub(crate) type LinkSocket = trunkline_link::LinkSocket<AppSocket>;
 pub(crate) type LinkReader = trunkline_link::LinkReader<AppSocket>;
 pub(crate) type LinkWriter = trunkline_link::LinkWriter<AppSocket>;

@@ -72,7 +72,6 @@ impl Link {
 }
 
 impl Attached {
-    /// Outbox of the session.
     pub(crate) fn outbox(&self) -> &Arc<LinkOutbox> {
         &self.session.outbox
     }

@@ -25,7 +25,6 @@ const HELD_UP_MAX: Duration = Duration::from_millis(5);
 /// Minimum interval between log lines about skipped frames.
 const SKIPPED_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Passes the frames of one socket to the endpoint of its session.
 pub(super) struct EndpointSink<'a> {
     session: &'a LinkSession,
     slots: &'a Slots,
@@ -50,7 +49,7 @@ impl<'a> EndpointSink<'a> {
 }
 
 impl Drop for EndpointSink<'_> {
-    /// No further checks for blocked workers will happen.
+    /// Starts all waiting work, because no later check for blocked workers follows.
     fn drop(&mut self) {
         let tasks = self.session.due.begin_rest(std::time::Instant::now());
         self.session.endpoint.start_workers(&self.session.due, tasks);

@@ -57,7 +57,6 @@ enum LoggedState {
     Missed,
 }
 
-/// Whether a link was closed gracefully.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LinkEnding {
     Closed,
@@ -65,7 +64,6 @@ enum LinkEnding {
 }
 
 impl ProxyLog {
-    /// Records the begin of a session.
     pub(super) fn session_begun(&self, key: &SlotKey, service: Option<&Arc<str>>) {
         lock(&self.0).entry(name_of(key, service)).or_default().sessions += 1;
     }
@@ -231,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_links_are_told_when_they_are_the_last_and_once_when_they_are_over() {
+    fn the_last_lost_link_is_logged_and_so_is_its_end_once() {
         let mut proxy = linked(&["chat"], 5);
         assert_eq!(end(&mut proxy, "chat", 4, LinkEnding::Lost), []);
         assert_eq!(end(&mut proxy, "chat", 1, LinkEnding::Lost), [LinkEnding::Lost]);
@@ -241,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_is_lost_among_others_is_no_news_until_it_is_over() {
+    fn a_link_lost_among_others_is_logged_only_when_it_ends() {
         let mut proxy = linked(&["chat"], 5);
         for _ in 0..100 {
             assert_eq!(end(&mut proxy, "chat", 1, LinkEnding::Lost), []);

@@ -27,7 +27,6 @@ use crate::sync::lock;
 /// Maximum resume window of a proxy. A longer one would keep connections of a dead proxy too long.
 const WINDOW_MAX_MS: u64 = 600_000;
 
-/// Terms of the session that a link begins.
 pub(crate) struct SessionTerms {
     pub(crate) endpoint: Arc<dyn Endpoint>,
     pub(crate) key: SlotKey,
@@ -40,12 +39,10 @@ pub(crate) struct SessionTerms {
     pub(crate) tasks: TaskTracker,
 }
 
-/// A session, from its first upgrade to its end.
 pub(crate) struct LinkSession {
     /// Home link of its connections.
     pub(super) id: LinkId,
     pub(super) key: SlotKey,
-    /// The dialled service; `None` for a proxy.
     pub(super) service: Option<Service>,
     pub(super) endpoint: Arc<dyn Endpoint>,
     pub(super) node: Arc<Node>,
@@ -55,7 +52,6 @@ pub(crate) struct LinkSession {
     /// Connections with work from this link.
     pub(super) due: Arc<RunQueue<Arc<Connection>>>,
     pub(super) shutdown: CancellationToken,
-    /// Stops the current socket.
     pub(super) socket: Mutex<SocketStop>,
     pub(super) detached: Notify,
     /// Notified when a newer process of a proxy with this name connects: this one must prove that it is alive.
@@ -73,7 +69,6 @@ pub(crate) struct LinkSession {
 /// Permission to be the socket of a session, with the numbering of incoming frames.
 pub(super) struct SessionSocket {
     pub(super) attachment: Attachment,
-    /// Stops the socket from outside.
     pub(super) stop: SocketStop,
     pub(super) incoming: Incoming,
     pub(super) is_resumed: bool,
@@ -124,12 +119,12 @@ impl LinkSession {
         }))
     }
 
-    /// Stops the current socket, if any.
     pub(super) fn stop(&self, reason: StopReason) {
         lock(&self.socket).stop(reason, &self.outbox);
     }
 
-    /// Waits until a doubt has lasted long enough, or forever without a doubt.
+    /// Waits until a suspected proxy has had [`patience`](Self::patience) to prove that it is alive, or forever without
+    /// a suspicion.
     pub(super) async fn judge(&self, doubted_at: Option<Instant>) {
         match doubted_at {
             Some(since) => sleep_until(since + self.patience).await,
@@ -137,7 +132,6 @@ impl LinkSession {
         }
     }
 
-    /// Waits until it has no socket.
     pub(super) async fn detached(&self) {
         loop {
             let detached = self.detached.notified();

@@ -44,14 +44,12 @@ pub(super) struct SessionStart {
     pub(super) is_new: bool,
 }
 
-/// Result of an upgrade.
 pub(super) enum TakenSlot {
     Attached(SessionStart),
     /// This session has a socket, which must be stopped first.
     Occupied(Arc<LinkSession>),
 }
 
-/// Reason why an upgrade was refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refused {
     #[error(transparent)]
@@ -141,7 +139,7 @@ impl Slots {
         attach(slots, session, offer, true)
     }
 
-    /// Ends the session in the slot, and questions sessions of other nodes with the same name, which may belong to an
+    /// Ends the session in the slot, and requires a sign of life from other nodes with the same name, which may be an
     /// earlier process of this node.
     fn sweep(&self, slots: &mut HashMap<SlotKey, Slot>, key: &SlotKey) {
         if let Some(session) = slots.get(key).and_then(|slot| slot.live.clone()) {
@@ -180,7 +178,6 @@ fn plain_offer(newest: Option<SessionId>) -> Offer {
     Offer { session, received: None, capabilities: Capabilities::default() }
 }
 
-/// Attaches a socket to a session.
 fn attach(
     slots: &mut HashMap<SlotKey, Slot>,
     session: Arc<LinkSession>,

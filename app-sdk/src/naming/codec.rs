@@ -36,7 +36,6 @@ impl Codec {
         self.protocol
     }
 
-    /// Encodes a value with the hub's naming.
     pub(crate) fn payload<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload, PayloadError> {
         match self.naming {
             Naming::Serde => self.protocol.payload(value),
@@ -44,7 +43,6 @@ impl Codec {
         }
     }
 
-    /// Decodes a value with the hub's naming.
     pub(crate) fn value<T: DeserializeOwned>(self, payload: &Payload) -> Result<T, PayloadError> {
         match self.naming {
             Naming::Serde => self.protocol.value(payload),

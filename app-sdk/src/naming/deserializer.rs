@@ -23,7 +23,6 @@ struct CaseBlindSeed<T> {
     names: &'static [&'static str],
 }
 
-/// Wrapper around the format's deserializer.
 struct CaseBlindDeserializer<D> {
     inner: D,
     /// Accepted names of the next identifier.
@@ -127,7 +126,6 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for CaseBlindDeserializer<D> {
     }
 }
 
-/// Wrapper around the value's visitor.
 struct CaseBlindVisitor<V> {
     inner: V,
     /// Fields of a struct; empty for any other value.
@@ -248,13 +246,11 @@ struct VariantWithData<A> {
     variants: &'static [&'static str],
 }
 
-/// Seed of a tuple variant's data.
 struct TupleSeed<V> {
     length: usize,
     visitor: V,
 }
 
-/// Seed of a struct variant's data.
 struct StructSeed<V> {
     fields: &'static [&'static str],
     visitor: V,

@@ -1,6 +1,5 @@
 //! Conversion of names to .NET's letter case, and case-insensitive comparison.
 
-/// Letter case of output names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LetterCase {
     /// As in .NET's `JsonNamingPolicy.CamelCase`: `dueDate`, `ipAddress`.

@@ -21,13 +21,11 @@ pub(super) struct Renamed<'a, T: ?Sized>(pub(super) &'a T);
 /// Key of a map. Texts stay unchanged, and enums are texts here even in JSON.
 struct RenamedKey<'a, T: ?Sized>(&'a T);
 
-/// Wrapper around the format's serializer.
 struct RenamingSerializer<S>(S);
 
 /// A sequence, map or variant being encoded.
 struct RenamingCompound<C>(C);
 
-/// A struct being encoded.
 enum RenamingStruct<S: Serializer> {
     /// As a map, because struct fields cannot have names created at run time.
     Map { map: S::SerializeMap, case: LetterCase, name: String },

@@ -10,7 +10,6 @@ use trunkline_protocol::service::{Capabilities, ServiceMessage, Stamped};
 use super::replay_buffer::ReplayBuffer;
 use crate::node::{Node, NodeName};
 
-/// Linked proxies, and the replay buffer for late ones.
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
     /// The proxies, and one server connection per service. Replaced as a whole on each change, so that a send only
@@ -24,7 +23,7 @@ pub(super) struct Proxies {
 #[derive(Debug)]
 pub(super) struct SessionBegin {
     pub(super) node: Arc<Node>,
-    /// Number and size of the frames replayed to the node.
+    /// Number of frames replayed to the node.
     pub(super) replayed_frames: usize,
     pub(super) replayed_bytes: usize,
 }
@@ -33,7 +32,6 @@ pub(super) struct SessionBegin {
 pub(super) struct SessionEnd {
     /// It was the node's last session, and the node was removed.
     pub(super) node_is_lost: bool,
-    /// Frames without a link to take over, and frames that the proxy may not have received.
     pub(super) lost_frames: u64,
 }
 
@@ -102,7 +100,8 @@ impl Proxies {
         self.spare.push(Arc::clone(node));
     }
 
-    /// The proxies and services; for a caller from a service, the caller's server connection represents that service.
+    /// Linked proxies, and one server connection per service: the caller's own, if the caller is a client of that
+    /// service.
     pub(super) fn linked(&self, caller: Option<&Arc<Node>>) -> Arc<[Arc<Node>]> {
         let Some(caller) = caller.filter(|caller| self.spare.iter().any(|spare| Arc::ptr_eq(spare, caller))) else {
             return Arc::clone(&self.linked);
@@ -136,7 +135,6 @@ impl ManyFrame {
         Self { plain, stamped: None }
     }
 
-    /// A frame of this send.
     pub(crate) fn of_send(send: &ManySend<'_>, plain: Bytes) -> Self {
         let epoch = send.epoch();
         let stamp = || ServiceMessage::Stamped(Stamped { epoch, body: body_of(&plain) }).to_frame();
@@ -144,7 +142,6 @@ impl ManyFrame {
         Self { plain, stamped }
     }
 
-    /// The encoding for this node.
     pub(crate) fn of(&self, node: &Node) -> &Bytes {
         self.stamped.as_ref().filter(|_| node.supports_moves()).unwrap_or(&self.plain)
     }
@@ -256,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn sends_after_a_move_are_stamped_for_nodes_that_know_moves() {
+    fn sends_after_a_move_are_stamped_for_nodes_with_moves() {
         let queue = MoveQueue::default();
         let payloads = Payloads(vec![("json".into(), vec![7; 300].into())]);
         let message = ServiceMessage::BroadcastData(BroadcastData { excluded: Vec::new(), payloads });

@@ -15,13 +15,12 @@ const REPLAY_WINDOW: Duration = Duration::from_millis(2 * LINK_BACKOFF_MS.1);
 /// Maximum size of the buffer. If it is exceeded, nothing is replayed.
 const REPLAY_MAX_BYTES: usize = 1024 * 1024;
 
-/// Frames to replay to proxies that connect late.
 #[derive(Debug, Default)]
 pub(super) struct ReplayBuffer {
     until: Option<Instant>,
     frames: Vec<Bytes>,
     bytes: usize,
-    /// Name and boot ID of each proxy served. A proxy that relinks already has these frames.
+    /// Name and boot ID of each proxy that was linked. A proxy that links again already has these frames.
     served: Vec<(Box<str>, Box<str>)>,
 }
 
@@ -36,7 +35,6 @@ impl ReplayBuffer {
         self.until.is_some()
     }
 
-    /// Records a frame that is sent to every proxy.
     pub(super) fn push(&mut self, frame: &Bytes, now: Instant) {
         if self.until.is_none_or(|until| until <= now) {
             *self = Self::default();
@@ -80,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_is_back_gets_no_replay_and_one_that_restarted_does() {
+    fn a_returning_proxy_gets_no_replay_but_a_restarted_one_does() {
         let (mut buffer, now) = (ReplayBuffer::default(), Instant::now());
         buffer.open(now);
         buffer.replay("first", "boot", now);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use trunkline_protocol::service::PresenceChanges;
 
-/// Location of a user or member, and its last reported state.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// Shards that have it, usually one.
@@ -38,7 +37,6 @@ pub(super) struct Pending {
 /// App server that reports a change, and the app servers that have received it.
 #[derive(Debug, Clone)]
 pub(super) struct Teller {
-    /// Instance that reports the change.
     pub(super) owner: Arc<str>,
     /// Instances that were subscribed when the change was received. Later ones have not seen it.
     pub(super) heard_by: Arc<[Arc<str>]>,
@@ -89,7 +87,6 @@ impl Entry {
         self.at.contains(&id)
     }
 
-    /// Whether it was present when last settled.
     pub(super) fn was_here(&self) -> bool {
         self.was_here
     }

@@ -57,7 +57,6 @@ impl Notice {
         }
     }
 
-    /// User or group of the notice.
     pub(super) fn subject(&self) -> Subject {
         match self {
             Self::Online(UserOnline { user_id }) | Self::Offline(UserOffline { user_id }) => {
@@ -76,7 +75,6 @@ pub(super) enum Subject {
 }
 
 impl Subject {
-    /// Name used to select the reporting app server.
     pub(super) fn name(&self) -> &str {
         match self {
             Self::User(name) | Self::Group(name) => name,

@@ -45,13 +45,10 @@ pub trait FromNotice<S, N>: Sized {
 #[derive(Clone)]
 pub struct NoticeHub(pub(crate) Arc<HubCore>);
 
-/// Future of a running hook.
 pub(super) type NoticeFuture = Pin<Box<dyn Future<Output = Result<(), HubError>> + Send>>;
 
-/// A type-erased hook with its state bound.
 pub(crate) type ErasedNoticeHook<N> = Box<dyn Fn(N, NoticeHub) -> NoticeFuture + Send + Sync>;
 
-/// Erases the types of a hook.
 pub(crate) fn bindable_notice<S: Clone + Send + Sync + 'static, N: 'static, M: 'static>(
     hook: impl NoticeHook<S, N, M>,
 ) -> Bindable<S, ErasedNoticeHook<N>> {

@@ -97,7 +97,6 @@ struct ReportedByOther {
     at: Instant,
     teller: Teller,
     held: Held,
-    /// User of a member.
     user: Option<Arc<str>>,
 }
 
@@ -396,7 +395,6 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         }
     }
 
-    /// Updates the list of app servers that receive a source's changes.
     fn set_listed(&mut self, id: SourceId, app_servers: &[ByteString]) {
         let Some(source) = self.source_mut(id) else { return };
         let before = mem::replace(&mut source.listed, app_servers.iter().map(text).collect());

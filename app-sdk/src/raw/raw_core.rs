@@ -33,7 +33,6 @@ pub(super) struct RawClient {
     inbox: Mutex<RawInbox>,
 }
 
-/// Clients of one raw endpoint, and its outbound side.
 pub(super) struct RawCore {
     pub(super) outbound: Arc<Outbound>,
     limits: Limits,
@@ -49,7 +48,6 @@ impl RawCore {
         Self { outbound: Arc::new(outbound), limits, is_movable, acks, clients }
     }
 
-    /// Creates a connection that a proxy opens.
     pub(super) fn client(&self, request: ConnectRequest, node: Arc<Node>, home: LinkId) -> RawClient {
         let cancellation = CancellationToken::new();
         let reassignment = self.is_movable.then(|| Box::new(RawReassignment::new(&cancellation)));
@@ -81,7 +79,6 @@ impl RawCore {
         self.apply_flow_control(client, &mut inbox);
     }
 
-    /// Adds a message to the client's inbox.
     pub(super) fn receive(&self, client: &RawClient, message: RawMessage) {
         let waker = {
             let mut inbox = lock(&client.inbox);
@@ -195,9 +192,8 @@ impl RawCore {
         lock(&self.clients).get(id).map(Arc::clone)
     }
 
-    /// Ends exactly this connection. The notification of its proxy is queued in the same step; otherwise a shutdown,
-    /// which closes the links once no connection is left, could overtake it. Returns `false` if the connection has
-    /// already ended.
+    /// Ends exactly this connection, and queues the notification of its proxy in the same step, so that a shutdown
+    /// can't overtake it. Returns `false` if the connection has already ended.
     fn end(&self, client: &Arc<RawClient>, tell: impl FnOnce()) -> bool {
         let mut clients = lock(&self.clients);
         let is_here = clients.get(client.request.id()).is_some_and(|present| Arc::ptr_eq(present, client));
@@ -208,7 +204,6 @@ impl RawCore {
         is_here
     }
 
-    /// Adds a connection. Fails with the existing connection if the ID is in use.
     pub(super) fn insert(&self, client: &Arc<RawClient>) -> Result<(), Arc<RawClient>> {
         match lock(&self.clients).entry(client.request.shared_id()) {
             Entry::Occupied(present) => Err(Arc::clone(present.get())),
@@ -229,7 +224,6 @@ impl RawCore {
     }
 }
 
-/// Sends of messages to one raw connection.
 pub(super) struct RawSends<'a> {
     pub(super) outbound: &'a Outbound,
     pub(super) client: &'a RawClient,

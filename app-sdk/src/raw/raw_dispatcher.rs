@@ -27,14 +27,12 @@ use crate::watchdog::{CodeId, watch};
 /// A type-erased handler with its state bound.
 pub(crate) type RawServe = dyn Fn(RawConnection) -> ServeFuture + Send + Sync;
 
-/// A raw endpoint with validated settings.
 pub(crate) struct BuiltRaw {
     pub(crate) manifest: HubManifest,
     pub(crate) limits: Limits,
     pub(crate) serve: Arc<RawServe>,
 }
 
-/// Runs the handler of one raw endpoint for each of its clients.
 pub(crate) struct RawDispatcher {
     core: Arc<RawCore>,
     serve: Arc<RawServe>,
@@ -51,17 +49,14 @@ impl RawDispatcher {
         &self.core.outbound
     }
 
-    /// Announces the shutdown to the proxies, if clients can move.
     pub(crate) async fn announce_shutdown(&self) {
         self.core.announce_shutdown().await;
     }
 
-    /// Waits until all proxies have applied earlier frames.
     pub(crate) async fn fence(&self) {
         self.core.fence().await;
     }
 
-    /// Counts the movable connections, and those in reassignment.
     pub(crate) fn count_movable(&self) -> (usize, usize) {
         self.core.count_movable()
     }

@@ -9,7 +9,6 @@ use super::raw_connection::RawConnection;
 use crate::error::HubError;
 use crate::handler::IntoEnd;
 
-/// Future of a running handler.
 pub(crate) type ServeFuture = Pin<Box<dyn Future<Output = Result<(), HubError>> + Send>>;
 
 /// An async function that can handle raw connections: up to four [`State`] parameters, and [`RawConnection`] last.

@@ -16,7 +16,6 @@ const MESSAGE_BYTES: usize = size_of::<RawMessage>();
 pub(super) struct RawInbox {
     waiting: VecDeque<RawMessage>,
     flow: FlowControl,
-    /// Window of data sent to the client.
     pub(super) window: ClientWindow,
     reader: Option<Waker>,
     is_closed: bool,
@@ -35,7 +34,6 @@ enum ReaderNotice {
 }
 
 impl RawInbox {
-    /// Adds a message. Returns the waker of a waiting reader.
     pub(super) fn push(&mut self, message: RawMessage) -> Option<Waker> {
         if self.is_closed {
             return None;
@@ -65,7 +63,7 @@ impl RawInbox {
         Poll::Pending
     }
 
-    /// Starts a reassignment: the client is no longer read. Returns the waker of a waiting reader.
+    /// Starts a reassignment: the client is no longer read.
     pub(super) fn begin_reassignment(&mut self) -> Option<Waker> {
         self.reassignment = ReaderNotice::Due;
         self.reader.take()
@@ -80,14 +78,13 @@ impl RawInbox {
         self.reassignment == ReaderNotice::Given
     }
 
-    /// Closes the inbox. Queued messages can still be read. Returns the waker of a waiting reader.
+    /// Closes the inbox. Queued messages can still be read.
     pub(super) fn close(&mut self) -> Option<Waker> {
         self.is_closed = true;
         self.reader.take()
     }
 
-    /// Closes the inbox of a finished reader: drops queued messages, so that they don't pause the client. Returns the
-    /// waker of a waiting reader.
+    /// Closes the inbox of a finished reader: drops queued messages, so that they don't pause the client.
     pub(super) fn discard(&mut self) -> Option<Waker> {
         self.flow.remove_bytes(self.waiting.iter().map(cost).sum());
         self.waiting = VecDeque::new();
@@ -133,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_knows_of_a_reassignment_when_it_has_read_all() {
+    fn a_handler_is_notified_of_a_reassignment_after_all_messages() {
         let mut inbox = RawInbox::default();
         inbox.push("a".into());
         assert!(!inbox.is_leaving());
@@ -150,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_keeps_no_buffer_of_the_link() {
+    fn waiting_bytes_keep_no_buffer_of_the_link() {
         let link = Bytes::from(vec![b'x'; 64 * 1024]);
         let (text, binary) = (RawMessage::new(RawKind::Text, link.slice(..15)), link.slice(15..30).into());
         let mut inbox = RawInbox::default();

@@ -19,7 +19,6 @@ use crate::sync::lock;
 /// Encoding of the items of raw connections, which have no hub protocol.
 pub(super) const ITEMS_ENCODING: HubProtocol = HubProtocol::Json;
 
-/// State of a raw connection that can be reassigned.
 #[derive(Debug)]
 pub(super) struct RawReassignment {
     /// Cancelled when the connection is about to be reassigned or closes.
@@ -30,7 +29,6 @@ pub(super) struct RawReassignment {
 }
 
 impl RawReassignment {
-    /// Creates the state of a connection with this cancellation token.
     pub(super) fn new(cancellation: &CancellationToken) -> Self {
         Self { leaving: cancellation.child_token(), way: RwLock::default(), items: Mutex::default() }
     }
@@ -45,7 +43,6 @@ impl RawReassignment {
         self.way.write().await
     }
 
-    /// Sets the items to hand over, replacing earlier ones.
     pub(super) fn set_items(&self, items: &impl Serialize) -> Result<(), HubError> {
         let items = ITEMS_ENCODING.payload(items).map_err(|error| HubError::invalid_data(error.to_string()))?;
         let wrapped = rehomed::wrap(&items).ok_or_else(|| {
@@ -71,7 +68,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_reassignment_waits_for_sends_that_have_begun_and_lets_none_overtake_it() {
+    async fn a_reassignment_waits_for_begun_sends_and_blocks_later_ones() {
         let reassignment = RawReassignment::new(&CancellationToken::new());
         let sending = reassignment.send().await;
         let mut blocking = Box::pin(reassignment.block());

@@ -67,7 +67,6 @@ impl Access {
         Ok(Self { names: texts.into_iter().map(parse).collect::<Result<_, _>>()?, ..self })
     }
 
-    /// Returns whether the development key of this machine is used.
     pub(crate) fn is_development(&self) -> bool {
         self.is_development
     }

@@ -18,7 +18,6 @@ use trunkline_protocol::wire::{
 use crate::connection::forwarded_for;
 use crate::dispatch::Dispatcher;
 
-/// Client that negotiates for a hub with policies.
 #[derive(Debug)]
 pub(super) struct Applicant {
     request: OpenConnection,

@@ -34,7 +34,6 @@ struct EmbeddedDialler {
     runtime: Handle,
 }
 
-/// Settings of the embedded node.
 #[derive(Debug, Default)]
 pub(super) struct NodeChoice {
     pub(super) is_embedded: bool,

@@ -1,4 +1,4 @@
-//! Handles to a server and its hubs, for use outside of hub methods: sends, metrics, shutdown.
+//! Handles to a server and its hubs, for use outside of hub methods.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -245,7 +245,6 @@ impl ServerHandle {
         }
     }
 
-    /// Latest end of a stop that starts now, even if methods still run.
     pub(super) fn stop_deadline(&self) -> Instant {
         self.core.stop_deadline(Instant::now())
     }

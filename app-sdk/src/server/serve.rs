@@ -201,7 +201,6 @@ fn refuse_open(address: SocketAddr) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
 }
 
-/// App state reported to the supervisor.
 #[derive(Debug, Clone, Copy)]
 enum AppState {
     Ready,
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_app_is_served_until_its_signal_and_what_runs_is_finished() {
+    async fn an_app_is_served_until_its_signal_and_running_requests_finish() {
         let server = Server::new().access_key(KEY).hub(Hub::new("/chat"));
         let handle = server.handle();
         let (stop, stopping) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

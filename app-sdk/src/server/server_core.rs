@@ -26,7 +26,6 @@ pub(crate) struct ServerCore {
     pub(super) raw: RwLock<BTreeMap<String, Arc<RawDispatcher>>>,
     /// Names of hubs and raw endpoints by path, in lower case.
     pub(super) names: RwLock<BTreeMap<String, String>>,
-    /// Access keys, once loaded.
     pub(super) access: OnceLock<Access>,
     pub(super) metrics: Metrics,
     pub(super) slots: Arc<Slots>,
@@ -44,7 +43,6 @@ pub(crate) struct ServerCore {
 /// Parts that exist once the router is created.
 pub(super) struct ReadyServer {
     pub(super) manifest: Manifest,
-    /// Handlers of `on_negotiate`, by hub.
     pub(super) negotiators: BTreeMap<String, MethodRouter>,
     pub(super) outbox_max_bytes: usize,
     pub(super) shutdown_timeout: Duration,

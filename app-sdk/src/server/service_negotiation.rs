@@ -32,7 +32,6 @@ pub(super) struct NegotiationRoute {
     pub(super) pools: Arc<[Arc<ServerPool>]>,
 }
 
-/// Response that redirects a client to a service.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Redirect {

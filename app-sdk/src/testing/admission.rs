@@ -97,7 +97,6 @@ impl Credentials {
     }
 }
 
-/// The client's request for the `on_negotiate` handler.
 fn negotiate_request(path: &str, client: &Credentials, verified: &Verified) -> Result<Request<Body>, ConnectError> {
     let separator = if client.query.is_some() { "&" } else { "" };
     let query = client.query.as_deref().unwrap_or_default();
@@ -119,7 +118,6 @@ fn negotiate_request(path: &str, client: &Credentials, verified: &Verified) -> R
     Ok(request)
 }
 
-/// Calls the handler. Returns its decision and the response headers.
 async fn negotiate(handler: MethodRouter, request: Request<Body>) -> Result<(Decision, HeaderMap), ConnectError> {
     let Ok(mut answer) = handler.oneshot(request).await;
     if let Some(negotiation) = answer.extensions_mut().remove::<Negotiation>() {

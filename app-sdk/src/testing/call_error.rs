@@ -74,7 +74,6 @@ impl CallError {
         }
     }
 
-    /// Parses the error text of a completion.
     pub(super) fn of(text: &str) -> Self {
         let text = text.to_owned();
         if text.starts_with(UNBOUND) && text.ends_with(UNAUTHORIZED) {
@@ -150,7 +149,7 @@ mod tests {
     use crate::error::{CallStage, text};
 
     #[test]
-    fn errors_are_told_apart_by_the_official_texts() {
+    fn errors_are_distinguished_by_the_official_texts() {
         let shown = HubError::new("HubException: twice");
         let failed = CallError::of(&text::invoking_failed("M", &shown, false));
         assert_eq!(failed.message(), Some("HubException: twice"));

@@ -22,7 +22,6 @@ use crate::naming::Codec;
 /// Default timeout of an answer, after which a test fails.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Part of a client that its calls share: ID, inbox, and sending to the hub.
 #[derive(Debug)]
 pub(super) struct ClientWire {
     pub(super) fake_proxy: Arc<FakeProxy>,
@@ -32,7 +31,6 @@ pub(super) struct ClientWire {
     pub(super) timeout: Duration,
 }
 
-/// Sends the answers that a test has prepared.
 pub(super) async fn send_replies(wire: Arc<ClientWire>, mut replies: mpsc::UnboundedReceiver<Completion>) {
     loop {
         tokio::select! {

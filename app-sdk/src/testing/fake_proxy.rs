@@ -36,12 +36,10 @@ pub(super) struct FakeProxy {
     has_changed: Notify,
 }
 
-/// Proxy side of the link to one app server.
 #[derive(Debug)]
 struct FarLink {
     /// Index of the app server in the fleet.
     server: usize,
-    /// Instance of the app server.
     instance: String,
     tasks: Option<ExclusiveTasks>,
     /// `None` until the handshake is done.
@@ -103,18 +101,15 @@ impl FakeProxy {
         self.has_changed.notify_one();
     }
 
-    /// Removes a client that disconnects.
     pub(super) fn leave(&self, id: &str) {
         lock(&self.members).remove(id);
         self.has_changed.notify_one();
     }
 
-    /// Index of the client's app server.
     pub(super) fn home(&self, id: &str) -> Option<usize> {
         lock(&self.members).all.get(id).map(|member| member.home)
     }
 
-    /// Assigns the client to another app server.
     pub(super) fn set_home(&self, id: &str, home: usize) {
         if let Some(member) = lock(&self.members).all.get_mut(id) {
             member.home = home;
@@ -276,13 +271,11 @@ impl FakeProxy {
     }
 }
 
-/// Notifies the hub that a connection was closed as requested.
 fn close_notice(connection_id: ByteString) -> ServiceMessage {
     let headers = vec![header_of(CAUSE_HEADER, Cause::AppClosed.label())];
     ServiceMessage::CloseConnection(CloseConnection { connection_id, error: None, headers })
 }
 
-/// Hub under test, with the proxy side of its links.
 #[derive(Debug)]
 pub(super) struct TestHub {
     pub(super) path: String,

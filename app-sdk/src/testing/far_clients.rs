@@ -1,4 +1,4 @@
-//! Clients connected to the loopback server: the audience of frames, group membership, closes.
+//! Clients connected to the loopback server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use trunkline_protocol::service::{
 use super::client_inbox::ClientInbox;
 use crate::encode;
 
-/// Closed connections with the indices of their app servers, and the response to the app server that closed them.
+/// Connections closed by a frame, each with the index of its app server, and the response to the frame's sender.
 type Closed = (Vec<(usize, ByteString)>, Option<ServiceMessage>);
 
 /// Connected clients in a fixed order.
@@ -26,7 +26,6 @@ pub(super) struct FarClients {
     pub(super) over: BTreeSet<usize>,
 }
 
-/// A client connected to the loopback server.
 #[derive(Debug)]
 pub(super) struct FarClient {
     pub(super) protocol: HubProtocol,
@@ -206,7 +205,6 @@ pub(super) struct FarPresence {
 }
 
 impl FarPresence {
-    /// Returns the changes to report to these app servers.
     pub(super) fn update(&mut self, clients: &FarClients, app_servers: Vec<ByteString>) -> PresenceChanges {
         let users: BTreeSet<_> = clients.all.values().filter_map(|client| client.user.clone()).collect();
         let in_groups =

@@ -35,7 +35,7 @@ fn hub(server: &TestServer) -> HubHandle {
 }
 
 #[tokio::test]
-async fn a_client_that_may_come_back_is_called_and_asked_as_any_other() {
+async fn a_client_with_stateful_reconnect_is_called_and_invoked_like_others() {
     let hub = Hub::new("/test").stateful_reconnect(true).method("Greet", async |ctx: Context| {
         ctx.clients().caller().send("Hello", (1,)).await?;
         Ok::<_, crate::HubError>(ctx.clients().caller().invoke::<u32>("Ask", ()).await?)
@@ -80,7 +80,7 @@ async fn a_close_from_outside_ends_the_connection_with_the_cause_that_the_app_cl
 }
 
 #[tokio::test]
-async fn groups_tell_who_is_in_them() {
+async fn groups_list_their_members() {
     let server = server();
     let clients = members(&server, &["ann", "bob", "ann", "cid"], "g").await;
     let (groups, all) = (hub(&server).groups(), hub(&server).clients());

@@ -74,7 +74,7 @@ async fn a_negotiation_refuses_and_redirects() {
 }
 
 #[tokio::test]
-async fn who_has_no_user_is_refused_where_one_is_required() {
+async fn a_client_without_a_user_is_refused_where_one_is_required() {
     let server = club();
     let unknown = ConnectError::Denied { status: StatusCode::UNAUTHORIZED, body: String::new() };
     assert_eq!(server.connect("/club").await.unwrap_err(), unknown);
@@ -111,7 +111,7 @@ fn notes() -> Hub {
 }
 
 #[tokio::test]
-async fn a_method_may_ask_its_own_caller() {
+async fn a_method_may_invoke_its_own_caller() {
     let server = TestServer::new(notes()).unwrap();
     for connect in [server.connect("/notes"), server.connect("/notes").messagepack()] {
         let mut ann = connect.await.unwrap();
@@ -131,7 +131,7 @@ async fn a_method_may_ask_its_own_caller() {
 }
 
 #[tokio::test]
-async fn prepared_answers_are_given_and_what_is_only_sent_is_heard() {
+async fn prepared_answers_are_sent_and_plain_sends_are_received() {
     let server = TestServer::new(notes()).unwrap();
     let mut ann = server.connect("/notes").await.unwrap();
     ann.on("confirm", |(note,): (u32,)| note == 7);
@@ -336,7 +336,7 @@ fn watched(words: &mpsc::UnboundedSender<String>) -> Hub {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hooks_of_presence_are_told_of_test_clients_by_one_app_server_of_a_fleet() {
+async fn one_app_server_of_a_fleet_runs_presence_hooks_for_test_clients() {
     let (words, mut told) = mpsc::unbounded_channel();
     let server = TestServer::fleet(|| watched(&words), 3).unwrap();
     let mut first = server.connect("/rooms").user("ann").await.unwrap();

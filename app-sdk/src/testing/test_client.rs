@@ -30,7 +30,6 @@ pub struct TestClient {
     latest_invocation: u64,
 }
 
-/// Connection that a test opens.
 pub(super) struct Opening {
     pub(super) fake_proxy: Arc<FakeProxy>,
     pub(super) protocol: HubProtocol,

@@ -216,7 +216,6 @@ impl ClientMethod {
         self.name
     }
 
-    /// Type of the method as a function.
     pub(super) fn function(&self) -> String {
         let arguments = self.arguments.iter().map(|(name, of)| format!("{}: {of}", parameter_name(name)));
         let arguments: Vec<_> = arguments.collect();

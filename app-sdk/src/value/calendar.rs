@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn days_are_counted_and_named_alike() {
+    fn days_round_trip_through_dates() {
         assert_eq!(date(0), (1970, 1, 1));
         assert_eq!(day_number(2000, 2, 29), Some(11_016));
         assert_eq!(date(-719_162), (1, 1, 1));

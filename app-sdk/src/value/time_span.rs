@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_come_and_go() {
+    fn standard_durations_round_trip() {
         let duration = Duration::new(5, 123_456_700);
         assert_eq!(TimeSpan::try_from(duration).map(Duration::try_from), Ok(Ok(duration)));
         assert!(TimeSpan::try_from(Duration::MAX).is_err());

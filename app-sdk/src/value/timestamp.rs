@@ -170,7 +170,6 @@ impl<'de> Visitor<'de> for Moment {
     }
 }
 
-/// Bytes of an extension.
 struct Data(Vec<u8>);
 
 impl Serialize for Data {
@@ -295,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn system_times_come_and_go() {
+    fn system_times_round_trip() {
         for (seconds, nanos) in [(0, 0), (1, 500_000_000), (-1, 0), (-1, 500_000_000)] {
             let timestamp = Timestamp::new(seconds, nanos).unwrap();
             assert_eq!(Timestamp::from(timestamp.to_system_time().unwrap()), timestamp);

@@ -144,7 +144,7 @@ async fn a_hub_opens_five_server_connections_as_azures_sdk_does() {
 }
 
 #[tokio::test]
-async fn a_service_hears_that_clients_of_a_hub_may_come_back() {
+async fn a_service_is_notified_of_stateful_reconnect() {
     let mut service = Service::start().await;
     let _app = App::start_with(&service, |hub| hub.stateful_reconnect(true));
     let connections: [_; 5] = service.next_many().await;
@@ -169,7 +169,7 @@ async fn a_client_is_served_over_the_connection_that_opened_it() {
 }
 
 #[tokio::test]
-async fn what_a_call_sends_takes_the_way_of_its_client_and_a_broadcast_goes_out_once() {
+async fn sends_of_a_call_use_its_clients_connection_and_a_broadcast_is_sent_once() {
     let (_service, app, mut connections) = service_and_app().await;
     for (connection, id) in connections.iter_mut().zip(["c0", "c1", "c2", "c3", "c4"]) {
         connection.open_new(id).await;
@@ -266,7 +266,7 @@ async fn a_client_moves_to_another_connection_without_its_hub_noticing() {
 }
 
 #[tokio::test]
-async fn an_instance_that_asks_gets_a_connection_unless_it_refuses() {
+async fn an_instance_gets_a_connection_on_request_unless_it_refuses() {
     let (mut service, mut app, [mut first, ..]) = service_and_app().await;
     service.set_welcome(Welcome::Refuse("not this node"));
     first.send(target_ping("node 7")).await;
@@ -284,7 +284,7 @@ async fn an_instance_that_asks_gets_a_connection_unless_it_refuses() {
 }
 
 #[tokio::test]
-async fn an_app_server_that_stops_says_goodbye_and_its_clients_go_on_elsewhere() {
+async fn a_stopping_app_server_announces_it_and_its_clients_are_reassigned() {
     let (_service, mut app, mut connections) = service_and_app().await;
     connections[0].open_new("c1").await;
     assert_eq!(app.event().await, "connected c1");

@@ -54,7 +54,7 @@ async fn a_client_is_led_to_the_service_as_the_user_of_its_token() {
 }
 
 #[tokio::test]
-async fn who_does_not_meet_a_policy_is_not_led_to_the_service() {
+async fn a_client_that_does_not_meet_a_policy_is_not_redirected() {
     let mut service = Service::start().await;
     let app = App::start_with(&service, |hub| hub.require_claim("role", "admin"));
     let mut connection = service.next().await;
@@ -84,7 +84,7 @@ async fn a_policy_about_addresses_judges_the_client_and_not_the_balancer_in_betw
 }
 
 #[tokio::test]
-async fn who_may_not_come_in_is_told_why() {
+async fn a_refused_client_gets_the_reason() {
     let mut service = Service::start().await;
     let app = App::start_with(&service, |hub| hub.require_authentication());
     let mut connection = service.next().await;
@@ -125,7 +125,7 @@ async fn the_apps_own_handler_decides() {
 }
 
 #[tokio::test]
-async fn without_a_service_clients_are_told_to_wait() {
+async fn without_a_service_clients_get_503() {
     let mut service = Service::start().await;
     service.set_welcome(Welcome::Refuse("not yet"));
     let app = App::start(&service);

@@ -263,7 +263,7 @@ async fn as_a_guest(user: Option<User>) -> Negotiation {
 }
 
 #[tokio::test]
-async fn the_app_learns_the_user_of_a_token_that_it_has_signed() {
+async fn the_app_gets_the_user_of_its_own_token() {
     let hub = |hub: Hub| hub.on_negotiate(as_a_guest).method("Who", async |ctx: Context| who(&ctx));
     let app = App::start_with(hub, |server| server.embedded()).await;
     let token = app.handle.token("ann").claim("role", "cook").claim("role", "admin").sign().unwrap();
@@ -292,7 +292,7 @@ async fn a_missing_runtime_is_an_error() {
 }
 
 #[tokio::test]
-async fn the_admin_port_of_the_node_inside_serves_the_observer_and_asks_for_the_token() {
+async fn the_admin_port_of_an_embedded_node_serves_the_observer_and_requires_the_token() {
     const TOKEN: &str = "the-admin-token-of-this-app";
     let mut app = App::start_with(|hub| hub, |server| server.embedded().admin("127.0.0.1:0").admin_token(TOKEN)).await;
     let admin = app.handle.admin_addr().unwrap();

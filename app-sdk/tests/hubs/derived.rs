@@ -119,7 +119,7 @@ async fn a_part_that_cannot_be_read_refuses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_without_a_user_is_asked_to_log_in() {
+async fn a_client_without_a_user_must_log_in() {
     let server = TestServer::new(hub()).unwrap();
     let mut nobody = server.connect("/hub").query("room=4").await.unwrap();
     let text = error(&mut nobody, "Describe", ("",)).await;

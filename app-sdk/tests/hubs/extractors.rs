@@ -57,7 +57,7 @@ async fn an_extractor_may_wait_and_counts_as_no_argument() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_none_or_an_error_as_the_method_wants_it() {
+async fn a_refusal_is_none_or_an_error_as_the_parameter_requests() {
     let (_server, mut ann) = client(hub(&["bob"]), "").await;
     assert!(error(&mut ann, "Must", (2,)).await.ends_with("HubException: members only"));
     assert_eq!(ann.invoke::<Option<String>>("May", ()).await.unwrap(), None);
@@ -65,7 +65,7 @@ async fn a_refusal_is_none_or_an_error_as_the_method_wants_it() {
 }
 
 #[tokio::test]
-async fn an_internal_error_of_an_extractor_is_not_taken_for_nobody() {
+async fn an_internal_error_of_an_extractor_is_not_a_missing_user() {
     let (_server, mut ann) = client(hub(&[]), "").await;
     let text = "An unexpected error occurred invoking 'May' on the server.";
     assert_eq!(error(&mut ann, "May", ()).await, text);

@@ -22,7 +22,7 @@ fn never() -> Policy {
 }
 
 #[tokio::test]
-async fn methods_of_a_module_are_open_to_those_who_meet_its_policies() {
+async fn methods_of_a_module_require_its_policies() {
     let (server, mut ann) = client(Hub::new("/hub").methods(admin()).method("Read", async || 1), "").await;
     assert_eq!(ann.invoke::<u32>("Read", ()).await, Ok(1));
     assert_eq!(error(&mut ann, "Clear", ()).await, UNAUTHORIZED);
@@ -75,7 +75,7 @@ async fn a_policy_that_is_met_at_the_negotiation_only_closes_the_client() {
 }
 
 #[tokio::test]
-async fn policies_see_whom_on_negotiate_lets_in() {
+async fn policies_see_the_user_admitted_by_on_negotiate() {
     let hub = || Hub::new("/hub").require_claim("role", "admin");
     let as_admin = async || Negotiation::user("ann").claim("role", "admin");
     let server = TestServer::new(hub().on_negotiate(as_admin)).unwrap();
@@ -87,7 +87,7 @@ async fn policies_see_whom_on_negotiate_lets_in() {
 }
 
 #[test]
-fn who_may_call_what_is_read_in_one_place() {
+fn permissions_are_listed_in_one_table() {
     let hub: Hub = Hub::new("/hub").require(Policy::user()).method("Read", async || ()).methods(admin());
     let table: Vec<_> = hub
         .policies()
@@ -105,7 +105,7 @@ fn who_may_call_what_is_read_in_one_place() {
 }
 
 #[tokio::test]
-async fn a_policy_that_panics_refuses_its_call_and_the_client_goes_on() {
+async fn a_panicking_policy_refuses_only_its_call() {
     let broken = Policy::new("broken", |_| panic!("a policy breaks"));
     let hub = Hub::new("/hub").guarded("Break", broken, async || ()).method("Read", async || 1);
     let (_server, mut ann) = client(hub, "").await;

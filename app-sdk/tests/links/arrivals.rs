@@ -16,7 +16,7 @@ fn acknowledgement(frames: u64) -> ServiceMessage {
 }
 
 #[tokio::test]
-async fn a_send_is_acknowledged_when_every_proxy_has_it_over_whatever_socket() {
+async fn a_send_is_acknowledged_once_every_proxy_has_it_over_any_socket() {
     let mut app = App::start().await;
     let (mut first, _client) = begin(&mut app, LONG_MS).await;
     let (mut second, _) = ProxyLink::open_as(&app, LinkRequest { node: "b", ..session(None, LONG_MS) }).await;

@@ -130,7 +130,7 @@ async fn a_client_is_read_on_until_it_has_answered_and_its_calls_meanwhile_run()
 }
 
 #[tokio::test]
-async fn an_upload_comes_to_its_end_before_a_stop() {
+async fn an_upload_completes_before_a_stop() {
     let app = start(60_000).await;
     let (mut link, client) = open(&app).await;
     link.send(
@@ -199,7 +199,7 @@ async fn when_the_time_is_up_a_question_fails_by_name_for_the_method_its_caller_
 }
 
 #[tokio::test]
-async fn a_proxy_that_can_t_read_on_makes_waits_fail_by_name_at_once() {
+async fn waits_fail_immediately_at_a_proxy_without_extended_reading() {
     let app = start(60_000).await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     link.send(client.call(Some("1"), "AskCaller", "[]")).await;
@@ -242,7 +242,7 @@ async fn a_late_answer_is_dropped_and_counted() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_client_that_nobody_had_is_told_once() {
+async fn the_end_of_an_unassigned_client_is_reported_once() {
     let mut app = start(1_000).await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = ScriptedClient { id: "c1", protocol: Json };
@@ -259,7 +259,7 @@ async fn the_end_of_a_client_that_nobody_had_is_told_once() {
 }
 
 #[tokio::test]
-async fn an_end_that_comes_for_a_connection_that_is_here_ends_that() {
+async fn a_reported_end_of_a_present_connection_ends_it() {
     let mut app = start(1_000).await;
     let (mut link, client) = open(&app).await;
     assert_eq!(app.event().await, "connected c1");
@@ -270,7 +270,7 @@ async fn an_end_that_comes_for_a_connection_that_is_here_ends_that() {
 }
 
 #[tokio::test]
-async fn a_connection_that_lives_elsewhere_already_is_let_go_at_once() {
+async fn a_connection_taken_over_elsewhere_is_released_immediately() {
     let mut app = start(1_000).await;
     let (mut link, client) = open(&app).await;
     assert_eq!(app.event().await, "connected c1");
@@ -333,7 +333,7 @@ async fn links_end_only_behind_the_acknowledgement_of_the_last_answers() {
 }
 
 #[tokio::test]
-async fn a_question_that_comes_after_the_reassignment_is_left_to_the_next_app_server() {
+async fn a_request_after_the_reassignment_is_left_to_the_next_app_server() {
     let app = start(60_000).await;
     let (mut link, client) = open(&app).await;
     let stopping = announce_stop(&app, &mut link).await;
@@ -348,7 +348,7 @@ async fn a_question_that_comes_after_the_reassignment_is_left_to_the_next_app_se
 }
 
 #[tokio::test]
-async fn a_question_that_comes_while_on_leaving_runs_is_answered_before_the_reassignment() {
+async fn a_request_during_on_leaving_is_answered_before_the_reassignment() {
     let gate = Arc::new(Semaphore::new(0));
     let held = Arc::clone(&gate);
     let leaving = move || {

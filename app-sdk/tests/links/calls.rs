@@ -26,7 +26,7 @@ async fn calls_run_one_after_the_other_and_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn more_slots_run_more_calls_at_once() {
+async fn more_slots_run_more_parallel_calls() {
     let app = App::start_with(|hub| hub.parallel_invocations(2), |server| server).await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let blocked = |id: &str| client.call(Some(id), "Block", "[0,\"\"]");

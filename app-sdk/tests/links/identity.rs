@@ -58,7 +58,7 @@ async fn a_negotiate_handler_gets_the_user_whom_the_proxy_has_verified() {
 }
 
 #[tokio::test]
-async fn a_handler_that_needs_a_user_refuses_the_client_by_itself() {
+async fn a_handler_with_the_user_extractor_refuses_anonymous_clients() {
     let app = start(|hub| hub.on_negotiate(members_only)).await;
     assert!(ask(&app, Some("ann"), "").await.contains(r#""user":"ann""#));
     let refusal = ask(&app, None, "").await;
@@ -67,7 +67,7 @@ async fn a_handler_that_needs_a_user_refuses_the_client_by_itself() {
 }
 
 #[tokio::test]
-async fn only_a_proxy_of_the_fleet_says_who_a_client_is() {
+async fn only_a_proxy_of_the_fleet_can_name_the_user() {
     let app = start(|hub| hub.on_negotiate(decide)).await;
     let mallory = access_token::User { id: Some("mallory".into()), ..Default::default() }.to_header();
     let target = format!("{NEGOTIATE_PATH}?hub=test");
@@ -92,7 +92,7 @@ async fn refusals_of_the_sdk_are_marked() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_has_dialled_the_name_of_another_app_server_is_refused_and_learns_why() {
+async fn a_proxy_that_dialled_another_name_is_refused_with_the_reason() {
     let named = |name: &'static str| App::start_with(|hub| hub, move |server| server.dialled_as(name));
     let own = named("app").await.exchange("GET", MANIFEST_PATH, &[], KEY).await;
     assert!(own.starts_with("HTTP/1.1 200"), "{own}");
@@ -163,7 +163,7 @@ async fn carry(app: SocketAddr, mut forged: mpsc::Receiver<Vec<u8>>) -> SocketAd
 }
 
 #[tokio::test]
-async fn who_carries_a_link_opens_no_client_on_it() {
+async fn a_relay_of_a_link_can_not_open_a_client() {
     let mut app = App::start().await;
     let (put_in, forged) = mpsc::channel(1);
     let real = app.address;

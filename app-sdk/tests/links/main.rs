@@ -287,7 +287,7 @@ async fn sends_of_all_kinds_arrive_in_order() {
 }
 
 #[tokio::test]
-async fn sends_from_outside_reach_every_proxy_and_none_is_no_error() {
+async fn sends_from_outside_reach_every_proxy_and_need_none() {
     let app = App::start().await;
     let clients = app.handle.hub("test").unwrap().clients();
     assert_eq!(clients.all().send("M", ()).await.unwrap().proxies(), 0);
@@ -391,7 +391,7 @@ async fn abort_closes_the_client_and_ends_the_connection_once() {
 }
 
 #[tokio::test]
-async fn a_client_that_breaks_the_protocol_is_closed_and_may_come_back() {
+async fn a_client_that_breaks_the_protocol_is_closed_and_may_reconnect() {
     let mut app = App::start_with(|hub| hub.message_max_bytes(200), |server| server).await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let bystander = link.client("bystander", Json).await;

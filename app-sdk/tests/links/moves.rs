@@ -119,7 +119,7 @@ async fn questions_to_a_client_elsewhere_are_stamped_too() {
 }
 
 #[tokio::test]
-async fn what_is_for_a_client_alone_waits_for_its_new_node_and_leaves_in_order() {
+async fn frames_for_one_client_wait_for_its_new_node_in_order() {
     let mut app = start().await;
     let (mut a, mut b, client) = start_with_client(&mut app).await;
     a.send(client.call(Some("1"), "Block", "[1,\"\"]")).await;
@@ -169,7 +169,7 @@ async fn count(gate: Arc<Semaphore>) -> impl Stream<Item = u32> {
 }
 
 #[tokio::test]
-async fn uploads_streams_and_questions_go_on_at_the_new_node() {
+async fn uploads_streams_and_client_results_continue_at_the_new_node() {
     let gate = Arc::new(Semaphore::new(1));
     let counting = Arc::clone(&gate);
     let hub = |hub: Hub| {
@@ -219,7 +219,7 @@ async fn a_move_that_fails_leaves_the_client_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_closed_while_it_moves_hears_of_that_at_its_new_node() {
+async fn a_client_closed_during_a_move_is_notified_by_its_new_node() {
     let mut app = start().await;
     let (mut a, mut b, client) = start_with_client(&mut app).await;
     a.send_all(&[client.call(None, "Block", "[1,\"\"]"), client.call(None, "Abort", "[]")]).await;
@@ -275,7 +275,7 @@ async fn a_client_is_not_lost_with_the_links_of_the_node_that_it_leaves() {
 }
 
 #[tokio::test]
-async fn the_new_node_hears_that_its_client_is_paused() {
+async fn the_new_node_is_asked_to_pause_a_paused_client() {
     let mut app = App::start_with(|hub| stateful(hub).inbox_max_bytes(1000), |server| server).await;
     let (mut a, mut b, client) = start_with_client(&mut app).await;
     a.block(&client, 5).await;

@@ -39,7 +39,7 @@ fn groups(app: &App) -> Groups {
 }
 
 #[tokio::test]
-async fn a_user_is_there_if_any_proxy_knows_it_and_not_if_all_deny() {
+async fn a_user_exists_if_any_proxy_has_a_connection() {
     let app = App::start().await;
     let mut links = two_proxies(&app).await;
     for (statuses, expected) in
@@ -73,7 +73,7 @@ async fn a_denial_is_no_answer_while_a_proxy_is_lost() {
 }
 
 #[tokio::test]
-async fn without_a_proxy_nobody_knows() {
+async fn without_a_proxy_queries_fail() {
     let app = App::start().await;
     let hub = app.handle.hub("test").unwrap();
     assert!(matches!(hub.clients().user_exists("ann").await, Err(AskError::NoProxy)));
@@ -133,7 +133,7 @@ async fn members_are_listed_proxy_by_proxy_and_page_by_page() {
 }
 
 #[tokio::test]
-async fn users_of_a_group_are_told_once_and_a_lost_proxy_is_missing() {
+async fn users_of_a_group_are_listed_once_and_a_lost_proxy_is_missing() {
     let app = App::start().await;
     let [mut a, mut b] = two_proxies(&app).await;
     let groups = groups(&app);

@@ -110,7 +110,7 @@ async fn a_raw_client_is_reassigned_behind_all_that_it_has_sent_and_got() {
 }
 
 #[tokio::test]
-async fn a_raw_client_that_comes_from_elsewhere_brings_its_items() {
+async fn a_reassigned_raw_client_keeps_its_items() {
     let (app, mut link) = start(true).await;
     let items = URL_SAFE_NO_PAD.encode("41");
     link.send(opening(&[(MIGRATE_FROM_HEADER, "other"), (ITEMS_HEADER, &items)])).await;
@@ -178,7 +178,7 @@ async fn without_leave_to_move_a_raw_endpoint_announces_no_stop() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_raw_client_between_two_app_servers_is_told_to_a_handler() {
+async fn the_end_of_a_raw_client_between_two_app_servers_reaches_a_handler() {
     let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
     let tidy = move |mut client: RawConnection| {
         let ended = ended.clone();

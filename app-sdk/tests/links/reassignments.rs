@@ -91,7 +91,7 @@ async fn items_go_from_one_app_server_to_the_next() {
 }
 
 #[tokio::test]
-async fn items_have_serdes_names_whatever_the_clients_have() {
+async fn items_have_serdes_names_for_any_naming_of_clients() {
     /// serde reads it from a buffer, in which .NET names would not be found.
     #[derive(Clone, serde::Serialize, serde::Deserialize)]
     #[serde(tag = "kind")]
@@ -165,7 +165,7 @@ async fn a_client_that_leaves_during_its_reassignment_is_disconnected() {
 }
 
 #[tokio::test]
-async fn a_shutdown_asks_proxies_to_take_their_clients_and_waits_for_calls_until_its_deadline() {
+async fn a_shutdown_hands_clients_to_proxies_and_waits_for_calls_until_its_deadline() {
     let mut app = App::start_with(hub, |server| server.shutdown_timeout(std::time::Duration::from_millis(200))).await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let (idle, busy) = (link.client("c1", Json).await, link.client("c2", Json).await);

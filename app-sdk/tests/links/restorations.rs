@@ -103,7 +103,7 @@ async fn begin_anew(link: &mut ProxyLink, id: &'static str, restores: &str) -> S
 }
 
 #[tokio::test]
-async fn a_lost_client_has_its_groups_and_items_before_on_connected_and_then_hears_of_it() {
+async fn a_lost_client_has_its_groups_and_items_before_on_connected() {
     let mut app = start().await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     open_named(&mut app, &mut link).await;
@@ -131,7 +131,7 @@ async fn a_lost_client_has_its_groups_and_items_before_on_connected_and_then_hea
 }
 
 #[tokio::test]
-async fn a_connection_that_nobody_knows_to_be_lost_ends_when_its_client_begins_anew() {
+async fn an_undetected_lost_connection_ends_when_its_client_reconnects() {
     let mut app = start().await;
     let (mut dead, mut link) = (ProxyLink::open(&app, "dead", 0).await, ProxyLink::open(&app, "a", 0).await);
     open_named(&mut app, &mut dead).await;
@@ -152,7 +152,7 @@ async fn a_connection_that_nobody_knows_to_be_lost_ends_when_its_client_begins_a
 }
 
 #[tokio::test]
-async fn a_newcomer_waits_until_methods_and_on_disconnected_of_the_lost_one_have_ended() {
+async fn a_restoring_client_waits_for_methods_and_on_disconnected_of_the_lost_one() {
     let mut app = start().await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = open_named(&mut app, &mut link).await;
@@ -219,7 +219,7 @@ async fn nothing_is_kept_after_a_goodbye_for_another_user_or_without_the_opt_in(
 }
 
 #[tokio::test]
-async fn what_was_lost_is_dropped_when_its_time_is_over() {
+async fn the_state_of_a_lost_client_is_dropped_after_its_retention() {
     let mut app = App::start_with(|it| hub(it).restore_groups(Duration::from_secs(1)), |server| server).await;
     let mut link = ProxyLink::open_as(&app, LinkRequest::of("a", 0)).await.0;
     link.fence().await;

@@ -147,7 +147,7 @@ async fn a_result_after_the_timeout_is_ignored() {
 }
 
 #[tokio::test]
-async fn a_client_that_answers_for_another_is_not_heard() {
+async fn a_result_from_another_client_is_ignored() {
     let app = start().await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let (asked, liar) = (client(&mut link, "c1").await, client(&mut link, "c2").await);
@@ -238,7 +238,7 @@ async fn a_remote_client_is_requested_by_way_of_every_proxy() {
 }
 
 #[tokio::test]
-async fn a_client_does_not_exist_when_every_proxy_says_so() {
+async fn a_client_does_not_exist_if_every_proxy_denies_it() {
     let app = start().await;
     let receiver = app.handle.hub("test").unwrap().clients().client("stranger");
     let error = receiver.invoke::<u32>("Ask", ()).await.unwrap_err();

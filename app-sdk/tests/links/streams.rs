@@ -60,7 +60,7 @@ async fn start() -> App {
 }
 
 #[tokio::test]
-async fn items_come_in_their_order_and_then_the_end_without_a_result() {
+async fn items_arrive_in_order_and_then_the_end_without_a_result() {
     let app = start().await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     for method in ["Count", "count", "CountIfFew"] {
@@ -152,7 +152,7 @@ async fn a_cancelled_stream_is_dropped_and_ends_without_an_error() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_with_its_connection_and_the_hook_comes_after_it() {
+async fn a_stream_ends_with_its_connection_before_the_hook_runs() {
     let (mut app, mut dropped) = endless().await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     assert_eq!(app.event().await, "connected c1");
@@ -222,7 +222,7 @@ async fn items_are_made_only_as_the_link_takes_them() {
 }
 
 #[tokio::test]
-async fn a_stream_goes_up_while_another_comes_down() {
+async fn a_stream_is_uploaded_while_another_is_downloaded() {
     let app = start().await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let call = json!({"type": 4, "invocationId": "1", "target": "Double", "arguments": [], "streamIds": ["0"]});

@@ -58,7 +58,7 @@ async fn a_marked_call_is_reported_behind_its_answer_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn a_call_that_waits_is_reported_when_it_has_begun_and_one_without_an_answer_has_none() {
+async fn a_waiting_call_is_reported_when_it_begins_and_a_send_has_no_answer_time() {
     let app = App::start().await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     link.send(traced(1, &[client.call(Some("1"), "WaitForEnd", "[]")])).await;
@@ -84,7 +84,7 @@ async fn a_call_of_no_method_and_a_message_that_is_no_call_are_reported_too() {
 }
 
 #[tokio::test]
-async fn what_is_no_data_in_its_cover_is_skipped() {
+async fn a_traced_frame_without_data_is_skipped() {
     let app = App::start().await;
     let (mut link, client): (ProxyLink, ScriptedClient) = ProxyLink::open_with_client(&app).await;
     let ping = ServiceMessage::Ping(Ping::default()).to_body();

@@ -80,7 +80,7 @@ async fn logged(hub: Hub, level: tracing::Level) -> (String, Vec<String>) {
 }
 
 #[tokio::test]
-async fn what_the_app_logs_names_hub_method_connection_and_user() {
+async fn log_lines_of_the_app_have_hub_method_connection_and_user() {
     let (id, lines) = logged(hub(), tracing::Level::DEBUG).await;
     let lines: Vec<_> =
         lines.into_iter().filter(|line| line.starts_with("INFO") && !line.contains("not match")).collect();
@@ -142,7 +142,7 @@ async fn a_quoted_text_of_a_client_is_one_short_line() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn strangers_cause_no_warning_and_only_so_many_lines() {
+async fn strangers_cause_no_warning_and_few_log_lines() {
     let hub = Hub::new("/hub").guarded("Clear", Policy::claim("role", "admin"), async || ());
     let lines = lines_of(hub, async |server| {
         let mut eve = server.connect("/hub").await.unwrap();
@@ -161,7 +161,7 @@ async fn strangers_cause_no_warning_and_only_so_many_lines() {
 }
 
 #[tokio::test]
-async fn a_user_whom_a_policy_of_the_hub_refuses_is_one_line_and_no_error() {
+async fn a_policy_refusal_logs_one_line_and_no_error() {
     let lines = lines_of(Hub::new("/hub").require_claim("role", "admin"), async |server| {
         server.connect("/hub").user("eve").await.unwrap_err();
     })
@@ -194,7 +194,7 @@ async fn a_method_that_keeps_its_thread_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_whose_calls_fail_again_and_again_does_not_fill_the_log() {
+async fn a_client_with_repeatedly_failing_calls_does_not_fill_the_log() {
     let _alone = LOGGING.lock().await;
     let lines = Lines::default();
     let guard = tracing::subscriber::set_default(subscriber(tracing::Level::INFO, &lines));

@@ -73,7 +73,7 @@ async fn assert_answered((end, window): (End, &str), habit: Habit, from: CutFrom
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn calls_are_answered_at_once_when_the_app_server_of_a_link_that_is_away_has_left() {
+async fn calls_fail_immediately_when_the_app_server_of_an_interrupted_link_has_left() {
     for (habit, from) in
         [(Habit::Echo, CutFrom::Oldest), (Habit::Download, CutFrom::Latest), (Habit::Upload, CutFrom::Oldest)]
     {

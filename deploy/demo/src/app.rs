@@ -2,7 +2,6 @@
 
 use clap::ValueEnum;
 
-/// Example app of the SDK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum App {
     /// A chat with rooms

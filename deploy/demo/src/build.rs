@@ -85,7 +85,6 @@ fn program(folder: &Path, name: &str) -> PathBuf {
 }
 
 impl Programs {
-    /// Finds the programs that the demo has built.
     fn built(folder: &Path, app: App) -> anyhow::Result<Self> {
         Self::find(folder, &format!("demo-{}", app.name()), folder)
     }
@@ -108,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_is_told_before_the_first_build_only() {
+    fn the_duration_is_printed_before_the_first_build_only() {
         assert!(plan_of_work(App::Chat, false).contains("about two minutes"));
         assert!(!plan_of_work(App::Chat, true).contains("minutes"));
     }

@@ -68,7 +68,6 @@ impl Process {
         std::pin::pin!(self.child.wait()).poll(cx)
     }
 
-    /// Error for a process that has ended unexpectedly.
     pub(crate) async fn unexpected_end(&mut self) -> anyhow::Error {
         let last: String = self.last_lines().await.iter().map(|line| format!("\n  {line}")).collect();
         match self.child.wait().await {

@@ -24,7 +24,6 @@ pub(crate) struct StopSignals {
 }
 
 impl StopSignals {
-    /// Installs the signal handlers.
     pub(crate) fn new() -> io::Result<Self> {
         #[cfg(unix)]
         let [interrupt, terminate, hangup] =
@@ -76,7 +75,6 @@ pub(crate) fn terminate(child: &mut Child) {
     let _ = child.start_kill();
 }
 
-/// Process group that is ending.
 #[derive(Debug)]
 pub(crate) struct EndingGroup {
     #[cfg(unix)]

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn each_client_has_a_name_of_its_own() {
+    fn each_client_has_a_unique_name() {
         let names: std::collections::BTreeSet<_> = (0..20).map(|index| robot(index, App::Chat).name()).collect();
         assert_eq!(names.len(), 20);
         assert!(names.contains("Ada") && names.contains("Ada 2"), "{names:?}");

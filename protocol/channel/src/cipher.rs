@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_what_the_specification_says() {
+    fn a_record_matches_the_test_vector_of_the_specification() {
         // Test case 14 of the GCM specification: key, nonce and text are zeros.
         let mut cipher = AesGcm::default();
         cipher.set(&[0; KEY_BYTES]);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_changed_or_is_for_another_place_is_not_opened() {
+    fn a_changed_or_misplaced_record_is_not_opened() {
         let [near, far] = ciphers();
         let (mut sealed, mut plain) = ([0; 21], [0; 5]);
         assert_eq!(near.encrypt(3, b"head", b"hello", &mut sealed), 21);

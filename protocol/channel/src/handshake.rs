@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn another_key_another_kind_of_far_end_and_rubbish_are_refused() {
+    fn another_key_another_kind_of_peer_and_invalid_text_are_refused() {
         let of = |key, peer_kind| begin(&secret(key, peer_kind), peer_kind).1;
         let answer = |hello: &str| respond(secrets(&[OLD]), PeerKind::AppServer, hello).unwrap_err();
         assert_eq!(answer(&of(NEW, PeerKind::AppServer)), HandshakeError::Unproven);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_good_for_its_own_hello_only() {
+    fn an_answer_is_valid_for_its_own_hello_only() {
         let secret = secret(OLD, PeerKind::AppServer);
         let (_, recorded) = begin(&secret, PeerKind::AppServer);
         let Responder { answer, .. } = respond(secrets(&[OLD]), PeerKind::AppServer, &recorded).unwrap();

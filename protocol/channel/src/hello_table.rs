@@ -1,8 +1,8 @@
 //! Hellos accepted by one port, from channels that wait for their first record, and from the last minutes.
 //!
 //! ```text
-//!  hello ─► of the last minutes? ─ yes ─► taken before? ─ no ─► waits for its first record, and is known for as long
-//!                └── no ─► refused           └── yes ─► refused          as its date is good
+//!  hello ─► of the last minutes? ─ yes ─► taken before? ─ no ─► waits for its first record, and is remembered while
+//!                └── no ─► refused           └── yes ─► refused          its minute is valid
 //! ```
 //!
 //! An attacker who replays recorded hellos can't use the channels, but each hello occupies a place while it waits. So a
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_is_good_once_for_as_long_as_its_date_is() {
+    fn a_hello_is_valid_once_while_its_minute_is_recent() {
         let table = HelloTable::default();
         drop(table.enter("hello", NOW).unwrap());
         for minute in [NOW, NOW + 5, NOW + 10] {
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn hellos_of_another_port_take_no_place_of_this_one() {
+    fn hellos_of_another_port_use_no_slot_of_this_port() {
         let (table, other_port) = (HelloTable::default(), HelloTable::default());
         let (elsewhere, here) = (fill(&other_port), fill(&table));
         assert_eq!((elsewhere.len(), here.len()), (WAITING_MAX, WAITING_MAX));

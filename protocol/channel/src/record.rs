@@ -29,7 +29,7 @@ pub(crate) enum Side {
     Server,
 }
 
-/// State of the received bytes, judged from their front.
+/// Content at the front of the received bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Front {
     /// Record with this many sealed bytes; its head is removed.

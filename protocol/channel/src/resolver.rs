@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_agreed_on_without_a_key_or_with_one_that_hides_nothing() {
+    fn key_agreement_fails_without_a_key_or_with_a_weak_point() {
         let mut pair = KeyPair::default();
         let mut shared = [0; KEY_BYTES];
         pair.dh(&[9; KEY_BYTES], &mut shared).unwrap_err();

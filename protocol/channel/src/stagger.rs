@@ -54,7 +54,7 @@ fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     ranked.into_iter().map(|(_, at)| at).collect()
 }
 
-/// Ranks errors by how much they say about the server; the highest is reported.
+/// Ranks errors by how informative they are about the server; the highest is reported.
 fn rank(error: &io::Error) -> u8 {
     match error.kind() {
         io::ErrorKind::NotFound => 0,

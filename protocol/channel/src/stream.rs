@@ -227,7 +227,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn what_goes_in_comes_out_for_any_split(
+        fn data_arrives_unchanged_for_any_split(
             pieces in prop::collection::vec(0_usize..40_000, 1..6),
             room in 1_usize..70_000,
             read_bytes in 1_usize..70_000,
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_carries_the_bytes_reads_nothing_and_changes_nothing() {
+    async fn an_intermediary_can_neither_read_nor_change_bytes() {
         let text = b"cookie: session=1"; // 17 bytes, and 16 of the seal
         let (sealed, read) = carried(text, None).await;
         assert_eq!(read.unwrap(), text);

@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_key_is_tried_on_a_connection_of_its_own_until_the_far_end_has_one() {
+    async fn each_key_is_tried_on_a_separate_connection_until_the_peer_accepts_one() {
         let dials = Arc::new(AtomicUsize::new(0));
         let opened = open(echo(404, dials.clone()), NODE, &keys(&[NEW, OLD])).await;
         let mut stream = opened.unwrap();
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_far_end_without_our_key_or_without_room_is_told_by_its_status() {
+    async fn a_status_distinguishes_a_missing_key_from_other_refusals() {
         for (status, tried) in [(404, 2), (503, 1), (429, 1), (425, 1)] {
             let dials = Arc::new(AtomicUsize::new(0));
             let strangers = keys(&["a key of strangers", "and one more of theirs"]);
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_far_end_that_is_not_what_was_dialled_refuses_by_whichever_key() {
+    async fn a_peer_with_another_name_refuses_any_key() {
         let dials = Arc::new(AtomicUsize::new(0));
         let other = Dialled { name: "other:8090", ..NODE };
         let refused = open(echo(404, dials.clone()), other, &keys(&[OLD, NEW])).await.unwrap_err();

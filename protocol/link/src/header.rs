@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_resumes_only_what_was_offered() {
+    fn an_answer_resumes_only_an_offered_session() {
         let mut headers = HeaderMap::new();
         let answer = Answer { received: 3, capabilities: offer(Some(1000)).capabilities };
         write_answer(&answer, &mut headers);

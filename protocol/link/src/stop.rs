@@ -19,7 +19,7 @@ pub struct SocketStop {
 #[derive(Debug, Default)]
 struct StopState {
     stopped: CancellationToken,
-    /// The first reason counts.
+    /// Only the first reason is kept.
     reason: OnceLock<StopReason>,
 }
 

@@ -249,7 +249,7 @@ async fn a_handshake_is_refused_with_a_text_for_people() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handshake_that_never_comes_is_given_up_and_another_frame_is_none() {
+async fn a_missing_handshake_times_out_and_another_frame_is_refused() {
     let (mut near, mut far) = sockets().await;
     let started = Instant::now();
     assert!(matches!(answer_handshake(&mut near).await, Err(LinkEnd::HandshakeTimeout)));
@@ -276,7 +276,7 @@ async fn read_together((mut proxy, mut app): (TestEnd, TestEnd), texts: &[String
 }
 
 #[tokio::test(start_paused = true)]
-async fn frames_that_are_there_at_once_are_one_batch_up_to_its_bound() {
+async fn available_frames_are_one_batch_up_to_its_limit() {
     let ends = (TestEnd::new(Role::Proxy, 8 << 20), TestEnd::new(Role::AppServer, RING_BYTES));
     let texts = [numbered(20), vec!["x".repeat(100 * 1024); 5]].concat();
     let (app, pieces) = read_together(ends, &texts).await;
@@ -294,7 +294,7 @@ async fn a_sink_may_end_a_batch_early_and_gets_the_other_frames_in_the_next_ones
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_goes_on_after_a_cut_without_loss_or_repeats() {
+async fn a_session_continues_after_a_cut_without_loss_or_duplicates() {
     let (proxy, app) = new_ends();
     numbered(2).iter().for_each(|text| proxy.send(text));
     let running = carry(proxy, app).await;
@@ -311,7 +311,7 @@ async fn a_session_goes_on_after_a_cut_without_loss_or_repeats() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn frames_that_were_lost_with_a_socket_come_again() {
+async fn frames_lost_with_a_socket_are_replayed() {
     let (mut proxy, mut app) = new_ends();
     proxy.send("0");
     let [(of_proxy, mut near), (of_app, far)] = connect(&mut proxy, &mut app).await;
@@ -328,7 +328,7 @@ async fn frames_that_were_lost_with_a_socket_come_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_far_end_loses_its_socket_and_with_the_window_its_session() {
+async fn a_silent_peer_loses_its_socket_and_after_the_window_its_session() {
     let (mut proxy, mut app) = new_ends();
     let [(of_proxy, near), (_, far)] = connect(&mut proxy, &mut app).await;
     let started = Instant::now();
@@ -351,7 +351,7 @@ async fn an_idle_link_lives_by_its_pings() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_session_is_a_goodbye_and_the_end_of_a_socket_is_none() {
+async fn only_the_end_of_a_session_sends_a_close_frame() {
     let (proxy, app) = new_ends();
     let running = carry(proxy, app).await;
     let ((proxy, end), (app, _)) = running.stop(1, StopReason::Replaced).await;

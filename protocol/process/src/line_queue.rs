@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_hangs_delays_nobody_and_the_next_line_says_how_many_were_dropped() {
+    fn a_stuck_sink_delays_no_caller_and_the_next_line_reports_dropped_lines() {
         let scene = Scene::new();
         let long = format!("{}\n", "x".repeat(QUEUE_MAX_BYTES - 1));
         assert!(scene.queue.push("first\n", LinePriority::Normal));
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_are_reported_when_the_queue_is_empty_though_no_line_comes() {
+    fn losses_are_reported_when_the_queue_is_empty_without_further_lines() {
         let scene = Scene::new();
         while scene.queue.push("x".repeat(1000) + "\n", LinePriority::Normal) {}
         assert!(scene.release().contains(&"lost 1".to_owned()));
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_opened_again_before_the_next_line() {
+    fn a_sink_is_reopened_before_the_next_line() {
         let scene = Scene::new();
         scene.queue.reopen();
         assert_eq!(scene.written.recv_timeout(LONG).unwrap(), "reopened");

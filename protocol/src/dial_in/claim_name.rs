@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reserved_names_come_back_as_they_went() {
+    fn reserved_names_round_trip() {
         for name in RESERVED {
             let sent = token_claim(name);
             assert!(sent.starts_with(APP_PREFIX));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_that_net_knows_have_long_names() {
+    fn only_names_known_to_net_have_long_names() {
         let long = |name| long_claim(name).unwrap();
         assert_eq!(long("role"), "http://schemas.microsoft.com/ws/2008/06/identity/claims/role");
         assert_eq!(long("nameid"), long("sub"));

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_is_named_with_what_is_allowed() {
+    fn each_mistake_is_reported_with_the_allowed_values() {
         for (text, words) in [
             ("", "'Endpoint' is missing"),
             ("Endpoint=http://p", "'AccessKey' is missing"),

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hub_of_a_rest_token_is_one_segment_whatever_its_name() {
+    fn the_hub_of_a_rest_token_is_one_segment_for_any_name() {
         let audience = |hub| body(&sign_rest_token(&key(), hub, NOW_S))["aud"].clone();
         assert_eq!(audience(None), "http://trunkline/api/");
         assert_eq!(audience(Some("shop_bench")), "http://trunkline/api/hubs/shop_bench/");
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_unusual_is_told() {
+    fn a_client_token_has_only_settings_that_differ_from_defaults() {
         let usual = client(&ClientTicket {
             handshake_timeout_s: Some(15),
             transports: Transport::ALL.to_vec(),

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_url_are_told_apart() {
+    fn parts_of_a_url_are_distinguished() {
         let plain = url("http://proxy");
         assert_eq!((plain.host(), plain.port(), plain.authority().as_str(), plain.path()), ("proxy", 80, "proxy", ""));
         let full = url("HTTPS://a.example:8443/signalr/");
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_service_has_is_refused() {
+    fn invalid_service_urls_are_refused() {
         for (text, error) in [
             ("proxy:8080", ServiceUrlError::Scheme),
             ("ws://proxy", ServiceUrlError::Scheme),

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn news_is_heard_when_every_peer_has_answered_a_beat_behind_it() {
+    fn an_update_is_acknowledged_once_every_peer_has_answered_a_later_beat() {
         let mut ack_tracker = Rooms::default();
         ack_tracker.note("kitchen");
         assert_eq!(
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_does_not_hear_is_waited_for_until_it_believes_nothing_old() {
+    fn an_unresponsive_peer_is_awaited_until_its_old_state_expires() {
         let mut ack_tracker = Rooms::default();
         ack_tracker.note("kitchen");
         send(&mut ack_tracker, &[("b", 7, 900), ("c", 3, 700)]);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_where_nobody_goes_by_old_knowledge() {
+    fn without_peers_an_update_is_acknowledged_immediately() {
         let mut ack_tracker = Rooms::default();
         ack_tracker.note("kitchen");
         assert_eq!(send(&mut ack_tracker, &[]), 0);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn rounds_are_heard_in_their_order_and_news_that_comes_again_is_of_its_newest() {
+    fn rounds_are_acknowledged_in_order_and_a_repeated_update_belongs_to_the_newest() {
         let mut ack_tracker = Rooms::default();
         ack_tracker.note("kitchen");
         send(&mut ack_tracker, &[("b", 1, 900)]);

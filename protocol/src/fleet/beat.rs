@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_tells_when_it_was_asked_for_and_ends_the_lag() {
+    fn an_answer_returns_the_time_of_its_beat_and_ends_the_lag() {
         let mut beats = Beats::default();
         let first = number(&beats.ask(1_000));
         assert_eq!(beats.lag_ms(1_900), 0);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded_and_the_oldest_and_the_newest_stay() {
+    fn waiting_beats_are_bounded_and_the_oldest_and_the_newest_stay() {
         let mut beats = Beats::default();
         for second in 0..100 {
             beats.ask(second * 1_000);

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pause_holds_back_leaves_over_the_new_link_in_order() {
+    fn held_frames_leave_over_the_new_link_in_order() {
         let mut home = home();
         assert_eq!(home.control(frame("a")), Some(frame("a")));
         assert_eq!(home.pause(&"old", ACKNOWLEDGEMENT), Some(ACKNOWLEDGEMENT));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_acknowledged_when_what_was_on_its_way_is_queued() {
+    fn a_pause_is_acknowledged_once_frames_in_flight_are_queued() {
         let mut home = home();
         assert_eq!([home.pass(), home.pass()], [Way::To("old"); 2]);
         assert_eq!(home.pause(&"old", ACKNOWLEDGEMENT), None);
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_that_nobody_ends_is_given_up() {
+    fn an_unended_pause_is_given_up() {
         let mut home = home();
         assert!(home.present_pause().is_none());
         home.pause(&"old", ACKNOWLEDGEMENT);

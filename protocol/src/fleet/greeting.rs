@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_greeting_is_refused() {
+    fn an_invalid_greeting_is_refused() {
         for bad in [
             "",
             "7",
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_greeting_tells_of_no_more_members_than_a_peer_takes() {
+    fn a_greeting_lists_at_most_as_many_members_as_a_peer_accepts() {
         let known = vec!["http://p:1".to_owned(); GREETING_MEMBERS_MAX + 1];
         let json = serde_json::to_vec(&Greeting { known: known.clone(), ..greeting() }).unwrap();
         let problem = "a greeting's known has 257 items, over 256";

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_is_told_once_until_a_sweep_takes_it_back() {
+    fn a_bucket_is_announced_once_until_a_sweep_withdraws_it() {
         let interest = HubInterest::default();
         let [one, other] = [Wanted::Group("one"), Wanted::User("other")].map(|wanted| wanted.bucket());
         assert!(interest.enter(one), "it is news");
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bucket_has_its_place() {
+    fn buckets_are_independent() {
         let interest = HubInterest::default();
         assert!((0..=u16::MAX).all(|bucket| interest.enter(bucket)));
         assert_eq!(interest.map(), (0..=u16::MAX).collect());
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_come_and_go_while_it_sweeps_leave_no_bucket_untold() {
+    fn concurrent_changes_during_sweeps_leave_no_bucket_unannounced() {
         let interest = HubInterest::default();
         std::thread::scope(|scope| {
             for bucket in [1, 2] {

@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_has_what_was_added_and_nothing_else() {
+    fn a_map_contains_exactly_the_added_buckets() {
         let mut map = InterestMap::default();
         assert!(map.is_empty());
         for bucket in (0..=u16::MAX).rev().step_by(7) {
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_has_not_told_everything_is_sent_everything() {
+    fn a_peer_with_an_incomplete_report_is_sent_everything() {
         let mut interest = PeerInterest::default();
         interest.apply(whole("chat", &[1]));
         interest.confirm(0);
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_has_members_is_wanted() {
+    fn only_buckets_with_members_are_wanted() {
         let (room, ann) = (Wanted::Group("room"), Wanted::User("ann"));
         let interest = known([whole("chat", &[Wanted::Everyone.bucket()]), added("chat", &[room.bucket()])]);
         assert!(interest.may_want("chat", &[Wanted::Everyone], 0));
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_replaces_what_was_told() {
+    fn a_sweep_replaces_the_announced_buckets() {
         let mut interest = known([whole("chat", &[1, 2]), whole("news", &[3])]);
         let before = interest.clone();
         interest.apply(whole("chat", &[2]));

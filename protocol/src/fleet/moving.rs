@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_refused() {
+    fn truncated_state_is_refused() {
         let whole = MovedState { epochs: vec![("app-1".into(), 3)], ..MovedState::default() }.encode();
         for length in 0..whole.len() {
             assert!(MovedState::decode(&whole.slice(..length)).is_err(), "{length}");

@@ -71,7 +71,6 @@ pub struct Ownership<A> {
     phase: Phase<A>,
     /// First epoch of each app server that this node delivers.
     epochs: Vec<(A, i64)>,
-    /// Outstanding answers to a failed move.
     owed: Option<Box<OwedAnswers<A>>>,
     /// Frames of this origin, queued after the late frames of the old owner.
     behind: Option<(A, TransitFrames<A>)>,
@@ -519,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn of_unknown_app_servers_each_node_delivers_what_comes_there() {
+    fn sends_of_unknown_app_servers_are_delivered_by_the_receiving_node() {
         let (mut old, (mut new, _)) = (away(), Ownership::arriving(1_000, 1));
         old.depart(1);
         place(&mut old, &[(None, "a"), (from(3, 0), "b")]);
@@ -575,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_does_not_come_back_to_a_connection_that_departs() {
+    fn a_client_can_not_return_to_a_departing_connection() {
         let mut ownership = away();
         ownership.depart(1);
         assert!(!ownership.come_back());
@@ -590,7 +589,7 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_is_refused_but_never_where_another_node_delivers() {
+    fn a_frame_without_room_is_refused_unless_another_node_delivers_it() {
         let mut ownership = Ownership::<u8>::new(10);
         let place = |ownership: &mut Ownership<u8>, length: usize| {
             ownership.place(Bytes::from(vec![b'x'; length]), 1, None, |waiting| waiting + length <= 20)

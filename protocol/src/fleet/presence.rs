@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_takes_the_place_of_the_one_before() {
+    fn a_list_replaces_the_previous_one() {
         let mut peer = PeerPresence::default();
         peer.apply(whole("?hub=a", &[server("one", 5), server("two", 5)]));
         peer.apply(whole("?hub=b", &[server("one", 1)]));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_keeps_so_many_hubs_of_another_and_no_more() {
+    fn a_node_stores_a_bounded_number_of_hubs_of_another_node() {
         let mut peer = PeerPresence::default();
         for hub in 0..INTEREST_HUBS_MAX + 5 {
             peer.apply(whole(hub.to_string(), &[server("one", 1)]));

@@ -87,7 +87,7 @@ mod tests {
         sends: [SendStep; 3],
         /// Remaining sends of each sender.
         left: [u8; 3],
-        /// Whether the mover waits for the previous epoch, and its remaining advances.
+        /// The mover waits for the previous epoch.
         is_waiting: bool,
         is_woken: bool,
         advances: u8,
@@ -156,7 +156,7 @@ mod tests {
 
     /// Explores all interleavings of three senders and a mover that advances three times.
     #[test]
-    fn no_send_of_an_earlier_epoch_is_unqueued_when_a_move_has_waited_whatever_the_order_of_steps() {
+    fn in_any_order_of_steps_a_move_waits_for_all_sends_of_earlier_epochs() {
         let begin = Moment {
             counters: (0, 0, 0),
             sends: [SendStep::Read; 3],

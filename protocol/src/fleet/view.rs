@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_told_once_it_has_lasted() {
+    fn a_change_is_reported_once_it_has_lasted() {
         let mut agreement = Agreement::default();
         assert_eq!(agreement.update(1, [1, 2].into_iter(), 1_000), None);
         assert_eq!(agreement.update(1, [1, 2].into_iter(), 5_999), None);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_over_in_time_is_never_told() {
+    fn a_change_that_ends_in_time_is_never_reported() {
         let mut agreement = Agreement::default();
         for second in 0..60 {
             let view = u64::from(second % 5 != 4);

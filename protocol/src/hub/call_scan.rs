@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn target_and_streams_are_found_wherever_they_stand() {
+    fn target_and_streams_are_found_in_any_position() {
         let expected = Ok(call(MessageKind::Invocation, "0", "Add", &["s1", "s2"]));
         assert_eq!(json(br#"{"target":"Add","streamIds":["s1","s2"],"invocationId":"0","type":1}"#), expected);
         assert_eq!(
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_behind_arguments_that_cannot_be_read_are_none() {
+    fn streams_after_unreadable_arguments_are_empty() {
         let expected = Ok(call(MessageKind::StreamInvocation, "1", "x", &[]));
         assert_eq!(message_pack(b"\x96\x04\x80\xa11\xa1x\x92\x01"), expected);
         assert_eq!(message_pack(b"\x96\x04\x80\xa11\xa1x\x90\xc0"), expected);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_whose_target_cannot_be_read_is_malformed() {
+    fn a_call_with_an_unreadable_target_is_malformed() {
         assert_eq!(json(br#"{"type":1,"target":7}"#), Err(ScanError::Malformed));
         assert_eq!(json(b"{}"), Err(ScanError::NoKind));
         assert_eq!(message_pack(b"\x95\x01\x80\xc0\x07\x90"), Err(ScanError::Malformed));

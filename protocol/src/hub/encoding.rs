@@ -99,7 +99,7 @@ mod tests {
     use crate::hub::MessageKind;
 
     #[test]
-    fn an_error_names_kind_id_and_target_of_its_message_where_they_are_known() {
+    fn an_error_has_the_known_kind_id_and_target_of_its_message() {
         use MessageKind::{Completion as End, Invocation as Call, StreamInvocation as Stream, StreamItem as Item};
         let deep = format!("{}{}", "[".repeat(600), "]".repeat(600));
         let deep = format!(r#"{{"invocationId":"1","target":"Echo","arguments":{deep},"type":1}}"#);

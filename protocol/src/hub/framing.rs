@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_searched_is_not_searched_again() {
+    fn searched_bytes_are_not_searched_again() {
         let behind = |searched| next_frame_behind(HubProtocol::Json, b"{}\x1e{}\x1e", searched, NO_LIMIT);
         assert_eq!(behind(2), Ok(Some(Frame { body: 0..2, length: 3 })));
         assert_eq!(behind(3), Ok(Some(Frame { body: 0..5, length: 6 })), "the first separator was not looked at");
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_pack_message_ends_where_its_prefix_says() {
+    fn the_prefix_determines_the_end_of_a_message_pack_message() {
         assert_eq!(message_pack(&[2, 0x91, 6, 2], NO_LIMIT), Ok(Some(Frame { body: 1..3, length: 3 })));
         assert_eq!(message_pack(&[2, 0x91], NO_LIMIT), Ok(None));
         assert_eq!(message_pack(&[], NO_LIMIT), Ok(None));
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn every_length_comes_back() {
+    fn every_length_round_trips() {
         for length in [0, 1, 127, 128, 5248, 16_383, 16_384, 2_097_151, 2_097_152, 268_435_456, 0x7fff_ffff] {
             let mut bytes = BytesMut::new();
             put_length(length, &mut bytes);

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_comes_back_as_it_was_sent() {
+    fn a_request_round_trips() {
         for protocol in HubProtocol::ALL {
             for version in [1, 2] {
                 let request = HandshakeRequest { protocol, version };
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_handshake_says_what_is_wrong() {
+    fn the_error_of_an_invalid_handshake_names_the_problem() {
         assert_eq!(detail("hello"), "Expected a JSON Object.");
         assert_eq!(detail(r#"{"protocol""#), "Error reading JSON.");
         assert_eq!(detail(r#"{"version":1}"#), "Missing required property 'protocol'.");
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_comes_back_as_it_was_sent() {
+    fn an_answer_round_trips() {
         for error in [None, Some("The protocol 'x\"\u{1e}y' is not supported.".to_owned())] {
             let response = HandshakeResponse { error };
             let bytes = response.encode();

@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_and_null_stand_for_absent() {
+    fn empty_and_null_mean_absent() {
         let plain = message(r#"{"type":1,"target":"Add","arguments":[]}"#);
         for members in [
             r#""headers":{},"streamIds":[],"invocationId":"""#,
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_json_needs_is_escaped() {
+    fn only_required_characters_are_escaped() {
         let close = Close { error: Some("'<é&\u{1f600}>\" \\ \n \u{1e}".into()), allow_reconnect: false };
         let expected = "{\"type\":7,\"error\":\"'<é&\u{1f600}>\\\" \\\\ \\n \\u001e\"}\u{1e}";
         assert_eq!(written(&HubMessage::Close(close)), expected);
@@ -508,14 +508,14 @@ mod tests {
     }
 
     #[test]
-    fn a_close_is_never_refused_for_what_it_holds() {
+    fn a_close_with_any_members_is_accepted() {
         let none = HubMessage::Close(Close::default());
         assert_eq!(message(r#"{"error": null, "allow_reconnect": null, "type": 7}"#), none);
         assert_eq!(message(r#"{"type":7,"error":{"a":1},"allowReconnect":null}"#), none);
     }
 
     #[test]
-    fn what_is_no_object_is_refused() {
+    fn other_values_than_objects_are_refused() {
         assert_eq!(refusal("[]"), "Expected a JSON Object.");
         assert_eq!(refusal(""), "Expected a JSON Object.");
         assert_eq!(refusal(r#"{"type":6"#), "Error reading JSON.");
@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn values_come_back_and_say_why_when_they_can_not() {
+    fn values_round_trip_or_fail_with_a_reason() {
         let encoded = payload(&("é", [1.5, -2.0], None::<u8>)).unwrap();
         assert_eq!(encoded.0, r#"["é",[1.5,-2.0],null]"#.as_bytes());
         assert_eq!(value::<(String, [f64; 2], Option<u8>)>(&encoded).unwrap(), ("é".into(), [1.5, -2.0], None));

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_refused() {
+    fn other_values_than_objects_are_refused() {
         for text in ["", " ", "[]", "1", "null", "\"{}\""] {
             assert_eq!(members(text), Err(ObjectError::NotObject), "{text}");
         }
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn after_an_error_nothing_more_comes() {
+    fn an_error_ends_the_iteration() {
         let mut members = Members::of(b"{1,\"a\":2}").unwrap();
         assert_eq!(members.next(), Some(Err(ObjectError::Syntax)));
         assert_eq!(members.next(), None);

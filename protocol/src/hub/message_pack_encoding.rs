@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nil_or_empty_id_is_none_and_nil_headers_too() {
+    fn nil_or_empty_ids_and_nil_headers_are_absent() {
         assert_eq!(message(b"\x95\x01\x80\xc0\xa1x\x91\x05"), invocation(None));
         assert_eq!(message(b"\x95\x01\x80\xa0\xa1x\x91\x05"), invocation(None));
         assert_eq!(message(b"\x95\x01\xc0\xc0\xa1x\x91\x05"), invocation(None));
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_named() {
+    fn errors_name_missing_and_wrong_items() {
         let cases = [
             (b"".as_slice(), "Reading array length failed: the bytes end too early."),
             (b"\x90", "Missing item 'type'."),

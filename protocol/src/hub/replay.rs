@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn acknowledged_messages_are_forgotten_and_the_rest_is_numbered_from_the_oldest() {
+    fn acknowledged_messages_are_dropped_and_a_replay_starts_at_the_oldest() {
         let mut buffer = buffer(&[("a", 1), ("p", 0), ("bc", 2), ("d", 1)]);
         assert_eq!((buffer.sequence(), kept(&buffer).as_str(), buffer.bytes()), (1, "abcd", 4));
         buffer.acknowledge(1);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_was_taken_is_dropped_when_it_comes_again() {
+    fn a_repeated_message_is_dropped() {
         let mut received = ReceivedSequence::default();
         assert!(received.take() && received.take() && received.take());
         assert_eq!((received.acknowledgement(), received.acknowledgement()), (Some(3), None));
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_repeated_is_acknowledged_again() {
+    fn repeated_messages_are_acknowledged_again() {
         let mut received = ReceivedSequence::after(3);
         assert!(!received.is_owed());
         received.begin_at(2).unwrap();

@@ -20,7 +20,6 @@ pub struct ReplayQueue<F> {
     sent: ReplayBuffer<F>,
     /// Limit of their bytes; beyond it nothing is written.
     limit_bytes: usize,
-    /// Frames waiting for acknowledgements, with their number of messages.
     held: VecDeque<(F, u32)>,
     held_bytes: usize,
     /// Nothing is numbered or written.

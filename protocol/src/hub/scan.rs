@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kind_is_found_wherever_it_stands() {
+    fn the_kind_is_found_in_any_position() {
         let expected = scan(MessageKind::Invocation, Some("0"));
         assert_eq!(json(br#"{"target":"Add","arguments":[40,2],"invocationId":"0","type":1}"#), expected);
         assert_eq!(json(br#"{"type":1,"invocationId":"0","target":"Add","arguments":[40,2]}"#), expected);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_with_escapes_counts_as_what_it_says() {
+    fn a_key_with_escapes_is_unescaped() {
         assert_eq!(json(br#"{"\u0074ype":6}"#), scan(MessageKind::Ping, None));
     }
 
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_id_is_none() {
+    fn an_empty_id_is_absent() {
         assert_eq!(json(br#"{"type":1,"invocationId":""}"#), scan(MessageKind::Invocation, None));
         assert_eq!(json(br#"{"type":1,"invocationId":null}"#), scan(MessageKind::Invocation, None));
         assert_eq!(message_pack(b"\x95\x01\x80\xa0\xa1x\x90"), scan(MessageKind::Invocation, None));
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_kind_is_told_by_its_number() {
+    fn an_unknown_kind_keeps_its_number() {
         assert_eq!(json(br#"{"type":99}"#), scan(MessageKind::Unknown(99), None));
         assert_eq!(message_pack(b"\x92\x63\x80"), scan(MessageKind::Unknown(99), None));
     }

@@ -34,7 +34,7 @@ pub trait FilterSubject {
     fn is_in_group(&self, group: &str) -> bool;
 }
 
-/// Clients that a filter selects by name, without evaluating it per client.
+/// Clients that a filter selects by a single name, which needs no evaluation per client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FilterTarget<'a> {
     /// All connections of a user.
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_where_and_what_was_expected() {
+    fn an_error_has_the_position_and_the_expected_tokens() {
         for (filter, expected) in [
             ("", "wrong at byte 0: expected userId"),
             ("userId eq ann", "wrong at byte 10: expected userId"),

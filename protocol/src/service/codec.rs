@@ -199,7 +199,7 @@ mod tests {
     use crate::hub::HubProtocol;
 
     #[test]
-    fn the_prefix_is_right_at_every_width_whatever_was_expected() {
+    fn the_prefix_is_correct_at_every_width_for_any_estimate() {
         for body_bytes in [0, 1, 0x7f, 0x80, 0x3fff, 0x4000, 0x1f_ffff, 0x20_0000] {
             for expected_bytes in [0, 0x80, 0x4000, 0x20_0000] {
                 let mut out = BytesMut::from("before");
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_quick_way_writes_what_the_message_would() {
+    fn direct_encoding_equals_the_encoding_of_the_message() {
         for (length, data_type) in [(0, 0), (3, 2), (100, 1), (127, 3), (300, 2), (20_000, 4), (70_000, -1)] {
             let payload = Bytes::from(vec![7; length]);
             let mut quick = BytesMut::from("before");
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_frame_is_reserved_at_once() {
+    fn a_large_frame_is_reserved_in_one_step() {
         let payloads = Payloads::single(HubProtocol::Json, Bytes::from(vec![b'x'; 100_000]));
         let message = ServiceMessage::BroadcastData(BroadcastData { excluded: vec!["c1".into()], payloads });
         let expected_bytes = encode::expected_bytes(&message);

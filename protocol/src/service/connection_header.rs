@@ -31,7 +31,7 @@ pub struct OpenHeaders<'a> {
     pub previous_home: Option<&'a str>,
     /// Items handed over with the connection.
     pub items: Option<&'a ByteString>,
-    /// Cause of the connection's end at its previous app server, which the frame only reports.
+    /// Cause of the end, if the frame only reports that a connection has ended at its previous app server.
     pub ended: Option<Cause>,
     /// Error of that end, if any.
     pub ended_error: Option<&'a ByteString>,
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_are_found_whatever_the_case_of_their_names() {
+    fn headers_are_found_in_any_case() {
         let headers = vec![("asrs-MIGRATE-to".into(), vec![]), ("X-Trunkline-Cause".into(), vec!["app_closed".into()])];
         let close = CloseConnection { headers, ..CloseConnection::default() };
         let reason = close.reason();
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_opening_frame_says_where_its_connection_comes_from() {
+    fn an_opening_frame_has_the_origin_of_its_connection() {
         let headers = vec![
             header_of(MIGRATE_FROM_HEADER, "app-1"),
             header_of(ENDED_HEADER, "a cause of a later version"),

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_comes_back() {
+    fn every_number_round_trips() {
         for number in -1..=20 {
             assert_eq!(DataType::from_number(number).number(), number);
         }

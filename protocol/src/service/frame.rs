@@ -56,7 +56,6 @@ pub struct FrameBuffer {
 #[derive(Debug)]
 struct Skipping {
     length: usize,
-    /// Bytes that are still missing.
     missing: usize,
     head: BytesMut,
 }
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_come_before_the_last_was_read_keep_their_order() {
+    fn messages_added_before_the_last_is_read_keep_their_order() {
         let mut buffer = FrameBuffer::default();
         for message in [&b"\x01a\x02"[..], b"bc\x01", b"d\x01e"] {
             buffer.push(Bytes::copy_from_slice(message));

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_later_version_adds_to_a_member_is_passed_over() {
+    fn additions_of_later_versions_to_a_member_are_skipped() {
         let payload = Bytes::from_static(b"\x92\x91\x93\xa2c1\xc0\x91\x05\xc0");
         let member = GroupMember { connection_id: "c1".into(), user_id: None };
         assert_eq!(MemberPage::from_payload(&payload).map(|page| page.members), Ok(vec![member]));

@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_shared_out_evenly_whatever_the_order_of_the_instances() {
+    fn names_are_distributed_evenly_for_any_order_of_instances() {
         let (instances, turned) = (["one", "two", "three"], ["three", "one", "two"]);
         let mut owned = [0; 3];
         for number in 0..3000 {
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_leaves_gives_away_its_own_names_alone() {
+    fn only_the_names_of_a_leaving_instance_are_reassigned() {
         for number in 0..1000 {
             let name = format!("user-{number}");
             let before = ["one", "two", "three"][presence_owner(&["one", "two", "three"], &name).unwrap()];

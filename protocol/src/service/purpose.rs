@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_send_names_its_receivers_and_those_who_are_left_out() {
+    fn a_send_has_its_receivers_and_exclusions() {
         let message = ServiceMessage::GroupBroadcastData(GroupBroadcastData {
             group: "red".into(),
             excluded: vec!["c1".into()],
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_and_questions_ask_for_an_ack() {
+    fn orders_and_questions_have_an_ack_id() {
         let change = GroupChange { connection_id: "c1".into(), group: None, ack_id: 7 };
         let order = ServiceMessage::LeaveGroupWithAck(change.clone());
         assert_eq!((order.class(), order.ack_id()), (MessageClass::Order, Some(7)));
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_membership_with_a_time_concerns_clients_to_come() {
+    fn a_membership_with_a_time_to_live_outlasts_connections() {
         let join = |ttl_s| ServiceMessage::UserJoinGroup(UserGroupChange { ttl_s, ..UserGroupChange::default() });
         assert!(!join(None).outlasts_connections() && !join(Some(0)).outlasts_connections());
         assert!(join(Some(1)).outlasts_connections());

@@ -1,8 +1,7 @@
 //! Service messages as values, in the order of their numbers.
 //!
 //! Names and layouts follow the public service protocol. `payloads` holds a hub message once per hub protocol, and the
-//! receiver picks the client's. Sends with a filter are decoded as [`ServiceMessage::Filtered`]. Tracing ids and other
-//! unused extension members are skipped on reading and never written.
+//! receiver picks the client's. Sends with a filter are decoded as [`ServiceMessage::Filtered`].
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
@@ -446,10 +445,10 @@ pub struct UserGroupChange {
 /// Status of an acknowledged request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AckStatus {
-    /// 1: done, or yes.
+    /// 1: the request was executed, or the answer is yes.
     #[default]
     Ok,
-    /// 2: the subject doesn't exist, or no.
+    /// 2: the subject doesn't exist, or the answer is no.
     NotFound,
     /// 3: the request timed out.
     Timeout,
@@ -829,7 +828,7 @@ impl RefreshAuth {
 pub struct ConnectionClaims {
     /// Id of the client connection.
     pub connection_id: ByteString,
-    /// All its claims from now on. Names may repeat.
+    /// All claims of the client from now on. Names may repeat.
     pub claims: Vec<(ByteString, ByteString)>,
 }
 

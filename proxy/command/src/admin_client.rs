@@ -30,11 +30,11 @@ pub(super) const ADMIN_DEFAULT: &str = "http://127.0.0.1:8090";
 /// Flags that name the admin port of a node.
 #[derive(Debug, Args)]
 pub(super) struct AdminAddressArgs {
-    /// The admin port of the node: a URL, or an address as `trunkline serve --admin` takes it.
+    /// Admin port of the node: a URL, or an address as for `trunkline serve --admin`.
     #[arg(long, env = "TRUNKLINE_ADMIN", value_name = "URL", default_value = ADMIN_DEFAULT)]
     pub admin: String,
 
-    /// The configuration file of the node, which names its admin port and token.
+    /// Configuration file of the node, with its admin port and token.
     #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -42,16 +42,15 @@ pub(super) struct AdminAddressArgs {
 /// Flags of the admin token that is shown to nodes.
 #[derive(Debug, Args)]
 pub(super) struct AdminTokenArgs {
-    /// The admin token, where the nodes want one.
+    /// Admin token, if the nodes require one.
     #[arg(long, env = "TRUNKLINE_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub admin_token: Option<String>,
 
-    /// File with the access token.
+    /// File with the admin token.
     #[arg(long, env = "TRUNKLINE_ADMIN_TOKEN_FILE", value_name = "FILE", conflicts_with = "admin_token")]
     pub admin_token_file: Option<PathBuf>,
 }
 
-/// Error for an unusable admin token.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AdminTokenError {
     #[error("--admin-token {0}")]
@@ -94,14 +93,12 @@ pub(super) fn admin_address(url: &str) -> Result<Address, &'static str> {
     format!("{scheme}://{authority}").parse()
 }
 
-/// Client of several nodes' admin ports.
 pub(super) struct AdminClient {
     client: HttpClient,
     token: Option<AdminToken>,
 }
 
 impl AdminClient {
-    /// Creates a client that connects with `connector` and sends `token` to each node.
     pub(super) fn new(connector: Connector, token: Option<AdminToken>) -> Self {
         Self { client: HttpClient::new(connector, ANSWER_TIMEOUT), token }
     }
@@ -126,7 +123,7 @@ impl AdminClient {
     /// Posts JSON to `path` at the node at `address`, which may have to query all nodes.
     ///
     /// # Errors
-    /// If no complete answer of at most `max_bytes` arrives in time. The text gives the reason.
+    /// As [`get`](Self::get).
     pub(super) async fn post(
         &self,
         address: &Address,
@@ -142,7 +139,7 @@ impl AdminClient {
     /// Deletes `path` at the node at `address`, which may have to query all nodes.
     ///
     /// # Errors
-    /// If no complete answer of at most `max_bytes` arrives in time. The text gives the reason.
+    /// As [`get`](Self::get).
     pub(super) async fn delete(
         &self,
         address: &Address,

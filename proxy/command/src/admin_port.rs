@@ -10,7 +10,6 @@ use trunkline_proxy::parts::{Address, ClientTls, Connector, LineStream, TlsError
 
 use super::admin_client::{AdminAddressArgs, AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
 
-/// Admin port of one node.
 pub(super) struct AdminPort<'a> {
     url: &'a str,
     address: Address,
@@ -18,7 +17,6 @@ pub(super) struct AdminPort<'a> {
     answer_max_bytes: usize,
 }
 
-/// Error for an admin port that does not answer or refuses.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdminPortError {
     #[error("--admin {value:?} {problem}")]
@@ -116,7 +114,6 @@ impl<'a> AdminPort<'a> {
     }
 }
 
-/// Error text in an admin port's error answer.
 fn error_text(body: &[u8]) -> Option<String> {
     Some(serde_json::from_slice::<Value>(body).ok()?.get("error")?.as_str()?.to_owned())
 }

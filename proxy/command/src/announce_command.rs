@@ -62,7 +62,6 @@ struct AnnounceBody<'a> {
     arguments: &'a JsonText,
 }
 
-/// Error for an announcement that some nodes have not delivered.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AnnounceError {
     #[error(transparent)]
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whom_it_has_reached_is_told() {
+    async fn the_reach_of_an_announcement_is_reported() {
         let typed = ["--group", "red", "--arguments", "[\"text\", {\"n\": 5}]", "--admin-token", "0123456789abcdef"];
         let answer = json!({ "nodes": 3, "missing": [], "clients": 1 });
         let (summary, asked) = announced(&typed, 200, answer).await;
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_is_told_in_the_words_of_the_node() {
+    async fn a_refusal_has_the_text_of_the_node() {
         let answer = json!({ "error": "no reachable node has a hub \"chat\"", "field": null });
         let problem = announced(&[], 404, answer).await.0.unwrap_err();
         assert_eq!(problem, "URL refuses: no reachable node has a hub \"chat\"");

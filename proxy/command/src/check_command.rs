@@ -38,7 +38,6 @@ pub(super) struct CheckArgs {
     samples: Vec<RuleSample>,
 }
 
-/// Report about a valid configuration file.
 #[derive(Debug)]
 pub(super) struct CheckReport {
     /// Settings and rules, or explanations of the samples.

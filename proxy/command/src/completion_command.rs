@@ -17,7 +17,6 @@ pub(super) struct CompletionArgs {
     shell: Shell,
 }
 
-/// Returns the completion script of a command.
 pub(super) fn completions(args: &CompletionArgs, mut command: Command) -> String {
     let (name, mut script) = (command.get_name().to_owned(), Vec::new());
     generate(args.shell, &mut command, name, &mut script);

@@ -53,7 +53,6 @@ pub(super) struct ConnectionStringArgs {
     node: NodeFlags,
 }
 
-/// Output format of the connection string.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LineFormat {
     Text,
@@ -65,7 +64,6 @@ enum LineFormat {
 #[derive(Debug, Clone)]
 struct NodeFlags(ServeArgs);
 
-/// Error for a connection string that can't be created.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectionStringCommandError {
     #[error(transparent)]
@@ -160,7 +158,6 @@ impl LineFormat {
     }
 }
 
-/// Creates the connection string for a node with these settings.
 fn connection_line(
     config: &Config,
     app: Option<&str>,
@@ -264,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn an_app_with_a_key_of_its_own_gets_that_one_and_an_unknown_app_is_told_the_known() {
+    fn an_app_gets_its_own_key_and_an_unknown_app_the_list_of_apps() {
         let apps = ["--app-key", "shop=0123456789abcdefgh;cart", "--app-key", "news=hgfedcba9876543210"];
         let with = |app: &str| line(&[&apps[..], &["--access-key", KEY, "--app", app]].concat());
         assert!(with("shop").unwrap().text.contains(";AccessKey=0123456789abcdefgh;Version"));
@@ -289,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_app_could_use_is_refused() {
+    fn an_unusable_connection_string_is_refused() {
         let tls = ["--access-key", KEY, "--tls-listen", ":443", "--tls-cert", "a.pem", "--tls-key", "a.key"];
         assert!(line(&tls).unwrap_err().contains("--endpoint https://chat.example"));
         let named = line(&[&tls[..], &["--endpoint", "https://chat.example"]].concat()).unwrap();
@@ -309,14 +306,14 @@ mod tests {
     }
 
     #[test]
-    fn the_line_comes_as_a_variable_or_as_settings() {
+    fn the_connection_string_is_printed_as_a_variable_or_as_settings() {
         assert_eq!(LineFormat::Env.shown("Endpoint=x;"), "Azure__SignalR__ConnectionString=Endpoint=x;");
         let settings: serde_json::Value = serde_json::from_str(&LineFormat::Json.shown("Endpoint=x;")).unwrap();
         assert_eq!(settings, json!({ "Azure": { "SignalR": { "ConnectionString": "Endpoint=x;" } } }));
     }
 
     #[test]
-    fn each_flag_of_a_node_is_taken_and_those_shown_are_known() {
+    fn each_flag_of_a_node_is_accepted_and_some_are_shown() {
         let command = NodeFlags::augment_args(Command::new("connection-string"));
         let shown: Vec<_> = command.get_arguments().filter(|arg| !arg.is_hide_set()).collect();
         assert_eq!(shown.len(), SHOWN.len());

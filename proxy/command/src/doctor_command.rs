@@ -115,7 +115,6 @@ pub(super) struct DoctorArgs {
     pub json: bool,
 }
 
-/// Error for a fleet that fails a check, or can't be tested.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DoctorError {
     #[error("{value:?} {problem}")]
@@ -221,7 +220,6 @@ const AGAIN: &str = "the first negotiation succeeded, but this one failed";
 const AGAIN_ADVICE: &str =
     "check that all nodes behind the load balancer are ready and reach app servers: `trunkline health`";
 
-/// Reads the user's token.
 fn token(args: &DoctorArgs) -> Result<Option<String>, DoctorError> {
     let text = match (&args.token, &args.token_file) {
         (Some(text), _) => Some(text.clone()),
@@ -299,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_one_printable_text_and_an_empty_one_is_none() {
+    fn a_token_is_one_printable_text_and_an_empty_text_is_absent() {
         let of = |text: &str| token(&parse(&["--token", text]).unwrap());
         assert_eq!(of("abc\n").unwrap().as_deref(), Some("abc"));
         assert_eq!(of("").unwrap(), None);
@@ -309,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_url_that_is_none_is_refused_before_anything_is_tried() {
+    async fn an_invalid_url_is_refused_before_any_check() {
         let args = DoctorArgs { url: "chat".into(), ..parse(&[]).unwrap() };
         let problem = doctor(&args).await.unwrap_err().to_string();
         assert!(problem.starts_with("\"chat\" is not a URL of a hub"), "{problem}");

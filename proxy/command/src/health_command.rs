@@ -21,7 +21,6 @@ pub(super) struct HealthArgs {
     live: bool,
 }
 
-/// Error for a node that is unhealthy or unreachable.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HealthError {
     #[error("--admin {0:?} is not a URL such as http://127.0.0.1:8090")]

@@ -44,7 +44,6 @@ pub(super) struct InitArgs {
     out: PathBuf,
 }
 
-/// Error for a file that can't be written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InitError {
     #[error("{path} exists, and was not changed: choose another file by --out")]
@@ -77,7 +76,6 @@ fn private_file() -> OpenOptions {
     options
 }
 
-/// Content of the file.
 fn text() -> String {
     let serve = ServeArgs::augment_args(Command::new("trunkline serve"));
     let mut text = INTRODUCTION.to_owned();
@@ -89,7 +87,6 @@ fn text() -> String {
     text + RULES
 }
 
-/// Wraps a text into comment lines.
 fn comment(text: &str) -> String {
     let mut lines = vec!["#".to_owned()];
     for word in text.split(' ') {
@@ -162,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_has_its_first_sentence_and_the_default_that_its_help_tells() {
+    fn an_option_has_its_first_sentence_and_the_default_from_its_help() {
         let written = text();
         for lines in [
             "\n# Address on which clients connect.\n#listen = \"127.0.0.1:8080\"\n",

@@ -262,7 +262,6 @@ fn begin_format(command: &Command, line: &[OsString]) {
     }
 }
 
-/// The command and its subcommands without environment variables.
 fn without_environment(command: Command) -> Command {
     command.mut_args(|arg| arg.env(None)).mut_subcommands(without_environment)
 }
@@ -304,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_its_cause_once() {
+    fn an_error_includes_its_cause_once() {
         let taken = || std::io::Error::other("the port is taken");
         let said = anyhow::Error::new(top_command::TopError::Output(taken()));
         assert_eq!(text_with_causes(&said), "cannot write the output: the port is taken");

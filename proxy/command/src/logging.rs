@@ -43,7 +43,6 @@ pub(crate) enum LevelsError {
     Gone(#[from] reload::Error),
 }
 
-/// Error for a log that can't be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
     #[error("--log {0}")]
@@ -63,7 +62,6 @@ const AUDIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Levels of the log, and the audit log; a single value, because a process has one log.
 #[derive(Debug)]
 pub(crate) struct Levels {
-    /// Queue of a separate audit log.
     audit: Option<LineQueue>,
     is_audit_required: bool,
     format: LogFormat,
@@ -97,7 +95,6 @@ pub(crate) fn begin(
 /// Destination of lines, and whether they are coloured there.
 type LinePlace = (BoxMakeWriter, bool);
 
-/// Destinations of the log and of the audit log.
 fn places(log: &LogQueue, format: LogFormat, audit: Option<&LineQueue>) -> [LinePlace; 2] {
     let has_colours = log.has_colours() && format == LogFormat::Human;
     let (queue, has_audit_colours) = audit.map_or((log.lines(), has_colours), |queue| (queue, false));

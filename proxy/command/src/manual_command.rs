@@ -21,7 +21,6 @@ pub(super) struct ManualArgs {
     path: Vec<String>,
 }
 
-/// Error for an unknown manual page.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ManualError {
     #[error(

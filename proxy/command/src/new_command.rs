@@ -49,7 +49,6 @@ pub(super) struct NewArgs {
     path: Option<PathBuf>,
 }
 
-/// Error for an app that can't be created.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NewError {
     #[error(
@@ -70,7 +69,6 @@ pub(super) enum NewError {
     Write { path: PathBuf, source: io::Error },
 }
 
-/// Source of the SDK for a new app.
 #[derive(Debug)]
 enum SdkSource {
     /// Published crate with this program's version.
@@ -120,7 +118,6 @@ fn write_app(args: &NewArgs, source: &SdkSource) -> Result<String, NewError> {
     Ok(format!("wrote {0}: run `cd {0} && cargo run`; README.md has the next steps", args.folder.display()))
 }
 
-/// Derives the name of the app from its folder.
 fn name(folder: &Path) -> Result<&str, NewError> {
     let last = folder.file_name().unwrap_or_default();
     let name = last.to_str().filter(|name| is_name(name));
@@ -150,7 +147,6 @@ fn suggestion(name: &str) -> String {
     if is_name(&near) { near } else { format!("my-{near}") }
 }
 
-/// Fills in the placeholders of a template.
 fn fill(template: &str, name: &str, source: &SdkSource) -> String {
     let text = template.replace("{{name}}", name).replace("{{trunkline}}", &source.dependency());
     text.replace("{{context}}", &source.context()).replace("{{copy}}", &source.copy())
@@ -252,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_release_the_clone_is_asked_for() {
+    fn without_a_release_the_clone_is_required() {
         let apps = Apps::new("unreleased");
         let args = NewArgs { folder: apps.0.join("my-chat"), path: None };
         if env!("CARGO_PKG_REPOSITORY").contains(NO_REPOSITORY) {
@@ -294,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_valid_is_told_with_the_rule_and_a_better_one() {
+    fn an_invalid_name_is_refused_with_the_rule_and_a_suggestion() {
         for (name, better) in [
             ("My Chat", "my-chat"),
             ("2048", "my-2048"),

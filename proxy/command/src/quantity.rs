@@ -18,7 +18,6 @@ pub(crate) enum BareUnit {
     Milliseconds,
 }
 
-/// Error for an invalid duration or size.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub(crate) enum QuantityError {
     #[error("not a duration ({source}): write 500ms, 30s, 5m or 1h, for example; a bare number is in {bare}")]
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_what_is_wrong_and_gives_examples() {
+    fn an_error_names_the_problem_and_gives_examples() {
         assert_eq!(
             seconds("5parsecs").unwrap_err(),
             "not a duration (unknown time unit \"parsecs\", supported units: ns, us/µs, ms, sec, min, hours, days, weeks, \
@@ -114,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_as_the_same() {
+    fn quantities_round_trip() {
         let durations =
             [(0, "0s"), (250, "250ms"), (1500, "1500ms"), (90_000, "90s"), (300_000, "5m"), (86_400_000, "24h")];
         for (ms, text) in durations {

@@ -53,7 +53,6 @@ pub(super) fn warnings(command: &Command, matches: &ArgMatches, sources: &Source
     warnings
 }
 
-/// Whether the configuration file sets a secret.
 fn sets_secret(command: &Command, sources: &Sources) -> bool {
     let mut secrets = command.get_arguments().filter(|arg| arg.is_hide_env_values_set());
     secrets.any(|arg| arg.get_long().is_some_and(|flag| matches!(sources.0.get(flag), Some(Source::File { .. }))))
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_others_can_read_is_named_with_what_to_do() {
+    fn a_secret_that_others_can_read_is_reported_with_advice() {
         let folder = SecretFolder::new("open-secret");
         let (open, own) = (folder.write("open", "x", 0o644), folder.write("own", "x", 0o640));
         let shown = warnings_of(
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubernetes_has_mounted_is_left_alone() {
+    fn files_mounted_by_kubernetes_cause_no_warning() {
         let folder = SecretFolder::new("mounted-secret");
         folder.write("..2026_11_23_21_05_59.1/key", "x", 0o644);
         symlink("..2026_11_23_21_05_59.1", folder.0.join("..data")).unwrap();

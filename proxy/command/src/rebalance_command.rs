@@ -68,7 +68,6 @@ pub(super) struct RebalanceArgs {
     pub token: AdminTokenArgs,
 }
 
-/// Error for a rebalance that has not reached its goal.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RebalanceCommandError {
     #[error(transparent)]
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_tell_how_far_it_is() {
+    fn lines_show_the_progress() {
         let report = |value: Value| line(&serde_json::from_value(value).unwrap());
         assert_eq!(
             report(json!({ "planned": 9, "moved": 3, "failed": 2, "state": "running" })),
@@ -270,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_without_fresh_numbers_are_named_with_what_counts_instead() {
+    fn nodes_without_fresh_numbers_are_named_with_the_number_used_instead() {
         let line = |age_ms| missing_line(&MissingCount { node: "b".into(), problem: "is late".into(), age_ms });
         assert_eq!(line(Some(1200)), "b is late: its number of clients is 1200 ms old");
         assert_eq!(line(None), "b is late: the node is left out");

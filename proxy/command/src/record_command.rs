@@ -152,7 +152,6 @@ async fn header(stream: &mut LineStream) -> Result<RecordingHeader, RecordError>
     }
 }
 
-/// Progress of a recording, on standard error.
 struct Progress {
     connections: u64,
     messages: u64,
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_are_written_as_they_come_until_the_time_is_over() {
+    async fn lines_are_written_as_received_until_the_time_limit() {
         let (folder, other) = (TestFolder::new(), TestFolder::new());
         let out = folder.file();
         let open = OpenLine { connection: "c".into(), transport: "WebSockets".into(), ..OpenLine::default() };

@@ -65,7 +65,6 @@ pub(super) struct ReplayArgs {
     pub access_keys: AccessKeyArgs,
 }
 
-/// Error for a replay with differing answers.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReplayError {
     #[error("{file} {source}", file = file.display())]

@@ -83,7 +83,6 @@ pub(super) struct RevokeArgs {
     pub token: AdminTokenArgs,
 }
 
-/// Error for a revocation that is not in force at all nodes.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RevokeError {
     #[error(transparent)]
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_order_is_what_was_typed_and_the_report_says_what_is_void_where() {
+    async fn the_request_has_the_typed_values_and_the_report_has_the_result() {
         let report = json!({
             "user": "ann", "issued_before": 1_795_507_200_u64, "kept_until": 1_795_510_800_u64, "nodes": 3,
             "missing": [], "clients": 2,
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_list_has_a_line_for_each_revocation_and_says_how_many_it_leaves_out() {
+    async fn a_list_has_a_line_for_each_revocation_and_the_number_of_omitted_ones() {
         let kept = json!([
             { "user": "a\u{1b}nn", "issued_before": 1, "kept_until": 2 },
             { "audience": "shop", "issued_before": 3, "kept_until": u64::MAX },

@@ -36,7 +36,6 @@ pub(crate) enum Source {
 pub(crate) struct Sources(pub BTreeMap<String, Source>);
 
 impl Environment {
-    /// Reads the variables of this process.
     pub(crate) fn of_process() -> Self {
         let named = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
         Self(named.filter(|(name, _)| name.starts_with(PREFIX)).collect())
@@ -65,13 +64,11 @@ impl Environment {
     }
 }
 
-/// Whether a value begins and ends with the same quote.
 fn is_quoted(value: &OsString) -> bool {
     let text = value.to_str().unwrap_or_default().trim();
     ['"', '\''].iter().any(|&quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote))
 }
 
-/// Collects the variable names of a command and its subcommands.
 fn collect_names(command: &Command, names: &mut BTreeSet<String>) {
     names.extend(command.get_arguments().filter_map(variable));
     command.get_subcommands().for_each(|below| collect_names(below, names));
@@ -85,7 +82,6 @@ fn is_service_link(name: &str, value: &OsString) -> bool {
     is_of_port || is_url || is_of_service || name.contains("_SERVICE_PORT_")
 }
 
-/// Name of a setting's environment variable.
 pub(crate) fn variable(arg: &Arg) -> Option<String> {
     arg.get_env().map(|name| name.to_string_lossy().into_owned())
 }
@@ -191,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn known_variables_and_service_links_are_no_typos() {
+    fn known_variables_and_service_links_cause_no_warning() {
         let none: &[&str] = &[];
         assert_eq!(
             warnings(&[

@@ -15,7 +15,6 @@ use trunkline_proxy::parts::{RULE_TABLES, TextPlace, nearest};
 
 use super::setting_source::{Environment, Source, Sources, cleaned, variable};
 
-/// Error for invalid settings.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum LoadError {
@@ -408,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_gives_what_flags_give_and_flags_win() {
+    fn a_file_sets_the_same_values_as_flags_and_flags_take_precedence() {
         let text = "upstream = [\"http://a\", \"http://b\"]\npool-size = 7\nlisten = \"[::1]:1\"\ndrain_timeout = \
                     \"3m\"\nkeep-alive-timeout = 7\nhead-max-bytes = \"64KiB\"";
         let from_file = args(text, &[]).unwrap();
@@ -448,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_a_flag_does_not_take_are_refused_with_their_place_and_what_is_allowed() {
+    fn invalid_values_are_refused_with_their_position_and_the_allowed_values() {
         assert_eq!(
             problem("shards = 1\npool-size = 1000"),
             "t.toml, line 2, column 1: invalid value '1000' for '--pool-size <N>': 1000 is not in 1..=256"

@@ -25,7 +25,6 @@ pub(super) struct StopSignals {
 }
 
 impl StopSignals {
-    /// Installs the handlers of all signals.
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             #[cfg(unix)]

@@ -55,7 +55,6 @@ fn send_state(state: NodeState) {
     }
 }
 
-/// Sends a text to the supervisor, if any.
 #[cfg(target_os = "linux")]
 fn send(text: &str) -> io::Result<()> {
     let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_stand_to_the_left_and_numbers_to_the_right() {
+    fn texts_are_left_aligned_and_numbers_right_aligned() {
         let rows = [vec!["é".to_owned(), "7".to_owned()], vec!["long".to_owned(), "12345".to_owned()]];
         let lines = columns(&["A"], &["NUM"], rows.into_iter());
         assert_eq!(lines, ["A       NUM", "é         7", "long  12345"]);
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn values_stand_under_each_other() {
+    fn values_are_aligned_in_a_column() {
         assert_eq!(pairs([("a", "1".to_owned()), ("  bcd", "2 3".to_owned())]), ["a     1", "  bcd 2 3"]);
     }
 }

@@ -73,7 +73,6 @@ pub(super) enum TokenCommand {
     },
 }
 
-/// Error for `--file` of `trunkline token key`.
 #[derive(Debug, thiserror::Error)]
 enum KeyFileError {
     #[error("--file {path} can't be read or created: {source}")]
@@ -82,7 +81,6 @@ enum KeyFileError {
     Damaged { path: PathBuf, source: AccessKeyError },
 }
 
-/// Creates a key or token and prints it.
 pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
     match command {
         TokenCommand::Key { app: Some(app), hubs, .. } => print(&app_key(&app, &hubs)?),

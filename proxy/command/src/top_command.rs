@@ -52,7 +52,6 @@ pub(super) struct TopArgs {
     pub once: bool,
 }
 
-/// Error for a fleet that can't be shown.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TopError {
     #[error("{value:?} {problem}")]
@@ -137,7 +136,6 @@ fn write(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Client of the shown nodes.
 struct FleetClient {
     nodes: Vec<Address>,
     client: AdminClient,
@@ -239,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_hour_of_a_node_that_several_tell_of_counts_once() {
+    fn the_last_hour_of_a_node_in_several_answers_counts_once() {
         let hour = |at_ms, instances: &[&str]| FleetTimeline {
             at_ms,
             nodes: instances
@@ -254,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_several_tell_of_is_shown_once_and_silent_ones_are_listed() {
+    fn a_node_in_several_answers_is_shown_once_and_silent_nodes_are_listed() {
         let silent = || Err("gone".to_owned());
         let answers = [fleet(1, &["b", "a"]), fleet(2, &["c", "b"]), silent(), silent()];
         let all = merge(["u", "v", "w", "w"].map(str::to_owned).into_iter().zip(answers));

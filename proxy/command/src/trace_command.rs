@@ -91,7 +91,6 @@ pub(super) struct TraceArgs {
     pub token: AdminTokenArgs,
 }
 
-/// Error for a trace that can't be started, or ends unexpectedly.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TraceCommandError {
     #[error(transparent)]
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn one_subject_is_asked_for_with_every_value_encoded() {
+    fn the_request_has_one_subject_with_encoded_values() {
         let args = parse(&["--user", "a&b", "--hub", "/chat", "--payloads"]).unwrap();
         assert_eq!(target(&args), "/api/trace?user=a%26b&hub=%2Fchat&seconds=30&payloads=shown");
         let args = parse(&["--method", "Say", "--seconds", "600"]).unwrap();
@@ -210,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_too_much_is_refused() {
+    fn missing_or_surplus_subjects_are_refused() {
         assert!(parse(&[]).unwrap_err().contains("--connection <ID>|--user <USER>|--group <GROUP>|--method <METHOD>"));
         assert!(parse(&["--user", "a", "--group", "b"]).unwrap_err().contains("cannot be used with"));
         assert!(parse(&["--user", "a", "--seconds", "601"]).unwrap_err().contains("must be from 1s to 10m"));

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_a_shut_and_a_reset_socket_say_is_told_apart_and_hurts_no_other() {
+    fn full_closed_and_reset_sockets_give_different_errors_and_affect_no_other() {
         let Some(mut ring) = new_ring() else { return };
         let [full, shut, reset, good] = <[_; 4]>::try_from(connections(4)).unwrap();
         fill(&full.0);
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_that_has_failed_refuses_so_that_its_caller_sends_by_itself() {
+    fn a_failed_ring_returns_errors_so_that_its_caller_sends_separately() {
         let Some(mut ring) = new_ring() else { return };
         // Simulates a failed ring.
         ring.ring = None;

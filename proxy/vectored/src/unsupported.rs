@@ -1,4 +1,4 @@
-//! Replacement for systems without such a call.
+//! Replacement for systems without `io_uring`.
 
 use std::convert::Infallible;
 use std::io;

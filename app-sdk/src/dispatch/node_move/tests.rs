@@ -36,7 +36,7 @@ fn open(hub: &Arc<Dispatcher>, link: LinkId, node: &Arc<Node>, header: Option<&'
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_whose_node_is_lost_while_it_moves_ends_unless_another_node_says_that_it_has_it() {
+async fn a_moving_client_of_a_lost_node_ends_unless_another_node_resumes_it() {
     for is_taken_over in [true, false] {
         let hub = dispatcher();
         let [old, new] = ["old", "new"].map(|name| begin(&hub, name));
@@ -56,7 +56,7 @@ async fn a_client_whose_node_is_lost_while_it_moves_ends_unless_another_node_say
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_whose_new_node_is_lost_before_its_word_came_ends() {
+async fn a_client_ends_if_its_new_node_is_lost_before_resuming_it() {
     for is_resumed in [true, false] {
         let hub = dispatcher();
         let old = begin(&hub, "old");
@@ -73,7 +73,7 @@ async fn a_client_whose_new_node_is_lost_before_its_word_came_ends() {
 }
 
 #[tokio::test]
-async fn a_client_is_opened_anew_by_a_node_whose_word_was_lost() {
+async fn a_node_whose_resume_was_lost_reopens_the_client() {
     let hub = dispatcher();
     let [old, new] = ["old", "new"].map(|name| begin(&hub, name));
     let before = open(&hub, LinkId(1), &old, None);

@@ -57,7 +57,7 @@ impl Scene {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_sessions_of_a_proxy_that_has_crashed_are_over_at_once_and_no_other_ones() {
+async fn only_the_sessions_of_a_crashed_proxy_end_immediately() {
     let scene = Scene::new();
     let other = scene.attach("other", 2, None).await;
     for slot in [0, 1] {
@@ -69,7 +69,7 @@ async fn the_sessions_of_a_proxy_that_has_crashed_are_over_at_once_and_no_other_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proxy_with_a_socket_lives_whatever_others_say() {
+async fn a_proxy_with_a_socket_is_alive_despite_crash_reports() {
     let scene = Scene::new();
     drop(scene.attach("boot", 0, None).await);
     let _socket = scene.attach("boot", 1, None).await;
@@ -77,7 +77,7 @@ async fn a_proxy_with_a_socket_lives_whatever_others_say() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proxy_that_comes_back_within_the_doubt_has_lost_nothing() {
+async fn a_suspected_proxy_that_returns_in_time_has_lost_nothing() {
     let scene = Scene::new();
     for slot in [0, 1] {
         drop(scene.attach("boot", slot, None).await);

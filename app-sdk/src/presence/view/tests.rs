@@ -72,7 +72,7 @@ fn two_tabs_at_two_nodes_are_one_user() {
 }
 
 #[test]
-fn a_user_who_is_back_within_the_grace_was_never_away() {
+fn a_user_who_returns_within_the_grace_period_stays_online() {
     let mut view = view("me");
     view.update(&1, users(&["ann"], &[]), FirstSnapshot::News);
     assert_eq!(told(&mut view, 1), ["ann online"]);
@@ -83,7 +83,7 @@ fn a_user_who_is_back_within_the_grace_was_never_away() {
 }
 
 #[test]
-fn who_comes_and_goes_within_a_tick_is_not_told() {
+fn a_user_who_joins_and_leaves_within_a_tick_is_not_reported() {
     let mut view = view("me");
     view.update(&1, users(&["ann"], &[]), FirstSnapshot::News);
     view.update(&1, users(&[], &["ann"]), FirstSnapshot::News);
@@ -91,7 +91,7 @@ fn who_comes_and_goes_within_a_tick_is_not_told() {
 }
 
 #[test]
-fn joins_and_leaves_of_a_group_are_told_together() {
+fn joins_and_leaves_of_a_group_are_reported_together() {
     let mut view = view("me");
     let update = PresenceChanges { joined: vec![join("room", "a"), join("room", "b")], ..users(&[], &[]) };
     view.update(&1, update, FirstSnapshot::News);
@@ -121,7 +121,7 @@ fn a_thousand_changes_of_a_group_are_one_notice_and_more_are_several() {
 }
 
 #[test]
-fn notices_of_one_user_wait_for_each_other_and_what_changes_back_meanwhile_is_not_told() {
+fn notices_of_one_user_are_sequential_and_reverted_changes_are_not_reported() {
     let mut view = view("me");
     view.update(&1, users(&["ann"], &[]), FirstSnapshot::News);
     view.tick();
@@ -136,7 +136,7 @@ fn notices_of_one_user_wait_for_each_other_and_what_changes_back_meanwhile_is_no
 }
 
 #[test]
-fn what_was_there_at_the_start_is_known_and_what_comes_meanwhile_is_news() {
+fn only_changes_after_the_first_snapshot_are_reported() {
     let mut view = view("me");
     let part = PresenceChanges { phase: PresencePhase::Snapshot, ..users(&["ann"], &[]) };
     view.update(&1, part, FirstSnapshot::Known);
@@ -149,7 +149,7 @@ fn what_was_there_at_the_start_is_known_and_what_comes_meanwhile_is_news() {
 }
 
 #[test]
-fn a_first_snapshot_that_begins_again_is_as_known_as_before() {
+fn a_restarted_first_snapshot_is_still_treated_as_known() {
     let mut view = view("me");
     let part = |stream, online| PresenceChanges { stream, phase: PresencePhase::Snapshot, ..users(online, &[]) };
     let end = |stream, online| PresenceChanges { phase: PresencePhase::SnapshotEnd, ..part(stream, online) };
@@ -173,7 +173,7 @@ fn a_grace_without_end_is_never_over() {
 }
 
 #[test]
-fn a_new_stream_tells_what_has_changed_since_the_old_one() {
+fn a_new_stream_reports_changes_since_the_old_one() {
     let mut view = view("me");
     let joined = vec![join("room", "a"), join("room", "b")];
     view.update(&1, PresenceChanges { joined, ..users(&["ann", "bob"], &[]) }, FirstSnapshot::News);
@@ -217,7 +217,7 @@ fn the_grace_of_a_node_that_has_crashed_counts_from_when_it_was_missed() {
 }
 
 #[test]
-fn each_change_is_told_by_one_of_the_listed_app_servers() {
+fn each_change_is_reported_by_one_of_the_listed_app_servers() {
     let mut views = ["a", "b", "c"].map(view);
     let all: Vec<_> = (0..100).map(|user| user.to_string()).collect();
     let online: Vec<_> = all.iter().map(String::as_str).collect();
@@ -236,7 +236,7 @@ fn each_change_is_told_by_one_of_the_listed_app_servers() {
 }
 
 #[test]
-fn what_a_lost_app_server_was_to_tell_is_told_by_another_one_if_it_still_is_so() {
+fn pending_reports_of_a_lost_app_server_pass_to_another_one_if_still_true() {
     let mut view = view("a");
     view.update(&1, listed(&["a", "b"]), FirstSnapshot::News);
     let of_b = |name: &&str| presence_owner(&["a", "b"], name) == Some(1);
@@ -257,7 +257,7 @@ fn what_a_lost_app_server_was_to_tell_is_told_by_another_one_if_it_still_is_so()
 }
 
 #[test]
-fn one_that_stops_leaves_to_others_what_is_not_due_in_a_moment() {
+fn a_stopping_app_server_passes_on_reports_that_are_not_due_soon() {
     let (mut stops, mut stays) = (view("b"), view("a"));
     let all: Vec<_> = (0..30).map(|user| user.to_string()).collect();
     let of_b = all.iter().find(|name| presence_owner(&["a", "b"], name) == Some(1)).unwrap();
@@ -543,7 +543,7 @@ impl World {
 
 /// The combined reports to the app are correct, whatever crashes, as long as some app server lives.
 #[test]
-fn after_thousands_of_joins_and_leaves_under_chaos_the_app_knows_what_is_there() {
+fn after_thousands_of_changes_under_chaos_the_reported_state_is_correct() {
     // The first seeds have found bugs.
     let seeds = [26, 38, 42, 44, 48, 58, 71, 1].into_iter();
     let count = if std::env::var_os("TRUNKLINE_FULL").is_some() { 300 } else { 8 };

@@ -47,7 +47,7 @@ async fn a_token_that_the_app_has_signed_names_the_user_of_a_request() {
 }
 
 #[tokio::test]
-async fn without_a_good_token_a_request_is_401_and_says_why() {
+async fn without_a_valid_token_a_request_gets_401_with_the_reason() {
     let (app, handle) = app(true);
     let (status, challenge, _) = ask(&app, "/role", None).await;
     assert_eq!((status, challenge.as_str()), (401, "Bearer"));
@@ -65,7 +65,7 @@ async fn without_a_good_token_a_request_is_401_and_says_why() {
 }
 
 #[tokio::test]
-async fn without_the_handle_the_app_is_told_what_to_add() {
+async fn without_the_handle_the_error_names_the_missing_layer() {
     let (status, _, body) = ask(&app(false).0, "/role", None).await;
     assert_eq!(status, 500);
     assert!(body.contains(".layer(Extension(server.handle()))"), "{body}");

@@ -73,7 +73,7 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
 }
 
 #[test]
-fn what_was_queued_leaves_in_one_piece_and_in_order_and_again_after_a_cut() {
+fn queued_frames_leave_in_one_piece_in_order_and_again_after_a_cut() {
     let link = proxy_outbox(1000);
     send_data(&link, "a", b"1");
     let (first, _) = open(&link, 0);
@@ -91,7 +91,7 @@ fn what_was_queued_leaves_in_one_piece_and_in_order_and_again_after_a_cut() {
 }
 
 #[tokio::test]
-async fn what_waits_for_the_socket_pauses_clients_until_it_was_written() {
+async fn unsent_data_pauses_clients_until_it_is_written() {
     let link = proxy_outbox(1);
     let (attachment, _) = open(&link, 0);
     send_data(&link, "a", b"1");
@@ -101,7 +101,7 @@ async fn what_waits_for_the_socket_pauses_clients_until_it_was_written() {
 }
 
 #[tokio::test]
-async fn what_is_not_acknowledged_pauses_clients_when_the_ring_is_full() {
+async fn unacknowledged_data_pauses_clients_when_the_ring_is_full() {
     let link = proxy_outbox(usize::MAX);
     let (attachment, _) = open(&link, 0);
     let mut frames = 0;
@@ -119,7 +119,7 @@ async fn what_is_not_acknowledged_pauses_clients_when_the_ring_is_full() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_over_takes_nothing_and_pauses_nobody() {
+async fn an_ended_session_accepts_nothing_and_pauses_no_client() {
     let link = proxy_outbox(1);
     send_data(&link, "a", b"1");
     assert!(link.is_full());
@@ -130,7 +130,7 @@ async fn a_session_that_is_over_takes_nothing_and_pauses_nobody() {
 }
 
 #[test]
-fn frames_leave_in_one_order_and_many_at_once() {
+fn frames_leave_in_order_and_in_batches() {
     let (outbox, socket) = app_outbox(1024);
     outbox.try_send(&frame(1, 7)).unwrap();
     outbox.control(&frame(1, 8)).unwrap();
@@ -140,7 +140,7 @@ fn frames_leave_in_one_order_and_many_at_once() {
 }
 
 #[test]
-fn a_send_waits_for_room_while_completions_and_control_go_on() {
+fn a_send_waits_for_room_while_completions_and_control_frames_pass() {
     let (outbox, socket) = app_outbox(100);
     outbox.try_send(&frame(99, 0)).unwrap();
     let next = frame(20, 1);
@@ -156,7 +156,7 @@ fn a_send_waits_for_room_while_completions_and_control_go_on() {
 }
 
 #[test]
-fn the_first_to_wait_is_served_first_and_nobody_overtakes() {
+fn waiting_senders_are_served_in_order() {
     let (outbox, socket) = app_outbox(10);
     let filling = frame(9, 0);
     outbox.try_send(&filling).unwrap();

@@ -566,7 +566,6 @@ fn access_key_response(out: &mut Writer, it: &AccessKeyResponse) {
     optional_texts(out, 29, &[&it.key_id, &it.access_key, &it.error_type, &it.error]);
 }
 
-/// Writes a message of optional texts.
 fn optional_texts(out: &mut Writer, number: u8, texts: &[&Option<ByteString>]) {
     begin(out, texts.len() + 2, number);
     texts.iter().for_each(|text| optional_text(out, text.as_ref()));

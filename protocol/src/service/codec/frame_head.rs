@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_read_as_far_as_the_frame_is_known() {
+    fn connections_are_read_as_far_as_the_frame_is_available() {
         let data =
             ServiceMessage::ConnectionData(ConnectionData { connection_id: "c12345".into(), ..Default::default() });
         assert_eq!(head_of(data.clone(), 9), ("ConnectionData", vec!["c12345".into()]));

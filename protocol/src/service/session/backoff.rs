@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_bound_and_begin_anew_after_a_success() {
+    fn waits_double_up_to_the_limit_and_restart_after_a_success() {
         let mut backoff = Backoff::new(50, 300);
         let waits: Vec<_> = (0..5).map(|_| backoff.next_wait_ms(u16::MAX)).collect();
         assert_eq!(waits, [50, 100, 200, 300, 300]);

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_keep_alive_takes_along_what_is_owed() {
+    fn a_keep_alive_carries_the_owed_acknowledgement() {
         let mut counters = Counters::new();
         counters.handle_received(0);
         assert_eq!(counters.keep_alive(), acknowledgement("1"));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_acknowledgement_may_come_twice() {
+    fn an_acknowledgement_may_be_repeated() {
         let mut counters = counters_that_sent(3);
         assert_eq!(counters.handle_ping(&acknowledgement("3")), Ok(()));
         assert_eq!(counters.handle_ping(&acknowledgement("3")), Ok(()));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_of_what_was_never_sent_is_refused() {
+    fn an_acknowledgement_of_unsent_frames_is_refused() {
         let mut counters = counters_that_sent(3);
         let expected = SessionError::AheadOfUs { acknowledged: 4, sent: 3 };
         assert_eq!(counters.handle_ping(&acknowledgement("4")), Err(expected));

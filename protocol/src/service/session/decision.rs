@@ -1,4 +1,4 @@
-//! Decision of the app server about a link's upgrade.
+//! Upgrade decisions of app servers.
 
 use super::{Offer, Session, SessionId};
 

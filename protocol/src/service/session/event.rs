@@ -1,4 +1,4 @@
-//! Results of a session: data for its socket, events and errors for its driver, undelivered frames.
+//! Results of a session for its driver.
 
 use bytes::Bytes;
 

@@ -13,7 +13,6 @@
 pub struct Incoming {
     /// Number of the last frame on the current socket.
     at: u64,
-    /// Number of the last frame that was not a duplicate.
     handed_out: u64,
 }
 
@@ -57,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_replayed_and_was_handed_out_is_dropped() {
+    fn replayed_frames_that_were_delivered_are_dropped() {
         let mut incoming = Incoming::default();
         while incoming.handed_out() < 9 {
             incoming.next();
@@ -68,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_and_never_taken_comes_again_to_a_new_numbering() {
+    fn frames_read_but_not_taken_are_delivered_to_a_new_numbering() {
         let mut incoming = Incoming::after(7);
         incoming.attach(7);
         assert_eq!(incoming.next(), Some(8));

@@ -64,7 +64,6 @@ pub(super) struct Sent {
     pub(super) last: u64,
 }
 
-/// Replay ring of one direction.
 #[derive(Debug)]
 pub(super) struct Ring {
     chunks: VecDeque<Chunk>,
@@ -133,7 +132,6 @@ impl Ring {
         self.last
     }
 
-    /// Appends frames of another ring.
     pub(super) fn inherit(&mut self, frames: Frames) {
         for chunk in frames.chunks {
             self.seal();
@@ -144,7 +142,6 @@ impl Ring {
         }
     }
 
-    /// Next frames for the current socket.
     pub(super) fn next(&mut self) -> Option<Sent> {
         if self.next == self.chunks.len() {
             self.seal();

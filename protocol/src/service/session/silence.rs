@@ -3,7 +3,6 @@
 //! A late tick counts as one: after a process was frozen for a minute, its clock shows a minute of silence, but its
 //! sockets contain the peer's bytes. Those must be read before the peer is declared dead.
 
-/// Counter of a peer's silence.
 #[derive(Debug, Clone)]
 pub(super) struct Silence {
     tick_ms: u64,
@@ -35,7 +34,6 @@ impl Silence {
         self.next_ms
     }
 
-    /// Minimum duration of the silence.
     pub(super) fn lasted_ms(&self) -> u64 {
         self.ticks.saturating_mul(self.tick_ms)
     }

@@ -78,7 +78,7 @@ fn frames_that_were_queued_leave_in_one_piece_and_are_kept_in_the_same_memory() 
 }
 
 #[test]
-fn a_replay_begins_behind_what_the_peer_has_even_within_a_piece() {
+fn a_replay_begins_after_received_frames_even_within_a_chunk() {
     let (mut session, attachment) = attached(Role::Proxy);
     for text in ["a", "b", "c"] {
         push(&mut session, text);
@@ -93,7 +93,7 @@ fn a_replay_begins_behind_what_the_peer_has_even_within_a_piece() {
 }
 
 #[test]
-fn what_is_acknowledged_makes_room_by_whole_pieces() {
+fn acknowledged_frames_make_room_by_whole_chunks() {
     let (mut session, attachment) = attached(Role::Proxy);
     push(&mut session, "a");
     push(&mut session, "b");
@@ -105,7 +105,7 @@ fn what_is_acknowledged_makes_room_by_whole_pieces() {
 }
 
 #[test]
-fn what_the_peer_took_before_the_cut_is_still_replayed_so_that_it_counts_on() {
+fn frames_taken_before_the_cut_are_still_replayed_to_keep_the_count() {
     let (mut session, attachment) = attached(Role::Proxy);
     push(&mut session, "a");
     written(&mut session, attachment, 0);
@@ -147,7 +147,7 @@ fn pings_pass_a_full_ring_and_are_not_counted() {
 }
 
 #[test]
-fn an_echo_stays_behind_what_a_resumed_socket_gets_again() {
+fn an_echo_follows_the_frames_replayed_on_a_resumed_socket() {
     let (mut session, attachment) = attached(Role::Proxy);
     push(&mut session, "a");
     written(&mut session, attachment, 0);
@@ -158,7 +158,7 @@ fn an_echo_stays_behind_what_a_resumed_socket_gets_again() {
 }
 
 #[test]
-fn an_echo_stays_behind_what_was_queued_before_it() {
+fn an_echo_follows_earlier_queued_frames() {
     let (mut session, attachment) = attached(Role::AppServer);
     push(&mut session, "a");
     session.push_echo(&Ping { pairs: vec![("echo".into(), "7".into())] });
@@ -166,7 +166,7 @@ fn an_echo_stays_behind_what_was_queued_before_it() {
 }
 
 #[test]
-fn a_quarter_of_the_peers_ring_is_acknowledged_at_once() {
+fn a_quarter_of_the_peers_ring_is_acknowledged_immediately() {
     let (mut session, attachment) = attached(Role::AppServer);
     session.handle_taken(3, RING_BYTES / 4 - 1, 5);
     assert_eq!(session.poll_transmit(attachment, 5), None);
@@ -202,7 +202,7 @@ fn an_older_socket_is_not_listened_to() {
 }
 
 #[test]
-fn the_proxy_ends_what_was_not_resumed_within_the_window() {
+fn the_proxy_ends_sessions_not_resumed_within_the_window() {
     let (mut session, attachment) = attached(Role::Proxy);
     session.detach(attachment, 300);
     assert_eq!(session.poll_timeout(), Some(300 + WINDOW_MS));
@@ -275,7 +275,7 @@ fn a_peer_without_the_capability_is_given_azures_time() {
 }
 
 #[test]
-fn what_the_socket_has_not_got_is_told_apart_from_what_is_not_acknowledged() {
+fn unsent_frames_are_distinguished_from_unacknowledged_ones() {
     let (mut session, attachment) = attached(Role::Proxy);
     push(&mut session, "a");
     push(&mut session, "b");
@@ -290,7 +290,7 @@ fn what_the_socket_has_not_got_is_told_apart_from_what_is_not_acknowledged() {
 }
 
 #[test]
-fn what_is_left_over_is_told_apart_by_whether_the_peer_may_have_it() {
+fn undelivered_frames_are_split_by_whether_the_peer_may_have_them() {
     let (mut session, attachment) = attached(Role::Proxy);
     for text in ["a", "b", "c"] {
         push(&mut session, text);
@@ -307,7 +307,7 @@ fn what_is_left_over_is_told_apart_by_whether_the_peer_may_have_it() {
 }
 
 #[test]
-fn what_was_never_sent_leaves_first_in_the_next_session() {
+fn unsent_frames_leave_first_in_the_next_session() {
     let mut old = session(Role::AppServer);
     push(&mut old, "a");
     push(&mut old, "b");
@@ -320,7 +320,7 @@ fn what_was_never_sent_leaves_first_in_the_next_session() {
 }
 
 #[test]
-fn a_peer_that_has_what_was_never_sent_is_not_attached() {
+fn a_peer_that_claims_unsent_frames_is_not_attached() {
     let mut session = session(Role::Proxy);
     push(&mut session, "a");
     assert_eq!(session.attach(0, 1, capable(), 0), Err(SessionError::AheadOfUs { acknowledged: 1, sent: 0 }));
@@ -335,7 +335,7 @@ fn a_peer_may_not_lose_the_capability() {
 }
 
 #[test]
-fn who_can_not_resume_gets_no_acknowledgement() {
+fn a_peer_without_resumption_gets_no_acknowledgement() {
     let mut session = session(Role::Proxy);
     let attachment = session.attach(0, 0, Capabilities::default(), 0).unwrap();
     session.handle_taken(7, 700, 0);

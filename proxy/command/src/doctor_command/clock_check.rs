@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_differs_is_told_with_its_side() {
+    fn a_clock_difference_is_reported_with_its_direction() {
         assert_eq!(clock(Some(NOW_S - 4)).verdict, Verdict::Ok);
         assert!(clock(Some(NOW_S + 60)).seen.contains("60 s ahead of"));
         assert!(clock(Some(NOW_S - 60)).seen.contains("60 s behind"));

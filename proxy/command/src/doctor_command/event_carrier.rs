@@ -9,7 +9,6 @@ use memchr::memchr;
 
 use super::probe_client::{ANSWER_MAX_BYTES, ProbeClient, ProbeError};
 
-/// Open event stream of a connection.
 #[derive(Debug)]
 pub(super) struct EventCarrier {
     client: ProbeClient,
@@ -63,7 +62,6 @@ impl EventCarrier {
     }
 }
 
-/// Incremental parser of an event stream.
 #[derive(Debug, Default)]
 struct EventParser {
     rest: BytesMut,
@@ -75,7 +73,6 @@ impl EventParser {
         self.rest.extend_from_slice(bytes);
     }
 
-    /// Takes the next complete event with data.
     fn next_event(&mut self) -> Result<Option<Bytes>, ProbeError> {
         while let Some(end) = memchr(b'\n', &self.rest) {
             let line = self.rest.split_to(end + 1);

@@ -31,7 +31,6 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
     pub(super) check: &'static str,
@@ -71,7 +70,6 @@ pub(super) fn excerpt(bytes: &[u8]) -> String {
     }
 }
 
-/// Formats a measured duration.
 pub(super) fn milliseconds_text(duration: Duration) -> String {
     match duration.as_secs_f64() * 1000.0 {
         ms if ms < 10.0 => format!("{ms:.1} ms"),

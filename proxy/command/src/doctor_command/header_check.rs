@@ -1,4 +1,4 @@
-//! Checks headers for intermediaries that add, remove or answer, and CORS for pages of an origin.
+//! Checks for intermediaries that change headers or answer themselves, and CORS for pages of an origin.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN, AGE, CACHE_CONTROL,

@@ -23,7 +23,6 @@ const PROTOCOL: HubProtocol = HubProtocol::Json;
 /// Nonexistent method: its error comes from the app server, so it measures the round trip.
 const NO_METHOD: &str = "TrunklineDoctor";
 
-/// Call made by the checks.
 #[derive(Debug, Clone)]
 pub(super) struct ProbeCall {
     pub(super) target: ByteString,
@@ -32,12 +31,10 @@ pub(super) struct ProbeCall {
 }
 
 impl ProbeCall {
-    /// Creates a call of a nonexistent method.
     pub(super) fn of_no_method() -> Self {
         Self { target: ByteString::from_static(NO_METHOD), arguments: Vec::new(), is_real: false }
     }
 
-    /// Creates a call of a method with these arguments.
     pub(super) fn of(method: &str, arguments: &[JsonText]) -> Self {
         let encoded =
             arguments.iter().map(|argument| Payload::new(Bytes::copy_from_slice(argument.get().as_bytes()))).collect();
@@ -53,7 +50,6 @@ impl ProbeCall {
 /// Answer to a call, with timings.
 #[derive(Debug, Clone)]
 pub(super) struct CallSeen {
-    /// Time until the answer arrived.
     pub(super) took: Duration,
     /// Time until the call was sent; for transports with POSTs, until the POST was answered.
     pub(super) sent: Duration,
@@ -61,7 +57,6 @@ pub(super) struct CallSeen {
     pub(super) error: Option<String>,
 }
 
-/// Open transport of a connection.
 #[derive(Debug)]
 enum Carrier {
     Socket(Box<WebSocketCarrier>),
@@ -69,7 +64,6 @@ enum Carrier {
     Poll(Box<PollCarrier>),
 }
 
-/// Connection to a hub, which splits received bytes into messages.
 #[derive(Debug)]
 pub(super) struct HubConnection {
     carrier: Carrier,
@@ -192,7 +186,6 @@ impl HubConnection {
         }
     }
 
-    /// Closes the connection gracefully.
     pub(super) async fn close(self) {
         match self.carrier {
             Carrier::Socket(socket) => drop(timeout(self.deadline, socket.close()).await),

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_of_a_hub_is_refused_with_the_reason() {
+    fn an_invalid_hub_url_is_refused_with_the_reason() {
         for text in ["chat.example/chat", "ftp://x/chat", "", "a b"] {
             assert!(text.parse::<HubUrl>().unwrap_err().starts_with("is not a URL of a hub"), "{text}");
         }

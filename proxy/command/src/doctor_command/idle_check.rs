@@ -18,7 +18,6 @@ const IDLE: &str = "idle";
 /// Keep-alive interval of the official clients.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Observations of one idle connection.
 #[derive(Debug)]
 struct IdleSeen {
     transport: Transport,

@@ -13,7 +13,6 @@ pub(super) const NEGOTIATE: &str = "negotiate";
 /// Maximum number of redirects; more indicate a loop.
 const REDIRECTS_MAX: usize = 8;
 
-/// Id and transports for a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Negotiated {
     /// Value of `id` in the connection's requests.
@@ -26,13 +25,11 @@ pub(super) struct Negotiated {
 pub(super) struct Negotiation {
     /// Client for further requests, at the final URL.
     pub(super) client: ProbeClient,
-    /// Last answer, if any.
     pub(super) answer: Option<AnswerSeen>,
     pub(super) negotiated: Option<Negotiated>,
     pub(super) findings: Vec<Finding>,
 }
 
-/// Meaning of one answer.
 #[derive(Debug, PartialEq, Eq)]
 enum NegotiateMeaning {
     Connect(Negotiated, Finding),
@@ -56,7 +53,6 @@ struct OfferedTransport {
     transport: String,
 }
 
-/// Negotiates and follows redirects, like a client.
 pub(super) async fn check_negotiate(client: &ProbeClient) -> Negotiation {
     let mut client = client.clone();
     let mut findings = Vec::new();
@@ -156,7 +152,6 @@ fn judge_negotiate(answer: &AnswerSeen, has_token: bool) -> NegotiateMeaning {
     NegotiateMeaning::Connect(Negotiated { id, transports }, finding)
 }
 
-/// Name of a transport in negotiations.
 pub(super) fn transport_name(transport: Transport) -> &'static str {
     match transport {
         Transport::WebSockets => "WebSockets",
@@ -251,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_signalr_is_said_to_be_something_else() {
+    fn an_answer_that_is_not_signalr_is_recognized() {
         for body in ["<html>", "{}", "[]", ""] {
             assert!(refused(200, body, false).seen.starts_with("not a SignalR response"), "{body}");
         }
@@ -259,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn each_status_has_an_advice_of_its_own() {
+    fn each_status_has_its_own_advice() {
         let advice = |status, has_token| refused(status, "", has_token).advice.unwrap();
         assert!(advice(401, false).contains("--token-file") && advice(401, true).contains("--access-key"));
         assert!(advice(403, true).contains("--allow-origin") && advice(404, true).contains("--path-prefix"));

@@ -10,7 +10,6 @@ use super::probe_client::{ProbeClient, ProbeError};
 /// Time limit of a poll: nodes hold polls for 90 s by default, and for an hour at most.
 const POLL_MAX: Duration = Duration::from_secs(3700);
 
-/// Connection over long polling.
 #[derive(Debug)]
 pub(super) struct PollCarrier {
     client: ProbeClient,

@@ -19,7 +19,6 @@ use crate::quantity::duration_text;
 /// Maximum size of an answer and of a hub message.
 pub(super) const ANSWER_MAX_BYTES: usize = 1024 * 1024;
 
-/// Error in one step of a check.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProbeError {
     #[error("{0}")]
@@ -83,7 +82,6 @@ impl AnswerSeen {
     }
 }
 
-/// Client of one hub.
 #[derive(Debug, Clone)]
 pub(super) struct ProbeClient {
     http: HttpClient,

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_where_nobody_listens_is_told_with_its_address() {
+    async fn a_closed_port_is_reported_with_its_address() {
         let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let address = format!("http://{gone}").parse().unwrap();
         let (findings, reached) = check_reach(&address, Duration::from_secs(5)).await;

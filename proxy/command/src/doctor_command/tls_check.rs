@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_ends_soon_is_a_warning_and_one_that_has_ended_fails() {
+    fn a_certificate_that_expires_soon_is_a_warning_and_an_expired_one_fails() {
         assert_eq!(judged(None, 60).seen, "TLS 1.3, a certificate for chat.example, for 60 more days");
         assert_eq!((judged(None, 60).verdict, judged(None, 13).verdict), (Verdict::Ok, Verdict::Warning));
         let ended = judged(Some(CertificateFault::Expired), -3);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_root_and_other_names_are_told_with_what_to_change() {
+    fn an_unknown_root_and_other_names_are_reported_with_advice() {
         let unknown = judged(Some(CertificateFault::UnknownIssuer), 60);
         assert!(unknown.seen.contains("sends only its own certificate"), "{unknown}");
         assert!(unknown.advice.unwrap().contains("--ca-file"));

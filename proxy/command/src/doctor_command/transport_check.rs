@@ -151,7 +151,6 @@ pub(super) fn check_name(transport: Transport) -> &'static str {
     }
 }
 
-/// Finding for a transport that is not offered.
 pub(super) fn not_offered(transport: Transport) -> Finding {
     Finding::ok(check_name(transport), format!("{} is not offered", transport_name(transport)))
 }
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn events_that_come_late_are_told_from_a_long_way() {
+    fn delayed_events_are_distinguished_from_network_latency() {
         let late = judged(EVENTS, &seen(205, 2, None), 3);
         assert_eq!(late.verdict, Verdict::Warning);
         assert!(late.seen.ends_with("each event comes 202 ms late") && late.advice.unwrap().contains("http-no-delay"));
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_with_its_step_and_what_to_change() {
+    fn a_failure_is_reported_with_its_step_and_advice() {
         let failed = |transport, step, error| {
             let seen = TransportSeen { failure: Some((step, error)), ..TransportSeen::default() };
             let finding = judged(transport, &seen, 1);

@@ -19,7 +19,6 @@ use super::probe_client::{ANSWER_MAX_BYTES, ProbeClient, ProbeError};
 /// Compression offer of browsers.
 const COMPRESSION: &str = "permessage-deflate; client_max_window_bits";
 
-/// Open WebSocket to a hub.
 #[derive(Debug)]
 pub(super) struct WebSocketCarrier {
     socket: WebSocketStream<TokioIo<Upgraded>>,
@@ -85,14 +84,12 @@ impl WebSocketCarrier {
         }
     }
 
-    /// Closes the WebSocket gracefully.
     pub(super) async fn close(mut self) {
         // Fails if the server has already closed.
         drop(self.socket.close(None).await);
     }
 }
 
-/// Whether an upgrade offers compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compression {
     Offered,

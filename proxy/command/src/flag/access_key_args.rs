@@ -13,9 +13,10 @@ use crate::logging::LOG_TARGET;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AccessKeyArgs {
-    /// A key that this node shares with app servers and other nodes; `trunkline token key` makes one. App servers that
-    /// dial in have it in their connection string, which `trunkline connection-string` prints. Without one a node is
-    /// for this machine alone. Given twice, the first signs and both are accepted: so a key is changed without a gap.
+    /// Access key that this node shares with app servers and other nodes; `trunkline token key` creates one. App
+    /// servers that dial in get it in their connection string, which `trunkline connection-string` prints. Without a
+    /// key, a node serves only its own machine. May be given several times, for a rotation without interruption: the
+    /// first key signs, and all are accepted.
     #[arg(
         long = "access-key",
         env = "TRUNKLINE_ACCESS_KEY",
@@ -25,20 +26,18 @@ pub(crate) struct AccessKeyArgs {
     )]
     pub access_keys: Vec<String>,
 
-    /// A file that holds an access key. May be given several times. The files are read again when they change, and on
-    /// SIGHUP; open links and connections stay.
+    /// File with an access key. May be given several times. Reloaded when it changes, and on SIGHUP; links and
+    /// connections stay open.
     #[arg(long = "access-key-file", env = "TRUNKLINE_ACCESS_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
     pub access_key_files: Vec<PathBuf>,
 }
 
 impl AccessKeyArgs {
-    /// Returns the configured access keys, if any.
     pub(super) fn keys(&self) -> Result<Option<AccessKeys>, ConfigError> {
         let keys = self.sources()?.read()?;
         if keys.is_empty() { Ok(None) } else { Ok(Some(AccessKeys::new(keys)?)) }
     }
 
-    /// Returns the configured keys and the key files.
     pub(super) fn sources(&self) -> Result<GivenKeys<AccessKey>, ConfigError> {
         let typed = self.access_keys.iter().map(|text| AccessKey::new(text)).collect::<Result<_, _>>()?;
         Ok(GivenKeys { typed, files: self.access_key_files.clone() })
@@ -75,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn without_texts_there_is_no_key_and_bad_ones_are_refused() {
+    fn without_texts_there_is_no_key_and_invalid_texts_are_refused() {
         assert!(keys(&[]).unwrap().is_none());
         assert!(keys(&["a-key-of-the-fleet-long-enough"]).unwrap().is_some());
         assert!(keys(&["short"]).unwrap_err().to_string().starts_with("--access-key: "));

@@ -11,11 +11,11 @@ use crate::logging::LOG_TARGET;
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct AppKeyArgs {
-    /// A key for one app of several, so that none of them needs `--access-key`: `NAME=KEY;HUB;HUB`, where a `*` at the
-    /// end of a hub stands for whatever follows. It opens dial-in, REST and clients' tokens of these hubs, and nothing
-    /// else; `trunkline token key --app NAME` makes one. Without hubs it is for the hub NAME, and for those of the
-    /// application NAME (`NAME_*`). May be given several times, also with the same name: so a key is changed without a
-    /// gap. The file of `--config` may have tables `[app-keys.NAME]` in its place.
+    /// Key of one app of several, so that none of them needs `--access-key`: `NAME=KEY;HUB;HUB`, where a `*` at the end
+    /// of a hub matches any suffix. The key is valid only for dial-in, REST and clients' tokens of these hubs;
+    /// `trunkline token key --app NAME` creates one. Without hubs, it is valid for the hub NAME and the hubs of the
+    /// application NAME (`NAME_*`). May be given several times, also with one name, for a rotation without
+    /// interruption. The configuration file may have tables `[app-keys.NAME]` instead.
     #[arg(
         long = "app-key",
         env = "TRUNKLINE_APP_KEY",
@@ -25,24 +25,23 @@ pub(crate) struct AppKeyArgs {
     )]
     pub app_keys: Vec<String>,
 
-    /// A file with keys of apps, one `NAME=KEY;HUB;HUB` on each line. May be given several times.
+    /// File with keys of apps, one `NAME=KEY;HUB;HUB` on each line. May be given several times.
     #[arg(long = "app-key-file", env = "TRUNKLINE_APP_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
     pub app_key_files: Vec<PathBuf>,
 
-    /// Refuses app servers that dial in from other machines by plain HTTP; without it the first one is logged as a
-    /// warning. https:// counts, at `--tls-listen` or as a load balancer of `--trust` says, and so do the channels of
-    /// the Trunkline SDK.
+    /// Refuse app servers that dial in from other machines by plain HTTP; without this flag, the first one causes a
+    /// warning. https:// at `--tls-listen` or as reported by a load balancer of `--trust` counts as encrypted, and so
+    /// do channels of the Trunkline SDK.
     #[arg(long, env = "TRUNKLINE_REQUIRE_ENCRYPTED_DIAL_IN")]
     pub require_encrypted_dial_in: bool,
 
-    /// Takes channels of nodes and app servers of versions that don't name the key of their hello, at most 50 a second:
-    /// each is tried with the keys of all apps. Remove it when all of them have been updated.
+    /// Accept channels of earlier versions of nodes and app servers, which don't name their key: each is tried with the
+    /// keys of all apps, at most 50 a second. Remove this flag when all of them have been updated.
     #[arg(long, env = "TRUNKLINE_ALLOW_UNTAGGED_HELLOS")]
     pub allow_untagged_hellos: bool,
 }
 
 impl AppKeyArgs {
-    /// Returns the configured keys and the key files.
     pub(super) fn sources(&self) -> Result<GivenKeys<AppKey>, ConfigError> {
         let typed =
             self.app_keys.iter().map(|text| text.parse().map_err(ConfigError::AppKey)).collect::<Result<_, _>>()?;
@@ -74,7 +73,7 @@ mod tests {
     const KEY: &str = "0123456789abcdefgh";
 
     #[test]
-    fn keys_of_apps_come_from_flags_and_from_lines_of_files() {
+    fn keys_of_apps_are_read_from_flags_and_lines_of_files() {
         let path = std::env::temp_dir().join(format!("trunkline-app-keys-{}", std::process::id()));
         std::fs::write(&path, format!("# Ours.\norders={KEY}\n")).unwrap();
         let args = AppKeyArgs {
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_key_is_refused_and_not_shown() {
+    fn an_invalid_key_is_refused_and_not_shown() {
         let args = AppKeyArgs { app_keys: vec![format!("{KEY}+/==")], ..AppKeyArgs::default() };
         let problem = keys(&args).unwrap_err();
         assert!(problem.starts_with("--app-key: ") && !problem.contains(KEY), "{problem}");

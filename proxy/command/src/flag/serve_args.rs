@@ -205,7 +205,6 @@ pub struct ServeArgs {
     pub(crate) otlp: OtlpArgs,
 }
 
-/// Resolved addresses of a node and its upstreams.
 struct NodeAddresses {
     listen: SocketAddr,
     tls_listen: Option<TlsListener>,
@@ -263,7 +262,6 @@ impl NodeAddresses {
         remote.map(|(group, address)| format!("upstream {address} of group {group}"))
     }
 
-    /// Whether there are app servers to dial for clients.
     fn has_upstreams(&self) -> bool {
         !self.upstreams.is_empty() || self.rules.has_upstreams()
     }
@@ -463,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_this_machine_a_key_is_needed_and_the_text_says_how_to_make_one() {
+    fn beyond_this_machine_a_key_is_required_and_the_text_explains_how_to_create_one() {
         for args in [
             ["--upstream", "http://10.0.0.1:5000", "--listen", "127.0.0.1:1"],
             ["--upstream", "http://localhost", "--listen", "0.0.0.0:1"],
@@ -501,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_shared_only_where_that_is_asked_for_and_possible() {
+    fn ports_are_shared_only_if_requested_and_possible() {
         let base = ["--upstream", "http://localhost", "--access-key", KEY];
         assert_eq!(config(&base).unwrap().settings.port_sharing, PortSharing::Alone);
         let shared = config(&[&base[..], &["--share-port"]].concat()).map(|config| config.settings.port_sharing);
@@ -571,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_or_size_out_of_range_is_refused_with_what_is_allowed() {
+    fn a_duration_or_size_out_of_range_is_refused_with_the_range() {
         for (flag, value, allowed) in [
             ("--message-max-bytes", "1KB", "must be from 1KiB to 16MiB"),
             ("--link-ring-max-bytes", "1", "must be at least 64KiB"),

@@ -76,7 +76,6 @@ fn value_name(kind: &OptionKind) -> Option<&'static str> {
     }
 }
 
-/// Parses the number of an option.
 fn number(kind: &OptionKind, text: &str) -> Result<u64, ValueError> {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     match kind {
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_set_their_fields_and_zero_is_no_limit_where_the_help_says_so() {
+    fn flags_set_their_fields_and_zero_is_no_limit_if_the_help_allows_it() {
         let flags = parsed(&[
             "--resume-window=3s",
             "--no-forward",

@@ -12,32 +12,32 @@ use crate::quantity::duration_text;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TokenArgs {
-    /// A file with a secret that signs access tokens by HS256, beside the access keys, which do so too. May be given
-    /// several times: so a secret is changed without a gap. The files are read again when they change, and on SIGHUP.
+    /// File with a secret that signs access tokens with HS256, in addition to the access keys. May be given several
+    /// times, for a rotation without interruption. Reloaded when it changes, and on SIGHUP.
     #[arg(long = "jwt-secret-file", env = "TRUNKLINE_JWT_SECRET_FILE", value_name = "FILE", value_delimiter = ',')]
     pub jwt_secret_files: Vec<PathBuf>,
 
-    /// A PEM file with a public key that verifies access tokens: RS256 for an RSA key, ES256 for a key on the curve
-    /// P-256. May be given several times. The files are read again when they change, and on SIGHUP.
+    /// PEM file with a public key that verifies access tokens: RS256 for an RSA key, ES256 for a key on the curve
+    /// P-256. May be given several times. Reloaded when it changes, and on SIGHUP.
     #[arg(long = "jwt-public-key", env = "TRUNKLINE_JWT_PUBLIC_KEY", value_name = "FILE", value_delimiter = ',')]
     pub jwt_public_keys: Vec<PathBuf>,
 
-    /// A file or an https:// URL with the public keys of the issuer (JWKS), for RS256 and ES256. May be given several
-    /// times. A second issuer needs a table `[issuers.NAME]` in the configuration file.
+    /// File or https:// URL with the public keys of the issuer (JWKS), for RS256 and ES256. May be given several times.
+    /// A second issuer needs a table `[issuers.NAME]` in the configuration file.
     #[arg(long = "jwt-jwks", env = "TRUNKLINE_JWT_JWKS", value_name = "FILE|URL", value_delimiter = ',')]
     pub jwt_jwks: Vec<String>,
 
-    /// Certificates that https:// issuers of key sets may be signed by, a PEM file. May be given several times.
-    /// [default: those that the system trusts]
+    /// PEM file with CA certificates for https:// URLs of key sets. May be given several times. [default: those that
+    /// the system trusts]
     #[arg(long = "jwt-jwks-ca", env = "TRUNKLINE_JWT_JWKS_CA", value_name = "FILE", value_delimiter = ',')]
     pub jwt_jwks_cas: Vec<PathBuf>,
 
-    /// How often key sets are read again. When that fails, the last good keys are kept.
+    /// Interval at which key sets are read again. If that fails, the last good keys are kept.
     #[arg(long, env = "TRUNKLINE_JWT_JWKS_REFRESH", value_name = "SECONDS", default_value = "5m",
           value_parser = seconds(1..=86_400))]
     pub jwt_jwks_refresh: Duration,
 
-    /// A token with a key id that is in no set makes the sets be read early, but only this long after the last time.
+    /// Minimum interval between early refetches of key sets, which tokens with an unknown key id cause.
     #[arg(long, env = "TRUNKLINE_JWT_JWKS_REFETCH", value_name = "SECONDS", default_value = "10s",
           value_parser = seconds(0..=86_400))]
     pub jwt_jwks_refetch: Duration,
@@ -52,27 +52,27 @@ pub(crate) struct TokenArgs {
     )]
     pub jwt_issuers: Vec<String>,
 
-    /// For whom access tokens may be (`aud`), those signed with access keys included. May be given several times.
-    /// [default: for anybody]
+    /// Accepted audience (`aud`) of access tokens, including tokens signed with access keys. May be given several
+    /// times. [default: any]
     #[arg(long = "jwt-audience", env = "TRUNKLINE_JWT_AUDIENCE", value_name = "AUDIENCE", value_delimiter = ',')]
     pub jwt_audiences: Vec<String>,
 
-    /// How far the clock of an issuer may differ.
+    /// Tolerated difference between the clocks of an issuer and this node.
     #[arg(long, env = "TRUNKLINE_JWT_CLOCK_SKEW", value_name = "SECONDS", default_value = duration_text(Duration::from_secs(CLOCK_SKEW_S)),
           value_parser = whole_seconds::<u64>(0..=3600))]
     pub jwt_clock_skew: u64,
 
-    /// Largest access token that is taken.
+    /// Maximum size of an access token.
     #[arg(long, env = "TRUNKLINE_JWT_MAX_BYTES", value_name = "BYTES", default_value = "8KiB",
           value_parser = bytes::<u16>(256..=24 * 1024))]
     pub jwt_max_bytes: u16,
 
-    /// The claim that holds the user id. Given several times, the first that is there counts. [default: nameid, sub,
-    /// and the long name of .NET's `ClaimTypes.NameIdentifier`]
+    /// Claim that holds the user id. May be given several times: the first one in a token is used. [default: nameid,
+    /// sub, and the long name of .NET's `ClaimTypes.NameIdentifier`]
     #[arg(long = "user-claim", env = "TRUNKLINE_USER_CLAIM", value_name = "CLAIM", value_delimiter = ',')]
     pub user_claims: Vec<String>,
 
-    /// Lets nobody in without a user, whatever the hubs say.
+    /// Refuse clients without a user, even if their hub allows them.
     #[arg(long, env = "TRUNKLINE_REQUIRE_AUTHENTICATION")]
     pub require_authentication: bool,
 }
@@ -94,12 +94,10 @@ pub enum TokenArgsError {
 }
 
 impl TokenArgs {
-    /// Returns the key files.
     pub(super) fn sources(&self) -> TokenKeySources {
         TokenKeySources { secrets: self.jwt_secret_files.clone(), public_keys: self.jwt_public_keys.clone() }
     }
 
-    /// Returns the TLS settings for issuers of key sets.
     pub(super) fn issuer_tls(&self) -> ClientTls {
         ClientTls { roots: self.jwt_jwks_cas.clone(), identity: None }
     }

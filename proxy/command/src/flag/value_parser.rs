@@ -1,4 +1,4 @@
-//! Parsers of flag values: durations and sizes within a range, JSON lists.
+//! Parsers of flag values.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -89,7 +89,6 @@ pub(crate) fn count(text: &str, range: &RangeInclusive<u64>) -> Result<u64, Valu
     })
 }
 
-/// Parses a JSON list.
 pub(crate) fn json_list(text: &str) -> Result<JsonText, String> {
     let example = "must be a JSON list, such as '[\"text\", 5]'";
     match serde_json::from_str::<JsonText>(text) {
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_zero_bytes_is_none_and_a_tiny_one_is_refused() {
+    fn a_limit_of_zero_bytes_means_no_limit_and_a_tiny_one_is_refused() {
         assert_eq!(bytes_limit(4096, "0").unwrap(), u64::MAX);
         assert_eq!(bytes_limit(4096, "1MiB").unwrap(), 1 << 20);
         assert_eq!(problem(bytes_limit(4096, "1")).unwrap(), "must be 0, for no limit, or at least 4KiB");

@@ -10,11 +10,11 @@ use super::settings_flag::Flags;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct WebhookArgs {
-    /// A hub without app servers, and the URL to which its events are POSTed, such as
-    /// `chat=http://127.0.0.1:5000/{hub}/{category}/{event}`: clients that connect and disconnect, and each method that
-    /// they call, in the form of Azure SignalR's upstream. Its clients connect at `/chat`, and with an access key also
-    /// at `/client/?hub=chat`. `*` in the name stands for any characters; such hubs are at the latter only. May be
-    /// given several times; the first that matches a hub counts. A comma in a URL is written `%2C`.
+    /// Hub without app servers, and the URL to which its events are POSTed, such as
+    /// `chat=http://127.0.0.1:5000/{hub}/{category}/{event}`: connects, disconnects and method calls of its clients, in
+    /// the format of Azure SignalR's upstream. Clients connect at `/chat`, and with an access key also at
+    /// `/client/?hub=chat`. `*` in the name matches any characters; clients of such hubs connect only at the latter.
+    /// May be given several times; the first one that matches a hub is used. Write a comma in a URL as `%2C`.
     #[arg(
         long = "upstream-webhook",
         env = "TRUNKLINE_UPSTREAM_WEBHOOK",
@@ -23,9 +23,9 @@ pub(crate) struct WebhookArgs {
     )]
     pub upstream_webhooks: Vec<String>,
 
-    /// A secret that signs the requests of a hub's webhook in place of the access key, so that its back end needs no
-    /// other: `HUB=SECRET`, where `*` in the hub stands for any characters. May be given several times; of one hub all
-    /// sign, so a secret is changed without a gap.
+    /// Secret that signs the requests of a hub's webhook instead of the access key, so that its back end does not need
+    /// that key: `HUB=SECRET`, where `*` in the hub matches any characters. May be given several times: all secrets of
+    /// a hub sign, for a rotation without interruption.
     #[arg(
         long = "webhook-secret",
         env = "TRUNKLINE_WEBHOOK_SECRET",
@@ -35,8 +35,8 @@ pub(crate) struct WebhookArgs {
     )]
     pub webhook_secrets: Vec<String>,
 
-    /// A file with secrets of webhooks, one `HUB=SECRET` on each line. May be given several times. The files are read
-    /// again when they change, and on SIGHUP.
+    /// File with secrets of webhooks, one `HUB=SECRET` on each line. May be given several times. Reloaded when it
+    /// changes, and on SIGHUP.
     #[arg(
         long = "webhook-secret-file",
         env = "TRUNKLINE_WEBHOOK_SECRET_FILE",
@@ -45,7 +45,7 @@ pub(crate) struct WebhookArgs {
     )]
     pub webhook_secret_files: Vec<PathBuf>,
 
-    /// Ask the webhook about each client before it is let in: the event `connect`. Any answer but 2xx refuses the
+    /// Ask the webhook about each client that connects, by the event `connect`. Any response except 2xx refuses the
     /// client.
     #[arg(long, env = "TRUNKLINE_WEBHOOK_CONNECT")]
     pub webhook_connect: bool,
@@ -55,7 +55,6 @@ pub(crate) struct WebhookArgs {
 }
 
 impl WebhookArgs {
-    /// Returns the configured secrets and the secret files, which are reloaded.
     pub(super) fn secret_sources(&self) -> Result<GivenKeys<WebhookSecret>, ConfigError> {
         let typed = self
             .webhook_secrets

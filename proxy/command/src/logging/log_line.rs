@@ -29,7 +29,6 @@ const LINE_KEYS: [&str; 4] = ["time", "level", "node", "target"];
 /// Name of the node; a single value, because a process has one log.
 static NODE: OnceLock<String> = OnceLock::new();
 
-/// Sets the node's name for all further lines.
 pub(crate) fn name_node(name: &str) {
     NODE.get_or_init(|| name.into());
 }
@@ -122,7 +121,6 @@ pub(super) fn plain_line(format: LogFormat, time: &str, level: Level, target: &s
     line
 }
 
-/// Fields of an event, in order.
 #[derive(Debug, Default)]
 struct EventFields {
     message: Option<String>,
@@ -186,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_line_is_one_line_whatever_text_it_holds() {
+    fn a_json_line_is_one_line_for_any_text() {
         let line = written(LogFormat::Json, &fields());
         assert_eq!(line.lines().count(), 1, "{line}");
         let read: Value = serde_json::from_str(&line).unwrap();

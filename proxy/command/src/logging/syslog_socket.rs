@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 /// Syslog priority: facility authpriv (10), severity informational (6).
 const PRIORITY: u8 = 10 * 8 + 6;
 
-/// Local syslog, which receives each line as a datagram.
 #[derive(Debug)]
 pub(super) struct SyslogSocket {
     path: PathBuf,
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_syslog_that_takes_nothing_holds_nobody() {
+    fn a_stuck_syslog_delays_no_caller() {
         let path = path("full");
         let syslog = listen(&path);
         let mut log = SyslogSocket::open(&path).unwrap();

@@ -7,7 +7,6 @@ use trunkline_proxy::parts::LineStreamError;
 
 use crate::admin_port::AdminPortError;
 
-/// Error for a recording that can't be started, or ends unexpectedly.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecordError {
     #[error(transparent)]

@@ -12,10 +12,8 @@ use trunkline_proxy::parts::{OpenLine, RecordingHeader, RecordingLine, json_line
 
 use super::record_error::RecordError;
 
-/// Limits of a recording's files.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FileLimits {
-    /// File size at which a new file is started.
     pub(super) max_bytes: u64,
     pub(super) files: u32,
 }
@@ -42,7 +40,6 @@ pub(super) fn ensure_free(path: &Path, limits: FileLimits) -> Result<(), RecordE
 }
 
 impl RecordingFile {
-    /// Creates the first file with its header.
     pub(super) fn create(path: &Path, limits: FileLimits, header: RecordingHeader) -> io::Result<Self> {
         let (out, open) = (create(path)?, HashMap::new());
         let mut file = Self { path: path.into(), limits, header, out, written: 0, preamble: 0, open };

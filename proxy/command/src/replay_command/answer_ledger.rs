@@ -39,7 +39,6 @@ pub(super) struct AnswerName {
     pub(super) invocation_id: Option<String>,
 }
 
-/// Difference between recording and replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Difference {
     pub(super) connection: String,
@@ -100,7 +99,6 @@ struct Received {
 pub(super) type AccountNumber = usize;
 
 impl AnswerLedger {
-    /// Creates an empty ledger with a limit of kept differences.
     pub(super) fn new(differences_max: usize) -> Self {
         Self { accounts: Vec::new(), tally: Tally::default(), differences: Vec::new(), differences_max }
     }
@@ -217,12 +215,10 @@ impl AnswerLedger {
 }
 
 impl Account {
-    /// Method of the call answered by a message with this name.
     fn method_of(&self, name: &AnswerName) -> Option<String> {
         self.methods.get(name.answered_call()?).cloned()
     }
 
-    /// Removes the call that this message ends.
     fn end_call(&mut self, name: &AnswerName) {
         if let Some(call) = name.answered_call().filter(|_| name.kind == COMPLETION) {
             self.methods.remove(call);
@@ -255,7 +251,6 @@ impl AnswerName {
         self.answered_call() == other.answered_call()
     }
 
-    /// Id of the answered call, if any.
     fn answered_call(&self) -> Option<&str> {
         // A message with a target is itself a call.
         self.invocation_id.as_deref().filter(|_| self.target.is_none())
@@ -297,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_equal_whether_they_come_before_or_after_they_are_expected() {
+    fn answers_are_equal_if_received_before_or_after_the_expected_ones() {
         let (mut ledger, one) = ledger();
         ledger.expect(one, send("a"));
         assert!(!ledger.is_settled() && !ledger.is_explained());
@@ -322,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_names_the_method_of_the_call_until_that_is_over() {
+    fn a_difference_names_the_method_of_the_call_until_the_call_ends() {
         let (mut ledger, one) = ledger();
         ledger.called(one, "1".into(), "Total".into());
         let item = |text: &str| named("stream item", None, Some("1"), Some(text));
@@ -338,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_come_is_missing_and_what_nobody_expected_is_surplus() {
+    fn an_answer_that_is_not_received_is_missing_and_an_unexpected_one_is_surplus() {
         let (mut ledger, one) = ledger();
         ledger.expect(one, completion("1", "x"));
         ledger.receive(one, completion("9", "x2"));
@@ -351,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn each_answer_is_matched_once_and_only_of_its_own_connection() {
+    fn each_answer_is_matched_once_and_within_its_connection() {
         let (mut ledger, one) = ledger();
         let other = ledger.add("d", false);
         for number in [one, one, other] {
@@ -384,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_lost_secrets_is_matched_by_its_name_and_not_compared() {
+    fn answers_without_their_secrets_are_matched_by_name_and_not_compared() {
         let (mut ledger, one) = ledger();
         ledger.expect(one, named("invocation", Some("Say"), None, None));
         ledger.expect(one, send("plain"));
@@ -398,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_connection_gets_when_it_is_opened_anew_is_not_compared_unless_it_is_expected() {
+    fn unexpected_answers_to_a_reopened_connection_are_not_compared() {
         let mut ledger = AnswerLedger::new(3);
         let one = ledger.add("c", true);
         ledger.receive(one, send("welcome"));

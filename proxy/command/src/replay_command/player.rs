@@ -42,14 +42,12 @@ pub(super) enum ReplayPace {
     Fast,
 }
 
-/// Result of a replay: counts and first differences.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ReplayOutcome {
     pub(super) tally: Tally,
     pub(super) differences: Vec<Difference>,
     pub(super) connections: u64,
     pub(super) sent: u64,
-    /// Messages sent without their secrets.
     pub(super) sent_without_secrets: u64,
     /// Messages that could not be sent, because their connection or payload is missing.
     pub(super) unsent: u64,
@@ -59,7 +57,6 @@ pub(super) struct ReplayOutcome {
     pub(super) opened_anew: u64,
 }
 
-/// Error for a recording that can't be played to its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PlayError {
     #[error(transparent)]
@@ -70,7 +67,6 @@ pub(crate) enum PlayError {
     Silent(u64),
 }
 
-/// Player of one recording.
 pub(super) struct Player<'a> {
     node: &'a ReplayNode,
     hub: Arc<Hub>,

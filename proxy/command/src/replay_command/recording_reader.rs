@@ -37,7 +37,6 @@ pub(crate) struct RecordingReader<R> {
 }
 
 impl RecordingReader<BufReader<File>> {
-    /// Opens a file and reads its header.
     pub(super) fn open(path: &Path) -> Result<Self, ReadRecordingError> {
         Self::new(BufReader::new(File::open(path)?))
     }
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_with_their_numbers_and_fields_of_later_versions_are_skipped() {
+    fn lines_are_numbered_and_fields_of_later_versions_are_skipped() {
         let later = UP.replace("\"bytes\"", "\"new\":[1],\"bytes\"");
         let lines = read(&format!("{HEADER}\n{UP}\n{later}\n")).unwrap();
         assert_eq!(lines.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [2, 3]);

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_come_first_and_each_difference_is_named_without_its_values() {
+    fn counts_are_first_and_each_difference_is_listed_without_values() {
         let expected = "\
 connections: 2, messages sent: 9, answers compared: 6: 5 equal, 1 differ, 1 missing, 7 surplus, 2 not compared
 note: messages missing in the recording, because they exceeded the limit of the node: 3
@@ -156,7 +156,7 @@ and 6 more: see --differences
     }
 
     #[test]
-    fn the_method_is_named_whose_answer_differs() {
+    fn a_difference_names_its_method() {
         let name = AnswerName { kind: "completion".into(), target: None, invocation_id: Some("7".into()) };
         let answer = Answer { name, bytes: None, line: 1 };
         assert_eq!(named(&answer, Some("Total")), "completion to \"Total\" (invocation 7)");

@@ -22,7 +22,6 @@ const MESSAGE_MAX_BYTES: usize = 256 * 1024 * 1024;
 /// Maximum number of messages of all clients waiting for the player; beyond it, readers wait.
 pub(super) const ARRIVALS_MAX: usize = 1_024;
 
-/// Message received for a client.
 #[derive(Debug)]
 pub(super) struct ReplayArrival {
     pub(super) account: AccountNumber,
@@ -57,7 +56,6 @@ impl ReplayedClient {
         Self { account, sink, reader }
     }
 
-    /// Sends a message as recorded.
     pub(super) async fn send(&mut self, payload: RecordedPayload) -> Result<(), tungstenite::Error> {
         let message = match payload {
             RecordedPayload::Text(text) => Message::text(text),
@@ -66,7 +64,6 @@ impl ReplayedClient {
         self.sink.send(message).await
     }
 
-    /// Closes the connection gracefully.
     pub(super) async fn close(mut self) {
         // Fails if the app server has already closed.
         drop(self.sink.close().await);
@@ -154,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_down_is_taken_apart_wherever_it_is_cut_and_keep_alives_are_left_out() {
+    fn received_bytes_are_split_into_messages_without_keep_alives() {
         let all = b"{}\x1e{\"type\":6}\x1e{\"type\":3,\"invocationId\":\"1\"}\x1e{\"type\":1,\"target\":\"T\",\"arguments\":[]}\x1e";
         for cut in 0..all.len() {
             let protocol = Some(HubProtocol::Json);

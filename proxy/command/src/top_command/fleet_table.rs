@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_hour_stands_between_the_summary_and_the_tables() {
+    fn the_last_hour_is_between_the_summary_and_the_tables() {
         let (plain, with) = (lines(&fleet(), Vec::new()), lines(&fleet(), vec!["hour".into()]));
         assert_eq!(
             (&with[..2], &with[2..4], &with[4..]),

@@ -12,7 +12,6 @@ const MINUTES: usize = 60;
 
 const MINUTE_MS: u64 = 60_000;
 
-/// Figure shown as a sparkline.
 struct Figure {
     name: &'static str,
     of: fn(&NodeTimeline, usize) -> Option<f64>,
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_summed_by_minutes_and_what_is_not_known_is_blank() {
+    fn nodes_are_summed_by_minutes_and_unknown_minutes_are_blank() {
         let lines = lines(&fleet(vec![node(&[(59, 70), (1, 10), (0, 0)]), node(&[(1, 20), (1, 40), (0, 35)])]));
         assert_eq!(lines.len(), 2, "what nobody tells has no line: {lines:?}");
         let expected = format!("clients █{}▅▅  35, at most 70", " ".repeat(57));
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_now_is_the_newest_sample_and_not_the_mean_of_its_minute() {
+    fn the_current_value_is_the_newest_sample_and_not_the_mean_of_its_minute() {
         let lines = lines(&fleet(vec![node(&[(1, 20), (0, 10), (0, 90)]), node(&[(2, 5)])]));
         assert!(lines[1].ends_with("  90, at most 90"), "{}", lines[1]);
     }

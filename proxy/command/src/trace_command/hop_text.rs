@@ -50,7 +50,6 @@ impl TracedHops {
         !self.message.open || self.written_us.is_some() || self.is_lost || is_up_over
     }
 
-    /// Text of the message and its hops.
     pub(super) fn text(&self) -> String {
         let message = &self.message;
         let mut text = format!("{} {} {}", time_of_day(message.at_us), message.node, arrow(message));
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_told_with_all_its_hops_in_order() {
+    fn a_call_is_printed_with_all_its_hops_in_order() {
         let mut call = message(
             r#","way":"up","kind":"invocation","target":"Say","invocationId":"7","user":"ann","linkUs":20,"open":true,"marked":true"#,
         );
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_to_clients_and_refused_ones_say_what_became_of_them() {
+    fn messages_to_clients_and_refused_ones_show_their_outcome() {
         let mut answer = message(r#","way":"down","kind":"completion","invocationId":"7","linkUs":5,"open":true"#);
         answer.written_us = Some(1_230);
         assert_eq!(

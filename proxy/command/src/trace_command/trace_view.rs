@@ -17,14 +17,13 @@ const WAIT: Duration = Duration::from_secs(1);
 /// Maximum number of messages waiting for hops.
 const AWAITED_MAX: usize = 4_096;
 
-/// Message shown before its last hop was known.
+/// Message with hops that are not known yet.
 #[derive(Debug)]
 struct LateMessage {
     key: (String, u64),
     hops: TracedHops,
 }
 
-/// Slowest hop so far.
 #[derive(Debug)]
 struct SlowestHop {
     name: &'static str,
@@ -32,7 +31,6 @@ struct SlowestHop {
     of: String,
 }
 
-/// View of a trace with its totals.
 #[derive(Debug, Default)]
 pub(super) struct TraceView {
     waiting: VecDeque<(Instant, LateMessage)>,
@@ -46,7 +44,6 @@ pub(super) struct TraceView {
 }
 
 impl TraceView {
-    /// Handles a line of the trace and returns the lines to show.
     pub(super) fn take(&mut self, line: TraceLine, now: Instant) -> Vec<String> {
         let news = self.news(line, now);
         news.into_iter().map(|news| one_line(&news).into_owned()).collect()
@@ -181,7 +178,6 @@ impl TraceView {
         }
     }
 
-    /// Summary of the trace in one line.
     pub(super) fn summary(&self) -> String {
         let (up, down, connections) = (self.up, self.down, self.connections.len());
         let mut sum =
@@ -228,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn messages_are_told_in_their_order_once_their_hops_are_known() {
+    async fn messages_are_shown_in_order_once_their_hops_are_known() {
         let (mut view, now) = (TraceView::default(), Instant::now());
         view.take(message(1, r#""way":"up","target":"Say","open":true,"marked":true"#), now);
         view.take(message(2, r#""way":"down","target":"Said","open":true"#), now);
@@ -243,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_takes_long_is_told_as_it_is_and_again_behind_its_end() {
+    async fn a_long_call_is_shown_incomplete_and_again_after_its_end() {
         let (mut view, now) = (TraceView::default(), Instant::now());
         view.take(message(1, r#""way":"up","target":"Slow","open":true,"marked":true"#), now);
         view.take(hop(1, r#""hub":{"waitedUs":1,"queuedUs":2}"#), now);
@@ -257,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_clients_and_nodes_say_is_one_line_and_steers_no_terminal() {
+    async fn texts_of_clients_and_nodes_are_one_line_without_control_characters() {
         let forged = r"\u001b]0;owned\u0007\r\n12:00:00.000 n1 \u202eadmin\u009b2J";
         let (mut view, now) = (TraceView::default(), Instant::now());
         let mut told = view.take(message(1, &format!(r#""way":"up","target":"{forged}","payload":"{forged}""#)), now);

@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_room_hears_what_is_said_in_it_and_no_other_room_does() {
+    async fn a_message_reaches_only_its_room() {
         let server = TestServer::new(hub()).unwrap();
         let mut ann = enter(&server, "room=kitchen&name=ann").await;
         let mut bob = enter(&server, "room=kitchen&name=bob").await;
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_that_is_empty_or_too_long_is_refused_with_what_is_allowed() {
+    async fn an_empty_or_too_long_message_is_refused_with_the_limit() {
         let server = TestServer::new(hub()).unwrap();
         let mut ann = enter(&server, "room=kitchen&name=ann").await;
         for text in [" ".to_owned(), "x".repeat(TEXT_MAX_CHARS + 1)] {

@@ -47,7 +47,7 @@ fn a_late_upgrade_does_not_touch_the_live_socket() {
 }
 
 #[test]
-fn an_upgrade_whose_answer_was_lost_is_made_again() {
+fn an_upgrade_with_a_lost_answer_is_repeated() {
     let (mut live, attachment) = attached(Role::AppServer);
     push(&mut live, "a");
     written(&mut live, attachment, 0);
@@ -62,7 +62,7 @@ fn an_upgrade_whose_answer_was_lost_is_made_again() {
 }
 
 #[test]
-fn an_answer_to_a_session_that_is_over_is_not_taken() {
+fn an_answer_to_an_ended_session_is_not_accepted() {
     let mut session = Session::new(second(), Role::Proxy, settings(), 0);
     let answer = Answer { received: 0, capabilities: capable() };
     assert_eq!(session.handle_answer(&offer(SessionId::FIRST, Some(0)), &answer, 0), Ok(None));
