@@ -44,18 +44,14 @@ pub(crate) struct Args {
     pub(crate) no_build: bool,
 }
 
-/// Plan of the processes to run.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) app: App,
-    /// Listen address of the app server.
     pub(crate) listen: SocketAddr,
     pub(crate) proxies: Vec<ProxyPlan>,
-    /// Whether simulated clients use the app.
     pub(crate) has_traffic: bool,
 }
 
-/// Plan of one proxy.
 #[derive(Debug)]
 pub(crate) struct ProxyPlan {
     /// Name in its log and on its page.
@@ -88,9 +84,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Checks that all addresses are free. The processes would also fail, but name their own flags.
     pub(crate) fn check_ports(&self) -> anyhow::Result<()> {
-        // Keep all of them bound to also find duplicate addresses.
         let mut held = Vec::new();
         for (flag, address) in self.addresses() {
             match TcpListener::bind(address) {
@@ -107,13 +101,11 @@ impl Plan {
         Ok(())
     }
 
-    /// Arguments of the app server.
     pub(crate) fn app_arguments(&self) -> Vec<String> {
         let own = words(["--listen", &self.listen.to_string(), "--name", self.app.name()]);
         own.into_iter().chain(self.app.flags().iter().map(ToString::to_string)).collect()
     }
 
-    /// Arguments of a proxy.
     pub(crate) fn proxy_arguments(&self, proxy: &ProxyPlan) -> Vec<String> {
         let (listen, admin) = (proxy.listen.to_string(), proxy.admin.to_string());
         let upstream = format!("http://{}", self.listen);
@@ -151,7 +143,6 @@ impl Plan {
         words.join(" ")
     }
 
-    /// All addresses, each with its flag.
     fn addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
         let of_proxies = self.proxies.iter().flat_map(|proxy| [("--proxy", proxy.listen), ("--admin", proxy.admin)]);
         [("--app-listen", self.listen)].into_iter().chain(of_proxies)

@@ -24,7 +24,6 @@ pub(crate) struct StopSignals {
 }
 
 impl StopSignals {
-    /// Installs the signal handlers.
     pub(crate) fn new() -> io::Result<Self> {
         #[cfg(unix)]
         let [interrupt, terminate, hangup] =
@@ -61,7 +60,6 @@ pub(crate) async fn received_again() {
     }
 }
 
-/// Requests the end of a process.
 #[cfg(unix)]
 pub(crate) fn terminate(child: &mut Child) {
     if let Some(pid) = pid(child) {
