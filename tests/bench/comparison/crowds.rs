@@ -65,7 +65,6 @@ pub(crate) fn callers(
     call.map(|call| Callers::gather(count, call, |number| client(servers, dialect, number))).transpose()
 }
 
-/// Clients that stay idle.
 pub(crate) fn idlers(servers: &Servers, dialect: Dialect, count: usize) -> Result<Idlers<Dialect>> {
     Idlers::gather(count, |number| client(servers, dialect, number))
 }
