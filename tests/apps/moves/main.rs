@@ -107,10 +107,9 @@ async fn run(tag: String) -> String {
     tag
 }
 
-/// Waits until the gate opens.
 async fn pass(State(gate): State<Gate>, tag: String) -> String {
     tell(&format!("ran {tag}"));
-    // This process holds the sender, so waiting always ends.
+    // The sender lives as long as the process, so waiting always ends.
     let _ = gate.subscribe().wait_for(|is_open| *is_open).await;
     tag
 }
