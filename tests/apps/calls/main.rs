@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `/calls` | all methods, with default hub settings |
 //! | `/parallel` | three concurrent calls per client |
-//! | `/impatient` | a very short time-out for client results |
+//! | `/impatient` | a very short timeout for client results |
 //! | `/filtered` | filters around a few methods |
 //! | `/raw` | raw endpoint: see its file |
 //!

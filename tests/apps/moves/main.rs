@@ -26,7 +26,7 @@ struct Arguments {
     /// Address to listen on.
     #[arg(long)]
     listen: String,
-    /// Shutdown time-out for running calls, in milliseconds.
+    /// Shutdown timeout for running calls, in milliseconds.
     #[arg(long, default_value_t = 10_000)]
     shutdown_timeout_ms: u64,
     /// Also serve the raw endpoint `/feed`.

@@ -99,7 +99,7 @@ impl ClientBuilder<'_> {
         self.option("answers", json!({ target: answer.order() }))
     }
 
-    /// Sets the library's server time-out (JavaScript only).
+    /// Sets the library's server timeout (JavaScript only).
     pub fn server_timeout_ms(self, timeout: u64) -> Self {
         self.option("serverTimeoutMs", json!(timeout))
     }

@@ -378,7 +378,7 @@ impl MoveWorld {
             let lost_ms = self.lose(Lane::Socket { socket, is_up });
             let told_ms = match self.random.below(10) {
                 0..7 => self.random.below(40),
-                // Half-open until the client's time-out.
+                // Half-open until the client's timeout.
                 9 if is_up => 30_000,
                 _ => self.random.below(3_000),
             };
