@@ -150,7 +150,7 @@ fn a_node_that_cannot_start_says_so_in_json_too() {
     });
 }
 
-/// Maximum number of log lines of a process during a roll-out of two nodes and two app servers.
+/// Maximum number of log lines of a process during a rollout of two nodes and two app servers.
 const LINES_MAX: usize = 30;
 
 /// Two nodes and two app servers with six hubs each, all linked.

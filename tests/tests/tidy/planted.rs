@@ -175,19 +175,6 @@ fn a_doc_comment_of_three_words_is_found() {
 }
 
 #[test]
-fn a_doc_comment_that_begins_with_a_riddle_is_found() {
-    for (text, count) in [
-        ("/// Whoever asks while it is busy waits.\nfn a() {}", 1),
-        ("/// The same for raw endpoints and so on.\nfn a() {}", 1),
-        ("/// What the app server tells.\nfn a() {}", 1),
-        ("/// Whole frames that what follows belongs to.\nfn a() {}", 0),
-        ("/// Returns what the app server tells.\nfn a() {}", 0),
-    ] {
-        assert_eq!(found(Rule::Riddle, &[("lib.rs", text)]).len(), count, "{text}");
-    }
-}
-
-#[test]
 fn a_line_of_a_comment_beyond_120_columns_is_found() {
     let (fits, wide) = ("a ".repeat(58), "a ".repeat(60));
     for (text, count) in [

@@ -9,22 +9,6 @@ pub(crate) const SHORT_WORDS: usize = 3;
 /// Maximum columns of a comment line, as for code.
 const COMMENT_COLUMNS: usize = 120;
 
-/// First words that leave the reader to guess what the item is.
-const RIDDLES: [&str; 12] = [
-    "Who",
-    "Whoever",
-    "Whom",
-    "Whose",
-    "What",
-    "Whatever",
-    "Those",
-    "The same",
-    "So many",
-    "So much",
-    "Somebody who",
-    "One who",
-];
-
 /// Mark of a line, or of the line above it, that says why a test has to let time pass.
 const SLEEP_MARK: &str = "// sleep:";
 
@@ -32,12 +16,6 @@ const SLEEP_MARK: &str = "// sleep:";
 pub(crate) fn short_docs(krate: &Crate) -> Vec<Violation> {
     let short = |text: &str| words(text) <= SHORT_WORDS;
     docs(krate, short, |text| format!("the doc comment \"{}\" says too little", text.trim()))
-}
-
-/// Checks that doc comments begin with the thing itself.
-pub(crate) fn riddles(krate: &Crate) -> Vec<Violation> {
-    let is_riddle = |text: &str| RIDDLES.iter().any(|riddle| begins_with(text.trim(), riddle));
-    docs(krate, is_riddle, |text| format!("the doc comment begins with a riddle: \"{}\"", first_line(text)))
 }
 
 /// Checks the width of the lines of comments, except of blocks between fences, rows of tables and words that can't be
@@ -97,12 +75,4 @@ fn docs(krate: &Crate, is_bad: impl Fn(&str) -> bool, describe: impl Fn(&str) ->
 
 fn words(text: &str) -> usize {
     text.split_whitespace().filter(|word| word.chars().any(char::is_alphanumeric)).count()
-}
-
-fn begins_with(text: &str, word: &str) -> bool {
-    text.strip_prefix(word).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
-}
-
-fn first_line(text: &str) -> &str {
-    text.trim().lines().next().unwrap_or_default()
 }
