@@ -202,7 +202,7 @@ impl ShardState {
         }
     }
 
-    /// Handles a hand-over of a connection that has already closed here.
+    /// Handles a handover of a connection that has already closed here.
     pub(super) fn handed_over(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
         self.assignments.reassignment.handed_over(hub, app, id);
         self.assignments.reassignment.send_close_notices(&self.core.context.shared.hubs, self.core.tick);
@@ -393,7 +393,7 @@ fn free_outboxes(state: &mut ShardState, excess: usize) {
     }
 }
 
-/// Handles the close message of a stopping app server as the start of a hand-over, and keeps it from the
+/// Handles the close message of a stopping app server as the start of a handover, and keeps it from the
 /// client.
 fn take_goodbye(state: &mut ShardState, slot: Slot, payload: &[u8]) -> bool {
     let Some(client) = state.core.connections.get(slot) else { return false };

@@ -39,9 +39,9 @@ const AMERICAN_PARTS: &str = "
 /// American words and second forms of a word, each with the form used here.
 const AMERICAN_WORDS: &str = "
     catalog catalogue, catalogs catalogues, cataloged catalogued, fiber fibre, fibers fibres, fulfill fulfil,
-    fulfills fulfils, gray grey, honor honour, honors honours, honored honoured, honoring honouring,
-    humor humour, labor labour, liter litre, roll-out rollout, roll-outs rollouts, time-out timeout,
-    time-outs timeouts";
+    fulfills fulfils, gray grey, hand-over handover, hand-overs handovers, honor honour, honors honours,
+    honored honoured, honoring honouring, humor humour, labor labour, liter litre, roll-out rollout,
+    roll-outs rollouts, time-out timeout, time-outs timeouts";
 
 /// Parts of misspelt words, each with the correct part.
 const MISSPELT_PARTS: &str = "

@@ -102,7 +102,7 @@ impl Reassignment {
         self.ends.link_lost(loss.link, &loss.pending_closes);
     }
 
-    /// Handles a hand-over of a connection that has already closed.
+    /// Handles a handover of a connection that has already closed.
     pub(crate) fn handed_over(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
         self.ends.handed_over(hub, app, id);
     }

@@ -180,7 +180,7 @@ fn who_gave_a_client_away_or_never_had_it_open_is_not_told() {
     *bed.state.core.connections.get_mut(ben).unwrap().life_mut() = LifeCycle::default();
     bed.state.free(ann, Cause::SocketEnded);
     bed.state.free(ben, Cause::SocketEnded);
-    // The hand-over of ann crossed with her close notice.
+    // The handover of ann crossed with her close notice.
     bed.state.handed_over(old.hub(), old.app(), &whole_id("ann"));
     bed.state.lose_homes(&loss(&old, vec![whole_id("ben").into()]));
     // Only this app server is available, so it receives the notice for ann again.
